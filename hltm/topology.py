@@ -1,0 +1,225 @@
+"""The shape of a rooted tree: parents, levels, children, names; nothing about states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+Node = int | str
+MAX_NODES = 1 << 24  # a draw's address holds the node in 24 bits
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """A rooted tree whose nodes are stored by decreasing level, so parents come first.
+
+    Within a level, nodes stand in the order of their parents; hence every level is a slice,
+    and in a balanced tree the children of consecutive nodes are consecutive too.
+
+    Attributes:
+        parent: `(V,)` int64, the parent of every node; -1 for the root, which is node 0.
+        level: `(V,)` int64, the height of a node above its deepest leaf: 0 = leaves, L = root.
+        names: `V` distinct names, in storage order.
+
+    Example:
+        >>> tree = Topology.balanced(depth=2, branching=2)
+        >>> tree.parent.tolist(), tree.level.tolist()
+        ([-1, 0, 0, 1, 1, 2, 2], [2, 1, 1, 0, 0, 0, 0])
+        >>> tree.at_level(0)
+        range(3, 7)
+    """
+
+    parent: np.ndarray
+    level: np.ndarray
+    names: tuple[str, ...]
+
+    @classmethod
+    def from_parents(
+        cls, parents: Sequence[int | None], names: Sequence[str] | None = None
+    ) -> Topology:
+        """Build from the parent of every node, in any order.
+
+        Args:
+            parents: the index of each node's parent; None or -1 for the root.
+            names: a distinct name for each node; the default is each node's place in `parents`.
+
+        Raises:
+            ValueError: no root or several, a parent that is not a node, a cycle, a single node,
+                or names that are too few, too many or repeated.
+        """
+        count = len(parents)
+        if count < 2:
+            raise ValueError(f"a tree needs a root and at least one leaf, got {count} node(s)")
+        if count > MAX_NODES:
+            raise ValueError(f"a tree holds at most {MAX_NODES} nodes, got {count}")
+        labels = [str(v) for v in (range(count) if names is None else names)]
+        if len(labels) != count:
+            raise ValueError(f"expected {count} names, one per node, got {len(labels)}")
+        repeated = [a for a, b in pairwise(sorted(labels)) if a == b]
+        if repeated:
+            raise ValueError(f"names must be distinct, got {repeated[0]!r} more than once")
+        parent = np.array([-1 if p is None else int(p) for p in parents], dtype=np.int64)
+        bad = np.flatnonzero((parent < -1) | (parent >= count))
+        if bad.size:
+            v = int(bad[0])
+            raise ValueError(
+                f"node {labels[v]!r} has parent {parents[v]}, expected one of 0..{count - 1}"
+            )
+        roots = np.flatnonzero(parent == -1)
+        if roots.size != 1:
+            found = ", ".join(repr(labels[int(r)]) for r in roots[:5]) or "none"
+            raise ValueError(f"a tree has exactly one root, found {roots.size}: {found}")
+
+        order, level = _parents_first(parent, labels)
+        place = np.empty(count, dtype=np.int64)
+        place[order] = np.arange(count)
+        stored = np.where(parent[order] < 0, -1, place[parent[order]])
+        return cls(stored, level[order], tuple(labels[int(v)] for v in order))
+
+    @classmethod
+    def balanced(cls, depth: int, branching: int = 2) -> Topology:
+        """The tree whose every node above the leaves has `branching` children, `depth` levels down.
+
+        Raises:
+            ValueError: a depth or branching below 1, or more than 2^24 nodes.
+        """
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        if branching < 1:
+            raise ValueError(f"branching must be at least 1, got {branching}")
+        widths = [1]
+        for _ in range(depth):
+            widths.append(widths[-1] * branching)
+            if sum(widths) > MAX_NODES:
+                raise ValueError(
+                    f"depth {depth} and branching {branching} make more than {MAX_NODES} nodes"
+                )
+        count = sum(widths)
+        parent = (np.arange(count, dtype=np.int64) - 1) // branching
+        level = np.repeat(np.arange(depth, -1, -1, dtype=np.int64), widths)
+        return cls(parent, level, tuple(map(str, range(count))))
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    @property
+    def depth(self) -> int:
+        """L, the level of the root."""
+        return int(self.level[0])
+
+    @cached_property
+    def _level_start(self) -> np.ndarray:
+        # level_start[l] is the first node of level l; levels are stored downwards
+        return np.searchsorted(-self.level, -np.arange(self.depth + 1), side="left")
+
+    def at_level(self, level: int) -> range:
+        """The nodes of one level, a contiguous range.
+
+        Raises:
+            ValueError: a level outside 0..L.
+        """
+        if not 0 <= level <= self.depth:
+            raise ValueError(f"level must be in 0..{self.depth}, got {level}")
+        first = int(self._level_start[level])
+        end = len(self) if level == 0 else int(self._level_start[level - 1])
+        return range(first, end)
+
+    @property
+    def leaves(self) -> range:
+        """The observed nodes."""
+        return self.at_level(0)
+
+    @property
+    def latents(self) -> range:
+        """The unobserved nodes, root first."""
+        return range(self.leaves.start)
+
+    @cached_property
+    def children(self) -> tuple[np.ndarray, ...]:
+        """The children of every node, in storage order; empty for a leaf."""
+        order = np.argsort(self.parent[1:], kind="stable") + 1
+        ends = np.searchsorted(self.parent[order], np.arange(len(self) + 1))
+        return tuple(order[a:b] for a, b in pairwise(ends))
+
+    @cached_property
+    def _number_of(self) -> dict[str, int]:
+        return {name: v for v, name in enumerate(self.names)}
+
+    def node(self, node: Node) -> int:
+        """The number of a node given by number or name.
+
+        Raises:
+            KeyError: an unknown name.
+            IndexError: a number outside the tree.
+        """
+        if isinstance(node, str):
+            if node not in self._number_of:
+                shown = ", ".join(map(repr, self.names[:8])) + (", …" if len(self) > 8 else "")
+                raise KeyError(f"unknown node {node!r}; the tree has {shown}")
+            return self._number_of[node]
+        v = int(node)
+        if not 0 <= v < len(self):
+            raise IndexError(f"node must be in 0..{len(self) - 1}, got {v}")
+        return v
+
+    def nodes(self, nodes: Node | Iterable[Node]) -> np.ndarray:
+        """The numbers of several nodes, or of one, as an int64 array."""
+        single = isinstance(nodes, (int, str, np.integer))
+        listed: Iterable[Node] = [nodes] if single else nodes  # type: ignore[assignment, list-item]
+        return np.array([self.node(v) for v in listed], dtype=np.int64)
+
+    def ancestors(self, node: int) -> list[int]:
+        """The nodes above one node, nearest first, root last."""
+        found = []
+        while (node := int(self.parent[node])) >= 0:
+            found.append(node)
+        return found
+
+    def descendants(self, node: int) -> np.ndarray:
+        """A node and all nodes below it, in storage order."""
+        below = np.zeros(len(self), dtype=bool)
+        below[node] = True
+        for v in range(node + 1, len(self)):
+            below[v] |= below[self.parent[v]]
+        return np.flatnonzero(below)
+
+    def subtree(self, node: int) -> tuple[Topology, np.ndarray]:
+        """The tree below (and with) one node, and the numbers its nodes have here."""
+        kept = self.descendants(node)
+        parent = np.searchsorted(kept, self.parent[kept])
+        parent[0] = -1
+        return Topology(parent, self.level[kept], tuple(self.names[v] for v in kept)), kept
+
+
+def _parents_first(parent: np.ndarray, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Order nodes by decreasing level and then by their parents' order; levels in the old order."""
+    count = len(parent)
+    waiting = np.bincount(parent[parent >= 0], minlength=count)  # children not yet seen
+    level = np.zeros(count, dtype=np.int64)
+    ready = [int(v) for v in np.flatnonzero(waiting == 0)]
+    seen = 0
+    while ready:
+        v = ready.pop()
+        seen += 1
+        p = int(parent[v])
+        if p >= 0:
+            level[p] = max(level[p], level[v] + 1)
+            waiting[p] -= 1
+            if waiting[p] == 0:
+                ready.append(p)
+    if seen < count:
+        stuck = labels[int(np.flatnonzero(waiting > 0)[0])]
+        raise ValueError(f"node {stuck!r} is its own ancestor: the parents form a cycle")
+    rank = np.zeros(count, dtype=np.int64)
+    ordered: list[int] = []
+    for height in range(int(level.max()), -1, -1):
+        nodes = np.flatnonzero(level == height)
+        parent_rank = np.where(parent[nodes] < 0, -1, rank[parent[nodes]])
+        nodes = nodes[np.argsort(parent_rank, kind="stable")]
+        rank[nodes] = np.arange(len(ordered), len(ordered) + len(nodes))
+        ordered.extend(int(v) for v in nodes)
+    return np.array(ordered), level
