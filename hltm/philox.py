@@ -1,0 +1,125 @@
+"""Philox 4x32-10, and the address of every random number.
+
+A random number is a pure function of its address, never of the order in which numbers are asked
+for. The generator is the counter-based Philox of Salmon, Moraes, Dror and Shaw (2011), "Parallel
+random numbers: as easy as 1, 2, 3": a key and a counter of four 32-bit words give four 32-bit words.
+
+    key      the seed's low 32 bits, the seed's high 32 bits
+    word 0   plane (8 bits)  | view (24 bits)
+    word 1   block (32 bits)
+    word 2   node (24 bits)  | stream (8 bits)
+    word 3   member (32 bits)
+
+A binary node uses planes 0..31: bit j of word w of the call (block, plane b) is bit 31-b of the
+32-bit number u of sample 128·block + 32·w + j. A node with more states uses plane 255: word w of
+block k is u of sample 4k + w. Real numbers (tables, initial weights) use plane 254.
+This layout is DRAW_FORMAT; data sets written under one format are only read under the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+DRAW_FORMAT = 1
+
+MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+MASK = 0xFFFFFFFF
+
+WORD_PLANE = 255  # one 32-bit number per sample
+REAL_PLANE = 254  # pairs of words make real numbers
+MAX_VIEWS = 1 << 24
+MAX_MEMBERS = 1 << 32
+MAX_ROWS = 1 << 34  # word planes have 2^32 blocks of four samples
+
+
+class Stream(IntEnum):
+    """What a random number is for; numbers of different streams never meet."""
+
+    TABLES = 0
+    DATA = 1
+    INIT = 2
+    BATCHES = 3
+    PREDICTOR = 4
+    EVALUATION = 5
+    CEILING = 6
+    NULL = 7
+    NEGATIVES = 8
+
+
+COINS = 0x80  # added to a stream: the coins that decide which of its nodes a view redraws
+
+
+def check_seed(seed: int) -> int:
+    """Return the seed if it is an integer of 64 bits.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: outside 0..2^64-1.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
+    if not 0 <= int(seed) < 1 << 64:
+        raise ValueError(f"seed must be in 0..2^64-1, got {seed}")
+    return int(seed)
+
+
+def philox(
+    counter: tuple[Tensor | int, Tensor | int, Tensor | int, Tensor | int], seed: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox 4x32-10 on int64 tensors that hold 32-bit words.
+
+    Args:
+        counter: four words, each an int or an int64 tensor; they broadcast.
+        seed: the 64-bit key.
+
+    Returns:
+        Four int64 tensors of 32-bit words.
+
+    Example:
+        >>> zero = torch.zeros(1, dtype=torch.int64)
+        >>> [f"{int(word):08x}" for word in philox((zero, 0, 0, 0), seed=0)]
+        ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
+    """
+    c0, c1, c2, c3 = torch.broadcast_tensors(*(torch.as_tensor(word) for word in counter))
+    key0, key1 = seed & MASK, seed >> 32
+    for _ in range(ROUNDS):
+        high0, low0 = _multiply(c0, MULTIPLIER[0])
+        high1, low1 = _multiply(c2, MULTIPLIER[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
+        key0, key1 = (key0 + WEYL[0]) & MASK, (key1 + WEYL[1]) & MASK
+    return c0, c1, c2, c3
+
+
+def _multiply(word: Tensor, constant: int) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of a product of 32-bit words, without leaving int64's positive range."""
+    upper = (word >> 16) * constant
+    lower = (word & 0xFFFF) * constant
+    low = (((upper & 0xFFFF) << 16) + lower) & MASK
+    return (upper + (lower >> 16)) >> 16, low
+
+
+def uniform(
+    count: int,
+    *,
+    seed: int,
+    stream: Stream,
+    members: Sequence[int],
+    node: int,
+    view: int = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """`(S, count)` float64 numbers in [0, 1), 53 random bits each, one row per member address.
+
+    Number i of a row is a function of (seed, stream, member, node, view, i) alone.
+    """
+    member = torch.tensor(list(members), dtype=torch.int64, device=device)[:, None]
+    block = torch.arange((count + 1) // 2, dtype=torch.int64, device=device)[None]
+    words = philox((REAL_PLANE << 24 | view, block, node << 8 | stream, member), seed)
+    pairs = torch.stack([(words[i] << 21) | (words[i + 1] >> 11) for i in (0, 2)], dim=-1)
+    return pairs.flatten(1)[:, :count].to(torch.float64) * 2.0**-53

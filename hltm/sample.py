@@ -1,0 +1,216 @@
+"""Draws and redraws: rows of the endless data set of a seed, by address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.kernels import cpu, reference
+from hltm.kernels.order import Order
+from hltm.philox import DRAW_FORMAT, MAX_ROWS, MAX_VIEWS, Stream, check_seed
+from hltm.tables import Tables
+from hltm.topology import Node, Topology
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """States of nodes for some rows of one or several trees, and the address they came from.
+
+    Attributes:
+        states_SVB: `(S, V_kept, B)` uint8 or uint16, batch-last; S is 1 where `stacked` is False.
+        topology: the shape of the trees.
+        stacked: whether public arrays have the S axis.
+        seed, stream, members, start, view: the address; rows are start .. start + B - 1.
+        first: nodes below this number were not kept.
+    """
+
+    states_SVB: Tensor
+    topology: Topology
+    stacked: bool
+    seed: int
+    stream: Stream
+    members: tuple[int, ...]
+    start: int
+    view: int = 0
+    first: int = 0
+    draw_format: int = DRAW_FORMAT
+
+    def __repr__(self) -> str:
+        shape = tuple(self.states.shape)
+        return (
+            f"Draw(states {shape}, seed={self.seed}, stream={self.stream.name.lower()}, "
+            f"rows {self.rows.start}..{self.rows.stop - 1}, view={self.view})"
+        )
+
+    @property
+    def rows(self) -> range:
+        """The numbers of the rows."""
+        return range(self.start, self.start + self.states_SVB.shape[-1])
+
+    def _public(self, states_SVB: Tensor) -> Tensor:
+        found = states_SVB.transpose(1, 2)
+        return found if self.stacked else found[0]
+
+    @property
+    def states(self) -> Tensor:
+        """`(B, V)` or `(S, B, V)` states of all kept nodes, in storage order."""
+        return self._public(self.states_SVB)
+
+    @property
+    def leaves(self) -> Tensor:
+        """`(B, X)` or `(S, B, X)` states of the leaves."""
+        return self.level(0)
+
+    @property
+    def root(self) -> Tensor:
+        """`(B,)` or `(S, B)` states of the root."""
+        return self.node(0)
+
+    def level(self, level: int) -> Tensor:
+        """`(B, V_l)` or `(S, B, V_l)` states of the nodes of one level.
+
+        Raises:
+            ValueError: no such level, or nodes that this draw did not keep.
+        """
+        nodes = self.topology.at_level(level)
+        self._check_kept(nodes.start)
+        return self._public(self.states_SVB[:, nodes.start - self.first : nodes.stop - self.first])
+
+    def node(self, node: Node) -> Tensor:
+        """`(B,)` or `(S, B)` states of one node, by number or name."""
+        v = self.topology.node(node)
+        self._check_kept(v)
+        found = self.states_SVB[:, v - self.first]
+        return found if self.stacked else found[0]
+
+    def _check_kept(self, node: int) -> None:
+        if node < self.first:
+            raise ValueError(f"this draw kept nodes {self.first} and up, node {node} was not kept")
+
+
+def check_rows(start: int, count: int) -> None:
+    """Raise ValueError unless rows start .. start + count - 1 have addresses."""
+    if count < 1:
+        raise ValueError(f"the number of samples must be at least 1, got {count}")
+    if start < 0 or start + count > MAX_ROWS:
+        raise ValueError(f"rows must lie in 0..2^34-1, got {start}..{start + count - 1}")
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """The device by name; `auto` is CUDA where there is one.
+
+    Raises:
+        ValueError: an unknown name, or CUDA asked for where there is none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {str(device)!r}, expected auto, cpu or cuda") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r} was asked for, but this machine has no CUDA")
+    return found
+
+
+def sample(
+    tables: Tables,
+    members: Sequence[int],
+    count: int,
+    *,
+    seed: int,
+    start: int = 0,
+    stream: Stream = Stream.DATA,
+    stacked: bool = True,
+    first: int = 0,
+    device: torch.device | str = "cpu",
+) -> Draw:
+    """Rows start .. start + count - 1 of the data set of a seed, for each member.
+
+    Args:
+        tables: tables of S trees, or of one that all members share.
+        members: S addresses.
+        count: B, the number of rows.
+        seed: 64 bits.
+        stream: what the rows are for; rows of different streams are independent.
+        stacked: whether the draw shows its S axis.
+        first: keep nodes from this one on; `topology.leaves.start` keeps the leaves alone.
+        device: where to draw.
+    """
+    check_rows(start, count)
+    order = Order(
+        topology=tables.topology,
+        seed=check_seed(seed),
+        stream=stream,
+        members=tuple(members),
+        start=start,
+        count=count,
+        first=first,
+        device=check_device(device),
+    )
+    (states,) = run(tables, order)
+    return Draw(
+        states, tables.topology, stacked, order.seed, stream, order.members, start, 0, first
+    )
+
+
+def views(
+    tables: Tables, draw: Draw, rates: np.ndarray, *, count: int = 2, first_view: int = 1
+) -> tuple[Draw, ...]:
+    """Views first_view .. first_view + count - 1 of the draw's own rows.
+
+    Args:
+        tables: the tables that the draw came from.
+        draw: the data themselves (view 0), with all nodes kept.
+        rates: `(V,)` the chance that each node is drawn again given its parent.
+        count: how many views.
+        first_view: the number of the first; a fixed data set's epoch e uses 2e + 1 and 2e + 2.
+
+    Raises:
+        ValueError: a draw that is itself a view (compose augmentations instead), one that did not
+            keep all nodes, or view numbers outside 1..2^24-1.
+    """
+    if draw.view != 0:
+        raise ValueError(
+            f"views are taken of the data themselves (view 0), got a draw of view {draw.view}; "
+            "compose augmentations with `then`"
+        )
+    if draw.first > 0:
+        raise ValueError("views need a draw that kept all its nodes")
+    if count < 1 or first_view < 1 or first_view + count > MAX_VIEWS:
+        raise ValueError(
+            f"views must be numbered 1..2^24-1, got {first_view}..{first_view + count - 1}"
+        )
+    order = Order(
+        topology=tables.topology,
+        seed=draw.seed,
+        stream=draw.stream,
+        members=draw.members,
+        start=draw.start,
+        count=draw.states_SVB.shape[-1],
+        views=tuple(range(first_view, first_view + count)),
+        rates=rates,
+        base=draw.states_SVB,
+        device=draw.states_SVB.device,
+    )
+    found = run(tables, order)
+    return tuple(
+        replace(draw, states_SVB=states, view=view)
+        for view, states in zip(order.views, found, strict=True)
+    )
+
+
+def run(tables: Tables, order: Order) -> list[Tensor]:
+    """Fill an order with the fastest kernel that can: one `(S, V - first, B)` tensor per view."""
+    if len(tables.flat) not in (1, len(order.members)):
+        raise ValueError(f"{len(tables.flat)} trees cannot serve {len(order.members)} members")
+    if len(tables.flat) < len(order.members):
+        shared = tables.flat.expand(len(order.members), -1)
+        tables = Tables(tables.topology, tables.cardinality, shared)
+    if order.device.type == "cpu" and tables.binary:
+        return cpu.draw(tables, order)
+    return reference.draw(tables, order)
