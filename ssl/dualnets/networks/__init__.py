@@ -1,0 +1,1 @@
+"""Networks. The contract with everyone else: `network(leaves)` and `network.activations(leaves)`."""

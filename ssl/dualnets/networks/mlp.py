@@ -1,0 +1,59 @@
+"""A dense network: no receptive fields, so whatever follows the tree was learned."""
+
+from __future__ import annotations
+
+import torch
+
+from dualnets.networks.block_network import BlockNetwork
+from dualnets.networks.tree_network import check_binary_leaves, network_members
+from hltm.tree import LatentTree
+
+
+def mlp(
+    tree: LatentTree,
+    *,
+    units: int,
+    layers: int | None = None,
+    members: int | None = None,
+    seed: int,
+    bias: bool = False,
+    normalize: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> BlockNetwork:
+    """A dense ReLU network over all leaves; layer l is compared with the latents of level l.
+
+    Args:
+        tree: one tree or S trees; S trees make S networks with the trees' addresses.
+        units: in every layer, the top one too.
+        layers: L; the default is the tree's depth.
+        members, seed, bias, normalize, dtype, device: as for `tree_network`.
+
+    Raises:
+        ValueError: leaves that are not binary, units or layers below 1, or `members` beside
+            several trees.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=3, seed=0)
+        >>> mlp(tree, units=16, seed=1)(tree.sample(7, seed=2).leaves).shape
+        torch.Size([7, 16])
+    """
+    count = tree.topology.depth if layers is None else layers
+    if count < 1:
+        raise ValueError(f"layers must be at least 1, got {count}")
+    addresses, stacked = network_members(tree, members)
+    check_binary_leaves(tree)
+    return BlockNetwork(
+        inputs=len(tree.leaves),
+        blocks=[1] * count,
+        units=[units] * count,
+        members=addresses,
+        stacked=stacked,
+        seed=seed,
+        dense=True,
+        bias=bias,
+        normalize=normalize,
+        dtype=dtype,
+        device=device,
+    )
