@@ -1,0 +1,67 @@
+"""dualnets: dual deep networks trained on hierarchical latent trees, a whole ensemble at once.
+
+Names are imported when they are first used, so that the command line answers without loading torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dualnets.execute import Run, run
+    from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.methods.simclr import SimCLR
+    from dualnets.networks.mlp import mlp
+    from dualnets.networks.tree_network import tree_network
+    from dualnets.optim import SGD
+    from dualnets.training import DivergedError, Snapshot, log_spaced, train, trajectory
+
+_HOME = {
+    "Run": "execute",
+    "run": "execute",
+    "LOSSES": "losses",
+    "BatchwiseNCE": "losses",
+    "InfoNCE": "losses",
+    "NTXent": "losses",
+    "Simple": "losses",
+    "Triplet": "losses",
+    "SimCLR": "methods.simclr",
+    "mlp": "networks.mlp",
+    "tree_network": "networks.tree_network",
+    "SGD": "optim",
+    "DivergedError": "training",
+    "Snapshot": "training",
+    "log_spaced": "training",
+    "train": "training",
+    "trajectory": "training",
+}
+__all__ = [
+    "LOSSES",
+    "SGD",
+    "BatchwiseNCE",
+    "DivergedError",
+    "InfoNCE",
+    "NTXent",
+    "Run",
+    "SimCLR",
+    "Simple",
+    "Snapshot",
+    "Triplet",
+    "log_spaced",
+    "mlp",
+    "run",
+    "train",
+    "trajectory",
+    "tree_network",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

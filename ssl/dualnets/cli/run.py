@@ -1,0 +1,211 @@
+"""Run an experiment: table, figure, page and verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+from dualnets import execute
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+USAGE = """usage: hltm run EXPERIMENT [OPTIONS]
+
+Run an experiment and leave its table, figure, page and verdict under runs/.
+What is stored already is not computed again.
+
+experiments: {names}
+
+`hltm run EXPERIMENT --help` shows its settings; every setting is a flag that
+takes one value or several, e.g. --units 2 10.
+"""
+OPTIONS = ("scale", "device", "out", "fresh")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the experiment named first, with the settings after it."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        names = ", ".join(name.replace("_", "-") for name in execute.names())
+        print(USAGE.format(names=names), end="")
+        return 0 if arguments else 2
+    if arguments[0].startswith("-"):
+        raise ValueError(f"name the experiment before {arguments[0]}, e.g. hltm run emergence")
+    experiment = execute.load(arguments[0])
+    options, changes = _parse(experiment, arguments[0], arguments[1:])
+
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    reporter = TerminalReporter(console)
+    try:
+        with reporter:
+            run = execute.run(arguments[0], reporter=reporter, **options, **changes)
+    except KeyboardInterrupt:
+        print("\nhltm: interrupted; finished cells are stored and the same command goes on from "
+              "there", file=sys.stderr)  # fmt: skip
+        return 130
+    _show(console, experiment, run)
+    return 0
+
+
+def _parse(
+    experiment: Any, name: str, arguments: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the run, and the settings that were given, each a list of values."""
+    import tyro
+
+    values = {scale: execute.grid_values(experiment, scale) for scale in experiment.GRIDS}
+    hints = get_type_hints(experiment.Settings)
+    flags: list[Any] = [
+        ("scale", Annotated[str, tyro.conf.arg(
+            help=f"How large a grid: {', '.join(experiment.GRIDS)}.", metavar="NAME")], "default"),
+        ("device", Annotated[str, tyro.conf.arg(
+            help="Where to compute: auto, cpu or cuda.", metavar="NAME")], "auto"),
+        ("out", Annotated[str, tyro.conf.arg(
+            help="Folder of all results.", metavar="FOLDER")], "runs"),
+        ("fresh", Annotated[bool, tyro.conf.arg(
+            help="Compute again what is stored.")], False),
+    ]  # fmt: skip
+    for item in dataclasses.fields(experiment.Settings):
+        kind = hints[item.name]
+        choices = item.metadata.get("choices")
+        element = Literal[choices] if choices else kind
+        lists = values["default"][item.name]
+        default = " | ".join(" ".join(map(str, found)) for found in lists)
+        arg = tyro.conf.arg(
+            help=item.metadata["meaning"],
+            help_behavior_hint=f"(default: {default})",
+            metavar=f"{_metavar(kind, choices)} ...",
+        )
+        flags.append((item.name, Annotated[tuple[element, ...], arg], ()))  # type: ignore[valid-type]
+    made: Any = tyro.cli(
+        dataclasses.make_dataclass("Flags", flags),
+        args=arguments,
+        prog=f"hltm run {name}",
+        description=f"{experiment.CLAIM}.\n\n{(experiment.__doc__ or '').strip()}",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    given = dataclasses.asdict(made)
+    options = {key: given.pop(key) for key in OPTIONS}
+    return options, {key: value for key, value in given.items() if value != ()}
+
+
+def _metavar(kind: type, choices: Sequence[str] | None) -> str:
+    if choices:
+        return "{" + ",".join(choices) + "}"
+    return {int: "INT", float: "NUMBER", bool: "{True,False}"}.get(kind, "TEXT")
+
+
+class TerminalReporter(execute.Reporter):
+    """Progress with rate and time left on a terminal, one line per finished cell anywhere."""
+
+    def __init__(self, console: Console) -> None:
+        from rich import progress
+
+        self.console = console
+        self.bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=20),
+            progress.TextColumn("{task.completed:>6.0f}/{task.total:.0f} updates"),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task: Any = None
+        self.labels: dict[str, Sequence[str]] = {}
+        self.done = self.count = 0
+
+    def __enter__(self) -> TerminalReporter:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
+        self.count, self.done = len(cells), stored
+        self.varying = [key for key in cells[0] if len({str(cell[key]) for cell in cells}) > 1]
+        text = f"{len(cells)} cells of {cells[0].get('members', 1)} trees"
+        self.console.print(text + (f", {stored} of them stored" if stored else ""))
+
+    def cell_started(self, settings: Mapping[str, Any], steps: int) -> None:
+        self.members = int(settings.get("members", 1))
+        label = f"cell {self.done + 1}/{self.count}"
+        self.task = self.bar.add_task(label, total=max(steps, 1), rate="")
+
+    def progressed(self, steps: int) -> None:
+        self.bar.advance(self.task, steps)
+        speed = self.bar.tasks[0].speed
+        if speed:
+            self.bar.update(self.task, rate=f"{speed * self.members:,.0f} networks x updates/s")
+
+    def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
+        self.done += 1
+        self.bar.remove_task(self.task)
+        what = ", ".join(f"{key.replace('_', '-')} {settings[key]}" for key in self.varying)
+        ends = table[table["metric"] == "best_abs_correlation"]
+        top = ends[ends["level"] == ends["level"].max()]
+        first = top[top["step"] == 0]["value"].mean()
+        last = top[top["step"] == top["step"].max()]["value"].mean()
+        line = (
+            f"{self.done}/{self.count}  {what}: root {first:.2f} -> {last:.2f}  ({seconds:.0f} s)"
+        )
+        self.console.print(line)
+
+
+def _show(console: Console, experiment: Any, run: execute.Run) -> None:
+    """The final table, the verdict, and where everything lies."""
+    from dualnets.page import sentence
+
+    if run.reused:
+        console.print("This run is finished; nothing was computed (--fresh computes it again).")
+    console.print()
+    for table in terminal_tables(experiment.summary(run.table)):
+        console.print(table)
+        console.print()
+    colour = {"holds": "green", "fails": "red", "open": "yellow"}[run.verdict.verdict]
+    console.print(f"{experiment.CLAIM}:", style="bold")
+    console.print(f"[bold {colour}]{run.verdict.verdict.upper()}[/]. {sentence(run.verdict)}")
+    console.print()
+    for file in ("index.html", f"{run.experiment}.png", "results.parquet", "verdict.json"):
+        console.print(f"  {run.folder / file}", soft_wrap=True)
+
+
+def terminal_tables(summary: pd.DataFrame) -> Iterator[Any]:
+    """The summary as tables that fit 80 columns, one for each combination of settings that differ."""
+    settings = list(summary.columns[: list(summary.columns).index("network")])
+    if not settings:
+        yield _terminal_table(summary, None)
+        return
+    for key, rows in summary.groupby(settings, sort=False):
+        title = ", ".join(f"{name} {value}" for name, value in zip(settings, key, strict=True))
+        yield _terminal_table(rows.drop(columns=settings), title)
+
+
+def _terminal_table(rows: pd.DataFrame, title: str | None) -> Any:
+    """One table; a network's name stands once."""
+    from rich import box
+    from rich.table import Table
+
+    trees = ", ".join(map(str, sorted(set(rows["n"]))))
+    caption = f"means over n = {trees} trees; gap closed with its 95% interval"
+    drawn = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title, title_justify="left",
+        caption=caption, caption_justify="left",
+    )  # fmt: skip
+    for column in rows.columns.drop("n"):
+        drawn.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
+    before = None
+    for _, row in rows.drop(columns="n").iterrows():
+        if before is not None and row["network"] != before:
+            drawn.add_section()
+        shown = [f"{v:.3f}" if isinstance(v, float) else str(v) for v in row]
+        drawn.add_row("" if row["network"] == before else shown[0], *shown[1:])
+        before = row["network"]
+    return drawn

@@ -1,0 +1,122 @@
+"""Evidence: intervals, exact paired tests, gap closed, verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+LEVEL = 0.95
+RESAMPLES = 10_000
+
+
+class Estimate(NamedTuple):
+    """A number, its 95% interval and how many independent values it comes from."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run says of a claim, by a rule fixed before it.
+
+    Attributes:
+        claim: the claim.
+        verdict: `holds`, `fails`, or `open` where the run cannot tell.
+        rule: the rule, in words.
+        reason: how the rule came out.
+        effect: what `effect_value` is.
+        effect_value, interval: the effect and its 95% interval; None where it is not defined.
+        n: independent members behind it.
+        details: one entry per part of the claim.
+    """
+
+    claim: str
+    verdict: Literal["holds", "fails", "open"]
+    rule: str
+    reason: str
+    effect: str
+    effect_value: float | None
+    interval: tuple[float, float] | None
+    n: int
+    details: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def mean_interval(values: Array) -> Estimate:
+    """The mean and Student's 95% interval of independent values; no interval for fewer than two.
+
+    Example:
+        >>> print(mean_interval(np.array([1.0, 2.0, 3.0])))
+        2.00 [-0.48, 4.48]
+    """
+    kept = np.asarray(values, dtype=np.float64)
+    kept = kept[np.isfinite(kept)]
+    n, mean = len(kept), float(kept.mean()) if len(kept) else float("nan")
+    if n < 2:
+        return Estimate(mean, float("nan"), float("nan"), n)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * kept.std(ddof=1) / n**0.5)
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def exceeds(after: Array, before: Array) -> float:
+    """P of Wilcoxon's exact signed-rank test, one-sided, that paired values grew.
+
+    Pairs without a difference carry no sign and are left out; if nothing is left, or a value is
+    not finite, the answer is 1.
+
+    Example:
+        >>> exceeds(np.arange(13) + 1.0, np.zeros(13))
+        0.0001220703125
+    """
+    difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    if not np.isfinite(difference).all():
+        return 1.0
+    difference = difference[difference != 0]
+    if len(difference) == 0:
+        return 1.0
+    return float(stats.wilcoxon(difference, alternative="greater", method="exact").pvalue)
+
+
+def gap_closed(initial: Array, final: Array, ceiling: Array) -> Estimate:
+    """(final - initial) / (ceiling - initial), a ratio of means over members.
+
+    The interval is the percentile bootstrap's over members, which are drawn together with their
+    initial value and ceiling. Not defined (NaN) where the mean initial value is not below the mean
+    ceiling.
+
+    Args:
+        initial, final, ceiling: one value per member.
+
+    Example:
+        >>> zero = np.zeros(8)
+        >>> print(gap_closed(zero, zero + 0.5, zero + 1))
+        0.50 [0.50, 0.50]
+    """
+    n = len(initial)
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, n, size=(RESAMPLES, n))
+    room = ceiling - initial
+    gain = final - initial
+    if not room.mean() > 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), n)
+    value = float(gain.mean() / room.mean())
+    if n < 2:
+        return Estimate(value, float("nan"), float("nan"), n)
+    drawn = room[picks].mean(1)
+    ratios = gain[picks].mean(1) / np.where(drawn > 0, drawn, np.nan)
+    low, high = np.nanquantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), n)

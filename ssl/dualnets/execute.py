@@ -1,0 +1,290 @@
+"""From a grid to cells, from cells to a run on disk; the only place that discovers experiments."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import itertools
+import pkgutil
+import shlex
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from dualnets import records
+from dualnets.outcome import Pinned
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dualnets.evidence import Verdict
+
+
+class Reporter:
+    """Hears how a run goes; this one says nothing."""
+
+    def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
+        """The cells of the run, and how many of them are stored already."""
+
+    def cell_started(self, settings: Mapping[str, Any], steps: int) -> None:
+        """A cell of so many updates begins."""
+
+    def progressed(self, steps: int) -> None:
+        """So many more updates are done."""
+
+    def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
+        """A cell is stored."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        experiment, name: which; `name` follows from the cells.
+        folder: where its files are.
+        table: the tidy results.
+        verdict: what they say.
+        reused: whether the run was found finished and nothing was computed.
+        command: the command that repeats it.
+    """
+
+    experiment: str
+    name: str
+    folder: Path
+    table: pd.DataFrame
+    verdict: Verdict
+    reused: bool
+    command: str
+
+
+def names() -> list[str]:
+    """The experiments there are."""
+    from dualnets import experiments
+
+    found = pkgutil.iter_modules(experiments.__path__)
+    return sorted(item.name for item in found if not item.name.startswith("_"))
+
+
+def load(name: str) -> ModuleType:
+    """An experiment by name.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    module = name.replace("-", "_")
+    if module not in names():
+        near = difflib.get_close_matches(module, names(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown experiment {name!r}{hint}; there are: {', '.join(names())}")
+    return importlib.import_module(f"dualnets.experiments.{module}")
+
+
+def cells(experiment: ModuleType, scale: str, changes: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """The settings of every cell of a run, in order, each once.
+
+    Args:
+        experiment: its module.
+        scale: which of its GRIDS.
+        changes: field -> values that replace the grids' own, except where a grid pins the field.
+
+    Raises:
+        ValueError: an unknown scale or field, or a value that Settings refuses.
+    """
+    if scale not in experiment.GRIDS:
+        raise ValueError(f"unknown scale {scale!r}, expected one of {', '.join(experiment.GRIDS)}")
+    known = {item.name for item in fields(experiment.Settings)}
+    for name in changes:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"unknown setting {name!r}{hint}")
+    found: dict[Any, None] = {}
+    for grid in experiment.GRIDS[scale]:
+        axes = {**grid}
+        axes.update({k: v for k, v in changes.items() if not isinstance(grid.get(k), Pinned)})
+        values = [[v.value] if isinstance(v, Pinned) else list(v) for v in axes.values()]
+        for combination in itertools.product(*values):
+            settings = experiment.Settings(**dict(zip(axes, combination, strict=True)))
+            found.setdefault(settings)
+    return list(found)
+
+
+def cell_name(experiment: ModuleType, settings: Any) -> str:
+    """A cell's name: the same for the same experiment, RESULT_VERSION and settings."""
+    short = experiment.__name__.rpartition(".")[2]
+    return records.identity(short, experiment.RESULT_VERSION, asdict(settings))
+
+
+def run(
+    name: str,
+    *,
+    scale: str = "default",
+    device: str = "auto",
+    out: str | Path = "runs",
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+    **changes: Any,
+) -> Run:
+    """Run an experiment and leave its table, figure, page and verdict in `<out>/<name>/<run>/`.
+
+    Cells that are stored are read, not computed; a run that is finished is returned at once. What
+    is computed is stored cell by cell, so an interrupted run loses at most the cell it was in.
+
+    Args:
+        name: of the experiment.
+        scale: `smoke`, `default` or `paper`.
+        device: `auto`, `cpu` or `cuda`.
+        out: the folder of all results.
+        fresh: compute again what is stored.
+        reporter: hears of the progress.
+        **changes: settings, each one value or a list of values.
+
+    Raises:
+        ValueError: before any work: an unknown experiment, scale, setting or device, a setting out
+            of range.
+        OSError: before any work: a folder that cannot be written.
+    """
+    from hltm.sample import check_device
+
+    experiment = load(name)
+    name = experiment.__name__.rpartition(".")[2]
+    listed = {key: list(v) if isinstance(v, (list, tuple)) else [v] for key, v in changes.items()}
+    wanted = cells(experiment, scale, listed)
+    where = check_device(device)
+    store = records.Store(out, name)
+    store.check_writable()
+    ids = [cell_name(experiment, settings) for settings in wanted]
+    run_name = records.identity(name, sorted(ids))
+    command = repeat_command(name, scale, listed)
+    reporter = reporter or Reporter()
+
+    if store.has_run(run_name) and not fresh:
+        return _stored_run(store, name, run_name, command)
+    reporter.plan([asdict(s) for s in wanted], 0 if fresh else sum(map(store.has_cell, ids)))
+    for cell, settings in zip(ids, wanted, strict=True):
+        if fresh or not store.has_cell(cell):
+            _run_cell(experiment, store, cell, settings, where, reporter)
+    return _finish(experiment, store, run_name, ids, scale, command)
+
+
+def _run_cell(
+    experiment: ModuleType,
+    store: records.Store,
+    cell: str,
+    settings: Any,
+    device: Any,
+    reporter: Reporter,
+) -> None:
+    """Compute one cell and store it."""
+    began = time.time()
+    chosen = asdict(settings)
+    reporter.cell_started(chosen, getattr(settings, "steps", 0))
+    outcome = experiment.run_cell(settings, device, reporter.progressed)
+    table = outcome.table
+    for at, (key, value) in enumerate(chosen.items()):
+        table.insert(at, key, value)
+    table.insert(0, "cell", cell)
+    seconds = time.time() - began
+    manifest = {
+        "experiment": experiment.__name__.rpartition(".")[2],
+        "cell": cell,
+        "result_version": experiment.RESULT_VERSION,
+        "settings": chosen,
+        "device": str(device),
+        "seconds": round(seconds, 3),
+        "notes": outcome.notes,
+        "versions": records.versions(),
+    }
+    store.write_cell(cell, table, manifest, outcome.networks)
+    reporter.cell_done(chosen, table, seconds)
+
+
+def _finish(
+    experiment: ModuleType,
+    store: records.Store,
+    run_name: str,
+    ids: Sequence[str],
+    scale: str,
+    command: str,
+) -> Run:
+    """Join the stored cells of a run and write what it leaves."""
+    import pandas as pd
+
+    from dualnets import figures, page
+
+    name = experiment.__name__.rpartition(".")[2]
+    stored = [store.read_cell(cell) for cell in ids]
+    table = pd.concat([part for part, _ in stored], ignore_index=True)
+    table.insert(0, "experiment", name)
+    table.insert(1, "run", run_name)
+    verdict = experiment.verdict(table)
+    manifest = {
+        "experiment": name,
+        "run": run_name,
+        "scale": scale,
+        "command": command,
+        "cells": [
+            {
+                key: made[key]
+                for key in ("cell", "settings", "device", "seconds", "notes", "versions")
+            }
+            for _, made in stored
+        ],
+        "versions": records.versions(),
+    }
+    with records.replace_folder(store.run(run_name)) as folder:
+        table.to_parquet(folder / records.RESULTS, index=False)
+        records.write_json(folder / records.VERDICT, verdict.as_dict())
+        (folder / records.NETWORKS).mkdir()
+        for cell in ids:
+            for file in sorted((store.cell(cell) / records.NETWORKS).iterdir()):
+                shutil.copyfile(file, folder / records.NETWORKS / f"{cell}-{file.name}")
+        with figures.house_style():
+            figures.save(experiment.plot(table), folder / name)
+        summary = experiment.summary(table)
+        page.write(folder, experiment, table, summary, verdict, manifest)
+        records.write_json(folder / records.MANIFEST, manifest)
+    return Run(name, run_name, store.run(run_name), table, verdict, False, command)
+
+
+def _stored_run(store: records.Store, name: str, run_name: str, command: str) -> Run:
+    """A run that is finished, read back."""
+    import pandas as pd
+
+    from dualnets.evidence import Verdict
+
+    folder = store.run(run_name)
+    found = records.read_json(folder / records.VERDICT)
+    if found["interval"] is not None:
+        found["interval"] = tuple(found["interval"])
+    table = pd.read_parquet(folder / records.RESULTS)
+    return Run(name, run_name, folder, table, Verdict(**found), True, command)
+
+
+def repeat_command(name: str, scale: str, changes: Mapping[str, Sequence[Any]]) -> str:
+    """The command line that repeats a run."""
+    parts = ["hltm", "run", name.replace("_", "-")]
+    if scale != "default":
+        parts += ["--scale", scale]
+    for key, values in changes.items():
+        parts += [f"--{key.replace('_', '-')}", *map(str, values)]
+    return shlex.join(parts)
+
+
+def grid_values(experiment: ModuleType, scale: str) -> dict[str, list[list[Any]]]:
+    """Field -> the values it takes in each grid of a scale, each list once; for the help text."""
+    found: dict[str, list[list[Any]]] = {}
+    for item in fields(experiment.Settings):
+        default = None if item.default is MISSING else item.default
+        for grid in experiment.GRIDS[scale]:
+            value = grid.get(item.name, [default])
+            shown = [value.value] if isinstance(value, Pinned) else list(value)
+            lists = found.setdefault(item.name, [])
+            if shown not in lists:
+                lists.append(shown)
+    return found

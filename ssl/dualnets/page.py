@@ -1,0 +1,152 @@
+"""One self-contained HTML page of a run: claim, verdict, figure, table, settings, command."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dualnets.evidence import Verdict
+
+STYLE = """
+:root { --ink: #1d1d1f; --quiet: #6b6b70; --line: #e3e3e6; --ground: #ffffff; --soft: #f6f6f8; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 40px 24px 72px; }
+h1 { font-size: 27px; line-height: 1.25; margin: 4px 0 6px; }
+h2 { font-size: 18px; margin: 40px 0 10px; }
+.quiet { color: var(--quiet); font-size: 14px; }
+.verdict { display: flex; gap: 18px; align-items: center; margin: 22px 0; padding: 16px 20px;
+  border-radius: 10px; background: var(--soft); border-left: 6px solid var(--mark); }
+.verdict b { font-size: 22px; color: var(--mark); }
+.holds { --mark: #1a7f5a; } .fails { --mark: #b3392f; } .open { --mark: #9a6b00; }
+figure { margin: 0; } figure img { width: 100%; height: auto; display: block; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; width: 100%; }
+th { text-align: right; font-weight: 600; border-bottom: 2px solid var(--ink); padding: 5px 10px;
+  white-space: nowrap; }
+td { text-align: right; border-bottom: 1px solid var(--line); padding: 4px 10px; white-space: nowrap; }
+td.text, th.text { text-align: left; } tr.first td { border-top: 1.5px solid #b9b9be; }
+pre { background: var(--soft); padding: 12px 16px; border-radius: 8px; overflow-x: auto; font-size: 14px; }
+details summary { cursor: pointer; color: var(--quiet); }
+"""
+
+
+def write(
+    folder: Path,
+    experiment: ModuleType,
+    table: pd.DataFrame,
+    summary: pd.DataFrame,
+    verdict: Verdict,
+    manifest: Mapping[str, Any],
+) -> None:
+    """Write `index.html` beside the figure it shows; the page needs neither network nor files."""
+    name = manifest["experiment"]
+    picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
+    doc = (experiment.__doc__ or "").strip().split("\n\n", 1)
+    settings = [made["settings"] for made in manifest["cells"]]
+    notes = [f"cell {made['cell']}: {note}" for made in manifest["cells"] for note in made["notes"]]
+    seconds = sum(made["seconds"] for made in manifest["cells"])
+    devices = ", ".join(dict.fromkeys(made["device"] for made in manifest["cells"]))
+    noted = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    body = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(name)}: {html.escape(verdict.verdict)}</title><style>{STYLE}</style></head>
+<body><main>
+<div class="quiet">{html.escape(f"{name} · run {manifest['run']} · {experiment.PLACE}")}</div>
+<h1>{html.escape(experiment.CLAIM)}</h1>
+<p>{html.escape(" ".join(doc[-1].split()))}</p>
+<div class="verdict {verdict.verdict}"><b>{verdict.verdict}</b>
+<div>{html.escape(sentence(verdict))}</div></div>
+<figure><img alt="Figure of the run" src="data:image/svg+xml;base64,{picture}"></figure>
+<h2>Numbers</h2>
+<div class="wide">{_table(summary)}</div>
+{f"<h2>Notes</h2><ul>{noted}</ul>" if notes else ""}
+<h2>The rule, fixed before the run</h2>
+<p>{html.escape(verdict.rule)}</p>
+<div class="wide">{_details(verdict)}</div>
+<h2>Settings</h2>
+<div class="wide">{_settings(settings)}</div>
+<h2>Again</h2>
+<pre>{html.escape(manifest["command"])}</pre>
+<p class="quiet">{len(settings)} cells, {seconds:.0f} s of computing on {html.escape(devices)};
+{html.escape(", ".join(f"{key} {value}" for key, value in manifest["versions"].items() if value))}.
+All {len(table)} rows are in <code>results.parquet</code> beside this page.</p>
+</main></body></html>
+"""
+    (folder / "index.html").write_text(body)
+
+
+def sentence(verdict: Verdict) -> str:
+    """The verdict's reason and effect in one sentence."""
+    text = verdict.reason[:1].upper() + verdict.reason[1:]
+    if verdict.effect_value is not None:
+        text += f". {verdict.effect[:1].upper() + verdict.effect[1:]}: {verdict.effect_value:.2f}"
+        if verdict.interval is not None:
+            text += f" (95% interval {verdict.interval[0]:.2f} to {verdict.interval[1]:.2f})"
+        text += f", n = {verdict.n} trees"
+    return text + "."
+
+
+def shown(value: Any) -> str:
+    """A cell of a table: three decimals, small probabilities in powers of ten."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if value != value:
+            return "–"
+        return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
+    return str(value)
+
+
+def _table(rows: pd.DataFrame) -> str:
+    """Rows as HTML; a rule where the first columns change, text to the left."""
+    text = [not _number(rows[column].iloc[0]) for column in rows] if len(rows) else []
+    head = "".join(
+        f'<th class="text">{html.escape(str(c))}</th>' if t else f"<th>{html.escape(str(c))}</th>"
+        for c, t in zip(rows.columns, text, strict=True)
+    )
+    lines = []
+    before: tuple[Any, ...] | None = None
+    for row in rows.itertuples(index=False):
+        kind = tuple(value for value, is_text in zip(row, text, strict=True) if is_text)[:2]
+        kind = (*kind, getattr(row, "units", None))
+        cells = "".join(
+            f'<td class="text">{html.escape(shown(v))}</td>'
+            if t
+            else f"<td>{html.escape(shown(v))}</td>"
+            for v, t in zip(row, text, strict=True)
+        )
+        first = ' class="first"' if before is not None and kind != before else ""
+        lines.append(f"<tr{first}>{cells}</tr>")
+        before = kind
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _number(value: Any) -> bool:
+    return not isinstance(value, str)
+
+
+def _details(verdict: Verdict) -> str:
+    import pandas as pd
+
+    return _table(pd.DataFrame(verdict.details)) if verdict.details else ""
+
+
+def _settings(cells: list[Mapping[str, Any]]) -> str:
+    """What all cells share, then what tells them apart."""
+    import pandas as pd
+
+    table = pd.DataFrame(cells)
+    varying = [c for c in table if table[c].astype(str).nunique() > 1]
+    same = [c for c in table if c not in varying]
+    words = ", ".join(f"{c.replace('_', ' ')} {table[c].iloc[0]}" for c in same)
+    return f"<p>{html.escape(words)}.</p>" + (_table(table[varying]) if varying else "")
