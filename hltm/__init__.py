@@ -10,6 +10,7 @@ from hltm.augment import (
     resample_leaves,
 )
 from hltm.ceiling import Ceiling
+from hltm.completion import MostLikely
 from hltm.families.symmetric_binary import symmetric_binary
 from hltm.inference import Posterior
 from hltm.philox import DRAW_FORMAT, Stream
@@ -23,6 +24,7 @@ __all__ = [
     "Ceiling",
     "Draw",
     "LatentTree",
+    "MostLikely",
     "Posterior",
     "Stream",
     "Topology",
