@@ -85,7 +85,8 @@ def _by_kernel(
     found = kernel.posterior(tables, leaves_SXB, nodes, dtype, prior, own=own)
     # impossible rows, and rows so improbable that a state may have been lost
     rows = found.doubtful.any(0).nonzero()[:, 0]
-    for part in rows.split(row_chunks(tables, leaves_SXB)):
+    size = row_chunks(tables, leaves_SXB)
+    for part in rows.split(size) if len(rows) else ():
         with torch.no_grad():
             exact = _by_torch(tables, leaves_SXB[..., part], nodes, torch.float64, own=own)
         found.marginals[..., part] = exact.marginals.to(dtype)

@@ -51,7 +51,7 @@ def posterior(
         own: whether every node is given the leaves below it alone.
     """
     topology = tables.topology
-    leaves = leaves_SXB.to(torch.int32).contiguous().numpy()
+    leaves = np.ascontiguousarray(leaves_SXB.numpy(), dtype=np.int32)
     members, _, batch = leaves.shape
     states = int(tables.cardinality[nodes].max())
     shape = (members, len(nodes), states, batch)
