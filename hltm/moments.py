@@ -62,7 +62,7 @@ def correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
         return correlation(tables, b, a).transpose(1, 2)
     edge = edge_correlation(tables)
     topology = tables.topology
-    varies = torch.stack(marginals(tables), dim=1).amax(-1) < 1
+    varies = torch.stack(marginals(tables), dim=1).prod(-1) > 0
     found = edge.new_zeros(len(edge), len(a), len(topology))
     for i, v in enumerate(map(int, a)):
         found[:, i, v] = varies[:, v].to(edge.dtype)

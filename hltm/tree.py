@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -414,12 +414,30 @@ class LatentTree:
         found = brute.joint(self.tables)
         return brute.Joint(found.states, self._public(found.probability))
 
-    def leaf_distribution(self, given: Nodes) -> Tensor:
-        """`(N_given, N_leaves)` or `(S, …)` P(leaves | states of nodes), by enumeration.
+    def leaf_distribution(self, given: Nodes | Mapping[Node, int]) -> Tensor:
+        """P(leaves | states of nodes), by enumeration.
+
+        Args:
+            given: nodes, for all of their joint states; or a mapping node -> state for one.
+
+        Returns:
+            float64 `(N_given, N_leaves)`, or `(N_leaves,)` for a mapping, with S in front for
+            stacked trees; joint states count up, the last node varying fastest. NaN where the
+            condition has probability 0.
 
         Raises:
-            ValueError: more than 2^20 joint states.
+            ValueError: more than 2^20 joint states, a node given twice, or a state that a node
+                does not have.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+            >>> tree.leaf_distribution({"0": 1})  # leaves 00, 01, 10, 11 below root 1
+            tensor([0.0100, 0.0900, 0.0900, 0.8100], dtype=torch.float64)
         """
+        if isinstance(given, Mapping):
+            states = {self.topology.node(v): int(state) for v, state in given.items()}
+            return self._public(brute.leaf_distribution_at(self.tables, states))
         return self._public(brute.leaf_distribution(self.tables, self.topology.nodes(given)))
 
     def _public(self, found: Tensor) -> Tensor:
