@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.messages import MISSING, Message, Upward, downward, places, safe_upward, weigh
+from hltm.messages import MISSING, Upward, downward, pick, places, safe_upward, weigh
 from hltm.moments import marginals
 from hltm.tables import Tables
 
@@ -124,10 +124,8 @@ def _own_beliefs(tables: Tables, messages: Upward, nodes: np.ndarray) -> Posteri
         at = np.flatnonzero(np.isin(group, nodes))
         if len(at) == 0:
             continue
-        index = torch.as_tensor(at, device=below.mantissa.device)
         before = torch.stack([prior[v] for v in group[at]], dim=1)[..., None].to(below.mantissa)
-        chosen = Message(below.mantissa[:, index], below.log_scale[:, index])
-        belief, evidence = weigh(before, chosen)
+        belief, evidence = weigh(before, pick(below, at))
         beliefs.append(belief)
         evidences.append(evidence)
         kept.append(group[at])

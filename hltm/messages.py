@@ -57,7 +57,7 @@ class Feed(NamedTuple):
 
 
 def feeds(tables: Tables) -> list[list[Feed]]:
-    """For every group its feeds into parents' groups; no two children of one feed are siblings."""
+    """For every group its feeds into parents' groups, by parent; no two children of one are siblings."""
     group = np.empty(len(tables.topology), dtype=np.int64)
     place = np.empty_like(group)
     for g, nodes in enumerate(tables.groups):
@@ -73,9 +73,10 @@ def feeds(tables: Tables) -> list[list[Feed]]:
         pairs, label = np.unique(key, axis=1, return_inverse=True)
         members = np.split(np.argsort(label.ravel(), kind="stable"), np.cumsum(
             np.bincount(label.ravel()))[:-1])  # fmt: skip
-        found.append(
-            [Feed(int(pairs[1, i]), at, place[parent[at]]) for i, at in enumerate(members)]
-        )
+        found.append([])
+        for i, at in enumerate(members):
+            at = at[np.argsort(place[parent[at]])]
+            found[-1].append(Feed(int(pairs[1, i]), at, place[parent[at]]))
     return found
 
 
@@ -117,7 +118,7 @@ def upward(
         below.append(message)
         if not wide:  # leaves may contradict the prior, too
             before = torch.stack([prior[v] for v in nodes], 1).to(message.mantissa)
-            likelihood = torch.einsum("sgk,sgkb->sgb", before, message.mantissa.detach())
+            likelihood = (before[..., None] * message.mantissa.detach()).sum(2)
             doubtful |= (likelihood <= torch.finfo(dtype).tiny ** DOUBT).any(1)
         if g == 0:
             break
@@ -164,27 +165,31 @@ def _terms(weight: Tensor, message: Message) -> Message:
 def _join(before: Message, sent: Message, feed: Feed) -> tuple[Message, Tensor]:
     """Multiply children's messages into their parents' and scale the product to a maximum of 1."""
     wide = before.log_scale.shape[2] == before.mantissa.shape[2]
-    some = len(feed.parent) < before.mantissa.shape[1]
-    child, parent = (
-        torch.as_tensor(at, device=before.mantissa.device) for at in (feed.child, feed.parent)
-    )
-    product = before.mantissa[:, parent] * sent.mantissa[:, child]
+    sent = pick(sent, feed.child)
+    old = pick(before, feed.parent)
+    product = old.mantissa * sent.mantissa
     peak = (product if wide else product.amax(2, keepdim=True)).detach()
-    limit = torch.finfo(product.dtype).tiny
-    # what the product could be if the child agreed with the others
-    doubt = (peak <= sent.mantissa[:, child].amax(2, keepdim=True).detach() * limit**DOUBT) & (
-        not wide
-    )
+    if wide:
+        doubt = torch.zeros_like(peak[:, 0, 0], dtype=torch.bool)
+    else:  # compare with what the product could be if the child agreed with the others
+        could = sent.mantissa.amax(2, keepdim=True).detach()
+        doubt = (peak <= could * torch.finfo(peak.dtype).tiny ** DOUBT).any(1)[:, 0]
     peak = peak.where(peak > 0, 1)
     joined = product / peak
-    scale = before.log_scale[:, parent] + sent.log_scale[:, child] + peak.log()
-    if some:
+    scale = old.log_scale + sent.log_scale + peak.log()
+    if len(feed.parent) < before.mantissa.shape[1]:
+        parent = torch.as_tensor(feed.parent, device=joined.device)
         joined = before.mantissa.index_copy(1, parent, joined)
         scale = before.log_scale.index_copy(1, parent, scale)
-    else:  # every parent once, perhaps in another order
-        order = torch.argsort(parent)
-        joined, scale = joined[:, order], scale[:, order]
-    return Message(joined, scale), doubt.any(2).any(1)
+    return Message(joined, scale), doubt
+
+
+def pick(message: Message, at: np.ndarray) -> Message:
+    """The messages of some nodes of a group."""
+    if np.array_equal(at, np.arange(message.mantissa.shape[1])):
+        return message
+    index = torch.as_tensor(at, device=message.mantissa.device)
+    return Message(message.mantissa[:, index], message.log_scale[:, index])
 
 
 def places(groups: list[np.ndarray], nodes: np.ndarray) -> np.ndarray:
@@ -232,10 +237,7 @@ def downward(tables: Tables, found: Upward, needed: np.ndarray) -> tuple[list[Te
         group[chosen], place[chosen] = g, np.arange(len(at))
         parent = tables.topology.parent[chosen]
         above = gather(belief, group[parent], place[parent])
-        index = torch.as_tensor(at, device=device)
-        below, sent = (
-            Message(m.mantissa[:, index], m.log_scale[:, index]) for m in (below, found.sent[g])
-        )
+        below, sent = pick(below, at), pick(found.sent[g], at)
         belief.append(_descend(tables.of(chosen).to(device, dtype), above, below, sent))
     return belief, evidence[:, 0]
 

@@ -70,7 +70,9 @@ def test_a_condition_by_name_and_one_that_cannot_occur():
 
 def test_refusals_name_the_count_and_the_value():
     big = hltm.symmetric_binary(depth=4, seed=0)
-    with pytest.raises(ValueError, match="31 nodes have 2147483648 joint states, more than the 1048576"):
+    with pytest.raises(
+        ValueError, match="31 nodes have 2147483648 joint states, more than the 1048576"
+    ):
         big.joint()
     with pytest.raises(ValueError, match="2147483648"):
         big.leaf_distribution({0: 1})

@@ -141,9 +141,7 @@ def test_pgmpy_agrees_on_irregular_trees():
                 if str(v) in evidence:
                     continue
                 theirs = infer.query([str(v)], evidence, show_progress=False).values
-                np.testing.assert_allclose(
-                    post.marginals[0, v, : len(theirs)], theirs, atol=1e-10
-                )
+                np.testing.assert_allclose(post.marginals[0, v, : len(theirs)], theirs, atol=1e-10)
         best = tree.most_likely(row[None]).states[0].tolist()
         hidden = [str(v) for v in range(9) if str(v) not in evidence]
         theirs = VariableElimination(model).map_query(hidden, evidence, show_progress=False)

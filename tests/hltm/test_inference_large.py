@@ -72,7 +72,9 @@ def test_ten_thousand_nodes_in_single_precision():
     ):
         assert found.marginals.dtype == torch.float32
         torch.testing.assert_close(found.marginals.double(), exact.marginals, atol=1e-4, rtol=0)
-        torch.testing.assert_close(found.log_evidence.double(), exact.log_evidence, rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            found.log_evidence.double(), exact.log_evidence, rtol=1e-5, atol=0
+        )
     found.log_evidence.sum().backward()
     assert flat.grad.isfinite().all()
 
@@ -84,7 +86,9 @@ def test_a_star_of_thousands_of_children():
     post = tree.posterior(leaves)
     same = [2500 * math.log(0.9 * 0.1), 2500 * math.log(0.2 * 0.8)]
     assert float(post.log_evidence[0]) == pytest.approx(same[1] + math.log(0.5), rel=1e-12)
-    assert float(post.log_evidence[1]) == pytest.approx(5000 * math.log(0.9) + math.log(0.5), rel=1e-12)
+    assert float(post.log_evidence[1]) == pytest.approx(
+        5000 * math.log(0.9) + math.log(0.5), rel=1e-12
+    )
     assert float(post.log_evidence[2]) == pytest.approx(0, abs=1e-9)
     np.testing.assert_allclose(post.marginals[:, 0, 1], [1, 0, 0.5], atol=1e-9)
     best = tree.most_likely(leaves)
@@ -102,13 +106,21 @@ def test_a_chain_five_thousand_deep():
     evidence = 0.5 * power.sum(0)
     np.testing.assert_allclose(post.log_evidence.exp(), [*evidence, 1], rtol=1e-10)
     np.testing.assert_allclose(post.marginals[:2, 0, 1], 0.5 * power[1] / evidence, rtol=1e-10)
+    assert (tree.most_likely(leaves[:2]).states == leaves[:2]).all()
+
+
+def test_gradients_and_samples_of_a_long_chain():
+    table = np.array([[0.999, 0.001], [0.002, 0.998]])
+    tree = chain(800, table)
+    leaves = torch.tensor([[0], [1], [-1]])
+    power = np.linalg.matrix_power(table, 799)
     flat = tree.tables.flat.clone().requires_grad_()
     tables = hltm.tables.Tables(tree.topology, tree.tables.cardinality, flat)
     hltm.LatentTree(tables).posterior(leaves[:1], nodes=0).log_evidence.sum().backward()
-    assert float(flat.grad[0, :2].sum()) == pytest.approx(power[:, 0].sum() / evidence[0], rel=1e-9)
+    slope = power[:, 0].sum() / (0.5 * power[:, 0].sum())
+    assert float(flat.grad[0, :2].sum()) == pytest.approx(slope, rel=1e-9)
     drawn = tree.posterior_samples(leaves, 1, seed=0)
     assert drawn[0, :2, -1].tolist() == [0, 1]
-    assert (tree.most_likely(leaves[:2]).states == leaves[:2]).all()
 
 
 def contradiction(count):
@@ -121,7 +133,7 @@ def contradiction(count):
     return tree, torch.tensor([[0] * count + [1] * count])
 
 
-@pytest.mark.parametrize("count", [50, 500, 5000])
+@pytest.mark.parametrize("count", [50, 500, 2500])
 def test_contradictions_are_improbable_and_not_impossible(count):
     """Below one copy the best state is e^(1.5 count) times as likely, below the other e^(-2 count)."""
     tree, leaves = contradiction(count)
@@ -145,7 +157,7 @@ def test_contradictions_are_improbable_and_not_impossible(count):
 
 @pytest.mark.parametrize("given", ["all", "own"])
 def test_improbable_rows_beside_probable_and_impossible_ones(given):
-    tree, leaves = contradiction(2000)
+    tree, leaves = contradiction(700)
     rows = torch.cat([leaves, torch.zeros_like(leaves), leaves, torch.ones_like(leaves)])
     post = tree.posterior(rows, given=given)
     for b in range(4):

@@ -72,7 +72,9 @@ def test_lists_of_nodes_make_a_grid_in_their_own_order():
     torch.testing.assert_close(tree.mutual_information(b, a), whole[:, b][:, :, a])
     covariance = tree.covariance(range(9), range(9))
     part = tree.covariance(a, b)
-    torch.testing.assert_close(part, covariance[:, a][:, :, b][..., : part.shape[-2], : part.shape[-1]])
+    torch.testing.assert_close(
+        part, covariance[:, a][:, :, b][..., : part.shape[-2], : part.shape[-1]]
+    )
 
 
 def test_a_single_node_drops_its_axis():
@@ -126,5 +128,7 @@ def test_one_root_against_the_leaves_of_a_large_tree_needs_little():
 
 def test_correlation_is_for_binary_trees():
     tree = irregular_tree(1, nodes=4, max_states=4)
-    with pytest.raises(ValueError, match=r"correlation is for binary nodes; node '\d' has \d states"):
+    with pytest.raises(
+        ValueError, match=r"correlation is for binary nodes; node '\d' has \d states"
+    ):
         correlation(tree.tables, np.array([0]), np.array([1]))
