@@ -49,7 +49,15 @@ def all_leaves(tree: hltm.LatentTree) -> torch.Tensor:
 
 def some_leaves(tree: hltm.LatentTree, rows: int, seed: int, missing: float = 0.3) -> torch.Tensor:
     """`(B, X)` leaf states that can occur, some of them missing; `(S, B, X)` for stacked trees."""
-    leaves = tree.sample(rows, seed=seed).leaves.to(torch.int64)
     random = np.random.default_rng(seed)
-    gone = torch.from_numpy(random.random(tuple(leaves.shape)) < missing)
-    return leaves.masked_fill(gone, -1)
+    members = len(tree.members)
+    states = np.zeros((members, rows, len(tree.topology)), dtype=np.int64)
+    for v in range(len(tree.topology)):
+        above = states[:, :, tree.topology.parent[v]] if v else np.zeros_like(states[:, :, 0])
+        for s in range(members):
+            cumulative = tree.tables.of(v)[s].numpy().cumsum(-1)[above[s]]
+            u = random.random((rows, 1)) * cumulative[:, -1:]
+            states[s, :, v] = (cumulative <= u).sum(-1)
+    leaves = states[:, :, list(tree.leaves)]
+    leaves[random.random(leaves.shape) < missing] = -1
+    return torch.from_numpy(leaves if tree.stacked else leaves[0])

@@ -180,8 +180,9 @@ def test_ties_go_to_the_lowest_state_of_the_first_node_that_differs(depth):
 
 def test_posterior_samples_follow_the_posterior():
     tree = irregular_tree(11, nodes=6, max_states=3)
-    row = some_leaves(tree, 1, 5, missing=0.5)
-    count = 40_000
+    row = some_leaves(tree, 1, 5, missing=0.0)
+    row[0, 0] = -1
+    count = 10_000
     found = tree.posterior_samples(row.expand(count, -1), 1, seed=3)[0]
     states, _ = tree.joint()
     joint = enumerated(tree, row[0].tolist())[2]
@@ -303,19 +304,17 @@ def test_climbing_the_gradient_raises_the_evidence():
     logits = torch.zeros(truth.tables.flat.shape, dtype=torch.float64)
     logits += 0.1 * torch.sin(torch.arange(logits.numel()))  # break the symmetry
     logits.requires_grad_()
-    optimiser = torch.optim.Adam([logits], lr=0.1)
     history = []
-    for _ in range(40):
+    for _ in range(15):
         flat = logits.unflatten(1, (-1, 2)).softmax(-1).flatten(1)
         tables = hltm.tables.Tables(truth.topology, truth.tables.cardinality, flat)
         loss = -hltm.LatentTree(tables).posterior(leaves).log_evidence.mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        (slope,) = torch.autograd.grad(loss, logits)
+        logits = (logits - 5 * slope).detach().requires_grad_()
         history.append(float(loss.detach()))
     best = -float(truth.posterior(leaves).log_evidence.mean())
-    assert history[0] - best > 0.2
-    assert history[-1] - best < 0.02
+    assert history[0] - best > 0.4
+    assert history[-1] - best < 0.15
 
 
 def test_states_of_many_kinds():
