@@ -1,6 +1,6 @@
 """hltm: hierarchical latent tree models whose every latent, posterior and bound is known exactly."""
 
-from hltm import encode, probe
+from hltm import encode, picture, probe
 from hltm.augment import (
     Augmentation,
     keep_level,
@@ -33,6 +33,7 @@ __all__ = [
     "keep_nodes",
     "keep_nothing",
     "keep_root",
+    "picture",
     "probe",
     "resample_leaves",
     "symmetric_binary",
