@@ -85,10 +85,16 @@ def ceiling(
 
 
 def _square(prior: np.ndarray, moment: np.ndarray) -> tuple[float, np.ndarray]:
-    """The squared ceiling, and the direction u with E[(u π)^2] equal to it, from E[π π^T]."""
-    scale = np.divide(1, np.sqrt(prior), out=np.zeros_like(prior), where=prior > 0)
-    eigenvalue, eigenvector = np.linalg.eigh(scale[:, None] * moment * scale)
-    return float(eigenvalue[-2].clip(0, 1)), scale * eigenvector[:, -2]
+    """The squared ceiling, and the direction u with E[(u π)^2] equal to it, from E[π π^T].
+
+    The first eigenvector is known, sqrt(prior), the constant function: projecting it out leaves
+    the second eigenvalue as the largest. In samples the two would mix where both are near 1.
+    """
+    root = np.sqrt(prior)
+    scale = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
+    rest = np.eye(len(prior)) - np.outer(root, root)
+    eigenvalue, eigenvector = np.linalg.eigh(rest @ (scale[:, None] * moment * scale) @ rest)
+    return float(eigenvalue[-1].clip(0, 1)), scale * (rest @ eigenvector[:, -1])
 
 
 def _enumerable(tables: Tables, leaves: Leaves) -> np.ndarray:

@@ -151,6 +151,17 @@ def test_sampled_ceilings_agree_with_exact_ones(monkeypatch, leaves, max_states)
     assert 0.6 < float(scores.square().mean().sqrt()) < 1.6
 
 
+def test_sampled_ceilings_near_one_are_not_mixed_with_the_constant_function(monkeypatch):
+    """Their second eigenvalue is close to the first, which belongs to the constant function."""
+    tree = hltm.symmetric_binary(depth=3, polarity=(0.97, 1.0), seed=0)
+    exact = tree.ceiling(tree.latents, leaves="all").value
+    assert float(exact.min()) > 0.99
+    monkeypatch.setattr(ceilings, "MAX_EXACT", 1)
+    found = tree.ceiling(tree.latents, leaves="all", samples=4096)
+    assert float((found.value - exact).abs().max()) < 1e-3
+    assert float(found.standard_error.max()) < 1e-3
+
+
 def test_sampled_ceilings_do_not_depend_on_chunks(monkeypatch):
     tree = hltm.symmetric_binary(depth=5, seed=0)  # 2^32 leaf states
     kept = tree.ceiling([0, 1, 2, 40], samples=5000)

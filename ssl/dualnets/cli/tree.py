@@ -97,8 +97,8 @@ def flags(make: Callable[..., LatentTree]) -> Iterator[Flag]:
     hints = get_type_hints(make)
     for name, parameter in inspect.signature(make).parameters.items():
         default, hint = parameter.default, hints[name]
-        if default in (parameter.empty, None):
-            default = DEFAULTS.get(name, parameter.empty)
+        if default is parameter.empty or default is None:
+            default = DEFAULTS.get(name, default)
         union = get_origin(hint) in (types.UnionType, typing.Union)
         kinds = get_args(hint) if union else (hint,)
         ranges = [get_args(k) for k in kinds if get_origin(k) is tuple]
@@ -133,7 +133,8 @@ def _parse(
 
     def option(key: str, kind: type, default: Any, meaning: str) -> tuple[Any, ...]:
         metavar = {int: "INT", float: "NUMBER", bool: "{True,False}"}.get(kind, "TEXT")
-        annotated = Annotated[kind, tyro.conf.arg(help=meaning, metavar=metavar)]  # type: ignore[valid-type]
+        held = kind | None if default is None else kind
+        annotated = Annotated[held, tyro.conf.arg(help=meaning, metavar=metavar)]  # type: ignore[valid-type]
         required = default is inspect.Parameter.empty
         return (key, annotated) if required else (key, annotated, default)
 
