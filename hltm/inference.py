@@ -37,6 +37,10 @@ def posterior(
 
     On a CPU a compiled kernel answers in float64 and the result is rounded to `dtype`; elsewhere,
     and where tables require a gradient, it is torch in `dtype`, differentiable in `tables.flat`.
+    Leaves that cannot occur have marginals NaN, log-evidence -inf and gradient 0.
+
+    Raises:
+        ValueError: a dtype other than float32 and float64.
     """
     return _answer(tables, leaves_SXB, nodes, dtype, own=False)
 

@@ -202,13 +202,19 @@ def places(groups: list[np.ndarray], nodes: np.ndarray) -> np.ndarray:
 def weigh(prior: Tensor, message: Message) -> tuple[Tensor, Tensor]:
     """P(state | leaves below) `(S, G, K, B)` and log P(leaves below) `(S, G, B)`.
 
+    Leaves that cannot occur give NaN and -inf, and no gradient.
+
     Args:
         prior: P(state), `(S, G, K, 1)`, or `(S, G, K, B)` where it differs by row.
         message: what the leaves below say.
     """
     terms = _terms(prior, message)
     total = terms.mantissa.sum(2, keepdim=True)
-    return terms.mantissa / total, (total.log() + terms.log_scale)[:, :, 0]
+    never = total <= 0
+    total = total.masked_fill(never, 1)  # so that no NaN spoils the gradient of other rows
+    belief = (terms.mantissa / total).masked_fill(never, torch.nan)
+    evidence = (total.log() + terms.log_scale).masked_fill(never, -torch.inf)
+    return belief, evidence[:, :, 0]
 
 
 def downward(tables: Tables, found: Upward, needed: np.ndarray) -> tuple[list[Tensor], Tensor]:

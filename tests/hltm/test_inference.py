@@ -274,6 +274,16 @@ def test_gradients_of_the_evidence_equal_the_enumerations(seed, zeros):
     torch.testing.assert_close(flat.grad, twin_flat.grad, atol=1e-9, rtol=1e-9)
 
 
+def test_impossible_rows_do_not_spoil_the_gradient_of_others():
+    tree, flat = leaning(impossible_tree())
+    post = tree.posterior(torch.tensor([[0, 1], [1, 1]]))
+    assert post.log_evidence[0] == -math.inf
+    assert post.marginals[0].isnan().all()
+    post.log_evidence.masked_fill(post.log_evidence.isinf(), 0).sum().backward()
+    # P(1, 1) = sum over z of P(z) P(1 | z)^2, of which only z = 1 is possible
+    assert flat.grad[0].tolist() == [0, 2, 0, 0, 0, 1, 0, 0, 0, 1]
+
+
 def test_gradients_pass_finite_differences():
     plain = irregular_tree(8, nodes=7, max_states=3)
     leaves = some_leaves(plain, 4, 1)
@@ -361,3 +371,18 @@ def test_bad_requests_name_the_value():
         tree.posterior_samples(good, 1, seed=-1)
     with pytest.raises(ValueError, match=r"rows must lie in"):
         tree.posterior_samples(good, 1, seed=0, start=-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_gives_the_same_answers():
+    trees = irregular_tree(3, nodes=20, max_states=4, members=2, zeros=0.1)
+    leaves = some_leaves(trees, 500, 1)
+    there = leaves.to("cuda")
+    for given_leaves in ("all", "own"):
+        here, found = (trees.posterior(x, given=given_leaves) for x in (leaves, there))
+        torch.testing.assert_close(found.marginals.cpu(), here.marginals, atol=1e-11, rtol=0)
+        torch.testing.assert_close(found.log_evidence.cpu(), here.log_evidence, atol=1e-10, rtol=0)
+    assert trees.most_likely(there).states.cpu().equal(trees.most_likely(leaves).states)
+    here, found = (trees.posterior_samples(x, 2, seed=0) for x in (leaves, there))
+    assert found.cpu().equal(here)
