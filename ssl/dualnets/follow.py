@@ -13,7 +13,7 @@ from dualnets.networks.block_network import BlockNetwork
 from dualnets.outcome import Progress
 from dualnets.training import Snapshot
 from hltm.ceiling import Ceiling
-from hltm.probe.alignment import POST, PRE, Level, score
+from hltm.probe.best_unit import POST, PRE, Level, score
 from hltm.probe.null import LAGS
 from hltm.tree import LatentTree
 

@@ -30,7 +30,7 @@ from dualnets.settings import (
 )
 from dualnets.training import describe_frozen, log_spaced, trajectory
 from hltm.ceiling import Ceiling
-from hltm.probe.alignment import PRE
+from hltm.probe.best_unit import PRE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from hltm.ceiling import Leaves
 from hltm.philox import Stream, check_seed
 from hltm.probe.moments import StreamingCorrelation
 from hltm.probe.null import LAGS, StreamingNull
+from hltm.sample import sample
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -81,8 +83,11 @@ def score(
     rows = min(n, 256)  # the first batch is small: it shows how wide the levels are
     while start < n:
         count = min(rows, n - start)
-        draw = _draw(trees, members, count, seed, start, Stream.EVALUATION, device)
-        other = _draw(trees, members, count, seed, start, Stream.NULL, device) if lags else None
+        rows_of = functools.partial(
+            sample, trees.tables, members, count, seed=seed, start=start, device=device
+        )
+        draw = rows_of(stream=Stream.EVALUATION)
+        other = rows_of(stream=Stream.NULL) if lags else None
         stacked = getattr(network, "stacked", trees.stacked)
         with torch.no_grad():
             shown = network.activations(draw.leaves if stacked else draw.leaves[0])
@@ -90,7 +95,8 @@ def score(
             for level, values in shown.items():
                 tracker = trackers.setdefault(level, _Tracker(level, trees, lags))
                 after = None if rectified is None else rectified[level]
-                tracker.update(values, after, draw.level(level), other and other.level(level))
+                shifted = None if other is None else other.level(level)
+                tracker.update(values, after, draw.level(level), shifted)
         start += count
         width = max(tracker.width for tracker in trackers.values())
         most = CHUNK // width
@@ -253,12 +259,3 @@ def alignment(
                         }
                     )
     return pd.DataFrame(rows)
-
-
-def _draw(trees, members, count, seed, start, stream, device):  # type: ignore[no-untyped-def]
-    """Latents and leaves of rows, with the S axis."""
-    from hltm.sample import sample
-
-    return sample(
-        trees.tables, members, count, seed=seed, start=start, stream=stream, device=device
-    )
