@@ -14,9 +14,9 @@ SIGNS = ("random", "positive")
 
 
 def symmetric_binary(
-    *,
     depth: int,
     branching: int = 2,
+    *,
     polarity: tuple[float, float] | float = (0.7, 1.0),
     signs: str = "random",
     members: int | None = None,

@@ -36,7 +36,7 @@ class Network(Protocol):
 
 
 class Level(NamedTuple):
-    """How well the latents of one level are followed.
+    """How well the latents of one level are followed; tensors lie on the CPU.
 
     Attributes:
         candidates: `own block` or `whole layer`.
@@ -168,13 +168,15 @@ class _Tracker:
         best, unit = self._best(self.before)
         dead = (self.after if self.rectified else self.before).dead().sum(-1)
         null = None if self.null is None else self.null.quantile()
+        after = self._best(self.after)[0] if self.rectified else None
+        null = null[..., 0] if null is not None and self.own else null
         return Level(
             candidates="own block" if self.own else "whole layer",
-            best=best,
-            unit=unit,
-            best_post_relu=self._best(self.after)[0] if self.rectified else None,
-            dead=dead if self.own else dead[:, None],
-            null=null[..., 0] if null is not None and self.own else null,
+            best=best.cpu(),
+            unit=unit.cpu(),
+            best_post_relu=None if after is None else after.cpu(),
+            dead=(dead if self.own else dead[:, None]).cpu(),
+            null=None if null is None else null.cpu(),
             n=self.before.n,
         )
 

@@ -115,13 +115,13 @@ def _rows(
                 "node": np.tile([trees.topology.names[v] for v in nodes], len(members)),
                 "metric": metric,
                 "candidates": now.candidates,
-                "value": value.cpu().flatten().numpy(),
-                "initial": start.cpu().flatten().numpy(),
+                "value": value.flatten().numpy(),
+                "initial": start.flatten().numpy(),
             }
         )
         correlation = metric in (PRE, POST)
         bounds = {
-            "null": final.null.cpu(),
+            "null": final.null,
             "ceiling": ceiling.value,
             "ceiling_error": ceiling.standard_error,
         }
