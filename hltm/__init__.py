@@ -10,6 +10,12 @@ from hltm.augment import (
     resample_leaves,
 )
 from hltm.ceiling import Ceiling
+from hltm.families import FAMILIES
+from hltm.families.balanced import balanced
+from hltm.families.caterpillar import caterpillar
+from hltm.families.random_hierarchy import production_rules, random_hierarchy, symbols
+from hltm.families.random_tables import random_tables
+from hltm.families.random_tree import random_tree
 from hltm.families.symmetric_binary import symmetric_binary
 from hltm.inference import Posterior
 from hltm.philox import DRAW_FORMAT, Stream
@@ -19,6 +25,7 @@ from hltm.tree import LatentTree
 
 __all__ = [
     "DRAW_FORMAT",
+    "FAMILIES",
     "Augmentation",
     "Ceiling",
     "Draw",
@@ -26,13 +33,20 @@ __all__ = [
     "Posterior",
     "Stream",
     "Topology",
+    "balanced",
+    "caterpillar",
     "encode",
     "keep_level",
     "keep_nodes",
     "keep_nothing",
     "keep_root",
     "probe",
+    "production_rules",
+    "random_hierarchy",
+    "random_tables",
+    "random_tree",
     "resample_leaves",
+    "symbols",
     "symmetric_binary",
 ]
 __version__ = "0.1.0"
