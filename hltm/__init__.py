@@ -17,6 +17,8 @@ from hltm.families.random_hierarchy import production_rules, random_hierarchy, s
 from hltm.families.random_tables import random_tables
 from hltm.families.random_tree import random_tree
 from hltm.families.symmetric_binary import symmetric_binary
+from hltm.formats.json import load as load_tree
+from hltm.formats.newick import topology_from_newick
 from hltm.inference import Posterior
 from hltm.philox import DRAW_FORMAT, Stream
 from hltm.sample import Draw
@@ -40,6 +42,7 @@ __all__ = [
     "keep_nodes",
     "keep_nothing",
     "keep_root",
+    "load_tree",
     "probe",
     "production_rules",
     "random_hierarchy",
@@ -48,5 +51,6 @@ __all__ = [
     "resample_leaves",
     "symbols",
     "symmetric_binary",
+    "topology_from_newick",
 ]
 __version__ = "0.1.0"

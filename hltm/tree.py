@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +19,9 @@ from hltm.philox import MAX_MEMBERS, Stream
 from hltm.sample import Draw, sample, views
 from hltm.tables import GivenTables, Tables, make_tables
 from hltm.topology import Node, Parents, Topology
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Nodes = Node | Iterable[Node]
 
@@ -343,6 +349,40 @@ class LatentTree:
             ValueError: more than 2^20 joint states.
         """
         return self._public(brute.leaf_distribution(self.tables, self.topology.nodes(given)))
+
+    # other formats; they build on this class, so they are imported where they are used
+
+    def table(self, node: Node) -> Tensor:
+        """`(K_parent, K)` or `(S, K_parent, K)` P(node | parent); `(K,)` or `(S, K)` for the root."""
+        v = self.topology.node(node)
+        found = self.tables.of(v)
+        return self._public(found[:, 0] if v == 0 else found)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a JSON file that `hltm.load_tree` reads back to the last bit."""
+        import_module("hltm.formats.json").save(self, path)
+
+    def to_networkx(self) -> nx.DiGraph[str]:
+        """A directed graph that holds the tables; see `hltm.formats.networkx`."""
+        return import_module("hltm.formats.networkx").to_networkx(self)
+
+    def to_newick(self) -> str:
+        """Newick text: shape, names and branch lengths; see `hltm.formats.newick`."""
+        return import_module("hltm.formats.newick").to_newick(self)
+
+    def to_bif(self) -> str:
+        """A Bayesian network in BIF text; see `hltm.formats.bif`."""
+        return import_module("hltm.formats.bif").to_bif(self)
+
+    @classmethod
+    def from_networkx(cls, graph: nx.DiGraph[Any]) -> LatentTree:
+        """The tree of a directed graph that holds tables; see `hltm.formats.networkx`."""
+        return import_module("hltm.formats.networkx").from_networkx(graph)
+
+    @classmethod
+    def from_newick(cls, text: str) -> LatentTree:
+        """The symmetric binary tree of a Newick text with lengths; see `hltm.formats.newick`."""
+        return import_module("hltm.formats.newick").from_newick(text)
 
     def _public(self, found: Tensor) -> Tensor:
         return found if self.stacked else found[0]
