@@ -22,6 +22,7 @@ from hltm.formats.newick import topology_from_newick
 from hltm.inference import Posterior
 from hltm.philox import DRAW_FORMAT, Stream
 from hltm.sample import Draw
+from hltm.suite import SuiteTree, suite
 from hltm.topology import Topology
 from hltm.tree import LatentTree
 
@@ -34,6 +35,7 @@ __all__ = [
     "LatentTree",
     "Posterior",
     "Stream",
+    "SuiteTree",
     "Topology",
     "balanced",
     "caterpillar",
@@ -49,6 +51,7 @@ __all__ = [
     "random_tables",
     "random_tree",
     "resample_leaves",
+    "suite",
     "symbols",
     "symmetric_binary",
     "topology_from_newick",
