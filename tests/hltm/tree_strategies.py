@@ -34,7 +34,11 @@ def latent_trees(draw, max_nodes=8, max_states=4, stacked=None, names=None, card
     """A tree of any shape with Dirichlet tables; `stacked` None draws whether it has an S axis."""
     parents = draw(parent_lists(max_nodes))
     count = len(parents)
-    labels = draw(st.lists(names, min_size=count, max_size=count, unique=True)) if names else None
+    labels = (
+        draw(st.lists(names, min_size=count, max_size=count, unique=True))
+        if names is not None
+        else None
+    )
     topology = Topology.from_parents(parents, labels)
     states = [
         draw(st.integers(2, max_states)) if cardinality is None else cardinality
