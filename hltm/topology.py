@@ -196,7 +196,7 @@ class Topology:
         below[node] = True
         for level in range(int(self.level[node]) - 1, -1, -1):
             nodes = self.at_level(level)
-            below[nodes.start : nodes.stop] |= below[self.parent[nodes.start : nodes.stop]]
+            below[nodes.start : nodes.stop] = below[self.parent[nodes.start : nodes.stop]]
         return np.flatnonzero(below)
 
     def subtree(self, node: int) -> tuple[Topology, np.ndarray]:

@@ -189,6 +189,12 @@ class LatentTree:
         """The numbers of the nodes of one level: 0 = leaves … L = root."""
         return self.topology.at_level(level)
 
+    def table(self, node: Node) -> Tensor:
+        """`(K_parent, K)` or `(S, K_parent, K)` P(node | parent); `(K,)` or `(S, K)` for the root."""
+        v = self.topology.node(node)
+        found = self.tables.of(v)
+        return self._public(found[:, 0] if v == 0 else found)
+
     @property
     def polarity(self) -> Tensor:
         """`(V,)` or `(S, V)` correlation of every node of a binary tree with its parent; root: 1."""
@@ -351,12 +357,6 @@ class LatentTree:
         return self._public(brute.leaf_distribution(self.tables, self.topology.nodes(given)))
 
     # other formats; they build on this class, so they are imported where they are used
-
-    def table(self, node: Node) -> Tensor:
-        """`(K_parent, K)` or `(S, K_parent, K)` P(node | parent); `(K,)` or `(S, K)` for the root."""
-        v = self.topology.node(node)
-        found = self.tables.of(v)
-        return self._public(found[:, 0] if v == 0 else found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a JSON file that `hltm.load_tree` reads back to the last bit."""
