@@ -270,6 +270,7 @@ def test_names_are_quoted_when_they_must_be():
     assert tree.to_newick() == (
         "('two words':0.0,'under_score':0.0,'(':0.0,plain-1.0:0.0,'':0.0)'it''s';"
     )
+    assert topology_from_newick(tree.to_newick()).names == tuple(names)
 
 
 def test_unnamed_nodes_get_numbers_that_are_free():

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from hltm import LatentTree, Topology
 
 # any text that UTF-8 can hold: quotes, brackets, blanks, line ends and control characters too
-NAMES = st.text(st.characters(codec="utf-8"), max_size=6)
+NAMES = st.text(st.sampled_from("'\"[]():;,_ \n&a") | st.characters(codec="utf-8"), max_size=6)
 # what other programs' readers can be asked to keep: printing characters, no blanks at the ends
 TAME_NAMES = st.text(
-    st.characters(codec="utf-8", categories=["L", "N", "P", "S"], include_characters=" "),
+    st.sampled_from("'\"[]():;,_ &a")
+    | st.characters(codec="utf-8", categories=["L", "N", "P", "S"], include_characters=" "),
     min_size=1,
     max_size=6,
 ).filter(lambda name: name == name.strip() and name.isprintable())
