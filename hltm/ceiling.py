@@ -71,10 +71,12 @@ def ceiling(
             infer = posterior if leaves == "all" else own_posterior
             found = infer(tables, columns, group)
             weight = _weights(found.log_evidence, patterns is not None, samples)
-            part = torch.einsum("svkb,svjb,svb->svkj", found.marginals, found.marginals, weight)
+            # leaf states that cannot occur weigh nothing and have no posterior: 0 · NaN is NaN
+            belief = found.marginals.where(weight[:, :, None] > 0, 0)
+            part = torch.einsum("svkb,svjb,svb->svkj", belief, belief, weight)
             second = part if second is None else second + part
             if patterns is None:
-                posteriors.append(found.marginals)
+                posteriors.append(belief)
         assert second is not None
         d = torch.stack([_pad(prior[v], second.shape[-1]) for v in group], dim=1)  # (S, V, K)
         scale = torch.where(d > 0, d.rsqrt(), torch.zeros_like(d))

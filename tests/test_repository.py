@@ -18,8 +18,8 @@ HLTM = [
     {"sample", "inference", "moments", "brute", "augment"},
     {"ceiling"},
     {"tree"},
-    {"families", "encode"},
-    {"probe"},
+    {"families", "formats", "encode"},
+    {"suite", "probe"},
 ]
 # Package-relative module -> what it may import of dualnets besides itself.
 DUALNETS = {
