@@ -1,6 +1,6 @@
 """hltm: hierarchical latent tree models whose every latent, posterior and bound is known exactly."""
 
-from hltm import encode, probe
+from hltm import encode, picture, probe
 from hltm.augment import (
     Augmentation,
     keep_level,
@@ -10,6 +10,7 @@ from hltm.augment import (
     resample_leaves,
 )
 from hltm.ceiling import Ceiling
+from hltm.completion import MostLikely
 from hltm.families import FAMILIES
 from hltm.families.balanced import balanced
 from hltm.families.caterpillar import caterpillar
@@ -33,6 +34,7 @@ __all__ = [
     "Ceiling",
     "Draw",
     "LatentTree",
+    "MostLikely",
     "Posterior",
     "Stream",
     "SuiteTree",
@@ -45,6 +47,7 @@ __all__ = [
     "keep_nothing",
     "keep_root",
     "load_tree",
+    "picture",
     "probe",
     "production_rules",
     "random_hierarchy",

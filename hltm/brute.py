@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +45,11 @@ def all_states(cardinality: np.ndarray) -> Tensor:
 
 
 def joint(tables: Tables) -> Joint:
-    """Every joint state and its probability: the product of one table entry per node."""
+    """Every joint state and its probability: the product of one table entry per node.
+
+    Raises:
+        ValueError: more than 2^20 joint states.
+    """
     states = all_states(tables.cardinality)
     probability = tables.of(0)[:, 0][:, states[:, 0]]
     for v in range(1, len(tables.topology)):
@@ -58,7 +63,12 @@ def leaf_distribution(tables: Tables, given: np.ndarray) -> Tensor:
 
     Joint states of the given nodes and of the leaves are numbered as by `all_states`. Rows whose
     condition has probability 0 are NaN.
+
+    Raises:
+        ValueError: a node given twice, or more than 2^20 joint states.
     """
+    if len(np.unique(given)) < len(given):
+        raise ValueError(f"nodes are given once each, got {given.tolist()}")
     states, probability = joint(tables)
     leaves = np.asarray(tables.topology.leaves)
     row = number(states[:, given], tables.cardinality[given])
@@ -67,6 +77,32 @@ def leaf_distribution(tables: Tables, given: np.ndarray) -> Tensor:
     found = probability.new_zeros(len(probability), shape[0] * shape[1])
     found.index_add_(1, row * shape[1] + column, probability)
     found = found.unflatten(1, (shape[0], shape[1]))
+    return found / found.sum(-1, keepdim=True)
+
+
+def leaf_distribution_at(tables: Tables, given: Mapping[int, int]) -> Tensor:
+    """`(S, N_leaves)` float64: P(leaves | these nodes have these states), NaN if they cannot.
+
+    Args:
+        given: node number -> state; leaves may be among them, and nothing may be given at all.
+
+    Raises:
+        ValueError: a state that a node does not have, or more than 2^20 joint states.
+    """
+    for v, state in given.items():
+        if not 0 <= state < tables.cardinality[v]:
+            raise ValueError(
+                f"node {tables.topology.names[v]!r} has no state {state}, "
+                f"expected 0..{tables.cardinality[v] - 1}"
+            )
+    states, probability = joint(tables)
+    agrees = torch.ones(len(states), dtype=torch.bool)
+    for v, state in given.items():
+        agrees &= states[:, v] == state
+    leaves = np.asarray(tables.topology.leaves)
+    column = number(states[agrees][:, leaves], tables.cardinality[leaves])
+    found = probability.new_zeros(len(probability), int(tables.cardinality[leaves].prod()))
+    found.index_add_(1, column, probability[:, agrees])
     return found / found.sum(-1, keepdim=True)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hltm.brute import all_states
-from hltm.inference import MISSING, own_posterior, posterior
+from hltm.inference import own_posterior, posterior
 from hltm.moments import marginals
 from hltm.philox import Stream
 from hltm.sample import sample
@@ -19,7 +19,8 @@ from hltm.tables import Tables
 Leaves = Literal["own", "all"]
 MAX_EXACT = 1 << 16  # leaf states enumerated before sampling takes over
 SAMPLES = 1 << 15
-CHUNK = 1 << 20  # table entries of messages held at a time: few enough to stay in cache
+CHUNK = 1 << 15  # numbers worked on at a time: few enough to stay in cache
+STORED = 1 << 23  # posterior probabilities kept at a time for their spread
 
 
 class Ceiling(NamedTuple):
@@ -47,116 +48,169 @@ def ceiling(
 
     No function of the leaves correlates with a binary node better than
     sqrt(Var(E[z | leaves]) / Var(z)) (theory, Section 4). For more states it is the maximal
-    correlation: its square is the second eigenvalue of D^-1/2 E[π π^T] D^-1/2, where π is the
-    posterior and D = diag(prior).
+    correlation of Hirschfeld, Gebelein and Rényi, over all functions of the state and of the
+    leaves: its square is the second eigenvalue of D^-1/2 E[π π^T] D^-1/2, where π is the posterior
+    and D = diag(prior). A node that never varies has ceiling 0.
 
     Args:
-        leaves: `own` are those below the node, `all` is every leaf.
+        leaves: `own` are those below the node, `all` is every leaf. A leaf's own leaf is itself.
         seed: of the samples, where the ceiling is not exact.
-        samples: how many.
+        samples: how many, at least 2.
 
     Raises:
-        ValueError: `leaves` is neither own nor all.
+        ValueError: `leaves` is neither own nor all, or fewer than 2 samples.
     """
     if leaves not in ("own", "all"):
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
-    prior = marginals(tables)
-    value = tables.flat.new_zeros(len(tables.flat), len(nodes))
-    error = torch.zeros_like(value)
-    for index, seen in _groups(tables, nodes, leaves):
-        group = nodes[index]
-        patterns = _patterns(tables, seen)
-        second, posteriors = None, []
-        for columns in _columns(tables, members, patterns, seen, seed, samples):
-            infer = posterior if leaves == "all" else own_posterior
-            found = infer(tables, columns, group)
-            weight = _weights(found.log_evidence, patterns is not None, samples)
-            # leaf states that cannot occur weigh nothing and have no posterior: 0 · NaN is NaN
-            belief = found.marginals.where(weight[:, :, None] > 0, 0)
-            part = torch.einsum("svkb,svjb,svb->svkj", belief, belief, weight)
-            second = part if second is None else second + part
-            if patterns is None:
-                posteriors.append(belief)
-        assert second is not None
-        d = torch.stack([_pad(prior[v], second.shape[-1]) for v in group], dim=1)  # (S, V, K)
-        scale = torch.where(d > 0, d.rsqrt(), torch.zeros_like(d))
-        eigenvalue, eigenvector = torch.linalg.eigh(scale[..., None] * second * scale[..., None, :])
-        square = eigenvalue[..., -2].clamp(0, 1)
-        value[:, index] = square.sqrt()
-        if patterns is None:  # first order: the square is the mean of (u^T D^-1/2 π)^2
-            direction = scale * eigenvector[..., -2]
-            q = torch.einsum("svk,svkb->svb", direction, torch.cat(posteriors, -1)).square()
-            deviation = q.std(-1) / samples**0.5
-            error[:, index] = deviation / (2 * value[:, index]).clamp_min(1e-12)
-    return Ceiling(value, error)
+    if samples < 2:
+        raise ValueError(f"a ceiling needs at least 2 samples, got {samples}")
+    exact = np.isin(nodes, _enumerable(tables, leaves))
+    value = np.zeros((len(members), len(nodes)))
+    error = np.zeros_like(value)
+    with torch.no_grad():
+        for s, member in enumerate(members):
+            one = tables.take([s])
+            prior = [found[0].cpu().numpy() for found in marginals(one)]
+            if exact.any():
+                enumerated = _own_moments if leaves == "own" else _all_moments
+                moments = enumerated(one, prior, nodes[exact])
+                value[s, exact] = [
+                    _square(prior[v], m)[0] ** 0.5
+                    for v, m in zip(nodes[exact], moments, strict=True)
+                ]
+            if not exact.all():
+                found = _sampled(one, member, prior, nodes[~exact], leaves, seed, samples)
+                value[s, ~exact], error[s, ~exact] = found
+    return Ceiling(torch.from_numpy(value), torch.from_numpy(error))
 
 
-def _groups(
-    tables: Tables, nodes: np.ndarray, leaves: Leaves
-) -> list[tuple[np.ndarray, list[np.ndarray]]]:
-    """Places in `nodes` that are done together, and the leaves (numbered 0..X-1) each of them sees.
+def _square(prior: np.ndarray, moment: np.ndarray) -> tuple[float, np.ndarray]:
+    """The squared ceiling, and the direction u with E[(u π)^2] equal to it, from E[π π^T].
 
-    Own leaves of the nodes of one level are disjoint, so nodes whose leaves have the same states
-    share one enumeration.
+    The first eigenvector is known, sqrt(prior), the constant function: projecting it out leaves
+    the second eigenvalue as the largest. In samples the two would mix where both are near 1.
+    """
+    root = np.sqrt(prior)
+    scale = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
+    rest = np.eye(len(prior)) - np.outer(root, root)
+    eigenvalue, eigenvector = np.linalg.eigh(rest @ (scale[:, None] * moment * scale) @ rest)
+    return float(eigenvalue[-1].clip(0, 1)), scale * (rest @ eigenvector[:, -1])
+
+
+def _enumerable(tables: Tables, leaves: Leaves) -> np.ndarray:
+    """The nodes whose leaves have few enough joint states."""
+    topology = tables.topology
+    latent = np.arange(len(topology)) < topology.leaves.start
+    logs = np.where(latent, 0, np.log2(tables.cardinality))
+    for v in range(len(topology) - 1, 0, -1):
+        logs[topology.parent[v]] += logs[v]
+    seen = logs if leaves == "own" else np.full_like(logs, logs[0])
+    return np.flatnonzero(seen <= np.log2(MAX_EXACT) + 1e-9)
+
+
+def _own_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> list[np.ndarray]:
+    """`(K, K)` E[π π^T] of nodes given their own leaves.
+
+    The likelihoods of all states of the leaves below a node are the Kronecker product, state by
+    state, of what its children send: no inference is needed.
     """
     topology = tables.topology
-    first = topology.leaves.start
-    if leaves == "all":
-        return [(np.arange(len(nodes)), [np.arange(len(topology.leaves))])]
-    keys: dict[tuple[object, ...], list[int]] = {}
-    seen = []
-    for i, v in enumerate(map(int, nodes)):
-        below = topology.descendants(v)
-        below = below[below >= first]
-        seen.append(below - first)
-        keys.setdefault((topology.level[v], *tables.cardinality[below]), []).append(i)
-    return [(np.array(index), [seen[i] for i in index]) for index in keys.values()]
+    needed = np.isin(np.arange(len(topology)), nodes)
+    for v in range(1, len(topology)):
+        needed[v] |= needed[topology.parent[v]]
+    found: dict[int, np.ndarray] = {}
+    sent: dict[int, np.ndarray] = {}  # (K_parent, N) likelihoods of the leaf states below a node
+    asked = set(map(int, nodes))
+    for v in map(int, np.flatnonzero(needed)[::-1]):
+        states = int(tables.cardinality[v])
+        passed_on = v > 0 and needed[topology.parent[v]]
+        table = tables.of(v)[0].cpu().numpy()
+        if v in topology.leaves:
+            blocks: Iterator[np.ndarray] = iter([np.eye(states)])
+        else:
+            blocks = _products([sent.pop(int(c)) for c in topology.children[v]])
+        moment = np.zeros((states, states))
+        parts = []
+        for likelihood in blocks:
+            if v in asked:
+                moment += _moment(prior[v][:, None] * likelihood)
+            if passed_on:
+                parts.append(table @ likelihood)
+        if v in asked:
+            found[v] = moment
+        if passed_on:
+            sent[v] = np.concatenate(parts, axis=1)
+    return [found[int(v)] for v in nodes]
 
 
-def _patterns(tables: Tables, seen: list[np.ndarray]) -> Tensor | None:
-    """`(N, X)` all states of the leaves that one node of a group sees; None if they are too many."""
-    cardinality = tables.cardinality[seen[0] + tables.topology.leaves.start]
-    if np.log2(cardinality).sum() > np.log2(MAX_EXACT):
-        return None
-    return all_states(cardinality)
+def _products(factors: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """The columns of the Kronecker product of `(K, N_i)` factors, row by row, some at a time."""
+    left = np.ones((len(factors[0]), 1))
+    for factor in factors[:-1]:
+        left = (left[:, :, None] * factor[:, None]).reshape(len(left), -1)
+    right = factors[-1]
+    step = max(CHUNK // right.size, 1)
+    for low in range(0, left.shape[1], step):
+        part = left[:, low : low + step, None] * right[:, None]
+        yield part.reshape(len(part), -1)
 
 
-def _columns(
+def _moment(joint: np.ndarray) -> np.ndarray:
+    """Part of E[π π^T] from `(..., K, N)` P(state, leaves); leaves that cannot occur add nothing."""
+    evidence = joint.sum(-2, keepdims=True)
+    scaled = np.divide(joint, np.sqrt(evidence), out=np.zeros_like(joint), where=evidence > 0)
+    return scaled @ scaled.swapaxes(-1, -2)
+
+
+def _all_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> list[np.ndarray]:
+    """`(K, K)` E[π π^T] of nodes given all leaves, over every state of the leaves."""
+    patterns = all_states(tables.cardinality[list(tables.topology.leaves)])
+    states = int(tables.cardinality[nodes].max())
+    moment = np.zeros((len(nodes), states, states))
+    for part in patterns.T.split(_rows(len(nodes) * states), dim=1):
+        found = posterior(tables, part[None], nodes)
+        joint = found.marginals[0].numpy() * found.log_evidence[0].exp().numpy()
+        moment += _moment(np.nan_to_num(joint))
+    return [m[: len(prior[v]), : len(prior[v])] for v, m in zip(nodes, moment, strict=True)]
+
+
+def _sampled(
     tables: Tables,
-    members: Sequence[int],
-    patterns: Tensor | None,
-    seen: list[np.ndarray],
+    member: int,
+    prior: list[np.ndarray],
+    nodes: np.ndarray,
+    leaves: Leaves,
     seed: int,
     samples: int,
-) -> Iterator[Tensor]:
-    """Leaf states `(S, X, B)` in chunks: every pattern at every node of a group, or samples."""
-    chunk = max(CHUNK // (len(tables.flat) * int(tables.cardinality.sum())), 1)
-    leaves = tables.topology.leaves
-    if patterns is None:
-        for start in range(0, samples, chunk):
-            count = min(chunk, samples - start)
-            yield sample(
-                tables,
-                members,
-                count,
-                seed=seed,
-                start=start,
-                stream=Stream.CEILING,
-                first=leaves.start,
-            ).states_SVB
-        return
-    for part in patterns.T.split(chunk, dim=1):
-        columns = torch.full((1, len(leaves), part.shape[1]), MISSING)
-        for own in seen:
-            columns[0, own] = part
-        yield columns.expand(len(tables.flat), -1, -1)
+) -> tuple[np.ndarray, np.ndarray]:
+    """`(V,)` ceilings from samples of the leaves, and their standard errors."""
+    infer = posterior if leaves == "all" else own_posterior
+    first = tables.topology.leaves.start
+    states = int(tables.cardinality[nodes].max())
+    value, error = [], []
+    size = max(STORED // (states * samples), 1)
+    for some in np.split(nodes, range(size, len(nodes), size)):
+        step = _rows(len(some) * states)
+        moment = np.zeros((len(some), states, states))
+        stored = []
+        for start in range(0, samples, step):
+            count = min(step, samples - start)
+            draw = sample(
+                tables, [member], count, seed=seed, start=start, stream=Stream.CEILING, first=first
+            )
+            part = infer(tables, draw.states_SVB, some).marginals[0].numpy()
+            moment += part @ part.swapaxes(-1, -2) / samples
+            stored.append(part)
+        for i, v in enumerate(some):
+            k = len(prior[v])
+            square, direction = _square(prior[v], moment[i, :k, :k])
+            # to first order the square is the mean of (u π)^2
+            q = np.concatenate([direction @ part[i, :k] for part in stored]) ** 2
+            value.append(square**0.5)
+            error.append(q.std(ddof=1) / samples**0.5 / max(2 * square**0.5, 1e-12))
+    return np.array(value), np.array(error)
 
 
-def _weights(log_evidence: Tensor, exact: bool, samples: int) -> Tensor:
-    """`(S, V, B)` or `(S, 1, B)` weight of every column in an average over leaf states."""
-    weight = log_evidence.exp() if exact else torch.full_like(log_evidence, 1 / samples)
-    return weight if weight.ndim == 3 else weight[:, None]
-
-
-def _pad(prior: Tensor, states: int) -> Tensor:
-    return torch.nn.functional.pad(prior, (0, states - prior.shape[-1]))
+def _rows(numbers: int) -> int:
+    """How many rows of so many numbers to work on at a time: whole tiles of the drawing kernel."""
+    return max(CHUNK * 16 // numbers // 2048, 1) * 2048

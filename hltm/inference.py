@@ -1,4 +1,4 @@
-"""Upward-downward messages on a tree: exact posteriors and evidence in O(V K^2) per sample."""
+"""Exact answers about nodes given leaves: posteriors and evidence, in O(V K^2) per row."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.messages import MISSING, Upward, downward, pick, places, safe_upward, weigh
 from hltm.moments import marginals
 from hltm.tables import Tables
 
-MISSING = -1  # a leaf that was not observed
+__all__ = ["MISSING", "Posterior", "own_posterior", "posterior", "row_chunks"]
+CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # numbers of messages held at a time by the torch path
 
 
 class Posterior(NamedTuple):
@@ -28,100 +30,119 @@ class Posterior(NamedTuple):
     log_evidence: Tensor
 
 
-class Messages(NamedTuple):
-    """Upward messages: per node, proportional to P(leaves below | node's state), and their scale.
-
-    Attributes:
-        below: per node `(S, K, B)`, normalised to a maximum of 1.
-        log_scale: per node `(S, B)`: log P(leaves below | state) = log below + log_scale.
-    """
-
-    below: list[Tensor]
-    log_scale: list[Tensor]
-
-
-def upward(tables: Tables, leaves_SXB: Tensor, dtype: torch.dtype = torch.float64) -> Messages:
-    """Messages from the leaves to the root (Pearl 1982).
-
-    Args:
-        tables: of S trees, or of one shared by all S.
-        leaves_SXB: `(S, X, B)` states, -1 where a leaf is missing.
-        dtype: float32 or float64.
-    """
-    topology = tables.topology
-    members, _, batch = leaves_SXB.shape
-    observed = leaves_SXB.to(torch.int64)
-    first_leaf = topology.leaves.start
-    below: list[Tensor | None] = [None] * len(topology)
-    scale: list[Tensor | None] = [None] * len(topology)
-    for v in range(len(topology) - 1, -1, -1):
-        states = int(tables.cardinality[v])
-        if v >= first_leaf:
-            leaf = observed[:, v - first_leaf, None]
-            match = leaf == torch.arange(states, device=leaf.device)[:, None]
-            below[v] = (match | (leaf == MISSING)).to(dtype)
-            scale[v] = torch.zeros(members, batch, dtype=dtype, device=leaf.device)
-        message, log_message = below[v], scale[v]
-        assert message is not None  # children come after their parents
-        assert log_message is not None
-        if v == 0:
-            break
-        p = int(topology.parent[v])
-        sent = tables.of(v).to(message.device, dtype) @ message  # (S, K_parent, B)
-        joined = sent if below[p] is None else below[p] * sent  # type: ignore[operator]
-        peak = joined.amax(1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
-        below[p] = joined / peak
-        log_scale = log_message + peak[:, 0].log()
-        scale[p] = log_scale if scale[p] is None else scale[p] + log_scale  # type: ignore[operator]
-    return Messages(below, scale)  # type: ignore[arg-type]
-
-
 def posterior(
     tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype = torch.float64
 ) -> Posterior:
-    """P(node | all leaves), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, B)`."""
-    messages = upward(tables, leaves_SXB, dtype)
-    topology = tables.topology
-    prior = tables.of(0)[:, 0, :, None].to(leaves_SXB.device, dtype)
-    joint = prior * messages.below[0]
-    evidence = joint.sum(1)
-    log_evidence = evidence.log() + messages.log_scale[0]
-    found: dict[int, Tensor] = {0: _normalise(joint)}
-    wanted = set(map(int, nodes))
-    needed = wanted | {u for v in wanted for u in topology.ancestors(v)}
-    for v in sorted(needed - {0}):
-        table = tables.of(v).to(leaves_SXB.device, dtype)
-        above = found[int(topology.parent[v])]
-        # P(v | parent, leaves below v), averaged over the parent's posterior
-        sent = (table @ messages.below[v]).clamp_min(torch.finfo(dtype).tiny)
-        down = table.transpose(-1, -2) @ (above / sent)
-        found[v] = _normalise(down * messages.below[v])
-    return Posterior(_stack(tables, found, nodes), log_evidence)
+    """P(node | all leaves), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, B)`.
+
+    On a CPU a compiled kernel answers in float64 and the result is rounded to `dtype`; elsewhere,
+    and where tables require a gradient, it is torch in `dtype`, differentiable in `tables.flat`.
+    """
+    return _answer(tables, leaves_SXB, nodes, dtype, own=False)
 
 
 def own_posterior(
     tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype = torch.float64
 ) -> Posterior:
     """P(node | the leaves below it), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, V, B)`."""
-    messages = upward(tables, leaves_SXB, dtype)
+    return _answer(tables, leaves_SXB, nodes, dtype, own=True)
+
+
+def _answer(
+    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
+) -> Posterior:
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+    asked, again = np.unique(nodes, return_inverse=True)
+    learns = tables.flat.requires_grad and torch.is_grad_enabled()
+    if learns or leaves_SXB.device.type != "cpu":
+        parts = [
+            _by_torch(tables, part, asked, dtype, own=own)
+            for part in leaves_SXB.split(row_chunks(tables, leaves_SXB), dim=-1)
+        ]
+        found = Posterior(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
+    else:
+        found = _by_kernel(tables, leaves_SXB, asked, dtype, own=own)
+    if np.array_equal(asked, nodes):
+        return found
+    order = torch.as_tensor(again.ravel(), device=found.marginals.device)
+    evidence = found.log_evidence[:, order] if own else found.log_evidence
+    return Posterior(found.marginals[:, order], evidence)
+
+
+def row_chunks(tables: Tables, leaves_SXB: Tensor) -> int:
+    """How many rows to hold the messages of at a time."""
+    kind = "cpu" if leaves_SXB.device.type == "cpu" else "cuda"
+    return max(CHUNK[kind] // (len(leaves_SXB) * int(tables.cardinality.sum())), 16)
+
+
+def _by_kernel(
+    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
+) -> Posterior:
+    from hltm.kernels import posterior as kernel
+
+    prior = torch.cat(marginals(tables), dim=1) if own else tables.flat[:, :0]
+    found = kernel.posterior(tables, leaves_SXB, nodes, dtype, prior, own=own)
+    # impossible rows, and rows so improbable that a state may have been lost
+    rows = found.doubtful.any(0).nonzero()[:, 0]
+    size = row_chunks(tables, leaves_SXB)
+    for part in rows.split(size) if len(rows) else ():
+        with torch.no_grad():
+            exact = _by_torch(tables, leaves_SXB[..., part], nodes, torch.float64, own=own)
+        found.marginals[..., part] = exact.marginals.to(dtype)
+        found.log_evidence[..., part] = exact.log_evidence.to(dtype)
+    return Posterior(found.marginals, found.log_evidence)
+
+
+def _by_torch(
+    tables: Tables,
+    leaves_SXB: Tensor,
+    nodes: np.ndarray,
+    dtype: torch.dtype,
+    *,
+    own: bool,
+) -> Posterior:
+    messages = safe_upward(tables, leaves_SXB, dtype)
+    find = _own_beliefs if own else _beliefs
+    return find(tables, messages, nodes)
+
+
+def _beliefs(tables: Tables, messages: Upward, nodes: np.ndarray) -> Posterior:
+    needed = np.zeros(len(tables.topology), dtype=bool)
+    needed[nodes] = True
+    for v in range(len(needed) - 1, 0, -1):
+        needed[tables.topology.parent[v]] |= needed[v]
+    belief, evidence = downward(tables, messages, needed)
+    kept = [group[needed[group]] for group in tables.groups]
+    return Posterior(_collect(belief, kept, nodes), evidence)
+
+
+def _own_beliefs(tables: Tables, messages: Upward, nodes: np.ndarray) -> Posterior:
     prior = marginals(tables)
-    found, logs = {}, []
-    for v in map(int, nodes):
-        joint = prior[v][..., None].to(leaves_SXB.device, dtype) * messages.below[v]
-        logs.append(joint.sum(1).log() + messages.log_scale[v])
-        found[v] = _normalise(joint)
-    return Posterior(_stack(tables, found, nodes), torch.stack(logs, dim=1))
+    beliefs, evidences, kept = [], [], []
+    for group, below in zip(tables.groups, messages.below, strict=True):
+        at = np.flatnonzero(np.isin(group, nodes))
+        if len(at) == 0:
+            continue
+        before = torch.stack([prior[v] for v in group[at]], dim=1)[..., None].to(below.mantissa)
+        belief, evidence = weigh(before, pick(below, at))
+        beliefs.append(belief)
+        evidences.append(evidence)
+        kept.append(group[at])
+    place = torch.as_tensor(places(kept, nodes), device=beliefs[0].device)
+    return Posterior(_collect(beliefs, kept, nodes), torch.cat(evidences, dim=1)[:, place])
 
 
-def _normalise(joint: Tensor) -> Tensor:
-    return joint / joint.sum(1, keepdim=True)
-
-
-def _stack(tables: Tables, found: dict[int, Tensor], nodes: np.ndarray) -> Tensor:
-    """`(S, V, K, B)` of several nodes, padded with zeros to the largest number of states."""
-    states = int(tables.cardinality[nodes].max())
+def _collect(beliefs: list[Tensor], kept: list[np.ndarray], nodes: np.ndarray) -> Tensor:
+    """`(S, V, K, B)` of nodes that lie scattered over groups, padded to the largest number of states."""
+    states = max(
+        belief.shape[2]
+        for belief, group in zip(beliefs, kept, strict=True)
+        if np.isin(group, nodes).any()
+    )
     padded = [
-        torch.nn.functional.pad(found[v], (0, 0, 0, states - found[v].shape[1]))
-        for v in map(int, nodes)
+        torch.nn.functional.pad(belief[:, :, :states], (0, 0, 0, max(states - belief.shape[2], 0)))
+        for belief in beliefs
     ]
-    return torch.stack(padded, dim=1)
+    place = torch.as_tensor(places(kept, nodes), device=padded[0].device)
+    return torch.cat(padded, dim=1)[:, place]

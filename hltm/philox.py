@@ -50,6 +50,7 @@ class Stream(IntEnum):
     CEILING = 6
     NULL = 7
     NEGATIVES = 8
+    POSTERIOR = 9
 
 
 COINS = 0x80  # added to a stream: the coins that decide which of its nodes a view redraws

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm import brute, inference, moments
+from hltm import brute, completion, inference, moments
 from hltm import ceiling as ceilings
 from hltm.augment import Augmentation
-from hltm.philox import MAX_MEMBERS, Stream
-from hltm.sample import Draw, sample, views
+from hltm.philox import MAX_MEMBERS, MAX_VIEWS, Stream
+from hltm.sample import Draw, check_rows, sample, views
 from hltm.tables import GivenTables, Tables, make_tables
 from hltm.topology import Node, Parents, Topology
 
@@ -280,10 +280,21 @@ class LatentTree:
         Returns:
             marginals `(B, V, K)` and log_evidence `(B,)`, with S in front for stacked trees; for
             own leaves log_evidence is `(B, V)`. Leaves that cannot occur have log_evidence -inf
-            and NaN marginals.
+            and NaN marginals. Both are differentiable in `tables.flat` where that requires a
+            gradient.
 
         Raises:
-            ValueError: leaves of the wrong shape, or states that a leaf does not have.
+            ValueError: leaves of the wrong shape, states that a leaf does not have, or a dtype
+                that is not a float.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+            >>> post = tree.posterior(torch.tensor([[1, 1], [0, -1]]), nodes="0")
+            >>> post.marginals[:, 0, 1]  # P(root = 1): .81 / (.81 + .01), and .1
+            tensor([0.9878, 0.1000], dtype=torch.float64)
+            >>> post.log_evidence.exp()
+            tensor([0.4100, 0.5000], dtype=torch.float64)
         """
         wanted = np.arange(len(self.topology)) if nodes is None else self.topology.nodes(nodes)
         leaves_SXB = self._check_leaves(leaves)
@@ -298,6 +309,78 @@ class LatentTree:
         marginals = found.marginals.permute(0, 3, 1, 2)
         return inference.Posterior(self._public(marginals), self._public(evidence))
 
+    def most_likely(self, leaves: Tensor) -> completion.MostLikely:
+        """The joint state of all nodes that is most likely given the leaves.
+
+        Of several that are equally likely to twelve digits, the first in lexicographic order of
+        storage: the lowest state of the root, then of node 1, and so on.
+
+        Args:
+            leaves: `(B, X)` or `(S, B, X)` integer states, -1 where missing.
+
+        Returns:
+            states `(B, V)` int64 and log_probability `(B,)`, with S in front for stacked trees;
+            leaves that cannot occur have states -1 and log_probability -inf.
+
+        Raises:
+            ValueError: leaves of the wrong shape, or states that a leaf does not have.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+            >>> tree.most_likely(torch.tensor([[1, -1], [0, 1]])).states  # a tie goes to root 0
+            tensor([[1, 1, 1],
+                    [0, 0, 1]])
+        """
+        found = completion.most_likely(self.tables, self._check_leaves(leaves))
+        states = found.states.transpose(1, 2)
+        return completion.MostLikely(self._public(states), self._public(found.log_probability))
+
+    def posterior_samples(
+        self, leaves: Tensor, count: int, *, seed: int, start: int = 0, first: int = 0
+    ) -> Tensor:
+        """Joint states of all nodes drawn from P(all nodes | leaves).
+
+        Sample n of row i has an address like any draw: the same states however rows and samples
+        are split. Missing leaves are drawn too.
+
+        Args:
+            leaves: `(B, X)` or `(S, B, X)` integer states, -1 where missing.
+            count: N, how many samples of each row.
+            seed: 64 bits.
+            start: the number of the first row.
+            first: the number of the first sample.
+
+        Returns:
+            `(N, B, V)` int64, or `(S, N, B, V)` for stacked trees; -1 for leaves that cannot occur.
+
+        Raises:
+            ValueError: leaves of the wrong shape, states that a leaf does not have, a count below
+                1, rows or samples without an address.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+            >>> draw = tree.sample(5, seed=1)
+            >>> states = tree.posterior_samples(draw.leaves, 3, seed=2)
+            >>> states.shape, bool((states[..., 3:] == draw.leaves).all())
+            (torch.Size([3, 5, 7]), True)
+        """
+        leaves_SXB = self._check_leaves(leaves)
+        check_rows(start, leaves_SXB.shape[-1])
+        if count < 1 or first < 0 or first + count > MAX_VIEWS:
+            raise ValueError(f"samples must be numbered 0..2^24-1, got {count} from number {first}")
+        found = completion.posterior_samples(
+            self.tables,
+            leaves_SXB,
+            count,
+            seed=seed,
+            members=self.members,
+            start=start,
+            first=first,
+        )
+        return self._public(found.transpose(2, 3))
+
     def correlation(self, a: Nodes, b: Nodes) -> Tensor:
         """Correlation between nodes of a binary tree, in closed form.
 
@@ -308,9 +391,52 @@ class LatentTree:
             float64 `(A, B)`, with S in front for stacked trees; an axis is dropped where a single
             node was given.
         """
-        found = moments.correlation(self.tables, self.topology.nodes(a), self.topology.nodes(b))
+        return self._of_pairs(moments.correlation, a, b)
+
+    def covariance(self, a: Nodes, b: Nodes) -> Tensor:
+        """Covariance between the one-hot states of nodes, in closed form, for any number of states.
+
+        Args:
+            a, b: one node or several, by number or name.
+
+        Returns:
+            float64 `(A, B, K, K)`, with S in front for stacked trees; an axis is dropped where a
+            single node was given. States that a node does not have get 0.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+            >>> tree.covariance("1", "2")  # ± 0.8 · 0.8 / 4
+            tensor([[ 0.1600, -0.1600],
+                    [-0.1600,  0.1600]], dtype=torch.float64)
+        """
+        return self._of_pairs(moments.covariance, a, b)
+
+    def mutual_information(self, a: Nodes, b: Nodes) -> Tensor:
+        """Mutual information of nodes in nats, in closed form, for any number of states.
+
+        Args:
+            a, b: one node or several, by number or name; of a node with itself it is the entropy.
+
+        Returns:
+            float64 `(A, B)`, with S in front for stacked trees; an axis is dropped where a single
+            node was given.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)
+            >>> tree.mutual_information(0, [0, 1])  # ln 2, and 0.9 ln 1.8 + 0.1 ln 0.2
+            tensor([0.6931, 0.3681], dtype=torch.float64)
+        """
+        return self._of_pairs(moments.mutual_information, a, b)
+
+    def _of_pairs(
+        self, answer: Callable[[Tables, np.ndarray, np.ndarray], Tensor], a: Nodes, b: Nodes
+    ) -> Tensor:
+        """Ask about all pairs `(S, A, B, ...)`, dropping an axis where a single node was given."""
+        found = answer(self.tables, self.topology.nodes(a), self.topology.nodes(b))
         if isinstance(b, (int, str, np.integer)):
-            found = found[..., 0]
+            found = found[:, :, 0]
         if isinstance(a, (int, str, np.integer)):
             found = found[:, 0]
         return self._public(found)
@@ -348,12 +474,30 @@ class LatentTree:
         found = brute.joint(self.tables)
         return brute.Joint(found.states, self._public(found.probability))
 
-    def leaf_distribution(self, given: Nodes) -> Tensor:
-        """`(N_given, N_leaves)` or `(S, …)` P(leaves | states of nodes), by enumeration.
+    def leaf_distribution(self, given: Nodes | Mapping[Node, int]) -> Tensor:
+        """P(leaves | states of nodes), by enumeration.
+
+        Args:
+            given: nodes, for all of their joint states; or a mapping node -> state for one.
+
+        Returns:
+            float64 `(N_given, N_leaves)`, or `(N_leaves,)` for a mapping, with S in front for
+            stacked trees; joint states count up, the last node varying fastest. NaN where the
+            condition has probability 0.
 
         Raises:
-            ValueError: more than 2^20 joint states.
+            ValueError: more than 2^20 joint states, a node given twice, or a state that a node
+                does not have.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+            >>> tree.leaf_distribution({"0": 1})  # leaves 00, 01, 10, 11 below root 1
+            tensor([0.0100, 0.0900, 0.0900, 0.8100], dtype=torch.float64)
         """
+        if isinstance(given, Mapping):
+            states = {self.topology.node(v): int(state) for v, state in given.items()}
+            return self._public(brute.leaf_distribution_at(self.tables, states))
         return self._public(brute.leaf_distribution(self.tables, self.topology.nodes(given)))
 
     # other formats; they build on this class, so they are imported where they are used
@@ -401,11 +545,18 @@ class LatentTree:
         ):
             shown = ", ".join(map(str, expected))
             raise ValueError(f"leaves have shape {tuple(found.shape)}, expected ({shown})")
-        found = found.to(torch.int64)
+        if found.dtype.is_floating_point or found.dtype.is_complex:
+            raise ValueError(f"leaves have dtype {found.dtype}, expected integer states")
+        if found.shape[-2] == 0:
+            raise ValueError("leaves have no rows, expected at least one")
+        # torch cannot compare 16-bit unsigned numbers; 8-bit ones stay as small as they are
+        found = found if found.dtype == torch.uint8 else found.to(torch.int64)
         states = torch.as_tensor(self.tables.cardinality[list(self.leaves)], device=found.device)
-        bad = (found < inference.MISSING) | (found >= states)
-        if bad.any():
-            where = bad.nonzero()[0]
+        rows = tuple(range(found.ndim - 1))
+        low, high = found.amin(rows).to(torch.int64), found.amax(rows).to(torch.int64)
+        if ((low < inference.MISSING) | (high >= states)).any():
+            found = found.to(torch.int64)
+            where = ((found < inference.MISSING) | (found >= states)).nonzero()[0]
             leaf = int(where[-1])
             raise ValueError(
                 f"leaf {self.topology.names[self.leaves[leaf]]!r} has state "
