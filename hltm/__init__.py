@@ -12,6 +12,7 @@ from hltm.augment import (
 from hltm.ceiling import Ceiling
 from hltm.families.symmetric_binary import symmetric_binary
 from hltm.inference import Posterior
+from hltm.packed import PackedDraw
 from hltm.philox import DRAW_FORMAT, Stream
 from hltm.sample import Draw
 from hltm.topology import Topology
@@ -23,6 +24,7 @@ __all__ = [
     "Ceiling",
     "Draw",
     "LatentTree",
+    "PackedDraw",
     "Posterior",
     "Stream",
     "Topology",

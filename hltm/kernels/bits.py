@@ -23,8 +23,7 @@ def _lanes_at(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> tup
     return builder.bitcast(builder.gep(data, [at]), lanes.as_pointer()), lanes
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def spread_word(typing: Any, out: Any, at: Any, word: Any) -> Any:
+def _spread_word(typing: Any, out: Any, at: Any, word: Any) -> Any:
     """out[at + k] = bit k of the word, k = 0..63; `out` contiguous, of uint8 or uint16."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -36,15 +35,16 @@ def spread_word(typing: Any, out: Any, at: Any, word: Any) -> Any:
     return types.void(out, types.intp, types.uint64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def collect_word(typing: Any, states: Any, at: Any) -> Any:
+def _collect_word(typing: Any, states: Any, at: Any) -> Any:
     """The word whose bit k is the lowest bit of states[at + k], k = 0..63."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place, _ = _lanes_at(context, builder, signature.args[0], *arguments)
-        bits = builder.trunc(
-            builder.load(place, align=1), ir.VectorType(ir.IntType(1), _LANES)
-        )
+        bits = builder.trunc(builder.load(place, align=1), ir.VectorType(ir.IntType(1), _LANES))
         return builder.bitcast(bits, ir.IntType(64))
 
     return types.uint64(states, types.intp), generate
+
+
+spread_word: Any = intrinsic(_spread_word)
+collect_word: Any = intrinsic(_collect_word)

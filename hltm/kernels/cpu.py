@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from hltm.kernels.generator import LANES
-from hltm.kernels.guide import guide_of
+from hltm.kernels.guide import Guide, guide_of
 from hltm.kernels.order import Order
-from hltm.kernels.tiles import BLOCK, Wide, draw_tiles
+from hltm.kernels.tiles import BLOCK, Scratch, Wide, draw_tiles
 from hltm.tables import Tables
 
 MOST_BLOCKS = 128  # of a tile
@@ -56,8 +56,8 @@ def _blocks(order: Order) -> range:
 def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> None:
     """Fill `out` with states or, if it is empty, `packed`."""
     blocks, members, nodes = _blocks(order), len(order.members), len(tables.topology)
-    work = members * nodes * len(blocks) * BLOCK * len(order.views)
-    threads = torch.get_num_threads() if work >= PARALLEL_STATES else 1
+    states = members * nodes * len(blocks) * BLOCK * len(order.views)
+    threads = torch.get_num_threads() if states >= PARALLEL_STATES else 1
     bytes_per_block = nodes * (16 if tables.binary else 16 + BLOCK * out.itemsize)
     most = int(np.clip(TILE_BYTES // bytes_per_block // LANES * LANES, LANES, MOST_BLOCKS))
     tiles = max(-(-len(blocks) // most), min(-(-threads // members), len(blocks)))
@@ -90,19 +90,42 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
         packed,
     )
 
+    guide = None if tables.binary else guide_of(tables)
+
     def work(low: int, high: int) -> None:
-        wide = None if tables.binary else _wide(tables, size, out.dtype)
-        draw_tiles(*arguments, wide, low, high)
+        scratch, wide = _scratch(tables, guide, size, out.dtype)
+        draw_tiles(*arguments, scratch, wide, low, high)
 
     run_threads(work, members * tiles, threads)
 
 
-def _wide(tables: Tables, size: int, dtype: np.dtype) -> Wide:
+def _scratch(
+    tables: Tables, guide: Guide | None, size: int, dtype: np.dtype
+) -> tuple[Scratch, Wide | None]:
     """What one thread needs for tiles of `size` blocks."""
-    lanes = -(-size // LANES) * LANES * BLOCK
-    states = np.zeros((2, len(tables.topology), lanes), dtype=dtype)
-    row = np.zeros(lanes, dtype=dtype)
-    return Wide(*guide_of(tables), states, row, np.zeros(lanes, dtype=np.uint64))
+    nodes = len(tables.topology)
+    padded = -(-size // LANES) * LANES
+    lanes, words = padded * BLOCK, padded * 2
+    calls = padded if guide is None else lanes // 4
+    scratch = Scratch(
+        numbers=np.zeros(calls, dtype=np.uint64),
+        words=np.empty(2 * calls, dtype=np.uint64),
+        undecided=np.empty(words, dtype=np.uint64),
+        undecided_blocks=np.empty(padded, dtype=np.int64),
+        lane_bits=np.zeros(words, dtype=np.uint64),
+        zeros=np.zeros(words, dtype=np.uint64),
+        bits=np.empty((2, nodes, words), dtype=np.uint64),
+        redrawn=np.zeros((nodes, words), dtype=np.uint64),
+    )
+    if guide is None:
+        return scratch, None
+    wide = Wide(
+        *guide,
+        states=np.zeros((2, nodes, lanes), dtype=dtype),
+        row=np.zeros(lanes, dtype=dtype),
+        thresholds=np.zeros(lanes, dtype=np.uint64),
+    )
+    return scratch, wide
 
 
 def run_threads(work: Callable[[int, int], None], tasks: int, threads: int) -> None:

@@ -87,13 +87,15 @@ _WORD = np.uint64(0xFFFFFFFF)
 
 @njit(nogil=True, cache=True)
 def draw_wide(  # type: ignore[no-untyped-def]
-    row, cells, shift, thresholds, steps, key0, key1, c0, first, c2, c3, count, blocks, words, out
+    row, cells, cell_start, shift, thresholds, threshold_start, steps, key0, key1, c0, first, c2,
+    c3, count, blocks, words, out,
 ):  # fmt: skip
     """State of every lane of a tile: how many thresholds of its row are <= u.
 
     Args:
         row: which row of the table a lane uses, its parent's state.
-        cells, thresholds: of this node, row after row; `steps` thresholds each.
+        cells, thresholds: of the tree; this node's begin at `cell_start` and `threshold_start`,
+            row after row, `steps` thresholds each.
         first: number of the first call of the generator; `count` calls, four lanes each.
     """
     for j in range(count):
@@ -107,11 +109,11 @@ def draw_wide(  # type: ignore[no-untyped-def]
             u = pair & _WORD
             pair = pair >> _WORD_BITS
             r = np.int64(row[i])
-            cell = cells[(r << bits) + np.int64(u >> shift)]
+            cell = cells[cell_start + (r << bits) + np.int64(u >> shift)]
             below = cell & _CELL_STATE
             above = (cell >> _HALF) & _CELL_STATE
             if below > above:
-                out[i] = _search(thresholds, r * steps, steps, u)
+                out[i] = _search(thresholds, threshold_start + r * steps, steps, u)
             else:
                 out[i] = above if u >= cell >> _WORD_BITS else below
 

@@ -43,20 +43,17 @@ def draw_bits(  # type: ignore[no-untyped-def]
     left = count
     plane = 0
     while rest != _NONE and left > 0:  # where the rest of a threshold is 0, u >= threshold already
-        philox_blocks(
-            key0, key1, c0 | (np.uint64(plane) << _PLANE), blocks, c2, c3, left, words
-        )
+        philox_blocks(key0, key1, c0 | (np.uint64(plane) << _PLANE), blocks, c2, c3, left, words)
         # a lane's threshold bit is `same`, flipped where the parent's state is 1 if they differ
         bit = np.uint64(31 - plane)
         same = _NONE - ((t0 >> bit) & _ONE)
         differ = (_NONE - ((t1 >> bit) & _ONE)) ^ same
-        if wide is not None:
-            if by_lane:
-                same, differ = _NONE, _ALL
-                for k in range(left):
-                    j = k if plane < DENSE else undecided_blocks[k]
-                    parent[2 * j] = _bits_of(wide.thresholds, 2 * j, bit)
-                    parent[2 * j + 1] = _bits_of(wide.thresholds, 2 * j + 1, bit)
+        if wide is not None and by_lane:
+            same, differ = _NONE, _ALL
+            for k in range(left):
+                j = k if plane < DENSE else undecided_blocks[k]
+                parent[2 * j] = _bits_of(wide.thresholds, 2 * j, bit)
+                parent[2 * j + 1] = _bits_of(wide.thresholds, 2 * j + 1, bit)
         if plane < DENSE:
             for i in range(2 * count):
                 found = (words[i] ^ same ^ (differ & parent[i])) & undecided[i]
@@ -87,11 +84,10 @@ def draw_bits(  # type: ignore[no-untyped-def]
     # a threshold of 2^32 is above every u
     same = (t0 >> _SHIFT) - _ONE
     differ = ((t1 >> _SHIFT) - _ONE) ^ same
-    if wide is not None:
-        if by_lane:
-            same, differ = _ALL, _ALL
-            for i in range(2 * count):
-                parent[i] = _bits_of(wide.thresholds, i, _SHIFT)
+    if wide is not None and by_lane:
+        same, differ = _ALL, _ALL
+        for i in range(2 * count):
+            parent[i] = _bits_of(wide.thresholds, i, _SHIFT)
     for i in range(2 * count):
         out[i] = (out[i] | undecided[i]) & (same ^ (differ & parent[i]))
 

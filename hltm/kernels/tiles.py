@@ -13,7 +13,6 @@ import numpy as np
 from numba import njit
 
 from hltm.kernels.bits import collect_word, spread_word
-from hltm.kernels.generator import LANES
 from hltm.kernels.guide import draw_wide
 from hltm.kernels.order import MAYBE, NEVER
 from hltm.kernels.planes import draw_bits
@@ -25,6 +24,28 @@ _NONE, _ONE = np.uint64(0), np.uint64(1)
 _COINS = np.uint64(COINS)
 _WORDS = np.uint64(WORD_PLANE << 24)
 _NODE = np.uint64(8)
+
+
+class Scratch(NamedTuple):
+    """A thread's own memory for tiles of some blocks.
+
+    Attributes:
+        numbers, words: of calls of the generator.
+        undecided, undecided_blocks: see `hltm.kernels.planes.draw_bits`.
+        lane_bits: `(words,)` uint64.
+        zeros: `(words,)` uint64, the states of nothing: parent of the root and of every coin.
+        bits: `(2, V, words)` uint64 states of binary nodes, of the data and of the view.
+        redrawn: `(V, words)` uint64 whether the view drew a node again.
+    """
+
+    numbers: np.ndarray
+    words: np.ndarray
+    undecided: np.ndarray
+    undecided_blocks: np.ndarray
+    lane_bits: np.ndarray
+    zeros: np.ndarray
+    bits: np.ndarray
+    redrawn: np.ndarray
 
 
 class Wide(NamedTuple):
@@ -48,24 +69,13 @@ class Wide(NamedTuple):
 @njit(nogil=True, cache=True)
 def draw_tiles(  # type: ignore[no-untyped-def]
     key0, key1, stream, members, views, first_block, blocks, rows, size, offset, parent, cardinality,
-    thresholds, threshold_start, reach, coins, base_needed, given, first, out, packed, wide,
-    low, high,
+    thresholds, threshold_start, reach, coins, base_needed, given, first, out, packed, scratch,
+    wide, low, high,
 ):  # fmt: skip
     """Draw tasks low..high-1; a task is one tile of one member, all nodes and all views."""
     nodes = parent.shape[0]
     tiles = (blocks + size - 1) // size
-    room = (size + LANES - 1) // LANES * LANES
-    calls = room
-    if wide is not None:
-        calls = 32 * room
-    numbers = np.zeros(calls, np.uint64)
-    words = np.empty(2 * calls, np.uint64)
-    undecided = np.empty(2 * room, np.uint64)
-    undecided_blocks = np.empty(room, np.int64)
-    lane_bits = np.zeros(2 * room, np.uint64)
-    zeros = np.zeros(2 * room, np.uint64)
-    bits = np.zeros((2, nodes, 2 * room), np.uint64)  # of the data and of the view
-    redrawn = np.zeros((nodes, 2 * room), np.uint64)
+    numbers, words, undecided, undecided_blocks, lane_bits, zeros, bits, redrawn = scratch
     for task in range(low, high):
         s = task // tiles
         tile = task % tiles * size
@@ -78,7 +88,8 @@ def draw_tiles(  # type: ignore[no-untyped-def]
             if cardinality[v] == 2:
                 _collect(given[s, v], start, count, bits[0, v])
             elif wide is not None:
-                wide.states[0, v, shown:end] = given[s, v, start + shown : start + end]
+                for i in range(shown, end):
+                    wide.states[0, v, i] = given[s, v, start + i]
         for step in range(-1, len(views)):  # step -1 draws the data themselves
             view = _NONE if step < 0 else views[step]
             now = 1 if view > _NONE else 0
@@ -88,10 +99,11 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                 if step < 0 and not base_needed[v]:
                     continue
                 if step >= 0 and reach[v] == NEVER:
-                    if two:
-                        bits[1, v] = bits[0, v]
-                    elif wide is not None:
-                        wide.states[1, v] = wide.states[0, v]
+                    for i in range(2 * count):
+                        bits[1, v, i] = bits[0, v, i]
+                    if wide is not None and not two:
+                        for i in range(BLOCK * count):
+                            wide.states[1, v, i] = wide.states[0, v, i]
                     continue
                 c2 = np.uint64(v) << _NODE | stream
                 at = threshold_start[v]
@@ -111,8 +123,8 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                             for i in range(2 * count):
                                 spread_word(row, 64 * i, above[i])
                         draw_wide(
-                            row, wide.cells[of, wide.start[v] :], wide.shift[v],
-                            thresholds[of, at:], cardinality[v] - 1, key0, key1, _WORDS | view,
+                            row, wide.cells[of], wide.start[v], wide.shift[v],
+                            thresholds[of], at, cardinality[v] - 1, key0, key1, _WORDS | view,
                             block * np.uint64(32), c2, members[s], 32 * count, numbers, words,
                             wide.states[now, v],
                         )  # fmt: skip
@@ -137,18 +149,17 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                             redrawn[v, i] |= redrawn[parent[v], i]
                         kept = bits[0, v, i] & ~redrawn[v, i]
                         bits[1, v, i] = (bits[1, v, i] & redrawn[v, i]) | kept
-                    if wide is not None:
-                        if not two:
-                            _keep(redrawn[v], count, wide.states[0, v], wide.states[1, v])
+                    if wide is not None and not two:
+                        _keep(redrawn[v], count, wide.states[0, v], wide.states[1, v])
             for v in range(first, nodes if step >= 0 else 0):
                 if packed.shape[0] > 0:
-                    part_packed = packed[step, s, v - first]
-                    part_packed[2 * tile : 2 * (tile + count)] = bits[now, v, : 2 * count]
+                    for i in range(2 * count):
+                        packed[step, s, v - first, 2 * tile + i] = bits[now, v, i]
                 elif cardinality[v] == 2:
                     _spread(bits[now, v], start, count, out[step, s, v - first])
                 elif wide is not None:
-                    part_out = out[step, s, v - first]
-                    part_out[start + shown : start + end] = wide.states[now, v, shown:end]
+                    for i in range(shown, end):
+                        out[step, s, v - first, start + i] = wide.states[now, v, i]
 
 
 @njit(nogil=True, cache=True)
