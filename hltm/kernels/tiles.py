@@ -52,7 +52,7 @@ class Wide(NamedTuple):
     """What a thread needs for nodes of more than two states: their guide, and scratch.
 
     Attributes:
-        cells, start, shift: see `hltm.kernels.guide.Guide`.
+        cells, start, bits: see `hltm.kernels.guide.Guide`.
         states: `(2, V, lanes)` of the data and of the view.
         row: `(lanes,)` the row of its table that a lane uses, its parent's state.
         thresholds: `(lanes,)` uint64, those of a binary node whose parent has more states.
@@ -60,7 +60,7 @@ class Wide(NamedTuple):
 
     cells: np.ndarray
     start: np.ndarray
-    shift: np.ndarray
+    bits: np.ndarray
     states: np.ndarray
     row: np.ndarray
     thresholds: np.ndarray
@@ -123,7 +123,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                             for i in range(2 * count):
                                 spread_word(row, 64 * i, above[i])
                         draw_wide(
-                            row, wide.cells[of], wide.start[v], wide.shift[v],
+                            row, wide.cells[of], wide.start[v], wide.bits[v],
                             thresholds[of], at, cardinality[v] - 1, key0, key1, _WORDS | view,
                             block * np.uint64(32), c2, members[s], 32 * count, numbers, words,
                             wide.states[now, v],
