@@ -19,6 +19,7 @@ from torch import Tensor
 from hltm.kernels.generator import LANES
 from hltm.kernels.guide import Guide, guide_of
 from hltm.kernels.order import Order
+from hltm.kernels.stamp import source_stamp
 from hltm.kernels.tiles import BLOCK, Scratch, Wide, draw_tiles
 from hltm.tables import Tables
 
@@ -94,7 +95,7 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
 
     def work(low: int, high: int) -> None:
         scratch, wide = _scratch(tables, guide, size, out.dtype)
-        draw_tiles(*arguments, scratch, wide, low, high)
+        draw_tiles(*arguments, scratch, wide, source_stamp(), low, high)
 
     run_threads(work, members * tiles, threads)
 
@@ -111,7 +112,7 @@ def _scratch(
         numbers=np.zeros(calls, dtype=np.uint64),
         words=np.empty(2 * calls, dtype=np.uint64),
         undecided=np.empty(words, dtype=np.uint64),
-        undecided_blocks=np.empty(padded, dtype=np.int64),
+        undecided_words=np.empty(padded, dtype=np.uint64),
         lane_bits=np.zeros(words, dtype=np.uint64),
         zeros=np.zeros(words, dtype=np.uint64),
         bits=np.empty((2, nodes, words), dtype=np.uint64),

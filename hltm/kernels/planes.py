@@ -22,7 +22,7 @@ _PLANE = np.uint64(24)
 @njit(nogil=True, cache=True)
 def draw_bits(  # type: ignore[no-untyped-def]
     parent, t0, t1, wide, by_lane, key0, key1, c0, first, c2, c3, count, blocks, words,
-    undecided, undecided_blocks, out,
+    undecided, undecided_words, out,
 ):  # fmt: skip
     """Set bit i of `out` where u_i >= its threshold: t0 or t1 by the bit of `parent`.
 
@@ -32,7 +32,7 @@ def draw_bits(  # type: ignore[no-untyped-def]
         wide: None in binary trees, else what holds the threshold of every lane.
         by_lane: whether to use those; t0 is then all of them or-ed, t1 is 0.
         first: number of the tile's first block; `count` blocks are drawn.
-        blocks, words, undecided, undecided_blocks: scratch.
+        blocks, words, undecided, undecided_words: scratch.
     """
     for i in range(2 * count):
         undecided[i] = _ALL
@@ -51,9 +51,9 @@ def draw_bits(  # type: ignore[no-untyped-def]
         if wide is not None and by_lane:
             same, differ = _NONE, _ALL
             for k in range(left):
-                j = k if plane < DENSE else undecided_blocks[k]
-                parent[2 * j] = _bits_of(wide.thresholds, 2 * j, bit)
-                parent[2 * j + 1] = _bits_of(wide.thresholds, 2 * j + 1, bit)
+                at = np.uint64(2 * k) if plane < DENSE else undecided_words[k]
+                parent[at] = _bits_of(wide.thresholds, at, bit)
+                parent[at + _ONE] = _bits_of(wide.thresholds, at + _ONE, bit)
         if plane < DENSE:
             for i in range(2 * count):
                 found = (words[i] ^ same ^ (differ & parent[i])) & undecided[i]
@@ -62,22 +62,22 @@ def draw_bits(  # type: ignore[no-untyped-def]
             if plane == DENSE - 1:
                 left = 0
                 for j in range(count):
-                    undecided_blocks[left] = j
+                    undecided_words[left] = np.uint64(2 * j)
                     blocks[left] = first + np.uint64(j)
                     left += (undecided[2 * j] | undecided[2 * j + 1]) != _NONE
         else:
             kept = 0
             for k in range(left):
-                j = undecided_blocks[k]
+                at = undecided_words[k]
                 for half in range(2):
-                    i = 2 * j + half
+                    i = at + np.uint64(half)
                     word = words[2 * k + half]
                     found = (word ^ same ^ (differ & parent[i])) & undecided[i]
                     out[i] |= found & word
                     undecided[i] &= ~found
-                undecided_blocks[kept] = j
+                undecided_words[kept] = at
                 blocks[kept] = blocks[k]
-                kept += (undecided[2 * j] | undecided[2 * j + 1]) != _NONE
+                kept += (undecided[at] | undecided[at + _ONE]) != _NONE
             left = kept
         rest = rest << _ONE
         plane += 1
@@ -87,7 +87,7 @@ def draw_bits(  # type: ignore[no-untyped-def]
     if wide is not None and by_lane:
         same, differ = _ALL, _ALL
         for i in range(2 * count):
-            parent[i] = _bits_of(wide.thresholds, i, _SHIFT)
+            parent[i] = _bits_of(wide.thresholds, np.uint64(i), _SHIFT)
     for i in range(2 * count):
         out[i] = (out[i] | undecided[i]) & (same ^ (differ & parent[i]))
 
@@ -96,6 +96,8 @@ def draw_bits(  # type: ignore[no-untyped-def]
 def _bits_of(thresholds, word, bit):  # type: ignore[no-untyped-def]
     """One bit of each of the 64 thresholds of a word's lanes."""
     found = _NONE
+    first = word << np.uint64(6)
     for k in range(64):
-        found |= ((thresholds[64 * word + k] >> bit) & _ONE) << np.uint64(k)
+        lane = np.uint64(k)
+        found |= ((thresholds[first + lane] >> bit) & _ONE) << lane
     return found

@@ -31,7 +31,7 @@ class Scratch(NamedTuple):
 
     Attributes:
         numbers, words: of calls of the generator.
-        undecided, undecided_blocks: see `hltm.kernels.planes.draw_bits`.
+        undecided, undecided_words: see `hltm.kernels.planes.draw_bits`.
         lane_bits: `(words,)` uint64.
         zeros: `(words,)` uint64, the states of nothing: parent of the root and of every coin.
         bits: `(2, V, words)` uint64 states of binary nodes, of the data and of the view.
@@ -41,7 +41,7 @@ class Scratch(NamedTuple):
     numbers: np.ndarray
     words: np.ndarray
     undecided: np.ndarray
-    undecided_blocks: np.ndarray
+    undecided_words: np.ndarray
     lane_bits: np.ndarray
     zeros: np.ndarray
     bits: np.ndarray
@@ -70,12 +70,15 @@ class Wide(NamedTuple):
 def draw_tiles(  # type: ignore[no-untyped-def]
     key0, key1, stream, members, views, first_block, blocks, rows, size, offset, parent, cardinality,
     thresholds, threshold_start, reach, coins, base_needed, given, first, out, packed, scratch,
-    wide, low, high,
+    wide, stamp, low, high,
 ):  # fmt: skip
-    """Draw tasks low..high-1; a task is one tile of one member, all nodes and all views."""
+    """Draw tasks low..high-1; a task is one tile of one member, all nodes and all views.
+
+    `stamp` is `hltm.kernels.stamp.source_stamp()`; the rest is as in `Order` and `Tables`.
+    """
     nodes = parent.shape[0]
     tiles = (blocks + size - 1) // size
-    numbers, words, undecided, undecided_blocks, lane_bits, zeros, bits, redrawn = scratch
+    numbers, words, undecided, undecided_words, lane_bits, zeros, bits, redrawn = scratch
     for task in range(low, high):
         s = task // tiles
         tile = task % tiles * size
@@ -88,8 +91,10 @@ def draw_tiles(  # type: ignore[no-untyped-def]
             if cardinality[v] == 2:
                 _collect(given[s, v], start, count, bits[0, v])
             elif wide is not None:
-                for i in range(shown, end):
-                    wide.states[0, v, i] = given[s, v, start + i]
+                shown_given = given[s, v, start + shown :]
+                shown_base = wide.states[0, v, shown:]
+                for i in range(end - shown):
+                    shown_base[i] = shown_given[i]
         for step in range(-1, len(views)):  # step -1 draws the data themselves
             view = _NONE if step < 0 else views[step]
             now = 1 if view > _NONE else 0
@@ -140,7 +145,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                         zeros if flip else above, coins[v] if flip else t0,
                         coins[v] if flip else t1, wide, by_lane and flip == 0, key0, key1, view,
                         block, c2 | _COINS if flip else c2, members[s], count, numbers, words,
-                        undecided, undecided_blocks, redrawn[v] if flip else bits[now, v],
+                        undecided, undecided_words, redrawn[v] if flip else bits[now, v],
                     )  # fmt: skip
                 # (a node that is always redrawn needs no mark, as all nodes below it are too)
                 if coin:
@@ -153,13 +158,16 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                         _keep(redrawn[v], count, wide.states[0, v], wide.states[1, v])
             for v in range(first, nodes if step >= 0 else 0):
                 if packed.shape[0] > 0:
+                    part = packed[step, s, v - first, 2 * tile :]
                     for i in range(2 * count):
-                        packed[step, s, v - first, 2 * tile + i] = bits[now, v, i]
+                        part[i] = bits[now, v, i]
                 elif cardinality[v] == 2:
                     _spread(bits[now, v], start, count, out[step, s, v - first])
                 elif wide is not None:
-                    for i in range(shown, end):
-                        out[step, s, v - first, start + i] = wide.states[now, v, i]
+                    shown_out = out[step, s, v - first, start + shown :]
+                    shown_states = wide.states[now, v, shown:]
+                    for i in range(end - shown):
+                        shown_out[i] = shown_states[i]
 
 
 @njit(nogil=True, cache=True)
