@@ -21,6 +21,7 @@ from hltm.families.symmetric_binary import symmetric_binary
 from hltm.formats.json import load as load_tree
 from hltm.formats.newick import topology_from_newick
 from hltm.inference import Posterior
+from hltm.packed import PackedDraw
 from hltm.philox import DRAW_FORMAT, Stream
 from hltm.sample import Draw
 from hltm.suite import SuiteTree, suite
@@ -35,6 +36,7 @@ __all__ = [
     "Draw",
     "LatentTree",
     "MostLikely",
+    "PackedDraw",
     "Posterior",
     "Stream",
     "SuiteTree",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from hltm import brute, completion, inference, moments
 from hltm import ceiling as ceilings
 from hltm.augment import Augmentation
+from hltm.packed import PackedDraw, sample_packed
 from hltm.philox import MAX_MEMBERS, MAX_VIEWS, Stream
-from hltm.sample import Draw, check_rows, sample, views
+from hltm.sample import Draw, check_rows, redraw, sample, views
 from hltm.tables import GivenTables, Tables, make_tables
 from hltm.topology import Node, Parents, Topology
 
@@ -202,9 +203,37 @@ class LatentTree:
 
     # draws
 
+    @overload
     def sample(
-        self, n: int, *, seed: int, start: int = 0, device: torch.device | str = "cpu"
-    ) -> Draw:
+        self,
+        n: int,
+        *,
+        seed: int,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+        packed: Literal[False] = False,
+    ) -> Draw: ...
+
+    @overload
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+        packed: Literal[True],
+    ) -> PackedDraw: ...
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+        packed: bool = False,
+    ) -> Draw | PackedDraw:
         """Rows start .. start + n - 1 of the endless data set of `seed`.
 
         Args:
@@ -212,10 +241,22 @@ class LatentTree:
             seed: 64 bits.
             start: the first row.
             device: where to draw; the bits do not depend on it.
+            packed: one bit a state, of binary trees: see `PackedDraw`.
 
         Raises:
-            ValueError: n below 1, rows beyond 2^34, a seed outside 64 bits, no such device.
+            ValueError: n below 1, rows beyond 2^34, a seed outside 64 bits, no such device, or
+                packed states of a tree that is not binary.
         """
+        if packed:
+            return sample_packed(
+                self.tables,
+                self.members,
+                n,
+                seed=seed,
+                start=start,
+                stacked=self.stacked,
+                device=device,
+            )
         return self.draw(n, seed=seed, start=start, device=device)
 
     def draw(
@@ -252,12 +293,42 @@ class LatentTree:
             count: how many views.
             first_view: the number of the first; other numbers give other views of the same rows.
         """
+        self._check_draw(draw)
+        rates = augmentation.rates(self.topology)
+        return views(self.tables, draw, rates, count=count, first_view=first_view)
+
+    def redraw(self, draw: Draw, nodes: Nodes, *, view: int | None = None) -> Draw:
+        """The draw with everything below some nodes drawn again; the nodes keep their states.
+
+        Args:
+            draw: of this tree: from `sample`, a view, a redraw, or one with states of your own.
+            nodes: by number or name; all that lies below any of them is drawn again.
+            view: the address of the new numbers, above the draw's own; one above it by default.
+
+        Raises:
+            ValueError: a leaf, no node, another tree's draw, states that a node does not have, or
+                a view number that is not above the draw's own.
+            KeyError, IndexError: a node that the tree does not have.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=3, polarity=(0.7, 1.0), seed=0)
+            >>> draw = tree.sample(1000, seed=1)
+            >>> again = tree.redraw(draw, tree.root)
+            >>> again.root.equal(draw.root), again.leaves.equal(draw.leaves)
+            (True, False)
+        """
+        self._check_draw(draw)
+        return redraw(self.tables, draw, self.topology.nodes(nodes), view=view)
+
+    def _check_draw(self, draw: Draw) -> None:
+        """Raise ValueError unless a draw can be of this tree."""
         if draw.topology is not self.topology and len(draw.topology) != len(self.topology):
             raise ValueError(
                 f"the draw has {len(draw.topology)} nodes, this tree {len(self.topology)}"
             )
-        rates = augmentation.rates(self.topology)
-        return views(self.tables, draw, rates, count=count, first_view=first_view)
+        if draw.members != self.members:
+            raise ValueError(f"the draw is of members {draw.members}, this tree of {self.members}")
 
     # exact answers
 
