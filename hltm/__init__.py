@@ -11,31 +11,54 @@ from hltm.augment import (
 )
 from hltm.ceiling import Ceiling
 from hltm.completion import MostLikely
+from hltm.families import FAMILIES
+from hltm.families.balanced import balanced
+from hltm.families.caterpillar import caterpillar
+from hltm.families.random_hierarchy import production_rules, random_hierarchy, symbols
+from hltm.families.random_tables import random_tables
+from hltm.families.random_tree import random_tree
 from hltm.families.symmetric_binary import symmetric_binary
+from hltm.formats.json import load as load_tree
+from hltm.formats.newick import topology_from_newick
 from hltm.inference import Posterior
+from hltm.packed import PackedDraw
 from hltm.philox import DRAW_FORMAT, Stream
 from hltm.sample import Draw
+from hltm.suite import SuiteTree, suite
 from hltm.topology import Topology
 from hltm.tree import LatentTree
 
 __all__ = [
     "DRAW_FORMAT",
+    "FAMILIES",
     "Augmentation",
     "Ceiling",
     "Draw",
     "LatentTree",
     "MostLikely",
+    "PackedDraw",
     "Posterior",
     "Stream",
+    "SuiteTree",
     "Topology",
+    "balanced",
+    "caterpillar",
     "encode",
     "keep_level",
     "keep_nodes",
     "keep_nothing",
     "keep_root",
+    "load_tree",
     "picture",
     "probe",
+    "production_rules",
+    "random_hierarchy",
+    "random_tables",
+    "random_tree",
     "resample_leaves",
+    "suite",
+    "symbols",
     "symmetric_binary",
+    "topology_from_newick",
 ]
 __version__ = "0.1.0"

@@ -87,7 +87,10 @@ def philox(
         >>> [f"{int(word):08x}" for word in philox((zero, 0, 0, 0), seed=0)]
         ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
     """
-    c0, c1, c2, c3 = torch.broadcast_tensors(*(torch.as_tensor(word) for word in counter))
+    device = next((word.device for word in counter if isinstance(word, Tensor)), None)
+    c0, c1, c2, c3 = torch.broadcast_tensors(
+        *(torch.as_tensor(word, device=device) for word in counter)
+    )
     key0, key1 = seed & MASK, seed >> 32
     for _ in range(ROUNDS):
         high0, low0 = _multiply(c0, MULTIPLIER[0])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.kernels import cpu, reference
+from hltm.kernels import reference
 from hltm.kernels.order import Order
 from hltm.philox import DRAW_FORMAT, MAX_ROWS, MAX_VIEWS, Stream, check_seed
 from hltm.tables import Tables
@@ -93,7 +93,15 @@ class Draw:
 
 
 def check_rows(start: int, count: int) -> None:
-    """Raise ValueError unless rows start .. start + count - 1 have addresses."""
+    """Raise unless rows start .. start + count - 1 have addresses.
+
+    Raises:
+        TypeError: not integers.
+        ValueError: fewer than one row, or rows outside 0..2^34-1.
+    """
+    for name, value in (("the number of samples", count), ("start", start)):
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
     if count < 1:
         raise ValueError(f"the number of samples must be at least 1, got {count}")
     if start < 0 or start + count > MAX_ROWS:
@@ -172,19 +180,53 @@ def views(
 
     Raises:
         ValueError: a draw that is itself a view (compose augmentations instead), one that did not
-            keep all nodes, or view numbers outside 1..2^24-1.
+            keep all nodes, states that a node does not have, or view numbers outside 1..2^24-1.
     """
     if draw.view != 0:
         raise ValueError(
             f"views are taken of the data themselves (view 0), got a draw of view {draw.view}; "
             "compose augmentations with `then`"
         )
-    if draw.first > 0:
-        raise ValueError("views need a draw that kept all its nodes")
     if count < 1 or first_view < 1 or first_view + count > MAX_VIEWS:
         raise ValueError(
             f"views must be numbered 1..2^24-1, got {first_view}..{first_view + count - 1}"
         )
+    return _draw_again(tables, draw, rates, range(first_view, first_view + count))
+
+
+def redraw(tables: Tables, draw: Draw, nodes: np.ndarray, *, view: int | None = None) -> Draw:
+    """The draw with everything below some nodes drawn again; the nodes keep their states.
+
+    Args:
+        tables: the tables to draw from.
+        draw: any draw that kept all nodes, also a view, a redraw, or one with states of your own.
+        nodes: the nodes whose children, and all below them, are drawn again.
+        view: the address of the new numbers; the default is one above the draw's own. `redraw`
+            and `views` of one number read the same numbers.
+
+    Raises:
+        ValueError: a leaf, no node, a draw that did not keep all nodes, states that a node does
+            not have, or a view number that is not above the draw's own (its numbers are used).
+    """
+    topology = tables.topology
+    if len(nodes) == 0:
+        raise ValueError("redraw needs at least one node to draw below")
+    for v in nodes:
+        if v in topology.leaves:
+            raise ValueError(f"node {topology.names[v]!r} is a leaf, nothing lies below it")
+    new = draw.view + 1 if view is None else view
+    if not draw.view < new < MAX_VIEWS:
+        raise ValueError(
+            f"view must be in {draw.view + 1}..2^24-1, above the draw's own, got {new}"
+        )
+    rates = np.isin(topology.parent, nodes).astype(np.float64)
+    (found,) = _draw_again(tables, draw, rates, range(new, new + 1))
+    return found
+
+
+def _draw_again(tables: Tables, draw: Draw, rates: np.ndarray, numbers: range) -> tuple[Draw, ...]:
+    """Views of a draw's own states at its own rows."""
+    _check_states(tables, draw)
     order = Order(
         topology=tables.topology,
         seed=draw.seed,
@@ -192,7 +234,7 @@ def views(
         members=draw.members,
         start=draw.start,
         count=draw.states_SVB.shape[-1],
-        views=tuple(range(first_view, first_view + count)),
+        views=tuple(numbers),
         rates=rates,
         base=draw.states_SVB,
         device=draw.states_SVB.device,
@@ -204,13 +246,35 @@ def views(
     )
 
 
+def _check_states(tables: Tables, draw: Draw) -> None:
+    """Raise ValueError unless a draw has a state of its own for every node."""
+    topology = tables.topology
+    if draw.first > 0:
+        raise ValueError(f"drawing again needs all nodes, this draw kept nodes {draw.first} and up")
+    expected = (len(draw.members), len(topology))
+    if draw.states_SVB.shape[:2] != expected:
+        raise ValueError(
+            f"the draw's states are for (members, nodes) {tuple(draw.states_SVB.shape[:2])}, "
+            f"expected {expected}"
+        )
+    states = draw.states_SVB
+    # torch finds no largest uint16
+    largest = (
+        torch.from_numpy(states.numpy().max((0, 2))) if states.is_cpu else states.int().amax((0, 2))
+    )
+    for v in np.flatnonzero(largest.cpu().numpy() >= tables.cardinality):
+        raise ValueError(
+            f"node {topology.names[v]!r} has state {int(largest[v])}, "
+            f"expected 0..{tables.cardinality[v] - 1}"
+        )
+
+
 def run(tables: Tables, order: Order) -> list[Tensor]:
     """Fill an order with the fastest kernel that can: one `(S, V - first, B)` tensor per view."""
     if len(tables.flat) not in (1, len(order.members)):
         raise ValueError(f"{len(tables.flat)} trees cannot serve {len(order.members)} members")
-    if len(tables.flat) < len(order.members):
-        shared = tables.flat.expand(len(order.members), -1)
-        tables = Tables(tables.topology, tables.cardinality, shared)
-    if order.device.type == "cpu" and tables.binary:
+    if order.device.type == "cpu":
+        from hltm.kernels import cpu  # compiles: the first draw pays, not the import
+
         return cpu.draw(tables, order)
     return reference.draw(tables, order)

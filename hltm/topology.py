@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -10,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 Node = int | str
+Parents = Sequence[int | str | None] | Mapping[str, str | None] | np.ndarray
 MAX_NODES = 1 << 24  # a draw's address holds the node in 24 bits
 
 
@@ -38,19 +40,29 @@ class Topology:
     names: tuple[str, ...]
 
     @classmethod
-    def from_parents(
-        cls, parents: Sequence[int | None], names: Sequence[str] | None = None
-    ) -> Topology:
+    def from_parents(cls, parents: Parents, names: Sequence[str] | None = None) -> Topology:
         """Build from the parent of every node, in any order.
 
         Args:
-            parents: the index of each node's parent; None or -1 for the root.
+            parents: for each node its parent, by place in `parents` or by name; None or -1 for
+                the root. A mapping gives names and parents at once.
             names: a distinct name for each node; the default is each node's place in `parents`.
 
         Raises:
-            ValueError: no root or several, a parent that is not a node, a cycle, a single node,
-                or names that are too few, too many or repeated.
+            ValueError: naming the node: no root or several, an unknown parent, a cycle, a single
+                node, or names that are too few, too many or repeated.
+            TypeError: a parent that is neither a place nor a name, or names beside a mapping.
+
+        Example:
+            >>> tree = Topology.from_parents({"cat": "pet", "pet": None, "dog": "pet"})
+            >>> tree.names, tree.parent.tolist()
+            (('pet', 'cat', 'dog'), [-1, 0, 0])
         """
+        if isinstance(parents, Mapping):
+            if names is not None:
+                raise TypeError("a mapping of parents holds the names already, got names as well")
+            names = [str(name) for name in parents]
+            parents = [None if p is None else str(p) for p in parents.values()]
         count = len(parents)
         if count < 2:
             raise ValueError(f"a tree needs a root and at least one leaf, got {count} node(s)")
@@ -59,16 +71,14 @@ class Topology:
         labels = [str(v) for v in (range(count) if names is None else names)]
         if len(labels) != count:
             raise ValueError(f"expected {count} names, one per node, got {len(labels)}")
-        repeated = [a for a, b in pairwise(sorted(labels)) if a == b]
-        if repeated:
-            raise ValueError(f"names must be distinct, got {repeated[0]!r} more than once")
-        parent = np.array([-1 if p is None else int(p) for p in parents], dtype=np.int64)
-        bad = np.flatnonzero((parent < -1) | (parent >= count))
-        if bad.size:
-            v = int(bad[0])
-            raise ValueError(
-                f"node {labels[v]!r} has parent {parents[v]}, expected one of 0..{count - 1}"
-            )
+        place_of = {label: v for v, label in enumerate(labels)}
+        if len(place_of) < count:
+            repeated = next(label for v, label in enumerate(labels) if place_of[label] != v)
+            raise ValueError(f"names must be distinct, got {repeated!r} more than once")
+        parent = np.array(
+            [_place(p, label, place_of) for p, label in zip(parents, labels, strict=True)],
+            dtype=np.int64,
+        )
         roots = np.flatnonzero(parent == -1)
         if roots.size != 1:
             found = ", ".join(repr(labels[int(r)]) for r in roots[:5]) or "none"
@@ -155,13 +165,14 @@ class Topology:
         Raises:
             KeyError: an unknown name.
             IndexError: a number outside the tree.
+            TypeError: neither a name nor an integer.
         """
         if isinstance(node, str):
             if node not in self._number_of:
                 shown = ", ".join(map(repr, self.names[:8])) + (", …" if len(self) > 8 else "")
                 raise KeyError(f"unknown node {node!r}; the tree has {shown}")
             return self._number_of[node]
-        v = int(node)
+        v = operator.index(node)
         if not 0 <= v < len(self):
             raise IndexError(f"node must be in 0..{len(self) - 1}, got {v}")
         return v
@@ -183,8 +194,9 @@ class Topology:
         """A node and all nodes below it, in storage order."""
         below = np.zeros(len(self), dtype=bool)
         below[node] = True
-        for v in range(node + 1, len(self)):
-            below[v] |= below[self.parent[v]]
+        for level in range(int(self.level[node]) - 1, -1, -1):
+            nodes = self.at_level(level)
+            below[nodes.start : nodes.stop] = below[self.parent[nodes.start : nodes.stop]]
         return np.flatnonzero(below)
 
     def subtree(self, node: int) -> tuple[Topology, np.ndarray]:
@@ -195,31 +207,49 @@ class Topology:
         return Topology(parent, self.level[kept], tuple(self.names[v] for v in kept)), kept
 
 
+def _place(parent: int | str | None, label: str, place_of: Mapping[str, int]) -> int:
+    """The place of a node's parent, -1 for the root."""
+    if parent is None:
+        return -1
+    if isinstance(parent, str):
+        if parent not in place_of:
+            raise ValueError(f"node {label!r} has parent {parent!r}, which is no node's name")
+        return place_of[parent]
+    if isinstance(parent, bool) or not hasattr(parent, "__index__"):
+        raise TypeError(
+            f"node {label!r} has parent {parent!r}, expected a place, a name, or None for the root"
+        )
+    place = int(parent)
+    if not -1 <= place < len(place_of):
+        raise ValueError(
+            f"node {label!r} has parent {place}, expected one of 0..{len(place_of) - 1}"
+        )
+    return place
+
+
 def _parents_first(parent: np.ndarray, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Order nodes by decreasing level and then by their parents' order; levels in the old order."""
     count = len(parent)
     waiting = np.bincount(parent[parent >= 0], minlength=count)  # children not yet seen
-    level = np.zeros(count, dtype=np.int64)
-    ready = [int(v) for v in np.flatnonzero(waiting == 0)]
-    seen = 0
-    while ready:
-        v = ready.pop()
-        seen += 1
-        p = int(parent[v])
-        if p >= 0:
-            level[p] = max(level[p], level[v] + 1)
-            waiting[p] -= 1
-            if waiting[p] == 0:
-                ready.append(p)
-    if seen < count:
-        stuck = labels[int(np.flatnonzero(waiting > 0)[0])]
+    level = np.full(count, -1, dtype=np.int64)
+    ready = np.flatnonzero(waiting == 0)
+    waves: list[np.ndarray] = []
+    while ready.size:  # a node is ready one wave after the last of its children: its level
+        level[ready] = len(waves)
+        waves.append(ready)
+        above = parent[ready]
+        above = above[above >= 0]
+        np.subtract.at(waiting, above, 1)
+        above = np.unique(above)
+        ready = above[waiting[above] == 0]
+    if (level < 0).any():
+        stuck = labels[int(np.flatnonzero(level < 0)[0])]
         raise ValueError(f"node {stuck!r} is its own ancestor: the parents form a cycle")
     rank = np.zeros(count, dtype=np.int64)
-    ordered: list[int] = []
-    for height in range(int(level.max()), -1, -1):
-        nodes = np.flatnonzero(level == height)
-        parent_rank = np.where(parent[nodes] < 0, -1, rank[parent[nodes]])
-        nodes = nodes[np.argsort(parent_rank, kind="stable")]
-        rank[nodes] = np.arange(len(ordered), len(ordered) + len(nodes))
-        ordered.extend(int(v) for v in nodes)
-    return np.array(ordered), level
+    ordered, placed = [], 0
+    for nodes in reversed(waves):
+        nodes = nodes[np.argsort(rank[parent[nodes]], kind="stable")]
+        rank[nodes] = np.arange(placed, placed + len(nodes))
+        placed += len(nodes)
+        ordered.append(nodes)
+    return np.concatenate(ordered), level

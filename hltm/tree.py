@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -12,10 +15,14 @@ from torch import Tensor
 from hltm import brute, completion, inference, moments
 from hltm import ceiling as ceilings
 from hltm.augment import Augmentation
+from hltm.packed import PackedDraw, sample_packed
 from hltm.philox import MAX_MEMBERS, MAX_VIEWS, Stream
-from hltm.sample import Draw, check_rows, sample, views
-from hltm.tables import Tables, make_tables
-from hltm.topology import Node, Topology
+from hltm.sample import Draw, check_rows, redraw, sample, views
+from hltm.tables import GivenTables, Tables, make_tables
+from hltm.topology import Node, Parents, Topology
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Nodes = Node | Iterable[Node]
 
@@ -59,10 +66,58 @@ class LatentTree:
             raise ValueError(f"a member's address must be in 0..2^32-1, got {bad[0]}")
 
     @classmethod
-    def from_tables(
-        cls, topology: Topology, tables: Sequence[Tensor | np.ndarray], members: int | None = None
+    def from_parents(
+        cls,
+        parents: Parents,
+        tables: GivenTables,
+        names: Sequence[str] | None = None,
+        members: int | None = None,
     ) -> LatentTree:
-        """A tree from one table per node, in storage order; see `hltm.tables.make_tables`.
+        """A tree from the parent and the table P(node | parent) of every node, in any order.
+
+        Args:
+            parents: each node's parent, by name or place; None for the root. Either a mapping
+                name -> parent, or a sequence with `names` beside it.
+            tables: by name, or in the order of `parents`. The root's is its prior `(K,)`; any
+                other is `(K_parent, K)`, a row for each state of the parent. Stacked trees may put
+                S in front of each.
+            names: a distinct name for each node; the default is each node's place in `parents`.
+            members: None for one tree; S for S trees (tables without an S axis are then shared).
+
+        Raises:
+            ValueError: naming the node and the value; see `Topology.from_parents` and
+                `hltm.tables.make_tables`.
+
+        Example:
+            >>> tree = LatentTree.from_parents(
+            ...     {"topic": None, "word": "topic", "picture": "topic"},
+            ...     {
+            ...         "topic": [0.5, 0.3, 0.2],
+            ...         "word": [[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]],
+            ...         "picture": [[0.8, 0.2], [0.3, 0.7], [0.5, 0.5]],
+            ...     },
+            ... )
+            >>> tree
+            LatentTree(3 nodes, 2 leaves, depth 1, 2..3 states)
+            >>> tree.sample(4, seed=0).node("word").shape
+            torch.Size([4])
+        """
+        topology = Topology.from_parents(parents, names)
+        if not isinstance(tables, Mapping):
+            given = list(parents) if isinstance(parents, Mapping) else names
+            labels = range(len(topology)) if given is None else given
+            if len(tables) != len(topology):
+                raise ValueError(
+                    f"expected {len(topology)} tables, one per node, got {len(tables)}"
+                )
+            tables = {str(name): table for name, table in zip(labels, tables, strict=True)}
+        return cls.from_tables(topology, tables, members)
+
+    @classmethod
+    def from_tables(
+        cls, topology: Topology, tables: GivenTables, members: int | None = None
+    ) -> LatentTree:
+        """A tree from one table per node, by name or in storage order; see `make_tables`.
 
         Args:
             members: None for one tree; S for S trees (tables without an S axis are then shared).
@@ -135,6 +190,12 @@ class LatentTree:
         """The numbers of the nodes of one level: 0 = leaves … L = root."""
         return self.topology.at_level(level)
 
+    def table(self, node: Node) -> Tensor:
+        """`(K_parent, K)` or `(S, K_parent, K)` P(node | parent); `(K,)` or `(S, K)` for the root."""
+        v = self.topology.node(node)
+        found = self.tables.of(v)
+        return self._public(found[:, 0] if v == 0 else found)
+
     @property
     def polarity(self) -> Tensor:
         """`(V,)` or `(S, V)` correlation of every node of a binary tree with its parent; root: 1."""
@@ -142,9 +203,37 @@ class LatentTree:
 
     # draws
 
+    @overload
     def sample(
-        self, n: int, *, seed: int, start: int = 0, device: torch.device | str = "cpu"
-    ) -> Draw:
+        self,
+        n: int,
+        *,
+        seed: int,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+        packed: Literal[False] = False,
+    ) -> Draw: ...
+
+    @overload
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+        packed: Literal[True],
+    ) -> PackedDraw: ...
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+        packed: bool = False,
+    ) -> Draw | PackedDraw:
         """Rows start .. start + n - 1 of the endless data set of `seed`.
 
         Args:
@@ -152,10 +241,22 @@ class LatentTree:
             seed: 64 bits.
             start: the first row.
             device: where to draw; the bits do not depend on it.
+            packed: one bit a state, of binary trees: see `PackedDraw`.
 
         Raises:
-            ValueError: n below 1, rows beyond 2^34, a seed outside 64 bits, no such device.
+            ValueError: n below 1, rows beyond 2^34, a seed outside 64 bits, no such device, or
+                packed states of a tree that is not binary.
         """
+        if packed:
+            return sample_packed(
+                self.tables,
+                self.members,
+                n,
+                seed=seed,
+                start=start,
+                stacked=self.stacked,
+                device=device,
+            )
         return self.draw(n, seed=seed, start=start, device=device)
 
     def draw(
@@ -192,12 +293,42 @@ class LatentTree:
             count: how many views.
             first_view: the number of the first; other numbers give other views of the same rows.
         """
+        self._check_draw(draw)
+        rates = augmentation.rates(self.topology)
+        return views(self.tables, draw, rates, count=count, first_view=first_view)
+
+    def redraw(self, draw: Draw, nodes: Nodes, *, view: int | None = None) -> Draw:
+        """The draw with everything below some nodes drawn again; the nodes keep their states.
+
+        Args:
+            draw: of this tree: from `sample`, a view, a redraw, or one with states of your own.
+            nodes: by number or name; all that lies below any of them is drawn again.
+            view: the address of the new numbers, above the draw's own; one above it by default.
+
+        Raises:
+            ValueError: a leaf, no node, another tree's draw, states that a node does not have, or
+                a view number that is not above the draw's own.
+            KeyError, IndexError: a node that the tree does not have.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=3, polarity=(0.7, 1.0), seed=0)
+            >>> draw = tree.sample(1000, seed=1)
+            >>> again = tree.redraw(draw, tree.root)
+            >>> again.root.equal(draw.root), again.leaves.equal(draw.leaves)
+            (True, False)
+        """
+        self._check_draw(draw)
+        return redraw(self.tables, draw, self.topology.nodes(nodes), view=view)
+
+    def _check_draw(self, draw: Draw) -> None:
+        """Raise ValueError unless a draw can be of this tree."""
         if draw.topology is not self.topology and len(draw.topology) != len(self.topology):
             raise ValueError(
                 f"the draw has {len(draw.topology)} nodes, this tree {len(self.topology)}"
             )
-        rates = augmentation.rates(self.topology)
-        return views(self.tables, draw, rates, count=count, first_view=first_view)
+        if draw.members != self.members:
+            raise ValueError(f"the draw is of members {draw.members}, this tree of {self.members}")
 
     # exact answers
 
@@ -439,6 +570,34 @@ class LatentTree:
             states = {self.topology.node(v): int(state) for v, state in given.items()}
             return self._public(brute.leaf_distribution_at(self.tables, states))
         return self._public(brute.leaf_distribution(self.tables, self.topology.nodes(given)))
+
+    # other formats; they build on this class, so they are imported where they are used
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a JSON file that `hltm.load_tree` reads back to the last bit."""
+        import_module("hltm.formats.json").save(self, path)
+
+    def to_networkx(self) -> nx.DiGraph[str]:
+        """A directed graph that holds the tables; see `hltm.formats.networkx`."""
+        return import_module("hltm.formats.networkx").to_networkx(self)
+
+    def to_newick(self) -> str:
+        """Newick text: shape, names and branch lengths; see `hltm.formats.newick`."""
+        return import_module("hltm.formats.newick").to_newick(self)
+
+    def to_bif(self) -> str:
+        """A Bayesian network in BIF text; see `hltm.formats.bif`."""
+        return import_module("hltm.formats.bif").to_bif(self)
+
+    @classmethod
+    def from_networkx(cls, graph: nx.DiGraph[Any]) -> LatentTree:
+        """The tree of a directed graph that holds tables; see `hltm.formats.networkx`."""
+        return import_module("hltm.formats.networkx").from_networkx(graph)
+
+    @classmethod
+    def from_newick(cls, text: str) -> LatentTree:
+        """The symmetric binary tree of a Newick text with lengths; see `hltm.formats.newick`."""
+        return import_module("hltm.formats.newick").from_newick(text)
 
     def _public(self, found: Tensor) -> Tensor:
         return found if self.stacked else found[0]

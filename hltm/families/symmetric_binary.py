@@ -14,9 +14,9 @@ SIGNS = ("random", "positive")
 
 
 def symmetric_binary(
-    *,
     depth: int,
     branching: int = 2,
+    *,
     polarity: tuple[float, float] | float = (0.7, 1.0),
     signs: str = "random",
     members: int | None = None,
@@ -25,7 +25,7 @@ def symmetric_binary(
     """A balanced tree of binary nodes with P(z_child = s' | z_parent = s) = (1 + ρ s s') / 2.
 
     The root is uniform. An edge's polarity ρ has magnitude uniform in [low, high] and, with
-    random signs, either sign with equal chance (arXiv 2010.00578, Section 5; theory, Section 4).
+    random signs, either sign with equal chance (the SB-HLTM of arXiv 2010.00578; theory, Section 4).
 
     Args:
         depth: levels below the root.

@@ -79,6 +79,7 @@ def next_states(tables: Tables, nodes: np.ndarray, states: Tensor, u: Tensor) ->
     lift = torch.arange(rows, device=u.device).repeat_interleave(steps) << 33
     row = torch.zeros_like(u) if nodes[0] == 0 else states[:, tables.topology.parent[nodes]]
     lifted = u + (row << 33)
+    threshold = threshold.expand(len(u), -1, -1)  # one tree may serve all members
     below = torch.searchsorted((threshold + lift).contiguous(), lifted.contiguous(), right=True)
     return below - row * steps
 

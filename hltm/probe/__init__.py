@@ -1,6 +1,6 @@
 """Probes: how well a trained network's units follow the latents, with null and ceiling."""
 
-from hltm.probe.alignment import Level, Network, alignment, score
+from hltm.probe.best_unit import Level, Network, alignment, score
 from hltm.probe.moments import StreamingCorrelation
 from hltm.probe.null import StreamingNull
 

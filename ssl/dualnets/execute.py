@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dualnets import records
-from dualnets.outcome import Pinned
+from dualnets.outcome import Pinned, Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dualnets.evidence import Verdict
 
 
-class Reporter:
+class Reporter(Progress):
     """Hears how a run goes; this one says nothing."""
 
     def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
@@ -32,9 +32,6 @@ class Reporter:
 
     def cell_started(self, settings: Mapping[str, Any], steps: int) -> None:
         """A cell of so many updates begins."""
-
-    def progressed(self, steps: int) -> None:
-        """So many more updates are done."""
 
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
         """A cell is stored."""
@@ -184,7 +181,7 @@ def _run_cell(
     began = time.time()
     chosen = asdict(settings)
     reporter.cell_started(chosen, getattr(settings, "steps", 0))
-    outcome = experiment.run_cell(settings, device, reporter.progressed)
+    outcome = experiment.run_cell(settings, device, reporter)
     table = outcome.table
     for at, (key, value) in enumerate(chosen.items()):
         table.insert(at, key, value)

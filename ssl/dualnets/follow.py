@@ -10,9 +10,11 @@ import pandas as pd
 import torch
 
 from dualnets.networks.block_network import BlockNetwork
+from dualnets.outcome import Progress
 from dualnets.training import Snapshot
 from hltm.ceiling import Ceiling
-from hltm.probe.alignment import POST, PRE, Level, score
+from hltm.probe.best_unit import POST, PRE, Level, score
+from hltm.probe.null import LAGS
 from hltm.tree import LatentTree
 
 
@@ -42,6 +44,7 @@ def follow(
     n: int,
     seed: int,
     ceilings: dict[int, Ceiling],
+    progress: Progress | None = None,
 ) -> Followed:
     """Probe every snapshot of a trajectory.
 
@@ -52,13 +55,16 @@ def follow(
         n: samples per probe and member.
         seed: of the probes.
         ceilings: level -> `(S, V)` ceilings of its nodes.
+        progress: hears of every probe.
     """
     found: list[tuple[int, dict[int, Level]]] = []
     first = last = None
     for snapshot in snapshots:
-        ends = snapshot.step in (0, last_step)
-        lags = {"lags": 200} if ends else {"lags": 0}
-        found.append((snapshot.step, score(snapshot.network, trees, n=n, seed=seed, **lags)))
+        lags = LAGS if snapshot.step in (0, last_step) else 0
+        levels = score(snapshot.network, trees, n=n, seed=seed, lags=lags)
+        found.append((snapshot.step, levels))
+        if progress is not None:
+            progress.seen(snapshot.step, {k: float(v.best.mean()) for k, v in levels.items()})
         first, last = first or snapshot.network, snapshot.network
         frozen_at = snapshot.frozen_at
     assert first is not None
@@ -109,13 +115,13 @@ def _rows(
                 "node": np.tile([trees.topology.names[v] for v in nodes], len(members)),
                 "metric": metric,
                 "candidates": now.candidates,
-                "value": value.cpu().flatten().numpy(),
-                "initial": start.cpu().flatten().numpy(),
+                "value": value.flatten().numpy(),
+                "initial": start.flatten().numpy(),
             }
         )
         correlation = metric in (PRE, POST)
         bounds = {
-            "null": final.null.cpu(),
+            "null": final.null,
             "ceiling": ceiling.value,
             "ceiling_error": ceiling.standard_error,
         }

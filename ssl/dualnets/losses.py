@@ -10,7 +10,7 @@ Outputs are `(S, B, U)`, negatives `(S, H, B, U)`; a loss is the mean over the b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,6 +27,21 @@ class Loss(Protocol):
         """`(S,)` from anchor and positive `(S, B, U)` and negatives `(S, H, B, U)`."""
 
 
+@runtime_checkable
+class PairLoss(Protocol):
+    """A loss of one anchor's own r_+ and r_k, which a compiled span can take.
+
+    Attributes:
+        slope: 0 for β = 1; 1 for β_k = exp((r_+ - r_k + margin) / τ) over one plus their sum.
+        temperature: τ.
+        margin: added to r_+.
+    """
+
+    slope: ClassVar[int]
+    temperature: float
+    margin: float
+
+
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """r = 1/2 ||a - b||^2 over the last axis."""
     return (a - b).square().sum(-1) / 2
@@ -37,6 +52,9 @@ class Simple:
     """r_+ - r_1. Unbounded below where outputs are not normalised."""
 
     negatives: int = 1
+    slope: ClassVar[int] = 0
+    temperature: ClassVar[float] = 1.0
+    margin: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         _check_negatives(self, exactly=1)
@@ -52,6 +70,7 @@ class Triplet:
     temperature: float = 0.1
     margin: float = 1.0
     negatives: int = 1
+    slope: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -68,6 +87,8 @@ class InfoNCE:
 
     temperature: float = 0.1
     negatives: int = 1
+    slope: ClassVar[int] = 1
+    margin: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-Progress = Callable[[int], None]  # called with the number of updates just done
+
+class Progress:
+    """Hears how a cell goes; this one says nothing."""
+
+    def updated(self, steps: int) -> None:
+        """So many more updates are done."""
+
+    def seen(self, step: int, alignment: Mapping[int, float]) -> None:
+        """The networks were probed after `step` updates: level -> mean best |correlation|."""
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ figure { margin: 0; } figure img { width: 100%; height: auto; display: block; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; width: 100%; }
 th { text-align: right; font-weight: 600; border-bottom: 2px solid var(--ink); padding: 5px 10px;
   white-space: nowrap; }
-td { text-align: right; border-bottom: 1px solid var(--line); padding: 4px 10px; white-space: nowrap; }
-td.text, th.text { text-align: left; } tr.first td { border-top: 1.5px solid #b9b9be; }
+td { text-align: right; border-top: 1px solid #b9b9be; padding: 4px 10px; white-space: nowrap; }
+td.text, th.text { text-align: left; } tr.again td { border-top: none; }
 pre { background: var(--soft); padding: 12px 16px; border-radius: 8px; overflow-x: auto; font-size: 14px; }
 details summary { cursor: pointer; color: var(--quiet); }
 """
@@ -108,31 +108,27 @@ def shown(value: Any) -> str:
 
 
 def _table(rows: pd.DataFrame) -> str:
-    """Rows as HTML; a rule where the first columns change, text to the left."""
-    text = [not _number(rows[column].iloc[0]) for column in rows] if len(rows) else []
+    """Rows as HTML: text to the left; a first column of text is shown once and rules off its rows."""
+    text = [isinstance(rows[column].iloc[0], str) for column in rows]
+    kinds = [' class="text"' if is_text else "" for is_text in text]
     head = "".join(
-        f'<th class="text">{html.escape(str(c))}</th>' if t else f"<th>{html.escape(str(c))}</th>"
-        for c, t in zip(rows.columns, text, strict=True)
+        f"<th{kind}>{html.escape(str(column).replace('_', ' '))}</th>"
+        for column, kind in zip(rows.columns, kinds, strict=True)
     )
     lines = []
-    before: tuple[Any, ...] | None = None
+    before = None
     for row in rows.itertuples(index=False):
-        kind = tuple(value for value, is_text in zip(row, text, strict=True) if is_text)[:2]
-        kind = (*kind, getattr(row, "units", None))
+        values = [shown(value) for value in row]
+        again = text[0] and values[0] == before
+        before = values[0]
+        if again:
+            values[0] = ""
         cells = "".join(
-            f'<td class="text">{html.escape(shown(v))}</td>'
-            if t
-            else f"<td>{html.escape(shown(v))}</td>"
-            for v, t in zip(row, text, strict=True)
+            f"<td{kind}>{html.escape(value)}</td>"
+            for kind, value in zip(kinds, values, strict=True)
         )
-        first = ' class="first"' if before is not None and kind != before else ""
-        lines.append(f"<tr{first}>{cells}</tr>")
-        before = kind
+        lines.append(f'<tr class="{"again" if again else "first"}">{cells}</tr>')
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-
-
-def _number(value: Any) -> bool:
-    return not isinstance(value, str)
 
 
 def _details(verdict: Verdict) -> str:

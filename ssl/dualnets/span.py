@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dualnets import fused
 from dualnets.methods.protocol import Batch, Method, Needs, State
 from dualnets.optim import SGD
 from hltm.kernels.order import Order
@@ -51,24 +52,32 @@ class FreshData:
         leaves = len(self.members) * len(self.trees.leaves) * self.batch * passes
         return max(DRAWN_BYTES // leaves, 1)
 
-    def batches(self, needs: Needs, first_step: int, steps: int) -> Iterator[Batch]:
-        """The batches of steps first_step .. first_step + steps - 1, drawn in one call per pass."""
-        size = self.batch
-        views = self._leaves(
-            Stream.DATA, first_step * size, steps * size, tuple(range(1, needs.views + 1))
+    def draw(self, needs: Needs, first_step: int, steps: int) -> tuple[list[Tensor], Tensor | None]:
+        """Leaves of steps first_step .. first_step + steps - 1, in one call per stream.
+
+        Returns:
+            `(S, X, steps * B)` for every view, and `(S, X, steps * B * H)` negatives or None.
+        """
+        rows, count = first_step * self.batch, steps * self.batch
+        views = self._leaves(Stream.DATA, rows, count, tuple(range(1, needs.views + 1)))
+        if needs.negatives == 0:
+            return views, None
+        (negatives,) = self._leaves(
+            Stream.NEGATIVES, rows * needs.negatives, count * needs.negatives, (1,)
         )
-        negatives: list[Tensor] = []
-        if needs.negatives:
-            count = needs.negatives
-            (drawn,) = self._leaves(
-                Stream.NEGATIVES, first_step * size * count, steps * size * count, (1,)
-            )
-            negatives = list(drawn.unflatten(-1, (-1, count)).unbind(-1))
+        return views, negatives
+
+    def batches(self, needs: Needs, first_step: int, steps: int) -> Iterator[Batch]:
+        """The batches of these steps, one by one."""
+        views, negatives = self.draw(needs, first_step, steps)
+        parts = [*views]
+        if negatives is not None:
+            parts += negatives.unflatten(-1, (-1, needs.negatives)).unbind(-1)
         for t in range(steps):
-            rows = slice(t * size, (t + 1) * size)
-            leaves = torch.cat([part[..., rows] for part in (*views, *negatives)], dim=-1)
+            rows = slice(t * self.batch, (t + 1) * self.batch)
+            leaves = torch.cat([part[..., rows] for part in parts], dim=-1)
             leaves = leaves.transpose(1, 2)  # (S, P * B, X)
-            yield Batch(leaves if self.stacked else leaves[0], size)
+            yield Batch(leaves if self.stacked else leaves[0], self.batch)
 
     def _leaves(
         self, stream: Stream, start: int, count: int, views: tuple[int, ...]
@@ -113,7 +122,28 @@ def run_span(
     first_step: int,
     steps: int,
 ) -> Progress:
-    """Train the network in place for `steps` steps."""
+    """Train the network in place for `steps` steps, compiled where that is offered."""
+    offer = fused.offer(network, method.plain_loss)
+    if offer is not None:
+        views, negatives = data.draw(method.needs, first_step, steps)
+        assert negatives is not None  # every loss of pairs has one
+        drawn = fused.Drawn(views[0], views[1], negatives, data.batch)
+        frozen_at = before.frozen_at.clone()
+        losses = fused.run(*offer, optimizer, drawn, first_step, frozen_at)
+        return Progress(before.state, losses, frozen_at)
+    return run_span_eager(network, method, optimizer, data, before, first_step, steps)
+
+
+def run_span_eager(
+    network: nn.Module,
+    method: Method,
+    optimizer: SGD,
+    data: FreshData,
+    before: Progress,
+    first_step: int,
+    steps: int,
+) -> Progress:
+    """`run_span` in plain torch: any network, method and device, and what the compiled path must equal."""
     state, losses, frozen_at = before
     for step, batch in enumerate(data.batches(method.needs, first_step, steps), start=first_step):
         parameters = [*network.parameters(), *(v for v in state.values() if v.requires_grad)]

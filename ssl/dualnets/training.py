@@ -44,7 +44,7 @@ class DivergedError(RuntimeError):
 
 
 def log_spaced(steps: int, count: int = 16) -> list[int]:
-    """About `count` whole steps from 0 to `steps`, evenly spaced on a logarithmic axis.
+    """At most `count` (but at least two) whole steps from 0 to `steps`, evenly spaced on a logarithmic axis.
 
     Example:
         >>> log_spaced(1000, 7)
@@ -52,8 +52,8 @@ def log_spaced(steps: int, count: int = 16) -> list[int]:
     """
     if steps < 1:
         return [0]
-    ratio = [steps ** (i / max(count - 2, 1)) for i in range(count - 1)]
-    return sorted({0, steps, *(round(r) for r in ratio)})
+    between = [steps ** (i / (count - 2)) for i in range(count - 2)]
+    return sorted({0, steps, *(round(step) for step in between)})
 
 
 def trajectory(

@@ -4,9 +4,9 @@ import inspect
 import re
 
 import pytest
-from dualnets.cli import commands, main, tree
 
 import hltm
+from dualnets.cli import commands, main, tree
 
 
 def run(capsys, *arguments):

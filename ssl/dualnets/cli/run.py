@@ -109,8 +109,8 @@ class TerminalReporter(execute.Reporter):
         self.console = console
         self.bar = progress.Progress(
             progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=20),
-            progress.TextColumn("{task.completed:>6.0f}/{task.total:.0f} updates"),
+            progress.BarColumn(bar_width=12),
+            progress.TextColumn("{task.completed:.0f}/{task.total:.0f} updates"),
             progress.TextColumn("{task.fields[rate]}"),
             progress.TimeRemainingColumn(compact=True),
             console=console,
@@ -139,11 +139,16 @@ class TerminalReporter(execute.Reporter):
         label = f"cell {self.done + 1}/{self.count}"
         self.task = self.bar.add_task(label, total=max(steps, 1), rate="")
 
-    def progressed(self, steps: int) -> None:
+    def updated(self, steps: int) -> None:
         self.bar.advance(self.task, steps)
         speed = self.bar.tasks[0].speed
         if speed:
-            self.bar.update(self.task, rate=f"{speed * self.members:,.0f} networks x updates/s")
+            self.bar.update(self.task, rate=f"{speed * self.members:,.0f}/s")
+
+    def seen(self, step: int, alignment: Mapping[int, float]) -> None:
+        root = alignment[max(alignment)]
+        text = f"cell {self.done + 1}/{self.count}  |corr| with the root {root:.2f}"
+        self.bar.update(self.task, description=text)
 
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
         self.done += 1

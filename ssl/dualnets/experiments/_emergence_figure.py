@@ -92,8 +92,8 @@ def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], titl
             transform=axes.get_yaxis_transform(), clip_on=False,
         )  # fmt: skip
     axes.annotate(
-        "ceilings", (1.02, 1.0), xycoords="axes fraction", rotation=90, fontsize=7,
-        ha="center", va="top", color="#555555",
+        "ceilings", (1.04, 0.985), xycoords="axes fraction", fontsize=7, ha="right", va="bottom",
+        color="#555555",
     )  # fmt: skip
     axes.axhline(rows["null"].mean(), color="#777777", lw=1, ls=(0, (4, 2)))
     axes.annotate(
@@ -183,14 +183,17 @@ def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
 
 
 def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
-    """One tree, its latents coloured by alignment over ceiling, before and after."""
-    member = rows["member"].min()
-    one = rows[(rows["member"] == member) & (rows["metric"] == "best_abs_correlation")]
+    """The tree of median gain, its latents coloured by alignment over ceiling, before and after."""
+    scored = rows[rows["metric"] == "best_abs_correlation"]
+    ends = scored[scored["step"] == scored["steps"]]
+    gain = (ends["value"] - ends["initial"]).groupby(ends["member"]).mean().sort_values()
+    member = int(gain.index[len(gain) // 2])
+    one = scored[scored["member"] == member]
     first = one.iloc[0]
     topology = Topology.balanced(int(first["depth"]), int(first["branching"]))
     across = _positions(topology)
     grid = GridSpecFromSubplotSpec(2, 2, place, width_ratios=[1, 0.035], hspace=0.12, wspace=0.04)
-    scale = ScalarMappable(Normalize(0, 1), "viridis")
+    scale = ScalarMappable(Normalize(0.4, 1), "viridis")
     for i, (step, when) in enumerate(((0, "before"), (int(first["steps"]), "after"))):
         axes = block.add_subplot(grid[i, 0])
         at = one[one["step"] == step]
@@ -212,8 +215,8 @@ def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
         axes.set_axis_off()
         axes.text(0.0, 0.93, when, transform=axes.transAxes, fontsize=9, va="top")
         if i == 0:
-            axes.set_title(f"{letter}  tree {member}: alignment / ceiling")
-    bar = block.colorbar(scale, cax=block.add_subplot(grid[:, 1]))
+            axes.set_title(f"{letter}  the tree of median gain: alignment / ceiling")
+    bar = block.colorbar(scale, cax=block.add_subplot(grid[:, 1]), extend="min")
     bar.outline.set_visible(False)
 
 

@@ -30,13 +30,13 @@ from dualnets.settings import (
 )
 from dualnets.training import describe_frozen, log_spaced, trajectory
 from hltm.ceiling import Ceiling
-from hltm.probe.alignment import PRE
+from hltm.probe.best_unit import PRE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLAIM = "The latent variables of a tree emerge in the layers of a network trained by contrast"
-PLACE = "arXiv 2010.00578, Section 5 and Table 3"
+PLACE = "arXiv 2010.00578, experiments on hierarchical latent tree models"
 RESULT_VERSION = 1
 CONTROL = "keep-nothing"
 SIGNIFICANCE = 0.001
@@ -82,7 +82,7 @@ RULE = (
 )
 
 
-def run_cell(settings: Settings, device: torch.device, progress: Progress | None = None) -> Outcome:
+def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Outcome:
     """Train one ensemble and follow its latents."""
     trees = settings.build_trees()
     steps = log_spaced(settings.steps, settings.snapshots)
@@ -96,7 +96,7 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress | None
         optimizer=settings.build_optimizer(),
         seed=settings.seed,
         snapshots=steps,
-        progress=progress,
+        progress=progress.updated,
     )
     followed = follow(
         snapshots,
@@ -108,6 +108,7 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress | None
             tuple(getattr(settings, item.name) for item in fields(TreeSettings)),
             "own" if settings.network == "tree" else "all",
         ),
+        progress=progress,
     )
     frozen = describe_frozen(trees.members, followed.frozen_at)
     return Outcome(

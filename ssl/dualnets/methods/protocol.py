@@ -45,6 +45,13 @@ class Method(Protocol):
     def needs(self) -> Needs:
         """What it wants drawn."""
 
+    @property
+    def plain_loss(self) -> object | None:
+        """The loss, where a step is nothing but this loss of the network's outputs; else None.
+
+        Such a method can be trained by a compiled span.
+        """
+
     def init(self, network: nn.Module, seed: int) -> State:
         """The state before the first step."""
 

@@ -29,6 +29,10 @@ class SimCLR:
     def needs(self) -> Needs:
         return Needs(views=2, negatives=self.criterion.negatives)
 
+    @property
+    def plain_loss(self) -> Loss:
+        return self.criterion
+
     def init(self, network: nn.Module, seed: int) -> State:
         return {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from hltm.ceiling import Leaves
 from hltm.philox import Stream, check_seed
 from hltm.probe.moments import StreamingCorrelation
 from hltm.probe.null import LAGS, StreamingNull
+from hltm.sample import sample
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Network(Protocol):
 
 
 class Level(NamedTuple):
-    """How well the latents of one level are followed.
+    """How well the latents of one level are followed; tensors lie on the CPU.
 
     Attributes:
         candidates: `own block` or `whole layer`.
@@ -81,8 +83,11 @@ def score(
     rows = min(n, 256)  # the first batch is small: it shows how wide the levels are
     while start < n:
         count = min(rows, n - start)
-        draw = _draw(trees, members, count, seed, start, Stream.EVALUATION, device)
-        other = _draw(trees, members, count, seed, start, Stream.NULL, device) if lags else None
+        rows_of = functools.partial(
+            sample, trees.tables, members, count, seed=seed, start=start, device=device
+        )
+        draw = rows_of(stream=Stream.EVALUATION)
+        other = rows_of(stream=Stream.NULL) if lags else None
         stacked = getattr(network, "stacked", trees.stacked)
         with torch.no_grad():
             shown = network.activations(draw.leaves if stacked else draw.leaves[0])
@@ -90,7 +95,8 @@ def score(
             for level, values in shown.items():
                 tracker = trackers.setdefault(level, _Tracker(level, trees, lags))
                 after = None if rectified is None else rectified[level]
-                tracker.update(values, after, draw.level(level), other and other.level(level))
+                shifted = None if other is None else other.level(level)
+                tracker.update(values, after, draw.level(level), shifted)
         start += count
         width = max(tracker.width for tracker in trackers.values())
         most = CHUNK // width
@@ -162,13 +168,15 @@ class _Tracker:
         best, unit = self._best(self.before)
         dead = (self.after if self.rectified else self.before).dead().sum(-1)
         null = None if self.null is None else self.null.quantile()
+        after = self._best(self.after)[0] if self.rectified else None
+        null = null[..., 0] if null is not None and self.own else null
         return Level(
             candidates="own block" if self.own else "whole layer",
-            best=best,
-            unit=unit,
-            best_post_relu=self._best(self.after)[0] if self.rectified else None,
-            dead=dead if self.own else dead[:, None],
-            null=null[..., 0] if null is not None and self.own else null,
+            best=best.cpu(),
+            unit=unit.cpu(),
+            best_post_relu=None if after is None else after.cpu(),
+            dead=(dead if self.own else dead[:, None]).cpu(),
+            null=None if null is None else null.cpu(),
             n=self.before.n,
         )
 
@@ -253,12 +261,3 @@ def alignment(
                         }
                     )
     return pd.DataFrame(rows)
-
-
-def _draw(trees, members, count, seed, start, stream, device):  # type: ignore[no-untyped-def]
-    """Latents and leaves of rows, with the S axis."""
-    from hltm.sample import sample
-
-    return sample(
-        trees.tables, members, count, seed=seed, start=start, stream=stream, device=device
-    )

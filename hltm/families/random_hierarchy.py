@@ -1,0 +1,178 @@
+"""The Random Hierarchy Model: a class is rewritten, level by level, by rules drawn once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.philox import Stream, check_seed, uniform
+from hltm.sample import Draw
+from hltm.tables import MAX_STATES, Tables
+from hltm.topology import Topology
+from hltm.tree import LatentTree, check_members
+
+MAX_TUPLES = 1 << 53  # a uniform number has 53 bits
+
+
+def random_hierarchy(
+    *,
+    v: int,
+    m: int,
+    s: int,
+    L: int,
+    classes: int,
+    members: int | None = None,
+    seed: int,
+) -> LatentTree:
+    """The Random Hierarchy Model of Cagnetti et al. (arXiv 2307.02129, Section 2).
+
+    A class label is replaced by s symbols, each of these by s more, L times. Every symbol has m
+    synonymous production rules, chosen uniformly each time; the rules of a level are drawn once,
+    uniformly among those that are unambiguous: no two (symbol, rule) pairs share a tuple. Here a
+    latent's state is symbol * m + rule, so the tree is an ordinary latent tree with exact
+    answers, and a data set has as many rows as there are addresses; `symbols` takes the symbols
+    out of a draw. Leaves hold symbols alone.
+
+    Args:
+        v: symbols per level.
+        m: production rules per symbol.
+        s: branching, the length of a rule's tuple.
+        L: depth, levels of rules.
+        classes: symbols of the root.
+        members: None for one tree, S for S independent sets of rules over one topology.
+        seed: of the rules, 64 bits.
+
+    Raises:
+        ValueError: v or classes below 2, m, s or L below 1, more (symbol, rule) pairs than there
+            are tuples, more than 65536 states.
+
+    Example:
+        >>> tree = random_hierarchy(v=8, m=4, s=2, L=3, classes=8, seed=0)
+        >>> tree
+        LatentTree(15 nodes, 8 leaves, depth 3, 8..32 states)
+        >>> draw = tree.sample(1000, seed=1)
+        >>> label, below = symbols(draw, m=4, level=3), symbols(draw, m=4, level=2)
+        >>> label.shape, below.shape, int(label.max())
+        (torch.Size([1000, 1]), torch.Size([1000, 2]), 7)
+    """
+    rules = production_rules(v=v, m=m, s=s, L=L, classes=classes, members=members, seed=seed)
+    topology = Topology.balanced(L, s)
+    count = check_members(members)
+    cardinality = np.where(topology.level == 0, v, v * m)
+    cardinality[0] = classes * m
+    flat = [torch.full((count, classes * m), 1 / (classes * m), dtype=torch.float64)]
+    for level in range(L - 1, -1, -1):
+        tuples = rules[level + 1] if members is not None else rules[level + 1][None]
+        table = _tables(tuples.flatten(1, 2), v, m if level > 0 else 1)  # (S, s, rows, K)
+        for _ in range(len(topology.at_level(level)) // s):
+            flat.append(table.flatten(1))
+    tables = Tables(topology, cardinality, torch.cat(flat, dim=1))
+    return LatentTree(tables, tuple(range(count)), members is not None)
+
+
+def production_rules(
+    *,
+    v: int,
+    m: int,
+    s: int,
+    L: int,
+    classes: int,
+    members: int | None = None,
+    seed: int,
+) -> dict[int, Tensor]:
+    """The rules of `random_hierarchy` with the same arguments, per level of the symbols rewritten.
+
+    Returns:
+        level -> int64 `(symbols, m, s)` or `(S, symbols, m, s)`: rule r of symbol a puts symbol
+        `rules[level][a, r, j]` at child j. Levels run from L, the root's classes, down to 1.
+
+    Raises:
+        ValueError: as `random_hierarchy`.
+
+    Example:
+        >>> production_rules(v=2, m=2, s=2, L=1, classes=2, seed=0)[1].tolist()
+        [[[0, 0], [0, 1]], [[1, 1], [1, 0]]]
+    """
+    _check(v, m, s, L, classes)
+    addresses = range(check_members(members))
+    found = {}
+    for level in range(L, 0, -1):
+        symbols = classes if level == L else v
+        numbers = uniform(
+            symbols * m, seed=check_seed(seed), stream=Stream.TABLES, members=addresses, node=level
+        )
+        chosen = np.array([_distinct(row, v**s) for row in numbers.tolist()])
+        digits = chosen[..., None] // v ** np.arange(s - 1, -1, -1) % v
+        tuples = torch.from_numpy(digits).unflatten(1, (symbols, m))
+        found[level] = tuples if members is not None else tuples[0]
+    return found
+
+
+def symbols(draw: Draw, *, m: int, level: int | None = None) -> Tensor:
+    """The symbols of a draw from `random_hierarchy`, without the rules that its states hold too.
+
+    Args:
+        draw: of a tree with m rules per symbol.
+        m: production rules per symbol.
+        level: of which nodes; None for all kept nodes in storage order.
+
+    Returns:
+        `(B, V)` or `(S, B, V)`, of the states' dtype: state // m of latents, the state of leaves.
+
+    Raises:
+        ValueError: m below 1, no such level, or nodes that the draw did not keep.
+    """
+    if m < 1:
+        raise ValueError(f"m must be at least 1, got {m}")
+    states = draw.states if level is None else draw.level(level)
+    if level == 0 or m == 1:
+        return states
+    leaves = max(draw.topology.leaves.start - draw.first, 0) if level is None else states.shape[-1]
+    found = states.to(torch.int64)
+    found[..., :leaves] //= m
+    return found.to(states.dtype)
+
+
+def _check(v: int, m: int, s: int, L: int, classes: int) -> None:
+    for name, value, least in (
+        ("v", v, 2),
+        ("m", m, 1),
+        ("s", s, 1),
+        ("L", L, 1),
+        ("classes", classes, 2),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    tuples = v**s
+    rewritten = {"classes": classes, "v": v} if L > 1 else {"classes": classes}
+    for what, count in rewritten.items():
+        if count * m > tuples:
+            raise ValueError(
+                f"rules cannot be unambiguous: {what} * m = {count * m} (symbol, rule) pairs, "
+                f"but only v**s = {tuples} tuples"
+            )
+        if count * m > MAX_STATES:
+            raise ValueError(f"{what} * m = {count * m} states, more than {MAX_STATES}")
+    if tuples > MAX_TUPLES:
+        raise ValueError(f"v**s = {tuples} tuples, more than the 2^53 that can be drawn from")
+
+
+def _distinct(numbers: list[float], count: int) -> list[int]:
+    """Different integers below `count` in uniformly random order, one per uniform number.
+
+    The first steps of a Fisher-Yates shuffle whose array, mostly untouched, is a dictionary.
+    """
+    moved: dict[int, int] = {}
+    found = []
+    for i, u in enumerate(numbers):
+        j = i + int(u * (count - i))
+        found.append(moved.get(j, j))
+        moved[j] = moved.pop(i, i)
+    return found
+
+
+def _tables(tuples: Tensor, v: int, m: int) -> Tensor:
+    """`(S, s, rows, v * m)` P(child's state | parent's), for `(S, rows, s)` the children's symbols."""
+    certain = torch.nn.functional.one_hot(tuples, v).transpose(1, 2).to(torch.float64)
+    return (certain / m).repeat_interleave(m, dim=-1)

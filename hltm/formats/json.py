@@ -1,0 +1,119 @@
+"""Our own files: a tree as JSON, every table to the last bit, every member at its address."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hltm.philox import DRAW_FORMAT
+from hltm.tree import LatentTree
+
+FORMAT = "hltm.LatentTree"
+VERSION = 1
+
+
+def to_json(tree: LatentTree) -> str:
+    """The tree as JSON text: what it is, its members' addresses, and one node a line.
+
+    A node has its `name`, its `parent`'s name (null for the root) and its `table`, P(node |
+    parent), the root's prior. Tables have the member axis in front only where members differ.
+    Numbers are written so that reading them gives the same float64.
+
+    Example:
+        >>> import hltm
+        >>> print(to_json(hltm.balanced(depth=1, transition=[[0.9, 0.1], [0.2, 0.8]])))
+        {
+        "format": "hltm.LatentTree", "version": 1, "draw_format": 1,
+        "members": [0], "stacked": false,
+        "nodes": [
+        {"name": "0", "parent": null, "table": [0.5, 0.5]},
+        {"name": "1", "parent": "0", "table": [[0.9, 0.1], [0.2, 0.8]]},
+        {"name": "2", "parent": "0", "table": [[0.9, 0.1], [0.2, 0.8]]}
+        ]}
+    """
+    topology, flat = tree.topology, tree.tables.flat
+    shared = tree[0] if tree.stacked and bool((flat == flat[:1]).all()) else tree
+    nodes = []
+    for v, (name, parent) in enumerate(zip(topology.names, topology.parent, strict=True)):
+        above = None if parent < 0 else topology.names[parent]
+        nodes.append({"name": name, "parent": above, "table": shared.table(v).tolist()})
+    head = {"format": FORMAT, "version": VERSION, "draw_format": DRAW_FORMAT}
+    members = {"members": list(tree.members), "stacked": tree.stacked}
+    lines = ",\n".join(json.dumps(node) for node in nodes)
+    return f'{{\n{json.dumps(head)[1:-1]},\n{json.dumps(members)[1:-1]},\n"nodes": [\n{lines}\n]}}'
+
+
+def from_json(text: str) -> LatentTree:
+    """The tree that `to_json` wrote.
+
+    Raises:
+        ValueError: not such a text, one of another version or draw format, or a bad tree.
+    """
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not a tree saved by hltm: not JSON ({error})") from error
+    _check_head(found)
+    try:
+        parents = {node["name"]: node["parent"] for node in found["nodes"]}
+        if len(parents) < len(found["nodes"]):
+            raise ValueError("names must be distinct, a saved tree has one more than once")
+        tables = {node["name"]: node["table"] for node in found["nodes"]}
+        members, stacked = tuple(found["members"]), found["stacked"]
+        made = LatentTree.from_parents(parents, tables, members=len(members) if stacked else None)
+        return replace(made, members=members)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a tree saved by hltm: {error!r} while reading it") from error
+
+
+def save(tree: LatentTree, path: str | os.PathLike[str]) -> None:
+    """Write the tree to a file, which appears whole or not at all.
+
+    Raises:
+        OSError: a place that cannot be written.
+    """
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(to_json(tree) + "\n", encoding="utf-8")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> LatentTree:
+    """Read a tree that `LatentTree.save` wrote: the same tables bit for bit, the same addresses.
+
+    Raises:
+        OSError: no such file.
+        ValueError: a file that is not a saved tree, or of another version or draw format.
+
+    Example:
+        >>> import hltm, tempfile, pathlib
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = pathlib.Path(folder.name) / "tree.json"
+        >>> hltm.symmetric_binary(depth=3, members=8, seed=0)[5].save(path)
+        >>> tree = load(path)
+        >>> tree, tree.members
+        (LatentTree(15 nodes, 8 leaves, depth 3, 2 states), (5,))
+        >>> folder.cleanup()
+    """
+    try:
+        return from_json(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
+
+
+def _check_head(found: Any) -> None:
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ValueError(f"not a tree saved by hltm: its format is not {FORMAT!r}")
+    if found.get("version") != VERSION:
+        raise ValueError(f"saved as version {found.get('version')}, expected {VERSION}")
+    if found.get("draw_format") != DRAW_FORMAT:
+        raise ValueError(
+            f"saved under draw format {found.get('draw_format')}, expected {DRAW_FORMAT}: "
+            "its members' addresses would give other rows"
+        )

@@ -1,0 +1,351 @@
+"""The inner span compiled for a CPU: many steps of one member at a time, in its core's cache.
+
+Eager torch is bound by small products, by passes over activations that do not fit the cache, and by
+its own overhead. Here a member is trained on its own for a whole span: leaves, activations and
+gradients stay where they are, a row of the batch is the innermost loop, and the ReLU is part of the
+product. `run_span` takes this path where it is offered: a `BlockNetwork` on a CPU, a method whose
+step is nothing but a loss of pairs, plain SGD. The eager path is the reference; both give the same
+numbers up to the order of sums.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor, nn
+
+from dualnets.losses import PairLoss
+from dualnets.networks.block_network import BlockNetwork
+from dualnets.optim import SGD
+from hltm.kernels.threads import split
+
+DTYPES = (torch.float32, torch.float64)
+_FAST = {"reassoc", "contract", "nsz"}  # sums may be reordered; NaN and infinity keep their meaning
+
+
+class Drawn(NamedTuple):
+    """The leaves of a span of steps.
+
+    Attributes:
+        anchors, positives: `(S, X, steps * B)` uint8.
+        negatives: `(S, X, steps * B * H)` uint8, the H negatives of an anchor side by side.
+        batch: B.
+    """
+
+    anchors: Tensor
+    positives: Tensor
+    negatives: Tensor
+    batch: int
+
+
+class Offer(NamedTuple):
+    """A network and a loss that can be trained compiled."""
+
+    network: BlockNetwork
+    loss: PairLoss
+
+
+def offer(network: nn.Module, loss: object) -> Offer | None:
+    """What a span of plain SGD can run compiled; None where it cannot."""
+    if not isinstance(network, BlockNetwork) or not isinstance(loss, PairLoss):
+        return None
+    on_cpu = network.device.type == "cpu"
+    return Offer(network, loss) if on_cpu and network.dtype in DTYPES else None
+
+
+@torch.no_grad()
+def run(
+    network: BlockNetwork,
+    loss: PairLoss,
+    optimizer: SGD,
+    drawn: Drawn,
+    step: int,
+    frozen_at: Tensor,
+) -> Tensor:
+    """Train the network in place on the drawn leaves.
+
+    Args:
+        network: its parameters change.
+        loss, optimizer: see `offer`.
+        drawn: the data.
+        step: the number of the first step.
+        frozen_at: `(S,)` int64, changed in place as in `span.Progress`.
+
+    Returns:
+        `(S,)` losses of the last step.
+    """
+    weights = torch.cat([weight.flatten(1) for weight in network.weights], dim=1)
+    shifts = [weights[:, :0], *(bias.flatten(1) for bias in network.biases or [])]
+    biases = torch.cat(shifts, dim=1)
+    layout = np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights])
+    rates = torch.as_tensor(optimizer.lr, dtype=network.dtype).expand(len(weights)).contiguous()
+    losses = torch.full_like(rates, torch.nan)
+    tensors = (*drawn[:3], weights, biases, rates, losses, frozen_at)
+    arguments = (
+        *(part.numpy() for part in tensors),
+        layout,
+        drawn.batch,
+        loss.slope,
+        np.array([loss.temperature, loss.margin], dtype=losses.numpy().dtype),
+        network.normalize,
+        step,
+    )
+    split(lambda low, high: _train(*arguments, low, high), len(weights))  # type: ignore[call-arg]
+    for flat, parts in ((weights, list(network.weights)), (biases, list(network.biases or []))):
+        at = 0
+        for part in parts:
+            size = part[0].numel()
+            part.copy_(flat[:, at : at + size].view_as(part))
+            at += size
+    return losses
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _train(  # type: ignore[no-untyped-def]
+    anchors, positives, negatives, weights, biases, rates, losses, frozen_at, layout, batch, slope,
+    settings, normalize, first_step, low, high,
+):  # fmt: skip
+    """Train members low..high-1 through the whole span."""
+    steps = anchors.shape[2] // batch
+    many = negatives.shape[2] // (steps * batch)  # H
+    columns = batch * (2 + many)
+    kind = weights.dtype
+    outputs = layout[-1, 0] * layout[-1, 1]
+    rows = 0
+    widest = 0
+    for layer in range(len(layout)):
+        rows += layout[layer, 0] * layout[layer, 1]
+        widest = max(widest, layout[layer, 0] * max(layout[layer, 1], layout[layer, 2]))
+    inputs = np.empty((anchors.shape[1], columns), kind)
+    activations = np.empty((rows, columns), kind)
+    output = np.empty((outputs, columns), kind)
+    lengths = np.empty(columns, kind)
+    gradient = np.empty((widest, columns), kind)
+    spare = np.empty((widest, columns), kind)
+    d_weights = np.empty(weights.shape[1], kind)
+    d_biases = np.empty(biases.shape[1], kind)
+    for s in range(low, high):
+        for t in range(steps):
+            if frozen_at[s] >= 0:
+                break
+            at = t * batch
+            for x in range(anchors.shape[1]):
+                for b in range(batch):
+                    inputs[x, b] = anchors[s, x, at + b]
+                    inputs[x, batch + b] = positives[s, x, at + b]
+                for h in range(many):
+                    for b in range(batch):
+                        inputs[x, (2 + h) * batch + b] = negatives[s, x, (at + b) * many + h]
+            _forward(inputs, weights[s], biases[s], activations, layout)
+            _scale(activations[rows - outputs :], normalize, output, lengths)
+            losses[s] = _pairs(output, batch, many, slope, settings, gradient)
+            if normalize:
+                _unscale(output, lengths, gradient)
+            _backward(inputs, weights[s], activations, gradient, spare, layout, d_weights, d_biases)
+            total = losses[s]
+            for p in range(len(d_weights)):
+                total += abs(d_weights[p])
+            for p in range(len(d_biases)):
+                total += abs(d_biases[p])
+            if not np.isfinite(total):
+                frozen_at[s] = first_step + t
+                break
+            for p in range(len(d_weights)):
+                weights[s, p] -= rates[s] * d_weights[p]
+            for p in range(len(d_biases)):
+                biases[s, p] -= rates[s] * d_biases[p]
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _scale(top, normalize, output, lengths):  # type: ignore[no-untyped-def]
+    """Outputs, scaled to length 1 if asked for (as torch's normalize, which never divides by 0)."""
+    floor = top.dtype.type(1e-12)
+    lengths[:] = 0
+    for u in range(len(top)):
+        for c in range(len(lengths)):
+            output[u, c] = top[u, c]
+            lengths[c] += top[u, c] * top[u, c]
+    if normalize:
+        for c in range(len(lengths)):
+            lengths[c] = 1 / max(np.sqrt(lengths[c]), floor)
+        for u in range(len(top)):
+            for c in range(len(lengths)):
+                output[u, c] *= lengths[c]
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _unscale(output, inverse_lengths, gradient):  # type: ignore[no-untyped-def]
+    """From the gradient of the scaled output to that of the output, in place."""
+    along = np.zeros_like(inverse_lengths)
+    for u in range(len(output)):
+        for c in range(len(along)):
+            along[c] += output[u, c] * gradient[u, c]
+    for u in range(len(output)):
+        for c in range(len(along)):
+            gradient[u, c] = (gradient[u, c] - output[u, c] * along[c]) * inverse_lengths[c]
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _pairs(output, batch, many, slope, settings, gradient):  # type: ignore[no-untyped-def]
+    """The mean loss of a batch, and its gradient by way of β_k = -∂L/∂r_k (theory, Section 3).
+
+    For all these losses ∂L/∂r_+ = Σ_k β_k, so the anchor's gradient is Σ_k β_k (f_k - f_+).
+    """
+    units = len(output)
+    kind = output.dtype.type
+    temperature, margin = settings
+    near = np.zeros(batch, output.dtype)
+    far = np.zeros((many, batch), output.dtype)
+    half = kind(0.5)
+    for u in range(units):
+        for b in range(batch):
+            d = output[u, b] - output[u, batch + b]
+            near[b] += half * d * d
+        for h in range(many):
+            for b in range(batch):
+                d = output[u, b] - output[u, (2 + h) * batch + b]
+                far[h, b] += half * d * d
+    total = kind(0)
+    share = kind(1 / batch)
+    for b in range(batch):  # far becomes β / B
+        if slope == 0:
+            total += near[b] - far[0, b]
+            far[0, b] = share
+            continue
+        # the largest exponent, so that no exponential overflows
+        peak = (near[b] + margin - far[0, b]) / temperature
+        for h in range(1, many):
+            peak = max(peak, (near[b] + margin - far[h, b]) / temperature)
+        peak = max(peak, kind(0))
+        mass = np.exp(-peak)
+        for h in range(many):
+            far[h, b] = np.exp((near[b] + margin - far[h, b]) / temperature - peak)
+            mass += far[h, b]
+        total += temperature * (np.log(mass) + peak)
+        for h in range(many):
+            far[h, b] *= share / mass
+    for u in range(units):
+        for b in range(batch):
+            gradient[u, b] = 0
+            gradient[u, batch + b] = 0
+        for h in range(many):
+            for b in range(batch):
+                beta = far[h, b]
+                anchor, positive = output[u, b], output[u, batch + b]
+                negative = output[u, (2 + h) * batch + b]
+                gradient[u, b] += beta * (negative - positive)
+                gradient[u, batch + b] += beta * (positive - anchor)
+                gradient[u, (2 + h) * batch + b] = beta * (anchor - negative)
+    return total * share
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _combine(rows, factors, step, count, shift, out):  # type: ignore[no-untyped-def]
+    """out[b] = shift + Σ_i factors[i * step] rows[i, b], four rows at a time."""
+    batch = out.shape[0]
+    for b in range(batch):
+        out[b] = shift
+    i = 0
+    while i + 4 <= count:
+        f0, f1 = factors[i * step], factors[(i + 1) * step]
+        f2, f3 = factors[(i + 2) * step], factors[(i + 3) * step]
+        r0, r1, r2, r3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
+        for b in range(batch):
+            out[b] += f0 * r0[b] + f1 * r1[b] + f2 * r2[b] + f3 * r3[b]
+        i += 4
+    while i < count:
+        f0 = factors[i * step]
+        r0 = rows[i]
+        for b in range(batch):
+            out[b] += f0 * r0[b]
+        i += 1
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _forward(inputs, weights, biases, activations, layout):  # type: ignore[no-untyped-def]
+    """All layers; activations are kept behind the ReLU, the top layer has none."""
+    zero = weights.dtype.type(0)
+    below = inputs
+    at = w = q = 0
+    for layer in range(len(layout)):
+        blocks, units, fan = layout[layer]
+        here = activations[at : at + blocks * units]
+        for v in range(blocks):
+            share = below[v * fan : (v + 1) * fan]
+            for u in range(units):
+                row = here[v * units + u]
+                shift = biases[q] if len(biases) else zero
+                q += 1
+                _combine(share, weights[w : w + fan], 1, fan, shift, row)
+                w += fan
+                if layer < len(layout) - 1:
+                    for b in range(len(row)):
+                        row[b] = max(row[b], zero)
+        below = here
+        at += blocks * units
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _backward(  # type: ignore[no-untyped-def]
+    inputs, weights, activations, gradient, spare, layout, d_weights, d_biases
+):
+    """Gradients of weights and biases from those of the outputs, the first rows of `gradient`."""
+    zero = weights.dtype.type(0)
+    g, going = gradient, spare
+    at, w, q = len(activations), len(weights), len(d_biases)
+    for layer in range(len(layout) - 1, -1, -1):
+        blocks, units, fan = layout[layer]
+        at -= blocks * units
+        w -= blocks * units * fan
+        below = inputs
+        if layer > 0:
+            below = activations[at - layout[layer - 1, 0] * layout[layer - 1, 1] : at]
+        for v in range(blocks):
+            share = below[v * fan : (v + 1) * fan]
+            own = g[v * units : (v + 1) * units]
+            start = w + v * units * fan
+            for u in range(units):
+                _products(own[u], share, d_weights[start + u * fan : start + (u + 1) * fan])
+            if layer > 0:
+                for i in range(fan):
+                    out = going[v * fan + i]
+                    _combine(own, weights[start + i :], fan, units, zero, out)
+                    seen = share[i]
+                    for b in range(len(out)):
+                        out[b] = out[b] if seen[b] > zero else zero
+        if len(d_biases):
+            q -= blocks * units
+            for u in range(blocks * units):
+                d_biases[q + u] = g[u].sum()
+        g, going = going, g
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _products(g, share, out):  # type: ignore[no-untyped-def]
+    """out[i] = Σ_b g[b] share[i, b], four rows at a time."""
+    fan, batch = share.shape
+    zero = g.dtype.type(0)
+    i = 0
+    while i + 4 <= fan:
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        r0, r1, r2, r3 = share[i], share[i + 1], share[i + 2], share[i + 3]
+        for b in range(batch):
+            s0 += g[b] * r0[b]
+            s1 += g[b] * r1[b]
+            s2 += g[b] * r2[b]
+            s3 += g[b] * r3[b]
+        out[i] = s0
+        out[i + 1] = s1
+        out[i + 2] = s2
+        out[i + 3] = s3
+        i += 4
+    while i < fan:
+        s0 = zero
+        r0 = share[i]
+        for b in range(batch):
+            s0 += g[b] * r0[b]
+        out[i] = s0
+        i += 1

@@ -1,0 +1,113 @@
+"""The command line: help without torch, one clear line for every mistake, output at 80 columns."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dualnets.cli import main
+
+TINY = ["--steps", "20", "--members", "2", "--evaluation-samples", "512", "--snapshots", "3"]
+
+
+def hltm(*arguments, **more):
+    code = "import sys; from dualnets.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = os.environ | {"COLUMNS": "80", "TERM": "dumb"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, **more
+    )
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from dualnets.cli import main; main(['--help']); main(['run', '--help']);"
+        "print([m for m in ('torch', 'numpy', 'pandas', 'numba', 'rich', 'tyro') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "hltm run emergence" in done.stdout
+
+
+def test_a_commands_help_shows_every_setting_with_default_and_meaning(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "emergence", "--help"])
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for flag in ("--units", "--steps", "--polarity-low", "--members", "--loss", "--temperature",
+                 "--augment", "--network", "--seed", "--device", "--fresh", "--out", "--scale"):  # fmt: skip
+        assert flag in shown
+    assert "2 5 10" in shown
+    assert "smallest magnitude of an edge's polarity" in shown
+
+
+def test_list_names_the_experiments(capsys):
+    assert main(["list"]) == 0
+    assert "emergence\n  The latent variables of a tree emerge" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runn"], "unknown command 'runn' (did you mean run?)"),
+        (["run", "emergense"], "unknown experiment 'emergense' (did you mean emergence?)"),
+        (["run", "--units", "3"], "name the experiment before --units"),
+        (["run", "emergence", "--units", "0"], "units must be at least 1, got 0"),
+        (["run", "emergence", "--polarity-low", "0.9", "--polarity-high", "0.8"],
+         "polarity-low must not exceed polarity-high, got 0.9 and 0.8"),
+        (["run", "emergence", "--device", "tpu"], "unknown device 'tpu'"),
+        (["run", "emergence", "--scale", "big"], "unknown scale 'big'"),
+        (["run", "emergence", "--augment", "blur"], "unknown augmentation 'blur'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("hltm: ")
+    assert message in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_folder_is_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert main(["run", "emergence", "--out", str(tmp_path / "file")]) == 2
+    assert "cannot write to" in capsys.readouterr().err
+
+
+def test_a_value_of_the_wrong_kind_is_refused():
+    done = hltm("run", "emergence", "--units", "two")
+    assert done.returncode == 2
+    assert "--units" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_reads_well_at_80_columns_without_colour(tmp_path):
+    done = hltm("run", "emergence", "--scale", "smoke", "--out", tmp_path, *TINY)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert all(len(line) <= 80 or str(tmp_path) in line for line in lines)
+    assert "…" not in done.stdout
+    assert "OPEN. 2 trees are fewer than 13" in done.stdout
+    paths = [line.strip() for line in lines if str(tmp_path) in line]
+    assert len(paths) == 4
+    assert all(os.path.exists(path) for path in paths)
+    again = hltm("run", "emergence", "--scale", "smoke", "--out", tmp_path, *TINY)
+    assert again.stdout.startswith("This run is finished; nothing was computed")
+    assert again.stdout.split("\n\n", 1)[1] == done.stdout.split("\n\n", 1)[1]
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    from dualnets.experiments import emergence
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(emergence, "run_cell", interrupted)
+    assert main(["run", "emergence", "--scale", "smoke", "--out", str(tmp_path)]) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err

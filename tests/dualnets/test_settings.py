@@ -1,0 +1,48 @@
+"""Settings check themselves and build what they describe."""
+
+import dataclasses
+
+import pytest
+
+from dualnets.experiments.emergence import Settings
+
+
+def test_settings_build_what_they_describe():
+    settings = Settings(loss="triplet", margin=0.5, temperature=0.2, augment="keep-level:2")
+    loss = settings.build_loss()
+    assert (type(loss).__name__, loss.margin, loss.temperature) == ("Triplet", 0.5, 0.2)
+    assert settings.build_augmentation().name == "keep-level:2"
+    trees = Settings(members=3, depth=2, branching=3).build_trees()
+    assert len(trees) == 3
+    assert len(trees.leaves) == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"units": 0}, "units must be at least 1, got 0"),
+        ({"polarity_low": 0.9, "polarity_high": 0.8}, "polarity-low must not exceed"),
+        ({"polarity_low": float("nan")}, "polarity-low must be at least 0, got nan"),
+        ({"polarity_high": 1.5}, "polarity-high must be at most 1, got 1.5"),
+        ({"temperature": 0.0}, "temperature must be above 0 and finite, got 0.0"),
+        ({"lr": float("inf")}, "lr must be above 0 and finite, got inf"),
+        ({"loss": "hinge"}, "loss must be one of simple, triplet"),
+        ({"network": "cnn"}, "network must be one of tree, mlp, got 'cnn'"),
+        ({"negatives": 0}, "negatives must be at least 1, got 0"),
+        ({"augment": "keep-level"}, "takes an argument"),
+        ({"augment": "keep-level:9"}, "level must be in 0..5, got 9"),
+        ({"augment": "blur"}, "unknown augmentation 'blur'"),
+        ({"augment": "resample-leaves:2"}, "a rate must be in \\[0, 1\\], got 2"),
+        ({"members": 0}, "members must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**changes)
+
+
+def test_every_setting_says_what_it_means():
+    for item in dataclasses.fields(Settings):
+        assert len(item.metadata["meaning"]) > 3
+        assert item.type in ("int", "float", "str", "bool")

@@ -1,0 +1,155 @@
+"""The house: who imports whom, the `ssl` trap, the README's example, names of files."""
+
+import ast
+import re
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# A module may import from its own line or from lines above it.
+HLTM = [
+    {"topology", "philox"},
+    {"tables"},
+    {"kernels"},
+    {"sample", "inference", "moments", "brute", "augment"},
+    {"ceiling"},
+    {"tree"},
+    {"families", "formats", "encode"},
+    {"suite", "probe"},
+]
+# Package-relative module -> what it may import of dualnets besides itself.
+DUALNETS = {
+    "layers": set(),
+    "losses": set(),
+    "optim": set(),
+    "networks": {"layers", "networks"},
+    "methods.protocol": set(),
+    "methods": {"losses", "methods.protocol"},
+    "fused": {"losses", "optim", "networks"},
+    "span": {"fused", "methods.protocol", "optim"},
+    "training": {"span", "methods.protocol", "networks", "optim"},
+    "settings": {"losses", "optim", "networks", "methods"},
+    "outcome": set(),
+    "evidence": set(),
+    "figures": set(),
+    "follow": {"training", "networks", "outcome"},
+    "experiments": {
+        "training",
+        "follow",
+        "evidence",
+        "figures",
+        "outcome",
+        "settings",
+        "experiments",
+    },
+    "records": set(),
+    "page": {"evidence"},
+    "execute": {"records", "outcome", "evidence", "figures", "page", "experiments"},
+    "cli": {"execute", "page"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of the modules of this project that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ("hltm", "dualnets")}
+
+
+def modules(package: str) -> dict[str, Path]:
+    home = ROOT / package if package == "hltm" else ROOT / "ssl" / package
+    return {
+        ".".join(path.relative_to(home).with_suffix("").parts)
+        .removesuffix("__init__")
+        .rstrip("."): path
+        for path in home.rglob("*.py")
+    }
+
+
+def test_hltm_imports_only_what_stands_below():
+    rank = {name: i for i, names in enumerate(HLTM) for name in names}
+    for name, path in modules("hltm").items():
+        if name == "":
+            continue
+        top = name.split(".")[0]
+        assert top in rank, f"say where hltm/{top} stands"
+        for found in imports(path):
+            parts = found.split(".")
+            assert parts[0] == "hltm", f"{path} imports {found}"
+            if len(parts) > 1 and (parts[1] in rank):
+                assert rank[parts[1]] <= rank[top], f"{path} imports {found}"
+
+
+def test_dualnets_imports_only_what_it_may():
+    for name, path in modules("dualnets").items():
+        if name == "":
+            continue
+        key = name if name in DUALNETS else name.split(".")[0]
+        allowed = DUALNETS[key]
+        for found in imports(path):
+            if not found.startswith("dualnets."):
+                continue
+            target = found.removeprefix("dualnets.")
+            within = key.split(".")[0] == target.split(".")[0] and key != "methods"
+            fits = any(target == a or target.startswith(f"{a}.") for a in allowed)
+            assert within or fits, f"{path} imports {found}"
+
+
+def test_the_ssl_folder_does_not_shadow_pythons_own():
+    assert not (ROOT / "ssl" / "__init__.py").exists()
+    assert hasattr(ssl, "SSLContext")
+    code = "import ssl, dualnets; print(hasattr(ssl, 'SSLContext'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True"
+
+
+def test_importing_needs_neither_plots_nor_tables():
+    code = (
+        "import sys, hltm, dualnets; dualnets.train; dualnets.SimCLR; dualnets.run;"
+        "print([m for m in ('pandas', 'matplotlib', 'seaborn', 'pyarrow', 'tyro', 'plotly', 'rich')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_test_files_have_unique_names_and_no_packages():
+    files = list((ROOT / "tests").rglob("*.py"))
+    names = [path.name for path in files]
+    assert "__init__.py" not in names
+    assert len(names) == len(set(names))
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_readmes_examples_run():
+    examples = blocks((ROOT / "README.md").read_text(), "python")
+    assert examples
+    names: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example.replace("steps=2_000", "steps=20"), "README.md", "exec"), names)
+
+
+def test_the_readmes_test_command_is_what_ci_runs():
+    readme = (ROOT / "README.md").read_text()
+    ci = (ROOT / ".ci" / "run").read_text()
+    for line in ('python -m pip install -c constraints-cpu.txt -e ".[dev]"', "pytest"):
+        assert line in readme
+        assert line in ci
+
+
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE"])
+def test_the_house_has_its_papers(name):
+    assert len((ROOT / name).read_text()) > 200
