@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hltm.kernels.generator import LANES
-from hltm.kernels.guide import Guide, guide_of
+from hltm.kernels.guide import guide_of
 from hltm.kernels.order import Order
 from hltm.kernels.stamp import source_stamp
 from hltm.kernels.tiles import BLOCK, Scratch, Wide, draw_tiles
@@ -60,7 +62,7 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
     states = members * nodes * len(blocks) * BLOCK * len(order.views)
     threads = torch.get_num_threads() if states >= PARALLEL_STATES else 1
     bytes_per_block = nodes * (16 if tables.binary else 16 + BLOCK * out.itemsize)
-    most = int(np.clip(TILE_BYTES // bytes_per_block // LANES * LANES, LANES, MOST_BLOCKS))
+    most = int(np.clip(TILE_BYTES // bytes_per_block, 1, MOST_BLOCKS))
     tiles = max(-(-len(blocks) // most), min(-(-threads // members), len(blocks)))
     size = -(-len(blocks) // tiles)
     tiles = -(-len(blocks) // size)
@@ -91,23 +93,43 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
         packed,
     )
 
-    guide = None if tables.binary else guide_of(tables)
+    _share(
+        lambda mine, low, high: draw_tiles(*arguments, mine[0], mine[1], source_stamp(), low, high),
+        lambda: _scratch(tables, size, out.dtype),
+        members * tiles,
+        threads,
+    )
 
-    def work(low: int, high: int) -> None:
-        scratch, wide = _scratch(tables, guide, size, out.dtype)
-        draw_tiles(*arguments, scratch, wide, source_stamp(), low, high)
 
-    run_threads(work, members * tiles, threads)
+def _share(
+    work: Callable[[Any, int, int], None], scratch: Callable[[], Any], tasks: int, threads: int
+) -> None:
+    """Do tasks 0..tasks-1; several threads, each with scratch of its own, take them one by one."""
+    threads = min(threads, tasks)
+    if threads == 1:
+        work(scratch(), 0, tasks)
+        return
+    free: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(threads):
+        free.put(scratch())
+
+    def take(task: int) -> None:
+        mine = free.get()
+        try:
+            work(mine, task, task + 1)
+        finally:
+            free.put(mine)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(take, range(tasks)))
 
 
-def _scratch(
-    tables: Tables, guide: Guide | None, size: int, dtype: np.dtype
-) -> tuple[Scratch, Wide | None]:
+def _scratch(tables: Tables, size: int, dtype: np.dtype) -> tuple[Scratch, Wide | None]:
     """What one thread needs for tiles of `size` blocks."""
     nodes = len(tables.topology)
     padded = -(-size // LANES) * LANES
-    lanes, words = padded * BLOCK, padded * 2
-    calls = padded if guide is None else lanes // 4
+    lanes, words = size * BLOCK, padded * 2
+    calls = padded if tables.binary else lanes // 4
     scratch = Scratch(
         numbers=np.zeros(calls, dtype=np.uint64),
         words=np.empty(2 * calls, dtype=np.uint64),
@@ -118,23 +140,12 @@ def _scratch(
         bits=np.empty((2, nodes, words), dtype=np.uint64),
         redrawn=np.zeros((nodes, words), dtype=np.uint64),
     )
-    if guide is None:
+    if tables.binary:
         return scratch, None
     wide = Wide(
-        *guide,
+        *guide_of(tables),
         states=np.zeros((2, nodes, lanes), dtype=dtype),
         row=np.zeros(lanes, dtype=dtype),
         thresholds=np.zeros(lanes, dtype=np.uint64),
     )
     return scratch, wide
-
-
-def run_threads(work: Callable[[int, int], None], tasks: int, threads: int) -> None:
-    """Split tasks 0..tasks-1 over some threads."""
-    threads = min(threads, tasks)
-    if threads == 1:
-        work(0, tasks)
-        return
-    edges = np.linspace(0, tasks, threads + 1).astype(int).tolist()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, edges[:-1], edges[1:]))
