@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
-import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -80,16 +78,14 @@ def main(arguments: list[str]) -> int:
 
 
 def families() -> dict[str, Callable[..., LatentTree]]:
-    """Name -> function, of each family that needs nothing but keywords."""
-    import hltm.families
+    """Name -> function, of each family that makes its own topology."""
+    from hltm.families import FAMILIES
 
-    found = {}
-    for item in pkgutil.iter_modules(hltm.families.__path__):
-        make = getattr(importlib.import_module(f"hltm.families.{item.name}"), item.name)
-        parameters = inspect.signature(make).parameters.values()
-        if all(p.kind == p.KEYWORD_ONLY for p in parameters):
-            found[item.name.replace("_", "-")] = make
-    return found
+    return {
+        name.replace("_", "-"): make
+        for name, make in FAMILIES.items()
+        if "topology" not in inspect.signature(make).parameters
+    }
 
 
 def flags(make: Callable[..., LatentTree]) -> Iterator[Flag]:
