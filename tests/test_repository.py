@@ -15,11 +15,11 @@ HLTM = [
     {"topology", "philox"},
     {"tables"},
     {"kernels"},
-    {"sample", "inference", "moments", "brute", "augment"},
+    {"sample", "packed", "messages", "inference", "completion", "moments", "brute", "augment"},
     {"ceiling"},
     {"tree"},
     {"families", "formats", "encode"},
-    {"suite", "probe"},
+    {"suite", "probe", "picture"},
 ]
 # Package-relative module -> what it may import of dualnets besides itself.
 DUALNETS = {

@@ -80,20 +80,25 @@ def main(arguments: list[str]) -> int:
 
 
 def families() -> dict[str, Callable[..., LatentTree]]:
-    """Name -> function, of each family that needs nothing but keywords."""
+    """Name -> function, of each family whose every required argument can be an option."""
     import hltm.families
 
     found = {}
     for item in pkgutil.iter_modules(hltm.families.__path__):
         make = getattr(importlib.import_module(f"hltm.families.{item.name}"), item.name)
-        parameters = inspect.signature(make).parameters.values()
-        if all(p.kind == p.KEYWORD_ONLY for p in parameters):
+        possible = {flag.argument for flag in flags(make)}
+        required = [
+            name
+            for name, parameter in inspect.signature(make).parameters.items()
+            if parameter.default is parameter.empty
+        ]
+        if possible.issuperset(required):
             found[item.name.replace("_", "-")] = make
     return found
 
 
 def flags(make: Callable[..., LatentTree]) -> Iterator[Flag]:
-    """The options of a family: its keywords that are numbers, texts or ranges of numbers."""
+    """The options of a family: its arguments that are numbers, texts or ranges of numbers."""
     hints = get_type_hints(make)
     for name, parameter in inspect.signature(make).parameters.items():
         default, hint = parameter.default, hints[name]
