@@ -19,7 +19,7 @@ HLTM = [
     {"ceiling"},
     {"tree"},
     {"families", "formats", "encode"},
-    {"suite", "picture", "probe"},
+    {"suite", "probe", "picture"},
 ]
 # Package-relative module -> what it may import of dualnets besides itself.
 DUALNETS = {

@@ -14,11 +14,12 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from hltm.kernels.cpu import run_threads
+from hltm.kernels.threads import split
 from hltm.tables import Tables
 
 LANES = 128  # rows of a block
 CACHE = 1 << 16  # numbers of a block: the lanes of a large tree are fewer
+PARALLEL_STATES = 1 << 18  # fewer states than this are not worth a second thread
 SMALL = 1e-60  # products below this are scaled up
 DOUBTFUL = 1e-200  # products below this may have lost a state to underflow
 
@@ -72,10 +73,10 @@ def posterior(
         sent_offset, _rows_of(tables.flat), _rows_of(prior), leaves, nodes.astype(np.int64), needed,
         own, lanes, marginals, evidence, doubtful,
     )  # fmt: skip
-    run_threads(
+    split(
         lambda low, high: _rows(*arguments, low, high),
         members * blocks,
-        members * len(topology) * batch,
+        parallel=members * len(topology) * batch >= PARALLEL_STATES,
     )
     found = torch.from_numpy(evidence)
     return Found(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -78,18 +80,25 @@ def main(arguments: list[str]) -> int:
 
 
 def families() -> dict[str, Callable[..., LatentTree]]:
-    """Name -> function, of each family that makes its own topology."""
-    from hltm.families import FAMILIES
+    """Name -> function, of each family whose every required argument can be an option."""
+    import hltm.families
 
-    return {
-        name.replace("_", "-"): make
-        for name, make in FAMILIES.items()
-        if "topology" not in inspect.signature(make).parameters
-    }
+    found = {}
+    for item in pkgutil.iter_modules(hltm.families.__path__):
+        make = getattr(importlib.import_module(f"hltm.families.{item.name}"), item.name)
+        possible = {flag.argument for flag in flags(make)}
+        required = [
+            name
+            for name, parameter in inspect.signature(make).parameters.items()
+            if parameter.default is parameter.empty
+        ]
+        if possible.issuperset(required):
+            found[item.name.replace("_", "-")] = make
+    return found
 
 
 def flags(make: Callable[..., LatentTree]) -> Iterator[Flag]:
-    """The options of a family: its keywords that are numbers, texts or ranges of numbers."""
+    """The options of a family: its arguments that are numbers, texts or ranges of numbers."""
     hints = get_type_hints(make)
     for name, parameter in inspect.signature(make).parameters.items():
         default, hint = parameter.default, hints[name]
