@@ -3,11 +3,13 @@
 from hltm import encode, picture, probe
 from hltm.augment import (
     Augmentation,
+    drop_leaves,
     keep_level,
     keep_nodes,
     keep_nothing,
     keep_root,
     resample_leaves,
+    resample_subtrees,
 )
 from hltm.ceiling import Ceiling
 from hltm.completion import MostLikely
@@ -43,6 +45,7 @@ __all__ = [
     "Topology",
     "balanced",
     "caterpillar",
+    "drop_leaves",
     "encode",
     "keep_level",
     "keep_nodes",
@@ -56,6 +59,7 @@ __all__ = [
     "random_tables",
     "random_tree",
     "resample_leaves",
+    "resample_subtrees",
     "suite",
     "symbols",
     "symmetric_binary",

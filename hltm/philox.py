@@ -13,6 +13,8 @@ random numbers: as easy as 1, 2, 3": a key and a counter of four 32-bit words gi
 A binary node uses planes 0..31: bit j of word w of the call (block, plane b) is bit 31-b of the
 32-bit number u of sample 128·block + 32·w + j. A node with more states uses plane 255: word w of
 block k is u of sample 4k + w. Real numbers (tables, initial weights) use plane 254.
+The coins that decide which nodes a view redraws always use planes 0..31 of their stream; the coin
+that decides whether a view misses a leaf uses plane 255 of that stream, so the two never meet.
 This layout is DRAW_FORMAT; data sets written under one format are only read under the same.
 """
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,6 +101,36 @@ def philox(
         c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
         key0, key1 = (key0 + WEYL[0]) & MASK, (key1 + WEYL[1]) & MASK
     return c0, c1, c2, c3
+
+
+def words_at(
+    rows: Tensor,
+    *,
+    seed: int,
+    stream: int,
+    members: Sequence[int],
+    nodes: Sequence[int] | np.ndarray,
+    view: int = 0,
+) -> Tensor:
+    """`(S, G, B)` int64: the 32-bit numbers of plane 255 at any rows, in any order.
+
+    Args:
+        rows: `(B,)` int64 numbers of rows; the result lies on their device.
+        members: `S` addresses.
+        nodes: `G` numbers of nodes.
+
+    Example:
+        >>> address = {"seed": 1, "stream": 1, "members": [0], "nodes": [3]}
+        >>> a = words_at(torch.tensor([7, 2, 7]), **address)
+        >>> b = words_at(torch.arange(8), **address)
+        >>> a.equal(b[..., [7, 2, 7]])
+        True
+    """
+    block, place = torch.unique(rows >> 2, return_inverse=True)
+    node = torch.as_tensor(nodes, dtype=torch.int64, device=rows.device)[:, None] << 8 | stream
+    member = torch.tensor(list(members), dtype=torch.int64, device=rows.device)[:, None, None]
+    words = torch.stack(philox((WORD_PLANE << 24 | view, block, node, member), seed), dim=-1)
+    return words.flatten(2)[..., place << 2 | rows & 3]
 
 
 def _multiply(word: Tensor, constant: int) -> tuple[Tensor, Tensor]:

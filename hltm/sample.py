@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hltm.kernels import reference
-from hltm.kernels.order import Order
-from hltm.philox import DRAW_FORMAT, MAX_ROWS, MAX_VIEWS, Stream, check_seed
+from hltm.kernels.order import Order, coin_limits
+from hltm.philox import COINS, DRAW_FORMAT, MAX_ROWS, MAX_VIEWS, Stream, check_seed, words_at
 from hltm.tables import Tables
 from hltm.topology import Node, Topology
 
@@ -26,6 +26,8 @@ class Draw:
         stacked: whether public arrays have the S axis.
         seed, stream, members, start, view: the address; rows are start .. start + B - 1.
         first: nodes below this number were not kept.
+        missing_SXB: `(S, X, B)` bool, the leaves that a view misses; None where none are. Only
+            `leaves` hides them: `states`, `level` and `node` are of the model, shown or not.
     """
 
     states_SVB: Tensor
@@ -38,6 +40,7 @@ class Draw:
     view: int = 0
     first: int = 0
     draw_format: int = DRAW_FORMAT
+    missing_SXB: Tensor | None = None
 
     def __repr__(self) -> str:
         shape = tuple(self.states.shape)
@@ -62,8 +65,22 @@ class Draw:
 
     @property
     def leaves(self) -> Tensor:
-        """`(B, X)` or `(S, B, X)` states of the leaves."""
-        return self.level(0)
+        """`(B, X)` or `(S, B, X)` states of the leaves as they are observed.
+
+        Where leaves are missing, int16 (int32 above 256 states) with -1 for them, as `posterior`
+        reads them.
+        """
+        if self.missing_SXB is None:
+            return self.level(0)
+        leaves_SXB = self.states_SVB[:, self.topology.leaves.start - self.first :]
+        return self._public(hide(leaves_SXB, self.missing_SXB))
+
+    @property
+    def missing(self) -> Tensor:
+        """`(B, X)` or `(S, B, X)` bool: which leaves are missing."""
+        if self.missing_SXB is None:
+            return torch.zeros_like(self.level(0), dtype=torch.bool)
+        return self._public(self.missing_SXB)
 
     @property
     def root(self) -> Tensor:
@@ -167,7 +184,13 @@ def sample(
 
 
 def views(
-    tables: Tables, draw: Draw, rates: np.ndarray, *, count: int = 2, first_view: int = 1
+    tables: Tables,
+    draw: Draw,
+    rates: np.ndarray,
+    *,
+    missing_rates: np.ndarray | None = None,
+    count: int = 2,
+    first_view: int = 1,
 ) -> tuple[Draw, ...]:
     """Views first_view .. first_view + count - 1 of the draw's own rows.
 
@@ -175,6 +198,7 @@ def views(
         tables: the tables that the draw came from.
         draw: the data themselves (view 0), with all nodes kept.
         rates: `(V,)` the chance that each node is drawn again given its parent.
+        missing_rates: `(V,)` the chance that each leaf is missing; None for none.
         count: how many views.
         first_view: the number of the first; a fixed data set's epoch e uses 2e + 1 and 2e + 2.
 
@@ -191,7 +215,65 @@ def views(
         raise ValueError(
             f"views must be numbered 1..2^24-1, got {first_view}..{first_view + count - 1}"
         )
-    return _draw_again(tables, draw, rates, range(first_view, first_view + count))
+    found = _draw_again(tables, draw, rates, range(first_view, first_view + count))
+    if missing_rates is None or not missing_rates.any():
+        return found
+    rows = torch.arange(draw.rows.start, draw.rows.stop, device=draw.states_SVB.device)
+    return tuple(
+        replace(
+            view,
+            missing_SXB=missing_leaves(
+                tables.topology,
+                missing_rates,
+                rows,
+                seed=draw.seed,
+                stream=draw.stream,
+                members=draw.members,
+                view=view.view,
+            ),
+        )
+        for view in found
+    )
+
+
+def missing_leaves(
+    topology: Topology,
+    missing_rates: np.ndarray,
+    rows: Tensor,
+    *,
+    seed: int,
+    stream: int,
+    members: Sequence[int],
+    view: int,
+) -> Tensor:
+    """`(S, X, B)` bool: the leaves that a view misses at any rows, by address.
+
+    Args:
+        missing_rates: `(V,)` the chance that each leaf is missing.
+        rows: `(B,)` int64 numbers of rows.
+    """
+    leaves = np.asarray(topology.leaves)
+    shape = (len(members), len(leaves), len(rows))
+    found = torch.zeros(shape, dtype=torch.bool, device=rows.device)
+    some = np.flatnonzero(missing_rates[leaves] > 0)
+    if len(some):
+        limit = torch.as_tensor(coin_limits(missing_rates[leaves[some]]), device=rows.device)
+        coins = words_at(
+            rows,
+            seed=seed,
+            stream=stream | COINS,
+            members=members,
+            nodes=leaves[some],
+            view=view,
+        )
+        found[:, some] = coins >= limit[:, None]
+    return found
+
+
+def hide(leaves: Tensor, missing: Tensor) -> Tensor:
+    """Leaves with -1 where they are missing: int16, or int32 where they are not of 8 bits."""
+    signed = torch.int16 if leaves.dtype == torch.uint8 else torch.int32
+    return torch.where(missing, -1, leaves.to(signed))
 
 
 def redraw(tables: Tables, draw: Draw, nodes: np.ndarray, *, view: int | None = None) -> Draw:

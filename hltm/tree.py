@@ -289,13 +289,19 @@ class LatentTree:
 
         Args:
             draw: from `sample` of this tree.
-            augmentation: what a view redraws.
+            augmentation: what a view redraws, and which leaves it misses.
             count: how many views.
             first_view: the number of the first; other numbers give other views of the same rows.
         """
         self._check_draw(draw)
-        rates = augmentation.rates(self.topology)
-        return views(self.tables, draw, rates, count=count, first_view=first_view)
+        return views(
+            self.tables,
+            draw,
+            augmentation.rates(self.topology),
+            missing_rates=augmentation.missing_rates(self.topology),
+            count=count,
+            first_view=first_view,
+        )
 
     def redraw(self, draw: Draw, nodes: Nodes, *, view: int | None = None) -> Draw:
         """The draw with everything below some nodes drawn again; the nodes keep their states.

@@ -59,7 +59,7 @@ class Order:
     def coins(self) -> np.ndarray:
         """`(V,)` int64: a node's coin comes up where its uniform 32-bit number is >= this."""
         rates = np.zeros(len(self.topology)) if self.rates is None else self.rates
-        return np.round((1 - rates) * ONE).astype(np.int64)
+        return coin_limits(rates)
 
     @cached_property
     def base_needed(self) -> np.ndarray:
@@ -67,3 +67,8 @@ class Order:
         if 0 in self.views:
             return np.ones(len(self.topology), dtype=bool)
         return self.reach < ALWAYS
+
+
+def coin_limits(rates: np.ndarray) -> np.ndarray:
+    """int64: a coin of each rate comes up where its uniform 32-bit number is >= this."""
+    return np.round((1 - rates) * ONE).astype(np.int64)

@@ -155,7 +155,7 @@ class TrainSettings(Checked):
     augment: str = setting(
         "keep-root",
         "what a view keeps: keep-root, keep-level:L, keep-nodes:A+B, resample-leaves:RATE, "
-        "keep-nothing",
+        "resample-subtrees:RATE:LEVEL, keep-nothing; joined by commas, one after the other",
     )
     steps: int = setting(2000, "updates", low=0, high=10**9)
     batch: int = setting(128, "samples per update and member", low=2, high=1 << 20)

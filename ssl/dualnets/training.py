@@ -107,6 +107,8 @@ def trajectory(
         raise ValueError(
             f"the trees have {len(trees.leaves)} leaves, the network reads {network.inputs}"
         )
+    if augment.missing_rates(trees).any():
+        raise ValueError(f"networks here read whole samples, but {augment} misses leaves")
     optimizer.check(members)
     data = FreshData(
         trees=trees,

@@ -183,6 +183,10 @@ def test_training_lowers_the_loss_and_the_control_does_not_matter(path):
         ({"optimizer": dualnets.SGD(lr=[0.1, 0.2])}, "expected 3 learning rates"),
         ({"seed": 1 << 64}, "seed must be in 0..2\\^64-1"),
         ({"augment": hltm.keep_level(9)}, "level must be in 0..3, got 9"),
+        (
+            {"augment": hltm.drop_leaves(0.2)},
+            "read whole samples, but drop-leaves:0.2 misses leaves",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(changes, message, monkeypatch):
