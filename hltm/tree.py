@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm import brute, completion, inference, moments
+from hltm import brute, completion, inference, moments, view_moments
 from hltm import ceiling as ceilings
 from hltm.augment import Augmentation
 from hltm.packed import PackedDraw, sample_packed
@@ -506,6 +506,70 @@ class LatentTree:
             tensor([0.6931, 0.3681], dtype=torch.float64)
         """
         return self._of_pairs(moments.mutual_information, a, b)
+
+    def view_correlation(
+        self, nodes: Nodes, augmentation: Augmentation, *, other: Augmentation | None = None
+    ) -> Tensor:
+        """Correlation of a node's states in two views of a row, in closed form.
+
+        For more than two states it is the largest that any function of the state has with itself
+        in the other view (see `hltm.view_moments`). Views have coins of their own; two that shared
+        their coins would relate as a view and the data themselves do: `other=keep_level(0)`. A
+        leaf's state counts whether the view misses it or not.
+
+        Args:
+            nodes: one node or several, by number or name.
+            augmentation: of the first view.
+            other: of the second view; the same by default.
+
+        Returns:
+            float64 `(A,)`, with S in front for stacked trees; the axis A is dropped where a single
+            node was given.
+
+        Raises:
+            ValueError, KeyError, IndexError: nodes or levels that the tree does not have.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)
+            >>> tree.view_correlation([0, 1], hltm.keep_root())  # 1, and 0.8²
+            tensor([1.0000, 0.6400], dtype=torch.float64)
+            >>> tree.view_correlation(1, hltm.resample_leaves(0.5))  # 1/4 + 3/4 · 0.8²
+            tensor(0.7300, dtype=torch.float64)
+        """
+        kept = self._both_kept(augmentation, other)
+        return self._of_nodes(
+            view_moments.view_correlation(self.tables, self.topology.nodes(nodes), kept), nodes
+        )
+
+    def view_information(
+        self, nodes: Nodes, augmentation: Augmentation, *, other: Augmentation | None = None
+    ) -> Tensor:
+        """Mutual information, in nats, of a node's states in two views of a row, in closed form.
+
+        Args, returns, raises: as `view_correlation`. A leaf's state counts whether the view misses
+        it or not; what two views show of a leaf that each misses with chance m has (1 - m)² of it.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)
+            >>> tree.view_information([0, 1], hltm.keep_root())  # ln 2, .82 ln 1.64 + .18 ln .36
+            tensor([0.6931, 0.2218], dtype=torch.float64)
+        """
+        kept = self._both_kept(augmentation, other)
+        return self._of_nodes(
+            view_moments.view_information(self.tables, self.topology.nodes(nodes), kept), nodes
+        )
+
+    def _both_kept(self, one: Augmentation, other: Augmentation | None) -> np.ndarray:
+        """`(V,)` the chance that no coin of a node comes up in either view."""
+        rates = one.rates(self.topology), (other or one).rates(self.topology)
+        return (1 - rates[0]) * (1 - rates[1])
+
+    def _of_nodes(self, found: Tensor, nodes: Nodes) -> Tensor:
+        """`(S, A)` as it is shown: the axis dropped where a single node was given."""
+        single = isinstance(nodes, (int, str, np.integer))
+        return self._public(found[:, 0] if single else found)
 
     def _of_pairs(
         self, answer: Callable[[Tables, np.ndarray, np.ndarray], Tensor], a: Nodes, b: Nodes
