@@ -54,6 +54,7 @@ class Stream(IntEnum):
     NULL = 7
     NEGATIVES = 8
     POSTERIOR = 9
+    EMBEDDING = 20
 
 
 COINS = 0x80  # added to a stream: the coins that decide which of its nodes a view redraws
