@@ -28,7 +28,7 @@ HLTM = [
     },
     {"ceiling"},
     {"tree"},
-    {"families", "formats", "encode"},
+    {"families", "formats", "encode", "rows"},
     {"suite", "probe", "picture"},
 ]
 # Package-relative module -> what it may import of dualnets besides itself.

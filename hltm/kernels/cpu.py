@@ -20,9 +20,9 @@ from torch import Tensor
 
 from hltm.kernels.generator import LANES
 from hltm.kernels.guide import guide_of
-from hltm.kernels.order import Order
+from hltm.kernels.order import BLOCK, Order
 from hltm.kernels.stamp import source_stamp
-from hltm.kernels.tiles import BLOCK, Scratch, Wide, draw_tiles
+from hltm.kernels.tiles import Scratch, Wide, draw_tiles
 from hltm.tables import Tables
 
 MOST_BLOCKS = 128  # of a tile
@@ -65,7 +65,9 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
     most = int(np.clip(TILE_BYTES // bytes_per_block, 1, MOST_BLOCKS))
     tiles = max(-(-len(blocks) // most), min(-(-threads // members), len(blocks)))
     size = -(-len(blocks) // tiles)
+    size = size if order.blocks is None else 1
     tiles = -(-len(blocks) // size)
+    firsts = blocks.start + size * np.arange(tiles) if order.blocks is None else order.blocks
     given = np.empty((0, 0, 0), dtype=out.dtype)
     if order.base is not None:
         given = np.ascontiguousarray(order.base.numpy().astype(out.dtype, copy=False))
@@ -75,7 +77,7 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
         np.uint64(order.stream),
         np.array(order.members, dtype=np.uint64),
         np.array(order.views, dtype=np.uint64),
-        blocks.start,
+        firsts,
         len(blocks),
         order.count,
         size,

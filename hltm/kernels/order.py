@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from hltm.tables import ONE
 from hltm.topology import Topology
 
 NEVER, MAYBE, ALWAYS = 0, 1, 2  # whether a view redraws a node
+BLOCK = 128  # rows that share the generator's calls, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class Order:
         base: `(S, V, B)` states that the views start from; None draws them by address.
         first: nodes below this number are not returned.
         device: where to draw, and where the result lies.
+        blocks: `(N,)` int64, draw the 128 rows of each of these blocks, one after the other, in
+            place of consecutive rows; start is then 0 and count 128 N.
     """
 
     topology: Topology
@@ -41,6 +44,15 @@ class Order:
     base: Tensor | None = None
     first: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    blocks: np.ndarray | None = None
+
+    def block(self, i: int) -> Order:
+        """The order of the 128 rows of block number i of `blocks` alone."""
+        assert self.blocks is not None
+        part = slice(i * BLOCK, (i + 1) * BLOCK)
+        base = None if self.base is None else self.base[..., part]
+        start = int(self.blocks[i]) * BLOCK
+        return replace(self, blocks=None, start=start, count=BLOCK, base=base)
 
     @cached_property
     def reach(self) -> np.ndarray:

@@ -15,6 +15,9 @@ CHUNK = 1 << 21  # states of one group drawn at a time, to bound memory
 
 def draw(tables: Tables, order: Order) -> list[Tensor]:
     """Draw states; one `(S, V - first, B)` tensor per view, uint8 or uint16."""
+    if order.blocks is not None:
+        parts = [draw(tables, order.block(i)) for i in range(len(order.blocks))]
+        return [torch.cat(states, dim=-1) for states in zip(*parts, strict=True)]
     widest = max(len(nodes) for nodes in tables.groups) * len(order.members)
     rows = max(CHUNK // widest // 128, 1) * 128
     kept = len(tables.topology) - order.first

@@ -14,11 +14,9 @@ from numba import njit
 
 from hltm.kernels.bits import collect_word, spread_word
 from hltm.kernels.guide import draw_wide
-from hltm.kernels.order import MAYBE, NEVER
+from hltm.kernels.order import BLOCK, MAYBE, NEVER
 from hltm.kernels.planes import draw_bits
 from hltm.philox import COINS, WORD_PLANE
-
-BLOCK = 128  # samples
 
 _NONE, _ONE = np.uint64(0), np.uint64(1)
 _COINS = np.uint64(COINS)
@@ -68,12 +66,13 @@ class Wide(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def draw_tiles(  # type: ignore[no-untyped-def]
-    key0, key1, stream, members, views, first_block, blocks, rows, size, offset, parent, cardinality,
+    key0, key1, stream, members, views, first_blocks, blocks, rows, size, offset, parent, cardinality,
     thresholds, threshold_start, reach, coins, base_needed, given, first, out, packed, scratch,
     wide, stamp, low, high,
 ):  # fmt: skip
     """Draw tasks low..high-1; a task is one tile of one member, all nodes and all views.
 
+    A tile is `size` consecutive blocks from its own of `first_blocks` on; `blocks` are all blocks.
     `stamp` is `hltm.kernels.stamp.source_stamp()`; the rest is as in `Order` and `Tables`.
     """
     nodes = parent.shape[0]
@@ -83,7 +82,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
         s = task // tiles
         tile = task % tiles * size
         count = min(size, blocks - tile)
-        block = np.uint64(first_block + tile)
+        block = np.uint64(first_blocks[task % tiles])
         of = s if thresholds.shape[0] > 1 else 0  # one set of tables may serve all members
         start = tile * BLOCK - offset  # the tile's first row, counted from the first asked for
         shown, end = max(0, -start), min(BLOCK * count, rows - start)  # lanes that were asked for
