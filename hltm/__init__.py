@@ -1,6 +1,6 @@
 """hltm: hierarchical latent tree models whose every latent, posterior and bound is known exactly."""
 
-from hltm import encode, picture, probe
+from hltm import adapters, encode, picture, probe
 from hltm.augment import (
     Augmentation,
     drop_leaves,
@@ -13,6 +13,7 @@ from hltm.augment import (
 )
 from hltm.ceiling import Ceiling
 from hltm.completion import MostLikely
+from hltm.dataset import ViewDataset, ViewStream
 from hltm.families import FAMILIES
 from hltm.families.balanced import balanced
 from hltm.families.caterpillar import caterpillar
@@ -29,6 +30,7 @@ from hltm.sample import Draw
 from hltm.suite import SuiteTree, suite
 from hltm.topology import Topology
 from hltm.tree import LatentTree
+from hltm.view_batches import ViewBatch
 
 __all__ = [
     "DRAW_FORMAT",
@@ -43,6 +45,10 @@ __all__ = [
     "Stream",
     "SuiteTree",
     "Topology",
+    "ViewBatch",
+    "ViewDataset",
+    "ViewStream",
+    "adapters",
     "balanced",
     "caterpillar",
     "drop_leaves",

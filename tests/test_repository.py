@@ -29,6 +29,7 @@ HLTM = [
     {"ceiling"},
     {"tree"},
     {"families", "formats", "encode", "rows"},
+    {"view_batches", "dataset", "adapters"},
     {"suite", "probe", "picture"},
 ]
 # Package-relative module -> what it may import of dualnets besides itself.
