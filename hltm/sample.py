@@ -258,14 +258,16 @@ def _check_states(tables: Tables, draw: Draw) -> None:
             f"expected {expected}"
         )
     states = draw.states_SVB
-    # torch finds no largest uint16
-    largest = (
-        torch.from_numpy(states.numpy().max((0, 2))) if states.is_cpu else states.int().amax((0, 2))
-    )
-    for v in np.flatnonzero(largest.cpu().numpy() >= tables.cardinality):
+    if states.is_floating_point():
+        raise TypeError(f"states must be integers, got {states.dtype}")
+    # torch finds no largest uint16, numpy has no CUDA
+    plain = states.numpy() if states.is_cpu else states.int().cpu().numpy()
+    largest = plain.max((0, 2))
+    smallest = plain.min((0, 2)) if plain.dtype.kind == "i" else np.zeros_like(largest)
+    for v in np.flatnonzero((largest >= tables.cardinality) | (smallest < 0)):
+        wrong = smallest[v] if smallest[v] < 0 else largest[v]
         raise ValueError(
-            f"node {topology.names[v]!r} has state {int(largest[v])}, "
-            f"expected 0..{tables.cardinality[v] - 1}"
+            f"node {topology.names[v]!r} has state {wrong}, expected 0..{tables.cardinality[v] - 1}"
         )
 
 
