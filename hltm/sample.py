@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -275,8 +276,20 @@ def run(tables: Tables, order: Order) -> list[Tensor]:
     """Fill an order with the fastest kernel that can: one `(S, V - first, B)` tensor per view."""
     if len(tables.flat) not in (1, len(order.members)):
         raise ValueError(f"{len(tables.flat)} trees cannot serve {len(order.members)} members")
+    if tables.flat.stride(0) == 0:
+        tables = _one_set(tables)
     if order.device.type == "cpu":
         from hltm.kernels import cpu  # compiles: the first draw pays, not the import
 
         return cpu.draw(tables, order)
     return reference.draw(tables, order)
+
+
+_shared: WeakKeyDictionary[Tables, Tables] = WeakKeyDictionary()
+
+
+def _one_set(tables: Tables) -> Tables:
+    """The one set of tables that all members share; kept, so that its thresholds are made once."""
+    if tables not in _shared:
+        _shared[tables] = tables.take(slice(0, 1))
+    return _shared[tables]
