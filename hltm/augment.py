@@ -35,12 +35,25 @@ class Augmentation:
         """`(V,)` float64 redraw rates on a tree (or its topology).
 
         Raises:
-            ValueError, KeyError: a level or node that the tree does not have.
+            TypeError: neither a tree nor a topology.
+            ValueError, KeyError: a level or node that the tree does not have, or a rule that does
+                not give every node a rate in [0, 1].
         """
         topology = tree if isinstance(tree, Topology) else getattr(tree, "topology", None)
         if not isinstance(topology, Topology):
             raise TypeError(f"expected a tree or a topology, got {type(tree).__name__}")
-        return self.rule(topology)
+        rates = np.asarray(self.rule(topology), dtype=np.float64)
+        if rates.shape != (len(topology),):
+            raise ValueError(
+                f"augmentation {self.name!r} gives rates of shape {rates.shape}, "
+                f"expected ({len(topology)},)"
+            )
+        for v in np.flatnonzero(~((rates >= 0) & (rates <= 1))):
+            raise ValueError(
+                f"augmentation {self.name!r} gives node {topology.names[v]!r} the rate {rates[v]}, "
+                "expected one in [0, 1]"
+            )
+        return rates
 
     def then(self, other: Augmentation) -> Augmentation:
         """Both, one after the other: rates combine as 1 - (1 - a)(1 - b)."""

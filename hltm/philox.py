@@ -12,7 +12,8 @@ random numbers: as easy as 1, 2, 3": a key and a counter of four 32-bit words gi
 
 A binary node uses planes 0..31: bit j of word w of the call (block, plane b) is bit 31-b of the
 32-bit number u of sample 128·block + 32·w + j. A node with more states uses plane 255: word w of
-block k is u of sample 4k + w. Real numbers (tables, initial weights) use plane 254.
+block k is u of sample 4k + w. Real numbers (tables, initial weights) use plane 254. The coins that
+decide which nodes a view redraws are drawn as binary nodes of the stream with its highest bit set.
 This layout is DRAW_FORMAT; data sets written under one format are only read under the same.
 """
 

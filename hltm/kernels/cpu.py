@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -104,24 +103,23 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
 def _share(
     work: Callable[[Any, int, int], None], scratch: Callable[[], Any], tasks: int, threads: int
 ) -> None:
-    """Do tasks 0..tasks-1; several threads, each with scratch of its own, take them one by one."""
+    """Do tasks 0..tasks-1; this thread and others, each with scratch of its own, take them in turn."""
     threads = min(threads, tasks)
     if threads == 1:
         work(scratch(), 0, tasks)
         return
-    free: SimpleQueue[Any] = SimpleQueue()
-    for _ in range(threads):
-        free.put(scratch())
+    rest = iter(range(tasks))  # the interpreter's lock hands each task to one thread
 
-    def take(task: int) -> None:
-        mine = free.get()
-        try:
+    def take() -> None:
+        mine = scratch()
+        for task in rest:
             work(mine, task, task + 1)
-        finally:
-            free.put(mine)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(take, range(tasks)))
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(take) for _ in range(threads - 1)]
+        take()
+        for other in others:
+            other.result()
 
 
 def _scratch(tables: Tables, size: int, dtype: np.dtype) -> tuple[Scratch, Wide | None]:

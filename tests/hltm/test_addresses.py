@@ -91,6 +91,15 @@ def test_one_set_of_tables_serves_members_as_copies_of_it_do():
         assert not torch.equal(shared[0], shared[1])
 
 
+def test_members_may_share_one_tree():
+    tables = random_tree(PARENTS, MIXED, seed=0).tables
+    trees = hltm.LatentTree.of_members(tables, 3)
+    draw = trees.sample(500, seed=3)
+    for member in range(3):
+        assert torch.equal(trees[member].sample(500, seed=3).states, draw.states[member])
+    assert not torch.equal(draw.states[0], draw.states[1])
+
+
 def counters_used(monkeypatch, work):
     """`(N, 4)` counters that `work()` gives the generator, in order of use."""
     found = []
