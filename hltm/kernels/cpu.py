@@ -26,7 +26,8 @@ from hltm.tables import Tables
 
 MOST_BLOCKS = 128  # of a tile
 TILE_BYTES = 1 << 22  # of states that a tile keeps, at most
-PARALLEL_STATES = 1 << 18  # fewer states than this are not worth a second thread
+PARALLEL_STATES = 1 << 20  # fewer binary states than this, 0.3 ms, are not worth a second thread
+WIDE_COST = 8  # a state of a node of more than two takes as long as so many binary ones
 
 
 def draw(tables: Tables, order: Order) -> list[Tensor]:
@@ -59,7 +60,8 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
     """Fill `out` with states or, if it is empty, `packed`."""
     blocks, members, nodes = _blocks(order), len(order.members), len(tables.topology)
     states = members * nodes * len(blocks) * BLOCK * len(order.views)
-    threads = torch.get_num_threads() if states >= PARALLEL_STATES else 1
+    effort = states * (1 if tables.binary else WIDE_COST)
+    threads = torch.get_num_threads() if effort >= PARALLEL_STATES else 1
     bytes_per_block = nodes * (16 if tables.binary else 16 + BLOCK * out.itemsize)
     most = int(np.clip(TILE_BYTES // bytes_per_block, 1, MOST_BLOCKS))
     tiles = max(-(-len(blocks) // most), min(-(-threads // members), len(blocks)))
