@@ -9,9 +9,7 @@ so they follow `torch.set_num_threads`, and run single-threaded inside a DataLoa
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from hltm.kernels.generator import LANES
 from hltm.kernels.guide import guide_of
 from hltm.kernels.order import Order
 from hltm.kernels.stamp import source_stamp
+from hltm.kernels.threads import share
 from hltm.kernels.tiles import BLOCK, Scratch, Wide, draw_tiles
 from hltm.tables import Tables
 
@@ -94,34 +93,12 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
         packed,
     )
 
-    _share(
-        lambda mine, low, high: draw_tiles(*arguments, mine[0], mine[1], source_stamp(), low, high),
-        lambda: _scratch(tables, size, out.dtype),
-        members * tiles,
-        threads,
-    )
+    def work(shares: Iterator[tuple[int, int]]) -> None:
+        scratch, wide = _scratch(tables, size, out.dtype)
+        for low, high in shares:
+            draw_tiles(*arguments, scratch, wide, source_stamp(), low, high)
 
-
-def _share(
-    work: Callable[[Any, int, int], None], scratch: Callable[[], Any], tasks: int, threads: int
-) -> None:
-    """Do tasks 0..tasks-1; this thread and others, each with scratch of its own, take them in turn."""
-    threads = min(threads, tasks)
-    if threads == 1:
-        work(scratch(), 0, tasks)
-        return
-    rest = iter(range(tasks))  # the interpreter's lock hands each task to one thread
-
-    def take() -> None:
-        mine = scratch()
-        for task in rest:
-            work(mine, task, task + 1)
-
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(take) for _ in range(threads - 1)]
-        take()
-        for other in others:
-            other.result()
+    share(work, members * tiles, threads=threads)
 
 
 def _scratch(tables: Tables, size: int, dtype: np.dtype) -> tuple[Scratch, Wide | None]:
