@@ -1,10 +1,11 @@
 """How fast trees are drawn, side by side with what else one could use, in one run.
 
-    python benchmarks/draws.py [--rounds 15] [--no-pgmpy]
+    python benchmarks/draws.py [--rounds 15] [--no-pgmpy] [--cpu-time]
 
 Contenders take turns, round after round, so that a machine that slows down slows all of them; a
 ratio is the median of the rounds' ratios. Compilation and pgmpy's building of a model are outside
-the clock. Prints Markdown.
+the clock. `--cpu-time` counts the seconds of this process alone, for machines that others use too;
+what runs on two threads is then left out. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numba import njit
 
 import hltm
 from hltm.kernels.generator import philox_blocks
 from hltm.topology import Topology
 
+Clock = Callable[[], float]
 CHUNK = 1 << 18  # states that numpy draws at a time: fewer or more are slower here
 
 
@@ -48,8 +51,8 @@ def cases() -> list[Case]:
     wide = hltm.LatentTree.from_tables(topology, [prior, *rows[1:]])
     return [
         Case("binary, depth 5, 63 nodes", binary(5), 1 << 18, 20_000),
-        Case("binary, depth 10, 2047 nodes", binary(10), 1 << 13, 500),
-        Case("8 states, 4-ary, depth 5, 1365 nodes", wide, 1 << 13, 500),
+        Case("binary, depth 10, 2047 nodes", binary(10), 1 << 13, 4000),
+        Case("8 states, 4-ary, depth 5, 1365 nodes", wide, 1 << 13, 2000),
     ]
 
 
@@ -126,13 +129,15 @@ def pgmpy_sampler(tree: hltm.LatentTree) -> Callable[[int], object]:
     return lambda count: sampler.forward_sample(size=count, show_progress=False)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+def seconds(work: Callable[[], object], clock: Clock) -> float:
+    begin = clock()
     work()
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
-def measure(case: Case, rounds: int, pgmpy: bool) -> list[tuple[str, float, float, float]]:
+def measure(
+    case: Case, rounds: int, pgmpy: bool, clock: Clock
+) -> list[tuple[str, float, float, float]]:
     """Name, node-states per second, and ratio to numpy and to pgmpy of every contender."""
     tree, count = case.tree, case.rows
     nodes = len(tree.topology)
@@ -146,13 +151,13 @@ def measure(case: Case, rounds: int, pgmpy: bool) -> list[tuple[str, float, floa
 
         return work
 
-    contenders = {
-        "hltm, one thread": hltm_draw(1, False),
-        "hltm, two threads": hltm_draw(2, False),
-    }
-    if tree.tables.binary:
-        contenders["hltm packed, one thread"] = hltm_draw(1, True)
-        contenders["hltm packed, two threads"] = hltm_draw(2, True)
+    contenders: dict[str, Callable[[], object]] = {}
+    for name, threads in (("one thread", 1), ("two threads", 2)):
+        if threads > 1 and clock is time.process_time:
+            continue
+        contenders[f"hltm, {name}"] = hltm_draw(threads, False)
+        if tree.tables.binary:
+            contenders[f"hltm packed, {name}"] = hltm_draw(threads, True)
     baseline = (numpy_binary if tree.tables.binary else numpy_states)(tree)
     contenders["numpy, level by level"] = lambda: baseline(count)
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -160,7 +165,7 @@ def measure(case: Case, rounds: int, pgmpy: bool) -> list[tuple[str, float, floa
         work()
     for _ in range(rounds):
         for name, work in contenders.items():
-            times[name].append(seconds(work))
+            times[name].append(seconds(work, clock))
     rate = {name: count * nodes / np.median(spent) for name, spent in times.items()}
     reference = np.array(times["numpy, level by level"])
     ratio = {name: float(np.median(reference / spent)) for name, spent in times.items()}
@@ -168,25 +173,32 @@ def measure(case: Case, rounds: int, pgmpy: bool) -> list[tuple[str, float, floa
     if pgmpy:
         sampler = pgmpy_sampler(tree)
         sampler(2)
-        spent = min(seconds(lambda: sampler(case.pgmpy_rows)) for _ in range(2))
+        spent = min(seconds(lambda: sampler(case.pgmpy_rows), clock) for _ in range(2))
         rival = case.pgmpy_rows * nodes / spent
         rate["pgmpy, forward sampling"] = rival
         ratio["pgmpy, forward sampling"] = rival / rate["numpy, level by level"]
     return [(name, rate[name], ratio[name], rate[name] / rival) for name in rate]
 
 
-def ceilings(rounds: int) -> list[tuple[str, float]]:
+@njit
+def generate(blocks, words, repeats):  # type: ignore[no-untyped-def]
+    for r in range(repeats):
+        philox_blocks(
+            np.uint64(r), np.uint64(0), np.uint64(0), blocks, np.uint64(0), np.uint64(0),
+            blocks.shape[0], words,
+        )  # fmt: skip
+
+
+def ceilings(rounds: int, clock: Clock) -> list[tuple[str, float]]:
     """What the machine does at best: bytes and words per second of one thread."""
     torch.set_num_threads(1)
     size = 1 << 24
     source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
     blocks, words = np.arange(128, dtype=np.uint64), np.empty(256, dtype=np.uint64)
-    zero = np.uint64(0)
-    repeats = 2000
+    repeats = 10_000
 
     def generator() -> None:
-        for _ in range(repeats):
-            philox_blocks(zero, zero, zero, blocks, zero, zero, 128, words)
+        generate(blocks, words, repeats)
 
     generator()
     works = {
@@ -196,7 +208,7 @@ def ceilings(rounds: int) -> list[tuple[str, float]]:
         "Philox 4x32-10, 32-bit words": (generator, repeats * 512),
     }
     return [
-        (name, amount / float(np.median([seconds(work) for _ in range(rounds)])))
+        (name, amount / float(np.median([seconds(work, clock) for _ in range(rounds)])))
         for name, (work, amount) in works.items()
     ]
 
@@ -205,15 +217,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--no-pgmpy", action="store_true")
+    parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
     print(f"{platform.machine()}, numpy {np.__version__}, torch {torch.__version__}\n")
     print("| tree | contender | node-states/s | x numpy | x pgmpy |\n|---|---|---|---|---|")
     for case in cases():
-        for name, rate, ratio, rival in measure(case, options.rounds, not options.no_pgmpy):
+        for name, rate, ratio, rival in measure(case, options.rounds, not options.no_pgmpy, clock):
             shown = "" if np.isnan(rival) else f"{rival:.0f}"
             print(f"| {case.name} | {name} | {rate:.2g} | {ratio:.2g} | {shown} |", flush=True)
     print("\n| ceiling of one thread | per second |\n|---|---|")
-    for name, rate in ceilings(options.rounds):
+    for name, rate in ceilings(options.rounds, clock):
         print(f"| {name} | {rate:.2g} |")
 
 

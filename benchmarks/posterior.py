@@ -22,6 +22,8 @@ import torch
 import hltm
 from hltm import inference
 
+REST = 0.3  # seconds: torch's idle threads spin for a while after their work
+
 
 def pgmpy_rows(tree: hltm.LatentTree, leaves: torch.Tensor) -> Callable[[], None]:
     """The root's posterior by pgmpy's variable elimination, one row after the other."""
@@ -111,6 +113,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {label: [] for label in ways}
         for turn in range(repeats + 1):
             for label, (run, _) in ways.items():
+                time.sleep(REST)
                 start = time.perf_counter()
                 run()
                 if turn:  # the first turn compiles

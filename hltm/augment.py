@@ -39,12 +39,18 @@ class Augmentation:
         """`(V,)` float64 redraw rates on a tree (or its topology).
 
         Raises:
-            ValueError, KeyError: a level or node that the tree does not have.
+            TypeError: neither a tree nor a topology.
+            ValueError, KeyError: a level or node that the tree does not have, or a rule that does
+                not give every node a rate in [0, 1].
         """
-        return self.rule(_topology_of(tree))
+        topology = _topology_of(tree)
+        return self._checked(topology, self.rule(topology), "rate")
 
     def missing_rates(self, tree: Topology | object) -> np.ndarray:
         """`(V,)` float64 chances that a view misses each node; 0 above the leaves.
+
+        Raises:
+            TypeError, ValueError: as `rates`, and a latent that may be missing.
 
         Example:
             >>> from hltm.topology import Topology
@@ -52,7 +58,30 @@ class Augmentation:
             [0.0, 0.2, 0.2]
         """
         topology = _topology_of(tree)
-        return np.zeros(len(topology)) if self.missing is None else self.missing(topology)
+        if self.missing is None:
+            return np.zeros(len(topology))
+        found = self._checked(topology, self.missing(topology), "missing rate")
+        for v in np.flatnonzero(found[: topology.leaves.start]):
+            raise ValueError(
+                f"augmentation {self.name!r} gives latent {topology.names[v]!r} the missing rate "
+                f"{found[v]}, expected 0: only leaves can be missing"
+            )
+        return found
+
+    def _checked(self, topology: Topology, given: np.ndarray, kind: str) -> np.ndarray:
+        """Rates as `(V,)` float64; raise ValueError unless they are that, in [0, 1]."""
+        rates = np.asarray(given, dtype=np.float64)
+        if rates.shape != (len(topology),):
+            raise ValueError(
+                f"augmentation {self.name!r} gives {kind}s of shape {rates.shape}, "
+                f"expected ({len(topology)},)"
+            )
+        for v in np.flatnonzero(~((rates >= 0) & (rates <= 1))):
+            raise ValueError(
+                f"augmentation {self.name!r} gives node {topology.names[v]!r} the {kind} "
+                f"{rates[v]}, expected one in [0, 1]"
+            )
+        return rates
 
     def may_redraw(self, tree: Topology | object) -> np.ndarray:
         """`(V,)` bool: whether a view may draw each node again, by its own coin or one above it.

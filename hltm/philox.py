@@ -12,9 +12,9 @@ random numbers: as easy as 1, 2, 3": a key and a counter of four 32-bit words gi
 
 A binary node uses planes 0..31: bit j of word w of the call (block, plane b) is bit 31-b of the
 32-bit number u of sample 128·block + 32·w + j. A node with more states uses plane 255: word w of
-block k is u of sample 4k + w. Real numbers (tables, initial weights) use plane 254.
-The coins that decide which nodes a view redraws always use planes 0..31 of their stream; the coin
-that decides whether a view misses a leaf uses plane 255 of that stream, so the two never meet.
+block k is u of sample 4k + w. Real numbers (tables, initial weights) use plane 254. The coins that
+decide which nodes a view redraws are drawn as binary nodes, planes 0..31, of the stream with its
+highest bit set; the coin that decides whether a view misses a leaf is plane 255 of that stream.
 This layout is DRAW_FORMAT; data sets written under one format are only read under the same.
 """
 

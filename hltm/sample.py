@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -340,14 +341,16 @@ def _check_states(tables: Tables, draw: Draw) -> None:
             f"expected {expected}"
         )
     states = draw.states_SVB
-    # torch finds no largest uint16
-    largest = (
-        torch.from_numpy(states.numpy().max((0, 2))) if states.is_cpu else states.int().amax((0, 2))
-    )
-    for v in np.flatnonzero(largest.cpu().numpy() >= tables.cardinality):
+    if states.is_floating_point():
+        raise TypeError(f"states must be integers, got {states.dtype}")
+    # torch finds no largest uint16, numpy has no CUDA
+    plain = states.numpy() if states.is_cpu else states.int().cpu().numpy()
+    largest = plain.max((0, 2))
+    smallest = plain.min((0, 2)) if plain.dtype.kind == "i" else np.zeros_like(largest)
+    for v in np.flatnonzero((largest >= tables.cardinality) | (smallest < 0)):
+        wrong = smallest[v] if smallest[v] < 0 else largest[v]
         raise ValueError(
-            f"node {topology.names[v]!r} has state {int(largest[v])}, "
-            f"expected 0..{tables.cardinality[v] - 1}"
+            f"node {topology.names[v]!r} has state {wrong}, expected 0..{tables.cardinality[v] - 1}"
         )
 
 
@@ -355,8 +358,20 @@ def run(tables: Tables, order: Order) -> list[Tensor]:
     """Fill an order with the fastest kernel that can: one `(S, V - first, B)` tensor per view."""
     if len(tables.flat) not in (1, len(order.members)):
         raise ValueError(f"{len(tables.flat)} trees cannot serve {len(order.members)} members")
+    if tables.flat.stride(0) == 0:
+        tables = _one_set(tables)
     if order.device.type == "cpu":
         from hltm.kernels import cpu  # compiles: the first draw pays, not the import
 
         return cpu.draw(tables, order)
     return reference.draw(tables, order)
+
+
+_shared: WeakKeyDictionary[Tables, Tables] = WeakKeyDictionary()
+
+
+def _one_set(tables: Tables) -> Tables:
+    """The one set of tables that all members share; kept, so that its thresholds are made once."""
+    if tables not in _shared:
+        _shared[tables] = tables.take(slice(0, 1))
+    return _shared[tables]

@@ -9,10 +9,7 @@ so they follow `torch.set_num_threads`, and run single-threaded inside a DataLoa
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -22,12 +19,14 @@ from hltm.kernels.generator import LANES
 from hltm.kernels.guide import guide_of
 from hltm.kernels.order import BLOCK, Order
 from hltm.kernels.stamp import source_stamp
+from hltm.kernels.threads import share
 from hltm.kernels.tiles import Scratch, Wide, draw_tiles
 from hltm.tables import Tables
 
 MOST_BLOCKS = 128  # of a tile
 TILE_BYTES = 1 << 22  # of states that a tile keeps, at most
-PARALLEL_STATES = 1 << 18  # fewer states than this are not worth a second thread
+PARALLEL_STATES = 1 << 20  # fewer binary states than this, 0.3 ms, are not worth a second thread
+WIDE_COST = 8  # a state of a node of more than two takes as long as so many binary ones
 
 
 def draw(tables: Tables, order: Order) -> list[Tensor]:
@@ -60,7 +59,8 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
     """Fill `out` with states or, if it is empty, `packed`."""
     blocks, members, nodes = _blocks(order), len(order.members), len(tables.topology)
     states = members * nodes * len(blocks) * BLOCK * len(order.views)
-    threads = torch.get_num_threads() if states >= PARALLEL_STATES else 1
+    effort = states * (1 if tables.binary else WIDE_COST)
+    threads = torch.get_num_threads() if effort >= PARALLEL_STATES else 1
     bytes_per_block = nodes * (16 if tables.binary else 16 + BLOCK * out.itemsize)
     most = int(np.clip(TILE_BYTES // bytes_per_block, 1, MOST_BLOCKS))
     tiles = max(-(-len(blocks) // most), min(-(-threads // members), len(blocks)))
@@ -95,35 +95,12 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
         packed,
     )
 
-    _share(
-        lambda mine, low, high: draw_tiles(*arguments, mine[0], mine[1], source_stamp(), low, high),
-        lambda: _scratch(tables, size, out.dtype),
-        members * tiles,
-        threads,
-    )
+    def work(shares: Iterator[tuple[int, int]]) -> None:
+        scratch, wide = _scratch(tables, size, out.dtype)
+        for low, high in shares:
+            draw_tiles(*arguments, scratch, wide, source_stamp(), low, high)
 
-
-def _share(
-    work: Callable[[Any, int, int], None], scratch: Callable[[], Any], tasks: int, threads: int
-) -> None:
-    """Do tasks 0..tasks-1; several threads, each with scratch of its own, take them one by one."""
-    threads = min(threads, tasks)
-    if threads == 1:
-        work(scratch(), 0, tasks)
-        return
-    free: SimpleQueue[Any] = SimpleQueue()
-    for _ in range(threads):
-        free.put(scratch())
-
-    def take(task: int) -> None:
-        mine = free.get()
-        try:
-            work(mine, task, task + 1)
-        finally:
-            free.put(mine)
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(take, range(tasks)))
+    share(work, members * tiles, threads=threads)
 
 
 def _scratch(tables: Tables, size: int, dtype: np.dtype) -> tuple[Scratch, Wide | None]:

@@ -7,6 +7,7 @@ where they get small, and only then is a logarithm taken.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +15,12 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from hltm.kernels.threads import split
+from hltm.kernels.threads import share
 from hltm.tables import Tables
 
 LANES = 128  # rows of a block
 CACHE = 1 << 16  # numbers of a block: the lanes of a large tree are fewer
+GRAIN = 16  # blocks that a thread takes at a time
 PARALLEL_STATES = 1 << 18  # fewer states than this are not worth a second thread
 SMALL = 1e-60  # products below this are scaled up
 DOUBTFUL = 1e-200  # products below this may have lost a state to underflow
@@ -73,11 +75,14 @@ def posterior(
         sent_offset, _rows_of(tables.flat), _rows_of(prior), leaves, nodes.astype(np.int64), needed,
         own, lanes, marginals, evidence, doubtful,
     )  # fmt: skip
-    split(
-        lambda low, high: _rows(*arguments, low, high),
-        members * blocks,
-        parallel=members * len(topology) * batch >= PARALLEL_STATES,
-    )
+
+    def work(shares: Iterator[tuple[int, int]]) -> None:
+        for low, high in shares:
+            _rows(*arguments, low, high)
+
+    parallel = members * len(topology) * batch >= PARALLEL_STATES
+    threads = torch.get_num_threads() if parallel else 1
+    share(work, members * blocks, threads=threads, grain=GRAIN)
     found = torch.from_numpy(evidence)
     return Found(
         torch.from_numpy(marginals), found if own else found[:, 0], torch.from_numpy(doubtful)

@@ -1,39 +1,40 @@
 """Compiled work split over plain threads, as many as torch uses.
 
-Compiled kernels release the interpreter's lock, so plain threads run them side by side. They follow
-`torch.set_num_threads`, hence run single-threaded inside a DataLoader's workers; and there is no
-threading layer that a fork would break: a forked process starts threads of its own.
+Compiled kernels release the interpreter's lock, so plain threads run them side by side. Kernels ask
+for as many as `torch.get_num_threads()`, hence run single-threaded inside a DataLoader's workers; and
+there is no threading layer that a fork would break: a forked process starts threads of its own.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-
-import numpy as np
-import torch
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
-def split(work: Callable[[int, int], None], tasks: int, parallel: bool = True) -> None:
-    """Call work(low, high) for consecutive shares of range(tasks), side by side.
+def share(
+    work: Callable[[Iterator[tuple[int, int]]], None], tasks: int, *, threads: int, grain: int = 1
+) -> None:
+    """Do tasks 0 .. tasks - 1; this thread and others take them in turn, some at a time.
 
     Args:
-        work: does tasks low .. high - 1; shares must not write to the same places.
+        work: called once per thread with an iterator of (low, high): do tasks low .. high - 1 of
+            each; what a thread needs for itself is made before the first. Tasks must not write to
+            the same places.
         tasks: how many.
-        parallel: False runs everything in this thread: small work is not worth a second one.
+        threads: how many at most; with one, all tasks come as a single share.
+        grain: tasks per share.
     """
-    threads = min(torch.get_num_threads(), tasks) if parallel else 1
+    threads = min(threads, -(-tasks // grain))
     if threads <= 1:
-        work(0, tasks)
+        work(iter([(0, tasks)]))
         return
-    edges = np.linspace(0, tasks, threads + 1).astype(int).tolist()
-    shares = list(pairwise(edges))
-    others = [_pool(threads).submit(work, low, high) for low, high in shares[1:]]
-    work(*shares[0])
+    # the interpreter's lock hands each share of a list's iterator to one thread
+    rest = iter([(low, min(low + grain, tasks)) for low in range(0, tasks, grain)])
+    others = [_pool(threads).submit(work, rest) for _ in range(threads - 1)]
+    work(rest)
     for other in others:
         other.result()
 

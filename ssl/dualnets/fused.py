@@ -10,6 +10,7 @@ numbers up to the order of sums.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from dualnets.losses import PairLoss
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim import SGD
-from hltm.kernels.threads import split
+from hltm.kernels.threads import share
 
 DTYPES = (torch.float32, torch.float64)
 _FAST = {"reassoc", "contract", "nsz"}  # sums may be reordered; NaN and infinity keep their meaning
@@ -93,7 +94,12 @@ def run(
         network.normalize,
         step,
     )
-    split(lambda low, high: _train(*arguments, low, high), len(weights))  # type: ignore[call-arg]
+
+    def work(shares: Iterator[tuple[int, int]]) -> None:
+        for low, high in shares:
+            _train(*arguments, low, high)  # type: ignore[call-arg]
+
+    share(work, len(weights), threads=torch.get_num_threads())
     for flat, parts in ((weights, list(network.weights)), (biases, list(network.biases or []))):
         at = 0
         for part in parts:

@@ -49,13 +49,16 @@ def versions() -> dict[str, str | None]:
 
 
 def _commit() -> str | None:
+    """The commit of the source tree that this package lies in, if it lies in its own."""
     here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(here), "rev-parse", "--show-toplevel", "HEAD"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
+    top, _, commit = answer.stdout.strip().partition("\n")
+    own = answer.returncode == 0 and Path(top) == here.parents[1]
+    return commit if own else None  # installed elsewhere, the tree around it is somebody else's
 
 
 class Store:

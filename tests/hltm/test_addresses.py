@@ -44,9 +44,10 @@ def test_threads_and_tiles_change_nothing(cardinality, monkeypatch):
     trees = random_tree(PARENTS, cardinality, seed=0, members=3)
 
     def draw():
-        data = trees.sample(cpu.PARALLEL_STATES // 20, seed=7, start=50)
+        data = trees.sample(13_000, seed=7, start=50)
         return [data.states, *(view.states for view in trees.views(data, HALF))]
 
+    monkeypatch.setattr(cpu, "PARALLEL_STATES", 1)
     torch.set_num_threads(1)
     expected = draw()
     for threads, most, size in ((2, 128, 1 << 22), (5, 8, 1 << 22), (1, 24, 1 << 22), (2, 128, 1)):
@@ -89,6 +90,15 @@ def test_one_set_of_tables_serves_members_as_copies_of_it_do():
         (shared,), (copied,) = kernel.draw(tree.tables, order), kernel.draw(copies, order)
         assert torch.equal(shared, copied)
         assert not torch.equal(shared[0], shared[1])
+
+
+def test_members_may_share_one_tree():
+    tables = random_tree(PARENTS, MIXED, seed=0).tables
+    trees = hltm.LatentTree.of_members(tables, 3)
+    draw = trees.sample(500, seed=3)
+    for member in range(3):
+        assert torch.equal(trees[member].sample(500, seed=3).states, draw.states[member])
+    assert not torch.equal(draw.states[0], draw.states[1])
 
 
 def counters_used(monkeypatch, work):

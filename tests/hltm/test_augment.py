@@ -110,6 +110,20 @@ def test_what_a_tree_lacks_is_named():
         hltm.keep_root().rates([0, 1])
 
 
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ([0.5] * 6, r"gives rates of shape \(6,\), expected \(7,\)"),
+        ([0.5] * 6 + [1.5], "gives node '6' the rate 1.5, expected one in"),
+        ([0.5] * 6 + [np.nan], "gives node '6' the rate nan, expected one in"),
+    ],
+)
+def test_a_rule_of_one_s_own_is_checked(rates, message):
+    own = hltm.Augmentation("own", lambda topology: np.array(rates))
+    with pytest.raises(ValueError, match=f"augmentation 'own' {message}"):
+        own.rates(BALANCED)
+
+
 def enumerated_views(tree, rates, views):
     """P(states of `views` views) by enumeration of the data, of every coin and of every redraw."""
     parent, tables = tree.topology.parent, tree.tables

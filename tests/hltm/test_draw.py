@@ -222,6 +222,11 @@ def test_what_cannot_be_redrawn_is_named(tree):
     bad = replace(draw, states_SVB=torch.full_like(draw.states_SVB, 9))
     with pytest.raises(ValueError, match=r"node '0' has state 9, expected 0..2"):
         tree.redraw(bad, 0)
+    negative = replace(draw, states_SVB=draw.states_SVB.long() - 9)
+    with pytest.raises(ValueError, match=r"node '0' has state -9, expected 0..2"):
+        tree.redraw(negative, 0)
+    with pytest.raises(TypeError, match=r"states must be integers, got torch.float32"):
+        tree.redraw(replace(draw, states_SVB=draw.states_SVB.float()), 0)
     fewer = replace(draw, states_SVB=draw.states_SVB[:, :5])
     with pytest.raises(ValueError, match=r"\(members, nodes\) \(1, 5\), expected \(1, 7\)"):
         tree.redraw(fewer, 0)

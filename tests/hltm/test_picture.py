@@ -18,28 +18,33 @@ def lines(figure):
     return found
 
 
-def turns(topology):
-    """Every edge as it is drawn: down one level, then straight."""
-    across = positions(topology)
-    for v in range(1, len(topology)):
-        p = topology.parent[v]
-        top = int(topology.level[p])
-        yield p, (across[p], top), (across[v], top - 1), (across[v], int(topology.level[v]))
+def drawn(tree):
+    """Every edge as it is drawn: its parent and its three points, from the parent down."""
+    segments = lines(tree_figure(tree)).get_segments()
+    for v, points in zip(range(1, len(tree.topology)), segments, strict=True):
+        yield int(tree.topology.parent[v]), *map(tuple, points.tolist())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), nodes=st.integers(2, 40))
 def test_no_edge_crosses_another(seed, nodes):
-    topology = irregular_tree(seed, nodes=nodes, max_states=2).topology
+    tree = irregular_tree(seed, nodes=nodes, max_states=2)
+    topology = tree.topology
     across = positions(topology)
     assert sorted(across[list(topology.leaves)].tolist()) == list(range(len(topology.leaves)))
+    edges = list(drawn(tree))
+    for v, (p, start, turn, end) in enumerate(
+        edges, start=1
+    ):  # a slant of one level, then straight
+        assert start == (across[p], topology.level[p])
+        assert turn == (across[v], topology.level[p] - 1)
+        assert end == (across[v], topology.level[v])
     for level in range(topology.depth + 1):  # what lies on one level lies apart
-        edges = list(turns(topology))
-        passing = {(turn[0]) for _, top, turn, end in edges if end[1] < level <= turn[1]}
+        passing = [turn[0] for _, _, turn, end in edges if end[1] < level <= turn[1]]
         own = [across[v] for v in topology.at_level(level)]
         assert len({*own, *passing}) == len(own) + len(passing)
-    for p, start, turn, _ in turns(topology):  # slanted parts of different parents, within a level
-        for q, other, bend, _ in turns(topology):
+    for p, start, turn, _ in edges:  # slants of different parents, within a level
+        for q, other, bend, _ in edges:
             if p != q and start[1] == other[1]:
                 assert (start[0] - other[0]) * (turn[0] - bend[0]) > 0
 
@@ -52,11 +57,11 @@ def test_leaves_stand_in_the_order_of_a_walk():
 
 def test_edges_show_sign_and_strength():
     tree = hltm.symmetric_binary(depth=3, polarity=(0.1, 1.0), seed=0)
-    drawn = lines(tree_figure(tree))
+    edges = lines(tree_figure(tree))
     strength = tree.polarity[1:].numpy()
-    widths = np.array(drawn.get_linewidths())
+    widths = np.array(edges.get_linewidths())
     assert (np.argsort(widths) == np.argsort(np.abs(strength))).all()
-    for colour, value in zip(drawn.get_colors(), strength, strict=True):
+    for colour, value in zip(edges.get_colors(), strength, strict=True):
         near, far = (POSITIVE, NEGATIVE) if value > 0 else (NEGATIVE, POSITIVE)
         distance = [np.abs(np.array(colour[:3]) - to_rgb(c)).sum() for c in (near, far)]
         assert abs(value) < 0.3 or distance[0] < distance[1]

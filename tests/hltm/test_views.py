@@ -176,3 +176,17 @@ def test_known_missing_leaves():
     assert view.missing.int().tolist() == [[1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 0, 1], [0, 1, 0, 0]]
     words = philox((255 << 24 | 1, torch.tensor(1), 5 << 8 | 0x81, 0), seed=7)  # rows 4..7, node 5
     assert view.missing[1:, 2].tolist() == [bool(word >= 1 << 31) for word in words[:3]]
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ([0, 0, 0.5], r"'own' gives missing rates of shape \(3,\), expected \(6,\)"),
+        ([0, 0, 2, 0, 0, 0], "'own' gives node 'x' the missing rate 2.0, expected one in"),
+        ([0, 0.5, 0, 0, 0, 0], "'own' gives latent 'a' the missing rate 0.5, expected 0"),
+    ],
+)
+def test_missing_rates_of_ones_own_are_checked(rates, message):
+    own = hltm.Augmentation("own", lambda t: np.zeros(6), lambda t: np.array(rates))
+    with pytest.raises(ValueError, match=message):
+        own.missing_rates(UNEVEN)
