@@ -11,6 +11,9 @@ from hltm.augment import (
 )
 from hltm.ceiling import Ceiling
 from hltm.completion import MostLikely
+from hltm.export.read import Column, DataFolder, load
+from hltm.export.verify import Verification, verify
+from hltm.export.write import export
 from hltm.families import FAMILIES
 from hltm.families.balanced import balanced
 from hltm.families.caterpillar import caterpillar
@@ -33,6 +36,8 @@ __all__ = [
     "FAMILIES",
     "Augmentation",
     "Ceiling",
+    "Column",
+    "DataFolder",
     "Draw",
     "LatentTree",
     "MostLikely",
@@ -41,13 +46,16 @@ __all__ = [
     "Stream",
     "SuiteTree",
     "Topology",
+    "Verification",
     "balanced",
     "caterpillar",
     "encode",
+    "export",
     "keep_level",
     "keep_nodes",
     "keep_nothing",
     "keep_root",
+    "load",
     "load_tree",
     "picture",
     "probe",
@@ -60,5 +68,6 @@ __all__ = [
     "symbols",
     "symmetric_binary",
     "topology_from_newick",
+    "verify",
 ]
 __version__ = "0.1.0"

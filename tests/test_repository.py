@@ -19,7 +19,7 @@ HLTM = [
     {"ceiling"},
     {"tree"},
     {"families", "formats", "encode"},
-    {"suite", "probe", "picture"},
+    {"suite", "probe", "picture", "export"},
 ]
 # Package-relative module -> what it may import of dualnets besides itself.
 DUALNETS = {
