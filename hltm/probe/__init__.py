@@ -3,5 +3,15 @@
 from hltm.probe.best_unit import Level, Network, alignment, score
 from hltm.probe.moments import StreamingCorrelation
 from hltm.probe.null import StreamingNull
+from hltm.probe.torch_module import TorchNetwork, capture
 
-__all__ = ["Level", "Network", "StreamingCorrelation", "StreamingNull", "alignment", "score"]
+__all__ = [
+    "Level",
+    "Network",
+    "StreamingCorrelation",
+    "StreamingNull",
+    "TorchNetwork",
+    "alignment",
+    "capture",
+    "score",
+]
