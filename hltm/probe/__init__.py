@@ -1,14 +1,30 @@
 """Probes: how well a trained network's units follow the latents, with null and ceiling."""
 
 from hltm.probe.best_unit import Level, Network, alignment, score
+from hltm.probe.correlation import Correlation
+from hltm.probe.correlation_ratio import CorrelationRatio
+from hltm.probe.histogram import StreamingHistogram
+from hltm.probe.metric import Metric
 from hltm.probe.moments import StreamingCorrelation
+from hltm.probe.mutual_information import MutualInformation
 from hltm.probe.null import StreamingNull
+from hltm.probe.roc_auc import RocAuc
+from hltm.probe.selectivity import Selectivity
+from hltm.probe.shifted_null import ShiftedNull
 from hltm.probe.torch_module import TorchNetwork, capture
 
 __all__ = [
+    "Correlation",
+    "CorrelationRatio",
     "Level",
+    "Metric",
+    "MutualInformation",
     "Network",
+    "RocAuc",
+    "Selectivity",
+    "ShiftedNull",
     "StreamingCorrelation",
+    "StreamingHistogram",
     "StreamingNull",
     "TorchNetwork",
     "alignment",
