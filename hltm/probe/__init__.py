@@ -4,11 +4,14 @@ from hltm.probe.best_unit import Level, Network, alignment, score
 from hltm.probe.correlation import Correlation
 from hltm.probe.correlation_ratio import CorrelationRatio
 from hltm.probe.histogram import StreamingHistogram
+from hltm.probe.linear_probe import LinearProbe, Readout
+from hltm.probe.matching import Matching, match_units
 from hltm.probe.metric import Metric
 from hltm.probe.moments import StreamingCorrelation
 from hltm.probe.mutual_information import MutualInformation
 from hltm.probe.null import StreamingNull
 from hltm.probe.roc_auc import RocAuc
+from hltm.probe.second_moments import StreamingMoments
 from hltm.probe.selectivity import Selectivity
 from hltm.probe.shifted_null import ShiftedNull
 from hltm.probe.torch_module import TorchNetwork, capture
@@ -17,17 +20,22 @@ __all__ = [
     "Correlation",
     "CorrelationRatio",
     "Level",
+    "LinearProbe",
+    "Matching",
     "Metric",
     "MutualInformation",
     "Network",
+    "Readout",
     "RocAuc",
     "Selectivity",
     "ShiftedNull",
     "StreamingCorrelation",
     "StreamingHistogram",
+    "StreamingMoments",
     "StreamingNull",
     "TorchNetwork",
     "alignment",
     "capture",
+    "match_units",
     "score",
 ]
