@@ -1,6 +1,8 @@
 """Probes: how well a trained network's units follow the latents, with null and ceiling."""
 
 from hltm.probe.best_unit import Level, Network, alignment, score
+from hltm.probe.cka import LinearCKA
+from hltm.probe.collapse import Collapse, Collapsed
 from hltm.probe.correlation import Correlation
 from hltm.probe.correlation_ratio import CorrelationRatio
 from hltm.probe.histogram import StreamingHistogram
@@ -14,21 +16,28 @@ from hltm.probe.roc_auc import RocAuc
 from hltm.probe.second_moments import StreamingMoments
 from hltm.probe.selectivity import Selectivity
 from hltm.probe.shifted_null import ShiftedNull
+from hltm.probe.specificity import Relay, Specific, Specificity
 from hltm.probe.torch_module import TorchNetwork, capture
 
 __all__ = [
+    "Collapse",
+    "Collapsed",
     "Correlation",
     "CorrelationRatio",
     "Level",
+    "LinearCKA",
     "LinearProbe",
     "Matching",
     "Metric",
     "MutualInformation",
     "Network",
     "Readout",
+    "Relay",
     "RocAuc",
     "Selectivity",
     "ShiftedNull",
+    "Specific",
+    "Specificity",
     "StreamingCorrelation",
     "StreamingHistogram",
     "StreamingMoments",

@@ -61,8 +61,16 @@ class ShiftedNull:
 
     def quantile(self) -> Tensor:
         """`(…, T)` float64: the 95% point, over lags, of the best strength among the units."""
-        best = [
-            metric.strength().amax(-2).unflatten(-1, (len(group), -1))
+        return self._strengths().amax(-3).quantile(QUANTILE, dim=-2)
+
+    def unit_quantile(self) -> Tensor:
+        """`(…, U)` float64: the 95% point of each unit's best strength among the targets."""
+        return self._strengths().amax(-1).quantile(QUANTILE, dim=-1)
+
+    def _strengths(self) -> Tensor:
+        """`(…, U, lags, T)`."""
+        found = [
+            metric.strength().unflatten(-1, (len(group), -1))
             for group, metric in zip(self.groups, self.metrics, strict=True)
         ]
-        return torch.cat(best, dim=-2).quantile(QUANTILE, dim=-2)
+        return torch.cat(found, dim=-2)

@@ -152,6 +152,18 @@ def test_a_null_is_the_metric_of_rolled_rows():
     assert torch.allclose(null.quantile(), torch.stack(best).quantile(0.95, dim=0), atol=1e-12)
 
 
+def test_a_unit_has_a_null_of_its_own():
+    a, z = data(n=600, members=4, units=5)
+    null = ShiftedNull(Correlation, lags=7)
+    null.update(a, z)
+    found = []
+    for lag in range(7):
+        metric = Correlation()
+        metric.update(a, z.roll(lag * 85, -1))
+        found.append(metric.strength().amax(-1))
+    assert torch.allclose(null.unit_quantile(), torch.stack(found).quantile(0.95, dim=0))
+
+
 def test_a_null_needs_rows_for_its_lags():
     a, z = data(n=30)
     with pytest.raises(ValueError, match="a row for each of 31 lags, got 30"):
