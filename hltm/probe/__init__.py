@@ -6,6 +6,8 @@ from hltm.probe.collapse import Collapse, Collapsed
 from hltm.probe.correlation import Correlation
 from hltm.probe.correlation_ratio import CorrelationRatio
 from hltm.probe.histogram import StreamingHistogram
+from hltm.probe.intervals import over_members
+from hltm.probe.layer import Layer, Score
 from hltm.probe.linear_probe import LinearProbe, Readout
 from hltm.probe.matching import Matching, match_units
 from hltm.probe.metric import Metric
@@ -17,6 +19,7 @@ from hltm.probe.second_moments import StreamingMoments
 from hltm.probe.selectivity import Selectivity
 from hltm.probe.shifted_null import ShiftedNull
 from hltm.probe.specificity import Relay, Specific, Specificity
+from hltm.probe.table import examine, measure
 from hltm.probe.torch_module import TorchNetwork, capture
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "Collapsed",
     "Correlation",
     "CorrelationRatio",
+    "Layer",
     "Level",
     "LinearCKA",
     "LinearProbe",
@@ -34,6 +38,7 @@ __all__ = [
     "Readout",
     "Relay",
     "RocAuc",
+    "Score",
     "Selectivity",
     "ShiftedNull",
     "Specific",
@@ -45,6 +50,9 @@ __all__ = [
     "TorchNetwork",
     "alignment",
     "capture",
+    "examine",
     "match_units",
+    "measure",
+    "over_members",
     "score",
 ]

@@ -58,8 +58,10 @@ class StreamingConditional:
         indicator = one_hot(targets, self.states)
         self.count = self.count + indicator.sum(-1).double()
         self.sums = self.sums + (a @ indicator.to(a.dtype).transpose(-1, -2)).double()
-        self.total = self.total + a.sum(-1).double()
-        self.square = self.square + torch.linalg.vector_norm(a, dim=-1).double().square()
+        self.total = self.total + a.sum(-1, dtype=torch.float64)
+        self.square = (
+            self.square + torch.linalg.vector_norm(a, dim=-1, dtype=torch.float64).square()
+        )
         self.n += a.shape[-1]
 
     def result(self) -> Conditional:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from hltm.probe.metric import check_finite, check_pair, one_hot
 
+HELD = 1 << 23  # indicators of bins held at a time
+
 
 class StreamingHistogram:
     """Counts of (bin of a unit, state of a target), in bins fixed by the first batch.
@@ -40,11 +42,13 @@ class StreamingHistogram:
         a = a.contiguous()
         place = torch.searchsorted(self.edges.to(a).contiguous(), a, right=True)
         every = torch.arange(self.bins, device=a.device)[:, None]
-        inside = (place[..., None, :] == every).float().flatten(-3, -2)  # (…, U * bins, B)
-        # sums of zeros and ones are exact in float32 up to 2^24 rows a batch
-        counts = (inside @ one_hot(targets, self.states).transpose(-1, -2)).double()
-        self.counts = counts if self.n == 0 else self.counts + counts
-        self.n += a.shape[-1]
+        rows = max(HELD // (self.bins * a[..., 0].numel()), 1)
+        for bin_of, states in zip(place.split(rows, -1), targets.split(rows, -1), strict=True):
+            inside = (bin_of[..., None, :] == every).float().flatten(-3, -2)  # (…, U * bins, B)
+            # sums of zeros and ones are exact in float32 up to 2^24 rows at a time
+            counts = (inside @ one_hot(states, self.states).transpose(-1, -2)).double()
+            self.counts = counts if self.n == 0 else self.counts + counts
+            self.n += bin_of.shape[-1]
 
     def result(self) -> Tensor:
         """`(…, U, bins, T, K)` float64 counts."""
