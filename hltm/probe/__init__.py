@@ -5,6 +5,7 @@ from hltm.probe.cka import LinearCKA
 from hltm.probe.collapse import Collapse, Collapsed
 from hltm.probe.correlation import Correlation
 from hltm.probe.correlation_ratio import CorrelationRatio
+from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.histogram import StreamingHistogram
 from hltm.probe.intervals import over_members
 from hltm.probe.layer import Layer, Score
@@ -19,7 +20,7 @@ from hltm.probe.second_moments import StreamingMoments
 from hltm.probe.selectivity import Selectivity
 from hltm.probe.shifted_null import ShiftedNull
 from hltm.probe.specificity import Relay, Specific, Specificity
-from hltm.probe.table import examine, measure
+from hltm.probe.table import examine, measure, tabulate
 from hltm.probe.torch_module import TorchNetwork, capture
 
 __all__ = [
@@ -51,8 +52,10 @@ __all__ = [
     "alignment",
     "capture",
     "examine",
+    "heatmap_figure",
     "match_units",
     "measure",
     "over_members",
     "score",
+    "tabulate",
 ]

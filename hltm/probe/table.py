@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEY = ["member", "layer", "level", "node", "metric"]
+COLUMNS = [
+    *KEY, "candidates", "unit", "rival", "value", "null", "initial", "ceiling", "ceiling_error",
+    "gap_closed", "n",
+]  # fmt: skip
 
 
 def examine(
@@ -163,18 +167,13 @@ def measure(
         >>> table[table.metric == "dead_units"].value.tolist()
         [0.0]
     """
-    import pandas as pd
-
     options: dict[str, Any] = {
         "draw": draw, "n": n, "seed": seed, "metrics": metrics, "nodes": nodes, "leaves": leaves,
         "lags": lags,
     }  # fmt: skip
     found = examine(source, tree, **options)
     members = draw.members if draw is not None else getattr(source, "members", tree.members)
-    table = pd.DataFrame(
-        [row for layer in found.values() for row in _rows(layer, tree, list(members))]
-    )
-    table["initial"] = float("nan")
+    table = tabulate(found, tree, members)
     if initial is not None:
         before = measure(initial, tree, **options)
         if set(before["layer"]) != set(table["layer"]):
@@ -185,10 +184,40 @@ def measure(
         table["initial"] = table[KEY].merge(before[[*KEY, "value"]], on=KEY, how="left")["value"]
     room = table["ceiling"] - table["initial"]
     table["gap_closed"] = ((table["value"] - table["initial"]) / room).where(room > 0)
-    return table[
-        [*KEY, "candidates", "unit", "rival", "value", "null", "initial", "ceiling", "ceiling_error",
-         "gap_closed", "n"]
-    ]  # fmt: skip
+    return table
+
+
+def tabulate(
+    layers: Mapping[Label, Layer], tree: LatentTree, members: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """The table of `measure` from what `examine` found, so that one pass serves pictures as well.
+
+    Args:
+        layers: from `examine`.
+        tree: the same as there.
+        members: their addresses; the tree's by default.
+
+    Raises:
+        ValueError: members of another number than were examined.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, seed=0)
+        >>> draw = tree.sample(1000, seed=1)
+        >>> a = draw.leaves.float()
+        >>> tabulate(examine(a, tree, draw=draw), tree).equals(measure(a, tree, draw=draw))
+        True
+    """
+    import pandas as pd
+
+    addresses = list(tree.members if members is None else members)
+    for layer in layers.values():
+        if len(layer.cka) != len(addresses):
+            raise ValueError(f"expected {len(layer.cka)} members, got {len(addresses)}")
+    rows = [row for layer in layers.values() for row in _rows(layer, tree, addresses)]
+    table = pd.DataFrame(rows)
+    table["initial"] = table["gap_closed"] = float("nan")
+    return table[COLUMNS]
 
 
 def _rows(layer: Layer, tree: LatentTree, members: list[int]) -> Iterator[dict[str, Any]]:

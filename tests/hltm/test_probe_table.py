@@ -244,6 +244,12 @@ def test_what_cannot_be_probed_is_refused():
             measure(**{"tree": TREE} | arguments)
 
 
+def test_a_table_of_the_wrong_number_of_members_is_refused():
+    found = examine(units(DRAW), TREE, draw=DRAW, lags=0)
+    with pytest.raises(ValueError, match="expected 1 members, got 3"):
+        hltm.probe.tabulate(found, TREE, members=[0, 1, 2])
+
+
 def test_chosen_nodes_and_numpy_arrays():
     table = measure(units(DRAW).numpy(), TREE, draw=DRAW, nodes=["2", 0], lags=0)
     assert only(table, "correlation")["node"].tolist() == ["2", "0"]
