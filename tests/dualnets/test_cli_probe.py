@@ -1,0 +1,120 @@
+"""The command `hltm probe`: activations and models of one's own, and how it refuses."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import hltm
+from dualnets.cli import commands, main
+
+TREE = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.95), seed=0)
+SOURCE = """
+import torch
+def build():
+    return torch.nn.Sequential(torch.nn.Linear(8, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
+number = 3
+def wrong():
+    return 3
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    TREE.save("tree.json")
+    (tmp_path / "probed_model.py").write_text(SOURCE)
+    draw = TREE.sample(1000, seed=4, start=500)
+    units = torch.cat([draw.states[:, :7].float(), torch.zeros(1000, 1)], dim=1)
+    np.savez("acts.npz", **{"hidden": units.numpy(), "2": draw.level(2).float()[..., None].numpy()})
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    status = main(["probe", *arguments])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_it_is_a_command_with_a_line_of_help(capsys):
+    assert commands()["probe"].startswith("Probe activations or a torch model of your own")
+    with pytest.raises(SystemExit) as stopped:
+        main(["probe", "--help"])
+    assert stopped.value.code == 0
+    assert "--activations FILE" in capsys.readouterr().out
+
+
+def test_activations_are_held_against_their_own_rows(home, capsys):
+    arguments = ("--activations", "acts.npz", "--tree", "tree.json", "--seed", "4")
+    status, out, _ = run(
+        capsys, *arguments, "--rows", "500:1500", "--lags", "20", "--out", "probed"
+    )
+    assert status == 0
+    assert "layer hidden" in out
+    assert "layer 2" in out
+    table = pd.read_csv("probed/table.csv", dtype={"layer": str, "node": str})
+    best = table[table["metric"] == "correlation"]
+    assert np.allclose(best["value"], 1)
+    assert len(best) == 7 + 2
+    assert sorted(path.name for path in (home / "probed").iterdir()) == [
+        "heatmap-2.png", "heatmap-hidden.png", "table.csv",
+    ]  # fmt: skip
+    run(capsys, *arguments, "--rows", "0:1000", "--lags", "20", "--out", "other")
+    other = pd.read_csv("other/table.csv")
+    assert other[other["metric"] == "correlation"]["value"].max() < 0.3  # not their rows
+
+
+def test_a_model_is_read_by_name_with_its_weights(home, capsys):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
+    save_file(model.state_dict(), "w.safetensors")
+    status, _, _ = run(
+        capsys, "--model", "probed_model:build", "--weights", "w.safetensors", "--tree", "tree.json",
+        "--layers", "0", "2", "--n", "600", "--seed", "3", "--lags", "20", "--out", "probed",
+        "--metrics", "correlation", "roc_auc",
+    )  # fmt: skip
+    assert status == 0
+    table = pd.read_csv("probed/table.csv", dtype={"layer": str, "node": str})
+    network = hltm.probe.TorchNetwork(model, ["0", "2"])
+    expected = hltm.probe.measure(
+        network, TREE, n=600, seed=3, lags=20, metrics=["correlation", "roc_auc"]
+    )
+    assert table["metric"].tolist() == expected["metric"].tolist()
+    assert np.allclose(table["value"], expected["value"], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name either --activations or --model"),
+        (["--activations", "acts.npz"], "--rows must be start:stop"),
+        (["--activations", "acts.npz", "--rows", "9:3"], "start below stop, got '9:3'"),
+        (["--activations", "acts.npz", "--rows", "0:999"], "expected 999 rows on axis 0"),
+        (["--activations", "none.npz", "--rows", "0:9"], "No such file"),
+        (["--model", "probed_model:build"], "--layers NAME"),
+        (["--model", "probed_model", "--layers", "0"], "module:function, got 'probed_model'"),
+        (["--model", "no_such_module:build", "--layers", "0"], "No module named"),
+        (["--model", "probed_model:number", "--layers", "0"], "has no function 'number'"),
+        (["--model", "probed_model:wrong", "--layers", "0"], "made a int, no torch module"),
+        (["--model", "probed_model:build", "--layers", "9"], "no layer '9'"),
+        (
+            ["--model", "probed_model:build", "--layers", "0", "--weights", "tree.json"],
+            "tree.json: ",
+        ),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(home, capsys, arguments, message):
+    status, _, error = run(capsys, "--tree", "tree.json", *arguments)
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_pickled_arrays_are_not_read(home, capsys):
+    np.savez("bad.npz", hidden=np.array([{"a": 1}], dtype=object))
+    status, _, error = run(
+        capsys, "--tree", "tree.json", "--activations", "bad.npz", "--rows", "0:1"
+    )
+    assert status == 2
+    assert "pickle" in error
