@@ -14,6 +14,9 @@ from hltm.augment import (
 from hltm.ceiling import Ceiling
 from hltm.completion import MostLikely
 from hltm.dataset import ViewDataset, ViewStream
+from hltm.export.read import Column, DataFolder, load
+from hltm.export.verify import Verification, verify
+from hltm.export.write import export
 from hltm.families import FAMILIES
 from hltm.families.balanced import balanced
 from hltm.families.caterpillar import caterpillar
@@ -37,6 +40,8 @@ __all__ = [
     "FAMILIES",
     "Augmentation",
     "Ceiling",
+    "Column",
+    "DataFolder",
     "Draw",
     "LatentTree",
     "MostLikely",
@@ -45,6 +50,7 @@ __all__ = [
     "Stream",
     "SuiteTree",
     "Topology",
+    "Verification",
     "ViewBatch",
     "ViewDataset",
     "ViewStream",
@@ -53,10 +59,12 @@ __all__ = [
     "caterpillar",
     "drop_leaves",
     "encode",
+    "export",
     "keep_level",
     "keep_nodes",
     "keep_nothing",
     "keep_root",
+    "load",
     "load_tree",
     "picture",
     "probe",
@@ -70,5 +78,6 @@ __all__ = [
     "symbols",
     "symmetric_binary",
     "topology_from_newick",
+    "verify",
 ]
 __version__ = "0.1.0"

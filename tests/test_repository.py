@@ -30,7 +30,7 @@ HLTM = [
     {"tree"},
     {"families", "formats", "encode", "rows"},
     {"view_batches", "dataset", "adapters"},
-    {"suite", "probe", "picture"},
+    {"suite", "probe", "picture", "export"},
 ]
 # Package-relative module -> what it may import of dualnets besides itself.
 DUALNETS = {

@@ -93,7 +93,7 @@ def score(
             shown = network.activations(draw.leaves if stacked else draw.leaves[0])
             rectified = getattr(network, "rectify", lambda found: None)(shown)
             for level, values in shown.items():
-                tracker = trackers.setdefault(level, _Tracker(level, trees, lags))
+                tracker = trackers.setdefault(level, _Tracker(level, trees, lags, stacked))
                 after = None if rectified is None else rectified[level]
                 shifted = None if other is None else other.level(level)
                 tracker.update(values, after, draw.level(level), shifted)
@@ -111,7 +111,8 @@ def score(
 class _Tracker:
     """The accumulators of one level."""
 
-    def __init__(self, level: int, trees: LatentTree, lags: int) -> None:
+    def __init__(self, level: int, trees: LatentTree, lags: int, stacked: bool) -> None:
+        self.stacked = stacked
         self.nodes = len(trees.level(level))
         self.level = level
         self.before, self.after = StreamingCorrelation(), StreamingCorrelation()
@@ -137,21 +138,17 @@ class _Tracker:
 
     def _units_first(self, values: Tensor, members: int) -> Tensor:
         """`(S, V, U, B)` for own blocks, `(S, U, B)` for a layer."""
-        own, dense = (members, self.nodes), (members,)
-        if (
-            values.ndim in (2, 3)
-            and (values.shape[0] != members or values.ndim == 2)
-            and members == 1
-        ):
-            values = values[None]
-        if values.ndim == 4 and (values.shape[0], values.shape[2]) == own:
+        given = tuple(values.shape)
+        values = values if self.stacked else values[None]
+        if values.ndim == 4 and (values.shape[0], values.shape[2]) == (members, self.nodes):
             self.own = True
             return values.permute(0, 2, 3, 1)
-        if values.ndim == 3 and (values.shape[0],) == dense:
+        if values.ndim == 3 and values.shape[0] == members:
             return values.transpose(1, 2)
+        axis = f"{members}, " if self.stacked else ""
         raise ValueError(
-            f"activations of level {self.level} have shape {tuple(values.shape)}, expected "
-            f"({members}, B, {self.nodes}, U) or ({members}, B, U)"
+            f"activations of level {self.level} have shape {given}, expected "
+            f"({axis}B, {self.nodes}, U) or ({axis}B, U)"
         )
 
     def _targets(self, latents: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import hltm
-from dualnets.cli import commands, main, tree
+from dualnets.cli import _families, commands, main
 
 
 def run(capsys, *arguments):
@@ -143,7 +143,7 @@ def made_up(
 
 
 def test_flags_follow_a_familys_keywords():
-    found = {flag.name: (flag.kind, flag.default, flag.ranged) for flag in tree.flags(made_up)}
+    found = {flag.name: (flag.kind, flag.default, flag.ranged) for flag in _families.flags(made_up)}
     empty = inspect.Parameter.empty
     assert found == {
         "nodes": (int, empty, False), "cardinality_low": (int, 2, True),
@@ -161,8 +161,8 @@ def test_states_beyond_binary_are_told_in_information(capsys, monkeypatch):
         topology = hltm.Topology.balanced(1, 2)
         return hltm.LatentTree.from_tables(topology, [np.ones(3) / 3, table, table])
 
-    monkeypatch.setattr(tree, "get_type_hints", lambda make: {"seed": int})
-    monkeypatch.setattr(tree, "families", lambda: {"three": three})
+    monkeypatch.setattr(_families, "get_type_hints", lambda make: {"seed": int})
+    monkeypatch.setattr(_families, "families", lambda: {"three": three})
     status, out, _ = run(capsys, "--family", "three")
     assert status == 0
     line = next(line for line in out.splitlines() if line.startswith("├─1"))

@@ -183,6 +183,19 @@ def test_a_single_tree_needs_no_member_axis():
     assert len(alignment(Reader(), tree, n=500, seed=2)["member"].unique()) == 1
 
 
+def test_a_last_batch_of_one_row_is_read_as_the_others():
+    tree = TREES[1]
+
+    class Reader:
+        def activations(self, leaves):
+            return {2: leaves[:, None, :4].float().expand(-1, 2, -1)}
+
+    found = score(Reader(), tree, n=257, seed=2, lags=0)[2]
+    assert found.candidates == "own block"
+    assert found.best.shape == (1, 2)
+    assert found.n == 257
+
+
 @pytest.mark.parametrize("shape", [(3, 50, 4), (2, 50, 4, 5), (3, 50, 3, 5)])
 def test_activations_of_the_wrong_shape_are_named(shape):
     class Wrong:

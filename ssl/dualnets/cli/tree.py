@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
-import pkgutil
-import types
-import typing
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
+
+from dualnets.cli import _families
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from hltm import LatentTree
     from hltm.ceiling import Ceiling
 
-DEFAULT = "symmetric-binary"
-DEFAULTS: dict[str, Any] = {"depth": 3, "seed": 0}  # where a family asks for one
 LISTED = 127  # nodes up to which each has a line of its own
 DEEPEST = 10  # levels up to which a line has room for the branches that lead to it
 USAGE = """usage: hltm tree [--family NAME] [OPTIONS]
@@ -33,29 +29,14 @@ families: {names}
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """One option of a family: an argument, or one end of an argument that is a range."""
-
-    name: str
-    argument: str
-    kind: type
-    default: Any
-    ranged: bool = False
-
-
 def main(arguments: list[str]) -> int:
     """Print a tree of the family asked for; draw it where a file is named."""
-    offered = families()
     if arguments in (["-h"], ["--help"]):
-        print(USAGE.format(names=", ".join(offered)), end="")
+        print(USAGE.format(names=", ".join(_families.families())), end="")
         return 0
-    name = _asked(arguments)
-    if name not in offered:
-        raise ValueError(f"unknown family {name!r}, expected one of {', '.join(offered)}")
-    wanted = list(flags(offered[name]))
-    options = _parse(name, offered[name], wanted, arguments)
-    tree = offered[name](**_keywords(wanted, options))
+    name, make = _families.asked(arguments)
+    options = _parse(name, make, arguments)
+    tree = make(**_families.keywords(_families.flags(make), options))
     title = f"{name}, seed {options['seed']}" if "seed" in options else name
     own = tree.ceiling(tree.latents, samples=options["samples"])
 
@@ -79,79 +60,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def families() -> dict[str, Callable[..., LatentTree]]:
-    """Name -> function, of each family whose every required argument can be an option."""
-    import hltm.families
-
-    found = {}
-    for item in pkgutil.iter_modules(hltm.families.__path__):
-        make = getattr(importlib.import_module(f"hltm.families.{item.name}"), item.name)
-        possible = {flag.argument for flag in flags(make)}
-        required = [
-            name
-            for name, parameter in inspect.signature(make).parameters.items()
-            if parameter.default is parameter.empty
-        ]
-        if possible.issuperset(required):
-            found[item.name.replace("_", "-")] = make
-    return found
-
-
-def flags(make: Callable[..., LatentTree]) -> Iterator[Flag]:
-    """The options of a family: its arguments that are numbers, texts or ranges of numbers."""
-    hints = get_type_hints(make)
-    for name, parameter in inspect.signature(make).parameters.items():
-        default, hint = parameter.default, hints[name]
-        if default is parameter.empty or default is None:
-            default = DEFAULTS.get(name, default)
-        union = get_origin(hint) in (types.UnionType, typing.Union)
-        kinds = get_args(hint) if union else (hint,)
-        ranges = [get_args(k) for k in kinds if get_origin(k) is tuple]
-        plain = [k for k in kinds if k in (bool, int, float, str)]
-        if name == "members":
-            continue
-        if ranges and len(ranges[0]) == 2 and ranges[0][0] in (int, float):
-            ends = default if isinstance(default, tuple) else (default, default)
-            for end, value in zip(("low", "high"), ends, strict=True):
-                yield Flag(f"{name}_{end}", name, ranges[0][0], value, True)
-        elif plain:
-            yield Flag(name, name, plain[0], default)
-
-
-def _asked(arguments: list[str]) -> str:
-    """The family named among the arguments, before its own options are known."""
-    for i, argument in enumerate(arguments):
-        key, equals, value = argument.partition("=")
-        if key == "--family":
-            return (value if equals else "".join(arguments[i + 1 : i + 2])).replace("_", "-")
-    return DEFAULT
-
-
-def _parse(
-    name: str, make: Callable[..., LatentTree], wanted: list[Flag], arguments: list[str]
-) -> dict[str, Any]:
+def _parse(name: str, make: Callable[..., LatentTree], arguments: list[str]) -> dict[str, Any]:
     import tyro
 
     from hltm.ceiling import SAMPLES
 
-    meanings = _meanings(make)
-
-    def option(key: str, kind: type, default: Any, meaning: str) -> tuple[Any, ...]:
-        metavar = {int: "INT", float: "NUMBER", bool: "{True,False}"}.get(kind, "TEXT")
-        held = kind | None if default is None else kind
-        annotated = Annotated[held, tyro.conf.arg(help=meaning, metavar=metavar)]  # type: ignore[valid-type]
-        required = default is inspect.Parameter.empty
-        return (key, annotated) if required else (key, annotated, default)
-
-    fields = [option("family", str, name, "Which family of trees.")]
-    for flag in wanted:
-        meaning = meanings.get(flag.argument, "")
-        if flag.ranged:
-            meaning = f"The {flag.name.rpartition('_')[2]}est {flag.argument}."
-        fields.append(option(flag.name, flag.kind, flag.default, meaning))
-    fields += [
-        option("samples", int, SAMPLES, "Samples of a ceiling that cannot be enumerated."),
-        option("picture", str, "", "File to draw the tree into: .png, .svg or .pdf."),
+    fields = [
+        *_families.fields(name, make),
+        _families.option(
+            "samples", int, SAMPLES, "Samples of a ceiling that cannot be enumerated."
+        ),
+        _families.option("picture", str, "", "File to draw the tree into: .png, .svg or .pdf."),
     ]
     made: Any = tyro.cli(
         dataclasses.make_dataclass("Options", fields, kw_only=True),
@@ -161,28 +80,6 @@ def _parse(
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return dataclasses.asdict(made)
-
-
-def _meanings(make: Callable[..., LatentTree]) -> dict[str, str]:
-    """Argument -> what its docstring says of it."""
-    lines = (inspect.getdoc(make) or "").partition("Args:\n")[2].partition("\n\n")[0].splitlines()
-    found: dict[str, str] = {}
-    for line in lines:
-        key, colon, text = line.strip().partition(": ")
-        if colon and line.startswith("    ") and not line.startswith("     "):
-            found[key] = text.replace("`", "")
-        elif found:
-            found[list(found)[-1]] += " " + line.strip().replace("`", "")
-    return found
-
-
-def _keywords(wanted: list[Flag], options: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a family from the options given: ranges as pairs."""
-    found: dict[str, Any] = {}
-    for flag in wanted:
-        value = options[flag.name]
-        found[flag.argument] = (*found.get(flag.argument, ()), value) if flag.ranged else value
-    return found
 
 
 def _nodes(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:

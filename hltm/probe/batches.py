@@ -1,0 +1,179 @@
+"""Batches of activations with the latents of the same rows, from arrays or from a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.inference import own_posterior, posterior
+from hltm.philox import Stream
+from hltm.sample import Draw, sample
+from hltm.tree import LatentTree
+
+ROWS = 4096  # of a batch; the first one also sets the edges of histograms
+Label = int | str
+
+
+class Batch(NamedTuple):
+    """Some rows of all layers.
+
+    Attributes:
+        shown: layer -> `(S, U, B)` where all latents share the layer, `(S, V, U, B)` where each
+            latent of a level has its own block.
+        leaves: `(S, X, B)` states.
+        latents: `(S, T, B)` int32 states of all latents.
+        other: the same of other rows, for the null.
+    """
+
+    shown: dict[Label, Tensor]
+    leaves: Tensor
+    latents: Tensor
+    other: Tensor
+
+
+def batches(
+    source: Any, tree: LatentTree, draw: Draw | None, n: int | None, seed: int | None, lags: int
+) -> Iterator[Batch]:
+    """Rows in order, each batch long enough to be shifted by all lags.
+
+    Raises:
+        ValueError: arrays without a draw, a network with neither draw nor n and seed, a draw of
+            another tree or without its latents, activations of the wrong shape, or fewer rows than
+            twice the lags.
+    """
+    if draw is not None:
+        _check_draw(draw, tree)
+    arrays = None if hasattr(source, "activations") else _arrays(source, tree, draw)
+    if draw is None:
+        if arrays is not None:
+            raise ValueError("activations as arrays need the draw that they were computed on")
+        if n is None or seed is None:
+            raise ValueError("a network is probed on a draw, or on n rows of a seed: give either")
+        members = tuple(getattr(source, "members", tree.members))
+        stacked = bool(getattr(source, "stacked", tree.stacked))
+        device = getattr(source, "device", torch.device("cpu"))
+        total, seed = n, seed
+    else:
+        members, stacked, device = draw.members, draw.stacked, draw.states_SVB.device
+        total, seed = draw.states_SVB.shape[-1], draw.seed
+    least = max(2 * lags, 2)
+    if total < least:
+        raise ValueError(f"{lags} lags need at least {least} rows, got {total}")
+    start = 0
+    while start < total:
+        count = min(max(ROWS, least), total - start)
+        if total - start - count < least:
+            count = total - start  # no batch too short to shift
+        address: dict[str, Any] = {"seed": seed, "start": start, "device": device}
+        if draw is None:
+            states = sample(
+                tree.tables, members, count, stream=Stream.EVALUATION, **address
+            ).states_SVB
+        else:
+            states = draw.states_SVB[..., start : start + count]
+        other = states
+        if lags:
+            other = sample(tree.tables, members, count, stream=Stream.NULL, **address).states_SVB
+        first = tree.leaves.start
+        leaves = states[:, first:]
+        if arrays is None:
+            public = leaves.transpose(1, 2) if stacked else leaves[0].T
+            with torch.no_grad():
+                shown = dict(source.activations(public))
+        else:
+            at = 1 if stacked else 0
+            shown = {
+                label: values if values.ndim <= at else values.narrow(at, start, count)
+                for label, values in _same_rows(arrays, at, total).items()
+            }
+        yield Batch(
+            {
+                label: batch_last(label, values, tree, len(members), stacked, count)
+                for label, values in shown.items()
+            },
+            leaves,
+            states[:, :first].to(torch.int32),
+            other[:, :first].to(torch.int32),
+        )
+        start += count
+
+
+def posteriors(tree: LatentTree, leaves: Tensor, *, own: bool) -> Tensor:
+    """`(S, T, K, B)` float64 P(latent | its own leaves, or all leaves) of all latents."""
+    nodes = np.arange(tree.leaves.start)
+    infer = own_posterior if own else posterior
+    shared = len(tree.tables.flat) == 1
+    found = [
+        infer(tree.tables.take([0 if shared else s]), leaves[s : s + 1].long(), nodes).marginals
+        for s in range(len(leaves))
+    ]
+    return torch.cat(found)
+
+
+def batch_last(
+    label: Label, values: Tensor, tree: LatentTree, members: int, stacked: bool, rows: int
+) -> Tensor:
+    """`(S, U, B)`, or `(S, V, U, B)` where every latent of a level has its own block.
+
+    Raises:
+        ValueError: another shape, or blocks of a layer that is not a level.
+    """
+    values = values.detach()
+    full = values if stacked else values[None]
+    lead = (members, rows)
+    if full.ndim == 3 and tuple(full.shape[:2]) == lead:
+        return full.transpose(1, 2)
+    level = isinstance(label, int) and 0 < label <= tree.topology.depth
+    nodes = len(tree.level(int(label))) if level else None
+    if full.ndim == 4 and tuple(full.shape[:2]) == lead and full.shape[2] == nodes:
+        return full.permute(0, 2, 3, 1)
+    front = f"{members}, " if stacked else ""
+    blocks = f" or ({front}{rows}, {nodes}, U)" if level else ""
+    hint = "" if level else "; blocks of a level come as {level: array}"
+    raise ValueError(
+        f"activations of layer {label!r} have shape {tuple(values.shape)}, "
+        f"expected ({front}{rows}, U){blocks}{hint}"
+    )
+
+
+def _arrays(source: Any, tree: LatentTree, draw: Draw | None) -> dict[Label, Tensor]:
+    """Layer -> tensor, from one array or a mapping."""
+    if isinstance(source, Mapping):
+        if not source:
+            raise ValueError("there are no layers to probe: the mapping of activations is empty")
+        return {label: torch.as_tensor(values) for label, values in source.items()}
+    values = torch.as_tensor(source)
+    stacked = tree.stacked if draw is None else draw.stacked
+    if values.ndim == (4 if stacked else 3):
+        depth = tree.topology.depth
+        fits = [lev for lev in range(1, depth + 1) if len(tree.level(lev)) == values.shape[-2]]
+        if len(fits) == 1:
+            return {fits[0]: values}
+    return {"activations": values}
+
+
+def _same_rows(arrays: dict[Label, Tensor], at: int, total: int) -> dict[Label, Tensor]:
+    for label, values in arrays.items():
+        if values.ndim <= at or values.shape[at] != total:
+            raise ValueError(
+                f"activations of layer {label!r} have shape {tuple(values.shape)}, expected "
+                f"{total} rows on axis {at}, as the draw has"
+            )
+    return arrays
+
+
+def _check_draw(draw: Draw, tree: LatentTree) -> None:
+    if len(draw.topology) != len(tree.topology):
+        raise ValueError(f"the draw has {len(draw.topology)} nodes, the tree {len(tree.topology)}")
+    if len(tree.tables.flat) not in (1, len(draw.members)) or (
+        tree.stacked and tree.members != draw.members
+    ):
+        raise ValueError(f"the draw is of members {draw.members}, the tree of {tree.members}")
+    if draw.first:
+        raise ValueError(
+            f"the draw kept nodes {draw.first} and up; a probe needs its latents as well"
+        )

@@ -1,0 +1,78 @@
+"""Streaming histograms of units given the state of each target."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hltm.probe.metric import check_finite, check_pair, one_hot
+
+HELD = 1 << 23  # indicators of bins held at a time
+
+
+class StreamingHistogram:
+    """Counts of (bin of a unit, state of a target), in bins fixed by the first batch.
+
+    A unit's bins hold equal shares of its first batch; equal values always share a bin. A unit that
+    showed at most `bins` distinct values in its first batch gets a bin for each of them, so nothing
+    is lost of units with few values. Memory is `(…, U, bins, T, K)` float64.
+
+    Args:
+        bins: of every unit, at least 2.
+        states: K, the largest number of states of a target.
+        edges: `(…, U, bins - 1)` of your own, ascending; bin i holds edge i - 1 <= value < edge i.
+
+    Raises:
+        ValueError: fewer than 2 bins or states; in `update`, as `check_pair` and `one_hot`.
+    """
+
+    def __init__(self, bins: int, states: int = 2, edges: Tensor | None = None) -> None:
+        if bins < 2 or states < 2:
+            raise ValueError(f"bins and states must be at least 2, got {bins} and {states}")
+        self.bins, self.states, self.edges = bins, states, edges
+        self.n = 0
+        self.counts = torch.zeros(())
+
+    def update(self, activations: Tensor, targets: Tensor) -> None:
+        """Add a batch."""
+        check_pair(activations, targets)
+        a = activations if activations.is_floating_point() else activations.float()
+        if self.edges is None:
+            self.edges = equal_shares(a, self.bins)
+        a = a.contiguous()
+        place = torch.searchsorted(self.edges.to(a).contiguous(), a, right=True)
+        every = torch.arange(self.bins, device=a.device)[:, None]
+        rows = max(HELD // (self.bins * a[..., 0].numel()), 1)
+        for bin_of, states in zip(place.split(rows, -1), targets.split(rows, -1), strict=True):
+            inside = (bin_of[..., None, :] == every).float().flatten(-3, -2)  # (…, U * bins, B)
+            # sums of zeros and ones are exact in float32 up to 2^24 rows at a time
+            counts = (inside @ one_hot(states, self.states).transpose(-1, -2)).double()
+            self.counts = counts if self.n == 0 else self.counts + counts
+            self.n += bin_of.shape[-1]
+
+    def result(self) -> Tensor:
+        """`(…, U, bins, T, K)` float64 counts."""
+        units, targets = self.counts.shape[-2] // self.bins, self.counts.shape[-1] // self.states
+        split = self.counts.unflatten(-1, (targets, self.states))
+        return split.unflatten(-3, (units, self.bins))
+
+
+def equal_shares(activations: Tensor, bins: int) -> Tensor:
+    """`(…, U, bins - 1)` edges between bins of equal shares of `(…, U, B)` activations.
+
+    Where a unit has at most `bins` distinct values, the edges are those values; repeated edges make
+    empty bins.
+    """
+    check_finite(activations)
+    ordered = activations.sort(-1).values
+    count = ordered.shape[-1]
+    cut = torch.arange(1, bins, device=ordered.device) * count // bins
+    shares = ordered[..., cut.clamp(max=count - 1)]
+    fresh = torch.ones_like(ordered, dtype=torch.bool)
+    fresh[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    rank = fresh.cumsum(-1) - 1  # 0 for the smallest distinct value
+    # the edge below distinct value i stands at place i - 1; values beyond the last place are dropped
+    distinct = ordered[..., -1:].expand(*ordered.shape[:-1], bins).clone()
+    distinct.scatter_(-1, rank.clamp(max=bins - 1), ordered)
+    few = rank[..., -1:] < bins
+    return torch.where(few, distinct[..., 1:], shares)

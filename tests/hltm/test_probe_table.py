@@ -1,0 +1,282 @@
+"""The tidy table: arrays, ensembles and networks; what every row means; what it refuses."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+import hltm
+from hltm.probe import TorchNetwork, alignment, examine, measure, over_members
+
+TREES = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.95), members=3, seed=0)
+TREE = TREES[0]
+N = 3000
+DRAW, DRAWS = TREE.sample(N, seed=1), TREES.sample(N, seed=1)
+COLUMNS = [
+    "member", "layer", "level", "node", "metric", "candidates", "unit", "rival", "value", "null",
+    "initial", "ceiling", "ceiling_error", "gap_closed", "n",
+]  # fmt: skip
+EVERY = ("correlation", "correlation_ratio", "selectivity", "roc_auc", "mutual_information")
+
+
+def units(draw, count=5, seed=0):
+    """Units that are latents, noise, a copy and a constant."""
+    generator = torch.Generator().manual_seed(seed)
+    z = draw.states[..., : len(draw.topology.latents)].float()
+    noise = torch.randn(*z.shape[:-1], count, generator=generator)
+    return torch.cat([noise, z, z[..., :1], torch.full_like(z[..., :1], 3.0)], dim=-1)
+
+
+def only(table, metric):
+    return table[table["metric"] == metric]
+
+
+def test_perfect_units_are_named_and_rivals_are_the_nearest_latents():
+    table = measure(units(DRAW), TREE, draw=DRAW, metrics=EVERY, lags=20)
+    assert list(table.columns) == COLUMNS
+    assert (table["n"] == N).all()
+    names = list(TREE.topology.names[:7])
+    for metric in EVERY:
+        rows = only(table, metric)
+        assert rows["node"].tolist() == names
+        assert rows["unit"].tolist() == list(range(5, 12))
+        assert (rows["value"] > rows["null"]).all()
+    for metric in ("correlation", "correlation_ratio", "roc_auc", "matched_correlation"):
+        assert np.allclose(only(table, metric)["value"], 1)
+    assert np.allclose(only(table, "selectivity")["value"], 0.5)
+    assert np.allclose(only(table, "partial_correlation")["value"][1:], 1, atol=1e-4)
+    assert only(table, "linear_probe")["value"].min() > 0.999
+    exact = TREE.correlation(range(7), range(7)).abs().fill_diagonal_(0)
+    assert only(table, "rival")["rival"].tolist() == [names[i] for i in exact.argmax(-1)]
+    assert np.allclose(only(table, "rival")["value"], exact.max(-1).values, atol=0.04)
+    assert only(table, "dead_units")["value"].tolist() == [1]
+    assert (only(table, "blind")["value"] == 0).all()
+    assert 1 <= only(table, "blind_units")["value"].item() <= 6  # noise, and the constant
+
+
+def test_ceilings_are_the_trees_the_posteriors_and_the_leaves():
+    leaves = DRAW.leaves.float()
+    table = measure(leaves, TREE, draw=DRAW, metrics=EVERY, lags=0)
+    bound = TREE.ceiling(TREE.latents, leaves="all")
+    posterior = TREE.posterior(DRAW.leaves).marginals[:, :7]
+    for metric in ("correlation", "correlation_ratio", "linear_probe", "relay"):
+        assert np.allclose(only(table, metric)["ceiling"], bound.value)
+        assert (only(table, metric)["value"] <= bound.value.numpy() + 0.03).all()
+    area = [roc_auc_score(DRAW.node(v).numpy(), posterior[:, v, 1].numpy()) for v in range(7)]
+    assert np.allclose(only(table, "roc_auc")["ceiling"], area, atol=1e-3)
+    assert (only(table, "roc_auc")["value"] <= np.array(area) + 0.005).all()
+    known = math.log(2) - torch.special.entr(posterior).sum(-1)
+    information = only(table, "mutual_information")
+    assert np.allclose(information["ceiling"], known.mean(0), atol=1e-9)
+    assert np.allclose(information["ceiling_error"], known.std(0, False) / N**0.5, atol=1e-9)
+    assert (information["value"] <= information["ceiling"] + 0.01).all()
+    assert only(table, "selectivity")["ceiling"].isna().all()
+    assert table["null"].isna().all()
+    assert only(table, "blind").empty
+
+
+def test_a_network_that_is_the_posterior_reaches_its_ceiling():
+    class Bayes:
+        def activations(self, leaves):
+            return {"posterior": TREE.posterior(leaves).marginals[:, :7, 1]}
+
+    table = measure(Bayes(), TREE, n=20_000, seed=3, metrics=EVERY[:1], lags=0)
+    rows = only(table, "correlation")
+    assert rows["unit"].tolist() == list(range(7))
+    assert np.allclose(rows["value"], rows["ceiling"], atol=0.02)
+    assert only(table, "linear_cka")["value"].item() == pytest.approx(1, abs=1e-9)
+    relay = only(table, "relay")
+    assert (relay["value"].to_numpy() < rows["value"].to_numpy() + 1e-6).all()
+    assert (relay["value"] > 0.2).all()
+
+
+@pytest.mark.parametrize("rows", [500, 4096])
+def test_streaming_equals_all_at_once(rows, monkeypatch):
+    noise = torch.randn(7, 6, generator=torch.Generator().manual_seed(0)).double()
+    a = DRAW.states[:, :7].double() @ noise + units(DRAW)[:, :5].repeat(1, 2)[:, :6]
+    whole = measure(a, TREE, draw=DRAW, lags=0)
+    monkeypatch.setattr("hltm.probe.batches.ROWS", rows)
+    parts = measure(a, TREE, draw=DRAW, lags=0)
+    assert np.allclose(whole["value"], parts["value"], atol=1e-9, equal_nan=True)
+    single = measure(a.float(), TREE, draw=DRAW, lags=0)
+    assert np.allclose(whole["value"], single["value"], rtol=1e-4, atol=1e-4, equal_nan=True)
+    assert whole["unit"].equals(parts["unit"])
+
+
+def test_an_ensemble_is_its_members():
+    a = units(DRAWS)
+    table = measure(a, TREES, draw=DRAWS, lags=20)
+    for s in range(3):
+        one = measure(a[s], TREES[s], draw=TREES[s].sample(N, seed=1), lags=20)
+        same = table[table["member"] == s].reset_index(drop=True)
+        assert same.drop(columns=["value", "null"]).equals(one.drop(columns=["value", "null"]))
+        for column in ("value", "null"):
+            assert np.allclose(same[column], one[column], atol=1e-6, equal_nan=True)
+
+
+def test_blocks_are_held_against_their_own_latents():
+    z = DRAWS.level(2).float()
+    noise = torch.randn(*z.shape, 4, generator=torch.Generator().manual_seed(0))
+    noise[..., 2] -= 2 * z
+    table = measure(noise, TREES, draw=DRAWS, lags=40)
+    best = only(table, "correlation")
+    assert (table["candidates"] == "own block").all()
+    assert best["unit"].tolist() == [2] * 6
+    assert best["layer"].tolist() == [2] * 6
+    assert np.allclose(best["ceiling"], TREES.ceiling(TREES.level(2), leaves="own").value.flatten())
+    # the same figures as the other probe, up to the rows
+    for s in range(3):
+        for v in range(2):
+            x, y = noise[s, :, v, 2].numpy(), z[s, :, v].numpy()
+            row = best[(best["member"] == s) & (best["node"] == TREE.topology.names[1 + v])]
+            assert row["value"].item() == pytest.approx(abs(np.corrcoef(x, y)[0, 1]), abs=1e-5)
+    assert measure({2: noise}, TREES, draw=DRAWS, lags=40).equals(table)
+
+
+def test_a_network_gets_what_alignment_finds():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))
+    network = TorchNetwork(model, {"0": 1, "2": 3})
+    table = measure(network, TREES, n=N, seed=5, lags=50)
+    other = alignment(network, TREES, n=N, seed=5, lags=50)
+    ours, theirs = only(table, "correlation"), only(other, "best_abs_correlation")
+    assert len(ours) == len(theirs)
+    merged = ours.merge(theirs, on=["member", "level", "node"])
+    assert len(merged) == len(theirs) == 15
+    assert np.allclose(merged["value_x"], merged["value_y"], atol=5e-5)
+    assert merged["unit_x"].equals(merged["unit_y"])
+    assert np.allclose(merged["ceiling_x"], merged["ceiling_y"])
+    assert np.allclose(merged["null_x"], merged["null_y"], atol=0.02)
+
+
+def test_gap_closed_stands_beside_the_initial_value():
+    torch.manual_seed(0)
+    before = torch.nn.Sequential(torch.nn.Linear(8, 6))
+    after = torch.nn.Sequential(torch.nn.Linear(8, 6))
+    first, last = (TorchNetwork(model, ["0"]) for model in (before, after))
+    options = {"n": 2000, "seed": 5, "lags": 0}
+    table = only(measure(last, TREE, initial=first, **options), "correlation")
+    alone = only(measure(first, TREE, **options), "correlation")
+    assert np.allclose(table["initial"], alone["value"])
+    expected = (table["value"] - table["initial"]) / (table["ceiling"] - table["initial"])
+    assert np.allclose(table["gap_closed"], expected)
+    with pytest.raises(ValueError, match="the initial source has layers"):
+        measure(last, TREE, initial=TorchNetwork(before, {"0": 1}), **options)
+
+
+def test_networks_on_one_tree_and_more_states():
+    tree = hltm.random_tables(
+        hltm.Topology.balanced(2, 2), cardinality=3, concentration=0.5, seed=1
+    )
+    draw = tree.sample(2000, seed=1)
+    a = torch.nn.functional.one_hot(draw.leaves.long(), 3).float().flatten(1)
+    table = measure(
+        a, tree, draw=draw, lags=20, metrics=("correlation_ratio", "mutual_information")
+    )
+    rows = only(table, "correlation_ratio")
+    assert (rows["value"] <= rows["ceiling"] + 0.03).all()
+    assert (rows["value"] > rows["null"]).all()
+    assert (only(table, "linear_probe")["value"] <= rows["ceiling"].to_numpy() + 0.03).all()
+    assert "correlation" not in set(measure(a, tree, draw=draw, lags=0)["metric"])
+    with pytest.raises(ValueError, match="roc_auc is for latents of two states"):
+        measure(a, tree, draw=draw, metrics=["roc_auc"])
+
+    class Four:  # networks of one tree, each on rows of its own
+        members, stacked = (0, 1, 2, 3), True
+
+        def activations(self, leaves):
+            assert leaves.shape[0] == 4
+            return {"leaves": leaves.float()}
+
+    shared = measure(Four(), TREE, n=1000, seed=0, lags=0)
+    assert shared["member"].unique().tolist() == [0, 1, 2, 3]
+    assert only(shared, "correlation").groupby("node")["ceiling"].nunique().max() == 1
+
+
+def test_meaningless_and_constant_units_are_blind():
+    noise = torch.randn(N, 3, generator=torch.Generator().manual_seed(3))
+    noise[:, 1] = 0.0
+    table = measure(noise, TREE, draw=DRAW)
+    assert only(table, "blind")["value"].mean() > 0.5
+    assert only(table, "dead_units")["value"].item() == 1
+    dead = measure(torch.zeros(N, 2), TREE, draw=DRAW)
+    assert dead["value"].isna().sum() == 1  # the root has no parent
+    assert (only(dead, "correlation")["value"] == 0).all()
+    assert (only(dead, "blind")["value"] == 1).all()
+    for metric in ("linear_cka", "effective_rank", "feature_spread"):
+        assert only(dead, metric)["value"].item() == 0
+
+
+def test_nan_names_the_layer_and_the_unit():
+    a = units(DRAW)
+    a[7, 4] = math.nan
+    with pytest.raises(
+        ValueError, match=r"unit 4 at \(0,\) of layer 'h2' has activation nan in row 7"
+    ):
+        measure({"h2": a}, TREE, draw=DRAW)
+
+
+def test_what_cannot_be_probed_is_refused():
+    a = units(DRAW)
+    cases = [
+        ({"source": a}, "need the draw"),
+        ({"source": TorchNetwork(torch.nn.Linear(8, 2), [""])}, "give either"),
+        ({"source": {}, "draw": DRAW}, "mapping of activations is empty"),
+        ({"source": a[:-1], "draw": DRAW}, "expected 3000 rows on axis 0"),
+        ({"source": a[None, None], "draw": DRAW}, "expected 3000 rows on axis 0"),
+        ({"source": a[:, :, None], "draw": DRAW}, "blocks of a level come as"),
+        ({"source": {2: a[:, :3, None]}, "draw": DRAW}, r"or \(3000, 2, U\)"),
+        ({"source": a, "tree": TREES, "draw": DRAW}, "the draw is of members"),
+        ({"source": a, "draw": hltm.symmetric_binary(depth=2, seed=0).sample(N, seed=0)}, "7 nodes"),
+        ({"source": a, "draw": TREE.draw(N, seed=1, first=7)}, "needs its latents"),
+        ({"source": a, "draw": DRAW, "metrics": ["accuracy"]}, "unknown metric 'accuracy'"),
+        ({"source": a, "draw": DRAW, "nodes": [9]}, "nodes must be latents, got '9'"),
+        ({"source": a, "draw": DRAW, "nodes": []}, "nodes must be latents, got none"),
+        ({"source": a, "draw": DRAW, "leaves": "some"}, "leaves must be 'own' or 'all'"),
+        ({"source": a, "draw": DRAW, "lags": -1}, "lags must be at least 0, got -1"),
+        ({"source": a, "draw": DRAW, "lags": 2000}, "2000 lags need at least 4000 rows, got 3000"),
+    ]  # fmt: skip
+    for arguments, message in cases:
+        with pytest.raises(ValueError, match=message):
+            measure(**{"tree": TREE} | arguments)
+
+
+def test_a_table_of_the_wrong_number_of_members_is_refused():
+    found = examine(units(DRAW), TREE, draw=DRAW, lags=0)
+    with pytest.raises(ValueError, match="expected 1 members, got 3"):
+        hltm.probe.tabulate(found, TREE, members=[0, 1, 2])
+
+
+def test_chosen_nodes_and_numpy_arrays():
+    table = measure(units(DRAW).numpy(), TREE, draw=DRAW, nodes=["2", 0], lags=0)
+    assert only(table, "correlation")["node"].tolist() == ["2", "0"]
+    assert only(table, "correlation")["unit"].tolist() == [7, 5]
+    found = examine(units(DRAW), TREE, draw=DRAW, nodes=["2", 0], lags=0)["activations"]
+    assert found.scores["correlation"].strength.shape == (1, 14, 2)
+
+
+def test_intervals_over_members_cover_and_average_latents_first():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for seed in range(60):
+        values = generator.normal(0.5, 0.1, size=40)
+        table = pd.DataFrame(
+            {"member": np.repeat(np.arange(20), 2), "metric": "m", "value": values}
+        )
+        found = over_members(table, by=["metric"], seed=seed)
+        assert found["members"].item() == 20
+        assert found["mean"].item() == pytest.approx(values.mean())
+        covered += bool(found["low"].item() <= 0.5 <= found["high"].item())
+    assert covered >= 50
+    one = over_members(table[table["member"] == 0], by=["metric"], seed=0)
+    assert math.isnan(one["low"].item())
+    assert over_members(table, by=["metric"], seed=1).equals(
+        over_members(table, by=["metric"], seed=1)
+    )
+    with pytest.raises(ValueError, match="no column 'level'"):
+        over_members(table, by=["level"], seed=0)
+    with pytest.raises(ValueError, match="confidence in"):
+        over_members(table, by=["metric"], confidence=1, seed=0)
