@@ -65,9 +65,8 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
     most = int(np.clip(TILE_BYTES // bytes_per_block, 1, MOST_BLOCKS))
     tiles = max(-(-len(blocks) // most), min(-(-threads // members), len(blocks)))
     size = -(-len(blocks) // tiles)
-    size = size if order.blocks is None else 1
     tiles = -(-len(blocks) // size)
-    firsts = blocks.start + size * np.arange(tiles) if order.blocks is None else order.blocks
+    block_numbers = np.array(blocks if order.blocks is None else order.blocks, dtype=np.uint64)
     given = np.empty((0, 0, 0), dtype=out.dtype)
     if order.base is not None:
         given = np.ascontiguousarray(order.base.numpy().astype(out.dtype, copy=False))
@@ -77,8 +76,7 @@ def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> 
         np.uint64(order.stream),
         np.array(order.members, dtype=np.uint64),
         np.array(order.views, dtype=np.uint64),
-        firsts,
-        len(blocks),
+        block_numbers,
         order.count,
         size,
         order.start - blocks.start * BLOCK,

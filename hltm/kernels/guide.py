@@ -82,7 +82,7 @@ _WORD = np.uint64(0xFFFFFFFF)
 
 @njit(nogil=True, cache=True)
 def draw_wide(  # type: ignore[no-untyped-def]
-    row, cells, cell_start, bits, thresholds, threshold_start, steps, key0, key1, c0, first, c2,
+    row, cells, cell_start, bits, thresholds, threshold_start, steps, key0, key1, c0, numbers, c2,
     c3, count, blocks, words, out,
 ):  # fmt: skip
     """State of every lane of a tile: how many thresholds of its row are <= u.
@@ -91,10 +91,11 @@ def draw_wide(  # type: ignore[no-untyped-def]
         row: which row of the table a lane uses, its parent's state.
         cells, thresholds: of the tree; this node's begin at `cell_start` and `threshold_start`,
             row after row, `steps` thresholds each.
-        first: number of the first call of the generator; `count` calls, four lanes each.
+        numbers: numbers of the tile's blocks, uint64; a block is 32 of the `count` calls of the
+            generator, of four lanes each.
     """
     for j in range(count):
-        blocks[j] = first + np.uint64(j)
+        blocks[j] = (numbers[j >> 5] << np.uint64(5)) + np.uint64(j & 31)
     philox_blocks(key0, key1, c0, blocks, c2, c3, count, words)
     shift = _WORD_BITS - bits
     low = (_ONE << shift) - _ONE

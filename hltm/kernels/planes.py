@@ -21,7 +21,7 @@ _PLANE = np.uint64(24)
 
 @njit(nogil=True, cache=True)
 def draw_bits(  # type: ignore[no-untyped-def]
-    parent, t0, t1, wide, by_lane, key0, key1, c0, first, c2, c3, count, blocks, words,
+    parent, t0, t1, wide, by_lane, key0, key1, c0, numbers, c2, c3, count, blocks, words,
     undecided, undecided_words, out,
 ):  # fmt: skip
     """Set bit i of `out` where u_i >= its threshold: t0 or t1 by the bit of `parent`.
@@ -31,14 +31,14 @@ def draw_bits(  # type: ignore[no-untyped-def]
         t0, t1: thresholds 0..2^32.
         wide: None in binary trees, else what holds the threshold of every lane.
         by_lane: whether to use those; t0 is then all of them or-ed, t1 is 0.
-        first: number of the tile's first block; `count` blocks are drawn.
+        numbers: `(count,)` uint64 numbers of the tile's blocks.
         blocks, words, undecided, undecided_words: scratch.
     """
     for i in range(2 * count):
         undecided[i] = _ALL
         out[i] = _NONE
     for j in range(count):
-        blocks[j] = first + np.uint64(j)
+        blocks[j] = numbers[j]
     rest = (t0 | t1) << _SHIFT  # the threshold bits not yet looked at
     left = count
     plane = 0
@@ -63,7 +63,7 @@ def draw_bits(  # type: ignore[no-untyped-def]
                 left = 0
                 for j in range(count):
                     undecided_words[left] = np.uint64(2 * j)
-                    blocks[left] = first + np.uint64(j)
+                    blocks[left] = numbers[j]
                     left += (undecided[2 * j] | undecided[2 * j + 1]) != _NONE
         else:
             kept = 0

@@ -66,23 +66,24 @@ class Wide(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def draw_tiles(  # type: ignore[no-untyped-def]
-    key0, key1, stream, members, views, first_blocks, blocks, rows, size, offset, parent, cardinality,
+    key0, key1, stream, members, views, block_numbers, rows, size, offset, parent, cardinality,
     thresholds, threshold_start, reach, coins, base_needed, given, first, out, packed, scratch,
     wide, stamp, low, high,
 ):  # fmt: skip
     """Draw tasks low..high-1; a task is one tile of one member, all nodes and all views.
 
-    A tile is `size` consecutive blocks from its own of `first_blocks` on; `blocks` are all blocks.
-    `stamp` is `hltm.kernels.stamp.source_stamp()`; the rest is as in `Order` and `Tables`.
+    A tile is `size` of the blocks. `stamp` is `hltm.kernels.stamp.source_stamp()`; the rest is as
+    in `Order` and `Tables`.
     """
     nodes = parent.shape[0]
+    blocks = len(block_numbers)
     tiles = (blocks + size - 1) // size
     numbers, words, undecided, undecided_words, lane_bits, zeros, bits, redrawn = scratch
     for task in range(low, high):
         s = task // tiles
         tile = task % tiles * size
         count = min(size, blocks - tile)
-        block = np.uint64(first_blocks[task % tiles])
+        block = block_numbers[tile : tile + count]
         of = s if thresholds.shape[0] > 1 else 0  # one set of tables may serve all members
         start = tile * BLOCK - offset  # the tile's first row, counted from the first asked for
         shown, end = max(0, -start), min(BLOCK * count, rows - start)  # lanes that were asked for
@@ -129,7 +130,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                         draw_wide(
                             row, wide.cells[of], wide.start[v], wide.bits[v],
                             thresholds[of], at, cardinality[v] - 1, key0, key1, _WORDS | view,
-                            block * np.uint64(32), c2, members[s], 32 * count, numbers, words,
+                            block, c2, members[s], 32 * count, numbers, words,
                             wide.states[now, v],
                         )  # fmt: skip
                     elif by_lane:

@@ -190,3 +190,11 @@ def test_missing_rates_of_ones_own_are_checked(rates, message):
     own = hltm.Augmentation("own", lambda t: np.zeros(6), lambda t: np.array(rates))
     with pytest.raises(ValueError, match=message):
         own.missing_rates(UNEVEN)
+
+
+def test_a_redraw_of_a_view_misses_what_the_view_missed():
+    tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+    (view,) = tree.views(tree.sample(50, seed=1), hltm.drop_leaves(0.5), count=1)
+    again = tree.redraw(view, tree.root)
+    assert again.missing.equal(view.missing)
+    assert not again.states.equal(view.states)
