@@ -102,6 +102,22 @@ def test_members_share_a_folder_and_keep_their_addresses(tmp_path, kind):
     assert hltm.verify(tmp_path / "out", rows=400).ok
 
 
+@pytest.mark.parametrize(
+    "tree",
+    [
+        hltm.random_tree(nodes=14, seed=3),
+        hltm.caterpillar(depth=4, cardinality=3, seed=1),
+        hltm.random_hierarchy(v=4, m=2, s=2, L=2, classes=4, seed=0),
+    ],
+    ids=["random tree", "caterpillar", "random hierarchy"],
+)
+def test_trees_of_any_shape(tmp_path, tree):
+    augment = hltm.keep_level(1).then(hltm.resample_leaves(0.5))
+    data = hltm.export(tree, tmp_path / "out", 300, seed=2, start=5, views=2, augment=augment)
+    check_same_as_drawn(data, tree, n=300, seed=2, start=5, augment=augment)
+    assert hltm.verify(tmp_path / "out", rows=300).ok
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_more_than_256_states(tmp_path, kind):
     tree = many_states()
@@ -344,6 +360,18 @@ def test_a_manifest_that_claims_another_origin_is_found(tmp_path):
     for read in (hltm.load, hltm.verify):
         with pytest.raises(ValueError, match="draw format 2, expected 1"):
             read(out)
+    for change, complaint in (
+        ({"leaves": [*"abcdefgh"]}, "its leaves do not fit the rest"),
+        ({"latents": ["oak"]}, "oak"),
+        ({"n": "many"}, "the number of samples must be an integer"),
+        ({"views": 0}, "do not fit"),
+        ({"augmentation": {"name": "x", "rates": [2.0] * 15}}, r"must be in \[0, 1\]"),
+        ({"shards": [{"file": "data/x"}]}, "shards are not listed as they should be"),
+        ({"tree": {}}, "not a tree saved by hltm"),
+    ):
+        write_manifest(out, manifest | change)
+        with pytest.raises(ValueError, match=complaint):
+            hltm.load(out)
     write_manifest(out, {"shards": []})
     with pytest.raises(ValueError, match="is not a manifest"):
         hltm.load(out)
