@@ -104,8 +104,8 @@ def _write(home: Path, recipe: Recipe, progress: Progress | None) -> None:
     if progress is not None:
         progress(done, total)
     if len(entries) < len(recipe.shards):
+        _enter(home, recipe, content, entries)  # first: a folder without it is not ours to fill
         (home / "data").mkdir(exist_ok=True)
-        _enter(home, recipe, content, entries)
     if recipe.file_format == "huggingface" and not (home / CARD).is_file():
         with replacing(home / CARD) as partial:
             partial.write_text(dataset_card(recipe), encoding="utf-8")

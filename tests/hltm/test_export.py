@@ -182,6 +182,48 @@ def test_a_killed_export_ends_up_the_same_to_the_last_byte(tmp_path, monkeypatch
     assert hltm.verify(killed).ok
 
 
+class Killed(BaseException):
+    """Ends a call at once; with unlink switched off it leaves behind what a kill would."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_there_is_no_moment_at_which_a_kill_does_harm(tmp_path, monkeypatch, when):
+    settings = {"seed": 1, "rows_per_shard": 50, "format": "huggingface"}
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # dozens of exports need not reach the disk
+    hltm.export(TREE, tmp_path / "whole", 100, **settings)
+    expected = content(tmp_path / "whole")
+    for moment in range(100):
+        out, passed = tmp_path / f"killed-{moment}", 0
+
+        def watched(name, function, moment=moment):
+            def step(*arguments, **more):
+                nonlocal passed
+                passed += 1
+                if passed > moment and when == "before":
+                    raise Killed(name)
+                found = function(*arguments, **more)
+                if passed > moment:
+                    raise Killed(name)
+                return found
+
+            return step
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", watched("fsync", os.fsync))
+            for name in ("replace", "mkdir", "write_text"):
+                patch.setattr(Path, name, watched(name, getattr(Path, name)))
+            patch.setattr(Path, "unlink", lambda *_, **more: None)
+            try:
+                hltm.export(TREE, out, 100, **settings)
+            except Killed:
+                pass
+            else:
+                break
+        hltm.export(TREE, out, 100, **settings)
+        assert content(out) == expected, moment
+    assert 20 < moment < 99
+
+
 def test_a_finished_export_is_not_written_again(tmp_path):
     hltm.export(TREE, tmp_path / "out", 1000, **SETTINGS)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
