@@ -8,8 +8,8 @@ Parquet holds them as lists of fixed length, which pandas, polars, DuckDB and Hu
 read as they are. Random states do not compress below their entropy, so the aim is to reach it: a
 dictionary and bit-packing bring a binary state from the four bytes of Parquet's smallest integer to
 one bit, and zstd removes what is regular, the markers of where a list begins. `row` is stored as
-differences and takes no room. npz and safetensors hold plain arrays, uncompressed, so that they can
-be read in place.
+differences and takes no room. npz and safetensors hold plain arrays, a byte or two a state and
+uncompressed: larger, and much faster to write and to read.
 """
 
 from __future__ import annotations

@@ -10,15 +10,15 @@ from hltm.export.files import checksum, replacing
 from hltm.export.recipe import FORMAT, VERSION, Recipe, Shard
 
 MANIFEST = "manifest.json"
+ENTRY = {"file", "member", "start", "rows", "bytes", "sha256"}
 
 
-def describe(recipe: Recipe, shards: list[dict[str, Any]]) -> dict[str, Any]:
-    """The manifest of a recipe of which these shards are written."""
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """The manifest of a recipe of which nothing is written yet."""
     import hltm  # only its version; at the top this would be a circle
 
-    head = {"format": FORMAT, "version": VERSION, "hltm": hltm.__version__}
-    head["complete"] = len(shards) == len(recipe.shards)
-    return head | recipe.settings() | {"shards": shards}
+    head = {"format": FORMAT, "version": VERSION, "hltm": hltm.__version__, "complete": False}
+    return head | recipe.settings() | {"shards": []}
 
 
 def shard_entry(folder: Path, shard: Shard) -> dict[str, Any]:
@@ -61,8 +61,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a manifest: its format is not {FORMAT!r}")
     if found.get("version") != VERSION:
         raise ValueError(f"{path} has version {found.get('version')}, expected {VERSION}")
-    if not isinstance(found.get("shards"), list):
-        raise ValueError(f"{path} is not a manifest: it lists no shards")
+    entries = found.get("shards")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and entry.keys() >= ENTRY for entry in entries
+    ):
+        raise ValueError(f"{path} is not a manifest: its shards are not listed as they should be")
     return found
 
 

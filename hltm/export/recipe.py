@@ -183,10 +183,14 @@ class Recipe:
             check_rows(made.start, made.n)
             if made.file_format not in SUFFIXES:
                 raise ValueError(f"file format {made.file_format!r}")
-            if made.rates is not None and made.rates.shape != (len(tree.topology),):
-                raise ValueError(f"{made.rates.size} rates, expected one per node")
+            rates = np.zeros(len(tree.topology)) if made.rates is None else made.rates
+            if rates.shape != (len(tree.topology),) or not ((rates >= 0) & (rates <= 1)).all():
+                raise ValueError("the augmentation's rates must be in [0, 1], one per node")
             if made.rows_per_shard < 1 or (made.views > 0) != (made.rates is not None):
                 raise ValueError("rows_per_shard, views and augmentation do not fit")
+            for key, value in made.settings().items():
+                if found[key] != value:
+                    raise ValueError(f"its {key} do not fit the rest")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError(f"{error!r} while reading it") from error
         return made

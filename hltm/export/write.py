@@ -97,15 +97,15 @@ def export(
 
 def _write(home: Path, recipe: Recipe, progress: Progress | None) -> None:
     """Write what is missing of a recipe's files."""
+    content = describe(recipe)
     entries = _written(home, recipe)
-    content = describe(recipe, list(entries.values()))
     total = sum(len(shard.rows) for shard in recipe.shards)
     done = sum(entry["rows"] for entry in entries.values())
     if progress is not None:
         progress(done, total)
-    if not content["complete"]:
+    if len(entries) < len(recipe.shards):
+        _enter(home, recipe, content, entries)  # first: a folder without it is not ours to fill
         (home / "data").mkdir(exist_ok=True)
-        write_manifest(home, content)
     if recipe.file_format == "huggingface" and not (home / CARD).is_file():
         with replacing(home / CARD) as partial:
             partial.write_text(dataset_card(recipe), encoding="utf-8")
@@ -118,8 +118,16 @@ def _write(home: Path, recipe: Recipe, progress: Progress | None) -> None:
                 if progress is not None:
                     progress(done, total)
         entries[shard.file] = shard_entry(home, shard)
-        in_order = [entries[s.file] for s in recipe.shards if s.file in entries]
-        write_manifest(home, describe(recipe, in_order))
+        _enter(home, recipe, content, entries)
+
+
+def _enter(
+    home: Path, recipe: Recipe, content: dict[str, Any], entries: dict[str, dict[str, Any]]
+) -> None:
+    """Write the manifest with the shards that are there, in their order."""
+    shards = [entries[shard.file] for shard in recipe.shards if shard.file in entries]
+    complete = len(shards) == len(recipe.shards)
+    write_manifest(home, content | {"complete": complete, "shards": shards})
 
 
 def _written(home: Path, recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -141,10 +149,12 @@ def _written(home: Path, recipe: Recipe) -> dict[str, dict[str, Any]]:
     check_same(home, found, recipe.settings())
     for partial in (home / "data").glob(".*.partial"):  # of a call that was killed
         partial.unlink()
+    planned = {shard.file for shard in recipe.shards}
     return {
         entry["file"]: entry
         for entry in found["shards"]
-        if (home / entry["file"]).is_file()
+        if entry["file"] in planned
+        and (home / entry["file"]).is_file()
         and (home / entry["file"]).stat().st_size == entry["bytes"]
     }
 

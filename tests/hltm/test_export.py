@@ -102,6 +102,22 @@ def test_members_share_a_folder_and_keep_their_addresses(tmp_path, kind):
     assert hltm.verify(tmp_path / "out", rows=400).ok
 
 
+@pytest.mark.parametrize(
+    "tree",
+    [
+        hltm.random_tree(nodes=14, seed=3),
+        hltm.caterpillar(depth=4, cardinality=3, seed=1),
+        hltm.random_hierarchy(v=4, m=2, s=2, L=2, classes=4, seed=0),
+    ],
+    ids=["random tree", "caterpillar", "random hierarchy"],
+)
+def test_trees_of_any_shape(tmp_path, tree):
+    augment = hltm.keep_level(1).then(hltm.resample_leaves(0.5))
+    data = hltm.export(tree, tmp_path / "out", 300, seed=2, start=5, views=2, augment=augment)
+    check_same_as_drawn(data, tree, n=300, seed=2, start=5, augment=augment)
+    assert hltm.verify(tmp_path / "out", rows=300).ok
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_more_than_256_states(tmp_path, kind):
     tree = many_states()
@@ -164,6 +180,48 @@ def test_a_killed_export_ends_up_the_same_to_the_last_byte(tmp_path, monkeypatch
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == before
     assert content(killed) == content(whole)
     assert hltm.verify(killed).ok
+
+
+class Killed(BaseException):
+    """Ends a call at once; with unlink switched off it leaves behind what a kill would."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_there_is_no_moment_at_which_a_kill_does_harm(tmp_path, monkeypatch, when):
+    settings = {"seed": 1, "rows_per_shard": 50, "format": "huggingface"}
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # dozens of exports need not reach the disk
+    hltm.export(TREE, tmp_path / "whole", 100, **settings)
+    expected = content(tmp_path / "whole")
+    for moment in range(100):
+        out, passed = tmp_path / f"killed-{moment}", 0
+
+        def watched(name, function, moment=moment):
+            def step(*arguments, **more):
+                nonlocal passed
+                passed += 1
+                if passed > moment and when == "before":
+                    raise Killed(name)
+                found = function(*arguments, **more)
+                if passed > moment:
+                    raise Killed(name)
+                return found
+
+            return step
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", watched("fsync", os.fsync))
+            for name in ("replace", "mkdir", "write_text"):
+                patch.setattr(Path, name, watched(name, getattr(Path, name)))
+            patch.setattr(Path, "unlink", lambda *_, **more: None)
+            try:
+                hltm.export(TREE, out, 100, **settings)
+            except Killed:
+                pass
+            else:
+                break
+        hltm.export(TREE, out, 100, **settings)
+        assert content(out) == expected, moment
+    assert 20 < moment < 99
 
 
 def test_a_finished_export_is_not_written_again(tmp_path):
@@ -344,6 +402,18 @@ def test_a_manifest_that_claims_another_origin_is_found(tmp_path):
     for read in (hltm.load, hltm.verify):
         with pytest.raises(ValueError, match="draw format 2, expected 1"):
             read(out)
+    for change, complaint in (
+        ({"leaves": [*"abcdefgh"]}, "its leaves do not fit the rest"),
+        ({"latents": ["oak"]}, "oak"),
+        ({"n": "many"}, "the number of samples must be an integer"),
+        ({"views": 0}, "do not fit"),
+        ({"augmentation": {"name": "x", "rates": [2.0] * 15}}, r"must be in \[0, 1\]"),
+        ({"shards": [{"file": "data/x"}]}, "shards are not listed as they should be"),
+        ({"tree": {}}, "not a tree saved by hltm"),
+    ):
+        write_manifest(out, manifest | change)
+        with pytest.raises(ValueError, match=complaint):
+            hltm.load(out)
     write_manifest(out, {"shards": []})
     with pytest.raises(ValueError, match="is not a manifest"):
         hltm.load(out)

@@ -1,0 +1,140 @@
+"""Exporting beside what the Parquet writer alone needs for the same bytes, in one run.
+
+    python benchmarks/export.py                      # 1e7 rows, about two minutes
+    python benchmarks/export.py --rows 100_000_000   # about ten minutes and 1 GB of disk
+
+Every way runs in a process of its own, so that the memory is its own; they take their turns, so
+that a busy machine slows them alike, and the time is the median of the turns. The writer alone gets
+one shard of rows that lie in memory, and writes it again and again, in the same row groups with the
+same encoding; it neither syncs to the disk nor takes checksums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+import hltm
+from hltm.export.files import as_arrow, parquet_options, parquet_schema
+from hltm.export.recipe import Recipe, make_recipe
+
+WAYS = ("generator alone", "Parquet writer alone", "hltm.export, parquet")
+MORE = ("hltm.export, safetensors", "hltm.export, npz")
+
+
+def recipe_of(rows: int) -> Recipe:
+    """A binary tree of depth 5, all latents beside the leaves."""
+    tree = hltm.symmetric_binary(depth=5, polarity=(0.7, 1.0), seed=0)
+    return make_recipe(
+        tree, rows, seed=1, start=0, views=0, augment=None, nodes="all", file_format="parquet",
+        rows_per_shard=None,
+    )  # fmt: skip
+
+
+def draw_all(recipe: Recipe) -> None:
+    """Draw every row and drop it."""
+    for shard in recipe.shards:
+        for rows in recipe.pieces(shard):
+            recipe.draw(0, rows)
+
+
+def first_shard(recipe: Recipe) -> list[pa.Table]:
+    """The first shard's row groups, in memory."""
+    schema = parquet_schema(recipe)
+    found = []
+    for rows in recipe.pieces(recipe.shards[0]):
+        columns = recipe.draw(0, rows)
+        arrays = [as_arrow(columns[field.name], field.type) for field in schema]
+        found.append(pa.Table.from_arrays(arrays, schema=schema))
+    return found
+
+
+def write_all(recipe: Recipe, tables: list[pa.Table], folder: Path) -> None:
+    """Write as many rows as the recipe has, shard by shard, from tables that lie in memory."""
+    for i, shard in enumerate(recipe.shards):
+        left = len(shard.rows)
+        path = folder / f"{i}.parquet"
+        with pq.ParquetWriter(path, parquet_schema(recipe), **parquet_options(recipe)) as writer:
+            for table in tables:
+                part = table.slice(0, left)
+                left -= len(part)
+                if len(part):
+                    writer.write_table(part, row_group_size=len(part))
+
+
+def run(way: str, rows: int) -> dict[str, float]:
+    """Seconds, bytes and memory of one way, in this process."""
+    recipe = recipe_of(rows)
+    recipe.draw(0, range(1000))  # compiles
+    tables = first_shard(recipe) if way == "Parquet writer alone" else []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    folder = Path(tempfile.mkdtemp(prefix="hltm-export-"))
+    try:
+        start = time.perf_counter()
+        if way == "generator alone":
+            draw_all(recipe)
+        elif tables:
+            write_all(recipe, tables, folder)
+        else:
+            kind = way.rpartition(" ")[2]
+            hltm.export(recipe.tree, folder, rows, seed=recipe.seed, format=kind)
+        seconds = time.perf_counter() - start
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    finally:
+        shutil.rmtree(folder)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": seconds, "bytes": size, "before": before * 1024, "memory": most * 1024}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Exporting beside the Parquet writer alone.")
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--all-formats", action="store_true")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(run(options.way, options.rows)))
+        return
+    ways = WAYS + (MORE if options.all_formats else ())
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for _ in range(options.repeats):
+        for way in ways:
+            command = [sys.executable, __file__, "--rows", str(options.rows), "--way", way]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[way].append(json.loads(done.stdout))
+    middle = {
+        way: {key: statistics.median(turn[key] for turn in turns) for key in turns[0]}
+        for way, turns in found.items()
+    }
+    writer = middle["Parquet writer alone"]["seconds"]
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {torch.get_num_threads()} threads, pyarrow {pa.__version__}")
+    print(f"{options.rows:,} rows of 63 nodes, median of {options.repeats}\n")
+    print("| way | seconds | rows/s | against the writer | MB written | MB of memory, at most |")
+    print("|---" * 6 + "|")
+    for way, m in middle.items():
+        size = f"{m['bytes'] / 1e6:,.0f}" if m["bytes"] else ""
+        print(
+            f"| {way} | {m['seconds']:.1f} | {options.rows / m['seconds']:,.0f} | "
+            f"{m['seconds'] / writer:.2f} | {size} | "
+            f"{m['memory'] / 1e6:,.0f} ({m['before'] / 1e6:,.0f} before) |"
+        )
+
+
+if __name__ == "__main__":
+    main()
