@@ -54,9 +54,10 @@ class Collapse:
         """Add a batch."""
         check_finite(activations)
         a = activations if activations.is_floating_point() else activations.float()
-        nothing = a[..., :0, :]
-        self.raw.update(a, nothing)
-        self.normalized.update(torch.nn.functional.normalize(a, dim=-2), nothing)
+        self.raw.update(a, a[..., :0, :])
+        # each coordinate by itself: no products between them are needed
+        alone = torch.nn.functional.normalize(a, dim=-2)[..., None, :]
+        self.normalized.update(alone, alone[..., :0, :])
 
     def result(self) -> Collapsed:
         """The figures of all rows so far."""
@@ -69,6 +70,6 @@ class Collapse:
         total = values.sum(-1)
         share = values / total.where(total > 0, torch.ones_like(total))[..., None]
         rank = torch.special.entr(share).sum(-1).exp()
-        deviation = normalized.xx.diagonal(dim1=-2, dim2=-1).sqrt()
+        deviation = normalized.xx[..., 0, 0].sqrt()
         spread = deviation.mean(-1) * deviation.shape[-1] ** 0.5
         return Collapsed(spread, torch.where(total > 0, rank, 0.0), dead)

@@ -90,7 +90,34 @@ def test_a_network_that_is_the_posterior_reaches_its_ceiling():
     assert only(table, "linear_cka")["value"].item() == pytest.approx(1, abs=1e-9)
     relay = only(table, "relay")
     assert (relay["value"].to_numpy() < rows["value"].to_numpy() + 1e-6).all()
-    assert (relay["value"] > 0.2).all()
+    draw = TREE.sample(20_000, seed=9)
+    posterior = TREE.posterior(draw.leaves).marginals[:, :7, 1]
+    for row in relay.itertuples():
+        assert row.rival not in ("", row.node)
+        expected = np.corrcoef(posterior[:, int(row.rival)], draw.node(row.node))[0, 1]
+        assert row.value == pytest.approx(abs(expected), abs=0.03)
+
+
+def test_the_null_reads_other_rows():
+    class Bayes:
+        def activations(self, leaves):
+            return {"posterior": TREE.posterior(leaves).marginals[:, :7, 1]}
+
+    for options in ({"n": N, "seed": 1}, {"draw": DRAW}):
+        table = measure(Bayes(), TREE, lags=1, **options)  # not shifted at all
+        assert only(table, "correlation")["null"].max() < 0.15
+
+
+def test_a_better_unit_of_another_block_is_no_candidate():
+    z = DRAWS.level(2).float()
+    noise = torch.randn(3, N, 2, 2, generator=torch.Generator().manual_seed(0))
+    noise[:, :, 0, 1] = z[:, :, 1]  # the second latent stands in the first one's block
+    found = examine(noise, TREES, draw=DRAWS, lags=0)[2]
+    score = found.scores["correlation"]
+    assert (score.strength[:, 1, 1] > 0.999).all()
+    assert (score.best[:, 1] < 0.1).all()
+    assert ((score.unit // 2) == torch.arange(2)).all()
+    assert (score.matched.unit // 2 == torch.arange(2)).all()
 
 
 @pytest.mark.parametrize("rows", [500, 4096])

@@ -27,7 +27,7 @@ def measured(a, z=Z, parents=PARENTS, states=2, sizes=None):
 
 def test_a_latent_itself_is_specific():
     found = measured(Z.float()).result(torch.arange(7))
-    assert torch.allclose(found.strength, torch.ones(7, dtype=torch.float64), atol=1e-6)
+    assert torch.allclose(found.strength, torch.ones(7, dtype=torch.float64), atol=1e-5)
     assert (found.rival_strength < 0.96).all()
     assert torch.allclose(found.partial[1:], torch.ones(6, dtype=torch.float64), atol=1e-4)
     assert math.isnan(found.partial[0])
@@ -87,8 +87,8 @@ def test_more_states_than_two():
         [(z[1] == 2).float(), z[0].float() ** 2, torch.randn(5000, generator=generator)]
     )
     found = measured(a, z, [-1, 0, 0], states=3).result(torch.tensor([1, 0, 2]))
-    assert float(found.strength[0]) == pytest.approx(1, abs=1e-6)
-    assert float(found.partial[1]) == pytest.approx(1, abs=1e-6)
+    assert float(found.strength[0]) == pytest.approx(1, abs=1e-5)
+    assert float(found.partial[1]) == pytest.approx(1, abs=1e-5)
     assert float(found.partial[2]) < 0.06
 
 
