@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run: claim, verdict, figure, table, settings, command."""
+"""Self-contained HTML pages: of a run (claim, verdict, figure, table, settings), and of a probe."""
 
 from __future__ import annotations
 
@@ -56,12 +56,7 @@ def write(
     seconds = sum(made["seconds"] for made in manifest["cells"])
     devices = ", ".join(dict.fromkeys(made["device"] for made in manifest["cells"]))
     noted = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    body = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(name)}: {html.escape(verdict.verdict)}</title><style>{STYLE}</style></head>
-<body><main>
-<div class="quiet">{html.escape(f"{name} · run {manifest['run']} · {experiment.PLACE}")}</div>
+    body = f"""<div class="quiet">{html.escape(f"{name} · run {manifest['run']} · {experiment.PLACE}")}</div>
 <h1>{html.escape(experiment.CLAIM)}</h1>
 <p>{html.escape(" ".join(doc[-1].split()))}</p>
 <div class="verdict {verdict.verdict}"><b>{verdict.verdict}</b>
@@ -80,9 +75,53 @@ def write(
 <p class="quiet">{len(settings)} cells, {seconds:.0f} s of computing on {html.escape(devices)};
 {html.escape(", ".join(f"{key} {value}" for key, value in manifest["versions"].items() if value))}.
 All {len(table)} rows are in <code>results.parquet</code> beside this page.</p>
+"""
+    (folder / "index.html").write_text(_document(f"{name}: {verdict.verdict}", body))
+
+
+def write_probe(path: Path, table: pd.DataFrame, pictures: Mapping[str, Path], tree: str) -> None:
+    """Write the page of a probe: per layer its heatmap and the means over a level's latents.
+
+    Args:
+        path: of the page.
+        table: as `hltm.probe.measure` makes it.
+        pictures: layer -> PNG file.
+        tree: what the latents are of, in words.
+    """
+    import pandas as pd
+
+    parts = [
+        f'<div class="quiet">{html.escape(tree)}</div><h1>What the units know of the latents</h1>',
+        "<p>The best candidate of every latent, means over a level's latents and over members. Null: "
+        "the 95% point of what meaningless units score. Ceiling: the best that any function of the "
+        "leaves can do.</p>",
+    ]
+    columns = ["value", "initial", "null", "ceiling", "gap_closed"]
+    for layer, picture in pictures.items():
+        own = table[table["layer"].astype(str) == layer]
+        means = own.groupby(["metric", "level"], sort=False)[columns].mean()
+        rows = means.dropna(axis=1, how="all").reset_index()
+        rows["n"] = int(own["n"].max())
+        rows["level"] = [str(v) if v >= 0 else "" for v in rows["level"]]
+        image = base64.b64encode(picture.read_bytes()).decode()
+        parts.append(
+            f'<h2>Layer {html.escape(layer)}</h2><div class="wide">{_table(pd.DataFrame(rows))}</div>'
+            f'<figure><img alt="Units by latents" src="data:image/png;base64,{image}"></figure>'
+        )
+    parts.append('<p class="quiet">Every number is in <code>table.csv</code> beside this page.</p>')
+    path.write_text(_document("hltm probe", "\n".join(parts)))
+
+
+def _document(title: str, body: str) -> str:
+    """A page that needs neither network nor other files."""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title><style>{STYLE}</style></head>
+<body><main>
+{body}
 </main></body></html>
 """
-    (folder / "index.html").write_text(body)
 
 
 def sentence(verdict: Verdict) -> str:

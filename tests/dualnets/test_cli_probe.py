@@ -58,11 +58,25 @@ def test_activations_are_held_against_their_own_rows(home, capsys):
     assert np.allclose(best["value"], 1)
     assert len(best) == 7 + 2
     assert sorted(path.name for path in (home / "probed").iterdir()) == [
-        "heatmap-2.png", "heatmap-hidden.png", "table.csv",
+        "heatmap-2.png", "heatmap-hidden.png", "index.html", "table.csv",
     ]  # fmt: skip
     run(capsys, *arguments, "--rows", "0:1000", "--lags", "20", "--out", "other")
     other = pd.read_csv("other/table.csv")
     assert other[other["metric"] == "correlation"]["value"].max() < 0.3  # not their rows
+
+
+def test_an_exported_folder_says_which_rows_and_which_tree(home, capsys):
+    hltm.export(TREE, "data", 1000, seed=4, start=500, rows_per_shard=300)
+    given = ("--activations", "acts.npz", "--data", "data", "--lags", "20", "--out", "probed")
+    assert run(capsys, *given)[0] == 0
+    table = pd.read_csv("probed/table.csv")
+    assert np.allclose(table[table["metric"] == "correlation"]["value"], 1)
+    page = (home / "probed" / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "Layer hidden" in page
+    assert "1.000" in page
+    status, _, err = run(capsys, *given, "--tree", "tree.json")
+    assert (status, err) == (2, "hltm: name either --tree or --data\n")
 
 
 def test_a_model_is_read_by_name_with_its_weights(home, capsys):

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Hold activations, or a torch model, against the latents of a tree.
 
-Either: --activations acts.npz --seed 1 --rows 0:8192, an array (rows, units) for each layer, computed
-on those rows of the tree's data set of that seed. Or: --model mymodule:build --weights w.safetensors
---layers fc1 fc2, a function that makes the model, and parts of it by name; it is run on rows that
-training never reads. An array whose name is a number is held against the latents of that level."""
+The tree is a saved one, --tree tree.json, or that of a folder that `hltm sample` wrote, --data out/.
+
+Either: --activations acts.npz, an array (rows, units) for each layer, computed on the rows of that
+folder, or on rows of the tree's data set: --seed 1 --rows 0:8192. Or: --model mymodule:build --weights
+w.safetensors --layers fc1 fc2, a function that makes the model, and parts of it by name; it is run on
+rows that training never reads. An array whose name is a number is held against that level's latents."""
 
 
 def main(arguments: list[str]) -> int:
@@ -28,14 +30,19 @@ def main(arguments: list[str]) -> int:
     if bool(options.activations) == bool(options.model):
         raise ValueError("name either --activations or --model (and --layers)")
 
+    if bool(options.tree) == bool(options.data):
+        raise ValueError("name either --tree or --data")
+
     import hltm
     from hltm.probe import examine, tabulate
 
-    tree = hltm.load_tree(options.tree)
+    data = hltm.load(options.data) if options.data else None
+    tree = hltm.load_tree(options.tree) if data is None else data.tree
     choices: dict[str, Any] = {"metrics": options.metrics or None, "lags": options.lags}
     if options.activations:
-        start, stop = _rows(options.rows)
-        draw = tree.draw(stop - start, seed=options.seed, start=start)
+        rows = data.rows if data is not None and not options.rows else _rows(options.rows)
+        seed = options.seed if data is None else data.recipe.seed
+        draw = tree.draw(len(rows), seed=seed, start=rows.start)
         found = examine(_arrays(options.activations), tree, draw=draw, **choices)
     else:
         network = _network(options)
@@ -70,7 +77,8 @@ def _parse(arguments: list[str]) -> Any:
     sides, codes = Literal["output", "input"], Literal["bits", "signs"]
     metrics = "correlation, correlation_ratio, selectivity, roc_auc, mutual_information."
     fields: list[Any] = [
-        ("tree", option(*file, "A tree saved with tree.save(...): a JSON file.")),
+        ("tree", option(*file, "A tree saved with tree.save(...): a JSON file."), ""),
+        ("data", option(str, "FOLDER", "Rows that hltm sample wrote, and their tree."), ""),
         ("activations", option(*file, "An .npz file: layer -> (rows, units) array."), ""),
         ("rows", option(str, "START:STOP", "The rows that the activations are of."), ""),
         ("model", option(str, "MODULE:FUNCTION", "What makes the torch module."), ""),
@@ -79,10 +87,10 @@ def _parse(arguments: list[str]) -> Any:
         ("side", option(sides, None, "What a part gives out, or takes in."), "output"),
         ("encode", option(codes, None, "Leaves as 0 and 1, or as -1 and +1."), "bits"),
         ("n", option(int, "INT", "Rows that a model is run on."), 8192),
-        ("seed", option(int, "INT", "Of the rows."), 0),
+        ("seed", option(int, "INT", "Of the rows, where --data does not say it."), 0),
         ("metrics", option(*names, metrics), ()),
         ("lags", option(int, "INT", "Pairings that make the null; 0 for none."), LAGS),
-        ("out", option(str, "FOLDER", "For table.csv and a heatmap of each layer."), ""),
+        ("out", option(str, "FOLDER", "For table.csv, a heatmap of each layer and a page."), ""),
     ]
     return tyro.cli(
         dataclasses.make_dataclass("Probe", fields, kw_only=True),
@@ -92,12 +100,12 @@ def _parse(arguments: list[str]) -> Any:
     )
 
 
-def _rows(text: str) -> tuple[int, int]:
-    """start and stop of `start:stop`."""
+def _rows(text: str) -> range:
+    """The rows of `start:stop`."""
     start, colon, stop = text.partition(":")
     if not (colon and start.isdigit() and stop.isdigit() and int(start) < int(stop)):
         raise ValueError(f"--rows must be start:stop with start below stop, got {text!r}")
-    return int(start), int(stop)
+    return range(int(start), int(stop))
 
 
 def _arrays(path: str) -> dict[int | str, Any]:
@@ -169,7 +177,8 @@ def _means(table: pd.DataFrame, label: str) -> Table:
 def _written(
     out: str, table: pd.DataFrame, found: dict[int | str, Any], tree: LatentTree
 ) -> list[Path]:
-    """The files of a probe: the table, and a heatmap of the first member for each layer."""
+    """The files of a probe: the table, a heatmap of the first member for each layer, and a page."""
+    from dualnets import page
     from hltm.probe import heatmap_figure
 
     folder = Path(out)
@@ -179,5 +188,9 @@ def _written(
     for label, layer in found.items():
         name = "".join(c if c.isalnum() or c in "-_." else "_" for c in str(label))
         paths.append(folder / f"heatmap-{name}.png")
-        heatmap_figure(layer, tree).savefig(paths[-1])
+        heatmap_figure(layer, tree, title=f"layer {label}").savefig(paths[-1])
+    paths.append(folder / "index.html")
+    page.write_probe(
+        paths[-1], table, dict(zip(map(str, found), paths[1:-1], strict=True)), repr(tree)
+    )
     return paths
