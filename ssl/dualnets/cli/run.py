@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from dualnets import execute
+from dualnets.cli._bar import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,21 +105,9 @@ class TerminalReporter(execute.Reporter):
     """Progress with rate and time left on a terminal, one line per finished cell anywhere."""
 
     def __init__(self, console: Console) -> None:
-        from rich import progress
-
         self.console = console
-        self.bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=12),
-            progress.TextColumn("{task.completed:.0f}/{task.total:.0f} updates"),
-            progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self.bar = progress_bar(console, "updates")
         self.task: Any = None
-        self.labels: dict[str, Sequence[str]] = {}
         self.done = self.count = 0
 
     def __enter__(self) -> TerminalReporter:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dualnets.cli import _families
+from dualnets.cli._bar import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -149,18 +150,7 @@ class RowsBar:
     """Rows written, on a terminal: a bar with rate and time left."""
 
     def __init__(self, console: Console) -> None:
-        from rich import progress
-
-        self.bar = progress.Progress(
-            progress.TextColumn("writing"),
-            progress.BarColumn(bar_width=16),
-            progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
-            progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self.bar = progress_bar(console, "rows")
         self.task: Any = None
 
     def __enter__(self) -> RowsBar:
