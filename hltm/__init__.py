@@ -14,6 +14,7 @@ from hltm.augment import (
 from hltm.ceiling import Ceiling
 from hltm.completion import MostLikely
 from hltm.dataset import ViewDataset, ViewStream
+from hltm.draw import Draw
 from hltm.export.read import Column, DataFolder, load
 from hltm.export.verify import Verification, verify
 from hltm.export.write import export
@@ -29,7 +30,6 @@ from hltm.formats.newick import topology_from_newick
 from hltm.inference import Posterior
 from hltm.packed import PackedDraw
 from hltm.philox import DRAW_FORMAT, Stream
-from hltm.sample import Draw
 from hltm.suite import SuiteTree, suite
 from hltm.topology import Topology
 from hltm.tree import LatentTree

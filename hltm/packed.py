@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.draw import Draw
 from hltm.kernels import reference
 from hltm.kernels.order import Order
 from hltm.philox import DRAW_FORMAT, Stream, check_seed
-from hltm.sample import Draw, check_device, check_rows
+from hltm.sample import check_device, check_rows
 from hltm.tables import Tables
 from hltm.topology import Topology
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from hltm import brute, completion, inference, moments, view_moments
 from hltm import ceiling as ceilings
 from hltm.augment import Augmentation
+from hltm.draw import Draw
 from hltm.packed import PackedDraw, sample_packed
 from hltm.philox import MAX_MEMBERS, MAX_VIEWS, Stream
-from hltm.sample import Draw, check_rows, redraw, sample, views
+from hltm.sample import check_rows, redraw, sample, views
 from hltm.tables import GivenTables, Tables, make_tables
 from hltm.topology import Node, Parents, Topology
 

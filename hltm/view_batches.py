@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from hltm.augment import Augmentation
+from hltm.draw import hide
 from hltm.philox import MAX_VIEWS, Stream, check_seed
 from hltm.rows import draw_rows
-from hltm.sample import hide, missing_leaves
+from hltm.sample import missing_leaves
 from hltm.topology import Node, Topology
 from hltm.tree import LatentTree
 

@@ -16,6 +16,7 @@ HLTM = [
     {"tables"},
     {"kernels"},
     {
+        "draw",
         "sample",
         "packed",
         "messages",

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.draw import Draw
 from hltm.philox import Stream, check_seed, uniform
-from hltm.sample import Draw
 from hltm.tables import MAX_STATES, Tables
 from hltm.topology import Topology
 from hltm.tree import LatentTree, check_members

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from hltm.ceiling import Ceiling, Leaves
+from hltm.draw import Draw
 from hltm.philox import check_seed
 from hltm.probe.batches import Label, batches, posteriors
 from hltm.probe.layer import BINARY, METRICS, Layer, LayerProbe
 from hltm.probe.null import LAGS
-from hltm.sample import Draw
 from hltm.topology import Node
 from hltm.tree import LatentTree
 
