@@ -43,7 +43,7 @@ DUALNETS = {
     "methods.protocol": {"optim"},
     "methods": {
         "losses",
-        "methods.direct_predictor",
+        "methods._direct_predictor",
         "methods.protocol",
         "networks.heads",
         "normalizations",

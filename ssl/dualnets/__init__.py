@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from dualnets.checkpoint import Checkpoints
     from dualnets.execute import Run, run
     from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.methods._direct_predictor import DirectPredictor
     from dualnets.methods.byol import BYOL
-    from dualnets.methods.direct_predictor import DirectPredictor
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
     from dualnets.methods.simsiam import SimSiam
@@ -35,7 +35,7 @@ _HOME = {
     "Simple": "losses",
     "Triplet": "losses",
     "BYOL": "methods.byol",
-    "DirectPredictor": "methods.direct_predictor",
+    "DirectPredictor": "methods._direct_predictor",
     "SimCLR": "methods.simclr",
     "SimSiam": "methods.simsiam",
     "Batch": "methods.protocol",

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dualnets.methods.direct_predictor import DirectPredictor
+from dualnets.methods._direct_predictor import DirectPredictor
 from dualnets.methods.protocol import (
     Batch,
     Method,
