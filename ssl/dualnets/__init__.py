@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from dualnets.checkpoint import Checkpoints
     from dualnets.execute import Run, run
     from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.methods._direct_predictor import DirectPredictor
+    from dualnets.methods.byol import BYOL
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
+    from dualnets.methods.simsiam import SimSiam
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
     from dualnets.networks.tree_network import tree_network
@@ -31,7 +34,10 @@ _HOME = {
     "NTXent": "losses",
     "Simple": "losses",
     "Triplet": "losses",
+    "BYOL": "methods.byol",
+    "DirectPredictor": "methods._direct_predictor",
     "SimCLR": "methods.simclr",
+    "SimSiam": "methods.simsiam",
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
     "Needs": "methods.protocol",
@@ -56,6 +62,7 @@ _HOME = {
     "trajectory": "training",
 }
 __all__ = [
+    "BYOL",
     "LARS",
     "LOSSES",
     "OPTIMIZERS",
@@ -66,6 +73,7 @@ __all__ = [
     "BatchNorm",
     "BatchwiseNCE",
     "Checkpoints",
+    "DirectPredictor",
     "DivergedError",
     "Group",
     "GroupNorm",
@@ -79,6 +87,7 @@ __all__ = [
     "Schedule",
     "Setup",
     "SimCLR",
+    "SimSiam",
     "Simple",
     "Snapshot",
     "Triplet",
