@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from dualnets.execute import Run, run
     from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
     from dualnets.methods.simclr import SimCLR
+    from dualnets.networks.conv_tree import conv_tree
     from dualnets.networks.mlp import mlp
     from dualnets.networks.tree_network import tree_network
+    from dualnets.networks.wrong_tree import wrong_tree
     from dualnets.optim import SGD
     from dualnets.training import DivergedError, Snapshot, log_spaced, train, trajectory
 
@@ -27,8 +29,10 @@ _HOME = {
     "Simple": "losses",
     "Triplet": "losses",
     "SimCLR": "methods.simclr",
+    "conv_tree": "networks.conv_tree",
     "mlp": "networks.mlp",
     "tree_network": "networks.tree_network",
+    "wrong_tree": "networks.wrong_tree",
     "SGD": "optim",
     "DivergedError": "training",
     "Snapshot": "training",
@@ -48,12 +52,14 @@ __all__ = [
     "Simple",
     "Snapshot",
     "Triplet",
+    "conv_tree",
     "log_spaced",
     "mlp",
     "run",
     "train",
     "trajectory",
     "tree_network",
+    "wrong_tree",
 ]
 
 
