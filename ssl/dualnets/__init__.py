@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dualnets.methods.simclr import SimCLR
     from dualnets.networks.conv_tree import conv_tree
     from dualnets.networks.mlp import mlp
+    from dualnets.networks.torch_ensemble import TorchEnsemble
     from dualnets.networks.tree_network import tree_network
     from dualnets.networks.wrong_tree import wrong_tree
     from dualnets.optim import SGD
@@ -31,6 +32,7 @@ _HOME = {
     "SimCLR": "methods.simclr",
     "conv_tree": "networks.conv_tree",
     "mlp": "networks.mlp",
+    "TorchEnsemble": "networks.torch_ensemble",
     "tree_network": "networks.tree_network",
     "wrong_tree": "networks.wrong_tree",
     "SGD": "optim",
@@ -51,6 +53,7 @@ __all__ = [
     "SimCLR",
     "Simple",
     "Snapshot",
+    "TorchEnsemble",
     "Triplet",
     "conv_tree",
     "log_spaced",

@@ -106,7 +106,7 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
         seed=settings.seed,
         ceilings=_ceilings(
             tuple(getattr(settings, item.name) for item in fields(TreeSettings)),
-            "own" if settings.network == "tree" else "all",
+            "own" if settings.network in ("tree", "conv") else "all",
         ),
         progress=progress,
     )

@@ -86,7 +86,7 @@ class BlockNetwork(Network):
             if wires is not None:
                 weight = wires.own_bounds(weight)
                 shift = None if shift is None else wires.own_bounds(shift)
-                self.register_buffer(f"places{layer}", wires.places.flatten(), persistent=False)
+                self.constants[f"places{layer}"] = wires.places.flatten()
             self.weights.append(nn.Parameter(weight.to(dtype)))
             if self.biases is not None and shift is not None:
                 self.biases.append(nn.Parameter(shift.to(dtype)))
@@ -107,8 +107,8 @@ class BlockNetwork(Network):
         """Whether a layer is nothing but blocks with weights of their own on equal shares of the
         layer below, and the lowest reads the leaves' bits in their order: what a compiled span runs.
         """
-        bits = self.leaf_of is None and self.leaf_order is None
-        return bits and self.wiring is None and not self.shared
+        in_order = self.leaf_order is None and self.wiring is None
+        return in_order and self.features == self.inputs and not self.shared
 
     def forward(self, leaves: Tensor) -> Tensor:
         """The output of every network.
@@ -185,7 +185,7 @@ class BlockNetwork(Network):
             return below[-1]
         zero = below[0].new_zeros(len(self.members), 1, below[0].shape[2])
         features = torch.cat([zero, *(below[source] for source in self.wiring[layer])], dim=1)
-        return features.index_select(1, self.get_buffer(f"places{layer + 1}"))
+        return features.index_select(1, self.constants[f"places{layer + 1}"])
 
     def _features(self, leaves: Tensor) -> Tensor:
         """`(S, F, B)` input features in the weights' dtype."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,13 @@ class Network(nn.Module, ABC):
         states: the number of states of each leaf.
         members: S addresses.
         stacked: whether public arrays have the S axis.
-    """
 
-    leaf_of: Tensor | None  # (F,) int64, which leaf a feature shows; None where all are bits
-    state_of: Tensor  # (F,) int64, and the state at which it is 1
+    Attributes:
+        inputs: X, the leaves it reads.
+        features: the numbers that the leaves are read as.
+        constants: tensors that all members share and training never changes. They are no buffers, so
+            that whatever is a parameter or a buffer has S in front.
+    """
 
     def __init__(self, *, states: Sequence[int], members: Sequence[int], stacked: bool) -> None:
         super().__init__()
@@ -33,12 +37,15 @@ class Network(nn.Module, ABC):
         self.inputs = len(states)
         widths = feature_widths(states)
         self.features = sum(widths)
-        self.register_buffer("leaf_of", None, persistent=False)
+        self.constants: dict[str, Tensor] = {}
         if self.features > self.inputs:
-            leaf_of = torch.arange(self.inputs).repeat_interleave(torch.tensor(widths))
-            state_of = torch.cat([torch.arange(w) if w > 1 else torch.ones(1) for w in widths])
-            self.register_buffer("leaf_of", leaf_of, persistent=False)
-            self.register_buffer("state_of", state_of.long(), persistent=False)
+            places = [
+                (x, state)
+                for x, width in enumerate(widths)
+                for state in (range(width) if width > 1 else (1,))
+            ]
+            # which leaf a feature shows, and the state at which it is 1
+            self.constants["leaf_of"], self.constants["state_of"] = torch.tensor(places).unbind(1)
 
     @property
     @abstractmethod
@@ -84,9 +91,15 @@ class Network(nn.Module, ABC):
     def _encoded(self, leaves_SXB: Tensor) -> Tensor:
         """`(S, F, B)` features in the weights' dtype."""
         leaves = leaves_SXB.to(self.device)
-        if self.leaf_of is None:
+        if "leaf_of" not in self.constants:
             return leaves.to(self.dtype)
-        return (leaves[:, self.leaf_of] == self.state_of[:, None]).to(self.dtype)
+        shown = leaves[:, self.constants["leaf_of"]]
+        return (shown == self.constants["state_of"][:, None]).to(self.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # what moves parameters to a device moves constants as well
+        self.constants = {name: fn(tensor) for name, tensor in self.constants.items()}
+        return super()._apply(fn, recurse)
 
 
 def feature_widths(states: Sequence[int]) -> list[int]:
