@@ -238,7 +238,7 @@ def _stacked(models: list[nn.Module]) -> nn.Module:
     if not any(isinstance(stack, nn.Parameter) for stack in stacks.values()):
         raise ValueError("the module has no parameters to train")
     for part in models[0].modules():
-        for name, buffer in part.named_buffers(recurse=False, remove_duplicate=False):
+        for name, buffer in list(part.named_buffers(recurse=False, remove_duplicate=False)):
             setattr(part, name, stacks[id(buffer)])
         for name, parameter in list(part.named_parameters(recurse=False, remove_duplicate=False)):
             stack = stacks[id(parameter)]
