@@ -8,6 +8,7 @@ command line shows settings without loading torch.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,9 +130,12 @@ class NetworkSettings(Checked):
     """One network per member."""
 
     network: str = setting(
-        "tree", "shape: a block of units per latent, or dense layers", choices=("tree", "mlp")
+        "tree",
+        "shape: a block of units per latent (tree), one block shared by the latents of a level "
+        "(conv), a tree over shuffled leaves (wrong-tree), or dense layers (mlp)",
+        choices=("tree", "conv", "wrong-tree", "mlp"),
     )
-    units: int = setting(10, "units per latent (tree) or per layer (mlp)", low=1, high=1 << 16)
+    units: int = setting(10, "units per latent, or per layer (mlp)", low=1, high=1 << 16)
     bias: bool = setting(False, "whether units have biases")
     normalize: bool = setting(True, "whether the output is scaled to length 1")
 
@@ -142,10 +146,18 @@ class NetworkSettings(Checked):
 
     def build_network(self, trees: LatentTree, seed: int, device: torch.device) -> BlockNetwork:
         """Untrained networks with the trees' addresses."""
+        from dualnets.networks.conv_tree import conv_tree
         from dualnets.networks.mlp import mlp
         from dualnets.networks.tree_network import tree_network
+        from dualnets.networks.wrong_tree import wrong_tree
 
-        make = {"tree": tree_network, "mlp": mlp}[self.network]
+        kinds: dict[str, Callable[..., BlockNetwork]] = {
+            "tree": tree_network,
+            "conv": conv_tree,
+            "wrong-tree": wrong_tree,
+            "mlp": mlp,
+        }
+        make = kinds[self.network]
         return make(
             trees,
             units=self.units,
