@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from dualnets.losses import Loss
-    from dualnets.methods.simclr import SimCLR
+    from dualnets.methods.protocol import Method
     from dualnets.networks.block_network import BlockNetwork
     from dualnets.optim import Optimizer
     from hltm.augment import Augmentation
@@ -193,7 +193,7 @@ class ContrastSettings(Checked):
         made: Loss = kind(**{name: value for name, value in given.items() if name in takes})
         return made
 
-    def build_method(self) -> SimCLR:
+    def build_method(self) -> Method:
         """SimCLR with this loss."""
         from dualnets.methods.simclr import SimCLR
 
