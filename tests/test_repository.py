@@ -71,9 +71,11 @@ DUALNETS = {
     "evidence": set(),
     "figures": set(),
     "follow": {"training", "networks", "outcome"},
+    "best_ratio": set(),
     "experiments": {
         "ablation",
         "ablation_figure",
+        "best_ratio",
         "training",
         "follow",
         "evidence",
