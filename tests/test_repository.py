@@ -84,8 +84,9 @@ DUALNETS = {
     },
     "records": set(),
     "page": {"evidence"},
-    "execute": {"records", "outcome", "evidence", "figures", "page", "experiments"},
-    "cli": {"execute", "page"},
+    "workers": {"outcome"},
+    "execute": {"records", "workers", "outcome", "evidence", "figures", "page", "experiments"},
+    "cli": {"execute", "outcome", "page"},
 }
 
 
