@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dualnets.losses import Loss
     from dualnets.methods.simclr import SimCLR
     from dualnets.networks.block_network import BlockNetwork
+    from dualnets.normalizations import Normalization
     from dualnets.optim import SGD
     from hltm.augment import Augmentation
     from hltm.tree import LatentTree
@@ -103,6 +104,41 @@ class NetworkSettings(Checked):
     units: int = setting(10, "units per latent, or per layer (mlp)", low=1, high=1 << 16)
     bias: bool = setting(False, "whether units have biases")
     normalize: bool = setting(True, "whether the output is scaled to length 1")
+    norm: str = setting(
+        "none",
+        "normalisation of hidden pre-activations",
+        choices=("none", "batch", "layer", "group"),
+    )
+    norm_mean: str = setting(
+        "on", "a batch norm's mean; stop: no gradient through it", choices=("on", "off", "stop")
+    )
+    norm_std: str = setting(
+        "on", "a batch norm's standard deviation, likewise", choices=("on", "off", "stop")
+    )
+    norm_affine: bool = setting(False, "whether a trained gain and shift follow a norm")
+    norm_groups: int = setting(2, "equal groups of units, for a group norm", low=1, high=1 << 16)
+    weight_standardization: bool = setting(False, "whether weights below the top are standardised")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        groups = {"layer": 1, "group": self.norm_groups}.get(self.norm)
+        if groups is not None and (self.units % groups or self.units == groups):
+            raise ValueError(
+                f"a {self.norm} norm needs equal groups of 2 units or more, got {self.units} units "
+                f"in {groups} group(s)"
+            )
+
+    def build_norm(self) -> Normalization | None:
+        """The normalisation these settings describe; what it does not have is not used."""
+        from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
+
+        if self.norm == "batch":
+            return BatchNorm(mean=self.norm_mean, std=self.norm_std, affine=self.norm_affine)  # type: ignore[arg-type]
+        if self.norm == "layer":
+            return LayerNorm(affine=self.norm_affine)
+        if self.norm == "group":
+            return GroupNorm(self.norm_groups, affine=self.norm_affine)
+        return None
 
     def build_network(self, trees: LatentTree, seed: int, device: torch.device) -> BlockNetwork:
         """Untrained networks with the trees' addresses."""
@@ -123,6 +159,8 @@ class NetworkSettings(Checked):
             units=self.units,
             bias=self.bias,
             normalize=self.normalize,
+            norm=self.build_norm(),
+            weight_standardization=self.weight_standardization,
             seed=seed,
             device=device,
         )
