@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from dualnets.checkpoint import Checkpoints
     from dualnets.execute import Run, run
     from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.methods._direct_predictor import DirectPredictor
+    from dualnets.methods.byol import BYOL
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
+    from dualnets.methods.simsiam import SimSiam
     from dualnets.networks.conv_tree import conv_tree
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
@@ -34,7 +37,10 @@ _HOME = {
     "NTXent": "losses",
     "Simple": "losses",
     "Triplet": "losses",
+    "BYOL": "methods.byol",
+    "DirectPredictor": "methods._direct_predictor",
     "SimCLR": "methods.simclr",
+    "SimSiam": "methods.simsiam",
     "conv_tree": "networks.conv_tree",
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
@@ -62,6 +68,7 @@ _HOME = {
     "trajectory": "training",
 }
 __all__ = [
+    "BYOL",
     "LARS",
     "LOSSES",
     "OPTIMIZERS",
@@ -72,6 +79,7 @@ __all__ = [
     "BatchNorm",
     "BatchwiseNCE",
     "Checkpoints",
+    "DirectPredictor",
     "DivergedError",
     "Group",
     "GroupNorm",
@@ -85,6 +93,7 @@ __all__ = [
     "Schedule",
     "Setup",
     "SimCLR",
+    "SimSiam",
     "Simple",
     "Snapshot",
     "TorchEnsemble",

@@ -7,9 +7,10 @@ command line shows settings without loading torch.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     import torch
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from dualnets.losses import Loss
     from dualnets.methods.simclr import SimCLR
     from dualnets.networks.block_network import BlockNetwork
-    from dualnets.normalizations import Normalization
-    from dualnets.optim import SGD
+    from dualnets.normalizations import Normalization, Part
+    from dualnets.optim import Optimizer
     from hltm.augment import Augmentation
+    from hltm.ceiling import Ceiling
+    from hltm.topology import Topology
     from hltm.tree import LatentTree
 
 
@@ -78,6 +81,19 @@ class TreeSettings(Checked):
                 f"and {self.polarity_high}"
             )
 
+    def build_topology(self) -> Topology:
+        """The shape of the trees."""
+        return _balanced(self.depth, self.branching)
+
+    def build_ceilings(self, leaves: Literal["own", "all"]) -> dict[int, Ceiling]:
+        """Level -> `(S, V)` ceilings of its latents; found once for equal trees.
+
+        Args:
+            leaves: what a unit can see: those below its latent, or all.
+        """
+        own = {item.name: getattr(self, item.name) for item in fields(TreeSettings)}
+        return _ceilings(TreeSettings(**own), leaves)
+
     def build_trees(self) -> LatentTree:
         """S trees over one topology."""
         from hltm.families.symmetric_binary import symmetric_binary
@@ -89,6 +105,25 @@ class TreeSettings(Checked):
             members=self.members,
             seed=self.seed,
         )
+
+
+@functools.lru_cache(maxsize=16)
+def _balanced(depth: int, branching: int) -> Topology:
+    from hltm.topology import Topology
+
+    return Topology.balanced(depth, branching)
+
+
+@functools.lru_cache(maxsize=16)
+def _ceilings(settings: TreeSettings, leaves: Literal["own", "all"]) -> dict[int, Ceiling]:
+    from hltm.ceiling import Ceiling
+
+    trees = settings.build_trees()
+    bound = trees.ceiling(trees.latents, leaves=leaves, seed=settings.seed)
+    return {
+        level: Ceiling(*(part[:, list(trees.level(level))] for part in bound))
+        for level in range(1, settings.depth + 1)
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,41 +139,55 @@ class NetworkSettings(Checked):
     units: int = setting(10, "units per latent, or per layer (mlp)", low=1, high=1 << 16)
     bias: bool = setting(False, "whether units have biases")
     normalize: bool = setting(True, "whether the output is scaled to length 1")
-    norm: str = setting(
+    network_norm: str = setting(
         "none",
         "normalisation of hidden pre-activations",
         choices=("none", "batch", "layer", "group"),
     )
-    norm_mean: str = setting(
+    network_norm_mean: str = setting(
         "on", "a batch norm's mean; stop: no gradient through it", choices=("on", "off", "stop")
     )
-    norm_std: str = setting(
+    network_norm_std: str = setting(
         "on", "a batch norm's standard deviation, likewise", choices=("on", "off", "stop")
     )
-    norm_affine: bool = setting(False, "whether a trained gain and shift follow a norm")
-    norm_groups: int = setting(2, "equal groups of units, for a group norm", low=1, high=1 << 16)
-    weight_standardization: bool = setting(False, "whether weights below the top are standardised")
+    network_norm_affine: bool = setting(False, "whether a trained gain and shift follow a norm")
+    network_norm_groups: int = setting(
+        2, "equal groups of units, for a group norm", low=1, high=1 << 16
+    )
+    network_weight_standardization: bool = setting(
+        False, "whether weights below the top are standardised"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        groups = {"layer": 1, "group": self.norm_groups}.get(self.norm)
+        groups = {"layer": 1, "group": self.network_norm_groups}.get(self.network_norm)
         if groups is not None and (self.units % groups or self.units == groups):
             raise ValueError(
-                f"a {self.norm} norm needs equal groups of 2 units or more, got {self.units} units "
-                f"in {groups} group(s)"
+                f"a {self.network_norm} norm needs equal groups of 2 units or more, got "
+                f"{self.units} units in {groups} group(s)"
             )
 
     def build_norm(self) -> Normalization | None:
         """The normalisation these settings describe; what it does not have is not used."""
         from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
 
-        if self.norm == "batch":
-            return BatchNorm(mean=self.norm_mean, std=self.norm_std, affine=self.norm_affine)  # type: ignore[arg-type]
-        if self.norm == "layer":
-            return LayerNorm(affine=self.norm_affine)
-        if self.norm == "group":
-            return GroupNorm(self.norm_groups, affine=self.norm_affine)
-        return None
+        affine = self.network_norm_affine
+        kinds: dict[str, Callable[[], Normalization | None]] = {
+            "none": lambda: None,
+            "batch": lambda: BatchNorm(
+                mean=cast("Part", self.network_norm_mean),
+                std=cast("Part", self.network_norm_std),
+                affine=affine,
+            ),
+            "layer": lambda: LayerNorm(affine=affine),
+            "group": lambda: GroupNorm(self.network_norm_groups, affine=affine),
+        }
+        return kinds[self.network_norm]()
+
+    @property
+    def leaves_seen(self) -> Literal["own", "all"]:
+        """Which leaves a unit sees: those below its latent, or all."""
+        return "own" if self.network in ("tree", "conv") else "all"
 
     def build_network(self, trees: LatentTree, seed: int, device: torch.device) -> BlockNetwork:
         """Untrained networks with the trees' addresses."""
@@ -160,7 +209,7 @@ class NetworkSettings(Checked):
             bias=self.bias,
             normalize=self.normalize,
             norm=self.build_norm(),
-            weight_standardization=self.weight_standardization,
+            weight_standardization=self.network_weight_standardization,
             seed=seed,
             device=device,
         )
@@ -200,7 +249,7 @@ class ContrastSettings(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Checked):
-    """Stochastic gradient descent on fresh data."""
+    """An optimiser on fresh data, or on a fixed set of samples."""
 
     augment: str = setting(
         "keep-root",
@@ -209,7 +258,15 @@ class TrainSettings(Checked):
     )
     steps: int = setting(2000, "updates", low=0, high=10**9)
     batch: int = setting(128, "samples per update and member", low=2, high=1 << 20)
-    lr: float = setting(0.1, "learning rate of plain SGD", above=0)
+    samples: int = setting(
+        0, "size of a fixed data set, seen in epochs; 0 for fresh data", low=0, high=1 << 30
+    )
+    optimizer: str = setting("sgd", "rule of the updates", choices=("sgd", "adam", "adamw", "lars"))
+    lr: float = setting(0.1, "learning rate", above=0)
+    momentum: float = setting(0.0, "of sgd and lars", low=0, high=1)
+    weight_decay: float = setting(0.0, "of all trained parameters", low=0)
+    schedule: str = setting("constant", "of the learning rate", choices=("constant", "cosine"))
+    warm_up: int = setting(0, "first updates, in which the rate rises from 0", low=0)
 
     def build_augmentation(self) -> Augmentation:
         """The augmentation by name."""
@@ -217,11 +274,29 @@ class TrainSettings(Checked):
 
         return parse(self.augment)
 
-    def build_optimizer(self) -> SGD:
-        """Plain SGD."""
-        from dualnets.optim import SGD
+    def build_optimizer(self) -> Optimizer:
+        """The optimiser; what it does not have is not used."""
+        from dualnets.optim import OPTIMIZERS, Schedule
 
-        return SGD(lr=self.lr)
+        kind = OPTIMIZERS[self.optimizer]
+        given: dict[str, Any] = {
+            "lr": self.lr,
+            "momentum": self.momentum,
+            "weight_decay": self.weight_decay,
+            "schedule": Schedule(self.schedule, self.warm_up),  # type: ignore[arg-type]
+        }
+        takes = {item.name for item in fields(kind)}
+        return kind(**{name: value for name, value in given.items() if name in takes})
+
+    def training(self) -> dict[str, Any]:
+        """What `dualnets.trajectory` is given."""
+        return {
+            "augment": self.build_augmentation(),
+            "steps": self.steps,
+            "batch": self.batch,
+            "samples": self.samples or None,
+            "optimizer": self.build_optimizer(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_networks import PlainModule, PlainNetwork, dense_topology
+from node_by_node import PlainModule, PlainNetwork, dense_topology
 from torch import nn
 
 import dualnets

@@ -23,11 +23,19 @@ def test_settings_build_what_they_describe():
     ("changes", "norm"),
     [
         ({}, None),
-        ({"norm": "layer", "network": "mlp"}, dualnets.LayerNorm()),
-        ({"norm": "group", "norm_groups": 5, "network": "conv"}, dualnets.GroupNorm(5)),
+        ({"network_norm": "layer", "network": "mlp"}, dualnets.LayerNorm()),
         (
-            {"norm": "batch", "norm_mean": "stop", "norm_std": "off", "norm_affine": True}
-            | {"network": "wrong-tree", "weight_standardization": True},
+            {"network_norm": "group", "network_norm_groups": 5, "network": "conv"},
+            dualnets.GroupNorm(5),
+        ),
+        (
+            {
+                "network_norm": "batch",
+                "network_norm_mean": "stop",
+                "network_norm_std": "off",
+                "network_norm_affine": True,
+            }
+            | {"network": "wrong-tree", "network_weight_standardization": True},
             dualnets.BatchNorm(mean="stop", std="off", affine=True),
         ),
     ],
@@ -37,7 +45,7 @@ def test_settings_build_networks_of_every_kind(changes, norm):
     network = settings.build_network(settings.build_trees(), 0, torch.device("cpu"))
     assert network.norm == norm
     assert len(network.norms) == (0 if norm is None else 1)
-    assert network.weight_standardization == settings.weight_standardization
+    assert network.weight_standardization == settings.network_weight_standardization
     assert network.shared == (settings.network == "conv")
     assert (network.leaf_order is not None) == (settings.network == "wrong-tree")
 
@@ -53,9 +61,18 @@ def test_settings_build_networks_of_every_kind(changes, norm):
         ({"lr": float("inf")}, "lr must be above 0 and finite, got inf"),
         ({"loss": "hinge"}, "loss must be one of simple, triplet"),
         ({"network": "cnn"}, "network must be one of tree, conv, wrong-tree, mlp, got 'cnn'"),
-        ({"norm": "instance"}, "norm must be one of none, batch, layer, group, got 'instance'"),
-        ({"norm": "group", "norm_groups": 3}, "equal groups of 2 units or more, got 10 units in 3"),
-        ({"norm": "layer", "units": 1}, "equal groups of 2 units or more, got 1 units in 1"),
+        (
+            {"network_norm": "instance"},
+            "network-norm must be one of none, batch, layer",
+        ),
+        (
+            {"network_norm": "group", "network_norm_groups": 3},
+            "of 2 units or more, got 10 units in 3",
+        ),
+        (
+            {"network_norm": "layer", "units": 1},
+            "equal groups of 2 units or more, got 1 units in 1",
+        ),
         ({"negatives": 0}, "negatives must be at least 1, got 0"),
         ({"augment": "keep-level"}, "takes an argument"),
         ({"augment": "keep-level:9"}, "level must be in 0..5, got 9"),
