@@ -251,7 +251,8 @@ def emerges_everywhere(table: pd.DataFrame, claim: str, rule: str, what: str) ->
         what: what the variants are, in the plural.
     """
     variants = by_variant(table)
-    details, gaps = [], []
+    details: list[dict[str, Any]] = []
+    gaps = []
     for name, rows in variants.items():
         found = fared(rows)
         p = min(exceeds(found.value, found.initial) * len(variants), 1.0)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from dualnets.losses import Loss
-    from dualnets.methods.simclr import SimCLR
+    from dualnets.methods.protocol import Method
     from dualnets.networks.block_network import BlockNetwork
     from dualnets.normalizations import Normalization, Part
     from dualnets.optim import Optimizer
@@ -240,7 +240,7 @@ class ContrastSettings(Checked):
         made: Loss = kind(**{name: value for name, value in given.items() if name in takes})
         return made
 
-    def build_method(self) -> SimCLR:
+    def build_method(self) -> Method:
         """SimCLR with this loss."""
         from dualnets.methods.simclr import SimCLR
 
