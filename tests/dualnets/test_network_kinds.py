@@ -450,3 +450,29 @@ def test_leaves_are_shuffled_evenly_among_those_of_as_many_states():
         assert seen[same].sum() == 4000
         expected = 4000 / len(same)
         assert ((seen[same] - expected).abs() < 4.5 * expected**0.5).all()
+
+
+# devices
+
+
+@every_variant
+def test_whatever_a_network_holds_moves_with_it(kind, options):
+    network = kind.make(kind.trees(), seed=2, **options).to("meta")
+    held = [*network.parameters(), *network.buffers(), *network.constants.values()]
+    assert all(tensor.is_meta for tensor in held)
+    assert network.device.type == "meta"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA on this machine")
+@every_variant
+def test_cuda_gives_the_cpus_numbers(kind, options):
+    trees = kind.trees()
+    make = partial(kind.make, trees, seed=2, dtype=torch.float64, **options)
+    leaves = rows(trees)
+    expected = make()
+    output = expected(leaves)
+    for network in (make(device="cuda"), make().to("cuda")):
+        close(network(leaves.to("cuda")).cpu(), output)
+        for level, values in network.activations(leaves.to("cuda")).items():
+            close(values.cpu(), expected.activations(leaves)[level])
