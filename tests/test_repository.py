@@ -55,7 +55,7 @@ DUALNETS = {
     "ensemble": {"span"},
     "checkpoint": {"records", "span"},
     "training": {"checkpoint", "ensemble", "span", "training_data", "methods.protocol", "optim"},
-    "settings": {"losses", "optim", "networks", "methods"},
+    "settings": {"losses", "optim", "networks", "normalizations", "methods"},
     "method_settings": {"settings", "methods", "networks", "normalizations"},
     "ablation": {
         "evidence",
