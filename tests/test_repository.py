@@ -55,7 +55,7 @@ DUALNETS = {
     "ensemble": {"span"},
     "checkpoint": {"records", "span"},
     "training": {"checkpoint", "ensemble", "span", "training_data", "methods.protocol", "optim"},
-    "settings": {"losses", "optim", "networks", "methods"},
+    "settings": {"losses", "optim", "networks", "normalizations", "methods"},
     "method_settings": {"settings", "methods", "networks", "normalizations"},
     "ablation": {
         "evidence",
@@ -86,8 +86,9 @@ DUALNETS = {
     },
     "records": set(),
     "page": {"evidence"},
-    "execute": {"records", "outcome", "evidence", "figures", "page", "experiments"},
-    "cli": {"execute", "page"},
+    "workers": {"outcome"},
+    "execute": {"records", "workers", "outcome", "evidence", "figures", "page", "experiments"},
+    "cli": {"execute", "outcome", "page"},
 }
 
 
