@@ -86,7 +86,8 @@ DUALNETS = {
     "page": {"evidence"},
     "workers": {"outcome"},
     "execute": {"records", "workers", "outcome", "evidence", "figures", "page", "experiments"},
-    "cli": {"execute", "outcome", "page"},
+    "claims": {"execute", "page", "records"},
+    "cli": {"claims", "execute", "outcome", "page"},
 }
 
 
