@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
     from dualnets.methods.simsiam import SimSiam
+    from dualnets.networks.conv_tree import conv_tree
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
+    from dualnets.networks.torch_ensemble import TorchEnsemble
     from dualnets.networks.tree_network import tree_network
+    from dualnets.networks.wrong_tree import wrong_tree
     from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
     from dualnets.optim import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
     from dualnets.training import DivergedError, Snapshot, log_spaced, train, trajectory
@@ -38,13 +41,16 @@ _HOME = {
     "DirectPredictor": "methods._direct_predictor",
     "SimCLR": "methods.simclr",
     "SimSiam": "methods.simsiam",
+    "conv_tree": "networks.conv_tree",
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
     "Needs": "methods.protocol",
     "Setup": "methods.protocol",
     "Head": "networks.heads",
     "mlp": "networks.mlp",
+    "TorchEnsemble": "networks.torch_ensemble",
     "tree_network": "networks.tree_network",
+    "wrong_tree": "networks.wrong_tree",
     "BatchNorm": "normalizations",
     "GroupNorm": "normalizations",
     "LayerNorm": "normalizations",
@@ -90,13 +96,16 @@ __all__ = [
     "SimSiam",
     "Simple",
     "Snapshot",
+    "TorchEnsemble",
     "Triplet",
+    "conv_tree",
     "log_spaced",
     "mlp",
     "run",
     "train",
     "trajectory",
     "tree_network",
+    "wrong_tree",
 ]
 
 
