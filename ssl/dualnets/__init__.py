@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from dualnets.checkpoint import Checkpoints
     from dualnets.execute import Run, run
     from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.methods.moco import MoCo
+    from dualnets.methods.pirl import PIRL
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
+    from dualnets.methods.swav import SwAV
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
     from dualnets.networks.tree_network import tree_network
@@ -31,7 +34,10 @@ _HOME = {
     "NTXent": "losses",
     "Simple": "losses",
     "Triplet": "losses",
+    "MoCo": "methods.moco",
+    "PIRL": "methods.pirl",
     "SimCLR": "methods.simclr",
+    "SwAV": "methods.swav",
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
     "Needs": "methods.protocol",
@@ -59,6 +65,7 @@ __all__ = [
     "LARS",
     "LOSSES",
     "OPTIMIZERS",
+    "PIRL",
     "SGD",
     "Adam",
     "AdamW",
@@ -73,6 +80,7 @@ __all__ = [
     "InfoNCE",
     "LayerNorm",
     "Method",
+    "MoCo",
     "NTXent",
     "Needs",
     "Run",
@@ -81,6 +89,7 @@ __all__ = [
     "SimCLR",
     "Simple",
     "Snapshot",
+    "SwAV",
     "Triplet",
     "log_spaced",
     "mlp",
