@@ -12,14 +12,20 @@ if TYPE_CHECKING:
     from dualnets.checkpoint import Checkpoints
     from dualnets.execute import Run, run
     from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.methods._direct_predictor import DirectPredictor
+    from dualnets.methods.byol import BYOL
     from dualnets.methods.moco import MoCo
     from dualnets.methods.pirl import PIRL
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
+    from dualnets.methods.simsiam import SimSiam
     from dualnets.methods.swav import SwAV
+    from dualnets.networks.conv_tree import conv_tree
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
+    from dualnets.networks.torch_ensemble import TorchEnsemble
     from dualnets.networks.tree_network import tree_network
+    from dualnets.networks.wrong_tree import wrong_tree
     from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
     from dualnets.optim import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
     from dualnets.training import DivergedError, Snapshot, log_spaced, train, trajectory
@@ -34,9 +40,13 @@ _HOME = {
     "NTXent": "losses",
     "Simple": "losses",
     "Triplet": "losses",
+    "BYOL": "methods.byol",
+    "DirectPredictor": "methods._direct_predictor",
+    "SimCLR": "methods.simclr",
+    "SimSiam": "methods.simsiam",
+    "conv_tree": "networks.conv_tree",
     "MoCo": "methods.moco",
     "PIRL": "methods.pirl",
-    "SimCLR": "methods.simclr",
     "SwAV": "methods.swav",
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
@@ -44,7 +54,9 @@ _HOME = {
     "Setup": "methods.protocol",
     "Head": "networks.heads",
     "mlp": "networks.mlp",
+    "TorchEnsemble": "networks.torch_ensemble",
     "tree_network": "networks.tree_network",
+    "wrong_tree": "networks.wrong_tree",
     "BatchNorm": "normalizations",
     "GroupNorm": "normalizations",
     "LayerNorm": "normalizations",
@@ -62,6 +74,7 @@ _HOME = {
     "trajectory": "training",
 }
 __all__ = [
+    "BYOL",
     "LARS",
     "LOSSES",
     "OPTIMIZERS",
@@ -73,6 +86,7 @@ __all__ = [
     "BatchNorm",
     "BatchwiseNCE",
     "Checkpoints",
+    "DirectPredictor",
     "DivergedError",
     "Group",
     "GroupNorm",
@@ -87,16 +101,20 @@ __all__ = [
     "Schedule",
     "Setup",
     "SimCLR",
+    "SimSiam",
     "Simple",
     "Snapshot",
     "SwAV",
+    "TorchEnsemble",
     "Triplet",
+    "conv_tree",
     "log_spaced",
     "mlp",
     "run",
     "train",
     "trajectory",
     "tree_network",
+    "wrong_tree",
 ]
 
 
