@@ -10,7 +10,7 @@ HEAD = dualnets.Head((6, 3), norm=dualnets.BatchNorm())
 CASES = {
     "plain": dualnets.PIRL(negatives=9, temperature=0.5),
     "projector": dualnets.PIRL(
-        negatives=12, temperature=0.3, weight=0.8, momentum=0.9, projector=HEAD
+        negatives=12, temperature=0.3, weight=0.8, bank_momentum=0.9, projector=HEAD
     ),
     "softmax": dualnets.PIRL(negatives=1, temperature=0.5, classify_negatives=False),
     "two-heads": dualnets.PIRL(
@@ -57,7 +57,7 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
     first = heads(method, *before, batch.views[0], "projector")
     bank = state["bank"].clone()
     for i, place in enumerate(batch.places.tolist()):
-        moved = method.momentum * bank[place] + (1 - method.momentum) * first[i]
+        moved = method.bank_momentum * bank[place] + (1 - method.bank_momentum) * first[i]
         bank[place] = moved / (moved @ moved).sqrt()
     address = {"seed": setup.seed, "stream": Stream.PREDICTOR, "members": [member]}
     numbers = uniform(method.negatives, **address, node=65 * 256, view=step + 1)[0]

@@ -54,7 +54,7 @@ class PIRL(Method):
     Attributes:
         weight: λ, of the second view's part.
         temperature: τ.
-        momentum: w, how slowly the memory forgets.
+        bank_momentum: w, how slowly the memory forgets.
         negatives: N per step, fewer than there are samples.
         classify_negatives: whether each negative's log(1 - h) belongs to the loss.
         projector: f's head; `Head()` for none.
@@ -77,14 +77,14 @@ class PIRL(Method):
 
     weight: float = 0.5
     temperature: float = 0.07
-    momentum: float = 0.5
+    bank_momentum: float = 0.5
     negatives: int = 256
     classify_negatives: bool = True
     projector: Head = field(default_factory=Head)
     view_projector: Head | None = None
 
     def __post_init__(self) -> None:
-        for name in ("weight", "momentum"):
+        for name in ("weight", "bank_momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
         if not self.temperature > 0:
@@ -165,7 +165,7 @@ class PIRL(Method):
     ) -> State:
         bank, places = state["bank"], carried["places"]
         new = carried["outputs"].to(bank.dtype)
-        moved = self.momentum * bank[:, places] + (1 - self.momentum) * new
+        moved = self.bank_momentum * bank[:, places] + (1 - self.bank_momentum) * new
         return {
             **state,
             "bank": bank.index_copy(1, places, direction(moved)),
