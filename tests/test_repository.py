@@ -45,6 +45,7 @@ DUALNETS = {
         "losses",
         "methods._cosine",
         "methods._direct_predictor",
+        "methods._directions",
         "methods.protocol",
         "networks.heads",
         "normalizations",
