@@ -170,7 +170,8 @@ class Optimizer(ABC):
     ) -> None:
         """Change parameters and memory, `(S, …)` each, in place.
 
-        Members that are not alive stay as they are.
+        Parameters of members that are not alive stay as they are, bit for bit; what is remembered
+        of them is of no use any more.
 
         Args:
             parameters, gradients: by name, the same shapes.
