@@ -151,7 +151,7 @@ def digest(*arrays: Tensor | np.ndarray) -> str:
     for array in arrays:
         values = torch.as_tensor(array).detach().cpu().contiguous()
         hashed.update(f"{values.dtype} {tuple(values.shape)} ".encode())
-        hashed.update(values.flatten().view(torch.uint8).numpy())
+        hashed.update(values.flatten().view(torch.uint8).numpy().data)
     return hashed.hexdigest()[:16]
 
 

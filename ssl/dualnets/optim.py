@@ -268,6 +268,11 @@ class Adam(Optimizer):
     slots: ClassVar[tuple[str, ...]] = ("first", "second", UPDATES)
     _within: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
+
     def _change(self, one: One) -> Tensor:
         return self._adapted(one, one.decayed(one.gradient)) * one.rate
 
