@@ -148,7 +148,10 @@ def test_standardised_weights_keep_the_size_of_what_passes():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BatchNorm(mean="detach"), "BatchNorm's mean must be on, off or stop, got 'detach'"),
+        (
+            lambda: BatchNorm(mean="detach"),
+            "BatchNorm's mean must be on, off or stop, got 'detach'",
+        ),
         (lambda: BatchNorm(std="no"), "BatchNorm's std must be on, off or stop, got 'no'"),
         (lambda: BatchNorm(epsilon=0.0), "epsilon must be above 0, got 0.0"),
         (lambda: LayerNorm(epsilon=-1.0), "epsilon must be above 0, got -1.0"),

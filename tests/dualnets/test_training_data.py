@@ -1,4 +1,4 @@
-"""What every step reads: the rows and views it says it reads, each sample once per epoch, no negative of its own."""
+"""What every step reads: the rows it says, each sample once per epoch, no negative of its own."""
 
 from dataclasses import replace
 
