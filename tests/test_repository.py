@@ -43,6 +43,7 @@ DUALNETS = {
     "methods.protocol": {"optim"},
     "methods": {
         "losses",
+        "methods._cosine",
         "methods._direct_predictor",
         "methods.protocol",
         "networks.heads",
