@@ -45,11 +45,13 @@ DUALNETS = {
     "span": {"fused", "methods.protocol", "optim"},
     "training": {"span", "methods.protocol", "networks", "optim"},
     "settings": {"losses", "optim", "networks", "methods"},
+    "theory": {"losses", "networks", "optim", "theory"},
     "outcome": set(),
     "evidence": set(),
     "figures": set(),
     "follow": {"training", "networks", "outcome"},
     "experiments": {
+        "theory",
         "training",
         "follow",
         "evidence",
