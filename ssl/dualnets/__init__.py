@@ -9,15 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dualnets.checkpoint import Checkpoints
     from dualnets.execute import Run, run
     from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
+    from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
     from dualnets.networks.tree_network import tree_network
-    from dualnets.optim import SGD
+    from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
+    from dualnets.optim import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
     from dualnets.training import DivergedError, Snapshot, log_spaced, train, trajectory
 
 _HOME = {
+    "Checkpoints": "checkpoint",
     "Run": "execute",
     "run": "execute",
     "LOSSES": "losses",
@@ -27,9 +32,23 @@ _HOME = {
     "Simple": "losses",
     "Triplet": "losses",
     "SimCLR": "methods.simclr",
+    "Batch": "methods.protocol",
+    "Method": "methods.protocol",
+    "Needs": "methods.protocol",
+    "Setup": "methods.protocol",
+    "Head": "networks.heads",
     "mlp": "networks.mlp",
     "tree_network": "networks.tree_network",
+    "BatchNorm": "normalizations",
+    "GroupNorm": "normalizations",
+    "LayerNorm": "normalizations",
+    "LARS": "optim",
+    "OPTIMIZERS": "optim",
     "SGD": "optim",
+    "Adam": "optim",
+    "AdamW": "optim",
+    "Group": "optim",
+    "Schedule": "optim",
     "DivergedError": "training",
     "Snapshot": "training",
     "log_spaced": "training",
@@ -37,13 +56,28 @@ _HOME = {
     "trajectory": "training",
 }
 __all__ = [
+    "LARS",
     "LOSSES",
+    "OPTIMIZERS",
     "SGD",
+    "Adam",
+    "AdamW",
+    "Batch",
+    "BatchNorm",
     "BatchwiseNCE",
+    "Checkpoints",
     "DivergedError",
+    "Group",
+    "GroupNorm",
+    "Head",
     "InfoNCE",
+    "LayerNorm",
+    "Method",
     "NTXent",
+    "Needs",
     "Run",
+    "Schedule",
+    "Setup",
     "SimCLR",
     "Simple",
     "Snapshot",
