@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dualnets.losses import Loss, Simple
+from dualnets.losses import Loss, Simple, distance
 from dualnets.theory.connection import MAX_ENTRIES, Connection, check_homogeneous, connection
 from dualnets.theory.covariance import check_sampling, covariance_operator
 from dualnets.theory.loss_slopes import check_pairs
@@ -204,6 +204,11 @@ def _population_gradient(
 ) -> Tensor:
     """`(X, n)` ∂E[L]/∂f of one network, every anchor, positive and negatives in turn."""
     views, many = len(outputs), loss.negatives
+    if isinstance(loss, Simple):  # a difference of two pairs: their joint weights will do
+        leaf = outputs.detach().requires_grad_()
+        r = distance(leaf[:, None], leaf if branches == "both" else leaf.detach())
+        total = (r * (together - marginal[:, None] * marginal)).sum()
+        return torch.autograd.grad(total, leaf)[0]
     if views ** (2 + many) > MAX_ENTRIES:
         raise ValueError(
             f"{views} views and {many} negative(s) are {views ** (2 + many)} terms, more than "
