@@ -120,7 +120,7 @@ def test_sizes_are_said_and_limited():
     assert repr(operator) == "Operator(weights.0: 12 x 12, exact)"
     with pytest.raises(ValueError, match=r"a matrix of 12 x 12 \(1 member\(s\)\) has 144 numbers"):
         operator.matrix(most_entries=143)
-    with pytest.raises(ValueError, match="count must be in 1..11, got 12"):
+    with pytest.raises(ValueError, match=r"count must be in 1..11, got 12"):
         operator.leading(12)
     with pytest.raises(ValueError, match="member must be None, got 0"):
         operator.linear_operator(0)

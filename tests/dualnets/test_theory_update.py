@@ -175,7 +175,7 @@ def test_what_cannot_be_computed_is_refused():
     one = tree(3)
     (network, _) = networks(one)
     given = TreeViews(one, hltm.keep_root())
-    with pytest.raises(ValueError, match="256 views and 2 negative.* are 4294967296 terms"):
+    with pytest.raises(ValueError, match=r"256 views and 2 negative.* are 4294967296 terms"):
         predicted_update(network, given, 1, InfoNCE(0.2, negatives=2))
     with pytest.raises(ValueError, match="NTXent is a loss of whole batches"):
         predicted_update(network, given, 1, NTXent())
