@@ -12,11 +12,17 @@ if TYPE_CHECKING:
     from dualnets.checkpoint import Checkpoints
     from dualnets.execute import Run, run
     from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.methods._direct_predictor import DirectPredictor
+    from dualnets.methods.byol import BYOL
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
+    from dualnets.methods.simsiam import SimSiam
+    from dualnets.networks.conv_tree import conv_tree
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
+    from dualnets.networks.torch_ensemble import TorchEnsemble
     from dualnets.networks.tree_network import tree_network
+    from dualnets.networks.wrong_tree import wrong_tree
     from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
     from dualnets.optim import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
     from dualnets.training import DivergedError, Snapshot, log_spaced, train, trajectory
@@ -31,14 +37,20 @@ _HOME = {
     "NTXent": "losses",
     "Simple": "losses",
     "Triplet": "losses",
+    "BYOL": "methods.byol",
+    "DirectPredictor": "methods._direct_predictor",
     "SimCLR": "methods.simclr",
+    "SimSiam": "methods.simsiam",
+    "conv_tree": "networks.conv_tree",
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
     "Needs": "methods.protocol",
     "Setup": "methods.protocol",
     "Head": "networks.heads",
     "mlp": "networks.mlp",
+    "TorchEnsemble": "networks.torch_ensemble",
     "tree_network": "networks.tree_network",
+    "wrong_tree": "networks.wrong_tree",
     "BatchNorm": "normalizations",
     "GroupNorm": "normalizations",
     "LayerNorm": "normalizations",
@@ -56,6 +68,7 @@ _HOME = {
     "trajectory": "training",
 }
 __all__ = [
+    "BYOL",
     "LARS",
     "LOSSES",
     "OPTIMIZERS",
@@ -66,6 +79,7 @@ __all__ = [
     "BatchNorm",
     "BatchwiseNCE",
     "Checkpoints",
+    "DirectPredictor",
     "DivergedError",
     "Group",
     "GroupNorm",
@@ -79,15 +93,19 @@ __all__ = [
     "Schedule",
     "Setup",
     "SimCLR",
+    "SimSiam",
     "Simple",
     "Snapshot",
+    "TorchEnsemble",
     "Triplet",
+    "conv_tree",
     "log_spaced",
     "mlp",
     "run",
     "train",
     "trajectory",
     "tree_network",
+    "wrong_tree",
 ]
 
 

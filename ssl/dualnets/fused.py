@@ -53,6 +53,8 @@ def offer(network: nn.Module, loss: object) -> Offer | None:
     """What a span of plain SGD can run compiled; None where it cannot."""
     if not isinstance(network, BlockNetwork) or not isinstance(loss, PairLoss):
         return None
+    if not network.plain:
+        return None
     on_cpu = network.device.type == "cpu"
     return Offer(network, loss) if on_cpu and network.dtype in DTYPES else None
 

@@ -78,6 +78,25 @@ def test_deeper_and_wider_trees_with_the_simple_loss():
                     assert relative(found, actual) < 1e-12
 
 
+def test_irregular_trees_and_shared_weights():
+    ternary = hltm.random_tree(nodes=8, cardinality=(2, 3), seed=3)  # edges skip levels
+    shapes = [
+        dualnets.tree_network(ternary, units=3, seed=1, dtype=torch.float64),
+        dualnets.conv_tree(tree(2), units=3, seed=1, dtype=torch.float64),
+    ]
+    for one, network in zip((ternary, tree(2)), shapes, strict=True):
+        for layer in range(1, network.depth + 1):
+            for loss in (Simple(), InfoNCE(0.2)):
+                common = (network, data(one), layer, loss)
+                actual = actual_update(*common).value
+                assert relative(predicted_update(*common).value, actual) < 1e-12
+    with pytest.raises(ValueError, match="edges of the tree that skip the layer"):
+        predicted_update(shapes[0], data(ternary), 1, Simple(), form="operator")
+    top = predicted_update(shapes[0], data(ternary), shapes[0].depth, Simple())
+    found = predicted_update(shapes[0], data(ternary), shapes[0].depth, Simple(), form="operator")
+    assert relative(found.value, top.value) < 1e-12  # every path crosses the top layer
+
+
 def test_biases_and_normalised_outputs_keep_the_form_with_f_and_lose_the_operators():
     one = tree(2)
     for settings in ({"bias": True}, {"normalize": True}):

@@ -263,6 +263,8 @@ def check_homogeneous(found: Connection) -> None:
         reasons.append(
             f"the network has biases ({', '.join(biases)}), which must all lie below the layer"
         )
+    if getattr(found.network, "wiring", None) is not None:
+        reasons.append("edges of the tree that skip the layer carry a part of f past its weight")
     why = "; ".join(reasons) or "the output is not proportional to the weight's scale"
     raise ValueError(
         f"the operator form of an update needs Kᵀ w = f for weight {found.name!r}, which misses by "
