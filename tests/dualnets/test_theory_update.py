@@ -81,7 +81,7 @@ def test_deeper_and_wider_trees_with_the_simple_loss():
 def test_irregular_trees_and_shared_weights():
     ternary = hltm.random_tree(nodes=8, cardinality=(2, 3), seed=3)  # edges skip levels
     shapes = [
-        dualnets.tree_network(ternary, units=3, seed=1, dtype=torch.float64),
+        dualnets.tree_network(ternary, units=6, seed=1, dtype=torch.float64),
         dualnets.conv_tree(tree(2), units=3, seed=1, dtype=torch.float64),
     ]
     for one, network in zip((ternary, tree(2)), shapes, strict=True):
