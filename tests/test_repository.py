@@ -58,6 +58,8 @@ DUALNETS = {
     "checkpoint": {"records", "span"},
     "training": {"checkpoint", "ensemble", "span", "training_data", "methods.protocol", "optim"},
     "settings": {"losses", "optim", "networks", "normalizations", "methods"},
+    "settings": {"losses", "optim", "networks", "methods"},
+    "theory": {"losses", "networks", "optim", "theory"},
     "method_settings": {"settings", "methods", "networks", "normalizations"},
     "ablation": {
         "evidence",
@@ -74,6 +76,7 @@ DUALNETS = {
     "figures": set(),
     "follow": {"training", "networks", "outcome"},
     "experiments": {
+        "theory",
         "ablation",
         "ablation_figure",
         "training",
