@@ -70,7 +70,7 @@ class Views:
             raise ValueError(f"targets_of must be 'data' or 'view', got {targets_of!r}")
         topology = tree.topology
         self.tree, self.seed, self.start, self.stream = tree, check_seed(seed), start, stream
-        self.nodes = _target_nodes(topology, targets)
+        self.nodes = target_nodes(topology, targets)
         self.single = isinstance(targets, str) and targets == "root"
         self.targets_of = targets_of
         self.augmented = augmentation is not None
@@ -79,12 +79,8 @@ class Views:
         if augmentation is not None:
             self.rates = augmentation.rates(topology)
             self.missing = augmentation.missing_rates(topology)
-            redrawn = self.nodes[augmentation.may_redraw(topology)[self.nodes]]
-            if targets_of == "data" and len(redrawn):
-                raise ValueError(
-                    f"target {topology.names[redrawn[0]]!r} may be drawn again by {augmentation}: "
-                    "ask for nodes that it keeps, or for targets_of='view'"
-                )
+            if targets_of == "data":
+                check_kept(topology, augmentation, self.nodes, "or for targets_of='view'")
         self.encode = encode
         self.told = _told(encode)
         # shared with the workers of a loader, also with those that outlive an epoch
@@ -155,7 +151,19 @@ class Views:
         return self.encode(leaves, **told)
 
 
-def _target_nodes(topology: Topology, targets: Any) -> np.ndarray:
+def check_kept(
+    topology: Topology, augmentation: Augmentation, nodes: np.ndarray, instead: str = ""
+) -> None:
+    """Raise ValueError where a view may draw one of the nodes again; `instead` says what else to ask."""
+    redrawn = nodes[augmentation.may_redraw(topology)[nodes]]
+    if len(redrawn):
+        raise ValueError(
+            f"target {topology.names[redrawn[0]]!r} may be drawn again by {augmentation}: "
+            + ", ".join(filter(None, ["ask for nodes that it keeps", instead]))
+        )
+
+
+def target_nodes(topology: Topology, targets: Any) -> np.ndarray:
     """The numbers of the target nodes.
 
     Raises:

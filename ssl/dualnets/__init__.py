@@ -9,15 +9,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dualnets.checkpoint import Checkpoints
     from dualnets.execute import Run, run
     from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.methods._direct_predictor import DirectPredictor
+    from dualnets.methods.byol import BYOL
+    from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
+    from dualnets.methods.simsiam import SimSiam
+    from dualnets.networks.conv_tree import conv_tree
+    from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
+    from dualnets.networks.torch_ensemble import TorchEnsemble
     from dualnets.networks.tree_network import tree_network
-    from dualnets.optim import SGD
+    from dualnets.networks.wrong_tree import wrong_tree
+    from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
+    from dualnets.optim import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
     from dualnets.training import DivergedError, Snapshot, log_spaced, train, trajectory
 
 _HOME = {
+    "Checkpoints": "checkpoint",
     "Run": "execute",
     "run": "execute",
     "LOSSES": "losses",
@@ -26,10 +37,30 @@ _HOME = {
     "NTXent": "losses",
     "Simple": "losses",
     "Triplet": "losses",
+    "BYOL": "methods.byol",
+    "DirectPredictor": "methods._direct_predictor",
     "SimCLR": "methods.simclr",
+    "SimSiam": "methods.simsiam",
+    "conv_tree": "networks.conv_tree",
+    "Batch": "methods.protocol",
+    "Method": "methods.protocol",
+    "Needs": "methods.protocol",
+    "Setup": "methods.protocol",
+    "Head": "networks.heads",
     "mlp": "networks.mlp",
+    "TorchEnsemble": "networks.torch_ensemble",
     "tree_network": "networks.tree_network",
+    "wrong_tree": "networks.wrong_tree",
+    "BatchNorm": "normalizations",
+    "GroupNorm": "normalizations",
+    "LayerNorm": "normalizations",
+    "LARS": "optim",
+    "OPTIMIZERS": "optim",
     "SGD": "optim",
+    "Adam": "optim",
+    "AdamW": "optim",
+    "Group": "optim",
+    "Schedule": "optim",
     "DivergedError": "training",
     "Snapshot": "training",
     "log_spaced": "training",
@@ -37,23 +68,44 @@ _HOME = {
     "trajectory": "training",
 }
 __all__ = [
+    "BYOL",
+    "LARS",
     "LOSSES",
+    "OPTIMIZERS",
     "SGD",
+    "Adam",
+    "AdamW",
+    "Batch",
+    "BatchNorm",
     "BatchwiseNCE",
+    "Checkpoints",
+    "DirectPredictor",
     "DivergedError",
+    "Group",
+    "GroupNorm",
+    "Head",
     "InfoNCE",
+    "LayerNorm",
+    "Method",
     "NTXent",
+    "Needs",
     "Run",
+    "Schedule",
+    "Setup",
     "SimCLR",
+    "SimSiam",
     "Simple",
     "Snapshot",
+    "TorchEnsemble",
     "Triplet",
+    "conv_tree",
     "log_spaced",
     "mlp",
     "run",
     "train",
     "trajectory",
     "tree_network",
+    "wrong_tree",
 ]
 
 

@@ -38,6 +38,7 @@ class Verdict:
         effect: what `effect_value` is.
         effect_value, interval: the effect and its 95% interval; None where it is not defined.
         n: independent members behind it.
+        of: what n counts.
         details: one entry per part of the claim.
     """
 
@@ -50,6 +51,7 @@ class Verdict:
     interval: tuple[float, float] | None
     n: int
     details: list[dict[str, Any]] = field(default_factory=list)
+    of: str = "trees"
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dualnets.losses import PairLoss
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.optim import SGD
+from dualnets.optim import PerMember
 from hltm.kernels.threads import share
 
 DTYPES = (torch.float32, torch.float64)
@@ -53,6 +53,8 @@ def offer(network: nn.Module, loss: object) -> Offer | None:
     """What a span of plain SGD can run compiled; None where it cannot."""
     if not isinstance(network, BlockNetwork) or not isinstance(loss, PairLoss):
         return None
+    if not network.plain:
+        return None
     on_cpu = network.device.type == "cpu"
     return Offer(network, loss) if on_cpu and network.dtype in DTYPES else None
 
@@ -61,7 +63,7 @@ def offer(network: nn.Module, loss: object) -> Offer | None:
 def run(
     network: BlockNetwork,
     loss: PairLoss,
-    optimizer: SGD,
+    lr: PerMember,
     drawn: Drawn,
     step: int,
     frozen_at: Tensor,
@@ -70,7 +72,8 @@ def run(
 
     Args:
         network: its parameters change.
-        loss, optimizer: see `offer`.
+        loss: see `offer`.
+        lr: the learning rate, or one per member.
         drawn: the data.
         step: the number of the first step.
         frozen_at: `(S,)` int64, changed in place as in `span.Progress`.
@@ -82,7 +85,7 @@ def run(
     shifts = [weights[:, :0], *(bias.flatten(1) for bias in network.biases or [])]
     biases = torch.cat(shifts, dim=1)
     layout = np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights])
-    rates = torch.as_tensor(optimizer.lr, dtype=network.dtype).expand(len(weights)).contiguous()
+    rates = torch.as_tensor(lr, dtype=network.dtype).expand(len(weights)).contiguous()
     losses = torch.full_like(rates, torch.nan)
     tensors = (*drawn[:3], weights, biases, rates, losses, frozen_at)
     arguments = (

@@ -31,7 +31,14 @@ def linear(inputs_SUB: Tensor, weight_SVOU: Tensor, bias_SVO: Tensor | None) -> 
 
 
 def initial_parameters(
-    shape: tuple[int, int, int], *, seed: int, members: Sequence[int], layer: int, bias: bool
+    shape: tuple[int, int, int],
+    *,
+    seed: int,
+    members: Sequence[int],
+    layer: int,
+    bias: bool,
+    stream: Stream = Stream.INIT,
+    version: int = 0,
 ) -> tuple[Tensor, Tensor | None]:
     """Weights `(S, V, U_out, U_in)` and biases `(S, V, U_out)`, float64, as torch.nn.Linear draws them.
 
@@ -44,13 +51,15 @@ def initial_parameters(
         members: S addresses.
         layer: which layer, a part of the address.
         bias: whether there are biases.
+        stream: another stream's layers are other numbers; heads have one of their own.
+        version: how many times this layer was drawn before.
     """
     blocks, outputs, inputs = shape
     bound = inputs**-0.5
 
     def draw(count: int, part: int) -> Tensor:
         numbers = uniform(
-            count, seed=seed, stream=Stream.INIT, members=members, node=layer, view=part
+            count, seed=seed, stream=stream, members=members, node=layer, view=2 * version + part
         )
         return (2 * numbers - 1) * bound
 

@@ -128,11 +128,25 @@ def sentence(verdict: Verdict) -> str:
     """The verdict's reason and effect in one sentence."""
     text = verdict.reason[:1].upper() + verdict.reason[1:]
     if verdict.effect_value is not None:
-        text += f". {verdict.effect[:1].upper() + verdict.effect[1:]}: {verdict.effect_value:.2f}"
+        text += (
+            f". {verdict.effect[:1].upper() + verdict.effect[1:]}: {number(verdict.effect_value)}"
+        )
         if verdict.interval is not None:
-            text += f" (95% interval {verdict.interval[0]:.2f} to {verdict.interval[1]:.2f})"
-        text += f", n = {verdict.n} trees"
+            low, high = map(number, verdict.interval)
+            text += f" (95% interval {low} to {high})"
+        text += f", n = {verdict.n} {verdict.of}"
     return text + "."
+
+
+def number(value: float) -> str:
+    """Two decimals; very small and very large numbers in powers of ten.
+
+    Example:
+        >>> number(0.756), number(3e-15), number(0.0)
+        ('0.76', '3.0e-15', '0.00')
+    """
+    usual = value == 0 or 0.005 <= abs(value) < 1e4
+    return f"{value:.2f}" if usual else f"{value:.1e}"
 
 
 def shown(value: Any) -> str:

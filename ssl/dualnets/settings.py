@@ -7,8 +7,10 @@ command line shows settings without loading torch.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
     from dualnets.losses import Loss
     from dualnets.methods.simclr import SimCLR
     from dualnets.networks.block_network import BlockNetwork
-    from dualnets.optim import SGD
+    from dualnets.optim import Optimizer
     from hltm.augment import Augmentation
+    from hltm.ceiling import Ceiling
+    from hltm.topology import Topology
     from hltm.tree import LatentTree
 
 
@@ -76,6 +80,19 @@ class TreeSettings(Checked):
                 f"and {self.polarity_high}"
             )
 
+    def build_topology(self) -> Topology:
+        """The shape of the trees."""
+        return _balanced(self.depth, self.branching)
+
+    def build_ceilings(self, leaves: Literal["own", "all"]) -> dict[int, Ceiling]:
+        """Level -> `(S, V)` ceilings of its latents; found once for equal trees.
+
+        Args:
+            leaves: what a unit can see: those below its latent, or all.
+        """
+        own = {item.name: getattr(self, item.name) for item in fields(TreeSettings)}
+        return _ceilings(TreeSettings(**own), leaves)
+
     def build_trees(self) -> LatentTree:
         """S trees over one topology."""
         from hltm.families.symmetric_binary import symmetric_binary
@@ -89,23 +106,58 @@ class TreeSettings(Checked):
         )
 
 
+@functools.lru_cache(maxsize=16)
+def _balanced(depth: int, branching: int) -> Topology:
+    from hltm.topology import Topology
+
+    return Topology.balanced(depth, branching)
+
+
+@functools.lru_cache(maxsize=16)
+def _ceilings(settings: TreeSettings, leaves: Literal["own", "all"]) -> dict[int, Ceiling]:
+    from hltm.ceiling import Ceiling
+
+    trees = settings.build_trees()
+    bound = trees.ceiling(trees.latents, leaves=leaves, seed=settings.seed)
+    return {
+        level: Ceiling(*(part[:, list(trees.level(level))] for part in bound))
+        for level in range(1, settings.depth + 1)
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings(Checked):
     """One network per member."""
 
     network: str = setting(
-        "tree", "shape: a block of units per latent, or dense layers", choices=("tree", "mlp")
+        "tree",
+        "shape: a block of units per latent (tree), one block shared by the latents of a level "
+        "(conv), a tree over shuffled leaves (wrong-tree), or dense layers (mlp)",
+        choices=("tree", "conv", "wrong-tree", "mlp"),
     )
-    units: int = setting(10, "units per latent (tree) or per layer (mlp)", low=1, high=1 << 16)
+    units: int = setting(10, "units per latent, or per layer (mlp)", low=1, high=1 << 16)
     bias: bool = setting(False, "whether units have biases")
     normalize: bool = setting(True, "whether the output is scaled to length 1")
 
+    @property
+    def leaves_seen(self) -> Literal["own", "all"]:
+        """Which leaves a unit sees: those below its latent, or all."""
+        return "own" if self.network in ("tree", "conv") else "all"
+
     def build_network(self, trees: LatentTree, seed: int, device: torch.device) -> BlockNetwork:
         """Untrained networks with the trees' addresses."""
+        from dualnets.networks.conv_tree import conv_tree
         from dualnets.networks.mlp import mlp
         from dualnets.networks.tree_network import tree_network
+        from dualnets.networks.wrong_tree import wrong_tree
 
-        make = {"tree": tree_network, "mlp": mlp}[self.network]
+        kinds: dict[str, Callable[..., BlockNetwork]] = {
+            "tree": tree_network,
+            "conv": conv_tree,
+            "wrong-tree": wrong_tree,
+            "mlp": mlp,
+        }
+        make = kinds[self.network]
         return make(
             trees,
             units=self.units,
@@ -150,7 +202,7 @@ class ContrastSettings(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Checked):
-    """Stochastic gradient descent on fresh data."""
+    """An optimiser on fresh data, or on a fixed set of samples."""
 
     augment: str = setting(
         "keep-root",
@@ -159,7 +211,15 @@ class TrainSettings(Checked):
     )
     steps: int = setting(2000, "updates", low=0, high=10**9)
     batch: int = setting(128, "samples per update and member", low=2, high=1 << 20)
-    lr: float = setting(0.1, "learning rate of plain SGD", above=0)
+    samples: int = setting(
+        0, "size of a fixed data set, seen in epochs; 0 for fresh data", low=0, high=1 << 30
+    )
+    optimizer: str = setting("sgd", "rule of the updates", choices=("sgd", "adam", "adamw", "lars"))
+    lr: float = setting(0.1, "learning rate", above=0)
+    momentum: float = setting(0.0, "of sgd and lars", low=0, high=1)
+    weight_decay: float = setting(0.0, "of all trained parameters", low=0)
+    schedule: str = setting("constant", "of the learning rate", choices=("constant", "cosine"))
+    warm_up: int = setting(0, "first updates, in which the rate rises from 0", low=0)
 
     def build_augmentation(self) -> Augmentation:
         """The augmentation by name."""
@@ -167,11 +227,29 @@ class TrainSettings(Checked):
 
         return parse(self.augment)
 
-    def build_optimizer(self) -> SGD:
-        """Plain SGD."""
-        from dualnets.optim import SGD
+    def build_optimizer(self) -> Optimizer:
+        """The optimiser; what it does not have is not used."""
+        from dualnets.optim import OPTIMIZERS, Schedule
 
-        return SGD(lr=self.lr)
+        kind = OPTIMIZERS[self.optimizer]
+        given: dict[str, Any] = {
+            "lr": self.lr,
+            "momentum": self.momentum,
+            "weight_decay": self.weight_decay,
+            "schedule": Schedule(self.schedule, self.warm_up),  # type: ignore[arg-type]
+        }
+        takes = {item.name for item in fields(kind)}
+        return kind(**{name: value for name, value in given.items() if name in takes})
+
+    def training(self) -> dict[str, Any]:
+        """What `dualnets.trajectory` is given."""
+        return {
+            "augment": self.build_augmentation(),
+            "steps": self.steps,
+            "batch": self.batch,
+            "samples": self.samples or None,
+            "optimizer": self.build_optimizer(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

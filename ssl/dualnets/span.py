@@ -2,100 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dualnets import fused
-from dualnets.methods.protocol import Batch, Method, Needs, State
-from dualnets.optim import SGD
-from hltm.kernels.order import Order
-from hltm.philox import Stream
-from hltm.sample import run
-from hltm.tree import LatentTree
+from dualnets.methods.protocol import Method, Setup, State
+from dualnets.optim import Group, Optimizer
+from dualnets.training_data import Rows
 
-DRAWN_BYTES = 1 << 26  # leaves drawn ahead in one call
-
-
-@dataclass(frozen=True)
-class FreshData:
-    """Rows never seen before, every step: step t of every member reads rows tB .. tB + B - 1.
-
-    Views 1, 2, … of those rows are the method's views. Negative h of a row i is view 1 of row
-    iH + h of a stream of its own. So the same trees and rows serve every width and method.
-
-    Attributes:
-        trees: one tree, or as many as there are members.
-        members: S addresses.
-        rates: `(V,)` redraw rates of the views.
-        batch: B.
-        seed: 64 bits.
-        stacked: whether batches show the S axis.
-        device: where to draw.
-    """
-
-    trees: LatentTree
-    members: tuple[int, ...]
-    rates: np.ndarray
-    batch: int
-    seed: int
-    stacked: bool
-    device: torch.device
-
-    def steps_at_once(self, needs: Needs) -> int:
-        """How many steps' leaves fit the memory set aside for them."""
-        passes = needs.views + needs.negatives
-        leaves = len(self.members) * len(self.trees.leaves) * self.batch * passes
-        return max(DRAWN_BYTES // leaves, 1)
-
-    def draw(self, needs: Needs, first_step: int, steps: int) -> tuple[list[Tensor], Tensor | None]:
-        """Leaves of steps first_step .. first_step + steps - 1, in one call per stream.
-
-        Returns:
-            `(S, X, steps * B)` for every view, and `(S, X, steps * B * H)` negatives or None.
-        """
-        rows, count = first_step * self.batch, steps * self.batch
-        views = self._leaves(Stream.DATA, rows, count, tuple(range(1, needs.views + 1)))
-        if needs.negatives == 0:
-            return views, None
-        (negatives,) = self._leaves(
-            Stream.NEGATIVES, rows * needs.negatives, count * needs.negatives, (1,)
-        )
-        return views, negatives
-
-    def batches(self, needs: Needs, first_step: int, steps: int) -> Iterator[Batch]:
-        """The batches of these steps, one by one."""
-        views, negatives = self.draw(needs, first_step, steps)
-        parts = [*views]
-        if negatives is not None:
-            parts += negatives.unflatten(-1, (-1, needs.negatives)).unbind(-1)
-        for t in range(steps):
-            rows = slice(t * self.batch, (t + 1) * self.batch)
-            leaves = torch.cat([part[..., rows] for part in parts], dim=-1)
-            leaves = leaves.transpose(1, 2)  # (S, P * B, X)
-            yield Batch(leaves if self.stacked else leaves[0], self.batch)
-
-    def _leaves(
-        self, stream: Stream, start: int, count: int, views: tuple[int, ...]
-    ) -> list[Tensor]:
-        """`(S, X, count)` leaves of each view."""
-        order = Order(
-            topology=self.trees.topology,
-            seed=self.seed,
-            stream=stream,
-            members=self.members,
-            start=start,
-            count=count,
-            views=views,
-            rates=self.rates,
-            first=self.trees.leaves.start,
-            device=self.device,
-        )
-        return run(self.trees.tables, order)
+Precision = Literal["float32", "bfloat16"]
 
 
 class Progress(NamedTuple):
@@ -103,58 +21,138 @@ class Progress(NamedTuple):
 
     Attributes:
         state: the method's.
+        memory: the optimiser's.
         losses: `(S,)` the last step's.
         frozen_at: `(S,)` int64, the step at which a member's loss or gradient was not finite and it
             was frozen as it stood; -1 for a member that is alive.
     """
 
     state: State
+    memory: dict[str, Tensor]
     losses: Tensor
     frozen_at: Tensor
 
 
+class Recipe(NamedTuple):
+    """What does not change during training.
+
+    Attributes:
+        method, optimizer: how to train.
+        data: what on.
+        setup: what the method may know.
+        precision: `bfloat16` computes losses under autocast; parameters stay as they are.
+    """
+
+    method: Method
+    optimizer: Optimizer
+    data: Rows
+    setup: Setup
+    precision: Precision = "float32"
+
+    def begin(self, network: nn.Module) -> Progress:
+        """Where training stands before the first step."""
+        state = self.method.init(network, self.setup)
+        parameter = next(network.parameters())
+        members = len(parameter)
+        return Progress(
+            state,
+            self.optimizer.init(trained_tensors(network, state)),
+            torch.full((members,), torch.nan, dtype=parameter.dtype, device=parameter.device),
+            torch.full((members,), -1, device=parameter.device),
+        )
+
+
+def trained_tensors(network: nn.Module, state: State) -> dict[str, Tensor]:
+    """All that the optimiser changes: `network.…` and `state.…`."""
+    found: dict[str, Tensor] = {
+        f"network.{name}": tensor for name, tensor in network.named_parameters()
+    }
+    return found | {f"state.{n}": tensor for n, tensor in state.items() if tensor.requires_grad}
+
+
 def run_span(
-    network: nn.Module,
-    method: Method,
-    optimizer: SGD,
-    data: FreshData,
-    before: Progress,
-    first_step: int,
-    steps: int,
+    network: nn.Module, recipe: Recipe, before: Progress, first_step: int, steps: int
 ) -> Progress:
     """Train the network in place for `steps` steps, compiled where that is offered."""
-    offer = fused.offer(network, method.plain_loss)
-    if offer is not None:
-        views, negatives = data.draw(method.needs, first_step, steps)
-        assert negatives is not None  # every loss of pairs has one
-        drawn = fused.Drawn(views[0], views[1], negatives, data.batch)
-        frozen_at = before.frozen_at.clone()
-        losses = fused.run(*offer, optimizer, drawn, first_step, frozen_at)
-        return Progress(before.state, losses, frozen_at)
-    return run_span_eager(network, method, optimizer, data, before, first_step, steps)
+    offer = fused.offer(network, recipe.method.plain_loss)
+    if offer is None or not recipe.optimizer.is_plain:
+        return run_span_eager(network, recipe, before, first_step, steps)
+    drawn = recipe.data.draw(recipe.method.needs, first_step, steps)
+    assert drawn.negatives is not None  # every loss of pairs has one
+    pairs = fused.Drawn(drawn.views[0], drawn.views[1], drawn.negatives, recipe.data.batch)
+    frozen_at = before.frozen_at.clone()
+    losses = fused.run(*offer, recipe.optimizer.lr, pairs, first_step, frozen_at)
+    return before._replace(losses=losses, frozen_at=frozen_at)
 
 
 def run_span_eager(
-    network: nn.Module,
-    method: Method,
-    optimizer: SGD,
-    data: FreshData,
-    before: Progress,
-    first_step: int,
-    steps: int,
+    network: nn.Module, recipe: Recipe, before: Progress, first_step: int, steps: int
 ) -> Progress:
     """`run_span` in plain torch: any network, method and device, and what the compiled path must equal."""
-    state, losses, frozen_at = before
+    method, optimizer, data, setup, _ = recipe
+    state, memory, losses, frozen_at = before
     for step, batch in enumerate(data.batches(method.needs, first_step, steps), start=first_step):
-        parameters = [*network.parameters(), *(v for v in state.values() if v.requires_grad)]
-        losses = method.loss(network, state, batch)
+        trained = trained_tensors(network, state)
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        with _autocast(recipe.precision, losses.device):
+            losses, carried = method.loss(network, state, batch)
         # losses of different members share nothing, so their sum has every member's own gradient
-        gradients = torch.autograd.grad(losses.sum(), parameters)
+        gradients = torch.autograd.grad(
+            losses.sum(), list(trained.values()), allow_unused=True, materialize_grads=True
+        )
         losses = losses.detach()
         finite = torch.isfinite(losses)
         for gradient in gradients:
             finite = finite & torch.isfinite(gradient.flatten(1).sum(1))
         frozen_at = torch.where((frozen_at < 0) & ~finite, step, frozen_at)
-        optimizer.update(parameters, list(gradients), frozen_at < 0)
-        state = method.after_step(network, state, step)
-    return Progress(state, losses, frozen_at)
+        alive = frozen_at < 0
+        named = dict(zip(trained, gradients, strict=True))
+        groups = _groups(method, trained)
+        optimizer.update(trained, named, memory, alive, step, setup.steps, groups)
+        with torch.no_grad():
+            after = method.after_step(network, state, carried, step, setup)
+            state = _merged(state, after, memory, alive)
+            for name, buffer in network.named_buffers():
+                buffer.copy_(_where(alive, buffer, buffers[name]))
+    return Progress(state, memory, losses, frozen_at)
+
+
+def _autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _groups(method: Method, trained: dict[str, Tensor]) -> dict[str, Group]:
+    """Name of a trained tensor -> its rates, where the method gives it rates of its own."""
+    return {
+        name: group
+        for prefix, group in method.groups.items()
+        for name in trained
+        if name.startswith(f"state.{prefix}.")
+    }
+
+
+def _merged(state: State, after: State, memory: dict[str, Tensor], alive: Tensor) -> State:
+    """The state after a step: frozen members keep theirs, what was replaced begins anew."""
+    found = {}
+    for name, tensor in after.items():
+        before = state.get(name)
+        if before is None or tensor is before:
+            found[name] = tensor
+            continue
+        kept = _where(alive, tensor.detach(), before).contiguous()
+        if before.requires_grad:
+            kept = kept.detach().requires_grad_()
+            for slot, remembered in memory.items():
+                if slot.endswith(f".state.{name}"):
+                    remembered.copy_(_where(alive, torch.zeros_like(remembered), remembered))
+        found[name] = kept
+    return found
+
+
+def _where(alive: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """`yes` for members that are alive, `no` for the others; what has no S axis is `yes`."""
+    if yes.ndim == 0 or len(yes) != len(alive):
+        return yes
+    return torch.where(alive.view(-1, *[1] * (yes.ndim - 1)), yes, no)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dualnets.methods.protocol import Method, State
-from dualnets.networks.block_network import BlockNetwork
-from dualnets.optim import SGD
-from dualnets.span import FreshData, Progress, run_span
+from dualnets.checkpoint import Checkpoints
+from dualnets.ensemble import join, join_progress, members_at_once, take
+from dualnets.methods.protocol import Method, Setup, State
+from dualnets.optim import Optimizer
+from dualnets.span import Precision, Progress, Recipe, run_span
+from dualnets.training_data import FixedData, FreshData, Rows
 from hltm.augment import Augmentation
-from hltm.philox import check_seed
+from hltm.philox import DRAW_FORMAT, check_seed
 from hltm.tree import LatentTree
 
 STEPS_AT_ONCE = 64  # between two reports of progress
@@ -25,15 +28,15 @@ class Snapshot(NamedTuple):
 
     Attributes:
         step: how many updates it has had.
-        network: a copy of its own.
-        state: the method's.
+        network: a copy of its own, in evaluation mode.
+        state: the method's, copied.
         losses: `(S,)` of the last step; NaN before the first.
         frozen_at: `(S,)` int64, the step at which a member was frozen because its loss or gradient
             was not finite; -1 for a member that is alive.
     """
 
     step: int
-    network: BlockNetwork
+    network: Any
     state: State
     losses: Tensor
     frozen_at: Tensor
@@ -57,23 +60,27 @@ def log_spaced(steps: int, count: int = 16) -> list[int]:
 
 
 def trajectory(
-    network: BlockNetwork,
+    network: Any,
     method: Method,
     trees: LatentTree,
     *,
     augment: Augmentation,
     steps: int,
     batch: int,
-    optimizer: SGD,
+    optimizer: Optimizer,
     seed: int,
+    samples: int | None = None,
     snapshots: Sequence[int] | None = None,
+    members_at_once: int | None = None,
+    precision: Precision = "float32",
+    checkpoints: Checkpoints | None = None,
     strict: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Snapshot]:
-    """Train on fresh data and yield the network as it was after chosen steps.
+    """Train and yield the network as it was after chosen steps.
 
     Args:
-        network: left as it was; every snapshot holds a copy.
+        network: of `dualnets.networks`; left as it was, every snapshot holds a copy.
         method: e.g. `SimCLR(InfoNCE(temperature=0.1))`.
         trees: the data; one tree, or as many as the network has members.
         augment: what a view draws again.
@@ -81,7 +88,12 @@ def trajectory(
         batch: B, samples per step and member.
         optimizer: its settings.
         seed: of the data, 64 bits; steps read the same rows whatever the network and method.
+        samples: P, for a fixed set of samples in epochs; fresh data by default.
         snapshots: the steps to yield; log-spaced by default; the last step always comes.
+        members_at_once: how many members share a step; by default as many as fit 4 GiB, so that
+            the numbers do not depend on the machine.
+        precision: `bfloat16` computes losses under autocast, on CUDA only.
+        checkpoints: where to keep them; training goes on from the newest there.
         strict: raise instead of freezing a member whose loss or gradient is not finite.
         progress: called with the number of steps just done.
 
@@ -90,7 +102,9 @@ def trajectory(
 
     Raises:
         ValueError: before any work: steps below 0, batch below 2, snapshots outside 0..steps,
-            trees, rates or leaves that do not fit the network.
+            trees, rates, samples or leaves that do not fit the network, what the method cannot do,
+            checkpoints of another training.
+        MemoryError: before any work: members that do not fit the memory.
         DivergedError: where `strict`.
     """
     if steps < 0:
@@ -100,72 +114,185 @@ def trajectory(
     wanted = sorted({*(log_spaced(steps) if snapshots is None else snapshots), steps})
     if wanted[0] < 0 or wanted[-1] > steps:
         raise ValueError(f"snapshots must lie in 0..{steps}, got {wanted[0]}..{wanted[-1]}")
-    members = len(network.members)
-    if trees.members != network.members and len(trees.members) != 1:
-        raise ValueError(f"{len(trees.members)} trees cannot train {members} networks")
+    members = tuple(network.members)
+    if trees.members != members and len(trees.members) != 1:
+        raise ValueError(f"{len(trees.members)} trees cannot train {len(members)} networks")
     if len(trees.leaves) != network.inputs:
         raise ValueError(
             f"the trees have {len(trees.leaves)} leaves, the network reads {network.inputs}"
         )
     if augment.missing_rates(trees).any():
         raise ValueError(f"networks here read whole samples, but {augment} misses leaves")
-    optimizer.check(members)
-    data = FreshData(
-        trees=trees,
-        members=network.members,
-        rates=augment.rates(trees),
-        batch=batch,
-        seed=check_seed(seed),
-        stacked=network.stacked,
-        device=network.device,
-    )
-    return _train(network, method, optimizer, data, wanted, strict, progress)
+    augment.rates(trees)
+    device = next(network.parameters()).device
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision must be float32 or bfloat16, got {precision!r}")
+    if precision == "bfloat16" and device.type != "cuda":
+        raise ValueError(f"bfloat16 is for CUDA, the network is on {device}")
+    optimizer.check(len(members))
+    given: dict[str, Any] = {
+        "trees": trees, "members": members, "augment": augment, "batch": batch,
+        "seed": check_seed(seed), "stacked": network.stacked, "device": device,
+    }  # fmt: skip
+    data: Rows = FreshData(**given) if samples is None else FixedData(**given, samples=samples)
+    data.check(method.needs, steps)
+    setup = Setup(trees, seed, steps, batch, samples)
+    method.check(network, setup)
+    recipe = Recipe(method, optimizer, data, setup, precision)
+    return _train(network, recipe, wanted, members_at_once, checkpoints, strict, progress)
+
+
+@dataclass
+class _Part:
+    """Some members on their way."""
+
+    network: nn.Module
+    recipe: Recipe
+    now: Progress
+
+
+def _parts(given: Any, recipe: Recipe, at_once: int) -> list[_Part]:
+    """The ensemble in parts that are trained one after the other."""
+    members = len(recipe.data.members)
+    found = []
+    for low in range(0, members, at_once):
+        high = min(low + at_once, members)
+        whole = at_once >= members
+        network = copy.deepcopy(given) if whole else take(given, low, high)
+        network.train()
+        data = recipe.data if whole else recipe.data.of_members(low, high)
+        optimizer = recipe.optimizer if whole else recipe.optimizer.of_members(low, high)
+        own = recipe._replace(
+            data=data, optimizer=optimizer, setup=recipe.setup._replace(trees=data.trees)
+        )
+        found.append(_Part(network, own, own.begin(network)))
+    return found
 
 
 def _train(
-    given: BlockNetwork,
-    method: Method,
-    optimizer: SGD,
-    data: FreshData,
+    given: Any,
+    recipe: Recipe,
     wanted: Sequence[int],
+    at_once: int | None,
+    checkpoints: Checkpoints | None,
     strict: bool,
     progress: Callable[[int], None] | None,
 ) -> Iterator[Snapshot]:
-    network = copy.deepcopy(given)
-    members, device = len(network.members), network.device
-    now = Progress(
-        method.init(network, data.seed),
-        torch.full((members,), torch.nan, dtype=network.dtype, device=device),
-        torch.full((members,), -1, device=device),
-    )
-    most = min(STEPS_AT_ONCE, data.steps_at_once(method.needs))
+    count = members_at_once(given, recipe, at_once)
+    parts = _parts(given, recipe, count)
+    members = recipe.data.members
+    made_with = _made_with(given, recipe, wanted, count)
     step = 0
-    for target in wanted:
+    yielded = -1
+    if checkpoints is not None:
+        checkpoints.check(made_with)
+        there = [s for s in checkpoints.steps() if s <= wanted[-1]]
+        for old in there:
+            if old in wanted or old == there[-1]:
+                network, now = _restore(checkpoints, old, given, parts)
+                if old in wanted:
+                    yield _snapshot(old, network, now)
+                    yielded = old
+                step = old
+        if progress is not None and step:
+            progress(step)
+    stops = set(wanted)
+    if checkpoints is not None:
+        stops |= set(range(0, wanted[-1] + 1, checkpoints.every))
+    for target in sorted(stops):
+        if target < step or (target == step and target == yielded):
+            continue
         while step < target:
-            count = min(most, target - step)
-            now = run_span(network, method, optimizer, data, now, step, count)
-            step += count
-            if strict and bool((now.frozen_at >= 0).any()):
-                raise DivergedError(describe_frozen(network.members, now.frozen_at))
+            many = min(STEPS_AT_ONCE, target - step)
+            for part in parts:
+                _advance(part, step, many)
+            step += many
+            frozen_at = torch.cat([part.now.frozen_at for part in parts])
+            if strict and bool((frozen_at >= 0).any()):
+                raise DivergedError(describe_frozen(members, frozen_at))
             if progress is not None:
-                progress(count)
-        yield Snapshot(step, copy.deepcopy(network), now.state, now.losses, now.frozen_at)
+                progress(many)
+        network = join([part.network for part in parts], given)
+        now = join_progress([part.now for part in parts])
+        if checkpoints is not None:
+            checkpoints.save(step, made_with, network, now, snapshot=target in wanted)
+        if target in wanted:
+            yield _snapshot(step, network, now)
+
+
+def _advance(part: _Part, step: int, steps: int) -> None:
+    """Train one part, in spans whose data fit the memory set aside for them."""
+    most = part.recipe.data.steps_at_once(part.recipe.method.needs)
+    end = step + steps
+    while step < end:
+        many = min(most, end - step)
+        part.now = run_span(part.network, part.recipe, part.now, step, many)
+        step += many
+
+
+def _snapshot(step: int, network: nn.Module, now: Progress) -> Snapshot:
+    return Snapshot(step, network.eval(), now.state, now.losses, now.frozen_at)
+
+
+def _restore(
+    checkpoints: Checkpoints, step: int, given: Any, parts: list[_Part]
+) -> tuple[nn.Module, Progress]:
+    """The whole ensemble as it stood at a checkpoint; the parts go on from there."""
+    network = copy.deepcopy(given)
+    now = checkpoints.load(step, network, like=parts[0].now)
+    low = 0
+    for part in parts:
+        high = low + len(part.recipe.data.members)
+        part.network = take(network, low, high).train()
+        trained = {name: tensor.requires_grad for name, tensor in now.state.items()}
+        part.now = Progress(
+            {
+                name: tensor.detach()[low:high].clone().requires_grad_(trained[name])
+                for name, tensor in now.state.items()
+            },
+            {name: tensor[low:high].clone() for name, tensor in now.memory.items()},
+            now.losses[low:high].clone(),
+            now.frozen_at[low:high].clone(),
+        )
+        low = high
+    return network, now
+
+
+def _made_with(network: Any, recipe: Recipe, wanted: Sequence[int], count: int) -> dict[str, str]:
+    """What must be the same where training goes on."""
+    data = recipe.data
+    return {
+        "network": repr(network),
+        "method": repr(recipe.method),
+        "optimizer": repr(recipe.optimizer),
+        "augment": str(data.augment),
+        "trees": f"{len(data.trees.members)} with {len(data.trees.topology)} nodes",
+        "members": repr(data.members),
+        "seed": str(data.seed),
+        "steps": str(recipe.setup.steps),
+        "batch": str(data.batch),
+        "samples": str(recipe.setup.samples),
+        "snapshots": repr(list(wanted)),
+        "members_at_once": str(count),
+        "precision": recipe.precision,
+        "draw_format": str(DRAW_FORMAT),
+        "torch": torch.__version__,
+    }
 
 
 def train(
-    network: BlockNetwork,
+    network: Any,
     method: Method,
     trees: LatentTree,
     *,
     augment: Augmentation,
     steps: int,
     batch: int,
-    optimizer: SGD,
+    optimizer: Optimizer,
     seed: int,
-    strict: bool = False,
-    progress: Callable[[int], None] | None = None,
+    **others: Any,
 ) -> Snapshot:
-    """The last snapshot of a `trajectory`.
+    """The last snapshot of a `trajectory`, which says what the other arguments are.
 
     Example:
         >>> import dualnets, hltm
@@ -186,8 +313,7 @@ def train(
         optimizer=optimizer,
         seed=seed,
         snapshots=[steps],
-        strict=strict,
-        progress=progress,
+        **others,
     )
     return next(found)
 

@@ -118,16 +118,6 @@ def test_what_cannot_be_is_refused(make, message):
         make()
 
 
-def test_an_uneven_tree_is_refused_by_the_tree_network():
-    topology = hltm.Topology.from_parents([-1, 0, 0, 1, 1])
-    table = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
-    prior = torch.tensor([0.5, 0.5])
-    tree = hltm.LatentTree.from_tables(topology, [prior, table, table, table, table])
-    with pytest.raises(ValueError, match="equally many children"):
-        dualnets.tree_network(tree, units=3, seed=0)
-    assert dualnets.mlp(tree, units=3, seed=0)(tree.sample(4, seed=0).leaves).shape == (4, 3)
-
-
 def test_leaves_of_the_wrong_shape_are_named():
     network = dualnets.tree_network(TREES, units=3, seed=0)
     with pytest.raises(ValueError, match=r"leaves have shape \(3, 17, 7\), expected \(3, B, 8\)"):

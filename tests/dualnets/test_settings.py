@@ -27,7 +27,7 @@ def test_settings_build_what_they_describe():
         ({"temperature": 0.0}, "temperature must be above 0 and finite, got 0.0"),
         ({"lr": float("inf")}, "lr must be above 0 and finite, got inf"),
         ({"loss": "hinge"}, "loss must be one of simple, triplet"),
-        ({"network": "cnn"}, "network must be one of tree, mlp, got 'cnn'"),
+        ({"network": "cnn"}, "network must be one of tree, conv, wrong-tree, mlp, got 'cnn'"),
         ({"negatives": 0}, "negatives must be at least 1, got 0"),
         ({"augment": "keep-level"}, "takes an argument"),
         ({"augment": "keep-level:9"}, "level must be in 0..5, got 9"),

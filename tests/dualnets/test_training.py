@@ -8,7 +8,7 @@ import torch
 
 import dualnets
 import hltm
-from dualnets import fused, span
+from dualnets import fused, training_data
 from dualnets.training import describe_frozen
 from hltm.philox import Stream
 
@@ -81,14 +81,14 @@ def test_neither_spans_nor_snapshots_matter(path, monkeypatch):
 
 def test_every_width_and_method_reads_the_same_rows(monkeypatch):
     seen = []
-    original = span.FreshData.draw
+    original = training_data.FreshData.draw
 
     def spy(self, needs, first_step, steps):
         drawn = original(self, needs, first_step, steps)
-        seen.append(drawn[0])
+        seen.append(drawn.views)
         return drawn
 
-    monkeypatch.setattr(span.FreshData, "draw", spy)
+    monkeypatch.setattr(training_data.FreshData, "draw", spy)
     trained(network(units=2), steps=3)
     trained(network(units=5), loss=dualnets.NTXent(0.1), steps=3)
     trained(dualnets.mlp(TREES, units=6, seed=9), loss=dualnets.InfoNCE(0.1, 3), steps=3)
@@ -190,7 +190,7 @@ def test_training_lowers_the_loss_and_the_control_does_not_matter(path):
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(changes, message, monkeypatch):
-    monkeypatch.setattr(span.FreshData, "draw", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(training_data.FreshData, "draw", lambda *_: pytest.fail("work was begun"))
     with pytest.raises(ValueError, match=message):
         trained(network(), **changes)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from dualnets import execute
 from dualnets.cli._bar import progress_bar
+from dualnets.page import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,7 @@ experiments: {names}
 `hltm run EXPERIMENT --help` shows its settings; every setting is a flag that
 takes one value or several, e.g. --units 2 10.
 """
+TEXTS = ("loss", "network", "data", "identity", "where", "what", "verdict")  # columns of words
 OPTIONS = ("scale", "device", "out", "fresh")
 
 
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> int:
     from rich.console import Console
 
     console = Console(highlight=False)
-    reporter = TerminalReporter(console)
+    reporter = TerminalReporter(console, headline_of(experiment))
     try:
         with reporter:
             run = execute.run(arguments[0], reporter=reporter, **options, **changes)
@@ -104,8 +106,8 @@ def _metavar(kind: type, choices: Sequence[str] | None) -> str:
 class TerminalReporter(execute.Reporter):
     """Progress with rate and time left on a terminal, one line per finished cell anywhere."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, headline: Callable[[pd.DataFrame], str]) -> None:
+        self.console, self.headline = console, headline
         self.bar = progress_bar(console, "updates")
         self.task: Any = None
         self.done = self.count = 0
@@ -120,7 +122,10 @@ class TerminalReporter(execute.Reporter):
     def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
         self.count, self.done = len(cells), stored
         self.varying = [key for key in cells[0] if len({str(cell[key]) for cell in cells}) > 1]
-        text = f"{len(cells)} cells of {cells[0].get('members', 1)} trees"
+        self.free = _free(cells) if "variant" in self.varying else self.varying
+        text = f"{len(cells)} cells"
+        if "members" in cells[0]:
+            text += f" of {cells[0]['members']} trees"
         self.console.print(text + (f", {stored} of them stored" if stored else ""))
 
     def cell_started(self, settings: Mapping[str, Any], steps: int) -> None:
@@ -142,15 +147,37 @@ class TerminalReporter(execute.Reporter):
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
         self.done += 1
         self.bar.remove_task(self.task)
-        what = ", ".join(f"{key.replace('_', '-')} {settings[key]}" for key in self.varying)
+        # a variant's name says what its settings are
+        varying = [key for key in self.varying if key in ("variant", *self.free)]
+        what = ", ".join(f"{key.replace('_', '-')} {settings[key]}" for key in varying)
+        parts = ": ".join(filter(None, [what, self.headline(table)]))
+        self.console.print(f"{self.done}/{self.count}  {parts}  ({seconds:.0f} s)")
+
+
+def _free(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that differ between cells of one variant."""
+    of_variant: dict[Any, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        of_variant.setdefault(cell["variant"], []).append(cell)
+    return [
+        key
+        for key in cells[0]
+        if any(len({str(cell[key]) for cell in same}) > 1 for same in of_variant.values())
+    ]
+
+
+def headline_of(experiment: Any) -> Callable[[pd.DataFrame], str]:
+    """What is said of a finished cell: the experiment's own words, or how the root fared."""
+
+    def root(table: pd.DataFrame) -> str:
         ends = table[table["metric"] == "best_abs_correlation"]
         top = ends[ends["level"] == ends["level"].max()]
         first = top[top["step"] == 0]["value"].mean()
         last = top[top["step"] == top["step"].max()]["value"].mean()
-        line = (
-            f"{self.done}/{self.count}  {what}: root {first:.2f} -> {last:.2f}  ({seconds:.0f} s)"
-        )
-        self.console.print(line)
+        return f"root {first:.2f} -> {last:.2f}"
+
+    found: Callable[[pd.DataFrame], str] = getattr(experiment, "headline", root)
+    return found
 
 
 def _show(console: Console, experiment: Any, run: execute.Run) -> None:
@@ -172,34 +199,43 @@ def _show(console: Console, experiment: Any, run: execute.Run) -> None:
 
 
 def terminal_tables(summary: pd.DataFrame) -> Iterator[Any]:
-    """The summary as tables that fit 80 columns, one for each combination of settings that differ."""
-    settings = list(summary.columns[: list(summary.columns).index("network")])
+    """The summary as tables that fit 80 columns, one for each combination of settings that differ.
+
+    What stands left of a column `network` are such settings; without one there is a single table.
+    """
+    columns = list(summary.columns)
+    settings = columns[: columns.index("network")] if "network" in columns else []
+    caption = summary.attrs.get("caption")
     if not settings:
-        yield _terminal_table(summary, None)
+        yield _terminal_table(summary, None, caption)
         return
     for key, rows in summary.groupby(settings, sort=False):
         title = ", ".join(f"{name} {value}" for name, value in zip(settings, key, strict=True))
-        yield _terminal_table(rows.drop(columns=settings), title)
+        yield _terminal_table(rows.drop(columns=settings), title, caption)
 
 
-def _terminal_table(rows: pd.DataFrame, title: str | None) -> Any:
-    """One table; a network's name stands once."""
+def _terminal_table(rows: pd.DataFrame, title: str | None, caption: str | None) -> Any:
+    """One table; what repeats in the first column stands once."""
     from rich import box
     from rich.table import Table
 
-    trees = ", ".join(map(str, sorted(set(rows["n"]))))
-    caption = f"means over n = {trees} trees; gap closed with its 95% interval"
+    if caption is None and "n" in rows:
+        trees = ", ".join(map(str, sorted(set(rows["n"]))))
+        caption = f"means over n = {trees} trees; gap closed with its 95% interval"
+        rows = rows.drop(columns="n")
     drawn = Table(
         box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title, title_justify="left",
         caption=caption, caption_justify="left",
     )  # fmt: skip
-    for column in rows.columns.drop("n"):
-        drawn.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
+    for at, column in enumerate(rows.columns):
+        text = at == 0 or (isinstance(rows[column].iloc[0], str) and column in TEXTS)
+        drawn.add_column(str(column), justify="left" if text else "right", no_wrap=at != 0)
     before = None
-    for _, row in rows.drop(columns="n").iterrows():
-        if before is not None and row["network"] != before:
+    repeats = rows.iloc[:, 0].duplicated().any()
+    for _, row in rows.iterrows():
+        if repeats and before is not None and row.iloc[0] != before:
             drawn.add_section()
-        shown = [f"{v:.3f}" if isinstance(v, float) else str(v) for v in row]
-        drawn.add_row("" if row["network"] == before else shown[0], *shown[1:])
-        before = row["network"]
+        cells = [shown(value) for value in row]
+        drawn.add_row("" if row.iloc[0] == before else cells[0], *cells[1:])
+        before = row.iloc[0]
     return drawn

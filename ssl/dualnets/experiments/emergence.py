@@ -9,7 +9,6 @@ its Bayes ceiling; in the control, views share nothing, and nothing should emerg
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,6 @@ from dualnets.settings import (
     TreeSettings,
 )
 from dualnets.training import describe_frozen, log_spaced, trajectory
-from hltm.ceiling import Ceiling
 from hltm.probe.best_unit import PRE
 
 if TYPE_CHECKING:
@@ -50,7 +48,7 @@ class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
-        self.build_augmentation().rates(_topology(self.depth, self.branching))
+        self.build_augmentation().rates(self.build_topology())
 
 
 _SMOKE: dict[str, list[Any]] = {"depth": [3], "steps": [300], "lr": [0.3], "snapshots": [6]}
@@ -90,10 +88,7 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
         settings.build_network(trees, settings.seed, device),
         settings.build_method(),
         trees,
-        augment=settings.build_augmentation(),
-        steps=settings.steps,
-        batch=settings.batch,
-        optimizer=settings.build_optimizer(),
+        **settings.training(),
         seed=settings.seed,
         snapshots=steps,
         progress=progress.updated,
@@ -104,10 +99,7 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
         last_step=settings.steps,
         n=settings.evaluation_samples,
         seed=settings.seed,
-        ceilings=_ceilings(
-            tuple(getattr(settings, item.name) for item in fields(TreeSettings)),
-            "own" if settings.network == "tree" else "all",
-        ),
+        ceilings=settings.build_ceilings(settings.leaves_seen),
         progress=progress,
     )
     frozen = describe_frozen(trees.members, followed.frozen_at)
@@ -119,26 +111,6 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
         },
         [frozen] if frozen else [],
     )
-
-
-@functools.lru_cache(maxsize=8)
-def _ceilings(tree: tuple[Any, ...], leaves: Any) -> dict[int, Ceiling]:
-    """Level -> ceilings; cells on the same trees share them."""
-    names = [item.name for item in fields(TreeSettings)]
-    settings = TreeSettings(**dict(zip(names, tree, strict=True)))
-    trees = settings.build_trees()
-    bound = trees.ceiling(trees.latents, leaves=leaves, seed=settings.seed)
-    return {
-        level: Ceiling(*(part[:, list(trees.level(level))] for part in bound))
-        for level in range(1, settings.depth + 1)
-    }
-
-
-@functools.lru_cache(maxsize=8)
-def _topology(depth: int, branching: int) -> Any:
-    from hltm.topology import Topology
-
-    return Topology.balanced(depth, branching)
 
 
 # what the table says

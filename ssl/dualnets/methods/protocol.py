@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from dualnets.optim import Group
+from hltm.topology import Node
+from hltm.tree import LatentTree
 
 State = dict[str, Tensor]
 
@@ -14,11 +21,17 @@ class Needs(NamedTuple):
 
     Attributes:
         views: augmented views of each sample.
-        negatives: views of other, fresh samples per sample.
+        negatives: views of other samples per sample.
+        targets: nodes whose states in the data themselves come with the batch: `root`, `latents`, or
+            nodes; none by default.
+        places: whether the samples' places in a fixed data set come with the batch; a method that
+            asks for them cannot train on fresh data.
     """
 
     views: int = 2
     negatives: int = 0
+    targets: str | tuple[Node, ...] = ()
+    places: bool = False
 
 
 class Batch(NamedTuple):
@@ -28,20 +41,44 @@ class Batch(NamedTuple):
         leaves: `(S, P * B, X)`, all P = views + negatives passes one after the other, so that a
             network sees them in one call; no S axis where the network has none.
         size: B.
+        targets: `(S, B, T)` int64 states, where the method needs them.
+        places: `(B,)` int64 places in the fixed data set, where the method needs them; the same for
+            all members.
     """
 
     leaves: Tensor
     size: int
+    targets: Tensor | None = None
+    places: Tensor | None = None
 
 
-class Method(Protocol):
-    """A way of training; frozen settings, pure functions.
+class Setup(NamedTuple):
+    """What a method may know of the training it serves.
+
+    Attributes:
+        trees: the data.
+        seed: 64 bits.
+        steps: how many updates there will be.
+        batch: B.
+        samples: P, the size of the fixed data set; None for fresh data.
+    """
+
+    trees: LatentTree
+    seed: int
+    steps: int
+    batch: int
+    samples: int | None = None
+
+
+class Method(ABC):
+    """A way of training: a frozen dataclass of settings with pure functions.
 
     A method's state is a flat dict of tensors with the S axis in front (predictors, moving
     averages, queues); tensors that require gradients are trained beside the network.
     """
 
     @property
+    @abstractmethod
     def needs(self) -> Needs:
         """What it wants drawn."""
 
@@ -51,12 +88,112 @@ class Method(Protocol):
 
         Such a method can be trained by a compiled span.
         """
+        return None
 
-    def init(self, network: nn.Module, seed: int) -> State:
+    @property
+    def groups(self) -> Mapping[str, Group]:
+        """Prefix of names in the state -> rates of their own."""
+        return {}
+
+    def check(self, network: nn.Module, setup: Setup) -> None:  # noqa: B027, nothing to refuse
+        """Raise ValueError, naming the value and what was expected, where it cannot be trained so."""
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
         """The state before the first step."""
+        return {}
 
-    def loss(self, network: nn.Module, state: State, batch: Batch) -> Tensor:
-        """`(S,)` losses, differentiable; a member's loss depends on that member alone."""
+    @abstractmethod
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        """`(S,)` losses, differentiable, and what `after_step` needs to know.
 
-    def after_step(self, network: nn.Module, state: State, step: int) -> State:
-        """The state after an update of the parameters."""
+        A member's loss depends on that member alone.
+        """
+
+    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+        """`(S, B, U)`, what the loss compares: the network's outputs, behind a projector if there is one.
+
+        Args:
+            network: any network.
+            state: the method's.
+            leaves: `(S, B, X)`, or `(B, X)` where the network has no S axis.
+        """
+        return outputs(network, Batch(leaves, leaves.shape[-2]))[0]
+
+    def after_step(
+        self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
+    ) -> State:
+        """The state after update number `step`, counted from 0, of the parameters.
+
+        What changes is a new tensor, never changed in place. A trained tensor that is replaced
+        begins anew: the optimiser forgets what it knew of it.
+
+        Args:
+            network: after the update.
+            state: before; its trained tensors after the update.
+            carried: what `loss` handed over.
+            step: counted from 0.
+            setup: as in `init`.
+        """
+        return state
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> State:
+    """The same tensors under names that begin with `prefix.`."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def part(state: Mapping[str, Tensor], prefix: str) -> State:
+    """What lies under a prefix, by the rest of its name.
+
+    Example:
+        >>> part({"target.0": torch.zeros(1), "queue": torch.ones(1)}, "target")
+        {'0': tensor([0.])}
+    """
+    start = f"{prefix}."
+    return {name[len(start) :]: v for name, v in state.items() if name.startswith(start)}
+
+
+def trained(tensors: Mapping[str, Tensor]) -> State:
+    """The same tensors, to be trained."""
+    return {name: tensor.requires_grad_() for name, tensor in tensors.items()}
+
+
+def copied(network: nn.Module) -> State:
+    """Parameters and buffers of a network by name, copied, without gradients."""
+    named = [*network.named_parameters(), *network.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in named}
+
+
+def outputs(
+    network: nn.Module, batch: Batch, parameters: Mapping[str, Tensor] | None = None
+) -> Sequence[Tensor]:
+    """The network's outputs on every pass of a batch, `(S, B, U)` each.
+
+    A network whose outputs depend on the rest of their batch sees each pass alone.
+
+    Args:
+        network: any network.
+        batch: P passes.
+        parameters: parameters and buffers to use in place of the network's own, by name.
+    """
+
+    def call(leaves: Tensor) -> Tensor:
+        if parameters is None:
+            found = network(leaves)
+        else:
+            found = torch.func.functional_call(network, dict(parameters), (leaves,))
+        return found if found.ndim == 3 else found[None]
+
+    if getattr(network, "batch_dependent", False):
+        return [call(leaves) for leaves in batch.leaves.split(batch.size, dim=-2)]
+    return call(batch.leaves).split(batch.size, dim=1)
+
+
+def output_units(network: nn.Module, setup: Setup) -> int:
+    """How many outputs a network has, found by a pass over two rows of zeros."""
+    given = next(network.parameters())
+    leaves = torch.zeros(2, len(setup.trees.leaves), dtype=torch.uint8, device=given.device)
+    if network.stacked:
+        leaves = leaves.expand(len(network.members), *leaves.shape)  # type: ignore[arg-type]
+    with torch.no_grad():  # on a copy: running statistics stay as they are
+        return int(torch.func.functional_call(network, copied(network), (leaves,)).shape[-1])

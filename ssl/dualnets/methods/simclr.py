@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.losses import InfoNCE, Loss
-from dualnets.methods.protocol import Batch, Needs, State
+from dualnets.methods.protocol import Batch, Method, Needs, State, outputs
 
 
 @dataclass(frozen=True)
-class SimCLR:
+class SimCLR(Method):
     """One network, two views of a sample, and a contrastive loss.
 
     Attributes:
@@ -33,15 +33,7 @@ class SimCLR:
     def plain_loss(self) -> Loss:
         return self.criterion
 
-    def init(self, network: nn.Module, seed: int) -> State:
-        return {}
-
-    def loss(self, network: nn.Module, state: State, batch: Batch) -> Tensor:
-        outputs = network(batch.leaves)
-        outputs = outputs if outputs.ndim == 3 else outputs[None]
-        anchor, positive, *others = outputs.split(batch.size, dim=1)
-        negatives = torch.stack(others, dim=1) if others else outputs[:, None, :0]
-        return self.criterion(anchor, positive, negatives)
-
-    def after_step(self, network: nn.Module, state: State, step: int) -> State:
-        return state
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        anchor, positive, *others = outputs(network, batch)
+        negatives = torch.stack(others, dim=1) if others else anchor[:, None][:, :0]
+        return self.criterion(anchor, positive, negatives), {}

@@ -1,66 +1,97 @@
-"""An ensemble of bias-free ReLU networks whose layers are blocks of units: trees and dense networks."""
+"""An ensemble of ReLU networks whose layers are blocks of units: trees of any shape and dense networks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dualnets.layers import initial_parameters, linear
+from dualnets.networks.network import Network
+from dualnets.networks.wiring import Wires
 from hltm.philox import check_seed
 
 
-class BlockNetwork(nn.Module):
+class BlockNetwork(Network):
     """S networks of L layers; layer l has blocks[l-1] blocks of units[l-1] units each.
 
     A block reads the ReLU outputs of the blocks below it, taken in equal consecutive shares, so one
-    block per layer is a dense network and one block per latent a tree network. There is no ReLU on
-    top (theory, Section 1). Inside, storage is batch-last; public arrays are views of it.
+    block per layer is a dense network and one block per latent a tree network; or it reads what its
+    wires say. There is no ReLU on top (theory, Section 1). Inside, storage is batch-last; public
+    arrays are views of it.
 
-    Attributes:
+    Args:
+        states: the number of states of each leaf.
+        blocks, units: per layer.
         members: S addresses.
         stacked: whether public arrays have the S axis.
-        blocks, units: per layer.
+        seed: of the initial weights.
         dense: whether activations are shown as `(B, U)` of a layer rather than `(B, V, U)` of blocks.
+        wiring: what the blocks of each layer read; None for equal consecutive shares.
+        shared: whether the blocks of a layer have one set of weights.
+        bias: whether units have biases.
         normalize: whether the output is scaled to length 1.
+        dtype, device: of the weights.
+
+    Attributes:
+        weights: per layer `(S, V, U_out, U_in)`, V = 1 where shared.
+        biases: per layer `(S, V, U_out)`, or None.
+        leaf_order: `(S, X)` int64, which leaf a member reads in the place of its x-th; None for the
+            trees' own order.
+
+    Raises:
+        ValueError: units below 1.
     """
+
+    leaf_order: Tensor | None
 
     def __init__(
         self,
         *,
-        inputs: int,
+        states: Sequence[int],
         blocks: Sequence[int],
         units: Sequence[int],
         members: Sequence[int],
         stacked: bool,
         seed: int,
         dense: bool,
+        wiring: Sequence[Wires] | None = None,
+        shared: bool = False,
         bias: bool = False,
         normalize: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__()
         if min(units) < 1:
             raise ValueError(f"units must be at least 1, got {min(units)}")
-        self.members = tuple(members)
-        self.stacked = stacked
-        self.inputs = inputs
+        super().__init__(states=states, members=members, stacked=stacked)
         self.blocks, self.units = tuple(blocks), tuple(units)
-        self.dense, self.normalize = dense, normalize
+        self.dense, self.shared, self.normalize = dense, shared, normalize
+        self.wiring = None if wiring is None else [wires.sources for wires in wiring]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList() if bias else None
-        features = inputs
+        self.register_buffer("leaf_order", None)
+        features = self.features
         for layer, (count, width) in enumerate(zip(blocks, units, strict=True), start=1):
-            shape = (count, width, features // count)
+            wires = None if wiring is None else wiring[layer - 1]
+            fan_in = features // count if wires is None else wires.places.shape[1]
             weight, shift = initial_parameters(
-                shape, seed=check_seed(seed), members=members, layer=layer, bias=bias
+                (1 if shared else count, width, fan_in),
+                seed=check_seed(seed),
+                members=members,
+                layer=layer,
+                bias=bias,
             )
-            self.weights.append(nn.Parameter(weight.to(device, dtype)))
+            if wires is not None:
+                weight = wires.own_bounds(weight)
+                shift = None if shift is None else wires.own_bounds(shift)
+                self.constants[f"places{layer}"] = wires.places.flatten()
+            self.weights.append(nn.Parameter(weight.to(dtype)))
             if self.biases is not None and shift is not None:
-                self.biases.append(nn.Parameter(shift.to(device, dtype)))
+                self.biases.append(nn.Parameter(shift.to(dtype)))
             features = count * width
+        self.to(device)
 
     def extra_repr(self) -> str:
         layers = " -> ".join(f"{v}x{u}" for v, u in zip(self.blocks, self.units, strict=True))
@@ -72,20 +103,19 @@ class BlockNetwork(nn.Module):
         return len(self.blocks)
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return self.weights[0].device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The weights' dtype."""
-        return self.weights[0].dtype
+    def plain(self) -> bool:
+        """Whether a layer is nothing but blocks with weights of their own on equal shares of the
+        layer below, and the lowest reads the leaves' bits in their order: what a compiled span runs.
+        """
+        in_order = self.leaf_order is None and self.wiring is None
+        return in_order and self.features == self.inputs and not self.shared
 
     def forward(self, leaves: Tensor) -> Tensor:
         """The output of every network.
 
         Args:
-            leaves: `(S, B, X)` numbers or bits, or `(B, X)` without the S axis.
+            leaves: `(S, B, X)` states, or `(B, X)` without the S axis; where all leaves are binary,
+                any numbers.
 
         Returns:
             `(S, B, U)` or `(B, U)`.
@@ -93,12 +123,9 @@ class BlockNetwork(nn.Module):
         Raises:
             ValueError: leaves of the wrong shape.
         """
-        hidden = self._inputs(leaves)
-        for layer in range(self.depth):
-            hidden = self._layer(layer, hidden)
-            if layer < self.depth - 1:
-                hidden = hidden.relu_()  # in place: pre-activations are not needed again
-        output = hidden.view(len(self.members), -1, hidden.shape[-1])  # (S, U, B)
+        for hidden in self._layers(leaves, in_place=True):
+            top = hidden
+        output = top.view(len(self.members), -1, top.shape[-1])  # (S, U, B)
         if self.normalize:
             output = nn.functional.normalize(output, dim=1)
         output = output.transpose(1, 2)
@@ -115,31 +142,54 @@ class BlockNetwork(nn.Module):
             network has none.
         """
         found: dict[int, Tensor] = {}
-        hidden = self._inputs(leaves)
-        for layer, (blocks, units) in enumerate(zip(self.blocks, self.units, strict=True)):
-            hidden = self._layer(layer, hidden.relu() if layer else hidden)
+        for level, hidden in enumerate(self._layers(leaves, in_place=False), start=1):
+            blocks, units = self.blocks[level - 1], self.units[level - 1]
             shown = hidden.view(len(self.members), blocks, units, -1).permute(0, 3, 1, 2)
             shown = shown.flatten(2) if self.dense else shown
-            found[layer + 1] = shown if self.stacked else shown[0]
+            found[level] = shown if self.stacked else shown[0]
         return found
 
     def rectify(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
-        """What the layer above reads: ReLU of pre-activations, the top level as it is."""
+        """What the layers above read: ReLU of pre-activations, the top level as it is."""
         return {
             level: values.relu() if level < self.depth else values
             for level, values in activations.items()
         }
 
-    def _layer(self, layer: int, hidden: Tensor) -> Tensor:
-        """Pre-activations `(S * V, U, B)` of one layer."""
-        bias = None if self.biases is None else self.biases[layer]
-        return linear(hidden, self.weights[layer], bias)
+    def _layers(self, leaves: Tensor, *, in_place: bool) -> Iterator[Tensor]:
+        """Pre-activations `(S * V, U, B)` of one layer after the other.
 
-    def _inputs(self, leaves: Tensor) -> Tensor:
-        """`(S, X, B)` in the weights' dtype."""
-        members = len(self.members)
-        given = leaves if self.stacked else leaves[None]
-        if given.ndim != 3 or given.shape[0] != members or given.shape[2] != self.inputs:
-            expected = f"({members}, B, {self.inputs})" if self.stacked else f"(B, {self.inputs})"
-            raise ValueError(f"leaves have shape {tuple(leaves.shape)}, expected {expected}")
-        return given.transpose(1, 2).to(self.device, self.dtype)
+        With `in_place`, the ReLU overwrites them as soon as the next layer is asked for.
+        """
+        below = [self._features(leaves)]
+        for layer in range(self.depth):
+            hidden = self._layer(layer, below)
+            yield hidden
+            if layer < self.depth - 1:
+                rectified = hidden.relu_() if in_place else hidden.relu()
+                rectified = rectified.view(len(self.members), -1, rectified.shape[-1])
+                below = [rectified] if self.wiring is None else [*below, rectified]
+
+    def _layer(self, layer: int, below: list[Tensor]) -> Tensor:
+        """Pre-activations `(S * V, U, B)` of one layer, from the features `(S, F, B)` of those below."""
+        weight = self.weights[layer]
+        bias = None if self.biases is None else self.biases[layer]
+        if self.shared:
+            weight = weight.expand(-1, self.blocks[layer], -1, -1)
+            bias = None if bias is None else bias.expand(-1, self.blocks[layer], -1)
+        return linear(self._joined(layer, below), weight, bias)
+
+    def _joined(self, layer: int, below: list[Tensor]) -> Tensor:
+        """`(S, V * U_in, B)`: what the blocks of a layer read, side by side."""
+        if self.wiring is None:
+            return below[-1]
+        zero = below[0].new_zeros(len(self.members), 1, below[0].shape[2])
+        features = torch.cat([zero, *(below[source] for source in self.wiring[layer])], dim=1)
+        return features.index_select(1, self.constants[f"places{layer + 1}"])
+
+    def _features(self, leaves: Tensor) -> Tensor:
+        """`(S, F, B)` input features in the weights' dtype."""
+        given = self._checked(leaves).transpose(1, 2).to(self.device)
+        if self.leaf_order is not None:
+            given = given.gather(1, self.leaf_order[:, :, None].expand_as(given))
+        return self._encoded(given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.networks.tree_network import check_binary_leaves, network_members
+from dualnets.networks.network import leaf_states, network_members
 from hltm.tree import LatentTree
 
 
@@ -30,8 +30,7 @@ def mlp(
         members, seed, bias, normalize, dtype, device: as for `tree_network`.
 
     Raises:
-        ValueError: leaves that are not binary, units or layers below 1, or `members` beside
-            several trees.
+        ValueError: units or layers below 1, or `members` beside several trees.
 
     Example:
         >>> import hltm
@@ -43,9 +42,8 @@ def mlp(
     if count < 1:
         raise ValueError(f"layers must be at least 1, got {count}")
     addresses, stacked = network_members(tree, members)
-    check_binary_leaves(tree)
     return BlockNetwork(
-        inputs=len(tree.leaves),
+        states=leaf_states(tree),
         blocks=[1] * count,
         units=[units] * count,
         members=addresses,

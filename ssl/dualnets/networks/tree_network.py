@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 
 from dualnets.networks.block_network import BlockNetwork
-from hltm.tree import LatentTree, check_members
+from dualnets.networks.network import feature_widths, leaf_states, network_members
+from dualnets.networks.wiring import irregularity, wire
+from hltm.topology import Topology
+from hltm.tree import LatentTree
 
 
 def tree_network(
     tree: LatentTree,
     *,
     units: int,
+    topology: Topology | None = None,
     members: int | None = None,
     seed: int,
     bias: bool = False,
@@ -22,11 +23,18 @@ def tree_network(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> BlockNetwork:
-    """A network shaped as the tree: `units` units per latent, leaves as bits, no ReLU on top.
+    """A network shaped as the tree: `units` units per latent, no ReLU on top.
+
+    Any tree will do: edges may skip levels, nodes may have few or many children, and leaves may be
+    children of any latent. A leaf of two states is read as a bit, one of K > 2 as K numbers, 1 in
+    its state's place.
 
     Args:
         tree: one tree or S trees; S trees make S networks with the trees' addresses.
         units: per latent.
+        topology: a shape of the network that is not the tree's, with as many leaves: the wrong
+            tree, whose leaf x reads the tree's leaf x. No block belongs to a latent then, so
+            activations are those of whole layers.
         members: for one tree only: this many networks on it, each on rows of its own.
         seed: of the initial weights, drawn as torch.nn.Linear draws them.
         bias: whether units have biases; without them the network is homogeneous, which the
@@ -35,8 +43,8 @@ def tree_network(
         dtype, device: of the weights.
 
     Raises:
-        ValueError: a tree whose levels are not equally branched, leaves that are not binary, units
-            below 1, or `members` beside several trees.
+        ValueError: units below 1, a topology with more or fewer leaves, or `members` beside several
+            trees.
 
     Example:
         >>> import hltm
@@ -46,57 +54,31 @@ def tree_network(
         torch.Size([7, 5])
         >>> {level: tuple(a.shape) for level, a in network.activations(tree.sample(7, seed=2).leaves).items()}
         {1: (7, 4, 5), 2: (7, 2, 5), 3: (7, 1, 5)}
+        >>> tree = hltm.caterpillar(depth=3, seed=0)  # every latent has a leaf and the next latent
+        >>> network = tree_network(tree, units=5, seed=1)
+        >>> {level: tuple(a.shape) for level, a in network.activations(tree.sample(7, seed=2).leaves).items()}
+        {1: (7, 1, 5), 2: (7, 1, 5), 3: (7, 1, 5)}
     """
-    topology = tree.topology
+    shape = tree.topology if topology is None else topology
+    if len(shape.leaves) != len(tree.leaves):
+        raise ValueError(
+            f"the topology has {len(shape.leaves)} leaves, the tree {len(tree.leaves)}"
+        )
     addresses, stacked = network_members(tree, members)
-    blocks = [len(topology.at_level(level)) for level in range(1, topology.depth + 1)]
-    for level in range(1, topology.depth + 1):
-        children = [topology.children[v] for v in topology.at_level(level)]
-        below = np.concatenate(children)
-        if (
-            not np.array_equal(below, topology.at_level(level - 1))
-            or len(set(map(len, children))) > 1
-        ):
-            raise ValueError(
-                f"a tree network needs equally many children at every node of a level, one level "
-                f"down; level {level} has {sorted(set(map(len, children)))}"
-            )
-    check_binary_leaves(tree)
+    states = leaf_states(tree)
+    widths = feature_widths(states)
+    blocks = [len(shape.at_level(level)) for level in range(1, shape.depth + 1)]
     return BlockNetwork(
-        inputs=len(topology.leaves),
+        states=states,
         blocks=blocks,
         units=[units] * len(blocks),
         members=addresses,
         stacked=stacked,
         seed=seed,
-        dense=False,
+        dense=topology is not None,
+        wiring=wire(shape, widths, units) if irregularity(shape, widths) else None,
         bias=bias,
         normalize=normalize,
         dtype=dtype,
         device=device,
     )
-
-
-def network_members(tree: LatentTree, members: int | None) -> tuple[Sequence[int], bool]:
-    """The addresses of the networks on a tree, and whether they show the S axis.
-
-    Raises:
-        ValueError: `members` beside several trees.
-    """
-    if members is None:
-        return tree.members, tree.stacked
-    if tree.stacked:
-        raise ValueError(
-            f"members={members} is for a single tree; these {len(tree.members)} trees already "
-            "make one network each"
-        )
-    return range(check_members(members)), True
-
-
-def check_binary_leaves(tree: LatentTree) -> None:
-    """Raise ValueError unless every leaf has two states."""
-    states = tree.tables.cardinality[list(tree.leaves)]
-    if (states != 2).any():
-        raise ValueError(
-            f"networks read leaves as bits; this tree's leaves have {states.max()} states"
-        )

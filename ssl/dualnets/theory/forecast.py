@@ -99,7 +99,8 @@ def forecast(
         seed: 64 bits.
 
     Raises:
-        ValueError: growth below 0 or not finite, trees that are not binary, or too few samples.
+        ValueError: growth below 0 or not finite, a network that is not `plain` (irregular, shared or
+            wrong trees), trees that are not binary, or too few samples.
 
     Example:
         >>> import dualnets, hltm
@@ -111,6 +112,11 @@ def forecast(
     """
     if not 0 <= growth < float("inf"):
         raise ValueError(f"growth must be at least 0 and finite, got {growth}")
+    if not network.plain:
+        raise ValueError(
+            f"forecasts need blocks on equal shares of the layer below, with weights of their own; "
+            f"got {network!r}"
+        )
     if (trees.tables.cardinality != 2).any():
         raise ValueError("forecasts are of binary latents, these trees have others")
     directions = growth_direction(network, trees, augment, n=n, seed=seed)
@@ -158,15 +164,10 @@ def _score(inputs: Tensor, weight: Tensor, moved: Tensor, targets: Tensor) -> Fo
 
 def _inputs(network: BlockNetwork, level: int, leaves: Tensor, shown: dict[int, Tensor]) -> Tensor:
     """`(S, V, I, B)` float64: what the blocks of a level read."""
-    members, blocks = len(network.members), network.blocks[level - 1]
-    if level == 1:
-        below = leaves.to(network.device)
-        below = below if network.stacked else below[None]
-    else:
-        below = shown[level - 1].relu()
-        below = below if network.stacked else below[None]
-        below = below.flatten(2)  # (S, B, V * U)
-    return below.double().transpose(1, 2).reshape(members, blocks, -1, below.shape[1])
+    below = leaves.to(network.device) if level == 1 else network.rectify(shown)[level - 1]
+    below = below if network.stacked else below[None]
+    features = below.flatten(2).double().transpose(1, 2)  # (S, F, B)
+    return features.unflatten(1, (network.blocks[level - 1], -1))
 
 
 def _rows(

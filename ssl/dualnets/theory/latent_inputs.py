@@ -64,7 +64,9 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
     """
     topology, tables = trees.topology, trees.tables
     members = len(network.members)
-    if network.blocks != tuple(len(topology.at_level(k)) for k in range(1, topology.depth + 1)):
+    if not network.plain or network.blocks != tuple(
+        len(topology.at_level(k)) for k in range(1, topology.depth + 1)
+    ):
         raise ValueError(f"expected a block of units per latent, got {network!r}")
     if (tables.cardinality != 2).any():
         raise ValueError(f"expected binary trees, got {tables.cardinality.max()} states")

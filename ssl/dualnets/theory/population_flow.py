@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.optim import SGD
+from dualnets.optim import Optimizer
 from dualnets.theory.population_loss import (
     Form,
     Views,
@@ -50,7 +50,7 @@ def population_trajectory(
     *,
     augment: Augmentation,
     steps: int,
-    optimizer: SGD,
+    optimizer: Optimizer,
     snapshots: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[PopulationSnapshot]:
@@ -106,7 +106,7 @@ def _descend(
     loss: Any,
     form: Form,
     views: Views,
-    optimizer: SGD,
+    optimizer: Optimizer,
     wanted: Sequence[int],
     progress: Callable[[int], None] | None,
 ) -> Iterator[PopulationSnapshot]:
@@ -114,7 +114,8 @@ def _descend(
     members = len(network.members)
     alive = torch.ones(members, dtype=torch.bool, device=network.device)
     leaves = views.leaves.expand(members, -1, -1) if network.stacked else views.leaves
-    parameters: list[Tensor] = list(network.parameters())
+    parameters: dict[str, Tensor] = dict(network.named_parameters())
+    memory = optimizer.init(parameters)
 
     def expected(form: Form) -> Tensor:
         outputs = network(leaves)
@@ -129,14 +130,15 @@ def _descend(
             return
         # losses of different members share nothing, so their sum has every member's own gradient
         sums = expected(gradient_form(form))
-        gradients = torch.autograd.grad(sums.sum(), parameters)
-        for gradient in gradients:
+        found = torch.autograd.grad(sums.sum(), list(parameters.values()))
+        gradients = dict(zip(parameters, found, strict=True))
+        for gradient in found:
             lost = ~gradient.flatten(1).sum(1).isfinite()
             if bool(lost.any()):
                 raise ArithmeticError(
                     f"the gradient of member {network.members[int(lost.int().argmax())]} is not "
                     f"finite at step {step}"
                 )
-        optimizer.update(parameters, list(gradients), alive)
+        optimizer.update(parameters, gradients, memory, alive, step, wanted[-1])
         if progress is not None:
             progress(1)

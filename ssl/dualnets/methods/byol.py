@@ -1,0 +1,304 @@
+"""BYOL: a predictor on one view's projection foretells a slow copy's projection of the other view.
+
+Grill and others (arXiv 2006.07733). With f the network behind a projector, p a predictor and f' the
+target,
+
+    L = 2 - 2 cos(p(f(x1)), sg f'(x2))   or   1/2 || p(f(x1)) - sg f'(x2) ||^2,
+
+averaged over the batch; with `symmetric` the same with the views exchanged is added. After every
+update the target follows: f' <- m f' + (1 - m) f. Every part is a switch: which predictor, whether
+it is drawn again, what the target is, whether gradients stop there. Normalisations sit in the heads
+(theory, Section 6), and every pass has batch statistics of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dualnets.methods._direct_predictor import DirectPredictor
+from dualnets.methods.protocol import (
+    Batch,
+    Method,
+    Needs,
+    Setup,
+    State,
+    copied,
+    output_units,
+    outputs,
+    part,
+    trained,
+    under,
+)
+from dualnets.networks.heads import LAYERS, Head
+from dualnets.normalizations import BatchNorm
+from dualnets.optim import Group
+from hltm.philox import Stream, uniform
+
+PROJECTOR, PREDICTOR, TARGET = 0, 1, 2  # places of their random numbers
+TARGETS = ("ema", "online", "random", "copy")
+REDRAWS = ("all", "top", "bottom")
+
+
+def _head() -> Head:
+    return Head((32, 16), norm=BatchNorm())
+
+
+@dataclass(frozen=True)
+class BYOL(Method):
+    """Online network, projector and predictor; a target without gradient.
+
+    State: `projector.…` and `predictor.…`, trained; `target.network.…` and `target.projector.…`
+    unless the target is the online network; for a `DirectPredictor` its `weight` and `correlation`
+    under `predictor`, not trained.
+
+    Attributes:
+        projector: on the network's outputs; `Head()` for none.
+        predictor: on the projections; None or `Head()` for none, or one set directly.
+        predictor_lr: times the optimiser's rate.
+        predictor_weight_decay: in place of the optimiser's; None for the optimiser's.
+        redraw_every: draw the predictor again after every so many updates; 0 for never. Draw
+            number n is version n of its address, so it does not depend on training.
+        redraw: `all` its layers, or only the `top` or `bottom` one.
+        target: `ema`, the moving average of the online network and projector; `online`, themselves;
+            `random`, a fixed network: the initial one with the entries of every parameter shuffled,
+            member by member and by address (the same distribution, another draw), and a projector
+            drawn once more; `copy`, a copy renewed every `copy_every` updates.
+        momentum: m of the moving average.
+        momentum_schedule: `constant`, or `cosine`: 1 - (1 - m)(1 + cos(pi t / T)) / 2 at update t of T.
+        copy_every: for `copy`.
+        stop_gradient: False, for the target `online` alone: gradients flow through both branches.
+        normalized: the cosine form, else half the squared distance.
+        symmetric: whether both directions are summed.
+
+    Raises:
+        ValueError: a value out of range, or a switch without what it belongs to.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+        >>> network = dualnets.tree_network(trees, units=4, bias=True, seed=1)
+        >>> method = BYOL(redraw_every=5, momentum_schedule="cosine")
+        >>> final = dualnets.train(network, method, trees, augment=hltm.keep_root(), steps=10,
+        ...                        batch=32, optimizer=dualnets.SGD(lr=0.03), seed=2)
+        >>> method.embedding(final.network, final.state, trees.sample(7, seed=3).leaves).shape
+        torch.Size([2, 7, 16])
+    """
+
+    projector: Head = field(default_factory=_head)
+    predictor: Head | DirectPredictor | None = field(default_factory=_head)
+    predictor_lr: float = 1.0
+    predictor_weight_decay: float | None = None
+    redraw_every: int = 0
+    redraw: Literal["all", "top", "bottom"] = "all"
+    target: Literal["ema", "online", "random", "copy"] = "ema"
+    momentum: float = 0.99
+    momentum_schedule: Literal["constant", "cosine"] = "constant"
+    copy_every: int = 0
+    stop_gradient: bool = True
+    normalized: bool = True
+    symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        _among("target", self.target, TARGETS)
+        _among("redraw", self.redraw, REDRAWS)
+        _among("momentum_schedule", self.momentum_schedule, ("constant", "cosine"))
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must be in 0..1, got {self.momentum}")
+        if not 0 <= self.predictor_lr < math.inf:
+            raise ValueError(f"predictor_lr must be at least 0 and finite, got {self.predictor_lr}")
+        decay = self.predictor_weight_decay
+        if decay is not None and not 0 <= decay < math.inf:
+            raise ValueError(f"predictor_weight_decay must be at least 0 and finite, got {decay}")
+        for name in ("redraw_every", "copy_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0 updates, got {getattr(self, name)}")
+        if not self._predictor_is_trained:
+            for name, none in (
+                ("redraw_every", 0),
+                ("predictor_lr", 1.0),
+                ("predictor_weight_decay", None),
+            ):
+                if getattr(self, name) != none:
+                    raise ValueError(
+                        f"{name}={getattr(self, name)} needs a predictor that is trained, got "
+                        f"predictor={self.predictor!r}"
+                    )
+        if self.target == "copy" and self.copy_every == 0:
+            raise ValueError("target='copy' needs copy_every of at least 1 update, got 0")
+        if self.target != "copy" and self.copy_every > 0:
+            raise ValueError(
+                f"copy_every={self.copy_every} needs target='copy', got {self.target!r}"
+            )
+        if self.target != "ema" and self.momentum_schedule != "constant":
+            raise ValueError(
+                f"momentum_schedule={self.momentum_schedule!r} needs target='ema', got "
+                f"{self.target!r}"
+            )
+        if self.target != "online" and not self.stop_gradient:
+            raise ValueError(
+                f"stop_gradient=False needs target='online': the target {self.target!r} has no "
+                "gradient"
+            )
+
+    @property
+    def _predictor_is_trained(self) -> bool:
+        return isinstance(self.predictor, Head) and len(self.predictor.widths) > 0
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=2)
+
+    @property
+    def groups(self) -> Mapping[str, Group]:
+        if not self._predictor_is_trained:
+            return {}
+        return {"predictor": Group(self.predictor_lr, self.predictor_weight_decay)}
+
+    def check(self, network: nn.Module, setup: Setup) -> None:
+        """Raise ValueError where the predictor's outputs are not as many as the target's."""
+        units = self.projector.outputs(output_units(network, setup))
+        if isinstance(self.predictor, Head) and self.predictor.outputs(units) != units:
+            raise ValueError(
+                f"the predictor must have as many outputs as the projector, {units}, got "
+                f"{self.predictor.outputs(units)}"
+            )
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
+        inputs = output_units(network, setup)
+        units = self.projector.outputs(inputs)
+        like = next(network.parameters())
+        address = _address(network, setup)
+        state = under("projector", trained(self.projector.init(inputs, place=PROJECTOR, **address)))
+        if isinstance(self.predictor, Head):
+            drawn = self.predictor.init(units, place=PREDICTOR, **address)
+            state |= under("predictor", trained(drawn))
+        elif self.predictor is not None:
+            state |= under("predictor", self.predictor.init(units, like))
+        if self.target == "online":
+            return state
+        if self.target == "random":
+            projector = self.projector.init(inputs, place=PROJECTOR, version=1, **address)
+            own = _shuffled(network, setup)
+        else:
+            projector = {n: t.detach().clone() for n, t in part(state, "projector").items()}
+            own = copied(network)
+        return state | under("target.network", own) | under("target.projector", projector)
+
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        projections = self._projected(outputs(network, batch), part(state, "projector"))
+        predictions = self._predicted(projections, part(state, "predictor"))
+        targets = self._targets(network, state, batch, projections)
+        losses = self._distance(predictions[0], targets[1])
+        if self.symmetric:
+            losses = losses + self._distance(predictions[1], targets[0])
+        carried: State = {}
+        if isinstance(self.predictor, DirectPredictor):
+            carried["projections"] = torch.cat(projections, dim=1).detach()
+        return losses, carried
+
+    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+        own = super().embedding(network, state, leaves)
+        return self.projector(part(state, "projector"), own)
+
+    def after_step(
+        self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
+    ) -> State:
+        found = dict(state)
+        if isinstance(self.predictor, DirectPredictor):
+            now = self.predictor.after_step(part(state, "predictor"), carried["projections"], step)
+            found |= under("predictor", now)
+        if self.redraw_every and (step + 1) % self.redraw_every == 0:
+            found |= under("predictor", self._redrawn(network, state, setup, step))
+        if self.target == "ema" or (self.target == "copy" and (step + 1) % self.copy_every == 0):
+            own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+            online = under("network", own) | under("projector", part(state, "projector"))
+            stays = self._momentum(step, setup.steps) if self.target == "ema" else 0.0
+            found |= under("target", _moved(part(state, "target"), online, stays))
+        return found
+
+    def _projected(self, passes: Sequence[Tensor], parameters: State) -> list[Tensor]:
+        return [self.projector(parameters, each) for each in passes]
+
+    def _predicted(self, passes: Sequence[Tensor], parameters: State) -> Sequence[Tensor]:
+        if self.predictor is None:
+            return passes
+        return [self.predictor(parameters, each) for each in passes]
+
+    def _targets(
+        self, network: nn.Module, state: State, batch: Batch, projections: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        if self.target == "online":
+            return [each.detach() for each in projections] if self.stop_gradient else projections
+        own = part(state, "target.network")
+        # a forward pass may change running statistics in place, and the state must stay as it is
+        own |= {name: own[name].clone() for name, _ in network.named_buffers()}
+        with torch.no_grad():
+            return self._projected(outputs(network, batch, own), part(state, "target.projector"))
+
+    def _distance(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """`(S,)` of `(S, B, U)` each."""
+        if self.normalized:
+            return 2 - 2 * torch.cosine_similarity(prediction, target, dim=-1).mean(-1)
+        return (prediction - target).square().sum(-1).mean(-1) / 2
+
+    def _momentum(self, step: int, steps: int) -> float:
+        """m of update number `step`, counted from 0."""
+        if self.momentum_schedule == "constant":
+            return self.momentum
+        return 1 - (1 - self.momentum) * (1 + math.cos(math.pi * step / steps)) / 2
+
+    def _redrawn(self, network: nn.Module, state: State, setup: Setup, step: int) -> State:
+        """New parameters of the layers that are drawn again."""
+        assert isinstance(self.predictor, Head)
+        top = len(self.predictor.widths) - 1
+        layers = {"all": None, "top": (top,), "bottom": (0,)}[self.redraw]
+        return self.predictor.init(
+            self.projector.outputs(output_units(network, setup)),
+            place=PREDICTOR,
+            version=(step + 1) // self.redraw_every,
+            layers=layers,
+            **_address(network, setup),
+        )
+
+
+def _among(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+def _address(network: Any, setup: Setup) -> dict[str, Any]:
+    """Where a head's parameters are drawn and put."""
+    like = next(network.parameters())
+    return {
+        "seed": setup.seed, "members": network.members, "dtype": like.dtype, "device": like.device,
+    }  # fmt: skip
+
+
+def _shuffled(network: nn.Module, setup: Setup) -> State:
+    """The network's parameters, the entries of each tensor shuffled per member by address."""
+    found = copied(network)
+    for place, (name, parameter) in enumerate(network.named_parameters()):
+        keys = uniform(
+            parameter[0].numel(),
+            seed=setup.seed,
+            stream=Stream.PREDICTOR,
+            members=network.members,  # type: ignore[arg-type]
+            node=TARGET * LAYERS + place,
+        )
+        order = keys.argsort(dim=1, stable=True).to(parameter.device)
+        found[name] = found[name].flatten(1).gather(1, order).view_as(parameter)
+    return found
+
+
+def _moved(target: State, online: State, stays: float) -> State:
+    """stays * target + (1 - stays) * online; counters are the online network's."""
+    names = [name for name in target if target[name].is_floating_point()]
+    olds, news = [target[n] for n in names], [online[n].detach() for n in names]
+    moved = dict(zip(names, torch._foreach_lerp(olds, news, 1 - stays), strict=True))
+    return {name: moved[name] if name in moved else online[name].clone() for name in target}

@@ -1,0 +1,109 @@
+"""SimSiam: a predictor on one view's projection foretells the other view's; gradients stop there.
+
+Chen and He (arXiv 2011.10566). With z = f(x) behind a projector and p = h(z) a predictor,
+
+    L = D(p1, sg z2) / 2 + D(p2, sg z1) / 2,   D(p, z) = - cos(p, z),
+
+averaged over the batch: BYOL whose target is the online network itself. As in the paper, the
+projector has BatchNorm on its output too, the predictor is a bottleneck without it, and a switch
+lets gradients through the second branch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dualnets.methods.protocol import (
+    Batch,
+    Method,
+    Needs,
+    Setup,
+    State,
+    output_units,
+    outputs,
+    part,
+    trained,
+    under,
+)
+from dualnets.networks.heads import Head
+from dualnets.normalizations import BatchNorm
+
+PROJECTOR, PREDICTOR = 0, 1  # places of their random numbers
+
+
+@dataclass(frozen=True)
+class SimSiam(Method):
+    """One network, a projector, a predictor.
+
+    State: `projector.…` and `predictor.…`, trained.
+
+    Attributes:
+        projector: on the network's outputs; `Head()` for none.
+        predictor: on the projections; `Head()` for none.
+        stop_gradient: False lets gradients flow through both branches.
+
+    Raises:
+        ValueError: before training, a predictor with other outputs than the projector's.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+        >>> network = dualnets.tree_network(trees, units=4, bias=True, seed=1)
+        >>> final = dualnets.train(network, SimSiam(), trees, augment=hltm.keep_root(), steps=10,
+        ...                        batch=32, optimizer=dualnets.SGD(lr=0.05, momentum=0.9), seed=2)
+        >>> bool((final.losses.abs() <= 1).all())
+        True
+    """
+
+    projector: Head = field(
+        default_factory=lambda: Head((32, 32, 16), norm=BatchNorm(), last_norm=BatchNorm())
+    )
+    predictor: Head = field(default_factory=lambda: Head((4, 16), norm=BatchNorm()))
+    stop_gradient: bool = True
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=2)
+
+    def check(self, network: nn.Module, setup: Setup) -> None:
+        """Raise ValueError where the predictor's outputs are not as many as the projector's."""
+        units = self.projector.outputs(output_units(network, setup))
+        if self.predictor.outputs(units) != units:
+            raise ValueError(
+                f"the predictor must have as many outputs as the projector, {units}, got "
+                f"{self.predictor.outputs(units)}"
+            )
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
+        inputs = output_units(network, setup)
+        like = next(network.parameters())
+        projector, predictor = (
+            head.init(
+                width,
+                seed=setup.seed,
+                members=network.members,  # type: ignore[arg-type]
+                place=place,
+                dtype=like.dtype,
+                device=like.device,
+            )
+            for head, width, place in (
+                (self.projector, inputs, PROJECTOR),
+                (self.predictor, self.projector.outputs(inputs), PREDICTOR),
+            )
+        )
+        return under("projector", trained(projector)) | under("predictor", trained(predictor))
+
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        z = [self.projector(part(state, "projector"), own) for own in outputs(network, batch)]
+        p = [self.predictor(part(state, "predictor"), own) for own in z]
+        if self.stop_gradient:
+            z = [own.detach() for own in z]
+        cosines = [torch.cosine_similarity(p[own], z[1 - own], dim=-1).mean(-1) for own in (0, 1)]
+        return -(cosines[0] + cosines[1]) / 2, {}
+
+    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+        own = super().embedding(network, state, leaves)
+        return self.projector(part(state, "projector"), own)

@@ -1,0 +1,68 @@
+"""A convolutional tree network: the latents of a level share one block of weights."""
+
+from __future__ import annotations
+
+import torch
+
+from dualnets.networks.block_network import BlockNetwork
+from dualnets.networks.network import feature_widths, leaf_states, network_members
+from dualnets.networks.wiring import irregularity
+from hltm.tree import LatentTree
+
+
+def conv_tree(
+    tree: LatentTree,
+    *,
+    units: int,
+    members: int | None = None,
+    seed: int,
+    bias: bool = False,
+    normalize: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> BlockNetwork:
+    """A tree network whose blocks of one level have the same weights, as a convolution's places have.
+
+    It has the tree's receptive fields but cannot treat two latents of a level differently: right
+    for trees whose levels repeat one pattern, wrong where each edge has a polarity of its own.
+
+    Args:
+        tree: one tree or S trees whose levels are equally branched: every node of a level has as
+            many children, one level down, and every leaf as many states.
+        units: per latent.
+        members, seed, bias, normalize, dtype, device: as for `tree_network`.
+
+    Raises:
+        ValueError: a tree whose levels are not equally branched, units below 1, or `members` beside
+            several trees.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=3, seed=0)
+        >>> network = conv_tree(tree, units=5, seed=1)
+        >>> [tuple(weight.shape) for weight in network.weights]
+        [(1, 1, 5, 2), (1, 1, 5, 10), (1, 1, 5, 10)]
+        >>> {level: tuple(a.shape) for level, a in network.activations(tree.sample(7, seed=2).leaves).items()}
+        {1: (7, 4, 5), 2: (7, 2, 5), 3: (7, 1, 5)}
+    """
+    topology = tree.topology
+    states = leaf_states(tree)
+    uneven = irregularity(topology, feature_widths(states))
+    if uneven:
+        raise ValueError(f"shared weights need equally branched levels, but {uneven}")
+    addresses, stacked = network_members(tree, members)
+    blocks = [len(topology.at_level(level)) for level in range(1, topology.depth + 1)]
+    return BlockNetwork(
+        states=states,
+        blocks=blocks,
+        units=[units] * len(blocks),
+        members=addresses,
+        stacked=stacked,
+        seed=seed,
+        dense=False,
+        shared=True,
+        bias=bias,
+        normalize=normalize,
+        dtype=dtype,
+        device=device,
+    )

@@ -1,0 +1,141 @@
+"""Heads: small dense networks on top, such as projectors and predictors, as settings and pure functions.
+
+A head's parameters are a flat dict of tensors with the S axis in front, so that a method keeps them
+in its state, copies them into a target, or draws them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dualnets.layers import initial_parameters, linear
+from dualnets.normalizations import Normalization, standardize
+from hltm.philox import Stream
+
+LAYERS = 256  # addresses of a head's layers
+
+
+@dataclass(frozen=True)
+class Head:
+    """Linear layers with a normalisation and a ReLU between them; no width at all is the identity.
+
+    Attributes:
+        widths: of every layer, the output last: `(32, 16)` is Linear(32), norm, ReLU, Linear(16).
+        norm: behind every hidden linear layer; None for none.
+        last_norm: behind the last linear layer; None for none.
+        bias: whether linear layers have biases.
+        weight_standardization: whether the weights of hidden layers are standardised.
+
+    Raises:
+        ValueError: a width below 1, or more than 256 layers.
+
+    Example:
+        >>> head = Head((8, 4))
+        >>> parameters = head.init(5, seed=0, members=(0, 1), place=0)
+        >>> head(parameters, torch.zeros(2, 7, 5)).shape
+        torch.Size([2, 7, 4])
+    """
+
+    widths: tuple[int, ...] = ()
+    norm: Normalization | None = None
+    last_norm: Normalization | None = None
+    bias: bool = True
+    weight_standardization: bool = False
+
+    def __post_init__(self) -> None:
+        if any(width < 1 for width in self.widths) or len(self.widths) > LAYERS:
+            raise ValueError(
+                f"a head has up to {LAYERS} layers of 1 unit or more, got {self.widths}"
+            )
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether an output depends on the other samples of its batch."""
+        norms = [self.norm] * (len(self.widths) - 1) + [self.last_norm] * bool(self.widths)
+        return any(norm is not None and norm.batch_dependent for norm in norms)
+
+    def outputs(self, inputs: int) -> int:
+        """How many outputs the head has on so many inputs."""
+        return self.widths[-1] if self.widths else inputs
+
+    def init(
+        self,
+        inputs: int,
+        *,
+        seed: int,
+        members: Sequence[int],
+        place: int,
+        version: int = 0,
+        layers: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> dict[str, Tensor]:
+        """Initial parameters by address, drawn as torch.nn.Linear draws them.
+
+        Args:
+            inputs: features below.
+            seed: 64 bits.
+            members: S addresses.
+            place: which head of the method, 0..65535, a part of the address.
+            version: how many times it was drawn before.
+            layers: only these, counted from 0; all by default.
+            dtype, device: of the parameters.
+
+        Returns:
+            Names such as `0.weight` `(S, 1, U_out, U_in)` and `0.bias` `(S, 1, U_out)`; where a
+            norm is affine, `0.gain` and `0.shift` `(S, U, 1)`.
+        """
+        found: dict[str, Tensor] = {}
+        for layer, width in enumerate(self.widths):
+            if layers is None or layer in layers:
+                weight, bias = initial_parameters(
+                    (1, width, inputs),
+                    seed=seed,
+                    members=members,
+                    layer=place * LAYERS + layer,
+                    bias=self.bias,
+                    stream=Stream.PREDICTOR,
+                    version=version,
+                )
+                found[f"{layer}.weight"] = weight.to(device, dtype)
+                if bias is not None:
+                    found[f"{layer}.bias"] = bias.to(device, dtype)
+                norm = self._norm(layer)
+                if norm is not None and norm.affine:
+                    ones = torch.ones(len(members), width, 1, dtype=dtype, device=device)
+                    found[f"{layer}.gain"], found[f"{layer}.shift"] = ones, torch.zeros_like(ones)
+            inputs = width
+        return found
+
+    def __call__(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """Outputs of every member, by the batch's own statistics where a norm asks for them.
+
+        Args:
+            parameters: as `init` makes them.
+            inputs: `(S, B, U)`.
+
+        Returns:
+            `(S, B, U)`.
+        """
+        hidden = inputs.transpose(1, 2)  # (S, U, B)
+        for layer in range(len(self.widths)):
+            weight = parameters[f"{layer}.weight"]
+            last = layer == len(self.widths) - 1
+            if self.weight_standardization and not last:
+                weight = standardize(weight)
+            hidden = linear(hidden, weight, parameters.get(f"{layer}.bias"))
+            norm = self._norm(layer)
+            if norm is not None:
+                hidden = norm(hidden)
+                if norm.affine:
+                    hidden = hidden * parameters[f"{layer}.gain"] + parameters[f"{layer}.shift"]
+            if not last:
+                hidden = hidden.relu()
+        return hidden.transpose(1, 2)
+
+    def _norm(self, layer: int) -> Normalization | None:
+        return self.last_norm if layer == len(self.widths) - 1 else self.norm

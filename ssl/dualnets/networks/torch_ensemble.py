@@ -1,0 +1,250 @@
+"""Any torch module as an ensemble: stacked copies that run as one, with named layers for the latents."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from dualnets.networks.network import Network, leaf_states, network_members
+from hltm.philox import Stream, check_seed, uniform
+from hltm.probe import capture
+from hltm.tree import LatentTree
+
+Side = Literal["output", "input"]
+
+
+class TorchEnsemble(Network):
+    """S copies of a torch module, each with parameters and buffers of its own, run as one.
+
+    `model` holds the parameters and buffers of all members under the module's own names, with S in
+    front; `torch.func` runs it member by member in one batched pass. BatchNorm's running statistics
+    are per member, too; set `batch_dependent=True` for a normalisation over the batch that is not
+    one of torch's own.
+
+    Args:
+        tree: one tree or S trees; S trees make S networks with the trees' addresses.
+        build: makes one untrained module on the CPU; it takes `(B, …)` inputs and gives `(B, U)`.
+            It is called once per member, with torch's global generator seeded by the member's
+            address (and put back afterwards).
+        activations: level -> the name, as in `model.named_modules()`, of the layer that is to follow
+            that level's latents; all numbers that a layer gives per sample are its units.
+        side: whether a named layer shows what it gives out (of a linear layer, pre-activations) or
+            what it takes in.
+        encode: `(B, X)` states as the module's inputs, row by row, e.g. images; by default the
+            features that all networks read: bits, or one-hot numbers for leaves of more than two
+            states.
+        members: for one tree only: this many networks on it, each on rows of its own.
+        seed: of the initial weights.
+        batch_dependent: whether a sample's output in training depends on the batch; by default,
+            whether there is one of torch's BatchNorms.
+        dtype, device: of the weights.
+
+    Raises:
+        ValueError: no layer or one that the module does not have, `members` beside several trees,
+            and a module that draws random numbers when it runs (dropout), that is not the same for
+            every member, has no parameters, gives no `(B, U)`, or that `torch.func` cannot stack.
+
+    Example:
+        >>> import hltm
+        >>> trees = hltm.symmetric_binary(depth=2, members=3, seed=0)
+        >>> def build():
+        ...     return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+        >>> network = TorchEnsemble(trees, build, activations={1: "1", 2: "3"}, seed=0)
+        >>> leaves = trees.sample(7, seed=1).leaves
+        >>> network(leaves).shape, network.model[0].weight.shape
+        (torch.Size([3, 7, 2]), torch.Size([3, 6, 4]))
+        >>> {level: tuple(values.shape) for level, values in network.activations(leaves).items()}
+        {1: (3, 7, 6), 2: (3, 7, 2)}
+    """
+
+    def __init__(
+        self,
+        tree: LatentTree,
+        build: Callable[[], nn.Module],
+        *,
+        activations: Mapping[int, str],
+        side: Side = "output",
+        encode: Callable[[Tensor], Tensor] | None = None,
+        members: int | None = None,
+        seed: int,
+        batch_dependent: bool | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        addresses, stacked = network_members(tree, members)
+        super().__init__(states=leaf_states(tree), members=addresses, stacked=stacked)
+        levels = [level for level in activations if not isinstance(level, int) or level < 1]
+        if levels or not activations:
+            raise ValueError(f"activations need levels 1, 2, … and layers, got {activations!r}")
+        self.layers = dict(sorted(activations.items()))
+        self.side, self.encode = side, encode
+        self.model = _stacked([_built(build, check_seed(seed), m) for m in self.members])
+        if batch_dependent is None:
+            norms = nn.modules.batchnorm._BatchNorm
+            batch_dependent = any(isinstance(part, norms) for part in self.model.modules())
+        self._batch_dependent = batch_dependent
+        self.to(device, dtype)
+        self._try()
+
+    @property
+    def depth(self) -> int:
+        """The highest level that is shown."""
+        return max(self.layers)
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether a sample's output in training depends on the batch it comes in."""
+        return self._batch_dependent
+
+    def extra_repr(self) -> str:
+        return f"members={len(self.members)}, inputs={self.inputs}, layers={self.layers}"
+
+    def forward(self, leaves: Tensor) -> Tensor:
+        """The output of every network, in the mode (`train()`, `eval()`) it is in.
+
+        Args:
+            leaves: `(S, B, X)` states, or `(B, X)` without the S axis.
+
+        Returns:
+            `(S, B, U)` or `(B, U)`.
+
+        Raises:
+            ValueError: leaves of the wrong shape.
+        """
+        output = vmap(self._member)(self._stacks(), self._inputs(leaves))
+        return output if self.stacked else output[0]
+
+    def activations(self, leaves: Tensor) -> dict[int, Tensor]:
+        """What the named layers show, in evaluation mode and without gradients.
+
+        Args:
+            leaves: as for `forward`.
+
+        Returns:
+            Level -> `(S, B, U)`; no S where the network has none.
+
+        Raises:
+            ValueError: a layer that does not run, runs twice, or gives no tensor.
+        """
+        inputs = self._inputs(leaves)
+        count = inputs.shape[1]
+        shown = vmap(self._captured)(self._stacks(), inputs)
+        found = {
+            level: shown[name].reshape(len(self.members), count, -1)
+            for level, name in self.layers.items()
+        }
+        return found if self.stacked else {level: values[0] for level, values in found.items()}
+
+    def _member(self, own: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        """One member's output, from its parameters and buffers."""
+        found: Tensor = functional_call(self.model, own, (inputs,))
+        return found
+
+    def _captured(self, own: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
+        """One member's named layers."""
+        reader = _Reader(self.model, list(self.layers.values()), self.side)
+        named = {f"model.{name}": tensor for name, tensor in own.items()}
+        found: dict[str, Tensor] = functional_call(reader, named, (inputs,))
+        return found
+
+    def _stacks(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name, `(S, …)` each."""
+        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
+    def _inputs(self, leaves: Tensor) -> Tensor:
+        """`(S, B, …)` what the modules take."""
+        given = self._checked(leaves)
+        if self.encode is None:
+            return self._encoded(given.transpose(1, 2)).transpose(1, 2)
+        made = self.encode(given.flatten(0, 1).to(self.device))
+        made = made.unflatten(0, given.shape[:2])
+        return made.to(self.dtype) if made.is_floating_point() else made
+
+    def _try(self) -> None:
+        """Run three rows in training and for the layers, so that what cannot work is said at once."""
+        twin = copy.deepcopy(self)  # running statistics stay as they are
+        leaves = torch.zeros(len(self.members), 3, self.inputs, dtype=torch.uint8)
+        leaves = leaves if self.stacked else leaves[0]
+        try:
+            output = twin(leaves)
+        except RuntimeError as error:
+            if "randomness" in str(error):
+                raise ValueError(
+                    "the module draws random numbers when it runs (dropout?), which have no address"
+                ) from error
+            raise ValueError(f"the module does not run as an ensemble: {error}") from error
+        if not isinstance(output, Tensor) or output.shape[:-1] != leaves.shape[:-1]:
+            given = tuple(output[0].shape if self.stacked else output.shape)
+            raise ValueError(f"the module gives {given} for 3 samples, expected (3, U)")
+        names = dict(twin.model.named_parameters())
+        gradients = torch.autograd.grad(output.sum(), list(names.values()), allow_unused=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            if gradient is None:
+                raise ValueError(
+                    f"the output does not depend on parameter {name!r}; remove it, or set its "
+                    "requires_grad to False"
+                )
+        twin.activations(leaves)
+
+
+class _Reader(nn.Module):
+    """A module that gives what named layers of another one show."""
+
+    def __init__(self, model: nn.Module, names: list[str], side: Side) -> None:
+        super().__init__()
+        self.model, self.names, self.side = model, names, side
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        return capture(self.model, inputs, self.names, side=self.side)
+
+
+def _built(build: Callable[[], nn.Module], seed: int, member: int) -> nn.Module:
+    """A member's module, a function of its address."""
+    number = uniform(1, seed=seed, stream=Stream.INIT, members=[member], node=0, view=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(number.item() * 2**53))
+        model = build()
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"build must give a torch module, got a {type(model).__name__}")
+    return model
+
+
+def _stacked(models: list[nn.Module]) -> nn.Module:
+    """The first module, holding the parameters and buffers of all, stacked.
+
+    What needs no gradient becomes a buffer: every parameter of a network here is trained.
+
+    Raises:
+        ValueError: modules that differ in the names or shapes of what they hold, or hold nothing.
+    """
+    held = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
+    for name, first in held[0].items():
+        if torch.nn.parameter.is_lazy(first):
+            raise ValueError(f"{name!r} has no shape before the module has run; give it one")
+    shapes = [{name: tuple(tensor.shape) for name, tensor in one.items()} for one in held]
+    for other in shapes[1:]:
+        if other != shapes[0]:
+            raise ValueError(f"build must give the same module each time, got {shapes[0]}, {other}")
+    stacks: dict[int, Tensor] = {}  # by identity, so that what is tied stays tied
+    for name, first in held[0].items():
+        stack = torch.stack([one[name].detach() for one in held])
+        trained = isinstance(first, nn.Parameter) and first.requires_grad
+        stacks[id(first)] = nn.Parameter(stack) if trained else stack
+    if not any(isinstance(stack, nn.Parameter) for stack in stacks.values()):
+        raise ValueError("the module has no parameters to train")
+    for part in models[0].modules():
+        for name, buffer in list(part.named_buffers(recurse=False, remove_duplicate=False)):
+            setattr(part, name, stacks[id(buffer)])
+        for name, parameter in list(part.named_parameters(recurse=False, remove_duplicate=False)):
+            stack = stacks[id(parameter)]
+            delattr(part, name)
+            if isinstance(stack, nn.Parameter):
+                part.register_parameter(name, stack)
+            else:
+                part.register_buffer(name, stack)
+    return models[0]

@@ -1,0 +1,122 @@
+"""Who reads whom in a network on any tree: edges that skip levels, nodes with few or many children."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.topology import Topology
+
+
+class Wires(NamedTuple):
+    """What the blocks of one layer read.
+
+    Blocks with fewer inputs than the widest one are padded with a feature that is always zero, so
+    that a layer stays one batched product; the weights there start at zero, and their gradient is
+    zero.
+
+    Attributes:
+        sources: the lower layers that are read at all, 0 for the input features.
+        places: `(V, U_in)` int64; U_in is the widest block's fan-in, and a place counts through
+            [the zero, the features of `sources` one layer after the other].
+        fan_in: `(V,)` int64, each block's own.
+    """
+
+    sources: tuple[int, ...]
+    places: Tensor
+    fan_in: Tensor
+
+    def own_bounds(self, numbers: Tensor) -> Tensor:
+        """Initial weights `(S, V, U, U_in)` or biases `(S, V, U)` for blocks of different fan-ins.
+
+        Args:
+            numbers: uniform in ±1/sqrt(the widest fan-in).
+
+        Returns:
+            Uniform in ±1/sqrt(a block's own fan-in), and zero at the padding.
+        """
+        widest = self.places.shape[1]
+        shape = (1, -1, *[1] * (numbers.ndim - 2))
+        scaled = numbers * (widest / self.fan_in.double()).sqrt().view(shape)
+        if numbers.ndim == 3:
+            return scaled
+        return torch.where(self.present(), scaled, 0.0)
+
+    def present(self) -> Tensor:
+        """`(V, 1, U_in)` bool, where a block has an input."""
+        return (self.places > 0)[:, None]
+
+
+def irregularity(topology: Topology, widths: Sequence[int]) -> str:
+    """Why some layer's blocks do not read the layer below in equal consecutive shares; empty if they do.
+
+    Args:
+        topology: of the network.
+        widths: how many features each leaf has.
+
+    Example:
+        >>> irregularity(Topology.balanced(depth=2), [1, 1, 1, 1])
+        ''
+        >>> irregularity(Topology.from_parents([None, 0, 0, 1, 1, 1]), [1, 1, 1, 1])
+        'level 2 has children at levels [0, 1]'
+    """
+    if len(set(widths)) > 1:
+        return f"leaves are read as {sorted(set(widths))} numbers"
+    for level in range(topology.depth, 0, -1):
+        children = [topology.children[v] for v in topology.at_level(level)]
+        below = np.concatenate(children)
+        levels = np.unique(topology.level[below]).tolist()
+        if len(levels) > 1:
+            return f"level {level} has children at levels {levels}"
+        counts = sorted(set(map(len, children)))
+        if len(counts) > 1:
+            return f"level {level} has nodes of {counts} children"
+        if not np.array_equal(below, topology.at_level(level - 1)):
+            return f"level {level - 1} does not stand in the order of its parents"
+    return ""
+
+
+def wire(topology: Topology, widths: Sequence[int], units: int) -> list[Wires]:
+    """The wires of every layer of a network with `units` units per latent of a tree.
+
+    Args:
+        topology: any.
+        widths: how many features each leaf has.
+        units: per latent.
+
+    Returns:
+        One Wires per level 1..L. A block reads its children in storage order.
+    """
+    # feature f of node v is number first[v] + f of its own level's features
+    count = np.full(len(topology), units)
+    count[topology.leaves.start :] = widths
+    first = np.zeros(len(topology), dtype=np.int64)
+    size = []
+    for level in range(topology.depth + 1):
+        nodes = np.array(topology.at_level(level))
+        first[nodes] = np.cumsum(count[nodes]) - count[nodes]
+        size.append(int(count[nodes].sum()))
+    found = []
+    for level in range(1, topology.depth + 1):
+        children = [topology.children[v] for v in topology.at_level(level)]
+        sources = np.unique(topology.level[np.concatenate(children)])
+        # the zero stands before the features of the sources
+        start = dict(
+            zip(sources, 1 + np.cumsum([0, *(size[s] for s in sources[:-1])]), strict=True)
+        )
+        read = [
+            np.concatenate([start[topology.level[c]] + first[c] + np.arange(count[c]) for c in own])
+            for own in children
+        ]
+        fan_in = [len(own) for own in read]
+        places = np.zeros((len(read), max(fan_in)), dtype=np.int64)
+        for block, own in zip(places, read, strict=True):
+            block[: len(own)] = own
+        found.append(
+            Wires(tuple(map(int, sources)), torch.from_numpy(places), torch.tensor(fan_in))
+        )
+    return found

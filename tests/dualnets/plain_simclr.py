@@ -1,0 +1,52 @@
+"""SimCLR, plainly: one anchor and one pair at a time (arXiv 2002.05709, Algorithm 1; theory, Section 3)."""
+
+import torch
+
+import dualnets
+
+CASES = {
+    "simple": dualnets.SimCLR(dualnets.Simple()),
+    "triplet": dualnets.SimCLR(dualnets.Triplet(temperature=0.5, margin=0.7)),
+    "infonce": dualnets.SimCLR(dualnets.InfoNCE(temperature=0.5)),
+    "infonce-4": dualnets.SimCLR(dualnets.InfoNCE(temperature=0.7, negatives=4)),
+    "ntxent": dualnets.SimCLR(dualnets.NTXent(temperature=0.5)),
+    "batchwise-nce": dualnets.SimCLR(dualnets.BatchwiseNCE(temperature=0.3)),
+}
+
+
+def r(a, b):
+    return ((a - b) ** 2).sum() / 2
+
+
+def plain_loss(method, f, state, batch):
+    loss = method.criterion
+    a, p = (f(view) for view in batch.views)
+    others = [f(view) for view in batch.negatives]
+    many, t = len(a), getattr(loss, "temperature", None)
+    if isinstance(loss, dualnets.BatchwiseNCE):
+        near, far = ((a - p) ** 2).mean(), ((a - others[0]) ** 2).mean()
+        return -torch.sigmoid((far - near) / t)
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(many):
+        near = r(a[i], p[i])
+        far = [r(a[i], other[i]) for other in others]
+        if isinstance(loss, dualnets.Simple):
+            total = total + near - far[0]
+        elif isinstance(loss, dualnets.Triplet):
+            total = total + t * torch.log(1 + torch.exp((near - far[0] + loss.margin) / t))
+        elif isinstance(loss, dualnets.InfoNCE):
+            mass = torch.exp(-near / t) + sum(torch.exp(-k / t) for k in far)
+            total = total - t * torch.log(torch.exp(-near / t) / mass)
+        elif isinstance(loss, dualnets.NTXent):
+            views = [*a, *p]
+            for me in (i, many + i):
+                rest = [views[k] for k in range(2 * many) if k != me]
+                mass = sum(torch.exp(-r(views[me], other) / t) for other in rest)
+                total = total - t * torch.log(torch.exp(-near / t) / mass) / 2
+        else:
+            raise TypeError(loss)
+    return total / many
+
+
+def plain_after_step(method, f, state, batch, step, setup, member, before=None):
+    return state
