@@ -58,7 +58,6 @@ DUALNETS = {
     "checkpoint": {"records", "span"},
     "training": {"checkpoint", "ensemble", "span", "training_data", "methods.protocol", "optim"},
     "settings": {"losses", "optim", "networks", "normalizations", "methods"},
-    "settings": {"losses", "optim", "networks", "methods"},
     "theory": {"losses", "networks", "optim", "theory"},
     "method_settings": {"settings", "methods", "networks", "normalizations"},
     "ablation": {

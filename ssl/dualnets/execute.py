@@ -125,6 +125,11 @@ def run_name(experiment: ModuleType, scale: str) -> str:
     return _run_name(short, [cell_name(experiment, s) for s in cells(experiment, scale, {})])
 
 
+def has_run(name: str, scale: str, out: str | Path) -> bool:
+    """Whether the run of a scale as it stands is finished."""
+    return records.Store(out, name).has_run(run_name(load(name), scale))
+
+
 def _run_name(experiment: str, ids: Sequence[str]) -> str:
     """A run's name follows from its cells."""
     return records.identity(experiment, sorted(ids))

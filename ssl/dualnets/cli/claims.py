@@ -85,15 +85,14 @@ def _parse(arguments: list[str]) -> Flags:
 
 def _run_missing(console: Console, flags: Flags) -> None:
     """Run what has no stored run of the scale; an experiment that cannot be run is named."""
-    from dualnets import execute, records
+    from dualnets import execute
     from dualnets.cli.run import TerminalReporter, headline_of
 
     assert flags.scale is not None
     failed = []
     for name in execute.names():
         experiment = execute.load(name)
-        store = records.Store(flags.out, name)
-        if store.has_run(execute.run_name(experiment, flags.scale)):
+        if execute.has_run(name, flags.scale, flags.out):
             continue
         console.print(f"[bold]{name.replace('_', '-')}[/]: {experiment.CLAIM}")
         try:
