@@ -43,7 +43,9 @@ DUALNETS = {
     "methods.protocol": {"optim"},
     "methods": {
         "losses",
+        "methods._cosine",
         "methods._direct_predictor",
+        "methods._directions",
         "methods.protocol",
         "networks.heads",
         "normalizations",
@@ -56,6 +58,7 @@ DUALNETS = {
     "checkpoint": {"records", "span"},
     "training": {"checkpoint", "ensemble", "span", "training_data", "methods.protocol", "optim"},
     "settings": {"losses", "optim", "networks", "normalizations", "methods"},
+    "theory": {"losses", "networks", "optim", "theory"},
     "method_settings": {"settings", "methods", "networks", "normalizations"},
     "ablation": {
         "evidence",
@@ -73,6 +76,7 @@ DUALNETS = {
     "follow": {"training", "networks", "outcome"},
     "best_ratio": set(),
     "experiments": {
+        "theory",
         "ablation",
         "ablation_figure",
         "best_ratio",
@@ -88,7 +92,8 @@ DUALNETS = {
     "page": {"evidence"},
     "workers": {"outcome"},
     "execute": {"records", "workers", "outcome", "evidence", "figures", "page", "experiments"},
-    "cli": {"execute", "outcome", "page"},
+    "claims": {"execute", "page", "records"},
+    "cli": {"claims", "execute", "outcome", "page"},
 }
 
 

@@ -119,6 +119,22 @@ def cell_name(experiment: ModuleType, settings: Any) -> str:
     return records.identity(short, experiment.RESULT_VERSION, asdict(settings))
 
 
+def run_name(experiment: ModuleType, scale: str) -> str:
+    """The name of a run of a scale as it stands."""
+    short = experiment.__name__.rpartition(".")[2]
+    return _run_name(short, [cell_name(experiment, s) for s in cells(experiment, scale, {})])
+
+
+def has_run(name: str, scale: str, out: str | Path) -> bool:
+    """Whether the run of a scale as it stands is finished."""
+    return records.Store(out, name).has_run(run_name(load(name), scale))
+
+
+def _run_name(experiment: str, ids: Sequence[str]) -> str:
+    """A run's name follows from its cells."""
+    return records.identity(experiment, sorted(ids))
+
+
 def run(
     name: str,
     *,
@@ -161,12 +177,12 @@ def run(
     store = records.Store(out, name)
     store.check_writable()
     ids = [cell_name(experiment, settings) for settings in wanted]
-    run_name = records.identity(name, sorted(ids))
+    run_id = _run_name(name, ids)
     command = repeat_command(name, scale, listed)
     reporter = reporter or Reporter()
 
-    if store.has_run(run_name) and not fresh:
-        return _stored_run(store, name, run_name, command)
+    if store.has_run(run_id) and not fresh:
+        return _stored_run(store, name, run_id, command)
     reporter.plan([asdict(s) for s in wanted], 0 if fresh else sum(map(store.has_cell, ids)))
     missing = [
         (cell, settings)
@@ -181,7 +197,7 @@ def run(
             _report_done(store, cell, settings, reporter)
     elif missing:
         _side_by_side(name, str(out), missing, str(where), count, reporter)
-    return _finish(experiment, store, run_name, ids, scale, command)
+    return _finish(experiment, store, run_id, ids, scale, command)
 
 
 def _side_by_side(

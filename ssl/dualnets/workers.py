@@ -54,7 +54,8 @@ def run(
             and its details, as it happens.
 
     Raises:
-        WorkerError: a cell failed or its process died; the other processes are ended.
+        ValueError: a cell was refused with a ValueError, OSError or MemoryError.
+        WorkerError: a cell failed otherwise, or its process died. The other processes are ended.
     """
     context = multiprocessing.get_context("spawn")
     tasks: Any = context.Queue()
@@ -77,6 +78,8 @@ def run(
             except queue.Empty:
                 _check_alive(processes)
                 continue
+            if kind == "refused":
+                raise ValueError(details[0])
             if kind == "failed":
                 raise WorkerError(details[0])
             hear(at, kind, details)
@@ -123,6 +126,9 @@ def _serve(work: Callable[..., None], tasks: Any, events: Any) -> None:
         events.put((at, "started", ()))
         try:
             work(*cell, _Sender(events, at))
+        except (ValueError, OSError, MemoryError) as error:  # what a user can mend
+            events.put((at, "refused", (str(error),)))
+            return
         except BaseException:
             events.put((at, "failed", (traceback.format_exc(),)))
             return

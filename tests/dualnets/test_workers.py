@@ -18,9 +18,8 @@ def report(name: str, progress: Progress) -> None:
 
 
 def fail(name: str, progress: Progress) -> None:
-    """Work that fails for one name."""
-    if name == "bad":
-        raise ValueError("no such luck")
+    """Work that fails."""
+    raise {"refused": ValueError, "failed": KeyError}[name]("no such luck")
 
 
 def die(name: str, progress: Progress) -> None:
@@ -42,10 +41,17 @@ def test_every_cell_is_done_and_heard():
         ]
 
 
-@pytest.mark.parametrize(("work", "words"), [(fail, "no such luck"), (die, "exit status -9")])
-def test_a_cell_that_fails_ends_the_run_and_says_why(work, words):
-    with pytest.raises(workers.WorkerError, match=words):
-        workers.run(work, [("bad",)], 1, lambda *_: None)
+@pytest.mark.parametrize(
+    ("work", "name", "error", "words"),
+    [
+        (fail, "refused", ValueError, "^no such luck$"),
+        (fail, "failed", workers.WorkerError, "KeyError: 'no such luck'"),
+        (die, "", workers.WorkerError, "exit status -9"),
+    ],
+)
+def test_a_cell_that_fails_ends_the_run_and_says_why(work, name, error, words):
+    with pytest.raises(error, match=words):
+        workers.run(work, [(name,)], 1, lambda *_: None)
 
 
 def test_a_run_has_the_same_results_whatever_the_workers(tmp_path):
