@@ -42,7 +42,9 @@ __all__ = ["BRIEF", "CLAIM", "GRIDS", "PLACE", "RESULT_VERSION", "RULE", "Settin
 
 BRIEF = "is emergence a gift of the receptive fields?"
 CLAIM = "Latents emerge in architectures that do not know the tree"
-PLACE = "not in the paper: its networks have the tree's receptive fields (arXiv 2010.00578, Section 4)"
+PLACE = (
+    "not in the paper: its networks have the tree's receptive fields (arXiv 2010.00578, Section 4)"
+)
 RESULT_VERSION = 1
 
 

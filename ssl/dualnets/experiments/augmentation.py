@@ -90,7 +90,9 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for name, rows in by_variant(table).items():
         last = rows[(rows["step"] == rows["step"].max()) & rows["metric"].isin(ALIGNMENT)]
-        kept = last[["member", "level", "node", THROUGH, INFORMATION, "value", "initial", "ceiling"]]
+        kept = last[
+            ["member", "level", "node", THROUGH, INFORMATION, "value", "initial", "ceiling"]
+        ]
         parts.append(kept.assign(variant=name))
     return pd.concat(parts, ignore_index=True).rename(columns={THROUGH: "shared"})
 
@@ -110,7 +112,9 @@ def following(found: pd.DataFrame) -> pd.DataFrame:
     ranks = by_node[["shared", "value"]].rank()
     ranks = ranks.assign(**{name: found[name] for name in ("level", "member", "node")})
     keys = ["level", "member", "node"]
-    centred = ranks[["shared", "value"]] - ranks.groupby(keys)[["shared", "value"]].transform("mean")
+    centred = ranks[["shared", "value"]] - ranks.groupby(keys)[["shared", "value"]].transform(
+        "mean"
+    )
     products = pd.DataFrame(
         {
             "xy": centred["shared"] * centred["value"],
