@@ -45,6 +45,7 @@ DUALNETS = {
         "losses",
         "methods._cosine",
         "methods._direct_predictor",
+        "methods._projector",
         "methods.protocol",
         "networks.heads",
         "normalizations",
