@@ -5,6 +5,7 @@ from plain_byol import plain_head, under
 
 from dualnets import BatchNorm, Head, VICReg
 
+LR = 1e-3  # its coefficients are large
 SMALL = Head((6, 3), norm=BatchNorm(affine=True))
 CASES = {
     "affine-projector": VICReg(SMALL),
