@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,7 @@ class Settings(ContrastSettings, NetworkSettings, TreeSettings):
 
 
 _TREES: dict[str, list[Any]] = {"network": ["tree", "mlp"]}
-_SAMPLED: dict[str, list[Any]] = {"batches": [64], "batch": [64]}
+_SAMPLED: dict[str, list[Any]] = {"batches": [40], "batch": [64]}
 _ALL = [PAIR, "simple", "triplet", "infonce", "ntxent", "batchwise-nce"]
 _IN_POPULATION = [PAIR, "simple", "triplet", "infonce"]
 _BROKEN: list[dict[str, Any]] = [{"bias": Pinned(True)}, {"normalize": Pinned(True)}]
@@ -99,7 +99,7 @@ GRIDS: dict[str, list[Grid]] = {
         {"depth": [3], "augment": ["keep-root"], **_TREES, "loss": [PAIR, "simple"]},
         {"data": ["irregular"], **_TREES, "loss": _IN_POPULATION},
         *({**_TREES, **broken, "loss": [PAIR, "simple", "infonce"]} for broken in _BROKEN),
-        {"depth": [5], **_TREES, "loss": _ALL, **_SAMPLED},
+        {"depth": [4], **_TREES, "loss": _ALL, **_SAMPLED},
         {"data": ["digits"], "loss": _ALL, **_SAMPLED},
     ],
     "paper": [
@@ -134,6 +134,7 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
     networks, data, notes = _setting_up(settings, device)
     rows: list[dict[str, Any]] = []
     for first_member, network in networks:
+        network.double()
         for layer, name in _layers(network):
             found = (
                 _pairs(settings, network, data, name)
@@ -168,7 +169,8 @@ def _pairs(settings: Settings, network: nn.Module, data: Any, layer: str) -> Ite
         connected.outputs.flatten(-2),
         None,
     )
-    for branches in ("anchor", "both"):
+    sides: tuple[Literal["anchor"], Literal["both"]] = ("anchor", "both")
+    for branches in sides:
         outputs = [
             theory.connection(network, layer, x, dtype=torch.float64) for x in (first, second)
         ]
@@ -176,15 +178,15 @@ def _pairs(settings: Settings, network: nn.Module, data: Any, layer: str) -> Ite
         apart = f[0] - (f[1] if branches == "both" else f[1].detach())
         r = apart.square().sum(-1).mean(-1).sum() / 2
         actual = torch.autograd.grad(r, parameter)[0].reshape(connected.weight.shape)
-        found = theory.pair_update(network, layer, first, second, branches=branches)  # type: ignore[arg-type]
-        sides = "one branch" if branches == "anchor" else "both branches"
-        yield f"pair, {sides}", True, True, found, actual, None
+        found = theory.pair_update(network, layer, first, second, branches=branches)
+        name = "pair, one branch" if branches == "anchor" else "pair, both branches"
+        yield name, True, True, found, actual, None
         w = connected.weight
         change = outputs[0].transposed(w) - outputs[1].transposed(w)
         operator = outputs[0].summed(change / size)
         if branches == "both":
             operator = operator - outputs[1].summed(change / size)
-        yield f"pair, {sides}, operator", met, met, operator, actual, None
+        yield f"{name}, operator", met, met, operator, actual, None
 
 
 def _updates(settings: Settings, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
@@ -194,34 +196,27 @@ def _updates(settings: Settings, network: nn.Module, data: Any, layer: str) -> I
     how: dict[str, Any] = sampled if settings.batches else {}
     _, met = _homogeneous(settings, network, layer)
     name = "covariance" if isinstance(loss, Simple) else "β-weighted pairs"
+    operator = _operator(network, data, layer, loss, how)
+    found, on_weight = operator.on_outputs(), operator.matvec(operator.weight)
     if not (settings.batches and isinstance(loss, Simple)):
         actual = theory.actual_update(network, data, layer, loss, **how).value
-        found = theory.predicted_update(network, data, layer, loss, **how).value
-        yield name, True, True, found, actual, None
-        operator = _operator(network, data, layer, loss, how)
-        yield f"{name}, operator", met, met, operator.matvec(operator.weight), actual, None
-    else:
+        yield name, True, True, found.value, actual, None
+        yield f"{name}, operator", met, met, on_weight, actual, None
+    else:  # covariances are estimated from pairs of views: another estimate than the loss's own
         other = {**how, "seed": settings.seed + 1}
-        actual_estimate = theory.actual_update(network, data, layer, loss, **other)
-        prediction = theory.predicted_update(network, data, layer, loss, **how)
-        error = (
-            prediction.standard_error.square() + actual_estimate.standard_error.square()
-        ).sqrt()
-        yield f"{name}, estimated", False, True, prediction.value, actual_estimate.value, error
+        actual, its_error = theory.actual_update(network, data, layer, loss, **other)
+        error = (found.standard_error.square() + its_error.square()).sqrt()
+        yield f"{name}, estimated", False, True, found.value, actual, error
         if met:
-            prediction = theory.predicted_update(network, data, layer, loss, form="operator", **how)
-            yield (
-                f"{name}, operator, estimated", False, True, prediction.value,
-                actual_estimate.value, error,
-            )  # fmt: skip
+            yield f"{name}, operator, estimated", False, True, on_weight, actual, error
 
 
 def _operator(
     network: nn.Module, data: Any, layer: str, loss: Loss, how: dict[str, Any]
 ) -> theory.Operator:
-    """The operator itself, also where it does not predict the update."""
+    """The operator of a loss; its own action on the weight is not checked here, but compared."""
     if isinstance(loss, Simple):
-        found = theory.covariance_operator(network, data, layer)
+        found = theory.covariance_operator(network, data, layer, **how)
         found.factor = 2.0
         return found
     if how:
@@ -354,7 +349,7 @@ def dense(inputs: int, settings: Settings, member: int) -> nn.Sequential:
 def digits() -> theory.DatasetViews | None:
     """Scikit-learn's 1797 digits, 8 x 8, under crops, blur and noise; None without scikit-learn."""
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ImportError:
         return None
     images = torch.from_numpy(load_digits().images) / 16
