@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
     from dualnets.methods.simsiam import SimSiam
-    from dualnets.methods.swav import SwAV
     from dualnets.methods.supervised import Supervised
+    from dualnets.methods.swav import SwAV
     from dualnets.methods.teacher_student import TeacherStudent
     from dualnets.methods.vicreg import VICReg
     from dualnets.networks.conv_tree import conv_tree
@@ -131,9 +131,9 @@ __all__ = [
     "SimSiam",
     "Simple",
     "Snapshot",
-    "SwAV",
     "SpectralContrastive",
     "Supervised",
+    "SwAV",
     "TeacherStudent",
     "TorchEnsemble",
     "Triplet",
