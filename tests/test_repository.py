@@ -46,6 +46,7 @@ DUALNETS = {
         "methods._cosine",
         "methods._direct_predictor",
         "methods._directions",
+        "methods._projector",
         "methods.protocol",
         "networks.heads",
         "normalizations",
