@@ -45,6 +45,7 @@ DUALNETS = {
         "losses",
         "methods._cosine",
         "methods._direct_predictor",
+        "methods._directions",
         "methods.protocol",
         "networks.heads",
         "normalizations",
@@ -56,7 +57,8 @@ DUALNETS = {
     "ensemble": {"span"},
     "checkpoint": {"records", "span"},
     "training": {"checkpoint", "ensemble", "span", "training_data", "methods.protocol", "optim"},
-    "settings": {"losses", "optim", "networks", "methods"},
+    "settings": {"losses", "optim", "networks", "normalizations", "methods"},
+    "theory": {"losses", "networks", "optim", "theory"},
     "method_settings": {"settings", "methods", "networks", "normalizations"},
     "ablation": {
         "evidence",
@@ -73,6 +75,7 @@ DUALNETS = {
     "figures": set(),
     "follow": {"training", "networks", "outcome"},
     "experiments": {
+        "theory",
         "ablation",
         "ablation_figure",
         "training",
@@ -85,8 +88,10 @@ DUALNETS = {
     },
     "records": set(),
     "page": {"evidence"},
-    "execute": {"records", "outcome", "evidence", "figures", "page", "experiments"},
-    "cli": {"execute", "page"},
+    "workers": {"outcome"},
+    "execute": {"records", "workers", "outcome", "evidence", "figures", "page", "experiments"},
+    "claims": {"execute", "page", "records"},
+    "cli": {"claims", "execute", "outcome", "page"},
 }
 
 

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
     from dualnets.methods._direct_predictor import DirectPredictor
     from dualnets.methods.byol import BYOL
+    from dualnets.methods.moco import MoCo
+    from dualnets.methods.pirl import PIRL
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
     from dualnets.methods.simsiam import SimSiam
+    from dualnets.methods.swav import SwAV
     from dualnets.networks.conv_tree import conv_tree
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
@@ -42,6 +45,9 @@ _HOME = {
     "SimCLR": "methods.simclr",
     "SimSiam": "methods.simsiam",
     "conv_tree": "networks.conv_tree",
+    "MoCo": "methods.moco",
+    "PIRL": "methods.pirl",
+    "SwAV": "methods.swav",
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
     "Needs": "methods.protocol",
@@ -72,6 +78,7 @@ __all__ = [
     "LARS",
     "LOSSES",
     "OPTIMIZERS",
+    "PIRL",
     "SGD",
     "Adam",
     "AdamW",
@@ -87,6 +94,7 @@ __all__ = [
     "InfoNCE",
     "LayerNorm",
     "Method",
+    "MoCo",
     "NTXent",
     "Needs",
     "Run",
@@ -96,6 +104,7 @@ __all__ = [
     "SimSiam",
     "Simple",
     "Snapshot",
+    "SwAV",
     "TorchEnsemble",
     "Triplet",
     "conv_tree",

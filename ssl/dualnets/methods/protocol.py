@@ -92,7 +92,7 @@ class Method(ABC):
 
     @property
     def groups(self) -> Mapping[str, Group]:
-        """Prefix of names in the state -> rates of their own."""
+        """Name in the state, or what stands before a dot in names -> rates of their own."""
         return {}
 
     def check(self, network: nn.Module, setup: Setup) -> None:  # noqa: B027, nothing to refuse

@@ -6,6 +6,7 @@ import torch
 
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import leaf_states, network_members
+from dualnets.normalizations import Normalization
 from hltm.tree import LatentTree
 
 
@@ -18,6 +19,8 @@ def mlp(
     seed: int,
     bias: bool = False,
     normalize: bool = False,
+    norm: Normalization | None = None,
+    weight_standardization: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> BlockNetwork:
@@ -27,7 +30,8 @@ def mlp(
         tree: one tree or S trees; S trees make S networks with the trees' addresses.
         units: in every layer, the top one too.
         layers: L; the default is the tree's depth.
-        members, seed, bias, normalize, dtype, device: as for `tree_network`.
+        members, seed, bias, normalize, norm, weight_standardization, dtype, device: as for
+            `tree_network`.
 
     Raises:
         ValueError: units or layers below 1, or `members` beside several trees.
@@ -52,6 +56,8 @@ def mlp(
         dense=True,
         bias=bias,
         normalize=normalize,
+        norm=norm,
+        weight_standardization=weight_standardization,
         dtype=dtype,
         device=device,
     )
