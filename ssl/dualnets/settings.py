@@ -167,7 +167,7 @@ class NetworkSettings(Checked):
                 f"{self.units} units in {groups} group(s)"
             )
 
-    def build_norm(self) -> Normalization | None:
+    def build_network_norm(self) -> Normalization | None:
         """The normalisation these settings describe; what it does not have is not used."""
         from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
 
@@ -208,7 +208,7 @@ class NetworkSettings(Checked):
             units=self.units,
             bias=self.bias,
             normalize=self.normalize,
-            norm=self.build_norm(),
+            norm=self.build_network_norm(),
             weight_standardization=self.network_weight_standardization,
             seed=seed,
             device=device,

@@ -91,3 +91,18 @@ def test_every_setting_says_what_it_means():
     for item in dataclasses.fields(Settings):
         assert len(item.metadata["meaning"]) > 3
         assert item.type in ("int", "float", "str", "bool")
+
+
+def test_the_norm_of_heads_is_not_the_networks():
+    """Both are settings of an ablation; one must not stand in for the other."""
+    import torch
+
+    from dualnets.ablation import AblationSettings
+
+    settings = AblationSettings(members=2, depth=3, head_norm="batch")
+    network = settings.build_network(settings.build_trees(), 0, torch.device("cpu"))
+    assert network.norm is None
+    assert network.plain
+    normed = AblationSettings(members=2, depth=3, head_norm="none", network_norm="layer")
+    network = normed.build_network(normed.build_trees(), 0, torch.device("cpu"))
+    assert type(network.norm).__name__ == "LayerNorm"

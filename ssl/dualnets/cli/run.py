@@ -183,7 +183,7 @@ def headline_of(experiment: Any) -> Callable[[pd.DataFrame], str]:
     """What is said of a finished cell: the experiment's own words, or how the root fared."""
 
     def root(table: pd.DataFrame) -> str:
-        ends = table[table["metric"] == "best_abs_correlation"]
+        ends = table[table["metric"].isin(("best_abs_correlation", "best_correlation_ratio"))]
         top = ends[ends["level"] == ends["level"].max()]
         first = top[top["step"] == 0]["value"].mean()
         last = top[top["step"] == top["step"].max()]["value"].mean()
