@@ -129,7 +129,7 @@ def _groups(method: Method, trained: dict[str, Tensor]) -> dict[str, Group]:
         name: group
         for prefix, group in method.groups.items()
         for name in trained
-        if name.startswith(f"state.{prefix}.")
+        if f"{name}.".startswith(f"state.{prefix}.")
     }
 
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods._direct_predictor import DirectPredictor
 from dualnets.methods.protocol import (
     Batch,
@@ -191,15 +192,22 @@ class BYOL(Method):
         return state | under("target.network", own) | under("target.projector", projector)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        projections = self._projected(outputs(network, batch), part(state, "projector"))
-        predictions = self._predicted(projections, part(state, "predictor"))
+        projector, size = part(state, "projector"), batch.size
+        online = torch.cat(list(outputs(network, batch)), dim=1)
+        projections = self.projector(projector, online, passes=2)  # (S, 2 * B, U)
+        given = projections if self.symmetric else projections[:, :size]
+        predictions = given
+        if isinstance(self.predictor, Head):
+            predictions = self.predictor(part(state, "predictor"), given, 1 + self.symmetric)
+        elif self.predictor is not None:
+            predictions = self.predictor(part(state, "predictor"), given)
         targets = self._targets(network, state, batch, projections)
-        losses = self._distance(predictions[0], targets[1])
-        if self.symmetric:
-            losses = losses + self._distance(predictions[1], targets[0])
+        distances = _cosine_form if self.normalized else _half_square
+        # both directions have as many samples, so their sum is the mean of all, times how many
+        losses = distances(predictions, targets).mean(-1) * (1 + self.symmetric)
         carried: State = {}
         if isinstance(self.predictor, DirectPredictor):
-            carried["projections"] = torch.cat(projections, dim=1).detach()
+            carried["projections"] = projections.detach()
         return losses, carried
 
     def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
@@ -222,30 +230,23 @@ class BYOL(Method):
             found |= under("target", _moved(part(state, "target"), online, stays))
         return found
 
-    def _projected(self, passes: Sequence[Tensor], parameters: State) -> list[Tensor]:
-        return [self.projector(parameters, each) for each in passes]
-
-    def _predicted(self, passes: Sequence[Tensor], parameters: State) -> Sequence[Tensor]:
-        if self.predictor is None:
-            return passes
-        return [self.predictor(parameters, each) for each in passes]
-
     def _targets(
-        self, network: nn.Module, state: State, batch: Batch, projections: Sequence[Tensor]
-    ) -> Sequence[Tensor]:
+        self, network: nn.Module, state: State, batch: Batch, projections: Tensor
+    ) -> Tensor:
+        """What is foretold, `(S, 2 * B, U)`: view 2 of every sample, then, if symmetric, view 1."""
+        size = batch.size
         if self.target == "online":
-            return [each.detach() for each in projections] if self.stop_gradient else projections
+            found = projections.detach() if self.stop_gradient else projections
+            return found.roll(size, 1) if self.symmetric else found[:, size:]
         own = part(state, "target.network")
         # a forward pass may change running statistics in place, and the state must stay as it is
         own |= {name: own[name].clone() for name, _ in network.named_buffers()}
+        if not self.symmetric:
+            batch = batch._replace(leaves=batch.leaves[..., size:, :])
         with torch.no_grad():
-            return self._projected(outputs(network, batch, own), part(state, "target.projector"))
-
-    def _distance(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """`(S,)` of `(S, B, U)` each."""
-        if self.normalized:
-            return 2 - 2 * torch.cosine_similarity(prediction, target, dim=-1).mean(-1)
-        return (prediction - target).square().sum(-1).mean(-1) / 2
+            passes = list(outputs(network, batch, own))
+            foretold = torch.cat(passes[::-1], dim=1)
+            return self.projector(part(state, "target.projector"), foretold, len(passes))
 
     def _momentum(self, step: int, steps: int) -> float:
         """m of update number `step`, counted from 0."""
@@ -294,6 +295,16 @@ def _shuffled(network: nn.Module, setup: Setup) -> State:
         order = keys.argsort(dim=1, stable=True).to(parameter.device)
         found[name] = found[name].flatten(1).gather(1, order).view_as(parameter)
     return found
+
+
+def _cosine_form(predictions: Tensor, targets: Tensor) -> Tensor:
+    """2 - 2 cos, `(S, B)`."""
+    return 2 - 2 * cosine_similarity(predictions, targets)
+
+
+def _half_square(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Half the squared distance, `(S, B)`."""
+    return (predictions - targets).square().sum(-1) / 2
 
 
 def _moved(target: State, online: State, stays: float) -> State:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -97,12 +98,12 @@ class SimSiam(Method):
         return under("projector", trained(projector)) | under("predictor", trained(predictor))
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        z = [self.projector(part(state, "projector"), own) for own in outputs(network, batch)]
-        p = [self.predictor(part(state, "predictor"), own) for own in z]
-        if self.stop_gradient:
-            z = [own.detach() for own in z]
-        cosines = [torch.cosine_similarity(p[own], z[1 - own], dim=-1).mean(-1) for own in (0, 1)]
-        return -(cosines[0] + cosines[1]) / 2, {}
+        both = torch.cat(list(outputs(network, batch)), dim=1)
+        z = self.projector(part(state, "projector"), both, passes=2)  # (S, 2 * B, U)
+        p = self.predictor(part(state, "predictor"), z, passes=2)
+        other = z.detach() if self.stop_gradient else z
+        # half of two means over B is the mean over 2 B
+        return -cosine_similarity(p, other.roll(batch.size, 1)).mean(-1), {}
 
     def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
         own = super().embedding(network, state, leaves)
