@@ -83,6 +83,8 @@ DUALNETS = {
     "best_ratio": set(),
     "experiments": {
         "theory",
+        "losses",
+        "networks",
         "ablation",
         "ablation_figure",
         "best_ratio",
