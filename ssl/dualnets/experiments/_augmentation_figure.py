@@ -89,5 +89,5 @@ def _plane(axes: Any, found: pd.DataFrame, followed: pd.DataFrame) -> None:
         )  # fmt: skip
     axes.set_xlabel("correlation of a latent's states in two views")
     axes.set_ylabel("best |correlation| / ceiling")
-    axes.legend(title="rank correlation over augmentations", title_fontsize=8, fontsize=7)
+    axes.legend(title="rank correlation", title_fontsize=7, fontsize=7, loc="lower center")
     axes.set_title("d  one against the other")
