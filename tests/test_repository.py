@@ -70,6 +70,7 @@ DUALNETS = {
     },
     "ablation_figure": {"ablation", "figures"},
     "outcome": set(),
+    "teacher_units": set(),
     "evidence": set(),
     "figures": set(),
     "follow": {"training", "networks", "outcome"},
