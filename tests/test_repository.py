@@ -45,6 +45,7 @@ DUALNETS = {
         "losses",
         "methods._cosine",
         "methods._direct_predictor",
+        "methods._directions",
         "methods._projector",
         "methods.protocol",
         "networks.heads",
@@ -57,7 +58,8 @@ DUALNETS = {
     "ensemble": {"span"},
     "checkpoint": {"records", "span"},
     "training": {"checkpoint", "ensemble", "span", "training_data", "methods.protocol", "optim"},
-    "settings": {"losses", "optim", "networks", "methods"},
+    "settings": {"losses", "optim", "networks", "normalizations", "methods"},
+    "theory": {"losses", "networks", "optim", "theory"},
     "method_settings": {"settings", "methods", "networks", "normalizations"},
     "ablation": {
         "evidence",
@@ -74,9 +76,12 @@ DUALNETS = {
     "evidence": set(),
     "figures": set(),
     "follow": {"training", "networks", "outcome"},
+    "best_ratio": set(),
     "experiments": {
+        "theory",
         "ablation",
         "ablation_figure",
+        "best_ratio",
         "training",
         "follow",
         "evidence",
@@ -87,8 +92,10 @@ DUALNETS = {
     },
     "records": set(),
     "page": {"evidence"},
-    "execute": {"records", "outcome", "evidence", "figures", "page", "experiments"},
-    "cli": {"execute", "page"},
+    "workers": {"outcome"},
+    "execute": {"records", "workers", "outcome", "evidence", "figures", "page", "experiments"},
+    "claims": {"execute", "page", "records"},
+    "cli": {"claims", "execute", "outcome", "page"},
 }
 
 

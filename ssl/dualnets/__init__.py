@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from dualnets.methods._direct_predictor import DirectPredictor
     from dualnets.methods.barlow_twins import BarlowTwins
     from dualnets.methods.byol import BYOL
+    from dualnets.methods.moco import MoCo
+    from dualnets.methods.pirl import PIRL
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
     from dualnets.methods.simsiam import SimSiam
     from dualnets.methods.supervised import Supervised
+    from dualnets.methods.swav import SwAV
     from dualnets.methods.teacher_student import TeacherStudent
     from dualnets.methods.vicreg import VICReg
     from dualnets.networks.conv_tree import conv_tree
@@ -66,6 +69,9 @@ _HOME = {
     "BarlowTwins": "methods.barlow_twins",
     "SimSiam": "methods.simsiam",
     "conv_tree": "networks.conv_tree",
+    "MoCo": "methods.moco",
+    "PIRL": "methods.pirl",
+    "SwAV": "methods.swav",
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
     "Needs": "methods.protocol",
@@ -97,6 +103,7 @@ __all__ = [
     "LARS",
     "LOSSES",
     "OPTIMIZERS",
+    "PIRL",
     "SGD",
     "Adam",
     "AdamW",
@@ -116,6 +123,7 @@ __all__ = [
     "InverseDistanceWeights",
     "LayerNorm",
     "Method",
+    "MoCo",
     "NTXent",
     "Needs",
     "Run",
@@ -127,6 +135,7 @@ __all__ = [
     "Snapshot",
     "SpectralContrastive",
     "Supervised",
+    "SwAV",
     "TeacherStudent",
     "TorchEnsemble",
     "Triplet",

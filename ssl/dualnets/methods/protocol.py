@@ -125,7 +125,8 @@ class Method(ABC):
         """The state after update number `step`, counted from 0, of the parameters.
 
         What changes is a new tensor, never changed in place. A trained tensor that is replaced
-        begins anew: the optimiser forgets what it knew of it.
+        begins anew: the optimiser forgets what it knew of it. One that is only projected, such as
+        prototypes back to unit length, is changed in place and keeps the optimiser's memory.
 
         Args:
             network: after the update.
