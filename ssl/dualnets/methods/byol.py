@@ -260,7 +260,7 @@ class BYOL(Method):
         top = len(self.predictor.widths) - 1
         layers = {"all": None, "top": (top,), "bottom": (0,)}[self.redraw]
         return self.predictor.init(
-            self.projector.outputs(output_units(network, setup)),
+            state["predictor.0.weight"].shape[-1],
             place=PREDICTOR,
             version=(step + 1) // self.redraw_every,
             layers=layers,
