@@ -97,7 +97,7 @@ def test_how_many_fit_is_fixed_by_the_settings(monkeypatch):
     assert members_at_once(network(), settings, 99) == 5
     monkeypatch.setattr(ensemble, "_memory", lambda device: 2 * each)
     monkeypatch.setattr(ensemble, "MEMORY", 3 * each)
-    with pytest.raises(MemoryError, match="3 members at once take about .* lower members_at_once"):
+    with pytest.raises(MemoryError, match=r"3 members at once take about .* lower members_at_once"):
         members_at_once(network(), settings, None)
     with pytest.raises(ValueError, match="members_at_once must be at least 1, got 0"):
         members_at_once(network(), settings, 0)
