@@ -55,8 +55,18 @@ class AblationSettings(VariantSettings, TreeSettings):
         self.build_augmentation().rates(self.build_topology())
 
 
-def grids(common: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> list[Grid]:
+def grids(
+    common: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, Any]],
+    free: Sequence[str] = ("lr",),
+) -> list[Grid]:
     """One grid per variant: what makes it is pinned, what is common is a value or a list of values.
+
+    Args:
+        common: of all variants.
+        variants: name -> what is its own.
+        free: what a flag may replace although it is a variant's own: the rates, so that the command
+            that tuned them can be given again.
 
     Example:
         >>> grids({"steps": 10}, {"wide": {"units": 20}})
@@ -64,7 +74,11 @@ def grids(common: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) 
     """
     shared = {k: list(v) if isinstance(v, list | tuple) else [v] for k, v in common.items()}
     return [
-        {**shared, "variant": Pinned(name), **{k: Pinned(v) for k, v in changes.items()}}
+        {
+            **shared,
+            "variant": Pinned(name),
+            **{k: [v] if k in free else Pinned(v) for k, v in changes.items()},
+        }
         for name, changes in variants.items()
     ]
 

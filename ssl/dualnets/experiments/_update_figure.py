@@ -48,6 +48,9 @@ def _identities(axes: Axes, rows: pd.DataFrame, exact: float, broken: float) -> 
     axes.set_xlim(FLOOR / 2, 1e2)
     axes.set_ylim(-len(names) + 0.4, 0.95)
     axes.set_yticks([-i for i in range(len(names))], names)
+    ticks = [10.0**power for power in range(-15, 1, 3)]
+    axes.set_xticks([FLOOR, *ticks], ["0", *(f"$10^{{{p}}}$" for p in range(-15, 1, 3))])
+    axes.minorticks_off()
     axes.set_xlabel("|predicted - actual| / |actual|, whole weight")
     axes.grid(axis="y", visible=False)
     axes.set_title("a  identities against autograd, float64")
@@ -69,10 +72,11 @@ def _estimates(axes: Axes, rows: pd.DataFrame, errors: float) -> None:
     high = float(rows[["standard_error", "relative_error"]].max().max()) * 1.5
     line = np.array([low, high])
     axes.plot(line, line, color="#777777", lw=1)
-    axes.annotate("1 standard error", (high, high), fontsize=7, ha="right", va="bottom",
+    axes.annotate("1 standard error ", (high, high), fontsize=7, ha="right", va="top",
                   rotation=45, rotation_mode="anchor", color="#555555")  # fmt: skip
     axes.plot(line, errors * line, color="#d1495b", lw=1, ls=(0, (4, 2)))
-    axes.annotate(f"{errors:g}", (high / errors, high), fontsize=7, color="#d1495b", ha="right")
+    axes.annotate(f"{errors:g} standard errors ", (high / errors, high), fontsize=7, ha="right",
+                  va="top", rotation=45, rotation_mode="anchor", color="#d1495b")  # fmt: skip
     for data, colour in COLOURS.items():
         shown = rows[rows["kind"].str.startswith(data)]
         axes.scatter(shown["standard_error"], shown["relative_error"], s=16, color=colour, lw=0,
