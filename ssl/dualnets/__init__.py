@@ -11,12 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dualnets.checkpoint import Checkpoints
     from dualnets.execute import Run, run
-    from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.losses import (
+        LOSSES,
+        BatchwiseNCE,
+        Detached,
+        ExponentialWeights,
+        InfoNCE,
+        InverseDistanceWeights,
+        NTXent,
+        Simple,
+        SpectralContrastive,
+        Triplet,
+    )
     from dualnets.methods._direct_predictor import DirectPredictor
+    from dualnets.methods.barlow_twins import BarlowTwins
     from dualnets.methods.byol import BYOL
+    from dualnets.methods.moco import MoCo
+    from dualnets.methods.pirl import PIRL
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
     from dualnets.methods.simsiam import SimSiam
+    from dualnets.methods.supervised import Supervised
+    from dualnets.methods.swav import SwAV
+    from dualnets.methods.teacher_student import TeacherStudent
+    from dualnets.methods.vicreg import VICReg
     from dualnets.networks.conv_tree import conv_tree
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
@@ -40,8 +58,19 @@ _HOME = {
     "BYOL": "methods.byol",
     "DirectPredictor": "methods._direct_predictor",
     "SimCLR": "methods.simclr",
+    "Detached": "losses",
+    "InverseDistanceWeights": "losses",
+    "ExponentialWeights": "losses",
+    "SpectralContrastive": "losses",
+    "TeacherStudent": "methods.teacher_student",
+    "Supervised": "methods.supervised",
+    "VICReg": "methods.vicreg",
+    "BarlowTwins": "methods.barlow_twins",
     "SimSiam": "methods.simsiam",
     "conv_tree": "networks.conv_tree",
+    "MoCo": "methods.moco",
+    "PIRL": "methods.pirl",
+    "SwAV": "methods.swav",
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
     "Needs": "methods.protocol",
@@ -72,21 +101,27 @@ __all__ = [
     "LARS",
     "LOSSES",
     "OPTIMIZERS",
+    "PIRL",
     "SGD",
     "Adam",
     "AdamW",
+    "BarlowTwins",
     "Batch",
     "BatchNorm",
     "BatchwiseNCE",
     "Checkpoints",
+    "Detached",
     "DirectPredictor",
     "DivergedError",
+    "ExponentialWeights",
     "Group",
     "GroupNorm",
     "Head",
     "InfoNCE",
+    "InverseDistanceWeights",
     "LayerNorm",
     "Method",
+    "MoCo",
     "NTXent",
     "Needs",
     "Run",
@@ -96,8 +131,13 @@ __all__ = [
     "SimSiam",
     "Simple",
     "Snapshot",
+    "SpectralContrastive",
+    "Supervised",
+    "SwAV",
+    "TeacherStudent",
     "TorchEnsemble",
     "Triplet",
+    "VICReg",
     "conv_tree",
     "log_spaced",
     "mlp",

@@ -7,9 +7,9 @@ alone hides collapse, so spread and effective rank of what the loss compares sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,24 +22,32 @@ from dualnets.outcome import Grid, Outcome, Pinned, Progress
 from dualnets.settings import NetworkSettings, ProbeSettings, TrainSettings, TreeSettings, setting
 from dualnets.training import Snapshot, describe_frozen, log_spaced, trajectory
 from hltm.philox import Stream
-from hltm.probe.best_unit import PRE
+from hltm.probe.best_unit import PRE, Level, score
 from hltm.probe.collapse import Collapse
 
 if TYPE_CHECKING:
     from dualnets.methods.protocol import Method
+    from hltm.ceiling import Ceiling
     from hltm.tree import LatentTree
 
 SPREAD, RANK = "spread", "effective_rank"
+RATIO = "best_correlation_ratio"  # of latents of any number of states; for two, the same as PRE
+ALIGNMENT = (PRE, RATIO)
 COLLAPSE_ROWS = 1024  # samples behind a spread and a rank; batch statistics are theirs
 FEWEST_TREES = 12  # with fewer, the exact test has no room for a correction over variants
 SIGNIFICANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblationSettings(ProbeSettings, TrainSettings, MethodSettings, NetworkSettings, TreeSettings):
-    """One variant: trees, a network on each, a method, a budget."""
+class VariantSettings(ProbeSettings, TrainSettings, MethodSettings, NetworkSettings):
+    """One variant: a network on each tree, a method, a budget; the trees are added to it."""
 
     variant: str = setting("given", "name of what is different")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationSettings(VariantSettings, TreeSettings):
+    """One variant on symmetric binary trees."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,8 +55,18 @@ class AblationSettings(ProbeSettings, TrainSettings, MethodSettings, NetworkSett
         self.build_augmentation().rates(self.build_topology())
 
 
-def grids(common: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> list[Grid]:
+def grids(
+    common: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, Any]],
+    free: Sequence[str] = ("lr",),
+) -> list[Grid]:
     """One grid per variant: what makes it is pinned, what is common is a value or a list of values.
+
+    Args:
+        common: of all variants.
+        variants: name -> what is its own.
+        free: what a flag may replace although it is a variant's own: the rates, so that the command
+            that tuned them can be given again.
 
     Example:
         >>> grids({"steps": 10}, {"wide": {"units": 20}})
@@ -56,13 +74,48 @@ def grids(common: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) 
     """
     shared = {k: list(v) if isinstance(v, list | tuple) else [v] for k, v in common.items()}
     return [
-        {**shared, "variant": Pinned(name), **{k: Pinned(v) for k, v in changes.items()}}
+        {
+            **shared,
+            "variant": Pinned(name),
+            **{k: [v] if k in free else Pinned(v) for k, v in changes.items()},
+        }
         for name, changes in variants.items()
     ]
 
 
-def run_cell(settings: AblationSettings, device: torch.device, progress: Progress) -> Outcome:
-    """Train one ensemble, follow its latents, and see whether its embeddings collapse."""
+class CellSettings(Protocol):
+    """What a cell's settings can do, whatever their trees."""
+
+    steps: int
+    snapshots: int
+    evaluation_samples: int
+    seed: int
+
+    @property
+    def leaves_seen(self) -> Literal["own", "all"]: ...
+    def build_trees(self) -> LatentTree: ...
+    def build_ceilings(self, leaves: Literal["own", "all"]) -> dict[int, Ceiling]: ...
+    def build_network(self, trees: LatentTree, seed: int, device: torch.device) -> Any: ...
+    def build_method(self) -> Method: ...
+    def training(self) -> dict[str, Any]: ...
+
+
+def run_cell(
+    settings: CellSettings,
+    device: torch.device,
+    progress: Progress,
+    *,
+    probe: Callable[..., dict[int, Level]] = score,
+    metric: str = PRE,
+) -> Outcome:
+    """Train one ensemble, follow its latents, and see whether its embeddings collapse.
+
+    Args:
+        settings: of the cell, e.g. `AblationSettings`.
+        device: where to train.
+        progress: hears how it goes.
+        probe, metric: what follows the latents, and its name in `ALIGNMENT`; see `follow`.
+    """
     trees = settings.build_trees()
     method = settings.build_method()
     collapse: list[pd.DataFrame] = []
@@ -88,6 +141,8 @@ def run_cell(settings: AblationSettings, device: torch.device, progress: Progres
         seed=settings.seed,
         ceilings=settings.build_ceilings(settings.leaves_seen),
         progress=progress,
+        probe=probe,
+        metric=metric,
     )
     seen = pd.concat(collapse, ignore_index=True)
     start = seen.groupby(["metric", "node", "member"], sort=False)["value"]
@@ -175,7 +230,7 @@ def fared(
     """
     step = int(rows["step"].max()) if step is None else step
     now = rows[rows["step"] == step]
-    scores = now[now["metric"] == PRE]
+    scores = now[now["metric"].isin(ALIGNMENT)]
     if levels is None:
         levels = [level for level in scores["level"].unique() if level >= 2] or [1]
     kept = scores[scores["level"].isin(levels)]
@@ -239,7 +294,9 @@ def contrast(a: np.ndarray, b: np.ndarray) -> Contrast:
     return Contrast(mean_interval(a - b), exceeds(a, b), exceeds(b, a))
 
 
-def emerges_everywhere(table: pd.DataFrame, claim: str, rule: str, what: str) -> Verdict:
+def emerges_everywhere(
+    table: pd.DataFrame, claim: str, rule: str, what: str, *, only: Sequence[str] | None = None
+) -> Verdict:
     """The verdict of a rule that asks each variant whether its latents emerge.
 
     A variant's latents emerge if, over trees, the mean best |correlation| of the levels >= 2 grows
@@ -249,9 +306,14 @@ def emerges_everywhere(table: pd.DataFrame, claim: str, rule: str, what: str) ->
         table: of a run.
         claim, rule: in words.
         what: what the variants are, in the plural.
+        only: the variants that the claim is about; all by default.
     """
-    variants = by_variant(table)
-    details, gaps = [], []
+    variants = by_variant(table if only is None else table[table["variant"].isin(only)])
+    if not variants:
+        none = Estimate(float("nan"), float("nan"), float("nan"), 0)
+        return verdict_of(claim, "open", rule, f"none of the {what} was run", "", none, [])
+    details: list[dict[str, Any]] = []
+    gaps = []
     for name, rows in variants.items():
         found = fared(rows)
         p = min(exceeds(found.value, found.initial) * len(variants), 1.0)

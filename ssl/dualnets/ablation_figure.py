@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets.ablation import by_variant, fared
+from dualnets.ablation import ALIGNMENT, by_variant, fared
 from dualnets.figures import WIDTH
-from hltm.probe.best_unit import PRE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +88,7 @@ def _levels(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any
     """Alignment over ceiling, by level, at the end; grey before training."""
     started = False
     for name, rows in list(variants.items())[:MOST_LINES]:
-        levels = sorted(rows.loc[rows["metric"] == PRE, "level"].unique())
+        levels = sorted(rows.loc[rows["metric"].isin(ALIGNMENT), "level"].unique())
         found = [fared(rows, [level]) for level in levels]
         if not started:
             share = [(f.initial / f.ceiling).mean() for f in found]
@@ -107,7 +106,7 @@ def _levels(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any
 def _training(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]) -> None:
     """The root over training."""
     for name, rows in list(variants.items())[:MOST_LINES]:
-        root = rows[(rows["metric"] == PRE) & (rows["level"] == rows["level"].max())]
+        root = rows[(rows["metric"].isin(ALIGNMENT)) & (rows["level"] == rows["level"].max())]
         mean = root.groupby("step")["value"].mean()
         axes.plot(mean.index + 1, mean.to_numpy(), color=colours[name])
     axes.set_xscale("log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -80,10 +82,15 @@ class Checkpoints:
             write_json(folder / MANIFEST, manifest | {"made_with": dict(made_with)})
         passing = [s for s in self.steps() if not self._manifest(s)["snapshot"]]
         for old in passing[: -self.keep]:
-            shutil.rmtree(self._home(old))
+            # out of sight first: a process killed while it removes leaves no half of one
+            hidden = self._home(old).with_name(f".step-{old}-old")
+            os.replace(self._home(old), hidden)
+            shutil.rmtree(hidden)
 
     def check(self, made_with: Mapping[str, str]) -> None:
         """Raise ValueError if the folder holds checkpoints of another training.
+
+        What a killed process left half written or half removed goes.
 
         Raises:
             ValueError: naming what differs.
@@ -98,6 +105,8 @@ class Checkpoints:
                         f"{self.folder} holds checkpoints of another training: there {name} is "
                         f"{theirs.get(name)}, here {ours}"
                     )
+        for left in Path(self.folder).glob(".step-*"):
+            shutil.rmtree(left)
 
     def load(self, step: int, network: nn.Module, like: Progress) -> Progress:
         """Read one: the network changes in place.
@@ -129,6 +138,21 @@ class Checkpoints:
 
     def _manifest(self, step: int) -> dict[str, Any]:
         return read_json(self._home(step) / MANIFEST)
+
+
+def digest(*arrays: Tensor | np.ndarray) -> str:
+    """A short fingerprint of the dtypes, shapes and bytes of arrays.
+
+    Example:
+        >>> digest(torch.zeros(2)) == digest(torch.zeros(2)) != digest(torch.zeros(3))
+        True
+    """
+    hashed = hashlib.sha256()
+    for array in arrays:
+        values = torch.as_tensor(array).detach().cpu().contiguous()
+        hashed.update(f"{values.dtype} {tuple(values.shape)} ".encode())
+        hashed.update(values.flatten().view(torch.uint8).numpy().data)
+    return hashed.hexdigest()[:16]
 
 
 def _named(network: nn.Module) -> list[tuple[str, Tensor]]:

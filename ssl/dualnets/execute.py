@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dualnets import records
+from dualnets import workers as processes
 from dualnets.outcome import Pinned, Progress
 
 if TYPE_CHECKING:
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
     from dualnets.evidence import Verdict
 
 
-class Reporter(Progress):
+class Reporter:
     """Hears how a run goes; this one says nothing."""
 
     def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
         """The cells of the run, and how many of them are stored already."""
 
-    def cell_started(self, settings: Mapping[str, Any], steps: int) -> None:
-        """A cell of so many updates begins."""
+    def cell_started(self, settings: Mapping[str, Any], steps: int) -> Progress:
+        """A cell of so many updates begins; what comes back hears how it goes."""
+        return Progress()
 
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
         """A cell is stored."""
@@ -117,6 +119,22 @@ def cell_name(experiment: ModuleType, settings: Any) -> str:
     return records.identity(short, experiment.RESULT_VERSION, asdict(settings))
 
 
+def run_name(experiment: ModuleType, scale: str) -> str:
+    """The name of a run of a scale as it stands."""
+    short = experiment.__name__.rpartition(".")[2]
+    return _run_name(short, [cell_name(experiment, s) for s in cells(experiment, scale, {})])
+
+
+def has_run(name: str, scale: str, out: str | Path) -> bool:
+    """Whether the run of a scale as it stands is finished."""
+    return records.Store(out, name).has_run(run_name(load(name), scale))
+
+
+def _run_name(experiment: str, ids: Sequence[str]) -> str:
+    """A run's name follows from its cells."""
+    return records.identity(experiment, sorted(ids))
+
+
 def run(
     name: str,
     *,
@@ -124,6 +142,7 @@ def run(
     device: str = "auto",
     out: str | Path = "runs",
     fresh: bool = False,
+    workers: int | None = 1,
     reporter: Reporter | None = None,
     **changes: Any,
 ) -> Run:
@@ -138,6 +157,8 @@ def run(
         device: `auto`, `cpu` or `cuda`.
         out: the folder of all results.
         fresh: compute again what is stored.
+        workers: processes that compute cells side by side, one thread each; None for one a core. A
+            script that asks for more than one needs the usual `if __name__ == "__main__":`.
         reporter: hears of the progress.
         **changes: settings, each one value or a list of values.
 
@@ -156,49 +177,80 @@ def run(
     store = records.Store(out, name)
     store.check_writable()
     ids = [cell_name(experiment, settings) for settings in wanted]
-    run_name = records.identity(name, sorted(ids))
+    run_id = _run_name(name, ids)
     command = repeat_command(name, scale, listed)
     reporter = reporter or Reporter()
 
-    if store.has_run(run_name) and not fresh:
-        return _stored_run(store, name, run_name, command)
+    if store.has_run(run_id) and not fresh:
+        return _stored_run(store, name, run_id, command)
     reporter.plan([asdict(s) for s in wanted], 0 if fresh else sum(map(store.has_cell, ids)))
-    for cell, settings in zip(ids, wanted, strict=True):
-        if fresh or not store.has_cell(cell):
-            _run_cell(experiment, store, cell, settings, where, reporter)
-    return _finish(experiment, store, run_name, ids, scale, command)
+    missing = [
+        (cell, settings)
+        for cell, settings in zip(ids, wanted, strict=True)
+        if fresh or not store.has_cell(cell)
+    ]
+    count = processes.how_many(workers, len(missing), where.type, scale)
+    if count == 1:
+        for cell, settings in missing:
+            heard = reporter.cell_started(asdict(settings), getattr(settings, "steps", 0))
+            compute(name, str(out), cell, settings, str(where), heard)
+            _report_done(store, cell, settings, reporter)
+    elif missing:
+        _side_by_side(name, str(out), missing, str(where), count, reporter)
+    return _finish(experiment, store, run_id, ids, scale, command)
 
 
-def _run_cell(
-    experiment: ModuleType,
-    store: records.Store,
-    cell: str,
-    settings: Any,
-    device: Any,
+def _side_by_side(
+    name: str, out: str, missing: Sequence[tuple[str, Any]], device: str, count: int,
     reporter: Reporter,
-) -> None:
+) -> None:  # fmt: skip
+    """Compute cells in several processes."""
+    store = records.Store(out, name)
+    heard: dict[int, Progress] = {}
+
+    def hear(at: int, kind: str, details: tuple[Any, ...]) -> None:
+        cell, settings = missing[at]
+        if kind == "started":
+            steps = getattr(settings, "steps", 0)
+            heard[at] = reporter.cell_started(asdict(settings), steps)
+        elif kind == "done":
+            _report_done(store, cell, settings, reporter)
+        else:
+            getattr(heard[at], kind)(*details)
+
+    cells = [(name, out, cell, settings, device) for cell, settings in missing]
+    processes.run(compute, cells, count, hear)
+
+
+def _report_done(store: records.Store, cell: str, settings: Any, reporter: Reporter) -> None:
+    table, manifest = store.read_cell(cell)
+    reporter.cell_done(asdict(settings), table, manifest["seconds"])
+
+
+def compute(name: str, out: str, cell: str, settings: Any, device: str, progress: Progress) -> None:
     """Compute one cell and store it."""
+    import torch
+
+    experiment = load(name)
+    store = records.Store(out, name)
     began = time.time()
     chosen = asdict(settings)
-    reporter.cell_started(chosen, getattr(settings, "steps", 0))
-    outcome = experiment.run_cell(settings, device, reporter)
+    outcome = experiment.run_cell(settings, torch.device(device), progress)
     table = outcome.table
     for at, (key, value) in enumerate(chosen.items()):
         table.insert(at, key, value)
     table.insert(0, "cell", cell)
-    seconds = time.time() - began
     manifest = {
-        "experiment": experiment.__name__.rpartition(".")[2],
+        "experiment": name,
         "cell": cell,
         "result_version": experiment.RESULT_VERSION,
         "settings": chosen,
-        "device": str(device),
-        "seconds": round(seconds, 3),
+        "device": device,
+        "seconds": round(time.time() - began, 3),
         "notes": outcome.notes,
         "versions": records.versions(),
     }
     store.write_cell(cell, table, manifest, outcome.networks)
-    reporter.cell_done(chosen, table, seconds)
 
 
 def _finish(

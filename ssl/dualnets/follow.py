@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from dualnets.networks.block_network import BlockNetwork
 from dualnets.outcome import Progress
 from dualnets.training import Snapshot
 from hltm.ceiling import Ceiling
-from hltm.probe.best_unit import POST, PRE, Level, score
+from hltm.probe.best_unit import PRE, Level, score
 from hltm.probe.null import LAGS
 from hltm.tree import LatentTree
 
@@ -45,6 +45,8 @@ def follow(
     seed: int,
     ceilings: dict[int, Ceiling],
     progress: Progress | None = None,
+    probe: Callable[..., dict[int, Level]] = score,
+    metric: str = PRE,
 ) -> Followed:
     """Probe every snapshot of a trajectory.
 
@@ -56,12 +58,14 @@ def follow(
         seed: of the probes.
         ceilings: level -> `(S, V)` ceilings of its nodes.
         progress: hears of every probe.
+        probe: what scores a network, called as `hltm.probe.best_unit.score` is.
+        metric: the name of what it finds, before the ReLU; behind it, with `_post_relu`.
     """
     found: list[tuple[int, dict[int, Level]]] = []
     first = last = None
     for snapshot in snapshots:
         lags = LAGS if snapshot.step in (0, last_step) else 0
-        levels = score(snapshot.network, trees, n=n, seed=seed, lags=lags)
+        levels = probe(snapshot.network, trees, n=n, seed=seed, lags=lags)
         found.append((snapshot.step, levels))
         if progress is not None:
             progress.seen(snapshot.step, {k: float(v.best.mean()) for k, v in levels.items()})
@@ -71,7 +75,9 @@ def follow(
     assert last is not None
     initial, final = found[0][1], found[-1][1]
     parts = [
-        _rows(step, level, trees, levels[level], initial[level], final[level], ceilings[level])
+        _rows(
+            step, level, trees, levels[level], initial[level], final[level], ceilings[level], metric
+        )
         for step, levels in found
         for level in levels
     ]
@@ -86,13 +92,18 @@ def _rows(
     initial: Level,
     final: Level,
     ceiling: Ceiling,
+    before_relu: str,
 ) -> pd.DataFrame:
     """All rows of one level of one snapshot."""
     nodes = trees.level(level)
     members = trees.members
     shape = (len(members), len(nodes))
     assert final.null is not None
-    scored = {PRE: (now.best, initial.best), POST: (now.best_post_relu, initial.best_post_relu)}
+    behind_relu = f"{before_relu}_post_relu"
+    scored = {
+        before_relu: (now.best, initial.best),
+        behind_relu: (now.best_post_relu, initial.best_post_relu),
+    }
     if now.null is not None:  # only the ends have a null of their own
         assert initial.null is not None
         scored["blind"] = (
@@ -119,7 +130,7 @@ def _rows(
                 "initial": start.flatten().numpy(),
             }
         )
-        correlation = metric in (PRE, POST)
+        correlation = metric in (before_relu, behind_relu)
         bounds = {
             "null": final.null,
             "ceiling": ceiling.value,

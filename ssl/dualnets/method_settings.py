@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from dualnets import methods
 from dualnets.settings import ContrastSettings, setting
 
 if TYPE_CHECKING:
@@ -23,18 +24,7 @@ class MethodSettings(ContrastSettings):
     method: str = setting(
         "simclr",
         "how to train",
-        choices=(
-            "simclr",
-            "byol",
-            "moco",
-            "simsiam",
-            "swav",
-            "pirl",
-            "barlow-twins",
-            "vicreg",
-            "supervised",
-            "teacher-student",
-        ),
+        choices=tuple(methods.names()),
     )
     projector: str = setting(USUAL, "its layers: usual, none, or widths such as 32-16")
     predictor: str = setting(
@@ -77,7 +67,12 @@ class MethodSettings(ContrastSettings):
 
         if self.head_norm == "batch":
             return BatchNorm(mean=self.bn_mean, std=self.bn_std)  # type: ignore[arg-type]
-        return {"layer": LayerNorm(), "group": GroupNorm(), "none": None}[self.head_norm]
+        others: dict[str, Normalization | None] = {
+            "layer": LayerNorm(),
+            "group": GroupNorm(),
+            "none": None,
+        }
+        return others[self.head_norm]
 
     def build_method(self) -> Method:
         """The method these settings describe.
@@ -117,9 +112,9 @@ class MethodSettings(ContrastSettings):
         text = getattr(self, name)
         widths = _widths(name, text)
         if text in ("direct", "copy"):
-            from dualnets.methods.direct_predictor import DirectPredictor
+            from dualnets.methods._direct_predictor import DirectPredictor
 
-            return DirectPredictor(kind=text)
+            return DirectPredictor("root" if text == "direct" else "copy")
         if text == "none":
             return None if name == "predictor" else Head()
         head = usual if text == USUAL else Head(widths)

@@ -170,7 +170,8 @@ class Optimizer(ABC):
     ) -> None:
         """Change parameters and memory, `(S, …)` each, in place.
 
-        Members that are not alive stay as they are.
+        Parameters of members that are not alive stay as they are, bit for bit; what is remembered
+        of them is of no use any more.
 
         Args:
             parameters, gradients: by name, the same shapes.
@@ -266,6 +267,11 @@ class Adam(Optimizer):
     epsilon: float = 1e-8
     slots: ClassVar[tuple[str, ...]] = ("first", "second", UPDATES)
     _within: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
 
     def _change(self, one: One) -> Tensor:
         return self._adapted(one, one.decayed(one.gradient)) * one.rate

@@ -10,14 +10,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     import torch
 
     from dualnets.losses import Loss
-    from dualnets.methods.simclr import SimCLR
+    from dualnets.methods.protocol import Method
     from dualnets.networks.block_network import BlockNetwork
+    from dualnets.normalizations import Normalization, Part
     from dualnets.optim import Optimizer
     from hltm.augment import Augmentation
     from hltm.ceiling import Ceiling
@@ -138,6 +139,50 @@ class NetworkSettings(Checked):
     units: int = setting(10, "units per latent, or per layer (mlp)", low=1, high=1 << 16)
     bias: bool = setting(False, "whether units have biases")
     normalize: bool = setting(True, "whether the output is scaled to length 1")
+    network_norm: str = setting(
+        "none",
+        "normalisation of hidden pre-activations",
+        choices=("none", "batch", "layer", "group"),
+    )
+    network_norm_mean: str = setting(
+        "on", "a batch norm's mean; stop: no gradient through it", choices=("on", "off", "stop")
+    )
+    network_norm_std: str = setting(
+        "on", "a batch norm's standard deviation, likewise", choices=("on", "off", "stop")
+    )
+    network_norm_affine: bool = setting(False, "whether a trained gain and shift follow a norm")
+    network_norm_groups: int = setting(
+        2, "equal groups of units, for a group norm", low=1, high=1 << 16
+    )
+    network_weight_standardization: bool = setting(
+        False, "whether weights below the top are standardised"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        groups = {"layer": 1, "group": self.network_norm_groups}.get(self.network_norm)
+        if groups is not None and (self.units % groups or self.units == groups):
+            raise ValueError(
+                f"a {self.network_norm} norm needs equal groups of 2 units or more, got "
+                f"{self.units} units in {groups} group(s)"
+            )
+
+    def build_network_norm(self) -> Normalization | None:
+        """The normalisation these settings describe; what it does not have is not used."""
+        from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
+
+        affine = self.network_norm_affine
+        kinds: dict[str, Callable[[], Normalization | None]] = {
+            "none": lambda: None,
+            "batch": lambda: BatchNorm(
+                mean=cast("Part", self.network_norm_mean),
+                std=cast("Part", self.network_norm_std),
+                affine=affine,
+            ),
+            "layer": lambda: LayerNorm(affine=affine),
+            "group": lambda: GroupNorm(self.network_norm_groups, affine=affine),
+        }
+        return kinds[self.network_norm]()
 
     @property
     def leaves_seen(self) -> Literal["own", "all"]:
@@ -163,6 +208,8 @@ class NetworkSettings(Checked):
             units=self.units,
             bias=self.bias,
             normalize=self.normalize,
+            norm=self.build_network_norm(),
+            weight_standardization=self.network_weight_standardization,
             seed=seed,
             device=device,
         )
@@ -193,7 +240,7 @@ class ContrastSettings(Checked):
         made: Loss = kind(**{name: value for name, value in given.items() if name in takes})
         return made
 
-    def build_method(self) -> SimCLR:
+    def build_method(self) -> Method:
         """SimCLR with this loss."""
         from dualnets.methods.simclr import SimCLR
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualnets.checkpoint import Checkpoints
+from dualnets.checkpoint import Checkpoints, digest
 from dualnets.ensemble import join, join_progress, members_at_once, take
-from dualnets.methods.protocol import Method, Setup, State
+from dualnets.methods.protocol import Method, Setup, State, copied
 from dualnets.optim import Optimizer
 from dualnets.span import Precision, Progress, Recipe, run_span
 from dualnets.training_data import FixedData, FreshData, Rows
@@ -181,18 +181,18 @@ def _train(
     count = members_at_once(given, recipe, at_once)
     parts = _parts(given, recipe, count)
     members = recipe.data.members
-    made_with = _made_with(given, recipe, wanted, count)
+    made_with: dict[str, str] = {}
     step = 0
-    yielded = -1
+    stored: list[int] = []
     if checkpoints is not None:
+        made_with = _made_with(given, recipe, wanted, parts)
         checkpoints.check(made_with)
-        there = [s for s in checkpoints.steps() if s <= wanted[-1]]
-        for old in there:
-            if old in wanted or old == there[-1]:
+        stored = checkpoints.steps()
+        for old in stored:
+            if old in wanted or old == stored[-1]:
                 network, now = _restore(checkpoints, old, given, parts)
                 if old in wanted:
                     yield _snapshot(old, network, now)
-                    yielded = old
                 step = old
         if progress is not None and step:
             progress(step)
@@ -200,8 +200,8 @@ def _train(
     if checkpoints is not None:
         stops |= set(range(0, wanted[-1] + 1, checkpoints.every))
     for target in sorted(stops):
-        if target < step or (target == step and target == yielded):
-            continue
+        if target < step or (target == step and target in stored):
+            continue  # it is on disk already, and was yielded where it is wanted
         while step < target:
             many = min(STEPS_AT_ONCE, target - step)
             for part in parts:
@@ -258,15 +258,22 @@ def _restore(
     return network, now
 
 
-def _made_with(network: Any, recipe: Recipe, wanted: Sequence[int], count: int) -> dict[str, str]:
-    """What must be the same where training goes on."""
-    data = recipe.data
+def _made_with(
+    network: Any, recipe: Recipe, wanted: Sequence[int], parts: Sequence[_Part]
+) -> dict[str, str]:
+    """What must be the same where training goes on; `parts` stand at their beginning."""
+    count = len(parts[0].recipe.data.members)
+    states = [tensor for part in parts for tensor in part.now.state.values()]
+    data, tables = recipe.data, recipe.data.trees.tables
     return {
         "network": repr(network),
+        "initial parameters": digest(*copied(network).values()),
         "method": repr(recipe.method),
+        "the method's initial state": digest(*states),
         "optimizer": repr(recipe.optimizer),
-        "augment": str(data.augment),
-        "trees": f"{len(data.trees.members)} with {len(data.trees.topology)} nodes",
+        "augment": f"{data.augment}, rates {digest(data.augment.rates(data.trees))}",
+        "trees": f"{len(tables.flat)} with {len(tables.topology)} nodes, "
+        + digest(tables.topology.parent, tables.cardinality, tables.flat),
         "members": repr(data.members),
         "seed": str(data.seed),
         "steps": str(recipe.setup.steps),

@@ -3,7 +3,9 @@
 import dataclasses
 
 import pytest
+import torch
 
+import dualnets
 from dualnets.experiments.emergence import Settings
 
 
@@ -18,6 +20,37 @@ def test_settings_build_what_they_describe():
 
 
 @pytest.mark.parametrize(
+    ("changes", "norm"),
+    [
+        ({}, None),
+        ({"network_norm": "layer", "network": "mlp"}, dualnets.LayerNorm()),
+        (
+            {"network_norm": "group", "network_norm_groups": 5, "network": "conv"},
+            dualnets.GroupNorm(5),
+        ),
+        (
+            {
+                "network_norm": "batch",
+                "network_norm_mean": "stop",
+                "network_norm_std": "off",
+                "network_norm_affine": True,
+            }
+            | {"network": "wrong-tree", "network_weight_standardization": True},
+            dualnets.BatchNorm(mean="stop", std="off", affine=True),
+        ),
+    ],
+)
+def test_settings_build_networks_of_every_kind(changes, norm):
+    settings = Settings(depth=2, members=2, **changes)
+    network = settings.build_network(settings.build_trees(), 0, torch.device("cpu"))
+    assert network.norm == norm
+    assert len(network.norms) == (0 if norm is None else 1)
+    assert network.weight_standardization == settings.network_weight_standardization
+    assert network.shared == (settings.network == "conv")
+    assert (network.leaf_order is not None) == (settings.network == "wrong-tree")
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"units": 0}, "units must be at least 1, got 0"),
@@ -28,6 +61,18 @@ def test_settings_build_what_they_describe():
         ({"lr": float("inf")}, "lr must be above 0 and finite, got inf"),
         ({"loss": "hinge"}, "loss must be one of simple, triplet"),
         ({"network": "cnn"}, "network must be one of tree, conv, wrong-tree, mlp, got 'cnn'"),
+        (
+            {"network_norm": "instance"},
+            "network-norm must be one of none, batch, layer",
+        ),
+        (
+            {"network_norm": "group", "network_norm_groups": 3},
+            "of 2 units or more, got 10 units in 3",
+        ),
+        (
+            {"network_norm": "layer", "units": 1},
+            "equal groups of 2 units or more, got 1 units in 1",
+        ),
         ({"negatives": 0}, "negatives must be at least 1, got 0"),
         ({"augment": "keep-level"}, "takes an argument"),
         ({"augment": "keep-level:9"}, "level must be in 0..5, got 9"),
@@ -46,3 +91,18 @@ def test_every_setting_says_what_it_means():
     for item in dataclasses.fields(Settings):
         assert len(item.metadata["meaning"]) > 3
         assert item.type in ("int", "float", "str", "bool")
+
+
+def test_the_norm_of_heads_is_not_the_networks():
+    """Both are settings of an ablation; one must not stand in for the other."""
+    import torch
+
+    from dualnets.ablation import AblationSettings
+
+    settings = AblationSettings(members=2, depth=3, head_norm="batch")
+    network = settings.build_network(settings.build_trees(), 0, torch.device("cpu"))
+    assert network.norm is None
+    assert network.plain
+    normed = AblationSettings(members=2, depth=3, head_norm="none", network_norm="layer")
+    network = normed.build_network(normed.build_trees(), 0, torch.device("cpu"))
+    assert type(network.norm).__name__ == "LayerNorm"

@@ -55,8 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
     command = importlib.import_module(f"{__name__}.{given[0]}")
     try:
         status: int = command.main(given[1:])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         return refuse(str(error))
+    except KeyboardInterrupt:
+        print("\nhltm: interrupted; what was finished is stored", file=sys.stderr)
+        return 130
     return status
 
 

@@ -1,10 +1,10 @@
-"""Show the experiments: the claim each one tests, and where the paper makes it."""
+"""Show the experiments, one line each."""
 
 from __future__ import annotations
 
 import sys
 
-USAGE = "usage: hltm list\n\nShow the experiments, the claim each one tests, and its place in the paper.\n"
+USAGE = "usage: hltm list\n\nShow the experiments, one line each.\n"
 
 
 def main(arguments: list[str]) -> int:
@@ -16,7 +16,8 @@ def main(arguments: list[str]) -> int:
 
     for name in execute.names():
         experiment = execute.load(name)
-        print(f"{name.replace('_', '-')}\n  {experiment.CLAIM}\n  {experiment.PLACE}")
-    print("\nhltm run EXPERIMENT starts one; hltm run EXPERIMENT --help shows its settings.")
+        print(f"{name.replace('_', '-'):20}  {experiment.BRIEF}")
+    print("\nhltm run EXPERIMENT starts one; hltm run EXPERIMENT --help shows its settings;")
+    print("hltm claims shows the claims in full, beside what was found.")
     sys.stdout.flush()
     return 0

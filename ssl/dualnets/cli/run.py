@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from dualnets import execute
 from dualnets.cli._bar import progress_bar
+from dualnets.outcome import Progress
 from dualnets.page import shown
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ experiments: {names}
 takes one value or several, e.g. --units 2 10.
 """
 TEXTS = ("loss", "network", "data", "identity", "where", "what", "verdict")  # columns of words
-OPTIONS = ("scale", "device", "out", "fresh")
+OPTIONS = ("scale", "device", "out", "fresh", "workers")
 
 
 def main(arguments: list[str]) -> int:
@@ -72,6 +73,8 @@ def _parse(
             help="Folder of all results.", metavar="FOLDER")], "runs"),
         ("fresh", Annotated[bool, tyro.conf.arg(
             help="Compute again what is stored.")], False),
+        ("workers", Annotated[int, tyro.conf.arg(
+            help="Processes that compute cells side by side; 0 for one a core.")], 0),
     ]  # fmt: skip
     for item in dataclasses.fields(experiment.Settings):
         kind = hints[item.name]
@@ -94,6 +97,7 @@ def _parse(
     )
     given = dataclasses.asdict(made)
     options = {key: given.pop(key) for key in OPTIONS}
+    options["workers"] = options["workers"] or None
     return options, {key: value for key, value in given.items() if value != ()}
 
 
@@ -103,14 +107,31 @@ def _metavar(kind: type, choices: Sequence[str] | None) -> str:
     return {int: "INT", float: "NUMBER", bool: "{True,False}"}.get(kind, "TEXT")
 
 
+class CellBar(Progress):
+    """The bar of one cell: its rate, its time left, and how far the root has come."""
+
+    def __init__(self, bar: Any, task: Any, name: str, members: int) -> None:
+        self.bar, self.task, self.name, self.members = bar, task, name, members
+
+    def updated(self, steps: int) -> None:
+        self.bar.advance(self.task, steps)
+        (task,) = (task for task in self.bar.tasks if task.id == self.task)
+        if task.speed:
+            self.bar.update(self.task, rate=f"{task.speed * self.members:,.0f}/s")
+
+    def seen(self, step: int, alignment: Mapping[int, float]) -> None:
+        root = alignment[max(alignment)]
+        self.bar.update(self.task, description=f"{self.name}  |corr| with the root {root:.2f}")
+
+
 class TerminalReporter(execute.Reporter):
     """Progress with rate and time left on a terminal, one line per finished cell anywhere."""
 
     def __init__(self, console: Console, headline: Callable[[pd.DataFrame], str]) -> None:
         self.console, self.headline = console, headline
         self.bar = progress_bar(console, "updates")
-        self.task: Any = None
-        self.done = self.count = 0
+        self.tasks: dict[str, Any] = {}
+        self.done = self.started = self.count = 0
 
     def __enter__(self) -> TerminalReporter:
         self.bar.start()
@@ -120,7 +141,8 @@ class TerminalReporter(execute.Reporter):
         self.bar.stop()
 
     def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
-        self.count, self.done = len(cells), stored
+        self.count = len(cells)
+        self.done = self.started = stored
         self.varying = [key for key in cells[0] if len({str(cell[key]) for cell in cells}) > 1]
         self.free = _free(cells) if "variant" in self.varying else self.varying
         text = f"{len(cells)} cells"
@@ -128,25 +150,16 @@ class TerminalReporter(execute.Reporter):
             text += f" of {cells[0]['members']} trees"
         self.console.print(text + (f", {stored} of them stored" if stored else ""))
 
-    def cell_started(self, settings: Mapping[str, Any], steps: int) -> None:
-        self.members = int(settings.get("members", 1))
-        label = f"cell {self.done + 1}/{self.count}"
-        self.task = self.bar.add_task(label, total=max(steps, 1), rate="")
-
-    def updated(self, steps: int) -> None:
-        self.bar.advance(self.task, steps)
-        speed = self.bar.tasks[0].speed
-        if speed:
-            self.bar.update(self.task, rate=f"{speed * self.members:,.0f}/s")
-
-    def seen(self, step: int, alignment: Mapping[int, float]) -> None:
-        root = alignment[max(alignment)]
-        text = f"cell {self.done + 1}/{self.count}  |corr| with the root {root:.2f}"
-        self.bar.update(self.task, description=text)
+    def cell_started(self, settings: Mapping[str, Any], steps: int) -> Progress:
+        self.started += 1
+        name = f"cell {self.started}/{self.count}"
+        task = self.bar.add_task(name, total=max(steps, 1), rate="")
+        self.tasks[str(settings)] = task
+        return CellBar(self.bar, task, name, int(settings.get("members", 1)))
 
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
         self.done += 1
-        self.bar.remove_task(self.task)
+        self.bar.remove_task(self.tasks.pop(str(settings)))
         # a variant's name says what its settings are
         varying = [key for key in self.varying if key in ("variant", *self.free)]
         what = ", ".join(f"{key.replace('_', '-')} {settings[key]}" for key in varying)
@@ -170,7 +183,7 @@ def headline_of(experiment: Any) -> Callable[[pd.DataFrame], str]:
     """What is said of a finished cell: the experiment's own words, or how the root fared."""
 
     def root(table: pd.DataFrame) -> str:
-        ends = table[table["metric"] == "best_abs_correlation"]
+        ends = table[table["metric"].isin(("best_abs_correlation", "best_correlation_ratio"))]
         top = ends[ends["level"] == ends["level"].max()]
         first = top[top["step"] == 0]["value"].mean()
         last = top[top["step"] == top["step"].max()]["value"].mean()

@@ -33,6 +33,7 @@ from hltm.probe.best_unit import PRE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BRIEF = "latents emerge in networks trained by contrast"
 CLAIM = "The latent variables of a tree emerge in the layers of a network trained by contrast"
 PLACE = "arXiv 2010.00578, experiments on hierarchical latent tree models"
 RESULT_VERSION = 1

@@ -21,6 +21,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dualnets.foretelling import Foretelling
+from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods._direct_predictor import DirectPredictor
 from dualnets.methods.protocol import (
     Batch,
@@ -155,6 +157,21 @@ class BYOL(Method):
         return Needs(views=2)
 
     @property
+    def foretelling(self) -> Foretelling | None:
+        if isinstance(self.predictor, DirectPredictor):
+            return None
+        return Foretelling(
+            projector=self.projector,
+            predictor=self.predictor or Head(),
+            slow=self.target != "online",
+            stays=self._stays,
+            stop_gradient=self.stop_gradient,
+            normalized=self.normalized,
+            symmetric=self.symmetric,
+            after=self.redraw_every,
+        )
+
+    @property
     def groups(self) -> Mapping[str, Group]:
         if not self._predictor_is_trained:
             return {}
@@ -191,15 +208,22 @@ class BYOL(Method):
         return state | under("target.network", own) | under("target.projector", projector)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        projections = self._projected(outputs(network, batch), part(state, "projector"))
-        predictions = self._predicted(projections, part(state, "predictor"))
+        projector, size = part(state, "projector"), batch.size
+        online = torch.cat(list(outputs(network, batch)), dim=1)
+        projections = self.projector(projector, online, passes=2)  # (S, 2 * B, U)
+        given = projections if self.symmetric else projections[:, :size]
+        predictions = given
+        if isinstance(self.predictor, Head):
+            predictions = self.predictor(part(state, "predictor"), given, 1 + self.symmetric)
+        elif self.predictor is not None:
+            predictions = self.predictor(part(state, "predictor"), given)
         targets = self._targets(network, state, batch, projections)
-        losses = self._distance(predictions[0], targets[1])
-        if self.symmetric:
-            losses = losses + self._distance(predictions[1], targets[0])
+        distances = _cosine_form if self.normalized else _half_square
+        # both directions have as many samples, so their sum is the mean of all, times how many
+        losses = distances(predictions, targets).mean(-1) * (1 + self.symmetric)
         carried: State = {}
         if isinstance(self.predictor, DirectPredictor):
-            carried["projections"] = torch.cat(projections, dim=1).detach()
+            carried["projections"] = projections.detach()
         return losses, carried
 
     def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
@@ -215,40 +239,37 @@ class BYOL(Method):
             found |= under("predictor", now)
         if self.redraw_every and (step + 1) % self.redraw_every == 0:
             found |= under("predictor", self._redrawn(network, state, setup, step))
-        if self.target == "ema" or (self.target == "copy" and (step + 1) % self.copy_every == 0):
+        stays = self._stays(step, setup.steps)
+        if stays < 1:
             own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
             online = under("network", own) | under("projector", part(state, "projector"))
-            stays = self._momentum(step, setup.steps) if self.target == "ema" else 0.0
             found |= under("target", _moved(part(state, "target"), online, stays))
         return found
 
-    def _projected(self, passes: Sequence[Tensor], parameters: State) -> list[Tensor]:
-        return [self.projector(parameters, each) for each in passes]
-
-    def _predicted(self, passes: Sequence[Tensor], parameters: State) -> Sequence[Tensor]:
-        if self.predictor is None:
-            return passes
-        return [self.predictor(parameters, each) for each in passes]
-
     def _targets(
-        self, network: nn.Module, state: State, batch: Batch, projections: Sequence[Tensor]
-    ) -> Sequence[Tensor]:
+        self, network: nn.Module, state: State, batch: Batch, projections: Tensor
+    ) -> Tensor:
+        """What is foretold, `(S, 2 * B, U)`: view 2 of every sample, then, if symmetric, view 1."""
+        size = batch.size
         if self.target == "online":
-            return [each.detach() for each in projections] if self.stop_gradient else projections
+            found = projections.detach() if self.stop_gradient else projections
+            return found.roll(size, 1) if self.symmetric else found[:, size:]
         own = part(state, "target.network")
         # a forward pass may change running statistics in place, and the state must stay as it is
         own |= {name: own[name].clone() for name, _ in network.named_buffers()}
+        if not self.symmetric:
+            batch = batch._replace(leaves=batch.leaves[..., size:, :])
         with torch.no_grad():
-            return self._projected(outputs(network, batch, own), part(state, "target.projector"))
+            passes = list(outputs(network, batch, own))
+            foretold = torch.cat(passes[::-1], dim=1)
+            return self.projector(part(state, "target.projector"), foretold, len(passes))
 
-    def _distance(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """`(S,)` of `(S, B, U)` each."""
-        if self.normalized:
-            return 2 - 2 * torch.cosine_similarity(prediction, target, dim=-1).mean(-1)
-        return (prediction - target).square().sum(-1).mean(-1) / 2
-
-    def _momentum(self, step: int, steps: int) -> float:
-        """m of update number `step`, counted from 0."""
+    def _stays(self, step: int, steps: int) -> float:
+        """How much of itself the target keeps at update number `step`, counted from 0."""
+        if self.target == "copy":
+            return 1.0 if (step + 1) % self.copy_every else 0.0
+        if self.target != "ema":
+            return 1.0
         if self.momentum_schedule == "constant":
             return self.momentum
         return 1 - (1 - self.momentum) * (1 + math.cos(math.pi * step / steps)) / 2
@@ -259,7 +280,7 @@ class BYOL(Method):
         top = len(self.predictor.widths) - 1
         layers = {"all": None, "top": (top,), "bottom": (0,)}[self.redraw]
         return self.predictor.init(
-            self.projector.outputs(output_units(network, setup)),
+            state["predictor.0.weight"].shape[-1],
             place=PREDICTOR,
             version=(step + 1) // self.redraw_every,
             layers=layers,
@@ -281,7 +302,7 @@ def _address(network: Any, setup: Setup) -> dict[str, Any]:
 
 
 def _shuffled(network: nn.Module, setup: Setup) -> State:
-    """The network's parameters, the entries of each tensor shuffled per member by address."""
+    """The network's parameters, the entries of each tensor but zeros shuffled per member by address."""
     found = copied(network)
     for place, (name, parameter) in enumerate(network.named_parameters()):
         keys = uniform(
@@ -291,9 +312,23 @@ def _shuffled(network: nn.Module, setup: Setup) -> State:
             members=network.members,  # type: ignore[arg-type]
             node=TARGET * LAYERS + place,
         )
-        order = keys.argsort(dim=1, stable=True).to(parameter.device)
-        found[name] = found[name].flatten(1).gather(1, order).view_as(parameter)
+        # zeros pad the blocks of uneven trees and stay where they are
+        values = found[name].flatten(1)
+        padding = values == 0
+        places = padding.to(torch.uint8).argsort(dim=1, stable=True)
+        order = keys.to(values.device).masked_fill(padding, 2).argsort(dim=1, stable=True)
+        found[name] = values.scatter(1, places, values.gather(1, order)).view_as(parameter)
     return found
+
+
+def _cosine_form(predictions: Tensor, targets: Tensor) -> Tensor:
+    """2 - 2 cos, `(S, B)`."""
+    return 2 - 2 * cosine_similarity(predictions, targets)
+
+
+def _half_square(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Half the squared distance, `(S, B)`."""
+    return (predictions - targets).square().sum(-1) / 2
 
 
 def _moved(target: State, online: State, stays: float) -> State:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dualnets.foretelling import Foretelling
+from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -68,6 +70,19 @@ class SimSiam(Method):
     def needs(self) -> Needs:
         return Needs(views=2)
 
+    @property
+    def foretelling(self) -> Foretelling:
+        # a quarter of BYOL's 4 - 2 cos - 2 cos, less 1
+        return Foretelling(
+            self.projector,
+            self.predictor,
+            slow=False,
+            stays=_never,
+            stop_gradient=self.stop_gradient,
+            scale=0.25,
+            offset=-1.0,
+        )
+
     def check(self, network: nn.Module, setup: Setup) -> None:
         """Raise ValueError where the predictor's outputs are not as many as the projector's."""
         units = self.projector.outputs(output_units(network, setup))
@@ -97,13 +112,18 @@ class SimSiam(Method):
         return under("projector", trained(projector)) | under("predictor", trained(predictor))
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        z = [self.projector(part(state, "projector"), own) for own in outputs(network, batch)]
-        p = [self.predictor(part(state, "predictor"), own) for own in z]
-        if self.stop_gradient:
-            z = [own.detach() for own in z]
-        cosines = [torch.cosine_similarity(p[own], z[1 - own], dim=-1).mean(-1) for own in (0, 1)]
-        return -(cosines[0] + cosines[1]) / 2, {}
+        both = torch.cat(list(outputs(network, batch)), dim=1)
+        z = self.projector(part(state, "projector"), both, passes=2)  # (S, 2 * B, U)
+        p = self.predictor(part(state, "predictor"), z, passes=2)
+        other = z.detach() if self.stop_gradient else z
+        # half of two means over B is the mean over 2 B
+        return -cosine_similarity(p, other.roll(batch.size, 1)).mean(-1), {}
 
     def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
         own = super().embedding(network, state, leaves)
         return self.projector(part(state, "projector"), own)
+
+
+def _never(step: int, steps: int) -> float:
+    """How much of itself a target that is not there keeps."""
+    return 1.0

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from dualnets.layers import initial_parameters, linear
 from dualnets.networks.network import Network
-from dualnets.networks.wiring import Wires
+from dualnets.networks.norm_layer import NormLayer
+from dualnets.networks.wiring import Wires, standardize_own
+from dualnets.normalizations import Normalization, standardize
 from hltm.philox import check_seed
 
 
@@ -32,6 +34,8 @@ class BlockNetwork(Network):
         shared: whether the blocks of a layer have one set of weights.
         bias: whether units have biases.
         normalize: whether the output is scaled to length 1.
+        norm: of the hidden layers' pre-activations; None for none.
+        weight_standardization: whether the weights of hidden layers are standardised.
         dtype, device: of the weights.
 
     Attributes:
@@ -41,7 +45,8 @@ class BlockNetwork(Network):
             trees' own order.
 
     Raises:
-        ValueError: units below 1.
+        ValueError: units below 1, a norm that cannot be for so many units, or standardised weights
+            of a unit with one input, which would be zero.
     """
 
     leaf_order: Tensor | None
@@ -60,6 +65,8 @@ class BlockNetwork(Network):
         shared: bool = False,
         bias: bool = False,
         normalize: bool = False,
+        norm: Normalization | None = None,
+        weight_standardization: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -68,9 +75,11 @@ class BlockNetwork(Network):
         super().__init__(states=states, members=members, stacked=stacked)
         self.blocks, self.units = tuple(blocks), tuple(units)
         self.dense, self.shared, self.normalize = dense, shared, normalize
+        self.norm, self.weight_standardization = norm, weight_standardization
         self.wiring = None if wiring is None else [wires.sources for wires in wiring]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList() if bias else None
+        self.norms = nn.ModuleList()
         self.register_buffer("leaf_order", None)
         features = self.features
         for layer, (count, width) in enumerate(zip(blocks, units, strict=True), start=1):
@@ -87,15 +96,30 @@ class BlockNetwork(Network):
                 weight = wires.own_bounds(weight)
                 shift = None if shift is None else wires.own_bounds(shift)
                 self.constants[f"places{layer}"] = wires.places.flatten()
+                self.constants[f"fan_in{layer}"] = wires.fan_in
             self.weights.append(nn.Parameter(weight.to(dtype)))
             if self.biases is not None and shift is not None:
                 self.biases.append(nn.Parameter(shift.to(dtype)))
             features = count * width
+            hidden = layer < len(self.blocks)
+            smallest = fan_in if wires is None else int(wires.fan_in.min())
+            if weight_standardization and hidden and smallest < 2:
+                raise ValueError(
+                    f"standardised weights need at least 2 inputs per unit, level {layer} has a "
+                    f"block with {smallest}"
+                )
+            if norm is not None and hidden:
+                made = NormLayer(
+                    norm, members=len(self.members), blocks=count, units=width, shared=shared
+                )
+                self.norms.append(made.to(dtype))
         self.to(device)
 
     def extra_repr(self) -> str:
         layers = " -> ".join(f"{v}x{u}" for v, u in zip(self.blocks, self.units, strict=True))
-        return f"members={len(self.members)}, inputs={self.inputs}, {layers}"
+        others = ["dense", "shared", "normalize", "weight_standardization"]
+        said = [name for name in others if getattr(self, name)]
+        return ", ".join([f"members={len(self.members)}, inputs={self.inputs}, {layers}", *said])
 
     @property
     def depth(self) -> int:
@@ -103,12 +127,19 @@ class BlockNetwork(Network):
         return len(self.blocks)
 
     @property
+    def batch_dependent(self) -> bool:
+        """Whether a sample's output in training depends on the batch it comes in."""
+        return len(self.norms) > 0 and self.norm is not None and self.norm.batch_dependent
+
+    @property
     def plain(self) -> bool:
         """Whether a layer is nothing but blocks with weights of their own on equal shares of the
         layer below, and the lowest reads the leaves' bits in their order: what a compiled span runs.
         """
         in_order = self.leaf_order is None and self.wiring is None
-        return in_order and self.features == self.inputs and not self.shared
+        bits = self.features == self.inputs
+        normed = len(self.norms) > 0 or self.weight_standardization
+        return in_order and bits and not self.shared and not normed
 
     def forward(self, leaves: Tensor) -> Tensor:
         """The output of every network.
@@ -123,7 +154,7 @@ class BlockNetwork(Network):
         Raises:
             ValueError: leaves of the wrong shape.
         """
-        for hidden in self._layers(leaves, in_place=True):
+        for hidden in self._layers(leaves, training=self.training, in_place=True):
             top = hidden
         output = top.view(len(self.members), -1, top.shape[-1])  # (S, U, B)
         if self.normalize:
@@ -132,7 +163,9 @@ class BlockNetwork(Network):
         return output if self.stacked else output[0]
 
     def activations(self, leaves: Tensor) -> dict[int, Tensor]:
-        """Pre-activations of every level, before any normalisation of the output.
+        """Pre-activations of every level, behind their norm, before any normalisation of the output.
+
+        They are those of evaluation: a BatchNorm goes by its running statistics and keeps them.
 
         Args:
             leaves: as for `forward`.
@@ -142,7 +175,7 @@ class BlockNetwork(Network):
             network has none.
         """
         found: dict[int, Tensor] = {}
-        for level, hidden in enumerate(self._layers(leaves, in_place=False), start=1):
+        for level, hidden in enumerate(self._layers(leaves, training=False), start=1):
             blocks, units = self.blocks[level - 1], self.units[level - 1]
             shown = hidden.view(len(self.members), blocks, units, -1).permute(0, 3, 1, 2)
             shown = shown.flatten(2) if self.dense else shown
@@ -156,7 +189,9 @@ class BlockNetwork(Network):
             for level, values in activations.items()
         }
 
-    def _layers(self, leaves: Tensor, *, in_place: bool) -> Iterator[Tensor]:
+    def _layers(
+        self, leaves: Tensor, *, training: bool, in_place: bool = False
+    ) -> Iterator[Tensor]:
         """Pre-activations `(S * V, U, B)` of one layer after the other.
 
         With `in_place`, the ReLU overwrites them as soon as the next layer is asked for.
@@ -164,6 +199,9 @@ class BlockNetwork(Network):
         below = [self._features(leaves)]
         for layer in range(self.depth):
             hidden = self._layer(layer, below)
+            if layer < len(self.norms):
+                split = hidden.unflatten(0, (len(self.members), -1))
+                hidden = self.norms[layer](split, training=training).flatten(0, 1)
             yield hidden
             if layer < self.depth - 1:
                 rectified = hidden.relu_() if in_place else hidden.relu()
@@ -172,12 +210,21 @@ class BlockNetwork(Network):
 
     def _layer(self, layer: int, below: list[Tensor]) -> Tensor:
         """Pre-activations `(S * V, U, B)` of one layer, from the features `(S, F, B)` of those below."""
-        weight = self.weights[layer]
+        weight = self._weight(layer)
         bias = None if self.biases is None else self.biases[layer]
         if self.shared:
             weight = weight.expand(-1, self.blocks[layer], -1, -1)
             bias = None if bias is None else bias.expand(-1, self.blocks[layer], -1)
         return linear(self._joined(layer, below), weight, bias)
+
+    def _weight(self, layer: int) -> Tensor:
+        """`(S, V, U_out, U_in)` as products use it."""
+        weight = self.weights[layer]
+        if not self.weight_standardization or layer == self.depth - 1:
+            return weight
+        if self.wiring is None:
+            return standardize(weight)
+        return standardize_own(weight, self.constants[f"fan_in{layer + 1}"])
 
     def _joined(self, layer: int, below: list[Tensor]) -> Tensor:
         """`(S, V * U_in, B)`: what the blocks of a layer read, side by side."""

@@ -7,6 +7,7 @@ import torch
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import feature_widths, leaf_states, network_members
 from dualnets.networks.wiring import irregularity
+from dualnets.normalizations import Normalization
 from hltm.tree import LatentTree
 
 
@@ -18,6 +19,8 @@ def conv_tree(
     seed: int,
     bias: bool = False,
     normalize: bool = False,
+    norm: Normalization | None = None,
+    weight_standardization: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> BlockNetwork:
@@ -30,7 +33,8 @@ def conv_tree(
         tree: one tree or S trees whose levels are equally branched: every node of a level has as
             many children, one level down, and every leaf as many states.
         units: per latent.
-        members, seed, bias, normalize, dtype, device: as for `tree_network`.
+        members, seed, bias, normalize, norm, weight_standardization, dtype, device: as for
+            `tree_network`.
 
     Raises:
         ValueError: a tree whose levels are not equally branched, units below 1, or `members` beside
@@ -63,6 +67,8 @@ def conv_tree(
         shared=True,
         bias=bias,
         normalize=normalize,
+        norm=norm,
+        weight_standardization=weight_standardization,
         dtype=dtype,
         device=device,
     )

@@ -111,15 +111,16 @@ class Head:
             inputs = width
         return found
 
-    def __call__(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    def __call__(self, parameters: Mapping[str, Tensor], inputs: Tensor, passes: int = 1) -> Tensor:
         """Outputs of every member, by the batch's own statistics where a norm asks for them.
 
         Args:
             parameters: as `init` makes them.
-            inputs: `(S, B, U)`.
+            inputs: `(S, B, U)`, or several passes `(S, passes * B, U)` one after the other.
+            passes: how many; each has batch statistics of its own.
 
         Returns:
-            `(S, B, U)`.
+            `(S, B, U)`, or `(S, passes * B, U)`.
         """
         hidden = inputs.transpose(1, 2)  # (S, U, B)
         for layer in range(len(self.widths)):
@@ -130,7 +131,10 @@ class Head:
             hidden = linear(hidden, weight, parameters.get(f"{layer}.bias"))
             norm = self._norm(layer)
             if norm is not None:
-                hidden = norm(hidden)
+                apart = passes > 1 and norm.batch_dependent
+                hidden = (
+                    norm(hidden.unflatten(2, (passes, -1))).flatten(2) if apart else norm(hidden)
+                )
                 if norm.affine:
                     hidden = hidden * parameters[f"{layer}.gain"] + parameters[f"{layer}.shift"]
             if not last:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import leaf_states, network_members
+from dualnets.normalizations import Normalization
 from hltm.tree import LatentTree
 
 
 def mlp(
     tree: LatentTree,
     *,
-    units: int,
+    units: int | Sequence[int],
     layers: int | None = None,
     members: int | None = None,
     seed: int,
     bias: bool = False,
     normalize: bool = False,
+    norm: Normalization | None = None,
+    weight_standardization: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> BlockNetwork:
@@ -25,33 +30,44 @@ def mlp(
 
     Args:
         tree: one tree or S trees; S trees make S networks with the trees' addresses.
-        units: in every layer, the top one too.
-        layers: L; the default is the tree's depth.
-        members, seed, bias, normalize, dtype, device: as for `tree_network`.
+        units: in every layer, the top one too; or of each layer, the lowest first.
+        layers: L; the default is as many as there are units given, or the tree's depth.
+        members, seed, bias, normalize, norm, weight_standardization, dtype, device: as for
+            `tree_network`.
 
     Raises:
-        ValueError: units or layers below 1, or `members` beside several trees.
+        ValueError: units or layers below 1, layers that are not as many as the units given, or
+            `members` beside several trees.
 
     Example:
         >>> import hltm
         >>> tree = hltm.symmetric_binary(depth=3, seed=0)
         >>> mlp(tree, units=16, seed=1)(tree.sample(7, seed=2).leaves).shape
         torch.Size([7, 16])
+        >>> mlp(tree, units=[40, 20, 10], seed=1)
+        BlockNetwork(members=1, inputs=8, 1x40 -> 1x20 -> 1x10, dense)
     """
-    count = tree.topology.depth if layers is None else layers
+    count = layers
+    if count is None:
+        count = tree.topology.depth if isinstance(units, int) else len(units)
     if count < 1:
         raise ValueError(f"layers must be at least 1, got {count}")
+    widths = [units] * count if isinstance(units, int) else list(units)
+    if len(widths) != count:
+        raise ValueError(f"expected units of {count} layers, got {len(widths)}")
     addresses, stacked = network_members(tree, members)
     return BlockNetwork(
         states=leaf_states(tree),
         blocks=[1] * count,
-        units=[units] * count,
+        units=widths,
         members=addresses,
         stacked=stacked,
         seed=seed,
         dense=True,
         bias=bias,
         normalize=normalize,
+        norm=norm,
+        weight_standardization=weight_standardization,
         dtype=dtype,
         device=device,
     )

@@ -22,9 +22,9 @@ class TorchEnsemble(Network):
     """S copies of a torch module, each with parameters and buffers of its own, run as one.
 
     `model` holds the parameters and buffers of all members under the module's own names, with S in
-    front; `torch.func` runs it member by member in one batched pass. BatchNorm's running statistics
-    are per member, too; set `batch_dependent=True` for a normalisation over the batch that is not
-    one of torch's own.
+    front (a parameter that is a single number is `(S, 1)`); `torch.func` runs it in one batched pass.
+    BatchNorm's running statistics are per member, too. A parameter whose `requires_grad` is False is
+    held as a buffer.
 
     Args:
         tree: one tree or S trees; S trees make S networks with the trees' addresses.
@@ -41,13 +41,14 @@ class TorchEnsemble(Network):
         members: for one tree only: this many networks on it, each on rows of its own.
         seed: of the initial weights.
         batch_dependent: whether a sample's output in training depends on the batch; by default,
-            whether there is one of torch's BatchNorms.
+            whether there is one of torch's BatchNorms. Say so of any other such normalisation.
         dtype, device: of the weights.
 
     Raises:
         ValueError: no layer or one that the module does not have, `members` beside several trees,
             and a module that draws random numbers when it runs (dropout), that is not the same for
-            every member, has no parameters, gives no `(B, U)`, or that `torch.func` cannot stack.
+            every member, has nothing to train, gives no `(B, U)`, or that `torch.func.vmap` cannot
+            run (such as a BatchNorm with momentum None, which counts in Python).
 
     Example:
         >>> import hltm
@@ -83,7 +84,9 @@ class TorchEnsemble(Network):
             raise ValueError(f"activations need levels 1, 2, … and layers, got {activations!r}")
         self.layers = dict(sorted(activations.items()))
         self.side, self.encode = side, encode
-        self.model = _stacked([_built(build, check_seed(seed), m) for m in self.members])
+        models = [_built(build, check_seed(seed), member) for member in self.members]
+        self._numbers = {name for name, p in models[0].named_parameters() if p.ndim == 0}
+        self.model = _stacked(models)
         if batch_dependent is None:
             norms = nn.modules.batchnorm._BatchNorm
             batch_dependent = any(isinstance(part, norms) for part in self.model.modules())
@@ -142,15 +145,19 @@ class TorchEnsemble(Network):
 
     def _member(self, own: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """One member's output, from its parameters and buffers."""
-        found: Tensor = functional_call(self.model, own, (inputs,))
+        found: Tensor = functional_call(self.model, self._shaped(own), (inputs,))
         return found
 
     def _captured(self, own: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
         """One member's named layers."""
         reader = _Reader(self.model, list(self.layers.values()), self.side)
-        named = {f"model.{name}": tensor for name, tensor in own.items()}
+        named = {f"model.{name}": tensor for name, tensor in self._shaped(own).items()}
         found: dict[str, Tensor] = functional_call(reader, named, (inputs,))
         return found
+
+    def _shaped(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One member's parameters and buffers as the module knows them."""
+        return own | {name: own[name].reshape(()) for name in self._numbers}
 
     def _stacks(self) -> dict[str, Tensor]:
         """Parameters and buffers by name, `(S, …)` each."""
@@ -171,7 +178,8 @@ class TorchEnsemble(Network):
         leaves = torch.zeros(len(self.members), 3, self.inputs, dtype=torch.uint8)
         leaves = leaves if self.stacked else leaves[0]
         try:
-            output = twin(leaves)
+            with torch.no_grad():
+                output = twin(leaves)
         except RuntimeError as error:
             if "randomness" in str(error):
                 raise ValueError(
@@ -181,14 +189,6 @@ class TorchEnsemble(Network):
         if not isinstance(output, Tensor) or output.shape[:-1] != leaves.shape[:-1]:
             given = tuple(output[0].shape if self.stacked else output.shape)
             raise ValueError(f"the module gives {given} for 3 samples, expected (3, U)")
-        names = dict(twin.model.named_parameters())
-        gradients = torch.autograd.grad(output.sum(), list(names.values()), allow_unused=True)
-        for name, gradient in zip(names, gradients, strict=True):
-            if gradient is None:
-                raise ValueError(
-                    f"the output does not depend on parameter {name!r}; remove it, or set its "
-                    "requires_grad to False"
-                )
         twin.activations(leaves)
 
 
@@ -234,9 +234,11 @@ def _stacked(models: list[nn.Module]) -> nn.Module:
     for name, first in held[0].items():
         stack = torch.stack([one[name].detach() for one in held])
         trained = isinstance(first, nn.Parameter) and first.requires_grad
+        if isinstance(first, nn.Parameter) and first.ndim == 0:
+            stack = stack[:, None]  # optimisers expect an axis beside S
         stacks[id(first)] = nn.Parameter(stack) if trained else stack
     if not any(isinstance(stack, nn.Parameter) for stack in stacks.values()):
-        raise ValueError("the module has no parameters to train")
+        raise ValueError("the module has nothing to train")
     for part in models[0].modules():
         for name, buffer in list(part.named_buffers(recurse=False, remove_duplicate=False)):
             setattr(part, name, stacks[id(buffer)])

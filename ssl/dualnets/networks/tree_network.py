@@ -7,6 +7,7 @@ import torch
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import feature_widths, leaf_states, network_members
 from dualnets.networks.wiring import irregularity, wire
+from dualnets.normalizations import Normalization
 from hltm.topology import Topology
 from hltm.tree import LatentTree
 
@@ -20,6 +21,8 @@ def tree_network(
     seed: int,
     bias: bool = False,
     normalize: bool = False,
+    norm: Normalization | None = None,
+    weight_standardization: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> BlockNetwork:
@@ -40,6 +43,10 @@ def tree_network(
         bias: whether units have biases; without them the network is homogeneous, which the
             operator form of the theorems needs.
         normalize: whether the output is scaled to length 1.
+        norm: of hidden pre-activations, behind each layer but the top one, for every unit of every
+            block on its own: `BatchNorm()`, `LayerNorm()`, `GroupNorm()`, or None.
+        weight_standardization: whether the weights below the top layer have mean 0 and variance
+            1 / fan-in over each unit's inputs.
         dtype, device: of the weights.
 
     Raises:
@@ -79,6 +86,8 @@ def tree_network(
         wiring=wire(shape, widths, units) if irregularity(shape, widths) else None,
         bias=bias,
         normalize=normalize,
+        norm=norm,
+        weight_standardization=weight_standardization,
         dtype=dtype,
         device=device,
     )

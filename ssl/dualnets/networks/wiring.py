@@ -44,11 +44,7 @@ class Wires(NamedTuple):
         scaled = numbers * (widest / self.fan_in.double()).sqrt().view(shape)
         if numbers.ndim == 3:
             return scaled
-        return torch.where(self.present(), scaled, 0.0)
-
-    def present(self) -> Tensor:
-        """`(V, 1, U_in)` bool, where a block has an input."""
-        return (self.places > 0)[:, None]
+        return torch.where((self.places > 0)[:, None], scaled, 0.0)
 
 
 def irregularity(topology: Topology, widths: Sequence[int]) -> str:
@@ -120,3 +116,20 @@ def wire(topology: Topology, widths: Sequence[int], units: int) -> list[Wires]:
             Wires(tuple(map(int, sources)), torch.from_numpy(places), torch.tensor(fan_in))
         )
     return found
+
+
+def standardize_own(weight: Tensor, fan_in: Tensor, epsilon: float = 1e-5) -> Tensor:
+    """`normalizations.standardize` over each block's own inputs; padding is zero and stays so.
+
+    Args:
+        weight: `(S, V, U, U_in)`, padded.
+        fan_in: `(V,)` int64.
+        epsilon: added to the variance.
+    """
+    count = fan_in[:, None, None]
+    present = torch.arange(weight.shape[-1], device=weight.device) < count
+    size = count.to(weight.dtype)
+    weight = torch.where(present, weight, 0)  # no gradient reaches the padding
+    centred = torch.where(present, weight - weight.sum(-1, keepdim=True) / size, 0)
+    variance = centred.square().sum(-1, keepdim=True) / size
+    return centred * (variance + epsilon).rsqrt() * size.rsqrt()

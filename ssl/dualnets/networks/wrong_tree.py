@@ -10,6 +10,7 @@ from torch import Tensor
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import leaf_states
 from dualnets.networks.tree_network import tree_network
+from dualnets.normalizations import Normalization
 from hltm.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
 
@@ -22,6 +23,8 @@ def wrong_tree(
     seed: int,
     bias: bool = False,
     normalize: bool = False,
+    norm: Normalization | None = None,
+    weight_standardization: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> BlockNetwork:
@@ -39,7 +42,8 @@ def wrong_tree(
         units: per node of the network; no block belongs to a latent, so activations are those of
             whole layers.
         seed: of shuffles and initial weights.
-        members, bias, normalize, dtype, device: as for `tree_network`.
+        members, bias, normalize, norm, weight_standardization, dtype, device: as for
+            `tree_network`.
 
     Raises:
         ValueError: as `tree_network`.
@@ -62,6 +66,8 @@ def wrong_tree(
         seed=seed,
         bias=bias,
         normalize=normalize,
+        norm=norm,
+        weight_standardization=weight_standardization,
         dtype=dtype,
         device=device,
     )

@@ -1,0 +1,141 @@
+"""Show every claim beside what was found, from stored runs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dualnets.claims import Claim
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command takes."""
+
+    out: str
+    scale: str | None
+    markdown: str | None
+    workers: int
+
+
+def main(arguments: list[str]) -> int:
+    """Show the claims; with a scale run what is missing; with a page write its table."""
+    flags = _parse(arguments)
+
+    from rich.console import Console
+
+    from dualnets import claims
+
+    console = Console(highlight=False)
+    page = None
+    if flags.markdown not in (None, "-"):
+        page = Path(str(flags.markdown))
+        if not page.is_file():
+            raise ValueError(f"there is no page {page} to write the table into")
+        claims.put("", page.read_text())  # its marks are looked for before anything is run
+    if flags.scale is not None:
+        _run_missing(console, flags)
+    found = claims.stored(flags.out, flags.scale)
+    if flags.markdown == "-":
+        print(claims.markdown([claim for claim in found if claim.run]))
+    elif page is not None:
+        _write(page, found)
+        console.print(f"{page} and {page.parent / 'benchmarks' / 'claims'} are written.")
+    else:
+        _show(console, found)
+    return 0
+
+
+def _parse(arguments: list[str]) -> Flags:
+    import tyro
+
+    flags: list[Any] = [
+        ("out", Annotated[str, tyro.conf.arg(
+            help="Folder of all results.", metavar="FOLDER")], "runs"),
+        ("scale", Annotated[str | None, tyro.conf.arg(
+            help="Run what is missing at this scale, and show it: smoke, default or paper. Without "
+            "it, the largest stored runs are shown.", metavar="NAME")], None),
+        ("markdown", Annotated[str | None, tyro.conf.arg(
+            help="Put the table into this page, between its marks, and the small results into "
+            "benchmarks/claims beside it; - prints it.", metavar="PAGE")], None),
+        ("workers", Annotated[int, tyro.conf.arg(
+            help="Processes that compute cells side by side; 0 for one a core.")], 0),
+    ]  # fmt: skip
+    import dataclasses
+
+    made: Any = tyro.cli(
+        dataclasses.make_dataclass("Flags", flags),
+        args=arguments,
+        prog="hltm claims",
+        description="Every claim beside what was found, from stored runs: verdict, what was "
+        "measured, its effect with a 95% interval, n, and the run.",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    given = dataclasses.asdict(made)
+    scales = ("smoke", "default", "paper")
+    if given["scale"] not in (None, *scales):
+        raise ValueError(f"unknown scale {given['scale']!r}, expected one of {', '.join(scales)}")
+    return Flags(**given)
+
+
+def _run_missing(console: Console, flags: Flags) -> None:
+    """Run what has no stored run of the scale; an experiment that cannot be run is named."""
+    from dualnets import execute
+    from dualnets.cli.run import TerminalReporter, headline_of
+
+    assert flags.scale is not None
+    failed = []
+    for name in execute.names():
+        experiment = execute.load(name)
+        if execute.has_run(name, flags.scale, flags.out):
+            continue
+        console.print(f"[bold]{name.replace('_', '-')}[/]: {experiment.CLAIM}")
+        try:
+            with TerminalReporter(console, headline_of(experiment)) as reporter:
+                run = execute.run(
+                    name, scale=flags.scale, out=flags.out, workers=flags.workers or None,
+                    reporter=reporter,
+                )  # fmt: skip
+            console.print(f"{run.verdict.verdict.upper()}. {run.verdict.reason}\n")
+        except (ValueError, OSError, RuntimeError) as error:
+            failed.append(name)
+            print(f"hltm: {name} could not be run: {error}", file=sys.stderr)
+    if failed:
+        print(f"hltm: not run: {', '.join(failed)}", file=sys.stderr)
+
+
+def _write(page: Path, found: list[Claim]) -> None:
+    """The page's table, and the small results it is made of."""
+    from dualnets import claims
+
+    home = page.parent / "benchmarks" / "claims"
+    claims.save(found, home)
+    page.write_text(claims.put(claims.markdown(claims.load(home)), page.read_text()))
+
+
+def _show(console: Console, found: list[Claim]) -> None:
+    """One entry per claim: verdict, effect and n on a line, the words below it."""
+    from rich.text import Text
+
+    colours = {"holds": "green", "fails": "red", "open": "yellow", "not run": "dim"}
+    for claim in found:
+        name = claim.experiment.replace("_", "-")
+        head = Text.assemble(
+            (f"{name:22}", "bold"), (f"{claim.verdict.upper():9}", f"bold {colours[claim.verdict]}")
+        )
+        if claim.run:
+            head.append(f"{claim.shown_effect}, n = {claim.n} {claim.of}")
+        console.print(head)
+        console.print(f"  {claim.claim}")
+        if claim.run:
+            console.print(f"  {claim.measured}; {claim.reason}", style="dim")
+        console.print(f"  {claim.place}", style="dim")
+        if claim.run:
+            console.print(f"  {claim.scale} scale, run {claim.run}: {claim.command}", style="dim")
+    counts = {kind: sum(claim.verdict == kind for claim in found) for kind in colours}
+    console.print(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))

@@ -1,0 +1,184 @@
+"""MoCo: a view must find its sample's other view among a long queue of earlier outputs.
+
+He, Fan, Wu, Xie, Girshick (arXiv 1911.05722), Algorithm 1. With q the query, the network's output on
+the first view, k+ the key encoder's output on the second, and k_j the Q keys in the queue, all of
+length 1,
+
+    L = - log( exp(q k+/τ) / (exp(q k+/τ) + Σ_j exp(q k_j/τ)) ),
+
+averaged over the batch, and no gradient for keys. After every update the key encoder follows the
+network, w_k <- m w_k + (1 - m) w, and the step's keys go into the queue in place of its oldest. There
+is no factor τ, unlike in `dualnets.losses`.
+
+Switches: the queue's length, m, τ, a projector, and `symmetric`: each view is query once and key once,
+the two losses averaged, as in the authors' later versions (arXiv 2104.02057 has it without a queue).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dualnets.methods._directions import direction, random_directions
+from dualnets.methods.protocol import (
+    Batch,
+    Method,
+    Needs,
+    Setup,
+    State,
+    output_units,
+    outputs,
+    part,
+    trained,
+    under,
+)
+from dualnets.networks.heads import Head
+
+PROJECTOR, QUEUE = 0, 64  # places of their random numbers
+
+
+@dataclass(frozen=True)
+class MoCo(Method):
+    """Network, projector, their moving averages, and a queue of keys.
+
+    State: `projector.…`, trained; `key.…` and `key_projector.…`, the key encoder's parameters; `queue`
+    `(S, Q, U)`, the newest key first, filled with random directions before the first step.
+
+    Attributes:
+        queue: Q, at least as long as a step has keys: B, or 2B where symmetric. Any such length is
+            first in, first out, to the key.
+        momentum: m, in 0..1: 0 for the network itself, 1 for the initial network for good.
+        temperature: τ.
+        symmetric: whether each view is both query and key.
+        projector: on the network's outputs; `Head()` for none.
+
+    Raises:
+        ValueError: momentum outside 0..1, τ not above 0, Q below 1; before training, a queue shorter
+            than a step's keys.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+        >>> network = dualnets.tree_network(trees, units=4, seed=1)
+        >>> method = MoCo(queue=64, momentum=0.9)
+        >>> final = dualnets.train(network, method, trees, augment=hltm.keep_root(), steps=10,
+        ...                        batch=32, optimizer=dualnets.SGD(lr=0.1), seed=2)
+        >>> final.state["queue"].shape
+        torch.Size([2, 64, 4])
+    """
+
+    queue: int = 1024
+    momentum: float = 0.999
+    temperature: float = 0.07
+    symmetric: bool = False
+    projector: Head = field(default_factory=Head)
+
+    def __post_init__(self) -> None:
+        if self.queue < 1:
+            raise ValueError(f"queue must be at least 1 key, got {self.queue}")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must be in 0..1, got {self.momentum}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=2)
+
+    def check(self, network: nn.Module, setup: Setup) -> None:
+        """Raise ValueError where the queue is shorter than the keys of one step."""
+        keys = setup.batch * (2 if self.symmetric else 1)
+        if self.queue < keys:
+            raise ValueError(
+                f"the queue must hold at least the {keys} keys of a step "
+                f"(batch {setup.batch}, symmetric={self.symmetric}), got queue={self.queue}"
+            )
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
+        units = output_units(network, setup)
+        like = next(network.parameters())
+        members: tuple[int, ...] = network.members  # type: ignore[assignment]
+        projector = self.projector.init(
+            units,
+            seed=setup.seed,
+            members=members,
+            place=PROJECTOR,
+            dtype=like.dtype,
+            device=like.device,
+        )
+        queue = random_directions(
+            self.queue,
+            self.projector.outputs(units),
+            seed=setup.seed,
+            members=members,
+            place=QUEUE,
+            dtype=like.dtype,
+            device=like.device,
+        )
+        return {
+            **under("key", {n: p.detach().clone() for n, p in network.named_parameters()}),
+            **under("key_projector", {n: p.clone() for n, p in projector.items()}),
+            **under("projector", trained(projector)),
+            "queue": queue,
+        }
+
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        first, second = (Batch(v, batch.size) for v in batch.leaves.split(batch.size, dim=-2))
+        # views 1, 2 as queries beside views 2, 1 as keys; or view 1 beside view 2
+        queries = self._directions(network, state, batch if self.symmetric else first)
+        with torch.no_grad():
+            keys = self._keys(network, state, batch if self.symmetric else second)[::-1]
+        losses = [
+            self._contrast(query, key, state["queue"])
+            for query, key in zip(queries, keys, strict=True)
+        ]
+        return torch.stack(losses).mean(0), {"keys": torch.cat(keys, dim=1)}
+
+    def after_step(
+        self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
+    ) -> State:
+        queue = state["queue"]
+        keys = carried["keys"].to(queue.dtype)
+        return {
+            **state,
+            **under("key", self._followed(part(state, "key"), dict(network.named_parameters()))),
+            **under(
+                "key_projector",
+                self._followed(part(state, "key_projector"), part(state, "projector")),
+            ),
+            "queue": torch.cat([keys, queue], dim=1)[:, : self.queue],
+        }
+
+    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+        """`(S, B, U)` outputs of the network and its projector, of length 1."""
+        return self._directions(network, state, Batch(leaves, leaves.shape[-2]))[0]
+
+    def _directions(self, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
+        """The online outputs on every pass, of length 1."""
+        projector = part(state, "projector")
+        return [direction(self.projector(projector, own)) for own in outputs(network, batch)]
+
+    def _keys(self, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
+        """The key encoder's outputs on every pass, of length 1."""
+        # running statistics are the network's own affair: the key encoder writes into copies
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        found = outputs(network, batch, {**buffers, **part(state, "key")})
+        projector = part(state, "key_projector")
+        return [direction(self.projector(projector, own)) for own in found]
+
+    def _contrast(self, query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
+        """`(S,)` cross-entropies of finding the key among the queue."""
+        near = (query * key).sum(-1, keepdim=True).to(queue.dtype)  # (S, B, 1)
+        far = (query @ queue.transpose(1, 2)).to(queue.dtype)  # (S, B, Q)
+        logits = torch.cat([near, far], dim=-1) / self.temperature
+        return (torch.logsumexp(logits, dim=-1) - logits[..., 0]).mean(-1)
+
+    def _followed(self, slow: Mapping[str, Tensor], fast: Mapping[str, Tensor]) -> State:
+        """m slow + (1 - m) fast."""
+        return {
+            name: old * self.momentum + fast[name].detach() * (1 - self.momentum)
+            for name, old in slow.items()
+        }

@@ -1,0 +1,212 @@
+"""PIRL: a view must be told from other samples by what a memory holds of its own sample.
+
+Misra and van der Maaten (arXiv 1912.01991), Section 3. A bank holds a moving average m_i of the
+outputs f(x_i) for every sample i of a fixed data set. For an output v of sample i, negatives n drawn
+from the bank, s the cosine similarity and h(m) = exp(s(v, m)/τ) / (exp(s(v, m)/τ) + Σ_n exp(s(v, n)/τ)),
+
+    N(v) = - log h(m_i) - Σ_n log(1 - h(n)),      L = λ N(g(x')) + (1 - λ) N(f(x)),
+
+averaged over the batch. After every update m_i <- w m_i + (1 - w) f(x), put back to length 1.
+
+The paper's x is the image as it is and x' a transformed one; here both are augmented views, x the
+first. Switches: λ, τ, w, how many negatives, the heads of f and g, and whether negatives are classified
+too: without it N is -log h(m_i), a softmax over positive and negatives.
+
+The step's negatives are drawn from the whole bank, with replacement, by address, one set for all
+samples of a member's batch; where a sample is among its own negatives, it is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from dualnets.methods._directions import direction, random_directions
+from dualnets.methods.protocol import (
+    Batch,
+    Method,
+    Needs,
+    Setup,
+    State,
+    output_units,
+    outputs,
+    part,
+    trained,
+    under,
+)
+from dualnets.networks.heads import LAYERS, Head
+from hltm.philox import MAX_VIEWS, Stream, uniform
+
+PROJECTOR, VIEW_PROJECTOR, BANK, NEGATIVES = 0, 1, 64, 65  # places of their random numbers
+
+
+@dataclass(frozen=True)
+class PIRL(Method):
+    """A network, two heads and a memory of every sample.
+
+    State: `projector.…`, trained, and `view_projector.…` where g has a head of its own; `bank`
+    `(S, P, U)`, random directions before the first step; `negatives` `(S, N)` int64, the places that
+    the next step's negatives have in the bank.
+
+    Attributes:
+        weight: λ, of the second view's part.
+        temperature: τ.
+        bank_momentum: w, how slowly the memory forgets.
+        negatives: N per step, fewer than there are samples.
+        classify_negatives: whether each negative's log(1 - h) belongs to the loss.
+        projector: f's head; `Head()` for none.
+        view_projector: g's head; None for the same as f's.
+
+    Raises:
+        ValueError: a value out of range; before training, as many negatives as samples, heads of
+            different widths, fresh data.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+        >>> network = dualnets.tree_network(trees, units=4, seed=1)
+        >>> final = dualnets.train(network, PIRL(negatives=50), trees, augment=hltm.keep_root(),
+        ...                        steps=10, batch=32, samples=200, seed=2,
+        ...                        optimizer=dualnets.SGD(lr=0.1))
+        >>> final.state["bank"].shape
+        torch.Size([2, 200, 4])
+    """
+
+    weight: float = 0.5
+    temperature: float = 0.07
+    bank_momentum: float = 0.5
+    negatives: int = 256
+    classify_negatives: bool = True
+    projector: Head = field(default_factory=Head)
+    view_projector: Head | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "bank_momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if self.negatives < 1:
+            raise ValueError(f"negatives must be at least 1, got {self.negatives}")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=2, places=True)
+
+    def check(self, network: nn.Module, setup: Setup) -> None:
+        """Raise ValueError where there are too few samples, or the heads do not fit each other."""
+        samples = self._samples(setup)
+        if self.negatives >= samples:
+            raise ValueError(
+                f"{self.negatives} negatives need more than {self.negatives} samples, got "
+                f"samples={samples}"
+            )
+        if self.view_projector is not None:
+            inputs = output_units(network, setup)
+            ours, theirs = self.projector.outputs(inputs), self.view_projector.outputs(inputs)
+            if ours != theirs:
+                raise ValueError(
+                    f"both heads must have equally many outputs: projector has {ours}, "
+                    f"view_projector {theirs}"
+                )
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
+        inputs = output_units(network, setup)
+        like = next(network.parameters())
+        members: tuple[int, ...] = network.members  # type: ignore[assignment]
+        heads = {"projector": (self.projector, PROJECTOR)}
+        if self.view_projector is not None:
+            heads["view_projector"] = (self.view_projector, VIEW_PROJECTOR)
+        state: State = {}
+        for name, (head, place) in heads.items():
+            drawn = head.init(
+                inputs,
+                seed=setup.seed,
+                members=members,
+                place=place,
+                dtype=like.dtype,
+                device=like.device,
+            )
+            state |= under(name, trained(drawn))
+        state["bank"] = random_directions(
+            self._samples(setup),
+            self.projector.outputs(inputs),
+            seed=setup.seed,
+            members=members,
+            place=BANK,
+            dtype=like.dtype,
+            device=like.device,
+        )
+        state["negatives"] = self._drawn(network, setup, 0)
+        return state
+
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        assert batch.places is not None  # asked for in `needs`
+        bank = state["bank"]
+        first, second = outputs(network, batch)
+        f = direction(self.projector(part(state, "projector"), first))
+        head, name = self.projector, "projector"
+        if self.view_projector is not None:
+            head, name = self.view_projector, "view_projector"
+        g = direction(head(part(state, name), second))
+        memory = bank[:, batch.places]  # (S, B, U)
+        own = batch.places[None, :, None] == state["negatives"][:, None]  # (S, B, N)
+        places = state["negatives"][..., None].expand(-1, -1, bank.shape[-1])
+        others = bank.gather(1, places)  # (S, N, U)
+        losses = self.weight * self._nce(g, memory, others, own)
+        losses = losses + (1 - self.weight) * self._nce(f, memory, others, own)
+        return losses, {"places": batch.places, "outputs": f.detach()}
+
+    def after_step(
+        self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
+    ) -> State:
+        bank, places = state["bank"], carried["places"]
+        new = carried["outputs"].to(bank.dtype)
+        moved = self.bank_momentum * bank[:, places] + (1 - self.bank_momentum) * new
+        return {
+            **state,
+            "bank": bank.index_copy(1, places, direction(moved)),
+            "negatives": self._drawn(network, setup, step + 1),
+        }
+
+    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+        """`(S, B, U)`, what the bank averages: outputs of the network and f's head, of length 1."""
+        own = super().embedding(network, state, leaves)
+        return direction(self.projector(part(state, "projector"), own))
+
+    def _nce(self, outputs: Tensor, memory: Tensor, others: Tensor, own: Tensor) -> Tensor:
+        """`(S,)`, N(v) over the batch; `own` says where a negative is the sample itself."""
+        near = (outputs * memory).sum(-1).to(memory.dtype) / self.temperature  # (S, B)
+        far = (outputs @ others.transpose(1, 2)).to(memory.dtype) / self.temperature  # (S, B, N)
+        # the lowest number rather than -inf, so that a sample with no other negative has a gradient
+        far = far.masked_fill(own, torch.finfo(far.dtype).min)
+        mass = torch.logsumexp(far, dim=-1)  # (S, B)
+        losses = softplus(mass - near)  # -log h(m_i)
+        if self.classify_negatives:
+            each = softplus(far - mass[..., None])  # -log(1 - h(n))
+            losses = losses + each.masked_fill(own, 0).sum(-1)
+        return losses.mean(-1)
+
+    def _drawn(self, network: nn.Module, setup: Setup, step: int) -> Tensor:
+        """`(S, N)` int64 places in the bank of a step's negatives."""
+        samples = self._samples(setup)
+        numbers = uniform(
+            self.negatives,
+            seed=setup.seed,
+            stream=Stream.PREDICTOR,
+            members=network.members,  # type: ignore[arg-type]
+            node=NEGATIVES * LAYERS + step // MAX_VIEWS,
+            view=step % MAX_VIEWS,
+            device=next(network.parameters()).device,
+        )
+        # a number just below 1 may round to `samples`
+        return (numbers * samples).long().clamp(max=samples - 1)
+
+    @staticmethod
+    def _samples(setup: Setup) -> int:
+        if setup.samples is None:
+            raise ValueError("PIRL remembers every sample, so it needs a fixed data set")
+        return setup.samples

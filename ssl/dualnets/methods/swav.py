@@ -1,0 +1,231 @@
+"""SwAV: each view must foretell to which prototypes the other view was assigned.
+
+Caron, Misra, Mairal, Goyal, Bojanowski, Joulin (arXiv 2006.09882), Section 3 and Appendix A. With z the
+outputs and c_k the K prototypes, all of length 1, and p(z) the softmax of z c_k / τ over k,
+
+    L = - 1/2 Σ_k ( q_k(z2) log p_k(z1) + q_k(z1) log p_k(z2) ),
+
+averaged over the batch. The assignments q have no gradient: they are exp(z c_k / ε) scaled by
+Sinkhorn and Knopp's rows and columns in turn, so that a batch uses every prototype about equally.
+Prototypes are trained and put back to length 1 after every update.
+
+Switches: K, τ, ε and the number of scalings, steps during which prototypes stay as they are, a queue
+of each view's earlier outputs that takes part in the assignments alone, and a projector. Two views, no
+crops of other sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dualnets.methods._directions import direction, random_directions
+from dualnets.methods.protocol import (
+    Batch,
+    Method,
+    Needs,
+    Setup,
+    State,
+    output_units,
+    outputs,
+    part,
+    trained,
+    under,
+)
+from dualnets.networks.heads import Head
+
+PROJECTOR, PROTOTYPES = 0, 64  # places of their random numbers
+
+
+def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor | None = None) -> Tensor:
+    """Assignments of samples to prototypes that use every prototype about equally.
+
+    Rows and columns of exp(scores / ε) are scaled in turn: the prototypes' sums to be the same, then
+    the samples' sums to be 1 (Cuturi, arXiv 1306.0895). In logarithms, so that no ε overflows.
+
+    Args:
+        scores: `(S, N, K)`.
+        epsilon: small for hard assignments, large for even ones.
+        iterations: pairs of scalings; 0 is the softmax over prototypes.
+        used: `(S, N)` bool, the samples whose weights count; all by default.
+
+    Returns:
+        `(S, N, K)`; every sample's sum to 1.
+
+    Example:
+        >>> found = sinkhorn(torch.tensor([[[1.0, 0.0], [0.9, 0.0]]]), epsilon=0.5, iterations=50)
+        >>> found.sum(1).round(decimals=3).tolist(), found.sum(2).round(decimals=3).tolist()
+        ([[1.0, 1.0]], [[1.0, 1.0]])
+    """
+    log = scores / epsilon
+    left_out = None if used is None else ~used[:, :, None]
+    for _ in range(iterations):
+        counted = log if left_out is None else log.masked_fill(left_out, -torch.inf)
+        log = torch.log_softmax(log - torch.logsumexp(counted, dim=1, keepdim=True), dim=2)
+    return torch.softmax(log, dim=2)
+
+
+@dataclass(frozen=True)
+class SwAV(Method):
+    """A network, a projector and prototypes.
+
+    State: `projector.…` and `prototypes` `(S, K, U)`, trained; `steps` `(S,)`, how many updates there
+    were; with a queue `queue.0` and `queue.1` `(S, Q, U)`, each view's outputs, the newest first.
+
+    Attributes:
+        prototypes: K, not more than the samples that are assigned together, B + Q.
+        temperature: τ.
+        epsilon: ε of the assignments.
+        iterations: how often prototypes and samples are scaled.
+        frozen_steps: first steps that leave the prototypes alone. The optimiser then begins with
+            them anew.
+        queue: Q, samples of each view that are assigned beside the batch's; 0 for none.
+        queue_from: the first step that uses the queue; never before it is full, after Q / B steps.
+        projector: on the network's outputs; `Head()` for none.
+
+    Raises:
+        ValueError: a value out of range, queue_from without a queue; before training, more prototypes
+            than batch and queue can fill, or a queue shorter than the batch.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+        >>> network = dualnets.tree_network(trees, units=4, seed=1)
+        >>> method = SwAV(prototypes=6, queue=64, queue_from=4)
+        >>> final = dualnets.train(network, method, trees, augment=hltm.keep_root(), steps=10,
+        ...                        batch=32, optimizer=dualnets.SGD(lr=0.1), seed=2)
+        >>> final.state["prototypes"].norm(dim=-1).allclose(torch.tensor(1.0))
+        True
+    """
+
+    prototypes: int = 32
+    temperature: float = 0.1
+    epsilon: float = 0.05
+    iterations: int = 3
+    frozen_steps: int = 0
+    queue: int = 0
+    queue_from: int = 0
+    projector: Head = field(default_factory=Head)
+
+    def __post_init__(self) -> None:
+        if self.prototypes < 2:
+            raise ValueError(f"prototypes must be at least 2, got {self.prototypes}")
+        for name in ("temperature", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name, least in (
+            ("iterations", 1),
+            ("frozen_steps", 0),
+            ("queue", 0),
+            ("queue_from", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.queue_from and not self.queue:
+            raise ValueError(f"queue_from={self.queue_from} needs a queue, got queue=0")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=2)
+
+    def check(self, network: nn.Module, setup: Setup) -> None:
+        """Raise ValueError where there are more prototypes than samples, or the queue is too short."""
+        if 0 < self.queue < setup.batch:
+            raise ValueError(
+                f"the queue must hold at least a batch of {setup.batch}, got queue={self.queue}"
+            )
+        if self.prototypes > setup.batch + self.queue:
+            raise ValueError(
+                f"{self.prototypes} prototypes are more than a batch of {setup.batch} and a queue "
+                f"of {self.queue} can fill"
+            )
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
+        inputs = output_units(network, setup)
+        units = self.projector.outputs(inputs)
+        like = next(network.parameters())
+        members: tuple[int, ...] = network.members  # type: ignore[assignment]
+        projector = self.projector.init(
+            inputs,
+            seed=setup.seed,
+            members=members,
+            place=PROJECTOR,
+            dtype=like.dtype,
+            device=like.device,
+        )
+        prototypes = random_directions(
+            self.prototypes,
+            units,
+            seed=setup.seed,
+            members=members,
+            place=PROTOTYPES,
+            dtype=like.dtype,
+            device=like.device,
+        )
+        state = under("projector", trained(projector)) | trained({"prototypes": prototypes})
+        state["steps"] = torch.zeros(len(members), dtype=torch.int64, device=like.device)
+        for view in range(2 if self.queue else 0):  # not read before they are full
+            state[f"queue.{view}"] = prototypes.new_zeros(len(members), self.queue, units)
+        return state
+
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        prototypes = state["prototypes"]
+        if self.frozen_steps:
+            free = (state["steps"] >= self.frozen_steps)[:, None, None]
+            prototypes = torch.where(free, prototypes, prototypes.detach())
+        z = self._directions(network, state, batch)
+        scores = [(own @ prototypes.transpose(1, 2)).to(prototypes.dtype) for own in z]
+        with torch.no_grad():
+            assigned = [
+                self._assigned(own, state, view, batch.size) for view, own in enumerate(scores)
+            ]
+        foretold = [torch.log_softmax(own / self.temperature, dim=-1) for own in scores]
+        losses = -(assigned[1] * foretold[0] + assigned[0] * foretold[1]).sum(-1).mean(-1) / 2
+        carried = {"prototypes": state["prototypes"].detach().clone()}  # the update is in place
+        if self.queue:
+            carried |= {str(view): own.detach() for view, own in enumerate(z)}
+        return losses, carried
+
+    def after_step(
+        self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
+    ) -> State:
+        after = {**state, "steps": state["steps"] + 1}
+        before, prototypes = carried["prototypes"], state["prototypes"]
+        if step < self.frozen_steps:
+            after["prototypes"] = before
+        else:
+            # Putting them back to length 1 is a part of the optimiser's update, so like it in place:
+            # a tensor that is replaced loses its momentum. What did not move keeps its bits, so that
+            # members that are frozen stay as they stood.
+            with torch.no_grad():
+                moved = (prototypes != before).any(dim=-1, keepdim=True)
+                largest = prototypes.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30)
+                unit = direction(prototypes / largest)  # no step is so long that it overflows
+                prototypes.copy_(torch.where(moved, unit, prototypes))
+        for view in range(2 if self.queue else 0):
+            queue = state[f"queue.{view}"]
+            new = carried[str(view)].to(queue.dtype)
+            after[f"queue.{view}"] = torch.cat([new, queue], dim=1)[:, : self.queue]
+        return after
+
+    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+        """`(S, B, U)` outputs of the network and its projector, of length 1."""
+        return self._directions(network, state, Batch(leaves, leaves.shape[-2]))[0]
+
+    def _directions(self, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
+        """The outputs on every pass, of length 1."""
+        projector = part(state, "projector")
+        return [direction(self.projector(projector, own)) for own in outputs(network, batch)]
+
+    def _assigned(self, scores: Tensor, state: State, view: int, size: int) -> Tensor:
+        """`(S, B, K)` assignments of a view's samples, beside those in its queue once it is used."""
+        if not self.queue:
+            return sinkhorn(scores, self.epsilon, self.iterations)
+        prototypes, queue = state["prototypes"].detach(), state[f"queue.{view}"]
+        together = torch.cat([scores, (queue @ prototypes.transpose(1, 2)).to(scores.dtype)], dim=1)
+        start = max(self.queue_from, -(-self.queue // size))  # full after Q / B steps
+        in_use = (state["steps"] >= start)[:, None]
+        mine = torch.arange(together.shape[1], device=scores.device) < size
+        return sinkhorn(together, self.epsilon, self.iterations, mine | in_use)[:, :size]

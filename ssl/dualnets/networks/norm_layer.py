@@ -1,0 +1,117 @@
+"""The normalisation behind one hidden layer: gains and shifts, and running statistics for evaluation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dualnets.normalizations import BatchNorm, GroupNorm, Moments, Normalization
+
+
+class NormLayer(nn.Module):
+    """Normalises the pre-activations of every block of every member.
+
+    A batch's moments are those of each unit of each block; where blocks share their weights, those
+    of each unit over all blocks and samples, as a convolution's are over places. Running moments
+    move to each batch's by `norm.momentum`, or by 1/n after n batches while that is more, so that
+    they are the plain mean of the first few batches and forget where they began. The variance they
+    hold is the unbiased one. In evaluation they take the place of the batch's own moments; a network
+    that has seen no batch has none, and goes by the batch at hand.
+
+    Args:
+        norm: its settings.
+        members: S.
+        blocks: V.
+        units: per block.
+        shared: whether the blocks have one gain, shift and statistic per unit.
+
+    Attributes:
+        gain, shift: `(S, V, U, 1)`, V = 1 where shared; None without `norm.affine`.
+        mean, variance, batches: `(S, V, U, 1)` twice and `(S,)` int64, running; for BatchNorm only.
+
+    Raises:
+        ValueError: groups of units that are no equal shares or hold one unit, which a
+            normalisation over units would set to zero.
+    """
+
+    gain: Tensor | None
+    shift: Tensor | None
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+
+    def __init__(
+        self, norm: Normalization, *, members: int, blocks: int, units: int, shared: bool
+    ) -> None:
+        super().__init__()
+        self.norm, self.shared = norm, shared
+        shape = (members, 1 if shared else blocks, units, 1)
+        self.register_parameter("gain", nn.Parameter(torch.ones(shape)) if norm.affine else None)
+        self.register_parameter("shift", nn.Parameter(torch.zeros(shape)) if norm.affine else None)
+        if isinstance(norm, BatchNorm):
+            self.register_buffer("mean", torch.zeros(shape))
+            self.register_buffer("variance", torch.ones(shape))
+            self.register_buffer("batches", torch.zeros(members, dtype=torch.int64))
+            return
+        groups = norm.groups if isinstance(norm, GroupNorm) else 1
+        if units % groups or units == groups:
+            raise ValueError(
+                f"{type(norm).__name__} needs equal groups of 2 units or more, got {units} units "
+                f"in {groups} group(s)"
+            )
+
+    def extra_repr(self) -> str:
+        return repr(self.norm)
+
+    def forward(self, values: Tensor, *, training: bool) -> Tensor:
+        """Normalised pre-activations.
+
+        Args:
+            values: `(S, V, U, B)`.
+            training: whether a BatchNorm uses the batch's own moments, and remembers them.
+
+        Returns:
+            `(S, V, U, B)`.
+
+        Raises:
+            ValueError: a batch of one sample, whose own moments say nothing.
+        """
+        if not isinstance(self.norm, BatchNorm):
+            values = self.norm(values)
+        elif training:
+            moments, count = self._moments(values)
+            if count < 2:
+                raise ValueError("a BatchNorm in training needs at least 2 samples, got 1")
+            self._remember(moments, count)
+            values = self.norm(values, moments)
+        else:
+            values = self.norm(values, self._running(values))
+        if self.gain is not None and self.shift is not None:
+            values = values * self.gain + self.shift
+        return values
+
+    def _moments(self, values: Tensor) -> tuple[Moments, int]:
+        """`(S, V, U, 1)` moments of a batch, and over how many numbers each is."""
+        if not self.shared:
+            return BatchNorm.moments(values), values.shape[-1]
+        pooled = values.transpose(1, 2).flatten(2)[:, None]  # (S, 1, U, V * B)
+        return BatchNorm.moments(pooled), pooled.shape[-1]
+
+    @torch.no_grad()
+    def _remember(self, moments: Moments, count: int) -> None:
+        """Move the running moments towards a batch's."""
+        assert isinstance(self.norm, BatchNorm)
+        self.batches += 1
+        step = (1 / self.batches.to(self.mean.dtype)).clamp_min(self.norm.momentum)
+        step = step.view(-1, 1, 1, 1)
+        unbiased = moments.variance * (count / (count - 1))
+        for running, new in ((self.mean, moments.mean), (self.variance, unbiased)):
+            running += step * (new.to(running.dtype) - running)
+
+    def _running(self, values: Tensor) -> Moments:
+        """The running moments; for members that have seen no batch, those of the batch at hand."""
+        own, _ = self._moments(values)
+        seen = (self.batches > 0).view(-1, 1, 1, 1)
+        return Moments(
+            torch.where(seen, self.mean, own.mean), torch.where(seen, self.variance, own.variance)
+        )

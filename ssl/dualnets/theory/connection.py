@@ -1,0 +1,312 @@
+"""The connection K of a weight: how the output of a network moves when that weight does.
+
+For a weight w of a network f and a sample x, K(x) = (∂f/∂w)ᵀ, of shape (P, n): P entries of w by n
+outputs (theory, Section 1). In a bias-free ReLU network K_l(x) = f_{l-1}(x) ⊗ J_l(x)ᵀ, with J_l the
+derivative of the output with respect to the pre-activations of layer l.
+
+**How vec is laid out**: as torch's `reshape(-1)`, rows first, so entry (o, i) of a layer's weight is
+number o · fan_in + i and K_l = J_lᵀ ⊗ f_{l-1}; papers stack columns, which permutes the P rows of K.
+In an ensemble of blocks it is entry (v, o, i) of each member: the blocks come one after the other.
+
+Products with K need no K: Kᵀ v is a derivative in direction v (forward mode), K u a derivative
+against the cotangent u (reverse mode).
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp, vjp, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+MAX_ENTRIES = 1 << 26  # of an array that is asked for explicitly: 512 MiB in float64
+
+
+class Connection:
+    """K of one weight of a network at given inputs, as an array or as products; made by `connection`.
+
+    Where the network has the S axis, so have all arrays; otherwise none has. Products accept and
+    return the network's dtype.
+
+    Attributes:
+        name: the parameter's.
+        weight: `(S, P)` its entries.
+        inputs: what the network reads.
+        outputs: `(S, B, n)` the network's.
+    """
+
+    def __init__(self, network: nn.Module, name: str, inputs: Tensor, block: int | None) -> None:
+        self._network, self.name, self.inputs = network, name, inputs
+        self.block = block
+        self._fixed = {key: value.detach() for key, value in network.named_parameters()}
+        parameter = self._fixed[name]
+        members = getattr(network, "members", None)
+        self._shape = tuple(parameter.shape)
+        self._entries = parameter.reshape(1 if members is None else len(members), -1)
+        self.stacked = shown_members(network) is not None
+        self._part = self.part_of(block)
+        self._weight = self._entries[:, self._part]
+        self._outputs = self._call(self._weight, inputs)
+        if self._outputs.ndim != 3:
+            shape = tuple(self._outputs.shape[0 if self.stacked else 1 :])
+            raise ValueError(f"the network's output has shape {shape}, expected one row per sample")
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, in the dtype that was asked for."""
+        return self._network
+
+    @property
+    def weight(self) -> Tensor:
+        """`(P,)` or `(S, P)` the weight, flat."""
+        return self._public(self._weight)
+
+    @property
+    def outputs(self) -> Tensor:
+        """`(B, n)` or `(S, B, n)` what the network makes of the inputs."""
+        return self._public(self._outputs)
+
+    @property
+    def size(self) -> int:
+        """P, the number of entries of the weight (of the block)."""
+        return self._weight.shape[1]
+
+    @property
+    def members(self) -> int:
+        """S, 1 where there is no such axis."""
+        return len(self._weight)
+
+    def __repr__(self) -> str:
+        where = "" if self.block is None else f", block {self.block}"
+        rows, outputs = self._outputs.shape[1:]
+        return f"Connection({self.name}{where}: {rows} samples, K {self.size} x {outputs})"
+
+    def part_of(self, block: int | None) -> slice:
+        """Which entries of the whole layer's weight are one block's; all of them for None.
+
+        Raises:
+            ValueError: a block that the layer does not have.
+        """
+        size = self._entries.shape[1]
+        if block is None:
+            return slice(0, size)
+        ensemble = getattr(self._network, "members", None) is not None
+        blocks = self._shape[1] if ensemble and len(self._shape) == 4 else 1
+        if not 0 <= block < blocks:
+            raise ValueError(
+                f"block must be in 0..{blocks - 1} for weight {self.name!r}, got {block}"
+            )
+        return slice(block * size // blocks, (block + 1) * size // blocks)
+
+    def transposed(self, direction: Tensor) -> Tensor:
+        """Kᵀ v of every sample: `(P,)` to `(B, n)`, in one forward-mode pass."""
+        return self._public(self.transposed_S(self._inside(direction, (self.size,))))
+
+    def summed(self, cotangent: Tensor) -> Tensor:
+        """Σ over samples of K u: `(B, n)` to `(P,)`, in one reverse-mode pass."""
+        shape = tuple(self._outputs.shape[1:])
+        return self._public(self.summed_S(self._inside(cotangent, shape)))
+
+    def times(self, cotangent: Tensor) -> Tensor:
+        """K u of every sample: `(B, n)` to `(B, P)`.
+
+        Raises:
+            ValueError: a result of more than 2^26 numbers.
+        """
+        shape = tuple(self._outputs.shape[1:])
+        self._check_size(self.members * shape[0] * self.size, "K u of every sample")
+        return self._public(self.times_S(self._inside(cotangent, shape)))
+
+    def explicit(self, *, most_entries: int = MAX_ENTRIES) -> Tensor:
+        """K itself: `(B, P, n)` or `(S, B, P, n)`.
+
+        Raises:
+            ValueError: more entries than `most_entries`.
+        """
+        rows, outputs = self._outputs.shape[1:]
+        count = self.members * rows * self.size * outputs
+        self._check_size(count, f"K of {rows} samples, {self.size} x {outputs} each", most_entries)
+        return self._public(torch.stack([self.column_S(u) for u in range(outputs)], dim=-1))
+
+    # the same with S in front throughout
+
+    def transposed_S(self, direction: Tensor) -> Tensor:
+        """`(S, P)` to `(S, B, n)`."""
+        with warnings.catch_warnings():
+            # torch's forward mode warns of its own use of torch.jit when it is first used
+            warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+            return jvp(lambda w: self._call(w, self.inputs), (self._weight,), (direction,))[1]
+
+    def summed_S(self, cotangent: Tensor) -> Tensor:
+        """`(S, B, n)` to `(S, P)`."""
+        pull = vjp(lambda w: self._call(w, self.inputs), self._weight)[1]
+        return pull(cotangent.to(self._weight.dtype))[0]
+
+    def times_S(self, cotangent: Tensor) -> Tensor:
+        """`(S, B, n)` to `(S, B, P)`."""
+        axis = int(self.stacked)
+
+        def of_one(weight: Tensor, sample: Tensor, u: Tensor) -> Tensor:
+            return (self._call(weight, sample.unsqueeze(axis))[:, 0] * u).sum()
+
+        each = vmap(grad(of_one), in_dims=(None, axis, 1), out_dims=1)
+        return each(self._weight, self.inputs, cotangent)
+
+    def column_S(self, output: int) -> Tensor:
+        """`(S, B, P)`, the column of K that belongs to one output: its gradient, sample by sample."""
+        chosen = torch.zeros_like(self._outputs)
+        chosen[..., output] = 1
+        return self.times_S(chosen)
+
+    def _call(self, weight: Tensor, inputs: Tensor) -> Tensor:
+        """`(S, B, n)` outputs with this weight, `(S, P)`, in the place of the network's own."""
+        before, after = self._entries[:, : self._part.start], self._entries[:, self._part.stop :]
+        whole = torch.cat([before, weight, after], dim=1) if self.block is not None else weight
+        parameters = {**self._fixed, self.name: whole.view(self._shape)}
+        found = functional_call(self._network, parameters, (inputs,))
+        return found if self.stacked else found[None]
+
+    def _inside(self, given: Tensor, shape: tuple[int, ...]) -> Tensor:
+        expected = (*([self.members] if self.stacked else []), *shape)
+        if tuple(given.shape) != expected:
+            raise ValueError(f"expected an array of shape {expected}, got {tuple(given.shape)}")
+        given = given.to(self._weight.device, self._weight.dtype)
+        return given if self.stacked else given[None]
+
+    def _public(self, found: Tensor) -> Tensor:
+        return found if self.stacked else found[0]
+
+    @staticmethod
+    def _check_size(count: int, what: str, most: int = MAX_ENTRIES) -> None:
+        if count > most:
+            raise ValueError(
+                f"{what}: {count} numbers, more than the {most} that are made; use products "
+                "with K, fewer samples or a block"
+            )
+
+
+def connection(
+    network: nn.Module,
+    layer: int | str,
+    inputs: Tensor,
+    *,
+    block: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> Connection:
+    """K of one weight of a network at the given inputs.
+
+    Args:
+        network: of this library, or any torch module whose output is one row per sample; in
+            evaluation mode where it has batch statistics or dropout, for K(x) is of one sample.
+        layer: of a network here, 1 (lowest) .. L; of any module, the name of a parameter.
+        inputs: `(B, ...)`, or `(S, B, X)` for a network with the S axis.
+        block: of a network of blocks: the weight of one block (one node of the tree) alone.
+        dtype: compute in this dtype, with a copy of the network; float64 makes identities exact.
+
+    Raises:
+        ValueError: a layer, weight or block that the network does not have, or a network whose
+            output for a sample depends on its batch.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> tree = hltm.symmetric_binary(depth=3, polarity=0.9, seed=0)
+        >>> network = dualnets.tree_network(tree, units=4, seed=1)
+        >>> found = connection(network, 2, tree.sample(5, seed=2).leaves, dtype=torch.float64)
+        >>> found
+        Connection(weights.1: 5 samples, K 64 x 4)
+        >>> found.explicit().shape
+        torch.Size([5, 64, 4])
+        >>> torch.allclose(found.transposed(found.weight), found.outputs)  # Kᵀ w = f
+        True
+    """
+    name = _parameter_name(network, layer)
+    _check_one_sample_at_a_time(network)
+    if dtype is not None and dict(network.named_parameters())[name].dtype != dtype:
+        network = copy.deepcopy(network).to(dtype)
+    if getattr(network, "members", None) is None:  # a torch module reads its own dtype
+        weight = dict(network.named_parameters())[name]
+        inputs = inputs.to(weight.device, weight.dtype)
+    return Connection(network, name, inputs, block)
+
+
+def shown_members(network: nn.Module) -> tuple[int, ...] | None:
+    """The members' addresses where a network's arrays have the S axis, else None."""
+    members: tuple[int, ...] | None = getattr(network, "members", None)
+    return members if getattr(network, "stacked", False) else None
+
+
+def check_operator_form(found: Connection) -> None:
+    """Raise unless Kᵀ w = f up to a constant, on which the rewriting of updates as operators rests.
+
+    A constant, such as a bias of the top layer seen from that layer's weight, drops out of every
+    difference of two outputs, and updates are made of those.
+
+    Raises:
+        ValueError: by how much the identity fails and, where it can be told, why: biases at or
+            above the layer, a normalised output, edges that skip the layer.
+    """
+    outputs = found.outputs
+    scaled = found.transposed(found.weight)
+    miss = outputs - scaled
+    miss = miss - miss[..., :1, :]  # the same for all samples?
+    length = float(outputs.norm())
+    relative = float(miss.norm()) / length if length > 0 else 0.0
+    if relative <= torch.finfo(outputs.dtype).eps ** 0.5:
+        return
+    reasons = []
+    if float(scaled.norm()) <= 1e-3 * length:
+        reasons.append(
+            "scaling the weight leaves the output as it is, so Kᵀ w = 0 (a normalised output)"
+        )
+    biases = [name for name, _ in found.network.named_parameters() if "bias" in name.lower()]
+    if biases:
+        reasons.append(
+            f"the network has biases ({', '.join(biases)}), which must all lie below the layer"
+        )
+    if getattr(found.network, "wiring", None) is not None:
+        reasons.append("edges of the tree that skip the layer carry a part of f past its weight")
+    why = "; ".join(reasons) or "the output is not proportional to the weight's scale"
+    raise ValueError(
+        f"the operator form of an update needs Kᵀ w = f for weight {found.name!r}, which misses, beyond a "
+        f"constant, by {relative:.2g} of |f|: {why}. Use the form with f (form='outputs'), which always holds"
+    )
+
+
+def _parameter_name(network: nn.Module, layer: int | str) -> str:
+    """The name of a weight given by layer or name."""
+    known = [name for name, _ in network.named_parameters()]
+    if isinstance(layer, int) and not isinstance(layer, bool):
+        depth = len(weights) if (weights := _block_weights(network)) is not None else 0
+        if not depth:
+            raise ValueError(
+                f"layer {layer} is for networks of this library; name one of {', '.join(known)}"
+            )
+        if not 1 <= layer <= depth:
+            raise ValueError(f"layer must be in 1..{depth}, got {layer}")
+        return f"weights.{layer - 1}"
+    if layer not in known:
+        raise ValueError(f"unknown weight {layer!r}, expected one of {', '.join(known)}")
+    return str(layer)
+
+
+def _block_weights(network: nn.Module) -> Any:
+    found = getattr(network, "weights", None)
+    return found if isinstance(found, nn.ParameterList) else None
+
+
+def _check_one_sample_at_a_time(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        mixes = isinstance(module, (_BatchNorm, _DropoutNd))
+        always = isinstance(module, _BatchNorm) and module.running_mean is None
+        if always or (mixes and module.training):
+            raise ValueError(
+                f"{type(module).__name__} {name!r} makes an output depend on more than its own "
+                "sample; call eval() first"
+            )
+    if getattr(network, "batch_dependent", False) and network.training:
+        raise ValueError("the network's outputs depend on the batch in training; call eval() first")

@@ -1,0 +1,128 @@
+"""Claims: from stored runs to the table of the README."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import dualnets
+from dualnets import claims, execute
+from dualnets.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+FOUND = claims.Claim(
+    experiment="emergence",
+    claim="It emerges | or not",
+    place="somewhere",
+    verdict="holds",
+    measured="gap closed",
+    effect=0.76,
+    low=0.73,
+    high=0.78,
+    n=16,
+    of="trees",
+    reason="it grew",
+    scale="default",
+    run="abc",
+    command="hltm run emergence",
+)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """A folder with one stored run of a whole scale, and one with settings of its own."""
+    folder = tmp_path_factory.mktemp("runs")
+    for scale in ("smoke",):
+        dualnets.run("emergence", scale=scale, out=folder)
+    small = {"depth": 2, "members": 2, "steps": 2, "evaluation_samples": 512}
+    dualnets.run("emergence", scale="smoke", out=folder, **small)
+    return folder
+
+
+def test_the_readme_says_what_the_stored_results_say():
+    page = (ROOT / "README.md").read_text()
+    found = claims.load(ROOT / "benchmarks" / "claims")
+    assert found
+    assert claims.put(claims.markdown(found), page) == page, (
+        "hltm claims --markdown README.md writes it"
+    )
+
+
+def test_stored_results_are_of_experiments_there_are():
+    for claim in claims.load(ROOT / "benchmarks" / "claims"):
+        experiment = execute.load(claim.experiment)
+        assert claim.claim == experiment.CLAIM
+        assert claim.place == experiment.PLACE
+        assert claim.run == execute.run_name(experiment, claim.scale)
+
+
+def test_only_a_whole_scale_counts(out):
+    (claim,) = (c for c in claims.stored(out) if c.experiment == "emergence")
+    assert claim.scale == "smoke"
+    assert claim.n == 16
+    assert claim.run == execute.run_name(execute.load("emergence"), "smoke")
+    others = [c for c in claims.stored(out) if c.experiment != "emergence"]
+    assert {c.verdict for c in others} == {"not run"}
+    assert all(c.verdict == "not run" for c in claims.stored(out, "default"))
+
+
+def test_claims_are_saved_and_loaded_whole(tmp_path):
+    claims.save([FOUND, claims.Claim("other", "not run yet", "nowhere")], tmp_path)
+    assert claims.load(tmp_path) == [FOUND]
+    (tmp_path / "gone.json").write_text("{}")
+    claims.save([FOUND], tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["emergence.json"]
+
+
+def test_the_table_stands_between_its_marks():
+    table = claims.markdown([FOUND])
+    assert "It emerges \\| or not" in table
+    assert "0.76 [0.73, 0.78] | 16 trees | default |" in table
+    page = f"before\n{claims.BEGIN}\nold\n{claims.END}\nafter\n"
+    once = claims.put(table, page)
+    assert once == f"before\n{claims.BEGIN}\n{table}\n{claims.END}\nafter\n"
+    assert claims.put(table, once) == once
+    with pytest.raises(ValueError, match="expected the marks"):
+        claims.put(table, "no marks")
+
+
+def test_the_command_shows_prints_and_writes(out, tmp_path, capsys):
+    assert main(["claims", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"emergence +HOLDS", shown)
+    assert "not run" in shown
+    assert main(["claims", "--out", str(out), "--markdown", "-"]) == 0
+    printed = capsys.readouterr().out.strip()
+    page = tmp_path / "README.md"
+    page.write_text(f"{claims.BEGIN}\n{claims.END}\n")
+    assert main(["claims", "--out", str(out), "--markdown", str(page)]) == 0
+    assert page.read_text() == f"{claims.BEGIN}\n{printed}\n{claims.END}\n"
+    assert (tmp_path / "benchmarks" / "claims" / "emergence.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--scale", "huge"], "unknown scale 'huge'"),
+        (["--markdown", "nowhere.md"], "there is no page nowhere.md"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(arguments, words, capsys):
+    assert main(["claims", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_every_experiment_is_complete():
+    for name in execute.names():
+        experiment = execute.load(name)
+        assert len(experiment.BRIEF) <= 58, name
+        assert experiment.CLAIM, name
+        assert experiment.PLACE, name
+        assert experiment.RULE, name
+        assert set(experiment.GRIDS) == {"smoke", "default", "paper"}, name
+        for scale in experiment.GRIDS:
+            assert execute.cells(experiment, scale, {}), name
+        for part in ("run_cell", "summary", "plot", "verdict"):
+            assert callable(getattr(experiment, part)), name
