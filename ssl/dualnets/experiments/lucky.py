@@ -117,7 +117,7 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
 
 def _parts(trees: LatentTree) -> Iterator[LatentTree]:
     for low in range(0, len(trees), MEMBERS_AT_ONCE):
-        yield trees[low : low + MEMBERS_AT_ONCE]  # type: ignore[misc]
+        yield trees[low : low + MEMBERS_AT_ONCE]
 
 
 def _born(settings: Settings, trees: LatentTree) -> pd.DataFrame:

@@ -50,7 +50,7 @@ class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, 
 
     depth: int = setting(2, "levels of the tree below its root", low=1, high=3)
     branching: int = setting(2, "children per latent", low=2, high=9)
-    members: int = setting(24, "trees, each with a network of its own", low=1, high=1 << 20)
+    members: int = setting(64, "trees, each with a network of its own", low=1, high=1 << 20)
     units: int = setting(5, "units per latent (tree) or per layer (mlp)", low=1, high=1 << 16)
     batch: int = setting(
         0, "samples per update and member; 0: infinitely many", low=0, high=1 << 20
@@ -200,7 +200,7 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
             )
             joined = joined.dropna()
             difference = mean_interval(
-                (values.mean(1).loc[joined.index] - joined["infinite"]).to_numpy()
+                (values.mean(axis=1).loc[joined.index] - joined["infinite"]).to_numpy()
             )
             found.append(
                 {
