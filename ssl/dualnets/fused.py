@@ -53,7 +53,7 @@ def offer(network: nn.Module, loss: object) -> Offer | None:
     """What a span of plain SGD can run compiled; None where it cannot."""
     if not isinstance(network, BlockNetwork) or not isinstance(loss, PairLoss):
         return None
-    if not network.plain:
+    if not network.equal_shares:
         return None
     on_cpu = network.device.type == "cpu"
     return Offer(network, loss) if on_cpu and network.dtype in DTYPES else None
@@ -87,7 +87,8 @@ def run(
     layout = np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights])
     rates = torch.as_tensor(lr, dtype=network.dtype).expand(len(weights)).contiguous()
     losses = torch.full_like(rates, torch.nan)
-    tensors = (*drawn[:3], weights, biases, rates, losses, frozen_at)
+    leaves = [network.read(part).contiguous() for part in drawn[:3]]
+    tensors = (*leaves, weights, biases, rates, losses, frozen_at)
     arguments = (
         *(part.numpy() for part in tensors),
         layout,
