@@ -84,6 +84,8 @@ DUALNETS = {
         "follow",
         "evidence",
         "figures",
+        "methods",
+        "normalizations",
         "outcome",
         "settings",
         "experiments",

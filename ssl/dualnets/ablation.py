@@ -93,6 +93,7 @@ def run_cell(
     *,
     probe: Callable[..., dict[int, Level]] = score,
     metric: str = PRE,
+    also: Callable[[Snapshot], pd.DataFrame] | None = None,
 ) -> Outcome:
     """Train one ensemble, follow its latents, and see whether its embeddings collapse.
 
@@ -101,6 +102,7 @@ def run_cell(
         device: where to train.
         progress: hears how it goes.
         probe, metric: what follows the latents, and its name in `ALIGNMENT`; see `follow`.
+        also: more rows of every snapshot, in the columns of `collapse_rows`.
     """
     trees = settings.build_trees()
     method = settings.build_method()
@@ -108,6 +110,8 @@ def run_cell(
 
     def watched(snapshot: Snapshot) -> Snapshot:
         collapse.append(collapse_rows(snapshot, method, trees, settings.seed))
+        if also is not None:
+            collapse.append(also(snapshot))
         return snapshot
 
     snapshots = trajectory(

@@ -38,7 +38,7 @@ class MethodSettings(ContrastSettings):
     bn_std: str = setting("on", "whether BatchNorm divides by its deviation; stop as for the mean",
                           choices=PART)  # fmt: skip
     weight_standardization: bool = setting(False, "of hidden layers of heads")
-    predictor_lr: float = setting(1.0, "times the learning rate", above=0)
+    predictor_lr: float = setting(1.0, "times the learning rate; 0: never trained", low=0)
     predictor_weight_decay: float = setting(-1.0, "of the predictor; -1 for that of all", low=-1)
     redraw_every: int = setting(0, "updates between two redraws of the predictor; 0: never", low=0)
     redraw: str = setting("all", "layers that are redrawn", choices=("all", "top", "bottom"))
