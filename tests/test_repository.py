@@ -100,6 +100,8 @@ DUALNETS = {
         "follow",
         "evidence",
         "figures",
+        "methods",
+        "normalizations",
         "outcome",
         "settings",
         "experiments",
