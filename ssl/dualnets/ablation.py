@@ -108,11 +108,14 @@ def grids(
 class CellSettings(Protocol):
     """What a cell's settings can do, whatever their trees."""
 
-    steps: int
-    snapshots: int
-    evaluation_samples: int
-    seed: int
-
+    @property
+    def steps(self) -> int: ...
+    @property
+    def snapshots(self) -> int: ...
+    @property
+    def evaluation_samples(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
     @property
     def leaves_seen(self) -> Literal["own", "all"]: ...
     def build_trees(self) -> LatentTree: ...

@@ -34,14 +34,19 @@ def draw(table: pd.DataFrame, collapsed: Callable[[pd.DataFrame], pd.Series]) ->
             axes.set_title(f"{letter}  collapse, predictor rate {rate:g}")
             if i == 0:
                 axes.set_ylabel("weight decay")
-                axes.legend(loc="lower left", frameon=True)
+                handles, words = axes.get_legend_handles_labels()
+        blocks[-1].legend(handles, words, loc="outside lower center", ncols=4)
     return figure
 
 
 def _drift(axes: Axes, table: pd.DataFrame) -> None:
     rows = table[(table["quantity"] == "conserved") & (table["time"] > 0)]
     colours = {"integrated": EDGE, "sgd lr / 1": "#e07b39", "sgd lr / 2": "#31688e"}
-    words = {"integrated": "equations, integrated", "sgd lr / 1": "SGD", "sgd lr / 2": "SGD, half the rate"}
+    words = {
+        "integrated": "equations, integrated",
+        "sgd lr / 1": "SGD",
+        "sgd lr / 2": "SGD, half the rate",
+    }
     for source, part in rows.groupby("source"):
         by_cell = [own.groupby("time")["value"].max() for _, own in part.groupby("cell")]
         for i, line in enumerate(by_cell):
@@ -49,7 +54,7 @@ def _drift(axes: Axes, table: pd.DataFrame) -> None:
                       label=words[str(source)] if i == 0 else None)  # fmt: skip
     axes.set_yscale("log")
     axes.axhline(1e-9, color="#777777", lw=1, ls=(0, (4, 2)))
-    axes.annotate("bound of the rule", (0.99, 1.4e-9), xycoords=("axes fraction", "data"), ha="right",
+    axes.annotate("bound of the rule", (0.02, 1.6e-9), xycoords=("axes fraction", "data"), ha="left",
                   fontsize=8, color="#777777")  # fmt: skip
     axes.set_xlabel("time")
     axes.set_ylabel("relative change of $e^{2ηt} D(t)$")
@@ -81,14 +86,37 @@ def _diagram(
 ) -> None:
     """Survivors and collapsed networks, and the separatrix of the modes."""
     rows = table[(table["quantity"] == "phase") & (table["predictor_rate"] == rate)]
-    share = collapsed(rows).groupby([rows["target_rate"], rows["step_decay"]]).mean().reset_index(name="gone")
-    for gone, colour, marker, word in ((False, KEPT, "o", "survive"), (True, GONE, "X", "collapse")):
+    share = (
+        collapsed(rows)
+        .groupby([rows["target_rate"], rows["step_decay"]])
+        .mean()
+        .reset_index(name="gone")
+    )
+    for gone, colour, marker, word in (
+        (False, KEPT, "o", "survive"),
+        (True, GONE, "X", "collapse"),
+    ):
         part = share[(share["gone"] > 0.5) == gone]
         axes.scatter(part["target_rate"], part["step_decay"], s=30, color=colour, marker=marker, lw=0,
                      label=word, zorder=3)  # fmt: skip
-    edge = table[(table["quantity"] == "edge") & (table["predictor_rate"] == rate)].sort_values("target_rate")
-    axes.plot(edge["target_rate"], edge["value"], color=EDGE, lw=1.6, label="predicted separatrix", zorder=2)
-    axes.axhline(edge["predicted"].iloc[0], color="#777777", lw=1, ls=(0, (4, 2)), label="no fixed point above")
+    edge = table[(table["quantity"] == "edge") & (table["predictor_rate"] == rate)].sort_values(
+        "target_rate"
+    )
+    axes.plot(
+        edge["target_rate"],
+        edge["value"],
+        color=EDGE,
+        lw=1.6,
+        label="predicted separatrix",
+        zorder=2,
+    )
+    axes.axhline(
+        edge["predicted"].iloc[0],
+        color="#777777",
+        lw=1,
+        ls=(0, (4, 2)),
+        label="no fixed point above",
+    )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("target rate")

@@ -28,6 +28,8 @@ def draw(table: pd.DataFrame) -> Figure:
         strict=True,
     ):  # fmt: skip
         axes.set_title(f"{letter}  {title}")
+    handles, words = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside lower center", ncols=len(words), handlelength=1.4)
     return figure
 
 
@@ -36,27 +38,36 @@ def _chances(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None
         by_width = part.groupby("units")
         seen, predicted = by_width["lucky"].mean(), by_width["predicted"].mean()
         error = by_width["predicted"].apply(lambda p: (p * (1 - p)).sum() ** 0.5 / len(p))
-        axes.plot(predicted.index, predicted, color=colours[int(level)], lw=1.5, label=f"level {level}")
-        axes.errorbar(seen.index, seen, yerr=1.96 * error, fmt="o", ms=4.5, lw=1, color=colours[int(level)])
+        axes.plot(
+            predicted.index, predicted, color=colours[int(level)], lw=1.5, label=f"level {level}"
+        )
+        axes.errorbar(
+            seen.index, seen, yerr=1.96 * error, fmt="o", ms=4.5, lw=1, color=colours[int(level)]
+        )
     axes.set_xscale("log")
-    axes.set_xticks(sorted(rows["units"].unique()), [str(u) for u in sorted(rows["units"].unique())])
+    axes.set_xticks(
+        sorted(rows["units"].unique()), [str(u) for u in sorted(rows["units"].unique())]
+    )
     axes.minorticks_off()
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("units per latent")
     axes.set_ylabel("latents with a lucky unit")
     axes.plot([], [], color="#777777", lw=1.5, label="predicted")
     axes.plot([], [], "o", color="#777777", ms=4.5, label="seen, 95% range")
-    axes.legend(loc="lower right", handlelength=1.4)
 
 
 def _selectivity(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
     for level, part in rows.groupby("level"):
         by_width = part.groupby("units")[["selectivity", "selectivity_predicted"]].mean()
-        axes.plot(by_width.index, by_width["selectivity_predicted"], color=colours[int(level)], lw=1.5)
+        axes.plot(
+            by_width.index, by_width["selectivity_predicted"], color=colours[int(level)], lw=1.5
+        )
         axes.plot(by_width.index, by_width["selectivity"], "o", ms=4.5, color=colours[int(level)])
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks(sorted(rows["units"].unique()), [str(u) for u in sorted(rows["units"].unique())])
+    axes.set_xticks(
+        sorted(rows["units"].unique()), [str(u) for u in sorted(rows["units"].unique())]
+    )
     axes.minorticks_off()
     axes.set_xlabel("units per latent")
     axes.set_ylabel("best |selectivity|, mean over latents")

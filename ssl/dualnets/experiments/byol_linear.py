@@ -104,10 +104,16 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
     return Outcome(pd.DataFrame(rows))
 
 
-def _row(quantity: str, source: str, member: int, time: float, value: float, **more: Any) -> dict[str, Any]:
+def _row(
+    quantity: str, source: str, member: int, time: float, value: float, **more: Any
+) -> dict[str, Any]:
     """One number; `predicted` is what theory says of it."""
     blank = {"step_decay": np.nan, "predicted": np.nan, "initial": np.nan, "mode": -1}
-    return blank | {"quantity": quantity, "source": source, "member": member, "time": time, "value": value} | more
+    return (
+        blank
+        | {"quantity": quantity, "source": source, "member": member, "time": time, "value": value}
+        | more
+    )
 
 
 def _paths(settings: Settings) -> list[dict[str, Any]]:
@@ -124,7 +130,10 @@ def _paths(settings: Settings) -> list[dict[str, Any]]:
     }
     system = LinearByol(moments[0], moments[1], **rates)
     weights = random_weights(
-        features=settings.features, inputs=settings.inputs, members=settings.members, seed=settings.seed
+        features=settings.features,
+        inputs=settings.inputs,
+        members=settings.members,
+        seed=settings.seed,
     )
     times = np.linspace(0, settings.until, 21)
     found = _drift(system, integrate(system, weights, times), "integrated")
@@ -185,7 +194,7 @@ def _phase(settings: Settings) -> list[dict[str, Any]]:
     edge = float(critical_decay(modes, start))
     most = float(largest_decay(modes))
     found = [_row(EDGE, "modes", 0, 0.0, edge, initial=settings.start, predicted=most)]
-    for decay in np.geomspace(0.02, 1.2, settings.points) * most:
+    for decay in np.geomspace(0.05, 1.2, settings.points) * most:
         system = LinearByol(
             np.eye(settings.inputs), settings.noise * np.eye(settings.inputs), decay=float(decay),
             predictor_rate=rates[0], target_rate=rates[1],
@@ -193,7 +202,7 @@ def _phase(settings: Settings) -> list[dict[str, Any]]:
         starts = [_aligned(settings, m, spread=False)[2] for m in range(settings.members)]
         weights = Weights(*(np.stack(parts) for parts in zip(*starts, strict=True)))
         slowest = min(float(decay), rates[1])
-        end = 30 / float(decay) + 10 / slowest
+        end = 15 / float(decay) + 10 / slowest
         path = integrate(system, weights, [0.0, end], tolerance=1e-7)
         size = np.linalg.norm(path.predictor[-1] @ path.online[-1], axis=(1, 2))
         size /= settings.features**0.5
@@ -223,14 +232,18 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
              "target rate": f"{rows['target_rate'].iloc[0]:g}", "mean": f"{last.mean():.1e}",
              "largest": f"{last.max():.1e}", "n": len(last)}
         )  # fmt: skip
-    for (decay, rate), rows in table[table["quantity"] == MODE].groupby(["decay", "predictor_rate"]):
+    for (decay, rate), rows in table[table["quantity"] == MODE].groupby(
+        ["decay", "predictor_rate"]
+    ):
         gap = (rows["value"] - rows["predicted"]).abs()
         found.append(
             {"what": "modes, |matrix - mode|", "how": "integrated", "decay": f"{decay:g}",
              "predictor rate": rate, "target rate": f"{rows['target_rate'].iloc[0]:g}",
              "mean": f"{gap.mean():.1e}", "largest": f"{gap.max():.1e}", "n": rows["mode"].nunique()}
         )  # fmt: skip
-    for (rate, target), rows in table[table["quantity"] == PHASE].groupby(["predictor_rate", "target_rate"]):
+    for (rate, target), rows in table[table["quantity"] == PHASE].groupby(
+        ["predictor_rate", "target_rate"]
+    ):
         edge = _edge(table, rate, target)
         agree = collapsed(rows) == (rows["predicted"] > 0)
         found.append(
@@ -270,7 +283,9 @@ def verdict(table: pd.DataFrame) -> Verdict:
     phase = table[table["quantity"] == PHASE].copy()
     problems, details = [], []
     if exact.empty or len(phase) < FEWEST:
-        problems.append(f"{len(exact)} integrated and {len(phase)} networks in the diagram are too few")
+        problems.append(
+            f"{len(exact)} integrated and {len(phase)} networks in the diagram are too few"
+        )
     kept = bool(len(exact)) and float(exact.max()) < EXACT
     shrinks = {"sgd lr / 1", "sgd lr / 2"} <= set(means.index) and bool(
         means["sgd lr / 2"] < FIRST_ORDER * means["sgd lr / 1"]
@@ -283,7 +298,10 @@ def verdict(table: pd.DataFrame) -> Verdict:
                         "passes": shrinks, "n": int(drift["member"].nunique())})  # fmt: skip
     share, n = float("nan"), 0
     if len(phase):
-        edges = [_edge(table, a, b) for a, b in zip(phase["predictor_rate"], phase["target_rate"], strict=True)]
+        edges = [
+            _edge(table, a, b)
+            for a, b in zip(phase["predictor_rate"], phase["target_rate"], strict=True)
+        ]
         away = np.abs(np.log(phase["step_decay"] / np.array(edges))) > 0.03
         right = (collapsed(phase) == (phase["predicted"] > 0))[away]
         share, n = float(right.mean()), int(away.sum())
@@ -292,7 +310,10 @@ def verdict(table: pd.DataFrame) -> Verdict:
     if problems:
         outcome, reason = "open", "; ".join(problems)
     elif not kept or not share >= AGREE:
-        outcome, reason = "fails", f"drift {exact.max():.1e}, collapse where predicted in {share:.1%}"
+        outcome, reason = (
+            "fails",
+            f"drift {exact.max():.1e}, collapse where predicted in {share:.1%}",
+        )
     elif not shrinks:
         outcome, reason = "open", "SGD's drift does not shrink with its rate"
     else:

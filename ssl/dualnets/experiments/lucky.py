@@ -44,9 +44,11 @@ class Settings(TrainSettings, ContrastSettings, TreeSettings):
     """Trees and a tree network on each, of one width."""
 
     units: int = setting(10, "units per latent", low=1, high=1 << 16)
-    share: float = setting(0.8, "of its ceiling that a lucky unit's |correlation| reaches", above=0, high=1)
+    share: float = setting(
+        0.8, "of its ceiling that a lucky unit's |correlation| reaches", above=0, high=1
+    )
     draws: int = setting(4000, "fresh units that make a latent's law", low=100, high=1 << 24)
-    members: int = setting(32, "trees, each with a network of its own", low=1, high=1 << 20)
+    members: int = setting(24, "trees, each with a network of its own", low=1, high=1 << 20)
     steps: int = setting(1000, "updates", low=1, high=10**9)
     evaluation_samples: int = setting(8192, "samples per probe and member", low=512, high=1 << 30)
 
@@ -106,14 +108,16 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
         ]
     )
     table = table.merge(after, on=["member", "level", "latent"])
-    table["gap_closed"] = (table["final"] - table["initial"]) / (table["ceiling"] - table["initial"])
+    table["gap_closed"] = (table["final"] - table["initial"]) / (
+        table["ceiling"] - table["initial"]
+    )
     frozen = describe_frozen(trees.members, final.frozen_at)
     return Outcome(table, notes=[frozen] if frozen else [])
 
 
 def _parts(trees: LatentTree) -> Iterator[LatentTree]:
     for low in range(0, len(trees), MEMBERS_AT_ONCE):
-        yield trees[low : low + MEMBERS_AT_ONCE]  # type: ignore[misc]
+        yield trees[low : low + MEMBERS_AT_ONCE]
 
 
 def _born(settings: Settings, trees: LatentTree) -> pd.DataFrame:
@@ -211,7 +215,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     result = pd.DataFrame(found)
-    result.attrs["caption"] = "n counts latents; lucky: best |correlation| reaches its share of the ceiling"
+    result.attrs["caption"] = (
+        "n counts latents; lucky: best |correlation| reaches its share of the ceiling"
+    )
     return result
 
 

@@ -228,8 +228,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         details += [*medians, *steps]
         largest = max((row["median"] for row in medians), default=np.nan)
         enough = part["member"].nunique() >= FEWEST_TREES and steps and medians
-        noisy.append(f"{part.loc[part['polarity_low'].idxmin(), 'polarity_low']:g}: "
-                     f"{_worst(part):.2g}")  # fmt: skip
+        noisy.append(_worst(part))
         quiet = part[part["polarity_low"] >= QUIET]
         if not enough:
             unclear.append(name)
@@ -253,7 +252,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     ]
     reason = ". ".join(parts) or "no reference was run"
     if noisy:
-        reason += f". Largest median at the noisiest views (polarity {', '.join(noisy)})"
+        reason += f". At the noisiest views its median is up to {max(noisy):.2g}"
     effect = max(quiet_means, key=lambda e: e.value, default=mean_interval(np.array([])))
     return Verdict(
         claim=CLAIM,

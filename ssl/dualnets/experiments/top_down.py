@@ -221,10 +221,12 @@ def verdict(table: pd.DataFrame) -> Verdict:
     chosen = every[(every["measure"] == "correlation") & (every["at"] == "equal time")]
     effect = mean_interval(chosen.groupby("member")["log_gain"].mean().to_numpy())
     by_pair = {
-        f"{a} / {b}": [e["faster"] for e in details if e["pair"] == f"{a} / {b}"] for a, b, _ in PAIRS
+        f"{a} / {b}": [e["faster"] for e in details if e["pair"] == f"{a} / {b}"]
+        for a, b, _ in PAIRS
     }
     count = ", ".join(
-        f"{sum(won)} of {len(won)} {pair.replace(' / ', ' against ')}" for pair, won in by_pair.items()
+        f"{sum(won)} of {len(won)} {pair.replace(' / ', ' against ')}"
+        for pair, won in by_pair.items()
     )
     if n < FEWEST:
         outcome, reason = "open", f"{n} trees are fewer than {FEWEST}"

@@ -37,6 +37,11 @@ RESULT_VERSION = 1
 EXACT = 1e-9  # largest relative error of an identity, in float64
 BROKEN = 1e-3  # smallest error of a form whose assumption is broken
 ERRORS = 4.0  # how many standard errors an estimate may be off
+COLUMNS = {
+    "identity": "str", "form": "str", "exact": "bool", "assumptions": "str", "layer": "float64",
+    "member": "int64", "relative_error": "float64", "standard_error": "float64",
+    "entries": "int64",
+}  # fmt: skip
 PAIR = "pair"  # no contrastive loss: r = 1/2 |f(x1) - f(x2)|² itself
 
 
@@ -123,9 +128,11 @@ RULE = (
     f"Holds if every identity that is exact misses autograd by less than {EXACT:g} of the update, in "
     f"float64; every update that is estimated misses the actual one, measured on other samples, by "
     f"less than {ERRORS:g} standard errors of the difference (both as norms over the weight); and "
-    f"every form whose assumption is broken misses by more than {BROKEN:g}, so that the comparison "
-    "can tell. Fails if an exact identity or an estimate misses by more. Open if no form with a "
-    "broken assumption was run, or one of them did not miss."
+    f"every form whose assumption is broken misses by more than {BROKEN:g} in the median over its "
+    "networks and layers, so that the comparison can tell (where a pattern of active units happens to "
+    "be the same for all samples, a bias is a constant there and does no harm). Fails if an exact "
+    "identity or an estimate misses by more. Open if no form with a broken assumption was run, or one "
+    "of them did not miss."
 )
 
 
@@ -145,12 +152,13 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
             progress.updated(1)
         if settings.loss == PAIR:
             rows += _tidy(_tree_operators(settings, network, data), None, first_member, settings)
-    return Outcome(pd.DataFrame(rows), notes=notes)
+    columns = {name: kind for name, kind in COLUMNS.items() if rows == []}
+    return Outcome(pd.DataFrame(rows, columns=list(COLUMNS)).astype(columns), notes=notes)
 
 
-# what is compared; each comparison is (identity, exact, assumptions met, predicted, actual, error)
+# what is compared: identity, form, whether exact, assumptions met, predicted, actual, error
 
-Comparison = tuple[str, bool, bool, Tensor, Tensor, Tensor | None]
+Comparison = tuple[str, str, bool, bool, Tensor, Tensor, Tensor | None]
 
 
 def _pairs(settings: Settings, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
@@ -163,6 +171,7 @@ def _pairs(settings: Settings, network: nn.Module, data: Any, layer: str) -> Ite
     homogeneous, met = _homogeneous(settings, network, layer)
     yield (
         "Kᵀw = f",
+        "operator",
         homogeneous,
         homogeneous,
         scaled.flatten(-2),
@@ -180,13 +189,13 @@ def _pairs(settings: Settings, network: nn.Module, data: Any, layer: str) -> Ite
         actual = torch.autograd.grad(r, parameter)[0].reshape(connected.weight.shape)
         found = theory.pair_update(network, layer, first, second, branches=branches)
         name = "pair, one branch" if branches == "anchor" else "pair, both branches"
-        yield name, True, True, found, actual, None
+        yield name, "outputs", True, True, found, actual, None
         w = connected.weight
         change = outputs[0].transposed(w) - outputs[1].transposed(w)
         operator = outputs[0].summed(change / size)
         if branches == "both":
             operator = operator - outputs[1].summed(change / size)
-        yield f"{name}, operator", met, met, operator, actual, None
+        yield name, "operator", met, met, operator, actual, None
 
 
 def _updates(settings: Settings, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
@@ -200,15 +209,15 @@ def _updates(settings: Settings, network: nn.Module, data: Any, layer: str) -> I
     found, on_weight = operator.on_outputs(), operator.matvec(operator.weight)
     if not (settings.batches and isinstance(loss, Simple)):
         actual = theory.actual_update(network, data, layer, loss, **how).value
-        yield name, True, True, found.value, actual, None
-        yield f"{name}, operator", met, met, on_weight, actual, None
+        yield name, "outputs", True, True, found.value, actual, None
+        yield name, "operator", met, met, on_weight, actual, None
     else:  # covariances are estimated from pairs of views: another estimate than the loss's own
         other = {**how, "seed": settings.seed + 1}
         actual, its_error = theory.actual_update(network, data, layer, loss, **other)
         error = (found.standard_error.square() + its_error.square()).sqrt()
-        yield f"{name}, estimated", False, True, found.value, actual, error
+        yield name, "outputs", False, True, found.value, actual, error
         if met:
-            yield f"{name}, operator, estimated", False, True, on_weight, actual, error
+            yield name, "operator", False, True, on_weight, actual, error
 
 
 def _operator(
@@ -241,7 +250,15 @@ def _tree_operators(settings: Settings, network: nn.Module, data: Any) -> Iterat
     found = theory.tree_operator(tree, nodes, s.flatten(-2)).matrix
     below = exact.rectify(exact.activations(wide.inputs))[level].detach().flatten(-2)
     expected = table.covariance(table.over_views(below.double().cpu()))
-    yield "tree operator o oᵀ", True, True, found.flatten(-2), expected.flatten(-2), None
+    yield (
+        "tree operator o oᵀ",
+        "operator",
+        True,
+        True,
+        found.flatten(-2),
+        expected.flatten(-2),
+        None,
+    )
 
 
 def _homogeneous(settings: Settings, network: nn.Module, layer: str) -> tuple[bool, bool]:
@@ -268,7 +285,7 @@ def _tidy(
 ) -> list[dict[str, Any]]:
     """One row per comparison and member."""
     rows = []
-    for identity, exact, met, predicted, actual, error in found:
+    for identity, form, exact, met, predicted, actual, error in found:
         ensemble = [part if part.ndim == 2 else part[None] for part in (predicted, actual)]
         errors = None if error is None else (error if error.ndim == 2 else error[None])
         for m, (one, other) in enumerate(zip(*ensemble, strict=True)):
@@ -278,6 +295,7 @@ def _tidy(
             rows.append(
                 {
                     "identity": identity,
+                    "form": form,
                     "exact": exact,
                     "assumptions": "met" if met else "broken",
                     "layer": np.nan if layer is None else layer,
@@ -390,39 +408,41 @@ def headline(table: pd.DataFrame) -> str:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per identity and kind of data: largest errors over networks, losses and layers."""
+    """One row per identity and form: errors over data, networks, losses and layers."""
     found = []
-    kinds = table.assign(kind=_kind(table))
-    for (identity, kind), part in kinds.groupby(["identity", "kind"], sort=False):
+    marked = table.assign(broken=_broken(table), estimated=table["standard_error"] > 0)
+    for (identity, form, broken, estimated), part in marked.groupby(
+        ["identity", "form", "broken", "estimated"], sort=False
+    ):
         off = part["relative_error"] / part["standard_error"].where(part["standard_error"] > 0)
+        kinds = [kind for kind in ("tree", "irregular", "digits") if kind in set(part["data"])]
         found.append(
             {
-                "identity": identity,
-                "data": kind,
-                "median error": part["relative_error"].median(),
+                "identity": identity + (", estimated" if estimated else ""),
+                "form": form,
+                "data": broken or ", ".join(kinds),
+                "median": part["relative_error"].median(),
                 "largest": part["relative_error"].max(),
-                "in standard errors": off.max(),
-                "comparisons": len(part),
+                "/ s.e.": off.max(),
+                "n": len(part),
             }
         )
-    made = pd.DataFrame(found)
+    names = list(dict.fromkeys(table["identity"]))
+    found.sort(key=lambda row: names.index(row["identity"].removesuffix(", estimated")))
+    made = pd.DataFrame(found or [{"identity": "nothing was compared"}])
     made.attrs["caption"] = (
-        "relative errors |predicted - actual| / |actual| of whole weights, over networks, losses "
-        "and layers; float64"
+        "relative errors |predicted - actual| / |actual| of whole weights, float64, over n networks, "
+        "losses and layers"
     )
     return made
 
 
-def _kind(table: pd.DataFrame) -> pd.Series:
-    """What was computed on what, in a word or two."""
-    data = table["data"].where(table["data"] != "tree", "balanced tree")
-    data = data.where(table["data"] != "irregular", "irregular tree")
-    how = np.where(table["batches"] == 0, "", np.where(table["data"] == "digits", "", ", sampled"))
-    broken = table["assumptions"] == "broken"
+def _broken(table: pd.DataFrame) -> pd.Series:
+    """Which assumption is broken, in a word; empty where all are met."""
     why = np.where(
-        table["bias"], "; biases", np.where(table["normalize"], "; normalised", "; skips a layer")
+        table["bias"], "biases", np.where(table["normalize"], "normalised", "skips a layer")
     )
-    return data + how + np.where(broken, why, "")
+    return pd.Series(np.where(table["assumptions"] == "broken", why, ""), index=table.index)
 
 
 def verdict(table: pd.DataFrame) -> Verdict:
@@ -432,12 +452,14 @@ def verdict(table: pd.DataFrame) -> Verdict:
     broken = table[table["assumptions"] == "broken"]
     wrong = exact[~(exact["relative_error"] < EXACT)]
     off = estimated[~(estimated["relative_error"] < ERRORS * estimated["standard_error"])]
-    blind = broken[~(broken["relative_error"] > BROKEN)]
+    kinds = ["identity", "form", _broken(broken).rename("why")]
+    medians = broken.groupby(kinds)["relative_error"].median()
+    blind = medians[~(medians > BROKEN)]
     largest = float(exact["relative_error"].max()) if len(exact) else None
     text = (
         f"{len(exact) - len(wrong)} of {len(exact)} exact comparisons agree to {EXACT:g}, "
         f"{len(estimated) - len(off)} of {len(estimated)} estimates lie within {ERRORS:g} standard "
-        f"errors, {len(broken) - len(blind)} of {len(broken)} forms with a broken assumption miss"
+        f"errors, {len(medians) - len(blind)} of {len(medians)} forms with a broken assumption miss"
     )
     if len(wrong) or len(off):
         outcome: Any = "fails"
@@ -448,13 +470,14 @@ def verdict(table: pd.DataFrame) -> Verdict:
     details = [
         {
             "identity": str(identity),
+            "form": str(form),
             "assumptions": str(met),
             "exact": bool(is_exact),
             "largest_error": float(part["relative_error"].max()),
             "n": len(part),
         }
-        for (identity, met, is_exact), part in table.groupby(
-            ["identity", "assumptions", "exact"], sort=False
+        for (identity, form, met, is_exact), part in table.groupby(
+            ["identity", "form", "assumptions", "exact"], sort=False
         )
     ]
     return Verdict(
@@ -475,4 +498,4 @@ def plot(table: pd.DataFrame) -> Figure:
     """Every comparison's error, by identity; and estimates against their standard errors."""
     from dualnets.experiments._update_figure import draw
 
-    return draw(table.assign(kind=_kind(table)), EXACT, BROKEN, ERRORS)
+    return draw(table, EXACT, BROKEN, ERRORS)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dualnets.foretelling import Foretelling
 from dualnets.optim import Group
 from hltm.topology import Node
 from hltm.tree import LatentTree
@@ -87,6 +88,14 @@ class Method(ABC):
         """The loss, where a step is nothing but this loss of the network's outputs; else None.
 
         Such a method can be trained by a compiled span.
+        """
+        return None
+
+    @property
+    def foretelling(self) -> Foretelling | None:
+        """What it is made of, where one branch foretells another and all it keeps is their parameters.
+
+        Such a method can be trained by a compiled span too.
         """
         return None
 
