@@ -117,10 +117,6 @@ class MethodSettings(ContrastSettings):
     redraw: str = setting(
         "all", "layers of byol's predictor that are redrawn", choices=("all", "top", "bottom")
     )
-    predictor_lr: float = setting(1.0, "times the learning rate; 0: never trained", low=0)
-    predictor_weight_decay: float = setting(-1.0, "of the predictor; -1 for that of all", low=-1)
-    redraw_every: int = setting(0, "updates between two redraws of the predictor; 0: never", low=0)
-    redraw: str = setting("all", "layers that are redrawn", choices=("all", "top", "bottom"))
     target: str = setting(
         "ema", "target network of byol", choices=("ema", "online", "random", "copy")
     )

@@ -62,11 +62,15 @@ def _variants(samples: int, negatives: int, queue: int) -> dict[str, dict[str, A
 
 
 GRIDS: dict[str, list[Grid]] = {
-    "smoke": grids({**_COMMON, "depth": 3, "steps": 60, "snapshots": 5, "evaluation_samples": 2048},
-                   _variants(1024, 64, 512)),
+    "smoke": grids(
+        {**_COMMON, "depth": 3, "steps": 60, "snapshots": 5, "evaluation_samples": 2048},
+        _variants(1024, 64, 512),
+    ),
     "default": grids(_COMMON, _variants(1024, 256, 1024)),
-    "paper": grids({**_COMMON, "depth": 5, "batch": 128, "members": 30, "steps": 10_000, "snapshots": 16},
-                   _variants(16384, 1024, 4096)),
+    "paper": grids(
+        {**_COMMON, "depth": 5, "batch": 128, "members": 30, "steps": 10_000, "snapshots": 16},
+        _variants(16384, 1024, 4096),
+    ),
 }
 RULE = (
     "For each self-supervised method, latents emerge if over trees the mean best |correlation| of the "

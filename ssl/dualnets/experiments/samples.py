@@ -137,7 +137,9 @@ def verdict(table: pd.DataFrame) -> Verdict:
                 {"variant": name, "level": level, "samples_for_half": half.value, "at_least":
                  half.low, "at_most": half.high, "n": half.n}
             )  # fmt: skip
-    effect = f"what the root lacks for want of samples less what level {low} lacks, smallest of methods"
+    effect = (
+        f"what the root lacks for want of samples less what level {low} lacks, smallest of methods"
+    )
     none = Estimate(float("nan"), float("nan"), float("nan"), 0)
     if len(leads) < len(methods) or not leads:
         return ablation.verdict_of(

@@ -37,7 +37,10 @@ _COMMON: dict[str, Any] = {
     "depth": 4, "members": 12, "steps": 400, "batch": 64, "units": 10, "bias": True, "momentum": 0.9,
     "weight_decay": 4e-4, "snapshots": 8, "evaluation_samples": 4096, "lr": 0.1,
 }  # fmt: skip
-_LABELS: dict[str, Any] = {"method": "supervised", "augment": "resample-leaves:0"}  # nothing redrawn
+_LABELS: dict[str, Any] = {
+    "method": "supervised",
+    "augment": "resample-leaves:0",
+}  # nothing redrawn
 _CONTRAST: dict[str, Any] = {"method": "simclr", "loss": "ntxent"}
 _VARIANTS: dict[str, dict[str, Any]] = {
     "label of the root": {**_LABELS, "labels": "root"},
