@@ -176,7 +176,7 @@ def _order(network: BlockNetwork, told: Foretelling) -> tuple[list[str], list[_E
         sizes.append(sum(head.widths) if head.bias else 0)
         inputs = head.outputs(inputs)
     names: list[str] = []
-    ends = []
+    ends: list[_End] = []
     for part, size in zip(parts, sizes, strict=True):
         names += part
         ends.append(_End(len(names), size + (ends[-1].numbers if ends else 0)))

@@ -37,6 +37,7 @@ from hltm.philox import Stream, uniform
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BRIEF = "theorem by theorem: the predicted update, the actual one"
 CLAIM = "Gradient descent updates a weight as the theorems predict"
 PLACE = "arXiv 2010.00578, Theorems 1 to 4 and Section 5"
 RESULT_VERSION = 1
