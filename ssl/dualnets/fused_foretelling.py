@@ -106,9 +106,7 @@ def run(
         stays[-1] = 1.0
     outputs = network.blocks[-1] * network.units[-1]
     projector, projector_epsilons = heads.described(told.projector, outputs)
-    predictor, predictor_epsilons = heads.described(
-        told.predictor, told.projector.outputs(outputs)
-    )
+    predictor, predictor_epsilons = heads.described(told.predictor, told.projector.outputs(outputs))
     losses = torch.full((len(weights),), torch.nan, dtype=network.dtype)
     kind = losses.numpy().dtype
     arguments = (
