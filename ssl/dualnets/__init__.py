@@ -11,15 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dualnets.checkpoint import Checkpoints
     from dualnets.execute import Run, run
-    from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+    from dualnets.losses import (
+        LOSSES,
+        BatchwiseNCE,
+        Detached,
+        ExponentialWeights,
+        InfoNCE,
+        InverseDistanceWeights,
+        NTXent,
+        Simple,
+        SpectralContrastive,
+        Triplet,
+    )
     from dualnets.methods._direct_predictor import DirectPredictor
+    from dualnets.methods.barlow_twins import BarlowTwins
     from dualnets.methods.byol import BYOL
     from dualnets.methods.moco import MoCo
     from dualnets.methods.pirl import PIRL
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
     from dualnets.methods.simclr import SimCLR
     from dualnets.methods.simsiam import SimSiam
+    from dualnets.methods.supervised import Supervised
     from dualnets.methods.swav import SwAV
+    from dualnets.methods.teacher_student import TeacherStudent
+    from dualnets.methods.vicreg import VICReg
     from dualnets.networks.conv_tree import conv_tree
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
@@ -28,6 +43,7 @@ if TYPE_CHECKING:
     from dualnets.networks.wrong_tree import wrong_tree
     from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
     from dualnets.optim import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
+    from dualnets.teacher_units import specialisation
     from dualnets.training import DivergedError, Snapshot, log_spaced, train, trajectory
 
 _HOME = {
@@ -43,6 +59,14 @@ _HOME = {
     "BYOL": "methods.byol",
     "DirectPredictor": "methods._direct_predictor",
     "SimCLR": "methods.simclr",
+    "Detached": "losses",
+    "InverseDistanceWeights": "losses",
+    "ExponentialWeights": "losses",
+    "SpectralContrastive": "losses",
+    "TeacherStudent": "methods.teacher_student",
+    "Supervised": "methods.supervised",
+    "VICReg": "methods.vicreg",
+    "BarlowTwins": "methods.barlow_twins",
     "SimSiam": "methods.simsiam",
     "conv_tree": "networks.conv_tree",
     "MoCo": "methods.moco",
@@ -67,6 +91,7 @@ _HOME = {
     "AdamW": "optim",
     "Group": "optim",
     "Schedule": "optim",
+    "specialisation": "teacher_units",
     "DivergedError": "training",
     "Snapshot": "training",
     "log_spaced": "training",
@@ -82,16 +107,20 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "BarlowTwins",
     "Batch",
     "BatchNorm",
     "BatchwiseNCE",
     "Checkpoints",
+    "Detached",
     "DirectPredictor",
     "DivergedError",
+    "ExponentialWeights",
     "Group",
     "GroupNorm",
     "Head",
     "InfoNCE",
+    "InverseDistanceWeights",
     "LayerNorm",
     "Method",
     "MoCo",
@@ -104,13 +133,18 @@ __all__ = [
     "SimSiam",
     "Simple",
     "Snapshot",
+    "SpectralContrastive",
+    "Supervised",
     "SwAV",
+    "TeacherStudent",
     "TorchEnsemble",
     "Triplet",
+    "VICReg",
     "conv_tree",
     "log_spaced",
     "mlp",
     "run",
+    "specialisation",
     "train",
     "trajectory",
     "tree_network",

@@ -34,9 +34,15 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
+    later: bool = False,
 ) -> Any:
-    """A field with its meaning and the values it takes: low <= value <= high, value > above, or a choice."""
-    metadata = {"meaning": meaning, "low": low, "high": high, "above": above, "choices": choices}
+    """A field with its meaning and the values it takes: low <= value <= high, value > above, or a choice.
+
+    A `later` field came when results were stored already: a cell that has its default keeps the name
+    it had without it.
+    """
+    metadata = {"meaning": meaning, "low": low, "high": high, "above": above, "choices": choices,
+                "later": later}  # fmt: skip
     return field(default=default, metadata=metadata)
 
 
@@ -222,10 +228,21 @@ class ContrastSettings(Checked):
     loss: str = setting(
         "infonce",
         "contrastive loss",
-        choices=("simple", "triplet", "infonce", "ntxent", "batchwise-nce"),
+        choices=(
+            "simple",
+            "triplet",
+            "infonce",
+            "ntxent",
+            "batchwise-nce",
+            "spectral",
+            "exponential",
+            "inverse-distance",
+        ),
     )
     temperature: float = setting(0.1, "of the loss; the simple loss has none", above=0)
-    negatives: int = setting(1, "fresh negatives per anchor, for infonce", low=1, high=4096)
+    negatives: int = setting(
+        1, "fresh negatives per anchor, where a loss takes any number", low=1, high=4096
+    )
     margin: float = setting(1.0, "of the triplet loss")
 
     def build_loss(self) -> Loss:
@@ -235,7 +252,7 @@ class ContrastSettings(Checked):
         kind = LOSSES[self.loss]
         takes = {item.name for item in fields(kind)}
         given = {"temperature": self.temperature, "margin": self.margin}
-        if self.loss == "infonce":
+        if self.loss in ("infonce", "spectral", "exponential", "inverse-distance"):
             given["negatives"] = self.negatives
         made: Loss = kind(**{name: value for name, value in given.items() if name in takes})
         return made

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualnets import fused
+from dualnets import fused, fused_foretelling
 from dualnets.methods.protocol import Method, Setup, State
 from dualnets.optim import Group, Optimizer
 from dualnets.training_data import Rows
@@ -74,15 +74,59 @@ def run_span(
     network: nn.Module, recipe: Recipe, before: Progress, first_step: int, steps: int
 ) -> Progress:
     """Train the network in place for `steps` steps, compiled where that is offered."""
-    offer = fused.offer(network, recipe.method.plain_loss)
-    if offer is None or not recipe.optimizer.is_plain:
-        return run_span_eager(network, recipe, before, first_step, steps)
+    method, optimizer = recipe.method, recipe.optimizer
+    pairs = fused.offer(network, method.plain_loss) if optimizer.is_plain else None
+    if pairs is not None:
+        return _run_pairs(pairs, recipe, before, first_step, steps)
+    foretelling = fused_foretelling.offer(network, method.foretelling, optimizer, method.groups)
+    if foretelling is not None:
+        return _run_foretelling(foretelling, recipe, before, first_step, steps)
+    return run_span_eager(network, recipe, before, first_step, steps)
+
+
+def _run_pairs(
+    offer: fused.Offer, recipe: Recipe, before: Progress, first_step: int, steps: int
+) -> Progress:
+    """A compiled span of a loss of pairs."""
     drawn = recipe.data.draw(recipe.method.needs, first_step, steps)
     assert drawn.negatives is not None  # every loss of pairs has one
     pairs = fused.Drawn(drawn.views[0], drawn.views[1], drawn.negatives, recipe.data.batch)
     frozen_at = before.frozen_at.clone()
     losses = fused.run(*offer, recipe.optimizer.lr, pairs, first_step, frozen_at)
     return before._replace(losses=losses, frozen_at=frozen_at)
+
+
+def _run_foretelling(
+    offer: fused_foretelling.Offer, recipe: Recipe, before: Progress, first_step: int, steps: int
+) -> Progress:
+    """A compiled span of a method that foretells, cut where the method has its own say."""
+    method, batch = recipe.method, recipe.data.batch
+    views = recipe.data.draw(method.needs, first_step, steps).views
+    state, memory, losses, frozen_at = before
+    frozen_at = frozen_at.clone()
+    every = offer.foretelling.after
+    step, end = first_step, first_step + steps
+    while step < end:
+        stop = min(end, (step // every + 1) * every) if every else end
+        rows = slice((step - first_step) * batch, (stop - first_step) * batch)
+        says = every > 0 and stop % every == 0
+        state, losses = fused_foretelling.run(
+            offer,
+            state,
+            memory,
+            [view[..., rows] for view in views],
+            batch,
+            step,
+            recipe.setup.steps,
+            frozen_at,
+            leave_last=says,
+        )
+        if says:
+            with torch.no_grad():
+                after = method.after_step(offer.network, state, {}, stop - 1, recipe.setup)
+                state = _merged(state, after, memory, frozen_at < 0)
+        step = stop
+    return Progress(state, memory, losses, frozen_at)
 
 
 def run_span_eager(

@@ -181,10 +181,11 @@ def _train(
     count = members_at_once(given, recipe, at_once)
     parts = _parts(given, recipe, count)
     members = recipe.data.members
-    made_with = _made_with(given, recipe, wanted, count)
+    made_with: dict[str, str] = {}
     step = 0
     stored: list[int] = []
     if checkpoints is not None:
+        made_with = _made_with(given, recipe, wanted, parts)
         checkpoints.check(made_with)
         stored = checkpoints.steps()
         for old in stored:
@@ -257,13 +258,18 @@ def _restore(
     return network, now
 
 
-def _made_with(network: Any, recipe: Recipe, wanted: Sequence[int], count: int) -> dict[str, str]:
-    """What must be the same where training goes on."""
+def _made_with(
+    network: Any, recipe: Recipe, wanted: Sequence[int], parts: Sequence[_Part]
+) -> dict[str, str]:
+    """What must be the same where training goes on; `parts` stand at their beginning."""
+    count = len(parts[0].recipe.data.members)
+    states = [tensor for part in parts for tensor in part.now.state.values()]
     data, tables = recipe.data, recipe.data.trees.tables
     return {
         "network": repr(network),
         "initial parameters": digest(*copied(network).values()),
         "method": repr(recipe.method),
+        "the method's initial state": digest(*states),
         "optimizer": repr(recipe.optimizer),
         "augment": f"{data.augment}, rates {digest(data.augment.rates(data.trees))}",
         "trees": f"{len(tables.flat)} with {len(tables.topology)} nodes, "

@@ -7,6 +7,7 @@ A `plain_<name>.py` beside this file is the plain version of the method `<name>`
     plain_after_step(method, f, state, batch, step, setup, member, before=None) -> state
     SAMPLES: int | None           size of the fixed data set; left out: fresh data
     AUGMENT, TREE                 left out: keep_root() and binary trees of depth 2, members 1, 2, 3
+    LR                            learning rate; left out: 0.05
     STEPS                         how many steps are compared one by one; left out: 4
 
 `state` is a member's, without the S axis, and `member` its address (not its place in the ensemble).

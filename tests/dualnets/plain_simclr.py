@@ -1,8 +1,10 @@
 """SimCLR, plainly: one anchor and one pair at a time (arXiv 2002.05709, Algorithm 1; theory, Section 3)."""
 
 import torch
+from plain_byol import plain_head, under
 
 import dualnets
+from dualnets import BatchNorm, Head
 
 CASES = {
     "simple": dualnets.SimCLR(dualnets.Simple()),
@@ -11,6 +13,15 @@ CASES = {
     "infonce-4": dualnets.SimCLR(dualnets.InfoNCE(temperature=0.7, negatives=4)),
     "ntxent": dualnets.SimCLR(dualnets.NTXent(temperature=0.5)),
     "batchwise-nce": dualnets.SimCLR(dualnets.BatchwiseNCE(temperature=0.3)),
+    "spectral": dualnets.SimCLR(dualnets.SpectralContrastive(negatives=2)),
+    "exponential": dualnets.SimCLR(dualnets.ExponentialWeights(temperature=0.5, negatives=2)),
+    "inverse-distance": dualnets.SimCLR(dualnets.InverseDistanceWeights(epsilon=0.3)),
+    "detached-infonce": dualnets.SimCLR(dualnets.Detached(dualnets.InfoNCE(0.5, negatives=3))),
+    "detached-triplet": dualnets.SimCLR(dualnets.Detached(dualnets.Triplet(0.5, margin=0.2))),
+    "projector": dualnets.SimCLR(
+        dualnets.NTXent(temperature=0.5), Head((6, 3), norm=BatchNorm(affine=True))
+    ),
+    "linear-projector": dualnets.SimCLR(dualnets.InfoNCE(0.5, negatives=2), Head((3,))),
 }
 
 
@@ -20,8 +31,10 @@ def r(a, b):
 
 def plain_loss(method, f, state, batch):
     loss = method.criterion
-    a, p = (f(view) for view in batch.views)
-    others = [f(view) for view in batch.negatives]
+    head = under(state, "projector.")
+    a, p, *others = (
+        plain_head(method.projector, head, f(view)) for view in batch.views + batch.negatives
+    )
     many, t = len(a), getattr(loss, "temperature", None)
     if isinstance(loss, dualnets.BatchwiseNCE):
         near, far = ((a - p) ** 2).mean(), ((a - others[0]) ** 2).mean()
@@ -37,6 +50,18 @@ def plain_loss(method, f, state, batch):
         elif isinstance(loss, dualnets.InfoNCE):
             mass = torch.exp(-near / t) + sum(torch.exp(-k / t) for k in far)
             total = total - t * torch.log(torch.exp(-near / t) / mass)
+        elif isinstance(loss, dualnets.SpectralContrastive):
+            total = (
+                total - 2 * (a[i] @ p[i]) + sum((a[i] @ o[i]) ** 2 for o in others) / len(others)
+            )
+        elif isinstance(loss, dualnets.ExponentialWeights):
+            total = total + sum(torch.exp(-k / loss.temperature).detach() * (near - k) for k in far)
+        elif isinstance(loss, dualnets.InverseDistanceWeights):
+            total = total + sum((1 / (k + loss.epsilon)).detach() * (near - k) for k in far)
+        elif isinstance(loss, dualnets.Detached):
+            t, margin = loss.criterion.temperature, loss.criterion.margin
+            mass = torch.exp(-(near + margin) / t) + sum(torch.exp(-k / t) for k in far)
+            total = total + sum((torch.exp(-k / t) / mass).detach() * (near - k) for k in far)
         elif isinstance(loss, dualnets.NTXent):
             views = [*a, *p]
             for me in (i, many + i):
@@ -49,4 +74,4 @@ def plain_loss(method, f, state, batch):
 
 
 def plain_after_step(method, f, state, batch, step, setup, member, before=None):
-    return state
+    return dict(state)

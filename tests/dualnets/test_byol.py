@@ -8,7 +8,8 @@ from plain_byol import plain_random_target
 
 import dualnets
 import hltm
-from dualnets import BYOL, BatchNorm, DirectPredictor, Head, SimSiam
+from dualnets import BYOL, BatchNorm, DirectPredictor, GroupNorm, Head, LayerNorm, SimSiam
+from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods.protocol import Batch, Setup, outputs, part
 
 TREES = hltm.symmetric_binary(depth=2, members=4, seed=0)[1:]
@@ -93,6 +94,42 @@ def test_simsiam_is_byol_of_the_online_network():
         ]
         for g, h in zip(*gradients, strict=True):
             torch.testing.assert_close(4 * g, h, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", [None, BatchNorm(affine=True), LayerNorm(), GroupNorm(2)])
+def test_passes_together_are_passes_alone_for_a_head(norm):
+    head = Head((6, 4), norm=norm, last_norm=norm)
+    parameters = head.init(5, seed=0, members=(0, 1), place=0, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(2, 21, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    together = head(parameters, rows, passes=3)
+    alone = torch.cat([head(parameters, own) for own in rows.split(7, dim=1)], dim=1)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+    weights = torch.randn(together.shape, dtype=torch.float64, generator=generator)
+    gradients = [torch.autograd.grad((own * weights).sum(), rows)[0] for own in (together, alone)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+
+def test_moments_and_cosines_are_torchs_own_with_their_gradients():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 3, 5, 7, dtype=torch.float64, generator=generator).requires_grad_()
+    weights = torch.randn(3, 5, 1, dtype=torch.float64, generator=generator)
+    variance, mean = torch.var_mean(a, dim=-1, correction=0, keepdim=True)
+    ours = BatchNorm.moments(a)
+    theirs = (variance * weights).sum() + (mean * weights.flip(1)).sum()
+    own = (ours.variance * weights).sum() + (ours.mean * weights.flip(1)).sum()
+    same_with_gradient(own, theirs, a)
+    cosines = [f(a, b) for f in (cosine_similarity, torch.nn.CosineSimilarity(dim=-1))]
+    same_with_gradient(*((c * weights[..., 0]).sum() for c in cosines), a)
+    zero = torch.zeros(1, 1, 3).requires_grad_()
+    cosine_similarity(zero, torch.ones(1, 1, 3)).sum().backward()
+    assert zero.grad.isfinite().all()
+
+
+def same_with_gradient(own, theirs, at):
+    torch.testing.assert_close(own, theirs, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(f, at, retain_graph=True)[0] for f in (own, theirs)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", [BYOL(SMALL, SMALL), SimSiam(SMALL, SMALL)], ids=["byol", "ss"])

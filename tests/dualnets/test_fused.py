@@ -63,6 +63,28 @@ def test_gives_the_eager_numbers(
     assert fast.frozen_at.equal(slow.frozen_at)
 
 
+@pytest.mark.parametrize("loss", LOSSES[2:], ids=repr)
+def test_leaves_of_many_states_and_shuffled_ones_are_read_as_the_eager_path_reads_them(
+    loss, monkeypatch
+):
+    many = hltm.balanced(depth=2, branching=2, cardinality=3, members=2, seed=0)
+    mixed = hltm.balanced(depth=2, branching=3, cardinality=(4, 4, 5), members=2, seed=0)
+    pairs = hltm.symmetric_binary(depth=3, members=2, seed=0)
+    options = {"units": 5, "seed": 1, "bias": True, "normalize": True, "dtype": torch.float64}
+    for network, trees in (
+        (dualnets.tree_network(many, **options), many),
+        (dualnets.mlp(many, **options), many),
+        (dualnets.tree_network(mixed, **options), mixed),
+        (dualnets.wrong_tree(many, **options), many),
+        (dualnets.wrong_tree(pairs, **options), pairs),
+    ):
+        assert fused.offer(network, loss) is not None
+        fast, slow = both(network, trees, loss, 4, 12, [0.05, 0.1], monkeypatch)
+        for a, b in zip(fast.network.parameters(), slow.network.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(fast.losses, slow.losses, rtol=1e-9, atol=1e-11)
+
+
 def test_single_precision_agrees_to_single_precision(monkeypatch):
     trees = hltm.symmetric_binary(depth=3, members=3, seed=0)
     network = dualnets.tree_network(trees, units=7, seed=1, normalize=True)

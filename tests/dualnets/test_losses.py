@@ -5,7 +5,19 @@ import math
 import pytest
 import torch
 
-from dualnets.losses import LOSSES, BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+from dualnets.losses import (
+    LOSSES,
+    BatchwiseNCE,
+    Detached,
+    ExponentialWeights,
+    InfoNCE,
+    InverseDistanceWeights,
+    NTXent,
+    Simple,
+    SpectralContrastive,
+    Triplet,
+    weighted_gap,
+)
 
 MEMBERS, BATCH, UNITS = 3, 5, 4
 
@@ -45,6 +57,24 @@ def slow(loss, anchor, positive, negatives) -> list[float]:
                 t = loss.temperature
                 mass = math.exp(-near / t) + sum(math.exp(-r / t) for r in far)
                 total -= t * math.log(math.exp(-near / t) / mass)
+            elif isinstance(loss, SpectralContrastive):
+                dot = sum(
+                    float(x) * float(y) for x, y in zip(anchor[s, b], positive[s, b], strict=True)
+                )
+                total -= 2 * dot
+                for other in negatives[s]:
+                    dot = sum(
+                        float(x) * float(y) for x, y in zip(anchor[s, b], other[b], strict=True)
+                    )
+                    total += dot**2 / len(far)
+            elif isinstance(loss, ExponentialWeights):
+                total += sum(math.exp(-r / loss.temperature) * (near - r) for r in far)
+            elif isinstance(loss, InverseDistanceWeights):
+                total += sum((near - r) / (r + loss.epsilon) for r in far)
+            elif isinstance(loss, Detached):
+                t = loss.criterion.temperature
+                mass = math.exp(-near / t) + sum(math.exp(-r / t) for r in far)
+                total += sum(math.exp(-r / t) / mass * (near - r) for r in far)
             elif isinstance(loss, NTXent):
                 t = loss.temperature
                 for i in (b, BATCH + b):
@@ -72,6 +102,11 @@ CASES = [
     InfoNCE(temperature=0.8, negatives=4),
     NTXent(temperature=0.6),
     BatchwiseNCE(temperature=0.3),
+    SpectralContrastive(),
+    SpectralContrastive(negatives=3),
+    ExponentialWeights(temperature=0.7, negatives=2),
+    InverseDistanceWeights(epsilon=0.2, negatives=2),
+    Detached(InfoNCE(temperature=0.8, negatives=3)),
 ]
 
 
@@ -109,6 +144,25 @@ def test_slopes_have_opposite_signs_and_sum_to_zero(loss):
     torch.testing.assert_close(total, torch.zeros_like(total), rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("loss", [c for c in CASES if hasattr(c, "pairs")], ids=repr)
+def test_pair_weights_are_all_that_training_hears_of_a_loss(loss):
+    """∇L = ∇ Σ_k β_k (r_+ - r_k), and β_k = -∂L/∂r_k for the losses whose weights are derived."""
+    given = [part.requires_grad_() for part in outputs(loss.negatives, seed=3)]
+    slopes = [
+        torch.autograd.grad(value(*given).sum(), given, allow_unused=True)
+        for value in (loss, lambda *parts: weighted_gap(loss.pairs(*parts)))
+    ]
+    for ours, expected in zip(*slopes, strict=True):
+        assert (ours is None) == (expected is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-13)
+    pairs = loss.pairs(*given)
+    assert (pairs.beta >= 0).all()
+    assert not pairs.beta.requires_grad
+    if not isinstance(loss, ExponentialWeights | InverseDistanceWeights):
+        torch.testing.assert_close(Detached(loss)(*given), weighted_gap(pairs))
+
+
 def test_large_distances_do_not_overflow():
     anchor, positive, negatives = outputs(2)
     for loss in (InfoNCE(0.001, 2), NTXent(0.001), Triplet(0.001)):
@@ -123,6 +177,13 @@ def test_large_distances_do_not_overflow():
         (lambda: InfoNCE(negatives=0), "InfoNCE needs at least 1 negative per anchor, got 0"),
         (lambda: NTXent(negatives=1), "NTXent takes 0 fresh negatives per anchor, got 1"),
         (lambda: Simple(negatives=2), "Simple takes 1 fresh negatives per anchor, got 2"),
+        (
+            lambda: SpectralContrastive(0),
+            "SpectralContrastive needs at least 1 negative per anchor",
+        ),
+        (lambda: ExponentialWeights(temperature=-1.0), "temperature must be above 0, got -1.0"),
+        (lambda: InverseDistanceWeights(epsilon=0.0), "epsilon must be above 0, got 0.0"),
+        (lambda: Detached(SpectralContrastive()), "is not a loss of distances"),
     ],
 )
 def test_what_cannot_be_is_refused(make, message):

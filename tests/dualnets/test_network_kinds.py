@@ -115,19 +115,19 @@ def same(topology: hltm.Topology) -> Callable[[Any], hltm.Topology]:
 OTHER = hltm.Topology.from_parents([None, 0, 0, 1, 1, 1, 0, 2, 2, 6, 6, 6])  # eight leaves too
 KINDS = {
     "tree": Kind(tree, BALANCED, 2, same(BALANCED), compiled=True, every_variant=True),
-    "tree of three states": Kind(tree, BALANCED, 3, same(BALANCED)),
+    "tree of three states": Kind(tree, BALANCED, 3, same(BALANCED), compiled=True),
     "irregular tree": Kind(tree, IRREGULAR, 2, same(IRREGULAR)),
     "irregular tree of mixed states": Kind(
         tree, IRREGULAR, MIXED, same(IRREGULAR), every_variant=True
     ),
     "mlp": Kind(mlp, IRREGULAR, 2, dense, whole_layers=True, compiled=True),
     "mlp of mixed states": Kind(
-        mlp, IRREGULAR, MIXED, dense, whole_layers=True, every_variant=True
+        mlp, IRREGULAR, MIXED, dense, whole_layers=True, compiled=True, every_variant=True
     ),
     "conv": Kind(conv, BALANCED, 2, same(BALANCED), every_variant=True),
     "conv of three states": Kind(conv, BALANCED, 3, same(BALANCED)),
     "another topology": Kind(partial(tree, topology=OTHER), BALANCED, 2, same(OTHER), True),
-    "wrong tree": Kind(wrong, BALANCED, 2, same(BALANCED), True),
+    "wrong tree": Kind(wrong, BALANCED, 2, same(BALANCED), True, compiled=True),
     "wrong tree of mixed states": Kind(
         wrong, IRREGULAR, MIXED, same(IRREGULAR), True, every_variant=True
     ),

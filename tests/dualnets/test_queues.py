@@ -28,7 +28,7 @@ def network(trees=TREES, **given):
     return dualnets.tree_network(trees, **settings)
 
 
-def progresses(method, steps, net=None, optimizer=None, samples=None):
+def progresses(method, steps, net=None, optimizer=None, samples=None, precision="float32"):
     """The network, and where training stands before each step and after the last.
 
     What is trained, and the optimiser's memory, is as after the last: it changes in place.
@@ -41,7 +41,7 @@ def progresses(method, steps, net=None, optimizer=None, samples=None):
     data = FreshData(**given) if samples is None else FixedData(**given, samples=samples)
     setup = Setup(TREES, SEED, steps, BATCH, samples)
     method.check(net, setup)
-    recipe = Recipe(method, optimizer or dualnets.SGD(0.1), data, setup)
+    recipe = Recipe(method, optimizer or dualnets.SGD(0.1), data, setup, precision)
     found = [recipe.begin(net)]
     for step in range(steps):
         found.append(run_span_eager(net, recipe, found[-1], step, 1))
@@ -156,7 +156,7 @@ def test_samples_that_do_not_count_change_no_assignment():
 
 def test_prototypes_stay_then_move_on_the_sphere_and_keep_their_momentum():
     method = dualnets.SwAV(prototypes=5, epsilon=0.3, frozen_steps=3)
-    optimizer = dualnets.SGD(0.1, momentum=0.9)
+    optimizer = dualnets.SGD(0.1, momentum=0.9, weight_decay=0.01)
     where, speed = [], []
     _, start = progresses(method, 0)
     begun = start[0].state["prototypes"].detach().clone()
@@ -287,6 +287,25 @@ def test_what_cannot_be_trained_is_refused_before_any_work(method, samples, mess
             network(), method, TREES, augment=hltm.keep_root(), steps=2, batch=BATCH, seed=SEED,
             optimizer=dualnets.SGD(0.1), samples=samples,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        dualnets.MoCo(queue=8, projector=dualnets.Head((3,))),
+        dualnets.SwAV(prototypes=5, queue=8),
+        dualnets.PIRL(negatives=5),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_losses_in_half_precision_leave_the_state_in_its_own(method):
+    _, plain = progresses(method, 3, network(dtype=torch.float32), samples=20)
+    _, found = progresses(method, 3, network(dtype=torch.float32), samples=20, precision="bfloat16")
+    for name, tensor in found[-1].state.items():
+        assert tensor.dtype == plain[-1].state[name].dtype, name
+        assert tensor.isfinite().all(), name
+    torch.testing.assert_close(found[-1].losses, plain[-1].losses, rtol=0.1, atol=0.1)
+    assert not found[-1].losses.equal(plain[-1].losses)
 
 
 LEARNERS = {  # and the loss of an embedding that is a single point

@@ -6,7 +6,7 @@ from theory_cases import module, networks, tree
 from torch import nn
 
 import dualnets
-from dualnets.theory import check_homogeneous, connection
+from dualnets.theory import check_operator_form, connection
 
 
 def random_like(shape, seed=0):
@@ -45,7 +45,7 @@ def test_the_array_is_autograds_and_products_are_the_arrays(depth, branching):
             assert (torch.einsum("bpn,bn->bp", k, u) - found.times(u)).abs().max() < 1e-13
             assert (torch.einsum("bpn,bn->p", k, u) - found.summed(u)).abs().max() < 1e-13
             assert (found.transposed(found.weight) - found.outputs).abs().max() < 1e-14
-            check_homogeneous(found)
+            check_operator_form(found)
 
 
 def test_rows_of_k_are_laid_out_as_the_docstring_says():
@@ -101,7 +101,7 @@ def test_any_module_has_connections_of_its_weights():
     for name in ("1.weight", "4.weight", "6.weight"):
         found = connection(network, name, inputs)
         assert (found.explicit() - jacobian(network, name, inputs)).abs().max() < 1e-14
-        check_homogeneous(found)
+        check_operator_form(found)
     single = connection(module().float(), "1.weight", inputs)
     assert single.outputs.dtype == torch.float32
     assert connection(module().float(), "1.weight", inputs, dtype=torch.float64).weight.dtype == (
@@ -113,21 +113,24 @@ def test_homogeneity_fails_where_it_must_and_says_why():
     one = tree(2)
     leaves = one.sample(8, seed=2).leaves
     for network in networks(one, bias=True):
-        for layer in range(1, network.depth + 1):
+        for layer in range(1, network.depth):
             with pytest.raises(ValueError, match=r"biases \(biases.0, "):
-                check_homogeneous(connection(network, layer, leaves))
+                check_operator_form(connection(network, layer, leaves))
+        top = connection(network, network.depth, leaves)
+        bias = network.biases[-1].detach().flatten()
+        assert (top.transposed(top.weight) + bias - top.outputs).abs().max() < 1e-14
+        check_operator_form(top)  # a constant drops out of differences
     for network in networks(one, normalize=True):
         found = connection(network, 1, leaves)
         assert found.transposed(found.weight).abs().max() < 1e-14
         assert found.outputs.abs().max() > 0.1
         with pytest.raises(ValueError, match="a normalised output"):
-            check_homogeneous(found)
+            check_operator_form(found)
     biased, inputs = module(bias=True), random_like((6, 4))
     with pytest.raises(ValueError, match=r"1.bias, 4.bias, 6.bias"):
-        check_homogeneous(connection(biased, "4.weight", inputs))
-    for name in ("4.bias", "6.bias"):  # a bias below the layer does no harm
-        dict(biased.named_parameters())[name].data.zero_()
-    check_homogeneous(connection(biased, "4.weight", inputs))
+        check_operator_form(connection(biased, "4.weight", inputs))
+    biased[4].bias.data.zero_()  # a bias below the layer does no harm, nor one on top
+    check_operator_form(connection(biased, "4.weight", inputs))
 
 
 def test_what_makes_no_sense_is_refused():

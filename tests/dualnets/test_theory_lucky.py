@@ -54,7 +54,7 @@ def test_the_series_equals_the_closed_form():
 def test_the_best_of_n():
     law = uniform_sum([1.0])  # best of n uniform numbers: t^n, mean n / (n + 1)
     assert float(best_cdf(law, 5, 0.7)) == pytest.approx(0.7**5)
-    assert mean_best(law, 5) == pytest.approx(5 / 6, abs=1e-6)
+    assert mean_best(law, 5) == pytest.approx(5 / 6, abs=1e-9)
     draws = np.abs(np.random.default_rng(0).standard_normal((100_000, 10)))
     best = draws.max(1)
     assert mean_best(HalfNormal(1.0), 10) == pytest.approx(best.mean(), abs=4 * best.std() / 316)

@@ -27,15 +27,18 @@ def draw(table: pd.DataFrame) -> Figure:
         found.pivot_table(index="variant", columns="level", values=name).loc[names]
         for name in ("shared", "took")
     )
+    before = (found["initial"] / found["ceiling"]).groupby(found["level"]).mean()
+    took.loc["untrained"] = before
+    shared.loc["untrained"] = np.nan
     with house_style():
         height = max(4.2, 1.6 + 0.24 * len(names))
         figure, axes = plt.subplots(
             1, 4, figsize=(WIDTH, height), width_ratios=(1, 1, 0.62, 1.5), layout="constrained"
         )
         _shades(axes[0], shared, 0.0, "a  what two views share", "correlation of a latent's states")
-        axes[0].set_yticks(range(len(names)), names)
+        axes[0].set_yticks(range(len(took)), took.index)
         _shades(axes[1], took, 0.5, "b  what the network took", "best |correlation| / ceiling")
-        axes[1].set_yticks(range(len(names)), [])
+        axes[1].set_yticks(range(len(took)), [])
         _spread(axes[2], by_variant(table))
         _plane(axes[3], found, following(found))
         plt.close(figure)
@@ -46,6 +49,8 @@ def _shades(axes: Any, values: pd.DataFrame, low: float, title: str, label: str)
     """Means over latents and trees, written into their fields."""
     axes.imshow(values.to_numpy(), cmap="viridis", vmin=low, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values.to_numpy()):
+        if np.isnan(value):
+            continue
         text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
         ink = "white" if value < low + 0.6 * (1 - low) else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
@@ -63,7 +68,7 @@ def _spread(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
         axes.plot(np.nanmean(now.spread), at, "o", color="#333333", markersize=5)
         axes.annotate(f"{np.nanmean(now.rank):.1f}", (1.0, at), xycoords=("axes fraction", "data"),
                       xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)  # fmt: skip
-    axes.set(yticks=range(len(variants)), ylim=(len(variants) - 0.5, -0.5), xlim=(0, 1.08))
+    axes.set(yticks=range(len(variants)), ylim=(len(variants) + 0.5, -0.5), xlim=(0, 1.08))
     axes.set_yticklabels([])
     axes.set_xlabel("spread of the embedding\n(beside it: effective rank)")
     axes.set_title("c  collapse")

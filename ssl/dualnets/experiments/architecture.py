@@ -93,7 +93,7 @@ def _variants(conv: int, dense: int) -> dict[str, dict[str, Any]]:
 
 GRIDS: dict[str, list[Grid]] = {
     # 680 parameters in a tree network of depth 3, 3320 in one of depth 5
-    "smoke": grids({**_COMMON, "depth": 3, "steps": 150, "snapshots": 4}, _variants(12, 16)),
+    "smoke": grids({**_COMMON, "depth": 3, "steps": 150, "snapshots": 4}, _variants(13, 16)),
     "default": grids({**_COMMON, "depth": 5}, _variants(20, 25)),
     "paper": grids(
         {**_COMMON, "depth": 5, "members": 30, "steps": 10_000, "snapshots": 12}, _variants(20, 25)

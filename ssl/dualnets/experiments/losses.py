@@ -27,7 +27,7 @@ BRIEF = "latents emerge whatever the contrastive loss"
 CLAIM = "The latents of a tree emerge whatever the contrastive loss"
 PLACE = "arXiv 2010.00578, Theorems 2-4: one covariance operator behind all losses"
 RESULT_VERSION = 1
-_COMMON: dict[str, Any] = {"members": 16, "steps": 1000, "units": 10}
+_COMMON: dict[str, Any] = {"members": 12, "depth": 4, "batch": 64, "steps": 1000, "snapshots": 6}
 _VARIANTS: dict[str, dict[str, Any]] = {
     "simple": {"loss": "simple"},
     "triplet": {"loss": "triplet"},
@@ -36,11 +36,17 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "infonce 16": {"loss": "infonce", "negatives": 16},
     "ntxent": {"loss": "ntxent"},
     "batchwise": {"loss": "batchwise-nce"},
+    "spectral": {"loss": "spectral"},
+    "weights exp(-r/τ)": {"loss": "exponential"},
+    "weights 1/r": {"loss": "inverse-distance"},
 }
 GRIDS: dict[str, list[Grid]] = {
-    "smoke": grids({**_COMMON, "depth": 3, "members": 12, "steps": 300, "snapshots": 5}, _VARIANTS),
+    "smoke": grids({**_COMMON, "depth": 3, "steps": 150, "snapshots": 3}, _VARIANTS),
     "default": grids(_COMMON, _VARIANTS),
-    "paper": grids({**_COMMON, "members": 30, "steps": 10_000}, _VARIANTS),
+    "paper": grids(
+        {**_COMMON, "depth": 5, "batch": 128, "members": 30, "steps": 10_000, "snapshots": 12},
+        _VARIANTS,
+    ),
 }
 RULE = (
     "For each loss, latents emerge if over trees the mean best |correlation| of the latents of levels "

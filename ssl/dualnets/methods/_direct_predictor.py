@@ -77,6 +77,7 @@ class DirectPredictor:
         self, parameters: dict[str, Tensor], projections: Tensor, step: int
     ) -> dict[str, Tensor]:
         """New `weight` and `correlation` after update `step`, from its `(S, B, U)` projections."""
+        projections = projections.to(parameters["weight"].dtype)  # autocast has made them short
         seen = torch.bmm(projections.transpose(1, 2), projections) / projections.shape[1]
         correlation = seen
         if step > 0:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dualnets.foretelling import Foretelling
 from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods._direct_predictor import DirectPredictor
 from dualnets.methods.protocol import (
@@ -156,6 +157,21 @@ class BYOL(Method):
         return Needs(views=2)
 
     @property
+    def foretelling(self) -> Foretelling | None:
+        if isinstance(self.predictor, DirectPredictor):
+            return None
+        return Foretelling(
+            projector=self.projector,
+            predictor=self.predictor or Head(),
+            slow=self.target != "online",
+            stays=self._stays,
+            stop_gradient=self.stop_gradient,
+            normalized=self.normalized,
+            symmetric=self.symmetric,
+            after=self.redraw_every,
+        )
+
+    @property
     def groups(self) -> Mapping[str, Group]:
         if not self._predictor_is_trained:
             return {}
@@ -223,10 +239,10 @@ class BYOL(Method):
             found |= under("predictor", now)
         if self.redraw_every and (step + 1) % self.redraw_every == 0:
             found |= under("predictor", self._redrawn(network, state, setup, step))
-        if self.target == "ema" or (self.target == "copy" and (step + 1) % self.copy_every == 0):
+        stays = self._stays(step, setup.steps)
+        if stays < 1:
             own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
             online = under("network", own) | under("projector", part(state, "projector"))
-            stays = self._momentum(step, setup.steps) if self.target == "ema" else 0.0
             found |= under("target", _moved(part(state, "target"), online, stays))
         return found
 
@@ -248,8 +264,12 @@ class BYOL(Method):
             foretold = torch.cat(passes[::-1], dim=1)
             return self.projector(part(state, "target.projector"), foretold, len(passes))
 
-    def _momentum(self, step: int, steps: int) -> float:
-        """m of update number `step`, counted from 0."""
+    def _stays(self, step: int, steps: int) -> float:
+        """How much of itself the target keeps at update number `step`, counted from 0."""
+        if self.target == "copy":
+            return 1.0 if (step + 1) % self.copy_every else 0.0
+        if self.target != "ema":
+            return 1.0
         if self.momentum_schedule == "constant":
             return self.momentum
         return 1 - (1 - self.momentum) * (1 + math.cos(math.pi * step / steps)) / 2
@@ -260,7 +280,7 @@ class BYOL(Method):
         top = len(self.predictor.widths) - 1
         layers = {"all": None, "top": (top,), "bottom": (0,)}[self.redraw]
         return self.predictor.init(
-            self.projector.outputs(output_units(network, setup)),
+            state["predictor.0.weight"].shape[-1],
             place=PREDICTOR,
             version=(step + 1) // self.redraw_every,
             layers=layers,
@@ -282,7 +302,7 @@ def _address(network: Any, setup: Setup) -> dict[str, Any]:
 
 
 def _shuffled(network: nn.Module, setup: Setup) -> State:
-    """The network's parameters, the entries of each tensor shuffled per member by address."""
+    """The network's parameters, the entries of each tensor but zeros shuffled per member by address."""
     found = copied(network)
     for place, (name, parameter) in enumerate(network.named_parameters()):
         keys = uniform(
@@ -292,8 +312,12 @@ def _shuffled(network: nn.Module, setup: Setup) -> State:
             members=network.members,  # type: ignore[arg-type]
             node=TARGET * LAYERS + place,
         )
-        order = keys.argsort(dim=1, stable=True).to(parameter.device)
-        found[name] = found[name].flatten(1).gather(1, order).view_as(parameter)
+        # zeros pad the blocks of uneven trees and stay where they are
+        values = found[name].flatten(1)
+        padding = values == 0
+        places = padding.to(torch.uint8).argsort(dim=1, stable=True)
+        order = keys.to(values.device).masked_fill(padding, 2).argsort(dim=1, stable=True)
+        found[name] = values.scatter(1, places, values.gather(1, order)).view_as(parameter)
     return found
 
 

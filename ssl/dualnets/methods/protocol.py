@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dualnets.foretelling import Foretelling
 from dualnets.optim import Group
 from hltm.topology import Node
 from hltm.tree import LatentTree
@@ -91,6 +92,14 @@ class Method(ABC):
         return None
 
     @property
+    def foretelling(self) -> Foretelling | None:
+        """What it is made of, where one branch foretells another and all it keeps is their parameters.
+
+        Such a method can be trained by a compiled span too.
+        """
+        return None
+
+    @property
     def groups(self) -> Mapping[str, Group]:
         """Name in the state, or what stands before a dot in names -> rates of their own."""
         return {}
@@ -125,7 +134,8 @@ class Method(ABC):
         """The state after update number `step`, counted from 0, of the parameters.
 
         What changes is a new tensor, never changed in place. A trained tensor that is replaced
-        begins anew: the optimiser forgets what it knew of it.
+        begins anew: the optimiser forgets what it knew of it. One that is only projected, such as
+        prototypes back to unit length, is changed in place and keeps the optimiser's memory.
 
         Args:
             network: after the update.

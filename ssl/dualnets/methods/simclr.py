@@ -1,7 +1,12 @@
 """SimCLR: views of a sample attract each other, views of other samples repel them.
 
-Chen, Kornblith, Norouzi, Hinton (arXiv 2002.05709); here with any loss of `dualnets.losses`, and
-without a projection head unless the network has one.
+Chen, Kornblith, Norouzi, Hinton (arXiv 2002.05709); here with any loss of `dualnets.losses`, on the
+network's outputs or behind a projector. With f(x) behind the projector, an anchor a, its positive +
+and negatives k, e.g. InfoNCE:
+
+    L = -τ log( exp(-r_+/τ) / (exp(-r_+/τ) + Σ_k exp(-r_k/τ)) ),   r_k = ||f(a) - f(k)||^2 / 2.
+
+The original is NTXent, whose negatives are the rest of the batch, on outputs of length 1.
 """
 
 from __future__ import annotations
@@ -12,28 +17,51 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.losses import InfoNCE, Loss
-from dualnets.methods.protocol import Batch, Method, Needs, State, outputs
+from dualnets.methods._projector import new_projector, projections
+from dualnets.methods.protocol import Batch, Method, Needs, Setup, State, part
+from dualnets.networks.heads import Head
 
 
 @dataclass(frozen=True)
 class SimCLR(Method):
     """One network, two views of a sample, and a contrastive loss.
 
+    State: `projector.…`, trained.
+
     Attributes:
         criterion: a loss of `dualnets.losses`, given anchor, positive and negatives.
+        projector: on the network's outputs; `Head()` for none.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+        >>> network = dualnets.tree_network(trees, units=4, seed=1)
+        >>> method = SimCLR(dualnets.NTXent(0.5), projector=Head((8, 4)))
+        >>> final = dualnets.train(network, method, trees, augment=hltm.keep_root(), steps=10,
+        ...                        batch=32, optimizer=dualnets.SGD(lr=0.1), seed=2)
+        >>> sorted(final.state)
+        ['projector.0.bias', 'projector.0.weight', 'projector.1.bias', 'projector.1.weight']
     """
 
     criterion: Loss = field(default_factory=InfoNCE)
+    projector: Head = Head()  # noqa: RUF009, frozen
 
     @property
     def needs(self) -> Needs:
         return Needs(views=2, negatives=self.criterion.negatives)
 
     @property
-    def plain_loss(self) -> Loss:
-        return self.criterion
+    def plain_loss(self) -> Loss | None:
+        return None if self.projector.widths else self.criterion
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
+        return new_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        anchor, positive, *others = outputs(network, batch)
+        anchor, positive, *others = projections(self.projector, network, state, batch)
         negatives = torch.stack(others, dim=1) if others else anchor[:, None][:, :0]
         return self.criterion(anchor, positive, negatives), {}
+
+    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+        own = super().embedding(network, state, leaves)
+        return self.projector(part(state, "projector"), own)

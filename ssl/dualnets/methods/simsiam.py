@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dualnets.foretelling import Foretelling
 from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods.protocol import (
     Batch,
@@ -69,6 +70,19 @@ class SimSiam(Method):
     def needs(self) -> Needs:
         return Needs(views=2)
 
+    @property
+    def foretelling(self) -> Foretelling:
+        # a quarter of BYOL's 4 - 2 cos - 2 cos, less 1
+        return Foretelling(
+            self.projector,
+            self.predictor,
+            slow=False,
+            stays=_never,
+            stop_gradient=self.stop_gradient,
+            scale=0.25,
+            offset=-1.0,
+        )
+
     def check(self, network: nn.Module, setup: Setup) -> None:
         """Raise ValueError where the predictor's outputs are not as many as the projector's."""
         units = self.projector.outputs(output_units(network, setup))
@@ -108,3 +122,8 @@ class SimSiam(Method):
     def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
         own = super().embedding(network, state, leaves)
         return self.projector(part(state, "projector"), own)
+
+
+def _never(step: int, steps: int) -> float:
+    """How much of itself a target that is not there keeps."""
+    return 1.0

@@ -132,14 +132,25 @@ class BlockNetwork(Network):
         return len(self.norms) > 0 and self.norm is not None and self.norm.batch_dependent
 
     @property
-    def plain(self) -> bool:
+    def equal_shares(self) -> bool:
         """Whether a layer is nothing but blocks with weights of their own on equal shares of the
-        layer below, and the lowest reads the leaves' bits in their order: what a compiled span runs.
+        layer below, without a norm: what a compiled span runs.
         """
-        in_order = self.leaf_order is None and self.wiring is None
-        bits = self.features == self.inputs
         normed = len(self.norms) > 0 or self.weight_standardization
-        return in_order and bits and not self.shared and not normed
+        return self.wiring is None and not self.shared and not normed
+
+    @property
+    def plain(self) -> bool:
+        """Whether shares are equal and the lowest layer reads the leaves' bits in their order."""
+        bits = self.features == self.inputs
+        return self.equal_shares and bits and self.leaf_order is None
+
+    def read(self, leaves_SXB: Tensor) -> Tensor:
+        """`(S, F, B)` input features, of a few bits each, of leaves `(S, X, B)` on the network's device."""
+        given = leaves_SXB
+        if self.leaf_order is not None:
+            given = given.gather(1, self.leaf_order[:, :, None].expand_as(given))
+        return self._shown(given)
 
     def forward(self, leaves: Tensor) -> Tensor:
         """The output of every network.
@@ -236,7 +247,4 @@ class BlockNetwork(Network):
 
     def _features(self, leaves: Tensor) -> Tensor:
         """`(S, F, B)` input features in the weights' dtype."""
-        given = self._checked(leaves).transpose(1, 2).to(self.device)
-        if self.leaf_order is not None:
-            given = given.gather(1, self.leaf_order[:, :, None].expand_as(given))
-        return self._encoded(given)
+        return self.read(self._checked(leaves).transpose(1, 2).to(self.device)).to(self.dtype)

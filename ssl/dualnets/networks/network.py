@@ -90,11 +90,14 @@ class Network(nn.Module, ABC):
 
     def _encoded(self, leaves_SXB: Tensor) -> Tensor:
         """`(S, F, B)` features in the weights' dtype."""
-        leaves = leaves_SXB.to(self.device)
+        return self._shown(leaves_SXB.to(self.device)).to(self.dtype)
+
+    def _shown(self, leaves_SXB: Tensor) -> Tensor:
+        """`(S, F, B)` features: the leaves' own bits where all are binary, otherwise uint8."""
         if "leaf_of" not in self.constants:
-            return leaves.to(self.dtype)
-        shown = leaves[:, self.constants["leaf_of"]]
-        return (shown == self.constants["state_of"][:, None]).to(self.dtype)
+            return leaves_SXB
+        shown = leaves_SXB[:, self.constants["leaf_of"]]
+        return (shown == self.constants["state_of"][:, None]).to(torch.uint8)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # what moves parameters to a device moves constants as well

@@ -1,6 +1,6 @@
 """The theory, executable: exact identities and dynamics of dual networks, one idea per file."""
 
-from dualnets.theory.connection import Connection, check_homogeneous, connection
+from dualnets.theory.connection import Connection, check_operator_form, connection
 from dualnets.theory.covariance import covariance_operator
 from dualnets.theory.enumeration import ViewTable, enumerate_views
 from dualnets.theory.loss_slopes import Slopes, loss_slopes
@@ -23,7 +23,7 @@ __all__ = [
     "ViewTable",
     "Views",
     "actual_update",
-    "check_homogeneous",
+    "check_operator_form",
     "connection",
     "covariance_operator",
     "enumerate_views",

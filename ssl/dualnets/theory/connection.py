@@ -240,21 +240,26 @@ def shown_members(network: nn.Module) -> tuple[int, ...] | None:
     return members if getattr(network, "stacked", False) else None
 
 
-def check_homogeneous(found: Connection) -> None:
-    """Raise unless Kᵀ w = f, on which every rewriting of an update as an operator on w rests.
+def check_operator_form(found: Connection) -> None:
+    """Raise unless Kᵀ w = f up to a constant, on which the rewriting of updates as operators rests.
+
+    A constant, such as a bias of the top layer seen from that layer's weight, drops out of every
+    difference of two outputs, and updates are made of those.
 
     Raises:
         ValueError: by how much the identity fails and, where it can be told, why: biases at or
-            above the layer, a normalised output.
+            above the layer, a normalised output, edges that skip the layer.
     """
     outputs = found.outputs
     scaled = found.transposed(found.weight)
-    length = outputs.norm()
-    miss = float((scaled - outputs).norm() / length) if length > 0 else 0.0
-    if miss <= torch.finfo(outputs.dtype).eps ** 0.5:
+    miss = outputs - scaled
+    miss = miss - miss[..., :1, :]  # the same for all samples?
+    length = float(outputs.norm())
+    relative = float(miss.norm()) / length if length > 0 else 0.0
+    if relative <= torch.finfo(outputs.dtype).eps ** 0.5:
         return
     reasons = []
-    if float(scaled.norm()) <= 1e-3 * float(length):
+    if float(scaled.norm()) <= 1e-3 * length:
         reasons.append(
             "scaling the weight leaves the output as it is, so Kᵀ w = 0 (a normalised output)"
         )
@@ -267,8 +272,8 @@ def check_homogeneous(found: Connection) -> None:
         reasons.append("edges of the tree that skip the layer carry a part of f past its weight")
     why = "; ".join(reasons) or "the output is not proportional to the weight's scale"
     raise ValueError(
-        f"the operator form of an update needs Kᵀ w = f for weight {found.name!r}, which misses by "
-        f"{miss:.2g} of |f|: {why}. Use the form with f (form='outputs'), which always holds"
+        f"the operator form of an update needs Kᵀ w = f for weight {found.name!r}, which misses, beyond a "
+        f"constant, by {relative:.2g} of |f|: {why}. Use the form with f (form='outputs'), which always holds"
     )
 
 

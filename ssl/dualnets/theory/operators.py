@@ -17,7 +17,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from dualnets.theory.connection import MAX_ENTRIES, Connection, check_homogeneous
+from dualnets.theory.connection import MAX_ENTRIES, Connection, check_operator_form
 
 Kernel = Callable[[Tensor], Tensor]  # (S, B, m) -> (S, B, m), linear in each column
 
@@ -101,7 +101,7 @@ class Operator:
             ValueError: where it is not, saying why.
         """
         for part, _ in self.parts:
-            check_homogeneous(part)
+            check_operator_form(part)
         weight = self._first._inside(self.weight, (self.size,))
         return self._estimate(
             [part.summed_S(kernel(part.transposed_S(weight))) for part, kernel in self.parts]

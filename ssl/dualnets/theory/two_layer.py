@@ -140,6 +140,11 @@ def slopes(given: Groups, weights: Layers, intervention: Intervention = "full") 
     Raises:
         ValueError: an unknown intervention.
     """
+    return _slopes(given, weights, intervention)[0]
+
+
+def _slopes(given: Groups, weights: Layers, intervention: Intervention) -> tuple[Layers, Tensor]:
+    """The slopes, and `(S,)` a bound on how fast a direction of the weights can grow."""
     if intervention not in INTERVENTIONS:
         raise ValueError(
             f"intervention must be one of {', '.join(INTERVENTIONS)}, got {intervention!r}"
@@ -164,7 +169,11 @@ def slopes(given: Groups, weights: Layers, intervention: Intervention = "full") 
         upper_slope = upper_slope - (upper_slope * upper).sum((1, 2), keepdim=True) / size * upper
     down = (weighted @ sent).unflatten(2, (latents, units))  # (S, K, V, U): π_z W_2^T W_2 c(z)
     seen = torch.einsum("skvn,svun,nx->skvux", given.given_root, (pre > 0).double(), given.states)
-    return Layers(2 * torch.einsum("skvu,skvux->svux", down, seen), upper_slope)
+    apart = seen - torch.einsum("sk,skvux->svux", given.prior, seen)[:, None]
+    spread = torch.einsum("sk,skvux->svu", given.prior, apart.square()).amax((1, 2))
+    size = upper.square().sum((1, 2))
+    rate = 2 * (operator.diagonal(dim1=1, dim2=2).sum(1) + size * spread)
+    return Layers(2 * torch.einsum("skvu,skvux->svux", down, seen), upper_slope), rate
 
 
 def integrate(
@@ -206,8 +215,8 @@ def integrate(
     now, clock, found = weights, at[0], [weights]
     for target in at[1:]:
         while bool((left := target - clock).gt(0).any()):
-            first = slopes(given, now, intervention)
-            h = torch.minimum(step / _speed(now, first).clamp_min(1e-12), left)
+            first, rate = _slopes(given, now, intervention)
+            h = torch.minimum(_longest(now, first, rate, step), left)
             lost = (h < 1e-9) & (left > 1e-8)
             if bool(lost.any()):
                 raise ArithmeticError(
@@ -245,9 +254,9 @@ def time_to_grow(
         size = now.upper.flatten(1).norm(dim=1)
         if bool((size >= aim * (1 - 1e-9)).all()):
             return clock
-        first = slopes(given, now, intervention)
+        first, rate = _slopes(given, now, intervention)
         grows = (first.upper * now.upper).sum((1, 2)) / size
-        h = torch.minimum(step / _speed(now, first), (aim - size).clamp_min(0) / grows)
+        h = torch.minimum(_longest(now, first, rate, step), (aim - size).clamp_min(0) / grows)
         now, clock = _step(given, now, first, h, intervention), clock + h
     raise ArithmeticError(f"||W_2|| of a member did not grow by {factor} in {most_steps} steps")
 
@@ -271,13 +280,13 @@ def readout(given: Groups, weights: Layers) -> Readout:
     )
 
 
-def _speed(weights: Layers, rates: Layers) -> Tensor:
-    """`(S,)` the fastest relative change of a layer."""
+def _longest(weights: Layers, rates: Layers, rate: Tensor, step: float) -> Tensor:
+    """`(S,)` the longest step: no layer changes by more than `step`, no direction by e^(20 step)."""
     each = [
-        rate.flatten(1).norm(dim=1) / part.flatten(1).norm(dim=1)
-        for rate, part in zip(rates, weights, strict=True)
+        slope.flatten(1).norm(dim=1) / part.flatten(1).norm(dim=1)
+        for slope, part in zip(rates, weights, strict=True)
     ]
-    return torch.maximum(*each)
+    return step / torch.maximum(torch.maximum(*each), rate / 20).clamp_min(1e-12)
 
 
 def _step(

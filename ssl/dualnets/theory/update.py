@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.losses import Loss, Simple, distance
-from dualnets.theory.connection import MAX_ENTRIES, Connection, check_homogeneous, connection
+from dualnets.theory.connection import MAX_ENTRIES, Connection, check_operator_form, connection
 from dualnets.theory.covariance import check_sampling, covariance_operator
 from dualnets.theory.loss_slopes import check_pairs
 from dualnets.theory.operators import Estimate
@@ -70,7 +70,7 @@ def pair_update(
     found = [connection(network, layer, inputs, dtype=dtype) for inputs in (first, second)]
     if form == "operator":
         for part in found:
-            check_homogeneous(part)
+            check_operator_form(part)
         outputs = [part.transposed(part.weight) for part in found]
     else:
         _check_form(form)

@@ -1,0 +1,89 @@
+"""The figure of `top_down`: what the interventions do in one setting, and the gains in all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dualnets.evidence import mean_interval
+from dualnets.figures import WIDTH
+
+COLOURS = {"full": "#440154", "uncoupled": "#e07b39", "frozen": "#8a8a8a", "constant": "#21918c"}
+WORDS = {
+    "selectivity": "selectivity |s|",
+    "per_norm": "selectivity per norm |s| / ‖w‖",
+    "correlation": "|correlation| with the latent",
+}
+
+
+def draw(cells: list[Any], compare: Callable[[pd.DataFrame], pd.DataFrame]) -> Figure:
+    """Three measures over time on top, two comparisons over all settings below."""
+    figure = plt.figure(figsize=(WIDTH, 6.6), layout="constrained")
+    grid = figure.add_gridspec(2, 6)
+    label, rows = cells[len(cells) // 2]
+    shown = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in label.items())
+    for i, measure in enumerate(WORDS):
+        axes = figure.add_subplot(grid[0, 2 * i : 2 * i + 2])
+        _paths(axes, rows, measure)
+        axes.set_title(f"{'abc'[i]}  {WORDS[measure]}")
+        if i == 0:
+            axes.legend(loc="upper left", title=shown or None, title_fontsize=8)
+    made = [(setting, compare(part)) for setting, part in cells]
+    pairs = made[0][1][["pair", "at"]].drop_duplicates().itertuples(index=False)
+    first: Axes | None = None
+    for i, (pair, at) in enumerate(pairs):
+        axes = figure.add_subplot(grid[1, 3 * i : 3 * i + 3], sharey=first)
+        first = first or axes
+        _gains(axes, made, pair)
+        axes.set_title(f"{'de'[i]}  {pair.replace(' / ', ' against ')}, {at}")
+    return figure
+
+
+def _paths(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
+    for intervention, colour in COLOURS.items():
+        part = rows[rows["intervention"] == intervention]
+        bands = [mean_interval(own[measure].to_numpy()) for _, own in part.groupby("share")]
+        share = np.sort(part["share"].unique())
+        axes.plot(share, [b.value for b in bands], color=colour, lw=1.8, label=intervention)
+        if measure == "correlation":
+            continue  # the trees' spread would hide differences that are paired
+        axes.fill_between(
+            share, [b.low for b in bands], [b.high for b in bands], color=colour, alpha=0.12, lw=0
+        )
+    if measure == "correlation":
+        axes.axhline(rows["ceiling"].mean(), color="#d1495b", lw=1.2)
+        axes.annotate("ceiling", (0.02, rows["ceiling"].mean()), va="bottom", fontsize=8,
+                      color="#d1495b")  # fmt: skip
+    axes.set_xlabel("time, as a share of each tree's")
+
+
+def _gains(axes: Axes, made: list[Any], pair: str) -> None:
+    """Mean log ratio with its interval, setting by setting."""
+    styles = {"per_norm": ("#31688e", "o", -0.12), "correlation": ("#440154", "s", 0.12)}
+    for measure, (colour, marker, shift) in styles.items():
+        bands = [
+            mean_interval(
+                part[(part["pair"] == pair) & (part["measure"] == measure)]["log_gain"].to_numpy()
+            )
+            for _, part in made
+        ]
+        place = np.arange(len(bands)) + shift
+        middle = np.array([b.value for b in bands])
+        error = np.array([[b.value - b.low, b.high - b.value] for b in bands]).T
+        axes.errorbar(place, middle, yerr=error, fmt=marker, ms=4, lw=1.2, color=colour,
+                      label=WORDS[measure])  # fmt: skip
+    axes.axhline(0, color="#777777", lw=1)
+    labels = ["\n".join(str(value) for value in setting.values()) for setting, _ in made]
+    axes.set_xticks(range(len(made)), labels)
+    names = " / ".join(name.removesuffix("_low").replace("_", " ") for name in made[0][0])
+    axes.set_xlabel(names or "one setting")
+    axes.set_ylabel("log ratio, with / without")
+    axes.grid(axis="x", visible=False)
+    axes.margins(y=0.25)
+    axes.legend(loc="upper right", ncols=2)

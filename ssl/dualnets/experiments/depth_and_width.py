@@ -1,0 +1,129 @@
+"""How deep a root can be found, and do more units per latent find it deeper?
+
+The paper argues that over-parameterisation makes it likely that every latent has a lucky unit at the
+start, which training then amplifies. Here trees grow deeper and blocks wider, step by step; more
+units are better at the start already, because the best of more is taken, so what training added
+stands beside what the start gave.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dualnets import ablation
+from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, by_variant, contrast, grids, run_cell
+from dualnets.ablation import AblationSettings as Settings
+from dualnets.ablation import summary as _summary
+from dualnets.evidence import Estimate, Verdict
+from dualnets.experiments._reach import NOTHING, described, root
+from dualnets.outcome import Grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["BRIEF", "CLAIM", "GRIDS", "PLACE", "RESULT_VERSION", "RULE", "Settings", "plot", "run_cell",
+           "summary", "verdict"]  # fmt: skip
+
+BRIEF = "how deep a root is found, by how many units"
+CLAIM = "More units per latent bring the root closer to its ceiling, at every depth"
+PLACE = "arXiv 2010.00578, Section 4: over-parameterisation and lucky nodes; widths and depths of our own"
+RESULT_VERSION = 1
+
+
+def _variants(depths: tuple[int, ...], widths: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+    return {
+        f"depth {depth} x{units}": {"depth": depth, "units": units}
+        for depth in depths
+        for units in widths
+    }
+
+
+# lr 1 did best of 0.1, 0.3 and 1 at every polarity of binary trees, and was not tuned again here:
+# hltm run polarity --seed 1000 --members 8 --steps 1000 --lr 0.1 0.3 1
+_COMMON: dict[str, Any] = {"members": 12, "steps": 1000, "snapshots": 3, "lr": 1.0}
+GRIDS: dict[str, list[Grid]] = {
+    "smoke": grids({**_COMMON, "steps": 150}, _variants((2, 3), (2, 8))),
+    "default": grids(_COMMON, _variants((2, 3, 4, 5, 6), (2, 5, 12))),
+    "paper": grids(
+        {**_COMMON, "members": 30, "steps": 10_000, "snapshots": 12},
+        _variants((2, 3, 4, 5, 6, 7, 8), (2, 5, 10, 20)),
+    ),
+}
+RULE = (
+    "At a depth, units help if the root's best |correlation| after training, as a share of its ceiling, "
+    "is larger in the widest networks than in the narrowest on the same trees (Wilcoxon's exact "
+    f"signed-rank test, one-sided, p < {SIGNIFICANCE} after Bonferroni over depths). Holds if they help at "
+    "every depth, fails if at none, open if at some, with one width only, or with fewer than "
+    f"{FEWEST_TREES} trees."
+)
+
+
+def verdict(table: pd.DataFrame) -> Verdict:
+    """Apply RULE; the effect is the smallest gain of all depths, as a share of the ceiling.
+
+    Details hold every cell's root, and per depth how much more the widest gained in training.
+    """
+    variants = by_variant(table)
+    cells = {
+        (int(rows["depth"].iloc[0]), int(rows["units"].iloc[0])): root(rows)
+        for rows in variants.values()
+    }
+    depths = sorted({depth for depth, _ in cells})
+    details: list[dict[str, Any]] = []
+    effects: list[Estimate] = []
+    problems: list[str] = []
+    helped = []
+    for depth in depths:
+        widths = sorted(units for d, units in cells if d == depth)
+        narrow, wide = cells[depth, widths[0]], cells[depth, widths[-1]]
+        if len(widths) < 2 or len(narrow.value) != len(wide.value):
+            problems.append(f"depth {depth} has no two widths on the same trees")
+            continue
+        if len(wide.value) < FEWEST_TREES:
+            problems.append(f"{len(wide.value)} trees are fewer than {FEWEST_TREES}")
+        end = contrast(wide.value / wide.ceiling, narrow.value / narrow.ceiling)
+        start = contrast(wide.initial / wide.ceiling, narrow.initial / narrow.ceiling)
+        p = min(end.p_more * len(depths), 1.0)
+        helped += [depth] if p < SIGNIFICANCE else []
+        effects.append(end.difference)
+        details.append(
+            {"variant": f"depth {depth}, x{widths[-1]} - x{widths[0]}", "helps": p < SIGNIFICANCE,
+             "p_more": p, "difference": end.difference.value, "low": end.difference.low, "high":
+             end.difference.high, "difference_before": start.difference.value,
+             "n": end.difference.n}
+        )  # fmt: skip
+    details += [described(name, rows, len(variants)) for name, rows in variants.items()]
+    outcome, where = "open", ", ".join(map(str, helped))
+    if problems:
+        reason = "; ".join(dict.fromkeys(problems))
+    elif len(helped) == len(depths):
+        outcome, reason = "holds", f"more units help at depth {where}"
+    elif not helped:
+        outcome, reason = "fails", "more units help at no depth"
+    else:
+        reason = f"more units help at depth {where} only"
+    smallest = min(effects, key=lambda effect: effect.value) if effects else NOTHING
+    effect = "smallest gain of all depths from the most units, as a share of the root's ceiling"
+    return ablation.verdict_of(CLAIM, outcome, RULE, reason, effect, smallest, details)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per depth and width; blind: roots that no unit follows better than the null."""
+    found = _summary(table)
+    dead = [
+        float(rows.loc[(rows["metric"] == "blind") & (rows["step"] == rows["step"].max())
+                       & (rows["level"] == rows["level"].max()), "value"].sum())
+        for rows in by_variant(table).values()
+    ]  # fmt: skip
+    found.insert(4, "blind", np.array(dead).astype(int))
+    return found
+
+
+def plot(table: pd.DataFrame) -> Figure:
+    """The root and its ceiling over depth, by width, how far the gap closes, levels, collapse."""
+    from dualnets.experiments._reach_figure import draw
+
+    return draw(table, axis="depth", label="depth of the tree", line="units", line_label="units")

@@ -1,0 +1,353 @@
+"""Does gradient descent do what the theorems say, on networks as they are?
+
+Every identity of the theory is evaluated beside what autograd does to the same weight of the same
+network: connections and pairs (Theorem 1), covariance operators (Theorems 2 and 3), β-weighted pairs
+(any contrastive loss), and the tree's top operator. Data are trees whose every sample is enumerated,
+trees that are sampled, and photographed digits under crops, blur and noise. In the controls an
+assumption is broken (biases, a normalised output, edges that skip a layer) and the form that rests on
+it must miss; the form with the outputs f must not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from dualnets import theory
+from dualnets.evidence import Verdict
+from dualnets.experiments._digits import digits
+from dualnets.experiments._update_comparisons import (
+    Comparison,
+    layers,
+    pairs,
+    tree_operators,
+    updates,
+)
+from dualnets.outcome import Grid, Outcome, Pinned, Progress
+from dualnets.settings import ContrastSettings, NetworkSettings, TreeSettings, setting
+from hltm.augment import parse
+from hltm.philox import Stream, uniform
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BRIEF = "theorem by theorem: the predicted update, the actual one"
+CLAIM = "Gradient descent updates a weight as the theorems predict"
+PLACE = "arXiv 2010.00578, Theorems 1 to 4 and Section 5"
+RESULT_VERSION = 1
+EXACT = 1e-9  # largest relative error of an identity, in float64
+BROKEN = 1e-3  # smallest error of a form whose assumption is broken
+ERRORS = 4.0  # how many standard errors an estimate may be off
+COLUMNS = {
+    "identity": "str", "form": "str", "exact": "bool", "assumptions": "str", "layer": "float64",
+    "member": "int64", "relative_error": "float64", "standard_error": "float64",
+    "entries": "int64",
+}  # fmt: skip
+PAIR = "pair"  # no contrastive loss: r = 1/2 |f(x1) - f(x2)|² itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ContrastSettings, NetworkSettings, TreeSettings):
+    """Networks, data and a loss whose updates are predicted."""
+
+    data: str = setting(
+        "tree",
+        "balanced trees, irregular ones (edges skip levels), or scikit-learn's digits",
+        choices=("tree", "irregular", "digits"),
+    )
+    network: str = setting(
+        "mlp",
+        "a block of units per latent, one block shared by a level's latents, or dense layers",
+        choices=("tree", "conv", "mlp"),
+    )
+    loss: str = setting(
+        PAIR,
+        "contrastive loss; pair: two samples' distance alone",
+        choices=(PAIR, "simple", "triplet", "infonce", "ntxent", "batchwise-nce"),
+    )
+    depth: int = setting(2, "levels of the tree below its root", low=1, high=16)
+    layers: int = setting(3, "of dense networks", low=1, high=16)
+    units: int = setting(8, "units per latent, or per layer (mlp)", low=1, high=1 << 16)
+    normalize: bool = setting(False, "whether the output is scaled to length 1")
+    members: int = setting(4, "networks, each on a tree of its own", low=1, high=1 << 10)
+    augment: str = setting("resample-leaves:0.4", "what a view of a tree keeps")
+    batches: int = setting(0, "batches of an estimate; 0 for expectations by enumeration", low=0)
+    batch: int = setting(32, "samples in each", low=2, high=1 << 16)
+    temperature: float = setting(0.2, "of the loss", above=0)
+    margin: float = setting(0.2, "of the triplet loss")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse(self.augment)
+        if self.data == "digits" and (self.batches < 2 or self.network != "mlp"):
+            raise ValueError("digits are sampled (batches of at least 2) and read by network mlp")
+        if self.batches == 1:
+            raise ValueError("one batch has no standard error: batches must be 0 or at least 2")
+        if self.batches == 0 and self.loss in ("ntxent", "batchwise-nce"):
+            raise ValueError(f"{self.loss} is a loss of whole batches: batches must be at least 2")
+
+
+_TREES: dict[str, list[Any]] = {"network": ["tree", "mlp"]}
+_SAMPLED: dict[str, list[Any]] = {"batches": [40], "batch": [64]}
+_ALL = [PAIR, "simple", "triplet", "infonce", "ntxent", "batchwise-nce"]
+_IN_POPULATION = [PAIR, "simple", "triplet", "infonce"]
+_BROKEN: list[dict[str, Any]] = [{"bias": Pinned(True)}, {"normalize": Pinned(True)}]
+GRIDS: dict[str, list[Grid]] = {
+    "smoke": [
+        {**_TREES, "loss": [PAIR, "simple", "infonce"], "members": [2]},
+        {"data": ["irregular"], **_TREES, "loss": ["simple"], "members": [2]},
+        *({**broken, "loss": ["simple"], "members": [2]} for broken in _BROKEN),
+        {"data": ["digits"], "loss": ["simple"], "batches": [8], "members": [2]},
+    ],
+    "default": [
+        {**_TREES, "loss": _IN_POPULATION},
+        {"network": ["conv"], "loss": ["simple", "infonce"]},
+        {"depth": [3], "augment": ["keep-root"], **_TREES, "loss": [PAIR, "simple"]},
+        {"data": ["irregular"], **_TREES, "loss": _IN_POPULATION},
+        *({**_TREES, **broken, "loss": [PAIR, "simple", "infonce"]} for broken in _BROKEN),
+        {"depth": [4], **_TREES, "loss": _ALL, **_SAMPLED},
+        {"data": ["digits"], "loss": _ALL, **_SAMPLED},
+    ],
+    "paper": [
+        {**_TREES, "loss": _IN_POPULATION, "members": [16]},
+        {**_TREES, "loss": ["infonce"], "negatives": [2], "members": [4]},
+        {"network": ["conv"], "loss": ["simple", "infonce"], "members": [16]},
+        {"depth": [3], "augment": ["keep-root", "resample-leaves:0.4"], **_TREES,
+         "loss": [PAIR, "simple"], "members": [16]},
+        {"depth": [3], "augment": ["keep-root"], **_TREES, "loss": ["triplet", "infonce"],
+         "members": [2]},
+        {"data": ["irregular"], "depth": [3, 5], **_TREES, "loss": _IN_POPULATION, "members": [16]},
+        *({**_TREES, **broken, "loss": [PAIR, "simple", "infonce"], "members": [16]}
+          for broken in _BROKEN),
+        {"depth": [5], **_TREES, "units": [8, 32], "loss": _ALL, "batches": [100], "batch": [128],
+         "members": [16]},
+        {"data": ["digits"], "units": [8, 64], "loss": _ALL, "batches": [100], "batch": [128],
+         "members": [8]},
+    ],
+}  # fmt: skip
+RULE = (
+    f"Holds if every identity that is exact misses autograd by less than {EXACT:g} of the update, in "
+    f"float64; every update that is estimated misses the actual one, measured on other samples, by "
+    f"less than {ERRORS:g} standard errors of the difference (both as norms over the weight); and "
+    f"every form whose assumption is broken misses by more than {BROKEN:g} in the median over its "
+    "networks and layers, so that the comparison can tell (where a pattern of active units happens to "
+    "be the same for all samples, a bias is a constant there and does no harm). Fails if an exact "
+    "identity or an estimate misses by more. Open if no form with a broken assumption was run, or one "
+    "of them did not miss."
+)
+
+
+def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Outcome:
+    """Compare every identity that fits the settings with autograd, layer by layer."""
+    networks, data, notes = _setting_up(settings, device)
+    rows: list[dict[str, Any]] = []
+    for first_member, network in networks:
+        network.double()
+        for layer, name in layers(network):
+            found = (
+                pairs(settings, network, data, name)
+                if settings.loss == PAIR
+                else updates(settings, network, data, name)
+            )
+            rows += _tidy(found, layer, first_member, settings)
+            progress.updated(1)
+        if settings.loss == PAIR:
+            rows += _tidy(tree_operators(settings, network, data), None, first_member, settings)
+    columns = {name: kind for name, kind in COLUMNS.items() if rows == []}
+    return Outcome(pd.DataFrame(rows, columns=list(COLUMNS)).astype(columns), notes=notes)
+
+
+def _tidy(
+    found: Iterator[Comparison], layer: int | None, first_member: int, settings: Settings
+) -> list[dict[str, Any]]:
+    """One row per comparison and member."""
+    rows = []
+    for identity, form, exact, met, predicted, actual, error in found:
+        ensemble = [part if part.ndim == 2 else part[None] for part in (predicted, actual)]
+        errors = None if error is None else (error if error.ndim == 2 else error[None])
+        for m, (one, other) in enumerate(zip(*ensemble, strict=True)):
+            length = float(other.norm())
+            if length == 0:  # a network whose units are all dead there has nothing to predict
+                continue
+            rows.append(
+                {
+                    "identity": identity,
+                    "form": form,
+                    "exact": exact,
+                    "assumptions": "met" if met else "broken",
+                    "layer": np.nan if layer is None else layer,
+                    "member": first_member + m,
+                    "relative_error": float((one - other).norm()) / length,
+                    "standard_error": 0.0 if errors is None else float(errors[m].norm()) / length,
+                    "entries": len(other),
+                }
+            )
+    return rows
+
+
+# networks and data
+
+
+def _setting_up(
+    settings: Settings, device: torch.device
+) -> tuple[list[tuple[int, nn.Module]], Any, list[str]]:
+    """Networks with the number of their first member, data, and notes."""
+    if settings.data == "digits":
+        data = digits()
+        if data is None:
+            return [], None, ["scikit-learn is not installed: the rows of digits were left out"]
+        networks: list[tuple[int, nn.Module]] = [
+            (m, dense(64, settings, m).to(device)) for m in range(settings.members)
+        ]
+        return networks, data, []
+    if settings.data == "tree":
+        trees = settings.build_trees()
+    else:
+        from hltm.families.caterpillar import caterpillar
+
+        trees = caterpillar(depth=settings.depth + 1, members=settings.members, seed=settings.seed)
+    network: nn.Module
+    if settings.network == "mlp":
+        from dualnets.networks.mlp import mlp
+
+        network = mlp(
+            trees,
+            units=settings.units,
+            layers=settings.layers,
+            bias=settings.bias,
+            normalize=settings.normalize,
+            seed=settings.seed,
+            device=device,
+        )
+    else:
+        network = settings.build_network(trees, settings.seed, device)
+    return [(0, network)], theory.TreeViews(trees, parse(settings.augment)), []
+
+
+def dense(inputs: int, settings: Settings, member: int) -> nn.Sequential:
+    """A dense network as a plain torch module, with weights from our own addresses."""
+    widths = [inputs] + [settings.units] * settings.layers
+    made: list[nn.Module] = [nn.Flatten()]
+    for layer in range(settings.layers):
+        linear = nn.Linear(widths[layer], widths[layer + 1], bias=settings.bias)
+        for part, parameter in enumerate(linear.parameters()):
+            numbers = uniform(
+                parameter.numel(), seed=settings.seed, stream=Stream.INIT, members=(member,),
+                node=layer + 1, view=part,
+            )  # fmt: skip
+            bound = widths[layer] ** -0.5
+            parameter.data = ((2 * numbers[0] - 1) * bound).float().view(parameter.shape)
+        made += [linear, nn.ReLU()]
+    return nn.Sequential(*made[:-1])
+
+
+# what the table says
+
+
+def headline(table: pd.DataFrame) -> str:
+    """The largest error of what is exact."""
+    if table.empty:
+        return "left out"
+    exact = table[table["exact"]]
+    part = exact if len(exact) else table
+    return f"{len(table)} comparisons, largest error {part['relative_error'].max():.0e}"
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per identity and form: errors over data, networks, losses and layers."""
+    found = []
+    marked = table.assign(broken=_broken(table), estimated=table["standard_error"] > 0)
+    for (identity, form, broken, estimated), part in marked.groupby(
+        ["identity", "form", "broken", "estimated"], sort=False
+    ):
+        off = part["relative_error"] / part["standard_error"].where(part["standard_error"] > 0)
+        kinds = [kind for kind in ("tree", "irregular", "digits") if kind in set(part["data"])]
+        found.append(
+            {
+                "identity": identity + (", estimated" if estimated else ""),
+                "form": form,
+                "data": broken or ", ".join(kinds),
+                "median": part["relative_error"].median(),
+                "largest": part["relative_error"].max(),
+                "/ s.e.": off.max(),
+                "n": len(part),
+            }
+        )
+    names = list(dict.fromkeys(table["identity"]))
+    found.sort(key=lambda row: names.index(row["identity"].removesuffix(", estimated")))
+    made = pd.DataFrame(found or [{"identity": "nothing was compared"}])
+    made.attrs["caption"] = (
+        "relative errors |predicted - actual| / |actual| of whole weights, float64, over n networks, "
+        "losses and layers"
+    )
+    return made
+
+
+def _broken(table: pd.DataFrame) -> pd.Series:
+    """Which assumption is broken, in a word; empty where all are met."""
+    why = np.where(
+        table["bias"], "biases", np.where(table["normalize"], "normalised", "skips a layer")
+    )
+    return pd.Series(np.where(table["assumptions"] == "broken", why, ""), index=table.index)
+
+
+def verdict(table: pd.DataFrame) -> Verdict:
+    """Apply RULE."""
+    exact = table[table["exact"]]
+    estimated = table[~table["exact"] & (table["assumptions"] == "met")]
+    broken = table[table["assumptions"] == "broken"]
+    wrong = exact[~(exact["relative_error"] < EXACT)]
+    off = estimated[~(estimated["relative_error"] < ERRORS * estimated["standard_error"])]
+    kinds = ["identity", "form", _broken(broken).rename("why")]
+    medians = broken.groupby(kinds)["relative_error"].median()
+    blind = medians[~(medians > BROKEN)]
+    largest = float(exact["relative_error"].max()) if len(exact) else None
+    text = (
+        f"{len(exact) - len(wrong)} of {len(exact)} exact comparisons agree to {EXACT:g}, "
+        f"{len(estimated) - len(off)} of {len(estimated)} estimates lie within {ERRORS:g} standard "
+        f"errors, {len(medians) - len(blind)} of {len(medians)} forms with a broken assumption miss"
+    )
+    if len(wrong) or len(off):
+        outcome: Any = "fails"
+    elif len(broken) == 0 or len(blind) or len(exact) == 0:
+        outcome = "open"
+    else:
+        outcome = "holds"
+    details = [
+        {
+            "identity": str(identity),
+            "form": str(form),
+            "assumptions": str(met),
+            "exact": bool(is_exact),
+            "largest_error": float(part["relative_error"].max()),
+            "n": len(part),
+        }
+        for (identity, form, met, is_exact), part in table.groupby(
+            ["identity", "form", "assumptions", "exact"], sort=False
+        )
+    ]
+    return Verdict(
+        claim=CLAIM,
+        verdict=outcome,
+        rule=RULE,
+        reason=text,
+        effect="largest relative error of an exact identity",
+        effect_value=largest,
+        interval=None,
+        n=len(exact),
+        details=details,
+        of="comparisons",
+    )
+
+
+def plot(table: pd.DataFrame) -> Figure:
+    """Every comparison's error, by identity; and estimates against their standard errors."""
+    from dualnets.experiments._update_figure import draw
+
+    return draw(table, EXACT, BROKEN, ERRORS)

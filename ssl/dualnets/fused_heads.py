@@ -1,0 +1,173 @@
+"""Heads compiled for a CPU: linear layers, BatchNorm in parts and ReLU of one member, and their gradients.
+
+Arrays are `(units, columns)`; the columns are one or more passes side by side, each with batch
+statistics of its own. A head is described by rows (outputs, inputs, mean, std) of its layers, the
+last two as places in `PARTS`, both `off` where there is no norm, and by an epsilon per layer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from dualnets.fused_blocks import FAST, combine, products
+from dualnets.networks.heads import Head
+from dualnets.normalizations import BatchNorm
+
+PARTS = ("off", "on", "stop")
+_OFF, _ON = 0, 1
+
+
+def can(head: Head) -> bool:
+    """Whether a head is nothing but what is compiled here."""
+    norms = {head.norm, head.last_norm} - {None}
+    plain = all(isinstance(norm, BatchNorm) and not norm.affine for norm in norms)
+    return plain and not head.weight_standardization
+
+
+def described(head: Head, inputs: int) -> tuple[np.ndarray, np.ndarray]:
+    """`(layers, 4)` int64 and `(layers,)` float64: a head on so many inputs.
+
+    Example:
+        >>> described(Head((8, 4), norm=BatchNorm(std="stop")), 5)[0].tolist()
+        [[8, 5, 1, 2], [4, 8, 0, 0]]
+    """
+    rows, epsilons = [], []
+    for layer, width in enumerate(head.widths):
+        norm = head.last_norm if layer == len(head.widths) - 1 else head.norm
+        given = norm if isinstance(norm, BatchNorm) else BatchNorm("off", "off")
+        rows.append((width, inputs, PARTS.index(given.mean), PARTS.index(given.std)))
+        epsilons.append(given.epsilon)
+        inputs = width
+    return np.array(rows, dtype=np.int64).reshape(-1, 4), np.array(epsilons)
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def forward(  # type: ignore[no-untyped-def]
+    inputs, weights, biases, layout, epsilons, passes, normed, rectified, scales, shifts
+):
+    """Run a head; what it says is the last rows of `rectified`, or `inputs` if it has no layers.
+
+    Args:
+        inputs: `(inputs, columns)`.
+        weights, biases: of all layers, flat; no biases at all for none.
+        layout, epsilons: as `described`.
+        passes: how many lie side by side.
+        normed, rectified: `(units of all layers, columns)`, filled: behind the norm, behind the ReLU.
+        scales, shifts: `(units of all layers, passes)`, filled: what a norm multiplied with, and
+            times that the mean that it did not subtract.
+    """
+    zero = weights.dtype.type(0)
+    size = inputs.shape[1] // passes
+    below = inputs
+    at = w = 0
+    for layer in range(len(layout)):
+        units, fan, mean, std = layout[layer]
+        here = rectified[at : at + units]
+        for u in range(units):
+            row = normed[at + u]
+            shift = biases[at + u] if len(biases) else zero
+            combine(below, weights[w : w + fan], 1, fan, shift, row)
+            w += fan
+            if mean != _OFF or std != _OFF:
+                for i in range(passes):
+                    scales[at + u, i], shifts[at + u, i] = _normalize(
+                        row[i * size : (i + 1) * size], mean, std, epsilons[layer]
+                    )
+            out = here[u]
+            if layer < len(layout) - 1:
+                for b in range(len(row)):
+                    out[b] = zero if row[b] < zero else row[b]  # NaN stays NaN
+            else:
+                out[:] = row
+        below = here
+        at += units
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _normalize(row, mean, std, epsilon):  # type: ignore[no-untyped-def]
+    """BatchNorm of one unit's pass in place; see `normalizations.BatchNorm`."""
+    kind = row.dtype.type
+    share = kind(1) / kind(len(row))
+    centre = kind(0)
+    for b in range(len(row)):
+        centre += row[b]
+    centre *= share
+    scale = kind(1)
+    if std != _OFF:
+        variance = kind(0)
+        for b in range(len(row)):
+            variance += (row[b] - centre) * (row[b] - centre)
+        scale = kind(1) / np.sqrt(variance * share + epsilon)
+    taken = kind(0) if mean == _OFF else centre
+    for b in range(len(row)):
+        row[b] = (row[b] - taken) * scale
+    return scale, (centre - taken) * scale
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def backward(  # type: ignore[no-untyped-def]
+    inputs, weights, layout, passes, normed, rectified, scales, shifts,
+    gradient, spare, d_weights, d_biases,
+):  # fmt: skip
+    """Gradients of a head; its inputs' take the place of its outputs' in the first rows of `gradient`.
+
+    Args:
+        inputs, weights, layout, passes, normed, rectified, scales, shifts: as `forward` left them.
+        gradient: the outputs' in its first rows; changed.
+        spare: of the same shape; changed.
+        d_weights, d_biases: filled.
+    """
+    zero = weights.dtype.type(0)
+    size = inputs.shape[1] // passes
+    g, going = gradient, spare
+    at, w = len(normed), len(weights)
+    for layer in range(len(layout) - 1, -1, -1):
+        units, fan, mean, std = layout[layer]
+        at -= units
+        w -= units * fan
+        below = inputs
+        if layer > 0:
+            below = rectified[at - fan : at]
+        for u in range(units):
+            own = g[u]
+            row = normed[at + u]
+            if layer < len(layout) - 1:
+                for b in range(len(row)):
+                    own[b] = own[b] if row[b] > zero else zero
+            if mean == _ON or std != _OFF:
+                for i in range(passes):
+                    low, high = i * size, (i + 1) * size
+                    _unnormalize(
+                        own[low:high], row[low:high], mean, std,
+                        scales[at + u, i], shifts[at + u, i],
+                    )  # fmt: skip
+            products(own, below, d_weights[w + u * fan : w + (u + 1) * fan])
+            if len(d_biases):
+                d_biases[at + u] = own.sum()
+        for i in range(fan):
+            combine(g, weights[w + i :], fan, units, zero, going[i])
+        g, going = going, g
+    if len(layout) % 2 == 1:
+        for i in range(len(inputs)):
+            gradient[i] = g[i]
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _unnormalize(g, row, mean, std, scale, shift):  # type: ignore[no-untyped-def]
+    """From the gradient above BatchNorm to that below, of one unit's pass, in place.
+
+    With y what the norm made and r what it multiplied with, g_i becomes r (g_i - mean_j g_j -
+    (y_i - r m) mean_j g_j y_j), m the mean where it was not subtracted; the second term is there
+    with the mean's gradient, the third with the deviation's.
+    """
+    kind = g.dtype.type
+    share = kind(1) / kind(len(g))
+    level, along = kind(0), kind(0)
+    for b in range(len(g)):
+        level += g[b]
+        along += g[b] * row[b]
+    level = level * share if mean == _ON else kind(0)
+    along = along * share if std == _ON else kind(0)
+    for b in range(len(g)):
+        g[b] = scale * (g[b] - level - along * (row[b] - shift))

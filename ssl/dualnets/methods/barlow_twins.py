@@ -1,0 +1,81 @@
+"""Barlow Twins: the cross-correlation of two views' projections should be the identity.
+
+Zbontar, Jing, Misra, LeCun, Deny (arXiv 2103.03230). With z and z' the projections of two views of a
+batch, each unit standardised over the batch, and C_ij = mean_b z_bi z'_bj,
+
+    L = Σ_i (1 - C_ii)^2 + λ Σ_{i != j} C_ij^2.
+
+The first term makes units invariant to what a view draws again, the second keeps them from saying
+the same. Deviations are over the batch without Bessel's correction, as in the paper's equation 2,
+with an epsilon in the variance as in its code. Switches: the projector, λ, and how far gradients
+reach: `standardize=BatchNorm("stop", "stop")` lets none through the batch's moments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dualnets.methods._projector import new_projector, projections
+from dualnets.methods.protocol import Batch, Method, Needs, Setup, State, part
+from dualnets.networks.heads import Head
+from dualnets.normalizations import BatchNorm
+
+
+@dataclass(frozen=True)
+class BarlowTwins(Method):
+    """One network, two views, a projector, and the cross-correlation of their units.
+
+    State: `projector.…`, trained.
+
+    Attributes:
+        projector: on the network's outputs; `Head()` for none.
+        off_diagonal: λ, what correlations between different units weigh.
+        standardize: how projections are standardised over the batch; not affine.
+
+    Raises:
+        ValueError: off_diagonal below 0 or an affine standardisation.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+        >>> network = dualnets.tree_network(trees, units=4, seed=1)
+        >>> final = dualnets.train(network, BarlowTwins(), trees, augment=hltm.keep_root(), steps=10,
+        ...                        batch=32, optimizer=dualnets.SGD(lr=0.01), seed=2)
+        >>> final.losses.shape
+        torch.Size([2])
+    """
+
+    projector: Head = field(default_factory=lambda: Head((32, 32), norm=BatchNorm()))
+    off_diagonal: float = 0.005
+    standardize: BatchNorm = BatchNorm()  # noqa: RUF009, frozen
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.off_diagonal < float("inf"):
+            raise ValueError(f"off_diagonal must be at least 0 and finite, got {self.off_diagonal}")
+        if self.standardize.affine:
+            raise ValueError("the standardisation of Barlow Twins has no gain and shift")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=2)
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
+        return new_projector(self.projector, network, setup)
+
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        one, two = (
+            self.standardize(z.transpose(1, 2))  # (S, U, B)
+            for z in projections(self.projector, network, state, batch)
+        )
+        correlation = one @ two.transpose(1, 2) / batch.size
+        diagonal = torch.diagonal(correlation, dim1=1, dim2=2)
+        invariance = (1 - diagonal).square().sum(-1)
+        rest = correlation - torch.diag_embed(diagonal)  # exactly 0 on the diagonal
+        return invariance + self.off_diagonal * rest.square().sum((1, 2)), {}
+
+    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+        own = super().embedding(network, state, leaves)
+        return self.projector(part(state, "projector"), own)

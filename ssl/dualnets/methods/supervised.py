@@ -1,0 +1,115 @@
+"""Supervised: a linear classifier on the outputs names the states of the root, or of any latents.
+
+With f(x) the network's output on one view and target nodes t of K_t states each,
+
+    L = - mean_t log softmax(W_t f(x) + b_t)[z_t],
+
+the cross-entropy averaged over the batch and the targets: what labels teach, beside what views do.
+Switches: which nodes are labels; rates of the classifier's own; its bias. The view must not draw a
+target again; an augmentation that draws nothing again trains on the samples themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dualnets.methods.protocol import (
+    Batch,
+    Method,
+    Needs,
+    Setup,
+    State,
+    output_units,
+    outputs,
+    part,
+    trained,
+    under,
+)
+from dualnets.networks.heads import Head
+from dualnets.optim import Group
+from hltm.topology import Node
+from hltm.view_batches import target_nodes
+
+PLACE = 0  # of the classifier's random numbers
+
+
+@dataclass(frozen=True)
+class Supervised(Method):
+    """One network, one view of a sample, and its latents as labels.
+
+    State: `classifier.…`, one linear layer with K outputs per target, K the largest number of states
+    among the targets, trained; `absent` `(S, T, K)` bool, states that a target does not have.
+
+    Attributes:
+        targets: `root`, `latents`, or nodes, by number or name.
+        bias: whether the classifier has biases.
+        rates: of the classifier, beside the network's.
+
+    Raises:
+        ValueError: before training, targets that are none or that a view may draw again.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+        >>> network = dualnets.tree_network(trees, units=4, seed=1)
+        >>> final = dualnets.train(network, Supervised("latents"), trees, steps=200, batch=32,
+        ...                        augment=hltm.resample_leaves(0.0),
+        ...                        optimizer=dualnets.SGD(lr=0.5), seed=2)
+        >>> bool((final.losses < 0.6).all())  # below log 2, that of a guess
+        True
+    """
+
+    targets: str | tuple[Node, ...] = "root"
+    bias: bool = True
+    rates: Group = Group()  # noqa: RUF009, immutable
+
+    def __post_init__(self) -> None:
+        if len(self.targets) == 0:
+            raise ValueError("supervised training needs at least one target, got none")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=1, targets=self.targets)
+
+    @property
+    def groups(self) -> dict[str, Group]:
+        return {"classifier": self.rates}
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
+        tables = setup.trees.tables
+        states = tables.cardinality[target_nodes(tables.topology, self.targets)]
+        most, like = int(states.max()), next(network.parameters())
+        members: tuple[int, ...] = network.members  # type: ignore[assignment]
+        classifier = Head((len(states) * most,), bias=self.bias).init(
+            output_units(network, setup),
+            seed=setup.seed,
+            members=members,
+            place=PLACE,
+            dtype=like.dtype,
+            device=like.device,
+        )
+        absent = torch.arange(most) >= torch.from_numpy(states)[:, None]  # (T, K)
+        absent = absent.to(like.device).expand(len(members), -1, -1).contiguous()
+        return under("classifier", trained(classifier)) | {"absent": absent}
+
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        (output,) = outputs(network, batch)
+        assert batch.targets is not None
+        log_chance = self.scores(state, output).log_softmax(-1)  # (S, B, T, K)
+        told = log_chance.gather(-1, batch.targets[..., None])
+        return -told.mean((1, 2, 3)), {}
+
+    def scores(self, state: State, output: Tensor) -> Tensor:
+        """`(S, B, T, K)` what the classifier gives each state of each target; -inf for absent ones.
+
+        Args:
+            state: the method's.
+            output: `(S, B, U)` of the network.
+        """
+        absent = state["absent"]
+        head = Head((absent.shape[1] * absent.shape[2],), bias=self.bias)
+        found = head(part(state, "classifier"), output).unflatten(-1, absent.shape[1:])
+        return found.masked_fill(absent[:, None], -torch.inf)

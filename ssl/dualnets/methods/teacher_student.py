@@ -1,0 +1,145 @@
+"""Teacher and student: a network learns the outputs of a fixed one.
+
+The pair of theory, Section 2, with the second network fixed (Tian, arXiv 1909.13458; Section 7):
+
+    L = 1/2 || h(f(x)) - f_teacher(x) ||^2
+
+on one view, averaged over the batch; the gradient with respect to a layer is K_1 (f - f_teacher).
+The teacher is any network of `dualnets.networks`, so what it computes, and how much wider the
+student is, is up to whoever makes it; a readout h of the student's own, trained, lets a student of
+another width answer. How much of the teacher the student has found, unit by unit, is what
+`dualnets.specialisation` measures. Switches: the teacher; the readout and its rates.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dualnets.methods.protocol import (
+    Batch,
+    Method,
+    Needs,
+    Setup,
+    State,
+    copied,
+    output_units,
+    outputs,
+    part,
+    trained,
+    under,
+)
+from dualnets.networks.heads import Head
+from dualnets.optim import Group
+
+PLACE = 0  # of the readout's random numbers
+
+
+@dataclass(frozen=True)
+class TeacherStudent(Method):
+    """A student, one view of a sample, and a teacher that never changes.
+
+    State: `teacher.…`, the teacher's parameters and buffers; `readout.…`, trained.
+
+    Attributes:
+        teacher: a network that reads the same leaves: one for all members, or one with each
+            member's address among its own. It is used as in evaluation, in the student's dtype.
+        readout: on the student's outputs; `Head()` for none.
+        rates: of the readout, beside the student's.
+
+    Raises:
+        ValueError: before training, a teacher of other leaves, without some member, or with other
+            outputs than the student has behind its readout.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+        >>> teacher = dualnets.tree_network(trees, units=2, seed=7)
+        >>> student = dualnets.tree_network(trees, units=6, seed=1)
+        >>> method = TeacherStudent(teacher, readout=Head((2,), bias=False))
+        >>> final = dualnets.train(student, method, trees, augment=hltm.resample_leaves(0.0),
+        ...                        steps=300, batch=32, optimizer=dualnets.SGD(lr=0.3), seed=2)
+        >>> bool((final.losses < 1e-3).all())
+        True
+    """
+
+    teacher: nn.Module
+    readout: Head = Head()  # noqa: RUF009, frozen
+    rates: Group = Group()  # noqa: RUF009, immutable
+    # shapes of the teacher for the members at hand; its numbers are in the state
+    _shapes: dict[tuple[object, ...], nn.Module] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=1)
+
+    @property
+    def groups(self) -> dict[str, Group]:
+        return {"readout": self.rates}
+
+    def check(self, network: nn.Module, setup: Setup) -> None:
+        """Raise ValueError where the teacher cannot teach this student."""
+        if self.teacher.inputs != network.inputs:
+            raise ValueError(
+                f"the teacher reads {self.teacher.inputs} leaves, the student {network.inputs}"
+            )
+        own = self._addresses()
+        missing = [m for m in network.members if own and m not in own]  # type: ignore[union-attr]
+        if missing:
+            raise ValueError(f"there is no teacher for member {missing[0]}, only for {own}")
+        taught = output_units(self.teacher, setup)
+        given = self.readout.outputs(output_units(network, setup))
+        if taught != given:
+            raise ValueError(
+                f"the teacher has {taught} outputs, the student {given}: give a readout with {taught}"
+            )
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
+        members: Sequence[int] = network.members  # type: ignore[assignment]
+        own, like = self._addresses(), next(network.parameters())
+        places = [own.index(m) for m in members] if own else [0] * len(members)
+        teacher = {
+            name: tensor[places].to(like.device, like.dtype if tensor.is_floating_point() else None)
+            for name, tensor in copied(self.teacher).items()
+        }
+        readout = self.readout.init(
+            output_units(network, setup),
+            seed=setup.seed,
+            members=members,
+            place=PLACE,
+            dtype=like.dtype,
+            device=like.device,
+        )
+        return under("teacher", teacher) | under("readout", trained(readout))
+
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        (output,) = outputs(network, batch)
+        with torch.no_grad():
+            (wanted,) = outputs(self._shaped(network), batch, part(state, "teacher"))
+        answer = self.readout(part(state, "readout"), output)
+        return (answer - wanted).square().sum(-1).mean(-1) / 2, {}
+
+    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+        own = super().embedding(network, state, leaves)
+        return self.readout(part(state, "readout"), own)
+
+    def _addresses(self) -> tuple[int, ...]:
+        """Of the teacher's members; none where there is one teacher for all."""
+        found = tuple(self.teacher.members)  # type: ignore[arg-type]
+        return found if self.teacher.stacked and len(found) > 1 else ()
+
+    def _shaped(self, network: nn.Module) -> nn.Module:
+        """The teacher as a network of the student's members, whose numbers come from the state."""
+        device = next(network.parameters()).device
+        key = (network.members, network.stacked, device)
+        if key not in self._shapes:
+            found = copy.deepcopy(self.teacher).to(device).eval()
+            found.members, found.stacked = network.members, network.stacked
+            self._shapes[key] = found
+        return self._shapes[key]

@@ -1,0 +1,91 @@
+"""VICReg: views agree, every unit keeps varying, and units do not repeat each other.
+
+Bardes, Ponce, LeCun (arXiv 2105.04906). With z and z' the projections of two views of a batch of n,
+d units each,
+
+    L = λ mean (z - z')^2 + μ [v(z) + v(z')] + ν [c(z) + c(z')],
+    v(z) = mean_j max(0, γ - sqrt(Var(z_j) + epsilon)),   c(z) = Σ_{i != j} Cov(z)_ij^2 / d,
+
+variances and covariances over the batch with n - 1. The first mean is over samples and units, as in
+the paper's pseudocode, to which its coefficients belong. Switches: a coefficient of 0 leaves a term
+out; γ; the projector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dualnets.methods._projector import new_projector, projections
+from dualnets.methods.protocol import Batch, Method, Needs, Setup, State, part
+from dualnets.networks.heads import Head
+from dualnets.normalizations import BatchNorm
+
+
+@dataclass(frozen=True)
+class VICReg(Method):
+    """One network, two views, a projector, and three terms: variance, invariance, covariance.
+
+    State: `projector.…`, trained.
+
+    Attributes:
+        projector: on the network's outputs; `Head()` for none.
+        invariance, variance, covariance: λ, μ and ν.
+        spread: γ, the standard deviation every unit should reach.
+        epsilon: added to the variance.
+
+    Raises:
+        ValueError: coefficients below 0 or all 0, spread or epsilon not above 0.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+        >>> network = dualnets.tree_network(trees, units=4, seed=1)
+        >>> final = dualnets.train(network, VICReg(), trees, augment=hltm.keep_root(), steps=10,
+        ...                        batch=32, optimizer=dualnets.SGD(lr=0.01), seed=2)
+        >>> final.losses.shape
+        torch.Size([2])
+    """
+
+    projector: Head = field(default_factory=lambda: Head((32, 32), norm=BatchNorm()))
+    invariance: float = 25.0
+    variance: float = 25.0
+    covariance: float = 1.0
+    spread: float = 1.0
+    epsilon: float = 1e-4
+
+    def __post_init__(self) -> None:
+        terms = {name: getattr(self, name) for name in ("invariance", "variance", "covariance")}
+        for name, value in terms.items():
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+        if not any(terms.values()):
+            raise ValueError("invariance, variance and covariance are all 0: nothing is learned")
+        for name in ("spread", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(views=2)
+
+    def init(self, network: nn.Module, setup: Setup) -> State:
+        return new_projector(self.projector, network, setup)
+
+    def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
+        one, two = projections(self.projector, network, state, batch)
+        both = torch.stack([one, two])  # (2, S, B, U)
+        centred = both - both.mean(2, keepdim=True)
+        cov = centred.transpose(2, 3) @ centred / (batch.size - 1)  # (2, S, U, U)
+        own = torch.diagonal(cov, dim1=2, dim2=3)
+        rest = cov - torch.diag_embed(own)
+        agree = (one - two).square().mean((1, 2))
+        vary = (self.spread - (own + self.epsilon).sqrt()).relu().mean(-1).sum(0)
+        repeat = rest.square().sum((2, 3)).sum(0) / both.shape[-1]
+        return self.invariance * agree + self.variance * vary + self.covariance * repeat, {}
+
+    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+        own = super().embedding(network, state, leaves)
+        return self.projector(part(state, "projector"), own)

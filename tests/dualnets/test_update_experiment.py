@@ -1,0 +1,128 @@
+"""The experiment `update`: its rule on made-up tables, its rows, what happens without scikit-learn."""
+
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+import dualnets
+from dualnets.experiments import _digits, update
+from dualnets.outcome import Progress
+
+CPU = torch.device("cpu")
+
+
+def made_up(exact=1e-15, estimate=1.0, broken=0.5):
+    rows = [
+        {"identity": "covariance", "form": "outputs", "exact": True, "assumptions": "met",
+         "relative_error": exact},
+        {"identity": "covariance", "form": "operator", "exact": False, "assumptions": "broken",
+         "relative_error": broken},
+        {"identity": "covariance", "form": "outputs", "exact": False, "assumptions": "met",
+         "relative_error": 0.1 * estimate, "standard_error": 0.1},
+    ]  # fmt: skip
+    settings = vars(update.Settings())
+    common = {"standard_error": 0.0, "layer": 1, "member": 0, "entries": 4, "cell": "a"}
+    return pd.DataFrame([settings | common | row for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "holds"),
+        ({"exact": 1e-8}, "fails"),
+        ({"exact": float("nan")}, "fails"),
+        ({"estimate": 4.5}, "fails"),
+        ({"broken": 1e-4}, "open"),
+    ],
+)
+def test_the_rule(changes, verdict):
+    found = update.verdict(made_up(**changes))
+    assert found.verdict == verdict
+    assert found.of == "comparisons"
+    assert "1 of 1" in found.reason
+
+
+def test_without_a_control_it_stays_open():
+    table = made_up()
+    assert update.verdict(table[table["assumptions"] == "met"]).verdict == "open"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "pair", "network": "tree"},
+        {"loss": "infonce", "network": "conv", "normalize": True},
+        {"loss": "simple", "data": "irregular", "network": "tree"},
+        {"loss": "ntxent", "batches": 2, "batch": 8, "depth": 3},
+        {"loss": "batchwise-nce", "batches": 2, "batch": 8, "bias": True},
+        {"loss": "simple", "batches": 4, "batch": 8},
+        {"loss": "triplet", "data": "digits", "batches": 2, "batch": 8},
+    ],
+    ids=str,
+)
+def test_a_cell_compares_every_layer(changes):
+    settings = update.Settings(members=2, **changes)
+    table = update.run_cell(settings, CPU, Progress()).table
+    assert list(table.columns) == list(update.COLUMNS)
+    assert set(table["layer"].dropna()) == set(range(1, int(table["layer"].max()) + 1))
+    assert set(table["member"]) == {0, 1}
+    assert table["layer"].max() >= 2
+    exact = table[table["exact"]]
+    assert (exact["relative_error"] < 1e-12).all()
+    broken = table[table["assumptions"] == "broken"]
+    assert (broken.groupby("identity")["relative_error"].median() > update.BROKEN).all()
+    expected = bool({"normalize", "bias"} & changes.keys()) or changes.get("data") == "irregular"
+    assert (len(broken) > 0) == expected
+    assert ("tree operator o oᵀ" in set(table["identity"])) == (changes["loss"] == "pair")
+    assert "comparisons" in update.headline(table)
+
+
+def test_a_run_without_scikit_learn_says_what_it_left_out(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    settings = {"data": ["digits"], "loss": "simple", "batches": 2, "network": "mlp"}
+    run = dualnets.run("update", scale="smoke", out=tmp_path, device="cpu", **settings)
+    assert run.verdict.verdict == "open"
+    assert run.table.empty
+    page = (run.folder / "index.html").read_text()
+    assert "scikit-learn is not installed" in page
+    assert update.headline(run.table) == "left out"
+
+
+def test_a_run_leaves_figure_and_page(tmp_path):
+    common = {"out": tmp_path, "device": "cpu", "members": 1, "network": "mlp"}
+    run = dualnets.run("update", scale="smoke", data=["tree", "irregular"], loss="simple", **common)
+    assert (run.folder / "update.png").exists()
+    assert run.verdict.verdict == "holds"
+    summary = update.summary(run.table)
+    assert set(summary["data"]) == {"tree, irregular", "biases", "normalised"}
+    assert set(summary["identity"]) == {"covariance", "covariance, estimated"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"data": "digits"}, "digits are sampled"),
+        ({"batches": 1}, "one batch has no standard error"),
+        ({"loss": "ntxent"}, "ntxent is a loss of whole batches"),
+        ({"augment": "blur"}, "unknown augmentation 'blur'"),
+    ],
+)
+def test_settings_that_make_no_sense(changes, text):
+    with pytest.raises(ValueError, match=text):
+        update.Settings(**changes)
+
+
+def test_views_of_digits():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        images = torch.zeros(500, 8, 8, dtype=torch.float64)
+        images[:, 3, 3] = 1
+        views = _digits.crop_blur_and_noise(images)
+        noise = views[:, 6:, 6:].flatten()
+        assert abs(float(noise.std()) - 0.1) < 0.01
+        sharp = views.flatten(1).max(1).values > 0.6
+        assert 0.4 < sharp.double().mean() < 0.6  # the others are blurred
+        place = views[sharp].flatten(1).argmax(1)
+        assert {int(p) for p in place} == {8 * r + c for r in (2, 3, 4) for c in (2, 3, 4)}
