@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_byol_experiments import FLAT, TINY, made_up
+from test_byol_experiments import FLAT, TINY, few_resamples, made_up
 
 import dualnets
 import hltm
@@ -14,6 +14,7 @@ from dualnets.networks.heads import Head
 from dualnets.normalizations import BatchNorm
 from dualnets.theory.batch_mean import batch_covariance, mean_parts
 
+__all__ = ["few_resamples"]  # a fixture
 WORKING = ("mean, std", "mean, std (stop)")
 ROWS = 16
 

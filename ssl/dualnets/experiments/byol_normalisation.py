@@ -3,7 +3,9 @@
 BatchNorm in the heads is replaced by what knows nothing of the other samples of a batch: LayerNorm,
 GroupNorm with standardised weights, standardised weights alone, nothing. A batch-independent norm
 cannot contrast samples; if BYOL works with one, the term is not necessary. Richemond and others
-(arXiv 2010.10241) found that GroupNorm with standardised weights suffices on images.
+(arXiv 2010.10241) found that GroupNorm with standardised weights suffices on images, where the encoder
+is normalised so, too; weights of the network are not standardised here, as a unit of level 1 that may
+not weigh its two leaves alike cannot follow their parent.
 
 Every variant has the learning rate that did best for it, of the same three, on other trees
 (`hltm run byol-normalisation --scale tuning`).
@@ -34,6 +36,11 @@ RESULT_VERSION = 1
 _VARIANTS: dict[str, dict[str, Any]] = {
     "batch": {},
     "group, standardised weights": {"head_norm": "group", "weight_standardization": True},
+    "the same, group in the network": {
+        "head_norm": "group",
+        "weight_standardization": True,
+        "network_norm": "group",
+    },
     "group": {"head_norm": "group"},
     "layer": {"head_norm": "layer"},
     "standardised weights": {"head_norm": "none", "weight_standardization": True},
