@@ -62,6 +62,11 @@ DUALNETS = {
         "foretelling",
         "fused",
         "fused_blocks",
+    "fused_branches": {"fused_blocks", "fused_heads"},
+    "fused_foretelling": {
+        "foretelling",
+        "fused",
+        "fused_branches",
         "fused_heads",
         "networks",
         "optim",
