@@ -137,15 +137,6 @@ def test_variants_differ_in_what_they_say_and_in_nothing_else(name):
         assert len({(settings.steps, settings.members, settings.seed) for settings in found}) == 1
     default = execute.cells(experiment, "default", {})
     assert len(default) == LIMIT[name]
-    if "tuning" in experiment.GRIDS:
-        tuning = execute.cells(experiment, "tuning", {})
-        rates = {settings.variant: set() for settings in tuning}
-        for settings in tuning:
-            rates[settings.variant].add(settings.lr)
-        assert len({frozenset(own) for own in rates.values()}) == 1  # the same for all
-        assert all(settings.lr in rates[settings.variant] for settings in default)
-        assert tuning[0].seed != default[0].seed
-        assert 2 * tuning[0].steps == default[0].steps
 
 
 def test_every_combination_of_predictor_average_and_norm_is_there():

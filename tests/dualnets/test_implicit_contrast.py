@@ -13,6 +13,7 @@ from dualnets.methods.protocol import Batch, Setup
 from dualnets.networks.heads import Head
 from dualnets.normalizations import BatchNorm
 from dualnets.theory.batch_mean import batch_covariance, mean_parts
+from hltm.probe.collapse import Collapse
 
 __all__ = ["few_resamples"]  # a fixture
 WORKING = ("mean, std", "mean, std (stop)")
@@ -79,6 +80,29 @@ def test_directions_are_those_of_the_theory(place, at):
     assert torch.allclose(found.operator[at], both, atol=1e-12)
 
 
+def test_a_step_along_the_growth_of_spread_spreads(place):
+    network, method, state, views = place
+    leaves = torch.cat(views, 1)
+    slope = implicit_contrast.directions(network, method, state, Batch(leaves, ROWS)).spreading
+
+    def spread(step):
+        moved, parameters = 0, {}
+        for name, parameter in network.named_parameters():
+            size = parameter[0].numel()
+            change = slope[:, moved : moved + size].view_as(parameter)
+            parameters[name], moved = (parameter + step * change).detach(), moved + size
+        shown = torch.func.functional_call(network, parameters, (leaves,))
+        hidden = method.projector(
+            {n[10:]: t for n, t in state.items() if n[:10] == "projector."}, shown
+        )
+        metric = Collapse()
+        metric.update(hidden.detach().transpose(1, 2))
+        return metric.result().spread
+
+    grown = (spread(1e-5) - spread(-1e-5)) / 2e-5
+    assert torch.allclose(grown, slope.square().sum(1), rtol=1e-6)
+
+
 @pytest.mark.parametrize("norm", [BatchNorm(mean="stop"), BatchNorm(mean="off"), None])
 def test_no_gradient_through_a_mean_no_term(place, norm):
     network, _, _, views = place
@@ -93,7 +117,15 @@ def test_no_gradient_through_a_mean_no_term(place, norm):
 def table(term, ends=None, **changes):
     """BatchNorm's variants with the term early pointing so far along the operator's update."""
     found = dict.fromkeys(implicit_contrast.VARIANTS, FLAT) | dict.fromkeys(WORKING, (0.2, 0.8))
-    more = [("term_along", term), ("rest_along", {}), ("update_along", term), ("term_size", term)]
+    names = (
+        "term_along",
+        "rest_along",
+        "update_along",
+        "term_size",
+        "term_spreading",
+        "rest_spreading",
+    )
+    more = [(name, term if name == "term_along" else {}) for name in names]
     return made_up("implicit_contrast", found | (ends or {}), more=more, **changes)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Four panels: the term, the rest and the spread over training, and the term early against the end."""
+    """Four panels: the term along two directions and the spread over training; the term early, the end."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
@@ -32,7 +32,12 @@ def draw(table: pd.DataFrame) -> Figure:
                 "a  the term along the operator's update",
                 "cosine, term's share",
             ),
-            ("rest_along", "network", "b  the rest of the update", "cosine, rest's share"),
+            (
+                "term_spreading",
+                "network",
+                "b  the term along the growth of spread",
+                "cosine, term's share",
+            ),
             (SPREAD, "embedding", "c  what collapses", "spread of the embedding"),
         )
         for (metric, node, title, label), place in zip(panels, axes.flat[:3], strict=True):

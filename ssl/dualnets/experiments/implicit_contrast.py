@@ -3,8 +3,9 @@
 Let the gradient through a subtracted batch mean be let through, or stopped: the forward pass is the
 same, and the difference of the two updates of the network, -E[K] E[g], is the term (theory, Section
 6). Contrast would move the network along the covariance operator's update Cov_x[Kbar, fbar], Kbar and
-fbar averaged over views. All along training, for every variant of BatchNorm in the heads: how large the
-term is in the update, how far it points along the operator's, and how far the rest does.
+fbar averaged over views, uphill in the variance of its outputs between samples. All along training, for
+every variant of BatchNorm in the heads: how large the term is in the update, how far it points along the
+operator's, how far the rest does; and how far each makes the embedding's spread grow.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from dualnets import ablation
 from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, by_variant, grids, verdict_of
@@ -51,6 +53,7 @@ RESULT_VERSION = 1
 ROWS = 1024  # samples behind a direction; batch statistics are theirs
 EARLY = 0.05  # of all updates: before the variants' spreads part
 SIZE, ALONG, REST, WHOLE = "term_size", "term_along", "rest_along", "update_along"
+SPREADING, REST_SPREADING = "term_spreading", "rest_spreading"
 _COMMON = {**COMMON, "depth": 4, "steps": 500}
 GRIDS: dict[str, list[Grid]] = {
     "smoke": grids(SMOKE, VARIANTS),
@@ -75,11 +78,13 @@ class Directions(NamedTuple):
         update: -∇ of the method's loss.
         term: the part of it that comes through the heads' batch means; 0 where no gradient does.
         operator: Cov_x[Kbar, fbar] of the network's outputs.
+        spreading: the gradient of the embedding's spread.
     """
 
     update: Tensor
     term: Tensor
     operator: Tensor
+    spreading: Tensor
 
 
 def directions(network: Any, method: BYOL, state: State, batch: Batch) -> Directions:
@@ -95,7 +100,14 @@ def directions(network: Any, method: BYOL, state: State, batch: Batch) -> Direct
     # K of one view with f of the other: independent given the sample, so unbiased
     halves = [(a * (b - b.mean(1, keepdim=True)).detach()).sum(-1).mean(1) for a, b in
               ((one, two), (two, one))]  # fmt: skip
-    return Directions(update, update - without, _gradient(network, halves[0] + halves[1]) / 2)
+    embedded = normalize(method.embedding(network, state, batch.leaves), dim=-1)
+    spread = embedded.std(1, correction=0).mean(-1) * embedded.shape[-1] ** 0.5
+    return Directions(
+        update=update,
+        term=update - without,
+        operator=_gradient(network, halves[0] + halves[1]) / 2,
+        spreading=_gradient(network, spread),
+    )
 
 
 def _mean_stopped(head: Any) -> Any:
@@ -128,14 +140,16 @@ def direction_rows(
     device = next(snapshot.network.parameters()).device
     leaves = torch.cat([view.leaves for view in views], dim=1).to(device)
     found = directions(snapshot.network, method, snapshot.state, Batch(leaves, ROWS))
-    update, term, operator = (part.double() for part in found)
+    update, term, operator, spreading = (part.double() for part in found)
     length = update.norm(dim=1)
-    unit = torch.nn.functional.normalize(operator, dim=1)
+    unit, outward = normalize(operator, dim=1), normalize(spreading, dim=1)
     values = {
         SIZE: term.norm(dim=1) / length,
         ALONG: (term * unit).sum(1) / length,
         REST: ((update - term) * unit).sum(1) / length,
         WHOLE: (update * unit).sum(1) / length,
+        SPREADING: (term * outward).sum(1) / length,
+        REST_SPREADING: ((update - term) * outward).sum(1) / length,
     }
     place = {
         "member": np.array(trees.members),
@@ -194,8 +208,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE; the effect is the mean score."""
     found, variants = fates(table), by_variant(table)
     term = {name: early(rows, ALONG) for name, rows in variants.items()}
-    whole = {name: early(rows, WHOLE) for name, rows in variants.items()}
-    details = [_detail(name, found[name], term[name], whole[name]) for name in variants]
+    details = [_detail(name, found[name], rows) for name, rows in variants.items()]
     works = [name for name, fate in found.items() if fate.word == "works"]
     others = [name for name in found if name not in works]
     fewest = min(len(fate.gain) for fate in found.values())
@@ -226,15 +239,16 @@ def verdict(table: pd.DataFrame) -> Verdict:
     return verdict_of(CLAIM, outcome, RULE, reason, effect, mean_interval(score), details)
 
 
-def _detail(name: str, fate: Fate, term: np.ndarray, whole: np.ndarray) -> dict[str, Any]:
+def _detail(name: str, fate: Fate, rows: pd.DataFrame) -> dict[str, Any]:
+    """Early directions, each with its interval, and the end."""
+    measured = (SIZE, ALONG, REST, WHOLE, SPREADING, REST_SPREADING)
     return {
         "variant": name,
         "fate": fate.word,
-        "term_along_early": str(mean_interval(term)),
-        "update_along_early": str(mean_interval(whole)),
+        **{f"{metric}_early": str(mean_interval(early(rows, metric))) for metric in measured},
         "spread": float(fate.found.spread.mean()),
         "gap_closed": fate.found.gap.value,
-        "n": len(term),
+        "n": len(fate.gain),
     }
 
 
@@ -248,7 +262,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                 "term's size": early(rows, SIZE).mean(),
                 "term along": early(rows, ALONG).mean(),
                 "rest along": early(rows, REST).mean(),
-                "gap closed": fate.found.gap.value,
+                "spreading": early(rows, SPREADING).mean(),
+                "gap": fate.found.gap.value,
                 "spread": fate.found.spread.mean(),
                 "fate": fate.word,
                 "n": len(fate.gain),
@@ -258,7 +273,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot(table: pd.DataFrame) -> Figure:
-    """The term, the rest and the spread over training, and the term early against the spread at the end."""
+    """The term along two directions and the spread over training; the term early against the end."""
     from dualnets.experiments._implicit_contrast_figure import draw
 
     return draw(table)
