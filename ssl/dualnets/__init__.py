@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dualnets.networks.wrong_tree import wrong_tree
     from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
     from dualnets.optim import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
+    from dualnets.teacher_units import specialisation
     from dualnets.training import DivergedError, Snapshot, log_spaced, train, trajectory
 
 _HOME = {
@@ -90,6 +91,7 @@ _HOME = {
     "AdamW": "optim",
     "Group": "optim",
     "Schedule": "optim",
+    "specialisation": "teacher_units",
     "DivergedError": "training",
     "Snapshot": "training",
     "log_spaced": "training",
@@ -142,6 +144,7 @@ __all__ = [
     "log_spaced",
     "mlp",
     "run",
+    "specialisation",
     "train",
     "trajectory",
     "tree_network",

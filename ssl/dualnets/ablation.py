@@ -8,12 +8,13 @@ alone hides collapse, so spread and effective rank of what the loss compares sta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from dualnets.evidence import Estimate, Verdict, exceeds, gap_closed, mean_interval
 from dualnets.follow import follow
@@ -47,12 +48,33 @@ class VariantSettings(ProbeSettings, TrainSettings, MethodSettings, NetworkSetti
 
 @dataclass(frozen=True, kw_only=True)
 class AblationSettings(VariantSettings, TreeSettings):
-    """One variant on symmetric binary trees."""
+    """One variant on symmetric binary trees.
+
+    Raises:
+        ValueError: also where the method, its data and the network do not fit each other.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
         self.build_augmentation().rates(self.build_topology())
+        self._check_training()
+
+    def _check_training(self) -> None:
+        """Begin to train one network, which checks everything, and leave it at that."""
+        method = self.build_method()
+        trees = self.build_trees()[:1]
+        network = self.build_network(trees, self.seed, torch.device("cpu"))
+        try:
+            trajectory(network, method, trees, **self.training(), seed=self.seed)
+        except ValueError as error:
+            raise ValueError(self.by_flags(str(error))) from None
+
+    def build_teacher(self) -> nn.Module:
+        """A network as the student's, with `teacher_units` and weights of its own."""
+        as_teacher = replace(self, method="simclr", units=self.teacher_units)
+        seed = self.seed + self.teacher_seed
+        return as_teacher.build_network(self.build_trees(), seed, torch.device("cpu"))
 
 
 def grids(
@@ -86,11 +108,14 @@ def grids(
 class CellSettings(Protocol):
     """What a cell's settings can do, whatever their trees."""
 
-    steps: int
-    snapshots: int
-    evaluation_samples: int
-    seed: int
-
+    @property
+    def steps(self) -> int: ...
+    @property
+    def snapshots(self) -> int: ...
+    @property
+    def evaluation_samples(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
     @property
     def leaves_seen(self) -> Literal["own", "all"]: ...
     def build_trees(self) -> LatentTree: ...
@@ -107,6 +132,7 @@ def run_cell(
     *,
     probe: Callable[..., dict[int, Level]] = score,
     metric: str = PRE,
+    also: Callable[[Snapshot], pd.DataFrame] | None = None,
 ) -> Outcome:
     """Train one ensemble, follow its latents, and see whether its embeddings collapse.
 
@@ -115,6 +141,7 @@ def run_cell(
         device: where to train.
         progress: hears how it goes.
         probe, metric: what follows the latents, and its name in `ALIGNMENT`; see `follow`.
+        also: more rows of every snapshot, in the columns of `collapse_rows`.
     """
     trees = settings.build_trees()
     method = settings.build_method()
@@ -122,6 +149,8 @@ def run_cell(
 
     def watched(snapshot: Snapshot) -> Snapshot:
         collapse.append(collapse_rows(snapshot, method, trees, settings.seed))
+        if also is not None:
+            collapse.append(also(snapshot))
         return snapshot
 
     snapshots = trajectory(
@@ -266,7 +295,7 @@ def _free_settings(table: pd.DataFrame) -> list[str]:
         name
         for name in names
         if name not in ("experiment", "run", "cell")
-        and (cells.groupby("variant", sort=False)[name].nunique(dropna=False) > 1).any()
+        and (cells.groupby("variant", sort=False)[name].nunique() > 1).any()
     ]
 
 

@@ -116,7 +116,11 @@ def cells(experiment: ModuleType, scale: str, changes: Mapping[str, Sequence[Any
 def cell_name(experiment: ModuleType, settings: Any) -> str:
     """A cell's name: the same for the same experiment, RESULT_VERSION and settings."""
     short = experiment.__name__.rpartition(".")[2]
-    return records.identity(short, experiment.RESULT_VERSION, asdict(settings))
+    chosen = asdict(settings)
+    for item in fields(settings):
+        if item.metadata.get("later") and chosen[item.name] == item.default:
+            del chosen[item.name]
+    return records.identity(short, experiment.RESULT_VERSION, chosen)
 
 
 def run_name(experiment: ModuleType, scale: str) -> str:

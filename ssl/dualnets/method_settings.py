@@ -1,7 +1,12 @@
-"""The settings of every method as flat flags; a flag that a method does not have is not used."""
+"""The settings of every method as flat flags; a flag that a method does not have is not used.
+
+A flag's help says which methods it is for. `usual`, or -1 where a number is asked for, is the method's
+own default.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +14,8 @@ from dualnets import methods
 from dualnets.settings import ContrastSettings, setting
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from dualnets.methods.protocol import Method
     from dualnets.networks.heads import Head
     from dualnets.normalizations import Normalization
@@ -17,18 +24,80 @@ USUAL = "usual"
 PART = ("on", "off", "stop")
 
 
+# method -> its fields, by the flags that set them; heads and losses are built beside these
+FLAGS: dict[str, dict[str, str]] = {
+    "byol": {
+        "predictor_lr": "predictor_lr",
+        "predictor_weight_decay": "predictor_weight_decay",
+        "redraw_every": "redraw_every",
+        "redraw": "redraw",
+        "target": "target",
+        "target_momentum": "momentum",
+        "target_schedule": "momentum_schedule",
+        "copy_every": "copy_every",
+        "stop_gradient": "stop_gradient",
+        "normalized_loss": "normalized",
+        "symmetric": "symmetric",
+    },
+    "simsiam": {"stop_gradient": "stop_gradient"},
+    "moco": {
+        "temperature": "temperature",
+        "queue": "queue",
+        "key_momentum": "momentum",
+        "key_symmetric": "symmetric",
+    },
+    "swav": {
+        "temperature": "temperature",
+        "queue": "queue",
+        "queue_from": "queue_from",
+        "prototypes": "prototypes",
+        "assignment_epsilon": "epsilon",
+        "assignment_iterations": "iterations",
+        "frozen_prototypes": "frozen_steps",
+    },
+    "pirl": {
+        "temperature": "temperature",
+        "bank_negatives": "negatives",
+        "bank_momentum": "bank_momentum",
+        "second_view": "weight",
+        "classify_negatives": "classify_negatives",
+    },
+    "barlow-twins": {"off_diagonal": "off_diagonal"},
+    "vicreg": {
+        "invariance": "invariance",
+        "variance": "variance",
+        "covariance": "covariance",
+        "wanted_spread": "spread",
+    },
+    "supervised": {"labels": "targets", "classifier_bias": "bias"},
+}
+HEADS = ("projector", "view_projector", "predictor")
+OWN = (-1, USUAL)  # values that leave a method its own default
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings(ContrastSettings):
-    """A method, its heads and its switches. `usual` is the method's own default."""
+    """A method, its heads and its switches."""
 
     method: str = setting(
         "simclr",
         "how to train",
         choices=tuple(methods.names()),
     )
-    projector: str = setting(USUAL, "its layers: usual, none, or widths such as 32-16")
+    temperature: float = setting(
+        0.1,
+        "of simclr's loss (the simple loss has none), moco, swav and pirl, the same for all of them",
+        above=0,
+    )
+    projector: str = setting(
+        USUAL,
+        "layers on the network's outputs, for all but supervised and teacher-student: usual (the "
+        "method's own; none for simclr, moco, swav and pirl), none, or widths such as 32-16",
+    )
     predictor: str = setting(
-        USUAL, "its layers: usual, none, widths such as 16 (linear) or 32-16, direct, copy"
+        USUAL,
+        "layers on the projections, for byol and simsiam: usual, none, widths such as 16 (linear) or "
+        "32-16; for byol also direct, copy",
     )
     head_norm: str = setting(
         "batch", "behind hidden layers of heads", choices=("batch", "layer", "group", "none")
@@ -38,19 +107,122 @@ class MethodSettings(ContrastSettings):
     bn_std: str = setting("on", "whether BatchNorm divides by its deviation; stop as for the mean",
                           choices=PART)  # fmt: skip
     weight_standardization: bool = setting(False, "of hidden layers of heads")
-    predictor_lr: float = setting(1.0, "times the learning rate", above=0)
-    predictor_weight_decay: float = setting(-1.0, "of the predictor; -1 for that of all", low=-1)
-    redraw_every: int = setting(0, "updates between two redraws of the predictor; 0: never", low=0)
-    redraw: str = setting("all", "layers that are redrawn", choices=("all", "top", "bottom"))
+    predictor_lr: float = setting(1.0, "times the learning rate, for byol; 0: never trained", low=0)
+    predictor_weight_decay: float = setting(
+        -1.0, "of the predictor, for byol; -1 for that of all", low=-1
+    )
+    redraw_every: int = setting(
+        0, "updates between two redraws of byol's predictor; 0: never", low=0
+    )
+    redraw: str = setting(
+        "all", "layers of byol's predictor that are redrawn", choices=("all", "top", "bottom")
+    )
     target: str = setting(
         "ema", "target network of byol", choices=("ema", "online", "random", "copy")
     )
-    target_momentum: float = setting(0.99, "of the moving average", low=0, high=1)
-    copy_every: int = setting(0, "updates between two hard copies, for target copy", low=0)
-    stop_gradient: bool = setting(True, "whether the target's side gets no gradient")
+    target_momentum: float = setting(
+        0.99, "of byol's moving average (moco has key-momentum)", low=0, high=1
+    )
+    copy_every: int = setting(0, "updates between two hard copies, for byol's target copy", low=0)
+    stop_gradient: bool = setting(
+        True, "whether the target's side gets no gradient, for byol and simsiam"
+    )
     normalized_loss: bool = setting(True, "cosine loss of byol, or plain squares")
-    symmetric: bool = setting(True, "both directions of byol summed")
+    symmetric: bool = setting(True, "both directions of byol summed (moco has key-symmetric)")
     labels: str = setting("root", "what is labelled, for supervised", choices=("root", "latents"))
+    target_schedule: str = setting(
+        "constant",
+        "of byol's moving average; cosine: ever slower",
+        choices=("constant", "cosine"),
+        later=True,
+    )
+    queue: int = setting(
+        -1,
+        "earlier outputs that are kept: moco's keys (-1: 1024, at least those of a step), those that "
+        "swav assigns beside each view's batch (-1: none)",
+        low=-1,
+        later=True,
+    )
+    key_momentum: float = setting(
+        -1.0,
+        "of moco's key encoder; -1: 0.999, as in its paper, which takes 700 updates to forget half of "
+        "the initial network",
+        low=-1,
+        high=1,
+        later=True,
+    )
+    key_symmetric: bool = setting(
+        False,
+        "whether each view is query and key, for moco; in its paper the first is the query",
+        later=True,
+    )
+    queue_from: int = setting(
+        0, "first update that uses swav's queue, which is full by then", low=0, later=True
+    )
+    prototypes: int = setting(
+        -1, "of swav; -1: 32; not more than batch and queue", low=-1, later=True
+    )
+    assignment_epsilon: float = setting(
+        -1.0, "swav's assignments are hard where it is small; -1: 0.05", low=-1, later=True
+    )
+    assignment_iterations: int = setting(
+        -1, "how often swav scales prototypes and samples; -1: 3", low=-1, later=True
+    )
+    frozen_prototypes: int = setting(
+        0, "first updates in which swav's prototypes stay as they are", low=0, later=True
+    )
+    bank_negatives: int = setting(
+        -1, "of pirl per update, fewer than samples; -1: 256", low=-1, later=True
+    )
+    bank_momentum: float = setting(-1.0, "of pirl's memory; -1: 0.5", low=-1, high=1, later=True)
+    second_view: float = setting(
+        -1.0, "what the second view weighs in pirl's loss; -1: 0.5", low=-1, high=1, later=True
+    )
+    classify_negatives: bool = setting(
+        True, "whether pirl's loss also classifies each negative", later=True
+    )
+    view_projector: str = setting(
+        USUAL,
+        "layers on pirl's second view: usual (those of the first), none, or widths",
+        later=True,
+    )
+    off_diagonal: float = setting(
+        -1.0,
+        "what correlations between units weigh in barlow-twins; -1: 0.005",
+        low=-1,
+        later=True,
+    )
+    invariance: float = setting(
+        -1.0, "weight of vicreg's agreement of views; -1: 25", low=-1, later=True
+    )
+    variance: float = setting(
+        -1.0, "weight of vicreg's spread of every unit; -1: 25", low=-1, later=True
+    )
+    covariance: float = setting(
+        -1.0, "weight of vicreg's correlations between units; -1: 1", low=-1, later=True
+    )
+    wanted_spread: float = setting(
+        -1.0, "deviation that vicreg asks of every unit; -1: 1", low=-1, later=True
+    )
+    classifier_bias: bool = setting(
+        True, "whether the classifier has biases, for supervised", later=True
+    )
+    teacher_units: int = setting(
+        5,
+        "of the teacher, per latent or layer, for teacher-student",
+        low=1,
+        high=1 << 16,
+        later=True,
+    )
+    teacher_seed: int = setting(
+        1, "added to seed, for the teacher's weights", low=1, high=1 << 32, later=True
+    )
+    readout: str = setting(
+        USUAL,
+        "layers on the student's outputs, for teacher-student: usual (none where it has as many as the "
+        "teacher, else one linear layer), none, or widths",
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,7 +230,7 @@ class MethodSettings(ContrastSettings):
             raise ValueError(
                 f"bn-mean and bn-std are parts of head-norm batch, got head-norm {self.head_norm}"
             )
-        for name in ("projector", "predictor"):
+        for name in (*HEADS, "readout"):
             _widths(name, getattr(self, name))
 
     def build_norm(self) -> Normalization | None:
@@ -74,36 +246,56 @@ class MethodSettings(ContrastSettings):
         }
         return others[self.head_norm]
 
+    def build_teacher(self) -> nn.Module:
+        """The network that teaches; only settings with trees and networks can build it.
+
+        Raises:
+            ValueError: there are none.
+        """
+        raise ValueError("method teacher-student needs a teacher, which is not built here")
+
     def build_method(self) -> Method:
         """The method these settings describe.
 
         Raises:
-            ValueError: what the method refuses.
+            ValueError: what the method refuses, flag and value named.
         """
         from dualnets.methods import discover
 
         kind = discover()[self.method]
-        usual = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-        given: dict[str, Any] = {
-            "criterion": self.build_loss(),
-            "temperature": self.temperature,
-            "predictor_lr": self.predictor_lr,
-            "redraw_every": self.redraw_every,
-            "redraw": self.redraw,
-            "target": self.target,
-            "momentum": self.target_momentum,
-            "copy_every": self.copy_every,
-            "stop_gradient": self.stop_gradient,
-            "normalized": self.normalized_loss,
-            "symmetric": self.symmetric,
-            "targets": self.labels,
-        }
-        if self.predictor_weight_decay >= 0:
-            given["predictor_weight_decay"] = self.predictor_weight_decay
-        for name in ("projector", "predictor"):
-            if name in usual:
-                given[name] = self._head(name, getattr(kind(), name))
-        return kind(**{name: value for name, value in given.items() if name in usual})
+        takes = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+        given: dict[str, Any] = {}
+        for flag, name in FLAGS.get(self.method, {}).items():
+            if (value := getattr(self, flag)) not in OWN:
+                given[name] = value
+        if "criterion" in takes:
+            given["criterion"] = self.build_loss()
+        if "teacher" in takes:
+            given["teacher"] = teacher = self.build_teacher()
+            given["readout"] = self._readout(teacher)
+        else:
+            usual: Any = kind()
+            given |= {n: self._head(n, getattr(usual, n)) for n in HEADS if n in takes}
+        try:
+            return kind(**given)
+        except ValueError as error:
+            raise ValueError(self.by_flags(str(error))) from None
+
+    def by_flags(self, message: str) -> str:
+        """What a method says of its fields, said of the flags that set them."""
+        for flag, name in FLAGS.get(self.method, {}).items():
+            message = re.sub(rf"(?<![\w-]){name}(?![\w-])", flag.replace("_", "-"), message)
+        return message
+
+    def _readout(self, teacher: Any) -> Head:
+        from dualnets.networks.heads import Head
+
+        if self.readout == "none":
+            return Head()
+        if self.readout != USUAL:
+            return self._normed(Head(_widths("readout", self.readout)))
+        outputs = teacher.units[-1]
+        return Head() if outputs == self.units else Head((outputs,), bias=False)
 
     def _head(self, name: str, usual: Any) -> Any:
         """A head by its flag, with the normalisation of all heads."""
@@ -114,9 +306,11 @@ class MethodSettings(ContrastSettings):
         if text in ("direct", "copy"):
             from dualnets.methods._direct_predictor import DirectPredictor
 
+            if self.method != "byol":
+                raise ValueError(f"predictor {text} is byol's, got method {self.method}")
             return DirectPredictor("root" if text == "direct" else "copy")
         if text == "none":
-            return None if name == "predictor" else Head()
+            return None if (name, self.method) == ("predictor", "byol") else Head()
         head = usual if text == USUAL else Head(widths)
         return self._normed(head) if isinstance(head, Head) else head
 
@@ -140,5 +334,6 @@ def _widths(name: str, text: str) -> tuple[int, ...]:
         widths = (0,)
     if min(widths) < 1:
         words = "usual, none, direct, copy" if name == "predictor" else "usual, none"
+        name = name.replace("_", "-")
         raise ValueError(f"{name} must be {words} or widths such as 32-16, got {text!r}")
     return widths

@@ -34,9 +34,15 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
+    later: bool = False,
 ) -> Any:
-    """A field with its meaning and the values it takes: low <= value <= high, value > above, or a choice."""
-    metadata = {"meaning": meaning, "low": low, "high": high, "above": above, "choices": choices}
+    """A field with its meaning and the values it takes: low <= value <= high, value > above, or a choice.
+
+    A `later` field came when results were stored already: a cell that has its default keeps the name
+    it had without it.
+    """
+    metadata = {"meaning": meaning, "low": low, "high": high, "above": above, "choices": choices,
+                "later": later}  # fmt: skip
     return field(default=default, metadata=metadata)
 
 

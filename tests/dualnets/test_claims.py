@@ -121,7 +121,7 @@ def test_every_experiment_is_complete():
         assert experiment.CLAIM, name
         assert experiment.PLACE, name
         assert experiment.RULE, name
-        assert set(experiment.GRIDS) == {"smoke", "default", "paper"}, name
+        assert {"smoke", "default", "paper"} <= set(experiment.GRIDS), name
         for scale in experiment.GRIDS:
             assert execute.cells(experiment, scale, {}), name
         for part in ("run_cell", "summary", "plot", "verdict"):

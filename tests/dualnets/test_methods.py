@@ -142,6 +142,8 @@ def test_loss_update_and_state_equal_the_plain_version(name, label):
         for n, tensor in untouched.items():
             assert tensor.equal(kept[n]), f"{n} was changed in place"
         for s, member in enumerate(given.trees.members):
+            if step and s != step % len(members):
+                continue  # after the first step one member at a time: plain versions are slow
             f, state, plain_data = fs[s], states[s], batches[s]
             loss = plain.plain_loss(method, f, state, plain_data)
             torch.testing.assert_close(after.losses[s], loss.detach(), rtol=0, atol=1e-10)
@@ -186,7 +188,7 @@ def test_an_ensemble_equals_its_members_trained_alone(name, label):
     given = Given(name, label)
     before = torch.get_rng_state()
     whole = {s.step: tensors(s) for s in given.trajectory(steps=20, snapshots=[1])}
-    for s in range(len(given.trees.members)):
+    for s in (0, len(given.trees.members) - 1):
         tree = given.trees[s]
         for alone in given.trajectory(given.network(tree), tree, steps=20, snapshots=[1]):
             ours = {n: t[s : s + 1] for n, t in whole[alone.step].items()}

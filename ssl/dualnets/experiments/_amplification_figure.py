@@ -68,8 +68,10 @@ def _ranks(axes: Axes, made: pd.DataFrame, colours: dict[int, object]) -> None:
         place = int(level) + rng.uniform(-0.12, 0.12, len(own))
         axes.scatter(place, own["rank"], s=10, lw=0, color=colours[int(level)], alpha=0.7)
         mean = mean_interval(own["rank"].to_numpy())
-        axes.errorbar([int(level) + 0.25], [mean.value], yerr=[[mean.value - mean.low], [mean.high - mean.value]],
-                      fmt="o", ms=5, color="#1d1d1f", lw=1.3)  # fmt: skip
+        reach = [[mean.value - mean.low], [mean.high - mean.value]]
+        axes.errorbar(
+            [int(level) + 0.25], [mean.value], yerr=reach, fmt="o", ms=5, color="#1d1d1f", lw=1.3
+        )
     axes.axhline(0, color="#777777", lw=1, ls=(0, (4, 2)))
     axes.set_xticks(sorted(made["level"].unique()))
     axes.set_ylim(-1.05, 1.05)

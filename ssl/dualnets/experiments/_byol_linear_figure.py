@@ -34,7 +34,8 @@ def draw(table: pd.DataFrame, collapsed: Callable[[pd.DataFrame], pd.Series]) ->
             axes.set_title(f"{letter}  collapse, predictor rate {rate:g}")
             if i == 0:
                 axes.set_ylabel("weight decay")
-                axes.legend(loc="lower left", frameon=True)
+                handles, words = axes.get_legend_handles_labels()
+        blocks[-1].legend(handles, words, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -53,7 +54,7 @@ def _drift(axes: Axes, table: pd.DataFrame) -> None:
                       label=words[str(source)] if i == 0 else None)  # fmt: skip
     axes.set_yscale("log")
     axes.axhline(1e-9, color="#777777", lw=1, ls=(0, (4, 2)))
-    axes.annotate("bound of the rule", (0.99, 1.4e-9), xycoords=("axes fraction", "data"), ha="right",
+    axes.annotate("bound of the rule", (0.02, 1.6e-9), xycoords=("axes fraction", "data"), ha="left",
                   fontsize=8, color="#777777")  # fmt: skip
     axes.set_xlabel("time")
     axes.set_ylabel("relative change of $e^{2ηt} D(t)$")

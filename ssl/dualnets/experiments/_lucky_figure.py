@@ -28,6 +28,8 @@ def draw(table: pd.DataFrame) -> Figure:
         strict=True,
     ):  # fmt: skip
         axes.set_title(f"{letter}  {title}")
+    handles, words = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside lower center", ncols=len(words), handlelength=1.4)
     return figure
 
 
@@ -52,7 +54,6 @@ def _chances(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None
     axes.set_ylabel("latents with a lucky unit")
     axes.plot([], [], color="#777777", lw=1.5, label="predicted")
     axes.plot([], [], "o", color="#777777", ms=4.5, label="seen, 95% range")
-    axes.legend(loc="lower right", handlelength=1.4)
 
 
 def _selectivity(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:

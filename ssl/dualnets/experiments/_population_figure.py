@@ -55,9 +55,10 @@ def _training(axes: Axes, rows: pd.DataFrame, shades: dict[int, object]) -> None
         axes.plot(mean.index, mean, color=colour, lw=1.8, label=f"batch {_name(batch)}")
     axes.axhline(root["ceiling"].mean(), color="#d1495b", lw=1.2, label="mean ceiling")
     axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(0, float(root["step"].max()) * 1.1)
     axes.set_xlabel("updates")
     axes.set_ylabel("best |correlation|, mean over trees")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
 
 
 def _trees(axes: Axes, ends: pd.DataFrame, shades: dict[int, object]) -> None:
@@ -90,4 +91,5 @@ def _spread(axes: Axes, made: pd.DataFrame) -> None:
     axes.set_xlabel("batch")
     axes.set_ylabel("s.d. of best |correlation|")
     axes.grid(axis="x", visible=False)
+    axes.set_ylim(0, 1.45 * float((made["tree_variance"] ** 0.5).max()))
     axes.legend(loc="upper right")

@@ -81,8 +81,9 @@ def _gains(axes: Axes, made: list[Any], pair: str) -> None:
     axes.axhline(0, color="#777777", lw=1)
     labels = ["\n".join(str(value) for value in setting.values()) for setting, _ in made]
     axes.set_xticks(range(len(made)), labels)
-    names = " / ".join(name.replace("_", " ") for name in made[0][0])
+    names = " / ".join(name.removesuffix("_low").replace("_", " ") for name in made[0][0])
     axes.set_xlabel(names or "one setting")
     axes.set_ylabel("log ratio, with / without")
     axes.grid(axis="x", visible=False)
-    axes.legend(loc="upper right")
+    axes.margins(y=0.25)
+    axes.legend(loc="upper right", ncols=2)

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from dualnets.figures import WIDTH
 
-COLOURS = {"balanced tree": "#3b528b", "irregular tree": "#21918c", "digits": "#e08214"}
+COLOURS = {"tree": "#3b528b", "irregular": "#21918c", "digits": "#e08214"}
+NAMES = {"tree": "balanced tree", "irregular": "irregular tree", "digits": "digits"}
 FLOOR = 1e-18  # where an error of zero is drawn
 
 
@@ -25,13 +26,20 @@ def draw(table: pd.DataFrame, exact: float, broken: float, errors: float) -> Fig
 
 
 def _identities(axes: Axes, rows: pd.DataFrame, exact: float, broken: float) -> None:
-    names = list(dict.fromkeys(rows["identity"]))
+    both = rows.groupby("identity")["form"].transform("nunique") > 1
+    rows = rows.assign(name=rows["identity"].where(~both, rows["identity"] + ", " + rows["form"]))
+    rows["name"] = (
+        rows["name"]
+        .str.replace(", outputs", ", with f")
+        .str.replace(", operator", ", operator on w")
+    )
+    names = list(dict.fromkeys(rows["name"]))
     rng = np.random.default_rng(0)
     for i, name in enumerate(names):
-        part = rows[rows["identity"] == name]
+        part = rows[rows["name"] == name]
         for data, colour in COLOURS.items():
             for met in ("met", "broken"):
-                shown = part[part["kind"].str.startswith(data) & (part["assumptions"] == met)]
+                shown = part[(part["data"] == data) & (part["assumptions"] == met)]
                 if shown.empty:
                     continue
                 x = shown["relative_error"].clip(lower=FLOOR)
@@ -55,7 +63,7 @@ def _identities(axes: Axes, rows: pd.DataFrame, exact: float, broken: float) -> 
     axes.grid(axis="y", visible=False)
     axes.set_title("a  identities against autograd, float64")
     for data, colour in COLOURS.items():
-        axes.scatter([], [], s=20, color=colour, label=data)
+        axes.scatter([], [], s=20, color=colour, label=NAMES[data])
     axes.scatter([], [], s=20, facecolor="none", edgecolor="#d1495b", marker="D",
                  label="assumption broken")  # fmt: skip
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, -0.27), ncols=4, handletextpad=0.2)
@@ -71,14 +79,12 @@ def _estimates(axes: Axes, rows: pd.DataFrame, errors: float) -> None:
     low = float(rows[["standard_error", "relative_error"]].min().min()) / 1.5
     high = float(rows[["standard_error", "relative_error"]].max().max()) * 1.5
     line = np.array([low, high])
-    axes.plot(line, line, color="#777777", lw=1)
-    axes.annotate("1 standard error ", (high, high), fontsize=7, ha="right", va="top",
-                  rotation=45, rotation_mode="anchor", color="#555555")  # fmt: skip
-    axes.plot(line, errors * line, color="#d1495b", lw=1, ls=(0, (4, 2)))
-    axes.annotate(f"{errors:g} standard errors ", (high / errors, high), fontsize=7, ha="right",
-                  va="top", rotation=45, rotation_mode="anchor", color="#d1495b")  # fmt: skip
+    axes.plot(line, line, color="#777777", lw=1, label="1 standard error")
+    axes.plot(line, errors * line, color="#d1495b", lw=1, ls=(0, (4, 2)),
+              label=f"{errors:g} standard errors")  # fmt: skip
+    axes.legend(loc="lower right")
     for data, colour in COLOURS.items():
-        shown = rows[rows["kind"].str.startswith(data)]
+        shown = rows[rows["data"] == data]
         axes.scatter(shown["standard_error"], shown["relative_error"], s=16, color=colour, lw=0,
                      alpha=0.8)  # fmt: skip
     axes.set_xscale("log")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from dualnets.theory.linear_byol import Path
 
-BRIEF = "linear BYOL keeps its balance and collapses where modes say"
+BRIEF = "linear BYOL keeps a balance, collapses where modes say"
 CLAIM = "Linear BYOL conserves its imbalance and collapses exactly beyond its modes' separatrix"
 PLACE = "arXiv 2010.00578, Section 5; arXiv 2102.06810"
 RESULT_VERSION = 1
@@ -194,7 +194,7 @@ def _phase(settings: Settings) -> list[dict[str, Any]]:
     edge = float(critical_decay(modes, start))
     most = float(largest_decay(modes))
     found = [_row(EDGE, "modes", 0, 0.0, edge, initial=settings.start, predicted=most)]
-    for decay in np.geomspace(0.02, 1.2, settings.points) * most:
+    for decay in np.geomspace(0.05, 1.2, settings.points) * most:
         system = LinearByol(
             np.eye(settings.inputs), settings.noise * np.eye(settings.inputs), decay=float(decay),
             predictor_rate=rates[0], target_rate=rates[1],
@@ -202,7 +202,7 @@ def _phase(settings: Settings) -> list[dict[str, Any]]:
         starts = [_aligned(settings, m, spread=False)[2] for m in range(settings.members)]
         weights = Weights(*(np.stack(parts) for parts in zip(*starts, strict=True)))
         slowest = min(float(decay), rates[1])
-        end = 30 / float(decay) + 10 / slowest
+        end = 15 / float(decay) + 10 / slowest
         path = integrate(system, weights, [0.0, end], tolerance=1e-7)
         size = np.linalg.norm(path.predictor[-1] @ path.online[-1], axis=(1, 2))
         size /= settings.features**0.5

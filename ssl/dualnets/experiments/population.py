@@ -50,7 +50,7 @@ class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, 
 
     depth: int = setting(2, "levels of the tree below its root", low=1, high=3)
     branching: int = setting(2, "children per latent", low=2, high=9)
-    members: int = setting(24, "trees, each with a network of its own", low=1, high=1 << 20)
+    members: int = setting(64, "trees, each with a network of its own", low=1, high=1 << 20)
     units: int = setting(5, "units per latent (tree) or per layer (mlp)", low=1, high=1 << 16)
     batch: int = setting(
         0, "samples per update and member; 0: infinitely many", low=0, high=1 << 20
@@ -91,7 +91,6 @@ RULE = (
 
 def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Outcome:
     """Train on one size of batch and follow the latents, exactly, by enumeration."""
-    from dualnets.methods.simclr import SimCLR
     from dualnets.theory.population_flow import population_trajectory
     from dualnets.training import trajectory
 
@@ -111,7 +110,7 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
     else:
         for data_seed in range(settings.data_seeds):
             path = trajectory(
-                network, SimCLR(settings.build_loss()), trees, snapshots=steps,
+                network, settings.build_method(), trees, snapshots=steps,
                 seed=settings.seed + 1 + data_seed, **settings.training(),
             )  # fmt: skip
             parts += [(data_seed, snapshot) for snapshot in path]
@@ -200,7 +199,7 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
             )
             joined = joined.dropna()
             difference = mean_interval(
-                (values.mean(1).loc[joined.index] - joined["infinite"]).to_numpy()
+                (values.mean(axis=1).loc[joined.index] - joined["infinite"]).to_numpy()
             )
             found.append(
                 {

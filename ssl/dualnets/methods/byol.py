@@ -302,7 +302,7 @@ def _address(network: Any, setup: Setup) -> dict[str, Any]:
 
 
 def _shuffled(network: nn.Module, setup: Setup) -> State:
-    """The network's parameters, the entries of each tensor shuffled per member by address."""
+    """The network's parameters, the entries of each tensor but zeros shuffled per member by address."""
     found = copied(network)
     for place, (name, parameter) in enumerate(network.named_parameters()):
         keys = uniform(
@@ -312,8 +312,12 @@ def _shuffled(network: nn.Module, setup: Setup) -> State:
             members=network.members,  # type: ignore[arg-type]
             node=TARGET * LAYERS + place,
         )
-        order = keys.argsort(dim=1, stable=True).to(parameter.device)
-        found[name] = found[name].flatten(1).gather(1, order).view_as(parameter)
+        # zeros pad the blocks of uneven trees and stay where they are
+        values = found[name].flatten(1)
+        padding = values == 0
+        places = padding.to(torch.uint8).argsort(dim=1, stable=True)
+        order = keys.to(values.device).masked_fill(padding, 2).argsort(dim=1, stable=True)
+        found[name] = values.scatter(1, places, values.gather(1, order)).view_as(parameter)
     return found
 
 

@@ -1,0 +1,196 @@
+"""How many samples until the latents of each level emerge?
+
+A fixed set of P samples, seen again and again, each time in new views, instead of fresh ones; as many
+updates whatever P. A view draws some of the lowest subtrees again, and keeps most of its sample: views
+that keep the root alone are as good as fresh data, whatever P. SimCLR and BYOL compare views, the
+supervised network names the root's state from one; each has the learning rate that did best for it
+on fresh data, of the same four, on other trees.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dualnets import ablation
+from dualnets.ablation import AblationSettings as Settings
+from dualnets.ablation import Fared, fared, grids, run_cell
+from dualnets.crossing import first_crossing
+from dualnets.evidence import Array, Estimate, Verdict, exceeds, mean_interval
+from dualnets.outcome import Grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["BRIEF", "CLAIM", "GRIDS", "PLACE", "RESULT_VERSION", "RULE", "Settings", "plot", "run_cell",
+           "summary", "verdict"]  # fmt: skip
+
+BRIEF = "how many samples until each level's latents emerge"
+CLAIM = "The higher a latent, the more samples it takes to emerge"
+PLACE = (
+    "not in the paper: in the Random Hierarchy Model higher latents need more samples (arXiv "
+    "2307.02129, 2406.00048)"
+)
+RESULT_VERSION = 1
+_COMMON: dict[str, Any] = {
+    "depth": 4, "members": 12, "steps": 400, "batch": 32, "units": 10, "bias": True, "momentum": 0.9,
+    "weight_decay": 4e-4, "snapshots": 2, "evaluation_samples": 4096, "lr": 0.1,
+    "augment": "resample-subtrees:0.3:2", "samples": [32, 64, 128, 512, 2048, 0],
+}  # fmt: skip
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "simclr": {"method": "simclr", "loss": "ntxent"},
+    "byol": {"method": "byol"},
+    "supervised": {"method": "supervised", "labels": "root"},
+}
+GRIDS: dict[str, list[Grid]] = {
+    "smoke": grids({**_COMMON, "depth": 3, "steps": 60, "evaluation_samples": 2048,
+                    "samples": [32, 256, 0]}, _VARIANTS),
+    "default": grids(_COMMON, _VARIANTS),
+    "paper": grids({**_COMMON, "depth": 5, "batch": 64, "members": 30, "steps": 10_000,
+                    "samples": [*(2**k for k in range(6, 17)), 0]}, _VARIANTS),
+}  # fmt: skip
+RULE = (
+    "What a tree's level lacks for want of samples: how much less the mean best |correlation| of its "
+    "latents grew with P samples than with fresh ones, meant over all P, as a share of the mean growth "
+    "with fresh ones. For each method, exact one-sided signed-rank tests over trees (Wilcoxon, p < "
+    f"{ablation.SIGNIFICANCE} after Bonferroni over methods) of whether the root lacks more than level "
+    "2, and whether it lacks less. Holds if it lacks more with every method; fails if it lacks less "
+    "with one and more with none; open otherwise, where fresh samples make either not emerge, or with "
+    f"fewer than {ablation.FEWEST_TREES} trees."
+)
+
+
+class Learned(NamedTuple):
+    """One method's cells.
+
+    Attributes:
+        samples: the fixed sets' sizes, growing.
+        fixed: the rows of each.
+        fresh: the rows of fresh data; None where it was not run.
+    """
+
+    samples: list[int]
+    fixed: list[pd.DataFrame]
+    fresh: pd.DataFrame | None
+
+    def gains(self, level: int) -> tuple[Array, Array]:
+        """`(S, X)` growth with the fixed sets, `(S,)` with fresh data, of a level's latents."""
+        assert self.fresh is not None
+        found = [fared(rows, [level]) for rows in (*self.fixed, self.fresh)]
+        grown = np.stack([f.value - f.initial for f in found], axis=1)
+        return grown[:, :-1], grown[:, -1]
+
+    def lacks(self, level: int) -> Array:
+        """`(S,)` share of the mean growth with fresh data that is lacking, meant over P."""
+        fixed, fresh = self.gains(level)
+        lacking: Array = (fresh[:, None] - fixed).mean(1) / fresh.mean()
+        return lacking
+
+    def enough(self, level: int) -> Estimate:
+        """Samples with which a level's latents grow half as much as with fresh ones."""
+        fixed, fresh = self.gains(level)
+        if not fresh.mean() > 0:
+            return Estimate(float("nan"), float("nan"), float("nan"), len(fresh))
+        return first_crossing(self.samples, fixed, fresh / 2)
+
+
+def by_method(table: pd.DataFrame) -> dict[str, Learned]:
+    """Method -> its cells."""
+    found = {}
+    for name, rows in table.groupby("variant", sort=False):
+        cells = {int(size): own for size, own in rows.groupby("samples")}
+        sizes = [size for size in cells if size]
+        found[str(name)] = Learned(sizes, [cells[size] for size in sizes], cells.get(0))
+    return found
+
+
+def verdict(table: pd.DataFrame) -> Verdict:
+    """Apply RULE; the effect is the smallest lead, of all methods, of what the root lacks.
+
+    Details also hold, by method and level, the samples that make half of the growth with fresh ones.
+    """
+    top = int(table["level"].max())
+    low = min(2, top - 1)
+    details: list[dict[str, Any]] = []
+    leads: list[Estimate] = []
+    methods = by_method(table)
+    for name, found in methods.items():
+        if found.fresh is None or not found.samples:
+            continue
+        zero = np.zeros(len(found.gains(top)[1]))
+        p_fresh = max(exceeds(found.gains(level)[1], zero) for level in (low, top))
+        lead = found.lacks(top) - found.lacks(low)
+        leads.append(mean_interval(lead))
+        p_more, p_less, p_fresh = (
+            min(p * len(methods), 1.0) for p in (exceeds(lead, zero), exceeds(zero, lead), p_fresh)
+        )
+        details.append(
+            {"variant": name, "root_lacks": float(found.lacks(top).mean()), f"level_{low}_lacks":
+             float(found.lacks(low).mean()), "lead": leads[-1].value, "low": leads[-1].low, "high":
+             leads[-1].high, "p_more": p_more, "p_less": p_less, "p_fresh": p_fresh, "n": len(lead)}
+        )  # fmt: skip
+        for level in range(1, top + 1):
+            half = found.enough(level)
+            details.append(
+                {"variant": name, "level": level, "samples_for_half": half.value, "at_least":
+                 half.low, "at_most": half.high, "n": half.n}
+            )  # fmt: skip
+    effect = (
+        f"what the root lacks for want of samples less what level {low} lacks, smallest of methods"
+    )
+    none = Estimate(float("nan"), float("nan"), float("nan"), 0)
+    if len(leads) < len(methods) or not leads:
+        return ablation.verdict_of(
+            CLAIM, "open", RULE, "fixed and fresh samples were not both run", effect, none, details
+        )
+    tests = [d for d in details if "p_more" in d]
+    more, less, dark = (
+        [d["variant"] for d in tests if (d[p] < ablation.SIGNIFICANCE) == wanted]
+        for p, wanted in (("p_more", True), ("p_less", True), ("p_fresh", False))
+    )
+    fewest = min(lead.n for lead in leads)
+    outcome, reason = "open", f"the root lacks more with {', '.join(more) or 'no method'}"
+    if less:
+        reason += f", less with {', '.join(less)}"
+    if fewest < ablation.FEWEST_TREES:
+        reason = f"{fewest} trees are fewer than {ablation.FEWEST_TREES}"
+    elif dark:
+        reason = f"fresh samples do not make both emerge with {', '.join(dark)}"
+    elif len(more) == len(methods):
+        outcome = "holds"
+    elif less and not more:
+        outcome = "fails"
+    smallest = min(leads, key=lambda lead: lead.value)
+    return ablation.verdict_of(CLAIM, outcome, RULE, reason, effect, smallest, details)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per method and set: gap closed by level, spread, rank, n."""
+    top = int(table["level"].max())
+    shown = sorted({min(2, top), top})
+    found = []
+    for name, learned in by_method(table).items():
+        cells: list[tuple[str, pd.DataFrame]] = [
+            (str(size), rows) for size, rows in zip(learned.samples, learned.fixed, strict=True)
+        ]
+        if learned.fresh is not None:
+            cells.append(("fresh", learned.fresh))
+        for size, rows in cells:
+            every: Fared = fared(rows)
+            row: dict[str, Any] = {"variant": name, "samples": size}
+            for level in shown:
+                label = "gap closed, root" if level == top else f"gap closed, level {level}"
+                row[label] = str(fared(rows, [level]).gap)
+            row |= {"spread": every.spread.mean(), "rank": f"{every.rank.mean():.1f}",
+                    "n": len(every.value)}  # fmt: skip
+            found.append(row)
+    return pd.DataFrame(found)
+
+
+def plot(table: pd.DataFrame) -> Figure:
+    """Growth of every level over samples, method by method; spread and rank."""
+    from dualnets.experiments._samples_figure import draw
+
+    return draw(by_method(table))

@@ -1,0 +1,88 @@
+"""The experiment on top-down drive: its rule on made-up tables, a small run, its figure."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dualnets
+from dualnets.experiments import top_down
+
+
+def made_up(constant=0.1, full=0.1, trees=16):
+    """Paths as `run_cell` makes them, with the given log gains of the pairs."""
+    rng = np.random.default_rng(0)
+    rows = []
+    settings = vars(top_down.Settings())
+    for member in range(trees):
+        start = rng.uniform(0.4, 0.6)
+        noise = rng.normal(0, 0.01, 4)
+        gains = dict(
+            zip(
+                ("full", "uncoupled", "frozen", "constant"),
+                noise + np.array([full, 0, 0, constant]),
+                strict=True,
+            )
+        )
+        for name, gain in gains.items():
+            for share in np.linspace(0, 1, 5):
+                values = {
+                    m: start * np.exp(gain * share)
+                    for m in ("selectivity", "per_norm", "correlation")
+                }
+                growing = name in ("full", "uncoupled")
+                place = {"cell": "a", "member": member, "intervention": name, "share": share}
+                norms = {"upper_norm": 1 + share * growing, "ceiling": 0.95}
+                rows.append(settings | place | values | norms)
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "reason"),
+    [
+        ({}, "holds", "2 of 2 constant against frozen, 2 of 2 full"),
+        ({"constant": 0.0, "full": 0.0}, "fails", "0 of 2 constant against frozen, 0 of 2 full"),
+        ({"constant": -0.1, "full": -0.1}, "fails", "0 of 2"),
+        ({"full": 0.0}, "open", "2 of 2 constant against frozen, 0 of 2 full"),
+        ({"trees": 8}, "open", "8 trees are fewer"),
+    ],
+)
+def test_the_rule(changes, verdict, reason):
+    found = top_down.verdict(made_up(**changes))
+    assert found.verdict == verdict
+    assert reason in found.reason
+
+
+def test_norms_are_compared_where_both_have_them():
+    """A path that only grows faster, along the same curve of norm, gains nothing at equal norm."""
+    table = made_up(full=0.0, constant=0.0)
+    full = table["intervention"] == "full"
+    table.loc[full, "upper_norm"] = 1 + 2 * table.loc[full, "share"]
+    for measure in ("per_norm", "correlation"):
+        start = table[table["share"] == 0].groupby("member")[measure].mean()
+        for name, rate in (("full", 2.0), ("uncoupled", 1.0)):
+            own = table["intervention"] == name
+            table.loc[own, measure] = table[own]["member"].map(start) * (
+                1 + 0.1 * rate * table[own]["share"]
+            )
+    pairs = top_down.compare(table)
+    equal = pairs[pairs["at"] == "equal norm"]
+    assert np.abs(equal["log_gain"]).max() < 1e-12
+    assert (pairs[pairs["at"] == "equal time"]["log_gain"].abs() < 0.1).all()
+
+
+def test_a_small_run(tmp_path):
+    run = dualnets.run("top_down", scale="smoke", out=tmp_path, points=5, growth=1.3)
+    rows = run.table
+    assert set(rows["intervention"]) == {"full", "uncoupled", "frozen", "constant"}
+    first = rows[rows["share"] == 0]
+    assert np.allclose(first["correlation"], first["correlation_initial"])
+    assert (rows["correlation"] <= rows["ceiling"] + 1e-9).all()
+    ends = rows[rows["share"] == 1].pivot(
+        index="member", columns="intervention", values="upper_norm"
+    )
+    assert np.allclose(np.maximum(ends["full"], ends["uncoupled"]).max(), ends["full"].max())
+    start = first.groupby("member")["upper_norm"].first()
+    assert np.allclose(ends["frozen"], start)
+    assert np.allclose(ends["constant"], start, rtol=1e-4)
+    assert (run.folder / "top_down.png").exists()
+    assert len(top_down.summary(rows)) == 4
