@@ -44,8 +44,8 @@ def mlp(
         >>> tree = hltm.symmetric_binary(depth=3, seed=0)
         >>> mlp(tree, units=16, seed=1)(tree.sample(7, seed=2).leaves).shape
         torch.Size([7, 16])
-        >>> mlp(tree, units=[40, 20, 10], seed=1)
-        BlockNetwork(members=1, inputs=8, 1x40 -> 1x20 -> 1x10, dense)
+        >>> mlp(tree, units=[40, 20, 10], seed=1).units
+        (40, 20, 10)
     """
     count = layers
     if count is None:
