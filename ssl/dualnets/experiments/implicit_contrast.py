@@ -6,6 +6,9 @@ same, and the difference of the two updates of the network, -E[K] E[g], is the t
 fbar averaged over views, uphill in the variance of its outputs between samples. All along training, for
 every variant of BatchNorm in the heads: how large the term is in the update, how far it points along the
 operator's, how far the rest does; and how far each makes the embedding's spread grow.
+
+Found (12 trees, 500 updates): the term is some ten times as long as the update, cancels most of the rest,
+and early points along the operator's update with BatchNorm as it is, in most trees but not in all.
 """
 
 from __future__ import annotations
