@@ -58,10 +58,11 @@ DUALNETS = {
     "fused_blocks": set(),
     "fused_heads": {"fused_blocks", "networks", "normalizations"},
     "fused": {"fused_blocks", "losses", "optim", "networks"},
+    "fused_branches": {"fused_blocks", "fused_heads"},
     "fused_foretelling": {
         "foretelling",
         "fused",
-        "fused_blocks",
+        "fused_branches",
         "fused_heads",
         "networks",
         "optim",
