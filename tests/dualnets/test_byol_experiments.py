@@ -1,6 +1,7 @@
 """BYOL's experiments: their two rules on made-up tables, their variants, small runs."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,16 @@ from dualnets.methods.byol import BYOL
 NEEDED = ("byol_ablation", "byol_batchnorm", "byol_normalisation", "byol_target")
 AS_GOOD = ("byol_reinit", "byol_predictor")
 WELL, FLAT = (0.2, 0.8), (0.0, 0.01)  # gain in |correlation|, spread
-TINY = {"depth": 2, "steps": 6, "members": 3, "units": 3, "snapshots": 2, "batch": 16,
+TINY = {"depth": 2, "steps": 6, "members": 3, "units": 4, "snapshots": 2, "batch": 16,
         "evaluation_samples": 512}  # fmt: skip
 LIMIT = {"byol_ablation": 8, "byol_batchnorm": 8, "byol_reinit": 10, "byol_normalisation": 7,
          "byol_target": 8, "byol_predictor": 9}  # fmt: skip
+
+
+@functools.cache
+def cells(name):
+    """The settings of an experiment's default scale; making them checks them, which takes a while."""
+    return execute.cells(execute.load(name), "default", {})
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +37,7 @@ def made_up(name, ends, *, trees=12, noise=0.01, more=()):
     """A table as `run_cell` makes it; `ends`: variant -> (gain, spread), the others do well."""
     rng = np.random.default_rng(0)
     rows = []
-    for cell, settings in enumerate(execute.cells(execute.load(name), "default", {})):
+    for cell, settings in enumerate(cells(name)):
         gain, spread = ends.get(settings.variant, WELL)
         own = dataclasses.asdict(settings) | {"cell": str(cell), "node": "0", "n": 100}
         for member in range(trees):
@@ -129,18 +136,17 @@ def test_fates_need_both_growth_and_spread():
 def test_variants_differ_in_what_they_say_and_in_nothing_else(name):
     experiment = execute.load(name)
     assert len(experiment.BRIEF) <= 58
-    for scale in experiment.GRIDS:
-        found = execute.cells(experiment, scale, {})
+    for scale in ("smoke", "default"):
+        found = cells(name) if scale == "default" else execute.cells(experiment, scale, {})
         methods = [(settings.build_method(), settings.lr) for settings in found]
         assert all(isinstance(method, BYOL) for method, _ in methods)
         assert len(set(methods)) == len(found)
         assert len({(settings.steps, settings.members, settings.seed) for settings in found}) == 1
-    default = execute.cells(experiment, "default", {})
-    assert len(default) == LIMIT[name]
+    assert len(cells(name)) == LIMIT[name]
 
 
 def test_every_combination_of_predictor_average_and_norm_is_there():
-    found = execute.cells(execute.load("byol_ablation"), "default", {})
+    found = cells("byol_ablation")
     for settings in found:
         method, name = settings.build_method(), settings.variant.split()
         assert ("predictor" in name) == (method.predictor is not None)

@@ -208,7 +208,7 @@ def needed(
         outcome, reason = "open", f"not decided: {', '.join(unproved + unclear)}"
     else:
         outcome = "holds"
-        reason = f"{len(works)} variants work and {len(short)} fall short"
+        reason = f"{len(works)} of {len(works)} work, {len(short)} of {len(short)} fall short"
     smallest = min((lead.difference for lead in leads.values()), key=lambda each: each.value)
     return verdict_of(claim, outcome, rule, reason, effect, smallest, details)
 

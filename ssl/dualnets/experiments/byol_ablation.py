@@ -7,6 +7,10 @@ without BatchNorm the heads are Linear, ReLU, Linear.
 Expected (8 trees, one seed; root's best |correlation|, 0.52 before, and spread): nothing .47, 0 · BN
 .59, 0 · EMA .48, 0 · EMA BN .68, .02 · predictor .52, 0 · predictor BN .79, .81 · predictor EMA .53, 0
 · all .79, .83.
+
+Found (12 trees, 0.62 before): nothing .56, 0 · BN .69, 0 · EMA .58, 0 · EMA BN .84, .04 · predictor .59,
+0 · predictor BN .84, .81 · predictor EMA .59, 0 · all .84, .81. The same but for EMA BN: its embedding
+shrinks to a small cone, yet the root emerges as well as with a predictor, the levels below it less so.
 """
 
 from __future__ import annotations

@@ -6,6 +6,11 @@ same, and the difference of the two updates of the network, -E[K] E[g], is the t
 fbar averaged over views, uphill in the variance of its outputs between samples. All along training, for
 every variant of BatchNorm in the heads: how large the term is in the update, how far it points along the
 operator's, how far the rest does; and how far each makes the embedding's spread grow.
+
+Found (12 trees, 500 updates): the term is some ten times as long as the update and cancels most of the
+rest. That it points along the operator's update is not shown (0.31 [-0.04, 0.66] of the update's length
+with BatchNorm as it is), nor that it tells what survives: without it the update points along the
+operator's no less (0.29 [0.22, 0.35] with both parts stopped), while spread is lost within ten updates.
 """
 
 from __future__ import annotations
