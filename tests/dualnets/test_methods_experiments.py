@@ -218,7 +218,7 @@ def test_a_teachers_units_vary(network, bias):
 # all of them
 
 SMALL = {
-    "depth": 2,
+    "depth": 3,
     "members": 2,
     "steps": 4,
     "snapshots": 2,
