@@ -182,6 +182,8 @@ class Optimizer(ABC):
         """
         factor = self.schedule.factor(step, steps)
         scale = self._clipping(gradients)
+        # elsewhere than on a CPU, asking would wait for the device
+        everyone = alive.device.type == "cpu" and bool(alive.all())
         for name, parameter in parameters.items():
             group = (groups or {}).get(name, Group())
             gradient = gradients[name]
@@ -193,7 +195,8 @@ class Optimizer(ABC):
             one = One(name, parameter, gradient, own, rate, _rate(decay, parameter))
             change = self._change(one)
             # a frozen member's gradient may be NaN, and 0 * NaN is NaN: choose, do not multiply
-            parameter.sub_(torch.where(_column(alive, parameter), change, 0))
+            kept = change if everyone else torch.where(_column(alive, parameter), change, 0)
+            parameter.sub_(kept)
 
     @abstractmethod
     def _change(self, one: One) -> Tensor:

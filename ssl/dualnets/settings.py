@@ -228,10 +228,21 @@ class ContrastSettings(Checked):
     loss: str = setting(
         "infonce",
         "contrastive loss",
-        choices=("simple", "triplet", "infonce", "ntxent", "batchwise-nce"),
+        choices=(
+            "simple",
+            "triplet",
+            "infonce",
+            "ntxent",
+            "batchwise-nce",
+            "spectral",
+            "exponential",
+            "inverse-distance",
+        ),
     )
     temperature: float = setting(0.1, "of the loss; the simple loss has none", above=0)
-    negatives: int = setting(1, "fresh negatives per anchor, for infonce", low=1, high=4096)
+    negatives: int = setting(
+        1, "fresh negatives per anchor, where a loss takes any number", low=1, high=4096
+    )
     margin: float = setting(1.0, "of the triplet loss")
 
     def build_loss(self) -> Loss:
@@ -241,7 +252,7 @@ class ContrastSettings(Checked):
         kind = LOSSES[self.loss]
         takes = {item.name for item in fields(kind)}
         given = {"temperature": self.temperature, "margin": self.margin}
-        if self.loss == "infonce":
+        if self.loss in ("infonce", "spectral", "exponential", "inverse-distance"):
             given["negatives"] = self.negatives
         made: Loss = kind(**{name: value for name, value in given.items() if name in takes})
         return made

@@ -145,9 +145,9 @@ def run_span_eager(
             losses.sum(), list(trained.values()), allow_unused=True, materialize_grads=True
         )
         losses = losses.detach()
-        finite = torch.isfinite(losses)
-        for gradient in gradients:
-            finite = finite & torch.isfinite(gradient.flatten(1).sum(1))
+        # infinities of either sign and NaN leave no sum finite
+        sums = torch.stack([losses, *(gradient.flatten(1).sum(1) for gradient in gradients)])
+        finite = torch.isfinite(sums.sum(0))
         frozen_at = torch.where((frozen_at < 0) & ~finite, step, frozen_at)
         alive = frozen_at < 0
         named = dict(zip(trained, gradients, strict=True))

@@ -96,7 +96,7 @@ def test_scores_out_of_sample():
 
 def test_a_small_run(tmp_path):
     run = dualnets.run(
-        "amplification", scale="smoke", out=tmp_path, steps=30, snapshots=3, evaluation_samples=1024
+        "amplification", scale="smoke", out=tmp_path, steps=20, snapshots=3, evaluation_samples=512
     )
     kinds = run.table.groupby("normalize")["kind"].unique()
     assert set(kinds[False]) == {"direction", "unit"}

@@ -11,7 +11,7 @@ from dualnets.experiments import byol_linear
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return dualnets.run(
-        "byol_linear", scale="smoke", out=tmp_path_factory.mktemp("runs"), points=9, until=2.0,
+        "byol_linear", scale="smoke", out=tmp_path_factory.mktemp("runs"), points=9, until=1.0,
     )  # fmt: skip
 
 

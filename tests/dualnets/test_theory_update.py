@@ -56,7 +56,7 @@ def test_the_populations_update_is_the_predicted_one(loss, augmentation):
     depth, branching = (2, 2) if loss.negatives == 1 else (1, 3)  # X^(2 + H) terms
     trees = tree(depth, branching, members=2)
     for network in networks(trees):
-        for layer in range(1, network.depth + 1):
+        for layer in {1, network.depth}:
             for branches in ("both", "anchor"):
                 common = (network, data(trees, augmentation), layer, loss)
                 actual = actual_update(*common, branches=branches).value
@@ -160,15 +160,15 @@ def test_estimates_lie_within_their_errors_of_the_population(loss, update):
     (_, network) = networks(one)
     exact = predicted_update(network, data(one), 3, loss).value
     scores = []
-    for seed in range(10):
-        found = update(network, data(one), 3, loss, batches=12, batch=64, seed=seed)
+    for seed in range(8):
+        found = update(network, data(one), 3, loss, batches=10, batch=64, seed=seed)
         often = exact.abs() > 0.1 * exact.abs().max()  # rare units make few batches vary
         scores.append(((found.value - exact) / found.standard_error)[often])
         assert found.standard_error.norm() < 2 * exact.norm()
     z = torch.stack(scores)
     assert z.abs().max() < 6
     assert 0.6 < z.square().mean() < 1.6
-    assert z.mean(0).abs().max() < 4 / 10**0.5
+    assert z.mean(0).abs().max() < 4.5 / 8**0.5
 
 
 def test_any_data_set_and_any_module():
@@ -177,7 +177,7 @@ def test_any_data_set_and_any_module():
         TensorDataset(items), lambda x: x + 0.3 * torch.randn(4, dtype=torch.float64)
     )
     network = module()
-    sampled = {"batches": 16, "batch": 32, "seed": 1}
+    sampled = {"batches": 12, "batch": 32, "seed": 1}
     for name in ("1.weight", "6.weight"):
         found = predicted_update(network, noisy, name, InfoNCE(0.5), **sampled)
         actual = actual_update(network, noisy, name, InfoNCE(0.5), **sampled)

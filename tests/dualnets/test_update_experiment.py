@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import dualnets
-from dualnets.experiments import update
+from dualnets.experiments import _digits, update
 from dualnets.outcome import Progress
 
 CPU = torch.device("cpu")
@@ -119,7 +119,7 @@ def test_views_of_digits():
         torch.manual_seed(0)
         images = torch.zeros(500, 8, 8, dtype=torch.float64)
         images[:, 3, 3] = 1
-        views = update.crop_blur_and_noise(images)
+        views = _digits.crop_blur_and_noise(images)
         noise = views[:, 6:, 6:].flatten()
         assert abs(float(noise.std()) - 0.1) < 0.01
         sharp = views.flatten(1).max(1).values > 0.6

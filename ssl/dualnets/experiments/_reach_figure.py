@@ -153,11 +153,14 @@ def _collapse(
     axes: Any, cells: list[tuple[Any, Any, pd.DataFrame]], colours: dict[Any, Any]
 ) -> None:
     """Spread of the embedding; its effective rank beside each dot."""
-    for value, colour in colours.items():
+    for i, (value, colour) in enumerate(colours.items()):
         own = [(x, fared(rows)) for x, other, rows in cells if other == value]
         axes.plot([x for x, _ in own], [f.spread.mean() for _, f in own], "o-", color=colour, ms=4)
         for x, found in own:
-            axes.annotate(f"{found.rank.mean():.1f}", (x, found.spread.mean()), fontsize=7,
-                          xytext=(0, 5), textcoords="offset points", ha="center", color="0.3")  # fmt: skip
+            axes.annotate(
+                f"{found.rank.mean():.1f}", (x, found.spread.mean()), fontsize=7, ha="center",
+                xytext=(0, 5 if i % 2 == 0 else -11), textcoords="offset points",
+                color="0.3" if len(colours) == 1 else colour,
+            )  # fmt: skip
     axes.set(ylim=(0, 1.12), ylabel="spread (number: effective rank)")
     axes.set_title("d  collapse of the embedding")

@@ -79,12 +79,10 @@ def _estimates(axes: Axes, rows: pd.DataFrame, errors: float) -> None:
     low = float(rows[["standard_error", "relative_error"]].min().min()) / 1.5
     high = float(rows[["standard_error", "relative_error"]].max().max()) * 1.5
     line = np.array([low, high])
-    axes.plot(line, line, color="#777777", lw=1)
-    axes.annotate("1 standard error ", (high, high), fontsize=7, ha="right", va="top",
-                  rotation=45, rotation_mode="anchor", color="#555555")  # fmt: skip
-    axes.plot(line, errors * line, color="#d1495b", lw=1, ls=(0, (4, 2)))
-    axes.annotate(f"{errors:g} standard errors ", (high / errors, high), fontsize=7, ha="right",
-                  va="top", rotation=45, rotation_mode="anchor", color="#d1495b")  # fmt: skip
+    axes.plot(line, line, color="#777777", lw=1, label="1 standard error")
+    axes.plot(line, errors * line, color="#d1495b", lw=1, ls=(0, (4, 2)),
+              label=f"{errors:g} standard errors")  # fmt: skip
+    axes.legend(loc="lower right")
     for data, colour in COLOURS.items():
         shown = rows[rows["data"] == data]
         axes.scatter(shown["standard_error"], shown["relative_error"], s=16, color=colour, lw=0,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from dualnets.theory.linear_byol import Path
 
-BRIEF = "linear BYOL keeps its balance and collapses where modes say"
+BRIEF = "linear BYOL keeps a balance, collapses where modes say"
 CLAIM = "Linear BYOL conserves its imbalance and collapses exactly beyond its modes' separatrix"
 PLACE = "arXiv 2010.00578, Section 5; arXiv 2102.06810"
 RESULT_VERSION = 1

@@ -78,7 +78,6 @@ RULE = (
 
 def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Outcome:
     """Predict luck, see who is lucky, train, and see what became of them."""
-    from dualnets.methods.simclr import SimCLR
     from dualnets.networks.tree_network import tree_network
     from dualnets.training import describe_frozen, train
     from hltm.probe.best_unit import score
@@ -89,7 +88,7 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
         trees, units=settings.units, seed=settings.seed, normalize=True, device=device
     )
     final = train(
-        network, SimCLR(settings.build_loss()), trees, seed=settings.seed,
+        network, settings.build_method(), trees, seed=settings.seed,
         progress=progress.updated, **settings.training(),
     )  # fmt: skip
     levels = score(final.network, trees, n=settings.evaluation_samples, seed=settings.seed)

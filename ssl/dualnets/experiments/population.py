@@ -91,7 +91,6 @@ RULE = (
 
 def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Outcome:
     """Train on one size of batch and follow the latents, exactly, by enumeration."""
-    from dualnets.methods.simclr import SimCLR
     from dualnets.theory.population_flow import population_trajectory
     from dualnets.training import trajectory
 
@@ -111,7 +110,7 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
     else:
         for data_seed in range(settings.data_seeds):
             path = trajectory(
-                network, SimCLR(settings.build_loss()), trees, snapshots=steps,
+                network, settings.build_method(), trees, snapshots=steps,
                 seed=settings.seed + 1 + data_seed, **settings.training(),
             )  # fmt: skip
             parts += [(data_seed, snapshot) for snapshot in path]

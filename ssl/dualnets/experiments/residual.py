@@ -26,6 +26,7 @@ from hltm.augment import parse
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BRIEF = "how good is the pair-weighted covariance form?"
 CLAIM = "A covariance operator weighted by pairs of samples predicts a contrastive loss's update"
 PLACE = "arXiv 2010.00578, Theorem 4"
 RESULT_VERSION = 1
