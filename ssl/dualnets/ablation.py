@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from dualnets.evidence import Estimate, Verdict, exceeds, gap_closed, mean_interval
 from dualnets.follow import follow
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 SPREAD, RANK = "spread", "effective_rank"
 RATIO = "best_correlation_ratio"  # of latents of any number of states; for two, the same as PRE
 ALIGNMENT = (PRE, RATIO)
+HUGE = 1e15  # of a member on its way to infinity
 COLLAPSE_ROWS = 1024  # samples behind a spread and a rank; batch statistics are theirs
 FEWEST_TREES = 12  # with fewer, the exact test has no room for a correction over variants
 SIGNIFICANCE = 0.01
@@ -70,7 +70,7 @@ class AblationSettings(VariantSettings, TreeSettings):
         except ValueError as error:
             raise ValueError(self.by_flags(str(error))) from None
 
-    def build_teacher(self) -> nn.Module:
+    def build_teacher(self) -> Any:
         """A network as the student's, with `teacher_units` and weights of its own."""
         as_teacher = replace(self, method="simclr", units=self.teacher_units)
         seed = self.seed + self.teacher_seed
@@ -202,7 +202,11 @@ def collapse_rows(snapshot: Snapshot, method: Method, trees: LatentTree, seed: i
     for node, values in shown.items():
         finite = torch.isfinite(values).all(dim=(1, 2))
         metric = Collapse()
-        metric.update(torch.where(finite[:, None, None], values, 0).transpose(1, 2))
+        kept = torch.where(finite[:, None, None], values, 0)
+        # neither number has a scale; squares of values as large as these would overflow
+        largest = kept.abs().amax(dim=(1, 2), keepdim=True)
+        kept = torch.where(largest > HUGE, kept / largest.clamp(min=1), kept)
+        metric.update(kept.transpose(1, 2))
         found = metric.result()
         for name, numbers in ((SPREAD, found.spread), (RANK, found.effective_rank)):
             parts.append(
@@ -372,7 +376,7 @@ def verdict_of(
     claim: str, outcome: Any, rule: str, reason: str, effect: str, found: Estimate,
     details: list[dict[str, Any]],
 ) -> Verdict:  # fmt: skip
-    """A verdict whose effect is an estimate; numbers that are not finite are left out."""
+    """A verdict whose effect is an estimate; numbers that are not finite are None."""
     return Verdict(
         claim=claim,
         verdict=outcome,
@@ -382,8 +386,21 @@ def verdict_of(
         effect_value=found.value if np.isfinite(found.value) else None,
         interval=(found.low, found.high) if np.isfinite(found.low) else None,
         n=found.n,
-        details=details,
+        details=[finite(detail) for detail in details],
     )
+
+
+def finite(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """A detail of a verdict whose numbers that are not finite are None, as JSON has it.
+
+    Example:
+        >>> finite({"variant": "a", "gap": float("nan"), "n": 12})
+        {'variant': 'a', 'gap': None, 'n': 12}
+    """
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value
+        for key, value in detail.items()
+    }
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

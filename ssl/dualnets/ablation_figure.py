@@ -36,8 +36,8 @@ def draw(table: pd.DataFrame, *, title: str = "") -> Figure:
             2, 2, figsize=(WIDTH, height), height_ratios=(1.0, 0.8), layout="constrained"
         )
         colours = dict(zip(names, sns.color_palette("husl", len(names)), strict=True))
-        _bars(axes[0, 0], variants, colours)
-        _spreads(axes[0, 1], variants, colours)
+        gaps(axes[0, 0], variants, colours)
+        spreads(axes[0, 1], variants, colours)
         _levels(axes[1, 0], variants, colours)
         _training(axes[1, 1], variants, colours)
         if title:
@@ -46,7 +46,7 @@ def draw(table: pd.DataFrame, *, title: str = "") -> Figure:
     return figure
 
 
-def _bars(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]) -> None:
+def gaps(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]) -> None:
     """Gap closed per variant, with every tree as a dot."""
     for at, (name, rows) in enumerate(variants.items()):
         found = fared(rows)
@@ -67,7 +67,7 @@ def _bars(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any])
     axes.set_title("a  what emerges")
 
 
-def _spreads(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]) -> None:
+def spreads(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]) -> None:
     """Spread of the embedding; 0 is collapse."""
     for at, (name, rows) in enumerate(variants.items()):
         found = fared(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dualnets import methods
 from dualnets.settings import ContrastSettings, setting
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dualnets.methods.protocol import Method
     from dualnets.networks.heads import Head
     from dualnets.normalizations import Normalization
+    from dualnets.settings import NetworkSettings
 
 USUAL = "usual"
 PART = ("on", "off", "stop")
@@ -294,8 +295,11 @@ class MethodSettings(ContrastSettings):
             return Head()
         if self.readout != USUAL:
             return self._normed(Head(_widths("readout", self.readout)))
-        outputs = teacher.units[-1]
-        return Head() if outputs == self.units else Head((outputs,), bias=False)
+        outputs, student = (
+            teacher.units[-1],
+            cast("NetworkSettings", self),
+        )  # what builds a teacher is both
+        return Head() if outputs == student.units else Head((outputs,), bias=False)
 
     def _head(self, name: str, usual: Any) -> Any:
         """A head by its flag, with the normalisation of all heads."""
