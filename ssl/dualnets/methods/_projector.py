@@ -9,6 +9,7 @@ from dualnets.methods.protocol import (
     Batch,
     Setup,
     State,
+    address,
     output_units,
     outputs,
     part,
@@ -24,16 +25,8 @@ def new_projector(head: Head, network: nn.Module, setup: Setup) -> State:
     """`projector.…`, trained; nothing where the head is the identity."""
     if not head.widths:
         return {}
-    like = next(network.parameters())
-    parameters = head.init(
-        output_units(network, setup),
-        seed=setup.seed,
-        members=network.members,  # type: ignore[arg-type]
-        place=PLACE,
-        dtype=like.dtype,
-        device=like.device,
-    )
-    return under("projector", trained(parameters))
+    units = output_units(network, setup)
+    return under("projector", trained(head.init(units, place=PLACE, **address(network, setup))))
 
 
 def projections(head: Head, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
@@ -43,8 +36,3 @@ def projections(head: Head, network: nn.Module, state: State, batch: Batch) -> l
         return list(found)
     joined = head(part(state, "projector"), torch.cat(list(found), dim=1), passes=len(found))
     return list(joined.split(batch.size, dim=1))
-
-
-def projected_units(head: Head, network: nn.Module, setup: Setup) -> int:
-    """How many units a projection has."""
-    return head.outputs(output_units(network, setup))

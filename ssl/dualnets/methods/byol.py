@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from dualnets.methods.protocol import (
     Needs,
     Setup,
     State,
+    address,
     copied,
     output_units,
     outputs,
@@ -189,23 +190,22 @@ class BYOL(Method):
     def init(self, network: nn.Module, setup: Setup) -> State:
         inputs = output_units(network, setup)
         units = self.projector.outputs(inputs)
-        like = next(network.parameters())
-        address = _address(network, setup)
-        state = under("projector", trained(self.projector.init(inputs, place=PROJECTOR, **address)))
+        own = address(network, setup)
+        state = under("projector", trained(self.projector.init(inputs, place=PROJECTOR, **own)))
         if isinstance(self.predictor, Head):
-            drawn = self.predictor.init(units, place=PREDICTOR, **address)
+            drawn = self.predictor.init(units, place=PREDICTOR, **own)
             state |= under("predictor", trained(drawn))
         elif self.predictor is not None:
-            state |= under("predictor", self.predictor.init(units, like))
+            state |= under("predictor", self.predictor.init(units, next(network.parameters())))
         if self.target == "online":
             return state
         if self.target == "random":
-            projector = self.projector.init(inputs, place=PROJECTOR, version=1, **address)
-            own = _shuffled(network, setup)
+            projector = self.projector.init(inputs, place=PROJECTOR, version=1, **own)
+            target = _shuffled(network, setup)
         else:
             projector = {n: t.detach().clone() for n, t in part(state, "projector").items()}
-            own = copied(network)
-        return state | under("target.network", own) | under("target.projector", projector)
+            target = copied(network)
+        return state | under("target.network", target) | under("target.projector", projector)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         projector, size = part(state, "projector"), batch.size
@@ -284,21 +284,13 @@ class BYOL(Method):
             place=PREDICTOR,
             version=(step + 1) // self.redraw_every,
             layers=layers,
-            **_address(network, setup),
+            **address(network, setup),
         )
 
 
 def _among(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-
-
-def _address(network: Any, setup: Setup) -> dict[str, Any]:
-    """Where a head's parameters are drawn and put."""
-    like = next(network.parameters())
-    return {
-        "seed": setup.seed, "members": network.members, "dtype": like.dtype, "device": like.device,
-    }  # fmt: skip
 
 
 def _shuffled(network: nn.Module, setup: Setup) -> State:

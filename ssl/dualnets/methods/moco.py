@@ -29,6 +29,7 @@ from dualnets.methods.protocol import (
     Needs,
     Setup,
     State,
+    address,
     output_units,
     outputs,
     part,
@@ -99,25 +100,9 @@ class MoCo(Method):
 
     def init(self, network: nn.Module, setup: Setup) -> State:
         units = output_units(network, setup)
-        like = next(network.parameters())
-        members: tuple[int, ...] = network.members  # type: ignore[assignment]
-        projector = self.projector.init(
-            units,
-            seed=setup.seed,
-            members=members,
-            place=PROJECTOR,
-            dtype=like.dtype,
-            device=like.device,
-        )
-        queue = random_directions(
-            self.queue,
-            self.projector.outputs(units),
-            seed=setup.seed,
-            members=members,
-            place=QUEUE,
-            dtype=like.dtype,
-            device=like.device,
-        )
+        own = address(network, setup)
+        projector = self.projector.init(units, place=PROJECTOR, **own)
+        queue = random_directions(self.queue, self.projector.outputs(units), place=QUEUE, **own)
         return {
             **under("key", {n: p.detach().clone() for n, p in network.named_parameters()}),
             **under("key_projector", {n: p.clone() for n, p in projector.items()}),

@@ -31,6 +31,7 @@ from dualnets.methods.protocol import (
     Needs,
     Setup,
     State,
+    address,
     output_units,
     outputs,
     part,
@@ -115,30 +116,15 @@ class PIRL(Method):
 
     def init(self, network: nn.Module, setup: Setup) -> State:
         inputs = output_units(network, setup)
-        like = next(network.parameters())
-        members: tuple[int, ...] = network.members  # type: ignore[assignment]
+        own = address(network, setup)
         heads = {"projector": (self.projector, PROJECTOR)}
         if self.view_projector is not None:
             heads["view_projector"] = (self.view_projector, VIEW_PROJECTOR)
         state: State = {}
         for name, (head, place) in heads.items():
-            drawn = head.init(
-                inputs,
-                seed=setup.seed,
-                members=members,
-                place=place,
-                dtype=like.dtype,
-                device=like.device,
-            )
-            state |= under(name, trained(drawn))
+            state |= under(name, trained(head.init(inputs, place=place, **own)))
         state["bank"] = random_directions(
-            self._samples(setup),
-            self.projector.outputs(inputs),
-            seed=setup.seed,
-            members=members,
-            place=BANK,
-            dtype=like.dtype,
-            device=like.device,
+            self._samples(setup), self.projector.outputs(inputs), place=BANK, **own
         )
         state["negatives"] = self._drawn(network, setup, 0)
         return state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -172,6 +172,18 @@ def copied(network: nn.Module) -> State:
     """Parameters and buffers of a network by name, copied, without gradients."""
     named = [*network.named_parameters(), *network.named_buffers()]
     return {name: tensor.detach().clone() for name, tensor in named}
+
+
+def address(network: nn.Module, setup: Setup) -> dict[str, Any]:
+    """Where what a method draws for itself comes from and goes to, for `Head.init` and its like.
+
+    Seed and members, which with a place are the address of random numbers; dtype and device of the
+    network's parameters.
+    """
+    like = next(network.parameters())
+    return {
+        "seed": setup.seed, "members": network.members, "dtype": like.dtype, "device": like.device,
+    }  # fmt: skip
 
 
 def outputs(

@@ -24,6 +24,7 @@ from dualnets.methods.protocol import (
     Needs,
     Setup,
     State,
+    address,
     output_units,
     outputs,
     part,
@@ -94,21 +95,10 @@ class SimSiam(Method):
 
     def init(self, network: nn.Module, setup: Setup) -> State:
         inputs = output_units(network, setup)
-        like = next(network.parameters())
-        projector, predictor = (
-            head.init(
-                width,
-                seed=setup.seed,
-                members=network.members,  # type: ignore[arg-type]
-                place=place,
-                dtype=like.dtype,
-                device=like.device,
-            )
-            for head, width, place in (
-                (self.projector, inputs, PROJECTOR),
-                (self.predictor, self.projector.outputs(inputs), PREDICTOR),
-            )
-        )
+        own = address(network, setup)
+        projector = self.projector.init(inputs, place=PROJECTOR, **own)
+        units = self.projector.outputs(inputs)
+        predictor = self.predictor.init(units, place=PREDICTOR, **own)
         return under("projector", trained(projector)) | under("predictor", trained(predictor))
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:

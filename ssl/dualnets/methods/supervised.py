@@ -22,6 +22,7 @@ from dualnets.methods.protocol import (
     Needs,
     Setup,
     State,
+    address,
     output_units,
     outputs,
     part,
@@ -81,18 +82,12 @@ class Supervised(Method):
     def init(self, network: nn.Module, setup: Setup) -> State:
         tables = setup.trees.tables
         states = tables.cardinality[target_nodes(tables.topology, self.targets)]
-        most, like = int(states.max()), next(network.parameters())
-        members: tuple[int, ...] = network.members  # type: ignore[assignment]
+        most, own = int(states.max()), address(network, setup)
         classifier = Head((len(states) * most,), bias=self.bias).init(
-            output_units(network, setup),
-            seed=setup.seed,
-            members=members,
-            place=PLACE,
-            dtype=like.dtype,
-            device=like.device,
+            output_units(network, setup), place=PLACE, **own
         )
         absent = torch.arange(most) >= torch.from_numpy(states)[:, None]  # (T, K)
-        absent = absent.to(like.device).expand(len(members), -1, -1).contiguous()
+        absent = absent.to(own["device"]).expand(len(own["members"]), -1, -1).contiguous()
         return under("classifier", trained(classifier)) | {"absent": absent}
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:

@@ -28,6 +28,7 @@ from dualnets.methods.protocol import (
     Needs,
     Setup,
     State,
+    address,
     output_units,
     outputs,
     part,
@@ -145,29 +146,13 @@ class SwAV(Method):
     def init(self, network: nn.Module, setup: Setup) -> State:
         inputs = output_units(network, setup)
         units = self.projector.outputs(inputs)
-        like = next(network.parameters())
-        members: tuple[int, ...] = network.members  # type: ignore[assignment]
-        projector = self.projector.init(
-            inputs,
-            seed=setup.seed,
-            members=members,
-            place=PROJECTOR,
-            dtype=like.dtype,
-            device=like.device,
-        )
-        prototypes = random_directions(
-            self.prototypes,
-            units,
-            seed=setup.seed,
-            members=members,
-            place=PROTOTYPES,
-            dtype=like.dtype,
-            device=like.device,
-        )
+        own = address(network, setup)
+        projector = self.projector.init(inputs, place=PROJECTOR, **own)
+        prototypes = random_directions(self.prototypes, units, place=PROTOTYPES, **own)
         state = under("projector", trained(projector)) | trained({"prototypes": prototypes})
-        state["steps"] = torch.zeros(len(members), dtype=torch.int64, device=like.device)
+        state["steps"] = torch.zeros(len(prototypes), dtype=torch.int64, device=prototypes.device)
         for view in range(2 if self.queue else 0):  # not read before they are full
-            state[f"queue.{view}"] = prototypes.new_zeros(len(members), self.queue, units)
+            state[f"queue.{view}"] = prototypes.new_zeros(len(prototypes), self.queue, units)
         return state
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:

@@ -26,6 +26,7 @@ from dualnets.methods.protocol import (
     Needs,
     Setup,
     State,
+    address,
     copied,
     output_units,
     outputs,
@@ -108,14 +109,8 @@ class TeacherStudent(Method):
             name: tensor[places].to(like.device, like.dtype if tensor.is_floating_point() else None)
             for name, tensor in copied(self.teacher).items()
         }
-        readout = self.readout.init(
-            output_units(network, setup),
-            seed=setup.seed,
-            members=members,
-            place=PLACE,
-            dtype=like.dtype,
-            device=like.device,
-        )
+        units = output_units(network, setup)
+        readout = self.readout.init(units, place=PLACE, **address(network, setup))
         return under("teacher", teacher) | under("readout", trained(readout))
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
