@@ -15,7 +15,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.evidence import Estimate, Verdict, exceeds, gap_closed, mean_interval
+from dualnets.evidence import (
+    NOTHING,
+    Estimate,
+    Verdict,
+    exceeds,
+    gap_closed,
+    mean_interval,
+    verdict_of,
+)
 from dualnets.follow import follow
 from dualnets.method_settings import MethodSettings
 from dualnets.outcome import Grid, Outcome, Pinned, Progress
@@ -343,8 +351,7 @@ def emerges_everywhere(
     """
     variants = by_variant(table if only is None else table[table["variant"].isin(only)])
     if not variants:
-        none = Estimate(float("nan"), float("nan"), float("nan"), 0)
-        return verdict_of(claim, "open", rule, f"none of the {what} was run", "", none, [])
+        return verdict_of(claim, "open", rule, f"none of the {what} was run", "", NOTHING, [])
     details: list[dict[str, Any]] = []
     gaps = []
     for name, rows in variants.items():
@@ -370,37 +377,6 @@ def emerges_everywhere(
     return verdict_of(
         claim, outcome, rule, reason, f"smallest gap closed of all {what}", smallest, details
     )
-
-
-def verdict_of(
-    claim: str, outcome: Any, rule: str, reason: str, effect: str, found: Estimate,
-    details: list[dict[str, Any]],
-) -> Verdict:  # fmt: skip
-    """A verdict whose effect is an estimate; numbers that are not finite are None."""
-    return Verdict(
-        claim=claim,
-        verdict=outcome,
-        rule=rule,
-        reason=reason,
-        effect=effect,
-        effect_value=found.value if np.isfinite(found.value) else None,
-        interval=(found.low, found.high) if np.isfinite(found.low) else None,
-        n=found.n,
-        details=[finite(detail) for detail in details],
-    )
-
-
-def finite(detail: Mapping[str, Any]) -> dict[str, Any]:
-    """A detail of a verdict whose numbers that are not finite are None, as JSON has it.
-
-    Example:
-        >>> finite({"variant": "a", "gap": float("nan"), "n": 12})
-        {'variant': 'a', 'gap': None, 'n': 12}
-    """
-    return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value
-        for key, value in detail.items()
-    }
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

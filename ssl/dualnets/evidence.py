@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +25,9 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0)  # of no values at all
 
 
 @dataclass(frozen=True)
@@ -122,3 +126,34 @@ def gap_closed(initial: Array, final: Array, ceiling: Array) -> Estimate:
     ratios = gain[picks].mean(1) / np.where(drawn > 0, drawn, np.nan)
     low, high = np.nanquantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high), n)
+
+
+def verdict_of(
+    claim: str, outcome: Any, rule: str, reason: str, effect: str, found: Estimate,
+    details: list[dict[str, Any]],
+) -> Verdict:  # fmt: skip
+    """A verdict whose effect is an estimate; numbers that are not finite are None."""
+    return Verdict(
+        claim=claim,
+        verdict=outcome,
+        rule=rule,
+        reason=reason,
+        effect=effect,
+        effect_value=found.value if np.isfinite(found.value) else None,
+        interval=(found.low, found.high) if np.isfinite(found.low) else None,
+        n=found.n,
+        details=[finite(detail) for detail in details],
+    )
+
+
+def finite(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """A detail of a verdict whose numbers that are not finite are None, as JSON has it.
+
+    Example:
+        >>> finite({"variant": "a", "gap": float("nan"), "n": 12})
+        {'variant': 'a', 'gap': None, 'n': 12}
+    """
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value
+        for key, value in detail.items()
+    }

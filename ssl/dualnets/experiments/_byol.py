@@ -26,9 +26,8 @@ from dualnets.ablation import (
     contrast,
     fared,
     grids,
-    verdict_of,
 )
-from dualnets.evidence import Estimate, Verdict, exceeds, mean_interval
+from dualnets.evidence import NOTHING, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid
 
 COMMON: dict[str, Any] = {
@@ -178,12 +177,11 @@ def needed(
     """
     found = fates(table)
     reason = _cannot_tell(found, [*works, *short])
-    nothing = Estimate(np.nan, np.nan, np.nan, 0)
     effect = (
         "smallest lead of a variant that should work over one that should not, mean |correlation|"
     )
     if reason:
-        return verdict_of(claim, "open", rule, reason, effect, nothing, _details(found))
+        return verdict_of(claim, "open", rule, reason, effect, NOTHING, _details(found))
     leads = {
         name: contrast(found[ahead].found.value, found[name].found.value)
         for name, ahead in short.items()
@@ -239,8 +237,7 @@ def as_good(
     effect = f"gain in mean |correlation| against that of {reference}, the worst variant"
     details = _details(found)
     if reason:
-        nothing = Estimate(np.nan, np.nan, np.nan, 0)
-        return verdict_of(claim, "open", rule, reason, effect, nothing, details)
+        return verdict_of(claim, "open", rule, reason, effect, NOTHING, details)
     bar = KEPT * found[reference].gain
     tests = {name: contrast(found[name].gain, bar) for name in others}
     for entry in details:

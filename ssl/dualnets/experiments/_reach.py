@@ -12,12 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, fared, verdict_of
-from dualnets.evidence import LEVEL, RESAMPLES, Estimate, Verdict, exceeds
+from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, fared
+from dualnets.evidence import LEVEL, NOTHING, RESAMPLES, Estimate, Verdict, exceeds, verdict_of
 
 Side = Literal["below", "above"]
 MARGIN = 0.2  # of the room between the untrained network and the ceiling: less is not told apart
-NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0)
 
 
 def strength(rows: pd.DataFrame) -> float:

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from dualnets.evidence import Estimate, Verdict, exceeds, mean_interval
+from dualnets.evidence import NOTHING, Estimate, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid, Outcome, Progress
 from dualnets.settings import (
     ContrastSettings,
@@ -340,8 +340,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
                 details.append({**label, "what": kind, "level": int(level), **entry})
         if label["output"] == "normalised":
             effects.append(mean_interval(won.groupby("member")["rank"].mean().to_numpy()))
-    nothing = Estimate(float("nan"), float("nan"), float("nan"), 0)
-    effect = min(effects, key=lambda e: e.value) if effects else nothing
+    effect = min(effects, key=lambda e: e.value) if effects else NOTHING
     words = ", ".join(f"{kind} at {sum(won)} of {len(won)} levels" for kind, won in parts.items())
     if not parts["growth"] or not parts["units"]:
         outcome, reason = "open", "plain and normalised outputs are both needed"
@@ -353,17 +352,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
         outcome, reason = "fails", words
     else:
         outcome, reason = "open", words
-    return Verdict(
-        claim=CLAIM,
-        verdict=outcome,  # type: ignore[arg-type]
-        rule=RULE,
-        reason=reason,
-        effect="rank correlation of units before and after, mean over levels",
-        effect_value=effect.value if np.isfinite(effect.value) else None,
-        interval=(effect.low, effect.high) if np.isfinite(effect.low) else None,
-        n=effect.n,
-        details=details,
-    )
+    what = "rank correlation of units before and after, mean over levels"
+    return verdict_of(CLAIM, outcome, RULE, reason, what, effect, details)
 
 
 def _judge(values: Any, null: float, tests: int, *, ranks: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 from dualnets import ablation
 from dualnets.ablation import ALIGNMENT, FEWEST_TREES, SIGNIFICANCE, by_variant, fared, grids
 from dualnets.ablation import AblationSettings as Settings
-from dualnets.evidence import Verdict, exceeds, mean_interval
+from dualnets.evidence import Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid, Outcome, Progress
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         outcome, reason = "holds", f"latents follow what views share at level {', '.join(yes)}"
     elif not yes:
         outcome, reason = "fails", "latents follow what views share at no level"
-    return ablation.verdict_of(
+    return verdict_of(
         CLAIM, outcome, RULE, reason,
         "smallest rank correlation, of all levels, of what views share and what emerged",
         min(effects, key=lambda effect: effect.value), details,

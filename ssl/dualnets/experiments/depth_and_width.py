@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets import ablation
 from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, by_variant, contrast, grids, run_cell
 from dualnets.ablation import AblationSettings as Settings
 from dualnets.ablation import summary as _summary
-from dualnets.evidence import Estimate, Verdict
-from dualnets.experiments._reach import NOTHING, described, root
+from dualnets.evidence import NOTHING, Estimate, Verdict, verdict_of
+from dualnets.experiments._reach import described, root
 from dualnets.outcome import Grid
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         reason = f"more units help at depth {where} only"
     smallest = min(effects, key=lambda effect: effect.value) if effects else NOTHING
     effect = "smallest gain of all depths from the most units, as a share of the root's ceiling"
-    return ablation.verdict_of(CLAIM, outcome, RULE, reason, effect, smallest, details)
+    return verdict_of(CLAIM, outcome, RULE, reason, effect, smallest, details)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

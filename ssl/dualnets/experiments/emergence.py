@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.evidence import Estimate, Verdict, exceeds, gap_closed
+from dualnets.evidence import NOTHING, Estimate, Verdict, exceeds, gap_closed, verdict_of
 from dualnets.follow import follow
 from dualnets.outcome import Grid, Outcome, Pinned, Progress
 from dualnets.settings import (
@@ -239,23 +239,14 @@ def verdict(table: pd.DataFrame) -> Verdict:
     emerged = [d["emerges"] for d in details]
     effect = effects[0] if len(effects) == 1 else _pool(effects)
     outcome, reason = _decide(details, emerged, problems)
-    return Verdict(
-        claim=CLAIM,
-        verdict=outcome,
-        rule=RULE,
-        reason=reason,
-        effect="gap closed, mean over levels >= 2",
-        effect_value=effect.value if np.isfinite(effect.value) else None,
-        interval=(effect.low, effect.high) if np.isfinite(effect.low) else None,
-        n=effect.n,
-        details=details,
-    )
+    what = "gap closed, mean over levels >= 2"
+    return verdict_of(CLAIM, outcome, RULE, reason, what, effect, details)
 
 
 def _pool(effects: list[Estimate]) -> Estimate:
     """The smallest effect of several settings: what can be said of all."""
     if not effects:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+        return NOTHING
     return min(effects, key=lambda effect: effect.value)
 
 

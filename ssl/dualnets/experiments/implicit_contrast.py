@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dualnets import ablation
-from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, by_variant, grids, verdict_of
+from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, by_variant, grids
 from dualnets.ablation import AblationSettings as Settings
-from dualnets.evidence import Estimate, Verdict, exceeds, mean_interval
+from dualnets.evidence import NOTHING, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.experiments._byol import COMMON, PAPER, SMOKE, WORKS, Fate, fates
 from dualnets.experiments.byol_batchnorm import VARIANTS
 from dualnets.methods.byol import BYOL
@@ -224,8 +224,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
             if fewest < FEWEST_TREES
             else f"{len(works)} of {len(found)} variants work"
         )
-        nothing = Estimate(np.nan, np.nan, np.nan, 0)
-        return verdict_of(CLAIM, "open", RULE, reason, effect, nothing, details)
+        return verdict_of(CLAIM, "open", RULE, reason, effect, NOTHING, details)
     score = scores(*(np.stack([term[name] for name in part], 1) for part in (works, others)))
     half, zero = np.full_like(score, 0.5), np.zeros_like(score)
     along = {name: min(exceeds(term[name], zero) * len(works), 1.0) for name in works}

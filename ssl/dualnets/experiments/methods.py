@@ -16,9 +16,9 @@ import pandas as pd
 
 from dualnets import ablation
 from dualnets.ablation import AblationSettings as Settings
-from dualnets.ablation import by_variant, emerges_everywhere, fared, finite, grids, run_cell
+from dualnets.ablation import by_variant, emerges_everywhere, fared, grids, run_cell
 from dualnets.crossing import first_crossing
-from dualnets.evidence import Estimate, Verdict
+from dualnets.evidence import Estimate, Verdict, finite
 from dualnets.outcome import Grid
 
 if TYPE_CHECKING:

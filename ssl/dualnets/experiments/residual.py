@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.evidence import Verdict, exceeds, mean_interval
+from dualnets.evidence import Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid, Outcome, Progress
 from dualnets.settings import ContrastSettings, NetworkSettings, TreeSettings, setting
 from hltm.augment import parse
@@ -255,17 +255,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
     if noisy:
         reason += f". At the noisiest views its median is up to {max(noisy):.2g}"
     effect = max(quiet_means, key=lambda e: e.value, default=mean_interval(np.array([])))
-    return Verdict(
-        claim=CLAIM,
-        verdict=outcome,
-        rule=RULE,
-        reason=reason,
-        effect=f"mean residual at polarities of at least {QUIET:g}, at the worst reference",
-        effect_value=effect.value if np.isfinite(effect.value) else None,
-        interval=(effect.low, effect.high) if np.isfinite(effect.low) else None,
-        n=effect.n,
-        details=details,
-    )
+    what = f"mean residual at polarities of at least {QUIET:g}, at the worst reference"
+    return verdict_of(CLAIM, outcome, RULE, reason, what, effect, details)
 
 
 def _medians(name: str, rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from dualnets import ablation
 from dualnets.ablation import AblationSettings as Settings
 from dualnets.ablation import Fared, fared, grids, run_cell
 from dualnets.crossing import first_crossing
-from dualnets.evidence import Array, Estimate, Verdict, exceeds, mean_interval
+from dualnets.evidence import NOTHING, Array, Estimate, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid
 
 if TYPE_CHECKING:
@@ -156,11 +156,9 @@ def verdict(table: pd.DataFrame) -> Verdict:
     effect = (
         f"what the root lacks for want of samples less what level {low} lacks, smallest of methods"
     )
-    none = Estimate(float("nan"), float("nan"), float("nan"), 0)
     if len(leads) < len(methods) or not leads:
-        return ablation.verdict_of(
-            CLAIM, "open", RULE, "fixed and fresh samples were not both run", effect, none, details
-        )
+        reason = "fixed and fresh samples were not both run"
+        return verdict_of(CLAIM, "open", RULE, reason, effect, NOTHING, details)
     tests = [d for d in details if "p_more" in d]
     more, less, dark = (
         [d["variant"] for d in tests if (d[p] < ablation.SIGNIFICANCE) == wanted]
@@ -179,7 +177,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     elif less and not more:
         outcome = "fails"
     smallest = min(leads, key=lambda lead: lead.value)
-    return ablation.verdict_of(CLAIM, outcome, RULE, reason, effect, smallest, details)
+    return verdict_of(CLAIM, outcome, RULE, reason, effect, smallest, details)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 from dualnets import ablation
 from dualnets.ablation import AblationSettings as Settings
 from dualnets.ablation import Fared, by_variant, fared, grids, run_cell
-from dualnets.evidence import Estimate, Verdict, exceeds, gap_closed
+from dualnets.evidence import NOTHING, Estimate, Verdict, exceeds, gap_closed, verdict_of
 from dualnets.outcome import Grid
 
 if TYPE_CHECKING:
@@ -107,9 +107,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
         )  # fmt: skip
     effect = "gain of intermediate latents by labels over that by contrast, the smaller of the two"
     if len(details) < len(PAIRS):
-        none = Estimate(float("nan"), float("nan"), float("nan"), 0)
         reason = "labels of the root and of all latents, and contrast beside them, were not all run"
-        return ablation.verdict_of(CLAIM, "open", RULE, reason, effect, none, details)
+        return verdict_of(CLAIM, "open", RULE, reason, effect, NOTHING, details)
 
     def so(test: str) -> list[str]:
         return [d["variant"] for d in details if d[test] < ablation.SIGNIFICANCE]
@@ -127,7 +126,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     elif len(grown) == len(enough) == len(PAIRS):
         outcome, reason = "holds", f"more than {ENOUGH:g} times contrast's gain with both"
     smallest = min(ratios, key=lambda ratio: ratio.value)
-    return ablation.verdict_of(CLAIM, outcome, RULE, reason, effect, smallest, details)
+    return verdict_of(CLAIM, outcome, RULE, reason, effect, smallest, details)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,15 @@ import torch
 
 from dualnets import ablation
 from dualnets.ablation import AblationSettings, by_variant, fared, grids
-from dualnets.evidence import Array, Estimate, Verdict, exceeds, gap_closed, mean_interval
+from dualnets.evidence import (
+    NOTHING,
+    Array,
+    Verdict,
+    exceeds,
+    gap_closed,
+    mean_interval,
+    verdict_of,
+)
 from dualnets.outcome import Grid, Outcome, Progress
 from dualnets.teacher_units import specialisation
 from hltm.probe.null import LAGS
@@ -201,9 +209,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
         )  # fmt: skip
     effect = "share of the room to 1 that training closed, widest student less narrowest"
     if NARROW not in shares or WIDE not in shares:
-        none = Estimate(float("nan"), float("nan"), float("nan"), 0)
         reason = f"{NARROW} and {WIDE} were not both run"
-        return ablation.verdict_of(CLAIM, "open", RULE, reason, effect, none, details)
+        return verdict_of(CLAIM, "open", RULE, reason, effect, NOTHING, details)
     if len(shares[WIDE]) != len(shares[NARROW]):
         raise ValueError(f"{NARROW} and {WIDE} must be run on the same trees")
     lead = mean_interval(shares[WIDE] - shares[NARROW])
@@ -225,7 +232,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         reason += ", the widest not more so"
     elif len(yes) == len(taught):
         outcome, reason = "holds", f"{reason}, the widest more so"
-    return ablation.verdict_of(CLAIM, outcome, RULE, reason, effect, lead, details)
+    return verdict_of(CLAIM, outcome, RULE, reason, effect, lead, details)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

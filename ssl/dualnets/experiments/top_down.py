@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.evidence import Verdict, exceeds, mean_interval
+from dualnets.evidence import Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid, Outcome, Progress
 from dualnets.settings import TreeSettings, setting
 from dualnets.theory import two_layer
@@ -236,17 +236,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
         outcome, reason = "fails", f"features are further with the operator: {count}"
     else:
         outcome, reason = "open", f"features are further with the operator: {count}"
-    return Verdict(
-        claim=CLAIM,
-        verdict=outcome,  # type: ignore[arg-type]
-        rule=RULE,
-        reason=reason,
-        effect="log ratio of |correlation|, constant norm against frozen, mean over settings",
-        effect_value=effect.value,
-        interval=(effect.low, effect.high) if np.isfinite(effect.low) else None,
-        n=effect.n,
-        details=details,
-    )
+    what = "log ratio of |correlation|, constant norm against frozen, mean over settings"
+    return verdict_of(CLAIM, outcome, RULE, reason, what, effect, details)
 
 
 def plot(table: pd.DataFrame) -> Figure:

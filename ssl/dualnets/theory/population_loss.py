@@ -9,7 +9,7 @@ With q(x) the leaves' distribution, Q(x', x'') that of two views of one sample, 
     InfoNCE, H = 1    Σ Q_ab q_k τ log(1 + exp((r_ab - r_ak) / τ))                       X³ terms
     InfoNCE, H → ∞    Σ Q_ab r_ab + τ Σ q_a log Σ_k q_k exp(-r_ak / τ)     up to the constant τ log H
     BatchwiseNCE      -sigmoid((R_- - R_+) / τ), R the expected squared difference per feature
-    spectral          -2 Σ Q_ab f_a·f_b + Σ q_a q_k (f_a·f_k)²
+    Spectral          -2 Σ Q_ab f_a·f_b + Σ q_a q_k (f_a·f_k)²
 
 NTXent takes its negatives from the batch, so it has a population form in no batch of finite size; in
 an infinite one it is InfoNCE with H → ∞. InfoNCE with 1 < H < ∞ has X^(H+2) terms and is refused.
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from dualnets.losses import BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+from dualnets.losses import BatchwiseNCE, InfoNCE, NTXent, Simple, SpectralContrastive, Triplet
 from dualnets.theory.enumeration import enumerate_views
 from hltm.augment import Augmentation
 from hltm.tree import LatentTree
@@ -47,11 +47,6 @@ class InfiniteInfoNCE:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
-
-
-@dataclass(frozen=True)
-class Spectral:
-    """-2 E[f·f_+] + E[(f·f_-)²], the spectral contrastive loss (HaoChen et al., arXiv 2106.04156)."""
 
 
 class Views(NamedTuple):
@@ -95,7 +90,7 @@ def population_loss(loss: Any, outputs: Tensor, views: Views) -> Tensor:
     """`(S,)` the expected loss, differentiable in the outputs.
 
     Args:
-        loss: of `dualnets.losses`, or `InfiniteInfoNCE`, or `Spectral`.
+        loss: of `dualnets.losses`, or `InfiniteInfoNCE`.
         outputs: `(S, X, U)` of every joint state of the leaves.
         views: from `enumerated`.
 
@@ -176,7 +171,7 @@ def _batchwise(loss: BatchwiseNCE, outputs: Tensor, views: Views) -> Tensor:
     return -torch.sigmoid(per_feature * gap / loss.temperature)
 
 
-def _spectral(loss: Spectral, outputs: Tensor, views: Views) -> Tensor:
+def _spectral(loss: SpectralContrastive, outputs: Tensor, views: Views) -> Tensor:
     same = torch.einsum("sau,sab,sbu->s", outputs, views.pairs, outputs)
     moment = outputs.transpose(1, 2) @ (views.marginal[..., None] * outputs)
     return moment.square().sum((1, 2)) - 2 * same
@@ -188,7 +183,7 @@ FORMS: dict[type, Form] = {
     InfoNCE: _triples,
     InfiniteInfoNCE: _infinite,
     BatchwiseNCE: _batchwise,
-    Spectral: _spectral,
+    SpectralContrastive: _spectral,
 }
 
 
