@@ -1,11 +1,13 @@
 """The house: who imports whom, the `ssl` trap, the README's example, names of files."""
 
 import ast
+import importlib
 import re
 import ssl
 import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
 
@@ -187,6 +189,33 @@ def test_importing_needs_neither_plots_nor_tables():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", ["hltm", "hltm.probe", "dualnets", "dualnets.theory"])
+def test_public_names_exist_and_say_what_they_are(package):
+    module = importlib.import_module(package)
+    assert len(set(module.__all__)) == len(module.__all__)
+    for name in module.__all__:
+        item = getattr(module, name)
+        if isinstance(item, type | FunctionType | ModuleType):
+            # a dataclass or a named tuple without a docstring has its signature for one
+            assert item.__doc__, name
+            assert not item.__doc__.startswith(f"{name}("), name
+
+
+def test_the_lazy_names_of_dualnets_are_those_that_type_checkers_see():
+    import dualnets
+
+    tree = ast.parse(Path(dualnets.__file__).read_text())
+    (shown,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module.removeprefix("dualnets.")
+        for node in shown.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == dualnets._HOME
+    assert set(seen) == set(dualnets.__all__)
 
 
 def test_test_files_have_unique_names_and_no_packages():
