@@ -58,10 +58,13 @@ class AblationSettings(VariantSettings, TreeSettings):
         super().__post_init__()
         self.build_loss()
         self.build_augmentation().rates(self.build_topology())
-        self._check_training()
 
-    def _check_training(self) -> None:
-        """Begin to train one network, which checks everything, and leave it at that."""
+    def check(self) -> None:
+        """Begin to train one network, which checks everything, and leave it at that.
+
+        Raises:
+            ValueError: what the method, the network or the data cannot do, in the flags' names.
+        """
         method = self.build_method()
         trees = self.build_trees()[:1]
         network = self.build_network(trees, self.seed, torch.device("cpu"))
