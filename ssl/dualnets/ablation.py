@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hltm.ceiling import Ceiling
     from hltm.tree import LatentTree
 
+GAP = "gap closed ≥ 2"  # the column: of the latents of levels >= 2
 SPREAD, RANK = "spread", "effective_rank"
 RATIO = "best_correlation_ratio"  # of latents of any number of states; for two, the same as PRE
 ALIGNMENT = (PRE, RATIO)
@@ -415,10 +416,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         found.append(
             {
                 "variant": name,
-                "root before": root.initial.mean(),
+                "before": root.initial.mean(),
                 "root": root.value.mean(),
                 "ceiling": root.ceiling.mean(),
-                "gap closed, levels >= 2": str(upper.gap),
+                GAP: str(upper.gap),
                 "spread": upper.spread.mean(),
                 "rank": f"{upper.rank.mean():.1f}",
                 "n": len(root.value),

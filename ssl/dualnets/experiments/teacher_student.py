@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from dualnets import ablation
-from dualnets.ablation import AblationSettings, by_variant, fared, grids
+from dualnets.ablation import GAP, AblationSettings, by_variant, fared, grids
 from dualnets.evidence import Array, Estimate, Verdict, exceeds, gap_closed, mean_interval
 from dualnets.outcome import Grid, Outcome, Progress
 from dualnets.teacher_units import specialisation
@@ -239,7 +239,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             means = [f"{values.mean():.3f}" for values in hidden(rows)]
             blank = dict(zip(blank, means, strict=True))
         row |= blank | {
-            "gap closed, levels >= 2": str(upper.gap), "spread": upper.spread.mean(),
+            GAP: str(upper.gap), "spread": upper.spread.mean(),
             "rank": f"{upper.rank.mean():.1f}", "n": len(upper.value),
         }  # fmt: skip
         found.append(row)
