@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hltm.ceiling import Ceiling
     from hltm.tree import LatentTree
 
+GAP = "gap closed ≥ 2"  # the column: of the latents of levels >= 2
 SPREAD, RANK = "spread", "effective_rank"
 RATIO = "best_correlation_ratio"  # of latents of any number of states; for two, the same as PRE
 ALIGNMENT = (PRE, RATIO)
@@ -66,10 +67,13 @@ class AblationSettings(VariantSettings, TreeSettings):
         super().__post_init__()
         self.build_loss()
         self.build_augmentation().rates(self.build_topology())
-        self._check_training()
 
-    def _check_training(self) -> None:
-        """Begin to train one network, which checks everything, and leave it at that."""
+    def check(self) -> None:
+        """Begin to train one network, which checks everything, and leave it at that.
+
+        Raises:
+            ValueError: what the method, the network or the data cannot do, in the flags' names.
+        """
         method = self.build_method()
         trees = self.build_trees()[:1]
         network = self.build_network(trees, self.seed, torch.device("cpu"))
@@ -388,10 +392,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         found.append(
             {
                 "variant": name,
-                "root before": root.initial.mean(),
+                "before": root.initial.mean(),
                 "root": root.value.mean(),
                 "ceiling": root.ceiling.mean(),
-                "gap closed, levels >= 2": str(upper.gap),
+                GAP: str(upper.gap),
                 "spread": upper.spread.mean(),
                 "rank": f"{upper.rank.mean():.1f}",
                 "n": len(root.value),

@@ -187,12 +187,15 @@ def run(
 
     if store.has_run(run_id) and not fresh:
         return _stored_run(store, name, run_id, command)
-    reporter.plan([asdict(s) for s in wanted], 0 if fresh else sum(map(store.has_cell, ids)))
     missing = [
         (cell, settings)
         for cell, settings in zip(ids, wanted, strict=True)
         if fresh or not store.has_cell(cell)
     ]
+    for _, settings in missing:
+        if hasattr(settings, "check"):  # what only a beginning of the work can tell
+            settings.check()
+    reporter.plan([asdict(s) for s in wanted], 0 if fresh else sum(map(store.has_cell, ids)))
     count = processes.how_many(workers, len(missing), where.type, scale)
     if count == 1:
         for cell, settings in missing:

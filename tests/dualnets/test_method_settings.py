@@ -17,7 +17,9 @@ SMALL = {"variant": "x", "depth": 2, "members": 2, "units": 4}
 
 def built(method, **changes):
     fixed = {"samples": 300} if method == "pirl" else {}
-    return AblationSettings(**{**SMALL, "method": method, **fixed, **changes}).build_method()
+    settings = AblationSettings(**{**SMALL, "method": method, **fixed, **changes})
+    settings.check()
+    return settings.build_method()
 
 
 @pytest.mark.parametrize("name", [n for n in methods.names() if n != "teacher-student"])

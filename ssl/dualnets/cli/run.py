@@ -234,7 +234,9 @@ def _terminal_table(rows: pd.DataFrame, title: str | None, caption: str | None) 
 
     if caption is None and "n" in rows:
         trees = ", ".join(map(str, sorted(set(rows["n"]))))
-        caption = f"means over n = {trees} trees; gap closed with its 95% interval"
+        caption = (
+            f"means over n = {trees} trees; gap closed (≥ 2: of levels ≥ 2) with its 95% interval"
+        )
         rows = rows.drop(columns="n")
     drawn = Table(
         box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title, title_justify="left",

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from dualnets import ablation
+from dualnets.ablation import GAP, by_variant, emerges_everywhere, fared, grids, run_cell
 from dualnets.ablation import AblationSettings as Settings
-from dualnets.ablation import by_variant, emerges_everywhere, fared, grids, run_cell
 from dualnets.crossing import first_crossing
 from dualnets.evidence import Estimate, Verdict, finite
 from dualnets.outcome import Grid
@@ -139,8 +139,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         found.append(
             {
                 "variant": name,
-                "gap closed, levels >= 2": str(upper.gap),
-                "root before": root.initial.mean(),
+                GAP: str(upper.gap),
+                "before": root.initial.mean(),
                 "root": root.value.mean(),
                 "half gap at": f"{time:.0f}" if np.isfinite(time) else "-",
                 "spread": upper.spread.mean(),

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from dualnets import ablation
-from dualnets.ablation import AblationSettings, by_variant, fared, grids
+from dualnets.ablation import GAP, AblationSettings, by_variant, fared, grids
 from dualnets.evidence import (
     NOTHING,
     Array,
@@ -246,7 +246,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             means = [f"{values.mean():.3f}" for values in hidden(rows)]
             blank = dict(zip(blank, means, strict=True))
         row |= blank | {
-            "gap closed, levels >= 2": str(upper.gap), "spread": upper.spread.mean(),
+            GAP: str(upper.gap), "spread": upper.spread.mean(),
             "rank": f"{upper.rank.mean():.1f}", "n": len(upper.value),
         }  # fmt: skip
         found.append(row)
