@@ -291,6 +291,11 @@ def fared(
     return Fared(initial, value, ceiling, collapse(SPREAD), collapse(RANK), means.index.to_numpy())
 
 
+def of_root(rows: pd.DataFrame) -> Fared:
+    """The root's numbers of one variant."""
+    return fared(rows, [int(rows["level"].max())])
+
+
 def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Variant -> its rows, in order; cells of one variant that differ otherwise are named apart."""
     found: dict[str, pd.DataFrame] = {}
@@ -388,7 +393,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     for name, rows in by_variant(table).items():
         upper = fared(rows)
-        root = fared(rows, [int(rows["level"].max())])
+        root = of_root(rows)
         found.append(
             {
                 "variant": name,

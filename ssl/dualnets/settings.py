@@ -208,10 +208,20 @@ class NetworkSettings(Checked):
             "wrong-tree": wrong_tree,
             "mlp": mlp,
         }
-        make = kinds[self.network]
+        return self._build(kinds[self.network], self.units, trees, seed, device)
+
+    def _build(
+        self,
+        make: Callable[..., BlockNetwork],
+        units: int | list[int],
+        trees: LatentTree,
+        seed: int,
+        device: torch.device,
+    ) -> BlockNetwork:
+        """A network of one kind with what these settings say of all kinds."""
         return make(
             trees,
-            units=self.units,
+            units=units,
             bias=self.bias,
             normalize=self.normalize,
             norm=self.build_network_norm(),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dualnets.claims import Claim
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Flags:
     """What the command takes."""
 
@@ -66,8 +66,6 @@ def _parse(arguments: list[str]) -> Flags:
         ("workers", Annotated[int, tyro.conf.arg(
             help="Processes that compute cells side by side; 0 for one a core.")], 0),
     ]  # fmt: skip
-    import dataclasses
-
     made: Any = tyro.cli(
         dataclasses.make_dataclass("Flags", flags),
         args=arguments,

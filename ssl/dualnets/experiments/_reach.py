@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, fared
+from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, of_root
 from dualnets.evidence import LEVEL, NOTHING, RESAMPLES, Estimate, Verdict, exceeds, verdict_of
 
 Side = Literal["below", "above"]
@@ -24,11 +24,6 @@ def strength(rows: pd.DataFrame) -> float:
     first = rows.iloc[0]
     low, high = float(first["polarity_low"]), float(first["polarity_high"])
     return float(first["branching"]) * (low**2 + low * high + high**2) / 3
-
-
-def root(rows: pd.DataFrame) -> Fared:
-    """The root's numbers of one variant."""
-    return fared(rows, [int(rows["level"].max())])
 
 
 def gap_difference(a: list[Fared], b: list[Fared]) -> Estimate:
@@ -69,13 +64,13 @@ def _share(gain: np.ndarray, room: np.ndarray) -> np.ndarray:
 
 def grown(rows: pd.DataFrame, tests: int) -> float:
     """P that the root's best |correlation| did not grow, after Bonferroni over so many tests."""
-    found = root(rows)
+    found = of_root(rows)
     return min(exceeds(found.value, found.initial) * tests, 1.0)
 
 
 def described(name: str, rows: pd.DataFrame, tests: int) -> dict[str, Any]:
     """A variant's line in the details of a verdict."""
-    found = root(rows)
+    found = of_root(rows)
     p = grown(rows, tests)
     return {
         "variant": name, "initial": float(found.initial.mean()), "root": float(found.value.mean()),
@@ -108,7 +103,7 @@ def ceiling_or_learner(
     other: Side = "above" if asked == "below" else "below"
     silent = []
     for (name, rows), told in zip(variants.items(), details, strict=True):
-        sides["above" if told["kesten_stigum"] > 1 else "below"].append(root(rows))
+        sides["above" if told["kesten_stigum"] > 1 else "below"].append(of_root(rows))
         if told["kesten_stigum"] > 1 and not told["emerges"]:
             silent.append(name)
     counts = {len(found.value) for side in sides.values() for found in side}

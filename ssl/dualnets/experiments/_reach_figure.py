@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets.ablation import ALIGNMENT, Fared, by_variant, fared
+from dualnets.ablation import ALIGNMENT, by_variant, fared, of_root
 from dualnets.figures import WIDTH, house_style
 
 if TYPE_CHECKING:
@@ -86,10 +86,6 @@ def _sweep(axes: Any, values: list[Any], label: str, threshold: float | None) ->
                       rotation=90, fontsize=7, color="0.4", ha="right", va="bottom")  # fmt: skip
 
 
-def _top(rows: pd.DataFrame) -> Fared:
-    return fared(rows, [int(rows["level"].max())])
-
-
 def _root(
     axes: Any,
     cells: list[tuple[Any, pd.DataFrame]],
@@ -101,7 +97,7 @@ def _root(
 ) -> None:
     """Means before and after, and of the ceilings; every tree a dot where there is one line."""
     xs = [x for x, _ in cells]
-    found = [_top(rows) for _, rows in cells]
+    found = [of_root(rows) for _, rows in cells]
     if alone:
         for x, now in zip(xs, found, strict=True):
             axes.plot(np.full(len(now.value), x), now.value, ".", color=colour, alpha=0.25, ms=4)
@@ -118,7 +114,7 @@ def _gap(axes: Any, cells: list[tuple[Any, pd.DataFrame]], colour: Any, said: st
     """Gap closed at the root, and of all latents of levels >= 2 (pale)."""
     xs = [x for x, _ in cells]
     for levels, style, what in ((True, "o-", "root"), (False, "s:", "levels ≥ 2")):
-        gaps = [(_top(rows) if levels else fared(rows)).gap for _, rows in cells]
+        gaps = [(of_root(rows) if levels else fared(rows)).gap for _, rows in cells]
         if said and not levels:
             continue
         axes.errorbar(

@@ -63,16 +63,8 @@ class Settings(AblationSettings):
         from dualnets.networks.mlp import mlp
 
         levels = range(1, trees.topology.depth + 1)
-        return mlp(
-            trees,
-            units=[self.units * len(trees.level(level)) for level in levels],
-            bias=self.bias,
-            normalize=self.normalize,
-            norm=self.build_network_norm(),
-            weight_standardization=self.network_weight_standardization,
-            seed=seed,
-            device=device,
-        )
+        units = [self.units * len(trees.level(level)) for level in levels]
+        return self._build(mlp, units, trees, seed, device)
 
 
 KNOW_NOTHING = ("wrong tree", "dense, as many parameters", "dense, as wide")

@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, by_variant, grids, run_cell, summary
+from dualnets.ablation import (
+    FEWEST_TREES,
+    SIGNIFICANCE,
+    by_variant,
+    grids,
+    of_root,
+    run_cell,
+    summary,
+)
 from dualnets.ablation import AblationSettings as Settings
 from dualnets.evidence import Verdict, exceeds
-from dualnets.experiments._reach import MARGIN, ceiling_or_learner, root
+from dualnets.experiments._reach import MARGIN, ceiling_or_learner
 from dualnets.outcome import Grid
 
 if TYPE_CHECKING:
@@ -62,7 +70,7 @@ RULE = (
 def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE; the effect is the difference of the two sides' gaps closed."""
     found = ceiling_or_learner(table, CLAIM, RULE, asked="above")
-    roots = {int(rows["branching"].iloc[0]): root(rows) for rows in by_variant(table).values()}
+    roots = {int(rows["branching"].iloc[0]): of_root(rows) for rows in by_variant(table).values()}
     most, fewest = roots[max(roots)], roots[min(roots)]
     if found.n < FEWEST_TREES or len(roots) < 2 or len(most.value) != len(fewest.value):
         return found

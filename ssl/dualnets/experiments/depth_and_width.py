@@ -13,11 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, by_variant, contrast, grids, run_cell
+from dualnets.ablation import (
+    FEWEST_TREES,
+    SIGNIFICANCE,
+    by_variant,
+    contrast,
+    grids,
+    of_root,
+    run_cell,
+)
 from dualnets.ablation import AblationSettings as Settings
 from dualnets.ablation import summary as _summary
 from dualnets.evidence import NOTHING, Estimate, Verdict, verdict_of
-from dualnets.experiments._reach import described, root
+from dualnets.experiments._reach import described
 from dualnets.outcome import Grid
 
 if TYPE_CHECKING:
@@ -67,7 +75,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     """
     variants = by_variant(table)
     cells = {
-        (int(rows["depth"].iloc[0]), int(rows["units"].iloc[0])): root(rows)
+        (int(rows["depth"].iloc[0]), int(rows["units"].iloc[0])): of_root(rows)
         for rows in variants.values()
     }
     depths = sorted({depth for depth, _ in cells})

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dualnets import ablation
-from dualnets.ablation import GAP, by_variant, emerges_everywhere, fared, grids, run_cell
+from dualnets.ablation import GAP, by_variant, emerges_everywhere, fared, grids, of_root, run_cell
 from dualnets.ablation import AblationSettings as Settings
 from dualnets.crossing import first_crossing
 from dualnets.evidence import Estimate, Verdict, finite
@@ -134,7 +134,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per method: gap closed, root, updates to half of the gap, spread, rank, n."""
     found = []
     for name, rows in by_variant(table).items():
-        upper, root = fared(rows), fared(rows, [int(rows["level"].max())])
+        upper, root = fared(rows), of_root(rows)
         time = half_time(rows).value
         found.append(
             {

@@ -15,7 +15,7 @@ import pandas as pd
 
 from dualnets import ablation
 from dualnets.ablation import AblationSettings as Settings
-from dualnets.ablation import Fared, by_variant, fared, grids, run_cell
+from dualnets.ablation import Fared, by_variant, fared, grids, of_root, run_cell
 from dualnets.evidence import NOTHING, Estimate, Verdict, exceeds, gap_closed, verdict_of
 from dualnets.outcome import Grid
 
@@ -133,7 +133,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: intermediate latents and the root, spread, rank, n."""
     found = []
     for name, rows in by_variant(table).items():
-        middle, root = intermediate(rows), fared(rows, [int(rows["level"].max())])
+        middle, root = intermediate(rows), of_root(rows)
         found.append(
             {
                 "variant": name,

@@ -19,7 +19,7 @@ from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim import Optimizer
 from dualnets.theory.population_loss import (
     Form,
-    Views,
+    ViewPairs,
     check_size,
     enumerated,
     form_of,
@@ -105,7 +105,7 @@ def _descend(
     given: BlockNetwork,
     loss: Any,
     form: Form,
-    views: Views,
+    views: ViewPairs,
     optimizer: Optimizer,
     wanted: Sequence[int],
     progress: Callable[[int], None] | None,

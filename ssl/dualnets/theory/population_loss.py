@@ -49,7 +49,7 @@ class InfiniteInfoNCE:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
 
-class Views(NamedTuple):
+class ViewPairs(NamedTuple):
     """All that a contrastive loss needs of the data.
 
     Attributes:
@@ -65,7 +65,7 @@ class Views(NamedTuple):
 
 def enumerated(
     trees: LatentTree, augment: Augmentation, *, dtype: torch.dtype, device: Any
-) -> Views:
+) -> ViewPairs:
     """The distributions of views and of pairs of views.
 
     Raises:
@@ -83,10 +83,10 @@ def enumerated(
     marginal, pairs = table.marginal, table.positive_pairs()
     if not table.stacked:
         marginal, pairs = marginal[None], pairs[None]
-    return Views(table.leaves.to(device), marginal.to(device, dtype), pairs.to(device, dtype))
+    return ViewPairs(table.leaves.to(device), marginal.to(device, dtype), pairs.to(device, dtype))
 
 
-def population_loss(loss: Any, outputs: Tensor, views: Views) -> Tensor:
+def population_loss(loss: Any, outputs: Tensor, views: ViewPairs) -> Tensor:
     """`(S,)` the expected loss, differentiable in the outputs.
 
     Args:
@@ -111,7 +111,7 @@ def population_loss(loss: Any, outputs: Tensor, views: Views) -> Tensor:
 
 # the forms
 
-Form = Callable[[Any, Tensor, Views], Tensor]
+Form = Callable[[Any, Tensor, ViewPairs], Tensor]
 
 
 def _distances(outputs: Tensor) -> Tensor:
@@ -120,24 +120,24 @@ def _distances(outputs: Tensor) -> Tensor:
     return square[:, :, None] + square[:, None] - outputs @ outputs.transpose(1, 2)
 
 
-def _attraction(outputs: Tensor, views: Views) -> Tensor:
+def _attraction(outputs: Tensor, views: ViewPairs) -> Tensor:
     """`(S,)` Σ Q_ab r_ab."""
     square = outputs.square().sum(-1)
     same = torch.einsum("sau,sab,sbu->s", outputs, views.pairs, outputs)
     return (views.marginal * square).sum(-1) - same
 
 
-def _repulsion(outputs: Tensor, views: Views) -> Tensor:
+def _repulsion(outputs: Tensor, views: ViewPairs) -> Tensor:
     """`(S,)` Σ q_a q_k r_ak."""
     mean = torch.einsum("sa,sau->su", views.marginal, outputs)
     return (views.marginal * outputs.square().sum(-1)).sum(-1) - mean.square().sum(-1)
 
 
-def _simple(loss: Simple, outputs: Tensor, views: Views) -> Tensor:
+def _simple(loss: Simple, outputs: Tensor, views: ViewPairs) -> Tensor:
     return _attraction(outputs, views) - _repulsion(outputs, views)
 
 
-def _triples(loss: Triplet | InfoNCE, outputs: Tensor, views: Views) -> Tensor:
+def _triples(loss: Triplet | InfoNCE, outputs: Tensor, views: ViewPairs) -> Tensor:
     check_size(loss, outputs.shape[1])
     found: Tensor = _SumOverTriples.apply(
         _distances(outputs), views.pairs, views.marginal, loss.temperature, loss.margin
@@ -145,7 +145,7 @@ def _triples(loss: Triplet | InfoNCE, outputs: Tensor, views: Views) -> Tensor:
     return found
 
 
-def _triples_slope(loss: Triplet | InfoNCE, outputs: Tensor, views: Views) -> Tensor:
+def _triples_slope(loss: Triplet | InfoNCE, outputs: Tensor, views: ViewPairs) -> Tensor:
     """`(S,)` numbers with the gradient of `_triples`, which itself costs X³ logarithms more."""
     r = _distances(outputs)
     slope = _slopes_of_triples(
@@ -159,19 +159,19 @@ def gradient_form(form: Form) -> Form:
     return _triples_slope if form is _triples else form
 
 
-def _infinite(loss: InfiniteInfoNCE, outputs: Tensor, views: Views) -> Tensor:
+def _infinite(loss: InfiniteInfoNCE, outputs: Tensor, views: ViewPairs) -> Tensor:
     log_q = views.marginal.clamp_min(torch.finfo(views.marginal.dtype).tiny).log()
     log_sum = torch.logsumexp(log_q[:, None] - _distances(outputs) / loss.temperature, dim=2)
     return _attraction(outputs, views) + loss.temperature * (views.marginal * log_sum).sum(-1)
 
 
-def _batchwise(loss: BatchwiseNCE, outputs: Tensor, views: Views) -> Tensor:
+def _batchwise(loss: BatchwiseNCE, outputs: Tensor, views: ViewPairs) -> Tensor:
     per_feature = 2 / outputs.shape[-1]
     gap = _repulsion(outputs, views) - _attraction(outputs, views)
     return -torch.sigmoid(per_feature * gap / loss.temperature)
 
 
-def _spectral(loss: SpectralContrastive, outputs: Tensor, views: Views) -> Tensor:
+def _spectral(loss: SpectralContrastive, outputs: Tensor, views: ViewPairs) -> Tensor:
     same = torch.einsum("sau,sab,sbu->s", outputs, views.pairs, outputs)
     moment = outputs.transpose(1, 2) @ (views.marginal[..., None] * outputs)
     return moment.square().sum((1, 2)) - 2 * same
