@@ -66,7 +66,8 @@ class Weighing(Protocol):
     @property
     def negatives(self) -> int: ...
 
-    def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor: ...
+    def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+        """As of any `Loss`."""
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         """Distances and weights; the loss's gradient is that of their `weighted_gap`."""

@@ -159,8 +159,9 @@ def run_cell(settings: Settings, device: torch.device, progress: Progress) -> Ou
             progress.updated(1)
         if settings.loss == PAIR:
             rows += _tidy(tree_operators(settings, network, data), None, first_member, settings)
-    columns = {name: kind for name, kind in COLUMNS.items() if rows == []}
-    return Outcome(pd.DataFrame(rows, columns=list(COLUMNS)).astype(columns), notes=notes)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    # columns without rows have no types of their own
+    return Outcome(table if rows else table.astype(COLUMNS), notes=notes)
 
 
 def _tidy(

@@ -207,6 +207,7 @@ def form_of(loss: Any) -> Form:
 
 
 def check_size(loss: Any, states: int) -> None:
+    """Raise ValueError where a loss has too many terms over so many leaf states."""
     if isinstance(loss, Triplet | InfoNCE) and states > MOST_TRIPLE_VIEWS:
         raise ValueError(
             f"{type(loss).__name__} sums over triples of {states} leaf states, more than the "
