@@ -112,3 +112,30 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(emergence, "run_cell", interrupted)
     assert main(["run", "emergence", "--scale", "smoke", "--out", str(tmp_path)]) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_wide_tables_go_on_below_and_nothing_is_cut():
+    import io
+
+    import pandas as pd
+    from rich.console import Console
+
+    from dualnets.cli.run import terminal_tables
+
+    rows = pd.DataFrame(
+        {"pair": ["a / b", "a / b", "c / d"], "units": [2, 5, 2]}
+        | {f"measure number {i}": [0.5 + i, float("nan"), 1e-9] for i in range(9)}
+        | {"gap": ["0.50 [-0.25, 0.75]"] * 3}
+    )
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    for table in terminal_tables(rows, 80):
+        console.print(table)
+    shown = out.getvalue()
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.count("0.50 [-0.25, 0.75]") == 3
+    tables = shown.count("units")
+    assert tables > 1
+    assert shown.count("a / b") == tables  # once in each
+    assert all(f"{0.5 + i:.3f}" in shown for i in range(9))

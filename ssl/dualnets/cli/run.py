@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -200,7 +201,7 @@ def _show(console: Console, experiment: Any, run: execute.Run) -> None:
     if run.reused:
         console.print("This run is finished; nothing was computed (--fresh computes it again).")
     console.print()
-    for table in terminal_tables(experiment.summary(run.table)):
+    for table in terminal_tables(experiment.summary(run.table), console.width):
         console.print(table)
         console.print()
     colour = {"holds": "green", "fails": "red", "open": "yellow"}[run.verdict.verdict]
@@ -211,46 +212,71 @@ def _show(console: Console, experiment: Any, run: execute.Run) -> None:
         console.print(f"  {run.folder / file}", soft_wrap=True)
 
 
-def terminal_tables(summary: pd.DataFrame) -> Iterator[Any]:
-    """The summary as tables that fit 80 columns, one for each combination of settings that differ.
+def terminal_tables(summary: pd.DataFrame, width: int = 80) -> Iterator[Any]:
+    """The summary as tables, one for each combination of settings that differ.
 
     What stands left of a column `network` are such settings; without one there is a single table.
+    Columns that do not fit the width go below, beside the same first columns.
     """
     columns = list(summary.columns)
     settings = columns[: columns.index("network")] if "network" in columns else []
     caption = summary.attrs.get("caption")
     if not settings:
-        yield _terminal_table(summary, None, caption)
+        yield from _fitting_tables(summary, None, caption, width)
         return
     for key, rows in summary.groupby(settings, sort=False):
         title = ", ".join(f"{name} {value}" for name, value in zip(settings, key, strict=True))
-        yield _terminal_table(rows.drop(columns=settings), title, caption)
+        yield from _fitting_tables(rows.drop(columns=settings), title, caption, width)
 
 
-def _terminal_table(rows: pd.DataFrame, title: str | None, caption: str | None) -> Any:
+def _fitting_tables(
+    rows: pd.DataFrame, title: str | None, caption: str | None, width: int
+) -> Iterator[Any]:
+    """One table, or several with the same first columns, up to the first of fractions."""
+    if caption is None and "n" in rows:
+        trees = ", ".join(map(str, sorted(set(rows["n"]))))
+        of = " of levels ≥ 2" if any("≥ 2" in str(column) for column in rows) else ""
+        caption = f"means over n = {trees} trees; gap closed{of} with its 95% interval"
+        rows = rows.drop(columns="n")
+    texts = {str(name): [shown(value) for value in rows[name]] for name in rows}
+    # a column is as wide as its cells and the longest word of its name, which is broken at spaces
+    wide = {name: max(map(len, (*column, *name.split(" ")))) for name, column in texts.items()}
+    fractions = [at for at, kind in enumerate(rows.dtypes) if kind.kind == "f"]
+    shared = list(texts)[: max(fractions[0], 1)] if fractions else list(texts)[:1]
+    parts = [list(shared)]
+    for name in list(texts)[len(shared) :]:
+        if sum(wide[n] + 1 for n in [*parts[-1], name]) > width + 1 and parts[-1] != shared:
+            parts.append(list(shared))
+        parts[-1].append(name)
+    for part in parts:
+        last = part is parts[-1]
+        yield _terminal_table({n: texts[n] for n in part}, wide, title, caption if last else None)
+
+
+def _terminal_table(
+    texts: Mapping[str, Sequence[str]],
+    wide: Mapping[str, int],
+    title: str | None,
+    caption: str | None,
+) -> Any:
     """One table; what repeats in the first column stands once."""
     from rich import box
     from rich.table import Table
 
-    if caption is None and "n" in rows:
-        trees = ", ".join(map(str, sorted(set(rows["n"]))))
-        caption = (
-            f"means over n = {trees} trees; gap closed (≥ 2: of levels ≥ 2) with its 95% interval"
-        )
-        rows = rows.drop(columns="n")
     drawn = Table(
         box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title, title_justify="left",
         caption=caption, caption_justify="left",
     )  # fmt: skip
-    for at, column in enumerate(rows.columns):
-        text = at == 0 or (isinstance(rows[column].iloc[0], str) and column in TEXTS)
-        drawn.add_column(str(column), justify="left" if text else "right", no_wrap=at != 0)
+    for at, name in enumerate(texts):
+        justify: Any = "left" if at == 0 or name in TEXTS else "right"
+        head = "\n".join(textwrap.wrap(name, wide[name]))
+        drawn.add_column(head, justify=justify, no_wrap=True)
+    first = next(iter(texts.values()))
     before = None
-    repeats = rows.iloc[:, 0].duplicated().any()
-    for _, row in rows.iterrows():
-        if repeats and before is not None and row.iloc[0] != before:
+    for cells in zip(*texts.values(), strict=True):
+        again = cells[0] == before
+        if before is not None and not again and len(set(first)) < len(first):
             drawn.add_section()
-        cells = [shown(value) for value in row]
-        drawn.add_row("" if row.iloc[0] == before else cells[0], *cells[1:])
-        before = row.iloc[0]
+        drawn.add_row("" if again else cells[0], *cells[1:])
+        before = cells[0]
     return drawn

@@ -167,7 +167,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                 {
                     "pair": pair,
                     "measure": MEASURES[measure],
-                    **{name.replace("_", " "): value for name, value in setting_.items()},
+                    **{name.replace("_", " "): str(value) for name, value in setting_.items()},
                     "initial": part["initial"].mean(),
                     "with": part["with"].mean(),
                     "without": part["without"].mean(),
