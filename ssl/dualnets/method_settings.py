@@ -142,6 +142,7 @@ class MethodSettings(ContrastSettings):
         "earlier outputs that are kept: moco's keys (-1: 1024, at least those of a step), those that "
         "swav assigns beside each view's batch (-1: none)",
         low=-1,
+        high=1 << 30,
         later=True,
     )
     key_momentum: float = setting(
