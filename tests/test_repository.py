@@ -117,7 +117,7 @@ DUALNETS = {
     "workers": {"outcome"},
     "execute": {"records", "workers", "outcome", "evidence", "figures", "page", "experiments"},
     "claims": {"execute", "page", "records"},
-    "cli": {"claims", "execute", "outcome", "page"},
+    "cli": {"claims", "execute", "outcome", "page", "workers"},
 }
 
 

@@ -69,6 +69,11 @@ def names() -> list[str]:
     return sorted(item.name for item in found if not item.name.startswith("_"))
 
 
+def shown_name(name: str) -> str:
+    """An experiment's name as the command line has it."""
+    return name.replace("_", "-")
+
+
 def load(name: str) -> ModuleType:
     """An experiment by name.
 
@@ -78,8 +83,9 @@ def load(name: str) -> ModuleType:
     module = name.replace("-", "_")
     if module not in names():
         near = difflib.get_close_matches(module, names(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown experiment {name!r}{hint}; there are: {', '.join(names())}")
+        hint = f" (did you mean {shown_name(near[0])}?)" if near else ""
+        there = ", ".join(shown_name(known) for known in names())
+        raise ValueError(f"unknown experiment {name!r}{hint}; there are: {there}")
     return importlib.import_module(f"dualnets.experiments.{module}")
 
 
@@ -92,7 +98,8 @@ def cells(experiment: ModuleType, scale: str, changes: Mapping[str, Sequence[Any
         changes: field -> values that replace the grids' own, except where a grid pins the field.
 
     Raises:
-        ValueError: an unknown scale or field, or a value that Settings refuses.
+        ValueError: an unknown scale or field, one without values or that every grid pins, or a value
+            that Settings refuses.
     """
     if scale not in experiment.GRIDS:
         raise ValueError(f"unknown scale {scale!r}, expected one of {', '.join(experiment.GRIDS)}")
@@ -102,13 +109,21 @@ def cells(experiment: ModuleType, scale: str, changes: Mapping[str, Sequence[Any
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise ValueError(f"unknown setting {name!r}{hint}")
+        flag = name.replace("_", "-")
+        if not changes[name]:
+            raise ValueError(f"{flag} needs a value, or several")
+        if all(isinstance(grid.get(name), Pinned) for grid in experiment.GRIDS[scale]):
+            raise ValueError(f"{flag} cannot be set: every cell of the experiment has its own")
     found: dict[Any, None] = {}
     for grid in experiment.GRIDS[scale]:
         axes = {**grid}
         axes.update({k: v for k, v in changes.items() if not isinstance(grid.get(k), Pinned)})
         values = [[v.value] if isinstance(v, Pinned) else list(v) for v in axes.values()]
         for combination in itertools.product(*values):
-            settings = experiment.Settings(**dict(zip(axes, combination, strict=True)))
+            try:
+                settings = experiment.Settings(**dict(zip(axes, combination, strict=True)))
+            except (KeyError, IndexError) as error:  # an augmentation's node that no tree has
+                raise ValueError(error.args[0]) from error
             found.setdefault(settings)
     return list(found)
 
@@ -178,6 +193,7 @@ def run(
     listed = {key: list(v) if isinstance(v, (list, tuple)) else [v] for key, v in changes.items()}
     wanted = cells(experiment, scale, listed)
     where = check_device(device)
+    processes.how_many(workers, 1, where.type, scale)  # refuses a count before anything is said
     store = records.Store(out, name)
     store.check_writable()
     ids = [cell_name(experiment, settings) for settings in wanted]
@@ -242,7 +258,13 @@ def compute(name: str, out: str, cell: str, settings: Any, device: str, progress
     store = records.Store(out, name)
     began = time.time()
     chosen = asdict(settings)
-    outcome = experiment.run_cell(settings, torch.device(device), progress)
+    try:
+        outcome = experiment.run_cell(settings, torch.device(device), progress)
+    except RuntimeError as error:
+        # torch has no kind of its own for a CPU that has no more memory
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError(f"a cell needs more memory than there is: {error}") from error
+        raise
     table = outcome.table
     for at, (key, value) in enumerate(chosen.items()):
         table.insert(at, key, value)

@@ -13,6 +13,7 @@ Outputs are `(S, B, U)`, negatives `(S, H, B, U)`; a loss is the mean over the b
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -125,6 +126,8 @@ class Triplet:
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
+        if not math.isfinite(self.margin):
+            raise ValueError(f"margin must be finite, got {self.margin}")
         _check_negatives(self, exactly=1)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
@@ -332,6 +335,8 @@ LOSSES: dict[str, type] = {
 def _check_temperature(temperature: float) -> None:
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
+    if temperature == math.inf:
+        raise ValueError(f"temperature must be finite, got {temperature}")
 
 
 def _check_negatives(loss: Loss, exactly: int | None = None) -> None:

@@ -142,6 +142,7 @@ class MethodSettings(ContrastSettings):
         "earlier outputs that are kept: moco's keys (-1: 1024, at least those of a step), those that "
         "swav assigns beside each view's batch (-1: none)",
         low=-1,
+        high=1 << 30,
         later=True,
     )
     key_momentum: float = setting(
@@ -320,12 +321,25 @@ class MethodSettings(ContrastSettings):
 
     def _normed(self, head: Head) -> Head:
         norm = self.build_norm()
+        groups = int(getattr(norm, "groups", 1))
+        for units in _normed_widths(head) if self.head_norm in ("layer", "group") else ():
+            # one unit less its own mean is 0, whatever it was
+            if units % groups or units == groups:
+                raise ValueError(
+                    f"head-norm {self.head_norm} needs equal groups of 2 units or more, got a layer "
+                    f"of {units} units in {groups} group(s)"
+                )
         return replace(
             head,
             norm=norm if len(head.widths) > 1 else None,
             last_norm=None if head.last_norm is None else norm,
             weight_standardization=self.weight_standardization,
         )
+
+
+def _normed_widths(head: Head) -> tuple[int, ...]:
+    """Of the layers that a normalisation follows."""
+    return head.widths[:-1] if head.last_norm is None else head.widths
 
 
 def _widths(name: str, text: str) -> tuple[int, ...]:

@@ -187,7 +187,8 @@ def _table(rows: pd.DataFrame) -> str:
 def _details(verdict: Verdict) -> str:
     import pandas as pd
 
-    return _table(pd.DataFrame(verdict.details)) if verdict.details else ""
+    # as objects: beside rows without one, a level is not to become 1.000
+    return _table(pd.DataFrame(verdict.details, dtype=object)) if verdict.details else ""
 
 
 def _settings(cells: list[Mapping[str, Any]]) -> str:

@@ -8,6 +8,7 @@ command line shows settings without loading torch.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -46,13 +47,30 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+_NUMBERS = (int, int | float)
+KINDS: dict[str, tuple[Any, str]] = {  # annotation -> what a value must be, in types and in words
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+    "bool": (bool, "True or False"),
+    "str": (str, "a text"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checked:
     """Fields made with `setting` are checked when an instance is made."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
+            self._check_kind(item.name, getattr(self, item.name), item.type)
             self._check(item.name, getattr(self, item.name), item.metadata)
+
+    @staticmethod
+    def _check_kind(name: str, value: Any, declared: Any) -> None:
+        kind, expected = KINDS.get(getattr(declared, "__name__", declared), (object, ""))
+        # True is an int to Python, but no number of units
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind in _NUMBERS):
+            raise ValueError(f"{name.replace('_', '-')} must be {expected}, got {value!r}")
 
     @staticmethod
     def _check(name: str, value: Any, rule: Any) -> None:
@@ -66,6 +84,8 @@ class Checked:
             raise ValueError(f"{flag} must be at most {high}, got {value}")
         if above is not None and not above < value < float("inf"):
             raise ValueError(f"{flag} must be above {above} and finite, got {value}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{flag} must be finite, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +314,14 @@ class TrainSettings(Checked):
     weight_decay: float = setting(0.0, "of all trained parameters", low=0)
     schedule: str = setting("constant", "of the learning rate", choices=("constant", "cosine"))
     warm_up: int = setting(0, "first updates, in which the rate rises from 0", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.samples < self.batch:
+            raise ValueError(
+                f"a batch of {self.batch} does not fit a fixed data set of {self.samples} samples"
+            )
+        self.build_optimizer()
 
     def build_augmentation(self) -> Augmentation:
         """The augmentation by name."""

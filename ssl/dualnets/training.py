@@ -104,9 +104,11 @@ def trajectory(
         ValueError: before any work: steps below 0, batch below 2, snapshots outside 0..steps,
             trees, rates, samples or leaves that do not fit the network, what the method cannot do,
             checkpoints of another training.
+        TypeError: before any work: a name or a class where an object is expected.
         MemoryError: before any work: members that do not fit the memory.
         DivergedError: where `strict`.
     """
+    _check_kinds(method, augment, optimizer, checkpoints)
     if steps < 0:
         raise ValueError(f"steps must be at least 0, got {steps}")
     if batch < 2:
@@ -140,6 +142,20 @@ def trajectory(
     method.check(network, setup)
     recipe = Recipe(method, optimizer, data, setup, precision)
     return _train(network, recipe, wanted, members_at_once, checkpoints, strict, progress)
+
+
+def _check_kinds(method: Any, augment: Any, optimizer: Any, checkpoints: Any) -> None:
+    """What is taken for another thing most easily: a name for an object, a class for an instance."""
+    wanted: list[tuple[str, Any, type, str]] = [
+        ("method", method, Method, "dualnets.SimCLR()"),
+        ("augment", augment, Augmentation, "hltm.keep_root()"),
+        ("optimizer", optimizer, Optimizer, "dualnets.SGD(lr=0.1)"),
+    ]
+    if checkpoints is not None:
+        wanted.append(("checkpoints", checkpoints, Checkpoints, "dualnets.Checkpoints(folder)"))
+    for name, given, kind, example in wanted:
+        if not isinstance(given, kind):
+            raise TypeError(f"{name} must be such as {example}, got {given!r}")
 
 
 @dataclass

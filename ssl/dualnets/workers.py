@@ -20,6 +20,10 @@ class WorkerError(RuntimeError):
     """A cell failed in another process; the text has its traceback."""
 
 
+class WorkerDiedError(WorkerError):
+    """A process ended in the middle of a cell, killed from outside or for its memory."""
+
+
 def how_many(asked: int | None, cells: int, device: str, scale: str) -> int:
     """How many processes to use: as asked; by default one a core, on a CPU and for more than a smoke test.
 
@@ -55,7 +59,8 @@ def run(
 
     Raises:
         ValueError: a cell was refused with a ValueError, OSError or MemoryError.
-        WorkerError: a cell failed otherwise, or its process died. The other processes are ended.
+        WorkerError: a cell failed otherwise. The other processes are ended.
+        WorkerDiedError: its process died, likewise.
     """
     context = multiprocessing.get_context("spawn")
     tasks: Any = context.Queue()
@@ -94,7 +99,7 @@ def run(
 def _check_alive(processes: Sequence[Any]) -> None:
     for process in processes:
         if process.exitcode not in (None, 0):
-            raise WorkerError(
+            raise WorkerDiedError(
                 f"a process died (exit status {process.exitcode}); was there enough memory?"
             )
 

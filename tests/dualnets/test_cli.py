@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from dualnets.cli import main
 
@@ -60,6 +61,17 @@ def test_list_names_the_experiments(capsys):
         (["run", "emergence", "--device", "tpu"], "unknown device 'tpu'"),
         (["run", "emergence", "--scale", "big"], "unknown scale 'big'"),
         (["run", "emergence", "--augment", "blur"], "unknown augmentation 'blur'"),
+        (["run", "emergence", "--augment", "keep-nodes:oak"], "unknown node 'oak'; the tree has"),
+        (["run", "emergence", "--steps"], "steps needs a value, or several"),
+        (["run", "emergence", "--steps", "--lr", "1"], "steps needs a value, or several"),
+        (["run", "emergence", "--workers", "-1"], "workers must be at least 1, got -1"),
+        (["run", "emergence", "--momentum", "1"], "0 <= momentum < 1, got 1.0"),
+        (["run", "residual", "--augment", "keep-nodes:oak"], "unknown node 'oak'"),
+        (["run", "update", "--augment", "keep-level:9"], "level must be in 0..2, got 9"),
+        (["run", "methods", "--method", "byol"], "method cannot be set: every cell"),
+        (["run", "byol_linar"], "(did you mean byol-linear?); there are: amplification, "),
+        (["list", "all"], "list takes no options, got all"),
+        (["claims", "--workers", "-1"], "workers must be at least 0, got -1"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
@@ -77,6 +89,31 @@ def test_an_unwritable_folder_is_one_line(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert main(["run", "emergence", "--out", str(tmp_path / "file")]) == 2
     assert "cannot write to" in capsys.readouterr().err
+
+
+def test_a_killed_process_is_one_line_that_says_how_to_go_on(monkeypatch, capsys, tmp_path):
+    from dualnets import workers
+
+    def killed(*_):
+        raise workers.WorkerDiedError("a process died (exit status -9); was there enough memory?")
+
+    monkeypatch.setattr(workers, "run", killed)
+    assert main(["run", "emergence", "--workers", "2", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "enough memory? Finished cells are stored" in said
+
+
+def test_a_cell_too_large_for_the_memory_is_one_line(monkeypatch, capsys, tmp_path):
+    from dualnets.experiments import emergence
+
+    def greedy(*_):
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr(emergence, "run_cell", greedy)
+    assert main(["run", "emergence", "--scale", "smoke", "--out", str(tmp_path)]) == 2
+    assert "a cell needs more memory than there is" in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_value_of_the_wrong_kind_is_refused():

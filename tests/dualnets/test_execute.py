@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 import dualnets
-from dualnets import execute
+from dualnets import execute, page
+from dualnets.evidence import Verdict
 from dualnets.experiments import emergence
 
 TINY = {"steps": 20, "members": 2, "evaluation_samples": 512, "snapshots": 3, "depth": 2}
@@ -168,3 +169,18 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, name, changes, mess
 def test_the_command_repeats_the_run():
     text = execute.repeat_command("emergence", "smoke", {"units": [2, 5], "augment": ["keep-root"]})
     assert text == "hltm run emergence --scale smoke --units 2 5 --augment keep-root"
+
+
+def test_a_pages_details_keep_whole_numbers_beside_rows_without_one():
+    details = [{"variant": "a", "level": 2}, {"variant": "b", "spread": 0.25}]
+    shown = page._details(Verdict("c", "open", "r", "", "e", None, None, 2, details))
+    assert "<td>2</td>" in shown
+    assert "<td>0.250</td>" in shown
+    assert shown.count("<td>–</td>") == 2
+
+
+def test_settings_without_values_and_settings_that_every_grid_pins_are_refused():
+    with pytest.raises(ValueError, match="steps needs a value, or several"):
+        execute.cells(emergence, "smoke", {"steps": []})
+    with pytest.raises(ValueError, match="variant cannot be set: every cell"):
+        execute.cells(execute.load("methods"), "smoke", {"variant": ["mine"]})

@@ -174,6 +174,8 @@ def test_large_distances_do_not_overflow():
     [
         (lambda: InfoNCE(temperature=0.0), "temperature must be above 0, got 0.0"),
         (lambda: NTXent(temperature=float("nan")), "temperature must be above 0, got nan"),
+        (lambda: InfoNCE(temperature=float("inf")), "temperature must be finite, got inf"),
+        (lambda: Triplet(margin=float("nan")), "margin must be finite, got nan"),
         (lambda: InfoNCE(negatives=0), "InfoNCE needs at least 1 negative per anchor, got 0"),
         (lambda: NTXent(negatives=1), "NTXent takes 0 fresh negatives per anchor, got 1"),
         (lambda: Simple(negatives=2), "Simple takes 1 fresh negatives per anchor, got 2"),

@@ -106,6 +106,8 @@ def test_a_teacher_has_units_weights_and_a_readout_of_its_own():
         ("teacher-student", {"readout": "none", "teacher_units": 3}, "the teacher has 3 outputs"),
         ("teacher-student", {"readout": "3-x"}, "readout must be usual, none or widths"),
         ("pirl", {"view_projector": "x"}, "view-projector must be usual, none or widths"),
+        ("byol", {"head_norm": "group", "predictor": "33-16"}, "a layer of 33 units in 2 group"),
+        ("byol", {"head_norm": "layer", "projector": "1-16"}, "a layer of 1 units in 1 group"),
         ("simclr", {"samples": 10}, "a batch of 128 does not fit"),
     ],
 )

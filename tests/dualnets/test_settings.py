@@ -80,6 +80,16 @@ def test_settings_build_networks_of_every_kind(changes, norm):
         ({"augment": "resample-leaves:2"}, "a rate must be in \\[0, 1\\], got 2"),
         ({"members": 0}, "members must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"margin": float("nan")}, "margin must be finite, got nan"),
+        ({"weight_decay": float("inf")}, "weight-decay must be finite, got inf"),
+        ({"momentum": 1.0}, "momentum must be in 0 <= momentum < 1, got 1"),
+        ({"samples": 64}, "a batch of 128 does not fit a fixed data set of 64 samples"),
+        ({"depth": 2.5}, "depth must be a whole number, got 2.5"),
+        ({"depth": True}, "depth must be a whole number, got True"),
+        ({"lr": "0.1"}, "lr must be a number, got '0.1'"),
+        ({"lr": True}, "lr must be a number, got True"),
+        ({"bias": "no"}, "bias must be True or False, got 'no'"),
+        ({"augment": None}, "augment must be a text, got None"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(changes, message):

@@ -158,6 +158,7 @@ COUNT = iter(range(100))
         (small, {1: "3"}, "the model has no layer '3'"),
         (small, {0: "0"}, "activations need levels 1, 2"),
         (small, {"one": "0"}, "activations need levels 1, 2"),
+        (small, {9: "0"}, r"the tree has levels 1\.\.\d, got activations of 9"),
         (lambda: "a network", {1: "0"}, "build must give a torch module, got a str"),
     ],
 )  # fmt: skip

@@ -195,6 +195,23 @@ def test_what_cannot_be_is_refused_before_any_work(changes, message, monkeypatch
         trained(network(), **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": dualnets.SimCLR}, r"method must be such as dualnets\.SimCLR\(\), got <class"),
+        ({"augment": "keep-root"}, r"augment must be such as hltm\.keep_root\(\), got 'keep-root'"),
+        ({"optimizer": "sgd"}, r"optimizer must be such as dualnets\.SGD\(lr=0\.1\), got 'sgd'"),
+        ({"checkpoints": "here"}, r"checkpoints must be such as dualnets\.Checkpoints\(folder\)"),
+    ],
+)
+def test_names_and_classes_for_objects_are_refused(changes, message):
+    with pytest.raises(TypeError, match=message):
+        dualnets.train(
+            network(),
+            **{"method": dualnets.SimCLR(), "trees": TREES, "steps": 1} | SETTINGS | changes,
+        )
+
+
 def test_trees_that_do_not_fit_are_refused():
     deeper = hltm.symmetric_binary(depth=4, members=3, seed=0)
     with pytest.raises(ValueError, match="the trees have 16 leaves, the network reads 8"):

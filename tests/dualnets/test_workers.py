@@ -46,7 +46,7 @@ def test_every_cell_is_done_and_heard():
     [
         (fail, "refused", ValueError, "^no such luck$"),
         (fail, "failed", workers.WorkerError, "KeyError: 'no such luck'"),
-        (die, "", workers.WorkerError, "exit status -9"),
+        (die, "", workers.WorkerDiedError, "exit status -9"),
     ],
 )
 def test_a_cell_that_fails_ends_the_run_and_says_why(work, name, error, words):

@@ -36,7 +36,8 @@ def commands() -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand; the exit status is 0, 2 for a bad request, 130 for an interruption."""
+    """Run a subcommand; the exit status is 0, 2 for a bad request, 130 for an interruption,
+    1 for what was checked and is not so, or for a process that was killed."""
     given = sys.argv[1:] if arguments is None else arguments
     known = commands()
     if not given or given[0] in ("-h", "--help"):

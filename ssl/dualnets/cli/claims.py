@@ -78,6 +78,8 @@ def _parse(arguments: list[str]) -> Flags:
     scales = ("smoke", "default", "paper")
     if given["scale"] not in (None, *scales):
         raise ValueError(f"unknown scale {given['scale']!r}, expected one of {', '.join(scales)}")
+    if given["workers"] < 0:
+        raise ValueError(f"workers must be at least 0, got {given['workers']}")
     return Flags(**given)
 
 
@@ -120,6 +122,12 @@ def _show(console: Console, found: list[Claim]) -> None:
     """One entry per claim: verdict, effect and n on a line, the words below it."""
     from rich.text import Text
 
+    def below(text: str, style: str = "dim") -> None:
+        # indented where it wraps, too; off a terminal without the blanks that pad a line
+        for line in Text(text, style).wrap(console, console.width - 2):
+            line.rstrip()
+            console.print(Text("  ").append_text(line))
+
     colours = {"holds": "green", "fails": "red", "open": "yellow", "not run": "dim"}
     for claim in found:
         name = claim.experiment.replace("_", "-")
@@ -129,11 +137,11 @@ def _show(console: Console, found: list[Claim]) -> None:
         if claim.run:
             head.append(f"{claim.shown_effect}, n = {claim.n} {claim.of}")
         console.print(head)
-        console.print(f"  {claim.claim}")
+        below(claim.claim, "")
         if claim.run:
-            console.print(f"  {claim.measured}; {claim.reason}", style="dim")
-        console.print(f"  {claim.place}", style="dim")
+            below(f"{claim.measured}; {claim.reason}")
+        below(claim.place)
         if claim.run:
-            console.print(f"  {claim.scale} scale, run {claim.run}: {claim.command}", style="dim")
+            below(f"{claim.scale} scale, run {claim.run}: {claim.command}")
     counts = {kind: sum(claim.verdict == kind for claim in found) for kind in colours}
     console.print(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))

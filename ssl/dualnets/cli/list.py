@@ -9,9 +9,11 @@ USAGE = "usage: hltm list\n\nShow the experiments, one line each.\n"
 
 def main(arguments: list[str]) -> int:
     """Print one entry per experiment."""
-    if arguments:
+    if arguments and arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
-        return 0 if arguments[0] in ("-h", "--help") else 2
+        return 0
+    if arguments:
+        raise ValueError(f"list takes no options, got {' '.join(arguments)}")
     from dualnets import execute
 
     for name in execute.names():

@@ -12,6 +12,7 @@ from dualnets import execute
 from dualnets.cli._bar import progress_bar
 from dualnets.outcome import Progress
 from dualnets.page import shown
+from dualnets.workers import WorkerDiedError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +54,10 @@ def main(arguments: list[str]) -> int:
         print("\nhltm: interrupted; finished cells are stored and the same command goes on from "
               "there", file=sys.stderr)  # fmt: skip
         return 130
+    except WorkerDiedError as error:
+        print(f"hltm: {error} Finished cells are stored and the same command goes on from there",
+              file=sys.stderr)  # fmt: skip
+        return 1
     _show(console, experiment, run)
     return 0
 
@@ -97,9 +102,11 @@ def _parse(
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     given = dataclasses.asdict(made)
+    # a flag without a value parses to no values, as one that is not given does
+    named = {text.removeprefix("--").replace("-", "_") for text in arguments if text[:2] == "--"}
     options = {key: given.pop(key) for key in OPTIONS}
     options["workers"] = options["workers"] or None
-    return options, {key: value for key, value in given.items() if value != ()}
+    return options, {key: value for key, value in given.items() if value != () or key in named}
 
 
 def _metavar(kind: type, choices: Sequence[str] | None) -> str:

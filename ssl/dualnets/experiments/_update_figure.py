@@ -89,5 +89,6 @@ def _estimates(axes: Axes, rows: pd.DataFrame, errors: float) -> None:
                      alpha=0.8)  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_minor_formatter("")  # over less than a decade their labels overlap
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)

@@ -63,7 +63,7 @@ class Settings(ContrastSettings, NetworkSettings, TreeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse(self.augment)
+        parse(self.augment).rates(self.build_topology())
 
 
 _SOME = [0.7, 0.9, 0.97]

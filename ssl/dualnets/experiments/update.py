@@ -84,7 +84,9 @@ class Settings(ContrastSettings, NetworkSettings, TreeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse(self.augment)
+        augmentation = parse(self.augment)
+        if self.data == "tree":
+            augmentation.rates(self.build_topology())
         if self.data == "digits" and (self.batches < 2 or self.network != "mlp"):
             raise ValueError("digits are sampled (batches of at least 2) and read by network mlp")
         if self.batches == 1:

@@ -82,6 +82,10 @@ class TorchEnsemble(Network):
         levels = [level for level in activations if not isinstance(level, int) or level < 1]
         if levels or not activations:
             raise ValueError(f"activations need levels 1, 2, … and layers, got {activations!r}")
+        if max(activations) > tree.topology.depth:
+            raise ValueError(
+                f"the tree has levels 1..{tree.topology.depth}, got activations of {max(activations)}"
+            )
         self.layers = dict(sorted(activations.items()))
         self.side, self.encode = side, encode
         models = [_built(build, check_seed(seed), member) for member in self.members]
