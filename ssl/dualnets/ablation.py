@@ -310,7 +310,7 @@ def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _free_settings(table: pd.DataFrame) -> list[str]:
     """Settings that differ between cells of one variant."""
-    names = [c for c in table.columns[: list(table.columns).index("variant")] if c in table.columns]
+    names = table.columns[: list(table.columns).index("variant")]
     cells = table.drop_duplicates("cell")
     return [
         name

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from dualnets import execute, records
 from dualnets.page import number
@@ -145,22 +144,3 @@ def put(table: str, page: str) -> str:
     if not (begin and end):
         raise ValueError(f"expected the marks {BEGIN} and {END} in the page, they are not there")
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
-
-
-def rows(claims: Iterable[Claim]) -> list[dict[str, Any]]:
-    """The claims as rows of text."""
-    return [
-        {
-            "experiment": claim.experiment.replace("_", "-"),
-            "verdict": claim.verdict,
-            "effect": claim.shown_effect,
-            "n": f"{claim.n} {claim.of}" if claim.n else "",
-            "claim": claim.claim,
-            "place": claim.place,
-            "measured": claim.measured,
-            "reason": claim.reason,
-            "scale": claim.scale,
-            "run": claim.run,
-        }
-        for claim in claims
-    ]

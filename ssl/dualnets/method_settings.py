@@ -296,10 +296,8 @@ class MethodSettings(ContrastSettings):
             return Head()
         if self.readout != USUAL:
             return self._normed(Head(_widths("readout", self.readout)))
-        outputs, student = (
-            teacher.units[-1],
-            cast("NetworkSettings", self),
-        )  # what builds a teacher is both
+        outputs = teacher.units[-1]
+        student = cast("NetworkSettings", self)  # what builds a teacher has a network of its own
         return Head() if outputs == student.units else Head((outputs,), bias=False)
 
     def _head(self, name: str, usual: Any) -> Any:

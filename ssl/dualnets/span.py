@@ -135,6 +135,7 @@ def run_span_eager(
     """`run_span` in plain torch: any network, method and device, and what the compiled path must equal."""
     method, optimizer, data, setup, _ = recipe
     state, memory, losses, frozen_at = before
+    groups = _groups(method, trained_tensors(network, state))
     for step, batch in enumerate(data.batches(method.needs, first_step, steps), start=first_step):
         trained = trained_tensors(network, state)
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
@@ -151,7 +152,6 @@ def run_span_eager(
         frozen_at = torch.where((frozen_at < 0) & ~finite, step, frozen_at)
         alive = frozen_at < 0
         named = dict(zip(trained, gradients, strict=True))
-        groups = _groups(method, trained)
         optimizer.update(trained, named, memory, alive, step, setup.steps, groups)
         with torch.no_grad():
             after = method.after_step(network, state, carried, step, setup)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -39,7 +40,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(ABC):
     """Rows of trees for an ensemble, batch by batch.
 
     Attributes:
@@ -81,9 +82,9 @@ class Rows:
         leaves = len(self.members) * len(self.trees.leaves) * self.batch * passes
         return max(DRAWN_BYTES // leaves, 1)
 
+    @abstractmethod
     def draw(self, needs: Needs, first_step: int, steps: int) -> Drawn:
         """The data of steps first_step .. first_step + steps - 1."""
-        raise NotImplementedError
 
     def batches(self, needs: Needs, first_step: int, steps: int) -> Iterator[Batch]:
         """The batches of these steps, one by one."""
