@@ -27,7 +27,14 @@ from dualnets.evidence import (
 from dualnets.follow import follow
 from dualnets.method_settings import MethodSettings
 from dualnets.outcome import Grid, Outcome, Pinned, Progress
-from dualnets.settings import NetworkSettings, ProbeSettings, TrainSettings, TreeSettings, setting
+from dualnets.settings import (
+    NetworkSettings,
+    ProbeSettings,
+    TrainSettings,
+    TreeSettings,
+    check_augmentation,
+    setting,
+)
 from dualnets.training import Snapshot, describe_frozen, log_spaced, trajectory
 from hltm.philox import Stream
 from hltm.probe.best_unit import PRE, Level, score
@@ -66,7 +73,7 @@ class AblationSettings(VariantSettings, TreeSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
-        self.build_augmentation().rates(self.build_topology())
+        check_augmentation(self.augment, self.build_topology())
 
     def check(self) -> None:
         """Begin to train one network, which checks everything, and leave it at that.

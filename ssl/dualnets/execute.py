@@ -120,10 +120,7 @@ def cells(experiment: ModuleType, scale: str, changes: Mapping[str, Sequence[Any
         axes.update({k: v for k, v in changes.items() if not isinstance(grid.get(k), Pinned)})
         values = [[v.value] if isinstance(v, Pinned) else list(v) for v in axes.values()]
         for combination in itertools.product(*values):
-            try:
-                settings = experiment.Settings(**dict(zip(axes, combination, strict=True)))
-            except (KeyError, IndexError) as error:  # an augmentation's node that no tree has
-                raise ValueError(error.args[0]) from error
+            settings = experiment.Settings(**dict(zip(axes, combination, strict=True)))
             found.setdefault(settings)
     return list(found)
 

@@ -88,6 +88,16 @@ class Checked:
             raise ValueError(f"{flag} must be finite, got {value}")
 
 
+def check_augmentation(augment: str, topology: Topology) -> None:
+    """Raise ValueError unless the augmentation of this name fits trees of this shape."""
+    from hltm.augment import parse
+
+    try:
+        parse(augment).rates(topology)
+    except (KeyError, IndexError) as error:  # a node that the trees do not have
+        raise ValueError(error.args[0]) from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class TreeSettings(Checked):
     """Symmetric binary trees, one per member."""

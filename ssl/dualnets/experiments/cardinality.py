@@ -20,7 +20,7 @@ from dualnets.ablation import RATIO, VariantSettings, emerges_everywhere, grids,
 from dualnets.best_ratio import score_ratio
 from dualnets.evidence import Verdict
 from dualnets.outcome import Grid, Outcome, Progress
-from dualnets.settings import TreeSettings, setting
+from dualnets.settings import TreeSettings, check_augmentation, setting
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ class Settings(VariantSettings, StateTreeSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
-        self.build_augmentation().rates(self.build_topology())
+        check_augmentation(self.augment, self.build_topology())
 
 
 def _variants(values: tuple[int, ...]) -> dict[str, dict[str, Any]]:

@@ -26,6 +26,7 @@ from dualnets.settings import (
     ProbeSettings,
     TrainSettings,
     TreeSettings,
+    check_augmentation,
 )
 from dualnets.training import describe_frozen, log_spaced, trajectory
 from hltm.probe.best_unit import PRE
@@ -49,7 +50,7 @@ class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
-        self.build_augmentation().rates(self.build_topology())
+        check_augmentation(self.augment, self.build_topology())
 
 
 _SMOKE: dict[str, list[Any]] = {"depth": [3], "steps": [300], "lr": [0.3], "snapshots": [6]}

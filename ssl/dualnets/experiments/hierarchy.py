@@ -21,7 +21,7 @@ from dualnets.ablation import RATIO, VariantSettings, emerges_everywhere, grids,
 from dualnets.best_ratio import score_ratio
 from dualnets.evidence import Verdict
 from dualnets.outcome import Grid, Outcome, Progress
-from dualnets.settings import Checked, setting
+from dualnets.settings import Checked, check_augmentation, setting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +98,7 @@ class Settings(VariantSettings, HierarchySettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
-        self.build_augmentation().rates(self.build_topology())
+        check_augmentation(self.augment, self.build_topology())
 
 
 def _variants(rules: tuple[int, ...], depths: tuple[int, ...]) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,13 @@ from scipy import stats
 
 from dualnets.evidence import Verdict, exceeds
 from dualnets.outcome import Grid, Outcome, Progress
-from dualnets.settings import ContrastSettings, TrainSettings, TreeSettings, setting
+from dualnets.settings import (
+    ContrastSettings,
+    TrainSettings,
+    TreeSettings,
+    check_augmentation,
+    setting,
+)
 from dualnets.theory.latent_inputs import drawn_correlations, latent_inputs
 from dualnets.theory.lucky import mean_best
 
@@ -55,7 +61,7 @@ class Settings(TrainSettings, ContrastSettings, TreeSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
-        self.build_augmentation().rates(self.build_topology())
+        check_augmentation(self.augment, self.build_topology())
 
 
 GRIDS: dict[str, list[Grid]] = {

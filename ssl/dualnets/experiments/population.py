@@ -25,6 +25,7 @@ from dualnets.settings import (
     ProbeSettings,
     TrainSettings,
     TreeSettings,
+    check_augmentation,
     setting,
 )
 from dualnets.training import log_spaced
@@ -67,7 +68,7 @@ class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, 
         if self.batch == 1:
             raise ValueError("batch must be at least 2, or 0 for the infinite one, got 1")
         self.build_loss()
-        self.build_augmentation().rates(self.build_topology())
+        check_augmentation(self.augment, self.build_topology())
 
 
 _BATCHES = [INFINITE, 32, 128, 512]

@@ -20,7 +20,13 @@ import torch
 
 from dualnets.evidence import Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid, Outcome, Progress
-from dualnets.settings import ContrastSettings, NetworkSettings, TreeSettings, setting
+from dualnets.settings import (
+    ContrastSettings,
+    NetworkSettings,
+    TreeSettings,
+    check_augmentation,
+    setting,
+)
 from hltm.augment import parse
 
 if TYPE_CHECKING:
@@ -63,7 +69,7 @@ class Settings(ContrastSettings, NetworkSettings, TreeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse(self.augment).rates(self.build_topology())
+        check_augmentation(self.augment, self.build_topology())
 
 
 _SOME = [0.7, 0.9, 0.97]

@@ -30,7 +30,13 @@ from dualnets.experiments._update_comparisons import (
     updates,
 )
 from dualnets.outcome import Grid, Outcome, Pinned, Progress
-from dualnets.settings import ContrastSettings, NetworkSettings, TreeSettings, setting
+from dualnets.settings import (
+    ContrastSettings,
+    NetworkSettings,
+    TreeSettings,
+    check_augmentation,
+    setting,
+)
 from hltm.augment import parse
 from hltm.philox import Stream, uniform
 
@@ -84,9 +90,9 @@ class Settings(ContrastSettings, NetworkSettings, TreeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        augmentation = parse(self.augment)
+        parse(self.augment)
         if self.data == "tree":
-            augmentation.rates(self.build_topology())
+            check_augmentation(self.augment, self.build_topology())
         if self.data == "digits" and (self.batches < 2 or self.network != "mlp"):
             raise ValueError("digits are sampled (batches of at least 2) and read by network mlp")
         if self.batches == 1:
