@@ -43,7 +43,7 @@ DUALNETS = {
     "optim": set(),
     "networks": {"layers", "normalizations", "networks"},
     "foretelling": {"networks"},
-    "methods.protocol": {"foretelling", "optim"},
+    "methods.protocol": {"foretelling", "networks.heads", "optim"},
     "methods": {
         "foretelling",
         "losses",

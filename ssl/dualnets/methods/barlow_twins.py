@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.methods._projector import new_projector, projections
-from dualnets.methods.protocol import Batch, Method, Needs, Setup, State, part
+from dualnets.methods.protocol import Batch, Method, Needs, Setup, State
 from dualnets.networks.heads import Head
 from dualnets.normalizations import BatchNorm
 
@@ -75,7 +75,3 @@ class BarlowTwins(Method):
         invariance = (1 - diagonal).square().sum(-1)
         rest = correlation - torch.diag_embed(diagonal)  # exactly 0 on the diagonal
         return invariance + self.off_diagonal * rest.square().sum((1, 2)), {}
-
-    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
-        own = super().embedding(network, state, leaves)
-        return self.projector(part(state, "projector"), own)

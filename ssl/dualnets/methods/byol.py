@@ -226,10 +226,6 @@ class BYOL(Method):
             carried["projections"] = projections.detach()
         return losses, carried
 
-    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
-        own = super().embedding(network, state, leaves)
-        return self.projector(part(state, "projector"), own)
-
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
     ) -> State:

@@ -160,8 +160,7 @@ class PIRL(Method):
 
     def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
         """`(S, B, U)`, what the bank averages: outputs of the network and f's head, of length 1."""
-        own = super().embedding(network, state, leaves)
-        return direction(self.projector(part(state, "projector"), own))
+        return direction(super().embedding(network, state, leaves))
 
     def _nce(self, outputs: Tensor, memory: Tensor, others: Tensor, own: Tensor) -> Tensor:
         """`(S,)`, N(v) over the batch; `own` says where a negative is the sample itself."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.foretelling import Foretelling
+from dualnets.networks.heads import Head
 from dualnets.optim import Group
 from hltm.topology import Node
 from hltm.tree import LatentTree
@@ -76,7 +77,12 @@ class Method(ABC):
 
     A method's state is a flat dict of tensors with the S axis in front (predictors, moving
     averages, queues); tensors that require gradients are trained beside the network.
+
+    Attributes:
+        projector: on the network's outputs, with `projector.…` in the state; none by default.
     """
+
+    projector: Head = Head()
 
     @property
     @abstractmethod
@@ -126,7 +132,8 @@ class Method(ABC):
             state: the method's.
             leaves: `(S, B, X)`, or `(B, X)` where the network has no S axis.
         """
-        return outputs(network, Batch(leaves, leaves.shape[-2]))[0]
+        own = outputs(network, Batch(leaves, leaves.shape[-2]))[0]
+        return self.projector(part(state, "projector"), own)
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: Setup

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dualnets.losses import InfoNCE, Loss
 from dualnets.methods._projector import new_projector, projections
-from dualnets.methods.protocol import Batch, Method, Needs, Setup, State, part
+from dualnets.methods.protocol import Batch, Method, Needs, Setup, State
 from dualnets.networks.heads import Head
 
 
@@ -61,7 +61,3 @@ class SimCLR(Method):
         anchor, positive, *others = projections(self.projector, network, state, batch)
         negatives = torch.stack(others, dim=1) if others else anchor[:, None][:, :0]
         return self.criterion(anchor, positive, negatives), {}
-
-    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
-        own = super().embedding(network, state, leaves)
-        return self.projector(part(state, "projector"), own)

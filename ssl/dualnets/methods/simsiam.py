@@ -109,10 +109,6 @@ class SimSiam(Method):
         # half of two means over B is the mean over 2 B
         return -cosine_similarity(p, other.roll(batch.size, 1)).mean(-1), {}
 
-    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
-        own = super().embedding(network, state, leaves)
-        return self.projector(part(state, "projector"), own)
-
 
 def _never(step: int, steps: int) -> float:
     """How much of itself a target that is not there keeps."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.methods._projector import new_projector, projections
-from dualnets.methods.protocol import Batch, Method, Needs, Setup, State, part
+from dualnets.methods.protocol import Batch, Method, Needs, Setup, State
 from dualnets.networks.heads import Head
 from dualnets.normalizations import BatchNorm
 
@@ -85,7 +85,3 @@ class VICReg(Method):
         vary = (self.spread - (own + self.epsilon).sqrt()).relu().mean(-1).sum(0)
         repeat = rest.square().sum((2, 3)).sum(0) / both.shape[-1]
         return self.invariance * agree + self.variance * vary + self.covariance * repeat, {}
-
-    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
-        own = super().embedding(network, state, leaves)
-        return self.projector(part(state, "projector"), own)
