@@ -1,12 +1,20 @@
-"""For every test: one torch thread.
+"""For every test: one torch thread, and the same examples of Hypothesis every time.
 
 Tests work on small tensors, where a second thread gives nothing, and on a busy machine torch's threads
-spin while they wait for each other. Tests about threads set their own number.
+spin while they wait for each other. Tests about threads set their own number. Speed is left to the
+benchmarks. `pytest --hypothesis-profile=explore` tries other examples each time.
 """
 
 import os
 
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+
+settings.register_profile("same", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile(
+    "explore", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")

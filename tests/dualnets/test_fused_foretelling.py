@@ -1,12 +1,13 @@
 """The compiled span of methods that foretell against the eager one: switches, heads, optimisers."""
 
+import copy
 import dataclasses
 
 import plain_byol
 import plain_simsiam
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import dualnets
@@ -23,6 +24,7 @@ from dualnets import (
     SimSiam,
 )
 from dualnets import fused_foretelling as compiled
+from dualnets.methods._cosine import cosine_similarity
 
 TREES = hltm.symmetric_binary(depth=3, members=3, seed=0)
 SMALL = Head((6, 3), norm=BatchNorm())
@@ -102,9 +104,34 @@ def heads(outputs):
     )  # fmt: skip
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+def eagerly_if_calm(monkeypatch, method, given, *, lr, **others):
+    """An eager training; None where rounding decides its numbers, so that no other can agree.
+
+    That is so where an output of nearly nothing is normalised, as behind a dead layer, from which a
+    batch's mean takes all away; where a unit stands on its kink; and where weights run away.
+    """
+    lengths = [torch.inf]
+    nearly = copy.deepcopy(given)
+    with torch.no_grad():
+        for weight in nearly.parameters():
+            weight *= 1 + 1e-14 * torch.rand(weight.shape, generator=torch.Generator())
+
+    def watched(a, b):
+        lengths.extend(own.detach().norm(dim=-1).min().item() for own in (a, b))
+        return cosine_similarity(a, b)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dualnets.methods.byol.cosine_similarity", watched)
+        found, moved = (
+            eagerly(monkeypatch, method, start, optimizer=SGD(rate, momentum=0.9), **others)
+            for start, rate in ((given, lr), (nearly, lr * (1 + 1e-13)))
+        )
+    pairs = zip(tensors(found).values(), tensors(moved).values(), strict=True)
+    apart = max((a - b).abs().nan_to_num(torch.inf).max().item() for a, b in pairs)
+    return found if min(lengths) > 1e-6 and apart < 1e-10 else None
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     projector=st.one_of(st.just(Head()), heads(5)),
     predictor=st.one_of(st.just(Head()), st.none(), heads(5)),
@@ -115,7 +142,7 @@ def heads(outputs):
     dense=st.booleans(),
     bias=st.booleans(),
     normalize=st.booleans(),
-    batch=st.integers(2, 40),
+    batch=st.integers(4, 40),  # of fewer, equal rows put whole layers on their kink
 )
 def test_gives_the_eager_numbers_for_any_heads(
     monkeypatch, projector, predictor, target, normalized, symmetric, stop_gradient, dense, bias,
@@ -127,8 +154,11 @@ def test_gives_the_eager_numbers_for_any_heads(
     )  # fmt: skip
     make = dualnets.mlp if dense else dualnets.tree_network
     net = make(TREES, units=5, seed=1, bias=bias, normalize=normalize, dtype=torch.float64)
-    plan = {"steps": 3, "batch": batch, "optimizer": SGD(0.02, momentum=0.9)}
-    assert_close(train(method, net, **plan), eagerly(monkeypatch, method, net, **plan), 1e-8, 1e-9)
+    plan = {"steps": 3, "batch": batch}
+    theirs = eagerly_if_calm(monkeypatch, method, net, lr=0.02, **plan)
+    assume(theirs is not None)
+    ours = train(method, net, **plan, optimizer=SGD(0.02, momentum=0.9))
+    assert_close(ours, theirs, 1e-8, 1e-9)
 
 
 def test_single_precision_agrees_to_single_precision(monkeypatch):

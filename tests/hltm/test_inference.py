@@ -41,7 +41,7 @@ def check(tree, leaves, dtype=torch.float64, tolerance=1e-10):
         np.testing.assert_allclose(post.log_evidence[b], log_evidence, atol=tolerance)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10**6), nodes=st.integers(2, 7), zeros=st.sampled_from([0.0, 0.3]),
     missing=st.sampled_from([0.0, 0.4, 1.0]),
@@ -57,7 +57,7 @@ def test_single_precision_equals_enumeration(seed):
     check(tree, some_leaves(tree, 6, seed), torch.float32, 2e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), zeros=st.sampled_from([0.0, 0.3]))
 def test_own_leaves_equal_enumeration_of_the_subtree(seed, zeros):
     tree = irregular_tree(seed, nodes=6, zeros=zeros)
@@ -148,7 +148,7 @@ def test_pgmpy_agrees_on_irregular_trees():
         assert {v: int(theirs[v]) for v in hidden} == {v: best[int(v)] for v in hidden}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), nodes=st.integers(2, 7), zeros=st.sampled_from([0.0, 0.3]))
 def test_most_likely_states_equal_enumeration(seed, nodes, zeros):
     tree = irregular_tree(seed, nodes=nodes, zeros=zeros)

@@ -53,7 +53,7 @@ def orders(draw, nodes):
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_fast_equals_reference_on_every_tree(data):
     parents, cardinality = data.draw(trees())
@@ -65,7 +65,7 @@ def test_fast_equals_reference_on_every_tree(data):
     both(tables, **order)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_views_of_given_states_equal_the_reference(data):
     parents, cardinality = data.draw(trees())

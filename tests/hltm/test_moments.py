@@ -33,7 +33,7 @@ def enumerated_information(tree, a, b):
     return sum(p * np.log(p / q) for p, q in zip(pair.flat, product.flat, strict=True) if p > 0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), nodes=st.integers(2, 8), zeros=st.sampled_from([0.0, 0.3]))
 def test_correlations_equal_enumeration(seed, nodes, zeros):
     tree = irregular_tree(seed, nodes=nodes, max_states=2, zeros=zeros)
@@ -42,7 +42,7 @@ def test_correlations_equal_enumeration(seed, nodes, zeros):
     np.testing.assert_allclose(tree.correlation(every, every), expected, atol=1e-10)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), nodes=st.integers(2, 6), zeros=st.sampled_from([0.0, 0.3]))
 def test_joints_covariances_and_informations_equal_enumeration(seed, nodes, zeros):
     tree = irregular_tree(seed, nodes=nodes, max_states=4, zeros=zeros)

@@ -42,7 +42,7 @@ def test_both_generators_give_the_published_words(counter, key, expected):
     assert " ".join(f"{w:08x}" for w in fast(counter, key, [counter[1]])[0]) == expected
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.tuples(word, word, word), st.tuples(word, word), st.lists(word, min_size=1, max_size=21))
 def test_the_fast_generator_equals_the_plain_one(counter, key, blocks):
     c0, c2, c3 = counter

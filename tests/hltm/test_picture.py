@@ -25,7 +25,7 @@ def drawn(tree):
         yield int(tree.topology.parent[v]), *map(tuple, points.tolist())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), nodes=st.integers(2, 40))
 def test_no_edge_crosses_another(seed, nodes):
     tree = irregular_tree(seed, nodes=nodes, max_states=2)
