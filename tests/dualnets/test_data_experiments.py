@@ -10,7 +10,7 @@ import torch
 
 import hltm
 from dualnets import execute
-from dualnets.ablation import RANK, RATIO, SPREAD, Fared
+from dualnets.comparison import RANK, RATIO, SPREAD, Fared
 from dualnets.experiments import (
     architecture,
     augmentation,

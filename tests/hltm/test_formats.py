@@ -179,7 +179,11 @@ def dendropy_tree(text):
     )
 
 
-@given(latent_trees(stacked=False, names=TAME_NAMES, cardinality=3))
+# a quoted name that is nothing but a mark of the grammar, dendropy takes for the mark
+READABLE = TAME_NAMES.filter(lambda name: name not in set("():;,"))
+
+
+@given(latent_trees(stacked=False, names=READABLE, cardinality=3))
 def test_dendropy_reads_our_newick(tree):
     read = dendropy_tree(tree.to_newick())
     above = {

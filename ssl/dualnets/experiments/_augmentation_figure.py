@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets.ablation import by_variant, fared
+from dualnets.comparison import by_variant, fared
 from dualnets.figures import WIDTH, house_style, level_colours
 
 if TYPE_CHECKING:

@@ -17,16 +17,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dualnets import ablation
-from dualnets.ablation import (
-    FEWEST_TREES,
-    SIGNIFICANCE,
-    Fared,
-    by_variant,
-    contrast,
-    fared,
-    grids,
-)
+from dualnets import comparison
+from dualnets.ablation import grids
+from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, contrast, fared
 from dualnets.evidence import NOTHING, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid
 
@@ -264,7 +257,7 @@ def as_good(
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: the root before and after, gap closed, spread, rank, fate, n."""
-    made = ablation.summary(table)
+    made = comparison.summary(table)
     words = [fate.word for fate in fates(table).values()]
     made.insert(len(made.columns) - 1, "fate", words)
     return made

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets.ablation import SPREAD, by_variant, fared
+from dualnets.comparison import SPREAD, by_variant, fared
 from dualnets.figures import WIDTH
 
 if TYPE_CHECKING:

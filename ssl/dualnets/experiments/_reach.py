@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, of_root
+from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, of_root
 from dualnets.evidence import LEVEL, NOTHING, RESAMPLES, Estimate, Verdict, exceeds, verdict_of
 
 Side = Literal["below", "above"]

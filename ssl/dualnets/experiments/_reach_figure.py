@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets.ablation import ALIGNMENT, by_variant, fared, of_root
+from dualnets.comparison import ALIGNMENT, by_variant, fared, of_root
 from dualnets.figures import WIDTH, house_style
 
 if TYPE_CHECKING:

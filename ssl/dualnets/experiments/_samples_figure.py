@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dualnets.ablation import fared
+from dualnets.comparison import fared
 from dualnets.evidence import Array, mean_interval
 from dualnets.figures import WIDTH, house_style, level_colours
 

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dualnets import ablation
-from dualnets.ablation import (
-    AblationSettings,
+from dualnets.ablation import AblationSettings, grids, run_cell
+from dualnets.comparison import (
+    FEWEST_TREES,
+    SIGNIFICANCE,
     by_variant,
     contrast,
     emerges_everywhere,
     fared,
-    grids,
-    run_cell,
     summary,
 )
 from dualnets.evidence import Verdict
@@ -107,8 +106,8 @@ RULE = (
     "For each architecture that does not know which leaves belong together (wrong tree, dense), latents "
     "emerge if over trees the mean best |correlation| of the latents of levels >= 2 is larger after "
     "training than before (Wilcoxon's exact signed-rank test, one-sided, p < "
-    f"{ablation.SIGNIFICANCE} after Bonferroni over these architectures). Holds if they emerge in all, "
-    f"fails if in none, open if in some, or with fewer than {ablation.FEWEST_TREES} trees."
+    f"{SIGNIFICANCE} after Bonferroni over these architectures). Holds if they emerge in all, "
+    f"fails if in none, open if in some, or with fewer than {FEWEST_TREES} trees."
 )
 
 

@@ -15,8 +15,9 @@ import pandas as pd
 import torch
 
 from dualnets import ablation
-from dualnets.ablation import ALIGNMENT, FEWEST_TREES, SIGNIFICANCE, by_variant, fared, grids
 from dualnets.ablation import AblationSettings as Settings
+from dualnets.ablation import grids
+from dualnets.comparison import ALIGNMENT, FEWEST_TREES, SIGNIFICANCE, by_variant, fared
 from dualnets.evidence import Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid, Outcome, Progress
 

@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dualnets.ablation import (
-    FEWEST_TREES,
-    SIGNIFICANCE,
-    by_variant,
-    grids,
-    of_root,
-    run_cell,
-    summary,
-)
 from dualnets.ablation import AblationSettings as Settings
+from dualnets.ablation import grids, run_cell
+from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, by_variant, of_root, summary
 from dualnets.evidence import Verdict, exceeds
 from dualnets.experiments._reach import MARGIN, ceiling_or_learner
 from dualnets.outcome import Grid

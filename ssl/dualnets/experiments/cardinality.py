@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from dualnets import ablation
-from dualnets.ablation import RATIO, VariantSettings, emerges_everywhere, grids, summary
+from dualnets.ablation import VariantSettings, grids
 from dualnets.best_ratio import score_ratio
+from dualnets.comparison import FEWEST_TREES, RATIO, SIGNIFICANCE, emerges_everywhere, summary
 from dualnets.evidence import Verdict
 from dualnets.outcome import Grid, Outcome, Progress
 from dualnets.settings import TreeSettings, check_augmentation, setting
@@ -114,9 +115,9 @@ GRIDS: dict[str, list[Grid]] = {
 RULE = (
     "For each number of states, latents emerge if over trees the mean best correlation ratio of the "
     "latents of levels >= 2 is larger after training than before (Wilcoxon's exact signed-rank test, "
-    f"one-sided, p < {ablation.SIGNIFICANCE} after Bonferroni over numbers of states). Holds if they "
+    f"one-sided, p < {SIGNIFICANCE} after Bonferroni over numbers of states). Holds if they "
     f"emerge with every number, fails if with none, open if with some, or with fewer than "
-    f"{ablation.FEWEST_TREES} trees."
+    f"{FEWEST_TREES} trees."
 )
 
 

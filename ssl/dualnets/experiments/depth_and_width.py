@@ -13,17 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets.ablation import (
-    FEWEST_TREES,
-    SIGNIFICANCE,
-    by_variant,
-    contrast,
-    grids,
-    of_root,
-    run_cell,
-)
 from dualnets.ablation import AblationSettings as Settings
-from dualnets.ablation import summary as _summary
+from dualnets.ablation import grids, run_cell
+from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, by_variant, contrast, of_root
+from dualnets.comparison import summary as _summary
 from dualnets.evidence import NOTHING, Estimate, Verdict, verdict_of
 from dualnets.experiments._reach import described
 from dualnets.outcome import Grid

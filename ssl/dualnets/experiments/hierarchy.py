@@ -17,8 +17,9 @@ import pandas as pd
 import torch
 
 from dualnets import ablation
-from dualnets.ablation import RATIO, VariantSettings, emerges_everywhere, grids, summary
+from dualnets.ablation import VariantSettings, grids
 from dualnets.best_ratio import score_ratio
+from dualnets.comparison import FEWEST_TREES, RATIO, SIGNIFICANCE, emerges_everywhere, summary
 from dualnets.evidence import Verdict
 from dualnets.outcome import Grid, Outcome, Progress
 from dualnets.settings import Checked, check_augmentation, setting
@@ -126,8 +127,8 @@ GRIDS: dict[str, list[Grid]] = {
 RULE = (
     "For each grammar, symbols emerge if over sets of rules the mean best correlation ratio of the "
     "symbols of levels >= 2 is larger after training than before (Wilcoxon's exact signed-rank test, "
-    f"one-sided, p < {ablation.SIGNIFICANCE} after Bonferroni over grammars). Holds if they emerge in "
-    f"every grammar, fails if in none, open if in some, or with fewer than {ablation.FEWEST_TREES} sets "
+    f"one-sided, p < {SIGNIFICANCE} after Bonferroni over grammars). Holds if they emerge in "
+    f"every grammar, fails if in none, open if in some, or with fewer than {FEWEST_TREES} sets "
     "of rules."
 )
 

@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dualnets import ablation
-from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, by_variant, grids
 from dualnets.ablation import AblationSettings as Settings
+from dualnets.ablation import grids
+from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, by_variant
 from dualnets.evidence import NOTHING, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.experiments._byol import COMMON, PAPER, SMOKE, WORKS, Fate, fates
 from dualnets.experiments.byol_batchnorm import VARIANTS

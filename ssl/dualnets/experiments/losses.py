@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dualnets import ablation
 from dualnets.ablation import AblationSettings as Settings
-from dualnets.ablation import emerges_everywhere, grids, run_cell, summary
+from dualnets.ablation import grids, run_cell
+from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, emerges_everywhere, summary
 from dualnets.evidence import Verdict
 from dualnets.outcome import Grid
 
@@ -66,8 +66,8 @@ GRIDS: dict[str, list[Grid]] = {
 RULE = (
     "For each loss, latents emerge if over trees the mean best |correlation| of the latents of levels "
     ">= 2 is larger after training than before (Wilcoxon's exact signed-rank test, one-sided, p < "
-    f"{ablation.SIGNIFICANCE} after Bonferroni over losses). Holds if they emerge with every loss, "
-    f"fails if with none, open if with some, or with fewer than {ablation.FEWEST_TREES} trees."
+    f"{SIGNIFICANCE} after Bonferroni over losses). Holds if they emerge with every loss, "
+    f"fails if with none, open if with some, or with fewer than {FEWEST_TREES} trees."
 )
 
 

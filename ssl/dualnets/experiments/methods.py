@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets import ablation
-from dualnets.ablation import GAP, by_variant, emerges_everywhere, fared, grids, of_root, run_cell
 from dualnets.ablation import AblationSettings as Settings
+from dualnets.ablation import grids, run_cell
+from dualnets.comparison import (
+    FEWEST_TREES,
+    GAP,
+    SIGNIFICANCE,
+    by_variant,
+    emerges_everywhere,
+    fared,
+    of_root,
+)
 from dualnets.crossing import first_crossing
 from dualnets.evidence import Estimate, Verdict, finite
 from dualnets.outcome import Grid
@@ -88,9 +96,9 @@ GRIDS: dict[str, list[Grid]] = {
 RULE = (
     "For each self-supervised method with its own heads, latents emerge if over trees the mean best "
     "|correlation| of the latents of levels >= 2 is larger after training than before (Wilcoxon's exact "
-    f"signed-rank test, one-sided, p < {ablation.SIGNIFICANCE} after Bonferroni over these methods). Holds "
+    f"signed-rank test, one-sided, p < {SIGNIFICANCE} after Bonferroni over these methods). Holds "
     "if they emerge with every method, fails if with none, open if with some, or with fewer than "
-    f"{ablation.FEWEST_TREES} trees."
+    f"{FEWEST_TREES} trees."
 )
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dualnets.ablation import FEWEST_TREES, SIGNIFICANCE, grids, run_cell, summary
 from dualnets.ablation import AblationSettings as Settings
+from dualnets.ablation import grids, run_cell
+from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, summary
 from dualnets.evidence import Verdict
 from dualnets.experiments._reach import MARGIN, ceiling_or_learner
 from dualnets.outcome import Grid

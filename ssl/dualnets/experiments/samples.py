@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dualnets import ablation
 from dualnets.ablation import AblationSettings as Settings
-from dualnets.ablation import Fared, fared, grids, run_cell
+from dualnets.ablation import grids, run_cell
+from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, Fared, fared
 from dualnets.crossing import first_crossing
 from dualnets.evidence import NOTHING, Array, Estimate, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid
@@ -58,10 +58,10 @@ RULE = (
     "What a tree's level lacks for want of samples: how much less the mean best |correlation| of its "
     "latents grew with P samples than with fresh ones, meant over all P, as a share of the mean growth "
     "with fresh ones. For each method, exact one-sided signed-rank tests over trees (Wilcoxon, p < "
-    f"{ablation.SIGNIFICANCE} after Bonferroni over methods) of whether the root lacks more than level "
+    f"{SIGNIFICANCE} after Bonferroni over methods) of whether the root lacks more than level "
     "2, and whether it lacks less. Holds if it lacks more with every method; fails if it lacks less "
     "with one and more with none; open otherwise, where fresh samples make either not emerge, or with "
-    f"fewer than {ablation.FEWEST_TREES} trees."
+    f"fewer than {FEWEST_TREES} trees."
 )
 
 
@@ -161,15 +161,15 @@ def verdict(table: pd.DataFrame) -> Verdict:
         return verdict_of(CLAIM, "open", RULE, reason, effect, NOTHING, details)
     tests = [d for d in details if "p_more" in d]
     more, less, dark = (
-        [d["variant"] for d in tests if (d[p] < ablation.SIGNIFICANCE) == wanted]
+        [d["variant"] for d in tests if (d[p] < SIGNIFICANCE) == wanted]
         for p, wanted in (("p_more", True), ("p_less", True), ("p_fresh", False))
     )
     fewest = min(lead.n for lead in leads)
     outcome, reason = "open", f"the root lacks more with {', '.join(more) or 'no method'}"
     if less:
         reason += f", less with {', '.join(less)}"
-    if fewest < ablation.FEWEST_TREES:
-        reason = f"{fewest} trees are fewer than {ablation.FEWEST_TREES}"
+    if fewest < FEWEST_TREES:
+        reason = f"{fewest} trees are fewer than {FEWEST_TREES}"
     elif dark:
         reason = f"fresh samples do not make both emerge with {', '.join(dark)}"
     elif len(more) == len(methods):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets import ablation
 from dualnets.ablation import AblationSettings as Settings
-from dualnets.ablation import Fared, by_variant, fared, grids, of_root, run_cell
+from dualnets.ablation import grids, run_cell
+from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, fared, of_root
 from dualnets.evidence import NOTHING, Estimate, Verdict, exceeds, gap_closed, verdict_of
 from dualnets.outcome import Grid
 
@@ -66,10 +66,10 @@ RULE = (
     "A tree's gain is how much the mean best |correlation| of its intermediate latents (levels 2 to one "
     "below the root) grew in training. For labels of the root, and of all latents, three exact "
     "one-sided signed-rank tests over trees (Wilcoxon), p < "
-    f"{ablation.SIGNIFICANCE} after Bonferroni over the two: the gain is above 0; it is above {ENOUGH:g} "
+    f"{SIGNIFICANCE} after Bonferroni over the two: the gain is above 0; it is above {ENOUGH:g} "
     "times that of the contrast whose views share what is labelled; it is below it. Holds if for both "
     "the first two are so; fails if the third is so for one, or the first for none; open otherwise, or "
-    f"with fewer than {ablation.FEWEST_TREES} trees."
+    f"with fewer than {FEWEST_TREES} trees."
 )
 
 
@@ -111,13 +111,13 @@ def verdict(table: pd.DataFrame) -> Verdict:
         return verdict_of(CLAIM, "open", RULE, reason, effect, NOTHING, details)
 
     def so(test: str) -> list[str]:
-        return [d["variant"] for d in details if d[test] < ablation.SIGNIFICANCE]
+        return [d["variant"] for d in details if d[test] < SIGNIFICANCE]
 
     grown, enough, short = so("p_grown"), so("p_enough"), so("p_short")
     fewest = min(ratio.n for ratio in ratios)
     outcome, reason = "open", f"enough of contrast's gain with {' and '.join(enough) or 'neither'}"
-    if fewest < ablation.FEWEST_TREES:
-        reason = f"{fewest} trees are fewer than {ablation.FEWEST_TREES}"
+    if fewest < FEWEST_TREES:
+        reason = f"{fewest} trees are fewer than {FEWEST_TREES}"
     elif short:
         outcome = "fails"
         reason = f"less than {ENOUGH:g} times contrast's gain with {' and '.join(short)}"

@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 
 from dualnets import ablation
-from dualnets.ablation import GAP, AblationSettings, by_variant, fared, grids
+from dualnets.ablation import AblationSettings, grids
+from dualnets.comparison import FEWEST_TREES, GAP, SIGNIFICANCE, by_variant, fared
 from dualnets.evidence import (
     NOTHING,
     Array,
@@ -123,11 +124,11 @@ GRIDS: dict[str, list[Grid]] = {
 RULE = (
     "A tree's specialisation is the mean, over the teacher's hidden units, of the best correlation with "
     "a student's unit. A student specialises if over trees it is larger after training than before "
-    f"(Wilcoxon's exact signed-rank test, one-sided, p < {ablation.SIGNIFICANCE} after Bonferroni over "
+    f"(Wilcoxon's exact signed-rank test, one-sided, p < {SIGNIFICANCE} after Bonferroni over "
     "widths); a wider one more so if the share of the room to 1 that training closed is larger with x4 "
     "than with x1 (the same test, paired, both ways). Holds if students of every width specialise, and "
     "the widest more so; fails if none specialises, or the widest less so; open otherwise, or with "
-    f"fewer than {ablation.FEWEST_TREES} trees."
+    f"fewer than {FEWEST_TREES} trees."
 )
 
 
@@ -194,7 +195,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         p = min(exceeds(after, before) * len(taught), 1.0)
         closed = gap_closed(before, after, np.ones_like(before))
         details.append(
-            {"variant": name, "specialises": p < ablation.SIGNIFICANCE, "p_grown": p, "before":
+            {"variant": name, "specialises": p < SIGNIFICANCE, "p_grown": p, "before":
              float(before.mean()), "after": float(after.mean()), "null": float(null.mean()),
              "room_closed": closed.value, "low": closed.low, "high": closed.high, "n": closed.n}
         )  # fmt: skip
@@ -203,7 +204,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         latents = fared(rows)
         p = min(exceeds(latents.value, latents.initial) * len(variants), 1.0)
         details.append(
-            {"variant": name, "latents_emerge": p < ablation.SIGNIFICANCE, "p_grown": p,
+            {"variant": name, "latents_emerge": p < SIGNIFICANCE, "p_grown": p,
              "gap_closed": latents.gap.value, "low": latents.gap.low, "high": latents.gap.high,
              "spread": float(latents.spread.mean()), "n": latents.gap.n}
         )  # fmt: skip
@@ -222,13 +223,13 @@ def verdict(table: pd.DataFrame) -> Verdict:
     yes = [name for name, d in zip(taught, details, strict=False) if d["specialises"]]
     outcome: Any = "open"
     reason = f"hidden units specialise with {', '.join(yes) or 'no student'}"
-    if lead.n < ablation.FEWEST_TREES:
-        reason = f"{lead.n} trees are fewer than {ablation.FEWEST_TREES}"
+    if lead.n < FEWEST_TREES:
+        reason = f"{lead.n} trees are fewer than {FEWEST_TREES}"
     elif not yes:
         outcome = "fails"
-    elif p_less < ablation.SIGNIFICANCE:
+    elif p_less < SIGNIFICANCE:
         outcome, reason = "fails", f"{reason}, the widest less so"
-    elif p_more >= ablation.SIGNIFICANCE:
+    elif p_more >= SIGNIFICANCE:
         reason += ", the widest not more so"
     elif len(yes) == len(taught):
         outcome, reason = "holds", f"{reason}, the widest more so"
