@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Claim:
         return text
 
 
-def stored(out: str | Path, scale: str | None = None) -> list[Claim]:
+def stored(out: str | Path, scale: str | None = None, seed: int | None = None) -> list[Claim]:
     """Every experiment's claim with its newest stored run of the largest scale there is.
 
     Only runs of a scale as it stands count, not those with settings of their own.
@@ -60,15 +60,18 @@ def stored(out: str | Path, scale: str | None = None) -> list[Claim]:
     Args:
         out: the folder of all results.
         scale: only this scale.
+        seed: of runs again on other trees, weights and rows: those with this seed, and nothing else
+            that differs from the scale.
     """
-    return [_claim(name, Path(out), scale) for name in execute.names()]
+    changes = {} if seed is None else {"seed": seed}
+    return [_claim(name, Path(out), scale, changes) for name in execute.names()]
 
 
-def _claim(name: str, out: Path, scale: str | None) -> Claim:
+def _claim(name: str, out: Path, scale: str | None, changes: dict[str, int]) -> Claim:
     experiment = execute.load(name)
     home = out / name
     for wanted in SCALES if scale is None else (scale,):
-        run = execute.run_name(experiment, wanted)
+        run = execute.run_name(experiment, wanted, **changes)
         folder = home / run
         if (folder / records.MANIFEST).is_file():
             manifest = records.read_json(folder / records.MANIFEST)
@@ -112,16 +115,34 @@ def load(folder: str | Path) -> list[Claim]:
     return [Claim(**records.read_json(path)) for path in sorted(Path(folder).glob("*.json"))]
 
 
-def markdown(claims: Iterable[Claim]) -> str:
-    """The claims as a table in Markdown, without a line break at its end."""
-    lines = [
-        "| experiment | claim | verdict | measured | effect, 95% interval | n | scale |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def again(folder: str | Path, seed: int) -> Path:
+    """Where claims that were run again with another seed are saved, beside those of the scale."""
+    return Path(folder) / f"seed_{seed}"
+
+
+def table(folder: str | Path) -> str:
+    """The claims saved in a folder as a table in Markdown, those run again beside them."""
+    seeds = sorted(int(home.name.removeprefix("seed_")) for home in Path(folder).glob("seed_*"))
+    return markdown(load(folder), {seed: load(again(folder, seed)) for seed in seeds})
+
+
+def markdown(claims: Iterable[Claim], repeated: Mapping[int, Iterable[Claim]] | None = None) -> str:
+    """The claims as a table in Markdown, without a line break at its end.
+
+    Args:
+        claims: one a row.
+        repeated: seed -> claims that were run again with it, a column each.
+    """
+    columns = {
+        seed: {claim.experiment: claim for claim in others}
+        for seed, others in (repeated or {}).items()
+    }
+    titles = ["experiment", "claim", "verdict", "measured", "effect, 95% interval", "n", "scale"]
+    titles += [f"again, seed {seed}" for seed in columns]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for claim in claims:
-        name = claim.experiment.replace("_", "-")
         cells = [
-            f"`{name}`",
+            f"`{execute.shown_name(claim.experiment)}`",
             claim.claim,
             f"**{claim.verdict}**",
             claim.measured,
@@ -129,12 +150,15 @@ def markdown(claims: Iterable[Claim]) -> str:
             f"{claim.n} {claim.of}" if claim.n else "",
             claim.scale,
         ]
+        for others in columns.values():
+            other = others.get(claim.experiment)
+            cells.append(f"**{other.verdict}** {other.shown_effect}" if other else "")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def put(table: str, page: str) -> str:
-    """A page with the table between its two marks.
+def put(text: str, page: str) -> str:
+    """A page with the text of a table between its two marks.
 
     Raises:
         ValueError: a page without the marks.
@@ -143,4 +167,4 @@ def put(table: str, page: str) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"expected the marks {BEGIN} and {END} in the page, they are not there")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"

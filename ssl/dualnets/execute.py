@@ -135,15 +135,20 @@ def cell_name(experiment: ModuleType, settings: Any) -> str:
     return records.identity(short, experiment.RESULT_VERSION, chosen)
 
 
-def run_name(experiment: ModuleType, scale: str) -> str:
-    """The name of a run of a scale as it stands."""
+def run_name(experiment: ModuleType, scale: str, **changes: Any) -> str:
+    """The name of a run of a scale, as it stands or with settings as `run` takes them."""
     short = experiment.__name__.rpartition(".")[2]
-    return _run_name(short, [cell_name(experiment, s) for s in cells(experiment, scale, {})])
+    wanted = cells(experiment, scale, _listed(changes))
+    return _run_name(short, [cell_name(experiment, settings) for settings in wanted])
 
 
-def has_run(name: str, scale: str, out: str | Path) -> bool:
-    """Whether the run of a scale as it stands is finished."""
-    return records.Store(out, name).has_run(run_name(load(name), scale))
+def has_run(name: str, scale: str, out: str | Path, **changes: Any) -> bool:
+    """Whether a run is finished, of a scale as it stands or with settings as `run` takes them."""
+    return records.Store(out, name).has_run(run_name(load(name), scale, **changes))
+
+
+def _listed(changes: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {key: list(v) if isinstance(v, (list, tuple)) else [v] for key, v in changes.items()}
 
 
 def _run_name(experiment: str, ids: Sequence[str]) -> str:
@@ -187,7 +192,7 @@ def run(
 
     experiment = load(name)
     name = experiment.__name__.rpartition(".")[2]
-    listed = {key: list(v) if isinstance(v, (list, tuple)) else [v] for key, v in changes.items()}
+    listed = _listed(changes)
     wanted = cells(experiment, scale, listed)
     where = check_device(device)
     processes.how_many(workers, 1, where.type, scale)  # refuses a count before anything is said

@@ -10,6 +10,7 @@ from dualnets import claims, execute
 from dualnets.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
+SAVED = ROOT / "benchmarks" / "claims"
 FOUND = claims.Claim(
     experiment="emergence",
     claim="It emerges | or not",
@@ -36,24 +37,27 @@ def out(tmp_path_factory):
         dualnets.run("emergence", scale=scale, out=folder)
     small = {"depth": 2, "members": 2, "steps": 2, "evaluation_samples": 512}
     dualnets.run("emergence", scale="smoke", out=folder, **small)
+    dualnets.run("emergence", scale="smoke", out=folder, seed=3)
     return folder
 
 
 def test_the_readme_says_what_the_stored_results_say():
     page = (ROOT / "README.md").read_text()
-    found = claims.load(ROOT / "benchmarks" / "claims")
-    assert found
-    assert claims.put(claims.markdown(found), page) == page, (
+    assert claims.load(SAVED)
+    assert claims.put(claims.table(SAVED), page) == page, (
         "hltm claims --markdown README.md writes it"
     )
 
 
-def test_stored_results_are_of_experiments_there_are():
-    for claim in claims.load(ROOT / "benchmarks" / "claims"):
+@pytest.mark.parametrize("changes", [{}, {"seed": 1}], ids=["as it stands", "again"])
+def test_stored_results_are_of_experiments_there_are(changes):
+    found = claims.load(claims.again(SAVED, changes["seed"]) if changes else SAVED)
+    assert [claim.experiment for claim in found] == execute.names()
+    for claim in found:
         experiment = execute.load(claim.experiment)
         assert claim.claim == experiment.CLAIM
         assert claim.place == experiment.PLACE
-        assert claim.run == execute.run_name(experiment, claim.scale)
+        assert claim.run == execute.run_name(experiment, claim.scale, **changes)
 
 
 def test_only_a_whole_scale_counts(out):
@@ -64,6 +68,17 @@ def test_only_a_whole_scale_counts(out):
     others = [c for c in claims.stored(out) if c.experiment != "emergence"]
     assert {c.verdict for c in others} == {"not run"}
     assert all(c.verdict == "not run" for c in claims.stored(out, "default"))
+
+
+def test_runs_of_another_seed_are_those_of_this_seed_alone(out):
+    for seed, ran in ((None, 1), (3, 1), (4, 0)):
+        found = [claim for claim in claims.stored(out, seed=seed) if claim.run]
+        assert len(found) == ran
+    (again,) = (claim for claim in claims.stored(out, "smoke", 3) if claim.run)
+    (first,) = (claim for claim in claims.stored(out, "smoke") if claim.run)
+    assert again.run == execute.run_name(execute.load("emergence"), "smoke", seed=3) != first.run
+    assert "--seed 3" in again.command
+    assert again.effect != first.effect
 
 
 def test_claims_are_saved_and_loaded_whole(tmp_path):
@@ -100,9 +115,26 @@ def test_the_command_shows_prints_and_writes(out, tmp_path, capsys):
     assert (tmp_path / "benchmarks" / "claims" / "emergence.json").is_file()
 
 
+def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
+    page = tmp_path / "README.md"
+    page.write_text(f"{claims.BEGIN}\n{claims.END}\n")
+    write = ["claims", "--out", str(out), "--markdown", str(page)]
+    assert main(write) == 0
+    assert main([*write, "--seed", "3"]) == 0
+    assert "seed_3 are written" in capsys.readouterr().out.replace("\n", " ")
+    header, line, row = page.read_text().splitlines()[1:-1]
+    (again,) = claims.load(tmp_path / "benchmarks" / "claims" / "seed_3")
+    assert header.endswith("| scale | again, seed 3 |")
+    assert line.count("|") == header.count("|")
+    assert row.endswith(f"| smoke | **{again.verdict}** {again.shown_effect} |")
+    assert main(write) == 0
+    assert "again, seed 3" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--seed", "-1"], "seed must be"),
         (["--scale", "huge"], "unknown scale 'huge'"),
         (["--markdown", "nowhere.md"], "there is no page nowhere.md"),
     ],

@@ -19,8 +19,14 @@ class Flags:
 
     out: str
     scale: str | None
+    seed: int | None
     markdown: str | None
     workers: int
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What of the scale's settings is replaced."""
+        return {} if self.seed is None else {"seed": self.seed}
 
 
 def main(arguments: list[str]) -> int:
@@ -40,12 +46,15 @@ def main(arguments: list[str]) -> int:
         claims.put("", page.read_text())  # its marks are looked for before anything is run
     if flags.scale is not None:
         _run_missing(console, flags)
-    found = claims.stored(flags.out, flags.scale)
+    found = claims.stored(flags.out, flags.scale, flags.seed)
     if flags.markdown == "-":
         print(claims.markdown([claim for claim in found if claim.run]))
     elif page is not None:
-        _write(page, found)
-        console.print(f"{page} and {page.parent / 'benchmarks' / 'claims'} are written.")
+        results = page.parent / "benchmarks" / "claims"
+        saved = results if flags.seed is None else claims.again(results, flags.seed)
+        claims.save(found, saved)
+        page.write_text(claims.put(claims.table(results), page.read_text()))
+        console.print(f"{page} and {saved} are written.")
     else:
         _show(console, found)
     return 0
@@ -60,9 +69,13 @@ def _parse(arguments: list[str]) -> Flags:
         ("scale", Annotated[str | None, tyro.conf.arg(
             help="Run what is missing at this scale, and show it: smoke, default or paper. Without "
             "it, the largest stored runs are shown.", metavar="NAME")], None),
+        ("seed", Annotated[int | None, tyro.conf.arg(
+            help="The claims again on other trees, weights and rows: runs with this seed in place of "
+            "the scale's own.", metavar="INT")], None),
         ("markdown", Annotated[str | None, tyro.conf.arg(
             help="Put the table into this page, between its marks, and the small results into "
-            "benchmarks/claims beside it; - prints it.", metavar="PAGE")], None),
+            "benchmarks/claims beside it, runs of another seed as a column; - prints it.",
+            metavar="PAGE")], None),
         ("workers", Annotated[int, tyro.conf.arg(
             help="Processes that compute cells side by side; 0 for one a core.")], 0),
     ]  # fmt: skip
@@ -92,14 +105,14 @@ def _run_missing(console: Console, flags: Flags) -> None:
     failed = []
     for name in execute.names():
         experiment = execute.load(name)
-        if execute.has_run(name, flags.scale, flags.out):
+        if execute.has_run(name, flags.scale, flags.out, **flags.changes):
             continue
         console.print(f"[bold]{name.replace('_', '-')}[/]: {experiment.CLAIM}")
         try:
             with TerminalReporter(console, headline_of(experiment)) as reporter:
                 run = execute.run(
                     name, scale=flags.scale, out=flags.out, workers=flags.workers or None,
-                    reporter=reporter,
+                    reporter=reporter, **flags.changes,
                 )  # fmt: skip
             console.print(f"{run.verdict.verdict.upper()}. {run.verdict.reason}\n")
         except (ValueError, OSError, RuntimeError) as error:
@@ -107,15 +120,6 @@ def _run_missing(console: Console, flags: Flags) -> None:
             print(f"hltm: {name} could not be run: {error}", file=sys.stderr)
     if failed:
         print(f"hltm: not run: {', '.join(failed)}", file=sys.stderr)
-
-
-def _write(page: Path, found: list[Claim]) -> None:
-    """The page's table, and the small results it is made of."""
-    from dualnets import claims
-
-    home = page.parent / "benchmarks" / "claims"
-    claims.save(found, home)
-    page.write_text(claims.put(claims.markdown(claims.load(home)), page.read_text()))
 
 
 def _show(console: Console, found: list[Claim]) -> None:
