@@ -96,18 +96,32 @@ def _claim(name: str, out: Path, scale: str | None, changes: dict[str, int]) -> 
     return Claim(experiment=name, claim=experiment.CLAIM, place=experiment.PLACE)
 
 
-def save(claims: Iterable[Claim], folder: str | Path) -> None:
-    """Write each claim that was run as `<experiment>.json`; files of other experiments go."""
+def save(claims: Iterable[Claim], folder: str | Path) -> list[Claim]:
+    """Write each claim that was run as `<experiment>.json`; what a smaller scale found stays unsaid.
+
+    A saved claim is replaced by a run of its scale or a larger one, and stays where there is none;
+    files of experiments that are no more go.
+
+    Returns:
+        The claims that were written.
+    """
     home = Path(folder)
     home.mkdir(parents=True, exist_ok=True)
-    kept = set()
+    for old in home.glob("*.json"):
+        if old.stem not in execute.names():
+            old.unlink()
+    saved = {claim.experiment: claim for claim in load(home)}
+    written = []
     for claim in claims:
-        if claim.run:
-            file = home / f"{claim.experiment}.json"
-            records.write_json(file, asdict(claim))
-            kept.add(file)
-    for old in set(home.glob("*.json")) - kept:
-        old.unlink()
+        before = saved.get(claim.experiment)
+        if claim.run and (before is None or _size(claim) >= _size(before)):
+            records.write_json(home / f"{claim.experiment}.json", asdict(claim))
+            written.append(claim)
+    return written
+
+
+def _size(claim: Claim) -> int:
+    return -SCALES.index(claim.scale)
 
 
 def load(folder: str | Path) -> list[Claim]:
@@ -137,18 +151,19 @@ def markdown(claims: Iterable[Claim], repeated: Mapping[int, Iterable[Claim]] | 
         seed: {claim.experiment: claim for claim in others}
         for seed, others in (repeated or {}).items()
     }
-    titles = ["experiment", "claim", "verdict", "measured", "effect, 95% interval", "n", "scale"]
+    titles = ["experiment", "claim, and its place", "verdict", "measured", "effect, 95% interval"]
+    titles += ["n", "run"]
     titles += [f"again, seed {seed}" for seed in columns]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for claim in claims:
         cells = [
             f"`{execute.shown_name(claim.experiment)}`",
-            claim.claim,
+            f"{claim.claim}<br>*{claim.place}*",
             f"**{claim.verdict}**",
             claim.measured,
             claim.shown_effect,
             f"{claim.n} {claim.of}" if claim.n else "",
-            claim.scale,
+            f"{claim.scale} {claim.run}",
         ]
         for others in columns.values():
             other = others.get(claim.experiment)

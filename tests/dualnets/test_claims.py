@@ -1,5 +1,6 @@
 """Claims: from stored runs to the table of the README."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -43,7 +44,6 @@ def out(tmp_path_factory):
 
 def test_the_readme_says_what_the_stored_results_say():
     page = (ROOT / "README.md").read_text()
-    assert claims.load(SAVED)
     assert claims.put(claims.table(SAVED), page) == page, (
         "hltm claims --markdown README.md writes it"
     )
@@ -57,6 +57,7 @@ def test_stored_results_are_of_experiments_there_are(changes):
         experiment = execute.load(claim.experiment)
         assert claim.claim == experiment.CLAIM
         assert claim.place == experiment.PLACE
+        assert claim.scale in ("default", "paper")
         assert claim.run == execute.run_name(experiment, claim.scale, **changes)
 
 
@@ -82,17 +83,30 @@ def test_runs_of_another_seed_are_those_of_this_seed_alone(out):
 
 
 def test_claims_are_saved_and_loaded_whole(tmp_path):
-    claims.save([FOUND, claims.Claim("other", "not run yet", "nowhere")], tmp_path)
+    assert claims.save([FOUND, claims.Claim("lucky", "not run yet", "nowhere")], tmp_path) == [
+        FOUND
+    ]
     assert claims.load(tmp_path) == [FOUND]
     (tmp_path / "gone.json").write_text("{}")
     claims.save([FOUND], tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["emergence.json"]
 
 
+def test_a_saved_claim_gives_way_to_its_scale_or_a_larger_one_only(tmp_path):
+    claims.save([FOUND], tmp_path)
+    assert claims.save([], tmp_path) == []
+    assert claims.save([dataclasses.replace(FOUND, scale="smoke", n=2)], tmp_path) == []
+    assert claims.load(tmp_path) == [FOUND]
+    for scale in ("default", "paper"):
+        larger = dataclasses.replace(FOUND, scale=scale, n=20)
+        assert claims.save([larger], tmp_path) == [larger]
+        assert claims.load(tmp_path) == [larger]
+
+
 def test_the_table_stands_between_its_marks():
     table = claims.markdown([FOUND])
-    assert "It emerges \\| or not" in table
-    assert "0.76 [0.73, 0.78] | 16 trees | default |" in table
+    assert "It emerges \\| or not<br>*somewhere* | **holds**" in table
+    assert "0.76 [0.73, 0.78] | 16 trees | default abc |" in table
     page = f"before\n{claims.BEGIN}\nold\n{claims.END}\nafter\n"
     once = claims.put(table, page)
     assert once == f"before\n{claims.BEGIN}\n{table}\n{claims.END}\nafter\n"
@@ -124,11 +138,14 @@ def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
     assert "seed_3 are written" in capsys.readouterr().out.replace("\n", " ")
     header, line, row = page.read_text().splitlines()[1:-1]
     (again,) = claims.load(tmp_path / "benchmarks" / "claims" / "seed_3")
-    assert header.endswith("| scale | again, seed 3 |")
+    assert header.endswith("| run | again, seed 3 |")
     assert line.count("|") == header.count("|")
-    assert row.endswith(f"| smoke | **{again.verdict}** {again.shown_effect} |")
+    assert row.endswith(f" | **{again.verdict}** {again.shown_effect} |")
     assert main(write) == 0
     assert "again, seed 3" in page.read_text()
+    before = page.read_text()
+    assert main(["claims", "--out", str(tmp_path / "empty"), "--markdown", str(page)]) == 2
+    assert page.read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -137,6 +154,8 @@ def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
         (["--seed", "-1"], "seed must be"),
         (["--scale", "huge"], "unknown scale 'huge'"),
         (["--markdown", "nowhere.md"], "there is no page nowhere.md"),
+        (["--markdown", "-", "--out", "nowhere"], "nowhere holds no run of a whole scale"),
+        (["--out", __file__], "is a file, expected a folder"),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(arguments, words, capsys):

@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> int:
     from dualnets import claims
 
     console = Console(highlight=False)
+    if Path(flags.out).exists() and not Path(flags.out).is_dir():
+        raise ValueError(f"{flags.out} is a file, expected a folder of results")
     page = None
     if flags.markdown not in (None, "-"):
         page = Path(str(flags.markdown))
@@ -47,16 +49,26 @@ def main(arguments: list[str]) -> int:
     if flags.scale is not None:
         _run_missing(console, flags)
     found = claims.stored(flags.out, flags.scale, flags.seed)
+    ran = [claim for claim in found if claim.run]
+    if flags.markdown is not None and not ran:
+        raise ValueError(f"{flags.out} holds no run of a whole scale: there is nothing to write")
     if flags.markdown == "-":
-        print(claims.markdown([claim for claim in found if claim.run]))
+        print(claims.markdown(ran))
     elif page is not None:
         results = page.parent / "benchmarks" / "claims"
         saved = results if flags.seed is None else claims.again(results, flags.seed)
-        claims.save(found, saved)
+        written = claims.save(ran, saved)
         page.write_text(claims.put(claims.table(results), page.read_text()))
-        console.print(f"{page} and {saved} are written.")
+        console.print(f"{page} and {len(written)} of the results in {saved} are written.")
+        kept = len(list(saved.glob("*.json"))) - len(written)
+        if kept:
+            console.print(
+                f"{kept} stay as they were: there is no run of their scale in {flags.out}."
+            )
     else:
         _show(console, found)
+        if not ran:
+            console.print(f"{flags.out} holds no run of a whole scale; --scale default runs them.")
     return 0
 
 
