@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import itertools
 import pkgutil
+import re
 import shlex
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from types import ModuleType
@@ -95,11 +97,12 @@ def cells(experiment: ModuleType, scale: str, changes: Mapping[str, Sequence[Any
     Args:
         experiment: its module.
         scale: which of its GRIDS.
-        changes: field -> values that replace the grids' own, except where a grid pins the field.
+        changes: field -> values that replace the grids' own, except where a grid pins the field; a
+            cell to which a field says nothing keeps the grid's.
 
     Raises:
-        ValueError: an unknown scale or field, one without values or that every grid pins, or a value
-            that Settings refuses.
+        ValueError: an unknown scale or field, one without values, that every grid pins or that says
+            nothing to any cell, or a value that Settings refuses.
     """
     if scale not in experiment.GRIDS:
         raise ValueError(f"unknown scale {scale!r}, expected one of {', '.join(experiment.GRIDS)}")
@@ -109,20 +112,38 @@ def cells(experiment: ModuleType, scale: str, changes: Mapping[str, Sequence[Any
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise ValueError(f"unknown setting {name!r}{hint}")
-        flag = name.replace("_", "-")
         if not changes[name]:
-            raise ValueError(f"{flag} needs a value, or several")
+            raise ValueError(f"{name.replace('_', '-')} needs a value, or several")
         if all(isinstance(grid.get(name), Pinned) for grid in experiment.GRIDS[scale]):
-            raise ValueError(f"{flag} cannot be set: every cell of the experiment has its own")
+            raise ValueError(cannot_be_set(name))
     found: dict[Any, None] = {}
+    idle: dict[str, str] = {}  # changes that have said nothing yet -> of what they are
     for grid in experiment.GRIDS[scale]:
-        axes = {**grid}
-        axes.update({k: v for k, v in changes.items() if not isinstance(grid.get(k), Pinned)})
+        own = {name: v for name, v in changes.items() if not isinstance(grid.get(name), Pinned)}
+        axes = {**grid, **own}
         values = [[v.value] if isinstance(v, Pinned) else list(v) for v in axes.values()]
         for combination in itertools.product(*values):
-            settings = experiment.Settings(**dict(zip(axes, combination, strict=True)))
-            found.setdefault(settings)
+            chosen = dict(zip(axes, combination, strict=True))
+            settings = experiment.Settings(**chosen)
+            unused = settings.unused()
+            for name in own:
+                if name not in unused:
+                    idle[name] = ""
+                elif name not in grid:
+                    del chosen[name]
+                else:
+                    chosen[name] = grid[name][0]
+                idle.setdefault(name, unused.get(name, ""))
+            found.setdefault(experiment.Settings(**chosen))
+    for name, of in idle.items():
+        if of:
+            raise ValueError(f"{name.replace('_', '-')} says nothing here: it is for {of}")
     return list(found)
+
+
+def cannot_be_set(name: str) -> str:
+    """What is said of a setting that every grid pins."""
+    return f"{name.replace('_', '-')} cannot be set: every cell of the experiment has its own"
 
 
 def cell_name(experiment: ModuleType, settings: Any) -> str:
@@ -195,6 +216,8 @@ def run(
     listed = _listed(changes)
     wanted = cells(experiment, scale, listed)
     where = check_device(device)
+    if where.type != "cuda" and any(getattr(s, "precision", "") == "bfloat16" for s in wanted):
+        raise ValueError(f"bfloat16 is for CUDA, this run is on {where.type}")
     processes.how_many(workers, 1, where.type, scale)  # refuses a count before anything is said
     store = records.Store(out, name)
     store.check_writable()
@@ -210,9 +233,10 @@ def run(
         for cell, settings in zip(ids, wanted, strict=True)
         if fresh or not store.has_cell(cell)
     ]
-    for _, settings in missing:
-        if hasattr(settings, "check"):  # what only a beginning of the work can tell
-            settings.check()
+    with _memory_named():
+        for _, settings in missing:
+            if hasattr(settings, "check"):  # what only a beginning of the work can tell
+                settings.check()
     reporter.plan([asdict(s) for s in wanted], 0 if fresh else sum(map(store.has_cell, ids)))
     count = processes.how_many(workers, len(missing), where.type, scale)
     if count == 1:
@@ -260,13 +284,8 @@ def compute(name: str, out: str, cell: str, settings: Any, device: str, progress
     store = records.Store(out, name)
     began = time.time()
     chosen = asdict(settings)
-    try:
+    with _memory_named():
         outcome = experiment.run_cell(settings, torch.device(device), progress)
-    except RuntimeError as error:
-        # torch has no kind of its own for a CPU that has no more memory
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise MemoryError(f"a cell needs more memory than there is: {error}") from error
-        raise
     table = outcome.table
     for at, (key, value) in enumerate(chosen.items()):
         table.insert(at, key, value)
@@ -282,6 +301,23 @@ def compute(name: str, out: str, cell: str, settings: Any, device: str, progress
         "versions": records.versions(),
     }
     store.write_cell(cell, table, manifest, outcome.networks)
+
+
+@contextlib.contextmanager
+def _memory_named() -> Iterator[None]:
+    """Let what needs more memory than there is be a MemoryError, in one line."""
+    import torch
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        # torch has no kind of its own for a CPU that has no more memory
+        if isinstance(error, torch.OutOfMemoryError) or "allocate" in text:
+            asked = re.search(r"allocate ([\d.]+ ?\w+)", text)
+            size = f": {asked[1]} at once" if asked else ""
+            raise MemoryError(f"a cell needs more memory than there is{size}") from error
+        raise
 
 
 def _finish(

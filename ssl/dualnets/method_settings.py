@@ -6,6 +6,7 @@ own default.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -73,6 +74,8 @@ FLAGS: dict[str, dict[str, str]] = {
     "supervised": {"labels": "targets", "classifier_bias": "bias"},
 }
 HEADS = ("projector", "view_projector", "predictor")
+OF_HEADS = ("head_norm", "bn_mean", "bn_std", "weight_standardization")
+CONTRAST = ("loss", "temperature", "negatives", "margin")
 OWN = (-1, USUAL)  # values that leave a method its own default
 
 
@@ -235,6 +238,26 @@ class MethodSettings(ContrastSettings):
         for name in (*HEADS, "readout"):
             _widths(name, getattr(self, name))
 
+    def unused(self) -> dict[str, str]:
+        of_others = {
+            flag: f"{' and '.join(sorted(owners))}, and method is {self.method}"
+            for flag, owners in _owners().items()
+            if self.method not in owners
+        }
+        # what a loss does not take, another method may
+        found = {
+            flag: of
+            for flag, of in super().unused().items()
+            if flag not in CONTRAST or self.method == "simclr"
+        }
+        if self.method == "byol":
+            if self.target != "ema":
+                of = f"target ema, and target is {self.target}"
+                found |= {"target_momentum": of, "target_schedule": of}
+            if self.redraw_every == 0:
+                found["redraw"] = "redraw-every above 0, which is 0"
+        return found | of_others
+
     def build_norm(self) -> Normalization | None:
         """The normalisation of heads."""
         from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
@@ -333,6 +356,23 @@ class MethodSettings(ContrastSettings):
             last_norm=None if head.last_norm is None else norm,
             weight_standardization=self.weight_standardization,
         )
+
+
+@functools.cache
+def _owners() -> dict[str, set[str]]:
+    """Flag -> the methods that it is for; flags of all methods are not among them."""
+    from dualnets.methods import discover
+
+    found: dict[str, set[str]] = {}
+    for method, kind in discover().items():
+        takes = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+        flags = [*FLAGS.get(method, {}), *(name for name in HEADS if name in takes)]
+        flags += CONTRAST if "criterion" in takes else ()
+        flags += ("readout", "teacher_units", "teacher_seed") if "teacher" in takes else ()
+        flags += OF_HEADS if {*HEADS, "readout"} & {*flags} else ()
+        for flag in flags:
+            found.setdefault(flag, set()).add(method)
+    return found
 
 
 def _normed_widths(head: Head) -> tuple[int, ...]:

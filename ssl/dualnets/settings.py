@@ -65,6 +65,10 @@ class Checked:
             self._check_kind(item.name, getattr(self, item.name), item.type)
             self._check(item.name, getattr(self, item.name), item.metadata)
 
+    def unused(self) -> dict[str, str]:
+        """Field -> of what it is, where the other fields say that it is not used."""
+        return {}
+
     @staticmethod
     def _check_kind(name: str, value: Any, declared: Any) -> None:
         kind, expected = KINDS.get(getattr(declared, "__name__", declared), (object, ""))
@@ -203,6 +207,19 @@ class NetworkSettings(Checked):
                 f"{self.units} units in {groups} group(s)"
             )
 
+    def unused(self) -> dict[str, str]:
+        parts = {
+            "network_norm_mean": ("batch",),
+            "network_norm_std": ("batch",),
+            "network_norm_affine": ("batch", "layer", "group"),
+            "network_norm_groups": ("group",),
+        }
+        return super().unused() | {
+            name: f"network-norm {' or '.join(kinds)}, and network-norm is {self.network_norm}"
+            for name, kinds in parts.items()
+            if self.network_norm not in kinds
+        }
+
     def build_network_norm(self) -> Normalization | None:
         """The normalisation these settings describe; what it does not have is not used."""
         from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
@@ -285,16 +302,29 @@ class ContrastSettings(Checked):
     )
     margin: float = setting(1.0, "of the triplet loss")
 
+    def unused(self) -> dict[str, str]:
+        return super().unused() | {
+            name: f"other losses, and loss is {self.loss}"
+            for name in ("temperature", "negatives", "margin")
+            if name not in self._loss_takes
+        }
+
+    @property
+    def _loss_takes(self) -> set[str]:
+        """The fields that the loss is built from."""
+        from dualnets.losses import LOSSES
+
+        takes = {item.name for item in fields(LOSSES[self.loss])}
+        takes_any_number = self.loss in ("infonce", "spectral", "exponential", "inverse-distance")
+        return takes if takes_any_number else takes - {"negatives"}
+
     def build_loss(self) -> Loss:
         """The loss these settings describe; what a loss does not have is not used."""
         from dualnets.losses import LOSSES
 
+        given = {name: getattr(self, name) for name in ("temperature", "negatives", "margin")}
         kind = LOSSES[self.loss]
-        takes = {item.name for item in fields(kind)}
-        given = {"temperature": self.temperature, "margin": self.margin}
-        if self.loss in ("infonce", "spectral", "exponential", "inverse-distance"):
-            given["negatives"] = self.negatives
-        made: Loss = kind(**{name: value for name, value in given.items() if name in takes})
+        made: Loss = kind(**{n: value for n, value in given.items() if n in self._loss_takes})
         return made
 
     def build_method(self) -> Method:
@@ -324,6 +354,32 @@ class TrainSettings(Checked):
     weight_decay: float = setting(0.0, "of all trained parameters", low=0)
     schedule: str = setting("constant", "of the learning rate", choices=("constant", "cosine"))
     warm_up: int = setting(0, "first updates, in which the rate rises from 0", low=0)
+    final_rate: float = setting(
+        0.0, "where a cosine schedule ends, as a share of the rate", low=0, high=1, later=True
+    )
+    nesterov: bool = setting(False, "whether sgd looks ahead along its momentum", later=True)
+    clip: float = setting(
+        0.0, "longest gradient of a member; a longer one is scaled down; 0: none", low=0, later=True
+    )
+    precision: str = setting(
+        "float32",
+        "bfloat16: the networks' products under autocast, on CUDA",
+        choices=("float32", "bfloat16"),
+        later=True,
+    )
+
+    def unused(self) -> dict[str, str]:
+        from dualnets.optim import OPTIMIZERS
+
+        takes = {item.name for item in fields(OPTIMIZERS[self.optimizer])}
+        found = {
+            name: f"other optimizers, and optimizer is {self.optimizer}"
+            for name in ("momentum", "nesterov")
+            if name not in takes
+        }
+        if self.schedule == "constant":
+            found["final_rate"] = "schedule cosine, and schedule is constant"
+        return super().unused() | found
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -348,7 +404,9 @@ class TrainSettings(Checked):
             "lr": self.lr,
             "momentum": self.momentum,
             "weight_decay": self.weight_decay,
-            "schedule": Schedule(self.schedule, self.warm_up),  # type: ignore[arg-type]
+            "schedule": Schedule(self.schedule, self.warm_up, self.final_rate),  # type: ignore[arg-type]
+            "nesterov": self.nesterov,
+            "clip": self.clip or None,
         }
         takes = {item.name for item in fields(kind)}
         return kind(**{name: value for name, value in given.items() if name in takes})
@@ -361,6 +419,7 @@ class TrainSettings(Checked):
             "batch": self.batch,
             "samples": self.samples or None,
             "optimizer": self.build_optimizer(),
+            "precision": self.precision,
         }
 
 

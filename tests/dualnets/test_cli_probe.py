@@ -105,7 +105,7 @@ def test_a_model_is_read_by_name_with_its_weights(home, capsys):
         (["--activations", "acts.npz"], "--rows must be start:stop"),
         (["--activations", "acts.npz", "--rows", "9:3"], "start below stop, got '9:3'"),
         (["--activations", "acts.npz", "--rows", "0:999"], "expected 999 rows on axis 0"),
-        (["--activations", "none.npz", "--rows", "0:9"], "No such file"),
+        (["--activations", "none.npz", "--rows", "0:9"], "none.npz: no such file"),
         (["--model", "probed_model:build"], "--layers NAME"),
         (["--model", "probed_model", "--layers", "0"], "module:function, got 'probed_model'"),
         (["--model", "no_such_module:build", "--layers", "0"], "No module named"),

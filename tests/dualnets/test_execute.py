@@ -184,3 +184,52 @@ def test_settings_without_values_and_settings_that_every_grid_pins_are_refused()
         execute.cells(emergence, "smoke", {"steps": []})
     with pytest.raises(ValueError, match="variant cannot be set: every cell"):
         execute.cells(execute.load("methods"), "smoke", {"variant": ["mine"]})
+
+
+def test_a_setting_that_says_nothing_to_a_cell_leaves_it_as_it_is():
+    methods = execute.load("methods")
+    swept = execute.cells(methods, "smoke", {"prototypes": [8, 16]})
+    of_swav = [s.prototypes for s in swept if s.method == "swav"]
+    others = [s for s in swept if s.method != "swav"]
+    assert of_swav[:2] == [8, 16]
+    assert len(of_swav) == 2 * sum(s.method == "swav" for s in execute.cells(methods, "smoke", {}))
+    plain = execute.cells(methods, "smoke", {})
+    assert others == [s for s in plain if s.method != "swav"]
+
+
+def test_a_setting_that_says_nothing_to_any_cell_is_refused():
+    for name, change, of in (
+        ("polarity", {"target": ["random"]}, "byol, and method is simclr"),
+        ("polarity", {"readout": ["none"]}, "teacher-student, and method is simclr"),
+        ("polarity", {"margin": [2.0]}, "other losses, and loss is infonce"),
+        ("polarity", {"optimizer": ["adam"], "momentum": [0.5]}, "other optimizers, and optimizer is adam"),
+        ("polarity", {"final_rate": [0.5]}, "schedule cosine, and schedule is constant"),
+        ("polarity", {"network_norm": ["group"], "network_norm_std": ["off"]}, "network-norm batch, and"),
+        ("polarity", {"method": ["byol"], "loss": ["triplet"]}, "simclr, and method is byol"),
+        ("polarity", {"method": ["byol"], "redraw": ["top"]}, "redraw-every above 0, which is 0"),
+        ("polarity", {"method": ["byol"], "target": ["random"], "target_momentum": [0.5]}, "target ema"),
+        ("polarity", {"method": ["supervised"], "head_norm": ["none"]}, "byol"),
+    ):  # fmt: skip
+        flag = [*change][-1].replace("_", "-")
+        with pytest.raises(ValueError, match=f"{flag} says nothing here: .*{of}"):
+            execute.cells(execute.load(name), "smoke", change)
+    for change in (
+        {"method": ["moco"], "temperature": [0.2]},
+        {"method": ["byol"], "head_norm": ["none"], "redraw_every": [5], "redraw": ["top"]},
+        {"loss": ["triplet"], "margin": [2.0]},
+        {"schedule": ["cosine"], "final_rate": [0.5]},
+        {"network_norm": ["group"], "network_norm_groups": [5]},
+    ):
+        assert execute.cells(execute.load("polarity"), "smoke", change)
+
+
+def test_settings_of_the_optimizer_reach_it():
+    flags = {
+        "momentum": 0.5,
+        "nesterov": True,
+        "clip": 2.0,
+        "schedule": "cosine",
+        "final_rate": 0.1,
+    }
+    made = emergence.Settings(**flags).build_optimizer()
+    assert (made.momentum, made.nesterov, made.clip, made.schedule.final) == (0.5, True, 2.0, 0.1)

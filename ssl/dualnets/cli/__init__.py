@@ -56,7 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
     command = importlib.import_module(f"{__name__}.{given[0]}")
     try:
         status: int = command.main(given[1:])
-    except (ValueError, OSError, MemoryError) as error:
+    except OSError as error:  # Python says `[Errno 2] No such file or directory: 'name'`
+        why = (error.strerror or "").lower()
+        return refuse(f"{error.filename}: {why}" if error.filename and why else str(error))
+    except (ValueError, MemoryError) as error:
         return refuse(str(error))
     except KeyboardInterrupt:
         print("\nhltm: interrupted; what was finished is stored", file=sys.stderr)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from dualnets.cli._flags import parse
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -91,15 +93,11 @@ def _parse(arguments: list[str]) -> Flags:
         ("workers", Annotated[int, tyro.conf.arg(
             help="Processes that compute cells side by side; 0 for one a core.")], 0),
     ]  # fmt: skip
-    made: Any = tyro.cli(
-        dataclasses.make_dataclass("Flags", flags),
-        args=arguments,
-        prog="hltm claims",
-        description="Every claim beside what was found, from stored runs: verdict, what was "
-        "measured, its effect with a 95% interval, n, and the run.",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    given = dataclasses.asdict(made)
+    given = parse(
+        flags, arguments, "hltm claims",
+        "Every claim beside what was found, from stored runs: verdict, what was measured, its effect "
+        "with a 95% interval, n, and the run.",
+    )  # fmt: skip
     scales = ("smoke", "default", "paper")
     if given["scale"] not in (None, *scales):
         raise ValueError(f"unknown scale {given['scale']!r}, expected one of {', '.join(scales)}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from dualnets.cli._flags import parse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,12 +94,7 @@ def _parse(arguments: list[str]) -> Any:
         ("lags", option(int, "INT", "Pairings that make the null; 0 for none."), LAGS),
         ("out", option(str, "FOLDER", "For table.csv, a heatmap of each layer and a page."), ""),
     ]
-    return tyro.cli(
-        dataclasses.make_dataclass("Probe", fields, kw_only=True),
-        args=arguments,
-        prog="hltm probe",
-        description=DESCRIPTION,
-    )
+    return SimpleNamespace(**parse(fields, arguments, "hltm probe", DESCRIPTION))
 
 
 def _rows(text: str) -> range:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from dualnets import execute
 from dualnets.cli._bar import progress_bar
-from dualnets.outcome import Progress
+from dualnets.cli._flags import parse
+from dualnets.outcome import Pinned, Progress
 from dualnets.page import shown
 from dualnets.workers import WorkerDiedError
 
@@ -69,6 +70,7 @@ def _parse(
     import tyro
 
     values = {scale: execute.grid_values(experiment, scale) for scale in experiment.GRIDS}
+    of_all_scales = [grid for grids in experiment.GRIDS.values() for grid in grids]
     hints = get_type_hints(experiment.Settings)
     flags: list[Any] = [
         ("scale", Annotated[str, tyro.conf.arg(
@@ -83,6 +85,10 @@ def _parse(
             help="Processes that compute cells side by side; 0 for one a core.")], 0),
     ]  # fmt: skip
     for item in dataclasses.fields(experiment.Settings):
+        if all(isinstance(grid.get(item.name), Pinned) for grid in of_all_scales):
+            if f"--{item.name.replace('_', '-')}" in arguments:
+                raise ValueError(execute.cannot_be_set(item.name))
+            continue
         kind = hints[item.name]
         choices = item.metadata.get("choices")
         element = Literal[choices] if choices else kind
@@ -94,14 +100,8 @@ def _parse(
             metavar=f"{_metavar(kind, choices)} ...",
         )
         flags.append((item.name, Annotated[tuple[element, ...], arg], ()))  # type: ignore[valid-type]
-    made: Any = tyro.cli(
-        dataclasses.make_dataclass("Flags", flags),
-        args=arguments,
-        prog=f"hltm run {name}",
-        description=f"{experiment.CLAIM}.\n\n{(experiment.__doc__ or '').strip()}",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    given = dataclasses.asdict(made)
+    description = f"{experiment.CLAIM}.\n\n{(experiment.__doc__ or '').strip()}"
+    given = parse(flags, arguments, f"hltm run {name}", description)
     # a flag without a value parses to no values, as one that is not given does
     named = {text.removeprefix("--").replace("-", "_") for text in arguments if text[:2] == "--"}
     options = {key: given.pop(key) for key in OPTIONS}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from dualnets.cli import _families
 from dualnets.cli._bar import progress_bar
+from dualnets.cli._flags import parse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +57,6 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
     """The options, and the function that makes a tree of the family; None with --tree."""
-    import tyro
 
     from hltm.export.recipe import SUFFIXES
 
@@ -92,14 +91,7 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
                metavar=None, help_behavior_hint=""),
         _out("Folder to write to; made if missing."),
     ]  # fmt: skip
-    made: Any = tyro.cli(
-        dataclasses.make_dataclass("Options", fields, kw_only=True),
-        args=arguments,
-        prog="hltm sample",
-        description=DESCRIPTION,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return dataclasses.asdict(made), make
+    return parse(fields, arguments, "hltm sample", DESCRIPTION), make
 
 
 def _out(meaning: str) -> tuple[Any, ...]:
@@ -186,7 +178,6 @@ def _show(console: Console, data: DataFolder, out: str, seconds: float) -> None:
 
 def _verify(console: Console, arguments: list[str]) -> int:
     """Check a folder and say in words what was found."""
-    import tyro
 
     import hltm
 
@@ -197,16 +188,10 @@ def _verify(console: Console, arguments: list[str]) -> int:
         option("seed", int, 0, "Which rows."),
         _out("Folder that hltm sample or hltm.export wrote."),
     ]
-    made: Any = tyro.cli(
-        dataclasses.make_dataclass("Options", fields, kw_only=True),
-        args=arguments,
-        prog="hltm sample",
-        description=VERIFY,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    if not made.out:
+    given = parse(fields, arguments, "hltm sample", VERIFY)
+    if not given["out"]:
         raise ValueError("name the folder to check, e.g. hltm sample --verify out/")
-    found = hltm.verify(Path(made.out), rows=made.rows, seed=made.seed)
+    found = hltm.verify(Path(given["out"]), rows=given["rows"], seed=given["seed"])
     for line in str(found).splitlines():
         console.print(line, markup=False)
     return 0 if found.ok else 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families
+from dualnets.cli._flags import parse
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> int:
         return 0
     name, make = _families.asked(arguments)
     options = _parse(name, make, arguments)
+    _check_picture(options["picture"])
     tree = make(**_families.keywords(_families.flags(make), options))
     title = f"{name}, seed {options['seed']}" if "seed" in options else name
     own = tree.ceiling(tree.latents, samples=options["samples"])
@@ -61,7 +63,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(name: str, make: Callable[..., LatentTree], arguments: list[str]) -> dict[str, Any]:
-    import tyro
 
     from hltm.ceiling import SAMPLES
 
@@ -72,14 +73,19 @@ def _parse(name: str, make: Callable[..., LatentTree], arguments: list[str]) -> 
         ),
         _families.option("picture", str, "", "File to draw the tree into: .png, .svg or .pdf."),
     ]
-    made: Any = tyro.cli(
-        dataclasses.make_dataclass("Options", fields, kw_only=True),
-        args=arguments,
-        prog="hltm tree",
-        description=(inspect.getdoc(make) or "").partition("\n\nArgs:")[0],
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return dataclasses.asdict(made)
+    description = (inspect.getdoc(make) or "").partition("\n\nArgs:")[0]
+    return parse(fields, arguments, "hltm tree", description)
+
+
+def _check_picture(picture: str) -> None:
+    """Raise ValueError unless a picture can be drawn into this file, before any work."""
+    if not picture:
+        return
+    path = Path(picture)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"picture must end in .png, .svg or .pdf, got {picture!r}")
+    if not path.parent.is_dir():
+        raise ValueError(f"picture {picture}: there is no folder {path.parent}")
 
 
 def _nodes(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
