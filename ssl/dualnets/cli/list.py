@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     for name in execute.names():
         experiment = execute.load(name)
         print(f"{name.replace('_', '-'):20}  {experiment.BRIEF}")
-    print("\nhltm run EXPERIMENT starts one; hltm run EXPERIMENT --help shows its settings;")
-    print("hltm claims shows the claims in full, beside what was found.")
+    print("\nThese are questions and claims, not answers: hltm claims shows what was found of each.")
+    print("hltm run EXPERIMENT starts one; hltm run EXPERIMENT --help shows its settings.")
     sys.stdout.flush()
     return 0
