@@ -117,3 +117,10 @@ def test_errors():
         population_trajectory(
             network, InfoNCE(), wide, augment=AUGMENT, steps=1, optimizer=dualnets.SGD()
         )
+
+
+def test_what_is_no_block_network_is_refused():
+    trees = hltm.symmetric_binary(depth=2, seed=0)
+    common = {"augment": hltm.keep_root(), "steps": 1, "optimizer": dualnets.SGD(lr=0.1)}
+    with pytest.raises(TypeError, match=r"expected a block network .* got Linear"):
+        population_trajectory(torch.nn.Linear(4, 2), dualnets.Simple(), trees, **common)
