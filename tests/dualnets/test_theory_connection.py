@@ -211,6 +211,19 @@ def test_what_is_not_finite_or_no_input_is_refused():
         connection(nn.Sequential(module(), nn.Threshold(9.0, torch.inf)), "0.4.weight", inputs)
     with pytest.raises(TypeError, match="network must be a torch module, got function"):
         connection(random_like, "w", inputs)
+    with pytest.raises(ValueError, match=r"cannot read inputs of shape \(4, 3\): mat1 and mat2"):
+        connection(nn.Linear(4, 2), "weight", inputs[:, :3])
+    with pytest.raises(TypeError, match="network's output must be a tensor, got tuple"):
+        connection(nn.LSTM(4, 2), "weight_ih_l0", inputs)
+    with pytest.raises(TypeError, match=r"inputs must be real, got torch\.complex128"):
+        connection(nn.Linear(4, 2), "weight", inputs * 1j)
+    for dtype in ("float64", torch.int64):
+        with pytest.raises(TypeError, match=rf"dtype must be a floating .* got '?{dtype}"):
+            connection(nn.Linear(4, 2), "weight", inputs, dtype=dtype)
+    with pytest.raises(TypeError, match="block must be a whole number or None, got 'a'"):
+        connection(nn.Linear(4, 2), "weight", inputs, block="a")
+    with pytest.raises(TypeError, match="expected a tensor, got list"):
+        connection(module(), "4.weight", inputs).transposed([0.0] * 60)
     with pytest.raises(TypeError, match="inputs must be a tensor, got list"):
         connection(module(), "4.weight", [[1.0] * 4])
     with pytest.raises(

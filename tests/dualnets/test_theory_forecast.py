@@ -80,6 +80,8 @@ def test_networks_and_trees_that_do_not_fit_are_refused():
             call(torch.nn.Linear(8, 4), trees)
         with pytest.raises(ValueError, match="2 trees do not fit a network of 3 members"):
             call(network, trees[:2])
+        with pytest.raises(TypeError, match="expected trees, got str"):
+            call(network, "trees")
         lost = dualnets.tree_network(trees, units=4, seed=1)
         lost.weights[0].data[0] = torch.nan
         with pytest.raises(ValueError, match=r"weights\.0 of the network must be finite"):

@@ -283,5 +283,11 @@ def test_a_mode_that_does_not_settle_is_no_answer(monkeypatch):
         ArithmeticError, match=r"2 of 2 modes are neither at 0 nor at p\+ after 5 steps"
     ):
         survives(modes, [0.3, 0.3, 0.1])
+    with pytest.raises(ValueError, match="target_rate was 0"):
+        survives(Modes(decay=0.05, target_rate=[0.0, 0.1]), [0.3, 0.3, 0.3])
+    with pytest.raises(ValueError, match=r"unless tie is, got -1\.0"):
+        survives(Modes(decay=0.05, tie=-1.0), [0.3, 0.3])
+    with pytest.raises(ValueError, match=r"needs a tie above 0, got -1\.0"):
+        separatrix(Modes(decay=0.05, tie=-1.0))
     with pytest.raises(ValueError, match="halvings must be at least 1, got 0"):
         critical_decay(modes, [0.3, 0.3, 0.1], halvings=0)

@@ -125,6 +125,8 @@ def test_sizes_are_said_and_limited():
         operator.matrix(most_entries=143)
     with pytest.raises(ValueError, match=r"count must be in 1..11, got 12"):
         operator.leading(12)
+    with pytest.raises(TypeError, match=r"count must be a whole number, got 1\.5"):
+        operator.leading(1.5)
     with pytest.raises(ValueError, match="member must be None, got 0"):
         operator.linear_operator(0)
     half = pairwise_operator(wide, data(one), 1, InfoNCE(), branches="anchor").exact
@@ -323,6 +325,10 @@ def test_slopes_are_of_losses_of_distances_and_of_the_outputs_they_take():
             loss_slopes(loss, one, other, negatives)
     with pytest.raises(ValueError, match=r"shapes \(1, 4, 3\), \(1, 3, 3\)"):
         loss_slopes(InfoNCE(negatives=2), one, other[:, :3], negatives)
+    with pytest.raises(ValueError, match="positive must be finite, 12 numbers are not"):
+        loss_slopes(InfoNCE(negatives=2), one, other * torch.nan, negatives)
+    with pytest.raises(TypeError, match="outputs must be tensors, got list"):
+        loss_slopes(Simple(), one, other, [1.0])
     with pytest.raises(TypeError, match="got the name 'simple'"):
         loss_slopes("simple", one, other, negatives)
     own = loss_slopes(NTXent(0.3), one, other, negatives[:, :0])

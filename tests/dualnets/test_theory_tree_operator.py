@@ -104,6 +104,8 @@ def test_what_shows_no_layers_or_does_not_fit_is_refused():
         selectivity(network, tree(2, members=3), 1)
     with pytest.raises(ValueError, match=r"the network shows levels 1\.\.1, not 2"):
         selectivity(dualnets.mlp(one, units=3, layers=1, seed=1), one, 2)
+    with pytest.raises(ValueError, match="expected at least one node"):
+        tree_operator(one, [], [])
     with pytest.raises(ValueError, match="selectivities must be finite"):
         tree_operator(one, [1, 2], [0.5, float("nan")])
     with pytest.raises(ValueError, match="selectivities are of 2 members, the trees are 3"):

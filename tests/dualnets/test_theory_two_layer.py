@@ -138,7 +138,7 @@ def test_errors():
 
 
 def test_weights_of_zero_stay_and_are_no_nan():
-    trees, network = case()
+    trees, network, *_ = case()
     given, start = two_layer.groups(trees), two_layer.layers(network)
     still = start.upper.clone()
     still[1] = 0
@@ -161,7 +161,7 @@ def test_weights_of_zero_stay_and_are_no_nan():
 
 
 def test_what_does_not_fit_or_is_not_finite_is_refused():
-    trees, network = case()
+    trees, network, *_ = case()
     given, start = two_layer.groups(trees), two_layer.layers(network)
     lost = start._replace(lower=start.lower * torch.nan)
     for call in (
@@ -186,6 +186,8 @@ def test_what_does_not_fit_or_is_not_finite_is_refused():
     ):
         with pytest.raises(ValueError, match=words):
             two_layer.integrate(given, start, times)
+    with pytest.raises(TypeError, match="expected trees, got str"):
+        two_layer.groups("tree")
     for step in (float("nan"), float("inf"), 0.0):
         with pytest.raises(ValueError, match="step must be finite and above 0"):
             two_layer.integrate(given, start, [0.0, 1.0], step=step)

@@ -333,6 +333,12 @@ def test_bad_pairs_and_data_sets_are_named():
         pair_update(network, "0.weight", first.expand(3, 4), second)
     with pytest.raises(TypeError, match=r"batches must be a whole number, got 2.5"):
         predicted_update(network, data(tree(2)), "0.weight", Simple(), batches=2.5, seed=0)
+    with pytest.raises(
+        TypeError, match=r"hltm\.keep_root\(\), got 'keep-root': hltm.augment.parse reads"
+    ):
+        TreeViews(tree(2), "keep-root")
+    with pytest.raises(TypeError, match="expected trees, got str"):
+        TreeViews("tree", hltm.keep_root())
     with pytest.raises(TypeError, match=r"expected a data set with items and a length, .* got int"):
         DatasetViews(3, lambda x: x)
     with pytest.raises(TypeError, match="transform must be a function of one item, got 'noise'"):

@@ -185,7 +185,8 @@ def survives(modes: Modes, start: ArrayLike) -> NDArray[np.bool_]:
         start: `(2, ...)` (p, s) or `(3, ...)` (p, w, a), of no component below 0.
 
     Raises:
-        ValueError: a start below 0 or not finite, or no weight decay: nothing collapses then.
+        ValueError: a start below 0 or not finite, no weight decay (nothing collapses then), a target
+            of rate 0, or a tie below 0.
         ArithmeticError: modes that 20000 steps bring neither to rest nor to that time.
 
     Example:
@@ -202,7 +203,13 @@ def survives(modes: Modes, start: ArrayLike) -> NDArray[np.bool_]:
     decay = np.asarray(modes.decay, dtype=np.float64)
     if not (decay > 0).all():
         raise ValueError("without weight decay nothing collapses; decay was 0")
+    if modes.tie < 0:
+        raise ValueError(f"p+ is no rest of modes above 0 unless tie is, got {modes.tie}")
     follow = np.asarray(modes.target_rate if modes.moving else 0.0)
+    if modes.moving and not (follow > 0).all():
+        raise ValueError(
+            "a target of rate 0 stays where it is and p+ is no rest; target_rate was 0"
+        )
     shape = np.broadcast_shapes(*(np.shape(x) for x in (total, rate, decay, follow, now[0])))
     now = _spread(now, shape)
     total, rate, decay, follow = (np.broadcast_to(x, shape) for x in (total, rate, decay, follow))
@@ -254,6 +261,8 @@ def separatrix(modes: Modes, *, largest: float = 2.0) -> Array:
         raise ValueError(f"largest must be finite and above 0, got {largest}")
     if modes.moving:
         raise ValueError("a moving target's edge is a surface in (p, w, a): use critical_decay")
+    if not modes.tie > 0:
+        raise ValueError(f"an edge between modes above 0 needs a tie above 0, got {modes.tie}")
     points = fixed_points(modes)
     if len(points) < 3:
         raise ValueError(

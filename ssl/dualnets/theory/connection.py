@@ -54,7 +54,7 @@ class Connection:
         self._check_finite("inputs", inputs)
         for key, value in self._fixed.items():
             self._check_finite(f"weight {key!r} of the network", value)
-        self._outputs = self._call(self._weight, inputs)
+        self._outputs = self._first_outputs()
         axis = int(self.stacked)
         if self._outputs.ndim != 3 or self._outputs.shape[1] != inputs.shape[axis]:
             shape = tuple(self._outputs.shape[0 if self.stacked else 1 :])
@@ -105,6 +105,8 @@ class Connection:
             return slice(0, size)
         ensemble = getattr(self._network, "members", None) is not None
         blocks = self._shape[1] if ensemble and len(self._shape) == 4 else 1
+        if not isinstance(block, int):
+            raise TypeError(f"block must be a whole number or None, got {block!r}")
         if not 0 <= block < blocks:
             raise ValueError(
                 f"block must be in 0..{blocks - 1} for weight {self.name!r}, got {block}"
@@ -177,9 +179,24 @@ class Connection:
         whole = torch.cat([before, weight, after], dim=1) if self.block is not None else weight
         parameters = {**self._fixed, self.name: whole.view(self._shape)}
         found = functional_call(self._network, parameters, (inputs,))
+        if not isinstance(found, Tensor):
+            raise TypeError(f"the network's output must be a tensor, got {type(found).__name__}")
         return found if self.stacked else found[None]
 
+    def _first_outputs(self) -> Tensor:
+        """`(S, B, n)`, where a network that cannot read its inputs, or gives no tensor, is told."""
+        shape = tuple(self.inputs.shape)
+        try:
+            found = self._call(self._weight, self.inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ValueError(f"the network cannot read inputs of shape {shape}: {error}") from error
+        return found
+
     def _inside(self, given: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if not isinstance(given, Tensor):
+            raise TypeError(f"expected a tensor, got {type(given).__name__}")
         expected = (*([self.members] if self.stacked else []), *shape)
         if tuple(given.shape) != expected:
             raise ValueError(f"expected an array of shape {expected}, got {tuple(given.shape)}")
@@ -248,6 +265,8 @@ def connection(
     _check_one_sample_at_a_time(network)
     if not isinstance(inputs, Tensor):
         raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}")
+    if inputs.is_complex():
+        raise TypeError(f"inputs must be real, got {inputs.dtype}")
     axis = int(shown_members(network) is not None)
     if inputs.ndim <= axis or inputs.shape[axis] < 1:
         raise ValueError(f"inputs have shape {tuple(inputs.shape)}, expected at least one sample")
@@ -261,6 +280,8 @@ def in_dtype(network: nn.Module, layer: int | str, dtype: torch.dtype | None) ->
     """The network, or a copy of it in another dtype than the weight's, whose caller makes it once."""
     check_module(network)
     weight = dict(network.named_parameters())[_parameter_name(network, layer)]
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a floating torch.dtype or None, got {dtype!r}")
     return network if dtype in (None, weight.dtype) else copy.deepcopy(network).to(dtype)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dualnets.networks.block_network import BlockNetwork
+from hltm.augment import Augmentation
 from hltm.tree import LatentTree
 
 
@@ -15,6 +16,21 @@ def check_block_network(network: Any) -> None:
         raise TypeError(
             "expected a block network of this library, such as of tree_network or mlp, got "
             f"{type(network).__name__}"
+        )
+
+
+def check_trees(trees: object) -> None:
+    """Raise TypeError unless these are trees."""
+    if not isinstance(trees, LatentTree):
+        raise TypeError(f"expected trees, got {type(trees).__name__}")
+
+
+def check_augmentation(augmentation: object) -> None:
+    """Raise TypeError unless this says what views draw again."""
+    if not isinstance(augmentation, Augmentation):
+        hint = ": hltm.augment.parse reads names" if isinstance(augmentation, str) else ""
+        raise TypeError(
+            f"expected an augmentation such as hltm.keep_root(), got {augmentation!r}{hint}"
         )
 
 
@@ -39,8 +55,7 @@ def check_fit(network: BlockNetwork, trees: LatentTree) -> None:
         ValueError: another number of trees or of leaves, or trees of other addresses.
     """
     check_block_network(network)
-    if not isinstance(trees, LatentTree):
-        raise TypeError(f"expected trees, got {type(trees).__name__}")
+    check_trees(trees)
     check_members(trees.members, network.members)
     if len(trees.leaves) != network.inputs:
         raise ValueError(

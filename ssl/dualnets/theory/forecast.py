@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.theory.fitting import check_fit
+from dualnets.theory.fitting import check_augmentation, check_fit
 from hltm.augment import Augmentation
 from hltm.draw import Draw
 from hltm.philox import Stream, check_seed
@@ -70,6 +70,7 @@ def growth_direction(
             finite.
     """
     check_fit(network, trees)
+    check_augmentation(augment)
     for name, weight in network.named_parameters():
         if not weight.isfinite().all():
             raise ValueError(f"{name} of the network must be finite")

@@ -75,6 +75,8 @@ class LinearByol:
 
     def __post_init__(self) -> None:
         for name in ("mean", "noise"):
+            if np.iscomplexobj(getattr(self, name)):
+                raise TypeError(f"{name} must be real")
             given = np.asarray(getattr(self, name), dtype=np.float64)
             if given.ndim != 2 or given.shape[0] != given.shape[1] or given.size < 1:
                 raise ValueError(f"{name} has shape {given.shape}, expected (X, X)")
@@ -324,6 +326,8 @@ def _descended(system: LinearByol, now: Weights, one: Array, two: Array, lr: flo
 
 def _checked(system: LinearByol, weights: Weights) -> Weights:
     """Float64 weights; raise ValueError unless they are finite and fit the system and each other."""
+    if len(weights) != 3:
+        raise TypeError(f"expected Weights(predictor, online, target), got {len(weights)} parts")
     made = Weights(*(np.array(part, dtype=np.float64) for part in weights))
     inputs = len(system.mean)
     features = made.online.shape[-2] if made.online.ndim >= 2 else 0

@@ -209,6 +209,9 @@ def _probe(loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _check_outputs(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tensor) -> None:
+    for part in (anchor, positive, negatives):
+        if not isinstance(part, Tensor):
+            raise TypeError(f"outputs must be tensors, got {type(part).__name__}")
     shapes = [tuple(part.shape) for part in (anchor, positive, negatives)]
     expected = (*shapes[0][:1], loss.negatives, *shapes[0][1:])
     if len(shapes[0]) != 3 or shapes[1] != shapes[0] or shapes[2] != expected:
@@ -216,6 +219,11 @@ def _check_outputs(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tens
             f"anchor, positive and negatives have shapes {', '.join(map(str, shapes))}, {_name(loss)} "
             f"takes (S, B, U), (S, B, U) and (S, {loss.negatives}, B, U)"
         )
+    for name, part in (("anchor", anchor), ("positive", positive), ("negatives", negatives)):
+        if not part.isfinite().all():
+            raise ValueError(
+                f"{name} must be finite, {int((~part.isfinite()).sum())} numbers are not"
+            )
 
 
 def _in_batch(loss: NTXent, outputs: Tensor) -> Slopes:

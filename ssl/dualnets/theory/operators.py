@@ -10,6 +10,7 @@ outputs f in the place of Kᵀ v it gives the update that holds for any network.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import index
 from typing import NamedTuple
 
 import numpy as np
@@ -176,6 +177,10 @@ class Operator:
         """
         if not self.symmetric:
             raise ValueError("eigsh needs a symmetric operator; this one has one branch only")
+        try:
+            index(count)
+        except TypeError:
+            raise TypeError(f"count must be a whole number, got {count!r}") from None
         if not 1 <= count < self.size:
             raise ValueError(f"count must be in 1..{self.size - 1}, got {count}")
         chosen: Sequence[int | None] = range(self._first.members) if self._first.stacked else [None]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim import Optimizer
-from dualnets.theory.fitting import check_fit
+from dualnets.theory.fitting import check_augmentation, check_fit
 from dualnets.theory.population_loss import (
     Form,
     ViewPairs,
@@ -91,6 +91,9 @@ def population_trajectory(
     if wanted[0] < 0 or wanted[-1] > steps:
         raise ValueError(f"snapshots must lie in 0..{steps}, got {wanted[0]}..{wanted[-1]}")
     check_fit(network, trees)
+    check_augmentation(augment)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"expected an optimizer such as dualnets.SGD(lr=0.1), got {optimizer!r}")
     optimizer.check(len(network.members))
     views = enumerated(trees, augment, dtype=network.dtype, device=network.device)
     check_size(loss, len(views.leaves))

@@ -79,6 +79,8 @@ def tree_operator(tree: LatentTree, nodes: Sequence[Node], selectivities: Tensor
         raise ValueError(
             f"selectivities are of {len(given)} members, the trees are {len(tree.members)}"
         )
+    if len(place) < 1:
+        raise ValueError("expected at least one node")
     correlation = tree.correlation(tree.root, place)  # (n,) or (S, n)
     prior = marginals(tree.tables)
     deviation = torch.stack([prior[int(v)].prod(-1).sqrt() for v in place], dim=-1)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.theory.fitting import check_block_network
+from dualnets.theory.fitting import check_block_network, check_trees
 from dualnets.theory.times import increasing
 from hltm.brute import all_states
 from hltm.tree import LatentTree
@@ -94,6 +94,7 @@ def groups(trees: LatentTree) -> Groups:
         >>> groups(hltm.symmetric_binary(depth=2, seed=0)).given_root.shape
         torch.Size([1, 2, 2, 4])
     """
+    check_trees(trees)
     topology, tables = trees.topology, trees.tables
     branching = {len(topology.children[v]) for v in topology.at_level(1)}
     if topology.depth != 2 or len(branching) != 1 or (tables.cardinality[1:] != 2).any():

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from dualnets.theory.connection import shown_members
 from dualnets.theory.enumeration import ViewTable, enumerate_views
+from dualnets.theory.fitting import check_augmentation, check_trees
 from hltm.augment import Augmentation
 from hltm.philox import Stream, check_seed
 from hltm.tables import Tables
@@ -60,6 +61,8 @@ class TreeViews:
     augmentation: Augmentation
 
     def __post_init__(self) -> None:
+        check_trees(self.tree)
+        check_augmentation(self.augmentation)
         if self.augmentation.missing_rates(self.tree).any():
             raise ValueError(f"networks read whole samples, but {self.augmentation} misses leaves")
 
