@@ -109,3 +109,16 @@ def test_errors():
         mean_parts(below, lambda f: f.sum(1), PARAMETERS, INPUTS)
     with pytest.raises(ValueError, match="do not fit"):
         contrast_parts(below, PARAMETERS, INPUTS, predictor=PREDICTOR.T, target=TARGET)
+
+
+def test_losses_without_a_gradient_and_empty_batches_are_refused():
+    def below(weights, x):
+        return x @ weights["w"].T
+
+    weights = {"w": torch.ones(1, 1)}
+    with pytest.raises(ValueError, match="the loss does not depend on the centred outputs"):
+        mean_parts(below, lambda centred: torch.tensor(1.0), weights, torch.ones(3, 1))
+    with pytest.raises(
+        ValueError, match=r"outputs have shape \(0, 1\), expected \(B, F\), B at least 1"
+    ):
+        mean_parts(below, lambda centred: centred.sum(), weights, torch.ones(0, 1))

@@ -133,6 +133,110 @@ def test_homogeneity_fails_where_it_must_and_says_why():
     check_operator_form(connection(biased, "4.weight", inputs))
 
 
+def test_one_sample_cannot_tell_a_constant():
+    """With one distinct sample, f - Kᵀ w is the same for all: then it must be 0."""
+    biased = module(bias=True)
+    for inputs in (random_like((1, 4)), random_like((1, 4)).expand(5, 4)):
+        with pytest.raises(ValueError, match=r"misses by .* of \|f\| at the one distinct sample"):
+            check_operator_form(connection(biased, "4.weight", inputs))
+        check_operator_form(connection(module(), "4.weight", inputs))
+    with pytest.raises(ValueError, match=r"beyond a constant, by .* of the outputs' spread"):
+        check_operator_form(connection(biased, "1.weight", random_like((2, 4))))
+    (network, _) = networks(tree(2))
+    with pytest.raises(ValueError, match="one block's weight carries only the part of f"):
+        check_operator_form(connection(network, 1, tree(2).sample(5, seed=1).leaves, block=0))
+
+
+def test_one_bad_member_is_not_hidden_by_large_ones():
+    trees = tree(2, members=2)
+    (network, _) = networks(trees, bias=True)
+    leaves = trees.sample(6, seed=1).leaves
+    with torch.no_grad():
+        for bias in network.biases:
+            bias[0] = 0
+        network.weights[1][0] *= 1e12
+    with pytest.raises(ValueError, match="needs Kᵀ w = f"):
+        check_operator_form(connection(network, 1, leaves))
+
+
+class Reader(nn.Module):
+    """Tokens through an embedding, a layer norm and a ReLU network."""
+
+    def __init__(self, by_hand):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.embedding = nn.Embedding(7, 3)
+            self.linear = nn.Linear(3, 4, bias=False)
+            self.top = nn.Linear(4, 2, bias=False)
+        self.by_hand = by_hand
+
+    def forward(self, tokens):
+        table = self.embedding.weight
+        found = table[tokens] if self.by_hand else self.embedding(tokens)
+        return self.top(self.linear(found).relu().mean(1))
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+def test_tokens_are_read_as_indices(by_hand, dtype):
+    network = Reader(by_hand).double()
+    tokens = torch.randint(7, (6, 5), generator=torch.Generator().manual_seed(0)).to(dtype)
+    for name in ("embedding.weight", "linear.weight", "top.weight"):
+        found = connection(network, name, tokens)
+        expected = jacobian(network, name, tokens.long())
+        assert (found.explicit() - expected).abs().max() < 1e-14
+        check_operator_form(found)
+    copy = connection(Reader(by_hand), "linear.weight", tokens, dtype=torch.float64)
+    assert copy.outputs.dtype == torch.float64
+    numbers = connection(module(), "1.weight", tokens[:, :4])  # others read integers as numbers
+    assert numbers.outputs.equal(module()(tokens[:, :4].double()))
+    with pytest.raises(ValueError, match=r"reads these inputs, torch.int64 .* neither as numbers"):
+        connection(network, "linear.weight", torch.full((2, 5), 7))
+
+
+def test_what_is_not_finite_or_no_input_is_refused():
+    inputs = random_like((4, 4))
+    broken = inputs.clone()
+    broken[1, 2], broken[2, 0] = torch.nan, torch.inf
+    with pytest.raises(ValueError, match="inputs must be finite, 2 of 16 numbers are NaN"):
+        connection(module(), "4.weight", broken)
+    network = module()
+    network[6].weight.data[0, 0] = torch.nan
+    with pytest.raises(
+        ValueError, match=r"weight '6.weight' of the network must be finite, 1 of 10"
+    ):
+        connection(network, "4.weight", inputs)
+    with pytest.raises(ValueError, match="outputs of the network must be finite"):
+        connection(nn.Sequential(module(), nn.Threshold(9.0, torch.inf)), "0.4.weight", inputs)
+    with pytest.raises(TypeError, match="network must be a torch module, got function"):
+        connection(random_like, "w", inputs)
+    with pytest.raises(ValueError, match=r"cannot read inputs of shape \(4, 3\): mat1 and mat2"):
+        connection(nn.Linear(4, 2), "weight", inputs[:, :3])
+    with pytest.raises(TypeError, match="network's output must be a tensor, got tuple"):
+        connection(nn.LSTM(4, 2), "weight_ih_l0", inputs)
+    with pytest.raises(TypeError, match=r"inputs must be real, got torch\.complex128"):
+        connection(nn.Linear(4, 2), "weight", inputs * 1j)
+    for dtype in ("float64", torch.int64):
+        with pytest.raises(TypeError, match=rf"dtype must be a floating .* got '?{dtype}"):
+            connection(nn.Linear(4, 2), "weight", inputs, dtype=dtype)
+    with pytest.raises(TypeError, match="block must be a whole number or None, got 'a'"):
+        connection(nn.Linear(4, 2), "weight", inputs, block="a")
+    with pytest.raises(TypeError, match="expected a tensor, got list"):
+        connection(module(), "4.weight", inputs).transposed([0.0] * 60)
+    with pytest.raises(TypeError, match="inputs must be a tensor, got list"):
+        connection(module(), "4.weight", [[1.0] * 4])
+    with pytest.raises(
+        ValueError, match=r"inputs have shape \(0, 4\), expected at least one sample"
+    ):
+        connection(module(), "4.weight", inputs[:0])
+    with pytest.raises(
+        ValueError, match=r"shape \(1, 8\) for 4 samples, expected one row per sample"
+    ):
+        connection(nn.Sequential(nn.Linear(4, 2), nn.Flatten(0), nn.Unflatten(0, (1, 8))),
+                   "0.weight", inputs)  # fmt: skip
+
+
 def test_what_makes_no_sense_is_refused():
     one = tree(2)
     leaves = one.sample(8, seed=2).leaves

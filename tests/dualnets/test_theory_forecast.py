@@ -67,3 +67,22 @@ def test_errors():
         forecast(network, trees, AUGMENT, growth=-1.0, seed=0)
     with pytest.raises(ValueError, match="at least 2 samples"):
         growth_direction(network, trees, AUGMENT, n=1, seed=0)
+
+
+def test_networks_and_trees_that_do_not_fit_are_refused():
+    trees = hltm.symmetric_binary(depth=3, members=3, seed=0)
+    network = dualnets.tree_network(trees, units=4, seed=1)
+    for call in (
+        lambda network, trees: forecast(network, trees, hltm.keep_root(), seed=0),
+        lambda network, trees: growth_direction(network, trees, hltm.keep_root(), n=8, seed=0),
+    ):
+        with pytest.raises(TypeError, match=r"expected a block network .* got Linear"):
+            call(torch.nn.Linear(8, 4), trees)
+        with pytest.raises(ValueError, match="2 trees do not fit a network of 3 members"):
+            call(network, trees[:2])
+        with pytest.raises(TypeError, match="expected trees, got str"):
+            call(network, "trees")
+        lost = dualnets.tree_network(trees, units=4, seed=1)
+        lost.weights[0].data[0] = torch.nan
+        with pytest.raises(ValueError, match=r"weights\.0 of the network must be finite"):
+            call(lost, trees)

@@ -206,3 +206,88 @@ def test_errors_name_the_value():
         separatrix(Modes(0.2, 0.05, 1.0, 0.1))
     with pytest.raises(ValueError, match=r"0\.\.3"):
         sampled(system(), WEIGHTS, steps=3, lr=0.1, batch=2, seed=0, snapshots=[4])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused_before_work(bad):
+    weights = random_weights(features=2, inputs=3, seed=0)
+    eye = np.eye(3)
+    system = LinearByol(eye, 0.2 * eye, decay=0.01)
+    with pytest.raises(ValueError, match=f"times must be finite, got {bad}"):
+        integrate(system, weights, [0.0, bad])
+    broken = eye.copy()
+    broken[1, 1] = bad
+    with pytest.raises(ValueError, match=f"noise must be finite, got {bad}"):
+        LinearByol(eye, broken)
+    with pytest.raises(ValueError, match=f"tie must be finite, got {bad}"):
+        LinearByol(eye, eye, tie=bad)
+    with pytest.raises(ValueError, match="tolerance must be above 0 and below 1"):
+        integrate(system, weights, [0.0, 1.0], tolerance=bad)
+    with pytest.raises(ValueError, match=r"scale finite and above 0, got 2, 3, (nan|inf)"):
+        random_weights(features=2, inputs=3, scale=bad, seed=0)
+    lost = weights._replace(online=weights.online * bad)
+    for call in (
+        lambda: integrate(system, lost, [0.0, 1.0]),
+        lambda: sampled(system, lost, steps=2, lr=0.1, batch=2, seed=0),
+    ):
+        with pytest.raises(ValueError, match="online must be finite, got"):
+            call()
+    with pytest.raises(ValueError, match="a finite lr > 0, got 2, 2,"):
+        sampled(system, weights, steps=2, lr=bad, batch=2, seed=0)
+    modes = Modes(noise=0.2, decay=0.05)
+    with pytest.raises(ValueError, match=f"times must be finite, got {bad}"):
+        integrate_modes(modes, [0.5, 0.4], [0.0, bad])
+    for call in (integrate_modes, lambda modes, start, _: survives(modes, start)):
+        with pytest.raises(ValueError, match=f"a start must be finite, got {bad}"):
+            call(modes, [0.5, bad], [0.0, 1.0])
+    for name in ("noise", "decay", "predictor_rate", "target_rate"):
+        with pytest.raises(ValueError, match=f"{name} must be .* finite, got {bad}"):
+            Modes(**{name: bad})
+    with pytest.raises(ValueError, match=f"tie must be finite, got {bad}"):
+        Modes(tie=bad)
+    with pytest.raises(ValueError, match="largest must be finite and above 0"):
+        separatrix(modes, largest=bad)
+
+
+def test_times_are_lists_that_increase():
+    weights = random_weights(features=2, inputs=3, seed=0)
+    system = LinearByol(np.eye(3), 0.2 * np.eye(3))
+    for times, words in (
+        ([], r"at least one number, got shape \(0,\)"),
+        ([0.0, 2.0, 1.0], r"times must increase, got 2\.0 and then 1\.0"),
+        ([[0.0, 1.0]], "one list of numbers"),
+        (3.0, r"at least one number, got shape \(\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            integrate(system, weights, times)
+        with pytest.raises(ValueError, match=words):
+            integrate_modes(Modes(), [0.5, 0.4], times)
+    assert integrate_modes(Modes(), [0.5, 0.4], [3.0]).tolist() == [[0.5, 0.4]]
+    with pytest.raises(ValueError, match=r"of modes of shape \(2,\), the start of shape \(\)"):
+        integrate_modes(Modes(decay=[0.1, 0.2]), [0.5, 0.4], [0.0, 1.0])
+    with pytest.raises(ValueError, match="mean has shape"):
+        LinearByol(np.zeros((0, 0)), np.zeros((0, 0)))
+
+
+def test_updates_that_grow_beyond_all_bounds_say_when():
+    weights = random_weights(features=2, inputs=3, seed=0)
+    system = LinearByol(np.eye(3), 0.2 * np.eye(3))
+    with pytest.raises(ArithmeticError, match=r"not finite after \d+ of 100 updates with lr 50"):
+        sampled(system, weights, steps=100, lr=50.0, batch=8, seed=0)
+
+
+def test_a_mode_that_does_not_settle_is_no_answer(monkeypatch):
+    modes = Modes(noise=0.2, decay=[0.001, 0.1], target_rate=0.01)
+    monkeypatch.setattr("dualnets.theory.byol_modes.STEPS", 5)
+    with pytest.raises(
+        ArithmeticError, match=r"2 of 2 modes are neither at 0 nor at p\+ after 5 steps"
+    ):
+        survives(modes, [0.3, 0.3, 0.1])
+    with pytest.raises(ValueError, match="target_rate was 0"):
+        survives(Modes(decay=0.05, target_rate=[0.0, 0.1]), [0.3, 0.3, 0.3])
+    with pytest.raises(ValueError, match=r"unless tie is, got -1\.0"):
+        survives(Modes(decay=0.05, tie=-1.0), [0.3, 0.3])
+    with pytest.raises(ValueError, match=r"needs a tie above 0, got -1\.0"):
+        separatrix(Modes(decay=0.05, tie=-1.0))
+    with pytest.raises(ValueError, match="halvings must be at least 1, got 0"):
+        critical_decay(modes, [0.3, 0.3, 0.1], halvings=0)

@@ -6,7 +6,12 @@ import torch
 
 import dualnets
 import hltm
-from dualnets.theory.latent_inputs import drawn_correlations, latent_inputs
+from dualnets.theory.latent_inputs import (
+    drawn_correlations,
+    drawn_selectivities,
+    latent_inputs,
+    simulated_best,
+)
 from dualnets.theory.lucky import (
     HalfNormal,
     best_cdf,
@@ -113,6 +118,51 @@ def test_the_law_of_a_fresh_layer():
     assert gap[0] > 0.03
 
 
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_the_simulated_best_is_what_order_statistics_say(level):
+    """Mean and law of the best of n, latent by latent; the wrong n and the wrong inputs are told."""
+    trees, network = trees_and_network()
+    inputs = latent_inputs(network, trees)[level]
+    draws, n = 8000, 6
+    best = simulated_best(inputs, units=n, draws=draws, seed=7, members=trees.members)
+    latents = inputs.difference.shape[1]
+    assert best.shape == (3, latents, draws)
+    place = (np.arange(draws) + 0.5) / draws
+    for member in range(3):
+        for v in range(latents):
+            law, found = inputs.law(member, v), best[member, v].numpy()
+            error = found.std() / draws**0.5
+            assert abs(found.mean() - mean_best(law, n)) < 4.5 * error
+            assert abs(found.mean() - mean_best(law, n - 1)) > 4.5 * error
+            gap = np.abs(best_cdf(law, n, np.sort(found)) - place).max()
+            assert gap < 2.2 / draws**0.5  # p = 1e-3 over all latents
+            assert np.abs(best_cdf(law, n - 1, np.sort(found)) - place).max() > 2.2 / draws**0.5
+    other = latent_inputs(dualnets.tree_network(trees, units=4, seed=2, dtype=torch.float64), trees)
+    if level > 1:  # what units read depends on the layers below them
+        found = best[0, 0]
+        error = found.std() / draws**0.5
+        assert abs(found.mean() - mean_best(other[level].law(0, 0), n)) > 4.5 * error
+
+
+def test_simulated_units_are_addressed_and_are_those_of_the_correlations():
+    trees, network = trees_and_network()
+    inputs = latent_inputs(network, trees)[2]
+    common = {"units": 4, "draws": 20, "seed": 3}
+    drawn = drawn_selectivities(inputs, **common, members=trees.members)
+    assert drawn.shape == (3, 2, 20, 4)
+    assert simulated_best(inputs, **common, members=trees.members).equal(drawn.amax(-1))
+    alone = inputs._replace(**{
+        name: getattr(inputs, name)[1:2] for name in ("difference", "covariance", "prior")
+    })  # fmt: skip
+    assert drawn_selectivities(alone, **common, members=[1]).allclose(drawn[1:2], rtol=1e-12)
+    other = drawn_selectivities(alone, **{**common, "seed": 4}, members=[1])
+    assert (other - drawn[1:2]).abs().mean() > 0.01
+    flat = inputs._replace(covariance=torch.eye(8, dtype=torch.float64).expand(3, 2, 8, 8))
+    correlation = drawn_correlations(flat, **common, members=trees.members)
+    assert (correlation > 0).all()  # the same units: |s| and |corr| differ by a positive factor
+    assert drawn.max() <= inputs.bound * inputs.difference.abs().sum(-1).max()
+
+
 def test_drawn_correlations_are_bounded_by_the_ceiling_and_scale_free():
     trees, network = trees_and_network()
     inputs = latent_inputs(network, trees)[3]
@@ -127,7 +177,39 @@ def test_drawn_correlations_are_bounded_by_the_ceiling_and_scale_free():
 
 
 def test_errors():
-    trees, _ = trees_and_network()
+    trees, network = trees_and_network()
+    with pytest.raises(ValueError, match="scale must be finite and above 0, got -1"):
+        HalfNormal(-1)
+    for call in (
+        lambda: units_needed([HalfNormal(1.0)], threshold=np.nan, chance_of_all=0.9),
+        lambda: chance([sampled_law([1.0])], 3, np.nan),
+    ):
+        with pytest.raises(ValueError, match="threshold must be a number, got nan"):
+            call()
+    with pytest.raises(ValueError, match="a score must be a number, got nan"):
+        best_cdf(HalfNormal(1.0), 3, np.nan)
+    with pytest.raises(TypeError, match=r"units must be a whole number, got 2\.5"):
+        mean_best(HalfNormal(1.0), 2.5)
+    with pytest.raises(TypeError, match=r"expected a block network of this library, .* got Linear"):
+        latent_inputs(torch.nn.Linear(3, 2), trees)
+    with pytest.raises(TypeError, match="expected trees, got str"):
+        latent_inputs(network, "trees")
+    with pytest.raises(ValueError, match="2 trees do not fit a network of 3 members"):
+        latent_inputs(network, trees[:2])
+    with pytest.raises(ValueError, match="tree 0 has address 1, the network's member 0 address 0"):
+        latent_inputs(dualnets.tree_network(trees[:2], units=4, seed=1), trees[1:])
+    wide = hltm.symmetric_binary(depth=3, branching=3, members=3, seed=0)
+    with pytest.raises(ValueError, match="trees have 27 leaves, the network reads 8"):
+        latent_inputs(network, wide)
+    inputs = latent_inputs(network, trees)[1]
+    for drawn in (drawn_correlations, drawn_selectivities, simulated_best):
+        with pytest.raises(ValueError, match="2 members are given, the inputs are of 3"):
+            drawn(inputs, units=2, draws=3, seed=0, members=[0, 1])
+        with pytest.raises(ValueError, match="units and draws must be at least 1, got 2 and 0"):
+            drawn(inputs, units=2, draws=0, seed=0, members=trees.members)
+    network.weights[0].data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"weights\.0 of the network must be finite"):
+        latent_inputs(network, trees)
     with pytest.raises(ValueError, match="block of units per latent"):
         latent_inputs(dualnets.mlp(trees, units=4, seed=0), trees)
     with pytest.raises(ValueError, match="chance in"):

@@ -1,5 +1,7 @@
 """Covariance and pairwise operators against loops, against themselves matrix-free, and their limits."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch.utils.data import TensorDataset
 
 import dualnets
 import hltm
-from dualnets import BatchwiseNCE, InfoNCE, NTXent, Simple, Triplet
+from dualnets import BatchwiseNCE, Detached, InfoNCE, NTXent, Simple, SpectralContrastive, Triplet
+from dualnets.losses import LOSSES
 from dualnets.theory import (
     DatasetViews,
     Operator,
@@ -122,6 +125,8 @@ def test_sizes_are_said_and_limited():
         operator.matrix(most_entries=143)
     with pytest.raises(ValueError, match=r"count must be in 1..11, got 12"):
         operator.leading(12)
+    with pytest.raises(TypeError, match=r"count must be a whole number, got 1\.5"):
+        operator.leading(1.5)
     with pytest.raises(ValueError, match="member must be None, got 0"):
         operator.linear_operator(0)
     half = pairwise_operator(wide, data(one), 1, InfoNCE(), branches="anchor").exact
@@ -129,6 +134,66 @@ def test_sizes_are_said_and_limited():
         half.leading(1)
     with pytest.raises(ValueError, match="batch must be at least 2, got 1"):
         covariance_operator(network, data(one), 1, batches=2, batch=1, seed=0)
+
+
+def test_however_many_estimates_few_arrays_are_held():
+    """The mean and its error are those of all estimates' matrices, none of which is kept."""
+    one = tree(2)
+    (network, _) = networks(one)
+    operator = covariance_operator(network, data(one), 1, batches=6, batch=8, seed=0)
+    each = []
+    for part in operator.parts:
+        alone = Operator([part], exact=False).matrix(most_entries=400)
+        assert alone.standard_error.isnan().all()
+        each.append(alone.value)
+    most, made = 0, []
+    column = type(operator.parts[0][0]).column_S
+
+    def counted(self, output):  # how many matrices of estimates live while one is made
+        nonlocal most
+        most = max(most, sum(ref() is not None for ref in made))
+        return column(self, output)
+
+    zeros = torch.zeros
+
+    def remembered(*shape, **settings):
+        found = zeros(*shape, **settings)
+        if shape[-2:] == (12, 12):
+            made.append(weakref.ref(found))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(operator.parts[0][0]), "column_S", counted)
+        patch.setattr(torch, "zeros", remembered)
+        found = operator.matrix(most_entries=400)
+    assert len(made) == 6
+    assert most <= 2
+    assert relative(found.value, torch.stack(each).mean(0)) < 1e-13
+    assert relative(found.standard_error, torch.stack(each).std(0) / 6**0.5) < 1e-12
+    operator.factor = 3.0
+    assert relative(operator.on_outputs().value, 3 * operator.on_weight().value / 3) < 1e-12
+
+
+def test_a_dead_networks_operator_is_zero():
+    trees = tree(2, members=2)
+    (network, _) = networks(trees)
+    with torch.no_grad():
+        network.weights[0][1] = -network.weights[0][1].abs()  # never above 0
+    operator = covariance_operator(network, data(trees), 1)
+    found = operator.leading(2)
+    assert found.values[0].min() > 0
+    assert found.values[1].equal(torch.zeros(2, dtype=torch.float64))
+    assert (found.vectors.mT @ found.vectors - torch.eye(2)).abs().max() < 1e-12
+    residual = pairwise_operator(network, data(trees), 1, InfoNCE(0.2))
+    assert residual.residual()[0] > 1e-3
+    assert residual.residual()[1] == 0
+    assert residual.matrix_residual()[1] == 0
+    with torch.no_grad():
+        network.weights[0][1] = torch.nan
+    with pytest.raises(
+        ValueError, match=r"weight 'weights.0' of the network must be finite, 12 of 24"
+    ):
+        covariance_operator(network, data(trees), 1)
 
 
 def slow_pairwise(network, given, layer, loss):
@@ -247,6 +312,36 @@ def test_slopes_have_the_signs_and_the_sum_that_losses_claim(loss):
         assert relative(chain, torch.cat(by_output, 1)) < 1e-12
 
 
+def test_slopes_are_of_losses_of_distances_and_of_the_outputs_they_take():
+    one, other = torch.zeros(1, 4, 3), torch.ones(1, 4, 3)
+    negatives = torch.randn(1, 2, 4, 3, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="SpectralContrastive is not a loss of distances"):
+        loss_slopes(SpectralContrastive(negatives=2), one, other, negatives)
+    for loss in (InfoNCE(negatives=3), Simple(), NTXent(), Detached(InfoNCE())):
+        with pytest.raises(
+            ValueError,
+            match=rf"\(1, 2, 4, 3\), {'Detached ' * isinstance(loss, Detached)}\w+ takes ",
+        ):
+            loss_slopes(loss, one, other, negatives)
+    with pytest.raises(ValueError, match=r"shapes \(1, 4, 3\), \(1, 3, 3\)"):
+        loss_slopes(InfoNCE(negatives=2), one, other[:, :3], negatives)
+    with pytest.raises(ValueError, match="positive must be finite, 12 numbers are not"):
+        loss_slopes(InfoNCE(negatives=2), one, other * torch.nan, negatives)
+    with pytest.raises(TypeError, match="outputs must be tensors, got list"):
+        loss_slopes(Simple(), one, other, [1.0])
+    with pytest.raises(TypeError, match="got the name 'simple'"):
+        loss_slopes("simple", one, other, negatives)
+    own = loss_slopes(NTXent(0.3), one, other, negatives[:, :0])
+    detached = loss_slopes(Detached(NTXent(0.3)), one, other, negatives[:, :0])
+    assert own.positive.equal(detached.positive)
+    assert own.negative.equal(detached.negative)
+    for name, kind in LOSSES.items():
+        if name not in ("ntxent", "spectral"):
+            loss = kind()
+            found = loss_slopes(loss, one, other, negatives[:, : loss.negatives])
+            assert found.positive.min() > 0
+
+
 def test_a_loss_of_its_own_is_checked():
     class Lopsided:
         negatives = 1
@@ -259,8 +354,26 @@ def test_a_loss_of_its_own_is_checked():
         def __call__(self, anchor, positive, negatives):
             return super().__call__(anchor, positive, negatives).exp()
 
+    class Sided(Lopsided):
+        def __call__(self, anchor, positive, negatives):
+            return super().__call__(anchor, positive.detach(), negatives)
+
+    class Sideways(Lopsided):
+        def __call__(self, anchor, positive, negatives):
+            return (positive - negatives[:, 0]).square().sum(-1).mean(-1)
+
     one = tree(2)
     (network, _) = networks(one)
+    for loss in (Sided(), Sideways()):
+        for call in (
+            lambda loss: pairwise_operator(network, data(one), 1, loss),
+            lambda loss: sampled_pairwise_operator(
+                network, data(one), 1, loss, batches=2, batch=4, seed=0
+            ),
+        ):
+            with pytest.raises(ValueError, match="is not a loss of r_\\+ and r_k alone"):
+                call(loss)
+    sampled_pairwise_operator(network, data(one), 1, Lopsided(), batches=2, batch=4, seed=0)
     with pytest.raises(ValueError, match="slopes of Lopsided do not sum to zero"):
         pairwise_operator(network, data(one), 1, Lopsided())
     with pytest.raises(ValueError, match="Whole is a loss of whole batches"):

@@ -117,3 +117,24 @@ def test_errors():
         population_trajectory(
             network, InfoNCE(), wide, augment=AUGMENT, steps=1, optimizer=dualnets.SGD()
         )
+
+
+def test_what_is_no_block_network_is_refused():
+    trees = hltm.symmetric_binary(depth=2, seed=0)
+    common = {"augment": hltm.keep_root(), "steps": 1, "optimizer": dualnets.SGD(lr=0.1)}
+    with pytest.raises(TypeError, match=r"expected a block network .* got Linear"):
+        population_trajectory(torch.nn.Linear(4, 2), dualnets.Simple(), trees, **common)
+    network = dualnets.tree_network(trees, units=3, seed=1)
+    with pytest.raises(
+        TypeError, match=r"an optimizer such as dualnets\.SGD\(lr=0\.1\), got 'sgd'"
+    ):
+        population_trajectory(network, Simple(), trees, **{**common, "optimizer": "sgd"})
+    with pytest.raises(TypeError, match=r"an augmentation such as hltm\.keep_root\(\), got 'keep'"):
+        population_trajectory(network, Simple(), trees, **{**common, "augment": "keep"})
+    with pytest.raises(ValueError, match="temperature must be finite and above 0, got inf"):
+        InfiniteInfoNCE(float("inf"))
+    several = hltm.symmetric_binary(depth=2, members=3, seed=0)
+    views = enumerated(several, hltm.keep_root(), dtype=torch.float64, device="cpu")
+    for shape in ((2, 16, 2), (3, 4, 2)):
+        with pytest.raises(ValueError, match=r"expected \(S, 16, U\) with S = 3"):
+            population_loss(Simple(), torch.zeros(shape, dtype=torch.float64), views)

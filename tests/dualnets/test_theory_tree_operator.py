@@ -93,3 +93,20 @@ def test_what_makes_no_sense_is_refused():
     ternary = hltm.random_tables(hltm.Topology.balanced(2), cardinality=3, seed=0)
     with pytest.raises(ValueError, match="selectivity is for binary latents; level 1"):
         selectivity(network, ternary, 1)
+
+
+def test_what_shows_no_layers_or_does_not_fit_is_refused():
+    one = tree(2)
+    with pytest.raises(TypeError, match=r"a network of this library, .* got Linear"):
+        selectivity(torch.nn.Linear(4, 2), one, 1)
+    network = dualnets.tree_network(one, units=3, seed=1)
+    with pytest.raises(ValueError, match="3 trees do not fit a network of 1 members"):
+        selectivity(network, tree(2, members=3), 1)
+    with pytest.raises(ValueError, match=r"the network shows levels 1\.\.1, not 2"):
+        selectivity(dualnets.mlp(one, units=3, layers=1, seed=1), one, 2)
+    with pytest.raises(ValueError, match="expected at least one node"):
+        tree_operator(one, [], [])
+    with pytest.raises(ValueError, match="selectivities must be finite"):
+        tree_operator(one, [1, 2], [0.5, float("nan")])
+    with pytest.raises(ValueError, match="selectivities are of 2 members, the trees are 3"):
+        tree_operator(tree(2, members=3), [1, 2], torch.ones(2, 2))

@@ -135,3 +135,69 @@ def test_errors():
         two_layer.slopes(given, weights, "half")
     with pytest.raises(ArithmeticError, match="beyond all bounds"):
         two_layer.integrate(given, weights, [0.0, 1000.0])
+
+
+def test_weights_of_zero_stay_and_are_no_nan():
+    trees, network, *_ = case()
+    given, start = two_layer.groups(trees), two_layer.layers(network)
+    still = start.upper.clone()
+    still[1] = 0
+    for intervention in two_layer.INTERVENTIONS:
+        path = two_layer.integrate(
+            given, start._replace(upper=still), [0.0, 0.3], intervention=intervention
+        )
+        assert path.upper[1, 1].equal(still[1])
+        assert path.lower[1, 1].equal(start.lower[1])
+        alone = two_layer.integrate(given, start, [0.0, 0.3], intervention=intervention)
+        for member in (0, 2):
+            assert torch.allclose(path.lower[1, member], alone.lower[1, member], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"W_2\|\| of member 1 is 0 and stays so"):
+        two_layer.time_to_grow(given, start._replace(upper=still), 2.0)
+    dead = start.lower.clone()
+    dead[:, 0, 1] = 0
+    found = two_layer.readout(given, start._replace(lower=dead))
+    assert all(part.isfinite().all() for part in found)
+    assert (found.per_norm[:, 0, 1] == 0).all()
+
+
+def test_what_does_not_fit_or_is_not_finite_is_refused():
+    trees, network, *_ = case()
+    given, start = two_layer.groups(trees), two_layer.layers(network)
+    lost = start._replace(lower=start.lower * torch.nan)
+    for call in (
+        lambda weights: two_layer.integrate(given, weights, [0.0, 1.0]),
+        lambda weights: two_layer.slopes(given, weights),
+        lambda weights: two_layer.time_to_grow(given, weights, 2.0),
+        lambda weights: two_layer.readout(given, weights),
+    ):
+        with pytest.raises(ValueError, match="lower weights must be finite, "):
+            call(lost)
+        with pytest.raises(
+            ValueError, match=r"weights have shapes .* expected \(\.\.\., S, 2, U, 2\)"
+        ):
+            call(two_layer.Layers(start.lower[:, :1], start.upper))
+        with pytest.raises(ValueError, match="weights have shapes"):
+            call(two_layer.Layers(start.lower[:2], start.upper[:2]))
+    for times, words in (
+        ([], "at least one number"),
+        ([0.0, float("nan")], "times must be finite, got nan"),
+        ([1.0, 1.0], r"times must increase, got 1\.0 and then 1\.0"),
+        ([[0.0, 0.0], [1.0, 2.0]], "times of 2 members are given, the weights are of 3"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            two_layer.integrate(given, start, times)
+    with pytest.raises(TypeError, match="expected trees, got str"):
+        two_layer.groups("tree")
+    for step in (float("nan"), float("inf"), 0.0):
+        with pytest.raises(ValueError, match="step must be finite and above 0"):
+            two_layer.integrate(given, start, [0.0, 1.0], step=step)
+    with pytest.raises(ValueError, match="factor must be finite and above 1"):
+        two_layer.time_to_grow(given, start, float("inf"))
+    for other in (
+        dualnets.mlp(trees, units=4, layers=2, seed=0),
+        dualnets.conv_tree(trees, units=4, seed=0),
+    ):
+        with pytest.raises(ValueError, match="expected two layers, a group of units per latent"):
+            two_layer.layers(other)
+    with pytest.raises(TypeError, match=r"expected a block network .* got Linear"):
+        two_layer.layers(torch.nn.Linear(3, 2))

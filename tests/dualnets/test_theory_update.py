@@ -3,16 +3,18 @@
 import pytest
 import torch
 from theory_cases import data, module, networks, tree
+from torch import nn
 from torch.utils.data import TensorDataset
 
 import dualnets
 import hltm
-from dualnets import InfoNCE, NTXent, Simple, Triplet
+from dualnets import Detached, InfoNCE, NTXent, Simple, SpectralContrastive, Triplet
 from dualnets.theory import (
     DatasetViews,
     TreeViews,
     ViewTable,
     actual_update,
+    connection,
     pair_update,
     predicted_update,
 )
@@ -137,7 +139,10 @@ def test_blocks_are_parts_of_the_layer():
     ) < 1e-12  # fmt: skip
 
 
-@pytest.mark.parametrize("loss", [*LOSSES, NTXent(0.3), dualnets.BatchwiseNCE(0.5)], ids=repr)
+ANY = [*LOSSES[1:], NTXent(0.3), dualnets.BatchwiseNCE(0.5), Detached(NTXent(0.3))]
+
+
+@pytest.mark.parametrize("loss", ANY, ids=repr)
 def test_estimates_of_any_loss_equal_autograd_on_the_same_batches(loss):
     trees = tree(2, members=2)
     for network in networks(trees):
@@ -145,12 +150,31 @@ def test_estimates_of_any_loss_equal_autograd_on_the_same_batches(loss):
         sampled = {"batches": 3, "batch": 8, "seed": 5}
         actual = actual_update(*common, **sampled)
         found = predicted_update(*common, **sampled)
-        if isinstance(loss, Simple):  # estimated from pairs of views, not from the negatives drawn
-            continue
         assert relative(found.value, actual.value) < 1e-12
         assert relative(found.standard_error, actual.standard_error) < 1e-10
         operator = predicted_update(*common, **sampled, form="operator")
         assert relative(operator.value, actual.value) < 1e-12
+
+
+@pytest.mark.parametrize("branches", ["both", "anchor"])
+def test_the_simple_losss_estimate_is_autograds_of_the_covariance_of_two_views(branches):
+    """Σ (f1 - mean)·(f2 - mean) / (n - 1) of a batch's views, whose gradient the estimate must be."""
+    trees = tree(2, members=2)
+    for network in networks(trees):
+        each = []
+        for i in range(3):
+            first, second = (network(view) for view in data(trees).draw(8, seed=5, start=8 * i))
+            centred = [part - part.mean(1, keepdim=True) for part in (first, second)]
+            total = (centred[0] * centred[1]).sum() / 7
+            each.append(torch.autograd.grad(total, network.weights[0])[0].flatten(1))
+        expected = torch.stack(each) * (1 if branches == "both" else 0.5)
+        found = predicted_update(network, data(trees), 1, Simple(), branches=branches,
+                                 batches=3, batch=8, seed=5)  # fmt: skip
+        assert relative(found.value, expected.mean(0)) < 1e-12
+        assert relative(found.standard_error, expected.std(0) / 3**0.5) < 1e-10
+        other = predicted_update(network, data(trees), 1, Simple(), branches=branches,
+                                 batches=3, batch=8, seed=6)  # fmt: skip
+        assert relative(other.value, expected.mean(0)) > 1e-2  # other rows
 
 
 @pytest.mark.parametrize("loss", [Simple(), InfoNCE(0.2)], ids=repr)
@@ -210,3 +234,138 @@ def test_what_cannot_be_computed_is_refused():
         TreeViews(one, hltm.drop_leaves(0.5))
     with pytest.raises(ValueError, match="2 trees do not fit a network without members"):
         predicted_update(network, data(tree(3, members=2), hltm.keep_root()), 1, Simple())
+
+
+def biased_pair(seed=0):
+    """Linear-ReLU-Linear with biases, and the two inputs of one pair."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+        return network, *torch.randn(2, 1, 4, dtype=torch.float64)
+
+
+def test_the_operator_form_of_one_pair_is_right_or_refused():
+    """Where it is given it is the form with f, also for one pair and for the same pair many times."""
+    for seed in range(6):
+        network, first, second = biased_pair(seed)
+        for rows in (1, 4):
+            pair = first.expand(rows, 4), second.expand(rows, 4)
+            expected = pair_update(network, "0.weight", *pair)
+            parts = [connection(network, "0.weight", inputs) for inputs in pair]
+            outputs = [part.transposed(part.weight) for part in parts]
+            apart = (outputs[0] - outputs[1]) / rows
+            wrong = parts[0].summed(apart) - parts[1].summed(apart)
+            if relative(wrong, expected) > 1e-6:
+                with pytest.raises(ValueError, match="beyond a constant"):
+                    pair_update(network, "0.weight", *pair, form="operator")
+            top = pair_update(network, "2.weight", *pair, form="operator")  # a bias on top cancels
+            assert relative(top, pair_update(network, "2.weight", *pair)) < 1e-12
+        assert relative(wrong, expected) > 1e-2
+    with pytest.raises(ValueError, match="at the one distinct sample"):
+        pair_update(network, "0.weight", first, first, form="operator")
+
+
+def test_losses_of_inner_products_are_refused_where_slopes_are_needed_and_only_there():
+    one = tree(2)
+    (network, _) = networks(one)
+    sampled = {"batches": 2, "batch": 8, "seed": 0}
+    for how in ({}, sampled):
+        with pytest.raises(
+            ValueError,
+            match="SpectralContrastive is not a loss of distances: its value changes when",
+        ):
+            predicted_update(network, data(one), 1, SpectralContrastive(), **how)
+        actual = actual_update(network, data(one), 1, SpectralContrastive(), **how).value
+        assert actual.norm() > 0.01
+
+
+def test_detached_losses_have_the_updates_of_their_own():
+    one = tree(2)
+    (network, _) = networks(one)
+    same = [predicted_update(network, data(one), 1, loss).value
+            for loss in (InfoNCE(0.2), Detached(InfoNCE(0.2)))]  # fmt: skip
+    assert relative(*same) < 1e-12
+    with pytest.raises(ValueError, match=r"Detached NTXent is a loss of whole batches.*batches=…"):
+        predicted_update(network, data(one), 1, Detached(NTXent()))
+    with pytest.raises(ValueError, match="every view is an anchor of NTXent"):
+        predicted_update(network, data(one), 1, Detached(NTXent()), branches="anchor", batches=2,
+                         seed=0)  # fmt: skip
+
+
+@pytest.mark.parametrize("update", [predicted_update, actual_update])
+@pytest.mark.parametrize(
+    "sampled", [{}, {"batches": 2, "batch": 8, "seed": 0}], ids=["exact", "sampled"]
+)
+def test_what_is_no_loss_no_data_or_no_network_is_named(update, sampled):
+    one = tree(2)
+    (network, _) = networks(one)
+    for loss, words in (
+        ("infonce", r"got the name 'infonce': give InfoNCE\(\)"),
+        (InfoNCE, "got the class InfoNCE: call it"),
+        (nn.MSELoss(), r"which says how many negatives it takes.* got MSELoss\(\)"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            update(network, data(one), 1, loss, **sampled)
+    for given, words in (
+        (torch.zeros(3, 4), "or a ViewTable, got Tensor"),
+        (one, r"got LatentTree: give TreeViews\(tree, augmentation\)"),
+        (TensorDataset(torch.zeros(3, 4)), r"give DatasetViews\(dataset, transform\)"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            update(network, given, 1, InfoNCE(), **sampled)
+    with pytest.raises(TypeError, match="network must be a torch module, got str"):
+        update("mlp", data(one), 1, InfoNCE(), **sampled)
+    several = data(tree(2, members=3))
+    plain = nn.Sequential(nn.Linear(4, 3))
+    for some in (network, plain):
+        name = 1 if some is network else "0.weight"
+        with pytest.raises(ValueError, match="3 trees do not fit a network without members"):
+            update(some, several, name, InfoNCE(), **sampled)
+    with pytest.raises(ValueError, match="branches must be 'both' or 'anchor', got 'second'"):
+        update(network, data(one), 1, InfoNCE(), branches="second", **sampled)
+
+
+def test_bad_pairs_and_data_sets_are_named():
+    network, first, second = biased_pair()
+    with pytest.raises(ValueError, match="branches must be 'both' or 'anchor', got 'second'"):
+        pair_update(network, "0.weight", first, second, branches="second")
+    with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(1, 4\), expected as many samples"):
+        pair_update(network, "0.weight", first.expand(3, 4), second)
+    with pytest.raises(TypeError, match=r"batches must be a whole number, got 2.5"):
+        predicted_update(network, data(tree(2)), "0.weight", Simple(), batches=2.5, seed=0)
+    with pytest.raises(
+        TypeError, match=r"hltm\.keep_root\(\), got 'keep-root': hltm.augment.parse reads"
+    ):
+        TreeViews(tree(2), "keep-root")
+    with pytest.raises(TypeError, match="expected trees, got str"):
+        TreeViews("tree", hltm.keep_root())
+    with pytest.raises(TypeError, match=r"expected a data set with items and a length, .* got int"):
+        DatasetViews(3, lambda x: x)
+    with pytest.raises(TypeError, match="transform must be a function of one item, got 'noise'"):
+        DatasetViews(torch.eye(3), "noise")
+    with pytest.raises(TypeError, match="transform must give a tensor, got float"):
+        DatasetViews(torch.eye(3), lambda x: 0.5).draw(2, seed=0)
+    with pytest.raises(TypeError, match=r"a tensor with 2 rows, got \(1, 3\)"):
+        DatasetViews(torch.eye(3), lambda x: x[:1], batched=True).draw(2, seed=0)
+
+
+def test_updates_of_a_network_that_reads_tokens():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(2, 3)
+            self.top = nn.Linear(12, 2, bias=False)
+
+        def forward(self, leaves):
+            return self.top(self.embedding(leaves).flatten(1).relu())
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Words()
+    one = tree(2)
+    for name in ("embedding.weight", "top.weight"):
+        for how in ({}, {"batches": 2, "batch": 8, "seed": 0}):
+            actual = actual_update(network, data(one), name, InfoNCE(0.3), **how).value
+            for form in ("outputs", "operator"):
+                found = predicted_update(network, data(one), name, InfoNCE(0.3), form=form, **how)
+                assert relative(found.value, actual) < 1e-12

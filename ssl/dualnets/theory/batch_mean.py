@@ -105,7 +105,7 @@ def mean_parts(
         inputs: `(B, ...)`.
 
     Raises:
-        ValueError: a loss that is not one number, or outputs that are not `(B, F)`.
+        ValueError: a loss that is not one number or has no gradient, or outputs that are not `(B, F)`.
 
     Example:
         >>> below = lambda weights, x: x @ weights["w"].T
@@ -116,12 +116,16 @@ def mean_parts(
         True
     """
     outputs = below(parameters, inputs).detach()
-    if outputs.ndim != 2:
-        raise ValueError(f"outputs have shape {tuple(outputs.shape)}, expected (B, F)")
+    if outputs.ndim != 2 or len(outputs) < 1:
+        raise ValueError(
+            f"outputs have shape {tuple(outputs.shape)}, expected (B, F), B at least 1"
+        )
     centred = (outputs - outputs.mean(0)).requires_grad_()
     loss = above(centred)
     if loss.ndim != 0:
         raise ValueError(f"the loss has shape {tuple(loss.shape)}, expected one number")
+    if not loss.requires_grad:
+        raise ValueError("the loss does not depend on the centred outputs, it has no gradient")
     g = -len(outputs) * torch.autograd.grad(loss, centred)[0]
     total = pull_back(below, parameters, inputs, g - g.mean(0))
     detached = pull_back(below, parameters, inputs, g)

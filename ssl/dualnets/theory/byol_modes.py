@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 
+from dualnets.theory.times import increasing
+
 Array = NDArray[np.float64]
 SETTLED = 60.0  # time constants 1/η after which a mode has chosen its side
 STEPS = 20_000  # at most, of one batched integration
@@ -57,7 +59,8 @@ class Modes:
         tie: c, for W_a = c W.
 
     Raises:
-        ValueError: noise, decay or target rate below 0, or a predictor rate not above 0.
+        ValueError: noise, decay or target rate below 0, a predictor rate not above 0, or one of them
+            or the tie not finite.
     """
 
     noise: ArrayLike = 0.0
@@ -69,10 +72,14 @@ class Modes:
     def __post_init__(self) -> None:
         for name in ("noise", "decay", "target_rate"):
             value = getattr(self, name)
-            if value is not None and not (np.asarray(value) >= 0).all():
-                raise ValueError(f"{name} must be at least 0, got {value}")
-        if not (np.asarray(self.predictor_rate) > 0).all():
-            raise ValueError(f"predictor_rate must be above 0, got {self.predictor_rate}")
+            if value is not None and not _within(value, np.asarray(value) >= 0):
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+        if not _within(self.predictor_rate, np.asarray(self.predictor_rate) > 0):
+            raise ValueError(
+                f"predictor_rate must be above 0 and finite, got {self.predictor_rate}"
+            )
+        if not np.isfinite(self.tie):
+            raise ValueError(f"tie must be finite, got {self.tie}")
         if self.target_rate is not None and self.tie != 1.0:
             raise ValueError(f"tie is for a target without a rate, got {self.tie}")
 
@@ -101,7 +108,8 @@ def integrate_modes(modes: Modes, start: ArrayLike, times: ArrayLike) -> Array:
     """`(T, 2 or 3, ...)` modes at given times, by scipy's DOP853 to 1e-12.
 
     Raises:
-        ValueError: a start that does not have 2 (or, for a moving target, 3) rows.
+        ValueError: a start that does not have 2 (or, for a moving target, 3) rows of finite numbers,
+            rates of more modes than the start has, or times that are not finite or do not increase.
         ArithmeticError: the solver gave up.
 
     Example:
@@ -112,7 +120,17 @@ def integrate_modes(modes: Modes, start: ArrayLike, times: ArrayLike) -> Array:
         True
     """
     first = _start(modes, start)
-    at = np.asarray(times, dtype=np.float64)
+    at = increasing(times)
+    if at.ndim != 1:
+        raise ValueError(f"times must be one list of numbers, got shape {at.shape}")
+    moved = modes.slopes(first).shape
+    if moved != first.shape:
+        raise ValueError(
+            f"the rates are of modes of shape {moved[1:]}, the start of shape {first.shape[1:]}: give a "
+            "start for each mode"
+        )
+    if len(at) == 1:
+        return first[None]
     solved = solve_ivp(
         lambda _, flat: modes.slopes(flat.reshape(first.shape)).ravel(),
         (at[0], at[-1]), first.ravel(), method="DOP853", t_eval=at, rtol=1e-12, atol=1e-14,
@@ -159,14 +177,17 @@ def survives(modes: Modes, start: ArrayLike) -> NDArray[np.bool_]:
 
     All modes are integrated in one batch by classical Runge-Kutta steps, each a fraction of its
     mode's fastest time scale, until a mode lies in a box around 0 that it cannot leave (half of
-    p-, w-) or close to p+, at most for 60 / η.
+    p-, w-) or close to p+. A mode that has done neither by the time 60 / η, as one that chases a slow
+    target may, is taken to survive where its p is above p- then.
 
     Args:
         modes: rates that broadcast with a mode.
         start: `(2, ...)` (p, s) or `(3, ...)` (p, w, a), of no component below 0.
 
     Raises:
-        ValueError: a start below 0, or no weight decay: nothing collapses then.
+        ValueError: a start below 0 or not finite, no weight decay (nothing collapses then), a target
+            of rate 0, or a tie below 0.
+        ArithmeticError: modes that 20000 steps bring neither to rest nor to that time.
 
     Example:
         >>> modes = Modes(noise=0.2, decay=0.05, target_rate=[0.01, 1.0])
@@ -182,7 +203,13 @@ def survives(modes: Modes, start: ArrayLike) -> NDArray[np.bool_]:
     decay = np.asarray(modes.decay, dtype=np.float64)
     if not (decay > 0).all():
         raise ValueError("without weight decay nothing collapses; decay was 0")
+    if modes.tie < 0:
+        raise ValueError(f"p+ is no rest of modes above 0 unless tie is, got {modes.tie}")
     follow = np.asarray(modes.target_rate if modes.moving else 0.0)
+    if modes.moving and not (follow > 0).all():
+        raise ValueError(
+            "a target of rate 0 stays where it is and p+ is no rest; target_rate was 0"
+        )
     shape = np.broadcast_shapes(*(np.shape(x) for x in (total, rate, decay, follow, now[0])))
     now = _spread(now, shape)
     total, rate, decay, follow = (np.broadcast_to(x, shape) for x in (total, rate, decay, follow))
@@ -209,6 +236,12 @@ def survives(modes: Modes, start: ArrayLike) -> NDArray[np.bool_]:
         done |= time >= SETTLED / decay
         if done.all():
             break
+    else:
+        left = np.broadcast_to(decay, shape)[~done]
+        raise ArithmeticError(
+            f"{left.size} of {done.size} modes are neither at 0 nor at p+ after {STEPS} steps, at times "
+            f"from {time[~done].min():.3g} on; the smallest weight decay among them is {left.min():.3g}"
+        )
     kept: NDArray[np.bool_] = (inner >= 0) & (now[0] > low[0])
     return kept
 
@@ -221,10 +254,15 @@ def separatrix(modes: Modes, *, largest: float = 2.0) -> Array:
 
     Raises:
         ValueError: a moving target, whose edge is a surface (ask `critical_decay`), several
-            modes, or a decay above `largest_decay`, where all collapse.
+            modes, a decay above `largest_decay`, where all collapse, or a `largest` that is not
+            finite and above 0.
     """
+    if not 0 < largest < float("inf"):
+        raise ValueError(f"largest must be finite and above 0, got {largest}")
     if modes.moving:
         raise ValueError("a moving target's edge is a surface in (p, w, a): use critical_decay")
+    if not modes.tie > 0:
+        raise ValueError(f"an edge between modes above 0 needs a tie above 0, got {modes.tie}")
     points = fixed_points(modes)
     if len(points) < 3:
         raise ValueError(
@@ -260,7 +298,12 @@ def critical_decay(modes: Modes, start: ArrayLike, *, halvings: int = 14) -> Arr
         modes: `decay` is not used; other rates broadcast with a mode.
         start: as for `survives`.
         halvings: of the interval from 0 to `largest_decay`.
+
+    Raises:
+        ValueError, ArithmeticError: as `survives`; fewer than 1 halving.
     """
+    if halvings < 1:
+        raise ValueError(f"halvings must be at least 1, got {halvings}")
     first = _start(modes, start)
     rates = (largest_decay(modes), modes.predictor_rate, modes.target_rate if modes.moving else 0)
     shape = np.broadcast_shapes(*(np.asarray(rate).shape for rate in rates), first.shape[1:])
@@ -292,7 +335,13 @@ def _start(modes: Modes, start: ArrayLike) -> Array:
     if first.ndim < 1 or len(first) != rows:
         names = "(p, w, a)" if modes.moving else "(p, s)"
         raise ValueError(f"a start has {rows} rows {names}, got shape {first.shape}")
+    if not np.isfinite(first).all():
+        raise ValueError(f"a start must be finite, got {first[~np.isfinite(first)].flat[0]}")
     return first
+
+
+def _within(value: ArrayLike, bounded: ArrayLike) -> bool:
+    return bool(np.all(bounded) and np.isfinite(value).all())
 
 
 def _point(modes: Modes, p: float, w: float) -> FixedPoint:

@@ -51,10 +51,18 @@ class Connection:
         self.stacked = shown_members(network) is not None
         self._part = self.part_of(block)
         self._weight = self._entries[:, self._part]
-        self._outputs = self._call(self._weight, inputs)
-        if self._outputs.ndim != 3:
+        self._check_finite("inputs", inputs)
+        for key, value in self._fixed.items():
+            self._check_finite(f"weight {key!r} of the network", value)
+        self._outputs = self._first_outputs()
+        axis = int(self.stacked)
+        if self._outputs.ndim != 3 or self._outputs.shape[1] != inputs.shape[axis]:
             shape = tuple(self._outputs.shape[0 if self.stacked else 1 :])
-            raise ValueError(f"the network's output has shape {shape}, expected one row per sample")
+            raise ValueError(
+                f"the network's output has shape {shape} for {inputs.shape[axis]} samples, expected "
+                "one row per sample"
+            )
+        self._check_finite("outputs of the network", self._outputs)
 
     @property
     def network(self) -> nn.Module:
@@ -97,6 +105,8 @@ class Connection:
             return slice(0, size)
         ensemble = getattr(self._network, "members", None) is not None
         blocks = self._shape[1] if ensemble and len(self._shape) == 4 else 1
+        if not isinstance(block, int):
+            raise TypeError(f"block must be a whole number or None, got {block!r}")
         if not 0 <= block < blocks:
             raise ValueError(
                 f"block must be in 0..{blocks - 1} for weight {self.name!r}, got {block}"
@@ -169,9 +179,24 @@ class Connection:
         whole = torch.cat([before, weight, after], dim=1) if self.block is not None else weight
         parameters = {**self._fixed, self.name: whole.view(self._shape)}
         found = functional_call(self._network, parameters, (inputs,))
+        if not isinstance(found, Tensor):
+            raise TypeError(f"the network's output must be a tensor, got {type(found).__name__}")
         return found if self.stacked else found[None]
 
+    def _first_outputs(self) -> Tensor:
+        """`(S, B, n)`, where a network that cannot read its inputs, or gives no tensor, is told."""
+        shape = tuple(self.inputs.shape)
+        try:
+            found = self._call(self._weight, self.inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ValueError(f"the network cannot read inputs of shape {shape}: {error}") from error
+        return found
+
     def _inside(self, given: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if not isinstance(given, Tensor):
+            raise TypeError(f"expected a tensor, got {type(given).__name__}")
         expected = (*([self.members] if self.stacked else []), *shape)
         if tuple(given.shape) != expected:
             raise ValueError(f"expected an array of shape {expected}, got {tuple(given.shape)}")
@@ -180,6 +205,14 @@ class Connection:
 
     def _public(self, found: Tensor) -> Tensor:
         return found if self.stacked else found[0]
+
+    @staticmethod
+    def _check_finite(what: str, given: Tensor) -> None:
+        lost = int((~given.isfinite()).sum())
+        if lost:
+            raise ValueError(
+                f"{what} must be finite, {lost} of {given.numel()} numbers are NaN or infinite"
+            )
 
     @staticmethod
     def _check_size(count: int, what: str, most: int = MAX_ENTRIES) -> None:
@@ -204,13 +237,16 @@ def connection(
         network: of this library, or any torch module whose output is one row per sample; in
             evaluation mode where it has batch statistics or dropout, for K(x) is of one sample.
         layer: of a network here, 1 (lowest) .. L; of any module, the name of a parameter.
-        inputs: `(B, ...)`, or `(S, B, X)` for a network with the S axis.
+        inputs: `(B, ...)`, or `(S, B, X)` for a network with the S axis. A torch module reads numbers in
+            its weight's dtype; integers that it cannot read as numbers, such as tokens, as int64.
         block: of a network of blocks: the weight of one block (one node of the tree) alone.
         dtype: compute in this dtype, with a copy of the network; float64 makes identities exact.
 
     Raises:
-        ValueError: a layer, weight or block that the network does not have, or a network whose
-            output for a sample depends on its batch.
+        TypeError: what is no torch module, or inputs that are no tensor.
+        ValueError: a layer, weight or block that the network does not have, a network whose output
+            for a sample depends on its batch, no samples, or inputs, weights or outputs that are
+            not finite.
 
     Example:
         >>> import dualnets, hltm
@@ -224,14 +260,35 @@ def connection(
         >>> torch.allclose(found.transposed(found.weight), found.outputs)  # Kᵀ w = f
         True
     """
+    check_module(network)
     name = _parameter_name(network, layer)
     _check_one_sample_at_a_time(network)
-    if dtype is not None and dict(network.named_parameters())[name].dtype != dtype:
-        network = copy.deepcopy(network).to(dtype)
-    if getattr(network, "members", None) is None:  # a torch module reads its own dtype
-        weight = dict(network.named_parameters())[name]
-        inputs = inputs.to(weight.device, weight.dtype)
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}")
+    if inputs.is_complex():
+        raise TypeError(f"inputs must be real, got {inputs.dtype}")
+    axis = int(shown_members(network) is not None)
+    if inputs.ndim <= axis or inputs.shape[axis] < 1:
+        raise ValueError(f"inputs have shape {tuple(inputs.shape)}, expected at least one sample")
+    network = in_dtype(network, layer, dtype)
+    if getattr(network, "members", None) is None:
+        inputs = _as_read(network, dict(network.named_parameters())[name], inputs)
     return Connection(network, name, inputs, block)
+
+
+def in_dtype(network: nn.Module, layer: int | str, dtype: torch.dtype | None) -> nn.Module:
+    """The network, or a copy of it in another dtype than the weight's, whose caller makes it once."""
+    check_module(network)
+    weight = dict(network.named_parameters())[_parameter_name(network, layer)]
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a floating torch.dtype or None, got {dtype!r}")
+    return network if dtype in (None, weight.dtype) else copy.deepcopy(network).to(dtype)
+
+
+def check_module(network: nn.Module) -> None:
+    """Raise TypeError unless the network is a torch module."""
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be a torch module, got {type(network).__name__}")
 
 
 def shown_members(network: nn.Module) -> tuple[int, ...] | None:
@@ -240,41 +297,26 @@ def shown_members(network: nn.Module) -> tuple[int, ...] | None:
     return members if getattr(network, "stacked", False) else None
 
 
-def check_operator_form(found: Connection) -> None:
-    """Raise unless Kᵀ w = f up to a constant, on which the rewriting of updates as operators rests.
-
-    A constant, such as a bias of the top layer seen from that layer's weight, drops out of every
-    difference of two outputs, and updates are made of those.
-
-    Raises:
-        ValueError: by how much the identity fails and, where it can be told, why: biases at or
-            above the layer, a normalised output, edges that skip the layer.
-    """
-    outputs = found.outputs
-    scaled = found.transposed(found.weight)
-    miss = outputs - scaled
-    miss = miss - miss[..., :1, :]  # the same for all samples?
-    length = float(outputs.norm())
-    relative = float(miss.norm()) / length if length > 0 else 0.0
-    if relative <= torch.finfo(outputs.dtype).eps ** 0.5:
-        return
-    reasons = []
-    if float(scaled.norm()) <= 1e-3 * length:
-        reasons.append(
-            "scaling the weight leaves the output as it is, so Kᵀ w = 0 (a normalised output)"
-        )
-    biases = [name for name, _ in found.network.named_parameters() if "bias" in name.lower()]
-    if biases:
-        reasons.append(
-            f"the network has biases ({', '.join(biases)}), which must all lie below the layer"
-        )
-    if getattr(found.network, "wiring", None) is not None:
-        reasons.append("edges of the tree that skip the layer carry a part of f past its weight")
-    why = "; ".join(reasons) or "the output is not proportional to the weight's scale"
-    raise ValueError(
-        f"the operator form of an update needs Kᵀ w = f for weight {found.name!r}, which misses, beyond a "
-        f"constant, by {relative:.2g} of |f|: {why}. Use the form with f (form='outputs'), which always holds"
-    )
+def _as_read(network: nn.Module, weight: Tensor, inputs: Tensor) -> Tensor:
+    """Inputs as a torch module reads them: numbers in the weight's dtype, tokens as int64."""
+    numbers = inputs.to(weight.device, weight.dtype)
+    if inputs.is_floating_point():
+        return numbers
+    try:
+        with torch.no_grad():
+            network(numbers[:1])
+    except (RuntimeError, IndexError, TypeError) as refusal:
+        tokens = inputs.to(weight.device, torch.int64)
+        try:
+            with torch.no_grad():
+                network(tokens[:1])
+        except (RuntimeError, IndexError, TypeError) as other:
+            raise ValueError(
+                f"the network reads these inputs, {inputs.dtype} of shape {tuple(inputs.shape)}, "
+                f"neither as numbers ({refusal}) nor as indices ({other})"
+            ) from refusal
+        return tokens
+    return numbers
 
 
 def _parameter_name(network: nn.Module, layer: int | str) -> str:

@@ -8,10 +8,12 @@ two factors; it is then symmetrised, and not semi-definite.
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import Tensor, nn
 
-from dualnets.theory.connection import connection
+from dualnets.theory.connection import connection, in_dtype
 from dualnets.theory.enumeration import ViewTable
 from dualnets.theory.operators import Kernel, Operator
 from dualnets.theory.views import Data, batch_axis, drawn, exact_table, table_inputs
@@ -45,6 +47,7 @@ def covariance_operator(
         an `Operator`: `matrix()` makes it explicit, `matvec` and `leading` do not.
 
     Raises:
+        TypeError: what is no data or no network.
         ValueError: data that cannot be enumerated, fewer than 2 samples in a batch, no seed.
 
     Example:
@@ -64,6 +67,7 @@ def covariance_operator(
         return Operator([(found, covariance_kernel(table, found.weight))], exact=True)
     check_sampling(batches, batch, seed)
     assert seed is not None
+    network = in_dtype(network, layer, dtype)
     parts = []
     for i in range(batches):
         views = drawn(network, data, batch, seed=seed, start=i * batch)
@@ -95,10 +99,13 @@ def cross_covariance(values: Tensor) -> Tensor:
 
 
 def check_sampling(batches: int, batch: int, seed: int | None) -> None:
-    """Raise ValueError unless an estimate can be made of this many batches."""
-    if batches < 1:
-        raise ValueError(f"batches must be at least 1, got {batches}")
-    if batch < 2:
-        raise ValueError(f"batch must be at least 2, got {batch}")
+    """Raise ValueError or TypeError unless an estimate can be made of this many batches."""
+    for name, count, fewest in (("batches", batches, 1), ("batch", batch, 2)):
+        try:
+            operator.index(count)
+        except TypeError:
+            raise TypeError(f"{name} must be a whole number, got {count!r}") from None
+        if count < fewest:
+            raise ValueError(f"{name} must be at least {fewest}, got {count}")
     if seed is None:
         raise ValueError("an estimate needs a seed")

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualnets.theory.fitting import check_augmentation, check_trees
 from hltm.augment import Augmentation
 from hltm.tables import Tables
 from hltm.tree import LatentTree
@@ -155,6 +156,8 @@ def enumerate_views(tree: LatentTree, augmentation: Augmentation) -> ViewTable:
         tensor([[0.6400, 0.6400],
                 [0.6400, 0.6400]], dtype=torch.float64)
     """
+    check_trees(tree)
+    check_augmentation(augmentation)
     if augmentation.missing_rates(tree).any():
         raise ValueError(f"views here are whole samples, but {augmentation} misses leaves")
     tables, rates = tree.tables, augmentation.rates(tree)

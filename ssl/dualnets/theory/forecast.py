@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from dualnets.networks.block_network import BlockNetwork
+from dualnets.theory.fitting import check_augmentation, check_fit
 from hltm.augment import Augmentation
 from hltm.draw import Draw
 from hltm.philox import Stream, check_seed
@@ -64,8 +65,15 @@ def growth_direction(
         One tensor per layer, of the weights' shape.
 
     Raises:
-        ValueError: fewer than 2 samples.
+        TypeError: what is no block network, or no trees.
+        ValueError: trees that do not fit the network, fewer than 2 samples, or weights that are not
+            finite.
     """
+    check_fit(network, trees)
+    check_augmentation(augment)
+    for name, weight in network.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} of the network must be finite")
     if n < 2:
         raise ValueError(f"a covariance needs at least 2 samples, got {n}")
     first, second = _views(network, trees, augment, n, seed)
@@ -99,8 +107,10 @@ def forecast(
         seed: 64 bits.
 
     Raises:
-        ValueError: growth below 0 or not finite, a network that is not `plain` (irregular, shared or
-            wrong trees), trees that are not binary, or too few samples.
+        TypeError: what is no block network, or no trees.
+        ValueError: trees that do not fit the network, weights that are not finite, growth below 0 or
+            not finite, a network that is not `plain` (irregular, shared or wrong trees), trees that
+            are not binary, or too few samples.
 
     Example:
         >>> import dualnets, hltm
@@ -110,6 +120,7 @@ def forecast(
         >>> {level: tuple(part.winner.shape) for level, part in found.items()}
         {1: (2, 4), 2: (2, 2), 3: (2, 1)}
     """
+    check_fit(network, trees)
     if not 0 <= growth < float("inf"):
         raise ValueError(f"growth must be at least 0 and finite, got {growth}")
     if not network.plain:

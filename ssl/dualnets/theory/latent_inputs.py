@@ -3,7 +3,8 @@
 Given the layers below, everything a fresh unit can be is in two moments of its inputs x (theory,
 Section 4): v = 1/2 ( E[x | z = 1] - E[x | z = 0] ), so that its selectivity is w v, and C = V[x], so
 that its variance is w^T C w. Both are finite sums: children are independent given their parent,
-and every child's outputs are enumerated over the leaves below that child alone.
+and every child's outputs are enumerated over the leaves below that child alone. Units drawn anew on
+these inputs are the simulation beside the exact laws of `lucky`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dualnets.networks.block_network import BlockNetwork
+from dualnets.theory.fitting import check_fit
 from dualnets.theory.lucky import UniformSum, uniform_sum
 from hltm.brute import all_states
 from hltm.philox import Stream, check_seed, uniform
@@ -52,8 +54,10 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
         trees: binary, one or as many as the network has members.
 
     Raises:
-        ValueError: a network without a block per latent, a latent of more than two states, or
-            children with more than 16 leaves below them (65536 states).
+        TypeError: what is no block network, or no trees.
+        ValueError: trees that do not fit the network, a network without a block per latent, a latent
+            of more than two states, weights that are not finite, or children with more than 16
+            leaves below them (65536 states).
 
     Example:
         >>> import dualnets, hltm
@@ -62,8 +66,12 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
         >>> {level: tuple(part.difference.shape) for level, part in found.items()}
         {1: (4, 4, 2), 2: (4, 2, 10), 3: (4, 1, 10)}
     """
+    check_fit(network, trees)
     topology, tables = trees.topology, trees.tables
     members = len(network.members)
+    for name, weights in network.named_parameters():
+        if not weights.isfinite().all():
+            raise ValueError(f"{name} of the network must be finite")
     if not network.plain or network.blocks != tuple(
         len(topology.at_level(k)) for k in range(1, topology.depth + 1)
     ):
@@ -115,6 +123,50 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
     return found
 
 
+def drawn_selectivities(
+    blocks: BlockInputs, *, units: int, draws: int, seed: int, members: Sequence[int]
+) -> Tensor:
+    """`(S, V, draws, units)` |selectivity| |w v| of units with fresh weights, uniform in ±b.
+
+    They are the same units as those of `drawn_correlations`.
+
+    Args:
+        units: of each block.
+        draws: independent blocks.
+        seed: 64 bits, of the weights; numbers of the network's own are not among them.
+        members: S addresses.
+
+    Raises:
+        ValueError: units or draws below 1, or another number of members than the inputs have.
+    """
+    weight = blocks.bound * _fresh(blocks, units, draws, seed, members)
+    found = torch.einsum("svwi,svi->svw", weight, blocks.difference)
+    return found.abs().unflatten(2, (draws, units))
+
+
+def simulated_best(
+    blocks: BlockInputs, *, units: int, draws: int, seed: int, members: Sequence[int]
+) -> Tensor:
+    """`(S, V, draws)` the best |selectivity| of each of many blocks of n units at initialisation.
+
+    What `lucky.best_cdf` and `lucky.mean_best` of `blocks.law` say exactly, by drawing.
+
+    Args, raises: as `drawn_selectivities`.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> from dualnets.theory.lucky import mean_best
+        >>> trees = hltm.symmetric_binary(depth=2, polarity=0.8, members=2, seed=0)
+        >>> inputs = latent_inputs(dualnets.tree_network(trees, units=6, seed=1), trees)[2]
+        >>> best = simulated_best(inputs, units=6, draws=4000, seed=2, members=trees.members)[1, 0]
+        >>> exact = mean_best(inputs.law(member=1, latent=0), 6)
+        >>> bool((best.mean() - exact).abs() < 4 * best.std() / 4000**0.5)
+        True
+    """
+    drawn = drawn_selectivities(blocks, units=units, draws=draws, seed=seed, members=members)
+    return drawn.amax(-1)
+
+
 def drawn_correlations(
     blocks: BlockInputs, *, units: int, draws: int, seed: int, members: Sequence[int]
 ) -> Tensor:
@@ -122,23 +174,33 @@ def drawn_correlations(
 
     Correlation is 2 s sqrt(p (1 - p)) / std(w x), 0 for a unit that never varies.
 
-    Args:
-        draws: independent blocks.
-        seed: 64 bits, of the weights; numbers of the network's own are not among them.
-        members: S addresses.
+    Args, raises: as `drawn_selectivities`.
     """
-    latents, inputs = blocks.difference.shape[1:]
-    numbers = uniform(
-        latents * draws * units * inputs, seed=check_seed(seed), stream=Stream.NULL,
-        members=members, node=units,
-    )  # fmt: skip
-    weight = (2 * numbers - 1).view(-1, latents, draws * units, inputs)
+    weight = _fresh(blocks, units, draws, seed, members)
     selectivity = torch.einsum("svwi,svi->svw", weight, blocks.difference)
     variance = (weight @ blocks.covariance * weight).sum(-1)
     spread = (blocks.prior * (1 - blocks.prior)).sqrt()[..., None]
     alive = variance > 1e-14
     found = 2 * selectivity.abs() * spread / variance.where(alive, 1).sqrt()
     return found.where(alive, 0).clamp(max=1).unflatten(2, (draws, units))
+
+
+def _fresh(
+    blocks: BlockInputs, units: int, draws: int, seed: int, members: Sequence[int]
+) -> Tensor:
+    """`(S, V, draws * units, I)` weights uniform in ±1."""
+    if min(units, draws) < 1:
+        raise ValueError(f"units and draws must be at least 1, got {units} and {draws}")
+    if len(members) != len(blocks.difference):
+        raise ValueError(
+            f"{len(members)} members are given, the inputs are of {len(blocks.difference)}"
+        )
+    latents, inputs = blocks.difference.shape[1:]
+    numbers = uniform(
+        latents * draws * units * inputs, seed=check_seed(seed), stream=Stream.NULL,
+        members=members, node=units,
+    )  # fmt: skip
+    return (2 * numbers - 1).view(-1, latents, draws * units, inputs)
 
 
 def _block_values(

@@ -26,6 +26,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 
+from dualnets.theory.times import increasing
 from hltm.philox import Stream, check_seed, uniform
 
 Array = NDArray[np.float64]
@@ -59,9 +60,9 @@ class LinearByol:
             of its own.
 
     Raises:
-        ValueError: moments that are not square, symmetric and of one size, or that have an
-            eigenvalue below 0; a negative decay or target rate, a predictor rate not above 0, or
-            a tied target with a rate.
+        ValueError: moments that are not finite, square, symmetric and of one size, or that have an
+            eigenvalue below 0; a negative decay or target rate, a predictor rate not above 0, a tie
+            that is not finite, or a tied target with a rate.
     """
 
     mean: Array
@@ -74,9 +75,12 @@ class LinearByol:
 
     def __post_init__(self) -> None:
         for name in ("mean", "noise"):
+            if np.iscomplexobj(getattr(self, name)):
+                raise TypeError(f"{name} must be real")
             given = np.asarray(getattr(self, name), dtype=np.float64)
-            if given.ndim != 2 or given.shape[0] != given.shape[1]:
+            if given.ndim != 2 or given.shape[0] != given.shape[1] or given.size < 1:
                 raise ValueError(f"{name} has shape {given.shape}, expected (X, X)")
+            _check_finite(name, given)
             size = max(float(np.abs(given).max()), 1e-300)
             if np.abs(given - given.T).max() > 1e-10 * size:
                 raise ValueError(f"{name} must be symmetric")
@@ -95,6 +99,8 @@ class LinearByol:
             raise ValueError(
                 f"predictor_rate must be above 0 and finite, got {self.predictor_rate}"
             )
+        if self.tie is not None and not np.isfinite(self.tie):
+            raise ValueError(f"tie must be finite, got {self.tie}")
         if self.tie is not None and self.target_rate != 0:
             raise ValueError(f"a target tied to {self.tie} W has no rate, got {self.target_rate}")
         object.__setattr__(self, "_total", self.mean + self.noise)
@@ -142,15 +148,16 @@ def random_weights(
     A member's numbers depend on its address alone.
 
     Raises:
-        ValueError: features or inputs below 1, or a scale not above 0.
+        ValueError: features or inputs below 1, or a scale that is not finite and above 0.
 
     Example:
         >>> random_weights(features=2, inputs=3, members=5, seed=0).online.shape
         (5, 2, 3)
     """
-    if min(features, inputs) < 1 or not scale > 0:
+    if min(features, inputs) < 1 or not 0 < scale < float("inf"):
         raise ValueError(
-            f"features and inputs must be at least 1 and scale above 0, got {features}, {inputs}, {scale}"
+            f"features and inputs must be at least 1, scale finite and above 0, got {features}, "
+            f"{inputs}, {scale}"
         )
     addresses = range(1 if members is None else members)
     made = []
@@ -178,7 +185,8 @@ def integrate(
         tolerance: relative error per step; the absolute one is a hundredth of it.
 
     Raises:
-        ValueError: shapes that do not fit, or times that do not increase.
+        ValueError: weights that do not fit or are not finite, times that are not finite or do not
+            increase, or a tolerance not above 0.
         ArithmeticError: the solver gave up.
 
     Example:
@@ -189,9 +197,11 @@ def integrate(
         True
     """
     start = _checked(system, weights)
-    at = np.asarray(times, dtype=np.float64)
-    if at.ndim != 1 or len(at) < 1 or (np.diff(at) <= 0).any():
-        raise ValueError(f"times must be a list of increasing numbers, got shape {at.shape}")
+    at = increasing(times)
+    if at.ndim != 1:
+        raise ValueError(f"times must be one list of numbers, got shape {at.shape}")
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be above 0 and below 1, got {tolerance}")
     shapes = [part.shape for part in start]
     ends = np.cumsum([part.size for part in start])
 
@@ -259,12 +269,15 @@ def sampled(
         snapshots: steps to keep, sorted; by default the first and the last.
 
     Raises:
-        ValueError: shapes that do not fit, steps or batch below 1, a rate not above 0, or
-            snapshots outside 0..steps.
+        ValueError: weights that do not fit or are not finite, steps or batch below 1, a rate that is
+            not finite and above 0, or snapshots outside 0..steps.
+        ArithmeticError: weights that grew beyond all bounds, as they do where lr is too large.
     """
     start = _checked(system, weights)
-    if min(steps, batch) < 1 or not lr > 0:
-        raise ValueError(f"expected steps and batch >= 1 and lr > 0, got {steps}, {batch}, {lr}")
+    if min(steps, batch) < 1 or not 0 < lr < float("inf"):
+        raise ValueError(
+            f"expected steps and batch >= 1 and a finite lr > 0, got {steps}, {batch}, {lr}"
+        )
     wanted = sorted({0, steps} if snapshots is None else {*snapshots})
     if not wanted or wanted[0] < 0 or wanted[-1] > steps:
         raise ValueError(f"snapshots must lie in 0..{steps}, got {wanted}")
@@ -279,18 +292,13 @@ def sampled(
             break
         base = rng.standard_normal((*lead, batch, inputs)) @ signal
         one, two = (base + rng.standard_normal(base.shape) @ noise for _ in range(2))
-        hidden = one @ _transposed(now.online)  # (..., B, F)
-        aimed = two @ _transposed(system.seen_target(now))
-        error = aimed - hidden @ _transposed(now.predictor)
-        slopes = (
-            system.predictor_rate * _transposed(error) @ hidden / batch,
-            _transposed(now.predictor) @ _transposed(error) @ one / batch,
-        )
-        now = Weights(
-            now.predictor + lr * (slopes[0] - system.decay * now.predictor),
-            now.online + lr * (slopes[1] - system.decay * now.online),
-            now.target + lr * system.target_rate * (now.online - now.target),
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            now = _descended(system, now, one, two, lr)
+        if not all(np.isfinite(part).all() for part in now):
+            raise ArithmeticError(
+                f"the weights are not finite after {step + 1} of {steps} updates with lr {lr}: take a "
+                "smaller one"
+            )
     return Path(
         np.array([step * lr for step in wanted]),
         np.stack([state.predictor for state in kept]),
@@ -299,8 +307,27 @@ def sampled(
     )
 
 
+def _descended(system: LinearByol, now: Weights, one: Array, two: Array, lr: float) -> Weights:
+    """The weights after one update on two views `(..., B, X)` of a batch."""
+    hidden = one @ _transposed(now.online)  # (..., B, F)
+    aimed = two @ _transposed(system.seen_target(now))
+    error = aimed - hidden @ _transposed(now.predictor)
+    batch = one.shape[-2]
+    slopes = (
+        system.predictor_rate * _transposed(error) @ hidden / batch,
+        _transposed(now.predictor) @ _transposed(error) @ one / batch,
+    )
+    return Weights(
+        now.predictor + lr * (slopes[0] - system.decay * now.predictor),
+        now.online + lr * (slopes[1] - system.decay * now.online),
+        now.target + lr * system.target_rate * (now.online - now.target),
+    )
+
+
 def _checked(system: LinearByol, weights: Weights) -> Weights:
-    """Float64 weights; raise ValueError unless they fit the system and each other."""
+    """Float64 weights; raise ValueError unless they are finite and fit the system and each other."""
+    if len(weights) != 3:
+        raise TypeError(f"expected Weights(predictor, online, target), got {len(weights)} parts")
     made = Weights(*(np.array(part, dtype=np.float64) for part in weights))
     inputs = len(system.mean)
     features = made.online.shape[-2] if made.online.ndim >= 2 else 0
@@ -312,7 +339,14 @@ def _checked(system: LinearByol, weights: Weights) -> Weights:
             f"predictor, online and target have shapes {shown}, expected (..., F, F), "
             f"(..., F, {inputs}), (..., F, {inputs})"
         )
+    for name, part in made._asdict().items():
+        _check_finite(name, part)
     return made
+
+
+def _check_finite(name: str, given: Array) -> None:
+    if not np.isfinite(given).all():
+        raise ValueError(f"{name} must be finite, got {given[~np.isfinite(given)].flat[0]}")
 
 
 def _transposed(matrix: Array) -> Array:

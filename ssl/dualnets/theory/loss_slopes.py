@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dualnets.losses import BatchwiseNCE, Loss, NTXent, distance
+from dualnets.losses import LOSSES, BatchwiseNCE, Detached, Loss, NTXent, distance
 
 SMALLEST = 1e-30  # r is never taken smaller, so that a slope can be read off a coordinate
 TOLERANCE = 1e-9
+MOVE = 0.7  # of all outputs together, which no distance notices
 
 
 class Slopes(NamedTuple):
@@ -44,14 +45,17 @@ def loss_slopes(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tensor)
 
     Args:
         loss: of `dualnets.losses`, or any loss that depends on its outputs only through r_+ and r_k
-            of each anchor. For BatchwiseNCE slopes are A times the batch's own.
+            of each anchor. For BatchwiseNCE slopes are A times the batch's own; those of `Detached`
+            are the other loss's.
         anchor, positive: `(S, B, U)`.
         negatives: `(S, H, B, U)`; H = 0 for NTXent, whose anchors are the A = 2B views of the batch
             (all first ones, then all second ones) and whose K = 2B - 2 negatives are the others, in
             order, without the anchor and its partner.
 
     Raises:
-        ValueError: a loss without fresh negatives other than NTXent.
+        TypeError: what is no loss.
+        ValueError: a loss that is not one of r_+ and r_k, such as one of inner products; one without
+            fresh negatives other than NTXent; outputs of shapes that the loss does not take.
 
     Example:
         >>> import dualnets
@@ -60,10 +64,11 @@ def loss_slopes(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tensor)
         >>> found.positive, found.negative  # 1 / (1 + e)
         (tensor([[0.2689]]), tensor([[[-0.2689]]]))
     """
-    if isinstance(loss, NTXent):
-        return _in_batch(loss, torch.cat([anchor, positive], dim=1))
-    if loss.negatives < 1:
-        raise ValueError(f"{type(loss).__name__} has no negatives whose slopes are known")
+    check_distances(loss)
+    _check_outputs(loss, anchor, positive, negatives)
+    own = weighing(loss)
+    if isinstance(own, NTXent):
+        return _in_batch(own, torch.cat([anchor, positive], dim=1))
     near = distance(anchor, positive)
     far = distance(anchor[:, None], negatives)
     return slopes_at(loss, near, far, features=anchor.shape[-1])
@@ -83,32 +88,142 @@ def slopes_at(loss: Loss, near: Tensor, far: Tensor, *, features: int = 1) -> Sl
 
     with torch.enable_grad():
         value = loss(torch.zeros_like(view(place)), view(place), view(places)).sum()
-    by_place, by_places = torch.autograd.grad(value, (place, places))
+    by_place, by_places = torch.autograd.grad(
+        value, (place, places), allow_unused=True, materialize_grads=True
+    )
     count = near.shape[-1]
     return Slopes(count * by_place / place.detach(), count * by_places / places.detach())
+
+
+def weighing(loss: Loss) -> Loss:
+    """The loss whose pair weights a loss has: another's where it is `Detached`, else its own."""
+    return weighing(loss.criterion) if isinstance(loss, Detached) else loss
+
+
+def check_loss(loss: Loss) -> None:
+    """Raise TypeError unless this is a loss: something that asks for H negatives and takes outputs."""
+    if isinstance(loss, type):
+        raise TypeError(f"expected a loss, got the class {loss.__name__}: call it to make one")
+    if isinstance(loss, str) and loss in LOSSES:
+        raise TypeError(f"expected a loss, got the name {loss!r}: give {LOSSES[loss].__name__}()")
+    if not callable(loss) or not isinstance(getattr(loss, "negatives", None), int):
+        raise TypeError(
+            "expected a contrastive loss of dualnets.losses, which says how many negatives it takes "
+            f"and is called with anchor, positive and negatives; got {loss!r}"
+        )
+
+
+def check_anchors(loss: Loss) -> None:
+    """Raise unless a batch's loss is the mean of what its anchors have on their own.
+
+    Raises:
+        TypeError: what is no loss.
+        ValueError: a loss of whole batches.
+    """
+    check_loss(loss)
+    if isinstance(weighing(loss), (NTXent, BatchwiseNCE)) or loss.negatives < 1:
+        raise ValueError(
+            f"{_name(loss)} is a loss of whole batches, which has no population form: estimate it with "
+            "batches=…"
+        )
+    given = _probe(loss)
+    each = [loss(*(part[..., i : i + 1, :] for part in given)) for i in range(given[0].shape[1])]
+    if not torch.allclose(loss(*given), torch.stack(each).mean(0), rtol=TOLERANCE, atol=TOLERANCE):
+        raise ValueError(f"{_name(loss)} is a loss of whole batches, which has no population form")
+
+
+def check_distances(loss: Loss) -> None:
+    """Raise unless a loss depends on its outputs only through r_+ and r_k of its anchors.
+
+    Tried at random outputs: they are moved together, which changes no distance; and the loss's
+    gradient is held against that of its slopes, Σ ∂L/∂r ∇r.
+
+    Raises:
+        TypeError: what is no loss.
+        ValueError: a loss of which one of these is not true, saying which.
+    """
+    check_loss(loss)
+    if isinstance(weighing(loss), NTXent):
+        return
+    name = _name(loss)
+    if loss.negatives < 1:
+        raise ValueError(
+            f"{name} has no fresh negatives: of such losses only NTXent's slopes are known"
+        )
+    given = [part.requires_grad_() for part in _probe(loss)]
+    with torch.enable_grad():
+        value = loss(*given).sum()
+    if not value.requires_grad:
+        raise ValueError(f"{name} has no gradient in its outputs")
+    moved = loss(*(part.detach() + MOVE for part in given)).sum()
+    if not torch.allclose(moved, value.detach(), rtol=TOLERANCE, atol=TOLERANCE):
+        raise ValueError(
+            f"{name} is not a loss of distances: its value changes when all outputs move together, as "
+            "that of inner products does, so it has no slopes in r_+ and r_k and no pair weights"
+        )
+    found = torch.autograd.grad(value, given, allow_unused=True, materialize_grads=True)
+    anchor, positive, negatives = (part.detach() for part in given)
+    near, far = distance(anchor, positive), distance(anchor[:, None], negatives)
+    slopes = slopes_at(loss, near, far, features=anchor.shape[-1])
+    count = anchor.shape[1]
+    by_positive = slopes.positive[..., None] * (positive - anchor) / count
+    by_negatives = slopes.negative[..., None] * (negatives - anchor[:, None]) / count
+    expected = (-by_positive - by_negatives.sum(1), by_positive, by_negatives)
+    for own, its in zip(found, expected, strict=True):
+        if not torch.allclose(own, its, rtol=1e-6, atol=TOLERANCE):
+            raise ValueError(
+                f"{name} is not a loss of r_+ and r_k alone: its gradient at random outputs is not that "
+                "of its slopes in them"
+            )
 
 
 def check_pairs(loss: Loss) -> None:
     """Raise unless an anchor's loss depends on nothing but its own r_+ and r_k, with zero sum.
 
     Raises:
-        ValueError: a loss of whole batches, or slopes that do not sum to zero.
+        TypeError: what is no loss.
+        ValueError: a loss of whole batches, one that is not of distances, or slopes that do not sum
+            to zero.
     """
-    name = type(loss).__name__
-    if isinstance(loss, (NTXent, BatchwiseNCE)) or loss.negatives < 1:
-        raise ValueError(
-            f"{name} is a loss of whole batches, which has no population form: estimate it with "
-            "batches=…"
-        )
-    probe = torch.Generator().manual_seed(0)
-    near = torch.rand(1, 3, generator=probe, dtype=torch.float64)
-    far = torch.rand(1, loss.negatives, 3, generator=probe, dtype=torch.float64)
-    found = slopes_at(loss, near, far)
-    alone = slopes_at(loss, near[:, :1], far[:, :, :1])
-    if not torch.allclose(found.positive[:, :1], alone.positive, rtol=TOLERANCE):
-        raise ValueError(f"{name} is a loss of whole batches, which has no population form")
+    check_anchors(loss)
+    check_distances(loss)
+    anchor, positive, negatives = _probe(loss)
+    found = slopes_at(loss, distance(anchor, positive), distance(anchor[:, None], negatives))
     if float(found.total.abs().max()) > TOLERANCE * float(found.positive.abs().max()):
-        raise ValueError(f"the slopes of {name} do not sum to zero: it is no loss of pairs")
+        raise ValueError(f"the slopes of {_name(loss)} do not sum to zero: it is no loss of pairs")
+
+
+def _name(loss: Loss) -> str:
+    own = type(loss).__name__
+    return own if weighing(loss) is loss else f"{own} {type(weighing(loss)).__name__}"
+
+
+def _probe(loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    """Random outputs of three samples, float64: anchor, positive and negatives."""
+    random = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.rand(*shape, 3, 4, generator=random, dtype=torch.float64) / 2
+
+    return drawn(1), drawn(1), drawn(1, loss.negatives)
+
+
+def _check_outputs(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tensor) -> None:
+    for part in (anchor, positive, negatives):
+        if not isinstance(part, Tensor):
+            raise TypeError(f"outputs must be tensors, got {type(part).__name__}")
+    shapes = [tuple(part.shape) for part in (anchor, positive, negatives)]
+    expected = (*shapes[0][:1], loss.negatives, *shapes[0][1:])
+    if len(shapes[0]) != 3 or shapes[1] != shapes[0] or shapes[2] != expected:
+        raise ValueError(
+            f"anchor, positive and negatives have shapes {', '.join(map(str, shapes))}, {_name(loss)} "
+            f"takes (S, B, U), (S, B, U) and (S, {loss.negatives}, B, U)"
+        )
+    for name, part in (("anchor", anchor), ("positive", positive), ("negatives", negatives)):
+        if not part.isfinite().all():
+            raise ValueError(
+                f"{name} must be finite, {int((~part.isfinite()).sum())} numbers are not"
+            )
 
 
 def _in_batch(loss: NTXent, outputs: Tensor) -> Slopes:

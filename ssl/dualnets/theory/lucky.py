@@ -9,9 +9,19 @@ With weights uniform in ±b, |s_j| has the exact distribution function F of |Σ_
 block share v and have weights of their own, so the best of n has exactly F(t)^n. (Across blocks or
 networks v differs: there the chance is a mean of such terms, and F^n of a pooled F is wrong.)
 
-    blocks = latent_inputs(network, trees)[level]          # v and the inputs' covariance, exact
-    law = uniform_sum(bound * v)                           # F of |s_j|
-    best_cdf(law, n, t), mean_best(law, n), units_needed([law, …], threshold=t, chance=0.9)
+    >>> import dualnets, hltm
+    >>> from dualnets.theory import latent_inputs, simulated_best
+    >>> trees = hltm.symmetric_binary(depth=3, polarity=0.8, seed=0)
+    >>> network = dualnets.tree_network(trees, units=5, seed=1)
+    >>> inputs = latent_inputs(network, trees)[2]  # v and the inputs' covariance, exact
+    >>> laws = [inputs.law(member=0, latent=v) for v in range(2)]  # F of |s_j|
+    >>> round(mean_best(laws[0], 5), 3), round(float(best_cdf(laws[0], 5, 0.1)), 3)
+    (0.101, 0.499)
+    >>> units_needed(laws, threshold=0.1, chance_of_all=0.9)
+    18
+    >>> drawn = simulated_best(inputs, units=5, draws=1000, seed=2, members=[0])  # best |s_j|, drawn
+    >>> round(float(drawn[0, 0].mean()), 3)
+    0.101
 
 The same serves any other score of a unit through `sampled_law`: e.g. |correlation| with the latent,
 s_j / std(w_j x), which no scale of the weights changes.
@@ -19,7 +29,9 @@ s_j / std(w_j x), which no scale of the weights changes.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -80,14 +92,22 @@ class UniformSum(NamedTuple):
         return np.where(t >= width, 1.0, found.reshape(t.shape).clip(0, 1))
 
 
-class HalfNormal(NamedTuple):
+@dataclass(frozen=True)
+class HalfNormal:
     """|N(0, scale²)|: normal weights, or many inputs.
 
     Attributes:
         scale: the standard deviation.
+
+    Raises:
+        ValueError: a scale that is not finite and above 0.
     """
 
     scale: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"scale must be finite and above 0, got {self.scale}")
 
     @property
     def largest(self) -> float:
@@ -149,15 +169,23 @@ def sampled_law(scores: ArrayLike) -> Sampled:
 def best_cdf(law: Law, units: int, score: ArrayLike) -> Array:
     """F^n: P(the best of n units scores at most this).
 
+    Raises:
+        ValueError: units below 1, or a score that is NaN.
+
     Example:
         >>> round(float(best_cdf(HalfNormal(1.0), 10, 2.0)), 4)
         0.6277
     """
+    if np.isnan(score).any():
+        raise ValueError(f"a score must be a number, got {score!r}")
     return law.cdf(score) ** _checked(units)
 
 
 def mean_best(law: Law, units: int) -> float:
     """E[best of n] = ∫ (1 - F(t)^n) dt; for a sampled law the exact sum over order statistics.
+
+    Raises:
+        ValueError: units below 1.
 
     Example:
         >>> round(mean_best(HalfNormal(1.0), 10), 3)  # sqrt(2 log 10) is 2.146
@@ -181,8 +209,12 @@ def chance(laws: Iterable[Law], units: int, threshold: float) -> float:
 
     Exact where the latents' units are independent given their inputs, as in one layer of a tree
     network before training.
+
+    Raises:
+        ValueError: units below 1, or a threshold that is NaN.
     """
     n = _checked(units)
+    _check_threshold(threshold)
     return float(np.prod([1 - float(law.cdf(threshold)) ** n for law in laws]))
 
 
@@ -198,7 +230,7 @@ def units_needed(laws: Sequence[Law], *, threshold: float, chance_of_all: float)
         n, or None where some latent can never have one.
 
     Raises:
-        ValueError: no laws, or a chance outside (0, 1).
+        ValueError: no laws, a chance outside (0, 1), or a threshold that is NaN.
 
     Example:
         >>> units_needed([HalfNormal(1.0)] * 16, threshold=1.0, chance_of_all=0.9)
@@ -206,6 +238,7 @@ def units_needed(laws: Sequence[Law], *, threshold: float, chance_of_all: float)
     """
     if not laws or not 0 < chance_of_all < 1:
         raise ValueError(f"expected laws and a chance in (0, 1), got {chance_of_all}")
+    _check_threshold(threshold)
     below = np.array([float(law.cdf(threshold)) for law in laws])
     if (below >= 1).any():
         return None
@@ -226,6 +259,15 @@ def units_needed(laws: Sequence[Law], *, threshold: float, chance_of_all: float)
 
 
 def _checked(units: int) -> int:
-    if units < 1:
+    try:
+        n = operator.index(units)
+    except TypeError:
+        raise TypeError(f"units must be a whole number, got {units!r}") from None
+    if n < 1:
         raise ValueError(f"units must be at least 1, got {units}")
-    return units
+    return n
+
+
+def _check_threshold(threshold: float) -> None:
+    if np.isnan(threshold):
+        raise ValueError(f"threshold must be a number, got {threshold}")

@@ -9,7 +9,8 @@ outputs f in the place of Kᵀ v it gives the update that holds for any network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import index
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,8 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from dualnets.theory.connection import MAX_ENTRIES, Connection, check_operator_form
+from dualnets.theory.connection import MAX_ENTRIES, Connection
+from dualnets.theory.operator_form import check_operator_form
 
 Kernel = Callable[[Tensor], Tensor]  # (S, B, m) -> (S, B, m), linear in each column
 
@@ -88,10 +90,8 @@ class Operator:
     def on_outputs(self) -> Estimate:
         """Σ_ij G_ij K_i f_j: the update in the form that holds for any network."""
         return self._estimate(
-            [
-                part.summed_S(kernel(part.outputs if part.stacked else part.outputs[None]))
-                for part, kernel in self.parts
-            ]
+            part.summed_S(kernel(part.outputs if part.stacked else part.outputs[None]))
+            for part, kernel in self.parts
         )
 
     def on_weight(self) -> Estimate:
@@ -104,11 +104,17 @@ class Operator:
             check_operator_form(part)
         weight = self._first._inside(self.weight, (self.size,))
         return self._estimate(
-            [part.summed_S(kernel(part.transposed_S(weight))) for part, kernel in self.parts]
+            part.summed_S(kernel(part.transposed_S(weight))) for part, kernel in self.parts
         )
 
     def matrix(self, *, most_entries: int = MAX_ENTRIES) -> Estimate:
         """The operator as an array, `(P, P)` or `(S, P, P)`.
+
+        Estimates are taken in one after the other, so the arrays held are as few for a thousand of
+        them as for two.
+
+        Args:
+            most_entries: of one such array.
 
         Raises:
             ValueError: the matrix, or one column of K at all views, has more than `most_entries`.
@@ -123,15 +129,17 @@ class Operator:
                     f"{what} ({members} member(s)) has {count} numbers, more than {most_entries}; "
                     "matvec and leading need none of them"
                 )
-        found = []
-        for part, kernel in self.parts:
-            total = torch.zeros(members, self.size, self.size, dtype=self.weight.dtype,
-                                device=self.weight.device)  # fmt: skip
-            for output in range(part._outputs.shape[2]):
-                column = part.column_S(output)  # (S, B, P)
-                total += column.transpose(1, 2) @ kernel(column)
-            found.append(total)
-        return self._estimate(found)
+
+        def matrices() -> Iterator[Tensor]:
+            for part, kernel in self.parts:
+                total = torch.zeros(members, self.size, self.size, dtype=self.weight.dtype,
+                                    device=self.weight.device)  # fmt: skip
+                for output in range(part._outputs.shape[2]):
+                    column = part.column_S(output)  # (S, B, P)
+                    total += column.transpose(1, 2) @ kernel(column)
+                yield total
+
+        return self._estimate(matrices())
 
     def linear_operator(self, member: int | None = None) -> LinearOperator:
         """For scipy, in float64; of an ensemble, one member's (computed beside the others).
@@ -161,32 +169,56 @@ class Operator:
     def leading(self, count: int = 1) -> Eigenpairs:
         """The `count` largest eigenvalues and their eigenvectors, by scipy's eigsh.
 
+        An operator that is zero, as of a dead network, has eigenvalues 0 and the first unit vectors.
+
         Raises:
             ValueError: a count outside 1..P-1, or an operator that is not symmetric.
+            ArithmeticError: products that are not finite.
         """
         if not self.symmetric:
             raise ValueError("eigsh needs a symmetric operator; this one has one branch only")
+        try:
+            index(count)
+        except TypeError:
+            raise TypeError(f"count must be a whole number, got {count!r}") from None
         if not 1 <= count < self.size:
             raise ValueError(f"count must be in 1..{self.size - 1}, got {count}")
         chosen: Sequence[int | None] = range(self._first.members) if self._first.stacked else [None]
         values, vectors = [], []
         for member in chosen:
             start = np.random.default_rng(0).standard_normal(self.size)  # the same every time
-            found = eigsh(self.linear_operator(member), k=count, which="LA", v0=start)
+            operator = self.linear_operator(member)
+            image = operator @ start
+            if not np.isfinite(image).all():
+                raise ArithmeticError(f"{self!r} times a finite vector is not finite")
+            if not image.any():  # a symmetric operator that takes a random vector to 0 is 0
+                values.append(torch.zeros(count, dtype=torch.float64))
+                vectors.append(torch.eye(self.size, count, dtype=torch.float64))
+                continue
+            found = eigsh(operator, k=count, which="LA", v0=start)
             order = np.argsort(found[0])[::-1]
             values.append(torch.from_numpy(found[0][order].copy()))
             vectors.append(torch.from_numpy(found[1][:, order].copy()))
         return Eigenpairs(self._public(torch.stack(values)), self._public(torch.stack(vectors)))
 
-    def _estimate(self, found: list[Tensor]) -> Estimate:
-        each = torch.stack(found).detach() * self.factor
-        value = each.mean(0)
+    def _estimate(self, found: Iterable[Tensor]) -> Estimate:
+        """Mean and standard error of the parts' results, none of which is kept (Welford's sums)."""
+        count = 0
+        for each in found:
+            scaled = each.detach() * self.factor
+            count += 1
+            if count == 1:
+                value, squares = scaled, torch.zeros_like(scaled)
+                continue
+            apart = scaled - value
+            value = value + apart / count
+            squares += apart.mul_(scaled.sub_(value))
         if self.exact:
-            error = torch.zeros_like(value)
-        elif len(found) < 2:
+            error = squares  # of one part: 0
+        elif count < 2:
             error = torch.full_like(value, torch.nan)
         else:
-            error = each.std(0) / len(found) ** 0.5
+            error = (squares / (count * (count - 1))).sqrt_()
         return Estimate(self._public(value), self._public(error))
 
     def _public(self, found: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ where β does not vary with the draw of the views and is symmetric. `residual` s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,10 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.losses import Loss, NTXent, distance
-from dualnets.theory.connection import MAX_ENTRIES, Connection, connection
+from dualnets.theory.connection import MAX_ENTRIES, Connection, connection, in_dtype
 from dualnets.theory.covariance import check_sampling
 from dualnets.theory.enumeration import ViewTable
-from dualnets.theory.loss_slopes import check_pairs, in_batch_negatives, loss_slopes, slopes_at
+from dualnets.theory.loss_slopes import (
+    check_distances,
+    check_pairs,
+    in_batch_negatives,
+    loss_slopes,
+    slopes_at,
+    weighing,
+)
 from dualnets.theory.operators import Kernel, Operator
 from dualnets.theory.views import Data, batch_axis, drawn, exact_table, table_inputs
 
@@ -45,14 +52,17 @@ class PairwiseOperator:
     repulsion: Tensor
 
     def residual(self) -> Tensor:
-        """`()` or `(S,)` |exact - weighted| / |exact| of the two updates, which holds for any network."""
+        """`()` or `(S,)` |exact - weighted| / |exact| of the two updates, which holds for any network.
+
+        0 where both are zero, as of a dead network.
+        """
         exact, weighted = (o.on_outputs().value for o in (self.exact, self.weighted))
-        return (exact - weighted).norm(dim=-1) / exact.norm(dim=-1)
+        return _over((exact - weighted).norm(dim=-1), exact.norm(dim=-1))
 
     def matrix_residual(self) -> Tensor:
         """`()` or `(S,)` the same of the two matrices, in Frobenius norm."""
         exact, weighted = (o.matrix().value for o in (self.exact, self.weighted))
-        return (exact - weighted).norm(dim=(-2, -1)) / exact.norm(dim=(-2, -1))
+        return _over((exact - weighted).norm(dim=(-2, -1)), exact.norm(dim=(-2, -1)))
 
 
 def pairwise_operator(
@@ -74,7 +84,9 @@ def pairwise_operator(
         branches: through which the gradient goes: all views, or the anchor alone.
 
     Raises:
-        ValueError: more than 2^26 terms, a loss of whole batches, data that cannot be enumerated.
+        TypeError: what is no loss, no data or no network.
+        ValueError: more than 2^26 terms, a loss of whole batches or of anything but distances, data
+            that cannot be enumerated.
 
     Example:
         >>> import dualnets, hltm
@@ -86,7 +98,7 @@ def pairwise_operator(
         tensor(True)
     """
     check_pairs(loss)
-    check_branches(loss, branches)
+    check_branches(branches, loss)
     table = exact_table(data)
     found = connection(network, layer, table_inputs(network, table), block=block, dtype=dtype)
     pairs, repulsion = _enumerate(found, table, loss)
@@ -125,9 +137,15 @@ def sampled_pairwise_operator(
         batches: independent estimates, from whose spread the standard error comes.
         batch: B, anchors in each; part of the definition of a loss of whole batches.
         seed: of the samples.
+
+    Raises:
+        TypeError: what is no loss, no data or no network.
+        ValueError: a loss that is not one of distances, or numbers of samples that make no estimate.
     """
     check_sampling(batches, batch, seed)
-    check_branches(loss, branches)
+    check_distances(loss)
+    check_branches(branches, loss)
+    network = in_dtype(network, layer, dtype)
     parts = []
     for i in range(batches):
         inputs = loss_inputs(network, data, loss, batch, seed=seed, index=i)
@@ -154,11 +172,11 @@ def loss_inputs(
 def batch_pairs(loss: Loss, outputs: Tensor, batch: int) -> Tensor:
     """`(S, B', B')` M: the weight with which the anchor of a row repels the view of a column."""
     anchor, positive, *others = outputs.split(batch, dim=1)
-    negatives = torch.stack(others, dim=1) if others else outputs[:, None, :0]
+    negatives = stacked_negatives(anchor, others)
     slopes = loss_slopes(loss, anchor, positive, negatives)
     found = outputs.new_zeros(len(outputs), outputs.shape[1], outputs.shape[1])
     anchors = torch.arange(slopes.positive.shape[1], device=outputs.device)
-    if isinstance(loss, NTXent):
+    if isinstance(weighing(loss), NTXent):
         partner = anchors.roll(batch)
         rows = in_batch_negatives(batch).to(outputs.device)
     else:
@@ -169,11 +187,16 @@ def batch_pairs(loss: Loss, outputs: Tensor, batch: int) -> Tensor:
     return found / len(anchors)
 
 
-def check_branches(loss: Loss, branches: Branches) -> None:
+def stacked_negatives(anchor: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """`(S, H, B, U)` of H tensors `(S, B, U)`, H = 0 included."""
+    return torch.stack(list(others), dim=1) if others else anchor[:, None][:, :0]
+
+
+def check_branches(branches: Branches, loss: Loss | None = None) -> None:
     """Raise ValueError unless the gradient can go through these branches alone."""
     if branches not in ("both", "anchor"):
         raise ValueError(f"branches must be 'both' or 'anchor', got {branches!r}")
-    if branches == "anchor" and isinstance(loss, NTXent):
+    if branches == "anchor" and loss is not None and isinstance(weighing(loss), NTXent):
         raise ValueError("every view is an anchor of NTXent, so branches must be 'both'")
 
 
@@ -185,6 +208,11 @@ def pair_kernel(pairs: Tensor, branches: Branches) -> Kernel:
 
 def _laplacian(weights: Tensor, values: Tensor) -> Tensor:
     return weights.sum(-1, keepdim=True) * values - weights @ values
+
+
+def _over(part: Tensor, whole: Tensor) -> Tensor:
+    """The quotient of lengths, 0 where both are 0."""
+    return part / whole.where((part > 0) | (whole > 0), torch.ones_like(whole))
 
 
 def _enumerate(found: Connection, table: ViewTable, loss: Loss) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim import Optimizer
+from dualnets.theory.fitting import check_augmentation, check_fit
 from dualnets.theory.population_loss import (
     Form,
     ViewPairs,
@@ -67,6 +68,7 @@ def population_trajectory(
         progress: called with the number of steps just done.
 
     Raises:
+        TypeError: what is no block network, or no trees.
         ValueError: before any work: a loss without a population form, trees that do not fit the
             network or are too large, steps below 0 or snapshots outside 0..steps.
         ArithmeticError: a gradient that is not finite.
@@ -88,14 +90,11 @@ def population_trajectory(
     wanted = sorted({*((0,) if snapshots is None else snapshots), steps})
     if wanted[0] < 0 or wanted[-1] > steps:
         raise ValueError(f"snapshots must lie in 0..{steps}, got {wanted[0]}..{wanted[-1]}")
-    members = len(network.members)
-    if trees.members != network.members and len(trees.members) != 1:
-        raise ValueError(f"{len(trees.members)} trees cannot train {members} networks")
-    if len(trees.leaves) != network.inputs:
-        raise ValueError(
-            f"the trees have {len(trees.leaves)} leaves, the network reads {network.inputs}"
-        )
-    optimizer.check(members)
+    check_fit(network, trees)
+    check_augmentation(augment)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"expected an optimizer such as dualnets.SGD(lr=0.1), got {optimizer!r}")
+    optimizer.check(len(network.members))
     views = enumerated(trees, augment, dtype=network.dtype, device=network.device)
     check_size(loss, len(views.leaves))
     return _descend(network, loss, form, views, optimizer, wanted, progress)

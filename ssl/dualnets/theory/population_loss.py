@@ -45,8 +45,8 @@ class InfiniteInfoNCE:
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature must be finite and above 0, got {self.temperature}")
 
 
 class ViewPairs(NamedTuple):
@@ -95,8 +95,8 @@ def population_loss(loss: Any, outputs: Tensor, views: ViewPairs) -> Tensor:
         views: from `enumerated`.
 
     Raises:
-        ValueError: a loss without a population form, or more than 512 leaf states for one whose
-            terms are triples.
+        ValueError: a loss without a population form, outputs of another shape, or more than 512 leaf
+            states for one whose terms are triples.
 
     Example:
         >>> import dualnets, hltm
@@ -106,7 +106,14 @@ def population_loss(loss: Any, outputs: Tensor, views: ViewPairs) -> Tensor:
         >>> population_loss(dualnets.Simple(), outputs, views).shape
         torch.Size([1])
     """
-    return form_of(loss)(loss, outputs, views)
+    form = form_of(loss)
+    states, members = views.marginal.shape[1], len(views.marginal)
+    if outputs.ndim != 3 or outputs.shape[1] != states or members not in (1, len(outputs)):
+        raise ValueError(
+            f"outputs have shape {tuple(outputs.shape)}, expected (S, {states}, U) with S = {members}"
+        )
+    check_size(loss, states)
+    return form(loss, outputs, views)
 
 
 # the forms

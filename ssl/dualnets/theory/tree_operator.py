@@ -59,7 +59,7 @@ def tree_operator(tree: LatentTree, nodes: Sequence[Node], selectivities: Tensor
         selectivities: `(n,)` or `(S, n)` s_j, of any function of the leaves below ν(j).
 
     Raises:
-        ValueError: a tree that is not binary, or selectivities of the wrong shape.
+        ValueError: a tree that is not binary, or selectivities of the wrong shape or not finite.
 
     Example:
         >>> import hltm
@@ -73,6 +73,14 @@ def tree_operator(tree: LatentTree, nodes: Sequence[Node], selectivities: Tensor
         raise ValueError(
             f"selectivities have shape {tuple(given.shape)}, expected one for each of {len(place)} nodes"
         )
+    if not given.isfinite().all():
+        raise ValueError("selectivities must be finite")
+    if given.ndim == 2 and tree.stacked and len(given) != len(tree.members):
+        raise ValueError(
+            f"selectivities are of {len(given)} members, the trees are {len(tree.members)}"
+        )
+    if len(place) < 1:
+        raise ValueError("expected at least one node")
     correlation = tree.correlation(tree.root, place)  # (n,) or (S, n)
     prior = marginals(tree.tables)
     deviation = torch.stack([prior[int(v)].prod(-1).sqrt() for v in place], dim=-1)
@@ -104,8 +112,9 @@ def selectivity(
         value and standard error, `(V, U)` or `(S, V, U)`; zero error where exact.
 
     Raises:
-        ValueError: latents that are not binary, more than 2^20 states of the leaves, samples without
-            a seed or fewer than 2.
+        TypeError: a network that does not show its layers.
+        ValueError: a tree or level that does not fit the network, latents that are not binary, more
+            than 2^20 states of the leaves, samples without a seed or fewer than 2.
 
     Example:
         >>> import dualnets, hltm
@@ -116,6 +125,14 @@ def selectivity(
         >>> exact.shape, bool(((guess.value - exact).abs() <= 5 * guess.standard_error).all())
         (torch.Size([2, 4]), True)
     """
+    if not all(hasattr(network, name) for name in ("activations", "members", "stacked")):
+        raise TypeError(
+            f"expected a network of this library, which shows its layers, got {type(network).__name__}"
+        )
+    if tree.stacked and (not network.stacked or len(tree.members) != len(network.members)):
+        raise ValueError(
+            f"{len(tree.members)} trees do not fit a network of {len(network.members)} members"
+        )
     nodes = np.asarray(tree.level(level))
     if (tree.tables.cardinality[nodes] != 2).any():
         raise ValueError(f"selectivity is for binary latents; level {level} has others")
@@ -139,6 +156,8 @@ def selectivity(
         weight = counts / counts.sum(-3, keepdim=True)
     with torch.no_grad():
         found = network.activations(given)
+        if level not in found:
+            raise ValueError(f"the network shows levels {min(found)}..{max(found)}, not {level}")
         values = found[level].to(torch.float64).cpu()
         values = values.relu() if rectified and level < max(found) else values
     block = values.ndim == (4 if network.stacked else 3)

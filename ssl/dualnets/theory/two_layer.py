@@ -28,6 +28,8 @@ import torch
 from torch import Tensor
 
 from dualnets.networks.block_network import BlockNetwork
+from dualnets.theory.fitting import check_block_network, check_trees
+from dualnets.theory.times import increasing
 from hltm.brute import all_states
 from hltm.tree import LatentTree
 
@@ -92,6 +94,7 @@ def groups(trees: LatentTree) -> Groups:
         >>> groups(hltm.symmetric_binary(depth=2, seed=0)).given_root.shape
         torch.Size([1, 2, 2, 4])
     """
+    check_trees(trees)
     topology, tables = trees.topology, trees.tables
     branching = {len(topology.children[v]) for v in topology.at_level(1)}
     if topology.depth != 2 or len(branching) != 1 or (tables.cardinality[1:] != 2).any():
@@ -123,11 +126,15 @@ def layers(network: BlockNetwork) -> Layers:
     """A two-layer tree network's weights, float64.
 
     Raises:
+        TypeError: what is no block network.
         ValueError: another depth or shape, biases or a normalised output, for which the equations
             do not hold.
     """
-    if network.depth != 2 or network.blocks[1] != 1:
-        raise ValueError(f"expected two layers, the upper one whole, got {network!r}")
+    check_block_network(network)
+    if network.depth != 2 or network.blocks[1] != 1 or network.dense or not network.plain:
+        raise ValueError(
+            f"expected two layers, a group of units per latent and a whole one above, got {network!r}"
+        )
     if network.biases is not None or network.normalize:
         raise ValueError("the equations hold without biases and with a plain output")
     lower, upper = (weight.detach().double().cpu() for weight in network.weights)
@@ -138,17 +145,14 @@ def slopes(given: Groups, weights: Layers, intervention: Intervention = "full") 
     """d/dt of the weights.
 
     Raises:
-        ValueError: an unknown intervention.
+        ValueError: an unknown intervention, or weights that do not fit the groups or are not finite.
     """
+    _check(given, weights, intervention)
     return _slopes(given, weights, intervention)[0]
 
 
 def _slopes(given: Groups, weights: Layers, intervention: Intervention) -> tuple[Layers, Tensor]:
     """The slopes, and `(S,)` a bound on how fast a direction of the weights can grow."""
-    if intervention not in INTERVENTIONS:
-        raise ValueError(
-            f"intervention must be one of {', '.join(INTERVENTIONS)}, got {intervention!r}"
-        )
     lower, upper = weights
     _, latents, units, _ = lower.shape
     pre = lower @ given.states.T  # (S, V, U, N)
@@ -166,7 +170,8 @@ def _slopes(given: Groups, weights: Layers, intervention: Intervention) -> tuple
         upper_slope = torch.zeros_like(upper)
     if intervention == "constant":  # what changes the norm is taken out
         size = upper.square().sum((1, 2), keepdim=True)
-        upper_slope = upper_slope - (upper_slope * upper).sum((1, 2), keepdim=True) / size * upper
+        outwards = (upper_slope * upper).sum((1, 2), keepdim=True)
+        upper_slope = upper_slope - _over(outwards, size) * upper
     down = (weighted @ sent).unflatten(2, (latents, units))  # (S, K, V, U): π_z W_2^T W_2 c(z)
     seen = torch.einsum("skvn,svun,nx->skvux", given.given_root, (pre > 0).double(), given.states)
     apart = seen - torch.einsum("sk,skvux->svux", given.prior, seen)[:, None]
@@ -198,7 +203,8 @@ def integrate(
         Weights with the times' axis in front.
 
     Raises:
-        ValueError: times that do not increase, a step not above 0, an unknown intervention.
+        ValueError: times that are not finite or do not increase, a step that is not finite and above
+            0, an unknown intervention, or weights that do not fit the groups or are not finite.
         ArithmeticError: the weights grew beyond all bounds before the last time.
 
     Example:
@@ -208,10 +214,13 @@ def integrate(
         >>> integrate(groups(trees), start, [0.0, 0.2, 0.4]).upper.shape
         torch.Size([3, 3, 4, 8])
     """
-    at = torch.as_tensor(times, dtype=torch.float64)
-    at = at[:, None].expand(-1, len(weights.upper)) if at.ndim == 1 else at
-    if not step > 0 or at.ndim != 2 or (at.diff(dim=0) <= 0).any():
-        raise ValueError(f"expected increasing times and a step above 0, got {times} and {step}")
+    _check(given, weights, intervention)
+    _check_step(step)
+    at = torch.from_numpy(increasing(times))
+    members = len(weights.upper)
+    at = at[:, None].expand(-1, members) if at.ndim == 1 else at
+    if at.shape[1] != members:
+        raise ValueError(f"times of {at.shape[1]} members are given, the weights are of {members}")
     now, clock, found = weights, at[0], [weights]
     for target in at[1:]:
         while bool((left := target - clock).gt(0).any()):
@@ -241,14 +250,20 @@ def time_to_grow(
     """`(S,)` the time at which ||W_2|| of each member has grown by a factor.
 
     Raises:
-        ValueError: a factor not above 1, or an intervention that holds ||W_2||.
+        ValueError: a factor that is not finite and above 1, an intervention that holds ||W_2||, a
+            member with W_2 = 0, and as for `integrate`.
         ArithmeticError: a member that does not grow so far within `most_steps` steps.
     """
-    if not factor > 1 or intervention in ("frozen", "constant"):
+    _check(given, weights, intervention)
+    _check_step(step)
+    if not 1 < factor < float("inf") or intervention in ("frozen", "constant"):
         raise ValueError(
-            f"the factor must be above 1 and ||W_2|| must grow, got {factor} and {intervention!r}"
+            f"the factor must be finite and above 1 and ||W_2|| must grow, got {factor} and "
+            f"{intervention!r}"
         )
     aim = factor * weights.upper.flatten(1).norm(dim=1)
+    if not bool((aim > 0).all()):
+        raise ValueError(f"||W_2|| of member {int((aim == 0).int().argmax())} is 0 and stays so")
     now, clock = weights, torch.zeros(len(aim), dtype=torch.float64)
     for _ in range(most_steps):
         size = now.upper.flatten(1).norm(dim=1)
@@ -262,7 +277,14 @@ def time_to_grow(
 
 
 def readout(given: Groups, weights: Layers) -> Readout:
-    """What the hidden units know; weights may have any axes in front, such as times."""
+    """What the hidden units know; weights may have any axes in front, such as times.
+
+    A unit whose weights are 0 has selectivity 0 and correlation 0.
+
+    Raises:
+        ValueError: weights that do not fit the groups or are not finite.
+    """
+    _check(given, weights)
     response = (weights.lower @ given.states.T).relu()  # (..., S, V, U, N)
     mean = torch.einsum("skvn,...svun->...skvu", given.given_own, response)
     square = torch.einsum("skvn,...svun->...skvu", given.given_own, response.square())
@@ -274,7 +296,7 @@ def readout(given: Groups, weights: Layers) -> Readout:
     correlation = 2 * selectivity * spread / deviation.where(deviation > 1e-12, torch.inf)
     return Readout(
         selectivity,
-        selectivity / weights.lower.norm(dim=-1),
+        _over(selectivity, weights.lower.norm(dim=-1)),
         correlation,
         weights.upper.flatten(-2).norm(dim=-1),
     )
@@ -283,7 +305,8 @@ def readout(given: Groups, weights: Layers) -> Readout:
 def _longest(weights: Layers, rates: Layers, rate: Tensor, step: float) -> Tensor:
     """`(S,)` the longest step: no layer changes by more than `step`, no direction by e^(20 step)."""
     each = [
-        slope.flatten(1).norm(dim=1) / part.flatten(1).norm(dim=1)
+        # weights of 0 have slopes of 0
+        _over(slope.flatten(1).norm(dim=1), part.flatten(1).norm(dim=1))
         for slope, part in zip(rates, weights, strict=True)
     ]
     return step / torch.maximum(torch.maximum(*each), rate / 20).clamp_min(1e-12)
@@ -293,9 +316,9 @@ def _step(
     given: Groups, now: Layers, first: Layers, time: Tensor, intervention: Intervention
 ) -> Layers:
     """One classical Runge-Kutta step of `(S,)` lengths, its first slope known."""
-    second = slopes(given, _moved(now, first, time / 2), intervention)
-    third = slopes(given, _moved(now, second, time / 2), intervention)
-    fourth = slopes(given, _moved(now, third, time), intervention)
+    second, _ = _slopes(given, _moved(now, first, time / 2), intervention)
+    third, _ = _slopes(given, _moved(now, second, time / 2), intervention)
+    fourth, _ = _slopes(given, _moved(now, third, time), intervention)
     mean = [
         (a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(first, second, third, fourth, strict=True)
     ]
@@ -308,3 +331,38 @@ def _moved(weights: Layers, rates: Layers, time: Tensor) -> Layers:
         for part, rate in zip(weights, rates, strict=True)
     ]
     return Layers(*moved)
+
+
+def _over(part: Tensor, whole: Tensor) -> Tensor:
+    """The quotient, 0 where the whole is 0."""
+    some = whole > 0
+    return (part / whole.where(some, 1)).where(some, 0)
+
+
+def _check(given: Groups, weights: Layers, intervention: Intervention = "full") -> None:
+    """Raise ValueError unless finite weights fit the groups and the intervention is known."""
+    if intervention not in INTERVENTIONS:
+        raise ValueError(
+            f"intervention must be one of {', '.join(INTERVENTIONS)}, got {intervention!r}"
+        )
+    lower, upper = (tuple(part.shape) for part in weights)
+    members, latents = given.prior.shape[0], given.given_root.shape[2]
+    inputs = given.states.shape[1]
+    fits = len(lower) >= 4 and len(upper) >= 3 and lower[:-4] == upper[:-3]
+    fits = fits and lower[-3] == latents and lower[-1] == inputs
+    fits = fits and members in (1, lower[-4]) and upper[-3] == lower[-4]
+    if not fits or upper[-1] != latents * lower[-2]:
+        raise ValueError(
+            f"weights have shapes {lower} and {upper}, expected (..., S, {latents}, U, {inputs}) and "
+            f"(..., S, O, {latents} U) with S = {members}"
+        )
+    for name, part in weights._asdict().items():
+        if not part.isfinite().all():
+            raise ValueError(
+                f"{name} weights must be finite, {int((~part.isfinite()).sum())} of {part.numel()} are not"
+            )
+
+
+def _check_step(step: float) -> None:
+    if not 0 < step < float("inf"):
+        raise ValueError(f"step must be finite and above 0, got {step}")

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.losses import Loss, Simple, distance
-from dualnets.theory.connection import MAX_ENTRIES, Connection, check_operator_form, connection
+from dualnets.theory.connection import MAX_ENTRIES, Connection, connection, in_dtype
 from dualnets.theory.covariance import check_sampling, covariance_operator
-from dualnets.theory.loss_slopes import check_pairs
+from dualnets.theory.loss_slopes import check_anchors, check_loss
+from dualnets.theory.operator_form import check_operator_form
 from dualnets.theory.operators import Estimate
 from dualnets.theory.pairwise import (
     Branches,
@@ -25,8 +26,9 @@ from dualnets.theory.pairwise import (
     loss_inputs,
     pairwise_operator,
     sampled_pairwise_operator,
+    stacked_negatives,
 )
-from dualnets.theory.views import Data, exact_table, table_inputs
+from dualnets.theory.views import Data, batch_axis, exact_table, table_inputs
 
 Form = Literal["outputs", "operator"]
 
@@ -50,13 +52,16 @@ def pair_update(
         network, layer, block, dtype: see `connection`.
         first, second: `(B, ...)` or `(S, B, X)` the inputs of the pairs.
         branches: `both`, or `anchor` for the first alone.
-        form: `outputs`, or `operator` with Kᵀ w for f.
+        form: `outputs`, or `operator` with Kᵀ w for f. It is exact where f - Kᵀ w is one constant over
+            both inputs, and that is what is asked of it; where all inputs are one sample, Kᵀ w must
+            be f itself, for nothing there tells a constant (see `check_operator_form`).
 
     Returns:
         `(P,)` or `(S, P)`.
 
     Raises:
-        ValueError: the operator form where Kᵀ w is not f, saying why.
+        ValueError: the operator form where Kᵀ w is not f up to a constant, saying why; inputs of two
+            shapes; other branches or forms.
 
     Example:
         >>> import dualnets, hltm
@@ -67,13 +72,21 @@ def pair_update(
         >>> one.shape, torch.allclose(one, two)
         (torch.Size([12]), True)
     """
-    found = [connection(network, layer, inputs, dtype=dtype) for inputs in (first, second)]
+    check_branches(branches)
+    _check_form(form)
+    network = in_dtype(network, layer, dtype)
+    found = [connection(network, layer, inputs) for inputs in (first, second)]
+    if first.shape != second.shape:
+        raise ValueError(
+            f"first and second have shapes {tuple(first.shape)} and {tuple(second.shape)}, expected "
+            "as many samples of one shape"
+        )
     if form == "operator":
-        for part in found:
-            check_operator_form(part)
+        # together: each with a constant of its own would not cancel in their difference
+        together = torch.cat([part.inputs for part in found], dim=batch_axis(network))
+        check_operator_form(connection(network, layer, together))
         outputs = [part.transposed(part.weight) for part in found]
     else:
-        _check_form(form)
         outputs = [part.outputs for part in found]
     apart = (outputs[0] - outputs[1]) / outputs[0].shape[-2]
     update = found[0].summed(apart)
@@ -114,10 +127,13 @@ def predicted_update(
         value and standard error, `(P,)` or `(S, P)`.
 
     Raises:
-        ValueError: the operator form where Kᵀ w is not f, saying why; see also
-            `covariance_operator` and `pairwise_operator`.
+        TypeError: what is no loss, no data or no network.
+        ValueError: the operator form where Kᵀ w is not f, saying why; a loss that is not one of
+            distances; see also `covariance_operator` and `pairwise_operator`.
     """
-    check_branches(loss, branches)
+    check_loss(loss)
+    check_branches(branches, loss)
+    _check_form(form)
     sampled = {} if batches is None else {"batches": batches, "batch": batch, "seed": seed}
     if isinstance(loss, Simple):
         operator = covariance_operator(network, data, layer, dtype=dtype, **sampled)  # type: ignore[arg-type]
@@ -130,7 +146,6 @@ def predicted_update(
         operator = sampled_pairwise_operator(
             network, data, layer, loss, branches=branches, dtype=dtype, **sampled  # type: ignore[arg-type]
         )  # fmt: skip
-    _check_form(form)
     found = operator.on_outputs() if form == "outputs" else operator.on_weight()
     part = operator.parts[0][0].part_of(block)
     return Estimate(*(array[..., part] for array in found))
@@ -151,15 +166,19 @@ def actual_update(
 ) -> Estimate:
     """The same update by autograd, through the loss itself: what a prediction is compared with.
 
+    It takes losses that no prediction is for, too, such as those of inner products.
+
     Args, returns: as `predicted_update`.
 
     Raises:
+        TypeError: what is no loss, no data or no network.
         ValueError: more than 2^26 terms of the population's loss, or a loss of whole batches
             without `batches`.
     """
-    check_branches(loss, branches)
+    check_loss(loss)
+    check_branches(branches, loss)
     if batches is None:
-        check_pairs(loss)
+        check_anchors(loss)
         table = exact_table(data)
         found = connection(network, layer, table_inputs(network, table), dtype=dtype)
         outputs = found.outputs if found.stacked else found.outputs[None]
@@ -182,6 +201,7 @@ def actual_update(
     else:
         check_sampling(batches, batch, seed)
         assert seed is not None
+        network = in_dtype(network, layer, dtype)
         each = []
         for i in range(batches):
             inputs = loss_inputs(network, data, loss, batch, seed=seed, index=i)
@@ -189,8 +209,7 @@ def actual_update(
             outputs = (found.outputs if found.stacked else found.outputs[None]).requires_grad_()
             anchor, *others = outputs.split(batch, dim=1)
             others = others if branches == "both" else [part.detach() for part in others]
-            negatives = torch.stack(others[1:], 1) if others[1:] else outputs[:, None, :0]
-            total = loss(anchor, others[0], negatives).sum()
+            total = loss(anchor, others[0], stacked_negatives(anchor, others[1:])).sum()
             (gradient,) = torch.autograd.grad(total, outputs)
             each.append(-_backward(found, gradient if found.stacked else gradient[0]))
         value = torch.stack(each).mean(0)

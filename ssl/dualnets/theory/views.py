@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from dualnets.theory.connection import shown_members
 from dualnets.theory.enumeration import ViewTable, enumerate_views
+from dualnets.theory.fitting import check_augmentation, check_trees
 from hltm.augment import Augmentation
 from hltm.philox import Stream, check_seed
 from hltm.tables import Tables
@@ -60,6 +61,8 @@ class TreeViews:
     augmentation: Augmentation
 
     def __post_init__(self) -> None:
+        check_trees(self.tree)
+        check_augmentation(self.augmentation)
         if self.augmentation.missing_rates(self.tree).any():
             raise ValueError(f"networks read whole samples, but {self.augmentation} misses leaves")
 
@@ -114,6 +117,15 @@ class DatasetViews:
     transform: Callable[[Any], Tensor]
     batched: bool = False
 
+    def __post_init__(self) -> None:
+        if not (hasattr(self.dataset, "__getitem__") and hasattr(self.dataset, "__len__")):
+            raise TypeError(
+                "expected a data set with items and a length, which samples are drawn from, got "
+                f"{type(self.dataset).__name__}"
+            )
+        if not callable(self.transform):
+            raise TypeError(f"transform must be a function of one item, got {self.transform!r}")
+
     def draw(
         self, n: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
     ) -> list[Tensor]:
@@ -128,8 +140,16 @@ class DatasetViews:
             torch.manual_seed(int(random.integers(2**63)))
             if self.batched:
                 together = torch.stack([torch.as_tensor(item) for item in items])
-                return [self.transform(together) for _ in range(count)]
-            return [torch.stack([self.transform(item) for item in items]) for _ in range(count)]
+                return [self._view(together) for _ in range(count)]
+            return [torch.stack([self._view(item) for item in items]) for _ in range(count)]
+
+    def _view(self, given: Any) -> Tensor:
+        made = self.transform(given)
+        if not isinstance(made, Tensor) or (self.batched and len(made) != len(given)):
+            shown = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            what = f"a tensor with {len(given)} rows" if self.batched else "a tensor"
+            raise TypeError(f"the transform must give {what}, got {shown}")
+        return made
 
     def _item(self, index: int) -> Any:
         item = self.dataset[index]
@@ -143,8 +163,10 @@ def exact_table(data: Data) -> ViewTable:
     """The table of a tree's views, or the one that is given.
 
     Raises:
+        TypeError: what is no data.
         ValueError: data that cannot be enumerated.
     """
+    _check_data(data)
     if isinstance(data, ViewTable):
         return data
     if isinstance(data, TreeViews):
@@ -162,8 +184,7 @@ def table_inputs(network: nn.Module, table: ViewTable) -> Tensor:
     """
     members = shown_members(network)
     if table.stacked and (members is None or len(table.probability) != len(members)):
-        count = "without members" if members is None else f"of {len(members)} members"
-        raise ValueError(f"{len(table.probability)} trees do not fit a network {count}")
+        raise ValueError(_misfit(len(table.probability), members))
     return table.leaves if members is None else table.leaves.expand(len(members), -1, -1)
 
 
@@ -180,16 +201,42 @@ def drawn(
     """Views as the network reads them, with S in front where it has members.
 
     Raises:
-        ValueError: a table, which holds no samples.
+        TypeError: what is no data.
+        ValueError: a table, which holds no samples, or several trees for a network without members
+            or of another number.
     """
+    _check_data(data)
     if isinstance(data, ViewTable):
         raise ValueError("a table holds expectations, not samples: give the tree's views")
     members = shown_members(network)
     if isinstance(data, TreeViews):
+        if data.tree.stacked and (members is None or len(data.tree.members) != len(members)):
+            raise ValueError(_misfit(len(data.tree.members), members))
         data = data if members is None else data.for_members(members)
         return data.draw(n, seed=seed, start=start, count=count, negatives=negatives)
     found = data.draw(n, seed=seed, start=start, count=count, negatives=negatives)
     return found if members is None else [view.expand(len(members), *view.shape) for view in found]
+
+
+def _check_data(data: object) -> None:
+    if isinstance(data, (ViewTable, TreeViews, DatasetViews)):
+        return
+    if isinstance(data, LatentTree):
+        hint = ": give TreeViews(tree, augmentation)"
+    elif isinstance(data, Dataset):
+        hint = ": give DatasetViews(dataset, transform)"
+    elif callable(getattr(data, "draw", None)):
+        return  # anybody's Views
+    else:
+        hint = ""
+    raise TypeError(
+        f"expected TreeViews, DatasetViews or a ViewTable, got {type(data).__name__}{hint}"
+    )
+
+
+def _misfit(trees: int, members: tuple[int, ...] | None) -> str:
+    count = "without members" if members is None else f"of {len(members)} members"
+    return f"{trees} trees do not fit a network {count}"
 
 
 def batch_axis(network: nn.Module) -> int:
