@@ -343,7 +343,8 @@ def test_a_small_run_has_all_its_numbers_and_is_too_small(small):
     assert (scored["value"] <= scored["ceiling"] + error).all()
     assert {SPREAD, RANK} < set(table["metric"])
     found = small.experiment.verdict(table)
-    assert (found.verdict, found.rule) == ("open", small.experiment.RULE)
+    assert found.verdict == "open"
+    assert found.rule.startswith(small.experiment.RULE)
     assert "3 trees are fewer" in found.reason
     summary = small.experiment.summary(table)
     assert summary["variant"].tolist() == FEW[small.experiment]
