@@ -37,7 +37,11 @@ class Estimate(NamedTuple):
         half = (self.high - self.low) / 2
         if not np.isfinite(self.value):
             return "–"
-        return f"{self.value:.2f} ±{half:.2f}".replace("±0.", "±.") if half == half else f"{self.value:.2f}"
+        return (
+            f"{self.value:.2f} ±{half:.2f}".replace("±0.", "±.")
+            if half == half
+            else f"{self.value:.2f}"
+        )
 
 
 NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0)  # of no values at all

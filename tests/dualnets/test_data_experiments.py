@@ -158,7 +158,8 @@ def children(few, many):
             "holds",
             "above the threshold the root's gap closes as far",
         ),
-        ((0.5, 0.25, 0.9), (0.5, 0.2, 0.9), "fails", "with 6 children the root is no better than"),
+        ((0.5, 0.25, 0.9), (0.5, 0.2, 0.9), "fails", "with 6 children the root is worse than"),
+        ((0.5, 0.2, 0.9), (0.5, 0.2, 0.9), "open", "is shown neither better nor worse than with 2"),
         (
             (0.3, 0.18, 0.5),
             (0.5, 0.1, 0.9),
@@ -206,8 +207,10 @@ def grown(gains, *, trees=14, widths=(2, 10)):
     ("gains", "options", "verdict", "reason"),
     [
         ({2: (0.1, 0.2), 3: (0.0, 0.2)}, {}, "holds", "at depth 2, 3"),
-        ({2: (0.2, 0.1), 3: (0.2, 0.2)}, {}, "fails", "at no depth"),
-        ({2: (0.2, 0.1), 3: (0.1, 0.3)}, {}, "open", "at depth 3 only"),
+        ({2: (0.2, 0.1), 3: (0.2, 0.2)}, {}, "fails", "harm at depth 2"),
+        ({2: (0.2, 0.1), 3: (0.1, 0.3)}, {}, "fails", "harm at depth 2"),
+        ({2: (0.2, 0.2), 3: (0.1, 0.3)}, {}, "open", "at depth 3 only"),
+        ({2: (0.2, 0.2), 3: (0.2, 0.2)}, {}, "open", "shown to help at no depth"),
         ({2: (0.1, 0.2)}, {"trees": 11}, "open", "11 trees are fewer than 12"),
         ({2: (0.1,)}, {"widths": (2,)}, "open", "depth 2 has no two widths"),
     ],

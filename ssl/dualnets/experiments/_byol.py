@@ -251,9 +251,8 @@ def as_good(
     """
     found = fates(table)
     reason = _cannot_tell(found, [reference, *others]) if others else "nothing to compare with"
-    effect = (
-        f"gain in mean |correlation| against that of {reference}, the worst variant"
-        + at_once(len(others))
+    effect = f"gain in mean |correlation| against that of {reference}, the worst variant" + at_once(
+        len(others)
     )
     details = _details(found)
     if reason:
@@ -278,9 +277,7 @@ def as_good(
         outcome, reason = "open", f"not decided: {', '.join(dict.fromkeys(unclear))}"
     else:
         outcome, reason = "holds", f"{len(others)} of {len(others)} are as good as {reference}"
-    gaps = [
-        mean_interval(found[name].gain - found[reference].gain, len(others)) for name in others
-    ]
+    gaps = [mean_interval(found[name].gain - found[reference].gain, len(others)) for name in others]
     worst = min(gaps, key=lambda each: each.value)
     return verdict_of(claim, outcome, rule, reason, effect, worst, details)
 

@@ -8,7 +8,7 @@ Expected (8 trees, one seed; root's best |correlation|, 0.52 before, and spread)
 .59, 0 · EMA .48, 0 · EMA BN .68, .02 · predictor .52, 0 · predictor BN .79, .81 · predictor EMA .53, 0
 · all .79, .83.
 
-Found (12 trees of seed 0; 95% intervals over trees, those of spreads of 0 are below ±.001; 0.62 ±.09
+Found (12 trees of seed 0; 95% intervals over trees, those of spreads of 0 are below ±.001; 0.62 ±.05
 before): nothing .56 ±.06, 0 · BN .69 ±.07, 0 · EMA .58 ±.06, 0 · EMA BN .84 ±.03, .04 ±.03 · predictor
 .59 ±.05, 0 · predictor BN .84 ±.03, .81 ±.03 · predictor EMA .59 ±.06, 0 · all .84 ±.03, .81 ±.02. The
 same but for EMA BN: its embedding shrinks to a small cone, yet the root emerges as well as with a

@@ -13,7 +13,7 @@ first run (seed 0, 12 trees: nine of nine as good) three more were added, redraw
 updates, which ask more: whether anything is learned with a predictor that is always fresh. They
 are told beside the verdict, compared among themselves, and decide nothing.
 
-Found (12 trees of seed 0; 95% intervals over trees; 0.62 ±.09 before, see `byol_ablation` for why it is
+Found (12 trees of seed 0; 95% intervals over trees; 0.62 ±.05 before, see `byol_ablation` for why it is
 not 0.52): never .84 ±.03, .80 ±.02 · all, every 50 / 100 / 200 .84 / .84 / .84, ±.03 each, .81 / .80 / .81,
 ±.04 each; top and bottom the same. Beside them: every 10 updates as good; every 5 the gap closed is .77
 [.73, .80] against .80 [.78, .82], not shown to be as good nor to be worse; at every single update
