@@ -26,6 +26,7 @@ import pandas as pd
 
 from dualnets.ablation import AblationSettings as Settings
 from dualnets.ablation import run_cell
+from dualnets.comparison import NEGLIGIBLE
 from dualnets.evidence import Estimate, Verdict
 from dualnets.experiments._byol import NEEDED_RULE, needed, summary, tuned_grids
 from dualnets.outcome import Grid
@@ -76,7 +77,11 @@ def verdict(table: pd.DataFrame) -> Verdict:
     begun = [
         f"{entry['variant']} {Estimate(entry['gap_closed'], entry['low'], entry['high'], 0)}"
         for entry in found.details
-        if entry["variant"] in _SHORT and entry["fate"] != "works" and (entry["low"] or 0) > 0
+        if entry["variant"] in _SHORT
+        and entry["fate"] != "works"
+        and entry["low"] is not None
+        and entry["low"] > 0
+        and entry["gap_closed"] > NEGLIGIBLE
     ]
     if not begun:
         return found
