@@ -21,6 +21,8 @@ from dualnets.experiments import (
     hierarchy,
     losses,
     polarity,
+    samples,
+    teacher_student,
 )
 from dualnets.experiments._reach import MARGIN, gap_difference, strength
 from dualnets.outcome import Pinned, Progress
@@ -413,6 +415,37 @@ def test_trees_of_one_variant_stay_beside_their_own_in_another():
     other = seeded(table, (5, 6)).assign(lr=lambda rows: rows["seed"] / 10)
     other = other[["lr", *(c for c in other.columns if c != "lr")]]
     assert set(by_variant(other)) == {"a (lr 0.5)", "a (lr 0.6)", "b (lr 0.5)", "b (lr 0.6)"}
+
+
+def test_trees_of_several_seeds_add_up_for_every_set_of_samples():
+    sizes = {32: 0.1, 512: 0.2, 0: 0.3}
+    made = [
+        cell("simclr", gain, trees=24, samples=size).assign(cell=str(size))
+        for size, gain in sizes.items()
+    ]
+    alone, both = joined(*made), seeded(joined(*made), (5, 6))
+    one, two = (samples.by_method(table)["simclr"] for table in (alone, both))
+    assert one.samples == two.samples == [32, 512]
+    for left, right in zip(one.gains(3), two.gains(3), strict=True):
+        assert np.array_equal(left, right)
+    assert len(two.gains(3)[1]) == 24
+
+
+@pytest.mark.parametrize(
+    ("noise", "verdict", "reason"),
+    [
+        (0.001, "fails", "with no student, and each closes less than 0.1"),
+        (0.2, "open", "no student"),
+    ],
+)
+def test_students_that_do_not_specialise_are_told_from_those_not_shown_to(noise, verdict, reason):
+    made = []
+    for at, name in enumerate((teacher_student.NARROW, "student x2", teacher_student.WIDE)):
+        own = cell(name, -0.001, noise=noise, seed=at + 7)
+        told = own[own["metric"] == PRE].assign(metric=teacher_student.SPECIALISATION, null=0.0)
+        made += [own, told.assign(node="teacher's layer", level=told["level"] - 1)]
+    found = teacher_student.verdict(joined(*made))
+    assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
 # trees of other families
