@@ -8,7 +8,7 @@ collapse: spread and effective rank of what the loss compares are measured with 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -87,7 +87,13 @@ def grids(
     variants: Mapping[str, Mapping[str, Any]],
     free: Sequence[str] = ("lr",),
 ) -> list[Grid]:
-    """One grid per variant: what makes it is pinned, what is common is a value or a list of values.
+    """One grid per variant: what tells variants apart is pinned in all of them.
+
+    A field that one variant changes is what its name stands for, and its absence is what the names of
+    the others stand for: a flag that set it where it is not changed would leave the names and falsify
+    what they say. So every variant pins it, those that do not change it at its common value, or else
+    at its default. What is common and no variant changes is a value or a list of values, and free; what
+    is common and `Pinned` stays so.
 
     Args:
         common: of all variants.
@@ -95,19 +101,40 @@ def grids(
         free: what a flag may replace although it is a variant's own: the rates, so that the command
             that tuned them can be given again.
 
+    Raises:
+        ValueError: several common values of a field that variants change: each would need a name.
+
     Example:
-        >>> grids({"steps": 10}, {"wide": {"units": 20}})
-        [{'steps': [10], 'variant': Pinned(value='wide'), 'units': Pinned(value=20)}]
+        >>> grids({"steps": 10}, {"usual": {}, "wide": {"units": 20}})[0]
+        {'steps': [10], 'variant': Pinned(value='usual'), 'units': Pinned(value=10)}
     """
-    shared = {k: list(v) if isinstance(v, list | tuple) else [v] for k, v in common.items()}
+    axes = {k: v if isinstance(v, Pinned) else _values(v) for k, v in common.items()}
+    changed = dict.fromkeys(k for own in variants.values() for k in own if k not in free)
+    usual = {item.name: item.default for item in fields(AblationSettings)}
+    for name in changed:
+        given = axes.pop(name, None)
+        if isinstance(given, Pinned):
+            usual[name] = given.value
+        elif given is not None:
+            if len(given) > 1:
+                raise ValueError(
+                    f"{name} makes variants and can have one common value only, got {given}"
+                )
+            usual[name] = given[0]
     return [
         {
-            **shared,
+            **axes,
             "variant": Pinned(name),
-            **{k: [v] if k in free else Pinned(v) for k, v in changes.items()},
+            # a field of an experiment's own settings has no default here and must be common
+            **{k: Pinned(own.get(k, usual.get(k))) for k in changed if k in own or k in usual},
+            **{k: [own[k]] for k in own if k in free},
         }
-        for name, changes in variants.items()
+        for name, own in variants.items()
     ]
+
+
+def _values(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 class CellSettings(Protocol):

@@ -50,7 +50,11 @@ class Fared(NamedTuple):
     @property
     def gap(self) -> Estimate:
         """Gap closed, with its interval over trees."""
-        return gap_closed(self.initial, self.value, self.ceiling)
+        return self.gap_among(1)
+
+    def gap_among(self, count: int) -> Estimate:
+        """Gap closed, with one of so many intervals that hold all at once."""
+        return gap_closed(self.initial, self.value, self.ceiling, count)
 
 
 def fared(
@@ -86,16 +90,31 @@ def of_root(rows: pd.DataFrame) -> Fared:
     return fared(rows, [int(rows["level"].max())])
 
 
+def pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, the trees of every seed numbered on from those of the seed before.
+
+    A seed is that of trees, weights and rows, so that trees of two seeds are different trees: they add
+    up, and what is paired tree by tree stays so.
+    """
+    if "seed" not in table or table["seed"].nunique() < 2:
+        return table
+    at = {seed: number for number, seed in enumerate(dict.fromkeys(table["seed"]))}
+    size = int(table["member"].max()) + 1
+    return table.assign(member=table["member"] + table["seed"].map(at).astype(int) * size)
+
+
 def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Variant -> its rows, in order; cells of one variant that differ otherwise are named apart."""
-    found: dict[str, pd.DataFrame] = {}
+    """Variant -> its rows, in order; the trees of all seeds together.
+
+    Cells of one variant that differ in anything but their seed are named apart.
+    """
     free = _free_settings(table)
-    for _, rows in table.groupby("cell", sort=False):
-        first = rows.iloc[0]
+    names = {}
+    for _, first in table.drop_duplicates("cell").iterrows():
         extra = ", ".join(f"{name.replace('_', ' ')} {first[name]}" for name in free)
-        name = f"{first['variant']} ({extra})" if extra else str(first["variant"])
-        found[name] = rows
-    return found
+        names[first["cell"]] = f"{first['variant']} ({extra})" if extra else str(first["variant"])
+    together = pooled(table).groupby(table["cell"].map(names), sort=False)
+    return {str(name): rows for name, rows in together}
 
 
 def _free_settings(table: pd.DataFrame) -> list[str]:
@@ -105,7 +124,7 @@ def _free_settings(table: pd.DataFrame) -> list[str]:
     return [
         name
         for name in names
-        if name not in ("experiment", "run", "cell")
+        if name not in ("experiment", "run", "cell", "seed")
         and (cells.groupby("variant", sort=False)[name].nunique() > 1).any()
     ]
 
@@ -123,15 +142,27 @@ class Contrast(NamedTuple):
     p_less: float
 
 
-def contrast(a: np.ndarray, b: np.ndarray) -> Contrast:
+def contrast(a: np.ndarray, b: np.ndarray, among: int = 1) -> Contrast:
     """Compare two variants, one value per tree each, in the same order.
+
+    Args:
+        a, b: `(S,)` each.
+        among: how many such intervals are to hold all at once.
 
     Example:
         >>> found = contrast(np.arange(10) + 1.0, np.zeros(10))
         >>> found.difference.value, found.p_more < 0.01, found.p_less
         (5.5, True, 1.0)
     """
-    return Contrast(mean_interval(a - b), exceeds(a, b), exceeds(b, a))
+    return Contrast(mean_interval(a - b, among), exceeds(a, b), exceeds(b, a))
+
+
+# what "none" takes: that a test does not show growth is no evidence that there is none
+NEGLIGIBLE = 0.1
+NOT_SHOWN = (
+    f"Where latents do not emerge by this test, they are said not to only if the gap closed is below "
+    f"{NEGLIGIBLE} with its whole 95% interval (all variants' at once, Bonferroni); otherwise it is open."
+)
 
 
 def emerges_everywhere(
@@ -140,14 +171,16 @@ def emerges_everywhere(
     """The verdict of a rule that asks each variant whether its latents emerge.
 
     A variant's latents emerge if, over trees, the mean best |correlation| of the levels >= 2 grows
-    (exact one-sided signed-rank test, p < SIGNIFICANCE after Bonferroni over variants).
+    (exact one-sided signed-rank test, p < SIGNIFICANCE after Bonferroni over variants). It holds if
+    they do in all, and fails if in none, each of which is shown to stay below NEGLIGIBLE.
 
     Args:
         table: of a run.
-        claim, rule: in words.
+        claim, rule: in words; NOT_SHOWN is added to the rule.
         what: what the variants are, in the plural.
         only: the variants that the claim is about; all by default.
     """
+    rule = f"{rule} {NOT_SHOWN}"
     variants = by_variant(table if only is None else table[table["variant"].isin(only)])
     if not variants:
         return verdict_of(claim, "open", rule, f"none of the {what} was run", "", NOTHING, [])
@@ -156,30 +189,46 @@ def emerges_everywhere(
     for name, rows in variants.items():
         found = fared(rows)
         p = min(exceeds(found.value, found.initial) * len(variants), 1.0)
-        gaps.append(found.gap)
+        gaps.append(found.gap_among(len(variants)))
         details.append(
             {"variant": name, "emerges": p < SIGNIFICANCE, "p_grown": p, "gap_closed":
-             found.gap.value, "spread": float(found.spread.mean()), "n": found.gap.n}
+             gaps[-1].value, "low": gaps[-1].low, "high": gaps[-1].high, "spread":
+             float(found.spread.mean()), "n": gaps[-1].n}
         )  # fmt: skip
     emerged = [d["variant"] for d in details if d["emerges"]]
     not_emerged = [d["variant"] for d in details if not d["emerges"]]
+    absent = [d["variant"] for d in details if not d["emerges"] and d["high"] < NEGLIGIBLE]
     fewest = min(gap.n for gap in gaps)
     if fewest < FEWEST_TREES:
         outcome, reason = "open", f"{fewest} trees are fewer than {FEWEST_TREES}"
     elif not not_emerged:
         outcome, reason = "holds", f"latents emerge with all {len(variants)} {what}"
-    elif not emerged:
+    elif len(absent) == len(variants):
         outcome, reason = "fails", f"latents emerge with none of {len(variants)} {what}"
+    elif not emerged:
+        outcome, reason = "open", f"latents are shown to emerge with none of {len(variants)} {what}"
     else:
         outcome, reason = "open", f"latents do not emerge with {', '.join(not_emerged)}"
     smallest = min(gaps, key=lambda gap: gap.value)
-    return verdict_of(
-        claim, outcome, rule, reason, f"smallest gap closed of all {what}", smallest, details
-    )
+    effect = f"smallest gap closed of all {what}{at_once(len(variants))}"
+    return verdict_of(claim, outcome, rule, reason, effect, smallest, details)
+
+
+def at_once(count: int) -> str:
+    """What is said of an interval that is one of so many.
+
+    Example:
+        >>> at_once(9), at_once(1)
+        (', intervals of all 9 at once', '')
+    """
+    return f", intervals of all {count} at once" if count > 1 else ""
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per variant: the root before and after, its ceiling, gap closed, spread, rank, n."""
+    """One row per variant: the root before and after, its ceiling, gap closed, spread, rank, n.
+
+    Root and spread have half of their 95% intervals over trees behind a `±`.
+    """
     found = []
     for name, rows in by_variant(table).items():
         upper = fared(rows)
@@ -188,12 +237,22 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             {
                 "variant": name,
                 "before": root.initial.mean(),
-                "root": root.value.mean(),
+                "root": mean_interval(root.value).brief,
                 "ceiling": root.ceiling.mean(),
                 GAP: str(upper.gap),
-                "spread": upper.spread.mean(),
+                "spread": spread_of(upper),
                 "rank": f"{upper.rank.mean():.1f}",
                 "n": len(root.value),
             }
         )
-    return pd.DataFrame(found)
+    made = pd.DataFrame(found)
+    made.attrs["caption"] = INTERVALS
+    return made
+
+
+INTERVALS = "means over n trees; ± and [ ]: 95% intervals over trees"
+
+
+def spread_of(found: Fared) -> str:
+    """The spread with its interval; a dash where it is not finite for every tree."""
+    return mean_interval(found.spread).brief if np.isfinite(found.spread).all() else "–"

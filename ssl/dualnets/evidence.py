@@ -26,6 +26,23 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
+    @property
+    def brief(self) -> str:
+        """The number and half of its interval, which lies evenly about it, as a mean's does.
+
+        Example:
+            >>> Estimate(0.836, 0.82, 0.852, 12).brief
+            '0.84 ±.02'
+        """
+        half = (self.high - self.low) / 2
+        if not np.isfinite(self.value):
+            return "–"
+        return (
+            f"{self.value:.2f} ±{half:.2f}".replace("±0.", "±.")
+            if half == half
+            else f"{self.value:.2f}"
+        )
+
 
 NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0)  # of no values at all
 
@@ -62,8 +79,13 @@ class Verdict:
         return asdict(self)
 
 
-def mean_interval(values: Array) -> Estimate:
+def mean_interval(values: Array, among: int = 1) -> Estimate:
     """The mean and Student's 95% interval of independent values; no interval for fewer than two.
+
+    Args:
+        values: what is not finite is left out.
+        among: how many intervals are to hold all at once with 95% (Bonferroni), as they must where one
+            is picked for its value.
 
     Example:
         >>> print(mean_interval(np.array([1.0, 2.0, 3.0])))
@@ -74,8 +96,13 @@ def mean_interval(values: Array) -> Estimate:
     n, mean = len(kept), float(kept.mean()) if len(kept) else float("nan")
     if n < 2:
         return Estimate(mean, float("nan"), float("nan"), n)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * kept.std(ddof=1) / n**0.5)
+    half = float(stats.t.ppf(1 - _tail(among), n - 1) * kept.std(ddof=1) / n**0.5)
     return Estimate(mean, mean - half, mean + half, n)
+
+
+def _tail(among: int) -> float:
+    """What an interval leaves out on either side."""
+    return (1 - LEVEL) / 2 / among
 
 
 def exceeds(after: Array, before: Array) -> float:
@@ -97,7 +124,7 @@ def exceeds(after: Array, before: Array) -> float:
     return float(stats.wilcoxon(difference, alternative="greater", method="exact").pvalue)
 
 
-def gap_closed(initial: Array, final: Array, ceiling: Array) -> Estimate:
+def gap_closed(initial: Array, final: Array, ceiling: Array, among: int = 1) -> Estimate:
     """(final - initial) / (ceiling - initial), a ratio of means over members.
 
     The interval is the percentile bootstrap's over members, which are drawn together with their
@@ -106,6 +133,7 @@ def gap_closed(initial: Array, final: Array, ceiling: Array) -> Estimate:
 
     Args:
         initial, final, ceiling: one value per member.
+        among: how many intervals are to hold all at once, as in `mean_interval`.
 
     Example:
         >>> zero = np.zeros(8)
@@ -124,7 +152,7 @@ def gap_closed(initial: Array, final: Array, ceiling: Array) -> Estimate:
         return Estimate(value, float("nan"), float("nan"), n)
     drawn = room[picks].mean(1)
     ratios = gain[picks].mean(1) / np.where(drawn > 0, drawn, np.nan)
-    low, high = np.nanquantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.nanquantile(ratios, [_tail(among), 1 - _tail(among)])
     return Estimate(value, float(low), float(high), n)
 
 

@@ -124,6 +124,56 @@ def test_what_is_as_good(name):
     assert experiment.verdict(table[table["variant"] == reference]).verdict == "open"
 
 
+def test_redraws_that_were_added_later_are_told_and_decide_nothing():
+    experiment = execute.load("byol_reinit")
+    quiet = {"noise": 0.002}
+    for gain, told in (
+        ((0.0, 0.8), "redrawn at every single update nothing is learned (gap closed"),
+        ((0.1, 0.8), "redrawn at every single update it gains less (gap closed 0.25"),
+        ((0.18, 0.8), "redrawn at every single update it is shown neither as good nor worse"),
+    ):
+        table = made_up("byol_reinit", {"all, every 1": gain}, **quiet)
+        found = experiment.verdict(table)
+        assert (found.verdict, told in found.reason) == ("holds", True), found.reason
+        assert found.reason.startswith("9 of 9 are as good")
+        deciding = {d["variant"] for d in found.details if d.get("decides")}
+        assert deciding == set(experiment._PAPERS)
+        papers = table[~table["variant"].isin(experiment._WIDENED)]
+        assert experiment.verdict(papers).interval == found.interval
+    assert "added after a first run" in experiment.summary(table).attrs["caption"]
+    assert "added after" not in experiment.summary(papers).attrs["caption"]
+
+
+def test_a_norm_that_has_begun_to_close_the_gap_is_named():
+    experiment = execute.load("byol_normalisation")
+    flat = dict.fromkeys(experiment._SHORT, FLAT)
+    assert "begun" not in experiment.verdict(made_up("byol_normalisation", flat)).reason
+    slow = flat | {"layer": (0.1, COLLAPSED)}
+    found = experiment.verdict(made_up("byol_normalisation", slow))
+    assert found.verdict == "holds"
+    assert "in these 1000 updates; a gap has begun to close with layer 0.25 [" in found.reason
+
+
+@pytest.mark.parametrize("name", ["byol_ablation", "byol_reinit"])
+def test_trees_of_several_seeds_add_up(name):
+    flat = dict.fromkeys(parts(name)[1], FLAT) if name in NEEDED else {}
+    table = made_up(name, flat, trees=24)
+    split = table.assign(
+        seed=table["member"] // 12,
+        member=table["member"] % 12,
+        cell=table["cell"] + "." + (table["member"] // 12).astype(str),
+    )
+    experiment = execute.load(name)
+    alone, both = experiment.verdict(table), experiment.verdict(split)
+    assert (both.verdict, both.n, both.reason) == (alone.verdict, 24, alone.reason)
+    assert both.interval == pytest.approx(alone.interval, abs=1e-12)
+    summary = experiment.summary(split)
+    assert set(summary["n"]) == {24}
+    assert (summary["root"] + summary["spread"]).str.count("±").eq(2).all()
+    # a seed's trees alone are too few for nothing but their own interval
+    assert experiment.verdict(split[split["seed"] == 0]).n == 12
+
+
 def test_fates_need_both_growth_and_spread():
     ends = {"never": (0.2, 0.01), "all, every 50": (0.0, 0.8), "top, every 50": (-0.2, 0.0)}
     words = {name: fate.word for name, fate in fates(made_up("byol_reinit", ends)).items()}

@@ -10,7 +10,8 @@ import torch
 
 import hltm
 from dualnets import execute
-from dualnets.comparison import RANK, RATIO, SPREAD, Fared
+from dualnets.ablation import grids
+from dualnets.comparison import NEGLIGIBLE, RANK, RATIO, SPREAD, Fared, by_variant, fared
 from dualnets.experiments import (
     architecture,
     augmentation,
@@ -20,6 +21,8 @@ from dualnets.experiments import (
     hierarchy,
     losses,
     polarity,
+    samples,
+    teacher_student,
 )
 from dualnets.experiments._reach import MARGIN, gap_difference, strength
 from dualnets.outcome import Pinned, Progress
@@ -69,6 +72,7 @@ def joined(*cells):
         ((0.2, 0.1), 14, "holds", "latents emerge with all 2"),
         ((0.0, -0.1), 14, "fails", "latents emerge with none of 2"),
         ((0.2, -0.1), 14, "open", "latents do not emerge with b"),
+        ((0.003, 0.0), 14, "fails", "latents emerge with none of 2"),
         ((0.2, 0.1), 11, "open", "11 trees are fewer than 12"),
     ],
 )
@@ -81,6 +85,16 @@ def test_every_variant_is_asked_whether_its_latents_emerge(
     assert found.verdict == verdict
     assert reason in found.reason
     assert found.n == trees
+
+
+def test_what_is_not_shown_to_grow_is_not_said_to_stand_still():
+    table = joined(cell("a", 0.0, noise=0.2, seed=1), cell("b", 0.0, noise=0.2, seed=2))
+    found = losses.verdict(table)
+    assert max(detail["high"] for detail in found.details) > NEGLIGIBLE
+    assert (found.verdict, found.reason) == (
+        "open",
+        "latents are shown to emerge with none of 2 losses",
+    )
 
 
 def test_the_architecture_that_knows_the_tree_has_no_vote():
@@ -158,7 +172,8 @@ def children(few, many):
             "holds",
             "above the threshold the root's gap closes as far",
         ),
-        ((0.5, 0.25, 0.9), (0.5, 0.2, 0.9), "fails", "with 6 children the root is no better than"),
+        ((0.5, 0.25, 0.9), (0.5, 0.2, 0.9), "fails", "with 6 children the root is worse than"),
+        ((0.5, 0.2, 0.9), (0.5, 0.2, 0.9), "open", "is shown neither better nor worse than with 2"),
         (
             (0.3, 0.18, 0.5),
             (0.5, 0.1, 0.9),
@@ -206,8 +221,10 @@ def grown(gains, *, trees=14, widths=(2, 10)):
     ("gains", "options", "verdict", "reason"),
     [
         ({2: (0.1, 0.2), 3: (0.0, 0.2)}, {}, "holds", "at depth 2, 3"),
-        ({2: (0.2, 0.1), 3: (0.2, 0.2)}, {}, "fails", "at no depth"),
-        ({2: (0.2, 0.1), 3: (0.1, 0.3)}, {}, "open", "at depth 3 only"),
+        ({2: (0.2, 0.1), 3: (0.2, 0.2)}, {}, "fails", "harm at depth 2"),
+        ({2: (0.2, 0.1), 3: (0.1, 0.3)}, {}, "fails", "harm at depth 2"),
+        ({2: (0.2, 0.2), 3: (0.1, 0.3)}, {}, "open", "at depth 3 only"),
+        ({2: (0.2, 0.2), 3: (0.2, 0.2)}, {}, "open", "shown to help at no depth"),
         ({2: (0.1, 0.2)}, {"trees": 11}, "open", "11 trees are fewer than 12"),
         ({2: (0.1,)}, {"widths": (2,)}, "open", "depth 2 has no two widths"),
     ],
@@ -220,45 +237,215 @@ def test_more_units_help_depth_by_depth(gains, options, verdict, reason):
 # what the augmentation lets through
 
 
-def views(slope, *, trees=14, augmentations=5, levels=(2, 3)):
-    """Augmentations that let more and more through; the alignment of these levels follows."""
+KEPT = [f"keep-level:{level}" for level in range(4)]
+REDRAWN = [f"resample-subtrees:{rate}:2" for rate in (0.5, 0.4, 0.2, 0.1)]
+
+
+def views(kept, redrawn, *, trees=14, levels=(2, 3), bare=0.0, shared_by=3.0):
+    """Two families that let more and more through, and one that lets all through; levels follow.
+
+    Args:
+        kept, redrawn: what alignment gains from the least to the most shared, in each.
+        bare: what it gains where nothing is shared.
+        shared_by: the least and the most shared are so many steps apart; 0 for all alike.
+    """
     cells = []
-    for i in range(augmentations):
-        shared = i / (augmentations - 1 or 1)
-        made = cell(f"view {i}", 0.0, trees=trees, seed=i)
-        made[augmentation.THROUGH] = shared
+
+    def add(name, shared, gain, of=levels):
+        made = cell(name, 0.0, trees=trees, seed=len(cells), augment=name)
         made[augmentation.INFORMATION] = shared
-        follows = made["level"].isin(levels) & (made["step"] == 10)
-        made.loc[follows, "value"] += slope * shared
+        made.loc[made["level"].isin(of) & (made["step"] == 10), "value"] += gain
         cells.append(made)
+
+    for names, slope in ((KEPT, kept), (REDRAWN, redrawn)):
+        for i, name in enumerate(names):
+            add(name, 0.1 + 0.1 * i * shared_by / 3, slope * i / 3 + 0.1)
+    for rate, gain in ((0.1, 0.3), (0.6, 0.0)):  # shared alike: cannot speak
+        add(f"resample-leaves:{rate}", 0.69, gain)
+    add("keep-nothing", 0.0, bare, (2, 3))
     return joined(*cells)
 
 
+BARE = "; necessity: latents of which nothing is shared do not emerge at level 2, 3"
+
+
 @pytest.mark.parametrize(
-    ("slope", "options", "verdict", "reason"),
+    ("slopes", "options", "verdict", "reason"),
     [
-        (0.3, {}, "holds", "at level 2, 3"),
-        (0.0, {}, "fails", "at no level"),
-        (-0.3, {}, "fails", "at no level"),
-        (0.3, {"levels": (3,)}, "open", "at level 3 only"),
-        (0.3, {"trees": 11}, "open", "11 trees are fewer than 12"),
-        (0.3, {"augmentations": 3}, "open", "3 augmentations are fewer than 4"),
+        ((0.3, 0.3), {}, "holds",
+         f"the better latents emerge (level kept, level 2, 3; subtrees, level 2, 3){BARE}"),
+        ((0.3, -0.3), {}, "fails", "the worse the more is shared (subtrees, level 2, 3) and the "
+         f"better (level kept, level 2, 3){BARE}"),
+        ((-0.3, -0.3), {}, "fails", "(level kept, level 2, 3; subtrees, level 2, 3);"),
+        ((0.0, 0.3), {}, "open", "follow: subtrees, level 2, 3;"),
+        ((0.3, 0.3), {"levels": (3,)}, "open", "follow: level kept, level 3; subtrees, level 3;"),
+        ((0.3, 0.3), {"trees": 11}, "open", "11 trees are fewer than 12"),
+        ((0.3, 0.3), {"shared_by": 0}, "open", "nothing that views share differs within a family"),
+        ((0.3, 0.3), {"bare": 0.2}, "holds", "nothing is shared emerge at level 2, 3"),
+        ((0.3, 0.3), {"bare": 0.04}, "holds", "nothing is shared emerge at level 2, 3"),
     ],
-)
-def test_latents_follow_what_views_share_or_do_not(slope, options, verdict, reason):
-    found = augmentation.verdict(views(slope, **options))
+)  # fmt: skip
+def test_latents_follow_what_a_familys_views_share_or_do_not(slopes, options, verdict, reason):
+    found = augmentation.verdict(views(*slopes, **options))
     assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
+
+
+def test_a_correlation_that_is_sure_but_small_is_not_followed():
+    table = views(0.3, 0.3)
+    # half of the order is turned round: the correlation is 0.2 in every tree
+    turned = {0: 0.0, 1: 0.3, 2: 0.2, 3: 0.1}
+    upper = table["level"].isin((2, 3)) & (table["step"] == 10) & (table["metric"] == PRE)
+    for i, name in enumerate(KEPT):
+        table.loc[upper & (table["variant"] == name), "value"] += turned[i] - 0.1 * i
+    found = augmentation.verdict(table)
+    kept = [d for d in found.details if d["family"] == "level kept"]
+    assert all(d["p_more"] < 0.01 and 0 < d["rank_correlation"] < 0.3 for d in kept), kept
+    assert (found.verdict, found.effect_value) == ("open", pytest.approx(0.2, abs=0.03))
 
 
 def test_the_rank_correlation_is_spearmans():
     from scipy.stats import spearmanr
 
-    table = views(0.05)
-    found = augmentation.ends(table)
-    followed = augmentation.following(found).set_index(["level", "member"])["follows"]
-    part = found[(found["member"] == 3) & (found["level"] == 2)]
+    found = augmentation.ends(views(0.05, 0.05))
+    own = found[found["family"] == "level kept"]
+    assert set(own["variant"]) == set(KEPT)
+    followed = augmentation.following(own).set_index(["level", "member"])["follows"]
+    part = own[(own["member"] == 3) & (own["level"] == 2)]
     each = [spearmanr(rows["shared"], rows["value"])[0] for _, rows in part.groupby("node")]
     assert followed[2, 3] == pytest.approx(np.mean(each))
+    alike = augmentation.following(found[found["family"] == "leaves"])
+    assert alike.empty
+
+
+def test_families_are_those_of_the_names():
+    assert augmentation.family_of("keep-root") == "level kept"
+    assert augmentation.family_of("resample-leaves:0.1") == "leaves"
+    assert augmentation.family_of("resample-subtrees:0.5:2") == "subtrees"
+    assert augmentation.family_of("keep-nothing") == ""
+
+
+# what flags may change, and trees of several seeds
+
+
+ABLATIONS = [
+    name for name in execute.names()
+    if all("variant" in grid for grid in execute.load(name).GRIDS["default"])
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("scale", ["smoke", "default", "paper"])
+def test_what_one_variant_pins_all_pin(name, scale, request):
+    if name == "architecture":  # `pyramid` is a field of its own settings, and is not common
+        request.applymarker(pytest.mark.xfail(strict=True, reason="pyramid has no common value"))
+    every = execute.load(name).GRIDS[scale]
+    pinned = {field for grid in every for field, value in grid.items() if isinstance(value, Pinned)}
+    for grid in every:
+        assert all(isinstance(grid.get(field), Pinned) for field in pinned)
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "value"),
+    [
+        ("byol_ablation", "predictor", "none"),
+        ("byol_ablation", "method", "simclr"),
+        ("byol_target", "target", "random"),
+        ("byol_reinit", "redraw_every", 1),
+        ("byol_predictor", "predictor_lr", 0.0),
+        ("byol_normalisation", "head_norm", "group"),
+        ("augmentation", "augment", "keep-root"),
+    ],
+)
+def test_a_flag_that_would_falsify_variants_is_refused(name, flag, value):
+    with pytest.raises(ValueError, match="cannot be set: every cell of the experiment has its own"):
+        execute.cells(execute.load(name), "smoke", {flag: [value]})
+
+
+def test_what_no_variant_changes_is_free_and_so_are_rates():
+    found = execute.cells(execute.load("byol_target"), "smoke", {"lr": [0.5], "batch": [32]})
+    assert {settings.lr for settings in found} == {0.5}
+    assert {settings.batch for settings in found} == {32}
+    assert len(found) == 8
+
+
+def test_several_common_values_of_what_makes_variants_are_refused():
+    with pytest.raises(ValueError, match=r"units makes variants .* got \[5, 10\]"):
+        grids({"units": [5, 10]}, {"usual": {}, "wide": {"units": 20}})
+    pinned = grids({"method": Pinned("byol"), "units": 5}, {"usual": {}, "wide": {"units": 20}})
+    assert pinned[0] == {"method": Pinned("byol"), "variant": Pinned("usual"), "units": Pinned(5)}
+
+
+def seeded(table, seeds):
+    """The same trees, the later half of them as the same members of a second seed."""
+    half = int(table["member"].max() + 1) // len(seeds)
+    at = (table["member"] // half).astype(int)
+    made = table.assign(seed=at.map(dict(enumerate(seeds))), member=table["member"] % half)
+    made["cell"] = made["cell"].astype(str) + made["seed"].astype(str)
+    first = ["cell", "seed"]
+    return made[[*first, *(name for name in made.columns if name not in first)]].sort_values(
+        ["cell"], kind="stable"
+    )
+
+
+@pytest.mark.parametrize(
+    ("experiment", "table"),
+    [
+        (losses, joined(cell("a", 0.2, trees=24), cell("b", 0.1, trees=24))),
+        (polarity, sweep((0.1, 0.2), trees=24)),
+        (depth_and_width, grown({2: (0.1, 0.2), 3: (0.1, 0.2)}, trees=24)),
+        (augmentation, views(0.3, -0.3, trees=24)),
+    ],
+    ids=["losses", "polarity", "depth_and_width", "augmentation"],
+)
+def test_trees_of_several_seeds_add_up(experiment, table):
+    alone = experiment.verdict(table)
+    both = experiment.verdict(seeded(table, (5, 6)))
+    assert both.n == alone.n == 24
+    assert (both.verdict, both.reason) == (alone.verdict, alone.reason)
+    assert both.effect_value == pytest.approx(alone.effect_value, abs=1e-12)
+    assert both.interval == pytest.approx(alone.interval, abs=1e-12)
+    assert set(by_variant(seeded(table, (5, 6)))) == set(by_variant(table))
+
+
+def test_trees_of_one_variant_stay_beside_their_own_in_another():
+    table = joined(cell("a", 0.2, trees=24), cell("b", 0.1, trees=24))
+    found = by_variant(seeded(table, (5, 6)))
+    for name, rows in by_variant(table).items():
+        assert np.array_equal(fared(found[name]).value, fared(rows).value)
+    other = seeded(table, (5, 6)).assign(lr=lambda rows: rows["seed"] / 10)
+    other = other[["lr", *(c for c in other.columns if c != "lr")]]
+    assert set(by_variant(other)) == {"a (lr 0.5)", "a (lr 0.6)", "b (lr 0.5)", "b (lr 0.6)"}
+
+
+def test_trees_of_several_seeds_add_up_for_every_set_of_samples():
+    sizes = {32: 0.1, 512: 0.2, 0: 0.3}
+    made = [
+        cell("simclr", gain, trees=24, samples=size).assign(cell=str(size))
+        for size, gain in sizes.items()
+    ]
+    alone, both = joined(*made), seeded(joined(*made), (5, 6))
+    one, two = (samples.by_method(table)["simclr"] for table in (alone, both))
+    assert one.samples == two.samples == [32, 512]
+    for left, right in zip(one.gains(3), two.gains(3), strict=True):
+        assert np.array_equal(left, right)
+    assert len(two.gains(3)[1]) == 24
+
+
+@pytest.mark.parametrize(
+    ("noise", "verdict", "reason"),
+    [
+        (0.001, "fails", "with no student, and each closes less than 0.1"),
+        (0.2, "open", "no student"),
+    ],
+)
+def test_students_that_do_not_specialise_are_told_from_those_not_shown_to(noise, verdict, reason):
+    made = []
+    for at, name in enumerate((teacher_student.NARROW, "student x2", teacher_student.WIDE)):
+        own = cell(name, -0.001, noise=noise, seed=at + 7)
+        told = own[own["metric"] == PRE].assign(metric=teacher_student.SPECIALISATION, null=0.0)
+        made += [own, told.assign(node="teacher's layer", level=told["level"] - 1)]
+    found = teacher_student.verdict(joined(*made))
+    assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
 # trees of other families
@@ -304,7 +491,7 @@ def test_a_pyramid_is_as_wide_as_the_trees_levels():
 
 SMALL = {"members": 3, "steps": 6, "snapshots": 2, "evaluation_samples": 512, "batch": 16}
 FEW = {  # at least two variants of each, both kinds where there are two
-    augmentation: ["keep-root", "keep-nothing"],
+    augmentation: ["keep-level:1", "keep-root"],
     architecture: ["tree", "conv, as wide", "wrong tree", "dense, as wide"],
     polarity: ["polarity 0.5", "polarity 0.9"],
     branching: ["2 children", "4 children"],
@@ -343,7 +530,8 @@ def test_a_small_run_has_all_its_numbers_and_is_too_small(small):
     assert (scored["value"] <= scored["ceiling"] + error).all()
     assert {SPREAD, RANK} < set(table["metric"])
     found = small.experiment.verdict(table)
-    assert (found.verdict, found.rule) == ("open", small.experiment.RULE)
+    assert found.verdict == "open"
+    assert found.rule.startswith(small.experiment.RULE)
     assert "3 trees are fewer" in found.reason
     summary = small.experiment.summary(table)
     assert summary["variant"].tolist() == FEW[small.experiment]

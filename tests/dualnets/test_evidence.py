@@ -63,3 +63,28 @@ def test_gap_closed_is_a_ratio_of_means_with_a_paired_interval():
 def test_gap_closed_is_not_defined_at_the_ceiling():
     at = np.full(4, 0.9)
     assert np.isnan(gap_closed(at, at, at).value)
+
+
+def test_intervals_that_hold_at_once_leave_out_less_each():
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.3, 1, size=12)
+    for among in (1, 5):
+        found = mean_interval(values, among)
+        test = stats.ttest_1samp(values, 0).confidence_interval(1 - 0.05 / among)
+        assert (found.low, found.high) == pytest.approx((test.low, test.high))
+    zero = np.zeros(12)
+    one, many = (gap_closed(zero, values, zero + 1, among) for among in (1, 5))
+    assert one.value == many.value
+    assert many.low < one.low < one.high < many.high
+    again = gap_closed(zero, values, zero + 1, 1)
+    assert again == gap_closed(zero, values, zero + 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([0.8, 0.9], "0.85 ±.64"), ([0.5], "0.50"), ([], "–"), ([3.0, 1.0, 2.0], "2.00 ±2.48")],
+)
+def test_a_brief_number_has_half_of_its_interval(values, text):
+    assert mean_interval(np.array(values)).brief == text

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+BIT = float(np.log(2))  # all that there is to share of a binary latent, in nats
+MARKS = {"level kept": "o", "leaves": "^", "subtrees": "s", "": "X"}
+
+
 def draw(table: pd.DataFrame) -> Figure:
     """Two tables of shades, augmentation by level, and the latents of each level in one plane."""
     import matplotlib.pyplot as plt
 
-    from dualnets.experiments.augmentation import ends, following
+    from dualnets.experiments.augmentation import ends
 
     found = ends(table)
     names = list(by_variant(table))
@@ -35,24 +39,34 @@ def draw(table: pd.DataFrame) -> Figure:
         figure, axes = plt.subplots(
             1, 4, figsize=(WIDTH, height), width_ratios=(1, 1, 0.62, 1.5), layout="constrained"
         )
-        _shades(axes[0], shared, 0.0, "a  what two views share", "correlation of a latent's states")
+        _shades(
+            axes[0],
+            shared,
+            (0.0, BIT),
+            "a  let through",
+            "nats, of 0.69, that two\nviews share of a latent",
+        )
         axes[0].set_yticks(range(len(took)), took.index)
-        _shades(axes[1], took, 0.5, "b  what the network took", "best |correlation| / ceiling")
+        _shades(axes[1], took, (0.5, 1.0), "b  taken", "best |correlation|\n/ ceiling")
         axes[1].set_yticks(range(len(took)), [])
         _spread(axes[2], by_variant(table))
-        _plane(axes[3], found, following(found))
+        _plane(axes[3], found)
+        figure.suptitle("What the augmentation lets through, what the network took", fontsize=10)
         plt.close(figure)
     return figure
 
 
-def _shades(axes: Any, values: pd.DataFrame, low: float, title: str, label: str) -> None:
+def _shades(
+    axes: Any, values: pd.DataFrame, ends: tuple[float, float], title: str, label: str
+) -> None:
     """Means over latents and trees, written into their fields."""
-    axes.imshow(values.to_numpy(), cmap="viridis", vmin=low, vmax=1, aspect="auto")
+    low, high = ends
+    axes.imshow(values.to_numpy(), cmap="viridis", vmin=low, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(values.to_numpy()):
         if np.isnan(value):
             continue
         text = f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
-        ink = "white" if value < low + 0.6 * (1 - low) else "black"
+        ink = "white" if value < low + 0.6 * (high - low) else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
     axes.set_xticks(range(values.shape[1]), values.columns)
     axes.set_xlabel(f"level\n{label}")
@@ -74,20 +88,35 @@ def _spread(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     axes.set_title("c  collapse")
 
 
-def _plane(axes: Any, found: pd.DataFrame, followed: pd.DataFrame) -> None:
-    """A dot per augmentation and level, its bar the middle half of all latents of all trees."""
-    colours = level_colours(int(found["level"].max()))
-    follows = followed.groupby("level")["follows"].mean()
+def _plane(axes: Any, found: pd.DataFrame) -> None:
+    """A mark per augmentation and level, its bar the middle half of all latents of all trees.
+
+    Lines join the levels kept, in the order of what is kept. Levels stand a little beside each other, or
+    all that is shared in full would lie on one spot.
+    """
+    from matplotlib.lines import Line2D
+
+    top = int(found["level"].max())
+    colours = level_colours(top)
     for level, rows in found.groupby("level"):
-        x, y = (rows.groupby("variant")[name] for name in ("shared", "took"))
-        order = x.mean().sort_values().index
-        low, high = (y.quantile(q).loc[order] for q in (0.25, 0.75))
-        axes.vlines(x.mean().loc[order], low, high, color=colours[int(level)], lw=0.8, alpha=0.6)
-        axes.plot(
-            x.mean().loc[order], y.mean().loc[order], "o", markersize=4.5, color=colours[int(level)],
-            label=f"level {level}: {follows[level]:+.2f}",
-        )  # fmt: skip
-    axes.set_xlabel("correlation of a latent's states in two views")
+        colour = colours[int(level)]
+        by = rows.groupby(["family", "variant"], sort=False)
+        aside = 0.015 * (int(level) - (top + 1) / 2)
+        x, y = by["shared"].mean() + aside, by["took"].mean()
+        axes.vlines(x, by["took"].quantile(0.25), by["took"].quantile(0.75), color=colour, lw=0.8,
+                    alpha=0.5)  # fmt: skip
+        for family, mark in MARKS.items():
+            if family in x.index.get_level_values("family"):
+                line = "-" if family == "level kept" else ""
+                axes.plot(x[family], y[family], mark + line, markersize=4.5, color=colour, lw=0.9)
+    said = [Line2D([], [], color=colours[level], lw=3, label=f"level {level}") for level in colours]
+    used = [family for family in MARKS if family in set(found["family"])]
+    said += [
+        Line2D([], [], color="0.35", marker=MARKS[family], lw=0, markersize=4.5,
+               label=family or "nothing kept")
+        for family in used
+    ]  # fmt: skip
+    axes.set_xlabel("nats that two views share of a latent\n(levels a little apart)")
     axes.set_ylabel("best |correlation| / ceiling")
-    axes.legend(title="rank correlation", title_fontsize=7, fontsize=7, loc="lower center")
+    axes.legend(handles=said, fontsize=6.5, ncols=2, loc="lower right", handlelength=1.2)
     axes.set_title("d  one against the other")

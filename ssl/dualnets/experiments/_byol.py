@@ -19,12 +19,20 @@ import pandas as pd
 
 from dualnets import comparison
 from dualnets.ablation import grids
-from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, contrast, fared
+from dualnets.comparison import (
+    FEWEST_TREES,
+    SIGNIFICANCE,
+    Fared,
+    at_once,
+    by_variant,
+    contrast,
+    fared,
+)
 from dualnets.evidence import NOTHING, Verdict, exceeds, mean_interval, verdict_of
-from dualnets.outcome import Grid
+from dualnets.outcome import Grid, Pinned
 
 COMMON: dict[str, Any] = {
-    "method": "byol",
+    "method": Pinned("byol"),  # what the variants' names are about
     "units": 10,
     "bias": True,
     "normalize": False,
@@ -124,20 +132,29 @@ def fates(table: pd.DataFrame) -> dict[str, Fate]:
 
 
 def _details(found: Mapping[str, Fate]) -> list[dict[str, Any]]:
-    return [
-        {
-            "variant": name,
-            "fate": fate.word,
-            "p_grown": fate.p_grown,
-            "p_spread": fate.p_spread,
-            "p_collapsed": fate.p_collapsed,
-            "gap_closed": fate.found.gap.value,
-            "spread": float(fate.found.spread.mean()),
-            "rank": float(fate.found.rank.mean()),
-            "n": len(fate.gain),
-        }
-        for name, fate in found.items()
-    ]
+    entries = []
+    for name, fate in found.items():
+        gap, spread = fate.found.gap, mean_interval(fate.found.spread)
+        if not np.isfinite(fate.found.spread).all():
+            spread = NOTHING
+        entries.append(
+            {
+                "variant": name,
+                "fate": fate.word,
+                "p_grown": fate.p_grown,
+                "p_spread": fate.p_spread,
+                "p_collapsed": fate.p_collapsed,
+                "gap_closed": gap.value,
+                "low": gap.low,
+                "high": gap.high,
+                "spread": spread.value,
+                "spread_low": spread.low,
+                "spread_high": spread.high,
+                "rank": float(fate.found.rank.mean()),
+                "n": len(fate.gain),
+            }
+        )
+    return entries
 
 
 def _cannot_tell(found: Mapping[str, Fate], needed: Sequence[str]) -> str:
@@ -172,11 +189,12 @@ def needed(
     reason = _cannot_tell(found, [*works, *short])
     effect = (
         "smallest lead of a variant that should work over one that should not, mean |correlation|"
+        + at_once(len(short))
     )
     if reason:
         return verdict_of(claim, "open", rule, reason, effect, NOTHING, _details(found))
     leads = {
-        name: contrast(found[ahead].found.value, found[name].found.value)
+        name: contrast(found[ahead].found.value, found[name].found.value, len(short))
         for name, ahead in short.items()
     }
     words = {name: fate.word for name, fate in found.items()}
@@ -215,7 +233,12 @@ AS_GOOD_RULE = (
 
 
 def as_good(
-    table: pd.DataFrame, claim: str, rule: str, reference: str, others: Sequence[str]
+    table: pd.DataFrame,
+    claim: str,
+    rule: str,
+    reference: str,
+    others: Sequence[str],
+    beside: Sequence[str] = (),
 ) -> Verdict:
     """The verdict of a rule that says which variants do no worse than a reference.
 
@@ -224,21 +247,25 @@ def as_good(
         claim, rule: in words.
         reference: a variant.
         others: those that must be as good.
+        beside: those that are compared as well, among themselves, and decide nothing.
     """
     found = fates(table)
     reason = _cannot_tell(found, [reference, *others]) if others else "nothing to compare with"
-    effect = f"gain in mean |correlation| against that of {reference}, the worst variant"
+    effect = f"gain in mean |correlation| against that of {reference}, the worst variant" + at_once(
+        len(others)
+    )
     details = _details(found)
     if reason:
         return verdict_of(claim, "open", rule, reason, effect, NOTHING, details)
     bar = KEPT * found[reference].gain
-    tests = {name: contrast(found[name].gain, bar) for name in others}
-    for entry in details:
-        if entry["variant"] in tests:
-            test = tests[entry["variant"]]
-            entry["p_as_good"] = min(test.p_more * len(others), 1.0)
-            entry["p_less"] = min(test.p_less * len(others), 1.0)
     judged = {entry["variant"]: entry for entry in details}
+    for group in (others, [name for name in beside if name in found]):
+        for name in group:
+            test = contrast(found[name].gain, bar)
+            judged[name]["p_as_good"] = min(test.p_more * len(group), 1.0)
+            judged[name]["p_less"] = min(test.p_less * len(group), 1.0)
+            if beside:
+                judged[name]["decides"] = name in others
     broken = [name for name in (reference, *others) if judged[name]["fate"] == "collapses"]
     worse = [name for name in others if judged[name]["p_less"] < SIGNIFICANCE]
     unclear = [name for name in (reference, *others) if judged[name]["fate"] == "neither"]
@@ -250,7 +277,7 @@ def as_good(
         outcome, reason = "open", f"not decided: {', '.join(dict.fromkeys(unclear))}"
     else:
         outcome, reason = "holds", f"{len(others)} of {len(others)} are as good as {reference}"
-    gaps = [mean_interval(found[name].gain - found[reference].gain) for name in others]
+    gaps = [mean_interval(found[name].gain - found[reference].gain, len(others)) for name in others]
     worst = min(gaps, key=lambda each: each.value)
     return verdict_of(claim, outcome, rule, reason, effect, worst, details)
 

@@ -14,8 +14,8 @@ import pandas as pd
 
 from dualnets.ablation import AblationSettings as Settings
 from dualnets.ablation import grids, run_cell
-from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, by_variant, of_root, summary
-from dualnets.evidence import Verdict, exceeds
+from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, by_variant, contrast, of_root, summary
+from dualnets.evidence import Verdict
 from dualnets.experiments._reach import MARGIN, ceiling_or_learner
 from dualnets.outcome import Grid
 
@@ -49,14 +49,14 @@ GRIDS: dict[str, list[Grid]] = {
     ),
 }
 RULE = (
-    "Fails if the root's best |correlation| after training is not larger with the most children than "
-    f"with the fewest (Wilcoxon's exact signed-rank test over trees, one-sided, p < {SIGNIFICANCE}). "
-    "Otherwise settings are parted by branching * polarity² > 1, and a side's gap closed at the root is "
-    "the mean gain over the mean room between untrained network and ceiling. Holds if the lower end of "
-    "the 95% interval of (above - below), bootstrapped over trees, is above "
-    f"-{MARGIN}, fails if the upper end is below it, open otherwise; open as well if the root does not "
-    "emerge (its best |correlation| grows, as above, after Bonferroni) everywhere above the threshold, "
-    f"or with fewer than {FEWEST_TREES} trees."
+    "Fails if the root's best |correlation| after training is smaller with the most children than "
+    f"with the fewest (Wilcoxon's exact signed-rank test over trees, one-sided, p < {SIGNIFICANCE}), and "
+    "is open if by the same test it is neither smaller nor larger. Otherwise settings are parted by "
+    "branching * polarity² > 1, and a side's gap closed at the root is the mean gain over the mean room "
+    "between untrained network and ceiling. Holds if the lower end of the 95% interval of (above - "
+    f"below), bootstrapped over trees, is above -{MARGIN}, fails if the upper end is below it, open "
+    "otherwise; open as well if the root does not emerge (its best |correlation| grows, as above, after "
+    f"Bonferroni) everywhere above the threshold, or with fewer than {FEWEST_TREES} trees."
 )
 
 
@@ -67,13 +67,16 @@ def verdict(table: pd.DataFrame) -> Verdict:
     most, fewest = roots[max(roots)], roots[min(roots)]
     if found.n < FEWEST_TREES or len(roots) < 2 or len(most.value) != len(fewest.value):
         return found
-    p = exceeds(most.value, fewest.value)
-    if p < SIGNIFICANCE:
+    against = contrast(most.value, fewest.value)
+    if against.p_more < SIGNIFICANCE:
         return found
+    worse = against.p_less < SIGNIFICANCE
+    shown = "worse" if worse else "shown neither better nor worse"
     reason = (
-        f"with {max(roots)} children the root is no better than with {min(roots)} (p = {p:.2g})"
+        f"with {max(roots)} children the root is {shown} than with {min(roots)} (difference "
+        f"{against.difference})"
     )
-    return replace(found, verdict="fails", reason=reason)
+    return replace(found, verdict="fails" if worse else "open", reason=reason)
 
 
 def plot(table: pd.DataFrame) -> Figure:

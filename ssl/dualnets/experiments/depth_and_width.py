@@ -15,7 +15,14 @@ import pandas as pd
 
 from dualnets.ablation import AblationSettings as Settings
 from dualnets.ablation import grids, run_cell
-from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, by_variant, contrast, of_root
+from dualnets.comparison import (
+    FEWEST_TREES,
+    SIGNIFICANCE,
+    at_once,
+    by_variant,
+    contrast,
+    of_root,
+)
 from dualnets.comparison import summary as _summary
 from dualnets.evidence import NOTHING, Estimate, Verdict, verdict_of
 from dualnets.experiments._reach import described
@@ -55,9 +62,9 @@ GRIDS: dict[str, list[Grid]] = {
 RULE = (
     "At a depth, units help if the root's best |correlation| after training, as a share of its ceiling, "
     "is larger in the widest networks than in the narrowest on the same trees (Wilcoxon's exact "
-    f"signed-rank test, one-sided, p < {SIGNIFICANCE} after Bonferroni over depths). Holds if they help at "
-    "every depth, fails if at none, open if at some, with one width only, or with fewer than "
-    f"{FEWEST_TREES} trees."
+    f"signed-rank test, one-sided, p < {SIGNIFICANCE} after Bonferroni over depths), and harm if it is "
+    "smaller (the same test, turned round). Holds if they help at every depth, fails if they harm at one, "
+    f"open otherwise, with one width only, or with fewer than {FEWEST_TREES} trees."
 )
 
 
@@ -75,7 +82,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
     details: list[dict[str, Any]] = []
     effects: list[Estimate] = []
     problems: list[str] = []
-    helped = []
+    helped: list[int] = []
+    harmed: list[int] = []
     for depth in depths:
         widths = sorted(units for d, units in cells if d == depth)
         narrow, wide = cells[depth, widths[0]], cells[depth, widths[-1]]
@@ -84,16 +92,17 @@ def verdict(table: pd.DataFrame) -> Verdict:
             continue
         if len(wide.value) < FEWEST_TREES:
             problems.append(f"{len(wide.value)} trees are fewer than {FEWEST_TREES}")
-        end = contrast(wide.value / wide.ceiling, narrow.value / narrow.ceiling)
+        end = contrast(wide.value / wide.ceiling, narrow.value / narrow.ceiling, len(depths))
         start = contrast(wide.initial / wide.ceiling, narrow.initial / narrow.ceiling)
-        p = min(end.p_more * len(depths), 1.0)
+        p, p_less = (min(each * len(depths), 1.0) for each in (end.p_more, end.p_less))
         helped += [depth] if p < SIGNIFICANCE else []
+        harmed += [depth] if p_less < SIGNIFICANCE else []
         effects.append(end.difference)
         details.append(
             {"variant": f"depth {depth}, x{widths[-1]} - x{widths[0]}", "helps": p < SIGNIFICANCE,
-             "p_more": p, "difference": end.difference.value, "low": end.difference.low, "high":
-             end.difference.high, "difference_before": start.difference.value,
-             "n": end.difference.n}
+             "p_more": p, "p_less": p_less, "difference": end.difference.value, "low":
+             end.difference.low, "high": end.difference.high, "difference_before":
+             start.difference.value, "n": end.difference.n}
         )  # fmt: skip
     details += [described(name, rows, len(variants)) for name, rows in variants.items()]
     outcome, where = "open", ", ".join(map(str, helped))
@@ -101,12 +110,17 @@ def verdict(table: pd.DataFrame) -> Verdict:
         reason = "; ".join(dict.fromkeys(problems))
     elif len(helped) == len(depths):
         outcome, reason = "holds", f"more units help at depth {where}"
+    elif harmed:
+        outcome, reason = "fails", f"more units harm at depth {', '.join(map(str, harmed))}"
     elif not helped:
-        outcome, reason = "fails", "more units help at no depth"
+        reason = "more units are shown to help at no depth"
     else:
         reason = f"more units help at depth {where} only"
     smallest = min(effects, key=lambda effect: effect.value) if effects else NOTHING
-    effect = "smallest gain of all depths from the most units, as a share of the root's ceiling"
+    effect = (
+        "smallest gain of all depths from the most units, as a share of the root's ceiling"
+        + at_once(len(depths))
+    )
     return verdict_of(CLAIM, outcome, RULE, reason, effect, smallest, details)
 
 

@@ -5,6 +5,12 @@ updates whatever P. A view draws some of the lowest subtrees again, and keeps mo
 that keep the root alone are as good as fresh data, whatever P. SimCLR and BYOL compare views, the
 supervised network names the root's state from one; each has the learning rate that did best for it
 on fresh data, of the same four, on other trees.
+
+By default P goes from 2^5, a single batch, to 2^13; 400 batches of 32 are 12 800 samples, so that of sets
+of 2^14 and more none is seen twice: those are fresh data. At the paper's scale P goes from 2^6 to 2^16.
+The samples for half are those with which latents grow half as much *as with fresh data*, which is not
+half of the gap to their ceiling. Where the smallest set is enough already, all that is known is that
+no more are needed: `<=`.
 """
 
 from __future__ import annotations
@@ -16,7 +22,16 @@ import pandas as pd
 
 from dualnets.ablation import AblationSettings as Settings
 from dualnets.ablation import grids, run_cell
-from dualnets.comparison import FEWEST_TREES, SIGNIFICANCE, Fared, fared
+from dualnets.comparison import (
+    FEWEST_TREES,
+    INTERVALS,
+    SIGNIFICANCE,
+    Fared,
+    at_once,
+    by_variant,
+    fared,
+    spread_of,
+)
 from dualnets.crossing import first_crossing
 from dualnets.evidence import NOTHING, Array, Estimate, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.outcome import Grid
@@ -37,7 +52,7 @@ RESULT_VERSION = 1
 _COMMON: dict[str, Any] = {
     "depth": 4, "members": 12, "steps": 400, "batch": 32, "units": 10, "bias": True, "momentum": 0.9,
     "weight_decay": 4e-4, "snapshots": 2, "evaluation_samples": 4096, "lr": 0.3,
-    "augment": "resample-subtrees:0.3:2", "samples": [32, 64, 128, 512, 2048, 0],
+    "augment": "resample-subtrees:0.3:2", "samples": [32, 64, 128, 512, 2048, 8192, 0],
 }  # fmt: skip
 # Rates are the best of 0.01, 0.03, 0.1, 0.3 by gap closed on levels >= 2, with
 # `hltm run samples --seed 1000 --members 8 --steps 200 --samples 0 --lr 0.01 0.03 0.1 0.3`:
@@ -112,13 +127,15 @@ class Learned(NamedTuple):
 
 
 def by_method(table: pd.DataFrame) -> dict[str, Learned]:
-    """Method -> its cells."""
-    found = {}
-    for name, rows in table.groupby("variant", sort=False):
-        cells = {int(size): own for size, own in rows.groupby("samples")}
-        sizes = [size for size in cells if size]
-        found[str(name)] = Learned(sizes, [cells[size] for size in sizes], cells.get(0))
-    return found
+    """Method -> its cells, the trees of all seeds together."""
+    cells: dict[str, dict[int, pd.DataFrame]] = {}
+    for size in sorted(set(table["samples"])):
+        for name, rows in by_variant(table[table["samples"] == size]).items():
+            cells.setdefault(name, {})[int(size)] = rows
+    return {
+        name: Learned([p for p in own if p], [own[p] for p in own if p], own.get(0))
+        for name, own in cells.items()
+    }
 
 
 def verdict(table: pd.DataFrame) -> Verdict:
@@ -138,7 +155,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         zero = np.zeros(len(found.gains(top)[1]))
         p_fresh = max(exceeds(found.gains(level)[1], zero) for level in (low, top))
         lead = found.lacks(top) - found.lacks(low)
-        leads.append(mean_interval(lead))
+        leads.append(mean_interval(lead, len(methods)))
         p_more, p_less, p_fresh = (
             min(p * len(methods), 1.0) for p in (exceeds(lead, zero), exceeds(zero, lead), p_fresh)
         )
@@ -155,6 +172,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
             )  # fmt: skip
     effect = (
         f"what the root lacks for want of samples less what level {low} lacks, smallest of methods"
+        + at_once(len(methods))
     )
     if len(leads) < len(methods) or not leads:
         reason = "fixed and fresh samples were not both run"
@@ -200,14 +218,19 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             row |= {
                 f"gap closed, {of}": str(fared(rows, [level]).gap) for level, of in shown.items()
             }
-            row |= {"spread": f"{every.spread.mean():.3f}", "rank": f"{every.rank.mean():.1f}",
+            row |= {"spread": spread_of(every), "rank": f"{every.rank.mean():.1f}",
                     "n": len(every.value)}  # fmt: skip
             found.append(row)
         if learned.fresh is not None and learned.samples:
             halves = {f"gap closed, {of}": learned.half(level) for level, of in shown.items()}
             found.append({"variant": name, "samples": "half at", **halves, "spread": "", "rank": "",
                           "n": found[-1]["n"]})  # fmt: skip
-    return pd.DataFrame(found)
+    made = pd.DataFrame(found)
+    made.attrs["caption"] = (
+        "half at: samples that make half of the growth with fresh ones (<=: the smallest set is enough, "
+        "so fewer may be)\n" + INTERVALS
+    )
+    return made
 
 
 def plot(table: pd.DataFrame) -> Figure:

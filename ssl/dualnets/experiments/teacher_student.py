@@ -5,6 +5,10 @@ it has mean 0 and variance 1 before its ReLU; the student answers its outputs, a
 Whether a teacher's unit was found is the best correlation that a student's unit of the same latent
 has with it, behind the ReLU (1: found), against other rows' teacher and the student before training.
 A student as wide as the widest that learns by contrast shows what latents emerge without a teacher.
+
+Found (12 trees of seed 0): by the rule students as wide as their teachers and twice as wide specialise;
+of those four times as wide eleven come closer to their teachers and one goes far astray (units found .83
+on average, from .66), which the test does not call specialising (p = .03). None has latents emerge.
 """
 
 from __future__ import annotations
@@ -18,7 +22,16 @@ import torch
 
 from dualnets import ablation
 from dualnets.ablation import AblationSettings, grids
-from dualnets.comparison import FEWEST_TREES, GAP, SIGNIFICANCE, by_variant, fared
+from dualnets.comparison import (
+    FEWEST_TREES,
+    GAP,
+    INTERVALS,
+    NEGLIGIBLE,
+    SIGNIFICANCE,
+    by_variant,
+    fared,
+    spread_of,
+)
 from dualnets.evidence import (
     NOTHING,
     Array,
@@ -127,8 +140,9 @@ RULE = (
     f"(Wilcoxon's exact signed-rank test, one-sided, p < {SIGNIFICANCE} after Bonferroni over "
     "widths); a wider one more so if the share of the room to 1 that training closed is larger with x4 "
     "than with x1 (the same test, paired, both ways). Holds if students of every width specialise, and "
-    "the widest more so; fails if none specialises, or the widest less so; open otherwise, or with "
-    f"fewer than {FEWEST_TREES} trees."
+    "the widest more so; fails if the widest does so less, or if none specialises and the share of the "
+    f"room that each closed is below {NEGLIGIBLE} with its whole 95% interval (all widths' at once, "
+    f"Bonferroni); open otherwise, or with fewer than {FEWEST_TREES} trees."
 )
 
 
@@ -193,7 +207,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         before, after, null = hidden(rows)
         shares[name] = (after - before) / (1 - before)
         p = min(exceeds(after, before) * len(taught), 1.0)
-        closed = gap_closed(before, after, np.ones_like(before))
+        closed = gap_closed(before, after, np.ones_like(before), len(taught))
         details.append(
             {"variant": name, "specialises": p < SIGNIFICANCE, "p_grown": p, "before":
              float(before.mean()), "after": float(after.mean()), "null": float(null.mean()),
@@ -225,8 +239,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
     reason = f"hidden units specialise with {', '.join(yes) or 'no student'}"
     if lead.n < FEWEST_TREES:
         reason = f"{lead.n} trees are fewer than {FEWEST_TREES}"
-    elif not yes:
-        outcome = "fails"
+    elif not yes and all(d["high"] < NEGLIGIBLE for d in details[: len(taught)]):
+        outcome, reason = "fails", f"{reason}, and each closes less than {NEGLIGIBLE} of its room"
     elif p_less < SIGNIFICANCE:
         outcome, reason = "fails", f"{reason}, the widest less so"
     elif p_more >= SIGNIFICANCE:
@@ -244,14 +258,17 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, Any] = {"variant": name}
         blank = {"found before": "-", "found": "-", "null": "-"}
         if SPECIALISATION in set(rows["metric"]):
-            means = [f"{values.mean():.3f}" for values in hidden(rows)]
-            blank = dict(zip(blank, means, strict=True))
+            before, after, null = hidden(rows)
+            means = [mean_interval(values).brief for values in (before, after)]
+            blank = dict(zip(blank, [*means, f"{null.mean():.2f}"], strict=True))
         row |= blank | {
-            GAP: str(upper.gap), "spread": upper.spread.mean(),
+            GAP: str(upper.gap), "spread": spread_of(upper),
             "rank": f"{upper.rank.mean():.1f}", "n": len(upper.value),
         }  # fmt: skip
         found.append(row)
-    return pd.DataFrame(found)
+    made = pd.DataFrame(found)
+    made.attrs["caption"] = f"found: best correlation with a teacher's unit; {INTERVALS}"
+    return made
 
 
 def plot(table: pd.DataFrame) -> Figure:
