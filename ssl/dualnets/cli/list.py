@@ -19,7 +19,9 @@ def main(arguments: list[str]) -> int:
     for name in execute.names():
         experiment = execute.load(name)
         print(f"{name.replace('_', '-'):20}  {experiment.BRIEF}")
-    print("\nThese are questions and claims, not answers: hltm claims shows what was found of each.")
+    print(
+        "\nThese are questions and claims, not answers: hltm claims shows what was found of each."
+    )
     print("hltm run EXPERIMENT starts one; hltm run EXPERIMENT --help shows its settings.")
     sys.stdout.flush()
     return 0

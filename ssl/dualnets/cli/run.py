@@ -239,11 +239,21 @@ def terminal_tables(summary: pd.DataFrame, width: int = 80) -> Iterator[Any]:
 def _fitting_tables(
     rows: pd.DataFrame, title: str | None, caption: str | None, width: int
 ) -> Iterator[Any]:
-    """One table, or several with the same first columns, up to the first of fractions."""
+    """One table, or several with the same first columns, up to the first of fractions; its caption."""
+    from rich.text import Text
+
     if caption is None and "n" in rows:
         trees = ", ".join(map(str, sorted(set(rows["n"]))))
         of = " of levels ≥ 2" if any("≥ 2" in str(column) for column in rows) else ""
         caption = f"means over n = {trees} trees; gap closed{of} with its 95% interval"
+        if {"before", "root", "spread", "rank"} <= set(rows):
+            caption += (
+                "; before, root: best |correlation| with the root, untrained and trained; spread, rank: "
+                "of what the loss compares, a spread of 0 is a collapse"
+            )
+        rows = rows.drop(columns="n")
+    elif caption is not None and "n trees" in caption and rows["n"].nunique() == 1:
+        caption = caption.replace("n trees", f"n = {rows['n'].iloc[0]} trees")
         rows = rows.drop(columns="n")
     texts = {str(name): [shown(value) for value in rows[name]] for name in rows}
     # a column is as wide as its cells and the longest word of its name, which is broken at spaces
@@ -256,24 +266,23 @@ def _fitting_tables(
             parts.append(list(shared))
         parts[-1].append(name)
     for part in parts:
-        last = part is parts[-1]
-        yield _terminal_table({n: texts[n] for n in part}, wide, title, caption if last else None)
+        yield _terminal_table({n: texts[n] for n in part}, wide, title)
+    if caption is not None:
+        yield Text(caption, "dim italic")
 
 
 def _terminal_table(
     texts: Mapping[str, Sequence[str]],
     wide: Mapping[str, int],
     title: str | None,
-    caption: str | None,
 ) -> Any:
     """One table; what repeats in the first column stands once."""
     from rich import box
     from rich.table import Table
 
     drawn = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title, title_justify="left",
-        caption=caption, caption_justify="left",
-    )  # fmt: skip
+        box=box.SIMPLE_HEAD, show_edge=False, padding=0, title=title, title_justify="left"
+    )
     for at, name in enumerate(texts):
         justify: Any = "left" if at == 0 or name in TEXTS else "right"
         head = "\n".join(textwrap.wrap(name, wide[name]))

@@ -67,7 +67,7 @@ class Settings(AblationSettings):
 
 
 KNOW_NOTHING = ("wrong tree", "dense, as many parameters", "dense, as wide")
-_COMMON: dict[str, Any] = {"members": 12, "steps": 1000, "snapshots": 6}
+_COMMON: dict[str, Any] = {"pyramid": False, "members": 12, "steps": 1000, "snapshots": 6}
 
 
 def _variants(conv: int, dense: int) -> dict[str, dict[str, Any]]:
