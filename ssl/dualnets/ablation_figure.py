@@ -91,8 +91,8 @@ def spreads(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     for at, rows in enumerate(variants.values()):
         found = fared(rows)
         axes.plot(found.spread, np.full(len(found.spread), at), ".", **DOTS)
-        axes.plot(_mean(found.spread), at, "o", **MEAN)
-        rank = _mean(found.rank)
+        axes.plot(finite_mean(found.spread), at, "o", **MEAN)
+        rank = finite_mean(found.rank)
         _beside(axes, at, f"{rank:.1f}" if np.isfinite(rank) else "-")
     axes.annotate("rank", (1.0, 1.0), xycoords="axes fraction", xytext=(4, 4),
                   textcoords="offset points", fontsize=8, color="0.35")  # fmt: skip
@@ -166,11 +166,15 @@ def _rows(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
 
 def _named(name: str, found: Fared) -> str:
     """A row's name, and how many of its trees have no numbers."""
-    lost = int((~np.isfinite(found.value) | ~np.isfinite(found.spread)).sum())
     lines = textwrap.wrap(name, 26, break_long_words=False)
-    if lost:
+    if lost := lost_trees(found):
         lines.append(f"{lost} of {len(found.value)} not finite")
     return "\n".join(lines)
+
+
+def lost_trees(found: Fared) -> int:
+    """How many trees have no alignment or no spread, as their networks' numbers are not finite."""
+    return int((~np.isfinite(found.value) | ~np.isfinite(found.spread)).sum())
 
 
 def _beside(axes: Any, at: int, text: str) -> None:
@@ -186,7 +190,8 @@ def _shares(rows: pd.DataFrame) -> dict[int, tuple[float, float]]:
     return {int(level): (before, after) for level, before, after in shares.itertuples()}
 
 
-def _mean(values: np.ndarray) -> float:
+def finite_mean(values: np.ndarray) -> float:
+    """Mean of what is finite, NaN if nothing is."""
     kept = values[np.isfinite(values)]
     return float(kept.mean()) if len(kept) else float("nan")
 

@@ -153,6 +153,16 @@ def test_every_variant_and_what_is_lost_is_named():
     assert [name for name in names if "1 of 2 not finite" in name] == names[1::3]
 
 
+def test_a_sweep_says_how_many_trees_are_left_out_and_keeps_the_others():
+    table = made_up("polarity", alike=False)
+    figure = execute.load("polarity").plot(table)
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    lost = len(range(1, 8, 3))
+    assert said[-1] == f"{lost} of {8 * TREES} not finite, left out"
+    *_, means = (line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 8)
+    assert np.isfinite(means.get_ydata()).all()
+
+
 def test_every_variant_has_its_own_start():
     """The hollow marks of a row are its variant's shares before training, not the first one's."""
     table = made_up("architecture", alike=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from dualnets.ablation_figure import finite_mean, lost_trees
 from dualnets.comparison import ALIGNMENT, by_variant, fared, of_root
 from dualnets.figures import AFTER, BEFORE, CEILING, WIDTH, house_style, ordered
 
@@ -65,7 +66,7 @@ def draw(
         width = 0.012 * (values[-1] - values[0])
         for at, one in enumerate(lines):
             _root(root, one)
-            _gap(gap, one, width * (at - (len(lines) - 1) / 2))
+            _gap(gap, one, width * (at - (len(lines) - 1) / 2), width)
             _collapse(spread, rank, one)
         _levels(levels, lines[-1], label, score)
         for panel in (root, gap, spread, rank):
@@ -85,7 +86,7 @@ def draw(
         spread.set(ylim=(0, 1.05), ylabel="spread")
         spread.set_title("d  collapse of the embedding")
         rank.set(ylim=(0.8, None), ylabel="effective rank")
-        figure.legend(handles=_keys(lines, threshold), loc="outside upper left", ncols=8)
+        figure.legend(handles=_keys(lines, threshold), loc="outside upper left", ncols=5)
         plt.close(figure)
     return figure
 
@@ -124,6 +125,10 @@ def _keys(lines: list[Line], threshold: float | None) -> list[Any]:
     if threshold is not None:
         said = "branching · polarity² = 1 (Kesten-Stigum)"
         keys.append(Line2D([], [], **THRESHOLD, label=said))
+    found = [fared(rows) for one in lines for _, rows in one.cells]
+    if lost := sum(map(lost_trees, found)):
+        trees = sum(len(f.value) for f in found)
+        keys.append(Line2D([], [], ls="", label=f"{lost} of {trees} not finite, left out"))
     return keys
 
 
@@ -138,23 +143,26 @@ def _root(axes: Any, line: Line) -> None:
     if alone:
         for x, now in zip(xs, found, strict=True):
             axes.plot(np.full(len(now.value), x), now.value, ".", color=AFTER, alpha=0.25, ms=4)
-    axes.plot(xs, [f.ceiling.mean() for f in found], color=CEILING, lw=1.4)
+    axes.plot(xs, [finite_mean(f.ceiling) for f in found], color=CEILING, lw=1.4)
     axes.plot(
-        xs, [f.initial.mean() for f in found], ":", color=BEFORE if alone else line.style["color"]
+        xs,
+        [finite_mean(f.initial) for f in found],
+        ":",
+        color=BEFORE if alone else line.style["color"],
     )
-    axes.plot(xs, [f.value.mean() for f in found], ms=4, **line.style)
+    axes.plot(xs, [finite_mean(f.value) for f in found], ms=4, **line.style)
 
 
-def _gap(axes: Any, line: Line, aside: float) -> None:
+def _gap(axes: Any, line: Line, aside: float, width: float) -> None:
     """Gap closed at the root; where there is one line, of all latents of levels >= 2 as well.
 
-    Lines stand a little `aside` of each other, so that no interval hides another.
+    Lines stand a little `aside` of each other, a `width`, so that no interval hides another.
     """
-    xs = [x + aside for x, _ in line.cells]
     parts = [(of_root, {**line.style, "ms": 4})]
     if line.value is None:
         parts.append((fared, _UPPER))
-    for part, style in parts:
+    for at, (part, style) in enumerate(parts):
+        xs = [x + aside + at * width for x, _ in line.cells]
         gaps = [part(rows).gap for _, rows in line.cells]
         ends = [[g.value - g.low for g in gaps], [g.high - g.value for g in gaps]]
         axes.errorbar(xs, [g.value for g in gaps], ends, lw=1.2, **style)
@@ -165,8 +173,8 @@ def _levels(axes: Any, line: Line, label: str, score: str) -> None:
     for (x, rows), style in zip(line.cells, ordered(len(line.cells)), strict=True):
         levels = sorted(rows.loc[rows["metric"].isin(ALIGNMENT), "level"].unique())
         found = [fared(rows, [level]) for level in levels]
-        share = [f.value.mean() / f.ceiling.mean() for f in found]
-        start = [f.initial.mean() / f.ceiling.mean() for f in found]
+        share = [finite_mean(f.value) / finite_mean(f.ceiling) for f in found]
+        start = [finite_mean(f.initial) / finite_mean(f.ceiling) for f in found]
         axes.plot(levels, share, ms=4, label=f"{x:g}", **{**style, "linestyle": "-"})
         axes.plot(levels, start, ":", color=style["color"], lw=1, marker=style["marker"], ms=2.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -180,5 +188,5 @@ def _collapse(spread: Any, rank: Any, line: Line) -> None:
     """Spread and effective rank of the embedding, means over trees."""
     xs = [x for x, _ in line.cells]
     found = [fared(rows) for _, rows in line.cells]
-    spread.plot(xs, [f.spread.mean() for f in found], ms=4, **line.style)
-    rank.plot(xs, [f.rank.mean() for f in found], ms=4, **line.style)
+    spread.plot(xs, [finite_mean(f.spread) for f in found], ms=4, **line.style)
+    rank.plot(xs, [finite_mean(f.rank) for f in found], ms=4, **line.style)
