@@ -86,7 +86,7 @@ def draw(
         spread.set(ylim=(0, 1.05), ylabel="spread")
         spread.set_title("d  collapse of the embedding")
         rank.set(ylim=(0.8, None), ylabel="effective rank")
-        figure.legend(handles=_keys(lines, threshold), loc="outside upper left", ncols=5)
+        figure.legend(handles=_keys(lines, threshold), loc="outside upper left", ncols=7)
         plt.close(figure)
     return figure
 
