@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 11.0  # inches, of a figure as wide as a page
+# told apart by those who see fewer colours, too (Okabe and Ito, 2008), and in grey by their marks
+AFTER, BEFORE, CEILING = "#0072b2", "#9a9a9a", "#d55e00"
+MARKS: tuple[tuple[str, str], ...] = (
+    ("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--"), ("X", "-."), ("<", ":"),
+)  # fmt: skip
+DISTINCT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f6a00")
 STYLE: Any = {
     "figure.dpi": 110,
     "savefig.dpi": 200,
@@ -49,6 +55,36 @@ def level_colours(depth: int) -> dict[int, Any]:
 
     shades = sns.color_palette("viridis_r", depth + 1)
     return {level: shades[level] for level in range(1, depth + 1)}
+
+
+def distinct(count: int) -> list[dict[str, Any]]:
+    """Colour, marker and line style of so many unordered things; no two alike up to 64.
+
+    Example:
+        >>> distinct(2)[1]
+        {'color': '#d55e00', 'marker': 's', 'linestyle': '--'}
+    """
+    # a colour that comes again has another mark
+    each = len(DISTINCT)
+    return [_style(DISTINCT[at % each], at + at // each) for at in range(count)]
+
+
+def ordered(count: int) -> list[dict[str, Any]]:
+    """Colour, marker and line style of so many ordered things, pale to dark.
+
+    Example:
+        >>> [style["marker"] for style in ordered(3)]
+        ['o', 's', '^']
+    """
+    import seaborn as sns
+
+    shades = sns.color_palette("viridis_r", count + 1)[1:]  # the palest is not seen on white
+    return [_style(shade, at) for at, shade in enumerate(shades)]
+
+
+def _style(colour: Any, at: int) -> dict[str, Any]:
+    marker, line = MARKS[at % len(MARKS)]
+    return {"color": colour, "marker": marker, "linestyle": line}
 
 
 def save(figure: Figure, stem: Any) -> None:

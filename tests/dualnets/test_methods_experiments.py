@@ -7,8 +7,17 @@ import pandas as pd
 import pytest
 import torch
 
-from dualnets.execute import load
-from dualnets.experiments import methods, samples, supervised, teacher_student
+from dualnets.execute import cells, load
+from dualnets.experiments import (
+    architecture,
+    byol_predictor,
+    byol_target,
+    losses,
+    methods,
+    samples,
+    supervised,
+    teacher_student,
+)
 from dualnets.outcome import Progress
 
 TOP = 4
@@ -215,6 +224,36 @@ def test_a_teachers_units_vary(network, bias):
         assert (values.mean(over).abs().max() < 1e-3) == bias
 
 
+# rates
+
+
+def chosen_well(rates, scores, chosen):
+    """Whether a rate is the best of its row, of equal ones the lowest, and no end of the row."""
+    kept = np.nan_to_num(np.array(scores), nan=-np.inf)
+    best = list(rates)[int(kept.argmax())]
+    return chosen == best and chosen not in (min(rates), max(rates))
+
+
+@pytest.mark.parametrize("experiment", [architecture, byol_predictor, byol_target, losses, methods])
+def test_every_rate_is_the_best_of_its_row_and_all_rows_have_the_same_rates(experiment):
+    for scale in ("smoke", "default"):
+        settings = cells(experiment, scale, {})
+        assert {one.variant for one in settings} == set(experiment.TUNING)
+        for one in settings:
+            row = experiment.TUNING[one.variant]
+            assert tuple(row) == experiment.TRIED == tuple(sorted(experiment.TRIED))
+            assert chosen_well(row, list(row.values()), one.lr), (scale, one.variant)
+
+
+def test_a_rate_that_is_not_the_best_or_lies_at_the_edge_is_found_out():
+    rates = (0.1, 0.3, 1.0)
+    assert chosen_well(rates, (0.2, 0.4, float("nan")), 0.3)
+    assert chosen_well(rates, (0.2, 0.4, 0.3), 0.3)
+    assert not chosen_well(rates, (0.2, 0.4, 0.3), 1.0)
+    assert not chosen_well(rates, (0.2, 0.4, 0.5), 1.0)
+    assert not chosen_well(rates, (0.5, 0.4, 0.3), 0.1)
+
+
 # all of them
 
 SMALL = {
@@ -230,8 +269,6 @@ SMALL = {
 @pytest.mark.parametrize("name", ["methods", "samples", "supervised", "teacher_student"])
 def test_runs_and_draws(name):
     """The smoke scale, smaller still, or every third cell of it; figure, summary and verdict."""
-    from dualnets.execute import cells
-
     experiment = load(name)
     parts = []
     every = cells(experiment, "smoke", {k: [v] for k, v in SMALL.items()})
