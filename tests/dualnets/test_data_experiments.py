@@ -335,9 +335,7 @@ ABLATIONS = [
 
 @pytest.mark.parametrize("name", ABLATIONS)
 @pytest.mark.parametrize("scale", ["smoke", "default", "paper"])
-def test_what_one_variant_pins_all_pin(name, scale, request):
-    if name == "architecture":  # `pyramid` is a field of its own settings, and is not common
-        request.applymarker(pytest.mark.xfail(strict=True, reason="pyramid has no common value"))
+def test_what_one_variant_pins_all_pin(name, scale):
     every = execute.load(name).GRIDS[scale]
     pinned = {field for grid in every for field, value in grid.items() if isinstance(value, Pinned)}
     for grid in every:
