@@ -91,14 +91,11 @@ def _gains(axes: Axes, made: list[Any], pair: str) -> None:
 
 def _rates(axes: Axes, made: list[Any]) -> None:
     """Mean growth rate of every intervention with its interval, setting by setting."""
+    rows = [part[part["measure"] == "per_norm"] for _, part in made]
     for i, (intervention, colour) in enumerate(COLOURS.items()):
         bands = [
-            mean_interval(
-                part[(part["intervention"] == intervention) & (part["measure"] == "per_norm")][
-                    "rate"
-                ].to_numpy()
-            )
-            for _, part in made
+            mean_interval(part[part["intervention"] == intervention]["rate"].to_numpy())
+            for part in rows
         ]
         place = np.arange(len(bands)) + (i - 1.5) * 0.16
         middle = np.array([b.value for b in bands])
