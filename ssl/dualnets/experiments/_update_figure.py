@@ -93,6 +93,10 @@ def _estimates(axes: Axes, rows: pd.DataFrame, errors: float) -> None:
     axes.legend(loc="lower right")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.xaxis.set_minor_formatter("")  # over less than a decade their labels overlap
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
+    marks = [m * 10.0**power for power in range(-4, 2) for m in (1, 2, 5)]
+    shown = [mark for mark in marks if low <= mark <= high]
+    axes.set_xticks(shown, [f"{mark:g}" for mark in shown])
+    axes.set_yticks(shown, [f"{mark:g}" for mark in shown])
+    axes.minorticks_off()

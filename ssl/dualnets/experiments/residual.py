@@ -5,6 +5,13 @@ The exact update weighs every pair of views by how strongly it repels, β; the c
 draw of the views. Here both are computed without sampling noise, by enumeration of all views of small
 trees, and the residual |exact - covariance form| / |exact| is followed as views get noisier (lower
 polarity), weights larger, the temperature lower, negatives more.
+
+Found (16 trees, depth 2, medians by layer): the form is no stand-in where β saturates. With unit weights
+and polarities of at least .97 its residual is .88 and .99 for 2 units per latent and 1.8 for 5, and there
+its cosine with the update is -.6: it points the wrong way, at .99 as well, where with 2 units it comes to
+.31 and .34. An untrained network at τ = 0.1 has 1.5 at .5, .18 at .97 and .06 at .99, the cosine being
+above .99 from .97 on; what is left is length. With weights of .3, or τ = 10, it is exact to 1% and to 2%
+at .97.
 """
 
 from __future__ import annotations
@@ -240,7 +247,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
         if not enough:
             unclear.append(name)
         elif largest >= SMALL:
-            bad.append(f"{name} (median {largest:.2g})")
+            worst = max(medians, key=lambda row: row["median"])
+            bad.append(f"{name} (median {largest:.2g}, cosine {worst['cosine']:.2g})")
         elif any(row["p_falls"] >= SIGNIFICANCE for row in steps):
             unclear.append(name)
         else:
@@ -274,6 +282,7 @@ def _medians(name: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
             "layer": int(layer),
             "polarity": f"{polarity:g}",
             "median": float(at["residual"].median()),
+            "cosine": float(at["cosine"].median()),
             "n": len(at),
         }
         for (layer, polarity), at in quiet.groupby(["layer", "polarity_low"])

@@ -6,6 +6,11 @@ network: connections and pairs (Theorem 1), covariance operators (Theorems 2 and
 trees that are sampled, and photographed digits under crops, blur and noise. In the controls an
 assumption is broken (biases, a normalised output, edges that skip a layer) and the form that rests on
 it must miss; the form with the outputs f must not.
+
+Found: 1364 comparisons that should be exact agree to 1.3e-14. 40 updates are estimated from samples,
+with standard errors of 2% to 9% of the update, and the prediction is off by 0.6 to 1.4 of them (digits:
+0.8 to 1.1); half of it would be off by 6 or more. Without its assumption the operator form is wrong by a
+tenth to all of the update.
 """
 
 from __future__ import annotations
@@ -329,8 +334,10 @@ def verdict(table: pd.DataFrame) -> Verdict:
     halved = table[table["form"] == HALVED]
     broken = table[(table["assumptions"] == "broken") & (table["form"] != HALVED)]
     wrong = exact[~(exact["relative_error"] < EXACT)]
-    off = estimated[~(estimated["relative_error"] < ERRORS * estimated["standard_error"])]
-    vague = estimated[~(estimated["standard_error"] < PRECISE)]
+    near = estimated["relative_error"] < ERRORS * estimated["standard_error"]
+    # both forms of a prediction are one estimate: they differ by rounding
+    near = near.groupby([estimated[name] for name in ("cell", "layer", "member")]).all()
+    vague = estimated[~(estimated["standard_error"] < PRECISE) & (estimated["form"] == "outputs")]
     caught = halved[halved["relative_error"] > ERRORS * halved["standard_error"]]
     kinds = ["identity", "form", _broken(broken).rename("why")]
     medians = broken.groupby(kinds)["relative_error"].median()
@@ -338,7 +345,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     largest = float(exact["relative_error"].max()) if len(exact) else None
     text = (
         f"{len(exact) - len(wrong)} of {len(exact)} exact comparisons agree to {EXACT:g}, "
-        f"{len(estimated) - len(off)} of {len(estimated)} estimates lie within {ERRORS:g} standard "
+        f"{near.sum()} of {len(near)} estimates lie within {ERRORS:g} standard "
         f"errors, {len(caught)} of {len(halved)} halved predictions do not, "
         f"{len(medians) - len(blind)} of {len(medians)} forms with a broken assumption miss"
     )
@@ -346,7 +353,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         text += (
             f"; {len(vague)} estimates have standard errors of {PRECISE:g} of the update or more"
         )
-    if len(wrong) or len(off):
+    if len(wrong) or not near.all():
         outcome: Any = "fails"
     elif (
         min(len(broken), len(exact), len(halved)) == 0
