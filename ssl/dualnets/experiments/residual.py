@@ -6,12 +6,12 @@ draw of the views. Here both are computed without sampling noise, by enumeration
 trees, and the residual |exact - covariance form| / |exact| is followed as views get noisier (lower
 polarity), weights larger, the temperature lower, negatives more.
 
-Found (16 trees, depth 2, medians by layer): the form is no stand-in where β saturates. With unit weights
-and polarities of at least .97 its residual is .88 and .99 for 2 units per latent and 1.8 for 5, and there
-its cosine with the update is -.6: it points the wrong way, at .99 as well, where with 2 units it comes to
-.31 and .34. An untrained network at τ = 0.1 has 1.5 at .5, .18 at .97 and .06 at .99, the cosine being
-above .99 from .97 on; what is left is length. With weights of .3, or τ = 10, it is exact to 1% and to 2%
-at .97.
+Found (16 trees, depth 2, medians by layer): the form is no stand-in where β saturates. At polarities of
+at least .97 and unit weights, the residual is .88 and .99 for 2 units per latent (.31 and .34 from .99
+on). For 5 it is 1.8 at both, and the cosine of form and update is -.6: the form points the wrong way. An
+untrained network of 10 units at τ = 0.1 has 1.5 from .5 on, .18 from .97 and .06 from .99; from .97 on
+its direction is right (cosine .998), what is off is the length. With 2 units and weights of .3 it is
+exact to 0.1% at .97 and 1.3% at .7, with unit weights and τ = 10 to 2% and 20%.
 """
 
 from __future__ import annotations
