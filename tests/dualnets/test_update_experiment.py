@@ -178,3 +178,12 @@ def test_views_of_digits():
         assert 0.4 < sharp.double().mean() < 0.6  # the others are blurred
         place = views[sharp].flatten(1).argmax(1)
         assert {int(p) for p in place} == {8 * r + c for r in (2, 3, 4) for c in (2, 3, 4)}
+
+
+def test_digits_are_drawn_as_any_data_set_is():
+    fast = _digits.digits()
+    slow = theory.DatasetViews(fast.dataset, fast.transform, batched=True)
+    for changes in ({}, {"start": 5}, {"negatives": True, "count": 1}, {"seed": 8}):
+        how = {"seed": 7} | changes
+        pairs = zip(fast.draw(20, **how), slow.draw(20, **how), strict=True)
+        assert all(one.equal(other) for one, other in pairs)
