@@ -11,9 +11,9 @@ Found (48 trees, depth 4, 10 units, levels 1 to 4): directions grow in the order
 (rank correlation 0.33 and 0.30) and units keep their order (0.97, 0.78, 0.46, 0.37). The forecast names
 the winner in .38, .30, .31, .23 of the cases, chance being .10, but the unit that was best before does so
 in .83, .55, .34, .40: of who wins, the trivial ranking tells more. No level shows the forecast ahead of
-it, and two show it behind (-.45 [-.51, -.39], -.25 [-.33, -.17], -.03 [-.17, .11], -.17 [-.30, -.03]); a
-forecast that looks less far comes closer to the ranking, which growth 0 is. Of how well the winner will
-do, the forecast says more from level 2 up (R² .80, .40, .27 against .75, .13, .04; at level 1 .92, .99).
+it, and two show it behind (-.45 [-.51, -.39], -.25 [-.33, -.17], -.03 [-.17, .11], -.17 [-.30, -.03];
+at growth 0 the forecast is that ranking). Of how well the winner will do, the forecast says more from
+level 2 up (R² .80, .40, .27 against .75, .13, .04; at level 1 .92, .99).
 """
 
 from __future__ import annotations
