@@ -32,7 +32,7 @@ def test_along_an_eigenvector_the_simple_loss_grows_at_twice_the_eigenvalue():
     assert gaps[True] > 0.3
 
 
-def made_up(growth=0.8, units=0.8, hits=0.95, trees=16):
+def made_up(growth=0.8, units=0.5, hits=1.0, trees=24):
     """Directions and units with given rank correlations and hits."""
     rng = np.random.default_rng(0)
     rows = []
@@ -71,13 +71,32 @@ def made_up(growth=0.8, units=0.8, hits=0.95, trees=16):
         ({}, "holds"),
         ({"growth": 0.0}, "fails"),
         ({"units": -0.8}, "fails"),
-        ({"hits": 0.0}, "open"),
+        (
+            {"hits": 0.4, "units": 0.9, "trees": 60},
+            "fails",
+        ),  # above chance, below the trivial ranking
+        ({"hits": 0.9, "units": 0.8}, "open"),  # the one as good as the other
         ({"trees": 8}, "open"),
     ],
 )
 def test_the_rule(changes, verdict):
     found = amplification.verdict(made_up(**changes))
     assert found.verdict == verdict, found.reason
+
+
+def test_the_forecast_is_held_against_the_trivial_ranking():
+    beaten = amplification.verdict(made_up(hits=0.4, units=0.9, trees=60))
+    assert beaten.effect_value < 0
+    assert "beats chance at 2 of 2" in beaten.reason
+    assert "beats the ranking before at 0 of 2 levels and is beaten by it at 2" in beaten.reason
+    paired = [entry for entry in beaten.details if entry["what"] == "advantage"]
+    assert [entry["behind"] for entry in paired] == [True, True]
+    table = made_up()
+    won = amplification.winners(table[table["normalize"]])
+    assert won["advantage"].equals(won["forecast_hits"] - won["first_stays"])
+    table["forecast"] = table["initial"]  # the same ranking has no advantage
+    assert amplification.verdict(table).verdict == "open"
+    assert amplification.winners(table)["advantage"].eq(0).all()
 
 
 def test_one_network_is_not_enough():

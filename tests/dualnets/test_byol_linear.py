@@ -28,6 +28,29 @@ def test_it_holds(run):
     assert not gone.all()
 
 
+def test_every_network_counts_once_and_is_another(run):
+    found = byol_linear.networks(run.table)
+    phase = run.table[run.table["quantity"] == "phase"]
+    assert len(found) == 3 * 9 * 2  # members, decays, rates
+    assert len(phase) == 4 * len(found)
+    assert run.verdict.n == (found["away"] > byol_linear.NEAR).sum() <= len(found)
+    edges = run.table[run.table["quantity"] == "edge"]
+    assert edges.groupby("target_rate")["value"].nunique().eq(12).all()  # no start twice
+    at_once = phase.groupby(["target_rate", "step_decay", "member"])["value"]
+    assert (at_once.max() > 100 * at_once.min()).any()  # a network that loses some of its modes
+    survivors = phase[~byol_linear.collapsed(phase)]
+    rest = 1 / (4 * 1.2**2)
+    assert (survivors[survivors["step_decay"] < 0.1]["value"] > rest).all()
+
+
+def test_a_network_with_one_wrong_mode_is_wrong(run):
+    table = run.table.copy()
+    one = (table["quantity"] == "phase") & (table["mode"] == 2)
+    table.loc[one, "value"] = np.where(byol_linear.collapsed(table[one]), 1.0, 0.0)
+    assert not byol_linear.networks(table)["agrees"].any()
+    assert byol_linear.verdict(table).verdict == "fails"
+
+
 @pytest.mark.parametrize(
     ("spoil", "verdict"),
     [("drift", "fails"), ("edge", "fails"), ("sgd", "open"), ("phase", "open"), ("paths", "open")],
@@ -58,6 +81,6 @@ def test_the_summary_has_every_part(run):
     found = byol_linear.summary(run.table)
     assert isinstance(found, pd.DataFrame)
     assert set(found["what"]) == {
-        "drift of e^(2ηt) D", "modes, |matrix - mode|", "collapse where predicted",
+        "drift of e^(2ηt) D", "modes, |matrix - mode|", "modes lost where predicted",
     }  # fmt: skip
     assert np.isfinite(found["n"]).all()

@@ -168,6 +168,11 @@ def test_a_small_run(tmp_path):
     assert {name for name, size in sizes.items() if size > 0} == {"mean", *WORKING}
     assert (run.folder / "implicit_contrast.png").stat().st_size > 10_000
     assert len(implicit_contrast.summary(run.table)) == 8
+    along, spreading = implicit_contrast.plot(run.table).axes[:2]
+    for axes in (along, spreading):
+        assert axes.get_ylabel() == "projection of the term, over |update|"  # it may be above 1
+        beside = axes.collections[-1]  # lines at 0 would lie on each other
+        assert len(beside.get_offsets()) == len({*map(tuple, beside.get_facecolors())}) == 5
 
 
 def test_only_byol_has_it():

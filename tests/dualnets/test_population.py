@@ -53,6 +53,23 @@ def test_the_rule(changes, verdict):
     assert found.verdict == verdict, found.reason
 
 
+def test_the_gain_is_not_taken_as_known():
+    """A constant difference, over gains that vary between trees: its share of their mean varies too."""
+    made = made_up(bias=0.02, noise=0.0, spread=0.1)
+    (row,) = population.compare(made).to_dict("records")
+    assert row["difference"].high - row["difference"].low < 1e-12
+    assert row["share"].value == pytest.approx(0.02 / row["gain"])
+    assert row["share"].high - row["share"].low > 0.01
+    found = population.verdict(made)
+    assert found.interval == (row["share"].low, row["share"].high)
+
+
+def test_an_infinite_batch_that_gains_nothing_decides_nothing():
+    found = population.verdict(made_up().assign(initial=0.95))
+    assert found.verdict == "open"
+    assert "gains nothing" in found.reason
+
+
 def test_without_an_infinite_batch_it_is_open():
     table = made_up()
     assert population.verdict(table[table["batch"] != 0]).verdict == "open"

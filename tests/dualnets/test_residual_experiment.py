@@ -48,10 +48,13 @@ def test_the_rule(changes, verdict, reason):
 def test_one_bad_reference_is_enough_to_fail():
     good = made_up(references=residual.REFERENCES[:2])
     bad = made_up(references=residual.REFERENCES[2:], medians=(1.5, 1.6, 1.7))
+    bad["cosine"] = -0.6  # it points the wrong way
     found = residual.verdict(pd.concat([good, bad]))
     assert found.verdict == "fails"
-    assert "10 units, initial weights, τ 0.1 (median 1.7)" in found.reason
+    assert "10 units, initial weights, τ 0.1 (median 1.7, cosine -0.6)" in found.reason
     assert found.effect_value == pytest.approx(1.65, abs=0.05)
+    cosines = {entry["where"]: entry["cosine"] for entry in found.details if "cosine" in entry}
+    assert list(cosines.values()) == [0.9, 0.9, -0.6]
 
 
 def test_other_settings_are_no_reference():

@@ -32,6 +32,7 @@ def made_up(constant=0.1, full=0.1, trees=16):
                 growing = name in ("full", "uncoupled")
                 place = {"cell": "a", "member": member, "intervention": name, "share": share}
                 norms = {"upper_norm": 1 + share * growing, "ceiling": 0.95}
+                norms["time"] = 2 * share * (1 + member)
                 rows.append(settings | place | values | norms)
     return pd.DataFrame(rows)
 
@@ -68,6 +69,49 @@ def test_norms_are_compared_where_both_have_them():
     equal = pairs[pairs["at"] == "equal norm"]
     assert np.abs(equal["log_gain"]).max() < 1e-12
     assert (pairs[pairs["at"] == "equal time"]["log_gain"].abs() < 0.1).all()
+
+
+def test_growth_rates_are_slopes_of_logarithms():
+    """exp(g t / T) grows at g / T, whatever the stretch; the stretch is the first half of full's growth."""
+    table = made_up(full=0.3, constant=0.1)
+    found = top_down.rates(table)
+    assert set(found["intervention"]) == {"full", "uncoupled", "frozen", "constant"}
+    assert set(found["measure"]) == {"per_norm", "correlation"}
+    assert (found["until"] == 0.5).all()
+    ends = table.pivot(index=["member", "intervention"], columns="share", values="per_norm")
+    ends["whole"] = np.log(ends[1.0] / ends[0.0])
+    expected = found.apply(
+        lambda row: (
+            ends.loc[(row["member"], row["intervention"]), "whole"] / (2 * (1 + row["member"]))
+        ),
+        axis=1,
+    )
+    assert np.allclose(found["rate"], expected, rtol=1e-12, atol=1e-12)
+    falling = made_up(full=-0.3)
+    assert (top_down.rates(falling)["until"] == 1).all()
+    waits = (table["intervention"] == "full") & (table["share"] < 0.7)
+    for measure in ("per_norm", "correlation"):  # half of its growth comes later, for all
+        first = table.groupby(["member", "intervention"])[measure].transform("first")
+        table.loc[waits, measure] = first[waits]
+    assert (top_down.rates(table)["until"] == 0.75).all()
+
+
+def test_rates_stand_in_the_summary_and_the_verdict():
+    table = made_up(full=0.3)
+    row = top_down.summary(table).set_index(["pair", "measure"]).loc["full / uncoupled"].iloc[0]
+    wide = top_down.rates(table).query("measure == 'per_norm'")
+    wide = wide.pivot(index="member", columns="intervention", values="rate")
+    for column, values in (
+        ("rate with", wide["full"]),
+        ("rate without", wide["uncoupled"]),
+        ("difference of rates", wide["full"] - wide["uncoupled"]),
+    ):
+        band = top_down.mean_interval(values.to_numpy())
+        assert row[column] == f"{band.value:.4f} [{band.low:.4f}, {band.high:.4f}]"
+    details = top_down.verdict(table).details
+    assert [row["rate with"], row["rate without"]] == next(
+        entry["rates"][:2] for entry in details if entry["pair"] == "full / uncoupled"
+    )
 
 
 def test_a_small_run(tmp_path):

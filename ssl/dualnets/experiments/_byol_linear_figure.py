@@ -31,7 +31,7 @@ def draw(table: pd.DataFrame, collapsed: Callable[[pd.DataFrame], pd.Series]) ->
         for i, (axes, rate) in enumerate(zip(panels, rates, strict=True)):
             _diagram(axes, table, rate, collapsed)
             letter = "abcdefghij"[2 * int(paths) + i]
-            axes.set_title(f"{letter}  collapse, predictor rate {rate:g}")
+            axes.set_title(f"{letter}  predictor rate {rate:g}")
             if i == 0:
                 axes.set_ylabel("weight decay")
                 handles, words = axes.get_legend_handles_labels()
@@ -84,34 +84,25 @@ def _modes(axes: Axes, table: pd.DataFrame) -> None:
 def _diagram(
     axes: Axes, table: pd.DataFrame, rate: float, collapsed: Callable[[pd.DataFrame], pd.Series]
 ) -> None:
-    """Survivors and collapsed networks, and the separatrix of the modes."""
-    rows = table[(table["quantity"] == "phase") & (table["predictor_rate"] == rate)]
-    share = (
-        collapsed(rows)
-        .groupby([rows["target_rate"], rows["step_decay"]])
-        .mean()
-        .reset_index(name="gone")
-    )
-    for gone, colour, marker, word in (
-        (False, KEPT, "o", "survive"),
-        (True, GONE, "X", "collapse"),
-    ):
-        part = share[(share["gone"] > 0.5) == gone]
-        axes.scatter(part["target_rate"], part["step_decay"], s=30, color=colour, marker=marker, lw=0,
-                     label=word, zorder=3)  # fmt: skip
-    edge = table[(table["quantity"] == "edge") & (table["predictor_rate"] == rate)].sort_values(
-        "target_rate"
-    )
-    axes.plot(
-        edge["target_rate"],
-        edge["value"],
-        color=EDGE,
-        lw=1.6,
-        label="predicted separatrix",
-        zorder=2,
-    )
+    """Every mode of every network, beside its own edge; at each target rate they stand by their edges."""
+    own = table[table["predictor_rate"] == rate]
+    keys = ["target_rate", "member", "mode"]
+    edges = own[own["quantity"] == "edge"].sort_values([*keys[:1], "value"])
+    order = edges.groupby("target_rate").cumcount()
+    width = edges.groupby("target_rate")["value"].transform("size")
+    aside = 0.8 * ((order + 0.5) / width - 0.5)  # decades
+    edges = edges.assign(x=edges["target_rate"] * 10**aside)
+    rows = own[own["quantity"] == "phase"].join(edges.set_index(keys)["x"], on=keys)
+    gone = collapsed(rows)
+    for lost, colour, word in ((False, KEPT, "mode survives"), (True, GONE, "mode is lost")):
+        part = rows[gone == lost]
+        axes.scatter(part["x"], part["step_decay"], s=3.5, color=colour, lw=0, zorder=3)
+        axes.scatter([], [], s=24, color=colour, lw=0, label=word)
+    for i, (_, part) in enumerate(edges.groupby("target_rate")):
+        axes.plot(part["x"], part["value"], color=EDGE, lw=1.6, zorder=4,
+                  label="predicted separatrix" if i == 0 else None)  # fmt: skip
     axes.axhline(
-        edge["predicted"].iloc[0],
+        edges["predicted"].iloc[0],
         color="#777777",
         lw=1,
         ls=(0, (4, 2)),
@@ -119,4 +110,7 @@ def _diagram(
     )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("target rate")
+    rates = sorted(edges["target_rate"].unique())
+    axes.set_xticks(rates, [f"{value:g}" for value in rates])
+    axes.minorticks_off()
+    axes.set_xlabel("target rate (starts, by their edges)")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dualnets import theory
+from hltm.philox import check_seed
 
 
 def digits() -> theory.DatasetViews | None:
@@ -15,9 +19,22 @@ def digits() -> theory.DatasetViews | None:
     except ImportError:
         return None
     images = torch.from_numpy(load_digits().images) / 16
-    return theory.DatasetViews(
-        torch.utils.data.TensorDataset(images), crop_blur_and_noise, batched=True
-    )
+    return AllAtOnce(torch.utils.data.TensorDataset(images), crop_blur_and_noise, batched=True)
+
+
+class AllAtOnce(theory.DatasetViews):
+    """Views of a data set that is one tensor: the draws of `DatasetViews`, without a loop over items."""
+
+    def draw(
+        self, n: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
+    ) -> list[Tensor]:
+        """See `DatasetViews.draw`."""
+        (items,) = cast(torch.utils.data.TensorDataset, self.dataset).tensors
+        random = np.random.default_rng([check_seed(seed), start, int(negatives)])
+        together = items[torch.from_numpy(random.integers(len(items), size=n))]
+        with torch.random.fork_rng():
+            torch.manual_seed(int(random.integers(2**63)))
+            return [self.transform(together) for _ in range(count)]
 
 
 def crop_blur_and_noise(images: Tensor) -> Tensor:

@@ -30,21 +30,27 @@ def draw(table: pd.DataFrame) -> Figure:
                 "term_along",
                 "network",
                 "a  the term along the operator's update",
-                "cosine, term's share",
+                "projection of the term, over |update|",
             ),
             (
                 "term_spreading",
                 "network",
                 "b  the term along the growth of spread",
-                "cosine, term's share",
+                "projection of the term, over |update|",
             ),
             (SPREAD, "embedding", "c  what collapses", "spread of the embedding"),
         )
         for (metric, node, title, label), place in zip(panels, axes.flat[:3], strict=True):
-            for name, rows in variants.items():
-                _line(
-                    place, rows[(rows["metric"] == metric) & (rows["node"] == node)], colours[name]
-                )
+            measured = {
+                name: rows[(rows["metric"] == metric) & (rows["node"] == node)]
+                for name, rows in variants.items()
+            }
+            flat = [name for name, rows in measured.items() if (rows["value"] == 0).all()]
+            for name in variants:
+                if name not in flat:
+                    _line(place, measured[name], colours[name])
+            if flat:
+                _without(place, [colours[name] for name in flat])
             if metric != SPREAD:
                 place.axhline(0, color="0.6", linewidth=0.8)
             place.set(xscale="log", xlabel="updates + 1", ylabel=label, title=title)
@@ -63,6 +69,18 @@ def _line(axes: Any, rows: pd.DataFrame, colour: Any) -> None:
     axes.fill_between(mean.index + 1, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
+def _without(axes: Any, colours: list[Any]) -> None:
+    """The variants that are 0 throughout, beside each other: their lines would lie on each other."""
+    axes.margins(y=0.12)
+    axes.text(
+        0.02, 0.05, "0 throughout, no term:", transform=axes.transAxes, va="center", fontsize=8
+    )
+    place = 0.32 + 0.035 * np.arange(len(colours))
+    axes.scatter(
+        place, np.full(len(place), 0.05), s=28, color=colours, lw=0, transform=axes.transAxes
+    )
+
+
 def _early(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]) -> None:
     """Every tree of every variant: the term early, the spread at the end."""
     from dualnets.experiments.implicit_contrast import ALONG, early
@@ -72,5 +90,7 @@ def _early(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]
         spread = np.where(np.isfinite(spread), spread, 0.0)
         axes.plot(early(rows, ALONG), spread, ".", color=colours[name], alpha=0.7, label=name)
     axes.set(
-        xlabel="term along, early", ylabel="spread at the end", title="d  early term, late fate"
+        xlabel="projection of the term on the operator's update, over |update|, early",
+        ylabel="spread at the end",
+        title="d  early term, late fate",
     )

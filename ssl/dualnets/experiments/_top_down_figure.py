@@ -1,4 +1,4 @@
-"""The figure of `top_down`: what the interventions do in one setting, and the gains in all."""
+"""The figure of `top_down`: what interventions do in one setting, gains and growth rates in all."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ WORDS = {
 }
 
 
-def draw(cells: list[Any], compare: Callable[[pd.DataFrame], pd.DataFrame]) -> Figure:
-    """Three measures over time on top, two comparisons over all settings below."""
-    figure = plt.figure(figsize=(WIDTH, 6.6), layout="constrained")
-    grid = figure.add_gridspec(2, 6)
+Rows = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def draw(cells: list[Any], compare: Rows, rates: Rows) -> Figure:
+    """Three measures over time on top, below them two comparisons and growth rates over all settings."""
+    figure = plt.figure(figsize=(WIDTH, 9.6), layout="constrained")
+    grid = figure.add_gridspec(3, 6)
     label, rows = cells[len(cells) // 2]
     shown = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in label.items())
     for i, measure in enumerate(WORDS):
@@ -42,6 +45,9 @@ def draw(cells: list[Any], compare: Callable[[pd.DataFrame], pd.DataFrame]) -> F
         first = first or axes
         _gains(axes, made, pair)
         axes.set_title(f"{'de'[i]}  {pair.replace(' / ', ' against ')}, {at}")
+    axes = figure.add_subplot(grid[2, :])
+    _rates(axes, [(setting, rates(part)) for setting, part in cells])
+    axes.set_title("f  growth rate of the selectivity per norm")
     return figure
 
 
@@ -51,8 +57,6 @@ def _paths(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
         bands = [mean_interval(own[measure].to_numpy()) for _, own in part.groupby("share")]
         share = np.sort(part["share"].unique())
         axes.plot(share, [b.value for b in bands], color=colour, lw=1.8, label=intervention)
-        if measure == "correlation":
-            continue  # the trees' spread would hide differences that are paired
         axes.fill_between(
             share, [b.low for b in bands], [b.high for b in bands], color=colour, alpha=0.12, lw=0
         )
@@ -60,7 +64,7 @@ def _paths(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
         axes.axhline(rows["ceiling"].mean(), color="#d1495b", lw=1.2)
         axes.annotate("ceiling", (0.02, rows["ceiling"].mean()), va="bottom", fontsize=8,
                       color="#d1495b")  # fmt: skip
-    axes.set_xlabel("time, as a share of each tree's")
+    axes.set_xlabel("time, as a share of each tree's whole time")
 
 
 def _gains(axes: Axes, made: list[Any], pair: str) -> None:
@@ -79,11 +83,37 @@ def _gains(axes: Axes, made: list[Any], pair: str) -> None:
         axes.errorbar(place, middle, yerr=error, fmt=marker, ms=4, lw=1.2, color=colour,
                       label=WORDS[measure])  # fmt: skip
     axes.axhline(0, color="#777777", lw=1)
+    _settings(axes, made)
+    axes.set_ylabel("log ratio, with / without")
+    axes.margins(y=0.25)
+    axes.legend(loc="upper right", ncols=2)
+
+
+def _rates(axes: Axes, made: list[Any]) -> None:
+    """Mean growth rate of every intervention with its interval, setting by setting."""
+    rows = [part[part["measure"] == "per_norm"] for _, part in made]
+    for i, (intervention, colour) in enumerate(COLOURS.items()):
+        bands = [
+            mean_interval(part[part["intervention"] == intervention]["rate"].to_numpy())
+            for part in rows
+        ]
+        place = np.arange(len(bands)) + (i - 1.5) * 0.16
+        middle = np.array([b.value for b in bands])
+        error = np.array([[b.value - b.low, b.high - b.value] for b in bands]).T
+        axes.errorbar(
+            place, middle, yerr=error, fmt="o", ms=4, lw=1.2, color=colour, label=intervention
+        )
+    axes.axhline(0, color="#777777", lw=1)
+    _settings(axes, made)
+    axes.set_ylabel("d log(|s| / ‖w‖) / dt")
+    axes.margins(y=0.15)
+    axes.legend(loc="upper left", ncols=4)
+
+
+def _settings(axes: Axes, made: list[Any]) -> None:
+    """Every setting's values below its place."""
     labels = ["\n".join(str(value) for value in setting.values()) for setting, _ in made]
     axes.set_xticks(range(len(made)), labels)
     names = " / ".join(name.removesuffix("_low").replace("_", " ") for name in made[0][0])
     axes.set_xlabel(names or "one setting")
-    axes.set_ylabel("log ratio, with / without")
     axes.grid(axis="x", visible=False)
-    axes.margins(y=0.25)
-    axes.legend(loc="upper right", ncols=2)

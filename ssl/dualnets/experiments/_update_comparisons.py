@@ -10,48 +10,63 @@ from torch import Tensor, nn
 
 from dualnets import theory
 from dualnets.losses import Loss, Simple
-from dualnets.theory.views import drawn, table_inputs
+from dualnets.theory.views import batch_axis, drawn, table_inputs
 from hltm.augment import parse
+
+HALVED = "outputs, halved"  # a prediction that is wrong on purpose
+MOST_NUMBERS = 1 << 24  # of a connection as an array
 
 # identity, form, whether exact, assumptions met, predicted, actual, standard error
 Comparison = tuple[str, str, bool, bool, Tensor, Tensor, Tensor | None]
 
 
 def pairs(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
-    """Kᵀ w = f, and Theorem 1 on one batch of pairs."""
-    size = settings.batch
-    (first,) = drawn(network, data, size, seed=settings.seed, start=0, count=1)
-    (second,) = drawn(network, data, size, seed=settings.seed, start=0, count=1, negatives=True)
-    connected = theory.connection(network, layer, first, dtype=torch.float64)
-    scaled = connected.transposed(connected.weight)
+    """Kᵀ w = f, and Theorem 1 on one batch of pairs, with K as an array.
+
+    A product with K in reverse mode would be the very computation that it is compared with; an array
+    has a column for every sample and output, and the theorem is then a sum over both.
+    """
+    inputs = _few_enough(settings, network, data, layer)
+    one, two = (theory.connection(network, layer, x, dtype=torch.float64) for x in inputs)
+    arrays = [part.explicit() for part in (one, two)]  # (..., B, P, n)
+    scaled = [torch.einsum("...bpn,...p->...bn", array, one.weight) for array in arrays]
     homogeneous, met = _homogeneous(settings, network, layer)
     yield (
         "Kᵀw = f",
         "operator",
         homogeneous,
         homogeneous,
-        scaled.flatten(-2),
-        connected.outputs.flatten(-2),
+        scaled[0].flatten(-2),
+        one.outputs.flatten(-2),
         None,
     )
     sides: tuple[Literal["anchor"], Literal["both"]] = ("anchor", "both")
     for branches in sides:
-        outputs = [
-            theory.connection(network, layer, x, dtype=torch.float64) for x in (first, second)
-        ]
-        parameter, f = _with_graph(outputs[0], outputs[1])
+        parameter, f = _with_graph(one, two)
         apart = f[0] - (f[1] if branches == "both" else f[1].detach())
         r = apart.square().sum(-1).mean(-1).sum() / 2
-        actual = torch.autograd.grad(r, parameter)[0].reshape(connected.weight.shape)
-        found = theory.pair_update(network, layer, first, second, branches=branches)
+        actual = torch.autograd.grad(r, parameter)[0].reshape(one.weight.shape)
         name = "pair, one branch" if branches == "anchor" else "pair, both branches"
+        moved = arrays[0] - arrays[1] if branches == "both" else arrays[0]
+        found, operator = (
+            torch.einsum("...bpn,...bn->...p", moved, gap) / gap.shape[-2]
+            for gap in (one.outputs - two.outputs, scaled[0] - scaled[1])
+        )
         yield name, "outputs", True, True, found, actual, None
-        w = connected.weight
-        change = outputs[0].transposed(w) - outputs[1].transposed(w)
-        operator = outputs[0].summed(change / size)
-        if branches == "both":
-            operator = operator - outputs[1].summed(change / size)
         yield name, "operator", met, met, operator, actual, None
+
+
+def _few_enough(settings: Any, network: nn.Module, data: Any, layer: str) -> list[Tensor]:
+    """Both sides of as many pairs as a batch has, or as K may have as an array."""
+    size = settings.batch
+    sides = [
+        drawn(network, data, size, seed=settings.seed, start=0, count=1, negatives=negatives)[0]
+        for negatives in (False, True)
+    ]
+    found = theory.connection(network, layer, sides[0], dtype=torch.float64)
+    each = found.members * found.size * found.outputs.shape[-1]
+    kept = min(size, max(1, MOST_NUMBERS // each))
+    return [side.narrow(batch_axis(network), 0, kept) for side in sides]
 
 
 def updates(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
@@ -74,6 +89,8 @@ def updates(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterato
         yield name, "outputs", False, True, found.value, actual, error
         if met:
             yield name, "operator", False, True, on_weight, actual, error
+        error = (found.standard_error.square() / 4 + its_error.square()).sqrt()
+        yield name, HALVED, False, False, found.value / 2, actual, error
 
 
 def _operator(

@@ -82,13 +82,21 @@ def _estimates(axes: Axes, rows: pd.DataFrame, errors: float) -> None:
     axes.plot(line, line, color="#777777", lw=1, label="1 standard error")
     axes.plot(line, errors * line, color="#d1495b", lw=1, ls=(0, (4, 2)),
               label=f"{errors:g} standard errors")  # fmt: skip
-    axes.legend(loc="lower right")
     for data, colour in COLOURS.items():
-        shown = rows[rows["data"] == data]
-        axes.scatter(shown["standard_error"], shown["relative_error"], s=16, color=colour, lw=0,
-                     alpha=0.8)  # fmt: skip
+        for met in ("met", "broken"):
+            shown = rows[(rows["data"] == data) & (rows["assumptions"] == met)]
+            face, edge = (colour, "none") if met == "met" else ("none", colour)
+            axes.scatter(shown["standard_error"], shown["relative_error"], s=16, facecolor=face,
+                         edgecolor=edge, lw=0.9, alpha=0.8, marker="o" if met == "met" else "D")  # fmt: skip
+    axes.scatter([], [], s=16, facecolor="none", edgecolor="#777777", marker="D",
+                 label="prediction halved")  # fmt: skip
+    axes.legend(loc="lower right")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.xaxis.set_minor_formatter("")  # over less than a decade their labels overlap
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
+    marks = [m * 10.0**power for power in range(-4, 2) for m in (1, 2, 5)]
+    shown = [mark for mark in marks if low <= mark <= high]
+    axes.set_xticks(shown, [f"{mark:g}" for mark in shown])
+    axes.set_yticks(shown, [f"{mark:g}" for mark in shown])
+    axes.minorticks_off()

@@ -6,6 +6,14 @@ eigenvector is held against its eigenvalue (plain outputs, for which the operato
 Then the units: are those that end up following their latent best the ones that were most selective at
 the start, and does the forecast from the untrained network's own operator name them on rows it has
 never seen, better than chance and better than the initial ranking alone?
+
+Found (48 trees, depth 4, 10 units, levels 1 to 4): directions grow in the order of their eigenvalues
+(rank correlation 0.33 and 0.30) and units keep their order (0.97, 0.78, 0.46, 0.37). The forecast names
+the winner in .38, .30, .31, .23 of the cases, chance being .10, but the unit that was best before does so
+in .83, .55, .34, .40: of who wins, the trivial ranking tells more. No level shows the forecast ahead of
+it, and two show it behind (-.45 [-.51, -.39], -.25 [-.33, -.17], -.03 [-.17, .11], -.17 [-.30, -.03];
+at growth 0 the forecast is that ranking). Of how well the winner will do, the forecast says more from
+level 2 up (R² .80, .40, .27 against .75, .13, .04; at level 1 .92, .99).
 """
 
 from __future__ import annotations
@@ -37,7 +45,10 @@ if TYPE_CHECKING:
     from hltm.tree import LatentTree
 
 BRIEF = "the operator amplifies, and the first shall stay first"
-CLAIM = "Training amplifies the covariance operator's directions, so the most selective units win"
+CLAIM = (
+    "Training amplifies the covariance operator's directions, so the most selective units win, and the "
+    "operator foretells the winners better than their selectivity does"
+)
 PLACE = "arXiv 2010.00578, Theorems 2-5: the covariance operator and lucky nodes"
 RESULT_VERSION = 1
 DIRECTION, UNIT = "direction", "unit"
@@ -91,10 +102,13 @@ RULE = (
     "Over trees, (1) with plain outputs, at every level below the top (where the operator has but one "
     "eigenvalue), the rank correlation of eigenvalues and growth rates, mean over stretches of training, "
     "is above 0; with normalised outputs, at every level, (2) the rank correlation of units' "
-    "|correlation| before and after, within blocks, is above 0, and (3) the forecast names the winning "
-    "unit more often than one in n. (1) and (2) by Wilcoxon's exact signed-rank test, (3) by Student's, "
-    f"one-sided, p < {SIGNIFICANCE} after Bonferroni over levels. Holds if all are, fails if (1) or (2) is "
-    f"at no level, open otherwise, without one of the two networks, or with fewer than {FEWEST} trees."
+    "|correlation| before and after, within blocks, is above 0, and the forecast names the winning "
+    "unit (3) more often than one in n and (4) more often than the trivial ranking does, by which the "
+    "unit that was best before wins. (1) and (2) by Wilcoxon's exact signed-rank test, (3) and (4) by "
+    f"Student's, (4) paired by tree, one-sided, p < {SIGNIFICANCE} after Bonferroni over levels. Holds if "
+    "all are so; fails if (1) or (2) is at no level, or if at one the forecast names the winner less "
+    "often than the trivial ranking does (the same test, turned round); open otherwise, without one of "
+    f"the two networks, or with fewer than {FEWEST} trees."
 )
 
 
@@ -226,7 +240,8 @@ def amplified(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def winners(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, level and tree: who won, mean over latents."""
+    """One row per cell, level and tree: who won, mean over latents; advantage is the forecast's over
+    the ranking before."""
     keys = ["cell", "normalize", "units", "level", "member"]
     found = []
     for key, part in table[table["kind"] == UNIT].groupby([*keys, "latent"]):
@@ -242,7 +257,8 @@ def winners(table: pd.DataFrame) -> pd.DataFrame:
                 "value": part["value"].max(),
             }
         )
-    return pd.DataFrame(found).groupby(keys).mean().reset_index()
+    made = pd.DataFrame(found).groupby(keys).mean().reset_index()
+    return made.assign(advantage=made["forecast_hits"] - made["first_stays"])
 
 
 def out_of_sample(rows: pd.DataFrame, source: str) -> float:
@@ -289,6 +305,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                     "before ~ after": str(mean_interval(part["rank"].to_numpy())),
                     "first stays": part["first_stays"].mean(),
                     "forecast hits": part["forecast_hits"].mean(),
+                    "forecast - first": str(mean_interval(part["advantage"].to_numpy())),
                     "chance": 1 / label["units"],
                     "R² forecast": out_of_sample(part, "forecast"),
                     "R² initial": out_of_sample(part, "initial"),
@@ -297,7 +314,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             )
     result = pd.DataFrame(found)
     result.attrs["caption"] = (
-        "rank correlations within trees, null 0; R² on trees left out of the fit, chance 0"
+        "rank correlations within trees, null 0; first stays, forecast hits: shares of latents whose "
+        "winner was the best unit before, or the forecast's; R² of the winner's |correlation| on trees "
+        "left out of the fit, chance 0"
     )
     return result
 
@@ -314,7 +333,8 @@ def headline(table: pd.DataFrame) -> str:
 def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE."""
     details: list[dict[str, Any]] = []
-    parts: dict[str, list[bool]] = {"growth": [], "units": [], "forecast": []}
+    parts: dict[str, list[bool]] = {"growth": [], "units": [], "forecast": [], "advantage": []}
+    behind: list[bool] = []
     fewest = table["member"].nunique()
     effects: list[Estimate] = []
     for label, rows in _cells(table):
@@ -333,26 +353,45 @@ def verdict(table: pd.DataFrame) -> Verdict:
                 judged = [
                     ("units", own["rank"].to_numpy(), 0.0),
                     ("forecast", own["forecast_hits"].to_numpy(), 1 / label["units"]),
+                    ("advantage", own["advantage"].to_numpy(), 0.0),
                 ]
             for kind, values, null in judged:
-                entry = _judge(values, null, tests, ranks=kind != "forecast")
+                ranks = kind in ("growth", "units")
+                entry = _judge(values, null, tests, ranks=ranks)
                 parts[kind].append(entry["passes"])
+                if kind == "advantage":
+                    behind.append(_judge(-values, null, tests, ranks=ranks)["passes"])
+                    entry |= {
+                        "behind": behind[-1],
+                        "r2_forecast": out_of_sample(own, "forecast"),
+                        "r2_initial": out_of_sample(own, "initial"),
+                    }
                 details.append({**label, "what": kind, "level": int(level), **entry})
         if label["output"] == "normalised":
-            effects.append(mean_interval(won.groupby("member")["rank"].mean().to_numpy()))
+            by_tree = won.groupby(["member", "level"])["advantage"].mean().groupby("member").mean()
+            effects.append(mean_interval(by_tree.to_numpy()))
     effect = min(effects, key=lambda e: e.value) if effects else NOTHING
-    words = ", ".join(f"{kind} at {sum(won)} of {len(won)} levels" for kind, won in parts.items())
+    named = {
+        "growth": "growth follows eigenvalues",
+        "units": "units keep their order",
+        "forecast": "the forecast beats chance",
+        "advantage": "it beats the ranking before",
+    }
+    words = ", ".join(
+        f"{named[kind]} at {sum(won)} of {len(won)} levels" for kind, won in parts.items()
+    )
+    words += f" and is beaten by it at {sum(behind)}"
     if not parts["growth"] or not parts["units"]:
         outcome, reason = "open", "plain and normalised outputs are both needed"
     elif fewest < FEWEST:
         outcome, reason = "open", f"{fewest} trees are fewer than {FEWEST}"
     elif all(all(won) for won in parts.values()):
         outcome, reason = "holds", words
-    elif not any(parts["growth"]) or not any(parts["units"]):
+    elif not any(parts["growth"]) or not any(parts["units"]) or any(behind):
         outcome, reason = "fails", words
     else:
         outcome, reason = "open", words
-    what = "rank correlation of units before and after, mean over levels"
+    what = "winners named by the forecast less those by the ranking before, share, mean over levels"
     return verdict_of(CLAIM, outcome, RULE, reason, what, effect, details)
 
 

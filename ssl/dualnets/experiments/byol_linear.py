@@ -3,8 +3,12 @@
 Predictor, online and target network are linear, without normalisation. The coupled equations are
 integrated, and the same is done by stochastic gradient descent on drawn pairs of views. Along both,
 the imbalance D = W W^T - W_p^T W_p / α should only decay, as e^{-2ηt}. For isotropic data every mode
-is on its own; started at the same size, networks should collapse exactly where the modes' own
-separatrix says, as weight decay, the target's rate and the predictor's rate change.
+is on its own; networks whose modes all start at sizes of their own should lose exactly the modes that
+their own separatrix says, as weight decay, the target's rate and the predictor's rate change.
+
+Found: integrated, D keeps to 1.4e-13; along SGD it drifts by 2% to 9%, half as much at half the rate. Of
+1152 networks (8 starts of 4 modes each at 144 rates), all lose exactly the modes that the separatrix
+says, those near an edge included; 11% of them lose some of their modes and keep others.
 """
 
 from __future__ import annotations
@@ -37,10 +41,11 @@ if TYPE_CHECKING:
 BRIEF = "linear BYOL keeps a balance, collapses where modes say"
 CLAIM = "Linear BYOL conserves its imbalance and collapses exactly beyond its modes' separatrix"
 PLACE = "arXiv 2010.00578, Section 5; arXiv 2102.06810"
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 EXACT = 1e-9
 FIRST_ORDER = 0.75  # half the rate must at least divide the error of SGD so
 AGREE = 0.95
+NEAR = 0.03  # of an edge, in the logarithm of weight decay
 FEWEST = 50
 CONSERVED, MODE, PHASE, EDGE = "conserved", "mode", "phase", "edge"
 
@@ -56,7 +61,8 @@ class Settings(Checked):
     decay: float = setting(0.02, "weight decay, of paths", above=0)
     predictor_rate: float = setting(1.0, "predictor's learning rate over the network's", above=0)
     target_rate: float = setting(0.1, "how fast the target follows", low=0)
-    start: float = setting(0.3, "size of every mode at first, of the phase diagram", above=0)
+    start: float = setting(0.3, "size of modes at first, of the phase diagram", above=0)
+    spread: float = setting(2.0, "factor by which starts differ from it, up or down", low=1)
     lag: float = setting(0.3, "of the target at first, over the online network", low=0, high=1)
     points: int = setting(12, "weight decays of the phase diagram", low=2, high=1000)
     until: float = setting(20.0, "end of the paths", above=0)
@@ -91,10 +97,11 @@ GRIDS: dict[str, list[Grid]] = {
 RULE = (
     f"Holds if (1) along the integrated equations e^(2ηt) D(t) changes by less than {EXACT:.0e} of its "
     "norm, for random data and any rates; (2) SGD's drift of it shrinks at least by the factor "
-    f"{FIRST_ORDER} as the learning rate is halved; and (3) at least {AGREE:.0%} of the networks, "
-    "integrated from random rotations of the modes, collapse where the modes' separatrix says, away "
-    "from it by more than 3% in weight decay. Fails if (1) or (3) is not so; open if only (2) is not, "
-    f"without a part, or with fewer than {FEWEST} networks in the diagram."
+    f"{FIRST_ORDER} as the learning rate is halved; and (3) at least {AGREE:.0%} of the networks of the "
+    "diagram lose exactly those modes that the separatrix says (every network has sizes of its own for "
+    "all modes of predictor and online network, in random rotations; left out are networks with a mode "
+    "nearer to its edge than 3% in weight decay). Fails if (1) or (3) is not so; open if only (2) is "
+    f"not, without a part, or with fewer than {FEWEST} networks in the diagram."
 )
 
 
@@ -148,7 +155,7 @@ def _paths(settings: Settings) -> list[dict[str, Any]]:
     isotropic = LinearByol(
         np.eye(settings.inputs), settings.noise * np.eye(settings.inputs), **rates
     )
-    p, w, one = _aligned(settings, 0, spread=True)
+    p, w, one = _aligned(settings)
     path = integrate(isotropic, one, times)
     modes = Modes(settings.noise, settings.decay, settings.predictor_rate, settings.target_rate)
     predicted = integrate_modes(modes, [p, w, w * settings.lag], times)[:, 0]
@@ -174,41 +181,53 @@ def _drift(system: LinearByol, path: Path, source: str) -> list[dict[str, Any]]:
     ]
 
 
-def _aligned(settings: Settings, member: int, *, spread: bool) -> tuple[Any, Any, Weights]:
+def _aligned(settings: Settings) -> tuple[Any, Any, Weights]:
     """Modes of given sizes in a random rotation: a symmetric predictor that shares W W^T's directions."""
-    rng = np.random.default_rng([settings.seed, 2, member])
+    sizes = settings.start * np.linspace(0.5, 2, settings.features)
+    p, w = sizes, sizes[::-1]
+    return p, w, _rotated(settings, np.random.default_rng([settings.seed, 2, 0]), p, w)[0]
+
+
+def _rotated(
+    settings: Settings, rng: np.random.Generator, p: Any, w: Any
+) -> tuple[Weights, Any, Any]:
+    """Weights with these modes, and the rotations to the left and right of them."""
     turn = np.linalg.qr(rng.standard_normal((settings.features, settings.features)))[0]
     right = np.linalg.qr(rng.standard_normal((settings.inputs, settings.inputs)))[0]
-    sizes = np.linspace(0.5, 2, settings.features) if spread else np.ones(settings.features)
-    p = settings.start * sizes
-    w = settings.start * (sizes[::-1] if spread else sizes)
-    online = turn @ np.diag(w) @ right[: settings.features]
-    return p, w, Weights(turn @ np.diag(p) @ turn.T, online, settings.lag * online)
+    right = right[: settings.features]
+    online = turn @ np.diag(w) @ right
+    return Weights(turn @ np.diag(p) @ turn.T, online, settings.lag * online), turn, right
 
 
 def _phase(settings: Settings) -> list[dict[str, Any]]:
-    """Which networks of this predictor and target rate collapse, decay by decay, and the predicted edge."""
+    """Which modes of networks with these rates are lost, decay by decay, and their edges."""
     rates = settings.predictor_rate, settings.target_rate
     modes = Modes(settings.noise, 0.0, *rates)
-    start = [settings.start, settings.start, settings.lag * settings.start]
-    edge = float(critical_decay(modes, start))
+    rng = np.random.default_rng([settings.seed, 3])
+    reach = np.log(settings.spread)
+    size = (2, settings.members, settings.features)
+    p, w = settings.start * np.exp(rng.uniform(-reach, reach, size))  # (S, R) each
+    made = [_rotated(settings, rng, p[m], w[m]) for m in range(settings.members)]
+    weights, turns, rights = (list(part) for part in zip(*made, strict=True))
+    stacked = Weights(*(np.stack(parts) for parts in zip(*weights, strict=True)))
+    edge = critical_decay(modes, np.stack([p, w, settings.lag * w]))
     most = float(largest_decay(modes))
-    found = [_row(EDGE, "modes", 0, 0.0, edge, initial=settings.start, predicted=most)]
+    places = list(np.ndindex(*edge.shape))
+    found = [_row(EDGE, "modes", m, 0.0, float(edge[m, k]), mode=k, predicted=most,
+                  initial=float(p[m, k] * w[m, k])) for m, k in places]  # fmt: skip
     for decay in np.geomspace(0.05, 1.2, settings.points) * most:
         system = LinearByol(
             np.eye(settings.inputs), settings.noise * np.eye(settings.inputs), decay=float(decay),
             predictor_rate=rates[0], target_rate=rates[1],
         )  # fmt: skip
-        starts = [_aligned(settings, m, spread=False)[2] for m in range(settings.members)]
-        weights = Weights(*(np.stack(parts) for parts in zip(*starts, strict=True)))
         slowest = min(float(decay), rates[1])
         end = 15 / float(decay) + 10 / slowest
-        path = integrate(system, weights, [0.0, end], tolerance=1e-7)
-        size = np.linalg.norm(path.predictor[-1] @ path.online[-1], axis=(1, 2))
-        size /= settings.features**0.5
-        for m in range(settings.members):
-            found.append(_row(PHASE, "integrated", m, end, float(size[m]), step_decay=float(decay),
-                              predicted=float(decay > edge), initial=settings.start**2))  # fmt: skip
+        path = integrate(system, stacked, [0.0, end], tolerance=1e-7)
+        for m, k in places:
+            left = turns[m][:, k] @ path.predictor[-1][m] @ path.online[-1][m] @ rights[m][k]
+            found.append(_row(PHASE, "integrated", m, end, abs(float(left)), mode=k,
+                              step_decay=float(decay), predicted=float(decay > edge[m, k]),
+                              initial=float(p[m, k] * w[m, k])))  # fmt: skip
     return found
 
 
@@ -216,8 +235,24 @@ def _phase(settings: Settings) -> list[dict[str, Any]]:
 
 
 def collapsed(rows: pd.DataFrame) -> pd.Series:
-    """Whether each network of the diagram ended at 0: far below the smallest surviving one, p w = p-²/√α."""
+    """Whether each mode of the diagram, p w, ended at 0.
+
+    Survivors rest at p+²/√α, which is at least 1 / (4 (1 + σ²)² √α): 0.09 for α = 4 and σ² = 0.2.
+    """
     return rows["value"] < 1e-4
+
+
+def networks(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per network of the diagram: whether it lost the modes it should, and how near an edge."""
+    keys = ["predictor_rate", "target_rate", "member", "mode"]
+    edges = table[table["quantity"] == EDGE].set_index(keys)["value"].rename("edge")
+    phase = table[table["quantity"] == PHASE].join(edges, on=keys)
+    each = phase.assign(
+        agrees=collapsed(phase) == (phase["predicted"] > 0),
+        away=np.abs(np.log(phase["step_decay"] / phase["edge"])),
+    )
+    found = each.groupby([*keys[:-1], "step_decay"])
+    return found.agg(agrees=("agrees", "all"), away=("away", "min")).reset_index()
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -241,35 +276,29 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
              "predictor rate": rate, "target rate": f"{rows['target_rate'].iloc[0]:g}",
              "mean": f"{gap.mean():.1e}", "largest": f"{gap.max():.1e}", "n": rows["mode"].nunique()}
         )  # fmt: skip
-    for (rate, target), rows in table[table["quantity"] == PHASE].groupby(
-        ["predictor_rate", "target_rate"]
-    ):
-        edge = _edge(table, rate, target)
-        agree = collapsed(rows) == (rows["predicted"] > 0)
+    for (rate, target), rows in networks(table).groupby(["predictor_rate", "target_rate"]):
+        edges = table[
+            (table["quantity"] == EDGE)
+            & (table["predictor_rate"] == rate)
+            & (table["target_rate"] == target)
+        ]["value"]
         found.append(
-            {"what": "collapse where predicted", "how": "integrated", "decay": f"edge {edge:.3g}",
-             "predictor rate": rate, "target rate": f"{target:g}", "mean": f"{agree.mean():.2f}",
-             "largest": "", "n": len(rows)}
+            {"what": "modes lost where predicted", "how": "integrated",
+             "decay": f"edges {edges.min():.2g} to {edges.max():.2g}", "predictor rate": rate,
+             "target rate": f"{target:g}", "mean": f"{rows['agrees'].mean():.2f}", "largest": "",
+             "n": len(rows)}
         )  # fmt: skip
     return pd.DataFrame(found)
-
-
-def _edge(table: pd.DataFrame, rate: float, target: float) -> float:
-    chosen = (
-        (table["quantity"] == EDGE)
-        & (table["predictor_rate"] == rate)
-        & (table["target_rate"] == target)
-    )
-    return float(table[chosen]["value"].iloc[0])
 
 
 def headline(table: pd.DataFrame) -> str:
     """Of one cell."""
     if (table["quantity"] == PHASE).any():
-        edge = float(table[table["quantity"] == EDGE]["value"].iloc[0])
-        rows = table[table["quantity"] == PHASE]
-        right = (collapsed(rows) == (rows["predicted"] > 0)).mean()
-        return f"collapse beyond η = {edge:.3g} predicted, right in {right:.0%}"
+        edges = table[table["quantity"] == EDGE]["value"]
+        right = networks(table)["agrees"].mean()
+        return (
+            f"edges at η = {edges.min():.2g} to {edges.max():.2g}, right in {right:.0%} of networks"
+        )
     exact = table[(table["quantity"] == CONSERVED) & (table["source"] == "integrated")]["value"]
     return f"drift of the conserved matrix {exact.max():.1e}"
 
@@ -280,7 +309,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     exact = drift[drift["source"] == "integrated"]["value"]
     ends = drift[drift["time"] == drift.groupby("cell")["time"].transform("max")]
     means = ends.groupby("source")["value"].mean()
-    phase = table[table["quantity"] == PHASE].copy()
+    phase = networks(table)
     problems, details = [], []
     if exact.empty or len(phase) < FEWEST:
         problems.append(
@@ -298,33 +327,31 @@ def verdict(table: pd.DataFrame) -> Verdict:
                         "passes": shrinks, "n": int(drift["member"].nunique())})  # fmt: skip
     share, n = float("nan"), 0
     if len(phase):
-        edges = [
-            _edge(table, a, b)
-            for a, b in zip(phase["predictor_rate"], phase["target_rate"], strict=True)
-        ]
-        away = np.abs(np.log(phase["step_decay"] / np.array(edges))) > 0.03
-        right = (collapsed(phase) == (phase["predicted"] > 0))[away]
-        share, n = float(right.mean()), int(away.sum())
-        details.append({"part": "collapse where predicted", "value": share, "bound": AGREE,
+        right = phase[phase["away"] > NEAR]["agrees"]
+        share, n = float(right.mean()), len(right)
+        details.append({"part": "modes lost where predicted", "value": share, "bound": AGREE,
                         "passes": share >= AGREE, "n": n})  # fmt: skip
     if problems:
         outcome, reason = "open", "; ".join(problems)
     elif not kept or not share >= AGREE:
         outcome, reason = (
             "fails",
-            f"drift {exact.max():.1e}, collapse where predicted in {share:.1%}",
+            f"drift {exact.max():.1e}, modes lost where predicted in {share:.1%} of networks",
         )
     elif not shrinks:
         outcome, reason = "open", "SGD's drift does not shrink with its rate"
     else:
         outcome = "holds"
-        reason = f"drift {exact.max():.1e}, and SGD's shrinks with its rate"
+        reason = (
+            f"drift {exact.max():.1e}, SGD's shrinks with its rate, and modes are lost where predicted in "
+            f"{share:.1%} of networks"
+        )
     return Verdict(
         claim=CLAIM,
         verdict=outcome,  # type: ignore[arg-type]
         rule=RULE,
         reason=reason,
-        effect="share of networks that do as the separatrix says",
+        effect="share of networks that lose the modes that the separatrix says",
         effect_value=share if np.isfinite(share) else None,
         interval=None,
         n=n,

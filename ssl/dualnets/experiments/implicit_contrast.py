@@ -140,7 +140,10 @@ def _gradient(network: Any, values: Tensor) -> Tensor:
 def direction_rows(
     snapshot: Snapshot, *, method: BYOL, trees: LatentTree, augment: Augmentation, seed: int
 ) -> pd.DataFrame:
-    """Sizes and cosines of one snapshot: member, step, level, node, metric, candidates, value, n."""
+    """Sizes and projections, over the update's length, of one snapshot.
+
+    Columns are member, step, level, node, metric, candidates, value, n.
+    """
     draw = trees.draw(ROWS, seed=seed, stream=Stream.EVALUATION)
     views = trees.views(draw, augment)
     device = next(snapshot.network.parameters()).device

@@ -5,6 +5,10 @@ The same networks are trained with finite batches of fresh views, at the same ra
 updates, with several seeds of the data each. What differs from the infinite batch is noise: the mean
 difference over seeds is its bias, the spread between seeds its variance, and both stand beside the
 spread between trees and initial networks.
+
+Found (64 trees of depth 2): batch 128 ends 4.9% [-0.6%, 11.8%] of the infinite batch's gain above it (32:
+9.8% [-0.2%, 24.4%]; 512: 2.0% [-1.8%, 6.1%]). Sampling noise, if anything, helps a little; the seeds of
+the data spread by 3.4% of the variance between trees. Whether the bias is below 10% is not decided.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.evidence import Verdict, mean_interval
+from dualnets.evidence import NOTHING, Verdict, gap_closed, mean_interval, verdict_of
 from dualnets.outcome import Grid, Outcome, Progress
 from dualnets.settings import (
     ContrastSettings,
@@ -82,11 +86,12 @@ GRIDS: dict[str, list[Grid]] = {
 }
 RULE = (
     "Per tree, the mean best |correlation| of latents of levels >= 2 after training is compared between "
-    f"batch {JUDGED} (mean over data seeds) and the infinite batch. Holds if the 95% interval of the mean "
-    f"difference lies within ±{SMALL} of the mean gain of the infinite batch, and the variance between "
-    f"data seeds is below {SMALL} of the variance between trees; fails if the interval lies outside, or "
-    "the variance between seeds is the larger of the two; open otherwise, or with fewer than "
-    f"{FEWEST} trees."
+    f"batch {JUDGED} (mean over data seeds) and the infinite batch. The difference is taken as a share of "
+    "the infinite batch's gain, a ratio of means over trees; its 95% interval is the percentile bootstrap's "
+    "over trees, which are drawn with difference and gain together. Holds if the interval lies within "
+    f"±{SMALL}, and the variance between data seeds is below {SMALL} of the variance between trees; fails "
+    f"if the interval lies outside ±{SMALL}, or the variance between seeds is the larger of the two; open "
+    f"otherwise, if the gain is not above 0, or with fewer than {FEWEST} trees."
 )
 
 
@@ -199,13 +204,14 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
                 infinite[["value", "initial"]].rename(columns={"value": "infinite"})
             )
             joined = joined.dropna()
-            difference = mean_interval(
-                (values.mean(axis=1).loc[joined.index] - joined["infinite"]).to_numpy()
-            )
+            apart = (values.mean(axis=1).loc[joined.index] - joined["infinite"]).to_numpy()
+            gain = (joined["infinite"] - joined["initial"]).to_numpy()
+            zero = np.zeros_like(gain)
             found.append(
                 {
-                    "network": network, "depth": depth, "batch": int(batch), "difference": difference,
-                    "gain": float((joined["infinite"] - joined["initial"]).mean()),
+                    "network": network, "depth": depth, "batch": int(batch),
+                    "difference": mean_interval(apart), "gain": float(gain.mean()),
+                    "share": gap_closed(zero, apart, gain),  # a ratio of means, trees drawn together
                     "seed_variance": float(values.var(axis=1, ddof=1).mean()),
                     "tree_variance": float(joined["infinite"].var(ddof=1)),
                     "final": float(values.to_numpy().mean()), "infinite": float(joined["infinite"].mean()),
@@ -229,6 +235,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             "ceiling": row["ceiling"],
             "difference": f"{row['difference'].value:+.4f} [{row['difference'].low:+.4f}, "
             f"{row['difference'].high:+.4f}]",
+            "over gain": f"{row['share'].value:+.1%} [{row['share'].low:+.1%}, "
+            f"{row['share'].high:+.1%}]",
             "s.d. seeds": row["seed_variance"] ** 0.5,
             "s.d. trees": row["tree_variance"] ** 0.5,
             "n": row["n"],
@@ -256,53 +264,36 @@ def verdict(table: pd.DataFrame) -> Verdict:
         {
             "network": row["network"], "depth": int(row["depth"]), "batch": int(row["batch"]),
             "difference": row["difference"].value, "low": row["difference"].low,
-            "high": row["difference"].high, "gain": row["gain"],
+            "high": row["difference"].high, "gain": row["gain"], "share": row["share"].value,
+            "share_low": row["share"].low, "share_high": row["share"].high,
             "variance_of_seeds_over_trees": row["seed_variance"] / max(row["tree_variance"], 1e-300),
             "n": int(row["n"]),
         }
         for row in made.to_dict("records")
     ]  # fmt: skip
+    what = f"difference of batch {JUDGED} from the infinite one, over the latter's gain"
     if judged.empty or judged["n"].min() < FEWEST:
         few = f"batch {JUDGED} and the infinite batch on at least {FEWEST} trees are needed"
-        return _verdict("open", few, None, None, 0, details)
+        return verdict_of(CLAIM, "open", RULE, few, what, NOTHING, details)
+    if not (judged["gain"] > 0).all():
+        return verdict_of(
+            CLAIM, "open", RULE, "the infinite batch gains nothing", what, NOTHING, details
+        )
     close, far, quiet, loud = [], [], [], []
     for row in judged.to_dict("records"):
-        margin = SMALL * row["gain"]
-        d = row["difference"]
-        close.append(-margin < d.low and d.high < margin)
-        far.append(d.low > margin or d.high < -margin)
+        share = row["share"]
+        close.append(share.low > -SMALL and share.high < SMALL)
+        far.append(share.low > SMALL or share.high < -SMALL)
         quiet.append(row["seed_variance"] < SMALL * row["tree_variance"])
         loud.append(row["seed_variance"] > row["tree_variance"])
-    worst = max(
-        judged.to_dict("records"), key=lambda row: abs(row["difference"].value) / abs(row["gain"])
-    )
-    gain = worst["gain"]
-    share = worst["difference"].value / gain
-    ends = sorted((worst["difference"].low / gain, worst["difference"].high / gain))
+    worst = max((row["share"] for row in judged.to_dict("records")), key=lambda e: abs(e.value))
     noise = max(row["seed_variance"] / row["tree_variance"] for row in judged.to_dict("records"))
     reason = (
-        f"batch {JUDGED} differs by {share:+.1%} of the gain, and its seeds spread {noise:.1%} of the "
+        f"batch {JUDGED} differs by {worst.value:+.1%} of the gain, and its seeds spread {noise:.1%} of the "
         "variance between trees"
     )
     outcome = "fails" if any(far) or any(loud) else "holds" if all(close) and all(quiet) else "open"
-    return _verdict(outcome, reason, share, (ends[0], ends[1]), int(worst["n"]), details)
-
-
-def _verdict(
-    outcome: str, reason: str, value: float | None, interval: tuple[float, float] | None, n: int,
-    details: list[dict[str, Any]],
-) -> Verdict:  # fmt: skip
-    return Verdict(
-        claim=CLAIM,
-        verdict=outcome,  # type: ignore[arg-type]
-        rule=RULE,
-        reason=reason,
-        effect=f"difference of batch {JUDGED} from the infinite one, over the latter's gain",
-        effect_value=value,
-        interval=interval,
-        n=n,
-        details=details,
-    )
+    return verdict_of(CLAIM, outcome, RULE, reason, what, worst, details)
 
 
 def plot(table: pd.DataFrame) -> Figure:

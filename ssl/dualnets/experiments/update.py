@@ -6,6 +6,11 @@ network: connections and pairs (Theorem 1), covariance operators (Theorems 2 and
 trees that are sampled, and photographed digits under crops, blur and noise. In the controls an
 assumption is broken (biases, a normalised output, edges that skip a layer) and the form that rests on
 it must miss; the form with the outputs f must not.
+
+Found: 1364 comparisons that should be exact agree to 1.3e-14. 40 updates are estimated from samples,
+with standard errors of 2% to 9% of the update, and the prediction is off by 0.6 to 1.4 of them (digits:
+0.8 to 1.1); half of it would be off by 6 or more. Without its assumption the operator form is wrong by a
+tenth to all of the update.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from dualnets import theory
 from dualnets.evidence import Verdict
 from dualnets.experiments._digits import digits
 from dualnets.experiments._update_comparisons import (
+    HALVED,
     Comparison,
     layers,
     pairs,
@@ -46,10 +52,11 @@ if TYPE_CHECKING:
 BRIEF = "theorem by theorem: the predicted update, the actual one"
 CLAIM = "Gradient descent updates a weight as the theorems predict"
 PLACE = "arXiv 2010.00578, Theorems 1 to 4 and Section 5"
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 EXACT = 1e-9  # largest relative error of an identity, in float64
 BROKEN = 1e-3  # smallest error of a form whose assumption is broken
-ERRORS = 4.0  # how many standard errors an estimate may be off
+ERRORS = 2.5  # how many standard errors an estimate may be off; right ones are off by about 1
+PRECISE = 0.1  # standard error, as a share of the update, from which an estimate cannot tell
 COLUMNS = {
     "identity": "str", "form": "str", "exact": "bool", "assumptions": "str", "layer": "float64",
     "member": "int64", "relative_error": "float64", "standard_error": "float64",
@@ -103,7 +110,12 @@ class Settings(ContrastSettings, NetworkSettings, TreeSettings):
 
 _TREES: dict[str, list[Any]] = {"network": ["tree", "mlp"]}
 _SAMPLED: dict[str, list[Any]] = {"batches": [40], "batch": [64]}
-_ALL = [PAIR, "simple", "triplet", "infonce", "ntxent", "batchwise-nce"]
+# the simple loss's update is estimated, which takes more samples: of digits most, whose update is small
+_TREES_ESTIMATED: dict[str, list[Any]] = {"loss": ["simple"], "batches": [40], "batch": [256]}
+_DIGITS_ESTIMATED: dict[str, list[Any]] = {
+    "data": ["digits"], "loss": ["simple"], "units": [32], "batches": [40], "batch": [4096],
+}  # fmt: skip
+_ON_SAMPLES = [PAIR, "triplet", "infonce", "ntxent", "batchwise-nce"]
 _IN_POPULATION = [PAIR, "simple", "triplet", "infonce"]
 _BROKEN: list[dict[str, Any]] = [{"bias": Pinned(True)}, {"normalize": Pinned(True)}]
 GRIDS: dict[str, list[Grid]] = {
@@ -119,8 +131,10 @@ GRIDS: dict[str, list[Grid]] = {
         {"depth": [3], "augment": ["keep-root"], **_TREES, "loss": [PAIR, "simple"]},
         {"data": ["irregular"], **_TREES, "loss": _IN_POPULATION},
         *({**_TREES, **broken, "loss": [PAIR, "simple", "infonce"]} for broken in _BROKEN),
-        {"depth": [4], **_TREES, "loss": _ALL, **_SAMPLED},
-        {"data": ["digits"], "loss": _ALL, **_SAMPLED},
+        {"depth": [4], **_TREES, "loss": _ON_SAMPLES, **_SAMPLED},
+        {"depth": [4], **_TREES, **_TREES_ESTIMATED},
+        {"data": ["digits"], "loss": _ON_SAMPLES, **_SAMPLED},
+        _DIGITS_ESTIMATED,
     ],
     "paper": [
         {**_TREES, "loss": _IN_POPULATION, "members": [16]},
@@ -133,21 +147,26 @@ GRIDS: dict[str, list[Grid]] = {
         {"data": ["irregular"], "depth": [3, 5], **_TREES, "loss": _IN_POPULATION, "members": [16]},
         *({**_TREES, **broken, "loss": [PAIR, "simple", "infonce"], "members": [16]}
           for broken in _BROKEN),
-        {"depth": [5], **_TREES, "units": [8, 32], "loss": _ALL, "batches": [100], "batch": [128],
+        {"depth": [5], **_TREES, "units": [8, 32], "loss": _ON_SAMPLES, "batches": [100],
+         "batch": [128], "members": [16]},
+        {"depth": [5], **_TREES, **_TREES_ESTIMATED, "units": [8, 32], "batches": [100],
          "members": [16]},
-        {"data": ["digits"], "units": [8, 64], "loss": _ALL, "batches": [100], "batch": [128],
+        {"data": ["digits"], "units": [8, 64], "loss": _ON_SAMPLES, "batches": [100], "batch": [128],
          "members": [8]},
+        {**_DIGITS_ESTIMATED, "units": [32, 64], "batches": [80], "members": [8]},
     ],
 }  # fmt: skip
 RULE = (
     f"Holds if every identity that is exact misses autograd by less than {EXACT:g} of the update, in "
-    f"float64; every update that is estimated misses the actual one, measured on other samples, by "
-    f"less than {ERRORS:g} standard errors of the difference (both as norms over the weight); and "
-    f"every form whose assumption is broken misses by more than {BROKEN:g} in the median over its "
-    "networks and layers, so that the comparison can tell (where a pattern of active units happens to "
-    "be the same for all samples, a bias is a constant there and does no harm). Fails if an exact "
-    "identity or an estimate misses by more. Open if no form with a broken assumption was run, or one "
-    "of them did not miss."
+    "float64 (for a pair's update the connection is an array, which backpropagation does not make); "
+    "every update that is estimated misses the actual one, measured on other samples, by less than "
+    f"{ERRORS:g} standard errors of the difference, these being below {PRECISE:g} of the update (all as "
+    "norms over the weight: right predictions are off by about 1); half of every estimated prediction "
+    f"misses by more than {ERRORS:g} standard errors; and every form whose assumption is broken misses by "
+    f"more than {BROKEN:g} in the median over its networks and layers (where a pattern of active units "
+    "happens to be the same for all samples, a bias is a constant there and does no harm). Fails if an "
+    "exact identity or an estimate misses by more. Open if the comparison could not tell: standard "
+    "errors are larger, a control did not miss, or none was run."
 )
 
 
@@ -300,8 +319,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def _broken(table: pd.DataFrame) -> pd.Series:
     """Which assumption is broken, in a word; empty where all are met."""
-    why = np.where(
-        table["bias"], "biases", np.where(table["normalize"], "normalised", "skips a layer")
+    why = np.select(
+        [table["form"] == HALVED, table["bias"], table["normalize"]],
+        ["prediction halved", "biases", "normalised"],
+        "skips a layer",
     )
     return pd.Series(np.where(table["assumptions"] == "broken", why, ""), index=table.index)
 
@@ -310,21 +331,36 @@ def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE."""
     exact = table[table["exact"]]
     estimated = table[~table["exact"] & (table["assumptions"] == "met")]
-    broken = table[table["assumptions"] == "broken"]
+    halved = table[table["form"] == HALVED]
+    broken = table[(table["assumptions"] == "broken") & (table["form"] != HALVED)]
     wrong = exact[~(exact["relative_error"] < EXACT)]
-    off = estimated[~(estimated["relative_error"] < ERRORS * estimated["standard_error"])]
+    near = estimated["relative_error"] < ERRORS * estimated["standard_error"]
+    # both forms of a prediction are one estimate: they differ by rounding
+    near = near.groupby([estimated[name] for name in ("cell", "layer", "member")]).all()
+    vague = estimated[~(estimated["standard_error"] < PRECISE) & (estimated["form"] == "outputs")]
+    caught = halved[halved["relative_error"] > ERRORS * halved["standard_error"]]
     kinds = ["identity", "form", _broken(broken).rename("why")]
     medians = broken.groupby(kinds)["relative_error"].median()
     blind = medians[~(medians > BROKEN)]
     largest = float(exact["relative_error"].max()) if len(exact) else None
     text = (
         f"{len(exact) - len(wrong)} of {len(exact)} exact comparisons agree to {EXACT:g}, "
-        f"{len(estimated) - len(off)} of {len(estimated)} estimates lie within {ERRORS:g} standard "
-        f"errors, {len(medians) - len(blind)} of {len(medians)} forms with a broken assumption miss"
+        f"{near.sum()} of {len(near)} estimates lie within {ERRORS:g} standard "
+        f"errors, {len(caught)} of {len(halved)} halved predictions do not, "
+        f"{len(medians) - len(blind)} of {len(medians)} forms with a broken assumption miss"
     )
-    if len(wrong) or len(off):
+    if len(vague):
+        text += (
+            f"; {len(vague)} estimates have standard errors of {PRECISE:g} of the update or more"
+        )
+    if len(wrong) or not near.all():
         outcome: Any = "fails"
-    elif len(broken) == 0 or len(blind) or len(exact) == 0:
+    elif (
+        min(len(broken), len(exact), len(halved)) == 0
+        or len(blind)
+        or len(vague)
+        or len(caught) < len(halved)
+    ):
         outcome = "open"
     else:
         outcome = "holds"
