@@ -60,8 +60,8 @@ def tuned_grids(
 
     Args:
         variants: variant -> what makes it.
-        rates: variant -> the best of 0.01, 0.03 and 0.1 by gap closed, on other trees, in half the
-            updates: `hltm run … --seed 1000 --members 8 --steps … --lr 0.01 0.03 0.1`.
+        rates: variant -> the best of the same rates for all by gap closed, on other trees, in half the
+            updates: `hltm run … --seed 1000 --members 8 --steps … --lr …`.
         steps: updates at the default scale.
     """
     shallow = {"depth": 4, "steps": steps}

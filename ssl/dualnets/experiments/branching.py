@@ -36,8 +36,7 @@ def _variants(values: tuple[int, ...]) -> dict[str, dict[str, Any]]:
 
 
 _WEAK = {"polarity_low": 0.55, "polarity_high": 0.55}  # the threshold lies at 3.3 children
-# lr 1 did best of 0.1, 0.3 and 1 at every polarity of binary trees, and was not tuned again here:
-# hltm run polarity --seed 1000 --members 8 --steps 1000 --lr 0.1 0.3 1
+# the rate of experiments/polarity.py, where its tuning is told; it was not tuned again here
 _COMMON: dict[str, Any] = {
     "members": 12, "depth": 3, "steps": 1500, "snapshots": 4, "lr": 1.0, **_WEAK
 }  # fmt: skip

@@ -110,8 +110,7 @@ def _variants(rules: tuple[int, ...], depths: tuple[int, ...]) -> dict[str, dict
     }
 
 
-# lr 1 did best of 0.1, 0.3 and 1 at every polarity of binary trees, and was not tuned again here:
-# hltm run polarity --seed 1000 --members 8 --steps 1000 --lr 0.1 0.3 1
+# the rate of experiments/polarity.py, where its tuning is told; it was not tuned again here
 _COMMON: dict[str, Any] = {"members": 12, "units": 16, "steps": 1000, "snapshots": 4, "lr": 1.0}
 GRIDS: dict[str, list[Grid]] = {
     "smoke": grids(
