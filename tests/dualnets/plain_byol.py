@@ -76,7 +76,8 @@ def projections(method, f, state, views):
 
 
 def plain_loss(method, f, state, batch):
-    online = projections(method, f, state, batch.views)
+    both = method.symmetric or method.target == "online"
+    online = projections(method, f, state, batch.views[: 1 + both])
     if method.target == "online":
         targets = online
     else:

@@ -230,6 +230,8 @@ class BYOL(Method):
         distances = _cosine_form if self.normalized else _half_square
         # both directions have as many samples, so their sum is the mean of all, times how many
         losses = distances(predictions, targets).mean(-1) * (1 + self.symmetric)
+        if not self.symmetric and self.target != "online":
+            below = [own.of_first_pass() for own in below]  # the loss reads no more of them
         carried = moved("projector", self.projector, state, below)
         if isinstance(self.predictor, Head):
             carried |= moved("predictor", self.predictor, state, above)

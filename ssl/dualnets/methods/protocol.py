@@ -242,17 +242,17 @@ def outputs(
     """
 
     given = network.parameters() if parameters is None else parameters.values()
-    like = next(parameter for parameter in given if parameter.is_floating_point())
-    short = batch.precision
+    long = next((own.dtype for own in given if own.is_floating_point()), None)
+    short, device = batch.precision, batch.leaves.device.type
 
     def call(leaves: Tensor) -> Tensor:
-        with nullcontext() if short is None else torch.autocast(like.device.type, dtype=short):
+        with nullcontext() if short is None else torch.autocast(device, dtype=short):
             if parameters is None:
                 found = network(leaves)
             else:
                 found = torch.func.functional_call(network, dict(parameters), (leaves,))
-        if found.dtype.itemsize < like.dtype.itemsize:
-            found = found.to(like.dtype)
+        if long is not None and found.dtype.itemsize < long.itemsize:
+            found = found.to(long)
         return found if found.ndim == 3 else found[None]
 
     if getattr(network, "batch_dependent", False):

@@ -28,6 +28,10 @@ class Seen(NamedTuple):
     moments: Moments
     samples: int
 
+    def of_first_pass(self) -> Seen:
+        """Without the other passes."""
+        return self._replace(moments=Moments(*(own[..., :1] for own in self.moments)))
+
 
 @dataclass(frozen=True)
 class Head:
