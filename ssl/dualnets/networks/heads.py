@@ -238,12 +238,12 @@ class Head:
             batches = parameters[f"{layer}.batches"] + 1
             step = (1 / batches.to(mean.dtype)).clamp_min(norm.momentum).view(-1, 1, 1)
             found[f"{layer}.batches"] = batches
-            unbiased = samples / (samples - 1)
-            for name, new, factor in (("mean", mean, 1.0), ("variance", variance, unbiased)):
+            new = {"mean": mean.mean(2, keepdim=True), "variance": variance.mean(2, keepdim=True)}
+            new["variance"] *= samples / (samples - 1)
+            for name, value in new.items():
                 old = parameters.get(f"{layer}.{name}")
-                if old is not None:  # a part that is off
-                    new = new.mean(2, keepdim=True) * factor
-                    found[f"{layer}.{name}"] = old.lerp(new.to(old.dtype), step.to(old.dtype))
+                if old is not None:  # a part that is off has none
+                    found[f"{layer}.{name}"] = old.lerp(value.to(old.dtype), step.to(old.dtype))
         return found
 
     def _running(self, parameters: Mapping[str, Tensor], layer: int, values: Tensor) -> Moments:
