@@ -199,6 +199,7 @@ def _growth(
             for net in (before, network)
         ]
         rate = (sizes[1].abs() / sizes[0].abs()).log() / ((step - began) * lr)
+        eigenvalues, rate = eigenvalues.cpu(), rate.cpu()
         place = np.indices(rate.shape).reshape(2, -1)
         parts.append(
             pd.DataFrame(
