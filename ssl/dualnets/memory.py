@@ -21,7 +21,10 @@ from dualnets.networks.heads import Head
 from dualnets.span import Recipe, trained_tensors
 
 SMALL = 1 << 28  # bytes that may be allocated to find out how many a member takes
+COUNTABLE = 1 << 64  # bytes beyond which sizes surely overflow
+LOOSE = 16  # how far `at_most` may lie above what a member takes
 DRAWING = 64  # bytes per random number while it is drawn
+HEADS = "widths"  # what the widths of a method's heads are called here
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -92,22 +95,25 @@ def footprint(network: nn.Module, recipe: Recipe) -> Footprint:
     """What one member takes.
 
     Raises:
-        MemoryError: tensors larger than any machine can count.
+        MemoryError: tensors larger than can be counted, or tried.
     """
     one, alone = take(network, 0, 1).train(), recipe_of(recipe, 0, 1)
-    if at_most(one, alone) <= SMALL:
+    most = at_most(one, alone)
+    if most <= SMALL:
         return _measured(one, alone)
-    try:
-        return _measured(one.to("meta"), alone)
-    except MemoryError:
-        raise
-    except Exception as error:
-        if "overflow" in str(error):
-            raise MemoryError(
-                f"a tensor would have more numbers than can be counted: {error}"
-            ) from error
-        # what shapes alone cannot run, such as an encoding through numpy, is tried with numbers
-        return _measured(take(network, 0, 1).train(), alone)
+    if most < COUNTABLE:
+        device = next(network.parameters()).device
+        try:
+            return _measured(one.to("meta"), alone)
+        except Exception:  # what shapes alone cannot run, such as an encoding through numpy
+            if most < LOOSE * memory_of(device):
+                return _measured(take(network, 0, 1).train(), alone)
+    given = {"batch": recipe.setup.batch, "samples": recipe.setup.samples or 0}
+    told = [*given.items(), *_numbers(recipe.method)]
+    name, size = max(told, key=lambda pair: pair[1])
+    raise MemoryError(
+        f"a member may take up to {most / 2**30:.3g} GiB, more than there can be; lower {name}, {size}"
+    )
 
 
 def at_most(one: nn.Module, recipe: Recipe) -> int:
@@ -130,13 +136,9 @@ def at_most(one: nn.Module, recipe: Recipe) -> int:
         output = one(zeros[None] if one.stacked else zeros)
     own = {p.untyped_storage().data_ptr() for p in parameters}
     per_row = sum(size for place, size in kept.items() if place not in own) + output.nbytes
-    sizes, widths = [1, rows], [output.shape[-1]]
-    for found in _numbers(recipe.method):
-        if isinstance(found, int):
-            sizes.append(found)
-        else:
-            widths.extend(found)
-    sizes.sort()
+    told = list(_numbers(recipe.method))
+    widths = [output.shape[-1], *(size for name, size in told if name == HEADS)]
+    sizes = sorted([1, rows, *(size for name, size in told if name != HEADS)])
     matrices = rows * rows + sizes[-1] * sizes[-2]
     columns = (rows + sum(sizes) + (recipe.setup.samples or 0)) * sum(widths)
     weights = sum(p.numel() for p in parameters) + sum(widths) * max(widths)
@@ -152,16 +154,17 @@ def memory_error(
 ) -> MemoryError:
     """What does not fit, its largest part, and what to lower."""
     members = len(recipe.data.members)
-    parts = {
-        "stored": (members * footprint.stored, footprint.largest, footprint.named),
-        "data": (members * footprint.data + footprint.shared, "the fixed data set", "samples"),
-        "passing": (count * footprint.passing, "what a step keeps for its backward pass", ""),
-    }
-    size, what, lower = max(parts.values())
-    if not lower:
-        lower = "members_at_once, batch or units" if count > 1 else "batch or units"
-        if recipe.method.needs.negatives > 1:
-            lower = lower.replace(" or units", ", negatives or units")
+    kept = [
+        (members * footprint.stored, footprint.largest, footprint.named),
+        (members * footprint.data + footprint.shared, "the fixed data set", "samples"),
+    ]
+    size, what, lower = max(kept)
+    if size <= there and size < count * footprint.passing:  # what never fits comes first
+        size, what = count * footprint.passing, "what a step keeps for its backward pass"
+        names = ["members_at_once"] * (count > 1) + ["batch"]
+        names += ["negatives"] * (recipe.method.needs.negatives > 1)
+        names += [footprint.named] * hasattr(recipe.method, footprint.named)
+        lower = f"{', '.join(names)} or units"
     elif members > 1:
         lower += " or the number of members"
     return MemoryError(
@@ -240,12 +243,12 @@ def _keeping(kept: dict[int, int]) -> torch.autograd.graph.saved_tensors_hooks:
     return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
 
 
-def _numbers(thing: Any) -> Iterator[int | tuple[int, ...]]:
-    """Whole numbers in settings, and the widths of heads."""
+def _numbers(thing: Any, name: str = "") -> Iterator[tuple[str, int]]:
+    """Whole numbers in settings with the names of their fields; a head's widths as `HEADS`."""
     if isinstance(thing, Head):
-        yield thing.widths
+        yield from ((HEADS, width) for width in thing.widths)
     elif isinstance(thing, int) and not isinstance(thing, bool):
-        yield abs(thing)
+        yield name, abs(thing)
     elif is_dataclass(thing) and not isinstance(thing, type):
         for item in fields(thing):
-            yield from _numbers(getattr(thing, item.name))
+            yield from _numbers(getattr(thing, item.name), item.name)

@@ -133,6 +133,7 @@ class Head:
             norm is affine, `0.gain` and `0.shift` `(S, U, 1)`.
         """
         found: dict[str, Tensor] = {}
+        only_shapes = torch.device(device).type == "meta"
         for layer, width in enumerate(self.widths):
             if layers is None or layer in layers:
                 weight, bias = initial_parameters(
@@ -143,6 +144,7 @@ class Head:
                     bias=self.bias,
                     stream=Stream.PREDICTOR,
                     version=version,
+                    device=device if only_shapes else "cpu",
                 )
                 found[f"{layer}.weight"] = weight.to(device, dtype)
                 if bias is not None:
