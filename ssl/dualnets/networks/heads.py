@@ -73,9 +73,9 @@ class Head:
                 normalisation over units would set to zero; standardised weights of a single input.
 
         Example:
-            >>> Head((1, 4), norm=LayerNorm()).check(8, "projector")
+            >>> Head((1, 4), norm=LayerNorm()).check(8)  # doctest: +ELLIPSIS
             Traceback (most recent call last):
-            ValueError: LayerNorm needs equal groups of 2 units or more, got 1 units in 1 group(s) ...
+            ValueError: LayerNorm needs equal groups of 2 units or more, got 1 units in ...
         """
         below = inputs
         for layer, width in enumerate(self.widths):
