@@ -10,6 +10,7 @@ from torch import Tensor
 import dualnets
 import hltm
 from dualnets.methods.protocol import Setup
+from dualnets.networks.heads import RUNNING
 from dualnets.span import Recipe, run_span, run_span_eager, trained_tensors
 from dualnets.training_data import FreshData
 
@@ -58,6 +59,8 @@ class Task:
 
 def _named(network, state) -> dict[str, Tensor]:
     found = {n.removeprefix("state."): t for n, t in trained_tensors(network, state).items()}
+    # running moments are for evaluation, which is not timed: contenders need not have them
+    state = {n: t for n, t in state.items() if not n.endswith(RUNNING)}
     return {n: t.detach().clone() for n, t in (found | state).items()}
 
 

@@ -201,7 +201,9 @@ def collapse_rows(snapshot: Snapshot, method: Method, trees: LatentTree, seed: i
     outputs = snapshot.network(leaves)
     shown = {
         "output": outputs if outputs.ndim == 3 else outputs[None],
-        "embedding": method.embedding(snapshot.network, snapshot.state, leaves),
+        "embedding": method.embedding(
+            snapshot.network, snapshot.state, leaves, batch_statistics=True
+        ),
     }
     parts = []
     for node, values in shown.items():

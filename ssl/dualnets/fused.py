@@ -4,27 +4,34 @@ Eager torch is bound by small products, by passes over activations that do not f
 its own overhead. Here a member is trained on its own for a whole span: leaves, activations and
 gradients stay where they are, a row of the batch is the innermost loop, and the ReLU is part of the
 product. `run_span` takes this path where it is offered: a `BlockNetwork` on a CPU, a method whose
-step is nothing but a loss of pairs, plain SGD. The eager path is the reference; both give the same
-numbers up to the order of sums.
+step is nothing but a loss of pairs, plain SGD; each exactly as written here, since a subclass may
+compute something else. The eager path is the reference; both give the same numbers up to the order
+of sums.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook as any_global_hook
 
 from dualnets.fused_blocks import FAST, backward, forward, scale, unscale
-from dualnets.losses import PairLoss
+from dualnets.losses import InfoNCE, PairLoss, Simple, Triplet
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim import PerMember
 from hltm.kernels.threads import share
 
 DTYPES = (torch.float32, torch.float64)
+LOSSES = (Simple, Triplet, InfoNCE)
+HOOKS = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+    "_post_accumulate_grad_hooks",
+)  # fmt: skip
 
 
 class Drawn(NamedTuple):
@@ -51,12 +58,33 @@ class Offer(NamedTuple):
 
 def offer(network: nn.Module, loss: object) -> Offer | None:
     """What a span of plain SGD can run compiled; None where it cannot."""
-    if not isinstance(network, BlockNetwork) or not isinstance(loss, PairLoss):
+    if type(loss) not in LOSSES or not untouched(network) or not network.equal_shares:
         return None
-    if not network.equal_shares:
-        return None
-    on_cpu = network.device.type == "cpu"
-    return Offer(network, loss) if on_cpu and network.dtype in DTYPES else None
+    assert isinstance(loss, PairLoss)
+    return Offer(network, loss)
+
+
+def untouched(network: nn.Module) -> TypeGuard[BlockNetwork]:
+    """Whether a network on a CPU computes and trains what `BlockNetwork` says, and nothing else.
+
+    A subclass, a part or a forward pass that was replaced, a hook, or a parameter that is not
+    trained: compiled code would know of none of them.
+    """
+    if type(network) is not BlockNetwork or "forward" in vars(network):
+        return False
+    if network.device.type != "cpu" or network.dtype not in DTYPES or any_global_hook():
+        return False
+    hooked = (
+        getattr(own, hooks, None)
+        for own in (*network.modules(), *network.parameters())
+        for hooks in HOOKS
+    )
+    parts = (type(part) for part in network.children())
+    return (
+        not any(hooked)
+        and all(part in (nn.ParameterList, nn.ModuleList) for part in parts)
+        and all(parameter.requires_grad for parameter in network.parameters())
+    )
 
 
 @torch.no_grad()

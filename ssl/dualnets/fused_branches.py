@@ -15,8 +15,8 @@ _SMALLEST = 1e-16  # squared lengths below count as this, as in the methods' cos
 @njit(nogil=True, cache=True, fastmath=FAST)
 def train(  # type: ignore[no-untyped-def]
     first, second, weights, velocity, target, rates, decays, momenta, clips, factors, stays,
-    losses, frozen_at, ends, layout, projector, projector_epsilons, predictor, predictor_epsilons,
-    linear, batch, switches, nesterov, first_step, low, high,
+    losses, frozen_at, moments, batches, ends, layout, projector, projector_numbers, predictor,
+    predictor_numbers, linear, batch, switches, nesterov, first_step, low, high,
 ):  # fmt: skip
     """Train members low..high-1 through the whole span; see `fused_foretelling.run`.
 
@@ -30,9 +30,11 @@ def train(  # type: ignore[no-untyped-def]
         momenta, clips: `(S,)`.
         factors, stays: `(n,)`, what rates are multiplied with, and what the target keeps of itself.
         losses, frozen_at: `(S,)`, changed.
+        moments, batches: `(S, 2, units of both heads)` and `(S, layers of both heads)`, changed: the
+            running moments, projector first.
         ends: where the six parts begin, and P.
         layout: as in `fused_blocks`.
-        projector, projector_epsilons, predictor, predictor_epsilons: as in `fused_heads`.
+        projector, projector_numbers, predictor, predictor_numbers: as in `fused_heads`.
         linear: scale and offset of the loss.
         batch: B.
         switches: normalize, stop_gradient, normalized, symmetric.
@@ -64,6 +66,8 @@ def train(  # type: ignore[no-untyped-def]
     predicted = predictor[:, 0].sum()
     f_normed = np.empty((projected, columns), kind)
     f_rectified = np.empty((projected, columns), kind)
+    f_seen = np.empty((2, projected, passes), kind)
+    p_seen = np.empty((2, predicted, passes), kind)
     f_scales = np.empty((projected, passes), kind)
     f_shifts = np.empty((projected, passes), kind)
     p_normed = np.empty((predicted, columns), kind)
@@ -88,8 +92,8 @@ def train(  # type: ignore[no-untyped-def]
                 blocks.forward(inputs, slower[e0:e1], slower[e1:e2], activations, layout)
                 blocks.scale(activations[rows - outputs :], normalize, output, lengths)
                 heads.forward(
-                    output, slower[e2:e3], slower[e3:e4], projector, projector_epsilons, passes,
-                    f_normed, f_rectified, f_scales, f_shifts,
+                    output, slower[e2:e3], slower[e3:e4], projector, projector_numbers, passes,
+                    f_normed, f_rectified, f_scales, f_shifts, f_seen,
                 )  # fmt: skip
                 foretold[:] = f_rectified[projected - units :] if projected else output
             _read(first[s], at, batch, inputs, 0)
@@ -98,13 +102,13 @@ def train(  # type: ignore[no-untyped-def]
             blocks.forward(inputs, own[e0:e1], own[e1:e2], activations, layout)
             blocks.scale(activations[rows - outputs :], normalize, output, lengths)
             heads.forward(
-                output, own[e2:e3], own[e3:e4], projector, projector_epsilons, passes,
-                f_normed, f_rectified, f_scales, f_shifts,
+                output, own[e2:e3], own[e3:e4], projector, projector_numbers, passes,
+                f_normed, f_rectified, f_scales, f_shifts, f_seen,
             )  # fmt: skip
             projections = f_rectified[projected - units :] if projected else output
             heads.forward(
-                projections, own[e4:e5], own[e5:e6], predictor, predictor_epsilons, passes,
-                p_normed, p_rectified, p_scales, p_shifts,
+                projections, own[e4:e5], own[e5:e6], predictor, predictor_numbers, passes,
+                p_normed, p_rectified, p_scales, p_shifts, p_seen,
             )  # fmt: skip
             predictions = p_rectified[predicted - units :] if predicted else projections
             if not slow:
@@ -144,6 +148,15 @@ def train(  # type: ignore[no-untyped-def]
                     rates[s, group] * factors[t], decays[s, group], momenta[s], nesterov,
                 )  # fmt: skip
             _follow(slower, own, stays[t])
+            heads.remember(
+                projector, projector_numbers, f_seen, batch,
+                moments[s, :, :projected], batches[s, : len(projector)],
+            )  # fmt: skip
+            # a predictor of one direction has read the first pass alone
+            heads.remember(
+                predictor, predictor_numbers, p_seen[:, :, : compared // batch], batch,
+                moments[s, :, projected:], batches[s, len(projector) :],
+            )  # fmt: skip
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)

@@ -1,9 +1,9 @@
 """The inner span of methods that foretell one branch from another, compiled for a CPU.
 
 As in `fused.py`, a member is trained on its own for a whole span, in its core's cache: target and
-online network, projector and predictor with batch statistics, the loss, momentum and weight decay,
-and the target's moving average. `run_span` takes this path where it is offered; the eager path is
-the reference, and both give the same numbers up to the order of sums.
+online network, projector and predictor with batch statistics and running ones, the loss, momentum
+and weight decay, and the target's moving average. `run_span` takes this path where it is offered;
+the eager path is the reference, and both give the same numbers up to the order of sums.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dualnets import fused_heads as heads
 from dualnets.foretelling import Foretelling
-from dualnets.fused import DTYPES
+from dualnets.fused import untouched
 from dualnets.fused_branches import train
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim import SGD, Group, Optimizer, PerMember
@@ -47,9 +47,9 @@ def offer(
         optimizer: any.
         groups: the method's; only a predictor can have rates of its own.
     """
-    if foretelling is None or not isinstance(network, BlockNetwork) or type(optimizer) is not SGD:
+    if foretelling is None or type(optimizer) is not SGD or not untouched(network):
         return None
-    if not network.plain or network.device.type != "cpu" or network.dtype not in DTYPES:
+    if not network.plain:
         return None
     if not heads.can(foretelling.projector) or not heads.can(foretelling.predictor):
         return None
@@ -85,7 +85,8 @@ def run(
         leave_last: whether the target stays where it is in the last step.
 
     Returns:
-        The state with new tensors for the target, and `(S,)` losses of the last step.
+        The state with new tensors for the target and the running moments, and `(S,)` losses of the
+        last step.
     """
     network, told, optimizer, _ = offered
     names, ends = _order(network, told)
@@ -101,8 +102,9 @@ def run(
     if leave_last:
         stays[-1] = 1.0
     outputs = network.blocks[-1] * network.units[-1]
-    projector, projector_epsilons = heads.described(told.projector, outputs)
-    predictor, predictor_epsilons = heads.described(told.predictor, told.projector.outputs(outputs))
+    projector, projector_numbers = heads.described(told.projector, outputs)
+    predictor, predictor_numbers = heads.described(told.predictor, told.projector.outputs(outputs))
+    running = _Running(state, told, weights)
     losses = torch.full((len(weights),), torch.nan, dtype=network.dtype)
     kind = losses.numpy().dtype
     arguments = (
@@ -116,12 +118,14 @@ def run(
         np.array(stays, dtype=kind),
         losses.numpy(),
         frozen_at.numpy(),
+        running.moments.numpy(),
+        running.batches.numpy(),
         np.array([0, *(end.numbers for end in ends)]),
         np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights]),
         projector,
-        projector_epsilons.astype(kind),
+        projector_numbers.astype(kind),
         predictor,
-        predictor_epsilons.astype(kind),
+        predictor_numbers.astype(kind),
         np.array([told.scale, told.offset], dtype=kind),
         batch,
         (network.normalize, told.stop_gradient, told.normalized, told.symmetric),
@@ -139,7 +143,37 @@ def run(
         _put(velocity, remembered)
     moved = {name: torch.empty_like(state[name]) for name in followers}
     _put(target, list(moved.values()))
-    return {**state} | moved, losses
+    return {**state} | moved | running.by_name(), losses
+
+
+class _Running:
+    """Running moments of both heads side by side: `(S, 2, units)` and, of batches, `(S, layers)`."""
+
+    def __init__(self, state: Mapping[str, Tensor], told: Foretelling, like: Tensor) -> None:
+        members = len(like)
+        self.state, self.places = state, list[tuple[str, tuple[int, ...], slice]]()
+        unit = layer = 0
+        for name, head in (("projector", told.projector), ("predictor", told.predictor)):
+            for own, width in enumerate(head.widths):
+                units = slice(unit, unit + width)
+                for row, kind in enumerate(("mean", "variance")):
+                    self.places.append((f"{name}.{own}.{kind}", (row,), units))
+                self.places.append((f"{name}.{own}.batches", (), slice(layer, layer + 1)))
+                unit, layer = unit + width, layer + 1
+        self.moments = like.new_zeros(members, 2, unit)
+        self.batches = torch.zeros(members, layer, dtype=torch.int64)
+        for name, view in self._views():
+            view.copy_(state[name].view_as(view))
+
+    def by_name(self) -> dict[str, Tensor]:
+        """As new tensors."""
+        return {name: view.reshape(self.state[name].shape).clone() for name, view in self._views()}
+
+    def _views(self) -> Iterator[tuple[str, Tensor]]:
+        """Those that the state has, a part that is off having none."""
+        for name, row, place in self.places:
+            if name in self.state:
+                yield name, self.moments[:, row[0], place] if row else self.batches[:, place]
 
 
 class _End(NamedTuple):

@@ -34,7 +34,9 @@ class Loss(Protocol):
 
 @runtime_checkable
 class PairLoss(Protocol):
-    """A loss of one anchor's own r_+ and r_k, which a compiled span can take.
+    """A loss of one anchor's own r_+ and r_k, in the form a compiled span computes.
+
+    It takes those of this module and no subclass of them, which may compute something else.
 
     Attributes:
         slope: 0 for β = 1; 1 for β_k = exp((r_+ - r_k + margin) / τ) over one plus their sum.
@@ -307,7 +309,7 @@ class Detached:
     criterion: Weighing = field(default_factory=InfoNCE)
 
     def __post_init__(self) -> None:
-        if not hasattr(self.criterion, "pairs"):
+        if isinstance(self.criterion, type) or not hasattr(self.criterion, "pairs"):
             raise ValueError(f"{self.criterion} is not a loss of distances, it has no pair weights")
 
     @property

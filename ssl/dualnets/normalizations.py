@@ -1,6 +1,7 @@
 """Normalisations of pre-activations, per member: BatchNorm taken apart, LayerNorm, GroupNorm, weights.
 
-All work on `(…, U, B)`, units then batch, and share nothing between what the leading axes count.
+All work on `(…, U, B)`, units then batch, and share nothing between what the leading axes count;
+short numbers are normalised in float32 and come back as short as they were.
 Gains and shifts behind them are the business of the layer that has them (`affine`).
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
@@ -68,20 +70,36 @@ class BatchNorm:
     @staticmethod
     def moments(values: Tensor) -> Moments:
         """The batch's own."""
-        return _moments(values, -1)
+        return _moments(_long(values), -1)
 
     def __call__(self, values: Tensor, moments: Moments | None = None) -> Tensor:
         """Normalised by the batch's own moments, or by the given ones."""
         if moments is None and self.mean == self.std == "on":
             # with the batch as the last axis this is torch's layer norm, five times as fast in one call
-            return layer_norm(values, values.shape[-1:], eps=self.epsilon)
-        mean, variance = self.moments(values) if moments is None else moments
+            return layer_norm(_long(values), values.shape[-1:], eps=self.epsilon).to(values.dtype)
+        return self._by(values, self.moments(values) if moments is None else moments)
+
+    def with_moments(self, values: Tensor) -> tuple[Tensor, Moments]:
+        """Normalised by the batch's own moments, and what these are."""
+        if not self.mean == self.std == "on":
+            moments = self.moments(values)
+            return self._by(values, moments), moments
+        given = _long(values)  # torch's layer norm knows them anyway
+        found, mean, inverse = torch.native_layer_norm(
+            given, given.shape[-1:], None, None, self.epsilon
+        )
+        with torch.no_grad():
+            variance = (inverse.square().reciprocal() - self.epsilon).clamp_min(0)
+        return found.to(values.dtype), Moments(mean.detach(), variance)
+
+    def _by(self, values: Tensor, moments: Moments) -> Tensor:
+        found, (mean, variance) = _long(values), moments
         if self.mean != "off":
-            values = values - (mean.detach() if self.mean == "stop" else mean)
+            found = found - (mean.detach() if self.mean == "stop" else mean)
         if self.std != "off":
             variance = variance.detach() if self.std == "stop" else variance
-            values = values * (variance + self.epsilon).rsqrt()
-        return values
+            found = found * (variance + self.epsilon).rsqrt()
+        return found.to(values.dtype)
 
 
 @dataclass(frozen=True)
@@ -141,8 +159,14 @@ def standardize(weight: Tensor, epsilon: float = 1e-5) -> Tensor:
 
 
 def _standardized(values: Tensor, axis: int, epsilon: float) -> Tensor:
-    mean, variance = _moments(values, axis)
-    return (values - mean) * (variance + epsilon).rsqrt()
+    given = _long(values)
+    mean, variance = _moments(given, axis)
+    return ((given - mean) * (variance + epsilon).rsqrt()).to(values.dtype)
+
+
+def _long(values: Tensor) -> Tensor:
+    """The values in float32 where they are shorter: a few bits of a mean are no mean."""
+    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def _moments(values: Tensor, axis: int) -> Moments:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dualnets import fused, fused_foretelling
 from dualnets.methods.protocol import Method, Setup, State
-from dualnets.optim import Group, Optimizer
+from dualnets.optim import SGD, Group, Optimizer, Schedule
 from dualnets.training_data import Rows
 
 Precision = Literal["float32", "bfloat16"]
@@ -40,7 +39,8 @@ class Recipe(NamedTuple):
         method, optimizer: how to train.
         data: what on.
         setup: what the method may know.
-        precision: `bfloat16` computes losses under autocast; parameters stay as they are.
+        precision: `bfloat16` runs networks under autocast; parameters, heads and losses stay as
+            they are.
     """
 
     method: Method
@@ -50,9 +50,15 @@ class Recipe(NamedTuple):
     precision: Precision = "float32"
 
     def begin(self, network: nn.Module) -> Progress:
-        """Where training stands before the first step."""
-        state = self.method.init(network, self.setup)
+        """Where training stands before the first step.
+
+        Raises:
+            ValueError: bfloat16 for a network of float64, which autocast leaves alone.
+        """
         parameter = next(network.parameters())
+        if self.precision == "bfloat16" and parameter.dtype == torch.float64:
+            raise ValueError("bfloat16 is for networks of float32, this one's are torch.float64")
+        state = self.method.init(network, self.setup)
         members = len(parameter)
         return Progress(
             state,
@@ -75,13 +81,24 @@ def run_span(
 ) -> Progress:
     """Train the network in place for `steps` steps, compiled where that is offered."""
     method, optimizer = recipe.method, recipe.optimizer
-    pairs = fused.offer(network, method.plain_loss) if optimizer.is_plain else None
-    if pairs is not None:
-        return _run_pairs(pairs, recipe, before, first_step, steps)
-    foretelling = fused_foretelling.offer(network, method.foretelling, optimizer, method.groups)
-    if foretelling is not None:
-        return _run_foretelling(foretelling, recipe, before, first_step, steps)
+    # compiled code knows optimisers, their schedules and rows as they are written, and one precision
+    known = type(optimizer) is SGD and type(optimizer.schedule) is Schedule
+    known = known and type(recipe.data).batches is Rows.batches and recipe.precision == "float32"
+    if known and optimizer.is_plain:
+        pairs = fused.offer(network, _says(method, "plain_loss"))
+        if pairs is not None:
+            return _run_pairs(pairs, recipe, before, first_step, steps)
+    if known:
+        told = _says(method, "foretelling")
+        foretelling = fused_foretelling.offer(network, told, optimizer, method.groups)
+        if foretelling is not None:
+            return _run_foretelling(foretelling, recipe, before, first_step, steps)
     return run_span_eager(network, recipe, before, first_step, steps)
+
+
+def _says(method: Method, name: str) -> Any:
+    """What a method's own class says of it; None where it only inherits that, and may train otherwise."""
+    return getattr(method, name) if name in vars(type(method)) else None
 
 
 def _run_pairs(
@@ -133,14 +150,15 @@ def run_span_eager(
     network: nn.Module, recipe: Recipe, before: Progress, first_step: int, steps: int
 ) -> Progress:
     """`run_span` in plain torch: any network, method and device, and what the compiled path must equal."""
-    method, optimizer, data, setup, _ = recipe
+    method, optimizer, data, setup, precision = recipe
     state, memory, losses, frozen_at = before
     groups = _groups(method, trained_tensors(network, state))
     for step, batch in enumerate(data.batches(method.needs, first_step, steps), start=first_step):
         trained = trained_tensors(network, state)
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        with _autocast(recipe.precision, losses.device):
-            losses, carried = method.loss(network, state, batch)
+        if precision == "bfloat16":
+            batch = batch._replace(precision=torch.bfloat16)
+        losses, carried = method.loss(network, state, batch)
         # losses of different members share nothing, so their sum has every member's own gradient
         gradients = torch.autograd.grad(
             losses.sum(), list(trained.values()), allow_unused=True, materialize_grads=True
@@ -159,12 +177,6 @@ def run_span_eager(
             for name, buffer in network.named_buffers():
                 buffer.copy_(_where(alive, buffer, buffers[name]))
     return Progress(state, memory, losses, frozen_at)
-
-
-def _autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def _groups(method: Method, trained: dict[str, Tensor]) -> dict[str, Group]:

@@ -1,6 +1,8 @@
-"""A head of one member, one layer and one row at a time; and directions of rows."""
+"""A head of one member, one layer and one row at a time; running moments; and directions of rows."""
 
 import torch
+
+SEEN = []  # (weight of a layer, its norm, the rows before the norm), one per call of a plain head
 
 
 def looped_head(head, parameters, rows):
@@ -10,6 +12,7 @@ def looped_head(head, parameters, rows):
         rows = torch.stack([weight @ row + (0 if bias is None else bias[0]) for row in rows])
         last = layer == len(head.widths) - 1
         norm = head.last_norm if last else head.norm
+        SEEN.append((parameters[f"{layer}.weight"], norm, rows.detach()))
         if norm is not None:  # all of BatchNorm, without gain and shift
             mean = sum(rows) / len(rows)
             variance = sum((row - mean) ** 2 for row in rows) / len(rows)
@@ -17,6 +20,29 @@ def looped_head(head, parameters, rows):
         if not last:
             rows = torch.where(rows > 0, rows, torch.zeros_like(rows))
     return rows
+
+
+def moved_moments(state):
+    """A state's running moments after an update, from what plain heads have seen in it."""
+    found = {}
+    for name in state:
+        if not name.endswith(".batches"):
+            continue
+        layer = name.removesuffix(".batches")
+        calls = []
+        for weight, norm, rows in SEEN:
+            fresh = all(not rows.equal(others) for _, others in calls)
+            if weight is state[f"{layer}.weight"] and fresh:
+                calls.append((norm, rows))
+        count = int(state[name]) + 1
+        step = max(calls[0][0].momentum, 1 / count)
+        found[name] = torch.tensor(count)
+        for kind, of_rows in (("mean", torch.Tensor.mean), ("variance", torch.Tensor.var)):
+            if f"{layer}.{kind}" in state:
+                new = sum(of_rows(rows, 0) for _, rows in calls) / len(calls)
+                old = state[f"{layer}.{kind}"]
+                found[f"{layer}.{kind}"] = (1 - step) * old + step * new[:, None]
+    return found
 
 
 def of_length_1(rows):

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from looped_head import SEEN
 
 from dualnets import BYOL, BatchNorm, DirectPredictor, Head
 from hltm.philox import Stream, uniform
@@ -43,6 +44,7 @@ def plain_head(head, parameters, rows):
         if head.bias:
             rows = rows + parameters[f"{layer}.bias"][0]
         norm = head.last_norm if last else head.norm
+        SEEN.append((parameters[f"{layer}.weight"], norm, rows.detach()))
         if norm is not None:
             rows = torch.stack([plain_batch_norm(norm, unit) for unit in rows.T], dim=1)
             if norm.affine:
@@ -74,7 +76,8 @@ def projections(method, f, state, views):
 
 
 def plain_loss(method, f, state, batch):
-    online = projections(method, f, state, batch.views)
+    both = method.symmetric or method.target == "online"
+    online = projections(method, f, state, batch.views[: 1 + both])
     if method.target == "online":
         targets = online
     else:
@@ -116,10 +119,16 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
             layer, top = int(name.split(".")[0]), len(method.predictor.widths) - 1
             if method.redraw == "all" or layer == {"top": top, "bottom": 0}[method.redraw]:
                 found[f"predictor.{name}"] = tensor[0]
+                for kind, start in (("mean", 0), ("variance", 1), ("batches", 0)):
+                    own = f"predictor.{layer}.{kind}"
+                    if own in state:
+                        found[own] = torch.full_like(state[own], start)
     online = {f"network.{n}": t for n, t in f.parameters.items()}
     online |= {n: t for n, t in state.items() if n.startswith("projector.")}
     for name, now in online.items():
         old = state.get(f"target.{name}")
+        if old is None:  # no target, or running moments, which targets have none of
+            continue
         if method.target == "ema":
             m = method.momentum
             if method.momentum_schedule == "cosine":

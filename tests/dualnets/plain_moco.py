@@ -50,6 +50,8 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
     for name, fast in f.parameters.items():
         after[f"key.{name}"] = method.momentum * state[f"key.{name}"] + (1 - method.momentum) * fast
     for name, fast in under(state, "projector").items():
+        if f"key_projector.{name}" not in state:
+            continue  # running moments are the online projector's
         slow = state[f"key_projector.{name}"]
         after[f"key_projector.{name}"] = method.momentum * slow + (1 - method.momentum) * fast
     queue = [*new, *state["queue"]]

@@ -167,7 +167,7 @@ def test_single_precision_agrees_to_single_precision(monkeypatch):
     net = network(dtype=torch.float32)
     plan = {"steps": 3, "batch": 64, "optimizer": SGD(0.02, momentum=0.9)}
     ours = train(method, net, **plan)
-    assert all(t.dtype == torch.float32 for t in tensors(ours).values())
+    assert all(t.dtype == torch.float32 for t in tensors(ours).values() if t.is_floating_point())
     assert_close(ours, eagerly(monkeypatch, method, net, **plan), 1e-4, 1e-5)
 
 

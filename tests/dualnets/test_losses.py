@@ -195,3 +195,8 @@ def test_what_cannot_be_is_refused(make, message):
 
 def test_the_table_names_every_loss():
     assert {type(loss) for loss in CASES} == set(LOSSES.values())
+
+
+def test_a_class_is_no_loss_to_take_weights_from():
+    with pytest.raises(ValueError, match="not a loss of distances"):
+        Detached(InfoNCE)

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from looped_head import SEEN, moved_moments
 from plain_network import plain_batch, plain_member
 
 import dualnets
 import hltm
 from dualnets.methods import discover, names
 from dualnets.methods.protocol import Setup, output_units
+from dualnets.networks.block_network import BlockNetwork
 from dualnets.span import Recipe, run_span_eager, trained_tensors
 from dualnets.training_data import FixedData, FreshData
 
@@ -145,7 +147,9 @@ def test_loss_update_and_state_equal_the_plain_version(name, label):
             if step and s != step % len(members):
                 continue  # after the first step one member at a time: plain versions are slow
             f, state, plain_data = fs[s], states[s], batches[s]
+            SEEN.clear()
             loss = plain.plain_loss(method, f, state, plain_data)
+            moved = moved_moments(state)
             torch.testing.assert_close(after.losses[s], loss.detach(), rtol=0, atol=1e-10)
             trained = [*f.parameters.values(), *(t for t in state.values() if t.requires_grad)]
             torch.autograd.backward(loss, inputs=trained)
@@ -153,7 +157,7 @@ def test_loss_update_and_state_equal_the_plain_version(name, label):
             now_state = {
                 n: updated(t, given.lr, group_of(method, n)) if t.requires_grad else t
                 for n, t in state.items()
-            }
+            } | moved
             for n, p in network.named_parameters():
                 torch.testing.assert_close(p.detach()[s], now_f.parameters[n], rtol=0, atol=1e-10)
             before = {"before": (f, state)} if told else {}
@@ -293,3 +297,76 @@ def test_what_the_optimiser_changes_is_the_networks_and_the_states_own(name, lab
     assert len(set(places)) == len(places)
     others = {t.data_ptr() for t in state.values() if not t.requires_grad and t.numel()}
     assert not others & set(places)
+
+
+def begun(given, device, precision):
+    """A network of float32, its recipe, where it stands and its first batch."""
+    network = given.network(dtype=torch.float32, device=device)
+    samples = given.settings["samples"]
+    rows = {
+        "trees": given.trees, "members": given.trees.members, "augment": given.settings["augment"],
+        "batch": BATCH, "seed": SEED, "stacked": True, "device": torch.device(device),
+    }  # fmt: skip
+    data = FreshData(**rows) if samples is None else FixedData(**rows, samples=samples)
+    setup = Setup(given.trees, SEED, 3, BATCH, samples)
+    recipe = Recipe(given.method, dualnets.SGD(given.lr), data, setup, precision)
+    return network, recipe, recipe.begin(network)
+
+
+@every_case
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here"),
+            ],
+        ),
+    ],
+)
+def test_bfloat16_is_for_networks_and_neither_for_heads_nor_losses(
+    monkeypatch, name, label, device
+):
+    """One update in bfloat16 is that of a network that rounds on its own, all else in float32."""
+    given = Given(name, label)
+    network, recipe, before = begun(given, device, "bfloat16")
+    found = tensors_of(network, run_span_eager(network, recipe, before, 0, 1))
+    own = BlockNetwork.forward
+
+    def rounding(self, leaves):
+        with torch.autocast(leaves.device.type, dtype=torch.bfloat16):
+            output = own(self, leaves)
+        assert output.dtype in (torch.bfloat16, torch.float32)
+        return output.float()
+
+    plain_network, plain_recipe, plain_before = begun(given, device, "float32")
+    initial = tensors_of(plain_network, plain_before)
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockNetwork, "forward", rounding)
+        after = run_span_eager(plain_network, plain_recipe, plain_before, 0, 1)
+    expected = tensors_of(plain_network, after)
+    assert [*found] == [*expected]
+    for n, tensor in found.items():
+        assert tensor.dtype == expected[n].dtype == initial[n].dtype, n
+        atol = 0 if device == "cpu" else 1e-6
+        torch.testing.assert_close(tensor, expected[n], rtol=0, atol=atol, equal_nan=True)
+    exact_network, exact_recipe, exact_before = begun(given, device, "float32")
+    exact = run_span_eager(exact_network, exact_recipe, exact_before, 0, 1)
+    assert not exact.losses.equal(found["losses"]), "nothing was rounded"
+
+
+def tensors_of(network, progress):
+    found = {f"network.{n}": t for n, t in network.named_parameters()}
+    found |= {f"state.{n}": t for n, t in progress.state.items()}
+    return {n: t.detach().clone() for n, t in (found | {"losses": progress.losses}).items()}
+
+
+def test_bfloat16_is_refused_for_networks_that_autocast_leaves_alone():
+    given = Given("simclr", "infonce")
+    network = given.network()
+    _, recipe, _ = begun(given, "cpu", "bfloat16")
+    with pytest.raises(ValueError, match=r"bfloat16 is for networks of float32.*torch\.float64"):
+        recipe.begin(network)

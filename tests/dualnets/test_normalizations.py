@@ -163,3 +163,31 @@ def test_standardised_weights_keep_the_size_of_what_passes():
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        BatchNorm(),
+        BatchNorm(mean="stop"),
+        BatchNorm(std="stop"),
+        BatchNorm(std="off"),
+        BatchNorm(mean="off"),
+        LayerNorm(),
+        GroupNorm(3),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_numbers_are_normalised_in_float32(norm, dtype):
+    p = (values().detach() * 3 + 20).to(dtype)  # a mean that short numbers lose
+    found = norm(p)
+    assert found.dtype == dtype
+    assert found.equal(norm(p.float()).to(dtype))
+    if isinstance(norm, BatchNorm):
+        assert BatchNorm.moments(p).mean.dtype == torch.float32
+        assert norm(p, BatchNorm.moments(p)).dtype == dtype
+        with_moments, moments = norm.with_moments(p)
+        assert with_moments.equal(found)
+        close(moments.mean, p.float().mean(-1, keepdim=True), 1e-4)
+        close(moments.variance, p.float().var(-1, correction=0, keepdim=True), 1e-3)

@@ -106,7 +106,8 @@ def directions(network: Any, method: BYOL, state: State, batch: Batch) -> Direct
     # K of one view with f of the other: independent given the sample, so unbiased
     halves = [(a * (b - b.mean(1, keepdim=True)).detach()).sum(-1).mean(1) for a, b in
               ((one, two), (two, one))]  # fmt: skip
-    embedded = normalize(method.embedding(network, state, batch.leaves), dim=-1)
+    compared = method.embedding(network, state, batch.leaves, batch_statistics=True)
+    embedded = normalize(compared, dim=-1)
     spread = embedded.std(1, correction=0).mean(-1) * embedded.shape[-1] ** 0.5
     return Directions(
         update=update,

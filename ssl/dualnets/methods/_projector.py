@@ -9,14 +9,14 @@ from dualnets.methods.protocol import (
     Batch,
     Setup,
     State,
-    address,
+    begun,
+    moved,
     output_units,
     outputs,
     part,
-    trained,
     under,
 )
-from dualnets.networks.heads import Head
+from dualnets.networks.heads import Head, Seen
 
 PLACE = 0  # of its random numbers among a method's heads
 
@@ -26,13 +26,17 @@ def new_projector(head: Head, network: nn.Module, setup: Setup) -> State:
     if not head.widths:
         return {}
     units = output_units(network, setup)
-    return under("projector", trained(head.init(units, place=PLACE, **address(network, setup))))
+    return under("projector", begun(head, units, network, setup, PLACE))
 
 
-def projections(head: Head, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
-    """`(S, B, U)` of every pass; each has batch statistics of its own."""
+def projections(
+    head: Head, network: nn.Module, state: State, batch: Batch
+) -> tuple[list[Tensor], State]:
+    """`(S, B, U)` of every pass, each with batch statistics of its own, and what the loss carries."""
     found = outputs(network, batch)
     if not head.widths:
-        return list(found)
-    joined = head(part(state, "projector"), torch.cat(list(found), dim=1), passes=len(found))
-    return list(joined.split(batch.size, dim=1))
+        return list(found), {}
+    seen: list[Seen] = []
+    together = torch.cat(list(found), dim=1)
+    joined = head(part(state, "projector"), together, passes=len(found), seen=seen)
+    return list(joined.split(batch.size, dim=1)), moved("projector", head, state, seen)

@@ -29,7 +29,7 @@ from dualnets.normalizations import BatchNorm
 class BarlowTwins(Method):
     """One network, two views, a projector, and the cross-correlation of their units.
 
-    State: `projector.…`, trained.
+    State: `projector.…`, trained but for its running moments.
 
     Attributes:
         projector: on the network's outputs; `Head()` for none.
@@ -70,12 +70,10 @@ class BarlowTwins(Method):
         return new_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        one, two = (
-            self.standardize(z.transpose(1, 2))  # (S, U, B)
-            for z in projections(self.projector, network, state, batch)
-        )
+        found, carried = projections(self.projector, network, state, batch)
+        one, two = (self.standardize(z.transpose(1, 2)) for z in found)  # (S, U, B)
         correlation = one @ two.transpose(1, 2) / batch.size
         diagonal = torch.diagonal(correlation, dim1=1, dim2=2)
         invariance = (1 - diagonal).square().sum(-1)
         rest = correlation - torch.diag_embed(diagonal)  # exactly 0 on the diagonal
-        return invariance + self.off_diagonal * rest.square().sum((1, 2)), {}
+        return invariance + self.off_diagonal * rest.square().sum((1, 2)), carried

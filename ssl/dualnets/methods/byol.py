@@ -32,14 +32,15 @@ from dualnets.methods.protocol import (
     Setup,
     State,
     address,
+    begun,
     copied,
+    moved,
     output_units,
     outputs,
     part,
-    trained,
     under,
 )
-from dualnets.networks.heads import LAYERS, Head
+from dualnets.networks.heads import LAYERS, RUNNING, Head, Seen
 from dualnets.normalizations import BatchNorm
 from dualnets.optim import Group
 from dualnets.rates import PerMember, at_least_0, check_rates, column, share
@@ -58,9 +59,10 @@ def _head() -> Head:
 class BYOL(Method):
     """Online network, projector and predictor; a target without gradient.
 
-    State: `projector.…` and `predictor.…`, trained; `target.network.…` and `target.projector.…`
-    unless the target is the online network; for a `DirectPredictor` its `weight` and `correlation`
-    under `predictor`, not trained.
+    State: `projector.…` and `predictor.…`, trained but for their running moments; `target.network.…`
+    and `target.projector.…` unless the target is the online network, the latter without running
+    moments, since a target only ever goes by its batches; for a `DirectPredictor` its `weight` and
+    `correlation` under `predictor`, not trained.
 
     Attributes:
         projector: on the network's outputs; `Head()` for none.
@@ -220,38 +222,49 @@ class BYOL(Method):
     def init(self, network: nn.Module, setup: Setup) -> State:
         inputs = output_units(network, setup)
         units = self.projector.outputs(inputs)
-        own = address(network, setup)
-        state = under("projector", trained(self.projector.init(inputs, place=PROJECTOR, **own)))
+        state = under("projector", begun(self.projector, inputs, network, setup, PROJECTOR))
         if isinstance(self.predictor, Head):
-            drawn = self.predictor.init(units, place=PREDICTOR, **own)
-            state |= under("predictor", trained(drawn))
+            drawn = begun(self.predictor, units, network, setup, PREDICTOR)
+            state |= under("predictor", drawn)
         elif self.predictor is not None:
             state |= under("predictor", self.predictor.init(units, next(network.parameters())))
         if self.target == "online":
             return state
         if self.target == "random":
+            own = address(network, setup)
             projector = self.projector.init(inputs, place=PROJECTOR, version=1, **own)
             target = _shuffled(network, setup)
         else:
-            projector = {n: t.detach().clone() for n, t in part(state, "projector").items()}
+            projector = {
+                name: tensor.detach().clone()
+                for name, tensor in part(state, "projector").items()
+                if not name.endswith(RUNNING)
+            }
             target = copied(network)
         return state | under("target.network", target) | under("target.projector", projector)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         projector, size = part(state, "projector"), batch.size
         online = torch.cat(list(outputs(network, batch)), dim=1)
-        projections = self.projector(projector, online, passes=2)  # (S, 2 * B, U)
+        below: list[Seen] = []
+        above: list[Seen] = []
+        projections = self.projector(projector, online, passes=2, seen=below)  # (S, 2 * B, U)
         given = projections if self.symmetric else projections[:, :size]
         predictions = given
         if isinstance(self.predictor, Head):
-            predictions = self.predictor(part(state, "predictor"), given, 1 + self.symmetric)
+            own = part(state, "predictor")
+            predictions = self.predictor(own, given, 1 + self.symmetric, seen=above)
         elif self.predictor is not None:
             predictions = self.predictor(part(state, "predictor"), given)
         targets = self._targets(network, state, batch, projections)
         distances = _cosine_form if self.normalized else _half_square
         # both directions have as many samples, so their sum is the mean of all, times how many
         losses = distances(predictions, targets).mean(-1) * (1 + self.symmetric)
-        carried: State = {}
+        if not self.symmetric and self.target != "online":
+            below = [own.of_first_pass() for own in below]  # the loss reads no more of them
+        carried = moved("projector", self.projector, state, below)
+        if isinstance(self.predictor, Head):
+            carried |= moved("predictor", self.predictor, state, above)
         if isinstance(self.predictor, DirectPredictor):
             carried["projections"] = projections.detach()
         return losses, carried
@@ -259,7 +272,7 @@ class BYOL(Method):
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
     ) -> State:
-        found = dict(state)
+        found = super().after_step(network, state, carried, step, setup)
         if isinstance(self.predictor, DirectPredictor):
             now = self.predictor.after_step(part(state, "predictor"), carried["projections"], step)
             found |= under("predictor", now)
@@ -321,11 +334,12 @@ class BYOL(Method):
         return {name: found[name] if name in found else online[name].clone() for name in target}
 
     def _redrawn(self, network: nn.Module, state: State, setup: Setup, step: int) -> State:
-        """New parameters of the layers that are drawn again."""
+        """New parameters of the layers that are drawn again, whose running moments begin anew."""
         assert isinstance(self.predictor, Head)
         top = len(self.predictor.widths) - 1
         layers = {"all": None, "top": (top,), "bottom": (0,)}[self.redraw]
-        return self.predictor.init(
+        parameter = next(network.parameters())
+        return self.predictor.moments(len(parameter), parameter, layers) | self.predictor.init(
             state["predictor.0.weight"].shape[-1],
             place=PREDICTOR,
             version=(step + 1) // self.redraw_every,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +32,14 @@ from dualnets.methods.protocol import (
     Setup,
     State,
     address,
+    begun,
+    moved,
     output_units,
     outputs,
     part,
-    trained,
     under,
 )
-from dualnets.networks.heads import Head
+from dualnets.networks.heads import RUNNING, Head, Seen
 from dualnets.rates import PerMember, check_rates, column, share
 
 PROJECTOR, QUEUE = 0, 64  # places of their random numbers
@@ -48,7 +49,8 @@ PROJECTOR, QUEUE = 0, 64  # places of their random numbers
 class MoCo(Method):
     """Network, projector, their moving averages, and a queue of keys.
 
-    State: `projector.…`, trained; `key.…` and `key_projector.…`, the key encoder's parameters; `queue`
+    State: `projector.…`, trained but for its running moments; `key.…` and `key_projector.…`, the key
+    encoder's parameters, without running moments, since keys only ever go by their batches; `queue`
     `(S, Q, U)`, the newest key first, filled with random directions before the first step.
 
     Attributes:
@@ -108,26 +110,30 @@ class MoCo(Method):
     def init(self, network: nn.Module, setup: Setup) -> State:
         units = output_units(network, setup)
         own = address(network, setup)
-        projector = self.projector.init(units, place=PROJECTOR, **own)
+        projector = begun(self.projector, units, network, setup, PROJECTOR)
+        slow = {n: p.detach().clone() for n, p in projector.items() if not n.endswith(RUNNING)}
         queue = random_directions(self.queue, self.projector.outputs(units), place=QUEUE, **own)
         return {
             **under("key", {n: p.detach().clone() for n, p in network.named_parameters()}),
-            **under("key_projector", {n: p.clone() for n, p in projector.items()}),
-            **under("projector", trained(projector)),
+            **under("key_projector", slow),
+            **under("projector", projector),
             "queue": queue,
         }
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        first, second = (Batch(v, batch.size) for v in batch.leaves.split(batch.size, dim=-2))
+        views = batch.leaves.split(batch.size, dim=-2)
+        first, second = (batch._replace(leaves=view) for view in views)
+        seen: list[Seen] = []
         # views 1, 2 as queries beside views 2, 1 as keys; or view 1 beside view 2
-        queries = self._directions(network, state, batch if self.symmetric else first)
+        queries = self._directions(network, state, batch if self.symmetric else first, seen=seen)
         with torch.no_grad():
             keys = self._keys(network, state, batch if self.symmetric else second)[::-1]
         losses = [
             self._contrast(query, key, state["queue"])
             for query, key in zip(queries, keys, strict=True)
         ]
-        return torch.stack(losses).mean(0), {"keys": torch.cat(keys, dim=1)}
+        carried = moved("projector", self.projector, state, seen)
+        return torch.stack(losses).mean(0), carried | {"keys": torch.cat(keys, dim=1)}
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
@@ -135,7 +141,7 @@ class MoCo(Method):
         queue = state["queue"]
         keys = carried["keys"].to(queue.dtype)
         return {
-            **state,
+            **super().after_step(network, state, carried, step, setup),
             **under("key", self._followed(part(state, "key"), dict(network.named_parameters()))),
             **under(
                 "key_projector",
@@ -144,14 +150,20 @@ class MoCo(Method):
             "queue": torch.cat([keys, queue], dim=1)[:, : self.queue],
         }
 
-    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+    def embedding(
+        self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
+    ) -> Tensor:
         """`(S, B, U)` outputs of the network and its projector, of length 1."""
-        return self._directions(network, state, Batch(leaves, leaves.shape[-2]))[0]
+        batch = Batch(leaves, leaves.shape[-2])
+        return self._directions(network, state, batch, running=not batch_statistics)[0]
 
-    def _directions(self, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
+    def _directions(
+        self, network: nn.Module, state: State, batch: Batch, **statistics: Any
+    ) -> list[Tensor]:
         """The online outputs on every pass, of length 1."""
         projector = part(state, "projector")
-        return [direction(self.projector(projector, own)) for own in outputs(network, batch)]
+        found = outputs(network, batch)
+        return [direction(self.projector(projector, own, **statistics)) for own in found]
 
     def _keys(self, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
         """The key encoder's outputs on every pass, of length 1."""

@@ -33,13 +33,14 @@ from dualnets.methods.protocol import (
     Setup,
     State,
     address,
+    begun,
+    moved,
     output_units,
     outputs,
     part,
-    trained,
     under,
 )
-from dualnets.networks.heads import LAYERS, Head
+from dualnets.networks.heads import LAYERS, Head, Seen
 from hltm.philox import MAX_VIEWS, Stream, uniform
 
 PROJECTOR, VIEW_PROJECTOR, BANK, NEGATIVES = 0, 1, 64, 65  # places of their random numbers
@@ -49,7 +50,8 @@ PROJECTOR, VIEW_PROJECTOR, BANK, NEGATIVES = 0, 1, 64, 65  # places of their ran
 class PIRL(Method):
     """A network, two heads and a memory of every sample.
 
-    State: `projector.…`, trained, and `view_projector.…` where g has a head of its own; `bank`
+    State: `projector.…` and, where g has a head of its own, `view_projector.…`, trained but for their
+    running moments, of a shared head over both views; `bank`
     `(S, P, U)`, random directions before the first step; `negatives` `(S, N)` int64, the places that
     the next step's negatives have in the bank.
 
@@ -127,7 +129,7 @@ class PIRL(Method):
             heads["view_projector"] = (self.view_projector, VIEW_PROJECTOR)
         state: State = {}
         for name, (head, place) in heads.items():
-            state |= under(name, trained(head.init(inputs, place=place, **own)))
+            state |= under(name, begun(head, inputs, network, setup, place))
         state["bank"] = random_directions(
             self._samples(setup), self.projector.outputs(inputs), place=BANK, **own
         )
@@ -138,18 +140,22 @@ class PIRL(Method):
         assert batch.places is not None  # asked for in `needs`
         bank = state["bank"]
         first, second = outputs(network, batch)
-        f = direction(self.projector(part(state, "projector"), first))
+        seen: list[Seen] = []
+        f = direction(self.projector(part(state, "projector"), first, seen=seen))
+        carried: State = {}
         head, name = self.projector, "projector"
         if self.view_projector is not None:
-            head, name = self.view_projector, "view_projector"
-        g = direction(head(part(state, name), second))
+            carried = moved(name, head, state, seen)
+            head, name, seen = self.view_projector, "view_projector", []
+        g = direction(head(part(state, name), second, seen=seen))
+        carried |= moved(name, head, state, seen)
         memory = bank[:, batch.places]  # (S, B, U)
         own = batch.places[None, :, None] == state["negatives"][:, None]  # (S, B, N)
         places = state["negatives"][..., None].expand(-1, -1, bank.shape[-1])
         others = bank.gather(1, places)  # (S, N, U)
         losses = self.weight * self._nce(g, memory, others, own)
         losses = losses + (1 - self.weight) * self._nce(f, memory, others, own)
-        return losses, {"places": batch.places, "outputs": f.detach()}
+        return losses, carried | {"places": batch.places, "outputs": f.detach()}
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
@@ -158,14 +164,17 @@ class PIRL(Method):
         new = carried["outputs"].to(bank.dtype)
         moved = self.bank_momentum * bank[:, places] + (1 - self.bank_momentum) * new
         return {
-            **state,
+            **super().after_step(network, state, carried, step, setup),
             "bank": bank.index_copy(1, places, direction(moved)),
             "negatives": self._drawn(network, setup, step + 1),
         }
 
-    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+    def embedding(
+        self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
+    ) -> Tensor:
         """`(S, B, U)`, what the bank averages: outputs of the network and f's head, of length 1."""
-        return direction(super().embedding(network, state, leaves))
+        own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
+        return direction(own)
 
     def _nce(self, outputs: Tensor, memory: Tensor, others: Tensor, own: Tensor) -> Tensor:
         """`(S,)`, N(v) over the batch; `own` says where a negative is the sample itself."""

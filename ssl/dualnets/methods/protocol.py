@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.foretelling import Foretelling
-from dualnets.networks.heads import Head
+from dualnets.networks.heads import Head, Seen
 from dualnets.optim import Group
 from dualnets.rates import check_count, cut
 from hltm.topology import Node
 from hltm.tree import LatentTree
 
 State = dict[str, Tensor]
+MOMENTS = "moments"  # under which a loss hands running moments to `after_step`
 
 
 class Needs(NamedTuple):
@@ -48,12 +50,15 @@ class Batch(NamedTuple):
         targets: `(S, B, T)` int64 states, where the method needs them.
         places: `(B,)` int64 places in the fixed data set, where the method needs them; the same for
             all members.
+        precision: what `outputs` runs networks in, under autocast; None for that of their
+            parameters. Heads and losses are never short.
     """
 
     leaves: Tensor
     size: int
     targets: Tensor | None = None
     places: Tensor | None = None
+    precision: torch.dtype | None = None
 
 
 class Setup(NamedTuple):
@@ -97,7 +102,8 @@ class Method(ABC):
     def plain_loss(self) -> object | None:
         """The loss, where a step is nothing but this loss of the network's outputs; else None.
 
-        Such a method can be trained by a compiled span.
+        Such a method can be trained by a compiled span. A class speaks for itself alone: what it
+        inherits is not asked, since it may train otherwise.
         """
         return None
 
@@ -105,7 +111,7 @@ class Method(ABC):
     def foretelling(self) -> Foretelling | None:
         """What it is made of, where one branch foretells another and all it keeps is their parameters.
 
-        Such a method can be trained by a compiled span too.
+        Such a method can be trained by a compiled span too, under the same condition.
         """
         return None
 
@@ -154,16 +160,23 @@ class Method(ABC):
         A member's loss depends on that member alone.
         """
 
-    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+    def embedding(
+        self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
+    ) -> Tensor:
         """`(S, B, U)`, what the loss compares: the network's outputs, behind a projector if there is one.
+
+        As in evaluation: a BatchNorm in the projector goes by its running moments, so that a sample's
+        embedding is its own.
 
         Args:
             network: any network.
             state: the method's.
             leaves: `(S, B, X)`, or `(B, X)` where the network has no S axis.
+            batch_statistics: whether the projector goes by the moments of these leaves instead, as
+                the loss does in training.
         """
         own = outputs(network, Batch(leaves, leaves.shape[-2]))[0]
-        return self.projector(part(state, "projector"), own)
+        return self.projector(part(state, "projector"), own, running=not batch_statistics)
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
@@ -172,7 +185,8 @@ class Method(ABC):
 
         What changes is a new tensor, never changed in place. A trained tensor that is replaced
         begins anew: the optimiser forgets what it knew of it. One that is only projected, such as
-        prototypes back to unit length, is changed in place and keeps the optimiser's memory.
+        prototypes back to unit length, is changed in place and keeps the optimiser's memory. Here
+        the running moments of heads move; a method that does more calls this first.
 
         Args:
             network: after the update.
@@ -181,7 +195,7 @@ class Method(ABC):
             step: counted from 0.
             setup: as in `init`.
         """
-        return state
+        return {**state, **part(carried, MOMENTS)}
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> State:
@@ -203,6 +217,26 @@ def part(state: Mapping[str, Tensor], prefix: str) -> State:
 def trained(tensors: Mapping[str, Tensor]) -> State:
     """The same tensors, to be trained."""
     return {name: tensor.requires_grad_() for name, tensor in tensors.items()}
+
+
+def begun(head: Head, inputs: int, network: nn.Module, setup: Setup, place: int) -> State:
+    """A head before the first step: initial parameters, to be trained, and running moments.
+
+    Args:
+        head: its settings.
+        inputs: features below.
+        network: what it stands on.
+        setup: as in `Method.init`.
+        place: which head of the method, a part of the address.
+    """
+    drawn = head.init(inputs, place=place, **address(network, setup))
+    parameter = next(network.parameters())
+    return trained(drawn) | head.moments(len(parameter), parameter)
+
+
+def moved(name: str, head: Head, state: State, seen: Sequence[Seen]) -> State:
+    """What a loss carries so that `after_step` moves the running moments of the head of this name."""
+    return under(f"{MOMENTS}.{name}", head.moved(part(state, name), seen))
 
 
 def copied(network: nn.Module) -> State:
@@ -228,7 +262,8 @@ def outputs(
 ) -> Sequence[Tensor]:
     """The network's outputs on every pass of a batch, `(S, B, U)` each.
 
-    A network whose outputs depend on the rest of their batch sees each pass alone.
+    A network whose outputs depend on the rest of their batch sees each pass alone. Outputs that
+    came out shorter than the parameters, as under autocast, are as long as these again.
 
     Args:
         network: any network.
@@ -236,11 +271,18 @@ def outputs(
         parameters: parameters and buffers to use in place of the network's own, by name.
     """
 
+    given = network.parameters() if parameters is None else parameters.values()
+    long = next((own.dtype for own in given if own.is_floating_point()), None)
+    short, device = batch.precision, batch.leaves.device.type
+
     def call(leaves: Tensor) -> Tensor:
-        if parameters is None:
-            found = network(leaves)
-        else:
-            found = torch.func.functional_call(network, dict(parameters), (leaves,))
+        with nullcontext() if short is None else torch.autocast(device, dtype=short):
+            if parameters is None:
+                found = network(leaves)
+            else:
+                found = torch.func.functional_call(network, dict(parameters), (leaves,))
+        if long is not None and found.dtype.itemsize < long.itemsize:
+            found = found.to(long)
         return found if found.ndim == 3 else found[None]
 
     if getattr(network, "batch_dependent", False):

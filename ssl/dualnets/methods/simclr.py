@@ -27,7 +27,7 @@ from dualnets.networks.heads import Head
 class SimCLR(Method):
     """One network, two views of a sample, and a contrastive loss.
 
-    State: `projector.…`, trained.
+    State: `projector.…`, trained but for its running moments.
 
     Attributes:
         criterion: a loss of `dualnets.losses`, given anchor, positive and negatives.
@@ -69,6 +69,7 @@ class SimCLR(Method):
         return new_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        anchor, positive, *others = projections(self.projector, network, state, batch)
+        found, carried = projections(self.projector, network, state, batch)
+        anchor, positive, *others = found
         negatives = torch.stack(others, dim=1) if others else anchor[:, None][:, :0]
-        return self.criterion(anchor, positive, negatives), {}
+        return self.criterion(anchor, positive, negatives), carried

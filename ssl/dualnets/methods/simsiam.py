@@ -25,14 +25,14 @@ from dualnets.methods.protocol import (
     Needs,
     Setup,
     State,
-    address,
+    begun,
+    moved,
     output_units,
     outputs,
     part,
-    trained,
     under,
 )
-from dualnets.networks.heads import Head
+from dualnets.networks.heads import Head, Seen
 from dualnets.normalizations import BatchNorm
 
 PROJECTOR, PREDICTOR = 0, 1  # places of their random numbers
@@ -42,7 +42,7 @@ PROJECTOR, PREDICTOR = 0, 1  # places of their random numbers
 class SimSiam(Method):
     """One network, a projector, a predictor.
 
-    State: `projector.…` and `predictor.…`, trained.
+    State: `projector.…` and `predictor.…`, trained but for their running moments.
 
     Attributes:
         projector: on the network's outputs; `Head()` for none.
@@ -105,19 +105,22 @@ class SimSiam(Method):
 
     def init(self, network: nn.Module, setup: Setup) -> State:
         inputs = output_units(network, setup)
-        own = address(network, setup)
-        projector = self.projector.init(inputs, place=PROJECTOR, **own)
         units = self.projector.outputs(inputs)
-        predictor = self.predictor.init(units, place=PREDICTOR, **own)
-        return under("projector", trained(projector)) | under("predictor", trained(predictor))
+        projector = begun(self.projector, inputs, network, setup, PROJECTOR)
+        predictor = begun(self.predictor, units, network, setup, PREDICTOR)
+        return under("projector", projector) | under("predictor", predictor)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         both = torch.cat(list(outputs(network, batch)), dim=1)
-        z = self.projector(part(state, "projector"), both, passes=2)  # (S, 2 * B, U)
-        p = self.predictor(part(state, "predictor"), z, passes=2)
+        below: list[Seen] = []
+        above: list[Seen] = []
+        z = self.projector(part(state, "projector"), both, passes=2, seen=below)  # (S, 2 * B, U)
+        p = self.predictor(part(state, "predictor"), z, passes=2, seen=above)
+        carried = moved("projector", self.projector, state, below)
+        carried |= moved("predictor", self.predictor, state, above)
         other = z.detach() if self.stop_gradient else z
         # half of two means over B is the mean over 2 B
-        return -cosine_similarity(p, other.roll(batch.size, 1)).mean(-1), {}
+        return -cosine_similarity(p, other.roll(batch.size, 1)).mean(-1), carried
 
 
 def _never(step: int, steps: int) -> float:

@@ -17,6 +17,7 @@ crops of other sizes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +31,15 @@ from dualnets.methods.protocol import (
     Setup,
     State,
     address,
+    begun,
+    moved,
     output_units,
     outputs,
     part,
     trained,
     under,
 )
-from dualnets.networks.heads import Head
+from dualnets.networks.heads import Head, Seen
 
 PROJECTOR, PROTOTYPES = 0, 64  # places of their random numbers
 
@@ -73,8 +76,9 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor | Non
 class SwAV(Method):
     """A network, a projector and prototypes.
 
-    State: `projector.…` and `prototypes` `(S, K, U)`, trained; `steps` `(S,)`, how many updates there
-    were; with a queue `queue.0` and `queue.1` `(S, Q, U)`, each view's outputs, the newest first.
+    State: `projector.…`, trained but for its running moments; `prototypes` `(S, K, U)`, trained; `steps`
+    `(S,)`, how many updates there were; with a queue `queue.0` and `queue.1` `(S, Q, U)`, each view's
+    outputs, the newest first.
 
     Attributes:
         prototypes: K, not more than the samples that are assigned together, B + Q.
@@ -149,9 +153,9 @@ class SwAV(Method):
         inputs = output_units(network, setup)
         units = self.projector.outputs(inputs)
         own = address(network, setup)
-        projector = self.projector.init(inputs, place=PROJECTOR, **own)
+        projector = begun(self.projector, inputs, network, setup, PROJECTOR)
         prototypes = random_directions(self.prototypes, units, place=PROTOTYPES, **own)
-        state = under("projector", trained(projector)) | trained({"prototypes": prototypes})
+        state = under("projector", projector) | trained({"prototypes": prototypes})
         state["steps"] = torch.zeros(len(prototypes), dtype=torch.int64, device=prototypes.device)
         for view in range(2 if self.queue else 0):  # not read before they are full
             state[f"queue.{view}"] = prototypes.new_zeros(len(prototypes), self.queue, units)
@@ -162,7 +166,8 @@ class SwAV(Method):
         if self.frozen_steps:
             free = (state["steps"] >= self.frozen_steps)[:, None, None]
             prototypes = torch.where(free, prototypes, prototypes.detach())
-        z = self._directions(network, state, batch)
+        seen: list[Seen] = []
+        z = self._directions(network, state, batch, seen=seen)
         scores = [(own @ prototypes.transpose(1, 2)).to(prototypes.dtype) for own in z]
         with torch.no_grad():
             assigned = [
@@ -170,7 +175,8 @@ class SwAV(Method):
             ]
         foretold = [torch.log_softmax(own / self.temperature, dim=-1) for own in scores]
         losses = -(assigned[1] * foretold[0] + assigned[0] * foretold[1]).sum(-1).mean(-1) / 2
-        carried = {"prototypes": state["prototypes"].detach().clone()}  # the update is in place
+        carried = moved("projector", self.projector, state, seen)
+        carried["prototypes"] = state["prototypes"].detach().clone()  # the update is in place
         if self.queue:
             carried |= {str(view): own.detach() for view, own in enumerate(z)}
         return losses, carried
@@ -178,7 +184,8 @@ class SwAV(Method):
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
     ) -> State:
-        after = {**state, "steps": state["steps"] + 1}
+        after = super().after_step(network, state, carried, step, setup)
+        after["steps"] = state["steps"] + 1
         before, prototypes = carried["prototypes"], state["prototypes"]
         if step < self.frozen_steps:
             after["prototypes"] = before
@@ -197,14 +204,20 @@ class SwAV(Method):
             after[f"queue.{view}"] = torch.cat([new, queue], dim=1)[:, : self.queue]
         return after
 
-    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
+    def embedding(
+        self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
+    ) -> Tensor:
         """`(S, B, U)` outputs of the network and its projector, of length 1."""
-        return self._directions(network, state, Batch(leaves, leaves.shape[-2]))[0]
+        batch = Batch(leaves, leaves.shape[-2])
+        return self._directions(network, state, batch, running=not batch_statistics)[0]
 
-    def _directions(self, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
+    def _directions(
+        self, network: nn.Module, state: State, batch: Batch, **statistics: Any
+    ) -> list[Tensor]:
         """The outputs on every pass, of length 1."""
         projector = part(state, "projector")
-        return [direction(self.projector(projector, own)) for own in outputs(network, batch)]
+        found = outputs(network, batch)
+        return [direction(self.projector(projector, own, **statistics)) for own in found]
 
     def _assigned(self, scores: Tensor, state: State, view: int, size: int) -> Tensor:
         """`(S, B, K)` assignments of a view's samples, beside those in its queue once it is used."""

@@ -28,15 +28,15 @@ from dualnets.methods.protocol import (
     Needs,
     Setup,
     State,
-    address,
+    begun,
     copied,
+    moved,
     output_units,
     outputs,
     part,
-    trained,
     under,
 )
-from dualnets.networks.heads import Head
+from dualnets.networks.heads import Head, Seen
 from dualnets.optim import Group
 
 PLACE = 0  # of the readout's random numbers
@@ -46,7 +46,8 @@ PLACE = 0  # of the readout's random numbers
 class TeacherStudent(Method):
     """A student, one view of a sample, and a teacher that never changes.
 
-    State: `teacher.…`, the teacher's parameters and buffers; `readout.…`, trained.
+    State: `teacher.…`, the teacher's parameters and buffers; `readout.…`, trained but for its running
+    moments.
 
     Attributes:
         teacher: a network that reads the same leaves: one for all members, or one with each
@@ -122,19 +123,24 @@ class TeacherStudent(Method):
             for name, tensor in copied(self.teacher).items()
         }
         units = output_units(network, setup)
-        readout = self.readout.init(units, place=PLACE, **address(network, setup))
-        return under("teacher", teacher) | under("readout", trained(readout))
+        readout = begun(self.readout, units, network, setup, PLACE)
+        return under("teacher", teacher) | under("readout", readout)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         (output,) = outputs(network, batch)
         with torch.no_grad():
             (wanted,) = outputs(self._shaped(network), batch, part(state, "teacher"))
-        answer = self.readout(part(state, "readout"), output)
-        return (answer - wanted).square().sum(-1).mean(-1) / 2, {}
+        seen: list[Seen] = []
+        answer = self.readout(part(state, "readout"), output, seen=seen)
+        losses = (answer - wanted).square().sum(-1).mean(-1) / 2
+        return losses, moved("readout", self.readout, state, seen)
 
-    def embedding(self, network: nn.Module, state: State, leaves: Tensor) -> Tensor:
-        own = super().embedding(network, state, leaves)
-        return self.readout(part(state, "readout"), own)
+    def embedding(
+        self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
+    ) -> Tensor:
+        """`(S, B, U)`, what the loss compares: the network's outputs behind the readout."""
+        own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
+        return self.readout(part(state, "readout"), own, running=not batch_statistics)
 
     def _addresses(self) -> tuple[int, ...]:
         """Of the teacher's members; none where there is one teacher for all."""

@@ -29,7 +29,7 @@ from dualnets.normalizations import BatchNorm
 class VICReg(Method):
     """One network, two views, a projector, and three terms: variance, invariance, covariance.
 
-    State: `projector.…`, trained.
+    State: `projector.…`, trained but for its running moments.
 
     Attributes:
         projector: on the network's outputs; `Head()` for none.
@@ -77,7 +77,7 @@ class VICReg(Method):
         return new_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        one, two = projections(self.projector, network, state, batch)
+        (one, two), carried = projections(self.projector, network, state, batch)
         both = torch.stack([one, two])  # (2, S, B, U)
         centred = both - both.mean(2, keepdim=True)
         cov = centred.transpose(2, 3) @ centred / (batch.size - 1)  # (2, S, U, U)
@@ -86,4 +86,5 @@ class VICReg(Method):
         agree = (one - two).square().mean((1, 2))
         vary = (self.spread - (own + self.epsilon).sqrt()).relu().mean(-1).sum(0)
         repeat = rest.square().sum((2, 3)).sum(0) / both.shape[-1]
-        return self.invariance * agree + self.variance * vary + self.covariance * repeat, {}
+        losses = self.invariance * agree + self.variance * vary + self.covariance * repeat
+        return losses, carried

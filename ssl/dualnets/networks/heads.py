@@ -8,16 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dualnets.checks import check_kind, check_switch, check_whole
 from dualnets.layers import initial_parameters, linear
-from dualnets.normalizations import GroupNorm, LayerNorm, Normalization, standardize
+from dualnets.normalizations import (
+    BatchNorm,
+    GroupNorm,
+    LayerNorm,
+    Moments,
+    Normalization,
+    standardize,
+)
 from hltm.philox import Stream
 
 LAYERS = 256  # addresses of a head's layers
+RUNNING = ("mean", "variance", "batches")  # names of running moments
+
+
+class Seen(NamedTuple):
+    """The batches that a layer's BatchNorm has seen in one call: `(S, U, passes)` moments, of B samples."""
+
+    layer: int
+    moments: Moments
+    samples: int
+
+    def of_first_pass(self) -> Seen:
+        """Without the other passes."""
+        return self._replace(moments=Moments(*(own[..., :1] for own in self.moments)))
 
 
 @dataclass(frozen=True)
@@ -156,16 +177,58 @@ class Head:
             inputs = width
         return found
 
-    def __call__(self, parameters: Mapping[str, Tensor], inputs: Tensor, passes: int = 1) -> Tensor:
+    def moments(
+        self, members: int, like: Tensor, layers: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """Running moments of every BatchNorm before the first batch, for evaluation.
+
+        They belong beside the parameters, under the same names. A part that is off has none.
+
+        Args:
+            members: S.
+            like: whose dtype and device they have.
+            layers: only these, counted from 0; all by default.
+
+        Returns:
+            Names such as `0.mean` and `0.variance` `(S, U, 1)` and `0.batches` `(S,)` int64.
+        """
+        found: dict[str, Tensor] = {}
+        for layer, width in enumerate(self.widths):
+            norm = self._remembers(layer)
+            if norm is None or (layers is not None and layer not in layers):
+                continue
+            zeros = torch.zeros(members, width, 1, dtype=like.dtype, device=like.device)
+            if norm.mean != "off":
+                found[f"{layer}.mean"] = zeros
+            if norm.std != "off":
+                found[f"{layer}.variance"] = torch.ones_like(zeros)
+            found[f"{layer}.batches"] = torch.zeros(members, dtype=torch.int64, device=like.device)
+        return found
+
+    def __call__(
+        self,
+        parameters: Mapping[str, Tensor],
+        inputs: Tensor,
+        passes: int = 1,
+        *,
+        running: bool = False,
+        seen: list[Seen] | None = None,
+    ) -> Tensor:
         """Outputs of every member, by the batch's own statistics where a norm asks for them.
 
         Args:
-            parameters: as `init` makes them.
+            parameters: as `init` makes them, and as `moments` where they are `running`.
             inputs: `(S, B, U)`, or several passes `(S, passes * B, U)` one after the other.
             passes: how many; each has batch statistics of its own.
+            running: whether a BatchNorm goes by its running moments, as in evaluation; that of a
+                member that has seen no batch goes by the batch at hand.
+            seen: to which the moments of every BatchNorm's batches are added, for `moved`.
 
         Returns:
             `(S, B, U)`, or `(S, passes * B, U)`.
+
+        Raises:
+            ValueError: running moments that are not among the parameters.
         """
         hidden = inputs.transpose(1, 2)  # (S, U, B)
         for layer in range(len(self.widths)):
@@ -176,15 +239,86 @@ class Head:
             hidden = linear(hidden, weight, parameters.get(f"{layer}.bias"))
             norm = self._norm(layer)
             if norm is not None:
-                apart = passes > 1 and norm.batch_dependent
-                hidden = (
-                    norm(hidden.unflatten(2, (passes, -1))).flatten(2) if apart else norm(hidden)
-                )
+                if running and self._remembers(layer) is not None:
+                    hidden = norm(hidden, self._running(parameters, layer, hidden))  # type: ignore[call-arg]
+                else:
+                    apart = passes > 1 and norm.batch_dependent
+                    split = hidden.unflatten(2, (passes, -1)) if apart else hidden
+                    known = None if seen is None else self._remembers(layer)
+                    if known is None or seen is None:
+                        split = norm(split)
+                    else:
+                        split, moments = known.with_moments(split)
+                        kept = (own.detach().flatten(2) for own in moments)
+                        seen.append(Seen(layer, Moments(*kept), split.shape[-1]))
+                    hidden = split.flatten(2) if apart else split
                 if norm.affine:
                     hidden = hidden * parameters[f"{layer}.gain"] + parameters[f"{layer}.shift"]
             if not last:
                 hidden = hidden.relu()
         return hidden.transpose(1, 2)
+
+    @torch.no_grad()
+    def moved(self, parameters: Mapping[str, Tensor], seen: Sequence[Seen]) -> dict[str, Tensor]:
+        """Running moments after an update, from the batches of its passes.
+
+        They move once per update, to the mean over its passes, in whatever order these come: by the
+        norm's momentum, or by 1/n in update n while that is more, so that they are the plain mean of
+        the first few updates and forget where they began. The variance is the unbiased one.
+
+        Args:
+            parameters: with the running moments before.
+            seen: what calls of this update have added.
+
+        Returns:
+            The running moments, as new tensors; nothing where there are none.
+
+        Raises:
+            ValueError: a batch of one sample, whose own moments say nothing.
+        """
+        found: dict[str, Tensor] = {}
+        for layer in sorted({own.layer for own in seen}):
+            norm, calls = self._remembers(layer), [own for own in seen if own.layer == layer]
+            assert norm is not None
+            samples = calls[0].samples
+            if samples < 2:
+                raise ValueError("a BatchNorm in training needs at least 2 samples, got 1")
+            mean, variance = (
+                parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+                for parts in zip(*(own.moments for own in calls), strict=True)
+            )
+            batches = parameters[f"{layer}.batches"] + 1
+            step = (1 / batches.to(mean.dtype)).clamp_min(norm.momentum).view(-1, 1, 1)
+            found[f"{layer}.batches"] = batches
+            unbiased = samples / (samples - 1)
+            for name, new, factor in (("mean", mean, 1.0), ("variance", variance, unbiased)):
+                old = parameters.get(f"{layer}.{name}")
+                if old is not None:  # a part that is off
+                    new = new.mean(2, keepdim=True) * factor
+                    found[f"{layer}.{name}"] = old.lerp(new.to(old.dtype), step.to(old.dtype))
+        return found
+
+    def _running(self, parameters: Mapping[str, Tensor], layer: int, values: Tensor) -> Moments:
+        """A layer's running moments; for members that have seen no batch, those of the batch at hand."""
+        if f"{layer}.batches" not in parameters:
+            raise ValueError(
+                f"layer {layer} of a head goes by its running moments in evaluation, but its "
+                f"parameters have none, only {sorted(parameters)}: see Head.moments"
+            )
+        own = BatchNorm.moments(values)
+        fresh = (parameters[f"{layer}.batches"] == 0).view(-1, 1, 1)
+        mean, variance = (
+            torch.where(fresh, now, parameters.get(f"{layer}.{name}", now))
+            for name, now in zip(("mean", "variance"), own, strict=True)
+        )
+        return Moments(mean, variance)
+
+    def _remembers(self, layer: int) -> BatchNorm | None:
+        """A layer's BatchNorm, where it does anything at all."""
+        norm = self._norm(layer)
+        if not isinstance(norm, BatchNorm) or norm.mean == norm.std == "off":
+            return None
+        return norm
 
     def _norm(self, layer: int) -> Normalization | None:
         return self.last_norm if layer == len(self.widths) - 1 else self.norm
