@@ -1,45 +1,38 @@
-"""Ensembles in parts: some members of a network, parts put together again, and what memory they take."""
+"""Ensembles in parts: how many members are trained at once, and parts put together again."""
 
 from __future__ import annotations
 
-import copy
-import os
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_whole
+from dualnets.memory import (
+    at_most,
+    footprint,
+    memory_error,
+    memory_of,
+    recipe_of,
+    take,
+    with_tensors,
+)
 from dualnets.span import Progress, Recipe
 
 MEMORY = 4 << 30  # bytes that members trained at once may take, on any machine
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def take(network: Network, low: int, high: int) -> Network:
-    """Members low..high-1 of a network, copied.
-
-    Example:
-        >>> import dualnets, hltm
-        >>> tree = hltm.symmetric_binary(depth=2, seed=0)
-        >>> take(dualnets.tree_network(tree, units=3, members=5, seed=1), 1, 3).members
-        (1, 2)
-    """
-    found = copy.deepcopy(network)
-    for tensor in (*found.parameters(), *found.buffers()):
-        tensor.data = tensor.data[low:high].clone()
-    found.members = tuple(network.members)[low:high]  # type: ignore[arg-type, assignment]
-    return found
-
-
 def join(parts: Sequence[Network], like: Network) -> Network:
     """The networks of all parts as one, a copy of `like` with their parameters."""
-    found = copy.deepcopy(like)
-    ours = (*found.parameters(), *found.buffers())
+    ours = (*like.parameters(), *like.buffers())
     theirs = zip(*((*part.parameters(), *part.buffers()) for part in parts), strict=True)
-    for tensor, pieces in zip(ours, theirs, strict=True):
-        tensor.data = torch.cat([piece.data for piece in pieces])
-    return found
+    joined = {
+        id(tensor): torch.cat([piece.detach() for piece in pieces])
+        for tensor, pieces in zip(ours, theirs, strict=True)
+    }
+    return with_tensors(like, joined)
 
 
 def join_progress(parts: Sequence[Progress]) -> Progress:
@@ -60,56 +53,33 @@ def join_progress(parts: Sequence[Progress]) -> Progress:
 def bytes_per_member(network: nn.Module, recipe: Recipe) -> int:
     """What one more member takes in training, in bytes.
 
-    Counted, not guessed: parameters, gradients, the method's state, the optimiser's memory, and all
-    that one step's loss keeps for the backward pass, in a trial with the first member.
+    Counted, not guessed: parameters, gradients, the method's state, the optimiser's memory, rows of a
+    fixed data set, and all that one step's loss keeps for the backward pass.
     """
-    one = take(network, 0, 1)
-    data = recipe.data.of_members(0, 1)
-    alone = recipe._replace(data=data, optimizer=recipe.optimizer.of_members(0, 1))
-    progress = alone.begin(one)
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    needs = recipe.method.needs
-    (batch,) = data.batches(needs, 0, 1)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        recipe.method.loss(one, progress.state, batch)
-    own = [*one.parameters(), *one.buffers(), *progress.state.values(), *progress.memory.values()]
-    stored = sum(tensor.nbytes for tensor in own)
-    gradients = sum(tensor.nbytes for tensor in [*one.parameters(), *progress.state.values()])
-    # going backward, gradients of activations stand beside the activations
-    return stored + gradients + 2 * sum(kept.values()) + batch.leaves.nbytes
+    return footprint(network, recipe).each
 
 
 def members_at_once(network: nn.Module, recipe: Recipe, wanted: int | None) -> int:
     """How many members are trained at once; by default as many as fit `MEMORY`, whatever the machine.
 
+    Nothing of the training is allocated to find out.
+
     Raises:
+        TypeError: no whole number.
         ValueError: fewer than one.
-        MemoryError: they would not fit the memory of this machine or device.
+        MemoryError: they would not fit the memory of this machine or device; the largest part is
+            named.
     """
     members = len(recipe.data.members)
-    if wanted is not None and wanted < 1:
-        raise ValueError(f"members_at_once must be at least 1, got {wanted}")
-    if len(recipe.data.trees.leaves) * recipe.setup.batch * members < 1 << 20 and wanted is None:
-        return members  # small enough to need no trial
-    each = bytes_per_member(network, recipe)
-    count = min(wanted or max(MEMORY // each, 1), members)
-    there = _memory(next(network.parameters()).device)
-    if each * count > there:
-        raise MemoryError(
-            f"{count} members at once take about {each * count / 2**30:.1f} GiB, there are "
-            f"{there / 2**30:.1f} GiB; lower members_at_once, batch or units"
-        )
+    if wanted is not None:
+        check_whole("members_at_once", wanted, low=1)
+    there = memory_of(next(network.parameters()).device)
+    most = at_most(take(network, 0, 1).train(), recipe_of(recipe, 0, 1))
+    if most * members < min(MEMORY, there) // 2:
+        return min(wanted or members, members)  # small enough to need no trial
+    found = footprint(network, recipe)
+    count = min(wanted or max(MEMORY // found.each, 1), members)
+    total = members * (found.stored + found.data) + found.shared + count * found.passing
+    if total > there:
+        raise memory_error(found, recipe, count, total, there)
     return count
-
-
-def _memory(device: torch.device) -> int:
-    """Bytes that the machine or the device has."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

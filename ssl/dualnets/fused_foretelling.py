@@ -244,7 +244,7 @@ def _rates(offered: Offer, like: Tensor) -> tuple[np.ndarray, ...]:
     lr = each(optimizer.lr)
     clip = float("inf") if optimizer.clip is None else optimizer.clip
     return (
-        torch.stack([lr, lr * predictor.lr], dim=1).numpy(),
+        torch.stack([lr, lr * each(predictor.lr)], dim=1).numpy(),
         torch.stack([decay, own], dim=1).numpy(),
         each(optimizer.momentum).contiguous().numpy(),
         each(clip).contiguous().numpy(),

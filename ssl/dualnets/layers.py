@@ -39,6 +39,7 @@ def initial_parameters(
     bias: bool,
     stream: Stream = Stream.INIT,
     version: int = 0,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor | None]:
     """Weights `(S, V, U_out, U_in)` and biases `(S, V, U_out)`, float64, as torch.nn.Linear draws them.
 
@@ -53,13 +54,20 @@ def initial_parameters(
         bias: whether there are biases.
         stream: another stream's layers are other numbers; heads have one of their own.
         version: how many times this layer was drawn before.
+        device: where to draw.
     """
     blocks, outputs, inputs = shape
     bound = inputs**-0.5
 
     def draw(count: int, part: int) -> Tensor:
         numbers = uniform(
-            count, seed=seed, stream=stream, members=members, node=layer, view=2 * version + part
+            count,
+            seed=seed,
+            stream=stream,
+            members=members,
+            node=layer,
+            view=2 * version + part,
+            device=device,
         )
         return (2 * numbers - 1) * bound
 

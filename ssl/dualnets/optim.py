@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from dualnets.checks import check_choice, check_kind, check_number, check_switch, check_whole
+from dualnets.rates import Group as Group
+from dualnets.rates import PerMember as PerMember
+from dualnets.rates import at_least_0, broadcast, check_count, check_rates, column, cut
+
 Tensors = dict[str, Tensor]
-PerMember = float | Sequence[float]
 UPDATES = "updates"  # the slot that counts a parameter's updates
-PLAIN = ("bias", "gain", "shift")  # names of what LARS leaves to plain momentum
-
-
-class Group(NamedTuple):
-    """Rates of some parameters beside those of all others.
-
-    Attributes:
-        lr: times the optimiser's learning rate.
-        weight_decay: in place of the optimiser's; None for the optimiser's.
-    """
-
-    lr: float = 1.0
-    weight_decay: float | None = None
+PLAIN = ("bias", "biases", "gain", "shift")  # last names of what LARS leaves to plain momentum
 
 
 class One(NamedTuple):
@@ -56,6 +48,7 @@ class Schedule:
         final: where the cosine ends.
 
     Raises:
+        TypeError: a warm_up that is no whole number, or a final that is no number.
         ValueError: a kind of another name, warm_up below 0, or final outside 0..1.
 
     Example:
@@ -68,12 +61,9 @@ class Schedule:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("constant", "cosine"):
-            raise ValueError(f"a schedule is constant or cosine, got {self.kind!r}")
-        if self.warm_up < 0:
-            raise ValueError(f"warm_up must be at least 0 steps, got {self.warm_up}")
-        if not 0 <= self.final <= 1:
-            raise ValueError(f"final must be in 0..1, got {self.final}")
+        check_choice("a schedule", self.kind, ("constant", "cosine"))
+        check_whole("warm_up", self.warm_up, low=0, unit="steps")
+        check_number("final", self.final, low=0, high=1)
 
     def factor(self, step: int, steps: int) -> float:
         """The factor of update `step`, counted from 0, of `steps`."""
@@ -95,54 +85,55 @@ class Optimizer(ABC):
         schedule: of the learning rate.
         clip: largest length of a member's gradient, over all its parameters; None for no limit.
 
-    Every rate is a number, or one per member: a sweep over rates is one ensemble.
+    Every rate is a number, or one per member as a sequence, a numpy array or a tensor `(S,)`, which
+    are kept as a tuple: a sweep over rates is one ensemble.
+
+    Raises:
+        TypeError: what is no rate, or no `Schedule`.
+        ValueError: a rate out of range.
     """
 
     lr: PerMember = field(default=0.1, kw_only=False)
     weight_decay: PerMember = 0.0
     schedule: Schedule = field(default_factory=Schedule)
     clip: PerMember | None = None
-    _above: ClassVar[tuple[str, ...]] = ("lr", "clip")
+    _above: ClassVar[tuple[str, ...]] = ("lr",)  # rates above 0
     _within: ClassVar[tuple[str, ...]] = ()  # rates that lie in 0 <= r < 1
     slots: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        for rate in _values(self.lr):
-            if not rate > 0 or rate == float("inf"):
-                raise ValueError(f"a learning rate must be above 0 and finite, got {rate}")
-        for rate in _values(self.weight_decay):
-            if not 0 <= rate < float("inf"):
-                raise ValueError(f"weight_decay must be at least 0 and finite, got {rate}")
-        for rate in _values(self.clip):
-            if not rate > 0:
-                raise ValueError(f"clip must be above 0, got {rate}")
+        self._keep("weight_decay", at_least_0)
+        if self.clip is not None:  # one member of a sweep may have no limit: infinity
+            self._keep("clip", lambda n, rate: check_number(n, rate, above=0, limit=False))
+        for name in self._above:
+            self._keep(name, lambda n, rate: check_number(n, rate, above=0))
         for name in self._within:
-            for rate in _values(getattr(self, name)):
-                if not 0 <= rate < 1:
-                    raise ValueError(f"{name} must be in 0 <= {name} < 1, got {rate}")
+            self._keep(name, lambda n, rate: check_number(n, rate, low=0, below=1))
+        check_kind("schedule", self.schedule, Schedule, 'dualnets.Schedule("cosine")')
+
+    def _keep(self, name: str, check: Callable[[str, Any], Any]) -> None:
+        """Check a rate, and keep it as a number or a tuple."""
+        called = "a learning rate" if name == "lr" else name
+        object.__setattr__(self, name, check_rates(called, getattr(self, name), check))
 
     @property
     def is_plain(self) -> bool:
         """Whether an update is nothing but w <- w - lr g."""
         return False
 
+    @property
+    def _rates(self) -> tuple[str, ...]:
+        return (*self._above, "weight_decay", "clip", *self._within)
+
     def check(self, members: int) -> None:
         """Raise ValueError unless the rates fit this many members."""
-        for name in ("lr", "weight_decay", "clip", *self._within):
-            rates = getattr(self, name)
-            if isinstance(rates, Sequence) and len(rates) != members:
-                what = "learning rates" if name == "lr" else f"values of {name}"
-                raise ValueError(f"expected {members} {what}, one per member, got {len(rates)}")
+        for name in self._rates:
+            what = "learning rates" if name == "lr" else f"values of {name}"
+            check_count(what, getattr(self, name), members)
 
     def of_members(self, low: int, high: int) -> Optimizer:
         """The same rule for members low..high-1."""
-        names = ("lr", "weight_decay", "clip", *self._within)
-        listed: dict[str, Any] = {
-            name: tuple(getattr(self, name))[low:high]
-            for name in names
-            if isinstance(getattr(self, name), Sequence)
-        }
-        return replace(self, **listed)
+        return replace(self, **{n: cut(getattr(self, n), low, high) for n in self._rates})
 
     def init(self, parameters: Mapping[str, Tensor]) -> Tensors:
         """What the rule remembers of every parameter: `slot.name` -> zeros of its shape.
@@ -152,7 +143,7 @@ class Optimizer(ABC):
         found = {}
         for name, parameter in parameters.items():
             zeros = torch.zeros_like(parameter, requires_grad=False)
-            column = _column(zeros.new_zeros(len(zeros)), zeros)
+            column = broadcast(zeros.new_zeros(len(zeros)), zeros)
             for slot in self.slots:
                 found[f"{slot}.{name}"] = (column if slot == UPDATES else zeros).clone()
         return found
@@ -188,14 +179,14 @@ class Optimizer(ABC):
             group = (groups or {}).get(name, Group())
             gradient = gradients[name]
             if scale is not None:
-                gradient = gradient * _column(scale, parameter)
+                gradient = gradient * broadcast(scale, parameter)
             decay = self.weight_decay if group.weight_decay is None else group.weight_decay
             own = {slot: memory[f"{slot}.{name}"] for slot in self.slots}
-            rate = _rate(self.lr, parameter) * (factor * group.lr)
-            one = One(name, parameter, gradient, own, rate, _rate(decay, parameter))
+            rate = column(self.lr, parameter) * (factor * column(group.lr, parameter))
+            one = One(name, parameter, gradient, own, rate, column(decay, parameter))
             change = self._change(one)
             # a frozen member's gradient may be NaN, and 0 * NaN is NaN: choose, do not multiply
-            kept = change if everyone else torch.where(_column(alive, parameter), change, 0)
+            kept = change if everyone else torch.where(broadcast(alive, parameter), change, 0)
             parameter.sub_(kept)
 
     @abstractmethod
@@ -208,7 +199,7 @@ class Optimizer(ABC):
             return None
         squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
         length = torch.stack(squares).sum(0).sqrt()
-        limit = torch.as_tensor(self.clip, dtype=length.dtype, device=length.device)
+        limit = column(self.clip, length)
         return (limit / length.clamp(min=1e-12)).clamp(max=1)
 
 
@@ -229,6 +220,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_switch("nesterov", self.nesterov)
         if self.nesterov and not self._moves:
             raise ValueError(f"nesterov needs a momentum above 0, got {self.momentum}")
 
@@ -250,7 +242,7 @@ class SGD(Optimizer):
         gradient = one.decayed(one.gradient)
         if not self._moves:
             return gradient * one.rate
-        momentum, velocity = _rate(self.momentum, one.parameter), one.memory["momentum"]
+        momentum, velocity = column(self.momentum, one.parameter), one.memory["momentum"]
         velocity.mul_(momentum).add_(gradient)
         return (gradient + momentum * velocity if self.nesterov else velocity) * one.rate
 
@@ -273,15 +265,14 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.epsilon > 0:
-            raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
+        check_number("epsilon", self.epsilon, above=0)
 
     def _change(self, one: One) -> Tensor:
         return self._adapted(one, one.decayed(one.gradient)) * one.rate
 
     def _adapted(self, one: One, gradient: Tensor) -> Tensor:
         """The corrected first average over the root of the corrected second."""
-        slow, slower = _rate(self.beta1, one.parameter), _rate(self.beta2, one.parameter)
+        slow, slower = column(self.beta1, one.parameter), column(self.beta2, one.parameter)
         first, second, updates = (one.memory[slot] for slot in self.slots)
         first.mul_(slow).add_(gradient * (1 - slow))
         second.mul_(slower).add_(gradient.square() * (1 - slower))
@@ -309,7 +300,8 @@ class LARS(Optimizer):
 
     v <- momentum v + lr trust |w| / (|g| + weight_decay |w|) (g + weight_decay w), w <- w - v, with
     lengths over a member's whole layer. Biases, gains and shifts take plain momentum and no decay,
-    as is usual.
+    as is usual: what is called so, and every parameter with one axis or none beside S, such as the
+    gain that torch's normalisations call weight.
 
     Attributes:
         momentum: how slowly the velocity forgets.
@@ -317,44 +309,32 @@ class LARS(Optimizer):
     """
 
     momentum: PerMember = 0.9
-    trust: float = 1e-3
+    trust: PerMember = 1e-3
     slots: ClassVar[tuple[str, ...]] = ("momentum",)
+    _above: ClassVar[tuple[str, ...]] = ("lr", "trust")
     _within: ClassVar[tuple[str, ...]] = ("momentum",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.trust > 0:
-            raise ValueError(f"trust must be above 0, got {self.trust}")
 
     def _change(self, one: One) -> Tensor:
         velocity, gradient = one.memory["momentum"], one.gradient
-        if not any(kind in one.name for kind in PLAIN):
-            length = _column(one.parameter.flatten(1).norm(dim=1), gradient)
-            steepness = _column(gradient.flatten(1).norm(dim=1), gradient)
-            local = self.trust * length / (steepness + one.decay * length)
+        if not _is_spared(one.name, one.parameter):
+            length = broadcast(one.parameter.flatten(1).norm(dim=1), gradient)
+            steepness = broadcast(gradient.flatten(1).norm(dim=1), gradient)
+            local = column(self.trust, gradient) * length / (steepness + one.decay * length)
             # where either is 0 there is nothing to adapt to
             moving = (length > 0) & (steepness > 0)
             gradient = one.decayed(gradient) * torch.where(moving, local, 1)
-        velocity.mul_(_rate(self.momentum, gradient)).add_(gradient * one.rate)
+        velocity.mul_(column(self.momentum, gradient)).add_(gradient * one.rate)
         return velocity
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "lars": LARS}
 
 
-def _values(rates: PerMember | None) -> Sequence[float]:
-    if rates is None:
-        return ()
-    return rates if isinstance(rates, Sequence) else (rates,)
+def _is_spared(name: str, parameter: Tensor) -> bool:
+    """Whether LARS leaves a parameter `(S, …)` to plain momentum."""
+    words = [word for word in name.split(".") if not word.isdigit()]
+    return parameter.ndim <= 2 or (bool(words) and words[-1] in PLAIN)
 
 
-def _column(per_member: Tensor, parameter: Tensor) -> Tensor:
-    """`(S,)` as `(S, 1, …)`, to broadcast over a parameter."""
-    return per_member.view(-1, *[1] * (parameter.ndim - 1))
-
-
-def _rate(rates: PerMember, parameter: Tensor) -> Tensor | float:
-    """A number as it is; one per member as a column."""
-    if not isinstance(rates, Sequence):
-        return rates
-    return _column(torch.tensor(rates, dtype=parameter.dtype, device=parameter.device), parameter)
+def _values(rates: Any) -> tuple[float, ...]:
+    return rates if isinstance(rates, tuple) else (rates,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.checkpoint import Checkpoints, digest
-from dualnets.ensemble import join, join_progress, members_at_once, take
+from dualnets.checks import check_kind, check_network, check_switch, check_whole
+from dualnets.ensemble import join, join_progress
+from dualnets.ensemble import members_at_once as how_many_at_once
+from dualnets.memory import recipe_of, take
 from dualnets.methods.protocol import Method, Setup, State, copied
 from dualnets.optim import Optimizer
 from dualnets.span import Precision, Progress, Recipe, run_span
 from dualnets.training_data import FixedData, FreshData, Rows
 from hltm.augment import Augmentation
-from hltm.philox import DRAW_FORMAT, check_seed
+from hltm.philox import DRAW_FORMAT, Stream, check_seed, uniform
 from hltm.tree import LatentTree
 
 STEPS_AT_ONCE = 64  # between two reports of progress
@@ -86,7 +89,7 @@ def trajectory(
         augment: what a view draws again.
         steps: how many updates.
         batch: B, samples per step and member.
-        optimizer: its settings.
+        optimizer: its settings; rates there and in the method may be one per member.
         seed: of the data, 64 bits; steps read the same rows whatever the network and method.
         samples: P, for a fixed set of samples in epochs; fresh data by default.
         snapshots: the steps to yield; log-spaced by default; the last step always comes.
@@ -104,16 +107,21 @@ def trajectory(
         ValueError: before any work: steps below 0, batch below 2, snapshots outside 0..steps,
             trees, rates, samples or leaves that do not fit the network, what the method cannot do,
             checkpoints of another training.
-        TypeError: before any work: a name or a class where an object is expected.
-        MemoryError: before any work: members that do not fit the memory.
+        TypeError: before any work: a name or a class where an object is expected, a torch module that
+            is no network, a number of another kind.
+        MemoryError: before any work: what does not fit the memory; its largest part is named.
         DivergedError: where `strict`.
     """
-    _check_kinds(method, augment, optimizer, checkpoints)
-    if steps < 0:
-        raise ValueError(f"steps must be at least 0, got {steps}")
-    if batch < 2:
-        raise ValueError(f"batch must be at least 2, got {batch}")
-    wanted = sorted({*(log_spaced(steps) if snapshots is None else snapshots), steps})
+    _check_kinds(network, method, trees, augment, optimizer, checkpoints)
+    steps = check_whole("steps", steps, low=0)
+    batch = check_whole("batch", batch, low=2)
+    if samples is not None:
+        samples = check_whole("samples", samples, low=1)
+    check_switch("strict", strict)
+    chosen = log_spaced(steps) if snapshots is None else snapshots
+    if not isinstance(chosen, Iterable):
+        raise TypeError(f"snapshots must be steps such as [0, 10], got {chosen!r}")
+    wanted = sorted({*(check_whole("a snapshot", s, low=-(1 << 62)) for s in chosen), steps})
     if wanted[0] < 0 or wanted[-1] > steps:
         raise ValueError(f"snapshots must lie in 0..{steps}, got {wanted[0]}..{wanted[-1]}")
     members = tuple(network.members)
@@ -141,21 +149,25 @@ def trajectory(
     setup = Setup(trees, seed, steps, batch, samples)
     method.check(network, setup)
     recipe = Recipe(method, optimizer, data, setup, precision)
-    return _train(network, recipe, wanted, members_at_once, checkpoints, strict, progress)
+    count = how_many_at_once(network, recipe, members_at_once)
+    return _train(network, recipe, wanted, count, checkpoints, strict, progress)
 
 
-def _check_kinds(method: Any, augment: Any, optimizer: Any, checkpoints: Any) -> None:
+def _check_kinds(
+    network: Any, method: Any, trees: Any, augment: Any, optimizer: Any, checkpoints: Any
+) -> None:
     """What is taken for another thing most easily: a name for an object, a class for an instance."""
+    check_network("network", network)
     wanted: list[tuple[str, Any, type, str]] = [
         ("method", method, Method, "dualnets.SimCLR()"),
+        ("trees", trees, LatentTree, "hltm.symmetric_binary(depth=3, seed=0)"),
         ("augment", augment, Augmentation, "hltm.keep_root()"),
         ("optimizer", optimizer, Optimizer, "dualnets.SGD(lr=0.1)"),
     ]
     if checkpoints is not None:
         wanted.append(("checkpoints", checkpoints, Checkpoints, "dualnets.Checkpoints(folder)"))
     for name, given, kind, example in wanted:
-        if not isinstance(given, kind):
-            raise TypeError(f"{name} must be such as {example}, got {given!r}")
+        check_kind(name, given, kind, example)
 
 
 @dataclass
@@ -176,11 +188,7 @@ def _parts(given: Any, recipe: Recipe, at_once: int) -> list[_Part]:
         whole = at_once >= members
         network = copy.deepcopy(given) if whole else take(given, low, high)
         network.train()
-        data = recipe.data if whole else recipe.data.of_members(low, high)
-        optimizer = recipe.optimizer if whole else recipe.optimizer.of_members(low, high)
-        own = recipe._replace(
-            data=data, optimizer=optimizer, setup=recipe.setup._replace(trees=data.trees)
-        )
+        own = recipe if whole else recipe_of(recipe, low, high)
         found.append(_Part(network, own, own.begin(network)))
     return found
 
@@ -189,12 +197,11 @@ def _train(
     given: Any,
     recipe: Recipe,
     wanted: Sequence[int],
-    at_once: int | None,
+    count: int,
     checkpoints: Checkpoints | None,
     strict: bool,
     progress: Callable[[int], None] | None,
 ) -> Iterator[Snapshot]:
-    count = members_at_once(given, recipe, at_once)
     parts = _parts(given, recipe, count)
     members = recipe.data.members
     made_with: dict[str, str] = {}
@@ -284,6 +291,7 @@ def _made_with(
     return {
         "network": repr(network),
         "initial parameters": digest(*copied(network).values()),
+        "initial outputs": _outputs(network, data.trees),
         "method": repr(recipe.method),
         "the method's initial state": digest(*states),
         "optimizer": repr(recipe.optimizer),
@@ -301,6 +309,24 @@ def _made_with(
         "draw_format": str(DRAW_FORMAT),
         "torch": torch.__version__,
     }
+
+
+def _outputs(network: Any, trees: LatentTree) -> str:
+    """What the network makes of fixed leaves, in a few numbers: what its parameters do not tell.
+
+    A network may read leaves through any function, and its repr need not say which.
+    """
+    rows, states = 8, torch.from_numpy(trees.tables.cardinality[list(trees.leaves)])
+    address: dict[str, Any] = {"seed": 0, "stream": Stream.EVALUATION, "members": (0,), "node": 0}
+    leaves = (uniform(rows * len(states), **address).view(rows, -1) * states).to(torch.uint8)
+    twin = copy.deepcopy(network).eval()  # a forward pass may count
+    many = leaves.expand(len(network.members), -1, -1) if network.stacked else leaves
+    with torch.no_grad():
+        found = twin(many.to(next(network.parameters()).device))
+    finite = found.double().nan_to_num(0.0, 0.0, 0.0)  # (S, rows, U), or (rows, U)
+    weights = uniform(finite.shape[-1], **{**address, "view": 1})[0].to(finite) + 0.5
+    per_row = (finite @ weights).view(-1, rows).mean(0)
+    return " ".join(f"{number:.6g}" for number in per_row.tolist())
 
 
 def train(

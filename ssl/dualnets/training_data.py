@@ -67,9 +67,17 @@ class Rows(ABC):
         Raises:
             ValueError: targets that are none, or that a view may draw again.
         """
-        if needs.targets != ():
-            topology = self.trees.topology
-            check_kept(topology, self.augment, target_nodes(topology, needs.targets))
+        if needs.targets == ():
+            return
+        topology = self.trees.topology
+        try:
+            nodes = target_nodes(topology, needs.targets)
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"targets must be 'root', 'latents' or nodes of the trees, got {needs.targets!r}: "
+                f"{error.args[0] if error.args else error}"
+            ) from error
+        check_kept(topology, self.augment, nodes)
 
     def of_members(self: Self, low: int, high: int) -> Self:
         """The rows of members low..high-1."""
@@ -81,6 +89,26 @@ class Rows(ABC):
         passes = needs.views + needs.negatives
         leaves = len(self.members) * len(self.trees.leaves) * self.batch * passes
         return max(DRAWN_BYTES // leaves, 1)
+
+    def target_count(self, needs: Needs) -> int:
+        """T, how many nodes' states come with a batch."""
+        return 0 if needs.targets == () else len(target_nodes(self.trees.topology, needs.targets))
+
+    def step_bytes(self, needs: Needs) -> int:
+        """Bytes of one step's rows for all members: as they are drawn, and as the batch."""
+        passes = needs.views + needs.negatives
+        leaves = len(self.trees.leaves) * passes * self._state_bytes
+        each = 2 * leaves + 9 * self.target_count(needs)  # targets are int64 in a batch
+        return len(self.members) * self.batch * each
+
+    def kept_bytes(self, needs: Needs) -> tuple[int, int]:
+        """Bytes of rows that are kept from step to step: of all members, and shared by them."""
+        return 0, 0
+
+    @property
+    def _state_bytes(self) -> int:
+        """Of one node's state."""
+        return 1 if int(self.trees.tables.cardinality.max()) <= 256 else 2
 
     @abstractmethod
     def draw(self, needs: Needs, first_step: int, steps: int) -> Drawn:
@@ -196,6 +224,12 @@ class FixedData(Rows):
 
     def of_members(self, low: int, high: int) -> FixedData:
         return replace(super().of_members(low, high), _epochs={})
+
+    def kept_bytes(self, needs: Needs) -> tuple[int, int]:
+        """An epoch's rows as they are drawn and in its order; the order, by keys that are sorted."""
+        leaves = len(self.trees.leaves) * needs.views
+        each = (leaves + self.target_count(needs)) * self._state_bytes
+        return 2 * len(self.members) * self.samples * each, 64 * self.samples
 
     def draw(self, needs: Needs, first_step: int, steps: int) -> Drawn:
         parts = []

@@ -218,9 +218,9 @@ def test_a_predictor_of_another_width_is_refused_before_training(method):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rule": "square"}, "rule is root or copy, got 'square'"),
+        ({"rule": "square"}, "rule must be one of root, copy, got 'square'"),
         ({"rate": 1.0}, "rate must be in 0 <= rate < 1, got 1.0"),
-        ({"epsilon": -1.0}, "epsilon must be at least 0, got -1.0"),
+        ({"epsilon": -1.0}, "epsilon must be at least 0 and finite, got -1.0"),
         ({"every": 0}, "every must be at least 1, got 0"),
     ],
 )

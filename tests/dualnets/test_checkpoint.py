@@ -1,6 +1,8 @@
 """Checkpoints under real kills, of other trainings, and what stays of them."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from killed_training import EVERY, SNAPSHOTS, STEPS, train
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import dualnets
 import hltm
@@ -132,7 +134,10 @@ def run(folder, steps=6, trees=TREES, network=None, method=None, every=1, keep=2
         ({"optimizer": dualnets.SGD(0.2)}, "optimizer is SGD"),
         ({"method": dualnets.SimCLR(dualnets.Simple())}, "method is SimCLR"),
         ({"augment": hltm.keep_level(1)}, "augment is keep-root"),
-        ({"network": dualnets.tree_network(TREES, units=4, seed=1)}, "network is BlockNetwork"),
+        (
+            {"network": dualnets.tree_network(TREES, units=4, seed=1)},
+            "network is .*3.*here .*4",
+        ),
         ({"network": dualnets.tree_network(TREES, units=3, seed=9)}, "initial parameters is"),
         ({"trees": hltm.symmetric_binary(depth=2, members=2, seed=9)}, "trees is 2 with 7 nodes"),
     ],
@@ -210,3 +215,116 @@ def test_frozen_members_and_what_is_trained_come_back(tmp_path):
     assert again.frozen_at.tolist() == [-1, 0]
     for a, b in zip(never.network.parameters(), again.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def damage(folder: Path, what: str) -> None:
+    """Spoil the newest checkpoint in a folder."""
+    home = folder / f"step-{newest(folder):010d}"
+    manifest = home / checkpoint.MANIFEST
+    said = json.loads(manifest.read_text())
+    changed = {
+        "another format": said | {"format": 99},
+        "no format": {},
+        "no origin": {"format": checkpoint.FORMAT, "step": said["step"], "snapshot": True},
+        "another step": said | {"step": 3},
+        "a list": [1],
+    }
+    if what in changed:
+        manifest.write_text(json.dumps(changed[what]))
+    elif what == "garbage":
+        manifest.write_text("{not json")
+    elif what == "bytes":
+        manifest.write_bytes(b"\xff\xfe\x00")
+    elif what == "a stray folder":
+        (folder / "step-abc").mkdir()
+        (folder / "step-abc" / checkpoint.MANIFEST).write_text("{}")
+    elif what == "an odd number":
+        shutil.copytree(home, folder / "step-7")
+    elif what == "no tensors":
+        (home / checkpoint.TENSORS).unlink()
+    elif what == "short":
+        whole_file = (home / checkpoint.TENSORS).read_bytes()
+        (home / checkpoint.TENSORS).write_bytes(whole_file[: len(whole_file) // 2])
+    else:
+        found = load_file(home / checkpoint.TENSORS)
+        if what == "a missing tensor":
+            del found["network/weights.0"]
+        else:
+            found["network/weights.0"] = found["network/weights.0"][:1].clone()
+        save_file(found, home / checkpoint.TENSORS)
+
+
+DAMAGES = {
+    "another format": r"manifest\.json .* format is 99, this version reads 2; go on with the version",
+    "no format": r"manifest\.json .* says no format; remove its folder",
+    "no origin": r"manifest\.json .* made_with is None; remove its folder",
+    "another step": r"manifest\.json .* it is of step 3; remove",
+    "a list": r"manifest\.json .* says no format; remove",
+    "garbage": r"manifest\.json .* it is no JSON .*; remove its folder",
+    "bytes": r"manifest\.json .* it is no JSON .*; remove its folder",
+    "a stray folder": r"step-abc .* its name is no step; move it elsewhere",
+    "an odd number": r"step-7 .* its name is no step; move it elsewhere",
+    "no tensors": r"tensors\.safetensors .* cannot be read .*; remove its folder",
+    "short": r"tensors\.safetensors .* cannot be read .*; remove its folder",
+    "a missing tensor": r"tensors\.safetensors .* network/weights\.0 is missing, expected \(2, 2, 3, 2\)",
+    "one member": r"tensors\.safetensors .* network/weights\.0 is \(1, 2, 3, 2\), expected \(2, 2, 3",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path, what):
+    run(tmp_path)
+    damage(tmp_path, what)
+    with pytest.raises(ValueError, match=DAMAGES[what]) as caught:
+        run(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_damaged_checkpoint_training_goes_on_from_the_one_before(tmp_path):
+    expected = run(tmp_path / "whole", keep=3)
+    run(tmp_path / "spoilt", keep=3)
+    damage(tmp_path / "spoilt", "short")
+    shutil.rmtree(tmp_path / "spoilt" / f"step-{newest(tmp_path / 'spoilt'):010d}")
+    again = run(tmp_path / "spoilt", keep=3)
+    for a, b in zip(expected.network.parameters(), again.network.parameters(), strict=True):
+        assert same_bits(a.detach(), b.detach())
+
+
+def small() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+
+
+def test_a_network_that_reads_leaves_otherwise_is_another_training(tmp_path):
+    def network(factor):
+        return dualnets.TorchEnsemble(
+            TREES,
+            small,
+            activations={1: "0"},
+            seed=0,
+            encode=lambda leaves: factor * leaves.float(),
+        )
+
+    assert repr(network(1)) == repr(network(3))
+    run(tmp_path, network=network(1))
+    with pytest.raises(ValueError, match="another training: there initial outputs is"):
+        run(tmp_path, network=network(3))
+    # the same up to another machine's rounding
+    assert run(tmp_path, network=network(1 + 1e-6)).step == 6
+
+
+def test_what_a_layer_shows_belongs_to_a_training(tmp_path):
+    given = {"activations": {1: "2"}, "seed": 0}
+    run(tmp_path, network=dualnets.TorchEnsemble(TREES, small, **given))
+    with pytest.raises(ValueError, match=r"there network is .*side='output'.*here .*side='input'"):
+        run(tmp_path, network=dualnets.TorchEnsemble(TREES, small, side="input", **given))
+
+
+def test_another_training_is_told_in_a_line(tmp_path):
+    trees = hltm.symmetric_binary(depth=6, members=2, seed=0)
+    run(tmp_path, trees=trees)
+    with pytest.raises(ValueError, match="another training") as caught:
+        run(tmp_path, trees=trees, network=dualnets.tree_network(trees, units=4, seed=1))
+    told = str(caught.value).replace(str(tmp_path), "")
+    assert "\n" not in told
+    assert len(told) < 250

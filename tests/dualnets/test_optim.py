@@ -202,7 +202,8 @@ def test_frozen_members_stay_as_they_are_bit_for_bit(optimizer, bad):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_members_of_an_ensemble_keep_their_rates(name):
     kind = OPTIMIZERS[name]
-    own = dict.fromkeys(kind._within, (0.5, 0.6, 0.7))
+    names = {*kind._within, *kind._above} - {"lr"}
+    own = dict.fromkeys(names, (0.5, 0.6, 0.7))
     whole = kind(lr=(0.1, 0.2, 0.3), weight_decay=(0.0, 0.1, 0.2), clip=(1.0, 2.0, 3.0), **own)
     whole.check(3)
     last = whole.of_members(1, 3)
@@ -233,9 +234,9 @@ def test_only_bare_descent_is_plain():
         (lambda: SGD(nesterov=True), "nesterov needs a momentum above 0, got 0.0"),
         (lambda: Adam(beta1=1.0), "beta1 must be in 0 <= beta1 < 1, got 1.0"),
         (lambda: Adam(beta2=-0.1), "beta2 must be in 0 <= beta2 < 1, got -0.1"),
-        (lambda: Adam(epsilon=0.0), "epsilon must be above 0, got 0.0"),
-        (lambda: LARS(trust=0.0), "trust must be above 0, got 0.0"),
-        (lambda: Schedule("linear"), "a schedule is constant or cosine, got 'linear'"),
+        (lambda: Adam(epsilon=0.0), "epsilon must be above 0 and finite, got 0.0"),
+        (lambda: LARS(trust=0.0), "trust must be above 0 and finite, got 0.0"),
+        (lambda: Schedule("linear"), "a schedule must be one of constant, cosine, got 'linear'"),
         (lambda: Schedule(warm_up=-1), "warm_up must be at least 0 steps, got -1"),
         (lambda: Schedule(final=1.5), "final must be in 0..1, got 1.5"),
         (lambda: Adam(beta1=[0.9]).check(3), "expected 3 values of beta1, one per member, got 1"),
@@ -245,3 +246,70 @@ def test_only_bare_descent_is_plain():
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_rates_of_groups_and_trust_may_differ_per_member():
+    lr, decay, trust = (1.0, 10.0, 0.0), (0.0, 0.3, 0.1), (0.02, 0.5, 1.0)
+    groups = {"network.weights.0": Group(lr, decay)}
+    for kind, own in ((SGD, {}), (AdamW, {}), (LARS, {"trust": trust})):
+        found = ours(kind(lr=0.01, weight_decay=0.1, **own), groups=groups)
+        for s in range(MEMBERS):
+            single = {name: rates[s] for name, rates in own.items()}
+            alone = ours(
+                kind(lr=0.01, weight_decay=0.1, **single),
+                groups={"network.weights.0": Group(lr[s], decay[s])},
+            )
+            for name in SHAPES:
+                torch.testing.assert_close(found[name][s], alone[name][s], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "spared"),
+    [
+        ("network.model.unbiased.weight", (3, 4), False),
+        ("network.model.1.weight", (4,), True),  # of a BatchNorm1d
+        ("network.model.1.bias", (4,), True),
+        ("network.model.0.weight", (4, 3), False),
+        ("network.biases.0", (2, 3), True),
+        ("network.norms.0.gain", (2, 3, 1), True),
+        ("state.head.0.shift", (3, 1), True),
+        ("state.gainful.0.weight", (1, 3, 3), False),
+        ("state.prototypes", (5, 3), False),
+    ],
+)
+def test_lars_spares_what_is_called_so_or_has_one_axis(name, shape, spared):
+    """Shrinking a layer and its gradient together changes the step of what is adapted in another way."""
+    steps = []
+    for trust in (0.1, 0.2):
+        parameters = {name: torch.ones(2, *shape, dtype=torch.float64)}
+        optimizer = LARS(lr=1.0, momentum=0.0, trust=trust)
+        memory = optimizer.init(parameters)
+        given = {name: torch.ones(2, *shape, dtype=torch.float64)}
+        optimizer.update(parameters, given, memory, torch.tensor([True, True]))
+        steps.append(1 - parameters[name].flatten()[0])
+    assert (steps[0] == steps[1]) == spared
+
+
+def test_rates_per_member_are_copied_to_a_device_once(monkeypatch):
+    made = []
+    original = torch.tensor
+
+    def spy(*given, **others):
+        made.append(given)
+        return original(*given, **others)
+
+    monkeypatch.setattr(torch, "tensor", spy)
+    optimizer = SGD(
+        lr=(0.11, 0.012, 0.013),
+        weight_decay=(0.014, 0.015, 0.016),
+        momentum=(0.5, 0.6, 0.71),
+        clip=(1.1, 2.2, 3.3),
+    )
+    parameters = start()
+    memory = optimizer.init(parameters)
+    alive = torch.ones(MEMBERS, dtype=torch.bool)
+    given = gradients(0)
+    made.clear()
+    for step in range(STEPS):
+        optimizer.update(parameters, given, memory, alive, step, STEPS)
+    assert len(made) == 4

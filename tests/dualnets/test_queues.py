@@ -246,16 +246,22 @@ def test_a_sample_alone_among_its_negatives_costs_nothing(classify):
     [
         (lambda: dualnets.MoCo(queue=0), "queue must be at least 1 key, got 0"),
         (lambda: dualnets.MoCo(momentum=1.1), r"momentum must be in 0..1, got 1.1"),
-        (lambda: dualnets.MoCo(temperature=0.0), "temperature must be above 0, got 0.0"),
+        (lambda: dualnets.MoCo(temperature=0.0), "temperature must be above 0 and finite, got 0.0"),
         (lambda: dualnets.SwAV(prototypes=1), "prototypes must be at least 2, got 1"),
-        (lambda: dualnets.SwAV(temperature=-1.0), "temperature must be above 0, got -1.0"),
-        (lambda: dualnets.SwAV(epsilon=0.0), "epsilon must be above 0, got 0.0"),
+        (
+            lambda: dualnets.SwAV(temperature=-1.0),
+            "temperature must be above 0 and finite, got -1.0",
+        ),
+        (lambda: dualnets.SwAV(epsilon=0.0), "epsilon must be above 0 and finite, got 0.0"),
         (lambda: dualnets.SwAV(iterations=0), "iterations must be at least 1, got 0"),
         (lambda: dualnets.SwAV(frozen_steps=-1), "frozen_steps must be at least 0, got -1"),
         (lambda: dualnets.SwAV(queue_from=5), "queue_from=5 needs a queue, got queue=0"),
         (lambda: dualnets.PIRL(weight=1.5), r"weight must be in 0..1, got 1.5"),
         (lambda: dualnets.PIRL(bank_momentum=-0.1), r"bank_momentum must be in 0..1, got -0.1"),
-        (lambda: dualnets.PIRL(temperature=float("nan")), "temperature must be above 0, got nan"),
+        (
+            lambda: dualnets.PIRL(temperature=float("nan")),
+            "temperature must be above 0 and finite, got nan",
+        ),
         (lambda: dualnets.PIRL(negatives=0), "negatives must be at least 1, got 0"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 
 import dualnets
 import hltm
-from dualnets import fused, training_data
+from dualnets import fused, fused_foretelling, training_data
 from dualnets.training import describe_frozen
 from hltm.philox import Stream
 
@@ -238,3 +238,62 @@ def test_progress_counts_every_step(path):
     heard = []
     trained(network(), steps=150, progress=heard.append)
     assert sum(heard) == 150
+
+
+HEAD = dualnets.Head((6, 4), norm=dualnets.BatchNorm())
+SWEEPS = {
+    "byol-predictor": (
+        lambda lr, decay, m: dualnets.BYOL(HEAD, HEAD, predictor_lr=lr, predictor_weight_decay=decay),
+        {},
+    ),
+    "byol-momentum": (lambda lr, decay, m: dualnets.BYOL(HEAD, HEAD, momentum=m), {}),
+    "byol-cosine": (
+        lambda lr, decay, m: dualnets.BYOL(HEAD, HEAD, momentum=m, momentum_schedule="cosine"),
+        {},
+    ),
+    "moco": (lambda lr, decay, m: dualnets.MoCo(queue=32, momentum=m, projector=HEAD), {}),
+    "supervised": (
+        lambda lr, decay, m: dualnets.Supervised(rates=dualnets.Group(lr, decay)),
+        {"augment": hltm.resample_leaves(0.0)},
+    ),
+}  # fmt: skip
+RATES = [(0.5, 3.0, 0.0), (0.0, 0.1, 0.3), (0.9, 0.5, 1.0)]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("way", ["compiled", "eager", "parts"])
+def test_a_sweep_over_a_methods_rates_is_its_members_trained_alone(name, way, monkeypatch):
+    if way == "eager":
+        monkeypatch.setattr(fused_foretelling, "offer", lambda *given: None)
+    make, changes = SWEEPS[name]
+
+    def train(method, trees):
+        given = SETTINGS | {"steps": 12, "optimizer": dualnets.SGD(0.1, momentum=0.5)} | changes
+        if way == "parts" and trees is TREES:
+            given["members_at_once"] = 2
+        return dualnets.train(network(trees, bias=True), method, trees, **given)
+
+    whole = train(make(*RATES), TREES)
+    for s in range(3):
+        alone = train(make(*(rates[s] for rates in RATES)), TREES[s])
+        for ours, its in zip(whole.network.parameters(), alone.network.parameters(), strict=True):
+            torch.testing.assert_close(ours[s : s + 1], its, rtol=0, atol=1e-9)
+        for key, tensor in alone.state.items():
+            if tensor.is_floating_point():
+                torch.testing.assert_close(whole.state[key][s : s + 1], tensor, rtol=0, atol=1e-9)
+    same = train(make(*(rates[0] for rates in RATES)), TREES)
+    assert any(
+        not torch.allclose(a[1], b[1])
+        for a, b in zip(
+            [*whole.network.parameters(), *whole.state.values()],
+            [*same.network.parameters(), *same.state.values()],
+            strict=True,
+        )
+        if a.is_floating_point()
+    ), "the rates should matter"
+
+
+def test_a_sweep_over_targets_is_not_offered_to_the_compiled_span_that_has_one_for_all():
+    assert dualnets.BYOL(momentum=0.9).foretelling is not None
+    assert dualnets.BYOL(predictor_lr=[1.0, 2.0]).foretelling is not None
+    assert dualnets.BYOL(momentum=[0.9, 0.8]).foretelling is None

@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dualnets.checks import check_choice, check_number, check_whole
+
 RULES = ("root", "copy")
 
 
@@ -33,6 +35,7 @@ class DirectPredictor:
         every: how many steps between two settings of W_p.
 
     Raises:
+        TypeError: a value of another kind.
         ValueError: a rule of another name, rate outside 0 <= rate < 1, epsilon below 0, or every
             below 1.
 
@@ -50,14 +53,10 @@ class DirectPredictor:
     every: int = 1
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(f"a direct predictor's rule is root or copy, got {self.rule!r}")
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"a direct predictor's rate must be in 0 <= rate < 1, got {self.rate}")
-        if not self.epsilon >= 0:
-            raise ValueError(f"a direct predictor's epsilon must be at least 0, got {self.epsilon}")
-        if self.every < 1:
-            raise ValueError(f"a direct predictor's every must be at least 1, got {self.every}")
+        check_choice("a direct predictor's rule", self.rule, RULES)
+        check_number("a direct predictor's rate", self.rate, low=0, below=1)
+        check_number("a direct predictor's epsilon", self.epsilon, low=0)
+        check_whole("a direct predictor's every", self.every, low=1)
 
     def init(self, units: int, like: Tensor) -> dict[str, Tensor]:
         """`weight` and `correlation`, `(S, U, U)` each, without gradients.

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_kind, check_number
 from dualnets.methods._projector import new_projector, projections
 from dualnets.methods.protocol import Batch, Method, Needs, Setup, State
 from dualnets.networks.heads import Head
@@ -36,7 +37,9 @@ class BarlowTwins(Method):
         standardize: how projections are standardised over the batch; not affine.
 
     Raises:
-        ValueError: off_diagonal below 0 or an affine standardisation.
+        TypeError: a projector or standardisation of another kind.
+        ValueError: off_diagonal below 0 or an affine standardisation; before training, a projector
+            with a layer that says nothing.
 
     Example:
         >>> import dualnets, hltm
@@ -53,8 +56,9 @@ class BarlowTwins(Method):
     standardize: BatchNorm = BatchNorm()  # noqa: RUF009, frozen
 
     def __post_init__(self) -> None:
-        if not 0 <= self.off_diagonal < float("inf"):
-            raise ValueError(f"off_diagonal must be at least 0 and finite, got {self.off_diagonal}")
+        check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
+        check_number("off_diagonal", self.off_diagonal, low=0)
+        check_kind("standardize", self.standardize, BatchNorm, "dualnets.BatchNorm()")
         if self.standardize.affine:
             raise ValueError("the standardisation of Barlow Twins has no gain and shift")
 

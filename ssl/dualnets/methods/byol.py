@@ -14,13 +14,14 @@ it is drawn again, what the target is, whether gradients stop there. Normalisati
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_choice, check_kind, check_switch, check_whole
 from dualnets.foretelling import Foretelling
 from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods._direct_predictor import DirectPredictor
@@ -42,6 +43,7 @@ from dualnets.methods.protocol import (
 from dualnets.networks.heads import LAYERS, RUNNING, Head, Seen
 from dualnets.normalizations import BatchNorm
 from dualnets.optim import Group
+from dualnets.rates import PerMember, at_least_0, check_rates, column, share
 from hltm.philox import Stream, uniform
 
 PROJECTOR, PREDICTOR, TARGET = 0, 1, 2  # places of their random numbers
@@ -65,8 +67,9 @@ class BYOL(Method):
     Attributes:
         projector: on the network's outputs; `Head()` for none.
         predictor: on the projections; None or `Head()` for none, or one set directly.
-        predictor_lr: times the optimiser's rate.
-        predictor_weight_decay: in place of the optimiser's; None for the optimiser's.
+        predictor_lr: times the optimiser's rate; a number or one per member.
+        predictor_weight_decay: in place of the optimiser's; None for the optimiser's; a number or
+            one per member.
         redraw_every: draw the predictor again after every so many updates; 0 for never. Draw
             number n is version n of its address, so it does not depend on training.
         redraw: `all` its layers, or only the `top` or `bottom` one.
@@ -74,7 +77,7 @@ class BYOL(Method):
             `random`, a fixed network: the initial one with the entries of every parameter shuffled,
             member by member and by address (the same distribution, another draw), and a projector
             drawn once more; `copy`, a copy renewed every `copy_every` updates.
-        momentum: m of the moving average.
+        momentum: m of the moving average, a number or one per member.
         momentum_schedule: `constant`, or `cosine`: 1 - (1 - m)(1 + cos(pi t / T)) / 2 at update t of T.
         copy_every: for `copy`.
         stop_gradient: False, for the target `online` alone: gradients flow through both branches.
@@ -82,7 +85,9 @@ class BYOL(Method):
         symmetric: whether both directions are summed.
 
     Raises:
-        ValueError: a value out of range, or a switch without what it belongs to.
+        TypeError: a value of another kind.
+        ValueError: a value out of range, or a switch without what it belongs to; before training,
+            rates that are not as many as members, or heads that do not fit or say nothing.
 
     Example:
         >>> import dualnets, hltm
@@ -97,32 +102,33 @@ class BYOL(Method):
 
     projector: Head = field(default_factory=_head)
     predictor: Head | DirectPredictor | None = field(default_factory=_head)
-    predictor_lr: float = 1.0
-    predictor_weight_decay: float | None = None
+    predictor_lr: PerMember = 1.0
+    predictor_weight_decay: PerMember | None = None
     redraw_every: int = 0
     redraw: Literal["all", "top", "bottom"] = "all"
     target: Literal["ema", "online", "random", "copy"] = "ema"
-    momentum: float = 0.99
+    momentum: PerMember = 0.99
     momentum_schedule: Literal["constant", "cosine"] = "constant"
     copy_every: int = 0
     stop_gradient: bool = True
     normalized: bool = True
     symmetric: bool = True
+    per_member: ClassVar[tuple[str, ...]] = ("momentum", "predictor_lr", "predictor_weight_decay")
 
     def __post_init__(self) -> None:
-        _among("target", self.target, TARGETS)
-        _among("redraw", self.redraw, REDRAWS)
-        _among("momentum_schedule", self.momentum_schedule, ("constant", "cosine"))
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum must be in 0..1, got {self.momentum}")
-        if not 0 <= self.predictor_lr < math.inf:
-            raise ValueError(f"predictor_lr must be at least 0 and finite, got {self.predictor_lr}")
-        decay = self.predictor_weight_decay
-        if decay is not None and not 0 <= decay < math.inf:
-            raise ValueError(f"predictor_weight_decay must be at least 0 and finite, got {decay}")
-        for name in ("redraw_every", "copy_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0 updates, got {getattr(self, name)}")
+        self._check_kinds()
+        for name, check in (
+            ("momentum", share),
+            ("predictor_lr", at_least_0),
+            ("predictor_weight_decay", at_least_0),
+        ):
+            given = getattr(self, name)
+            if given is not None or name != "predictor_weight_decay":  # which alone may be None
+                object.__setattr__(self, name, check_rates(name, given, check))
+        if self.redraw != "all" and self.redraw_every == 0:
+            raise ValueError(
+                f"redraw={self.redraw!r} needs redraw_every of at least 1 update, got 0"
+            )
         if not self._predictor_is_trained:
             for name, none in (
                 ("redraw_every", 0),
@@ -151,9 +157,28 @@ class BYOL(Method):
                 "gradient"
             )
 
+    def _check_kinds(self) -> None:
+        """Raise TypeError or ValueError where a single value cannot be, whatever the others are."""
+        check_choice("target", self.target, TARGETS)
+        check_choice("redraw", self.redraw, REDRAWS)
+        check_choice("momentum_schedule", self.momentum_schedule, ("constant", "cosine"))
+        check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
+        if self.predictor is not None:
+            examples = "dualnets.Head((32, 16)), dualnets.DirectPredictor() or None"
+            check_kind("predictor", self.predictor, Head | DirectPredictor, examples)
+        for name in ("redraw_every", "copy_every"):
+            check_whole(name, getattr(self, name), low=0, unit="updates")
+        for name in ("stop_gradient", "normalized", "symmetric"):
+            check_switch(name, getattr(self, name))
+
     @property
     def _predictor_is_trained(self) -> bool:
         return isinstance(self.predictor, Head) and len(self.predictor.widths) > 0
+
+    @property
+    def _sweeps(self) -> bool:
+        """Whether every member's target moves at a rate of its own."""
+        return self.target == "ema" and isinstance(self.momentum, tuple)
 
     @property
     def needs(self) -> Needs:
@@ -163,6 +188,8 @@ class BYOL(Method):
     def foretelling(self) -> Foretelling | None:
         if isinstance(self.predictor, DirectPredictor):
             return None
+        if self._sweeps:
+            return None  # the compiled span has one for all members
         return Foretelling(
             projector=self.projector,
             predictor=self.predictor or Head(),
@@ -182,12 +209,15 @@ class BYOL(Method):
 
     def check(self, network: nn.Module, setup: Setup) -> None:
         """Raise ValueError where the predictor's outputs are not as many as the target's."""
+        super().check(network, setup)
         units = self.projector.outputs(output_units(network, setup))
         if isinstance(self.predictor, Head) and self.predictor.outputs(units) != units:
             raise ValueError(
                 f"the predictor must have as many outputs as the projector, {units}, got "
                 f"{self.predictor.outputs(units)}"
             )
+        if isinstance(self.predictor, Head):
+            self.predictor.check(units, "predictor")
 
     def init(self, network: nn.Module, setup: Setup) -> State:
         inputs = output_units(network, setup)
@@ -248,11 +278,11 @@ class BYOL(Method):
             found |= under("predictor", now)
         if self.redraw_every and (step + 1) % self.redraw_every == 0:
             found |= under("predictor", self._redrawn(network, state, setup, step))
-        stays = self._stays(step, setup.steps)
-        if stays < 1:
+        if self._sweeps or self._stays(step, setup.steps) < 1:
             own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
             online = under("network", own) | under("projector", part(state, "projector"))
-            found |= under("target", _moved(part(state, "target"), online, stays))
+            target = part(state, "target")
+            found |= under("target", self._moved(target, online, step, setup.steps))
         return found
 
     def _targets(
@@ -273,7 +303,7 @@ class BYOL(Method):
             foretold = torch.cat(passes[::-1], dim=1)
             return self.projector(part(state, "target.projector"), foretold, len(passes))
 
-    def _stays(self, step: int, steps: int) -> float:
+    def _stays(self, step: int, steps: int) -> Any:
         """How much of itself the target keeps at update number `step`, counted from 0."""
         if self.target == "copy":
             return 1.0 if (step + 1) % self.copy_every else 0.0
@@ -281,7 +311,27 @@ class BYOL(Method):
             return 1.0
         if self.momentum_schedule == "constant":
             return self.momentum
-        return 1 - (1 - self.momentum) * (1 + math.cos(math.pi * step / steps)) / 2
+        return 1 - (1 - cast(float, self.momentum)) * self._pace(step, steps)
+
+    def _pace(self, step: int, steps: int) -> float:
+        """What the schedule multiplies 1 - m with."""
+        if self.momentum_schedule == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * step / steps)) / 2
+
+    def _moved(self, target: State, online: State, step: int, steps: int) -> State:
+        """m * target + (1 - m) * online; counters are the online network's."""
+        names = [name for name in target if target[name].is_floating_point()]
+        olds, news = [target[n] for n in names], [online[n].detach() for n in names]
+        if self._sweeps:
+            rest = tuple(1 - m for m in cast(tuple[float, ...], self.momentum))
+            pace = self._pace(step, steps)
+            pairs = zip(olds, news, strict=True)
+            moved = [old.lerp(new, column(rest, old) * pace) for old, new in pairs]
+        else:
+            moved = list(torch._foreach_lerp(olds, news, 1 - self._stays(step, steps)))
+        found = dict(zip(names, moved, strict=True))
+        return {name: found[name] if name in found else online[name].clone() for name in target}
 
     def _redrawn(self, network: nn.Module, state: State, setup: Setup, step: int) -> State:
         """New parameters of the layers that are drawn again, whose running moments begin anew."""
@@ -296,11 +346,6 @@ class BYOL(Method):
             layers=layers,
             **address(network, setup),
         )
-
-
-def _among(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def _shuffled(network: nn.Module, setup: Setup) -> State:
@@ -331,11 +376,3 @@ def _cosine_form(predictions: Tensor, targets: Tensor) -> Tensor:
 def _half_square(predictions: Tensor, targets: Tensor) -> Tensor:
     """Half the squared distance, `(S, B)`."""
     return (predictions - targets).square().sum(-1) / 2
-
-
-def _moved(target: State, online: State, stays: float) -> State:
-    """stays * target + (1 - stays) * online; counters are the online network's."""
-    names = [name for name in target if target[name].is_floating_point()]
-    olds, news = [target[n] for n in names], [online[n].detach() for n in names]
-    moved = dict(zip(names, torch._foreach_lerp(olds, news, 1 - stays), strict=True))
-    return {name: moved[name] if name in moved else online[name].clone() for name in target}

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_kind, check_number, check_switch, check_whole
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods.protocol import (
     Batch,
@@ -39,6 +40,7 @@ from dualnets.methods.protocol import (
     under,
 )
 from dualnets.networks.heads import RUNNING, Head, Seen
+from dualnets.rates import PerMember, check_rates, column, share
 
 PROJECTOR, QUEUE = 0, 64  # places of their random numbers
 
@@ -54,14 +56,17 @@ class MoCo(Method):
     Attributes:
         queue: Q, at least as long as a step has keys: B, or 2B where symmetric. Any such length is
             first in, first out, to the key.
-        momentum: m, in 0..1: 0 for the network itself, 1 for the initial network for good.
+        momentum: m, in 0..1: 0 for the network itself, 1 for the initial network for good. A number,
+            or one per member.
         temperature: τ.
         symmetric: whether each view is both query and key.
         projector: on the network's outputs; `Head()` for none.
 
     Raises:
+        TypeError: a value of another kind.
         ValueError: momentum outside 0..1, τ not above 0, Q below 1; before training, a queue shorter
-            than a step's keys.
+            than a step's keys, momenta that are not as many as members, or a projector with a layer
+            that says nothing.
 
     Example:
         >>> import dualnets, hltm
@@ -75,18 +80,18 @@ class MoCo(Method):
     """
 
     queue: int = 1024
-    momentum: float = 0.999
+    momentum: PerMember = 0.999
     temperature: float = 0.07
     symmetric: bool = False
     projector: Head = field(default_factory=Head)
+    per_member: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def __post_init__(self) -> None:
-        if self.queue < 1:
-            raise ValueError(f"queue must be at least 1 key, got {self.queue}")
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum must be in 0..1, got {self.momentum}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        check_whole("queue", self.queue, low=1, unit="key")
+        object.__setattr__(self, "momentum", check_rates("momentum", self.momentum, share))
+        check_number("temperature", self.temperature, above=0)
+        check_switch("symmetric", self.symmetric)
+        check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
 
     @property
     def needs(self) -> Needs:
@@ -94,6 +99,7 @@ class MoCo(Method):
 
     def check(self, network: nn.Module, setup: Setup) -> None:
         """Raise ValueError where the queue is shorter than the keys of one step."""
+        super().check(network, setup)
         keys = setup.batch * (2 if self.symmetric else 1)
         if self.queue < keys:
             raise ValueError(
@@ -176,7 +182,8 @@ class MoCo(Method):
 
     def _followed(self, slow: Mapping[str, Tensor], fast: Mapping[str, Tensor]) -> State:
         """m slow + (1 - m) fast."""
-        return {
-            name: old * self.momentum + fast[name].detach() * (1 - self.momentum)
-            for name, old in slow.items()
-        }
+        found = {}
+        for name, old in slow.items():
+            momentum = column(self.momentum, old)
+            found[name] = old * momentum + fast[name].detach() * (1 - momentum)
+        return found

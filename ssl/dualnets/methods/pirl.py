@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from dualnets.checks import check_kind, check_number, check_switch, check_whole
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods.protocol import (
     Batch,
@@ -64,8 +65,9 @@ class PIRL(Method):
         view_projector: g's head; None for the same as f's.
 
     Raises:
+        TypeError: a value of another kind.
         ValueError: a value out of range; before training, as many negatives as samples, heads of
-            different widths, fresh data.
+            different widths or with a layer that says nothing, fresh data.
 
     Example:
         >>> import dualnets, hltm
@@ -88,12 +90,13 @@ class PIRL(Method):
 
     def __post_init__(self) -> None:
         for name in ("weight", "bank_momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        if self.negatives < 1:
-            raise ValueError(f"negatives must be at least 1, got {self.negatives}")
+            check_number(name, getattr(self, name), low=0, high=1)
+        check_number("temperature", self.temperature, above=0)
+        check_whole("negatives", self.negatives, low=1)
+        check_switch("classify_negatives", self.classify_negatives)
+        check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
+        if self.view_projector is not None:
+            check_kind("view_projector", self.view_projector, Head, "dualnets.Head((32, 16))")
 
     @property
     def needs(self) -> Needs:
@@ -101,6 +104,7 @@ class PIRL(Method):
 
     def check(self, network: nn.Module, setup: Setup) -> None:
         """Raise ValueError where there are too few samples, or the heads do not fit each other."""
+        super().check(network, setup)
         samples = self._samples(setup)
         if self.negatives >= samples:
             raise ValueError(
@@ -109,6 +113,7 @@ class PIRL(Method):
             )
         if self.view_projector is not None:
             inputs = output_units(network, setup)
+            self.view_projector.check(inputs, "view_projector")
             ours, theirs = self.projector.outputs(inputs), self.view_projector.outputs(inputs)
             if ours != theirs:
                 raise ValueError(

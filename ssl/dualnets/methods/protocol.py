@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from dualnets.foretelling import Foretelling
 from dualnets.networks.heads import Head, Seen
 from dualnets.optim import Group
+from dualnets.rates import check_count, cut
 from hltm.topology import Node
 from hltm.tree import LatentTree
 
@@ -85,9 +87,11 @@ class Method(ABC):
 
     Attributes:
         projector: on the network's outputs, with `projector.…` in the state; none by default.
+        per_member: names of the fields that are a number or one per member, or a `Group`.
     """
 
     projector: Head = Head()
+    per_member: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -116,8 +120,34 @@ class Method(ABC):
         """Name in the state, or what stands before a dot in names -> rates of their own."""
         return {}
 
-    def check(self, network: nn.Module, setup: Setup) -> None:  # noqa: B027, nothing to refuse
-        """Raise ValueError, naming the value and what was expected, where it cannot be trained so."""
+    def of_members(self, low: int, high: int) -> Self:
+        """The same method for members low..high-1."""
+        parts: dict[str, Any] = {}
+        for name in self.per_member:
+            given = getattr(self, name)
+            part = (
+                given.of_members(low, high) if isinstance(given, Group) else cut(given, low, high)
+            )
+            if part != given:
+                parts[name] = part
+        return replace(self, **parts) if parts else self  # type: ignore[type-var]
+
+    def check(self, network: nn.Module, setup: Setup) -> None:
+        """Raise ValueError, naming the value and what was expected, where it cannot be trained so.
+
+        Here rates that do not fit the members, and a projector with a layer that says nothing; a
+        method with more to refuse does so after this.
+        """
+        members = len(network.members)  # type: ignore[arg-type]
+        for name in self.per_member:
+            given = getattr(self, name)
+            each = {name: given}
+            if isinstance(given, Group):
+                each = {f"{name}.lr": given.lr, f"{name}.weight_decay": given.weight_decay}
+            for what, rates in each.items():
+                check_count(f"values of {what}", rates, members)
+        if self.projector.widths:
+            self.projector.check(output_units(network, setup), "projector")
 
     def init(self, network: nn.Module, setup: Setup) -> State:
         """The state before the first step."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_kind
 from dualnets.losses import InfoNCE, Loss
 from dualnets.methods._projector import new_projector, projections
 from dualnets.methods.protocol import Batch, Method, Needs, Setup, State
@@ -32,6 +33,10 @@ class SimCLR(Method):
         criterion: a loss of `dualnets.losses`, given anchor, positive and negatives.
         projector: on the network's outputs; `Head()` for none.
 
+    Raises:
+        TypeError: a criterion or projector of another kind, such as a class.
+        ValueError: before training, a projector with a layer that says nothing.
+
     Example:
         >>> import dualnets, hltm
         >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
@@ -45,6 +50,12 @@ class SimCLR(Method):
 
     criterion: Loss = field(default_factory=InfoNCE)
     projector: Head = Head()  # noqa: RUF009, frozen
+
+    def __post_init__(self) -> None:
+        given: object = self.criterion
+        if isinstance(given, type) or not callable(given) or not hasattr(given, "negatives"):
+            raise TypeError(f"criterion must be such as dualnets.InfoNCE(), got {given!r}")
+        check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
 
     @property
     def needs(self) -> Needs:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_kind, check_switch
 from dualnets.foretelling import Foretelling
 from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods.protocol import (
@@ -49,7 +50,9 @@ class SimSiam(Method):
         stop_gradient: False lets gradients flow through both branches.
 
     Raises:
-        ValueError: before training, a predictor with other outputs than the projector's.
+        TypeError: a head or switch of another kind.
+        ValueError: before training, a predictor with other outputs than the projector's, or a head
+            with a layer that says nothing.
 
     Example:
         >>> import dualnets, hltm
@@ -66,6 +69,11 @@ class SimSiam(Method):
     )
     predictor: Head = field(default_factory=lambda: Head((4, 16), norm=BatchNorm()))
     stop_gradient: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("projector", "predictor"):
+            check_kind(name, getattr(self, name), Head, "dualnets.Head((32, 16))")
+        check_switch("stop_gradient", self.stop_gradient)
 
     @property
     def needs(self) -> Needs:
@@ -86,12 +94,14 @@ class SimSiam(Method):
 
     def check(self, network: nn.Module, setup: Setup) -> None:
         """Raise ValueError where the predictor's outputs are not as many as the projector's."""
+        super().check(network, setup)
         units = self.projector.outputs(output_units(network, setup))
         if self.predictor.outputs(units) != units:
             raise ValueError(
                 f"the predictor must have as many outputs as the projector, {units}, got "
                 f"{self.predictor.outputs(units)}"
             )
+        self.predictor.check(units, "predictor")
 
     def init(self, network: nn.Module, setup: Setup) -> State:
         inputs = output_units(network, setup)

@@ -12,10 +12,12 @@ target again; an augmentation that draws nothing again trains on the samples the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_kind, check_switch
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -47,10 +49,12 @@ class Supervised(Method):
     Attributes:
         targets: `root`, `latents`, or nodes, by number or name.
         bias: whether the classifier has biases.
-        rates: of the classifier, beside the network's.
+        rates: of the classifier, beside the network's; a number each or one per member.
 
     Raises:
-        ValueError: before training, targets that are none or that a view may draw again.
+        TypeError: a value of another kind.
+        ValueError: targets of another name or none; before training, targets that the trees do not
+            have or that a view may draw again.
 
     Example:
         >>> import dualnets, hltm
@@ -66,10 +70,24 @@ class Supervised(Method):
     targets: str | tuple[Node, ...] = "root"
     bias: bool = True
     rates: Group = Group()  # noqa: RUF009, immutable
+    per_member: ClassVar[tuple[str, ...]] = ("rates",)
 
     def __post_init__(self) -> None:
-        if len(self.targets) == 0:
+        given: Any = self.targets
+        if not isinstance(given, str | tuple | list):
+            raise TypeError(
+                f"targets must be 'root', 'latents' or nodes such as (0, 1), got {given!r}"
+            )
+        if isinstance(given, str) and given not in ("root", "latents"):
+            raise ValueError(
+                f"targets must be 'root', 'latents' or nodes such as (0, 1), got {given!r}"
+            )
+        if len(given) == 0:
             raise ValueError("supervised training needs at least one target, got none")
+        if isinstance(given, list):
+            object.__setattr__(self, "targets", tuple(given))
+        check_switch("bias", self.bias)
+        check_kind("rates", self.rates, Group, "dualnets.Group(lr=2.0)")
 
     @property
     def needs(self) -> Needs:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_kind, check_number, check_whole
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods.protocol import (
     Batch,
@@ -91,8 +92,10 @@ class SwAV(Method):
         projector: on the network's outputs; `Head()` for none.
 
     Raises:
+        TypeError: a value of another kind.
         ValueError: a value out of range, queue_from without a queue; before training, more prototypes
-            than batch and queue can fill, or a queue shorter than the batch.
+            than batch and queue can fill, a queue shorter than the batch, or a projector with a layer
+            that says nothing.
 
     Example:
         >>> import dualnets, hltm
@@ -115,19 +118,17 @@ class SwAV(Method):
     projector: Head = field(default_factory=Head)
 
     def __post_init__(self) -> None:
-        if self.prototypes < 2:
-            raise ValueError(f"prototypes must be at least 2, got {self.prototypes}")
+        check_whole("prototypes", self.prototypes, low=2)
         for name in ("temperature", "epsilon"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+            check_number(name, getattr(self, name), above=0)
+        check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
         for name, least in (
             ("iterations", 1),
             ("frozen_steps", 0),
             ("queue", 0),
             ("queue_from", 0),
         ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            check_whole(name, getattr(self, name), low=least)
         if self.queue_from and not self.queue:
             raise ValueError(f"queue_from={self.queue_from} needs a queue, got queue=0")
 
@@ -137,6 +138,7 @@ class SwAV(Method):
 
     def check(self, network: nn.Module, setup: Setup) -> None:
         """Raise ValueError where there are more prototypes than samples, or the queue is too short."""
+        super().check(network, setup)
         if 0 < self.queue < setup.batch:
             raise ValueError(
                 f"the queue must hold at least a batch of {setup.batch}, got queue={self.queue}"

@@ -16,10 +16,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_kind, check_network
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -51,9 +53,10 @@ class TeacherStudent(Method):
         teacher: a network that reads the same leaves: one for all members, or one with each
             member's address among its own. It is used as in evaluation, in the student's dtype.
         readout: on the student's outputs; `Head()` for none.
-        rates: of the readout, beside the student's.
+        rates: of the readout, beside the student's; a number each or one per member.
 
     Raises:
+        TypeError: a teacher that is no network of `dualnets.networks`, or another wrong kind.
         ValueError: before training, a teacher of other leaves, without some member, or with other
             outputs than the student has behind its readout.
 
@@ -72,10 +75,16 @@ class TeacherStudent(Method):
     teacher: nn.Module
     readout: Head = Head()  # noqa: RUF009, frozen
     rates: Group = Group()  # noqa: RUF009, immutable
+    per_member: ClassVar[tuple[str, ...]] = ("rates",)
     # shapes of the teacher for the members at hand; its numbers are in the state
     _shapes: dict[tuple[object, ...], nn.Module] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    def __post_init__(self) -> None:
+        check_network("teacher", self.teacher)
+        check_kind("readout", self.readout, Head, "dualnets.Head((4,))")
+        check_kind("rates", self.rates, Group, "dualnets.Group(lr=2.0)")
 
     @property
     def needs(self) -> Needs:
@@ -87,6 +96,7 @@ class TeacherStudent(Method):
 
     def check(self, network: nn.Module, setup: Setup) -> None:
         """Raise ValueError where the teacher cannot teach this student."""
+        super().check(network, setup)
         if self.teacher.inputs != network.inputs:
             raise ValueError(
                 f"the teacher reads {self.teacher.inputs} leaves, the student {network.inputs}"
@@ -96,7 +106,9 @@ class TeacherStudent(Method):
         if missing:
             raise ValueError(f"there is no teacher for member {missing[0]}, only for {own}")
         taught = output_units(self.teacher, setup)
-        given = self.readout.outputs(output_units(network, setup))
+        units = output_units(network, setup)
+        self.readout.check(units, "readout")
+        given = self.readout.outputs(units)
         if taught != given:
             raise ValueError(
                 f"the teacher has {taught} outputs, the student {given}: give a readout with {taught}"

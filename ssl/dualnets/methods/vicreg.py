@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_kind, check_number
 from dualnets.methods._projector import new_projector, projections
 from dualnets.methods.protocol import Batch, Method, Needs, Setup, State
 from dualnets.networks.heads import Head
@@ -37,7 +38,9 @@ class VICReg(Method):
         epsilon: added to the variance.
 
     Raises:
-        ValueError: coefficients below 0 or all 0, spread or epsilon not above 0.
+        TypeError: a value of another kind.
+        ValueError: coefficients below 0 or all 0, spread or epsilon not above 0; before training, a
+            projector with a layer that says nothing.
 
     Example:
         >>> import dualnets, hltm
@@ -59,13 +62,12 @@ class VICReg(Method):
     def __post_init__(self) -> None:
         terms = {name: getattr(self, name) for name in ("invariance", "variance", "covariance")}
         for name, value in terms.items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+            check_number(name, value, low=0)
         if not any(terms.values()):
             raise ValueError("invariance, variance and covariance are all 0: nothing is learned")
         for name in ("spread", "epsilon"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+            check_number(name, getattr(self, name), above=0)
+        check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
 
     @property
     def needs(self) -> Needs:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_kind, check_whole
 from dualnets.layers import initial_parameters, linear
 from dualnets.networks.network import Network
 from dualnets.networks.norm_layer import NormLayer
@@ -70,8 +71,10 @@ class BlockNetwork(Network):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        if min(units) < 1:
-            raise ValueError(f"units must be at least 1, got {min(units)}")
+        for width in units:
+            check_whole("units", width, low=1)
+        if norm is not None:
+            check_kind("norm", norm, Normalization, "dualnets.BatchNorm()")
         super().__init__(states=states, members=members, stacked=stacked)
         self.blocks, self.units = tuple(blocks), tuple(units)
         self.dense, self.shared, self.normalize = dense, shared, normalize

@@ -13,8 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dualnets.checks import check_kind, check_switch, check_whole
 from dualnets.layers import initial_parameters, linear
-from dualnets.normalizations import BatchNorm, Moments, Normalization, standardize
+from dualnets.normalizations import (
+    BatchNorm,
+    GroupNorm,
+    LayerNorm,
+    Moments,
+    Normalization,
+    standardize,
+)
 from hltm.philox import Stream
 
 LAYERS = 256  # addresses of a head's layers
@@ -45,6 +53,7 @@ class Head:
         weight_standardization: whether the weights of hidden layers are standardised.
 
     Raises:
+        TypeError: widths that are no whole numbers, or a norm that is none of the three.
         ValueError: a width below 1, or more than 256 layers.
 
     Example:
@@ -61,10 +70,51 @@ class Head:
     weight_standardization: bool = False
 
     def __post_init__(self) -> None:
-        if any(width < 1 for width in self.widths) or len(self.widths) > LAYERS:
-            raise ValueError(
-                f"a head has up to {LAYERS} layers of 1 unit or more, got {self.widths}"
-            )
+        if not isinstance(self.widths, tuple | list):
+            raise TypeError(f"a head's widths must be such as (32, 16), got {self.widths!r}")
+        widths = tuple(check_whole("a head's width", width, low=-1) for width in self.widths)
+        if any(width < 1 for width in widths) or len(widths) > LAYERS:
+            raise ValueError(f"a head has up to {LAYERS} layers of 1 unit or more, got {widths}")
+        object.__setattr__(self, "widths", widths)
+        for name in ("norm", "last_norm"):
+            if getattr(self, name) is not None:
+                check_kind(name, getattr(self, name), Normalization, "dualnets.BatchNorm()")
+        check_switch("bias", self.bias)
+        check_switch("weight_standardization", self.weight_standardization)
+
+    def check(self, inputs: int, name: str = "head") -> None:
+        """Raise ValueError where some layer would say the same of everything.
+
+        Args:
+            inputs: features below.
+            name: of the head, for the error.
+
+        Raises:
+            ValueError: groups of units that are no equal shares or hold one unit, which a
+                normalisation over units would set to zero; standardised weights of a single input.
+
+        Example:
+            >>> Head((1, 4), norm=LayerNorm()).check(8)  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            ValueError: LayerNorm needs equal groups of 2 units or more, got 1 units in ...
+        """
+        below = inputs
+        for layer, width in enumerate(self.widths):
+            where = f"behind layer {layer} of the {name}"
+            norm = self._norm(layer)
+            if isinstance(norm, LayerNorm | GroupNorm):
+                groups = norm.groups if isinstance(norm, GroupNorm) else 1
+                if width % groups or width == groups:
+                    raise ValueError(
+                        f"{type(norm).__name__} needs equal groups of 2 units or more, got {width} "
+                        f"units in {groups} group(s) {where}"
+                    )
+            if self.weight_standardization and below < 2 and layer < len(self.widths) - 1:
+                raise ValueError(
+                    f"standardised weights need at least 2 inputs per unit, layer {layer} of the "
+                    f"{name} has {below}"
+                )
+            below = width
 
     @property
     def batch_dependent(self) -> bool:
@@ -104,6 +154,7 @@ class Head:
             norm is affine, `0.gain` and `0.shift` `(S, U, 1)`.
         """
         found: dict[str, Tensor] = {}
+        only_shapes = torch.device(device).type == "meta"
         for layer, width in enumerate(self.widths):
             if layers is None or layer in layers:
                 weight, bias = initial_parameters(
@@ -114,6 +165,7 @@ class Head:
                     bias=self.bias,
                     stream=Stream.PREDICTOR,
                     version=version,
+                    device=device if only_shapes else "cpu",
                 )
                 found[f"{layer}.weight"] = weight.to(device, dtype)
                 if bias is not None:

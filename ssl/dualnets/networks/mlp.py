@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
+from dualnets.checks import check_whole
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import leaf_states, network_members
 from dualnets.normalizations import Normalization
@@ -47,12 +49,14 @@ def mlp(
         >>> mlp(tree, units=[40, 20, 10], seed=1).units
         (40, 20, 10)
     """
+    each = list(units) if isinstance(units, Sequence) else None
+    if each is None:
+        check_whole("units", units, low=1)
     count = layers
     if count is None:
-        count = tree.topology.depth if isinstance(units, int) else len(units)
-    if count < 1:
-        raise ValueError(f"layers must be at least 1, got {count}")
-    widths = [units] * count if isinstance(units, int) else list(units)
+        count = tree.topology.depth if each is None else len(each)
+    check_whole("layers", count, low=1)
+    widths = [cast(int, units)] * count if each is None else each
     if len(widths) != count:
         raise ValueError(f"expected units of {count} layers, got {len(widths)}")
     addresses, stacked = network_members(tree, members)

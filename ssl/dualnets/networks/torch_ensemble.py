@@ -109,7 +109,14 @@ class TorchEnsemble(Network):
         return self._batch_dependent
 
     def extra_repr(self) -> str:
-        return f"members={len(self.members)}, inputs={self.inputs}, layers={self.layers}"
+        # by name: the repr of a function would say another address in every process
+        encode = "None"
+        if self.encode is not None:
+            encode = getattr(self.encode, "__qualname__", type(self.encode).__name__)
+        return (
+            f"members={len(self.members)}, inputs={self.inputs}, layers={self.layers}, "
+            f"side={self.side!r}, encode={encode}"
+        )
 
     def forward(self, leaves: Tensor) -> Tensor:
         """The output of every network, in the mode (`train()`, `eval()`) it is in.

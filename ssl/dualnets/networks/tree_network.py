@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dualnets.checks import check_whole
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import feature_widths, leaf_states, network_members
 from dualnets.networks.wiring import irregularity, wire
@@ -71,6 +72,7 @@ def tree_network(
         raise ValueError(
             f"the topology has {len(shape.leaves)} leaves, the tree {len(tree.leaves)}"
         )
+    check_whole("units", units, low=1)
     addresses, stacked = network_members(tree, members)
     states = leaf_states(tree)
     widths = feature_widths(states)

@@ -1,0 +1,144 @@
+"""Checks of single values at the border: one error each, naming the value and what was expected.
+
+Something of another kind is a TypeError, something of the right kind that cannot be a ValueError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, get_args
+
+import numpy as np
+
+Bound = float | None
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: Bound = None,
+    low: Bound = None,
+    high: Bound = None,
+    below: Bound = None,
+    limit: bool = True,
+) -> Any:
+    """A finite number within bounds, as Python's own.
+
+    Args:
+        name: as the error says it.
+        value: anything.
+        above, low: the number is greater than, or at least this.
+        below, high: the number is less than, or at most this.
+        limit: whether infinity is refused where there is no upper bound.
+
+    Raises:
+        TypeError: no number.
+        ValueError: outside the bounds, or not finite.
+
+    Example:
+        >>> check_number("momentum", 1.5, low=0, high=1)
+        Traceback (most recent call last):
+        ValueError: momentum must be in 0..1, got 1.5
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    number: Any = value.item() if hasattr(value, "item") else value  # numpy's as Python's own
+    fits = (
+        (above is None or number > above)
+        and (low is None or number >= low)
+        and (high is None or number <= high)
+        and (below is None or number < below)
+    )
+    if fits and not math.isnan(number) and (math.isfinite(number) or not limit):
+        return number
+    shown = name.split()[-1]
+    if high is not None:
+        wanted = f"in {low}..{high}"
+    elif below is not None:
+        wanted = f"in {low} <= {shown} < {below}"
+    else:
+        ends = [f"above {above}"] * (above is not None) + [f"at least {low}"] * (low is not None)
+        wanted = " and ".join(ends + ["finite"] * limit)
+    raise ValueError(f"{name} must be {wanted}, got {number}")
+
+
+def check_whole(name: str, value: Any, *, low: int, unit: str = "") -> int:
+    """A whole number of at least `low`; `unit` is said behind it.
+
+    Raises:
+        TypeError: no whole number; 3.0 is none.
+        ValueError: below `low`.
+
+    Example:
+        >>> check_whole("steps", 3.0, low=0)
+        Traceback (most recent call last):
+        TypeError: steps must be a whole number, got 3.0
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}{unit and ' '}{unit}, got {value}")
+    return int(value)
+
+
+def check_switch(name: str, value: Any) -> bool:
+    """True or False, and nothing that only counts as one of them.
+
+    Raises:
+        TypeError: anything else, such as the word 'no'.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def check_choice(name: str, value: Any, known: Sequence[str]) -> str:
+    """One of some words.
+
+    Raises:
+        ValueError: any other word or thing.
+
+    Example:
+        >>> check_choice("target", "slow", ("ema", "online"))
+        Traceback (most recent call last):
+        ValueError: target must be one of ema, online, got 'slow'
+    """
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    return value
+
+
+def check_network(name: str, value: Any) -> None:
+    """A network of `dualnets.networks`, or one that says the same of itself.
+
+    Raises:
+        TypeError: a torch module as it is, or anything else.
+    """
+    if isinstance(value, type) or not all(
+        hasattr(value, n) for n in ("members", "stacked", "inputs")
+    ):
+        raise TypeError(
+            f"{name} must be such as dualnets.tree_network(trees, units=5, seed=1), got a "
+            f"{getattr(value, '__name__', type(value).__name__)}; dualnets.TorchEnsemble makes one of "
+            "any torch module"
+        )
+
+
+def check_kind(name: str, value: Any, kind: Any, example: str) -> None:
+    """An instance of a class or of a union of classes, as `example` shows.
+
+    Raises:
+        TypeError: something else, such as a name or the class itself.
+
+    Example:
+        >>> check_kind("method", "simclr", dict, "dualnets.SimCLR()")
+        Traceback (most recent call last):
+        TypeError: method must be such as dualnets.SimCLR(), got 'simclr'
+    """
+    if not isinstance(value, get_args(kind) or kind):
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 and "\n" not in shown else f"a {type(value).__name__}"
+        raise TypeError(f"{name} must be such as {example}, got {shown}")
