@@ -314,6 +314,8 @@ class ContrastSettings(Checked):
         """The fields that the loss is built from."""
         from dualnets.losses import LOSSES
 
+        if self.loss not in LOSSES:  # an experiment's own
+            return {"temperature", "negatives", "margin"}
         takes = {item.name for item in fields(LOSSES[self.loss])}
         takes_any_number = self.loss in ("infonce", "spectral", "exponential", "inverse-distance")
         return takes if takes_any_number else takes - {"negatives"}
