@@ -246,7 +246,7 @@ def run(
             _report_done(store, cell, settings, reporter)
     elif missing:
         _side_by_side(name, str(out), missing, str(where), count, reporter)
-    return _finish(experiment, store, run_id, ids, scale, command)
+    return _finish(experiment, store, run_id, dict(zip(ids, wanted, strict=True)), scale, command)
 
 
 def _side_by_side(
@@ -272,8 +272,19 @@ def _side_by_side(
 
 
 def _report_done(store: records.Store, cell: str, settings: Any, reporter: Reporter) -> None:
-    table, manifest = store.read_cell(cell)
+    table, manifest = _read_cell(store, cell, settings)
     reporter.cell_done(asdict(settings), table, manifest["seconds"])
+
+
+def _read_cell(
+    store: records.Store, cell: str, settings: Any
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A stored cell; settings that came after it was stored are columns, too."""
+    table, manifest = store.read_cell(cell)
+    for at, item in enumerate(fields(settings), start=1):
+        if item.name not in table:
+            table.insert(at, item.name, getattr(settings, item.name))
+    return table, manifest
 
 
 def compute(name: str, out: str, cell: str, settings: Any, device: str, progress: Progress) -> None:
@@ -324,7 +335,7 @@ def _finish(
     experiment: ModuleType,
     store: records.Store,
     run_name: str,
-    ids: Sequence[str],
+    wanted: Mapping[str, Any],
     scale: str,
     command: str,
 ) -> Run:
@@ -334,7 +345,7 @@ def _finish(
     from dualnets import figures, page
 
     name = experiment.__name__.rpartition(".")[2]
-    stored = [store.read_cell(cell) for cell in ids]
+    stored = [_read_cell(store, cell, settings) for cell, settings in wanted.items()]
     table = pd.concat([part for part, _ in stored], ignore_index=True)
     table.insert(0, "experiment", name)
     table.insert(1, "run", run_name)
@@ -357,7 +368,7 @@ def _finish(
         table.to_parquet(folder / records.RESULTS, index=False)
         records.write_json(folder / records.VERDICT, verdict.as_dict())
         (folder / records.NETWORKS).mkdir()
-        for cell in ids:
+        for cell in wanted:
             for file in sorted((store.cell(cell) / records.NETWORKS).iterdir()):
                 shutil.copyfile(file, folder / records.NETWORKS / f"{cell}-{file.name}")
         with figures.house_style():

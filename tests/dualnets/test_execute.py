@@ -1,7 +1,9 @@
 """Grids, cells and runs: merged, stored once, resumed, repeated."""
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,3 +235,15 @@ def test_settings_of_the_optimizer_reach_it():
     }
     made = emergence.Settings(**flags).build_optimizer()
     assert (made.momentum, made.nesterov, made.clip, made.schedule.final) == (0.5, True, 2.0, 0.1)
+
+
+def test_cells_that_were_stored_before_a_setting_came_are_read_with_it(tmp_path):
+    first = tiny(tmp_path)
+    later = [item.name for item in dataclasses.fields(emergence.Settings) if item.metadata["later"]]
+    assert later
+    for file in tmp_path.glob("emergence/cells/*/*.parquet"):
+        pd.read_parquet(file).drop(columns=later).to_parquet(file, index=False)
+    shutil.rmtree(first.folder)
+    again = tiny(tmp_path)
+    pd.testing.assert_frame_equal(again.table, first.table)
+    assert again.verdict == first.verdict
