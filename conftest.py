@@ -1,4 +1,4 @@
-"""For every test: one torch thread, and the same examples of Hypothesis every time.
+"""For every test: one torch thread, the same examples of Hypothesis every time, no figures left open.
 
 Tests work on small tensors, where a second thread gives nothing, and on a busy machine torch's threads
 spin while they wait for each other. Tests about threads set their own number. Speed is left to the
@@ -6,7 +6,9 @@ benchmarks. `pytest --hypothesis-profile=explore` tries other examples each time
 """
 
 import os
+import sys
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -18,3 +20,11 @@ settings.register_profile(
     "explore", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("same")
+
+
+@pytest.fixture(autouse=True)
+def figures_closed():
+    """What a test draws goes with it; matplotlib warns of twenty open figures."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

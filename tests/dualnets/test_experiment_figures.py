@@ -26,7 +26,7 @@ DRAWN = (
 TREES = 2
 # settings that figures and rules read; each of the others would be a column that costs time
 READ = ("variant", "depth", "branching", "polarity_low", "polarity_high", "units", "states", "rules",
-        "samples", "method")  # fmt: skip
+        "samples", "method", "augment")  # fmt: skip
 
 
 def made_up(name, alike):
