@@ -73,9 +73,9 @@ def made_up(growth=0.8, units=0.5, hits=1.0, trees=24):
         ({"units": -0.8}, "fails"),
         (
             {"hits": 0.4, "units": 0.9, "trees": 60},
-            "fails",
-        ),  # above chance, below the trivial ranking
-        ({"hits": 0.9, "units": 0.8}, "open"),  # the one as good as the other
+            "holds",
+        ),  # below the trivial ranking, which is told
+        ({"hits": 0.0}, "open"),
         ({"trees": 8}, "open"),
     ],
 )
@@ -86,16 +86,16 @@ def test_the_rule(changes, verdict):
 
 def test_the_forecast_is_held_against_the_trivial_ranking():
     beaten = amplification.verdict(made_up(hits=0.4, units=0.9, trees=60))
-    assert beaten.effect_value < 0
     assert "beats chance at 2 of 2" in beaten.reason
     assert "beats the ranking before at 0 of 2 levels and is beaten by it at 2" in beaten.reason
     paired = [entry for entry in beaten.details if entry["what"] == "advantage"]
     assert [entry["behind"] for entry in paired] == [True, True]
+    assert all(entry["high"] < 0 for entry in paired)
     table = made_up()
     won = amplification.winners(table[table["normalize"]])
     assert won["advantage"].equals(won["forecast_hits"] - won["first_stays"])
     table["forecast"] = table["initial"]  # the same ranking has no advantage
-    assert amplification.verdict(table).verdict == "open"
+    assert "at 0 of 2 levels and is beaten by it at 0" in amplification.verdict(table).reason
     assert amplification.winners(table)["advantage"].eq(0).all()
 
 
