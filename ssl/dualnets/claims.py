@@ -10,6 +10,7 @@ from dualnets import execute, records
 from dualnets.page import number
 
 BEGIN, END = "<!-- claims -->", "<!-- end of claims -->"
+OWN_SEED = 0  # of every scale as it stands
 SCALES = ("paper", "default", "smoke")  # the largest that is stored is shown
 
 
@@ -62,9 +63,19 @@ def stored(out: str | Path, scale: str | None = None, seed: int | None = None) -
         scale: only this scale.
         seed: of runs again on other trees, weights and rows: those with this seed, and nothing else
             that differs from the scale.
+
+    Raises:
+        ValueError: the seed of the scales themselves.
     """
     changes = {} if seed is None else {"seed": seed}
+    check_seed(seed)
     return [_claim(name, Path(out), scale, changes) for name in execute.names()]
+
+
+def check_seed(seed: int | None) -> None:
+    """Raise ValueError for the seed that every scale has."""
+    if seed == OWN_SEED:
+        raise ValueError(f"seed {seed} is that of every scale; claims again need another")
 
 
 def _claim(name: str, out: Path, scale: str | None, changes: dict[str, int]) -> Claim:

@@ -19,6 +19,7 @@ from dualnets.evidence import (
     exceeds,
     gap_closed,
     mean_interval,
+    pooled,
     verdict_of,
 )
 from hltm.probe.best_unit import PRE
@@ -88,19 +89,6 @@ def fared(
 def of_root(rows: pd.DataFrame) -> Fared:
     """The root's numbers of one variant."""
     return fared(rows, [int(rows["level"].max())])
-
-
-def pooled(table: pd.DataFrame) -> pd.DataFrame:
-    """The same rows, the trees of every seed numbered on from those of the seed before.
-
-    A seed is that of trees, weights and rows, so that trees of two seeds are different trees: they add
-    up, and what is paired tree by tree stays so.
-    """
-    if "seed" not in table or table["seed"].nunique() < 2:
-        return table
-    at = {seed: number for number, seed in enumerate(dict.fromkeys(table["seed"]))}
-    size = int(table["member"].max()) + 1
-    return table.assign(member=table["member"] + table["seed"].map(at).astype(int) * size)
 
 
 def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:

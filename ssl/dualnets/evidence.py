@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
@@ -185,3 +188,16 @@ def finite(detail: Mapping[str, Any]) -> dict[str, Any]:
         key: None if isinstance(value, float) and not np.isfinite(value) else value
         for key, value in detail.items()
     }
+
+
+def pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, the trees of every seed numbered on from those of the seed before.
+
+    A seed is that of trees, weights and rows, so that trees of two seeds are different trees: they add
+    up, and what is paired tree by tree stays so.
+    """
+    if "seed" not in table or table["seed"].nunique() < 2:
+        return table
+    at = {seed: number for number, seed in enumerate(dict.fromkeys(table["seed"]))}
+    size = int(table["member"].max()) + 1
+    return table.assign(member=table["member"] + table["seed"].map(at).astype(int) * size)

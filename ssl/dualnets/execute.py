@@ -342,14 +342,15 @@ def _finish(
     """Join the stored cells of a run and write what it leaves."""
     import pandas as pd
 
-    from dualnets import figures, page
+    from dualnets import evidence, figures, page
 
     name = experiment.__name__.rpartition(".")[2]
     stored = [_read_cell(store, cell, settings) for cell, settings in wanted.items()]
     table = pd.concat([part for part, _ in stored], ignore_index=True)
     table.insert(0, "experiment", name)
     table.insert(1, "run", run_name)
-    verdict = experiment.verdict(table)
+    judged = evidence.pooled(table)
+    verdict = experiment.verdict(judged)
     manifest = {
         "experiment": name,
         "run": run_name,
@@ -372,8 +373,8 @@ def _finish(
             for file in sorted((store.cell(cell) / records.NETWORKS).iterdir()):
                 shutil.copyfile(file, folder / records.NETWORKS / f"{cell}-{file.name}")
         with figures.house_style():
-            figures.save(experiment.plot(table), folder / name)
-        summary = experiment.summary(table)
+            figures.save(experiment.plot(judged), folder / name)
+        summary = experiment.summary(judged)
         page.write(folder, experiment, table, summary, verdict, manifest)
         records.write_json(folder / records.MANIFEST, manifest)
     return Run(name, run_name, store.run(run_name), table, verdict, False, command)
@@ -391,6 +392,14 @@ def _stored_run(store: records.Store, name: str, run_name: str, command: str) ->
         found["interval"] = tuple(found["interval"])
     table = pd.read_parquet(folder / records.RESULTS)
     return Run(name, run_name, folder, table, Verdict(**found), True, command)
+
+
+def summary(run: Run) -> pd.DataFrame:
+    """The experiment's short table of a run, over the trees of all its seeds."""
+    from dualnets import evidence
+
+    found: pd.DataFrame = load(run.experiment).summary(evidence.pooled(run.table))
+    return found
 
 
 def repeat_command(name: str, scale: str, changes: Mapping[str, Sequence[Any]]) -> str:

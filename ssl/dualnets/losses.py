@@ -13,13 +13,14 @@ Outputs are `(S, B, U)`, negatives `(S, H, B, U)`; a loss is the mean over the b
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from dualnets.checks import check_number, check_whole
 
 
 class Loss(Protocol):
@@ -128,8 +129,7 @@ class Triplet:
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
-        if not math.isfinite(self.margin):
-            raise ValueError(f"margin must be finite, got {self.margin}")
+        check_number("margin", self.margin)
         _check_negatives(self, exactly=1)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
@@ -278,8 +278,7 @@ class InverseDistanceWeights:
     negatives: int = 1
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0:
-            raise ValueError(f"epsilon must be above 0, got {self.epsilon}")
+        check_number("epsilon", self.epsilon, above=0)
         _check_negatives(self)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
@@ -335,15 +334,13 @@ LOSSES: dict[str, type] = {
 
 
 def _check_temperature(temperature: float) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
-    if temperature == math.inf:
-        raise ValueError(f"temperature must be finite, got {temperature}")
+    check_number("temperature", temperature, above=0)
 
 
 def _check_negatives(loss: Loss, exactly: int | None = None) -> None:
     name = type(loss).__name__
+    check_whole("negatives", loss.negatives, low=0)
     if exactly is not None and loss.negatives != exactly:
         raise ValueError(f"{name} takes {exactly} fresh negatives per anchor, got {loss.negatives}")
-    if loss.negatives < 0 or (exactly is None and loss.negatives < 1):
+    if exactly is None and loss.negatives < 1:
         raise ValueError(f"{name} needs at least 1 negative per anchor, got {loss.negatives}")

@@ -231,10 +231,6 @@ class MethodSettings(ContrastSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.head_norm != "batch" and (self.bn_mean, self.bn_std) != ("on", "on"):
-            raise ValueError(
-                f"bn-mean and bn-std are parts of head-norm batch, got head-norm {self.head_norm}"
-            )
         for name in (*HEADS, "readout"):
             _widths(name, getattr(self, name))
 
@@ -250,13 +246,43 @@ class MethodSettings(ContrastSettings):
             for flag, of in super().unused().items()
             if flag not in CONTRAST or self.method == "simclr"
         }
+        if self.head_norm != "batch":
+            of = f"head-norm batch, and head-norm is {self.head_norm}"
+            found |= dict.fromkeys(("bn_mean", "bn_std"), of)
+        heads = self._heads()
+        if heads is not None and not any(map(_normed_widths, heads)):
+            found |= dict.fromkeys(OF_HEADS, "heads with hidden layers, and there are none")
         if self.method == "byol":
-            if self.target != "ema":
-                of = f"target ema, and target is {self.target}"
-                found |= {"target_momentum": of, "target_schedule": of}
-            if self.redraw_every == 0:
-                found["redraw"] = "redraw-every above 0, which is 0"
+            found |= self._unused_of_byol()
         return found | of_others
+
+    def _unused_of_byol(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if self.target != "ema":
+            of = f"target ema, and target is {self.target}"
+            found |= {"target_momentum": of, "target_schedule": of}
+        if self.target != "copy":
+            found["copy_every"] = f"target copy, and target is {self.target}"
+        if self.redraw_every == 0:
+            found["redraw"] = "redraw-every above 0, which is 0"
+        if self.predictor in ("none", "direct", "copy"):
+            of = f"a trained predictor, and predictor is {self.predictor}"
+            names = ("predictor_lr", "predictor_weight_decay", "redraw_every", "redraw")
+            found |= dict.fromkeys(names, of)
+        return found
+
+    def _heads(self) -> list[Head] | None:
+        """The heads that the method has, None where a teacher's outputs decide."""
+        from dualnets.methods import discover
+        from dualnets.networks.heads import Head
+
+        kind = discover()[self.method]
+        takes = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+        if "teacher" in takes:
+            return None
+        usual: Any = kind()
+        made = [self._head(name, getattr(usual, name)) for name in HEADS if name in takes]
+        return [head for head in made if isinstance(head, Head)]
 
     def build_norm(self) -> Normalization | None:
         """The normalisation of heads."""

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
+from dualnets.checks import check_number, check_whole
+
 Part = Literal["on", "off", "stop"]
 PARTS = ("on", "off", "stop")
 
@@ -64,8 +66,7 @@ class BatchNorm:
             if part not in PARTS:
                 raise ValueError(f"BatchNorm's {name} must be on, off or stop, got {part!r}")
         _check_epsilon(self.epsilon)
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum must be in 0..1, got {self.momentum}")
+        check_number("momentum", self.momentum, low=0, high=1)
 
     @staticmethod
     def moments(values: Tensor) -> Moments:
@@ -135,8 +136,7 @@ class GroupNorm:
 
     def __post_init__(self) -> None:
         _check_epsilon(self.epsilon)
-        if self.groups < 1:
-            raise ValueError(f"GroupNorm needs at least 1 group, got {self.groups}")
+        check_whole("groups", self.groups, low=1)
 
     def __call__(self, values: Tensor) -> Tensor:
         units = values.shape[-2]
@@ -176,5 +176,4 @@ def _moments(values: Tensor, axis: int) -> Moments:
 
 
 def _check_epsilon(epsilon: float) -> None:
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be above 0, got {epsilon}")
+    check_number("epsilon", epsilon, above=0)

@@ -118,7 +118,8 @@ def trajectory(
     if samples is not None:
         samples = check_whole("samples", samples, low=1)
     check_switch("strict", strict)
-    chosen = log_spaced(steps) if snapshots is None else snapshots
+    chosen: Any = log_spaced(steps) if snapshots is None else snapshots
+    chosen = chosen.tolist() if hasattr(chosen, "tolist") else chosen  # numpy's and torch's
     if not isinstance(chosen, Iterable):
         raise TypeError(f"snapshots must be steps such as [0, 10], got {chosen!r}")
     wanted = sorted({*(check_whole("a snapshot", s, low=-(1 << 62)) for s in chosen), steps})

@@ -152,6 +152,7 @@ def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["--seed", "-1"], "seed must be"),
+        (["--seed", "0", "--scale", "smoke"], "seed 0 is that of every scale"),
         (["--scale", "huge"], "unknown scale 'huge'"),
         (["--markdown", "nowhere.md"], "there is no page nowhere.md"),
         (["--markdown", "-", "--out", "nowhere"], "nowhere holds no run of a whole scale"),

@@ -247,3 +247,11 @@ def test_cells_that_were_stored_before_a_setting_came_are_read_with_it(tmp_path)
     again = tiny(tmp_path)
     pd.testing.assert_frame_equal(again.table, first.table)
     assert again.verdict == first.verdict
+
+
+@pytest.mark.parametrize("name", ["residual", "top_down"])
+def test_trees_of_several_seeds_are_told_apart_by_every_experiment(name, tmp_path):
+    two = dualnets.run(name, scale="smoke", out=tmp_path, seed=[0, 1], members=2)
+    assert two.verdict.n in (4, 0)
+    assert two.table["member"].nunique() == 2  # as they were drawn
+    assert len(execute.summary(two))

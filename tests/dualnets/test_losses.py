@@ -172,9 +172,15 @@ def test_large_distances_do_not_overflow():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: InfoNCE(temperature=0.0), "temperature must be above 0, got 0.0"),
-        (lambda: NTXent(temperature=float("nan")), "temperature must be above 0, got nan"),
-        (lambda: InfoNCE(temperature=float("inf")), "temperature must be finite, got inf"),
+        (lambda: InfoNCE(temperature=0.0), "temperature must be above 0 and finite, got 0.0"),
+        (
+            lambda: NTXent(temperature=float("nan")),
+            "temperature must be above 0 and finite, got nan",
+        ),
+        (
+            lambda: InfoNCE(temperature=float("inf")),
+            "temperature must be above 0 and finite, got inf",
+        ),
         (lambda: Triplet(margin=float("nan")), "margin must be finite, got nan"),
         (lambda: InfoNCE(negatives=0), "InfoNCE needs at least 1 negative per anchor, got 0"),
         (lambda: NTXent(negatives=1), "NTXent takes 0 fresh negatives per anchor, got 1"),
@@ -183,8 +189,14 @@ def test_large_distances_do_not_overflow():
             lambda: SpectralContrastive(0),
             "SpectralContrastive needs at least 1 negative per anchor",
         ),
-        (lambda: ExponentialWeights(temperature=-1.0), "temperature must be above 0, got -1.0"),
-        (lambda: InverseDistanceWeights(epsilon=0.0), "epsilon must be above 0, got 0.0"),
+        (
+            lambda: ExponentialWeights(temperature=-1.0),
+            "temperature must be above 0 and finite, got -1.0",
+        ),
+        (
+            lambda: InverseDistanceWeights(epsilon=0.0),
+            "epsilon must be above 0 and finite, got 0.0",
+        ),
         (lambda: Detached(SpectralContrastive()), "is not a loss of distances"),
     ],
 )

@@ -153,10 +153,10 @@ def test_standardised_weights_keep_the_size_of_what_passes():
             "BatchNorm's mean must be on, off or stop, got 'detach'",
         ),
         (lambda: BatchNorm(std="no"), "BatchNorm's std must be on, off or stop, got 'no'"),
-        (lambda: BatchNorm(epsilon=0.0), "epsilon must be above 0, got 0.0"),
-        (lambda: LayerNorm(epsilon=-1.0), "epsilon must be above 0, got -1.0"),
+        (lambda: BatchNorm(epsilon=0.0), "epsilon must be above 0 and finite, got 0.0"),
+        (lambda: LayerNorm(epsilon=-1.0), "epsilon must be above 0 and finite, got -1.0"),
         (lambda: BatchNorm(momentum=1.5), "momentum must be in 0..1, got 1.5"),
-        (lambda: GroupNorm(0), "GroupNorm needs at least 1 group, got 0"),
+        (lambda: GroupNorm(0), "groups must be at least 1, got 0"),
         (lambda: GroupNorm(4)(values()), "6 units do not divide into 4 groups"),
     ],
 )

@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> int:
         if not page.is_file():
             raise ValueError(f"there is no page {page} to write the table into")
         claims.put("", page.read_text())  # its marks are looked for before anything is run
+    claims.check_seed(flags.seed)
     if flags.scale is not None:
         _run_missing(console, flags)
     found = claims.stored(flags.out, flags.scale, flags.seed)
@@ -125,7 +126,7 @@ def _run_missing(console: Console, flags: Flags) -> None:
                     reporter=reporter, **flags.changes,
                 )  # fmt: skip
             console.print(f"{run.verdict.verdict.upper()}. {run.verdict.reason}\n")
-        except (ValueError, OSError, RuntimeError) as error:
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:
             failed.append(name)
             print(f"hltm: {name} could not be run: {error}", file=sys.stderr)
     if failed:

@@ -208,7 +208,7 @@ def _show(console: Console, experiment: Any, run: execute.Run) -> None:
     if run.reused:
         console.print("This run is finished; nothing was computed (--fresh computes it again).")
     console.print()
-    for table in terminal_tables(experiment.summary(run.table), console.width):
+    for table in terminal_tables(execute.summary(run), console.width):
         console.print(table)
         console.print()
     colour = {"holds": "green", "fails": "red", "open": "yellow"}[run.verdict.verdict]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
 import torch
 
@@ -49,14 +49,15 @@ def mlp(
         >>> mlp(tree, units=[40, 20, 10], seed=1).units
         (40, 20, 10)
     """
-    each = list(units) if isinstance(units, Sequence) else None
+    given: Any = units.tolist() if hasattr(units, "tolist") else units  # numpy's and torch's
+    each = list(given) if isinstance(given, Sequence) else None
     if each is None:
-        check_whole("units", units, low=1)
+        check_whole("units", given, low=1)
     count = layers
     if count is None:
         count = tree.topology.depth if each is None else len(each)
     check_whole("layers", count, low=1)
-    widths = [cast(int, units)] * count if each is None else each
+    widths = [given] * count if each is None else each
     if len(widths) != count:
         raise ValueError(f"expected units of {count} layers, got {len(widths)}")
     addresses, stacked = network_members(tree, members)
