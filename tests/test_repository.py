@@ -88,7 +88,7 @@ DUALNETS = {
         "training_data",
     },
     "settings": {"losses", "optim", "networks", "normalizations", "methods"},
-    "theory": {"losses", "networks", "optim", "theory"},
+    "theory": {"checks", "losses", "networks", "optim", "theory"},
     "method_settings": {"settings", "methods", "networks", "normalizations"},
     "comparison": {"evidence"},
     "ablation": {

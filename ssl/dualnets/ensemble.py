@@ -50,15 +50,6 @@ def join_progress(parts: Sequence[Progress]) -> Progress:
     )
 
 
-def bytes_per_member(network: nn.Module, recipe: Recipe) -> int:
-    """What one more member takes in training, in bytes.
-
-    Counted, not guessed: parameters, gradients, the method's state, the optimiser's memory, rows of a
-    fixed data set, and all that one step's loss keeps for the backward pass.
-    """
-    return footprint(network, recipe).each
-
-
 def members_at_once(network: nn.Module, recipe: Recipe, wanted: int | None) -> int:
     """How many members are trained at once; by default as many as fit `MEMORY`, whatever the machine.
 

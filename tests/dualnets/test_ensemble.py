@@ -6,7 +6,7 @@ import torch
 import dualnets
 import hltm
 from dualnets import ensemble, memory
-from dualnets.ensemble import bytes_per_member, join, join_progress, members_at_once, take
+from dualnets.ensemble import join, join_progress, members_at_once, take
 from dualnets.methods.protocol import Setup
 from dualnets.span import Recipe, run_span_eager
 from dualnets.training_data import FixedData, FreshData
@@ -25,6 +25,10 @@ def recipe(trees=TREES, batch=16, optimizer=None, method=METHOD):
     data = FreshData(trees, trees.members, hltm.keep_root(), batch, 5, True, torch.device("cpu"))
     setup = Setup(trees, 5, 10, batch)
     return Recipe(method, optimizer or dualnets.Adam(), data, setup)
+
+
+def bytes_each(*given):
+    return memory.footprint(*given).each
 
 
 def test_what_is_taken_apart_joins_to_the_same():
@@ -58,15 +62,15 @@ def test_progress_of_parts_joins_in_order():
 
 
 def test_a_members_bytes_grow_with_all_that_it_keeps():
-    least = bytes_per_member(network(), recipe())
-    assert bytes_per_member(network(), recipe(batch=64)) > 2 * least
-    assert bytes_per_member(network(units=16), recipe()) > 1.5 * least
-    plain = bytes_per_member(network(), recipe(optimizer=dualnets.SGD(0.1)))
+    least = bytes_each(network(), recipe())
+    assert bytes_each(network(), recipe(batch=64)) > 2 * least
+    assert bytes_each(network(units=16), recipe()) > 1.5 * least
+    plain = bytes_each(network(), recipe(optimizer=dualnets.SGD(0.1)))
     weights = sum(p[0].numel() for p in network().parameters())
     assert least - plain >= 2 * 4 * weights  # Adam remembers two numbers of each
     # one member takes the same wherever it is
     more = hltm.symmetric_binary(depth=3, members=50, seed=0)
-    assert bytes_per_member(network(more), recipe(more)) == least
+    assert bytes_each(network(more), recipe(more)) == least
 
 
 def test_the_estimate_is_what_a_step_takes():
@@ -83,13 +87,13 @@ def test_the_estimate_is_what_a_step_takes():
     for event in sorted(memory, key=lambda event: event.start_ns()):
         total += event.nbytes()
         peak = max(peak, total)
-    estimate = bytes_per_member(wide, settings)
+    estimate = bytes_each(wide, settings)
     assert 0.5 * estimate < peak < 1.1 * estimate
 
 
 def test_how_many_fit_is_fixed_by_the_settings(monkeypatch):
     settings = recipe(batch=1 << 15, method=dualnets.SimCLR())  # large enough for a trial
-    each = bytes_per_member(network(), settings)
+    each = bytes_each(network(), settings)
     for room, expected in ((each // 2, 1), (3 * each, 3), (100 * each, 5)):
         monkeypatch.setattr(ensemble, "MEMORY", room)
         assert members_at_once(network(), settings, None) == expected
@@ -169,7 +173,7 @@ def test_small_runs_with_a_large_loss_are_split_too():
     trees = hltm.symmetric_binary(depth=3, members=63, seed=0)
     settings = rows(dualnets.SimCLR(dualnets.NTXent(0.1)), trees, batch=2048)
     net = dualnets.tree_network(trees, units=4, seed=1)
-    each = bytes_per_member(net, settings)
+    each = bytes_each(net, settings)
     assert each > 4 * (2 * 2048) ** 2  # a matrix of all pairs
     count = members_at_once(net, settings, None)
     assert count == ensemble.MEMORY // each < 63

@@ -220,7 +220,7 @@ def test_what_is_not_finite_or_no_input_is_refused():
     for dtype in ("float64", torch.int64):
         with pytest.raises(TypeError, match=rf"dtype must be a floating .* got '?{dtype}"):
             connection(nn.Linear(4, 2), "weight", inputs, dtype=dtype)
-    with pytest.raises(TypeError, match="block must be a whole number or None, got 'a'"):
+    with pytest.raises(TypeError, match="block must be a whole number, got 'a'"):
         connection(nn.Linear(4, 2), "weight", inputs, block="a")
     with pytest.raises(TypeError, match="expected a tensor, got list"):
         connection(module(), "4.weight", inputs).transposed([0.0] * 60)

@@ -24,6 +24,8 @@ from torch.func import functional_call, grad, jvp, vjp, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from dualnets.checks import check_whole
+
 MAX_ENTRIES = 1 << 26  # of an array that is asked for explicitly: 512 MiB in float64
 
 
@@ -105,9 +107,8 @@ class Connection:
             return slice(0, size)
         ensemble = getattr(self._network, "members", None) is not None
         blocks = self._shape[1] if ensemble and len(self._shape) == 4 else 1
-        if not isinstance(block, int):
-            raise TypeError(f"block must be a whole number or None, got {block!r}")
-        if not 0 <= block < blocks:
+        block = check_whole("block", block, low=0)
+        if block >= blocks:
             raise ValueError(
                 f"block must be in 0..{blocks - 1} for weight {self.name!r}, got {block}"
             )

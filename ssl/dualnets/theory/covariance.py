@@ -8,11 +8,10 @@ two factors; it is then symmetrised, and not semi-definite.
 
 from __future__ import annotations
 
-import operator
-
 import torch
 from torch import Tensor, nn
 
+from dualnets.checks import check_whole
 from dualnets.theory.connection import connection, in_dtype
 from dualnets.theory.enumeration import ViewTable
 from dualnets.theory.operators import Kernel, Operator
@@ -101,11 +100,6 @@ def cross_covariance(values: Tensor) -> Tensor:
 def check_sampling(batches: int, batch: int, seed: int | None) -> None:
     """Raise ValueError or TypeError unless an estimate can be made of this many batches."""
     for name, count, fewest in (("batches", batches, 1), ("batch", batch, 2)):
-        try:
-            operator.index(count)
-        except TypeError:
-            raise TypeError(f"{name} must be a whole number, got {count!r}") from None
-        if count < fewest:
-            raise ValueError(f"{name} must be at least {fewest}, got {count}")
+        check_whole(name, count, low=fewest)
     if seed is None:
         raise ValueError("an estimate needs a seed")

@@ -29,7 +29,6 @@ s_j / std(w_j x), which no scale of the weights changes.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -38,6 +37,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import quad
 from scipy.special import ndtr
+
+from dualnets.checks import check_whole
 
 Array = NDArray[np.float64]
 TERMS = 20_000  # at most, of the Fourier series of a sum of uniform numbers
@@ -178,7 +179,7 @@ def best_cdf(law: Law, units: int, score: ArrayLike) -> Array:
     """
     if np.isnan(score).any():
         raise ValueError(f"a score must be a number, got {score!r}")
-    return law.cdf(score) ** _checked(units)
+    return law.cdf(score) ** check_whole("units", units, low=1)
 
 
 def mean_best(law: Law, units: int) -> float:
@@ -191,7 +192,7 @@ def mean_best(law: Law, units: int) -> float:
         >>> round(mean_best(HalfNormal(1.0), 10), 3)  # sqrt(2 log 10) is 2.146
         1.881
     """
-    n = _checked(units)
+    n = check_whole("units", units, low=1)
     if isinstance(law, Sampled):
         place = np.arange(len(law.scores) + 1) / len(law.scores)
         return float((np.diff(place**n) * law.scores).sum())
@@ -213,7 +214,7 @@ def chance(laws: Iterable[Law], units: int, threshold: float) -> float:
     Raises:
         ValueError: units below 1, or a threshold that is NaN.
     """
-    n = _checked(units)
+    n = check_whole("units", units, low=1)
     _check_threshold(threshold)
     return float(np.prod([1 - float(law.cdf(threshold)) ** n for law in laws]))
 
@@ -256,16 +257,6 @@ def units_needed(laws: Sequence[Law], *, threshold: float, chance_of_all: float)
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-def _checked(units: int) -> int:
-    try:
-        n = operator.index(units)
-    except TypeError:
-        raise TypeError(f"units must be a whole number, got {units!r}") from None
-    if n < 1:
-        raise ValueError(f"units must be at least 1, got {units}")
-    return n
 
 
 def _check_threshold(threshold: float) -> None:

@@ -10,7 +10,6 @@ outputs f in the place of Kᵀ v it gives the update that holds for any network.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import index
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
+from dualnets.checks import check_whole
 from dualnets.theory.connection import MAX_ENTRIES, Connection
 from dualnets.theory.operator_form import check_operator_form
 
@@ -177,11 +177,8 @@ class Operator:
         """
         if not self.symmetric:
             raise ValueError("eigsh needs a symmetric operator; this one has one branch only")
-        try:
-            index(count)
-        except TypeError:
-            raise TypeError(f"count must be a whole number, got {count!r}") from None
-        if not 1 <= count < self.size:
+        count = check_whole("count", count, low=1)
+        if count >= self.size:
             raise ValueError(f"count must be in 1..{self.size - 1}, got {count}")
         chosen: Sequence[int | None] = range(self._first.members) if self._first.stacked else [None]
         values, vectors = [], []

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualnets.theory.fitting import check_members
 from dualnets.theory.operators import Estimate
 from dualnets.theory.views import TreeViews
 from hltm.augment import keep_level
@@ -129,10 +130,8 @@ def selectivity(
         raise TypeError(
             f"expected a network of this library, which shows its layers, got {type(network).__name__}"
         )
-    if tree.stacked and (not network.stacked or len(tree.members) != len(network.members)):
-        raise ValueError(
-            f"{len(tree.members)} trees do not fit a network of {len(network.members)} members"
-        )
+    if tree.stacked:
+        check_members(tree.members, network.members)
     nodes = np.asarray(tree.level(level))
     if (tree.tables.cardinality[nodes] != 2).any():
         raise ValueError(f"selectivity is for binary latents; level {level} has others")

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from dualnets.theory.connection import shown_members
 from dualnets.theory.enumeration import ViewTable, enumerate_views
-from dualnets.theory.fitting import check_augmentation, check_trees
+from dualnets.theory.fitting import check_augmentation, check_members, check_trees
 from hltm.augment import Augmentation
 from hltm.philox import Stream, check_seed
 from hltm.tables import Tables
@@ -82,10 +82,7 @@ class TreeViews:
     def for_members(self, members: tuple[int, ...]) -> TreeViews:
         """The same tree for every member of an ensemble, each on rows of its own."""
         if self.tree.stacked:
-            if self.tree.members != members:
-                raise ValueError(
-                    f"{len(self.tree.members)} trees do not fit {len(members)} networks"
-                )
+            check_members(self.tree.members, members)
             return self
         one = self.tree.tables
         shared = Tables(one.topology, one.cardinality, one.flat.expand(len(members), -1))
