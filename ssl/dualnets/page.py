@@ -65,7 +65,7 @@ def write(
 <h2>Numbers</h2>
 <div class="wide">{_table(summary)}</div>
 {f"<h2>Notes</h2><ul>{noted}</ul>" if notes else ""}
-<h2>The rule, fixed before the run</h2>
+<h2>The rule</h2>
 <p>{html.escape(verdict.rule)}</p>
 <div class="wide">{_details(verdict)}</div>
 <h2>Settings</h2>
