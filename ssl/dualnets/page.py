@@ -50,7 +50,8 @@ def write(
     """Write `index.html` beside the figure it shows; the page needs neither network nor files."""
     name = manifest["experiment"]
     picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-    doc = (experiment.__doc__ or "").strip().split("\n\n", 1)
+    doc = (experiment.__doc__ or "").strip().split("\n\n")
+    told = "\n".join(f"<p>{html.escape(' '.join(part.split()))}</p>" for part in doc[1:] or doc)
     settings = [made["settings"] for made in manifest["cells"]]
     notes = [f"cell {made['cell']}: {note}" for made in manifest["cells"] for note in made["notes"]]
     seconds = sum(made["seconds"] for made in manifest["cells"])
@@ -58,7 +59,7 @@ def write(
     noted = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     body = f"""<div class="quiet">{html.escape(f"{name} · run {manifest['run']} · {experiment.PLACE}")}</div>
 <h1>{html.escape(experiment.CLAIM)}</h1>
-<p>{html.escape(" ".join(doc[-1].split()))}</p>
+{told}
 <div class="verdict {verdict.verdict}"><b>{verdict.verdict}</b>
 <div>{html.escape(sentence(verdict))}</div></div>
 <figure><img alt="Figure of the run" src="data:image/svg+xml;base64,{picture}"></figure>
