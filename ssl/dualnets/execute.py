@@ -117,7 +117,8 @@ def cells(experiment: ModuleType, scale: str, changes: Mapping[str, Sequence[Any
         if all(isinstance(grid.get(name), Pinned) for grid in experiment.GRIDS[scale]):
             raise ValueError(cannot_be_set(name))
     found: dict[Any, None] = {}
-    idle: dict[str, str] = {}  # changes that have said nothing yet -> of what they are
+    heard: set[str] = set()  # changes that say something to some cell
+    idle: dict[str, str] = {}  # the others -> of what they are
     for grid in experiment.GRIDS[scale]:
         own = {name: v for name, v in changes.items() if not isinstance(grid.get(name), Pinned)}
         axes = {**grid, **own}
@@ -125,19 +126,18 @@ def cells(experiment: ModuleType, scale: str, changes: Mapping[str, Sequence[Any
         for combination in itertools.product(*values):
             chosen = dict(zip(axes, combination, strict=True))
             settings = experiment.Settings(**chosen)
-            unused = settings.unused()
-            for name in own:
-                if name not in unused:
-                    idle[name] = ""
-                elif name not in grid:
-                    del chosen[name]
-                else:
+            unused = settings.unused() if own else {}
+            heard |= own.keys() - unused.keys()
+            silent = own.keys() & unused.keys()
+            for name in silent:
+                idle.setdefault(name, unused[name])
+                del chosen[name]
+                if name in grid:
                     chosen[name] = grid[name][0]
-                idle.setdefault(name, unused.get(name, ""))
-            found.setdefault(experiment.Settings(**chosen))
-    for name, of in idle.items():
-        if of:
-            raise ValueError(f"{name.replace('_', '-')} says nothing here: it is for {of}")
+            found.setdefault(experiment.Settings(**chosen) if silent else settings)
+    for name in changes:
+        if name in idle and name not in heard:
+            raise ValueError(f"{name.replace('_', '-')} says nothing here: it is for {idle[name]}")
     return list(found)
 
 

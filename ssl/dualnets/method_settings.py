@@ -235,6 +235,8 @@ class MethodSettings(ContrastSettings):
             _widths(name, getattr(self, name))
 
     def unused(self) -> dict[str, str]:
+        from dualnets.networks.heads import Head
+
         of_others = {
             flag: f"{' and '.join(sorted(owners))}, and method is {self.method}"
             for flag, owners in _owners().items()
@@ -249,8 +251,8 @@ class MethodSettings(ContrastSettings):
         if self.head_norm != "batch":
             of = f"head-norm batch, and head-norm is {self.head_norm}"
             found |= dict.fromkeys(("bn_mean", "bn_std"), of)
-        heads = self._heads()
-        if heads is not None and not any(map(_normed_widths, heads)):
+        heads = [head for head in self._heads().values() if isinstance(head, Head)]
+        if heads and not any(map(_normed_widths, heads)):
             found |= dict.fromkeys(OF_HEADS, "heads with hidden layers, and there are none")
         if self.method == "byol":
             found |= self._unused_of_byol()
@@ -271,18 +273,16 @@ class MethodSettings(ContrastSettings):
             found |= dict.fromkeys(names, of)
         return found
 
-    def _heads(self) -> list[Head] | None:
-        """The heads that the method has, None where a teacher's outputs decide."""
+    def _heads(self) -> dict[str, Any]:
+        """The method's heads by name; none of a method that learns from a teacher."""
         from dualnets.methods import discover
-        from dualnets.networks.heads import Head
 
-        kind = discover()[self.method]
-        takes = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-        if "teacher" in takes:
-            return None
-        usual: Any = kind()
-        made = [self._head(name, getattr(usual, name)) for name in HEADS if name in takes]
-        return [head for head in made if isinstance(head, Head)]
+        kind: Any = discover()[self.method]
+        takes = {item.name for item in fields(kind)}
+        if "teacher" in takes:  # whose outputs say what its readout is
+            return {}
+        usual = kind()
+        return {name: self._head(name, getattr(usual, name)) for name in HEADS if name in takes}
 
     def build_norm(self) -> Normalization | None:
         """The normalisation of heads."""
@@ -324,9 +324,7 @@ class MethodSettings(ContrastSettings):
         if "teacher" in takes:
             given["teacher"] = teacher = self.build_teacher()
             given["readout"] = self._readout(teacher)
-        else:
-            usual: Any = kind()
-            given |= {n: self._head(n, getattr(usual, n)) for n in HEADS if n in takes}
+        given |= self._heads()
         try:
             return kind(**given)
         except ValueError as error:

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dualnets.evidence import mean_interval
+from dualnets.evidence import Estimate, mean_interval
 from dualnets.figures import WIDTH
 
 COLOURS = {"full": "#440154", "uncoupled": "#e07b39", "frozen": "#8a8a8a", "constant": "#21918c"}
@@ -77,11 +77,7 @@ def _gains(axes: Axes, made: list[Any], pair: str) -> None:
             )
             for _, part in made
         ]
-        place = np.arange(len(bands)) + shift
-        middle = np.array([b.value for b in bands])
-        error = np.array([[b.value - b.low, b.high - b.value] for b in bands]).T
-        axes.errorbar(place, middle, yerr=error, fmt=marker, ms=4, lw=1.2, color=colour,
-                      label=WORDS[measure])  # fmt: skip
+        _intervals(axes, bands, shift, fmt=marker, color=colour, label=WORDS[measure])
     axes.axhline(0, color="#777777", lw=1)
     _settings(axes, made)
     axes.set_ylabel("log ratio, with / without")
@@ -97,17 +93,19 @@ def _rates(axes: Axes, made: list[Any]) -> None:
             mean_interval(part[part["intervention"] == intervention]["rate"].to_numpy())
             for part in rows
         ]
-        place = np.arange(len(bands)) + (i - 1.5) * 0.16
-        middle = np.array([b.value for b in bands])
-        error = np.array([[b.value - b.low, b.high - b.value] for b in bands]).T
-        axes.errorbar(
-            place, middle, yerr=error, fmt="o", ms=4, lw=1.2, color=colour, label=intervention
-        )
+        _intervals(axes, bands, (i - 1.5) * 0.16, fmt="o", color=colour, label=intervention)
     axes.axhline(0, color="#777777", lw=1)
     _settings(axes, made)
     axes.set_ylabel("d log(|s| / ‖w‖) / dt")
     axes.margins(y=0.15)
     axes.legend(loc="upper left", ncols=4)
+
+
+def _intervals(axes: Axes, bands: list[Estimate], shift: float, **style: Any) -> None:
+    """An interval per setting, beside its place."""
+    middle = np.array([b.value for b in bands])
+    error = np.array([[b.value - b.low, b.high - b.value] for b in bands]).T
+    axes.errorbar(np.arange(len(bands)) + shift, middle, yerr=error, ms=4, lw=1.2, **style)
 
 
 def _settings(axes: Axes, made: list[Any]) -> None:

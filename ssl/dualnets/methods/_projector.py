@@ -1,10 +1,11 @@
-"""The projector of methods whose loss compares the projections of all passes with each other."""
+"""The projector of methods whose loss compares projections of the same head on every pass."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from dualnets.methods._directions import direction
 from dualnets.methods.protocol import (
     Batch,
     Setup,
@@ -40,3 +41,11 @@ def projections(
     together = torch.cat(list(found), dim=1)
     joined = head(part(state, "projector"), together, passes=len(found), seen=seen)
     return list(joined.split(batch.size, dim=1)), moved("projector", head, state, seen)
+
+
+def directions(
+    head: Head, network: nn.Module, state: State, batch: Batch, seen: list[Seen]
+) -> list[Tensor]:
+    """`(S, B, U)` of every pass, of length 1; `seen` is told what the head saw of each."""
+    projector = part(state, "projector")
+    return [direction(head(projector, own, seen=seen)) for own in outputs(network, batch)]

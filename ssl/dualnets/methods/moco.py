@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from dualnets.checks import check_kind, check_number, check_switch, check_whole
 from dualnets.methods._directions import direction, random_directions
+from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -125,7 +126,9 @@ class MoCo(Method):
         first, second = (batch._replace(leaves=view) for view in views)
         seen: list[Seen] = []
         # views 1, 2 as queries beside views 2, 1 as keys; or view 1 beside view 2
-        queries = self._directions(network, state, batch if self.symmetric else first, seen=seen)
+        queries = directions(
+            self.projector, network, state, batch if self.symmetric else first, seen
+        )
         with torch.no_grad():
             keys = self._keys(network, state, batch if self.symmetric else second)[::-1]
         losses = [
@@ -154,16 +157,8 @@ class MoCo(Method):
         self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
     ) -> Tensor:
         """`(S, B, U)` outputs of the network and its projector, of length 1."""
-        batch = Batch(leaves, leaves.shape[-2])
-        return self._directions(network, state, batch, running=not batch_statistics)[0]
-
-    def _directions(
-        self, network: nn.Module, state: State, batch: Batch, **statistics: Any
-    ) -> list[Tensor]:
-        """The online outputs on every pass, of length 1."""
-        projector = part(state, "projector")
-        found = outputs(network, batch)
-        return [direction(self.projector(projector, own, **statistics)) for own in found]
+        own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
+        return direction(own)
 
     def _keys(self, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
         """The key encoder's outputs on every pass, of length 1."""

@@ -17,13 +17,13 @@ crops of other sizes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dualnets.checks import check_kind, check_number, check_whole
 from dualnets.methods._directions import direction, random_directions
+from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -34,8 +34,6 @@ from dualnets.methods.protocol import (
     begun,
     moved,
     output_units,
-    outputs,
-    part,
     trained,
     under,
 )
@@ -167,7 +165,7 @@ class SwAV(Method):
             free = (state["steps"] >= self.frozen_steps)[:, None, None]
             prototypes = torch.where(free, prototypes, prototypes.detach())
         seen: list[Seen] = []
-        z = self._directions(network, state, batch, seen=seen)
+        z = directions(self.projector, network, state, batch, seen)
         scores = [(own @ prototypes.transpose(1, 2)).to(prototypes.dtype) for own in z]
         with torch.no_grad():
             assigned = [
@@ -208,16 +206,8 @@ class SwAV(Method):
         self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
     ) -> Tensor:
         """`(S, B, U)` outputs of the network and its projector, of length 1."""
-        batch = Batch(leaves, leaves.shape[-2])
-        return self._directions(network, state, batch, running=not batch_statistics)[0]
-
-    def _directions(
-        self, network: nn.Module, state: State, batch: Batch, **statistics: Any
-    ) -> list[Tensor]:
-        """The outputs on every pass, of length 1."""
-        projector = part(state, "projector")
-        found = outputs(network, batch)
-        return [direction(self.projector(projector, own, **statistics)) for own in found]
+        own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
+        return direction(own)
 
     def _assigned(self, scores: Tensor, state: State, view: int, size: int) -> Tensor:
         """`(S, B, K)` assignments of a view's samples, beside those in its queue once it is used."""
