@@ -22,8 +22,8 @@ import torch
 from numba import njit
 
 import hltm
-from hltm.kernels.generator import philox_blocks
-from hltm.topology import Topology
+from hltm.model.topology import Topology
+from hltm.sampling.kernels.generator import philox_blocks
 
 Clock = Callable[[], float]
 CHUNK = 1 << 18  # states that numpy draws at a time: fewer or more are slower here

@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 import torch
 
 import hltm
-from hltm.export.files import as_arrow, parquet_options, parquet_schema
-from hltm.export.recipe import Recipe, make_recipe
+from hltm.data.export.files import as_arrow, parquet_options, parquet_schema
+from hltm.data.export.recipe import Recipe, make_recipe
 
 WAYS = ("generator alone", "Parquet writer alone", "hltm.export, parquet")
 MORE = ("hltm.export, safetensors", "hltm.export, npz")

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import hltm
-from hltm import inference
+from hltm.inference import posterior as inference
 
 REST = 0.3  # seconds: torch's idle threads spin for a while after their work
 

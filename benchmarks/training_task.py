@@ -11,8 +11,8 @@ import dualnets
 import hltm
 from dualnets.methods.protocol import Setup
 from dualnets.networks.heads import RUNNING
-from dualnets.span import Recipe, run_span, run_span_eager, trained_tensors
-from dualnets.training_data import FreshData
+from dualnets.training.data import FreshData
+from dualnets.training.steps import Recipe, run_span, run_span_eager, trained_tensors
 
 DEPTH, UNITS, BATCH = 5, 10, 128
 TEMPERATURE, MOMENTUM, DECAY, EMA = 0.1, 0.9, 4e-4, 0.99

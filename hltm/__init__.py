@@ -1,7 +1,28 @@
 """hltm: hierarchical latent tree models whose every latent, posterior and bound is known exactly."""
 
-from hltm import adapters, encode, picture, probe
-from hltm.augment import (
+from hltm import plot as picture
+from hltm import probe
+from hltm.data import adapters, encode
+from hltm.data.dataset import ViewDataset, ViewStream
+from hltm.data.export.read import Column, DataFolder, load
+from hltm.data.export.verify import Verification, verify
+from hltm.data.export.write import export
+from hltm.data.view_batches import ViewBatch
+from hltm.families import FAMILIES
+from hltm.families.balanced import balanced
+from hltm.families.caterpillar import caterpillar
+from hltm.families.random_hierarchy import production_rules, random_hierarchy, symbols
+from hltm.families.random_tables import random_tables
+from hltm.families.random_tree import random_tree
+from hltm.families.suite import SuiteTree, suite
+from hltm.families.symmetric_binary import symmetric_binary
+from hltm.formats.json import load as load_tree
+from hltm.formats.newick import topology_from_newick
+from hltm.inference.ceiling import Ceiling
+from hltm.inference.most_probable import MostLikely
+from hltm.inference.posterior import Posterior
+from hltm.model.topology import Topology
+from hltm.sampling.augment import (
     Augmentation,
     drop_leaves,
     keep_level,
@@ -11,29 +32,10 @@ from hltm.augment import (
     resample_leaves,
     resample_subtrees,
 )
-from hltm.ceiling import Ceiling
-from hltm.completion import MostLikely
-from hltm.dataset import ViewDataset, ViewStream
-from hltm.draw import Draw
-from hltm.export.read import Column, DataFolder, load
-from hltm.export.verify import Verification, verify
-from hltm.export.write import export
-from hltm.families import FAMILIES
-from hltm.families.balanced import balanced
-from hltm.families.caterpillar import caterpillar
-from hltm.families.random_hierarchy import production_rules, random_hierarchy, symbols
-from hltm.families.random_tables import random_tables
-from hltm.families.random_tree import random_tree
-from hltm.families.symmetric_binary import symmetric_binary
-from hltm.formats.json import load as load_tree
-from hltm.formats.newick import topology_from_newick
-from hltm.inference import Posterior
-from hltm.packed import PackedDraw
-from hltm.philox import DRAW_FORMAT, Stream
-from hltm.suite import SuiteTree, suite
-from hltm.topology import Topology
+from hltm.sampling.draw import Draw
+from hltm.sampling.packed import PackedDraw
+from hltm.sampling.philox import DRAW_FORMAT, Stream
 from hltm.tree import LatentTree
-from hltm.view_batches import ViewBatch
 
 __all__ = [
     "DRAW_FORMAT",

@@ -12,15 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm import brute, completion, inference, moments, view_moments
-from hltm import ceiling as ceilings
-from hltm.augment import Augmentation
-from hltm.draw import Draw
-from hltm.packed import PackedDraw, sample_packed
-from hltm.philox import MAX_MEMBERS, MAX_VIEWS, Stream
-from hltm.sample import check_rows, redraw, sample, views
-from hltm.tables import GivenTables, Tables, make_tables
-from hltm.topology import Node, Parents, Topology
+from hltm.inference import ceiling as ceilings
+from hltm.inference import most_probable as completion
+from hltm.inference import posterior as inference
+from hltm.model import enumeration as brute
+from hltm.model import moments, view_moments
+from hltm.model.tables import GivenTables, Tables, make_tables
+from hltm.model.topology import Node, Parents, Topology
+from hltm.sampling.augment import Augmentation
+from hltm.sampling.draw import Draw
+from hltm.sampling.packed import PackedDraw, sample_packed
+from hltm.sampling.philox import MAX_MEMBERS, MAX_VIEWS, Stream
+from hltm.sampling.sample import check_rows, redraw, sample, views
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -28,7 +28,7 @@ class Families(Mapping[str, Callable[..., LatentTree]]):
         return getattr(import_module(f"{__name__}.{name}"), name)
 
     def __iter__(self) -> Iterator[str]:
-        return (found.name for found in iter_modules(__path__))
+        return (found.name for found in iter_modules(__path__) if found.name != "suite")
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

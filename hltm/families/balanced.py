@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hltm.families.random_tables import random_tables
-from hltm.tables import Table
-from hltm.topology import Topology
+from hltm.model.tables import Table
+from hltm.model.topology import Topology
 from hltm.tree import LatentTree
 
 

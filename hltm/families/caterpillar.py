@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hltm.families.random_tables import random_tables
-from hltm.topology import Topology
+from hltm.model.topology import Topology
 from hltm.tree import LatentTree
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.draw import Draw
-from hltm.philox import Stream, check_seed, uniform
-from hltm.tables import MAX_STATES, Tables
-from hltm.topology import Topology
+from hltm.model.tables import MAX_STATES, Tables
+from hltm.model.topology import Topology
+from hltm.sampling.draw import Draw
+from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree, check_members
 
 MAX_TUPLES = 1 << 53  # a uniform number has 53 bits

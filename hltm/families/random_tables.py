@@ -9,9 +9,9 @@ import torch
 from scipy.special import gammaincinv, gammaln
 from torch import Tensor
 
-from hltm.philox import Stream, check_seed, uniform
-from hltm.tables import MAX_STATES, Tables, check_probabilities
-from hltm.topology import Topology
+from hltm.model.tables import MAX_STATES, Tables, check_probabilities
+from hltm.model.topology import Topology
+from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree, check_members
 
 Cardinality = int | Sequence[int] | np.ndarray | Mapping[str, int]

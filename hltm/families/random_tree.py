@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hltm.families.random_tables import random_tables
-from hltm.philox import Stream, check_seed, uniform
-from hltm.topology import MAX_NODES, Topology
+from hltm.model.topology import MAX_NODES, Topology
+from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
 
 SHAPE_VIEW = 1  # view 0 of the same stream makes the tables

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hltm.philox import Stream, check_seed, uniform
-from hltm.tables import Tables, symmetric_table
-from hltm.topology import Topology
+from hltm.model.tables import Tables, symmetric_table
+from hltm.model.topology import Topology
+from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree, check_members
 
 SIGNS = ("random", "positive")

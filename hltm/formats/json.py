@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hltm.philox import DRAW_FORMAT
+from hltm.sampling.philox import DRAW_FORMAT
 from hltm.tree import LatentTree
 
 FORMAT = "hltm.LatentTree"

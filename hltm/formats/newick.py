@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hltm.moments import marginals
-from hltm.tables import symmetric_table
-from hltm.topology import Topology
+from hltm.model.moments import marginals
+from hltm.model.tables import symmetric_table
+from hltm.model.topology import Topology
 from hltm.tree import LatentTree
 
 PLAIN = re.compile(

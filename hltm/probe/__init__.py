@@ -1,27 +1,27 @@
 """Probes: how well a trained network's units follow the latents, with null and ceiling."""
 
-from hltm.probe.best_unit import Level, Network, alignment, score
-from hltm.probe.cka import LinearCKA
-from hltm.probe.collapse import Collapse, Collapsed
-from hltm.probe.correlation import Correlation
-from hltm.probe.correlation_ratio import CorrelationRatio
+from hltm.probe.accumulators.correlation import StreamingCorrelation
+from hltm.probe.accumulators.histogram import StreamingHistogram
+from hltm.probe.accumulators.moments import StreamingMoments
+from hltm.probe.best_units import Level, Network, alignment, score
+from hltm.probe.capture import TorchNetwork, capture
 from hltm.probe.heatmap import heatmap_figure
-from hltm.probe.histogram import StreamingHistogram
 from hltm.probe.intervals import over_members
 from hltm.probe.layer import Layer, Score
-from hltm.probe.linear_probe import LinearProbe, Readout
-from hltm.probe.matching import Matching, match_units
+from hltm.probe.measure import examine, measure, tabulate
 from hltm.probe.metric import Metric
-from hltm.probe.moments import StreamingCorrelation
-from hltm.probe.mutual_information import MutualInformation
+from hltm.probe.metrics.cka import LinearCKA
+from hltm.probe.metrics.collapse import Collapse, Collapsed
+from hltm.probe.metrics.correlation import Correlation
+from hltm.probe.metrics.correlation_ratio import CorrelationRatio
+from hltm.probe.metrics.linear_probe import LinearProbe, Readout
+from hltm.probe.metrics.matching import Matching, match_units
+from hltm.probe.metrics.mutual_information import MutualInformation
+from hltm.probe.metrics.roc_auc import RocAuc
+from hltm.probe.metrics.selectivity import Selectivity
+from hltm.probe.metrics.specificity import Relay, Specific, Specificity
 from hltm.probe.null import StreamingNull
-from hltm.probe.roc_auc import RocAuc
-from hltm.probe.second_moments import StreamingMoments
-from hltm.probe.selectivity import Selectivity
 from hltm.probe.shifted_null import ShiftedNull
-from hltm.probe.specificity import Relay, Specific, Specificity
-from hltm.probe.table import examine, measure, tabulate
-from hltm.probe.torch_module import TorchNetwork, capture
 
 __all__ = [
     "Collapse",

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.draw import Draw
-from hltm.inference import own_posterior, posterior
-from hltm.philox import Stream
-from hltm.sample import sample
+from hltm.inference.posterior import own_posterior, posterior
+from hltm.sampling.draw import Draw
+from hltm.sampling.philox import Stream
+from hltm.sampling.sample import sample
 from hltm.tree import LatentTree
 
 ROWS = 4096  # of a batch; the first one also sets the edges of histograms

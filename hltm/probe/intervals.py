@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hltm.philox import check_seed
+from hltm.sampling.philox import check_seed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,21 +8,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hltm.ceiling import Leaves
-from hltm.moments import marginals
+from hltm.inference.ceiling import Leaves
+from hltm.model.moments import marginals
 from hltm.probe.batches import Label
-from hltm.probe.cka import LinearCKA
-from hltm.probe.collapse import Collapse, Collapsed
-from hltm.probe.correlation import Correlation
-from hltm.probe.correlation_ratio import CorrelationRatio
-from hltm.probe.linear_probe import LinearProbe, Readout
-from hltm.probe.matching import Matching, match_units
 from hltm.probe.metric import Metric, check_finite
-from hltm.probe.mutual_information import MutualInformation
-from hltm.probe.roc_auc import RocAuc
-from hltm.probe.selectivity import Selectivity
+from hltm.probe.metrics.cka import LinearCKA
+from hltm.probe.metrics.collapse import Collapse, Collapsed
+from hltm.probe.metrics.correlation import Correlation
+from hltm.probe.metrics.correlation_ratio import CorrelationRatio
+from hltm.probe.metrics.linear_probe import LinearProbe, Readout
+from hltm.probe.metrics.matching import Matching, match_units
+from hltm.probe.metrics.mutual_information import MutualInformation
+from hltm.probe.metrics.roc_auc import RocAuc
+from hltm.probe.metrics.selectivity import Selectivity
+from hltm.probe.metrics.specificity import Relay, Specific, Specificity
 from hltm.probe.shifted_null import ShiftedNull
-from hltm.probe.specificity import Relay, Specific, Specificity
 from hltm.tree import LatentTree
 
 NULL_BINS = 16  # of histograms in the null: it holds one per unit, latent and lag

@@ -9,9 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dualnets.checkpoint import Checkpoints
-    from dualnets.execute import Run, run
-    from dualnets.losses import (
+    from dualnets.experiments import run
+    from dualnets.lab.runner import Run
+    from dualnets.lab.specialisation import specialisation
+    from dualnets.methods._direct_predictor import DirectPredictor
+    from dualnets.methods.barlow_twins import BarlowTwins
+    from dualnets.methods.byol import BYOL
+    from dualnets.methods.losses import (
         LOSSES,
         BatchwiseNCE,
         Detached,
@@ -23,9 +27,6 @@ if TYPE_CHECKING:
         SpectralContrastive,
         Triplet,
     )
-    from dualnets.methods._direct_predictor import DirectPredictor
-    from dualnets.methods.barlow_twins import BarlowTwins
-    from dualnets.methods.byol import BYOL
     from dualnets.methods.moco import MoCo
     from dualnets.methods.pirl import PIRL
     from dualnets.methods.protocol import Batch, Method, Needs, Setup
@@ -38,65 +39,65 @@ if TYPE_CHECKING:
     from dualnets.networks.conv_tree import conv_tree
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
+    from dualnets.networks.normalizations import BatchNorm, GroupNorm, LayerNorm
+    from dualnets.networks.shuffled_tree import wrong_tree
     from dualnets.networks.torch_ensemble import TorchEnsemble
     from dualnets.networks.tree_network import tree_network
-    from dualnets.networks.wrong_tree import wrong_tree
-    from dualnets.normalizations import BatchNorm, GroupNorm, LayerNorm
-    from dualnets.optim import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
-    from dualnets.teacher_units import specialisation
-    from dualnets.training import DivergedError, Snapshot, log_spaced, train, trajectory
+    from dualnets.optim.optimizers import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
+    from dualnets.training.checkpoint import Checkpoints
+    from dualnets.training.trajectory import DivergedError, Snapshot, log_spaced, train, trajectory
 
 _HOME = {
-    "Checkpoints": "checkpoint",
-    "Run": "execute",
-    "run": "execute",
-    "LOSSES": "losses",
-    "BatchwiseNCE": "losses",
-    "InfoNCE": "losses",
-    "NTXent": "losses",
-    "Simple": "losses",
-    "Triplet": "losses",
-    "BYOL": "methods.byol",
+    "Run": "lab.runner",
+    "run": "experiments",
+    "specialisation": "lab.specialisation",
     "DirectPredictor": "methods._direct_predictor",
-    "SimCLR": "methods.simclr",
-    "Detached": "losses",
-    "InverseDistanceWeights": "losses",
-    "ExponentialWeights": "losses",
-    "SpectralContrastive": "losses",
-    "TeacherStudent": "methods.teacher_student",
-    "Supervised": "methods.supervised",
-    "VICReg": "methods.vicreg",
     "BarlowTwins": "methods.barlow_twins",
-    "SimSiam": "methods.simsiam",
-    "conv_tree": "networks.conv_tree",
+    "BYOL": "methods.byol",
+    "LOSSES": "methods.losses",
+    "BatchwiseNCE": "methods.losses",
+    "Detached": "methods.losses",
+    "ExponentialWeights": "methods.losses",
+    "InfoNCE": "methods.losses",
+    "InverseDistanceWeights": "methods.losses",
+    "NTXent": "methods.losses",
+    "Simple": "methods.losses",
+    "SpectralContrastive": "methods.losses",
+    "Triplet": "methods.losses",
     "MoCo": "methods.moco",
     "PIRL": "methods.pirl",
-    "SwAV": "methods.swav",
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
     "Needs": "methods.protocol",
     "Setup": "methods.protocol",
+    "SimCLR": "methods.simclr",
+    "SimSiam": "methods.simsiam",
+    "Supervised": "methods.supervised",
+    "SwAV": "methods.swav",
+    "TeacherStudent": "methods.teacher_student",
+    "VICReg": "methods.vicreg",
+    "conv_tree": "networks.conv_tree",
     "Head": "networks.heads",
     "mlp": "networks.mlp",
+    "BatchNorm": "networks.normalizations",
+    "GroupNorm": "networks.normalizations",
+    "LayerNorm": "networks.normalizations",
+    "wrong_tree": "networks.shuffled_tree",
     "TorchEnsemble": "networks.torch_ensemble",
     "tree_network": "networks.tree_network",
-    "wrong_tree": "networks.wrong_tree",
-    "BatchNorm": "normalizations",
-    "GroupNorm": "normalizations",
-    "LayerNorm": "normalizations",
-    "LARS": "optim",
-    "OPTIMIZERS": "optim",
-    "SGD": "optim",
-    "Adam": "optim",
-    "AdamW": "optim",
-    "Group": "optim",
-    "Schedule": "optim",
-    "specialisation": "teacher_units",
-    "DivergedError": "training",
-    "Snapshot": "training",
-    "log_spaced": "training",
-    "train": "training",
-    "trajectory": "training",
+    "LARS": "optim.optimizers",
+    "OPTIMIZERS": "optim.optimizers",
+    "SGD": "optim.optimizers",
+    "Adam": "optim.optimizers",
+    "AdamW": "optim.optimizers",
+    "Group": "optim.optimizers",
+    "Schedule": "optim.optimizers",
+    "Checkpoints": "training.checkpoint",
+    "DivergedError": "training.trajectory",
+    "Snapshot": "training.trajectory",
+    "log_spaced": "training.trajectory",
+    "train": "training.trajectory",
+    "trajectory": "training.trajectory",
 }
 __all__ = [
     "BYOL",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
-import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -34,8 +32,7 @@ def families() -> dict[str, Callable[..., LatentTree]]:
     import hltm.families
 
     found = {}
-    for item in pkgutil.iter_modules(hltm.families.__path__):
-        make = getattr(importlib.import_module(f"hltm.families.{item.name}"), item.name)
+    for name, make in hltm.families.FAMILIES.items():
         possible = {flag.argument for flag in flags(make)}
         required = [
             name
@@ -43,7 +40,7 @@ def families() -> dict[str, Callable[..., LatentTree]]:
             if parameter.default is parameter.empty
         ]
         if possible.issuperset(required):
-            found[item.name.replace("_", "-")] = make
+            found[name.replace("_", "-")] = make
     return found
 
 

@@ -12,7 +12,7 @@ from dualnets.cli._flags import parse
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dualnets.claims import Claim
+    from dualnets.lab.claims import Claim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
     from rich.console import Console
 
-    from dualnets import claims
+    from dualnets.lab import claims
 
     console = Console(highlight=False)
     if Path(flags.out).exists() and not Path(flags.out).is_dir():
@@ -51,7 +51,11 @@ def main(arguments: list[str]) -> int:
     claims.check_seed(flags.seed)
     if flags.scale is not None:
         _run_missing(console, flags)
-    found = claims.stored(flags.out, flags.scale, flags.seed)
+    from dualnets import experiments
+
+    found = claims.stored(
+        map(experiments.load, experiments.names()), flags.out, flags.scale, flags.seed
+    )
     ran = [claim for claim in found if claim.run]
     if flags.markdown is not None and not ran:
         raise ValueError(f"{flags.out} holds no run of a whole scale: there is nothing to write")
@@ -60,7 +64,7 @@ def main(arguments: list[str]) -> int:
     elif page is not None:
         results = page.parent / "benchmarks" / "claims"
         saved = results if flags.seed is None else claims.again(results, flags.seed)
-        written = claims.save(ran, saved)
+        written = claims.save(ran, saved, experiments.names())
         page.write_text(claims.put(claims.table(results), page.read_text()))
         console.print(f"{page} and {len(written)} of the results in {saved} are written.")
         kept = len(list(saved.glob("*.json"))) - len(written)
@@ -109,20 +113,21 @@ def _parse(arguments: list[str]) -> Flags:
 
 def _run_missing(console: Console, flags: Flags) -> None:
     """Run what has no stored run of the scale; an experiment that cannot be run is named."""
-    from dualnets import execute
+    from dualnets import experiments
     from dualnets.cli.run import TerminalReporter, headline_of
+    from dualnets.lab import runner
 
     assert flags.scale is not None
     failed = []
-    for name in execute.names():
-        experiment = execute.load(name)
-        if execute.has_run(name, flags.scale, flags.out, **flags.changes):
+    for name in experiments.names():
+        experiment = experiments.load(name)
+        if runner.has_run(experiment, flags.scale, flags.out, **flags.changes):
             continue
-        console.print(f"[bold]{name.replace('_', '-')}[/]: {experiment.CLAIM}")
+        console.print(f"[bold]{name.replace('_', '-')}[/]: {experiment.claim}")
         try:
             with TerminalReporter(console, headline_of(experiment)) as reporter:
-                run = execute.run(
-                    name, scale=flags.scale, out=flags.out, workers=flags.workers or None,
+                run = runner.run(
+                    experiment, scale=flags.scale, out=flags.out, workers=flags.workers or None,
                     reporter=reporter, **flags.changes,
                 )  # fmt: skip
             console.print(f"{run.verdict.verdict.upper()}. {run.verdict.reason}\n")

@@ -14,11 +14,11 @@ def main(arguments: list[str]) -> int:
         return 0
     if arguments:
         raise ValueError(f"list takes no options, got {' '.join(arguments)}")
-    from dualnets import execute
+    from dualnets import experiments
 
-    for name in execute.names():
-        experiment = execute.load(name)
-        print(f"{name.replace('_', '-'):20}  {experiment.BRIEF}")
+    for name in experiments.names():
+        experiment = experiments.load(name)
+        print(f"{name.replace('_', '-'):20}  {experiment.summary}")
     print(
         "\nThese are questions and claims, not answers: hltm claims shows what was found of each."
     )

@@ -120,7 +120,7 @@ def _network(options: Any) -> Any:
     """The model that `module:function` makes, with its weights, as a probed network."""
     import torch
 
-    from hltm import encode
+    from hltm.data import encode
     from hltm.probe import TorchNetwork
 
     if not options.layers:
@@ -175,7 +175,7 @@ def _written(
     out: str, table: pd.DataFrame, found: dict[int | str, Any], tree: LatentTree
 ) -> list[Path]:
     """The files of a probe: the table, a heatmap of the first member for each layer, and a page."""
-    from dualnets import page
+    from dualnets.lab.report import page
     from hltm.probe import heatmap_figure
 
     folder = Path(out)

@@ -8,12 +8,13 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from dualnets import execute
+from dualnets import experiments
 from dualnets.cli._bar import progress_bar
 from dualnets.cli._flags import parse
-from dualnets.outcome import Pinned, Progress
-from dualnets.page import shown
-from dualnets.workers import WorkerDiedError
+from dualnets.lab import runner as execute
+from dualnets.lab.experiment import Fixed, ProgressListener
+from dualnets.lab.report.page import shown
+from dualnets.lab.workers import WorkerDiedError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,12 +37,12 @@ OPTIONS = ("scale", "device", "out", "fresh", "workers")
 def main(arguments: list[str]) -> int:
     """Run the experiment named first, with the settings after it."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        names = ", ".join(name.replace("_", "-") for name in execute.names())
+        names = ", ".join(name.replace("_", "-") for name in experiments.names())
         print(USAGE.format(names=names), end="")
         return 0 if arguments else 2
     if arguments[0].startswith("-"):
         raise ValueError(f"name the experiment before {arguments[0]}, e.g. hltm run emergence")
-    experiment = execute.load(arguments[0])
+    experiment = experiments.load(arguments[0])
     options, changes = _parse(experiment, arguments[0], arguments[1:])
 
     from rich.console import Console
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
     reporter = TerminalReporter(console, headline_of(experiment))
     try:
         with reporter:
-            run = execute.run(arguments[0], reporter=reporter, **options, **changes)
+            run = execute.run(experiment, reporter=reporter, **options, **changes)
     except KeyboardInterrupt:
         print("\nhltm: interrupted; finished cells are stored and the same command goes on from "
               "there", file=sys.stderr)  # fmt: skip
@@ -69,12 +70,12 @@ def _parse(
     """Options of the run, and the settings that were given, each a list of values."""
     import tyro
 
-    values = {scale: execute.grid_values(experiment, scale) for scale in experiment.GRIDS}
-    of_all_scales = [grid for grids in experiment.GRIDS.values() for grid in grids]
+    values = {scale: execute.grid_values(experiment, scale) for scale in experiment.grids}
+    of_all_scales = [grid for grids in experiment.grids.values() for grid in grids]
     hints = get_type_hints(experiment.Settings)
     flags: list[Any] = [
         ("scale", Annotated[str, tyro.conf.arg(
-            help=f"How large a grid: {', '.join(experiment.GRIDS)}.", metavar="NAME")], "default"),
+            help=f"How large a grid: {', '.join(experiment.grids)}.", metavar="NAME")], "default"),
         ("device", Annotated[str, tyro.conf.arg(
             help="Where to compute: auto, cpu or cuda.", metavar="NAME")], "auto"),
         ("out", Annotated[str, tyro.conf.arg(
@@ -85,7 +86,7 @@ def _parse(
             help="Processes that compute cells side by side; 0 for one a core.")], 0),
     ]  # fmt: skip
     for item in dataclasses.fields(experiment.Settings):
-        if all(isinstance(grid.get(item.name), Pinned) for grid in of_all_scales):
+        if all(isinstance(grid.get(item.name), Fixed) for grid in of_all_scales):
             if f"--{item.name.replace('_', '-')}" in arguments:
                 raise ValueError(execute.cannot_be_set(item.name))
             continue
@@ -100,7 +101,7 @@ def _parse(
             metavar=f"{_metavar(kind, choices)} ...",
         )
         flags.append((item.name, Annotated[tuple[element, ...], arg], ()))  # type: ignore[valid-type]
-    description = f"{experiment.CLAIM}.\n\n{(experiment.__doc__ or '').strip()}"
+    description = f"{experiment.claim}.\n\n{(experiment.description).strip()}"
     given = parse(flags, arguments, f"hltm run {name}", description)
     # a flag without a value parses to no values, as one that is not given does
     named = {text.removeprefix("--").replace("-", "_") for text in arguments if text[:2] == "--"}
@@ -115,7 +116,7 @@ def _metavar(kind: type, choices: Sequence[str] | None) -> str:
     return {int: "INT", float: "NUMBER", bool: "{True,False}"}.get(kind, "TEXT")
 
 
-class CellBar(Progress):
+class CellBar(ProgressListener):
     """The bar of one cell: its rate, its time left, and how far the root has come."""
 
     def __init__(self, bar: Any, task: Any, name: str, members: int) -> None:
@@ -133,7 +134,7 @@ class CellBar(Progress):
 
 
 class TerminalReporter(execute.Reporter):
-    """Progress with rate and time left on a terminal, one line per finished cell anywhere."""
+    """ProgressListener with rate and time left on a terminal, one line per finished cell anywhere."""
 
     def __init__(self, console: Console, headline: Callable[[pd.DataFrame], str]) -> None:
         self.console, self.headline = console, headline
@@ -158,7 +159,7 @@ class TerminalReporter(execute.Reporter):
             text += f" of {cells[0]['members']} trees"
         self.console.print(text + (f", {stored} of them stored" if stored else ""))
 
-    def cell_started(self, settings: Mapping[str, Any], steps: int) -> Progress:
+    def cell_started(self, settings: Mapping[str, Any], steps: int) -> ProgressListener:
         self.started += 1
         name = f"cell {self.started}/{self.count}"
         task = self.bar.add_task(name, total=max(steps, 1), rate="")
@@ -203,16 +204,16 @@ def headline_of(experiment: Any) -> Callable[[pd.DataFrame], str]:
 
 def _show(console: Console, experiment: Any, run: execute.Run) -> None:
     """The final table, the verdict, and where everything lies."""
-    from dualnets.page import sentence
+    from dualnets.lab.report.page import sentence
 
     if run.reused:
         console.print("This run is finished; nothing was computed (--fresh computes it again).")
     console.print()
-    for table in terminal_tables(execute.summary(run), console.width):
+    for table in terminal_tables(execute.summary_table(experiment, run), console.width):
         console.print(table)
         console.print()
     colour = {"holds": "green", "fails": "red", "open": "yellow"}[run.verdict.verdict]
-    console.print(f"{experiment.CLAIM}:", style="bold")
+    console.print(f"{experiment.claim}:", style="bold")
     console.print(f"[bold {colour}]{run.verdict.verdict.upper()}[/]. {sentence(run.verdict)}")
     console.print()
     for file in ("index.html", f"{run.experiment}.png", "results.parquet", "verdict.json"):

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
     """The options, and the function that makes a tree of the family; None with --tree."""
 
-    from hltm.export.recipe import SUFFIXES
+    from hltm.data.export.recipe import SUFFIXES
 
     option = _families.option
     saved = _families.value_of("--tree", arguments)
@@ -121,7 +121,7 @@ def _tree(make: Any, options: dict[str, Any]) -> LatentTree:
 def _export(console: Console, tree: LatentTree, options: dict[str, Any]) -> DataFolder:
     """Write the files, showing how far it is, how fast, and how long it will take."""
     import hltm
-    from hltm.augment import parse
+    from hltm.sampling.augment import parse
 
     augment = parse(options["augment"]) if options["augment"] else None
     nodes = (

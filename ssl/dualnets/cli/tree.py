@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hltm import LatentTree
-    from hltm.ceiling import Ceiling
+    from hltm.inference.ceiling import Ceiling
 
 LISTED = 127  # nodes up to which each has a line of its own
 DEEPEST = 10  # levels up to which a line has room for the branches that lead to it
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     console.print((_nodes if listed else _levels)(tree, own, every))
     console.print("\n".join(_notes(tree, own, every, listed)), style="dim")
     if options["picture"]:
-        from hltm.picture import tree_figure
+        from hltm.plot import tree_figure
 
         figure = tree_figure(
             tree, values=dict(zip(tree.latents, own.value.tolist(), strict=True)),
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
 def _parse(name: str, make: Callable[..., LatentTree], arguments: list[str]) -> dict[str, Any]:
 
-    from hltm.ceiling import SAMPLES
+    from hltm.inference.ceiling import SAMPLES
 
     fields = [
         *_families.fields(name, make),
@@ -129,7 +129,7 @@ def _headings(tree: LatentTree, mean: str = "") -> tuple[str, str]:
 
 def _associations(tree: LatentTree) -> tuple[Any, Any]:
     """`(V,)` association of every node with its parent, and with the root."""
-    from hltm.picture import strengths
+    from hltm.plot import strengths
 
     every = range(len(tree.topology))
     known = tree.correlation if tree.tables.binary else tree.mutual_information

@@ -1,7 +1,6 @@
 """Methods of learning, one file each, behind one protocol.
 
-A module here is a method's, named as the method; `protocol` is what they share, and what begins with
-an underscore belongs to some of them.
+A module here is a method's, named as the method, except SHARED and what begins with an underscore.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dualnets.methods.protocol import Method
 
+SHARED = ("losses", "protocol", "siamese")  # what several methods are made of
+
 
 def names() -> list[str]:
     """Names of all methods, sorted; answers without importing torch.
@@ -22,7 +23,7 @@ def names() -> list[str]:
         True
     """
     found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(n.replace("_", "-") for n in found if n != "protocol" and not n.startswith("_"))
+    return sorted(n.replace("_", "-") for n in found if n not in SHARED and not n.startswith("_"))
 
 
 def discover() -> dict[str, type[Method]]:

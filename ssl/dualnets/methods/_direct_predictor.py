@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dualnets.checks import check_choice, check_number, check_whole
+from dualnets._checks import check_choice, check_number, check_whole
 
 RULES = ("root", "copy")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dualnets.networks.heads import LAYERS
-from hltm.philox import Stream, uniform
+from hltm.sampling.philox import Stream, uniform
 
 
 def direction(values: Tensor) -> Tensor:

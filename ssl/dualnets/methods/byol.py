@@ -21,8 +21,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from dualnets.checks import check_choice, check_kind, check_switch, check_whole
-from dualnets.foretelling import Foretelling
+from dualnets._checks import check_choice, check_kind, check_switch, check_whole
 from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods._direct_predictor import DirectPredictor
 from dualnets.methods.protocol import (
@@ -40,11 +39,12 @@ from dualnets.methods.protocol import (
     part,
     under,
 )
+from dualnets.methods.siamese import Foretelling
 from dualnets.networks.heads import LAYERS, RUNNING, Head, Seen
-from dualnets.normalizations import BatchNorm
-from dualnets.optim import Group
-from dualnets.rates import PerMember, at_least_0, check_rates, column, share
-from hltm.philox import Stream, uniform
+from dualnets.networks.normalizations import BatchNorm
+from dualnets.optim.optimizers import Group
+from dualnets.optim.per_member import PerMember, at_least_0, check_rates, column, share
+from hltm.sampling.philox import Stream, uniform
 
 PROJECTOR, PREDICTOR, TARGET = 0, 1, 2  # places of their random numbers
 TARGETS = ("ema", "online", "random", "copy")

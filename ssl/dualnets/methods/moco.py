@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dualnets.checks import check_kind, check_number, check_switch, check_whole
+from dualnets._checks import check_kind, check_number, check_switch, check_whole
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (
@@ -41,7 +41,7 @@ from dualnets.methods.protocol import (
     under,
 )
 from dualnets.networks.heads import RUNNING, Head, Seen
-from dualnets.rates import PerMember, check_rates, column, share
+from dualnets.optim.per_member import PerMember, check_rates, column, share
 
 PROJECTOR, QUEUE = 0, 64  # places of their random numbers
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from dualnets.checks import check_kind, check_number, check_switch, check_whole
+from dualnets._checks import check_kind, check_number, check_switch, check_whole
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods.protocol import (
     Batch,
@@ -41,7 +41,7 @@ from dualnets.methods.protocol import (
     under,
 )
 from dualnets.networks.heads import LAYERS, Head, Seen
-from hltm.philox import MAX_VIEWS, Stream, uniform
+from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
 
 PROJECTOR, VIEW_PROJECTOR, BANK, NEGATIVES = 0, 1, 64, 65  # places of their random numbers
 

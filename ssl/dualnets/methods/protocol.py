@@ -11,11 +11,11 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from dualnets.foretelling import Foretelling
+from dualnets.methods.siamese import Foretelling
 from dualnets.networks.heads import Head, Seen
-from dualnets.optim import Group
-from dualnets.rates import check_count, cut
-from hltm.topology import Node
+from dualnets.optim.optimizers import Group
+from dualnets.optim.per_member import check_count, cut
+from hltm.model.topology import Node
 from hltm.tree import LatentTree
 
 State = dict[str, Tensor]

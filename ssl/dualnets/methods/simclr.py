@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dualnets.checks import check_kind
-from dualnets.losses import InfoNCE, Loss
+from dualnets._checks import check_kind
 from dualnets.methods._projector import new_projector, projections
+from dualnets.methods.losses import InfoNCE, Loss
 from dualnets.methods.protocol import Batch, Method, Needs, Setup, State
 from dualnets.networks.heads import Head
 

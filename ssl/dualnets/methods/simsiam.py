@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dualnets.checks import check_kind, check_switch
-from dualnets.foretelling import Foretelling
+from dualnets._checks import check_kind, check_switch
 from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods.protocol import (
     Batch,
@@ -32,8 +31,9 @@ from dualnets.methods.protocol import (
     part,
     under,
 )
+from dualnets.methods.siamese import Foretelling
 from dualnets.networks.heads import Head, Seen
-from dualnets.normalizations import BatchNorm
+from dualnets.networks.normalizations import BatchNorm
 
 PROJECTOR, PREDICTOR = 0, 1  # places of their random numbers
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dualnets.checks import check_kind, check_switch
+from dualnets._checks import check_kind, check_switch
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -32,9 +32,9 @@ from dualnets.methods.protocol import (
     under,
 )
 from dualnets.networks.heads import Head
-from dualnets.optim import Group
-from hltm.topology import Node
-from hltm.view_batches import target_nodes
+from dualnets.optim.optimizers import Group
+from hltm.data.view_batches import target_nodes
+from hltm.model.topology import Node
 
 PLACE = 0  # of the classifier's random numbers
 

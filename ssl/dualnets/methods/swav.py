@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dualnets.checks import check_kind, check_number, check_whole
+from dualnets._checks import check_kind, check_number, check_whole
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (

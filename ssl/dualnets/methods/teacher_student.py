@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dualnets.checks import check_kind, check_network
+from dualnets._checks import check_kind, check_network
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -37,7 +37,7 @@ from dualnets.methods.protocol import (
     under,
 )
 from dualnets.networks.heads import Head, Seen
-from dualnets.optim import Group
+from dualnets.optim.optimizers import Group
 
 PLACE = 0  # of the readout's random numbers
 

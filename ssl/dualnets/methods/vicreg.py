@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dualnets.checks import check_kind, check_number
+from dualnets._checks import check_kind, check_number
 from dualnets.methods._projector import new_projector, projections
 from dualnets.methods.protocol import Batch, Method, Needs, Setup, State
 from dualnets.networks.heads import Head
-from dualnets.normalizations import BatchNorm
+from dualnets.networks.normalizations import BatchNorm
 
 
 @dataclass(frozen=True)

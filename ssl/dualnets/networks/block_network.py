@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from dualnets.checks import check_kind, check_whole
-from dualnets.layers import initial_parameters, linear
+from dualnets._checks import check_kind, check_whole
+from dualnets.networks.layers import initial_parameters, linear
 from dualnets.networks.network import Network
 from dualnets.networks.norm_layer import NormLayer
+from dualnets.networks.normalizations import Normalization, standardize
 from dualnets.networks.wiring import Wires, standardize_own
-from dualnets.normalizations import Normalization, standardize
-from hltm.philox import check_seed
+from hltm.sampling.philox import check_seed
 
 
 class BlockNetwork(Network):

@@ -6,8 +6,8 @@ import torch
 
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import feature_widths, leaf_states, network_members
+from dualnets.networks.normalizations import Normalization
 from dualnets.networks.wiring import irregularity
-from dualnets.normalizations import Normalization
 from hltm.tree import LatentTree
 
 

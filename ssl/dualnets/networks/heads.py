@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dualnets.checks import check_kind, check_switch, check_whole
-from dualnets.layers import initial_parameters, linear
-from dualnets.normalizations import (
+from dualnets._checks import check_kind, check_switch, check_whole
+from dualnets.networks.layers import initial_parameters, linear
+from dualnets.networks.normalizations import (
     BatchNorm,
     GroupNorm,
     LayerNorm,
@@ -23,7 +23,7 @@ from dualnets.normalizations import (
     Normalization,
     standardize,
 )
-from hltm.philox import Stream
+from hltm.sampling.philox import Stream
 
 LAYERS = 256  # addresses of a head's layers
 RUNNING = ("mean", "variance", "batches")  # names of running moments

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from dualnets.checks import check_whole
+from dualnets._checks import check_whole
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import leaf_states, network_members
-from dualnets.normalizations import Normalization
+from dualnets.networks.normalizations import Normalization
 from hltm.tree import LatentTree
 
 

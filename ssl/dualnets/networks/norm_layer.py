@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dualnets.normalizations import BatchNorm, GroupNorm, Moments, Normalization
+from dualnets.networks.normalizations import BatchNorm, GroupNorm, Moments, Normalization
 
 
 class NormLayer(nn.Module):

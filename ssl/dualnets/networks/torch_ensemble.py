@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dualnets.networks.network import Network, leaf_states, network_members
-from hltm.philox import Stream, check_seed, uniform
 from hltm.probe import capture
+from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
 
 Side = Literal["output", "input"]

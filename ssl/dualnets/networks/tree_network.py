@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from dualnets.checks import check_whole
+from dualnets._checks import check_whole
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.network import feature_widths, leaf_states, network_members
+from dualnets.networks.normalizations import Normalization
 from dualnets.networks.wiring import irregularity, wire
-from dualnets.normalizations import Normalization
-from hltm.topology import Topology
+from hltm.model.topology import Topology
 from hltm.tree import LatentTree
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.topology import Topology
+from hltm.model.topology import Topology
 
 
 class Wires(NamedTuple):

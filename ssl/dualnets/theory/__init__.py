@@ -8,33 +8,32 @@ draws them), `two_layer` (four interventions), `batch_mean` (BatchNorm's implici
 batches), `forecast` (who will win each latent).
 """
 
-from dualnets.theory import (
-    batch_mean,
-    byol_modes,
-    linear_byol,
-    lucky,
-    population_flow,
-    two_layer,
-)
-from dualnets.theory.connection import Connection, connection
-from dualnets.theory.covariance import covariance_operator
-from dualnets.theory.enumeration import ViewTable, enumerate_views
-from dualnets.theory.forecast import forecast
-from dualnets.theory.latent_inputs import (
+from dualnets.theory.byol import batch_mean, byol_modes, linear_byol
+from dualnets.theory.hierarchy import lucky, two_layer
+from dualnets.theory.hierarchy.forecast import forecast
+from dualnets.theory.hierarchy.latent_inputs import (
     BlockInputs,
     drawn_correlations,
     drawn_selectivities,
     latent_inputs,
     simulated_best,
 )
-from dualnets.theory.loss_slopes import Slopes, loss_slopes
-from dualnets.theory.operator_form import check_operator_form
-from dualnets.theory.operators import Eigenpairs, Estimate, Operator
-from dualnets.theory.pairwise import PairwiseOperator, pairwise_operator, sampled_pairwise_operator
-from dualnets.theory.population_flow import population_trajectory
-from dualnets.theory.tree_operator import TreeOperator, selectivity, tree_operator
-from dualnets.theory.update import actual_update, pair_update, predicted_update
-from dualnets.theory.views import DatasetViews, TreeViews, Views
+from dualnets.theory.hierarchy.tree_operator import TreeOperator, selectivity, tree_operator
+from dualnets.theory.population import population_flow
+from dualnets.theory.population.population_flow import population_trajectory
+from dualnets.theory.updates.connection import Connection, connection
+from dualnets.theory.updates.covariance import covariance_operator
+from dualnets.theory.updates.enumeration import ViewTable, enumerate_views
+from dualnets.theory.updates.loss_slopes import Slopes, loss_slopes
+from dualnets.theory.updates.operator_form import check_operator_form
+from dualnets.theory.updates.operators import Eigenpairs, Estimate, Operator
+from dualnets.theory.updates.pairwise import (
+    PairwiseOperator,
+    pairwise_operator,
+    sampled_pairwise_operator,
+)
+from dualnets.theory.updates.update import actual_update, pair_update, predicted_update
+from dualnets.theory.updates.views import DatasetViews, TreeViews, Views
 
 __all__ = [
     "BlockInputs",

@@ -1,0 +1,289 @@
+"""States as numbers that a network reads; a missing leaf (-1) is never encoded by accident."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.sampling.philox import REAL_PLANE, Stream, check_seed, philox, words_at
+
+MISSING = -1
+CHUNK = 1 << 20  # numbers of noise made at a time, to bound memory
+
+
+def bits(
+    states: Tensor, dtype: torch.dtype = torch.float32, *, missing: float | None = None
+) -> Tensor:
+    """Binary states as 0 and 1, in the shape they have.
+
+    Args:
+        states: integers 0 and 1, and -1 where missing.
+        missing: what stands for a missing leaf, e.g. 0.5.
+
+    Raises:
+        ValueError: missing leaves and nothing to stand for them.
+
+    Example:
+        >>> bits(torch.tensor([0, 1, -1]), missing=0.5)
+        tensor([0.0000, 1.0000, 0.5000])
+    """
+    return _replaced(states, states.to(dtype), missing)
+
+
+def signs(
+    states: Tensor, dtype: torch.dtype = torch.float32, *, missing: float | None = None
+) -> Tensor:
+    """Binary states as -1 and +1, in the shape they have.
+
+    Args:
+        states: integers 0 and 1, and -1 where missing.
+        missing: what stands for a missing leaf, e.g. 0.
+
+    Raises:
+        ValueError: missing leaves and nothing to stand for them.
+
+    Example:
+        >>> signs(torch.tensor([0, 1], dtype=torch.uint8))
+        tensor([-1.,  1.])
+        >>> signs(torch.tensor([0, 1, -1]), missing=0)
+        tensor([-1.,  1.,  0.])
+    """
+    return _replaced(states, 2 * states.to(dtype) - 1, missing)
+
+
+def one_hot(
+    states: Tensor,
+    cardinality: int | Sequence[int] | np.ndarray,
+    dtype: torch.dtype = torch.float32,
+    *,
+    padded: bool = True,
+) -> Tensor:
+    """States as a 1 in their own place; a missing leaf is all zeros.
+
+    Args:
+        states: `(..., V)` integers, -1 where missing.
+        cardinality: K, or the number of states of each of the V nodes, e.g.
+            `tree.tables.cardinality[list(tree.leaves)]`.
+        padded: K places for every node, K being the largest; otherwise each node has as many as
+            it has states, one node after the other.
+
+    Returns:
+        `(..., V, K)` where padded, else `(..., K_1 + ... + K_V)`.
+
+    Raises:
+        ValueError: cardinalities that are not one per node, or a state that a node does not have.
+
+    Example:
+        >>> one_hot(torch.tensor([[1, 2], [0, -1]]), [2, 3])
+        tensor([[[0., 1., 0.],
+                 [0., 0., 1.]],
+        <BLANKLINE>
+                [[1., 0., 0.],
+                 [0., 0., 0.]]])
+        >>> one_hot(torch.tensor([[1, 2], [0, -1]]), [2, 3], padded=False)
+        tensor([[0., 1., 0., 0., 1.],
+                [1., 0., 0., 0., 0.]])
+    """
+    each = _cardinalities(states, cardinality)
+    place = torch.arange(int(each.max()), device=states.device)
+    found = (states.to(torch.int64)[..., None] == place).to(dtype)
+    if padded:
+        return found
+    own = place < torch.as_tensor(each, device=states.device)[:, None]
+    return found.flatten(-2)[..., own.flatten()]
+
+
+def embeddings(
+    leaves: Tensor,
+    cardinality: int | Sequence[int] | np.ndarray,
+    *,
+    dimension: int,
+    seed: int,
+    noise: float = 0.0,
+    rows: Sequence[int] | Tensor | range | None = None,
+    view: int = 0,
+    member: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """A random vector for each state of each leaf, plus Gaussian noise for each row.
+
+    Leaf x in state k is e[x, k] + noise · g[row, view, x], all entries of e and g standard normal
+    and all functions of their addresses: the same rows have the same noise however they are split
+    into batches. A missing leaf is noise alone.
+
+    Args:
+        leaves: `(B, X)` integer states, -1 where missing.
+        cardinality: K, or the number of states of each of the X leaves.
+        dimension: D, entries of a vector.
+        seed: 64 bits; of vectors and noise.
+        noise: standard deviation of each entry's noise, at least 0.
+        rows: `(B,)` numbers of the rows, e.g. `draw.rows`; needed where there is noise.
+        view: the number of the view, e.g. `draw.view`: views have noise of their own.
+        member: an address; members have vectors and noise of their own.
+
+    Returns:
+        `(B, X, D)`.
+
+    Raises:
+        ValueError: leaves that are not `(B, X)`, a dimension below 1, noise below 0 or without
+            rows, as many rows as there are not, or a state that a leaf does not have.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=3, polarity=0.9, seed=0)
+        >>> draw = tree.sample(100, seed=1, start=50)
+        >>> arguments = {"cardinality": 2, "dimension": 4, "seed": 3, "noise": 0.1}
+        >>> inputs = embeddings(draw.leaves, rows=draw.rows, **arguments)
+        >>> inputs.shape
+        torch.Size([100, 8, 4])
+        >>> inputs[60:].equal(embeddings(draw.leaves[60:], rows=range(110, 150), **arguments))
+        True
+    """
+    if leaves.ndim != 2:
+        raise ValueError(f"leaves have shape {tuple(leaves.shape)}, expected (B, X)")
+    if dimension < 1:
+        raise ValueError(f"dimension must be at least 1, got {dimension}")
+    if not 0 <= noise < float("inf"):
+        raise ValueError(f"noise must be at least 0 and finite, got {noise}")
+    each = _cardinalities(leaves, cardinality)
+    device, states = leaves.device, int(each.max())
+    vectors = _vectors(len(each), states, dimension, check_seed(seed), member, device)
+    shown = torch.where(leaves == MISSING, states, leaves.to(torch.int64))  # a last, empty state
+    empty = torch.nn.functional.pad(vectors, (0, 0, 0, 1)).to(dtype)  # (X, K + 1, D)
+    found = empty[torch.arange(len(each), device=device), shown]
+    if noise > 0:
+        if rows is None:
+            raise ValueError("noise is drawn by address: it needs `rows`, e.g. rows=draw.rows")
+        numbers = torch.as_tensor(rows, dtype=torch.int64, device=device)
+        if numbers.shape != leaves.shape[:1]:
+            raise ValueError(f"expected {len(leaves)} rows, got shape {tuple(numbers.shape)}")
+        width = len(each) * dimension
+        for part in torch.arange(len(leaves), device=device).split(max(CHUNK // width, 1)):
+            made = _noise(numbers[part], width, seed, view, member)
+            found[part] += noise * made.unflatten(1, (len(each), dimension)).to(dtype)
+    return found
+
+
+def image(values: Tensor, *, channels: int | None = None) -> Tensor:
+    """Leaves as the pixels, or patches, of a square image: a 4-ary balanced tree is a quadtree.
+
+    The four children of a node are the quarters of its square, in the order of reading: upper left,
+    upper right, lower left, lower right. (A binary balanced tree of even depth fits too: its every
+    second level is a quadtree.)
+
+    Args:
+        values: encoded leaves: `(..., X)`, a pixel each; or with `channels`, `(..., X, F)`, where
+            the F = C · p · p numbers of a leaf are its patch of C channels and p × p pixels. X is
+            a power of 4.
+        channels: C, for leaves of several numbers.
+
+    Returns:
+        `(..., C, H, W)` with H = W = p · √X.
+
+    Raises:
+        ValueError: leaves that are no power of 4, or numbers that are not channels times a square.
+
+    Example:
+        >>> image(torch.arange(16))
+        tensor([[[ 0,  1,  4,  5],
+                 [ 2,  3,  6,  7],
+                 [ 8,  9, 12, 13],
+                 [10, 11, 14, 15]]])
+        >>> image(torch.zeros(8, 64, 12), channels=3).shape  # 2 x 2 pixels to a leaf
+        torch.Size([8, 3, 16, 16])
+    """
+    if channels is None:
+        values, channels = values[..., None], 1
+    if values.ndim < 2:
+        raise ValueError(f"values have shape {tuple(values.shape)}, expected (..., X, F)")
+    leaves, numbers = values.shape[-2:]
+    depth = (leaves.bit_length() - 1) // 2
+    if leaves != 4**depth:
+        raise ValueError(f"an image needs a power of 4 leaves (a quadtree), got {leaves}")
+    side = round((numbers / channels) ** 0.5) if channels > 0 else 0
+    if side < 1 or numbers != channels * side * side:
+        raise ValueError(f"a leaf's {numbers} numbers are no square patch of {channels} channel(s)")
+    lead = values.shape[:-2]
+    patches = values.reshape(*lead, *[2] * (2 * depth), channels, side, side)
+    at = len(lead)
+    # level by level a leaf's number is (lower half, right half); rows take the first of each
+    rows = [at + 2 * level for level in range(depth)]
+    columns = [axis + 1 for axis in rows]
+    last = at + 2 * depth
+    order = [*range(at), last, *rows, last + 1, *columns, last + 2]
+    width = 2**depth * side
+    return patches.permute(order).reshape(*lead, channels, width, width)
+
+
+def _replaced(states: Tensor, encoded: Tensor, missing: float | None) -> Tensor:
+    """Encoded states with `missing` for what is missing."""
+    if not states.dtype.is_signed:
+        return encoded
+    gone = states == MISSING
+    if missing is None:
+        if gone.any():
+            raise ValueError(
+                f"{int(gone.sum())} of {states.numel()} states are missing (-1); say with "
+                "`missing` what stands for them"
+            )
+        return encoded
+    return encoded.masked_fill(gone, missing)
+
+
+def _cardinalities(states: Tensor, cardinality: int | Sequence[int] | np.ndarray) -> np.ndarray:
+    """`(V,)` the number of states of each node.
+
+    Raises:
+        ValueError: not one per node, or a state that a node does not have.
+    """
+    if states.ndim < 1 or states.dtype.is_floating_point:
+        raise ValueError(
+            f"expected integer states (..., V), got {states.dtype} of shape {tuple(states.shape)}"
+        )
+    given = np.asarray(cardinality, dtype=np.int64)
+    if given.ndim and given.shape != states.shape[-1:]:
+        raise ValueError(f"expected {states.shape[-1]} cardinalities, got shape {given.shape}")
+    each = np.broadcast_to(given, states.shape[-1:]).copy()
+    if (each < 1).any():
+        raise ValueError(f"a node has at least one state, got {int(each.min())}")
+    whole = states.to(torch.int64)
+    bad = (whole < MISSING) | (whole >= torch.as_tensor(each, device=states.device))
+    if bad.any():
+        where = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(
+            f"place {where[-1]} has state {int(whole[where])}, expected 0..{each[where[-1]] - 1}, "
+            "or -1 if missing"
+        )
+    return each
+
+
+def _vectors(
+    leaves: int, states: int, dimension: int, seed: int, member: int, device: torch.device
+) -> Tensor:
+    """`(X, K, D)` float64 standard normal vectors; that of leaf x and state k is by address."""
+    node = torch.arange(leaves, device=device)[:, None, None] << 8 | Stream.EMBEDDING
+    # a state is where rows have their view, so that neither K nor D moves a number
+    plane = REAL_PLANE << 24 | torch.arange(states, device=device)[:, None]
+    block = torch.arange(dimension, device=device)
+    return _normal(philox((plane, block, node, member), seed)[0])
+
+
+def _noise(rows: Tensor, width: int, seed: int, view: int, member: int) -> Tensor:
+    """`(B, width)` float64 standard normal numbers, a column being a node of its own stream."""
+    words = words_at(
+        rows,
+        seed=seed,
+        stream=Stream.EMBEDDING,
+        members=[member],
+        nodes=np.arange(width),
+        view=view,
+    )
+    return _normal(words[0].T.contiguous())
+
+
+def _normal(words: Tensor) -> Tensor:
+    """Standard normal numbers of 32-bit words, by the inverse distribution: at most 6.3 from 0."""
+    return torch.special.ndtri((words.to(torch.float64) + 0.5) * 2.0**-32)

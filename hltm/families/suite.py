@@ -1,0 +1,210 @@
+"""Benchmark sets: named trees that are the same everywhere, with what is exactly known of them.
+
+A suite needs no files of data. Its trees are made from seeds, its rows drawn by address, and the
+ceilings of all latents are stored beside the code, since they take a minute. A suite never changes
+once published: a better choice of trees gets a new name.
+
+After a new suite is written down here, store what it knows with
+
+    python -c "from hltm.suite import store; store('core-1')"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from hltm.families import FAMILIES
+from hltm.inference.ceiling import Ceiling
+from hltm.sampling.philox import DRAW_FORMAT
+from hltm.tree import LatentTree
+
+CEILING_SAMPLES = 1 << 17
+DIGITS = 10  # of a stored ceiling; the sampled ones are known to 3
+FINGERPRINT_ROWS = 256
+
+
+class Recipe(NamedTuple):
+    """How a tree of a suite is made: a family and its arguments."""
+
+    description: str
+    family: str
+    arguments: dict[str, Any]
+
+
+NOISY_COPY = [[0.7 if i == j else 0.1 for j in range(4)] for i in range(4)]
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "core-1": {
+        "binary-2": Recipe(
+            "shallow binary, strong edges: small enough to check by hand",
+            "symmetric_binary",
+            {"depth": 2, "polarity": (0.7, 1.0), "seed": 1},
+        ),
+        "binary-4": Recipe(
+            "binary, strong edges: every ceiling is exact",
+            "symmetric_binary",
+            {"depth": 4, "polarity": (0.7, 1.0), "seed": 1},
+        ),
+        "binary-5": Recipe(
+            "the tree of arXiv 2010.00578: binary, depth 5, polarities from 0.7 to 1",
+            "symmetric_binary",
+            {"depth": 5, "polarity": (0.7, 1.0), "seed": 1},
+        ),
+        "binary-5-weak": Recipe(
+            "the same shape with polarities from 0.3 to 0.7: the root is barely visible",
+            "symmetric_binary",
+            {"depth": 5, "polarity": (0.3, 0.7), "seed": 1},
+        ),
+        "binary-7-deep": Recipe(
+            "deep binary, all polarities ±0.8, above the reconstruction threshold 2 ρ² = 1",
+            "symmetric_binary",
+            {"depth": 7, "polarity": 0.8, "seed": 1},
+        ),
+        "binary-3-wide": Recipe(
+            "binary states, four children per latent",
+            "symmetric_binary",
+            {"depth": 3, "branching": 4, "polarity": (0.5, 0.9), "seed": 1},
+        ),
+        "skewed-4": Recipe(
+            "binary states without symmetry: Dirichlet tables and priors",
+            "balanced",
+            {"depth": 4, "cardinality": 2, "concentration": 0.5, "seed": 1},
+        ),
+        "potts-4": Recipe(
+            "four states, each edge a noisy copy: the Potts model on a tree",
+            "balanced",
+            {"depth": 4, "transition": NOISY_COPY},
+        ),
+        "caterpillar-12": Recipe(
+            "a spine of twelve three-state latents: a leaf at every distance from the root",
+            "caterpillar",
+            {"depth": 12, "cardinality": 3, "concentration": 0.3, "seed": 1},
+        ),
+        "irregular-binary": Recipe(
+            "an irregular tree of 48 binary nodes, Dirichlet tables",
+            "random_tree",
+            {"nodes": 48, "max_branching": 3, "concentration": 0.5, "seed": 1},
+        ),
+        "irregular-k": Recipe(
+            "an irregular tree of 48 nodes with 2 to 6 states, Dirichlet tables near rules",
+            "random_tree",
+            {
+                "nodes": 48,
+                "max_branching": 4,
+                "cardinality": (2, 6),
+                "concentration": 0.3,
+                "seed": 1,
+            },
+        ),
+        "rhm-8": Recipe(
+            "a Random Hierarchy Model: 8 classes and symbols, 4 rules each, pairs, 3 levels",
+            "random_hierarchy",
+            {"v": 8, "m": 4, "s": 2, "L": 3, "classes": 8, "seed": 1},
+        ),
+    },
+}
+
+
+@dataclass(frozen=True)
+class SuiteTree:
+    """A tree of a suite, and what is known of it.
+
+    Attributes:
+        name: in its suite.
+        description: one line.
+        recipe: the family and the arguments it is made with.
+        ceilings: `own` and `all` -> `Ceiling` whose `(n latents,)` float64 value and standard
+            error belong to `tree.latents`.
+        fingerprint: what `fingerprint(tree)` gives where the suite was stored.
+    """
+
+    name: str
+    description: str
+    recipe: Recipe
+    ceilings: Mapping[str, Ceiling]
+    fingerprint: str
+
+    @cached_property
+    def tree(self) -> LatentTree:
+        """The tree itself, made when it is first asked for."""
+        return make(self.recipe)
+
+
+def suite(name: str = "core-1") -> dict[str, SuiteTree]:
+    """The trees of a benchmark set by name, from shallow binary to irregular and rule-like.
+
+    Raises:
+        KeyError: an unknown suite.
+
+    Example:
+        >>> core = suite("core-1")
+        >>> len(core), core["binary-5"].tree
+        (12, LatentTree(63 nodes, 32 leaves, depth 5, 2 states))
+        >>> core["binary-5"].tree.sample(100, seed=0).leaves.shape
+        torch.Size([100, 32])
+        >>> core["rhm-8"].ceilings["own"].value.min()  # the rules are unambiguous
+        tensor(1., dtype=torch.float64)
+    """
+    if name not in RECIPES:
+        raise KeyError(f"unknown suite {name!r}, expected one of {', '.join(RECIPES)}")
+    stored = json.loads((resources.files("hltm.families") / "suites" / f"{name}.json").read_text())
+    if stored["draw_format"] != DRAW_FORMAT:
+        raise RuntimeError(
+            f"suite {name!r} was stored under draw format {stored['draw_format']}, "
+            f"this is {DRAW_FORMAT}"
+        )
+    found = {}
+    for tree, recipe in RECIPES[name].items():
+        known = stored["trees"][tree]
+        ceilings = {
+            leaves: Ceiling(
+                torch.tensor(known[leaves]["value"], dtype=torch.float64),
+                torch.tensor(known[leaves]["standard_error"], dtype=torch.float64),
+            )
+            for leaves in ("own", "all")
+        }
+        found[tree] = SuiteTree(tree, recipe.description, recipe, ceilings, known["fingerprint"])
+    return found
+
+
+def make(recipe: Recipe) -> LatentTree:
+    """The tree of a recipe."""
+    return FAMILIES[recipe.family](**recipe.arguments)
+
+
+def fingerprint(tree: LatentTree) -> str:
+    """A short hash of the states of all nodes in rows 0..255 of seed 0: equal trees draw equal rows."""
+    states = tree.sample(FINGERPRINT_ROWS, seed=0).states.to(torch.int64).contiguous()
+    return hashlib.sha256(states.numpy().tobytes()).hexdigest()[:16]
+
+
+def derive(tree: LatentTree, leaves: Literal["own", "all"]) -> Ceiling:
+    """The ceilings of all latents as a suite stores them, from the tree alone."""
+    return tree.ceiling(list(tree.latents), leaves=leaves, seed=0, samples=CEILING_SAMPLES)
+
+
+def store(name: str, folder: Path | None = None) -> Path:
+    """Derive what a suite knows and write it beside the code (or in another folder)."""
+    trees: dict[str, Any] = {}
+    for tree_name, recipe in RECIPES[name].items():
+        tree = make(recipe)
+        trees[tree_name] = {"fingerprint": fingerprint(tree)}
+        for leaves in ("own", "all"):
+            found = derive(tree, leaves)
+            trees[tree_name][leaves] = {
+                field: [round(x, DIGITS) for x in values.tolist()]
+                for field, values in found._asdict().items()
+            }
+    target = (folder or Path(__file__).parent / "suites") / f"{name}.json"
+    target.parent.mkdir(exist_ok=True)
+    known = {"suite": name, "draw_format": DRAW_FORMAT, "trees": trees}
+    target.write_text(json.dumps(known, indent=1) + "\n")
+    return target

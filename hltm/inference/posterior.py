@@ -1,0 +1,152 @@
+"""Exact answers about nodes given leaves: posteriors and evidence, in O(V K^2) per row."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.inference.messages import MISSING, Upward, downward, pick, places, safe_upward, weigh
+from hltm.model.moments import marginals
+from hltm.model.tables import Tables
+
+__all__ = ["MISSING", "Posterior", "own_posterior", "posterior", "row_chunks"]
+CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # numbers of messages held at a time by the torch path
+
+
+class Posterior(NamedTuple):
+    """What the leaves say about every node asked for.
+
+    Attributes:
+        marginals: `(B, V, K)` or `(S, B, V, K)`, P(node = state | leaves); states that a node does
+            not have get 0.
+        log_evidence: `(B,)` or `(S, B)`, log P(leaves) in nats; for own leaves of several nodes it
+            is `(B, V)` or `(S, B, V)`, log P(leaves below the node).
+    """
+
+    marginals: Tensor
+    log_evidence: Tensor
+
+
+def posterior(
+    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype = torch.float64
+) -> Posterior:
+    """P(node | all leaves), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, B)`.
+
+    On a CPU a compiled kernel answers in float64 and the result is rounded to `dtype`; elsewhere,
+    and where tables require a gradient, it is torch in `dtype`, differentiable in `tables.flat`.
+    Leaves that cannot occur have marginals NaN, log-evidence -inf and gradient 0.
+
+    Raises:
+        ValueError: a dtype other than float32 and float64.
+    """
+    return _answer(tables, leaves_SXB, nodes, dtype, own=False)
+
+
+def own_posterior(
+    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype = torch.float64
+) -> Posterior:
+    """P(node | the leaves below it), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, V, B)`."""
+    return _answer(tables, leaves_SXB, nodes, dtype, own=True)
+
+
+def _answer(
+    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
+) -> Posterior:
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+    asked, again = np.unique(nodes, return_inverse=True)
+    learns = tables.flat.requires_grad and torch.is_grad_enabled()
+    if learns or leaves_SXB.device.type != "cpu":
+        parts = [
+            _by_torch(tables, part, asked, dtype, own=own)
+            for part in leaves_SXB.split(row_chunks(tables, leaves_SXB), dim=-1)
+        ]
+        found = Posterior(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
+    else:
+        found = _by_kernel(tables, leaves_SXB, asked, dtype, own=own)
+    if np.array_equal(asked, nodes):
+        return found
+    order = torch.as_tensor(again.ravel(), device=found.marginals.device)
+    evidence = found.log_evidence[:, order] if own else found.log_evidence
+    return Posterior(found.marginals[:, order], evidence)
+
+
+def row_chunks(tables: Tables, leaves_SXB: Tensor) -> int:
+    """How many rows to hold the messages of at a time."""
+    kind = "cpu" if leaves_SXB.device.type == "cpu" else "cuda"
+    return max(CHUNK[kind] // (len(leaves_SXB) * int(tables.cardinality.sum())), 16)
+
+
+def _by_kernel(
+    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
+) -> Posterior:
+    from hltm.inference import posterior_kernel as kernel
+
+    prior = torch.cat(marginals(tables), dim=1) if own else tables.flat[:, :0]
+    found = kernel.posterior(tables, leaves_SXB, nodes, dtype, prior, own=own)
+    # impossible rows, and rows so improbable that a state may have been lost
+    rows = found.doubtful.any(0).nonzero()[:, 0]
+    size = row_chunks(tables, leaves_SXB)
+    for part in rows.split(size) if len(rows) else ():
+        with torch.no_grad():
+            exact = _by_torch(tables, leaves_SXB[..., part], nodes, torch.float64, own=own)
+        found.marginals[..., part] = exact.marginals.to(dtype)
+        found.log_evidence[..., part] = exact.log_evidence.to(dtype)
+    return Posterior(found.marginals, found.log_evidence)
+
+
+def _by_torch(
+    tables: Tables,
+    leaves_SXB: Tensor,
+    nodes: np.ndarray,
+    dtype: torch.dtype,
+    *,
+    own: bool,
+) -> Posterior:
+    messages = safe_upward(tables, leaves_SXB, dtype)
+    find = _own_beliefs if own else _beliefs
+    return find(tables, messages, nodes)
+
+
+def _beliefs(tables: Tables, messages: Upward, nodes: np.ndarray) -> Posterior:
+    needed = np.zeros(len(tables.topology), dtype=bool)
+    needed[nodes] = True
+    for v in range(len(needed) - 1, 0, -1):
+        needed[tables.topology.parent[v]] |= needed[v]
+    belief, evidence = downward(tables, messages, needed)
+    kept = [group[needed[group]] for group in tables.groups]
+    return Posterior(_collect(belief, kept, nodes), evidence)
+
+
+def _own_beliefs(tables: Tables, messages: Upward, nodes: np.ndarray) -> Posterior:
+    prior = marginals(tables)
+    beliefs, evidences, kept = [], [], []
+    for group, below in zip(tables.groups, messages.below, strict=True):
+        at = np.flatnonzero(np.isin(group, nodes))
+        if len(at) == 0:
+            continue
+        before = torch.stack([prior[v] for v in group[at]], dim=1)[..., None].to(below.mantissa)
+        belief, evidence = weigh(before, pick(below, at))
+        beliefs.append(belief)
+        evidences.append(evidence)
+        kept.append(group[at])
+    place = torch.as_tensor(places(kept, nodes), device=beliefs[0].device)
+    return Posterior(_collect(beliefs, kept, nodes), torch.cat(evidences, dim=1)[:, place])
+
+
+def _collect(beliefs: list[Tensor], kept: list[np.ndarray], nodes: np.ndarray) -> Tensor:
+    """`(S, V, K, B)` of nodes that lie scattered over groups, padded to the largest number of states."""
+    states = max(
+        belief.shape[2]
+        for belief, group in zip(beliefs, kept, strict=True)
+        if np.isin(group, nodes).any()
+    )
+    padded = [
+        torch.nn.functional.pad(belief[:, :, :states], (0, 0, 0, max(states - belief.shape[2], 0)))
+        for belief in beliefs
+    ]
+    place = torch.as_tensor(places(kept, nodes), device=padded[0].device)
+    return torch.cat(padded, dim=1)[:, place]

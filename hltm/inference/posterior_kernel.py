@@ -1,0 +1,301 @@
+"""The fast kernel for posteriors on a CPU: messages of a block of rows stay in cache, by numba.
+
+It does what `hltm.messages` does with narrow messages, which is its oracle, in float64. Every row is
+a lane of its own, so a row's answer does not depend on the rows beside it. Products are scaled only
+where they get small, and only then is a logarithm taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from hltm.model.tables import Tables
+from hltm.sampling.kernels.threads import share
+
+LANES = 128  # rows of a block
+CACHE = 1 << 16  # numbers of a block: the lanes of a large tree are fewer
+GRAIN = 16  # blocks that a thread takes at a time
+PARALLEL_STATES = 1 << 18  # fewer states than this are not worth a second thread
+SMALL = 1e-60  # products below this are scaled up
+DOUBTFUL = 1e-200  # products below this may have lost a state to underflow
+
+
+class Found(NamedTuple):
+    """Marginals `(S, V, K, B)`, log evidence `(S, B)` or, of own leaves, `(S, V, B)`, doubts `(S, B)`."""
+
+    marginals: Tensor
+    log_evidence: Tensor
+    doubtful: Tensor
+
+
+def posterior(
+    tables: Tables,
+    leaves_SXB: Tensor,
+    nodes: np.ndarray,
+    dtype: torch.dtype,
+    prior: Tensor,
+    *,
+    own: bool,
+) -> Found:
+    """P(node | all leaves, or its own) of some nodes.
+
+    Args:
+        tables: of S trees, or of one shared by all S.
+        leaves_SXB: `(S, X, B)` integers, -1 where a leaf is missing.
+        nodes: which nodes, each once.
+        dtype: of the result.
+        prior: `(S, sum of K_v)` prior probabilities, node after node; read for own leaves alone.
+        own: whether every node is given the leaves below it alone.
+    """
+    topology = tables.topology
+    leaves = np.ascontiguousarray(leaves_SXB.numpy(), dtype=np.int32)
+    members, _, batch = leaves.shape
+    states = int(tables.cardinality[nodes].max())
+    shape = (members, len(nodes), states, batch)
+    kind = np.float32 if dtype == torch.float32 else np.float64
+    marginals = np.empty(shape, dtype=kind)
+    evidence = np.empty((members, len(nodes) if own else 1, batch), dtype=kind)
+    doubtful = np.zeros((members, batch), dtype=np.bool_)
+    needed = np.zeros(len(topology), dtype=np.bool_)
+    needed[nodes] = True
+    for v in range(len(topology) - 1, 0, -1):
+        needed[topology.parent[v]] |= needed[v]
+    offset = np.concatenate([[0], np.cumsum(tables.cardinality)])
+    sent_offset = np.concatenate([[0], np.cumsum(tables.rows)])
+    lanes = max(min(LANES, CACHE // int(offset[-1]) // 8 * 8), 8)
+    blocks = -(-batch // lanes)
+    arguments = (
+        topology.parent, topology.leaves.start, tables.cardinality, tables.start, offset,
+        sent_offset, _rows_of(tables.flat), _rows_of(prior), leaves, nodes.astype(np.int64), needed,
+        own, lanes, marginals, evidence, doubtful,
+    )  # fmt: skip
+
+    def work(shares: Iterator[tuple[int, int]]) -> None:
+        for low, high in shares:
+            _rows(*arguments, low, high)
+
+    parallel = members * len(topology) * batch >= PARALLEL_STATES
+    threads = torch.get_num_threads() if parallel else 1
+    share(work, members * blocks, threads=threads, grain=GRAIN)
+    found = torch.from_numpy(evidence)
+    return Found(
+        torch.from_numpy(marginals), found if own else found[:, 0], torch.from_numpy(doubtful)
+    )
+
+
+def _rows_of(flat: Tensor) -> np.ndarray:
+    """Tables as a contiguous array; with one row where all trees share theirs."""
+    shared = flat[:1] if flat.stride(0) == 0 else flat
+    return np.ascontiguousarray(shared.detach().numpy())
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _rows(  # type: ignore[no-untyped-def]
+    parent, first_leaf, cardinality, start, offset, sent_offset, flat, prior, leaves, nodes, needed,
+    own, lanes, marginals, evidence, doubtful, low, high,
+):  # fmt: skip
+    """Do tasks low..high-1; a task is one block of rows of one member."""
+    count = parent.shape[0]
+    batch = leaves.shape[2]
+    blocks = (batch + lanes - 1) // lanes
+    below = np.empty((offset[-1], lanes))
+    sent = np.empty((sent_offset[-1] if not own else cardinality.max(), lanes))
+    scale = np.empty((count if own else 1, lanes))
+    peak = np.empty(lanes)
+    total = np.empty(lanes)
+    state = np.empty((count - first_leaf, lanes), np.int64)
+    doubt = np.empty(lanes, np.bool_)
+    joined = np.empty(count, np.bool_)
+    for task in range(low, high):
+        s = task // blocks
+        begin = (task % blocks) * lanes
+        size = min(lanes, batch - begin)
+        for x in range(state.shape[0]):
+            for j in range(size):
+                state[x, j] = leaves[s, x, begin + j]
+            for j in range(size, lanes):
+                state[x, j] = -1
+        joined[:] = False
+        doubt[:] = False
+        scale[:] = 0.0
+        table = flat[s if flat.shape[0] > 1 else 0]
+        for v in range(count - 1, 0, -1):
+            p = parent[v]
+            out = sent[: cardinality[p]] if own else sent[sent_offset[v] : sent_offset[v + 1]]
+            states = cardinality[v]
+            if v >= first_leaf:
+                _send_leaf(table[start[v] :], states, state[v - first_leaf], out)
+            else:
+                _send(table[start[v] :], below[offset[v] : offset[v + 1]], out)
+            into = below[offset[p] : offset[p + 1]]
+            if not joined[p]:
+                joined[p] = True
+                into[:] = 1.0
+            _join(out, into, peak, scale[p if own else 0], doubt)
+            if own:
+                for j in range(lanes):
+                    scale[p, j] += scale[v, j]
+        if own:
+            for i in range(nodes.shape[0]):
+                v = nodes[i]
+                at = below[offset[v] : offset[v + 1]]
+                if v >= first_leaf:
+                    _fill_leaf(state[v - first_leaf], at)
+                _finish(
+                    prior[s if prior.shape[0] > 1 else 0, offset[v] : offset[v + 1]],
+                    at,
+                    total,
+                    doubt,
+                )
+                for j in range(size):
+                    evidence[s, i, begin + j] = np.log(total[j]) + scale[v, j]
+                _write(at, marginals[s, i], begin, size)
+        else:
+            _finish(table[: cardinality[0]], below[: offset[1]], total, doubt)
+            for j in range(size):
+                evidence[s, 0, begin + j] = np.log(total[j]) + scale[0, j]
+            for v in range(1, count):
+                if needed[v]:
+                    at = below[offset[v] : offset[v + 1]]
+                    if v >= first_leaf:
+                        _fill_leaf(state[v - first_leaf], at)
+                    p = parent[v]
+                    _descend(table[start[v] :], below[offset[p] : offset[p + 1]],
+                             sent[sent_offset[v] : sent_offset[v + 1]], at, total)  # fmt: skip
+            for i in range(nodes.shape[0]):
+                v = nodes[i]
+                _write(below[offset[v] : offset[v + 1]], marginals[s, i], begin, size)
+        for j in range(size):
+            doubtful[s, begin + j] = doubt[j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _send_leaf(table, states, state, out):  # type: ignore[no-untyped-def]
+    """A leaf sends the column of its table that it was observed in, or ones if it is missing."""
+    if states == 2:  # without a gather
+        for r in range(out.shape[0]):
+            first, second = table[2 * r], table[2 * r + 1]
+            for j in range(out.shape[1]):
+                out[r, j] = second if state[j] == 1 else (first if state[j] == 0 else 1.0)
+        return
+    for r in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            k = state[j]
+            out[r, j] = 1.0 if k < 0 else table[r * states + k]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _send(table, message, out):  # type: ignore[no-untyped-def]
+    """Sum over the node's states of P(state | parent) times the node's message."""
+    states = message.shape[0]
+    if states == 2:
+        for r in range(out.shape[0]):
+            first, second = table[2 * r], table[2 * r + 1]
+            for j in range(out.shape[1]):
+                out[r, j] = first * message[0, j] + second * message[1, j]
+        return
+    for r in range(out.shape[0]):
+        weight = table[r * states]
+        for j in range(out.shape[1]):
+            out[r, j] = weight * message[0, j]
+        for k in range(1, states):
+            weight = table[r * states + k]
+            for j in range(out.shape[1]):
+                out[r, j] += weight * message[k, j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _join(sent, into, peak, scale, doubt):  # type: ignore[no-untyped-def]
+    """Multiply a child's message into its parent's; scale it up where it got small."""
+    lanes = peak.shape[0]
+    if into.shape[0] == 2:
+        for j in range(lanes):
+            a = into[0, j] * sent[0, j]
+            b = into[1, j] * sent[1, j]
+            into[0, j] = a
+            into[1, j] = b
+            peak[j] = a if a > b else b
+    else:
+        for j in range(lanes):
+            peak[j] = 0.0
+        for r in range(into.shape[0]):
+            for j in range(lanes):
+                a = into[r, j] * sent[r, j]
+                into[r, j] = a
+                peak[j] = a if a > peak[j] else peak[j]
+    small = 0
+    for j in range(lanes):
+        small += 1 if peak[j] < SMALL else 0
+    if small == 0:
+        return
+    for j in range(lanes):
+        if peak[j] < SMALL:
+            could = 0.0
+            for r in range(into.shape[0]):
+                could = max(could, sent[r, j])
+            doubt[j] |= peak[j] <= could * DOUBTFUL
+            if peak[j] > 0.0:
+                for r in range(into.shape[0]):
+                    into[r, j] /= peak[j]
+                scale[j] += np.log(peak[j])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _finish(prior, below, total, doubt):  # type: ignore[no-untyped-def]
+    """Turn a message into a posterior in place; `total` is the likelihood up to its scale."""
+    for j in range(below.shape[1]):
+        total[j] = 0.0
+    for k in range(below.shape[0]):
+        weight = prior[k]
+        for j in range(below.shape[1]):
+            below[k, j] *= weight
+            total[j] += below[k, j]
+    for k in range(below.shape[0]):
+        for j in range(below.shape[1]):
+            below[k, j] /= total[j]
+    for j in range(below.shape[1]):
+        doubt[j] |= total[j] <= DOUBTFUL
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _descend(table, above, sent, below, total):  # type: ignore[no-untyped-def]
+    """Turn a message into a posterior in place, given the parent's; `sent` is used up."""
+    states, lanes = below.shape
+    for r in range(above.shape[0]):
+        for j in range(lanes):
+            divisor = sent[r, j] if sent[r, j] > 0.0 else 1.0
+            sent[r, j] = above[r, j] / divisor
+    for k in range(states):
+        for j in range(lanes):
+            total[j] = 0.0
+        for r in range(above.shape[0]):
+            weight = table[r * states + k]
+            for j in range(lanes):
+                total[j] += weight * sent[r, j]
+        for j in range(lanes):
+            below[k, j] *= total[j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fill_leaf(state, below):  # type: ignore[no-untyped-def]
+    """The message of a leaf itself: one for its state, or ones if it is missing."""
+    for k in range(below.shape[0]):
+        for j in range(below.shape[1]):
+            below[k, j] = 1.0 if state[j] == k or state[j] < 0 else 0.0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _write(belief, out, begin, size):  # type: ignore[no-untyped-def]
+    """Store a node's posterior; states that it does not have get 0."""
+    for k in range(belief.shape[0]):
+        for j in range(size):
+            out[k, begin + j] = belief[k, j]
+    for k in range(belief.shape[0], out.shape[0]):
+        for j in range(size):
+            out[k, begin + j] = 0.0

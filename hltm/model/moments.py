@@ -1,0 +1,171 @@
+"""Closed forms of one and two nodes: marginals, joints, correlations, covariances, informations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.model.tables import Tables
+
+
+def marginals(tables: Tables) -> list[Tensor]:
+    """`(S, K_v)` float64 prior probabilities of every node's states."""
+    found = [tables.of(0)[:, 0]] * len(tables.topology)
+    for nodes in tables.groups[1:]:
+        above = torch.stack([found[p] for p in tables.topology.parent[nodes]], dim=1)
+        below = torch.einsum("sgp,sgpk->sgk", above, tables.of(nodes))
+        for v, prior in zip(nodes, below.unbind(1), strict=True):
+            found[v] = prior
+    return found
+
+
+def edge_correlation(tables: Tables) -> Tensor:
+    """`(S, V)` correlation of every node of a binary tree with its parent; 1 for the root.
+
+    In a symmetric binary tree these are the polarities. A node that never varies has correlation 0.
+
+    Raises:
+        ValueError: some node has more than two states.
+    """
+    if not tables.binary:
+        v = int(np.flatnonzero(tables.cardinality != 2)[0])
+        raise ValueError(
+            f"correlation is for binary nodes; node {tables.topology.names[v]!r} "
+            f"has {tables.cardinality[v]} states (mutual_information is for any number)"
+        )
+    up = torch.stack(marginals(tables), dim=1)  # (S, V, 2)
+    deviation = up.prod(-1).sqrt()
+    below = torch.arange(1, len(tables.topology))
+    table = tables.of(below.numpy())  # (S, V - 1, 2, 2)
+    slope = table[:, :, 1, 1] - table[:, :, 0, 1]
+    above = deviation[:, torch.as_tensor(tables.topology.parent[1:])]
+    own = deviation[:, 1:]
+    edge = torch.where(own > 0, slope * above / own.where(own > 0, 1), torch.zeros_like(own))
+    return torch.cat([torch.ones_like(edge[:, :1]), edge], dim=1)
+
+
+def correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
+    """`(S, A, B)` correlations between nodes of a binary tree, in closed form.
+
+    A binary node's conditional mean is linear in its parent, so correlations multiply along the
+    path between two nodes (theory, Section 4). A node that never varies has correlation 0 with
+    every node, itself included.
+
+    Args:
+        tables: of binary nodes.
+        a, b: node numbers.
+    """
+    if len(a) > len(b):
+        return correlation(tables, b, a).transpose(1, 2)
+    edge = edge_correlation(tables)
+    topology = tables.topology
+    varies = torch.stack(marginals(tables), dim=1).prod(-1) > 0
+    found = edge.new_zeros(len(edge), len(a), len(topology))
+    for i, v in enumerate(map(int, a)):
+        found[:, i, v] = varies[:, v].to(edge.dtype)
+        for u, p in _upwards(tables, v):
+            found[:, i, p] = found[:, i, u] * edge[:, u]
+    for nodes, off_path in _sweep(tables, a, b):
+        fresh = found[:, :, topology.parent[nodes]] * edge[:, None, nodes]
+        found[:, :, nodes] = torch.where(off_path, fresh, found[:, :, nodes])
+    return found[:, :, b]
+
+
+def pair_joint(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
+    """`(S, A, B, K, K)` float64 P(a = i, b = j) of nodes, in closed form, padded with zeros.
+
+    Given a node's parent, it is independent of all nodes not below it: so the joint with a node is
+    the joint with its parent times its table.
+    """
+    if len(a) > len(b):
+        return pair_joint(tables, b, a).permute(0, 2, 1, 4, 3)
+    topology = tables.topology
+    prior = marginals(tables)
+    sizes = int(tables.cardinality[a].max()), int(tables.cardinality[b].max())
+    joint: dict[int, Tensor] = {}  # node -> (S, A, K_a, K_node), for as long as it is needed
+    on_path: list[dict[int, Tensor]] = []
+    for v in map(int, a):
+        path = {v: torch.diag_embed(prior[v])}
+        for u, p in _upwards(tables, v):
+            # P(v, p) = P(v, u) P(p | u); a state of u that never occurs has nothing to pass on
+            share = prior[u].where(prior[u] > 0, 1)[:, :, None]
+            upward = tables.of(u).transpose(1, 2) * prior[p][:, None] / share
+            path[p] = path[u] @ upward
+        on_path.append(
+            {
+                u: torch.nn.functional.pad(m, (0, 0, 0, sizes[0] - m.shape[1]))
+                for u, m in path.items()
+            }
+        )
+    members = len(tables.flat)
+    joint[0] = torch.stack([path[0] for path in on_path], dim=1)
+    for nodes, off_path in _sweep(tables, a, b):
+        above = torch.stack([joint[int(p)] for p in topology.parent[nodes]], dim=2)
+        below = above @ tables.of(nodes)[:, None]  # (S, A, G, K_a, K)
+        for g, v in enumerate(map(int, nodes)):
+            joint[v] = below[:, :, g]
+            for i in (~off_path[:, g]).nonzero()[:, 0].tolist():
+                joint[v][:, i] = on_path[i][v]
+    found = prior[0].new_zeros(members, len(a), len(b), *sizes)
+    for i, v in enumerate(map(int, b)):
+        found[:, :, i, :, : int(tables.cardinality[v])] = joint[v]
+    return found
+
+
+def covariance(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
+    """`(S, A, B, K, K)` float64 covariances of one-hot states, padded with zeros.
+
+    Entry i, j is P(a = i, b = j) - P(a = i) P(b = j).
+    """
+    return pair_joint(tables, a, b) - _product(tables, a, b)
+
+
+def mutual_information(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
+    """`(S, A, B)` float64 mutual information of nodes in nats; of a node with itself, its entropy."""
+    joint = pair_joint(tables, a, b)
+    product = _product(tables, a, b)
+    ratio = torch.where(joint > 0, joint / product, torch.ones_like(joint))
+    return (joint * ratio.log()).sum((-1, -2)).clamp_min(0)
+
+
+def _product(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
+    """`(S, A, B, K, K)` P(a = i) P(b = j), padded with zeros."""
+    prior = marginals(tables)
+
+    def padded(nodes: np.ndarray) -> Tensor:
+        states = int(tables.cardinality[nodes].max())
+        return torch.stack(
+            [torch.nn.functional.pad(prior[v], (0, states - prior[v].shape[1])) for v in nodes], 1
+        )
+
+    return torch.einsum("sai,sbj->sabij", padded(a), padded(b))
+
+
+def _upwards(tables: Tables, node: int) -> Iterator[tuple[int, int]]:
+    """The edges (child, parent) from a node up to the root."""
+    for p in tables.topology.ancestors(node):
+        yield node, p
+        node = p
+
+
+def _sweep(tables: Tables, a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Groups of nodes below the root that lead to b, parents first.
+
+    Yields:
+        the nodes of a group, and `(A, G)` bool: whether a node is neither above a nor a itself.
+    """
+    topology = tables.topology
+    needed = np.zeros(len(topology), dtype=bool)
+    needed[b] = True
+    for v in range(len(topology) - 1, 0, -1):
+        needed[topology.parent[v]] |= needed[v]
+    path = np.zeros((len(a), len(topology)), dtype=bool)
+    for i, v in enumerate(map(int, a)):
+        path[i, [v, *topology.ancestors(v)]] = True
+    for group in tables.groups[1:]:
+        nodes = group[needed[group]]
+        if len(nodes):
+            yield nodes, torch.from_numpy(~path[:, nodes])

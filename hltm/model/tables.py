@@ -1,0 +1,225 @@
+"""Conditional tables P(child | parent) of a whole tree, as one flat array; making and checking them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.model.topology import Topology
+
+MAX_STATES = 1 << 16
+TOLERANCE = 1e-6  # rows may miss one by this much; they are then normalised
+ONE = 1 << 32  # probability 1 in units of 2^-32
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """The tables of S trees over one topology. The root's prior is a table with one row.
+
+    Attributes:
+        topology: the shared shape.
+        cardinality: `(V,)` int64, the number of states of every node.
+        flat: `(S, N)` float64, all tables one after the other, rows of each contiguous.
+    """
+
+    topology: Topology
+    cardinality: np.ndarray
+    flat: Tensor
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """`(V,)` the number of rows of every node's table: its parent's states, 1 for the root."""
+        parent = self.topology.parent
+        return np.where(parent < 0, 1, self.cardinality[np.maximum(parent, 0)])
+
+    @cached_property
+    def start(self) -> np.ndarray:
+        """`(V,)` where in `flat` every node's table begins."""
+        return np.cumsum(self.rows * self.cardinality) - self.rows * self.cardinality
+
+    @property
+    def binary(self) -> bool:
+        """Whether every node has two states."""
+        return bool((self.cardinality == 2).all())
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """uint8, or uint16 where some node has more than 256 states."""
+        return torch.uint8 if int(self.cardinality.max()) <= 256 else torch.uint16
+
+    @cached_property
+    def groups(self) -> tuple[np.ndarray, ...]:
+        """The nodes, parents first, split into runs of one level and one shape of table."""
+        key = np.stack([self.cardinality, self.rows, -self.topology.level])
+        order = np.lexsort(key)  # the last key counts first; ties keep storage order
+        changes = (np.diff(key[:, order], axis=1) != 0).any(0)
+        return tuple(np.split(order, np.flatnonzero(changes) + 1))
+
+    def of(self, nodes: int | np.ndarray) -> Tensor:
+        """`(S, rows, K)` for one node, `(S, G, rows, K)` for G nodes whose tables have one shape."""
+        many = np.atleast_1d(np.asarray(nodes))
+        rows, states = int(self.rows[many[0]]), int(self.cardinality[many[0]])
+        index = self.start[many][:, None] + np.arange(rows * states)
+        found = self.flat[:, torch.as_tensor(index, device=self.flat.device)]
+        found = found.unflatten(-1, (rows, states))
+        return found if np.ndim(nodes) else found[:, 0]
+
+    @cached_property
+    def thresholds(self) -> Tensor:
+        """`(S, M)` int64: the cumulative probabilities of every row in units of 2^-32, last one left out.
+
+        A node's state is the number of thresholds of its parent's row that are <= u, u a uniform
+        32-bit number: so a state of probability 0 is never drawn and one of probability 1 always.
+        """
+        found = self.flat.new_empty((len(self.flat), self.threshold_size), dtype=torch.int64)
+        for nodes in self.groups:
+            cumulative = self.of(nodes).cumsum(-1)[..., :-1]
+            units = (cumulative * ONE).round().to(torch.int64).clamp(0, ONE).flatten(2)
+            index = self.threshold_start[nodes][:, None] + np.arange(units.shape[-1])
+            found[:, torch.as_tensor(index)] = units
+        return found
+
+    @cached_property
+    def threshold_start(self) -> np.ndarray:
+        """`(V,)` where in `thresholds` every node's rows begin."""
+        size = self.rows * (self.cardinality - 1)
+        return np.cumsum(size) - size
+
+    @property
+    def threshold_size(self) -> int:
+        """M, the length of `thresholds`."""
+        return int((self.rows * (self.cardinality - 1)).sum())
+
+    def take(self, index: slice | Sequence[int]) -> Tables:
+        """The tables of some of the S trees."""
+        return Tables(self.topology, self.cardinality, self.flat[index])
+
+
+Table = Tensor | np.ndarray | Sequence[Any]
+GivenTables = Sequence[Table] | Mapping[str, Table]
+
+
+def make_tables(topology: Topology, tables: GivenTables) -> Tables:
+    """Check and pack one table per node, in storage order or by name; the root's is its prior.
+
+    A row that sums to one as well as float64 can is kept bit for bit; one that misses by up to
+    1e-6 is normalised.
+
+    Args:
+        topology: the shape.
+        tables: for the root `(K,)` or `(S, K)`; for any other node `(K_parent, K)` or
+            `(S, K_parent, K)`. A table without the S axis is shared by all trees.
+
+    Raises:
+        ValueError: naming the node and the value: a table that is missing, unknown or no array of
+            numbers, sizes that disagree, fewer than 2 or more than 65536 states, rows that do not
+            sum to one, negative or NaN probabilities.
+
+    Example:
+        >>> pair = Topology.from_parents({"weather": None, "mood": "weather"})
+        >>> made = make_tables(pair, {"weather": [0.7, 0.3], "mood": [[0.9, 0.1], [0.4, 0.6]]})
+        >>> made.of(pair.node("mood"))
+        tensor([[[0.9000, 0.1000],
+                 [0.4000, 0.6000]]], dtype=torch.float64)
+    """
+    if isinstance(tables, Mapping):
+        tables = _by_name(topology, tables)
+    if len(tables) != len(topology):
+        raise ValueError(f"expected {len(topology)} tables, one per node, got {len(tables)}")
+    found = [_as_tensor(name, table) for name, table in zip(topology.names, tables, strict=True)]
+    if found[0].ndim not in (1, 2):
+        raise ValueError(
+            f"the prior of root {topology.names[0]!r} has shape {tuple(found[0].shape)}, "
+            "expected (K,) or (S, K)"
+        )
+    found[0] = found[0].unsqueeze(-2)
+    cardinality = np.array([t.shape[-1] if t.ndim else 0 for t in found], dtype=np.int64)
+    members = max([table.shape[0] for table in found if table.ndim == 3], default=1)
+    for name, table, parent in zip(topology.names, found, topology.parent.tolist(), strict=True):
+        _check_shape(name, table, 1 if parent < 0 else int(cardinality[parent]), members)
+    if members == 1:
+        flat = torch.cat([table.reshape(-1) for table in found])[None]
+    else:
+        flat = torch.cat([t.expand(members, *t.shape[-2:]).flatten(1) for t in found], dim=1)
+    return check_probabilities(Tables(topology, cardinality, flat))
+
+
+def check_probabilities(tables: Tables) -> Tables:
+    """The same tables with rows that sum to one.
+
+    Raises:
+        ValueError: naming the node and the value, for the first entry that is no probability or
+            the first row that misses one by more than 1e-6.
+    """
+    flat, names = tables.flat, tables.topology.names
+    bad = (~((flat >= 0) & (flat <= 1 + TOLERANCE))).any(0).nonzero()
+    if len(bad):
+        place = int(bad[0])
+        name = names[int(np.searchsorted(tables.start, place, side="right")) - 1]
+        column = flat[:, place]
+        value = float(column[~((column >= 0) & (column <= 1 + TOLERANCE))][0])
+        raise ValueError(
+            f"the table of node {name!r} holds {value}, expected probabilities in [0, 1]"
+        )
+    width = np.repeat(tables.cardinality, tables.rows)  # states of every row
+    row = torch.from_numpy(np.repeat(np.arange(len(width)), width)).to(flat.device)
+    total = flat.new_zeros(len(flat), len(width)).index_add(1, row, flat)
+    miss = (total - 1).abs()
+    off = (miss > TOLERANCE).any(0).nonzero()
+    if len(off):
+        first = int(off[0])
+        name = names[int(np.searchsorted(np.cumsum(tables.rows), first, side="right"))]
+        value = float(total[int(miss[:, first].argmax()), first])
+        raise ValueError(f"a row of the table of node {name!r} sums to {value}, expected 1")
+    # Dividing would move the last bits of rows that sum to one up to rounding, and a table that is
+    # saved and read again must stay the same; adding the difference to itself keeps the gradient.
+    rounding = torch.from_numpy(width * 2.0**-52).to(flat.device)
+    total = torch.where(miss <= rounding, 1 + (total - total.detach()), total)
+    return Tables(tables.topology, tables.cardinality, flat / total[:, row])
+
+
+def _by_name(topology: Topology, tables: Mapping[str, Table]) -> list[Table]:
+    given = {str(name): table for name, table in tables.items()}
+    unknown = given.keys() - set(topology.names)
+    if unknown:
+        raise ValueError(f"a table is given for {min(unknown)!r}, which is no node's name")
+    missing = [name for name in topology.names if name not in given]
+    if missing:
+        raise ValueError(f"node {missing[0]!r} has no table")
+    return [given[name] for name in topology.names]
+
+
+def _as_tensor(name: str, table: Table) -> Tensor:
+    try:
+        return torch.as_tensor(table, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the table of node {name!r} is not an array of numbers: {error}"
+        ) from error
+
+
+def _check_shape(name: str, table: Tensor, rows: int, members: int) -> None:
+    shape = tuple(table.shape)
+    if table.ndim not in (2, 3) or table.shape[-2] != rows:
+        raise ValueError(
+            f"the table of node {name!r} has shape {shape}, expected {rows} row(s), "
+            "one per state of its parent"
+        )
+    if not 2 <= table.shape[-1] <= MAX_STATES:
+        raise ValueError(f"node {name!r} has {table.shape[-1]} state(s), expected 2..{MAX_STATES}")
+    if table.ndim == 3 and (table.shape[0] == 0 or table.shape[0] not in (1, members)):
+        raise ValueError(
+            f"the table of node {name!r} is for {table.shape[0]} trees, others for {members}"
+        )
+
+
+def symmetric_table(polarity: Tensor) -> Tensor:
+    """`(..., 2, 2)` tables P(s' | s) = (1 + ρ s s') / 2 over s = -1, +1 (theory, Section 4)."""
+    same, other = (1 + polarity) / 2, (1 - polarity) / 2
+    return torch.stack([torch.stack([same, other], -1), torch.stack([other, same], -1)], -2)

@@ -1,0 +1,91 @@
+"""Closed forms of a node's states in two views: which latents survive an augmentation, how well."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.model.moments import marginals
+from hltm.model.tables import Tables
+
+
+def view_joint(tables: Tables, nodes: np.ndarray, kept: np.ndarray) -> list[Tensor]:
+    """`(S, K_v, K_v)` float64 P(v = i in one view, v = j in the other) of each node.
+
+    With π the prior, T the table of a node v below p, and g the chance that both views keep a node
+    and all above it, the joint J follows from the root down:
+
+        J_root = g_root diag(π_root) + (1 - g_root) π_root π_rootᵀ
+        J_v    = g_v diag(π_v) + Tᵀ (J_p - g_p diag(π_p)) T + (g_p - g_v) Tᵀ diag(π_p) T
+               = g_v diag(π_v) + Tᵀ (J_p - g_v diag(π_p)) T
+
+    for where both views keep v its states are equal, and otherwise they are independent draws
+    given the states of p in the two views.
+
+    Args:
+        nodes: node numbers.
+        kept: `(V,)` the chance that both views leave a node's own coin alone: (1 - a)(1 - b) for
+            views with coins of their own and redraw rates a and b.
+    """
+    parent = tables.topology.parent
+    needed = np.zeros(len(parent), dtype=bool)
+    needed[nodes] = True
+    for v in range(len(parent) - 1, 0, -1):
+        needed[parent[v]] |= needed[v]
+    both_kept = kept.astype(np.float64).copy()
+    for v in range(1, len(parent)):
+        both_kept[v] *= both_kept[parent[v]]
+    prior = marginals(tables)
+    joint: dict[int, Tensor] = {
+        0: both_kept[0] * torch.diag_embed(prior[0])
+        + (1 - both_kept[0]) * prior[0][:, :, None] * prior[0][:, None]
+    }
+    for group in tables.groups[1:]:
+        chosen = group[needed[group]]
+        if len(chosen) == 0:
+            continue
+        above = parent[chosen]
+        both = torch.as_tensor(both_kept[chosen], device=prior[0].device)[:, None, None]
+        joint_above = torch.stack([joint[int(p)] for p in above], dim=1)  # (S, G, K_p, K_p)
+        apart = joint_above - both * torch.diag_embed(torch.stack([prior[p] for p in above], 1))
+        table = tables.of(chosen)
+        own = torch.diag_embed(torch.stack([prior[v] for v in chosen], 1))
+        found = both * own + table.transpose(-1, -2) @ apart @ table
+        joint.update(zip(chosen.tolist(), found.unbind(1), strict=True))
+    return [joint[int(v)] for v in nodes]
+
+
+def view_correlation(tables: Tables, nodes: np.ndarray, kept: np.ndarray) -> Tensor:
+    """`(S, A)` float64 correlation of each node's states in two views, for any number of states.
+
+    It is the largest correlation that any function of the state has with itself in the other view:
+    the second eigenvalue of D^(-1/2) J D^(-1/2), with J the joint and D = diag(prior). For a binary
+    node it is the correlation of its states. A node that never varies has 0.
+
+    Args:
+        nodes, kept: see `view_joint`.
+    """
+    prior, found = marginals(tables), []
+    for v, joint in zip(nodes, view_joint(tables, nodes, kept), strict=True):
+        occurs = prior[v] > 0
+        scale = torch.where(occurs, prior[v].where(occurs, 1).rsqrt(), 0)
+        deviation = joint - prior[v][:, :, None] * prior[v][:, None]
+        scaled = scale[:, :, None] * deviation * scale[:, None]
+        # J is a mixture of diagonal and product terms: symmetric, no eigenvalue below 0
+        found.append(torch.linalg.eigvalsh((scaled + scaled.transpose(1, 2)) / 2)[:, -1])
+    return torch.stack(found, dim=1).clamp(0, 1)
+
+
+def view_information(tables: Tables, nodes: np.ndarray, kept: np.ndarray) -> Tensor:
+    """`(S, A)` float64 mutual information, in nats, of each node's states in two views.
+
+    Args:
+        nodes, kept: see `view_joint`.
+    """
+    prior, found = marginals(tables), []
+    for v, joint in zip(nodes, view_joint(tables, nodes, kept), strict=True):
+        product = prior[v][:, :, None] * prior[v][:, None]
+        ratio = torch.where((joint > 0) & (product > 0), joint / product.where(product > 0, 1), 1)
+        found.append((joint * ratio.log()).sum((-1, -2)))
+    return torch.stack(found, dim=1).clamp_min(0)

@@ -1,0 +1,82 @@
+"""Streaming means of units given the state of each target, and the units' own variance."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hltm.probe.accumulators.correlation import DEAD
+from hltm.probe.metric import check_pair, one_hot
+
+
+class Conditional(NamedTuple):
+    """What is known of units and targets; all float64.
+
+    Attributes:
+        rows: `(…, T, K)` rows of every state.
+        mean: `(…, U, T, K)` mean of a unit given a state, minus the unit's own mean; 0 for a state
+            that never came.
+        variance: `(…, U)` of every unit, dividing by n.
+        constant: `(…, U)` bool: units that never varied.
+    """
+
+    rows: Tensor
+    mean: Tensor
+    variance: Tensor
+    constant: Tensor
+
+
+class StreamingConditional:
+    """E[unit | target = k] of `(…, U, B)` activations and `(…, T, B)` states, batch by batch.
+
+    Sums are of activations minus the first batch's mean, in float64 across batches, so a large
+    mean does not cancel a small variance.
+
+    Args:
+        states: K, the largest number of states of a target.
+
+    Raises:
+        ValueError: fewer than 2 states; in `update`, as `check_pair` and `one_hot`.
+    """
+
+    def __init__(self, states: int = 2) -> None:
+        if states < 2:
+            raise ValueError(f"states must be at least 2, got {states}")
+        self.states = states
+        self.n = 0
+
+    def update(self, activations: Tensor, targets: Tensor) -> None:
+        """Add a batch."""
+        check_pair(activations, targets)
+        a = activations if activations.is_floating_point() else activations.float()
+        if self.n == 0:
+            self.shift = a.mean(-1, keepdim=True)
+            self.count = self.square = self.sums = self.total = a.new_zeros((), dtype=torch.float64)
+        a = a - self.shift
+        indicator = one_hot(targets, self.states)
+        self.count = self.count + indicator.sum(-1).double()
+        self.sums = self.sums + (a @ indicator.to(a.dtype).transpose(-1, -2)).double()
+        self.total = self.total + a.sum(-1, dtype=torch.float64)
+        self.square = (
+            self.square + torch.linalg.vector_norm(a, dim=-1, dtype=torch.float64).square()
+        )
+        self.n += a.shape[-1]
+
+    def result(self) -> Conditional:
+        """Counts, conditional means and variances of all rows so far."""
+        split = (self.count.shape[-1] // self.states, self.states)
+        count = self.count.unflatten(-1, split)
+        mean = self.total / self.n
+        each = self.sums.unflatten(-1, split) / count.clamp(min=1)[..., None, :, :]
+        centred = (each - mean[..., None, None]) * (count > 0)[..., None, :, :]
+        variance = (self.square / self.n - mean.square()).clamp(min=0)
+        size = (mean + self.shift[..., 0].double()).square()
+        constant = variance <= DEAD * size
+        return Conditional(
+            count,
+            centred.masked_fill(constant[..., None, None], 0.0),
+            variance.masked_fill(constant, 0.0),
+            constant,
+        )

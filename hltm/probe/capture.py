@@ -1,0 +1,167 @@
+"""Activations of any torch module, by the names of its parts, and the module as a probed network."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hltm.data import encode as encoders
+
+Side = Literal["output", "input"]
+
+
+def capture(
+    model: nn.Module,
+    inputs: Tensor | tuple[Tensor, ...],
+    layers: str | Sequence[str],
+    *,
+    side: Side = "output",
+) -> dict[str, Tensor]:
+    """What named parts of a module give out, or take in, for some inputs.
+
+    The output of a linear part is pre-activation, the output of the nonlinearity behind it is
+    post-activation, and the `input` side of the next linear part is that too where the
+    nonlinearity is a mere function. The model runs once, in evaluation mode and without
+    gradients; every part's own mode is put back.
+
+    Args:
+        model: any module.
+        inputs: what it is called with; a tuple for several arguments.
+        layers: names as in `model.named_modules()`; nothing else is kept.
+        side: `output`, or `input`: the first argument of the named part.
+
+    Returns:
+        name -> a copy of the tensor, in its own shape, dtype and device. A later in-place operation
+        does not reach it.
+
+    Raises:
+        ValueError: a name that the model does not have (the error lists those it has), no name, a
+            part that does not run or runs more than once, one that gives no tensor, or a side that
+            is neither output nor input.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2))
+        >>> found = capture(model, torch.zeros(3, 8), ["0", "1"])
+        >>> {name: tuple(values.shape) for name, values in found.items()}
+        {'0': (3, 5), '1': (3, 5)}
+        >>> found["1"].equal(found["0"].relu())
+        True
+    """
+    if side not in ("output", "input"):
+        raise ValueError(f"side must be 'output' or 'input', got {side!r}")
+    wanted = [layers] if isinstance(layers, str) else list(layers)
+    parts = dict(model.named_modules())
+    if not wanted:
+        raise ValueError(f"no layer was asked for; the model has {_listed(parts)}")
+    for name in wanted:
+        if name not in parts:
+            near = difflib.get_close_matches(name, parts, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"the model has no layer {name!r}{hint}; it has {_listed(parts)}")
+    found: dict[str, Tensor] = {}
+    modes = {part: part.training for part in model.modules()}
+    handles = []
+    try:
+        for name in wanted:
+            hook = partial(_keep, found, name, side)
+            handles.append(parts[name].register_forward_hook(hook, with_kwargs=True))
+        model.eval()
+        with torch.no_grad():
+            model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for part, mode in modes.items():
+            part.training = mode
+    for name in wanted:
+        if name not in found:
+            raise ValueError(f"layer {name!r} did not run for these inputs")
+    return {name: found[name] for name in wanted}
+
+
+def _keep(
+    found: dict[str, Tensor],
+    name: str,
+    side: Side,
+    module: nn.Module,
+    arguments: tuple[Any, ...],
+    named: dict[str, Any],
+    output: Any,
+) -> None:
+    """Copy what one part took in or gave out."""
+    if name in found:
+        raise ValueError(f"layer {name!r} runs more than once; name a part that runs once")
+    values = output if side == "output" else next(iter((*arguments, *named.values())), None)
+    if not isinstance(values, Tensor):
+        raise ValueError(
+            f"the {side} of layer {name!r} is a {type(values).__name__}, expected a tensor"
+        )
+    found[name] = values.detach().clone()  # a ReLU in place would overwrite it
+
+
+def _listed(parts: Mapping[str, nn.Module]) -> str:
+    names = [repr(name) for name in parts if name]
+    return ", ".join(names[:60]) + (", …" if len(names) > 60 else "") or "none"
+
+
+class TorchNetwork:
+    """Any torch module as a network that probes can read: `activations(leaves)`.
+
+    A layer's units are all numbers that it gives per sample: of a convolution, every channel at
+    every place.
+
+    Args:
+        model: takes `(B, …)` inputs.
+        layers: names of its parts, or name -> what a probe calls it: a level of the tree, for a
+            layer that is to follow that level's latents, or any label.
+        encode: leaves `(B, X)` as the model's input; bits by default.
+        side: as in `capture`.
+
+    Raises:
+        ValueError: two layers under one label; in `activations`, as `capture`.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, seed=0)
+        >>> model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+        >>> network = TorchNetwork(model, {"0": 1, "2": 2})
+        >>> {level: tuple(a.shape) for level, a in network.activations(tree.sample(7, seed=0).leaves).items()}
+        {1: (7, 6), 2: (7, 3)}
+        >>> len(hltm.probe.alignment(network, tree, n=500, seed=1))  # 3 latents, 3 metrics
+        9
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[str] | Mapping[str, int | str],
+        *,
+        encode: Callable[[Tensor], Tensor] = encoders.bits,
+        side: Side = "output",
+    ) -> None:
+        names = [layers] if isinstance(layers, str) else layers
+        self.labels: dict[str, Any] = (
+            dict(names) if isinstance(names, Mapping) else {name: name for name in names}
+        )
+        if len(set(self.labels.values())) < len(self.labels):
+            raise ValueError(f"every layer needs a label of its own, got {self.labels}")
+        self.model, self.encode, self.side = model, encode, side
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's first parameter lies; the CPU where it has none."""
+        first = next(self.model.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def activations(self, leaves: Tensor) -> dict[Any, Tensor]:
+        """Label -> `(B, U)` for `(B, X)` leaves; with S in front where the leaves have it."""
+        if leaves.ndim == 3:  # one model on the leaves of S trees, tree by tree
+            members = [self.activations(own) for own in leaves]
+            return {label: torch.stack([m[label] for m in members]) for label in members[0]}
+        found = capture(self.model, self.encode(leaves), list(self.labels), side=self.side)
+        return {label: found[name].reshape(len(leaves), -1) for name, label in self.labels.items()}

@@ -1,0 +1,47 @@
+"""Correlation ratio of units with latents of any number of states."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hltm.probe.accumulators.conditional import StreamingConditional
+
+
+class CorrelationRatio:
+    """η = sqrt( Var(E[unit | z]) / Var(unit) ), in [0, 1] (Pearson).
+
+    It is the best correlation that any function of the state has with the unit, so the maximal
+    correlation of `tree.ceiling` bounds it, and for two states it is |correlation|. A constant unit
+    has η = 0. Takes `(…, U, B)` activations and `(…, T, B)` states; errors are those of
+    `StreamingConditional`.
+
+    Args:
+        states: K, the largest number of states of a target.
+
+    Example:
+        >>> metric = CorrelationRatio(states=3)
+        >>> metric.update(torch.tensor([[0.0, 9.0, 0.0, 9.0]]), torch.tensor([[0, 1, 2, 1]]))
+        >>> metric.result()
+        tensor([[1.]], dtype=torch.float64)
+    """
+
+    def __init__(self, states: int = 2) -> None:
+        self.moments = StreamingConditional(states)
+
+    def update(self, activations: Tensor, targets: Tensor) -> None:
+        """Add a batch."""
+        self.moments.update(activations, targets)
+
+    def result(self) -> Tensor:
+        """`(…, U, T)` correlation ratios."""
+        found = self.moments.result()
+        share = found.rows / self.moments.n
+        between = torch.einsum("...utk,...tk->...ut", found.mean.square(), share)
+        within = found.variance[..., None]
+        square = torch.where(within > 0, between / within, torch.zeros_like(between))
+        return square.clamp(0, 1).sqrt()
+
+    def strength(self) -> Tensor:
+        """`(…, U, T)` the same: it has no sign."""
+        return self.result()

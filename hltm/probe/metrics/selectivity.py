@@ -1,0 +1,42 @@
+"""Selectivity of units to binary latents."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hltm.probe.accumulators.conditional import StreamingConditional
+
+
+class Selectivity:
+    """s_j = ½ (E[unit j | z = 1] - E[unit j | z = 0]), in the unit's own scale (theory, Section 4).
+
+    For views that redraw everything below a uniform root, the products of these with the
+    correlation to the root are what the top covariance operator is made of. A constant unit has
+    selectivity 0; so has every unit where a state never came. Takes `(…, U, B)` activations and
+    `(…, T, B)` states 0 and 1; errors are those of `StreamingConditional`.
+
+    Example:
+        >>> metric = Selectivity()
+        >>> metric.update(torch.tensor([[3.0, 1.0, 3.0, 1.0]]), torch.tensor([[0, 1, 0, 1]]))
+        >>> metric.result()
+        tensor([[-1.]], dtype=torch.float64)
+    """
+
+    def __init__(self) -> None:
+        self.moments = StreamingConditional(2)
+
+    def update(self, activations: Tensor, targets: Tensor) -> None:
+        """Add a batch."""
+        self.moments.update(activations, targets)
+
+    def result(self) -> Tensor:
+        """`(…, U, T)` selectivities."""
+        found = self.moments.result()
+        both = (found.rows > 0).all(-1)[..., None, :]
+        half = (found.mean[..., 1] - found.mean[..., 0]) / 2
+        return torch.where(both, half, torch.zeros_like(half))
+
+    def strength(self) -> Tensor:
+        """`(…, U, T)` |s_j|."""
+        return self.result().abs()

@@ -1,0 +1,142 @@
+"""Does a unit follow its latent, or another one that goes with it? Rivals, partial correlations, relays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hltm.probe.metrics.correlation_ratio import CorrelationRatio
+
+
+class Specific(NamedTuple):
+    """How specific some units are to their targets; float64 unless said otherwise.
+
+    Attributes:
+        strength: `(…, T)` correlation ratio of each target's unit with it; for two states
+            |correlation|.
+        rival: `(…, T)` int64, the other target that this unit follows best; -1 where there is none.
+        rival_strength: `(…, T)` how well.
+        partial: `(…, T)` what is left of the strength given the parent; NaN for a target without
+            one.
+    """
+
+    strength: Tensor
+    rival: Tensor
+    rival_strength: Tensor
+    partial: Tensor
+
+
+class Specificity:
+    """Latents correlate, so a unit that follows the root scores on everything: is it specific?
+
+    The partial correlation given the parent is that of what the parent's state does not explain:
+    ρ² = (η²(z, parent) - η²(parent)) / (1 - η²(parent)), where η²(…) is the share of the unit's
+    variance that states explain, jointly. A unit that the parent explains wholly, or that never
+    varies, has 0. Takes `(…, U, B)` activations and `(…, T, B)` states.
+
+    Args:
+        parents: of each target, its parent's place among the targets; -1 for none.
+        states: K, the largest number of states of a target.
+
+    Raises:
+        ValueError: a place outside -1..T-1; in `update` as `CorrelationRatio`.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> root = torch.randint(2, (1, 4000), generator=generator)
+        >>> same = torch.rand(2, 4000, generator=generator) < 0.9
+        >>> z = torch.cat([root, torch.where(same, root, 1 - root)])
+        >>> metric = Specificity(parents=[-1, 0, 0])
+        >>> metric.update(z.float(), z)  # unit t is target t itself
+        >>> found = metric.result(torch.tensor([0, 0, 2]))  # but target 1 is given the root's unit
+        >>> found.rival.tolist()[1:], [round(p, 2) for p in found.partial.tolist()[1:]]
+        ([0, 0], [0.0, 1.0])
+    """
+
+    def __init__(self, parents: Sequence[int], states: int = 2) -> None:
+        bad = [p for p in parents if not -1 <= p < len(parents)]
+        if bad:
+            raise ValueError(f"parents must be in -1..{len(parents) - 1}, got {bad[0]}")
+        self.parents, self.states = list(parents), states
+        self.children = [t for t, p in enumerate(self.parents) if p >= 0]
+        self.alone = CorrelationRatio(states)
+        self.joint = CorrelationRatio(states * states)
+
+    def update(self, activations: Tensor, targets: Tensor) -> None:
+        """Add a batch."""
+        self.alone.update(activations, targets)
+        if self.children:
+            z = targets.to(torch.int32)
+            above = [self.parents[t] for t in self.children]
+            self.joint.update(
+                activations, z[..., self.children, :] * self.states + z[..., above, :]
+            )
+
+    def result(self, unit: Tensor) -> Specific:
+        """What is known of the unit `(…, T)` int64 chosen for each target; -1 for none.
+
+        A target without a unit has strength 0, no rival and, where it has a parent, partial 0.
+        """
+        every = self.alone.result()
+        has = unit >= 0
+        chosen = unit.clamp(min=0).to(every.device)[..., None]
+        own = torch.take_along_dim(every, chosen, dim=-2)  # (…, T, T): of each target's unit
+        own = own * has.to(own)[..., None]
+        strength = own.diagonal(dim1=-2, dim2=-1)
+        partial = torch.full_like(strength, torch.nan)
+        if self.children:
+            above = [self.parents[t] for t in self.children]
+            picked = chosen[..., self.children, :]
+            both = torch.take_along_dim(self.joint.result(), picked, dim=-2)
+            both = both.diagonal(dim1=-2, dim2=-1).square() * has[..., self.children].to(own)
+            parent = own[..., self.children, above].square()
+            left = 1 - parent
+            share = torch.where(left > 1e-9, (both - parent) / left.clamp(min=1e-9), 0.0)
+            partial[..., self.children] = share.clamp(0, 1).sqrt()
+        others = own.clone()
+        others.diagonal(dim1=-2, dim2=-1).fill_(-1)
+        rival_strength, rival = others.max(-1)
+        none = (rival_strength < 0) | ~has.to(own.device)
+        return Specific(
+            strength.clone(),
+            rival.masked_fill(none, -1),
+            rival_strength.masked_fill(none, 0.0),
+            partial,
+        )
+
+
+class Relay:
+    """What the exact posterior of one latent scores on another: the score of a mere relay.
+
+    A unit that tells no more of its latent than its rival's posterior does may follow the rival
+    alone. For more than two states the best of the posterior's probabilities is taken.
+
+    Args:
+        states: K, the largest number of states of a target.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=3, polarity=0.9, seed=0)
+        >>> draw = tree.sample(5000, seed=1)
+        >>> relay = Relay()
+        >>> posterior = tree.posterior(draw.leaves, nodes=[0, 1]).marginals
+        >>> relay.update(posterior.permute(1, 2, 0), draw.states.T[:2])
+        >>> found = relay.result()  # the root's posterior knows of node 1, less than node 1's does
+        >>> bool(0.5 < found[0, 1] < found[1, 1])
+        True
+    """
+
+    def __init__(self, states: int = 2) -> None:
+        self.states = states
+        self.metric = CorrelationRatio(states)
+
+    def update(self, posteriors: Tensor, targets: Tensor) -> None:
+        """Add a batch: posteriors `(…, T, K, B)` and states `(…, T, B)`."""
+        self.metric.update(posteriors[..., 1:, :].flatten(-3, -2), targets)
+
+    def result(self) -> Tensor:
+        """`(…, T, T)`: the strength of the row's posterior on the column's latent."""
+        return self.metric.result().unflatten(-2, (-1, self.states - 1)).amax(-2)

@@ -1,0 +1,288 @@
+"""Augmentations: how likely a view is to draw each node again, and to miss each leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hltm.model.topology import Node, Topology
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A redraw rate per node and a missing rate per leaf, bound to a tree on use.
+
+    Node v of a view is drawn again from P(v | parent) when its own coin, of chance `rates[v]`,
+    comes up, or when its parent was drawn again: a redraw carries down to the leaves. The data's
+    marginal distribution is unchanged. A leaf is missing in a view when another coin, of chance
+    `missing_rates[v]`, comes up; every view has coins of its own.
+
+    Attributes:
+        name: how it is written on the command line, e.g. `resample-leaves:0.3`.
+        rule: from a topology to `(V,)` float64 redraw rates in [0, 1].
+        missing: from a topology to `(V,)` float64 missing rates, 0 above the leaves; None where
+            no leaf is ever missing.
+
+    Example:
+        >>> from hltm.topology import Topology
+        >>> keep_root().rates(Topology.balanced(depth=2)).tolist()
+        [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    """
+
+    name: str
+    rule: Callable[[Topology], np.ndarray]
+    missing: Callable[[Topology], np.ndarray] | None = None
+
+    def rates(self, tree: Topology | object) -> np.ndarray:
+        """`(V,)` float64 redraw rates on a tree (or its topology).
+
+        Raises:
+            TypeError: neither a tree nor a topology.
+            ValueError, KeyError: a level or node that the tree does not have, or a rule that does
+                not give every node a rate in [0, 1].
+        """
+        topology = _topology_of(tree)
+        return self._checked(topology, self.rule(topology), "rate")
+
+    def missing_rates(self, tree: Topology | object) -> np.ndarray:
+        """`(V,)` float64 chances that a view misses each node; 0 above the leaves.
+
+        Raises:
+            TypeError, ValueError: as `rates`, and a latent that may be missing.
+
+        Example:
+            >>> from hltm.topology import Topology
+            >>> drop_leaves(0.2).missing_rates(Topology.balanced(depth=1)).tolist()
+            [0.0, 0.2, 0.2]
+        """
+        topology = _topology_of(tree)
+        if self.missing is None:
+            return np.zeros(len(topology))
+        found = self._checked(topology, self.missing(topology), "missing rate")
+        for v in np.flatnonzero(found[: topology.leaves.start]):
+            raise ValueError(
+                f"augmentation {self.name!r} gives latent {topology.names[v]!r} the missing rate "
+                f"{found[v]}, expected 0: only leaves can be missing"
+            )
+        return found
+
+    def _checked(self, topology: Topology, given: np.ndarray, kind: str) -> np.ndarray:
+        """Rates as `(V,)` float64; raise ValueError unless they are that, in [0, 1]."""
+        rates = np.asarray(given, dtype=np.float64)
+        if rates.shape != (len(topology),):
+            raise ValueError(
+                f"augmentation {self.name!r} gives {kind}s of shape {rates.shape}, "
+                f"expected ({len(topology)},)"
+            )
+        for v in np.flatnonzero(~((rates >= 0) & (rates <= 1))):
+            raise ValueError(
+                f"augmentation {self.name!r} gives node {topology.names[v]!r} the {kind} "
+                f"{rates[v]}, expected one in [0, 1]"
+            )
+        return rates
+
+    def may_redraw(self, tree: Topology | object) -> np.ndarray:
+        """`(V,)` bool: whether a view may draw each node again, by its own coin or one above it.
+
+        Example:
+            >>> from hltm.topology import Topology
+            >>> resample_subtrees(0.5, 1).may_redraw(Topology.balanced(depth=2)).tolist()
+            [False, True, True, True, True, True, True]
+        """
+        topology = _topology_of(tree)
+        found = self.rates(topology) > 0
+        for level in range(topology.depth - 1, -1, -1):
+            nodes = np.asarray(topology.at_level(level))
+            found[nodes] |= found[topology.parent[nodes]]
+        return found
+
+    def then(self, other: Augmentation) -> Augmentation:
+        """Both, one after the other: rates, of both kinds, combine as 1 - (1 - a)(1 - b).
+
+        Example:
+            >>> from hltm.topology import Topology
+            >>> both = resample_leaves(0.5).then(drop_leaves(0.5)).then(drop_leaves(0.2))
+            >>> tree = Topology.balanced(depth=1)
+            >>> both.rates(tree).tolist(), both.missing_rates(tree).tolist()
+            ([0.0, 0.5, 0.5], [0.0, 0.6, 0.6])
+        """
+        missing = [a.missing for a in (self, other) if a.missing is not None]
+        return Augmentation(
+            f"{self.name},{other.name}",
+            lambda topology: 1 - (1 - self.rule(topology)) * (1 - other.rule(topology)),
+            (lambda topology: 1 - np.prod([1 - rule(topology) for rule in missing], axis=0))
+            if missing
+            else None,
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def keep_level(level: int) -> Augmentation:
+    """Keep the nodes of this level and above; draw everything below again."""
+
+    def rule(topology: Topology) -> np.ndarray:
+        topology.at_level(level)
+        above = topology.level >= level
+        return (~above & _of_parent(topology, above)).astype(np.float64)
+
+    return Augmentation(f"keep-level:{level}", rule)
+
+
+def keep_root() -> Augmentation:
+    """Keep the root alone: the views the paper's theory assumes."""
+    return Augmentation("keep-root", lambda topology: keep_level(topology.depth).rule(topology))
+
+
+def keep_nodes(nodes: Iterable[Node]) -> Augmentation:
+    """Keep these nodes and those above them; draw every other node again."""
+    wanted = [nodes] if isinstance(nodes, (int, str)) else list(nodes)
+    if not wanted:
+        raise ValueError("keep_nodes needs at least one node; to keep none use keep_nothing()")
+
+    def rule(topology: Topology) -> np.ndarray:
+        kept = np.zeros(len(topology), dtype=bool)
+        for v in topology.nodes(wanted):
+            kept[[v, *topology.ancestors(int(v))]] = True
+        return (~kept & _of_parent(topology, kept)).astype(np.float64)
+
+    return Augmentation(f"keep-nodes:{'+'.join(map(str, wanted))}", rule)
+
+
+def keep_nothing() -> Augmentation:
+    """Draw everything again, the root too: views that share nothing, the negative control."""
+    return Augmentation("keep-nothing", lambda topology: (topology.parent < 0).astype(np.float64))
+
+
+def resample_leaves(rate: float) -> Augmentation:
+    """Draw each leaf again with this chance, given its own parent; latents stay.
+
+    Raises:
+        ValueError: a rate outside [0, 1].
+    """
+    _check_rate(rate)
+    return Augmentation(f"resample-leaves:{rate:g}", lambda topology: rate * (topology.level == 0))
+
+
+def resample_subtrees(rate: float, level: int) -> Augmentation:
+    """Draw each node of a level again with this chance, and everything below it: crops.
+
+    Args:
+        rate: the chance, in [0, 1].
+        level: 0 = leaves … L = root.
+
+    Raises:
+        ValueError: a rate outside [0, 1]; on use, a level that the tree does not have.
+
+    Example:
+        >>> from hltm.topology import Topology
+        >>> resample_subtrees(0.3, level=1).rates(Topology.balanced(depth=2)).tolist()
+        [0.0, 0.3, 0.3, 0.0, 0.0, 0.0, 0.0]
+    """
+    _check_rate(rate)
+
+    def rule(topology: Topology) -> np.ndarray:
+        topology.at_level(level)
+        return rate * (topology.level == level)
+
+    return Augmentation(f"resample-subtrees:{rate:g}:{level}", rule)
+
+
+def drop_leaves(rate: float) -> Augmentation:
+    """Miss each leaf of a view with this chance; nothing is drawn again.
+
+    A view's `leaves` are -1 where missing, as `posterior` reads them; its `states` are not lost.
+
+    Raises:
+        ValueError: a rate outside [0, 1].
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, polarity=0.9, seed=0)
+        >>> view, _ = tree.views(tree.sample(3, seed=1), drop_leaves(0.5))
+        >>> view.leaves
+        tensor([[-1, -1, -1,  0],
+                [ 0,  0,  1, -1],
+                [-1, -1, -1,  1]], dtype=torch.int16)
+    """
+    _check_rate(rate)
+    return Augmentation(
+        f"drop-leaves:{rate:g}",
+        lambda topology: np.zeros(len(topology)),
+        lambda topology: rate * (topology.level == 0),
+    )
+
+
+def parse(text: str) -> Augmentation:
+    """The augmentation a name stands for: `keep-root`, `resample-subtrees:0.3:2`, ….
+
+    Several joined by commas are applied one after the other.
+
+    Raises:
+        ValueError: an unknown name, or an argument that is missing or malformed.
+    """
+    found: Augmentation | None = None
+    for part in text.split(","):
+        name, _, argument = part.strip().partition(":")
+        if name not in BY_NAME:
+            raise ValueError(f"unknown augmentation {name!r}, expected one of {', '.join(BY_NAME)}")
+        convert, make = BY_NAME[name]
+        if bool(argument) != (convert is not None):
+            wanted = "no argument" if convert is None else f"an argument, e.g. {EXAMPLES[name]}"
+            raise ValueError(f"augmentation {name!r} takes {wanted}, got {part.strip()!r}")
+        try:
+            made = make() if convert is None else make(convert(argument))
+        except ValueError as error:
+            raise ValueError(f"augmentation {part.strip()!r}: {error}") from error
+        found = made if found is None else found.then(made)
+    assert found is not None
+    return found
+
+
+EXAMPLES = {
+    "keep-level": "keep-level:2",
+    "keep-nodes": "keep-nodes:1+2",
+    "resample-leaves": "resample-leaves:0.3",
+    "resample-subtrees": "resample-subtrees:0.3:2",
+    "drop-leaves": "drop-leaves:0.2",
+}
+
+
+def _rate_and_level(text: str) -> tuple[float, int]:
+    """`RATE:LEVEL` as numbers."""
+    rate, colon, level = text.partition(":")
+    if not colon:
+        raise ValueError(f"expected RATE:LEVEL, got {text!r}")
+    return float(rate), int(level)
+
+
+BY_NAME: dict[str, tuple[Callable[[str], object] | None, Callable[..., Augmentation]]] = {
+    "keep-root": (None, keep_root),
+    "keep-level": (int, keep_level),
+    "keep-nodes": (lambda text: text.split("+"), keep_nodes),
+    "keep-nothing": (None, keep_nothing),
+    "resample-leaves": (float, resample_leaves),
+    "resample-subtrees": (_rate_and_level, lambda given: resample_subtrees(*given)),
+    "drop-leaves": (float, drop_leaves),
+}
+
+
+def _topology_of(tree: Topology | object) -> Topology:
+    """A tree's topology, or the topology given."""
+    topology = tree if isinstance(tree, Topology) else getattr(tree, "topology", None)
+    if not isinstance(topology, Topology):
+        raise TypeError(f"expected a tree or a topology, got {type(tree).__name__}")
+    return topology
+
+
+def _of_parent(topology: Topology, flag: np.ndarray) -> np.ndarray:
+    """`(V,)` whether each node's parent has the flag; False for the root."""
+    return np.where(topology.parent < 0, False, flag[np.maximum(topology.parent, 0)])
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 <= rate <= 1:
+        raise ValueError(f"a rate must be in [0, 1], got {rate}")

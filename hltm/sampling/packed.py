@@ -1,0 +1,167 @@
+"""Draws of binary trees with one bit a state: an eighth of the memory, and faster to make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.model.tables import Tables
+from hltm.model.topology import Topology
+from hltm.sampling.draw import Draw
+from hltm.sampling.kernels import reference
+from hltm.sampling.kernels.request import Order
+from hltm.sampling.philox import DRAW_FORMAT, Stream, check_seed
+from hltm.sampling.sample import check_device, check_rows
+
+
+@dataclass(frozen=True, eq=False)
+class PackedDraw:
+    """States of all nodes of binary trees for some rows, one bit each, and their address.
+
+    Bit i % 8, the least significant being bit 0, of byte i // 8 is row start + i. Bits after the
+    last row are 0. This is `numpy.packbits(..., bitorder="little")` along the rows.
+
+    Attributes:
+        bits_SVW: `(S, V, W)` uint8, W = ceil(B / 8); S is 1 where `stacked` is False.
+        count: B, the number of rows.
+        topology: the shape of the trees.
+        stacked: whether `bits` has the S axis.
+        seed, stream, members, start: the address; rows are start .. start + count - 1.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=3, polarity=(0.7, 1.0), seed=0)
+        >>> packed = tree.sample(1000, seed=1, packed=True)
+        >>> packed.bits.shape
+        torch.Size([15, 125])
+        >>> packed.unpack().states.equal(tree.sample(1000, seed=1).states)
+        True
+    """
+
+    bits_SVW: Tensor
+    count: int
+    topology: Topology
+    stacked: bool
+    seed: int
+    stream: Stream
+    members: tuple[int, ...]
+    start: int
+    draw_format: int = DRAW_FORMAT
+
+    def __repr__(self) -> str:
+        return (
+            f"PackedDraw(bits {tuple(self.bits.shape)}, seed={self.seed}, "
+            f"stream={self.stream.name.lower()}, rows {self.rows.start}..{self.rows.stop - 1})"
+        )
+
+    @property
+    def rows(self) -> range:
+        """The numbers of the rows."""
+        return range(self.start, self.start + self.count)
+
+    @property
+    def bits(self) -> Tensor:
+        """`(V, W)` or `(S, V, W)` uint8, nodes in storage order."""
+        return self.bits_SVW if self.stacked else self.bits_SVW[0]
+
+    def unpack(self) -> Draw:
+        """The same draw with one byte a state."""
+        return Draw(
+            unpack_bits(self.bits_SVW, self.count),
+            self.topology,
+            self.stacked,
+            self.seed,
+            self.stream,
+            self.members,
+            self.start,
+            draw_format=self.draw_format,
+        )
+
+
+def sample_packed(
+    tables: Tables,
+    members: Sequence[int],
+    count: int,
+    *,
+    seed: int,
+    start: int = 0,
+    stream: Stream = Stream.DATA,
+    stacked: bool = True,
+    device: torch.device | str = "cpu",
+) -> PackedDraw:
+    """`hltm.sample.sample` of binary trees with one bit a state.
+
+    Raises:
+        ValueError: a node of more than two states, and what `sample` raises.
+    """
+    if not tables.binary:
+        v = int(np.flatnonzero(tables.cardinality != 2)[0])
+        raise ValueError(
+            f"only binary trees pack to bits; node {tables.topology.names[v]!r} has "
+            f"{tables.cardinality[v]} states"
+        )
+    check_rows(start, count)
+    order = Order(
+        topology=tables.topology,
+        seed=check_seed(seed),
+        stream=stream,
+        members=tuple(members),
+        start=start,
+        count=count,
+        device=check_device(device),
+    )
+    if order.device.type == "cpu":
+        from hltm.sampling.kernels import cpu  # compiles: the first draw pays, not the import
+
+        bits = _bits_from(cpu.draw_packed(tables, order)[0], start % 128, count)
+    else:
+        bits = pack_bits(reference.draw(tables, order)[0])
+    return PackedDraw(
+        bits, count, tables.topology, stacked, order.seed, stream, order.members, start
+    )
+
+
+def _bits_from(words: np.ndarray, offset: int, count: int) -> Tensor:
+    """Bits offset .. offset + count - 1 of rows of 64-bit words, as bytes that begin at the first."""
+    found: np.ndarray = words.view(np.uint8)[..., offset // 8 :]
+    wanted, shift = -(-count // 8), offset % 8
+    if shift:
+        # the last byte may have no next one; what it would bring in lies after the last row
+        following = np.pad(found[..., 1 : wanted + 1], ((0, 0), (0, 0), (0, 1)))[..., :wanted]
+        found = found[..., :wanted] >> shift | following << (8 - shift)
+    found = found[..., :wanted]
+    if count % 8:
+        found[..., -1] &= np.uint8((1 << count % 8) - 1)
+    return torch.from_numpy(found)
+
+
+def pack_bits(states: Tensor) -> Tensor:
+    """`(..., B)` states 0 and 1 to `(..., ceil(B / 8))` uint8, least significant bit first.
+
+    Example:
+        >>> pack_bits(torch.tensor([1, 0, 0, 0, 0, 0, 0, 0, 1, 1])).tolist()
+        [1, 3]
+    """
+    padded = torch.nn.functional.pad(states.to(torch.uint8), (0, -states.shape[-1] % 8))
+    place = torch.arange(8, dtype=torch.uint8, device=states.device)
+    return (padded.unflatten(-1, (-1, 8)) << place).sum(-1, dtype=torch.uint8)
+
+
+def unpack_bits(bits: Tensor, count: int) -> Tensor:
+    """`(..., W)` uint8 to the `(..., count)` uint8 states they hold.
+
+    Raises:
+        ValueError: fewer bits than `count`.
+
+    Example:
+        >>> unpack_bits(torch.tensor([1, 3], dtype=torch.uint8), 10).tolist()
+        [1, 0, 0, 0, 0, 0, 0, 0, 1, 1]
+    """
+    if count > 8 * bits.shape[-1]:
+        raise ValueError(f"{bits.shape[-1]} bytes hold fewer than {count} states")
+    place = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    return ((bits[..., None] >> place) & 1).flatten(-2)[..., :count].contiguous()

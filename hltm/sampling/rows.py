@@ -1,0 +1,87 @@
+"""Draws of any rows in any order, such as a shuffled batch of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.model.tables import Tables
+from hltm.sampling.kernels.request import BLOCK, Order
+from hltm.sampling.philox import MAX_ROWS, Stream, check_seed
+from hltm.sampling.sample import run
+
+CHUNK = 1024  # blocks drawn at a time, to bound memory
+
+
+def draw_rows(
+    tables: Tables,
+    members: Sequence[int],
+    rows: np.ndarray,
+    *,
+    seed: int,
+    views: Sequence[int] = (0,),
+    rates: np.ndarray | None = None,
+    stream: Stream = Stream.DATA,
+    first: int = 0,
+) -> list[Tensor]:
+    """States of any rows, on the CPU; the same as in any other draw of them.
+
+    Rows that follow each other are drawn alone; of others, the whole blocks of 128 rows that they
+    lie in, for these share the generator's calls.
+
+    Args:
+        rows: `(B,)` int64 numbers of rows, in any order, also repeated.
+        views: the numbers of the views; view 0 is the data themselves.
+        rates: `(V,)` the redraw rate of every node in the other views.
+        first: keep nodes from this one on.
+
+    Returns:
+        `(S, V - first, B)` uint8 or uint16 states, one tensor per view.
+
+    Raises:
+        ValueError: no row, or rows outside 0..2^34-1.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, polarity=0.9, seed=0)
+        >>> (states,) = draw_rows(tree.tables, (0,), np.array([700, 3, 3]), seed=1)
+        >>> states[0].T.equal(tree.sample(701, seed=1).states[[700, 3, 3]])
+        True
+    """
+    if rows.ndim != 1 or len(rows) == 0:
+        raise ValueError(f"expected at least one row, got shape {rows.shape}")
+    if rows.min() < 0 or rows.max() >= MAX_ROWS:
+        raise ValueError(f"rows must lie in 0..2^34-1, got {rows.min()}..{rows.max()}")
+
+    def order(start: int, count: int, blocks: np.ndarray | None = None) -> Order:
+        return Order(
+            topology=tables.topology,
+            seed=check_seed(seed),
+            stream=stream,
+            members=tuple(members),
+            start=start,
+            count=count,
+            views=tuple(views),
+            rates=rates,
+            first=first,
+            blocks=blocks,
+        )
+
+    if (np.diff(rows) == 1).all():
+        return run(tables, order(int(rows[0]), len(rows)))
+    blocks, place = np.unique(rows // BLOCK, return_inverse=True)
+    found: list[np.ndarray] = []
+    for low in range(0, len(blocks), CHUNK):
+        part = blocks[low : low + CHUNK]
+        drawn = run(tables, order(0, BLOCK * len(part), part))
+        here = np.flatnonzero((place >= low) & (place < low + CHUNK))
+        columns = BLOCK * (place[here] - low) + rows[here] % BLOCK
+        for i, states in enumerate(drawn):
+            if low == 0:
+                kept = states.numpy()
+                found.append(np.empty((*kept.shape[:2], len(rows)), dtype=kept.dtype))
+            found[i][..., here] = states.numpy()[..., columns]
+    return [torch.from_numpy(states) for states in found]

@@ -1,0 +1,96 @@
+"""The figure of `implicit_contrast`: the term along training, and what it tells of the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dualnets.lab.report.style import WIDTH
+from dualnets.lab.variants import SPREAD, by_variant, fared
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Four panels: the term along two directions and the spread over training; the term early, the end."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    from dualnets.lab.report.style import house_style
+
+    variants = by_variant(table)
+    with house_style():
+        figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 6.4), layout="constrained")
+        colours = dict(zip(variants, sns.color_palette("husl", len(variants)), strict=True))
+        panels = (
+            (
+                "term_along",
+                "network",
+                "a  the term along the operator's update",
+                "projection of the term, over |update|",
+            ),
+            (
+                "term_spreading",
+                "network",
+                "b  the term along the growth of spread",
+                "projection of the term, over |update|",
+            ),
+            (SPREAD, "embedding", "c  what collapses", "spread of the embedding"),
+        )
+        for (metric, node, title, label), place in zip(panels, axes.flat[:3], strict=True):
+            measured = {
+                name: rows[(rows["metric"] == metric) & (rows["node"] == node)]
+                for name, rows in variants.items()
+            }
+            flat = [name for name, rows in measured.items() if (rows["value"] == 0).all()]
+            for name in variants:
+                if name not in flat:
+                    _line(place, measured[name], colours[name])
+            if flat:
+                _without(place, [colours[name] for name in flat])
+            if metric != SPREAD:
+                place.axhline(0, color="0.6", linewidth=0.8)
+            place.set(xscale="log", xlabel="updates + 1", ylabel=label, title=title)
+        _early(axes[1, 1], variants, colours)
+        handles, labels = axes[1, 1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+        plt.close(figure)
+    return figure
+
+
+def _line(axes: Any, rows: pd.DataFrame, colour: Any) -> None:
+    """Mean over trees, with the range of the middle four fifths."""
+    steps = rows.groupby("step")["value"]
+    mean, low, high = steps.mean(), steps.quantile(0.1), steps.quantile(0.9)
+    axes.plot(mean.index + 1, mean.to_numpy(), "o-", color=colour, markersize=3)
+    axes.fill_between(mean.index + 1, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _without(axes: Any, colours: list[Any]) -> None:
+    """The variants that are 0 throughout, beside each other: their lines would lie on each other."""
+    axes.margins(y=0.12)
+    axes.text(
+        0.02, 0.05, "0 throughout, no term:", transform=axes.transAxes, va="center", fontsize=8
+    )
+    place = 0.32 + 0.035 * np.arange(len(colours))
+    axes.scatter(
+        place, np.full(len(place), 0.05), s=28, color=colours, lw=0, transform=axes.transAxes
+    )
+
+
+def _early(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]) -> None:
+    """Every tree of every variant: the term early, the spread at the end."""
+    from dualnets.experiments.byol.implicit_contrast import ALONG, early
+
+    for name, rows in variants.items():
+        spread = fared(rows).spread
+        spread = np.where(np.isfinite(spread), spread, 0.0)
+        axes.plot(early(rows, ALONG), spread, ".", color=colours[name], alpha=0.7, label=name)
+    axes.set(
+        xlabel="projection of the term on the operator's update, over |update|, early",
+        ylabel="spread at the end",
+        title="d  early term, late fate",
+    )

@@ -1,0 +1,233 @@
+"""The figure of `emergence`: alignment over training, gap closed, the root's distribution, one tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpecFromSubplotSpec
+
+from dualnets.lab.report.style import WIDTH, level_colours
+from dualnets.lab.stats import gap_closed, mean_interval
+from hltm.model.topology import Topology
+
+ByLevel = Callable[..., pd.DataFrame]
+Group = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]
+DENSE = "mlp"
+
+
+def draw(groups: list[Group], by_level: ByLevel) -> Figure:
+    """One block of two rows per group of settings."""
+    figure = plt.figure(figsize=(WIDTH, 6.6 * len(groups)), layout="constrained")
+    blocks = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
+    for block, (setting, main, control) in zip(blocks, groups, strict=True):
+        if setting:
+            text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in setting.items())
+            block.suptitle(text, fontsize=11, fontweight="bold", x=0.01, ha="left")
+        _block(block, main, control, by_level)
+    return figure
+
+
+def _block(block: Any, main: pd.DataFrame, control: pd.DataFrame, by_level: ByLevel) -> None:
+    grid = block.add_gridspec(2, 1, height_ratios=[1.12, 1])
+    colours = level_colours(int(main["level"].max()))
+    panels = []
+    for network, title in (("tree", "tree network"), (DENSE, "dense network")):
+        rows = main[main["network"] == network]
+        if len(rows):
+            units = rows["units"].max()
+            panels.append((rows[rows["units"] == units], f"{title}, {units} units"))
+    tree_control = control[control["network"] == "tree"] if len(control) else control
+    idle = tree_control if len(tree_control) else control
+    if len(idle):
+        rows = idle[idle["units"] == idle["units"].max()]
+        panels.append((rows, "control: views share nothing"))
+    top = GridSpecFromSubplotSpec(1, len(panels), grid[0])
+    first: Axes | None = None
+    for i, (rows, title) in enumerate(panels):
+        axes = block.add_subplot(top[i], sharey=first)
+        _over_training(axes, by_level(rows, step=None), colours, f"{'abc'[i]}  {title}")
+        if first is None:
+            first = axes
+            axes.set_ylabel("best |correlation| with a latent")
+            axes.legend(loc="lower right", ncols=2, columnspacing=1.0, handlelength=1.4)
+        else:
+            axes.tick_params(labelleft=False)
+    below = GridSpecFromSubplotSpec(1, 3, grid[1], width_ratios=[1, 1, 1.25])
+    letters = "abcdefg"[len(panels) :]
+    last = by_level(main)
+    _gap_by_units(block.add_subplot(below[0]), last, colours, letters[0])
+    _root_by_units(block.add_subplot(below[1]), last, letters[1])
+    tree = main[main["network"] == "tree"]
+    shown = tree if len(tree) else main
+    shown = shown[shown["units"] == shown["units"].max()]
+    _one_tree(block, below[2], shown, letters[2])
+
+
+def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], title: str) -> None:
+    """Best |correlation| by level against steps, with ceilings and the null."""
+    steps = np.array(sorted(rows["step"].unique()), dtype=float)
+    for level, part in rows.groupby("level"):
+        over = [mean_interval(at["value"].to_numpy()) for _, at in part.groupby("step")]
+        label = f"level {level}" + (" (root)" if level == rows["level"].max() else "")
+        axes.plot(steps, [e.value for e in over], color=colours[level], lw=1.8, label=label)
+        axes.fill_between(
+            steps,
+            [e.low for e in over],
+            [e.high for e in over],
+            color=colours[level],
+            alpha=0.18,
+            lw=0,
+        )
+        ceiling = part["ceiling"].mean()
+        axes.plot(
+            [1.005, 1.04], [ceiling, ceiling], color=colours[level], lw=2.2,
+            transform=axes.get_yaxis_transform(), clip_on=False,
+        )  # fmt: skip
+    axes.annotate(
+        "ceilings", (1.04, 0.985), xycoords="axes fraction", fontsize=7, ha="right", va="bottom",
+        color="#555555",
+    )  # fmt: skip
+    axes.axhline(rows["null"].mean(), color="#777777", lw=1, ls=(0, (4, 2)))
+    axes.annotate(
+        "null", (0.01, rows["null"].mean()), xycoords=("axes fraction", "data"), fontsize=7,
+        va="bottom", color="#555555",
+    )  # fmt: skip
+    axes.set_xscale("symlog", linthresh=1, linscale=0.4)
+    axes.set_xlim(0, steps[-1])
+    axes.set_ylim(0, 1.0)
+    powers = 10 ** np.arange(0, np.floor(np.log10(max(steps[-1], 1))) + 1)
+    axes.set_xticks([0, *powers], ["0", *(f"{int(p):,}".replace(",", " ") for p in powers)])
+    axes.minorticks_off()
+    axes.set_xlabel("updates")
+    axes.set_title(title)
+
+
+def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], letter: str) -> None:
+    """Gap closed against units, levels from 2 up."""
+    kinds = sorted(last.groupby(["network", "units"]).groups, key=lambda k: (k[0] == DENSE, k[1]))
+    upper = sorted(level for level in last["level"].unique() if level >= 2)
+    for i, level in enumerate(upper):
+        shift = (i - (len(upper) - 1) / 2) * 0.13
+        found = []
+        for network, units in kinds:
+            part = last[
+                (last["network"] == network) & (last["units"] == units) & (last["level"] == level)
+            ]
+            found.append(gap_closed(*(part[c].to_numpy() for c in ("initial", "value", "ceiling"))))
+        x = np.arange(len(kinds)) + shift
+        value = np.array([e.value for e in found])
+        bars = np.abs(np.array([[e.value - e.low, e.high - e.value] for e in found]).T)
+        axes.errorbar(
+            x,
+            value,
+            yerr=bars,
+            fmt="o",
+            ms=4.5,
+            lw=1.2,
+            color=colours[level],
+            label=f"level {level}",
+        )
+    axes.axhline(0, color="#777777", lw=1)
+    axes.axhline(1, color="#777777", lw=1, ls=(0, (1, 2)))
+    axes.annotate("ceiling", (0.99, 1), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                  fontsize=7, color="#555555")  # fmt: skip
+    axes.annotate("untrained", (0.99, 0), xycoords=("axes fraction", "data"), ha="right", va="top",
+                  fontsize=7, color="#555555")  # fmt: skip
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -1.5), max(min(high, 1.5), 1.15))
+    axes.set_xticks(range(len(kinds)), _kind_labels(kinds))
+    axes.set_xlabel("units")
+    axes.set_ylabel("gap closed")
+    axes.grid(axis="x", visible=False)
+    axes.set_title(f"{letter}  gap closed, by width")
+
+
+def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
+    """The root's alignment tree by tree, before and after."""
+    root = last[last["level"] == last["level"].max()]
+    kinds = sorted(root.groupby(["network", "units"]).groups, key=lambda k: (k[0] == DENSE, k[1]))
+    rng = np.random.default_rng(0)
+    for i, (network, units) in enumerate(kinds):
+        part = root[(root["network"] == network) & (root["units"] == units)]
+        jitter = rng.uniform(-0.09, 0.09, len(part))
+        for j in range(len(part)):
+            row = part.iloc[j]
+            axes.plot(
+                [i - 0.2 + jitter[j], i + 0.2 + jitter[j]], [row["initial"], row["value"]],
+                color="#bbbbbb", lw=0.6, zorder=1,
+            )  # fmt: skip
+        before, after = "#9a9a9a", "#440154"
+        axes.scatter(i - 0.2 + jitter, part["initial"], s=13, color=before, lw=0, zorder=2,
+                     label="before" if i == 0 else None)  # fmt: skip
+        axes.scatter(i + 0.2 + jitter, part["value"], s=13, color=after, lw=0, zorder=2,
+                     label="after" if i == 0 else None)  # fmt: skip
+        axes.plot([i - 0.38, i + 0.38], [part["ceiling"].mean()] * 2, color="#d1495b", lw=1.4,
+                  label="mean ceiling" if i == 0 else None)  # fmt: skip
+    axes.axhline(root["null"].mean(), color="#777777", lw=1, ls=(0, (4, 2)), label="null")
+    axes.set_xticks(range(len(kinds)), _kind_labels(kinds))
+    axes.set_xlim(-0.5, len(kinds) - 0.5)
+    axes.set_ylim(0, 1.0)
+    axes.set_xlabel("units")
+    axes.set_ylabel("best |correlation| with the root")
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="lower right", ncols=2, columnspacing=1.0, handletextpad=0.4)
+    axes.set_title(f"{letter}  the root, tree by tree")
+
+
+def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
+    """The tree of median gain, its latents coloured by alignment over ceiling, before and after."""
+    scored = rows[rows["metric"] == "best_abs_correlation"]
+    ends = scored[scored["step"] == scored["steps"]]
+    gain = (ends["value"] - ends["initial"]).groupby(ends["member"]).mean().sort_values()
+    member = int(gain.index[len(gain) // 2])
+    one = scored[scored["member"] == member]
+    first = one.iloc[0]
+    topology = Topology.balanced(int(first["depth"]), int(first["branching"]))
+    across = _positions(topology)
+    grid = GridSpecFromSubplotSpec(2, 2, place, width_ratios=[1, 0.035], hspace=0.12, wspace=0.04)
+    scale = ScalarMappable(Normalize(0.4, 1), "viridis")
+    for i, (step, when) in enumerate(((0, "before"), (int(first["steps"]), "after"))):
+        axes = block.add_subplot(grid[i, 0])
+        at = one[one["step"] == step]
+        ratio = dict(zip(at["node"], at["value"] / at["ceiling"], strict=True))
+        for v in range(1, len(topology)):
+            p = topology.parent[v]
+            axes.plot(
+                [across[p], across[v]], [topology.level[p], topology.level[v]],
+                color="#cccccc", lw=0.7, zorder=1,
+            )  # fmt: skip
+        leaves = list(topology.leaves)
+        axes.scatter(across[leaves], topology.level[leaves], s=4, color="#999999", zorder=2, lw=0)
+        latents = list(topology.latents)
+        shades = scale.to_rgba(np.array([min(ratio[topology.names[v]], 1.0) for v in latents]))
+        axes.scatter(
+            across[latents], topology.level[latents], s=62 if len(latents) < 64 else 20, c=shades,
+            edgecolors="#333333", linewidths=0.5, zorder=3,
+        )  # fmt: skip
+        axes.set_axis_off()
+        axes.text(0.0, 0.93, when, transform=axes.transAxes, fontsize=9, va="top")
+        if i == 0:
+            axes.set_title(f"{letter}  the tree of median gain: alignment / ceiling")
+    bar = block.colorbar(scale, cax=block.add_subplot(grid[:, 1]), extend="min")
+    bar.outline.set_visible(False)
+
+
+def _positions(topology: Topology) -> np.ndarray:
+    """`(V,)` horizontal places: leaves evenly, every latent above the middle of its children."""
+    across = np.zeros(len(topology))
+    across[list(topology.leaves)] = np.arange(len(topology.leaves))
+    for v in reversed(topology.latents):
+        across[v] = across[topology.children[v]].mean()
+    return across
+
+
+def _kind_labels(kinds: list[tuple[str, int]]) -> list[str]:
+    return [f"{units}\n{'dense' if network == DENSE else network}" for network, units in kinds]

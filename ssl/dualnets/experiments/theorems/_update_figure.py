@@ -1,0 +1,102 @@
+"""The figure of `update`: every comparison's error by identity, estimates against their errors."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dualnets.lab.report.style import WIDTH
+
+COLOURS = {"tree": "#3b528b", "irregular": "#21918c", "digits": "#e08214"}
+NAMES = {"tree": "balanced tree", "irregular": "irregular tree", "digits": "digits"}
+FLOOR = 1e-18  # where an error of zero is drawn
+
+
+def draw(table: pd.DataFrame, exact: float, broken: float, errors: float) -> Figure:
+    """Errors of identities to the left, of estimates to the right."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(WIDTH, 5.0), layout="constrained", width_ratios=[1.75, 1]
+    )
+    _identities(left, table[table["standard_error"] == 0], exact, broken)
+    _estimates(right, table[table["standard_error"] > 0], errors)
+    return figure
+
+
+def _identities(axes: Axes, rows: pd.DataFrame, exact: float, broken: float) -> None:
+    both = rows.groupby("identity")["form"].transform("nunique") > 1
+    rows = rows.assign(name=rows["identity"].where(~both, rows["identity"] + ", " + rows["form"]))
+    rows["name"] = (
+        rows["name"]
+        .str.replace(", outputs", ", with f")
+        .str.replace(", operator", ", operator on w")
+    )
+    names = list(dict.fromkeys(rows["name"]))
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(names):
+        part = rows[rows["name"] == name]
+        for data, colour in COLOURS.items():
+            for met in ("met", "broken"):
+                shown = part[(part["data"] == data) & (part["assumptions"] == met)]
+                if shown.empty:
+                    continue
+                x = shown["relative_error"].clip(lower=FLOOR)
+                y = -i + rng.uniform(-0.28, 0.28, len(shown))
+                face = colour if met == "met" else "none"
+                edge = "none" if met == "met" else "#d1495b"
+                axes.scatter(x, y, s=14, facecolor=face, edgecolor=edge, lw=0.9, alpha=0.75,
+                             marker="o" if met == "met" else "D")  # fmt: skip
+    axes.axvline(exact, color="#555555", lw=1, ls=(0, (4, 2)))
+    axes.axvline(broken, color="#d1495b", lw=1, ls=(0, (4, 2)))
+    axes.annotate("exact: below ", (exact, 0.55), ha="right", fontsize=7, color="#555555")
+    axes.annotate(" broken: above", (broken, 0.55), ha="left", fontsize=7, color="#d1495b")
+    axes.set_xscale("log")
+    axes.set_xlim(FLOOR / 2, 1e2)
+    axes.set_ylim(-len(names) + 0.4, 0.95)
+    axes.set_yticks([-i for i in range(len(names))], names)
+    ticks = [10.0**power for power in range(-15, 1, 3)]
+    axes.set_xticks([FLOOR, *ticks], ["0", *(f"$10^{{{p}}}$" for p in range(-15, 1, 3))])
+    axes.minorticks_off()
+    axes.set_xlabel("|predicted - actual| / |actual|, whole weight")
+    axes.grid(axis="y", visible=False)
+    axes.set_title("a  identities against autograd, float64")
+    for data, colour in COLOURS.items():
+        axes.scatter([], [], s=20, color=colour, label=NAMES[data])
+    axes.scatter([], [], s=20, facecolor="none", edgecolor="#d1495b", marker="D",
+                 label="assumption broken")  # fmt: skip
+    axes.legend(loc="lower center", bbox_to_anchor=(0.4, -0.27), ncols=4, handletextpad=0.2)
+
+
+def _estimates(axes: Axes, rows: pd.DataFrame, errors: float) -> None:
+    axes.set_title("b  estimates from samples")
+    axes.set_xlabel("standard error of the difference / |actual|")
+    axes.set_ylabel("|predicted - actual| / |actual|")
+    if rows.empty:
+        axes.text(0.5, 0.5, "none in this run", transform=axes.transAxes, ha="center")
+        return
+    low = float(rows[["standard_error", "relative_error"]].min().min()) / 1.5
+    high = float(rows[["standard_error", "relative_error"]].max().max()) * 1.5
+    line = np.array([low, high])
+    axes.plot(line, line, color="#777777", lw=1, label="1 standard error")
+    axes.plot(line, errors * line, color="#d1495b", lw=1, ls=(0, (4, 2)),
+              label=f"{errors:g} standard errors")  # fmt: skip
+    for data, colour in COLOURS.items():
+        for met in ("met", "broken"):
+            shown = rows[(rows["data"] == data) & (rows["assumptions"] == met)]
+            face, edge = (colour, "none") if met == "met" else ("none", colour)
+            axes.scatter(shown["standard_error"], shown["relative_error"], s=16, facecolor=face,
+                         edgecolor=edge, lw=0.9, alpha=0.8, marker="o" if met == "met" else "D")  # fmt: skip
+    axes.scatter([], [], s=16, facecolor="none", edgecolor="#777777", marker="D",
+                 label="prediction halved")  # fmt: skip
+    axes.legend(loc="lower right")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    marks = [m * 10.0**power for power in range(-4, 2) for m in (1, 2, 5)]
+    shown = [mark for mark in marks if low <= mark <= high]
+    axes.set_xticks(shown, [f"{mark:g}" for mark in shown])
+    axes.set_yticks(shown, [f"{mark:g}" for mark in shown])
+    axes.minorticks_off()

@@ -1,0 +1,128 @@
+"""What an experiment is: a claim, settings as data, and four functions; and what a cell of it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from dualnets.lab.stats import Verdict
+
+
+class ProgressListener:
+    """Hears how a cell goes; this one says nothing."""
+
+    def updated(self, steps: int) -> None:
+        """So many more updates are done."""
+
+    def seen(self, step: int, alignment: Mapping[int, float]) -> None:
+        """The networks were probed after `step` updates: level -> mean best |correlation|."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The value that makes a grid a control: a flag that sets the field elsewhere leaves it alone."""
+
+    value: Any
+
+
+Grid = Mapping[str, Sequence[Any] | Fixed]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """The outcome of one cell.
+
+    Attributes:
+        table: tidy rows, without the settings' columns.
+        networks: name -> parameters by name, to be stored beside it.
+        notes: what a reader must know, e.g. which members were frozen.
+    """
+
+    table: pd.DataFrame
+    networks: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One claim and how it is tested. Everything but `code` can be read without importing torch.
+
+    Attributes:
+        module: the file that declares it, `__name__`; its last part is the experiment's name.
+        claim: a sentence that can hold or fail.
+        reference: where the paper makes the claim, or that it is ours.
+        summary: at most 58 characters, for `hltm list`.
+        result_version: raised when the numbers of a cell would change; a part of a cell's name.
+        Settings: a frozen dataclass of scalars and names: one ensemble.
+        grids: scale -> grids of settings; `Fixed` holds what makes a control.
+        code: a module with `run_cell(settings, device, progress) -> CellResult`,
+            `summary_table(table)`, `plot(table)` and `verdict(table)`, imported when one is called.
+    """
+
+    module: str
+    claim: str
+    reference: str
+    summary: str
+    result_version: int
+    Settings: type[Any]
+    grids: Mapping[str, Sequence[Grid]]
+    code: str
+
+    @property
+    def name(self) -> str:
+        """The name in Python, on disk and in tables, e.g. `byol_target`."""
+        return self.module.rpartition(".")[2]
+
+    @property
+    def flag(self) -> str:
+        """The name on the command line, e.g. `byol-target`."""
+        return self.name.replace("_", "-")
+
+    @property
+    def description(self) -> str:
+        """The science in a few paragraphs: the docstring of the file that declares it."""
+        return import_module(self.module).__doc__ or ""
+
+    def run_cell(
+        self, settings: Any, device: torch.device, progress: ProgressListener
+    ) -> CellResult:
+        """Train and measure one ensemble."""
+        return cast("CellResult", self._function("run_cell")(settings, device, progress))
+
+    def summary_table(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The short table that a run shows."""
+        return self._function("summary_table")(table)
+
+    def plot(self, table: pd.DataFrame) -> Figure:
+        """The figure of a run."""
+        return self._function("plot")(table)
+
+    def verdict(self, table: pd.DataFrame) -> Verdict:
+        """What the table says of the claim, by a rule fixed beforehand."""
+        return cast("Verdict", self._function("verdict")(table))
+
+    def _function(self, name: str) -> Any:
+        return getattr(import_module(self.code), name)
+
+
+def of_module(module: ModuleType) -> Experiment:
+    """The experiment of a module that is not yet a declaration."""
+    return Experiment(
+        module=module.__name__,
+        claim=module.CLAIM,
+        reference=module.REFERENCE,
+        summary=module.SUMMARY,
+        result_version=module.RESULT_VERSION,
+        Settings=module.Settings,
+        grids=module.GRIDS,
+        code=module.__name__,
+    )

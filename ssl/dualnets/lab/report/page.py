@@ -1,0 +1,204 @@
+"""Self-contained HTML pages: of a run (claim, verdict, figure, table, settings), and of a probe."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dualnets.lab.experiment import Experiment
+    from dualnets.lab.stats import Verdict
+
+STYLE = """
+:root { --ink: #1d1d1f; --quiet: #6b6b70; --line: #e3e3e6; --ground: #ffffff; --soft: #f6f6f8; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 40px 24px 72px; }
+h1 { font-size: 27px; line-height: 1.25; margin: 4px 0 6px; }
+h2 { font-size: 18px; margin: 40px 0 10px; }
+.quiet { color: var(--quiet); font-size: 14px; }
+.verdict { display: flex; gap: 18px; align-items: center; margin: 22px 0; padding: 16px 20px;
+  border-radius: 10px; background: var(--soft); border-left: 6px solid var(--mark); }
+.verdict b { font-size: 22px; color: var(--mark); }
+.holds { --mark: #1a7f5a; } .fails { --mark: #b3392f; } .open { --mark: #9a6b00; }
+figure { margin: 0; } figure img { width: 100%; height: auto; display: block; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; width: 100%; }
+th { text-align: right; font-weight: 600; border-bottom: 2px solid var(--ink); padding: 5px 10px;
+  white-space: nowrap; }
+td { text-align: right; border-top: 1px solid #b9b9be; padding: 4px 10px; white-space: nowrap; }
+td.text, th.text { text-align: left; } tr.again td { border-top: none; }
+pre { background: var(--soft); padding: 12px 16px; border-radius: 8px; overflow-x: auto; font-size: 14px; }
+details summary { cursor: pointer; color: var(--quiet); }
+"""
+
+
+def write(
+    folder: Path,
+    experiment: Experiment,
+    table: pd.DataFrame,
+    summary: pd.DataFrame,
+    verdict: Verdict,
+    manifest: Mapping[str, Any],
+) -> None:
+    """Write `index.html` beside the figure it shows; the page needs neither network nor files."""
+    name = manifest["experiment"]
+    picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
+    doc = experiment.description.strip().split("\n\n")
+    told = "\n".join(f"<p>{html.escape(' '.join(part.split()))}</p>" for part in doc[1:] or doc)
+    settings = [made["settings"] for made in manifest["cells"]]
+    notes = [f"cell {made['cell']}: {note}" for made in manifest["cells"] for note in made["notes"]]
+    seconds = sum(made["seconds"] for made in manifest["cells"])
+    devices = ", ".join(dict.fromkeys(made["device"] for made in manifest["cells"]))
+    noted = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    origin = f"{name} · run {manifest['run']} · {experiment.reference}"
+    body = f"""<div class="quiet">{html.escape(origin)}</div>
+<h1>{html.escape(experiment.claim)}</h1>
+{told}
+<div class="verdict {verdict.verdict}"><b>{verdict.verdict}</b>
+<div>{html.escape(sentence(verdict))}</div></div>
+<figure><img alt="Figure of the run" src="data:image/svg+xml;base64,{picture}"></figure>
+<h2>Numbers</h2>
+<div class="wide">{_table(summary)}</div>
+{f"<h2>Notes</h2><ul>{noted}</ul>" if notes else ""}
+<h2>The rule</h2>
+<p>{html.escape(verdict.rule)}</p>
+<div class="wide">{_details(verdict)}</div>
+<h2>Settings</h2>
+<div class="wide">{_settings(settings)}</div>
+<h2>Again</h2>
+<pre>{html.escape(manifest["command"])}</pre>
+<p class="quiet">{len(settings)} cells, {seconds:.0f} s of computing on {html.escape(devices)};
+{html.escape(", ".join(f"{key} {value}" for key, value in manifest["versions"].items() if value))}.
+All {len(table)} rows are in <code>results.parquet</code> beside this page.</p>
+"""
+    (folder / "index.html").write_text(_document(f"{name}: {verdict.verdict}", body))
+
+
+def write_probe(path: Path, table: pd.DataFrame, pictures: Mapping[str, Path], tree: str) -> None:
+    """Write the page of a probe: per layer its heatmap and the means over a level's latents.
+
+    Args:
+        path: of the page.
+        table: as `hltm.probe.measure` makes it.
+        pictures: layer -> PNG file.
+        tree: what the latents are of, in words.
+    """
+    import pandas as pd
+
+    parts = [
+        f'<div class="quiet">{html.escape(tree)}</div><h1>What the units know of the latents</h1>',
+        "<p>The best candidate of every latent, means over a level's latents and over members. Null: "
+        "the 95% point of what meaningless units score. Ceiling: the best that any function of the "
+        "leaves can do.</p>",
+    ]
+    columns = ["value", "initial", "null", "ceiling", "gap_closed"]
+    for layer, picture in pictures.items():
+        own = table[table["layer"].astype(str) == layer]
+        means = own.groupby(["metric", "level"], sort=False)[columns].mean()
+        rows = means.dropna(axis=1, how="all").reset_index()
+        rows["n"] = int(own["n"].max())
+        rows["level"] = [str(v) if v >= 0 else "" for v in rows["level"]]
+        image = base64.b64encode(picture.read_bytes()).decode()
+        parts.append(
+            f'<h2>Layer {html.escape(layer)}</h2><div class="wide">{_table(pd.DataFrame(rows))}</div>'
+            f'<figure><img alt="Units by latents" src="data:image/png;base64,{image}"></figure>'
+        )
+    parts.append('<p class="quiet">Every number is in <code>table.csv</code> beside this page.</p>')
+    path.write_text(_document("hltm probe", "\n".join(parts)))
+
+
+def _document(title: str, body: str) -> str:
+    """A page that needs neither network nor other files."""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title><style>{STYLE}</style></head>
+<body><main>
+{body}
+</main></body></html>
+"""
+
+
+def sentence(verdict: Verdict) -> str:
+    """The verdict's reason and effect in one sentence."""
+    text = verdict.reason[:1].upper() + verdict.reason[1:]
+    if verdict.effect_value is not None:
+        text += (
+            f". {verdict.effect[:1].upper() + verdict.effect[1:]}: {number(verdict.effect_value)}"
+        )
+        if verdict.interval is not None:
+            low, high = map(number, verdict.interval)
+            text += f" (95% interval {low} to {high})"
+        text += f", n = {verdict.n} {verdict.of}"
+    return text + "."
+
+
+def number(value: float) -> str:
+    """Two decimals; very small and very large numbers in powers of ten.
+
+    Example:
+        >>> number(0.756), number(3e-15), number(0.0)
+        ('0.76', '3.0e-15', '0.00')
+    """
+    usual = value == 0 or 0.005 <= abs(value) < 1e4
+    return f"{value:.2f}" if usual else f"{value:.1e}"
+
+
+def shown(value: Any) -> str:
+    """A cell of a table: three decimals, small probabilities in powers of ten."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if value != value:
+            return "–"
+        return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
+    return str(value)
+
+
+def _table(rows: pd.DataFrame) -> str:
+    """Rows as HTML: text to the left; a first column of text is shown once and rules off its rows."""
+    text = [isinstance(rows[column].iloc[0], str) for column in rows]
+    kinds = [' class="text"' if is_text else "" for is_text in text]
+    head = "".join(
+        f"<th{kind}>{html.escape(str(column).replace('_', ' '))}</th>"
+        for column, kind in zip(rows.columns, kinds, strict=True)
+    )
+    lines = []
+    before = None
+    for row in rows.itertuples(index=False):
+        values = [shown(value) for value in row]
+        again = text[0] and values[0] == before
+        before = values[0]
+        if again:
+            values[0] = ""
+        cells = "".join(
+            f"<td{kind}>{html.escape(value)}</td>"
+            for kind, value in zip(kinds, values, strict=True)
+        )
+        lines.append(f'<tr class="{"again" if again else "first"}">{cells}</tr>')
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _details(verdict: Verdict) -> str:
+    import pandas as pd
+
+    # as objects: beside rows without one, a level is not to become 1.000
+    return _table(pd.DataFrame(verdict.details, dtype=object)) if verdict.details else ""
+
+
+def _settings(cells: list[Mapping[str, Any]]) -> str:
+    """What all cells share, then what tells them apart."""
+    import pandas as pd
+
+    table = pd.DataFrame(cells)
+    varying = [c for c in table if table[c].astype(str).nunique() > 1]
+    same = [c for c in table if c not in varying]
+    words = ", ".join(f"{c.replace('_', ' ')} {table[c].iloc[0]}" for c in same)
+    return f"<p>{html.escape(words)}.</p>" + (_table(table[varying]) if varying else "")

@@ -1,0 +1,203 @@
+"""How much of a teacher a student has found: the best student unit for every unit of the teacher.
+
+Of each layer, what the layer above reads (after the ReLU, the top layer as it is). A teacher's unit
+counts as found where some student's unit correlates with it; 1 is the ceiling where the student can
+be the teacher, since scale and shift do not matter (theory, Section 7). Units are compared with those
+of the same block where both networks have the same blocks, else with the whole layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hltm.probe.accumulators.correlation import StreamingCorrelation
+from hltm.probe.null import LAGS, QUANTILE, StreamingNull
+from hltm.sampling.philox import Stream, check_seed
+from hltm.sampling.sample import sample
+from hltm.tree import LatentTree
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS = 4096  # of a batch
+KEY = ["member", "layer", "block", "teacher_unit"]
+COLUMNS = [*KEY, "candidates", "unit", "value", "null", "initial", "n"]
+
+
+def specialisation(
+    student: Any,
+    teacher: Any,
+    trees: LatentTree,
+    *,
+    n: int,
+    seed: int,
+    initial: Any = None,
+    lags: int = LAGS,
+) -> pd.DataFrame:
+    """Every teacher's unit with the student's unit that correlates with it best.
+
+    Args:
+        student: a network of `dualnets.networks`.
+        teacher: another, with the student's members or a single one; its layers are compared with
+            the student's of the same level.
+        trees: the data, as for the student.
+        n: rows, of a stream that training never reads.
+        seed: of the rows.
+        initial: the student before training, for the column of the same name.
+        lags: pairings of the student with the teacher on other rows, which make the null.
+
+    Returns:
+        One row per member, layer, block and teacher's unit, with the best `unit` among the
+        `candidates` (within the block, or within the layer), its correlation `value`, that of the
+        untrained student's best (`initial`), and `null`, what the best of the same candidates has
+        with other rows' teacher, its 95% point over the lags. A teacher's unit that never varies has
+        NaN: there is nothing to find. Both are signed: below the top, a unit that is on where the
+        teacher's is off has not found it. Blocks are numbered from 0; -1 stands for the layer.
+
+    Raises:
+        ValueError: a teacher of other members or leaves, a layer the student does not have, or fewer
+            rows than twice the lags.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> tree = hltm.symmetric_binary(depth=2, seed=0)
+        >>> teacher = dualnets.tree_network(tree, units=2, seed=7, bias=True)
+        >>> student = dualnets.tree_network(tree, units=5, seed=1, bias=True)
+        >>> table = specialisation(student, teacher, tree, n=2000, seed=3)
+        >>> len(table), bool((table.value > table.null).any())
+        (6, True)
+        >>> bool((specialisation(teacher, teacher, tree, n=2000, seed=3).value > 0.999).any())
+        True
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    found = _correlations(student, teacher, trees, n, check_seed(seed), lags)
+    for layer, (correlation, null, blocks) in found.items():
+        dead = correlation.isnan().any(-2)  # (S, V, T)
+        best, unit = correlation.nan_to_num(-2.0).max(-2)
+        best = best.masked_fill(dead, torch.nan)
+        for s, member in enumerate(student.members):
+            for v in range(best.shape[1]):
+                for t in range(best.shape[2]):
+                    rows.append({
+                        "member": member, "layer": layer, "block": v if blocks else -1,
+                        "teacher_unit": t, "candidates": "block" if blocks else "layer",
+                        "unit": -1 if dead[s, v, t] else int(unit[s, v, t]),
+                        "value": float(best[s, v, t]), "null": float(null[s, v, t]), "n": n,
+                    })  # fmt: skip
+    table = pd.DataFrame(rows)
+    table["initial"] = float("nan")
+    if initial is not None:
+        before = specialisation(initial, teacher, trees, n=n, seed=seed, lags=lags)
+        joined = table[KEY].merge(before[[*KEY, "value"]], on=KEY, how="left")
+        table["initial"] = joined["value"]
+    return table[COLUMNS]
+
+
+def _correlations(
+    student: Any, teacher: Any, trees: LatentTree, n: int, seed: int, lags: int
+) -> dict[int, tuple[Tensor, Tensor, bool]]:
+    """Level -> `(S, V, U, T)` correlations, `(S, V, T)` null, and whether V counts blocks."""
+    _check(student, teacher, trees, n, lags)
+    trackers: dict[int, StreamingCorrelation] = {}
+    nulls: dict[int, StreamingNull] = {}
+    blocks: dict[int, bool] = {}
+    for ours, theirs, others in _batches(student, teacher, trees, n, seed, 2 * lags):
+        for level in theirs:
+            blocks[level] = ours[level].ndim == theirs[level].ndim == 4 and (
+                ours[level].shape[2] == theirs[level].shape[2]
+            )
+            a, b, c = (_batch_last(x[level], blocks[level]) for x in (ours, theirs, others))
+            trackers.setdefault(level, StreamingCorrelation()).update(a, b)
+            if lags:
+                nulls.setdefault(level, StreamingNull(lags)).update(a, c)
+    found = {}
+    for level, tracker in trackers.items():
+        still = tracker.square_z <= 1e-10 * tracker.n * tracker.mean_z.square()  # never varies
+        correlation = tracker.correlation().masked_fill(still[..., None, :], torch.nan)
+        null = _signed(nulls[level]) if lags else torch.full_like(correlation[..., 0, :], torch.nan)
+        found[level] = correlation, null.masked_fill(still, torch.nan), blocks[level]
+    return found
+
+
+def _signed(null: StreamingNull) -> Tensor:
+    """`(S, V, T)` the 95% point, over lags, of the best correlation among the units."""
+    assert null.cross is not None
+    assert isinstance(null.square_a, Tensor)
+    assert isinstance(null.square_z, Tensor)
+    scale = (null.square_a[..., :, None] * null.square_z[..., None, :]).sqrt()[..., None]
+    score = torch.where(scale > 0, null.cross / scale, torch.zeros_like(scale))
+    return score.amax(-3).quantile(QUANTILE, dim=-1)
+
+
+def _batches(
+    student: Any, teacher: Any, trees: LatentTree, n: int, seed: int, least: int
+) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor], dict[int, Tensor]]]:
+    """What both networks show of the same rows, and the teacher of others; `(S, B, …)` each."""
+    start = 0
+    while start < n:
+        count = min(max(ROWS, least), n - start)
+        count = n - start if n - start - count < max(least, 2) else count
+        states = [
+            sample(
+                trees.tables, student.members, count, seed=seed, start=start, stream=stream,
+                device=student.device,
+            ).states_SVB[:, trees.leaves.start :].transpose(1, 2)
+            for stream in (Stream.EVALUATION, Stream.NULL)
+        ]  # fmt: skip
+        yield (
+            _shown(student, states[0]),
+            _shown(teacher, states[0]),
+            _shown(teacher, states[1]),
+        )
+        start += count
+
+
+@torch.no_grad()
+def _shown(network: Any, leaves: Tensor) -> dict[int, Tensor]:
+    """Level -> `(S, B, …)` what the layer above reads, of `(S, B, X)` leaves."""
+    members = len(leaves)
+    leaves = leaves.to(network.device)
+    if network.stacked and len(network.members) == members:
+        given = leaves
+    else:  # one network for all: its rows one after the other
+        given = leaves.flatten(0, 1)
+        given = given[None] if network.stacked else given
+    found = network.activations(given)
+    if hasattr(network, "rectify"):
+        found = network.rectify(found)
+    if given is leaves:
+        return dict(found)
+    return {
+        level: (values[0] if network.stacked else values).unflatten(0, (members, -1))
+        for level, values in found.items()
+    }
+
+
+def _batch_last(values: Tensor, blocks: bool) -> Tensor:
+    """`(S, V, U, B)`; the whole layer as one block unless blocks are compared with blocks."""
+    return values.permute(0, 2, 3, 1) if blocks else values.flatten(2).transpose(1, 2)[:, None]
+
+
+def _check(student: Any, teacher: Any, trees: LatentTree, n: int, lags: int) -> None:
+    members = tuple(student.members)
+    if len(teacher.members) > 1 and tuple(teacher.members) != members:
+        raise ValueError(f"the teacher has members {teacher.members}, the student {members}")
+    for network in (student, teacher):
+        if network.inputs != len(trees.leaves):
+            raise ValueError(
+                f"the trees have {len(trees.leaves)} leaves, a network reads {network.inputs}"
+            )
+    if lags < 0:
+        raise ValueError(f"lags must be at least 0, got {lags}")
+    if n < max(2 * lags, 2):
+        raise ValueError(f"{lags} lags need at least {max(2 * lags, 2)} rows, got {n}")
+    if teacher.depth > student.depth:
+        raise ValueError(
+            f"the teacher has levels 1..{teacher.depth}, the student 1..{student.depth}"
+        )

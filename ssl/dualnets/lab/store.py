@@ -1,0 +1,122 @@
+"""Results on disk: cells and runs, each a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dualnets._files import read_json, replace_folder, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+RESULTS, MANIFEST, VERDICT, NETWORKS = (
+    "results.parquet",
+    "manifest.json",
+    "verdict.json",
+    "networks",
+)
+
+
+def identity(*parts: object) -> str:
+    """Twelve hexadecimal digits that name a setting: equal parts, equal name."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what made a result, and the commit of the source tree, if there is one."""
+    from hltm import DRAW_FORMAT
+
+    found: dict[str, str | None] = {"draw_format": str(DRAW_FORMAT)}
+    found["python"] = platform.python_version()
+    for name in ("hltm", "torch", "numpy", "numba", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    found["commit"] = _commit()
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that this package lies in, if it lies in its own."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    top, _, commit = answer.stdout.strip().partition("\n")
+    own = answer.returncode == 0 and Path(top) == here.parents[2]
+    return commit if own else None  # installed elsewhere, the tree around it is somebody else's
+
+
+class Store:
+    """The folder of one experiment: `cells/<cell>/` shared by runs, and `<run>/`."""
+
+    def __init__(self, out: str | os.PathLike[str], experiment: str) -> None:
+        self.home = Path(out) / experiment
+
+    def check_writable(self) -> None:
+        """Raise OSError in words unless files can be written here."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.home):
+                pass
+        except OSError as error:
+            raise OSError(f"cannot write to {self.home}: {error.strerror}") from error
+
+    def cell(self, name: str) -> Path:
+        """Where a cell is, or will be."""
+        return self.home / "cells" / name
+
+    def run(self, name: str) -> Path:
+        """Where a run is, or will be."""
+        return self.home / name
+
+    def has_cell(self, name: str) -> bool:
+        """Whether a cell is stored; what is there is whole."""
+        return (self.cell(name) / MANIFEST).is_file()
+
+    def has_run(self, name: str) -> bool:
+        """Whether a run is finished."""
+        return (self.run(name) / MANIFEST).is_file()
+
+    def write_cell(
+        self,
+        name: str,
+        table: pd.DataFrame,
+        manifest: Mapping[str, Any],
+        networks: Mapping[str, Mapping[str, Tensor]],
+    ) -> None:
+        """Store a cell; an older one of this name is replaced whole.
+
+        Args:
+            networks: name -> parameters by name.
+        """
+        from safetensors.torch import save_file
+
+        with replace_folder(self.cell(name)) as folder:
+            table.to_parquet(folder / RESULTS, index=False)
+            (folder / NETWORKS).mkdir()
+            for label, tensors in networks.items():
+                flat = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+                save_file(flat, folder / NETWORKS / f"{label}.safetensors")
+            write_json(folder / MANIFEST, manifest)
+
+    def read_cell(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """A stored cell's table and manifest."""
+        import pandas as pd
+
+        folder = self.cell(name)
+        return pd.read_parquet(folder / RESULTS), read_json(folder / MANIFEST)

@@ -1,0 +1,340 @@
+"""Optimisers whose rates may differ per member; frozen settings, pure rules, state by name."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dualnets._checks import check_choice, check_kind, check_number, check_switch, check_whole
+from dualnets.optim.per_member import Group as Group
+from dualnets.optim.per_member import PerMember as PerMember
+from dualnets.optim.per_member import at_least_0, broadcast, check_count, check_rates, column, cut
+
+Tensors = dict[str, Tensor]
+UPDATES = "updates"  # the slot that counts a parameter's updates
+PLAIN = ("bias", "biases", "gain", "shift")  # last names of what LARS leaves to plain momentum
+
+
+class One(NamedTuple):
+    """One parameter in an update: its name, value, gradient, memory by slot, and rates."""
+
+    name: str
+    parameter: Tensor
+    gradient: Tensor
+    memory: Tensors
+    rate: Tensor | float
+    decay: Tensor | float
+
+    def decayed(self, gradient: Tensor) -> Tensor:
+        """A gradient with the weight decay's part."""
+        if isinstance(self.decay, float | int) and self.decay == 0:
+            return gradient
+        return gradient + self.decay * self.parameter
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the learning rate is multiplied with, step by step.
+
+    Attributes:
+        kind: `constant`, or `cosine`: from 1 down to `final` along half a cosine.
+        warm_up: first steps during which the rate rises linearly from 0.
+        final: where the cosine ends.
+
+    Raises:
+        TypeError: a warm_up that is no whole number, or a final that is no number.
+        ValueError: a kind of another name, warm_up below 0, or final outside 0..1.
+
+    Example:
+        >>> [round(Schedule("cosine", warm_up=2).factor(step, 6), 3) for step in range(6)]
+        [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
+    """
+
+    kind: Literal["constant", "cosine"] = "constant"
+    warm_up: int = 0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("a schedule", self.kind, ("constant", "cosine"))
+        check_whole("warm_up", self.warm_up, low=0, unit="steps")
+        check_number("final", self.final, low=0, high=1)
+
+    def factor(self, step: int, steps: int) -> float:
+        """The factor of update `step`, counted from 0, of `steps`."""
+        if step < self.warm_up:
+            return (step + 1) / self.warm_up
+        if self.kind == "constant":
+            return 1.0
+        share = (step - self.warm_up) / max(steps - self.warm_up, 1)
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * share)) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(ABC):
+    """A rule that turns gradients into updates, member by member.
+
+    Attributes:
+        weight_decay: added to the gradient, times the parameter (AdamW: taken off the parameter
+            directly, times the learning rate).
+        schedule: of the learning rate.
+        clip: largest length of a member's gradient, over all its parameters; None for no limit.
+
+    Every rate is a number, or one per member as a sequence, a numpy array or a tensor `(S,)`, which
+    are kept as a tuple: a sweep over rates is one ensemble.
+
+    Raises:
+        TypeError: what is no rate, or no `Schedule`.
+        ValueError: a rate out of range.
+    """
+
+    lr: PerMember = field(default=0.1, kw_only=False)
+    weight_decay: PerMember = 0.0
+    schedule: Schedule = field(default_factory=Schedule)
+    clip: PerMember | None = None
+    _above: ClassVar[tuple[str, ...]] = ("lr",)  # rates above 0
+    _within: ClassVar[tuple[str, ...]] = ()  # rates that lie in 0 <= r < 1
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        self._keep("weight_decay", at_least_0)
+        if self.clip is not None:  # one member of a sweep may have no limit: infinity
+            self._keep("clip", lambda n, rate: check_number(n, rate, above=0, limit=False))
+        for name in self._above:
+            self._keep(name, lambda n, rate: check_number(n, rate, above=0))
+        for name in self._within:
+            self._keep(name, lambda n, rate: check_number(n, rate, low=0, below=1))
+        check_kind("schedule", self.schedule, Schedule, 'dualnets.Schedule("cosine")')
+
+    def _keep(self, name: str, check: Callable[[str, Any], Any]) -> None:
+        """Check a rate, and keep it as a number or a tuple."""
+        called = "a learning rate" if name == "lr" else name
+        object.__setattr__(self, name, check_rates(called, getattr(self, name), check))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether an update is nothing but w <- w - lr g."""
+        return False
+
+    @property
+    def _rates(self) -> tuple[str, ...]:
+        return (*self._above, "weight_decay", "clip", *self._within)
+
+    def check(self, members: int) -> None:
+        """Raise ValueError unless the rates fit this many members."""
+        for name in self._rates:
+            what = "learning rates" if name == "lr" else f"values of {name}"
+            check_count(what, getattr(self, name), members)
+
+    def of_members(self, low: int, high: int) -> Optimizer:
+        """The same rule for members low..high-1."""
+        return replace(self, **{n: cut(getattr(self, n), low, high) for n in self._rates})
+
+    def init(self, parameters: Mapping[str, Tensor]) -> Tensors:
+        """What the rule remembers of every parameter: `slot.name` -> zeros of its shape.
+
+        The slot that counts updates is a column `(S, 1, …)`.
+        """
+        found = {}
+        for name, parameter in parameters.items():
+            zeros = torch.zeros_like(parameter, requires_grad=False)
+            column = broadcast(zeros.new_zeros(len(zeros)), zeros)
+            for slot in self.slots:
+                found[f"{slot}.{name}"] = (column if slot == UPDATES else zeros).clone()
+        return found
+
+    @torch.no_grad()
+    def update(
+        self,
+        parameters: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        memory: Tensors,
+        alive: Tensor,
+        step: int = 0,
+        steps: int = 1,
+        groups: Mapping[str, Group] | None = None,
+    ) -> None:
+        """Change parameters and memory, `(S, …)` each, in place.
+
+        Parameters of members that are not alive stay as they are, bit for bit; what is remembered
+        of them is of no use any more.
+
+        Args:
+            parameters, gradients: by name, the same shapes.
+            memory: as `init` makes it.
+            alive: `(S,)` bool.
+            step, steps: for the schedule; updates are counted from 0.
+            groups: name of a parameter -> its rates.
+        """
+        factor = self.schedule.factor(step, steps)
+        scale = self._clipping(gradients)
+        # elsewhere than on a CPU, asking would wait for the device
+        everyone = alive.device.type == "cpu" and bool(alive.all())
+        for name, parameter in parameters.items():
+            group = (groups or {}).get(name, Group())
+            gradient = gradients[name]
+            if scale is not None:
+                gradient = gradient * broadcast(scale, parameter)
+            decay = self.weight_decay if group.weight_decay is None else group.weight_decay
+            own = {slot: memory[f"{slot}.{name}"] for slot in self.slots}
+            rate = column(self.lr, parameter) * (factor * column(group.lr, parameter))
+            one = One(name, parameter, gradient, own, rate, column(decay, parameter))
+            change = self._change(one)
+            # a frozen member's gradient may be NaN, and 0 * NaN is NaN: choose, do not multiply
+            kept = change if everyone else torch.where(broadcast(alive, parameter), change, 0)
+            parameter.sub_(kept)
+
+    @abstractmethod
+    def _change(self, one: One) -> Tensor:
+        """What is taken off the parameter; memory changes in place."""
+
+    def _clipping(self, gradients: Mapping[str, Tensor]) -> Tensor | None:
+        """`(S,)` factors that keep every member's gradient within its limit."""
+        if self.clip is None:
+            return None
+        squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
+        length = torch.stack(squares).sum(0).sqrt()
+        limit = column(self.clip, length)
+        return (limit / length.clamp(min=1e-12)).clamp(max=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent: v <- momentum v + g + weight_decay w, w <- w - lr v.
+
+    With `nesterov`, w <- w - lr (g + weight_decay w + momentum v). As in torch.optim.SGD, without
+    dampening.
+
+    Raises:
+        ValueError: rates out of range, or nesterov without momentum.
+    """
+
+    momentum: PerMember = 0.0
+    nesterov: bool = False
+    _within: ClassVar[tuple[str, ...]] = ("momentum",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_switch("nesterov", self.nesterov)
+        if self.nesterov and not self._moves:
+            raise ValueError(f"nesterov needs a momentum above 0, got {self.momentum}")
+
+    @property
+    def _moves(self) -> bool:
+        return any(rate > 0 for rate in _values(self.momentum))
+
+    @property
+    def slots(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("momentum",) if self._moves else ()
+
+    @property
+    def is_plain(self) -> bool:
+        decays = any(rate > 0 for rate in _values(self.weight_decay))
+        changing = self.schedule.kind != "constant" or self.schedule.warm_up > 0
+        return not (self._moves or decays or changing or self.clip is not None)
+
+    def _change(self, one: One) -> Tensor:
+        gradient = one.decayed(one.gradient)
+        if not self._moves:
+            return gradient * one.rate
+        momentum, velocity = column(self.momentum, one.parameter), one.memory["momentum"]
+        velocity.mul_(momentum).add_(gradient)
+        return (gradient + momentum * velocity if self.nesterov else velocity) * one.rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, arXiv 1412.6980); weight decay is added to the gradient.
+
+    Attributes:
+        beta1, beta2: how slowly the averages of the gradient and of its square forget.
+        epsilon: added to the root of the second average.
+    """
+
+    lr: PerMember = field(default=1e-3, kw_only=False)
+    beta1: PerMember = 0.9
+    beta2: PerMember = 0.999
+    epsilon: float = 1e-8
+    slots: ClassVar[tuple[str, ...]] = ("first", "second", UPDATES)
+    _within: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("epsilon", self.epsilon, above=0)
+
+    def _change(self, one: One) -> Tensor:
+        return self._adapted(one, one.decayed(one.gradient)) * one.rate
+
+    def _adapted(self, one: One, gradient: Tensor) -> Tensor:
+        """The corrected first average over the root of the corrected second."""
+        slow, slower = column(self.beta1, one.parameter), column(self.beta2, one.parameter)
+        first, second, updates = (one.memory[slot] for slot in self.slots)
+        first.mul_(slow).add_(gradient * (1 - slow))
+        second.mul_(slower).add_(gradient.square() * (1 - slower))
+        updates += 1
+        corrected = first / (1 - slow**updates)
+        return corrected / ((second / (1 - slower**updates)).sqrt() + self.epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101).
+
+    w <- w - lr (adapted gradient + weight_decay w).
+    """
+
+    weight_decay: PerMember = 0.01
+
+    def _change(self, one: One) -> Tensor:
+        return one.decayed(self._adapted(one, one.gradient)) * one.rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class LARS(Optimizer):
+    """Layer-wise adaptive rates (You, Gitman, Ginsburg, arXiv 1708.03888).
+
+    v <- momentum v + lr trust |w| / (|g| + weight_decay |w|) (g + weight_decay w), w <- w - v, with
+    lengths over a member's whole layer. Biases, gains and shifts take plain momentum and no decay,
+    as is usual: what is called so, and every parameter with one axis or none beside S, such as the
+    gain that torch's normalisations call weight.
+
+    Attributes:
+        momentum: how slowly the velocity forgets.
+        trust: how far a layer moves, as a share of its length, at rate 1.
+    """
+
+    momentum: PerMember = 0.9
+    trust: PerMember = 1e-3
+    slots: ClassVar[tuple[str, ...]] = ("momentum",)
+    _above: ClassVar[tuple[str, ...]] = ("lr", "trust")
+    _within: ClassVar[tuple[str, ...]] = ("momentum",)
+
+    def _change(self, one: One) -> Tensor:
+        velocity, gradient = one.memory["momentum"], one.gradient
+        if not _is_spared(one.name, one.parameter):
+            length = broadcast(one.parameter.flatten(1).norm(dim=1), gradient)
+            steepness = broadcast(gradient.flatten(1).norm(dim=1), gradient)
+            local = column(self.trust, gradient) * length / (steepness + one.decay * length)
+            # where either is 0 there is nothing to adapt to
+            moving = (length > 0) & (steepness > 0)
+            gradient = one.decayed(gradient) * torch.where(moving, local, 1)
+        velocity.mul_(column(self.momentum, gradient)).add_(gradient * one.rate)
+        return velocity
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "lars": LARS}
+
+
+def _is_spared(name: str, parameter: Tensor) -> bool:
+    """Whether LARS leaves a parameter `(S, …)` to plain momentum."""
+    words = [word for word in name.split(".") if not word.isdigit()]
+    return parameter.ndim <= 2 or (bool(words) and words[-1] in PLAIN)
+
+
+def _values(rates: Any) -> tuple[float, ...]:
+    return rates if isinstance(rates, tuple) else (rates,)

@@ -1,0 +1,227 @@
+"""What the units of a latent read before they are drawn: exact moments of their inputs.
+
+Given the layers below, everything a fresh unit can be is in two moments of its inputs x (theory,
+Section 4): v = 1/2 ( E[x | z = 1] - E[x | z = 0] ), so that its selectivity is w v, and C = V[x], so
+that its variance is w^T C w. Both are finite sums: children are independent given their parent,
+and every child's outputs are enumerated over the leaves below that child alone. Units drawn anew on
+these inputs are the simulation beside the exact laws of `lucky`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualnets.networks.block_network import BlockNetwork
+from dualnets.theory.hierarchy.lucky import UniformSum, uniform_sum
+from dualnets.theory.updates.fitting import check_fit
+from hltm.model.enumeration import all_states
+from hltm.sampling.philox import Stream, check_seed, uniform
+from hltm.tree import LatentTree
+
+MOST_LEAVES = 16  # below a unit's input, that are enumerated
+
+
+class BlockInputs(NamedTuple):
+    """What the units of a level's latents read.
+
+    Attributes:
+        difference: `(S, V, I)` float64, v = (E[x | z = 1] - E[x | z = 0]) / 2.
+        covariance: `(S, V, I, I)` of the inputs.
+        prior: `(S, V)` P(z = 1).
+        bound: b: weights are uniform in ±b before training.
+    """
+
+    difference: Tensor
+    covariance: Tensor
+    prior: Tensor
+    bound: float
+
+    def law(self, member: int, latent: int) -> UniformSum:
+        """The exact law of a random unit's |selectivity|."""
+        return uniform_sum(self.bound * self.difference[member, latent].numpy())
+
+
+def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockInputs]:
+    """Level -> what its units read, exact, by enumerating each child's leaves on their own.
+
+    Args:
+        network: a tree network on these trees, without biases or with.
+        trees: binary, one or as many as the network has members.
+
+    Raises:
+        TypeError: what is no block network, or no trees.
+        ValueError: trees that do not fit the network, a network without a block per latent, a latent
+            of more than two states, weights that are not finite, or children with more than 16
+            leaves below them (65536 states).
+
+    Example:
+        >>> import dualnets, hltm
+        >>> trees = hltm.symmetric_binary(depth=3, polarity=0.8, members=4, seed=0)
+        >>> found = latent_inputs(dualnets.tree_network(trees, units=5, seed=1), trees)
+        >>> {level: tuple(part.difference.shape) for level, part in found.items()}
+        {1: (4, 4, 2), 2: (4, 2, 10), 3: (4, 1, 10)}
+    """
+    check_fit(network, trees)
+    topology, tables = trees.topology, trees.tables
+    members = len(network.members)
+    for name, weights in network.named_parameters():
+        if not weights.isfinite().all():
+            raise ValueError(f"{name} of the network must be finite")
+    if not network.plain or network.blocks != tuple(
+        len(topology.at_level(k)) for k in range(1, topology.depth + 1)
+    ):
+        raise ValueError(f"expected a block of units per latent, got {network!r}")
+    if (tables.cardinality != 2).any():
+        raise ValueError(f"expected binary trees, got {tables.cardinality.max()} states")
+    bits = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64).expand(members, -1, -1)
+    own = torch.eye(2, dtype=torch.float64).expand(members, -1, -1)
+    # per node: (S, N, U) values over the N leaf states below it, and (S, 2, N) P(leaf states | node)
+    below = dict.fromkeys(topology.leaves, (bits, own))
+    prior = torch.zeros(members, len(topology), dtype=torch.float64)
+    prior[:, 0] = tables.of(0)[:, 0, 1]
+    for v in range(1, len(topology)):
+        up = prior[:, topology.parent[v]]
+        table = tables.of(v)
+        prior[:, v] = (1 - up) * table[:, 0, 1] + up * table[:, 1, 1]
+    found = {}
+    for level in range(1, topology.depth + 1):
+        weight = network.weights[level - 1].detach().double().cpu()
+        bias = None if network.biases is None else network.biases[level - 1].detach().double().cpu()
+        differences, covariances = [], []
+        for block, v in enumerate(topology.at_level(level)):
+            means, squares, parts, joints = [], [], [], []
+            for u in map(int, topology.children[v]):
+                values, given = below.pop(u)
+                likely = tables.of(u) @ given  # (S, 2, N) given v
+                means.append(likely @ values)
+                squares.append(torch.einsum("skn,sni,snj->skij", likely, values, values))
+                parts.append(values)
+                joints.append(likely)
+            mean = torch.cat(means, 2)  # (S, 2, I)
+            p = torch.stack([1 - prior[:, v], prior[:, v]], 1)[:, :, None, None]
+            second = mean[..., :, None] * mean[..., None, :]  # children are independent given v
+            at = 0
+            for own_mean, square in zip(means, squares, strict=True):
+                own_part = slice(at, at := at + own_mean.shape[2])
+                second[..., own_part, own_part] = square
+            centre = (p[..., 0] * mean).sum(1)
+            covariances.append((p * second).sum(1) - centre[..., :, None] * centre[..., None, :])
+            differences.append((mean[:, 1] - mean[:, 0]) / 2)
+            if level < topology.depth:
+                below[v] = _block_values(parts, joints, weight[:, block], bias, block)
+        found[level] = BlockInputs(
+            torch.stack(differences, 1),
+            torch.stack(covariances, 1),
+            prior[:, list(topology.at_level(level))],
+            weight.shape[-1] ** -0.5,
+        )
+    return found
+
+
+def drawn_selectivities(
+    blocks: BlockInputs, *, units: int, draws: int, seed: int, members: Sequence[int]
+) -> Tensor:
+    """`(S, V, draws, units)` |selectivity| |w v| of units with fresh weights, uniform in ±b.
+
+    They are the same units as those of `drawn_correlations`.
+
+    Args:
+        units: of each block.
+        draws: independent blocks.
+        seed: 64 bits, of the weights; numbers of the network's own are not among them.
+        members: S addresses.
+
+    Raises:
+        ValueError: units or draws below 1, or another number of members than the inputs have.
+    """
+    weight = blocks.bound * _fresh(blocks, units, draws, seed, members)
+    found = torch.einsum("svwi,svi->svw", weight, blocks.difference)
+    return found.abs().unflatten(2, (draws, units))
+
+
+def simulated_best(
+    blocks: BlockInputs, *, units: int, draws: int, seed: int, members: Sequence[int]
+) -> Tensor:
+    """`(S, V, draws)` the best |selectivity| of each of many blocks of n units at initialisation.
+
+    What `lucky.best_cdf` and `lucky.mean_best` of `blocks.law` say exactly, by drawing.
+
+    Args, raises: as `drawn_selectivities`.
+
+    Example:
+        >>> import dualnets, hltm
+        >>> from dualnets.theory.lucky import mean_best
+        >>> trees = hltm.symmetric_binary(depth=2, polarity=0.8, members=2, seed=0)
+        >>> inputs = latent_inputs(dualnets.tree_network(trees, units=6, seed=1), trees)[2]
+        >>> best = simulated_best(inputs, units=6, draws=4000, seed=2, members=trees.members)[1, 0]
+        >>> exact = mean_best(inputs.law(member=1, latent=0), 6)
+        >>> bool((best.mean() - exact).abs() < 4 * best.std() / 4000**0.5)
+        True
+    """
+    drawn = drawn_selectivities(blocks, units=units, draws=draws, seed=seed, members=members)
+    return drawn.amax(-1)
+
+
+def drawn_correlations(
+    blocks: BlockInputs, *, units: int, draws: int, seed: int, members: Sequence[int]
+) -> Tensor:
+    """`(S, V, draws, units)` |correlation| with the latent of units with fresh weights.
+
+    Correlation is 2 s sqrt(p (1 - p)) / std(w x), 0 for a unit that never varies.
+
+    Args, raises: as `drawn_selectivities`.
+    """
+    weight = _fresh(blocks, units, draws, seed, members)
+    selectivity = torch.einsum("svwi,svi->svw", weight, blocks.difference)
+    variance = (weight @ blocks.covariance * weight).sum(-1)
+    spread = (blocks.prior * (1 - blocks.prior)).sqrt()[..., None]
+    alive = variance > 1e-14
+    found = 2 * selectivity.abs() * spread / variance.where(alive, 1).sqrt()
+    return found.where(alive, 0).clamp(max=1).unflatten(2, (draws, units))
+
+
+def _fresh(
+    blocks: BlockInputs, units: int, draws: int, seed: int, members: Sequence[int]
+) -> Tensor:
+    """`(S, V, draws * units, I)` weights uniform in ±1."""
+    if min(units, draws) < 1:
+        raise ValueError(f"units and draws must be at least 1, got {units} and {draws}")
+    if len(members) != len(blocks.difference):
+        raise ValueError(
+            f"{len(members)} members are given, the inputs are of {len(blocks.difference)}"
+        )
+    latents, inputs = blocks.difference.shape[1:]
+    numbers = uniform(
+        latents * draws * units * inputs, seed=check_seed(seed), stream=Stream.NULL,
+        members=members, node=units,
+    )  # fmt: skip
+    return (2 * numbers - 1).view(-1, latents, draws * units, inputs)
+
+
+def _block_values(
+    parts: list[Tensor], joints: list[Tensor], weight: Tensor, bias: Tensor | None, block: int
+) -> tuple[Tensor, Tensor]:
+    """ReLU outputs of a block over the joint leaf states of its children, and their chances."""
+    states = int(np.prod([values.shape[1] for values in parts]))
+    if states > 1 << MOST_LEAVES:
+        raise ValueError(
+            f"{states} leaf states below a block are more than the {1 << MOST_LEAVES} enumerated"
+        )
+    sizes = np.array([values.shape[1] for values in parts])
+    place = all_states(sizes)
+    shape = (len(weight), states)
+    total, at = weight.new_zeros(*shape, weight.shape[1]), 0
+    likely = weight.new_ones(len(weight), 2, states)
+    for i, (values, given) in enumerate(zip(parts, joints, strict=True)):
+        own = weight[:, :, at : at + values.shape[2]]
+        at += values.shape[2]
+        total = total + (values @ own.transpose(1, 2))[:, place[:, i]]
+        likely = likely * given[:, :, place[:, i]]
+    if bias is not None:
+        total = total + bias[:, block, None]
+    return total.relu(), likely

@@ -1,0 +1,268 @@
+"""The whole distribution of samples and of their views as one table: expectations without sampling noise.
+
+A view's distribution depends on few nodes of a sample: on the leaves that it may keep, and on the
+latents that it may keep while drawing a child of theirs again. A *class* x is a joint state of
+those nodes; p(x) and p(view | x) are tables over classes and over joint states of the leaves, so
+every expectation of the theory is a finite sum (theory, Section 3):
+
+    table = enumerate_views(tree, hltm.keep_root())
+    table.leaves               (X, V)  the joint states of the leaves: what a network reads
+    table.probability          (N,)    p(x) of the N classes
+    table.view                 (N, X)  p(view | x)
+    table.marginal             (X,)    p(view) of a view of a sample never seen
+    table.over_views(values)   E_aug[values | x]: (X, ...) -> (N, ...)
+    table.mean(values)         E_x[values]: (N, ...) -> (...)
+    table.covariance(a, b)     Cov_x[a, b]: (N, P), (N, Q) -> (P, Q)
+    table.positive_pairs()     (X, X)  p of two views of one sample
+    table.classes              (N, R)  the states that make a class, of the nodes `table.nodes`
+
+All are float64 (states int64). Stacked trees have S in front of `probability`, `view`, `marginal`,
+of all values and of all results, never of `leaves` and `classes`. So for a network f without the S
+axis, E_x of E_aug of its outputs is `table.mean(table.over_views(f(table.leaves)))`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualnets.theory.updates.fitting import check_augmentation, check_trees
+from hltm.model.tables import Tables
+from hltm.sampling.augment import Augmentation
+from hltm.tree import LatentTree
+
+MAX_ENTRIES = 1 << 24  # of p(view | x), 128 MiB
+
+
+class ViewTable(NamedTuple):
+    """Every class of samples, every view, and how likely each is.
+
+    Attributes:
+        nodes: R node numbers: what a view's distribution depends on.
+        classes: `(N, R)` int64, their joint states, the last node varying fastest.
+        leaves: `(X, V)` int64, the joint states of the leaves, the last leaf varying fastest.
+        probability: `(N,)` or `(S, N)` float64, p(x).
+        view: `(N, X)` or `(S, N, X)` float64, p(view | x).
+    """
+
+    nodes: tuple[int, ...]
+    classes: Tensor
+    leaves: Tensor
+    probability: Tensor
+    view: Tensor
+
+    @property
+    def stacked(self) -> bool:
+        """Whether there is an S axis."""
+        return self.probability.ndim == 2
+
+    @property
+    def marginal(self) -> Tensor:
+        """`(X,)` or `(S, X)` p(view), which is the leaves' own distribution."""
+        return self.mean(self.view)
+
+    def over_views(self, values: Tensor) -> Tensor:
+        """E_aug[values | x]: `(X, ...)` to `(N, ...)`, both with S in front where stacked."""
+        at = int(self.stacked)
+        found = self.view @ self._rows(values, self.view.shape[-1]).to(self.view.dtype)
+        return (
+            found.unflatten(-1, values.shape[at + 1 :]) if values.ndim > at + 1 else found[..., 0]
+        )
+
+    def mean(self, values: Tensor) -> Tensor:
+        """E_x[values]: `(N, ...)` to `(...)`, both with S in front where stacked."""
+        at = int(self.stacked)
+        rows = self._rows(values, self.probability.shape[-1]).to(self.view.dtype)
+        found = (self.probability[..., None, :] @ rows)[..., 0, :]
+        return (
+            found.unflatten(-1, values.shape[at + 1 :]) if values.ndim > at + 1 else found[..., 0]
+        )
+
+    def covariance(self, a: Tensor, b: Tensor | None = None) -> Tensor:
+        """Cov_x[a, b] = E[a bᵀ] - E[a] E[b]ᵀ: `(N, P)` and `(N, Q)` to `(P, Q)`; V_x[a] without b.
+
+        Values are centred first: no digits are lost to large means.
+        """
+        left = a - self.mean(a).unsqueeze(-2)
+        right = left if b is None else b - self.mean(b).unsqueeze(-2)
+        return left.transpose(-1, -2) @ (self.probability[..., None] * right)
+
+    def positive_pairs(self) -> Tensor:
+        """`(X, X)` or `(S, X, X)` p(x', x'') of two independent views of one sample.
+
+        Raises:
+            ValueError: more than 2^24 entries.
+        """
+        views = self.view.shape[-1]
+        if views * views > MAX_ENTRIES:
+            raise ValueError(
+                f"a table of pairs of {views} views has {views**2} entries, more than {MAX_ENTRIES}"
+            )
+        return self.view.transpose(-1, -2) @ (self.probability[..., None] * self.view)
+
+    def _rows(self, values: Tensor, rows: int) -> Tensor:
+        """`(..., rows, F)` values with the axes behind the rows as one.
+
+        Raises:
+            ValueError: another number of rows, or of members.
+        """
+        at = int(self.stacked)
+        expected = (*self.probability.shape[:at], rows)
+        if tuple(values.shape[: at + 1]) != expected:
+            shown = ", ".join(map(str, (*expected, "...")))
+            raise ValueError(f"values have shape {tuple(values.shape)}, expected ({shown})")
+        return values.reshape(*expected, -1)
+
+
+class _Below(NamedTuple):
+    """The part of the table that lies at and below one node v, of K states.
+
+    Attributes:
+        nodes, leaves: the R nodes that classes are made of, and the leaves, in the order of axes.
+        given: `(S, K, N)` P(class | v).
+        fresh: `(S, K, X)` P(leaves | v), everything below v drawn again.
+        view: `(S, N, X)` P(view | class) where v is kept.
+    """
+
+    nodes: list[int]
+    leaves: list[int]
+    given: Tensor
+    fresh: Tensor
+    view: Tensor
+
+
+def enumerate_views(tree: LatentTree, augmentation: Augmentation) -> ViewTable:
+    """The table of classes and views of a tree under an augmentation.
+
+    Args:
+        tree: one tree or S; any topology, cardinalities and tables.
+        augmentation: what a view draws again; any rates.
+
+    Raises:
+        ValueError: an augmentation that misses leaves, or a table of more than 2^24 entries per
+            tree.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+        >>> table = enumerate_views(tree, hltm.keep_root())
+        >>> table.view  # of leaves 00, 01, 10, 11 given the root
+        tensor([[0.8100, 0.0900, 0.0900, 0.0100],
+                [0.0100, 0.0900, 0.0900, 0.8100]], dtype=torch.float64)
+        >>> table.covariance(table.over_views(2 * table.leaves.double() - 1))  # = 0.8²
+        tensor([[0.6400, 0.6400],
+                [0.6400, 0.6400]], dtype=torch.float64)
+    """
+    check_trees(tree)
+    check_augmentation(augmentation)
+    if augmentation.missing_rates(tree).any():
+        raise ValueError(f"views here are whole samples, but {augmentation} misses leaves")
+    tables, rates = tree.tables, augmentation.rates(tree)
+    leaves = list(tree.leaves)
+    nodes = _deciding_nodes(tables, rates)
+    sizes = [_product(tables, part) for part in (nodes, leaves)]
+    if sizes[0] * sizes[1] > MAX_ENTRIES:
+        raise ValueError(
+            f"{sizes[0]} classes of samples ({len(nodes)} nodes decide a view) and {sizes[1]} "
+            f"views are {sizes[0] * sizes[1]} entries, more than the {MAX_ENTRIES} that are enumerated"
+        )
+    below: dict[int, _Below] = {}
+    decides = set(nodes)
+    for v in range(len(tables.topology) - 1, -1, -1):
+        below[v] = _at(tables, rates, v, v in decides, below)
+    top = below[0]
+    prior = tables.of(0)  # (S, 1, K)
+    redrawn = prior @ top.fresh  # (S, 1, X)
+    view = (1 - rates[0]) * top.view + rates[0] * redrawn
+    probability = (prior @ top.given)[:, 0]
+    view = _sorted(_sorted(view, -1, top.leaves, tables), -2, top.nodes, tables)
+    probability = _sorted(probability, -1, top.nodes, tables)
+    return ViewTable(
+        tuple(nodes),
+        _states(tables, nodes),
+        _states(tables, leaves),
+        probability if tree.stacked else probability[0],
+        view if tree.stacked else view[0],
+    )
+
+
+def _deciding_nodes(tables: Tables, rates: np.ndarray) -> list[int]:
+    """Nodes whose state a view's distribution depends on, in storage order."""
+    topology = tables.topology
+    kept = 1 - rates
+    for v in range(1, len(topology)):
+        kept[v] *= kept[topology.parent[v]]
+    return [
+        v
+        for v in range(len(topology))
+        if kept[v] > 0 and (v in topology.leaves or (rates[topology.children[v]] > 0).any())
+    ]
+
+
+def _at(
+    tables: Tables, rates: np.ndarray, v: int, decides: bool, below: dict[int, _Below]
+) -> _Below:
+    """The part of the table at and below v, from its children's parts."""
+    members, states = len(tables.flat), int(tables.cardinality[v])
+    own = torch.eye(states, dtype=torch.float64).expand(members, -1, -1)
+    if v in tables.topology.leaves:
+        if decides:
+            return _Below([v], [v], own, own, own)
+        return _Below([], [v], torch.ones_like(own[:, :, :1]), own, torch.zeros_like(own[:, :1]))
+    nodes: list[int] = []
+    leaves: list[int] = []
+    given = torch.ones(members, states, 1, dtype=torch.float64)
+    fresh, view = given, given[:, :, :, None]  # view: (S, K, N, X), by the state of v
+    for u in map(int, tables.topology.children[v]):
+        part = below.pop(u)
+        table = tables.of(u)  # (S, K, K_u)
+        redrawn = table @ part.fresh
+        mixed = (1 - rates[u]) * part.view[:, None] + rates[u] * redrawn[:, :, None]
+        nodes, leaves = nodes + part.nodes, leaves + part.leaves
+        given = _product_of_axes(given, table @ part.given)
+        fresh = _product_of_axes(fresh, redrawn)
+        view = (
+            (view[:, :, :, None, :, None] * mixed[:, :, None, :, None, :]).flatten(4).flatten(2, 3)
+        )
+    if not decides:  # no child is drawn again on its own, so the state of v adds nothing
+        return _Below(nodes, leaves, given, fresh, view[:, 0])
+    return _Below(
+        [v, *nodes],
+        leaves,
+        (own[:, :, :, None] * given[:, None]).flatten(2),
+        fresh,
+        view.flatten(1, 2),
+    )
+
+
+def _product_of_axes(a: Tensor, b: Tensor) -> Tensor:
+    """`(S, K, A)` and `(S, K, B)` to `(S, K, A * B)`, b's axis varying faster."""
+    return (a[..., None] * b[..., None, :]).flatten(2)
+
+
+def _product(tables: Tables, nodes: list[int]) -> int:
+    """The number of joint states of nodes, as a Python integer that cannot overflow."""
+    count = 1
+    for v in nodes:
+        count *= int(tables.cardinality[v])
+    return count
+
+
+def _states(tables: Tables, nodes: list[int]) -> Tensor:
+    """`(N, R)` int64 joint states, the last node varying fastest."""
+    sizes = [int(tables.cardinality[v]) for v in nodes]
+    if not sizes:
+        return torch.zeros(1, 0, dtype=torch.int64)
+    return torch.from_numpy(np.indices(sizes).reshape(len(sizes), -1).T.copy())
+
+
+def _sorted(values: Tensor, axis: int, nodes: list[int], tables: Tables) -> Tensor:
+    """Values whose joint-state axis is put in the storage order of its nodes."""
+    order = sorted(range(len(nodes)), key=nodes.__getitem__)
+    if order == list(range(len(nodes))):
+        return values
+    place = torch.arange(values.shape[axis]).reshape([int(tables.cardinality[v]) for v in nodes])
+    return values.index_select(axis, place.permute(order).reshape(-1))

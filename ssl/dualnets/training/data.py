@@ -1,0 +1,291 @@
+"""What every step of training reads: fresh rows without end, or a fixed set of samples in epochs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualnets.methods.protocol import Batch, Needs
+from hltm.data.view_batches import check_kept, target_nodes
+from hltm.sampling.augment import Augmentation
+from hltm.sampling.kernels.request import Order
+from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
+from hltm.sampling.sample import run
+from hltm.tree import LatentTree
+
+DRAWN_BYTES = 1 << 26  # leaves drawn ahead in one call
+Self = TypeVar("Self", bound="Rows")
+
+
+class Drawn(NamedTuple):
+    """The data of a span of steps.
+
+    Attributes:
+        views: `(S, X, steps * B)` leaves of each view.
+        negatives: `(S, X, steps * B * H)`, the H negatives of a sample side by side; None without.
+        targets: `(S, T, steps * B)` states; None where none are needed.
+        places: `(steps * B,)` int64 places in the fixed data set; None for fresh data.
+    """
+
+    views: list[Tensor]
+    negatives: Tensor | None
+    targets: Tensor | None
+    places: Tensor | None
+
+
+@dataclass(frozen=True)
+class Rows(ABC):
+    """Rows of trees for an ensemble, batch by batch.
+
+    Attributes:
+        trees: one tree, or as many as there are members.
+        members: S addresses.
+        augment: what a view draws again.
+        batch: B.
+        seed: 64 bits.
+        stacked: whether batches show the S axis.
+        device: where to draw.
+    """
+
+    trees: LatentTree
+    members: tuple[int, ...]
+    augment: Augmentation
+    batch: int
+    seed: int
+    stacked: bool
+    device: torch.device
+
+    def check(self, needs: Needs, steps: int) -> None:
+        """Raise ValueError where these rows cannot give what a method needs.
+
+        Raises:
+            ValueError: targets that are none, or that a view may draw again.
+        """
+        if needs.targets == ():
+            return
+        topology = self.trees.topology
+        try:
+            nodes = target_nodes(topology, needs.targets)
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"targets must be 'root', 'latents' or nodes of the trees, got {needs.targets!r}: "
+                f"{error.args[0] if error.args else error}"
+            ) from error
+        check_kept(topology, self.augment, nodes)
+
+    def of_members(self: Self, low: int, high: int) -> Self:
+        """The rows of members low..high-1."""
+        trees = self.trees[low:high] if len(self.trees.members) > 1 else self.trees
+        return replace(self, trees=trees, members=self.members[low:high])
+
+    def steps_at_once(self, needs: Needs) -> int:
+        """How many steps' leaves fit the memory set aside for them."""
+        passes = needs.views + needs.negatives
+        leaves = len(self.members) * len(self.trees.leaves) * self.batch * passes
+        return max(DRAWN_BYTES // leaves, 1)
+
+    def target_count(self, needs: Needs) -> int:
+        """T, how many nodes' states come with a batch."""
+        return 0 if needs.targets == () else len(target_nodes(self.trees.topology, needs.targets))
+
+    def step_bytes(self, needs: Needs) -> int:
+        """Bytes of one step's rows for all members: as they are drawn, and as the batch."""
+        passes = needs.views + needs.negatives
+        leaves = len(self.trees.leaves) * passes * self._state_bytes
+        each = 2 * leaves + 9 * self.target_count(needs)  # targets are int64 in a batch
+        return len(self.members) * self.batch * each
+
+    def kept_bytes(self, needs: Needs) -> tuple[int, int]:
+        """Bytes of rows that are kept from step to step: of all members, and shared by them."""
+        return 0, 0
+
+    @property
+    def _state_bytes(self) -> int:
+        """Of one node's state."""
+        return 1 if int(self.trees.tables.cardinality.max()) <= 256 else 2
+
+    @abstractmethod
+    def draw(self, needs: Needs, first_step: int, steps: int) -> Drawn:
+        """The data of steps first_step .. first_step + steps - 1."""
+
+    def batches(self, needs: Needs, first_step: int, steps: int) -> Iterator[Batch]:
+        """The batches of these steps, one by one."""
+        drawn = self.draw(needs, first_step, steps)
+        parts = [*drawn.views]
+        if drawn.negatives is not None:
+            parts += drawn.negatives.unflatten(-1, (-1, needs.negatives)).unbind(-1)
+        for t in range(steps):
+            rows = slice(t * self.batch, (t + 1) * self.batch)
+            leaves = torch.cat([part[..., rows] for part in parts], dim=-1)
+            leaves = leaves.transpose(1, 2)  # (S, P * B, X)
+            yield Batch(
+                leaves if self.stacked else leaves[0],
+                self.batch,
+                None if drawn.targets is None else drawn.targets[..., rows].transpose(1, 2).long(),
+                None if drawn.places is None else drawn.places[rows],
+            )
+
+    def _states(
+        self, needs: Needs, stream: Stream, start: int, count: int, views: tuple[int, ...]
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """`(S, X, count)` leaves of each view, and `(S, T, count)` targets.
+
+        No view draws a target again, so the first view shows the data's own.
+        """
+        topology = self.trees.topology
+        leaves = topology.leaves.start
+        nodes = None if needs.targets == () else target_nodes(topology, needs.targets)
+        first = leaves if nodes is None else min(leaves, int(nodes.min()))
+        order = Order(
+            topology=topology,
+            seed=self.seed,
+            stream=stream,
+            members=self.members,
+            start=start,
+            count=count,
+            views=views,
+            rates=self.augment.rates(topology),
+            first=first,
+            device=self.device,
+        )
+        states = run(self.trees.tables, order)
+        targets = None if nodes is None else states[0][:, torch.from_numpy(nodes - first)]
+        return [view[:, leaves - first :] for view in states], targets
+
+
+@dataclass(frozen=True)
+class FreshData(Rows):
+    """Rows never seen before, every step: step t of every member reads rows tB .. tB + B - 1.
+
+    Views 1, 2, … of those rows are the method's views. Negative h of a row i is view 1 of row
+    iH + h of a stream of its own. So the same trees and rows serve every width and method.
+    """
+
+    def check(self, needs: Needs, steps: int) -> None:
+        super().check(needs, steps)
+        if needs.places:
+            raise ValueError(
+                "this method remembers every sample, so it needs a fixed data set: give samples=…"
+            )
+
+    def draw(self, needs: Needs, first_step: int, steps: int) -> Drawn:
+        rows, count = first_step * self.batch, steps * self.batch
+        numbers = tuple(range(1, needs.views + 1))
+        views, targets = self._states(needs, Stream.DATA, rows, count, numbers)
+        if needs.negatives == 0:
+            return Drawn(views, None, targets, None)
+        many = needs.negatives
+        (negatives,), _ = self._states(Needs(), Stream.NEGATIVES, rows * many, count * many, (1,))
+        return Drawn(views, negatives, targets, None)
+
+
+@dataclass(frozen=True)
+class FixedData(Rows):
+    """Rows 0 .. P-1, again and again: epoch e shuffles them and sees views V e + 1 .. V e + V.
+
+    V is how many views the method needs. An epoch has P // B steps; the rows left over change with
+    the shuffle, which all members share. Negative h of a sample is the last view of the sample
+    h + 1 places further in the epoch's order.
+
+    Attributes:
+        samples: P.
+    """
+
+    samples: int = 0
+    _epochs: dict[tuple[Needs, int], Drawn] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many whole batches there are."""
+        return self.samples // self.batch
+
+    def check(self, needs: Needs, steps: int) -> None:
+        super().check(needs, steps)
+        if self.samples < self.batch:
+            raise ValueError(
+                f"a batch of {self.batch} does not fit a fixed data set of {self.samples} samples"
+            )
+        if needs.negatives >= self.samples:
+            raise ValueError(
+                f"{needs.negatives} negatives per anchor need more than {self.samples} samples"
+            )
+        epochs = -(-steps // self.steps_per_epoch)
+        if needs.views * epochs >= MAX_VIEWS:
+            raise ValueError(
+                f"{steps} steps are {epochs} epochs of {self.samples} samples, more than there are "
+                f"views (2^24)"
+            )
+
+    def of_members(self, low: int, high: int) -> FixedData:
+        return replace(super().of_members(low, high), _epochs={})
+
+    def kept_bytes(self, needs: Needs) -> tuple[int, int]:
+        """An epoch's rows as they are drawn and in its order; the order, by keys that are sorted."""
+        leaves = len(self.trees.leaves) * needs.views
+        each = (leaves + self.target_count(needs)) * self._state_bytes
+        return 2 * len(self.members) * self.samples * each, 64 * self.samples
+
+    def draw(self, needs: Needs, first_step: int, steps: int) -> Drawn:
+        parts = []
+        step, end = first_step, first_step + steps
+        while step < end:
+            epoch, at = divmod(step, self.steps_per_epoch)
+            count = min(self.steps_per_epoch - at, end - step)
+            parts.append(self._part(needs, epoch, at, count))
+            step += count
+
+        def joined(pieces: list[Tensor | None]) -> Tensor | None:
+            found = [piece for piece in pieces if piece is not None]
+            return torch.cat(found, dim=-1) if found else None
+
+        views = [torch.cat(views, dim=-1) for views in zip(*(p.views for p in parts), strict=True)]
+        return Drawn(
+            views,
+            joined([p.negatives for p in parts]),
+            joined([p.targets for p in parts]),
+            joined([p.places for p in parts]),
+        )
+
+    def _part(self, needs: Needs, epoch: int, at: int, steps: int) -> Drawn:
+        """Some steps of one epoch."""
+        whole = self._epoch(needs, epoch)
+        rows = slice(at * self.batch, (at + steps) * self.batch)
+        negatives = None
+        if needs.negatives:
+            places = torch.arange(rows.start, rows.stop, device=self.device)[:, None]
+            others = places + 1 + torch.arange(needs.negatives, device=self.device)
+            negatives = whole.views[-1][..., (others % self.samples).flatten()]
+        return Drawn(
+            [view[..., rows] for view in whole.views],
+            negatives,
+            None if whole.targets is None else whole.targets[..., rows],
+            None if whole.places is None else whole.places[rows],
+        )
+
+    def _epoch(self, needs: Needs, epoch: int) -> Drawn:
+        """All samples of an epoch in its order; the last epoch asked for is kept."""
+        if (needs, epoch) not in self._epochs:
+            self._epochs.clear()
+            numbers = tuple(range(needs.views * epoch + 1, needs.views * (epoch + 1) + 1))
+            views, targets = self._states(needs, Stream.DATA, 0, self.samples, numbers)
+            places = self.order(epoch).to(self.device)
+            self._epochs[needs, epoch] = Drawn(
+                [view[..., places] for view in views],
+                None,
+                None if targets is None else targets[..., places],
+                places,
+            )
+        return self._epochs[needs, epoch]
+
+    def order(self, epoch: int) -> Tensor:
+        """`(P,)` int64, the samples in the order of an epoch."""
+        keys = uniform(
+            self.samples, seed=self.seed, stream=Stream.BATCHES, members=(0,), node=0, view=epoch
+        )
+        return torch.from_numpy(np.argsort(keys[0].numpy(), kind="stable"))

@@ -1,0 +1,240 @@
+"""BYOL's experiments: their two rules on made-up tables, their variants, small runs."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dualnets
+from dualnets import experiments
+from dualnets.experiments.byol._byol import COLLAPSED, fates
+from dualnets.lab import runner as execute
+from dualnets.lab import stats as evidence
+from dualnets.methods.byol import BYOL
+
+NEEDED = ("byol_ablation", "byol_batchnorm", "byol_normalisation", "byol_target")
+AS_GOOD = ("byol_reinit", "byol_predictor")
+WELL, FLAT = (0.2, 0.8), (0.0, 0.01)  # gain in |correlation|, spread
+TINY = {"depth": 2, "steps": 6, "members": 3, "units": 4, "snapshots": 2, "batch": 16,
+        "evaluation_samples": 512}  # fmt: skip
+LIMIT = {"byol_ablation": 8, "byol_batchnorm": 8, "byol_reinit": 13, "byol_normalisation": 7,
+         "byol_target": 8, "byol_predictor": 9}  # fmt: skip
+
+
+@functools.cache
+def cells(name):
+    """The settings of an experiment's default scale; making them checks them, which takes a while."""
+    return execute.cells(experiments.load(name), "default", {})
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Intervals of gaps closed are not what these tests are about."""
+    monkeypatch.setattr(evidence, "RESAMPLES", 50)
+
+
+def made_up(name, ends, *, trees=12, noise=0.01, more=()):
+    """A table as `run_cell` makes it; `ends`: variant -> (gain, spread), the others do well."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for cell, settings in enumerate(cells(name)):
+        gain, spread = ends.get(settings.variant, WELL)
+        own = dataclasses.asdict(settings) | {"cell": str(cell), "node": "0", "n": 100}
+        for member in range(trees):
+            start = 0.5 + rng.normal(0, 0.02)
+            end, wide = start + gain + rng.normal(0, noise), spread + rng.normal(0, 0.001)
+            for step, value, spread_then in ((0, start, 0.5), (1000, end, wide)):
+                place = own | {"member": member, "step": step, "level": 2}
+                rows.append(place | {"metric": "best_abs_correlation", "value": value,
+                                     "initial": start, "ceiling": 0.9})  # fmt: skip
+                for metric, value in (("spread", spread_then), ("effective_rank", 3.0)):
+                    rows.append(place | {"metric": metric, "value": value, "node": "embedding"})
+            for metric, by_variant in more:
+                for step in (0, 10):
+                    value = by_variant.get(settings.variant, 0.0)
+                    value += bool(value) * rng.normal(0, noise)
+                    rows.append(own | {"member": member, "step": step, "level": 2,
+                                       "metric": metric, "node": "network", "value": value})  # fmt: skip
+    table = pd.DataFrame(rows)
+    return table[["cell", *(c for c in table.columns if c != "cell")]]
+
+
+def parts(name):
+    """Variants that must work, and variant that must fall short -> its counterpart."""
+    experiment = experiments.load(name)
+    if name == "byol_normalisation":
+        return ("batch",), experiment._SHORT
+    if name == "byol_target":
+        return experiment._WORKS, {experiment._BOTH: experiment._ITSELF}
+    return experiment._WORKS, experiment._SHORT
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_is_needed(name):
+    experiment = experiments.load(name)
+    works, short = parts(name)
+    flat = dict.fromkeys(short, FLAT)
+    found = experiment.verdict(made_up(name, flat))
+    assert found.verdict == "holds"
+    assert found.effect_value == pytest.approx(0.2, abs=0.02)
+    assert found.interval[0] < found.effect_value < found.interval[1]
+    assert found.n == 12
+    one = next(iter(short))
+    for change, verdict, reason in (
+        ({one: WELL}, "fails", f"{one} works"),
+        ({works[0]: (0.2, 0.01)}, "fails", f"{works[0]} collapses"),
+        ({works[0]: (0.0, 0.8)}, "open", works[0]),  # nothing grows, nothing collapses
+        ({one: (0.0, COLLAPSED)}, "holds", "fall short"),  # spread unclear, alignment worse
+        ({one: (0.2, COLLAPSED)}, "open", one),  # spread unclear, aligned as well
+        ({one: (0.0, np.nan)}, "holds", "fall short"),  # not finite is collapsed
+    ):
+        found = experiment.verdict(made_up(name, flat | change))
+        assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
+    assert experiment.verdict(made_up(name, flat, trees=11)).reason.startswith("11 trees")
+    table = made_up(name, flat)
+    found = experiment.verdict(table[table["variant"] != works[0]])
+    assert (found.verdict, found.effect_value) == ("open", None)
+    assert works[0] in found.reason
+
+
+@pytest.mark.parametrize("name", AS_GOOD)
+def test_what_is_as_good(name):
+    experiment = experiments.load(name)
+    reference, other = (
+        ("never", "top, every 100")
+        if name == "byol_reinit"
+        else ("linear", "linear, set to root of F")
+    )
+    quiet = {"noise": 0.002}
+    found = experiment.verdict(made_up(name, {}, **quiet))
+    assert found.verdict == "holds"
+    assert abs(found.effect_value) < 0.01
+    for change, verdict, reason in (
+        ({other: (0.195, 0.8)}, "holds", ""),  # within the margin
+        ({other: (0.15, 0.8)}, "fails", f"{other} gains less"),
+        ({other: (0.2, 0.01)}, "fails", f"{other} collapses"),
+        ({reference: FLAT}, "fails", f"{reference} collapses"),
+        ({other: (0.2, COLLAPSED)}, "open", other),
+        ({other: (0.18, 0.8)}, "open", other),  # on the border
+    ):
+        found = experiment.verdict(made_up(name, change, **quiet))
+        assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
+    assert experiment.verdict(made_up(name, {}, trees=11)).verdict == "open"
+    table = made_up(name, {})
+    assert experiment.verdict(table[table["variant"] == reference]).verdict == "open"
+
+
+def test_redraws_that_were_added_later_are_told_and_decide_nothing():
+    experiment = experiments.load("byol_reinit")
+    quiet = {"noise": 0.002}
+    for gain, told in (
+        ((0.0, 0.8), "redrawn at every single update nothing is learned (gap closed"),
+        ((0.1, 0.8), "redrawn at every single update it gains less (gap closed 0.25"),
+        ((0.18, 0.8), "redrawn at every single update it is shown neither as good nor worse"),
+    ):
+        table = made_up("byol_reinit", {"all, every 1": gain}, **quiet)
+        found = experiment.verdict(table)
+        assert (found.verdict, told in found.reason) == ("holds", True), found.reason
+        assert found.reason.startswith("9 of 9 are as good")
+        deciding = {d["variant"] for d in found.details if d.get("decides")}
+        assert deciding == set(experiment._PAPERS)
+        papers = table[~table["variant"].isin(experiment._WIDENED)]
+        assert experiment.verdict(papers).interval == found.interval
+    assert "added after a first run" in experiment.summary_table(table).attrs["caption"]
+    assert "added after" not in experiment.summary_table(papers).attrs["caption"]
+
+
+def test_a_norm_that_has_begun_to_close_the_gap_is_named():
+    experiment = experiments.load("byol_normalisation")
+    flat = dict.fromkeys(experiment._SHORT, FLAT)
+    assert "begun" not in experiment.verdict(made_up("byol_normalisation", flat)).reason
+    slow = flat | {"layer": (0.1, COLLAPSED)}
+    found = experiment.verdict(made_up("byol_normalisation", slow))
+    assert found.verdict == "holds"
+    assert "in these 1000 updates; a gap has begun to close with layer 0.25 [" in found.reason
+
+
+@pytest.mark.parametrize("name", ["byol_ablation", "byol_reinit"])
+def test_trees_of_several_seeds_add_up(name):
+    flat = dict.fromkeys(parts(name)[1], FLAT) if name in NEEDED else {}
+    table = made_up(name, flat, trees=24)
+    split = table.assign(
+        seed=table["member"] // 12,
+        member=table["member"] % 12,
+        cell=table["cell"] + "." + (table["member"] // 12).astype(str),
+    )
+    experiment = experiments.load(name)
+    alone, both = experiment.verdict(table), experiment.verdict(split)
+    assert (both.verdict, both.n, both.reason) == (alone.verdict, 24, alone.reason)
+    assert both.interval == pytest.approx(alone.interval, abs=1e-12)
+    summary = experiment.summary_table(split)
+    assert set(summary["n"]) == {24}
+    assert (summary["root"] + summary["spread"]).str.count("±").eq(2).all()
+    # a seed's trees alone are too few for nothing but their own interval
+    assert experiment.verdict(split[split["seed"] == 0]).n == 12
+
+
+def test_fates_need_both_growth_and_spread():
+    ends = {"never": (0.2, 0.01), "all, every 50": (0.0, 0.8), "top, every 50": (-0.2, 0.0)}
+    words = {name: fate.word for name, fate in fates(made_up("byol_reinit", ends)).items()}
+    assert words["never"] == words["top, every 50"] == "collapses"
+    assert words["all, every 50"] == "neither"
+    assert words["all, every 100"] == "works"
+
+
+@pytest.mark.parametrize("name", [*NEEDED, *AS_GOOD])
+def test_variants_differ_in_what_they_say_and_in_nothing_else(name):
+    experiment = experiments.load(name)
+    assert len(experiment.summary) <= 58
+    for scale in ("smoke", "default"):
+        found = cells(name) if scale == "default" else execute.cells(experiment, scale, {})
+        methods = [(settings.build_method(), settings.lr) for settings in found]
+        assert all(isinstance(method, BYOL) for method, _ in methods)
+        assert len(set(methods)) == len(found)
+        assert len({(settings.steps, settings.members, settings.seed) for settings in found}) == 1
+    assert len(cells(name)) == LIMIT[name]
+
+
+def test_every_combination_of_predictor_average_and_norm_is_there():
+    found = cells("byol_ablation")
+    for settings in found:
+        method, name = settings.build_method(), settings.variant.split()
+        assert ("predictor" in name) == (method.predictor is not None)
+        assert ("EMA" in name) == (method.target == "ema")
+        assert ("BN" in name) == (method.projector.norm is not None)
+        assert method.stop_gradient
+        settings_without = (settings.lr, settings.momentum, settings.weight_decay, settings.batch)
+        assert settings_without == (0.03, 0.9, 4e-4, 128)
+        assert (settings.depth, settings.units, settings.bias, settings.normalize) == (
+            5,
+            10,
+            True,
+            False,
+        )
+
+
+@pytest.mark.parametrize("name", [*NEEDED, *AS_GOOD])
+def test_variants_train(name):
+    import torch
+
+    from dualnets.lab.experiment import ProgressListener
+
+    experiment = experiments.load(name)
+    for settings in execute.cells(experiment, "smoke", {k: [v] for k, v in TINY.items()})[1::2]:
+        table = experiment.run_cell(settings, torch.device("cpu"), ProgressListener()).table
+        seen = table[(table["metric"] == "spread") & (table["node"] == "embedding")]
+        assert sorted(seen["step"].unique()) == [0, 6]
+        assert seen["value"].notna().all()
+
+
+@pytest.mark.parametrize("name", ["byol_batchnorm", "byol_reinit"])
+def test_a_small_run_leaves_a_verdict_a_summary_and_a_figure(name, tmp_path):
+    run = dualnets.run(name, scale="smoke", out=tmp_path, workers=1, **TINY)
+    assert run.verdict.verdict == "open"
+    assert "3 trees" in run.verdict.reason
+    assert (run.folder / f"{name}.png").stat().st_size > 10_000
+    summary = experiments.load(name).summary_table(run.table)
+    assert len(summary) == run.table["variant"].nunique()
+    assert set(summary["fate"]) <= {"works", "collapses", "neither"}

@@ -1,0 +1,173 @@
+"""The experiment: its rule on made-up tables, its numbers, its figure and page."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dualnets
+from dualnets.experiments.emergence import emergence
+
+LEVELS = (1, 2, 3)
+
+
+def made_up(
+    gain=0.2, control_gain=0.0, trees=16, units=(2, 5), control=True, null=0.03, noise=0.01
+):
+    """A table as `run_cell` makes it, with the given gain at every level >= 2."""
+    rng = np.random.default_rng(0)
+    cells = [(f"tree{u}", u, "keep-root", gain) for u in units]
+    if control:
+        cells.append(("idle", units[-1], emergence.CONTROL, control_gain))
+    rows = []
+    for cell, width, augment, change in cells:
+        settings = vars(emergence.Settings(units=width, augment=augment, depth=3, steps=10))
+        for member in range(trees):
+            for level in LEVELS:
+                for node in range(2 ** (3 - level)):
+                    start = 0.5 + rng.normal(0, 0.05)
+                    by_level = change[level] if isinstance(change, dict) else change
+                    end = start + (by_level if level >= 2 else 0) + rng.normal(0, noise)
+                    for step, value in ((0, start), (10, end)):
+                        place = {"cell": cell, "member": member, "step": step, "level": level}
+                        common = settings | place | {"node": str(node), "n": 100}
+                        bounds = {"initial": start, "null": null, "ceiling": 0.9}
+                        scored = {"metric": "best_abs_correlation", "value": value} | bounds
+                        blind = {"metric": "blind", "value": float(value <= null), "initial": 0.0}
+                        rows += [common | scored, common | blind]
+    return pd.DataFrame(rows)
+
+
+def test_holds_where_latents_emerge_and_the_control_stays():
+    found = emergence.verdict(made_up())
+    assert found.verdict == "holds"
+    assert found.effect_value == pytest.approx(0.5, abs=0.05)
+    assert found.interval[0] < found.effect_value < found.interval[1]
+    assert found.n == 16
+    assert {d["units"] for d in found.details} == {5}
+    assert {d["level"] for d in found.details} == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "reason"),
+    [
+        ({"gain": -0.1}, "fails", "no level"),
+        ({"gain": 0.0}, "fails", "no level"),
+        ({"control_gain": 0.2}, "fails", "no level"),
+        ({"null": 0.95}, "fails", "no level"),
+        ({"gain": {1: 0, 2: 0.0, 3: 0.3}}, "open", "level 3 only"),
+        ({"trees": 12}, "open", "12 trees are fewer than 13"),
+        ({"control": False}, "open", "no control with 5 units was run"),
+    ],
+)
+def test_the_rule(changes, verdict, reason):
+    found = emergence.verdict(made_up(**changes))
+    assert found.verdict == verdict
+    assert reason in found.reason
+
+
+def test_only_the_widest_tree_network_counts():
+    table = made_up(gain=0.2)
+    narrow = (table["units"] == 2) & (table["step"] == 10)
+    table.loc[narrow, "value"] -= 0.4
+    assert emergence.verdict(table).verdict == "holds"
+
+
+def test_without_a_tree_network_the_claim_stays_open():
+    table = made_up()
+    table["network"] = "mlp"
+    found = emergence.verdict(table)
+    assert found.verdict == "open"
+    assert found.effect_value is None
+    assert "no tree network" in found.reason
+
+
+def test_settings_that_differ_are_judged_apart():
+    low, high = made_up(), made_up(gain=0.0)
+    low["polarity_low"], high["polarity_low"] = 0.7, 0.9
+    high["cell"] += "-high"
+    found = emergence.verdict(pd.concat([low, high]))
+    assert found.verdict == "open"
+    emerges = {(d["polarity_low"], d["level"]): d["emerges"] for d in found.details}
+    assert emerges == {(0.7, 2): True, (0.7, 3): True, (0.9, 2): False, (0.9, 3): False}
+    summary = emergence.summary_table(pd.concat([low, high]))
+    assert summary.columns[0] == "polarity low"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A real run, small, with enough trees for a verdict."""
+    return dualnets.run(
+        "emergence",
+        scale="smoke",
+        out=tmp_path_factory.mktemp("runs"),
+        steps=200,
+        evaluation_samples=2048,
+    )
+
+
+def test_latents_emerge_in_a_small_run(run):
+    assert run.verdict.verdict == "holds"
+    assert run.verdict.effect_value > 0.4
+    last = emergence.by_level(run.table)
+    root = last[(last["level"] == 3) & (last["units"] == 5)]
+    free, idle = (root[root["augment"] == a]["value"].mean() for a in ("keep-root", "keep-nothing"))
+    assert free > idle + 0.1
+
+
+def test_no_number_is_above_its_ceiling_by_more_than_its_error(run):
+    scored = run.table[run.table["metric"].str.startswith("best")]
+    error = 5 / np.sqrt(scored["n"]) + 5 * scored["ceiling_error"]
+    assert (
+        scored["value"] <= scored["ceiling"] + error * (1 - scored["ceiling"] ** 2 + 0.05)
+    ).all()
+
+
+def test_every_number_has_its_company(run):
+    scored = run.table[run.table["metric"] == "best_abs_correlation"]
+    assert scored[["value", "initial", "null", "ceiling", "n"]].notna().all().all()
+    start = scored[scored["step"] == 0]
+    assert start["value"].equals(start["initial"])
+    ends = scored[scored["step"] == scored["steps"]]
+    gap = (ends["value"] - ends["initial"]) / (ends["ceiling"] - ends["initial"])
+    defined = ends["gap_closed"].notna()
+    assert np.allclose(gap[defined], ends["gap_closed"][defined])
+    kinds = run.table.groupby("network")["candidates"].unique()
+    assert kinds["tree"].tolist() == ["own block"]
+    assert kinds["mlp"].tolist() == ["whole layer"]
+    assert set(run.table["metric"]) == {
+        "best_abs_correlation", "best_abs_correlation_post_relu", "blind", "dead_units",
+    }  # fmt: skip
+
+
+def test_the_same_trees_serve_every_width(run):
+    first = run.table[(run.table["step"] == 0) & (run.table["metric"] == "best_abs_correlation")]
+    tree = first[(first["network"] == "tree") & (first["augment"] == "keep-root")]
+    by_units = tree.pivot(index=["member", "node"], columns="units", values="ceiling")
+    assert by_units[2].equals(by_units[5])
+
+
+def test_the_page_stands_alone(run):
+    page = (run.folder / "index.html").read_text()
+    assert emergence.CLAIM in page
+    assert run.command in page
+    assert f'class="verdict {run.verdict.verdict}"' in page
+    assert "data:image/svg+xml;base64," in page
+    outside = re.findall(r'(?:src|href)="(?!data:)([^"]*)"', page)
+    assert outside == []
+    assert "<script" not in page
+    for word in ("initial", "ceiling", "null", "gap closed", "polarity low"):
+        assert word in page
+
+
+def test_the_summary_is_the_tables_means(run):
+    row = emergence.summary_table(run.table).iloc[-1]
+    last = run.table[
+        (run.table["augment"] == "keep-nothing") & (run.table["metric"] == "best_abs_correlation")
+        & (run.table["level"] == 3) & (run.table["step"] == 200)
+    ]  # fmt: skip
+    assert row["network"] == "tree 5 control"
+    assert row["final"] == pytest.approx(last["value"].mean())
+    assert json.loads((run.folder / "verdict.json").read_text())["n"] == row["n"]

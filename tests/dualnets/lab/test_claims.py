@@ -1,0 +1,186 @@
+"""Claims: from stored runs to the table of the README."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+import dualnets
+from dualnets import experiments
+from dualnets.cli import main
+from dualnets.lab import claims
+from dualnets.lab import runner as execute
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMES = experiments.names()
+EVERY = [experiments.load(name) for name in NAMES]
+SAVED = ROOT / "benchmarks" / "claims"
+FOUND = claims.Claim(
+    experiment="emergence",
+    claim="It emerges | or not",
+    place="somewhere",
+    verdict="holds",
+    measured="gap closed",
+    effect=0.76,
+    low=0.73,
+    high=0.78,
+    n=16,
+    of="trees",
+    reason="it grew",
+    scale="default",
+    run="abc",
+    command="hltm run emergence",
+)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """A folder with one stored run of a whole scale, and one with settings of its own."""
+    folder = tmp_path_factory.mktemp("runs")
+    for scale in ("smoke",):
+        dualnets.run("emergence", scale=scale, out=folder)
+    small = {"depth": 2, "members": 2, "steps": 2, "evaluation_samples": 512}
+    dualnets.run("emergence", scale="smoke", out=folder, **small)
+    dualnets.run("emergence", scale="smoke", out=folder, seed=3)
+    return folder
+
+
+def test_the_readme_says_what_the_stored_results_say():
+    page = (ROOT / "README.md").read_text()
+    assert claims.put(claims.table(SAVED), page) == page, (
+        "hltm claims --markdown README.md writes it"
+    )
+
+
+@pytest.mark.parametrize("changes", [{}, {"seed": 1}], ids=["as it stands", "again"])
+def test_stored_results_are_of_experiments_there_are(changes):
+    found = claims.load(claims.again(SAVED, changes["seed"]) if changes else SAVED)
+    assert [claim.experiment for claim in found] == experiments.names()
+    for claim in found:
+        experiment = experiments.load(claim.experiment)
+        assert claim.claim == experiment.claim
+        assert claim.place == experiment.reference
+        assert claim.scale in ("default", "paper")
+        assert claim.run == execute.run_name(experiment, claim.scale, **changes)
+
+
+def test_only_a_whole_scale_counts(out):
+    (claim,) = (c for c in claims.stored(EVERY, out) if c.experiment == "emergence")
+    assert claim.scale == "smoke"
+    assert claim.n == 16
+    assert claim.run == execute.run_name(experiments.load("emergence"), "smoke")
+    others = [c for c in claims.stored(EVERY, out) if c.experiment != "emergence"]
+    assert {c.verdict for c in others} == {"not run"}
+    assert all(c.verdict == "not run" for c in claims.stored(EVERY, out, "default"))
+
+
+def test_runs_of_another_seed_are_those_of_this_seed_alone(out):
+    for seed, ran in ((None, 1), (3, 1), (4, 0)):
+        found = [claim for claim in claims.stored(EVERY, out, seed=seed) if claim.run]
+        assert len(found) == ran
+    (again,) = (claim for claim in claims.stored(EVERY, out, "smoke", 3) if claim.run)
+    (first,) = (claim for claim in claims.stored(EVERY, out, "smoke") if claim.run)
+    assert (
+        again.run == execute.run_name(experiments.load("emergence"), "smoke", seed=3) != first.run
+    )
+    assert "--seed 3" in again.command
+    assert again.effect != first.effect
+
+
+def test_claims_are_saved_and_loaded_whole(tmp_path):
+    assert claims.save(
+        [FOUND, claims.Claim("lucky", "not run yet", "nowhere")], tmp_path, NAMES
+    ) == [FOUND]
+    assert claims.load(tmp_path) == [FOUND]
+    (tmp_path / "gone.json").write_text("{}")
+    claims.save([FOUND], tmp_path, NAMES)
+    assert [file.name for file in tmp_path.iterdir()] == ["emergence.json"]
+
+
+def test_a_saved_claim_gives_way_to_its_scale_or_a_larger_one_only(tmp_path):
+    claims.save([FOUND], tmp_path, NAMES)
+    assert claims.save([], tmp_path, NAMES) == []
+    assert claims.save([dataclasses.replace(FOUND, scale="smoke", n=2)], tmp_path, NAMES) == []
+    assert claims.load(tmp_path) == [FOUND]
+    for scale in ("default", "paper"):
+        larger = dataclasses.replace(FOUND, scale=scale, n=20)
+        assert claims.save([larger], tmp_path, NAMES) == [larger]
+        assert claims.load(tmp_path) == [larger]
+
+
+def test_the_table_stands_between_its_marks():
+    table = claims.markdown([FOUND])
+    assert "It emerges \\| or not<br>*somewhere* | **holds**" in table
+    assert "0.76 [0.73, 0.78] | 16 trees | default abc |" in table
+    page = f"before\n{claims.BEGIN}\nold\n{claims.END}\nafter\n"
+    once = claims.put(table, page)
+    assert once == f"before\n{claims.BEGIN}\n{table}\n{claims.END}\nafter\n"
+    assert claims.put(table, once) == once
+    with pytest.raises(ValueError, match="expected the marks"):
+        claims.put(table, "no marks")
+
+
+def test_the_command_shows_prints_and_writes(out, tmp_path, capsys):
+    assert main(["claims", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"emergence +HOLDS", shown)
+    assert "not run" in shown
+    assert main(["claims", "--out", str(out), "--markdown", "-"]) == 0
+    printed = capsys.readouterr().out.strip()
+    page = tmp_path / "README.md"
+    page.write_text(f"{claims.BEGIN}\n{claims.END}\n")
+    assert main(["claims", "--out", str(out), "--markdown", str(page)]) == 0
+    assert page.read_text() == f"{claims.BEGIN}\n{printed}\n{claims.END}\n"
+    assert (tmp_path / "benchmarks" / "claims" / "emergence.json").is_file()
+
+
+def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
+    page = tmp_path / "README.md"
+    page.write_text(f"{claims.BEGIN}\n{claims.END}\n")
+    write = ["claims", "--out", str(out), "--markdown", str(page)]
+    assert main(write) == 0
+    assert main([*write, "--seed", "3"]) == 0
+    assert "seed_3 are written" in capsys.readouterr().out.replace("\n", " ")
+    header, line, row = page.read_text().splitlines()[1:-1]
+    (again,) = claims.load(tmp_path / "benchmarks" / "claims" / "seed_3")
+    assert header.endswith("| run | again, seed 3 |")
+    assert line.count("|") == header.count("|")
+    assert row.endswith(f" | **{again.verdict}** {again.shown_effect} |")
+    assert main(write) == 0
+    assert "again, seed 3" in page.read_text()
+    before = page.read_text()
+    assert main(["claims", "--out", str(tmp_path / "empty"), "--markdown", str(page)]) == 2
+    assert page.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--seed", "-1"], "seed must be"),
+        (["--seed", "0", "--scale", "smoke"], "seed 0 is that of every scale"),
+        (["--scale", "huge"], "unknown scale 'huge'"),
+        (["--markdown", "nowhere.md"], "there is no page nowhere.md"),
+        (["--markdown", "-", "--out", "nowhere"], "nowhere holds no run of a whole scale"),
+        (["--out", __file__], "is a file, expected a folder"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(arguments, words, capsys):
+    assert main(["claims", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_every_experiment_is_complete():
+    for name in experiments.names():
+        experiment = experiments.load(name)
+        assert len(experiment.summary) <= 58, name
+        assert experiment.claim, name
+        assert experiment.reference, name
+        assert experiment.RULE, name
+        assert {"smoke", "default", "paper"} <= set(experiment.grids), name
+        for scale in experiment.grids:
+            assert execute.cells(experiment, scale, {}), name
+        for part in ("run_cell", "summary", "plot", "verdict"):
+            assert callable(getattr(experiment, part)), name

@@ -1,0 +1,90 @@
+"""Intervals, tests and effects against what can be counted by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from dualnets.lab.stats import exceeds, gap_closed, mean_interval
+
+
+def test_exact_test_equals_enumeration_of_signs():
+    rng = np.random.default_rng(1)
+    difference = rng.normal(0.4, 1, size=9)
+    ranks = np.argsort(np.argsort(np.abs(difference))) + 1
+    observed = ranks[difference > 0].sum()
+    sums = [ranks[list(up)].sum() for k in range(10) for up in itertools.combinations(range(9), k)]
+    expected = np.mean(np.array(sums) >= observed)
+    assert exceeds(difference, np.zeros(9)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_test_is_one_sided_and_needs_thirteen_trees():
+    def best(n, levels=5):
+        return exceeds(np.arange(n) + 1.0, np.zeros(n)) * levels
+
+    assert best(13) < 0.001 < best(12)
+    assert exceeds(np.zeros(13), np.arange(13) + 1.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros(5), np.array([1.0, np.nan, 2.0]), np.array([np.inf, 1])]
+)
+def test_no_difference_and_no_number_are_no_evidence(values):
+    assert exceeds(values, np.zeros(len(values))) == 1.0
+
+
+def test_pairs_without_a_difference_are_left_out():
+    after = np.array([0.0, 0.0, 1.0, 2.0, 3.0])
+    assert exceeds(after, np.zeros(5)) == pytest.approx(1 / 8)
+
+
+def test_mean_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        found = mean_interval(rng.normal(3, 2, size=8))
+        inside += found.low <= 3 <= found.high
+    assert 0.92 <= inside / 400 <= 0.98
+    assert np.isnan(mean_interval(np.array([1.0])).low)
+    assert mean_interval(np.array([1.0, np.nan, 3.0])).n == 2
+
+
+def test_gap_closed_is_a_ratio_of_means_with_a_paired_interval():
+    initial = np.array([0.2, 0.5, 0.4])
+    ceiling = np.array([0.9, 0.8, 0.9])
+    found = gap_closed(initial, initial + 0.6 * (ceiling - initial), ceiling)
+    assert found.value == pytest.approx(0.6)
+    assert found.low == pytest.approx(0.6)  # every tree closes the same share: no spread
+    noisy = gap_closed(initial, np.array([0.8, 0.6, 0.9]), ceiling)
+    assert noisy.low < noisy.value < noisy.high
+    assert noisy.value == pytest.approx((0.6 + 0.1 + 0.5) / (0.7 + 0.3 + 0.5))
+
+
+def test_gap_closed_is_not_defined_at_the_ceiling():
+    at = np.full(4, 0.9)
+    assert np.isnan(gap_closed(at, at, at).value)
+
+
+def test_intervals_that_hold_at_once_leave_out_less_each():
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.3, 1, size=12)
+    for among in (1, 5):
+        found = mean_interval(values, among)
+        test = stats.ttest_1samp(values, 0).confidence_interval(1 - 0.05 / among)
+        assert (found.low, found.high) == pytest.approx((test.low, test.high))
+    zero = np.zeros(12)
+    one, many = (gap_closed(zero, values, zero + 1, among) for among in (1, 5))
+    assert one.value == many.value
+    assert many.low < one.low < one.high < many.high
+    again = gap_closed(zero, values, zero + 1, 1)
+    assert again == gap_closed(zero, values, zero + 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([0.8, 0.9], "0.85 ±.64"), ([0.5], "0.50"), ([], "–"), ([3.0, 1.0, 2.0], "2.00 ±2.48")],
+)
+def test_a_brief_number_has_half_of_its_interval(values, text):
+    assert mean_interval(np.array(values)).brief == text

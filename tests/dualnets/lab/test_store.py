@@ -1,0 +1,71 @@
+"""Results appear whole or not at all."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dualnets._files import replace_folder
+from dualnets.lab import store as records
+
+TABLE = pd.DataFrame({"value": [1.0, 2.0]})
+
+
+def write(target, text, error=None):
+    with replace_folder(target) as folder:
+        (folder / "file").write_text(text)
+        if error is not None:
+            raise error
+
+
+def test_a_cell_is_read_back(tmp_path):
+    store = records.Store(tmp_path, "emergence")
+    weights = {"weights.0": torch.arange(6.0).view(2, 3).T}
+    store.write_cell("abc", TABLE, {"seconds": 1.0, "bad": float("nan")}, {"final": weights})
+    table, manifest = store.read_cell("abc")
+    assert table.equals(TABLE)
+    assert manifest == {"seconds": 1.0, "bad": None}
+    found = load_file(store.cell("abc") / "networks" / "final.safetensors")
+    assert found["weights.0"].equal(weights["weights.0"])
+
+
+def test_a_failure_while_writing_leaves_nothing_and_keeps_the_old(tmp_path):
+    target = tmp_path / "cell"
+    with pytest.raises(KeyboardInterrupt):
+        write(target, "half", KeyboardInterrupt)
+    assert list(tmp_path.iterdir()) == []
+    write(target, "old")
+    with pytest.raises(RuntimeError):
+        write(target, "new", RuntimeError)
+    assert (target / "file").read_text() == "old"
+    write(target, "new")
+    assert (target / "file").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["cell"]
+
+
+def test_a_cell_without_its_manifest_does_not_count(tmp_path):
+    store = records.Store(tmp_path, "emergence")
+    store.cell("abc").mkdir(parents=True)
+    assert not store.has_cell("abc")
+
+
+def test_equal_settings_have_equal_names():
+    assert records.identity("e", 1, {"a": 1, "b": 2.5}) == records.identity(
+        "e", 1, {"b": 2.5, "a": 1}
+    )
+    assert records.identity("e", 1, {"a": 1}) != records.identity("e", 2, {"a": 1})
+
+
+def test_an_unwritable_folder_is_refused_in_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write to .*file"):
+        records.Store(tmp_path / "file", "emergence").check_writable()
+
+
+def test_versions_say_what_made_a_result():
+    found = records.versions()
+    assert found["draw_format"] == "1"
+    assert found["torch"]
+    assert json.dumps(found)

@@ -1,0 +1,214 @@
+"""Losses against the theory page's formulas, looped sample by sample, and their slopes."""
+
+import math
+
+import pytest
+import torch
+
+from dualnets.methods.losses import (
+    LOSSES,
+    BatchwiseNCE,
+    Detached,
+    ExponentialWeights,
+    InfoNCE,
+    InverseDistanceWeights,
+    NTXent,
+    Simple,
+    SpectralContrastive,
+    Triplet,
+    weighted_gap,
+)
+
+MEMBERS, BATCH, UNITS = 3, 5, 4
+
+
+def outputs(negatives: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return (
+        draw(MEMBERS, BATCH, UNITS),
+        draw(MEMBERS, BATCH, UNITS),
+        draw(MEMBERS, negatives, BATCH, UNITS),
+    )
+
+
+def half_square(a: torch.Tensor, b: torch.Tensor) -> float:
+    return sum((float(x) - float(y)) ** 2 for x, y in zip(a, b, strict=True)) / 2
+
+
+def slow(loss, anchor, positive, negatives) -> list[float]:
+    """One member and one anchor at a time, in plain Python."""
+    found = []
+    for s in range(MEMBERS):
+        total = 0.0
+        views = [*anchor[s], *positive[s]]
+        for b in range(BATCH):
+            near = half_square(anchor[s, b], positive[s, b])
+            far = [half_square(anchor[s, b], other[b]) for other in negatives[s]]
+            if isinstance(loss, Simple):
+                total += near - far[0]
+            elif isinstance(loss, Triplet):
+                t = loss.temperature
+                total += t * math.log(1 + math.exp((near - far[0] + loss.margin) / t))
+            elif isinstance(loss, InfoNCE):
+                t = loss.temperature
+                mass = math.exp(-near / t) + sum(math.exp(-r / t) for r in far)
+                total -= t * math.log(math.exp(-near / t) / mass)
+            elif isinstance(loss, SpectralContrastive):
+                dot = sum(
+                    float(x) * float(y) for x, y in zip(anchor[s, b], positive[s, b], strict=True)
+                )
+                total -= 2 * dot
+                for other in negatives[s]:
+                    dot = sum(
+                        float(x) * float(y) for x, y in zip(anchor[s, b], other[b], strict=True)
+                    )
+                    total += dot**2 / len(far)
+            elif isinstance(loss, ExponentialWeights):
+                total += sum(math.exp(-r / loss.temperature) * (near - r) for r in far)
+            elif isinstance(loss, InverseDistanceWeights):
+                total += sum((near - r) / (r + loss.epsilon) for r in far)
+            elif isinstance(loss, Detached):
+                t = loss.criterion.temperature
+                mass = math.exp(-near / t) + sum(math.exp(-r / t) for r in far)
+                total += sum(math.exp(-r / t) / mass * (near - r) for r in far)
+            elif isinstance(loss, NTXent):
+                t = loss.temperature
+                for i in (b, BATCH + b):
+                    mass = sum(
+                        math.exp(-half_square(views[i], views[k]) / t)
+                        for k in range(2 * BATCH)
+                        if k != i
+                    )
+                    total -= t * math.log(math.exp(-near / t) / mass) / 2
+        found.append(total / BATCH)
+        if isinstance(loss, BatchwiseNCE):
+            near = sum(half_square(*pair) * 2 for pair in zip(anchor[s], positive[s], strict=True))
+            far = sum(
+                half_square(*pair) * 2 for pair in zip(anchor[s], negatives[s, 0], strict=True)
+            )
+            gap = (far - near) / (BATCH * UNITS)
+            found[-1] = -1 / (1 + math.exp(-gap / loss.temperature))
+    return found
+
+
+CASES = [
+    Simple(),
+    Triplet(temperature=0.5, margin=0.7),
+    InfoNCE(temperature=0.5),
+    InfoNCE(temperature=0.8, negatives=4),
+    NTXent(temperature=0.6),
+    BatchwiseNCE(temperature=0.3),
+    SpectralContrastive(),
+    SpectralContrastive(negatives=3),
+    ExponentialWeights(temperature=0.7, negatives=2),
+    InverseDistanceWeights(epsilon=0.2, negatives=2),
+    Detached(InfoNCE(temperature=0.8, negatives=3)),
+]
+
+
+@pytest.mark.parametrize("loss", CASES, ids=repr)
+def test_equals_the_formula_looped(loss):
+    given = outputs(loss.negatives)
+    expected = torch.tensor(slow(loss, *given), dtype=torch.float64)
+    torch.testing.assert_close(loss(*given), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [c for c in CASES if not isinstance(c, BatchwiseNCE)], ids=repr)
+def test_a_member_does_not_hear_of_the_others(loss):
+    anchor, positive, negatives = outputs(loss.negatives)
+    alone = loss(anchor[1:2], positive[1:2], negatives[1:2])
+    torch.testing.assert_close(
+        alone[0], loss(anchor, positive, negatives)[1], rtol=1e-13, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("loss", CASES[:4], ids=repr)
+def test_slopes_have_opposite_signs_and_sum_to_zero(loss):
+    """∂L/∂r_+ > 0, ∂L/∂r_k < 0 and their sum is 0 (theory, Section 3), by moving points radially."""
+    anchor, positive, negatives = outputs(loss.negatives)
+    anchor = torch.zeros_like(anchor)  # then ∂r/∂scale = 2 r for every other point
+    scale = torch.ones(1 + loss.negatives, MEMBERS, BATCH, 1, dtype=torch.float64)
+    scale.requires_grad_()
+    moved = torch.stack([scale[1 + h] * negatives[:, h] for h in range(loss.negatives)], 1)
+    value = loss(anchor, scale[0] * positive, moved).sum()
+    (slope,) = torch.autograd.grad(value, scale)
+    r = torch.cat([positive[None], negatives.transpose(0, 1)]).square().sum(-1, keepdim=True) / 2
+    by_distance = slope / (2 * r)
+    assert (by_distance[0] > 0).all()
+    assert (by_distance[1:] < 0).all()
+    total = by_distance.sum(0)
+    torch.testing.assert_close(total, torch.zeros_like(total), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("loss", [c for c in CASES if hasattr(c, "pairs")], ids=repr)
+def test_pair_weights_are_all_that_training_hears_of_a_loss(loss):
+    """∇L = ∇ Σ_k β_k (r_+ - r_k), and β_k = -∂L/∂r_k for the losses whose weights are derived."""
+    given = [part.requires_grad_() for part in outputs(loss.negatives, seed=3)]
+    slopes = [
+        torch.autograd.grad(value(*given).sum(), given, allow_unused=True)
+        for value in (loss, lambda *parts: weighted_gap(loss.pairs(*parts)))
+    ]
+    for ours, expected in zip(*slopes, strict=True):
+        assert (ours is None) == (expected is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-13)
+    pairs = loss.pairs(*given)
+    assert (pairs.beta >= 0).all()
+    assert not pairs.beta.requires_grad
+    if not isinstance(loss, ExponentialWeights | InverseDistanceWeights):
+        torch.testing.assert_close(Detached(loss)(*given), weighted_gap(pairs))
+
+
+def test_large_distances_do_not_overflow():
+    anchor, positive, negatives = outputs(2)
+    for loss in (InfoNCE(0.001, 2), NTXent(0.001), Triplet(0.001)):
+        assert torch.isfinite(loss(100 * anchor, positive, negatives[:, : loss.negatives])).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: InfoNCE(temperature=0.0), "temperature must be above 0 and finite, got 0.0"),
+        (
+            lambda: NTXent(temperature=float("nan")),
+            "temperature must be above 0 and finite, got nan",
+        ),
+        (
+            lambda: InfoNCE(temperature=float("inf")),
+            "temperature must be above 0 and finite, got inf",
+        ),
+        (lambda: Triplet(margin=float("nan")), "margin must be finite, got nan"),
+        (lambda: InfoNCE(negatives=0), "InfoNCE needs at least 1 negative per anchor, got 0"),
+        (lambda: NTXent(negatives=1), "NTXent takes 0 fresh negatives per anchor, got 1"),
+        (lambda: Simple(negatives=2), "Simple takes 1 fresh negatives per anchor, got 2"),
+        (
+            lambda: SpectralContrastive(0),
+            "SpectralContrastive needs at least 1 negative per anchor",
+        ),
+        (
+            lambda: ExponentialWeights(temperature=-1.0),
+            "temperature must be above 0 and finite, got -1.0",
+        ),
+        (
+            lambda: InverseDistanceWeights(epsilon=0.0),
+            "epsilon must be above 0 and finite, got 0.0",
+        ),
+        (lambda: Detached(SpectralContrastive()), "is not a loss of distances"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_table_names_every_loss():
+    assert {type(loss) for loss in CASES} == set(LOSSES.values())
+
+
+def test_a_class_is_no_loss_to_take_weights_from():
+    with pytest.raises(ValueError, match="not a loss of distances"):
+        Detached(InfoNCE)

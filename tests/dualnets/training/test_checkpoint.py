@@ -1,0 +1,330 @@
+"""Checkpoints under real kills, of other trainings, and what stays of them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from killed_training import EVERY, SNAPSHOTS, STEPS, train
+from safetensors.torch import load_file, save_file
+
+import dualnets
+import hltm
+from dualnets.training import checkpoint
+
+KILLS = 10
+TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
+
+
+@pytest.fixture
+def nursery(tmp_path):
+    """A process that forks trainings: `begin()` starts one and says its id, `end()` how it ended."""
+    script = Path(__file__).parent / "killed_training.py"
+    folder, result = tmp_path / "checkpoints", tmp_path / "result"
+    process = subprocess.Popen(
+        [sys.executable, script, folder, result],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def begin() -> int:
+        process.stdin.write("again\n")
+        process.stdin.flush()
+        return int(process.stdout.readline())
+
+    yield begin, lambda: int(process.stdout.readline()), folder, result
+    process.stdin.close()
+    process.wait(timeout=60)
+    process.stdout.close()
+
+
+def whole(folder: Path) -> list[int]:
+    """The steps of all checkpoints in sight, each of which must be complete."""
+    steps = dualnets.Checkpoints(folder).steps()
+    sizes = {len(load_file(folder / f"step-{step:010d}" / checkpoint.TENSORS)) for step in steps}
+    assert len(sizes) <= 1
+    return steps
+
+
+def test_killed_at_any_time_and_resumed_equals_never_killed(nursery):
+    begin, end, folder, result = nursery
+    rng = np.random.default_rng(0)
+    expected = train()
+    reached = [0]
+    writing = 0
+    for kill in range(KILLS):
+        pid = begin()
+        further = int(rng.integers(0, 3))  # checkpoints that it may write in peace
+        _wait(lambda f=further: newest(folder) >= reached[-1] + f * EVERY, result)
+        time.sleep(rng.uniform(0, 0.02))
+        if kill % 2:  # while something is being written or removed
+            _wait(lambda: any(folder.glob(".step-*")), result)
+            time.sleep(rng.uniform(0, 1e-3))
+        if result.exists():
+            assert end() == 0
+            break
+        os.kill(pid, signal.SIGKILL)
+        assert end() == -signal.SIGKILL
+        writing += any(folder.glob(".step-*"))
+        whole(folder)
+        assert newest(folder) >= reached[-1]
+        reached.append(newest(folder))
+    else:
+        begin()
+        assert end() == 0
+    assert writing >= 2
+    assert len({*reached} - {STEPS}) >= 3, "the kills should have come at different times"
+    found = load_file(result)
+    assert [*sorted(found)] == [*sorted(expected)]
+    for name, tensor in expected.items():
+        assert same_bits(tensor, found[name]), name
+    # once more from the end: all snapshots come again, and nothing is left lying about
+    result.unlink()
+    begin()
+    assert end() == 0
+    again = load_file(result)
+    assert all(same_bits(tensor, again[name]) for name, tensor in expected.items())
+    assert not [*folder.glob(".step-*")]
+    passing = [s for s in range(0, STEPS, EVERY) if s not in SNAPSHOTS]
+    assert whole(folder) == sorted({*SNAPSHOTS, *passing[-2:]})
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.contiguous().view(torch.uint8).equal(b.contiguous().view(torch.uint8))
+
+
+def newest(folder: Path) -> int:
+    return max(dualnets.Checkpoints(folder).steps(), default=0)
+
+
+def _wait(seen, result, seconds=20.0):
+    until = time.monotonic() + seconds
+    while not (seen() or result.exists()):
+        assert time.monotonic() < until
+
+
+def run(folder, steps=6, trees=TREES, network=None, method=None, every=1, keep=2, **changes):
+    if network is None:
+        network = dualnets.tree_network(trees, units=3, seed=1)
+    given = {
+        "augment": hltm.keep_root(), "batch": 4, "optimizer": dualnets.SGD(0.1), "seed": 2,
+        "snapshots": [steps], "checkpoints": dualnets.Checkpoints(folder, every, keep),
+    }  # fmt: skip
+    *_, last = dualnets.trajectory(
+        network, method or dualnets.SimCLR(), trees, steps=steps, **(given | changes)
+    )
+    return last
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"seed": 3}, "seed is 2, here 3"),
+        ({"steps": 7}, "steps is 6, here 7"),
+        ({"batch": 5}, "batch is 4, here 5"),
+        ({"samples": 9}, "samples is None, here 9"),
+        ({"snapshots": [1, 6]}, r"snapshots is \[6\], here \[1, 6\]"),
+        ({"members_at_once": 1}, "members_at_once is 2, here 1"),
+        ({"optimizer": dualnets.SGD(0.2)}, "optimizer is SGD"),
+        ({"method": dualnets.SimCLR(dualnets.Simple())}, "method is SimCLR"),
+        ({"augment": hltm.keep_level(1)}, "augment is keep-root"),
+        (
+            {"network": dualnets.tree_network(TREES, units=4, seed=1)},
+            "network is .*3.*here .*4",
+        ),
+        ({"network": dualnets.tree_network(TREES, units=3, seed=9)}, "initial parameters is"),
+        ({"trees": hltm.symmetric_binary(depth=2, members=2, seed=9)}, "trees is 2 with 7 nodes"),
+    ],
+)
+def test_checkpoints_of_another_training_are_refused(tmp_path, changes, what):
+    run(tmp_path)
+    with pytest.raises(ValueError, match=f"another training: there {what}"):
+        run(tmp_path, **changes)
+    assert run(tmp_path).step == 6
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_keep_is_how_many_stay_beside_the_snapshots(tmp_path, keep):
+    run(tmp_path, steps=8, keep=keep, snapshots=[2, 8])
+    assert whole(tmp_path) == sorted({2, 8, *range(8 - keep, 8)})
+
+
+def test_a_resumed_training_reads_only_what_comes_after_the_newest(tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def stop(steps):
+        if steps == 2 and len(whole(tmp_path)) == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(tmp_path, steps=10, every=2, keep=9, progress=stop)
+    assert whole(tmp_path) == [0, 2, 4]
+    seen = []
+    original = dualnets.training.run_span
+
+    def spy(network, recipe, before, first_step, steps):
+        seen.append(first_step)
+        return original(network, recipe, before, first_step, steps)
+
+    monkeypatch.setattr(dualnets.training, "run_span", spy)
+    run(tmp_path, steps=10, every=2, keep=9)
+    assert seen == [4, 6, 8]
+
+
+def test_what_fails_while_it_is_written_leaves_nothing(tmp_path, monkeypatch):
+    run(tmp_path, steps=2, every=2)
+    before = whole(tmp_path)
+
+    def fail(path, content):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint, "write_json", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run(tmp_path / "other", steps=2)
+    assert whole(tmp_path / "other") == []
+    assert not [*(tmp_path / "other").iterdir()]
+    assert whole(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"every": 0}, "every must be at least 1 update, got 0"),
+        ({"keep": 0}, "keep must be at least 1 checkpoint, got 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        dualnets.Checkpoints("nowhere", **given)
+
+
+def test_frozen_members_and_what_is_trained_come_back(tmp_path):
+    network = dualnets.tree_network(TREES, units=3, seed=1)
+    with torch.no_grad():
+        network.weights[0][1] = torch.nan
+    never = run(tmp_path / "a", network=network)
+    assert never.frozen_at.tolist() == [-1, 0]
+    again = run(tmp_path / "a", network=network)
+    assert again.frozen_at.tolist() == [-1, 0]
+    for a, b in zip(never.network.parameters(), again.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def damage(folder: Path, what: str) -> None:
+    """Spoil the newest checkpoint in a folder."""
+    home = folder / f"step-{newest(folder):010d}"
+    manifest = home / checkpoint.MANIFEST
+    said = json.loads(manifest.read_text())
+    changed = {
+        "another format": said | {"format": 99},
+        "no format": {},
+        "no origin": {"format": checkpoint.FORMAT, "step": said["step"], "snapshot": True},
+        "another step": said | {"step": 3},
+        "a list": [1],
+    }
+    if what in changed:
+        manifest.write_text(json.dumps(changed[what]))
+    elif what == "garbage":
+        manifest.write_text("{not json")
+    elif what == "bytes":
+        manifest.write_bytes(b"\xff\xfe\x00")
+    elif what == "a stray folder":
+        (folder / "step-abc").mkdir()
+        (folder / "step-abc" / checkpoint.MANIFEST).write_text("{}")
+    elif what == "an odd number":
+        shutil.copytree(home, folder / "step-7")
+    elif what == "no tensors":
+        (home / checkpoint.TENSORS).unlink()
+    elif what == "short":
+        whole_file = (home / checkpoint.TENSORS).read_bytes()
+        (home / checkpoint.TENSORS).write_bytes(whole_file[: len(whole_file) // 2])
+    else:
+        found = load_file(home / checkpoint.TENSORS)
+        if what == "a missing tensor":
+            del found["network/weights.0"]
+        else:
+            found["network/weights.0"] = found["network/weights.0"][:1].clone()
+        save_file(found, home / checkpoint.TENSORS)
+
+
+DAMAGES = {
+    "another format": r"manifest\.json .* format is 99, this version reads 2; go on with the version",
+    "no format": r"manifest\.json .* says no format; remove its folder",
+    "no origin": r"manifest\.json .* made_with is None; remove its folder",
+    "another step": r"manifest\.json .* it is of step 3; remove",
+    "a list": r"manifest\.json .* says no format; remove",
+    "garbage": r"manifest\.json .* it is no JSON .*; remove its folder",
+    "bytes": r"manifest\.json .* it is no JSON .*; remove its folder",
+    "a stray folder": r"step-abc .* its name is no step; move it elsewhere",
+    "an odd number": r"step-7 .* its name is no step; move it elsewhere",
+    "no tensors": r"tensors\.safetensors .* cannot be read .*; remove its folder",
+    "short": r"tensors\.safetensors .* cannot be read .*; remove its folder",
+    "a missing tensor": r"tensors\.safetensors .* network/weights\.0 is missing, expected \(2, 2, 3, 2\)",
+    "one member": r"tensors\.safetensors .* network/weights\.0 is \(1, 2, 3, 2\), expected \(2, 2, 3",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path, what):
+    run(tmp_path)
+    damage(tmp_path, what)
+    with pytest.raises(ValueError, match=DAMAGES[what]) as caught:
+        run(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_damaged_checkpoint_training_goes_on_from_the_one_before(tmp_path):
+    expected = run(tmp_path / "whole", keep=3)
+    run(tmp_path / "spoilt", keep=3)
+    damage(tmp_path / "spoilt", "short")
+    shutil.rmtree(tmp_path / "spoilt" / f"step-{newest(tmp_path / 'spoilt'):010d}")
+    again = run(tmp_path / "spoilt", keep=3)
+    for a, b in zip(expected.network.parameters(), again.network.parameters(), strict=True):
+        assert same_bits(a.detach(), b.detach())
+
+
+def small() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+
+
+def test_a_network_that_reads_leaves_otherwise_is_another_training(tmp_path):
+    def network(factor):
+        return dualnets.TorchEnsemble(
+            TREES,
+            small,
+            activations={1: "0"},
+            seed=0,
+            encode=lambda leaves: factor * leaves.float(),
+        )
+
+    assert repr(network(1)) == repr(network(3))
+    run(tmp_path, network=network(1))
+    with pytest.raises(ValueError, match="another training: there initial outputs is"):
+        run(tmp_path, network=network(3))
+    # the same up to another machine's rounding
+    assert run(tmp_path, network=network(1 + 1e-6)).step == 6
+
+
+def test_what_a_layer_shows_belongs_to_a_training(tmp_path):
+    given = {"activations": {1: "2"}, "seed": 0}
+    run(tmp_path, network=dualnets.TorchEnsemble(TREES, small, **given))
+    with pytest.raises(ValueError, match=r"there network is .*side='output'.*here .*side='input'"):
+        run(tmp_path, network=dualnets.TorchEnsemble(TREES, small, side="input", **given))
+
+
+def test_another_training_is_told_in_a_line(tmp_path):
+    trees = hltm.symmetric_binary(depth=6, members=2, seed=0)
+    run(tmp_path, trees=trees)
+    with pytest.raises(ValueError, match="another training") as caught:
+        run(tmp_path, trees=trees, network=dualnets.tree_network(trees, units=4, seed=1))
+    told = str(caught.value).replace(str(tmp_path), "")
+    assert "\n" not in told
+    assert len(told) < 250

@@ -1,0 +1,142 @@
+"""The compiled span against the eager one, over networks and losses."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dualnets
+import hltm
+from dualnets.training.compiled import pairs as fused
+
+LOSSES = [
+    dualnets.Simple(),
+    dualnets.Triplet(0.2, 0.5),
+    dualnets.InfoNCE(0.1),
+    dualnets.InfoNCE(0.3, 3),
+]
+
+
+def both(network, trees, loss, steps, batch, rate, monkeypatch):
+    found = []
+    for offer in (fused.offer, lambda network, loss: None):
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, "offer", offer)
+            found.append(
+                dualnets.train(
+                    network,
+                    dualnets.SimCLR(loss),
+                    trees,
+                    augment=hltm.resample_leaves(0.3).then(hltm.keep_level(1)),
+                    steps=steps,
+                    batch=batch,
+                    optimizer=dualnets.SGD(lr=rate),
+                    seed=3,
+                )
+            )
+    return found
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    depth=st.integers(1, 3),
+    branching=st.integers(1, 4),
+    units=st.integers(1, 9),
+    batch=st.integers(2, 40),
+    loss=st.sampled_from(LOSSES),
+    dense=st.booleans(),
+    bias=st.booleans(),
+    normalize=st.booleans(),
+)
+def test_gives_the_eager_numbers(
+    monkeypatch, depth, branching, units, batch, loss, dense, bias, normalize
+):
+    trees = hltm.symmetric_binary(depth=depth, branching=branching, members=2, seed=0)
+    make = dualnets.mlp if dense else dualnets.tree_network
+    network = make(trees, units=units, seed=1, bias=bias, normalize=normalize, dtype=torch.float64)
+    fast, slow = both(network, trees, loss, 4, batch, [0.05, 0.1], monkeypatch)
+    for a, b in zip(fast.network.parameters(), slow.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(fast.losses, slow.losses, rtol=1e-9, atol=1e-11)
+    assert fast.frozen_at.equal(slow.frozen_at)
+
+
+@pytest.mark.parametrize("loss", LOSSES[2:], ids=repr)
+def test_leaves_of_many_states_and_shuffled_ones_are_read_as_the_eager_path_reads_them(
+    loss, monkeypatch
+):
+    many = hltm.balanced(depth=2, branching=2, cardinality=3, members=2, seed=0)
+    mixed = hltm.balanced(depth=2, branching=3, cardinality=(4, 4, 5), members=2, seed=0)
+    pairs = hltm.symmetric_binary(depth=3, members=2, seed=0)
+    options = {"units": 5, "seed": 1, "bias": True, "normalize": True, "dtype": torch.float64}
+    for network, trees in (
+        (dualnets.tree_network(many, **options), many),
+        (dualnets.mlp(many, **options), many),
+        (dualnets.tree_network(mixed, **options), mixed),
+        (dualnets.wrong_tree(many, **options), many),
+        (dualnets.wrong_tree(pairs, **options), pairs),
+    ):
+        assert fused.offer(network, loss) is not None
+        fast, slow = both(network, trees, loss, 4, 12, [0.05, 0.1], monkeypatch)
+        for a, b in zip(fast.network.parameters(), slow.network.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(fast.losses, slow.losses, rtol=1e-9, atol=1e-11)
+
+
+def test_single_precision_agrees_to_single_precision(monkeypatch):
+    trees = hltm.symmetric_binary(depth=3, members=3, seed=0)
+    network = dualnets.tree_network(trees, units=7, seed=1, normalize=True)
+    fast, slow = both(network, trees, dualnets.InfoNCE(0.1), 10, 32, 0.1, monkeypatch)
+    for a, b in zip(fast.network.parameters(), slow.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_number_of_threads_does_not_matter():
+    trees = hltm.symmetric_binary(depth=3, members=5, seed=0)
+    network = dualnets.tree_network(trees, units=4, seed=1)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            final = dualnets.train(
+                network,
+                dualnets.SimCLR(),
+                trees,
+                augment=hltm.keep_root(),
+                steps=5,
+                batch=16,
+                optimizer=dualnets.SGD(0.1),
+                seed=3,
+            )
+            found.append(list(final.network.parameters()))
+    finally:
+        torch.set_num_threads(before)
+    for others in found[1:]:
+        assert all(a.equal(b) for a, b in zip(found[0], others, strict=True))
+
+
+@pytest.mark.parametrize("loss", [dualnets.NTXent(), dualnets.BatchwiseNCE()], ids=repr)
+def test_losses_of_whole_batches_are_not_offered(loss):
+    network = dualnets.tree_network(hltm.symmetric_binary(depth=2, seed=0), units=2, seed=0)
+    assert fused.offer(network, loss) is None
+    assert fused.offer(network, dualnets.InfoNCE()) is not None
+    assert fused.offer(network.half(), dualnets.InfoNCE()) is None
+    assert fused.offer(torch.nn.Linear(2, 2), dualnets.InfoNCE()) is None
+
+
+def test_a_loss_offered_as_pairs_has_the_slopes_it_claims(monkeypatch):
+    """A broken twin: InfoNCE that says its slope is 1 everywhere is told apart."""
+
+    class Broken(dualnets.InfoNCE):
+        slope = 0
+
+    trees = hltm.symmetric_binary(depth=2, members=2, seed=0)
+    network = dualnets.tree_network(trees, units=3, seed=1, dtype=torch.float64)
+    monkeypatch.setattr(fused, "LOSSES", (*fused.LOSSES, Broken))
+    fast, slow = both(network, trees, Broken(0.1), 2, 16, 0.1, monkeypatch)
+    worst = max(
+        float((a - b).detach().abs().max())
+        for a, b in zip(fast.network.parameters(), slow.network.parameters(), strict=True)
+    )
+    assert worst > 1e-3

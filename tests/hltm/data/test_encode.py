@@ -1,0 +1,185 @@
+"""States as inputs: shapes, missing leaves, addresses of noise, and the quadtree."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import hltm
+from hltm import Topology
+from hltm.data import encode
+
+TREE = hltm.symmetric_binary(depth=3, polarity=0.8, seed=0)
+DRAW = TREE.sample(300, seed=1)
+
+
+def test_bits_and_signs():
+    leaves = DRAW.leaves
+    assert encode.bits(leaves).tolist() == leaves.tolist()
+    assert encode.signs(leaves).equal(2 * leaves.float() - 1)
+    assert encode.signs(leaves, torch.float64).dtype == torch.float64
+
+
+@pytest.mark.parametrize("encoder", [encode.bits, encode.signs])
+def test_missing_leaves_need_a_number(encoder):
+    (view,) = TREE.views(DRAW, hltm.drop_leaves(0.3), count=1)
+    gone = int(view.missing.sum())
+    with pytest.raises(ValueError, match=f"{gone} of 2400 states are missing"):
+        encoder(view.leaves)
+    found = encoder(view.leaves, missing=0.25)
+    assert (found[view.missing] == 0.25).all()
+    assert found[~view.missing].equal(encoder(DRAW.leaves)[~view.missing])
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.data())
+def test_one_hot_has_a_one_in_place(cardinality, data):
+    rows = data.draw(st.integers(1, 4))
+    states = torch.tensor(
+        [[data.draw(st.integers(-1, k - 1)) for k in cardinality] for _ in range(rows)]
+    )
+    padded = encode.one_hot(states, cardinality)
+    own = encode.one_hot(states, cardinality, padded=False)
+    assert padded.shape == (rows, len(cardinality), max(cardinality))
+    assert own.shape == (rows, sum(cardinality))
+    for b in range(rows):
+        at = 0
+        for v, k in enumerate(cardinality):
+            expected = [float(states[b, v] == i) for i in range(k)]
+            assert padded[b, v].tolist() == expected + [0.0] * (max(cardinality) - k)
+            assert own[b, at : at + k].tolist() == expected
+            at += k
+
+
+def test_one_hot_of_stacked_trees_and_one_cardinality():
+    trees = hltm.symmetric_binary(depth=2, members=3, seed=0)
+    draw = trees.sample(5, seed=1)
+    found = encode.one_hot(draw.leaves, 2)
+    assert found.shape == (3, 5, 4, 2)
+    assert found.argmax(-1).equal(draw.leaves.long())
+
+
+@pytest.mark.parametrize(
+    ("states", "cardinality", "message"),
+    [
+        ([[0, 2]], 2, r"place 1 has state 2, expected 0..1, or -1"),
+        ([[0, -2]], 2, r"place 1 has state -2"),
+        ([[0, 1]], [2, 2, 2], r"expected 2 cardinalities, got shape \(3,\)"),
+        ([[0, 1]], [2, 0], r"at least one state, got 0"),
+        ([[0.0, 1.0]], 2, "expected integer states"),
+    ],
+)
+def test_one_hot_names_what_is_wrong(states, cardinality, message):
+    with pytest.raises(ValueError, match=message):
+        encode.one_hot(torch.tensor(states), cardinality)
+
+
+def embedded(leaves=DRAW.leaves, **changes):
+    arguments = {"cardinality": 2, "dimension": 3, "seed": 5, "noise": 0.5, "rows": DRAW.rows}
+    return encode.embeddings(leaves, **(arguments | changes))
+
+
+def test_a_state_has_one_vector_and_others_have_others():
+    found = embedded(noise=0, rows=None)
+    vectors = {tuple(v) for x in range(8) for v in found[:, x].tolist()}
+    assert len(vectors) == 16
+    for x in range(8):
+        assert len({tuple(v) for v in found[DRAW.leaves[:, x] == 1, x].tolist()}) == 1
+    # neither the dimension nor the number of states moves a vector
+    wider = embedded(noise=0, cardinality=5, dimension=7)
+    assert wider[..., :3].equal(found)
+
+
+@settings(max_examples=20)
+@given(st.permutations(range(12)), st.integers(1, 11))
+def test_noise_is_by_address(order, split):
+    whole = embedded()
+    rows = torch.tensor(order)
+    found = [embedded(DRAW.leaves[part], rows=part) for part in rows.split(split)]
+    assert torch.cat(found).equal(whole[rows])
+
+
+def test_noise_is_by_address_over_chunks(monkeypatch):
+    whole = embedded()
+    monkeypatch.setattr(encode, "CHUNK", 24 * 7)
+    assert embedded().equal(whole)
+
+
+def test_noise_is_standard_normal_and_independent():
+    leaves = torch.full((4000, 3), -1)  # missing leaves are noise alone
+    views = [
+        encode.embeddings(leaves, 4, dimension=2, seed=s, noise=2.0, rows=range(4000), view=v)
+        for s, v in [(5, 1), (5, 2), (6, 1)]
+    ]
+    columns = torch.cat([v.flatten(1) for v in views], dim=1).double().T
+    for column in columns:
+        assert stats.kstest(column.numpy() / 2, "norm").pvalue > 1e-3 / len(columns)
+    others = torch.corrcoef(columns).fill_diagonal_(0).abs().max() * 4000**0.5
+    assert others < stats.norm.isf(1e-3 / len(columns) ** 2)
+
+
+def test_missing_leaves_are_noise_alone():
+    (view,) = TREE.views(DRAW, hltm.drop_leaves(0.3), count=1)
+    clean = embedded(view.leaves, noise=0)
+    assert not clean[view.missing].any()
+    assert clean[~view.missing].equal(embedded(noise=0)[~view.missing])
+    assert embedded(view.leaves)[view.missing].abs().min() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"leaves": DRAW.leaves[None]}, r"leaves have shape \(1, 300, 8\), expected \(B, X\)"),
+        ({"dimension": 0}, "dimension must be at least 1, got 0"),
+        ({"noise": -1}, "noise must be at least 0 and finite, got -1"),
+        ({"rows": None}, "it needs `rows`"),
+        ({"rows": range(3)}, r"expected 300 rows, got shape \(3,\)"),
+        ({"cardinality": 1}, "has state 1, expected 0..0"),
+        ({"seed": -1}, r"seed must be in 0..2\^64-1, got -1"),
+    ],
+)
+def test_embeddings_name_what_is_wrong(changes, message):
+    with pytest.raises(ValueError, match=message):
+        embedded(**changes)
+
+
+def test_squares_of_an_image_are_subtrees():
+    tree = hltm.random_tables(Topology.balanced(depth=3, branching=4), cardinality=3, seed=0)
+    draw = tree.sample(6, seed=1)
+    found = encode.image(draw.leaves)
+    assert found.shape == (6, 1, 8, 8)
+    for level, side in [(1, 2), (2, 4)]:
+        for i, node in enumerate(tree.level(level)):
+            # nodes of a level count along quarters of quarters: bits of the row and the column
+            row = sum(((i >> (2 * b + 1)) & 1) << b for b in range(3))
+            column = sum(((i >> (2 * b)) & 1) << b for b in range(3))
+            below = [v for v in tree.topology.descendants(node) if v in tree.leaves]
+            leaves = torch.stack([draw.node(int(v)) for v in below], 1)
+            square = found[:, 0, row * side :, column * side :][:, :side, :side]
+            assert square.flatten(1).sort(1)[0].equal(leaves.sort(1)[0])
+
+
+def test_pixels_are_read_in_order_and_patches_hold_together():
+    values = torch.arange(2 * 16 * 12).reshape(2, 16, 12)
+    found = encode.image(values, channels=3)
+    assert found.shape == (2, 3, 8, 8)
+    for leaf, (row, column) in {0: (0, 0), 1: (0, 1), 2: (1, 0), 7: (1, 3), 13: (2, 3)}.items():
+        patch = found[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        assert patch.equal(values[:, leaf].reshape(2, 3, 2, 2))
+    np.testing.assert_array_equal(encode.image(values[..., 0])[:, 0], found[:, 0, ::2, ::2])
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "message"),
+    [
+        ((2, 8), None, "a power of 4 leaves .*, got 8"),
+        ((2, 0), None, "a power of 4 leaves .*, got 0"),
+        ((2, 16, 5), 1, "5 numbers are no square patch of 1 channel"),
+        ((2, 16, 12), 0, "12 numbers are no square patch of 0 channel"),
+        ((16,), 1, r"expected \(..., X, F\)"),
+    ],
+)
+def test_images_name_what_is_wrong(shape, channels, message):
+    with pytest.raises(ValueError, match=message):
+        encode.image(torch.zeros(shape), channels=channels)

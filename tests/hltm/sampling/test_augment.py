@@ -1,0 +1,169 @@
+"""What a view redraws: rates, their composition, their names, and the joint of two views."""
+
+import itertools
+
+import numpy as np
+import pytest
+from draw_cases import random_tree
+from scipy import stats
+
+import hltm
+from hltm.model.topology import Topology
+from hltm.sampling import augment
+
+BALANCED = Topology.balanced(depth=2)  # 0; 1, 2; 3..6
+NAMED = Topology.from_parents([-1, 0, 0, 1, 1, 1], ["r", "a", "x", "b", "y", "z"])
+
+
+def test_keep_root_redraws_its_children():
+    assert hltm.keep_root().rates(BALANCED).tolist() == [0, 1, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("level", "rates"), [(0, [0] * 7), (1, [0, 0, 0, 1, 1, 1, 1]), (2, [0, 1, 1, 0, 0, 0, 0])]
+)
+def test_keep_level_redraws_from_the_level_below(level, rates):
+    assert hltm.keep_level(level).rates(BALANCED).tolist() == rates
+
+
+def test_keep_level_of_an_uneven_tree_redraws_leaves_of_high_parents():
+    # a leaf of the root is below level 1, though its parent is the root
+    rates = hltm.keep_level(1).rates(NAMED)
+    names = {NAMED.names[v] for v in np.flatnonzero(rates)}
+    assert names == {"x", "b", "y", "z"}
+
+
+def test_keep_nodes_keeps_their_ancestors():
+    rates = hltm.keep_nodes(["b"]).rates(NAMED)
+    redrawn = {NAMED.names[v]: rate for v, rate in enumerate(rates)}
+    assert redrawn == {"r": 0, "a": 0, "x": 1, "b": 0, "y": 1, "z": 1}
+    assert hltm.keep_nodes("r").rates(NAMED).tolist() == hltm.keep_root().rates(NAMED).tolist()
+
+
+def test_keep_nothing_redraws_the_root():
+    assert hltm.keep_nothing().rates(BALANCED).tolist() == [1, 0, 0, 0, 0, 0, 0]
+
+
+def test_resample_leaves_leaves_latents():
+    assert hltm.resample_leaves(0.3).rates(BALANCED).tolist() == [0, 0, 0, 0.3, 0.3, 0.3, 0.3]
+
+
+def test_then_combines_chances():
+    both = hltm.resample_leaves(0.5).then(hltm.resample_leaves(0.2)).then(hltm.keep_root())
+    np.testing.assert_allclose(both.rates(BALANCED), [0, 1, 1, 0.6, 0.6, 0.6, 0.6])
+    assert str(both) == "resample-leaves:0.5,resample-leaves:0.2,keep-root"
+
+
+def test_a_tree_serves_as_its_topology():
+    tree = hltm.symmetric_binary(depth=2, seed=0)
+    assert hltm.keep_root().rates(tree).tolist() == [0, 1, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "keep-root",
+        "keep-level:1",
+        "keep-nothing",
+        "resample-leaves:0.3",
+        "keep-nodes:1+2",
+        "keep-level:1,resample-leaves:0.25",
+    ],
+)
+def test_names_parse_to_what_they_name(name):
+    assert str(augment.parse(name)) == name
+    assert augment.parse(name).rates(BALANCED).shape == (7,)
+
+
+def test_parse_equals_the_functions():
+    made = hltm.keep_level(1).then(hltm.resample_leaves(0.25))
+    parsed = augment.parse("keep-level:1, resample-leaves:0.25")
+    assert parsed.rates(BALANCED).tolist() == made.rates(BALANCED).tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "unknown augmentation ''"),
+        ("keep", "unknown augmentation 'keep', expected one of keep-root, keep-level"),
+        ("keep-root:1", "'keep-root' takes no argument"),
+        ("keep-level", "'keep-level' takes an argument, e.g. keep-level:2"),
+        ("keep-level:x", "augmentation 'keep-level:x'"),
+        ("resample-leaves:1.5", r"a rate must be in \[0, 1\], got 1.5"),
+        ("resample-leaves:nan", r"a rate must be in \[0, 1\], got nan"),
+        ("keep-root,,keep-root", "unknown augmentation ''"),
+    ],
+)
+def test_parse_names_what_is_wrong(text, message):
+    with pytest.raises(ValueError, match=message):
+        augment.parse(text)
+
+
+def test_what_a_tree_lacks_is_named():
+    with pytest.raises(ValueError, match=r"level must be in 0..2, got 3"):
+        hltm.keep_level(3).rates(BALANCED)
+    with pytest.raises(KeyError, match="unknown node 'q'"):
+        hltm.keep_nodes(["q"]).rates(BALANCED)
+    with pytest.raises(ValueError, match="keep_nodes needs at least one node"):
+        hltm.keep_nodes([])
+    with pytest.raises(TypeError, match="expected a tree or a topology, got list"):
+        hltm.keep_root().rates([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ([0.5] * 6, r"gives rates of shape \(6,\), expected \(7,\)"),
+        ([0.5] * 6 + [1.5], "gives node '6' the rate 1.5, expected one in"),
+        ([0.5] * 6 + [np.nan], "gives node '6' the rate nan, expected one in"),
+    ],
+)
+def test_a_rule_of_one_s_own_is_checked(rates, message):
+    own = hltm.Augmentation("own", lambda topology: np.array(rates))
+    with pytest.raises(ValueError, match=f"augmentation 'own' {message}"):
+        own.rates(BALANCED)
+
+
+def enumerated_views(tree, rates, views):
+    """P(states of `views` views) by enumeration of the data, of every coin and of every redraw."""
+    parent, tables = tree.topology.parent, tree.tables
+    sizes = tables.cardinality.tolist()
+    every = list(itertools.product(*map(range, sizes)))
+    table = [tables.of(v)[0].numpy() for v in range(len(sizes))]
+
+    def chance(v, states):
+        return table[v][0 if v == 0 else states[parent[v]], states[v]]
+
+    data = np.array([np.prod([chance(v, s) for v in range(len(sizes))]) for s in every])
+    view = np.zeros((len(every), len(every)))
+    for coins in itertools.product([0, 1], repeat=len(sizes)):
+        weight = np.prod([r if c else 1 - r for c, r in zip(coins, rates, strict=True)])
+        redrawn = list(coins)
+        for v in range(1, len(sizes)):
+            redrawn[v] = redrawn[v] or redrawn[parent[v]]
+        for (i, old), (j, new) in itertools.product(enumerate(every), repeat=2):
+            if weight > 0 and all(r or a == b for r, a, b in zip(redrawn, old, new, strict=True)):
+                view[i, j] += weight * np.prod([chance(v, new) for v in np.flatnonzero(redrawn)])
+    np.testing.assert_allclose(view.sum(1), 1)
+    joint = np.einsum("i,ij,ik->jk" if views == 2 else "i,ij->ij", data, *[view] * views)
+    return every, joint
+
+
+@pytest.mark.parametrize("cardinality", [[2, 2, 2, 2], [2, 3, 2, 3]])
+@pytest.mark.parametrize("views", [1, 2])
+def test_two_views_have_the_joint_of_the_definition(cardinality, views):
+    tree = random_tree([-1, 0, 0, 1], cardinality, seed=2)
+    rates = np.array([0.2, 0.5, 1.0, 0.3])
+    uneven = hltm.Augmentation("uneven", lambda topology: rates)
+    every, joint = enumerated_views(tree, rates, views)
+    draw = tree.sample(40_000, seed=3)
+    first, second = tree.views(draw, uneven)
+    shown = (first, second) if views == 2 else (draw, first)
+    place = {s: i for i, s in enumerate(every)}
+    pairs = np.zeros_like(joint)
+    rows = [[place[tuple(s)] for s in part.states.tolist()] for part in shown]
+    np.add.at(pairs, tuple(rows), 1)
+    likely = joint * 40_000 > 5
+    observed = np.append(pairs[likely], pairs[~likely].sum())
+    expected = np.append(joint[likely], 1 - joint[likely].sum()) * 40_000
+    assert stats.chisquare(observed, expected).pvalue > 1e-3 / 4
