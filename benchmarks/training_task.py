@@ -9,10 +9,10 @@ from torch import Tensor
 
 import dualnets
 import hltm
-from dualnets.methods.protocol import Setup
+from dualnets.methods.protocol import TrainContext
 from dualnets.networks.heads import RUNNING
 from dualnets.training.data import FreshData
-from dualnets.training.steps import Recipe, run_span, run_span_eager, trained_tensors
+from dualnets.training.steps import TrainConfig, train_steps, train_steps_eager, trained_tensors
 
 DEPTH, UNITS, BATCH = 5, 10, 128
 TEMPERATURE, MOMENTUM, DECAY, EMA = 0.1, 0.9, 4e-4, 0.99
@@ -48,8 +48,8 @@ class Task:
         self.data = FreshData(
             trees, trees.members, hltm.keep_root(), BATCH, 2, True, torch.device(self.device)
         )
-        setup = Setup(trees, 2, 100_000, BATCH)
-        self.recipe = Recipe(method, optimizer, self.data, setup)
+        setup = TrainContext(trees, 2, 100_000, BATCH)
+        self.recipe = TrainConfig(method, optimizer, self.data, setup)
         self.needs = method.needs
 
     def initial(self) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ class Ours:
     """hltm, compiled where that is offered, or in plain torch."""
 
     def __init__(self, task: Task, *, eager: bool = False) -> None:
-        self.task, self.run = task, run_span_eager if eager else run_span
+        self.task, self.run = task, train_steps_eager if eager else train_steps
         self.now = task.recipe.begin(task.network)
 
     def span(self, first_step: int, steps: int) -> None:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from hltm.inference import ceiling as ceilings
-from hltm.inference import most_probable as completion
+from hltm.inference import most_probable
 from hltm.inference import posterior as inference
-from hltm.model import enumeration as brute
-from hltm.model import moments, view_moments
+from hltm.model import enumeration, moments, view_moments
 from hltm.model.tables import GivenTables, Tables, make_tables
 from hltm.model.topology import Node, Parents, Topology
 from hltm.sampling.augment import Augmentation
@@ -390,7 +389,7 @@ class LatentTree:
         marginals = found.marginals.permute(0, 3, 1, 2)
         return inference.Posterior(self._public(marginals), self._public(evidence))
 
-    def most_likely(self, leaves: Tensor) -> completion.MostLikely:
+    def most_likely(self, leaves: Tensor) -> most_probable.MostLikely:
         """The joint state of all nodes that is most likely given the leaves.
 
         Of several that are equally likely to twelve digits, the first in lexicographic order of
@@ -413,9 +412,9 @@ class LatentTree:
             tensor([[1, 1, 1],
                     [0, 0, 1]])
         """
-        found = completion.most_likely(self.tables, self._check_leaves(leaves))
+        found = most_probable.most_likely(self.tables, self._check_leaves(leaves))
         states = found.states.transpose(1, 2)
-        return completion.MostLikely(self._public(states), self._public(found.log_probability))
+        return most_probable.MostLikely(self._public(states), self._public(found.log_probability))
 
     def posterior_samples(
         self, leaves: Tensor, count: int, *, seed: int, start: int = 0, first: int = 0
@@ -451,7 +450,7 @@ class LatentTree:
         check_rows(start, leaves_SXB.shape[-1])
         if count < 1 or first < 0 or first + count > MAX_VIEWS:
             raise ValueError(f"samples must be numbered 0..2^24-1, got {count} from number {first}")
-        found = completion.posterior_samples(
+        found = most_probable.posterior_samples(
             self.tables,
             leaves_SXB,
             count,
@@ -610,14 +609,14 @@ class LatentTree:
         )
         return ceilings.Ceiling(self._public(found.value), self._public(found.standard_error))
 
-    def joint(self) -> brute.Joint:
+    def joint(self) -> enumeration.Joint:
         """Every joint state and its probability, by enumeration.
 
         Raises:
             ValueError: more than 2^20 joint states.
         """
-        found = brute.joint(self.tables)
-        return brute.Joint(found.states, self._public(found.probability))
+        found = enumeration.joint(self.tables)
+        return enumeration.Joint(found.states, self._public(found.probability))
 
     def leaf_distribution(self, given: Nodes | Mapping[Node, int]) -> Tensor:
         """P(leaves | states of nodes), by enumeration.
@@ -642,8 +641,8 @@ class LatentTree:
         """
         if isinstance(given, Mapping):
             states = {self.topology.node(v): int(state) for v, state in given.items()}
-            return self._public(brute.leaf_distribution_at(self.tables, states))
-        return self._public(brute.leaf_distribution(self.tables, self.topology.nodes(given)))
+            return self._public(enumeration.leaf_distribution_at(self.tables, states))
+        return self._public(enumeration.leaf_distribution(self.tables, self.topology.nodes(given)))
 
     # other formats; they build on this class, so they are imported where they are used
 

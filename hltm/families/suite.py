@@ -32,7 +32,7 @@ DIGITS = 10  # of a stored ceiling; the sampled ones are known to 3
 FINGERPRINT_ROWS = 256
 
 
-class Recipe(NamedTuple):
+class TreeRecipe(NamedTuple):
     """How a tree of a suite is made: a family and its arguments."""
 
     description: str
@@ -41,59 +41,59 @@ class Recipe(NamedTuple):
 
 
 NOISY_COPY = [[0.7 if i == j else 0.1 for j in range(4)] for i in range(4)]
-RECIPES: dict[str, dict[str, Recipe]] = {
+RECIPES: dict[str, dict[str, TreeRecipe]] = {
     "core-1": {
-        "binary-2": Recipe(
+        "binary-2": TreeRecipe(
             "shallow binary, strong edges: small enough to check by hand",
             "symmetric_binary",
             {"depth": 2, "polarity": (0.7, 1.0), "seed": 1},
         ),
-        "binary-4": Recipe(
+        "binary-4": TreeRecipe(
             "binary, strong edges: every ceiling is exact",
             "symmetric_binary",
             {"depth": 4, "polarity": (0.7, 1.0), "seed": 1},
         ),
-        "binary-5": Recipe(
+        "binary-5": TreeRecipe(
             "the tree of arXiv 2010.00578: binary, depth 5, polarities from 0.7 to 1",
             "symmetric_binary",
             {"depth": 5, "polarity": (0.7, 1.0), "seed": 1},
         ),
-        "binary-5-weak": Recipe(
+        "binary-5-weak": TreeRecipe(
             "the same shape with polarities from 0.3 to 0.7: the root is barely visible",
             "symmetric_binary",
             {"depth": 5, "polarity": (0.3, 0.7), "seed": 1},
         ),
-        "binary-7-deep": Recipe(
+        "binary-7-deep": TreeRecipe(
             "deep binary, all polarities ±0.8, above the reconstruction threshold 2 ρ² = 1",
             "symmetric_binary",
             {"depth": 7, "polarity": 0.8, "seed": 1},
         ),
-        "binary-3-wide": Recipe(
+        "binary-3-wide": TreeRecipe(
             "binary states, four children per latent",
             "symmetric_binary",
             {"depth": 3, "branching": 4, "polarity": (0.5, 0.9), "seed": 1},
         ),
-        "skewed-4": Recipe(
+        "skewed-4": TreeRecipe(
             "binary states without symmetry: Dirichlet tables and priors",
             "balanced",
             {"depth": 4, "cardinality": 2, "concentration": 0.5, "seed": 1},
         ),
-        "potts-4": Recipe(
+        "potts-4": TreeRecipe(
             "four states, each edge a noisy copy: the Potts model on a tree",
             "balanced",
             {"depth": 4, "transition": NOISY_COPY},
         ),
-        "caterpillar-12": Recipe(
+        "caterpillar-12": TreeRecipe(
             "a spine of twelve three-state latents: a leaf at every distance from the root",
             "caterpillar",
             {"depth": 12, "cardinality": 3, "concentration": 0.3, "seed": 1},
         ),
-        "irregular-binary": Recipe(
+        "irregular-binary": TreeRecipe(
             "an irregular tree of 48 binary nodes, Dirichlet tables",
             "random_tree",
             {"nodes": 48, "max_branching": 3, "concentration": 0.5, "seed": 1},
         ),
-        "irregular-k": Recipe(
+        "irregular-k": TreeRecipe(
             "an irregular tree of 48 nodes with 2 to 6 states, Dirichlet tables near rules",
             "random_tree",
             {
@@ -104,7 +104,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
                 "seed": 1,
             },
         ),
-        "rhm-8": Recipe(
+        "rhm-8": TreeRecipe(
             "a Random Hierarchy Model: 8 classes and symbols, 4 rules each, pairs, 3 levels",
             "random_hierarchy",
             {"v": 8, "m": 4, "s": 2, "L": 3, "classes": 8, "seed": 1},
@@ -128,7 +128,7 @@ class SuiteTree:
 
     name: str
     description: str
-    recipe: Recipe
+    recipe: TreeRecipe
     ceilings: Mapping[str, Ceiling]
     fingerprint: str
 
@@ -175,7 +175,7 @@ def suite(name: str = "core-1") -> dict[str, SuiteTree]:
     return found
 
 
-def make(recipe: Recipe) -> LatentTree:
+def make(recipe: TreeRecipe) -> LatentTree:
     """The tree of a recipe."""
     return FAMILIES[recipe.family](**recipe.arguments)
 

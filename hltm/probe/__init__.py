@@ -3,23 +3,23 @@
 from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
-from hltm.probe.best_units import Level, Network, alignment, score
+from hltm.probe.best_units import Level, ProbedNetwork, alignment, best_units
 from hltm.probe.capture import TorchNetwork, capture
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
 from hltm.probe.layer import Layer, Score
-from hltm.probe.measure import examine, measure, tabulate
+from hltm.probe.measure import measure, probe_layers, to_frame
 from hltm.probe.metric import Metric
 from hltm.probe.metrics.cka import LinearCKA
 from hltm.probe.metrics.collapse import Collapse, Collapsed
 from hltm.probe.metrics.correlation import Correlation
 from hltm.probe.metrics.correlation_ratio import CorrelationRatio
-from hltm.probe.metrics.linear_probe import LinearProbe, Readout
+from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
 from hltm.probe.metrics.matching import Matching, match_units
 from hltm.probe.metrics.mutual_information import MutualInformation
 from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
-from hltm.probe.metrics.specificity import Relay, Specific, Specificity
+from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.null import StreamingNull
 from hltm.probe.shifted_null import ShiftedNull
 
@@ -32,12 +32,12 @@ __all__ = [
     "Level",
     "LinearCKA",
     "LinearProbe",
+    "LinearReadout",
     "Matching",
     "Metric",
     "MutualInformation",
-    "Network",
-    "Readout",
-    "Relay",
+    "ProbedNetwork",
+    "RivalBaseline",
     "RocAuc",
     "Score",
     "Selectivity",
@@ -50,12 +50,12 @@ __all__ = [
     "StreamingNull",
     "TorchNetwork",
     "alignment",
+    "best_units",
     "capture",
-    "examine",
     "heatmap_figure",
     "match_units",
     "measure",
     "over_members",
-    "score",
-    "tabulate",
+    "probe_layers",
+    "to_frame",
 ]

@@ -19,7 +19,7 @@ ROWS = 4096  # of a batch; the first one also sets the edges of histograms
 Label = int | str
 
 
-class Batch(NamedTuple):
+class ActivationBatch(NamedTuple):
     """Some rows of all layers.
 
     Attributes:
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 def batches(
     source: Any, tree: LatentTree, draw: Draw | None, n: int | None, seed: int | None, lags: int
-) -> Iterator[Batch]:
+) -> Iterator[ActivationBatch]:
     """Rows in order, each batch long enough to be shifted by all lags.
 
     Raises:
@@ -91,7 +91,7 @@ def batches(
                 label: values if values.ndim <= at else values.narrow(at, start, count)
                 for label, values in _same_rows(arrays, at, total).items()
             }
-        yield Batch(
+        yield ActivationBatch(
             {
                 label: batch_last(label, values, tree, len(members), stacked, count)
                 for label, values in shown.items()

@@ -23,7 +23,7 @@ NULL_CHUNK = 1 << 23  # the null holds one product per unit, latent and row
 PRE, POST = "best_abs_correlation", "best_abs_correlation_post_relu"
 
 
-class Network(Protocol):
+class ProbedNetwork(Protocol):
     """What a probe needs of a network.
 
     `activations(leaves)` takes `(B, X)` or `(S, B, X)` states and returns level -> tensor:
@@ -59,13 +59,13 @@ class Level(NamedTuple):
     n: int
 
 
-def score(
-    network: Network, trees: LatentTree, *, n: int, seed: int, lags: int = LAGS
+def best_units(
+    network: ProbedNetwork, trees: LatentTree, *, n: int, seed: int, lags: int = LAGS
 ) -> dict[int, Level]:
     """Score every level that the network shows, in one pass over `n` samples.
 
     Args:
-        network: see `Network`.
+        network: see `ProbedNetwork`.
         trees: what it was trained on; for S networks on one tree, that tree.
         n: samples, from a stream that training never reads.
         seed: 64 bits.
@@ -179,7 +179,7 @@ class _Tracker:
 
 
 def alignment(
-    network: Network,
+    network: ProbedNetwork,
     trees: LatentTree,
     *,
     n: int,
@@ -190,7 +190,7 @@ def alignment(
     """A tidy table of how well the best unit follows each latent.
 
     Args:
-        network: any object with `activations(leaves)`; see `Network`.
+        network: any object with `activations(leaves)`; see `ProbedNetwork`.
         trees: what it was trained on.
         n: samples, from a stream that training never reads.
         seed: 64 bits.
@@ -224,7 +224,7 @@ def alignment(
 
     if lags < 1:
         raise ValueError(f"lags must be at least 1, got {lags}")
-    found = score(network, trees, n=n, seed=check_seed(seed), lags=lags)
+    found = best_units(network, trees, n=n, seed=check_seed(seed), lags=lags)
     members = getattr(network, "members", trees.members)
     rows: list[dict[str, object]] = []
     for level, result in found.items():

@@ -47,7 +47,7 @@ def heatmap_figure(
         >>> import hltm
         >>> tree = hltm.symmetric_binary(depth=3, seed=0)
         >>> draw = tree.sample(2000, seed=1)
-        >>> layer = hltm.probe.examine(draw.leaves.float(), tree, draw=draw, lags=20)["activations"]
+        >>> layer = hltm.probe.probe_layers(draw.leaves.float(), tree, draw=draw, lags=20)["activations"]
         >>> heatmap_figure(layer, tree).savefig("/dev/null", format="png")
     """
     name = next(iter(layer.scores)) if metric is None else metric

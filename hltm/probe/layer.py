@@ -16,12 +16,12 @@ from hltm.probe.metrics.cka import LinearCKA
 from hltm.probe.metrics.collapse import Collapse, Collapsed
 from hltm.probe.metrics.correlation import Correlation
 from hltm.probe.metrics.correlation_ratio import CorrelationRatio
-from hltm.probe.metrics.linear_probe import LinearProbe, Readout
+from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
 from hltm.probe.metrics.matching import Matching, match_units
 from hltm.probe.metrics.mutual_information import MutualInformation
 from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
-from hltm.probe.metrics.specificity import Relay, Specific, Specificity
+from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.shifted_null import ShiftedNull
 from hltm.tree import LatentTree
 
@@ -83,7 +83,7 @@ class Layer(NamedTuple):
     scores: dict[str, Score]
     specific: Specific
     relay: Tensor
-    readout: Readout | None
+    readout: LinearReadout | None
     cka: Tensor
     collapsed: Collapsed
     auc_ceiling: Tensor | None
@@ -127,7 +127,7 @@ class LayerProbe:
             if lags
         }
         self.specificity = Specificity(tree.topology.parent[list(latents)].tolist(), states)
-        self.relay = Relay(states)
+        self.relay = RivalBaseline(states)
         self.probe, self.cka, self.collapse = LinearProbe(states), LinearCKA(), Collapse()
         self.auc = RocAuc() if "roc_auc" in metrics else None
         self.informed = "mutual_information" in metrics
@@ -137,7 +137,7 @@ class LayerProbe:
         self.n = self.block = 0
 
     def update(self, values: Tensor, latents: Tensor, other: Tensor, posterior: Tensor) -> None:
-        """Add a batch: activations and latents as in `Batch`, posteriors `(S, L, K, B)`."""
+        """Add a batch: activations and latents as in `ActivationBatch`, posteriors `(S, L, K, B)`."""
         check_finite(values, self.label)
         a = values if values.dtype == torch.float64 else values.float()
         latents, other, posterior = (x.to(a.device) for x in (latents, other, posterior))
@@ -215,7 +215,7 @@ class LayerProbe:
         chosen[:, self.nodes] = unit
         return Specific(*(part.cpu() for part in self.specificity.result(chosen)))
 
-    def _readout(self) -> Readout | None:
+    def _readout(self) -> LinearReadout | None:
         """None where there are too few rows to fit and to test."""
         if min(side.n for side in self.probe.sides) < 2:
             return None

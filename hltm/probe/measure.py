@@ -27,7 +27,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def examine(
+def probe_layers(
     source: Any,
     tree: LatentTree,
     *,
@@ -47,7 +47,7 @@ def examine(
         >>> import hltm
         >>> tree = hltm.symmetric_binary(depth=2, seed=0)
         >>> draw = tree.sample(1000, seed=1)
-        >>> layer = examine(draw.leaves.float(), tree, draw=draw)["activations"]
+        >>> layer = probe_layers(draw.leaves.float(), tree, draw=draw)["activations"]
         >>> layer.scores["correlation"].strength.shape  # (S, U, T): leaves by latents
         torch.Size([1, 4, 3])
     """
@@ -171,9 +171,9 @@ def measure(
         "draw": draw, "n": n, "seed": seed, "metrics": metrics, "nodes": nodes, "leaves": leaves,
         "lags": lags,
     }  # fmt: skip
-    found = examine(source, tree, **options)
+    found = probe_layers(source, tree, **options)
     members = draw.members if draw is not None else getattr(source, "members", tree.members)
-    table = tabulate(found, tree, members)
+    table = to_frame(found, tree, members)
     if initial is not None:
         before = measure(initial, tree, **options)
         if set(before["layer"]) != set(table["layer"]):
@@ -187,7 +187,7 @@ def measure(
     return table
 
 
-def tabulate(
+def to_frame(
     layers: Mapping[Label, Layer], tree: LatentTree, members: Sequence[int] | None = None
 ) -> pd.DataFrame:
     """The table of `measure` from what `examine` found, so that one pass serves pictures as well.
@@ -205,7 +205,7 @@ def tabulate(
         >>> tree = hltm.symmetric_binary(depth=2, seed=0)
         >>> draw = tree.sample(1000, seed=1)
         >>> a = draw.leaves.float()
-        >>> tabulate(examine(a, tree, draw=draw), tree).equals(measure(a, tree, draw=draw))
+        >>> to_frame(probe_layers(a, tree, draw=draw), tree).equals(measure(a, tree, draw=draw))
         True
     """
     import pandas as pd

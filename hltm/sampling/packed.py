@@ -13,7 +13,7 @@ from hltm.model.tables import Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw
 from hltm.sampling.kernels import reference
-from hltm.sampling.kernels.request import Order
+from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.philox import DRAW_FORMAT, Stream, check_seed
 from hltm.sampling.sample import check_device, check_rows
 
@@ -105,7 +105,7 @@ def sample_packed(
             f"{tables.cardinality[v]} states"
         )
     check_rows(start, count)
-    order = Order(
+    order = DrawRequest(
         topology=tables.topology,
         seed=check_seed(seed),
         stream=stream,

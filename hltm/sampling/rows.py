@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hltm.model.tables import Tables
-from hltm.sampling.kernels.request import BLOCK, Order
+from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.philox import MAX_ROWS, Stream, check_seed
 from hltm.sampling.sample import run
 
@@ -56,8 +56,8 @@ def draw_rows(
     if rows.min() < 0 or rows.max() >= MAX_ROWS:
         raise ValueError(f"rows must lie in 0..2^34-1, got {rows.min()}..{rows.max()}")
 
-    def order(start: int, count: int, blocks: np.ndarray | None = None) -> Order:
-        return Order(
+    def order(start: int, count: int, blocks: np.ndarray | None = None) -> DrawRequest:
+        return DrawRequest(
             topology=tables.topology,
             seed=check_seed(seed),
             stream=stream,

@@ -14,7 +14,7 @@ from hltm.model.tables import Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw
 from hltm.sampling.kernels import reference
-from hltm.sampling.kernels.request import Order, coin_limits
+from hltm.sampling.kernels.request import DrawRequest, coin_limits
 from hltm.sampling.philox import COINS, MAX_ROWS, MAX_VIEWS, Stream, check_seed, words_at
 
 
@@ -76,7 +76,7 @@ def sample(
         device: where to draw.
     """
     check_rows(start, count)
-    order = Order(
+    order = DrawRequest(
         topology=tables.topology,
         seed=check_seed(seed),
         stream=stream,
@@ -212,7 +212,7 @@ def redraw(tables: Tables, draw: Draw, nodes: np.ndarray, *, view: int | None = 
 def _draw_again(tables: Tables, draw: Draw, rates: np.ndarray, numbers: range) -> tuple[Draw, ...]:
     """Views of a draw's own states at its own rows."""
     _check_states(tables, draw)
-    order = Order(
+    order = DrawRequest(
         topology=tables.topology,
         seed=draw.seed,
         stream=draw.stream,
@@ -256,7 +256,7 @@ def _check_states(tables: Tables, draw: Draw) -> None:
         )
 
 
-def run(tables: Tables, order: Order) -> list[Tensor]:
+def run(tables: Tables, order: DrawRequest) -> list[Tensor]:
     """Fill an order with the fastest kernel that can: one `(S, V - first, B)` tensor per view."""
     if len(tables.flat) not in (1, len(order.members)):
         raise ValueError(f"{len(tables.flat)} trees cannot serve {len(order.members)} members")

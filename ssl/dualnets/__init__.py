@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from dualnets.methods.moco import MoCo
     from dualnets.methods.pirl import PIRL
-    from dualnets.methods.protocol import Batch, Method, Needs, Setup
+    from dualnets.methods.protocol import Batch, Method, Needs, TrainContext
     from dualnets.methods.simclr import SimCLR
     from dualnets.methods.simsiam import SimSiam
     from dualnets.methods.supervised import Supervised
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dualnets.networks.heads import Head
     from dualnets.networks.mlp import mlp
     from dualnets.networks.normalizations import BatchNorm, GroupNorm, LayerNorm
-    from dualnets.networks.shuffled_tree import wrong_tree
+    from dualnets.networks.shuffled_tree import shuffled_tree
     from dualnets.networks.torch_ensemble import TorchEnsemble
     from dualnets.networks.tree_network import tree_network
     from dualnets.optim.optimizers import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
@@ -69,7 +69,7 @@ _HOME = {
     "Batch": "methods.protocol",
     "Method": "methods.protocol",
     "Needs": "methods.protocol",
-    "Setup": "methods.protocol",
+    "TrainContext": "methods.protocol",
     "SimCLR": "methods.simclr",
     "SimSiam": "methods.simsiam",
     "Supervised": "methods.supervised",
@@ -82,7 +82,7 @@ _HOME = {
     "BatchNorm": "networks.normalizations",
     "GroupNorm": "networks.normalizations",
     "LayerNorm": "networks.normalizations",
-    "wrong_tree": "networks.shuffled_tree",
+    "shuffled_tree": "networks.shuffled_tree",
     "TorchEnsemble": "networks.torch_ensemble",
     "tree_network": "networks.tree_network",
     "LARS": "optim.optimizers",
@@ -129,7 +129,6 @@ __all__ = [
     "Needs",
     "Run",
     "Schedule",
-    "Setup",
     "SimCLR",
     "SimSiam",
     "Simple",
@@ -139,17 +138,18 @@ __all__ = [
     "SwAV",
     "TeacherStudent",
     "TorchEnsemble",
+    "TrainContext",
     "Triplet",
     "VICReg",
     "conv_tree",
     "log_spaced",
     "mlp",
     "run",
+    "shuffled_tree",
     "specialisation",
     "train",
     "trajectory",
     "tree_network",
-    "wrong_tree",
 ]
 
 

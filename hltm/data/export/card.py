@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hltm.data.export.recipe import Recipe
+from hltm.data.export.recipe import ExportRecipe
 
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"),
          (10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))  # fmt: skip
 
 
-def dataset_card(recipe: Recipe) -> str:
+def dataset_card(recipe: ExportRecipe) -> str:
     """README.md: front matter that says where the data lie, the generator's settings, the columns."""
     import hltm  # only its version; at the top this would be a circle
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from hltm.data.export.recipe import SUFFIXES, Recipe, Shard
+from hltm.data.export.recipe import SUFFIXES, ExportRecipe, Shard
 
 Columns = dict[str, np.ndarray]
 
@@ -53,7 +53,7 @@ def checksum(path: Path) -> str:
 
 
 def write_shard(
-    path: Path, recipe: Recipe, shard: Shard, pieces: Iterator[Columns]
+    path: Path, recipe: ExportRecipe, shard: Shard, pieces: Iterator[Columns]
 ) -> Iterator[int]:
     """Write a shard piece by piece, yielding the number of rows of each piece."""
     suffix = SUFFIXES[recipe.file_format]
@@ -79,7 +79,7 @@ def write_shard(
         save_file(held, path)
 
 
-def _write_parquet(path: Path, recipe: Recipe, pieces: Iterator[Columns]) -> Iterator[int]:
+def _write_parquet(path: Path, recipe: ExportRecipe, pieces: Iterator[Columns]) -> Iterator[int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -92,7 +92,7 @@ def _write_parquet(path: Path, recipe: Recipe, pieces: Iterator[Columns]) -> Ite
             yield rows
 
 
-def parquet_schema(recipe: Recipe) -> Any:
+def parquet_schema(recipe: ExportRecipe) -> Any:
     """The Arrow schema of a shard; nothing is ever null."""
     import pyarrow as pa
 
@@ -107,7 +107,7 @@ def parquet_schema(recipe: Recipe) -> Any:
     )
 
 
-def parquet_options(recipe: Recipe) -> dict[str, Any]:
+def parquet_options(recipe: ExportRecipe) -> dict[str, Any]:
     """How the Parquet writer stores a shard; see the top of this file."""
     states = [f"{name}.list.element" for name in recipe.widths]
     keys = ["row", "member"] if recipe.tree.stacked else ["row"]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hltm.data.export.files import checksum, replacing
-from hltm.data.export.recipe import FORMAT, VERSION, Recipe, Shard
+from hltm.data.export.recipe import FORMAT, VERSION, ExportRecipe, Shard
 
 MANIFEST = "manifest.json"
 ENTRY = {"file", "member", "start", "rows", "bytes", "sha256"}
 
 
-def describe(recipe: Recipe) -> dict[str, Any]:
+def describe(recipe: ExportRecipe) -> dict[str, Any]:
     """The manifest of a recipe of which nothing is written yet."""
     import hltm  # only its version; at the top this would be a circle
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hltm.data.export.files import read_column
 from hltm.data.export.manifest import MANIFEST, read_manifest
-from hltm.data.export.recipe import Recipe, Shard
+from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.tree import LatentTree
 
 
@@ -42,7 +42,7 @@ def load(folder: str | os.PathLike[str]) -> DataFolder:
     home = Path(folder)
     manifest = read_manifest(home)
     try:
-        recipe = Recipe.from_settings(manifest)
+        recipe = ExportRecipe.from_settings(manifest)
     except ValueError as error:
         raise ValueError(f"{home / MANIFEST}: {error}") from error
     if len(manifest["shards"]) < len(recipe.shards):
@@ -65,7 +65,7 @@ class DataFolder:
 
     folder: Path
     manifest: dict[str, Any] = field(repr=False)
-    recipe: Recipe = field(repr=False)
+    recipe: ExportRecipe = field(repr=False)
 
     @property
     def tree(self) -> LatentTree:

@@ -48,7 +48,7 @@ class Shard:
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class ExportRecipe:
     """All that the files of a data set follow from; equal recipes give equal files.
 
     Attributes:
@@ -155,7 +155,7 @@ class Recipe:
         }
 
     @classmethod
-    def from_settings(cls, found: dict[str, Any]) -> Recipe:
+    def from_settings(cls, found: dict[str, Any]) -> ExportRecipe:
         """The recipe that `settings` described.
 
         Raises:
@@ -207,7 +207,7 @@ def make_recipe(
     nodes: Nodes,
     file_format: str,
     rows_per_shard: int | None,
-) -> Recipe:
+) -> ExportRecipe:
     """The recipe of an export; see `hltm.export` for what is asked and raised."""
     if not isinstance(tree, LatentTree):
         raise TypeError(f"tree must be a LatentTree, got {type(tree).__name__}")
@@ -222,7 +222,7 @@ def make_recipe(
         raise ValueError(f"augment {augment} needs views of at least 1, got 0")
     if rows_per_shard is not None and operator.index(rows_per_shard) < 1:
         raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
-    made = Recipe(
+    made = ExportRecipe(
         tree=tree,
         seed=check_seed(seed),
         start=int(start),

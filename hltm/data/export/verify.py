@@ -13,7 +13,7 @@ import numpy as np
 
 from hltm.data.export.files import checksum, read_column
 from hltm.data.export.manifest import MANIFEST, read_manifest
-from hltm.data.export.recipe import Recipe, Shard
+from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.sampling.philox import check_seed
 
 LONGEST_RUN = 1 << 12  # rows drawn again at once
@@ -89,7 +89,7 @@ def verify(folder: str | os.PathLike[str], rows: int = 1000, seed: int = 0) -> V
     home = Path(folder)
     manifest = read_manifest(home)
     try:
-        recipe = Recipe.from_settings(manifest)
+        recipe = ExportRecipe.from_settings(manifest)
     except ValueError as error:
         raise ValueError(f"{home / MANIFEST}: {error}") from error
     problems, present = _files(home, manifest, recipe)
@@ -106,7 +106,9 @@ def verify(folder: str | os.PathLike[str], rows: int = 1000, seed: int = 0) -> V
     return Verification(home, len(recipe.shards), total, checked, tuple(problems))
 
 
-def _files(home: Path, manifest: dict[str, Any], recipe: Recipe) -> tuple[list[str], set[str]]:
+def _files(
+    home: Path, manifest: dict[str, Any], recipe: ExportRecipe
+) -> tuple[list[str], set[str]]:
     """What is wrong with the files as files, and those that are there."""
     entries = {entry["file"]: entry for entry in manifest["shards"]}
     problems, present = [], set()
@@ -136,7 +138,7 @@ def _files(home: Path, manifest: dict[str, Any], recipe: Recipe) -> tuple[list[s
     return problems, present
 
 
-def _rows(home: Path, recipe: Recipe, shard: Shard, chosen: np.ndarray) -> list[str]:
+def _rows(home: Path, recipe: ExportRecipe, shard: Shard, chosen: np.ndarray) -> list[str]:
     """What is wrong with some rows of a file, counted from its first."""
     names = ["row", *(["member"] if recipe.tree.stacked else []), *recipe.widths]
     try:

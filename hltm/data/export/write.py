@@ -20,7 +20,7 @@ from hltm.data.export.manifest import (
     write_manifest,
 )
 from hltm.data.export.read import DataFolder, load
-from hltm.data.export.recipe import Recipe, Shard, make_recipe
+from hltm.data.export.recipe import ExportRecipe, Shard, make_recipe
 from hltm.sampling.augment import Augmentation
 from hltm.tree import LatentTree, Nodes
 
@@ -95,7 +95,7 @@ def export(
     return load(home)
 
 
-def _write(home: Path, recipe: Recipe, progress: Progress | None) -> None:
+def _write(home: Path, recipe: ExportRecipe, progress: Progress | None) -> None:
     """Write what is missing of a recipe's files."""
     content = describe(recipe)
     entries = _written(home, recipe)
@@ -122,7 +122,7 @@ def _write(home: Path, recipe: Recipe, progress: Progress | None) -> None:
 
 
 def _enter(
-    home: Path, recipe: Recipe, content: dict[str, Any], entries: dict[str, dict[str, Any]]
+    home: Path, recipe: ExportRecipe, content: dict[str, Any], entries: dict[str, dict[str, Any]]
 ) -> None:
     """Write the manifest with the shards that are there, in their order."""
     shards = [entries[shard.file] for shard in recipe.shards if shard.file in entries]
@@ -130,7 +130,7 @@ def _enter(
     write_manifest(home, content | {"complete": complete, "shards": shards})
 
 
-def _written(home: Path, recipe: Recipe) -> dict[str, dict[str, Any]]:
+def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
     """File -> manifest entry, of the shards that an earlier call left here.
 
     A shard that was renamed but not entered is left out and written again: to the same bytes.
@@ -159,7 +159,7 @@ def _written(home: Path, recipe: Recipe) -> dict[str, dict[str, Any]]:
     }
 
 
-def _drawn_ahead(recipe: Recipe, shard: Shard) -> Iterator[Columns]:
+def _drawn_ahead(recipe: ExportRecipe, shard: Shard) -> Iterator[Columns]:
     """The pieces of a shard; the next is drawn in a thread while this one is written."""
     with ThreadPoolExecutor(1) as pool:
         coming = None

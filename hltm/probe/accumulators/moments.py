@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Moments(NamedTuple):
+class PairMoments(NamedTuple):
     """Means and covariances; all float64.
 
     Attributes:
@@ -65,7 +65,7 @@ class StreamingMoments:
         self.mean_y = self.mean_y + dy * count / (self.n + count)
         self.n += count
 
-    def result(self) -> Moments:
+    def result(self) -> PairMoments:
         """Means and covariances of all rows so far."""
         xx, xy, yy = (part / self.n for part in self.squares)
-        return Moments(self.mean_x, self.mean_y, xx, xy, yy, self.n)
+        return PairMoments(self.mean_x, self.mean_y, xx, xy, yy, self.n)

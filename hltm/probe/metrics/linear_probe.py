@@ -13,7 +13,7 @@ from hltm.probe.metric import check_pair, one_hot
 BLOCK = 128  # rows that go to one side of the split together
 
 
-class Readout(NamedTuple):
+class LinearReadout(NamedTuple):
     """Linear probes and how they do on rows that they were not fitted to; all float64.
 
     Attributes:
@@ -82,7 +82,7 @@ class LinearProbe:
                 moments.update(a[..., mine], indicator[..., mine])
         self.n += a.shape[-1]
 
-    def result(self) -> Readout:
+    def result(self) -> LinearReadout:
         """Fit on one side, test on the other."""
         if min(side.n for side in self.sides) < 2:
             raise ValueError(
@@ -108,7 +108,7 @@ class LinearProbe:
         )
         size = (spread * truth).clamp(min=0).sqrt()
         some = size > 1e-12 * truth
-        return Readout(
+        return LinearReadout(
             torch.where(some, fitted / size.where(some, torch.ones_like(size)), 0.0),
             torch.where(truth > 0, 1 - wrong / truth.where(truth > 0, 1.0), 0.0),
             weight.unflatten(-1, (-1, self.states)),

@@ -108,7 +108,7 @@ class Specificity:
         )
 
 
-class Relay:
+class RivalBaseline:
     """What the exact posterior of one latent scores on another: the score of a mere relay.
 
     A unit that tells no more of its latent than its rival's posterior does may follow the rival
@@ -121,7 +121,7 @@ class Relay:
         >>> import hltm
         >>> tree = hltm.symmetric_binary(depth=3, polarity=0.9, seed=0)
         >>> draw = tree.sample(5000, seed=1)
-        >>> relay = Relay()
+        >>> relay = RivalBaseline()
         >>> posterior = tree.posterior(draw.leaves, nodes=[0, 1]).marginals
         >>> relay.update(posterior.permute(1, 2, 0), draw.states.T[:2])
         >>> found = relay.result()  # the root's posterior knows of node 1, less than node 1's does

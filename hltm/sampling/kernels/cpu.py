@@ -18,7 +18,7 @@ from torch import Tensor
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES
 from hltm.sampling.kernels.guide import guide_of
-from hltm.sampling.kernels.request import BLOCK, Order
+from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.kernels.stamp import source_stamp
 from hltm.sampling.kernels.threads import share
 from hltm.sampling.kernels.tiles import Scratch, Wide, draw_tiles
@@ -29,7 +29,7 @@ PARALLEL_STATES = 1 << 20  # fewer binary states than this, 0.3 ms, are not wort
 WIDE_COST = 8  # a state of a node of more than two takes as long as so many binary ones
 
 
-def draw(tables: Tables, order: Order) -> list[Tensor]:
+def draw(tables: Tables, order: DrawRequest) -> list[Tensor]:
     """Draw states; one `(S, V - first, B)` tensor per view, uint8 or uint16."""
     shape = (len(order.members), len(tables.topology) - order.first, order.count)
     dtype = np.dtype(np.uint8 if tables.state_dtype == torch.uint8 else np.uint16)
@@ -38,7 +38,7 @@ def draw(tables: Tables, order: Order) -> list[Tensor]:
     return list(torch.from_numpy(out))
 
 
-def draw_packed(tables: Tables, order: Order) -> list[np.ndarray]:
+def draw_packed(tables: Tables, order: DrawRequest) -> list[np.ndarray]:
     """Draw states of a binary tree, one bit each; one `(S, V - first, W)` uint64 array per view.
 
     Bit k of word w is row 128 * (start // 128) + 64 * w + k; bits of other rows mean nothing.
@@ -50,12 +50,12 @@ def draw_packed(tables: Tables, order: Order) -> list[np.ndarray]:
     return list(packed)
 
 
-def _blocks(order: Order) -> range:
+def _blocks(order: DrawRequest) -> range:
     """The numbers of the blocks that hold the rows."""
     return range(order.start // BLOCK, (order.start + order.count - 1) // BLOCK + 1)
 
 
-def _fill(tables: Tables, order: Order, out: np.ndarray, packed: np.ndarray) -> None:
+def _fill(tables: Tables, order: DrawRequest, out: np.ndarray, packed: np.ndarray) -> None:
     """Fill `out` with states or, if it is empty, `packed`."""
     blocks, members, nodes = _blocks(order), len(order.members), len(tables.topology)
     states = members * nodes * len(blocks) * BLOCK * len(order.views)

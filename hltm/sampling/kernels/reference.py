@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from hltm.model.tables import Tables
-from hltm.sampling.kernels.request import NEVER, Order
+from hltm.sampling.kernels.request import NEVER, DrawRequest
 from hltm.sampling.philox import COINS, WORD_PLANE, philox
 
 CHUNK = 1 << 21  # states of one group drawn at a time, to bound memory
 
 
-def draw(tables: Tables, order: Order) -> list[Tensor]:
+def draw(tables: Tables, order: DrawRequest) -> list[Tensor]:
     """Draw states; one `(S, V - first, B)` tensor per view, uint8 or uint16."""
     if order.blocks is not None:
         parts = [draw(tables, order.block(i)) for i in range(len(order.blocks))]
@@ -30,7 +30,7 @@ def draw(tables: Tables, order: Order) -> list[Tensor]:
     return found
 
 
-def _draw_rows(tables: Tables, order: Order, part: slice) -> list[Tensor]:
+def _draw_rows(tables: Tables, order: DrawRequest, part: slice) -> list[Tensor]:
     """All views of the rows order.start + part."""
     start, count = order.start + part.start, part.stop - part.start
 

@@ -17,7 +17,7 @@ BLOCK = 128  # rows that share the generator's calls, at most
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class DrawRequest:
     """One request for states, complete: a kernel needs the tables and this.
 
     Attributes:
@@ -46,7 +46,7 @@ class Order:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     blocks: np.ndarray | None = None
 
-    def block(self, i: int) -> Order:
+    def block(self, i: int) -> DrawRequest:
         """The order of the 128 rows of block number i of `blocks` alone."""
         assert self.blocks is not None
         part = slice(i * BLOCK, (i + 1) * BLOCK)

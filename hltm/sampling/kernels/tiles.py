@@ -73,7 +73,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
     """Draw tasks low..high-1; a task is one tile of one member, all nodes and all views.
 
     A tile is `size` of the blocks. `stamp` is `hltm.kernels.stamp.source_stamp()`; the rest is as
-    in `Order` and `Tables`.
+    in `DrawRequest` and `Tables`.
     """
     nodes = parent.shape[0]
     blocks = len(block_numbers)

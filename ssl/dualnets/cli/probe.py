@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError("name either --tree or --data")
 
     import hltm
-    from hltm.probe import examine, tabulate
+    from hltm.probe import probe_layers, to_frame
 
     data = hltm.load(options.data) if options.data else None
     tree = hltm.load_tree(options.tree) if data is None else data.tree
@@ -45,11 +45,11 @@ def main(arguments: list[str]) -> int:
         rows = data.rows if data is not None and not options.rows else _rows(options.rows)
         seed = options.seed if data is None else data.recipe.seed
         draw = tree.draw(len(rows), seed=seed, start=rows.start)
-        found = examine(_arrays(options.activations), tree, draw=draw, **choices)
+        found = probe_layers(_arrays(options.activations), tree, draw=draw, **choices)
     else:
         network = _network(options)
-        found = examine(network, tree, n=options.n, seed=options.seed, **choices)
-    table = tabulate(found, tree)
+        found = probe_layers(network, tree, n=options.n, seed=options.seed, **choices)
+    table = to_frame(found, tree)
 
     from rich.console import Console
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from dualnets import experiments
 from dualnets.cli._bar import progress_bar
 from dualnets.cli._flags import parse
-from dualnets.lab import runner as execute
+from dualnets.lab import runner
 from dualnets.lab.experiment import Fixed, ProgressListener
 from dualnets.lab.report.page import shown
 from dualnets.lab.workers import WorkerDiedError
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     reporter = TerminalReporter(console, headline_of(experiment))
     try:
         with reporter:
-            run = execute.run(experiment, reporter=reporter, **options, **changes)
+            run = runner.run(experiment, reporter=reporter, **options, **changes)
     except KeyboardInterrupt:
         print("\nhltm: interrupted; finished cells are stored and the same command goes on from "
               "there", file=sys.stderr)  # fmt: skip
@@ -70,7 +70,7 @@ def _parse(
     """Options of the run, and the settings that were given, each a list of values."""
     import tyro
 
-    values = {scale: execute.grid_values(experiment, scale) for scale in experiment.grids}
+    values = {scale: runner.grid_values(experiment, scale) for scale in experiment.grids}
     of_all_scales = [grid for grids in experiment.grids.values() for grid in grids]
     hints = get_type_hints(experiment.Settings)
     flags: list[Any] = [
@@ -88,7 +88,7 @@ def _parse(
     for item in dataclasses.fields(experiment.Settings):
         if all(isinstance(grid.get(item.name), Fixed) for grid in of_all_scales):
             if f"--{item.name.replace('_', '-')}" in arguments:
-                raise ValueError(execute.cannot_be_set(item.name))
+                raise ValueError(runner.cannot_be_set(item.name))
             continue
         kind = hints[item.name]
         choices = item.metadata.get("choices")
@@ -133,7 +133,7 @@ class CellBar(ProgressListener):
         self.bar.update(self.task, description=f"{self.name}  |corr| with the root {root:.2f}")
 
 
-class TerminalReporter(execute.Reporter):
+class TerminalReporter(runner.Reporter):
     """ProgressListener with rate and time left on a terminal, one line per finished cell anywhere."""
 
     def __init__(self, console: Console, headline: Callable[[pd.DataFrame], str]) -> None:
@@ -202,14 +202,14 @@ def headline_of(experiment: Any) -> Callable[[pd.DataFrame], str]:
     return found
 
 
-def _show(console: Console, experiment: Any, run: execute.Run) -> None:
+def _show(console: Console, experiment: Any, run: runner.Run) -> None:
     """The final table, the verdict, and where everything lies."""
     from dualnets.lab.report.page import sentence
 
     if run.reused:
         console.print("This run is finished; nothing was computed (--fresh computes it again).")
     console.print()
-    for table in terminal_tables(execute.summary_table(experiment, run), console.width):
+    for table in terminal_tables(runner.summary_table(experiment, run), console.width):
         console.print(table)
         console.print()
     colour = {"holds": "green", "fails": "red", "open": "yellow"}[run.verdict.verdict]

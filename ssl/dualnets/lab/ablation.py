@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from dualnets.lab.experiment import CellResult, Fixed, Grid, ProgressListener
-from dualnets.lab.learning_curves import follow
+from dualnets.lab.learning_curves import learning_curves
 from dualnets.lab.method_settings import MethodSettings
 from dualnets.lab.settings import (
     NetworkSettings,
@@ -28,7 +28,7 @@ from dualnets.lab.settings import (
 )
 from dualnets.lab.variants import RANK, SPREAD
 from dualnets.training.trajectory import Snapshot, describe_frozen, log_spaced, trajectory
-from hltm.probe.best_units import PRE, Level, score
+from hltm.probe.best_units import PRE, Level, best_units
 from hltm.probe.metrics.collapse import Collapse
 from hltm.sampling.philox import Stream
 
@@ -162,7 +162,7 @@ def run_cell(
     device: torch.device,
     progress: ProgressListener,
     *,
-    probe: Callable[..., dict[int, Level]] = score,
+    probe: Callable[..., dict[int, Level]] = best_units,
     metric: str = PRE,
     also: Callable[[Snapshot], pd.DataFrame] | None = None,
 ) -> CellResult:
@@ -194,7 +194,7 @@ def run_cell(
         snapshots=log_spaced(settings.steps, settings.snapshots),
         progress=progress.updated,
     )
-    followed = follow(
+    followed = learning_curves(
         map(watched, snapshots),
         trees,
         last_step=settings.steps,

@@ -8,7 +8,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from hltm.probe.best_units import Level, Network
+from hltm.probe.best_units import Level, ProbedNetwork
 from hltm.probe.metrics.correlation_ratio import CorrelationRatio
 from hltm.probe.null import LAGS
 from hltm.probe.shifted_null import ShiftedNull
@@ -20,12 +20,18 @@ ROWS = 2048  # of a batch
 
 
 def score_ratio(
-    network: Network, trees: LatentTree, *, n: int, seed: int, lags: int = LAGS, rules: int = 1
+    network: ProbedNetwork,
+    trees: LatentTree,
+    *,
+    n: int,
+    seed: int,
+    lags: int = LAGS,
+    rules: int = 1,
 ) -> dict[int, Level]:
     """Score every level that the network shows by the correlation ratio of its best units.
 
     It is the best correlation that any function of the state has with a unit, so `tree.ceiling`
-    bounds it; for latents of two states it is |correlation|, as in `hltm.probe.best_unit.score`,
+    bounds it; for latents of two states it is |correlation|, as in `hltm.probe.best_units`,
     and the rows are the same.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dualnets._files import read_json, write_json
-from dualnets.lab import runner as execute
+from dualnets.lab import runner
 from dualnets.lab import store as records
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.report.page import number
@@ -90,7 +90,7 @@ def _claim(experiment: Experiment, out: Path, scale: str | None, changes: dict[s
     name = experiment.name
     home = out / name
     for wanted in SCALES if scale is None else (scale,):
-        run = execute.run_name(experiment, wanted, **changes)
+        run = runner.run_name(experiment, wanted, **changes)
         folder = home / run
         if (folder / records.MANIFEST).is_file():
             manifest = read_json(folder / records.MANIFEST)

@@ -13,12 +13,12 @@ from dualnets.lab.experiment import ProgressListener
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.training.trajectory import Snapshot
 from hltm.inference.ceiling import Ceiling
-from hltm.probe.best_units import PRE, Level, score
+from hltm.probe.best_units import PRE, Level, best_units
 from hltm.probe.null import LAGS
 from hltm.tree import LatentTree
 
 
-class Followed(NamedTuple):
+class LearningCurves(NamedTuple):
     """A trajectory as numbers.
 
     Attributes:
@@ -36,7 +36,7 @@ class Followed(NamedTuple):
     frozen_at: torch.Tensor
 
 
-def follow(
+def learning_curves(
     snapshots: Iterable[Snapshot],
     trees: LatentTree,
     *,
@@ -45,9 +45,9 @@ def follow(
     seed: int,
     ceilings: dict[int, Ceiling],
     progress: ProgressListener | None = None,
-    probe: Callable[..., dict[int, Level]] = score,
+    probe: Callable[..., dict[int, Level]] = best_units,
     metric: str = PRE,
-) -> Followed:
+) -> LearningCurves:
     """Probe every snapshot of a trajectory.
 
     Args:
@@ -58,7 +58,7 @@ def follow(
         seed: of the probes.
         ceilings: level -> `(S, V)` ceilings of its nodes.
         progress: hears of every probe.
-        probe: what scores a network, called as `hltm.probe.best_unit.score` is.
+        probe: what scores a network, called as `hltm.probe.best_units` is.
         metric: the name of what it finds, before the ReLU; behind it, with `_post_relu`.
     """
     found: list[tuple[int, dict[int, Level]]] = []
@@ -81,7 +81,7 @@ def follow(
         for step, levels in found
         for level in levels
     ]
-    return Followed(pd.concat(parts, ignore_index=True), first, last, frozen_at)
+    return LearningCurves(pd.concat(parts, ignore_index=True), first, last, frozen_at)
 
 
 def _rows(

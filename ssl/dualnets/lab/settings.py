@@ -246,13 +246,13 @@ class NetworkSettings(Checked):
         """Untrained networks with the trees' addresses."""
         from dualnets.networks.conv_tree import conv_tree
         from dualnets.networks.mlp import mlp
-        from dualnets.networks.shuffled_tree import wrong_tree
+        from dualnets.networks.shuffled_tree import shuffled_tree
         from dualnets.networks.tree_network import tree_network
 
         kinds: dict[str, Callable[..., BlockNetwork]] = {
             "tree": tree_network,
             "conv": conv_tree,
-            "wrong-tree": wrong_tree,
+            "wrong-tree": shuffled_tree,
             "mlp": mlp,
         }
         return self._build(kinds[self.network], self.units, trees, seed, device)

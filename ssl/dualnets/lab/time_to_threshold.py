@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from dualnets.lab.stats import LEVEL, RESAMPLES, Array, Estimate
 
 
-def first_crossing(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) -> Estimate:
+def time_to_threshold(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) -> Estimate:
     """The place at which the mean curve first reaches the mean goal, between places on a log axis.
 
     The interval is the percentile bootstrap's over members, whose curve and goal are drawn together.
@@ -28,7 +28,7 @@ def first_crossing(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) -> Es
     Example:
         >>> import numpy as np
         >>> rising = np.array([[0.0, 1.0, 2.0]] * 4)
-        >>> print(first_crossing([1, 10, 100], rising, np.full(4, 1.5)))
+        >>> print(time_to_threshold([1, 10, 100], rising, np.full(4, 1.5)))
         31.62 [31.62, 31.62]
     """
     x, y, goal = (np.asarray(given, dtype=np.float64) for given in (places, curves, goals))

@@ -1,4 +1,4 @@
-"""What a table of variants says: how each fared, and one beside another on the same trees.
+"""What a table of variants says: how each variant_stats, and one beside another on the same trees.
 
 Alignment alone hides collapse, so the spread and the effective rank of what the loss compares are told
 with it. Values are per tree; comparisons are paired tree by tree.
@@ -32,8 +32,8 @@ FEWEST_TREES = 12  # with fewer, the exact test has no room for a correction ove
 SIGNIFICANCE = 0.01
 
 
-class Fared(NamedTuple):
-    """How one variant fared, one value per tree: `(S,)` float64 each.
+class VariantStats(NamedTuple):
+    """How one variant variant_stats, one value per tree: `(S,)` float64 each.
 
     Attributes:
         initial, value, ceiling: means over the latents asked for, of the best |correlation|.
@@ -58,9 +58,9 @@ class Fared(NamedTuple):
         return gap_closed(self.initial, self.value, self.ceiling, count)
 
 
-def fared(
+def variant_stats(
     rows: pd.DataFrame, levels: Sequence[int] | None = None, step: int | None = None
-) -> Fared:
+) -> VariantStats:
     """The trees' numbers of one variant.
 
     Args:
@@ -83,12 +83,14 @@ def fared(
     initial, value, ceiling = (
         means[name].to_numpy(np.float64) for name in ("initial", "value", "ceiling")
     )
-    return Fared(initial, value, ceiling, collapse(SPREAD), collapse(RANK), means.index.to_numpy())
+    return VariantStats(
+        initial, value, ceiling, collapse(SPREAD), collapse(RANK), means.index.to_numpy()
+    )
 
 
-def of_root(rows: pd.DataFrame) -> Fared:
+def of_root(rows: pd.DataFrame) -> VariantStats:
     """The root's numbers of one variant."""
-    return fared(rows, [int(rows["level"].max())])
+    return variant_stats(rows, [int(rows["level"].max())])
 
 
 def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -175,7 +177,7 @@ def emerges_everywhere(
     details: list[dict[str, Any]] = []
     gaps = []
     for name, rows in variants.items():
-        found = fared(rows)
+        found = variant_stats(rows)
         p = min(exceeds(found.value, found.initial) * len(variants), 1.0)
         gaps.append(found.gap_among(len(variants)))
         details.append(
@@ -219,7 +221,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     for name, rows in by_variant(table).items():
-        upper = fared(rows)
+        upper = variant_stats(rows)
         root = of_root(rows)
         found.append(
             {
@@ -241,6 +243,6 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
 INTERVALS = "means over n trees; ± and [ ]: 95% intervals over trees"
 
 
-def spread_of(found: Fared) -> str:
+def spread_of(found: VariantStats) -> str:
     """The spread with its interval; a dash where it is not finite for every tree."""
     return mean_interval(found.spread).brief if np.isfinite(found.spread).all() else "–"

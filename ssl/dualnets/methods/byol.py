@@ -28,18 +28,18 @@ from dualnets.methods.protocol import (
     Batch,
     Method,
     Needs,
-    Setup,
     State,
+    TrainContext,
     address,
-    begun,
-    copied,
-    moved,
+    detached_copy,
+    init_head,
     output_units,
     outputs,
-    part,
-    under,
+    strip_prefix,
+    update_running_stats,
+    with_prefix,
 )
-from dualnets.methods.siamese import Foretelling
+from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.heads import LAYERS, RUNNING, Head, Seen
 from dualnets.networks.normalizations import BatchNorm
 from dualnets.optim.optimizers import Group
@@ -185,16 +185,16 @@ class BYOL(Method):
         return Needs(views=2)
 
     @property
-    def foretelling(self) -> Foretelling | None:
+    def siamese(self) -> SiameseSpec | None:
         if isinstance(self.predictor, DirectPredictor):
             return None
         if self._sweeps:
             return None  # the compiled span has one for all members
-        return Foretelling(
+        return SiameseSpec(
             projector=self.projector,
             predictor=self.predictor or Head(),
             slow=self.target != "online",
-            stays=self._stays,
+            ema_decay=self._stays,
             stop_gradient=self.stop_gradient,
             normalized=self.normalized,
             symmetric=self.symmetric,
@@ -207,7 +207,7 @@ class BYOL(Method):
             return {}
         return {"predictor": Group(self.predictor_lr, self.predictor_weight_decay)}
 
-    def check(self, network: nn.Module, setup: Setup) -> None:
+    def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where the predictor's outputs are not as many as the target's."""
         super().check(network, setup)
         units = self.projector.outputs(output_units(network, setup))
@@ -219,15 +219,19 @@ class BYOL(Method):
         if isinstance(self.predictor, Head):
             self.predictor.check(units, "predictor")
 
-    def init(self, network: nn.Module, setup: Setup) -> State:
+    def init(self, network: nn.Module, setup: TrainContext) -> State:
         inputs = output_units(network, setup)
         units = self.projector.outputs(inputs)
-        state = under("projector", begun(self.projector, inputs, network, setup, PROJECTOR))
+        state = with_prefix(
+            "projector", init_head(self.projector, inputs, network, setup, PROJECTOR)
+        )
         if isinstance(self.predictor, Head):
-            drawn = begun(self.predictor, units, network, setup, PREDICTOR)
-            state |= under("predictor", drawn)
+            drawn = init_head(self.predictor, units, network, setup, PREDICTOR)
+            state |= with_prefix("predictor", drawn)
         elif self.predictor is not None:
-            state |= under("predictor", self.predictor.init(units, next(network.parameters())))
+            state |= with_prefix(
+                "predictor", self.predictor.init(units, next(network.parameters()))
+            )
         if self.target == "online":
             return state
         if self.target == "random":
@@ -237,14 +241,18 @@ class BYOL(Method):
         else:
             projector = {
                 name: tensor.detach().clone()
-                for name, tensor in part(state, "projector").items()
+                for name, tensor in strip_prefix(state, "projector").items()
                 if not name.endswith(RUNNING)
             }
-            target = copied(network)
-        return state | under("target.network", target) | under("target.projector", projector)
+            target = detached_copy(network)
+        return (
+            state
+            | with_prefix("target.network", target)
+            | with_prefix("target.projector", projector)
+        )
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        projector, size = part(state, "projector"), batch.size
+        projector, size = strip_prefix(state, "projector"), batch.size
         online = torch.cat(list(outputs(network, batch)), dim=1)
         below: list[Seen] = []
         above: list[Seen] = []
@@ -252,37 +260,41 @@ class BYOL(Method):
         given = projections if self.symmetric else projections[:, :size]
         predictions = given
         if isinstance(self.predictor, Head):
-            own = part(state, "predictor")
+            own = strip_prefix(state, "predictor")
             predictions = self.predictor(own, given, 1 + self.symmetric, seen=above)
         elif self.predictor is not None:
-            predictions = self.predictor(part(state, "predictor"), given)
+            predictions = self.predictor(strip_prefix(state, "predictor"), given)
         targets = self._targets(network, state, batch, projections)
         distances = _cosine_form if self.normalized else _half_square
         # both directions have as many samples, so their sum is the mean of all, times how many
         losses = distances(predictions, targets).mean(-1) * (1 + self.symmetric)
         if not self.symmetric and self.target != "online":
             below = [own.of_first_pass() for own in below]  # the loss reads no more of them
-        carried = moved("projector", self.projector, state, below)
+        carried = update_running_stats("projector", self.projector, state, below)
         if isinstance(self.predictor, Head):
-            carried |= moved("predictor", self.predictor, state, above)
+            carried |= update_running_stats("predictor", self.predictor, state, above)
         if isinstance(self.predictor, DirectPredictor):
             carried["projections"] = projections.detach()
         return losses, carried
 
     def after_step(
-        self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
+        self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
     ) -> State:
         found = super().after_step(network, state, carried, step, setup)
         if isinstance(self.predictor, DirectPredictor):
-            now = self.predictor.after_step(part(state, "predictor"), carried["projections"], step)
-            found |= under("predictor", now)
+            now = self.predictor.after_step(
+                strip_prefix(state, "predictor"), carried["projections"], step
+            )
+            found |= with_prefix("predictor", now)
         if self.redraw_every and (step + 1) % self.redraw_every == 0:
-            found |= under("predictor", self._redrawn(network, state, setup, step))
+            found |= with_prefix("predictor", self._redrawn(network, state, setup, step))
         if self._sweeps or self._stays(step, setup.steps) < 1:
             own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-            online = under("network", own) | under("projector", part(state, "projector"))
-            target = part(state, "target")
-            found |= under("target", self._moved(target, online, step, setup.steps))
+            online = with_prefix("network", own) | with_prefix(
+                "projector", strip_prefix(state, "projector")
+            )
+            target = strip_prefix(state, "target")
+            found |= with_prefix("target", self._moved(target, online, step, setup.steps))
         return found
 
     def _targets(
@@ -293,7 +305,7 @@ class BYOL(Method):
         if self.target == "online":
             found = projections.detach() if self.stop_gradient else projections
             return found.roll(size, 1) if self.symmetric else found[:, size:]
-        own = part(state, "target.network")
+        own = strip_prefix(state, "target.network")
         # a forward pass may change running statistics in place, and the state must stay as it is
         own |= {name: own[name].clone() for name, _ in network.named_buffers()}
         if not self.symmetric:
@@ -301,7 +313,7 @@ class BYOL(Method):
         with torch.no_grad():
             passes = list(outputs(network, batch, own))
             foretold = torch.cat(passes[::-1], dim=1)
-            return self.projector(part(state, "target.projector"), foretold, len(passes))
+            return self.projector(strip_prefix(state, "target.projector"), foretold, len(passes))
 
     def _stays(self, step: int, steps: int) -> Any:
         """How much of itself the target keeps at update number `step`, counted from 0."""
@@ -333,7 +345,7 @@ class BYOL(Method):
         found = dict(zip(names, moved, strict=True))
         return {name: found[name] if name in found else online[name].clone() for name in target}
 
-    def _redrawn(self, network: nn.Module, state: State, setup: Setup, step: int) -> State:
+    def _redrawn(self, network: nn.Module, state: State, setup: TrainContext, step: int) -> State:
         """New parameters of the layers that are drawn again, whose running moments begin anew."""
         assert isinstance(self.predictor, Head)
         top = len(self.predictor.widths) - 1
@@ -348,9 +360,9 @@ class BYOL(Method):
         )
 
 
-def _shuffled(network: nn.Module, setup: Setup) -> State:
+def _shuffled(network: nn.Module, setup: TrainContext) -> State:
     """The network's parameters, the entries of each tensor but zeros shuffled per member by address."""
-    found = copied(network)
+    found = detached_copy(network)
     for place, (name, parameter) in enumerate(network.named_parameters()):
         keys = uniform(
             parameter[0].numel(),

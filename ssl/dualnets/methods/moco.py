@@ -30,15 +30,15 @@ from dualnets.methods.protocol import (
     Batch,
     Method,
     Needs,
-    Setup,
     State,
+    TrainContext,
     address,
-    begun,
-    moved,
+    init_head,
     output_units,
     outputs,
-    part,
-    under,
+    strip_prefix,
+    update_running_stats,
+    with_prefix,
 )
 from dualnets.networks.heads import RUNNING, Head, Seen
 from dualnets.optim.per_member import PerMember, check_rates, column, share
@@ -98,7 +98,7 @@ class MoCo(Method):
     def needs(self) -> Needs:
         return Needs(views=2)
 
-    def check(self, network: nn.Module, setup: Setup) -> None:
+    def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where the queue is shorter than the keys of one step."""
         super().check(network, setup)
         keys = setup.batch * (2 if self.symmetric else 1)
@@ -108,16 +108,16 @@ class MoCo(Method):
                 f"(batch {setup.batch}, symmetric={self.symmetric}), got queue={self.queue}"
             )
 
-    def init(self, network: nn.Module, setup: Setup) -> State:
+    def init(self, network: nn.Module, setup: TrainContext) -> State:
         units = output_units(network, setup)
         own = address(network, setup)
-        projector = begun(self.projector, units, network, setup, PROJECTOR)
+        projector = init_head(self.projector, units, network, setup, PROJECTOR)
         slow = {n: p.detach().clone() for n, p in projector.items() if not n.endswith(RUNNING)}
         queue = random_directions(self.queue, self.projector.outputs(units), place=QUEUE, **own)
         return {
-            **under("key", {n: p.detach().clone() for n, p in network.named_parameters()}),
-            **under("key_projector", slow),
-            **under("projector", projector),
+            **with_prefix("key", {n: p.detach().clone() for n, p in network.named_parameters()}),
+            **with_prefix("key_projector", slow),
+            **with_prefix("projector", projector),
             "queue": queue,
         }
 
@@ -135,20 +135,24 @@ class MoCo(Method):
             self._contrast(query, key, state["queue"])
             for query, key in zip(queries, keys, strict=True)
         ]
-        carried = moved("projector", self.projector, state, seen)
+        carried = update_running_stats("projector", self.projector, state, seen)
         return torch.stack(losses).mean(0), carried | {"keys": torch.cat(keys, dim=1)}
 
     def after_step(
-        self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
+        self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
     ) -> State:
         queue = state["queue"]
         keys = carried["keys"].to(queue.dtype)
         return {
             **super().after_step(network, state, carried, step, setup),
-            **under("key", self._followed(part(state, "key"), dict(network.named_parameters()))),
-            **under(
+            **with_prefix(
+                "key", self._followed(strip_prefix(state, "key"), dict(network.named_parameters()))
+            ),
+            **with_prefix(
                 "key_projector",
-                self._followed(part(state, "key_projector"), part(state, "projector")),
+                self._followed(
+                    strip_prefix(state, "key_projector"), strip_prefix(state, "projector")
+                ),
             ),
             "queue": torch.cat([keys, queue], dim=1)[:, : self.queue],
         }
@@ -164,8 +168,8 @@ class MoCo(Method):
         """The key encoder's outputs on every pass, of length 1."""
         # running statistics are the network's own affair: the key encoder writes into copies
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        found = outputs(network, batch, {**buffers, **part(state, "key")})
-        projector = part(state, "key_projector")
+        found = outputs(network, batch, {**buffers, **strip_prefix(state, "key")})
+        projector = strip_prefix(state, "key_projector")
         return [direction(self.projector(projector, own)) for own in found]
 
     def _contrast(self, query: Tensor, key: Tensor, queue: Tensor) -> Tensor:

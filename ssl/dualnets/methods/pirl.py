@@ -30,15 +30,15 @@ from dualnets.methods.protocol import (
     Batch,
     Method,
     Needs,
-    Setup,
     State,
+    TrainContext,
     address,
-    begun,
-    moved,
+    init_head,
     output_units,
     outputs,
-    part,
-    under,
+    strip_prefix,
+    update_running_stats,
+    with_prefix,
 )
 from dualnets.networks.heads import LAYERS, Head, Seen
 from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
@@ -102,7 +102,7 @@ class PIRL(Method):
     def needs(self) -> Needs:
         return Needs(views=2, places=True)
 
-    def check(self, network: nn.Module, setup: Setup) -> None:
+    def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where there are too few samples, or the heads do not fit each other."""
         super().check(network, setup)
         samples = self._samples(setup)
@@ -121,7 +121,7 @@ class PIRL(Method):
                     f"view_projector {theirs}"
                 )
 
-    def init(self, network: nn.Module, setup: Setup) -> State:
+    def init(self, network: nn.Module, setup: TrainContext) -> State:
         inputs = output_units(network, setup)
         own = address(network, setup)
         heads = {"projector": (self.projector, PROJECTOR)}
@@ -129,7 +129,7 @@ class PIRL(Method):
             heads["view_projector"] = (self.view_projector, VIEW_PROJECTOR)
         state: State = {}
         for name, (head, place) in heads.items():
-            state |= under(name, begun(head, inputs, network, setup, place))
+            state |= with_prefix(name, init_head(head, inputs, network, setup, place))
         state["bank"] = random_directions(
             self._samples(setup), self.projector.outputs(inputs), place=BANK, **own
         )
@@ -141,14 +141,14 @@ class PIRL(Method):
         bank = state["bank"]
         first, second = outputs(network, batch)
         seen: list[Seen] = []
-        f = direction(self.projector(part(state, "projector"), first, seen=seen))
+        f = direction(self.projector(strip_prefix(state, "projector"), first, seen=seen))
         carried: State = {}
         head, name = self.projector, "projector"
         if self.view_projector is not None:
-            carried = moved(name, head, state, seen)
+            carried = update_running_stats(name, head, state, seen)
             head, name, seen = self.view_projector, "view_projector", []
-        g = direction(head(part(state, name), second, seen=seen))
-        carried |= moved(name, head, state, seen)
+        g = direction(head(strip_prefix(state, name), second, seen=seen))
+        carried |= update_running_stats(name, head, state, seen)
         memory = bank[:, batch.places]  # (S, B, U)
         own = batch.places[None, :, None] == state["negatives"][:, None]  # (S, B, N)
         places = state["negatives"][..., None].expand(-1, -1, bank.shape[-1])
@@ -158,7 +158,7 @@ class PIRL(Method):
         return losses, carried | {"places": batch.places, "outputs": f.detach()}
 
     def after_step(
-        self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
+        self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
     ) -> State:
         bank, places = state["bank"], carried["places"]
         new = carried["outputs"].to(bank.dtype)
@@ -189,7 +189,7 @@ class PIRL(Method):
             losses = losses + each.masked_fill(own, 0).sum(-1)
         return losses.mean(-1)
 
-    def _drawn(self, network: nn.Module, setup: Setup, step: int) -> Tensor:
+    def _drawn(self, network: nn.Module, setup: TrainContext, step: int) -> Tensor:
         """`(S, N)` int64 places in the bank of a step's negatives."""
         samples = self._samples(setup)
         numbers = uniform(
@@ -205,7 +205,7 @@ class PIRL(Method):
         return (numbers * samples).long().clamp(max=samples - 1)
 
     @staticmethod
-    def _samples(setup: Setup) -> int:
+    def _samples(setup: TrainContext) -> int:
         if setup.samples is None:
             raise ValueError("PIRL remembers every sample, so it needs a fixed data set")
         return setup.samples

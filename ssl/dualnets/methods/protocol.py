@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from dualnets.methods.siamese import Foretelling
+from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.heads import Head, Seen
 from dualnets.optim.optimizers import Group
 from dualnets.optim.per_member import check_count, cut
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
     precision: torch.dtype | None = None
 
 
-class Setup(NamedTuple):
+class TrainContext(NamedTuple):
     """What a method may know of the training it serves.
 
     Attributes:
@@ -108,7 +108,7 @@ class Method(ABC):
         return None
 
     @property
-    def foretelling(self) -> Foretelling | None:
+    def siamese(self) -> SiameseSpec | None:
         """What it is made of, where one branch foretells another and all it keeps is their parameters.
 
         Such a method can be trained by a compiled span too, under the same condition.
@@ -132,7 +132,7 @@ class Method(ABC):
                 parts[name] = part
         return replace(self, **parts) if parts else self  # type: ignore[type-var]
 
-    def check(self, network: nn.Module, setup: Setup) -> None:
+    def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError, naming the value and what was expected, where it cannot be trained so.
 
         Here rates that do not fit the members, and a projector with a layer that says nothing; a
@@ -149,7 +149,7 @@ class Method(ABC):
         if self.projector.widths:
             self.projector.check(output_units(network, setup), "projector")
 
-    def init(self, network: nn.Module, setup: Setup) -> State:
+    def init(self, network: nn.Module, setup: TrainContext) -> State:
         """The state before the first step."""
         return {}
 
@@ -176,10 +176,10 @@ class Method(ABC):
                 the loss does in training.
         """
         own = outputs(network, Batch(leaves, leaves.shape[-2]))[0]
-        return self.projector(part(state, "projector"), own, running=not batch_statistics)
+        return self.projector(strip_prefix(state, "projector"), own, running=not batch_statistics)
 
     def after_step(
-        self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
+        self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
     ) -> State:
         """The state after update number `step`, counted from 0, of the parameters.
 
@@ -195,19 +195,19 @@ class Method(ABC):
             step: counted from 0.
             setup: as in `init`.
         """
-        return {**state, **part(carried, MOMENTS)}
+        return {**state, **strip_prefix(carried, MOMENTS)}
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> State:
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> State:
     """The same tensors under names that begin with `prefix.`."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def part(state: Mapping[str, Tensor], prefix: str) -> State:
+def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
     """What lies under a prefix, by the rest of its name.
 
     Example:
-        >>> part({"target.0": torch.zeros(1), "queue": torch.ones(1)}, "target")
+        >>> strip_prefix({"target.0": torch.zeros(1), "queue": torch.ones(1)}, "target")
         {'0': tensor([0.])}
     """
     start = f"{prefix}."
@@ -219,7 +219,9 @@ def trained(tensors: Mapping[str, Tensor]) -> State:
     return {name: tensor.requires_grad_() for name, tensor in tensors.items()}
 
 
-def begun(head: Head, inputs: int, network: nn.Module, setup: Setup, place: int) -> State:
+def init_head(
+    head: Head, inputs: int, network: nn.Module, setup: TrainContext, place: int
+) -> State:
     """A head before the first step: initial parameters, to be trained, and running moments.
 
     Args:
@@ -234,18 +236,18 @@ def begun(head: Head, inputs: int, network: nn.Module, setup: Setup, place: int)
     return trained(drawn) | head.moments(len(parameter), parameter)
 
 
-def moved(name: str, head: Head, state: State, seen: Sequence[Seen]) -> State:
+def update_running_stats(name: str, head: Head, state: State, seen: Sequence[Seen]) -> State:
     """What a loss carries so that `after_step` moves the running moments of the head of this name."""
-    return under(f"{MOMENTS}.{name}", head.moved(part(state, name), seen))
+    return with_prefix(f"{MOMENTS}.{name}", head.moved(strip_prefix(state, name), seen))
 
 
-def copied(network: nn.Module) -> State:
+def detached_copy(network: nn.Module) -> State:
     """Parameters and buffers of a network by name, copied, without gradients."""
     named = [*network.named_parameters(), *network.named_buffers()]
     return {name: tensor.detach().clone() for name, tensor in named}
 
 
-def address(network: nn.Module, setup: Setup) -> dict[str, Any]:
+def address(network: nn.Module, setup: TrainContext) -> dict[str, Any]:
     """Where what a method draws for itself comes from and goes to, for `Head.init` and its like.
 
     Seed and members, which with a place are the address of random numbers; dtype and device of the
@@ -290,11 +292,11 @@ def outputs(
     return call(batch.leaves).split(batch.size, dim=1)
 
 
-def output_units(network: nn.Module, setup: Setup) -> int:
+def output_units(network: nn.Module, setup: TrainContext) -> int:
     """How many outputs a network has, found by a pass over two rows of zeros."""
     given = next(network.parameters())
     leaves = torch.zeros(2, len(setup.trees.leaves), dtype=torch.uint8, device=given.device)
     if network.stacked:
         leaves = leaves.expand(len(network.members), *leaves.shape)  # type: ignore[arg-type]
     with torch.no_grad():  # on a copy: running statistics stay as they are
-        return int(torch.func.functional_call(network, copied(network), (leaves,)).shape[-1])
+        return int(torch.func.functional_call(network, detached_copy(network), (leaves,)).shape[-1])

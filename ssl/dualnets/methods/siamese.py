@@ -9,7 +9,7 @@ from dualnets.networks.heads import Head
 
 
 @dataclass(frozen=True)
-class Foretelling:
+class SiameseSpec:
     """p(f(x1)) foretells f'(x2): f the network behind a projector, p a predictor, f' the target.
 
     With D = 2 - 2 cos, or half the squared distance, the loss is
@@ -20,7 +20,7 @@ class Foretelling:
         projector, predictor: of a state's `projector.…` and `predictor.…`; `Head()` for none.
         slow: whether f' is `target.network.…` and `target.projector.…` of the state, without
             gradient, rather than f itself.
-        stays: (update t counted from 0, how many there are) -> m of f' <- m f' + (1 - m) f.
+        ema_decay: (update t counted from 0, how many there are) -> m of f' <- m f' + (1 - m) f.
         stop_gradient: where f' is f itself, whether gradients stop there.
         normalized: the cosine form.
         symmetric: whether the second direction is added.
@@ -32,7 +32,7 @@ class Foretelling:
     projector: Head
     predictor: Head
     slow: bool
-    stays: Callable[[int, int], float]
+    ema_decay: Callable[[int, int], float]
     stop_gradient: bool = True
     normalized: bool = True
     symmetric: bool = True

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dualnets._checks import check_kind
 from dualnets.methods._projector import new_projector, projections
 from dualnets.methods.losses import InfoNCE, Loss
-from dualnets.methods.protocol import Batch, Method, Needs, Setup, State
+from dualnets.methods.protocol import Batch, Method, Needs, State, TrainContext
 from dualnets.networks.heads import Head
 
 
@@ -65,7 +65,7 @@ class SimCLR(Method):
     def plain_loss(self) -> Loss | None:
         return None if self.projector.widths else self.criterion
 
-    def init(self, network: nn.Module, setup: Setup) -> State:
+    def init(self, network: nn.Module, setup: TrainContext) -> State:
         return new_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:

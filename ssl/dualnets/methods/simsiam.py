@@ -22,16 +22,16 @@ from dualnets.methods.protocol import (
     Batch,
     Method,
     Needs,
-    Setup,
     State,
-    begun,
-    moved,
+    TrainContext,
+    init_head,
     output_units,
     outputs,
-    part,
-    under,
+    strip_prefix,
+    update_running_stats,
+    with_prefix,
 )
-from dualnets.methods.siamese import Foretelling
+from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.heads import Head, Seen
 from dualnets.networks.normalizations import BatchNorm
 
@@ -80,19 +80,19 @@ class SimSiam(Method):
         return Needs(views=2)
 
     @property
-    def foretelling(self) -> Foretelling:
+    def siamese(self) -> SiameseSpec:
         # a quarter of BYOL's 4 - 2 cos - 2 cos, less 1
-        return Foretelling(
+        return SiameseSpec(
             self.projector,
             self.predictor,
             slow=False,
-            stays=_never,
+            ema_decay=_never,
             stop_gradient=self.stop_gradient,
             scale=0.25,
             offset=-1.0,
         )
 
-    def check(self, network: nn.Module, setup: Setup) -> None:
+    def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where the predictor's outputs are not as many as the projector's."""
         super().check(network, setup)
         units = self.projector.outputs(output_units(network, setup))
@@ -103,21 +103,23 @@ class SimSiam(Method):
             )
         self.predictor.check(units, "predictor")
 
-    def init(self, network: nn.Module, setup: Setup) -> State:
+    def init(self, network: nn.Module, setup: TrainContext) -> State:
         inputs = output_units(network, setup)
         units = self.projector.outputs(inputs)
-        projector = begun(self.projector, inputs, network, setup, PROJECTOR)
-        predictor = begun(self.predictor, units, network, setup, PREDICTOR)
-        return under("projector", projector) | under("predictor", predictor)
+        projector = init_head(self.projector, inputs, network, setup, PROJECTOR)
+        predictor = init_head(self.predictor, units, network, setup, PREDICTOR)
+        return with_prefix("projector", projector) | with_prefix("predictor", predictor)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         both = torch.cat(list(outputs(network, batch)), dim=1)
         below: list[Seen] = []
         above: list[Seen] = []
-        z = self.projector(part(state, "projector"), both, passes=2, seen=below)  # (S, 2 * B, U)
-        p = self.predictor(part(state, "predictor"), z, passes=2, seen=above)
-        carried = moved("projector", self.projector, state, below)
-        carried |= moved("predictor", self.predictor, state, above)
+        z = self.projector(
+            strip_prefix(state, "projector"), both, passes=2, seen=below
+        )  # (S, 2 * B, U)
+        p = self.predictor(strip_prefix(state, "predictor"), z, passes=2, seen=above)
+        carried = update_running_stats("projector", self.projector, state, below)
+        carried |= update_running_stats("predictor", self.predictor, state, above)
         other = z.detach() if self.stop_gradient else z
         # half of two means over B is the mean over 2 B
         return -cosine_similarity(p, other.roll(batch.size, 1)).mean(-1), carried

@@ -22,14 +22,14 @@ from dualnets.methods.protocol import (
     Batch,
     Method,
     Needs,
-    Setup,
     State,
+    TrainContext,
     address,
     output_units,
     outputs,
-    part,
+    strip_prefix,
     trained,
-    under,
+    with_prefix,
 )
 from dualnets.networks.heads import Head
 from dualnets.optim.optimizers import Group
@@ -97,7 +97,7 @@ class Supervised(Method):
     def groups(self) -> dict[str, Group]:
         return {"classifier": self.rates}
 
-    def init(self, network: nn.Module, setup: Setup) -> State:
+    def init(self, network: nn.Module, setup: TrainContext) -> State:
         tables = setup.trees.tables
         states = tables.cardinality[target_nodes(tables.topology, self.targets)]
         most, own = int(states.max()), address(network, setup)
@@ -106,7 +106,7 @@ class Supervised(Method):
         )
         absent = torch.arange(most) >= torch.from_numpy(states)[:, None]  # (T, K)
         absent = absent.to(own["device"]).expand(len(own["members"]), -1, -1).contiguous()
-        return under("classifier", trained(classifier)) | {"absent": absent}
+        return with_prefix("classifier", trained(classifier)) | {"absent": absent}
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         (output,) = outputs(network, batch)
@@ -124,5 +124,5 @@ class Supervised(Method):
         """
         absent = state["absent"]
         head = Head((absent.shape[1] * absent.shape[2],), bias=self.bias)
-        found = head(part(state, "classifier"), output).unflatten(-1, absent.shape[1:])
+        found = head(strip_prefix(state, "classifier"), output).unflatten(-1, absent.shape[1:])
         return found.masked_fill(absent[:, None], -torch.inf)

@@ -28,14 +28,14 @@ from dualnets.methods.protocol import (
     Batch,
     Method,
     Needs,
-    Setup,
     State,
+    TrainContext,
     address,
-    begun,
-    moved,
+    init_head,
     output_units,
     trained,
-    under,
+    update_running_stats,
+    with_prefix,
 )
 from dualnets.networks.heads import Head, Seen
 
@@ -134,7 +134,7 @@ class SwAV(Method):
     def needs(self) -> Needs:
         return Needs(views=2)
 
-    def check(self, network: nn.Module, setup: Setup) -> None:
+    def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where there are more prototypes than samples, or the queue is too short."""
         super().check(network, setup)
         if 0 < self.queue < setup.batch:
@@ -147,13 +147,13 @@ class SwAV(Method):
                 f"of {self.queue} can fill"
             )
 
-    def init(self, network: nn.Module, setup: Setup) -> State:
+    def init(self, network: nn.Module, setup: TrainContext) -> State:
         inputs = output_units(network, setup)
         units = self.projector.outputs(inputs)
         own = address(network, setup)
-        projector = begun(self.projector, inputs, network, setup, PROJECTOR)
+        projector = init_head(self.projector, inputs, network, setup, PROJECTOR)
         prototypes = random_directions(self.prototypes, units, place=PROTOTYPES, **own)
-        state = under("projector", projector) | trained({"prototypes": prototypes})
+        state = with_prefix("projector", projector) | trained({"prototypes": prototypes})
         state["steps"] = torch.zeros(len(prototypes), dtype=torch.int64, device=prototypes.device)
         for view in range(2 if self.queue else 0):  # not read before they are full
             state[f"queue.{view}"] = prototypes.new_zeros(len(prototypes), self.queue, units)
@@ -173,14 +173,14 @@ class SwAV(Method):
             ]
         foretold = [torch.log_softmax(own / self.temperature, dim=-1) for own in scores]
         losses = -(assigned[1] * foretold[0] + assigned[0] * foretold[1]).sum(-1).mean(-1) / 2
-        carried = moved("projector", self.projector, state, seen)
+        carried = update_running_stats("projector", self.projector, state, seen)
         carried["prototypes"] = state["prototypes"].detach().clone()  # the update is in place
         if self.queue:
             carried |= {str(view): own.detach() for view, own in enumerate(z)}
         return losses, carried
 
     def after_step(
-        self, network: nn.Module, state: State, carried: State, step: int, setup: Setup
+        self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
     ) -> State:
         after = super().after_step(network, state, carried, step, setup)
         after["steps"] = state["steps"] + 1

@@ -26,15 +26,15 @@ from dualnets.methods.protocol import (
     Batch,
     Method,
     Needs,
-    Setup,
     State,
-    begun,
-    copied,
-    moved,
+    TrainContext,
+    detached_copy,
+    init_head,
     output_units,
     outputs,
-    part,
-    under,
+    strip_prefix,
+    update_running_stats,
+    with_prefix,
 )
 from dualnets.networks.heads import Head, Seen
 from dualnets.optim.optimizers import Group
@@ -94,7 +94,7 @@ class TeacherStudent(Method):
     def groups(self) -> dict[str, Group]:
         return {"readout": self.rates}
 
-    def check(self, network: nn.Module, setup: Setup) -> None:
+    def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where the teacher cannot teach this student."""
         super().check(network, setup)
         if self.teacher.inputs != network.inputs:
@@ -114,33 +114,33 @@ class TeacherStudent(Method):
                 f"the teacher has {taught} outputs, the student {given}: give a readout with {taught}"
             )
 
-    def init(self, network: nn.Module, setup: Setup) -> State:
+    def init(self, network: nn.Module, setup: TrainContext) -> State:
         members: Sequence[int] = network.members  # type: ignore[assignment]
         own, like = self._addresses(), next(network.parameters())
         places = [own.index(m) for m in members] if own else [0] * len(members)
         teacher = {
             name: tensor[places].to(like.device, like.dtype if tensor.is_floating_point() else None)
-            for name, tensor in copied(self.teacher).items()
+            for name, tensor in detached_copy(self.teacher).items()
         }
         units = output_units(network, setup)
-        readout = begun(self.readout, units, network, setup, PLACE)
-        return under("teacher", teacher) | under("readout", readout)
+        readout = init_head(self.readout, units, network, setup, PLACE)
+        return with_prefix("teacher", teacher) | with_prefix("readout", readout)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         (output,) = outputs(network, batch)
         with torch.no_grad():
-            (wanted,) = outputs(self._shaped(network), batch, part(state, "teacher"))
+            (wanted,) = outputs(self._shaped(network), batch, strip_prefix(state, "teacher"))
         seen: list[Seen] = []
-        answer = self.readout(part(state, "readout"), output, seen=seen)
+        answer = self.readout(strip_prefix(state, "readout"), output, seen=seen)
         losses = (answer - wanted).square().sum(-1).mean(-1) / 2
-        return losses, moved("readout", self.readout, state, seen)
+        return losses, update_running_stats("readout", self.readout, state, seen)
 
     def embedding(
         self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
     ) -> Tensor:
         """`(S, B, U)`, what the loss compares: the network's outputs behind the readout."""
         own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
-        return self.readout(part(state, "readout"), own, running=not batch_statistics)
+        return self.readout(strip_prefix(state, "readout"), own, running=not batch_statistics)
 
     def _addresses(self) -> tuple[int, ...]:
         """Of the teacher's members; none where there is one teacher for all."""

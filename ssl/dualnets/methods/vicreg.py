@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dualnets._checks import check_kind, check_number
 from dualnets.methods._projector import new_projector, projections
-from dualnets.methods.protocol import Batch, Method, Needs, Setup, State
+from dualnets.methods.protocol import Batch, Method, Needs, State, TrainContext
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
 
@@ -73,7 +73,7 @@ class VICReg(Method):
     def needs(self) -> Needs:
         return Needs(views=2)
 
-    def init(self, network: nn.Module, setup: Setup) -> State:
+    def init(self, network: nn.Module, setup: TrainContext) -> State:
         return new_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:

@@ -15,7 +15,7 @@ from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
 
 
-def wrong_tree(
+def shuffled_tree(
     tree: LatentTree,
     *,
     units: int,
@@ -51,7 +51,7 @@ def wrong_tree(
     Example:
         >>> import hltm
         >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
-        >>> network = wrong_tree(trees, units=5, seed=1)
+        >>> network = shuffled_tree(trees, units=5, seed=1)
         >>> network.leaf_order.tolist()
         [[0, 6, 3, 4, 1, 2, 5, 7], [1, 4, 5, 7, 0, 2, 3, 6]]
         >>> found = network.activations(trees.sample(7, seed=2).leaves)

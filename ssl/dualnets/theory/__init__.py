@@ -26,28 +26,28 @@ from dualnets.theory.updates.covariance import covariance_operator
 from dualnets.theory.updates.enumeration import ViewTable, enumerate_views
 from dualnets.theory.updates.loss_slopes import Slopes, loss_slopes
 from dualnets.theory.updates.operator_form import check_operator_form
-from dualnets.theory.updates.operators import Eigenpairs, Estimate, Operator
+from dualnets.theory.updates.operators import Eigenpairs, Operator, OperatorEstimate
 from dualnets.theory.updates.pairwise import (
     PairwiseOperator,
     pairwise_operator,
     sampled_pairwise_operator,
 )
 from dualnets.theory.updates.update import actual_update, pair_update, predicted_update
-from dualnets.theory.updates.views import DatasetViews, TreeViews, Views
+from dualnets.theory.updates.views import DatasetViews, TreeViews, ViewPair
 
 __all__ = [
     "BlockInputs",
     "Connection",
     "DatasetViews",
     "Eigenpairs",
-    "Estimate",
     "Operator",
+    "OperatorEstimate",
     "PairwiseOperator",
     "Slopes",
     "TreeOperator",
     "TreeViews",
+    "ViewPair",
     "ViewTable",
-    "Views",
     "actual_update",
     "batch_mean",
     "byol_modes",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dualnets._checks import check_kind, check_whole
 from dualnets._files import read_json, replace_folder, write_json
-from dualnets.training.steps import Progress
+from dualnets.training.steps import TrainState
 
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 FORMAT = 2
@@ -63,7 +63,7 @@ class Checkpoints:
         return sorted(found)
 
     def save(
-        self, step: int, made_with: Mapping[str, str], network: nn.Module, progress: Progress,
+        self, step: int, made_with: Mapping[str, str], network: nn.Module, progress: TrainState,
         snapshot: bool,
     ) -> None:  # fmt: skip
         """Write one, then remove old ones.
@@ -120,7 +120,7 @@ class Checkpoints:
         for left in Path(self.folder).glob(".step-*"):
             shutil.rmtree(left)
 
-    def load(self, step: int, network: nn.Module, like: Progress) -> Progress:
+    def load(self, step: int, network: nn.Module, like: TrainState) -> TrainState:
         """Read one: the network changes in place.
 
         Args:
@@ -156,7 +156,7 @@ class Checkpoints:
         for name, tensor in like.state.items():
             state[name].requires_grad_(tensor.requires_grad)
         losses, frozen_at = (found[name].to(device) for name in ("losses", "frozen_at"))
-        return Progress(state, named("memory", [*like.memory]), losses, frozen_at)
+        return TrainState(state, named("memory", [*like.memory]), losses, frozen_at)
 
     def _home(self, step: int) -> Path:
         return Path(self.folder) / f"step-{step:010d}"

@@ -14,7 +14,7 @@ from torch import Tensor
 from dualnets.methods.protocol import Batch, Needs
 from hltm.data.view_batches import check_kept, target_nodes
 from hltm.sampling.augment import Augmentation
-from hltm.sampling.kernels.request import Order
+from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
 from hltm.sampling.sample import run
 from hltm.tree import LatentTree
@@ -23,7 +23,7 @@ DRAWN_BYTES = 1 << 26  # leaves drawn ahead in one call
 Self = TypeVar("Self", bound="Rows")
 
 
-class Drawn(NamedTuple):
+class DrawnViews(NamedTuple):
     """The data of a span of steps.
 
     Attributes:
@@ -111,7 +111,7 @@ class Rows(ABC):
         return 1 if int(self.trees.tables.cardinality.max()) <= 256 else 2
 
     @abstractmethod
-    def draw(self, needs: Needs, first_step: int, steps: int) -> Drawn:
+    def draw(self, needs: Needs, first_step: int, steps: int) -> DrawnViews:
         """The data of steps first_step .. first_step + steps - 1."""
 
     def batches(self, needs: Needs, first_step: int, steps: int) -> Iterator[Batch]:
@@ -142,7 +142,7 @@ class Rows(ABC):
         leaves = topology.leaves.start
         nodes = None if needs.targets == () else target_nodes(topology, needs.targets)
         first = leaves if nodes is None else min(leaves, int(nodes.min()))
-        order = Order(
+        order = DrawRequest(
             topology=topology,
             seed=self.seed,
             stream=stream,
@@ -174,15 +174,15 @@ class FreshData(Rows):
                 "this method remembers every sample, so it needs a fixed data set: give samples=…"
             )
 
-    def draw(self, needs: Needs, first_step: int, steps: int) -> Drawn:
+    def draw(self, needs: Needs, first_step: int, steps: int) -> DrawnViews:
         rows, count = first_step * self.batch, steps * self.batch
         numbers = tuple(range(1, needs.views + 1))
         views, targets = self._states(needs, Stream.DATA, rows, count, numbers)
         if needs.negatives == 0:
-            return Drawn(views, None, targets, None)
+            return DrawnViews(views, None, targets, None)
         many = needs.negatives
         (negatives,), _ = self._states(Needs(), Stream.NEGATIVES, rows * many, count * many, (1,))
-        return Drawn(views, negatives, targets, None)
+        return DrawnViews(views, negatives, targets, None)
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,9 @@ class FixedData(Rows):
     """
 
     samples: int = 0
-    _epochs: dict[tuple[Needs, int], Drawn] = field(default_factory=dict, repr=False, compare=False)
+    _epochs: dict[tuple[Needs, int], DrawnViews] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -231,7 +233,7 @@ class FixedData(Rows):
         each = (leaves + self.target_count(needs)) * self._state_bytes
         return 2 * len(self.members) * self.samples * each, 64 * self.samples
 
-    def draw(self, needs: Needs, first_step: int, steps: int) -> Drawn:
+    def draw(self, needs: Needs, first_step: int, steps: int) -> DrawnViews:
         parts = []
         step, end = first_step, first_step + steps
         while step < end:
@@ -245,14 +247,14 @@ class FixedData(Rows):
             return torch.cat(found, dim=-1) if found else None
 
         views = [torch.cat(views, dim=-1) for views in zip(*(p.views for p in parts), strict=True)]
-        return Drawn(
+        return DrawnViews(
             views,
             joined([p.negatives for p in parts]),
             joined([p.targets for p in parts]),
             joined([p.places for p in parts]),
         )
 
-    def _part(self, needs: Needs, epoch: int, at: int, steps: int) -> Drawn:
+    def _part(self, needs: Needs, epoch: int, at: int, steps: int) -> DrawnViews:
         """Some steps of one epoch."""
         whole = self._epoch(needs, epoch)
         rows = slice(at * self.batch, (at + steps) * self.batch)
@@ -261,21 +263,21 @@ class FixedData(Rows):
             places = torch.arange(rows.start, rows.stop, device=self.device)[:, None]
             others = places + 1 + torch.arange(needs.negatives, device=self.device)
             negatives = whole.views[-1][..., (others % self.samples).flatten()]
-        return Drawn(
+        return DrawnViews(
             [view[..., rows] for view in whole.views],
             negatives,
             None if whole.targets is None else whole.targets[..., rows],
             None if whole.places is None else whole.places[rows],
         )
 
-    def _epoch(self, needs: Needs, epoch: int) -> Drawn:
+    def _epoch(self, needs: Needs, epoch: int) -> DrawnViews:
         """All samples of an epoch in its order; the last epoch asked for is kept."""
         if (needs, epoch) not in self._epochs:
             self._epochs.clear()
             numbers = tuple(range(needs.views * epoch + 1, needs.views * (epoch + 1) + 1))
             views, targets = self._states(needs, Stream.DATA, 0, self.samples, numbers)
             places = self.order(epoch).to(self.device)
-            self._epochs[needs, epoch] = Drawn(
+            self._epochs[needs, epoch] = DrawnViews(
                 [view[..., places] for view in views],
                 None,
                 None if targets is None else targets[..., places],

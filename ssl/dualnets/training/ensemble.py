@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from dualnets._checks import check_whole
 from dualnets.training.memory import (
     at_most,
+    config_of,
     footprint,
     memory_error,
     memory_of,
-    recipe_of,
     take,
     with_tensors,
 )
-from dualnets.training.steps import Progress, Recipe
+from dualnets.training.steps import TrainConfig, TrainState
 
 MEMORY = 4 << 30  # bytes that members trained at once may take, on any machine
 Network = TypeVar("Network", bound=nn.Module)
@@ -35,14 +35,14 @@ def join(parts: Sequence[Network], like: Network) -> Network:
     return with_tensors(like, joined)
 
 
-def join_progress(parts: Sequence[Progress]) -> Progress:
+def join_states(parts: Sequence[TrainState]) -> TrainState:
     """Where the training of all parts stands, as one; tensors are copies."""
 
     def joined(pieces: Iterable[Tensor]) -> Tensor:
         return torch.cat([piece.detach() for piece in pieces])
 
     first = parts[0]
-    return Progress(
+    return TrainState(
         {name: joined(part.state[name] for part in parts) for name in first.state},
         {name: joined(part.memory[name] for part in parts) for name in first.memory},
         joined(part.losses for part in parts),
@@ -50,7 +50,7 @@ def join_progress(parts: Sequence[Progress]) -> Progress:
     )
 
 
-def members_at_once(network: nn.Module, recipe: Recipe, wanted: int | None) -> int:
+def members_at_once(network: nn.Module, recipe: TrainConfig, wanted: int | None) -> int:
     """How many members are trained at once; by default as many as fit `MEMORY`, whatever the machine.
 
     Nothing of the training is allocated to find out.
@@ -65,7 +65,7 @@ def members_at_once(network: nn.Module, recipe: Recipe, wanted: int | None) -> i
     if wanted is not None:
         check_whole("members_at_once", wanted, low=1)
     there = memory_of(next(network.parameters()).device)
-    most = at_most(take(network, 0, 1).train(), recipe_of(recipe, 0, 1))
+    most = at_most(take(network, 0, 1).train(), config_of(recipe, 0, 1))
     if most * members < min(MEMORY, there) // 2:
         return min(wanted or members, members)  # small enough to need no trial
     found = footprint(network, recipe)

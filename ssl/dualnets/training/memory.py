@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dualnets.methods.protocol import Batch
 from dualnets.networks.heads import Head
-from dualnets.training.steps import Recipe, trained_tensors
+from dualnets.training.steps import TrainConfig, trained_tensors
 
 SMALL = 1 << 28  # bytes that may be allocated to find out how many a member takes
 COUNTABLE = 1 << 64  # bytes beyond which sizes surely overflow
@@ -80,7 +80,7 @@ def take(network: Network, low: int, high: int) -> Network:
     return found
 
 
-def recipe_of(recipe: Recipe, low: int, high: int) -> Recipe:
+def config_of(recipe: TrainConfig, low: int, high: int) -> TrainConfig:
     """The recipe for members low..high-1."""
     data = recipe.data.of_members(low, high)
     return recipe._replace(
@@ -91,13 +91,13 @@ def recipe_of(recipe: Recipe, low: int, high: int) -> Recipe:
     )
 
 
-def footprint(network: nn.Module, recipe: Recipe) -> Footprint:
+def footprint(network: nn.Module, recipe: TrainConfig) -> Footprint:
     """What one member takes.
 
     Raises:
         MemoryError: tensors larger than can be counted, or tried.
     """
-    one, alone = take(network, 0, 1).train(), recipe_of(recipe, 0, 1)
+    one, alone = take(network, 0, 1).train(), config_of(recipe, 0, 1)
     most = at_most(one, alone)
     if most <= SMALL:
         return _measured(one, alone)
@@ -116,7 +116,7 @@ def footprint(network: nn.Module, recipe: Recipe) -> Footprint:
     )
 
 
-def at_most(one: nn.Module, recipe: Recipe) -> int:
+def at_most(one: nn.Module, recipe: TrainConfig) -> int:
     """Bytes that a member surely does not exceed, found in no time; far more than it takes.
 
     What a row keeps in the network is measured with two rows; any two sizes in the method's
@@ -150,7 +150,7 @@ def at_most(one: nn.Module, recipe: Recipe) -> int:
 
 
 def memory_error(
-    footprint: Footprint, recipe: Recipe, count: int, total: int, there: int
+    footprint: Footprint, recipe: TrainConfig, count: int, total: int, there: int
 ) -> MemoryError:
     """What does not fit, its largest part, and what to lower."""
     members = len(recipe.data.members)
@@ -180,7 +180,7 @@ def memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _measured(one: nn.Module, recipe: Recipe) -> Footprint:
+def _measured(one: nn.Module, recipe: TrainConfig) -> Footprint:
     """One step of one member, with numbers or on the device `meta`, counted."""
     progress = recipe.begin(one)
     kept: dict[int, int] = {}
@@ -200,7 +200,7 @@ def _measured(one: nn.Module, recipe: Recipe) -> Footprint:
     return Footprint(stored, data, shared, max(step, drawn), largest, named)
 
 
-def _largest(one: nn.Module, recipe: Recipe, state: dict[str, Tensor]) -> tuple[str, str]:
+def _largest(one: nn.Module, recipe: TrainConfig, state: dict[str, Tensor]) -> tuple[str, str]:
     """What of all that is stored is largest, and what to lower."""
     trained = trained_tensors(one, state)
     named = {f"state.{name}": tensor for name, tensor in state.items()} | trained
@@ -215,7 +215,7 @@ def _largest(one: nn.Module, recipe: Recipe, state: dict[str, Tensor]) -> tuple[
     return f"the method's {rest} ({shape} per member)", lower
 
 
-def _empty_batch(one: nn.Module, recipe: Recipe) -> Batch:
+def _empty_batch(one: nn.Module, recipe: TrainConfig) -> Batch:
     """A batch of zeros, as one step of one member reads it."""
     needs, size = recipe.method.needs, recipe.setup.batch
     device = next(one.parameters()).device

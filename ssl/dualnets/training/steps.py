@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualnets.methods.protocol import Method, Setup, State
+from dualnets.methods.protocol import Method, State, TrainContext
 from dualnets.optim.optimizers import SGD, Group, Optimizer, Schedule
 from dualnets.training.compiled import pairs as fused
 from dualnets.training.compiled import siamese as fused_foretelling
@@ -16,7 +16,7 @@ from dualnets.training.data import Rows
 Precision = Literal["float32", "bfloat16"]
 
 
-class Progress(NamedTuple):
+class TrainState(NamedTuple):
     """Where training stands.
 
     Attributes:
@@ -33,7 +33,7 @@ class Progress(NamedTuple):
     frozen_at: Tensor
 
 
-class Recipe(NamedTuple):
+class TrainConfig(NamedTuple):
     """What does not change during training.
 
     Attributes:
@@ -47,10 +47,10 @@ class Recipe(NamedTuple):
     method: Method
     optimizer: Optimizer
     data: Rows
-    setup: Setup
+    setup: TrainContext
     precision: Precision = "float32"
 
-    def begin(self, network: nn.Module) -> Progress:
+    def begin(self, network: nn.Module) -> TrainState:
         """Where training stands before the first step.
 
         Raises:
@@ -61,7 +61,7 @@ class Recipe(NamedTuple):
             raise ValueError("bfloat16 is for networks of float32, this one's are torch.float64")
         state = self.method.init(network, self.setup)
         members = len(parameter)
-        return Progress(
+        return TrainState(
             state,
             self.optimizer.init(trained_tensors(network, state)),
             torch.full((members,), torch.nan, dtype=parameter.dtype, device=parameter.device),
@@ -77,9 +77,9 @@ def trained_tensors(network: nn.Module, state: State) -> dict[str, Tensor]:
     return found | {f"state.{n}": tensor for n, tensor in state.items() if tensor.requires_grad}
 
 
-def run_span(
-    network: nn.Module, recipe: Recipe, before: Progress, first_step: int, steps: int
-) -> Progress:
+def train_steps(
+    network: nn.Module, recipe: TrainConfig, before: TrainState, first_step: int, steps: int
+) -> TrainState:
     """Train the network in place for `steps` steps, compiled where that is offered."""
     method, optimizer = recipe.method, recipe.optimizer
     # compiled code knows optimisers, their schedules and rows as they are written, and one precision
@@ -90,11 +90,11 @@ def run_span(
         if pairs is not None:
             return _run_pairs(pairs, recipe, before, first_step, steps)
     if known:
-        told = _says(method, "foretelling")
-        foretelling = fused_foretelling.offer(network, told, optimizer, method.groups)
-        if foretelling is not None:
-            return _run_foretelling(foretelling, recipe, before, first_step, steps)
-    return run_span_eager(network, recipe, before, first_step, steps)
+        told = _says(method, "siamese")
+        siamese = fused_foretelling.offer(network, told, optimizer, method.groups)
+        if siamese is not None:
+            return _run_foretelling(siamese, recipe, before, first_step, steps)
+    return train_steps_eager(network, recipe, before, first_step, steps)
 
 
 def _says(method: Method, name: str) -> Any:
@@ -103,26 +103,30 @@ def _says(method: Method, name: str) -> Any:
 
 
 def _run_pairs(
-    offer: fused.Offer, recipe: Recipe, before: Progress, first_step: int, steps: int
-) -> Progress:
+    offer: fused.PairKernel, recipe: TrainConfig, before: TrainState, first_step: int, steps: int
+) -> TrainState:
     """A compiled span of a loss of pairs."""
     drawn = recipe.data.draw(recipe.method.needs, first_step, steps)
     assert drawn.negatives is not None  # every loss of pairs has one
-    pairs = fused.Drawn(drawn.views[0], drawn.views[1], drawn.negatives, recipe.data.batch)
+    pairs = fused.DrawnPairs(drawn.views[0], drawn.views[1], drawn.negatives, recipe.data.batch)
     frozen_at = before.frozen_at.clone()
     losses = fused.run(*offer, recipe.optimizer.lr, pairs, first_step, frozen_at)
     return before._replace(losses=losses, frozen_at=frozen_at)
 
 
 def _run_foretelling(
-    offer: fused_foretelling.Offer, recipe: Recipe, before: Progress, first_step: int, steps: int
-) -> Progress:
+    offer: fused_foretelling.SiameseKernel,
+    recipe: TrainConfig,
+    before: TrainState,
+    first_step: int,
+    steps: int,
+) -> TrainState:
     """A compiled span of a method that foretells, cut where the method has its own say."""
     method, batch = recipe.method, recipe.data.batch
     views = recipe.data.draw(method.needs, first_step, steps).views
     state, memory, losses, frozen_at = before
     frozen_at = frozen_at.clone()
-    every = offer.foretelling.after
+    every = offer.siamese.after
     step, end = first_step, first_step + steps
     while step < end:
         stop = min(end, (step // every + 1) * every) if every else end
@@ -144,13 +148,13 @@ def _run_foretelling(
                 after = method.after_step(offer.network, state, {}, stop - 1, recipe.setup)
                 state = _merged(state, after, memory, frozen_at < 0)
         step = stop
-    return Progress(state, memory, losses, frozen_at)
+    return TrainState(state, memory, losses, frozen_at)
 
 
-def run_span_eager(
-    network: nn.Module, recipe: Recipe, before: Progress, first_step: int, steps: int
-) -> Progress:
-    """`run_span` in plain torch: any network, method and device, and what the compiled path must equal."""
+def train_steps_eager(
+    network: nn.Module, recipe: TrainConfig, before: TrainState, first_step: int, steps: int
+) -> TrainState:
+    """`train_steps` in plain torch: any network, method and device, and what the compiled path must equal."""
     method, optimizer, data, setup, precision = recipe
     state, memory, losses, frozen_at = before
     groups = _groups(method, trained_tensors(network, state))
@@ -177,7 +181,7 @@ def run_span_eager(
             state = _merged(state, after, memory, alive)
             for name, buffer in network.named_buffers():
                 buffer.copy_(_where(alive, buffer, buffers[name]))
-    return Progress(state, memory, losses, frozen_at)
+    return TrainState(state, memory, losses, frozen_at)
 
 
 def _groups(method: Method, trained: dict[str, Tensor]) -> dict[str, Group]:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from dualnets._checks import check_kind, check_network, check_switch, check_whole
-from dualnets.methods.protocol import Method, Setup, State, copied
+from dualnets.methods.protocol import Method, State, TrainContext, detached_copy
 from dualnets.optim.optimizers import Optimizer
 from dualnets.training.checkpoint import Checkpoints, digest
 from dualnets.training.data import FixedData, FreshData, Rows
-from dualnets.training.ensemble import join, join_progress
+from dualnets.training.ensemble import join, join_states
 from dualnets.training.ensemble import members_at_once as how_many_at_once
-from dualnets.training.memory import recipe_of, take
-from dualnets.training.steps import Precision, Progress, Recipe, run_span
+from dualnets.training.memory import config_of, take
+from dualnets.training.steps import Precision, TrainConfig, TrainState, train_steps
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import DRAW_FORMAT, Stream, check_seed, uniform
 from hltm.tree import LatentTree
@@ -147,9 +147,9 @@ def trajectory(
     }  # fmt: skip
     data: Rows = FreshData(**given) if samples is None else FixedData(**given, samples=samples)
     data.check(method.needs, steps)
-    setup = Setup(trees, seed, steps, batch, samples)
+    setup = TrainContext(trees, seed, steps, batch, samples)
     method.check(network, setup)
-    recipe = Recipe(method, optimizer, data, setup, precision)
+    recipe = TrainConfig(method, optimizer, data, setup, precision)
     count = how_many_at_once(network, recipe, members_at_once)
     return _train(network, recipe, wanted, count, checkpoints, strict, progress)
 
@@ -176,11 +176,11 @@ class _Part:
     """Some members on their way."""
 
     network: nn.Module
-    recipe: Recipe
-    now: Progress
+    recipe: TrainConfig
+    now: TrainState
 
 
-def _parts(given: Any, recipe: Recipe, at_once: int) -> list[_Part]:
+def _parts(given: Any, recipe: TrainConfig, at_once: int) -> list[_Part]:
     """The ensemble in parts that are trained one after the other."""
     members = len(recipe.data.members)
     found = []
@@ -189,14 +189,14 @@ def _parts(given: Any, recipe: Recipe, at_once: int) -> list[_Part]:
         whole = at_once >= members
         network = copy.deepcopy(given) if whole else take(given, low, high)
         network.train()
-        own = recipe if whole else recipe_of(recipe, low, high)
+        own = recipe if whole else config_of(recipe, low, high)
         found.append(_Part(network, own, own.begin(network)))
     return found
 
 
 def _train(
     given: Any,
-    recipe: Recipe,
+    recipe: TrainConfig,
     wanted: Sequence[int],
     count: int,
     checkpoints: Checkpoints | None,
@@ -237,7 +237,7 @@ def _train(
             if progress is not None:
                 progress(many)
         network = join([part.network for part in parts], given)
-        now = join_progress([part.now for part in parts])
+        now = join_states([part.now for part in parts])
         if checkpoints is not None:
             checkpoints.save(step, made_with, network, now, snapshot=target in wanted)
         if target in wanted:
@@ -250,17 +250,17 @@ def _advance(part: _Part, step: int, steps: int) -> None:
     end = step + steps
     while step < end:
         many = min(most, end - step)
-        part.now = run_span(part.network, part.recipe, part.now, step, many)
+        part.now = train_steps(part.network, part.recipe, part.now, step, many)
         step += many
 
 
-def _snapshot(step: int, network: nn.Module, now: Progress) -> Snapshot:
+def _snapshot(step: int, network: nn.Module, now: TrainState) -> Snapshot:
     return Snapshot(step, network.eval(), now.state, now.losses, now.frozen_at)
 
 
 def _restore(
     checkpoints: Checkpoints, step: int, given: Any, parts: list[_Part]
-) -> tuple[nn.Module, Progress]:
+) -> tuple[nn.Module, TrainState]:
     """The whole ensemble as it stood at a checkpoint; the parts go on from there."""
     network = copy.deepcopy(given)
     now = checkpoints.load(step, network, like=parts[0].now)
@@ -269,7 +269,7 @@ def _restore(
         high = low + len(part.recipe.data.members)
         part.network = take(network, low, high).train()
         trained = {name: tensor.requires_grad for name, tensor in now.state.items()}
-        part.now = Progress(
+        part.now = TrainState(
             {
                 name: tensor.detach()[low:high].clone().requires_grad_(trained[name])
                 for name, tensor in now.state.items()
@@ -283,7 +283,7 @@ def _restore(
 
 
 def _made_with(
-    network: Any, recipe: Recipe, wanted: Sequence[int], parts: Sequence[_Part]
+    network: Any, recipe: TrainConfig, wanted: Sequence[int], parts: Sequence[_Part]
 ) -> dict[str, str]:
     """What must be the same where training goes on; `parts` stand at their beginning."""
     count = len(parts[0].recipe.data.members)
@@ -291,7 +291,7 @@ def _made_with(
     data, tables = recipe.data, recipe.data.trees.tables
     return {
         "network": repr(network),
-        "initial parameters": digest(*copied(network).values()),
+        "initial parameters": digest(*detached_copy(network).values()),
         "initial outputs": _outputs(network, data.trees),
         "method": repr(recipe.method),
         "the method's initial state": digest(*states),

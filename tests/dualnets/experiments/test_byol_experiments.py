@@ -9,8 +9,8 @@ import pytest
 
 import dualnets
 from dualnets import experiments
-from dualnets.experiments.byol._byol import COLLAPSED, fates
-from dualnets.lab import runner as execute
+from dualnets.experiments.byol._byol import COLLAPSED, collapse_status
+from dualnets.lab import runner
 from dualnets.lab import stats as evidence
 from dualnets.methods.byol import BYOL
 
@@ -26,7 +26,7 @@ LIMIT = {"byol_ablation": 8, "byol_batchnorm": 8, "byol_reinit": 13, "byol_norma
 @functools.cache
 def cells(name):
     """The settings of an experiment's default scale; making them checks them, which takes a while."""
-    return execute.cells(experiments.load(name), "default", {})
+    return runner.cells(experiments.load(name), "default", {})
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +178,9 @@ def test_trees_of_several_seeds_add_up(name):
 
 def test_fates_need_both_growth_and_spread():
     ends = {"never": (0.2, 0.01), "all, every 50": (0.0, 0.8), "top, every 50": (-0.2, 0.0)}
-    words = {name: fate.word for name, fate in fates(made_up("byol_reinit", ends)).items()}
+    words = {
+        name: fate.word for name, fate in collapse_status(made_up("byol_reinit", ends)).items()
+    }
     assert words["never"] == words["top, every 50"] == "collapses"
     assert words["all, every 50"] == "neither"
     assert words["all, every 100"] == "works"
@@ -189,7 +191,7 @@ def test_variants_differ_in_what_they_say_and_in_nothing_else(name):
     experiment = experiments.load(name)
     assert len(experiment.summary) <= 58
     for scale in ("smoke", "default"):
-        found = cells(name) if scale == "default" else execute.cells(experiment, scale, {})
+        found = cells(name) if scale == "default" else runner.cells(experiment, scale, {})
         methods = [(settings.build_method(), settings.lr) for settings in found]
         assert all(isinstance(method, BYOL) for method, _ in methods)
         assert len(set(methods)) == len(found)
@@ -222,7 +224,7 @@ def test_variants_train(name):
     from dualnets.lab.experiment import ProgressListener
 
     experiment = experiments.load(name)
-    for settings in execute.cells(experiment, "smoke", {k: [v] for k, v in TINY.items()})[1::2]:
+    for settings in runner.cells(experiment, "smoke", {k: [v] for k, v in TINY.items()})[1::2]:
         table = experiment.run_cell(settings, torch.device("cpu"), ProgressListener()).table
         seen = table[(table["metric"] == "spread") & (table["node"] == "embedding")]
         assert sorted(seen["step"].unique()) == [0, 6]

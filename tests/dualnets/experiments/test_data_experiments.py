@@ -22,10 +22,18 @@ from dualnets.experiments.emergence import (
 )
 from dualnets.experiments.emergence._reach import MARGIN, gap_difference, strength
 from dualnets.experiments.objectives import losses, teacher_student
-from dualnets.lab import runner as execute
+from dualnets.lab import runner
 from dualnets.lab.ablation import grids
 from dualnets.lab.experiment import Fixed, ProgressListener
-from dualnets.lab.variants import NEGLIGIBLE, RANK, RATIO, SPREAD, Fared, by_variant, fared
+from dualnets.lab.variants import (
+    NEGLIGIBLE,
+    RANK,
+    RATIO,
+    SPREAD,
+    VariantStats,
+    by_variant,
+    variant_stats,
+)
 from hltm.probe.best_units import PRE
 
 DEPTH = 3
@@ -193,7 +201,7 @@ def test_a_difference_of_gaps_is_that_of_the_ratios_of_means():
 
     def side(share):
         room = rng.uniform(0.2, 0.6, 20)
-        return [Fared(none, share * room, room, none, none, np.arange(20))]
+        return [VariantStats(none, share * room, room, none, none, np.arange(20))]
 
     found = gap_difference(side(0.3), side(0.7))
     assert found.value == pytest.approx(-0.4)
@@ -356,11 +364,11 @@ def test_what_one_variant_pins_all_pin(name, scale):
 )
 def test_a_flag_that_would_falsify_variants_is_refused(name, flag, value):
     with pytest.raises(ValueError, match="cannot be set: every cell of the experiment has its own"):
-        execute.cells(experiments.load(name), "smoke", {flag: [value]})
+        runner.cells(experiments.load(name), "smoke", {flag: [value]})
 
 
 def test_what_no_variant_changes_is_free_and_so_are_rates():
-    found = execute.cells(experiments.load("byol_target"), "smoke", {"lr": [0.5], "batch": [32]})
+    found = runner.cells(experiments.load("byol_target"), "smoke", {"lr": [0.5], "batch": [32]})
     assert {settings.lr for settings in found} == {0.5}
     assert {settings.batch for settings in found} == {32}
     assert len(found) == 8
@@ -409,7 +417,7 @@ def test_trees_of_one_variant_stay_beside_their_own_in_another():
     table = joined(cell("a", 0.2, trees=24), cell("b", 0.1, trees=24))
     found = by_variant(seeded(table, (5, 6)))
     for name, rows in by_variant(table).items():
-        assert np.array_equal(fared(found[name]).value, fared(rows).value)
+        assert np.array_equal(variant_stats(found[name]).value, variant_stats(rows).value)
     other = seeded(table, (5, 6)).assign(lr=lambda rows: rows["seed"] / 10)
     other = other[["lr", *(c for c in other.columns if c != "lr")]]
     assert set(by_variant(other)) == {"a (lr 0.5)", "a (lr 0.6)", "b (lr 0.5)", "b (lr 0.6)"}
@@ -502,7 +510,7 @@ FEW = {  # at least two variants of each, both kinds where there are two
 
 def run_few(experiment):
     changes = {name: [value] for name, value in SMALL.items()}
-    every = execute.cells(experiment, "smoke", changes)
+    every = runner.cells(experiment, "smoke", changes)
     tables = []
     for settings in every:
         if settings.variant in FEW[experiment]:
@@ -561,7 +569,7 @@ def test_it_says_what_it_is(experiment):
     assert experiment.result_version == 1
     for scale, grid in experiment.grids.items():
         assert all(isinstance(one["variant"], Fixed) for one in grid)
-        names = [settings.variant for settings in execute.cells(experiment, scale, {})]
+        names = [settings.variant for settings in runner.cells(experiment, scale, {})]
         assert len(names) == len(set(names)) == len(grid)
         members = {m for one in grid for m in one["members"]}
         assert min(members) >= 12

@@ -9,7 +9,7 @@ import dualnets
 import hltm
 from dualnets.experiments.byol import implicit_contrast
 from dualnets.methods.byol import BYOL
-from dualnets.methods.protocol import Batch, Setup
+from dualnets.methods.protocol import Batch, TrainContext
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
 from dualnets.theory.byol.batch_mean import batch_covariance, mean_parts
@@ -26,7 +26,7 @@ def place():
     trees = hltm.symmetric_binary(depth=2, members=2, seed=0)
     network = dualnets.tree_network(trees, units=3, bias=True, seed=1, dtype=torch.float64)
     method = BYOL(projector=Head((5, 4), norm=BatchNorm()), predictor=Head((4,)), symmetric=False)
-    state = method.init(network, Setup(trees, seed=2, steps=10, batch=ROWS))
+    state = method.init(network, TrainContext(trees, seed=2, steps=10, batch=ROWS))
     views = trees.views(trees.sample(ROWS, seed=3), hltm.keep_root())
     return network, method, state, [view.leaves for view in views]
 
@@ -108,7 +108,7 @@ def test_no_gradient_through_a_mean_no_term(place, norm):
     network, _, _, views = place
     trees = hltm.symmetric_binary(depth=2, members=2, seed=0)
     method = BYOL(projector=Head((5, 4), norm=norm), predictor=Head((5, 4), norm=norm))
-    state = method.init(network, Setup(trees, seed=2, steps=10, batch=ROWS))
+    state = method.init(network, TrainContext(trees, seed=2, steps=10, batch=ROWS))
     found = implicit_contrast.directions(network, method, state, Batch(torch.cat(views, 1), ROWS))
     assert (found.term == 0).all()
     assert (found.update != 0).any()

@@ -7,7 +7,7 @@ import torch
 import dualnets
 import hltm
 from dualnets.lab.best_ratio import score_ratio
-from hltm.probe.best_units import score
+from hltm.probe.best_units import best_units
 from hltm.sampling.philox import Stream
 
 
@@ -16,7 +16,7 @@ def test_two_states_score_their_correlation(kind):
     trees = hltm.symmetric_binary(depth=3, members=3, seed=0)
     network = getattr(dualnets, kind)(trees, units=6, seed=1)
     ratio = score_ratio(network, trees, n=3000, seed=2, lags=50)
-    plain = score(network, trees, n=3000, seed=2, lags=50)
+    plain = best_units(network, trees, n=3000, seed=2, lags=50)
     for level in ratio:
         assert ratio[level].candidates == plain[level].candidates
         assert torch.allclose(ratio[level].best, plain[level].best, atol=1e-5)

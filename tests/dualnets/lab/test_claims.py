@@ -9,8 +9,7 @@ import pytest
 import dualnets
 from dualnets import experiments
 from dualnets.cli import main
-from dualnets.lab import claims
-from dualnets.lab import runner as execute
+from dualnets.lab import claims, runner
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = experiments.names()
@@ -62,14 +61,14 @@ def test_stored_results_are_of_experiments_there_are(changes):
         assert claim.claim == experiment.claim
         assert claim.place == experiment.reference
         assert claim.scale in ("default", "paper")
-        assert claim.run == execute.run_name(experiment, claim.scale, **changes)
+        assert claim.run == runner.run_name(experiment, claim.scale, **changes)
 
 
 def test_only_a_whole_scale_counts(out):
     (claim,) = (c for c in claims.stored(EVERY, out) if c.experiment == "emergence")
     assert claim.scale == "smoke"
     assert claim.n == 16
-    assert claim.run == execute.run_name(experiments.load("emergence"), "smoke")
+    assert claim.run == runner.run_name(experiments.load("emergence"), "smoke")
     others = [c for c in claims.stored(EVERY, out) if c.experiment != "emergence"]
     assert {c.verdict for c in others} == {"not run"}
     assert all(c.verdict == "not run" for c in claims.stored(EVERY, out, "default"))
@@ -81,9 +80,7 @@ def test_runs_of_another_seed_are_those_of_this_seed_alone(out):
         assert len(found) == ran
     (again,) = (claim for claim in claims.stored(EVERY, out, "smoke", 3) if claim.run)
     (first,) = (claim for claim in claims.stored(EVERY, out, "smoke") if claim.run)
-    assert (
-        again.run == execute.run_name(experiments.load("emergence"), "smoke", seed=3) != first.run
-    )
+    assert again.run == runner.run_name(experiments.load("emergence"), "smoke", seed=3) != first.run
     assert "--seed 3" in again.command
     assert again.effect != first.effect
 
@@ -181,6 +178,6 @@ def test_every_experiment_is_complete():
         assert experiment.RULE, name
         assert {"smoke", "default", "paper"} <= set(experiment.grids), name
         for scale in experiment.grids:
-            assert execute.cells(experiment, scale, {}), name
+            assert runner.cells(experiment, scale, {}), name
         for part in ("run_cell", "summary", "plot", "verdict"):
             assert callable(getattr(experiment, part)), name

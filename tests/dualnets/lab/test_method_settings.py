@@ -8,7 +8,7 @@ import torch
 import dualnets
 from dualnets import methods
 from dualnets.experiments.objectives import losses
-from dualnets.lab import runner as execute
+from dualnets.lab import runner
 from dualnets.lab.ablation import AblationSettings
 from dualnets.lab.method_settings import FLAGS
 from dualnets.networks.heads import Head
@@ -130,11 +130,11 @@ def test_a_flag_that_came_later_leaves_stored_cells_their_names():
     later = [f for f in dataclasses.fields(settings) if f.metadata.get("later")]
     assert later
 
-    named = execute.cell_name(losses, settings)
+    named = runner.cell_name(losses, settings)
     without = dataclasses.make_dataclass(
         "Before", [f.name for f in dataclasses.fields(settings) if f not in later], frozen=True
     )
     before = without(*(getattr(settings, f.name) for f in dataclasses.fields(without)))
-    assert named == execute.cell_name(losses, before)
-    assert named != execute.cell_name(losses, dataclasses.replace(settings, queue=256))
-    assert named != execute.cell_name(losses, dataclasses.replace(settings, target="copy"))
+    assert named == runner.cell_name(losses, before)
+    assert named != runner.cell_name(losses, dataclasses.replace(settings, queue=256))
+    assert named != runner.cell_name(losses, dataclasses.replace(settings, target="copy"))

@@ -15,7 +15,7 @@ import pytest
 import dualnets
 from dualnets import experiments
 from dualnets.experiments.emergence import emergence
-from dualnets.lab import runner as execute
+from dualnets.lab import runner
 from dualnets.lab.report import page
 from dualnets.lab.stats import Verdict
 
@@ -27,7 +27,7 @@ def tiny(tmp_path, **changes):
 
 
 def test_a_flag_replaces_a_field_everywhere_but_where_it_is_pinned():
-    found = execute.cells(emergence, "default", {})
+    found = runner.cells(emergence, "default", {})
     assert [(c.network, c.units, c.augment) for c in found] == [
         ("tree", 2, "keep-root"),
         ("tree", 5, "keep-root"),
@@ -35,7 +35,7 @@ def test_a_flag_replaces_a_field_everywhere_but_where_it_is_pinned():
         ("mlp", 64, "keep-root"),
         ("tree", 10, "keep-nothing"),
     ]
-    found = execute.cells(
+    found = runner.cells(
         emergence,
         "default",
         {"network": ["mlp"], "units": [64], "augment": ["resample-leaves:0.3"]},
@@ -47,13 +47,13 @@ def test_a_flag_replaces_a_field_everywhere_but_where_it_is_pinned():
 
 
 def test_the_default_run_is_what_it_is_said_to_be():
-    for settings in execute.cells(emergence, "default", {}):
+    for settings in runner.cells(emergence, "default", {}):
         assert (settings.depth, settings.branching) == (5, 2)
         assert (settings.polarity_low, settings.polarity_high) == (0.7, 1.0)
         assert (settings.members, settings.steps, settings.batch) == (16, 2000, 128)
         assert (settings.loss, settings.temperature, settings.negatives) == ("infonce", 0.1, 1)
         assert (settings.lr, settings.bias) == (0.1, False)
-    paper = execute.cells(emergence, "paper", {})
+    paper = runner.cells(emergence, "paper", {})
     assert {s.polarity_low for s in paper} == {0.7, 0.8, 0.9}
     assert {s.units for s in paper if s.network == "tree"} == {2, 5, 10, 20}
     assert {(s.members, s.steps) for s in paper} == {(30, 10_000)}
@@ -171,7 +171,7 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, name, changes, mess
 
 
 def test_the_command_repeats_the_run():
-    text = execute.repeat_command("emergence", "smoke", {"units": [2, 5], "augment": ["keep-root"]})
+    text = runner.repeat_command("emergence", "smoke", {"units": [2, 5], "augment": ["keep-root"]})
     assert text == "hltm run emergence --scale smoke --units 2 5 --augment keep-root"
 
 
@@ -185,19 +185,19 @@ def test_a_pages_details_keep_whole_numbers_beside_rows_without_one():
 
 def test_settings_without_values_and_settings_that_every_grid_pins_are_refused():
     with pytest.raises(ValueError, match="steps needs a value, or several"):
-        execute.cells(emergence, "smoke", {"steps": []})
+        runner.cells(emergence, "smoke", {"steps": []})
     with pytest.raises(ValueError, match="variant cannot be set: every cell"):
-        execute.cells(experiments.load("methods"), "smoke", {"variant": ["mine"]})
+        runner.cells(experiments.load("methods"), "smoke", {"variant": ["mine"]})
 
 
 def test_a_setting_that_says_nothing_to_a_cell_leaves_it_as_it_is():
     methods = experiments.load("methods")
-    swept = execute.cells(methods, "smoke", {"prototypes": [8, 16]})
+    swept = runner.cells(methods, "smoke", {"prototypes": [8, 16]})
     of_swav = [s.prototypes for s in swept if s.method == "swav"]
     others = [s for s in swept if s.method != "swav"]
     assert of_swav[:2] == [8, 16]
-    assert len(of_swav) == 2 * sum(s.method == "swav" for s in execute.cells(methods, "smoke", {}))
-    plain = execute.cells(methods, "smoke", {})
+    assert len(of_swav) == 2 * sum(s.method == "swav" for s in runner.cells(methods, "smoke", {}))
+    plain = runner.cells(methods, "smoke", {})
     assert others == [s for s in plain if s.method != "swav"]
 
 
@@ -216,7 +216,7 @@ def test_a_setting_that_says_nothing_to_any_cell_is_refused():
     ):  # fmt: skip
         flag = [*change][-1].replace("_", "-")
         with pytest.raises(ValueError, match=f"{flag} says nothing here: .*{of}"):
-            execute.cells(experiments.load(name), "smoke", change)
+            runner.cells(experiments.load(name), "smoke", change)
     for change in (
         {"method": ["moco"], "temperature": [0.2]},
         {"method": ["byol"], "head_norm": ["none"], "redraw_every": [5], "redraw": ["top"]},
@@ -224,7 +224,7 @@ def test_a_setting_that_says_nothing_to_any_cell_is_refused():
         {"schedule": ["cosine"], "final_rate": [0.5]},
         {"network_norm": ["group"], "network_norm_groups": [5]},
     ):
-        assert execute.cells(experiments.load("polarity"), "smoke", change)
+        assert runner.cells(experiments.load("polarity"), "smoke", change)
 
 
 def test_settings_of_the_optimizer_reach_it():
@@ -256,4 +256,4 @@ def test_trees_of_several_seeds_are_told_apart_by_every_experiment(name, tmp_pat
     two = dualnets.run(name, scale="smoke", out=tmp_path, seed=[0, 1], members=2)
     assert two.verdict.n in (4, 0)
     assert two.table["member"].nunique() == 2  # as they were drawn
-    assert len(execute.summary_table(two))
+    assert len(runner.summary_table(two))

@@ -10,10 +10,10 @@ import dualnets
 import hltm
 from dualnets import BYOL, BatchNorm, DirectPredictor, GroupNorm, Head, LayerNorm, SimSiam
 from dualnets.methods._cosine import cosine_similarity
-from dualnets.methods.protocol import Batch, Setup, outputs, part
+from dualnets.methods.protocol import Batch, TrainContext, outputs, strip_prefix
 
 TREES = hltm.symmetric_binary(depth=2, members=4, seed=0)[1:]
-SETUP = Setup(TREES, 5, 10, 8)
+SETUP = TrainContext(TREES, 5, 10, 8)
 SMALL = Head((6, 3), norm=BatchNorm())
 
 
@@ -46,9 +46,11 @@ def test_a_random_target_has_the_initial_entries_elsewhere():
 def test_targets_begin_as_the_online_network_and_online_ones_keep_nothing():
     net, state = begun(BYOL(SMALL, SMALL))
     assert all(state[f"target.network.{name}"].equal(p) for name, p in net.named_parameters())
-    assert all(t.equal(state[f"projector.{n}"]) for n, t in part(state, "target.projector").items())
-    assert not any(t.requires_grad for t in part(state, "target").values())
-    assert part(begun(BYOL(SMALL, SMALL, target="online"))[1], "target") == {}
+    assert all(
+        t.equal(state[f"projector.{n}"]) for n, t in strip_prefix(state, "target.projector").items()
+    )
+    assert not any(t.requires_grad for t in strip_prefix(state, "target").values())
+    assert strip_prefix(begun(BYOL(SMALL, SMALL, target="online"))[1], "target") == {}
 
 
 def test_nothing_but_the_redrawn_layers_changes_at_a_redraw():
@@ -136,7 +138,7 @@ def same_with_gradient(own, theirs, at):
 def test_embeddings_are_what_the_loss_compares(method):
     net, state = begun(method)
     leaves = TREES.sample(8, seed=1).leaves
-    expected = SMALL(part(state, "projector"), net(leaves))
+    expected = SMALL(strip_prefix(state, "projector"), net(leaves))
     torch.testing.assert_close(method.embedding(net, state, leaves), expected)
 
 
@@ -181,7 +183,7 @@ def test_running_statistics_follow_the_online_network_and_are_not_changed_in_pla
     after = method.after_step(net, state, {}, 0, SETUP)
     assert after["target.network.seen"].eq(4).all()
     assert after["target.network.passes"].eq(net.passes).all()
-    assert outputs(net, batch(), part(after, "target.network"))[0].shape == (3, 8, 4)
+    assert outputs(net, batch(), strip_prefix(after, "target.network"))[0].shape == (3, 8, 4)
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from plain_network import plain_batch, plain_member
 import dualnets
 import hltm
 from dualnets.methods import discover, names
-from dualnets.methods.protocol import Setup, output_units
+from dualnets.methods.protocol import TrainContext, output_units
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.training.data import FixedData, FreshData
-from dualnets.training.steps import Recipe, run_span_eager, trained_tensors
+from dualnets.training.steps import TrainConfig, train_steps_eager, trained_tensors
 
 HERE = Path(__file__).parent
 TREES = hltm.symmetric_binary(depth=2, members=4, seed=0)[1:]  # addresses are not places
@@ -121,9 +121,9 @@ def test_loss_update_and_state_equal_the_plain_version(name, label):
         "batch": BATCH, "seed": SEED, "stacked": True, "device": torch.device("cpu"),
     }  # fmt: skip
     data = FreshData(**rows) if samples is None else FixedData(**rows, samples=samples)
-    setup = Setup(given.trees, SEED, steps, BATCH, samples)
+    setup = TrainContext(given.trees, SEED, steps, BATCH, samples)
     method.check(network, setup)
-    recipe = Recipe(method, settings["optimizer"], data, setup)
+    recipe = TrainConfig(method, settings["optimizer"], data, setup)
     progress = recipe.begin(network)
     told = "before" in inspect.signature(plain.plain_after_step).parameters
     for step in range(steps):
@@ -140,7 +140,7 @@ def test_loss_update_and_state_equal_the_plain_version(name, label):
         ]
         untouched = {n: t.clone() for n, t in progress.state.items() if not t.requires_grad}
         kept = {n: t for n, t in progress.state.items() if not t.requires_grad}
-        after = run_span_eager(network, recipe, progress, step, 1)
+        after = train_steps_eager(network, recipe, progress, step, 1)
         for n, tensor in untouched.items():
             assert tensor.equal(kept[n]), f"{n} was changed in place"
         for s, member in enumerate(given.trees.members):
@@ -267,7 +267,7 @@ def test_float32_stays_finite_and_embeddings_have_their_shape(name, label):
     embedded = given.method.embedding(found.network, found.state, leaves)
     assert embedded.shape[:2] == leaves.shape[:2]
     assert embedded.isfinite().all()
-    assert output_units(network, Setup(given.trees, SEED, 1, BATCH)) == 4
+    assert output_units(network, TrainContext(given.trees, SEED, 1, BATCH)) == 4
 
 
 @every_case
@@ -287,7 +287,7 @@ def test_what_the_optimiser_changes_is_the_networks_and_the_states_own(name, lab
     """Nothing that is trained is a view of something else: two parameters never share memory."""
     given = Given(name, label)
     network = given.network()
-    setup = Setup(given.trees, SEED, 3, BATCH, given.settings["samples"])
+    setup = TrainContext(given.trees, SEED, 3, BATCH, given.settings["samples"])
     state = given.method.init(network, setup)
     many = len(given.trees.members)
     for n, tensor in state.items():
@@ -308,8 +308,8 @@ def begun(given, device, precision):
         "batch": BATCH, "seed": SEED, "stacked": True, "device": torch.device(device),
     }  # fmt: skip
     data = FreshData(**rows) if samples is None else FixedData(**rows, samples=samples)
-    setup = Setup(given.trees, SEED, 3, BATCH, samples)
-    recipe = Recipe(given.method, dualnets.SGD(given.lr), data, setup, precision)
+    setup = TrainContext(given.trees, SEED, 3, BATCH, samples)
+    recipe = TrainConfig(given.method, dualnets.SGD(given.lr), data, setup, precision)
     return network, recipe, recipe.begin(network)
 
 
@@ -333,7 +333,7 @@ def test_bfloat16_is_for_networks_and_neither_for_heads_nor_losses(
     """One update in bfloat16 is that of a network that rounds on its own, all else in float32."""
     given = Given(name, label)
     network, recipe, before = begun(given, device, "bfloat16")
-    found = tensors_of(network, run_span_eager(network, recipe, before, 0, 1))
+    found = tensors_of(network, train_steps_eager(network, recipe, before, 0, 1))
     own = BlockNetwork.forward
 
     def rounding(self, leaves):
@@ -346,7 +346,7 @@ def test_bfloat16_is_for_networks_and_neither_for_heads_nor_losses(
     initial = tensors_of(plain_network, plain_before)
     with monkeypatch.context() as patch:
         patch.setattr(BlockNetwork, "forward", rounding)
-        after = run_span_eager(plain_network, plain_recipe, plain_before, 0, 1)
+        after = train_steps_eager(plain_network, plain_recipe, plain_before, 0, 1)
     expected = tensors_of(plain_network, after)
     assert [*found] == [*expected]
     for n, tensor in found.items():
@@ -354,7 +354,7 @@ def test_bfloat16_is_for_networks_and_neither_for_heads_nor_losses(
         atol = 0 if device == "cpu" else 1e-6
         torch.testing.assert_close(tensor, expected[n], rtol=0, atol=atol, equal_nan=True)
     exact_network, exact_recipe, exact_before = begun(given, device, "float32")
-    exact = run_span_eager(exact_network, exact_recipe, exact_before, 0, 1)
+    exact = train_steps_eager(exact_network, exact_recipe, exact_before, 0, 1)
     assert not exact.losses.equal(found["losses"]), "nothing was rounded"
 
 

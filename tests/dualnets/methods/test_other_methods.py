@@ -9,10 +9,10 @@ from torch import nn
 import dualnets
 import hltm
 from dualnets import BarlowTwins, BatchNorm, Head, SimCLR, Supervised, TeacherStudent, VICReg
-from dualnets.methods.protocol import Batch, Setup
+from dualnets.methods.protocol import Batch, TrainContext
 
 TREES = hltm.symmetric_binary(depth=2, members=3, seed=0)
-SETUP = Setup(TREES, 5, 10, 8)
+SETUP = TrainContext(TREES, 5, 10, 8)
 NOTHING = hltm.resample_leaves(0.0)
 
 

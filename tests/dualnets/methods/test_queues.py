@@ -14,10 +14,10 @@ from scipy import stats
 import dualnets
 import hltm
 from dualnets.methods._directions import direction, random_directions
-from dualnets.methods.protocol import Batch, Setup
+from dualnets.methods.protocol import Batch, TrainContext
 from dualnets.methods.swav import sinkhorn
 from dualnets.training.data import FixedData, FreshData
-from dualnets.training.steps import Recipe, run_span_eager
+from dualnets.training.steps import TrainConfig, train_steps_eager
 
 TREES = hltm.symmetric_binary(depth=2, members=3, seed=0)
 BATCH, SEED = 8, 5
@@ -39,12 +39,12 @@ def progresses(method, steps, net=None, optimizer=None, samples=None, precision=
         "seed": SEED, "stacked": True, "device": torch.device("cpu"),
     }  # fmt: skip
     data = FreshData(**given) if samples is None else FixedData(**given, samples=samples)
-    setup = Setup(TREES, SEED, steps, BATCH, samples)
+    setup = TrainContext(TREES, SEED, steps, BATCH, samples)
     method.check(net, setup)
-    recipe = Recipe(method, optimizer or dualnets.SGD(0.1), data, setup, precision)
+    recipe = TrainConfig(method, optimizer or dualnets.SGD(0.1), data, setup, precision)
     found = [recipe.begin(net)]
     for step in range(steps):
-        found.append(run_span_eager(net, recipe, found[-1], step, 1))
+        found.append(train_steps_eager(net, recipe, found[-1], step, 1))
     return net, found
 
 
@@ -125,7 +125,7 @@ class Counting(torch.nn.Module):
 def test_mocos_keys_leave_the_networks_running_statistics_alone(symmetric):
     net = Counting(network())
     method = dualnets.MoCo(queue=2 * BATCH, symmetric=symmetric)
-    state = method.init(net, Setup(TREES, SEED, 1, BATCH))
+    state = method.init(net, TrainContext(TREES, SEED, 1, BATCH))
     method.loss(net, state, Batch(TREES.sample(2 * BATCH, seed=1).leaves, BATCH))
     assert net.passes.tolist() == [1, 1, 1]  # the queries'
     assert not any("passes" in name for name in state)
@@ -226,7 +226,7 @@ def test_pirls_negatives_are_even_over_the_bank_and_differ_by_member_and_step():
 def test_a_sample_alone_among_its_negatives_costs_nothing(classify):
     method = dualnets.PIRL(negatives=1, temperature=0.5, classify_negatives=classify)
     net = network()
-    setup = Setup(TREES, SEED, 1, 2, 20)
+    setup = TrainContext(TREES, SEED, 1, 2, 20)
     state = method.init(net, setup) | {"negatives": torch.full((3, 1), 4)}
     leaves = TREES.sample(4, seed=1).leaves
     losses, _ = method.loss(net, state, Batch(leaves, 2, places=torch.tensor([4, 7])))

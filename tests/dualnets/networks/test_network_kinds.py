@@ -73,7 +73,7 @@ class Kind(NamedTuple):
 
 tree, mlp, conv, wrong = (
     partial(make, units=UNITS)
-    for make in (dualnets.tree_network, dualnets.mlp, dualnets.conv_tree, dualnets.wrong_tree)
+    for make in (dualnets.tree_network, dualnets.mlp, dualnets.conv_tree, dualnets.shuffled_tree)
 )
 
 
@@ -276,7 +276,7 @@ def test_trains_in_parts_and_is_probed(kind, options):
         close(tensor, states[1][name], rtol=1e-7)
     assert not next(finals[0].network.parameters()).equal(next(network.parameters()))
     if network.depth <= trees.topology.depth:
-        found = hltm.probe.score(finals[0].network, trees, n=64, seed=4, lags=0)
+        found = hltm.probe.best_units(finals[0].network, trees, n=64, seed=4, lags=0)
         whole = "whole layer" if kind.whole_layers else "own block"
         assert {level.candidates for level in found.values()} == {whole}
 
@@ -426,20 +426,20 @@ def test_a_topology_of_other_leaves_is_refused():
 def test_a_wrong_tree_is_the_right_one_on_shuffled_leaves():
     trees = trees_of(BALANCED, 2, members=3)
     right = dualnets.tree_network(trees, units=3, seed=1)
-    wrong = dualnets.wrong_tree(trees, units=3, seed=1)
+    wrong = dualnets.shuffled_tree(trees, units=3, seed=1)
     leaves = rows(trees)
     orders = wrong.leaf_order.tolist()
     shuffled = torch.stack([leaves[s][:, order] for s, order in enumerate(orders)])
     assert wrong(leaves).equal(right(shuffled))
     assert len(set(map(tuple, orders))) == 3  # a shuffle for each member
-    assert dualnets.wrong_tree(trees, units=5, seed=1).leaf_order.equal(wrong.leaf_order)
-    assert not dualnets.wrong_tree(trees, units=3, seed=2).leaf_order.equal(wrong.leaf_order)
+    assert dualnets.shuffled_tree(trees, units=5, seed=1).leaf_order.equal(wrong.leaf_order)
+    assert not dualnets.shuffled_tree(trees, units=3, seed=2).leaf_order.equal(wrong.leaf_order)
 
 
 def test_leaves_are_shuffled_evenly_among_those_of_as_many_states():
     states = [2, 3, 2, 3, 3, 2, 2]
     topology = hltm.Topology.from_parents([None, *[0] * 7])
-    network = dualnets.wrong_tree(
+    network = dualnets.shuffled_tree(
         trees_of(topology, [2, *states], None), units=1, members=4000, seed=1
     )
     order = network.leaf_order

@@ -7,7 +7,7 @@ from torch import nn
 import dualnets
 import hltm
 from dualnets import BYOL, SGD, BarlowTwins, BatchNorm, Head, MoCo, SimSiam, TeacherStudent, VICReg
-from dualnets.methods.protocol import part
+from dualnets.methods.protocol import strip_prefix
 from dualnets.networks.heads import RUNNING
 
 TREES = hltm.symmetric_binary(depth=3, members=3, seed=0)
@@ -197,4 +197,4 @@ def test_a_frozen_member_stops_at_its_step():
     at = int(found.frozen_at[1])
     assert 0 < at < 9
     assert found.state["projector.0.batches"].tolist() == [9, at, 9]
-    assert part(found.state, "projector")["0.mean"].isfinite().all()
+    assert strip_prefix(found.state, "projector")["0.mean"].isfinite().all()

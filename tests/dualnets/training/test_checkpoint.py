@@ -167,13 +167,13 @@ def test_a_resumed_training_reads_only_what_comes_after_the_newest(tmp_path, mon
         run(tmp_path, steps=10, every=2, keep=9, progress=stop)
     assert whole(tmp_path) == [0, 2, 4]
     seen = []
-    original = dualnets.training.run_span
+    original = dualnets.training.train_steps
 
     def spy(network, recipe, before, first_step, steps):
         seen.append(first_step)
         return original(network, recipe, before, first_step, steps)
 
-    monkeypatch.setattr(dualnets.training, "run_span", spy)
+    monkeypatch.setattr(dualnets.training, "train_steps", spy)
     run(tmp_path, steps=10, every=2, keep=9)
     assert seen == [4, 6, 8]
 

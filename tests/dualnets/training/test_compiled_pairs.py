@@ -73,8 +73,8 @@ def test_leaves_of_many_states_and_shuffled_ones_are_read_as_the_eager_path_read
         (dualnets.tree_network(many, **options), many),
         (dualnets.mlp(many, **options), many),
         (dualnets.tree_network(mixed, **options), mixed),
-        (dualnets.wrong_tree(many, **options), many),
-        (dualnets.wrong_tree(pairs, **options), pairs),
+        (dualnets.shuffled_tree(many, **options), many),
+        (dualnets.shuffled_tree(pairs, **options), pairs),
     ):
         assert fused.offer(network, loss) is not None
         fast, slow = both(network, trees, loss, 4, 12, [0.05, 0.1], monkeypatch)

@@ -12,7 +12,7 @@ from dualnets import BYOL, SGD, BatchNorm, Head, InfoNCE, Schedule, SimCLR, SimS
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.training import steps as spans
 from dualnets.training.data import FreshData
-from dualnets.training.steps import run_span_eager
+from dualnets.training.steps import train_steps_eager
 
 TREES = hltm.symmetric_binary(depth=2, members=3, seed=0)
 SMALL = Head((6, 4), norm=BatchNorm())
@@ -155,7 +155,7 @@ def test_what_is_overridden_is_what_trains(monkeypatch, label):
     ours = tensors(train(make(), method, optimizer))
     plain = tensors(train(network(), usual))
     assert any(not torch.allclose(ours[n], t, rtol=0, atol=1e-9) for n, t in plain.items())
-    monkeypatch.setattr("dualnets.training.trajectory.run_span", run_span_eager)
+    monkeypatch.setattr("dualnets.training.trajectory.train_steps", train_steps_eager)
     for name, tensor in tensors(train(make(), method, optimizer)).items():
         assert ours[name].equal(tensor), name
 
@@ -175,7 +175,7 @@ def test_what_is_as_written_is_compiled(monkeypatch, method):
     assert offered(monkeypatch, network(), method)
 
 
-@pytest.mark.parametrize("method", [SimCLR(), BYOL(SMALL, SMALL)], ids=["pairs", "foretelling"])
+@pytest.mark.parametrize("method", [SimCLR(), BYOL(SMALL, SMALL)], ids=["pairs", "siamese"])
 def test_hooks_anywhere_are_seen(monkeypatch, method):
     assert not offered(monkeypatch, hooked("backward"), method)
     handle = torch.nn.modules.module.register_module_forward_hook(lambda *given: None)

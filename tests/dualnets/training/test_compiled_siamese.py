@@ -32,7 +32,7 @@ DEEP = Head((5, 7, 3), norm=BatchNorm(), last_norm=BatchNorm())
 CASES = {
     label: method
     for label, method in {**plain_byol.CASES, **plain_simsiam.CASES}.items()
-    if compiled.offer(dualnets.tree_network(TREES, units=2, seed=0), method.foretelling, SGD(), {})
+    if compiled.offer(dualnets.tree_network(TREES, units=2, seed=0), method.siamese, SGD(), {})
 }
 EVERYTHING = SGD(
     [0.02, 0.05, 0.01], momentum=[0.9, 0.5, 0.0], weight_decay=[1e-3, 0.0, 0.1], clip=0.5,
@@ -239,12 +239,12 @@ STANDARD = Head((6, 3), weight_standardization=True)
     ids=lambda given: type(given).__name__,
 )
 def test_what_is_not_compiled_is_not_offered(method, optimizer, changes):
-    given = (network(**changes), method.foretelling, optimizer)
+    given = (network(**changes), method.siamese, optimizer)
     assert compiled.offer(*given, method.groups) is None
 
 
 def test_rates_of_other_parts_than_the_predictor_are_not_offered():
-    given = (network(), BYOL(SMALL, SMALL).foretelling, SGD())
+    given = (network(), BYOL(SMALL, SMALL).siamese, SGD())
     assert compiled.offer(*given, {"predictor": Group(2.0)}) is not None
     assert compiled.offer(*given, {"projector": Group(2.0)}) is None
 
@@ -265,10 +265,10 @@ def test_rates_of_other_parts_than_the_predictor_are_not_offered():
 def test_a_method_that_says_it_is_another_is_told_apart(monkeypatch, change):
     """Broken twins: every field of what a method says of itself reaches the compiled span."""
     method = BYOL(SMALL, SMALL, target="online")
-    said = dataclasses.replace(method.foretelling, **change)
+    said = dataclasses.replace(method.siamese, **change)
 
     class Broken(BYOL):
-        foretelling = said
+        siamese = said
 
     plan = {"steps": 2, "optimizer": SGD(0.05)}
     ours = train(Broken(SMALL, SMALL, target="online"), network(), **plan)
@@ -278,10 +278,10 @@ def test_a_method_that_says_it_is_another_is_told_apart(monkeypatch, change):
 
 def test_a_target_that_follows_at_another_pace_is_told_apart(monkeypatch):
     method = BYOL(SMALL, SMALL, momentum=0.9)
-    said = dataclasses.replace(method.foretelling, stays=lambda step, steps: 0.8)
+    said = dataclasses.replace(method.siamese, ema_decay=lambda step, steps: 0.8)
 
     class Broken(BYOL):
-        foretelling = said
+        siamese = said
 
     plan = {"steps": 2, "optimizer": SGD(0.05)}
     ours = train(Broken(SMALL, SMALL, momentum=0.9), network(), **plan)

@@ -5,11 +5,11 @@ import torch
 
 import dualnets
 import hltm
-from dualnets.methods.protocol import Setup
+from dualnets.methods.protocol import TrainContext
 from dualnets.training import ensemble, memory
 from dualnets.training.data import FixedData, FreshData
-from dualnets.training.ensemble import join, join_progress, members_at_once, take
-from dualnets.training.steps import Recipe, run_span_eager
+from dualnets.training.ensemble import join, join_states, members_at_once, take
+from dualnets.training.steps import TrainConfig, train_steps_eager
 
 TREES = hltm.symmetric_binary(depth=3, members=5, seed=0)
 METHOD = dualnets.SimCLR(
@@ -23,8 +23,8 @@ def network(trees=TREES, units=4):
 
 def recipe(trees=TREES, batch=16, optimizer=None, method=METHOD):
     data = FreshData(trees, trees.members, hltm.keep_root(), batch, 5, True, torch.device("cpu"))
-    setup = Setup(trees, 5, 10, batch)
-    return Recipe(method, optimizer or dualnets.Adam(), data, setup)
+    setup = TrainContext(trees, 5, 10, batch)
+    return TrainConfig(method, optimizer or dualnets.Adam(), data, setup)
 
 
 def bytes_each(*given):
@@ -47,13 +47,13 @@ def test_what_is_taken_apart_joins_to_the_same():
 def test_progress_of_parts_joins_in_order():
     whole = network()
     settings = recipe()
-    after = run_span_eager(whole, settings, settings.begin(whole), 0, 3)
+    after = train_steps_eager(whole, settings, settings.begin(whole), 0, 3)
     found = []
     for low, high in ((0, 2), (2, 5)):
         part = take(network(), low, high)
         own = settings._replace(data=settings.data.of_members(low, high))
-        found.append(run_span_eager(part, own, own.begin(part), 0, 3))
-    joined = join_progress(found)
+        found.append(train_steps_eager(part, own, own.begin(part), 0, 3))
+    joined = join_states(found)
     for ours, theirs in ((joined.state, after.state), (joined.memory, after.memory)):
         assert set(ours) == set(theirs)
         for name, tensor in ours.items():
@@ -80,7 +80,7 @@ def test_the_estimate_is_what_a_step_takes():
     own = settings._replace(data=settings.data.of_members(0, 1))
     progress = own.begin(alone)
     with torch.profiler.profile(profile_memory=True) as profile:
-        run_span_eager(alone, own, progress, 0, 1)
+        train_steps_eager(alone, own, progress, 0, 1)
     events = profile.profiler.kineto_results.events()
     memory = [event for event in events if event.name() == "[memory]"]
     total = peak = 0
@@ -110,7 +110,7 @@ def test_how_many_fit_is_fixed_by_the_settings(monkeypatch):
 def rows(method, trees=TREES, batch=16, samples=None):
     given = (trees, trees.members, hltm.keep_root(), batch, 5, True, torch.device("cpu"))
     data = FreshData(*given) if samples is None else FixedData(*given, samples=samples)
-    return Recipe(method, dualnets.Adam(), data, Setup(trees, 5, 10, batch, samples))
+    return TrainConfig(method, dualnets.Adam(), data, TrainContext(trees, 5, 10, batch, samples))
 
 
 ALL = {

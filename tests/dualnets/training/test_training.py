@@ -296,6 +296,6 @@ def test_a_sweep_over_a_methods_rates_is_its_members_trained_alone(name, way, mo
 
 
 def test_a_sweep_over_targets_is_not_offered_to_the_compiled_span_that_has_one_for_all():
-    assert dualnets.BYOL(momentum=0.9).foretelling is not None
-    assert dualnets.BYOL(predictor_lr=[1.0, 2.0]).foretelling is not None
-    assert dualnets.BYOL(momentum=[0.9, 0.8]).foretelling is None
+    assert dualnets.BYOL(momentum=0.9).siamese is not None
+    assert dualnets.BYOL(predictor_lr=[1.0, 2.0]).siamese is not None
+    assert dualnets.BYOL(momentum=[0.9, 0.8]).siamese is None

@@ -9,7 +9,7 @@ import torch
 import hltm
 from hltm import suite as find_suite
 from hltm.families import FAMILIES
-from hltm.families.suite import RECIPES, Recipe, derive, fingerprint, store
+from hltm.families.suite import RECIPES, TreeRecipe, derive, fingerprint, store
 
 CORE = find_suite("core-1")
 
@@ -82,7 +82,7 @@ def test_two_edges_by_hand():
 
 
 def test_storing_writes_what_a_suite_reads(tmp_path, monkeypatch):
-    recipe = Recipe("two leaves", "symmetric_binary", {"depth": 1, "polarity": 0.5, "seed": 0})
+    recipe = TreeRecipe("two leaves", "symmetric_binary", {"depth": 1, "polarity": 0.5, "seed": 0})
     monkeypatch.setitem(RECIPES, "tiny", {"pair": recipe})
     held = json.loads(store("tiny", tmp_path).read_text())
     assert held["draw_format"] == hltm.DRAW_FORMAT

@@ -125,7 +125,7 @@ def test_a_convolution_shows_every_channel_at_every_place():
 def test_the_adapter_serves_score(model):
     tree = hltm.symmetric_binary(depth=2, seed=0)
     network = TorchNetwork(model, {"first": 1, "body": 2})
-    levels = hltm.probe.score(network, tree, n=500, seed=1, lags=0)
+    levels = hltm.probe.best_units(network, tree, n=500, seed=1, lags=0)
     assert levels[1].best.shape == (1, 2)
     assert levels[2].best.shape == (1, 1)
     assert (levels[1].best > 0.1).all()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hltm
-from hltm.probe import examine, heatmap_figure
+from hltm.probe import heatmap_figure, probe_layers
 from hltm.probe.heatmap import sorted_units
 
 TREE = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.9), seed=0)
@@ -19,7 +19,7 @@ ORDER = [4, 0, 6, 2, 5, 1, 3]  # unit i follows latent ORDER[i]
 def layer(lags=20, **more):
     noise = torch.randn(2000, 7, generator=torch.Generator().manual_seed(0))
     a = torch.cat([Z[:, ORDER] + 0.3 * noise, torch.ones(2000, 1)], dim=1)
-    return examine({"h": a}, TREE, draw=DRAW, lags=lags, **more)["h"]
+    return probe_layers({"h": a}, TREE, draw=DRAW, lags=lags, **more)["h"]
 
 
 def drawn(figure):
@@ -72,7 +72,7 @@ def test_blocks_of_an_ensemble():
     trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
     draw = trees.sample(1000, seed=1)
     a = draw.level(2).float()[..., None] + torch.randn(2, 1000, 2, 3)
-    found = examine(a, trees, draw=draw, lags=0)[2]
+    found = probe_layers(a, trees, draw=draw, lags=0)[2]
     _, main = drawn(heatmap_figure(found, trees, member=1))
     labels = [text.get_text() for text in main.get_yticklabels()]
     assert sorted(labels) == ["1:0", "1:1", "1:2", "2:0", "2:1", "2:2"]
@@ -80,7 +80,7 @@ def test_blocks_of_an_ensemble():
 
 def test_too_many_units_go_without_names():
     a = torch.randn(2000, 100)
-    found = examine(a, TREE, draw=DRAW, lags=0)["activations"]
+    found = probe_layers(a, TREE, draw=DRAW, lags=0)["activations"]
     _, main = drawn(heatmap_figure(found, TREE))
     assert len(main.get_yticks()) == 0
 

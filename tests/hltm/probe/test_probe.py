@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import hltm
-from hltm.probe import StreamingCorrelation, StreamingNull, alignment, score
+from hltm.probe import StreamingCorrelation, StreamingNull, alignment, best_units
 from hltm.sampling.philox import Stream
 
 TREES = hltm.symmetric_binary(depth=3, members=3, seed=0)
@@ -41,7 +41,7 @@ def scored(blocks, monkeypatch, n=2000, **more):
         return draw
 
     monkeypatch.setattr("hltm.probe.best_units.sample", spy)
-    return score(blocks, TREES, n=n, seed=1, **more)
+    return best_units(blocks, TREES, n=n, seed=1, **more)
 
 
 def noise(z, generator):
@@ -190,7 +190,7 @@ def test_a_last_batch_of_one_row_is_read_as_the_others():
         def activations(self, leaves):
             return {2: leaves[:, None, :4].float().expand(-1, 2, -1)}
 
-    found = score(Reader(), tree, n=257, seed=2, lags=0)[2]
+    found = best_units(Reader(), tree, n=257, seed=2, lags=0)[2]
     assert found.candidates == "own block"
     assert found.best.shape == (1, 2)
     assert found.n == 257
@@ -205,14 +205,14 @@ def test_activations_of_the_wrong_shape_are_named(shape):
             return {1: torch.zeros(shape)}
 
     if shape == (3, 50, 4):
-        assert score(Wrong(), TREES, n=50, seed=0, lags=0)[1].candidates == "whole layer"
+        assert best_units(Wrong(), TREES, n=50, seed=0, lags=0)[1].candidates == "whole layer"
     else:
         with pytest.raises(ValueError, match="activations of level 1 have shape"):
-            score(Wrong(), TREES, n=50, seed=0, lags=0)
+            best_units(Wrong(), TREES, n=50, seed=0, lags=0)
 
 
 def test_bad_requests_are_refused():
     with pytest.raises(ValueError, match="n must be at least 2, got 1"):
-        score(Blocks(noise), TREES, n=1, seed=0)
+        best_units(Blocks(noise), TREES, n=1, seed=0)
     with pytest.raises(ValueError, match="lags must be at least 1, got 0"):
         alignment(Blocks(noise), TREES, n=10, seed=0, lags=0)

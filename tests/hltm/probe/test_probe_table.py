@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import hltm
-from hltm.probe import TorchNetwork, alignment, examine, measure, over_members
+from hltm.probe import TorchNetwork, alignment, measure, over_members, probe_layers
 
 TREES = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.95), members=3, seed=0)
 TREE = TREES[0]
@@ -112,7 +112,7 @@ def test_a_better_unit_of_another_block_is_no_candidate():
     z = DRAWS.level(2).float()
     noise = torch.randn(3, N, 2, 2, generator=torch.Generator().manual_seed(0))
     noise[:, :, 0, 1] = z[:, :, 1]  # the second latent stands in the first one's block
-    found = examine(noise, TREES, draw=DRAWS, lags=0)[2]
+    found = probe_layers(noise, TREES, draw=DRAWS, lags=0)[2]
     score = found.scores["correlation"]
     assert (score.strength[:, 1, 1] > 0.999).all()
     assert (score.best[:, 1] < 0.1).all()
@@ -272,16 +272,16 @@ def test_what_cannot_be_probed_is_refused():
 
 
 def test_a_table_of_the_wrong_number_of_members_is_refused():
-    found = examine(units(DRAW), TREE, draw=DRAW, lags=0)
+    found = probe_layers(units(DRAW), TREE, draw=DRAW, lags=0)
     with pytest.raises(ValueError, match="expected 1 members, got 3"):
-        hltm.probe.tabulate(found, TREE, members=[0, 1, 2])
+        hltm.probe.to_frame(found, TREE, members=[0, 1, 2])
 
 
 def test_chosen_nodes_and_numpy_arrays():
     table = measure(units(DRAW).numpy(), TREE, draw=DRAW, nodes=["2", 0], lags=0)
     assert only(table, "correlation")["node"].tolist() == ["2", "0"]
     assert only(table, "correlation")["unit"].tolist() == [7, 5]
-    found = examine(units(DRAW), TREE, draw=DRAW, nodes=["2", 0], lags=0)["activations"]
+    found = probe_layers(units(DRAW), TREE, draw=DRAW, nodes=["2", 0], lags=0)["activations"]
     assert found.scores["correlation"].strength.shape == (1, 14, 2)
 
 

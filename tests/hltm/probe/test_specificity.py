@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hltm
-from hltm.probe import Relay, Specificity
+from hltm.probe import RivalBaseline, Specificity
 
 TREE = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.95), seed=3)
 LATENTS = list(TREE.latents)
@@ -100,7 +100,7 @@ def test_a_lone_target_has_no_rival():
 
 def test_a_relay_scores_what_its_posterior_scores():
     posterior = TREE.posterior(DRAW.leaves, nodes=LATENTS).marginals  # (B, T, K)
-    relay = Relay()
+    relay = RivalBaseline()
     for rows in torch.arange(20_000).split(7000):
         relay.update(posterior[rows].permute(1, 2, 0), Z[:, rows])
     expected = np.corrcoef(posterior[:, :, 1].T.numpy(), Z.numpy())[:7, 7:]

@@ -10,7 +10,7 @@ from draw_cases import BINARY, MIXED, PARENTS, random_tree
 import hltm
 from hltm.sampling import philox as generator
 from hltm.sampling.kernels import cpu, reference
-from hltm.sampling.kernels.request import Order
+from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.philox import COINS, MULTIPLIER, WEYL, Stream
 
 KINDS = pytest.mark.parametrize("cardinality", [BINARY, MIXED], ids=["binary", "mixed"])
@@ -82,7 +82,7 @@ def test_kept_nodes_do_not_depend_on_which_are_kept(cardinality):
 
 def test_one_set_of_tables_serves_members_as_copies_of_it_do():
     tree = random_tree(PARENTS, MIXED, seed=0)
-    order = Order(tree.topology, seed=3, stream=1, members=(4, 6), start=0, count=500)
+    order = DrawRequest(tree.topology, seed=3, stream=1, members=(4, 6), start=0, count=500)
     copies = type(tree.tables)(
         tree.topology, tree.tables.cardinality, tree.tables.flat.repeat(2, 1)
     )
@@ -128,7 +128,7 @@ def test_no_address_is_used_twice(cardinality, monkeypatch):
         for stream in (Stream.TABLES, Stream.DATA, Stream.NEGATIVES):
             for member in ((0, 1), (2**32 - 2, 2**32 - 1)):
                 for start in (0, (1 << 34) - 130):
-                    order = Order(
+                    order = DrawRequest(
                         tables.topology, seed=3, stream=stream, members=member, start=start,
                         count=130, views=(0, 1, 2**24 - 1), rates=rates,
                     )  # fmt: skip

@@ -14,7 +14,7 @@ from scipy import stats
 import hltm
 from hltm.model.tables import make_tables
 from hltm.sampling.kernels import reference
-from hltm.sampling.kernels.request import Order
+from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.philox import Stream
 
 ROWS = 40_000
@@ -137,7 +137,7 @@ def test_a_coin_is_independent_of_the_states_it_decides_on():
 def reference_states(tree, **order):
     (states,) = reference.draw(
         tree.tables,
-        Order(tree.topology, seed=1, stream=1, members=(0,), start=0, count=ROWS, **order),
+        DrawRequest(tree.topology, seed=1, stream=1, members=(0,), start=0, count=ROWS, **order),
     )
     return states[0].T
 
@@ -197,7 +197,8 @@ def test_streams_that_meet_are_rejected(monkeypatch):
         reference, "uniform_words", lambda seed, stream, *rest: plain(seed, 1, *rest)
     )
     orders = [
-        Order(tree.topology, seed=1, stream=s, members=(0,), start=0, count=2000) for s in (1, 5)
+        DrawRequest(tree.topology, seed=1, stream=s, members=(0,), start=0, count=2000)
+        for s in (1, 5)
     ]
     a, b = (reference.draw(tree.tables, order)[0][0, -1].long() for order in orders)
     assert independence_p_value(a, b) < 1e-9
@@ -209,7 +210,7 @@ def test_a_coin_that_reuses_the_state_s_word_is_rejected(monkeypatch):
     plain = reference.uniform_words
 
     def views():
-        order = Order(tree.topology, seed=1, stream=1, members=(0,), start=0, count=ROWS,
+        order = DrawRequest(tree.topology, seed=1, stream=1, members=(0,), start=0, count=ROWS,
                       views=(1,), rates=rates)  # fmt: skip
         return reference.draw(tree.tables, order)[0][0].T
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hltm.model.tables import ONE, Tables, make_tables
 from hltm.model.topology import Topology
 from hltm.sampling.kernels import cpu, reference
-from hltm.sampling.kernels.request import Order
+from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.philox import Stream
 
 
 def both(tables, **order):
     """The states of both kernels, asserted equal, as int64."""
-    asked = Order(
+    asked = DrawRequest(
         topology=tables.topology, **{"seed": 11, "stream": 1, "members": (0,), "start": 0, **order}
     )
     fast, slow = cpu.draw(tables, asked), reference.draw(tables, asked)
@@ -165,8 +165,8 @@ def test_a_gpu_draws_the_same_bits(cardinality):
         "views": (0, 1, 2),
         "rates": np.array([0, 0.5, 0, 1, 0.2, 0, 0.7]),
     }
-    here = reference.draw(tables, Order(**order))
-    there = reference.draw(tables, Order(**order, device=torch.device("cuda")))
+    here = reference.draw(tables, DrawRequest(**order))
+    there = reference.draw(tables, DrawRequest(**order, device=torch.device("cuda")))
     for a, b in zip(here, there, strict=True):
         assert b.is_cuda
         assert torch.equal(a.long(), b.cpu().long())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hltm.sampling import rows as any_rows
 from hltm.sampling.kernels import cpu, reference
-from hltm.sampling.kernels.request import Order
+from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.rows import draw_rows
 
 RATES = np.array([0.0, 0.3, 0.0, 1.0, 0.2, 0.0, 0.5])
@@ -24,7 +24,7 @@ def test_any_rows_are_those_of_the_whole_draw(rows, binary, first):
     found = draw_rows(trees.tables, (0, 1), rows, seed=5, views=(0, 2, 7), rates=RATES, first=first)
     whole = [draw.states_SVB]
     for view in (2, 7):
-        order = Order(
+        order = DrawRequest(
             topology=trees.topology, seed=5, stream=1, members=(0, 1), start=0, count=3001,
             views=(view,), rates=RATES, base=draw.states_SVB,
         )  # fmt: skip
@@ -37,12 +37,12 @@ def test_any_rows_are_those_of_the_whole_draw(rows, binary, first):
 def test_blocks_are_the_same_from_both_kernels(cardinality):
     tables = random_tables(PARENTS, cardinality, seed=1, members=2)
     blocks = np.array([5, 0, 77, 1 << 26])
-    order = Order(
+    order = DrawRequest(
         topology=tables.topology, seed=3, stream=1, members=(4, 9), start=0, count=512,
         views=(0, 3), rates=RATES, blocks=blocks,
     )  # fmt: skip
     fast, slow = cpu.draw(tables, order), reference.draw(tables, order)
-    given_base = Order(**{**vars_of(order), "views": (3,), "base": slow[0]})
+    given_base = DrawRequest(**{**vars_of(order), "views": (3,), "base": slow[0]})
     again = cpu.draw(tables, given_base), reference.draw(tables, given_base)
     for a, b in zip([*fast, *again[0]], [*slow, *again[1]], strict=True):
         assert torch.equal(a, b)

@@ -24,11 +24,11 @@ from dualnets.lab.stats import NOTHING, Verdict, exceeds, mean_interval, verdict
 from dualnets.lab.variants import (
     FEWEST_TREES,
     SIGNIFICANCE,
-    Fared,
+    VariantStats,
     at_once,
     by_variant,
     contrast,
-    fared,
+    variant_stats,
 )
 
 COMMON: dict[str, Any] = {
@@ -85,7 +85,7 @@ WORKS = (
 )
 
 
-class Fate(NamedTuple):
+class CollapseStatus(NamedTuple):
     """What became of a variant.
 
     Attributes:
@@ -96,7 +96,7 @@ class Fate(NamedTuple):
     All P are after Bonferroni over variants.
     """
 
-    found: Fared
+    found: VariantStats
     p_grown: float
     p_spread: float
     p_collapsed: float
@@ -114,12 +114,12 @@ class Fate(NamedTuple):
         return self.found.value - self.found.initial
 
 
-def fates(table: pd.DataFrame) -> dict[str, Fate]:
+def collapse_status(table: pd.DataFrame) -> dict[str, CollapseStatus]:
     """Variant -> what became of it."""
     variants = by_variant(table)
     made = {}
     for name, rows in variants.items():
-        found = fared(rows)
+        found = variant_stats(rows)
         spread = np.where(np.isfinite(found.spread), found.spread, 0.0)
         border = np.full_like(spread, COLLAPSED)
         tests = (
@@ -127,11 +127,11 @@ def fates(table: pd.DataFrame) -> dict[str, Fate]:
             exceeds(spread, border),
             exceeds(border, spread),
         )
-        made[name] = Fate(found, *(min(p * len(variants), 1.0) for p in tests))
+        made[name] = CollapseStatus(found, *(min(p * len(variants), 1.0) for p in tests))
     return made
 
 
-def _details(found: Mapping[str, Fate]) -> list[dict[str, Any]]:
+def _details(found: Mapping[str, CollapseStatus]) -> list[dict[str, Any]]:
     entries = []
     for name, fate in found.items():
         gap, spread = fate.found.gap, mean_interval(fate.found.spread)
@@ -157,7 +157,7 @@ def _details(found: Mapping[str, Fate]) -> list[dict[str, Any]]:
     return entries
 
 
-def _cannot_tell(found: Mapping[str, Fate], needed: Sequence[str]) -> str:
+def _cannot_tell(found: Mapping[str, CollapseStatus], needed: Sequence[str]) -> str:
     """Why a table cannot answer at all; empty if it can."""
     missing = [name for name in needed if name not in found]
     if missing:
@@ -185,7 +185,7 @@ def needed(
         works: variants that must work.
         short: variant that must fall short -> the one of `works` it is compared with.
     """
-    found = fates(table)
+    found = collapse_status(table)
     reason = _cannot_tell(found, [*works, *short])
     effect = (
         "smallest lead of a variant that should work over one that should not, mean |correlation|"
@@ -249,7 +249,7 @@ def as_good(
         others: those that must be as good.
         beside: those that are compared as well, among themselves, and decide nothing.
     """
-    found = fates(table)
+    found = collapse_status(table)
     reason = _cannot_tell(found, [reference, *others]) if others else "nothing to compare with"
     effect = f"gain in mean |correlation| against that of {reference}, the worst variant" + at_once(
         len(others)
@@ -285,6 +285,6 @@ def as_good(
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: the root before and after, gap closed, spread, rank, fate, n."""
     made = comparison.summary_table(table)
-    words = [fate.word for fate in fates(table).values()]
+    words = [fate.word for fate in collapse_status(table).values()]
     made.insert(len(made.columns) - 1, "fate", words)
     return made

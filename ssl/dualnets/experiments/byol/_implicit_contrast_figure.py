@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.report.style import WIDTH
-from dualnets.lab.variants import SPREAD, by_variant, fared
+from dualnets.lab.variants import SPREAD, by_variant, variant_stats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,7 +86,7 @@ def _early(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]
     from dualnets.experiments.byol.implicit_contrast import ALONG, early
 
     for name, rows in variants.items():
-        spread = fared(rows).spread
+        spread = variant_stats(rows).spread
         spread = np.where(np.isfinite(spread), spread, 0.0)
         axes.plot(early(rows, ALONG), spread, ".", color=colours[name], alpha=0.7, label=name)
     axes.set(

@@ -25,7 +25,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dualnets.experiments.byol._byol import COMMON, PAPER, SMOKE, WORKS, Fate, fates
+from dualnets.experiments.byol._byol import (
+    COMMON,
+    PAPER,
+    SMOKE,
+    WORKS,
+    CollapseStatus,
+    collapse_status,
+)
 from dualnets.experiments.byol.byol_batchnorm import VARIANTS
 from dualnets.lab import ablation
 from dualnets.lab.ablation import AblationSettings as Settings
@@ -227,7 +234,7 @@ def scores(works: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE; the effect is the mean score."""
-    found, variants = fates(table), by_variant(table)
+    found, variants = collapse_status(table), by_variant(table)
     term = {name: early(rows, ALONG) for name, rows in variants.items()}
     details = [_detail(name, found[name], rows) for name, rows in variants.items()]
     works = [name for name, fate in found.items() if fate.word == "works"]
@@ -259,7 +266,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     return verdict_of(CLAIM, outcome, RULE, reason, effect, mean_interval(score), details)
 
 
-def _detail(name: str, fate: Fate, rows: pd.DataFrame) -> dict[str, Any]:
+def _detail(name: str, fate: CollapseStatus, rows: pd.DataFrame) -> dict[str, Any]:
     """Early directions, each with its interval, and the end."""
     measured = (SIZE, ALONG, REST, WHOLE, SPREADING, REST_SPREADING)
     return {
@@ -275,7 +282,9 @@ def _detail(name: str, fate: Fate, rows: pd.DataFrame) -> dict[str, Any]:
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: the term early, the update early, and what became of it."""
     found = []
-    for (name, rows), fate in zip(by_variant(table).items(), fates(table).values(), strict=True):
+    for (name, rows), fate in zip(
+        by_variant(table).items(), collapse_status(table).values(), strict=True
+    ):
         found.append(
             {
                 "variant": name,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.report.style import WIDTH, house_style, level_colours
-from dualnets.lab.variants import by_variant, fared
+from dualnets.lab.variants import by_variant, variant_stats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ def _shades(
 def _spread(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     """Spread and rank of the embedding: whether what was taken is all there is."""
     for at, rows in enumerate(variants.values()):
-        now = fared(rows)
+        now = variant_stats(rows)
         axes.plot(now.spread, np.full(len(now.spread), at), ".", color="0.7", markersize=3)
         axes.plot(np.nanmean(now.spread), at, "o", color="#333333", markersize=5)
         axes.annotate(f"{np.nanmean(now.rank):.1f}", (1.0, at), xycoords=("axes fraction", "data"),

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.stats import LEVEL, NOTHING, RESAMPLES, Estimate, Verdict, exceeds, verdict_of
-from dualnets.lab.variants import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, of_root
+from dualnets.lab.variants import FEWEST_TREES, SIGNIFICANCE, VariantStats, by_variant, of_root
 
 Side = Literal["below", "above"]
 MARGIN = 0.2  # of the room between the untrained network and the ceiling: less is not told apart
@@ -26,7 +26,7 @@ def strength(rows: pd.DataFrame) -> float:
     return float(first["branching"]) * (low**2 + low * high + high**2) / 3
 
 
-def gap_difference(a: list[Fared], b: list[Fared]) -> Estimate:
+def gap_difference(a: list[VariantStats], b: list[VariantStats]) -> Estimate:
     """Gap closed by some variants minus that by others, with a bootstrap over the trees they share.
 
     A side's gap closed is the mean gain over the mean room of its variants. Not defined where a
@@ -35,7 +35,7 @@ def gap_difference(a: list[Fared], b: list[Fared]) -> Estimate:
     Example:
         >>> zero = np.zeros(12)
         >>> def side(share):
-        ...     return [Fared(zero, zero + share, zero + 1, zero, zero, np.arange(12))]
+        ...     return [VariantStats(zero, zero + share, zero + 1, zero, zero, np.arange(12))]
         >>> print(gap_difference(side(0.25), side(0.75)))
         -0.50 [-0.50, -0.50]
     """
@@ -51,7 +51,7 @@ def gap_difference(a: list[Fared], b: list[Fared]) -> Estimate:
     return Estimate(float(value), float(low), float(high), n)
 
 
-def _gain_and_room(side: list[Fared]) -> tuple[np.ndarray, np.ndarray]:
+def _gain_and_room(side: list[VariantStats]) -> tuple[np.ndarray, np.ndarray]:
     gain = np.mean([found.value - found.initial for found in side], axis=0)
     room = np.mean([found.ceiling - found.initial for found in side], axis=0)
     return gain, room
@@ -99,7 +99,7 @@ def ceiling_or_learner(
         {**described(name, rows, len(variants)), "kesten_stigum": strength(rows)}
         for name, rows in variants.items()
     ]
-    sides: dict[Side, list[Fared]] = {"above": [], "below": []}
+    sides: dict[Side, list[VariantStats]] = {"above": [], "below": []}
     other: Side = "above" if asked == "below" else "below"
     silent = []
     for (name, rows), told in zip(variants.items(), details, strict=True):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dualnets.lab.report.ablation_figure import finite_mean, lost_trees
 from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, house_style, ordered
-from dualnets.lab.variants import ALIGNMENT, by_variant, fared, of_root
+from dualnets.lab.variants import ALIGNMENT, by_variant, of_root, variant_stats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,7 +125,7 @@ def _keys(lines: list[Line], threshold: float | None) -> list[Any]:
     if threshold is not None:
         said = "branching · polarity² = 1 (Kesten-Stigum)"
         keys.append(Line2D([], [], **THRESHOLD, label=said))
-    found = [fared(rows) for one in lines for _, rows in one.cells]
+    found = [variant_stats(rows) for one in lines for _, rows in one.cells]
     if lost := sum(map(lost_trees, found)):
         trees = sum(len(f.value) for f in found)
         keys.append(Line2D([], [], ls="", label=f"{lost} of {trees} not finite, left out"))
@@ -160,7 +160,7 @@ def _gap(axes: Any, line: Line, aside: float, width: float) -> None:
     """
     parts = [(of_root, {**line.style, "ms": 4})]
     if line.value is None:
-        parts.append((fared, _UPPER))
+        parts.append((variant_stats, _UPPER))
     for at, (part, style) in enumerate(parts):
         xs = [x + aside + at * width for x, _ in line.cells]
         gaps = [part(rows).gap for _, rows in line.cells]
@@ -172,7 +172,7 @@ def _levels(axes: Any, line: Line, label: str, score: str) -> None:
     """Alignment over ceiling by level, of the last line; its key beside the panel."""
     for (x, rows), style in zip(line.cells, ordered(len(line.cells)), strict=True):
         levels = sorted(rows.loc[rows["metric"].isin(ALIGNMENT), "level"].unique())
-        found = [fared(rows, [level]) for level in levels]
+        found = [variant_stats(rows, [level]) for level in levels]
         share = [finite_mean(f.value) / finite_mean(f.ceiling) for f in found]
         start = [finite_mean(f.initial) / finite_mean(f.ceiling) for f in found]
         axes.plot(levels, share, ms=4, label=f"{x:g}", **{**style, "linestyle": "-"})
@@ -187,6 +187,6 @@ def _levels(axes: Any, line: Line, label: str, score: str) -> None:
 def _collapse(spread: Any, rank: Any, line: Line) -> None:
     """Spread and effective rank of the embedding, means over trees."""
     xs = [x for x, _ in line.cells]
-    found = [fared(rows) for _, rows in line.cells]
+    found = [variant_stats(rows) for _, rows in line.cells]
     spread.plot(xs, [finite_mean(f.spread) for f in found], ms=4, **line.style)
     rank.plot(xs, [finite_mean(f.rank) for f in found], ms=4, **line.style)

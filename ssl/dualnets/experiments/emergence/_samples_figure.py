@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualnets.lab.report.style import WIDTH, house_style, level_colours
 from dualnets.lab.stats import Array, mean_interval
-from dualnets.lab.variants import fared
+from dualnets.lab.variants import variant_stats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def draw(methods: Mapping[str, Any]) -> Figure:
         )  # fmt: skip
         for column, (name, learned) in enumerate(methods.items()):
             places, cells, labels = _places(learned)
-            found = [fared(rows) for rows in cells]
+            found = [variant_stats(rows) for rows in cells]
             _levels(axes[0, column], places, cells)
             _band(axes[1, column], places, [f.spread for f in found], "#3a6ea5")
             _band(axes[2, column], places, [f.rank for f in found], "#c1666b")
@@ -63,7 +63,7 @@ def _levels(axes: Any, places: list[float], cells: list[pd.DataFrame]) -> None:
     """A line per level with its 95% band; dotted where it stood before training."""
     top = int(cells[0]["level"].max())
     for level, colour in level_colours(top).items():
-        found = [fared(rows, [level]) for rows in cells]
+        found = [variant_stats(rows, [level]) for rows in cells]
         before = float((found[0].initial / found[0].ceiling).mean())
         axes.axhline(before, color=colour, linestyle=":", linewidth=1)
         label = f"{level}" if level < top else f"{level}, the root"

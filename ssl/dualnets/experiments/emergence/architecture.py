@@ -25,8 +25,8 @@ from dualnets.lab.variants import (
     by_variant,
     contrast,
     emerges_everywhere,
-    fared,
     summary_table,
+    variant_stats,
 )
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ def verdict(table: pd.DataFrame) -> Verdict:
     found = emerges_everywhere(table, CLAIM, RULE, "architectures", only=KNOW_NOTHING)
     variants = by_variant(table)
     if "tree" in variants:
-        told = fared(variants["tree"])
+        told = variant_stats(variants["tree"])
         for name, rows in variants.items():
-            other = fared(rows)
+            other = variant_stats(rows)
             if name == "tree" or len(other.value) != len(told.value):
                 continue
             against = contrast(other.value / other.ceiling, told.value / told.ceiling)

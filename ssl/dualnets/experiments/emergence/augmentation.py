@@ -37,8 +37,8 @@ from dualnets.lab.variants import (
     at_once,
     by_variant,
     contrast,
-    fared,
     spread_of,
+    variant_stats,
 )
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _necessity(table: pd.DataFrame, found: pd.DataFrame) -> list[dict[str, Any]]
     variants = by_variant(table)
     details = []
     for name, level in asked.itertuples(index=False):
-        now = fared(variants[name], [int(level)])
+        now = variant_stats(variants[name], [int(level)])
         gap = now.gap_among(len(asked))
         p = min(exceeds(now.value, now.initial) * len(asked), 1.0)
         word = "do not emerge" if gap.high < NEGLIGIBLE else "not decided"
@@ -265,16 +265,16 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     shared = ends(table).groupby(["variant", "level"])["shared"].mean()
     found = []
     for name, rows in by_variant(table).items():
-        upper = fared(rows)
+        upper = variant_stats(rows)
         top = int(rows["level"].max())
         low = 2 if top > 2 else 1
         found.append(
             {
                 "variant": name,
                 f"level {low} nats": f"{shared[name, low]:.2f}",
-                f"level {low}": mean_interval(fared(rows, [low]).value).brief,
+                f"level {low}": mean_interval(variant_stats(rows, [low]).value).brief,
                 "root nats": f"{shared[name, top]:.2f}",
-                "root": mean_interval(fared(rows, [top]).value).brief,
+                "root": mean_interval(variant_stats(rows, [top]).value).brief,
                 "gap closed": str(upper.gap).replace("0.", "."),
                 "spread": spread_of(upper),
                 "rank": f"{upper.rank.mean():.1f}",

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from dualnets.lab.experiment import CellResult, Fixed, Grid, ProgressListener
-from dualnets.lab.learning_curves import follow
+from dualnets.lab.learning_curves import learning_curves
 from dualnets.lab.settings import (
     ContrastSettings,
     NetworkSettings,
@@ -95,7 +95,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         snapshots=steps,
         progress=progress.updated,
     )
-    followed = follow(
+    followed = learning_curves(
         snapshots,
         trees,
         last_step=settings.steps,

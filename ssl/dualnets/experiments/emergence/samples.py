@@ -24,16 +24,16 @@ from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.ablation import grids, run_cell
 from dualnets.lab.experiment import Grid
 from dualnets.lab.stats import NOTHING, Array, Estimate, Verdict, exceeds, mean_interval, verdict_of
-from dualnets.lab.time_to_threshold import first_crossing
+from dualnets.lab.time_to_threshold import time_to_threshold
 from dualnets.lab.variants import (
     FEWEST_TREES,
     INTERVALS,
     SIGNIFICANCE,
-    Fared,
+    VariantStats,
     at_once,
     by_variant,
-    fared,
     spread_of,
+    variant_stats,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Learned(NamedTuple):
     def gains(self, level: int) -> tuple[Array, Array]:
         """`(S, X)` growth with the fixed sets, `(S,)` with fresh data, of a level's latents."""
         assert self.fresh is not None
-        found = [fared(rows, [level]) for rows in (*self.fixed, self.fresh)]
+        found = [variant_stats(rows, [level]) for rows in (*self.fixed, self.fresh)]
         grown = np.stack([f.value - f.initial for f in found], axis=1)
         return grown[:, :-1], grown[:, -1]
 
@@ -122,7 +122,7 @@ class Learned(NamedTuple):
         fixed, fresh = self.gains(level)
         if not fresh.mean() > 0:
             return Estimate(float("nan"), float("nan"), float("nan"), len(fresh))
-        return first_crossing(self.samples, fixed, fresh / 2)
+        return time_to_threshold(self.samples, fixed, fresh / 2)
 
     def half(self, level: int) -> str:
         """What `enough` says, in words."""
@@ -224,10 +224,11 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         if learned.fresh is not None:
             cells.append(("fresh", learned.fresh))
         for size, rows in cells:
-            every: Fared = fared(rows)
+            every: VariantStats = variant_stats(rows)
             row: dict[str, Any] = {"variant": name, "samples": size}
             row |= {
-                f"gap closed, {of}": str(fared(rows, [level]).gap) for level, of in shown.items()
+                f"gap closed, {of}": str(variant_stats(rows, [level]).gap)
+                for level, of in shown.items()
             }
             row |= {"spread": spread_of(every), "rank": f"{every.rank.mean():.1f}",
                     "n": len(every.value)}  # fmt: skip

@@ -18,15 +18,15 @@ from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.ablation import grids, run_cell
 from dualnets.lab.experiment import Grid
 from dualnets.lab.stats import Estimate, Verdict, finite
-from dualnets.lab.time_to_threshold import first_crossing
+from dualnets.lab.time_to_threshold import time_to_threshold
 from dualnets.lab.variants import (
     FEWEST_TREES,
     GAP,
     SIGNIFICANCE,
     by_variant,
     emerges_everywhere,
-    fared,
     of_root,
+    variant_stats,
 )
 
 if TYPE_CHECKING:
@@ -138,10 +138,12 @@ def half_time(rows: pd.DataFrame, levels: list[int] | None = None) -> Estimate:
         levels: whose latents; by default those of `fared`.
     """
     steps = sorted(rows["step"].unique())
-    found = [fared(rows, levels, step) for step in steps]
+    found = [variant_stats(rows, levels, step) for step in steps]
     half = (found[0].initial + found[0].ceiling) / 2
     # the update before the first is number 0, which has no place on a log axis
-    at = first_crossing([step + 1 for step in steps], np.stack([f.value for f in found], 1), half)
+    at = time_to_threshold(
+        [step + 1 for step in steps], np.stack([f.value for f in found], 1), half
+    )
     return Estimate(at.value - 1, at.low - 1, at.high - 1, at.n)
 
 
@@ -157,7 +159,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     for name, rows in variants.items():
         levels = sorted(int(level) for level in rows["level"].unique())
         for level in levels:
-            gap, time = fared(rows, [level]).gap, half_time(rows, [level])
+            gap, time = variant_stats(rows, [level]).gap, half_time(rows, [level])
             found.details.append(finite(
                 {"variant": name, "level": level, "gap_closed": gap.value, "low": gap.low, "high":
                  gap.high, "half_of_the_gap_at": time.value, "earliest": time.low, "latest":
@@ -170,7 +172,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row per method: gap closed, root, updates to half of the gap, spread, rank, n."""
     found = []
     for name, rows in by_variant(table).items():
-        upper, root = fared(rows), of_root(rows)
+        upper, root = variant_stats(rows), of_root(rows)
         time = half_time(rows).value
         found.append(
             {

@@ -17,7 +17,14 @@ from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.ablation import grids, run_cell
 from dualnets.lab.experiment import Grid
 from dualnets.lab.stats import NOTHING, Estimate, Verdict, exceeds, gap_closed, verdict_of
-from dualnets.lab.variants import FEWEST_TREES, SIGNIFICANCE, Fared, by_variant, fared, of_root
+from dualnets.lab.variants import (
+    FEWEST_TREES,
+    SIGNIFICANCE,
+    VariantStats,
+    by_variant,
+    of_root,
+    variant_stats,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,10 +91,10 @@ RULE = (
 )
 
 
-def intermediate(rows: pd.DataFrame) -> Fared:
+def intermediate(rows: pd.DataFrame) -> VariantStats:
     """How the latents between the lowest level and the root fared; level 1 where there are none."""
     top = int(rows["level"].max())
-    return fared(rows, list(range(2, top)) or [1])
+    return variant_stats(rows, list(range(2, top)) or [1])
 
 
 def verdict(table: pd.DataFrame) -> Verdict:

@@ -40,8 +40,8 @@ from dualnets.lab.variants import (
     NEGLIGIBLE,
     SIGNIFICANCE,
     by_variant,
-    fared,
     spread_of,
+    variant_stats,
 )
 from hltm.probe.null import LAGS
 
@@ -226,7 +226,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         )  # fmt: skip
     variants = by_variant(table)
     for name, rows in variants.items():
-        latents = fared(rows)
+        latents = variant_stats(rows)
         p = min(exceeds(latents.value, latents.initial) * len(variants), 1.0)
         details.append(
             {"variant": name, "latents_emerge": p < SIGNIFICANCE, "p_grown": p,
@@ -265,7 +265,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: the teacher's hidden units, the latents, spread, rank, n."""
     found = []
     for name, rows in by_variant(table).items():
-        upper = fared(rows)
+        upper = variant_stats(rows)
         row: dict[str, Any] = {"variant": name}
         blank = {"found before": "-", "found": "-", "null": "-"}
         if SPECIALISATION in set(rows["metric"]):

@@ -108,7 +108,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     """Predict luck, see who is lucky, train, and see what became of them."""
     from dualnets.networks.tree_network import tree_network
     from dualnets.training.trajectory import describe_frozen, train
-    from hltm.probe.best_units import score
+    from hltm.probe.best_units import best_units
 
     trees = settings.build_trees()
     table = pd.concat([_born(settings, part) for part in _parts(trees)], ignore_index=True)
@@ -121,7 +121,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         network, settings.build_method(), trees, seed=settings.seed,
         progress=progress.updated, **settings.training(),
     )  # fmt: skip
-    levels = score(final.network, trees, n=settings.evaluation_samples, seed=settings.seed)
+    levels = best_units(final.network, trees, n=settings.evaluation_samples, seed=settings.seed)
     after = pd.concat(
         [
             pd.DataFrame(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.report.style import AFTER, BEFORE, WIDTH, house_style, level_colours
-from dualnets.lab.variants import ALIGNMENT, RATIO, Fared, by_variant, fared
+from dualnets.lab.variants import ALIGNMENT, RATIO, VariantStats, by_variant, variant_stats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ def gaps(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     least, beyond = 0.0, False
     names = []
     for at, (name, rows) in enumerate(variants.items()):
-        found = fared(rows)
+        found = variant_stats(rows)
         names.append(_named(name, found))
         room = found.ceiling - found.initial
         dots = (found.value - found.initial) / np.where(room > 0, room, np.nan)
@@ -89,7 +89,7 @@ def spreads(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     """Spread of the embedding, 0 being collapse; its mean effective rank beside it."""
     _rows(axes, variants)
     for at, rows in enumerate(variants.values()):
-        found = fared(rows)
+        found = variant_stats(rows)
         axes.plot(found.spread, np.full(len(found.spread), at), ".", **DOTS)
         axes.plot(finite_mean(found.spread), at, "o", **MEAN)
         rank = finite_mean(found.rank)
@@ -164,7 +164,7 @@ def _rows(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _named(name: str, found: Fared) -> str:
+def _named(name: str, found: VariantStats) -> str:
     """A row's name, and how many of its trees have no numbers."""
     lines = textwrap.wrap(name, 26, break_long_words=False)
     if lost := lost_trees(found):
@@ -172,7 +172,7 @@ def _named(name: str, found: Fared) -> str:
     return "\n".join(lines)
 
 
-def lost_trees(found: Fared) -> int:
+def lost_trees(found: VariantStats) -> int:
     """How many trees have no alignment or no spread, as their networks' numbers are not finite."""
     return int((~np.isfinite(found.value) | ~np.isfinite(found.spread)).sum())
 

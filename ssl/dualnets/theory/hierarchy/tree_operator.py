@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dualnets.theory.updates.fitting import check_members
-from dualnets.theory.updates.operators import Estimate
+from dualnets.theory.updates.operators import OperatorEstimate
 from dualnets.theory.updates.views import TreeViews
 from hltm.model.enumeration import all_states
 from hltm.model.moments import marginals
@@ -97,7 +97,7 @@ def selectivity(
     rectified: bool = True,
     samples: int | None = None,
     seed: int | None = None,
-) -> Estimate:
+) -> OperatorEstimate:
     """s of every unit of a level, for its own latent or, in a dense layer, for each of the level's.
 
     Args:
@@ -164,11 +164,11 @@ def selectivity(
     mean = torch.einsum(pattern, weight, values)
     value = (mean[..., 1] - mean[..., 0]) / 2
     if samples is None:
-        return Estimate(value, torch.zeros_like(value))
+        return OperatorEstimate(value, torch.zeros_like(value))
     square = torch.einsum(pattern, weight, values**2)
     number = counts.sum(-3)[..., None, :]  # (S?, V, 1, 2)
     spread = (square - mean**2).clamp_min(0) / (number - 1)
-    return Estimate(value, spread.sum(-1).sqrt() / 2)
+    return OperatorEstimate(value, spread.sum(-1).sqrt() / 2)
 
 
 def _rows(tree: LatentTree, network: Layered) -> LatentTree:

@@ -67,7 +67,7 @@ class Layers(NamedTuple):
     upper: Tensor
 
 
-class Readout(NamedTuple):
+class SecondLayer(NamedTuple):
     """How hidden units know the latents of their groups.
 
     Attributes:
@@ -276,7 +276,7 @@ def time_to_grow(
     raise ArithmeticError(f"||W_2|| of a member did not grow by {factor} in {most_steps} steps")
 
 
-def readout(given: Groups, weights: Layers) -> Readout:
+def readout(given: Groups, weights: Layers) -> SecondLayer:
     """What the hidden units know; weights may have any axes in front, such as times.
 
     A unit whose weights are 0 has selectivity 0 and correlation 0.
@@ -294,7 +294,7 @@ def readout(given: Groups, weights: Layers) -> Readout:
     selectivity = (mean[..., 1, :, :] - mean[..., 0, :, :]) / 2
     spread = prior.prod(-3).sqrt()  # of the latent, as 0 and 1
     correlation = 2 * selectivity * spread / deviation.where(deviation > 1e-12, torch.inf)
-    return Readout(
+    return SecondLayer(
         selectivity,
         _over(selectivity, weights.lower.norm(dim=-1)),
         correlation,

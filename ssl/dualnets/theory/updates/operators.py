@@ -24,7 +24,7 @@ from dualnets.theory.updates.operator_form import check_operator_form
 Kernel = Callable[[Tensor], Tensor]  # (S, B, m) -> (S, B, m), linear in each column
 
 
-class Estimate(NamedTuple):
+class OperatorEstimate(NamedTuple):
     """A value and its standard error, of the same shape: zeros where the value is exact."""
 
     value: Tensor
@@ -87,14 +87,14 @@ class Operator:
         assert isinstance(found, Tensor)
         return self._public(found * (self.factor / len(self.parts)))
 
-    def on_outputs(self) -> Estimate:
+    def on_outputs(self) -> OperatorEstimate:
         """Σ_ij G_ij K_i f_j: the update in the form that holds for any network."""
         return self._estimate(
             part.summed_S(kernel(part.outputs if part.stacked else part.outputs[None]))
             for part, kernel in self.parts
         )
 
-    def on_weight(self) -> Estimate:
+    def on_weight(self) -> OperatorEstimate:
         """The operator times its weight, the same update where Kᵀ w = f.
 
         Raises:
@@ -107,7 +107,7 @@ class Operator:
             part.summed_S(kernel(part.transposed_S(weight))) for part, kernel in self.parts
         )
 
-    def matrix(self, *, most_entries: int = MAX_ENTRIES) -> Estimate:
+    def matrix(self, *, most_entries: int = MAX_ENTRIES) -> OperatorEstimate:
         """The operator as an array, `(P, P)` or `(S, P, P)`.
 
         Estimates are taken in one after the other, so the arrays held are as few for a thousand of
@@ -198,7 +198,7 @@ class Operator:
             vectors.append(torch.from_numpy(found[1][:, order].copy()))
         return Eigenpairs(self._public(torch.stack(values)), self._public(torch.stack(vectors)))
 
-    def _estimate(self, found: Iterable[Tensor]) -> Estimate:
+    def _estimate(self, found: Iterable[Tensor]) -> OperatorEstimate:
         """Mean and standard error of the parts' results, none of which is kept (Welford's sums)."""
         count = 0
         for each in found:
@@ -216,7 +216,7 @@ class Operator:
             error = torch.full_like(value, torch.nan)
         else:
             error = (squares / (count * (count - 1))).sqrt_()
-        return Estimate(self._public(value), self._public(error))
+        return OperatorEstimate(self._public(value), self._public(error))
 
     def _public(self, found: Tensor) -> Tensor:
         return found if self._first.stacked else found[0]

@@ -19,7 +19,7 @@ from dualnets.theory.updates.connection import MAX_ENTRIES, Connection, connecti
 from dualnets.theory.updates.covariance import check_sampling, covariance_operator
 from dualnets.theory.updates.loss_slopes import check_anchors, check_loss
 from dualnets.theory.updates.operator_form import check_operator_form
-from dualnets.theory.updates.operators import Estimate
+from dualnets.theory.updates.operators import OperatorEstimate
 from dualnets.theory.updates.pairwise import (
     Branches,
     check_branches,
@@ -108,7 +108,7 @@ def predicted_update(
     seed: int | None = None,
     block: int | None = None,
     dtype: torch.dtype | None = torch.float64,
-) -> Estimate:
+) -> OperatorEstimate:
     """The update of one weight that the theorems predict.
 
     2 Cov_x[Kbar, fbar] for the Simple loss (half of it through the anchor alone), and for any other
@@ -148,7 +148,7 @@ def predicted_update(
         )  # fmt: skip
     found = operator.on_outputs() if form == "outputs" else operator.on_weight()
     part = operator.parts[0][0].part_of(block)
-    return Estimate(*(array[..., part] for array in found))
+    return OperatorEstimate(*(array[..., part] for array in found))
 
 
 def actual_update(
@@ -163,7 +163,7 @@ def actual_update(
     seed: int | None = None,
     block: int | None = None,
     dtype: torch.dtype | None = torch.float64,
-) -> Estimate:
+) -> OperatorEstimate:
     """The same update by autograd, through the loss itself: what a prediction is compared with.
 
     It takes losses that no prediction is for, too, such as those of inner products.
@@ -215,7 +215,7 @@ def actual_update(
         value = torch.stack(each).mean(0)
         errors = torch.stack(each).std(0) / batches**0.5 if batches > 1 else value * torch.nan
     part = found.part_of(block)
-    return Estimate(value[..., part], errors[..., part])
+    return OperatorEstimate(value[..., part], errors[..., part])
 
 
 def _population_gradient(

@@ -20,7 +20,7 @@ from hltm.sampling.philox import Stream, check_seed
 from hltm.tree import LatentTree
 
 
-class Views(Protocol):
+class ViewPair(Protocol):
     """Independent samples, and views of each that are independent given the sample."""
 
     def draw(
@@ -153,7 +153,7 @@ class DatasetViews:
         return item[0] if isinstance(item, (tuple, list)) else item
 
 
-Data = ViewTable | TreeViews | DatasetViews | Views
+Data = ViewTable | TreeViews | DatasetViews | ViewPair
 
 
 def exact_table(data: Data) -> ViewTable:
@@ -195,7 +195,7 @@ def drawn(
     count: int = 2,
     negatives: bool = False,
 ) -> list[Tensor]:
-    """Views as the network reads them, with S in front where it has members.
+    """ViewPair as the network reads them, with S in front where it has members.
 
     Raises:
         TypeError: what is no data.
@@ -223,7 +223,7 @@ def _check_data(data: object) -> None:
     elif isinstance(data, Dataset):
         hint = ": give DatasetViews(dataset, transform)"
     elif callable(getattr(data, "draw", None)):
-        return  # anybody's Views
+        return  # anybody's ViewPair
     else:
         hint = ""
     raise TypeError(

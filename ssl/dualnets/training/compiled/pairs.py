@@ -3,7 +3,7 @@
 Eager torch is bound by small products, by passes over activations that do not fit the cache, and by
 its own overhead. Here a member is trained on its own for a whole span: leaves, activations and
 gradients stay where they are, a row of the batch is the innermost loop, and the ReLU is part of the
-product. `run_span` takes this path where it is offered: a `BlockNetwork` on a CPU, a method whose
+product. `train_steps` takes this path where it is offered: a `BlockNetwork` on a CPU, a method whose
 step is nothing but a loss of pairs, plain SGD; each exactly as written here, since a subclass may
 compute something else. The eager path is the reference; both give the same numbers up to the order
 of sums.
@@ -34,7 +34,7 @@ HOOKS = (
 )  # fmt: skip
 
 
-class Drawn(NamedTuple):
+class DrawnPairs(NamedTuple):
     """The leaves of a span of steps.
 
     Attributes:
@@ -49,19 +49,19 @@ class Drawn(NamedTuple):
     batch: int
 
 
-class Offer(NamedTuple):
+class PairKernel(NamedTuple):
     """A network and a loss that can be trained compiled."""
 
     network: BlockNetwork
     loss: PairLoss
 
 
-def offer(network: nn.Module, loss: object) -> Offer | None:
+def offer(network: nn.Module, loss: object) -> PairKernel | None:
     """What a span of plain SGD can run compiled; None where it cannot."""
     if type(loss) not in LOSSES or not untouched(network) or not network.equal_shares:
         return None
     assert isinstance(loss, PairLoss)
-    return Offer(network, loss)
+    return PairKernel(network, loss)
 
 
 def untouched(network: nn.Module) -> TypeGuard[BlockNetwork]:
@@ -92,7 +92,7 @@ def run(
     network: BlockNetwork,
     loss: PairLoss,
     lr: PerMember,
-    drawn: Drawn,
+    drawn: DrawnPairs,
     step: int,
     frozen_at: Tensor,
 ) -> Tensor:

@@ -2,7 +2,7 @@
 
 As in `fused.py`, a member is trained on its own for a whole span, in its core's cache: target and
 online network, projector and predictor with batch statistics and running ones, the loss, momentum
-and weight decay, and the target's moving average. `run_span` takes this path where it is offered;
+and weight decay, and the target's moving average. `train_steps` takes this path where it is offered;
 the eager path is the reference, and both give the same numbers up to the order of sums.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dualnets.methods.siamese import Foretelling
+from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim.optimizers import SGD, Group, Optimizer, PerMember
 from dualnets.training.compiled import heads
@@ -24,43 +24,43 @@ from dualnets.training.compiled.siamese_kernel import train
 from hltm.sampling.kernels.threads import share
 
 
-class Offer(NamedTuple):
+class SiameseKernel(NamedTuple):
     """What can be trained compiled."""
 
     network: BlockNetwork
-    foretelling: Foretelling
+    siamese: SiameseSpec
     optimizer: SGD
     predictor: Group
 
 
 def offer(
     network: nn.Module,
-    foretelling: Foretelling | None,
+    siamese: SiameseSpec | None,
     optimizer: Optimizer,
     groups: Mapping[str, Group],
-) -> Offer | None:
+) -> SiameseKernel | None:
     """What a span can run compiled; None where it cannot.
 
     Args:
         network: any.
-        foretelling: the method as this module knows it.
+        siamese: the method as this module knows it.
         optimizer: any.
         groups: the method's; only a predictor can have rates of its own.
     """
-    if foretelling is None or type(optimizer) is not SGD or not untouched(network):
+    if siamese is None or type(optimizer) is not SGD or not untouched(network):
         return None
     if not network.plain:
         return None
-    if not heads.can(foretelling.projector) or not heads.can(foretelling.predictor):
+    if not heads.can(siamese.projector) or not heads.can(siamese.predictor):
         return None
     if not set(groups) <= {"predictor"}:
         return None
-    return Offer(network, foretelling, optimizer, groups.get("predictor", Group()))
+    return SiameseKernel(network, siamese, optimizer, groups.get("predictor", Group()))
 
 
 @torch.no_grad()
 def run(
-    offered: Offer,
+    offered: SiameseKernel,
     state: Mapping[str, Tensor],
     memory: Mapping[str, Tensor],
     views: Sequence[Tensor],
@@ -82,7 +82,7 @@ def run(
         step: the number of the first step.
         steps: how many updates the whole training has.
         frozen_at: `(S,)` int64, changed in place as in `span.Progress`.
-        leave_last: whether the target stays where it is in the last step.
+        leave_last: whether the target ema_decay where it is in the last step.
 
     Returns:
         The state with new tensors for the target and the running moments, and `(S,)` losses of the
@@ -98,9 +98,9 @@ def run(
     followers = [f"target.{name}" for name in names[: ends[3].names]] if told.slow else []
     target = _flat([state[name] for name in followers]) if followers else weights[:, :0].clone()
     many = views[0].shape[2] // batch
-    stays = [told.stays(step + t, steps) if told.slow else 1.0 for t in range(many)]
+    ema_decay = [told.ema_decay(step + t, steps) if told.slow else 1.0 for t in range(many)]
     if leave_last:
-        stays[-1] = 1.0
+        ema_decay[-1] = 1.0
     outputs = network.blocks[-1] * network.units[-1]
     projector, projector_numbers = heads.described(told.projector, outputs)
     predictor, predictor_numbers = heads.described(told.predictor, told.projector.outputs(outputs))
@@ -115,7 +115,7 @@ def run(
         target.numpy(),
         *_rates(offered, weights),
         np.array([optimizer.schedule.factor(step + t, steps) for t in range(many)], dtype=kind),
-        np.array(stays, dtype=kind),
+        np.array(ema_decay, dtype=kind),
         losses.numpy(),
         frozen_at.numpy(),
         running.moments.numpy(),
@@ -149,7 +149,7 @@ def run(
 class _Running:
     """Running moments of both heads side by side: `(S, 2, units)` and, of batches, `(S, layers)`."""
 
-    def __init__(self, state: Mapping[str, Tensor], told: Foretelling, like: Tensor) -> None:
+    def __init__(self, state: Mapping[str, Tensor], told: SiameseSpec, like: Tensor) -> None:
         members = len(like)
         self.state, self.places = state, list[tuple[str, tuple[int, ...], slice]]()
         unit = layer = 0
@@ -183,7 +183,7 @@ class _End(NamedTuple):
     numbers: int
 
 
-def _order(network: BlockNetwork, told: Foretelling) -> tuple[list[str], list[_End]]:
+def _order(network: BlockNetwork, told: SiameseSpec) -> tuple[list[str], list[_End]]:
     """Names of all trained tensors as they lie side by side, and where the six parts end.
 
     The parts are weights and biases of the network, of the projector and of the predictor.
@@ -232,7 +232,7 @@ def _put(flat: Tensor, tensors: Sequence[Tensor]) -> None:
         at += size
 
 
-def _rates(offered: Offer, like: Tensor) -> tuple[np.ndarray, ...]:
+def _rates(offered: SiameseKernel, like: Tensor) -> tuple[np.ndarray, ...]:
     """Learning rates and decays `(S, 2)`, of all and of the predictor; momenta and clips `(S,)`."""
     optimizer, predictor = offered.optimizer, offered.predictor
 

@@ -13,7 +13,7 @@ _SMALLEST = 1e-16  # squared lengths below count as this, as in the methods' cos
 
 @njit(nogil=True, cache=True, fastmath=FAST)
 def train(  # type: ignore[no-untyped-def]
-    first, second, weights, velocity, target, rates, decays, momenta, clips, factors, stays,
+    first, second, weights, velocity, target, rates, decays, momenta, clips, factors, ema_decay,
     losses, frozen_at, moments, batches, ends, layout, projector, projector_numbers, predictor,
     predictor_numbers, linear, batch, switches, nesterov, first_step, low, high,
 ):  # fmt: skip
@@ -27,7 +27,7 @@ def train(  # type: ignore[no-untyped-def]
             network.
         rates, decays: `(S, 2)`, of all parameters and of the predictor's.
         momenta, clips: `(S,)`.
-        factors, stays: `(n,)`, what rates are multiplied with, and what the target keeps of itself.
+        factors, ema_decay: `(n,)`, what rates are multiplied with, and what the target keeps of itself.
         losses, frozen_at: `(S,)`, changed.
         moments, batches: `(S, 2, units of both heads)` and `(S, layers of both heads)`, changed: the
             running moments, projector first.
@@ -146,7 +146,7 @@ def train(  # type: ignore[no-untyped-def]
                     own[start:stop], d_weights[start:stop], moving[start:stop], clipped,
                     rates[s, group] * factors[t], decays[s, group], momenta[s], nesterov,
                 )  # fmt: skip
-            _follow(slower, own, stays[t])
+            _follow(slower, own, ema_decay[t])
             heads.remember(
                 projector, projector_numbers, f_seen, batch,
                 moments[s, :, :projected], batches[s, : len(projector)],
@@ -246,11 +246,11 @@ def _update(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def _follow(target, online, stays):  # type: ignore[no-untyped-def]
-    """target <- stays * target + (1 - stays) * online."""
-    if stays == 0:
+def _follow(target, online, ema_decay):  # type: ignore[no-untyped-def]
+    """target <- ema_decay * target + (1 - ema_decay) * online."""
+    if ema_decay == 0:
         target[:] = online[: len(target)]
-    elif stays < 1:
-        moves = target.dtype.type(1) - stays
+    elif ema_decay < 1:
+        moves = target.dtype.type(1) - ema_decay
         for p in range(len(target)):
             target[p] += moves * (online[p] - target[p])
