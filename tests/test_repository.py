@@ -12,129 +12,21 @@ from types import FunctionType, ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# A module may import from its own line or from lines above it.
-HLTM = [
-    {"topology", "philox"},
-    {"tables"},
-    {"kernels"},
-    {
-        "draw",
-        "sample",
-        "packed",
-        "messages",
-        "inference",
-        "completion",
-        "moments",
-        "view_moments",
-        "brute",
-        "augment",
-    },
-    {"ceiling"},
-    {"tree"},
-    {"families", "formats", "encode", "rows"},
-    {"view_batches", "dataset", "adapters"},
-    {"suite", "probe", "picture", "export"},
-]
-# Package-relative module -> what it may import of dualnets besides itself.
-DUALNETS = {
-    "checks": set(),
-    "rates": {"checks"},
-    "layers": set(),
-    "normalizations": {"checks"},
-    "losses": {"checks"},
-    "optim": {"checks", "rates"},
-    "networks": {"checks", "layers", "normalizations", "networks"},
-    "foretelling": {"networks"},
-    "methods.protocol": {"checks", "foretelling", "networks.heads", "optim", "rates"},
-    "methods": {
-        "checks",
-        "foretelling",
-        "losses",
-        "methods._cosine",
-        "methods._direct_predictor",
-        "methods._directions",
-        "methods._projector",
-        "methods.protocol",
-        "networks.heads",
-        "normalizations",
-        "optim",
-        "rates",
-    },
-    "training_data": {"methods.protocol"},
-    "fused_blocks": set(),
-    "fused_heads": {"fused_blocks", "networks", "normalizations"},
-    "fused": {"fused_blocks", "losses", "optim", "networks"},
-    "fused_branches": {"fused_blocks", "fused_heads"},
-    "fused_foretelling": {
-        "foretelling",
-        "fused",
-        "fused_branches",
-        "fused_heads",
-        "networks",
-        "optim",
-    },
-    "span": {"fused", "fused_foretelling", "methods.protocol", "optim", "training_data"},
-    "ensemble": {"checks", "memory", "span"},
-    "memory": {"methods.protocol", "networks.heads", "span"},
-    "checkpoint": {"checks", "records", "span"},
-    "training": {
-        "checkpoint",
-        "checks",
-        "ensemble",
-        "memory",
-        "methods.protocol",
-        "optim",
-        "span",
-        "training_data",
-    },
-    "settings": {"losses", "optim", "networks", "normalizations", "methods"},
-    "theory": {"checks", "losses", "networks", "optim", "theory"},
-    "method_settings": {"settings", "methods", "networks", "normalizations"},
-    "comparison": {"evidence"},
-    "ablation": {
-        "comparison",
-        "follow",
-        "method_settings",
-        "methods.protocol",
-        "outcome",
-        "settings",
-        "training",
-    },
-    "ablation_figure": {"comparison", "figures"},
-    "outcome": set(),
-    "teacher_units": set(),
-    "evidence": set(),
-    "crossing": {"evidence"},
-    "figures": set(),
-    "follow": {"training", "networks", "outcome"},
-    "best_ratio": set(),
-    "experiments": {
-        "theory",
-        "losses",
-        "networks",
-        "ablation",
-        "ablation_figure",
-        "best_ratio",
-        "comparison",
-        "crossing",
-        "training",
-        "follow",
-        "evidence",
-        "figures",
-        "methods",
-        "normalizations",
-        "outcome",
-        "settings",
-        "experiments",
-        "teacher_units",
-    },
-    "records": set(),
-    "page": {"evidence"},
-    "workers": {"outcome"},
-    "execute": {"records", "workers", "outcome", "evidence", "figures", "page", "experiments"},
-    "claims": {"execute", "page", "records"},
-    "cli": {"claims", "execute", "outcome", "page", "workers"},
+# The rooms of each package: a file imports only from its own room and from those before it.
+# fmt: off
+ROOMS = {
+    "hltm": [
+        "_lazy", "model", "sampling", "inference", "tree", "families", "formats", "data", "plot",
+        "probe",
+    ],
+    "dualnets": [
+        "_lazy", "_checks", "_files", "optim", "networks", "methods", "training", "theory", "lab",
+        "experiments", "cli",
+    ],
 }
+# fmt: on
+# What a room does not need although it stands before it.
+APART = {("theory", "training")}
 
 
 def imports(path: Path) -> set[str]:
@@ -148,43 +40,23 @@ def imports(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] in ("hltm", "dualnets")}
 
 
-def modules(package: str) -> dict[str, Path]:
-    home = ROOT / package if package == "hltm" else ROOT / "ssl" / package
-    return {
-        ".".join(path.relative_to(home).with_suffix("").parts)
-        .removesuffix("__init__")
-        .rstrip("."): path
-        for path in home.rglob("*.py")
-    }
-
-
-def test_hltm_imports_only_what_stands_below():
-    rank = {name: i for i, names in enumerate(HLTM) for name in names}
-    for name, path in modules("hltm").items():
-        if name == "":
+@pytest.mark.parametrize("package", ROOMS)
+def test_a_room_imports_only_from_rooms_before_it(package):
+    home = ROOT / ("hltm" if package == "hltm" else f"ssl/{package}")
+    rooms = ROOMS[package]
+    for path in home.rglob("*.py"):
+        room = path.relative_to(home).with_suffix("").parts[0]
+        if room == "__init__":
             continue
-        top = name.split(".")[0]
-        assert top in rank, f"say where hltm/{top} stands"
+        assert room in rooms, f"say where {package}.{room} stands"
         for found in imports(path):
-            parts = found.split(".")
-            assert parts[0] == "hltm", f"{path} imports {found}"
-            if len(parts) > 1 and (parts[1] in rank):
-                assert rank[parts[1]] <= rank[top], f"{path} imports {found}"
-
-
-def test_dualnets_imports_only_what_it_may():
-    for name, path in modules("dualnets").items():
-        if name == "":
-            continue
-        key = name if name in DUALNETS else name.split(".")[0]
-        allowed = DUALNETS[key]
-        for found in imports(path):
-            if not found.startswith("dualnets."):
-                continue
-            target = found.removeprefix("dualnets.")
-            within = key.split(".")[0] == target.split(".")[0] and key != "methods"
-            fits = any(target == a or target.startswith(f"{a}.") for a in allowed)
-            assert within or fits, f"{path} imports {found}"
+            top, _, rest = found.partition(".")
+            target = rest.partition(".")[0]
+            if top != package:
+                assert top == "hltm", f"{path} imports {found}"
+            elif target in rooms:
+                assert rooms.index(target) <= rooms.index(room), f"{path} imports {found}"
+                assert (room, target) not in APART, f"{path} imports {found}"
 
 
 def test_the_ssl_folder_does_not_shadow_pythons_own():
@@ -219,19 +91,12 @@ def test_public_names_exist_and_say_what_they_are(package):
             assert not item.__doc__.startswith(f"{name}("), name
 
 
-def test_the_lazy_names_of_dualnets_are_those_that_type_checkers_see():
-    import dualnets
-
-    tree = ast.parse(Path(dualnets.__file__).read_text())
-    (shown,) = (node for node in tree.body if isinstance(node, ast.If))
-    seen = {
-        alias.name: node.module.removeprefix("dualnets.")
-        for node in shown.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    assert seen == dualnets._HOME
-    assert set(seen) == set(dualnets.__all__)
+@pytest.mark.parametrize("package", ["hltm", "dualnets"])
+def test_every_public_name_of_a_stub_is_there(package):
+    module = importlib.import_module(package)
+    assert len(module.__all__) > 40
+    for name in module.__all__:
+        assert getattr(module, name) is not None
 
 
 def test_test_files_have_unique_names_and_no_packages():

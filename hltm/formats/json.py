@@ -84,7 +84,7 @@ def save(tree: LatentTree, path: str | os.PathLike[str]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike[str]) -> LatentTree:
+def load_tree(path: str | os.PathLike[str]) -> LatentTree:
     """Read a tree that `LatentTree.save` wrote: the same tables bit for bit, the same addresses.
 
     Raises:
@@ -96,7 +96,7 @@ def load(path: str | os.PathLike[str]) -> LatentTree:
         >>> folder = tempfile.TemporaryDirectory()
         >>> path = pathlib.Path(folder.name) / "tree.json"
         >>> hltm.symmetric_binary(depth=3, members=8, seed=0)[5].save(path)
-        >>> tree = load(path)
+        >>> tree = load_tree(path)
         >>> tree, tree.members
         (LatentTree(15 nodes, 8 leaves, depth 3, 2 states), (5,))
         >>> folder.cleanup()
