@@ -36,7 +36,7 @@ def test_it_is_scikit_learns_ridge(states, ridge, sizes):
         probe.update(x, y)
     found = probe.result()
     train, test = split(2000)
-    assert (found.n_train, found.n_test) == (train.sum(), test.sum())
+    assert (found.train_samples, found.test_samples) == (train.sum(), test.sum())
     for s in range(2):
         x = a[s].numpy().T
         scaler = StandardScaler().fit(x[train])

@@ -10,13 +10,13 @@ from sklearn.metrics import mutual_info_score, roc_auc_score
 
 from hltm.probe import (
     Correlation,
+    CorrelationNull,
     CorrelationRatio,
+    MetricNull,
     MutualInformation,
     RocAuc,
     Selectivity,
-    ShiftedNull,
     StreamingHistogram,
-    StreamingNull,
 )
 from hltm.probe.accumulators.histogram import equal_shares
 
@@ -108,7 +108,7 @@ def test_meaningless_units_beat_their_null_one_time_in_twenty(name):
         z, other = (rows < 0.4).to(torch.uint8)
         few = {"bins": 16} if name in ("auc", "information") else {}
         metric = METRICS[name](**few)
-        null = ShiftedNull(lambda few=few: METRICS[name](**few), lags=60)
+        null = MetricNull(lambda few=few: METRICS[name](**few), lags=60)
         metric.update(a, z)
         null.update(a, other)
         above.append((metric.strength().amax(-2) > null.quantile()).double())
@@ -123,7 +123,7 @@ def test_copies_do_not_raise_the_null_but_more_units_do(name):
     z = torch.randint(2, (2, 1000), generator=generator)
 
     def null(units):
-        found = ShiftedNull(METRICS[name], lags=40)
+        found = MetricNull(METRICS[name], lags=40)
         found.update(units, z)
         return found.quantile()
 
@@ -134,7 +134,7 @@ def test_copies_do_not_raise_the_null_but_more_units_do(name):
 
 def test_the_null_of_any_metric_agrees_with_the_fast_one_of_correlation():
     a, z = data(n=512)
-    slow, fast = ShiftedNull(Correlation, lags=16), StreamingNull(lags=16)
+    slow, fast = MetricNull(Correlation, lags=16), CorrelationNull(lags=16)
     slow.update(a, z.float())
     fast.update(a, z.float())
     # one takes the shifted activations, the other the shifted targets: the same pairs
@@ -143,7 +143,7 @@ def test_the_null_of_any_metric_agrees_with_the_fast_one_of_correlation():
 
 def test_a_null_is_the_metric_of_rolled_rows():
     a, z = data(n=600)
-    null = ShiftedNull(RocAuc, lags=5)
+    null = MetricNull(RocAuc, lags=5)
     null.update(a, z)
     best = []
     for lag in range(5):
@@ -155,7 +155,7 @@ def test_a_null_is_the_metric_of_rolled_rows():
 
 def test_a_unit_has_a_null_of_its_own():
     a, z = data(n=600, members=4, units=5)
-    null = ShiftedNull(Correlation, lags=7)
+    null = MetricNull(Correlation, lags=7)
     null.update(a, z)
     found = []
     for lag in range(7):
@@ -168,9 +168,9 @@ def test_a_unit_has_a_null_of_its_own():
 def test_a_null_needs_rows_for_its_lags():
     a, z = data(n=30)
     with pytest.raises(ValueError, match="a row for each of 31 lags, got 30"):
-        ShiftedNull(Correlation, lags=31).update(a, z)
+        MetricNull(Correlation, lags=31).update(a, z)
     with pytest.raises(ValueError, match="lags must be at least 1, got 0"):
-        ShiftedNull(Correlation, lags=0)
+        MetricNull(Correlation, lags=0)
 
 
 @pytest.mark.parametrize("sizes", [(N,), (700, 1, 1299, 1000)])
@@ -264,7 +264,7 @@ def test_memory_does_not_grow_with_the_rows(name):
     def size(metric):
         return len(pickle.dumps(metric))
 
-    metric, null = METRICS[name](), ShiftedNull(METRICS[name], lags=10)
+    metric, null = METRICS[name](), MetricNull(METRICS[name], lags=10)
     sizes = []
     for _ in range(5):
         metric.update(a, z)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import hltm
-from hltm.probe import StreamingCorrelation, StreamingNull, alignment, best_units
+import hltm.sampling.sample
+from hltm.probe import CorrelationNull, StreamingCorrelation, alignment, best_units
 from hltm.sampling.philox import Stream
 
 TREES = hltm.symmetric_binary(depth=3, members=3, seed=0)
@@ -30,9 +31,9 @@ class Blocks:
         }
 
 
-def scored(blocks, monkeypatch, n=2000, **more):
+def scored(blocks, monkeypatch, samples=2000, **more):
     """`score`, letting the made-up units see the latents of the rows being probed."""
-    original = hltm.sample.sample
+    original = hltm.sampling.sample.sample
 
     def spy(*arguments, **named):
         draw = original(*arguments, **named)
@@ -41,7 +42,7 @@ def scored(blocks, monkeypatch, n=2000, **more):
         return draw
 
     monkeypatch.setattr("hltm.probe.best_units.sample", spy)
-    return best_units(blocks, TREES, n=n, seed=1, **more)
+    return best_units(blocks, TREES, samples=samples, seed=1, **more)
 
 
 def noise(z, generator):
@@ -57,7 +58,7 @@ def test_a_perfect_unit_scores_one_and_is_named(monkeypatch):
     for level in scored(Blocks(make), monkeypatch).values():
         assert torch.allclose(level.best, torch.ones_like(level.best), atol=1e-6)
         assert (level.unit == 2).all()
-        assert level.n == 2000
+        assert level.samples == 2000
         assert level.candidates == "own block"
 
 
@@ -67,7 +68,7 @@ def test_meaningless_units_rarely_beat_their_null(monkeypatch):
     for seed in range(20):
         blocks = Blocks(noise)
         blocks.generator.manual_seed(seed)
-        for level in scored(blocks, monkeypatch, n=1000).values():
+        for level in scored(blocks, monkeypatch, samples=1000).values():
             above.append((level.best > level.null).double().flatten())
     rate = float(torch.cat(above).mean())
     assert 0.02 < rate < 0.085
@@ -130,7 +131,7 @@ def test_the_null_is_what_shifted_rows_give():
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(1, 4, 64, generator=generator, dtype=torch.float64)
     z = (torch.rand(1, 2, 64, generator=generator) < 0.5).double()
-    null = StreamingNull(lags=8)
+    null = CorrelationNull(lags=8)
     null.update(a, z)
     best = []
     for lag in range(0, 64, 8):
@@ -143,7 +144,7 @@ def test_the_null_is_what_shifted_rows_give():
 
 def test_a_probe_reads_rows_that_training_never_reads(monkeypatch):
     blocks = Blocks(noise)
-    scored(blocks, monkeypatch, n=50)
+    scored(blocks, monkeypatch, samples=50)
     trained_on = TREES.sample(50, seed=1)
     assert blocks.now.stream == Stream.EVALUATION
     same = (blocks.now.states == trained_on.states).double().mean()
@@ -157,7 +158,7 @@ def test_the_table_is_tidy_and_bounded():
         def activations(self, leaves):
             return {level: leaves.float() for level in (1, 2)}
 
-    table = alignment(Reader(), TREES, n=3000, seed=2)
+    table = alignment(Reader(), TREES, samples=3000, seed=2)
     assert list(table.columns) == [
         "member", "level", "node", "metric", "candidates", "unit", "value", "null", "ceiling",
         "ceiling_error", "n",
@@ -180,7 +181,7 @@ def test_a_single_tree_needs_no_member_axis():
             assert leaves.ndim == 2
             return {3: leaves.float()}
 
-    assert len(alignment(Reader(), tree, n=500, seed=2)["member"].unique()) == 1
+    assert len(alignment(Reader(), tree, samples=500, seed=2)["member"].unique()) == 1
 
 
 def test_a_last_batch_of_one_row_is_read_as_the_others():
@@ -190,10 +191,10 @@ def test_a_last_batch_of_one_row_is_read_as_the_others():
         def activations(self, leaves):
             return {2: leaves[:, None, :4].float().expand(-1, 2, -1)}
 
-    found = best_units(Reader(), tree, n=257, seed=2, lags=0)[2]
+    found = best_units(Reader(), tree, samples=257, seed=2, lags=0)[2]
     assert found.candidates == "own block"
     assert found.best.shape == (1, 2)
-    assert found.n == 257
+    assert found.samples == 257
 
 
 @pytest.mark.parametrize("shape", [(3, 50, 4), (2, 50, 4, 5), (3, 50, 3, 5)])
@@ -205,14 +206,14 @@ def test_activations_of_the_wrong_shape_are_named(shape):
             return {1: torch.zeros(shape)}
 
     if shape == (3, 50, 4):
-        assert best_units(Wrong(), TREES, n=50, seed=0, lags=0)[1].candidates == "whole layer"
+        assert best_units(Wrong(), TREES, samples=50, seed=0, lags=0)[1].candidates == "whole layer"
     else:
         with pytest.raises(ValueError, match="activations of level 1 have shape"):
-            best_units(Wrong(), TREES, n=50, seed=0, lags=0)
+            best_units(Wrong(), TREES, samples=50, seed=0, lags=0)
 
 
 def test_bad_requests_are_refused():
-    with pytest.raises(ValueError, match="n must be at least 2, got 1"):
-        best_units(Blocks(noise), TREES, n=1, seed=0)
+    with pytest.raises(ValueError, match="samples must be at least 2, got 1"):
+        best_units(Blocks(noise), TREES, samples=1, seed=0)
     with pytest.raises(ValueError, match="lags must be at least 1, got 0"):
-        alignment(Blocks(noise), TREES, n=10, seed=0, lags=0)
+        alignment(Blocks(noise), TREES, samples=10, seed=0, lags=0)
