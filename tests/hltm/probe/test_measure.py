@@ -3,13 +3,13 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from made_up_units import noise_and_latents
 from sklearn.metrics import roc_auc_score
 
 import hltm
-from hltm.probe import TorchNetwork, alignment, measure, over_members, probe_layers
+from hltm.probe import TorchNetwork, alignment, measure, probe_layers
 
 TREES = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.95), members=3, seed=0)
 TREE = TREES[0]
@@ -22,20 +22,12 @@ COLUMNS = [
 EVERY = ("correlation", "correlation_ratio", "selectivity", "roc_auc", "mutual_information")
 
 
-def units(draw, count=5, seed=0):
-    """Units that are latents, noise, a copy and a constant."""
-    generator = torch.Generator().manual_seed(seed)
-    z = draw.states[..., : len(draw.topology.latents)].float()
-    noise = torch.randn(*z.shape[:-1], count, generator=generator)
-    return torch.cat([noise, z, z[..., :1], torch.full_like(z[..., :1], 3.0)], dim=-1)
-
-
 def only(table, metric):
     return table[table["metric"] == metric]
 
 
 def test_perfect_units_are_named_and_rivals_are_the_nearest_latents():
-    table = measure(units(DRAW), TREE, draw=DRAW, metrics=EVERY, lags=20)
+    table = measure(noise_and_latents(DRAW), TREE, draw=DRAW, metrics=EVERY, lags=20)
     assert list(table.columns) == COLUMNS
     assert (table["n"] == N).all()
     names = list(TREE.topology.names[:7])
@@ -88,11 +80,11 @@ def test_a_network_that_is_the_posterior_reaches_its_ceiling():
     assert rows["unit"].tolist() == list(range(7))
     assert np.allclose(rows["value"], rows["ceiling"], atol=0.02)
     assert only(table, "linear_cka")["value"].item() == pytest.approx(1, abs=1e-9)
-    relay = only(table, "rival_baseline")
-    assert (relay["value"].to_numpy() < rows["value"].to_numpy() + 1e-6).all()
+    baseline = only(table, "rival_baseline")
+    assert (baseline["value"].to_numpy() < rows["value"].to_numpy() + 1e-6).all()
     draw = TREE.sample(20_000, seed=9)
     posterior = TREE.posterior(draw.leaves).marginals[:, :7, 1]
-    for row in relay.itertuples():
+    for row in baseline.itertuples():
         assert row.rival not in ("", row.node)
         expected = np.corrcoef(posterior[:, int(row.rival)], draw.node(row.node))[0, 1]
         assert row.value == pytest.approx(abs(expected), abs=0.03)
@@ -123,7 +115,7 @@ def test_a_better_unit_of_another_block_is_no_candidate():
 @pytest.mark.parametrize("rows", [500, 4096])
 def test_streaming_equals_all_at_once(rows, monkeypatch):
     noise = torch.randn(7, 6, generator=torch.Generator().manual_seed(0)).double()
-    a = DRAW.states[:, :7].double() @ noise + units(DRAW)[:, :5].repeat(1, 2)[:, :6]
+    a = DRAW.states[:, :7].double() @ noise + noise_and_latents(DRAW)[:, :5].repeat(1, 2)[:, :6]
     whole = measure(a, TREE, draw=DRAW, lags=0)
     monkeypatch.setattr("hltm.probe.batches.ROWS", rows)
     parts = measure(a, TREE, draw=DRAW, lags=0)
@@ -134,7 +126,7 @@ def test_streaming_equals_all_at_once(rows, monkeypatch):
 
 
 def test_an_ensemble_is_its_members():
-    a = units(DRAWS)
+    a = noise_and_latents(DRAWS)
     table = measure(a, TREES, draw=DRAWS, lags=20)
     for s in range(3):
         one = measure(a[s], TREES[s], draw=TREES[s].sample(N, seed=1), lags=20)
@@ -238,7 +230,7 @@ def test_meaningless_and_constant_units_are_below_the_null():
 
 
 def test_nan_names_the_layer_and_the_unit():
-    a = units(DRAW)
+    a = noise_and_latents(DRAW)
     a[7, 4] = math.nan
     with pytest.raises(
         ValueError, match=r"unit 4 at \(0,\) of layer 'h2' has activation nan in row 7"
@@ -247,7 +239,7 @@ def test_nan_names_the_layer_and_the_unit():
 
 
 def test_what_cannot_be_probed_is_refused():
-    a = units(DRAW)
+    a = noise_and_latents(DRAW)
     cases = [
         ({"source": a}, "need the draw"),
         ({"source": TorchNetwork(torch.nn.Linear(8, 2), [""])}, "give draw, or samples and seed"),
@@ -272,38 +264,16 @@ def test_what_cannot_be_probed_is_refused():
 
 
 def test_a_table_of_the_wrong_number_of_members_is_refused():
-    found = probe_layers(units(DRAW), TREE, draw=DRAW, lags=0)
+    found = probe_layers(noise_and_latents(DRAW), TREE, draw=DRAW, lags=0)
     with pytest.raises(ValueError, match="expected 1 members, got 3"):
         hltm.probe.to_frame(found, TREE, members=[0, 1, 2])
 
 
 def test_chosen_nodes_and_numpy_arrays():
-    table = measure(units(DRAW).numpy(), TREE, draw=DRAW, nodes=["2", 0], lags=0)
+    table = measure(noise_and_latents(DRAW).numpy(), TREE, draw=DRAW, nodes=["2", 0], lags=0)
     assert only(table, "correlation")["node"].tolist() == ["2", "0"]
     assert only(table, "correlation")["unit"].tolist() == [7, 5]
-    found = probe_layers(units(DRAW), TREE, draw=DRAW, nodes=["2", 0], lags=0)["activations"]
+    found = probe_layers(noise_and_latents(DRAW), TREE, draw=DRAW, nodes=["2", 0], lags=0)[
+        "activations"
+    ]
     assert found.scores["correlation"].strength.shape == (1, 14, 2)
-
-
-def test_intervals_over_members_cover_and_average_latents_first():
-    generator = np.random.default_rng(0)
-    covered = 0
-    for seed in range(60):
-        values = generator.normal(0.5, 0.1, size=40)
-        table = pd.DataFrame(
-            {"member": np.repeat(np.arange(20), 2), "metric": "m", "value": values}
-        )
-        found = over_members(table, by=["metric"], seed=seed)
-        assert found["members"].item() == 20
-        assert found["mean"].item() == pytest.approx(values.mean())
-        covered += bool(found["low"].item() <= 0.5 <= found["high"].item())
-    assert covered >= 50
-    one = over_members(table[table["member"] == 0], by=["metric"], seed=0)
-    assert math.isnan(one["low"].item())
-    assert over_members(table, by=["metric"], seed=1).equals(
-        over_members(table, by=["metric"], seed=1)
-    )
-    with pytest.raises(ValueError, match="no column 'level'"):
-        over_members(table, by=["level"], seed=0)
-    with pytest.raises(ValueError, match="confidence in"):
-        over_members(table, by=["metric"], confidence=1, seed=0)
