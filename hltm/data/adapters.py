@@ -1,7 +1,7 @@
 """Batches of views in the shapes that other self-supervised libraries expect.
 
 Each function is a loader's `collate_fn`, for items of a `ViewDataset` and for whole batches of a
-`ViewStream` alike. It does not import the library that it serves.
+`ViewStream` alike. It does not import the library itself.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def probe_layers(
     leaves: Leaves | None = None,
     lags: int = LAGS,
 ) -> dict[Label, Layer]:
-    """Measure what the units of every layer know of the latents, in one pass that stores no activations.
+    """Measure how the units of every layer follow the latents, in one pass that stores no activations.
 
     Arguments and errors are those of `measure`, which makes a table of this.
 
@@ -112,7 +112,7 @@ def measure(
     leaves: Leaves | None = None,
     lags: int = LAGS,
 ) -> pd.DataFrame:
-    """Measure what the layers of a network know of the latents, as one tidy table.
+    """Measure how the layers of a network follow the latents, as one tidy table.
 
     Args:
         source: activations `(B, U)` or, of stacked draws, `(S, B, U)`; with a block of units for

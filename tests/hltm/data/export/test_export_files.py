@@ -65,7 +65,7 @@ def test_hugging_face_datasets_load_it(tmp_path, monkeypatch):
     draw = TREE.sample(1000, seed=5, start=77)
     assert np.array_equal(np.array(rows["leaves"]), draw.leaves)
     assert rows["row"][:2] == [77, 78]
-    by_card = datasets.load_dataset(str(out), **arguments)  # the card says where the data lie
+    by_card = datasets.load_dataset(str(out), **arguments)  # the card has the paths of the data
     assert by_card.column_names == ["row", "leaves", "latents", "view_1", "view_2"]
     assert np.array_equal(np.array(by_card["view_1"]), np.array(rows["view_1"]))
 
@@ -74,10 +74,10 @@ def test_the_card_has_the_generators_settings(tmp_path):
     hltm.export(TREE, tmp_path / "out", 1000, format="huggingface", **SETTINGS)
     card = (tmp_path / "out/README.md").read_text()
     assert card.startswith("---\n")
-    for said in (
+    for setting in (
         "data/*.parquet",
         "77..1,076 of seed 5",
         "resample-leaves:0.4",
         "15 nodes, 8 leaves",
     ):
-        assert said in card
+        assert setting in card
