@@ -121,7 +121,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         network, settings.build_method(), trees, seed=settings.seed,
         progress=progress.updated, **settings.training(),
     )  # fmt: skip
-    levels = best_units(final.network, trees, n=settings.evaluation_samples, seed=settings.seed)
+    levels = best_units(final.network, trees, samples=settings.evaluation_samples, seed=settings.seed)
     after = pd.concat(
         [
             pd.DataFrame(
