@@ -9,8 +9,8 @@ from torch import Tensor
 from hltm.model.tables import MAX_STATES, Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw
-from hltm.sampling.philox import Stream, check_seed, uniform
-from hltm.tree import LatentTree, check_members
+from hltm.sampling.philox import Stream, check_members, check_seed, uniform
+from hltm.tree import LatentTree
 
 MAX_TUPLES = 1 << 53  # a uniform number has 53 bits
 

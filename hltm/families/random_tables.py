@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hltm.model.tables import MAX_STATES, Tables, check_probabilities
 from hltm.model.topology import Topology
-from hltm.sampling.philox import Stream, check_seed, uniform
-from hltm.tree import LatentTree, check_members
+from hltm.sampling.philox import Stream, check_members, check_seed, uniform
+from hltm.tree import LatentTree
 
 Cardinality = int | Sequence[int] | np.ndarray | Mapping[str, int]
 

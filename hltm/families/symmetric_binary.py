@@ -7,8 +7,8 @@ import torch
 
 from hltm.model.tables import Tables, symmetric_table
 from hltm.model.topology import Topology
-from hltm.sampling.philox import Stream, check_seed, uniform
-from hltm.tree import LatentTree, check_members
+from hltm.sampling.philox import Stream, check_members, check_seed, uniform
+from hltm.tree import LatentTree
 
 SIGNS = ("random", "positive")
 

@@ -74,6 +74,19 @@ def check_seed(seed: int) -> int:
     return int(seed)
 
 
+def check_members(members: int | None) -> int:
+    """The number of member addresses 0..S-1 that `members` stands for: 1 for None.
+
+    Raises:
+        ValueError: below 1 or above 2^32.
+    """
+    if members is None:
+        return 1
+    if not 1 <= members <= MAX_MEMBERS:
+        raise ValueError(f"members must be at least 1, got {members}")
+    return int(members)
+
+
 def philox(
     counter: tuple[Tensor | int, Tensor | int, Tensor | int, Tensor | int], seed: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -34,6 +34,18 @@ def check_rows(start: int, count: int) -> None:
         raise ValueError(f"rows must lie in 0..2^34-1, got {start}..{start + count - 1}")
 
 
+def check_draw(topology: Topology, members: tuple[int, ...], draw: Draw) -> None:
+    """Raise unless a draw can be of the trees with this shape and these members.
+
+    Raises:
+        ValueError: another number of nodes, or other members.
+    """
+    if draw.topology is not topology and len(draw.topology) != len(topology):
+        raise ValueError(f"the draw has {len(draw.topology)} nodes, this tree {len(topology)}")
+    if draw.members != members:
+        raise ValueError(f"the draw is of members {draw.members}, this tree of {members}")
+
+
 def check_device(device: torch.device | str) -> torch.device:
     """The device by name; `auto` is CUDA where there is one.
 
