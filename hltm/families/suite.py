@@ -1,12 +1,12 @@
-"""Benchmark sets: named trees that are the same everywhere, with what is exactly known of them.
+"""Benchmark sets: named trees that are the same everywhere, with their ceilings.
 
-A suite needs no files of data. Its trees are made from seeds, its rows drawn by address, and the
-ceilings of all latents are stored beside the code, since they take a minute. A suite never changes
-once published: a better choice of trees gets a new name.
+A suite needs no data files: its trees are made from seeds and its samples are drawn by address. Only
+the ceilings of all latents are stored beside the code, because computing them takes a minute. A suite
+never changes once published: a better choice of trees gets a new name.
 
-After a new suite is written down here, store what it knows with
+After adding a suite to `RECIPES`, compute and store its ceilings with
 
-    python -c "from hltm.suite import store; store('core-1')"
+    python -c "from hltm.families.suite import store; store('core-1')"
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from hltm.sampling.philox import DRAW_FORMAT
 from hltm.tree import LatentTree
 
 CEILING_SAMPLES = 1 << 17
-DIGITS = 10  # of a stored ceiling; the sampled ones are known to 3
-FINGERPRINT_ROWS = 256
+DIGITS = 10  # decimals of a stored ceiling; those that are estimated from samples are good to 3
+FINGERPRINT_SAMPLES = 256
 
 
 class TreeRecipe(NamedTuple):
-    """How a tree of a suite is made: a family and its arguments."""
+    """How a tree of a suite is made: the name of a family and the arguments of its function."""
 
     description: str
     family: str
@@ -115,15 +115,15 @@ RECIPES: dict[str, dict[str, TreeRecipe]] = {
 
 @dataclass(frozen=True)
 class SuiteTree:
-    """A tree of a suite, and what is known of it.
+    """A tree of a suite and its ceilings.
 
     Attributes:
-        name: in its suite.
+        name: its name in the suite.
         description: one line.
-        recipe: the family and the arguments it is made with.
-        ceilings: `own` and `all` -> `Ceiling` whose `(n latents,)` float64 value and standard
-            error belong to `tree.latents`.
-        fingerprint: what `fingerprint(tree)` gives where the suite was stored.
+        recipe: the family and the arguments from which it is made.
+        ceilings: by `own` and `all` leaves, the `Ceiling` of every latent: float64 value and standard
+            error, in the order of `tree.latents`.
+        fingerprint: the result of `fingerprint(tree)` on the machine that stored the suite.
     """
 
     name: str
@@ -139,10 +139,11 @@ class SuiteTree:
 
 
 def suite(name: str = "core-1") -> dict[str, SuiteTree]:
-    """The trees of a benchmark set by name, from shallow binary to irregular and rule-like.
+    """The trees of a benchmark set by name: binary, many-state, irregular and rule-based ones.
 
     Raises:
         KeyError: an unknown suite.
+        RuntimeError: the suite was stored under another DRAW_FORMAT.
 
     Example:
         >>> core = suite("core-1")
@@ -159,7 +160,7 @@ def suite(name: str = "core-1") -> dict[str, SuiteTree]:
     if stored["draw_format"] != DRAW_FORMAT:
         raise RuntimeError(
             f"suite {name!r} was stored under draw format {stored['draw_format']}, "
-            f"this is {DRAW_FORMAT}"
+            f"expected {DRAW_FORMAT}"
         )
     found = {}
     for tree, recipe in RECIPES[name].items():
@@ -181,24 +182,29 @@ def make(recipe: TreeRecipe) -> LatentTree:
 
 
 def fingerprint(tree: LatentTree) -> str:
-    """A short hash of the states of all nodes in rows 0..255 of seed 0: equal trees draw equal rows."""
-    states = tree.sample(FINGERPRINT_ROWS, seed=0).states.to(torch.int64).contiguous()
+    """A short hash of all states in samples 0..255 of seed 0, which are equal for equal trees."""
+    states = tree.sample(FINGERPRINT_SAMPLES, seed=0).states.to(torch.int64).contiguous()
     return hashlib.sha256(states.numpy().tobytes()).hexdigest()[:16]
 
 
-def derive(tree: LatentTree, leaves: Literal["own", "all"]) -> Ceiling:
-    """The ceilings of all latents as a suite stores them, from the tree alone."""
+def compute_ceilings(tree: LatentTree, leaves: Literal["own", "all"]) -> Ceiling:
+    """The ceilings of all latents, computed as `store` computes them."""
     return tree.ceiling(list(tree.latents), leaves=leaves, seed=0, samples=CEILING_SAMPLES)
 
 
 def store(name: str, folder: Path | None = None) -> Path:
-    """Derive what a suite knows and write it beside the code (or in another folder)."""
+    """Compute the ceilings and fingerprints of a suite and write them beside the code.
+
+    Args:
+        name: of the suite in `RECIPES`.
+        folder: where to write; the default is the folder `suites` beside this file.
+    """
     trees: dict[str, Any] = {}
     for tree_name, recipe in RECIPES[name].items():
         tree = make(recipe)
         trees[tree_name] = {"fingerprint": fingerprint(tree)}
         for leaves in ("own", "all"):
-            found = derive(tree, leaves)
+            found = compute_ceilings(tree, leaves)
             trees[tree_name][leaves] = {
                 field: [round(x, DIGITS) for x in values.tolist()]
                 for field, values in found._asdict().items()

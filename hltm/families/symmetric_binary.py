@@ -1,4 +1,4 @@
-"""Symmetric binary trees: the SB-HLTM of the paper, whose every edge is one polarity."""
+"""Symmetric binary trees, the SB-HLTM of arXiv 2010.00578: every edge has one number, its polarity."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def symmetric_binary(
     """A balanced tree of binary nodes with P(z_child = s' | z_parent = s) = (1 + ρ s s') / 2.
 
     The root is uniform. An edge's polarity ρ has magnitude uniform in [low, high] and, with
-    random signs, either sign with equal chance (the SB-HLTM of arXiv 2010.00578; theory, Section 4).
+    random signs, either sign with equal chance (docs/theory.md, Section 4).
 
     Args:
         depth: levels below the root.
         branching: children per latent.
-        polarity: (low, high) within [0, 1], or one magnitude for all edges.
+        polarity: (low, high) within [0, 1], the range of |ρ|; or one magnitude for all edges.
         signs: `random` or `positive`.
         members: None for one tree, S for S independent ones over one topology.
         seed: of the polarities, 64 bits.
@@ -48,7 +48,7 @@ def symmetric_binary(
     """
     low, high = polarity if isinstance(polarity, tuple) else (polarity, polarity)
     if not 0 <= low <= 1 or not 0 <= high <= 1:
-        raise ValueError(f"polarities must be in [0, 1], got ({low}, {high})")
+        raise ValueError(f"polarities must be magnitudes in [0, 1], got ({low}, {high})")
     if low > high:
         raise ValueError(f"the lowest polarity must not exceed the highest, got ({low}, {high})")
     if signs not in SIGNS:

@@ -16,7 +16,7 @@ from hltm.data.view_batches import check_kept, target_nodes
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
-from hltm.sampling.sample import run
+from hltm.sampling.sample import draw_states
 from hltm.tree import LatentTree
 
 DRAWN_BYTES = 1 << 26  # leaves drawn ahead in one call
@@ -142,19 +142,19 @@ class Rows(ABC):
         leaves = topology.leaves.start
         nodes = None if needs.targets == () else target_nodes(topology, needs.targets)
         first = leaves if nodes is None else min(leaves, int(nodes.min()))
-        order = DrawRequest(
+        request = DrawRequest(
             topology=topology,
             seed=self.seed,
             stream=stream,
             members=self.members,
             start=start,
-            count=count,
+            samples=count,
             views=views,
             rates=self.augment.rates(topology),
             first=first,
             device=self.device,
         )
-        states = run(self.trees.tables, order)
+        states = draw_states(self.trees.tables, request)
         targets = None if nodes is None else states[0][:, torch.from_numpy(nodes - first)]
         return [view[:, leaves - first :] for view in states], targets
 

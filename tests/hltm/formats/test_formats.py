@@ -305,7 +305,7 @@ def test_deep_trees_are_written_and_read():
         ("(a:,b)c;", "character 3: unexpected ','"),
         ("(a:1:2,b)c;", "unexpected ':'"),
         ("(a,b)c;(d,e)f;", "character 7: unexpected"),
-        ("(a,'b)c;", "character 3: \"'b"),
+        ("(a,'b)c;", "character 3: got \"'b"),
         ("(a,[b)c;", "character 3"),
         ("(a,a)c;", "'a' more than once"),
     ],
@@ -378,7 +378,7 @@ def test_pgmpy_reads_our_bif_to_the_same_joint(seed):
         (["a", ""], "cannot hold the name ''"),
         (["a", "b|c"], r"cannot hold the name 'b\|c'"),
         (["Table", "b"], "cannot hold the name 'Table'"),
-        (["Bob", "bob"], "'Bob' and 'bob' differ only in it"),
+        (["Bob", "bob"], "more than case, .* got 'Bob' and 'bob'"),
     ],
 )
 def test_names_that_bif_cannot_hold_are_refused(names, message):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from irregular_trees import all_leaves, irregular_tree, some_leaves
 
 import hltm
-from hltm.inference import posterior as inference
+from hltm.inference.posterior import own_posterior, posterior, torch_posterior
+from hltm.model.tables import Tables
 
 
 def agreeing(states, leaves, row):
@@ -79,10 +80,9 @@ def test_the_kernel_equals_torch(seed, given_leaves):
     leaves = some_leaves(trees, 300, seed)
     leaves[:, ::7] = leaves[:, ::7].flip(0)  # members' rows swapped: some cannot occur
     nodes = np.array([0, 11, 3, 3, 7])
-    fast = inference._answer(
-        trees.tables, leaves.transpose(1, 2), nodes, torch.float64, own=given_leaves == "own"
-    )
-    slow = inference._by_torch(
+    infer = own_posterior if given_leaves == "own" else posterior
+    fast = infer(trees.tables, leaves.transpose(1, 2), nodes)
+    slow = torch_posterior(
         trees.tables, leaves.transpose(1, 2), np.unique(nodes), torch.float64,
         own=given_leaves == "own",
     )  # fmt: skip
@@ -254,7 +254,7 @@ def test_leaves_that_cannot_occur():
 def leaning(tree):
     """The same tree with tables that require a gradient."""
     flat = tree.tables.flat.clone().requires_grad_()
-    tables = hltm.tables.Tables(tree.topology, tree.tables.cardinality, flat)
+    tables = Tables(tree.topology, tree.tables.cardinality, flat)
     return hltm.LatentTree(tables, tree.members, tree.stacked), flat
 
 
@@ -293,7 +293,7 @@ def test_gradients_pass_finite_differences():
     leaves = some_leaves(plain, 4, 1)
 
     def evidence(flat, given):
-        tables = hltm.tables.Tables(plain.topology, plain.tables.cardinality, flat)
+        tables = Tables(plain.topology, plain.tables.cardinality, flat)
         return hltm.LatentTree(tables).posterior(leaves, given=given).log_evidence
 
     flat = plain.tables.flat.clone().requires_grad_()
@@ -321,7 +321,7 @@ def test_climbing_the_gradient_raises_the_evidence():
     history = []
     for _ in range(15):
         flat = logits.unflatten(1, (-1, 2)).softmax(-1).flatten(1)
-        tables = hltm.tables.Tables(truth.topology, truth.tables.cardinality, flat)
+        tables = Tables(truth.topology, truth.tables.cardinality, flat)
         loss = -hltm.LatentTree(tables).posterior(leaves).log_evidence.mean()
         (slope,) = torch.autograd.grad(loss, logits)
         logits = (logits - 5 * slope).detach().requires_grad_()
@@ -373,7 +373,7 @@ def test_bad_requests_name_the_value():
         tree.posterior_samples(good, 0, seed=0)
     with pytest.raises(ValueError, match=r"seed must be in 0\.\."):
         tree.posterior_samples(good, 1, seed=-1)
-    with pytest.raises(ValueError, match=r"rows must lie in"):
+    with pytest.raises(ValueError, match=r"samples must lie in"):
         tree.posterior_samples(good, 1, seed=0, start=-5)
 
 

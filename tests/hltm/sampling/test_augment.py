@@ -114,8 +114,8 @@ def test_what_a_tree_lacks_is_named():
     ("rates", "message"),
     [
         ([0.5] * 6, r"gives rates of shape \(6,\), expected \(7,\)"),
-        ([0.5] * 6 + [1.5], "gives node '6' the rate 1.5, expected one in"),
-        ([0.5] * 6 + [np.nan], "gives node '6' the rate nan, expected one in"),
+        ([0.5] * 6 + [1.5], "gives node '6' the rate 1.5, expected a number in"),
+        ([0.5] * 6 + [np.nan], "gives node '6' the rate nan, expected a number in"),
     ],
 )
 def test_a_rule_of_one_s_own_is_checked(rates, message):
@@ -125,7 +125,7 @@ def test_a_rule_of_one_s_own_is_checked(rates, message):
 
 
 def enumerated_views(tree, rates, views):
-    """P(states of `views` views) by enumeration of the data, of every coin and of every redraw."""
+    """P(states of `views` views) by enumeration of the data, of every decision and of every redraw."""
     parent, tables = tree.topology.parent, tree.tables
     sizes = tables.cardinality.tolist()
     every = list(itertools.product(*map(range, sizes)))
@@ -136,9 +136,9 @@ def enumerated_views(tree, rates, views):
 
     data = np.array([np.prod([chance(v, s) for v in range(len(sizes))]) for s in every])
     view = np.zeros((len(every), len(every)))
-    for coins in itertools.product([0, 1], repeat=len(sizes)):
-        weight = np.prod([r if c else 1 - r for c, r in zip(coins, rates, strict=True)])
-        redrawn = list(coins)
+    for decisions in itertools.product([0, 1], repeat=len(sizes)):
+        weight = np.prod([r if c else 1 - r for c, r in zip(decisions, rates, strict=True)])
+        redrawn = list(decisions)
         for v in range(1, len(sizes)):
             redrawn[v] = redrawn[v] or redrawn[parent[v]]
         for (i, old), (j, new) in itertools.product(enumerate(every), repeat=2):

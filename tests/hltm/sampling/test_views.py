@@ -91,7 +91,7 @@ def test_a_level_that_the_tree_lacks_is_named():
 
 
 @given(latent_trees(stacked=False), st.data())
-def test_what_may_be_redrawn_is_what_changes_with_some_coins(tree, data):
+def test_what_may_be_redrawn_is_what_changes_in_some_view(tree, data):
     rates = np.array(
         data.draw(
             st.lists(
@@ -144,7 +144,7 @@ def test_missing_leaves_have_addresses(start, count, seed):
     assert not whole[0].missing[0].equal(whole[0].missing[1])
 
 
-def test_missing_coins_meet_neither_each_other_nor_the_redraws():
+def test_missing_decisions_are_independent_of_each_other_and_of_redraws():
     tree = hltm.symmetric_binary(
         depth=3, polarity=0.0, seed=0
     )  # a redrawn leaf changes half the time
@@ -170,7 +170,7 @@ def test_a_rate_is_of_its_own_leaf():
 
 
 def test_known_missing_leaves():
-    # the layout of missing coins is part of DRAW_FORMAT 1
+    # the layout of missing-leaf decisions is part of DRAW_FORMAT 1
     tree = hltm.symmetric_binary(depth=2, polarity=0.9, seed=0)
     (view,) = tree.views(tree.sample(4, seed=7, start=3), hltm.drop_leaves(0.5), count=1)
     assert view.missing.int().tolist() == [[1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 0, 1], [0, 1, 0, 0]]
@@ -182,7 +182,7 @@ def test_known_missing_leaves():
     ("rates", "message"),
     [
         ([0, 0, 0.5], r"'own' gives missing rates of shape \(3,\), expected \(6,\)"),
-        ([0, 0, 2, 0, 0, 0], "'own' gives node 'x' the missing rate 2.0, expected one in"),
+        ([0, 0, 2, 0, 0, 0], "'own' gives node 'x' the missing rate 2.0, expected a number in"),
         ([0, 0.5, 0, 0, 0, 0], "'own' gives latent 'a' the missing rate 0.5, expected 0"),
     ],
 )
