@@ -40,77 +40,54 @@ class TreeRecipe(NamedTuple):
     arguments: dict[str, Any]
 
 
+def recipe(description: str, family: str, **arguments: Any) -> TreeRecipe:
+    """A recipe from the arguments of the family's function."""
+    return TreeRecipe(description, family, arguments)
+
+
 NOISY_COPY = [[0.7 if i == j else 0.1 for j in range(4)] for i in range(4)]
+# fmt: off
 RECIPES: dict[str, dict[str, TreeRecipe]] = {
     "core-1": {
-        "binary-2": TreeRecipe(
+        "binary-2": recipe(
             "shallow binary, strong edges: small enough to check by hand",
-            "symmetric_binary",
-            {"depth": 2, "polarity": (0.7, 1.0), "seed": 1},
-        ),
-        "binary-4": TreeRecipe(
+            "symmetric_binary", depth=2, polarity=(0.7, 1.0), seed=1),
+        "binary-4": recipe(
             "binary, strong edges: every ceiling is exact",
-            "symmetric_binary",
-            {"depth": 4, "polarity": (0.7, 1.0), "seed": 1},
-        ),
-        "binary-5": TreeRecipe(
+            "symmetric_binary", depth=4, polarity=(0.7, 1.0), seed=1),
+        "binary-5": recipe(
             "the tree of arXiv 2010.00578: binary, depth 5, polarities from 0.7 to 1",
-            "symmetric_binary",
-            {"depth": 5, "polarity": (0.7, 1.0), "seed": 1},
-        ),
-        "binary-5-weak": TreeRecipe(
+            "symmetric_binary", depth=5, polarity=(0.7, 1.0), seed=1),
+        "binary-5-weak": recipe(
             "the same shape with polarities from 0.3 to 0.7: the root is barely visible",
-            "symmetric_binary",
-            {"depth": 5, "polarity": (0.3, 0.7), "seed": 1},
-        ),
-        "binary-7-deep": TreeRecipe(
+            "symmetric_binary", depth=5, polarity=(0.3, 0.7), seed=1),
+        "binary-7-deep": recipe(
             "deep binary, all polarities ±0.8, above the reconstruction threshold 2 ρ² = 1",
-            "symmetric_binary",
-            {"depth": 7, "polarity": 0.8, "seed": 1},
-        ),
-        "binary-3-wide": TreeRecipe(
+            "symmetric_binary", depth=7, polarity=0.8, seed=1),
+        "binary-3-wide": recipe(
             "binary states, four children per latent",
-            "symmetric_binary",
-            {"depth": 3, "branching": 4, "polarity": (0.5, 0.9), "seed": 1},
-        ),
-        "skewed-4": TreeRecipe(
+            "symmetric_binary", depth=3, branching=4, polarity=(0.5, 0.9), seed=1),
+        "skewed-4": recipe(
             "binary states without symmetry: Dirichlet tables and priors",
-            "balanced",
-            {"depth": 4, "cardinality": 2, "concentration": 0.5, "seed": 1},
-        ),
-        "potts-4": TreeRecipe(
+            "balanced", depth=4, cardinality=2, concentration=0.5, seed=1),
+        "potts-4": recipe(
             "four states, each edge a noisy copy: the Potts model on a tree",
-            "balanced",
-            {"depth": 4, "transition": NOISY_COPY},
-        ),
-        "caterpillar-12": TreeRecipe(
+            "balanced", depth=4, transition=NOISY_COPY),
+        "caterpillar-12": recipe(
             "a spine of twelve three-state latents: a leaf at every distance from the root",
-            "caterpillar",
-            {"depth": 12, "cardinality": 3, "concentration": 0.3, "seed": 1},
-        ),
-        "irregular-binary": TreeRecipe(
+            "caterpillar", depth=12, cardinality=3, concentration=0.3, seed=1),
+        "irregular-binary": recipe(
             "an irregular tree of 48 binary nodes, Dirichlet tables",
-            "random_tree",
-            {"nodes": 48, "max_branching": 3, "concentration": 0.5, "seed": 1},
-        ),
-        "irregular-k": TreeRecipe(
+            "random_tree", nodes=48, max_branching=3, concentration=0.5, seed=1),
+        "irregular-k": recipe(
             "an irregular tree of 48 nodes with 2 to 6 states, Dirichlet tables near rules",
-            "random_tree",
-            {
-                "nodes": 48,
-                "max_branching": 4,
-                "cardinality": (2, 6),
-                "concentration": 0.3,
-                "seed": 1,
-            },
-        ),
-        "rhm-8": TreeRecipe(
+            "random_tree", nodes=48, max_branching=4, cardinality=(2, 6), concentration=0.3, seed=1),
+        "rhm-8": recipe(
             "a Random Hierarchy Model: 8 classes and symbols, 4 rules each, pairs, 3 levels",
-            "random_hierarchy",
-            {"v": 8, "m": 4, "s": 2, "L": 3, "classes": 8, "seed": 1},
-        ),
+            "random_hierarchy", v=8, m=4, s=2, L=3, classes=8, seed=1),
     },
 }
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -134,7 +111,7 @@ class SuiteTree:
 
     @cached_property
     def tree(self) -> LatentTree:
-        """The tree itself, made when it is first asked for."""
+        """The tree itself, made when it is first used."""
         return make(self.recipe)
 
 
@@ -163,7 +140,7 @@ def suite(name: str = "core-1") -> dict[str, SuiteTree]:
             f"expected {DRAW_FORMAT}"
         )
     found = {}
-    for tree, recipe in RECIPES[name].items():
+    for tree, made_by in RECIPES[name].items():
         known = stored["trees"][tree]
         ceilings = {
             leaves: Ceiling(
@@ -172,7 +149,7 @@ def suite(name: str = "core-1") -> dict[str, SuiteTree]:
             )
             for leaves in ("own", "all")
         }
-        found[tree] = SuiteTree(tree, recipe.description, recipe, ceilings, known["fingerprint"])
+        found[tree] = SuiteTree(tree, made_by.description, made_by, ceilings, known["fingerprint"])
     return found
 
 
@@ -200,8 +177,8 @@ def store(name: str, folder: Path | None = None) -> Path:
         folder: where to write; the default is the folder `suites` beside this file.
     """
     trees: dict[str, Any] = {}
-    for tree_name, recipe in RECIPES[name].items():
-        tree = make(recipe)
+    for tree_name, made_by in RECIPES[name].items():
+        tree = make(made_by)
         trees[tree_name] = {"fingerprint": fingerprint(tree)}
         for leaves in ("own", "all"):
             found = compute_ceilings(tree, leaves)

@@ -30,7 +30,7 @@ STORED = 1 << 23  # posterior probabilities kept at a time, for the standard err
 
 
 class Ceiling(NamedTuple):
-    """Ceilings and how well they are known.
+    """Ceilings and their standard errors.
 
     Attributes:
         value: `(V,)` or `(S, V)` float64, in [0, 1].
@@ -106,10 +106,9 @@ def _square(prior: np.ndarray, moment: np.ndarray) -> tuple[float, np.ndarray]:
 
 def _enumerable(tables: Tables, leaves: Leaves) -> np.ndarray:
     """The nodes whose leaves have at most MAX_EXACT joint states."""
-    topology = (
-        tables.topology
-    )  # logs: log2 of the number of joint states of the leaves below a node
+    topology = tables.topology
     latent = np.arange(len(topology)) < topology.leaves.start
+    # log2 of the number of joint states of the leaves below each node
     logs = np.where(latent, 0, np.log2(tables.cardinality))
     for v in range(len(topology) - 1, 0, -1):
         logs[topology.parent[v]] += logs[v]
@@ -129,7 +128,7 @@ def _own_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> 
         needed[v] |= needed[topology.parent[v]]
     found: dict[int, np.ndarray] = {}
     sent: dict[int, np.ndarray] = {}  # (K_parent, N) likelihoods of the leaf states below a node
-    asked = set(map(int, nodes))
+    wanted = set(map(int, nodes))
     for v in map(int, np.flatnonzero(needed)[::-1]):
         states = int(tables.cardinality[v])
         for_parent = v > 0 and needed[topology.parent[v]]
@@ -141,11 +140,11 @@ def _own_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> 
         moment = np.zeros((states, states))
         parts = []
         for likelihood in blocks:
-            if v in asked:
+            if v in wanted:
                 moment += _moment(prior[v][:, None] * likelihood)
             if for_parent:
                 parts.append(table @ likelihood)
-        if v in asked:
+        if v in wanted:
             found[v] = moment
         if for_parent:
             sent[v] = np.concatenate(parts, axis=1)

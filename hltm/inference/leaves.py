@@ -1,4 +1,4 @@
-"""The check of leaves that a user gives, at the border of inference."""
+"""The check of the leaves that a user gives."""
 
 from __future__ import annotations
 
@@ -22,12 +22,9 @@ def check_leaves(tables: Tables, leaves: Tensor, *, stacked: bool) -> Tensor:
     """
     topology, members = tables.topology, len(tables.flat)
     found = torch.as_tensor(leaves)
-    expected = ((members,) if stacked else ()) + ("B", len(topology.leaves))
-    if found.ndim != len(expected) or any(
-        isinstance(want, int) and want != size
-        for want, size in zip(expected, found.shape, strict=True)
-    ):
-        shown = ", ".join(map(str, expected))
+    shape = (*([members] if stacked else []), "B", len(topology.leaves))
+    if found.ndim != len(shape) or (*found.shape[:-2], "B", found.shape[-1]) != shape:
+        shown = ", ".join(map(str, shape))
         raise ValueError(f"leaves have shape {tuple(found.shape)}, expected ({shown})")
     if found.dtype.is_floating_point or found.dtype.is_complex:
         raise ValueError(f"leaves have dtype {found.dtype}, expected integer states")

@@ -65,19 +65,19 @@ def _posterior(
 ) -> Posterior:
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-    asked, again = np.unique(nodes, return_inverse=True)
+    distinct, place = np.unique(nodes, return_inverse=True)
     needs_gradient = tables.flat.requires_grad and torch.is_grad_enabled()
     if needs_gradient or leaves_SXB.device.type != "cpu":
         parts = [
-            torch_posterior(tables, part, asked, dtype, own=own)
+            torch_posterior(tables, part, distinct, dtype, own=own)
             for part in leaves_SXB.split(row_chunks(tables, leaves_SXB), dim=-1)
         ]
         found = Posterior(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
     else:
-        found = _by_kernel(tables, leaves_SXB, asked, dtype, own=own)
-    if np.array_equal(asked, nodes):
+        found = _by_kernel(tables, leaves_SXB, distinct, dtype, own=own)
+    if np.array_equal(distinct, nodes):
         return found
-    order = torch.as_tensor(again.ravel(), device=found.marginals.device)
+    order = torch.as_tensor(place.ravel(), device=found.marginals.device)
     evidence = found.log_evidence[:, order] if own else found.log_evidence
     return Posterior(found.marginals[:, order], evidence)
 
@@ -91,7 +91,7 @@ def row_chunks(tables: Tables, leaves_SXB: Tensor) -> int:
 def _by_kernel(
     tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
 ) -> Posterior:
-    from hltm.inference import posterior_kernel  # compiles: the first call pays, not the import
+    from hltm.inference import posterior_kernel  # compiles: at the first call, not at import
 
     prior = torch.cat(marginals(tables), dim=1) if own else tables.flat[:, :0]
     found = posterior_kernel.posterior(tables, leaves_SXB, nodes, dtype, prior, own=own)

@@ -24,7 +24,7 @@ from hltm.sampling.kernels.threads import share
 LANES = 128  # samples of a block
 CACHE = 1 << 16  # numbers that a block may hold; the blocks of a large tree have fewer lanes
 GRAIN = 16  # blocks that a thread takes at a time
-PARALLEL_STATES = 1 << 18  # with fewer states than this a second thread does not pay
+PARALLEL_STATES = 1 << 18  # below this many states one thread is as fast as two
 SMALL = 1e-60  # products below this are scaled up
 DOUBTFUL = 1e-200  # a product below this share of its bound may have lost a state to underflow
 

@@ -115,7 +115,7 @@ def sample_packed(
         device=check_device(device),
     )
     if request.device.type == "cpu":
-        from hltm.sampling.kernels import cpu  # compiles: the first draw pays, not the import
+        from hltm.sampling.kernels import cpu  # compiles: at the first draw, not at import
 
         bits = _bits_from(cpu.draw_packed(tables, request)[0], start % BLOCK, samples)
     else:

@@ -59,7 +59,7 @@ def check_device(device: torch.device | str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"unknown device {str(device)!r}, expected auto, cpu or cuda") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} was asked for, but this machine has no CUDA")
+        raise ValueError(f"device {str(device)!r} needs CUDA, which this machine does not have")
     return found
 
 
@@ -286,7 +286,7 @@ def draw_states(tables: Tables, request: DrawRequest) -> list[Tensor]:
     if tables.flat.stride(0) == 0:
         tables = _one_set(tables)
     if request.device.type == "cpu":
-        from hltm.sampling.kernels import cpu  # compiles: the first draw pays, not the import
+        from hltm.sampling.kernels import cpu  # compiles: at the first draw, not at import
 
         return cpu.draw(tables, request)
     return reference.draw(tables, request)

@@ -26,9 +26,7 @@ from hltm.sampling.kernels.tiles import Scratch, Wide, draw_tiles
 
 MOST_BLOCKS = 128  # of a tile
 TILE_BYTES = 1 << 22  # of the states of a tile, at most
-PARALLEL_STATES = (
-    1 << 20
-)  # with fewer binary states than this, 0.3 ms, a second thread does not pay
+PARALLEL_STATES = 1 << 20  # below this many binary states, 0.3 ms, one thread is as fast as two
 WIDE_COST = 8  # one state of a wide node takes as long as this many binary states
 
 

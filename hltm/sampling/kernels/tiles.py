@@ -86,10 +86,8 @@ def draw_tiles(  # type: ignore[no-untyped-def]
         block = block_numbers[tile : tile + count]
         of = s if thresholds.shape[0] > 1 else 0  # one set of tables may serve all members
         start = tile * BLOCK - offset  # the tile's first sample, counted from the first asked for
-        shown, end = (
-            max(0, -start),
-            min(BLOCK * count, samples - start),
-        )  # lanes that were asked for
+        # the lanes that were asked for
+        shown, end = max(0, -start), min(BLOCK * count, samples - start)
         for v in range(nodes if given.shape[0] > 0 else 0):
             if cardinality[v] == 2:
                 _collect(given[s, v], start, count, bits[0, v])
