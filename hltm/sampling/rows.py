@@ -54,7 +54,7 @@ def draw_rows(
     if rows.ndim != 1 or len(rows) == 0:
         raise ValueError(f"expected a list of at least one sample, got shape {rows.shape}")
     if rows.min() < 0 or rows.max() >= MAX_ROWS:
-        raise ValueError(f"samples must lie in 0..2^34-1, got {rows.min()}..{rows.max()}")
+        raise ValueError(f"rows must lie in 0..2^34-1, got {rows.min()}..{rows.max()}")
 
     def request(start: int, samples: int, blocks: np.ndarray | None = None) -> DrawRequest:
         return DrawRequest(

@@ -31,7 +31,7 @@ def check_rows(start: int, samples: int) -> None:
     if samples < 1:
         raise ValueError(f"the number of samples must be at least 1, got {samples}")
     if start < 0 or start + samples > MAX_ROWS:
-        raise ValueError(f"samples must lie in 0..2^34-1, got {start}..{start + samples - 1}")
+        raise ValueError(f"rows must lie in 0..2^34-1, got {start}..{start + samples - 1}")
 
 
 def check_draw(topology: Topology, members: tuple[int, ...], draw: Draw) -> None:

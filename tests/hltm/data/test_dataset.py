@@ -263,7 +263,7 @@ def test_a_data_set_can_be_sent_to_another_process():
         (stream, {"batch": 0}, "batch must be at least 1, got 0"),
         (stream, {"rank": 2, "ranks": 2}, "rank must be in 0..1, got 2"),
         (stream, {"rank": 2}, "give both rank and ranks or neither, got 2 and None"),
-        (stream, {"start": -1}, r"samples must lie in 0..2\^34-1"),
+        (stream, {"start": -1}, r"rows must lie in 0..2\^34-1"),
     ],
 )
 def test_what_cannot_be_is_named(make, changes, message):

@@ -287,7 +287,7 @@ def test_two_processes_do_not_write_one_folder(tmp_path):
     ("change", "error", "complaint"),
     [
         ({"n": 0}, ValueError, "the number of samples must be at least 1, got 0"),
-        ({"start": -1}, ValueError, "samples must lie in"),
+        ({"start": -1}, ValueError, "rows must lie in"),
         ({"seed": -1}, ValueError, "seed must be in"),
         ({"format": "csv"}, ValueError, "unknown format 'csv', expected one of npz, parquet"),
         ({"views": 2}, ValueError, r"views=2 needs augment"),

@@ -373,7 +373,7 @@ def test_bad_requests_name_the_value():
         tree.posterior_samples(good, 0, seed=0)
     with pytest.raises(ValueError, match=r"seed must be in 0\.\."):
         tree.posterior_samples(good, 1, seed=-1)
-    with pytest.raises(ValueError, match=r"samples must lie in"):
+    with pytest.raises(ValueError, match=r"rows must lie in"):
         tree.posterior_samples(good, 1, seed=0, start=-5)
 
 

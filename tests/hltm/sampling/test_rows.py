@@ -67,8 +67,8 @@ def test_more_blocks_than_are_drawn_at_a_time(monkeypatch):
     ("rows", "message"),
     [
         ([], "expected a list of at least one sample"),
-        ([3, -1], r"samples must lie in 0..2\^34-1, got -1..3"),
-        ([1 << 34], r"samples must lie in 0..2\^34-1"),
+        ([3, -1], r"rows must lie in 0..2\^34-1, got -1..3"),
+        ([1 << 34], r"rows must lie in 0..2\^34-1"),
     ],
 )
 def test_rows_that_cannot_be_are_named(rows, message):
