@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from hltm._compile import compiled
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.threads import share
 
@@ -95,7 +95,7 @@ def _rows_of(flat: Tensor) -> np.ndarray:
     return np.ascontiguousarray(shared.detach().numpy())
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _rows(  # type: ignore[no-untyped-def]
     parent, first_leaf, cardinality, start, offset, sent_offset, flat, prior, leaves, nodes, needed,
     own, lanes, marginals, evidence, doubtful, low, high,
@@ -175,7 +175,7 @@ def _rows(  # type: ignore[no-untyped-def]
             doubtful[s, begin + j] = doubt[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _send_leaf(table, states, state, out):  # type: ignore[no-untyped-def]
     """A leaf sends the column of its table that it was observed in, or ones if it is missing."""
     if states == 2:  # without a gather
@@ -190,7 +190,7 @@ def _send_leaf(table, states, state, out):  # type: ignore[no-untyped-def]
             out[r, j] = 1.0 if k < 0 else table[r * states + k]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _send(table, message, out):  # type: ignore[no-untyped-def]
     """Sum over the node's states of P(state | parent) times the node's message."""
     states = message.shape[0]
@@ -210,7 +210,7 @@ def _send(table, message, out):  # type: ignore[no-untyped-def]
                 out[r, j] += weight * message[k, j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _join(sent, into, peak, scale, doubt):  # type: ignore[no-untyped-def]
     """Multiply a child's message into its parent's; scale it up where it got small."""
     lanes = peak.shape[0]
@@ -246,7 +246,7 @@ def _join(sent, into, peak, scale, doubt):  # type: ignore[no-untyped-def]
                 scale[j] += np.log(peak[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _finish(prior, below, total, doubt):  # type: ignore[no-untyped-def]
     """Turn a message into a posterior in place; `total` is the likelihood up to its scale."""
     for j in range(below.shape[1]):
@@ -263,7 +263,7 @@ def _finish(prior, below, total, doubt):  # type: ignore[no-untyped-def]
         doubt[j] |= total[j] <= DOUBTFUL
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _descend(table, above, sent, below, total):  # type: ignore[no-untyped-def]
     """Turn a message into a posterior in place, given the parent's; `sent` is used up."""
     states, lanes = below.shape
@@ -282,7 +282,7 @@ def _descend(table, above, sent, below, total):  # type: ignore[no-untyped-def]
             below[k, j] *= total[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _fill_leaf(state, below):  # type: ignore[no-untyped-def]
     """The message of a leaf itself: one for its state, or ones if it is missing."""
     for k in range(below.shape[0]):
@@ -290,7 +290,7 @@ def _fill_leaf(state, below):  # type: ignore[no-untyped-def]
             below[k, j] = 1.0 if state[j] == k or state[j] < 0 else 0.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _write(belief, out, begin, size):  # type: ignore[no-untyped-def]
     """Store a node's posterior; states that it does not have get 0."""
     for k in range(belief.shape[0]):

@@ -10,5 +10,4 @@ A kernel is a function `draw(tables, order) -> list of (S, V_kept, B) tensors`, 
     guide      nodes of more states, one look in a guide table
     generator  Philox words of many blocks
     bits       64 states as the bits of a word, and back
-    stamp      tells numba's cache when any of these has changed
 """

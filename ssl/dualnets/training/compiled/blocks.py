@@ -8,12 +8,13 @@ A `layout` has a row (blocks, outputs, inputs) per layer.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from hltm._compile import compiled
 
 FAST = {"reassoc", "contract", "nsz"}  # sums may be reordered; NaN and infinity keep their meaning
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def forward(inputs, weights, biases, activations, layout):  # type: ignore[no-untyped-def]
     """All layers; activations are kept behind the ReLU, the top layer has none."""
     zero = weights.dtype.type(0)
@@ -37,7 +38,7 @@ def forward(inputs, weights, biases, activations, layout):  # type: ignore[no-un
         at += blocks * units
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def backward(  # type: ignore[no-untyped-def]
     inputs, weights, activations, gradient, spare, layout, d_weights, d_biases
 ):
@@ -72,7 +73,7 @@ def backward(  # type: ignore[no-untyped-def]
         g, going = going, g
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def scale(top, normalize, output, lengths):  # type: ignore[no-untyped-def]
     """Outputs, scaled to length 1 if asked for (as torch's normalize, which never divides by 0)."""
     floor = top.dtype.type(1e-12)
@@ -89,7 +90,7 @@ def scale(top, normalize, output, lengths):  # type: ignore[no-untyped-def]
                 output[u, c] *= lengths[c]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def unscale(output, inverse_lengths, gradient):  # type: ignore[no-untyped-def]
     """From the gradient of the scaled output to that of the output, in place."""
     along = np.zeros_like(inverse_lengths)
@@ -101,7 +102,7 @@ def unscale(output, inverse_lengths, gradient):  # type: ignore[no-untyped-def]
             gradient[u, c] = (gradient[u, c] - output[u, c] * along[c]) * inverse_lengths[c]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def combine(rows, factors, step, count, shift, out):  # type: ignore[no-untyped-def]
     """out[b] = shift + Σ_i factors[i * step] rows[i, b], four rows at a time."""
     batch = out.shape[0]
@@ -123,7 +124,7 @@ def combine(rows, factors, step, count, shift, out):  # type: ignore[no-untyped-
         i += 1
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def products(g, share, out):  # type: ignore[no-untyped-def]
     """out[i] = Σ_b g[b] share[i, b], four rows at a time."""
     fan, batch = share.shape

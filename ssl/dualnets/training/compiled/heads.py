@@ -8,11 +8,11 @@ last two as places in `PARTS`, both `off` where there is no norm, and by rows (e
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
 from dualnets.training.compiled.blocks import FAST, combine, products
+from hltm._compile import compiled
 
 PARTS = ("off", "on", "stop")
 _OFF, _ON = 0, 1
@@ -42,7 +42,7 @@ def described(head: Head, inputs: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows, dtype=np.int64).reshape(-1, 4), np.array(numbers).reshape(-1, 2)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def forward(  # type: ignore[no-untyped-def]
     inputs, weights, biases, layout, numbers, passes, normed, rectified, scales, shifts, seen
 ):
@@ -86,7 +86,7 @@ def forward(  # type: ignore[no-untyped-def]
         at += units
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _normalize(row, mean, std, epsilon):  # type: ignore[no-untyped-def]
     """BatchNorm of one unit's pass in place; see `normalizations.BatchNorm`.
 
@@ -111,7 +111,7 @@ def _normalize(row, mean, std, epsilon):  # type: ignore[no-untyped-def]
     return scale, (centre - taken) * scale, centre, variance
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def remember(layout, numbers, seen, samples, moments, batches):  # type: ignore[no-untyped-def]
     """Move running moments towards those of an update's passes; see `Head.moved`.
 
@@ -141,7 +141,7 @@ def remember(layout, numbers, seen, samples, moments, batches):  # type: ignore[
         at += units
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def backward(  # type: ignore[no-untyped-def]
     inputs, weights, layout, passes, normed, rectified, scales, shifts,
     gradient, spare, d_weights, d_biases,
@@ -189,7 +189,7 @@ def backward(  # type: ignore[no-untyped-def]
             gradient[i] = g[i]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _unnormalize(g, row, mean, std, scale, shift):  # type: ignore[no-untyped-def]
     """From the gradient above BatchNorm to that below, of one unit's pass, in place.
 

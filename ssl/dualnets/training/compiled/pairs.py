@@ -16,7 +16,6 @@ from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook as any_global_hook
 
@@ -24,6 +23,7 @@ from dualnets.methods.losses import InfoNCE, PairLoss, Simple, Triplet
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim.optimizers import PerMember
 from dualnets.training.compiled.blocks import FAST, backward, forward, scale, unscale
+from hltm._compile import compiled
 from hltm.sampling.kernels.threads import share
 
 DTYPES = (torch.float32, torch.float64)
@@ -141,7 +141,7 @@ def run(
     return losses
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _train(  # type: ignore[no-untyped-def]
     anchors, positives, negatives, weights, biases, rates, losses, frozen_at, layout, batch, slope,
     settings, normalize, first_step, low, high,
@@ -197,7 +197,7 @@ def _train(  # type: ignore[no-untyped-def]
                 biases[s, p] -= rates[s] * d_biases[p]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _pairs(output, batch, many, slope, settings, gradient):  # type: ignore[no-untyped-def]
     """The mean loss of a batch, and its gradient by way of β_k = -∂L/∂r_k (theory, Section 3).
 

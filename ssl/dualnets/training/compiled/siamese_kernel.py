@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from dualnets.training.compiled import blocks, heads
 from dualnets.training.compiled.blocks import FAST
+from hltm._compile import compiled
 
 _SMALLEST = 1e-16  # squared lengths below count as this, as in the methods' cosine
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def train(  # type: ignore[no-untyped-def]
     first, second, weights, velocity, target, rates, decays, momenta, clips, factors, ema_decay,
     losses, frozen_at, moments, batches, ends, layout, projector, projector_numbers, predictor,
@@ -158,7 +158,7 @@ def train(  # type: ignore[no-untyped-def]
             )  # fmt: skip
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _read(leaves, at, batch, inputs, column):  # type: ignore[no-untyped-def]
     """Leaves of one step into B columns."""
     for x in range(len(inputs)):
@@ -166,7 +166,7 @@ def _read(leaves, at, batch, inputs, column):  # type: ignore[no-untyped-def]
             inputs[x, column + b] = leaves[x, at + b]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _exchange(values, batch, out):  # type: ignore[no-untyped-def]
     """Two passes side by side, the other one first."""
     for u in range(len(values)):
@@ -175,7 +175,7 @@ def _exchange(values, batch, out):  # type: ignore[no-untyped-def]
             out[u, batch + b] = values[u, b]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _compare(a, b, compared, normalized, weight, gradient, upward):  # type: ignore[no-untyped-def]
     """weight * sum over the first columns of 2 - 2 cos(a, b), or of half the squared distance.
 
@@ -221,7 +221,7 @@ def _compare(a, b, compared, normalized, weight, gradient, upward):  # type: ign
     return weight * total
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _clipping(gradients, limit):  # type: ignore[no-untyped-def]
     """The factor that keeps a gradient's length within its limit."""
     kind = gradients.dtype.type
@@ -233,7 +233,7 @@ def _clipping(gradients, limit):  # type: ignore[no-untyped-def]
     return min(limit / max(np.sqrt(square), kind(1e-12)), kind(1))
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _update(  # type: ignore[no-untyped-def]
     parameters, gradients, velocity, clipped, rate, decay, momentum, nesterov
 ):
@@ -245,7 +245,7 @@ def _update(  # type: ignore[no-untyped-def]
         parameters[p] -= rate * change
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _follow(target, online, ema_decay):  # type: ignore[no-untyped-def]
     """target <- ema_decay * target + (1 - ema_decay) * online."""
     if ema_decay == 0:
