@@ -1,11 +1,11 @@
 """Compiled kernels: numba with a cache on disk that never runs an older version of the source.
 
-numba compiles the functions that a kernel calls into the kernel, yet its own cache looks at the file of
-the kernel alone: after an edit in another file it would go on running the old code. Here the cache of a
-kernel depends on everything that is compiled into it (`source_stamp`).
+numba compiles the functions that a kernel calls into the kernel, yet its own cache looks at the
+file of the kernel alone: after an edit in another file it would go on running the old code. Here
+the cache of a kernel depends on everything that is compiled into it (`source_stamp`).
 
-Where no folder for the cache can be written, as in a read-only container, kernels are compiled again in
-every process, and one warning says so.
+Where no folder for the cache can be written, as in a read-only container, kernels are compiled
+again in every process, and one warning says so.
 """
 
 from __future__ import annotations
