@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from hltm._compile import compiled
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.threads import share
 
@@ -101,7 +101,7 @@ def _rows_of(flat: Tensor) -> np.ndarray:
     return np.ascontiguousarray(shared.detach().numpy())
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _rows(  # type: ignore[no-untyped-def]
     parent, first_leaf, cardinality, start, offset, sent_offset, flat, prior, leaves, nodes, needed,
     own, lanes, marginals, evidence, doubtful, low, high,
@@ -186,7 +186,7 @@ def _rows(  # type: ignore[no-untyped-def]
             doubtful[s, begin + j] = doubt[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _send_leaf(table, states, state, out):  # type: ignore[no-untyped-def]
     """σ of a leaf: the column of its table for its observed state, or ones if it is missing."""
     if states == 2:  # a choice between two numbers: faster than indexed loads
@@ -201,7 +201,7 @@ def _send_leaf(table, states, state, out):  # type: ignore[no-untyped-def]
             out[r, j] = 1.0 if k < 0 else table[r * states + k]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _send(table, message, out):  # type: ignore[no-untyped-def]
     """σ of a latent: the sum over its states of P(state | parent) times λ."""
     states = message.shape[0]
@@ -221,7 +221,7 @@ def _send(table, message, out):  # type: ignore[no-untyped-def]
                 out[r, j] += weight * message[k, j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _join(sent, into, peak, scale, doubt):  # type: ignore[no-untyped-def]
     """Multiply a child's σ into its parent's λ `into`; scale the product up where it got small."""
     lanes = peak.shape[0]
@@ -257,7 +257,7 @@ def _join(sent, into, peak, scale, doubt):  # type: ignore[no-untyped-def]
                 scale[j] += np.log(peak[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _finish(prior, below, total, doubt):  # type: ignore[no-untyped-def]
     """Turn λ into a posterior in place: times the prior, normalised; `total` is P(leaves) / scale."""
     for j in range(below.shape[1]):
@@ -274,7 +274,7 @@ def _finish(prior, below, total, doubt):  # type: ignore[no-untyped-def]
         doubt[j] |= total[j] <= DOUBTFUL
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _descend(table, above, sent, below, total):  # type: ignore[no-untyped-def]
     """Turn λ into a posterior in place: times T's transpose times the parent's posterior / σ.
 
@@ -296,7 +296,7 @@ def _descend(table, above, sent, below, total):  # type: ignore[no-untyped-def]
             below[k, j] *= total[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _fill_leaf(state, below):  # type: ignore[no-untyped-def]
     """λ of a leaf: 1 for its state and 0 for others, or ones if it is missing."""
     for k in range(below.shape[0]):
@@ -304,7 +304,7 @@ def _fill_leaf(state, below):  # type: ignore[no-untyped-def]
             below[k, j] = 1.0 if state[j] == k or state[j] < 0 else 0.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _write(belief, out, begin, size):  # type: ignore[no-untyped-def]
     """Store a node's posterior; states that it does not have get 0."""
     for k in range(belief.shape[0]):

@@ -11,5 +11,4 @@ A kernel is a function `draw(tables, request) -> list of (S, V - first, B) tenso
     guide      nodes of more than two states, one load from a guide table
     generator  Philox words of many blocks
     bits       64 states as the bits of a word, and back
-    stamp      tells numba's cache when any of these has changed
 """

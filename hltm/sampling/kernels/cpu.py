@@ -20,7 +20,6 @@ from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES
 from hltm.sampling.kernels.guide import guide_of
 from hltm.sampling.kernels.request import BLOCK, DrawRequest
-from hltm.sampling.kernels.stamp import source_stamp
 from hltm.sampling.kernels.threads import share
 from hltm.sampling.kernels.tiles import Scratch, Wide, draw_tiles
 
@@ -98,7 +97,7 @@ def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndar
     def work(shares: Iterator[tuple[int, int]]) -> None:
         scratch, wide = _scratch(tables, size, out.dtype)
         for low, high in shares:
-            draw_tiles(*arguments, scratch, wide, source_stamp(), low, high)
+            draw_tiles(*arguments, scratch, wide, low, high)
 
     share(work, members * tiles, threads=threads)
 

@@ -14,8 +14,8 @@ words in their places with one rotation.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from hltm._compile import compiled
 from hltm.sampling.philox import MULTIPLIER, ROUNDS, WEYL
 
 LANES = 8  # blocks are padded to this many, so that no loop ends in a scalar remainder
@@ -27,7 +27,7 @@ _SHIFT = np.uint64(32)
 _LAST = ROUNDS - 1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def philox_blocks(key0, key1, c0, blocks, c2, c3, count, words):  # type: ignore[no-untyped-def]
     """Words of `count` calls: those of block j in words[2j] (0, then 1) and words[2j + 1] (2, 3).
 

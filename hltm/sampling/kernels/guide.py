@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numba import njit
 
+from hltm._compile import compiled
 from hltm.model.tables import ONE, Tables
 from hltm.sampling.kernels.generator import philox_blocks
 
@@ -83,7 +83,7 @@ _ONE, _WORD_BITS = np.uint64(1), np.uint64(32)
 _WORD = np.uint64(0xFFFFFFFF)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def draw_wide(  # type: ignore[no-untyped-def]
     row, cells, cell_start, bits, thresholds, threshold_start, steps, key0, key1, c0, numbers, c2,
     c3, count, blocks, words, out,
@@ -117,7 +117,7 @@ def draw_wide(  # type: ignore[no-untyped-def]
                 out[i] = _search(thresholds, threshold_start + np.int64(r) * steps, steps, u)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _search(thresholds, start, steps, u):  # type: ignore[no-untyped-def]
     """How many of the sorted thresholds start .. start + steps - 1 are <= u."""
     low, high = start, start + steps

@@ -13,8 +13,8 @@ Samples are lanes: bit k of word i is sample 64 i + k of the tile, two words to 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from hltm._compile import compiled
 from hltm.sampling.kernels.generator import philox_blocks
 
 DENSE = 7  # planes computed for all blocks
@@ -24,7 +24,7 @@ _SHIFT = np.uint64(32)
 _PLANE = np.uint64(24)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def draw_bits(  # type: ignore[no-untyped-def]
     parent, t0, t1, wide, by_lane, key0, key1, c0, numbers, c2, c3, count, blocks, words,
     undecided, undecided_words, out,
@@ -105,7 +105,7 @@ def draw_bits(  # type: ignore[no-untyped-def]
         out[i] = (out[i] | undecided[i]) & (same ^ (differ & parent[i]))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _bits_of(thresholds, word, bit):  # type: ignore[no-untyped-def]
     """One bit of each of the 64 thresholds of a word's lanes."""
     found = _NONE

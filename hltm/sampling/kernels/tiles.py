@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from hltm._compile import compiled
 from hltm.sampling.kernels.bits import collect_word, spread_word
 from hltm.sampling.kernels.guide import draw_wide
 from hltm.sampling.kernels.planes import draw_bits
@@ -64,16 +64,15 @@ class Wide(NamedTuple):
     thresholds: np.ndarray
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def draw_tiles(  # type: ignore[no-untyped-def]
     key0, key1, stream, members, views, block_numbers, samples, size, offset, parent, cardinality,
     thresholds, threshold_start, redraw_case, redraw_limits, base_needed, given, first, out, packed,
-    scratch, wide, stamp, low, high,
+    scratch, wide, low, high,
 ):  # fmt: skip
     """Draw tasks low..high-1; a task is one tile of one member, all nodes and all views.
 
-    A tile is `size` of the blocks. `stamp` is `hltm.sampling.kernels.stamp.source_stamp()`; the rest is as
-    in `DrawRequest` and `Tables`.
+    A tile is `size` of the blocks; the other arguments are as in `DrawRequest` and `Tables`.
     """
     nodes = parent.shape[0]
     blocks = len(block_numbers)
@@ -172,7 +171,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                         shown_out[i] = shown_states[i]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _spread(bits, start, count, out):  # type: ignore[no-untyped-def]
     """Write the states of a tile to places start.. of `out`, as far as it has such places."""
     for i in range(2 * count):
@@ -184,7 +183,7 @@ def _spread(bits, start, count, out):  # type: ignore[no-untyped-def]
                 out[at + k] = (bits[i] >> np.uint64(k)) & _ONE
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
     """Read the states of a tile from places start.. of `states`, as far as it has such places."""
     for i in range(2 * count):
@@ -197,7 +196,7 @@ def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
                 bits[i] |= np.uint64(states[at + k] & 1) << np.uint64(k)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _keep(redrawn, count, old, new):  # type: ignore[no-untyped-def]
     """Put the old state back where a node was not redrawn."""
     for i in range(BLOCK * count):
