@@ -110,7 +110,7 @@ def test_a_device_that_is_not_there_is_named():
         return
     assert check_device("auto").type == "cpu"
     with pytest.raises(
-        ValueError, match="device 'cuda' was asked for, but this machine has no CUDA"
+        ValueError, match="device 'cuda' needs CUDA, which this machine does not have"
     ):
         check_device("cuda")
 
