@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# a kernel in a file of its own: numba compiles `products` of blocks.py, and SCALE, into it
+# a kernel in a file of its own: numba compiles `row_products` of blocks.py, and SCALE, into it
 CALLER = """
 from dualnets.training.compiled import blocks
 from hltm._compile import compiled
@@ -17,7 +17,7 @@ from settings import SCALE
 
 @compiled(fastmath=blocks.FAST)
 def inner(g, rows, out):
-    blocks.products(g, rows, out)
+    blocks.row_products(g, rows, out)
     for i in range(len(out)):
         out[i] *= SCALE
 
