@@ -47,7 +47,7 @@ class Draw:
 
     @property
     def rows(self) -> range:
-        """The numbers of the samples."""
+        """The numbers of the samples: their rows in the endless data set of the seed."""
         return range(self.start, self.start + self.states_SVB.shape[-1])
 
     def _public(self, states_SVB: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class PackedDraw:
 
     @property
     def rows(self) -> range:
-        """The numbers of the samples."""
+        """The numbers of the samples: their rows in the endless data set of the seed."""
         return range(self.start, self.start + self.samples)
 
     @property
