@@ -48,7 +48,7 @@ def symmetric_binary(
     """
     low, high = polarity if isinstance(polarity, tuple) else (polarity, polarity)
     if not 0 <= low <= 1 or not 0 <= high <= 1:
-        raise ValueError(f"polarities must be magnitudes in [0, 1], got ({low}, {high})")
+        raise ValueError(f"polarities must be in [0, 1], got ({low}, {high})")
     if low > high:
         raise ValueError(f"the lowest polarity must not exceed the highest, got ({low}, {high})")
     if signs not in SIGNS:
