@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import hltm
-from hltm.inference import posterior as inference
+from hltm.inference.posterior import row_chunks, torch_posterior
 
 REST = 0.3  # seconds: torch's idle threads spin for a while after their work
 
@@ -69,12 +69,12 @@ def kernel_rows(
 def torch_rows(tree: hltm.LatentTree, leaves: torch.Tensor) -> Callable[[], None]:
     """All nodes by the differentiable path, without a gradient."""
     leaves_SXB = leaves.T[None]
-    size = inference.row_chunks(tree.tables, leaves_SXB)
+    size = row_chunks(tree.tables, leaves_SXB)
     every = np.arange(len(tree.topology))
 
     def run() -> None:
         for part in leaves_SXB.split(size, dim=-1):
-            inference._by_torch(tree.tables, part, every, torch.float64, own=False)
+            torch_posterior(tree.tables, part, every, torch.float64, own=False)
 
     return run
 

@@ -48,15 +48,15 @@ class Contender:
         self.calls = max(1, round(SECONDS / seconds))
 
     def run(self) -> float:
-        """Seconds of one span."""
-        seconds = timed(self._span)
+        """Seconds of one call."""
+        seconds = timed(self._steps)
         self.step += self.steps
         return seconds
 
-    def _span(self) -> None:
+    def _steps(self) -> None:
         import torch
 
-        self.trainer.span(self.step, self.steps)
+        self.trainer.train(self.step, self.steps)
         if self.device == "cuda":
             torch.cuda.synchronize()
 
@@ -100,7 +100,7 @@ def disagreement(method: str, device: str) -> float:
     after = {}
     for name, (make, _) in contenders(method, 4, device, torch.float64).items():
         trainer = make()
-        trainer.span(0, 1)
+        trainer.train(0, 1)
         after[name] = {n: tensor.cpu() for n, tensor in trainer.tensors().items()}
     before = Task(method, 4, device, torch.float64).initial()
     ours = after.pop("eager")
@@ -181,7 +181,7 @@ def operations(network, batch: int) -> int:
 
 
 def compare_compiled(repeats: int, members: int = 16, steps: int = 64) -> None:
-    """Print the table of the compiled span beside the eager one, over networks (SimCLR)."""
+    """Print the table of compiled steps beside eager ones, over networks (SimCLR)."""
     from training_task import BATCH, Ours, Task
 
     import dualnets

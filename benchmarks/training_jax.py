@@ -1,4 +1,4 @@
-"""The same step in JAX: one member's step under vmap, a span of steps under lax.scan, all of it jitted."""
+"""The same step in JAX: one member's step under vmap, many steps under lax.scan, all of it jitted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ jax.config.update("jax_default_matmul_precision", "float32")  # as torch's produ
 
 
 class Jax:
-    """Members side by side; data drawn for a whole span by hltm and handed over."""
+    """Members side by side; data drawn for many steps by hltm and handed over."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -29,9 +29,9 @@ class Jax:
         self.now = (trained, target, velocity)
         step = _simclr_step if task.method == "SimCLR" else _byol_step
         layers = len(task.network.weights)
-        self._run = jax.jit(partial(_span, partial(step, layers)), donate_argnums=0)
+        self._run = jax.jit(partial(_scan, partial(step, layers)), donate_argnums=0)
 
-    def span(self, first_step: int, steps: int) -> None:
+    def train(self, first_step: int, steps: int) -> None:
         """Draw and train."""
         drawn = self.task.data.draw(self.task.needs, first_step, steps)
         parts = [*drawn.views] + ([] if drawn.negatives is None else [drawn.negatives])
@@ -51,7 +51,7 @@ def _over(tensor: Tensor) -> jax.Array:
     return jnp.asarray(tensor.numpy())
 
 
-def _span(step, now, parts):
+def _scan(step, now, parts):
     """Steps one after the other on `(S, X, steps * B)` leaves of every pass."""
 
     def by_step(part):

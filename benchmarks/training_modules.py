@@ -72,7 +72,7 @@ class Modules:
             return torch.optim.SGD(trained, lr=0.1)
         return torch.optim.SGD(trained, lr=0.03, momentum=MOMENTUM, weight_decay=DECAY)
 
-    def span(self, first_step: int, steps: int) -> None:
+    def train(self, first_step: int, steps: int) -> None:
         """Draw and train."""
         data = self.task.data
         if len(self.members) < self.task.members:

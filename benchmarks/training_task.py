@@ -48,13 +48,13 @@ class Task:
         self.data = FreshData(
             trees, trees.members, hltm.keep_root(), BATCH, 2, True, torch.device(self.device)
         )
-        setup = TrainContext(trees, 2, 100_000, BATCH)
-        self.recipe = TrainConfig(method, optimizer, self.data, setup)
+        context = TrainContext(trees, 2, 100_000, BATCH)
+        self.config = TrainConfig(method, optimizer, self.data, context)
         self.needs = method.needs
 
     def initial(self) -> dict[str, Tensor]:
         """All tensors that training changes, by name, `(S, …)`."""
-        return _named(self.network, self.recipe.begin(self.network).state)
+        return _named(self.network, self.config.init(self.network).state)
 
 
 def _named(network, state) -> dict[str, Tensor]:
@@ -65,15 +65,15 @@ def _named(network, state) -> dict[str, Tensor]:
 
 
 class Ours:
-    """hltm, compiled where that is offered, or in plain torch."""
+    """hltm, compiled where that is supported, or in plain torch."""
 
     def __init__(self, task: Task, *, eager: bool = False) -> None:
         self.task, self.run = task, train_steps_eager if eager else train_steps
-        self.now = task.recipe.begin(task.network)
+        self.now = task.config.init(task.network)
 
-    def span(self, first_step: int, steps: int) -> None:
+    def train(self, first_step: int, steps: int) -> None:
         """Draw and train."""
-        self.now = self.run(self.task.network, self.task.recipe, self.now, first_step, steps)
+        self.now = self.run(self.task.network, self.task.config, self.now, first_step, steps)
 
     def tensors(self) -> dict[str, Tensor]:
         """What has been trained, by name."""

@@ -1,4 +1,4 @@
-"""Pictures of a tree: its shape, how strong every edge is, and a value of every latent by colour."""
+"""Figures of a tree: its shape, the strength of every edge, and a value of every node by colour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAMED = 64  # leaves, or nodes of the widest level, up to which names are legible
+NAMED = 64  # with more leaves than this, their names would not be legible
 NEGATIVE, POSITIVE, UNSIGNED = "#2166ac", "#d6604d", "#444444"
 
 
@@ -27,21 +27,21 @@ def tree_figure(
     limits: tuple[float, float] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """A drawing of one tree: root on top, leaves at the bottom, no edge crosses another.
+    """A figure of one tree: root on top, leaves at the bottom, no edge crosses another.
 
-    An edge is as wide as it is strong: in a binary tree red for a positive and blue for a negative
-    correlation of child and parent, otherwise grey with their maximal correlation.
+    The width of an edge is the strength of the correlation of child and parent: in a binary tree, red
+    for a positive and blue for a negative one; otherwise grey, for their maximal correlation.
 
     Args:
         tree: one tree, of up to a few hundred nodes; take a member of stacked trees.
-        values: a number per node, `(V,)` or node -> number, that colours it; NaN and nodes left
-            out stay white.
-        label: what the values are, beside their scale.
+        values: a number per node that sets its colour, `(V,)` or node -> number; nodes with NaN and
+            nodes left out stay white.
+        label: the name of the values, beside their colour scale.
         limits: the ends of the values' scale; by default their smallest and largest.
         title: a line above.
 
     Raises:
-        ValueError: stacked trees, values of another number than nodes, or limits out of order.
+        ValueError: stacked trees, another number of values than of nodes, or limits out of order.
 
     Example:
         >>> import hltm
@@ -51,7 +51,9 @@ def tree_figure(
         >>> figure.savefig("/dev/null", format="png")
     """
     if tree.stacked:
-        raise ValueError("a picture is of one tree; choose a member, as in trees[0]")
+        raise ValueError(
+            f"a figure shows one tree, got {len(tree)}: choose a member, e.g. trees[0]"
+        )
     topology = tree.topology
     shown = _values(topology, values)
     if limits is not None and not limits[0] < limits[1]:
@@ -90,7 +92,7 @@ def tree_figure(
 
 
 def positions(topology: Topology) -> np.ndarray:
-    """`(V,)` horizontal places: leaves evenly, in the order of a walk; a latent midway over its children."""
+    """`(V,)` horizontal places: leaves 0, 1, … in depth-first order, a latent midway over its children."""
     across = np.zeros(len(topology))
     waiting, leaf = [0], 0
     while waiting:
@@ -107,10 +109,11 @@ def positions(topology: Topology) -> np.ndarray:
 
 
 def strengths(tree: LatentTree) -> np.ndarray:
-    """`(V,)` the correlation of every node with its parent; maximal, so unsigned, if not all are binary.
+    """`(V,)` the correlation of every node with its parent; their maximal correlation, which has no sign,
+    if some node has more than two states.
 
-    The maximal correlation of two nodes is the second singular value of their joint, each entry
-    divided by the square root of the product of its margins.
+    The maximal correlation of two nodes with joint J is the second singular value of
+    J[i, j] / sqrt(P(i) P(j)).
     """
     if tree.tables.binary:
         return edge_correlation(tree.tables)[0].detach().numpy()
@@ -138,7 +141,7 @@ def _values(topology: Topology, values: Any) -> np.ndarray:
 
 
 def _edges(axes: Axes, tree: LatentTree, across: np.ndarray, room: float) -> None:
-    """Edges as lines; one that skips levels goes down a level and then straight, so none cross."""
+    """Edges as lines; one that skips levels slants down one level and is then vertical, so none cross."""
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
 
@@ -162,7 +165,7 @@ def _edges(axes: Axes, tree: LatentTree, across: np.ndarray, room: float) -> Non
         Line2D([], [], color=colour, linewidth=3, label=name) for colour, name in named.items()
     ]
     title = "correlation with the parent" if tree.tables.binary else None
-    left = across[0] > across.max() / 2  # the root leaves this corner free
+    left = across[0] > across.max() / 2  # the root is right of the middle: this corner is free
     axes.legend(
         handles=handles, title=title, loc="upper left" if left else "upper right", frameon=False,
         fontsize=7, title_fontsize=7, alignment="left", handlelength=1.4, borderpad=0,
@@ -170,7 +173,7 @@ def _edges(axes: Axes, tree: LatentTree, across: np.ndarray, room: float) -> Non
 
 
 def _fade(colour: str, strength: float) -> tuple[float, ...]:
-    """The colour at full strength, pale grey at none."""
+    """A mixture of pale grey (strength 0) and the colour (strength 1)."""
     from matplotlib.colors import to_rgb
 
     share = 0.15 + 0.85 * strength

@@ -1,9 +1,15 @@
-"""LatentTree: a topology, its tables and its members' addresses; thin methods over the functions."""
+"""LatentTree: a topology, its tables and its members' addresses, with the library's functions as methods.
+
+A method converts its arguments, calls the function of `hltm.model`, `hltm.sampling` or
+`hltm.inference` that does the work, and drops the member axis of a single tree. That function's
+docstring has the mathematics and what is raised. Axes: S members, B samples, V nodes, X leaves,
+K states; `(..., B, V)` is `(B, V)` for a single tree and `(S, B, V)` for stacked trees.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -12,22 +18,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference import ceiling as ceilings
-from hltm.inference import most_probable
-from hltm.inference import posterior as inference
-from hltm.model import enumeration, moments, view_moments
-from hltm.model.tables import GivenTables, Tables, make_tables
-from hltm.model.topology import Node, Parents, Topology
+from hltm.inference.ceiling import SAMPLES, Ceiling, Leaves, ceiling
+from hltm.inference.leaves import check_leaves
+from hltm.inference.most_probable import MostLikely, most_likely, posterior_samples
+from hltm.inference.posterior import Posterior, own_posterior, posterior
+from hltm.model import moments, view_moments
+from hltm.model.enumeration import Joint, joint, leaf_distribution
+from hltm.model.tables import GivenTables, Tables, make_tables, name_tables
+from hltm.model.topology import Node, Nodes, Parents, Topology, drop_single
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.draw import Draw
 from hltm.sampling.packed import PackedDraw, sample_packed
-from hltm.sampling.philox import MAX_MEMBERS, MAX_VIEWS, Stream
-from hltm.sampling.sample import check_rows, redraw, sample, views
+from hltm.sampling.philox import MAX_MEMBERS, Stream, check_members
+from hltm.sampling.sample import check_draw, redraw, sample, views
 
 if TYPE_CHECKING:
     import networkx as nx
 
-Nodes = Node | Iterable[Node]
+Device = torch.device | str
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +47,7 @@ class LatentTree:
 
     Attributes:
         tables: P(child | parent) of every edge and the root's prior.
-        members: `S` addresses; member m of two trees drawn with one seed reads the same numbers.
+        members: `S` addresses; member m of two trees drawn with one seed reads the same random numbers.
         stacked: whether the S axis is public.
 
     Example:
@@ -78,43 +86,19 @@ class LatentTree:
     ) -> LatentTree:
         """A tree from the parent and the table P(node | parent) of every node, in any order.
 
-        Args:
-            parents: each node's parent, by name or place; None for the root. Either a mapping
-                name -> parent, or a sequence with `names` beside it.
-            tables: by name, or in the order of `parents`. The root's is its prior `(K,)`; any
-                other is `(K_parent, K)`, a row for each state of the parent. Stacked trees may put
-                S in front of each.
-            names: a distinct name for each node; the default is each node's place in `parents`.
-            members: None for one tree; S for S trees (tables without an S axis are then shared).
-
-        Raises:
-            ValueError: naming the node and the value; see `Topology.from_parents` and
-                `hltm.tables.make_tables`.
+        `parents` and `names` are those of `Topology.from_parents`; `tables` stand in the order of
+        `parents` or under the nodes' names, with the shapes of `hltm.model.tables.make_tables`.
 
         Example:
             >>> tree = LatentTree.from_parents(
-            ...     {"topic": None, "word": "topic", "picture": "topic"},
-            ...     {
-            ...         "topic": [0.5, 0.3, 0.2],
-            ...         "word": [[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]],
-            ...         "picture": [[0.8, 0.2], [0.3, 0.7], [0.5, 0.5]],
-            ...     },
+            ...     {"topic": None, "word": "topic"},
+            ...     {"topic": [0.5, 0.3, 0.2], "word": [[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]},
             ... )
             >>> tree
-            LatentTree(3 nodes, 2 leaves, depth 1, 2..3 states)
-            >>> tree.sample(4, seed=0).node("word").shape
-            torch.Size([4])
+            LatentTree(2 nodes, 1 leaves, depth 1, 2..3 states)
         """
         topology = Topology.from_parents(parents, names)
-        if not isinstance(tables, Mapping):
-            given = list(parents) if isinstance(parents, Mapping) else names
-            labels = range(len(topology)) if given is None else given
-            if len(tables) != len(topology):
-                raise ValueError(
-                    f"expected {len(topology)} tables, one per node, got {len(tables)}"
-                )
-            tables = {str(name): table for name, table in zip(labels, tables, strict=True)}
-        return cls.from_tables(topology, tables, members)
+        return cls.from_tables(topology, name_tables(parents, names, tables), members)
 
     @classmethod
     def from_tables(
@@ -122,24 +106,18 @@ class LatentTree:
     ) -> LatentTree:
         """A tree from one table per node, by name or in storage order; see `make_tables`.
 
-        Args:
-            members: None for one tree; S for S trees (tables without an S axis are then shared).
+        `members` is None for one tree, or S for S trees; tables without an S axis are then shared.
         """
-        made = make_tables(topology, tables)
-        return cls.of_members(made, members)
+        return cls.of_members(make_tables(topology, tables), members)
 
     @classmethod
     def of_members(cls, tables: Tables, members: int | None) -> LatentTree:
-        """Give trees their addresses 0..S-1; one set of tables serves any number of members."""
+        """Trees with the addresses 0..S-1; one set of tables serves any number of members."""
         count = check_members(members)
         if len(tables.flat) not in (1, count):
             raise ValueError(f"the tables are for {len(tables.flat)} trees, members is {members}")
-        flat = tables.flat.expand(count, -1)
-        return cls(
-            Tables(tables.topology, tables.cardinality, flat),
-            tuple(range(count)),
-            members is not None,
-        )
+        tables = Tables(tables.topology, tables.cardinality, tables.flat.expand(count, -1))
+        return cls(tables, tuple(range(count)), members is not None)
 
     def __repr__(self) -> str:
         states = sorted(set(self.tables.cardinality.tolist()))
@@ -166,6 +144,10 @@ class LatentTree:
             raise IndexError(f"no member in {index} of {len(self.members)}")
         picked = tuple(self.members[i] for i in chosen)
         return LatentTree(self.tables.take(list(chosen)), picked, True)
+
+    def _public(self, found: Tensor) -> Tensor:
+        """`(S, ...)` as users see it: without S for a single tree."""
+        return found if self.stacked else found[0]
 
     # structure
 
@@ -194,130 +176,81 @@ class LatentTree:
         return self.topology.at_level(level)
 
     def table(self, node: Node) -> Tensor:
-        """`(K_parent, K)` or `(S, K_parent, K)` P(node | parent); `(K,)` or `(S, K)` for the root."""
+        """`(..., K_parent, K)` float64 P(node | parent); `(..., K)` for the root."""
         v = self.topology.node(node)
         found = self.tables.of(v)
         return self._public(found[:, 0] if v == 0 else found)
 
     @property
     def polarity(self) -> Tensor:
-        """`(V,)` or `(S, V)` correlation of every node of a binary tree with its parent; root: 1."""
+        """`(..., V)` correlation of every node of a binary tree with its parent; 1 for the root."""
         return self._public(moments.edge_correlation(self.tables))
 
-    # draws
+    # draws: hltm.sampling
 
+    # fmt: off
     @overload
-    def sample(
-        self,
-        n: int,
-        *,
-        seed: int,
-        start: int = 0,
-        device: torch.device | str = "cpu",
-        packed: Literal[False] = False,
-    ) -> Draw: ...
-
+    def sample(self, samples: int, *, seed: int, start: int = 0, device: Device = "cpu",
+               packed: Literal[False] = False) -> Draw: ...
     @overload
-    def sample(
-        self,
-        n: int,
-        *,
-        seed: int,
-        start: int = 0,
-        device: torch.device | str = "cpu",
-        packed: Literal[True],
-    ) -> PackedDraw: ...
+    def sample(self, samples: int, *, seed: int, start: int = 0, device: Device = "cpu",
+               packed: Literal[True]) -> PackedDraw: ...
+    # fmt: on
 
     def sample(
         self,
-        n: int,
+        samples: int,
         *,
         seed: int,
         start: int = 0,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
         packed: bool = False,
     ) -> Draw | PackedDraw:
-        """Rows start .. start + n - 1 of the endless data set of `seed`.
+        """Samples start .. start + samples - 1 of the endless data set of a 64-bit seed.
 
-        Args:
-            n: B, how many rows.
-            seed: 64 bits.
-            start: the first row.
-            device: where to draw; the bits do not depend on it.
-            packed: one bit a state, of binary trees: see `PackedDraw`.
-
-        Raises:
-            ValueError: n below 1, rows beyond 2^34, a seed outside 64 bits, no such device, or
-                packed states of a tree that is not binary.
+        The states do not depend on the device, nor on how a range is split over calls. `packed`
+        stores one bit per state, for binary trees: see `PackedDraw`.
         """
-        if packed:
-            return sample_packed(
-                self.tables,
-                self.members,
-                n,
-                seed=seed,
-                start=start,
-                stacked=self.stacked,
-                device=device,
-            )
-        return self.draw(n, seed=seed, start=start, device=device)
+        if not packed:
+            return self.draw(samples, seed=seed, start=start, device=device)
+        return sample_packed(
+            self.tables, self.members, samples, seed=seed, start=start, stacked=self.stacked,
+            device=device,
+        )  # fmt: skip
 
     def draw(
         self,
-        n: int,
+        samples: int,
         *,
         seed: int,
         start: int = 0,
         stream: Stream = Stream.DATA,
         first: int = 0,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ) -> Draw:
-        """`sample` from any stream, keeping the nodes from `first` on."""
+        """`sample` from any stream of random numbers, keeping the nodes from number `first` on."""
         return sample(
-            self.tables,
-            self.members,
-            n,
-            seed=seed,
-            start=start,
-            stream=stream,
-            stacked=self.stacked,
-            first=first,
-            device=device,
-        )
+            self.tables, self.members, samples, seed=seed, start=start, stream=stream,
+            stacked=self.stacked, first=first, device=device,
+        )  # fmt: skip
 
     def views(
         self, draw: Draw, augmentation: Augmentation, *, count: int = 2, first_view: int = 1
     ) -> tuple[Draw, ...]:
-        """Augmented draws of a draw's own rows, independent of each other given what they keep.
+        """`count` augmented draws of a draw's own samples, independent given the states they keep.
 
-        Args:
-            draw: from `sample` of this tree.
-            augmentation: what a view redraws, and which leaves it misses.
-            count: how many views.
-            first_view: the number of the first; other numbers give other views of the same rows.
+        Views are numbered from `first_view` on; other numbers give other views of the same samples.
         """
-        self._check_draw(draw)
+        check_draw(self.topology, self.members, draw)
+        redrawn, missing = augmentation.rates(self), augmentation.missing_rates(self)
         return views(
-            self.tables,
-            draw,
-            augmentation.rates(self.topology),
-            missing_rates=augmentation.missing_rates(self.topology),
-            count=count,
-            first_view=first_view,
+            self.tables, draw, redrawn, missing_rates=missing, count=count, first_view=first_view
         )
 
     def redraw(self, draw: Draw, nodes: Nodes, *, view: int | None = None) -> Draw:
         """The draw with everything below some nodes drawn again; the nodes keep their states.
 
-        Args:
-            draw: of this tree: from `sample`, a view, a redraw, or one with states of your own.
-            nodes: by number or name; all that lies below any of them is drawn again.
-            view: the address of the new numbers, above the draw's own; one above it by default.
-
-        Raises:
-            ValueError: a leaf, no node, another tree's draw, states that a node does not have, or
-                a view number that is not above the draw's own.
-            KeyError, IndexError: a node that the tree does not have.
+        `view` is the address of the new random numbers: above the draw's own, by default by one.
 
         Example:
             >>> import hltm
@@ -327,45 +260,30 @@ class LatentTree:
             >>> again.root.equal(draw.root), again.leaves.equal(draw.leaves)
             (True, False)
         """
-        self._check_draw(draw)
+        check_draw(self.topology, self.members, draw)
         return redraw(self.tables, draw, self.topology.nodes(nodes), view=view)
 
-    def _check_draw(self, draw: Draw) -> None:
-        """Raise ValueError unless a draw can be of this tree."""
-        if draw.topology is not self.topology and len(draw.topology) != len(self.topology):
-            raise ValueError(
-                f"the draw has {len(draw.topology)} nodes, this tree {len(self.topology)}"
-            )
-        if draw.members != self.members:
-            raise ValueError(f"the draw is of members {draw.members}, this tree of {self.members}")
-
-    # exact answers
+    # given leaves: hltm.inference
 
     def posterior(
         self,
         leaves: Tensor,
         *,
         nodes: Nodes | None = None,
-        given: ceilings.Leaves = "all",
+        given: Leaves = "all",
         dtype: torch.dtype = torch.float64,
-    ) -> inference.Posterior:
-        """P(node | leaves) and the evidence, exactly.
+    ) -> Posterior:
+        """P(node | leaves) and log P(leaves), exactly; differentiable in `tables.flat`.
 
         Args:
-            leaves: `(B, X)` or `(S, B, X)` integer states, -1 where missing.
-            nodes: which nodes; all by default.
+            leaves: `(..., B, X)` integer states, -1 where missing.
+            nodes: one node or several, by number or name; None for all.
             given: `all` leaves, or the node's `own`, those below it.
             dtype: float64 or float32.
 
         Returns:
-            marginals `(B, V, K)` and log_evidence `(B,)`, with S in front for stacked trees; for
-            own leaves log_evidence is `(B, V)`. Leaves that cannot occur have log_evidence -inf
-            and NaN marginals. Both are differentiable in `tables.flat` where that requires a
-            gradient.
-
-        Raises:
-            ValueError: leaves of the wrong shape, states that a leaf does not have, or a dtype
-                that is not a float.
+            marginals `(..., B, V, K)` and log_evidence `(..., B)`, for own leaves `(..., B, V)`.
+            Leaves that cannot occur have log_evidence -inf and NaN marginals.
 
         Example:
             >>> import hltm
@@ -376,161 +294,84 @@ class LatentTree:
             >>> post.log_evidence.exp()
             tensor([0.4100, 0.5000], dtype=torch.float64)
         """
-        wanted = np.arange(len(self.topology)) if nodes is None else self.topology.nodes(nodes)
-        leaves_SXB = self._check_leaves(leaves)
-        if given == "all":
-            found = inference.posterior(self.tables, leaves_SXB, wanted, dtype)
-            evidence = found.log_evidence
-        elif given == "own":
-            found = inference.own_posterior(self.tables, leaves_SXB, wanted, dtype)
-            evidence = found.log_evidence.transpose(1, 2)
-        else:
+        if given not in ("all", "own"):
             raise ValueError(f"given must be 'all' or 'own', got {given!r}")
-        marginals = found.marginals.permute(0, 3, 1, 2)
-        return inference.Posterior(self._public(marginals), self._public(evidence))
+        wanted = np.arange(len(self.topology)) if nodes is None else self.topology.nodes(nodes)
+        leaves_SXB = check_leaves(self.tables, leaves, stacked=self.stacked)
+        infer = own_posterior if given == "own" else posterior
+        found = infer(self.tables, leaves_SXB, wanted, dtype)
+        marginals = self._public(found.marginals.permute(0, 3, 1, 2))
+        # log_evidence is (S, B), or (S, V, B) for own leaves
+        return Posterior(marginals, self._public(found.log_evidence.movedim(-1, 1)))
 
-    def most_likely(self, leaves: Tensor) -> most_probable.MostLikely:
-        """The joint state of all nodes that is most likely given the leaves.
-
-        Of several that are equally likely to twelve digits, the first in lexicographic order of
-        storage: the lowest state of the root, then of node 1, and so on.
-
-        Args:
-            leaves: `(B, X)` or `(S, B, X)` integer states, -1 where missing.
+    def most_likely(self, leaves: Tensor) -> MostLikely:
+        """The joint state of all nodes that is most likely given leaves `(..., B, X)`, -1 where missing.
 
         Returns:
-            states `(B, V)` int64 and log_probability `(B,)`, with S in front for stacked trees;
-            leaves that cannot occur have states -1 and log_probability -inf.
-
-        Raises:
-            ValueError: leaves of the wrong shape, or states that a leaf does not have.
-
-        Example:
-            >>> import hltm
-            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
-            >>> tree.most_likely(torch.tensor([[1, -1], [0, 1]])).states  # a tie goes to root 0
-            tensor([[1, 1, 1],
-                    [0, 0, 1]])
+            states `(..., B, V)` int64 and log_probability `(..., B)`; leaves that cannot occur have
+            states -1 and log_probability -inf. Ties go to the lowest states, the root's first.
         """
-        found = most_probable.most_likely(self.tables, self._check_leaves(leaves))
-        states = found.states.transpose(1, 2)
-        return most_probable.MostLikely(self._public(states), self._public(found.log_probability))
+        found = most_likely(self.tables, check_leaves(self.tables, leaves, stacked=self.stacked))
+        states = self._public(found.states.transpose(1, 2))
+        return MostLikely(states, self._public(found.log_probability))
 
     def posterior_samples(
-        self, leaves: Tensor, count: int, *, seed: int, start: int = 0, first: int = 0
+        self, leaves: Tensor, samples: int, *, seed: int, start: int = 0, first: int = 0
     ) -> Tensor:
-        """Joint states of all nodes drawn from P(all nodes | leaves).
+        """Joint states of all nodes drawn from P(all nodes | leaves), by address like any draw.
 
-        Sample n of row i has an address like any draw: the same states however rows and samples
-        are split. Missing leaves are drawn too.
-
-        Args:
-            leaves: `(B, X)` or `(S, B, X)` integer states, -1 where missing.
-            count: N, how many samples of each row.
-            seed: 64 bits.
-            start: the number of the first row.
-            first: the number of the first sample.
+        For each of the rows of `leaves`, `(..., B, X)` with -1 where missing and numbered from
+        `start`, it draws N = `samples` joint states, numbered from `first`.
 
         Returns:
             `(N, B, V)` int64, or `(S, N, B, V)` for stacked trees; -1 for leaves that cannot occur.
-
-        Raises:
-            ValueError: leaves of the wrong shape, states that a leaf does not have, a count below
-                1, rows or samples without an address.
-
-        Example:
-            >>> import hltm
-            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
-            >>> draw = tree.sample(5, seed=1)
-            >>> states = tree.posterior_samples(draw.leaves, 3, seed=2)
-            >>> states.shape, bool((states[..., 3:] == draw.leaves).all())
-            (torch.Size([3, 5, 7]), True)
         """
-        leaves_SXB = self._check_leaves(leaves)
-        check_rows(start, leaves_SXB.shape[-1])
-        if count < 1 or first < 0 or first + count > MAX_VIEWS:
-            raise ValueError(f"samples must be numbered 0..2^24-1, got {count} from number {first}")
-        found = most_probable.posterior_samples(
-            self.tables,
-            leaves_SXB,
-            count,
-            seed=seed,
-            members=self.members,
-            start=start,
-            first=first,
-        )
+        leaves_SXB = check_leaves(self.tables, leaves, stacked=self.stacked)
+        found = posterior_samples(
+            self.tables, leaves_SXB, samples, seed=seed, members=self.members, start=start, first=first
+        )  # fmt: skip
         return self._public(found.transpose(2, 3))
 
-    def correlation(self, a: Nodes, b: Nodes) -> Tensor:
-        """Correlation between nodes of a binary tree, in closed form.
+    def ceiling(
+        self, nodes: Nodes, *, leaves: Leaves = "own", seed: int = 0, samples: int = SAMPLES
+    ) -> Ceiling:
+        """The best correlation with each node that any function of its own leaves, or of all, has.
 
-        Args:
-            a, b: one node or several, by number or name.
-
-        Returns:
-            float64 `(A, B)`, with S in front for stacked trees; an axis is dropped where a single
-            node was given.
+        Its value and standard_error `(..., V)` are exact, so the standard error is 0, where the leaves
+        have at most 2^16 joint states; otherwise they are estimated from `samples` draws.
         """
-        return self._of_pairs(moments.correlation, a, b)
+        at = self.topology.nodes(nodes)
+        found = ceiling(self.tables, self.members, at, leaves=leaves, seed=seed, samples=samples)
+        return Ceiling(*map(self._public, found))
+
+    # closed forms and enumeration: hltm.model
+
+    def correlation(self, a: Nodes, b: Nodes) -> Tensor:
+        """`(..., A, B)` float64 correlations between nodes of a binary tree, in closed form.
+
+        In this and the next methods the axis of a node that is given singly is dropped.
+        """
+        return self._closed_form(moments.correlation, a, b)
 
     def covariance(self, a: Nodes, b: Nodes) -> Tensor:
-        """Covariance between the one-hot states of nodes, in closed form, for any number of states.
+        """`(..., A, B, K, K)` float64 covariances between the one-hot states of nodes, in closed form.
 
-        Args:
-            a, b: one node or several, by number or name.
-
-        Returns:
-            float64 `(A, B, K, K)`, with S in front for stacked trees; an axis is dropped where a
-            single node was given. States that a node does not have get 0.
-
-        Example:
-            >>> import hltm
-            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
-            >>> tree.covariance("1", "2")  # ± 0.8 · 0.8 / 4
-            tensor([[ 0.1600, -0.1600],
-                    [-0.1600,  0.1600]], dtype=torch.float64)
+        For any number of states; those that a node does not have get 0.
         """
-        return self._of_pairs(moments.covariance, a, b)
+        return self._closed_form(moments.covariance, a, b)
 
     def mutual_information(self, a: Nodes, b: Nodes) -> Tensor:
-        """Mutual information of nodes in nats, in closed form, for any number of states.
-
-        Args:
-            a, b: one node or several, by number or name; of a node with itself it is the entropy.
-
-        Returns:
-            float64 `(A, B)`, with S in front for stacked trees; an axis is dropped where a single
-            node was given.
-
-        Example:
-            >>> import hltm
-            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)
-            >>> tree.mutual_information(0, [0, 1])  # ln 2, and 0.9 ln 1.8 + 0.1 ln 0.2
-            tensor([0.6931, 0.3681], dtype=torch.float64)
-        """
-        return self._of_pairs(moments.mutual_information, a, b)
+        """`(..., A, B)` float64 mutual information of nodes in nats; of a node with itself, its entropy."""
+        return self._closed_form(moments.mutual_information, a, b)
 
     def view_correlation(
         self, nodes: Nodes, augmentation: Augmentation, *, other: Augmentation | None = None
     ) -> Tensor:
-        """Correlation of a node's states in two views of a row, in closed form.
+        """`(..., A)` float64 correlation of a node's states in two views of a sample, in closed form.
 
-        For more than two states it is the largest that any function of the state has with itself
-        in the other view (see `hltm.view_moments`). Views have coins of their own; two that shared
-        their coins would relate as a view and the data themselves do: `other=keep_level(0)`. A
-        leaf's state counts whether the view misses it or not.
-
-        Args:
-            nodes: one node or several, by number or name.
-            augmentation: of the first view.
-            other: of the second view; the same by default.
-
-        Returns:
-            float64 `(A,)`, with S in front for stacked trees; the axis A is dropped where a single
-            node was given.
-
-        Raises:
-            ValueError, KeyError, IndexError: nodes or levels that the tree does not have.
+        For more than two states it is the maximal correlation: see `hltm.model.view_moments`. The
+        second view has the augmentation `other`, by default the same; `other=keep_level(0)` compares
+        a view with the data. A leaf's state counts whether or not it is missing from the view.
 
         Example:
             >>> import hltm
@@ -540,98 +381,36 @@ class LatentTree:
             >>> tree.view_correlation(1, hltm.resample_leaves(0.5))  # 1/4 + 3/4 · 0.8²
             tensor(0.7300, dtype=torch.float64)
         """
-        kept = self._both_kept(augmentation, other)
-        return self._of_nodes(
-            view_moments.view_correlation(self.tables, self.topology.nodes(nodes), kept), nodes
-        )
+        rates = [each.rates(self) for each in (augmentation, other or augmentation)]
+        return self._closed_form(view_moments.view_correlation, nodes, rates=rates)
 
     def view_information(
         self, nodes: Nodes, augmentation: Augmentation, *, other: Augmentation | None = None
     ) -> Tensor:
-        """Mutual information, in nats, of a node's states in two views of a row, in closed form.
+        """`(..., A)` float64 mutual information, in nats, of a node's states in two views of a sample.
 
-        Args, returns, raises: as `view_correlation`. A leaf's state counts whether the view misses
-        it or not; what two views show of a leaf that each misses with chance m has (1 - m)² of it.
-
-        Example:
-            >>> import hltm
-            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)
-            >>> tree.view_information([0, 1], hltm.keep_root())  # ln 2, .82 ln 1.64 + .18 ln .36
-            tensor([0.6931, 0.2218], dtype=torch.float64)
+        Arguments as in `view_correlation`. If each view misses a leaf with probability m, what both
+        show of it is (1 - m)² of the leaf's value here.
         """
-        kept = self._both_kept(augmentation, other)
-        return self._of_nodes(
-            view_moments.view_information(self.tables, self.topology.nodes(nodes), kept), nodes
-        )
+        rates = [each.rates(self) for each in (augmentation, other or augmentation)]
+        return self._closed_form(view_moments.view_information, nodes, rates=rates)
 
-    def _both_kept(self, one: Augmentation, other: Augmentation | None) -> np.ndarray:
-        """`(V,)` the chance that no coin of a node comes up in either view."""
-        rates = one.rates(self.topology), (other or one).rates(self.topology)
-        return (1 - rates[0]) * (1 - rates[1])
-
-    def _of_nodes(self, found: Tensor, nodes: Nodes) -> Tensor:
-        """`(S, A)` as it is shown: the axis dropped where a single node was given."""
-        single = isinstance(nodes, (int, str, np.integer))
-        return self._public(found[:, 0] if single else found)
-
-    def _of_pairs(
-        self, answer: Callable[[Tables, np.ndarray, np.ndarray], Tensor], a: Nodes, b: Nodes
+    def _closed_form(
+        self, function: Callable[..., Tensor], *asked: Nodes, rates: Sequence[np.ndarray] = ()
     ) -> Tensor:
-        """Ask about all pairs `(S, A, B, ...)`, dropping an axis where a single node was given."""
-        found = answer(self.tables, self.topology.nodes(a), self.topology.nodes(b))
-        if isinstance(b, (int, str, np.integer)):
-            found = found[:, :, 0]
-        if isinstance(a, (int, str, np.integer)):
-            found = found[:, 0]
-        return self._public(found)
+        found = function(self.tables, *map(self.topology.nodes, asked), *rates)
+        return self._public(drop_single(found, *asked))
 
-    def ceiling(
-        self,
-        nodes: Nodes,
-        *,
-        leaves: ceilings.Leaves = "own",
-        seed: int = 0,
-        samples: int = ceilings.SAMPLES,
-    ) -> ceilings.Ceiling:
-        """The best correlation with each node that any function of its own, or all, leaves has.
-
-        Returns:
-            value and standard_error, `(V,)` or `(S, V)`; exact (standard error 0) where the leaves
-            have at most 2^16 states, otherwise from `samples` rows of their own stream.
-        """
-        found = ceilings.ceiling(
-            self.tables,
-            self.members,
-            self.topology.nodes(nodes),
-            leaves=leaves,
-            seed=seed,
-            samples=samples,
-        )
-        return ceilings.Ceiling(self._public(found.value), self._public(found.standard_error))
-
-    def joint(self) -> enumeration.Joint:
-        """Every joint state and its probability, by enumeration.
-
-        Raises:
-            ValueError: more than 2^20 joint states.
-        """
-        found = enumeration.joint(self.tables)
-        return enumeration.Joint(found.states, self._public(found.probability))
+    def joint(self) -> Joint:
+        """Every joint state `(N, V)` and its probability `(..., N)`, by enumeration of at most 2^20."""
+        found = joint(self.tables)
+        return Joint(found.states, self._public(found.probability))
 
     def leaf_distribution(self, given: Nodes | Mapping[Node, int]) -> Tensor:
-        """P(leaves | states of nodes), by enumeration.
+        """`(..., N_given, N_leaves)` float64 P(leaves | states of nodes), by enumeration.
 
-        Args:
-            given: nodes, for all of their joint states; or a mapping node -> state for one.
-
-        Returns:
-            float64 `(N_given, N_leaves)`, or `(N_leaves,)` for a mapping, with S in front for
-            stacked trees; joint states count up, the last node varying fastest. NaN where the
-            condition has probability 0.
-
-        Raises:
-            ValueError: more than 2^20 joint states, a node given twice, or a state that a node
-                does not have.
+        `given` is a node or several, for all of their joint states, or a mapping node -> state, for
+        one: `(..., N_leaves)`. See `hltm.model.enumeration.leaf_distribution`.
 
         Example:
             >>> import hltm
@@ -639,10 +418,7 @@ class LatentTree:
             >>> tree.leaf_distribution({"0": 1})  # leaves 00, 01, 10, 11 below root 1
             tensor([0.0100, 0.0900, 0.0900, 0.8100], dtype=torch.float64)
         """
-        if isinstance(given, Mapping):
-            states = {self.topology.node(v): int(state) for v, state in given.items()}
-            return self._public(enumeration.leaf_distribution_at(self.tables, states))
-        return self._public(enumeration.leaf_distribution(self.tables, self.topology.nodes(given)))
+        return self._public(leaf_distribution(self.tables, given))
 
     # other formats; they build on this class, so they are imported where they are used
 
@@ -671,53 +447,3 @@ class LatentTree:
     def from_newick(cls, text: str) -> LatentTree:
         """The symmetric binary tree of a Newick text with lengths; see `hltm.formats.newick`."""
         return import_module("hltm.formats.newick").from_newick(text)
-
-    def _public(self, found: Tensor) -> Tensor:
-        return found if self.stacked else found[0]
-
-    def _check_leaves(self, leaves: Tensor) -> Tensor:
-        """Leaves as `(S, X, B)` int64.
-
-        Raises:
-            ValueError: the wrong shape, or a state that a leaf does not have.
-        """
-        found = torch.as_tensor(leaves)
-        expected = ((len(self.members),) if self.stacked else ()) + ("B", len(self.leaves))
-        if found.ndim != len(expected) or any(
-            isinstance(want, int) and want != size
-            for want, size in zip(expected, found.shape, strict=True)
-        ):
-            shown = ", ".join(map(str, expected))
-            raise ValueError(f"leaves have shape {tuple(found.shape)}, expected ({shown})")
-        if found.dtype.is_floating_point or found.dtype.is_complex:
-            raise ValueError(f"leaves have dtype {found.dtype}, expected integer states")
-        if found.shape[-2] == 0:
-            raise ValueError("leaves have no rows, expected at least one")
-        # torch cannot compare 16-bit unsigned numbers; 8-bit ones stay as small as they are
-        found = found if found.dtype == torch.uint8 else found.to(torch.int64)
-        states = torch.as_tensor(self.tables.cardinality[list(self.leaves)], device=found.device)
-        rows = tuple(range(found.ndim - 1))
-        low, high = found.amin(rows).to(torch.int64), found.amax(rows).to(torch.int64)
-        if ((low < inference.MISSING) | (high >= states)).any():
-            found = found.to(torch.int64)
-            where = ((found < inference.MISSING) | (found >= states)).nonzero()[0]
-            leaf = int(where[-1])
-            raise ValueError(
-                f"leaf {self.topology.names[self.leaves[leaf]]!r} has state "
-                f"{int(found[tuple(where)])}, expected 0..{int(states[leaf]) - 1}, or -1 if missing"
-            )
-        stacked = found if self.stacked else found[None]
-        return stacked.transpose(1, 2)
-
-
-def check_members(members: int | None) -> int:
-    """The number of members that `members` asks for: 1 for None.
-
-    Raises:
-        ValueError: below 1 or above 2^32.
-    """
-    if members is None:
-        return 1
-    if not 1 <= members <= MAX_MEMBERS:
-        raise ValueError(f"members must be at least 1, got {members}")
-    return int(members)

@@ -30,9 +30,9 @@ def balanced(
         branching: children per latent.
         cardinality: states per node, one number or one per level, root first (L + 1 of them).
         concentration: of the Dirichlet tables.
-        transition: `(K, K)` or `(S, K, K)` P(child | parent) of every edge; nothing is then
-            random, and K is its size.
-        prior: `(K,)` or `(S, K)` of the root, beside a transition; the default is uniform.
+        transition: `(K, K)` or `(S, K, K)` P(child | parent) of every edge, in place of random
+            tables; cardinality and concentration then have no effect.
+        prior: `(K,)` or `(S, K)` of the root, only beside a transition; the default is uniform.
         members: None for one tree, S for S trees over one topology.
         seed: of the random tables, 64 bits; needed unless a transition is given.
 
@@ -54,9 +54,9 @@ def balanced(
         tables = [first, *([transition] * (len(topology) - 1))]
         return LatentTree.from_tables(topology, tables, members)
     if prior is not None:
-        raise ValueError("a prior goes with a given transition; random tables draw their own")
+        raise ValueError("a prior needs a transition beside it; random tables have a random prior")
     if seed is None:
-        raise ValueError("random tables need a seed")
+        raise ValueError("random tables need a seed, got None; a given transition needs none")
     states = np.asarray(cardinality)
     if states.ndim:
         if states.shape != (depth + 1,):

@@ -1,4 +1,4 @@
-"""Caterpillars: a spine of latents with leaves along it, the deepest tree a set of leaves can have."""
+"""Caterpillars: a path of latents, the spine, with leaves along it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def caterpillar(
 ) -> LatentTree:
     """A spine of `depth` latents, each with the next and `branching - 1` leaves, and Dirichlet tables.
 
-    The last latent of the spine has `branching` leaves. It is the hidden Markov model among trees:
-    a leaf's distance to the root is anything from 1 to L.
+    The last latent of the spine has `branching` leaves. With two children per latent it is a hidden
+    Markov model whose chain is the spine. A leaf's distance to the root is anything from 1 to L.
 
     Args:
         depth: latents on the spine, so levels below the root.

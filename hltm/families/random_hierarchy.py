@@ -1,4 +1,8 @@
-"""The Random Hierarchy Model: a class is rewritten, level by level, by rules drawn once."""
+"""The Random Hierarchy Model: a class is rewritten, level by level, by random production rules.
+
+The letters v, m, s and L are those of Cagnetti et al. (arXiv 2307.02129): v symbols per level, m
+production rules per symbol, s symbols on the right of a rule, L levels.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from torch import Tensor
 from hltm.model.tables import MAX_STATES, Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw
-from hltm.sampling.philox import Stream, check_seed, uniform
-from hltm.tree import LatentTree, check_members
+from hltm.sampling.philox import Stream, check_members, check_seed, uniform
+from hltm.tree import LatentTree
 
 MAX_TUPLES = 1 << 53  # a uniform number has 53 bits
 
@@ -30,9 +34,9 @@ def random_hierarchy(
     A class label is replaced by s symbols, each of these by s more, L times. Every symbol has m
     synonymous production rules, chosen uniformly each time; the rules of a level are drawn once,
     uniformly among those that are unambiguous: no two (symbol, rule) pairs share a tuple. Here a
-    latent's state is symbol * m + rule, so the tree is an ordinary latent tree with exact
-    answers, and a data set has as many rows as there are addresses; `symbols` takes the symbols
-    out of a draw. Leaves hold symbols alone.
+    latent's state is symbol * m + rule, so that the model is an ordinary latent tree: posteriors are
+    exact and the data set is endless. `symbols` extracts the symbols from a draw. A leaf's state is
+    its symbol.
 
     Args:
         v: symbols per level.
@@ -110,12 +114,12 @@ def production_rules(
 
 
 def symbols(draw: Draw, *, m: int, level: int | None = None) -> Tensor:
-    """The symbols of a draw from `random_hierarchy`, without the rules that its states hold too.
+    """The symbols of a draw from `random_hierarchy`, whose latent states are symbol * m + rule.
 
     Args:
         draw: of a tree with m rules per symbol.
         m: production rules per symbol.
-        level: of which nodes; None for all kept nodes in storage order.
+        level: the level of the nodes; None for all kept nodes in storage order.
 
     Returns:
         `(B, V)` or `(S, B, V)`, of the states' dtype: state // m of latents, the state of leaves.
@@ -135,6 +139,7 @@ def symbols(draw: Draw, *, m: int, level: int | None = None) -> Tensor:
 
 
 def _check(v: int, m: int, s: int, L: int, classes: int) -> None:
+    """Raise ValueError unless these numbers allow unambiguous rules."""
     for name, value, least in (
         ("v", v, 2),
         ("m", m, 1),
@@ -149,19 +154,22 @@ def _check(v: int, m: int, s: int, L: int, classes: int) -> None:
     for what, count in rewritten.items():
         if count * m > tuples:
             raise ValueError(
-                f"rules cannot be unambiguous: {what} * m = {count * m} (symbol, rule) pairs, "
-                f"but only v**s = {tuples} tuples"
+                f"unambiguous rules need {what} * m = {count * m} different tuples, one per (symbol, "
+                f"rule) pair, but there are only v**s = {tuples} tuples"
             )
         if count * m > MAX_STATES:
-            raise ValueError(f"{what} * m = {count * m} states, more than {MAX_STATES}")
+            raise ValueError(
+                f"{what} * m = {count * m} states of a node, expected at most {MAX_STATES}"
+            )
     if tuples > MAX_TUPLES:
-        raise ValueError(f"v**s = {tuples} tuples, more than the 2^53 that can be drawn from")
+        raise ValueError(f"there are v**s = {tuples} tuples, expected at most 2^53")
 
 
 def _distinct(numbers: list[float], count: int) -> list[int]:
     """Different integers below `count` in uniformly random order, one per uniform number.
 
-    The first steps of a Fisher-Yates shuffle whose array, mostly untouched, is a dictionary.
+    The first steps of a Fisher-Yates shuffle of 0 .. count - 1; the array is a dictionary of the
+    entries that have moved, since `count` may be huge.
     """
     moved: dict[int, int] = {}
     found = []

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hltm.model.tables import MAX_STATES, Tables, check_probabilities
 from hltm.model.topology import Topology
-from hltm.sampling.philox import Stream, check_seed, uniform
-from hltm.tree import LatentTree, check_members
+from hltm.sampling.philox import Stream, check_members, check_seed, uniform
+from hltm.tree import LatentTree
 
 Cardinality = int | Sequence[int] | np.ndarray | Mapping[str, int]
 
@@ -27,8 +27,8 @@ def random_tables(
 ) -> LatentTree:
     """A tree of the given shape whose every row of every table is Dirichlet(α, …, α).
 
-    At α = 1 a row is uniform over all distributions; below, it is closer to a rule; above, closer
-    to uniform noise. The root's prior is drawn alike.
+    At α = 1 a row is uniform over all distributions; below, closer to a deterministic rule; above,
+    closer to uniform noise. The root's prior is drawn in the same way.
 
     Args:
         topology: the shape.
@@ -38,8 +38,8 @@ def random_tables(
         seed: of the tables, 64 bits.
 
     Raises:
-        ValueError: a cardinality outside 2..65536 or missing (naming the node), a concentration
-            that is not positive and finite, a seed outside 64 bits.
+        ValueError: a cardinality outside 2..65536 or missing, a concentration that is not positive
+            and finite, a seed outside 64 bits.
 
     Example:
         >>> from hltm import Topology
@@ -69,14 +69,14 @@ def check_cardinality(topology: Topology, cardinality: Cardinality) -> np.ndarra
     """`(V,)` int64 states per node, from one number, one per node in storage order, or by name.
 
     Raises:
-        ValueError: naming the node and the value.
+        ValueError: a node without a cardinality, an unknown node, or a number outside 2..65536.
     """
     if isinstance(cardinality, Mapping):
         unknown = cardinality.keys() - set(topology.names)
         missing = [name for name in topology.names if name not in cardinality]
         if unknown or missing:
-            what = f"unknown node {min(unknown)!r}" if unknown else f"no node {missing[0]!r}"
-            raise ValueError(f"cardinality must be given for every node, got {what}")
+            what = f"unknown node {min(unknown)!r}" if unknown else f"none for node {missing[0]!r}"
+            raise ValueError(f"a cardinality must be given for every node, got {what}")
         cardinality = [cardinality[name] for name in topology.names]
     found = np.asarray(cardinality)
     if found.ndim == 0:
@@ -96,12 +96,14 @@ def check_cardinality(topology: Topology, cardinality: Cardinality) -> np.ndarra
 
 def _dirichlet(numbers: Tensor, width: np.ndarray, concentration: float) -> Tensor:
     """`(S, N)` probabilities: independent gamma variables, normalised over rows of these widths."""
-    u = numbers.clamp_min(2.0**-54).numpy()  # 0 would be a gamma of exactly 0
+    # The logarithms of gamma variables, by inversion: u = P(α, x), the regularised incomplete gamma
+    # function. At α = 1 that is u = 1 - exp(-x).
+    u = numbers.clamp_min(2.0**-54).numpy()  # u = 0 would give x = 0, whose logarithm is -inf
     if concentration == 1:
         log_gamma = np.log(-np.log1p(-u))
     else:
         gamma = gammaincinv(concentration, u)
-        # where a small concentration underflows, P(α, x) = x^α / Γ(α + 1) to all digits
+        # where x underflows at a small α, P(α, x) = x^α / Γ(α + 1) to all digits
         small = (np.log(u) + gammaln(concentration + 1)) / concentration
         log_gamma = np.where(gamma > 1e-290, np.log(np.maximum(gamma, 1e-300)), small)
     start = np.cumsum(width) - width

@@ -23,13 +23,13 @@ def random_tree(
 ) -> LatentTree:
     """A random recursive tree with bounded branching and Dirichlet tables.
 
-    Nodes join one at a time, each below a node that is chosen uniformly among those with fewer
-    than `max_branching` children; so leaves lie at many depths. All members share the shape and the
+    Nodes are added one at a time, each below a node that is chosen uniformly among those with fewer
+    than `max_branching` children, so leaves lie at many depths. All members share the shape and the
     cardinalities.
 
     Args:
         nodes: V, at least 2.
-        max_branching: the most children of one node; 1 makes a chain.
+        max_branching: the largest number of children of a node; 1 gives a chain.
         cardinality: (lowest, highest) states per node, uniform between; or one number.
         concentration: of the Dirichlet tables.
         members: None for one tree, S for S independent sets of tables over one topology.
@@ -73,7 +73,7 @@ def random_tree(
 
 
 def _recursive(choices: list[float], max_branching: int) -> list[int]:
-    """Parents of 1 + len(choices) nodes, each chosen uniformly among those with room."""
+    """Parents of 1 + len(choices) nodes; uniform number v chooses among the nodes that are not full."""
     parents = [-1]
     open_nodes, room = [0], [max_branching]
     for v, u in enumerate(choices, start=1):
@@ -83,7 +83,7 @@ def _recursive(choices: list[float], max_branching: int) -> list[int]:
         room[parent] -= 1
         room.append(max_branching)
         if room[parent] == 0:
-            open_nodes[place] = v  # the newcomer takes the place of the full node
+            open_nodes[place] = v  # the new node replaces the full one
         else:
             open_nodes.append(v)
     return parents

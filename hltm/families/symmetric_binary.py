@@ -1,4 +1,4 @@
-"""Symmetric binary trees: the SB-HLTM of the paper, whose every edge is one polarity."""
+"""Symmetric binary trees, the SB-HLTM of arXiv 2010.00578: every edge has one number, its polarity."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 
 from hltm.model.tables import Tables, symmetric_table
 from hltm.model.topology import Topology
-from hltm.sampling.philox import Stream, check_seed, uniform
-from hltm.tree import LatentTree, check_members
+from hltm.sampling.philox import Stream, check_members, check_seed, uniform
+from hltm.tree import LatentTree
 
 SIGNS = ("random", "positive")
 
@@ -25,12 +25,12 @@ def symmetric_binary(
     """A balanced tree of binary nodes with P(z_child = s' | z_parent = s) = (1 + ρ s s') / 2.
 
     The root is uniform. An edge's polarity ρ has magnitude uniform in [low, high] and, with
-    random signs, either sign with equal chance (the SB-HLTM of arXiv 2010.00578; theory, Section 4).
+    random signs, either sign with equal chance (docs/theory.md, Section 4).
 
     Args:
         depth: levels below the root.
         branching: children per latent.
-        polarity: (low, high) within [0, 1], or one magnitude for all edges.
+        polarity: (low, high) within [0, 1], the range of |ρ|; or one magnitude for all edges.
         signs: `random` or `positive`.
         members: None for one tree, S for S independent ones over one topology.
         seed: of the polarities, 64 bits.

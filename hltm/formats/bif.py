@@ -67,19 +67,22 @@ def to_bif(tree: LatentTree) -> str:
 
 
 def _numbers(row: list[float]) -> str:
+    """Numbers separated by commas, each with the digits that give the same float64 when read."""
     return ", ".join(map(repr, row))
 
 
 def _check_names(names: tuple[str, ...]) -> None:
+    """Raise ValueError unless BIF can hold all names."""
     seen: dict[str, str] = {}
     for name in names:
         if not IDENTIFIER.fullmatch(name) or name.lower() in KEYWORDS:
             raise ValueError(
                 f"BIF cannot hold the name {name!r}, expected letters, digits, '_', '.' and '-', "
-                "and no keyword"
+                "other than a keyword of BIF"
             )
         other = seen.setdefault(name.lower(), name)
         if other != name:
             raise ValueError(
-                f"BIF readers ignore case, and {other!r} and {name!r} differ only in it"
+                f"names must differ in more than case, which BIF readers ignore, got {other!r} and "
+                f"{name!r}"
             )

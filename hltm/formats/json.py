@@ -1,4 +1,4 @@
-"""Our own files: a tree as JSON, every table to the last bit, every member at its address."""
+"""A tree as JSON, our own format: every table to the last bit, every member with its address."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERSION = 1
 
 
 def to_json(tree: LatentTree) -> str:
-    """The tree as JSON text: what it is, its members' addresses, and one node a line.
+    """The tree as JSON text: format and version, its members' addresses, and one node per line.
 
     A node has its `name`, its `parent`'s name (null for the root) and its `table`, P(node |
     parent), the root's prior. Tables have the member axis in front only where members differ.
@@ -50,7 +50,7 @@ def from_json(text: str) -> LatentTree:
     """The tree that `to_json` wrote.
 
     Raises:
-        ValueError: not such a text, one of another version or draw format, or a bad tree.
+        ValueError: text of another format, version or draw format, or of an invalid tree.
     """
     try:
         found = json.loads(text)
@@ -60,7 +60,7 @@ def from_json(text: str) -> LatentTree:
     try:
         parents = {node["name"]: node["parent"] for node in found["nodes"]}
         if len(parents) < len(found["nodes"]):
-            raise ValueError("names must be distinct, a saved tree has one more than once")
+            raise ValueError("names must be distinct, but the file has two nodes with one name")
         tables = {node["name"]: node["table"] for node in found["nodes"]}
         members, stacked = tuple(found["members"]), found["stacked"]
         made = LatentTree.from_parents(parents, tables, members=len(members) if stacked else None)
@@ -73,7 +73,7 @@ def save(tree: LatentTree, path: str | os.PathLike[str]) -> None:
     """Write the tree to a file, which appears whole or not at all.
 
     Raises:
-        OSError: a place that cannot be written.
+        OSError: a path that cannot be written.
     """
     target = Path(path)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
@@ -108,6 +108,7 @@ def load_tree(path: str | os.PathLike[str]) -> LatentTree:
 
 
 def _check_head(found: Any) -> None:
+    """Raise ValueError unless the text is of this format, version and draw format."""
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"not a tree saved by hltm: its format is not {FORMAT!r}")
     if found.get("version") != VERSION:
@@ -115,5 +116,5 @@ def _check_head(found: Any) -> None:
     if found.get("draw_format") != DRAW_FORMAT:
         raise ValueError(
             f"saved under draw format {found.get('draw_format')}, expected {DRAW_FORMAT}: "
-            "its members' addresses would give other rows"
+            "its members' addresses would give other samples"
         )

@@ -49,8 +49,9 @@ def from_networkx(graph: nx.DiGraph[Any]) -> LatentTree:
 
     Raises:
         TypeError: not a directed networkx graph, or one with parallel edges.
-        ValueError: naming the node and the value: several parents or roots, a cycle, a table that
-            is missing or no table (as `hltm.tables.make_tables`), addresses that do not fit.
+        ValueError: a node with several parents, no root or several, a cycle, a table that is missing
+            or invalid (see `hltm.model.tables.make_tables`), or another number of addresses than of
+            members.
     """
     import networkx as nx
 

@@ -16,9 +16,8 @@ from hltm.model.tables import symmetric_table
 from hltm.model.topology import Topology
 from hltm.tree import LatentTree
 
-PLAIN = re.compile(
-    r"[A-Za-z0-9.+-]+"
-)  # anything else is quoted; an unquoted _ would read as a blank
+# names that need no quotes; an unquoted _ stands for a blank, so it is quoted too
+PLAIN = re.compile(r"[A-Za-z0-9.+-]+")
 TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<comment>\[[^\]]*\])|(?P<quoted>'(?:[^']|'')*')"
     r"|(?P<mark>[(),:;])|(?P<plain>[^\s()\[\]':;,]+)"
@@ -32,11 +31,11 @@ def to_newick(tree: LatentTree) -> str:
     The length is the paralinear distance between a node and its parent (Lake 1994, PNAS 91:1455),
     -log |det(D_parent^1/2 P D_child^-1/2)| with D the diagonal of prior probabilities. Along a
     path lengths add up to the distance of its ends. For binary nodes it is -log |correlation|, so
-    -log |ρ| in a symmetric binary tree. It needs as many states in every node; otherwise no
-    lengths are written, nor where one is infinite.
+    -log |ρ| in a symmetric binary tree. It is defined if all nodes have the same number of states;
+    otherwise no lengths are written. An infinite length is left out.
 
-    A symmetric binary tree also has `[&polarity=ρ]` on every branch, a comment to other readers:
-    the length has lost the sign. Tables of other trees are not in the text.
+    A symmetric binary tree also has `[&polarity=ρ]` on every branch, because the length does not
+    have the sign; other programs read it as a comment. Tables of other trees are not in the text.
 
     Raises:
         ValueError: stacked trees (choose a member).
@@ -114,7 +113,7 @@ def from_newick(text: str) -> LatentTree:
     return LatentTree.from_tables(topology, [prior, *symmetric_table(rho[1:])])
 
 
-class Part(NamedTuple):
+class NewickNode(NamedTuple):
     """One node of a Newick text."""
 
     parent: int | None
@@ -154,24 +153,27 @@ def _polarities(tree: LatentTree) -> list[float] | None:
 
 
 def _quoted(name: str) -> str:
+    """A name as Newick writes it."""
     return name if PLAIN.fullmatch(name) else "'" + name.replace("'", "''") + "'"
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
+    """Kind (a group of TOKEN), text and place of every token, blanks left out."""
     place = 0
     while place < len(text):
         match = TOKEN.match(text, place)
         if match is None:
-            raise ValueError(f"not Newick at character {place}: {text[place : place + 20]!r}")
+            raise ValueError(f"not Newick at character {place}: got {text[place : place + 20]!r}")
         if match.lastgroup != "space":
             yield str(match.lastgroup), match.group(), place
         place = match.end()
 
 
-def _read(text: str) -> list[Part]:
+def _read(text: str) -> list[NewickNode]:
     """The nodes of one Newick tree, parents before their children, siblings in order."""
-    parts = [Part(None, None, None, None)]
-    node, after, done = 0, "start", False  # after: what the last token of this node was
+    parts = [NewickNode(None, None, None, None)]
+    # `after` is what the last token of this node was: start (none yet), children, name, colon, length
+    node, after, done = 0, "start", False
     for kind, token, place in _tokens(text):
         where = f"not Newick at character {place}: unexpected {token[:20]!r}"
         if kind == "comment":
@@ -181,13 +183,13 @@ def _read(text: str) -> list[Part]:
         elif done:
             raise ValueError(where)
         elif token == "(" and after == "start":
-            parts.append(Part(node, None, None, None))
+            parts.append(NewickNode(node, None, None, None))
             node = len(parts) - 1
         elif token in (",", ")") and kind == "mark" and after != "colon" and node > 0:
             above = parts[node].parent
             assert above is not None  # only node 0 has none
             if token == ",":
-                parts.append(Part(above, None, None, None))
+                parts.append(NewickNode(above, None, None, None))
             node, after = (len(parts) - 1, "start") if token == "," else (above, "children")
         elif token == ";" and kind == "mark" and after != "colon" and node == 0:
             done = True
@@ -205,7 +207,7 @@ def _read(text: str) -> list[Part]:
     return parts
 
 
-def _topology(parts: list[Part]) -> tuple[Topology, list[int]]:
+def _topology(parts: list[NewickNode]) -> tuple[Topology, list[int]]:
     """The topology, and the number that each part has in it."""
     given = {part.name for part in parts}
     free = (name for name in map(str, count()) if name not in given)
@@ -214,7 +216,8 @@ def _topology(parts: list[Part]) -> tuple[Topology, list[int]]:
     return topology, [topology.node(name) for name in names]
 
 
-def _polarity_of(part: Part, name: str) -> float:
+def _polarity_of(part: NewickNode, name: str) -> float:
+    """ρ of the branch above a node: its polarity, or exp(-length)."""
     what, written = ("polarity", part.polarity) if part.polarity else ("length", part.length)
     if written is None:
         raise ValueError(f"the branch to node {name!r} has neither a length nor a polarity")

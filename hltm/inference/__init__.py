@@ -1,0 +1,9 @@
+"""Exact answers about the nodes of a tree given its leaves.
+
+leaves            the check of leaves that a user gives
+messages          messages between nodes in torch: any device, differentiable
+posterior         P(node | leaves) and P(leaves)
+posterior_kernel  the same messages, compiled for the CPU
+most_probable     joint states given leaves: the most likely one, and samples
+ceiling           the best correlation with a node that any function of its leaves can have
+"""

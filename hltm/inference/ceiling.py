@@ -1,4 +1,10 @@
-"""Bayes ceilings: the best correlation with a node that any function of the same leaves can have."""
+"""Bayes ceilings: the best correlation with a node that any function of the same leaves can have.
+
+With π the posterior of a node given the leaves, `(K,)`, and D = diag(prior), the squared ceiling is
+the second eigenvalue of D^-1/2 E[π π^T] D^-1/2, the squared maximal correlation between the state and
+the leaves (Hirschfeld 1935, Gebelein 1941, Rényi 1959). For a binary node z = ±1 that is
+Var(E[z | leaves]) / Var(z) (docs/theory.md, Section 4). Below, `moment` is E[π π^T].
+"""
 
 from __future__ import annotations
 
@@ -17,14 +23,14 @@ from hltm.sampling.philox import Stream
 from hltm.sampling.sample import sample
 
 Leaves = Literal["own", "all"]
-MAX_EXACT = 1 << 16  # leaf states enumerated before sampling takes over
+MAX_EXACT = 1 << 16  # joint states of leaves that are enumerated; with more, leaves are sampled
 SAMPLES = 1 << 15
-CHUNK = 1 << 15  # numbers worked on at a time: few enough to stay in cache
-STORED = 1 << 23  # posterior probabilities kept at a time for their spread
+CHUNK = 1 << 15  # numbers that are computed at a time: few enough to stay in cache
+STORED = 1 << 23  # posterior probabilities kept at a time, for the standard error
 
 
 class Ceiling(NamedTuple):
-    """Ceilings and how well they are known.
+    """Ceilings and their standard errors.
 
     Attributes:
         value: `(V,)` or `(S, V)` float64, in [0, 1].
@@ -44,17 +50,17 @@ def ceiling(
     seed: int = 0,
     samples: int = SAMPLES,
 ) -> Ceiling:
-    """`(S, V)` ceilings of nodes, exact where their leaves have at most 2^16 states.
+    """`(S, V)` ceilings of nodes, exact where their leaves have at most 2^16 joint states.
 
-    No function of the leaves correlates with a binary node better than
-    sqrt(Var(E[z | leaves]) / Var(z)) (theory, Section 4). For more states it is the maximal
-    correlation of Hirschfeld, Gebelein and Rényi, over all functions of the state and of the
-    leaves: its square is the second eigenvalue of D^-1/2 E[π π^T] D^-1/2, where π is the posterior
-    and D = diag(prior). A node that never varies has ceiling 0.
+    For a binary node, no function of the leaves correlates better with its state; for more states, no
+    function of the leaves correlates better with any function of the state. A node that never varies
+    has ceiling 0.
 
     Args:
+        members: S addresses.
+        nodes: `(V,)` node numbers.
         leaves: `own` are those below the node, `all` is every leaf. A leaf's own leaf is itself.
-        seed: of the samples, where the ceiling is not exact.
+        seed: 64 bits, of the samples that are drawn where the ceiling is not exact.
         samples: how many, at least 2.
 
     Raises:
@@ -85,10 +91,11 @@ def ceiling(
 
 
 def _square(prior: np.ndarray, moment: np.ndarray) -> tuple[float, np.ndarray]:
-    """The squared ceiling, and the direction u with E[(u π)^2] equal to it, from E[π π^T].
+    """The squared ceiling from E[π π^T], and the direction u for which it equals E[(u π)^2].
 
-    The first eigenvector is known, sqrt(prior), the constant function: projecting it out leaves
-    the second eigenvalue as the largest. In samples the two would mix where both are near 1.
+    The first eigenvector is known: sqrt(prior), of the constant function, with eigenvalue 1.
+    Projecting it out makes the second eigenvalue the largest. Without the projection, sampling noise
+    would mix the two eigenvectors where both eigenvalues are near 1.
     """
     root = np.sqrt(prior)
     scale = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
@@ -98,9 +105,10 @@ def _square(prior: np.ndarray, moment: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def _enumerable(tables: Tables, leaves: Leaves) -> np.ndarray:
-    """The nodes whose leaves have few enough joint states."""
+    """The nodes whose leaves have at most MAX_EXACT joint states."""
     topology = tables.topology
     latent = np.arange(len(topology)) < topology.leaves.start
+    # log2 of the number of joint states of the leaves below each node
     logs = np.where(latent, 0, np.log2(tables.cardinality))
     for v in range(len(topology) - 1, 0, -1):
         logs[topology.parent[v]] += logs[v]
@@ -111,8 +119,8 @@ def _enumerable(tables: Tables, leaves: Leaves) -> np.ndarray:
 def _own_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> list[np.ndarray]:
     """`(K, K)` E[π π^T] of nodes given their own leaves.
 
-    The likelihoods of all states of the leaves below a node are the Kronecker product, state by
-    state, of what its children send: no inference is needed.
+    For each state of a node, the likelihoods of all N joint states of the leaves below it are the
+    Kronecker product of those that its children send, so one sweep up the tree gives all moments.
     """
     topology = tables.topology
     needed = np.isin(np.arange(len(topology)), nodes)
@@ -120,10 +128,10 @@ def _own_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> 
         needed[v] |= needed[topology.parent[v]]
     found: dict[int, np.ndarray] = {}
     sent: dict[int, np.ndarray] = {}  # (K_parent, N) likelihoods of the leaf states below a node
-    asked = set(map(int, nodes))
+    wanted = set(map(int, nodes))
     for v in map(int, np.flatnonzero(needed)[::-1]):
         states = int(tables.cardinality[v])
-        passed_on = v > 0 and needed[topology.parent[v]]
+        for_parent = v > 0 and needed[topology.parent[v]]
         table = tables.of(v)[0].cpu().numpy()
         if v in topology.leaves:
             blocks: Iterator[np.ndarray] = iter([np.eye(states)])
@@ -132,19 +140,19 @@ def _own_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> 
         moment = np.zeros((states, states))
         parts = []
         for likelihood in blocks:
-            if v in asked:
+            if v in wanted:
                 moment += _moment(prior[v][:, None] * likelihood)
-            if passed_on:
+            if for_parent:
                 parts.append(table @ likelihood)
-        if v in asked:
+        if v in wanted:
             found[v] = moment
-        if passed_on:
+        if for_parent:
             sent[v] = np.concatenate(parts, axis=1)
     return [found[int(v)] for v in nodes]
 
 
 def _products(factors: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """The columns of the Kronecker product of `(K, N_i)` factors, row by row, some at a time."""
+    """Column blocks of the row-wise Kronecker product of `(K, N_i)` factors, `(K, product of N_i)`."""
     left = np.ones((len(factors[0]), 1))
     for factor in factors[:-1]:
         left = (left[:, :, None] * factor[:, None]).reshape(len(left), -1)
@@ -156,18 +164,22 @@ def _products(factors: list[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _moment(joint: np.ndarray) -> np.ndarray:
-    """Part of E[π π^T] from `(..., K, N)` P(state, leaves); leaves that cannot occur add nothing."""
+    """`(..., K, K)` the sum over N joint states of leaves of P(leaves) π π^T, from P(state, leaves).
+
+    With p = P(state, leaves), `joint` `(..., K, N)`, and e = P(leaves), the sum of p over states,
+    P(leaves) π π^T = p p^T / e. Leaves that cannot occur add nothing.
+    """
     evidence = joint.sum(-2, keepdims=True)
     scaled = np.divide(joint, np.sqrt(evidence), out=np.zeros_like(joint), where=evidence > 0)
     return scaled @ scaled.swapaxes(-1, -2)
 
 
 def _all_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> list[np.ndarray]:
-    """`(K, K)` E[π π^T] of nodes given all leaves, over every state of the leaves."""
+    """`(K, K)` E[π π^T] of nodes given all leaves, by enumeration of the leaves' joint states."""
     patterns = all_states(tables.cardinality[list(tables.topology.leaves)])
     states = int(tables.cardinality[nodes].max())
     moment = np.zeros((len(nodes), states, states))
-    for part in patterns.T.split(_rows(len(nodes) * states), dim=1):
+    for part in patterns.T.split(_chunk(len(nodes) * states), dim=1):
         found = posterior(tables, part[None], nodes)
         joint = found.marginals[0].numpy() * found.log_evidence[0].exp().numpy()
         moment += _moment(np.nan_to_num(joint))
@@ -190,7 +202,7 @@ def _sampled(
     value, error = [], []
     size = max(STORED // (states * samples), 1)
     for some in np.split(nodes, range(size, len(nodes), size)):
-        step = _rows(len(some) * states)
+        step = _chunk(len(some) * states)
         moment = np.zeros((len(some), states, states))
         stored = []
         for start in range(0, samples, step):
@@ -204,13 +216,14 @@ def _sampled(
         for i, v in enumerate(some):
             k = len(prior[v])
             square, direction = _square(prior[v], moment[i, :k, :k])
-            # to first order the square is the mean of (u π)^2
+            # To first order in the sampling noise the squared ceiling c² is the mean of q = (u π)²,
+            # since a change of the eigenvector u has no first-order effect; and sd(c) = sd(c²) / 2c.
             q = np.concatenate([direction @ part[i, :k] for part in stored]) ** 2
             value.append(square**0.5)
             error.append(q.std(ddof=1) / samples**0.5 / max(2 * square**0.5, 1e-12))
     return np.array(value), np.array(error)
 
 
-def _rows(numbers: int) -> int:
-    """How many rows of so many numbers to work on at a time: whole tiles of the drawing kernel."""
+def _chunk(numbers: int) -> int:
+    """How many samples of so many numbers each to compute at a time: whole tiles of the draw kernel."""
     return max(CHUNK * 16 // numbers // 2048, 1) * 2048

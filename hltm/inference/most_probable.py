@@ -9,15 +9,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.messages import MISSING, Feed, Message, feeds, gather, safe_upward, weigh
+from hltm.inference.messages import (
+    MISSING,
+    ChildLinks,
+    Message,
+    child_links,
+    gather,
+    safe_upward,
+    weigh,
+)
 from hltm.inference.posterior import row_chunks
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.reference import uniform_words
-from hltm.sampling.philox import Stream, check_seed
+from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed
+from hltm.sampling.sample import check_rows
 
-# a group's number and its parents' states (none for the root) -> states, and a verdict on the rows
+# Chooses the states of a group of nodes. From the group's number and the states of the nodes' parents
+# `(S, G, B)`, None for the root: states `(S, G, B)`, and scores `(S, B)` that are finite where the
+# leaves can occur (read for the root alone).
 Choice = Callable[[int, Tensor | None], tuple[Tensor, Tensor]]
-TIE = 1e-12  # log probabilities this close, or closer than this part of their size, are equal
+# log probabilities x and y count as equal if |x - y| <= TIE_FLOOR + TIE * |x|
+TIE = 1e-12
 TIE_FLOOR = 1e-10
 
 
@@ -38,19 +50,31 @@ class MostLikely(NamedTuple):
 def most_likely(tables: Tables, leaves_SXB: Tensor) -> MostLikely:
     """The joint state that maximises P(states, leaves): batch-last `(S, V, B)` and `(S, B)`.
 
-    Maximum-product messages in logarithms (Pearl 1988), so nothing underflows. Of several joint
+    Maximum-product messages (Pearl 1988) in logarithms, so nothing underflows. From the leaves up,
+    with m_v(z) = max over all states below v of log P(states below v | v = z),
+
+        m_v(z) = sum over children c of  max over z' of  log P(c = z' | v = z) + m_c(z'),
+
+    then from the root down every node takes the best state given its parent's. Of several joint
     states that are equally likely to twelve digits, it is the first in lexicographic order of
     storage: the lowest state of the root, then of node 1, and so on.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+        >>> tree.most_likely(torch.tensor([[1, -1], [0, 1]])).states  # a tie goes to root 0
+        tensor([[1, 1, 1],
+                [0, 0, 1]])
     """
-    routes = feeds(tables)
+    links = child_links(tables)
     parts = [
-        _most_likely(tables, routes, part)
+        _most_likely(tables, links, part)
         for part in leaves_SXB.split(row_chunks(tables, leaves_SXB), dim=-1)
     ]
     return MostLikely(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
 
 
-def _most_likely(tables: Tables, routes: list[list[Feed]], leaves_SXB: Tensor) -> MostLikely:
+def _most_likely(tables: Tables, links: list[list[ChildLinks]], leaves_SXB: Tensor) -> MostLikely:
     groups, device = tables.groups, leaves_SXB.device
     observed = leaves_SXB.to(torch.int64)
     members, _, batch = observed.shape
@@ -71,9 +95,9 @@ def _most_likely(tables: Tables, routes: list[list[Feed]], leaves_SXB: Tensor) -
             below[g].masked_fill_((leaf != states) & (leaf != MISSING), -torch.inf)
         rows = [(logs[g][:, :, r, :, None] + below[g]).amax(2) for r in range(logs[g].shape[2])]
         sent = torch.stack(rows, dim=2)
-        for feed in routes[g]:
-            child, parent = (torch.as_tensor(at, device=device) for at in (feed.child, feed.parent))
-            below[feed.group].index_add_(1, parent, sent[:, child])
+        for link in links[g]:
+            child, parent = (torch.as_tensor(at, device=device) for at in (link.child, link.parent))
+            below[link.group].index_add_(1, parent, sent[:, child])
 
     def choose(g: int, above: Tensor | None) -> tuple[Tensor, Tensor]:
         row = logs[g][:, :, 0, :, None] if above is None else _rows(logs[g], above)
@@ -89,7 +113,7 @@ def _most_likely(tables: Tables, routes: list[list[Feed]], leaves_SXB: Tensor) -
 def posterior_samples(
     tables: Tables,
     leaves_SXB: Tensor,
-    count: int,
+    samples: int,
     *,
     seed: int,
     members: Sequence[int],
@@ -98,20 +122,43 @@ def posterior_samples(
 ) -> Tensor:
     """`(S, N, V, B)` int64 joint states drawn from P(all nodes | leaves), -1 for impossible leaves.
 
-    Sample n of row i is a function of (tables, leaves, seed, member, first + n, start + i) alone:
-    the same states however rows and samples are split.
+    Joint state n of row i is a function of (tables, leaves, seed, member, first + n, start + i)
+    alone: the same states however rows and samples are split over calls.
+
+    Args:
+        leaves_SXB: `(S, X, B)` integer states, -1 where missing; missing leaves are drawn too.
+        samples: N, how many joint states to draw for each row of leaves.
+        members: S addresses.
+        start: the number of the first row.
+        first: the number of the first joint state.
+
+    Raises:
+        ValueError: fewer than one sample, or rows or samples without an address.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+        >>> draw = tree.sample(5, seed=1)
+        >>> states = tree.posterior_samples(draw.leaves, 3, seed=2)
+        >>> states.shape, bool((states[..., 3:] == draw.leaves).all())
+        (torch.Size([3, 5, 7]), True)
     """
+    check_rows(start, leaves_SXB.shape[-1])
+    if samples < 1 or first < 0 or first + samples > MAX_VIEWS:
+        raise ValueError(
+            f"samples must be numbered 0..2^24-1, got {samples} from number {first} on"
+        )
     size = row_chunks(tables, leaves_SXB)
     found = []
     for low in range(0, leaves_SXB.shape[-1], size):
         part = leaves_SXB[..., low : low + size]
         with torch.no_grad():
             messages = safe_upward(tables, part)
-        doubles = [
+        drawn = [
             _sample(tables, messages.below, check_seed(seed), members, start + low, n)
-            for n in range(first, first + count)
+            for n in range(first, first + samples)
         ]
-        found.append(torch.stack(doubles, dim=1))
+        found.append(torch.stack(drawn, dim=1))
     return torch.cat(found, dim=-1)
 
 
@@ -123,6 +170,11 @@ def _sample(
     start: int,
     number: int,
 ) -> Tensor:
+    """`(S, V, B)` joint state `number` of each row: ancestral sampling from the root down.
+
+    Given its parent's state, a node's posterior is proportional to its row of the table times its
+    message from below; the state is where the cumulative sum passes a uniform number.
+    """
     device, batch = below[0].mantissa.device, below[0].mantissa.shape[-1]
 
     def choose(g: int, above: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -142,20 +194,20 @@ def _sample(
 
 
 def _top_down(tables: Tables, choose: Choice) -> tuple[Tensor, Tensor]:
-    """Choose states from the root down: `(S, V, B)`, and what the root's choice says of the rows."""
+    """Choose states from the root down: `(S, V, B)`, -1 for impossible leaves, and the root's scores."""
     group = np.zeros(len(tables.topology), dtype=np.int64)
     place = np.zeros_like(group)
-    chosen, verdict = choose(0, None)
+    chosen, score = choose(0, None)
     states = [chosen]
     for g, nodes in enumerate(tables.groups[1:], start=1):
         parent = tables.topology.parent[nodes]
         states.append(choose(g, gather(states, group[parent], place[parent]))[0])
         group[nodes], place[nodes] = g, np.arange(len(nodes))
     found = gather(states, group, place)
-    return found.masked_fill(~verdict.isfinite()[:, None], MISSING), verdict
+    return found.masked_fill(~score.isfinite()[:, None], MISSING), score
 
 
 def _rows(table: Tensor, above: Tensor) -> Tensor:
-    """`(S, G, K, B)` from tables `(S, G, R, K)`: the row that the parent's state `(S, G, B)` chooses."""
+    """`(S, G, K, B)` from tables `(S, G, R, K)`: the row of the parent's state `(S, G, B)`."""
     table = table.expand(len(above), -1, -1, -1).transpose(2, 3)
     return table.gather(3, above[:, :, None].expand(-1, -1, table.shape[2], -1))

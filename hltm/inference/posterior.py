@@ -1,4 +1,4 @@
-"""Exact answers about nodes given leaves: posteriors and evidence, in O(V K^2) per row."""
+"""Posteriors of nodes given leaves, and the evidence P(leaves): exact, in O(V K^2) per sample."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.messages import MISSING, Upward, downward, pick, places, safe_upward, weigh
+from hltm.inference.messages import Upward, downward, pick, places, safe_upward, weigh
 from hltm.model.moments import marginals
 from hltm.model.tables import Tables
 
-__all__ = ["MISSING", "Posterior", "own_posterior", "posterior", "row_chunks"]
-CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # numbers of messages held at a time by the torch path
+CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # numbers of messages held at a time in torch
 
 
 class Posterior(NamedTuple):
-    """What the leaves say about every node asked for.
+    """Posteriors of nodes and the log evidence of the leaves.
 
     Attributes:
         marginals: `(B, V, K)` or `(S, B, V, K)`, P(node = state | leaves); states that a node does
@@ -35,47 +34,56 @@ def posterior(
 ) -> Posterior:
     """P(node | all leaves), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, B)`.
 
-    On a CPU a compiled kernel answers in float64 and the result is rounded to `dtype`; elsewhere,
-    and where tables require a gradient, it is torch in `dtype`, differentiable in `tables.flat`.
-    Leaves that cannot occur have marginals NaN, log-evidence -inf and gradient 0.
+    On a CPU a compiled kernel computes in float64 and the result is rounded to `dtype`; elsewhere,
+    and where tables require a gradient, `torch_posterior` computes in `dtype`, differentiable in
+    `tables.flat`. Leaves that cannot occur have marginals NaN, log-evidence -inf and gradient 0.
+
+    Args:
+        tables: of S trees, or of one shared by all S.
+        leaves_SXB: `(S, X, B)` integer states, -1 where a leaf is missing.
+        nodes: `(V,)` node numbers, in any order, also repeated.
+        dtype: float32 or float64.
 
     Raises:
         ValueError: a dtype other than float32 and float64.
     """
-    return _answer(tables, leaves_SXB, nodes, dtype, own=False)
+    return _posterior(tables, leaves_SXB, nodes, dtype, own=False)
 
 
 def own_posterior(
     tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype = torch.float64
 ) -> Posterior:
-    """P(node | the leaves below it), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, V, B)`."""
-    return _answer(tables, leaves_SXB, nodes, dtype, own=True)
+    """P(node | the leaves below it), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, V, B)`.
+
+    Otherwise as `posterior`.
+    """
+    return _posterior(tables, leaves_SXB, nodes, dtype, own=True)
 
 
-def _answer(
+def _posterior(
     tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
 ) -> Posterior:
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-    asked, again = np.unique(nodes, return_inverse=True)
-    learns = tables.flat.requires_grad and torch.is_grad_enabled()
-    if learns or leaves_SXB.device.type != "cpu":
+    distinct, place = np.unique(nodes, return_inverse=True)
+    needs_gradient = tables.flat.requires_grad and torch.is_grad_enabled()
+    if needs_gradient or leaves_SXB.device.type != "cpu":
         parts = [
-            _by_torch(tables, part, asked, dtype, own=own)
+            torch_posterior(tables, part, distinct, dtype, own=own)
             for part in leaves_SXB.split(row_chunks(tables, leaves_SXB), dim=-1)
         ]
         found = Posterior(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
     else:
-        found = _by_kernel(tables, leaves_SXB, asked, dtype, own=own)
-    if np.array_equal(asked, nodes):
+        found = _by_kernel(tables, leaves_SXB, distinct, dtype, own=own)
+    if np.array_equal(distinct, nodes):
         return found
-    order = torch.as_tensor(again.ravel(), device=found.marginals.device)
+    order = torch.as_tensor(place.ravel(), device=found.marginals.device)
     evidence = found.log_evidence[:, order] if own else found.log_evidence
     return Posterior(found.marginals[:, order], evidence)
 
 
 def row_chunks(tables: Tables, leaves_SXB: Tensor) -> int:
-    """How many rows to hold the messages of at a time."""
+    """How many samples to compute the messages of at a time, to bound memory."""
     kind = "cpu" if leaves_SXB.device.type == "cpu" else "cuda"
     return max(CHUNK[kind] // (len(leaves_SXB) * int(tables.cardinality.sum())), 16)
 
@@ -83,45 +91,40 @@ def row_chunks(tables: Tables, leaves_SXB: Tensor) -> int:
 def _by_kernel(
     tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
 ) -> Posterior:
-    from hltm.inference import posterior_kernel as kernel
+    from hltm.inference import posterior_kernel  # compiles: at the first call, not at import
 
     prior = torch.cat(marginals(tables), dim=1) if own else tables.flat[:, :0]
-    found = kernel.posterior(tables, leaves_SXB, nodes, dtype, prior, own=own)
-    # impossible rows, and rows so improbable that a state may have been lost
+    found = posterior_kernel.posterior(tables, leaves_SXB, nodes, dtype, prior, own=own)
+    # samples that cannot occur, or so improbable that a state may have been lost to underflow
     rows = found.doubtful.any(0).nonzero()[:, 0]
     size = row_chunks(tables, leaves_SXB)
     for part in rows.split(size) if len(rows) else ():
         with torch.no_grad():
-            exact = _by_torch(tables, leaves_SXB[..., part], nodes, torch.float64, own=own)
+            exact = torch_posterior(tables, leaves_SXB[..., part], nodes, torch.float64, own=own)
         found.marginals[..., part] = exact.marginals.to(dtype)
         found.log_evidence[..., part] = exact.log_evidence.to(dtype)
     return Posterior(found.marginals, found.log_evidence)
 
 
-def _by_torch(
-    tables: Tables,
-    leaves_SXB: Tensor,
-    nodes: np.ndarray,
-    dtype: torch.dtype,
-    *,
-    own: bool,
+def torch_posterior(
+    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
 ) -> Posterior:
+    """`posterior`, or `own_posterior` where `own`, of distinct nodes in plain torch, all samples at once."""
     messages = safe_upward(tables, leaves_SXB, dtype)
     find = _own_beliefs if own else _beliefs
     return find(tables, messages, nodes)
 
 
 def _beliefs(tables: Tables, messages: Upward, nodes: np.ndarray) -> Posterior:
-    needed = np.zeros(len(tables.topology), dtype=bool)
-    needed[nodes] = True
-    for v in range(len(needed) - 1, 0, -1):
-        needed[tables.topology.parent[v]] |= needed[v]
+    """Posteriors given all leaves: the sweep down to the nodes."""
+    needed = tables.topology.with_ancestors(nodes)
     belief, evidence = downward(tables, messages, needed)
     kept = [group[needed[group]] for group in tables.groups]
     return Posterior(_collect(belief, kept, nodes), evidence)
 
 
 def _own_beliefs(tables: Tables, messages: Upward, nodes: np.ndarray) -> Posterior:
+    """Posteriors given own leaves: a node's prior times its message from below, no sweep down."""
     prior = marginals(tables)
     beliefs, evidences, kept = [], [], []
     for group, below in zip(tables.groups, messages.below, strict=True):
@@ -138,7 +141,7 @@ def _own_beliefs(tables: Tables, messages: Upward, nodes: np.ndarray) -> Posteri
 
 
 def _collect(beliefs: list[Tensor], kept: list[np.ndarray], nodes: np.ndarray) -> Tensor:
-    """`(S, V, K, B)` of nodes that lie scattered over groups, padded to the largest number of states."""
+    """`(S, V, K, B)` of nodes out of their groups' beliefs, padded to the largest number of states."""
     states = max(
         belief.shape[2]
         for belief, group in zip(beliefs, kept, strict=True)

@@ -1,8 +1,11 @@
-"""The fast kernel for posteriors on a CPU: messages of a block of rows stay in cache, by numba.
+"""The fast kernel for posteriors on a CPU, by numba: the messages of a block of samples stay in cache.
 
-It does what `hltm.messages` does with narrow messages, which is its oracle, in float64. Every row is
-a lane of its own, so a row's answer does not depend on the rows beside it. Products are scaled only
-where they get small, and only then is a logarithm taken.
+It computes the two sweeps of `hltm.inference.messages`, which is its reference, in float64 and with
+scales shared by a node's states. Each sample is a lane, an entry of the innermost loops, computed
+without regard to the others: a sample's result does not depend on those beside it. A product is
+rescaled, and a logarithm taken, only where it gets small.
+
+Notation as there: `below` is λ_v = P(leaves below v | v), `sent` is σ_v = P(leaves below v | parent).
 """
 
 from __future__ import annotations
@@ -12,22 +15,28 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from hltm._compile import compiled
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.threads import share
 
-LANES = 128  # rows of a block
-CACHE = 1 << 16  # numbers of a block: the lanes of a large tree are fewer
+LANES = 128  # samples of a block
+CACHE = 1 << 16  # numbers that a block may hold; the blocks of a large tree have fewer lanes
 GRAIN = 16  # blocks that a thread takes at a time
-PARALLEL_STATES = 1 << 18  # fewer states than this are not worth a second thread
+PARALLEL_STATES = 1 << 18  # below this many states one thread is as fast as two
 SMALL = 1e-60  # products below this are scaled up
-DOUBTFUL = 1e-200  # products below this may have lost a state to underflow
+DOUBTFUL = 1e-200  # a product below this share of its bound may have lost a state to underflow
 
 
 class Found(NamedTuple):
-    """Marginals `(S, V, K, B)`, log evidence `(S, B)` or, of own leaves, `(S, V, B)`, doubts `(S, B)`."""
+    """Posteriors, and which samples need to be computed again with a scale per state.
+
+    Attributes:
+        marginals: `(S, V, K, B)`.
+        log_evidence: `(S, B)`, or `(S, V, B)` for own leaves.
+        doubtful: `(S, B)` bool.
+    """
 
     marginals: Tensor
     log_evidence: Tensor
@@ -50,8 +59,8 @@ def posterior(
         leaves_SXB: `(S, X, B)` integers, -1 where a leaf is missing.
         nodes: which nodes, each once.
         dtype: of the result.
-        prior: `(S, sum of K_v)` prior probabilities, node after node; read for own leaves alone.
-        own: whether every node is given the leaves below it alone.
+        prior: `(S, sum of K_v)` prior probabilities, node after node; used only where `own`.
+        own: whether each node is given only the leaves below it.
     """
     topology = tables.topology
     leaves = np.ascontiguousarray(leaves_SXB.numpy(), dtype=np.int32)
@@ -62,10 +71,7 @@ def posterior(
     marginals = np.empty(shape, dtype=kind)
     evidence = np.empty((members, len(nodes) if own else 1, batch), dtype=kind)
     doubtful = np.zeros((members, batch), dtype=np.bool_)
-    needed = np.zeros(len(topology), dtype=np.bool_)
-    needed[nodes] = True
-    for v in range(len(topology) - 1, 0, -1):
-        needed[topology.parent[v]] |= needed[v]
+    needed = topology.with_ancestors(nodes)
     offset = np.concatenate([[0], np.cumsum(tables.cardinality)])
     sent_offset = np.concatenate([[0], np.cumsum(tables.rows)])
     lanes = max(min(LANES, CACHE // int(offset[-1]) // 8 * 8), 8)
@@ -95,12 +101,16 @@ def _rows_of(flat: Tensor) -> np.ndarray:
     return np.ascontiguousarray(shared.detach().numpy())
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _rows(  # type: ignore[no-untyped-def]
     parent, first_leaf, cardinality, start, offset, sent_offset, flat, prior, leaves, nodes, needed,
     own, lanes, marginals, evidence, doubtful, low, high,
 ):  # fmt: skip
-    """Do tasks low..high-1; a task is one block of rows of one member."""
+    """Do tasks low..high-1; a task is one block of samples of one member.
+
+    `offset` and `sent_offset` are where each node's states, and its parent's, begin in the message
+    arrays. For own leaves there is no sweep down, so σ is not kept, and each node has its own scale.
+    """
     count = parent.shape[0]
     batch = leaves.shape[2]
     blocks = (batch + lanes - 1) // lanes
@@ -125,6 +135,7 @@ def _rows(  # type: ignore[no-untyped-def]
         doubt[:] = False
         scale[:] = 0.0
         table = flat[s if flat.shape[0] > 1 else 0]
+        # up: children before parents, as nodes are stored parents first
         for v in range(count - 1, 0, -1):
             p = parent[v]
             out = sent[: cardinality[p]] if own else sent[sent_offset[v] : sent_offset[v + 1]]
@@ -141,7 +152,7 @@ def _rows(  # type: ignore[no-untyped-def]
             if own:
                 for j in range(lanes):
                     scale[p, j] += scale[v, j]
-        if own:
+        if own:  # a node's prior times its message
             for i in range(nodes.shape[0]):
                 v = nodes[i]
                 at = below[offset[v] : offset[v + 1]]
@@ -156,7 +167,7 @@ def _rows(  # type: ignore[no-untyped-def]
                 for j in range(size):
                     evidence[s, i, begin + j] = np.log(total[j]) + scale[v, j]
                 _write(at, marginals[s, i], begin, size)
-        else:
+        else:  # the root's posterior, then down to the nodes asked for
             _finish(table[: cardinality[0]], below[: offset[1]], total, doubt)
             for j in range(size):
                 evidence[s, 0, begin + j] = np.log(total[j]) + scale[0, j]
@@ -175,10 +186,10 @@ def _rows(  # type: ignore[no-untyped-def]
             doubtful[s, begin + j] = doubt[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _send_leaf(table, states, state, out):  # type: ignore[no-untyped-def]
-    """A leaf sends the column of its table that it was observed in, or ones if it is missing."""
-    if states == 2:  # without a gather
+    """σ of a leaf: the column of its table for its observed state, or ones if it is missing."""
+    if states == 2:  # a choice between two numbers: faster than indexed loads
         for r in range(out.shape[0]):
             first, second = table[2 * r], table[2 * r + 1]
             for j in range(out.shape[1]):
@@ -190,9 +201,9 @@ def _send_leaf(table, states, state, out):  # type: ignore[no-untyped-def]
             out[r, j] = 1.0 if k < 0 else table[r * states + k]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _send(table, message, out):  # type: ignore[no-untyped-def]
-    """Sum over the node's states of P(state | parent) times the node's message."""
+    """σ of a latent: the sum over its states of P(state | parent) times λ."""
     states = message.shape[0]
     if states == 2:
         for r in range(out.shape[0]):
@@ -210,9 +221,9 @@ def _send(table, message, out):  # type: ignore[no-untyped-def]
                 out[r, j] += weight * message[k, j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _join(sent, into, peak, scale, doubt):  # type: ignore[no-untyped-def]
-    """Multiply a child's message into its parent's; scale it up where it got small."""
+    """Multiply a child's σ into its parent's λ `into`; scale the product up where it got small."""
     lanes = peak.shape[0]
     if into.shape[0] == 2:
         for j in range(lanes):
@@ -236,19 +247,19 @@ def _join(sent, into, peak, scale, doubt):  # type: ignore[no-untyped-def]
         return
     for j in range(lanes):
         if peak[j] < SMALL:
-            could = 0.0
+            bound = 0.0  # of the product: it is reached if the child agrees with its siblings
             for r in range(into.shape[0]):
-                could = max(could, sent[r, j])
-            doubt[j] |= peak[j] <= could * DOUBTFUL
+                bound = max(bound, sent[r, j])
+            doubt[j] |= peak[j] <= bound * DOUBTFUL
             if peak[j] > 0.0:
                 for r in range(into.shape[0]):
                     into[r, j] /= peak[j]
                 scale[j] += np.log(peak[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _finish(prior, below, total, doubt):  # type: ignore[no-untyped-def]
-    """Turn a message into a posterior in place; `total` is the likelihood up to its scale."""
+    """Turn λ into a posterior in place: times the prior, normalised; `total` is P(leaves) / scale."""
     for j in range(below.shape[1]):
         total[j] = 0.0
     for k in range(below.shape[0]):
@@ -263,9 +274,12 @@ def _finish(prior, below, total, doubt):  # type: ignore[no-untyped-def]
         doubt[j] |= total[j] <= DOUBTFUL
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _descend(table, above, sent, below, total):  # type: ignore[no-untyped-def]
-    """Turn a message into a posterior in place, given the parent's; `sent` is used up."""
+    """Turn λ into a posterior in place: times T's transpose times the parent's posterior / σ.
+
+    `sent` is overwritten.
+    """
     states, lanes = below.shape
     for r in range(above.shape[0]):
         for j in range(lanes):
@@ -282,15 +296,15 @@ def _descend(table, above, sent, below, total):  # type: ignore[no-untyped-def]
             below[k, j] *= total[j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _fill_leaf(state, below):  # type: ignore[no-untyped-def]
-    """The message of a leaf itself: one for its state, or ones if it is missing."""
+    """λ of a leaf: 1 for its state and 0 for others, or ones if it is missing."""
     for k in range(below.shape[0]):
         for j in range(below.shape[1]):
             below[k, j] = 1.0 if state[j] == k or state[j] < 0 else 0.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _write(belief, out, begin, size):  # type: ignore[no-untyped-def]
     """Store a node's posterior; states that it does not have get 0."""
     for k in range(belief.shape[0]):

@@ -1,4 +1,4 @@
-"""The joint distribution by enumeration: slow, plain, and the oracle of everything else."""
+"""The joint distribution by enumeration: slow and plain, the reference that tests compare with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hltm.model.tables import Tables
+from hltm.model.topology import Node, Nodes
 
 MAX_STATES = 1 << 20
 
@@ -58,21 +59,34 @@ def joint(tables: Tables) -> Joint:
     return Joint(states, probability)
 
 
-def leaf_distribution(tables: Tables, given: np.ndarray) -> Tensor:
-    """`(S, N_given, N_leaves)` float64: P(leaves | states of the given nodes).
+def leaf_distribution(tables: Tables, given: Nodes | Mapping[Node, int]) -> Tensor:
+    """`(S, N_given, N_leaves)` float64 P(leaves | states of the given nodes), by enumeration.
 
-    Joint states of the given nodes and of the leaves are numbered as by `all_states`. Rows whose
-    condition has probability 0 are NaN.
+    Joint states of the given nodes and of the leaves are numbered as by `all_states`: the last node
+    varies fastest. Where the condition has probability 0, the result is NaN.
+
+    Args:
+        given: one node or several, latents or leaves, for all of their joint states; or a mapping
+            node -> state for one joint state, `(S, N_leaves)`, which may be empty.
 
     Raises:
-        ValueError: a node given twice, or more than 2^20 joint states.
+        ValueError: more than 2^20 joint states, a node given twice, or a state that a node does not
+            have.
+        KeyError, IndexError: a node that the tree does not have.
     """
+    if isinstance(given, Mapping):
+        states = {tables.topology.node(v): int(state) for v, state in given.items()}
+        return _given_one_state(tables, states)
+    return _given_all_states(tables, tables.topology.nodes(given))
+
+
+def _given_all_states(tables: Tables, given: np.ndarray) -> Tensor:
     if len(np.unique(given)) < len(given):
         raise ValueError(f"nodes are given once each, got {given.tolist()}")
     states, probability = joint(tables)
     leaves = np.asarray(tables.topology.leaves)
-    row = number(states[:, given], tables.cardinality[given])
-    column = number(states[:, leaves], tables.cardinality[leaves])
+    row = joint_number(states[:, given], tables.cardinality[given])
+    column = joint_number(states[:, leaves], tables.cardinality[leaves])
     shape = [int(tables.cardinality[nodes].prod()) for nodes in (given, leaves)]
     found = probability.new_zeros(len(probability), shape[0] * shape[1])
     found.index_add_(1, row * shape[1] + column, probability)
@@ -80,19 +94,11 @@ def leaf_distribution(tables: Tables, given: np.ndarray) -> Tensor:
     return found / found.sum(-1, keepdim=True)
 
 
-def leaf_distribution_at(tables: Tables, given: Mapping[int, int]) -> Tensor:
-    """`(S, N_leaves)` float64: P(leaves | these nodes have these states), NaN if they cannot.
-
-    Args:
-        given: node number -> state; leaves may be among them, and nothing may be given at all.
-
-    Raises:
-        ValueError: a state that a node does not have, or more than 2^20 joint states.
-    """
+def _given_one_state(tables: Tables, given: Mapping[int, int]) -> Tensor:
     for v, state in given.items():
         if not 0 <= state < tables.cardinality[v]:
             raise ValueError(
-                f"node {tables.topology.names[v]!r} has no state {state}, "
+                f"node {tables.topology.names[v]!r} does not have state {state}, "
                 f"expected 0..{tables.cardinality[v] - 1}"
             )
     states, probability = joint(tables)
@@ -100,14 +106,14 @@ def leaf_distribution_at(tables: Tables, given: Mapping[int, int]) -> Tensor:
     for v, state in given.items():
         agrees &= states[:, v] == state
     leaves = np.asarray(tables.topology.leaves)
-    column = number(states[agrees][:, leaves], tables.cardinality[leaves])
+    column = joint_number(states[agrees][:, leaves], tables.cardinality[leaves])
     found = probability.new_zeros(len(probability), int(tables.cardinality[leaves].prod()))
     found.index_add_(1, column, probability[:, agrees])
     return found / found.sum(-1, keepdim=True)
 
 
-def number(states: Tensor, cardinality: np.ndarray) -> Tensor:
-    """`(N,)` the place of every row of `(N, V)` states in `all_states(cardinality)`."""
+def joint_number(states: Tensor, cardinality: np.ndarray) -> Tensor:
+    """`(N,)` int64: the number of every row of `(N, V)` states in `all_states(cardinality)`."""
     found = torch.zeros(len(states), dtype=torch.int64)
     for i, base in enumerate(cardinality):
         found = found * int(base) + states[:, i].to(torch.int64)

@@ -1,4 +1,7 @@
-"""Closed forms of one and two nodes: marginals, joints, correlations, covariances, informations."""
+"""Closed forms for one and two nodes: marginals, joints, correlations, covariance, mutual information.
+
+Axes: S members, A and B the nodes asked for on either side, V all nodes, K states.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ def edge_correlation(tables: Tables) -> Tensor:
     if not tables.binary:
         v = int(np.flatnonzero(tables.cardinality != 2)[0])
         raise ValueError(
-            f"correlation is for binary nodes; node {tables.topology.names[v]!r} "
-            f"has {tables.cardinality[v]} states (mutual_information is for any number)"
+            f"correlation is defined for binary nodes, but node {tables.topology.names[v]!r} "
+            f"has {tables.cardinality[v]} states; mutual_information takes any number of states"
         )
     up = torch.stack(marginals(tables), dim=1)  # (S, V, 2)
     deviation = up.prod(-1).sqrt()
@@ -51,8 +54,8 @@ def correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
     """`(S, A, B)` correlations between nodes of a binary tree, in closed form.
 
     A binary node's conditional mean is linear in its parent, so correlations multiply along the
-    path between two nodes (theory, Section 4). A node that never varies has correlation 0 with
-    every node, itself included.
+    path between two nodes (docs/theory.md, Section 4). A node that never varies has correlation 0
+    with every node, itself included.
 
     Args:
         tables: of binary nodes.
@@ -60,6 +63,8 @@ def correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
     """
     if len(a) > len(b):
         return correlation(tables, b, a).transpose(1, 2)
+    # Correlations with node v: first up from v to the root, then down into all other branches. Either
+    # way one more edge multiplies by its correlation, and the branch point is already known.
     edge = edge_correlation(tables)
     topology = tables.topology
     varies = torch.stack(marginals(tables), dim=1).prod(-1) > 0
@@ -68,7 +73,7 @@ def correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
         found[:, i, v] = varies[:, v].to(edge.dtype)
         for u, p in _upwards(tables, v):
             found[:, i, p] = found[:, i, u] * edge[:, u]
-    for nodes, off_path in _sweep(tables, a, b):
+    for nodes, off_path in _downwards(tables, a, b):
         fresh = found[:, :, topology.parent[nodes]] * edge[:, None, nodes]
         found[:, :, nodes] = torch.where(off_path, fresh, found[:, :, nodes])
     return found[:, :, b]
@@ -77,8 +82,11 @@ def correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
 def pair_joint(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
     """`(S, A, B, K, K)` float64 P(a = i, b = j) of nodes, in closed form, padded with zeros.
 
-    Given a node's parent, it is independent of all nodes not below it: so the joint with a node is
-    the joint with its parent times its table.
+    Given its parent p, a node u is independent of every node that is not below it. So along the path
+    from a node a, where J(a, v) is the joint of a and v as a matrix and T(v | u) a conditional table,
+
+        up:    J(a, p) = J(a, u) T(p | u),   T(p | u) = P(u | p) P(p) / P(u)   (Bayes)
+        down:  J(a, u) = J(a, p) T(u | p)
     """
     if len(a) > len(b):
         return pair_joint(tables, b, a).permute(0, 2, 1, 4, 3)
@@ -90,9 +98,9 @@ def pair_joint(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
     for v in map(int, a):
         path = {v: torch.diag_embed(prior[v])}
         for u, p in _upwards(tables, v):
-            # P(v, p) = P(v, u) P(p | u); a state of u that never occurs has nothing to pass on
+            # a state of u with prior 0 has joint probability 0: divide it by 1 in place of 0
             share = prior[u].where(prior[u] > 0, 1)[:, :, None]
-            upward = tables.of(u).transpose(1, 2) * prior[p][:, None] / share
+            upward = tables.of(u).transpose(1, 2) * prior[p][:, None] / share  # T(p | u)
             path[p] = path[u] @ upward
         on_path.append(
             {
@@ -102,7 +110,7 @@ def pair_joint(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
         )
     members = len(tables.flat)
     joint[0] = torch.stack([path[0] for path in on_path], dim=1)
-    for nodes, off_path in _sweep(tables, a, b):
+    for nodes, off_path in _downwards(tables, a, b):
         above = torch.stack([joint[int(p)] for p in topology.parent[nodes]], dim=2)
         below = above @ tables.of(nodes)[:, None]  # (S, A, G, K_a, K)
         for g, v in enumerate(map(int, nodes)):
@@ -119,12 +127,26 @@ def covariance(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
     """`(S, A, B, K, K)` float64 covariances of one-hot states, padded with zeros.
 
     Entry i, j is P(a = i, b = j) - P(a = i) P(b = j).
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+        >>> tree.covariance("1", "2")  # ± 0.8 · 0.8 / 4
+        tensor([[ 0.1600, -0.1600],
+                [-0.1600,  0.1600]], dtype=torch.float64)
     """
     return pair_joint(tables, a, b) - _product(tables, a, b)
 
 
 def mutual_information(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
-    """`(S, A, B)` float64 mutual information of nodes in nats; of a node with itself, its entropy."""
+    """`(S, A, B)` float64 mutual information of nodes in nats; of a node with itself, its entropy.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)
+        >>> tree.mutual_information(0, [0, 1])  # ln 2, and 0.9 ln 1.8 + 0.1 ln 0.2
+        tensor([0.6931, 0.3681], dtype=torch.float64)
+    """
     joint = pair_joint(tables, a, b)
     product = _product(tables, a, b)
     ratio = torch.where(joint > 0, joint / product, torch.ones_like(joint))
@@ -151,17 +173,14 @@ def _upwards(tables: Tables, node: int) -> Iterator[tuple[int, int]]:
         node = p
 
 
-def _sweep(tables: Tables, a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Groups of nodes below the root that lead to b, parents first.
+def _downwards(tables: Tables, a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """The groups of nodes on the paths from the root to the nodes b, parents first, without the root.
 
     Yields:
-        the nodes of a group, and `(A, G)` bool: whether a node is neither above a nor a itself.
+        G nodes of a group, and `(A, G)` bool: whether a node is off the path from a to the root.
     """
     topology = tables.topology
-    needed = np.zeros(len(topology), dtype=bool)
-    needed[b] = True
-    for v in range(len(topology) - 1, 0, -1):
-        needed[topology.parent[v]] |= needed[v]
+    needed = topology.with_ancestors(b)
     path = np.zeros((len(a), len(topology)), dtype=bool)
     for i, v in enumerate(map(int, a)):
         path[i, [v, *topology.ancestors(v)]] = True

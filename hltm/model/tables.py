@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.model.topology import Topology
+from hltm.model.topology import Parents, Topology
 
 MAX_STATES = 1 << 16
-TOLERANCE = 1e-6  # rows may miss one by this much; they are then normalised
+TOLERANCE = 1e-6  # the sum of a row may differ from 1 by this much; the row is then normalised
 ONE = 1 << 32  # probability 1 in units of 2^-32
 
 
@@ -55,7 +55,10 @@ class Tables:
 
     @cached_property
     def groups(self) -> tuple[np.ndarray, ...]:
-        """The nodes, parents first, split into runs of one level and one shape of table."""
+        """The nodes, parents first, in groups that share a level and the shape of their table.
+
+        What is done node by node is done for a whole group at once: its tables are one array.
+        """
         key = np.stack([self.cardinality, self.rows, -self.topology.level])
         order = np.lexsort(key)  # the last key counts first; ties keep storage order
         changes = (np.diff(key[:, order], axis=1) != 0).any(0)
@@ -72,10 +75,11 @@ class Tables:
 
     @cached_property
     def thresholds(self) -> Tensor:
-        """`(S, M)` int64: the cumulative probabilities of every row in units of 2^-32, last one left out.
+        """`(S, M)` int64: the cumulative probabilities of every row in units of 2^-32, the last left out.
 
-        A node's state is the number of thresholds of its parent's row that are <= u, u a uniform
-        32-bit number: so a state of probability 0 is never drawn and one of probability 1 always.
+        With u a uniform 32-bit number, a node's state is the number of thresholds <= u in the row of
+        its parent's state. So a state of probability 0 is never drawn, and one of probability 1
+        always.
         """
         found = self.flat.new_empty((len(self.flat), self.threshold_size), dtype=torch.int64)
         for nodes in self.groups:
@@ -105,10 +109,31 @@ Table = Tensor | np.ndarray | Sequence[Any]
 GivenTables = Sequence[Table] | Mapping[str, Table]
 
 
+def name_tables(
+    parents: Parents, names: Sequence[str] | None, tables: GivenTables
+) -> Mapping[str, Table]:
+    """Tables that stand in the order of `parents`, by name; a mapping is returned as it is.
+
+    Args:
+        parents, names: as given to `Topology.from_parents`.
+        tables: one per node.
+
+    Raises:
+        ValueError: another number of tables than of nodes.
+    """
+    if isinstance(tables, Mapping):
+        return tables
+    if len(tables) != len(parents):
+        raise ValueError(f"expected {len(parents)} tables, one per node, got {len(tables)}")
+    given = list(parents) if isinstance(parents, Mapping) else names
+    labels = range(len(parents)) if given is None else given
+    return {str(name): table for name, table in zip(labels, tables, strict=True)}
+
+
 def make_tables(topology: Topology, tables: GivenTables) -> Tables:
     """Check and pack one table per node, in storage order or by name; the root's is its prior.
 
-    A row that sums to one as well as float64 can is kept bit for bit; one that misses by up to
+    A row that sums to 1 up to float64 rounding is kept bit for bit; one whose sum differs by up to
     1e-6 is normalised.
 
     Args:
@@ -117,9 +142,9 @@ def make_tables(topology: Topology, tables: GivenTables) -> Tables:
             `(S, K_parent, K)`. A table without the S axis is shared by all trees.
 
     Raises:
-        ValueError: naming the node and the value: a table that is missing, unknown or no array of
-            numbers, sizes that disagree, fewer than 2 or more than 65536 states, rows that do not
-            sum to one, negative or NaN probabilities.
+        ValueError: a table that is missing, unknown or not an array of numbers, sizes that
+            disagree, fewer than 2 or more than 65536 states, rows that do not sum to one, negative
+            or NaN probabilities.
 
     Example:
         >>> pair = Topology.from_parents({"weather": None, "mood": "weather"})
@@ -154,8 +179,8 @@ def check_probabilities(tables: Tables) -> Tables:
     """The same tables with rows that sum to one.
 
     Raises:
-        ValueError: naming the node and the value, for the first entry that is no probability or
-            the first row that misses one by more than 1e-6.
+        ValueError: an entry that is not a probability, or a row whose sum differs from 1 by more
+            than 1e-6; the message names the first such node and value.
     """
     flat, names = tables.flat, tables.topology.names
     bad = (~((flat >= 0) & (flat <= 1 + TOLERANCE))).any(0).nonzero()
@@ -177,8 +202,9 @@ def check_probabilities(tables: Tables) -> Tables:
         name = names[int(np.searchsorted(np.cumsum(tables.rows), first, side="right"))]
         value = float(total[int(miss[:, first].argmax()), first])
         raise ValueError(f"a row of the table of node {name!r} sums to {value}, expected 1")
-    # Dividing would move the last bits of rows that sum to one up to rounding, and a table that is
-    # saved and read again must stay the same; adding the difference to itself keeps the gradient.
+    # Dividing would change the last bits of rows that sum to 1 up to rounding, and a table that is
+    # saved and read again must stay the same. Their total is set to 1, written as 1 + (x - x) so that
+    # the gradient of the normalisation stays.
     rounding = torch.from_numpy(width * 2.0**-52).to(flat.device)
     total = torch.where(miss <= rounding, 1 + (total - total.detach()), total)
     return Tables(tables.topology, tables.cardinality, flat / total[:, row])
@@ -188,7 +214,7 @@ def _by_name(topology: Topology, tables: Mapping[str, Table]) -> list[Table]:
     given = {str(name): table for name, table in tables.items()}
     unknown = given.keys() - set(topology.names)
     if unknown:
-        raise ValueError(f"a table is given for {min(unknown)!r}, which is no node's name")
+        raise ValueError(f"a table is given for {min(unknown)!r}, which is not the name of a node")
     missing = [name for name in topology.names if name not in given]
     if missing:
         raise ValueError(f"node {missing[0]!r} has no table")
@@ -215,11 +241,12 @@ def _check_shape(name: str, table: Tensor, rows: int, members: int) -> None:
         raise ValueError(f"node {name!r} has {table.shape[-1]} state(s), expected 2..{MAX_STATES}")
     if table.ndim == 3 and (table.shape[0] == 0 or table.shape[0] not in (1, members)):
         raise ValueError(
-            f"the table of node {name!r} is for {table.shape[0]} trees, others for {members}"
+            f"the table of node {name!r} is for {table.shape[0]} trees, expected 1 or {members} as "
+            "for the other tables"
         )
 
 
 def symmetric_table(polarity: Tensor) -> Tensor:
-    """`(..., 2, 2)` tables P(s' | s) = (1 + ρ s s') / 2 over s = -1, +1 (theory, Section 4)."""
+    """`(..., 2, 2)` tables P(s' | s) = (1 + ρ s s') / 2 over s = -1, +1 (docs/theory.md, Section 4)."""
     same, other = (1 + polarity) / 2, (1 - polarity) / 2
     return torch.stack([torch.stack([same, other], -1), torch.stack([other, same], -1)], -2)

@@ -7,10 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import TypeIs
+
 Node = int | str
+Nodes = Node | Iterable[Node]
 Parents = Sequence[int | str | None] | Mapping[str, str | None] | np.ndarray
 MAX_NODES = 1 << 24  # a draw's address holds the node in 24 bits
 
@@ -49,8 +55,8 @@ class Topology:
             names: a distinct name for each node; the default is each node's place in `parents`.
 
         Raises:
-            ValueError: naming the node: no root or several, an unknown parent, a cycle, a single
-                node, or names that are too few, too many or repeated.
+            ValueError: no root or several, an unknown parent, a cycle, a single node, more than
+                2^24 nodes, or names that are too few, too many or repeated.
             TypeError: a parent that is neither a place nor a name, or names beside a mapping.
 
         Example:
@@ -123,7 +129,7 @@ class Topology:
 
     @cached_property
     def _level_start(self) -> np.ndarray:
-        # level_start[l] is the first node of level l; levels are stored downwards
+        # entry l is the first node of level l; the levels are stored from the root down
         return np.searchsorted(-self.level, -np.arange(self.depth + 1), side="left")
 
     def at_level(self, level: int) -> range:
@@ -177,10 +183,9 @@ class Topology:
             raise IndexError(f"node must be in 0..{len(self) - 1}, got {v}")
         return v
 
-    def nodes(self, nodes: Node | Iterable[Node]) -> np.ndarray:
+    def nodes(self, nodes: Nodes) -> np.ndarray:
         """The numbers of several nodes, or of one, as an int64 array."""
-        single = isinstance(nodes, (int, str, np.integer))
-        listed: Iterable[Node] = [nodes] if single else nodes  # type: ignore[assignment, list-item]
+        listed: Iterable[Node] = [nodes] if is_single(nodes) else nodes
         return np.array([self.node(v) for v in listed], dtype=np.int64)
 
     def ancestors(self, node: int) -> list[int]:
@@ -188,6 +193,14 @@ class Topology:
         found = []
         while (node := int(self.parent[node])) >= 0:
             found.append(node)
+        return found
+
+    def with_ancestors(self, nodes: np.ndarray) -> np.ndarray:
+        """`(V,)` bool: which nodes are among `nodes` or lie above one of them."""
+        found = np.zeros(len(self), dtype=bool)
+        found[nodes] = True
+        for v in range(len(self) - 1, 0, -1):  # children before parents
+            found[self.parent[v]] |= found[v]
         return found
 
     def descendants(self, node: int) -> np.ndarray:
@@ -205,6 +218,16 @@ class Topology:
         parent = np.searchsorted(kept, self.parent[kept])
         parent[0] = -1
         return Topology(parent, self.level[kept], tuple(self.names[v] for v in kept)), kept
+
+
+def is_single(nodes: Nodes) -> TypeIs[Node]:
+    """Whether one node is given by itself, by number or name, and not in a list."""
+    return isinstance(nodes, (int, str, np.integer))
+
+
+def drop_single(found: Tensor, *asked: Nodes) -> Tensor:
+    """`(S, A, B, ...)`, an axis for each of `asked`, without the axes of nodes given singly."""
+    return found[:, *(0 if is_single(nodes) else slice(None) for nodes in asked)]
 
 
 def _place(parent: int | str | None, label: str, place_of: Mapping[str, int]) -> int:
@@ -228,15 +251,20 @@ def _place(parent: int | str | None, label: str, place_of: Mapping[str, int]) ->
 
 
 def _parents_first(parent: np.ndarray, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Order nodes by decreasing level and then by their parents' order; levels in the old order."""
+    """The storage order of nodes, and the level of every node in the given order.
+
+    Nodes are stored by decreasing level and, within a level, in the order of their parents.
+    """
     count = len(parent)
-    waiting = np.bincount(parent[parent >= 0], minlength=count)  # children not yet seen
+    # Kahn's algorithm from the leaves up, one level a round: a node is ready in the round after the
+    # last of its children, so the number of its round is its height above its deepest leaf
+    waiting = np.bincount(parent[parent >= 0], minlength=count)  # children without a level yet
     level = np.full(count, -1, dtype=np.int64)
     ready = np.flatnonzero(waiting == 0)
-    waves: list[np.ndarray] = []
-    while ready.size:  # a node is ready one wave after the last of its children: its level
-        level[ready] = len(waves)
-        waves.append(ready)
+    rounds: list[np.ndarray] = []
+    while ready.size:
+        level[ready] = len(rounds)
+        rounds.append(ready)
         above = parent[ready]
         above = above[above >= 0]
         np.subtract.at(waiting, above, 1)
@@ -247,7 +275,7 @@ def _parents_first(parent: np.ndarray, labels: list[str]) -> tuple[np.ndarray, n
         raise ValueError(f"node {stuck!r} is its own ancestor: the parents form a cycle")
     rank = np.zeros(count, dtype=np.int64)
     ordered, placed = [], 0
-    for nodes in reversed(waves):
+    for nodes in reversed(rounds):
         nodes = nodes[np.argsort(rank[parent[nodes]], kind="stable")]
         rank[nodes] = np.arange(placed, placed + len(nodes))
         placed += len(nodes)

@@ -1,4 +1,9 @@
-"""Closed forms of a node's states in two views: which latents survive an augmentation, how well."""
+"""Closed forms for a node's states in two views: how much of each latent an augmentation keeps.
+
+In a view every node v is redrawn, given its parent, with its redraw rate or because its parent was
+redrawn; the decisions of different nodes and views are independent. Axes: S members, A the nodes
+asked for, V all nodes, K states.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +15,28 @@ from hltm.model.moments import marginals
 from hltm.model.tables import Tables
 
 
-def view_joint(tables: Tables, nodes: np.ndarray, kept: np.ndarray) -> list[Tensor]:
+def view_joint(
+    tables: Tables, nodes: np.ndarray, rates: np.ndarray, other_rates: np.ndarray
+) -> list[Tensor]:
     """`(S, K_v, K_v)` float64 P(v = i in one view, v = j in the other) of each node.
 
-    With π the prior, T the table of a node v below p, and g the chance that both views keep a node
-    and all above it, the joint J follows from the root down:
+    With π the prior, T the table of a node v below p, and g_v the probability that neither view
+    redraws v or a node above it, the joint J follows from the root down:
 
         J_root = g_root diag(π_root) + (1 - g_root) π_root π_rootᵀ
         J_v    = g_v diag(π_v) + Tᵀ (J_p - g_p diag(π_p)) T + (g_p - g_v) Tᵀ diag(π_p) T
                = g_v diag(π_v) + Tᵀ (J_p - g_v diag(π_p)) T
 
-    for where both views keep v its states are equal, and otherwise they are independent draws
-    given the states of p in the two views.
+    because v has the same state in both views where neither redraws it, and otherwise its states are
+    independent draws given the states of p in the two views.
 
     Args:
         nodes: node numbers.
-        kept: `(V,)` the chance that both views leave a node's own coin alone: (1 - a)(1 - b) for
-            views with coins of their own and redraw rates a and b.
+        rates, other_rates: `(V,)` the redraw rate of every node in either view.
     """
     parent = tables.topology.parent
-    needed = np.zeros(len(parent), dtype=bool)
-    needed[nodes] = True
-    for v in range(len(parent) - 1, 0, -1):
-        needed[parent[v]] |= needed[v]
-    both_kept = kept.astype(np.float64).copy()
+    needed = tables.topology.with_ancestors(nodes)
+    both_kept = (1 - rates) * (1 - other_rates)  # so far of each node itself; next with those above
     for v in range(1, len(parent)):
         both_kept[v] *= both_kept[parent[v]]
     prior = marginals(tables)
@@ -56,18 +59,22 @@ def view_joint(tables: Tables, nodes: np.ndarray, kept: np.ndarray) -> list[Tens
     return [joint[int(v)] for v in nodes]
 
 
-def view_correlation(tables: Tables, nodes: np.ndarray, kept: np.ndarray) -> Tensor:
+def view_correlation(
+    tables: Tables, nodes: np.ndarray, rates: np.ndarray, other_rates: np.ndarray
+) -> Tensor:
     """`(S, A)` float64 correlation of each node's states in two views, for any number of states.
 
-    It is the largest correlation that any function of the state has with itself in the other view:
-    the second eigenvalue of D^(-1/2) J D^(-1/2), with J the joint and D = diag(prior). For a binary
-    node it is the correlation of its states. A node that never varies has 0.
+    It is the largest correlation that any function of the state has with itself in the other view
+    (maximal correlation): the second eigenvalue of D^(-1/2) J D^(-1/2), with J the joint and
+    D = diag(prior). For a binary node it is the correlation of its states. A node that never varies
+    has 0. Two views that shared their redraw decisions would relate as one view and the data do: give
+    `other_rates` of 0.
 
     Args:
-        nodes, kept: see `view_joint`.
+        nodes, rates, other_rates: see `view_joint`.
     """
     prior, found = marginals(tables), []
-    for v, joint in zip(nodes, view_joint(tables, nodes, kept), strict=True):
+    for v, joint in zip(nodes, view_joint(tables, nodes, rates, other_rates), strict=True):
         occurs = prior[v] > 0
         scale = torch.where(occurs, prior[v].where(occurs, 1).rsqrt(), 0)
         deviation = joint - prior[v][:, :, None] * prior[v][:, None]
@@ -77,14 +84,22 @@ def view_correlation(tables: Tables, nodes: np.ndarray, kept: np.ndarray) -> Ten
     return torch.stack(found, dim=1).clamp(0, 1)
 
 
-def view_information(tables: Tables, nodes: np.ndarray, kept: np.ndarray) -> Tensor:
+def view_information(
+    tables: Tables, nodes: np.ndarray, rates: np.ndarray, other_rates: np.ndarray
+) -> Tensor:
     """`(S, A)` float64 mutual information, in nats, of each node's states in two views.
 
     Args:
-        nodes, kept: see `view_joint`.
+        nodes, rates, other_rates: see `view_joint`.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)
+        >>> tree.view_information([0, 1], hltm.keep_root())  # ln 2, .82 ln 1.64 + .18 ln .36
+        tensor([0.6931, 0.2218], dtype=torch.float64)
     """
     prior, found = marginals(tables), []
-    for v, joint in zip(nodes, view_joint(tables, nodes, kept), strict=True):
+    for v, joint in zip(nodes, view_joint(tables, nodes, rates, other_rates), strict=True):
         product = prior[v][:, :, None] * prior[v][:, None]
         ratio = torch.where((joint > 0) & (product > 0), joint / product.where(product > 0, 1), 1)
         found.append((joint * ratio.log()).sum((-1, -2)))

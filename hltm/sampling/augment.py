@@ -1,4 +1,4 @@
-"""Augmentations: how likely a view is to draw each node again, and to miss each leaf."""
+"""Augmentations: how likely a view is to redraw each node, and to miss each leaf."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from hltm.model.topology import Node, Topology
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A redraw rate per node and a missing rate per leaf, bound to a tree on use.
+    """A redraw rate per node and a missing rate per leaf, evaluated on a tree when it is used.
 
-    Node v of a view is drawn again from P(v | parent) when its own coin, of chance `rates[v]`,
-    comes up, or when its parent was drawn again: a redraw carries down to the leaves. The data's
-    marginal distribution is unchanged. A leaf is missing in a view when another coin, of chance
-    `missing_rates[v]`, comes up; every view has coins of its own.
+    Node v of a view is redrawn, which means drawn again from P(v | parent), with probability
+    `rates[v]`, and whenever its parent was redrawn: a redraw carries down to the leaves. The data's
+    marginal distribution is unchanged. A leaf is missing in a view with probability
+    `missing_rates[v]`. All these decisions are independent, within a view and between views.
 
     Attributes:
         name: how it is written on the command line, e.g. `resample-leaves:0.3`.
         rule: from a topology to `(V,)` float64 redraw rates in [0, 1].
-        missing: from a topology to `(V,)` float64 missing rates, 0 above the leaves; None where
-            no leaf is ever missing.
+        missing: from a topology to `(V,)` float64 missing rates, 0 for latents; None if no leaf is
+            ever missing.
 
     Example:
-        >>> from hltm.topology import Topology
+        >>> from hltm import Topology
         >>> keep_root().rates(Topology.balanced(depth=2)).tolist()
         [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
@@ -47,13 +47,13 @@ class Augmentation:
         return self._checked(topology, self.rule(topology), "rate")
 
     def missing_rates(self, tree: Topology | object) -> np.ndarray:
-        """`(V,)` float64 chances that a view misses each node; 0 above the leaves.
+        """`(V,)` float64 probabilities that each leaf is missing from a view; 0 for latents.
 
         Raises:
             TypeError, ValueError: as `rates`, and a latent that may be missing.
 
         Example:
-            >>> from hltm.topology import Topology
+            >>> from hltm import Topology
             >>> drop_leaves(0.2).missing_rates(Topology.balanced(depth=1)).tolist()
             [0.0, 0.2, 0.2]
         """
@@ -69,7 +69,11 @@ class Augmentation:
         return found
 
     def _checked(self, topology: Topology, given: np.ndarray, kind: str) -> np.ndarray:
-        """Rates as `(V,)` float64; raise ValueError unless they are that, in [0, 1]."""
+        """Rates as `(V,)` float64.
+
+        Raises:
+            ValueError: another shape, or a rate outside [0, 1].
+        """
         rates = np.asarray(given, dtype=np.float64)
         if rates.shape != (len(topology),):
             raise ValueError(
@@ -79,15 +83,15 @@ class Augmentation:
         for v in np.flatnonzero(~((rates >= 0) & (rates <= 1))):
             raise ValueError(
                 f"augmentation {self.name!r} gives node {topology.names[v]!r} the {kind} "
-                f"{rates[v]}, expected one in [0, 1]"
+                f"{rates[v]}, expected a number in [0, 1]"
             )
         return rates
 
     def may_redraw(self, tree: Topology | object) -> np.ndarray:
-        """`(V,)` bool: whether a view may draw each node again, by its own coin or one above it.
+        """`(V,)` bool: whether a view may redraw each node, by its own rate or that of one above it.
 
         Example:
-            >>> from hltm.topology import Topology
+            >>> from hltm import Topology
             >>> resample_subtrees(0.5, 1).may_redraw(Topology.balanced(depth=2)).tolist()
             [False, True, True, True, True, True, True]
         """
@@ -99,10 +103,10 @@ class Augmentation:
         return found
 
     def then(self, other: Augmentation) -> Augmentation:
-        """Both, one after the other: rates, of both kinds, combine as 1 - (1 - a)(1 - b).
+        """Both, one after the other: redraw rates a, b combine to 1 - (1 - a)(1 - b), missing rates too.
 
         Example:
-            >>> from hltm.topology import Topology
+            >>> from hltm import Topology
             >>> both = resample_leaves(0.5).then(drop_leaves(0.5)).then(drop_leaves(0.2))
             >>> tree = Topology.balanced(depth=1)
             >>> both.rates(tree).tolist(), both.missing_rates(tree).tolist()
@@ -122,7 +126,7 @@ class Augmentation:
 
 
 def keep_level(level: int) -> Augmentation:
-    """Keep the nodes of this level and above; draw everything below again."""
+    """Keep the nodes of this level and above; redraw everything below."""
 
     def rule(topology: Topology) -> np.ndarray:
         topology.at_level(level)
@@ -133,32 +137,34 @@ def keep_level(level: int) -> Augmentation:
 
 
 def keep_root() -> Augmentation:
-    """Keep the root alone: the views the paper's theory assumes."""
+    """Keep the root alone: the views that the theory of arXiv 2010.00578 assumes."""
     return Augmentation("keep-root", lambda topology: keep_level(topology.depth).rule(topology))
 
 
 def keep_nodes(nodes: Iterable[Node]) -> Augmentation:
-    """Keep these nodes and those above them; draw every other node again."""
+    """Keep these nodes and those above them; redraw every other node.
+
+    Raises:
+        ValueError: no nodes. On use, KeyError or IndexError: a node that the tree does not have.
+    """
     wanted = [nodes] if isinstance(nodes, (int, str)) else list(nodes)
     if not wanted:
-        raise ValueError("keep_nodes needs at least one node; to keep none use keep_nothing()")
+        raise ValueError("keep_nodes needs at least one node, got none; use keep_nothing()")
 
     def rule(topology: Topology) -> np.ndarray:
-        kept = np.zeros(len(topology), dtype=bool)
-        for v in topology.nodes(wanted):
-            kept[[v, *topology.ancestors(int(v))]] = True
+        kept = topology.with_ancestors(topology.nodes(wanted))
         return (~kept & _of_parent(topology, kept)).astype(np.float64)
 
     return Augmentation(f"keep-nodes:{'+'.join(map(str, wanted))}", rule)
 
 
 def keep_nothing() -> Augmentation:
-    """Draw everything again, the root too: views that share nothing, the negative control."""
+    """Redraw everything, the root too: views that share nothing, the negative control."""
     return Augmentation("keep-nothing", lambda topology: (topology.parent < 0).astype(np.float64))
 
 
 def resample_leaves(rate: float) -> Augmentation:
-    """Draw each leaf again with this chance, given its own parent; latents stay.
+    """Redraw each leaf with this probability, given its parent; latents are kept.
 
     Raises:
         ValueError: a rate outside [0, 1].
@@ -168,17 +174,17 @@ def resample_leaves(rate: float) -> Augmentation:
 
 
 def resample_subtrees(rate: float, level: int) -> Augmentation:
-    """Draw each node of a level again with this chance, and everything below it: crops.
+    """Redraw each node of a level with this probability, and everything below it, as a crop does.
 
     Args:
-        rate: the chance, in [0, 1].
+        rate: the probability, in [0, 1].
         level: 0 = leaves … L = root.
 
     Raises:
         ValueError: a rate outside [0, 1]; on use, a level that the tree does not have.
 
     Example:
-        >>> from hltm.topology import Topology
+        >>> from hltm import Topology
         >>> resample_subtrees(0.3, level=1).rates(Topology.balanced(depth=2)).tolist()
         [0.0, 0.3, 0.3, 0.0, 0.0, 0.0, 0.0]
     """
@@ -192,9 +198,9 @@ def resample_subtrees(rate: float, level: int) -> Augmentation:
 
 
 def drop_leaves(rate: float) -> Augmentation:
-    """Miss each leaf of a view with this chance; nothing is drawn again.
+    """Miss each leaf of a view with this probability; nothing is redrawn.
 
-    A view's `leaves` are -1 where missing, as `posterior` reads them; its `states` are not lost.
+    A view's `leaves` are -1 where missing, as `posterior` expects; its `states` are those of the model.
 
     Raises:
         ValueError: a rate outside [0, 1].
@@ -217,9 +223,9 @@ def drop_leaves(rate: float) -> Augmentation:
 
 
 def parse(text: str) -> Augmentation:
-    """The augmentation a name stands for: `keep-root`, `resample-subtrees:0.3:2`, ….
+    """The augmentation of a name: `keep-root`, `resample-subtrees:0.3:2`, ….
 
-    Several joined by commas are applied one after the other.
+    Several names joined by commas are applied one after the other.
 
     Raises:
         ValueError: an unknown name, or an argument that is missing or malformed.
@@ -259,6 +265,7 @@ def _rate_and_level(text: str) -> tuple[float, int]:
     return float(rate), int(level)
 
 
+# by name: how its argument is read (None if it takes none), and the function that takes it
 BY_NAME: dict[str, tuple[Callable[[str], object] | None, Callable[..., Augmentation]]] = {
     "keep-root": (None, keep_root),
     "keep-level": (int, keep_level),

@@ -1,4 +1,4 @@
-"""What a draw is: states of rows, their address, and which leaves of it are seen."""
+"""What a draw is: states of samples, the address they came from, and which leaves are missing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from hltm.sampling.philox import DRAW_FORMAT, Stream
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """States of nodes for some rows of one or several trees, and the address they came from.
+    """States of nodes for B consecutive samples of one or S trees, and the address they came from.
 
     Attributes:
         states_SVB: `(S, V_kept, B)` uint8 or uint16, batch-last; S is 1 where `stacked` is False.
         topology: the shape of the trees.
         stacked: whether public arrays have the S axis.
-        seed, stream, members, start, view: the address; rows are start .. start + B - 1.
-        first: nodes below this number were not kept.
-        missing_SXB: `(S, X, B)` bool, the leaves that a view misses; None where none are. Only
-            `leaves` hides them: `states`, `level` and `node` are of the model, shown or not.
+        seed, stream, members, start, view: the address; samples are start .. start + B - 1.
+        first: the lowest node that is kept; nodes with lower numbers are not.
+        draw_format: the layout of addresses.
+        missing_SXB: `(S, X, B)` bool, the leaves that a view misses; None where no leaf is missing.
+            Only `leaves` hides them; `states`, `level` and `node` have the states of the model.
     """
 
     states_SVB: Tensor
@@ -41,15 +42,16 @@ class Draw:
         shape = tuple(self.states.shape)
         return (
             f"Draw(states {shape}, seed={self.seed}, stream={self.stream.name.lower()}, "
-            f"rows {self.rows.start}..{self.rows.stop - 1}, view={self.view})"
+            f"samples {self.rows.start}..{self.rows.stop - 1}, view={self.view})"
         )
 
     @property
     def rows(self) -> range:
-        """The numbers of the rows."""
+        """The numbers of the samples: their rows in the endless data set of the seed."""
         return range(self.start, self.start + self.states_SVB.shape[-1])
 
     def _public(self, states_SVB: Tensor) -> Tensor:
+        """Batch-first, and without S for a single tree."""
         found = states_SVB.transpose(1, 2)
         return found if self.stacked else found[0]
 
@@ -62,8 +64,8 @@ class Draw:
     def leaves(self) -> Tensor:
         """`(B, X)` or `(S, B, X)` states of the leaves as they are observed.
 
-        Where leaves are missing, int16 (int32 above 256 states) with -1 for them, as `posterior`
-        reads them.
+        If leaves may be missing, int16 (int32 above 256 states) with -1 for missing ones, which is
+        what `posterior` expects.
         """
         if self.missing_SXB is None:
             return self.level(0)
@@ -101,7 +103,7 @@ class Draw:
 
     def _check_kept(self, node: int) -> None:
         if node < self.first:
-            raise ValueError(f"this draw kept nodes {self.first} and up, node {node} was not kept")
+            raise ValueError(f"this draw keeps nodes from {self.first} on, got node {node}")
 
 
 def hide(leaves: Tensor, missing: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Draws of binary trees with one bit a state: an eighth of the memory, and faster to make."""
+"""Draws of binary trees with one bit per state: an eighth of the memory, and faster to make."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from hltm.model.tables import Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw
 from hltm.sampling.kernels import reference
-from hltm.sampling.kernels.request import DrawRequest
+from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.philox import DRAW_FORMAT, Stream, check_seed
 from hltm.sampling.sample import check_device, check_rows
 
 
 @dataclass(frozen=True, eq=False)
 class PackedDraw:
-    """States of all nodes of binary trees for some rows, one bit each, and their address.
+    """States of all nodes of binary trees for B samples, one bit each, and their address.
 
-    Bit i % 8, the least significant being bit 0, of byte i // 8 is row start + i. Bits after the
-    last row are 0. This is `numpy.packbits(..., bitorder="little")` along the rows.
+    Bit i % 8, the least significant being bit 0, of byte i // 8 is sample start + i. Bits after the
+    last sample are 0. This is `numpy.packbits(..., bitorder="little")` along the samples.
 
     Attributes:
         bits_SVW: `(S, V, W)` uint8, W = ceil(B / 8); S is 1 where `stacked` is False.
-        count: B, the number of rows.
+        samples: B, how many samples.
         topology: the shape of the trees.
         stacked: whether `bits` has the S axis.
-        seed, stream, members, start: the address; rows are start .. start + count - 1.
+        seed, stream, members, start: the address; samples are start .. start + B - 1.
 
     Example:
         >>> import hltm
@@ -43,7 +43,7 @@ class PackedDraw:
     """
 
     bits_SVW: Tensor
-    count: int
+    samples: int
     topology: Topology
     stacked: bool
     seed: int
@@ -55,13 +55,13 @@ class PackedDraw:
     def __repr__(self) -> str:
         return (
             f"PackedDraw(bits {tuple(self.bits.shape)}, seed={self.seed}, "
-            f"stream={self.stream.name.lower()}, rows {self.rows.start}..{self.rows.stop - 1})"
+            f"stream={self.stream.name.lower()}, samples {self.rows.start}..{self.rows.stop - 1})"
         )
 
     @property
     def rows(self) -> range:
-        """The numbers of the rows."""
-        return range(self.start, self.start + self.count)
+        """The numbers of the samples: their rows in the endless data set of the seed."""
+        return range(self.start, self.start + self.samples)
 
     @property
     def bits(self) -> Tensor:
@@ -69,9 +69,9 @@ class PackedDraw:
         return self.bits_SVW if self.stacked else self.bits_SVW[0]
 
     def unpack(self) -> Draw:
-        """The same draw with one byte a state."""
+        """The same draw with one byte per state."""
         return Draw(
-            unpack_bits(self.bits_SVW, self.count),
+            unpack_bits(self.bits_SVW, self.samples),
             self.topology,
             self.stacked,
             self.seed,
@@ -85,7 +85,7 @@ class PackedDraw:
 def sample_packed(
     tables: Tables,
     members: Sequence[int],
-    count: int,
+    samples: int,
     *,
     seed: int,
     start: int = 0,
@@ -93,7 +93,7 @@ def sample_packed(
     stacked: bool = True,
     device: torch.device | str = "cpu",
 ) -> PackedDraw:
-    """`hltm.sample.sample` of binary trees with one bit a state.
+    """`hltm.sampling.sample.sample` of binary trees with one bit per state.
 
     Raises:
         ValueError: a node of more than two states, and what `sample` raises.
@@ -101,36 +101,36 @@ def sample_packed(
     if not tables.binary:
         v = int(np.flatnonzero(tables.cardinality != 2)[0])
         raise ValueError(
-            f"only binary trees pack to bits; node {tables.topology.names[v]!r} has "
+            f"packed states need binary nodes, but node {tables.topology.names[v]!r} has "
             f"{tables.cardinality[v]} states"
         )
-    check_rows(start, count)
-    order = DrawRequest(
+    check_rows(start, samples)
+    request = DrawRequest(
         topology=tables.topology,
         seed=check_seed(seed),
         stream=stream,
         members=tuple(members),
         start=start,
-        count=count,
+        samples=samples,
         device=check_device(device),
     )
-    if order.device.type == "cpu":
-        from hltm.sampling.kernels import cpu  # compiles: the first draw pays, not the import
+    if request.device.type == "cpu":
+        from hltm.sampling.kernels import cpu  # compiles: at the first draw, not at import
 
-        bits = _bits_from(cpu.draw_packed(tables, order)[0], start % 128, count)
+        bits = _bits_from(cpu.draw_packed(tables, request)[0], start % BLOCK, samples)
     else:
-        bits = pack_bits(reference.draw(tables, order)[0])
+        bits = pack_bits(reference.draw(tables, request)[0])
     return PackedDraw(
-        bits, count, tables.topology, stacked, order.seed, stream, order.members, start
+        bits, samples, tables.topology, stacked, request.seed, stream, request.members, start
     )
 
 
 def _bits_from(words: np.ndarray, offset: int, count: int) -> Tensor:
-    """Bits offset .. offset + count - 1 of rows of 64-bit words, as bytes that begin at the first."""
+    """Bits offset .. offset + count - 1 of the last axis of 64-bit words, as bytes."""
     found: np.ndarray = words.view(np.uint8)[..., offset // 8 :]
     wanted, shift = -(-count // 8), offset % 8
     if shift:
-        # the last byte may have no next one; what it would bring in lies after the last row
+        # a byte takes its highest bits from the next one; after the last sample these do not matter
         following = np.pad(found[..., 1 : wanted + 1], ((0, 0), (0, 0), (0, 1)))[..., :wanted]
         found = found[..., :wanted] >> shift | following << (8 - shift)
     found = found[..., :wanted]
@@ -152,7 +152,7 @@ def pack_bits(states: Tensor) -> Tensor:
 
 
 def unpack_bits(bits: Tensor, count: int) -> Tensor:
-    """`(..., W)` uint8 to the `(..., count)` uint8 states they hold.
+    """`(..., W)` uint8 to `(..., count)` uint8 states 0 and 1, the reverse of `pack_bits`.
 
     Raises:
         ValueError: fewer bits than `count`.
@@ -162,6 +162,8 @@ def unpack_bits(bits: Tensor, count: int) -> Tensor:
         [1, 0, 0, 0, 0, 0, 0, 0, 1, 1]
     """
     if count > 8 * bits.shape[-1]:
-        raise ValueError(f"{bits.shape[-1]} bytes hold fewer than {count} states")
+        raise ValueError(
+            f"{bits.shape[-1]} bytes hold {8 * bits.shape[-1]} states, expected at least {count}"
+        )
     place = torch.arange(8, dtype=torch.uint8, device=bits.device)
     return ((bits[..., None] >> place) & 1).flatten(-2)[..., :count].contiguous()

@@ -10,11 +10,17 @@ random numbers: as easy as 1, 2, 3": a key and a counter of four 32-bit words gi
     word 2   node (24 bits)  | stream (8 bits)
     word 3   member (32 bits)
 
-A binary node uses planes 0..31: bit j of word w of the call (block, plane b) is bit 31-b of the
-32-bit number u of sample 128·block + 32·w + j. A node with more states uses plane 255: word w of
-block k is u of sample 4k + w. Real numbers (tables, initial weights) use plane 254. The coins that
-decide which nodes a view redraws are drawn as binary nodes, planes 0..31, of the stream with its
-highest bit set; the coin that decides whether a view misses a leaf is plane 255 of that stream.
+The plane numbers several calls for one node and the same samples. u is the uniform 32-bit number that
+decides a state by comparison with the thresholds of `Tables.thresholds`.
+
+- A binary node uses planes 0..31, one per bit of u: bit j of word w of the call (block, plane b) is bit
+  31-b of u of sample 128·block + 32·w + j. So most bits need not be computed: a comparison with a
+  threshold is decided by the first bit that differs.
+- A node with more states uses plane 255: word w of the call (block k) is u of sample 4k + w.
+- Real numbers (tables, initial weights) use plane 254.
+- The decisions whether a view redraws a node are drawn like states of binary nodes, in the stream with
+  its highest bit set. The decisions whether a view misses a leaf are plane 255 of that stream.
+
 This layout is DRAW_FORMAT; data sets written under one format are only read under the same.
 """
 
@@ -42,7 +48,7 @@ MAX_ROWS = 1 << 34  # word planes have 2^32 blocks of four samples
 
 
 class Stream(IntEnum):
-    """What a random number is for; numbers of different streams never meet."""
+    """What a random number is for; different streams never use the same number."""
 
     TABLES = 0
     DATA = 1
@@ -57,11 +63,11 @@ class Stream(IntEnum):
     EMBEDDING = 20
 
 
-COINS = 0x80  # added to a stream: the coins that decide which of its nodes a view redraws
+DECISIONS = 0x80  # set in a stream: decisions whether a view redraws nodes or misses leaves
 
 
 def check_seed(seed: int) -> int:
-    """Return the seed if it is an integer of 64 bits.
+    """The seed, if it is an integer of 64 bits.
 
     Raises:
         TypeError: not an integer.
@@ -72,6 +78,19 @@ def check_seed(seed: int) -> int:
     if not 0 <= int(seed) < 1 << 64:
         raise ValueError(f"seed must be in 0..2^64-1, got {seed}")
     return int(seed)
+
+
+def check_members(members: int | None) -> int:
+    """The number of member addresses 0..S-1 that `members` stands for: 1 for None.
+
+    Raises:
+        ValueError: below 1 or above 2^32.
+    """
+    if members is None:
+        return 1
+    if not 1 <= members <= MAX_MEMBERS:
+        raise ValueError(f"members must be at least 1, got {members}")
+    return int(members)
 
 
 def philox(
@@ -113,10 +132,10 @@ def words_at(
     nodes: Sequence[int] | np.ndarray,
     view: int = 0,
 ) -> Tensor:
-    """`(S, G, B)` int64: the 32-bit numbers of plane 255 at any rows, in any order.
+    """`(S, G, B)` int64: the 32-bit numbers of plane 255 at any samples, in any order.
 
     Args:
-        rows: `(B,)` int64 numbers of rows; the result lies on their device.
+        rows: `(B,)` int64 numbers of samples; the result lies on their device.
         members: `S` addresses.
         nodes: `G` numbers of nodes.
 
@@ -127,6 +146,7 @@ def words_at(
         >>> a.equal(b[..., [7, 2, 7]])
         True
     """
+    # each call serves the four samples 4k .. 4k + 3; equal calls are made once
     block, place = torch.unique(rows >> 2, return_inverse=True)
     node = torch.as_tensor(nodes, dtype=torch.int64, device=rows.device)[:, None] << 8 | stream
     member = torch.tensor(list(members), dtype=torch.int64, device=rows.device)[:, None, None]
@@ -135,7 +155,7 @@ def words_at(
 
 
 def _multiply(word: Tensor, constant: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a product of 32-bit words, without leaving int64's positive range."""
+    """High and low 32 bits of a product of 32-bit words, by halves: int64 would overflow."""
     upper = (word >> 16) * constant
     lower = (word & 0xFFFF) * constant
     low = (((upper & 0xFFFF) << 16) + lower) & MASK

@@ -1,4 +1,4 @@
-"""Draws of any rows in any order, such as a shuffled batch of a data set."""
+"""Draws of any samples in any order, such as a shuffled batch of a data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.philox import MAX_ROWS, Stream, check_seed
-from hltm.sampling.sample import run
+from hltm.sampling.sample import draw_states
 
 CHUNK = 1024  # blocks drawn at a time, to bound memory
 
@@ -27,22 +27,22 @@ def draw_rows(
     stream: Stream = Stream.DATA,
     first: int = 0,
 ) -> list[Tensor]:
-    """States of any rows, on the CPU; the same as in any other draw of them.
+    """States of any samples, on the CPU; the same as in any other draw of them.
 
-    Rows that follow each other are drawn alone; of others, the whole blocks of 128 rows that they
-    lie in, for these share the generator's calls.
+    Consecutive samples are drawn as such; for others, the whole blocks of 128 samples in which they
+    lie are drawn, because the samples of a block share the generator's calls.
 
     Args:
-        rows: `(B,)` int64 numbers of rows, in any order, also repeated.
+        rows: `(B,)` int64 numbers of samples, in any order, also repeated.
         views: the numbers of the views; view 0 is the data themselves.
         rates: `(V,)` the redraw rate of every node in the other views.
-        first: keep nodes from this one on.
+        first: the lowest node to keep.
 
     Returns:
         `(S, V - first, B)` uint8 or uint16 states, one tensor per view.
 
     Raises:
-        ValueError: no row, or rows outside 0..2^34-1.
+        ValueError: no samples, or samples outside 0..2^34-1.
 
     Example:
         >>> import hltm
@@ -52,18 +52,18 @@ def draw_rows(
         True
     """
     if rows.ndim != 1 or len(rows) == 0:
-        raise ValueError(f"expected at least one row, got shape {rows.shape}")
+        raise ValueError(f"expected a list of at least one sample, got shape {rows.shape}")
     if rows.min() < 0 or rows.max() >= MAX_ROWS:
         raise ValueError(f"rows must lie in 0..2^34-1, got {rows.min()}..{rows.max()}")
 
-    def order(start: int, count: int, blocks: np.ndarray | None = None) -> DrawRequest:
+    def request(start: int, samples: int, blocks: np.ndarray | None = None) -> DrawRequest:
         return DrawRequest(
             topology=tables.topology,
             seed=check_seed(seed),
             stream=stream,
             members=tuple(members),
             start=start,
-            count=count,
+            samples=samples,
             views=tuple(views),
             rates=rates,
             first=first,
@@ -71,12 +71,12 @@ def draw_rows(
         )
 
     if (np.diff(rows) == 1).all():
-        return run(tables, order(int(rows[0]), len(rows)))
+        return draw_states(tables, request(int(rows[0]), len(rows)))
     blocks, place = np.unique(rows // BLOCK, return_inverse=True)
     found: list[np.ndarray] = []
     for low in range(0, len(blocks), CHUNK):
         part = blocks[low : low + CHUNK]
-        drawn = run(tables, order(0, BLOCK * len(part), part))
+        drawn = draw_states(tables, request(0, BLOCK * len(part), part))
         here = np.flatnonzero((place >= low) & (place < low + CHUNK))
         columns = BLOCK * (place[here] - low) + rows[here] % BLOCK
         for i, states in enumerate(drawn):

@@ -1,4 +1,4 @@
-"""Draws and redraws: rows of the endless data set of a seed, by address."""
+"""Draws of consecutive samples by address, their views, and redraws below some nodes."""
 
 from __future__ import annotations
 
@@ -14,31 +14,43 @@ from hltm.model.tables import Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw
 from hltm.sampling.kernels import reference
-from hltm.sampling.kernels.request import DrawRequest, coin_limits
-from hltm.sampling.philox import COINS, MAX_ROWS, MAX_VIEWS, Stream, check_seed, words_at
+from hltm.sampling.kernels.request import DrawRequest, decision_limits
+from hltm.sampling.philox import DECISIONS, MAX_ROWS, MAX_VIEWS, Stream, check_seed, words_at
 
 
-def check_rows(start: int, count: int) -> None:
-    """Raise unless rows start .. start + count - 1 have addresses.
+def check_rows(start: int, samples: int) -> None:
+    """Raise unless samples start .. start + samples - 1 have addresses.
 
     Raises:
         TypeError: not integers.
-        ValueError: fewer than one row, or rows outside 0..2^34-1.
+        ValueError: fewer than one sample, or samples outside 0..2^34-1.
     """
-    for name, value in (("the number of samples", count), ("start", start)):
+    for name, value in (("the number of samples", samples), ("start", start)):
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise TypeError(f"{name} must be an integer, got {value!r}")
-    if count < 1:
-        raise ValueError(f"the number of samples must be at least 1, got {count}")
-    if start < 0 or start + count > MAX_ROWS:
-        raise ValueError(f"rows must lie in 0..2^34-1, got {start}..{start + count - 1}")
+    if samples < 1:
+        raise ValueError(f"the number of samples must be at least 1, got {samples}")
+    if start < 0 or start + samples > MAX_ROWS:
+        raise ValueError(f"rows must lie in 0..2^34-1, got {start}..{start + samples - 1}")
+
+
+def check_draw(topology: Topology, members: tuple[int, ...], draw: Draw) -> None:
+    """Raise unless a draw can be of the trees with this shape and these members.
+
+    Raises:
+        ValueError: another number of nodes, or other members.
+    """
+    if draw.topology is not topology and len(draw.topology) != len(topology):
+        raise ValueError(f"the draw has {len(draw.topology)} nodes, this tree {len(topology)}")
+    if draw.members != members:
+        raise ValueError(f"the draw is of members {draw.members}, this tree of {members}")
 
 
 def check_device(device: torch.device | str) -> torch.device:
-    """The device by name; `auto` is CUDA where there is one.
+    """The device by name; `auto` is CUDA if the machine has it, else the CPU.
 
     Raises:
-        ValueError: an unknown name, or CUDA asked for where there is none.
+        ValueError: an unknown name, or CUDA on a machine without it.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,14 +59,14 @@ def check_device(device: torch.device | str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"unknown device {str(device)!r}, expected auto, cpu or cuda") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} was asked for, but this machine has no CUDA")
+        raise ValueError(f"device {str(device)!r} needs CUDA, which this machine does not have")
     return found
 
 
 def sample(
     tables: Tables,
     members: Sequence[int],
-    count: int,
+    samples: int,
     *,
     seed: int,
     start: int = 0,
@@ -63,32 +75,37 @@ def sample(
     first: int = 0,
     device: torch.device | str = "cpu",
 ) -> Draw:
-    """Rows start .. start + count - 1 of the data set of a seed, for each member.
+    """Samples start .. start + samples - 1 of the endless data set of a seed, for each member.
 
     Args:
-        tables: tables of S trees, or of one that all members share.
+        tables: of S trees, or of one that all members share.
         members: S addresses.
-        count: B, the number of rows.
+        samples: B, how many.
         seed: 64 bits.
-        stream: what the rows are for; rows of different streams are independent.
+        start: the number of the first sample.
+        stream: what the samples are for; samples of different streams are independent.
         stacked: whether the draw shows its S axis.
-        first: keep nodes from this one on; `topology.leaves.start` keeps the leaves alone.
-        device: where to draw.
+        first: the lowest node to keep; `topology.leaves.start` keeps the leaves alone.
+        device: where to draw; the states do not depend on it.
+
+    Raises:
+        TypeError, ValueError: samples below 1 or beyond 2^34, a seed outside 64 bits, or a device
+            that does not exist.
     """
-    check_rows(start, count)
-    order = DrawRequest(
+    check_rows(start, samples)
+    request = DrawRequest(
         topology=tables.topology,
         seed=check_seed(seed),
         stream=stream,
         members=tuple(members),
         start=start,
-        count=count,
+        samples=samples,
         first=first,
         device=check_device(device),
     )
-    (states,) = run(tables, order)
+    (states,) = draw_states(tables, request)
     return Draw(
-        states, tables.topology, stacked, order.seed, stream, order.members, start, 0, first
+        states, tables.topology, stacked, request.seed, stream, request.members, start, 0, first
     )
 
 
@@ -101,13 +118,13 @@ def views(
     count: int = 2,
     first_view: int = 1,
 ) -> tuple[Draw, ...]:
-    """Views first_view .. first_view + count - 1 of the draw's own rows.
+    """Views first_view .. first_view + count - 1 of the draw's own samples.
 
     Args:
         tables: the tables that the draw came from.
         draw: the data themselves (view 0), with all nodes kept.
-        rates: `(V,)` the chance that each node is drawn again given its parent.
-        missing_rates: `(V,)` the chance that each leaf is missing; None for none.
+        rates: `(V,)` the redraw rate of every node.
+        missing_rates: `(V,)` the probability that each leaf is missing; None for 0.
         count: how many views.
         first_view: the number of the first; a fixed data set's epoch e uses 2e + 1 and 2e + 2.
 
@@ -155,27 +172,28 @@ def missing_leaves(
     members: Sequence[int],
     view: int,
 ) -> Tensor:
-    """`(S, X, B)` bool: the leaves that a view misses at any rows, by address.
+    """`(S, X, B)` bool: the leaves that a view misses at any samples, by address.
 
     Args:
-        missing_rates: `(V,)` the chance that each leaf is missing.
-        rows: `(B,)` int64 numbers of rows.
+        missing_rates: `(V,)` the probability that each leaf is missing.
+        rows: `(B,)` int64 numbers of samples.
+        seed, stream, members, view: the rest of the address.
     """
     leaves = np.asarray(topology.leaves)
     shape = (len(members), len(leaves), len(rows))
     found = torch.zeros(shape, dtype=torch.bool, device=rows.device)
     some = np.flatnonzero(missing_rates[leaves] > 0)
     if len(some):
-        limit = torch.as_tensor(coin_limits(missing_rates[leaves[some]]), device=rows.device)
-        coins = words_at(
+        limit = torch.as_tensor(decision_limits(missing_rates[leaves[some]]), device=rows.device)
+        u = words_at(
             rows,
             seed=seed,
-            stream=stream | COINS,
+            stream=stream | DECISIONS,
             members=members,
             nodes=leaves[some],
             view=view,
         )
-        found[:, some] = coins >= limit[:, None]
+        found[:, some] = u >= limit[:, None]
     return found
 
 
@@ -186,16 +204,16 @@ def redraw(tables: Tables, draw: Draw, nodes: np.ndarray, *, view: int | None = 
         tables: the tables to draw from.
         draw: any draw that kept all nodes, also a view, a redraw, or one with states of your own.
         nodes: the nodes whose children, and all below them, are drawn again.
-        view: the address of the new numbers; the default is one above the draw's own. `redraw`
-            and `views` of one number read the same numbers.
+        view: the address of the new random numbers; the default is one above the draw's own. `redraw`
+            and `views` with the same view number use the same random numbers.
 
     Raises:
         ValueError: a leaf, no node, a draw that did not keep all nodes, states that a node does
-            not have, or a view number that is not above the draw's own (its numbers are used).
+            not have, or a view number that is not above the draw's own, whose numbers are used up.
     """
     topology = tables.topology
     if len(nodes) == 0:
-        raise ValueError("redraw needs at least one node to draw below")
+        raise ValueError("redraw needs at least one node below which to draw, got none")
     for v in nodes:
         if v in topology.leaves:
             raise ValueError(f"node {topology.names[v]!r} is a leaf, nothing lies below it")
@@ -210,32 +228,34 @@ def redraw(tables: Tables, draw: Draw, nodes: np.ndarray, *, view: int | None = 
 
 
 def _draw_again(tables: Tables, draw: Draw, rates: np.ndarray, numbers: range) -> tuple[Draw, ...]:
-    """Views of a draw's own states at its own rows."""
+    """Views of a draw's own states at its own samples."""
     _check_states(tables, draw)
-    order = DrawRequest(
+    request = DrawRequest(
         topology=tables.topology,
         seed=draw.seed,
         stream=draw.stream,
         members=draw.members,
         start=draw.start,
-        count=draw.states_SVB.shape[-1],
+        samples=draw.states_SVB.shape[-1],
         views=tuple(numbers),
         rates=rates,
         base=draw.states_SVB,
         device=draw.states_SVB.device,
     )
-    found = run(tables, order)
+    found = draw_states(tables, request)
     return tuple(
         replace(draw, states_SVB=states, view=view)
-        for view, states in zip(order.views, found, strict=True)
+        for view, states in zip(request.views, found, strict=True)
     )
 
 
 def _check_states(tables: Tables, draw: Draw) -> None:
-    """Raise ValueError unless a draw has a state of its own for every node."""
+    """Raise unless a draw has, for every node, states that the node can have."""
     topology = tables.topology
     if draw.first > 0:
-        raise ValueError(f"drawing again needs all nodes, this draw kept nodes {draw.first} and up")
+        raise ValueError(
+            f"a redraw needs all nodes, but this draw keeps nodes from {draw.first} on"
+        )
     expected = (len(draw.members), len(topology))
     if draw.states_SVB.shape[:2] != expected:
         raise ValueError(
@@ -245,7 +265,7 @@ def _check_states(tables: Tables, draw: Draw) -> None:
     states = draw.states_SVB
     if states.is_floating_point():
         raise TypeError(f"states must be integers, got {states.dtype}")
-    # torch finds no largest uint16, numpy has no CUDA
+    # torch has no maximum of uint16, and numpy does not read CUDA memory
     plain = states.numpy() if states.is_cpu else states.int().cpu().numpy()
     largest = plain.max((0, 2))
     smallest = plain.min((0, 2)) if plain.dtype.kind == "i" else np.zeros_like(largest)
@@ -256,17 +276,20 @@ def _check_states(tables: Tables, draw: Draw) -> None:
         )
 
 
-def run(tables: Tables, order: DrawRequest) -> list[Tensor]:
-    """Fill an order with the fastest kernel that can: one `(S, V - first, B)` tensor per view."""
-    if len(tables.flat) not in (1, len(order.members)):
-        raise ValueError(f"{len(tables.flat)} trees cannot serve {len(order.members)} members")
+def draw_states(tables: Tables, request: DrawRequest) -> list[Tensor]:
+    """Draw what is requested with the fastest kernel that can: one `(S, V - first, B)` tensor per view."""
+    if len(tables.flat) not in (1, len(request.members)):
+        raise ValueError(
+            f"the tables are for {len(tables.flat)} trees, expected 1 or {len(request.members)}, one "
+            "per member"
+        )
     if tables.flat.stride(0) == 0:
         tables = _one_set(tables)
-    if order.device.type == "cpu":
-        from hltm.sampling.kernels import cpu  # compiles: the first draw pays, not the import
+    if request.device.type == "cpu":
+        from hltm.sampling.kernels import cpu  # compiles: at the first draw, not at import
 
-        return cpu.draw(tables, order)
-    return reference.draw(tables, order)
+        return cpu.draw(tables, request)
+    return reference.draw(tables, request)
 
 
 _shared: WeakKeyDictionary[Tables, Tables] = WeakKeyDictionary()

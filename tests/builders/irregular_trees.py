@@ -1,4 +1,4 @@
-"""Random trees of every shape, with mixed numbers of states, for tests of exact answers."""
+"""Random trees of every shape, with mixed numbers of states, and their posteriors by enumeration."""
 
 from __future__ import annotations
 
@@ -61,3 +61,22 @@ def some_leaves(tree: hltm.LatentTree, rows: int, seed: int, missing: float = 0.
     leaves = states[:, :, list(tree.leaves)]
     leaves[random.random(leaves.shape) < missing] = -1
     return torch.from_numpy(leaves if tree.stacked else leaves[0])
+
+
+def agreeing(states, leaves, row):
+    """`(N,)` bool: which joint states have these leaf states, missing ones aside."""
+    row = np.asarray(row)
+    seen = row >= 0
+    return (np.asarray(states)[:, list(leaves)][:, seen] == row[seen]).all(1)
+
+
+def enumerated(tree, row):
+    """(K-padded marginals `(V, K)`, log evidence, probabilities of the joint states that agree)."""
+    states, probability = (np.asarray(part) for part in tree.joint())
+    joint = np.where(agreeing(states, tree.leaves, row), probability, 0)
+    evidence = joint.sum()
+    marginals = np.zeros((len(tree.topology), tree.tables.cardinality.max()))
+    for v in range(len(tree.topology)):
+        np.add.at(marginals[v], states[:, v], joint)
+    with np.errstate(all="ignore"):
+        return marginals / evidence, np.log(evidence), joint

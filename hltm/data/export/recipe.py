@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from hltm.formats.json import from_json, to_json
+from hltm.model.topology import Nodes
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import DRAW_FORMAT, MAX_VIEWS, Stream, check_seed
 from hltm.sampling.sample import check_rows, views
-from hltm.tree import LatentTree, Nodes
+from hltm.tree import LatentTree
 
 FORMAT, VERSION = "hltm.export", 1
 SUFFIXES = {

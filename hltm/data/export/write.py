@@ -21,8 +21,9 @@ from hltm.data.export.manifest import (
 )
 from hltm.data.export.read import DataFolder, load
 from hltm.data.export.recipe import ExportRecipe, Shard, make_recipe
+from hltm.model.topology import Nodes
 from hltm.sampling.augment import Augmentation
-from hltm.tree import LatentTree, Nodes
+from hltm.tree import LatentTree
 
 CARD = "README.md"
 Progress = Callable[[int, int], None]

@@ -1,14 +1,14 @@
-"""What draws states from addresses: `reference` runs anywhere and defines the bits, `cpu` is fast.
+"""Kernels, which draw states by address: `reference` runs anywhere and defines the bits, `cpu` is fast.
 
-A kernel is a function `draw(tables, order) -> list of (S, V_kept, B) tensors`, one per view.
+A kernel is a function `draw(tables, request) -> list of (S, V - first, B) tensors`, one per view.
 
-    order      what is asked for
-    reference  torch, any device, any tree: the oracle
+    request    what a kernel is asked to draw
+    reference  torch, any device, any tree: the definition that `cpu` must equal bit for bit
     cpu        numba: shares tiles of samples among threads
-    tiles      one tile through the whole tree and all views
-    planes     binary nodes, bit by bit, 128 samples a block
-    guide      nodes of more states, one look in a guide table
+    threads    compiled work split over plain threads
+    tiles      one tile of samples through the whole tree and all views
+    planes     binary nodes, bit by bit, 128 samples to a block
+    guide      nodes of more than two states, one load from a guide table
     generator  Philox words of many blocks
     bits       64 states as the bits of a word, and back
-    stamp      tells numba's cache when any of these has changed
 """

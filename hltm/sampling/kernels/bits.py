@@ -1,7 +1,7 @@
-"""64 states as the bits of one word, and as 64 numbers in a row: one vector instruction or two.
+"""64 states as the bits of one word, and as 64 numbers in a row: one or two vector instructions each way.
 
-Written as LLVM vectors because no loop over lanes compiles to them; LLVM translates them for any
-processor.
+A loop over the 64 lanes would not compile to these instructions, so they are written as operations on
+LLVM vectors, `<64 x i1>` and `<64 x i8>` or `<64 x i16>`, which LLVM translates for any processor.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The fast kernel on a CPU: tiles of a few thousand samples through the whole tree, by numba.
 
-Binary nodes stay packed, one bit a state, until they are written out; others are one number a
-state. A tile is small enough for its states to stay in the cache from parent to child.
+The states of binary nodes stay packed, one bit per state, until they are written out; those of *wide*
+nodes, of more than two states, are one number per state. A tile is small enough for its states to stay
+in the cache from parent to child.
 
 Kernels release the interpreter's lock and are split over plain threads, as many as torch uses:
 so they follow `torch.set_num_threads`, and run single-threaded inside a DataLoader's workers.
@@ -19,46 +20,46 @@ from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES
 from hltm.sampling.kernels.guide import guide_of
 from hltm.sampling.kernels.request import BLOCK, DrawRequest
-from hltm.sampling.kernels.stamp import source_stamp
 from hltm.sampling.kernels.threads import share
 from hltm.sampling.kernels.tiles import Scratch, Wide, draw_tiles
 
 MOST_BLOCKS = 128  # of a tile
-TILE_BYTES = 1 << 22  # of states that a tile keeps, at most
-PARALLEL_STATES = 1 << 20  # fewer binary states than this, 0.3 ms, are not worth a second thread
-WIDE_COST = 8  # a state of a node of more than two takes as long as so many binary ones
+TILE_BYTES = 1 << 22  # of the states of a tile, at most
+PARALLEL_STATES = 1 << 20  # below this many binary states, 0.3 ms, one thread is as fast as two
+WIDE_COST = 8  # one state of a wide node takes as long as this many binary states
 
 
-def draw(tables: Tables, order: DrawRequest) -> list[Tensor]:
+def draw(tables: Tables, request: DrawRequest) -> list[Tensor]:
     """Draw states; one `(S, V - first, B)` tensor per view, uint8 or uint16."""
-    shape = (len(order.members), len(tables.topology) - order.first, order.count)
+    shape = (len(request.members), len(tables.topology) - request.first, request.samples)
     dtype = np.dtype(np.uint8 if tables.state_dtype == torch.uint8 else np.uint16)
-    out = np.empty((len(order.views), *shape), dtype=dtype)
-    _fill(tables, order, out, np.empty((0, 0, 0, 0), dtype=np.uint64))
+    out = np.empty((len(request.views), *shape), dtype=dtype)
+    _fill(tables, request, out, np.empty((0, 0, 0, 0), dtype=np.uint64))
     return list(torch.from_numpy(out))
 
 
-def draw_packed(tables: Tables, order: DrawRequest) -> list[np.ndarray]:
+def draw_packed(tables: Tables, request: DrawRequest) -> list[np.ndarray]:
     """Draw states of a binary tree, one bit each; one `(S, V - first, W)` uint64 array per view.
 
-    Bit k of word w is row 128 * (start // 128) + 64 * w + k; bits of other rows mean nothing.
+    Bit k of word w is sample 128 * (start // 128) + 64 * w + k; bits of samples that were not asked
+    for are undefined.
     """
-    shape = (len(order.members), len(tables.topology) - order.first)
-    words = 2 * len(_blocks(order))
-    packed = np.empty((len(order.views), *shape, words), dtype=np.uint64)
-    _fill(tables, order, np.empty((0, 0, 0, 0), dtype=np.uint8), packed)
+    shape = (len(request.members), len(tables.topology) - request.first)
+    words = 2 * len(_blocks(request))
+    packed = np.empty((len(request.views), *shape, words), dtype=np.uint64)
+    _fill(tables, request, np.empty((0, 0, 0, 0), dtype=np.uint8), packed)
     return list(packed)
 
 
-def _blocks(order: DrawRequest) -> range:
-    """The numbers of the blocks that hold the rows."""
-    return range(order.start // BLOCK, (order.start + order.count - 1) // BLOCK + 1)
+def _blocks(request: DrawRequest) -> range:
+    """The numbers of the blocks that hold the samples."""
+    return range(request.start // BLOCK, (request.start + request.samples - 1) // BLOCK + 1)
 
 
-def _fill(tables: Tables, order: DrawRequest, out: np.ndarray, packed: np.ndarray) -> None:
+def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndarray) -> None:
     """Fill `out` with states or, if it is empty, `packed`."""
-    blocks, members, nodes = _blocks(order), len(order.members), len(tables.topology)
-    states = members * nodes * len(blocks) * BLOCK * len(order.views)
+    blocks, members, nodes = _blocks(request), len(request.members), len(tables.topology)
+    states = members * nodes * len(blocks) * BLOCK * len(request.views)
     effort = states * (1 if tables.binary else WIDE_COST)
     threads = torch.get_num_threads() if effort >= PARALLEL_STATES else 1
     bytes_per_block = nodes * (16 if tables.binary else 16 + BLOCK * out.itemsize)
@@ -66,29 +67,29 @@ def _fill(tables: Tables, order: DrawRequest, out: np.ndarray, packed: np.ndarra
     tiles = max(-(-len(blocks) // most), min(-(-threads // members), len(blocks)))
     size = -(-len(blocks) // tiles)
     tiles = -(-len(blocks) // size)
-    block_numbers = np.array(blocks if order.blocks is None else order.blocks, dtype=np.uint64)
+    block_numbers = np.array(blocks if request.blocks is None else request.blocks, dtype=np.uint64)
     given = np.empty((0, 0, 0), dtype=out.dtype)
-    if order.base is not None:
-        given = np.ascontiguousarray(order.base.numpy().astype(out.dtype, copy=False))
+    if request.base is not None:
+        given = np.ascontiguousarray(request.base.numpy().astype(out.dtype, copy=False))
     arguments = (
-        np.uint64(order.seed & 0xFFFFFFFF),
-        np.uint64(order.seed >> 32),
-        np.uint64(order.stream),
-        np.array(order.members, dtype=np.uint64),
-        np.array(order.views, dtype=np.uint64),
+        np.uint64(request.seed & 0xFFFFFFFF),
+        np.uint64(request.seed >> 32),
+        np.uint64(request.stream),
+        np.array(request.members, dtype=np.uint64),
+        np.array(request.views, dtype=np.uint64),
         block_numbers,
-        order.count,
+        request.samples,
         size,
-        order.start - blocks.start * BLOCK,
+        request.start - blocks.start * BLOCK,
         tables.topology.parent,
         tables.cardinality,
         tables.thresholds.numpy().view(np.uint64),
         tables.threshold_start,
-        order.reach,
-        order.coins.view(np.uint64),
-        order.base_needed,
+        request.redraw_case,
+        request.redraw_limits.view(np.uint64),
+        request.base_needed,
         given,
-        order.first,
+        request.first,
         out,
         packed,
     )
@@ -96,13 +97,13 @@ def _fill(tables: Tables, order: DrawRequest, out: np.ndarray, packed: np.ndarra
     def work(shares: Iterator[tuple[int, int]]) -> None:
         scratch, wide = _scratch(tables, size, out.dtype)
         for low, high in shares:
-            draw_tiles(*arguments, scratch, wide, source_stamp(), low, high)
+            draw_tiles(*arguments, scratch, wide, low, high)
 
     share(work, members * tiles, threads=threads)
 
 
 def _scratch(tables: Tables, size: int, dtype: np.dtype) -> tuple[Scratch, Wide | None]:
-    """What one thread needs for tiles of `size` blocks."""
+    """One thread's own memory for tiles of `size` blocks."""
     nodes = len(tables.topology)
     padded = -(-size // LANES) * LANES
     lanes, words = size * BLOCK, padded * 2

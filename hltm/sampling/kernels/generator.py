@@ -1,15 +1,21 @@
-"""Philox 4x32-10 for many blocks in a row, compiled by numba; must equal `hltm.philox.philox`.
+"""Philox 4x32-10 for many blocks in a row, compiled by numba; it equals `hltm.sampling.philox.philox`.
 
-Everything is 64 bits wide although words have 32: a product of two words then is one vector
-instruction, and since it reads the low halves alone, what is left in the high halves does no harm.
-The rounds' last product, rotated, already holds two of the call's words in their places.
+A round takes two 64-bit products of 32-bit words; with hi and lo the halves of a product, M the
+multipliers and k the round's key,
+
+    x0', x1', x2', x3'  =  hi(M1 x2) ^ x1 ^ k0,  lo(M1 x2),  hi(M0 x0) ^ x3 ^ k1,  lo(M0 x0).
+
+Words are kept in 64-bit integers. A product of two words is then one vector instruction, which reads
+the low halves alone, so the high halves of x1 and x3 need not be cleared between rounds. In the last
+round, a product rotated by 32 bits has its high half, for x0', below its low half, for x1': two output
+words in their places with one rotation.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from hltm._compile import compiled
 from hltm.sampling.philox import MULTIPLIER, ROUNDS, WEYL
 
 LANES = 8  # blocks are padded to this many, so that no loop ends in a scalar remainder
@@ -21,7 +27,7 @@ _SHIFT = np.uint64(32)
 _LAST = ROUNDS - 1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def philox_blocks(key0, key1, c0, blocks, c2, c3, count, words):  # type: ignore[no-untyped-def]
     """Words of `count` calls: those of block j in words[2j] (0, then 1) and words[2j + 1] (2, 3).
 

@@ -1,9 +1,10 @@
-"""Nodes of more than two states: a guide table finds the state of a 32-bit number in one look.
+"""Nodes of more than two states: a guide table finds the state of a 32-bit number with one load.
 
-The interval of u is cut into cells of equal width, a power of two of them, four to eight per state
-or more. A cell without a threshold has one state; a cell of one has two, told apart by that
-threshold; the few cells of several are flagged, and the thresholds searched. So the state is
-exactly the number of thresholds <= u (guide tables: Chen and Asau 1974; here exact to 32 bits).
+A state is the number of thresholds <= u, with u a uniform 32-bit number. The interval of u is cut
+into cells of equal width, a power of two of them, four to sixteen per state. A cell without a
+threshold has one state; a cell with one threshold has two, and comparing u with it decides; the few
+cells with several thresholds are flagged, and the thresholds are searched by bisection. So the result
+is exact to 32 bits (guide tables: Chen and Asau 1974).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numba import njit
 
+from hltm._compile import compiled
 from hltm.model.tables import ONE, Tables
 from hltm.sampling.kernels.generator import philox_blocks
 
@@ -23,8 +24,9 @@ class Guide(NamedTuple):
     """The cells of every node of more than two states.
 
     Attributes:
-        cells: `(S, N)` uint32: from the most significant bit, the 32 - bits low bits of the last u
-            below the cell's threshold (all ones where there is none), the flag, the cell's state.
+        cells: `(S, N)` uint32. From the most significant bit, with `bits` that of the node: 32 - bits
+            low bits of the largest u below the cell's threshold (all ones if it has none); 1 bit, the
+            flag; bits - 1 bits, the state at the cell's lowest u.
         start: `(V,)` int64 where in `cells` a node's first row begins.
         bits: `(V,)` uint64: a row has 2^bits cells, and the highest bits of u are the cell's number.
     """
@@ -38,7 +40,7 @@ _made: WeakKeyDictionary[Tables, Guide] = WeakKeyDictionary()
 
 
 def guide_of(tables: Tables) -> Guide:
-    """The guide of some tables, made once."""
+    """The guide of some tables, made when it is first needed."""
     if tables not in _made:
         _made[tables] = _make(tables)
     return _made[tables]
@@ -46,7 +48,8 @@ def guide_of(tables: Tables) -> Guide:
 
 def _make(tables: Tables) -> Guide:
     wide = tables.cardinality > 2
-    extra = np.where(tables.cardinality <= 256, 3, 2)  # the flag takes one
+    # 2^bits cells are 8 to 16 per state, or 4 to 8 above 256 states; a cell's state and flag fit in bits
+    extra = np.where(tables.cardinality <= 256, 3, 2)
     bits = np.ceil(np.log2(tables.cardinality)).astype(np.int64) + extra
     size = np.where(wide, tables.rows << bits, 0)
     start = np.cumsum(size) - size
@@ -80,7 +83,7 @@ _ONE, _WORD_BITS = np.uint64(1), np.uint64(32)
 _WORD = np.uint64(0xFFFFFFFF)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def draw_wide(  # type: ignore[no-untyped-def]
     row, cells, cell_start, bits, thresholds, threshold_start, steps, key0, key1, c0, numbers, c2,
     c3, count, blocks, words, out,
@@ -88,7 +91,7 @@ def draw_wide(  # type: ignore[no-untyped-def]
     """State of every lane of a tile: how many thresholds of its row are <= u.
 
     Args:
-        row: which row of the table a lane uses, its parent's state.
+        row: which row of the table a lane uses: the state of its parent.
         cells, thresholds: of the tree; this node's begin at `cell_start` and `threshold_start`,
             row after row, `steps` thresholds each.
         numbers: numbers of the tile's blocks, uint64; a block is 32 of the `count` calls of the
@@ -114,7 +117,7 @@ def draw_wide(  # type: ignore[no-untyped-def]
                 out[i] = _search(thresholds, threshold_start + np.int64(r) * steps, steps, u)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _search(thresholds, start, steps, u):  # type: ignore[no-untyped-def]
     """How many of the sorted thresholds start .. start + steps - 1 are <= u."""
     low, high = start, start + steps

@@ -1,4 +1,8 @@
-"""What a kernel is asked to draw: an address range, the views wanted, what each view redraws."""
+"""What a kernel is asked to draw: a range of addresses, some views, and what each view redraws.
+
+Whether a view redraws a node is a *decision*: a random bit that is 1 with the node's redraw rate, drawn
+by address like any state. A node is redrawn if its own decision is 1 or its parent was redrawn.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from torch import Tensor
 from hltm.model.tables import ONE
 from hltm.model.topology import Topology
 
-NEVER, MAYBE, ALWAYS = 0, 1, 2  # whether a view redraws a node
-BLOCK = 128  # rows that share the generator's calls, at most
+NEVER, SOMETIMES, ALWAYS = 0, 1, 2  # when a view redraws a node
+BLOCK = 128  # samples that share the generator's calls for a binary node: 4 words of 32 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,16 +25,17 @@ class DrawRequest:
     """One request for states, complete: a kernel needs the tables and this.
 
     Attributes:
-        seed, stream: the key, and what the numbers are for.
-        members: `S` addresses of members.
-        start, count: rows start .. start + count - 1.
+        topology: the shape of the trees.
+        seed, stream: the key, and what the random numbers are for.
+        members: S addresses of members.
+        start, samples: samples start .. start + samples - 1.
         views: the numbers of the views to draw; view 0 is the data themselves.
         rates: `(V,)` float64, the redraw rate of every node in views other than 0.
-        base: `(S, V, B)` states that the views start from; None draws them by address.
-        first: nodes below this number are not returned.
+        base: `(S, V, B)` states of the data that the views start from; None draws them by address.
+        first: the lowest node to return; nodes with lower numbers are left out.
         device: where to draw, and where the result lies.
-        blocks: `(N,)` int64, draw the 128 rows of each of these blocks, one after the other, in
-            place of consecutive rows; start is then 0 and count 128 N.
+        blocks: `(N,)` int64, draw the 128 samples of each of these blocks, one block after the other,
+            in place of consecutive samples; start is then 0 and samples 128 N.
     """
 
     topology: Topology
@@ -38,7 +43,7 @@ class DrawRequest:
     stream: int
     members: tuple[int, ...]
     start: int
-    count: int
+    samples: int
     views: tuple[int, ...] = (0,)
     rates: np.ndarray | None = None
     base: Tensor | None = None
@@ -47,20 +52,20 @@ class DrawRequest:
     blocks: np.ndarray | None = None
 
     def block(self, i: int) -> DrawRequest:
-        """The order of the 128 rows of block number i of `blocks` alone."""
+        """The request for the 128 samples of block number i of `blocks` alone."""
         assert self.blocks is not None
         part = slice(i * BLOCK, (i + 1) * BLOCK)
         base = None if self.base is None else self.base[..., part]
         start = int(self.blocks[i]) * BLOCK
-        return replace(self, blocks=None, start=start, count=BLOCK, base=base)
+        return replace(self, blocks=None, start=start, samples=BLOCK, base=base)
 
     @cached_property
-    def reach(self) -> np.ndarray:
-        """`(V,)` uint8: whether a view never, maybe or always redraws a node or one above it."""
+    def redraw_case(self) -> np.ndarray:
+        """`(V,)` uint8: whether a view NEVER, SOMETIMES or ALWAYS redraws a node or one above it."""
         found = np.zeros(len(self.topology), dtype=np.uint8)
         if self.rates is None:
             return found
-        found[self.rates > 0] = MAYBE
+        found[self.rates > 0] = SOMETIMES
         found[self.rates >= 1] = ALWAYS
         for level in range(self.topology.depth - 1, -1, -1):
             nodes = np.asarray(self.topology.at_level(level))
@@ -68,19 +73,19 @@ class DrawRequest:
         return found
 
     @cached_property
-    def coins(self) -> np.ndarray:
-        """`(V,)` int64: a node's coin comes up where its uniform 32-bit number is >= this."""
+    def redraw_limits(self) -> np.ndarray:
+        """`(V,)` int64: a node's own decision is 1 where its uniform 32-bit number is >= this."""
         rates = np.zeros(len(self.topology)) if self.rates is None else self.rates
-        return coin_limits(rates)
+        return decision_limits(rates)
 
     @cached_property
     def base_needed(self) -> np.ndarray:
         """`(V,)` bool: whether any view shows a node's state in the data themselves."""
         if 0 in self.views:
             return np.ones(len(self.topology), dtype=bool)
-        return self.reach < ALWAYS
+        return self.redraw_case < ALWAYS
 
 
-def coin_limits(rates: np.ndarray) -> np.ndarray:
-    """int64: a coin of each rate comes up where its uniform 32-bit number is >= this."""
+def decision_limits(rates: np.ndarray) -> np.ndarray:
+    """int64: a decision of each rate is 1 where its uniform 32-bit number is >= this."""
     return np.round((1 - rates) * ONE).astype(np.int64)

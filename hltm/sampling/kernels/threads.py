@@ -17,12 +17,12 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 def share(
     work: Callable[[Iterator[tuple[int, int]]], None], tasks: int, *, threads: int, grain: int = 1
 ) -> None:
-    """Do tasks 0 .. tasks - 1; this thread and others take them in turn, some at a time.
+    """Do tasks 0 .. tasks - 1 in this thread and others, each taking the next `grain` when it is free.
 
     Args:
-        work: called once per thread with an iterator of (low, high): do tasks low .. high - 1 of
-            each; what a thread needs for itself is made before the first. Tasks must not write to
-            the same places.
+        work: called once per thread with an iterator of (low, high): it does tasks low .. high - 1
+            of each, and makes the memory that its thread needs before the first. Tasks must not
+            write to the same places.
         tasks: how many.
         threads: how many at most; with one, all tasks come as a single share.
         grain: tasks per share.
@@ -31,7 +31,7 @@ def share(
     if threads <= 1:
         work(iter([(0, tasks)]))
         return
-    # the interpreter's lock hands each share of a list's iterator to one thread
+    # all threads take from one iterator; the interpreter's lock gives each share to one of them
     rest = iter([(low, min(low + grain, tasks)) for low in range(0, tasks, grain)])
     others = [_pool(threads).submit(work, rest) for _ in range(threads - 1)]
     work(rest)

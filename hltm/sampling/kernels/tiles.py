@@ -1,8 +1,8 @@
-"""A tile of samples through the whole tree, all views: what a thread of the CPU kernel compiles.
+"""A tile of samples through the whole tree and all views: the compiled work of a CPU thread.
 
-Binary nodes are bits, 64 states to a word; other nodes are one number a state, and only trees that
-have such nodes compile what deals with them: `wide` is None for the others, and numba drops the
-branches that ask.
+The states of binary nodes are bits, 64 to a word; those of wide nodes, of more than two states, are
+one number each. For a binary tree `wide` is None, so numba compiles none of the code for wide nodes.
+A lane is the place of a sample in the tile.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from hltm._compile import compiled
 from hltm.sampling.kernels.bits import collect_word, spread_word
 from hltm.sampling.kernels.guide import draw_wide
 from hltm.sampling.kernels.planes import draw_bits
-from hltm.sampling.kernels.request import BLOCK, MAYBE, NEVER
-from hltm.sampling.philox import COINS, WORD_PLANE
+from hltm.sampling.kernels.request import BLOCK, NEVER, SOMETIMES
+from hltm.sampling.philox import DECISIONS, WORD_PLANE
 
 _NONE, _ONE = np.uint64(0), np.uint64(1)
-_COINS = np.uint64(COINS)
+_DECISIONS = np.uint64(DECISIONS)
 _WORDS = np.uint64(WORD_PLANE << 24)
 _NODE = np.uint64(8)
 
@@ -28,12 +28,12 @@ class Scratch(NamedTuple):
     """A thread's own memory for tiles of some blocks.
 
     Attributes:
-        numbers, words: of calls of the generator.
-        undecided, undecided_words: see `hltm.kernels.planes.draw_bits`.
-        lane_bits: `(words,)` uint64.
-        zeros: `(words,)` uint64, the states of nothing: parent of the root and of every coin.
+        numbers, words: block numbers and output words of calls of the generator.
+        undecided, undecided_words: see `hltm.sampling.kernels.planes.draw_bits`.
+        lane_bits: `(words,)` uint64, scratch for the threshold bits of lanes.
+        zeros: `(words,)` uint64, all 0: the parent's states of the root and of every decision.
         bits: `(2, V, words)` uint64 states of binary nodes, of the data and of the view.
-        redrawn: `(V, words)` uint64 whether the view drew a node again.
+        redrawn: `(V, words)` uint64 whether the view redrew a node.
     """
 
     numbers: np.ndarray
@@ -47,10 +47,10 @@ class Scratch(NamedTuple):
 
 
 class Wide(NamedTuple):
-    """What a thread needs for nodes of more than two states: their guide, and scratch.
+    """A thread's memory for nodes of more than two states: their guide, and scratch.
 
     Attributes:
-        cells, start, bits: see `hltm.kernels.guide.Guide`.
+        cells, start, bits: see `hltm.sampling.kernels.guide.Guide`.
         states: `(2, V, lanes)` of the data and of the view.
         row: `(lanes,)` the row of its table that a lane uses, its parent's state.
         thresholds: `(lanes,)` uint64, those of a binary node whose parent has more states.
@@ -64,16 +64,15 @@ class Wide(NamedTuple):
     thresholds: np.ndarray
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def draw_tiles(  # type: ignore[no-untyped-def]
-    key0, key1, stream, members, views, block_numbers, rows, size, offset, parent, cardinality,
-    thresholds, threshold_start, reach, coins, base_needed, given, first, out, packed, scratch,
-    wide, stamp, low, high,
+    key0, key1, stream, members, views, block_numbers, samples, size, offset, parent, cardinality,
+    thresholds, threshold_start, redraw_case, redraw_limits, base_needed, given, first, out, packed,
+    scratch, wide, low, high,
 ):  # fmt: skip
     """Draw tasks low..high-1; a task is one tile of one member, all nodes and all views.
 
-    A tile is `size` of the blocks. `stamp` is `hltm.kernels.stamp.source_stamp()`; the rest is as
-    in `DrawRequest` and `Tables`.
+    A tile is `size` of the blocks; the other arguments are as in `DrawRequest` and `Tables`.
     """
     nodes = parent.shape[0]
     blocks = len(block_numbers)
@@ -85,8 +84,9 @@ def draw_tiles(  # type: ignore[no-untyped-def]
         count = min(size, blocks - tile)
         block = block_numbers[tile : tile + count]
         of = s if thresholds.shape[0] > 1 else 0  # one set of tables may serve all members
-        start = tile * BLOCK - offset  # the tile's first row, counted from the first asked for
-        shown, end = max(0, -start), min(BLOCK * count, rows - start)  # lanes that were asked for
+        start = tile * BLOCK - offset  # the tile's first sample, counted from the first asked for
+        # the lanes that were asked for
+        shown, end = max(0, -start), min(BLOCK * count, samples - start)
         for v in range(nodes if given.shape[0] > 0 else 0):
             if cardinality[v] == 2:
                 _collect(given[s, v], start, count, bits[0, v])
@@ -103,7 +103,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                 two = cardinality[v] == 2
                 if step < 0 and not base_needed[v]:
                     continue
-                if step >= 0 and reach[v] == NEVER:
+                if step >= 0 and redraw_case[v] == NEVER:
                     for i in range(2 * count):
                         bits[1, v, i] = bits[0, v, i]
                     if wide is not None and not two:
@@ -138,17 +138,18 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                         for i in range(BLOCK * count):
                             wide.thresholds[i] = thresholds[of, at + np.int64(row[i])]
                             t0 |= wide.thresholds[i]
-                coin = step >= 0 and reach[v] == MAYBE
-                # the states, then the coin that says which are new: one call, as it compiles long
-                for flip in range(0 if two else 1, 2 if coin else 1):
+                sometimes = step >= 0 and redraw_case[v] == SOMETIMES
+                # First the states, then the decision which of them are new: one call in a loop, as
+                # two calls would inline `draw_bits` twice and compile much longer.
+                for own in range(0 if two else 1, 2 if sometimes else 1):  # 1: its own decision
                     draw_bits(
-                        zeros if flip else above, coins[v] if flip else t0,
-                        coins[v] if flip else t1, wide, by_lane and flip == 0, key0, key1, view,
-                        block, c2 | _COINS if flip else c2, members[s], count, numbers, words,
-                        undecided, undecided_words, redrawn[v] if flip else bits[now, v],
+                        zeros if own else above, redraw_limits[v] if own else t0,
+                        redraw_limits[v] if own else t1, wide, by_lane and own == 0, key0, key1,
+                        view, block, c2 | _DECISIONS if own else c2, members[s], count, numbers,
+                        words, undecided, undecided_words, redrawn[v] if own else bits[now, v],
                     )  # fmt: skip
-                # (a node that is always redrawn needs no mark, as all nodes below it are too)
-                if coin:
+                # A node that is always redrawn needs no mark: all nodes below it always are, too.
+                if sometimes:
                     for i in range(2 * count):
                         if v > 0:
                             redrawn[v, i] |= redrawn[parent[v], i]
@@ -170,9 +171,9 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                         shown_out[i] = shown_states[i]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _spread(bits, start, count, out):  # type: ignore[no-untyped-def]
-    """Write the states of a tile to rows start.. of `out`, those that it has."""
+    """Write the states of a tile to places start.. of `out`, as far as it has such places."""
     for i in range(2 * count):
         at = start + 64 * i
         if at >= 0 and at + 64 <= out.shape[0]:
@@ -182,9 +183,9 @@ def _spread(bits, start, count, out):  # type: ignore[no-untyped-def]
                 out[at + k] = (bits[i] >> np.uint64(k)) & _ONE
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
-    """Read the states of a tile from rows start.. of `states`, those that it has."""
+    """Read the states of a tile from places start.. of `states`, as far as it has such places."""
     for i in range(2 * count):
         at = start + 64 * i
         if at >= 0 and at + 64 <= states.shape[0]:
@@ -195,7 +196,7 @@ def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
                 bits[i] |= np.uint64(states[at + k] & 1) << np.uint64(k)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _keep(redrawn, count, old, new):  # type: ignore[no-untyped-def]
     """Put the old state back where a node was not redrawn."""
     for i in range(BLOCK * count):

@@ -9,7 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from hltm.tree import LatentTree, check_members
+from hltm.sampling.philox import check_members
+from hltm.tree import LatentTree
 
 
 class Network(nn.Module, ABC):

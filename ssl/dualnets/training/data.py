@@ -1,4 +1,8 @@
-"""What every step of training reads: fresh rows without end, or a fixed set of samples in epochs."""
+"""The rows that every step of training reads: fresh ones at every step, or a fixed data set in epochs.
+
+Every row has an address (seed, stream, member, view, row number), so nothing is stored: any chunk
+of steps can be drawn at any time, and all networks and methods read the same rows at the same step.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +20,19 @@ from hltm.data.view_batches import check_kept, target_nodes
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
-from hltm.sampling.sample import run
+from hltm.sampling.sample import draw_states
 from hltm.tree import LatentTree
 
-DRAWN_BYTES = 1 << 26  # leaves drawn ahead in one call
+DRAWN_BYTES = 1 << 26  # of the leaves that are drawn in one call
 Self = TypeVar("Self", bound="Rows")
 
 
 class DrawnViews(NamedTuple):
-    """The data of a span of steps.
+    """The data of consecutive steps, batch-last.
 
     Attributes:
         views: `(S, X, steps * B)` leaves of each view.
-        negatives: `(S, X, steps * B * H)`, the H negatives of a sample side by side; None without.
+        negatives: `(S, X, steps * B * H)`, the H negatives of a sample side by side; None for H = 0.
         targets: `(S, T, steps * B)` states; None where none are needed.
         places: `(steps * B,)` int64 places in the fixed data set; None for fresh data.
     """
@@ -45,11 +49,11 @@ class Rows(ABC):
 
     Attributes:
         trees: one tree, or as many as there are members.
-        members: S addresses.
+        members: the numbers of the S members, a part of the address of their rows.
         augment: what a view draws again.
-        batch: B.
+        batch: B, samples per step and member.
         seed: 64 bits.
-        stacked: whether batches show the S axis.
+        stacked: whether batches have the S axis.
         device: where to draw.
     """
 
@@ -62,10 +66,10 @@ class Rows(ABC):
     device: torch.device
 
     def check(self, needs: Needs, steps: int) -> None:
-        """Raise ValueError where these rows cannot give what a method needs.
+        """Check that these rows have what a method needs for so many steps.
 
         Raises:
-            ValueError: targets that are none, or that a view may draw again.
+            ValueError: targets that are not nodes of the trees, or that a view may draw again.
         """
         if needs.targets == ():
             return
@@ -80,34 +84,34 @@ class Rows(ABC):
         check_kept(topology, self.augment, nodes)
 
     def of_members(self: Self, low: int, high: int) -> Self:
-        """The rows of members low..high-1."""
+        """The rows of members low .. high - 1 alone."""
         trees = self.trees[low:high] if len(self.trees.members) > 1 else self.trees
         return replace(self, trees=trees, members=self.members[low:high])
 
     def steps_at_once(self, needs: Needs) -> int:
-        """How many steps' leaves fit the memory set aside for them."""
+        """For how many steps the leaves fit `DRAWN_BYTES`; at least 1."""
         passes = needs.views + needs.negatives
         leaves = len(self.members) * len(self.trees.leaves) * self.batch * passes
         return max(DRAWN_BYTES // leaves, 1)
 
     def target_count(self, needs: Needs) -> int:
-        """T, how many nodes' states come with a batch."""
+        """T, the number of nodes whose states come with a batch."""
         return 0 if needs.targets == () else len(target_nodes(self.trees.topology, needs.targets))
 
     def step_bytes(self, needs: Needs) -> int:
-        """Bytes of one step's rows for all members: as they are drawn, and as the batch."""
+        """Bytes of one step's rows for all members, as they are drawn and as the batch."""
         passes = needs.views + needs.negatives
         leaves = len(self.trees.leaves) * passes * self._state_bytes
         each = 2 * leaves + 9 * self.target_count(needs)  # targets are int64 in a batch
         return len(self.members) * self.batch * each
 
     def kept_bytes(self, needs: Needs) -> tuple[int, int]:
-        """Bytes of rows that are kept from step to step: of all members, and shared by them."""
+        """Bytes of rows that are kept from step to step: for all members, and shared by them."""
         return 0, 0
 
     @property
     def _state_bytes(self) -> int:
-        """Of one node's state."""
+        """Bytes of a state."""
         return 1 if int(self.trees.tables.cardinality.max()) <= 256 else 2
 
     @abstractmethod
@@ -115,7 +119,7 @@ class Rows(ABC):
         """The data of steps first_step .. first_step + steps - 1."""
 
     def batches(self, needs: Needs, first_step: int, steps: int) -> Iterator[Batch]:
-        """The batches of these steps, one by one."""
+        """The batches of steps first_step .. first_step + steps - 1, one by one."""
         drawn = self.draw(needs, first_step, steps)
         parts = [*drawn.views]
         if drawn.negatives is not None:
@@ -136,42 +140,42 @@ class Rows(ABC):
     ) -> tuple[list[Tensor], Tensor | None]:
         """`(S, X, count)` leaves of each view, and `(S, T, count)` targets.
 
-        No view draws a target again, so the first view shows the data's own.
+        No view draws a target again (`check`), so the first view has the data's own states there.
         """
         topology = self.trees.topology
         leaves = topology.leaves.start
         nodes = None if needs.targets == () else target_nodes(topology, needs.targets)
         first = leaves if nodes is None else min(leaves, int(nodes.min()))
-        order = DrawRequest(
+        request = DrawRequest(
             topology=topology,
             seed=self.seed,
             stream=stream,
             members=self.members,
             start=start,
-            count=count,
+            samples=count,
             views=views,
             rates=self.augment.rates(topology),
             first=first,
             device=self.device,
         )
-        states = run(self.trees.tables, order)
+        states = draw_states(self.trees.tables, request)
         targets = None if nodes is None else states[0][:, torch.from_numpy(nodes - first)]
         return [view[:, leaves - first :] for view in states], targets
 
 
 @dataclass(frozen=True)
 class FreshData(Rows):
-    """Rows never seen before, every step: step t of every member reads rows tB .. tB + B - 1.
+    """Rows that no step has seen before: step t of every member reads rows tB .. tB + B - 1.
 
-    Views 1, 2, … of those rows are the method's views. Negative h of a row i is view 1 of row
-    iH + h of a stream of its own. So the same trees and rows serve every width and method.
+    The method's views are views 1, 2, … of those rows. Negative h of row i is view 1 of row i H + h
+    of a stream of its own.
     """
 
     def check(self, needs: Needs, steps: int) -> None:
         super().check(needs, steps)
         if needs.places:
             raise ValueError(
-                "this method remembers every sample, so it needs a fixed data set: give samples=…"
+                "this method keeps something for every sample, so it needs a fixed data set: give samples=…"
             )
 
     def draw(self, needs: Needs, first_step: int, steps: int) -> DrawnViews:
@@ -187,11 +191,11 @@ class FreshData(Rows):
 
 @dataclass(frozen=True)
 class FixedData(Rows):
-    """Rows 0 .. P-1, again and again: epoch e shuffles them and sees views V e + 1 .. V e + V.
+    """Rows 0 .. P - 1 in epochs: epoch e shuffles them and reads their views V e + 1 .. V e + V.
 
-    V is how many views the method needs. An epoch has P // B steps; the rows left over change with
-    the shuffle, which all members share. Negative h of a sample is the last view of the sample
-    h + 1 places further in the epoch's order.
+    V is the number of views that the method needs. An epoch has P // B steps; which rows are left
+    over changes with the order, which all members share. Negative h of a sample is the last view of
+    the sample that lies h + 1 places further in the epoch's order.
 
     Attributes:
         samples: P.
@@ -204,7 +208,7 @@ class FixedData(Rows):
 
     @property
     def steps_per_epoch(self) -> int:
-        """How many whole batches there are."""
+        """P // B, the whole batches of an epoch."""
         return self.samples // self.batch
 
     def check(self, needs: Needs, steps: int) -> None:
@@ -228,7 +232,7 @@ class FixedData(Rows):
         return replace(super().of_members(low, high), _epochs={})
 
     def kept_bytes(self, needs: Needs) -> tuple[int, int]:
-        """An epoch's rows as they are drawn and in its order; the order, by keys that are sorted."""
+        """An epoch's rows, as drawn and in its order; and that order with the keys that are sorted."""
         leaves = len(self.trees.leaves) * needs.views
         each = (leaves + self.target_count(needs)) * self._state_bytes
         return 2 * len(self.members) * self.samples * each, 64 * self.samples
@@ -239,7 +243,7 @@ class FixedData(Rows):
         while step < end:
             epoch, at = divmod(step, self.steps_per_epoch)
             count = min(self.steps_per_epoch - at, end - step)
-            parts.append(self._part(needs, epoch, at, count))
+            parts.append(self._steps_of_epoch(needs, epoch, at, count))
             step += count
 
         def joined(pieces: list[Tensor | None]) -> Tensor | None:
@@ -254,9 +258,9 @@ class FixedData(Rows):
             joined([p.places for p in parts]),
         )
 
-    def _part(self, needs: Needs, epoch: int, at: int, steps: int) -> DrawnViews:
-        """Some steps of one epoch."""
-        whole = self._epoch(needs, epoch)
+    def _steps_of_epoch(self, needs: Needs, epoch: int, at: int, steps: int) -> DrawnViews:
+        """Steps at .. at + steps - 1 of one epoch."""
+        whole = self._epoch_rows(needs, epoch)
         rows = slice(at * self.batch, (at + steps) * self.batch)
         negatives = None
         if needs.negatives:
@@ -270,8 +274,8 @@ class FixedData(Rows):
             None if whole.places is None else whole.places[rows],
         )
 
-    def _epoch(self, needs: Needs, epoch: int) -> DrawnViews:
-        """All samples of an epoch in its order; the last epoch asked for is kept."""
+    def _epoch_rows(self, needs: Needs, epoch: int) -> DrawnViews:
+        """All samples of an epoch in its order; those of the epoch last asked for are kept."""
         if (needs, epoch) not in self._epochs:
             self._epochs.clear()
             numbers = tuple(range(needs.views * epoch + 1, needs.views * (epoch + 1) + 1))
@@ -286,7 +290,7 @@ class FixedData(Rows):
         return self._epochs[needs, epoch]
 
     def order(self, epoch: int) -> Tensor:
-        """`(P,)` int64, the samples in the order of an epoch."""
+        """`(P,)` int64, the samples in the order of an epoch, a uniformly random one."""
         keys = uniform(
             self.samples, seed=self.seed, stream=Stream.BATCHES, members=(0,), node=0, view=epoch
         )

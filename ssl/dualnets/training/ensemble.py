@@ -1,27 +1,77 @@
-"""Ensembles in parts: how many members are trained at once, and parts put together again."""
+"""Ensembles in parts: members that do not fit the memory together are trained one part after the
+other."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dualnets._checks import check_whole
 from dualnets.training.memory import (
-    at_most,
-    config_of,
     footprint,
     memory_error,
     memory_of,
     take,
+    upper_bound,
     with_tensors,
 )
 from dualnets.training.steps import TrainConfig, TrainState
 
 MEMORY = 4 << 30  # bytes that members trained at once may take, on any machine
 Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass
+class Part:
+    """Some members of an ensemble, in training.
+
+    Attributes:
+        network: with the parameters of these members.
+        config: for these members.
+        state: of their training.
+    """
+
+    network: nn.Module
+    config: TrainConfig
+    state: TrainState
+
+
+def split(network: Any, config: TrainConfig, at_once: int) -> list[Part]:
+    """The ensemble before its first step, in parts of `at_once` members; the network is copied."""
+    members = len(config.data.members)
+    if at_once >= members:
+        whole = copy.deepcopy(network).train()
+        return [Part(whole, config, config.init(whole))]
+    parts = []
+    for low in range(0, members, at_once):
+        high = min(low + at_once, members)
+        own, own_config = take(network, low, high).train(), config.of_members(low, high)
+        parts.append(Part(own, own_config, own_config.init(own)))
+    return parts
+
+
+def restore(parts: Sequence[Part], network: nn.Module, whole: TrainState) -> None:
+    """Put the parts where the whole ensemble stands: the inverse of `join` and `join_states`."""
+    low = 0
+    for part in parts:
+        high = low + len(part.config.data.members)
+        part.network = take(network, low, high).train()
+        state = {
+            name: tensor.detach()[low:high].clone().requires_grad_(tensor.requires_grad)
+            for name, tensor in whole.state.items()
+        }
+        part.state = TrainState(
+            state,
+            {name: tensor[low:high].clone() for name, tensor in whole.memory.items()},
+            whole.losses[low:high].clone(),
+            whole.frozen_at[low:high].clone(),
+        )
+        low = high
 
 
 def join(parts: Sequence[Network], like: Network) -> Network:
@@ -36,7 +86,7 @@ def join(parts: Sequence[Network], like: Network) -> Network:
 
 
 def join_states(parts: Sequence[TrainState]) -> TrainState:
-    """Where the training of all parts stands, as one; tensors are copies."""
+    """The states of all parts as one; tensors are copies."""
 
     def joined(pieces: Iterable[Tensor]) -> Tensor:
         return torch.cat([piece.detach() for piece in pieces])
@@ -50,27 +100,27 @@ def join_states(parts: Sequence[TrainState]) -> TrainState:
     )
 
 
-def members_at_once(network: nn.Module, recipe: TrainConfig, wanted: int | None) -> int:
-    """How many members are trained at once; by default as many as fit `MEMORY`, whatever the machine.
+def members_at_once(network: nn.Module, config: TrainConfig, wanted: int | None) -> int:
+    """How many members share a step: as many as fit `MEMORY`, whatever the machine, or `wanted`.
 
     Nothing of the training is allocated to find out.
 
     Raises:
-        TypeError: no whole number.
-        ValueError: fewer than one.
+        TypeError: `wanted` is no whole number.
+        ValueError: `wanted` is below 1.
         MemoryError: they would not fit the memory of this machine or device; the largest part is
             named.
     """
-    members = len(recipe.data.members)
+    members = len(config.data.members)
     if wanted is not None:
         check_whole("members_at_once", wanted, low=1)
-    there = memory_of(next(network.parameters()).device)
-    most = at_most(take(network, 0, 1).train(), config_of(recipe, 0, 1))
-    if most * members < min(MEMORY, there) // 2:
-        return min(wanted or members, members)  # small enough to need no trial
-    found = footprint(network, recipe)
+    available = memory_of(next(network.parameters()).device)
+    bound = upper_bound(take(network, 0, 1).train(), config.of_members(0, 1))
+    if bound * members < min(MEMORY, available) // 2:
+        return min(wanted or members, members)  # so small that nothing need be measured
+    found = footprint(network, config)
     count = min(wanted or max(MEMORY // found.each, 1), members)
-    total = members * (found.stored + found.data) + found.shared + count * found.passing
-    if total > there:
-        raise memory_error(found, recipe, count, total, there)
+    total = members * (found.stored + found.data) + found.shared + count * found.working
+    if total > available:
+        raise memory_error(found, config, count, total, available)
     return count

@@ -1,4 +1,4 @@
-"""The inner span: k steps of draw, forward, loss, backward, update."""
+"""Steps of training: draw, forward, loss, backward, update, compiled where that is supported."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from torch import Tensor, nn
 
 from dualnets.methods.protocol import Method, State, TrainContext
 from dualnets.optim.optimizers import SGD, Group, Optimizer, Schedule
-from dualnets.training.compiled import pairs as fused
-from dualnets.training.compiled import siamese as fused_foretelling
+from dualnets.training.compiled import pairs, siamese
 from dualnets.training.data import Rows
 
 Precision = Literal["float32", "bfloat16"]
 
 
 class TrainState(NamedTuple):
-    """Where training stands.
+    """What changes during training, beside the network's parameters.
 
     Attributes:
         state: the method's.
         memory: the optimiser's.
-        losses: `(S,)` the last step's.
-        frozen_at: `(S,)` int64, the step at which a member's loss or gradient was not finite and it
-            was frozen as it stood; -1 for a member that is alive.
+        losses: `(S,)` of the last step; NaN before the first.
+        frozen_at: `(S,)` int64, the step whose loss or gradient was not finite, before whose update
+            the member was frozen; -1 for a member that is trained.
     """
 
     state: State
@@ -38,28 +37,30 @@ class TrainConfig(NamedTuple):
 
     Attributes:
         method, optimizer: how to train.
-        data: what on.
-        setup: what the method may know.
-        precision: `bfloat16` runs networks under autocast; parameters, heads and losses stay as
-            they are.
+        data: the rows to train on.
+        context: what the method may know of the training.
+        precision: `bfloat16` runs networks under autocast; parameters, heads and losses keep their
+            own precision.
     """
 
     method: Method
     optimizer: Optimizer
     data: Rows
-    setup: TrainContext
+    context: TrainContext
     precision: Precision = "float32"
 
-    def begin(self, network: nn.Module) -> TrainState:
-        """Where training stands before the first step.
+    def init(self, network: nn.Module) -> TrainState:
+        """The state before the first step.
 
         Raises:
-            ValueError: bfloat16 for a network of float64, which autocast leaves alone.
+            ValueError: bfloat16 for a network of float64, which autocast leaves as it is.
         """
         parameter = next(network.parameters())
         if self.precision == "bfloat16" and parameter.dtype == torch.float64:
-            raise ValueError("bfloat16 is for networks of float32, this one's are torch.float64")
-        state = self.method.init(network, self.setup)
+            raise ValueError(
+                "precision bfloat16 is for networks of float32, the parameters are torch.float64"
+            )
+        state = self.method.init(network, self.context)
         members = len(parameter)
         return TrainState(
             state,
@@ -68,9 +69,19 @@ class TrainConfig(NamedTuple):
             torch.full((members,), -1, device=parameter.device),
         )
 
+    def of_members(self, low: int, high: int) -> TrainConfig:
+        """The configuration for members low .. high - 1 alone."""
+        data = self.data.of_members(low, high)
+        return self._replace(
+            method=self.method.of_members(low, high),
+            optimizer=self.optimizer.of_members(low, high),
+            data=data,
+            context=self.context._replace(trees=data.trees),
+        )
+
 
 def trained_tensors(network: nn.Module, state: State) -> dict[str, Tensor]:
-    """All that the optimiser changes: `network.…` and `state.…`."""
+    """All tensors that the optimiser changes, under names `network.…` and `state.…`."""
     found: dict[str, Tensor] = {
         f"network.{name}": tensor for name, tensor in network.named_parameters()
     }
@@ -78,84 +89,90 @@ def trained_tensors(network: nn.Module, state: State) -> dict[str, Tensor]:
 
 
 def train_steps(
-    network: nn.Module, recipe: TrainConfig, before: TrainState, first_step: int, steps: int
+    network: nn.Module, config: TrainConfig, before: TrainState, first_step: int, steps: int
 ) -> TrainState:
-    """Train the network in place for `steps` steps, compiled where that is offered."""
-    method, optimizer = recipe.method, recipe.optimizer
-    # compiled code knows optimisers, their schedules and rows as they are written, and one precision
+    """Train the network in place for `steps` steps, by compiled code where it computes the same.
+
+    Compiled code replaces the optimiser, its schedule, the assembly of batches, the method and the
+    network, so each must be exactly of a class that it knows: a subclass may do something else.
+    """
+    method, optimizer = config.method, config.optimizer
     known = type(optimizer) is SGD and type(optimizer.schedule) is Schedule
-    known = known and type(recipe.data).batches is Rows.batches and recipe.precision == "float32"
+    known = known and type(config.data).batches is Rows.batches and config.precision == "float32"
     if known and optimizer.is_plain:
-        pairs = fused.offer(network, _says(method, "plain_loss"))
-        if pairs is not None:
-            return _run_pairs(pairs, recipe, before, first_step, steps)
+        pair_kernel = pairs.supported_kernel(network, _own_property(method, "plain_loss"))
+        if pair_kernel is not None:
+            return _train_pairs(pair_kernel, config, before, first_step, steps)
     if known:
-        told = _says(method, "siamese")
-        siamese = fused_foretelling.offer(network, told, optimizer, method.groups)
-        if siamese is not None:
-            return _run_foretelling(siamese, recipe, before, first_step, steps)
-    return train_steps_eager(network, recipe, before, first_step, steps)
+        spec = _own_property(method, "siamese")
+        siamese_kernel = siamese.supported_kernel(network, spec, optimizer, method.groups)
+        if siamese_kernel is not None:
+            return _train_siamese(siamese_kernel, config, before, first_step, steps)
+    return train_steps_eager(network, config, before, first_step, steps)
 
 
-def _says(method: Method, name: str) -> Any:
-    """What a method's own class says of it; None where it only inherits that, and may train otherwise."""
+def _own_property(method: Method, name: str) -> Any:
+    """A property that the method's own class defines; None where it is inherited.
+
+    A subclass that changes the loss inherits a description that is no longer its own.
+    """
     return getattr(method, name) if name in vars(type(method)) else None
 
 
-def _run_pairs(
-    offer: fused.PairKernel, recipe: TrainConfig, before: TrainState, first_step: int, steps: int
+def _train_pairs(
+    kernel: pairs.PairKernel, config: TrainConfig, before: TrainState, first_step: int, steps: int
 ) -> TrainState:
-    """A compiled span of a loss of pairs."""
-    drawn = recipe.data.draw(recipe.method.needs, first_step, steps)
+    """Compiled steps of a loss of pairs."""
+    drawn = config.data.draw(config.method.needs, first_step, steps)
     assert drawn.negatives is not None  # every loss of pairs has one
-    pairs = fused.DrawnPairs(drawn.views[0], drawn.views[1], drawn.negatives, recipe.data.batch)
+    leaves = pairs.DrawnPairs(drawn.views[0], drawn.views[1], drawn.negatives, config.data.batch)
     frozen_at = before.frozen_at.clone()
-    losses = fused.run(*offer, recipe.optimizer.lr, pairs, first_step, frozen_at)
+    losses = pairs.train(kernel, config.optimizer.lr, leaves, first_step, frozen_at)
     return before._replace(losses=losses, frozen_at=frozen_at)
 
 
-def _run_foretelling(
-    offer: fused_foretelling.SiameseKernel,
-    recipe: TrainConfig,
+def _train_siamese(
+    kernel: siamese.SiameseKernel,
+    config: TrainConfig,
     before: TrainState,
     first_step: int,
     steps: int,
 ) -> TrainState:
-    """A compiled span of a method that foretells, cut where the method has its own say."""
-    method, batch = recipe.method, recipe.data.batch
-    views = recipe.data.draw(method.needs, first_step, steps).views
+    """Compiled steps of a Siamese method, interrupted where its own `after_step` has to be called."""
+    method, batch = config.method, config.data.batch
+    views = config.data.draw(method.needs, first_step, steps).views
     state, memory, losses, frozen_at = before
     frozen_at = frozen_at.clone()
-    every = offer.siamese.after
+    every = kernel.spec.after
     step, end = first_step, first_step + steps
     while step < end:
         stop = min(end, (step // every + 1) * every) if every else end
         rows = slice((step - first_step) * batch, (stop - first_step) * batch)
-        says = every > 0 and stop % every == 0
-        state, losses = fused_foretelling.run(
-            offer,
+        interrupted = every > 0 and stop % every == 0
+        state, losses = siamese.train(
+            kernel,
             state,
             memory,
             [view[..., rows] for view in views],
             batch,
             step,
-            recipe.setup.steps,
+            config.context.steps,
             frozen_at,
-            leave_last=says,
+            keep_last_target=interrupted,  # after_step moves the target of that step itself
         )
-        if says:
+        if interrupted:
             with torch.no_grad():
-                after = method.after_step(offer.network, state, {}, stop - 1, recipe.setup)
-                state = _merged(state, after, memory, frozen_at < 0)
+                after = method.after_step(kernel.network, state, {}, stop - 1, config.context)
+                state = _merge(state, after, memory, frozen_at < 0)
         step = stop
     return TrainState(state, memory, losses, frozen_at)
 
 
 def train_steps_eager(
-    network: nn.Module, recipe: TrainConfig, before: TrainState, first_step: int, steps: int
+    network: nn.Module, config: TrainConfig, before: TrainState, first_step: int, steps: int
 ) -> TrainState:
-    """`train_steps` in plain torch: any network, method and device, and what the compiled path must equal."""
-    method, optimizer, data, setup, precision = recipe
+    """`train_steps` in plain torch, for any network, method and device: the reference for compiled code."""
+    method, optimizer, data, context, precision = config
     state, memory, losses, frozen_at = before
     groups = _groups(method, trained_tensors(network, state))
     for step, batch in enumerate(data.batches(method.needs, first_step, steps), start=first_step):
@@ -163,22 +180,25 @@ def train_steps_eager(
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
         if precision == "bfloat16":
             batch = batch._replace(precision=torch.bfloat16)
+        # 1. losses and gradients; members share nothing, so the sum of their losses has every
+        #    member's own gradient
         losses, carried = method.loss(network, state, batch)
-        # losses of different members share nothing, so their sum has every member's own gradient
         gradients = torch.autograd.grad(
             losses.sum(), list(trained.values()), allow_unused=True, materialize_grads=True
         )
         losses = losses.detach()
-        # infinities of either sign and NaN leave no sum finite
+        # 2. members that are not finite are frozen; infinities of either sign and NaN leave no sum
+        #    finite
         sums = torch.stack([losses, *(gradient.flatten(1).sum(1) for gradient in gradients)])
         finite = torch.isfinite(sums.sum(0))
         frozen_at = torch.where((frozen_at < 0) & ~finite, step, frozen_at)
         alive = frozen_at < 0
+        # 3. the optimiser's update, then the method's own
         named = dict(zip(trained, gradients, strict=True))
-        optimizer.update(trained, named, memory, alive, step, setup.steps, groups)
+        optimizer.update(trained, named, memory, alive, step, context.steps, groups)
         with torch.no_grad():
-            after = method.after_step(network, state, carried, step, setup)
-            state = _merged(state, after, memory, alive)
+            after = method.after_step(network, state, carried, step, context)
+            state = _merge(state, after, memory, alive)
             for name, buffer in network.named_buffers():
                 buffer.copy_(_where(alive, buffer, buffers[name]))
     return TrainState(state, memory, losses, frozen_at)
@@ -194,13 +214,16 @@ def _groups(method: Method, trained: dict[str, Tensor]) -> dict[str, Group]:
     }
 
 
-def _merged(state: State, after: State, memory: dict[str, Tensor], alive: Tensor) -> State:
-    """The state after a step: frozen members keep theirs, what was replaced begins anew."""
-    found = {}
+def _merge(state: State, after: State, memory: dict[str, Tensor], alive: Tensor) -> State:
+    """The state after a step.
+
+    Frozen members keep their own, and the optimiser forgets a trained tensor that was replaced.
+    """
+    merged = {}
     for name, tensor in after.items():
         before = state.get(name)
         if before is None or tensor is before:
-            found[name] = tensor
+            merged[name] = tensor
             continue
         kept = _where(alive, tensor.detach(), before).contiguous()
         if before.requires_grad:
@@ -208,12 +231,12 @@ def _merged(state: State, after: State, memory: dict[str, Tensor], alive: Tensor
             for slot, remembered in memory.items():
                 if slot.endswith(f".state.{name}"):
                     remembered.copy_(_where(alive, torch.zeros_like(remembered), remembered))
-        found[name] = kept
-    return found
+        merged[name] = kept
+    return merged
 
 
 def _where(alive: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """`yes` for members that are alive, `no` for the others; what has no S axis is `yes`."""
+    """`yes` for members that are alive, `no` for the others; a tensor without an S axis is `yes`."""
     if yes.ndim == 0 or len(yes) != len(alive):
         return yes
     return torch.where(alive.view(-1, *[1] * (yes.ndim - 1)), yes, no)

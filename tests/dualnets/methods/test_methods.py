@@ -124,7 +124,7 @@ def test_loss_update_and_state_equal_the_plain_version(name, label):
     setup = TrainContext(given.trees, SEED, steps, BATCH, samples)
     method.check(network, setup)
     recipe = TrainConfig(method, settings["optimizer"], data, setup)
-    progress = recipe.begin(network)
+    progress = recipe.init(network)
     told = "before" in inspect.signature(plain.plain_after_step).parameters
     for step in range(steps):
         members = range(len(given.trees.members))
@@ -310,7 +310,7 @@ def begun(given, device, precision):
     data = FreshData(**rows) if samples is None else FixedData(**rows, samples=samples)
     setup = TrainContext(given.trees, SEED, 3, BATCH, samples)
     recipe = TrainConfig(given.method, dualnets.SGD(given.lr), data, setup, precision)
-    return network, recipe, recipe.begin(network)
+    return network, recipe, recipe.init(network)
 
 
 @every_case
@@ -369,4 +369,4 @@ def test_bfloat16_is_refused_for_networks_that_autocast_leaves_alone():
     network = given.network()
     _, recipe, _ = begun(given, "cpu", "bfloat16")
     with pytest.raises(ValueError, match=r"bfloat16 is for networks of float32.*torch\.float64"):
-        recipe.begin(network)
+        recipe.init(network)

@@ -42,7 +42,7 @@ def progresses(method, steps, net=None, optimizer=None, samples=None, precision=
     setup = TrainContext(TREES, SEED, steps, BATCH, samples)
     method.check(net, setup)
     recipe = TrainConfig(method, optimizer or dualnets.SGD(0.1), data, setup, precision)
-    found = [recipe.begin(net)]
+    found = [recipe.init(net)]
     for step in range(steps):
         found.append(train_steps_eager(net, recipe, found[-1], step, 1))
     return net, found

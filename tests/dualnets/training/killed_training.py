@@ -2,8 +2,8 @@
 
     python killed_training.py FOLDER RESULT
 
-For every line on standard input it forks a process that trains with checkpoints in FOLDER, says that
-process's id, waits for it, and says how it ended. A training that comes to its end writes RESULT.
+For every line on standard input it forks a process that trains with checkpoints in FOLDER, prints the id
+of that process, waits for it, and prints its exit status. A training that ends by itself writes RESULT.
 """
 
 import os

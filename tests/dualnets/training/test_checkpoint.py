@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import dualnets
 import hltm
-from dualnets.training import checkpoint
+from dualnets.training import checkpoint, trajectory
 
 KILLS = 10
 TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
@@ -25,7 +25,7 @@ TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
 
 @pytest.fixture
 def nursery(tmp_path):
-    """A process that forks trainings: `begin()` starts one and says its id, `end()` how it ended."""
+    """A process that forks trainings: `begin()` starts one and returns its id, `end()` its exit status."""
     script = Path(__file__).parent / "killed_training.py"
     folder, result = tmp_path / "checkpoints", tmp_path / "result"
     process = subprocess.Popen(
@@ -167,13 +167,13 @@ def test_a_resumed_training_reads_only_what_comes_after_the_newest(tmp_path, mon
         run(tmp_path, steps=10, every=2, keep=9, progress=stop)
     assert whole(tmp_path) == [0, 2, 4]
     seen = []
-    original = dualnets.training.train_steps
+    original = trajectory.train_steps
 
-    def spy(network, recipe, before, first_step, steps):
+    def spy(network, config, before, first_step, steps):
         seen.append(first_step)
-        return original(network, recipe, before, first_step, steps)
+        return original(network, config, before, first_step, steps)
 
-    monkeypatch.setattr(dualnets.training, "train_steps", spy)
+    monkeypatch.setattr(trajectory, "train_steps", spy)
     run(tmp_path, steps=10, every=2, keep=9)
     assert seen == [4, 6, 8]
 
@@ -221,12 +221,12 @@ def damage(folder: Path, what: str) -> None:
     """Spoil the newest checkpoint in a folder."""
     home = folder / f"step-{newest(folder):010d}"
     manifest = home / checkpoint.MANIFEST
-    said = json.loads(manifest.read_text())
+    written = json.loads(manifest.read_text())
     changed = {
-        "another format": said | {"format": 99},
+        "another format": written | {"format": 99},
         "no format": {},
-        "no origin": {"format": checkpoint.FORMAT, "step": said["step"], "snapshot": True},
-        "another step": said | {"step": 3},
+        "no origin": {"format": checkpoint.FORMAT, "step": written["step"], "snapshot": True},
+        "another step": written | {"step": 3},
         "a list": [1],
     }
     if what in changed:
@@ -256,14 +256,14 @@ def damage(folder: Path, what: str) -> None:
 
 DAMAGES = {
     "another format": r"manifest\.json .* format is 99, this version reads 2; go on with the version",
-    "no format": r"manifest\.json .* says no format; remove its folder",
+    "no format": r"manifest\.json .* has no format; remove its folder",
     "no origin": r"manifest\.json .* made_with is None; remove its folder",
     "another step": r"manifest\.json .* it is of step 3; remove",
-    "a list": r"manifest\.json .* says no format; remove",
-    "garbage": r"manifest\.json .* it is no JSON .*; remove its folder",
-    "bytes": r"manifest\.json .* it is no JSON .*; remove its folder",
-    "a stray folder": r"step-abc .* its name is no step; move it elsewhere",
-    "an odd number": r"step-7 .* its name is no step; move it elsewhere",
+    "a list": r"manifest\.json .* has no format; remove",
+    "garbage": r"manifest\.json .* it is not JSON .*; remove its folder",
+    "bytes": r"manifest\.json .* it is not JSON .*; remove its folder",
+    "a stray folder": r"step-abc .* its name is not that of a step; move it elsewhere",
+    "an odd number": r"step-7 .* its name is not that of a step; move it elsewhere",
     "no tensors": r"tensors\.safetensors .* cannot be read .*; remove its folder",
     "short": r"tensors\.safetensors .* cannot be read .*; remove its folder",
     "a missing tensor": r"tensors\.safetensors .* network/weights\.0 is missing, expected \(2, 2, 3, 2\)",
@@ -320,11 +320,11 @@ def test_what_a_layer_shows_belongs_to_a_training(tmp_path):
         run(tmp_path, network=dualnets.TorchEnsemble(TREES, small, side="input", **given))
 
 
-def test_another_training_is_told_in_a_line(tmp_path):
+def test_the_error_for_another_training_is_one_line(tmp_path):
     trees = hltm.symmetric_binary(depth=6, members=2, seed=0)
     run(tmp_path, trees=trees)
     with pytest.raises(ValueError, match="another training") as caught:
         run(tmp_path, trees=trees, network=dualnets.tree_network(trees, units=4, seed=1))
-    told = str(caught.value).replace(str(tmp_path), "")
-    assert "\n" not in told
-    assert len(told) < 250
+    text = str(caught.value).replace(str(tmp_path), "")
+    assert "\n" not in text
+    assert len(text) < 250

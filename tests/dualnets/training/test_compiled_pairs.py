@@ -1,4 +1,4 @@
-"""The compiled span against the eager one, over networks and losses."""
+"""Compiled training on losses of pairs against the eager one, over networks and losses."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import dualnets
 import hltm
-from dualnets.training.compiled import pairs as fused
+from dualnets.training.compiled import pairs as compiled
 
 LOSSES = [
     dualnets.Simple(),
@@ -19,9 +19,9 @@ LOSSES = [
 
 def both(network, trees, loss, steps, batch, rate, monkeypatch):
     found = []
-    for offer in (fused.offer, lambda network, loss: None):
+    for supported in (compiled.supported_kernel, lambda network, loss: None):
         with monkeypatch.context() as patch:
-            patch.setattr(fused, "offer", offer)
+            patch.setattr(compiled, "supported_kernel", supported)
             found.append(
                 dualnets.train(
                     network,
@@ -76,7 +76,7 @@ def test_leaves_of_many_states_and_shuffled_ones_are_read_as_the_eager_path_read
         (dualnets.shuffled_tree(many, **options), many),
         (dualnets.shuffled_tree(pairs, **options), pairs),
     ):
-        assert fused.offer(network, loss) is not None
+        assert compiled.supported_kernel(network, loss) is not None
         fast, slow = both(network, trees, loss, 4, 12, [0.05, 0.1], monkeypatch)
         for a, b in zip(fast.network.parameters(), slow.network.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
@@ -117,23 +117,23 @@ def test_the_number_of_threads_does_not_matter():
 
 
 @pytest.mark.parametrize("loss", [dualnets.NTXent(), dualnets.BatchwiseNCE()], ids=repr)
-def test_losses_of_whole_batches_are_not_offered(loss):
+def test_losses_of_whole_batches_are_not_supported(loss):
     network = dualnets.tree_network(hltm.symmetric_binary(depth=2, seed=0), units=2, seed=0)
-    assert fused.offer(network, loss) is None
-    assert fused.offer(network, dualnets.InfoNCE()) is not None
-    assert fused.offer(network.half(), dualnets.InfoNCE()) is None
-    assert fused.offer(torch.nn.Linear(2, 2), dualnets.InfoNCE()) is None
+    assert compiled.supported_kernel(network, loss) is None
+    assert compiled.supported_kernel(network, dualnets.InfoNCE()) is not None
+    assert compiled.supported_kernel(network.half(), dualnets.InfoNCE()) is None
+    assert compiled.supported_kernel(torch.nn.Linear(2, 2), dualnets.InfoNCE()) is None
 
 
-def test_a_loss_offered_as_pairs_has_the_slopes_it_claims(monkeypatch):
-    """A broken twin: InfoNCE that says its slope is 1 everywhere is told apart."""
+def test_a_loss_with_a_wrong_slope_is_found_out(monkeypatch):
+    """A broken twin: an InfoNCE that claims β = 1 trains to other numbers."""
 
     class Broken(dualnets.InfoNCE):
         slope = 0
 
     trees = hltm.symmetric_binary(depth=2, members=2, seed=0)
     network = dualnets.tree_network(trees, units=3, seed=1, dtype=torch.float64)
-    monkeypatch.setattr(fused, "LOSSES", (*fused.LOSSES, Broken))
+    monkeypatch.setattr(compiled, "LOSSES", (*compiled.LOSSES, Broken))
     fast, slow = both(network, trees, Broken(0.1), 2, 16, 0.1, monkeypatch)
     worst = max(
         float((a - b).detach().abs().max())

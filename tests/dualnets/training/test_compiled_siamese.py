@@ -1,4 +1,4 @@
-"""The compiled span of methods that foretell against the eager one: switches, heads, optimisers."""
+"""Compiled training of Siamese methods against the eager one: switches, heads, optimisers."""
 
 import copy
 import dataclasses
@@ -32,7 +32,9 @@ DEEP = Head((5, 7, 3), norm=BatchNorm(), last_norm=BatchNorm())
 CASES = {
     label: method
     for label, method in {**plain_byol.CASES, **plain_simsiam.CASES}.items()
-    if compiled.offer(dualnets.tree_network(TREES, units=2, seed=0), method.siamese, SGD(), {})
+    if compiled.supported_kernel(
+        dualnets.tree_network(TREES, units=2, seed=0), method.siamese, SGD(), {}
+    )
 }
 EVERYTHING = SGD(
     [0.02, 0.05, 0.01], momentum=[0.9, 0.5, 0.0], weight_decay=[1e-3, 0.0, 0.1], clip=0.5,
@@ -54,7 +56,7 @@ def network(**changes):
 
 def eagerly(monkeypatch, *given, **others):
     with monkeypatch.context() as patch:
-        patch.setattr(compiled, "offer", lambda *_: None)
+        patch.setattr(compiled, "supported_kernel", lambda *_: None)
         return train(*given, **others)
 
 
@@ -73,7 +75,7 @@ def assert_close(ours, theirs, rtol=1e-9, atol=1e-9):
         )  # fmt: skip
 
 
-def test_most_of_the_methods_cases_are_offered():
+def test_most_of_the_methods_cases_are_supported():
     assert len(CASES) == 14
     assert {type(method) for method in CASES.values()} == {BYOL, SimSiam}
 
@@ -171,7 +173,7 @@ def test_single_precision_agrees_to_single_precision(monkeypatch):
     assert_close(ours, eagerly(monkeypatch, method, net, **plan), 1e-4, 1e-5)
 
 
-def test_neither_threads_nor_spans_nor_snapshots_change_a_bit(monkeypatch):
+def test_neither_threads_nor_chunks_of_steps_change_a_bit(monkeypatch):
     method = BYOL(SMALL, SMALL, redraw_every=4, momentum_schedule="cosine")
     plan = {"steps": 11, "optimizer": EVERYTHING}
     usual = tensors(train(method, network(), **plan))
@@ -201,7 +203,7 @@ def test_the_given_state_of_the_target_is_not_changed_in_place():
     assert not weights[1].equal(weights[2])
 
 
-def test_a_frozen_member_stays_and_the_others_do_not_hear_of_it(monkeypatch):
+def test_a_frozen_member_keeps_its_numbers_and_does_not_touch_the_others(monkeypatch):
     method = BYOL(SMALL, SMALL, redraw_every=2, normalized=False)
     plan = {"steps": 9, "optimizer": SGD([0.02, 1e150, 0.03], momentum=0.9)}
     ours = train(method, network(), **plan)
@@ -238,15 +240,15 @@ STANDARD = Head((6, 3), weight_standardization=True)
     ],
     ids=lambda given: type(given).__name__,
 )
-def test_what_is_not_compiled_is_not_offered(method, optimizer, changes):
+def test_other_heads_norms_and_optimisers_are_not_supported(method, optimizer, changes):
     given = (network(**changes), method.siamese, optimizer)
-    assert compiled.offer(*given, method.groups) is None
+    assert compiled.supported_kernel(*given, method.groups) is None
 
 
-def test_rates_of_other_parts_than_the_predictor_are_not_offered():
+def test_rates_for_other_parts_than_the_predictor_are_not_supported():
     given = (network(), BYOL(SMALL, SMALL).siamese, SGD())
-    assert compiled.offer(*given, {"predictor": Group(2.0)}) is not None
-    assert compiled.offer(*given, {"projector": Group(2.0)}) is None
+    assert compiled.supported_kernel(*given, {"predictor": Group(2.0)}) is not None
+    assert compiled.supported_kernel(*given, {"projector": Group(2.0)}) is None
 
 
 @pytest.mark.parametrize(
@@ -262,13 +264,13 @@ def test_rates_of_other_parts_than_the_predictor_are_not_offered():
     ],
     ids=str,
 )
-def test_a_method_that_says_it_is_another_is_told_apart(monkeypatch, change):
-    """Broken twins: every field of what a method says of itself reaches the compiled span."""
+def test_every_field_of_the_spec_has_an_effect(monkeypatch, change):
+    """Broken twins: a method with a wrong spec trains to other numbers."""
     method = BYOL(SMALL, SMALL, target="online")
-    said = dataclasses.replace(method.siamese, **change)
+    wrong = dataclasses.replace(method.siamese, **change)
 
     class Broken(BYOL):
-        siamese = said
+        siamese = wrong
 
     plan = {"steps": 2, "optimizer": SGD(0.05)}
     ours = train(Broken(SMALL, SMALL, target="online"), network(), **plan)
@@ -276,12 +278,12 @@ def test_a_method_that_says_it_is_another_is_told_apart(monkeypatch, change):
     assert max(float((a - tensors(theirs)[n]).abs().max()) for n, a in tensors(ours).items()) > 1e-6
 
 
-def test_a_target_that_follows_at_another_pace_is_told_apart(monkeypatch):
+def test_the_targets_decay_has_an_effect(monkeypatch):
     method = BYOL(SMALL, SMALL, momentum=0.9)
-    said = dataclasses.replace(method.siamese, ema_decay=lambda step, steps: 0.8)
+    wrong = dataclasses.replace(method.siamese, ema_decay=lambda step, steps: 0.8)
 
     class Broken(BYOL):
-        siamese = said
+        siamese = wrong
 
     plan = {"steps": 2, "optimizer": SGD(0.05)}
     ours = train(Broken(SMALL, SMALL, momentum=0.9), network(), **plan)

@@ -1,4 +1,4 @@
-"""What a span promises methods: rates by name, replaced tensors begin anew, frozen members keep theirs."""
+"""What steps do with a method's state: rates by name, replaced tensors start afresh, frozen ones stay."""
 
 from dataclasses import dataclass
 
@@ -66,7 +66,7 @@ def state_after(method, steps, optimizer, broken=False):
 @pytest.mark.parametrize(
     "optimizer", [dualnets.Adam(0.3), dualnets.SGD(0.1, momentum=0.9), dualnets.LARS(0.1)], ids=repr
 )
-def test_what_is_replaced_begins_anew(optimizer):
+def test_the_optimiser_forgets_what_is_replaced(optimizer):
     replaced = state_after(Toy(replaced_at=2), 5, optimizer)
     fresh = state_after(Toy(start=10.0), 2, optimizer)  # two updates after the replacement
     torch.testing.assert_close(replaced["place"], fresh["place"], rtol=0, atol=1e-14)
@@ -74,7 +74,7 @@ def test_what_is_replaced_begins_anew(optimizer):
     assert replaced["placebo"].equal(untouched["placebo"])
 
 
-def test_rates_are_for_a_name_not_for_its_beginning():
+def test_rates_belong_to_a_name_not_to_its_prefix():
     state = state_after(Toy(rates=dualnets.Group(lr=3.0)), 1, dualnets.SGD(0.1))
     torch.testing.assert_close(state["place"][:, 0].detach(), 0.6 * TARGET)
     torch.testing.assert_close(state["placebo"][:, 0].detach(), 0.2 * TARGET)

@@ -1,4 +1,4 @@
-"""What every step reads: the rows it says, each sample once per epoch, no negative of its own."""
+"""The rows of every step: their addresses, each sample once per epoch, negatives of other samples."""
 
 from dataclasses import replace
 
@@ -135,7 +135,7 @@ def test_a_member_reads_the_same_rows_in_any_ensemble(data):
 
 
 @pytest.mark.parametrize("data", [rows(FreshData), fixed()], ids=["fresh", "fixed"])
-def test_spans_do_not_matter(data):
+def test_chunks_of_steps_do_not_matter(data):
     needs = Needs(negatives=1, targets="root")
     at_once = list(data.batches(needs, 3, 9))
     for cut in (1, 4, 8):
@@ -145,7 +145,7 @@ def test_spans_do_not_matter(data):
             assert a.targets.equal(b.targets)
 
 
-def test_spans_are_as_long_as_the_memory_set_aside(monkeypatch):
+def test_chunks_are_as_long_as_the_memory_set_aside(monkeypatch):
     data, needs = rows(FreshData), Needs(negatives=1)
     monkeypatch.setattr(training_data, "DRAWN_BYTES", 3 * 8 * 5 * 3 * 10)
     assert data.steps_at_once(needs) == 10

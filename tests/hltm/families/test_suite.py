@@ -9,7 +9,7 @@ import torch
 import hltm
 from hltm import suite as find_suite
 from hltm.families import FAMILIES
-from hltm.families.suite import RECIPES, TreeRecipe, derive, fingerprint, store
+from hltm.families.suite import RECIPES, TreeRecipe, compute_ceilings, fingerprint, store
 
 CORE = find_suite("core-1")
 
@@ -54,7 +54,7 @@ def test_stored_ceilings_belong_to_the_latents(name):
     [("binary-2", "own"), ("binary-2", "all"), ("skewed-4", "own"), ("binary-4", "own")],
 )
 def test_exact_ceilings_are_derived_again(name, leaves):
-    stored, found = CORE[name].ceilings[leaves], derive(CORE[name].tree, leaves)
+    stored, found = CORE[name].ceilings[leaves], compute_ceilings(CORE[name].tree, leaves)
     assert not stored.standard_error.any()
     assert found.value.numpy() == pytest.approx(stored.value.numpy(), abs=1e-9)
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from irregular_trees import irregular_tree
 
 import hltm
-from hltm.inference import ceiling as ceilings
+from hltm.inference import ceiling
+from hltm.model.tables import symmetric_table
 
 
 def enumerated_pair(tree, node, leaves, member=0):
@@ -103,7 +104,7 @@ def test_the_binary_ceiling_is_the_papers_formula():
 
 def test_one_leaf_of_polarity_rho_bounds_by_rho():
     topology = hltm.Topology.from_parents([None, 0])
-    table = hltm.tables.symmetric_table(torch.tensor(0.37))
+    table = symmetric_table(torch.tensor(0.37))
     tree = hltm.LatentTree.from_tables(topology, [torch.tensor([0.5, 0.5]), table])
     assert float(tree.ceiling(0).value) == pytest.approx(0.37, abs=1e-7)
     assert float(tree.ceiling(1).value) == pytest.approx(1, abs=1e-12)  # a leaf sees itself
@@ -140,7 +141,7 @@ def test_sampled_ceilings_agree_with_exact_ones(monkeypatch, leaves, max_states)
     trees = irregular_tree(7, nodes=9, max_states=max_states, members=2)
     latents = trees.latents
     exact = trees.ceiling(latents, leaves=leaves).value
-    monkeypatch.setattr(ceilings, "MAX_EXACT", 1)
+    monkeypatch.setattr(ceiling, "MAX_EXACT", 1)
     scores = []
     for seed in range(10):
         found = trees.ceiling(latents, leaves=leaves, seed=seed, samples=2048)
@@ -156,7 +157,7 @@ def test_sampled_ceilings_near_one_are_not_mixed_with_the_constant_function(monk
     tree = hltm.symmetric_binary(depth=3, polarity=(0.97, 1.0), seed=0)
     exact = tree.ceiling(tree.latents, leaves="all").value
     assert float(exact.min()) > 0.99
-    monkeypatch.setattr(ceilings, "MAX_EXACT", 1)
+    monkeypatch.setattr(ceiling, "MAX_EXACT", 1)
     found = tree.ceiling(tree.latents, leaves="all", samples=4096)
     assert float((found.value - exact).abs().max()) < 1e-3
     assert float(found.standard_error.max()) < 1e-3
@@ -168,8 +169,8 @@ def test_sampled_ceilings_do_not_depend_on_chunks(monkeypatch):
     assert kept.standard_error[0] > 0
     assert (kept.standard_error[1:] == 0).all()  # 2^16 and fewer are enumerated
     whole = tree.ceiling([0, 5], leaves="all", samples=5000)
-    monkeypatch.setattr(ceilings, "CHUNK", 1 << 9)
-    monkeypatch.setattr(ceilings, "STORED", 1 << 12)
+    monkeypatch.setattr(ceiling, "CHUNK", 1 << 9)
+    monkeypatch.setattr(ceiling, "STORED", 1 << 12)
     torch.testing.assert_close(tree.ceiling([0, 1, 2, 40], samples=5000), kept)
     torch.testing.assert_close(tree.ceiling([0, 5], leaves="all", samples=5000), whole)
     assert float(whole.value[0]) == pytest.approx(float(kept.value[0]), abs=1e-12)  # same samples

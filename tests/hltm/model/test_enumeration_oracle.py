@@ -8,7 +8,7 @@ import torch
 from irregular_trees import irregular_tree
 
 import hltm
-from hltm.model.enumeration import all_states, number
+from hltm.model.enumeration import all_states, joint_number
 
 
 def looped_joint(tree: hltm.LatentTree, member: int = 0) -> dict[tuple[int, ...], float]:
@@ -77,7 +77,7 @@ def test_refusals_name_the_count_and_the_value():
     with pytest.raises(ValueError, match="2147483648"):
         big.leaf_distribution({0: 1})
     tree = irregular_tree(0)
-    with pytest.raises(ValueError, match=r"node '\d+' has no state 9, expected 0\.\."):
+    with pytest.raises(ValueError, match=r"node '\d+' does not have state 9, expected 0\.\."):
         tree.leaf_distribution({0: 9})
     with pytest.raises(ValueError, match="given once each"):
         tree.leaf_distribution([0, 0])
@@ -89,4 +89,4 @@ def test_states_are_numbered_as_they_are_listed():
     cardinality = np.array([2, 3, 4])
     states = all_states(cardinality)
     assert len(all_states(np.array([2] * 16))) == 1 << 16
-    torch.testing.assert_close(number(states, cardinality), torch.arange(24))
+    torch.testing.assert_close(joint_number(states, cardinality), torch.arange(24))

@@ -128,7 +128,5 @@ def test_one_root_against_the_leaves_of_a_large_tree_needs_little():
 
 def test_correlation_is_for_binary_trees():
     tree = irregular_tree(1, nodes=4, max_states=4)
-    with pytest.raises(
-        ValueError, match=r"correlation is for binary nodes; node '\d' has \d states"
-    ):
+    with pytest.raises(ValueError, match=r"for binary nodes, but node '\d' has \d states"):
         correlation(tree.tables, np.array([0]), np.array([1]))

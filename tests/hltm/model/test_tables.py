@@ -50,7 +50,7 @@ def test_a_bad_table_gets_one_error_that_names_the_node(case, by_name):
 
 
 def test_tables_that_do_not_belong_are_refused():
-    with pytest.raises(ValueError, match="given for 'd', which is no node's name"):
+    with pytest.raises(ValueError, match="given for 'd', which is not the name of a node"):
         make_tables(CHAIN, GOOD | {"d": [0.5, 0.5]})
     with pytest.raises(ValueError, match="node 'b' has no table"):
         make_tables(CHAIN, {name: GOOD[name] for name in "ac"})
@@ -62,7 +62,7 @@ def test_tables_that_do_not_belong_are_refused():
 
 def test_the_error_counts_members_that_disagree():
     stacked = {"a": np.full((3, 2), 0.5), "b": np.full((2, 2, 2), 0.5), "c": [[0.5, 0.5]] * 2}
-    with pytest.raises(ValueError, match="'b' is for 2 trees, others for 3"):
+    with pytest.raises(ValueError, match="'b' is for 2 trees, expected 1 or 3"):
         make_tables(CHAIN, stacked)
 
 

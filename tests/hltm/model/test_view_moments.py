@@ -1,4 +1,4 @@
-"""Closed forms of two views against enumeration of the data, every coin and every redraw."""
+"""Closed forms of two views against enumeration of the data, every decision and every redraw."""
 
 import itertools
 
@@ -20,7 +20,7 @@ def fixed(rates):
 
 
 def kernel(tree, member, rates):
-    """`(N, N)` P(states of a view | states of the data), by enumeration of coins and redraws."""
+    """`(N, N)` P(states of a view | states of the data), by enumeration of decisions and redraws."""
     parent, sizes = tree.topology.parent, tree.tables.cardinality.tolist()
     tables = [tree.tables.of(v)[member].numpy() for v in range(len(sizes))]
     every = list(itertools.product(*map(range, sizes)))
@@ -30,11 +30,11 @@ def kernel(tree, member, rates):
 
     data = np.array([np.prod([chance(v, s) for v in range(len(sizes))]) for s in every])
     found = np.zeros((len(every), len(every)))
-    for coins in itertools.product([0, 1], repeat=len(sizes)):
-        weight = np.prod([r if c else 1 - r for c, r in zip(coins, rates, strict=True)])
+    for decisions in itertools.product([0, 1], repeat=len(sizes)):
+        weight = np.prod([r if c else 1 - r for c, r in zip(decisions, rates, strict=True)])
         if weight == 0:
             continue
-        redrawn = list(coins)
+        redrawn = list(decisions)
         for v in range(1, len(sizes)):
             redrawn[v] = redrawn[v] or redrawn[parent[v]]
         fresh = np.array([np.prod([chance(v, s) for v in np.flatnonzero(redrawn)]) for s in every])
@@ -92,9 +92,9 @@ def test_shared_coins_are_a_view_beside_the_data():
     rates = [0.2, 0.5, 1.0, 0.3]
     every, prior, _ = kernel(tree, 0, rates)
     joint = np.zeros((len(every), len(every)))  # both views redraw the same nodes
-    for coins in itertools.product([0.0, 1.0], repeat=4):
-        weight = np.prod([r if c else 1 - r for c, r in zip(coins, rates, strict=True)])
-        same = kernel(tree, 0, coins)[2]
+    for decisions in itertools.product([0.0, 1.0], repeat=4):
+        weight = np.prod([r if c else 1 - r for c, r in zip(decisions, rates, strict=True)])
+        same = kernel(tree, 0, decisions)[2]
         joint += weight * np.einsum("i,ij,ik->jk", prior, same, same)
     found = tree.view_information(range(4), fixed(rates), other=hltm.keep_level(0))
     for v in range(4):

@@ -8,10 +8,10 @@ import torch
 from draw_cases import BINARY, MIXED, PARENTS, random_tree
 
 import hltm
-from hltm.sampling import philox as generator
+from hltm.sampling import philox
 from hltm.sampling.kernels import cpu, reference
 from hltm.sampling.kernels.request import DrawRequest
-from hltm.sampling.philox import COINS, MULTIPLIER, WEYL, Stream
+from hltm.sampling.philox import DECISIONS, MULTIPLIER, WEYL, Stream
 
 KINDS = pytest.mark.parametrize("cardinality", [BINARY, MIXED], ids=["binary", "mixed"])
 HALF = hltm.resample_leaves(0.5).then(hltm.keep_level(1))
@@ -82,12 +82,12 @@ def test_kept_nodes_do_not_depend_on_which_are_kept(cardinality):
 
 def test_one_set_of_tables_serves_members_as_copies_of_it_do():
     tree = random_tree(PARENTS, MIXED, seed=0)
-    order = DrawRequest(tree.topology, seed=3, stream=1, members=(4, 6), start=0, count=500)
+    request = DrawRequest(tree.topology, seed=3, stream=1, members=(4, 6), start=0, samples=500)
     copies = type(tree.tables)(
         tree.topology, tree.tables.cardinality, tree.tables.flat.repeat(2, 1)
     )
     for kernel in (cpu, reference):
-        (shared,), (copied,) = kernel.draw(tree.tables, order), kernel.draw(copies, order)
+        (shared,), (copied,) = kernel.draw(tree.tables, request), kernel.draw(copies, request)
         assert torch.equal(shared, copied)
         assert not torch.equal(shared[0], shared[1])
 
@@ -104,7 +104,7 @@ def test_members_may_share_one_tree():
 def counters_used(monkeypatch, work):
     """`(N, 4)` counters that `work()` gives the generator, in order of use."""
     found = []
-    plain = generator.philox
+    plain = philox.philox
 
     def recording(counter, seed):
         words = torch.broadcast_tensors(*(torch.as_tensor(word) for word in counter))
@@ -113,14 +113,14 @@ def counters_used(monkeypatch, work):
 
     with monkeypatch.context() as patch:
         patch.setattr(reference, "philox", recording)
-        patch.setattr(generator, "philox", recording)
+        patch.setattr(philox, "philox", recording)
         work()
     return torch.cat(found)
 
 
 @KINDS
 def test_no_address_is_used_twice(cardinality, monkeypatch):
-    """Across nodes, rows, members, views, coins and streams, and the real numbers too."""
+    """Across nodes, samples, members, views, decisions and streams, and the real numbers too."""
     tables = random_tree(PARENTS, cardinality, seed=0, members=2).tables
     rates = np.array([0, 0.5, 0, 1, 0.2, 0, 0.7])
 
@@ -128,13 +128,13 @@ def test_no_address_is_used_twice(cardinality, monkeypatch):
         for stream in (Stream.TABLES, Stream.DATA, Stream.NEGATIVES):
             for member in ((0, 1), (2**32 - 2, 2**32 - 1)):
                 for start in (0, (1 << 34) - 130):
-                    order = DrawRequest(
+                    request = DrawRequest(
                         tables.topology, seed=3, stream=stream, members=member, start=start,
-                        count=130, views=(0, 1, 2**24 - 1), rates=rates,
+                        samples=130, views=(0, 1, 2**24 - 1), rates=rates,
                     )  # fmt: skip
-                    reference.draw(tables, order)
+                    reference.draw(tables, request)
                 for node in (0, 1):
-                    generator.uniform(20, seed=3, stream=stream, members=member, node=node)
+                    philox.uniform(20, seed=3, stream=stream, members=member, node=node)
 
     used = counters_used(monkeypatch, work)
     assert len(used) > 20_000
@@ -147,7 +147,7 @@ def test_no_address_is_used_twice(cardinality, monkeypatch):
 
 
 def test_every_field_of_an_address_has_its_own_bits():
-    assert max(Stream) < COINS <= 0x80
+    assert max(Stream) < DECISIONS <= 0x80
     assert len({stream.value for stream in Stream}) == len(Stream)
 
 

@@ -1,11 +1,14 @@
-"""What a view redraws: rates, their composition, their names, and the joint of two views."""
+"""Augmentations: redraw and missing rates, their composition and names, the joint of two views."""
 
 import itertools
 
 import numpy as np
 import pytest
 from draw_cases import random_tree
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
+from tree_strategies import latent_trees
 
 import hltm
 from hltm.model.topology import Topology
@@ -48,10 +51,26 @@ def test_resample_leaves_leaves_latents():
     assert hltm.resample_leaves(0.3).rates(BALANCED).tolist() == [0, 0, 0, 0.3, 0.3, 0.3, 0.3]
 
 
-def test_then_combines_chances():
+def test_crops_redraw_exactly_one_level():
+    assert hltm.resample_subtrees(0.3, 1).rates(BALANCED).tolist() == [0, 0.3, 0.3, 0, 0, 0, 0]
+    assert hltm.resample_subtrees(1, 2).rates(BALANCED).tolist() == [1, 0, 0, 0, 0, 0, 0]
+    level = {NAMED.names[v] for v in np.flatnonzero(hltm.resample_subtrees(0.5, 0).rates(NAMED))}
+    assert level == {"x", "b", "y", "z"}
+
+
+def test_then_combines_redraw_rates():
     both = hltm.resample_leaves(0.5).then(hltm.resample_leaves(0.2)).then(hltm.keep_root())
     np.testing.assert_allclose(both.rates(BALANCED), [0, 1, 1, 0.6, 0.6, 0.6, 0.6])
     assert str(both) == "resample-leaves:0.5,resample-leaves:0.2,keep-root"
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_then_combines_missing_rates_too(a, b):
+    made = hltm.drop_leaves(a).then(hltm.resample_leaves(b)).then(hltm.drop_leaves(b))
+    np.testing.assert_allclose(made.missing_rates(NAMED)[2:], 1 - (1 - a) * (1 - b), atol=1e-12)
+    np.testing.assert_allclose(made.rates(NAMED)[2:], b, atol=1e-12)
+    assert not made.missing_rates(NAMED)[:2].any()
+    assert not hltm.keep_root().then(hltm.resample_leaves(a)).missing_rates(NAMED).any()
 
 
 def test_a_tree_serves_as_its_topology():
@@ -60,25 +79,28 @@ def test_a_tree_serves_as_its_topology():
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "made"),
     [
-        "keep-root",
-        "keep-level:1",
-        "keep-nothing",
-        "resample-leaves:0.3",
-        "keep-nodes:1+2",
-        "keep-level:1,resample-leaves:0.25",
+        ("keep-root", hltm.keep_root()),
+        ("keep-level:1", hltm.keep_level(1)),
+        ("keep-nothing", hltm.keep_nothing()),
+        ("resample-leaves:0.3", hltm.resample_leaves(0.3)),
+        ("keep-nodes:1+2", hltm.keep_nodes([1, 2])),
+        ("drop-leaves:0.2", hltm.drop_leaves(0.2)),
+        ("resample-subtrees:0.3:1", hltm.resample_subtrees(0.3, 1)),
+        ("keep-level:1,resample-leaves:0.25", hltm.keep_level(1).then(hltm.resample_leaves(0.25))),
+        (
+            "drop-leaves:0.2,resample-subtrees:1:0",
+            hltm.drop_leaves(0.2).then(hltm.resample_subtrees(1, 0)),
+        ),
     ],
 )
-def test_names_parse_to_what_they_name(name):
-    assert str(augment.parse(name)) == name
-    assert augment.parse(name).rates(BALANCED).shape == (7,)
-
-
-def test_parse_equals_the_functions():
-    made = hltm.keep_level(1).then(hltm.resample_leaves(0.25))
-    parsed = augment.parse("keep-level:1, resample-leaves:0.25")
-    assert parsed.rates(BALANCED).tolist() == made.rates(BALANCED).tolist()
+def test_a_parsed_name_is_the_functions_augmentation(name, made):
+    for text in (name, name.replace(",", ", ")):
+        parsed = augment.parse(text)
+        assert str(parsed) == str(made) == name
+        assert parsed.rates(BALANCED).tolist() == made.rates(BALANCED).tolist()
+        assert parsed.missing_rates(BALANCED).tolist() == made.missing_rates(BALANCED).tolist()
 
 
 @pytest.mark.parametrize(
@@ -92,6 +114,12 @@ def test_parse_equals_the_functions():
         ("resample-leaves:1.5", r"a rate must be in \[0, 1\], got 1.5"),
         ("resample-leaves:nan", r"a rate must be in \[0, 1\], got nan"),
         ("keep-root,,keep-root", "unknown augmentation ''"),
+        ("resample-subtrees:0.3", "expected RATE:LEVEL, got '0.3'"),
+        ("resample-subtrees", "takes an argument, e.g. resample-subtrees:0.3:2"),
+        ("resample-subtrees:2:1", r"a rate must be in \[0, 1\], got 2"),
+        ("resample-subtrees:0.3:x", "augmentation 'resample-subtrees:0.3:x'"),
+        ("drop-leaves:-0.1", r"a rate must be in \[0, 1\], got -0.1"),
+        ("drop-leaves", "takes an argument, e.g. drop-leaves:0.2"),
     ],
 )
 def test_parse_names_what_is_wrong(text, message):
@@ -102,20 +130,24 @@ def test_parse_names_what_is_wrong(text, message):
 def test_what_a_tree_lacks_is_named():
     with pytest.raises(ValueError, match=r"level must be in 0..2, got 3"):
         hltm.keep_level(3).rates(BALANCED)
+    with pytest.raises(ValueError, match=r"level must be in 0..2, got 3"):
+        hltm.resample_subtrees(0.3, 3).rates(NAMED)
     with pytest.raises(KeyError, match="unknown node 'q'"):
         hltm.keep_nodes(["q"]).rates(BALANCED)
     with pytest.raises(ValueError, match="keep_nodes needs at least one node"):
         hltm.keep_nodes([])
     with pytest.raises(TypeError, match="expected a tree or a topology, got list"):
         hltm.keep_root().rates([0, 1])
+    with pytest.raises(TypeError, match="expected a tree or a topology, got list"):
+        hltm.drop_leaves(0.3).missing_rates([0, 1])
 
 
 @pytest.mark.parametrize(
     ("rates", "message"),
     [
         ([0.5] * 6, r"gives rates of shape \(6,\), expected \(7,\)"),
-        ([0.5] * 6 + [1.5], "gives node '6' the rate 1.5, expected one in"),
-        ([0.5] * 6 + [np.nan], "gives node '6' the rate nan, expected one in"),
+        ([0.5] * 6 + [1.5], "gives node '6' the rate 1.5, expected a number in"),
+        ([0.5] * 6 + [np.nan], "gives node '6' the rate nan, expected a number in"),
     ],
 )
 def test_a_rule_of_one_s_own_is_checked(rates, message):
@@ -124,8 +156,33 @@ def test_a_rule_of_one_s_own_is_checked(rates, message):
         own.rates(BALANCED)
 
 
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ([0, 0, 0.5], r"'own' gives missing rates of shape \(3,\), expected \(6,\)"),
+        ([0, 0, 2, 0, 0, 0], "'own' gives node 'x' the missing rate 2.0, expected a number in"),
+        ([0, 0.5, 0, 0, 0, 0], "'own' gives latent 'a' the missing rate 0.5, expected 0"),
+    ],
+)
+def test_missing_rates_of_ones_own_are_checked(rates, message):
+    own = hltm.Augmentation("own", lambda t: np.zeros(6), lambda t: np.array(rates))
+    with pytest.raises(ValueError, match=message):
+        own.missing_rates(NAMED)
+
+
+@given(latent_trees(stacked=False), st.data())
+def test_a_node_may_be_redrawn_if_it_or_a_node_above_it_has_a_rate(tree, data):
+    nodes = len(tree.topology)
+    rates = np.array(
+        data.draw(st.lists(st.sampled_from([0, 0, 0.5, 1]), min_size=nodes, max_size=nodes))
+    )
+    may = hltm.Augmentation("some", lambda topology: rates).may_redraw(tree)
+    for v in range(len(rates)):
+        assert may[v] == any(rates[u] > 0 for u in [v, *tree.topology.ancestors(v)])
+
+
 def enumerated_views(tree, rates, views):
-    """P(states of `views` views) by enumeration of the data, of every coin and of every redraw."""
+    """P(states of `views` views) by enumeration of the data, of every decision and of every redraw."""
     parent, tables = tree.topology.parent, tree.tables
     sizes = tables.cardinality.tolist()
     every = list(itertools.product(*map(range, sizes)))
@@ -136,9 +193,9 @@ def enumerated_views(tree, rates, views):
 
     data = np.array([np.prod([chance(v, s) for v in range(len(sizes))]) for s in every])
     view = np.zeros((len(every), len(every)))
-    for coins in itertools.product([0, 1], repeat=len(sizes)):
-        weight = np.prod([r if c else 1 - r for c, r in zip(coins, rates, strict=True)])
-        redrawn = list(coins)
+    for decisions in itertools.product([0, 1], repeat=len(sizes)):
+        weight = np.prod([r if c else 1 - r for c, r in zip(decisions, rates, strict=True)])
+        redrawn = list(decisions)
         for v in range(1, len(sizes)):
             redrawn[v] = redrawn[v] or redrawn[parent[v]]
         for (i, old), (j, new) in itertools.product(enumerate(every), repeat=2):

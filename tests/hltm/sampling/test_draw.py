@@ -38,7 +38,7 @@ def test_arrays_of_one_tree_have_no_member_axis(tree):
     assert draw.states.dtype == torch.uint8
     assert torch.equal(draw.node(2), draw.states[:, 2])
     assert draw.rows == range(5, 15)
-    assert "rows 5..14" in repr(draw)
+    assert "samples 5..14" in repr(draw)
     assert np.shares_memory(np.asarray(draw.states), draw.states_SVB.numpy())
 
 
@@ -72,19 +72,19 @@ def test_nodes_that_were_not_kept_are_an_error(tree):
     draw = tree.draw(10, seed=1, first=3)
     assert draw.leaves.shape == (10, 4)
     for ask in (lambda: draw.root, lambda: draw.level(1), lambda: draw.node(2)):
-        with pytest.raises(ValueError, match="kept nodes 3 and up"):
+        with pytest.raises(ValueError, match="keeps nodes from 3 on"):
             ask()
-    with pytest.raises(ValueError, match="needs all nodes, this draw kept nodes 3 and up"):
+    with pytest.raises(ValueError, match="needs all nodes, but this draw keeps nodes from 3 on"):
         tree.views(draw, hltm.keep_root())
 
 
 @pytest.mark.parametrize(
     ("asked", "error", "message"),
     [
-        ({"n": 0}, ValueError, "the number of samples must be at least 1, got 0"),
-        ({"n": -3}, ValueError, "must be at least 1, got -3"),
-        ({"n": 2.0}, TypeError, "the number of samples must be an integer, got 2.0"),
-        ({"n": True}, TypeError, "the number of samples must be an integer, got True"),
+        ({"samples": 0}, ValueError, "the number of samples must be at least 1, got 0"),
+        ({"samples": -3}, ValueError, "must be at least 1, got -3"),
+        ({"samples": 2.0}, TypeError, "the number of samples must be an integer, got 2.0"),
+        ({"samples": True}, TypeError, "the number of samples must be an integer, got True"),
         ({"start": -1}, ValueError, r"rows must lie in 0..2\^34-1, got -1..8"),
         ({"start": 2**34 - 9}, ValueError, r"rows must lie in 0..2\^34-1"),
         ({"start": 0.5}, TypeError, "start must be an integer, got 0.5"),
@@ -95,7 +95,7 @@ def test_nodes_that_were_not_kept_are_an_error(tree):
 )
 @pytest.mark.parametrize("packed", [False, True])
 def test_what_cannot_be_drawn_is_named(binary, asked, error, message, packed):
-    call = {"n": 10, "seed": 1, "packed": packed, **asked}
+    call = {"samples": 10, "seed": 1, "packed": packed, **asked}
     with pytest.raises(error, match=message):
         binary.sample(**call)
 
@@ -110,7 +110,7 @@ def test_a_device_that_is_not_there_is_named():
         return
     assert check_device("auto").type == "cpu"
     with pytest.raises(
-        ValueError, match="device 'cuda' was asked for, but this machine has no CUDA"
+        ValueError, match="device 'cuda' needs CUDA, which this machine does not have"
     ):
         check_device("cuda")
 
@@ -246,7 +246,7 @@ def test_packed_states_unpack_to_the_states(binary, start, count):
     expected = np.packbits(draw.states_SVB.numpy(), axis=-1, bitorder="little")
     np.testing.assert_array_equal(packed.bits.numpy(), expected)
     assert packed.rows == draw.rows
-    assert f"rows {start}..{start + count - 1}" in repr(packed)
+    assert f"samples {start}..{start + count - 1}" in repr(packed)
 
 
 def test_packed_draws_of_one_tree_have_no_member_axis(binary):
@@ -256,12 +256,12 @@ def test_packed_draws_of_one_tree_have_no_member_axis(binary):
 
 
 def test_only_binary_trees_pack(tree):
-    with pytest.raises(ValueError, match="only binary trees pack to bits; node '0' has 3 states"):
+    with pytest.raises(ValueError, match="need binary nodes, but node '0' has 3 states"):
         tree.sample(10, seed=1, packed=True)
 
 
 def test_more_states_than_bits_are_an_error():
-    with pytest.raises(ValueError, match="2 bytes hold fewer than 17 states"):
+    with pytest.raises(ValueError, match="2 bytes hold 16 states, expected at least 17"):
         unpack_bits(torch.zeros(2, dtype=torch.uint8), 17)
 
 

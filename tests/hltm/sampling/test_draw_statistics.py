@@ -112,7 +112,7 @@ def test_rows_members_streams_seeds_and_views_are_independent(parents, cardinali
     assert not low
 
 
-def test_a_coin_is_independent_of_the_states_it_decides_on():
+def test_redraw_decisions_are_independent_of_the_states():
     tree = random_tree(CHAIN, SMALL, seed=4)
     draw = tree.sample(ROWS, seed=1)
     (view,) = tree.views(draw, hltm.resample_leaves(0.5), count=1)
@@ -131,13 +131,15 @@ def test_a_coin_is_independent_of_the_states_it_decides_on():
                     assert stats.binomtest(kept, n, min(stay[k], 1)).pvalue > REJECT
 
 
-# samplers that are wrong, each in one way; the tests above must see it
+# samplers that are wrong, each in one way, must be rejected by the tests above
 
 
-def reference_states(tree, **order):
+def reference_states(tree, **request):
     (states,) = reference.draw(
         tree.tables,
-        DrawRequest(tree.topology, seed=1, stream=1, members=(0,), start=0, count=ROWS, **order),
+        DrawRequest(
+            tree.topology, seed=1, stream=1, members=(0,), start=0, samples=ROWS, **request
+        ),
     )
     return states[0].T
 
@@ -190,29 +192,29 @@ def test_words_shared_by_rows_are_rejected(cardinality, monkeypatch):
     assert independence_p_value(bad[:-1], bad[1:]) < 1e-9
 
 
-def test_streams_that_meet_are_rejected(monkeypatch):
+def test_streams_that_share_numbers_are_rejected(monkeypatch):
     tree = random_tree(PARENTS, BINARY, seed=4)
     plain = reference.uniform_words
     monkeypatch.setattr(
         reference, "uniform_words", lambda seed, stream, *rest: plain(seed, 1, *rest)
     )
-    orders = [
-        DrawRequest(tree.topology, seed=1, stream=s, members=(0,), start=0, count=2000)
+    requests = [
+        DrawRequest(tree.topology, seed=1, stream=s, members=(0,), start=0, samples=2000)
         for s in (1, 5)
     ]
-    a, b = (reference.draw(tree.tables, order)[0][0, -1].long() for order in orders)
+    a, b = (reference.draw(tree.tables, request)[0][0, -1].long() for request in requests)
     assert independence_p_value(a, b) < 1e-9
 
 
-def test_a_coin_that_reuses_the_state_s_word_is_rejected(monkeypatch):
+def test_a_decision_that_uses_the_state_s_number_is_rejected(monkeypatch):
     tree = random_tree(PARENTS, BINARY, seed=4)
     rates = np.full(7, 0.5)
     plain = reference.uniform_words
 
     def views():
-        order = DrawRequest(tree.topology, seed=1, stream=1, members=(0,), start=0, count=ROWS,
+        request = DrawRequest(tree.topology, seed=1, stream=1, members=(0,), start=0, samples=ROWS,
                       views=(1,), rates=rates)  # fmt: skip
-        return reference.draw(tree.tables, order)[0][0].T
+        return reference.draw(tree.tables, request)[0][0].T
 
     assert joint_p_value(views(), tree) > REJECT
     monkeypatch.setattr(
@@ -223,7 +225,7 @@ def test_a_coin_that_reuses_the_state_s_word_is_rejected(monkeypatch):
 
 @pytest.mark.parametrize("shift", [1 << 26, -(1 << 26)])
 def test_thresholds_that_are_off_are_rejected(shift, monkeypatch):
-    """By 2^-6 here; `test_kernels` tells thresholds that are off by 2^-32."""
+    """By 2^-6 here; `test_kernels` finds thresholds that are off by 2^-32."""
     tree = random_tree(PARENTS, BINARY, seed=4)
     plain = reference.uniform_words
 
@@ -234,7 +236,7 @@ def test_thresholds_that_are_off_are_rejected(shift, monkeypatch):
     assert joint_p_value(reference_states(tree), tree) < 1e-9
 
 
-def test_a_threshold_off_by_one_is_told_at_the_edge():
+def test_a_threshold_off_by_one_shows_at_the_edge():
     """State k is drawn for the 2^32 p_k numbers from its threshold on, no more and no fewer."""
     table = torch.tensor([[0.25, 0.0, 0.5, 0.25]], dtype=torch.float64)
     tables = make_tables(hltm.Topology.from_parents([-1, 0]), [table[0], torch.full((4, 2), 0.5)])

@@ -14,10 +14,11 @@ from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.philox import Stream
 
 
-def both(tables, **order):
+def both(tables, **request):
     """The states of both kernels, asserted equal, as int64."""
     asked = DrawRequest(
-        topology=tables.topology, **{"seed": 11, "stream": 1, "members": (0,), "start": 0, **order}
+        topology=tables.topology,
+        **{"seed": 11, "stream": 1, "members": (0,), "start": 0, **request},
     )
     fast, slow = cpu.draw(tables, asked), reference.draw(tables, asked)
     for a, b in zip(fast, slow, strict=True):
@@ -38,7 +39,7 @@ def trees(draw):
 
 
 @st.composite
-def orders(draw, nodes):
+def requests(draw, nodes):
     start = draw(st.sampled_from([0, 1, 63, 127, 128, 5000, (1 << 34) - 3000]))
     rates = [draw(st.sampled_from([0.0, 0.0, 0.25, 0.9, 1.0])) for _ in range(nodes)]
     return {
@@ -46,7 +47,7 @@ def orders(draw, nodes):
         "stream": draw(st.sampled_from(list(Stream))),
         "members": draw(st.sampled_from([(0,), (5, 2), (2**32 - 1,)])),
         "start": start,
-        "count": draw(st.sampled_from([1, 2, 64, 129, 300, 2100])),
+        "samples": draw(st.sampled_from([1, 2, 64, 129, 300, 2100])),
         "views": draw(st.sampled_from([(0,), (1, 2), (0, 3), (2**24 - 1,)])),
         "rates": np.array(rates),
         "first": draw(st.integers(0, nodes - 1)),
@@ -57,32 +58,32 @@ def orders(draw, nodes):
 @given(st.data())
 def test_fast_equals_reference_on_every_tree(data):
     parents, cardinality = data.draw(trees())
-    order = data.draw(orders(len(parents)))
-    members = data.draw(st.sampled_from([1, len(order["members"])]))
+    request = data.draw(requests(len(parents)))
+    members = data.draw(st.sampled_from([1, len(request["members"])]))
     tables = random_tables(
         parents, cardinality, seed=len(parents), members=members, sharp=data.draw(st.booleans())
     )
-    both(tables, **order)
+    both(tables, **request)
 
 
 @settings(max_examples=15)
 @given(st.data())
 def test_views_of_given_states_equal_the_reference(data):
     parents, cardinality = data.draw(trees())
-    order = {**data.draw(orders(len(parents))), "views": (1, 2)}
+    request = {**data.draw(requests(len(parents))), "views": (1, 2)}
     tables = random_tables(parents, cardinality, seed=1)
-    shape = (len(order["members"]), len(parents), order["count"])
+    shape = (len(request["members"]), len(parents), request["samples"])
     own = np.random.default_rng(0).integers(0, tables.cardinality[:, None], size=shape)
-    both(tables, **order, base=torch.from_numpy(own).to(tables.state_dtype))
+    both(tables, **request, base=torch.from_numpy(own).to(tables.state_dtype))
 
 
 @pytest.mark.parametrize("cardinality", [BINARY, MIXED])
 def test_a_base_that_is_given_equals_one_by_address(cardinality):
     tables = random_tables(PARENTS, cardinality, seed=0)
-    order = {"count": 700, "start": 77, "rates": np.array([0, 0.5, 0, 1, 0.2, 0, 0.7])}
-    (base,) = both(tables, count=700, start=77)
-    addressed = both(tables, **order, views=(1, 2))
-    given_base = both(tables, **order, views=(1, 2), base=base.to(tables.state_dtype))
+    request = {"samples": 700, "start": 77, "rates": np.array([0, 0.5, 0, 1, 0.2, 0, 0.7])}
+    (base,) = both(tables, samples=700, start=77)
+    addressed = both(tables, **request, views=(1, 2))
+    given_base = both(tables, **request, views=(1, 2), base=base.to(tables.state_dtype))
     assert all(torch.equal(a, b) for a, b in zip(addressed, given_base, strict=True))
 
 
@@ -93,7 +94,7 @@ def test_probabilities_0_and_1_are_exact(parent_states):
     wide = np.tile([[0.0, 0.0, 1.0, 0.0]], (parent_states, 1))
     topology = Topology.from_parents([-1, 0, 0, 0])
     tables = make_tables(topology, [prior, binary, wide, 1 - binary])
-    (states,) = both(tables, count=1 << 15)
+    (states,) = both(tables, samples=1 << 15)
     assert states[0].float().std(-1).tolist() == [0, 0, 0, 0]
     assert states[0, :, 0].tolist() == [0, 0, 2, 1]
 
@@ -107,7 +108,7 @@ def test_more_than_256_states_are_uint16(states):
         [prior, rng.dirichlet([1, 1], size=states), rng.dirichlet([1, 1, 1], size=states)],
     )
     rates = np.array([0, 0.5, 1.0])
-    (root, *_) = both(tables, count=3000, start=9, views=(0, 1), rates=rates)
+    (root, *_) = both(tables, samples=3000, start=9, views=(0, 1), rates=rates)
     assert root[0, 0].max() > 255
 
 
@@ -126,7 +127,7 @@ def test_a_threshold_is_exact_to_one_in_2_to_the_32():
                 topology = Topology.from_parents([-1, 0])
                 tables = Tables(topology, np.array([states, 2]), flat)
                 assert int(tables.thresholds[0, 0]) == threshold
-                (found,) = both(tables, start=start, count=count)
+                (found,) = both(tables, start=start, samples=count)
                 assert int(found[0, 0, row]) == expected
 
 
@@ -155,18 +156,18 @@ def test_the_guide_counts_thresholds_at_their_very_edges(states):
 @pytest.mark.parametrize("cardinality", [BINARY, MIXED, [2, 300, 2, 3, 4, 5, 6]])
 def test_a_gpu_draws_the_same_bits(cardinality):
     tables = random_tables(PARENTS, cardinality, seed=0, members=3)
-    order = {
+    request = {
         "topology": tables.topology,
         "seed": 5,
         "stream": 1,
         "members": (0, 1, 9),
         "start": 77,
-        "count": 5000,
+        "samples": 5000,
         "views": (0, 1, 2),
         "rates": np.array([0, 0.5, 0, 1, 0.2, 0, 0.7]),
     }
-    here = reference.draw(tables, DrawRequest(**order))
-    there = reference.draw(tables, DrawRequest(**order, device=torch.device("cuda")))
+    here = reference.draw(tables, DrawRequest(**request))
+    there = reference.draw(tables, DrawRequest(**request, device=torch.device("cuda")))
     for a, b in zip(here, there, strict=True):
         assert b.is_cuda
         assert torch.equal(a.long(), b.cpu().long())

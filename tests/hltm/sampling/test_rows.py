@@ -7,7 +7,7 @@ from draw_cases import BINARY, MIXED, PARENTS, random_tables, random_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hltm.sampling import rows as any_rows
+from hltm.sampling import rows as rows_module
 from hltm.sampling.kernels import cpu, reference
 from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.rows import draw_rows
@@ -24,11 +24,11 @@ def test_any_rows_are_those_of_the_whole_draw(rows, binary, first):
     found = draw_rows(trees.tables, (0, 1), rows, seed=5, views=(0, 2, 7), rates=RATES, first=first)
     whole = [draw.states_SVB]
     for view in (2, 7):
-        order = DrawRequest(
-            topology=trees.topology, seed=5, stream=1, members=(0, 1), start=0, count=3001,
+        request = DrawRequest(
+            topology=trees.topology, seed=5, stream=1, members=(0, 1), start=0, samples=3001,
             views=(view,), rates=RATES, base=draw.states_SVB,
         )  # fmt: skip
-        whole += reference.draw(trees.tables, order)
+        whole += reference.draw(trees.tables, request)
     for a, b in zip(found, whole, strict=True):
         assert a.equal(b[:, first:][..., rows])
 
@@ -37,27 +37,27 @@ def test_any_rows_are_those_of_the_whole_draw(rows, binary, first):
 def test_blocks_are_the_same_from_both_kernels(cardinality):
     tables = random_tables(PARENTS, cardinality, seed=1, members=2)
     blocks = np.array([5, 0, 77, 1 << 26])
-    order = DrawRequest(
-        topology=tables.topology, seed=3, stream=1, members=(4, 9), start=0, count=512,
+    request = DrawRequest(
+        topology=tables.topology, seed=3, stream=1, members=(4, 9), start=0, samples=512,
         views=(0, 3), rates=RATES, blocks=blocks,
     )  # fmt: skip
-    fast, slow = cpu.draw(tables, order), reference.draw(tables, order)
-    given_base = DrawRequest(**{**vars_of(order), "views": (3,), "base": slow[0]})
+    fast, slow = cpu.draw(tables, request), reference.draw(tables, request)
+    given_base = DrawRequest(**{**vars_of(request), "views": (3,), "base": slow[0]})
     again = cpu.draw(tables, given_base), reference.draw(tables, given_base)
     for a, b in zip([*fast, *again[0]], [*slow, *again[1]], strict=True):
         assert torch.equal(a, b)
     assert torch.equal(again[0][0], fast[1])
 
 
-def vars_of(order):
-    return {name: getattr(order, name) for name in order.__dataclass_fields__}
+def vars_of(request):
+    return {name: getattr(request, name) for name in request.__dataclass_fields__}
 
 
 def test_more_blocks_than_are_drawn_at_a_time(monkeypatch):
     tree = random_tree(PARENTS, BINARY, seed=1)
     rows = np.random.default_rng(0).integers(0, 5000, 200)
     (whole,) = draw_rows(tree.tables, (0,), rows, seed=5)
-    monkeypatch.setattr(any_rows, "CHUNK", 3)
+    monkeypatch.setattr(rows_module, "CHUNK", 3)
     (found,) = draw_rows(tree.tables, (0,), rows, seed=5)
     assert found.equal(whole)
     assert found[0].T.equal(tree.sample(5000, seed=5).states[rows])
@@ -66,7 +66,7 @@ def test_more_blocks_than_are_drawn_at_a_time(monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "expected at least one row"),
+        ([], "expected a list of at least one sample"),
         ([3, -1], r"rows must lie in 0..2\^34-1, got -1..3"),
         ([1 << 34], r"rows must lie in 0..2\^34-1"),
     ],

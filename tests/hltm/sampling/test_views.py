@@ -1,34 +1,19 @@
-"""Crops and missing leaves: rates, names, addresses, and that the data's marginal is kept."""
+"""Views: whole subtrees are redrawn, and leaves are missing by address."""
 
 import numpy as np
-import pytest
 import torch
 from draw_cases import random_tree
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from tree_strategies import latent_trees
 
 import hltm
-from hltm.model.topology import Topology
-from hltm.sampling import augment
 from hltm.sampling.philox import philox
-
-UNEVEN = Topology.from_parents([-1, 0, 0, 1, 1, 1], ["r", "a", "x", "b", "y", "z"])
-
-
-def test_crops_redraw_exactly_one_level():
-    tree = Topology.balanced(depth=2)
-    assert hltm.resample_subtrees(0.3, 1).rates(tree).tolist() == [0, 0.3, 0.3, 0, 0, 0, 0]
-    assert hltm.resample_subtrees(1, 2).rates(tree).tolist() == [1, 0, 0, 0, 0, 0, 0]
-    level = {UNEVEN.names[v] for v in np.flatnonzero(hltm.resample_subtrees(0.5, 0).rates(UNEVEN))}
-    assert level == {"x", "b", "y", "z"}
 
 
 def test_a_crop_redraws_whole_subtrees_or_nothing():
-    tree = random_tree(
-        [-1, *(v // 2 for v in range(14))], [50] * 15, seed=0
-    )  # 50 states: rarely the same
+    # of 50 states, a redraw rarely gives the same one
+    tree = random_tree([-1, *(v // 2 for v in range(14))], [50] * 15, seed=0)
     draw = tree.sample(400, seed=1)
     (view,) = tree.views(draw, hltm.resample_subtrees(0.4, 2), count=1)
     changed = (view.states != draw.states).float()
@@ -37,73 +22,6 @@ def test_a_crop_redraws_whole_subtrees_or_nothing():
         below = changed[:, tree.topology.descendants(top)].mean(1)
         assert ((below == 0) | (below > 0.5)).all()
         assert abs((below > 0).float().mean() - 0.4) < 4 * (0.4 * 0.6 / 400) ** 0.5
-
-
-@given(st.floats(0, 1), st.floats(0, 1))
-def test_then_combines_both_kinds_of_rates(a, b):
-    made = hltm.drop_leaves(a).then(hltm.resample_leaves(b)).then(hltm.drop_leaves(b))
-    np.testing.assert_allclose(made.missing_rates(UNEVEN)[2:], 1 - (1 - a) * (1 - b), atol=1e-12)
-    np.testing.assert_allclose(made.rates(UNEVEN)[2:], b, atol=1e-12)
-    assert not made.missing_rates(UNEVEN)[:2].any()
-    assert not hltm.keep_root().then(hltm.resample_leaves(a)).missing_rates(UNEVEN).any()
-
-
-@pytest.mark.parametrize(
-    "name", ["resample-subtrees:0.3:1", "drop-leaves:0.2", "drop-leaves:0.2,resample-subtrees:1:0"]
-)
-def test_names_parse_to_what_they_name(name):
-    made = augment.parse(name)
-    assert str(made) == name
-    again = augment.parse(str(made))
-    assert made.rates(UNEVEN).tolist() == again.rates(UNEVEN).tolist()
-    assert made.missing_rates(UNEVEN).tolist() == again.missing_rates(UNEVEN).tolist()
-
-
-def test_parse_equals_the_functions():
-    parsed = augment.parse("resample-subtrees:0.3:1,drop-leaves:0.2")
-    made = hltm.resample_subtrees(0.3, 1).then(hltm.drop_leaves(0.2))
-    assert parsed.rates(UNEVEN).tolist() == made.rates(UNEVEN).tolist()
-    assert parsed.missing_rates(UNEVEN).tolist() == made.missing_rates(UNEVEN).tolist()
-    assert parsed.missing_rates(UNEVEN).max() == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("resample-subtrees:0.3", "expected RATE:LEVEL, got '0.3'"),
-        ("resample-subtrees", "takes an argument, e.g. resample-subtrees:0.3:2"),
-        ("resample-subtrees:2:1", r"a rate must be in \[0, 1\], got 2"),
-        ("resample-subtrees:0.3:x", "augmentation 'resample-subtrees:0.3:x'"),
-        ("drop-leaves:-0.1", r"a rate must be in \[0, 1\], got -0.1"),
-        ("drop-leaves", "takes an argument, e.g. drop-leaves:0.2"),
-    ],
-)
-def test_parse_names_what_is_wrong(text, message):
-    with pytest.raises(ValueError, match=message):
-        augment.parse(text)
-
-
-def test_a_level_that_the_tree_lacks_is_named():
-    with pytest.raises(ValueError, match=r"level must be in 0..2, got 3"):
-        hltm.resample_subtrees(0.3, 3).rates(UNEVEN)
-    with pytest.raises(TypeError, match="expected a tree or a topology, got list"):
-        hltm.drop_leaves(0.3).missing_rates([0, 1])
-
-
-@given(latent_trees(stacked=False), st.data())
-def test_what_may_be_redrawn_is_what_changes_with_some_coins(tree, data):
-    rates = np.array(
-        data.draw(
-            st.lists(
-                st.sampled_from([0, 0, 0.5, 1]),
-                min_size=len(tree.topology),
-                max_size=len(tree.topology),
-            )
-        )
-    )
-    may = hltm.Augmentation("some", lambda topology: rates).may_redraw(tree)
-    for v in range(len(rates)):
-        assert may[v] == any(rates[u] > 0 for u in [v, *tree.topology.ancestors(v)])
 
 
 def test_missing_leaves_are_hidden_in_leaves_alone():
@@ -144,10 +62,9 @@ def test_missing_leaves_have_addresses(start, count, seed):
     assert not whole[0].missing[0].equal(whole[0].missing[1])
 
 
-def test_missing_coins_meet_neither_each_other_nor_the_redraws():
-    tree = hltm.symmetric_binary(
-        depth=3, polarity=0.0, seed=0
-    )  # a redrawn leaf changes half the time
+def test_missing_decisions_are_independent_of_each_other_and_of_redraws():
+    # at polarity 0 a redrawn leaf changes half the time
+    tree = hltm.symmetric_binary(depth=3, polarity=0.0, seed=0)
     draw = tree.sample(20_000, seed=1)
     augmentation = hltm.drop_leaves(0.3).then(hltm.resample_leaves(0.3))
     a, b = tree.views(draw, augmentation)
@@ -170,26 +87,12 @@ def test_a_rate_is_of_its_own_leaf():
 
 
 def test_known_missing_leaves():
-    # the layout of missing coins is part of DRAW_FORMAT 1
+    # the layout of missing-leaf decisions is part of DRAW_FORMAT 1
     tree = hltm.symmetric_binary(depth=2, polarity=0.9, seed=0)
     (view,) = tree.views(tree.sample(4, seed=7, start=3), hltm.drop_leaves(0.5), count=1)
     assert view.missing.int().tolist() == [[1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 0, 1], [0, 1, 0, 0]]
     words = philox((255 << 24 | 1, torch.tensor(1), 5 << 8 | 0x81, 0), seed=7)  # rows 4..7, node 5
     assert view.missing[1:, 2].tolist() == [bool(word >= 1 << 31) for word in words[:3]]
-
-
-@pytest.mark.parametrize(
-    ("rates", "message"),
-    [
-        ([0, 0, 0.5], r"'own' gives missing rates of shape \(3,\), expected \(6,\)"),
-        ([0, 0, 2, 0, 0, 0], "'own' gives node 'x' the missing rate 2.0, expected one in"),
-        ([0, 0.5, 0, 0, 0, 0], "'own' gives latent 'a' the missing rate 0.5, expected 0"),
-    ],
-)
-def test_missing_rates_of_ones_own_are_checked(rates, message):
-    own = hltm.Augmentation("own", lambda t: np.zeros(6), lambda t: np.array(rates))
-    with pytest.raises(ValueError, match=message):
-        own.missing_rates(UNEVEN)
 
 
 def test_a_redraw_of_a_view_misses_what_the_view_missed():

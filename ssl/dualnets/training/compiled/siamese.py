@@ -1,9 +1,10 @@
-"""The inner span of methods that foretell one branch from another, compiled for a CPU.
+"""Training of a Siamese method by SGD, compiled for the CPU.
 
-As in `fused.py`, a member is trained on its own for a whole span, in its core's cache: target and
-online network, projector and predictor with batch statistics and running ones, the loss, momentum
-and weight decay, and the target's moving average. `train_steps` takes this path where it is offered;
-the eager path is the reference, and both give the same numbers up to the order of sums.
+As in `pairs`, each member is trained on its own through many steps, on one core: target and online
+network, projector and predictor with batch statistics and running moments, the loss, momentum and
+weight decay, and the moving average of the target (`siamese_kernel`). `train_steps` takes this path
+where `supported_kernel` finds it exact. The eager path is the reference; both give the same numbers
+up to the order of sums.
 """
 
 from __future__ import annotations
@@ -19,92 +20,98 @@ from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim.optimizers import SGD, Group, Optimizer, PerMember
 from dualnets.training.compiled import heads
-from dualnets.training.compiled.pairs import untouched
-from dualnets.training.compiled.siamese_kernel import train
+from dualnets.training.compiled.parameters import flatten, unflatten
+from dualnets.training.compiled.siamese_kernel import train_members
+from dualnets.training.compiled.unmodified import is_unmodified
 from hltm.sampling.kernels.threads import share
 
 
 class SiameseKernel(NamedTuple):
-    """What can be trained compiled."""
+    """A network, a method and an optimiser for which there is compiled code."""
 
     network: BlockNetwork
-    siamese: SiameseSpec
+    spec: SiameseSpec
     optimizer: SGD
     predictor: Group
 
 
-def offer(
+def supported_kernel(
     network: nn.Module,
-    siamese: SiameseSpec | None,
+    spec: SiameseSpec | None,
     optimizer: Optimizer,
     groups: Mapping[str, Group],
 ) -> SiameseKernel | None:
-    """What a span can run compiled; None where it cannot.
+    """The compiled training of a network by a Siamese method; None if it is not supported.
 
     Args:
         network: any.
-        siamese: the method as this module knows it.
+        spec: the method's; None for another kind of method.
         optimizer: any.
-        groups: the method's; only a predictor can have rates of its own.
+        groups: the method's; only the predictor can have rates of its own here.
     """
-    if siamese is None or type(optimizer) is not SGD or not untouched(network):
+    if spec is None or type(optimizer) is not SGD or not is_unmodified(network):
         return None
     if not network.plain:
         return None
-    if not heads.can(siamese.projector) or not heads.can(siamese.predictor):
+    if not heads.is_supported(spec.projector) or not heads.is_supported(spec.predictor):
         return None
     if not set(groups) <= {"predictor"}:
         return None
-    return SiameseKernel(network, siamese, optimizer, groups.get("predictor", Group()))
+    return SiameseKernel(network, spec, optimizer, groups.get("predictor", Group()))
 
 
 @torch.no_grad()
-def run(
-    offered: SiameseKernel,
+def train(
+    kernel: SiameseKernel,
     state: Mapping[str, Tensor],
     memory: Mapping[str, Tensor],
     views: Sequence[Tensor],
     batch: int,
-    step: int,
-    steps: int,
+    first_step: int,
+    total_steps: int,
     frozen_at: Tensor,
     *,
-    leave_last: bool = False,
+    keep_last_target: bool = False,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Train network, heads and target on the drawn leaves.
+    """Train network, heads and target, one step for every batch of the drawn leaves.
 
     Args:
-        offered: parameters of its network change in place.
+        kernel: from `supported_kernel`; the parameters of its network change in place.
         state: the method's; trained tensors change in place.
         memory: the optimiser's; changes in place.
         views: two, `(S, X, n * B)` leaves of n steps.
         batch: B.
-        step: the number of the first step.
-        steps: how many updates the whole training has.
-        frozen_at: `(S,)` int64, changed in place as in `span.Progress`.
-        leave_last: whether the target ema_decay where it is in the last step.
+        first_step: the number of the first step, counted from 0.
+        total_steps: how many steps the whole training has, by which schedules go.
+        frozen_at: `(S,)` int64, changed in place: as in `TrainState`.
+        keep_last_target: whether the target stays as it is in the last of these steps.
 
     Returns:
-        The state with new tensors for the target and the running moments, and `(S,)` losses of the
+        The state, with new tensors for the target and the running moments, and `(S,)` losses of the
         last step.
     """
-    network, told, optimizer, _ = offered
-    names, ends = _order(network, told)
+    network, spec, optimizer, _ = kernel
+    # 1. parameters, their momentum, and the target's parameters, side by side
+    names, ends = _parameter_order(network, spec)
     online = {f"network.{name}": p for name, p in network.named_parameters()} | {**state}
-    weights = _flat([online[name] for name in names])
-    slots = [_slot(name) for name in names]
-    remembered = [memory[slot] for slot in slots] if optimizer.slots else []
-    velocity = _flat(remembered) if remembered else torch.zeros_like(weights)
-    followers = [f"target.{name}" for name in names[: ends[3].names]] if told.slow else []
-    target = _flat([state[name] for name in followers]) if followers else weights[:, :0].clone()
-    many = views[0].shape[2] // batch
-    ema_decay = [told.ema_decay(step + t, steps) if told.slow else 1.0 for t in range(many)]
-    if leave_last:
+    weights = flatten([online[name] for name in names])
+    velocities = [memory[_velocity_name(name)] for name in names] if optimizer.slots else []
+    velocity = flatten(velocities) if velocities else torch.zeros_like(weights)
+    target_names = [f"target.{name}" for name in names[: ends[3].names]] if spec.slow else []
+    target = (
+        flatten([state[name] for name in target_names]) if target_names else weights[:, :0].clone()
+    )
+    # 2. schedules, and what the heads are
+    steps = [first_step + t for t in range(views[0].shape[2] // batch)]
+    ema_decay = [spec.ema_decay(step, total_steps) if spec.slow else 1.0 for step in steps]
+    if keep_last_target:
         ema_decay[-1] = 1.0
     outputs = network.blocks[-1] * network.units[-1]
-    projector, projector_numbers = heads.described(told.projector, outputs)
-    predictor, predictor_numbers = heads.described(told.predictor, told.projector.outputs(outputs))
-    running = _Running(state, told, weights)
+    projector, projector_coefficients = heads.head_layout(spec.projector, outputs)
+    predictor, predictor_coefficients = heads.head_layout(
+        spec.predictor, spec.projector.outputs(outputs)
+    )
+    running = _RunningMoments(state, spec, weights)
     losses = torch.full((len(weights),), torch.nan, dtype=network.dtype)
     kind = losses.numpy().dtype
     arguments = (
@@ -113,8 +120,8 @@ def run(
         weights.numpy(),
         velocity.numpy(),
         target.numpy(),
-        *_rates(offered, weights),
-        np.array([optimizer.schedule.factor(step + t, steps) for t in range(many)], dtype=kind),
+        *_rates(kernel, weights),
+        np.array([optimizer.schedule.factor(step, total_steps) for step in steps], dtype=kind),
         np.array(ema_decay, dtype=kind),
         losses.numpy(),
         frozen_at.numpy(),
@@ -123,37 +130,45 @@ def run(
         np.array([0, *(end.numbers for end in ends)]),
         np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights]),
         projector,
-        projector_numbers.astype(kind),
+        projector_coefficients.astype(kind),
         predictor,
-        predictor_numbers.astype(kind),
-        np.array([told.scale, told.offset], dtype=kind),
+        predictor_coefficients.astype(kind),
+        np.array([spec.scale, spec.offset], dtype=kind),
         batch,
-        (network.normalize, told.stop_gradient, told.normalized, told.symmetric),
+        (network.normalize, spec.stop_gradient, spec.normalized, spec.symmetric),
         optimizer.nesterov,
-        step,
+        first_step,
     )
 
+    # 3. members are shared among threads; each is trained through all steps by one of them
     def work(shares: Iterator[tuple[int, int]]) -> None:
         for low, high in shares:
-            train(*arguments, low, high)  # type: ignore[call-arg]
+            train_members(*arguments, low, high)  # type: ignore[call-arg]
 
     share(work, len(weights), threads=torch.get_num_threads())
-    _put(weights, [online[name] for name in names])
-    if remembered:
-        _put(velocity, remembered)
-    moved = {name: torch.empty_like(state[name]) for name in followers}
-    _put(target, list(moved.values()))
-    return {**state} | moved | running.by_name(), losses
+    # 4. trained tensors change in place; all other tensors of the state are new ones
+    unflatten(weights, [online[name] for name in names])
+    unflatten(velocity, velocities)
+    new_target = {name: torch.empty_like(state[name]) for name in target_names}
+    unflatten(target, list(new_target.values()))
+    return {**state} | new_target | running.by_name(), losses
 
 
-class _Running:
-    """Running moments of both heads side by side: `(S, 2, units)` and, of batches, `(S, layers)`."""
+class _RunningMoments:
+    """Running moments of both heads side by side, as the kernel reads them.
 
-    def __init__(self, state: Mapping[str, Tensor], told: SiameseSpec, like: Tensor) -> None:
+    Attributes:
+        moments: `(S, 2, units of both heads)`, means and variances.
+        batches: `(S, layers of both heads)` int64, how many updates they have seen.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], spec: SiameseSpec, like: Tensor) -> None:
         members = len(like)
-        self.state, self.places = state, list[tuple[str, tuple[int, ...], slice]]()
+        self.state = state
+        # name in the state, row of `moments` (none for `batches`), and place
+        self.places: list[tuple[str, tuple[int, ...], slice]] = []
         unit = layer = 0
-        for name, head in (("projector", told.projector), ("predictor", told.predictor)):
+        for name, head in (("projector", spec.projector), ("predictor", spec.predictor)):
             for own, width in enumerate(head.widths):
                 units = slice(unit, unit + width)
                 for row, kind in enumerate(("mean", "variance")):
@@ -166,24 +181,24 @@ class _Running:
             view.copy_(state[name].view_as(view))
 
     def by_name(self) -> dict[str, Tensor]:
-        """As new tensors."""
+        """New tensors under the names they have in the state."""
         return {name: view.reshape(self.state[name].shape).clone() for name, view in self._views()}
 
     def _views(self) -> Iterator[tuple[str, Tensor]]:
-        """Those that the state has, a part that is off having none."""
+        """Those that the state has: a norm that is off, or a part of one, has none."""
         for name, row, place in self.places:
             if name in self.state:
                 yield name, self.moments[:, row[0], place] if row else self.batches[:, place]
 
 
 class _End(NamedTuple):
-    """Where a part of the flat parameters ends."""
+    """Where a part of the flat parameters ends: how many names and how many numbers come before."""
 
     names: int
     numbers: int
 
 
-def _order(network: BlockNetwork, told: SiameseSpec) -> tuple[list[str], list[_End]]:
+def _parameter_order(network: BlockNetwork, spec: SiameseSpec) -> tuple[list[str], list[_End]]:
     """Names of all trained tensors as they lie side by side, and where the six parts end.
 
     The parts are weights and biases of the network, of the projector and of the predictor.
@@ -197,7 +212,7 @@ def _order(network: BlockNetwork, told: SiameseSpec) -> tuple[list[str], list[_E
         sum(bias[0].numel() for bias in network.biases or []),
     ]
     inputs = network.blocks[-1] * network.units[-1]
-    for place, head in (("projector", told.projector), ("predictor", told.predictor)):
+    for place, head in (("projector", spec.projector), ("predictor", spec.predictor)):
         layers = range(len(head.widths))
         parts.append([f"{place}.{i}.weight" for i in layers])
         parts.append([f"{place}.{i}.bias" for i in layers if head.bias])
@@ -213,28 +228,14 @@ def _order(network: BlockNetwork, told: SiameseSpec) -> tuple[list[str], list[_E
     return names, ends
 
 
-def _slot(name: str) -> str:
+def _velocity_name(name: str) -> str:
     """The name of a trained tensor's velocity in the optimiser's memory."""
     return f"momentum.{name}" if name.startswith("network.") else f"momentum.state.{name}"
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    """`(S, P)`: tensors `(S, …)` side by side."""
-    return torch.cat([tensor.detach().flatten(1) for tensor in tensors], dim=1)
-
-
-def _put(flat: Tensor, tensors: Sequence[Tensor]) -> None:
-    """The inverse of `_flat`, into given tensors."""
-    at = 0
-    for tensor in tensors:
-        size = tensor[0].numel()
-        tensor.copy_(flat[:, at : at + size].view_as(tensor))
-        at += size
-
-
-def _rates(offered: SiameseKernel, like: Tensor) -> tuple[np.ndarray, ...]:
+def _rates(kernel: SiameseKernel, like: Tensor) -> tuple[np.ndarray, ...]:
     """Learning rates and decays `(S, 2)`, of all and of the predictor; momenta and clips `(S,)`."""
-    optimizer, predictor = offered.optimizer, offered.predictor
+    optimizer, predictor = kernel.optimizer, kernel.predictor
 
     def each(rates: PerMember) -> Tensor:
         return torch.as_tensor(rates, dtype=like.dtype).expand(len(like))

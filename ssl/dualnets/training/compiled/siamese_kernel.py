@@ -1,50 +1,68 @@
-"""One member's steps of a method that foretells, compiled for a CPU: both branches, loss and update."""
+"""Training of a Siamese method, compiled for the CPU: many steps of one member at a time.
+
+Both branches, the loss of a `SiameseSpec` and the update are here. With f the network behind the
+projector, p the predictor, f' the target, and D(a, b) = 2 - 2 cos(a, b) or, where outputs are not
+normalised, ½ |a - b|², the loss is
+
+    offset + scale * mean over the batch of D(p(f(x1)), f'(x2)) [+ D(p(f(x2)), f'(x1)) if symmetric].
+
+The target either has parameters of its own, which have no gradient and follow f' <- m f' + (1 - m)
+f, or it is f itself, with or without the gradient that flows through it.
+
+Layout: arrays are batch-last. The columns of a pass are the B samples of one view; passes lie side
+by side. The online branch computes x1 and then x2 where both are needed; the target branch computes
+x2 and then x1, so that the column of a prediction and that of its target are the same. The
+parameters of a member are flat: weights and biases of the network, then of the projector, then of
+the predictor; those of the target are the first four of these parts.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from dualnets.training.compiled import blocks, heads
 from dualnets.training.compiled.blocks import FAST
+from hltm._compile import compiled
 
-_SMALLEST = 1e-16  # squared lengths below count as this, as in the methods' cosine
+_SMALLEST = 1e-16  # squared lengths below this count as this, as in the methods' cosine
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def train(  # type: ignore[no-untyped-def]
+@compiled(fastmath=FAST)
+def train_members(  # type: ignore[no-untyped-def]
     first, second, weights, velocity, target, rates, decays, momenta, clips, factors, ema_decay,
-    losses, frozen_at, moments, batches, ends, layout, projector, projector_numbers, predictor,
-    predictor_numbers, linear, batch, switches, nesterov, first_step, low, high,
+    losses, frozen_at, running, batches, ends, layout, projector, projector_coefficients, predictor,
+    predictor_coefficients, linear, batch, switches, nesterov, first_step, low, high,
 ):  # fmt: skip
-    """Train members low..high-1 through the whole span; see `fused_foretelling.run`.
+    """Train members low .. high - 1 through all steps of the given leaves.
 
     Args:
-        first, second: `(S, X, n * B)` leaves of the two views.
-        weights, velocity: `(S, P)`, changed: parameters of network, projector and predictor, weights
-            then biases of each, and their velocities.
-        target: `(S, Q)`, changed: the first of these, of the target; Q = 0 where it is the online
-            network.
-        rates, decays: `(S, 2)`, of all parameters and of the predictor's.
-        momenta, clips: `(S,)`.
-        factors, ema_decay: `(n,)`, what rates are multiplied with, and what the target keeps of itself.
-        losses, frozen_at: `(S,)`, changed.
-        moments, batches: `(S, 2, units of both heads)` and `(S, layers of both heads)`, changed: the
-            running moments, projector first.
-        ends: where the six parts begin, and P.
-        layout: as in `fused_blocks`.
-        projector, projector_numbers, predictor, predictor_numbers: as in `fused_heads`.
+        first, second: `(S, X, n * B)` leaves of the two views in n steps.
+        weights, velocity: `(S, P)`, changed: all parameters, and their momentum.
+        target: `(S, Q)`, changed: the target's parameters; Q = 0 where it is the online network.
+        rates, decays: `(S, 2)`, learning rates and weight decays of all parameters, and of the
+            predictor's.
+        momenta, clips: `(S,)`, momentum, and the largest length of a gradient.
+        factors, ema_decay: `(n,)`, what rates are multiplied with, and m, at each step.
+        losses: `(S,)`, changed: of the last step of each member.
+        frozen_at: `(S,)` int64, changed: a member is frozen, before the update, at the step whose
+            loss or gradient is not finite.
+        running, batches: `(S, 2, units of both heads)` and `(S, layers of both heads)`, changed:
+            running moments and how many updates they have seen, projector first.
+        ends: `(7,)`, where the six parts of the parameters begin, and P.
+        layout: of the network, as in `blocks`.
+        projector, projector_coefficients, predictor, predictor_coefficients: as in `heads`.
         linear: scale and offset of the loss.
         batch: B.
-        switches: normalize, stop_gradient, normalized, symmetric.
-        nesterov: of the optimiser.
+        switches: whether the network normalises its outputs, whether gradients stop at the target,
+            whether D is the cosine form, whether the loss is symmetric.
+        nesterov: whether momentum is Nesterov's.
         first_step: the number of the first step.
     """
     normalize, stop_gradient, normalized, symmetric = switches
     kind = weights.dtype
-    slow = target.shape[1] > 0
-    compared = 2 * batch if symmetric else batch
-    passes = 2 if symmetric or not slow else 1
+    separate = target.shape[1] > 0  # the target has parameters of its own
+    compared = 2 * batch if symmetric else batch  # columns that enter the loss
+    passes = 2 if symmetric or not separate else 1
     columns = passes * batch
     outputs = layout[-1, 0] * layout[-1, 1]
     rows = 0
@@ -58,143 +76,146 @@ def train(  # type: ignore[no-untyped-def]
     inputs = np.empty((first.shape[1], columns), kind)
     activations = np.empty((rows, columns), kind)
     output = np.empty((outputs, columns), kind)
-    lengths = np.empty(columns, kind)
+    inverse_lengths = np.empty(columns, kind)
     gradient = np.empty((widest, columns), kind)
     spare = np.empty((widest, columns), kind)
+    f_values = heads.new_values(projector, columns, passes, weights)
+    p_values = heads.new_values(predictor, columns, passes, weights)
     projected = projector[:, 0].sum()
-    predicted = predictor[:, 0].sum()
-    f_normed = np.empty((projected, columns), kind)
-    f_rectified = np.empty((projected, columns), kind)
-    f_seen = np.empty((2, projected, passes), kind)
-    p_seen = np.empty((2, predicted, passes), kind)
-    f_scales = np.empty((projected, passes), kind)
-    f_shifts = np.empty((projected, passes), kind)
-    p_normed = np.empty((predicted, columns), kind)
-    p_rectified = np.empty((predicted, columns), kind)
-    p_scales = np.empty((predicted, passes), kind)
-    p_shifts = np.empty((predicted, passes), kind)
     units = projector[-1, 0] if len(projector) else outputs
-    foretold = np.empty((units, columns), kind)
-    upward = np.empty((units, columns), kind)  # gradients of what is foretold
+    targets = np.empty((units, columns), kind)
+    d_targets = np.empty((units, columns), kind)
     d_weights = np.empty(weights.shape[1], kind)
     e0, e1, e2, e3, e4, e5, e6 = ends
     for s in range(low, high):
-        own, slower, moving = weights[s], target[s], velocity[s]
+        own, average, moving = weights[s], target[s], velocity[s]
         for t in range(len(factors)):
             if frozen_at[s] >= 0:
                 break
             at = t * batch
-            if slow:
+            # 1. the target branch f': x2, then x1
+            if separate:
                 _read(second[s], at, batch, inputs, 0)
                 if passes == 2:
                     _read(first[s], at, batch, inputs, batch)
-                blocks.forward(inputs, slower[e0:e1], slower[e1:e2], activations, layout)
-                blocks.scale(activations[rows - outputs :], normalize, output, lengths)
-                heads.forward(
-                    output, slower[e2:e3], slower[e3:e4], projector, projector_numbers, passes,
-                    f_normed, f_rectified, f_scales, f_shifts, f_seen,
+                blocks.forward(inputs, average[e0:e1], average[e1:e2], activations, layout)
+                blocks.normalize_forward(
+                    activations[rows - outputs :], normalize, output, inverse_lengths
+                )
+                targets[:] = heads.forward(
+                    output, average[e2:e3], average[e3:e4], projector, projector_coefficients,
+                    passes, f_values,
                 )  # fmt: skip
-                foretold[:] = f_rectified[projected - units :] if projected else output
+            # 2. the online branch f: x1, then x2; and its predictions p(f)
             _read(first[s], at, batch, inputs, 0)
             if passes == 2:
                 _read(second[s], at, batch, inputs, batch)
             blocks.forward(inputs, own[e0:e1], own[e1:e2], activations, layout)
-            blocks.scale(activations[rows - outputs :], normalize, output, lengths)
-            heads.forward(
-                output, own[e2:e3], own[e3:e4], projector, projector_numbers, passes,
-                f_normed, f_rectified, f_scales, f_shifts, f_seen,
+            blocks.normalize_forward(
+                activations[rows - outputs :], normalize, output, inverse_lengths
+            )
+            projections = heads.forward(
+                output, own[e2:e3], own[e3:e4], projector, projector_coefficients, passes, f_values
+            )
+            predictions = heads.forward(
+                projections, own[e4:e5], own[e5:e6], predictor, predictor_coefficients, passes,
+                p_values,
             )  # fmt: skip
-            projections = f_rectified[projected - units :] if projected else output
-            heads.forward(
-                projections, own[e4:e5], own[e5:e6], predictor, predictor_numbers, passes,
-                p_normed, p_rectified, p_scales, p_shifts, p_seen,
-            )  # fmt: skip
-            predictions = p_rectified[predicted - units :] if predicted else projections
-            if not slow:
-                _exchange(projections, batch, foretold)
+            if not separate:
+                _exchange(projections, batch, targets)
+            # 3. the loss, and its gradients with respect to predictions and targets
             losses[s] = linear[1] + _compare(
-                predictions, foretold, compared, normalized, linear[0] / weights.dtype.type(batch),
-                gradient, upward,
+                predictions, targets, compared, normalized, linear[0] / weights.dtype.type(batch),
+                gradient, d_targets,
             )  # fmt: skip
+            # 4. backward through predictor, projector and network
             heads.backward(
-                projections, own[e4:e5], predictor, passes, p_normed, p_rectified,
-                p_scales, p_shifts, gradient, spare, d_weights[e4:e5], d_weights[e5:e6],
+                projections, own[e4:e5], predictor, passes, p_values, gradient, spare,
+                d_weights[e4:e5], d_weights[e5:e6],
             )  # fmt: skip
-            if not stop_gradient:
-                _exchange(upward, batch, foretold)
-                gradient[:units] += foretold
+            if not stop_gradient:  # the target of one pass is the projection of the other
+                _exchange(d_targets, batch, targets)
+                gradient[:units] += targets
             heads.backward(
-                output, own[e2:e3], projector, passes, f_normed, f_rectified,
-                f_scales, f_shifts, gradient, spare, d_weights[e2:e3], d_weights[e3:e4],
+                output, own[e2:e3], projector, passes, f_values, gradient, spare,
+                d_weights[e2:e3], d_weights[e3:e4],
             )  # fmt: skip
             if normalize:
-                blocks.unscale(output, lengths, gradient)
+                blocks.normalize_backward(output, inverse_lengths, gradient)
             blocks.backward(
                 inputs, own[e0:e1], activations, gradient, spare, layout,
                 d_weights[e0:e1], d_weights[e1:e2],
             )  # fmt: skip
+            # 5. a number that is not finite leaves no sum of absolute values finite
             total = losses[s]
             for p in range(len(d_weights)):
                 total += abs(d_weights[p])
             if not np.isfinite(total):
                 frozen_at[s] = first_step + t
                 break
-            clipped = _clipping(d_weights, clips[s])
+            # 6. SGD, with rates of its own for the predictor
+            clipping = _clip_factor(d_weights, clips[s])
             for group in range(2):
                 start, stop = (e0, e4) if group == 0 else (e4, e6)
-                _update(
-                    own[start:stop], d_weights[start:stop], moving[start:stop], clipped,
+                _sgd(
+                    own[start:stop], d_weights[start:stop], moving[start:stop], clipping,
                     rates[s, group] * factors[t], decays[s, group], momenta[s], nesterov,
                 )  # fmt: skip
-            _follow(slower, own, ema_decay[t])
-            heads.remember(
-                projector, projector_numbers, f_seen, batch,
-                moments[s, :, :projected], batches[s, : len(projector)],
+            # 7. the moving average and the running moments
+            _update_average(average, own, ema_decay[t])
+            heads.update_running_moments(
+                projector, projector_coefficients, f_values.moments, batch,
+                running[s, :, :projected], batches[s, : len(projector)],
             )  # fmt: skip
-            # a predictor of one direction has read the first pass alone
-            heads.remember(
-                predictor, predictor_numbers, p_seen[:, :, : compared // batch], batch,
-                moments[s, :, projected:], batches[s, len(projector) :],
+            # the predictor counts the passes whose predictions enter the loss
+            heads.update_running_moments(
+                predictor, predictor_coefficients, p_values.moments[:, :, : compared // batch], batch,
+                running[s, :, projected:], batches[s, len(projector) :],
             )  # fmt: skip
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _read(leaves, at, batch, inputs, column):  # type: ignore[no-untyped-def]
-    """Leaves of one step into B columns."""
+    """Copy the leaves of one step, which begin at `at`, into B columns of `inputs`."""
     for x in range(len(inputs)):
         for b in range(batch):
             inputs[x, column + b] = leaves[x, at + b]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def _exchange(values, batch, out):  # type: ignore[no-untyped-def]
-    """Two passes side by side, the other one first."""
+    """Copy two passes side by side, the second one first."""
     for u in range(len(values)):
         for b in range(batch):
             out[u, b] = values[u, batch + b]
             out[u, batch + b] = values[u, b]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def _compare(a, b, compared, normalized, weight, gradient, upward):  # type: ignore[no-untyped-def]
-    """weight * sum over the first columns of 2 - 2 cos(a, b), or of half the squared distance.
+@compiled(fastmath=FAST)
+def _compare(a, b, compared, normalized, weight, d_a, d_b):  # type: ignore[no-untyped-def]
+    """weight * Σ D(a, b) over the first `compared` columns, and its gradients.
 
-    Gradients with respect to a and b are filled, 0 for columns that are not compared.
+    Args:
+        a, b: `(U, columns)`.
+        compared: how many columns count; the gradient of the others is 0.
+        normalized: whether D = 2 - 2 cos(a, b), else ½ |a - b|².
+        weight: the factor.
+        d_a, d_b: `(at least U, columns)`, their first U rows filled.
     """
     kind = a.dtype.type
     smallest = kind(_SMALLEST)
     columns = a.shape[1]
     if not normalized:
-        half = kind(0)
+        total = kind(0)
         for u in range(len(a)):
             for c in range(compared):
                 d = a[u, c] - b[u, c]
-                half += d * d
-                gradient[u, c] = weight * d
-                upward[u, c] = -weight * d
-            gradient[u, compared:columns] = 0
-            upward[u, compared:columns] = 0
-        return weight * half / kind(2)
+                total += d * d
+                d_a[u, c] = weight * d
+                d_b[u, c] = -weight * d
+            d_a[u, compared:columns] = 0
+            d_b[u, compared:columns] = 0
+        return weight * total / kind(2)
     aa = np.zeros(columns, a.dtype)
     bb = np.zeros(columns, a.dtype)
     ab = np.zeros(columns, a.dtype)
@@ -209,21 +230,22 @@ def _compare(a, b, compared, normalized, weight, gradient, upward):  # type: ign
         inverse_b = kind(1) / np.sqrt(smallest if bb[c] < smallest else bb[c])
         cosine = ab[c] * inverse_a * inverse_b
         total += kind(2) - kind(2) * cosine
-        # -2 cos' = along * b - back * a; a length that counts as another has no gradient
+        # ∂D/∂a = -2 (b / (|a| |b|) - cos a / |a|²), and the same for b; from here on ab, aa and bb
+        # are the factors of the two terms. A length that is replaced by another has no gradient
         ab[c] = -kind(2) * weight * inverse_a * inverse_b
         back = -kind(2) * weight * cosine
         aa[c] = kind(0) if aa[c] < smallest else back * inverse_a * inverse_a
         bb[c] = kind(0) if bb[c] < smallest else back * inverse_b * inverse_b
     for u in range(len(a)):
         for c in range(columns):
-            gradient[u, c] = ab[c] * b[u, c] - aa[c] * a[u, c] if c < compared else kind(0)
-            upward[u, c] = ab[c] * a[u, c] - bb[c] * b[u, c] if c < compared else kind(0)
+            d_a[u, c] = ab[c] * b[u, c] - aa[c] * a[u, c] if c < compared else kind(0)
+            d_b[u, c] = ab[c] * a[u, c] - bb[c] * b[u, c] if c < compared else kind(0)
     return weight * total
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def _clipping(gradients, limit):  # type: ignore[no-untyped-def]
-    """The factor that keeps a gradient's length within its limit."""
+@compiled(fastmath=FAST)
+def _clip_factor(gradients, limit):  # type: ignore[no-untyped-def]
+    """The factor, at most 1, that brings a gradient's length down to the limit."""
     kind = gradients.dtype.type
     if np.isinf(limit):
         return kind(1)
@@ -233,24 +255,24 @@ def _clipping(gradients, limit):  # type: ignore[no-untyped-def]
     return min(limit / max(np.sqrt(square), kind(1e-12)), kind(1))
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def _update(  # type: ignore[no-untyped-def]
-    parameters, gradients, velocity, clipped, rate, decay, momentum, nesterov
+@compiled(fastmath=FAST)
+def _sgd(  # type: ignore[no-untyped-def]
+    parameters, gradients, velocity, clipping, rate, decay, momentum, nesterov
 ):
-    """Stochastic gradient descent; see `optim.SGD`."""
+    """One step of stochastic gradient descent, as `optim.optimizers.SGD` makes it, in place."""
     for p in range(len(parameters)):
-        g = gradients[p] * clipped + decay * parameters[p]
+        g = gradients[p] * clipping + decay * parameters[p]
         velocity[p] = momentum * velocity[p] + g
         change = g + momentum * velocity[p] if nesterov else velocity[p]
         parameters[p] -= rate * change
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
-def _follow(target, online, ema_decay):  # type: ignore[no-untyped-def]
-    """target <- ema_decay * target + (1 - ema_decay) * online."""
+@compiled(fastmath=FAST)
+def _update_average(target, online, ema_decay):  # type: ignore[no-untyped-def]
+    """target <- m target + (1 - m) online, with m = `ema_decay`: exact for m = 0 and m = 1."""
     if ema_decay == 0:
         target[:] = online[: len(target)]
     elif ema_decay < 1:
-        moves = target.dtype.type(1) - ema_decay
+        step = target.dtype.type(1) - ema_decay
         for p in range(len(target)):
-            target[p] += moves * (online[p] - target[p])
+            target[p] += step * (online[p] - target[p])

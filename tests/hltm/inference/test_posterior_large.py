@@ -9,7 +9,9 @@ import torch
 from irregular_trees import irregular_tree, some_leaves
 
 import hltm
-from hltm.inference import posterior as inference
+from hltm.inference.messages import downward, upward
+from hltm.inference.posterior import Posterior, torch_posterior
+from hltm.model.tables import Tables
 
 
 def chain(length, table, leaf=None):
@@ -58,8 +60,8 @@ def test_ten_thousand_nodes(path):
         post = tree.posterior(leaves)
     else:
         every = np.arange(10_000)
-        found = inference._by_torch(tree.tables, leaves.T[None], every, torch.float64, own=False)
-        post = inference.Posterior(found.marginals[0].permute(2, 0, 1), found.log_evidence[0])
+        found = torch_posterior(tree.tables, leaves.T[None], every, torch.float64, own=False)
+        post = Posterior(found.marginals[0].permute(2, 0, 1), found.log_evidence[0])
     assert max(expected) < -2000  # far below the smallest float64
     np.testing.assert_allclose(post.log_evidence, expected, rtol=1e-12)
     assert post.marginals.isfinite().all()
@@ -70,7 +72,7 @@ def test_ten_thousand_nodes_in_single_precision():
     tree, leaves, _ = large()
     exact = tree.posterior(leaves)
     flat = tree.tables.flat.clone().requires_grad_()
-    tables = hltm.tables.Tables(tree.topology, tree.tables.cardinality, flat)
+    tables = Tables(tree.topology, tree.tables.cardinality, flat)
     for found in (
         tree.posterior(leaves, dtype=torch.float32),  # the kernel, and torch in single precision
         hltm.LatentTree(tables).posterior(leaves, dtype=torch.float32),
@@ -120,7 +122,7 @@ def test_gradients_and_samples_of_a_long_chain():
     leaves = torch.tensor([[0], [1], [-1]])
     power = np.linalg.matrix_power(table, 799)
     flat = tree.tables.flat.clone().requires_grad_()
-    tables = hltm.tables.Tables(tree.topology, tree.tables.cardinality, flat)
+    tables = Tables(tree.topology, tree.tables.cardinality, flat)
     hltm.LatentTree(tables).posterior(leaves[:1], nodes=0).log_evidence.sum().backward()
     slope = power[:, 0].sum() / (0.5 * power[:, 0].sum())
     assert float(flat.grad[0, :2].sum()) == pytest.approx(slope, rel=1e-9)
@@ -154,7 +156,7 @@ def test_contradictions_are_improbable_and_not_impossible(count):
     assert tree.posterior_samples(leaves, 1, seed=0)[0, 0, :3].tolist() == [1, 1, 1]
     # and the gradient: the evidence is linear in the root's prior
     flat = tree.tables.flat.clone().requires_grad_()
-    tables = hltm.tables.Tables(tree.topology, tree.tables.cardinality, flat)
+    tables = Tables(tree.topology, tree.tables.cardinality, flat)
     hltm.LatentTree(tables).posterior(leaves).log_evidence.sum().backward()
     expected_slope = [math.exp(zero - expected) / 0.5, math.exp(one - expected) / 0.5]
     np.testing.assert_allclose(flat.grad[0, :2], expected_slope, atol=1e-9)
@@ -170,8 +172,8 @@ def test_states_are_kept_whole_where_numbers_lose_their_digits(count, path):
         found = tree.posterior(leaves)
     else:
         nodes = np.arange(3)
-        part = inference._by_torch(tree.tables, leaves.T[None], nodes, torch.float64, own=False)
-        found = inference.Posterior(part.marginals[0].permute(2, 0, 1), part.log_evidence[0])
+        part = torch_posterior(tree.tables, leaves.T[None], nodes, torch.float64, own=False)
+        found = Posterior(part.marginals[0].permute(2, 0, 1), part.log_evidence[0])
     expected = count * (math.log(0.9) + math.log(0.1))
     assert float(found.log_evidence) == pytest.approx(expected, rel=1e-12)
     np.testing.assert_allclose(found.marginals[0, :3], 0.5, atol=1e-10)
@@ -201,15 +203,14 @@ def test_leaves_may_contradict_the_prior():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_wide_messages_equal_narrow_ones(seed):
-    from hltm.inference.messages import downward, upward
-
+def test_messages_with_a_scale_per_state_equal_those_with_shared_scales(seed):
     tree = irregular_tree(seed, nodes=20, max_states=5, members=2, zeros=0.2)
     leaves = some_leaves(tree, 9, seed).transpose(1, 2)
     every = np.ones(20, dtype=bool)
-    answers = []
-    for wide in (False, True):
-        answers.append(downward(tree.tables, upward(tree.tables, leaves, wide=wide), every))
-    for narrow, wide in zip(answers[0][0], answers[1][0], strict=True):
-        torch.testing.assert_close(narrow, wide, atol=1e-12, rtol=0)
-    torch.testing.assert_close(answers[0][1], answers[1][1], atol=1e-11, rtol=0)
+    (shared, evidence), (per_state, same_evidence) = (
+        downward(tree.tables, upward(tree.tables, leaves, scale_per_state=per_state), every)
+        for per_state in (False, True)
+    )
+    for a, b in zip(shared, per_state, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+    torch.testing.assert_close(evidence, same_evidence, atol=1e-11, rtol=0)

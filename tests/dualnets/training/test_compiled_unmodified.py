@@ -1,4 +1,4 @@
-"""Compiled spans are for what they know: whatever is overridden, hooked or held fixed trains eagerly."""
+"""Compiled code replaces only what it computes exactly: anything overridden or hooked trains eagerly."""
 
 import dataclasses
 from types import MethodType
@@ -10,7 +10,7 @@ import dualnets
 import hltm
 from dualnets import BYOL, SGD, BatchNorm, Head, InfoNCE, Schedule, SimCLR, SimSiam
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.training import steps as spans
+from dualnets.training.compiled import pairs, siamese
 from dualnets.training.data import FreshData
 from dualnets.training.steps import train_steps_eager
 
@@ -150,7 +150,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("label", CASES)
-def test_what_is_overridden_is_what_trains(monkeypatch, label):
+def test_what_is_overridden_takes_effect(monkeypatch, label):
     make, method, optimizer, usual = CASES[label]
     ours = tensors(train(make(), method, optimizer))
     plain = tensors(train(network(), usual))
@@ -160,40 +160,45 @@ def test_what_is_overridden_is_what_trains(monkeypatch, label):
         assert ours[name].equal(tensor), name
 
 
-def offered(monkeypatch, net, method, optimizer=None):
-    """Whether training takes a compiled path."""
-    seen = []
-    for name in ("_run_pairs", "_run_foretelling"):
-        whole = getattr(spans, name)
-        monkeypatch.setattr(spans, name, lambda *g, own=whole: (seen.append(1), own(*g))[1])
+def is_compiled(monkeypatch, net, method, optimizer=None):
+    """Whether training runs compiled code."""
+    calls = []
+    for module in (pairs, siamese):
+        original = module.train
+
+        def spy(*given, own=original, **named):
+            calls.append(own)
+            return own(*given, **named)
+
+        monkeypatch.setattr(module, "train", spy)
     train(net, method, optimizer, steps=1)
-    return bool(seen)
+    return bool(calls)
 
 
 @pytest.mark.parametrize("method", [SimCLR(), BYOL(SMALL, SMALL), SimSiam(SMALL, SMALL)])
-def test_what_is_as_written_is_compiled(monkeypatch, method):
-    assert offered(monkeypatch, network(), method)
+def test_unmodified_methods_are_compiled(monkeypatch, method):
+    assert is_compiled(monkeypatch, network(), method)
 
 
 @pytest.mark.parametrize("method", [SimCLR(), BYOL(SMALL, SMALL)], ids=["pairs", "siamese"])
-def test_hooks_anywhere_are_seen(monkeypatch, method):
-    assert not offered(monkeypatch, hooked("backward"), method)
+def test_with_a_hook_anywhere_nothing_is_compiled(monkeypatch, method):
+    assert not is_compiled(monkeypatch, hooked("backward"), method)
     handle = torch.nn.modules.module.register_module_forward_hook(lambda *given: None)
     try:
-        assert not offered(monkeypatch, network(), method)
+        assert not is_compiled(monkeypatch, network(), method)
     finally:
         handle.remove()
-    assert offered(monkeypatch, network(), method)
+    assert is_compiled(monkeypatch, network(), method)
 
 
-def test_a_parameter_that_is_held_fixed_is_not_trained_behind_its_back():
+def test_a_network_with_a_fixed_parameter_is_not_compiled():
     net = network()
     net.weights[0].requires_grad_(False)
-    with pytest.raises(RuntimeError):  # as of any network: all parameters are trained
+    with pytest.raises(RuntimeError):  # as for any network: all parameters are trained
         train(net, SimCLR())
 
 
-def test_rows_of_another_kind_are_asked_for_their_batches(monkeypatch):
+def test_rows_of_another_class_make_their_own_batches(monkeypatch):
     class Upside(FreshData):
         def batches(self, needs, first_step, steps):
             for batch in super().batches(needs, first_step, steps):

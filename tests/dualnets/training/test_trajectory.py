@@ -1,4 +1,4 @@
-"""Training: ensembles equal singles, spans do not matter, diverged members are frozen."""
+"""Training: ensembles equal single runs, chunks of steps do not matter, diverged members are frozen."""
 
 import itertools
 
@@ -8,9 +8,8 @@ import torch
 
 import dualnets
 import hltm
-from dualnets.training import data as training_data
-from dualnets.training.compiled import pairs as fused
-from dualnets.training.compiled import siamese as fused_foretelling
+from dualnets.training.compiled import pairs, siamese
+from dualnets.training.data import FreshData
 from dualnets.training.trajectory import describe_frozen
 from hltm.sampling.philox import Stream
 
@@ -25,9 +24,9 @@ SETTINGS = {
 
 @pytest.fixture(params=["compiled", "eager"])
 def path(request, monkeypatch):
-    """Both ways of running a span."""
+    """Both ways to train."""
     if request.param == "eager":
-        monkeypatch.setattr(fused, "offer", lambda network, loss: None)
+        monkeypatch.setattr(pairs, "supported_kernel", lambda network, loss: None)
     return request.param
 
 
@@ -42,8 +41,8 @@ def trained(net, trees=TREES, loss=None, steps=20, **changes):
 
 
 def difference(a, b) -> float:
-    pairs = zip(a.network.parameters(), b.network.parameters(), strict=True)
-    return max(float((x - y).detach().abs().max()) for x, y in pairs)
+    both = zip(a.network.parameters(), b.network.parameters(), strict=True)
+    return max(float((x - y).detach().abs().max()) for x, y in both)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +67,7 @@ def test_many_networks_on_one_tree_read_rows_of_their_own(path):
     assert not torch.allclose(first[0], first[1])
 
 
-def test_neither_spans_nor_snapshots_matter(path, monkeypatch):
+def test_neither_chunks_of_steps_nor_snapshots_matter(path, monkeypatch):
     usual = trained(network(), steps=23)
     monkeypatch.setattr("dualnets.training.trajectory.STEPS_AT_ONCE", 7)
     found = list(
@@ -83,14 +82,14 @@ def test_neither_spans_nor_snapshots_matter(path, monkeypatch):
 
 def test_every_width_and_method_reads_the_same_rows(monkeypatch):
     seen = []
-    original = training_data.FreshData.draw
+    original = FreshData.draw
 
     def spy(self, needs, first_step, steps):
         drawn = original(self, needs, first_step, steps)
         seen.append(drawn.views)
         return drawn
 
-    monkeypatch.setattr(training_data.FreshData, "draw", spy)
+    monkeypatch.setattr(FreshData, "draw", spy)
     trained(network(units=2), steps=3)
     trained(network(units=5), loss=dualnets.NTXent(0.1), steps=3)
     trained(dualnets.mlp(TREES, units=6, seed=9), loss=dualnets.InfoNCE(0.1, 3), steps=3)
@@ -192,7 +191,7 @@ def test_training_lowers_the_loss_and_the_control_does_not_matter(path):
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(changes, message, monkeypatch):
-    monkeypatch.setattr(training_data.FreshData, "draw", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(FreshData, "draw", lambda *_: pytest.fail("rows were drawn"))
     with pytest.raises(ValueError, match=message):
         trained(network(), **changes)
 
@@ -237,9 +236,9 @@ def test_log_spaced_steps():
 
 
 def test_progress_counts_every_step(path):
-    heard = []
-    trained(network(), steps=150, progress=heard.append)
-    assert sum(heard) == 150
+    counts = []
+    trained(network(), steps=150, progress=counts.append)
+    assert sum(counts) == 150
 
 
 HEAD = dualnets.Head((6, 4), norm=dualnets.BatchNorm())
@@ -266,7 +265,7 @@ RATES = [(0.5, 3.0, 0.0), (0.0, 0.1, 0.3), (0.9, 0.5, 1.0)]
 @pytest.mark.parametrize("way", ["compiled", "eager", "parts"])
 def test_a_sweep_over_a_methods_rates_is_its_members_trained_alone(name, way, monkeypatch):
     if way == "eager":
-        monkeypatch.setattr(fused_foretelling, "offer", lambda *given: None)
+        monkeypatch.setattr(siamese, "supported_kernel", lambda *given: None)
     make, changes = SWEEPS[name]
 
     def train(method, trees):
@@ -295,7 +294,7 @@ def test_a_sweep_over_a_methods_rates_is_its_members_trained_alone(name, way, mo
     ), "the rates should matter"
 
 
-def test_a_sweep_over_targets_is_not_offered_to_the_compiled_span_that_has_one_for_all():
+def test_a_sweep_over_momenta_of_the_target_is_not_compiled():
     assert dualnets.BYOL(momentum=0.9).siamese is not None
     assert dualnets.BYOL(predictor_lr=[1.0, 2.0]).siamese is not None
     assert dualnets.BYOL(momentum=[0.9, 0.8]).siamese is None

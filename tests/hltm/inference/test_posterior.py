@@ -1,4 +1,4 @@
-"""Posteriors, evidence, most likely states and samples against enumeration and against pgmpy."""
+"""Posteriors and evidence against enumeration and against pgmpy; gradients, errors."""
 
 import math
 
@@ -7,29 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from irregular_trees import all_leaves, irregular_tree, some_leaves
+from irregular_trees import agreeing, enumerated, irregular_tree, some_leaves
 
 import hltm
-from hltm.inference import posterior as inference
-
-
-def agreeing(states, leaves, row):
-    """`(N,)` bool: which joint states have these leaf states, missing ones aside."""
-    row = np.asarray(row)
-    seen = row >= 0
-    return (np.asarray(states)[:, list(leaves)][:, seen] == row[seen]).all(1)
-
-
-def enumerated(tree, row):
-    """(K-padded marginals `(V, K)`, log evidence, probabilities of the joint states that agree)."""
-    states, probability = (np.asarray(part) for part in tree.joint())
-    joint = np.where(agreeing(states, tree.leaves, row), probability, 0)
-    evidence = joint.sum()
-    marginals = np.zeros((len(tree.topology), tree.tables.cardinality.max()))
-    for v in range(len(tree.topology)):
-        np.add.at(marginals[v], states[:, v], joint)
-    with np.errstate(all="ignore"):
-        return marginals / evidence, np.log(evidence), joint
+from hltm.inference.posterior import own_posterior, posterior, torch_posterior
+from hltm.model.tables import Tables
 
 
 def check(tree, leaves, dtype=torch.float64, tolerance=1e-10):
@@ -79,10 +61,9 @@ def test_the_kernel_equals_torch(seed, given_leaves):
     leaves = some_leaves(trees, 300, seed)
     leaves[:, ::7] = leaves[:, ::7].flip(0)  # members' rows swapped: some cannot occur
     nodes = np.array([0, 11, 3, 3, 7])
-    fast = inference._answer(
-        trees.tables, leaves.transpose(1, 2), nodes, torch.float64, own=given_leaves == "own"
-    )
-    slow = inference._by_torch(
+    infer = own_posterior if given_leaves == "own" else posterior
+    fast = infer(trees.tables, leaves.transpose(1, 2), nodes)
+    slow = torch_posterior(
         trees.tables, leaves.transpose(1, 2), np.unique(nodes), torch.float64,
         own=given_leaves == "own",
     )  # fmt: skip
@@ -148,86 +129,6 @@ def test_pgmpy_agrees_on_irregular_trees():
         assert {v: int(theirs[v]) for v in hidden} == {v: best[int(v)] for v in hidden}
 
 
-@settings(max_examples=20)
-@given(seed=st.integers(0, 10**6), nodes=st.integers(2, 7), zeros=st.sampled_from([0.0, 0.3]))
-def test_most_likely_states_equal_enumeration(seed, nodes, zeros):
-    tree = irregular_tree(seed, nodes=nodes, zeros=zeros)
-    leaves = some_leaves(tree, 6, seed)
-    found = tree.most_likely(leaves)
-    states = tree.joint().states
-    for b, row in enumerate(leaves.tolist()):
-        joint = enumerated(tree, row)[2]
-        assert float(found.log_probability[b]) == pytest.approx(np.log(joint.max()), abs=1e-10)
-        # the first of the best, in lexicographic order
-        best = np.flatnonzero(joint >= joint.max() * (1 - 1e-9))[0]
-        assert found.states[b].tolist() == states[best].tolist()
-
-
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_ties_go_to_the_lowest_state_of_the_first_node_that_differs(depth):
-    tree = hltm.symmetric_binary(depth=depth, polarity=0.6, signs="positive", seed=0)
-    leaves = all_leaves(tree)
-    states, probability = tree.joint()
-    found = tree.most_likely(leaves)
-    ties = 0
-    for row, best in zip(leaves.tolist(), found.states.tolist(), strict=True):
-        joint = np.where(agreeing(states, tree.leaves, row), probability, 0)
-        equal = np.flatnonzero(joint > joint.max() * (1 - 1e-9))
-        ties += len(equal) > 1
-        assert best == states[equal[0]].tolist()
-    assert ties > 0
-
-
-def test_posterior_samples_follow_the_posterior():
-    tree = irregular_tree(11, nodes=6, max_states=3)
-    row = some_leaves(tree, 1, 5, missing=0.0)
-    row[0, 0] = -1
-    count = 10_000
-    found = tree.posterior_samples(row.expand(count, -1), 1, seed=3)[0]
-    states, _ = tree.joint()
-    joint = enumerated(tree, row[0].tolist())[2]
-    joint = joint / joint.sum()
-    base = np.array(tree.tables.cardinality)
-    number = np.ravel_multi_index(found.numpy().T, base)
-    seen = np.bincount(number, minlength=len(joint))
-    assert (seen[joint == 0] == 0).all()
-    kept = joint * count > 5
-    deviation = (seen - count * joint)[kept] / np.sqrt(count * joint * (1 - joint))[kept]
-    limit = math.sqrt(2 * math.log(2 * kept.sum() / 1e-3))  # Bonferroni, a bound of the normal tail
-    assert np.abs(deviation).max() < limit
-    # the prior is another distribution, and the same test rejects it
-    prior = np.asarray(tree.joint().probability)
-    wrong = (seen - count * prior)[kept] / np.sqrt(count * prior * (1 - prior))[kept]
-    assert np.abs(wrong).max() > limit
-    assert len(states) == len(joint)
-
-
-def test_posterior_samples_have_addresses():
-    trees = irregular_tree(4, nodes=10, members=2)
-    leaves = some_leaves(trees, 300, 2)
-    whole = trees.posterior_samples(leaves, 3, seed=9)
-    assert whole.shape == (2, 3, 300, 10)
-    part = trees.posterior_samples(leaves[:, 101:240], 2, seed=9, start=101, first=1)
-    assert part.equal(whole[:, 1:, 101:240])
-    assert trees[1].posterior_samples(leaves[1], 3, seed=9).equal(whole[1])
-    assert not trees.posterior_samples(leaves, 3, seed=10).equal(whole)
-    assert not whole[:, 0].equal(whole[:, 1])
-    seen = leaves >= 0
-    assert (whole[:, 0][..., list(trees.leaves)][seen] == leaves[seen]).all()
-
-
-def test_posterior_samples_read_no_numbers_of_the_data():
-    """Four equally likely states everywhere: a state is the first two bits of its number."""
-    even = np.full((4, 4), 0.25)
-    topology = hltm.Topology.balanced(1, 2)
-    tree = hltm.LatentTree.from_tables(topology, [even[0], even, even])
-    data = tree.sample(4096, seed=5).states
-    nothing = torch.full((4096, 2), -1)
-    found = tree.posterior_samples(nothing, 1, seed=5)[0]
-    assert abs(float((data == found).double().mean()) - 0.25) < 0.02
-    assert abs(float((found[:, 0] == found[:, 1]).double().mean()) - 0.25) < 0.03
-
-
 def impossible_tree():
     table = torch.eye(2, dtype=torch.float64)
     topology = hltm.Topology.from_parents([None, 0, 0])
@@ -254,7 +155,7 @@ def test_leaves_that_cannot_occur():
 def leaning(tree):
     """The same tree with tables that require a gradient."""
     flat = tree.tables.flat.clone().requires_grad_()
-    tables = hltm.tables.Tables(tree.topology, tree.tables.cardinality, flat)
+    tables = Tables(tree.topology, tree.tables.cardinality, flat)
     return hltm.LatentTree(tables, tree.members, tree.stacked), flat
 
 
@@ -293,7 +194,7 @@ def test_gradients_pass_finite_differences():
     leaves = some_leaves(plain, 4, 1)
 
     def evidence(flat, given):
-        tables = hltm.tables.Tables(plain.topology, plain.tables.cardinality, flat)
+        tables = Tables(plain.topology, plain.tables.cardinality, flat)
         return hltm.LatentTree(tables).posterior(leaves, given=given).log_evidence
 
     flat = plain.tables.flat.clone().requires_grad_()
@@ -321,7 +222,7 @@ def test_climbing_the_gradient_raises_the_evidence():
     history = []
     for _ in range(15):
         flat = logits.unflatten(1, (-1, 2)).softmax(-1).flatten(1)
-        tables = hltm.tables.Tables(truth.topology, truth.tables.cardinality, flat)
+        tables = Tables(truth.topology, truth.tables.cardinality, flat)
         loss = -hltm.LatentTree(tables).posterior(leaves).log_evidence.mean()
         (slope,) = torch.autograd.grad(loss, logits)
         logits = (logits - 5 * slope).detach().requires_grad_()

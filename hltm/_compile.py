@@ -1,0 +1,142 @@
+"""Compiled kernels: numba with a cache on disk that never runs an older version of the source.
+
+numba compiles the functions that a kernel calls into the kernel, yet its own cache looks at the
+file of the kernel alone: after an edit in another file it would go on running the old code. Here
+the cache of a kernel depends on everything that is compiled into it (`source_stamp`).
+
+Where no folder for the cache can be written, as in a read-only container, kernels are compiled
+again in every process, and one warning says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache, cached_property
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+from numba import njit
+from numba.core.caching import FunctionCache, NullCache
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
+
+
+def compiled(**options: Any) -> Callable[[Function], Function]:
+    """A decorator that compiles a function to machine code, run without the interpreter's lock.
+
+    Args:
+        options: of `numba.njit`, e.g. `@compiled(fastmath=True)`.
+    """
+
+    def decorate(function: Function) -> Function:
+        kernel: Any = njit(nogil=True, **options)(function)
+        if hasattr(kernel, "py_func"):  # with NUMBA_DISABLE_JIT=1 it is the function itself
+            # the file as it is while it is imported: it may be edited while this process runs
+            _digest(kernel.py_func.__code__.co_filename)
+            kernel._cache = KernelCache(kernel)
+        return kernel
+
+    return decorate
+
+
+class KernelCache(NullCache):
+    """numba's cache of one compiled function on disk, opened when the function is first called."""
+
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+
+    @cached_property
+    def _disk(self) -> Any:
+        try:
+            disk = FunctionCache(self._kernel.py_func)
+        except RuntimeError:  # numba: "cannot cache function …: no locator available"
+            _warn_of_no_cache()
+            return NullCache()
+        disk._cache_file._source_stamp = source_stamp(self._kernel)
+        return disk
+
+    @property
+    def cache_path(self) -> str | None:
+        """The folder of the cache; None where none can be written."""
+        return self._disk.cache_path
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The machine code for arguments of these types; None if it is not stored."""
+        return self._disk.load_overload(sig, target_context)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Store machine code; without effect where the folder can no longer be written."""
+        try:
+            self._disk.save_overload(sig, data)
+        except OSError:
+            _warn_of_no_cache()
+
+
+def source_stamp(kernel: Any) -> str:
+    """A hash of all that is compiled into a function.
+
+    That is the source files and options of the function and of all functions that it calls, directly
+    or not, and the constants that any of them reads from its own module or from another.
+
+    Args:
+        kernel: a function behind `compiled`.
+    """
+    hashed = hashlib.sha256()
+    for ingredient in sorted(set(_ingredients(kernel, set()))):
+        hashed.update(ingredient.encode())
+    return hashed.hexdigest()
+
+
+def _ingredients(kernel: Any, seen: set[FunctionType]) -> Iterator[str]:
+    """Hashes of files, options, and constants with their names."""
+    # a compiled function, or an intrinsic, which writes instructions of the machine itself
+    function = getattr(kernel, "py_func", None) or getattr(kernel, "_defn", None)
+    if not isinstance(function, FunctionType) or function in seen:
+        return
+    seen.add(function)
+    yield _digest(function.__code__.co_filename)
+    for option, value in getattr(kernel, "targetoptions", {}).items():
+        yield f"{option}: {sorted(value) if isinstance(value, set) else value}"
+    names = set(_names(function.__code__))
+    values = {name: function.__globals__[name] for name in names & {*function.__globals__}}
+    for module in [value for value in values.values() if isinstance(value, ModuleType)]:
+        values |= {f"{module.__name__}.{name}": getattr(module, name, None) for name in names}
+    for name, value in values.items():
+        if isinstance(value, CONSTANTS):
+            yield f"{name} = {value!r}"
+        elif isinstance(value, np.ndarray):
+            yield f"{name} = {value.dtype} {value.shape} {value.tobytes()!r}"
+        else:
+            yield from _ingredients(value, seen)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The names of globals and attributes in a function and in those that are defined inside it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+@cache
+def _digest(file: str) -> str:
+    """A hash of a file's content, as it was when first asked for."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+@cache
+def _warn_of_no_cache() -> None:
+    """Warn once per process."""
+    # with a file that does not exist, Python shows one line, without the source beneath it
+    warnings.warn_explicit(
+        "no folder for compiled kernels can be written, so every process compiles them again, which "
+        "takes seconds; set NUMBA_CACHE_DIR to a folder that can be written",
+        RuntimeWarning,
+        filename="hltm",
+        lineno=1,
+    )

@@ -1,0 +1,41 @@
+"""Which networks compiled code computes exactly: block networks on the CPU that are as their class
+wrote them."""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+import torch
+from torch import nn
+from torch.nn.modules.module import _has_any_global_hook as any_global_hook
+
+from dualnets.networks.block_network import BlockNetwork
+
+DTYPES = (torch.float32, torch.float64)
+HOOKS = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+    "_post_accumulate_grad_hooks",
+)  # fmt: skip
+
+
+def is_unmodified(network: nn.Module) -> TypeGuard[BlockNetwork]:
+    """Whether a network computes and trains what `BlockNetwork` does on a CPU, and nothing else.
+
+    False for a subclass, for a part or a forward pass that was replaced, with any hook, and with a
+    parameter that is not trained: compiled code would ignore all of them.
+    """
+    if type(network) is not BlockNetwork or "forward" in vars(network):
+        return False
+    if network.device.type != "cpu" or network.dtype not in DTYPES or any_global_hook():
+        return False
+    hooked = (
+        getattr(owner, hooks, None)
+        for owner in (*network.modules(), *network.parameters())
+        for hooks in HOOKS
+    )
+    parts = (type(part) for part in network.children())
+    return (
+        not any(hooked)
+        and all(part in (nn.ParameterList, nn.ModuleList) for part in parts)
+        and all(parameter.requires_grad for parameter in network.parameters())
+    )
