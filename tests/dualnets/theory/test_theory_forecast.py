@@ -45,7 +45,7 @@ def test_present_correlations_are_the_probes(kind):
         assert torch.allclose(part.correlations, part.present, atol=1e-6)
 
 
-def test_it_foretells_training():
+def test_it_predicts_the_winner_of_training():
     """After training along the simple loss for a while the forecast winners mostly won."""
     trees = hltm.symmetric_binary(depth=3, polarity=(0.7, 1.0), members=8, seed=0)
     network = dualnets.tree_network(trees, units=6, seed=1, normalize=True)

@@ -119,7 +119,7 @@ def test_the_law_of_a_fresh_layer():
 
 
 @pytest.mark.parametrize("level", [1, 2, 3])
-def test_the_simulated_best_is_what_order_statistics_say(level):
+def test_the_simulated_best_is_what_order_statistics_predict(level):
     """Mean and law of the best of n, latent by latent; the wrong n and the wrong inputs are told."""
     trees, network = trees_and_network()
     inputs = latent_inputs(network, trees)[level]
@@ -196,7 +196,9 @@ def test_errors():
         latent_inputs(network, "trees")
     with pytest.raises(ValueError, match="2 trees do not fit a network of 3 members"):
         latent_inputs(network, trees[:2])
-    with pytest.raises(ValueError, match="tree 0 has address 1, the network's member 0 address 0"):
+    with pytest.raises(
+        ValueError, match="tree 0 has address 1, the network's member 0 has address 0"
+    ):
         latent_inputs(dualnets.tree_network(trees[:2], units=4, seed=1), trees[1:])
     wide = hltm.symmetric_binary(depth=3, branching=3, members=3, seed=0)
     with pytest.raises(ValueError, match="trees have 27 leaves, the network reads 8"):

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from theory_cases import data, module, networks, tree
+from theory_cases import data, module, networks, relative, tree
 from torch.utils.data import TensorDataset
 
 import dualnets
@@ -15,17 +15,14 @@ from dualnets.methods.losses import LOSSES
 from dualnets.theory import (
     DatasetViews,
     Operator,
+    connection,
     covariance_operator,
     enumerate_views,
+    loss_slopes,
     pairwise_operator,
     sampled_pairwise_operator,
 )
-from dualnets.theory.updates import connection, loss_slopes
 from dualnets.theory.updates.covariance import cross_covariance
-
-
-def relative(found, expected):
-    return float((found - expected).norm() / expected.norm())
 
 
 def slow_covariance(network, given, layer):
@@ -40,7 +37,7 @@ def slow_covariance(network, given, layer):
 
 
 @pytest.mark.parametrize("augmentation", [hltm.keep_root(), hltm.resample_leaves(0.3)], ids=str)
-def test_the_covariance_operator_is_what_it_says(augmentation):
+def test_theorem_3_the_covariance_operator_is_its_definition(augmentation):
     one = tree(2)
     for network in networks(one):
         given = data(one, augmentation)
@@ -71,7 +68,7 @@ def test_leading_eigenpairs_are_the_matrixs():
         assert found.values.equal(operator.leading(2).values)
 
 
-def test_estimates_of_the_operator_are_unbiased_and_know_their_error():
+def test_estimates_of_the_operator_are_unbiased_and_have_the_right_error():
     one = tree(2)
     (network, _) = networks(one)
     exact = covariance_operator(network, data(one), 1).matrix().value
@@ -115,7 +112,7 @@ def test_operators_of_any_data_set_and_module():
     assert (operator.leading(3).values - values[:3]).abs().max() < 1e-10 * values[0]
 
 
-def test_sizes_are_said_and_limited():
+def test_sizes_are_shown_and_limited():
     one = tree(2)
     (network, wide) = networks(one)
     operator = covariance_operator(network, data(one), 1)
@@ -224,7 +221,7 @@ def slow_pairwise(network, given, layer, loss):
 
 
 @pytest.mark.parametrize("loss", [InfoNCE(0.2), Triplet(0.3, 0.2)], ids=repr)
-def test_pairwise_operators_against_every_tuple(loss):
+def test_theorem_4_operators_against_every_tuple(loss):
     one = hltm.symmetric_binary(depth=1, branching=3, polarity=(0.5, 0.9), seed=0)
     network = dualnets.mlp(one, units=3, layers=2, seed=1, dtype=torch.float64)
     augmentation = hltm.keep_root() if isinstance(loss, InfoNCE) else hltm.resample_leaves(0.3)
@@ -242,7 +239,7 @@ def test_pairwise_operators_against_every_tuple(loss):
         assert residual > 1e-4
 
 
-def test_the_pair_weighted_form_is_exact_where_it_must_be():
+def test_theorem_4_is_exact_where_pair_weights_do_not_vary():
     one = tree(2)
     (network, _) = networks(one)
     simple = pairwise_operator(network, data(one), 1, Simple())  # β = 1
@@ -281,7 +278,7 @@ def test_more_negatives_and_members():
     [Simple(), Triplet(0.3, 0.2), InfoNCE(0.3), InfoNCE(0.3, 3), NTXent(0.4), BatchwiseNCE(0.5)],
     ids=repr,
 )
-def test_slopes_have_the_signs_and_the_sum_that_losses_claim(loss):
+def test_theorem_2_slopes_have_their_signs_and_sum_to_zero(loss):
     random = torch.Generator().manual_seed(0)
     shape = (2, 5, 4)
     anchor, positive = (torch.randn(shape, generator=random, dtype=torch.float64) for _ in "ab")
@@ -341,7 +338,7 @@ def test_slopes_are_of_losses_of_distances_and_of_the_outputs_they_take():
             assert found.positive.min() > 0
 
 
-def test_a_loss_of_its_own_is_checked():
+def test_a_users_loss_is_checked():
     class Lopsided:
         negatives = 1
 
