@@ -223,7 +223,7 @@ def test_numbers_that_are_not_finite_are_refused_before_work(bad):
         LinearByol(eye, eye, tie=bad)
     with pytest.raises(ValueError, match="tolerance must be above 0 and below 1"):
         integrate(system, weights, [0.0, 1.0], tolerance=bad)
-    with pytest.raises(ValueError, match="scale must be above 0 and finite, got (nan|inf)"):
+    with pytest.raises(ValueError, match=r"scale must be above 0 and finite, got (nan|inf)"):
         random_weights(features=2, inputs=3, scale=bad, seed=0)
     lost = weights._replace(online=weights.online * bad)
     for call in (
@@ -287,9 +287,13 @@ def test_a_mode_that_does_not_settle_is_an_error(monkeypatch):
         survives(modes, [0.3, 0.3, 0.1])
     with pytest.raises(ValueError, match="target_rate must be above 0, got 0"):
         survives(Modes(decay=0.05, target_rate=[0.0, 0.1]), [0.3, 0.3, 0.3])
-    with pytest.raises(ValueError, match=r"unless tie is, got -1\.0"):
+    with pytest.raises(
+        ValueError, match=r"tie must be at least 0 for a fixed point p\+ above 0, got -1\.0"
+    ):
         survives(Modes(decay=0.05, tie=-1.0), [0.3, 0.3])
-    with pytest.raises(ValueError, match=r"needs a tie above 0, got -1\.0"):
+    with pytest.raises(
+        ValueError, match=r"tie must be above 0 for a border of collapse, got -1\.0"
+    ):
         separatrix(Modes(decay=0.05, tie=-1.0))
     with pytest.raises(ValueError, match="halvings must be at least 1, got 0"):
         critical_decay(modes, [0.3, 0.3, 0.1], halvings=0)

@@ -214,7 +214,7 @@ def test_errors():
         latent_inputs(network, trees)
     with pytest.raises(ValueError, match="block of units per latent"):
         latent_inputs(dualnets.mlp(trees, units=4, seed=0), trees)
-    with pytest.raises(ValueError, match="chance in"):
+    with pytest.raises(ValueError, match="a probability in"):
         units_needed([HalfNormal(1.0)], threshold=1.0, chance_of_all=1.0)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         mean_best(HalfNormal(1.0), 0)

@@ -108,5 +108,5 @@ def test_what_shows_no_layers_or_does_not_fit_is_refused():
         tree_operator(one, [], [])
     with pytest.raises(ValueError, match="selectivities must be finite"):
         tree_operator(one, [1, 2], [0.5, float("nan")])
-    with pytest.raises(ValueError, match="selectivities are of 2 members, the trees are 3"):
+    with pytest.raises(ValueError, match="selectivities of 2 members do not fit 3 trees"):
         tree_operator(tree(2, members=3), [1, 2], torch.ones(2, 2))

@@ -46,7 +46,7 @@ def test_slopes_are_the_simple_loss_over_every_leaf_state(branching):
 
 
 def test_the_top_operator_is_o_o_transposed():
-    """V = o oᵀ, o_j = ρ s_j, for a uniform binary root (theory, Section 4)."""
+    """V = o oᵀ, o_j = ρ s_j, for a uniform binary root (docs/theory.md, Section 4)."""
     trees, _, given, weights = case()
     s = two_layer.hidden_selectivity(given, weights).selectivity
     o = (trees.polarity[:, list(trees.level(1)), None] * s).flatten(1)
@@ -198,7 +198,7 @@ def test_what_does_not_fit_or_is_not_finite_is_refused():
         dualnets.mlp(trees, units=4, layers=2, seed=0),
         dualnets.conv_tree(trees, units=4, seed=0),
     ):
-        with pytest.raises(ValueError, match="expected two layers, a group of units per latent"):
+        with pytest.raises(ValueError, match="expected two layers, one group of units per latent"):
             two_layer.layers(other)
     with pytest.raises(TypeError, match=r"expected a block network .* got Linear"):
         two_layer.layers(torch.nn.Linear(3, 2))

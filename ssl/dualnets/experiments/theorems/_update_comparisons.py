@@ -61,7 +61,9 @@ def _few_enough(settings: Any, network: nn.Module, data: Any, layer: str) -> lis
     """Both sides of as many pairs as a batch has, or as K may have as an array."""
     size = settings.batch
     sides = [
-        draw_views(network, data, size, seed=settings.seed, start=0, count=1, negatives=negatives)[0]
+        draw_views(network, data, size, seed=settings.seed, start=0, count=1, negatives=negatives)[
+            0
+        ]
         for negatives in (False, True)
     ]
     found = theory.connection(network, layer, sides[0], dtype=torch.float64)
