@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dualnets._checks import check_whole
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.theory.updates.fitting import (
     check_augmentation,
@@ -56,7 +57,7 @@ class Forecast(NamedTuple):
 
 
 def growth_direction(
-    network: BlockNetwork, trees: LatentTree, augment: Augmentation, *, n: int, seed: int
+    network: BlockNetwork, trees: LatentTree, augment: Augmentation, *, samples: int, seed: int
 ) -> list[Tensor]:
     """An unbiased estimate of 2 Cov_x[Kbar, fbar] of every layer (docs/theory.md, Equation 3.4).
 
@@ -67,7 +68,7 @@ def growth_direction(
         network: a block network, which stays unchanged.
         trees: one, or as many as the network has members.
         augment: the augmentation of the views.
-        n: the number of samples.
+        samples: the number of samples.
         seed: 64 bits, of samples that training never uses.
 
     Returns:
@@ -81,15 +82,14 @@ def growth_direction(
     check_fit(network, trees)
     check_augmentation(augment)
     check_finite_weights(network)
-    if n < 2:
-        raise ValueError(f"a covariance needs at least 2 samples, got {n}")
-    first, second = _views(network, trees, augment, n, seed)
+    check_whole("samples", samples, low=2)
+    first, second = _views(network, trees, augment, samples, seed)
     weights = list(network.weights)
     one, two = (network(leaves).double() for leaves in (first, second))
     axis = one.ndim - 2  # of the samples
     centred = one - one.mean(axis, keepdim=True)
     # Cov[a, b] = E[(a - E a) b]: centring one factor suffices, and n - 1 makes the estimate unbiased
-    covariance = (centred * two).sum() / (n - 1)
+    covariance = (centred * two).sum() / (samples - 1)
     return [slope.detach() for slope in torch.autograd.grad(covariance, weights)]
 
 
@@ -99,7 +99,7 @@ def forecast(
     augment: Augmentation,
     *,
     growth: float = 1.0,
-    n: int = 4096,
+    samples: int = 4096,
     seed: int,
 ) -> dict[int, Forecast]:
     """Level -> the candidate unit that will follow each latent best (docs/theory.md, Equation 4.6).
@@ -110,7 +110,7 @@ def forecast(
         trees: binary; one, or as many as the network has members.
         augment: the augmentation of the training to come.
         growth: how far to follow the direction, in units of the norm of each layer's weights.
-        n: the number of samples.
+        samples: the number of samples.
         seed: 64 bits, of samples that training never uses.
 
     Raises:
@@ -123,7 +123,7 @@ def forecast(
         >>> import dualnets, hltm
         >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
         >>> network = dualnets.tree_network(trees, units=4, seed=1)
-        >>> found = forecast(network, trees, hltm.keep_root(), n=512, seed=2)
+        >>> found = forecast(network, trees, hltm.keep_root(), samples=512, seed=2)
         >>> {level: tuple(part.winner.shape) for level, part in found.items()}
         {1: (2, 4), 2: (2, 2), 3: (2, 1)}
     """
@@ -136,9 +136,9 @@ def forecast(
             f"got {network!r}"
         )
     check_binary(trees)
-    directions = growth_direction(network, trees, augment, n=n, seed=seed)
+    directions = growth_direction(network, trees, augment, samples=samples, seed=seed)
     members = len(network.members)
-    draw = _evaluation_samples(network, trees, n, seed)
+    draw = _evaluation_samples(network, trees, samples, seed)
     with torch.no_grad():
         activations = network.activations(draw.leaves)
     found = {}
@@ -190,18 +190,18 @@ def _inputs(
     return features.unflatten(1, (network.blocks[level - 1], -1))
 
 
-def _evaluation_samples(network: BlockNetwork, trees: LatentTree, n: int, seed: int) -> Draw:
+def _evaluation_samples(network: BlockNetwork, trees: LatentTree, samples: int, seed: int) -> Draw:
     """Samples of the evaluation's stream, different ones for each member."""
     return sample(
-        trees.tables, network.members, n, seed=check_seed(seed), stream=Stream.EVALUATION,
+        trees.tables, network.members, samples, seed=check_seed(seed), stream=Stream.EVALUATION,
         stacked=network.stacked, device=network.device,
     )  # fmt: skip
 
 
 def _views(
-    network: BlockNetwork, trees: LatentTree, augment: Augmentation, n: int, seed: int
+    network: BlockNetwork, trees: LatentTree, augment: Augmentation, samples: int, seed: int
 ) -> list[Tensor]:
     """The leaves of two views of each sample."""
-    draw = _evaluation_samples(network, trees, n, seed)
+    draw = _evaluation_samples(network, trees, samples, seed)
     found = views(trees.tables, draw, augment.rates(trees), count=2, first_view=1)
     return [view.leaves for view in found]

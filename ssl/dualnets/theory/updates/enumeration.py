@@ -136,12 +136,12 @@ class _Below(NamedTuple):
     view: Tensor
 
 
-def enumerate_views(tree: LatentTree, augmentation: Augmentation) -> ViewTable:
+def enumerate_views(tree: LatentTree, augment: Augmentation) -> ViewTable:
     """The table of classes and views of a tree under an augmentation.
 
     Args:
         tree: one tree or S; any topology, cardinalities and tables.
-        augmentation: what a view redraws; any rates.
+        augment: the augmentation of the views; any rates.
 
     Raises:
         TypeError: arguments that are not a tree or an augmentation.
@@ -160,10 +160,10 @@ def enumerate_views(tree: LatentTree, augmentation: Augmentation) -> ViewTable:
                 [0.6400, 0.6400]], dtype=torch.float64)
     """
     check_trees(tree)
-    check_augmentation(augmentation)
-    if augmentation.missing_rates(tree).any():
-        raise ValueError(f"views must be whole samples, but {augmentation} makes leaves missing")
-    tables, rates = tree.tables, augmentation.rates(tree)
+    check_augmentation(augment)
+    if augment.missing_rates(tree).any():
+        raise ValueError(f"views must be whole samples, but {augment} makes leaves missing")
+    tables, rates = tree.tables, augment.rates(tree)
     leaves = list(tree.leaves)
     nodes = _deciding_nodes(tables, rates)
     sizes = [_product(tables, part) for part in (nodes, leaves)]

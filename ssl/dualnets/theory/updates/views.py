@@ -30,12 +30,12 @@ class ViewSource(Protocol):
     """Independent samples, and views of each sample that are independent given the sample."""
 
     def draw(
-        self, n: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
+        self, samples: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
     ) -> list[Tensor]:
-        """`count` views of the samples start .. start + n - 1 of an endless sequence.
+        """`count` views of the samples start .. start + samples - 1 of an endless sequence.
 
         Args:
-            n: B, the number of samples.
+            samples: B, the number of samples.
             seed: 64 bits; the same seed gives the same sequence.
             start: the number of the first sample.
             count: the number of views of each sample.
@@ -52,7 +52,7 @@ class TreeViews:
 
     Attributes:
         tree: one tree or S.
-        augmentation: of the views; it may not make leaves missing.
+        augment: the augmentation of the views; it may not make leaves missing.
 
     Raises:
         TypeError: arguments that are not a tree or an augmentation.
@@ -68,28 +68,28 @@ class TreeViews:
     """
 
     tree: LatentTree
-    augmentation: Augmentation
+    augment: Augmentation
 
     def __post_init__(self) -> None:
         check_trees(self.tree)
-        check_augmentation(self.augmentation)
-        if self.augmentation.missing_rates(self.tree).any():
+        check_augmentation(self.augment)
+        if self.augment.missing_rates(self.tree).any():
             raise ValueError(
-                f"networks need whole samples, but {self.augmentation} makes leaves missing"
+                f"networks need whole samples, but {self.augment} makes leaves missing"
             )
 
     def draw(
-        self, n: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
+        self, samples: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
     ) -> list[Tensor]:
         """Leaves of `count` views of samples of the endless data set of the seed."""
         stream = Stream.NEGATIVES if negatives else Stream.DATA
-        rows = self.tree.draw(n, seed=seed, start=start, stream=stream)
-        views = self.tree.views(rows, self.augmentation, count=count)
+        rows = self.tree.draw(samples, seed=seed, start=start, stream=stream)
+        views = self.tree.views(rows, self.augment, count=count)
         return [view.leaves for view in views]
 
     def table(self) -> ViewTable:
         """Every class of samples and every view, for expectations without sampling noise."""
-        return enumerate_views(self.tree, self.augmentation)
+        return enumerate_views(self.tree, self.augment)
 
     def for_members(self, members: tuple[int, ...]) -> TreeViews:
         """The same tree for every member of an ensemble, with samples of its own for each member.
@@ -102,7 +102,7 @@ class TreeViews:
             return self
         one = self.tree.tables
         shared = Tables(one.topology, one.cardinality, one.flat.expand(len(members), -1))
-        return TreeViews(LatentTree(shared, members, True), self.augmentation)
+        return TreeViews(LatentTree(shared, members, True), self.augment)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +143,9 @@ class DatasetViews:
             raise TypeError(f"transform must be a function of one item, got {self.transform!r}")
 
     def draw(
-        self, n: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
+        self, samples: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
     ) -> list[Tensor]:
-        """`count` views of n items; another `start` gives other items, independent of these.
+        """`count` views of random items; another `start` gives other items, independent of these.
 
         Raises:
             TypeError: a transform that does not return a tensor for its items.
@@ -156,7 +156,7 @@ class DatasetViews:
         size = len(self.dataset)  # type: ignore[arg-type]
         if size < 1:
             raise ValueError("the data set has no items")
-        items = [self._item(int(i)) for i in random.integers(size, size=n)]
+        items = [self._item(int(i)) for i in random.integers(size, size=samples)]
         with torch.random.fork_rng():
             torch.manual_seed(int(random.integers(2**63)))
             if self.batched:
@@ -210,7 +210,7 @@ def table_inputs(network: nn.Module, table: ViewTable) -> Tensor:
 def draw_views(
     network: nn.Module,
     data: Data,
-    n: int,
+    samples: int,
     *,
     seed: int,
     start: int,
@@ -234,8 +234,8 @@ def draw_views(
         if data.tree.stacked and (members is None or len(data.tree.members) != len(members)):
             raise ValueError(_misfit(len(data.tree.members), members))
         data = data if members is None else data.for_members(members)
-        return data.draw(n, seed=seed, start=start, count=count, negatives=negatives)
-    found = data.draw(n, seed=seed, start=start, count=count, negatives=negatives)
+        return data.draw(samples, seed=seed, start=start, count=count, negatives=negatives)
+    found = data.draw(samples, seed=seed, start=start, count=count, negatives=negatives)
     return found if members is None else [view.expand(len(members), *view.shape) for view in found]
 
 
