@@ -46,7 +46,7 @@ def test_present_correlations_are_the_probes(kind):
 
 
 def test_it_predicts_the_winner_of_training():
-    """After training along the simple loss for a while the forecast winners mostly won."""
+    """After some training with the simple loss most forecast winners have won."""
     trees = hltm.symmetric_binary(depth=3, polarity=(0.7, 1.0), members=8, seed=0)
     network = dualnets.tree_network(trees, units=6, seed=1, normalize=True)
     found = forecast(network, trees, AUGMENT, samples=4096, seed=9)

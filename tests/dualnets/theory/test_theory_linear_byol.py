@@ -1,4 +1,4 @@
-"""Linear BYOL: the equations, what they conserve, modes, fixed points, the edge of collapse."""
+"""Linear BYOL: the equations, Theorem 1 of DSSL, modes, fixed points, the border of collapse."""
 
 import numpy as np
 import pytest

@@ -120,7 +120,7 @@ def test_the_law_of_a_fresh_layer():
 
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_the_simulated_best_is_what_order_statistics_predict(level):
-    """Mean and law of the best of n, latent by latent; the wrong n and the wrong inputs are told."""
+    """Mean and law of the best of n, latent by latent; the wrong n and the wrong inputs are noticed."""
     trees, network = trees_and_network()
     inputs = latent_inputs(network, trees)[level]
     draws, n = 8000, 6
@@ -138,7 +138,7 @@ def test_the_simulated_best_is_what_order_statistics_predict(level):
             assert gap < 2.2 / draws**0.5  # p = 1e-3 over all latents
             assert np.abs(best_cdf(law, n - 1, np.sort(found)) - place).max() > 2.2 / draws**0.5
     other = latent_inputs(dualnets.tree_network(trees, units=4, seed=2, dtype=torch.float64), trees)
-    if level > 1:  # what units read depends on the layers below them
+    if level > 1:  # the inputs of units depend on the layers below
         found = best[0, 0]
         error = found.std() / draws**0.5
         assert abs(found.mean() - mean_best(other[level].law(0, 0), n)) > 4.5 * error

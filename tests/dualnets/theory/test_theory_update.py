@@ -1,4 +1,4 @@
-"""Predicted updates against autograd, to machine precision where exact; and that wrong ones are told."""
+"""Theorems 1 and 3 and Equation 3.3: predicted updates against autograd; wrong ones are noticed."""
 
 import pytest
 import torch
@@ -170,7 +170,7 @@ def test_theorem_3_an_estimate_is_autograds_of_the_covariance_of_two_views(branc
         assert relative(found.standard_error, expected.std(0) / 3**0.5) < 1e-10
         other = predicted_update(network, data(trees), 1, Simple(), branches=branches,
                                  batches=3, batch=8, seed=6)  # fmt: skip
-        assert relative(other.value, expected.mean(0)) > 1e-2  # other rows
+        assert relative(other.value, expected.mean(0)) > 1e-2  # other samples
 
 
 @pytest.mark.parametrize("loss", [Simple(), InfoNCE(0.2)], ids=repr)
@@ -241,7 +241,7 @@ def biased_pair(seed=0):
 
 
 def test_theorem_1_as_an_operator_is_exact_or_an_error():
-    """Where it is given it is the form with f, also for one pair and for the same pair many times."""
+    """It equals the form with f or is an error, also for one pair and for the same pair many times."""
     for seed in range(6):
         network, first, second = biased_pair(seed)
         for rows in (1, 4):

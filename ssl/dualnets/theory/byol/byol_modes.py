@@ -76,9 +76,8 @@ def fixed_points(modes: Modes) -> list[FixedPoint]:
     places = [0.0]
     inner = modes.tie**2 - 4 * decay * kappa
     if inner >= 0:
-        places += [
-            (modes.tie + sign * inner**0.5) / (2 * kappa) for sign in (-1, 1)
-        ]  # Equation 6.8
+        # Equation 6.8
+        places += [(modes.tie + sign * inner**0.5) / (2 * kappa) for sign in (-1, 1)]
     rate = float(np.asarray(modes.predictor_rate))
     return [_point(modes, p, abs(p) / rate**0.5) for p in places]
 
@@ -143,11 +142,7 @@ def survives(modes: Modes, start: ArrayLike) -> NDArray[np.bool_]:
         # at least as large as every rate of the mode, so that half its inverse is a safe step
         fastest = kappa * (rate * w**2 + now[0] ** 2) + rate * now[-1] + now[0] + decay + follow
         h = np.where(done, 0.0, 0.5 / fastest)
-        k1 = modes.slopes(now)
-        k2 = modes.slopes(now + h / 2 * k1)
-        k3 = modes.slopes(now + h / 2 * k2)
-        k4 = modes.slopes(now + h * k3)
-        now = (now + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)).clip(0)
+        now = _runge_kutta(modes, now, h).clip(0)
         time = time + h
         done |= (now < small).all(0) | (np.abs(now - high) < 0.1 * (high - low)).all(0)
         done |= time >= SETTLED / decay
@@ -235,6 +230,15 @@ def critical_decay(modes: Modes, start: ArrayLike, *, halvings: int = 14) -> Arr
         up = survives(trial, first)
         low, high = np.where(up, middle, low), np.where(up, high, middle)
     return (low + high) / 2
+
+
+def _runge_kutta(modes: Modes, now: Array, h: Array) -> Array:
+    """The modes after one classical Runge-Kutta step of length h, one length per mode."""
+    k1 = modes.slopes(now)
+    k2 = modes.slopes(now + h / 2 * k1)
+    k3 = modes.slopes(now + h / 2 * k2)
+    k4 = modes.slopes(now + h * k3)
+    return now + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
 
 def _place(modes: Modes, p: Array, rate: Array) -> Array:
