@@ -85,39 +85,22 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
     own = torch.eye(2, dtype=torch.float64).expand(members, -1, -1)
     # per node: (S, N, U) outputs at the N leaf states below it, and (S, 2, N) P(leaf states | node)
     below = dict.fromkeys(topology.leaves, (bits, own))
-    prior = torch.zeros(members, len(topology), dtype=torch.float64)
-    prior[:, 0] = tables.of(0)[:, 0, 1]
-    for v in range(1, len(topology)):
-        up = prior[:, topology.parent[v]]
-        table = tables.of(v)
-        prior[:, v] = (1 - up) * table[:, 0, 1] + up * table[:, 1, 1]
+    prior = _priors(trees, members)
     found = {}
     for level in range(1, topology.depth + 1):
         weight = network.weights[level - 1].detach().double().cpu()
         bias = None if network.biases is None else network.biases[level - 1].detach().double().cpu()
         differences, covariances = [], []
         for block, v in enumerate(topology.at_level(level)):
-            means, squares, parts, joints = [], [], [], []
+            parts = []  # of the children: outputs, and P(leaf states below the child | v), (S, 2, N)
             for u in map(int, topology.children[v]):
                 values, given = below.pop(u)
-                likely = tables.of(u) @ given  # (S, 2, N) P(leaf states below u | v)
-                means.append(likely @ values)  # (S, 2, U_u) E[x_u | v]
-                squares.append(torch.einsum("skn,sni,snj->skij", likely, values, values))
-                parts.append(values)
-                joints.append(likely)
-            mean = torch.cat(means, 2)  # (S, 2, I)
-            p = torch.stack([1 - prior[:, v], prior[:, v]], 1)[:, :, None, None]
-            # E[x xᵀ | v], (S, 2, I, I): of different children it factorises, they are independent given v
-            second = mean[..., :, None] * mean[..., None, :]
-            at = 0
-            for own_mean, square in zip(means, squares, strict=True):
-                own_part = slice(at, at := at + own_mean.shape[2])
-                second[..., own_part, own_part] = square
-            centre = (p[..., 0] * mean).sum(1)
-            covariances.append((p * second).sum(1) - centre[..., :, None] * centre[..., None, :])
-            differences.append((mean[:, 1] - mean[:, 0]) / 2)  # v, Equation 4.4
+                parts.append((values, tables.of(u) @ given))
+            difference, covariance = _moments(parts, prior[:, v])
+            differences.append(difference)
+            covariances.append(covariance)
             if level < topology.depth:
-                below[v] = _block_values(parts, joints, weight[:, block], bias, block)
+                below[v] = _block_values(parts, weight[:, block], bias, block)
         found[level] = BlockInputs(
             torch.stack(differences, 1),
             torch.stack(covariances, 1),
@@ -209,21 +192,49 @@ def _random_weights(
     return (2 * numbers - 1).view(-1, latents, draws * units, inputs)
 
 
+def _priors(trees: LatentTree, members: int) -> Tensor:
+    """`(S, nodes)` P(state 1) of every node."""
+    topology, tables = trees.topology, trees.tables
+    prior = torch.zeros(members, len(topology), dtype=torch.float64)
+    prior[:, 0] = tables.of(0)[:, 0, 1]
+    for v in range(1, len(topology)):
+        up = prior[:, topology.parent[v]]
+        table = tables.of(v)
+        prior[:, v] = (1 - up) * table[:, 0, 1] + up * table[:, 1, 1]
+    return prior
+
+
+def _moments(parts: list[tuple[Tensor, Tensor]], prior: Tensor) -> tuple[Tensor, Tensor]:
+    """v `(S, I)` and C `(S, I, I)` of the joint inputs from all children of a latent."""
+    means = [likely @ values for values, likely in parts]  # (S, 2, U) E[inputs from a child | z]
+    mean = torch.cat(means, 2)  # (S, 2, I)
+    # E[x xᵀ | z], (S, 2, I, I): children are independent given z, so between them it factorises
+    second = mean[..., :, None] * mean[..., None, :]
+    at = 0
+    for values, likely in parts:
+        own = slice(at, at := at + values.shape[2])
+        second[..., own, own] = torch.einsum("skn,sni,snj->skij", likely, values, values)
+    p = torch.stack([1 - prior, prior], 1)[:, :, None, None]  # P(z)
+    centre = (p[..., 0] * mean).sum(1)
+    covariance = (p * second).sum(1) - centre[..., :, None] * centre[..., None, :]
+    return (mean[:, 1] - mean[:, 0]) / 2, covariance  # Equation 4.4
+
+
 def _block_values(
-    parts: list[Tensor], joints: list[Tensor], weight: Tensor, bias: Tensor | None, block: int
+    parts: list[tuple[Tensor, Tensor]], weight: Tensor, bias: Tensor | None, block: int
 ) -> tuple[Tensor, Tensor]:
     """ReLU outputs `(S, N, U)` of a block at all joint leaf states, and their probabilities `(S, 2, N)`."""
-    states = int(np.prod([values.shape[1] for values in parts]))
+    sizes = np.array([values.shape[1] for values, _ in parts])
+    states = int(np.prod(sizes))
     if states > 1 << MOST_LEAVES:
         raise ValueError(
             f"a block has {states} joint leaf states below it, expected at most {1 << MOST_LEAVES}"
         )
-    sizes = np.array([values.shape[1] for values in parts])
     place = all_states(sizes)
     shape = (len(weight), states)
     total, at = weight.new_zeros(*shape, weight.shape[1]), 0
     likely = weight.new_ones(len(weight), 2, states)
-    for i, (values, given) in enumerate(zip(parts, joints, strict=True)):
+    for i, (values, given) in enumerate(parts):
         own = weight[:, :, at : at + values.shape[2]]
         at += values.shape[2]
         total = total + (values @ own.transpose(1, 2))[:, place[:, i]]
