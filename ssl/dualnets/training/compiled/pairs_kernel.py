@@ -63,6 +63,7 @@ def train_members(  # type: ignore[no-untyped-def]
     for layer in range(len(layout)):
         rows += layout[layer, 0] * layout[layer, 1]
         widest = max(widest, layout[layer, 0] * max(layout[layer, 1], layout[layer, 2]))
+    # arrays of this thread, used again for every member and step, so that they stay in the cache
     inputs = np.empty((anchors.shape[1], columns), kind)
     activations = np.empty((rows, columns), kind)
     output = np.empty((outputs, columns), kind)

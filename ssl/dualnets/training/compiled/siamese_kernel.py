@@ -73,6 +73,7 @@ def train_members(  # type: ignore[no-untyped-def]
     for head in (projector, predictor):
         for layer in range(len(head)):
             widest = max(widest, max(head[layer, 0], head[layer, 1]))
+    # arrays of this thread, used again for every member and step, so that they stay in the cache
     inputs = np.empty((first.shape[1], columns), kind)
     activations = np.empty((rows, columns), kind)
     output = np.empty((outputs, columns), kind)
