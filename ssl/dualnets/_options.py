@@ -42,6 +42,18 @@ class Option(NamedTuple):
     meaning: str
 
 
+class Above(NamedTuple):
+    """The numbers above a bound, as the values at which another option has an effect."""
+
+    bound: float
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and value > self.bound
+
+    def __str__(self) -> str:
+        return f"above {self.bound}"
+
+
 def option(
     default: Any,
     *,

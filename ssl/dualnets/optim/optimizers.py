@@ -23,8 +23,7 @@ from dualnets.optim.per_member import at_least_0, broadcast, check_count, check_
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Tensors = dict[str, Tensor]
-
+Tensors = dict[str, "Tensor"]
 UPDATES = "updates"  # the slot that counts a parameter's updates
 WITHOUT_TRUST = ("bias", "biases", "gain", "shift")  # parameters that LARS does not adapt, by last name
 

@@ -24,14 +24,14 @@ def rows(batch: int, seed: int) -> torch.Tensor:
 
 def begun(head):
     drawn = head.init(INPUTS, seed=3, members=MEMBERS, place=1, dtype=torch.float64)
-    return drawn | head.moments(len(MEMBERS), rows(1, 0))
+    return drawn | head.init_running_stats(len(MEMBERS), rows(1, 0))
 
 
 def after(head, parameters, batches, passes=1):
     for batch in batches:
         seen = []
-        head(parameters, batch, passes, seen=seen)
-        parameters = parameters | head.moved(parameters, seen)
+        head(parameters, batch, passes, record=record)
+        parameters = parameters | head.update_running_stats(parameters, seen)
     return parameters
 
 
@@ -79,7 +79,7 @@ def test_move_by_the_momentum_once_it_is_the_larger_step_and_once_for_all_passes
 @pytest.mark.parametrize("std", ["on", "off", "stop"])
 def test_a_part_that_is_off_has_none(mean, std):
     head = Head((6, 4), norm=BatchNorm(mean, std))
-    found = set(head.moments(3, rows(1, 0)))
+    found = set(head.init_running_stats(3, rows(1, 0)))
     expected = {"0.mean"} if mean != "off" else set()
     expected |= {"0.variance"} if std != "off" else set()
     assert found == (expected | {"0.batches"} if expected else set())
@@ -105,9 +105,9 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"its parameters have none, only \['0.bias'"):
         SMALL(drawn, rows(4, 0), running=True)
     seen = []
-    SMALL(begun(SMALL), rows(1, 0), seen=seen)
+    SMALL(begun(SMALL), rows(1, 0), record=record)
     with pytest.raises(ValueError, match="at least 2 samples, got 1"):
-        SMALL.moved(begun(SMALL), seen)
+        SMALL.update_running_stats(begun(SMALL), seen)
 
 
 def teacher():
