@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from inspect import cleandoc
 from types import NoneType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -42,7 +42,8 @@ class Option(NamedTuple):
     meaning: str
 
 
-class Above(NamedTuple):
+@dataclass(frozen=True)
+class Above:
     """The numbers above a bound, as the values at which another option has an effect."""
 
     bound: float

@@ -18,6 +18,7 @@ from dualnets._files import read_json, replace_folder, write_json
 from dualnets.lab import store as records
 from dualnets.lab import workers as processes
 from dualnets.lab.experiment import Experiment, Fixed, ProgressListener
+from dualnets.lab.fields import stored_form, with_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +108,7 @@ def cells(experiment: Experiment, scale: str, changes: Mapping[str, Sequence[Any
             found.setdefault(experiment.Settings(**chosen) if silent else settings)
     for name in changes:
         if name in idle and name not in heard:
-            raise ValueError(f"{name.replace('_', '-')} says nothing here: it is for {idle[name]}")
+            raise ValueError(f"{name.replace('_', '-')} has no effect here: it applies to {idle[name]}")
     return list(found)
 
 
@@ -118,12 +119,7 @@ def cannot_be_set(name: str) -> str:
 
 def cell_name(experiment: Experiment, settings: Any) -> str:
     """A cell's name: the same for the same experiment, RESULT_VERSION and settings."""
-    short = experiment.name
-    chosen = asdict(settings)
-    for item in fields(settings):
-        if item.metadata.get("later") and chosen[item.name] == item.default:
-            del chosen[item.name]
-    return records.identity(short, experiment.result_version, chosen)
+    return records.identity(experiment.name, experiment.result_version, stored_form(settings))
 
 
 def run_name(experiment: Experiment, scale: str, **changes: Any) -> str:
@@ -248,12 +244,9 @@ def _report_done(store: records.Store, cell: str, settings: Any, reporter: Repor
 def _read_cell(
     store: records.Store, cell: str, settings: Any
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A stored cell; settings that came after it was stored are columns, too."""
+    """A stored cell, with the columns of its settings as they are named today."""
     table, manifest = store.read_cell(cell)
-    for at, item in enumerate(fields(settings), start=1):
-        if item.name not in table:
-            table.insert(at, item.name, getattr(settings, item.name))
-    return table, manifest
+    return with_columns(table, settings), manifest
 
 
 def compute(
@@ -273,9 +266,8 @@ def compute(
     with _memory_named():
         outcome = experiment.run_cell(settings, torch.device(device), progress)
     table = outcome.table
-    for at, (key, value) in enumerate(chosen.items()):
-        table.insert(at, key, value)
     table.insert(0, "cell", cell)
+    table = with_columns(table, settings)
     manifest = {
         "experiment": experiment.name,
         "cell": cell,

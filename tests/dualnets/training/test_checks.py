@@ -213,7 +213,7 @@ def test_what_is_right_passes_as_it_is():
     assert check_number("x", np.float32(0.5), above=0) == 0.5
     assert type(check_number("x", np.int64(3), low=0)) is int
     assert check_number("x", INF, above=0, limit=False) == INF
-    assert dualnets.checks.check_network("network", Likeness()) is None
+    assert check_network("network", Likeness()) is None
     for given in ([0.5, 1.0], (0.5, 1.0), np.array([0.5, 1.0]), torch.tensor([0.5, 1.0])):
         assert check_rates("x", given, check_number) == (0.5, 1.0)
         assert SGD(lr=given).lr == (0.5, 1.0)
