@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from dualnets import experiments
 from dualnets.cli._flags import HELP, Option, asks_for_help, parse
 from dualnets.lab.experiment import Experiment
-from dualnets.lab.grids import fields_with_effect, values_by_field
+from dualnets.lab.grids import settable_fields, values_by_field
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,8 +76,8 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
         except ValueError:  # help is given whatever else is wrong
             given = {}
         changes = {option.name: given[option.name] for option in settings if given.get(option.name)}
-        with_effect = fields_with_effect(experiment, changes)
-        settings = [option for option in settings if option.name in with_effect]
+        shown = settable_fields(experiment, changes)
+        settings = [option for option in settings if option.name in shown]
     description = f"{experiment.claim}.\n\n{experiment.description.strip()}\n\n{SETTINGS}"
     given = parse([*of_the_run, *settings], arguments, command, description)
     options = {option.name: given.pop(option.name) for option in of_the_run}

@@ -6,10 +6,11 @@ import difflib
 import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from typing import Any, cast
 
 from dualnets.lab.experiment import Experiment, Fixed, Grid
+from dualnets.lab.fields import applicable_fields, stored_form
 from dualnets.lab.store import identity
 
 Changes = Mapping[str, Sequence[Any]]  # field -> the values that replace those of the grids
@@ -82,31 +83,19 @@ def _combinations(grid: Grid, own: Changes) -> Iterator[dict[str, Any]]:
         yield dict(zip(axes, combination, strict=True))
 
 
-def fields_with_effect(experiment: Experiment, changes: Changes | None = None) -> set[str]:
+def settable_fields(experiment: Experiment, changes: Changes | None = None) -> list[str]:
     """The settings that a flag can change with an effect on some cell of some scale; for the help text.
 
-    A setting that every grid fixes is not among them.
-
     Args:
-        experiment: whose cells.
+        experiment: whose settings.
         changes: field -> values that replace the grids' own, as in `cells`.
     """
     grids = list(itertools.chain.from_iterable(experiment.grids.values()))
-    free = {
-        item.name
-        for item in fields(experiment.Settings)
-        if not all(isinstance(grid.get(item.name), Fixed) for grid in grids)
-    }
-    without = set(free)
-    for grid in grids:
-        for chosen in _combinations(grid, _own_changes(grid, changes or {})):
-            # Settings check themselves when they are made, for which trees and losses must be
-            # imported. Values that are only shown need no check: this instance is made without it.
-            settings = object.__new__(experiment.Settings)
-            for name, value in chosen.items():
-                object.__setattr__(settings, name, value)
-            without &= settings.unused().keys()
-    return free - without
+    return [
+        name
+        for name in applicable_fields(experiment.Settings, grids, changes)
+        if not all(isinstance(grid.get(name), Fixed) for grid in grids)
+    ]
 
 
 def values_by_field(experiment: Experiment, scale: str) -> dict[str, list[list[Any]]]:
@@ -125,11 +114,7 @@ def values_by_field(experiment: Experiment, scale: str) -> dict[str, list[list[A
 
 def cell_name(experiment: Experiment, settings: Any) -> str:
     """A cell's name: the same for the same experiment, result version and settings."""
-    chosen = asdict(settings)
-    for item in fields(settings):
-        if item.metadata.get("later") and chosen[item.name] == item.default:
-            del chosen[item.name]
-    return identity(experiment.name, experiment.result_version, chosen)
+    return identity(experiment.name, experiment.result_version, stored_form(settings))
 
 
 def run_name(experiment: Experiment, scale: str, **changes: Any) -> str:

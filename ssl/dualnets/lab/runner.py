@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dualnets._files import read_json, replace_folder, write_json
 from dualnets.lab import workers as worker_processes
 from dualnets.lab.experiment import Experiment, ProgressListener
+from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import (
     cell_name,
     cells,
@@ -176,12 +177,9 @@ def _report_done(store: Store, cell: str, settings: Any, reporter: Reporter) -> 
 
 
 def _read_cell(store: Store, cell: str, settings: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A stored cell, with columns also for the settings that were added after it was stored."""
+    """A stored cell, with the columns of its settings as they are named today."""
     table, manifest = store.read_cell(cell)
-    for at, item in enumerate(fields(settings), start=1):
-        if item.name not in table:
-            table.insert(at, item.name, getattr(settings, item.name))
-    return table, manifest
+    return with_columns(table, settings), manifest
 
 
 def compute(
@@ -209,9 +207,8 @@ def compute(
     with _name_memory_errors():
         result = experiment.run_cell(settings, torch.device(device), progress)
     table = result.table
-    for at, (key, value) in enumerate(chosen.items()):
-        table.insert(at, key, value)
     table.insert(0, "cell", cell)
+    table = with_columns(table, settings)
     manifest = {
         "experiment": experiment.name,
         "cell": cell,

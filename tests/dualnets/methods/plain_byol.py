@@ -20,13 +20,13 @@ CASES = {
     "redraw-bottom": BYOL(
         SMALL, Head((5, 3), norm=BatchNorm(affine=True)), redraw_every=3, redraw="bottom"
     ),
-    "cosine-momentum": BYOL(SMALL, SMALL, momentum=0.6, momentum_schedule="cosine"),
+    "cosine-momentum": BYOL(SMALL, SMALL, ema_decay=0.6, ema_schedule="cosine"),
     "online": BYOL(SMALL, SMALL, target="online"),
     "online-both-branches": BYOL(SMALL, SMALL, target="online", stop_gradient=False),
     "random": BYOL(SMALL, SMALL, target="random"),
     "copy": BYOL(SMALL, SMALL, target="copy", copy_every=2),
     "squared": BYOL(SMALL, SMALL, normalized=False),
-    "one-direction": BYOL(SMALL, SMALL, symmetric=False, momentum=0.7),
+    "one-direction": BYOL(SMALL, SMALL, symmetric=False, ema_decay=0.7),
     "parts-of-batch-norm": BYOL(
         Head((6, 3), norm=BatchNorm(mean="stop"), last_norm=BatchNorm(std="off")),
         Head((5, 3), norm=BatchNorm(mean="off", std="stop")),
@@ -130,8 +130,8 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
         if old is None:  # no target, or running moments, which targets have none of
             continue
         if method.target == "ema":
-            m = method.momentum
-            if method.momentum_schedule == "cosine":
+            m = method.ema_decay
+            if method.ema_schedule == "cosine":
                 m = 1 - (1 - m) * (math.cos(math.pi * step / setup.steps) + 1) / 2
             found[f"target.{name}"] = m * old + (1 - m) * now
         elif method.target == "copy" and (step + 1) % method.copy_every == 0:

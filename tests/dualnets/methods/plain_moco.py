@@ -7,9 +7,9 @@ import dualnets
 
 HEAD = dualnets.Head((6, 3), norm=dualnets.BatchNorm())
 CASES = {
-    "plain": dualnets.MoCo(queue=8, momentum=0.9, temperature=0.2),
-    "projector": dualnets.MoCo(queue=21, momentum=0.5, temperature=0.3, projector=HEAD),
-    "symmetric": dualnets.MoCo(queue=20, momentum=0.9, temperature=0.2, symmetric=True),
+    "plain": dualnets.MoCo(queue=8, ema_decay=0.9, temperature=0.2),
+    "projector": dualnets.MoCo(queue=21, ema_decay=0.5, temperature=0.3, projector=HEAD),
+    "symmetric": dualnets.MoCo(queue=20, ema_decay=0.9, temperature=0.2, symmetric=True),
 }
 
 
@@ -48,12 +48,12 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
         new += [*keys(method, f, state, a)]
     after = dict(state)
     for name, fast in f.parameters.items():
-        after[f"key.{name}"] = method.momentum * state[f"key.{name}"] + (1 - method.momentum) * fast
+        after[f"key.{name}"] = method.ema_decay * state[f"key.{name}"] + (1 - method.ema_decay) * fast
     for name, fast in under(state, "projector").items():
         if f"key_projector.{name}" not in state:
             continue  # running moments are the online projector's
         slow = state[f"key_projector.{name}"]
-        after[f"key_projector.{name}"] = method.momentum * slow + (1 - method.momentum) * fast
+        after[f"key_projector.{name}"] = method.ema_decay * slow + (1 - method.ema_decay) * fast
     queue = [*new, *state["queue"]]
     while len(queue) > method.queue:
         queue.pop()

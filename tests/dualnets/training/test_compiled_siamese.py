@@ -149,7 +149,7 @@ def test_gives_the_eager_numbers_for_any_heads(
     normalize, batch,
 ):  # fmt: skip
     method = BYOL(
-        projector, predictor, target=target, momentum=0.8, normalized=normalized,
+        projector, predictor, target=target, ema_decay=0.8, normalized=normalized,
         symmetric=symmetric, stop_gradient=stop_gradient or target != "online",
     )  # fmt: skip
     make = dualnets.mlp if dense else dualnets.tree_network
@@ -172,7 +172,7 @@ def test_single_precision_agrees_to_single_precision(monkeypatch):
 
 
 def test_neither_threads_nor_spans_nor_snapshots_change_a_bit(monkeypatch):
-    method = BYOL(SMALL, SMALL, redraw_every=4, momentum_schedule="cosine")
+    method = BYOL(SMALL, SMALL, redraw_every=4, ema_schedule="cosine")
     plan = {"steps": 11, "optimizer": EVERYTHING}
     usual = tensors(train(method, network(), **plan))
     before = torch.get_num_threads()
@@ -277,14 +277,14 @@ def test_a_method_that_says_it_is_another_is_told_apart(monkeypatch, change):
 
 
 def test_a_target_that_follows_at_another_pace_is_told_apart(monkeypatch):
-    method = BYOL(SMALL, SMALL, momentum=0.9)
+    method = BYOL(SMALL, SMALL, ema_decay=0.9)
     said = dataclasses.replace(method.siamese, ema_decay=lambda step, steps: 0.8)
 
     class Broken(BYOL):
         siamese = said
 
     plan = {"steps": 2, "optimizer": SGD(0.05)}
-    ours = train(Broken(SMALL, SMALL, momentum=0.9), network(), **plan)
+    ours = train(Broken(SMALL, SMALL, ema_decay=0.9), network(), **plan)
     theirs = eagerly(monkeypatch, method, network(), **plan)
     name = "target.projector.0.weight"
     assert not torch.allclose(ours.state[name], theirs.state[name], rtol=0, atol=1e-6)
