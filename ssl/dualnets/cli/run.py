@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from dualnets import experiments
 from dualnets.cli._flags import HELP, Option, asks_for_help, parse
 from dualnets.lab.experiment import Experiment
+from dualnets.lab.fields import applies_to, conditions, kind_of
 from dualnets.lab.grids import settable_fields, values_by_field
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ experiments: {names}
 takes one value or several, e.g. --units 2 10.
 """
 OF_THE_RUN = "options of the run"
+LONGEST = 60  # characters of a condition in the help; a longer one names most of the methods
+KINDS = {"int": int, "float": float, "bool": bool, "str": str}
 SETTINGS = """Every setting takes one value or several, e.g. --units 2 10, and every combination is a
 cell. The defaults are those of the default scale, where | stands between its grids. Settings that have no
 effect on any cell are not shown: give others to see what applies to them, e.g. --loss triplet --help."""
@@ -68,7 +72,7 @@ def main(arguments: list[str]) -> int:
 def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of the run, and the settings that are given, each a list of values."""
     command = f"hltm run {experiment.flag}"
-    of_the_run, settings = _options(experiment), _settings(experiment)
+    of_the_run, settings = _options(experiment), _settings(experiment, [])
     if asks_for_help(arguments):
         rest = [text for text in arguments if text not in HELP]
         try:
@@ -77,7 +81,7 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
             given = {}
         changes = {option.name: given[option.name] for option in settings if given.get(option.name)}
         shown = settable_fields(experiment, changes)
-        settings = [option for option in settings if option.name in shown]
+        settings = [option for option in _settings(experiment, shown) if option.name in shown]
     description = f"{experiment.claim}.\n\n{experiment.description.strip()}\n\n{SETTINGS}"
     given = parse([*of_the_run, *settings], arguments, command, description)
     options = {option.name: given.pop(option.name) for option in of_the_run}
@@ -102,24 +106,28 @@ def _options(experiment: Experiment) -> list[Option]:
     ]  # fmt: skip
 
 
-def _settings(experiment: Experiment) -> list[Option]:
-    """Every setting as an option that takes several values."""
-    hints = get_type_hints(experiment.Settings)
+def _settings(experiment: Experiment, shown: Sequence[str]) -> list[Option]:
+    """Every setting as an option that takes several values; `shown`: those that the help explains."""
     default_values = values_by_field(experiment, "default")
+    needed = conditions(experiment.Settings)
     found = []
     for item in fields(experiment.Settings):
-        lists = default_values[item.name]
-        # a setting that may be None leaves a choice to what it describes
-        (kind,) = {*(get_args(hints[item.name]) or (hints[item.name],))} - {type(None)}
+        kind, _ = kind_of(item)
+        # None leaves a choice to what the setting describes, which its meaning explains
+        lists = [values for values in default_values[item.name] if values != [None]]
         default = " | ".join(" ".join(map(str, values)) for values in lists)
+        choosers = {other for alternative in needed.get(item.name, ()) for other in alternative}
+        condition = applies_to(experiment.Settings, item.name) if choosers & {*shown} else ""
+        if len(condition) > LONGEST:
+            condition = ""
         found.append(
             Option(
                 name=item.name,
-                kind=kind,
+                kind=KINDS[kind],
                 choices=item.metadata.get("choices"),
                 several=True,
-                meaning=item.metadata["meaning"],
-                note=f"(default: {default})",
+                meaning=item.metadata["meaning"] + f"; for {condition}" * bool(condition),
+                note=f"(default: {default})" * bool(default),
                 group=_group(experiment.Settings, item.name),
             )
         )

@@ -67,7 +67,7 @@ def test_help_shows_the_settings_that_apply_and_all_are_accepted(capsys):
         assert main(["run", *arguments, "--help"]) == 0
         return set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.M))
 
-    of_byol, of_vicreg = "--target-momentum", "--invariance"
+    of_byol, of_vicreg = "--ema-decay", "--invariance"
     shown = flags("byol-batchnorm")
     assert of_byol in shown
     assert of_vicreg not in shown
@@ -75,7 +75,7 @@ def test_help_shows_the_settings_that_apply_and_all_are_accepted(capsys):
     assert not {of_byol, of_vicreg} & flags("polarity")
     assert of_vicreg in flags("polarity", "--method", "vicreg")
     assert main(["run", "byol-batchnorm", of_vicreg, "2"]) == 2
-    refused = "invariance has no effect here: it applies to vicreg, and method is byol"
+    refused = "invariance has no effect here: it applies to method vicreg, and method is byol"
     assert refused in capsys.readouterr().err
 
 
@@ -141,9 +141,10 @@ def test_list_names_the_experiments(capsys):
         (["probe", "--tree", "none.json", "--activations", "a.npz", "--rows", "0:4"],
          "none.json: no such file or directory"),
         (["run", "polarity", "--prototypes", "3", "4"],
-         "prototypes has no effect here: it applies to swav, and method is simclr"),
+         "prototypes has no effect here: it applies to method swav, and method is simclr"),
         (["run", "emergence", "--loss", "ntxent", "--negatives", "4"],
-         "negatives has no effect here: it applies to other losses, and loss is ntxent"),
+         "negatives has no effect here: it applies to loss infonce, spectral, exponential "
+         "or inverse-distance, and loss is ntxent"),
         (["run", "emergence", "--network-norm-mean", "stop"], "it applies to network-norm batch, and"),
         (["run", "emergence", "--precision", "bfloat16"], "bfloat16 is for CUDA"),
         (["run", "polarity", "--precision", "bfloat16"], "bfloat16 is for CUDA"),
