@@ -108,7 +108,9 @@ def cells(experiment: Experiment, scale: str, changes: Mapping[str, Sequence[Any
             found.setdefault(experiment.Settings(**chosen) if silent else settings)
     for name in changes:
         if name in idle and name not in heard:
-            raise ValueError(f"{name.replace('_', '-')} has no effect here: it applies to {idle[name]}")
+            raise ValueError(
+                f"{name.replace('_', '-')} has no effect here: it applies to {idle[name]}"
+            )
     return list(found)
 
 

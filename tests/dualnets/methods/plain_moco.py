@@ -48,7 +48,9 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
         new += [*keys(method, f, state, a)]
     after = dict(state)
     for name, fast in f.parameters.items():
-        after[f"key.{name}"] = method.ema_decay * state[f"key.{name}"] + (1 - method.ema_decay) * fast
+        after[f"key.{name}"] = (
+            method.ema_decay * state[f"key.{name}"] + (1 - method.ema_decay) * fast
+        )
     for name, fast in under(state, "projector").items():
         if f"key_projector.{name}" not in state:
             continue  # running moments are the online projector's

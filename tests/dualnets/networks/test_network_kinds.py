@@ -405,7 +405,7 @@ def test_a_conv_tree_knows_no_place():
     [
         (hltm.Topology.from_parents([None, 0, 0, 1, 1, 2]), 2, r"level 1 has nodes of \[1, 2\]"),
         (hltm.Topology.from_parents([None, 0, 0, 1, 1]), 2, r"level 2 has children at levels \[0, 1\]"),
-        (BALANCED, [2] * 14 + [3], r"leaves are read as \[1, 3\] numbers"),
+        (BALANCED, [2] * 14 + [3], r"leaves have \[1, 3\] features"),
     ],
 )  # fmt: skip
 def test_a_conv_tree_needs_equal_places(topology, states, reason):
