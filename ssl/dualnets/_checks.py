@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, get_args
 
-import numpy as np
-
 Bound = float | None
 
 
@@ -90,7 +88,7 @@ def check_switch(name: str, value: Any) -> bool:
     Raises:
         TypeError: any other value, such as 0 or 'no'.
     """
-    if not isinstance(value, bool | np.bool_):
+    if type(value).__name__ not in ("bool", "bool_"):  # Python's or numpy's, which is not imported here
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 

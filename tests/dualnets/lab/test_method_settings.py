@@ -213,7 +213,7 @@ from dualnets.lab.settings import NetworkSettings, TrainSettings
 from dataclasses import fields
 settings = (MethodSettings, NetworkSettings, TrainSettings)
 print(len([item.metadata["meaning"] for each in settings for item in fields(each)]))
-heavy = {"torch", "pandas", "scipy", "numba", "networkx", "matplotlib", "pyarrow"} & set(sys.modules)
+heavy = {"numpy", "torch", "pandas", "scipy", "numba", "networkx", "matplotlib", "pyarrow"} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
