@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from inspect import cleandoc
+from inspect import cleandoc, get_annotations
 from types import NoneType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
@@ -89,7 +89,7 @@ def options(kind: type) -> list[Option]:
     for item in fields(kind):
         if not item.init or item.default is MISSING:
             continue
-        home = next(c for c in kind.__mro__ if item.name in c.__dict__.get("__annotations__", {}))
+        home = next(c for c in kind.__mro__ if item.name in get_annotations(c))
         types, words = _types(item.type, home)
         words = item.metadata.get("choices") or words
         scalar = str if words else next((t for t in types if t in SCALARS), None)
@@ -146,8 +146,10 @@ def _types(annotation: Any, home: type) -> tuple[tuple[Any, ...], tuple[str, ...
 def _meanings(kind: type) -> dict[str, str]:
     """Field -> the first sentence about it in a docstring's `Attributes:` section."""
     section = re.search(r"^Attributes:\n((?: +.*\n?|\n(?= ))*)", cleandoc(kind.__doc__ or ""), re.M)
-    entries = re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8,}.*)*)", section[1], re.M) if section else []
-    found = {}
+    entries = (
+        re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8,}.*)*)", section[1], re.M) if section else []
+    )
+    found: dict[str, str] = {}
     for names, text in entries:
         sentence = re.split(r"\.(?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
         found |= dict.fromkeys(names.split(", "), sentence)

@@ -1,4 +1,4 @@
-"""Fields of settings: how they are declared, checked, made from dataclasses, stored, and when they have an effect.
+"""Fields of settings: their declaration, checks, identity in stored cells, and when they have an effect.
 
 Every field of settings is one flag of the command line and one column of the results. Fields of what can
 be chosen by a word (a method, a loss, an optimiser, a norm) are not written again: `with_options`
@@ -19,7 +19,9 @@ from dualnets.lab.experiment import Fixed, Grid
 if TYPE_CHECKING:
     import pandas as pd
 
-Condition = Mapping[str, Container[Any]]  # other fields -> the values at which a field has an effect
+Condition = Mapping[
+    str, Container[Any]
+]  # other fields -> the values at which a field has an effect
 Conditions = Mapping[str, Sequence[Condition]]  # field -> alternatives; one of them must be met
 Class = TypeVar("Class", bound=type)
 KINDS: dict[str, tuple[Any, str]] = {  # annotation -> types of its values, and the words for them
@@ -83,7 +85,11 @@ class Checked:
         found = {}
         for name, alternatives in conditions(type(self)).items():
             unmet = [
-                {other: values for other, values in needed.items() if not self._meets(other, values)}
+                {
+                    other: values
+                    for other, values in needed.items()
+                    if not self._meets(other, values)
+                }
                 for needed in alternatives
             ]
             if unmet and all(unmet):
@@ -127,14 +133,18 @@ def applies_to(settings: type[Checked], name: str) -> str:
     alternatives = conditions(settings).get(name, ())
     known = {item.name for item in fields(settings)}
     texts = [
-        " and ".join(f"{o.replace('_', '-')} {_any_of([v])}" for o, v in needed.items() if o in known)
+        " and ".join(
+            f"{o.replace('_', '-')} {_any_of([v])}" for o, v in needed.items() if o in known
+        )
         for needed in alternatives
     ]
     return ", or ".join(texts)
 
 
 def applicable_fields(
-    settings: type[Checked], grids: Sequence[Grid], changes: Mapping[str, Sequence[Any]] | None = None
+    settings: type[Checked],
+    grids: Sequence[Grid],
+    changes: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[str]:
     """The fields that have an effect in at least one cell of an experiment, for its help.
 
@@ -159,7 +169,9 @@ def applicable_fields(
     choosers = {name for name in choosers if isinstance(defaults.get(name, [None])[0], str)}
     found: set[str] = set(defaults) - set(needed)
     for grid in grids:
-        free = {k: list(v) for k, v in (changes or {}).items() if not isinstance(grid.get(k), Fixed)}
+        free = {
+            k: list(v) for k, v in (changes or {}).items() if not isinstance(grid.get(k), Fixed)
+        }
         fixed = {k: [v.value] if isinstance(v, Fixed) else list(v) for k, v in grid.items()}
         axes = {name: ({**defaults, **fixed, **free})[name] for name in sorted(choosers)}
         for values in itertools.product(*axes.values()):
@@ -185,7 +197,7 @@ class Stored(NamedTuple):
     """
 
     name: str | None = None
-    values: Mapping[Any, Any] = {}  # noqa: RUF012, never changed
+    values: Mapping[Any, Any] = {}
     later: bool = False
     explicit: bool = False
 
@@ -256,7 +268,9 @@ def stored_form(settings: Any) -> dict[str, Any]:
     for item in fields(settings):
         value, rule = getattr(settings, item.name), item.metadata
         if not (rule.get("later") and value == item.default):
-            form[rule.get("stored_as") or item.name] = rule.get("stored_values", {}).get(value, value)
+            form[rule.get("stored_as") or item.name] = rule.get("stored_values", {}).get(
+                value, value
+            )
     return form
 
 

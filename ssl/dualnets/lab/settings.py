@@ -135,7 +135,11 @@ def _ceilings(settings: TreeSettings, leaves: Literal["own", "all"]) -> dict[int
 def build_norm(settings: Any, prefix: str) -> Normalization | None:
     """The normalisation that the fields of a prefix, `network_norm` or `head_norm`, describe."""
     word = getattr(settings, prefix)
-    return None if word == "none" else NORMS[word](**given_options(NORMS[word], settings, f"{prefix}_"))
+    return (
+        None
+        if word == "none"
+        else NORMS[word](**given_options(NORMS[word], settings, f"{prefix}_"))
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,7 +109,7 @@ class BYOL(Method):
     redraw_every: int = 0
     redraw: Literal["all", "top", "bottom"] = option("all", applies_to={"redraw_every": Above(0)})
     target: Literal["ema", "online", "random", "copy"] = "ema"
-    ema_decay: PerMember = option(0.99, applies_to={"target": ("ema",)})
+    ema_decay: PerMember = option(0.99, applies_to={"target": ("ema",)})  # noqa: RUF009
     ema_schedule: Literal["constant", "cosine"] = option(
         "constant", applies_to={"target": ("ema",)}
     )
@@ -138,14 +138,14 @@ class BYOL(Method):
                     )
         if self.target == "copy" and self.copy_every == 0:
             raise ValueError("target='copy' needs copy_every of at least 1 update, got 0")
-        for name, none, target in (
+        for name, default, target in (
             ("copy_every", 0, "copy"),
             ("ema_schedule", "constant", "ema"),
             ("stop_gradient", True, "online"),  # other targets never have a gradient
         ):
-            given = getattr(self, name)
-            if self.target != target and given != none:
-                raise ValueError(f"{name}={given!r} needs target={target!r}, got {self.target!r}")
+            value = getattr(self, name)
+            if self.target != target and value != default:
+                raise ValueError(f"{name}={value!r} needs target={target!r}, got {self.target!r}")
 
     def _check_each(self) -> None:
         """Raise TypeError or ValueError where a single value is wrong, whatever the others are."""

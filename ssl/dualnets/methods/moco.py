@@ -1,8 +1,8 @@
 """MoCo: a view is matched with its sample's other view among a long queue of earlier outputs.
 
-He, Fan, Wu, Xie, Girshick (arXiv 1911.05722, equation 1 and Algorithm 1). With q the query, the network's output on
-the first view, k+ the key encoder's output on the second, and k_j the Q keys in the queue, all of
-length 1,
+He, Fan, Wu, Xie, Girshick (arXiv 1911.05722, equation 1 and Algorithm 1). With q the query, the
+network's output on the first view, k+ the key encoder's output on the second, and k_j the Q keys in the
+queue, all of length 1,
 
     L = - log( exp(q k+/τ) / (exp(q k+/τ) + Σ_j exp(q k_j/τ)) ),
 
@@ -83,7 +83,7 @@ class MoCo(Method):
     """
 
     queue: int = 1024
-    ema_decay: PerMember = option(0.999, flag="key_ema_decay")
+    ema_decay: PerMember = option(0.999, flag="key_ema_decay")  # noqa: RUF009
     temperature: float = 0.07
     symmetric: bool = option(False, flag="key_symmetric")
     projector: Head = field(default_factory=Head)

@@ -171,7 +171,7 @@ class PIRL(Method):
     def embedding(
         self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
     ) -> Tensor:
-        """`(S, B, U)`, the vectors that the bank averages: outputs of the network and f's head, of length 1."""
+        """`(S, B, U)`, the vectors that the bank averages: f(x), of length 1."""
         own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
         return direction(own)
 
@@ -209,5 +209,7 @@ class PIRL(Method):
     @staticmethod
     def _samples(setup: TrainContext) -> int:
         if setup.samples is None:
-            raise ValueError("PIRL has a memory of every sample and needs a fixed data set, got samples=None")
+            raise ValueError(
+                "PIRL has a memory of every sample and needs a fixed data set, got samples=None"
+            )
         return setup.samples

@@ -194,7 +194,9 @@ class SwAV(Method):
             with torch.no_grad():
                 changed = (prototypes != before).any(dim=-1, keepdim=True)
                 largest = prototypes.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30)
-                unit = direction(prototypes / largest)  # so the length of a huge step cannot overflow
+                unit = direction(
+                    prototypes / largest
+                )  # so the length of a huge step cannot overflow
                 prototypes.copy_(torch.where(changed, unit, prototypes))
         for view in range(2 if self.queue else 0):
             queue = state[f"queue.{view}"]

@@ -1,7 +1,7 @@
 """VICReg: views agree, every unit keeps its variance, and different units are uncorrelated.
 
-Bardes, Ponce, LeCun (arXiv 2105.04906, equations 1 to 6). With z and z' the projections of two views of a batch of n,
-d units each,
+Bardes, Ponce, LeCun (arXiv 2105.04906, equations 1 to 6). With z and z' the projections of two views of a
+batch of n samples, d units each,
 
     L = λ mean (z - z')^2 + μ [v(z) + v(z')] + ν [c(z) + c(z')],
     v(z) = mean_j max(0, γ - sqrt(Var(z_j) + epsilon)),   c(z) = Σ_{i != j} Cov(z)_ij^2 / d,
@@ -68,7 +68,9 @@ class VICReg(Method):
         for name, value in terms.items():
             check_number(name, value, low=0)
         if not any(terms.values()):
-            raise ValueError("one of invariance, variance and covariance must be above 0, all are 0")
+            raise ValueError(
+                "one of invariance, variance and covariance must be above 0, all are 0"
+            )
         for name in ("spread", "epsilon"):
             check_number(name, getattr(self, name), above=0)
         check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")

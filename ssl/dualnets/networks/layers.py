@@ -1,4 +1,7 @@
-"""Layers of all members as one batched product. Storage is batch-last: activations are (S, V, U, B), weights (S, V, U_out, U_in)."""
+"""Layers of all members as one batched product.
+
+Storage is batch-last: activations are (S, V, U, B), weights (S, V, U_out, U_in).
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Normalization(ABC):
     def __call__(self, values: Tensor) -> Tensor:
         """`(…, U, B)` normalised values."""
 
-    def check_units(self, units: int, where: str = "") -> None:
+    def check_units(self, units: int, where: str = "") -> None:  # noqa: B027, most norms have no limit
         """Raise ValueError where a layer of so many units cannot be normalised; `where` names the layer."""
 
 

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, "Tensor"]
 UPDATES = "updates"  # the slot that counts a parameter's updates
-WITHOUT_TRUST = ("bias", "biases", "gain", "shift")  # parameters that LARS does not adapt, by last name
+WITHOUT_TRUST = (
+    "bias",
+    "biases",
+    "gain",
+    "shift",
+)  # parameters that LARS does not adapt, by last name
 
 
 class ParameterUpdate(NamedTuple):

@@ -8,12 +8,11 @@ from functools import lru_cache
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dualnets._checks import check_number
 from dualnets._lazy import torch
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     PerMember = float | Sequence[float] | np.ndarray | Tensor
@@ -60,14 +59,13 @@ def check_rates(name: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
         ValueError: a number that `check` refuses, no number at all, or more than one axis.
 
     Example:
+        >>> import numpy as np
         >>> check_rates("lr", np.array([0.1, 0.5]), lambda name, rate: check_number(name, rate, low=0))
         (0.1, 0.5)
     """
     given = value
-    if isinstance(given, np.ndarray):
+    if hasattr(given, "tolist"):  # a numpy array or a tensor, whose classes are not imported here
         given = given.tolist()
-    elif hasattr(given, "detach"):  # a tensor; to ask for its class would import torch
-        given = given.detach().cpu().tolist()
     if isinstance(given, bool | str | bytes) or not isinstance(given, Real | Sequence):
         raise TypeError(f"{name} must be a number, or one per member, got {value!r}")
     if isinstance(given, Real):

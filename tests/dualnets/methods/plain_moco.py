@@ -1,7 +1,7 @@
 """MoCo, plainly: one query at a time against a list of keys (arXiv 1911.05722, Algorithm 1)."""
 
 import torch
-from looped_head import looped_head, of_length_1, under
+from looped_head import looped_head, of_length_1, strip_prefix
 
 import dualnets
 
@@ -14,14 +14,16 @@ CASES = {
 
 
 def query(method, f, state, view):
-    return of_length_1(looped_head(method.projector, under(state, "projector"), f(view)))
+    return of_length_1(looped_head(method.projector, strip_prefix(state, "projector"), f(view)))
 
 
 def keys(method, f, state, view):
-    encoder = f.with_parameters(under(state, "key"))
+    encoder = f.with_parameters(strip_prefix(state, "key"))
     with torch.no_grad():
         outputs = encoder(view)
-        return of_length_1(looped_head(method.projector, under(state, "key_projector"), outputs))
+        return of_length_1(
+            looped_head(method.projector, strip_prefix(state, "key_projector"), outputs)
+        )
 
 
 def one_direction(method, f, state, view, other):
@@ -48,8 +50,10 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
         new += [*keys(method, f, state, a)]
     after = dict(state)
     for name, fast in f.parameters.items():
-        after[f"key.{name}"] = method.ema_decay * state[f"key.{name}"] + (1 - method.ema_decay) * fast
-    for name, fast in under(state, "projector").items():
+        after[f"key.{name}"] = (
+            method.ema_decay * state[f"key.{name}"] + (1 - method.ema_decay) * fast
+        )
+    for name, fast in strip_prefix(state, "projector").items():
         if f"key_projector.{name}" not in state:
             continue  # running moments are the online projector's
         slow = state[f"key_projector.{name}"]

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import dualnets
-
 from dualnets.methods.losses import (
     LOSSES,
     BatchwiseNCE,

@@ -32,7 +32,7 @@ from dualnets import (
     TeacherStudent,
     VICReg,
 )
-from dualnets._checks import check_number
+from dualnets._checks import check_network, check_number
 from dualnets.optim.per_member import check_rates
 
 TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
