@@ -39,10 +39,10 @@ FOUND = claims.Claim(
 def out(tmp_path_factory):
     """A folder with a stored run of a whole scale, its repetition, and one with other settings."""
     folder = tmp_path_factory.mktemp("runs")
-    small = {"depth": 2, "members": 2, "steps": 2, "evaluation_samples": 512}
-    with blank_figures("byol_reinit"):
+    small = {"members": 2, "steps": 2, "evaluation_samples": 512}
+    with blank_figures("depth_and_width"):
         for changes in ({}, small, {"seed": 3}):
-            dualnets.run("byol_reinit", scale="smoke", out=folder, **changes)
+            dualnets.run("depth_and_width", scale="smoke", out=folder, **changes)
     return folder
 
 
@@ -66,22 +66,23 @@ def test_stored_results_are_of_experiments_there_are(changes):
 
 
 def test_only_a_whole_scale_counts(out):
-    (claim,) = (c for c in claims.stored(EVERY, out) if c.experiment == "byol_reinit")
+    (claim,) = (c for c in claims.stored(EVERY, out) if c.experiment == "depth_and_width")
     assert claim.scale == "smoke"
     assert claim.n == 12
-    assert claim.run == run_name(experiments.load("byol_reinit"), "smoke")
-    others = [c for c in claims.stored(EVERY, out) if c.experiment != "byol_reinit"]
+    assert claim.run == run_name(experiments.load("depth_and_width"), "smoke")
+    others = [c for c in claims.stored(EVERY, out) if c.experiment != "depth_and_width"]
     assert {c.verdict for c in others} == {"not run"}
     assert all(c.verdict == "not run" for c in claims.stored(EVERY, out, "default"))
 
 
 def test_runs_of_another_seed_are_those_of_this_seed_alone(out):
+    pair = [experiments.load(name) for name in ("depth_and_width", "emergence")]
     for seed, ran in ((None, 1), (3, 1), (4, 0)):
-        found = [claim for claim in claims.stored(EVERY, out, seed=seed) if claim.run]
+        found = [claim for claim in claims.stored(pair, out, seed=seed) if claim.run]
         assert len(found) == ran
-    (again,) = (claim for claim in claims.stored(EVERY, out, "smoke", 3) if claim.run)
-    (first,) = (claim for claim in claims.stored(EVERY, out, "smoke") if claim.run)
-    assert again.run == run_name(experiments.load("byol_reinit"), "smoke", seed=3) != first.run
+    (again,) = (claim for claim in claims.stored(pair, out, "smoke", 3) if claim.run)
+    (first,) = (claim for claim in claims.stored(pair, out, "smoke") if claim.run)
+    assert again.run == run_name(experiments.load("depth_and_width"), "smoke", seed=3) != first.run
     assert "--seed 3" in again.command
     assert again.effect != first.effect
 
@@ -122,7 +123,7 @@ def test_the_table_stands_between_its_marks():
 def test_the_command_shows_prints_and_writes(out, tmp_path, capsys):
     assert main(["claims", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"byol-reinit +HOLDS", shown)
+    assert re.search(r"depth-and-width +HOLDS", shown)
     assert "not run" in shown
     assert main(["claims", "--out", str(out), "--markdown", "-"]) == 0
     printed = capsys.readouterr().out.strip()
@@ -130,7 +131,7 @@ def test_the_command_shows_prints_and_writes(out, tmp_path, capsys):
     page.write_text(f"{claims.BEGIN}\n{claims.END}\n")
     assert main(["claims", "--out", str(out), "--markdown", str(page)]) == 0
     assert page.read_text() == f"{claims.BEGIN}\n{printed}\n{claims.END}\n"
-    assert (tmp_path / "benchmarks" / "claims" / "byol_reinit.json").is_file()
+    assert (tmp_path / "benchmarks" / "claims" / "depth_and_width.json").is_file()
 
 
 def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
