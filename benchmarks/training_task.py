@@ -22,7 +22,7 @@ METHODS = {
         dualnets.BYOL(
             dualnets.Head((32, 16), norm=dualnets.BatchNorm()),
             dualnets.Head((32, 16), norm=dualnets.BatchNorm()),
-            momentum=EMA,
+            ema_decay=EMA,
         ),
         False,
         dualnets.SGD(0.03, momentum=MOMENTUM, weight_decay=DECAY),

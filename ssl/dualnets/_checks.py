@@ -1,6 +1,6 @@
-"""Checks of single values at the border: one error each, naming the value and what was expected.
+"""Checks of single values at the border: one error each, with the value and what was expected.
 
-Something of another kind is a TypeError, something of the right kind that cannot be a ValueError.
+A value of a wrong type raises TypeError, a value of the right type that is not allowed ValueError.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, get_args
-
-import numpy as np
 
 Bound = float | None
 
@@ -28,15 +26,15 @@ def check_number(
     """A finite number within bounds, as Python's own.
 
     Args:
-        name: as the error says it.
-        value: anything.
+        name: the name that an error shows.
+        value: any value.
         above, low: the number is greater than, or at least this.
         below, high: the number is less than, or at most this.
         limit: whether infinity is refused where there is no upper bound.
 
     Raises:
-        TypeError: no number.
-        ValueError: outside the bounds, or not finite.
+        TypeError: a value that is not a number.
+        ValueError: a number outside the bounds, or not finite.
 
     Example:
         >>> check_number("momentum", 1.5, low=0, high=1)
@@ -66,11 +64,11 @@ def check_number(
 
 
 def check_whole(name: str, value: Any, *, low: int, unit: str = "") -> int:
-    """A whole number of at least `low`; `unit` is said behind it.
+    """A whole number of at least `low`, as Python's own; an error shows `unit` behind `low`.
 
     Raises:
-        TypeError: no whole number; 3.0 is none.
-        ValueError: below `low`.
+        TypeError: a value that is not a whole number, such as 3.0.
+        ValueError: a number below `low`.
 
     Example:
         >>> check_whole("steps", 3.0, low=0)
@@ -85,12 +83,12 @@ def check_whole(name: str, value: Any, *, low: int, unit: str = "") -> int:
 
 
 def check_switch(name: str, value: Any) -> bool:
-    """True or False, and nothing that only counts as one of them.
+    """True or False; values that merely count as one of them are refused.
 
     Raises:
-        TypeError: anything else, such as the word 'no'.
+        TypeError: any other value, such as 0 or 'no'.
     """
-    if not isinstance(value, bool | np.bool_):
+    if type(value).__name__ not in ("bool", "bool_"):  # Python's or numpy's, which is not imported here
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
@@ -99,7 +97,7 @@ def check_choice(name: str, value: Any, known: Sequence[str]) -> str:
     """One of some words.
 
     Raises:
-        ValueError: any other word or thing.
+        ValueError: any other value.
 
     Example:
         >>> check_choice("target", "slow", ("ema", "online"))
@@ -112,10 +110,10 @@ def check_choice(name: str, value: Any, known: Sequence[str]) -> str:
 
 
 def check_network(name: str, value: Any) -> None:
-    """A network of `dualnets.networks`, or one that says the same of itself.
+    """A network with the interface of `dualnets.networks`.
 
     Raises:
-        TypeError: a torch module as it is, or anything else.
+        TypeError: a torch module without it, or any other value.
     """
     if isinstance(value, type) or not all(
         hasattr(value, n) for n in ("members", "stacked", "inputs")
@@ -131,7 +129,7 @@ def check_kind(name: str, value: Any, kind: Any, example: str) -> None:
     """An instance of a class or of a union of classes, as `example` shows.
 
     Raises:
-        TypeError: something else, such as a name or the class itself.
+        TypeError: any other value, such as a name or the class itself.
 
     Example:
         >>> check_kind("method", "simclr", dict, "dualnets.SimCLR()")

@@ -1,7 +1,9 @@
 """torch, imported when it is first used.
 
-Settings of methods, losses, norms and optimisers are dataclasses that the command line shows as flags,
-and it must not wait for torch to do so.
+Settings of methods, losses, norms and optimisers are dataclasses that the command line shows as flags, and
+it must not wait for torch to do so. Modules that hold such dataclasses therefore write
+`from dualnets._lazy import torch` and use torch inside functions only: a base class `torch.nn.Module`, a
+decorator `@torch.no_grad()` or a default `dtype=torch.float32` would import it at once.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""A head of one member, one layer and one row at a time; running moments; and directions of rows."""
+"""A head of one member, one layer and one row at a time; its running moments; and rows of length 1."""
 
 import torch
 
@@ -22,8 +22,8 @@ def looped_head(head, parameters, rows):
     return rows
 
 
-def moved_moments(state):
-    """A state's running moments after an update, from what plain heads have seen in it."""
+def updated_moments(state):
+    """The running moments of a state after an update, from the batches that plain heads had in it."""
     found = {}
     for name in state:
         if not name.endswith(".batches"):
@@ -49,7 +49,7 @@ def of_length_1(rows):
     return torch.stack([row / (row * row).sum().sqrt() for row in rows])
 
 
-def under(state, prefix):
-    """What lies under `prefix.` in a state."""
+def strip_prefix(state, prefix):
+    """The tensors of a state whose names begin with `prefix.`, by the rest of their names."""
     start = prefix + "."
     return {name[len(start) :]: t for name, t in state.items() if name.startswith(start)}

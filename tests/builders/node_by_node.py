@@ -1,4 +1,4 @@
-"""Networks once more, stupidly: one member, one node at a time, explicit loops, torch's own norms."""
+"""Plain twins of networks: one member, one node at a time, explicit loops, torch's own norms."""
 
 from __future__ import annotations
 

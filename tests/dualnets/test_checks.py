@@ -32,7 +32,7 @@ from dualnets import (
     TeacherStudent,
     VICReg,
 )
-from dualnets._checks import check_number
+from dualnets._checks import check_network, check_number
 from dualnets.optim.per_member import check_rates
 
 TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
@@ -93,7 +93,7 @@ KINDS = [
     (lambda: BYOL(stop_gradient="no"), "stop_gradient must be True or False, got 'no'"),
     (lambda: BYOL(copy_every=NAN), "copy_every must be a whole number, got nan"),
     (lambda: BYOL(redraw_every=2.5), "redraw_every must be a whole number, got 2.5"),
-    (lambda: BYOL(momentum=None), "momentum must be a number, or one per member, got None"),
+    (lambda: BYOL(ema_decay=None), "ema_decay must be a number, or one per member, got None"),
     (lambda: BYOL(predictor_lr=None), "predictor_lr must be a number, or one per member, got None"),
     (lambda: DirectPredictor(every=1.5), "every must be a whole number, got 1.5"),
     (lambda: MoCo(queue=64.5), "queue must be a whole number, got 64.5"),
@@ -134,7 +134,7 @@ VALUES = [
     (lambda: LARS(trust=[0.1, 0.0]), "trust must be above 0 and finite, got 0.0"),
     (lambda: SGD(clip=NAN), "clip must be above 0, got nan"),
     (lambda: MoCo(temperature=INF), "temperature must be above 0 and finite, got inf"),
-    (lambda: MoCo(momentum=[0.5, 1.5]), "momentum must be in 0..1, got 1.5"),
+    (lambda: MoCo(ema_decay=[0.5, 1.5]), "ema_decay must be in 0..1, got 1.5"),
     (lambda: SwAV(epsilon=INF), "epsilon must be above 0 and finite, got inf"),
     (lambda: SwAV(temperature=INF), "temperature must be above 0 and finite, got inf"),
     (lambda: PIRL(temperature=INF), "temperature must be above 0 and finite, got inf"),
@@ -145,7 +145,7 @@ VALUES = [
     (lambda: begin(snapshots=[-1]), "snapshots must lie in 0..3, got -1"),
     (lambda: begin(Supervised((99,))), r"targets must be .* nodes of the trees, got \(99,\)"),
     (lambda: begin(Supervised(("nobody",))), "targets must be .* nodes of the trees, got"),
-    (lambda: begin(MoCo(queue=64, momentum=[0.5])), "expected 2 values of momentum, one per"),
+    (lambda: begin(MoCo(queue=64, ema_decay=[0.5])), "expected 2 values of ema_decay, one per"),
     (lambda: begin(BYOL(predictor_lr=[1.0] * 3)), "expected 2 values of predictor_lr, one per"),
     (lambda: begin(Supervised(rates=Group([1.0]))), "expected 2 values of rates.lr, one per"),
 ]
@@ -213,7 +213,7 @@ def test_what_is_right_passes_as_it_is():
     assert check_number("x", np.float32(0.5), above=0) == 0.5
     assert type(check_number("x", np.int64(3), low=0)) is int
     assert check_number("x", INF, above=0, limit=False) == INF
-    assert dualnets.checks.check_network("network", Likeness()) is None
+    assert check_network("network", Likeness()) is None
     for given in ([0.5, 1.0], (0.5, 1.0), np.array([0.5, 1.0]), torch.tensor([0.5, 1.0])):
         assert check_rates("x", given, check_number) == (0.5, 1.0)
         assert SGD(lr=given).lr == (0.5, 1.0)

@@ -1,6 +1,7 @@
-"""Methods of learning, one file each, behind one protocol.
+"""Training methods, one file each, with one interface (`protocol.Method`).
 
-A module here is a method's, named as the method, except SHARED and what begins with an underscore.
+Every module here holds one method, except those of SHARED and private ones. Its name is the method's name
+on the command line, its dataclass holds the method's flags.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dualnets.methods.protocol import Method
 
-SHARED = ("losses", "protocol", "siamese")  # what several methods are made of
+SHARED = ("losses", "protocol", "siamese")  # parts that several methods share
 
 
 def names() -> list[str]:

@@ -1,17 +1,22 @@
-"""The cosine of two outputs, as methods that compare normalised outputs need it."""
+"""The cosine similarity of two outputs, for methods that compare normalised outputs."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-SMALLEST = 1e-8  # lengths below count as this, as in torch.nn.functional.cosine_similarity
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST = (
+    1e-8  # the norm that shorter vectors count as, as in torch.nn.functional.cosine_similarity
+)
 
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     """`(S, B)` cosines of `(S, B, U)` outputs.
 
-    Short numbers are made float32 first. As torch's own, whose norms take twenty times as long over
-    the units of batch-last storage.
+    Numbers of less than 32 bits are converted to float32 first. Equal to torch's own function, whose norms
+    take twenty times as long over the units of batch-last storage.
 
     Example:
         >>> import torch

@@ -1,43 +1,43 @@
-"""A predictor that is not trained but set from the running correlation of what it reads.
+"""A linear predictor that is not trained but computed from the running correlation of its inputs.
 
 DirectPred (Tian, Chen, Ganguli, arXiv 2102.06810, Section 5) and DirectCopy (Wang, Chen, Du, Tian,
-arXiv 2110.04947): in the linear theory of BYOL the eigenspaces of the predictor align with those of
-the correlation F of its inputs, so W_p is set there at once.
+arXiv 2110.04947): in the linear theory of BYOL the eigenspaces of the predictor W_p align with those of
+the correlation F of its inputs, so W_p is set to have them from the start.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from dualnets._checks import check_choice, check_number, check_whole
+from dualnets._lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RULES = ("root", "copy")
 
 
 @dataclass(frozen=True)
 class DirectPredictor:
-    """W_p set from F, the moving average of E[f f^T] over the batch's online projections f.
+    """W_p computed from F, the moving average of E[f f^T] over the batch's online projections f.
 
-    F <- rate F + (1 - rate) E[f f^T] after every step, over both views; the first batch's own to
-    begin with, before which W_p is the identity. Every `every` steps, with F = U diag(s) U^T,
+    F <- rate F + (1 - rate) E[f f^T] after every step, over both views; after the first step F is that of
+    the first batch, and before it W_p is the identity. Every `every` steps, with F = U diag(s) U^T,
 
     - `root` (DirectPred): W_p = U diag(sqrt(s_j) + epsilon max_j s_j) U^T;
     - `copy` (DirectCopy): W_p = F + epsilon I.
 
     Attributes:
         rule: `root` or `copy`.
-        rate: of the moving average, how slowly it forgets.
-        epsilon: what keeps small modes from being forgotten.
-        every: how many steps between two settings of W_p.
+        rate: decay of the moving average.
+        epsilon: regularisation, which keeps small modes of W_p above 0.
+        every: number of steps between two computations of W_p.
 
     Raises:
-        TypeError: a value of another kind.
-        ValueError: a rule of another name, rate outside 0 <= rate < 1, epsilon below 0, or every
-            below 1.
+        TypeError: a value of another type.
+        ValueError: an unknown rule, rate outside 0 <= rate < 1, epsilon below 0, or every below 1.
 
     Example:
         >>> correlation = torch.diag(torch.tensor([4.0, 1.0]))[None]
@@ -63,7 +63,7 @@ class DirectPredictor:
 
         Args:
             units: U.
-            like: a tensor with S in front, for dtype and device.
+            like: a tensor with S in front that gives dtype and device.
         """
         weight = torch.eye(units, dtype=like.dtype, device=like.device).repeat(len(like), 1, 1)
         return {"weight": weight, "correlation": torch.zeros_like(weight)}
@@ -76,22 +76,22 @@ class DirectPredictor:
         self, parameters: dict[str, Tensor], projections: Tensor, step: int
     ) -> dict[str, Tensor]:
         """New `weight` and `correlation` after update `step`, from its `(S, B, U)` projections."""
-        projections = projections.to(parameters["weight"].dtype)  # autocast has made them short
-        seen = torch.bmm(projections.transpose(1, 2), projections) / projections.shape[1]
-        correlation = seen
+        projections = projections.to(parameters["weight"].dtype)  # shorter under autocast
+        batch = torch.bmm(projections.transpose(1, 2), projections) / projections.shape[1]
+        correlation = batch
         if step > 0:
-            correlation = self.rate * parameters["correlation"] + (1 - self.rate) * seen
+            correlation = self.rate * parameters["correlation"] + (1 - self.rate) * batch
         due = (step + 1) % self.every == 0
         weight = self.weight(correlation) if due else parameters["weight"]
         return {"weight": weight, "correlation": correlation}
 
     def weight(self, correlation: Tensor) -> Tensor:
-        """W_p `(S, U, U)` of correlations `(S, U, U)`; that of a member that is not finite is NaN."""
+        """W_p `(S, U, U)` of correlations `(S, U, U)`; NaN for members whose correlation is not finite."""
         if self.rule == "copy":
             identity = torch.eye(correlation.shape[-1]).to(correlation)
             return correlation + self.epsilon * identity
         finite = torch.isfinite(correlation).all(-1, keepdim=True).all(-2, keepdim=True)
-        # one diverged member would stop the decomposition of all
+        # torch refuses the whole batch where one member is not finite
         values, vectors = torch.linalg.eigh(torch.where(finite, correlation, 0))
         values = values.clamp(min=0)
         modes = values.sqrt() + self.epsilon * values[:, -1:]  # ascending: the last is the largest

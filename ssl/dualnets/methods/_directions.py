@@ -1,22 +1,23 @@
-"""Directions, which are what queues, banks and prototypes hold: of outputs, and random ones by address."""
+"""Vectors of length 1, which queues, banks and prototypes hold: of outputs, and random ones by address."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from dualnets._lazy import torch
 from dualnets.networks.heads import LAYERS
-from hltm.sampling.philox import Stream, uniform
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def direction(values: Tensor) -> Tensor:
     """Values scaled to length 1 over the last axis; zeros stay zeros.
 
-    What is so long that its length overflows becomes NaN. It would come out as zeros, a fine loss and
-    no gradient, and a member that diverged would pass for one that is alive.
+    Vectors whose length overflows become NaN. Divided by infinity they would be zeros, with a small loss
+    and no gradient, and a member that has diverged would not be recognised.
 
     Example:
         >>> direction(torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e30, 0.0]])).tolist()
@@ -33,7 +34,7 @@ def random_directions(
     seed: int,
     members: Sequence[int],
     place: int,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """`(S, count, units)` vectors of length 1, uniform on the sphere: normal numbers, scaled.
@@ -42,9 +43,9 @@ def random_directions(
         count: vectors per member.
         units: numbers per vector.
         seed: 64 bits.
-        members: S addresses; a member's vectors depend on its address alone.
+        members: S addresses; the vectors of a member depend on its address alone.
         place: a part of the address that no head of the same method has, 0..65535.
-        dtype, device: of the vectors.
+        dtype, device: of the vectors; float32 by default.
 
     Example:
         >>> found = random_directions(5, 3, seed=0, members=(4, 7), place=9, dtype=torch.float64)
@@ -53,6 +54,8 @@ def random_directions(
         >>> found[1].equal(random_directions(5, 3, seed=0, members=[7], place=9, dtype=torch.float64)[0])
         True
     """
+    from hltm.sampling.philox import Stream, uniform
+
     radius, angle = (
         uniform(
             count * units,
@@ -65,6 +68,6 @@ def random_directions(
         )
         for part in (0, 1)
     )
-    # Box and Muller; 1 - u is never 0
+    # normal numbers after Box and Muller; u < 1, so that log(1 - u) is finite
     normal = (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
-    return direction(normal.view(-1, count, units)).to(dtype)
+    return direction(normal.view(-1, count, units)).to(torch.float32 if dtype is None else dtype)

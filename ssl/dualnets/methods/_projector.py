@@ -1,10 +1,10 @@
-"""The projector of methods whose loss compares projections of the same head on every pass."""
+"""The projector of methods whose loss compares projections of one head on every pass."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
+from dualnets._lazy import torch
 from dualnets.methods._directions import direction
 from dualnets.methods.protocol import (
     Batch,
@@ -17,13 +17,16 @@ from dualnets.methods.protocol import (
     update_running_stats,
     with_prefix,
 )
-from dualnets.networks.heads import Head, Seen
+from dualnets.networks.heads import BatchMoments, Head
 
-PLACE = 0  # of its random numbers among a method's heads
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PLACE = 0  # number of the projector among the heads of a method, a part of its address
 
 
-def new_projector(head: Head, network: nn.Module, setup: TrainContext) -> State:
-    """`projector.…`, trained; nothing where the head is the identity."""
+def init_projector(head: Head, network: nn.Module, setup: TrainContext) -> State:
+    """`projector.…`, marked as trained; empty where the head is the identity."""
     if not head.widths:
         return {}
     units = output_units(network, setup)
@@ -33,21 +36,24 @@ def new_projector(head: Head, network: nn.Module, setup: TrainContext) -> State:
 def projections(
     head: Head, network: nn.Module, state: State, batch: Batch
 ) -> tuple[list[Tensor], State]:
-    """`(S, B, U)` of every pass, each with batch statistics of its own, and what the loss carries."""
-    found = outputs(network, batch)
+    """`(S, B, U)` projections of every pass, each with its own batch statistics, and the running moments."""
+    passes = outputs(network, batch)
     if not head.widths:
-        return list(found), {}
-    seen: list[Seen] = []
-    together = torch.cat(list(found), dim=1)
-    joined = head(strip_prefix(state, "projector"), together, passes=len(found), seen=seen)
-    return list(joined.split(batch.size, dim=1)), update_running_stats(
-        "projector", head, state, seen
+        return list(passes), {}
+    record: list[BatchMoments] = []
+    joined = head(
+        strip_prefix(state, "projector"),
+        torch.cat(list(passes), dim=1),
+        passes=len(passes),
+        record=record,
     )
+    carried = update_running_stats("projector", head, state, record)
+    return list(joined.split(batch.size, dim=1)), carried
 
 
 def directions(
-    head: Head, network: nn.Module, state: State, batch: Batch, seen: list[Seen]
+    head: Head, network: nn.Module, state: State, batch: Batch, record: list[BatchMoments]
 ) -> list[Tensor]:
-    """`(S, B, U)` of every pass, of length 1; `seen` is told what the head saw of each."""
+    """`(S, B, U)` projections of every pass, of length 1; `record` collects the moments of BatchNorms."""
     projector = strip_prefix(state, "projector")
-    return [direction(head(projector, own, seen=seen)) for own in outputs(network, batch)]
+    return [direction(head(projector, own, record=record)) for own in outputs(network, batch)]

@@ -1,45 +1,47 @@
 """Barlow Twins: the cross-correlation of two views' projections should be the identity.
 
-Zbontar, Jing, Misra, LeCun, Deny (arXiv 2103.03230). With z and z' the projections of two views of a
-batch, each unit standardised over the batch, and C_ij = mean_b z_bi z'_bj,
+Zbontar, Jing, Misra, LeCun, Deny (arXiv 2103.03230, equation 1). With z and z' the projections of two
+views of a batch, each unit standardised over the batch, and C_ij = mean_b z_bi z'_bj,
 
     L = Σ_i (1 - C_ii)^2 + λ Σ_{i != j} C_ij^2.
 
-The first term makes units invariant to what a view draws again, the second keeps them from saying
-the same. Deviations are over the batch without Bessel's correction, as in the paper's equation 2,
-with an epsilon in the variance as in its code. Switches: the projector, λ, and how far gradients
-reach: `standardize=BatchNorm("stop", "stop")` lets none through the batch's moments.
+The first term makes units invariant to what a view redraws, the second decorrelates different units.
+Standard deviations are over the batch without Bessel's correction, as in the paper's equation 2, with an
+epsilon in the variance as in its code. `standardize=BatchNorm("stop", "stop")` stops the gradient through
+the batch's moments.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_number
-from dualnets.methods._projector import new_projector, projections
+from dualnets._lazy import torch
+from dualnets.methods._projector import init_projector, projections
 from dualnets.methods.protocol import Batch, Method, Needs, State, TrainContext
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class BarlowTwins(Method):
     """One network, two views, a projector, and the cross-correlation of their units.
 
-    State: `projector.…`, trained but for its running moments.
+    State: `projector.…`, trained except for its running moments.
 
     Attributes:
-        projector: on the network's outputs; `Head()` for none.
-        off_diagonal: λ, what correlations between different units weigh.
-        standardize: how projections are standardised over the batch; not affine.
+        projector: head on the network's outputs; `Head()` for none.
+        off_diagonal: λ, weight of the correlations between different units.
+        standardize: normalisation of the projections over the batch; not affine.
 
     Raises:
-        TypeError: a projector or standardisation of another kind.
+        TypeError: a projector or standardisation of another type.
         ValueError: off_diagonal below 0 or an affine standardisation; before training, a projector
-            with a layer that says nothing.
+            with a constant output.
 
     Example:
         >>> import dualnets, hltm
@@ -60,14 +62,14 @@ class BarlowTwins(Method):
         check_number("off_diagonal", self.off_diagonal, low=0)
         check_kind("standardize", self.standardize, BatchNorm, "dualnets.BatchNorm()")
         if self.standardize.affine:
-            raise ValueError("the standardisation of Barlow Twins has no gain and shift")
+            raise ValueError("standardize must have affine=False, got affine=True")
 
     @property
     def needs(self) -> Needs:
         return Needs(views=2)
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
-        return new_projector(self.projector, network, setup)
+        return init_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         found, carried = projections(self.projector, network, state, batch)

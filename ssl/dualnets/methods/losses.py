@@ -1,30 +1,33 @@
-"""Contrastive losses: pure functions of outputs, one value per member (theory, Section 3).
+"""Contrastive losses: pure functions of outputs, one value per member (docs/theory.md, Section 3).
 
-The gradient of a loss of distances is that of Σ_k β_k (r_+ - r_k), β_k = -∂L/∂r_k: so what a loss
-is to training is its pair weights. Beside the usual losses, whose weights follow from a formula,
-stand those whose weights are given as a function of distance; all show them by `pairs`.
+Symbols: r(u, v) = 1/2 ||u - v||^2; an anchor a, its positive + (another view of the same sample) and H
+negatives k (views of other samples); r_+ = r(a, +), r_k = r(a, k); τ the temperature.
 
-With r(u, v) = 1/2 ||u - v||^2, an anchor a, its positive + (a view of the same sample) and H
-negatives k (views of other samples), r_+ = r(a, +) and r_k = r(a, k). All but BatchwiseNCE carry
-the factor τ, which libraries usually drop: learning rates differ by it.
+The gradient of a loss of distances is that of Σ_k β_k (r_+ - r_k) with the pair weights
+β_k = -∂L/∂r_k held fixed, so its effect on training is determined by its pair weights, which `pairs`
+returns. Besides the usual losses, whose weights follow from a formula, there are losses whose weights are
+given as a function of distance. All but BatchwiseNCE carry the factor τ, which libraries usually drop:
+their learning rates differ by it.
 
-Outputs are `(S, B, U)`, negatives `(S, H, B, U)`; a loss is the mean over the batch, `(S,)`.
+Outputs are `(S, B, U)`, negatives `(S, H, B, U)`; a loss is the mean over the batch, `(S,)`. A loss is
+one class below, registered under the word that selects it on the command line.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
-from torch.nn.functional import softplus
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from dualnets._checks import check_number, check_whole
+from dualnets._lazy import torch
+from dualnets._options import Registry, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Loss(Protocol):
-    """A contrastive loss; `negatives` is H, the fresh negatives it asks for per anchor."""
+    """A contrastive loss; `negatives` is H, the number of fresh negatives per anchor."""
 
     @property
     def negatives(self) -> int: ...
@@ -35,14 +38,14 @@ class Loss(Protocol):
 
 @runtime_checkable
 class PairLoss(Protocol):
-    """A loss of one anchor's own r_+ and r_k, in the form a compiled span computes.
+    """A loss of one anchor's own r_+ and r_k, in the form that compiled training computes.
 
-    It takes those of this module and no subclass of them, which may compute something else.
+    Compiled training takes those of this module and no subclass of them, which may compute another loss.
 
     Attributes:
-        slope: 0 for β = 1; 1 for β_k = exp((r_+ - r_k + margin) / τ) over one plus their sum.
+        slope: 0 for β = 1; 1 for β_k = exp((r_+ - r_k + margin) / τ) over one plus the sum of these.
         temperature: τ.
-        margin: added to r_+.
+        margin: number added to r_+.
     """
 
     slope: ClassVar[int]
@@ -51,7 +54,7 @@ class PairLoss(Protocol):
 
 
 class Pairs(NamedTuple):
-    """Distances of N anchors to their positives and negatives, and what each negative weighs.
+    """Distances of N anchors to their positives and negatives, and the pair weights.
 
     Attributes:
         near: `(S, 1, N)` r_+.
@@ -64,17 +67,14 @@ class Pairs(NamedTuple):
     beta: Tensor
 
 
-class Weighing(Protocol):
-    """A loss of distances, which can say what each pair weighs in it."""
-
-    @property
-    def negatives(self) -> int: ...
-
-    def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        """As of any `Loss`."""
+class PairWeighted(Loss, Protocol):
+    """A loss of distances, which can return its pair weights."""
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         """Distances and weights; the loss's gradient is that of their `weighted_gap`."""
+
+
+LOSSES: Registry[type[Any]] = Registry()
 
 
 def weighted_gap(pairs: Pairs) -> Tensor:
@@ -82,33 +82,20 @@ def weighted_gap(pairs: Pairs) -> Tensor:
     return (pairs.beta * (pairs.near - pairs.far)).sum(1).mean(-1)
 
 
-def _distances(anchor: Tensor, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-    """r_+ `(S, 1, B)` and r_k `(S, H, B)`."""
-    return distance(anchor, positive)[:, None], distance(anchor[:, None], negatives)
-
-
-def _softmax_pairs(near: Tensor, far: Tensor, temperature: float, margin: float = 0.0) -> Pairs:
-    """Of -τ log of the positive's share: β_k is negative k's share, exp(-r_k/τ) over the sum of all."""
-    logits = -torch.cat([near + margin, far], dim=1).detach() / temperature
-    return Pairs(near, far, logits.softmax(dim=1)[:, 1:])
-
-
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """r = 1/2 ||a - b||^2 over the last axis."""
     return (a - b).square().sum(-1) / 2
 
 
+@LOSSES.register("simple")
 @dataclass(frozen=True)
 class Simple:
     """r_+ - r_1. Unbounded below where outputs are not normalised."""
 
-    negatives: int = 1
+    negatives: int = field(default=1, init=False)
     slope: ClassVar[int] = 0
     temperature: ClassVar[float] = 1.0
     margin: ClassVar[float] = 0.0
-
-    def __post_init__(self) -> None:
-        _check_negatives(self, exactly=1)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         return (distance(anchor, positive) - distance(anchor, negatives[:, 0])).mean(-1)
@@ -118,33 +105,46 @@ class Simple:
         return Pairs(near, far, torch.ones_like(far))
 
 
+@LOSSES.register("triplet")
 @dataclass(frozen=True)
 class Triplet:
-    """τ log(1 + exp((r_+ - r_1 + margin) / τ)), the soft triplet loss."""
+    """τ log(1 + exp((r_+ - r_1 + margin) / τ)), the soft triplet loss.
+
+    Attributes:
+        temperature: τ of the loss.
+        margin: number added to r_+.
+    """
 
     temperature: float = 0.1
     margin: float = 1.0
-    negatives: int = 1
+    negatives: int = field(default=1, init=False)
     slope: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        _check_temperature(self.temperature)
+        check_number("temperature", self.temperature, above=0)
         check_number("margin", self.margin)
-        _check_negatives(self, exactly=1)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         gap = distance(anchor, positive) - distance(anchor, negatives[:, 0]) + self.margin
-        return self.temperature * softplus(gap / self.temperature).mean(-1)
+        return self.temperature * torch.nn.functional.softplus(gap / self.temperature).mean(-1)
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         near, far = _distances(anchor, positive, negatives)
-        # β = sigmoid((r_+ - r_1 + margin)/τ): the positive further away by the margin
+        # β = sigmoid((r_+ - r_1 + margin) / τ): the share of a negative beside a positive at r_+ + margin
         return _softmax_pairs(near, far, self.temperature, self.margin)
 
 
+@LOSSES.register("infonce")
 @dataclass(frozen=True)
 class InfoNCE:
-    """-τ log( exp(-r_+/τ) / (exp(-r_+/τ) + Σ_k exp(-r_k/τ)) ) over H fresh negatives per anchor."""
+    """-τ log( exp(-r_+/τ) / (exp(-r_+/τ) + Σ_k exp(-r_k/τ)) ) over H fresh negatives per anchor.
+
+    van den Oord, Li, Vinyals (arXiv 1807.03748, equation 4), with -r/τ as the score.
+
+    Attributes:
+        temperature: τ of the loss.
+        negatives: number of fresh negatives per anchor.
+    """
 
     temperature: float = 0.1
     negatives: int = 1
@@ -152,14 +152,15 @@ class InfoNCE:
     margin: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        _check_temperature(self.temperature)
-        _check_negatives(self)
+        check_number("temperature", self.temperature, above=0)
+        check_whole("negatives", self.negatives, low=1, unit="per anchor")
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         near = distance(anchor, positive)[:, None]
         far = distance(anchor[:, None], negatives)
-        if self.negatives == 1:  # the same number, in half the passes
-            return self.temperature * softplus((near - far) / self.temperature).mean((1, 2))
+        if self.negatives == 1:  # the same number with half the passes over memory
+            gap = (near - far) / self.temperature
+            return self.temperature * torch.nn.functional.softplus(gap).mean((1, 2))
         total = torch.logsumexp(torch.cat([-near, -far], 1) / self.temperature, dim=1)
         return (self.temperature * total + near[:, 0]).mean(-1)
 
@@ -168,51 +169,62 @@ class InfoNCE:
         return _softmax_pairs(near, far, self.temperature)
 
 
+@LOSSES.register("ntxent")
 @dataclass(frozen=True)
 class NTXent:
-    """InfoNCE with the 2B - 2 other views of the batch as negatives, both directions averaged."""
+    """InfoNCE with the 2B - 2 other views of the batch as negatives, averaged over both directions.
+
+    Chen, Kornblith, Norouzi, Hinton (arXiv 2002.05709, equation 1), times τ.
+
+    Attributes:
+        temperature: τ of the loss.
+    """
 
     temperature: float = 0.1
-    negatives: int = 0
+    negatives: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        _check_temperature(self.temperature)
-        _check_negatives(self, exactly=0)
+        check_number("temperature", self.temperature, above=0)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         outputs = torch.cat([anchor, positive], dim=1)  # (S, 2B, U)
         square = outputs.square().sum(-1) / 2
+        # 1/2 ||u - v||^2 = ||u||^2/2 + ||v||^2/2 - u·v, for all pairs in one product
         r = square[:, :, None] + square[:, None] - outputs @ outputs.transpose(1, 2)
         itself = torch.eye(r.shape[-1], dtype=torch.bool, device=r.device)
         total = torch.logsumexp((-r / self.temperature).masked_fill(itself, -torch.inf), dim=-1)
         return self.temperature * total.mean(-1) + distance(anchor, positive).mean(-1)
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
-        """Of 2B anchors, each with 2B - 2 negatives."""
+        """Distances and weights of 2B anchors, each with 2B - 2 negatives."""
         outputs = torch.cat([anchor, positive], dim=1)
         size, count = anchor.shape[1], outputs.shape[1]
+        # offsets from an anchor to its negatives; its positive is at offset B, itself at 0
         apart = torch.arange(1, count, device=outputs.device)
-        apart = apart[apart != size]  # places from an anchor to its negatives; its positive is at B
+        apart = apart[apart != size]
         others = (torch.arange(count, device=outputs.device) + apart[:, None]) % count
         near = distance(outputs, outputs.roll(size, 1))[:, None]
         far = distance(outputs[:, None], outputs[:, others])
         return _softmax_pairs(near, far, self.temperature)
 
 
+@LOSSES.register("batchwise-nce")
 @dataclass(frozen=True)
 class BatchwiseNCE:
-    """-sigmoid((R_- - R_+) / τ), R the mean squared difference over the batch and over features.
+    """-sigmoid((R_- - R_+) / τ), R the mean squared difference over the batch and over units.
 
-    One number per batch rather than per anchor, as the original paper's code has it; one negative
-    per anchor, no factor τ.
+    One number per batch rather than per anchor, as in the code of arXiv 2010.00578; one negative per
+    anchor and no factor τ.
+
+    Attributes:
+        temperature: τ of the loss.
     """
 
     temperature: float = 0.1
-    negatives: int = 1
+    negatives: int = field(default=1, init=False)
 
     def __post_init__(self) -> None:
-        _check_temperature(self.temperature)
-        _check_negatives(self, exactly=1)
+        check_number("temperature", self.temperature, above=0)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         near = (anchor - positive).square().mean((1, 2))
@@ -228,18 +240,23 @@ class BatchwiseNCE:
         return Pairs(near, far, beta[:, None, None].expand_as(far))
 
 
+@LOSSES.register("spectral")
 @dataclass(frozen=True)
 class SpectralContrastive:
-    """-2 f_a·f_+ + mean_k (f_a·f_k)^2 over H fresh negatives (HaoChen and others, arXiv 2106.04156).
+    """-2 f_a·f_+ + mean_k (f_a·f_k)^2 over H fresh negatives.
 
-    An unbiased estimate of their loss, whose negatives are independent samples, so it takes fresh
-    ones and never the rest of the batch. Of inner products, not distances: it has no pair weights.
+    HaoChen, Wei, Gaidon, Ma (arXiv 2106.04156, equation 6): an unbiased estimate of their loss, whose
+    negatives are independent samples, so the rest of the batch is not used. It is a function of inner
+    products, not of distances, and has no pair weights.
+
+    Attributes:
+        negatives: number of fresh negatives per anchor.
     """
 
     negatives: int = 1
 
     def __post_init__(self) -> None:
-        _check_negatives(self)
+        check_whole("negatives", self.negatives, low=1, unit="per anchor")
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         near = (anchor * positive).sum(-1)
@@ -247,20 +264,25 @@ class SpectralContrastive:
         return (far - 2 * near).mean(-1)
 
 
+@LOSSES.register("exponential")
 @dataclass(frozen=True)
 class ExponentialWeights:
-    """Σ_k w_k (r_+ - r_k) with w_k = exp(-r_k / τ) held fixed: near negatives are pushed hardest.
+    """Σ_k w_k (r_+ - r_k) with w_k = exp(-r_k / τ) held fixed: near negatives have the largest weights.
 
-    A covariance-operator loss (theory, Section 3): its pair weights are given, not derived. Unbounded
-    below where outputs are not normalised.
+    A loss defined by its covariance operator (docs/theory.md, Section 3): its pair weights are given,
+    not derived. Unbounded below where outputs are not normalised.
+
+    Attributes:
+        temperature: τ of the loss.
+        negatives: number of fresh negatives per anchor.
     """
 
     temperature: float = 0.1
     negatives: int = 1
 
     def __post_init__(self) -> None:
-        _check_temperature(self.temperature)
-        _check_negatives(self)
+        check_number("temperature", self.temperature, above=0)
+        check_whole("negatives", self.negatives, low=1, unit="per anchor")
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         return weighted_gap(self.pairs(anchor, positive, negatives))
@@ -270,16 +292,22 @@ class ExponentialWeights:
         return Pairs(near, far, (-far.detach() / self.temperature).exp())
 
 
+@LOSSES.register("inverse-distance")
 @dataclass(frozen=True)
 class InverseDistanceWeights:
-    """Σ_k w_k (r_+ - r_k) with w_k = 1 / (r_k + epsilon) held fixed; otherwise as ExponentialWeights."""
+    """Σ_k w_k (r_+ - r_k) with w_k = 1 / (r_k + epsilon) held fixed; else as `ExponentialWeights`.
 
-    epsilon: float = 0.1
+    Attributes:
+        epsilon: number added to the distance whose inverse is the weight.
+        negatives: number of fresh negatives per anchor.
+    """
+
+    epsilon: float = option(0.1, flag="distance_epsilon")
     negatives: int = 1
 
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon, above=0)
-        _check_negatives(self)
+        check_whole("negatives", self.negatives, low=1, unit="per anchor")
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         return weighted_gap(self.pairs(anchor, positive, negatives))
@@ -289,14 +317,16 @@ class InverseDistanceWeights:
         return Pairs(near, far, (far.detach() + self.epsilon).reciprocal())
 
 
+@LOSSES.register("detached")
 @dataclass(frozen=True)
 class Detached:
-    """Σ_k β_k (r_+ - r_k) with another loss's own weights held fixed.
+    """Σ_k β_k (r_+ - r_k) with the pair weights of another loss held fixed: it has the same gradient.
 
-    Its gradient is that of the other loss: the weights are all that training hears of it.
+    Attributes:
+        criterion: the other loss.
 
     Raises:
-        ValueError: a loss that is not one of distances.
+        ValueError: a loss that has no pair weights.
 
     Example:
         >>> outputs = torch.randn(3, 2, 5, 4, generator=torch.Generator().manual_seed(0))
@@ -305,11 +335,11 @@ class Detached:
         torch.Size([2])
     """
 
-    criterion: Weighing = field(default_factory=InfoNCE)
+    criterion: PairWeighted = field(default_factory=InfoNCE)
 
     def __post_init__(self) -> None:
         if isinstance(self.criterion, type) or not hasattr(self.criterion, "pairs"):
-            raise ValueError(f"{self.criterion} is not a loss of distances, it has no pair weights")
+            raise ValueError(f"criterion must be a loss with pair weights, got {self.criterion}")
 
     @property
     def negatives(self) -> int:
@@ -320,27 +350,12 @@ class Detached:
         return weighted_gap(self.criterion.pairs(anchor, positive, negatives))
 
 
-LOSSES: dict[str, type] = {
-    "simple": Simple,
-    "triplet": Triplet,
-    "infonce": InfoNCE,
-    "ntxent": NTXent,
-    "batchwise-nce": BatchwiseNCE,
-    "spectral": SpectralContrastive,
-    "exponential": ExponentialWeights,
-    "inverse-distance": InverseDistanceWeights,
-    "detached": Detached,
-}
+def _distances(anchor: Tensor, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """r_+ `(S, 1, B)` and r_k `(S, H, B)`."""
+    return distance(anchor, positive)[:, None], distance(anchor[:, None], negatives)
 
 
-def _check_temperature(temperature: float) -> None:
-    check_number("temperature", temperature, above=0)
-
-
-def _check_negatives(loss: Loss, exactly: int | None = None) -> None:
-    name = type(loss).__name__
-    check_whole("negatives", loss.negatives, low=0)
-    if exactly is not None and loss.negatives != exactly:
-        raise ValueError(f"{name} takes {exactly} fresh negatives per anchor, got {loss.negatives}")
-    if exactly is None and loss.negatives < 1:
-        raise ValueError(f"{name} needs at least 1 negative per anchor, got {loss.negatives}")
+def _softmax_pairs(near: Tensor, far: Tensor, temperature: float, margin: float = 0.0) -> Pairs:
+    """Of -τ log of the positive's share: β_k is negative k's share, exp(-r_k/τ) over the sum of all."""
+    logits = -torch.cat([near + margin, far], dim=1).detach() / temperature
+    return Pairs(near, far, logits.softmax(dim=1)[:, 1:])

@@ -1,29 +1,27 @@
-"""MoCo: a view must find its sample's other view among a long queue of earlier outputs.
+"""MoCo: a view is matched with its sample's other view among a long queue of earlier outputs.
 
-He, Fan, Wu, Xie, Girshick (arXiv 1911.05722), Algorithm 1. With q the query, the network's output on
-the first view, k+ the key encoder's output on the second, and k_j the Q keys in the queue, all of
-length 1,
+He, Fan, Wu, Xie, Girshick (arXiv 1911.05722, equation 1 and Algorithm 1). With q the query, the
+network's output on the first view, k+ the key encoder's output on the second, and k_j the Q keys in the
+queue, all of length 1,
 
     L = - log( exp(q k+/τ) / (exp(q k+/τ) + Σ_j exp(q k_j/τ)) ),
 
-averaged over the batch, and no gradient for keys. After every update the key encoder follows the
-network, w_k <- m w_k + (1 - m) w, and the step's keys go into the queue in place of its oldest. There
-is no factor τ, unlike in `dualnets.losses`.
-
-Switches: the queue's length, m, τ, a projector, and `symmetric`: each view is query once and key once,
-the two losses averaged, as in the authors' later versions (arXiv 2104.02057 has it without a queue).
+averaged over the batch, and keys have no gradient. After every update the key encoder moves towards the
+network, w_k <- m w_k + (1 - m) w (equation 2, m the EMA decay), and the keys of the step replace the
+oldest in the queue. There is no factor τ, unlike in `dualnets.methods.losses`. With `symmetric` each view
+is query once and key once, the two losses averaged, as in the authors' later versions (arXiv 2104.02057,
+there without a queue).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
 from dualnets._checks import check_kind, check_number, check_switch, check_whole
+from dualnets._lazy import torch
+from dualnets._options import option
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (
@@ -40,8 +38,11 @@ from dualnets.methods.protocol import (
     update_running_stats,
     with_prefix,
 )
-from dualnets.networks.heads import RUNNING, Head, Seen
+from dualnets.networks.heads import RUNNING, BatchMoments, Head
 from dualnets.optim.per_member import PerMember, check_rates, column, share
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PROJECTOR, QUEUE = 0, 64  # places of their random numbers
 
@@ -50,30 +51,31 @@ PROJECTOR, QUEUE = 0, 64  # places of their random numbers
 class MoCo(Method):
     """Network, projector, their moving averages, and a queue of keys.
 
-    State: `projector.…`, trained but for its running moments; `key.…` and `key_projector.…`, the key
-    encoder's parameters, without running moments, since keys only ever go by their batches; `queue`
-    `(S, Q, U)`, the newest key first, filled with random directions before the first step.
+    State: `projector.…`, trained except for its running moments; `key.…` and `key_projector.…`, the
+    key encoder's parameters, without running moments, since keys always use those of their batches;
+    `queue` `(S, Q, U)`, the newest key first, filled with random directions before the first step.
 
     Attributes:
-        queue: Q, at least as long as a step has keys: B, or 2B where symmetric. Any such length is
-            first in, first out, to the key.
-        momentum: m, in 0..1: 0 for the network itself, 1 for the initial network for good. A number,
-            or one per member.
-        temperature: τ.
+        queue: Q, number of earlier keys in the queue, at least the keys of a step: B, or 2B where
+            symmetric. A length that is no multiple of these is exact, too.
+        ema_decay: m of the key encoder's moving average, in 0..1. At 0 it is the network itself, at 1
+            the initial network for ever; 0.999, as in the paper, needs 700 updates to forget half of the
+            initial network. One number or one per member.
+        temperature: τ of the loss.
         symmetric: whether each view is both query and key.
-        projector: on the network's outputs; `Head()` for none.
+        projector: head on the network's outputs; `Head()` for none.
 
     Raises:
-        TypeError: a value of another kind.
-        ValueError: momentum outside 0..1, τ not above 0, Q below 1; before training, a queue shorter
-            than a step's keys, momenta that are not as many as members, or a projector with a layer
-            that says nothing.
+        TypeError: a value of another type.
+        ValueError: ema_decay outside 0..1, τ not above 0, Q below 1; before training, a queue shorter
+            than a step's keys, decays that are not as many as members, or a projector with a constant
+            output.
 
     Example:
         >>> import dualnets, hltm
         >>> trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
         >>> network = dualnets.tree_network(trees, units=4, seed=1)
-        >>> method = MoCo(queue=64, momentum=0.9)
+        >>> method = MoCo(queue=64, ema_decay=0.9)
         >>> final = dualnets.train(network, method, trees, augment=hltm.keep_root(), steps=10,
         ...                        batch=32, optimizer=dualnets.SGD(lr=0.1), seed=2)
         >>> final.state["queue"].shape
@@ -81,15 +83,15 @@ class MoCo(Method):
     """
 
     queue: int = 1024
-    momentum: PerMember = 0.999
+    ema_decay: PerMember = option(0.999, flag="key_ema_decay")  # noqa: RUF009
     temperature: float = 0.07
-    symmetric: bool = False
+    symmetric: bool = option(False, flag="key_symmetric")
     projector: Head = field(default_factory=Head)
-    per_member: ClassVar[tuple[str, ...]] = ("momentum",)
+    per_member: ClassVar[tuple[str, ...]] = ("ema_decay",)
 
     def __post_init__(self) -> None:
         check_whole("queue", self.queue, low=1, unit="key")
-        object.__setattr__(self, "momentum", check_rates("momentum", self.momentum, share))
+        object.__setattr__(self, "ema_decay", check_rates("ema_decay", self.ema_decay, share))
         check_number("temperature", self.temperature, above=0)
         check_switch("symmetric", self.symmetric)
         check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
@@ -124,10 +126,10 @@ class MoCo(Method):
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         views = batch.leaves.split(batch.size, dim=-2)
         first, second = (batch._replace(leaves=view) for view in views)
-        seen: list[Seen] = []
-        # views 1, 2 as queries beside views 2, 1 as keys; or view 1 beside view 2
+        record: list[BatchMoments] = []
+        # symmetric: queries of views 1, 2 with keys of views 2, 1; else a query of view 1, a key of 2
         queries = directions(
-            self.projector, network, state, batch if self.symmetric else first, seen
+            self.projector, network, state, batch if self.symmetric else first, record
         )
         with torch.no_grad():
             keys = self._keys(network, state, batch if self.symmetric else second)[::-1]
@@ -135,7 +137,7 @@ class MoCo(Method):
             self._contrast(query, key, state["queue"])
             for query, key in zip(queries, keys, strict=True)
         ]
-        carried = update_running_stats("projector", self.projector, state, seen)
+        carried = update_running_stats("projector", self.projector, state, record)
         return torch.stack(losses).mean(0), carried | {"keys": torch.cat(keys, dim=1)}
 
     def after_step(
@@ -145,15 +147,8 @@ class MoCo(Method):
         keys = carried["keys"].to(queue.dtype)
         return {
             **super().after_step(network, state, carried, step, setup),
-            **with_prefix(
-                "key", self._followed(strip_prefix(state, "key"), dict(network.named_parameters()))
-            ),
-            **with_prefix(
-                "key_projector",
-                self._followed(
-                    strip_prefix(state, "key_projector"), strip_prefix(state, "projector")
-                ),
-            ),
+            **self._average("key", state, dict(network.named_parameters())),
+            **self._average("key_projector", state, strip_prefix(state, "projector")),
             "queue": torch.cat([keys, queue], dim=1)[:, : self.queue],
         }
 
@@ -166,23 +161,23 @@ class MoCo(Method):
 
     def _keys(self, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
         """The key encoder's outputs on every pass, of length 1."""
-        # running statistics are the network's own affair: the key encoder writes into copies
+        # a forward pass may change running statistics in place: the key encoder changes copies
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
         found = outputs(network, batch, {**buffers, **strip_prefix(state, "key")})
         projector = strip_prefix(state, "key_projector")
         return [direction(self.projector(projector, own)) for own in found]
 
     def _contrast(self, query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
-        """`(S,)` cross-entropies of finding the key among the queue."""
+        """`(S,)` cross-entropies of the key among the keys of the queue."""
         near = (query * key).sum(-1, keepdim=True).to(queue.dtype)  # (S, B, 1)
         far = (query @ queue.transpose(1, 2)).to(queue.dtype)  # (S, B, Q)
         logits = torch.cat([near, far], dim=-1) / self.temperature
         return (torch.logsumexp(logits, dim=-1) - logits[..., 0]).mean(-1)
 
-    def _followed(self, slow: Mapping[str, Tensor], fast: Mapping[str, Tensor]) -> State:
-        """m slow + (1 - m) fast."""
+    def _average(self, prefix: str, state: State, online: Mapping[str, Tensor]) -> State:
+        """m slow + (1 - m) online for the slow parameters under a prefix of the state."""
         found = {}
-        for name, old in slow.items():
-            momentum = column(self.momentum, old)
-            found[name] = old * momentum + fast[name].detach() * (1 - momentum)
-        return found
+        for name, slow in strip_prefix(state, prefix).items():
+            decay = column(self.ema_decay, slow)
+            found[name] = slow * decay + online[name].detach() * (1 - decay)
+        return with_prefix(prefix, found)

@@ -1,6 +1,6 @@
-"""PIRL: a view must be told from other samples by what a memory holds of its own sample.
+"""PIRL: views are matched with the memory of their own sample against the memory of other samples.
 
-Misra and van der Maaten (arXiv 1912.01991), Section 3. A bank holds a moving average m_i of the
+Misra and van der Maaten (arXiv 1912.01991, equations 2 to 5). A memory bank holds a moving average m_i of the
 outputs f(x_i) for every sample i of a fixed data set. For an output v of sample i, negatives n drawn
 from the bank, s the cosine similarity and h(m) = exp(s(v, m)/τ) / (exp(s(v, m)/τ) + Σ_n exp(s(v, n)/τ)),
 
@@ -8,23 +8,20 @@ from the bank, s the cosine similarity and h(m) = exp(s(v, m)/τ) / (exp(s(v, m)
 
 averaged over the batch. After every update m_i <- w m_i + (1 - w) f(x), put back to length 1.
 
-The paper's x is the image as it is and x' a transformed one; here both are augmented views, x the
-first. Switches: λ, τ, w, how many negatives, the heads of f and g, and whether negatives are classified
-too: without it N is -log h(m_i), a softmax over positive and negatives.
-
-The step's negatives are drawn from the whole bank, with replacement, by address, one set for all
-samples of a member's batch; where a sample is among its own negatives, it is left out.
+In the paper x is the image and x' a transformed one; here both are augmented views, x the first.
+Without `classify_negatives` N is -log h(m_i), a softmax over positive and negatives. The negatives of a
+step are drawn from the whole bank, with replacement, by address, one set for all samples of a member's
+batch; where a sample is among its own negatives, it is left out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import softplus
+from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_number, check_switch, check_whole
+from dualnets._lazy import torch
+from dualnets._options import option
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods.protocol import (
     Batch,
@@ -40,8 +37,10 @@ from dualnets.methods.protocol import (
     update_running_stats,
     with_prefix,
 )
-from dualnets.networks.heads import LAYERS, Head, Seen
-from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
+from dualnets.networks.heads import LAYERS, BatchMoments, Head
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PROJECTOR, VIEW_PROJECTOR, BANK, NEGATIVES = 0, 1, 64, 65  # places of their random numbers
 
@@ -50,24 +49,24 @@ PROJECTOR, VIEW_PROJECTOR, BANK, NEGATIVES = 0, 1, 64, 65  # places of their ran
 class PIRL(Method):
     """A network, two heads and a memory of every sample.
 
-    State: `projector.…` and, where g has a head of its own, `view_projector.…`, trained but for their
-    running moments, of a shared head over both views; `bank`
-    `(S, P, U)`, random directions before the first step; `negatives` `(S, N)` int64, the places that
-    the next step's negatives have in the bank.
+    State: `projector.…` and, where g has a head of its own, `view_projector.…`, trained except for
+    their running moments, which for a shared head are over both views; `bank` `(S, P, U)`, random
+    directions before the first step; `negatives` `(S, N)` int64, the places of the next step's
+    negatives in the bank.
 
     Attributes:
-        weight: λ, of the second view's part.
-        temperature: τ.
-        bank_momentum: w, how slowly the memory forgets.
-        negatives: N per step, fewer than there are samples.
-        classify_negatives: whether each negative's log(1 - h) belongs to the loss.
-        projector: f's head; `Head()` for none.
-        view_projector: g's head; None for the same as f's.
+        weight: λ, weight of the second view's part of the loss, in 0..1.
+        temperature: τ of the loss.
+        bank_momentum: w, EMA decay of the memory, in 0..1.
+        negatives: N, number of negatives per step, fewer than there are samples.
+        classify_negatives: whether log(1 - h) of each negative is a part of the loss.
+        projector: head of f, on the first view; `Head()` for none.
+        view_projector: head of g, on the second view; None for that of f.
 
     Raises:
-        TypeError: a value of another kind.
+        TypeError: a value of another type.
         ValueError: a value out of range; before training, as many negatives as samples, heads of
-            different widths or with a layer that says nothing, fresh data.
+            different widths or with a constant output, or fresh data.
 
     Example:
         >>> import dualnets, hltm
@@ -80,10 +79,10 @@ class PIRL(Method):
         torch.Size([2, 200, 4])
     """
 
-    weight: float = 0.5
+    weight: float = option(0.5, flag="second_view")
     temperature: float = 0.07
     bank_momentum: float = 0.5
-    negatives: int = 256
+    negatives: int = option(256, flag="bank_negatives")
     classify_negatives: bool = True
     projector: Head = field(default_factory=Head)
     view_projector: Head | None = None
@@ -137,24 +136,24 @@ class PIRL(Method):
         return state
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        assert batch.places is not None  # asked for in `needs`
+        assert batch.places is not None  # since `needs` says so
         bank = state["bank"]
         first, second = outputs(network, batch)
-        seen: list[Seen] = []
-        f = direction(self.projector(strip_prefix(state, "projector"), first, seen=seen))
+        record: list[BatchMoments] = []
+        f = direction(self.projector(strip_prefix(state, "projector"), first, record=record))
         carried: State = {}
         head, name = self.projector, "projector"
         if self.view_projector is not None:
-            carried = update_running_stats(name, head, state, seen)
-            head, name, seen = self.view_projector, "view_projector", []
-        g = direction(head(strip_prefix(state, name), second, seen=seen))
-        carried |= update_running_stats(name, head, state, seen)
-        memory = bank[:, batch.places]  # (S, B, U)
-        own = batch.places[None, :, None] == state["negatives"][:, None]  # (S, B, N)
+            carried = update_running_stats(name, head, state, record)
+            head, name, record = self.view_projector, "view_projector", []
+        g = direction(head(strip_prefix(state, name), second, record=record))
+        carried |= update_running_stats(name, head, state, record)
+        memory = bank[:, batch.places]  # (S, B, U), m_i
+        itself = batch.places[None, :, None] == state["negatives"][:, None]  # (S, B, N)
         places = state["negatives"][..., None].expand(-1, -1, bank.shape[-1])
         others = bank.gather(1, places)  # (S, N, U)
-        losses = self.weight * self._nce(g, memory, others, own)
-        losses = losses + (1 - self.weight) * self._nce(f, memory, others, own)
+        losses = self.weight * self._nce(g, memory, others, itself)
+        losses = losses + (1 - self.weight) * self._nce(f, memory, others, itself)
         return losses, carried | {"places": batch.places, "outputs": f.detach()}
 
     def after_step(
@@ -162,35 +161,38 @@ class PIRL(Method):
     ) -> State:
         bank, places = state["bank"], carried["places"]
         new = carried["outputs"].to(bank.dtype)
-        moved = self.bank_momentum * bank[:, places] + (1 - self.bank_momentum) * new
+        average = self.bank_momentum * bank[:, places] + (1 - self.bank_momentum) * new
         return {
             **super().after_step(network, state, carried, step, setup),
-            "bank": bank.index_copy(1, places, direction(moved)),
+            "bank": bank.index_copy(1, places, direction(average)),
             "negatives": self._drawn(network, setup, step + 1),
         }
 
     def embedding(
         self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
     ) -> Tensor:
-        """`(S, B, U)`, what the bank averages: outputs of the network and f's head, of length 1."""
+        """`(S, B, U)`, the vectors that the bank averages: f(x), of length 1."""
         own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
         return direction(own)
 
-    def _nce(self, outputs: Tensor, memory: Tensor, others: Tensor, own: Tensor) -> Tensor:
-        """`(S,)`, N(v) over the batch; `own` says where a negative is the sample itself."""
+    def _nce(self, outputs: Tensor, memory: Tensor, others: Tensor, itself: Tensor) -> Tensor:
+        """`(S,)`, mean N(v) of the batch; `itself` `(S, B, N)` is True where a negative is the sample."""
         near = (outputs * memory).sum(-1).to(memory.dtype) / self.temperature  # (S, B)
         far = (outputs @ others.transpose(1, 2)).to(memory.dtype) / self.temperature  # (S, B, N)
-        # the lowest number rather than -inf, so that a sample with no other negative has a gradient
-        far = far.masked_fill(own, torch.finfo(far.dtype).min)
+        # the lowest number rather than -inf, whose gradient is NaN for a sample with no other negative
+        far = far.masked_fill(itself, torch.finfo(far.dtype).min)
         mass = torch.logsumexp(far, dim=-1)  # (S, B)
+        softplus = torch.nn.functional.softplus
         losses = softplus(mass - near)  # -log h(m_i)
         if self.classify_negatives:
             each = softplus(far - mass[..., None])  # -log(1 - h(n))
-            losses = losses + each.masked_fill(own, 0).sum(-1)
+            losses = losses + each.masked_fill(itself, 0).sum(-1)
         return losses.mean(-1)
 
     def _drawn(self, network: nn.Module, setup: TrainContext, step: int) -> Tensor:
         """`(S, N)` int64 places in the bank of a step's negatives."""
+        from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
+
         samples = self._samples(setup)
         numbers = uniform(
             self.negatives,
@@ -207,5 +209,7 @@ class PIRL(Method):
     @staticmethod
     def _samples(setup: TrainContext) -> int:
         if setup.samples is None:
-            raise ValueError("PIRL remembers every sample, so it needs a fixed data set")
+            raise ValueError(
+                "PIRL has a memory of every sample and needs a fixed data set, got samples=None"
+            )
         return setup.samples

@@ -1,4 +1,8 @@
-"""What a method is: what it needs of a batch, its state, its loss, and what it does after a step."""
+"""The interface of a training method: the data it needs, its state, its loss, and its work after a step.
+
+A method is one file of this folder: a frozen dataclass derived from `Method`, whose fields are its
+settings. Abbreviations in shapes: S members, B samples, X leaves, U units.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +10,33 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-import torch
-from torch import Tensor, nn
-
+from dualnets._lazy import torch
 from dualnets.methods.siamese import SiameseSpec
-from dualnets.networks.heads import Head, Seen
-from dualnets.optim.optimizers import Group
-from dualnets.optim.per_member import check_count, cut
-from hltm.model.topology import Node
-from hltm.tree import LatentTree
+from dualnets.networks.heads import BatchMoments, Head
+from dualnets.optim.per_member import Group, check_count, cut
 
-State = dict[str, Tensor]
-MOMENTS = "moments"  # under which a loss hands running moments to `after_step`
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hltm.model.topology import Node
+    from hltm.tree import LatentTree
+
+State = dict[str, "Tensor"]
+MOMENTS = "moments"  # prefix of the running moments that a loss passes on to `after_step`
 
 
 class Needs(NamedTuple):
-    """What a method wants drawn for every step.
+    """The data that a method needs in every step.
 
     Attributes:
-        views: augmented views of each sample.
-        negatives: views of other samples per sample.
-        targets: nodes whose states in the data themselves come with the batch: `root`, `latents`, or
-            nodes; none by default.
+        views: number of augmented views of each sample.
+        negatives: number of views of other samples per sample.
+        targets: nodes whose states in the data come with the batch: `root`, `latents`, or nodes; none
+            by default.
         places: whether the samples' places in a fixed data set come with the batch; a method that
-            asks for them cannot train on fresh data.
+            needs them cannot train on fresh data.
     """
 
     views: int = 2
@@ -50,8 +55,8 @@ class Batch(NamedTuple):
         targets: `(S, B, T)` int64 states, where the method needs them.
         places: `(B,)` int64 places in the fixed data set, where the method needs them; the same for
             all members.
-        precision: what `outputs` runs networks in, under autocast; None for that of their
-            parameters. Heads and losses are never short.
+        precision: dtype in which `outputs` runs networks under autocast; None for that of their
+            parameters. Heads and losses always run in the parameters' dtype.
     """
 
     leaves: Tensor
@@ -62,13 +67,13 @@ class Batch(NamedTuple):
 
 
 class TrainContext(NamedTuple):
-    """What a method may know of the training it serves.
+    """The training that a method is used in.
 
     Attributes:
-        trees: the data.
+        trees: the distribution of the data.
         seed: 64 bits.
-        steps: how many updates there will be.
-        batch: B.
+        steps: number of all updates.
+        batch: B, samples per update and member.
         samples: P, the size of the fixed data set; None for fresh data.
     """
 
@@ -80,14 +85,14 @@ class TrainContext(NamedTuple):
 
 
 class Method(ABC):
-    """A way of training: a frozen dataclass of settings with pure functions.
+    """A training method: a frozen dataclass of settings with pure functions.
 
     A method's state is a flat dict of tensors with the S axis in front (predictors, moving
-    averages, queues); tensors that require gradients are trained beside the network.
+    averages, queues); tensors that require gradients are trained together with the network.
 
     Attributes:
-        projector: on the network's outputs, with `projector.…` in the state; none by default.
-        per_member: names of the fields that are a number or one per member, or a `Group`.
+        projector: head on the network's outputs, `projector.…` in the state; none by default.
+        per_member: names of the fields that are one number or one per member, or a `Group`.
     """
 
     projector: Head = Head()
@@ -96,28 +101,29 @@ class Method(ABC):
     @property
     @abstractmethod
     def needs(self) -> Needs:
-        """What it wants drawn."""
+        """The data it needs in every step."""
 
     @property
     def plain_loss(self) -> object | None:
-        """The loss, where a step is nothing but this loss of the network's outputs; else None.
+        """The loss, where a step consists of this loss of the network's outputs alone; else None.
 
-        Such a method can be trained by a compiled span. A class speaks for itself alone: what it
-        inherits is not asked, since it may train otherwise.
+        Such a method can be trained by compiled steps. The property counts only where the class itself
+        defines it, since a subclass may train differently.
         """
         return None
 
     @property
     def siamese(self) -> SiameseSpec | None:
-        """What it is made of, where one branch foretells another and all it keeps is their parameters.
+        """The parts of a method whose predictor on one view predicts the other view's projection; else None.
 
-        Such a method can be trained by a compiled span too, under the same condition.
+        Such a method, if its state holds nothing but the parameters of the two branches, can be trained
+        by compiled steps, too, under the same condition.
         """
         return None
 
     @property
     def groups(self) -> Mapping[str, Group]:
-        """Name in the state, or what stands before a dot in names -> rates of their own."""
+        """Name of a tensor in the state, or its part before the first dot -> rates of its own."""
         return {}
 
     def of_members(self, low: int, high: int) -> Self:
@@ -133,10 +139,10 @@ class Method(ABC):
         return replace(self, **parts) if parts else self  # type: ignore[type-var]
 
     def check(self, network: nn.Module, setup: TrainContext) -> None:
-        """Raise ValueError, naming the value and what was expected, where it cannot be trained so.
+        """Raise ValueError, with the value and what was expected, where the network cannot be trained.
 
-        Here rates that do not fit the members, and a projector with a layer that says nothing; a
-        method with more to refuse does so after this.
+        This base refuses rates that do not fit the members, and a projector with a layer whose output
+        is constant; a method that refuses more calls it first.
         """
         members = len(network.members)  # type: ignore[arg-type]
         for name in self.per_member:
@@ -155,7 +161,7 @@ class Method(ABC):
 
     @abstractmethod
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        """`(S,)` losses, differentiable, and what `after_step` needs to know.
+        """`(S,)` losses, differentiable, and the tensors that `after_step` needs.
 
         A member's loss depends on that member alone.
         """
@@ -163,17 +169,17 @@ class Method(ABC):
     def embedding(
         self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
     ) -> Tensor:
-        """`(S, B, U)`, what the loss compares: the network's outputs, behind a projector if there is one.
+        """`(S, B, U)`, the vectors that the loss compares: the projector's outputs, or the network's.
 
-        As in evaluation: a BatchNorm in the projector goes by its running moments, so that a sample's
-        embedding is its own.
+        As in evaluation BatchNorm in the projector uses its running moments, so that the embedding of a
+        sample does not depend on other samples.
 
         Args:
             network: any network.
             state: the method's.
             leaves: `(S, B, X)`, or `(B, X)` where the network has no S axis.
-            batch_statistics: whether the projector goes by the moments of these leaves instead, as
-                the loss does in training.
+            batch_statistics: whether the projector uses the moments of these leaves instead, as the loss
+                does in training.
         """
         own = outputs(network, Batch(leaves, leaves.shape[-2]))[0]
         return self.projector(strip_prefix(state, "projector"), own, running=not batch_statistics)
@@ -183,15 +189,15 @@ class Method(ABC):
     ) -> State:
         """The state after update number `step`, counted from 0, of the parameters.
 
-        What changes is a new tensor, never changed in place. A trained tensor that is replaced
-        begins anew: the optimiser forgets what it knew of it. One that is only projected, such as
-        prototypes back to unit length, is changed in place and keeps the optimiser's memory. Here
-        the running moments of heads move; a method that does more calls this first.
+        Tensors are replaced by new ones rather than changed in place. The optimiser's memory of a
+        trained tensor that is replaced is reset. A trained tensor that is only projected, such as
+        prototypes to unit length, is changed in place, which keeps the optimiser's memory. This base
+        updates the running moments of heads; a method that does more calls it first.
 
         Args:
             network: after the update.
-            state: before; its trained tensors after the update.
-            carried: what `loss` handed over.
+            state: before the update, except its trained tensors, which are updated already.
+            carried: the tensors that `loss` returned for it.
             step: counted from 0.
             setup: as in `init`.
         """
@@ -204,7 +210,7 @@ def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> State:
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
-    """What lies under a prefix, by the rest of its name.
+    """The tensors whose names begin with `prefix.`, by the rest of their names.
 
     Example:
         >>> strip_prefix({"target.0": torch.zeros(1), "queue": torch.ones(1)}, "target")
@@ -215,30 +221,33 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
 
 
 def trained(tensors: Mapping[str, Tensor]) -> State:
-    """The same tensors, to be trained."""
+    """The same tensors, marked as trained."""
     return {name: tensor.requires_grad_() for name, tensor in tensors.items()}
 
 
 def init_head(
     head: Head, inputs: int, network: nn.Module, setup: TrainContext, place: int
 ) -> State:
-    """A head before the first step: initial parameters, to be trained, and running moments.
+    """A head before the first step: initial parameters, marked as trained, and running moments.
 
     Args:
         head: its settings.
-        inputs: features below.
-        network: what it stands on.
+        inputs: number of input features.
+        network: the network below it.
         setup: as in `Method.init`.
-        place: which head of the method, a part of the address.
+        place: number of the head within its method, a part of the address of its random numbers.
     """
     drawn = head.init(inputs, place=place, **address(network, setup))
     parameter = next(network.parameters())
-    return trained(drawn) | head.moments(len(parameter), parameter)
+    return trained(drawn) | head.init_running_stats(len(parameter), parameter)
 
 
-def update_running_stats(name: str, head: Head, state: State, seen: Sequence[Seen]) -> State:
-    """What a loss carries so that `after_step` moves the running moments of the head of this name."""
-    return with_prefix(f"{MOMENTS}.{name}", head.moved(strip_prefix(state, name), seen))
+def update_running_stats(
+    name: str, head: Head, state: State, record: Sequence[BatchMoments]
+) -> State:
+    """The new running moments of the head `name`, as a loss passes them on to `after_step`."""
+    updated = head.update_running_stats(strip_prefix(state, name), record)
+    return with_prefix(f"{MOMENTS}.{name}", updated)
 
 
 def detached_copy(network: nn.Module) -> State:
@@ -248,10 +257,9 @@ def detached_copy(network: nn.Module) -> State:
 
 
 def address(network: nn.Module, setup: TrainContext) -> dict[str, Any]:
-    """Where what a method draws for itself comes from and goes to, for `Head.init` and its like.
+    """Seed and members, a part of the address of random numbers; dtype and device of the network.
 
-    Seed and members, which with a place are the address of random numbers; dtype and device of the
-    network's parameters.
+    They are the arguments that `Head.init` and `random_directions` share.
     """
     like = next(network.parameters())
     return {
@@ -264,15 +272,14 @@ def outputs(
 ) -> Sequence[Tensor]:
     """The network's outputs on every pass of a batch, `(S, B, U)` each.
 
-    A network whose outputs depend on the rest of their batch sees each pass alone. Outputs that
-    came out shorter than the parameters, as under autocast, are as long as these again.
+    A network whose outputs depend on the rest of their batch is called on each pass separately.
+    Outputs of a shorter dtype than the parameters, as under autocast, are converted to theirs.
 
     Args:
         network: any network.
         batch: P passes.
         parameters: parameters and buffers to use in place of the network's own, by name.
     """
-
     given = network.parameters() if parameters is None else parameters.values()
     long = next((own.dtype for own in given if own.is_floating_point()), None)
     short, device = batch.precision, batch.leaves.device.type
@@ -293,7 +300,7 @@ def outputs(
 
 
 def output_units(network: nn.Module, setup: TrainContext) -> int:
-    """How many outputs a network has, found by a pass over two rows of zeros."""
+    """The number of outputs of a network, found by a pass over two rows of zeros."""
     given = next(network.parameters())
     leaves = torch.zeros(2, len(setup.trees.leaves), dtype=torch.uint8, device=given.device)
     if network.stacked:

@@ -1,4 +1,7 @@
-"""What a method is made of in which one branch foretells another's output, as a compiled span reads it."""
+"""The parts of a method in which a predictor on one branch predicts the output of the other.
+
+Compiled training reads them in place of the method's own `loss` and `after_step`.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,23 @@ from dualnets.networks.heads import Head
 
 @dataclass(frozen=True)
 class SiameseSpec:
-    """p(f(x1)) foretells f'(x2): f the network behind a projector, p a predictor, f' the target.
+    """p(f(x1)) predicts f'(x2): f the network with a projector, p a predictor, f' the target.
 
     With D = 2 - 2 cos, or half the squared distance, the loss is
 
         offset + scale * mean over the batch of D(p(f(x1)), f'(x2)) [+ D(p(f(x2)), f'(x1))].
 
     Attributes:
-        projector, predictor: of a state's `projector.…` and `predictor.…`; `Head()` for none.
-        slow: whether f' is `target.network.…` and `target.projector.…` of the state, without
-            gradient, rather than f itself.
-        ema_decay: (update t counted from 0, how many there are) -> m of f' <- m f' + (1 - m) f.
-        stop_gradient: where f' is f itself, whether gradients stop there.
-        normalized: the cosine form.
+        projector: projector of f, `projector.…` in the method's state; `Head()` for none.
+        predictor: p, `predictor.…` in the method's state; `Head()` for none.
+        slow: whether f' has parameters of its own, without gradient: `target.network.…` and
+            `target.projector.…` in the state. Otherwise f' is f itself.
+        ema_decay: (update t counted from 0, number of all updates) -> m of f' <- m f' + (1 - m) f.
+        stop_gradient: where f' is f itself, whether it has no gradient.
+        normalized: whether D is the cosine form.
         symmetric: whether the second direction is added.
-        after: how many updates lie between two for which the method's own `after_step` does more
-            than move the target; 0 for none.
+        after: the number of updates after which the method's own `after_step` does more than update
+            the target, every time; 0 for never.
         scale, offset: of the loss.
     """
 

@@ -1,41 +1,43 @@
-"""SimCLR: views of a sample attract each other, views of other samples repel them.
+"""SimCLR: views of a sample attract each other, views of different samples repel each other.
 
-Chen, Kornblith, Norouzi, Hinton (arXiv 2002.05709); here with any loss of `dualnets.losses`, on the
-network's outputs or behind a projector. With f(x) behind the projector, an anchor a, its positive +
-and negatives k, e.g. InfoNCE:
+Chen, Kornblith, Norouzi, Hinton (arXiv 2002.05709, equation 1); here with any loss of
+`dualnets.methods.losses`, on the network's outputs or those of a projector. With f(x) these outputs, an
+anchor a, its positive + and negatives k, for example InfoNCE:
 
     L = -τ log( exp(-r_+/τ) / (exp(-r_+/τ) + Σ_k exp(-r_k/τ)) ),   r_k = ||f(a) - f(k)||^2 / 2.
 
-The original is NTXent, whose negatives are the rest of the batch, on outputs of length 1.
+The paper's loss is NTXent, whose negatives are the rest of the batch, on outputs of length 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind
-from dualnets.methods._projector import new_projector, projections
+from dualnets._lazy import torch
+from dualnets.methods._projector import init_projector, projections
 from dualnets.methods.losses import InfoNCE, Loss
 from dualnets.methods.protocol import Batch, Method, Needs, State, TrainContext
 from dualnets.networks.heads import Head
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class SimCLR(Method):
     """One network, two views of a sample, and a contrastive loss.
 
-    State: `projector.…`, trained but for its running moments.
+    State: `projector.…`, trained except for its running moments.
 
     Attributes:
-        criterion: a loss of `dualnets.losses`, given anchor, positive and negatives.
-        projector: on the network's outputs; `Head()` for none.
+        criterion: a loss of `dualnets.methods.losses`.
+        projector: head on the network's outputs; `Head()` for none.
 
     Raises:
-        TypeError: a criterion or projector of another kind, such as a class.
-        ValueError: before training, a projector with a layer that says nothing.
+        TypeError: a criterion or projector of another type, such as a class.
+        ValueError: before training, a projector with a constant output.
 
     Example:
         >>> import dualnets, hltm
@@ -66,7 +68,7 @@ class SimCLR(Method):
         return None if self.projector.widths else self.criterion
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
-        return new_projector(self.projector, network, setup)
+        return init_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         found, carried = projections(self.projector, network, state, batch)

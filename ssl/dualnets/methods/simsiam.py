@@ -1,22 +1,21 @@
-"""SimSiam: a predictor on one view's projection foretells the other view's; gradients stop there.
+"""SimSiam: a predictor on one view's projection predicts the other view's, which has no gradient.
 
-Chen and He (arXiv 2011.10566). With z = f(x) behind a projector and p = h(z) a predictor,
+Chen and He (arXiv 2011.10566, equations 1 to 4). With z = f(x) the projection, p = h(z) the prediction and
+sg the stop-gradient,
 
     L = D(p1, sg z2) / 2 + D(p2, sg z1) / 2,   D(p, z) = - cos(p, z),
 
-averaged over the batch: BYOL whose target is the online network itself. As in the paper, the
-projector has BatchNorm on its output too, the predictor is a bottleneck without it, and a switch
-lets gradients through the second branch.
+averaged over the batch: BYOL whose target is the online network itself. As in the paper, the projector
+has BatchNorm on its output, too, and the predictor is a bottleneck without it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_switch
+from dualnets._lazy import torch
 from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods.protocol import (
     Batch,
@@ -32,8 +31,11 @@ from dualnets.methods.protocol import (
     with_prefix,
 )
 from dualnets.methods.siamese import SiameseSpec
-from dualnets.networks.heads import Head, Seen
+from dualnets.networks.heads import BatchMoments, Head
 from dualnets.networks.normalizations import BatchNorm
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PROJECTOR, PREDICTOR = 0, 1  # places of their random numbers
 
@@ -42,17 +44,17 @@ PROJECTOR, PREDICTOR = 0, 1  # places of their random numbers
 class SimSiam(Method):
     """One network, a projector, a predictor.
 
-    State: `projector.…` and `predictor.…`, trained but for their running moments.
+    State: `projector.…` and `predictor.…`, trained except for their running moments.
 
     Attributes:
-        projector: on the network's outputs; `Head()` for none.
-        predictor: on the projections; `Head()` for none.
-        stop_gradient: False lets gradients flow through both branches.
+        projector: head on the network's outputs; `Head()` for none.
+        predictor: head on the projections; `Head()` for none.
+        stop_gradient: whether the branch without predictor has no gradient.
 
     Raises:
-        TypeError: a head or switch of another kind.
+        TypeError: a value of another type.
         ValueError: before training, a predictor with other outputs than the projector's, or a head
-            with a layer that says nothing.
+            with a constant output.
 
     Example:
         >>> import dualnets, hltm
@@ -81,12 +83,12 @@ class SimSiam(Method):
 
     @property
     def siamese(self) -> SiameseSpec:
-        # a quarter of BYOL's 4 - 2 cos - 2 cos, less 1
+        # BYOL's loss is 4 - 2 cos - 2 cos; a quarter of it less 1 is SimSiam's
         return SiameseSpec(
             self.projector,
             self.predictor,
             slow=False,
-            ema_decay=_never,
+            ema_decay=_no_average,
             stop_gradient=self.stop_gradient,
             scale=0.25,
             offset=-1.0,
@@ -112,12 +114,11 @@ class SimSiam(Method):
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         both = torch.cat(list(outputs(network, batch)), dim=1)
-        below: list[Seen] = []
-        above: list[Seen] = []
-        z = self.projector(
-            strip_prefix(state, "projector"), both, passes=2, seen=below
-        )  # (S, 2 * B, U)
-        p = self.predictor(strip_prefix(state, "predictor"), z, passes=2, seen=above)
+        below: list[BatchMoments] = []  # of the projector
+        above: list[BatchMoments] = []  # of the predictor
+        projector, predictor = (strip_prefix(state, name) for name in ("projector", "predictor"))
+        z = self.projector(projector, both, passes=2, record=below)  # (S, 2 * B, U)
+        p = self.predictor(predictor, z, passes=2, record=above)
         carried = update_running_stats("projector", self.projector, state, below)
         carried |= update_running_stats("predictor", self.predictor, state, above)
         other = z.detach() if self.stop_gradient else z
@@ -125,6 +126,6 @@ class SimSiam(Method):
         return -cosine_similarity(p, other.roll(batch.size, 1)).mean(-1), carried
 
 
-def _never(step: int, steps: int) -> float:
-    """How much of itself a target that is not there keeps."""
+def _no_average(step: int, steps: int) -> float:
+    """The EMA decay of a target that never changes; SimSiam has no target of its own."""
     return 1.0

@@ -1,23 +1,21 @@
-"""Supervised: a linear classifier on the outputs names the states of the root, or of any latents.
+"""Supervised: a linear classifier on the outputs predicts the states of the root, or of any latents.
 
 With f(x) the network's output on one view and target nodes t of K_t states each,
 
     L = - mean_t log softmax(W_t f(x) + b_t)[z_t],
 
-the cross-entropy averaged over the batch and the targets: what labels teach, beside what views do.
-Switches: which nodes are labels; rates of the classifier's own; its bias. The view must not draw a
-target again; an augmentation that draws nothing again trains on the samples themselves.
+the cross-entropy averaged over the batch and the targets: the comparison of labels with views. The view
+must not redraw a target; with an augmentation that redraws nothing it is the sample itself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dualnets._checks import check_kind, check_switch
+from dualnets._lazy import torch
+from dualnets._options import option
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -32,9 +30,12 @@ from dualnets.methods.protocol import (
     with_prefix,
 )
 from dualnets.networks.heads import Head
-from dualnets.optim.optimizers import Group
-from hltm.data.view_batches import target_nodes
-from hltm.model.topology import Node
+from dualnets.optim.per_member import Group
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hltm.model.topology import Node
 
 PLACE = 0  # of the classifier's random numbers
 
@@ -47,14 +48,14 @@ class Supervised(Method):
     among the targets, trained; `absent` `(S, T, K)` bool, states that a target does not have.
 
     Attributes:
-        targets: `root`, `latents`, or nodes, by number or name.
+        targets: labels: root, latents, or nodes by number or name.
         bias: whether the classifier has biases.
-        rates: of the classifier, beside the network's; a number each or one per member.
+        rates: rates of the classifier; one number each or one per member.
 
     Raises:
-        TypeError: a value of another kind.
-        ValueError: targets of another name or none; before training, targets that the trees do not
-            have or that a view may draw again.
+        TypeError: a value of another type.
+        ValueError: targets of an unknown name or none; before training, targets that the trees do not
+            have or that a view may redraw.
 
     Example:
         >>> import dualnets, hltm
@@ -67,8 +68,8 @@ class Supervised(Method):
         True
     """
 
-    targets: str | tuple[Node, ...] = "root"
-    bias: bool = True
+    targets: str | tuple[Node, ...] = option("root", flag="labels", choices=("root", "latents"))
+    bias: bool = option(True, flag="classifier_bias")
     rates: Group = Group()  # noqa: RUF009, immutable
     per_member: ClassVar[tuple[str, ...]] = ("rates",)
 
@@ -98,6 +99,8 @@ class Supervised(Method):
         return {"classifier": self.rates}
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
+        from hltm.data.view_batches import target_nodes
+
         tables = setup.trees.tables
         states = tables.cardinality[target_nodes(tables.topology, self.targets)]
         most, own = int(states.max()), address(network, setup)
@@ -111,12 +114,12 @@ class Supervised(Method):
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         (output,) = outputs(network, batch)
         assert batch.targets is not None
-        log_chance = self.scores(state, output).log_softmax(-1)  # (S, B, T, K)
-        told = log_chance.gather(-1, batch.targets[..., None])
-        return -told.mean((1, 2, 3)), {}
+        log_probability = self.scores(state, output).log_softmax(-1)  # (S, B, T, K)
+        of_labels = log_probability.gather(-1, batch.targets[..., None])
+        return -of_labels.mean((1, 2, 3)), {}
 
     def scores(self, state: State, output: Tensor) -> Tensor:
-        """`(S, B, T, K)` what the classifier gives each state of each target; -inf for absent ones.
+        """`(S, B, T, K)` logits of each state of each target; -inf for states that a target does not have.
 
         Args:
             state: the method's.

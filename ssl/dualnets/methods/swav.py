@@ -1,27 +1,24 @@
-"""SwAV: each view must foretell to which prototypes the other view was assigned.
+"""SwAV: each view predicts the prototypes to which the other view is assigned.
 
-Caron, Misra, Mairal, Goyal, Bojanowski, Joulin (arXiv 2006.09882), Section 3 and Appendix A. With z the
+Caron, Misra, Mairal, Goyal, Bojanowski, Joulin (arXiv 2006.09882, Section 3 and Appendix A). With z the
 outputs and c_k the K prototypes, all of length 1, and p(z) the softmax of z c_k / τ over k,
 
     L = - 1/2 Σ_k ( q_k(z2) log p_k(z1) + q_k(z1) log p_k(z2) ),
 
 averaged over the batch. The assignments q have no gradient: they are exp(z c_k / ε) scaled by
 Sinkhorn and Knopp's rows and columns in turn, so that a batch uses every prototype about equally.
-Prototypes are trained and put back to length 1 after every update.
-
-Switches: K, τ, ε and the number of scalings, steps during which prototypes stay as they are, a queue
-of each view's earlier outputs that takes part in the assignments alone, and a projector. Two views, no
-crops of other sizes.
+Prototypes are trained and scaled to length 1 after every update. A queue of each view's earlier outputs
+takes part in the assignments only. There are two views and, unlike in the paper, no further crops.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_number, check_whole
+from dualnets._lazy import torch
+from dualnets._options import Above, option
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (
@@ -37,7 +34,10 @@ from dualnets.methods.protocol import (
     update_running_stats,
     with_prefix,
 )
-from dualnets.networks.heads import Head, Seen
+from dualnets.networks.heads import BatchMoments, Head
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PROJECTOR, PROTOTYPES = 0, 64  # places of their random numbers
 
@@ -46,16 +46,16 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor | Non
     """Assignments of samples to prototypes that use every prototype about equally.
 
     Rows and columns of exp(scores / ε) are scaled in turn: the prototypes' sums to be the same, then
-    the samples' sums to be 1 (Cuturi, arXiv 1306.0895). In logarithms, so that no ε overflows.
+    the samples' sums to be 1 (Cuturi, arXiv 1306.0895). In logarithms, so that a small ε cannot overflow.
 
     Args:
         scores: `(S, N, K)`.
-        epsilon: small for hard assignments, large for even ones.
-        iterations: pairs of scalings; 0 is the softmax over prototypes.
-        used: `(S, N)` bool, the samples whose weights count; all by default.
+        epsilon: ε; small for hard assignments, large for even ones.
+        iterations: number of pairs of scalings; 0 gives the softmax over prototypes.
+        used: `(S, N)` bool, the samples that count in the prototypes' sums; all by default.
 
     Returns:
-        `(S, N, K)`; every sample's sum to 1.
+        `(S, N, K)`, with sum 1 over the prototypes.
 
     Example:
         >>> found = sinkhorn(torch.tensor([[[1.0, 0.0], [0.9, 0.0]]]), epsilon=0.5, iterations=50)
@@ -74,26 +74,26 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor | Non
 class SwAV(Method):
     """A network, a projector and prototypes.
 
-    State: `projector.…`, trained but for its running moments; `prototypes` `(S, K, U)`, trained; `steps`
-    `(S,)`, how many updates there were; with a queue `queue.0` and `queue.1` `(S, Q, U)`, each view's
-    outputs, the newest first.
+    State: `projector.…`, trained except for its running moments; `prototypes` `(S, K, U)`, trained;
+    `steps` `(S,)`, the number of updates; with a queue `queue.0` and `queue.1` `(S, Q, U)`, the outputs
+    of each view, the newest first.
 
     Attributes:
-        prototypes: K, not more than the samples that are assigned together, B + Q.
-        temperature: τ.
-        epsilon: ε of the assignments.
-        iterations: how often prototypes and samples are scaled.
-        frozen_steps: first steps that leave the prototypes alone. The optimiser then begins with
-            them anew.
-        queue: Q, samples of each view that are assigned beside the batch's; 0 for none.
-        queue_from: the first step that uses the queue; never before it is full, after Q / B steps.
-        projector: on the network's outputs; `Head()` for none.
+        prototypes: K, number of prototypes, not more than the samples assigned together, B + Q.
+        temperature: τ of the loss.
+        epsilon: ε of the assignments, which are hard where it is small.
+        iterations: number of times that prototypes and samples are scaled.
+        frozen_steps: number of first steps in which the prototypes are not trained. The optimiser's
+            memory of them is reset after that.
+        queue: Q, number of earlier samples of each view that are assigned together with the batch.
+        queue_from: first step that uses the queue; never before it is full, after Q / B steps.
+        projector: head on the network's outputs; `Head()` for none.
 
     Raises:
-        TypeError: a value of another kind.
+        TypeError: a value of another type.
         ValueError: a value out of range, queue_from without a queue; before training, more prototypes
-            than batch and queue can fill, a queue shorter than the batch, or a projector with a layer
-            that says nothing.
+            than samples in batch and queue, a queue shorter than the batch, or a projector with a
+            constant output.
 
     Example:
         >>> import dualnets, hltm
@@ -108,11 +108,11 @@ class SwAV(Method):
 
     prototypes: int = 32
     temperature: float = 0.1
-    epsilon: float = 0.05
-    iterations: int = 3
-    frozen_steps: int = 0
+    epsilon: float = option(0.05, flag="assignment_epsilon")
+    iterations: int = option(3, flag="assignment_iterations")
+    frozen_steps: int = option(0, flag="frozen_prototypes")
     queue: int = 0
-    queue_from: int = 0
+    queue_from: int = option(0, applies_to={"queue": Above(0)})
     projector: Head = field(default_factory=Head)
 
     def __post_init__(self) -> None:
@@ -164,16 +164,16 @@ class SwAV(Method):
         if self.frozen_steps:
             free = (state["steps"] >= self.frozen_steps)[:, None, None]
             prototypes = torch.where(free, prototypes, prototypes.detach())
-        seen: list[Seen] = []
-        z = directions(self.projector, network, state, batch, seen)
+        record: list[BatchMoments] = []
+        z = directions(self.projector, network, state, batch, record)
         scores = [(own @ prototypes.transpose(1, 2)).to(prototypes.dtype) for own in z]
         with torch.no_grad():
             assigned = [
                 self._assigned(own, state, view, batch.size) for view, own in enumerate(scores)
             ]
-        foretold = [torch.log_softmax(own / self.temperature, dim=-1) for own in scores]
-        losses = -(assigned[1] * foretold[0] + assigned[0] * foretold[1]).sum(-1).mean(-1) / 2
-        carried = update_running_stats("projector", self.projector, state, seen)
+        log_p = [torch.log_softmax(own / self.temperature, dim=-1) for own in scores]
+        losses = -(assigned[1] * log_p[0] + assigned[0] * log_p[1]).sum(-1).mean(-1) / 2
+        carried = update_running_stats("projector", self.projector, state, record)
         carried["prototypes"] = state["prototypes"].detach().clone()  # the update is in place
         if self.queue:
             carried |= {str(view): own.detach() for view, own in enumerate(z)}
@@ -188,14 +188,16 @@ class SwAV(Method):
         if step < self.frozen_steps:
             after["prototypes"] = before
         else:
-            # Putting them back to length 1 is a part of the optimiser's update, so like it in place:
-            # a tensor that is replaced loses its momentum. What did not move keeps its bits, so that
-            # members that are frozen stay as they stood.
+            # The scaling to length 1 belongs to the optimiser's update and is therefore in place, too: a
+            # tensor that is replaced loses its momentum. Prototypes that the update did not change keep
+            # their bits, so that those of frozen members stay the same.
             with torch.no_grad():
-                moved = (prototypes != before).any(dim=-1, keepdim=True)
+                changed = (prototypes != before).any(dim=-1, keepdim=True)
                 largest = prototypes.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30)
-                unit = direction(prototypes / largest)  # no step is so long that it overflows
-                prototypes.copy_(torch.where(moved, unit, prototypes))
+                unit = direction(
+                    prototypes / largest
+                )  # so the length of a huge step cannot overflow
+                prototypes.copy_(torch.where(changed, unit, prototypes))
         for view in range(2 if self.queue else 0):
             queue = state[f"queue.{view}"]
             new = carried[str(view)].to(queue.dtype)
@@ -210,7 +212,7 @@ class SwAV(Method):
         return direction(own)
 
     def _assigned(self, scores: Tensor, state: State, view: int, size: int) -> Tensor:
-        """`(S, B, K)` assignments of a view's samples, beside those in its queue once it is used."""
+        """`(S, B, K)` assignments of a view's samples, together with its queue once that is used."""
         if not self.queue:
             return sinkhorn(scores, self.epsilon, self.iterations)
         prototypes, queue = state["prototypes"].detach(), state[f"queue.{view}"]

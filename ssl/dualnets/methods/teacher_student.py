@@ -1,14 +1,14 @@
 """Teacher and student: a network learns the outputs of a fixed one.
 
-The pair of theory, Section 2, with the second network fixed (Tian, arXiv 1909.13458; Section 7):
+The pair of networks of docs/theory.md, Section 2, with the second one fixed (Tian, arXiv 1909.13458;
+docs/theory.md, Section 7). With f the student, h its readout and f_teacher the teacher,
 
     L = 1/2 || h(f(x)) - f_teacher(x) ||^2
 
-on one view, averaged over the batch; the gradient with respect to a layer is K_1 (f - f_teacher).
-The teacher is any network of `dualnets.networks`, so what it computes, and how much wider the
-student is, is up to whoever makes it; a readout h of the student's own, trained, lets a student of
-another width answer. How much of the teacher the student has found, unit by unit, is what
-`dualnets.specialisation` measures. Switches: the teacher; the readout and its rates.
+on one view, averaged over the batch; the gradient with respect to a layer is K_1 (f - f_teacher), K_1
+the layer's connection. The teacher is any network of `dualnets.networks`. The trained readout h lets a
+student of another output width imitate it. `dualnets.specialisation` measures, unit by unit, how much of
+the teacher the student has found.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
 from dualnets._checks import check_kind, check_network
+from dualnets._lazy import torch
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -36,8 +34,11 @@ from dualnets.methods.protocol import (
     update_running_stats,
     with_prefix,
 )
-from dualnets.networks.heads import Head, Seen
-from dualnets.optim.optimizers import Group
+from dualnets.networks.heads import BatchMoments, Head
+from dualnets.optim.per_member import Group
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PLACE = 0  # of the readout's random numbers
 
@@ -46,19 +47,19 @@ PLACE = 0  # of the readout's random numbers
 class TeacherStudent(Method):
     """A student, one view of a sample, and a teacher that never changes.
 
-    State: `teacher.…`, the teacher's parameters and buffers; `readout.…`, trained but for its running
-    moments.
+    State: `teacher.…`, the teacher's parameters and buffers; `readout.…`, trained except for its
+    running moments.
 
     Attributes:
-        teacher: a network that reads the same leaves: one for all members, or one with each
-            member's address among its own. It is used as in evaluation, in the student's dtype.
-        readout: on the student's outputs; `Head()` for none.
-        rates: of the readout, beside the student's; a number each or one per member.
+        teacher: a network that reads the same leaves: one for all members, or one that has the address
+            of every member. It is used as in evaluation, in the student's dtype.
+        readout: head on the student's outputs; `Head()` for none.
+        rates: rates of the readout; one number each or one per member.
 
     Raises:
-        TypeError: a teacher that is no network of `dualnets.networks`, or another wrong kind.
-        ValueError: before training, a teacher of other leaves, without some member, or with other
-            outputs than the student has behind its readout.
+        TypeError: a teacher that is not a network of `dualnets.networks`, or a value of another type.
+        ValueError: before training, a teacher that reads other leaves, lacks a member, or has other
+            outputs than the student's readout.
 
     Example:
         >>> import dualnets, hltm
@@ -76,7 +77,7 @@ class TeacherStudent(Method):
     readout: Head = Head()  # noqa: RUF009, frozen
     rates: Group = Group()  # noqa: RUF009, immutable
     per_member: ClassVar[tuple[str, ...]] = ("rates",)
-    # shapes of the teacher for the members at hand; its numbers are in the state
+    # copies of the teacher for other members and devices; their parameters come from the state
     _shapes: dict[tuple[object, ...], nn.Module] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -95,7 +96,7 @@ class TeacherStudent(Method):
         return {"readout": self.rates}
 
     def check(self, network: nn.Module, setup: TrainContext) -> None:
-        """Raise ValueError where the teacher cannot teach this student."""
+        """Raise ValueError where the student cannot imitate the teacher."""
         super().check(network, setup)
         if self.teacher.inputs != network.inputs:
             raise ValueError(
@@ -105,13 +106,13 @@ class TeacherStudent(Method):
         missing = [m for m in network.members if own and m not in own]  # type: ignore[union-attr]
         if missing:
             raise ValueError(f"there is no teacher for member {missing[0]}, only for {own}")
-        taught = output_units(self.teacher, setup)
+        wanted = output_units(self.teacher, setup)
         units = output_units(network, setup)
         self.readout.check(units, "readout")
         given = self.readout.outputs(units)
-        if taught != given:
+        if wanted != given:
             raise ValueError(
-                f"the teacher has {taught} outputs, the student {given}: give a readout with {taught}"
+                f"the teacher has {wanted} outputs, the student {given}: give a readout with {wanted}"
             )
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
@@ -130,25 +131,25 @@ class TeacherStudent(Method):
         (output,) = outputs(network, batch)
         with torch.no_grad():
             (wanted,) = outputs(self._shaped(network), batch, strip_prefix(state, "teacher"))
-        seen: list[Seen] = []
-        answer = self.readout(strip_prefix(state, "readout"), output, seen=seen)
-        losses = (answer - wanted).square().sum(-1).mean(-1) / 2
-        return losses, update_running_stats("readout", self.readout, state, seen)
+        record: list[BatchMoments] = []
+        found = self.readout(strip_prefix(state, "readout"), output, record=record)
+        losses = (found - wanted).square().sum(-1).mean(-1) / 2
+        return losses, update_running_stats("readout", self.readout, state, record)
 
     def embedding(
         self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
     ) -> Tensor:
-        """`(S, B, U)`, what the loss compares: the network's outputs behind the readout."""
+        """`(S, B, U)`, the vectors that the loss compares with the teacher: the outputs of the readout."""
         own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
         return self.readout(strip_prefix(state, "readout"), own, running=not batch_statistics)
 
     def _addresses(self) -> tuple[int, ...]:
-        """Of the teacher's members; none where there is one teacher for all."""
+        """The addresses of the teacher's members; none where there is one teacher for all."""
         found = tuple(self.teacher.members)  # type: ignore[arg-type]
         return found if self.teacher.stacked and len(found) > 1 else ()
 
     def _shaped(self, network: nn.Module) -> nn.Module:
-        """The teacher as a network of the student's members, whose numbers come from the state."""
+        """The teacher as a network of the student's members, whose parameters come from the state."""
         device = next(network.parameters()).device
         key = (network.members, network.stacked, device)
         if key not in self._shapes:

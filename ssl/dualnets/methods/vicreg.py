@@ -1,46 +1,50 @@
-"""VICReg: views agree, every unit keeps varying, and units do not repeat each other.
+"""VICReg: views agree, every unit keeps its variance, and different units are uncorrelated.
 
-Bardes, Ponce, LeCun (arXiv 2105.04906). With z and z' the projections of two views of a batch of n,
-d units each,
+Bardes, Ponce, LeCun (arXiv 2105.04906, equations 1 to 6). With z and z' the projections of two views of a
+batch of n samples, d units each,
 
     L = λ mean (z - z')^2 + μ [v(z) + v(z')] + ν [c(z) + c(z')],
     v(z) = mean_j max(0, γ - sqrt(Var(z_j) + epsilon)),   c(z) = Σ_{i != j} Cov(z)_ij^2 / d,
 
 variances and covariances over the batch with n - 1. The first mean is over samples and units, as in
-the paper's pseudocode, to which its coefficients belong. Switches: a coefficient of 0 leaves a term
-out; γ; the projector.
+the paper's pseudocode, whose coefficients are used here. A coefficient of 0 omits its term.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_number
-from dualnets.methods._projector import new_projector, projections
+from dualnets._lazy import torch
+from dualnets._options import option
+from dualnets.methods._projector import init_projector, projections
 from dualnets.methods.protocol import Batch, Method, Needs, State, TrainContext
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 
 @dataclass(frozen=True)
 class VICReg(Method):
-    """One network, two views, a projector, and three terms: variance, invariance, covariance.
+    """One network, two views, a projector, and three terms: invariance, variance and covariance.
 
-    State: `projector.…`, trained but for its running moments.
+    State: `projector.…`, trained except for its running moments.
 
     Attributes:
-        projector: on the network's outputs; `Head()` for none.
-        invariance, variance, covariance: λ, μ and ν.
-        spread: γ, the standard deviation every unit should reach.
-        epsilon: added to the variance.
+        projector: head on the network's outputs; `Head()` for none.
+        invariance: λ, weight of the squared distance between the views.
+        variance: μ, weight of the hinge on every unit's standard deviation.
+        covariance: ν, weight of the squared covariances between units.
+        spread: γ, standard deviation below which the hinge of a unit is active.
+        epsilon: number added to the variance of a unit.
 
     Raises:
-        TypeError: a value of another kind.
+        TypeError: a value of another type.
         ValueError: coefficients below 0 or all 0, spread or epsilon not above 0; before training, a
-            projector with a layer that says nothing.
+            projector with a constant output.
 
     Example:
         >>> import dualnets, hltm
@@ -56,15 +60,17 @@ class VICReg(Method):
     invariance: float = 25.0
     variance: float = 25.0
     covariance: float = 1.0
-    spread: float = 1.0
-    epsilon: float = 1e-4
+    spread: float = option(1.0, flag="wanted_spread")
+    epsilon: float = option(1e-4, flag="variance_epsilon")
 
     def __post_init__(self) -> None:
         terms = {name: getattr(self, name) for name in ("invariance", "variance", "covariance")}
         for name, value in terms.items():
             check_number(name, value, low=0)
         if not any(terms.values()):
-            raise ValueError("invariance, variance and covariance are all 0: nothing is learned")
+            raise ValueError(
+                "one of invariance, variance and covariance must be above 0, all are 0"
+            )
         for name in ("spread", "epsilon"):
             check_number(name, getattr(self, name), above=0)
         check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
@@ -74,7 +80,7 @@ class VICReg(Method):
         return Needs(views=2)
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
-        return new_projector(self.projector, network, setup)
+        return init_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         (one, two), carried = projections(self.projector, network, state, batch)

@@ -1,4 +1,4 @@
-"""An ensemble of ReLU networks whose layers are blocks of units: trees of any shape and dense networks."""
+"""An ensemble of ReLU networks with layers of blocks of units: trees of any shape and dense networks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from hltm.sampling.philox import check_seed
 class BlockNetwork(Network):
     """S networks of L layers; layer l has blocks[l-1] blocks of units[l-1] units each.
 
-    A block reads the ReLU outputs of the blocks below it, taken in equal consecutive shares, so one
-    block per layer is a dense network and one block per latent a tree network; or it reads what its
-    wires say. There is no ReLU on top (theory, Section 1). Inside, storage is batch-last; public
+    The inputs of a block are the ReLU outputs of the layer below, taken in equal consecutive shares, so
+    one block per layer is a dense network and one block per latent a tree network; or those that its
+    wires name. There is no ReLU on top (docs/theory.md, Section 1). Internal storage is batch-last; public
     arrays are views of it.
 
     Args:
@@ -30,23 +30,22 @@ class BlockNetwork(Network):
         members: S addresses.
         stacked: whether public arrays have the S axis.
         seed: of the initial weights.
-        dense: whether activations are shown as `(B, U)` of a layer rather than `(B, V, U)` of blocks.
-        wiring: what the blocks of each layer read; None for equal consecutive shares.
+        dense: whether activations are `(B, U)` of a layer rather than `(B, V, U)` of blocks.
+        wiring: the inputs of the blocks of each layer; None for equal consecutive shares.
         shared: whether the blocks of a layer have one set of weights.
         bias: whether units have biases.
         normalize: whether the output is scaled to length 1.
-        norm: of the hidden layers' pre-activations; None for none.
+        norm: normalisation of the hidden layers' pre-activations; None for none.
         weight_standardization: whether the weights of hidden layers are standardised.
         dtype, device: of the weights.
 
     Attributes:
         weights: per layer `(S, V, U_out, U_in)`, V = 1 where shared.
         biases: per layer `(S, V, U_out)`, or None.
-        leaf_order: `(S, X)` int64, which leaf a member reads in the place of its x-th; None for the
-            trees' own order.
+        leaf_order: `(S, X)` int64, the leaf that is a member's x-th input; None for the trees' own order.
 
     Raises:
-        ValueError: units below 1, a norm that cannot be for so many units, or standardised weights
+        ValueError: units below 1, a norm that cannot normalise so many units, or standardised weights
             of a unit with one input, which would be zero.
     """
 
@@ -121,8 +120,8 @@ class BlockNetwork(Network):
     def extra_repr(self) -> str:
         layers = " -> ".join(f"{v}x{u}" for v, u in zip(self.blocks, self.units, strict=True))
         others = ["dense", "shared", "normalize", "weight_standardization"]
-        said = [name for name in others if getattr(self, name)]
-        return ", ".join([f"members={len(self.members)}, inputs={self.inputs}, {layers}", *said])
+        true = [name for name in others if getattr(self, name)]
+        return ", ".join([f"members={len(self.members)}, inputs={self.inputs}, {layers}", *true])
 
     @property
     def depth(self) -> int:
@@ -131,29 +130,30 @@ class BlockNetwork(Network):
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether a sample's output in training depends on the batch it comes in."""
+        """Whether a sample's output in training depends on the other samples of its batch."""
         return len(self.norms) > 0 and self.norm is not None and self.norm.batch_dependent
 
     @property
     def equal_shares(self) -> bool:
-        """Whether a layer is nothing but blocks with weights of their own on equal shares of the
-        layer below, without a norm: what a compiled span runs.
+        """Whether every block has weights of its own on an equal share of the layer below, without a norm.
+
+        Compiled training runs such networks.
         """
         normed = len(self.norms) > 0 or self.weight_standardization
         return self.wiring is None and not self.shared and not normed
 
     @property
     def plain(self) -> bool:
-        """Whether shares are equal and the lowest layer reads the leaves' bits in their order."""
+        """Whether shares are equal and the first layer's inputs are the leaves' bits in their order."""
         bits = self.features == self.inputs
         return self.equal_shares and bits and self.leaf_order is None
 
     def read(self, leaves_SXB: Tensor) -> Tensor:
-        """`(S, F, B)` input features, of a few bits each, of leaves `(S, X, B)` on the network's device."""
+        """`(S, F, B)` input features, in a short dtype, of leaves `(S, X, B)` on the network's device."""
         given = leaves_SXB
         if self.leaf_order is not None:
             given = given.gather(1, self.leaf_order[:, :, None].expand_as(given))
-        return self._shown(given)
+        return self._featured(given)
 
     def forward(self, leaves: Tensor) -> Tensor:
         """The output of every network.
@@ -177,9 +177,9 @@ class BlockNetwork(Network):
         return output if self.stacked else output[0]
 
     def activations(self, leaves: Tensor) -> dict[int, Tensor]:
-        """Pre-activations of every level, behind their norm, before any normalisation of the output.
+        """Pre-activations of every level, after their norm and before any normalisation of the output.
 
-        They are those of evaluation: a BatchNorm goes by its running statistics and keeps them.
+        As in evaluation, a BatchNorm uses its running statistics and does not change them.
 
         Args:
             leaves: as for `forward`.
@@ -197,7 +197,7 @@ class BlockNetwork(Network):
         return found
 
     def rectify(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
-        """What the layers above read: ReLU of pre-activations, the top level as it is."""
+        """The inputs of the layers above: ReLU of pre-activations; the top level is unchanged."""
         return {
             level: values.relu() if level < self.depth else values
             for level, values in activations.items()
@@ -208,7 +208,7 @@ class BlockNetwork(Network):
     ) -> Iterator[Tensor]:
         """Pre-activations `(S * V, U, B)` of one layer after the other.
 
-        With `in_place`, the ReLU overwrites them as soon as the next layer is asked for.
+        With `in_place`, the ReLU overwrites them when the next layer is computed.
         """
         below = [self._features(leaves)]
         for layer in range(self.depth):
@@ -241,7 +241,7 @@ class BlockNetwork(Network):
         return standardize_own(weight, self.constants[f"fan_in{layer + 1}"])
 
     def _joined(self, layer: int, below: list[Tensor]) -> Tensor:
-        """`(S, V * U_in, B)`: what the blocks of a layer read, side by side."""
+        """`(S, V * U_in, B)`: the inputs of all blocks of a layer, side by side."""
         if self.wiring is None:
             return below[-1]
         zero = below[0].new_zeros(len(self.members), 1, below[0].shape[2])

@@ -24,10 +24,10 @@ def conv_tree(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> BlockNetwork:
-    """A tree network whose blocks of one level have the same weights, as a convolution's places have.
+    """A tree network whose blocks of one level share their weights, as a convolution does over places.
 
-    It has the tree's receptive fields but cannot treat two latents of a level differently: right
-    for trees whose levels repeat one pattern, wrong where each edge has a polarity of its own.
+    It has the tree's receptive fields but cannot treat two latents of a level differently: it suits
+    trees whose levels repeat one pattern, and not trees whose edges have different polarities.
 
     Args:
         tree: one tree or S trees whose levels are equally branched: every node of a level has as

@@ -1,59 +1,63 @@
-"""Heads: small dense networks on top, such as projectors and predictors, as settings and pure functions.
+"""Heads: small dense networks on a network's outputs, such as projectors and predictors.
 
-A head's parameters are a flat dict of tensors with the S axis in front, so that a method keeps them
-in its state, copies them into a target, or draws them again.
+A head is a frozen dataclass with pure functions. Its parameters are a flat dict of tensors with the S axis
+in front, so that a method can keep them in its state, copy them into a target, or draw them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from dualnets._checks import check_kind, check_switch, check_whole
+from dualnets._lazy import torch
 from dualnets.networks.layers import initial_parameters, linear
 from dualnets.networks.normalizations import (
     BatchNorm,
-    GroupNorm,
-    LayerNorm,
     Moments,
     Normalization,
     standardize,
 )
-from hltm.sampling.philox import Stream
 
-LAYERS = 256  # addresses of a head's layers
-RUNNING = ("mean", "variance", "batches")  # names of running moments
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LAYERS = 256  # the largest number of layers of a head, each with an address of its own
+RUNNING = ("mean", "variance", "batches")  # last names of running statistics
 
 
-class Seen(NamedTuple):
-    """The batches that a layer's BatchNorm has seen in one call: `(S, U, passes)` moments, of B samples."""
+class BatchMoments(NamedTuple):
+    """The moments of the batches that one BatchNorm normalised in one call.
+
+    Attributes:
+        layer: number of the layer, counted from 0.
+        moments: `(S, U, passes)` each.
+        samples: B, the samples of each pass.
+    """
 
     layer: int
     moments: Moments
     samples: int
 
-    def of_first_pass(self) -> Seen:
-        """Without the other passes."""
+    def of_first_pass(self) -> BatchMoments:
+        """The same without the other passes."""
         return self._replace(moments=Moments(*(own[..., :1] for own in self.moments)))
 
 
 @dataclass(frozen=True)
 class Head:
-    """Linear layers with a normalisation and a ReLU between them; no width at all is the identity.
+    """Linear layers with a normalisation and a ReLU between them; without widths it is the identity.
 
     Attributes:
-        widths: of every layer, the output last: `(32, 16)` is Linear(32), norm, ReLU, Linear(16).
-        norm: behind every hidden linear layer; None for none.
-        last_norm: behind the last linear layer; None for none.
+        widths: units of every layer, the output last: `(32, 16)` is Linear(32), norm, ReLU, Linear(16).
+        norm: normalisation of hidden layers' pre-activations; None for none.
+        last_norm: normalisation of the output; None for none.
         bias: whether linear layers have biases.
         weight_standardization: whether the weights of hidden layers are standardised.
 
     Raises:
-        TypeError: widths that are no whole numbers, or a norm that is none of the three.
+        TypeError: widths that are not whole numbers, or a norm that is not a normalisation.
         ValueError: a width below 1, or more than 256 layers.
 
     Example:
@@ -83,47 +87,41 @@ class Head:
         check_switch("weight_standardization", self.weight_standardization)
 
     def check(self, inputs: int, name: str = "head") -> None:
-        """Raise ValueError where some layer would say the same of everything.
+        """Raise ValueError where the output of some layer would be constant.
 
         Args:
-            inputs: features below.
-            name: of the head, for the error.
+            inputs: number of input features.
+            name: name of the head in the error.
 
         Raises:
-            ValueError: groups of units that are no equal shares or hold one unit, which a
-                normalisation over units would set to zero; standardised weights of a single input.
+            ValueError: units that a norm cannot divide into equal groups of 2 or more; standardised
+                weights of a single input, which are 0.
 
         Example:
+            >>> from dualnets.networks.normalizations import LayerNorm
             >>> Head((1, 4), norm=LayerNorm()).check(8)  # doctest: +ELLIPSIS
             Traceback (most recent call last):
             ValueError: LayerNorm needs equal groups of 2 units or more, got 1 units in ...
         """
-        below = inputs
         for layer, width in enumerate(self.widths):
-            where = f"behind layer {layer} of the {name}"
             norm = self._norm(layer)
-            if isinstance(norm, LayerNorm | GroupNorm):
-                groups = norm.groups if isinstance(norm, GroupNorm) else 1
-                if width % groups or width == groups:
-                    raise ValueError(
-                        f"{type(norm).__name__} needs equal groups of 2 units or more, got {width} "
-                        f"units in {groups} group(s) {where}"
-                    )
-            if self.weight_standardization and below < 2 and layer < len(self.widths) - 1:
+            if norm is not None:
+                norm.check_units(width, f"in layer {layer} of the {name}")
+            if self.weight_standardization and inputs < 2 and layer < len(self.widths) - 1:
                 raise ValueError(
                     f"standardised weights need at least 2 inputs per unit, layer {layer} of the "
-                    f"{name} has {below}"
+                    f"{name} has {inputs}"
                 )
-            below = width
+            inputs = width
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether an output depends on the other samples of its batch."""
+        """Whether the output of a sample depends on the other samples of its batch."""
         norms = [self.norm] * (len(self.widths) - 1) + [self.last_norm] * bool(self.widths)
         return any(norm is not None and norm.batch_dependent for norm in norms)
 
     def outputs(self, inputs: int) -> int:
-        """How many outputs the head has on so many inputs."""
+        """The number of outputs on a given number of inputs."""
         return self.widths[-1] if self.widths else inputs
 
     def init(
@@ -135,24 +133,27 @@ class Head:
         place: int,
         version: int = 0,
         layers: Sequence[int] | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
     ) -> dict[str, Tensor]:
-        """Initial parameters by address, drawn as torch.nn.Linear draws them.
+        """Initial parameters, drawn by address from the distribution of torch.nn.Linear.
 
         Args:
-            inputs: features below.
+            inputs: number of input features.
             seed: 64 bits.
             members: S addresses.
-            place: which head of the method, 0..65535, a part of the address.
-            version: how many times it was drawn before.
-            layers: only these, counted from 0; all by default.
-            dtype, device: of the parameters.
+            place: number of the head within its method, 0..65535, a part of the address.
+            version: number of times it was drawn before, a part of the address.
+            layers: only these layers, counted from 0; all by default.
+            dtype, device: of the parameters; float32 by default.
 
         Returns:
             Names such as `0.weight` `(S, 1, U_out, U_in)` and `0.bias` `(S, 1, U_out)`; where a
             norm is affine, `0.gain` and `0.shift` `(S, U, 1)`.
         """
+        from hltm.sampling.philox import Stream
+
+        dtype = torch.float32 if dtype is None else dtype
         found: dict[str, Tensor] = {}
         only_shapes = torch.device(device).type == "meta"
         for layer, width in enumerate(self.widths):
@@ -177,24 +178,24 @@ class Head:
             inputs = width
         return found
 
-    def moments(
+    def init_running_stats(
         self, members: int, like: Tensor, layers: Sequence[int] | None = None
     ) -> dict[str, Tensor]:
         """Running moments of every BatchNorm before the first batch, for evaluation.
 
-        They belong beside the parameters, under the same names. A part that is off has none.
+        They are kept beside the parameters, under the same layers' names. A part that is off has none.
 
         Args:
             members: S.
-            like: whose dtype and device they have.
-            layers: only these, counted from 0; all by default.
+            like: a tensor that gives dtype and device.
+            layers: only these layers, counted from 0; all by default.
 
         Returns:
             Names such as `0.mean` and `0.variance` `(S, U, 1)` and `0.batches` `(S,)` int64.
         """
         found: dict[str, Tensor] = {}
         for layer, width in enumerate(self.widths):
-            norm = self._remembers(layer)
+            norm = self._batch_norm(layer)
             if norm is None or (layers is not None and layer not in layers):
                 continue
             zeros = torch.zeros(members, width, 1, dtype=like.dtype, device=like.device)
@@ -212,23 +213,24 @@ class Head:
         passes: int = 1,
         *,
         running: bool = False,
-        seen: list[Seen] | None = None,
+        record: list[BatchMoments] | None = None,
     ) -> Tensor:
-        """Outputs of every member, by the batch's own statistics where a norm asks for them.
+        """Outputs of every member.
 
         Args:
-            parameters: as `init` makes them, and as `moments` where they are `running`.
+            parameters: as returned by `init`, and by `init_running_stats` where `running`.
             inputs: `(S, B, U)`, or several passes `(S, passes * B, U)` one after the other.
-            passes: how many; each has batch statistics of its own.
-            running: whether a BatchNorm goes by its running moments, as in evaluation; that of a
-                member that has seen no batch goes by the batch at hand.
-            seen: to which the moments of every BatchNorm's batches are added, for `moved`.
+            passes: number of passes; each is normalised by batch statistics of its own.
+            running: whether BatchNorm uses its running moments, as in evaluation; for a member
+                that was trained on no batch it uses the moments of the batch at hand.
+            record: a list to which the moments of every BatchNorm are appended, for
+                `update_running_stats`.
 
         Returns:
             `(S, B, U)`, or `(S, passes * B, U)`.
 
         Raises:
-            ValueError: running moments that are not among the parameters.
+            ValueError: `running` without running moments among the parameters.
         """
         hidden = inputs.transpose(1, 2)  # (S, U, B)
         for layer in range(len(self.widths)):
@@ -239,18 +241,18 @@ class Head:
             hidden = linear(hidden, weight, parameters.get(f"{layer}.bias"))
             norm = self._norm(layer)
             if norm is not None:
-                if running and self._remembers(layer) is not None:
-                    hidden = norm(hidden, self._running(parameters, layer, hidden))  # type: ignore[call-arg]
+                batch_norm = self._batch_norm(layer)
+                if running and batch_norm is not None:
+                    hidden = batch_norm(hidden, self._running(parameters, layer, hidden))
                 else:
                     apart = passes > 1 and norm.batch_dependent
                     split = hidden.unflatten(2, (passes, -1)) if apart else hidden
-                    known = None if seen is None else self._remembers(layer)
-                    if known is None or seen is None:
+                    if batch_norm is None or record is None:
                         split = norm(split)
                     else:
-                        split, moments = known.with_moments(split)
+                        split, moments = batch_norm.with_moments(split)
                         kept = (own.detach().flatten(2) for own in moments)
-                        seen.append(Seen(layer, Moments(*kept), split.shape[-1]))
+                        record.append(BatchMoments(layer, Moments(*kept), split.shape[-1]))
                     hidden = split.flatten(2) if apart else split
                 if norm.affine:
                     hidden = hidden * parameters[f"{layer}.gain"] + parameters[f"{layer}.shift"]
@@ -258,27 +260,34 @@ class Head:
                 hidden = hidden.relu()
         return hidden.transpose(1, 2)
 
-    @torch.no_grad()
-    def moved(self, parameters: Mapping[str, Tensor], seen: Sequence[Seen]) -> dict[str, Tensor]:
-        """Running moments after an update, from the batches of its passes.
+    def update_running_stats(
+        self, parameters: Mapping[str, Tensor], record: Sequence[BatchMoments]
+    ) -> dict[str, Tensor]:
+        """The running moments after an update, from the batches of all its passes.
 
-        They move once per update, to the mean over its passes, in whatever order these come: by the
-        norm's momentum, or by 1/n in update n while that is more, so that they are the plain mean of
-        the first few updates and forget where they began. The variance is the unbiased one.
+        They move once per update, towards the mean over its passes in any order: by the norm's
+        momentum, or by 1/n in update n while that is larger. So they are the plain mean of the first
+        few updates and do not depend on their initial value. The variance is the unbiased one.
 
         Args:
-            parameters: with the running moments before.
-            seen: what calls of this update have added.
+            parameters: with the running moments before the update.
+            record: the moments that calls within this update have appended.
 
         Returns:
             The running moments, as new tensors; nothing where there are none.
 
         Raises:
-            ValueError: a batch of one sample, whose own moments say nothing.
+            ValueError: a batch of one sample, which has no variance.
         """
+        with torch.no_grad():
+            return self._update_running_stats(parameters, record)
+
+    def _update_running_stats(
+        self, parameters: Mapping[str, Tensor], record: Sequence[BatchMoments]
+    ) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        for layer in sorted({own.layer for own in seen}):
-            norm, calls = self._remembers(layer), [own for own in seen if own.layer == layer]
+        for layer in sorted({own.layer for own in record}):
+            norm, calls = self._batch_norm(layer), [own for own in record if own.layer == layer]
             assert norm is not None
             samples = calls[0].samples
             if samples < 2:
@@ -299,11 +308,11 @@ class Head:
         return found
 
     def _running(self, parameters: Mapping[str, Tensor], layer: int, values: Tensor) -> Moments:
-        """A layer's running moments; for members that have seen no batch, those of the batch at hand."""
+        """A layer's running moments; for members trained on no batch, those of the batch at hand."""
         if f"{layer}.batches" not in parameters:
             raise ValueError(
-                f"layer {layer} of a head goes by its running moments in evaluation, but its "
-                f"parameters have none, only {sorted(parameters)}: see Head.moments"
+                f"layer {layer} of a head needs running moments in evaluation, but its parameters "
+                f"are only {sorted(parameters)}: see Head.init_running_stats"
             )
         own = BatchNorm.moments(values)
         fresh = (parameters[f"{layer}.batches"] == 0).view(-1, 1, 1)
@@ -313,8 +322,8 @@ class Head:
         )
         return Moments(mean, variance)
 
-    def _remembers(self, layer: int) -> BatchNorm | None:
-        """A layer's BatchNorm, where it does anything at all."""
+    def _batch_norm(self, layer: int) -> BatchNorm | None:
+        """A layer's BatchNorm, unless both of its parts are off."""
         norm = self._norm(layer)
         if not isinstance(norm, BatchNorm) or norm.mean == norm.std == "off":
             return None

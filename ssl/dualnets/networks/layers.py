@@ -1,27 +1,33 @@
-"""Member-batched building blocks, batch-last: activations are (S, V, U, B), weights (S, V, U_out, U_in)."""
+"""Layers of all members as one batched product.
+
+Storage is batch-last: activations are (S, V, U, B), weights (S, V, U_out, U_in).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from dualnets._lazy import torch
 
-from hltm.sampling.philox import Stream, uniform
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hltm.sampling.philox import Stream
 
 
 def linear(inputs_SUB: Tensor, weight_SVOU: Tensor, bias_SVO: Tensor | None) -> Tensor:
     """Pre-activations of every block of every member, in one batched product.
 
     Args:
-        inputs_SUB: `(S, V * U_in, B)`: block v reads its share, features v * U_in and up. Children's
-            blocks lie side by side, so joining them is a reshape without a copy.
+        inputs_SUB: `(S, V * U_in, B)`: block v reads U_in features from number v * U_in on. The
+            blocks of a node's children lie side by side, so joining them is a reshape without a copy.
         weight_SVOU: `(S, V, U_out, U_in)`.
         bias_SVO: `(S, V, U_out)` or None.
 
     Returns:
-        `(S * V, U_out, B)`, a tensor of its own and not a view of one, so that a ReLU in place costs
-        autograd nothing.
+        `(S * V, U_out, B)`, a new tensor and not a view, so that a ReLU in place costs autograd
+        nothing.
     """
     blocks = weight_SVOU.flatten(0, 1)
     inputs = inputs_SUB.reshape(len(blocks), blocks.shape[2], -1)
@@ -37,25 +43,28 @@ def initial_parameters(
     members: Sequence[int],
     layer: int,
     bias: bool,
-    stream: Stream = Stream.INIT,
+    stream: Stream | None = None,
     version: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights `(S, V, U_out, U_in)` and biases `(S, V, U_out)`, float64, as torch.nn.Linear draws them.
+    """Initial weights `(S, V, U_out, U_in)` and biases `(S, V, U_out)`, float64.
 
-    Both are uniform in ±1/sqrt(U_in). A member's numbers depend on its address alone, so it is the
-    same network in an ensemble of any size.
+    As those of torch.nn.Linear, both are uniform in ±1/sqrt(U_in). The numbers of a member depend on
+    its address alone, so it is the same network in an ensemble of any size.
 
     Args:
         shape: V, U_out, U_in.
         seed: 64 bits.
         members: S addresses.
-        layer: which layer, a part of the address.
+        layer: number of the layer, a part of the address.
         bias: whether there are biases.
-        stream: another stream's layers are other numbers; heads have one of their own.
-        version: how many times this layer was drawn before.
+        stream: of the random numbers; that of initial weights by default, heads have their own.
+        version: number of times this layer was drawn before, a part of the address.
         device: where to draw.
     """
+    from hltm.sampling.philox import Stream, uniform
+
+    stream = Stream.INIT if stream is None else stream
     blocks, outputs, inputs = shape
     bound = inputs**-0.5
 

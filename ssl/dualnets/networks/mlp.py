@@ -1,4 +1,4 @@
-"""A dense network: no receptive fields, so whatever follows the tree was learned."""
+"""A dense network: it has no receptive fields, so any correspondence with the tree is learned."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def mlp(
 
     Args:
         tree: one tree or S trees; S trees make S networks with the trees' addresses.
-        units: in every layer, the top one too; or of each layer, the lowest first.
-        layers: L; the default is as many as there are units given, or the tree's depth.
+        units: units of every layer, or a sequence with those of each layer, the lowest first.
+        layers: L; by default the length of such a sequence, or the tree's depth.
         members, seed, bias, normalize, norm, weight_standardization, dtype, device: as for
             `tree_network`.
 
     Raises:
-        ValueError: units or layers below 1, layers that are not as many as the units given, or
+        ValueError: units or layers below 1, a sequence of units that is not L long, or
             `members` beside several trees.
 
     Example:

@@ -1,4 +1,4 @@
-"""What every network here is: an ensemble that reads leaves and shows its layers."""
+"""The base class of networks: an ensemble that takes leaves and returns outputs and activations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from hltm.tree import LatentTree
 
 
 class Network(nn.Module, ABC):
-    """S networks that read the leaves of their trees; the contract is in `dualnets.networks`.
+    """S networks on the leaves of their trees; `dualnets.networks` describes the interface.
 
-    A leaf of two states is read as a bit, any other as one number per state, 1 in the place of the
-    state it is in.
+    A leaf of two states is one bit, any other leaf is one-hot: one number per state, 1 for its state.
 
     Args:
         states: the number of states of each leaf.
@@ -25,10 +24,10 @@ class Network(nn.Module, ABC):
         stacked: whether public arrays have the S axis.
 
     Attributes:
-        inputs: X, the leaves it reads.
-        features: the numbers that the leaves are read as.
-        constants: tensors that all members share and training never changes. They are no buffers, so
-            that whatever is a parameter or a buffer has S in front.
+        inputs: X, the number of leaves.
+        features: the number of inputs of the first layer.
+        constants: tensors that all members share and training never changes. They are not buffers, so
+            that every parameter and every buffer has S in front.
     """
 
     def __init__(self, *, states: Sequence[int], members: Sequence[int], stacked: bool) -> None:
@@ -45,7 +44,7 @@ class Network(nn.Module, ABC):
                 for x, width in enumerate(widths)
                 for state in (range(width) if width > 1 else (1,))
             ]
-            # which leaf a feature shows, and the state at which it is 1
+            # the leaf of each feature, and the state at which the feature is 1
             self.constants["leaf_of"], self.constants["state_of"] = torch.tensor(places).unbind(1)
 
     @property
@@ -55,7 +54,7 @@ class Network(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     @property
@@ -65,7 +64,7 @@ class Network(nn.Module, ABC):
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether a sample's output in training depends on the batch it comes in."""
+        """Whether a sample's output in training depends on the other samples of its batch."""
         return False
 
     @abstractmethod
@@ -77,7 +76,7 @@ class Network(nn.Module, ABC):
         """Level -> `(S, B, V, U)` or `(S, B, U)`; no S where the network has none."""
 
     def _checked(self, leaves: Tensor) -> Tensor:
-        """`(S, B, X)` leaves, as they were given.
+        """The leaves as `(S, B, X)`.
 
         Raises:
             ValueError: leaves of the wrong shape.
@@ -91,9 +90,9 @@ class Network(nn.Module, ABC):
 
     def _encoded(self, leaves_SXB: Tensor) -> Tensor:
         """`(S, F, B)` features in the weights' dtype."""
-        return self._shown(leaves_SXB.to(self.device)).to(self.dtype)
+        return self._featured(leaves_SXB.to(self.device)).to(self.dtype)
 
-    def _shown(self, leaves_SXB: Tensor) -> Tensor:
+    def _featured(self, leaves_SXB: Tensor) -> Tensor:
         """`(S, F, B)` features: the leaves' own bits where all are binary, otherwise uint8."""
         if "leaf_of" not in self.constants:
             return leaves_SXB
@@ -107,7 +106,7 @@ class Network(nn.Module, ABC):
 
 
 def feature_widths(states: Sequence[int]) -> list[int]:
-    """How many numbers each leaf is read as: 1 for a leaf of two states, K for one of K > 2."""
+    """The number of features of each leaf: 1 for a leaf of two states, K for one of K > 2."""
     return [1 if count <= 2 else int(count) for count in states]
 
 
@@ -117,7 +116,7 @@ def leaf_states(tree: LatentTree) -> list[int]:
 
 
 def network_members(tree: LatentTree, members: int | None) -> tuple[Sequence[int], bool]:
-    """The addresses of the networks on a tree, and whether they show the S axis.
+    """The addresses of the networks on a tree, and whether public arrays have the S axis.
 
     Raises:
         ValueError: `members` beside several trees.

@@ -1,22 +1,22 @@
-"""The normalisation behind one hidden layer: gains and shifts, and running statistics for evaluation."""
+"""The normalisation of one hidden layer, with its gain and shift, and running moments for evaluation."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from dualnets.networks.normalizations import BatchNorm, GroupNorm, Moments, Normalization
+from dualnets.networks.normalizations import BatchNorm, Moments, Normalization
 
 
 class NormLayer(nn.Module):
     """Normalises the pre-activations of every block of every member.
 
-    A batch's moments are those of each unit of each block; where blocks share their weights, those
-    of each unit over all blocks and samples, as a convolution's are over places. Running moments
-    move to each batch's by `norm.momentum`, or by 1/n after n batches while that is more, so that
-    they are the plain mean of the first few batches and forget where they began. The variance they
-    hold is the unbiased one. In evaluation they take the place of the batch's own moments; a network
-    that has seen no batch has none, and goes by the batch at hand.
+    BatchNorm takes moments of each unit of each block; where blocks share their weights, of each unit
+    over all blocks and samples, as a convolution's are over places. Its running moments move towards
+    those of a batch by `norm.momentum`, or by 1/n at batch n while that is larger: so they are the
+    plain mean of the first few batches and do not depend on their initial value. The running variance
+    is the unbiased one. In evaluation the running moments replace the batch's own; a network that has
+    been trained on no batch has none and uses the moments of the batch at hand.
 
     Args:
         norm: its settings.
@@ -30,8 +30,7 @@ class NormLayer(nn.Module):
         mean, variance, batches: `(S, V, U, 1)` twice and `(S,)` int64, running; for BatchNorm only.
 
     Raises:
-        ValueError: groups of units that are no equal shares or hold one unit, which a
-            normalisation over units would set to zero.
+        ValueError: units that the norm cannot divide into equal groups of 2 or more.
     """
 
     gain: Tensor | None
@@ -52,13 +51,7 @@ class NormLayer(nn.Module):
             self.register_buffer("mean", torch.zeros(shape))
             self.register_buffer("variance", torch.ones(shape))
             self.register_buffer("batches", torch.zeros(members, dtype=torch.int64))
-            return
-        groups = norm.groups if isinstance(norm, GroupNorm) else 1
-        if units % groups or units == groups:
-            raise ValueError(
-                f"{type(norm).__name__} needs equal groups of 2 units or more, got {units} units "
-                f"in {groups} group(s)"
-            )
+        norm.check_units(units)
 
     def extra_repr(self) -> str:
         return repr(self.norm)
@@ -68,13 +61,13 @@ class NormLayer(nn.Module):
 
         Args:
             values: `(S, V, U, B)`.
-            training: whether a BatchNorm uses the batch's own moments, and remembers them.
+            training: whether BatchNorm uses the batch's own moments and updates the running ones.
 
         Returns:
             `(S, V, U, B)`.
 
         Raises:
-            ValueError: a batch of one sample, whose own moments say nothing.
+            ValueError: BatchNorm in training on a single sample, which has no variance.
         """
         if not isinstance(self.norm, BatchNorm):
             values = self.norm(values)
@@ -82,7 +75,7 @@ class NormLayer(nn.Module):
             moments, count = self._moments(values)
             if count < 2:
                 raise ValueError("a BatchNorm in training needs at least 2 samples, got 1")
-            self._remember(moments, count)
+            self._update_running(moments, count)
             values = self.norm(values, moments)
         else:
             values = self.norm(values, self._running(values))
@@ -91,15 +84,15 @@ class NormLayer(nn.Module):
         return values
 
     def _moments(self, values: Tensor) -> tuple[Moments, int]:
-        """`(S, V, U, 1)` moments of a batch, and over how many numbers each is."""
+        """`(S, V, U, 1)` moments of a batch, and the number of values behind each."""
         if not self.shared:
             return BatchNorm.moments(values), values.shape[-1]
         pooled = values.transpose(1, 2).flatten(2)[:, None]  # (S, 1, U, V * B)
         return BatchNorm.moments(pooled), pooled.shape[-1]
 
     @torch.no_grad()
-    def _remember(self, moments: Moments, count: int) -> None:
-        """Move the running moments towards a batch's."""
+    def _update_running(self, moments: Moments, count: int) -> None:
+        """Move the running moments towards those of a batch."""
         assert isinstance(self.norm, BatchNorm)
         self.batches += 1
         step = (1 / self.batches.to(self.mean.dtype)).clamp_min(self.norm.momentum)
@@ -109,7 +102,7 @@ class NormLayer(nn.Module):
             running += step * (new.to(running.dtype) - running)
 
     def _running(self, values: Tensor) -> Moments:
-        """The running moments; for members that have seen no batch, those of the batch at hand."""
+        """The running moments; for members trained on no batch, the moments of the batch at hand."""
         own, _ = self._moments(values)
         seen = (self.batches > 0).view(-1, 1, 1, 1)
         return Moments(

@@ -1,20 +1,23 @@
-"""Normalisations of pre-activations, per member: BatchNorm taken apart, LayerNorm, GroupNorm, weights.
+"""Normalisations of pre-activations: BatchNorm in separate parts, LayerNorm, GroupNorm, and of weights.
 
-All work on `(…, U, B)`, units then batch, and share nothing between what the leading axes count;
-short numbers are normalised in float32 and come back as short as they were.
-Gains and shifts behind them are the business of the layer that has them (`affine`).
+All work on `(…, U, B)`, units then batch, and leading axes (members, blocks) are independent of each
+other. Numbers of less than 32 bits are normalised in float32 and returned in their own dtype. A trained
+gain and shift (`affine`) belong to the layer that has the norm. A normalisation is one class below,
+registered under the word that selects it on the command line.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-import torch
-from torch import Tensor
-from torch.nn.functional import layer_norm
+from dualnets._checks import check_choice, check_number, check_whole
+from dualnets._lazy import torch
+from dualnets._options import Registry
 
-from dualnets._checks import check_number, check_whole
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Part = Literal["on", "off", "stop"]
 PARTS = ("on", "off", "stop")
@@ -27,23 +30,50 @@ class Moments(NamedTuple):
     variance: Tensor
 
 
-@dataclass(frozen=True)
-class BatchNorm:
-    """(p - mean) / sqrt(variance + epsilon) over the batch, each part on, off or without gradient.
-
-    Ioffe and Szegedy (arXiv 1502.03167). What a part does to learning is in its gradient: with the
-    mean on, the gradient g_i above arrives below as g_i - mean_j g_j (theory, Section 6); `stop`
-    subtracts or divides by the same number and lets no gradient through it.
+class Normalization(ABC):
+    """A frozen dataclass that normalises pre-activations `(…, U, B)`.
 
     Attributes:
-        mean, std: `on`, `off` or `stop`. With the mean off, the standard deviation is still that
-            around the mean.
+        batch_dependent: whether the output of a sample depends on the other samples of its batch.
         affine: whether a trained gain and shift per unit follow.
-        epsilon: added to the variance.
-        momentum: how far running statistics move to a batch's, for evaluation.
+        epsilon: number added to the variance.
+    """
+
+    batch_dependent: ClassVar[bool]
+    affine: bool
+    epsilon: float
+
+    @abstractmethod
+    def __call__(self, values: Tensor) -> Tensor:
+        """`(…, U, B)` normalised values."""
+
+    def check_units(self, units: int, where: str = "") -> None:  # noqa: B027, most norms have no limit
+        """Raise ValueError where a layer of so many units cannot be normalised; `where` names the layer."""
+
+
+NORMS: Registry[type[Normalization]] = Registry()
+
+
+@NORMS.register("batch")
+@dataclass(frozen=True)
+class BatchNorm(Normalization):
+    """(p - mean) / sqrt(variance + epsilon) over the batch, each part on, off or without gradient.
+
+    Ioffe and Szegedy (arXiv 1502.03167, Algorithm 1). The effect of a part on learning is in its
+    gradient: with the mean on, the gradient g_i of the normalised values becomes g_i - mean_j g_j
+    (docs/theory.md, Section 6); `stop` subtracts or divides by the same number without gradient.
+
+    Attributes:
+        mean: whether the batch's mean is subtracted: on, off, or stop: on without gradient.
+        std: whether the values are divided by the batch's standard deviation: on, off, or stop: on
+            without gradient. With the mean off, it is still the deviation around the mean.
+        affine: whether a trained gain and shift per unit follow.
+        epsilon: number added to the variance.
+        momentum: step of the running moments, for evaluation, towards those of a batch.
 
     Raises:
-        ValueError: a part of another name, epsilon not above 0, or momentum outside 0..1.
+        TypeError: epsilon or momentum is not a number.
+        ValueError: an unknown word for a part, epsilon not above 0, or momentum outside 0..1.
 
     Example:
         >>> import torch
@@ -62,30 +92,31 @@ class BatchNorm:
     batch_dependent: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name, part in (("mean", self.mean), ("std", self.std)):
-            if part not in PARTS:
-                raise ValueError(f"BatchNorm's {name} must be on, off or stop, got {part!r}")
-        _check_epsilon(self.epsilon)
+        check_choice("BatchNorm's mean", self.mean, PARTS)
+        check_choice("BatchNorm's std", self.std, PARTS)
+        check_number("epsilon", self.epsilon, above=0)
         check_number("momentum", self.momentum, low=0, high=1)
 
     @staticmethod
     def moments(values: Tensor) -> Moments:
-        """The batch's own."""
-        return _moments(_long(values), -1)
+        """The batch's own moments, over the last axis of `(…, U, B)`."""
+        return _moments(_at_least_float32(values), -1)
 
     def __call__(self, values: Tensor, moments: Moments | None = None) -> Tensor:
         """Normalised by the batch's own moments, or by the given ones."""
         if moments is None and self.mean == self.std == "on":
             # with the batch as the last axis this is torch's layer norm, five times as fast in one call
-            return layer_norm(_long(values), values.shape[-1:], eps=self.epsilon).to(values.dtype)
-        return self._by(values, self.moments(values) if moments is None else moments)
+            given = _at_least_float32(values)
+            found = torch.nn.functional.layer_norm(given, values.shape[-1:], eps=self.epsilon)
+            return found.to(values.dtype)
+        return self._normalized(values, self.moments(values) if moments is None else moments)
 
     def with_moments(self, values: Tensor) -> tuple[Tensor, Moments]:
-        """Normalised by the batch's own moments, and what these are."""
+        """The values normalised by the batch's own moments, and these moments."""
         if not self.mean == self.std == "on":
             moments = self.moments(values)
-            return self._by(values, moments), moments
-        given = _long(values)  # torch's layer norm knows them anyway
+            return self._normalized(values, moments), moments
+        given = _at_least_float32(values)  # torch's layer norm returns the moments, too
         found, mean, inverse = torch.native_layer_norm(
             given, given.shape[-1:], None, None, self.epsilon
         )
@@ -93,8 +124,8 @@ class BatchNorm:
             variance = (inverse.square().reciprocal() - self.epsilon).clamp_min(0)
         return found.to(values.dtype), Moments(mean.detach(), variance)
 
-    def _by(self, values: Tensor, moments: Moments) -> Tensor:
-        found, (mean, variance) = _long(values), moments
+    def _normalized(self, values: Tensor, moments: Moments) -> Tensor:
+        found, (mean, variance) = _at_least_float32(values), moments
         if self.mean != "off":
             found = found - (mean.detach() if self.mean == "stop" else mean)
         if self.std != "off":
@@ -103,11 +134,16 @@ class BatchNorm:
         return found.to(values.dtype)
 
 
+@NORMS.register("layer")
 @dataclass(frozen=True)
-class LayerNorm:
-    """Mean 0 and variance 1 over the units of each sample (Ba, Kiros, Hinton, arXiv 1607.06450).
+class LayerNorm(Normalization):
+    """(p - mean) / sqrt(variance + epsilon) over the units of each sample; in a tree network, of a block.
 
-    In a tree network the units are those of one block.
+    Ba, Kiros, Hinton (arXiv 1607.06450, equation 3).
+
+    Attributes:
+        affine: whether a trained gain and shift per unit follow.
+        epsilon: number added to the variance.
     """
 
     affine: bool = False
@@ -115,15 +151,24 @@ class LayerNorm:
     batch_dependent: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_epsilon(self.epsilon)
+        check_number("epsilon", self.epsilon, above=0)
 
     def __call__(self, values: Tensor) -> Tensor:
         return _standardized(values, -2, self.epsilon)
 
+    def check_units(self, units: int, where: str = "") -> None:
+        _check_groups("LayerNorm", units, 1, where)
 
+
+@NORMS.register("group")
 @dataclass(frozen=True)
-class GroupNorm:
-    """LayerNorm within each of `groups` equal groups of neighbouring units (Wu and He, arXiv 1803.08494).
+class GroupNorm(Normalization):
+    """LayerNorm within each of several equal groups of neighbouring units (Wu and He, arXiv 1803.08494).
+
+    Attributes:
+        groups: number of equal groups of units.
+        affine: whether a trained gain and shift per unit follow.
+        epsilon: number added to the variance.
 
     Raises:
         ValueError: fewer than one group; on use, units that do not divide into the groups.
@@ -135,7 +180,7 @@ class GroupNorm:
     batch_dependent: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_epsilon(self.epsilon)
+        check_number("epsilon", self.epsilon, above=0)
         check_whole("groups", self.groups, low=1)
 
     def __call__(self, values: Tensor) -> Tensor:
@@ -145,27 +190,27 @@ class GroupNorm:
         grouped = values.unflatten(-2, (self.groups, -1))
         return _standardized(grouped, -2, self.epsilon).flatten(-3, -2)
 
-
-Normalization = BatchNorm | LayerNorm | GroupNorm
+    def check_units(self, units: int, where: str = "") -> None:
+        _check_groups("GroupNorm", units, self.groups, where)
 
 
 def standardize(weight: Tensor, epsilon: float = 1e-5) -> Tensor:
     """Weights with mean 0 and variance 1 / fan-in over each unit's inputs, the last axis.
 
-    Weight standardisation (Qiao and others, arXiv 1903.10520), scaled so that it keeps the size of
-    what passes through.
+    Weight standardisation (Qiao and others, arXiv 1903.10520), scaled by fan-in^(-1/2) so that
+    pre-activations keep the size of the inputs.
     """
     return _standardized(weight, -1, epsilon) * weight.shape[-1] ** -0.5
 
 
 def _standardized(values: Tensor, axis: int, epsilon: float) -> Tensor:
-    given = _long(values)
+    given = _at_least_float32(values)
     mean, variance = _moments(given, axis)
     return ((given - mean) * (variance + epsilon).rsqrt()).to(values.dtype)
 
 
-def _long(values: Tensor) -> Tensor:
-    """The values in float32 where they are shorter: a few bits of a mean are no mean."""
+def _at_least_float32(values: Tensor) -> Tensor:
+    """The values, in float32 where their dtype is shorter: a mean in 16 bits is too coarse."""
     return values.float() if values.dtype.itemsize < 4 else values
 
 
@@ -175,5 +220,10 @@ def _moments(values: Tensor, axis: int) -> Moments:
     return Moments(mean, (values - mean).square().mean(axis, keepdim=True))
 
 
-def _check_epsilon(epsilon: float) -> None:
-    check_number("epsilon", epsilon, above=0)
+def _check_groups(name: str, units: int, groups: int, where: str) -> None:
+    """Raise ValueError unless the groups are equal and of 2 units or more: one unit less its mean is 0."""
+    if units % groups or units == groups:
+        raise ValueError(
+            f"{name} needs equal groups of 2 units or more, got {units} units in {groups} "
+            f"group(s){where and ' '}{where}"
+        )

@@ -1,4 +1,4 @@
-"""The wrong tree: the data's own shape, but over shuffled leaves."""
+"""A tree network over shuffled leaves: the data's shape with wrong receptive fields."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def shuffled_tree(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> BlockNetwork:
-    """A tree network of the data's own shape whose leaves were shuffled: a prior that is wrong.
+    """A tree network of the data's own shape whose leaves are shuffled: a control with a wrong prior.
 
-    It has as many parameters as `tree_network` and the same initial weights, and differs in nothing
-    but in which leaves a block sees. Every member has a shuffle of its own, a function of its
-    address and the seed. (Two of the n children of a node stay siblings with probability
-    (n - 1) / (X - 1), so on a handful of leaves a wrong tree is not very wrong.) For a shape that is
-    wrong in another way see `topology` of `tree_network`.
+    It has as many parameters as `tree_network` and the same initial weights; only the leaves that a
+    block sees are different. Every member has a shuffle of its own, a function of its address and the
+    seed. (Two of the n children of a node stay siblings with probability (n - 1) / (X - 1), so with few
+    leaves the receptive fields are not very wrong.) For other wrong shapes see `topology` of
+    `tree_network`.
 
     Args:
         tree: one tree or S trees, of any shape. Leaves change places with leaves that have as many

@@ -1,4 +1,4 @@
-"""Any torch module as an ensemble: stacked copies that run as one, with named layers for the latents."""
+"""Any torch module as an ensemble: stacked copies in one batched pass, with named layers for the levels."""
 
 from __future__ import annotations
 
@@ -19,36 +19,37 @@ Side = Literal["output", "input"]
 
 
 class TorchEnsemble(Network):
-    """S copies of a torch module, each with parameters and buffers of its own, run as one.
+    """S copies of a torch module, each with parameters and buffers of its own, in one batched pass.
 
     `model` holds the parameters and buffers of all members under the module's own names, with S in
     front (a parameter that is a single number is `(S, 1)`); `torch.func` runs it in one batched pass.
-    BatchNorm's running statistics are per member, too. A parameter whose `requires_grad` is False is
-    held as a buffer.
+    BatchNorm's running statistics are per member, too. A parameter whose `requires_grad` is False
+    becomes a buffer.
 
     Args:
         tree: one tree or S trees; S trees make S networks with the trees' addresses.
-        build: makes one untrained module on the CPU; it takes `(B, …)` inputs and gives `(B, U)`.
+        build: returns one untrained module on the CPU, which maps `(B, …)` inputs to `(B, U)`.
             It is called once per member, with torch's global generator seeded by the member's
-            address (and put back afterwards).
-        activations: level -> the name, as in `model.named_modules()`, of the layer that is to follow
-            that level's latents; all numbers that a layer gives per sample are its units.
-        side: whether a named layer shows what it gives out (of a linear layer, pre-activations) or
-            what it takes in.
-        encode: `(B, X)` states as the module's inputs, row by row, e.g. images; by default the
-            features that all networks read: bits, or one-hot numbers for leaves of more than two
+            address (and restored afterwards).
+        activations: level -> the name, as in `model.named_modules()`, of the layer that is compared
+            with that level's latents; all numbers that it returns per sample are its units.
+        side: whether the activations of a named layer are its `output` (pre-activations of a linear
+            layer) or its `input`.
+        encode: (`(B, X)` states) -> the module's inputs, row by row, e.g. images; by default the
+            features that all networks have: bits, or one-hot numbers for leaves of more than two
             states.
         members: for one tree only: this many networks on it, each on rows of its own.
         seed: of the initial weights.
-        batch_dependent: whether a sample's output in training depends on the batch; by default,
-            whether there is one of torch's BatchNorms. Say so of any other such normalisation.
+        batch_dependent: whether a sample's output in training depends on the other samples of its
+            batch; by default, whether the module has one of torch's BatchNorms. A module with another
+            such normalisation needs True.
         dtype, device: of the weights.
 
     Raises:
         ValueError: no layer or one that the module does not have, `members` beside several trees,
-            and a module that draws random numbers when it runs (dropout), that is not the same for
-            every member, has nothing to train, gives no `(B, U)`, or that `torch.func.vmap` cannot
-            run (such as a BatchNorm with momentum None, which counts in Python).
+            or a module that draws random numbers when it runs (dropout), differs between members, has
+            nothing to train, does not return `(B, U)`, or that `torch.func.vmap` cannot run (such as a
+            BatchNorm with momentum None, which counts in Python).
 
     Example:
         >>> import hltm
@@ -100,16 +101,16 @@ class TorchEnsemble(Network):
 
     @property
     def depth(self) -> int:
-        """The highest level that is shown."""
+        """The highest level that has a named layer."""
         return max(self.layers)
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether a sample's output in training depends on the batch it comes in."""
+        """Whether a sample's output in training depends on the other samples of its batch."""
         return self._batch_dependent
 
     def extra_repr(self) -> str:
-        # by name: the repr of a function would say another address in every process
+        # by name: the repr of a function has another memory address in every process
         encode = "None"
         if self.encode is not None:
             encode = getattr(self.encode, "__qualname__", type(self.encode).__name__)
@@ -134,7 +135,7 @@ class TorchEnsemble(Network):
         return output if self.stacked else output[0]
 
     def activations(self, leaves: Tensor) -> dict[int, Tensor]:
-        """What the named layers show, in evaluation mode and without gradients.
+        """Activations of the named layers, in evaluation mode and without gradients.
 
         Args:
             leaves: as for `forward`.
@@ -143,7 +144,7 @@ class TorchEnsemble(Network):
             Level -> `(S, B, U)`; no S where the network has none.
 
         Raises:
-            ValueError: a layer that does not run, runs twice, or gives no tensor.
+            ValueError: a layer that does not run, runs twice, or returns no tensor.
         """
         inputs = self._inputs(leaves)
         count = inputs.shape[1]
@@ -167,7 +168,7 @@ class TorchEnsemble(Network):
         return found
 
     def _shaped(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One member's parameters and buffers as the module knows them."""
+        """One member's parameters and buffers in the module's own shapes."""
         return own | {name: own[name].reshape(()) for name in self._numbers}
 
     def _stacks(self) -> dict[str, Tensor]:
@@ -175,7 +176,7 @@ class TorchEnsemble(Network):
         return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
 
     def _inputs(self, leaves: Tensor) -> Tensor:
-        """`(S, B, …)` what the modules take."""
+        """`(S, B, …)` inputs of the modules."""
         given = self._checked(leaves)
         if self.encode is None:
             return self._encoded(given.transpose(1, 2)).transpose(1, 2)
@@ -184,8 +185,8 @@ class TorchEnsemble(Network):
         return made.to(self.dtype) if made.is_floating_point() else made
 
     def _try(self) -> None:
-        """Run three rows in training and for the layers, so that what cannot work is said at once."""
-        twin = copy.deepcopy(self)  # running statistics stay as they are
+        """Run three rows in training and for the layers, so that a module that cannot work is refused now."""
+        twin = copy.deepcopy(self)  # whose running statistics may change
         leaves = torch.zeros(len(self.members), 3, self.inputs, dtype=torch.uint8)
         leaves = leaves if self.stacked else leaves[0]
         try:
@@ -194,17 +195,17 @@ class TorchEnsemble(Network):
         except RuntimeError as error:
             if "randomness" in str(error):
                 raise ValueError(
-                    "the module draws random numbers when it runs (dropout?), which have no address"
+                    "the module draws random numbers when it runs (dropout?), which would not be reproducible"
                 ) from error
             raise ValueError(f"the module does not run as an ensemble: {error}") from error
         if not isinstance(output, Tensor) or output.shape[:-1] != leaves.shape[:-1]:
             given = tuple(output[0].shape if self.stacked else output.shape)
-            raise ValueError(f"the module gives {given} for 3 samples, expected (3, U)")
+            raise ValueError(f"the module returns {given} for 3 samples, expected (3, U)")
         twin.activations(leaves)
 
 
 class _Reader(nn.Module):
-    """A module that gives what named layers of another one show."""
+    """A module that returns the activations of named layers of another one."""
 
     def __init__(self, model: nn.Module, names: list[str], side: Side) -> None:
         super().__init__()
@@ -215,33 +216,35 @@ class _Reader(nn.Module):
 
 
 def _built(build: Callable[[], nn.Module], seed: int, member: int) -> nn.Module:
-    """A member's module, a function of its address."""
+    """The module of one member, a function of its address."""
     number = uniform(1, seed=seed, stream=Stream.INIT, members=[member], node=0, view=1)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(number.item() * 2**53))
         model = build()
     if not isinstance(model, nn.Module):
-        raise ValueError(f"build must give a torch module, got a {type(model).__name__}")
+        raise ValueError(f"build must return a torch module, got a {type(model).__name__}")
     return model
 
 
 def _stacked(models: list[nn.Module]) -> nn.Module:
-    """The first module, holding the parameters and buffers of all, stacked.
+    """The first module with the stacked parameters and buffers of all.
 
-    What needs no gradient becomes a buffer: every parameter of a network here is trained.
+    A parameter without gradient becomes a buffer: every parameter of a network here is trained.
 
     Raises:
-        ValueError: modules that differ in the names or shapes of what they hold, or hold nothing.
+        ValueError: modules whose parameters differ in name or shape, or modules without parameters.
     """
     held = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
     for name, first in held[0].items():
         if torch.nn.parameter.is_lazy(first):
-            raise ValueError(f"{name!r} has no shape before the module has run; give it one")
+            raise ValueError(f"{name!r} must have a shape before the module runs, but it is lazy")
     shapes = [{name: tuple(tensor.shape) for name, tensor in one.items()} for one in held]
     for other in shapes[1:]:
         if other != shapes[0]:
-            raise ValueError(f"build must give the same module each time, got {shapes[0]}, {other}")
-    stacks: dict[int, Tensor] = {}  # by identity, so that what is tied stays tied
+            raise ValueError(
+                f"build must return the same module each time, got {shapes[0]}, {other}"
+            )
+    stacks: dict[int, Tensor] = {}  # by identity, so that tied parameters remain tied
     for name, first in held[0].items():
         stack = torch.stack([one[name].detach() for one in held])
         trained = isinstance(first, nn.Parameter) and first.requires_grad

@@ -1,4 +1,4 @@
-"""The paper's network: one block of units per latent, reading the blocks of its children."""
+"""The paper's network: one block of units per latent, whose inputs are the blocks of its children."""
 
 from __future__ import annotations
 
@@ -27,25 +27,23 @@ def tree_network(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> BlockNetwork:
-    """A network shaped as the tree: `units` units per latent, no ReLU on top.
+    """A network of the tree's shape: `units` units per latent, no ReLU on top.
 
-    Any tree will do: edges may skip levels, nodes may have few or many children, and leaves may be
-    children of any latent. A leaf of two states is read as a bit, one of K > 2 as K numbers, 1 in
-    its state's place.
+    The tree may have any shape: edges may skip levels, nodes may have few or many children, and leaves
+    may be children of any latent. A leaf of two states is one bit, a leaf of K > 2 states is one-hot.
 
     Args:
         tree: one tree or S trees; S trees make S networks with the trees' addresses.
         units: per latent.
-        topology: a shape of the network that is not the tree's, with as many leaves: the wrong
-            tree, whose leaf x reads the tree's leaf x. No block belongs to a latent then, so
-            activations are those of whole layers.
+        topology: another shape for the network than the tree's, with as many leaves; its leaf x is
+            the tree's leaf x. Then no block belongs to a latent, so activations are of whole layers.
         members: for one tree only: this many networks on it, each on rows of its own.
-        seed: of the initial weights, drawn as torch.nn.Linear draws them.
-        bias: whether units have biases; without them the network is homogeneous, which the
-            operator form of the theorems needs.
+        seed: of the initial weights, which have the distribution of torch.nn.Linear's.
+        bias: whether units have biases; without them the network is homogeneous, an assumption of
+            the theorems (docs/theory.md, Section 1).
         normalize: whether the output is scaled to length 1.
-        norm: of hidden pre-activations, behind each layer but the top one, for every unit of every
-            block on its own: `BatchNorm()`, `LayerNorm()`, `GroupNorm()`, or None.
+        norm: normalisation of the pre-activations of every hidden layer, block by block:
+            `BatchNorm()`, `LayerNorm()`, `GroupNorm()`, or None.
         weight_standardization: whether the weights below the top layer have mean 0 and variance
             1 / fan-in over each unit's inputs.
         dtype, device: of the weights.

@@ -1,4 +1,4 @@
-"""Who reads whom in a network on any tree: edges that skip levels, nodes with few or many children."""
+"""The inputs of blocks in a network on any tree: edges may skip levels, nodes have few or many children."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from hltm.model.topology import Topology
 
 
 class Wires(NamedTuple):
-    """What the blocks of one layer read.
+    """The inputs of the blocks of one layer.
 
     Blocks with fewer inputs than the widest one are padded with a feature that is always zero, so
-    that a layer stays one batched product; the weights there start at zero, and their gradient is
-    zero.
+    that a layer is still one batched product; their weights there start at zero and have a gradient
+    of zero.
 
     Attributes:
-        sources: the lower layers that are read at all, 0 for the input features.
-        places: `(V, U_in)` int64; U_in is the widest block's fan-in, and a place counts through
-            [the zero, the features of `sources` one layer after the other].
-        fan_in: `(V,)` int64, each block's own.
+        sources: numbers of the lower layers that have inputs of this one; 0 is the input features.
+        places: `(V, U_in)` int64, U_in the fan-in of the widest block: positions in
+            [the zero feature, the features of `sources`, one layer after the other].
+        fan_in: `(V,)` int64, the fan-in of each block without padding.
     """
 
     sources: tuple[int, ...]
@@ -48,11 +48,11 @@ class Wires(NamedTuple):
 
 
 def irregularity(topology: Topology, widths: Sequence[int]) -> str:
-    """Why some layer's blocks do not read the layer below in equal consecutive shares; empty if they do.
+    """The reason why blocks do not have equal consecutive shares of the layer below; empty if they do.
 
     Args:
         topology: of the network.
-        widths: how many features each leaf has.
+        widths: number of features of each leaf.
 
     Example:
         >>> irregularity(Topology.balanced(depth=2), [1, 1, 1, 1])
@@ -61,7 +61,7 @@ def irregularity(topology: Topology, widths: Sequence[int]) -> str:
         'level 2 has children at levels [0, 1]'
     """
     if len(set(widths)) > 1:
-        return f"leaves are read as {sorted(set(widths))} numbers"
+        return f"leaves have {sorted(set(widths))} features"
     for level in range(topology.depth, 0, -1):
         children = [topology.children[v] for v in topology.at_level(level)]
         below = np.concatenate(children)
@@ -72,7 +72,7 @@ def irregularity(topology: Topology, widths: Sequence[int]) -> str:
         if len(counts) > 1:
             return f"level {level} has nodes of {counts} children"
         if not np.array_equal(below, topology.at_level(level - 1)):
-            return f"level {level - 1} does not stand in the order of its parents"
+            return f"level {level - 1} is not in the order of its parents"
     return ""
 
 
@@ -81,13 +81,13 @@ def wire(topology: Topology, widths: Sequence[int], units: int) -> list[Wires]:
 
     Args:
         topology: any.
-        widths: how many features each leaf has.
+        widths: number of features of each leaf.
         units: per latent.
 
     Returns:
-        One Wires per level 1..L. A block reads its children in storage order.
+        One Wires per level 1..L. The inputs of a block are its children in storage order.
     """
-    # feature f of node v is number first[v] + f of its own level's features
+    # feature f of node v has number first[v] + f among the features of its level
     count = np.full(len(topology), units)
     count[topology.leaves.start :] = widths
     first = np.zeros(len(topology), dtype=np.int64)
@@ -100,7 +100,7 @@ def wire(topology: Topology, widths: Sequence[int], units: int) -> list[Wires]:
     for level in range(1, topology.depth + 1):
         children = [topology.children[v] for v in topology.at_level(level)]
         sources = np.unique(topology.level[np.concatenate(children)])
-        # the zero stands before the features of the sources
+        # position 0 is the zero feature, those of the sources follow
         start = dict(
             zip(sources, 1 + np.cumsum([0, *(size[s] for s in sources[:-1])]), strict=True)
         )

@@ -1,4 +1,9 @@
-"""Optimisers whose rates may differ per member; frozen settings, pure rules, state by name."""
+"""Optimisers whose rates may differ per member: frozen settings, and rules that update tensors by name.
+
+An optimiser is one class below, registered under the word that selects it on the command line. Every
+rate is one number, or one per member: a sweep over rates is then one ensemble. Symbols in the rules:
+w a parameter, g its gradient, v its velocity.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +11,29 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from dualnets._checks import check_choice, check_kind, check_number, check_switch, check_whole
+from dualnets._lazy import torch
+from dualnets._options import Registry, option
 from dualnets.optim.per_member import Group as Group
 from dualnets.optim.per_member import PerMember as PerMember
 from dualnets.optim.per_member import at_least_0, broadcast, check_count, check_rates, column, cut
 
-Tensors = dict[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tensors = dict[str, "Tensor"]
 UPDATES = "updates"  # the slot that counts a parameter's updates
-PLAIN = ("bias", "biases", "gain", "shift")  # last names of what LARS leaves to plain momentum
+WITHOUT_TRUST = (
+    "bias",
+    "biases",
+    "gain",
+    "shift",
+)  # parameters that LARS does not adapt, by last name
 
 
-class One(NamedTuple):
+class ParameterUpdate(NamedTuple):
     """One parameter in an update: its name, value, gradient, memory by slot, and rates."""
 
     name: str
@@ -32,7 +44,7 @@ class One(NamedTuple):
     decay: Tensor | float
 
     def decayed(self, gradient: Tensor) -> Tensor:
-        """A gradient with the weight decay's part."""
+        """The gradient plus the weight decay times the parameter."""
         if isinstance(self.decay, float | int) and self.decay == 0:
             return gradient
         return gradient + self.decay * self.parameter
@@ -40,25 +52,25 @@ class One(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the learning rate is multiplied with, step by step.
+    """The factor of the learning rate at every update.
 
     Attributes:
-        kind: `constant`, or `cosine`: from 1 down to `final` along half a cosine.
-        warm_up: first steps during which the rate rises linearly from 0.
-        final: where the cosine ends.
+        kind: schedule of the learning rate: constant, or cosine: from 1 to `final` along half a cosine.
+        warm_up: number of first updates during which the rate rises linearly from 0.
+        final: value at which a cosine schedule ends, as a share of the learning rate.
 
     Raises:
-        TypeError: a warm_up that is no whole number, or a final that is no number.
-        ValueError: a kind of another name, warm_up below 0, or final outside 0..1.
+        TypeError: warm_up is not a whole number, or final is not a number.
+        ValueError: an unknown kind, warm_up below 0, or final outside 0..1.
 
     Example:
         >>> [round(Schedule("cosine", warm_up=2).factor(step, 6), 3) for step in range(6)]
         [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
     """
 
-    kind: Literal["constant", "cosine"] = "constant"
+    kind: Literal["constant", "cosine"] = option("constant", flag="schedule")
     warm_up: int = 0
-    final: float = 0.0
+    final: float = option(0.0, flag="final_rate", applies_to={"kind": ("cosine",)})
 
     def __post_init__(self) -> None:
         check_choice("a schedule", self.kind, ("constant", "cosine"))
@@ -66,7 +78,7 @@ class Schedule:
         check_number("final", self.final, low=0, high=1)
 
     def factor(self, step: int, steps: int) -> float:
-        """The factor of update `step`, counted from 0, of `steps`."""
+        """The factor at update number `step`, counted from 0, of `steps` updates."""
         if step < self.warm_up:
             return (step + 1) / self.warm_up
         if self.kind == "constant":
@@ -77,19 +89,20 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC):
-    """A rule that turns gradients into updates, member by member.
+    """A rule that turns gradients into updates, for each member separately.
+
+    Every rate is one number, or one per member: a sequence, a numpy array or a tensor `(S,)`, which is
+    kept as a tuple.
 
     Attributes:
-        weight_decay: added to the gradient, times the parameter (AdamW: taken off the parameter
-            directly, times the learning rate).
-        schedule: of the learning rate.
-        clip: largest length of a member's gradient, over all its parameters; None for no limit.
-
-    Every rate is a number, or one per member as a sequence, a numpy array or a tensor `(S,)`, which
-    are kept as a tuple: a sweep over rates is one ensemble.
+        lr: learning rate.
+        weight_decay: weight decay: times the parameter it is added to the gradient (AdamW: times the
+            learning rate it is subtracted from the parameter).
+        schedule: factor of the learning rate at every update.
+        clip: largest norm of a member's gradient over all its parameters; None for no limit.
 
     Raises:
-        TypeError: what is no rate, or no `Schedule`.
+        TypeError: a value that is not a rate, or a schedule that is not a `Schedule`.
         ValueError: a rate out of range.
     """
 
@@ -97,8 +110,8 @@ class Optimizer(ABC):
     weight_decay: PerMember = 0.0
     schedule: Schedule = field(default_factory=Schedule)
     clip: PerMember | None = None
-    _above: ClassVar[tuple[str, ...]] = ("lr",)  # rates above 0
-    _within: ClassVar[tuple[str, ...]] = ()  # rates that lie in 0 <= r < 1
+    _above: ClassVar[tuple[str, ...]] = ("lr",)  # rates that must be above 0
+    _within: ClassVar[tuple[str, ...]] = ()  # rates that must lie in 0 <= r < 1
     slots: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -136,19 +149,18 @@ class Optimizer(ABC):
         return replace(self, **{n: cut(getattr(self, n), low, high) for n in self._rates})
 
     def init(self, parameters: Mapping[str, Tensor]) -> Tensors:
-        """What the rule remembers of every parameter: `slot.name` -> zeros of its shape.
+        """The optimiser's memory before the first update: `slot.name` -> zeros of the parameter's shape.
 
-        The slot that counts updates is a column `(S, 1, …)`.
+        The slot that counts updates is `(S, 1, …)`.
         """
         found = {}
         for name, parameter in parameters.items():
             zeros = torch.zeros_like(parameter, requires_grad=False)
-            column = broadcast(zeros.new_zeros(len(zeros)), zeros)
+            counter = broadcast(zeros.new_zeros(len(zeros)), zeros)
             for slot in self.slots:
-                found[f"{slot}.{name}"] = (column if slot == UPDATES else zeros).clone()
+                found[f"{slot}.{name}"] = (counter if slot == UPDATES else zeros).clone()
         return found
 
-    @torch.no_grad()
     def update(
         self,
         parameters: Mapping[str, Tensor],
@@ -161,40 +173,53 @@ class Optimizer(ABC):
     ) -> None:
         """Change parameters and memory, `(S, …)` each, in place.
 
-        Parameters of members that are not alive stay as they are, bit for bit; what is remembered
-        of them is of no use any more.
+        Parameters of members that are not alive stay the same, bit for bit; the memory of such members
+        is not meaningful afterwards.
 
         Args:
-            parameters, gradients: by name, the same shapes.
-            memory: as `init` makes it.
+            parameters, gradients: by name, of equal shapes.
+            memory: as `init` returns it.
             alive: `(S,)` bool.
-            step, steps: for the schedule; updates are counted from 0.
-            groups: name of a parameter -> its rates.
+            step, steps: number of this update, counted from 0, and of all updates, for the schedule.
+            groups: name of a parameter -> its own rates.
         """
+        with torch.no_grad():
+            self._update(parameters, gradients, memory, alive, step, steps, groups or {})
+
+    def _update(
+        self,
+        parameters: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        memory: Tensors,
+        alive: Tensor,
+        step: int,
+        steps: int,
+        groups: Mapping[str, Group],
+    ) -> None:
         factor = self.schedule.factor(step, steps)
         scale = self._clipping(gradients)
-        # elsewhere than on a CPU, asking would wait for the device
+        # on a GPU the question itself would make the CPU wait for the device
         everyone = alive.device.type == "cpu" and bool(alive.all())
         for name, parameter in parameters.items():
-            group = (groups or {}).get(name, Group())
+            group = groups.get(name, Group())
             gradient = gradients[name]
             if scale is not None:
                 gradient = gradient * broadcast(scale, parameter)
             decay = self.weight_decay if group.weight_decay is None else group.weight_decay
-            own = {slot: memory[f"{slot}.{name}"] for slot in self.slots}
+            slots = {slot: memory[f"{slot}.{name}"] for slot in self.slots}
             rate = column(self.lr, parameter) * (factor * column(group.lr, parameter))
-            one = One(name, parameter, gradient, own, rate, column(decay, parameter))
+            one = ParameterUpdate(name, parameter, gradient, slots, rate, column(decay, parameter))
             change = self._change(one)
-            # a frozen member's gradient may be NaN, and 0 * NaN is NaN: choose, do not multiply
+            # the gradient of a frozen member may be NaN, and 0 * NaN is NaN: select, do not multiply
             kept = change if everyone else torch.where(broadcast(alive, parameter), change, 0)
             parameter.sub_(kept)
 
     @abstractmethod
-    def _change(self, one: One) -> Tensor:
-        """What is taken off the parameter; memory changes in place."""
+    def _change(self, one: ParameterUpdate) -> Tensor:
+        """The tensor to subtract from the parameter; the memory changes in place."""
 
     def _clipping(self, gradients: Mapping[str, Tensor]) -> Tensor | None:
-        """`(S,)` factors that keep every member's gradient within its limit."""
+        """`(S,)` factors that reduce every gradient longer than `clip` to that length."""
         if self.clip is None:
             return None
         squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
@@ -203,15 +228,23 @@ class Optimizer(ABC):
         return (limit / length.clamp(min=1e-12)).clamp(max=1)
 
 
+OPTIMIZERS: Registry[type[Optimizer]] = Registry()
+
+
+@OPTIMIZERS.register("sgd")
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
     """Stochastic gradient descent: v <- momentum v + g + weight_decay w, w <- w - lr v.
 
-    With `nesterov`, w <- w - lr (g + weight_decay w + momentum v). As in torch.optim.SGD, without
+    With `nesterov`, w <- w - lr (g + weight_decay w + momentum v). As torch.optim.SGD without
     dampening.
 
+    Attributes:
+        momentum: share of the velocity that is kept at every update.
+        nesterov: whether the gradient is taken ahead along the velocity (Nesterov's momentum).
+
     Raises:
-        ValueError: rates out of range, or nesterov without momentum.
+        ValueError: a rate out of range, or nesterov without momentum.
     """
 
     momentum: PerMember = 0.0
@@ -238,7 +271,7 @@ class SGD(Optimizer):
         changing = self.schedule.kind != "constant" or self.schedule.warm_up > 0
         return not (self._moves or decays or changing or self.clip is not None)
 
-    def _change(self, one: One) -> Tensor:
+    def _change(self, one: ParameterUpdate) -> Tensor:
         gradient = one.decayed(one.gradient)
         if not self._moves:
             return gradient * one.rate
@@ -247,19 +280,24 @@ class SGD(Optimizer):
         return (gradient + momentum * velocity if self.nesterov else velocity) * one.rate
 
 
+@OPTIMIZERS.register("adam")
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
-    """Adam (Kingma and Ba, arXiv 1412.6980); weight decay is added to the gradient.
+    """Adam (Kingma and Ba, arXiv 1412.6980, Algorithm 1); weight decay is added to the gradient.
+
+    With m and s the moving averages of g and g^2, and t the number of updates,
+    w <- w - lr (m / (1 - beta1^t)) / (sqrt(s / (1 - beta2^t)) + epsilon).
 
     Attributes:
-        beta1, beta2: how slowly the averages of the gradient and of its square forget.
-        epsilon: added to the root of the second average.
+        beta1: decay of the moving average of the gradient.
+        beta2: decay of the moving average of the squared gradient.
+        epsilon: number added to the root of the average of the squared gradient.
     """
 
     lr: PerMember = field(default=1e-3, kw_only=False)
     beta1: PerMember = 0.9
     beta2: PerMember = 0.999
-    epsilon: float = 1e-8
+    epsilon: float = option(1e-8, flag="adam_epsilon")
     slots: ClassVar[tuple[str, ...]] = ("first", "second", UPDATES)
     _within: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
@@ -267,11 +305,11 @@ class Adam(Optimizer):
         super().__post_init__()
         check_number("epsilon", self.epsilon, above=0)
 
-    def _change(self, one: One) -> Tensor:
+    def _change(self, one: ParameterUpdate) -> Tensor:
         return self._adapted(one, one.decayed(one.gradient)) * one.rate
 
-    def _adapted(self, one: One, gradient: Tensor) -> Tensor:
-        """The corrected first average over the root of the corrected second."""
+    def _adapted(self, one: ParameterUpdate, gradient: Tensor) -> Tensor:
+        """The bias-corrected first average over the root of the bias-corrected second."""
         slow, slower = column(self.beta1, one.parameter), column(self.beta2, one.parameter)
         first, second, updates = (one.memory[slot] for slot in self.slots)
         first.mul_(slow).add_(gradient * (1 - slow))
@@ -281,31 +319,33 @@ class Adam(Optimizer):
         return corrected / ((second / (1 - slower**updates)).sqrt() + self.epsilon)
 
 
+@OPTIMIZERS.register("adamw")
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101).
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101, Algorithm 2).
 
-    w <- w - lr (adapted gradient + weight_decay w).
+    w <- w - lr (Adam's step + weight_decay w).
     """
 
     weight_decay: PerMember = 0.01
 
-    def _change(self, one: One) -> Tensor:
+    def _change(self, one: ParameterUpdate) -> Tensor:
         return one.decayed(self._adapted(one, one.gradient)) * one.rate
 
 
+@OPTIMIZERS.register("lars")
 @dataclass(frozen=True, kw_only=True)
 class LARS(Optimizer):
-    """Layer-wise adaptive rates (You, Gitman, Ginsburg, arXiv 1708.03888).
+    """Layer-wise adaptive rates (You, Gitman, Ginsburg, arXiv 1708.03888, Algorithm 1).
 
     v <- momentum v + lr trust |w| / (|g| + weight_decay |w|) (g + weight_decay w), w <- w - v, with
-    lengths over a member's whole layer. Biases, gains and shifts take plain momentum and no decay,
-    as is usual: what is called so, and every parameter with one axis or none beside S, such as the
-    gain that torch's normalisations call weight.
+    norms over a member's whole layer. As usual, biases, gains and shifts have plain momentum and no
+    weight decay. They are the parameters of these names and every parameter with at most one axis
+    beside S, such as the gain that torch's normalisations call weight.
 
     Attributes:
-        momentum: how slowly the velocity forgets.
-        trust: how far a layer moves, as a share of its length, at rate 1.
+        momentum: share of the velocity that is kept at every update.
+        trust: length of a layer's update as a share of the layer's norm, at learning rate 1.
     """
 
     momentum: PerMember = 0.9
@@ -314,26 +354,23 @@ class LARS(Optimizer):
     _above: ClassVar[tuple[str, ...]] = ("lr", "trust")
     _within: ClassVar[tuple[str, ...]] = ("momentum",)
 
-    def _change(self, one: One) -> Tensor:
+    def _change(self, one: ParameterUpdate) -> Tensor:
         velocity, gradient = one.memory["momentum"], one.gradient
         if not _is_spared(one.name, one.parameter):
-            length = broadcast(one.parameter.flatten(1).norm(dim=1), gradient)
-            steepness = broadcast(gradient.flatten(1).norm(dim=1), gradient)
-            local = column(self.trust, gradient) * length / (steepness + one.decay * length)
-            # where either is 0 there is nothing to adapt to
-            moving = (length > 0) & (steepness > 0)
-            gradient = one.decayed(gradient) * torch.where(moving, local, 1)
+            size = broadcast(one.parameter.flatten(1).norm(dim=1), gradient)  # |w|
+            slope = broadcast(gradient.flatten(1).norm(dim=1), gradient)  # |g|
+            local = column(self.trust, gradient) * size / (slope + one.decay * size)
+            # a norm of 0 gives no scale: then the rate is not adapted
+            adapted = (size > 0) & (slope > 0)
+            gradient = one.decayed(gradient) * torch.where(adapted, local, 1)
         velocity.mul_(column(self.momentum, gradient)).add_(gradient * one.rate)
         return velocity
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "lars": LARS}
-
-
 def _is_spared(name: str, parameter: Tensor) -> bool:
-    """Whether LARS leaves a parameter `(S, …)` to plain momentum."""
+    """Whether LARS updates a parameter `(S, …)` with plain momentum."""
     words = [word for word in name.split(".") if not word.isdigit()]
-    return parameter.ndim <= 2 or (bool(words) and words[-1] in PLAIN)
+    return parameter.ndim <= 2 or (bool(words) and words[-1] in WITHOUT_TRUST)
 
 
 def _values(rates: Any) -> tuple[float, ...]:

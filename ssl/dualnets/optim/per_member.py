@@ -1,4 +1,4 @@
-"""Rates that are one number for all members, or one number per member: a sweep as one ensemble."""
+"""Rates that are one number for all members, or one number per member, so that a sweep is one ensemble."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Real
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from dualnets._checks import check_number
+from dualnets._lazy import torch
 
-PerMember = float | Sequence[float] | np.ndarray | Tensor  # kept as a number or a tuple of numbers
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    PerMember = float | Sequence[float] | np.ndarray | Tensor
+else:  # as it is kept: a number, or a tuple of numbers
+    PerMember = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rates of some parameters beside those of all others, a number each or one per member.
+    """Rates of a group of parameters; each is one number, or one per member.
 
     Attributes:
-        lr: times the optimiser's learning rate.
-        weight_decay: in place of the optimiser's; None for the optimiser's.
+        lr: factor of the optimiser's learning rate.
+        weight_decay: weight decay of this group; None for the optimiser's.
 
     Raises:
-        TypeError: what is no number.
+        TypeError: a rate that is not a number.
         ValueError: a rate below 0 or not finite.
     """
 
@@ -47,22 +50,21 @@ def check_rates(name: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
     """A number, or one per member as a tuple.
 
     Args:
-        name: as the error says it.
+        name: the name that an error shows.
         value: a number, or numbers in a sequence, a numpy array or a tensor `(S,)`.
-        check: (name, number) -> the number, or an error.
+        check: (name, number) -> the number; raises an error where it is out of range.
 
     Raises:
-        TypeError: neither.
-        ValueError: what `check` refuses, no number at all, or more axes than one.
+        TypeError: a value that is neither.
+        ValueError: a number that `check` refuses, no number at all, or more than one axis.
 
     Example:
+        >>> import numpy as np
         >>> check_rates("lr", np.array([0.1, 0.5]), lambda name, rate: check_number(name, rate, low=0))
         (0.1, 0.5)
     """
     given = value
-    if isinstance(given, Tensor):
-        given = given.detach().cpu().tolist()
-    elif isinstance(given, np.ndarray):
+    if hasattr(given, "tolist"):  # a numpy array or a tensor, whose classes are not imported here
         given = given.tolist()
     if isinstance(given, bool | str | bytes) or not isinstance(given, Real | Sequence):
         raise TypeError(f"{name} must be a number, or one per member, got {value!r}")
@@ -76,19 +78,19 @@ def check_rates(name: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
 
 
 def at_least_0(name: str, rate: Any) -> Any:
-    """A rate that is checked to be at least 0 and finite."""
+    """The rate, checked to be at least 0 and finite."""
     return check_number(name, rate, low=0)
 
 
 def share(name: str, rate: Any) -> Any:
-    """A rate that is checked to be in 0..1."""
+    """The rate, checked to be in 0..1."""
     return check_number(name, rate, low=0, high=1)
 
 
 def column(rates: PerMember | None, like: Tensor) -> Any:
-    """A number as it is; one per member as `(S, 1, …)`, to broadcast over a tensor like this one.
+    """Rates that broadcast over `like`: a number unchanged, one per member as `(S, 1, …)`.
 
-    Made once for each dtype and device: a copy to a GPU in every step would wait for it.
+    The tensor is made once per dtype and device, since copying to a GPU in every step would block.
     """
     if not isinstance(rates, tuple):
         return rates
@@ -96,7 +98,7 @@ def column(rates: PerMember | None, like: Tensor) -> Any:
 
 
 def cut(rates: Any, low: int, high: int) -> Any:
-    """The rates of members low..high-1; a number, or none, stays."""
+    """The rates of members low..high-1; a number or None is returned unchanged."""
     return rates[low:high] if isinstance(rates, tuple) else rates
 
 

@@ -1,16 +1,19 @@
 """Every method from flat flags: its own defaults, every switch, and one line for what cannot be."""
 
 import dataclasses
+import subprocess
+import sys
 
+import pandas as pd
 import pytest
 import torch
 
 import dualnets
-from dualnets import methods
-from dualnets.experiments.objectives import losses
+from dualnets import experiments, methods
+from dualnets._options import options
 from dualnets.lab import runner
 from dualnets.lab.ablation import AblationSettings
-from dualnets.lab.method_settings import FLAGS
+from dualnets.lab.fields import applicable_fields, applies_to, stored_form, with_columns
 from dualnets.networks.heads import Head
 
 SMALL = {"variant": "x", "depth": 2, "members": 2, "units": 4}
@@ -33,13 +36,13 @@ def test_without_flags_a_method_is_its_own_default(name):
 @pytest.mark.parametrize(
     ("method", "flags", "fields"),
     [
-        ("byol", {"target_schedule": "cosine", "target_momentum": 0.9},
-         {"momentum_schedule": "cosine", "momentum": 0.9}),
+        ("byol", {"ema_schedule": "cosine", "ema_decay": 0.9},
+         {"ema_schedule": "cosine", "ema_decay": 0.9}),
         ("byol", {"predictor_lr": 0.0}, {"predictor_lr": 0.0}),
         ("simsiam", {"stop_gradient": False}, {"stop_gradient": False}),
-        ("moco", {"queue": 256, "key_momentum": 0.0, "key_symmetric": True, "temperature": 0.2},
-         {"queue": 256, "momentum": 0.0, "symmetric": True, "temperature": 0.2}),
-        ("moco", {"target_momentum": 0.5, "symmetric": False}, {"momentum": 0.999}),
+        ("moco", {"queue": 256, "key_ema_decay": 0.0, "key_symmetric": True, "temperature": 0.2},
+         {"queue": 256, "ema_decay": 0.0, "symmetric": True, "temperature": 0.2}),
+        ("moco", {"ema_decay": 0.5, "symmetric": False}, {"ema_decay": 0.999}),
         ("swav", {"prototypes": 8, "assignment_epsilon": 0.1, "assignment_iterations": 2,
                   "frozen_prototypes": 5, "queue": 128, "queue_from": 3},
          {"prototypes": 8, "epsilon": 0.1, "iterations": 2, "frozen_steps": 5, "queue": 128,
@@ -94,21 +97,25 @@ def test_a_teacher_has_units_weights_and_a_readout_of_its_own():
         ("pirl", {"view_projector": "8"}, "both heads must have equally many outputs"),
         ("moco", {"queue": 10}, "at least the 128 keys"),
         ("moco", {"key_symmetric": True, "queue": 200}, "key-symmetric=True"),
-        ("moco", {"key_momentum": -0.5}, r"key-momentum must be in 0..1, got -0.5"),
+        ("moco", {"key_ema_decay": -0.5}, r"key-ema-decay must be in 0..1, got -0.5"),
         ("swav", {"prototypes": 300}, "300 prototypes are more than a batch of 128"),
         ("swav", {"queue_from": 3}, "queue-from=3 needs a queue"),
         ("swav", {"assignment_epsilon": 0.0}, "assignment-epsilon must be above 0"),
         ("supervised", {"labels": "latents"}, "may be drawn again by keep-root"),
-        ("vicreg", {"invariance": 0.0, "variance": 0.0, "covariance": 0.0}, "all 0"),
-        ("simsiam", {"predictor": "direct"}, "predictor direct is byol's, got method simsiam"),
+        ("vicreg", {"invariance": 0.0, "variance": 0.0, "covariance": 0.0}, "all are 0"),
+        (
+            "simsiam",
+            {"predictor": "direct"},
+            "predictor direct applies to byol, got method simsiam",
+        ),
         ("simsiam", {"predictor": "8-3"}, "as many outputs as the projector, 16, got 3"),
         ("byol", {"predictor": "none", "redraw_every": 3}, "redraw-every=3 needs a predictor"),
         ("byol", {"stop_gradient": False}, "stop-gradient=False needs target"),
         ("teacher-student", {"readout": "none", "teacher_units": 3}, "the teacher has 3 outputs"),
         ("teacher-student", {"readout": "3-x"}, "readout must be usual, none or widths"),
         ("pirl", {"view_projector": "x"}, "view-projector must be usual, none or widths"),
-        ("byol", {"head_norm": "group", "predictor": "33-16"}, "a layer of 33 units in 2 group"),
-        ("byol", {"head_norm": "layer", "projector": "1-16"}, "a layer of 1 units in 1 group"),
+        ("byol", {"head_norm": "group", "predictor": "33-16"}, "got 33 units in 2 group"),
+        ("byol", {"head_norm": "layer", "projector": "1-16"}, "got 1 units in 1 group"),
         ("simclr", {"samples": 10}, "a batch of 128 does not fit"),
     ],
 )
@@ -118,23 +125,97 @@ def test_what_cannot_be_is_refused_before_any_work(method, changes, message):
     assert "\n" not in str(refused.value)
 
 
-def test_flags_name_fields_that_there_are():
-    kinds, flags = methods.discover(), {f.name for f in dataclasses.fields(AblationSettings)}
-    for name, own in FLAGS.items():
-        assert set(own) <= flags
-        assert set(own.values()) <= {f.name for f in dataclasses.fields(kinds[name])}
+@pytest.mark.parametrize("name", methods.names())
+def test_every_option_of_a_method_is_a_setting_with_a_meaning(name):
+    settings = {item.name: item for item in dataclasses.fields(AblationSettings)}
+    for option in options(methods.discover()[name]):
+        assert option.meaning
+        assert option.flag in settings
+        assert name in applies_to(AblationSettings, option.flag)
+        assert settings[option.flag].default in (option.default, None, 0.1)  # 0.1: temperature
 
 
-def test_a_flag_that_came_later_leaves_stored_cells_their_names():
-    settings = losses.Settings(variant="x", depth=2)
-    later = [f for f in dataclasses.fields(settings) if f.metadata.get("later")]
-    assert later
+def test_an_explicit_own_default_is_the_method_without_flags():
+    assert built("swav", prototypes=32, queue=0) == built("swav")
+    assert built("byol", predictor_weight_decay=0.1).predictor_weight_decay == 0.1
+    assert built("byol").predictor_weight_decay is None
 
-    named = runner.cell_name(losses, settings)
-    without = dataclasses.make_dataclass(
-        "Before", [f.name for f in dataclasses.fields(settings) if f not in later], frozen=True
+
+def test_cells_keep_the_identity_they_were_stored_under():
+    settings = AblationSettings(**SMALL, network="shuffled-tree", head_norm_mean="stop", queue=7)
+    form = stored_form(settings)
+    assert form["network"] == "wrong-tree"
+    assert form["bn_mean"] == "stop"
+    assert form["predictor_weight_decay"] == -1.0
+    assert form["target_momentum"] == 0.99
+    assert form["queue"] == 7
+    later = [
+        f.name for f in dataclasses.fields(settings) if f.metadata["later"] and f.name != "queue"
+    ]
+    assert {"prototypes", "beta1", "key_ema_decay"} < set(later)
+    assert not set(form) & {*later, "key_momentum", "ema_decay", "head_norm_mean"}
+
+
+def test_a_table_that_was_stored_earlier_has_the_columns_of_today():
+    settings = AblationSettings(**SMALL, network="shuffled-tree")
+    before = pd.DataFrame(
+        {"cell": ["a"], "network": ["wrong-tree"], "bn_std": ["on"], "value": [1.0]}
     )
-    before = without(*(getattr(settings, f.name) for f in dataclasses.fields(without)))
-    assert named == runner.cell_name(losses, before)
+    table = with_columns(before, settings)
+    names = [item.name for item in dataclasses.fields(settings)]
+    assert list(table) == ["cell", *names, "value"]
+    assert table["network"].tolist() == ["shuffled-tree"]
+    assert table["queue"].isna().all()
+
+
+def test_a_setting_that_came_later_leaves_stored_cells_their_names():
+    losses = experiments.load("losses")
+    settings = losses.Settings(variant="x", depth=2)
+    named = runner.cell_name(losses, settings)
+    assert named == runner.cell_name(losses, dataclasses.replace(settings, prototypes=32))
     assert named != runner.cell_name(losses, dataclasses.replace(settings, queue=256))
     assert named != runner.cell_name(losses, dataclasses.replace(settings, target="copy"))
+
+
+def test_an_experiment_shows_the_settings_of_its_own_methods():
+    byol = experiments.load("byol_batchnorm")
+    grids = [grid for each in byol.grids.values() for grid in each]
+    shown = applicable_fields(byol.Settings, grids)
+    assert {"ema_decay", "redraw_every", "redraw", "head_norm_std", "lr", "nesterov"} <= set(shown)
+    assert not {"variance", "prototypes", "margin", "loss", "beta1", "copy_every"} & set(shown)
+    assert "beta1" in applicable_fields(byol.Settings, grids, {"optimizer": ["adam"]})
+    assert "variance" not in applicable_fields(
+        byol.Settings, grids, {"method": ["vicreg"]}
+    )  # fixed
+    polarity = experiments.load("polarity")
+    ours = polarity.grids["default"]
+    assert "variance" in applicable_fields(polarity.Settings, ours, {"method": ["vicreg"]})
+
+
+def test_what_applies_is_what_is_not_unused():
+    for method in methods.names():
+        for changes in ({}, {"head_norm": "none"}, {"optimizer": "lars", "schedule": "cosine"}):
+            settings = AblationSettings(**SMALL, method=method, **changes)
+            given = {**SMALL, "method": method, **changes}
+            grid = {name: [value] for name, value in given.items()}
+            shown = set(applicable_fields(AblationSettings, [grid]))
+            used = {item.name for item in dataclasses.fields(settings)} - set(settings.unused())
+            assert used <= shown
+            # conditions on numbers and on the heads' layers are for the cell to decide
+            assert all(n.startswith("head_") or n in ("redraw", "queue_from") for n in shown - used)
+
+
+def test_settings_are_read_without_torch():
+    code = """
+import sys
+from dualnets.lab.method_settings import MethodSettings
+from dualnets.lab.settings import NetworkSettings, TrainSettings
+from dataclasses import fields
+settings = (MethodSettings, NetworkSettings, TrainSettings)
+print(len([item.metadata["meaning"] for each in settings for item in fields(each)]))
+heavy = {"numpy", "torch", "pandas", "scipy", "numba", "networkx", "matplotlib", "pyarrow"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 60

@@ -7,6 +7,7 @@ import torch
 
 import dualnets
 from dualnets.experiments.emergence.emergence import Settings
+from dualnets.lab.fields import kind_of
 
 
 def test_settings_build_what_they_describe():
@@ -35,7 +36,7 @@ def test_settings_build_what_they_describe():
                 "network_norm_std": "off",
                 "network_norm_affine": True,
             }
-            | {"network": "wrong-tree", "network_weight_standardization": True},
+            | {"network": "shuffled-tree", "network_weight_standardization": True},
             dualnets.BatchNorm(mean="stop", std="off", affine=True),
         ),
     ],
@@ -47,7 +48,7 @@ def test_settings_build_networks_of_every_kind(changes, norm):
     assert len(network.norms) == (0 if norm is None else 1)
     assert network.weight_standardization == settings.network_weight_standardization
     assert network.shared == (settings.network == "conv")
-    assert (network.leaf_order is not None) == (settings.network == "wrong-tree")
+    assert (network.leaf_order is not None) == (settings.network == "shuffled-tree")
 
 
 @pytest.mark.parametrize(
@@ -60,20 +61,20 @@ def test_settings_build_networks_of_every_kind(changes, norm):
         ({"temperature": 0.0}, "temperature must be above 0 and finite, got 0.0"),
         ({"lr": float("inf")}, "lr must be above 0 and finite, got inf"),
         ({"loss": "hinge"}, "loss must be one of simple, triplet"),
-        ({"network": "cnn"}, "network must be one of tree, conv, wrong-tree, mlp, got 'cnn'"),
+        ({"network": "cnn"}, "network must be one of tree, conv, shuffled-tree, mlp, got 'cnn'"),
         (
             {"network_norm": "instance"},
             "network-norm must be one of none, batch, layer",
         ),
         (
             {"network_norm": "group", "network_norm_groups": 3},
-            "of 2 units or more, got 10 units in 3",
+            "GroupNorm needs equal groups of 2 units or more, got 10 units in 3",
         ),
         (
             {"network_norm": "layer", "units": 1},
-            "equal groups of 2 units or more, got 1 units in 1",
+            "LayerNorm needs equal groups of 2 units or more, got 1 units in 1",
         ),
-        ({"negatives": 0}, "negatives must be at least 1, got 0"),
+        ({"negatives": 0}, "negatives must be at least 1 per anchor, got 0"),
         ({"augment": "keep-level"}, "takes an argument"),
         ({"augment": "keep-level:9"}, "level must be in 0..5, got 9"),
         ({"augment": "blur"}, "unknown augmentation 'blur'"),
@@ -100,7 +101,7 @@ def test_what_cannot_be_is_refused_by_name(changes, message):
 def test_every_setting_says_what_it_means():
     for item in dataclasses.fields(Settings):
         assert len(item.metadata["meaning"]) > 3
-        assert item.type in ("int", "float", "str", "bool")
+        assert kind_of(item)[0] in ("int", "float", "str", "bool")
 
 
 def test_the_norm_of_heads_is_not_the_networks():

@@ -1,6 +1,7 @@
 """Barlow Twins, plainly: Algorithm 1 of arXiv 2103.03230, one pair of units at a time."""
 
-from plain_byol import plain_batch_norm, plain_head, under
+from looped_head import strip_prefix
+from plain_byol import plain_batch_norm, plain_head
 
 from dualnets import BarlowTwins, BatchNorm, Head
 
@@ -14,7 +15,7 @@ CASES = {
 
 
 def plain_loss(method, f, state, batch):
-    own = under(state, "projector.")
+    own = strip_prefix(state, "projector")
     z_a, z_b = (plain_head(method.projector, own, f(view)) for view in batch.views)
     norm = method.standardize
     a, b = ([plain_batch_norm(norm, unit) for unit in z.T] for z in (z_a, z_b))

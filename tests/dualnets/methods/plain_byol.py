@@ -3,7 +3,7 @@
 import math
 
 import torch
-from looped_head import SEEN
+from looped_head import SEEN, strip_prefix
 
 from dualnets import BYOL, BatchNorm, DirectPredictor, Head
 from hltm.sampling.philox import Stream, uniform
@@ -20,13 +20,13 @@ CASES = {
     "redraw-bottom": BYOL(
         SMALL, Head((5, 3), norm=BatchNorm(affine=True)), redraw_every=3, redraw="bottom"
     ),
-    "cosine-momentum": BYOL(SMALL, SMALL, momentum=0.6, momentum_schedule="cosine"),
+    "cosine-momentum": BYOL(SMALL, SMALL, ema_decay=0.6, ema_schedule="cosine"),
     "online": BYOL(SMALL, SMALL, target="online"),
     "online-both-branches": BYOL(SMALL, SMALL, target="online", stop_gradient=False),
     "random": BYOL(SMALL, SMALL, target="random"),
     "copy": BYOL(SMALL, SMALL, target="copy", copy_every=2),
     "squared": BYOL(SMALL, SMALL, normalized=False),
-    "one-direction": BYOL(SMALL, SMALL, symmetric=False, momentum=0.7),
+    "one-direction": BYOL(SMALL, SMALL, symmetric=False, ema_decay=0.7),
     "parts-of-batch-norm": BYOL(
         Head((6, 3), norm=BatchNorm(mean="stop"), last_norm=BatchNorm(std="off")),
         Head((5, 3), norm=BatchNorm(mean="off", std="stop")),
@@ -66,12 +66,8 @@ def plain_batch_norm(norm, unit):
     return unit
 
 
-def under(state, prefix):
-    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-
-
 def projections(method, f, state, views):
-    head = under(state, "projector.")
+    head = strip_prefix(state, "projector")
     return [plain_head(method.projector, head, f(view)) for view in views]
 
 
@@ -81,8 +77,8 @@ def plain_loss(method, f, state, batch):
     if method.target == "online":
         targets = online
     else:
-        slow = f.with_parameters(under(state, "target.network."))
-        targets = projections(method, slow, under(state, "target."), batch.views)
+        slow = f.with_parameters(strip_prefix(state, "target.network"))
+        targets = projections(method, slow, strip_prefix(state, "target"), batch.views)
     if method.stop_gradient:
         targets = [t.detach() for t in targets]
     directions = [(0, 1), (1, 0)] if method.symmetric else [(0, 1)]
@@ -93,7 +89,7 @@ def plain_loss(method, f, state, batch):
         elif isinstance(method.predictor, DirectPredictor):
             predicted = torch.stack([state["predictor.weight"] @ z for z in online[here]])
         else:
-            predicted = plain_head(method.predictor, under(state, "predictor."), online[here])
+            predicted = plain_head(method.predictor, strip_prefix(state, "predictor"), online[here])
         for p, z in zip(predicted, targets[there], strict=True):
             if method.normalized:
                 total = total + 2 - 2 * (p @ z) / (p.norm() * z.norm())
@@ -130,8 +126,8 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
         if old is None:  # no target, or running moments, which targets have none of
             continue
         if method.target == "ema":
-            m = method.momentum
-            if method.momentum_schedule == "cosine":
+            m = method.ema_decay
+            if method.ema_schedule == "cosine":
                 m = 1 - (1 - m) * (math.cos(math.pi * step / setup.steps) + 1) / 2
             found[f"target.{name}"] = m * old + (1 - m) * now
         elif method.target == "copy" and (step + 1) % method.copy_every == 0:

@@ -1,27 +1,29 @@
 """MoCo, plainly: one query at a time against a list of keys (arXiv 1911.05722, Algorithm 1)."""
 
 import torch
-from looped_head import looped_head, of_length_1, under
+from looped_head import looped_head, of_length_1, strip_prefix
 
 import dualnets
 
 HEAD = dualnets.Head((6, 3), norm=dualnets.BatchNorm())
 CASES = {
-    "plain": dualnets.MoCo(queue=8, momentum=0.9, temperature=0.2),
-    "projector": dualnets.MoCo(queue=21, momentum=0.5, temperature=0.3, projector=HEAD),
-    "symmetric": dualnets.MoCo(queue=20, momentum=0.9, temperature=0.2, symmetric=True),
+    "plain": dualnets.MoCo(queue=8, ema_decay=0.9, temperature=0.2),
+    "projector": dualnets.MoCo(queue=21, ema_decay=0.5, temperature=0.3, projector=HEAD),
+    "symmetric": dualnets.MoCo(queue=20, ema_decay=0.9, temperature=0.2, symmetric=True),
 }
 
 
 def query(method, f, state, view):
-    return of_length_1(looped_head(method.projector, under(state, "projector"), f(view)))
+    return of_length_1(looped_head(method.projector, strip_prefix(state, "projector"), f(view)))
 
 
 def keys(method, f, state, view):
-    encoder = f.with_parameters(under(state, "key"))
+    encoder = f.with_parameters(strip_prefix(state, "key"))
     with torch.no_grad():
         outputs = encoder(view)
-        return of_length_1(looped_head(method.projector, under(state, "key_projector"), outputs))
+        return of_length_1(
+            looped_head(method.projector, strip_prefix(state, "key_projector"), outputs)
+        )
 
 
 def one_direction(method, f, state, view, other):
@@ -48,12 +50,14 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
         new += [*keys(method, f, state, a)]
     after = dict(state)
     for name, fast in f.parameters.items():
-        after[f"key.{name}"] = method.momentum * state[f"key.{name}"] + (1 - method.momentum) * fast
-    for name, fast in under(state, "projector").items():
+        after[f"key.{name}"] = (
+            method.ema_decay * state[f"key.{name}"] + (1 - method.ema_decay) * fast
+        )
+    for name, fast in strip_prefix(state, "projector").items():
         if f"key_projector.{name}" not in state:
             continue  # running moments are the online projector's
         slow = state[f"key_projector.{name}"]
-        after[f"key_projector.{name}"] = method.momentum * slow + (1 - method.momentum) * fast
+        after[f"key_projector.{name}"] = method.ema_decay * slow + (1 - method.ema_decay) * fast
     queue = [*new, *state["queue"]]
     while len(queue) > method.queue:
         queue.pop()

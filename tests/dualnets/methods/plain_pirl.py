@@ -1,7 +1,7 @@
 """PIRL, plainly: one sample and one negative at a time (arXiv 1912.01991, Equations 3 to 5)."""
 
 import torch
-from looped_head import looped_head, of_length_1, under
+from looped_head import looped_head, of_length_1, strip_prefix
 
 import dualnets
 from hltm.sampling.philox import Stream, uniform
@@ -22,7 +22,7 @@ SAMPLES = 20
 
 def heads(method, f, state, view, name):
     head = getattr(method, name)
-    return of_length_1(looped_head(head, under(state, name), f(view)))
+    return of_length_1(looped_head(head, strip_prefix(state, name), f(view)))
 
 
 def similarity(a, b):

@@ -1,7 +1,8 @@
 """SimCLR, plainly: one anchor and one pair at a time (arXiv 2002.05709, Algorithm 1; theory, Section 3)."""
 
 import torch
-from plain_byol import plain_head, under
+from looped_head import strip_prefix
+from plain_byol import plain_head
 
 import dualnets
 from dualnets import BatchNorm, Head
@@ -31,7 +32,7 @@ def r(a, b):
 
 def plain_loss(method, f, state, batch):
     loss = method.criterion
-    head = under(state, "projector.")
+    head = strip_prefix(state, "projector")
     a, p, *others = (
         plain_head(method.projector, head, f(view)) for view in batch.views + batch.negatives
     )

@@ -1,6 +1,7 @@
 """SimSiam, plainly: the pseudocode of arXiv 2011.10566, Algorithm 1, one sample at a time."""
 
-from plain_byol import plain_head, under
+from looped_head import strip_prefix
+from plain_byol import plain_head
 
 from dualnets import BatchNorm, Head, SimSiam
 
@@ -14,8 +15,10 @@ CASES = {
 
 
 def plain_loss(method, f, state, batch):
-    z1, z2 = (plain_head(method.projector, under(state, "projector."), f(v)) for v in batch.views)
-    p1, p2 = (plain_head(method.predictor, under(state, "predictor."), z) for z in (z1, z2))
+    z1, z2 = (
+        plain_head(method.projector, strip_prefix(state, "projector"), f(v)) for v in batch.views
+    )
+    p1, p2 = (plain_head(method.predictor, strip_prefix(state, "predictor"), z) for z in (z1, z2))
 
     def distance(p, z):
         z = z.detach() if method.stop_gradient else z

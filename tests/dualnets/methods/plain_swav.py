@@ -1,7 +1,7 @@
 """SwAV, plainly: the pseudocode of arXiv 2006.09882, Appendix A, with loops, and its queue (Section 4)."""
 
 import torch
-from looped_head import looped_head, of_length_1, under
+from looped_head import looped_head, of_length_1, strip_prefix
 
 import dualnets
 
@@ -18,7 +18,7 @@ STEPS = 5
 
 
 def z(method, f, state, view):
-    return of_length_1(looped_head(method.projector, under(state, "projector"), f(view)))
+    return of_length_1(looped_head(method.projector, strip_prefix(state, "projector"), f(view)))
 
 
 def assigned(method, scores):

@@ -1,7 +1,8 @@
 """Teacher and student, plainly: one sample at a time."""
 
 import torch
-from plain_byol import plain_head, under
+from looped_head import strip_prefix
+from plain_byol import plain_head
 
 import dualnets
 import hltm
@@ -24,9 +25,9 @@ CASES = {
 
 
 def plain_loss(method, f, state, batch):
-    t = f.with_parameters({n: p.double() for n, p in under(state, "teacher.").items()})
+    t = f.with_parameters({n: p.double() for n, p in strip_prefix(state, "teacher").items()})
     (view,) = batch.views
-    answers = plain_head(method.readout, under(state, "readout."), f(view))
+    answers = plain_head(method.readout, strip_prefix(state, "readout"), f(view))
     wanted = t(view)
     return sum(((a - b) ** 2).sum() / 2 for a, b in zip(answers, wanted, strict=True)) / len(view)
 

@@ -1,7 +1,8 @@
 """VICReg, plainly: Algorithm 1 of arXiv 2105.04906."""
 
 import torch
-from plain_byol import plain_head, under
+from looped_head import strip_prefix
+from plain_byol import plain_head
 
 from dualnets import BatchNorm, Head, VICReg
 
@@ -17,7 +18,7 @@ CASES = {
 
 
 def plain_loss(method, f, state, batch):
-    own = under(state, "projector.")
+    own = strip_prefix(state, "projector")
     z_a, z_b = (plain_head(method.projector, own, f(view)) for view in batch.views)
     n, d = z_a.shape
     loss = method.invariance * torch.nn.functional.mse_loss(z_a, z_b)

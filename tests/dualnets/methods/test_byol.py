@@ -173,7 +173,7 @@ class Counting(torch.nn.Module):
 
 
 def test_running_statistics_follow_the_online_network_and_are_not_changed_in_place():
-    net, method = Counting(), BYOL(SMALL, SMALL, momentum=0.75)
+    net, method = Counting(), BYOL(SMALL, SMALL, ema_decay=0.75)
     state = method.init(net, SETUP)
     assert net.seen.eq(0).all()
     before = copy.deepcopy({n: t.detach() for n, t in state.items()})
@@ -191,9 +191,9 @@ def test_running_statistics_follow_the_online_network_and_are_not_changed_in_pla
     [
         ({"target": "slow"}, "target must be one of ema, online, random, copy, got 'slow'"),
         ({"redraw": "middle"}, "redraw must be one of all, top, bottom, got 'middle'"),
-        ({"momentum_schedule": "linear"}, "momentum_schedule must be one of constant, cosine"),
-        ({"momentum": 1.5}, "momentum must be in 0..1, got 1.5"),
-        ({"momentum": float("nan")}, "momentum must be in 0..1, got nan"),
+        ({"ema_schedule": "linear"}, "ema_schedule must be one of constant, cosine"),
+        ({"ema_decay": 1.5}, "ema_decay must be in 0..1, got 1.5"),
+        ({"ema_decay": float("nan")}, "ema_decay must be in 0..1, got nan"),
         ({"predictor_lr": -1.0}, "predictor_lr must be at least 0 and finite, got -1"),
         ({"predictor_weight_decay": -0.1}, "predictor_weight_decay must be at least 0"),
         ({"redraw_every": -1}, "redraw_every must be at least 0 updates, got -1"),
@@ -202,7 +202,7 @@ def test_running_statistics_follow_the_online_network_and_are_not_changed_in_pla
         ({"predictor": DirectPredictor(), "predictor_lr": 2.0}, "predictor_lr=2.0 needs a pred"),
         ({"target": "copy"}, "target='copy' needs copy_every of at least 1 update, got 0"),
         ({"copy_every": 5}, "copy_every=5 needs target='copy', got 'ema'"),
-        ({"target": "random", "momentum_schedule": "cosine"}, "'cosine' needs target='ema'"),
+        ({"target": "random", "ema_schedule": "cosine"}, "'cosine' needs target='ema'"),
         ({"stop_gradient": False}, "stop_gradient=False needs target='online'"),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from looped_head import SEEN, moved_moments
+from looped_head import SEEN, updated_moments
 from plain_network import plain_batch, plain_member
 
 import dualnets
@@ -149,7 +149,7 @@ def test_loss_update_and_state_equal_the_plain_version(name, label):
             f, state, plain_data = fs[s], states[s], batches[s]
             SEEN.clear()
             loss = plain.plain_loss(method, f, state, plain_data)
-            moved = moved_moments(state)
+            moved = updated_moments(state)
             torch.testing.assert_close(after.losses[s], loss.detach(), rtol=0, atol=1e-10)
             trained = [*f.parameters.values(), *(t for t in state.values() if t.requires_grad)]
             torch.autograd.backward(loss, inputs=trained)

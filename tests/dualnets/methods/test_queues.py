@@ -83,7 +83,7 @@ def test_a_direction_has_length_1_and_no_overflow_passes_for_a_number():
 
 
 def test_mocos_queue_is_first_in_first_out_to_the_key():
-    method = dualnets.MoCo(queue=21, momentum=0.9, temperature=0.5)
+    method = dualnets.MoCo(queue=21, ema_decay=0.9, temperature=0.5)
     _, found = progresses(method, 4)
     queues = [now.state["queue"] for now in found]
     for before, after in itertools.pairwise(queues):
@@ -94,18 +94,18 @@ def test_mocos_queue_is_first_in_first_out_to_the_key():
     assert torch.cat([queues[0], queues[4]], dim=1).norm(dim=-1).sub(1).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("momentum", [0.0, 1.0])
-def test_mocos_key_encoder_is_the_network_or_stays_where_it_was(momentum):
-    method = dualnets.MoCo(queue=8, momentum=momentum, projector=dualnets.Head((3,)))
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+def test_mocos_key_encoder_is_the_network_or_stays_where_it_was(decay):
+    method = dualnets.MoCo(queue=8, ema_decay=decay, projector=dualnets.Head((3,)))
     start = network()
     net, found = progresses(method, 3)
     state = found[-1].state
     for name, now in net.named_parameters():
-        expected = dict(start.named_parameters())[name] if momentum else now
+        expected = dict(start.named_parameters())[name] if decay else now
         assert state[f"key.{name}"].equal(expected.detach())
         assert not start.get_parameter(name).equal(now)
     expected = (found[0].state["key_projector.0.weight"], state["projector.0.weight"])
-    assert state["key_projector.0.weight"].equal(expected[momentum == 0.0].detach())
+    assert state["key_projector.0.weight"].equal(expected[decay == 0.0].detach())
 
 
 class Counting(torch.nn.Module):
@@ -245,7 +245,7 @@ def test_a_sample_alone_among_its_negatives_costs_nothing(classify):
     ("make", "message"),
     [
         (lambda: dualnets.MoCo(queue=0), "queue must be at least 1 key, got 0"),
-        (lambda: dualnets.MoCo(momentum=1.1), r"momentum must be in 0..1, got 1.1"),
+        (lambda: dualnets.MoCo(ema_decay=1.1), r"ema_decay must be in 0..1, got 1.1"),
         (lambda: dualnets.MoCo(temperature=0.0), "temperature must be above 0 and finite, got 0.0"),
         (lambda: dualnets.SwAV(prototypes=1), "prototypes must be at least 2, got 1"),
         (
@@ -315,7 +315,7 @@ def test_losses_in_half_precision_leave_the_state_in_its_own(method):
 
 
 LEARNERS = {  # and the loss of an embedding that is a single point
-    "moco": (dualnets.MoCo(queue=256, momentum=0.9, temperature=0.2), None, math.log(257)),
+    "moco": (dualnets.MoCo(queue=256, ema_decay=0.9, temperature=0.2), None, math.log(257)),
     "swav": (dualnets.SwAV(prototypes=8), None, math.log(8)),
     "pirl": (
         dualnets.PIRL(negatives=128, temperature=0.2),

@@ -71,7 +71,7 @@ class Kind(NamedTuple):
         return VARIANTS if self.every_variant else {name: VARIANTS[name] for name in few}
 
 
-tree, mlp, conv, wrong = (
+tree, mlp, conv, shuffled = (
     partial(make, units=UNITS)
     for make in (dualnets.tree_network, dualnets.mlp, dualnets.conv_tree, dualnets.shuffled_tree)
 )
@@ -127,9 +127,9 @@ KINDS = {
     "conv": Kind(conv, BALANCED, 2, same(BALANCED), every_variant=True),
     "conv of three states": Kind(conv, BALANCED, 3, same(BALANCED)),
     "another topology": Kind(partial(tree, topology=OTHER), BALANCED, 2, same(OTHER), True),
-    "wrong tree": Kind(wrong, BALANCED, 2, same(BALANCED), True, compiled=True),
-    "wrong tree of mixed states": Kind(
-        wrong, IRREGULAR, MIXED, same(IRREGULAR), True, every_variant=True
+    "shuffled tree": Kind(shuffled, BALANCED, 2, same(BALANCED), True, compiled=True),
+    "shuffled tree of mixed states": Kind(
+        shuffled, IRREGULAR, MIXED, same(IRREGULAR), True, every_variant=True
     ),
     "torch module": Kind(torch_module, BALANCED, 2, None, True),
 }
@@ -405,7 +405,7 @@ def test_a_conv_tree_knows_no_place():
     [
         (hltm.Topology.from_parents([None, 0, 0, 1, 1, 2]), 2, r"level 1 has nodes of \[1, 2\]"),
         (hltm.Topology.from_parents([None, 0, 0, 1, 1]), 2, r"level 2 has children at levels \[0, 1\]"),
-        (BALANCED, [2] * 14 + [3], r"leaves are read as \[1, 3\] numbers"),
+        (BALANCED, [2] * 14 + [3], r"leaves have \[1, 3\] features"),
     ],
 )  # fmt: skip
 def test_a_conv_tree_needs_equal_places(topology, states, reason):
@@ -413,7 +413,7 @@ def test_a_conv_tree_needs_equal_places(topology, states, reason):
         dualnets.conv_tree(trees_of(topology, states, None), units=3, seed=0)
 
 
-# wrong trees
+# shuffled trees
 
 
 def test_a_topology_of_other_leaves_is_refused():
@@ -423,7 +423,7 @@ def test_a_topology_of_other_leaves_is_refused():
         )
 
 
-def test_a_wrong_tree_is_the_right_one_on_shuffled_leaves():
+def test_a_shuffled_tree_is_the_tree_network_on_shuffled_leaves():
     trees = trees_of(BALANCED, 2, members=3)
     right = dualnets.tree_network(trees, units=3, seed=1)
     wrong = dualnets.shuffled_tree(trees, units=3, seed=1)

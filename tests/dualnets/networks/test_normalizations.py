@@ -150,9 +150,9 @@ def test_standardised_weights_keep_the_size_of_what_passes():
     [
         (
             lambda: BatchNorm(mean="detach"),
-            "BatchNorm's mean must be on, off or stop, got 'detach'",
+            "BatchNorm's mean must be one of on, off, stop, got 'detach'",
         ),
-        (lambda: BatchNorm(std="no"), "BatchNorm's std must be on, off or stop, got 'no'"),
+        (lambda: BatchNorm(std="no"), "BatchNorm's std must be one of on, off, stop, got 'no'"),
         (lambda: BatchNorm(epsilon=0.0), "epsilon must be above 0 and finite, got 0.0"),
         (lambda: LayerNorm(epsilon=-1.0), "epsilon must be above 0 and finite, got -1.0"),
         (lambda: BatchNorm(momentum=1.5), "momentum must be in 0..1, got 1.5"),

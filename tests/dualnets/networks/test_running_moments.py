@@ -22,22 +22,22 @@ def rows(batch: int, seed: int) -> torch.Tensor:
     return 2 * drawn + 1
 
 
-def begun(head):
+def initial(head):
     drawn = head.init(INPUTS, seed=3, members=MEMBERS, place=1, dtype=torch.float64)
-    return drawn | head.moments(len(MEMBERS), rows(1, 0))
+    return drawn | head.init_running_stats(len(MEMBERS), rows(1, 0))
 
 
 def after(head, parameters, batches, passes=1):
     for batch in batches:
-        seen = []
-        head(parameters, batch, passes, seen=seen)
-        parameters = parameters | head.moved(parameters, seen)
+        record = []
+        head(parameters, batch, passes, record=record)
+        parameters = parameters | head.update_running_stats(parameters, record)
     return parameters
 
 
 def test_are_torchs_own_and_evaluation_goes_by_them():
     head = Head((6, 4), norm=BatchNorm(momentum=0.0), last_norm=BatchNorm(momentum=0.0))
-    parameters = after(head, begun(head), [rows(9, seed) for seed in range(5)])
+    parameters = after(head, initial(head), [rows(9, seed) for seed in range(5)])
     held_out = rows(7, 99)
     ours = head(parameters, held_out, running=True)
     for s in range(len(MEMBERS)):
@@ -61,7 +61,7 @@ def test_are_torchs_own_and_evaluation_goes_by_them():
 
 def test_move_by_the_momentum_once_it_is_the_larger_step_and_once_for_all_passes():
     head = Head((4,), last_norm=BatchNorm(momentum=0.4))
-    start, (a, b, c) = begun(head), (rows(8, seed) for seed in range(3))
+    start, (a, b, c) = initial(head), (rows(8, seed) for seed in range(3))
     once = after(head, start, [torch.cat([a, b], 1)], passes=2)
     again = after(head, start, [torch.cat([b, a], 1)], passes=2)
     own = Head((4,))(start, torch.cat([a, b, c], 1))  # before the norm
@@ -79,18 +79,18 @@ def test_move_by_the_momentum_once_it_is_the_larger_step_and_once_for_all_passes
 @pytest.mark.parametrize("std", ["on", "off", "stop"])
 def test_a_part_that_is_off_has_none(mean, std):
     head = Head((6, 4), norm=BatchNorm(mean, std))
-    found = set(head.moments(3, rows(1, 0)))
+    found = set(head.init_running_stats(3, rows(1, 0)))
     expected = {"0.mean"} if mean != "off" else set()
     expected |= {"0.variance"} if std != "off" else set()
     assert found == (expected | {"0.batches"} if expected else set())
-    parameters = after(head, begun(head), [rows(9, 0), rows(9, 1)])
+    parameters = after(head, initial(head), [rows(9, 0), rows(9, 1)])
     whole = head(parameters, rows(5, 2), running=True)
     alone = head(parameters, rows(5, 2)[:, :1], running=True)
     torch.testing.assert_close(alone, whole[:, :1], rtol=0, atol=1e-12)
 
 
 def test_a_member_that_has_seen_no_batch_goes_by_the_one_at_hand():
-    parameters = after(SMALL, begun(SMALL), [rows(9, 0)])
+    parameters = after(SMALL, initial(SMALL), [rows(9, 0)])
     unseen = {n: t.clone() for n, t in parameters.items()}
     unseen["0.batches"][1] = 0
     found = SMALL(unseen, rows(9, 5), running=True)
@@ -102,12 +102,12 @@ def test_a_member_that_has_seen_no_batch_goes_by_the_one_at_hand():
 
 def test_what_cannot_be_is_refused():
     drawn = SMALL.init(INPUTS, seed=3, members=MEMBERS, place=1, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"its parameters have none, only \['0.bias'"):
+    with pytest.raises(ValueError, match=r"its parameters are only \['0.bias'"):
         SMALL(drawn, rows(4, 0), running=True)
-    seen = []
-    SMALL(begun(SMALL), rows(1, 0), seen=seen)
+    record = []
+    SMALL(initial(SMALL), rows(1, 0), record=record)
     with pytest.raises(ValueError, match="at least 2 samples, got 1"):
-        SMALL.moved(begun(SMALL), seen)
+        SMALL.update_running_stats(initial(SMALL), record)
 
 
 def teacher():

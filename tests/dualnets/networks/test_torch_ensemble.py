@@ -144,10 +144,10 @@ COUNT = iter(range(100))
     ("build", "layers", "message"),
     [
         (lambda: nn.Sequential(nn.Linear(16, 4), nn.Dropout()), {1: "0"}, "draws random numbers"),
-        (lambda: nn.Linear(16, 2 + next(COUNT)), {1: ""}, "must give the same module each time"),
+        (lambda: nn.Linear(16, 2 + next(COUNT)), {1: ""}, "must return the same module each time"),
         (lambda: nn.Flatten(), {1: ""}, "has nothing to train"),
-        (lambda: nn.LazyLinear(4), {1: ""}, "'weight' has no shape before the module has run"),
-        (lambda: Quiet("sums"), {1: "linear"}, r"the module gives \(\) for 3 samples, expected \(3, U\)"),
+        (lambda: nn.LazyLinear(4), {1: ""}, "'weight' must have a shape before the module runs"),
+        (lambda: Quiet("sums"), {1: "linear"}, r"the module returns \(\) for 3 samples, expected \(3, U\)"),
         (lambda: Quiet("branches"), {1: "linear"}, "does not run as an ensemble: .*vmap"),
         (
             lambda: nn.Sequential(nn.Linear(16, 4), nn.BatchNorm1d(4, momentum=None)),
@@ -159,7 +159,7 @@ COUNT = iter(range(100))
         (small, {0: "0"}, "activations need levels 1, 2"),
         (small, {"one": "0"}, "activations need levels 1, 2"),
         (small, {9: "0"}, r"the tree has levels 1\.\.\d, got activations of 9"),
-        (lambda: "a network", {1: "0"}, "build must give a torch module, got a str"),
+        (lambda: "a network", {1: "0"}, "build must return a torch module, got a str"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_an_ensemble_is_refused(build, layers, message):

@@ -151,7 +151,7 @@ def test_gives_the_eager_numbers_for_any_heads(
     normalize, batch,
 ):  # fmt: skip
     method = BYOL(
-        projector, predictor, target=target, momentum=0.8, normalized=normalized,
+        projector, predictor, target=target, ema_decay=0.8, normalized=normalized,
         symmetric=symmetric, stop_gradient=stop_gradient or target != "online",
     )  # fmt: skip
     make = dualnets.mlp if dense else dualnets.tree_network
@@ -174,7 +174,7 @@ def test_single_precision_agrees_to_single_precision(monkeypatch):
 
 
 def test_neither_threads_nor_chunks_of_steps_change_a_bit(monkeypatch):
-    method = BYOL(SMALL, SMALL, redraw_every=4, momentum_schedule="cosine")
+    method = BYOL(SMALL, SMALL, redraw_every=4, ema_schedule="cosine")
     plan = {"steps": 11, "optimizer": EVERYTHING}
     usual = tensors(train(method, network(), **plan))
     before = torch.get_num_threads()
@@ -279,14 +279,14 @@ def test_every_field_of_the_spec_has_an_effect(monkeypatch, change):
 
 
 def test_the_targets_decay_has_an_effect(monkeypatch):
-    method = BYOL(SMALL, SMALL, momentum=0.9)
+    method = BYOL(SMALL, SMALL, ema_decay=0.9)
     wrong = dataclasses.replace(method.siamese, ema_decay=lambda step, steps: 0.8)
 
     class Broken(BYOL):
         siamese = wrong
 
     plan = {"steps": 2, "optimizer": SGD(0.05)}
-    ours = train(Broken(SMALL, SMALL, momentum=0.9), network(), **plan)
+    ours = train(Broken(SMALL, SMALL, ema_decay=0.9), network(), **plan)
     theirs = eagerly(monkeypatch, method, network(), **plan)
     name = "target.projector.0.weight"
     assert not torch.allclose(ours.state[name], theirs.state[name], rtol=0, atol=1e-6)

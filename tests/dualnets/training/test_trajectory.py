@@ -247,12 +247,12 @@ SWEEPS = {
         lambda lr, decay, m: dualnets.BYOL(HEAD, HEAD, predictor_lr=lr, predictor_weight_decay=decay),
         {},
     ),
-    "byol-momentum": (lambda lr, decay, m: dualnets.BYOL(HEAD, HEAD, momentum=m), {}),
+    "byol-decay": (lambda lr, decay, m: dualnets.BYOL(HEAD, HEAD, ema_decay=m), {}),
     "byol-cosine": (
-        lambda lr, decay, m: dualnets.BYOL(HEAD, HEAD, momentum=m, momentum_schedule="cosine"),
+        lambda lr, decay, m: dualnets.BYOL(HEAD, HEAD, ema_decay=m, ema_schedule="cosine"),
         {},
     ),
-    "moco": (lambda lr, decay, m: dualnets.MoCo(queue=32, momentum=m, projector=HEAD), {}),
+    "moco": (lambda lr, decay, m: dualnets.MoCo(queue=32, ema_decay=m, projector=HEAD), {}),
     "supervised": (
         lambda lr, decay, m: dualnets.Supervised(rates=dualnets.Group(lr, decay)),
         {"augment": hltm.resample_leaves(0.0)},
@@ -295,6 +295,6 @@ def test_a_sweep_over_a_methods_rates_is_its_members_trained_alone(name, way, mo
 
 
 def test_a_sweep_over_momenta_of_the_target_is_not_compiled():
-    assert dualnets.BYOL(momentum=0.9).siamese is not None
+    assert dualnets.BYOL(ema_decay=0.9).siamese is not None
     assert dualnets.BYOL(predictor_lr=[1.0, 2.0]).siamese is not None
-    assert dualnets.BYOL(momentum=[0.9, 0.8]).siamese is None
+    assert dualnets.BYOL(ema_decay=[0.9, 0.8]).siamese is None

@@ -38,7 +38,7 @@ COMMON: dict[str, Any] = {
     "normalize": False,
     "projector": "32-16",
     "predictor": "32-16",
-    "target_momentum": 0.99,
+    "ema_decay": 0.99,
     "lr": 0.03,
     "momentum": 0.9,
     "weight_decay": 4e-4,

@@ -53,13 +53,13 @@ REFERENCE = "arXiv 2010.00578, BYOL: BatchNorm's mean and deviation, with and wi
 RESULT_VERSION = 1
 VARIANTS: dict[str, dict[str, Any]] = {
     "no part": {"head_norm": "none"},
-    "mean": {"bn_std": "off"},
-    "mean (stop)": {"bn_mean": "stop", "bn_std": "off"},
-    "std": {"bn_mean": "off"},
+    "mean": {"head_norm_std": "off"},
+    "mean (stop)": {"head_norm_mean": "stop", "head_norm_std": "off"},
+    "std": {"head_norm_mean": "off"},
     "mean, std": {},
-    "mean, std (stop)": {"bn_std": "stop"},
-    "mean (stop), std": {"bn_mean": "stop"},
-    "mean (stop), std (stop)": {"bn_mean": "stop", "bn_std": "stop"},
+    "mean, std (stop)": {"head_norm_std": "stop"},
+    "mean (stop), std": {"head_norm_mean": "stop"},
+    "mean (stop), std (stop)": {"head_norm_mean": "stop", "head_norm_std": "stop"},
 }
 GRIDS: dict[str, list[Grid]] = {
     "smoke": grids(SMOKE, VARIANTS),

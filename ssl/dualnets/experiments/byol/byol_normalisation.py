@@ -54,15 +54,15 @@ REFERENCE = "arXiv 2010.00578, BYOL: the implicit contrastive term; against arXi
 RESULT_VERSION = 1
 _VARIANTS: dict[str, dict[str, Any]] = {
     "batch": {},
-    "group, standardised weights": {"head_norm": "group", "weight_standardization": True},
+    "group, standardised weights": {"head_norm": "group", "head_weight_standardization": True},
     "the same, group in the network": {
         "head_norm": "group",
-        "weight_standardization": True,
+        "head_weight_standardization": True,
         "network_norm": "group",
     },
     "group": {"head_norm": "group"},
     "layer": {"head_norm": "layer"},
-    "standardised weights": {"head_norm": "none", "weight_standardization": True},
+    "standardised weights": {"head_norm": "none", "head_weight_standardization": True},
     "none": {"head_norm": "none"},
 }
 _RATES = {

@@ -43,9 +43,9 @@ REFERENCE = "arXiv 2006.07733, targets and their rates; arXiv 2011.10566, the st
 RESULT_VERSION = 1
 _ITSELF, _BOTH = "itself", "itself, with gradient"
 _VARIANTS: dict[str, dict[str, Any]] = {
-    "average 0.9": {"target_momentum": 0.9},
+    "average 0.9": {"ema_decay": 0.9},
     "average 0.99": {},
-    "average 0.999": {"target_momentum": 0.999},
+    "average 0.999": {"ema_decay": 0.999},
     "copy every 10": {"target": "copy", "copy_every": 10},
     "copy every 100": {"target": "copy", "copy_every": 100},
     "random": {"target": "random"},

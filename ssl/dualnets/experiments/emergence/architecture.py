@@ -102,7 +102,7 @@ def _variants(conv: int, dense: int) -> dict[str, dict[str, Any]]:
         "tree": {"network": "tree", "units": 10, "lr": 3.0},
         "conv, as wide": {"network": "conv", "units": 10, "lr": 1.0},
         "conv, as many parameters": {"network": "conv", "units": conv, "lr": 10.0},
-        "wrong tree": {"network": "wrong-tree", "units": 10, "lr": 10.0},
+        "wrong tree": {"network": "shuffled-tree", "units": 10, "lr": 10.0},
         "dense, as many parameters": {"network": "mlp", "units": dense, "lr": 3.0},
         "dense, as wide": {"network": "mlp", "units": 10, "pyramid": True, "lr": 1.0},
     }

@@ -93,7 +93,7 @@ def _variants(samples: int, negatives: int, queue: int) -> dict[str, dict[str, A
     swav = {"method": "swav", "lr": 1.0}
     simclr = {"method": "simclr", "loss": "ntxent", "lr": 0.3}
     # 0.999, MoCo's own, would hardly move the key encoder in some hundred updates
-    moco = {"method": "moco", "queue": queue, "key_momentum": 0.99, "lr": 0.03}
+    moco = {"method": "moco", "queue": queue, "key_ema_decay": 0.99, "lr": 0.03}
     return {
         "simclr": simclr,
         "moco": moco,

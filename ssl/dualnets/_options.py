@@ -1,0 +1,156 @@
+"""Options of a frozen dataclass: its scalar fields, as flags of a command line and settings need them.
+
+A method, a loss, a norm or an optimiser is a frozen dataclass. Name, type and default of an option stand
+in its field, the meaning stands in the `Attributes:` section of its docstring, and nothing stands twice.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from inspect import cleandoc, get_annotations
+from types import NoneType
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+
+Kind = TypeVar("Kind", bound=type)
+SCALARS = (bool, int, float, str)
+
+
+class Option(NamedTuple):
+    """One scalar field of a dataclass.
+
+    Attributes:
+        field: its name in the dataclass.
+        flag: its name among all settings; the field's own unless `option` gave another.
+        kind: `bool`, `int`, `float` or `str`.
+        optional: whether None is a value, too.
+        default: of the field.
+        choices: the words that it takes; None where any value of its kind may be right.
+        applies_to: other fields of the dataclass -> the values at which this field has an effect.
+        meaning: the first sentence about it in the docstring.
+    """
+
+    field: str
+    flag: str
+    kind: type
+    optional: bool
+    default: Any
+    choices: tuple[str, ...] | None
+    applies_to: Mapping[str, Any]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Above:
+    """The numbers above a bound, as the values at which another option has an effect."""
+
+    bound: float
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and value > self.bound
+
+    def __str__(self) -> str:
+        return f"above {self.bound}"
+
+
+def option(
+    default: Any,
+    *,
+    flag: str | None = None,
+    choices: tuple[str, ...] | None = None,
+    applies_to: Mapping[str, Any] | None = None,
+) -> Any:
+    """A dataclass field of which more must be known than its name, type and default.
+
+    Args:
+        default: of the field.
+        flag: its name among the settings of all methods, where the field's own would be ambiguous.
+        choices: the words that a flag takes, where the type does not say it.
+        applies_to: other fields of the dataclass -> the values at which this field has an effect.
+    """
+    return field(
+        default=default,
+        metadata={"flag": flag, "choices": choices, "applies_to": applies_to or {}},
+    )
+
+
+def options(kind: type) -> list[Option]:
+    """The options of a dataclass, in the order of its fields; fields of other types are left out.
+
+    Example:
+        >>> from dualnets.optim.optimizers import SGD
+        >>> [(found.flag, found.kind.__name__, found.default) for found in options(SGD)][:3]
+        [('lr', 'float', 0.1), ('weight_decay', 'float', 0.0), ('clip', 'float', None)]
+    """
+    found = []
+    meanings = [_meanings(base) for base in kind.__mro__]  # the nearest class that explains a field
+    for item in fields(kind):
+        if not item.init or item.default is MISSING:
+            continue
+        home = next(c for c in kind.__mro__ if item.name in get_annotations(c))
+        types, words = _types(item.type, home)
+        words = item.metadata.get("choices") or words
+        scalar = str if words else next((t for t in types if t in SCALARS), None)
+        if scalar is None:
+            continue
+        found.append(
+            Option(
+                field=item.name,
+                flag=item.metadata.get("flag") or item.name,
+                kind=scalar,
+                optional=NoneType in types,
+                default=item.default,
+                choices=words,
+                applies_to=item.metadata.get("applies_to", {}),
+                meaning=next((m[item.name] for m in meanings if item.name in m), ""),
+            )
+        )
+    return found
+
+
+class Registry(dict[str, Kind]):
+    """Classes by the names that select them on a command line, in the order of their definition.
+
+    Example:
+        >>> SHAPES: Registry[type] = Registry()
+        >>> @SHAPES.register("square")
+        ... class Square: ...
+        >>> SHAPES["square"].__name__
+        'Square'
+    """
+
+    def register(self, name: str) -> Callable[[Kind], Kind]:
+        """Decorate a class that `name` selects."""
+
+        def keep(kind: Kind) -> Kind:
+            self[name] = kind
+            return kind
+
+        return keep
+
+
+def _types(annotation: Any, home: type) -> tuple[tuple[Any, ...], tuple[str, ...] | None]:
+    """The members of a field's type, and the words of a Literal among them."""
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, vars(sys.modules[home.__module__]))
+        except NameError:  # imported for type checkers only, so no scalar
+            return (), None
+    if get_origin(annotation) is Literal:
+        return (str,), get_args(annotation)
+    return get_args(annotation) or (annotation,), None
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """Field -> the first sentence about it in a docstring's `Attributes:` section."""
+    section = re.search(r"^Attributes:\n((?: +.*\n?|\n(?= ))*)", cleandoc(kind.__doc__ or ""), re.M)
+    entries = (
+        re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8,}.*)*)", section[1], re.M) if section else []
+    )
+    found: dict[str, str] = {}
+    for names, text in entries:
+        sentence = re.split(r"\.(?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
+        found |= dict.fromkeys(names.split(", "), sentence)
+    return found
