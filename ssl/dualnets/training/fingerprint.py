@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,11 @@ from hltm.sampling.philox import DRAW_FORMAT, Stream, uniform
 from hltm.tree import LatentTree
 
 ROUNDED = ("initial outputs",)  # compared up to the rounding of another machine
+# fields of methods whose names have changed; checkpoints keep the names they were written with
+RENAMED = (
+    (r"(target='\w+'|queue=\d+), momentum=", r"\1, ema_decay="),
+    ("momentum_schedule=", "ema_schedule="),
+)
 
 
 def fingerprint(
@@ -65,6 +71,8 @@ def first_difference(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str 
     """The first thing in which two fingerprints differ, in one line; None if they are the same."""
     for name, here in ours.items():
         there = str(theirs.get(name))
+        if name == "method":
+            there, here = _current_names(there), _current_names(here)
         if not _is_same(name, there, here):
             there, here = _excerpts(there, here)
             return f"there {name} is {there}, here {here}"
@@ -103,6 +111,13 @@ def _outputs(network: Any, trees: LatentTree) -> str:
     weights = uniform(finite.shape[-1], **{**address, "view": 1})[0].to(finite) + 0.5
     per_row = (finite @ weights).view(-1, rows).mean(0)
     return " ".join(f"{number:.6g}" for number in per_row.tolist())
+
+
+def _current_names(method: str) -> str:
+    """The repr of a method with the names that its fields have today."""
+    for old, new in RENAMED:
+        method = re.sub(old, new, method)
+    return method
 
 
 def _is_same(name: str, there: str, here: str) -> bool:

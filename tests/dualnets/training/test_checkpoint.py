@@ -149,6 +149,28 @@ def test_checkpoints_of_another_training_are_refused(tmp_path, changes, what):
     assert run(tmp_path).step == 6
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        dualnets.BYOL(dualnets.Head((4, 3)), dualnets.Head((4, 3), norm=dualnets.BatchNorm())),
+        dualnets.MoCo(queue=8),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_a_checkpoint_with_former_names_of_a_methods_fields_goes_on(tmp_path, method):
+    run(tmp_path, method=method)
+    for manifest in tmp_path.glob(f"*/{checkpoint.MANIFEST}"):
+        text = manifest.read_text()
+        former = text.replace("ema_decay=", "momentum=").replace(
+            "ema_schedule=", "momentum_schedule="
+        )
+        assert "momentum=0.99" in former
+        manifest.write_text(former)
+    assert run(tmp_path, method=method).step == 6
+    with pytest.raises(ValueError, match="another training: there method is"):
+        run(tmp_path, method=type(method)())
+
+
 @pytest.mark.parametrize("keep", [1, 3])
 def test_keep_is_how_many_stay_beside_the_snapshots(tmp_path, keep):
     run(tmp_path, steps=8, keep=keep, snapshots=[2, 8])
