@@ -20,8 +20,8 @@ ROOMS = {
         "plot", "probe",
     ],
     "dualnets": [
-        "_lazy", "_checks", "_files", "optim", "networks", "methods", "training", "theory", "lab",
-        "experiments", "cli",
+        "_lazy", "_checks", "_options", "_files", "optim", "networks", "methods", "training", "theory",
+        "lab", "experiments", "cli",
     ],
 }
 # fmt: on

@@ -160,12 +160,8 @@ class BYOL(Method):
             check_whole(name, getattr(self, name), low=0, unit="updates")
         for name in ("stop_gradient", "normalized", "symmetric"):
             check_switch(name, getattr(self, name))
-        for name, check in (
-            ("ema_decay", share),
-            ("predictor_lr", at_least_0),
-            ("predictor_weight_decay", at_least_0),
-        ):
-            given = getattr(self, name)
+        for name in self.per_member:
+            given, check = getattr(self, name), share if name == "ema_decay" else at_least_0
             if given is not None or name != "predictor_weight_decay":  # which alone may be None
                 object.__setattr__(self, name, check_rates(name, given, check))
 

@@ -6,8 +6,13 @@ import pytest
 import torch
 
 import dualnets
+from dualnets import methods
+from dualnets._options import options
 from dualnets.experiments.emergence.emergence import Settings
 from dualnets.lab.fields import kind_of
+from dualnets.methods.losses import LOSSES
+from dualnets.networks.normalizations import NORMS
+from dualnets.optim.optimizers import OPTIMIZERS
 
 
 def test_settings_build_what_they_describe():
@@ -117,3 +122,30 @@ def test_the_norm_of_heads_is_not_the_networks():
     normed = AblationSettings(members=2, depth=3, head_norm="none", network_norm="layer")
     network = normed.build_network(normed.build_trees(), 0, torch.device("cpu"))
     assert type(network.norm).__name__ == "LayerNorm"
+
+
+@pytest.mark.parametrize("kinds", [OPTIMIZERS, NORMS, LOSSES, methods.discover()])
+def test_what_a_flag_can_choose_is_public(kinds):
+    for kind in kinds.values():
+        assert getattr(dualnets, kind.__name__) is kind
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_number_of_an_optimizer_is_a_setting(name):
+    changes = {"sgd": {"momentum": 0.5, "nesterov": True}, "lars": {"trust": 0.2, "momentum": 0.3}}
+    changes["adam"] = changes["adamw"] = {"beta1": 0.8, "beta2": 0.7, "adam_epsilon": 0.1}
+    settings = Settings(optimizer=name, lr=0.2, weight_decay=0.3, clip=2.0, **changes[name])
+    made = settings.build_optimizer()
+    usual = OPTIMIZERS[name]()
+    same = [
+        o.field
+        for o in options(OPTIMIZERS[name])
+        if getattr(made, o.field) == getattr(usual, o.field)
+    ]
+    assert not same
+    assert not {"clip", *changes[name]} & set(settings.unused())
+
+
+def test_an_error_of_an_optimizer_names_the_flag():
+    with pytest.raises(ValueError, match=r"^adam-epsilon must be above 0"):
+        Settings(optimizer="adam", adam_epsilon=0.0)
