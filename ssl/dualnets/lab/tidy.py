@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 
-def tidy(
-    members: Sequence[int],
-    columns: Mapping[str, Any],
-    axes: Sequence[str] = ("latent",),
-    **constant: Any,
-) -> pd.DataFrame:
-    """One row per entry of arrays whose first axis is that of the members.
+def tidy(index: Mapping[str, Any], columns: Mapping[str, Any]) -> pd.DataFrame:
+    """One row per entry of arrays or tensors, with columns that say which entry it is.
 
     Args:
-        members: the addresses of the S members, for the column `member`.
-        columns: column -> an array or tensor of shape `(S, ...)`, or one that broadcasts to the first.
-        axes: the columns that number the positions along the axes after the first.
-        **constant: columns that are the same in all rows; they stand before those of `columns`.
+        index: column -> the labels along one axis of the arrays, axis after axis, or a number or text
+            that is the same in all rows.
+        columns: column -> an array or tensor with these axes, or one that broadcasts to them.
 
     Returns:
-        Columns `member`, `axes`, `constant`, `columns`, in this order.
+        The columns of `index`, then those of `columns`, in their orders.
 
     Example:
-        >>> tidy([4, 7], {"value": np.array([[0.1, 0.2], [0.3, 0.4]])}, level=1)
-           member  latent  level  value
-        0       4       0      1    0.1
-        1       4       1      1    0.2
-        2       7       0      1    0.3
-        3       7       1      1    0.4
+        >>> tidy({"member": [4, 7], "level": 1, "latent": range(2)}, {"value": [[0.1, 0.2], [0.3, 0.4]]})
+           member  level  latent  value
+        0       4      1       0    0.1
+        1       4      1       1    0.2
+        2       7      1       0    0.3
+        3       7      1       1    0.4
     """
-    arrays = {name: np.asarray(values) for name, values in columns.items()}
-    shape = next(iter(arrays.values())).shape
-    member, *places = np.indices(shape).reshape(len(shape), -1)
+    axes = {name: np.asarray(labels) for name, labels in index.items() if np.ndim(labels)}
+    shape = tuple(map(len, axes.values()))
+    places = dict(zip(axes, np.indices(shape).reshape(len(shape), -1), strict=True))
     return pd.DataFrame(
-        {"member": np.asarray(members)[member]}
-        | dict(zip(axes, places, strict=True))
-        | constant
-        | {name: np.broadcast_to(values, shape).flatten() for name, values in arrays.items()}
+        {
+            name: axes[name][places[name]] if name in axes else value
+            for name, value in index.items()
+        }
+        | {
+            name: np.broadcast_to(np.asarray(values), shape).flatten()
+            for name, values in columns.items()
+        }
     )

@@ -11,7 +11,8 @@ import torch
 
 from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, mean_ranks, ranks, root
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Verdict, exceeds, verdict_of
+from dualnets.lab.stats import Verdict, exceeds, too_few, verdict_of
+from dualnets.lab.tidy import tidy
 from dualnets.theory.hierarchy.latent_inputs import drawn_correlations, latent_inputs
 from dualnets.theory.hierarchy.lucky import mean_best
 
@@ -33,13 +34,17 @@ MEMBERS_AT_ONCE = 8  # whose leaf states are enumerated together
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Predict luck, see who is lucky, train, and see what became of them."""
+    """Predict luck, count the lucky latents, train, and measure what became of them."""
     from dualnets.networks.tree_network import tree_network
     from dualnets.training.trajectory import describe_frozen, train
     from hltm.probe.best_units import best_units
 
     trees = settings.build_trees()
-    table = pd.concat([_born(settings, part) for part in _parts(trees)], ignore_index=True)
+    parts = [
+        _before_training(settings, trees[low : low + MEMBERS_AT_ONCE])
+        for low in range(0, len(trees), MEMBERS_AT_ONCE)
+    ]
+    table = pd.concat(parts, ignore_index=True)
     if settings.steps == 0:
         return CellResult(table.assign(final=np.nan, null=np.nan, gap_closed=np.nan))
     network = tree_network(
@@ -50,76 +55,58 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         progress=progress.updated, **settings.training(),
     )  # fmt: skip
     levels = best_units(final.network, trees, n=settings.evaluation_samples, seed=settings.seed)
-    after = pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "member": np.repeat(trees.members, len(trees.level(level))),
-                    "level": level,
-                    "latent": np.tile(np.arange(len(trees.level(level))), len(trees)),
-                    "final": found.best.flatten().numpy(),
-                    "null": np.broadcast_to(found.null.numpy(), found.best.shape).flatten(),  # type: ignore[union-attr]
-                }
-            )
-            for level, found in levels.items()
-        ]
-    )
-    table = table.merge(after, on=["member", "level", "latent"])
-    table["gap_closed"] = (table["final"] - table["initial"]) / (
-        table["ceiling"] - table["initial"]
-    )
+    after = [
+        tidy(
+            {"member": trees.members, "level": level, "latent": range(found.best.shape[1])},
+            {"final": found.best, "null": found.null},
+        )
+        for level, found in levels.items()
+    ]
+    table = table.merge(pd.concat(after), on=["member", "level", "latent"])
+    room = table["ceiling"] - table["initial"]
+    table["gap_closed"] = (table["final"] - table["initial"]) / room
     frozen = describe_frozen(trees.members, final.frozen_at)
     return CellResult(table, notes=[frozen] if frozen else [])
 
 
-def _parts(trees: LatentTree) -> Iterator[LatentTree]:
-    for low in range(0, len(trees), MEMBERS_AT_ONCE):
-        yield trees[low : low + MEMBERS_AT_ONCE]
-
-
-def _born(settings: Settings, trees: LatentTree) -> pd.DataFrame:
-    """Every latent's luck and its prediction, before training."""
+def _before_training(settings: Settings, trees: LatentTree) -> pd.DataFrame:
+    """Every latent's luck and its prediction (docs/theory.md, Section 4)."""
     from dualnets.networks.tree_network import tree_network
 
-    units, members = settings.units, len(trees)
+    units = settings.units
     network = tree_network(trees, units=units, seed=settings.seed)
-    rows = []
+    parts = []
     for level, inputs in latent_inputs(network, trees).items():
+        # selectivity s = w·Δ, and |corr(f, z)| = 2 |s| sqrt(p (1 - p)) / sd(f), with sd(f)² = wᵀ Σ w
         weight = network.weights[level - 1].detach().double()
         selectivity = (weight @ inputs.difference[..., None])[..., 0].abs()
         variance = (weight @ inputs.covariance * weight).sum(-1)
         spread = (inputs.prior * (1 - inputs.prior)).sqrt()[..., None]
         alive = variance > 1e-14
         correlation = (2 * selectivity * spread / variance.where(alive, 1).sqrt()).where(alive, 0)
+        best = correlation.amax(-1)
+        # F, the distribution function of a single unit's |correlation| at the threshold, from fresh units
         ceiling = trees.ceiling(trees.level(level), leaves="own", seed=settings.seed).value
-        aim = settings.share * ceiling
+        threshold = settings.share * ceiling
         drawn = drawn_correlations(
             inputs, units=1, draws=settings.draws, seed=settings.seed, members=trees.members
         )[..., 0]
-        below = (drawn <= aim[..., None]).double().mean(-1)  # F(t) of one unit
-        best = correlation.amax(-1)
+        below = (drawn <= threshold[..., None]).double().mean(-1)
         mean_selectivity = [
-            mean_best(inputs.law(s, v), units) for s in range(members) for v in range(best.shape[1])
+            [mean_best(inputs.law(s, v), units) for v in range(best.shape[1])]
+            for s in range(len(trees))
         ]
-        rows.append(
-            pd.DataFrame(
-                {
-                    "member": np.repeat(trees.members, best.shape[1]),
-                    "level": level,
-                    "latent": np.tile(np.arange(best.shape[1]), members),
-                    "predicted": (1 - below**units).flatten().numpy(),
-                    "lucky": (best >= aim).double().flatten().numpy(),
-                    "initial": best.flatten().numpy(),
-                    "ceiling": ceiling.flatten().numpy(),
-                    "selectivity": selectivity.amax(-1).flatten().numpy(),
-                    "selectivity_predicted": mean_selectivity,
-                }
-            )
-        )
-    return pd.concat(rows, ignore_index=True)
-
-
-# what the table says
+        index = {"member": trees.members, "level": level, "latent": range(best.shape[1])}
+        columns = {
+            "predicted": 1 - below**units,  # the best of n independent units
+            "lucky": (best >= threshold).double(),
+            "initial": best,
+            "ceiling": ceiling,
+            "selectivity": selectivity.amax(-1),
+            "selectivity_predicted": mean_selectivity,
+        }
+        parts.append(tidy(index, columns))
+    return pd.concat(parts, ignore_index=True)
 
 
 def standard_errors(rows: pd.DataFrame) -> float:
@@ -140,7 +127,7 @@ def widths(table: pd.DataFrame) -> Iterator[tuple[str, int, int, pd.DataFrame]]:
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Per depth, width and level: lucky latents, predicted and seen, and what became of them."""
+    """Per depth, width and level: lucky latents, predicted and counted, and what they learned."""
     found = []
     several = table["polarity_low"].nunique() > 1
     for low, depth, units, rows in widths(table):
@@ -190,7 +177,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     missed, problems = [], []
     trained = table[table["final"].notna()]
     tests = trained.groupby(["polarity_low", "depth", "units"]).ngroups
-    rising: dict[str, list[bool]] = {measure: [] for measure in (GAP, FINAL)}
+    rising: dict[str, list[bool]] = {GAP: [], FINAL: []}
     for low, depth, units, rows in widths(table):
         z, trees = standard_errors(rows), rows["member"].nunique()
         entry = {
@@ -200,19 +187,18 @@ def verdict(table: pd.DataFrame) -> Verdict:
         }  # fmt: skip
         if abs(z) > CALIBRATED:
             missed.append(f"depth {depth}, {units} units: {z:.1f} standard errors")
-        if trees < FEWEST:
-            problems.append(f"{trees} trees are fewer than {FEWEST}")
+        problems.append(too_few(trees, FEWEST))
         if rows["final"].notna().any():
-            for measure in (GAP, FINAL):
+            for measure, passes in rising.items():
                 seen = ranks(root(rows), measure)
                 p = min(seen.rises * tests, 1.0)
-                rising[measure].append(p < SIGNIFICANCE)
+                passes.append(p < SIGNIFICANCE)
                 entry |= {f"{measure}_rank": seen.value, f"{measure}_p": p}
         details.append(entry)
     for (_, depth), cells in table.groupby(["polarity_low", "depth"]):
         sizes = sorted(cells["units"].unique())
         if len(sizes) < 2:
-            problems.append("one width says nothing of width")
+            problems.append("one width cannot show an effect of width")
             continue
         upper = cells[cells["level"] >= 2].groupby(["units", "member"])["lucky"].mean().unstack()
         grown = exceeds(upper.loc[sizes[-1]].to_numpy(), upper.loc[sizes[0]].to_numpy())
@@ -220,12 +206,12 @@ def verdict(table: pd.DataFrame) -> Verdict:
             missed.append(f"depth {depth}: width does not help (p = {grown:.2g})")
     if trained.empty:
         problems.append("nothing was trained")
-    learned = "the luckier roots " + ", ".join(
-        f"{words} at {sum(rising[measure])} of {tests} widths"
-        for measure, words in ((GAP, "close more of the gap"), (FINAL, "end closer to the ceiling"))
+    learned = (
+        f"the luckier roots close more of the gap at {sum(rising[GAP])} of {tests} widths, "
+        f"end closer to the ceiling at {sum(rising[FINAL])} of {tests} widths"
     )
-    if problems:
-        outcome, reason = "open", "; ".join(dict.fromkeys(problems))
+    if any(problems):
+        outcome, reason = "open", "; ".join(dict.fromkeys(filter(None, problems)))
     elif missed or not any(rising[GAP]):
         outcome, reason = "fails", "; ".join([*missed, learned])
     elif not all(rising[GAP] + rising[FINAL]):

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Verdict, exceeds, mean_interval, verdict_of
+from dualnets.lab.stats import NOTHING, Outcome, Verdict, exceeds, mean_interval, verdict_of
+from dualnets.lab.tidy import tidy
 from hltm.sampling.augment import parse
 
 if TYPE_CHECKING:
@@ -39,34 +40,24 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         with torch.no_grad():
             for weight in network.weights:  # uniform in ±1/sqrt(fan-in): their deviation is known
                 weight *= settings.weights * (3 * weight.shape[-1]) ** 0.5
-    table = TreeViews(trees, parse(settings.augment)).table()
-    rows: list[dict[str, Any]] = []
+    views = TreeViews(trees, parse(settings.augment)).table()
+    parts = []
     for layer in range(1, network.depth + 1):
-        found = pairwise_operator(network, table, layer, settings.build_loss())
+        found = pairwise_operator(network, views, layer, settings.build_loss())
         exact, weighted = (o.on_outputs().value for o in (found.exact, found.weighted))
-        cosine = torch.nn.functional.cosine_similarity(exact, weighted, dim=-1)
-        length = weighted.norm(dim=-1) / exact.norm(dim=-1)
-        parts = (found.residual(), found.matrix_residual(), cosine, length)
-        values = zip(*(part.tolist() for part in parts), strict=True)
-        for member, (residual, matrix, direction, ratio) in enumerate(values):
-            rows.append(
-                {
-                    "layer": layer,
-                    "member": member,
-                    "residual": residual,
-                    "matrix_residual": matrix,
-                    "cosine": direction,
-                    "length": ratio,
-                }
-            )
+        columns = {
+            "residual": found.residual(),
+            "matrix_residual": found.matrix_residual(),
+            "cosine": torch.nn.functional.cosine_similarity(exact, weighted, dim=-1),
+            "length": weighted.norm(dim=-1) / exact.norm(dim=-1),
+        }
+        parts.append(tidy({"layer": layer, "member": range(len(exact))}, columns))
         progress.updated(1)
-    made = pd.DataFrame(rows)
-    dead = int(made["residual"].isna().sum())
-    notes = [f"{dead} of {len(made)} layers have no update at all (dead units)"] if dead else []
-    return CellResult(made, notes=notes)
+    table = pd.concat(parts, ignore_index=True)
+    dead = int(table["residual"].isna().sum())
+    notes = [f"{dead} of {len(table)} layers have no update at all (dead units)"] if dead else []
+    return CellResult(table, notes=notes)
 
-
-# what the table says
 
 PLAIN: dict[str, Any] = {"negatives": 1, "loss": "infonce", "augment": "keep-root", "depth": 2}
 BASE: dict[str, Any] = {**PLAIN, "network": "tree", **REFERENCES[0]}
@@ -79,7 +70,7 @@ def along(table: pd.DataFrame, axis: str) -> pd.DataFrame:
 
 
 def references(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The rows of each reference and network, and what they are."""
+    """The rows of each reference and network, by a name."""
     for network, rows in table.groupby("network", sort=False):
         for at in REFERENCES:
             part = _where(rows, {**PLAIN, **at})
@@ -91,10 +82,8 @@ def references(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _where(table: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
-    kept = pd.Series(True, index=table.index)
-    for name, value in values.items():
-        kept &= table[name] == value
-    return table[kept]
+    """The rows whose settings have these values."""
+    return table[(table[list(values)] == pd.Series(values)).all(axis=1)]
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -104,29 +93,14 @@ def headline(table: pd.DataFrame) -> str:
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell and layer: the residual's median and spread, the matrices' own, the cosine."""
+    """One row per cell and layer: median and quartiles of the residual, those of matrices, the cosine."""
     found = []
-    names = [
-        name
-        for name in (
-            "network",
-            "depth",
-            "units",
-            "weights",
-            "temperature",
-            "negatives",
-            "loss",
-            "augment",
-            "polarity_low",
-        )
-        if table[name].nunique() > 1
-    ]
+    names = [name for name in SETTINGS if table[name].nunique() > 1]
     for (_, layer), part in table.groupby(["cell", "layer"], sort=False):
-        first = part.iloc[0]
         low, middle, high = part["residual"].quantile([0.25, 0.5, 0.75])
         found.append(
             {
-                **{_column(name): first[name] for name in names},
+                **{TITLES.get(name, name): part[name].iloc[0] for name in names},
                 "layer": layer,
                 "median": middle,
                 "quartiles": f"{low:.2g} to {high:.2g}",
@@ -134,7 +108,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                 "cosine": part["cosine"].median(),
                 "length": part["length"].median(),
             }
-        )  # fmt: skip
+        )
     made = pd.DataFrame(found)
     trees = ", ".join(map(str, sorted(table.groupby("cell")["member"].nunique().unique())))
     made.attrs["caption"] = (
@@ -142,11 +116,6 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         f"medians over n = {trees} trees; cosine and ratio of lengths of the two updates"
     )
     return made
-
-
-def _column(name: str) -> str:
-    short = {"network": "shape", "polarity_low": "polarity", "temperature": "τ", "negatives": "H"}
-    return short.get(name, name)
 
 
 def verdict(table: pd.DataFrame) -> Verdict:
@@ -158,22 +127,20 @@ def verdict(table: pd.DataFrame) -> Verdict:
     for name, part in found:
         medians, steps = _medians(name, part), _steps(name, part, max(tests, 1))
         details += [*medians, *steps]
-        largest = max((row["median"] for row in medians), default=np.nan)
-        enough = part["member"].nunique() >= FEWEST_TREES and steps and medians
-        noisy.append(_worst(part))
+        worst = max(medians, key=lambda row: row["median"], default={"median": np.nan})
+        noisy.append(_noisiest(part))
         quiet = part[part["polarity_low"] >= QUIET]
-        if not enough:
+        if part["member"].nunique() < FEWEST_TREES or not (steps and medians):
             unclear.append(name)
-        elif largest >= SMALL:
-            worst = max(medians, key=lambda row: row["median"])
-            bad.append(f"{name} (median {largest:.2g}, cosine {worst['cosine']:.2g})")
+        elif worst["median"] >= SMALL:
+            bad.append(f"{name} (median {worst['median']:.2g}, cosine {worst['cosine']:.2g})")
         elif any(row["p_falls"] >= SIGNIFICANCE for row in steps):
             unclear.append(name)
         else:
-            good.append(f"{name} (median {largest:.2g})")
+            good.append(f"{name} (median {worst['median']:.2g})")
         if len(quiet):
             quiet_means.append(mean_interval(quiet.groupby("member")["residual"].mean().to_numpy()))
-    outcome: Any = "fails" if bad else "holds" if good and not unclear else "open"
+    outcome: Outcome = "fails" if bad else "holds" if good and not unclear else "open"
     parts = [
         f"{text}: {'; '.join(names)}"
         for text, names in (
@@ -186,7 +153,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     reason = ". ".join(parts) or "no reference was run"
     if noisy:
         reason += f". At the noisiest views its median is up to {max(noisy):.2g}"
-    effect = max(quiet_means, key=lambda e: e.value, default=mean_interval(np.array([])))
+    effect = max(quiet_means, key=lambda e: e.value, default=NOTHING)
     what = f"mean residual at polarities of at least {QUIET:g}, at the worst reference"
     return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)
 
@@ -214,20 +181,15 @@ def _steps(name: str, rows: pd.DataFrame, tests: int) -> list[dict[str, Any]]:
         wide = at.pivot(index="member", columns="polarity_low", values="residual")
         for low, high in itertools.pairwise(sorted(wide.columns)):
             pair = wide[[low, high]].dropna()
-            p = exceeds(pair[low].to_numpy(), pair[high].to_numpy())
+            p = exceeds(pair[low].to_numpy(), pair[high].to_numpy(), tests)
             found.append(
-                {
-                    "where": name,
-                    "layer": int(layer),
-                    "polarity": f"{low:g} to {high:g}",
-                    "p_falls": min(p * tests, 1.0),
-                    "n": len(pair),
-                }
-            )
+                {"where": name, "layer": int(layer), "polarity": f"{low:g} to {high:g}", "p_falls": p,
+                 "n": len(pair)}
+            )  # fmt: skip
     return found
 
 
-def _worst(rows: pd.DataFrame) -> float:
+def _noisiest(rows: pd.DataFrame) -> float:
     """The largest median over layers at the lowest polarity."""
     noisy = rows[rows["polarity_low"] == rows["polarity_low"].min()]
     return float(noisy.groupby("layer")["residual"].median().max())
@@ -238,3 +200,10 @@ def plot(table: pd.DataFrame) -> Figure:
     from dualnets.experiments.theorems._residual_figure import draw
 
     return draw(list(references(table)), [(axis, along(table, axis)) for axis in AXES[1:]], SMALL)
+
+
+SETTINGS = ("network", "depth", "units", "weights", "temperature", "negatives", "loss", "augment",
+            "polarity_low")  # fmt: skip
+
+
+TITLES = {"network": "shape", "polarity_low": "polarity", "temperature": "τ", "negatives": "H"}

@@ -1,18 +1,18 @@
-"""Does training amplify what the covariance operator says, and can its winners be foretold?
+"""Does training amplify the directions of the covariance operator, and can the winners be forecast?
 
-With views that keep the root, the operator of a layer is V[Kbar] = (Kbar_+ - Kbar_-)(Kbar_+ - Kbar_-)^T / 4,
-of as many directions as there are outputs. Along training, how fast the weights grow along each
-eigenvector is held against its eigenvalue (plain outputs, for which the operator acts on the weights).
-Then the units: are those that end up following their latent best the ones that were most selective at
-the start, and does the forecast from the untrained network's own operator name them on rows it has
-never seen, better than chance and better than the initial ranking alone?
+With views that keep the root, the operator of a layer is V[Kbar] = (Kbar_+ - Kbar_-)(Kbar_+ - Kbar_-)^T / 4
+(docs/theory.md, Section 4), which has as many directions as there are outputs. Along training, the growth
+rate of the weights along each eigenvector is compared with its eigenvalue (for plain outputs, where the
+operator acts on the weights). Then the units: are those that end up with the best correlation the ones
+that were most selective at the start, and does the forecast from the untrained network's own operator
+name them, on samples it has never read, more often than chance and than the initial ranking alone?
 
 Found (48 trees, depth 4, 10 units, levels 1 to 4): directions grow in the order of their eigenvalues
 (rank correlation 0.33 and 0.30) and units keep their order (0.97, 0.78, 0.46, 0.37). The forecast names
 the winner in .38, .30, .31, .23 of the cases, chance being .10, but the unit that was best before does so
-in .83, .55, .34, .40: of who wins, the trivial ranking tells more. No level shows the forecast ahead of
+in .83, .55, .34, .40: about who wins, the trivial ranking is the better guide. No level shows the forecast ahead of
 it, and two show it behind (-.45 [-.51, -.39], -.25 [-.33, -.17], -.03 [-.17, .11], -.17 [-.30, -.03];
-at growth 0 the forecast is that ranking). Of how well the winner will do, the forecast says more from
+at growth 0 the forecast is that ranking). How well the winner will do, the forecast predicts better from
 level 2 up (R² .80, .40, .27 against .75, .13, .04; at level 1 .92, .99).
 """
 
@@ -52,7 +52,7 @@ class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, 
         super().__post_init__()
         if self.augment != "keep-root":
             raise ValueError(
-                f"augment must be keep-root, which makes the operator, got {self.augment!r}"
+                f"augment must be keep-root, for which the operator is known, got {self.augment!r}"
             )
         self.build_loss()
 
@@ -83,8 +83,8 @@ RULE = (
     "|correlation| before and after, within blocks, is above 0, and (3) the forecast names the winning "
     "unit more often than one in n. (1) and (2) by Wilcoxon's exact signed-rank test, (3) by Student's, "
     f"one-sided, p < {SIGNIFICANCE} after Bonferroni over levels. Holds if all are, fails if (1) or (2) is "
-    f"at no level, open otherwise, without one of the two networks, or with fewer than {FEWEST} trees. Told "
-    "beside it, by Student's test paired by tree: at how many levels the forecast names the winner more, "
+    f"at no level, open otherwise, without one of the two networks, or with fewer than {FEWEST} trees. Also "
+    "reported, by Student's test paired by tree: at how many levels the forecast names the winner more, "
     "and less, often than the trivial ranking does, by which the unit that was best before wins."
 )
 

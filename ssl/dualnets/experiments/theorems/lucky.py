@@ -2,17 +2,19 @@
 
 Before training a latent's units are random sums of the units below, so the chance that the best of n
 follows the latent to a given share of its Bayes ceiling has a formula: one minus the n-th power of a
-single unit's distribution function, given the layers below. It is compared with whether there is
-such a unit, latent by latent, over widths, depths and levels. Then the networks are trained, and what
-every tree's root has learned is held against the best |selectivity| among the units it was born with.
+single unit's distribution function, given the layers below (docs/theory.md, Section 4). It is compared
+with whether there is such a unit, latent by latent, over widths, depths and levels. Then the networks are
+trained, and what the root of every tree has learned is compared with the best |selectivity| among its
+units before training.
 
-Two measures of that, for each is blind to something. Gap closed, (final - initial) / (ceiling -
+What was learned has two measures, because each alone misleads. Gap closed, (final - initial) / (ceiling -
 initial), contains the initial value with a minus sign: where the end does not depend on the start at
 all, it falls as luck rises (regression to the mean). The |correlation| at the end, over its ceiling,
-contains what was there before training, and a network that learns nothing has it rise with luck.
+contains what was there before training: in a network that learns nothing it rises with luck.
+
 Found (24 trees of depth 5): luck is as predicted at every width and level. That the luckier roots learn
 better is not found. With 2, 5, 10 and 20 units per latent, gap closed goes with the best |selectivity|
-at birth by a rank correlation of +.31, -.03, -.59, -.74 (mean -.26 [-.42, -.08]); the |correlation| at
+before training by a rank correlation of +.31, -.03, -.59, -.74 (mean -.26 [-.42, -.08]); the |correlation| at
 the end, over its ceiling, by +.53, +.26, +.08, +.22. Luck lasts, weakly, where units are few; with more,
 all roots end alike, and the unlucky have gained the most.
 """
@@ -43,9 +45,9 @@ class Settings(TrainSettings, ContrastSettings, TreeSettings):
     share: float = setting(
         0.8, "of its ceiling that a lucky unit's |correlation| reaches", above=0, high=1
     )
-    draws: int = setting(4000, "fresh units that make a latent's law", low=100, high=1 << 24)
+    draws: int = setting(4000, "fresh units behind a latent's distribution", low=100, high=1 << 24)
     members: int = setting(24, "trees, each with a network of its own", low=1, high=1 << 20)
-    steps: int = setting(1000, "updates; 0: as the networks are born", low=0, high=10**9)
+    steps: int = setting(1000, "updates; 0: networks as they are initialised", low=0, high=10**9)
     evaluation_samples: int = setting(8192, "samples per probe and member", low=512, high=1 << 30)
 
     def __post_init__(self) -> None:
@@ -55,17 +57,17 @@ class Settings(TrainSettings, ContrastSettings, TreeSettings):
 
 
 _WIDTHS = [2, 5, 10, 20]
-_BORN: Grid = {"steps": Fixed(0)}
+_UNTRAINED: Grid = {"steps": Fixed(0)}
 GRIDS: dict[str, list[Grid]] = {
     "smoke": [
         {"units": [2, 5], "depth": [3], "members": [12], "steps": [200], "lr": [0.3], "draws": [1000]},
-        {"units": [2, 5], "depth": [2], "members": [12], "draws": [1000], **_BORN},
+        {"units": [2, 5], "depth": [2], "members": [12], "draws": [1000], **_UNTRAINED},
     ],
-    "default": [{"units": _WIDTHS}, {"units": _WIDTHS, "depth": [3, 4], **_BORN}],
+    "default": [{"units": _WIDTHS}, {"units": _WIDTHS, "depth": [3, 4], **_UNTRAINED}],
     "paper": [
         {"units": [*_WIDTHS, 50], "members": [100], "steps": [5000], "polarity_low": [0.7, 0.8, 0.9]},
         {"units": [*_WIDTHS, 50], "members": [100], "depth": [2, 3, 4], "polarity_low": [0.7, 0.8, 0.9],
-         **_BORN},
+         **_UNTRAINED},
     ],
 }  # fmt: skip
 RULE = (

@@ -1,16 +1,16 @@
-"""How good is the pair-weighted covariance operator as a stand-in for a contrastive loss's update?
+"""How good is the pair-weighted covariance operator as a substitute for a contrastive loss's update?
 
-The exact update weighs every pair of views by how strongly it repels, β; the covariance form replaces
-β by its average over the views of two samples, ξ(x, x'). It is exact where β does not vary with the
-draw of the views. Here both are computed without sampling noise, by enumeration of all views of small
-trees, and the residual |exact - covariance form| / |exact| is followed as views get noisier (lower
-polarity), weights larger, the temperature lower, negatives more.
+The exact update weights every pair of views by its repulsion β; the covariance form replaces β by its
+average over the views of two samples, ξ(x, x') (Theorem 4; docs/theory.md, Section 3). It is exact where β
+does not vary with the views drawn. Here both are computed without sampling noise, by enumerating all
+views of small trees. The residual |exact - covariance form| / |exact| is measured for noisier views (lower
+polarity), larger weights, lower temperatures and more negatives.
 
-Found (16 trees, depth 2, medians by layer): the form is no stand-in where β saturates. At polarities of
+Found (16 trees, depth 2, medians by layer): the form is no substitute where β saturates. At polarities of
 at least .97 and unit weights, the residual is .88 and .99 for 2 units per latent (.31 and .34 from .99
 on). For 5 it is 1.8 at both, and the cosine of form and update is -.6: the form points the wrong way. An
 untrained network of 10 units at τ = 0.1 has 1.5 from .5 on, .18 from .97 and .06 from .99; from .97 on
-its direction is right (cosine .998), what is off is the length. With 2 units and weights of .3 it is
+its direction is right (cosine .998), only the length is wrong. With 2 units and weights of .3 it is
 exact to 0.1% at .97 and 1.3% at .7, with unit weights and τ = 10 to 2% and 20%.
 """
 
@@ -35,7 +35,7 @@ FEWEST_TREES = 13
 POLARITIES = [0.5, 0.7, 0.9, 0.97, 0.99]
 WEIGHTS = [0.1, 0.3, 1.0, 3.0]
 TEMPERATURES = [0.1, 0.3, 1.0, 3.0, 10.0]
-# where the rule is applied: two widths at unit weights, and a network as it is before training
+# where the rule is applied: two widths at unit weights, and a network as torch initialises it
 REFERENCES: list[dict[str, Any]] = [
     {"units": 2, "weights": 1.0, "temperature": 1.0},
     {"units": 5, "weights": 1.0, "temperature": 1.0},
