@@ -11,7 +11,17 @@ import torch
 from scipy import stats
 
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import NOTHING, Estimate, Verdict, exceeds, mean_interval, verdict_of
+from dualnets.lab.stats import (
+    NOTHING,
+    Estimate,
+    Outcome,
+    Verdict,
+    exceeds,
+    mean_interval,
+    too_few,
+    verdict_of,
+)
+from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
 
 if TYPE_CHECKING:
@@ -28,11 +38,19 @@ from dualnets.experiments.theorems.amplification import (
 )
 
 DIRECTION, UNIT = "direction", "unit"
-ELSEWHERE = 1 << 63  # added to the seed of what the forecast reads: no row of the last probe
+ELSEWHERE = (
+    1 << 63
+)  # added to the seed of the forecast's samples: the last probe reads none of them
+WORDS = {
+    "growth": "growth follows eigenvalues",
+    "units": "units keep their order",
+    "forecast": "the forecast beats chance",
+    "advantage": "it beats the ranking before",
+}
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train, measure growth along the operator's directions, and see who wins."""
+    """Train, measure growth along the operator's directions, and compare units before and after."""
     from dualnets.theory.hierarchy.forecast import forecast
 
     trees = settings.build_trees()
@@ -50,29 +68,22 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     for snapshot in path:
         if not settings.normalize:
             if earlier is not None:
-                parts.append(_growth(earlier, snapshot.step, snapshot.network, settings.lr))
+                parts.append(growth_rates(*earlier, snapshot.step, snapshot.network, settings.lr))
             directions = operator_directions(snapshot.network, trees, n=n // 2, seed=elsewhere)
             earlier = snapshot.step, directions, snapshot.network
         last = snapshot
     after = forecast(last.network, trees, augment, growth=0.0, n=n, seed=settings.seed)
     for level, found in before.items():
-        shape = found.present.shape
-        place = np.indices(shape).reshape(3, -1)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "kind": UNIT,
-                    "member": np.array(trees.members)[place[0]],
-                    "level": level,
-                    "latent": place[1],
-                    "place": place[2],
-                    "initial": found.present.flatten().numpy(),
-                    "forecast": found.correlations.flatten().numpy(),
-                    "value": after[level].present.flatten().numpy(),
-                    "step": settings.steps,
-                }
-            )
-        )
+        _, latents, units = found.present.shape
+        index = {"kind": UNIT, "member": trees.members, "level": level, "latent": range(latents),
+                 "place": range(units)}  # fmt: skip
+        columns = {
+            "initial": found.present,
+            "forecast": found.correlations,
+            "value": after[level].present,
+            "step": settings.steps,
+        }
+        parts.append(tidy(index, columns))
     frozen = describe_frozen(trees.members, last.frozen_at)
     return CellResult(pd.concat(parts, ignore_index=True), notes=[frozen] if frozen else [])
 
@@ -82,7 +93,7 @@ def operator_directions(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Per layer the eigenvalues `(S, R)` and eigenvectors `(S, R, D)` of V[Kbar], for keep-root views.
 
-    Kbar_± are estimated from n samples; D are the layer's weights, R the outputs.
+    Kbar_± are estimated from n samples; D counts the layer's weights, R the outputs.
     """
     from hltm.sampling.philox import Stream
     from hltm.sampling.sample import sample
@@ -90,6 +101,7 @@ def operator_directions(
     draw = sample(trees.tables, trees.members, n, seed=seed, stream=Stream.EVALUATION)
     outputs = network(draw.leaves)
     on = draw.root.to(outputs).unsqueeze(-1)
+    # the gradient of E[f | root = 1] - E[f | root = 0], output by output, is Kbar_+ - Kbar_-
     gap = (on * outputs).sum(1) / on.sum(1) - ((1 - on) * outputs).sum(1) / (1 - on).sum(1)
     weights = list(network.weights)
     rows = [
@@ -98,47 +110,46 @@ def operator_directions(
     ]
     found = []
     for layer in range(len(weights)):
-        connection = torch.stack(
-            [row[layer].flatten(1) for row in rows], dim=1
-        ).double()  # (S, R, D)
+        gradients = [row[layer].flatten(1) for row in rows]
+        connection = torch.stack(gradients, dim=1).double()  # (S, R, D)
         _, size, vectors = torch.linalg.svd(connection, full_matrices=False)
         found.append((size.square() / 4, vectors))  # the root's states are equally likely
     return found
 
 
-def _growth(
-    earlier: tuple[int, list[Any], Any], step: int, network: Any, lr: float
+def growth_rates(
+    start: int, directions: list[Any], before: Any, end: int, after: Any, lr: float
 ) -> pd.DataFrame:
-    """How fast the weights grew along the directions of the stretch's start, per unit of time."""
-    began, directions, before = earlier
+    """Growth rates of the weights along directions, per unit of time, from one snapshot to the next.
+
+    Args:
+        start, end: updates before both snapshots; their times are these times the learning rate.
+        directions: eigenvalues and eigenvectors at the start, of `operator_directions`.
+        before, after: the networks.
+        lr: the learning rate.
+    """
     parts = []
     for layer, (eigenvalues, vectors) in enumerate(directions):
         sizes = [
             torch.einsum("srd,sd->sr", vectors, net.weights[layer].detach().flatten(1).double())
-            for net in (before, network)
+            for net in (before, after)
         ]
-        rate = (sizes[1].abs() / sizes[0].abs()).log() / ((step - began) * lr)
-        eigenvalues, rate = eigenvalues.cpu(), rate.cpu()
-        place = np.indices(rate.shape).reshape(2, -1)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "kind": DIRECTION,
-                    "member": np.array(network.members)[place[0]],
-                    "level": layer + 1,
-                    "latent": -1,
-                    "place": place[1],
-                    "initial": eigenvalues.flatten().numpy(),
-                    "forecast": 2 * eigenvalues.flatten().numpy(),
-                    "value": rate.flatten().numpy(),
-                    "step": began,
-                }
-            )
-        )
+        rate = (sizes[1].abs() / sizes[0].abs()).log() / ((end - start) * lr)
+        eigenvalues = eigenvalues.cpu()
+        index = {"kind": DIRECTION, "member": after.members, "level": layer + 1, "latent": -1,
+                 "place": range(rate.shape[1])}  # fmt: skip
+        # a simple loss updates the weight by twice the operator times the weight
+        columns = {"initial": eigenvalues, "forecast": 2 * eigenvalues, "value": rate.cpu(),
+                   "step": start}  # fmt: skip
+        parts.append(tidy(index, columns))
     return pd.concat(parts)
 
 
-# what the table says
+def _networks(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """Every cell: the kind of its outputs, its units, its rows."""
+    for _, rows in table.groupby("cell", sort=False):
+        first = rows.iloc[0]
+        yield "normalised" if first["normalize"] else "plain", int(first["units"]), rows
 
 
 def _spearman(a: pd.Series, b: pd.Series) -> float:
@@ -148,7 +159,7 @@ def _spearman(a: pd.Series, b: pd.Series) -> float:
 
 
 def amplified(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, level and tree: rank correlation of eigenvalue and growth, mean over stretches."""
+    """One row per cell, level and tree: rank correlation of eigenvalue and growth, mean over time."""
     rows = table[(table["kind"] == DIRECTION) & np.isfinite(table["value"])]
     keys = ["cell", "units", "level", "member", "step"]
     found = [
@@ -160,8 +171,10 @@ def amplified(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def winners(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, level and tree: who won, mean over latents; advantage is the forecast's over
-    the ranking before."""
+    """One row per cell, level and tree: who won, mean over latents.
+
+    `advantage` is that of the forecast over the ranking before training.
+    """
     keys = ["cell", "normalize", "units", "level", "member"]
     found = []
     for key, part in table[table["kind"] == UNIT].groupby([*keys, "latent"]):
@@ -195,29 +208,16 @@ def out_of_sample(rows: pd.DataFrame, source: str) -> float:
     return 1 - error / total
 
 
-def _cells(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Every cell by its label."""
-    for _, rows in table.groupby("cell", sort=False):
-        first = rows.iloc[0]
-        yield (
-            {
-                "output": "normalised" if first["normalize"] else "plain",
-                "units": int(first["units"]),
-            },
-            rows,
-        )
-
-
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Per cell and level: growth along directions, who wins, and the forecast's score."""
+    """Per cell and level: growth along directions, who wins, and how often the forecast is right."""
     found = []
-    for label, rows in _cells(table):
+    for output, units, rows in _networks(table):
         grown, won = amplified(rows), winners(rows)
         for level, part in won.groupby("level"):
             growth = mean_interval(grown[grown["level"] == level]["rank"].to_numpy())
             found.append(
                 {
-                    "network": f"{label['output']} {label['units']}",
+                    "network": f"{output} {units}",
                     "level": level,
                     "initial": part["initial"].mean(),
                     "final": part["value"].mean(),
@@ -226,7 +226,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                     "first stays": part["first_stays"].mean(),
                     "forecast hits": part["forecast_hits"].mean(),
                     "forecast - first": str(mean_interval(part["advantage"].to_numpy())),
-                    "chance": 1 / label["units"],
+                    "chance": 1 / units,
                     "R² forecast": out_of_sample(part, "forecast"),
                     "R² initial": out_of_sample(part, "initial"),
                     "n": len(part),
@@ -253,87 +253,70 @@ def headline(table: pd.DataFrame) -> str:
 def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE."""
     details: list[dict[str, Any]] = []
-    parts: dict[str, list[bool]] = {"growth": [], "units": [], "forecast": [], "advantage": []}
+    passed: dict[str, list[bool]] = {kind: [] for kind in WORDS}
     behind: list[bool] = []
-    fewest = table["member"].nunique()
     effects: list[Estimate] = []
-    for label, rows in _cells(table):
+    fewest = table.groupby("cell")["member"].nunique().min()
+    for output, units, rows in _networks(table):
         grown, won = amplified(rows), winners(rows)
         levels = sorted(won["level"].unique())
-        tests = len(levels)
-        fewest = min(fewest, rows["member"].nunique())
-
+        if output == "normalised":
+            effects.append(mean_interval(won.groupby("member")["rank"].mean().to_numpy()))
         for level in levels:
             own = won[won["level"] == level]
-            if label["output"] == "plain" and level == levels[-1]:
-                continue  # V[fbar] ⊗ 1 is of rank one in every output: nothing to tell apart
-            if label["output"] == "plain":
-                judged = [("growth", grown[grown["level"] == level]["rank"].to_numpy(), 0.0)]
-            else:
-                judged = [
-                    ("units", own["rank"].to_numpy(), 0.0),
-                    ("forecast", own["forecast_hits"].to_numpy(), 1 / label["units"]),
-                    ("advantage", own["advantage"].to_numpy(), 0.0),
-                ]
-            for kind, values, null in judged:
-                ranks = kind in ("growth", "units")
-                entry = _judge(values, null, tests, ranks=ranks)
-                parts[kind].append(entry["passes"])
-                if kind == "advantage":
-                    behind.append(_judge(-values, null, tests, ranks=ranks)["passes"])
-                    entry |= {
-                        "behind": behind[-1],
-                        "r2_forecast": out_of_sample(own, "forecast"),
-                        "r2_initial": out_of_sample(own, "initial"),
-                    }
-                details.append({**label, "what": kind, "level": int(level), **entry})
-        if label["output"] == "normalised":
-            effects.append(mean_interval(won.groupby("member")["rank"].mean().to_numpy()))
+            if output == "normalised":
+                judged = {
+                    "units": _above(own["rank"], 0.0, len(levels), exact=True),
+                    "forecast": _above(own["forecast_hits"], 1 / units, len(levels)),
+                    "advantage": _above(own["advantage"], 0.0, len(levels)),
+                }
+                behind.append(_above(-own["advantage"], 0.0, len(levels))["passes"])
+                judged["advantage"] |= {
+                    "behind": behind[-1],
+                    "r2_forecast": out_of_sample(own, "forecast"),
+                    "r2_initial": out_of_sample(own, "initial"),
+                }
+            elif level < levels[-1]:
+                rank = grown[grown["level"] == level]["rank"]
+                judged = {"growth": _above(rank, 0.0, len(levels), exact=True)}
+            else:  # V[fbar] ⊗ 1 is of rank one in every output: its eigenvalues have no order
+                judged = {}
+            for kind, entry in judged.items():
+                passed[kind].append(entry["passes"])
+                place = {"output": output, "units": units, "what": kind, "level": int(level)}
+                details.append(place | entry)
     effect = min(effects, key=lambda e: e.value) if effects else NOTHING
-    named = {
-        "growth": "growth follows eigenvalues",
-        "units": "units keep their order",
-        "forecast": "the forecast beats chance",
-        "advantage": "it beats the ranking before",
-    }
-    words = ", ".join(
-        f"{named[kind]} at {sum(won)} of {len(won)} levels" for kind, won in parts.items()
+    reason = ", ".join(
+        f"{WORDS[kind]} at {sum(won)} of {len(won)} levels" for kind, won in passed.items()
     )
-    words += f" and is beaten by it at {sum(behind)}"
-    if not parts["growth"] or not parts["units"]:
-        outcome, reason = "open", "plain and normalised outputs are both needed"
+    reason += f" and is beaten by it at {sum(behind)}"
+    outcome: Outcome = "open"
+    if not passed["growth"] or not passed["units"]:
+        reason = "plain and normalised outputs are both needed"
     elif fewest < FEWEST:
-        outcome, reason = "open", f"{fewest} trees are fewer than {FEWEST}"
-    elif all(all(parts[kind]) for kind in ("growth", "units", "forecast")):
-        outcome, reason = "holds", words
-    elif not any(parts["growth"]) or not any(parts["units"]):
-        outcome, reason = "fails", words
-    else:
-        outcome, reason = "open", words
+        reason = too_few(fewest, FEWEST)
+    elif all(all(passed[kind]) for kind in ("growth", "units", "forecast")):
+        outcome = "holds"
+    elif not any(passed["growth"]) or not any(passed["units"]):
+        outcome = "fails"
     what = "rank correlation of units before and after, mean over levels"
     return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)
 
 
-def _judge(values: Any, null: float, tests: int, *, ranks: bool) -> dict[str, Any]:
-    """Whether values of trees are above their null; hits of one latent are 0 or 1, and have no ranks."""
-    kept = values[np.isfinite(values)]
+def _above(values: pd.Series, null: float, tests: int, *, exact: bool = False) -> dict[str, Any]:
+    """Whether values of trees are above their null.
+
+    By exact signed ranks, or by Student's test: hits of a single latent are 0 or 1, and have no ranks.
+    """
+    kept = values.to_numpy()[np.isfinite(values)]
     p = 1.0
-    if ranks and len(kept):
-        p = min(exceeds(kept, np.full(len(kept), null)) * tests, 1.0)
+    if exact and len(kept):
+        p = exceeds(kept, null, tests)
     elif len(kept) > 1 and kept.std() > 0:
         p = min(float(stats.ttest_1samp(kept, null, alternative="greater").pvalue) * tests, 1.0)
     elif len(kept) > 1:
         p = float(kept.mean() <= null)
-    mean = mean_interval(kept)
-    return {
-        "value": mean.value,
-        "low": mean.low,
-        "high": mean.high,
-        "null": null,
-        "p": p,
-        "passes": p < SIGNIFICANCE,
-        "n": mean.n,
-    }
+    return mean_interval(kept).detail() | {"null": null, "p": p, "passes": p < SIGNIFICANCE}
 
 
 def plot(table: pd.DataFrame) -> Figure:

@@ -10,7 +10,7 @@ name them, on samples it has never read, more often than chance and than the ini
 Found (48 trees, depth 4, 10 units, levels 1 to 4): directions grow in the order of their eigenvalues
 (rank correlation 0.33 and 0.30) and units keep their order (0.97, 0.78, 0.46, 0.37). The forecast names
 the winner in .38, .30, .31, .23 of the cases, chance being .10, but the unit that was best before does so
-in .83, .55, .34, .40: about who wins, the trivial ranking is the better guide. No level shows the forecast ahead of
+in .83, .55, .34, .40: the trivial ranking is the better guide. No level shows the forecast ahead of
 it, and two show it behind (-.45 [-.51, -.39], -.25 [-.33, -.17], -.03 [-.17, .11], -.17 [-.30, -.03];
 at growth 0 the forecast is that ranking). How well the winner will do, the forecast predicts better from
 level 2 up (R² .80, .40, .27 against .75, .13, .04; at level 1 .92, .99).
