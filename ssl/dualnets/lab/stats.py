@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
-Outcome = Literal["holds", "fails", "open"]
+
 LEVEL = 0.95
 RESAMPLES = 10_000
 
@@ -92,7 +92,7 @@ class Verdict:
     """
 
     claim: str
-    verdict: Outcome
+    verdict: Literal["holds", "fails", "open"]
     rule: str
     reason: str
     effect: str
@@ -221,7 +221,7 @@ def gap_closed(initial: Array, final: Array, ceiling: Array, among: int = 1) -> 
 
 
 def verdict_of(
-    claim: str, outcome: Outcome, rule: str, reason: str, effect: str, found: Estimate,
+    claim: str, outcome: Any, rule: str, reason: str, effect: str, found: Estimate,
     details: Iterable[Mapping[str, Any]], of: str = "trees",
 ) -> Verdict:  # fmt: skip
     """A verdict whose effect is an estimate; numbers that are not finite become None."""

@@ -32,10 +32,7 @@ def tidy(index: Mapping[str, Any], columns: Mapping[str, Any]) -> pd.DataFrame:
     shape = tuple(map(len, axes.values()))
     places = dict(zip(axes, np.indices(shape).reshape(len(shape), -1), strict=True))
     return pd.DataFrame(
-        {
-            name: axes[name][places[name]] if name in axes else value
-            for name, value in index.items()
-        }
+        {name: axes[name][places[name]] if name in axes else value for name, value in index.items()}
         | {
             name: np.broadcast_to(np.asarray(values), shape).flatten()
             for name, values in columns.items()

@@ -14,7 +14,6 @@ from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
-    Outcome,
     Verdict,
     exceeds,
     mean_interval,
@@ -290,7 +289,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         f"{WORDS[kind]} at {sum(won)} of {len(won)} levels" for kind, won in passed.items()
     )
     reason += f" and is beaten by it at {sum(behind)}"
-    outcome: Outcome = "open"
+    outcome = "open"
     if not passed["growth"] or not passed["units"]:
         reason = "plain and normalised outputs are both needed"
     elif fewest < FEWEST:

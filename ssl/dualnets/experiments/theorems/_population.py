@@ -10,7 +10,15 @@ import pandas as pd
 import torch
 
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import NOTHING, Verdict, gap_closed, mean_interval, verdict_of
+from dualnets.lab.stats import (
+    NOTHING,
+    Verdict,
+    gap_closed,
+    last_step,
+    mean_interval,
+    verdict_of,
+)
+from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import log_spaced
 
 if TYPE_CHECKING:
@@ -30,7 +38,7 @@ from dualnets.experiments.theorems.population import (
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train on one size of batch and follow the latents, exactly, by enumeration."""
+    """Train with one batch size and measure alignment exactly, by enumeration."""
     from dualnets.theory.population.population_flow import population_trajectory
     from dualnets.training.trajectory import trajectory
 
@@ -39,45 +47,38 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     steps = log_spaced(settings.steps, settings.snapshots)
     ceilings = settings.build_ceilings(settings.leaves_seen)
     exact = _Exact(trees)
-    parts = []
+    snapshots: list[tuple[int, Any]] = []
     if settings.batch == INFINITE:
         path: Iterator[Any] = population_trajectory(
             network, settings.build_loss(), trees, augment=settings.build_augmentation(),
             steps=settings.steps, optimizer=settings.build_optimizer(), snapshots=steps,
             progress=progress.updated,
         )  # fmt: skip
-        parts = [(0, snapshot) for snapshot in path]
+        snapshots = [(0, snapshot) for snapshot in path]
     else:
         for data_seed in range(settings.data_seeds):
             path = trajectory(
                 network, settings.build_method(), trees, snapshots=steps,
                 seed=settings.seed + 1 + data_seed, **settings.training(),
             )  # fmt: skip
-            parts += [(data_seed, snapshot) for snapshot in path]
-    rows = []
-    for data_seed, snapshot in parts:
-        for level, best in exact.best(snapshot.network).items():
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "data_seed": data_seed,
-                        "step": snapshot.step,
-                        "level": level,
-                        "member": np.repeat(trees.members, best.shape[1]),
-                        "latent": np.tile(np.arange(best.shape[1]), len(trees)),
-                        "value": best.flatten().numpy(),
-                        "ceiling": ceilings[level].value.flatten().numpy(),
-                    }
-                )
-            )
-    table = pd.concat(rows, ignore_index=True)
+            snapshots += [(data_seed, snapshot) for snapshot in path]
+    parts = [
+        tidy(
+            {"data_seed": data_seed, "step": snapshot.step, "level": level, "member": trees.members,
+             "latent": range(best.shape[1])},
+            {"value": best, "ceiling": ceilings[level].value},
+        )
+        for data_seed, snapshot in snapshots
+        for level, best in exact.best(snapshot.network).items()
+    ]  # fmt: skip
+    table = pd.concat(parts, ignore_index=True)
     keys = ["data_seed", "member", "level", "latent"]
     first = table[table["step"] == 0].set_index(keys)["value"].rename("initial")
     return CellResult(table.join(first, on=keys))
 
 
 class _Exact:
-    """Correlations of units with latents over every leaf state: no probe noise, so the null is 0."""
+    """Correlations of units with latents over all states of the leaves: without noise, so the null is 0."""
 
     def __init__(self, trees: LatentTree) -> None:
         from hltm.model.enumeration import all_states
@@ -88,7 +89,7 @@ class _Exact:
         given = {
             v: torch.stack([trees[s].leaf_distribution([v]) for s in stack]) for v in trees.latents
         }
-        # every latent of these trees is 0 or 1 with equal chance
+        # every latent of these trees is 0 or 1 with equal chance: P(x) and P(x, z = 1)
         self.chance = {v: found.mean(1) for v, found in given.items()}
         self.on = {v: found[:, 1] / 2 for v, found in given.items()}
 
@@ -106,7 +107,7 @@ class _Exact:
                 p, on = self.chance[v][..., None], self.on[v][..., None]
                 centred = units - (p * units).sum(1, keepdim=True)
                 deviation = (p * centred.square()).sum(1).sqrt()
-                joint = (on * centred).sum(1)  # Cov(f, z)
+                joint = (on * centred).sum(1)  # Cov(f, z), and sd(z) = 1/2
                 alive = deviation > 1e-7
                 columns.append(
                     (2 * joint.abs() / deviation.where(alive, 1)).where(alive, 0).amax(1)
@@ -115,16 +116,13 @@ class _Exact:
         return found
 
 
-# what the table says
-
-
-def by_tree(table: pd.DataFrame, levels: str = "upper") -> pd.DataFrame:
+def by_tree(table: pd.DataFrame) -> pd.DataFrame:
     """At the end: one row per batch, data seed and tree, the mean over latents of levels >= 2."""
-    last = table[table["step"] == table["steps"]]
-    if levels == "upper" and (last["level"] >= 2).any():
-        last = last[last["level"] >= 2]
+    last = last_step(table)
+    upper = last[last["level"] >= 2]
     keys = ["network", "depth", "batch", "data_seed", "member"]
-    return last.groupby(keys)[["value", "initial", "ceiling"]].mean().reset_index()
+    means = (upper if len(upper) else last).groupby(keys)[["value", "initial", "ceiling"]].mean()
+    return means.reset_index()
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:
@@ -140,12 +138,12 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
             joined = joined.dropna()
             apart = (values.mean(axis=1).loc[joined.index] - joined["infinite"]).to_numpy()
             gain = (joined["infinite"] - joined["initial"]).to_numpy()
-            zero = np.zeros_like(gain)
             found.append(
                 {
                     "network": network, "depth": depth, "batch": int(batch),
                     "difference": mean_interval(apart), "gain": float(gain.mean()),
-                    "share": gap_closed(zero, apart, gain),  # a ratio of means, trees drawn together
+                    # a ratio of means, whose trees are drawn together
+                    "share": gap_closed(np.zeros_like(gain), apart, gain),
                     "seed_variance": float(values.var(axis=1, ddof=1).mean()),
                     "tree_variance": float(joined["infinite"].var(ddof=1)),
                     "final": float(values.to_numpy().mean()), "infinite": float(joined["infinite"].mean()),
@@ -157,7 +155,7 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Per batch: what it reaches, how far that is from the infinite batch, and where spread comes from."""
+    """Per batch: what it reaches, how far that is from the infinite batch, and the sources of spread."""
     found = [
         {
             "network": row["network"],
@@ -167,10 +165,8 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
             "final": row["final"],
             "infinite batch": row["infinite"],
             "ceiling": row["ceiling"],
-            "difference": f"{row['difference'].value:+.4f} [{row['difference'].low:+.4f}, "
-            f"{row['difference'].high:+.4f}]",
-            "over gain": f"{row['share'].value:+.1%} [{row['share'].low:+.1%}, "
-            f"{row['share'].high:+.1%}]",
+            "difference": f"{row['difference']:+.4f}",
+            "over gain": f"{row['share']:+.1%}",
             "s.d. seeds": row["seed_variance"] ** 0.5,
             "s.d. trees": row["tree_variance"] ** 0.5,
             "n": row["n"],
@@ -192,8 +188,8 @@ def headline(table: pd.DataFrame) -> str:
 
 def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE."""
-    made = compare(table) if (table["batch"] == INFINITE).any() else pd.DataFrame()
-    judged = made[made["batch"] == JUDGED] if len(made) else made
+    made = compare(table).to_dict("records") if (table["batch"] == INFINITE).any() else []
+    judged = [row for row in made if row["batch"] == JUDGED]
     details = [
         {
             "network": row["network"], "depth": int(row["depth"]), "batch": int(row["batch"]),
@@ -203,36 +199,30 @@ def verdict(table: pd.DataFrame) -> Verdict:
             "variance_of_seeds_over_trees": row["seed_variance"] / max(row["tree_variance"], 1e-300),
             "n": int(row["n"]),
         }
-        for row in made.to_dict("records")
+        for row in made
     ]  # fmt: skip
     what = f"difference of batch {JUDGED} from the infinite one, over the latter's gain"
-    if judged.empty or judged["n"].min() < FEWEST:
-        few = f"batch {JUDGED} and the infinite batch on at least {FEWEST} trees are needed"
-        return verdict_of(EXPERIMENT.claim, "open", RULE, few, what, NOTHING, details)
-    if not (judged["gain"] > 0).all():
-        return verdict_of(
-            EXPERIMENT.claim,
-            "open",
-            RULE,
-            "the infinite batch gains nothing",
-            what,
-            NOTHING,
-            details,
+    worst, reason = NOTHING, ""
+    outcome = "open"
+    if not judged or min(row["n"] for row in judged) < FEWEST:
+        reason = f"batch {JUDGED} and the infinite batch on at least {FEWEST} trees are needed"
+    elif not all(row["gain"] > 0 for row in judged):
+        reason = "the infinite batch gains nothing"
+    else:
+        shares = [row["share"] for row in judged]
+        noise = [row["seed_variance"] / row["tree_variance"] for row in judged]
+        worst = max(shares, key=lambda share: abs(share.value))
+        reason = (
+            f"batch {JUDGED} differs by {worst.value:+.1%} of the gain, and its seeds spread "
+            f"{max(noise):.1%} of the variance between trees"
         )
-    close, far, quiet, loud = [], [], [], []
-    for row in judged.to_dict("records"):
-        share = row["share"]
-        close.append(share.low > -SMALL and share.high < SMALL)
-        far.append(share.low > SMALL or share.high < -SMALL)
-        quiet.append(row["seed_variance"] < SMALL * row["tree_variance"])
-        loud.append(row["seed_variance"] > row["tree_variance"])
-    worst = max((row["share"] for row in judged.to_dict("records")), key=lambda e: abs(e.value))
-    noise = max(row["seed_variance"] / row["tree_variance"] for row in judged.to_dict("records"))
-    reason = (
-        f"batch {JUDGED} differs by {worst.value:+.1%} of the gain, and its seeds spread {noise:.1%} of the "
-        "variance between trees"
-    )
-    outcome = "fails" if any(far) or any(loud) else "holds" if all(close) and all(quiet) else "open"
+        if any(share.low > SMALL or share.high < -SMALL for share in shares) or max(noise) > 1:
+            outcome = "fails"
+        elif (
+            all(share.low > -SMALL and share.high < SMALL for share in shares)
+            and max(noise) < SMALL
+        ):
+            outcome = "holds"
     return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, worst, details)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import NOTHING, Outcome, Verdict, exceeds, mean_interval, verdict_of
+from dualnets.lab.stats import NOTHING, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.lab.tidy import tidy
 from hltm.sampling.augment import parse
 
@@ -140,7 +140,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
             good.append(f"{name} (median {worst['median']:.2g})")
         if len(quiet):
             quiet_means.append(mean_interval(quiet.groupby("member")["residual"].mean().to_numpy()))
-    outcome: Outcome = "fails" if bad else "holds" if good and not unclear else "open"
+    outcome = "fails" if bad else "holds" if good and not unclear else "open"
     parts = [
         f"{text}: {'; '.join(names)}"
         for text, names in (

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Estimate, Verdict, exceeds, mean_interval, verdict_of
+from dualnets.lab.stats import Verdict, exceeds, mean_interval, too_few, verdict_of
+from dualnets.lab.tidy import tidy
 from dualnets.theory.hierarchy import two_layer
 
 if TYPE_CHECKING:
@@ -40,41 +41,32 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         two_layer.time_to_grow(given, start, settings.growth, intervention=intervention)
         for intervention in ("full", "uncoupled")
     ]
-    share = torch.linspace(0, 1, settings.points, dtype=torch.float64)
-    times = share[:, None] * torch.minimum(*ends)
+    share = torch.linspace(0, 1, settings.points, dtype=torch.float64)[:, None]  # (T, 1)
+    times = share * torch.minimum(*ends)  # (T, S)
     ceiling = trees.ceiling(trees.level(1), leaves="own").value.mean(1)
     parts = []
     for intervention in two_layer.INTERVENTIONS:
         path = two_layer.integrate(given, start, times, intervention=intervention)
         found = two_layer.readout(given, path)
-        best = {
-            "selectivity": found.selectivity,
-            "per_norm": found.per_norm,
-            "correlation": found.correlation,
-        }
-        rows = {
-            "member": np.tile(trees.members, settings.points),
+        columns: dict[str, Any] = {
+            "member": trees.members,
             "intervention": intervention,
-            "share": np.repeat(share.numpy(), len(trees)),
-            "time": times.flatten().numpy(),
-            "upper_norm": found.upper_norm.flatten().numpy(),
+            "share": share,
+            "time": times,
+            "upper_norm": found.upper_norm,
         }
-        for name, values in best.items():
-            level = values.abs().amax(-1).mean(-1)  # the best unit, mean over latents
-            rows[name] = level.flatten().numpy()
-            rows[f"{name}_initial"] = level[0].repeat(settings.points).numpy()
-        rows["ceiling"] = ceiling.repeat(settings.points).numpy()
-        parts.append(pd.DataFrame(rows))
-    return CellResult(pd.concat(parts, ignore_index=True))
-
-
-# what the table says
+        for name in ("selectivity", "per_norm", "correlation"):
+            # the best unit, mean over latents: (T, S)
+            best = getattr(found, name).abs().amax(-1).mean(-1)
+            columns |= {name: best, f"{name}_initial": best[0]}
+        columns["ceiling"] = ceiling
+        parts.append(tidy({"point": range(len(times)), "tree": trees.members}, columns))
+    return CellResult(pd.concat(parts, ignore_index=True).drop(columns=["point", "tree"]))
 
 
 def settings_of(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """What tells settings apart, and their rows."""
-    names = [item.name for item in fields(Settings)]
-    varying = [name for name in names if table[name].nunique() > 1]
+    """The settings in which cells differ, and their rows."""
+    varying = [item.name for item in fields(Settings) if table[item.name].nunique() > 1]
     if {"polarity_low", "polarity_high"} <= {*varying} and table["polarity_low"].equals(
         table["polarity_high"]
     ):
@@ -83,32 +75,39 @@ def settings_of(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFr
         yield {name: rows[name].tolist()[0] for name in varying}, rows
 
 
+def _paths(rows: pd.DataFrame) -> Iterator[tuple[Any, dict[Any, pd.DataFrame]]]:
+    """Every member with its interventions' rows in the order of time."""
+    for member, own in rows.groupby("member"):
+        yield (
+            member,
+            {name: part.sort_values("share") for name, part in own.groupby("intervention")},
+        )
+
+
 def compare(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per member, pair and measure: the measure with the operator and without it."""
     found = []
-    for member, own in rows.groupby("member"):
-        paths = {name: part.sort_values("share") for name, part in own.groupby("intervention")}
+    for member, paths in _paths(rows):
         for with_it, without, at in PAIRS:
-            a, b = paths[with_it], paths[without]
-            norm = min(a["upper_norm"].max(), b["upper_norm"].max())
+            pair = paths[with_it], paths[without]
+            norm = min(path["upper_norm"].max() for path in pair)
             for measure in MEASURES:
-                values = [
+                ends = [
                     float(path[measure].iloc[-1])
                     if at == "equal time"
                     else float(np.interp(norm, path["upper_norm"], path[measure]))
-                    for path in (a, b)
+                    for path in pair
                 ]
-                start = float(a[measure].iloc[0])
                 found.append(
                     {
                         "member": member,
                         "pair": f"{with_it} / {without}",
                         "at": at,
                         "measure": measure,
-                        "with": values[0],
-                        "without": values[1],
-                        "initial": start,
-                        "log_gain": float(np.log(values[0] / values[1])),
+                        "with": ends[0],
+                        "without": ends[1],
+                        "initial": float(pair[0][measure].iloc[0]),
+                        "log_gain": float(np.log(ends[0] / ends[1])),
                     }
                 )
     return pd.DataFrame(found)
@@ -117,12 +116,11 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
 def rates(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per member, intervention and measure: its growth rate, the mean of d log / dt.
 
-    Over one stretch for all interventions: until the first stored time at which the full dynamics have
-    made half of the log growth that they make until the end; all of the time where they make none.
+    Over one interval of time for all interventions: until the first stored time at which the full dynamics
+    have made half of the log growth that they make until the end; all of the time where they make none.
     """
     found = []
-    for member, own in rows.groupby("member"):
-        paths = {name: part.sort_values("share") for name, part in own.groupby("intervention")}
+    for member, paths in _paths(rows):
         for measure in MEASURES:
             leads = np.log((paths["full"][measure] / paths["full"][measure].iloc[0]).to_numpy())
             half = leads[-1] / 2 * (1 - 1e-9)  # met at a stored time, whatever the rounding
@@ -137,18 +135,18 @@ def rates(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _rates(grown: pd.DataFrame, measure: str, pair: str) -> tuple[Estimate, Estimate, Estimate]:
+def _rates(grown: pd.DataFrame, measure: str, pair: str) -> list[str]:
     """Growth rates with the operator and without, and their paired difference."""
     chosen = grown[grown["measure"] == measure]
     wide = chosen.pivot(index="member", columns="intervention", values="rate")
     a, b = (wide[name].to_numpy() for name in pair.split(" / "))
-    return mean_interval(a), mean_interval(b), mean_interval(a - b)
+    return [f"{mean_interval(values):.4f}" for values in (a, b, a - b)]
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """Per setting, pair and measure: ends and early growth rates with and without the operator."""
     found = []
-    for setting_, rows in settings_of(table):
+    for setting, rows in settings_of(table):
         grown = rates(rows)
         for (pair, measure), part in compare(rows).groupby(["pair", "measure"], sort=False):
             gain = mean_interval(part["log_gain"].to_numpy())
@@ -157,14 +155,14 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                 {
                     "pair": pair,
                     "measure": MEASURES[measure],
-                    **{name.replace("_", " "): str(value) for name, value in setting_.items()},
+                    **{name.replace("_", " "): str(value) for name, value in setting.items()},
                     "initial": part["initial"].mean(),
                     "with": part["with"].mean(),
                     "without": part["without"].mean(),
-                    "log ratio": _percent(gain),
-                    "rate with": _finely(with_it),
-                    "rate without": _finely(without),
-                    "difference of rates": _finely(faster),
+                    "log ratio": f"{gain:+.1%}",
+                    "rate with": with_it,
+                    "rate without": without,
+                    "difference of rates": faster,
                     "n": gain.n,
                 }
             )
@@ -175,14 +173,6 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         "the full dynamics' log growth"
     )
     return result
-
-
-def _finely(rate: Estimate) -> str:
-    return f"{rate.value:.4f} [{rate.low:.4f}, {rate.high:.4f}]"
-
-
-def _percent(gain: Estimate) -> str:
-    return f"{gain.value:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}]"
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -198,50 +188,41 @@ def headline(table: pd.DataFrame) -> str:
 def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE."""
     details: list[dict[str, Any]] = []
-    cells = list(settings_of(table))
+    cells = [(setting, rows, compare(rows)) for setting, rows in settings_of(table)]
     tests = len(cells) * len(PAIRS) * len(MEASURES)
-    pooled = []
-    for setting_, rows in cells:
-        made, grown = compare(rows), rates(rows)
-        pooled.append(made)
+    for setting, rows, made in cells:
+        grown = rates(rows)
         for (pair, measure), part in made.groupby(["pair", "measure"], sort=False):
-            p = min(exceeds(part["with"].to_numpy(), part["without"].to_numpy()) * tests, 1.0)
+            p = exceeds(part["with"].to_numpy(), part["without"].to_numpy(), tests)
             gain = mean_interval(part["log_gain"].to_numpy())
             details.append(
                 {
-                    **setting_,
+                    **setting,
                     "pair": pair,
                     "measure": MEASURES[measure],
-                    "log_ratio": gain.value,
-                    "low": gain.low,
-                    "high": gain.high,
+                    **gain.detail("log_ratio"),
                     "p": p,
                     "faster": p < SIGNIFICANCE,
-                    "rates": [_finely(rate) for rate in _rates(grown, measure, pair)],
-                    "n": gain.n,
+                    "rates": _rates(grown, measure, pair),
                 }
             )
-    faster = [entry["faster"] for entry in details]
-    n = min(entry["n"] for entry in details)
-    every = pd.concat(pooled)
+    every = pd.concat([made for *_, made in cells])
     chosen = every[(every["measure"] == "correlation") & (every["at"] == "equal time")]
     effect = mean_interval(chosen.groupby("member")["log_gain"].mean().to_numpy())
-    by_pair = {
-        f"{a} / {b}": [e["faster"] for e in details if e["pair"] == f"{a} / {b}"]
-        for a, b, _ in PAIRS
+    won = {
+        pair: [entry["faster"] for entry in details if entry["pair"] == pair]
+        for pair in (f"{a} / {b}" for a, b, _ in PAIRS)
     }
     count = ", ".join(
-        f"{sum(won)} of {len(won)} {pair.replace(' / ', ' against ')}"
-        for pair, won in by_pair.items()
+        f"{sum(faster)} of {len(faster)} {pair.replace(' / ', ' against ')}"
+        for pair, faster in won.items()
     )
-    if n < FEWEST:
-        outcome, reason = "open", f"{n} trees are fewer than {FEWEST}"
-    elif all(faster):
-        outcome, reason = "holds", f"features are further with the operator: {count}"
-    elif not any(faster):
-        outcome, reason = "fails", f"features are further with the operator: {count}"
+    reason = f"features are further with the operator: {count}"
+    faster = [entry["faster"] for entry in details]
+    if few := too_few(min(entry["n"] for entry in details), FEWEST):
+        outcome, reason = "open", few
     else:
-        outcome, reason = "open", f"features are further with the operator: {count}"
+        outcome = "holds" if all(faster) else "open" if any(faster) else "fails"
     what = "log ratio of |correlation|, constant norm against frozen, mean over settings"
     return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)
 

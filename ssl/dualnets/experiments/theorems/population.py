@@ -1,10 +1,10 @@
 """How much of what we see in training is sampling noise?
 
-On a small tree the expected loss is a finite sum, so a network can be trained on an infinite batch.
-The same networks are trained with finite batches of fresh views, at the same rate for as many
-updates, with several seeds of the data each. What differs from the infinite batch is noise: the mean
-difference over seeds is its bias, the spread between seeds its variance, and both stand beside the
-spread between trees and initial networks.
+On a small tree the expected loss is a finite sum, so a network can be trained on an infinite batch
+(docs/theory.md, Section 3). The same networks are trained with finite batches of fresh views, at the same
+rate for as many updates, with several seeds of the data each. The difference from the infinite batch is
+noise: its mean over seeds is the bias, its spread between seeds the variance, and both are compared with
+the spread between trees and initial networks.
 
 Found (64 trees of depth 2): batch 128 ends 4.9% [-0.6%, 11.8%] of the infinite batch's gain above it (32:
 9.8% [-0.2%, 24.4%]; 512: 2.0% [-1.8%, 6.1%]). Sampling noise, if anything, helps a little; the seeds of
@@ -43,7 +43,7 @@ class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, 
     batch: int = setting(
         0, "samples per update and member; 0: infinitely many", low=0, high=1 << 20
     )
-    data_seeds: int = setting(4, "runs on data of their own, for finite batches", low=2, high=1000)
+    data_seeds: int = setting(4, "runs, each on its own data, for finite batches", low=2, high=1000)
     steps: int = setting(1000, "updates", low=1, high=10**9)
     lr: float = setting(0.3, "learning rate", above=0)
     snapshots: int = setting(

@@ -1,17 +1,17 @@
 """Does the top layer's covariance operator drive the features of the layer below?
 
-A root, latents below it, leaves below each; every hidden unit sees one latent's leaves, and views
-keep the root. The expected dynamics of the simple loss are integrated without sampling, in full and
-with the top layer's part taken away in three ways: without the operator's blocks between groups,
-with the upper weights frozen, and with their norm held constant. Without weight decay all weights
-explode and "full" wins by scale alone, so what counts is what scale cannot change: a unit's
-selectivity per norm of its weights and its correlation with its latent, at equal time with a
+A root, latents below it, leaves below each; every hidden unit sees the leaves of one latent, and views
+keep the root (docs/theory.md, Section 5). The expected dynamics of the simple loss are integrated without
+sampling, in full and with the top layer's part taken away in three ways: without the operator's blocks
+between groups, with the upper weights frozen, and with their norm held constant. Without weight decay all
+weights explode and the full dynamics win by scale alone, so what is compared does not depend on scale: a
+unit's selectivity per norm of its weights and its correlation with its latent, at equal time with a
 constant norm, and at an equal norm.
 
-Growth rates are d log(s / ||w||) / dt, and likewise of |correlation|, of every intervention in the same
-stretch of a tree's time: until the full dynamics have made the first half of their log growth (which,
-growth being explosive, takes some .8 of the time). They stand beside what the rule compares, which are
-ends, and they are not free of scale: a larger W_2 sends more down.
+Growth rates are d log(s / ||w||) / dt, and likewise of |correlation|, of every intervention over the same
+interval of a tree's time: until the full dynamics have made the first half of their log growth (which,
+growth being explosive, takes some .8 of the time). They are reported in addition to the ends, which the
+rule compares, and they do depend on scale: a larger W_2 sends more down.
 
 Found (32 trees, polarity .6, .8, .95, 2 to 20 units): an upper layer that learns takes features
 further than a frozen one at the same ||W_2|| in all 24 comparisons, by 12% to 17% in selectivity per

@@ -11,7 +11,7 @@ from dualnets.lab.stats import Array, Estimate, mean_interval
 
 
 def band(
-    axes: Any, places: Sequence[float] | Array, values: Iterable[Array], *, alpha: float = 0.15,
+    axes: Any, places: Any, values: Iterable[Array], *, alpha: float = 0.15,
     **style: Any,
 ) -> None:  # fmt: skip
     """A line through the means, within the band of their 95% intervals.
@@ -30,9 +30,7 @@ def band(
     axes.plot(places, [m.value for m in means], **style)
 
 
-def bars(
-    axes: Any, places: Sequence[float] | Array, found: Sequence[Estimate], **style: Any
-) -> None:
+def bars(axes: Any, places: Any, found: Sequence[Estimate], **style: Any) -> None:
     """Points with their intervals as vertical bars."""
     value = np.array([each.value for each in found])
     # an interval that is all but a point may lie on one side of it by rounding
