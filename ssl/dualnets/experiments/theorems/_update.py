@@ -21,7 +21,7 @@ from dualnets.experiments.theorems._update_comparisons import (
     updates,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Verdict
+from dualnets.lab.stats import Estimate, Verdict, verdict_of
 from hltm.sampling.augment import parse
 from hltm.sampling.philox import Stream, uniform
 
@@ -47,37 +47,34 @@ COLUMNS = {
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Compare every identity that fits the settings with autograd, layer by layer."""
-    networks, data, notes = _setting_up(settings, device)
+    """Compare every identity that applies to the settings with autograd, layer by layer."""
+    networks, data, notes = _networks_and_data(settings, device)
     rows: list[dict[str, Any]] = []
+    compare = pairs if settings.loss == PAIR else updates
     for first_member, network in networks:
         network.double()
         for layer, name in layers(network):
-            found = (
-                pairs(settings, network, data, name)
-                if settings.loss == PAIR
-                else updates(settings, network, data, name)
-            )
-            rows += _tidy(found, layer, first_member, settings)
+            found = compare(settings, network, data, name)
+            rows += _tidy(found, layer, first_member)
             progress.updated(1)
         if settings.loss == PAIR:
-            rows += _tidy(tree_operators(settings, network, data), None, first_member, settings)
+            rows += _tidy(tree_operators(settings, network, data), None, first_member)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     # columns without rows have no types of their own
     return CellResult(table if rows else table.astype(COLUMNS), notes=notes)
 
 
 def _tidy(
-    found: Iterator[Comparison], layer: int | None, first_member: int, settings: Settings
+    found: Iterator[Comparison], layer: int | None, first_member: int
 ) -> list[dict[str, Any]]:
     """One row per comparison and member."""
     rows = []
-    for identity, form, exact, met, predicted, actual, error in found:
-        ensemble = [part if part.ndim == 2 else part[None] for part in (predicted, actual)]
-        errors = None if error is None else (error if error.ndim == 2 else error[None])
-        for m, (one, other) in enumerate(zip(*ensemble, strict=True)):
-            length = float(other.norm())
-            if length == 0:  # a network whose units are all dead there has nothing to predict
+    for identity, form, exact, met, *arrays in found:
+        predicted, actual, error = (
+            part if part is None or part.ndim == 2 else part[None] for part in arrays
+        )
+        for m, length in enumerate(actual.norm(dim=-1).tolist()):
+            if length == 0:  # all units are dead there, and there is nothing to predict
                 continue
             rows.append(
                 {
@@ -87,18 +84,15 @@ def _tidy(
                     "assumptions": "met" if met else "broken",
                     "layer": np.nan if layer is None else layer,
                     "member": first_member + m,
-                    "relative_error": float((one - other).norm()) / length,
-                    "standard_error": 0.0 if errors is None else float(errors[m].norm()) / length,
-                    "entries": len(other),
+                    "relative_error": float((predicted[m] - actual[m]).norm()) / length,
+                    "standard_error": 0.0 if error is None else float(error[m].norm()) / length,
+                    "entries": len(actual[m]),
                 }
             )
     return rows
 
 
-# networks and data
-
-
-def _setting_up(
+def _networks_and_data(
     settings: Settings, device: torch.device
 ) -> tuple[list[tuple[int, nn.Module]], Any, list[str]]:
     """Networks with the number of their first member, data, and notes."""
@@ -106,10 +100,7 @@ def _setting_up(
         data = digits()
         if data is None:
             return [], None, ["scikit-learn is not installed: the rows of digits were left out"]
-        networks: list[tuple[int, nn.Module]] = [
-            (m, dense(64, settings, m).to(device)) for m in range(settings.members)
-        ]
-        return networks, data, []
+        return [(m, dense(64, settings, m).to(device)) for m in range(settings.members)], data, []
     if settings.data == "tree":
         trees = settings.build_trees()
     else:
@@ -121,21 +112,16 @@ def _setting_up(
         from dualnets.networks.mlp import mlp
 
         network = mlp(
-            trees,
-            units=settings.units,
-            layers=settings.layers,
-            bias=settings.bias,
-            normalize=settings.normalize,
-            seed=settings.seed,
-            device=device,
-        )
+            trees, units=settings.units, layers=settings.layers, bias=settings.bias,
+            normalize=settings.normalize, seed=settings.seed, device=device,
+        )  # fmt: skip
     else:
         network = settings.build_network(trees, settings.seed, device)
     return [(0, network)], theory.TreeViews(trees, parse(settings.augment)), []
 
 
 def dense(inputs: int, settings: Settings, member: int) -> nn.Sequential:
-    """A dense network as a plain torch module, with weights from our own addresses."""
+    """A dense network as a plain torch module, with weights from this project's random addresses."""
     widths = [inputs] + [settings.units] * settings.layers
     made: list[nn.Module] = [nn.Flatten()]
     for layer in range(settings.layers):
@@ -149,9 +135,6 @@ def dense(inputs: int, settings: Settings, member: int) -> nn.Sequential:
             parameter.data = ((2 * numbers[0] - 1) * bound).float().view(parameter.shape)
         made += [linear, nn.ReLU()]
     return nn.Sequential(*made[:-1])
-
-
-# what the table says
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -205,65 +188,53 @@ def _broken(table: pd.DataFrame) -> pd.Series:
 
 def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE."""
+    # 1. Identities that hold exactly must agree with autograd to rounding.
     exact = table[table["exact"]]
-    estimated = table[~table["exact"] & (table["assumptions"] == "met")]
-    halved = table[table["form"] == HALVED]
-    broken = table[(table["assumptions"] == "broken") & (table["form"] != HALVED)]
     wrong = exact[~(exact["relative_error"] < EXACT)]
+    # 2. Estimates must agree within their errors, and these must be small enough to tell.
+    estimated = table[~table["exact"] & (table["assumptions"] == "met")]
     near = estimated["relative_error"] < ERRORS * estimated["standard_error"]
     # both forms of a prediction are one estimate: they differ by rounding
     near = near.groupby([estimated[name] for name in ("cell", "layer", "member")]).all()
     vague = estimated[~(estimated["standard_error"] < PRECISE) & (estimated["form"] == "outputs")]
+    # 3. Controls must miss: half of a prediction, and forms whose assumption is broken.
+    halved = table[table["form"] == HALVED]
     caught = halved[halved["relative_error"] > ERRORS * halved["standard_error"]]
+    broken = table[(table["assumptions"] == "broken") & (table["form"] != HALVED)]
     kinds = ["identity", "form", _broken(broken).rename("why")]
     medians = broken.groupby(kinds)["relative_error"].median()
-    blind = medians[~(medians > BROKEN)]
-    largest = float(exact["relative_error"].max()) if len(exact) else None
-    text = (
+    missed = medians > BROKEN
+    reason = (
         f"{len(exact) - len(wrong)} of {len(exact)} exact comparisons agree to {EXACT:g}, "
         f"{near.sum()} of {len(near)} estimates lie within {ERRORS:g} standard "
         f"errors, {len(caught)} of {len(halved)} halved predictions do not, "
-        f"{len(medians) - len(blind)} of {len(medians)} forms with a broken assumption miss"
+        f"{missed.sum()} of {len(missed)} forms with a broken assumption miss"
     )
     if len(vague):
-        text += (
+        reason += (
             f"; {len(vague)} estimates have standard errors of {PRECISE:g} of the update or more"
         )
+    complete = min(len(broken), len(exact), len(halved)) > 0
     if len(wrong) or not near.all():
-        outcome: Any = "fails"
-    elif (
-        min(len(broken), len(exact), len(halved)) == 0
-        or len(blind)
-        or len(vague)
-        or len(caught) < len(halved)
-    ):
-        outcome = "open"
-    else:
+        outcome = "fails"
+    elif complete and missed.all() and vague.empty and len(caught) == len(halved):
         outcome = "holds"
+    else:
+        outcome = "open"
+    kinds = ["identity", "form", "assumptions", "exact"]
     details = [
-        {
-            "identity": str(identity),
-            "form": str(form),
-            "assumptions": str(met),
-            "exact": bool(is_exact),
+        dict(zip(kinds, map(str, key), strict=True))
+        | {
+            "exact": bool(key[-1]),
             "largest_error": float(part["relative_error"].max()),
             "n": len(part),
         }
-        for (identity, form, met, is_exact), part in table.groupby(
-            ["identity", "form", "assumptions", "exact"], sort=False
-        )
+        for key, part in table.groupby(kinds, sort=False)
     ]
-    return Verdict(
-        claim=EXPERIMENT.claim,
-        verdict=outcome,
-        rule=RULE,
-        reason=text,
-        effect="largest relative error of an exact identity",
-        effect_value=largest,
-        interval=None,
-        n=len(exact),
-        details=details,
-        of="comparisons",
+    largest = Estimate(float(exact["relative_error"].max()), np.nan, np.nan, len(exact))
+    what = "largest relative error of an exact identity"
+    return verdict_of(
+        EXPERIMENT.claim, outcome, RULE, reason, what, largest, details, of="comparisons"
     )
 
 
