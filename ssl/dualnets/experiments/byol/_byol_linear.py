@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Verdict
+from dualnets.lab.stats import Estimate, Verdict, verdict_of
 from dualnets.theory.byol.byol_modes import Modes, critical_decay, integrate_modes, largest_decay
 from dualnets.theory.byol.linear_byol import (
     LinearByol,
@@ -48,13 +48,24 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
 def _row(
     quantity: str, source: str, member: int, time: float, value: float, **more: Any
 ) -> dict[str, Any]:
-    """One number; `predicted` is what theory says of it."""
-    blank = {"step_decay": np.nan, "predicted": np.nan, "initial": np.nan, "mode": -1}
-    return (
-        blank
-        | {"quantity": quantity, "source": source, "member": member, "time": time, "value": value}
-        | more
-    )
+    """One number; `predicted` is its value by the theory."""
+    place = {"step_decay": np.nan, "predicted": np.nan, "initial": np.nan, "mode": -1,
+             "quantity": quantity, "source": source, "member": member, "time": time}  # fmt: skip
+    return place | {"value": value} | more
+
+
+def _system(settings: Settings, mean: Any, noise: Any, decay: float) -> LinearByol:
+    """The equations for data with these second moments."""
+    return LinearByol(
+        mean, noise, decay=decay, predictor_rate=settings.predictor_rate,
+        target_rate=settings.target_rate,
+    )  # fmt: skip
+
+
+def _isotropic(settings: Settings, decay: float) -> LinearByol:
+    """The equations for data with the same variance along all inputs: every mode is on its own."""
+    one = np.eye(settings.inputs)
+    return _system(settings, one, settings.noise * one, decay)
 
 
 def _paths(settings: Settings) -> list[dict[str, Any]]:
@@ -64,33 +75,25 @@ def _paths(settings: Settings) -> list[dict[str, Any]]:
     for scale in (1.0, settings.noise):
         a = rng.standard_normal((settings.inputs, settings.inputs))
         moments.append(scale * a @ a.T / settings.inputs)
-    rates = {
-        "decay": settings.decay,
-        "predictor_rate": settings.predictor_rate,
-        "target_rate": settings.target_rate,
-    }
-    system = LinearByol(moments[0], moments[1], **rates)
+    system = _system(settings, *moments, settings.decay)
     weights = random_weights(
-        features=settings.features,
-        inputs=settings.inputs,
-        members=settings.members,
+        features=settings.features, inputs=settings.inputs, members=settings.members,
         seed=settings.seed,
-    )
+    )  # fmt: skip
     times = np.linspace(0, settings.until, 21)
     found = _drift(system, integrate(system, weights, times), "integrated")
     for share in (1, 2):
         lr = settings.lr / share
-        steps = round(settings.until / lr)
         path = sampled(
-            system, weights, steps=steps, lr=lr, batch=settings.batch, seed=settings.seed,
-            snapshots=[round(t / lr) for t in times],
+            system, weights, steps=round(settings.until / lr), lr=lr, batch=settings.batch,
+            seed=settings.seed, snapshots=[round(t / lr) for t in times],
         )  # fmt: skip
         found += _drift(system, path, f"sgd lr / {share}")
-    isotropic = LinearByol(
-        np.eye(settings.inputs), settings.noise * np.eye(settings.inputs), **rates
-    )
-    p, w, one = _aligned(settings)
-    path = integrate(isotropic, one, times)
+    # modes of given sizes: a symmetric predictor that shares the directions of W Wᵀ
+    p = settings.start * np.linspace(0.5, 2, settings.features)
+    w = p[::-1]
+    one, _, _ = _rotated(settings, np.random.default_rng([settings.seed, 2, 0]), p, w)
+    path = integrate(_isotropic(settings, settings.decay), one, times)
     modes = Modes(settings.noise, settings.decay, settings.predictor_rate, settings.target_rate)
     predicted = integrate_modes(modes, [p, w, w * settings.lag], times)[:, 0]
     turn = np.linalg.eigh(one.predictor)[1]
@@ -104,7 +107,7 @@ def _paths(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _drift(system: LinearByol, path: Path, source: str) -> list[dict[str, Any]]:
-    """How far e^{2ηt} D(t) has moved, relative to D(0), member by member."""
+    """How far e^{2ηt} D(t) has moved, relative to D(0), member by member (docs/theory.md, Section 6)."""
     kept = conserved(system, path)
     size = np.linalg.norm(kept[0], axis=(1, 2))
     moved = np.linalg.norm(kept - kept[0], axis=(2, 3)) / size
@@ -113,13 +116,6 @@ def _drift(system: LinearByol, path: Path, source: str) -> list[dict[str, Any]]:
         for i, t in enumerate(path.times)
         for m in range(moved.shape[1])
     ]
-
-
-def _aligned(settings: Settings) -> tuple[Any, Any, Weights]:
-    """Modes of given sizes in a random rotation: a symmetric predictor that shares W W^T's directions."""
-    sizes = settings.start * np.linspace(0.5, 2, settings.features)
-    p, w = sizes, sizes[::-1]
-    return p, w, _rotated(settings, np.random.default_rng([settings.seed, 2, 0]), p, w)[0]
 
 
 def _rotated(
@@ -134,9 +130,8 @@ def _rotated(
 
 
 def _phase(settings: Settings) -> list[dict[str, Any]]:
-    """Which modes of networks with these rates are lost, decay by decay, and their edges."""
-    rates = settings.predictor_rate, settings.target_rate
-    modes = Modes(settings.noise, 0.0, *rates)
+    """Which modes of networks with these rates are lost, decay by decay, and the predicted edges."""
+    modes = Modes(settings.noise, 0.0, settings.predictor_rate, settings.target_rate)
     rng = np.random.default_rng([settings.seed, 3])
     reach = np.log(settings.spread)
     size = (2, settings.members, settings.features)
@@ -150,22 +145,15 @@ def _phase(settings: Settings) -> list[dict[str, Any]]:
     found = [_row(EDGE, "modes", m, 0.0, float(edge[m, k]), mode=k, predicted=most,
                   initial=float(p[m, k] * w[m, k])) for m, k in places]  # fmt: skip
     for decay in np.geomspace(0.05, 1.2, settings.points) * most:
-        system = LinearByol(
-            np.eye(settings.inputs), settings.noise * np.eye(settings.inputs), decay=float(decay),
-            predictor_rate=rates[0], target_rate=rates[1],
-        )  # fmt: skip
-        slowest = min(float(decay), rates[1])
+        slowest = min(float(decay), settings.target_rate)
         end = 15 / float(decay) + 10 / slowest
-        path = integrate(system, stacked, [0.0, end], tolerance=1e-7)
+        path = integrate(_isotropic(settings, float(decay)), stacked, [0.0, end], tolerance=1e-7)
         for m, k in places:
             left = turns[m][:, k] @ path.predictor[-1][m] @ path.online[-1][m] @ rights[m][k]
             found.append(_row(PHASE, "integrated", m, end, abs(float(left)), mode=k,
                               step_decay=float(decay), predicted=float(decay > edge[m, k]),
                               initial=float(p[m, k] * w[m, k])))  # fmt: skip
     return found
-
-
-# what the table says
 
 
 def collapsed(rows: pd.DataFrame) -> pd.Series:
@@ -177,7 +165,7 @@ def collapsed(rows: pd.DataFrame) -> pd.Series:
 
 
 def networks(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per network of the diagram: whether it lost the modes it should, and how near an edge."""
+    """One row per network of the diagram: whether it lost the predicted modes, and how near an edge."""
     keys = ["predictor_rate", "target_rate", "member", "mode"]
     edges = table[table["quantity"] == EDGE].set_index(keys)["value"].rename("edge")
     phase = table[table["quantity"] == PHASE].join(edges, on=keys)
@@ -190,38 +178,33 @@ def networks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What is conserved, and how often networks do as their modes say."""
+    """What is conserved, and how often networks lose the modes that are predicted."""
     found = []
-    for (decay, rate, source), rows in table[table["quantity"] == CONSERVED].groupby(
-        ["decay", "predictor_rate", "source"], sort=False
-    ):
+
+    def add(
+        what: str, how: str, decay: str, rows: pd.DataFrame, mean: str, largest: str, n: int
+    ) -> None:
+        first = rows.iloc[0]
+        found.append({"what": what, "how": how, "decay": decay, "predictor rate": first["predictor_rate"],
+                      "target rate": f"{first['target_rate']:g}", "mean": mean, "largest": largest,
+                      "n": n})  # fmt: skip
+
+    drift = table[table["quantity"] == CONSERVED]
+    by_rates = drift.groupby(["decay", "predictor_rate", "source"], sort=False)
+    for (decay, _, source), rows in by_rates:
         last = rows[rows["time"] == rows["time"].max()]["value"]
-        found.append(
-            {"what": "drift of e^(2ηt) D", "how": source, "decay": f"{decay:g}", "predictor rate": rate,
-             "target rate": f"{rows['target_rate'].iloc[0]:g}", "mean": f"{last.mean():.1e}",
-             "largest": f"{last.max():.1e}", "n": len(last)}
-        )  # fmt: skip
-    for (decay, rate), rows in table[table["quantity"] == MODE].groupby(
-        ["decay", "predictor_rate"]
-    ):
+        add("drift of e^(2ηt) D", source, f"{decay:g}", rows, f"{last.mean():.1e}",
+            f"{last.max():.1e}", len(last))  # fmt: skip
+    paths = table[table["quantity"] == MODE]
+    for (decay, _), rows in paths.groupby(["decay", "predictor_rate"]):
         gap = (rows["value"] - rows["predicted"]).abs()
-        found.append(
-            {"what": "modes, |matrix - mode|", "how": "integrated", "decay": f"{decay:g}",
-             "predictor rate": rate, "target rate": f"{rows['target_rate'].iloc[0]:g}",
-             "mean": f"{gap.mean():.1e}", "largest": f"{gap.max():.1e}", "n": rows["mode"].nunique()}
-        )  # fmt: skip
+        add("modes, |matrix - mode|", "integrated", f"{decay:g}", rows,
+            f"{gap.mean():.1e}", f"{gap.max():.1e}", rows["mode"].nunique())  # fmt: skip
+    edges = table[table["quantity"] == EDGE].groupby(["predictor_rate", "target_rate"])["value"]
     for (rate, target), rows in networks(table).groupby(["predictor_rate", "target_rate"]):
-        edges = table[
-            (table["quantity"] == EDGE)
-            & (table["predictor_rate"] == rate)
-            & (table["target_rate"] == target)
-        ]["value"]
-        found.append(
-            {"what": "modes lost where predicted", "how": "integrated",
-             "decay": f"edges {edges.min():.2g} to {edges.max():.2g}", "predictor rate": rate,
-             "target rate": f"{target:g}", "mean": f"{rows['agrees'].mean():.2f}", "largest": "",
-             "n": len(rows)}
-        )  # fmt: skip
+        edge = edges.get_group((rate, target))
+        add("modes lost where predicted", "integrated", f"edges {edge.min():.2g} to {edge.max():.2g}",
+            rows, f"{rows['agrees'].mean():.2f}", "", len(rows))  # fmt: skip
     return pd.DataFrame(found)
 
 
@@ -242,56 +225,37 @@ def verdict(table: pd.DataFrame) -> Verdict:
     drift = table[table["quantity"] == CONSERVED]
     exact = drift[drift["source"] == "integrated"]["value"]
     ends = drift[drift["time"] == drift.groupby("cell")["time"].transform("max")]
-    means = ends.groupby("source")["value"].mean()
+    sgd = ends.groupby("source")["value"].mean().reindex(["sgd lr / 1", "sgd lr / 2"])
+    ratio = float(sgd["sgd lr / 2"] / sgd["sgd lr / 1"])
     phase = networks(table)
-    problems, details = [], []
-    if exact.empty or len(phase) < FEWEST:
-        problems.append(
-            f"{len(exact)} integrated and {len(phase)} networks in the diagram are too few"
-        )
-    kept = bool(len(exact)) and float(exact.max()) < EXACT
-    shrinks = {"sgd lr / 1", "sgd lr / 2"} <= set(means.index) and bool(
-        means["sgd lr / 2"] < FIRST_ORDER * means["sgd lr / 1"]
-    )
-    details.append({"part": "integrated drift", "value": float(exact.max()) if len(exact) else None,
-                    "bound": EXACT, "passes": kept, "n": int(drift["member"].nunique())})  # fmt: skip
-    if len(means) >= 2:
-        ratio = float(means.get("sgd lr / 2", np.nan) / means.get("sgd lr / 1", np.nan))
-        details.append({"part": "drift of SGD, lr / 2 over lr", "value": ratio, "bound": FIRST_ORDER,
-                        "passes": shrinks, "n": int(drift["member"].nunique())})  # fmt: skip
-    share, n = float("nan"), 0
+    right = phase[phase["away"] > NEAR]["agrees"]
+    share = float(right.mean()) if len(right) else np.nan
+    kept = bool(exact.max() < EXACT)
+    details = []
+
+    def add(part: str, value: float, bound: float, passes: bool, n: int) -> None:
+        details.append({"part": part, "value": value, "bound": bound, "passes": passes, "n": n})
+
+    members = int(drift["member"].nunique())
+    add("integrated drift", float(exact.max()), EXACT, kept, members)
+    if np.isfinite(sgd).any():
+        add("drift of SGD, lr / 2 over lr", ratio, FIRST_ORDER, ratio < FIRST_ORDER, members)
     if len(phase):
-        right = phase[phase["away"] > NEAR]["agrees"]
-        share, n = float(right.mean()), len(right)
-        details.append({"part": "modes lost where predicted", "value": share, "bound": AGREE,
-                        "passes": share >= AGREE, "n": n})  # fmt: skip
-    if problems:
-        outcome, reason = "open", "; ".join(problems)
+        add("modes lost where predicted", share, AGREE, share >= AGREE, len(right))
+    drifted = f"drift {exact.max():.1e}"
+    agree = f"modes are lost where predicted in {share:.1%} of networks"
+    if exact.empty or len(phase) < FEWEST:
+        outcome = "open"
+        reason = f"{len(exact)} integrated and {len(phase)} networks in the diagram are too few"
     elif not kept or not share >= AGREE:
-        outcome, reason = (
-            "fails",
-            f"drift {exact.max():.1e}, modes lost where predicted in {share:.1%} of networks",
-        )
-    elif not shrinks:
+        outcome, reason = "fails", f"{drifted}, {agree}"
+    elif not ratio < FIRST_ORDER:
         outcome, reason = "open", "SGD's drift does not shrink with its rate"
     else:
-        outcome = "holds"
-        reason = (
-            f"drift {exact.max():.1e}, SGD's shrinks with its rate, and modes are lost where predicted in "
-            f"{share:.1%} of networks"
-        )
-    return Verdict(
-        claim=EXPERIMENT.claim,
-        verdict=outcome,  # type: ignore[arg-type]
-        rule=RULE,
-        reason=reason,
-        effect="share of networks that lose the modes that the separatrix says",
-        effect_value=share if np.isfinite(share) else None,
-        interval=None,
-        n=n,
-        details=details,
-        of="networks",
-    )
+        outcome, reason = "holds", f"{drifted}, SGD's shrinks with its rate, and {agree}"
+    what = "share of networks that lose the modes that the separatrix says"
+    found = Estimate(share, np.nan, np.nan, len(right))
+    return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, found, details, of="networks")
 
 
 def plot(table: pd.DataFrame) -> Figure:
