@@ -12,7 +12,16 @@ import torch
 
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import learning_curves
-from dualnets.lab.stats import NOTHING, Estimate, Verdict, exceeds, gap_closed, verdict_of
+from dualnets.lab.stats import (
+    NOTHING,
+    Estimate,
+    Verdict,
+    exceeds,
+    gap_closed,
+    last_step,
+    too_few,
+    verdict_of,
+)
 from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
 from hltm.probe.best_units import PRE
 
@@ -30,70 +39,54 @@ from dualnets.experiments.emergence.emergence import (
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train one ensemble and follow its latents."""
+    """Train one ensemble and measure its learning curves."""
     trees = settings.build_trees()
-    steps = log_spaced(settings.steps, settings.snapshots)
     snapshots = trajectory(
-        settings.build_network(trees, settings.seed, device),
-        settings.build_method(),
-        trees,
-        **settings.training(),
-        seed=settings.seed,
-        snapshots=steps,
-        progress=progress.updated,
-    )
-    followed = learning_curves(
-        snapshots,
-        trees,
-        last_step=settings.steps,
-        n=settings.evaluation_samples,
-        seed=settings.seed,
-        ceilings=settings.build_ceilings(settings.leaves_seen),
+        settings.build_network(trees, settings.seed, device), settings.build_method(), trees,
+        seed=settings.seed, snapshots=log_spaced(settings.steps, settings.snapshots),
+        progress=progress.updated, **settings.training(),
+    )  # fmt: skip
+    curves = learning_curves(
+        snapshots, trees, last_step=settings.steps, n=settings.evaluation_samples,
+        seed=settings.seed, ceilings=settings.build_ceilings(settings.leaves_seen),
         progress=progress,
-    )
-    frozen = describe_frozen(trees.members, followed.frozen_at)
-    return CellResult(
-        followed.table,
-        {
-            "initial": dict(followed.first.named_parameters()),
-            "final": dict(followed.last.named_parameters()),
-        },
-        [frozen] if frozen else [],
-    )
-
-
-# what the table says
+    )  # fmt: skip
+    networks = {
+        "initial": dict(curves.first.named_parameters()),
+        "final": dict(curves.last.named_parameters()),
+    }
+    frozen = describe_frozen(trees.members, curves.frozen_at)
+    return CellResult(curves.table, networks, [frozen] if frozen else [])
 
 
 def by_level(table: pd.DataFrame, step: str | None = "last") -> pd.DataFrame:
-    """Means over the latents of a level: one row per cell, member, level (and step).
+    """Means over the latents of a level: one row per cell, member, level and step.
 
-    Pre-activations only. Columns: the cell's settings, member, level, step, value, initial, null,
-    ceiling.
+    Of pre-activations, at the last step or (None) at every one. Columns: the cell's settings, member,
+    level, step, value, initial, null, ceiling.
     """
     found = table[table["metric"] == PRE]
     if step == "last":
-        found = found[found["step"] == found["steps"]]
+        found = last_step(found)
     keys = ["cell", "network", "units", "augment", "member", "level", "step"]
     columns = ["value", "initial", "null", "ceiling"]
     return found.groupby(keys, sort=False)[columns].mean().reset_index()
 
 
 def groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
-    """What belongs together: settings that differ, the rows that share them, their control's rows.
+    """What is judged together: settings that differ, the rows that share them, the rows of their control.
 
-    Groups are told apart by every setting but network, units, and the control's augmentation.
+    Groups differ in settings other than network, units, and the control's augmentation.
     """
-    names = [item.name for item in fields(Settings)]
+    apart = {"network", "units", "augment"}
     others = [
-        name
-        for name in names
-        if name not in ("network", "units") and table[name].nunique() > 1 and name != "augment"
+        item.name
+        for item in fields(Settings)
+        if item.name not in apart and table[item.name].nunique() > 1
     ]
     control = table["augment"] == CONTROL
-    views = table.loc[~control, "augment"].unique()
-    shown = [*others, *(["augment"] if len(views) > 1 else [])]
     main = table[~control]
+    shown = [*others, *(["augment"] if main["augment"].nunique() > 1 else [])]
     for key, rows in main.groupby(shown, sort=False) if shown else [((), main)]:
         setting = dict(zip(shown, key, strict=True))
         same = pd.Series(True, index=table.index)
@@ -103,12 +96,11 @@ def groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame, 
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell and level: means over trees, gap closed with its 95% interval, blind latents.
+    """One row per cell and level: means over trees, gap closed with its 95% interval, latents below null.
 
-    `blind` counts the latents, over all trees, that no candidate follows better than the null.
+    `blind` counts the latents, over all trees, with no candidate whose correlation is above the null.
     """
-    last = by_level(table)
-    ends = table[(table["metric"] == "blind") & (table["step"] == table["steps"])]
+    ends = last_step(table[table["metric"] == "blind"])
     labels = {
         cell: {name: value for name, value in setting.items() if name != "augment" or rows is main}
         for setting, main, control in groups(table)
@@ -116,9 +108,8 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         for cell in rows["cell"].unique()
     }
     found = []
-    for (cell, level), part in last.groupby(["cell", "level"], sort=False):
-        first = part.iloc[0]
-        closed = gap_closed(*(part[name].to_numpy() for name in ("initial", "value", "ceiling")))
+    for (cell, level), part in by_level(table).groupby(["cell", "level"], sort=False):
+        first, closed = part.iloc[0], _gap(part)
         blind = ends[(ends["cell"] == cell) & (ends["level"] == level)]["value"]
         control = " control" if first["augment"] == CONTROL else ""
         found.append(
@@ -138,10 +129,16 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def _gap(means: pd.DataFrame) -> Estimate:
+    """Gap closed, of one row per tree."""
+    return gap_closed(*(means[name].to_numpy() for name in ("initial", "value", "ceiling")))
+
+
 def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE."""
-    details, effects = [], []
-    problems = []
+    """Apply RULE; the effect is the smallest of those of several settings."""
+    details: list[dict[str, Any]] = []
+    effects: list[Estimate] = []
+    problems: list[str] = []
     found = list(groups(table))
     levels = int(table["level"].max()) - 1
     tests = max(levels * len(found), 1)
@@ -155,58 +152,34 @@ def verdict(table: pd.DataFrame) -> Verdict:
         idle = by_level(control[(control["network"] == "tree") & (control["units"] == units)])
         if idle.empty:
             problems.append(f"no control with {units} units was run")
-        if last["member"].nunique() < FEWEST_TREES:
-            problems.append(f"{last['member'].nunique()} trees are fewer than {FEWEST_TREES}")
+        problems.append(too_few(last["member"].nunique(), FEWEST_TREES))
         upper = last[last["level"] >= 2]
-        pooled = upper.groupby("member")[["initial", "value", "ceiling"]].mean()
-        effects.append(gap_closed(*(pooled[c].to_numpy() for c in ("initial", "value", "ceiling"))))
+        effects.append(_gap(upper.groupby("member")[["initial", "value", "ceiling"]].mean()))
         for level, part in upper.groupby("level"):
             after, before, null = (part[c].to_numpy() for c in ("value", "initial", "null"))
-            grown = min(exceeds(after, before) * tests, 1.0)
-            above = min(exceeds(after, null) * tests, 1.0)
+            grown, above = (exceeds(after, bound, tests) for bound in (before, null))
             rest = idle[idle["level"] == level]
-            still = (
-                min(exceeds(rest["value"].to_numpy(), rest["initial"].to_numpy()) * tests, 1.0)
-                if len(rest)
-                else float("nan")
-            )
+            still = np.nan
+            if len(rest):
+                still = exceeds(rest["value"].to_numpy(), rest["initial"].to_numpy(), tests)
+            emerges = max(grown, above) < SIGNIFICANCE <= still
             details.append(
-                {
-                    **setting,
-                    "units": int(units),
-                    "level": int(level),
-                    "emerges": grown < SIGNIFICANCE
-                    and above < SIGNIFICANCE
-                    and still >= SIGNIFICANCE,
-                    "p_grown": grown,
-                    "p_above_null": above,
-                    "p_control_grown": still,
-                    "n": len(part),
-                }
-            )
-    emerged = [d["emerges"] for d in details]
-    effect = effects[0] if len(effects) == 1 else _pool(effects)
-    outcome, reason = _decide(details, emerged, problems)
+                {**setting, "units": int(units), "level": int(level), "emerges": emerges,
+                 "p_grown": grown, "p_above_null": above, "p_control_grown": still, "n": len(part)}
+            )  # fmt: skip
+    emerged = [str(entry["level"]) for entry in details if entry["emerges"]]
+    where = ", ".join(emerged)
+    if any(problems):
+        outcome, reason = "open", "; ".join(dict.fromkeys(filter(None, problems)))
+    elif len(emerged) == len(details):
+        outcome, reason = "holds", f"latents emerge at every level >= 2 ({where})"
+    elif not emerged:
+        outcome, reason = "fails", "latents emerge at no level >= 2"
+    else:
+        outcome, reason = "open", f"latents emerge at level {where} only"
     what = "gap closed, mean over levels >= 2"
+    effect = min(effects, key=lambda each: each.value, default=NOTHING)
     return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)
-
-
-def _pool(effects: list[Estimate]) -> Estimate:
-    """The smallest effect of several settings: what can be said of all."""
-    if not effects:
-        return NOTHING
-    return min(effects, key=lambda effect: effect.value)
-
-
-def _decide(details: list[dict[str, Any]], emerged: list[bool], problems: list[str]) -> Any:
-    if problems:
-        return "open", "; ".join(dict.fromkeys(problems))
-    where = ", ".join(str(d["level"]) for d in details if d["emerges"])
-    if all(emerged):
-        return "holds", f"latents emerge at every level >= 2 ({where})"
-    if not any(emerged):
-        return "fails", "latents emerge at no level >= 2"
-    return "open", f"latents emerge at level {where} only"
 
 
 def plot(table: pd.DataFrame) -> Figure:

@@ -1,10 +1,10 @@
-"""Do the latents of a tree emerge in the units of a network that never saw them?
+"""Do the latents of a tree emerge in the units of a network that was never given them?
 
-A ReLU network is trained with a contrastive loss on views that share only what the augmentation
-keeps of a hierarchical latent tree. Before, during and after, every latent is compared with the
-best unit that could stand for it: its own block in a tree network, its whole layer in a dense one.
-A number stands beside its initial value (an untrained network is already aligned), its null and
-its Bayes ceiling; in the control, views share nothing, and nothing should emerge.
+A ReLU network is trained with a contrastive loss on views that share only what the augmentation keeps of
+a hierarchical latent tree (docs/theory.md, Section 4). Before, during and after training every latent is
+compared with the best of its candidate units: its own block in a tree network, its whole layer in a dense
+one. Every number is reported with its initial value (an untrained network is already aligned), its null
+and its Bayes ceiling; in the control, views share nothing, and nothing should emerge.
 """
 
 from __future__ import annotations
