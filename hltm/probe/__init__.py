@@ -1,4 +1,17 @@
-"""Probes: how well a trained network's units follow the latents, with null and ceiling."""
+"""Probes: how well a network's units follow the latents, beside null and ceiling.
+
+- `metrics/`: one file per metric, and `METRICS`, which finds them
+- `accumulators/`: streaming sums that metrics are computed from
+- `metric`: what every metric of units and latents has in common
+- `null`: what meaningless units score
+- `batches`: activations with the latents of the same rows, from arrays or from a network
+- `layer`: all that is measured of one layer
+- `measure`: all layers as one tidy table (`measure`, `probe_layers`, `to_frame`)
+- `best_units`: the best unit of every latent of every level, as learning curves need it
+- `capture`: activations of any torch module by name, and the module as a network to probe
+- `heatmap`: a picture of units by latents
+- `intervals`: means over the members of an ensemble, with bootstrap intervals
+"""
 
 from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.accumulators.histogram import StreamingHistogram
@@ -10,6 +23,7 @@ from hltm.probe.intervals import over_members
 from hltm.probe.layer import Layer, Score
 from hltm.probe.measure import measure, probe_layers, to_frame
 from hltm.probe.metric import Metric
+from hltm.probe.metrics import METRICS
 from hltm.probe.metrics.cka import LinearCKA
 from hltm.probe.metrics.collapse import Collapse, Collapsed
 from hltm.probe.metrics.correlation import Correlation
@@ -20,13 +34,14 @@ from hltm.probe.metrics.mutual_information import MutualInformation
 from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
-from hltm.probe.null import StreamingNull
-from hltm.probe.shifted_null import ShiftedNull
+from hltm.probe.null import CorrelationNull, MetricNull
 
 __all__ = [
+    "METRICS",
     "Collapse",
     "Collapsed",
     "Correlation",
+    "CorrelationNull",
     "CorrelationRatio",
     "Layer",
     "Level",
@@ -35,19 +50,18 @@ __all__ = [
     "LinearReadout",
     "Matching",
     "Metric",
+    "MetricNull",
     "MutualInformation",
     "ProbedNetwork",
     "RivalBaseline",
     "RocAuc",
     "Score",
     "Selectivity",
-    "ShiftedNull",
     "Specific",
     "Specificity",
     "StreamingCorrelation",
     "StreamingHistogram",
     "StreamingMoments",
-    "StreamingNull",
     "TorchNetwork",
     "alignment",
     "best_units",

@@ -15,19 +15,19 @@ from hltm.sampling.philox import Stream
 from hltm.sampling.sample import sample
 from hltm.tree import LatentTree
 
-ROWS = 4096  # of a batch; the first one also sets the edges of histograms
+ROWS = 4096  # of a batch; the first batch also sets the edges of histograms
 Label = int | str
 
 
 class ActivationBatch(NamedTuple):
-    """Some rows of all layers.
+    """Activations of all layers and states of the same rows.
 
     Attributes:
         shown: layer -> `(S, U, B)` where all latents share the layer, `(S, V, U, B)` where each
-            latent of a level has its own block.
-        leaves: `(S, X, B)` states.
-        latents: `(S, T, B)` int32 states of all latents.
-        other: the same of other rows, for the null.
+            latent of a level has its own block of units.
+        leaves: `(S, X, B)` states of the leaves.
+        latents: `(S, L, B)` int32 states of all latents.
+        other: the same for other, independent rows, for the null.
     """
 
     shown: dict[Label, Tensor]
@@ -37,14 +37,19 @@ class ActivationBatch(NamedTuple):
 
 
 def batches(
-    source: Any, tree: LatentTree, draw: Draw | None, n: int | None, seed: int | None, lags: int
+    source: Any,
+    tree: LatentTree,
+    draw: Draw | None,
+    samples: int | None,
+    seed: int | None,
+    lags: int,
 ) -> Iterator[ActivationBatch]:
-    """Rows in order, each batch long enough to be shifted by all lags.
+    """Rows in order, in batches long enough to be shifted by all lags.
 
     Raises:
-        ValueError: arrays without a draw, a network with neither draw nor n and seed, a draw of
-            another tree or without its latents, activations of the wrong shape, or fewer rows than
-            twice the lags.
+        ValueError: arrays without a draw, a network with neither draw nor samples and seed, a draw
+            of another tree or without its latents, activations of another shape, or fewer rows
+            than twice the lags.
     """
     if draw is not None:
         _check_draw(draw, tree)
@@ -52,12 +57,12 @@ def batches(
     if draw is None:
         if arrays is not None:
             raise ValueError("activations as arrays need the draw that they were computed on")
-        if n is None or seed is None:
-            raise ValueError("a network is probed on a draw, or on n rows of a seed: give either")
+        if samples is None or seed is None:
+            raise ValueError("a network needs rows to be probed on: give draw, or samples and seed")
         members = tuple(getattr(source, "members", tree.members))
         stacked = bool(getattr(source, "stacked", tree.stacked))
         device = getattr(source, "device", torch.device("cpu"))
-        total, seed = n, seed
+        total = samples
     else:
         members, stacked, device = draw.members, draw.stacked, draw.states_SVB.device
         total, seed = draw.states_SVB.shape[-1], draw.seed
@@ -104,7 +109,7 @@ def batches(
 
 
 def posteriors(tree: LatentTree, leaves: Tensor, *, own: bool) -> Tensor:
-    """`(S, T, K, B)` float64 P(latent | its own leaves, or all leaves) of all latents."""
+    """`(S, L, K, B)` float64 P(latent | its own leaves, or all leaves) of all latents."""
     nodes = np.arange(tree.leaves.start)
     infer = own_posterior if own else posterior
     shared = len(tree.tables.flat) == 1
@@ -118,10 +123,10 @@ def posteriors(tree: LatentTree, leaves: Tensor, *, own: bool) -> Tensor:
 def batch_last(
     label: Label, values: Tensor, tree: LatentTree, members: int, stacked: bool, rows: int
 ) -> Tensor:
-    """`(S, U, B)`, or `(S, V, U, B)` where every latent of a level has its own block.
+    """Activations as `(S, U, B)`, or as `(S, V, U, B)` where each latent of a level has its own block.
 
     Raises:
-        ValueError: another shape, or blocks of a layer that is not a level.
+        ValueError: another shape, or blocks for a layer that is not a level.
     """
     values = values.detach()
     full = values if stacked else values[None]
@@ -134,7 +139,7 @@ def batch_last(
         return full.permute(0, 2, 3, 1)
     front = f"{members}, " if stacked else ""
     blocks = f" or ({front}{rows}, {nodes}, U)" if level else ""
-    hint = "" if level else "; blocks of a level come as {level: array}"
+    hint = "" if level else "; for blocks of a level give {level: array}"
     raise ValueError(
         f"activations of layer {label!r} have shape {tuple(values.shape)}, "
         f"expected ({front}{rows}, U){blocks}{hint}"
@@ -142,10 +147,13 @@ def batch_last(
 
 
 def _arrays(source: Any, tree: LatentTree, draw: Draw | None) -> dict[Label, Tensor]:
-    """Layer -> tensor, from one array or a mapping."""
+    """Layer -> tensor, from one array or a mapping.
+
+    One array of blocks is the level that has as many nodes, where only one level has.
+    """
     if isinstance(source, Mapping):
         if not source:
-            raise ValueError("there are no layers to probe: the mapping of activations is empty")
+            raise ValueError("the mapping of activations is empty: expected at least one layer")
         return {label: torch.as_tensor(values) for label, values in source.items()}
     values = torch.as_tensor(source)
     stacked = tree.stacked if draw is None else draw.stacked
@@ -158,6 +166,7 @@ def _arrays(source: Any, tree: LatentTree, draw: Draw | None) -> dict[Label, Ten
 
 
 def _same_rows(arrays: dict[Label, Tensor], at: int, total: int) -> dict[Label, Tensor]:
+    """The arrays, all of which have `total` rows on axis `at`."""
     for label, values in arrays.items():
         if values.ndim <= at or values.shape[at] != total:
             raise ValueError(
@@ -173,8 +182,8 @@ def _check_draw(draw: Draw, tree: LatentTree) -> None:
     if len(tree.tables.flat) not in (1, len(draw.members)) or (
         tree.stacked and tree.members != draw.members
     ):
-        raise ValueError(f"the draw is of members {draw.members}, the tree of {tree.members}")
+        raise ValueError(f"the draw is of members {draw.members}, the tree has {tree.members}")
     if draw.first:
         raise ValueError(
-            f"the draw kept nodes {draw.first} and up; a probe needs its latents as well"
+            f"the draw holds nodes {draw.first} and up; a probe needs its latents as well"
         )

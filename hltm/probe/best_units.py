@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from hltm.inference.ceiling import Leaves
 from hltm.probe.accumulators.correlation import StreamingCorrelation
-from hltm.probe.null import LAGS, StreamingNull
+from hltm.probe.metrics.correlation_ratio import CorrelationRatio
+from hltm.probe.null import LAGS, CorrelationNull, MetricNull
 from hltm.sampling.philox import Stream, check_seed
 from hltm.sampling.sample import sample
 from hltm.tree import LatentTree
@@ -24,11 +26,11 @@ PRE, POST = "best_abs_correlation", "best_abs_correlation_post_relu"
 
 
 class ProbedNetwork(Protocol):
-    """What a probe needs of a network.
+    """A network that can be probed.
 
     `activations(leaves)` takes `(B, X)` or `(S, B, X)` states and returns level -> tensor:
     `(…, B, V, U)` where every latent has its own block of units, `(…, B, U)` where all latents share
-    a layer. A network that also has `rectify`, from these to what the next layer reads, is probed
+    a layer. A network that also has `rectify`, from these to the inputs of the next layer, is probed
     behind its nonlinearity too.
     """
 
@@ -39,15 +41,14 @@ class Level(NamedTuple):
     """How well the latents of one level are followed; tensors lie on the CPU.
 
     Attributes:
-        candidates: `own block` or `whole layer`.
+        candidates: `own block` or `whole layer`: which units may stand for a latent.
         best: `(S, V)` float64, the best |correlation| of a candidate's pre-activation.
-        unit: `(S, V)` int64, which candidate.
-        best_post_relu: the same behind the ReLU; None for a network without `rectify`.
+        unit: `(S, V)` int64, the candidate that has it.
+        best_post_relu: the best behind the ReLU; None for a network without `rectify`.
         dead: `(S, V)` for own blocks, `(S, 1)` for a layer: candidates that never vary, behind the
             ReLU where there is one.
-        null: `(S, V)`, the 95% point of what a meaningless set of candidates scores; None if not
-            asked for.
-        n: samples.
+        null: `(S, V)`, the 95% point of the best of meaningless candidates; None without lags.
+        samples: rows.
     """
 
     candidates: str
@@ -56,77 +57,113 @@ class Level(NamedTuple):
     best_post_relu: Tensor | None
     dead: Tensor
     null: Tensor | None
-    n: int
+    samples: int
 
 
 def best_units(
-    network: ProbedNetwork, trees: LatentTree, *, n: int, seed: int, lags: int = LAGS
+    network: ProbedNetwork, trees: LatentTree, *, samples: int, seed: int, lags: int = LAGS
 ) -> dict[int, Level]:
-    """Score every level that the network shows, in one pass over `n` samples.
+    """The best unit of every latent of every level that the network shows, in one pass.
 
     Args:
-        network: see `ProbedNetwork`.
-        trees: what it was trained on; for S networks on one tree, that tree.
-        n: samples, from a stream that training never reads.
+        network: any object with `activations(leaves)`; see `ProbedNetwork`.
+        trees: the trees that it was trained on; for S networks on one tree, that tree.
+        samples: rows per member, from a stream that training never reads.
         seed: 64 bits.
-        lags: pairings that make the null; 0 leaves the null out.
+        lags: pairings with other rows that make the null; 0 leaves the null out.
+
+    Returns:
+        level -> `Level`.
 
     Raises:
-        ValueError: n below 2, or activations that fit neither form.
+        ValueError: samples below 2, or activations of another shape.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, seed=0)
+        >>> class Reader:  # its units are the leaves themselves
+        ...     def activations(self, leaves):
+        ...         return {1: leaves.float()}
+        >>> level = best_units(Reader(), tree, samples=1000, seed=1, lags=100)[1]
+        >>> level.candidates, level.unit.shape, bool((level.best > level.null).all())
+        ('whole layer', torch.Size([1, 2]), True)
     """
-    if n < 2:
-        raise ValueError(f"n must be at least 2, got {n}")
+    if samples < 2:
+        raise ValueError(f"samples must be at least 2, got {samples}")
     members = tuple(getattr(network, "members", trees.members))
     device = getattr(network, "device", torch.device("cpu"))
-    trackers: dict[int, _Tracker] = {}
+    stacked = getattr(network, "stacked", trees.stacked)
+    trackers: dict[int, LevelTracker] = {}
     start = 0
-    rows = min(n, 256)  # the first batch is small: it shows how wide the levels are
-    while start < n:
-        count = min(rows, n - start)
+    rows = min(samples, 256)  # the first batch is small: it shows how wide the levels are
+    while start < samples:
+        count = min(rows, samples - start)
         rows_of = functools.partial(
             sample, trees.tables, members, count, seed=seed, start=start, device=device
         )
         draw = rows_of(stream=Stream.EVALUATION)
         other = rows_of(stream=Stream.NULL) if lags else None
-        stacked = getattr(network, "stacked", trees.stacked)
         with torch.no_grad():
             shown = network.activations(draw.leaves if stacked else draw.leaves[0])
             rectified = getattr(network, "rectify", lambda found: None)(shown)
             for level, values in shown.items():
-                tracker = trackers.setdefault(level, _Tracker(level, trees, lags, stacked))
+                if level not in trackers:
+                    null = CorrelationNull(lags) if lags else None
+                    trackers[level] = LevelTracker(
+                        level, trees, stacked, StreamingCorrelation, null, Tensor.float
+                    )
                 after = None if rectified is None else rectified[level]
                 shifted = None if other is None else other.level(level)
-                tracker.update(values, after, draw.level(level), shifted)
+                trackers[level].update(values, after, draw.level(level), shifted)
         start += count
-        width = max(tracker.width for tracker in trackers.values())
-        most = CHUNK // width
+        most = CHUNK // max(tracker.width for tracker in trackers.values())
         if lags:
             most = min(most, NULL_CHUNK // max(tracker.products for tracker in trackers.values()))
         rows = max(most, 2 * max(lags, 1))
-        if 0 < n - start - rows < 2 * max(lags, 1):
-            rows = n - start  # no batch too short to shift
+        if 0 < samples - start - rows < 2 * max(lags, 1):
+            rows = samples - start  # no batch too short to shift
     return {level: tracker.result() for level, tracker in sorted(trackers.items())}
 
 
-class _Tracker:
-    """The accumulators of one level."""
+class LevelTracker:
+    """The accumulators of one level: a metric before and behind the ReLU, and its null.
 
-    def __init__(self, level: int, trees: LatentTree, lags: int, stacked: bool) -> None:
-        self.stacked = stacked
-        self.nodes = len(trees.level(level))
-        self.level = level
-        self.before, self.after = StreamingCorrelation(), StreamingCorrelation()
-        self.null = StreamingNull(lags) if lags else None
+    Args:
+        level: its number, for errors.
+        trees: the trees of the latents.
+        stacked: whether the network's activations have an axis of members.
+        make: makes the metric's accumulator.
+        null: the accumulator of its null; None for none.
+        as_targets: from states of latents to the metric's targets.
+    """
+
+    def __init__(
+        self,
+        level: int,
+        trees: LatentTree,
+        stacked: bool,
+        make: Callable[[], StreamingCorrelation | CorrelationRatio],
+        null: CorrelationNull | MetricNull | None,
+        as_targets: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.level, self.nodes, self.stacked = level, len(trees.level(level)), stacked
+        self.before, self.after, self.null = make(), make(), null
+        self.as_targets = as_targets
         self.own = self.rectified = False
-        self.width = self.products = 0
+        self.samples = self.width = self.products = 0
 
     def update(
         self, values: Tensor, rectified: Tensor | None, latents: Tensor, other: Tensor | None
     ) -> None:
-        """Add a batch: activations, the same behind the ReLU, `(S, B, V)` latents, other rows' latents."""
+        """Add a batch: activations, the same behind the ReLU, `(S, B, V)` latents, other rows' latents.
+
+        Raises:
+            ValueError: activations of another shape.
+        """
         members = latents.shape[0]
         a = self._units_first(values, members)
         z = self._targets(latents)
+        self.samples += a.shape[-1]
         self.width = max(self.width, a[..., 0].numel())
         self.products = self.width * z.shape[-2]
         self.before.update(a, z)
@@ -153,28 +190,28 @@ class _Tracker:
 
     def _targets(self, latents: Tensor) -> Tensor:
         """`(S, V, 1, B)` where every latent has its own block, `(S, V, B)` where all share a layer."""
-        z = latents.transpose(1, 2).float()
+        z = self.as_targets(latents.transpose(1, 2))
         return z[:, :, None] if self.own else z
 
-    def _best(self, tracker: StreamingCorrelation) -> tuple[Tensor, Tensor]:
-        best, unit = tracker.correlation().abs().max(-2)
+    def _best(self, metric: StreamingCorrelation | CorrelationRatio) -> tuple[Tensor, Tensor]:
+        """`(S, V)` each: the largest strength among a latent's candidates, and the unit that has it."""
+        best, unit = metric.strength().max(-2)
         return (best[..., 0], unit[..., 0]) if self.own else (best, unit)
 
     def result(self) -> Level:
-        """What was found."""
+        """The measurements of all rows so far."""
         best, unit = self._best(self.before)
         dead = (self.after if self.rectified else self.before).dead().sum(-1)
         null = None if self.null is None else self.null.quantile()
-        after = self._best(self.after)[0] if self.rectified else None
         null = null[..., 0] if null is not None and self.own else null
         return Level(
             candidates="own block" if self.own else "whole layer",
             best=best.cpu(),
             unit=unit.cpu(),
-            best_post_relu=None if after is None else after.cpu(),
+            best_post_relu=self._best(self.after)[0].cpu() if self.rectified else None,
             dead=(dead if self.own else dead[:, None]).cpu(),
             null=None if null is None else null.cpu(),
-            n=self.before.n,
+            samples=self.samples,
         )
 
 
@@ -182,7 +219,7 @@ def alignment(
     network: ProbedNetwork,
     trees: LatentTree,
     *,
-    n: int,
+    samples: int,
     seed: int,
     lags: int = LAGS,
     leaves: Leaves | None = None,
@@ -190,32 +227,29 @@ def alignment(
     """A tidy table of how well the best unit follows each latent.
 
     Args:
-        network: any object with `activations(leaves)`; see `ProbedNetwork`.
-        trees: what it was trained on.
-        n: samples, from a stream that training never reads.
-        seed: 64 bits.
-        lags: pairings with other rows that make the null.
+        network, trees, samples, seed: as `best_units`.
+        lags: pairings with other rows that make the null, at least 1.
         leaves: which leaves the ceiling is for; by default a latent's own leaves where its units
             form a block of its own, all leaves where latents share a layer.
 
     Returns:
         One row per member, latent and metric: member, level, node, metric, candidates, unit, value,
         null, ceiling, ceiling_error, n. Metrics: `best_abs_correlation` (pre-activations),
-        `best_abs_correlation_post_relu`, `dead_units` and `blind` (1 where no candidate beats the
-        null).
+        `best_abs_correlation_post_relu`, `dead_units` and `below_null` (1 where no candidate beats
+        the null).
 
     Raises:
-        ValueError: as `score`; lags below 1.
+        ValueError: as `best_units`; lags below 1.
 
     Example:
         >>> import hltm
         >>> trees = hltm.symmetric_binary(depth=2, members=3, seed=0)
-        >>> class Reader:  # reads the leaves themselves
+        >>> class Reader:  # its units are the leaves themselves
         ...     def activations(self, leaves):
         ...         return {1: leaves.float(), 2: leaves.float()}
-        >>> table = alignment(Reader(), trees, n=2000, seed=1)
+        >>> table = alignment(Reader(), trees, samples=2000, seed=1)
         >>> sorted(table.metric.unique()), len(table)
-        (['best_abs_correlation', 'blind', 'dead_units'], 27)
+        (['below_null', 'best_abs_correlation', 'dead_units'], 27)
         >>> best = table[table.metric == "best_abs_correlation"]
         >>> bool((best.value <= best.ceiling + 0.05).all())
         True
@@ -224,7 +258,7 @@ def alignment(
 
     if lags < 1:
         raise ValueError(f"lags must be at least 1, got {lags}")
-    found = best_units(network, trees, n=n, seed=check_seed(seed), lags=lags)
+    found = best_units(network, trees, samples=samples, seed=check_seed(seed), lags=lags)
     members = getattr(network, "members", trees.members)
     rows: list[dict[str, object]] = []
     for level, result in found.items():
@@ -233,9 +267,12 @@ def alignment(
         bound = trees.ceiling(nodes, leaves=leaves or ("own" if own else "all"), seed=seed)
         limit, error = (part.expand(len(members), -1) for part in bound)
         assert result.null is not None
-        blind = (result.best <= result.null).double()
-        metrics = {PRE: result.best, POST: result.best_post_relu}
-        metrics |= {"dead_units": result.dead.double().expand(-1, len(nodes)), "blind": blind}
+        metrics = {
+            PRE: result.best,
+            POST: result.best_post_relu,
+            "dead_units": result.dead.double().expand(-1, len(nodes)),
+            "below_null": (result.best <= result.null).double(),
+        }
         for s, member in enumerate(members):
             for i, v in enumerate(nodes):
                 for metric, value in metrics.items():
@@ -254,7 +291,7 @@ def alignment(
                             "null": float(result.null[s, i]) if scored else float("nan"),
                             "ceiling": float(limit[s, i]) if scored else float("nan"),
                             "ceiling_error": float(error[s, i]) if scored else float("nan"),
-                            "n": result.n,
+                            "n": result.samples,
                         }
                     )
     return pd.DataFrame(rows)

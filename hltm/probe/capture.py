@@ -1,4 +1,4 @@
-"""Activations of any torch module, by the names of its parts, and the module as a probed network."""
+"""Activations of any torch module by the names of its parts, and the module as a network to probe."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def capture(
     *,
     side: Side = "output",
 ) -> dict[str, Tensor]:
-    """What named parts of a module give out, or take in, for some inputs.
+    """The outputs, or inputs, of named parts of a module.
 
-    The output of a linear part is pre-activation, the output of the nonlinearity behind it is
-    post-activation, and the `input` side of the next linear part is that too where the
-    nonlinearity is a mere function. The model runs once, in evaluation mode and without
-    gradients; every part's own mode is put back.
+    The output of a linear part is pre-activation; the output of the nonlinearity behind it is
+    post-activation, and so is the input of the next linear part, which serves where the
+    nonlinearity is a function and not a module. The model runs once, in evaluation mode and without
+    gradients; the mode of every part is restored.
 
     Args:
         model: any module.
-        inputs: what it is called with; a tuple for several arguments.
+        inputs: its argument; a tuple for several arguments.
         layers: names as in `model.named_modules()`; nothing else is kept.
-        side: `output`, or `input`: the first argument of the named part.
+        side: `output`, or `input` for the first argument of the named part.
 
     Returns:
         name -> a copy of the tensor, in its own shape, dtype and device. A later in-place operation
-        does not reach it.
+        does not change it.
 
     Raises:
-        ValueError: a name that the model does not have (the error lists those it has), no name, a
-            part that does not run or runs more than once, one that gives no tensor, or a side that
-            is neither output nor input.
+        ValueError: a name that the model does not have (the error lists those that it has), no name,
+            a part that does not run or runs more than once, a part whose output is no tensor, or a
+            side that is neither output nor input.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2))
@@ -57,7 +57,7 @@ def capture(
     wanted = [layers] if isinstance(layers, str) else list(layers)
     parts = dict(model.named_modules())
     if not wanted:
-        raise ValueError(f"no layer was asked for; the model has {_listed(parts)}")
+        raise ValueError(f"layers is empty; the model has {_listed(parts)}")
     for name in wanted:
         if name not in parts:
             near = difflib.get_close_matches(name, parts, n=1)
@@ -93,7 +93,7 @@ def _keep(
     named: dict[str, Any],
     output: Any,
 ) -> None:
-    """Copy what one part took in or gave out."""
+    """Copy the output, or the first argument, of one part."""
     if name in found:
         raise ValueError(f"layer {name!r} runs more than once; name a part that runs once")
     values = output if side == "output" else next(iter((*arguments, *named.values())), None)
@@ -105,21 +105,22 @@ def _keep(
 
 
 def _listed(parts: Mapping[str, nn.Module]) -> str:
+    """Names of parts for an error, at most 60 of them."""
     names = [repr(name) for name in parts if name]
     return ", ".join(names[:60]) + (", …" if len(names) > 60 else "") or "none"
 
 
 class TorchNetwork:
-    """Any torch module as a network that probes can read: `activations(leaves)`.
+    """Any torch module as a network to probe: `activations(leaves)`.
 
-    A layer's units are all numbers that it gives per sample: of a convolution, every channel at
-    every place.
+    The units of a layer are all numbers of its output for one sample: for a convolution, every
+    channel at every place.
 
     Args:
-        model: takes `(B, …)` inputs.
-        layers: names of its parts, or name -> what a probe calls it: a level of the tree, for a
-            layer that is to follow that level's latents, or any label.
-        encode: leaves `(B, X)` as the model's input; bits by default.
+        model: a module that takes `(B, …)` inputs.
+        layers: names of its parts, or name -> label: the number of a level, for a layer that is
+            compared with that level's latents, or any string.
+        encode: from leaves `(B, X)` to the model's input; bits by default.
         side: as in `capture`.
 
     Raises:
@@ -132,7 +133,7 @@ class TorchNetwork:
         >>> network = TorchNetwork(model, {"0": 1, "2": 2})
         >>> {level: tuple(a.shape) for level, a in network.activations(tree.sample(7, seed=0).leaves).items()}
         {1: (7, 6), 2: (7, 3)}
-        >>> len(hltm.probe.alignment(network, tree, n=500, seed=1))  # 3 latents, 3 metrics
+        >>> len(hltm.probe.alignment(network, tree, samples=500, seed=1))  # 3 latents, 3 metrics
         9
     """
 
@@ -149,17 +150,17 @@ class TorchNetwork:
             dict(names) if isinstance(names, Mapping) else {name: name for name in names}
         )
         if len(set(self.labels.values())) < len(self.labels):
-            raise ValueError(f"every layer needs a label of its own, got {self.labels}")
+            raise ValueError(f"labels of layers must be distinct, got {self.labels}")
         self.model, self.encode, self.side = model, encode, side
 
     @property
     def device(self) -> torch.device:
-        """Where the model's first parameter lies; the CPU where it has none."""
+        """The device of the model's first parameter; the CPU where it has none."""
         first = next(self.model.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
     def activations(self, leaves: Tensor) -> dict[Any, Tensor]:
-        """Label -> `(B, U)` for `(B, X)` leaves; with S in front where the leaves have it."""
+        """Label -> `(B, U)` for `(B, X)` leaves, or `(S, B, U)` for `(S, B, X)`."""
         if leaves.ndim == 3:  # one model on the leaves of S trees, tree by tree
             members = [self.activations(own) for own in leaves]
             return {label: torch.stack([m[label] for m in members]) for label in members[0]}

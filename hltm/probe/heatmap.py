@@ -1,13 +1,13 @@
-"""A heatmap of units by latents: which unit follows which latent, and how far below the ceiling."""
+"""A heatmap of units by latents: which unit follows which latent, and how far below its ceiling."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from hltm.probe.layer import Layer
+from hltm.probe.metrics import METRICS
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -26,19 +26,19 @@ def heatmap_figure(
     metric: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Units against latents: the strength of every pair, each latent's ceiling and best unit.
+    """A picture of units by latents: the strength of every pair, each latent's ceiling and best unit.
 
     Latents run from the root to the lowest level; units are sorted by the latent that they follow
-    best, then by how well, so a layer of specific units shows a staircase. Above it, for each
-    latent: its ceiling (a black line), its null (a dotted line), and its best candidate (a bar).
-    A candidate that is the best of its latent has a frame; constant units stand last.
+    best, then by how well, so a layer of specific units shows a staircase; constant units come
+    last. The best candidate of a latent has a frame. The panel above shows for each latent its
+    ceiling (a black line), its null (a dotted line) and its best candidate (a bar).
 
     Args:
-        layer: one of `examine`'s.
+        layer: from `probe_layers`.
         tree: the same as there.
-        member: which one, by place.
-        metric: one of the layer's; its first by default.
-        title: a line above.
+        member: the place of a member, counted from 0.
+        metric: a metric of the layer; its first by default.
+        title: a line above the picture.
 
     Raises:
         ValueError: a metric or a member that the layer does not have.
@@ -62,7 +62,9 @@ def heatmap_figure(
     strength = score.strength[member].numpy()
     dead = layer.collapsed.dead[member].numpy()
     order = sorted_units(strength, dead)
-    bound = _ceiling(layer, tree, name, member)
+    bound = np.full(len(layer.nodes), np.nan)
+    if name in layer.ceilings:
+        bound = layer.ceilings[name].value[member].numpy()
     units, targets = strength.shape
     size = (
         float(np.clip(0.3 * targets, 3.5, 16)) + 2.2,
@@ -70,9 +72,9 @@ def heatmap_figure(
     )
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     above, main = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, max(size[1] - 2.4, 2.2)])
-    low = 0.5 if name == "roc_auc" else 0.0
-    top = max(float(np.nanmax([strength.max(), *bound[np.isfinite(bound)]])), low + 1e-9)
-    limit = 1.0 if name in ("correlation", "correlation_ratio", "roc_auc") else top
+    low, limit = METRICS[name].strength_range
+    if limit is None:
+        limit = max(float(np.nanmax([strength.max(), *bound[np.isfinite(bound)]])), low + 1e-9)
     picture = main.imshow(
         strength[order], aspect="auto", cmap="Blues", vmin=low, vmax=limit, interpolation="nearest"
     )
@@ -82,7 +84,7 @@ def heatmap_figure(
     bar = figure.colorbar(picture, ax=[above, main], fraction=0.05, pad=0.02, aspect=30)
     bar.set_label(name.replace("_", " "))
     bar.outline.set_visible(False)
-    shown = title or f"layer {layer.label}, {name.replace('_', ' ')}, n = {layer.n}"
+    shown = title or f"layer {layer.label}, {name.replace('_', ' ')}, n = {layer.samples}"
     figure.suptitle(shown, x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 
@@ -90,18 +92,6 @@ def heatmap_figure(
 def sorted_units(strength: np.ndarray, dead: np.ndarray) -> np.ndarray:
     """`(U,)` units by the latent that they follow best, the best first; those that never vary last."""
     return np.lexsort((-strength.max(-1), strength.argmax(-1), dead))
-
-
-def _ceiling(layer: Layer, tree: LatentTree, name: str, member: int) -> np.ndarray:
-    """`(T,)`, NaN where the metric has none."""
-    if name in ("correlation", "correlation_ratio"):
-        found = tree.ceiling(layer.nodes, leaves=layer.leaves).value
-        return (found[member] if tree.stacked else found).numpy()
-    if name == "roc_auc" and layer.auc_ceiling is not None:
-        return layer.auc_ceiling[member].numpy()
-    if name == "mutual_information" and layer.information_ceiling is not None:
-        return layer.information_ceiling[0][member].numpy()
-    return torch.full((len(layer.nodes),), torch.nan).numpy()
 
 
 def _frames(axes: Axes, layer: Layer, best: np.ndarray, order: np.ndarray) -> None:

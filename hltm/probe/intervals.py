@@ -23,21 +23,21 @@ def over_members(
 ) -> pd.DataFrame:
     """Means over the members of an ensemble, with bootstrap intervals over members.
 
-    A member's rows of one group are averaged first, so its latents are not taken for independent.
+    The rows of a member within a group are averaged first, because its latents are not independent.
 
     Args:
         table: from `measure` or `alignment`.
-        by: columns that make a group.
+        by: columns whose values define a group.
         draws: bootstrap samples of the members.
-        confidence: of the percentile interval, between 0 and 1.
-        seed: of the bootstrap.
+        confidence: of the percentile interval, in (0, 1).
+        seed: 64 bits, of the bootstrap.
 
     Returns:
-        One row per group: mean, low and high of `value`, NaN intervals for fewer than 2 members,
-        and the number of members.
+        One row per group: the mean of `value`, the ends `low` and `high` of its interval (NaN for
+        fewer than 2 members), and the number of `members`.
 
     Raises:
-        ValueError: a column that the table lacks, draws below 1 or a confidence outside (0, 1).
+        ValueError: a column that the table does not have, draws below 1 or a confidence outside (0, 1).
 
     Example:
         >>> import hltm

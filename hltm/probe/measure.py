@@ -1,4 +1,4 @@
-"""Everything that is measured of a network's layers, as one tidy table."""
+"""All measurements of a network's layers, as one tidy table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from hltm.inference.ceiling import Ceiling, Leaves
 from hltm.model.topology import Node
 from hltm.probe.batches import Label, batches, posteriors
-from hltm.probe.layer import BINARY, METRICS, Layer, LayerProbe
+from hltm.probe.layer import Layer, LayerProbe
+from hltm.probe.metrics import METRICS
 from hltm.probe.null import LAGS
 from hltm.sampling.draw import Draw
 from hltm.sampling.philox import check_seed
@@ -32,14 +33,14 @@ def probe_layers(
     tree: LatentTree,
     *,
     draw: Draw | None = None,
-    n: int | None = None,
+    samples: int | None = None,
     seed: int | None = None,
     metrics: Sequence[str] | None = None,
     nodes: Sequence[Node] | None = None,
     leaves: Leaves | None = None,
     lags: int = LAGS,
 ) -> dict[Label, Layer]:
-    """Hold every layer against the latents, in one pass that keeps no activations.
+    """Measure what the units of every layer know of the latents, in one pass that stores no activations.
 
     Arguments and errors are those of `measure`, which makes a table of this.
 
@@ -59,8 +60,10 @@ def probe_layers(
     for name in chosen:
         if name not in METRICS:
             raise ValueError(f"unknown metric {name!r}, expected one of {', '.join(METRICS)}")
-        if name in BINARY and not binary:
-            raise ValueError(f"{name} is for latents of two states; use correlation_ratio")
+        if METRICS[name].two_states and not binary:
+            raise ValueError(
+                f"{name} is defined for latents of two states; use correlation_ratio instead"
+            )
     if leaves not in (None, "own", "all"):
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
     if lags < 0:
@@ -73,7 +76,7 @@ def probe_layers(
     if seed is not None:
         check_seed(seed)
     probes: dict[Label, LayerProbe] = {}
-    for batch in batches(source, tree, draw, n, seed, lags):
+    for batch in batches(source, tree, draw, samples, seed, lags):
         held: dict[Leaves, Tensor] = {}
         if probes and batch.shown.keys() != probes.keys():
             raise ValueError(f"layers changed from {list(probes)} to {list(batch.shown)}")
@@ -103,7 +106,7 @@ def measure(
     tree: LatentTree,
     *,
     draw: Draw | None = None,
-    n: int | None = None,
+    samples: int | None = None,
     seed: int | None = None,
     initial: Any = None,
     metrics: Sequence[str] | None = None,
@@ -111,24 +114,25 @@ def measure(
     leaves: Leaves | None = None,
     lags: int = LAGS,
 ) -> pd.DataFrame:
-    """One tidy table of what the layers of a network know of the latents.
+    """Measure what the layers of a network know of the latents, as one tidy table.
 
     Args:
         source: activations `(B, U)` or, of stacked draws, `(S, B, U)`; with a block of units for
             every latent of a level `(B, V, U)` or `(S, B, V, U)`; a mapping layer -> such; or a
-            network with `activations(leaves)` that gives such a mapping. A layer called by a
-            level's number is held against that level's latents, any other against all of them.
-        tree: what the data come from; S draws or networks may share one tree.
-        draw: the rows that the activations are of. For a network, rows to probe it on.
-        n, seed: for a network without a draw: this many rows, of a stream that training never reads.
-        initial: the same source before training, for `initial` and `gap_closed`.
-        metrics: of correlation, correlation_ratio, selectivity, roc_auc and mutual_information; the
-            first one chooses the units that are matched and looked at for specificity. By default
-            correlation and selectivity, or the correlation ratio where a latent has more than two
-            states. The null of the last two metrics takes by far the most time and memory.
-        nodes: latents that a shared layer is held against.
-        leaves: what ceilings and posteriors are given: `own` leaves or `all`; by default own
-            leaves where a latent has a block of its own, all where latents share a layer.
+            network with `activations(leaves)` that returns such a mapping. A layer whose name is a
+            level's number is compared with that level's latents, any other layer with all latents.
+        tree: the tree of the latents; S draws or networks may share one tree.
+        draw: the rows that the activations were computed on. For a network, rows to run it on.
+        samples, seed: for a network without a draw: so many rows, from a stream that training never
+            reads.
+        initial: the same source before training, for the columns `initial` and `gap_closed`.
+        metrics: names in `hltm.probe.METRICS`; the first one chooses the units that are matched and
+            whose specificity is reported. By default correlation and selectivity, or the
+            correlation ratio where a latent has more than two states. The nulls of `roc_auc` and
+            `mutual_information` take by far the most time and memory.
+        nodes: latents that a shared layer is compared with.
+        leaves: which leaves ceilings and posteriors are given: a latent's `own` leaves or `all`; by
+            default its own where it has a block of units, all where latents share a layer.
         lags: pairings with other rows that make the null, at most half of the rows; 0 for none.
 
     Returns:
@@ -139,22 +143,23 @@ def measure(
 
         - `matched_…`: the first metric, where no unit may stand for two latents;
         - `rival`: the correlation ratio of the best unit with the other latent that it follows
-          best, named in `rival`; `relay`: what that latent's exact posterior scores here;
-          `partial_correlation`: what is left given the parent (`Specificity`);
+          best, which the column `rival` names; `rival_baseline`: the correlation ratio of that
+          rival's exact posterior with this latent, which needs no unit for this latent;
+          `partial_correlation`: what remains given the parent (`Specificity`);
         - `linear_probe`: held-out correlation of a ridge readout of all candidates;
-        - `blind`: 1 where the best candidate does not beat the null;
+        - `below_null`: 1 where the best candidate does not beat the null;
         - per layer (node is empty, level -1 unless the layer is one): `linear_cka` with the
-          posteriors, `feature_spread`, `effective_rank`, `dead_units`, `blind_units`.
+          posteriors, `feature_spread`, `effective_rank`, `dead_units`, `units_below_null`.
 
         The ceiling of correlations is `tree.ceiling`; of the ROC area it is that of the exact
-        posterior on the same rows, of mutual information what the leaves tell on these rows.
-        Selectivity is in the unit's own scale and has none.
+        posterior on the same rows, of mutual information that of the leaves on the same rows.
+        Selectivity is in the unit's own scale and has no ceiling.
 
     Raises:
-        ValueError: activations that are not finite (naming layer and unit) or fit no form, arrays
-            without a draw, a draw of another tree, an unknown metric or one for two states only,
-            nodes that are not latents, too few rows for the lags, or an initial source with other
-            layers.
+        ValueError: activations that are not finite (the error names layer and unit) or of another
+            shape, arrays without a draw, a draw of another tree, an unknown metric or one for two
+            states only, nodes that are not latents, too few rows for the lags, or an initial source
+            with other layers.
 
     Example:
         >>> import hltm
@@ -168,8 +173,8 @@ def measure(
         [0.0]
     """
     options: dict[str, Any] = {
-        "draw": draw, "n": n, "seed": seed, "metrics": metrics, "nodes": nodes, "leaves": leaves,
-        "lags": lags,
+        "draw": draw, "samples": samples, "seed": seed, "metrics": metrics, "nodes": nodes,
+        "leaves": leaves, "lags": lags,
     }  # fmt: skip
     found = probe_layers(source, tree, **options)
     members = draw.members if draw is not None else getattr(source, "members", tree.members)
@@ -190,15 +195,15 @@ def measure(
 def to_frame(
     layers: Mapping[Label, Layer], tree: LatentTree, members: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """The table of `measure` from what `examine` found, so that one pass serves pictures as well.
+    """The table of `measure` from the layers of `probe_layers`, so that one pass serves pictures too.
 
     Args:
-        layers: from `examine`.
+        layers: from `probe_layers`.
         tree: the same as there.
         members: their addresses; the tree's by default.
 
     Raises:
-        ValueError: members of another number than were examined.
+        ValueError: another number of members than the layers have.
 
     Example:
         >>> import hltm
@@ -224,34 +229,31 @@ def _rows(layer: Layer, tree: LatentTree, members: list[int]) -> Iterator[dict[s
     """All rows of one layer."""
     shape = (len(members), len(layer.nodes))
     nan = torch.full(shape, torch.nan, dtype=torch.float64)
-    found = tree.ceiling(layer.nodes, leaves=layer.leaves)
-    limit = Ceiling(*(part.reshape(-1, shape[1]).expand(shape) for part in found))
     none = Ceiling(nan, nan)
-    ceilings = dict.fromkeys(("correlation", "correlation_ratio", "linear_probe"), limit)
-    if layer.auc_ceiling is not None:
-        ceilings["roc_auc"] = Ceiling(layer.auc_ceiling, nan)
-    if layer.information_ceiling is not None:
-        ceilings["mutual_information"] = Ceiling(*layer.information_ceiling)
     names = tree.topology.names
     first = next(iter(layer.scores))
     rival = layer.specific.rival[:, layer.nodes]
-    relay = layer.relay[
+    baseline = layer.rival_baseline[
         torch.arange(shape[0])[:, None], rival.clamp(min=0), torch.tensor(layer.nodes)
     ]
     size = len(layer.allowed) // shape[1] if layer.candidates == "own block" else len(layer.allowed)
     # metric -> value, unit, null, ceiling
     shown: dict[str, tuple[Tensor, Tensor | None, Tensor, Ceiling]] = {}
     for name, score in layer.scores.items():
-        shown[name] = score.best, score.unit, score.null, ceilings.get(name, none)
+        shown[name] = score.best, score.unit, score.null, layer.ceilings.get(name, none)
     head = layer.scores[first]
-    shown[f"matched_{first}"] = (*head.matched[::-1], nan, ceilings.get(first, none))
+    matched = head.matched
+    shown[f"matched_{first}"] = (
+        matched.strength, matched.unit, nan, layer.ceilings.get(first, none),
+    )  # fmt: skip
     shown["rival"] = layer.specific.rival_strength[:, layer.nodes], head.unit, nan, none
-    shown["relay"] = relay.masked_fill(rival < 0, 0.0), None, nan, limit
+    limit = layer.correlation_ceiling
+    shown["rival_baseline"] = baseline.masked_fill(rival < 0, 0.0), None, nan, limit
     shown["partial_correlation"] = layer.specific.partial[:, layer.nodes], head.unit, nan, none
     if layer.readout is not None:
         shown["linear_probe"] = layer.readout.correlation, None, nan, limit
     if not head.null.isnan().any():
-        shown["blind"] = (head.best <= head.null).double(), None, nan, none
+        shown["below_null"] = (head.best <= head.null).double(), None, nan, none
     whole = {
         "linear_cka": layer.cka,
         "feature_spread": layer.collapsed.spread,
@@ -259,11 +261,13 @@ def _rows(layer: Layer, tree: LatentTree, members: list[int]) -> Iterator[dict[s
         "dead_units": layer.collapsed.dead.sum(-1),
     }
     if not head.null.isnan().any():
-        whole["blind_units"] = head.blind.sum(-1)
-    common: dict[str, Any] = {"layer": layer.label, "candidates": layer.candidates, "n": layer.n}
+        whole["units_below_null"] = head.below_null.sum(-1)
+    common: dict[str, Any] = {
+        "layer": layer.label, "candidates": layer.candidates, "n": layer.samples,
+    }  # fmt: skip
     for s, member in enumerate(members):
         for metric, (value, unit, null, ceiling) in shown.items():
-            rivals = metric in ("rival", "relay")
+            rivals = metric in ("rival", "rival_baseline")
             for t, v in enumerate(layer.nodes):
                 other = int(rival[s, t]) if rivals else -1
                 yield common | {
@@ -279,9 +283,9 @@ def _rows(layer: Layer, tree: LatentTree, members: list[int]) -> Iterator[dict[s
                     "ceiling_error": float(ceiling.standard_error[s, t]),
                 }
         level = layer.label if isinstance(layer.label, int) else -1
-        for metric, figure in whole.items():
+        for metric, number in whole.items():
             absent = dict.fromkeys(("null", "ceiling", "ceiling_error"), float("nan"))
             yield common | absent | {
                 "member": member, "level": level, "node": "", "metric": metric, "unit": -1,
-                "rival": "", "value": float(figure[s]),
+                "rival": "", "value": float(number[s]),
             }  # fmt: skip

@@ -1,79 +1,88 @@
-"""What every metric of units and latents has in common: update, result and strength."""
+"""What every metric of units and latents has in common, and what it declares about itself."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
-import torch
 from torch import Tensor
 
+from hltm.inference.ceiling import Ceiling
+from hltm.tree import LatentTree
 
-class Metric(Protocol):
-    """A figure for every pair of a unit and a target, kept in constant memory on the device.
 
-    `update` takes activations `(…, U, B)` and target states `(…, T, B)`, batch-last, with equal
-    leading axes; `result` gives `(…, U, T)` float64; `strength` the same without its sign, so that
-    more is better and a meaningless unit is near the bottom.
+class PosteriorCeiling(Protocol):
+    """The best value of a metric, estimated from exact posteriors on the rows that are measured.
+
+    `update` takes a batch of posteriors `(S, T, K, B)` and target states `(S, T, B)`; `result` gives
+    the ceiling and its standard error, `(S, T)` float64 each.
     """
 
-    def update(self, activations: Tensor, targets: Tensor) -> None: ...
+    def update(self, posteriors: Tensor, targets: Tensor) -> None: ...
 
-    def result(self) -> Tensor: ...
-
-    def strength(self) -> Tensor: ...
+    def result(self) -> Ceiling: ...
 
 
-def check_finite(activations: Tensor, layer: object = None) -> None:
-    """Raise unless all `(…, U, B)` activations are finite.
+class Metric(ABC):
+    """A number for every pair of a unit and a target, accumulated over batches in constant memory.
 
-    Args:
-        activations: any real dtype.
-        layer: what to call it in the error.
+    A metric is one file in `hltm.probe.metrics` with one subclass of this class: `METRICS` finds it
+    under the file's name, and `measure`, `probe_layers` and the heatmap then know it.
 
-    Raises:
-        ValueError: naming the layer, the unit (the last of the leading axes) and the rest of them.
+    Attributes:
+        two_states: whether it is defined for latents of two states only.
+        bounded_by_correlation: whether `tree.ceiling`, the ceiling of correlations, is its ceiling.
+        strength_range: the strength of a unit that knows nothing, and the largest possible strength;
+            None where that has no bound.
+
+    Example:
+        >>> import torch
+        >>> class Covariance(Metric):
+        ...     rows = 0
+        ...     def update(self, activations, targets):
+        ...         centred = targets.float() - targets.float().mean(-1, keepdim=True)
+        ...         self.sum = activations @ centred.mT  # of a single batch
+        ...         self.rows = activations.shape[-1]
+        ...     def result(self):
+        ...         return self.sum.double() / self.rows
+        >>> metric = Covariance()
+        >>> metric.update(torch.tensor([[1.0, 3.0]]), torch.tensor([[0, 1]]))
+        >>> metric.strength()
+        tensor([[0.5000]], dtype=torch.float64)
     """
-    # one pass where all is well: a sum is finite only if every term is, unless it overflows
-    if not activations.is_floating_point() or bool(activations.sum().isfinite()):
-        return
-    wrong = ~activations.isfinite()
-    if not wrong.any():
-        return
-    place = wrong.any(-1).nonzero()[0].tolist()
-    row = int(wrong[tuple(place)].nonzero()[0, 0])
-    value = float(activations[(*place, row)])
-    where = f"unit {place[-1]}" + (f" at {tuple(place[:-1])}" if len(place) > 1 else "")
-    of = "" if layer is None else f" of layer {layer!r}"
-    raise ValueError(
-        f"{where}{of} has activation {value} in row {row} of its batch, expected finite numbers"
-    )
 
+    two_states: ClassVar[bool] = False
+    bounded_by_correlation: ClassVar[bool] = False
+    strength_range: ClassVar[tuple[float, float | None]] = (0.0, None)
 
-def check_pair(activations: Tensor, targets: Tensor) -> None:
-    """Raise unless `(…, U, B)` activations and `(…, T, B)` targets belong together.
+    @classmethod
+    def for_states(cls, states: int) -> Metric:
+        """A new metric of latents with at most this many states K."""
+        return cls()
 
-    Raises:
-        ValueError: other leading axes, another number of rows, no rows, or activations that are
-            not finite.
-    """
-    a, z = activations.shape, targets.shape
-    if len(a) < 2 or len(a) != len(z) or a[:-2] != z[:-2] or a[-1] != z[-1] or a[-1] == 0:
-        raise ValueError(
-            f"activations {tuple(a)} and targets {tuple(z)} do not fit, "
-            "expected (…, U, B) and (…, T, B)"
-        )
-    check_finite(activations)
+    @classmethod
+    def for_null(cls, states: int) -> Metric:
+        """The same for `MetricNull`, which holds one value per unit, latent and lag: less memory."""
+        return cls.for_states(states)
 
+    @classmethod
+    def posterior_ceiling(cls, tree: LatentTree, nodes: Sequence[int]) -> PosteriorCeiling | None:
+        """The accumulator of its ceiling on these latents; None where exact posteriors give none."""
+        return None
 
-def one_hot(targets: Tensor, states: int) -> Tensor:
-    """`(…, T * states, B)` float32 indicators of `(…, T, B)` states, a target's states together.
+    @abstractmethod
+    def update(self, activations: Tensor, targets: Tensor) -> None:
+        """Add a batch: activations `(…, U, B)` and target states `(…, T, B)`, equal leading axes.
 
-    Raises:
-        ValueError: a state outside 0..states - 1.
-    """
-    z = targets.to(torch.int32)
-    low, high = int(z.min()), int(z.max())
-    if low < 0 or high >= states:
-        raise ValueError(f"targets have states {low}..{high}, expected 0..{states - 1}")
-    every = torch.arange(states, dtype=torch.int32, device=z.device)[:, None]
-    return (z[..., None, :] == every).float().flatten(-3, -2)
+        Raises:
+            ValueError: shapes that do not fit, or activations that are not finite.
+        """
+
+    @abstractmethod
+    def result(self) -> Tensor:
+        """`(…, U, T)` float64."""
+
+    def strength(self) -> Tensor:
+        """`(…, U, T)` float64: the result without its sign, so that more is better."""
+        return self.result()

@@ -7,18 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm.probe.accumulators.checks import check_pair, one_hot
 from hltm.probe.accumulators.correlation import DEAD
-from hltm.probe.metric import check_pair, one_hot
 
 
 class Conditional(NamedTuple):
-    """What is known of units and targets; all float64.
+    """Means of units given states of targets; float64 unless stated otherwise.
 
     Attributes:
-        rows: `(…, T, K)` rows of every state.
-        mean: `(…, U, T, K)` mean of a unit given a state, minus the unit's own mean; 0 for a state
-            that never came.
-        variance: `(…, U)` of every unit, dividing by n.
+        rows: `(…, T, K)` number of rows with every state.
+        mean: `(…, U, T, K)` mean of a unit given a state, minus the unit's overall mean; 0 for a
+            state that never came.
+        variance: `(…, U)` of every unit, divided by the number of rows.
         constant: `(…, U)` bool: units that never varied.
     """
 
@@ -39,19 +39,25 @@ class StreamingConditional:
 
     Raises:
         ValueError: fewer than 2 states; in `update`, as `check_pair` and `one_hot`.
+
+    Example:
+        >>> sums = StreamingConditional()
+        >>> sums.update(torch.tensor([[1.0, 3.0, 5.0]]), torch.tensor([[0, 1, 1]]))
+        >>> sums.result().mean  # 1 and 4, around 3
+        tensor([[[-2.,  1.]]], dtype=torch.float64)
     """
 
     def __init__(self, states: int = 2) -> None:
         if states < 2:
             raise ValueError(f"states must be at least 2, got {states}")
         self.states = states
-        self.n = 0
+        self.samples = 0
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch."""
         check_pair(activations, targets)
         a = activations if activations.is_floating_point() else activations.float()
-        if self.n == 0:
+        if self.samples == 0:
             self.shift = a.mean(-1, keepdim=True)
             self.count = self.square = self.sums = self.total = a.new_zeros((), dtype=torch.float64)
         a = a - self.shift
@@ -62,16 +68,16 @@ class StreamingConditional:
         self.square = (
             self.square + torch.linalg.vector_norm(a, dim=-1, dtype=torch.float64).square()
         )
-        self.n += a.shape[-1]
+        self.samples += a.shape[-1]
 
     def result(self) -> Conditional:
         """Counts, conditional means and variances of all rows so far."""
         split = (self.count.shape[-1] // self.states, self.states)
         count = self.count.unflatten(-1, split)
-        mean = self.total / self.n
+        mean = self.total / self.samples
         each = self.sums.unflatten(-1, split) / count.clamp(min=1)[..., None, :, :]
         centred = (each - mean[..., None, None]) * (count > 0)[..., None, :, :]
-        variance = (self.square / self.n - mean.square()).clamp(min=0)
+        variance = (self.square / self.samples - mean.square()).clamp(min=0)
         size = (mean + self.shift[..., 0].double()).square()
         constant = variance <= DEAD * size
         return Conditional(

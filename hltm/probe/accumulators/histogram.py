@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hltm.probe.metric import check_finite, check_pair, one_hot
+from hltm.probe.accumulators.checks import check_finite, check_pair, one_hot
 
 HELD = 1 << 23  # indicators of bins held at a time
 
@@ -13,24 +13,32 @@ HELD = 1 << 23  # indicators of bins held at a time
 class StreamingHistogram:
     """Counts of (bin of a unit, state of a target), in bins fixed by the first batch.
 
-    A unit's bins hold equal shares of its first batch; equal values always share a bin. A unit that
-    showed at most `bins` distinct values in its first batch gets a bin for each of them, so nothing
-    is lost of units with few values. Memory is `(…, U, bins, T, K)` float64.
+    A unit's bins hold equal shares of its first batch; equal values always share a bin. A unit with
+    at most `bins` distinct values in its first batch gets a bin for each of them, so that no
+    difference between them is lost. Memory is `(…, U, bins, T, K)` float64.
 
     Args:
         bins: of every unit, at least 2.
         states: K, the largest number of states of a target.
-        edges: `(…, U, bins - 1)` of your own, ascending; bin i holds edge i - 1 <= value < edge i.
+        edges: `(…, U, bins - 1)`, ascending, instead of those from the first batch; bin i holds
+            edge i - 1 <= value < edge i.
 
     Raises:
         ValueError: fewer than 2 bins or states; in `update`, as `check_pair` and `one_hot`.
+
+    Example:
+        >>> histogram = StreamingHistogram(bins=2)
+        >>> histogram.update(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[0, 0, 1, 0]]))
+        >>> histogram.result().squeeze()  # bins by states
+        tensor([[2., 0.],
+                [1., 1.]], dtype=torch.float64)
     """
 
     def __init__(self, bins: int, states: int = 2, edges: Tensor | None = None) -> None:
         if bins < 2 or states < 2:
             raise ValueError(f"bins and states must be at least 2, got {bins} and {states}")
         self.bins, self.states, self.edges = bins, states, edges
-        self.n = 0
+        self.samples = 0
         self.counts = torch.zeros(())
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
@@ -47,8 +55,8 @@ class StreamingHistogram:
             inside = (bin_of[..., None, :] == every).float().flatten(-3, -2)  # (…, U * bins, B)
             # sums of zeros and ones are exact in float32 up to 2^24 rows at a time
             counts = (inside @ one_hot(states, self.states).transpose(-1, -2)).double()
-            self.counts = counts if self.n == 0 else self.counts + counts
-            self.n += bin_of.shape[-1]
+            self.counts = counts if self.samples == 0 else self.counts + counts
+            self.samples += bin_of.shape[-1]
 
     def result(self) -> Tensor:
         """`(…, U, bins, T, K)` float64 counts."""

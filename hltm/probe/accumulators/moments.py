@@ -13,8 +13,8 @@ class PairMoments(NamedTuple):
 
     Attributes:
         mean_x, mean_y: `(…, X)` and `(…, Y)`.
-        xx, xy, yy: `(…, X, X)`, `(…, X, Y)` and `(…, Y, Y)`, dividing by n.
-        n: rows.
+        xx, xy, yy: `(…, X, X)`, `(…, X, Y)` and `(…, Y, Y)`, divided by the number of rows.
+        samples: rows.
     """
 
     mean_x: Tensor
@@ -22,7 +22,7 @@ class PairMoments(NamedTuple):
     xx: Tensor
     xy: Tensor
     yy: Tensor
-    n: int
+    samples: int
 
 
 class StreamingMoments:
@@ -39,7 +39,7 @@ class StreamingMoments:
     """
 
     def __init__(self) -> None:
-        self.n = 0
+        self.samples = 0
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Add a batch of any real dtypes."""
@@ -51,21 +51,21 @@ class StreamingMoments:
         fresh = [a @ a.mT, a @ b.mT, b @ b.mT]
         mean_x, mean_y = (mean[..., 0].double() for mean in means)
         squares = [part.double() for part in fresh]
-        if self.n == 0:
-            self.mean_x, self.mean_y, self.squares, self.n = mean_x, mean_y, squares, count
+        if self.samples == 0:
+            self.mean_x, self.mean_y, self.squares, self.samples = mean_x, mean_y, squares, count
             return
         dx, dy = mean_x - self.mean_x, mean_y - self.mean_y
-        weight = self.n * count / (self.n + count)
+        weight = self.samples * count / (self.samples + count)
         pairs = ((dx, dx), (dx, dy), (dy, dy))
         self.squares = [
             old + new + weight * p[..., :, None] * q[..., None, :]
             for old, new, (p, q) in zip(self.squares, squares, pairs, strict=True)
         ]
-        self.mean_x = self.mean_x + dx * count / (self.n + count)
-        self.mean_y = self.mean_y + dy * count / (self.n + count)
-        self.n += count
+        self.mean_x = self.mean_x + dx * count / (self.samples + count)
+        self.mean_y = self.mean_y + dy * count / (self.samples + count)
+        self.samples += count
 
     def result(self) -> PairMoments:
         """Means and covariances of all rows so far."""
-        xx, xy, yy = (part / self.n for part in self.squares)
-        return PairMoments(self.mean_x, self.mean_y, xx, xy, yy, self.n)
+        xx, xy, yy = (part / self.samples for part in self.squares)
+        return PairMoments(self.mean_x, self.mean_y, xx, xy, yy, self.samples)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hltm.probe.accumulators.checks import check_finite
 from hltm.probe.accumulators.moments import StreamingMoments
-from hltm.probe.metric import check_finite
 
 
 class LinearCKA:
     """CKA = ‖Cov(x, y)‖² / ( ‖Cov(x, x)‖ ‖Cov(y, y)‖ ), Frobenius norms, in [0, 1].
 
-    Of all units of a layer with all posterior probabilities (Kornblith, Norouzi, Lee and Hinton
-    2019, arXiv 1905.00414): 1 where they are the same up to rotation and one scale. It is biased
-    upwards by about U / n for few rows. A layer that never varies has 0.
+    x are all units of a layer, y all posterior probabilities (Kornblith, Norouzi, Lee and Hinton
+    2019, arXiv 1905.00414). It is 1 where they are the same up to a rotation and one scale. For n
+    rows it is biased upwards by about U / n. A layer that never varies has 0.
 
     Raises:
         ValueError: in `update`, features that do not fit or are not finite.
@@ -43,7 +43,7 @@ class LinearCKA:
         self.moments.update(activations, posteriors.to(activations.device))
 
     def result(self) -> Tensor:
-        """`(…,)` float64."""
+        """`(…,)` float64, in [0, 1]."""
         found = self.moments.result()
         xy, xx, yy = (part.square().sum((-2, -1)) for part in (found.xy, found.xx, found.yy))
         # a constant layer varies by rounding alone

@@ -1,4 +1,4 @@
-"""Has a layer collapsed? Feature spread, effective rank, dead units."""
+"""Whether a layer has collapsed: feature spread, effective rank, dead units."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm.probe.accumulators.checks import check_finite
 from hltm.probe.accumulators.correlation import DEAD
 from hltm.probe.accumulators.moments import StreamingMoments
-from hltm.probe.metric import check_finite
 
 
 class Collapsed(NamedTuple):
-    """Collapse figures of a layer.
+    """How far a layer has collapsed.
 
     Attributes:
         spread: `(…,)` float64, near 0 where all outputs point the same way, 1 where they point
@@ -60,7 +60,7 @@ class Collapse:
         self.normalized.update(alone, alone[..., :0, :])
 
     def result(self) -> Collapsed:
-        """The figures of all rows so far."""
+        """Spread, rank and dead units of all rows so far."""
         raw, normalized = self.raw.result(), self.normalized.result()
         variance = raw.xx.diagonal(dim1=-2, dim2=-1)
         dead = variance <= DEAD * raw.mean_x.square()

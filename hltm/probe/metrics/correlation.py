@@ -1,17 +1,21 @@
-"""Correlation of units with binary targets."""
+"""Correlation of units with binary latents."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from hltm.probe.accumulators.checks import check_pair
 from hltm.probe.accumulators.correlation import StreamingCorrelation
-from hltm.probe.metric import check_pair
+from hltm.probe.metric import Metric
 
 
-class Correlation(StreamingCorrelation):
-    """Pearson correlation of `(…, U, B)` activations with `(…, T, B)` numbers, as a metric.
+class Correlation(Metric):
+    """Pearson correlation of `(…, U, B)` activations with `(…, T, B)` numbers.
 
-    A constant unit has correlation 0. Errors are those of `check_pair`.
+    A constant unit has correlation 0. `strength` is |correlation|.
+
+    Raises:
+        ValueError: in `update`, as `check_pair`.
 
     Example:
         >>> import torch
@@ -21,16 +25,22 @@ class Correlation(StreamingCorrelation):
         tensor([[-1.]], dtype=torch.float64)
     """
 
+    two_states = bounded_by_correlation = True
+    strength_range = 0.0, 1.0
+
+    def __init__(self) -> None:
+        self.sums = StreamingCorrelation()
+
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch."""
         check_pair(activations, targets)
         a = activations if activations.is_floating_point() else activations.float()
-        super().update(a, targets)
+        self.sums.update(a, targets)
 
     def result(self) -> Tensor:
-        """`(…, U, T)` correlations."""
-        return self.correlation()
+        """`(…, U, T)` correlations, float64."""
+        return self.sums.correlation()
 
     def strength(self) -> Tensor:
-        """`(…, U, T)` |correlation|."""
-        return self.correlation().abs()
+        """`(…, U, T)` |correlation|, float64."""
+        return self.sums.strength()

@@ -6,18 +6,21 @@ import torch
 from torch import Tensor
 
 from hltm.probe.accumulators.conditional import StreamingConditional
+from hltm.probe.metric import Metric
 
 
-class CorrelationRatio:
-    """η = sqrt( Var(E[unit | z]) / Var(unit) ), in [0, 1] (Pearson).
+class CorrelationRatio(Metric):
+    """η = sqrt( Var(E[unit | z]) / Var(unit) ), in [0, 1] (Pearson), of a unit and a latent z.
 
     It is the best correlation that any function of the state has with the unit, so the maximal
     correlation of `tree.ceiling` bounds it, and for two states it is |correlation|. A constant unit
-    has η = 0. Takes `(…, U, B)` activations and `(…, T, B)` states; errors are those of
-    `StreamingConditional`.
+    has η = 0. It has no sign, so `strength` is the same.
 
     Args:
         states: K, the largest number of states of a target.
+
+    Raises:
+        ValueError: in `update`, as `StreamingConditional`.
 
     Example:
         >>> metric = CorrelationRatio(states=3)
@@ -26,22 +29,30 @@ class CorrelationRatio:
         tensor([[1.]], dtype=torch.float64)
     """
 
+    bounded_by_correlation = True
+    strength_range = 0.0, 1.0
+
     def __init__(self, states: int = 2) -> None:
         self.moments = StreamingConditional(states)
+
+    @classmethod
+    def for_states(cls, states: int) -> CorrelationRatio:
+        """A new metric of latents with at most this many states."""
+        return cls(states)
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch."""
         self.moments.update(activations, targets)
 
     def result(self) -> Tensor:
-        """`(…, U, T)` correlation ratios."""
+        """`(…, U, T)` correlation ratios, float64."""
         found = self.moments.result()
-        share = found.rows / self.moments.n
+        share = found.rows / self.moments.samples
         between = torch.einsum("...utk,...tk->...ut", found.mean.square(), share)
         within = found.variance[..., None]
         square = torch.where(within > 0, between / within, torch.zeros_like(between))
         return square.clamp(0, 1).sqrt()
 
-    def strength(self) -> Tensor:
-        """`(…, U, T)` the same: it has no sign."""
-        return self.result()
+    def dead(self) -> Tensor:
+        """`(…, U)` bool: units that never varied."""
+        return self.moments.result().variance <= 0

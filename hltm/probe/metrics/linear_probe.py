@@ -1,4 +1,4 @@
-"""Linear probes in closed form: how much of each latent a linear readout of a layer knows."""
+"""Linear probes in closed form: how well a linear readout of a layer predicts each latent."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm.probe.accumulators.checks import check_pair, one_hot
 from hltm.probe.accumulators.moments import StreamingMoments
-from hltm.probe.metric import check_pair, one_hot
 
 BLOCK = 128  # rows that go to one side of the split together
 
 
 class LinearReadout(NamedTuple):
-    """Linear probes and how they do on rows that they were not fitted to; all float64.
+    """Linear probes and their quality on rows that they were not fitted to; all float64.
 
     Attributes:
         correlation: `(…, T)` of predicted and true indicators of the state, over all states
             together; for two states it is the correlation with the latent itself, so the ceiling
             bounds it.
         r2: `(…, T)` coefficient of determination of the indicators, over all states together; below
-            0 where the mean does better.
+            0 where the mean predicts better.
         weight: `(…, U, T, K)`, and intercept `(…, T, K)`, of the indicators.
-        n_train, n_test: rows of either side.
+        train_samples, test_samples: rows of either side.
     """
 
     correlation: Tensor
     r2: Tensor
     weight: Tensor
     intercept: Tensor
-    n_train: int
-    n_test: int
+    train_samples: int
+    test_samples: int
 
 
 class LinearProbe:
     """Ridge regression of every target's state on all units, by second moments.
 
-    Minimises `Σ |indicator - w·unit - b|² + ridge · n · Σ_u var(u) w_u²`: the penalty is in units of
-    each unit's own variance, so it does not depend on a unit's scale. A constant unit gets weight 0.
+    Minimises `Σ |indicator - w·unit - b|² + ridge · n · Σ_u var(u) w_u²` over n rows: the penalty is in units
+    of each unit's own variance, so it does not depend on a unit's scale. A constant unit gets weight 0.
     Rows are fitted and tested in alternating blocks of 128, by their number, so the split is the
     same however rows are batched. Takes `(…, U, B)` activations and `(…, T, B)` states; memory is
     `(…, U, U + T·K)`.
@@ -56,7 +56,7 @@ class LinearProbe:
         >>> z = torch.randint(2, (1, 2000), generator=generator)
         >>> noise = torch.randn(1, 2000, generator=generator)
         >>> probe = LinearProbe()
-        >>> probe.update(torch.cat([z + noise, noise]), z)  # no single unit knows, together they do
+        >>> probe.update(torch.cat([z + noise, noise]), z)  # no unit is z, a sum of both is
         >>> round(float(probe.result().correlation), 3)
         1.0
     """
@@ -67,7 +67,7 @@ class LinearProbe:
         if not ridge > 0:
             raise ValueError(f"ridge must be above 0, got {ridge}")
         self.states, self.ridge = states, ridge
-        self.n = 0
+        self.samples = 0
         self.sides = StreamingMoments(), StreamingMoments()  # train, test
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
@@ -75,19 +75,19 @@ class LinearProbe:
         check_pair(activations, targets)
         a = activations if activations.is_floating_point() else activations.float()
         indicator = one_hot(targets, self.states).to(a.dtype)
-        rows = torch.arange(self.n, self.n + a.shape[-1], device=a.device)
+        rows = torch.arange(self.samples, self.samples + a.shape[-1], device=a.device)
         for side, moments in enumerate(self.sides):
             mine = (rows // BLOCK % 2 == side).nonzero()[:, 0]
             if len(mine):
                 moments.update(a[..., mine], indicator[..., mine])
-        self.n += a.shape[-1]
+        self.samples += a.shape[-1]
 
     def result(self) -> LinearReadout:
         """Fit on one side, test on the other."""
-        if min(side.n for side in self.sides) < 2:
+        if min(side.samples for side in self.sides) < 2:
             raise ValueError(
-                f"a linear probe needs 2 rows to fit and 2 to test, got {self.sides[0].n} and "
-                f"{self.sides[1].n}; rows alternate in blocks of {BLOCK}"
+                f"a linear probe needs 2 rows to fit and 2 to test, got {self.sides[0].samples} and "
+                f"{self.sides[1].samples}; rows alternate in blocks of {BLOCK}"
             )
         train, test = (side.result() for side in self.sides)
         scale = train.xx.diagonal(dim1=-2, dim2=-1).sqrt()
@@ -113,6 +113,6 @@ class LinearProbe:
             torch.where(truth > 0, 1 - wrong / truth.where(truth > 0, 1.0), 0.0),
             weight.unflatten(-1, (-1, self.states)),
             intercept.unflatten(-1, (-1, self.states)),
-            train.n,
-            test.n,
+            train.samples,
+            test.samples,
         )

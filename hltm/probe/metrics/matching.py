@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class Matching(NamedTuple):
-    """Which unit stands for which target.
+    """A one-to-one matching of units with targets.
 
     Attributes:
         unit: `(…, T)` int64, the unit matched with each target; -1 where there are too few units.
-        strength: `(…, T)` float64, how well it does; 0 where there is none.
+        strength: `(…, T)` float64, its strength; 0 where there is no unit.
     """
 
     unit: Tensor
@@ -24,8 +24,8 @@ class Matching(NamedTuple):
 def match_units(strength: Tensor, allowed: Tensor | None = None) -> Matching:
     """The one-to-one matching of units with targets that has the largest total strength.
 
-    The best unit of two targets may be one and the same; here no unit serves twice (the Hungarian
-    method, `scipy.optimize.linear_sum_assignment`).
+    Two targets may have the same best unit; here no unit is matched twice (the Hungarian method,
+    `scipy.optimize.linear_sum_assignment`).
 
     Args:
         strength: `(…, U, T)`, more is better, at least 0.

@@ -6,15 +6,18 @@ import torch
 from torch import Tensor
 
 from hltm.probe.accumulators.conditional import StreamingConditional
+from hltm.probe.metric import Metric
 
 
-class Selectivity:
-    """s_j = ½ (E[unit j | z = 1] - E[unit j | z = 0]), in the unit's own scale (theory, Section 4).
+class Selectivity(Metric):
+    """s_j = ½ (E[unit j | z = 1] - E[unit j | z = 0]), in the unit's own scale.
 
     For views that redraw everything below a uniform root, the products of these with the
-    correlation to the root are what the top covariance operator is made of. A constant unit has
-    selectivity 0; so has every unit where a state never came. Takes `(…, U, B)` activations and
-    `(…, T, B)` states 0 and 1; errors are those of `StreamingConditional`.
+    correlation to the root make the top covariance operator (docs/theory.md, Section 4). A constant
+    unit has selectivity 0; so has every unit where a state never came. Targets have states 0 and 1.
+
+    Raises:
+        ValueError: in `update`, as `StreamingConditional`.
 
     Example:
         >>> metric = Selectivity()
@@ -22,6 +25,8 @@ class Selectivity:
         >>> metric.result()
         tensor([[-1.]], dtype=torch.float64)
     """
+
+    two_states = True
 
     def __init__(self) -> None:
         self.moments = StreamingConditional(2)
@@ -31,12 +36,12 @@ class Selectivity:
         self.moments.update(activations, targets)
 
     def result(self) -> Tensor:
-        """`(…, U, T)` selectivities."""
+        """`(…, U, T)` selectivities, float64."""
         found = self.moments.result()
         both = (found.rows > 0).all(-1)[..., None, :]
         half = (found.mean[..., 1] - found.mean[..., 0]) / 2
         return torch.where(both, half, torch.zeros_like(half))
 
     def strength(self) -> Tensor:
-        """`(…, U, T)` |s_j|."""
+        """`(…, U, T)` |s_j|, float64."""
         return self.result().abs()

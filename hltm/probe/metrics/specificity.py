@@ -1,4 +1,7 @@
-"""Does a unit follow its latent, or another one that goes with it? Rivals, partial correlations, relays."""
+"""Does a unit follow its latent, or another one that is correlated with it?
+
+Rivals, partial correlations given the parent, and what the rival alone scores.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,19 @@ from torch import Tensor
 
 from hltm.probe.metrics.correlation_ratio import CorrelationRatio
 
+ROUNDING = 1e-6  # a share of variance that rounding alone leaves unexplained
+
 
 class Specific(NamedTuple):
-    """How specific some units are to their targets; float64 unless said otherwise.
+    """How specific some units are to their targets; float64 unless stated otherwise.
 
     Attributes:
         strength: `(…, T)` correlation ratio of each target's unit with it; for two states
             |correlation|.
         rival: `(…, T)` int64, the other target that this unit follows best; -1 where there is none.
-        rival_strength: `(…, T)` how well.
-        partial: `(…, T)` what is left of the strength given the parent; NaN for a target without
-            one.
+        rival_strength: `(…, T)` its correlation ratio with the rival; 0 where there is none.
+        partial: `(…, T)` the partial correlation with the target given its parent; NaN for a target
+            without a parent.
     """
 
     strength: Tensor
@@ -30,11 +35,12 @@ class Specific(NamedTuple):
 
 
 class Specificity:
-    """Latents correlate, so a unit that follows the root scores on everything: is it specific?
+    """How specific units are: rivals, and partial correlations given the parent.
 
-    The partial correlation given the parent is that of what the parent's state does not explain:
+    Latents are correlated, so a unit that follows the root scores on every latent. The partial
+    correlation given the parent concerns what the parent's state does not explain:
     ρ² = (η²(z, parent) - η²(parent)) / (1 - η²(parent)), where η²(…) is the share of the unit's
-    variance that states explain, jointly. A unit that the parent explains wholly, or that never
+    variance that the states explain jointly. A unit that the parent explains wholly, or that never
     varies, has 0. Takes `(…, U, B)` activations and `(…, T, B)` states.
 
     Args:
@@ -76,7 +82,7 @@ class Specificity:
             )
 
     def result(self, unit: Tensor) -> Specific:
-        """What is known of the unit `(…, T)` int64 chosen for each target; -1 for none.
+        """The specificity of the units `(…, T)` int64 chosen for the targets; -1 for none.
 
         A target without a unit has strength 0, no rival and, where it has a parent, partial 0.
         """
@@ -94,7 +100,8 @@ class Specificity:
             both = both.diagonal(dim1=-2, dim2=-1).square() * has[..., self.children].to(own)
             parent = own[..., self.children, above].square()
             left = 1 - parent
-            share = torch.where(left > 1e-9, (both - parent) / left.clamp(min=1e-9), 0.0)
+            # sums of float32 products are exact to about 1e-7: less than ROUNDING is nothing
+            share = torch.where(left > ROUNDING, (both - parent) / left.clamp(min=ROUNDING), 0.0)
             partial[..., self.children] = share.clamp(0, 1).sqrt()
         others = own.clone()
         others.diagonal(dim1=-2, dim2=-1).fill_(-1)
@@ -109,10 +116,11 @@ class Specificity:
 
 
 class RivalBaseline:
-    """What the exact posterior of one latent scores on another: the score of a mere relay.
+    """The correlation ratio of the exact posterior of one latent with another latent.
 
-    A unit that tells no more of its latent than its rival's posterior does may follow the rival
-    alone. For more than two states the best of the posterior's probabilities is taken.
+    It is what a unit scores on a latent if it follows nothing but a rival of that latent, as well
+    as the leaves allow: a score that is not above it is no evidence that the unit follows the
+    latent itself. For more than two states the best of the posterior's probabilities counts.
 
     Args:
         states: K, the largest number of states of a target.
@@ -121,10 +129,10 @@ class RivalBaseline:
         >>> import hltm
         >>> tree = hltm.symmetric_binary(depth=3, polarity=0.9, seed=0)
         >>> draw = tree.sample(5000, seed=1)
-        >>> relay = RivalBaseline()
+        >>> baseline = RivalBaseline()
         >>> posterior = tree.posterior(draw.leaves, nodes=[0, 1]).marginals
-        >>> relay.update(posterior.permute(1, 2, 0), draw.states.T[:2])
-        >>> found = relay.result()  # the root's posterior knows of node 1, less than node 1's does
+        >>> baseline.update(posterior.permute(1, 2, 0), draw.states.T[:2])
+        >>> found = baseline.result()  # the root's posterior scores on node 1, but below node 1's
         >>> bool(0.5 < found[0, 1] < found[1, 1])
         True
     """
@@ -138,5 +146,5 @@ class RivalBaseline:
         self.metric.update(posteriors[..., 1:, :].flatten(-3, -2), targets)
 
     def result(self) -> Tensor:
-        """`(…, T, T)`: the strength of the row's posterior on the column's latent."""
+        """`(…, T, T)` float64: the correlation ratio of the row's posterior with the column's latent."""
         return self.metric.result().unflatten(-2, (-1, self.states - 1)).amax(-2)

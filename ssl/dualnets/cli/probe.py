@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         found = probe_layers(_arrays(options.activations), tree, draw=draw, **choices)
     else:
         network = _network(options)
-        found = probe_layers(network, tree, n=options.n, seed=options.seed, **choices)
+        found = probe_layers(network, tree, samples=options.n, seed=options.seed, **choices)
     table = to_frame(found, tree)
 
     from rich.console import Console

@@ -65,7 +65,7 @@ def learning_curves(
     first = last = None
     for snapshot in snapshots:
         lags = LAGS if snapshot.step in (0, last_step) else 0
-        levels = probe(snapshot.network, trees, n=n, seed=seed, lags=lags)
+        levels = probe(snapshot.network, trees, samples=n, seed=seed, lags=lags)
         found.append((snapshot.step, levels))
         if progress is not None:
             progress.seen(snapshot.step, {k: float(v.best.mean()) for k, v in levels.items()})
@@ -140,6 +140,6 @@ def _rows(
             part[name] = bound.expand(shape).flatten().numpy() if correlation else np.nan
         room = part["ceiling"] - part["initial"]
         part["gap_closed"] = ((part["value"] - part["initial"]) / room).where(room > 0)
-        part["n"] = now.n
+        part["n"] = now.samples
         parts.append(part)
     return pd.concat(parts, ignore_index=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hltm.probe.accumulators.correlation import StreamingCorrelation
-from hltm.probe.null import LAGS, QUANTILE, StreamingNull
+from hltm.probe.null import LAGS, CorrelationNull
 from hltm.sampling.philox import Stream, check_seed
 from hltm.sampling.sample import sample
 from hltm.tree import LatentTree
@@ -33,7 +33,7 @@ def specialisation(
     teacher: Any,
     trees: LatentTree,
     *,
-    n: int,
+    samples: int,
     seed: int,
     initial: Any = None,
     lags: int = LAGS,
@@ -45,7 +45,7 @@ def specialisation(
         teacher: another, with the student's members or a single one; its layers are compared with
             the student's of the same level.
         trees: the data, as for the student.
-        n: rows, of a stream that training never reads.
+        samples: rows, of a stream that training never reads.
         seed: of the rows.
         initial: the student before training, for the column of the same name.
         lags: pairings of the student with the teacher on other rows, which make the null.
@@ -67,16 +67,16 @@ def specialisation(
         >>> tree = hltm.symmetric_binary(depth=2, seed=0)
         >>> teacher = dualnets.tree_network(tree, units=2, seed=7, bias=True)
         >>> student = dualnets.tree_network(tree, units=5, seed=1, bias=True)
-        >>> table = specialisation(student, teacher, tree, n=2000, seed=3)
+        >>> table = specialisation(student, teacher, tree, samples=2000, seed=3)
         >>> len(table), bool((table.value > table.null).any())
         (6, True)
-        >>> bool((specialisation(teacher, teacher, tree, n=2000, seed=3).value > 0.999).any())
+        >>> bool((specialisation(teacher, teacher, tree, samples=2000, seed=3).value > 0.999).any())
         True
     """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    found = _correlations(student, teacher, trees, n, check_seed(seed), lags)
+    found = _correlations(student, teacher, trees, samples, check_seed(seed), lags)
     for layer, (correlation, null, blocks) in found.items():
         dead = correlation.isnan().any(-2)  # (S, V, T)
         best, unit = correlation.nan_to_num(-2.0).max(-2)
@@ -88,12 +88,12 @@ def specialisation(
                         "member": member, "layer": layer, "block": v if blocks else -1,
                         "teacher_unit": t, "candidates": "block" if blocks else "layer",
                         "unit": -1 if dead[s, v, t] else int(unit[s, v, t]),
-                        "value": float(best[s, v, t]), "null": float(null[s, v, t]), "n": n,
+                        "value": float(best[s, v, t]), "null": float(null[s, v, t]), "n": samples,
                     })  # fmt: skip
     table = pd.DataFrame(rows)
     table["initial"] = float("nan")
     if initial is not None:
-        before = specialisation(initial, teacher, trees, n=n, seed=seed, lags=lags)
+        before = specialisation(initial, teacher, trees, samples=samples, seed=seed, lags=lags)
         joined = table[KEY].merge(before[[*KEY, "value"]], on=KEY, how="left")
         table["initial"] = joined["value"]
     return table[COLUMNS]
@@ -105,7 +105,7 @@ def _correlations(
     """Level -> `(S, V, U, T)` correlations, `(S, V, T)` null, and whether V counts blocks."""
     _check(student, teacher, trees, n, lags)
     trackers: dict[int, StreamingCorrelation] = {}
-    nulls: dict[int, StreamingNull] = {}
+    nulls: dict[int, CorrelationNull] = {}
     blocks: dict[int, bool] = {}
     for ours, theirs, others in _batches(student, teacher, trees, n, seed, 2 * lags):
         for level in theirs:
@@ -115,24 +115,18 @@ def _correlations(
             a, b, c = (_batch_last(x[level], blocks[level]) for x in (ours, theirs, others))
             trackers.setdefault(level, StreamingCorrelation()).update(a, b)
             if lags:
-                nulls.setdefault(level, StreamingNull(lags)).update(a, c)
+                nulls.setdefault(level, CorrelationNull(lags)).update(a, c)
     found = {}
     for level, tracker in trackers.items():
-        still = tracker.square_z <= 1e-10 * tracker.n * tracker.mean_z.square()  # never varies
+        still = (
+            tracker.square_z <= 1e-10 * tracker.samples * tracker.mean_z.square()
+        )  # never varies
         correlation = tracker.correlation().masked_fill(still[..., None, :], torch.nan)
-        null = _signed(nulls[level]) if lags else torch.full_like(correlation[..., 0, :], torch.nan)
+        null = torch.full_like(correlation[..., 0, :], torch.nan)
+        if lags:
+            null = nulls[level].quantile(signed=True)
         found[level] = correlation, null.masked_fill(still, torch.nan), blocks[level]
     return found
-
-
-def _signed(null: StreamingNull) -> Tensor:
-    """`(S, V, T)` the 95% point, over lags, of the best correlation among the units."""
-    assert null.cross is not None
-    assert isinstance(null.square_a, Tensor)
-    assert isinstance(null.square_z, Tensor)
-    scale = (null.square_a[..., :, None] * null.square_z[..., None, :]).sqrt()[..., None]
-    score = torch.where(scale > 0, null.cross / scale, torch.zeros_like(scale))
-    return score.amax(-3).quantile(QUANTILE, dim=-1)
 
 
 def _batches(

@@ -92,7 +92,7 @@ def test_a_model_is_read_by_name_with_its_weights(home, capsys):
     table = pd.read_csv("probed/table.csv", dtype={"layer": str, "node": str})
     network = hltm.probe.TorchNetwork(model, ["0", "2"])
     expected = hltm.probe.measure(
-        network, TREE, n=600, seed=3, lags=20, metrics=["correlation", "roc_auc"]
+        network, TREE, samples=600, seed=3, lags=20, metrics=["correlation", "roc_auc"]
     )
     assert table["metric"].tolist() == expected["metric"].tolist()
     assert np.allclose(table["value"], expected["value"], equal_nan=True)

@@ -17,7 +17,7 @@ def test_exact_probes_are_what_samples_say():
         dualnets.mlp(trees, units=5, seed=1),
     ):
         exact = population._Exact(trees).best(network)
-        sampled = best_units(network, trees, n=60_000, seed=2, lags=0)
+        sampled = best_units(network, trees, samples=60_000, seed=2, lags=0)
         for level, found in exact.items():
             assert (found - sampled[level].best).abs().max() < 0.02
 

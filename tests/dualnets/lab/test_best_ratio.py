@@ -15,8 +15,8 @@ from hltm.sampling.philox import Stream
 def test_two_states_score_their_correlation(kind):
     trees = hltm.symmetric_binary(depth=3, members=3, seed=0)
     network = getattr(dualnets, kind)(trees, units=6, seed=1)
-    ratio = score_ratio(network, trees, n=3000, seed=2, lags=50)
-    plain = best_units(network, trees, n=3000, seed=2, lags=50)
+    ratio = score_ratio(network, trees, samples=3000, seed=2, lags=50)
+    plain = best_units(network, trees, samples=3000, seed=2, lags=50)
     for level in ratio:
         assert ratio[level].candidates == plain[level].candidates
         assert torch.allclose(ratio[level].best, plain[level].best, atol=1e-5)
@@ -31,7 +31,7 @@ def test_symbols_are_followed_through_a_plain_twin():
     trees = hltm.random_hierarchy(v=3, m=m, s=2, L=2, classes=3, members=2, seed=0)
     network = dualnets.tree_network(trees, units=4, seed=1)
     n = 2500
-    found = score_ratio(network, trees, n=n, seed=2, lags=0, rules=m)
+    found = score_ratio(network, trees, samples=n, seed=2, lags=0, rules=m)
     draw = trees.draw(n, seed=2, stream=Stream.EVALUATION)
     shown = network.activations(draw.leaves)
     for level, result in found.items():
@@ -65,7 +65,7 @@ def test_a_unit_that_is_the_symbol_scores_one_and_its_rule_nothing():
             return {1: part}
 
     def best(tell):
-        return float(score_ratio(Told(tell), trees, n=4000, seed=2, lags=0, rules=4)[1].best)
+        return float(score_ratio(Told(tell), trees, samples=4000, seed=2, lags=0, rules=4)[1].best)
 
     assert best(lambda z: z // 4) == pytest.approx(1, abs=1e-6)
     assert best(lambda z: z % 4) < 0.1
@@ -76,9 +76,9 @@ def test_what_does_not_fit_is_refused():
     trees = hltm.symmetric_binary(depth=2, members=2, seed=0)
     network = dualnets.tree_network(trees, units=2, seed=0)
     with pytest.raises(ValueError, match="rules must be at least 1, got 0"):
-        score_ratio(network, trees, n=100, seed=0, lags=0, rules=0)
-    with pytest.raises(ValueError, match="n must be at least 50, got 10"):
-        score_ratio(network, trees, n=10, seed=0, lags=50)
+        score_ratio(network, trees, samples=100, seed=0, lags=0, rules=0)
+    with pytest.raises(ValueError, match="samples must be at least 50, got 10"):
+        score_ratio(network, trees, samples=10, seed=0, lags=50)
 
     class Odd:
         members, stacked = (0, 1), True
@@ -87,4 +87,4 @@ def test_what_does_not_fit_is_refused():
             return {1: torch.zeros(2, leaves.shape[1], 3, 1)}
 
     with pytest.raises(ValueError, match=r"expected \(2, B, 2, U\) or \(2, B, U\)"):
-        score_ratio(Odd(), trees, n=100, seed=0, lags=0)
+        score_ratio(Odd(), trees, samples=100, seed=0, lags=0)

@@ -20,7 +20,7 @@ def network(units=4, trees=TREES, **others):
 
 def test_equals_numpys_correlation_unit_by_unit():
     student, teacher = network(5, seed=1), network(3)
-    table = specialisation(student, teacher, TREES, n=900, seed=4, lags=20)
+    table = specialisation(student, teacher, TREES, samples=900, seed=4, lags=20)
     leaves = TREES.draw(900, seed=4, stream=Stream.EVALUATION).leaves
     ours, theirs = (net.rectify(net.activations(leaves)) for net in (student, teacher))
     assert len(table) == 3 * (4 + 2 + 1) * 3
@@ -42,7 +42,7 @@ def test_a_rescaled_and_shuffled_teacher_is_found():
     with torch.no_grad():  # the top layer's units, scaled and in another order
         student.weights[2].copy_(3 * teacher.weights[2][:, :, order])
         student.biases[2].copy_(5 + teacher.biases[2][:, :, order])
-    table = specialisation(student, teacher, TREES, n=2000, seed=4)
+    table = specialisation(student, teacher, TREES, samples=2000, seed=4)
     living = table.dropna(subset="value")
     assert (living.value > 0.9999).all()
     top = living[living.layer == 3]
@@ -68,7 +68,7 @@ def test_strangers_stay_at_the_null(monkeypatch):
                 for level, blocks in widths.items()
             }
 
-    table = specialisation(Stranger(), teacher, TREES, n=3000, seed=4).dropna(subset="value")
+    table = specialisation(Stranger(), teacher, TREES, samples=3000, seed=4).dropna(subset="value")
     share = (table.value > table.null).mean()
     assert len(table) > 40
     assert share < 0.05 + 4 * (0.05 * 0.95 / len(table)) ** 0.5
@@ -78,7 +78,7 @@ def test_strangers_stay_at_the_null(monkeypatch):
 def test_one_teacher_serves_all_members_and_dense_layers_are_taken_whole():
     alone = network(trees=TREES[0])
     student = dualnets.mlp(TREES, units=9, seed=1, bias=True)
-    table = specialisation(student, alone, TREES, n=600, seed=4, lags=10)
+    table = specialisation(student, alone, TREES, samples=600, seed=4, lags=10)
     assert set(table.candidates) == {"layer"}
     assert set(table.block) == {-1}
     assert len(table) == 3 * (4 + 2 + 1) * 4
@@ -86,7 +86,7 @@ def test_one_teacher_serves_all_members_and_dense_layers_are_taken_whole():
     with torch.no_grad():
         for p, q in zip(stacked.parameters(), alone.parameters(), strict=True):
             p.copy_(q)
-    assert table.equals(specialisation(student, stacked, TREES, n=600, seed=4, lags=10))
+    assert table.equals(specialisation(student, stacked, TREES, samples=600, seed=4, lags=10))
 
 
 def test_a_wide_student_learns_its_teacher():
@@ -97,7 +97,7 @@ def test_a_wide_student_learns_its_teacher():
         student, method, TREES, augment=hltm.resample_leaves(0.0), steps=400, batch=64,
         optimizer=dualnets.Adam(0.01), seed=2,
     )  # fmt: skip
-    table = specialisation(final.network, teacher, TREES, n=2000, seed=4, initial=student)
+    table = specialisation(final.network, teacher, TREES, samples=2000, seed=4, initial=student)
     gain = (table.value - table.initial).dropna()
     assert (final.losses < 0.1).all()
     assert gain.mean() > 0.02
@@ -108,7 +108,7 @@ def test_a_wide_student_learns_its_teacher():
     [
         ({"teacher": network(trees=TREES[:2])}, r"the teacher has members \(0, 1\)"),
         ({"lags": -1}, "lags must be at least 0, got -1"),
-        ({"n": 300}, "200 lags need at least 400 rows, got 300"),
+        ({"samples": 300}, "200 lags need at least 400 rows, got 300"),
         (
             {"trees": hltm.symmetric_binary(depth=2, members=3, seed=0)},
             "the trees have 4 leaves, a network reads 8",
@@ -117,7 +117,7 @@ def test_a_wide_student_learns_its_teacher():
     ],
 )
 def test_what_cannot_be_is_refused(change, message):
-    given = {"student": network(), "teacher": network(), "trees": TREES, "n": 500} | change
+    given = {"student": network(), "teacher": network(), "trees": TREES, "samples": 500} | change
     with pytest.raises(ValueError, match=message):
         specialisation(
             given.pop("student"), given.pop("teacher"), given.pop("trees"), seed=1, **given

@@ -38,7 +38,7 @@ def test_present_correlations_are_the_probes(kind):
     if kind == "mlp":
         network = dualnets.mlp(trees, units=7, seed=1)
     found = forecast(network, trees, AUGMENT, n=1000, growth=0.0, seed=4)
-    probed = best_units(network, trees, n=1000, seed=4, lags=0)
+    probed = best_units(network, trees, samples=1000, seed=4, lags=0)
     for level, part in found.items():
         assert torch.allclose(part.strength, probed[level].best, atol=1e-5)
         assert part.winner.equal(probed[level].unit)
@@ -54,7 +54,7 @@ def test_it_foretells_training():
         network, dualnets.SimCLR(), trees, augment=AUGMENT, steps=400, batch=64,
         optimizer=dualnets.SGD(lr=0.3), seed=2,
     )  # fmt: skip
-    probed = best_units(final.network, trees, n=4096, seed=3, lags=0)
+    probed = best_units(final.network, trees, samples=4096, seed=3, lags=0)
     hits = torch.cat([(found[k].winner == probed[k].unit).flatten() for k in (1, 2, 3)]).double()
     assert hits.mean() > 2.5 / 6
     strengths = torch.stack([found[3].strength, probed[3].best]).flatten(1)

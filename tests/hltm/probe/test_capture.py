@@ -74,7 +74,7 @@ def test_wrong_names_list_the_right_ones(model):
         capture(model, X, ["frist"])
     with pytest.raises(ValueError, match="layer 'spare' did not run"):
         capture(model, X, ["first", "spare"])
-    with pytest.raises(ValueError, match="no layer was asked for; the model has 'first'"):
+    with pytest.raises(ValueError, match="layers is empty; the model has 'first'"):
         capture(model, X, [])
     with pytest.raises(ValueError, match="side must be 'output' or 'input', got 'pre'"):
         capture(model, X, ["first"], side="pre")
@@ -125,12 +125,12 @@ def test_a_convolution_shows_every_channel_at_every_place():
 def test_the_adapter_serves_score(model):
     tree = hltm.symmetric_binary(depth=2, seed=0)
     network = TorchNetwork(model, {"first": 1, "body": 2})
-    levels = hltm.probe.best_units(network, tree, n=500, seed=1, lags=0)
+    levels = hltm.probe.best_units(network, tree, samples=500, seed=1, lags=0)
     assert levels[1].best.shape == (1, 2)
     assert levels[2].best.shape == (1, 1)
     assert (levels[1].best > 0.1).all()
 
 
 def test_one_label_for_two_layers_is_refused(model):
-    with pytest.raises(ValueError, match="every layer needs a label of its own"):
+    with pytest.raises(ValueError, match="labels of layers must be distinct"):
         TorchNetwork(model, {"first": 1, "body": 1})

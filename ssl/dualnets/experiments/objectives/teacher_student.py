@@ -167,7 +167,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         last = snapshot.step == settings.steps
         return _rows(
             specialisation(
-                snapshot.network, teacher, trees, n=settings.evaluation_samples, seed=settings.seed,
+                snapshot.network, teacher, trees, samples=settings.evaluation_samples, seed=settings.seed,
                 lags=LAGS if last else 0,
             ),
             snapshot.step,

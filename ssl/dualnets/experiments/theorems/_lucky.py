@@ -54,7 +54,9 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         network, settings.build_method(), trees, seed=settings.seed,
         progress=progress.updated, **settings.training(),
     )  # fmt: skip
-    levels = best_units(final.network, trees, n=settings.evaluation_samples, seed=settings.seed)
+    levels = best_units(
+        final.network, trees, samples=settings.evaluation_samples, seed=settings.seed
+    )
     after = [
         tidy(
             {"member": trees.members, "level": level, "latent": range(found.best.shape[1])},

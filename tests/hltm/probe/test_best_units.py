@@ -1,11 +1,10 @@
-"""Probes: perfect, null, duplicated and dead units; streaming; the null's calibration."""
+"""The best unit of every latent: perfect, meaningless, duplicated and dead units; the tidy table."""
 
-import numpy as np
 import pytest
 import torch
 
 import hltm
-from hltm.probe import StreamingCorrelation, StreamingNull, alignment, best_units
+from hltm.probe import alignment, best_units
 from hltm.sampling.philox import Stream
 
 TREES = hltm.symmetric_binary(depth=3, members=3, seed=0)
@@ -17,137 +16,95 @@ class Blocks:
     members = TREES.members
 
     def __init__(self, make, rectified=False):
-        self.make = make
+        self.make, self.start = make, 0
         self.generator = torch.Generator().manual_seed(0)
         if rectified:
             self.rectify = lambda shown: {level: values.relu() for level, values in shown.items()}
 
     def activations(self, leaves):
-        # leaves determine latents only in part, so the probe's own draw is used as an oracle
+        # leaves determine latents only in part, but a draw's address determines them: drawn again
+        count = leaves.shape[1]
+        draw = TREES.draw(count, seed=1, start=self.start, stream=Stream.EVALUATION)
+        assert draw.leaves.equal(leaves)  # rows that training never reads
+        self.start += count
         return {
-            level: self.make(self.now.level(level).float() * 2 - 1, self.generator)
+            level: self.make(draw.level(level).float() * 2 - 1, self.generator)
             for level in (1, 2, 3)
         }
 
 
-def scored(blocks, monkeypatch, n=2000, **more):
-    """`score`, letting the made-up units see the latents of the rows being probed."""
-    original = hltm.sample.sample
-
-    def spy(*arguments, **named):
-        draw = original(*arguments, **named)
-        if named["stream"] == Stream.EVALUATION:
-            blocks.now = draw
-        return draw
-
-    monkeypatch.setattr("hltm.probe.best_units.sample", spy)
-    return best_units(blocks, TREES, n=n, seed=1, **more)
+def scored(blocks, samples=2000, **more):
+    return best_units(blocks, TREES, samples=samples, seed=1, **more)
 
 
 def noise(z, generator):
     return torch.randn(*z.shape, 4, generator=generator)
 
 
-def test_a_perfect_unit_scores_one_and_is_named(monkeypatch):
+def test_a_perfect_unit_scores_one_and_is_named():
     def make(z, generator):
         units = noise(z, generator)
         units[..., 2] = -3 * z + 7
         return units
 
-    for level in scored(Blocks(make), monkeypatch).values():
+    for level in scored(Blocks(make)).values():
         assert torch.allclose(level.best, torch.ones_like(level.best), atol=1e-6)
         assert (level.unit == 2).all()
-        assert level.n == 2000
+        assert level.samples == 2000
         assert level.candidates == "own block"
 
 
-def test_meaningless_units_rarely_beat_their_null(monkeypatch):
+def test_meaningless_units_rarely_beat_their_null():
     """The 95% point is one: about 5% of 21 x 20 latents, no more and no fewer."""
     above = []
     for seed in range(20):
         blocks = Blocks(noise)
         blocks.generator.manual_seed(seed)
-        for level in scored(blocks, monkeypatch, n=1000).values():
+        for level in scored(blocks, samples=1000).values():
             above.append((level.best > level.null).double().flatten())
     rate = float(torch.cat(above).mean())
     assert 0.02 < rate < 0.085
 
 
-def test_duplicated_units_do_not_raise_the_null(monkeypatch):
+def test_duplicated_units_do_not_raise_the_null():
     def copies(z, generator):
         return torch.randn(*z.shape, 1, generator=generator).expand(*z.shape, 8)
 
     def one(z, generator):
         return torch.randn(*z.shape, 1, generator=generator)
 
-    many, single = scored(Blocks(copies), monkeypatch), scored(Blocks(one), monkeypatch)
+    many, single = scored(Blocks(copies)), scored(Blocks(one))
     for level in (1, 2, 3):
         assert torch.allclose(many[level].null, single[level].null, atol=1e-6)
-    wide = scored(Blocks(lambda z, g: torch.randn(*z.shape, 8, generator=g)), monkeypatch)
+    wide = scored(Blocks(lambda z, g: torch.randn(*z.shape, 8, generator=g)))
     assert (wide[1].null > single[1].null).double().mean() > 0.9
 
 
-def test_dead_units_are_counted_and_never_win(monkeypatch):
+def test_dead_units_are_counted_and_never_win():
     def make(z, generator):
         units = noise(z, generator)
         units[..., 0] = 5.0
         units[..., 1] = -units[..., 1].abs() - 1  # dead behind the ReLU alone
         return units
 
-    before = scored(Blocks(make), monkeypatch)[2]
+    before = scored(Blocks(make))[2]
     assert (before.dead == 1).all()
     assert before.best_post_relu is None
-    after = scored(Blocks(make, rectified=True), monkeypatch)[2]
+    after = scored(Blocks(make, rectified=True))[2]
     assert (after.dead == 2).all()
     assert after.best_post_relu is not None
     assert (before.unit != 0).all()
 
 
-def test_a_shared_layer_offers_all_its_units(monkeypatch):
+def test_all_units_of_a_shared_layer_are_candidates():
     def make(z, generator):
         return torch.cat([torch.randn(*z.shape[:2], 3, generator=generator), -z], dim=2)
 
-    for level in scored(Blocks(make), monkeypatch).values():
+    for level in scored(Blocks(make)).values():
         assert level.candidates == "whole layer"
         assert torch.allclose(level.best, torch.ones_like(level.best), atol=1e-6)
         nodes = level.best.shape[1]
         assert level.unit.tolist() == [[3 + v for v in range(nodes)]] * 3
-
-
-def test_streaming_equals_all_at_once():
-    generator = torch.Generator().manual_seed(0)
-    a = 1e3 + torch.randn(2, 5, 900, generator=generator, dtype=torch.float64)
-    z = (torch.rand(2, 3, 900, generator=generator) < 0.3).double()
-    tracker = StreamingCorrelation()
-    for part in torch.arange(900).split(70):
-        tracker.update(a[..., part], z[..., part])
-    for s in range(2):
-        expected = np.corrcoef(a[s].numpy(), z[s].numpy())[:5, 5:]
-        assert np.abs(tracker.correlation()[s].numpy() - expected).max() < 1e-12
-
-
-def test_the_null_is_what_shifted_rows_give():
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randn(1, 4, 64, generator=generator, dtype=torch.float64)
-    z = (torch.rand(1, 2, 64, generator=generator) < 0.5).double()
-    null = StreamingNull(lags=8)
-    null.update(a, z)
-    best = []
-    for lag in range(0, 64, 8):
-        shifted = torch.roll(a, -lag, dims=-1)
-        both = np.corrcoef(shifted[0].numpy(), z[0].numpy())[:4, 4:]
-        best.append(np.abs(both).max(0))
-    expected = np.quantile(np.array(best), 0.95, axis=0)
-    assert np.allclose(null.quantile()[0].numpy(), expected, atol=1e-12)
-
-
-def test_a_probe_reads_rows_that_training_never_reads(monkeypatch):
-    blocks = Blocks(noise)
-    scored(blocks, monkeypatch, n=50)
-    trained_on = TREES.sample(50, seed=1)
-    assert blocks.now.stream == Stream.EVALUATION
-    same = (blocks.now.states == trained_on.states).double().mean()
-    assert 0.4 < same < 0.6
 
 
 def test_the_table_is_tidy_and_bounded():
@@ -157,7 +114,7 @@ def test_the_table_is_tidy_and_bounded():
         def activations(self, leaves):
             return {level: leaves.float() for level in (1, 2)}
 
-    table = alignment(Reader(), TREES, n=3000, seed=2)
+    table = alignment(Reader(), TREES, samples=3000, seed=2)
     assert list(table.columns) == [
         "member", "level", "node", "metric", "candidates", "unit", "value", "null", "ceiling",
         "ceiling_error", "n",
@@ -180,7 +137,7 @@ def test_a_single_tree_needs_no_member_axis():
             assert leaves.ndim == 2
             return {3: leaves.float()}
 
-    assert len(alignment(Reader(), tree, n=500, seed=2)["member"].unique()) == 1
+    assert len(alignment(Reader(), tree, samples=500, seed=2)["member"].unique()) == 1
 
 
 def test_a_last_batch_of_one_row_is_read_as_the_others():
@@ -190,10 +147,10 @@ def test_a_last_batch_of_one_row_is_read_as_the_others():
         def activations(self, leaves):
             return {2: leaves[:, None, :4].float().expand(-1, 2, -1)}
 
-    found = best_units(Reader(), tree, n=257, seed=2, lags=0)[2]
+    found = best_units(Reader(), tree, samples=257, seed=2, lags=0)[2]
     assert found.candidates == "own block"
     assert found.best.shape == (1, 2)
-    assert found.n == 257
+    assert found.samples == 257
 
 
 @pytest.mark.parametrize("shape", [(3, 50, 4), (2, 50, 4, 5), (3, 50, 3, 5)])
@@ -205,14 +162,14 @@ def test_activations_of_the_wrong_shape_are_named(shape):
             return {1: torch.zeros(shape)}
 
     if shape == (3, 50, 4):
-        assert best_units(Wrong(), TREES, n=50, seed=0, lags=0)[1].candidates == "whole layer"
+        assert best_units(Wrong(), TREES, samples=50, seed=0, lags=0)[1].candidates == "whole layer"
     else:
         with pytest.raises(ValueError, match="activations of level 1 have shape"):
-            best_units(Wrong(), TREES, n=50, seed=0, lags=0)
+            best_units(Wrong(), TREES, samples=50, seed=0, lags=0)
 
 
 def test_bad_requests_are_refused():
-    with pytest.raises(ValueError, match="n must be at least 2, got 1"):
-        best_units(Blocks(noise), TREES, n=1, seed=0)
+    with pytest.raises(ValueError, match="samples must be at least 2, got 1"):
+        best_units(Blocks(noise), TREES, samples=1, seed=0)
     with pytest.raises(ValueError, match="lags must be at least 1, got 0"):
-        alignment(Blocks(noise), TREES, n=10, seed=0, lags=0)
+        alignment(Blocks(noise), TREES, samples=10, seed=0, lags=0)

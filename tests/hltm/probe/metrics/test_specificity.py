@@ -1,10 +1,11 @@
-"""Rivals, partial correlations and relays, against direct computations and exact trees."""
+"""Rivals, partial correlations and rival baselines, against direct computations and exact trees."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from made_up_units import streamed
 
 import hltm
 from hltm.probe import RivalBaseline, Specificity
@@ -17,12 +18,7 @@ Z = DRAW.states.T[LATENTS]
 
 
 def measured(a, z=Z, parents=PARENTS, states=2, sizes=None):
-    metric = Specificity(parents, states)
-    for x, y in zip(
-        a.split(sizes or a.shape[-1], -1), z.split(sizes or a.shape[-1], -1), strict=True
-    ):
-        metric.update(x, y)
-    return metric
+    return streamed(Specificity(parents, states), a, z, sizes=sizes)
 
 
 def test_a_latent_itself_is_specific():
@@ -42,7 +38,9 @@ def test_a_unit_that_follows_the_root_is_specific_to_nothing_else():
     assert (found.strength[1:] > 0.4).all()  # it scores on everything
     assert (found.rival[1:] == 0).all()
     assert (found.partial[1:3] == 0).all()  # their parent is the root itself
-    assert (found.partial[3:] < 0.03).all()  # given their parent, the root says nothing of them
+    assert (
+        found.partial[3:] < 0.03
+    ).all()  # given their parent, the root has no information on them
 
 
 def test_partial_correlation_is_the_correlation_of_residuals():
@@ -98,18 +96,18 @@ def test_a_lone_target_has_no_rival():
     assert found.rival_strength.tolist() == [0]
 
 
-def test_a_relay_scores_what_its_posterior_scores():
+def test_the_rival_baseline_is_what_the_posteriors_score():
     posterior = TREE.posterior(DRAW.leaves, nodes=LATENTS).marginals  # (B, T, K)
-    relay = RivalBaseline()
+    baseline = RivalBaseline()
     for rows in torch.arange(20_000).split(7000):
-        relay.update(posterior[rows].permute(1, 2, 0), Z[:, rows])
+        baseline.update(posterior[rows].permute(1, 2, 0), Z[:, rows])
     expected = np.corrcoef(posterior[:, :, 1].T.numpy(), Z.numpy())[:7, 7:]
-    assert np.abs(relay.result().numpy() - np.abs(expected)).max() < 1e-9
+    assert np.abs(baseline.result().numpy() - np.abs(expected)).max() < 1e-9
     assert torch.allclose(
-        relay.result().diagonal(), TREE.ceiling(LATENTS, leaves="all").value, atol=0.02
+        baseline.result().diagonal(), TREE.ceiling(LATENTS, leaves="all").value, atol=0.02
     )
-    # no relay beats the latent's own posterior
-    assert (relay.result() <= relay.result().diagonal() + 0.01).all()
+    # no rival beats the latent's own posterior
+    assert (baseline.result() <= baseline.result().diagonal() + 0.01).all()
 
 
 def test_nan_and_bad_parents_are_named():

@@ -3,13 +3,13 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from made_up_units import noise_and_latents
 from sklearn.metrics import roc_auc_score
 
 import hltm
-from hltm.probe import TorchNetwork, alignment, measure, over_members, probe_layers
+from hltm.probe import TorchNetwork, alignment, measure, probe_layers
 
 TREES = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.95), members=3, seed=0)
 TREE = TREES[0]
@@ -22,20 +22,12 @@ COLUMNS = [
 EVERY = ("correlation", "correlation_ratio", "selectivity", "roc_auc", "mutual_information")
 
 
-def units(draw, count=5, seed=0):
-    """Units that are latents, noise, a copy and a constant."""
-    generator = torch.Generator().manual_seed(seed)
-    z = draw.states[..., : len(draw.topology.latents)].float()
-    noise = torch.randn(*z.shape[:-1], count, generator=generator)
-    return torch.cat([noise, z, z[..., :1], torch.full_like(z[..., :1], 3.0)], dim=-1)
-
-
 def only(table, metric):
     return table[table["metric"] == metric]
 
 
 def test_perfect_units_are_named_and_rivals_are_the_nearest_latents():
-    table = measure(units(DRAW), TREE, draw=DRAW, metrics=EVERY, lags=20)
+    table = measure(noise_and_latents(DRAW), TREE, draw=DRAW, metrics=EVERY, lags=20)
     assert list(table.columns) == COLUMNS
     assert (table["n"] == N).all()
     names = list(TREE.topology.names[:7])
@@ -53,8 +45,8 @@ def test_perfect_units_are_named_and_rivals_are_the_nearest_latents():
     assert only(table, "rival")["rival"].tolist() == [names[i] for i in exact.argmax(-1)]
     assert np.allclose(only(table, "rival")["value"], exact.max(-1).values, atol=0.04)
     assert only(table, "dead_units")["value"].tolist() == [1]
-    assert (only(table, "blind")["value"] == 0).all()
-    assert 1 <= only(table, "blind_units")["value"].item() <= 6  # noise, and the constant
+    assert (only(table, "below_null")["value"] == 0).all()
+    assert 1 <= only(table, "units_below_null")["value"].item() <= 6  # noise, and the constant
 
 
 def test_ceilings_are_the_trees_the_posteriors_and_the_leaves():
@@ -62,7 +54,7 @@ def test_ceilings_are_the_trees_the_posteriors_and_the_leaves():
     table = measure(leaves, TREE, draw=DRAW, metrics=EVERY, lags=0)
     bound = TREE.ceiling(TREE.latents, leaves="all")
     posterior = TREE.posterior(DRAW.leaves).marginals[:, :7]
-    for metric in ("correlation", "correlation_ratio", "linear_probe", "relay"):
+    for metric in ("correlation", "correlation_ratio", "linear_probe", "rival_baseline"):
         assert np.allclose(only(table, metric)["ceiling"], bound.value)
         assert (only(table, metric)["value"] <= bound.value.numpy() + 0.03).all()
     area = [roc_auc_score(DRAW.node(v).numpy(), posterior[:, v, 1].numpy()) for v in range(7)]
@@ -75,7 +67,7 @@ def test_ceilings_are_the_trees_the_posteriors_and_the_leaves():
     assert (information["value"] <= information["ceiling"] + 0.01).all()
     assert only(table, "selectivity")["ceiling"].isna().all()
     assert table["null"].isna().all()
-    assert only(table, "blind").empty
+    assert only(table, "below_null").empty
 
 
 def test_a_network_that_is_the_posterior_reaches_its_ceiling():
@@ -83,16 +75,16 @@ def test_a_network_that_is_the_posterior_reaches_its_ceiling():
         def activations(self, leaves):
             return {"posterior": TREE.posterior(leaves).marginals[:, :7, 1]}
 
-    table = measure(Bayes(), TREE, n=20_000, seed=3, metrics=EVERY[:1], lags=0)
+    table = measure(Bayes(), TREE, samples=20_000, seed=3, metrics=EVERY[:1], lags=0)
     rows = only(table, "correlation")
     assert rows["unit"].tolist() == list(range(7))
     assert np.allclose(rows["value"], rows["ceiling"], atol=0.02)
     assert only(table, "linear_cka")["value"].item() == pytest.approx(1, abs=1e-9)
-    relay = only(table, "relay")
-    assert (relay["value"].to_numpy() < rows["value"].to_numpy() + 1e-6).all()
+    baseline = only(table, "rival_baseline")
+    assert (baseline["value"].to_numpy() < rows["value"].to_numpy() + 1e-6).all()
     draw = TREE.sample(20_000, seed=9)
     posterior = TREE.posterior(draw.leaves).marginals[:, :7, 1]
-    for row in relay.itertuples():
+    for row in baseline.itertuples():
         assert row.rival not in ("", row.node)
         expected = np.corrcoef(posterior[:, int(row.rival)], draw.node(row.node))[0, 1]
         assert row.value == pytest.approx(abs(expected), abs=0.03)
@@ -103,7 +95,7 @@ def test_the_null_reads_other_rows():
         def activations(self, leaves):
             return {"posterior": TREE.posterior(leaves).marginals[:, :7, 1]}
 
-    for options in ({"n": N, "seed": 1}, {"draw": DRAW}):
+    for options in ({"samples": N, "seed": 1}, {"draw": DRAW}):
         table = measure(Bayes(), TREE, lags=1, **options)  # not shifted at all
         assert only(table, "correlation")["null"].max() < 0.15
 
@@ -123,7 +115,7 @@ def test_a_better_unit_of_another_block_is_no_candidate():
 @pytest.mark.parametrize("rows", [500, 4096])
 def test_streaming_equals_all_at_once(rows, monkeypatch):
     noise = torch.randn(7, 6, generator=torch.Generator().manual_seed(0)).double()
-    a = DRAW.states[:, :7].double() @ noise + units(DRAW)[:, :5].repeat(1, 2)[:, :6]
+    a = DRAW.states[:, :7].double() @ noise + noise_and_latents(DRAW)[:, :5].repeat(1, 2)[:, :6]
     whole = measure(a, TREE, draw=DRAW, lags=0)
     monkeypatch.setattr("hltm.probe.batches.ROWS", rows)
     parts = measure(a, TREE, draw=DRAW, lags=0)
@@ -134,7 +126,7 @@ def test_streaming_equals_all_at_once(rows, monkeypatch):
 
 
 def test_an_ensemble_is_its_members():
-    a = units(DRAWS)
+    a = noise_and_latents(DRAWS)
     table = measure(a, TREES, draw=DRAWS, lags=20)
     for s in range(3):
         one = measure(a[s], TREES[s], draw=TREES[s].sample(N, seed=1), lags=20)
@@ -167,8 +159,8 @@ def test_a_network_gets_what_alignment_finds():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))
     network = TorchNetwork(model, {"0": 1, "2": 3})
-    table = measure(network, TREES, n=N, seed=5, lags=50)
-    other = alignment(network, TREES, n=N, seed=5, lags=50)
+    table = measure(network, TREES, samples=N, seed=5, lags=50)
+    other = alignment(network, TREES, samples=N, seed=5, lags=50)
     ours, theirs = only(table, "correlation"), only(other, "best_abs_correlation")
     assert len(ours) == len(theirs)
     merged = ours.merge(theirs, on=["member", "level", "node"])
@@ -184,7 +176,7 @@ def test_gap_closed_stands_beside_the_initial_value():
     before = torch.nn.Sequential(torch.nn.Linear(8, 6))
     after = torch.nn.Sequential(torch.nn.Linear(8, 6))
     first, last = (TorchNetwork(model, ["0"]) for model in (before, after))
-    options = {"n": 2000, "seed": 5, "lags": 0}
+    options = {"samples": 2000, "seed": 5, "lags": 0}
     table = only(measure(last, TREE, initial=first, **options), "correlation")
     alone = only(measure(first, TREE, **options), "correlation")
     assert np.allclose(table["initial"], alone["value"])
@@ -208,7 +200,7 @@ def test_networks_on_one_tree_and_more_states():
     assert (rows["value"] > rows["null"]).all()
     assert (only(table, "linear_probe")["value"] <= rows["ceiling"].to_numpy() + 0.03).all()
     assert "correlation" not in set(measure(a, tree, draw=draw, lags=0)["metric"])
-    with pytest.raises(ValueError, match="roc_auc is for latents of two states"):
+    with pytest.raises(ValueError, match="roc_auc is defined for latents of two states"):
         measure(a, tree, draw=draw, metrics=["roc_auc"])
 
     class Four:  # networks of one tree, each on rows of its own
@@ -218,27 +210,27 @@ def test_networks_on_one_tree_and_more_states():
             assert leaves.shape[0] == 4
             return {"leaves": leaves.float()}
 
-    shared = measure(Four(), TREE, n=1000, seed=0, lags=0)
+    shared = measure(Four(), TREE, samples=1000, seed=0, lags=0)
     assert shared["member"].unique().tolist() == [0, 1, 2, 3]
     assert only(shared, "correlation").groupby("node")["ceiling"].nunique().max() == 1
 
 
-def test_meaningless_and_constant_units_are_blind():
+def test_meaningless_and_constant_units_are_below_the_null():
     noise = torch.randn(N, 3, generator=torch.Generator().manual_seed(3))
     noise[:, 1] = 0.0
     table = measure(noise, TREE, draw=DRAW)
-    assert only(table, "blind")["value"].mean() > 0.5
+    assert only(table, "below_null")["value"].mean() > 0.5
     assert only(table, "dead_units")["value"].item() == 1
     dead = measure(torch.zeros(N, 2), TREE, draw=DRAW)
     assert dead["value"].isna().sum() == 1  # the root has no parent
     assert (only(dead, "correlation")["value"] == 0).all()
-    assert (only(dead, "blind")["value"] == 1).all()
+    assert (only(dead, "below_null")["value"] == 1).all()
     for metric in ("linear_cka", "effective_rank", "feature_spread"):
         assert only(dead, metric)["value"].item() == 0
 
 
 def test_nan_names_the_layer_and_the_unit():
-    a = units(DRAW)
+    a = noise_and_latents(DRAW)
     a[7, 4] = math.nan
     with pytest.raises(
         ValueError, match=r"unit 4 at \(0,\) of layer 'h2' has activation nan in row 7"
@@ -247,14 +239,14 @@ def test_nan_names_the_layer_and_the_unit():
 
 
 def test_what_cannot_be_probed_is_refused():
-    a = units(DRAW)
+    a = noise_and_latents(DRAW)
     cases = [
         ({"source": a}, "need the draw"),
-        ({"source": TorchNetwork(torch.nn.Linear(8, 2), [""])}, "give either"),
+        ({"source": TorchNetwork(torch.nn.Linear(8, 2), [""])}, "give draw, or samples and seed"),
         ({"source": {}, "draw": DRAW}, "mapping of activations is empty"),
         ({"source": a[:-1], "draw": DRAW}, "expected 3000 rows on axis 0"),
         ({"source": a[None, None], "draw": DRAW}, "expected 3000 rows on axis 0"),
-        ({"source": a[:, :, None], "draw": DRAW}, "blocks of a level come as"),
+        ({"source": a[:, :, None], "draw": DRAW}, "for blocks of a level give"),
         ({"source": {2: a[:, :3, None]}, "draw": DRAW}, r"or \(3000, 2, U\)"),
         ({"source": a, "tree": TREES, "draw": DRAW}, "the draw is of members"),
         ({"source": a, "draw": hltm.symmetric_binary(depth=2, seed=0).sample(N, seed=0)}, "7 nodes"),
@@ -272,38 +264,16 @@ def test_what_cannot_be_probed_is_refused():
 
 
 def test_a_table_of_the_wrong_number_of_members_is_refused():
-    found = probe_layers(units(DRAW), TREE, draw=DRAW, lags=0)
+    found = probe_layers(noise_and_latents(DRAW), TREE, draw=DRAW, lags=0)
     with pytest.raises(ValueError, match="expected 1 members, got 3"):
         hltm.probe.to_frame(found, TREE, members=[0, 1, 2])
 
 
 def test_chosen_nodes_and_numpy_arrays():
-    table = measure(units(DRAW).numpy(), TREE, draw=DRAW, nodes=["2", 0], lags=0)
+    table = measure(noise_and_latents(DRAW).numpy(), TREE, draw=DRAW, nodes=["2", 0], lags=0)
     assert only(table, "correlation")["node"].tolist() == ["2", "0"]
     assert only(table, "correlation")["unit"].tolist() == [7, 5]
-    found = probe_layers(units(DRAW), TREE, draw=DRAW, nodes=["2", 0], lags=0)["activations"]
+    found = probe_layers(noise_and_latents(DRAW), TREE, draw=DRAW, nodes=["2", 0], lags=0)[
+        "activations"
+    ]
     assert found.scores["correlation"].strength.shape == (1, 14, 2)
-
-
-def test_intervals_over_members_cover_and_average_latents_first():
-    generator = np.random.default_rng(0)
-    covered = 0
-    for seed in range(60):
-        values = generator.normal(0.5, 0.1, size=40)
-        table = pd.DataFrame(
-            {"member": np.repeat(np.arange(20), 2), "metric": "m", "value": values}
-        )
-        found = over_members(table, by=["metric"], seed=seed)
-        assert found["members"].item() == 20
-        assert found["mean"].item() == pytest.approx(values.mean())
-        covered += bool(found["low"].item() <= 0.5 <= found["high"].item())
-    assert covered >= 50
-    one = over_members(table[table["member"] == 0], by=["metric"], seed=0)
-    assert math.isnan(one["low"].item())
-    assert over_members(table, by=["metric"], seed=1).equals(
-        over_members(table, by=["metric"], seed=1)
-    )
-    with pytest.raises(ValueError, match="no column 'level'"):
-        over_members(table, by=["level"], seed=0)
-    with pytest.raises(ValueError, match="confidence in"):
-        over_members(table, by=["metric"], confidence=1, seed=0)

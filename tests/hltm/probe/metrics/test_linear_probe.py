@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from made_up_units import noisy_mixtures, streamed
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
@@ -14,12 +15,9 @@ from hltm.probe import LinearProbe
 from hltm.probe.metrics.linear_probe import BLOCK
 
 
-def data(states=2, n=2000, units=7, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randint(states, (2, 3, n), generator=generator)
-    mix = torch.randn(2, units, 3, generator=generator)
-    a = 3 + mix @ z.float() + torch.randn(2, units, n, generator=generator)
-    return a.double(), z.to(torch.uint8)
+def data(states=2):
+    a, z = noisy_mixtures(units=7, states=states, samples=2000)
+    return 3 + a.double(), z
 
 
 def split(n):
@@ -31,12 +29,9 @@ def split(n):
 @pytest.mark.parametrize("sizes", [(2000,), (1, 300, 999, 700)])
 def test_it_is_scikit_learns_ridge(states, ridge, sizes):
     a, z = data(states)
-    probe = LinearProbe(states, ridge)
-    for x, y in zip(a.split(sizes, -1), z.split(sizes, -1), strict=True):
-        probe.update(x, y)
-    found = probe.result()
+    found = streamed(LinearProbe(states, ridge), a, z, sizes=sizes).result()
     train, test = split(2000)
-    assert (found.n_train, found.n_test) == (train.sum(), test.sum())
+    assert (found.train_samples, found.test_samples) == (train.sum(), test.sum())
     for s in range(2):
         x = a[s].numpy().T
         scaler = StandardScaler().fit(x[train])
@@ -79,7 +74,7 @@ def test_perfect_duplicated_constant_and_meaningless_units():
     assert (probe.result().r2 < 0.01).all()
 
 
-def test_only_constant_units_know_nothing():
+def test_constant_units_predict_nothing():
     _, z = data()
     probe = LinearProbe()
     probe.update(torch.full((2, 4, 2000), 0.1), z)
