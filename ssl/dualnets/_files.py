@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and JSON that a person can read."""
+"""Folders that are written completely or not at all, and JSON that a person can read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,24 @@ from typing import Any
 
 @contextmanager
 def replace_folder(target: Path) -> Iterator[Path]:
-    """A new folder to fill, put in the place of `target` at the end; on an error nothing changes."""
+    """A new folder that replaces `target` when the block ends; on an error nothing changes.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as home:
+        ...     with replace_folder(Path(home) / "results") as folder:
+        ...         write_json(folder / "manifest.json", {"seconds": 1.5})
+        ...     read_json(Path(home) / "results" / "manifest.json")
+        {'seconds': 1.5}
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield folder
-        folder.chmod(0o755)
+        folder.chmod(0o755)  # mkdtemp lets only its owner read it
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+            # a folder that is not empty cannot be replaced in one step, only moved out of the way
             os.replace(target, old / "was")
             os.replace(folder, target)
             shutil.rmtree(old)
@@ -33,7 +43,7 @@ def replace_folder(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON that a person can read; NaN becomes null."""
+    """Write an indented JSON object; NaN becomes null, because JSON has no NaN."""
     path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 

@@ -1,10 +1,11 @@
-"""The command `hltm`: one file per subcommand, discovered; nothing heavy is loaded to answer --help."""
+"""The command `hltm`: each file here is a subcommand, imported when it is used."""
 
 from __future__ import annotations
 
 import ast
 import difflib
 import importlib
+import os
 import pkgutil
 import sys
 from pathlib import Path
@@ -12,15 +13,16 @@ from pathlib import Path
 USAGE = """usage: hltm COMMAND [OPTIONS]
 
 How do hidden features emerge without labels? Data from hierarchical latent trees,
-networks trained on them, and what their units know of the latents.
+networks trained on them, and how well their units align with the latents.
 
 commands:
 {commands}
 
-`hltm COMMAND --help` shows a command's options. The first thing to try:
+`hltm COMMAND --help` shows a command's options. To start with:
 
   hltm run emergence
 """
+CLOSED_PIPE = 141  # the status of a process that a closed pipe ended: 128 + SIGPIPE
 
 
 def commands() -> dict[str, str]:
@@ -29,45 +31,67 @@ def commands() -> dict[str, str]:
     for item in pkgutil.iter_modules(__path__):
         if item.name.startswith("_"):
             continue
-        source = (Path(__path__[0]) / f"{item.name}.py").read_text()
+        source = (Path(__path__[0]) / f"{item.name}.py").read_text(encoding="utf-8")
         text = ast.get_docstring(ast.parse(source)) or ""
         found[item.name] = text.partition("\n")[0]
     return found
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand; the exit status is 0, 2 for a bad request, 130 for an interruption,
-    1 for what was checked and is not so, or for a process that was killed."""
-    given = sys.argv[1:] if arguments is None else arguments
+    """Run a subcommand.
+
+    Args:
+        arguments: what was typed after `hltm`; by default that of this process.
+
+    Returns:
+        The exit status: 0; 1 if a check failed or a worker process was killed; 2 for a request that
+        cannot be met, explained in one line on standard error; 130 for an interruption; 141 where
+        the reader of standard output is gone, as in `hltm list | head -1`.
+    """
+    try:
+        status = _status(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()  # here, where a closed pipe can still be caught
+    except BrokenPipeError:
+        # the interpreter flushes once more when it ends, and would complain about the closed pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    return status
+
+
+def _status(arguments: list[str]) -> int:
     known = commands()
-    if not given or given[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:8} {text}" for name, text in known.items())
         print(USAGE.format(commands=lines), end="")
         return 0
-    if given[0] == "--version":
-        from importlib.metadata import version
+    name, *rest = arguments
+    if name == "--version":
+        from hltm import __version__
 
-        print(f"hltm {version('hltm')}")
+        print(f"hltm {__version__}")
         return 0
-    if given[0] not in known:
-        near = difflib.get_close_matches(given[0], known, n=1)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        return refuse(f"unknown command {given[0]!r}{hint}; there are: {', '.join(known)}")
-    command = importlib.import_module(f"{__name__}.{given[0]}")
+        return _refuse(f"unknown command {name!r}{hint}; there are: {', '.join(known)}")
     try:
-        status: int = command.main(given[1:])
-    except OSError as error:  # Python says `[Errno 2] No such file or directory: 'name'`
-        why = (error.strerror or "").lower()
-        return refuse(f"{error.filename}: {why}" if error.filename and why else str(error))
+        status: int = importlib.import_module(f"{__name__}.{name}").main(rest)
+    except SystemExit as end:  # the help text is printed
+        return int(end.code or 0)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # Python's own text is `[Errno 2] No such file or directory: 'name'`
+        reason = (error.strerror or "").lower()
+        return _refuse(f"{error.filename}: {reason}" if error.filename and reason else str(error))
     except (ValueError, MemoryError) as error:
-        return refuse(str(error))
+        return _refuse(str(error))
     except KeyboardInterrupt:
         print("\nhltm: interrupted; what was finished is stored", file=sys.stderr)
         return 130
     return status
 
 
-def refuse(message: str) -> int:
-    """Say what is wrong in one line; the exit status of a bad request."""
-    print(f"hltm: {' '.join(message.split())}", file=sys.stderr)
+def _refuse(message: str) -> int:
+    """Print what is wrong in one line, with its paths as they are; the exit status of a mistake."""
+    print("hltm:", " ".join(line.strip() for line in message.splitlines()), file=sys.stderr)
     return 2

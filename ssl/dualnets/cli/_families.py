@@ -1,4 +1,4 @@
-"""Families of trees as options: their arguments become flags, one command line for all of them."""
+"""Families of trees as options: the arguments of the function that makes a tree become flags."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+from dualnets.cli._flags import Option
 
 if TYPE_CHECKING:
     from hltm import LatentTree
 
 DEFAULT = "symmetric-binary"
-DEFAULTS: dict[str, Any] = {"depth": 3, "seed": 0}  # where a family asks for one
+DEFAULTS: dict[str, Any] = {"depth": 3, "seed": 0}  # of arguments that families require
 
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """One option of a family: an argument, or one end of an argument that is a range."""
+    """One flag of a family: an argument, or one end of an argument that is a range."""
 
     name: str
     argument: str
@@ -28,7 +30,7 @@ class Flag:
 
 
 def families() -> dict[str, Callable[..., LatentTree]]:
-    """Name -> function, of each family whose every required argument can be an option."""
+    """Name -> function, of each family whose required arguments can all be flags."""
     import hltm.families
 
     found = {}
@@ -45,7 +47,7 @@ def families() -> dict[str, Callable[..., LatentTree]]:
 
 
 def flags(make: Callable[..., LatentTree]) -> Iterator[Flag]:
-    """The options of a family: its arguments that are numbers, texts or ranges of numbers."""
+    """The flags of a family: its arguments that are numbers, texts or ranges of numbers."""
     hints = get_type_hints(make)
     for name, parameter in inspect.signature(make).parameters.items():
         default, hint = parameter.default, hints[name]
@@ -65,30 +67,47 @@ def flags(make: Callable[..., LatentTree]) -> Iterator[Flag]:
             yield Flag(name, name, plain[0], default)
 
 
-def asked(arguments: list[str]) -> tuple[str, Callable[..., LatentTree]]:
-    """The family named among the arguments, before its own options are known.
+def requested(arguments: list[str]) -> tuple[str, Callable[..., LatentTree]]:
+    """The family that is named among the arguments, before they are parsed, and its function.
 
     Raises:
-        ValueError: no such family.
+        ValueError: there is no such family.
     """
-    offered = families()
+    known = families()
     name = (value_of("--family", arguments) or DEFAULT).replace("_", "-")
-    if name not in offered:
-        raise ValueError(f"unknown family {name!r}, expected one of {', '.join(offered)}")
-    return name, offered[name]
+    if name not in known:
+        raise ValueError(f"unknown family {name!r}, expected one of {', '.join(known)}")
+    return name, known[name]
 
 
-def value_of(key: str, arguments: list[str]) -> str | None:
-    """What is given for an option, before the options are known; None where it is not given."""
+def value_of(flag: str, arguments: list[str]) -> str | None:
+    """The value of one flag, before the arguments are parsed; None where it is not given."""
     for i, argument in enumerate(arguments):
         found, equals, value = argument.partition("=")
-        if found == key:
+        if found == flag:
             return value if equals else "".join(arguments[i + 1 : i + 2])
     return None
 
 
+def options(name: str, make: Callable[..., LatentTree]) -> list[Option]:
+    """The options of a family, `--family` among them."""
+    meanings = _meanings(make)
+    found = [Option(name="family", default=name, meaning="Which family of trees.", group="tree")]
+    for flag in flags(make):
+        meaning = meanings.get(flag.argument, "")
+        if flag.ranged:
+            meaning = f"The {flag.name.rpartition('_')[2]}est {flag.argument}."
+        required = flag.default is inspect.Parameter.empty
+        default = None if required else flag.default
+        found.append(
+            Option(name=flag.name, kind=flag.kind, default=default, required=required,
+                   meaning=meaning[:1].upper() + meaning[1:], group="tree")
+        )  # fmt: skip
+    return found
+
+
 def _meanings(make: Callable[..., LatentTree]) -> dict[str, str]:
-    """Argument -> what its docstring says of it."""
+    """Argument -> its description in the docstring."""
     lines = (inspect.getdoc(make) or "").partition("Args:\n")[2].partition("\n\n")[0].splitlines()
     found: dict[str, str] = {}
     for line in lines:
@@ -100,39 +119,10 @@ def _meanings(make: Callable[..., LatentTree]) -> dict[str, str]:
     return found
 
 
-def keywords(wanted: Iterable[Flag], options: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a family from the options given: ranges as pairs."""
+def keywords(wanted: Iterable[Flag], given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a family from the values of its flags; the ends of a range as a pair."""
     found: dict[str, Any] = {}
     for flag in wanted:
-        value = options[flag.name]
+        value = given[flag.name]
         found[flag.argument] = (*found.get(flag.argument, ()), value) if flag.ranged else value
     return found
-
-
-def fields(name: str, make: Callable[..., LatentTree]) -> list[tuple[Any, ...]]:
-    """Fields of the options of a family, for `dataclasses.make_dataclass`."""
-    meanings = _meanings(make)
-    found = [option("family", str, name, "Which family of trees.")]
-    for flag in flags(make):
-        meaning = meanings.get(flag.argument, "")
-        if flag.ranged:
-            meaning = f"The {flag.name.rpartition('_')[2]}est {flag.argument}."
-        found.append(option(flag.name, flag.kind, flag.default, meaning))
-    return found
-
-
-def option(key: str, kind: type, default: Any, meaning: str, **more: Any) -> tuple[Any, ...]:
-    """A field with its help; required where the default is `inspect.Parameter.empty`.
-
-    Args:
-        more: for `tyro.conf.arg`.
-    """
-    import tyro
-
-    more.setdefault(
-        "metavar", {int: "INT", float: "NUMBER", bool: "{True,False}"}.get(kind, "TEXT")
-    )
-    held = kind | None if default is None else kind
-    annotated = Annotated[held, tyro.conf.arg(help=meaning, **more)]  # type: ignore[valid-type]
-    required = default is inspect.Parameter.empty
-    return (key, annotated) if required else (key, annotated, default)

@@ -1,77 +1,236 @@
-"""Flags of a command, parsed: help as it is made, and every mistake as one line."""
+"""The flags of a command: a help text, and one line for every mistake."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import io
-import re
-from collections.abc import Sequence
+import argparse
+import difflib
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-BORDER = re.compile(r"[─╭╮╰╯]{3,}|\+?-{6,}\+?")  # drawn, or typed where that cannot be
-NO_NUMBER = re.compile(r"invalid literal for int\(\)|could not convert string to float|no type matching"
-                       r"|Could not find valid parse")  # fmt: skip
+KINDS: dict[type, tuple[str, str]] = {  # kind of a value -> its metavar, and what it must be
+    int: ("INT", "a whole number"),
+    float: ("NUMBER", "a number"),
+    bool: ("{True,False}", "True or False"),
+    str: ("TEXT", "a text"),
+}
+HELP = ("-h", "--help")
+WIDEST = 100  # columns; longer lines are hard to read
+MEANINGS = 26  # column at which the meanings of flags begin
+MISSING = object()  # the value of a flag that was given without one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One flag of a command.
+
+    Attributes:
+        name: in Python; the flag has hyphens.
+        kind: of its value: int, float, bool or str.
+        default: its value where it is not given.
+        meaning: for the help text.
+        metavar: stands for the value in the help text; by default one for the kind.
+        choices: the values there are.
+        several: whether it takes any number of values, which are a list.
+        switch: whether it takes no value, and is True where it is given.
+        required: whether it must be given.
+        positional: whether it is given without its name.
+        short: another name, e.g. `-n`.
+        note: in the help text in place of the default; "" for nothing.
+        group: the heading of the help text under which it stands.
+    """
+
+    name: str
+    kind: type = str
+    default: Any = None
+    meaning: str = ""
+    metavar: str | None = None
+    choices: Sequence[str] | None = None
+    several: bool = False
+    switch: bool = False
+    required: bool = False
+    positional: bool = False
+    short: str | None = None
+    note: str | None = None
+    group: str = "options"
+
+    @property
+    def flag(self) -> str:
+        """How it is given, e.g. `--polarity-low`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def shown_value(self) -> str:
+        """What stands for its value in the help text."""
+        if self.switch:
+            return ""
+        choices = "{" + ",".join(self.choices) + "}" if self.choices else None
+        return (self.metavar or choices or KINDS[self.kind][0]) + " ..." * self.several
+
+    def converted(self, text: str) -> Any:
+        """The value that a text stands for.
+
+        Raises:
+            argparse.ArgumentTypeError: the text does not stand for one.
+        """
+        expected = KINDS[self.kind][1]
+        if self.choices is not None:
+            expected = f"one of {', '.join(self.choices)}"
+            if text in self.choices:
+                return text
+        elif self.kind is bool:
+            if text.lower() in ("true", "false"):
+                return text.lower() == "true"
+        else:
+            try:
+                return self.kind(text)
+            except ValueError:
+                pass
+        expected += ", or several" * (self.several and self.choices is None)
+        name = self.name.upper() if self.positional else self.flag
+        raise argparse.ArgumentTypeError(f"{name} must be {expected}, got {text!r}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises its errors, and leaves help texts to this module."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False, exit_on_error=False)
+
+    def error(self, message: str) -> Any:
+        raise ValueError(message)
+
+
+def asks_for_help(arguments: Iterable[str]) -> bool:
+    """Whether one of the arguments is `-h` or `--help`."""
+    return any(argument in HELP for argument in arguments)
 
 
 def parse(
-    fields: Sequence[Any], arguments: Sequence[str], command: str, description: str
+    options: Sequence[Option], arguments: Sequence[str], command: str, description: str
 ) -> dict[str, Any]:
-    """The value of every field, by name.
+    """The value of every option, by name.
 
     Args:
-        fields: as `dataclasses.make_dataclass` takes them, annotated with tyro's.
-        arguments: what was typed.
-        command: what was typed before them, e.g. `hltm tree`.
-        description: on top of the help.
+        options: what the command takes.
+        arguments: what was typed after the command.
+        command: e.g. `hltm tree`.
+        description: paragraphs for the top of the help text.
 
     Raises:
-        ValueError: what was typed cannot be parsed; in one line.
-        SystemExit: help was asked for, and is printed.
+        ValueError: the arguments cannot be parsed; its text is one line.
+        SystemExit: help was asked for and is printed.
     """
-    import tyro
-
-    said = io.StringIO()
+    if asks_for_help(arguments):
+        print(help_text(options, command, description), end="")
+        raise SystemExit(0)
     try:
-        with contextlib.redirect_stderr(said):
-            made: Any = tyro.cli(
-                dataclasses.make_dataclass("Flags", fields, kw_only=True),
-                args=arguments,
-                prog=command,
-                description=description,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        raise ValueError(_in_one_line(said.getvalue(), command)) from None
-    return dataclasses.asdict(made)
+        return _parse(options, arguments)
+    except ValueError as error:
+        raise ValueError(f"{error}; {command} --help shows the options") from None
 
 
-def _in_one_line(box: str, command: str) -> str:
-    """The first thing that a box says, with a near name or the kind that was expected."""
-    parts = [
-        [line.strip(" │|+") for line in part.splitlines() if line.strip(" │|+")]
-        for part in BORDER.split(box)
+def _parse(options: Sequence[Option], arguments: Sequence[str]) -> dict[str, Any]:
+    parser = _Parser()
+    for option in options:
+        _add(parser, option)
+    try:
+        found, left = parser.parse_known_args([_with_hyphens(text) for text in arguments])
+    except argparse.ArgumentError as error:
+        own = isinstance(error.__context__, argparse.ArgumentTypeError)  # it names the flag already
+        text = error.message if own else f"{error.argument_name}: {error.message}"
+        raise ValueError(text) from None
+    if left:
+        flags = [option.flag for option in options if not option.positional]
+        raise ValueError(_unknown(left[0], flags))
+    given = vars(found)
+    for option in options:
+        if given[option.name] is MISSING:
+            raise ValueError(f"{option.flag} needs a value")
+        if option.required and given[option.name] is None:
+            raise ValueError(f"{option.flag} is required")
+    return given
+
+
+def _add(parser: argparse.ArgumentParser, option: Option) -> None:
+    names = [option.name] if option.positional else [option.flag]
+    names = [option.short, *names] if option.short else names
+    more: dict[str, Any] = {} if option.positional else {"dest": option.name}
+    if option.switch:
+        parser.add_argument(*names, action="store_true", **more)
+        return
+    # "?" and MISSING instead of argparse's own check, whose message could not be told from others
+    nargs, const = ("*", None) if option.several else ("?", MISSING)
+    convert: Callable[[str], Any] = option.converted
+    parser.add_argument(
+        *names, nargs=nargs, const=const, default=option.default, type=convert, **more
+    )
+
+
+def _with_hyphens(text: str) -> str:
+    """`--polarity_low=1` as `--polarity-low=1`: either way of writing a flag is understood."""
+    if not text.startswith("--"):
+        return text
+    flag, equals, value = text.partition("=")
+    return flag.replace("_", "-") + equals + value
+
+
+def _unknown(text: str, flags: Sequence[str]) -> str:
+    if not text.startswith("-"):
+        return f"unexpected argument {text!r}"
+    flag = text.partition("=")[0]
+    near = difflib.get_close_matches(flag, flags, n=1)
+    return f"unknown option {flag}" + (f" (did you mean {near[0]}?)" if near else "")
+
+
+def help_text(options: Sequence[Option], command: str, description: str) -> str:
+    """The help of a command: usage, description, and its options by groups."""
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    named = "".join(f" {option.shown_value()}" for option in options if option.positional)
+    usage = f"{command} [-h]" + " [OPTIONS]" * bool(options) + named
+    lines = [f"usage: {usage}"]
+    for paragraph in description.strip().split("\n\n"):
+        lines += ["", *_wrapped(paragraph, width)]
+    groups: dict[str, list[Option]] = {}
+    for option in options:
+        groups.setdefault(option.group, []).append(option)
+    for heading, members in groups.items():
+        lines += ["", f"{heading}:"]
+        for option in members:
+            lines += _described(option, width)
+    return "\n".join(lines) + "\n"
+
+
+def _described(option: Option, width: int) -> list[str]:
+    """The lines of one option: its flag, and beside or below it its meaning and default."""
+    start = (
+        MEANINGS if width >= 70 else 10
+    )  # on a narrow terminal the meaning stands below the flag
+    flag = option.shown_value()
+    if not option.positional:
+        flag = f"{option.short}, " * bool(option.short) + f"{option.flag} {flag}".rstrip()
+    default = f"(default: {option.default})"
+    if option.switch or option.required or option.default in (None, ""):
+        default = "(required)" if option.required else ""
+    meaning = _wrapped(
+        f"{option.meaning} {default if option.note is None else option.note}", width - start
+    )
+    if len(flag) + 4 <= start:
+        return [
+            ("  " + flag).ljust(start) + line if at == 0 else " " * start + line
+            for at, line in enumerate(meaning)
+        ]
+    # a list of choices that is too long for a line is broken behind a comma
+    heads = _wrapped(flag if len(flag) + 2 <= width else flag.replace(",", ", "), width - 6)
+    return [
+        *("  " + "    " * (at > 0) + head for at, head in enumerate(heads)),
+        *(" " * start + line for line in meaning),
     ]
-    parts = [lines for lines in parts if lines]
-    # between the title and the pointer to the help
-    said = [lines for lines in parts[1:] if not lines[0].startswith("For full helptext")]
-    text = " ".join(said[0]) if said else " ".join(box.split())
-    more = said[1] if len(said) > 1 else []
-    typed = re.match(r"Error parsing (\S+): (.*)", text)
-    if typed and NO_NUMBER.search(text):
-        flag = typed[1].rpartition("/")[2]
-        value = re.search(r"\[(.*?)\]|: ('[^']*')", typed[2])
-        kind = next((line.partition(flag + " ")[2] for line in more if flag + " " in line), "")
-        kinds = {"INT": "a whole number", "NUMBER": "a number", "FLOAT": "a number"}
-        expected = kinds.get(kind.removesuffix(" ..."), kind) + (
-            ", or several" * kind.endswith("...")
-        )
-        text = f"{flag} must be {expected}, got {(value[1] or value[2]) if value else 'another'}"
-    elif typed:
-        text = f"{typed[1]}: {typed[2]}"
-    elif more and more[0].startswith("Perhaps you meant"):
-        text += f" (did you mean {more[1].split()[0].rstrip(',')}?)"
-    text = text.removesuffix(".").replace("Expected 1 values", "Expected one")
-    return f"{text[:1].lower() + text[1:]}; {command} --help shows the options"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of a paragraph, broken at blanks only: a flag or a path stays whole."""
+    return textwrap.wrap(
+        " ".join(text.split()), width, break_long_words=False, break_on_hyphens=False
+    )

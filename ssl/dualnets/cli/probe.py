@@ -1,4 +1,4 @@
-"""Probe activations or a torch model of your own: what its units know of the latents."""
+"""Probe activations or a torch model of your own: how its units align with the latents."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from dualnets.cli._flags import parse
+from dualnets.cli._flags import Option, parse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,22 +16,23 @@ if TYPE_CHECKING:
 
     from hltm import LatentTree
 
-DESCRIPTION = """Hold activations, or a torch model, against the latents of a tree.
+DESCRIPTION = """Compare activations, or the units of a torch model, with the latents of a tree.
 
 The tree is a saved one, --tree tree.json, or that of a folder that `hltm sample` wrote, --data out/.
 
 Either: --activations acts.npz, an array (rows, units) for each layer, computed on the rows of that
-folder, or on rows of the tree's data set: --seed 1 --rows 0:8192. Or: --model mymodule:build --weights
-w.safetensors --layers fc1 fc2, a function that makes the model, and parts of it by name; it is run on
-rows that training never reads. An array whose name is a number is held against that level's latents."""
+folder, or on rows of the tree's data set: --seed 1 --rows 0:8192. An array whose name is a number is
+compared with the latents of that level.
+
+Or: --model mymodule:build --weights w.safetensors --layers fc1 fc2, a function that makes the model, and
+its parts by name; the model is run on rows that training never reads."""
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print the means per level, and leave the table and the heatmaps where asked."""
+    """Measure, print means per level, and write the table, heatmaps and a page if a folder is named."""
     options = _parse(arguments)
     if bool(options.activations) == bool(options.model):
         raise ValueError("name either --activations or --model (and --layers)")
-
     if bool(options.tree) == bool(options.data):
         raise ValueError("name either --tree or --data")
 
@@ -51,50 +52,58 @@ def main(arguments: list[str]) -> int:
         found = probe_layers(network, tree, samples=options.n, seed=options.seed, **choices)
     table = to_frame(found, tree)
 
-    from rich.console import Console
+    from dualnets.cli._terminal import print_plain, terminal
 
-    console = Console(highlight=False)
+    console = terminal()
     for label in found:
         console.print(_means(table[table["layer"] == label], str(label)))
     console.print(
-        "\nmeans over a level's latents and over members; null: the 95% point of meaningless units; "
-        "ceiling: the best any function of the leaves can do",
+        "\nmeans over the latents of a level and over members; null: 95% quantile of the score of "
+        "meaningless units; ceiling: best score of any function of the leaves",
         style="dim",
     )
     if options.out:
         for path in _written(options.out, table, found, tree):
-            console.print(f"  {path}", soft_wrap=True, markup=False)
+            print_plain(console, f"  {path}")
     return 0
 
 
 def _parse(arguments: list[str]) -> Any:
-    import tyro
-
     from hltm.probe.null import LAGS
 
-    def option(kind: Any, metavar: str | None, meaning: str) -> Any:
-        return Annotated[kind, tyro.conf.arg(help=meaning, metavar=metavar)]
-
-    file, names = (str, "FILE"), (tuple[str, ...], "[NAME ...]")
-    sides, codes = Literal["output", "input"], Literal["bits", "signs"]
-    metrics = "correlation, correlation_ratio, selectivity, roc_auc, mutual_information."
-    fields: list[Any] = [
-        ("tree", option(*file, "A tree saved with tree.save(...): a JSON file."), ""),
-        ("data", option(str, "FOLDER", "Rows that hltm sample wrote, and their tree."), ""),
-        ("activations", option(*file, "An .npz file: layer -> (rows, units) array."), ""),
-        ("rows", option(str, "START:STOP", "The rows that the activations are of."), ""),
-        ("model", option(str, "MODULE:FUNCTION", "What makes the torch module."), ""),
-        ("weights", option(*file, "A .safetensors file of its state dict."), ""),
-        ("layers", option(*names, "Names of its parts."), ()),
-        ("side", option(sides, None, "What a part gives out, or takes in."), "output"),
-        ("encode", option(codes, None, "Leaves as 0 and 1, or as -1 and +1."), "bits"),
-        ("n", option(int, "INT", "Rows that a model is run on."), 8192),
-        ("seed", option(int, "INT", "Of the rows, where --data does not say it."), 0),
-        ("metrics", option(*names, metrics), ()),
-        ("lags", option(int, "INT", "Pairings that make the null; 0 for none."), LAGS),
-        ("out", option(str, "FOLDER", "For table.csv, a heatmap of each layer and a page."), ""),
-    ]
-    return SimpleNamespace(**parse(fields, arguments, "hltm probe", DESCRIPTION))
+    data, what, measures = "rows and tree", "what is probed", "measures and output"
+    metrics = "correlation, correlation_ratio, selectivity, roc_auc, mutual_information"
+    options = [
+        Option(name="tree", default="", metavar="FILE", group=data,
+               meaning="A tree saved with tree.save(...): a JSON file."),
+        Option(name="data", default="", metavar="FOLDER", group=data,
+               meaning="Rows that hltm sample wrote, and their tree."),
+        Option(name="rows", default="", metavar="START:STOP", group=data,
+               meaning="The rows that the activations were computed on."),
+        Option(name="n", kind=int, default=8192, group=data, meaning="Rows that a model is run on."),
+        Option(name="seed", kind=int, default=0, group=data,
+               meaning="Seed of the rows, unless --data gives it."),
+        Option(name="activations", default="", metavar="FILE", group=what,
+               meaning="An .npz file: layer -> (rows, units) array."),
+        Option(name="model", default="", metavar="MODULE:FUNCTION", group=what,
+               meaning="The function that makes the torch module."),
+        Option(name="weights", default="", metavar="FILE", group=what,
+               meaning="A .safetensors file of its state dict."),
+        Option(name="layers", default=[], metavar="NAME", several=True, note="", group=what,
+               meaning="Names of its parts."),
+        Option(name="side", default="output", choices=("output", "input"), group=what,
+               meaning="Whether the output or the input of a part is probed."),
+        Option(name="encode", default="bits", choices=("bits", "signs"), group=what,
+               meaning="Leaves as 0 and 1, or as -1 and +1."),
+        Option(name="metrics", default=[], metavar="NAME", several=True, group=measures,
+               meaning=f"Some of {metrics}.",
+               note="(default: correlation and selectivity; for more than two states correlation_ratio)"),
+        Option(name="lags", kind=int, default=LAGS, group=measures,
+               meaning="Pairings of units with the latents of other rows, for the null; 0 for none."),
+        Option(name="out", default="", metavar="FOLDER", group=measures,
+               meaning="Folder for table.csv, a heatmap of each layer and a page."),
+    ]  # fmt: skip
+    return SimpleNamespace(**parse(options, arguments, "hltm probe", DESCRIPTION))
 
 
 def _rows(text: str) -> range:
@@ -109,7 +118,7 @@ def _arrays(path: str) -> dict[int | str, Any]:
     """Layer -> array of an .npz file; a name that is a number is a level."""
     import numpy as np
 
-    stored = np.load(path)  # numpy unpickles nothing unless told to
+    stored = np.load(path)  # by default numpy does not unpickle, which could run code
     if not isinstance(stored, np.lib.npyio.NpzFile):
         raise ValueError(f"{path}: expected an .npz file with an array for each layer")
     with stored as arrays:
@@ -117,7 +126,7 @@ def _arrays(path: str) -> dict[int | str, Any]:
 
 
 def _network(options: Any) -> Any:
-    """The model that `module:function` makes, with its weights, as a probed network."""
+    """The model that `module:function` makes, with its weights, ready to be probed."""
     import torch
 
     from hltm.data import encode
@@ -125,21 +134,23 @@ def _network(options: Any) -> Any:
 
     if not options.layers:
         raise ValueError("name the model's parts to probe: --layers NAME ...")
-    place, colon, name = options.model.partition(":")
-    if not (place and colon and name):
+    module, colon, name = options.model.partition(":")
+    if not (module and colon and name):
         raise ValueError(f"--model must be module:function, got {options.model!r}")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        build = getattr(importlib.import_module(place), name, None)
+        build = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
         raise ValueError(f"--model {options.model}: {error}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
     if not callable(build):
-        raise ValueError(f"--model {options.model}: {place} has no function {name!r}")
+        raise ValueError(f"--model {options.model}: {module} has no function {name!r}")
     model = build()
     if not isinstance(model, torch.nn.Module):
-        raise ValueError(f"--model {options.model} made a {type(model).__name__}, no torch module")
+        raise ValueError(
+            f"--model {options.model} made a {type(model).__name__}, expected a torch module"
+        )
     if options.weights:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -157,14 +168,15 @@ def _means(table: pd.DataFrame, label: str) -> Table:
     """A line per metric and level."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, title=f"layer {label}", title_justify="left",
+    shown = Table(box=box.SIMPLE_HEAD, title=Text(f"layer {label}"), title_justify="left",
                   show_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
     for column in ("metric", "level", "value", "null", "ceiling"):
         shown.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
-    figures = ["value", "null", "ceiling"]
+    columns = ["value", "null", "ceiling"]
     for (metric, level), row in (
-        table.groupby(["metric", "level"], sort=False)[figures].mean().iterrows()
+        table.groupby(["metric", "level"], sort=False)[columns].mean().iterrows()
     ):
         numbers = [f"{x:.3f}" if x == x else "" for x in row]  # NaN is not itself
         shown.add_row(metric, str(level) if level >= 0 else "", *numbers)

@@ -6,36 +6,32 @@ import inspect
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families
-from dualnets.cli._bar import progress_bar
-from dualnets.cli._flags import parse
+from dualnets.cli._flags import Option, parse
+from dualnets.cli._terminal import print_plain, progress_bar, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from hltm import DataFolder, LatentTree
 
-# each paragraph is one line: tyro does not wrap them
 DESCRIPTION = """Write rows of a tree's data set to files, with latents and augmented views.
 
-`hltm tree --help` names the families. --seed is the tree's, not the rows'.
+`hltm tree --help` names the families. --seed is the seed of the tree, --draw-seed that of the rows.
 
-A call that was cut off goes on from there when it is given again.
+A call that was interrupted continues where it stopped when it is repeated.
 
-`hltm sample --verify OUT` checks what is written."""
+`hltm sample --verify OUT` checks files that are written."""
 VERIFY = """Check a folder's checksums, and draw random rows again from their addresses.
 
-The exit status is 0 if the files are what they claim, 1 if not."""
-REQUIRED = "(required)"
+The exit status is 0 if the files are what they claim to be, 1 if not."""
 
 
 def main(arguments: list[str]) -> int:
-    """Export what is asked for, or verify a folder."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    """Write the files of a data set, or verify them."""
+    console = terminal()
     if "--verify" in arguments:
         return _verify(console, arguments)
     options, make = _parse(arguments)
@@ -48,7 +44,7 @@ def main(arguments: list[str]) -> int:
     try:
         data = _export(console, tree, options)
     except KeyboardInterrupt:
-        print("\nhltm: interrupted; finished files are kept and the same command goes on from "
+        print("\nhltm: interrupted; finished files are kept, and the same command continues from "
               "there", file=sys.stderr)  # fmt: skip
         return 130
     _show(console, data, options["out"], time.perf_counter() - started)
@@ -57,53 +53,55 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
     """The options, and the function that makes a tree of the family; None with --tree."""
-
     from hltm.data.export.recipe import SUFFIXES
 
-    option = _families.option
     saved = _families.value_of("--tree", arguments)
     if saved is None:
-        name, make = _families.asked(arguments)
-        fields = _families.fields(name, make)
+        name, make = _families.requested(arguments)
+        of_the_tree = _families.options(name, make)
         if "members" in inspect.signature(make).parameters:
-            text = "Trees of one shape with tables of their own, n rows each."
-            fields.append(
-                option("members", int, None, text, help_behavior_hint="(default: one tree)")
-            )
+            of_the_tree.append(
+                Option(name="members", kind=int, note="(default: one tree)", group="tree",
+                       meaning="Trees of one shape with tables of their own, n rows each.")
+            )  # fmt: skip
     else:
         if _families.value_of("--family", arguments) is not None:
             raise ValueError("give --tree or --family, not both")
-        make, fields = None, []
-    text = "File of a saved tree, instead of a family."
-    fields += [
-        option("tree", str, "", text, metavar="FILE", help_behavior_hint=""),
-        option("n", int, None, "How many rows.", aliases=("-n",), help_behavior_hint=REQUIRED),
-        option("draw_seed", int, 0, "Seed of the rows: 64 bits."),
-        option("start", int, 0, "The first row."),
-        option("views", int, 0, "Augmented draws of the leaves beside each row."),
-        option("augment", str, "", "What a view draws again, e.g. keep-root or resample-leaves:0.2.",
-               help_behavior_hint=""),
-        option("nodes", str, "all", "Latents to keep: all, leaves (none), or names: 0,1,2."),
-        option("format", str, "npz", "Of the files.", metavar="{" + ",".join(SUFFIXES) + "}"),
-        option("rows_per_shard", int, None, "Rows of a file.",
-               help_behavior_hint="(default: 2^20, fewer above 256 MiB)"),
-        option("verify", bool, False, "Check OUT instead; see hltm sample --verify --help.",
-               metavar=None, help_behavior_hint=""),
+        make, of_the_tree = None, []
+    options = [
+        *of_the_tree,
+        Option(name="tree", default="", metavar="FILE", group="tree",
+               meaning="File of a saved tree, instead of a family."),
+        Option(name="n", short="-n", kind=int, note="(required)", group="rows",
+               meaning="How many rows."),
+        Option(name="draw_seed", kind=int, default=0, group="rows",
+               meaning="Seed of the rows: 64 bits."),
+        Option(name="start", kind=int, default=0, group="rows", meaning="The first row."),
+        Option(name="views", kind=int, default=0, group="rows",
+               meaning="Augmented draws of the leaves beside each row."),
+        Option(name="augment", default="", group="rows",
+               meaning="What a view draws again, e.g. keep-root or resample-leaves:0.2."),
+        Option(name="nodes", default="all", group="rows",
+               meaning="Latents to keep: all, leaves (none), or names: 0,1,2."),
         _out("Folder to write to; made if missing."),
+        Option(name="format", default="npz", metavar="{" + ",".join(SUFFIXES) + "}", group="files",
+               meaning="Format of the files."),
+        Option(name="rows_per_shard", kind=int, note="(default: 2^20, fewer above 256 MiB)",
+               group="files", meaning="Rows of one file."),
+        Option(name="verify", switch=True, group="files",
+               meaning="Check OUT instead; see hltm sample --verify --help."),
     ]  # fmt: skip
-    return parse(fields, arguments, "hltm sample", DESCRIPTION), make
+    return parse(options, arguments, "hltm sample", DESCRIPTION), make
 
 
-def _out(meaning: str) -> tuple[Any, ...]:
-    """The folder, named without a flag."""
-    import tyro
-
-    arg = tyro.conf.arg(help=meaning, metavar="OUT", help_behavior_hint=REQUIRED)
-    return ("out", tyro.conf.Positional[Annotated[str, arg]], "")
+def _out(meaning: str) -> Option:
+    """The folder, which is given without a flag."""
+    return Option(name="out", default="", metavar="OUT", positional=True, note="(required)",
+                  group="files", meaning=meaning)  # fmt: skip
 
 
 def _tree(make: Any, options: dict[str, Any]) -> LatentTree:
-    """The tree asked for."""
+    """The saved tree, or a tree of the family."""
     import hltm
 
     if make is None:
@@ -119,7 +117,7 @@ def _tree(make: Any, options: dict[str, Any]) -> LatentTree:
 
 
 def _export(console: Console, tree: LatentTree, options: dict[str, Any]) -> DataFolder:
-    """Write the files, showing how far it is, how fast, and how long it will take."""
+    """Write the files with a progress bar."""
     import hltm
     from hltm.sampling.augment import parse
 
@@ -139,7 +137,7 @@ def _export(console: Console, tree: LatentTree, options: dict[str, Any]) -> Data
 
 
 class RowsBar:
-    """Rows written, on a terminal: a bar with rate and time left."""
+    """A progress bar of the rows that are written, with rate and time left."""
 
     def __init__(self, console: Console) -> None:
         self.bar = progress_bar(console, "rows")
@@ -153,7 +151,7 @@ class RowsBar:
         self.bar.stop()
 
     def at(self, done: int, total: int) -> None:
-        """So many rows are written; those of the first call were there before."""
+        """Show that `done` of `total` rows are written; those of the first call were there before."""
         if self.task is None:
             self.task = self.bar.add_task("writing", total=total, completed=done, rate="")
             return
@@ -164,7 +162,7 @@ class RowsBar:
 
 
 def _show(console: Console, data: DataFolder, out: str, seconds: float) -> None:
-    """What lies where, and what to do with it."""
+    """Print what is written, where it is, and how to read it."""
     shards = data.manifest["shards"]
     size = sum(entry["bytes"] for entry in shards) / 1e6
     files = f"{len(shards):,} {data.recipe.file_format} file{'s' * (len(shards) != 1)}"
@@ -172,26 +170,25 @@ def _show(console: Console, data: DataFolder, out: str, seconds: float) -> None:
     held = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in data.recipe.widths.items())
     console.print(f"{rows:,} rows in {files}, {size:,.1f} MB, {seconds:.1f} s")
     console.print(f"states of a row: {held}", style="dim")
-    console.print(f"\n  {out}", soft_wrap=True, markup=False)
+    print_plain(console, f"\n  {out}")
     console.print("\nhltm.load reads it in Python; hltm sample --verify checks it.", style="dim")
 
 
 def _verify(console: Console, arguments: list[str]) -> int:
-    """Check a folder and say in words what was found."""
-
+    """Check a folder and print what is found."""
     import hltm
 
-    option = _families.option
-    fields = [
-        option("verify", bool, False, "What to do.", metavar=None, help_behavior_hint=""),
-        option("rows", int, 1000, "How many random rows to draw again."),
-        option("seed", int, 0, "Which rows."),
+    options = [
         _out("Folder that hltm sample or hltm.export wrote."),
-    ]
-    given = parse(fields, arguments, "hltm sample", VERIFY)
+        Option(name="verify", switch=True, group="files", meaning="Check OUT."),
+        Option(name="rows", kind=int, default=1000, group="files",
+               meaning="How many random rows to draw again."),
+        Option(name="seed", kind=int, default=0, group="files", meaning="Seed that chooses the rows."),
+    ]  # fmt: skip
+    given = parse(options, arguments, "hltm sample", VERIFY)
     if not given["out"]:
         raise ValueError("name the folder to check, e.g. hltm sample --verify out/")
     found = hltm.verify(Path(given["out"]), rows=given["rows"], seed=given["seed"])
     for line in str(found).splitlines():
-        console.print(line, markup=False)
+        print_plain(console, line)
     return 0 if found.ok else 1

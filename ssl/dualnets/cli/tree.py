@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families
-from dualnets.cli._flags import parse
+from dualnets.cli._flags import HELP, Option, parse
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from hltm import LatentTree
     from hltm.inference.ceiling import Ceiling
 
-LISTED = 127  # nodes up to which each has a line of its own
-DEEPEST = 10  # levels up to which a line has room for the branches that lead to it
+LISTED = 127  # the most nodes that have a line each; larger trees are shown by level
+DEEPEST = 10  # the most levels for whose branches a line has room
 USAGE = """usage: hltm tree [--family NAME] [OPTIONS]
 
 Show a tree of a family: its shape, the exact correlation of every node with its
-parent and the root, and its ceilings: the best correlation with it that any
-function of its own leaves, or of all leaves, can have.
+parent and with the root, and its ceilings: the highest correlation that any
+function of its own leaves, or of all leaves, can have with it.
 
 families: {names}
 
@@ -31,20 +31,20 @@ families: {names}
 
 
 def main(arguments: list[str]) -> int:
-    """Print a tree of the family asked for; draw it where a file is named."""
-    if arguments in (["-h"], ["--help"]):
+    """Print a tree of a family; draw it if a file is named."""
+    if len(arguments) == 1 and arguments[0] in HELP:
         print(USAGE.format(names=", ".join(_families.families())), end="")
         return 0
-    name, make = _families.asked(arguments)
+    name, make = _families.requested(arguments)
     options = _parse(name, make, arguments)
     _check_picture(options["picture"])
     tree = make(**_families.keywords(_families.flags(make), options))
     title = f"{name}, seed {options['seed']}" if "seed" in options else name
     own = tree.ceiling(tree.latents, samples=options["samples"])
 
-    from rich.console import Console
+    from dualnets.cli._terminal import print_plain, terminal
 
-    console = Console(highlight=False)
+    console = terminal()
     console.print(f"{title}: {repr(tree).partition('(')[2][:-1]}\n", style="bold", markup=False)
     listed = len(tree.topology) <= LISTED and tree.topology.depth <= DEEPEST
     every = tree.ceiling(tree.latents, leaves="all", samples=options["samples"])
@@ -58,27 +58,26 @@ def main(arguments: list[str]) -> int:
             label="ceiling, own leaves", limits=(0, 1), title=title,
         )  # fmt: skip
         figure.savefig(options["picture"])
-        console.print(f"\n  {options['picture']}", soft_wrap=True)
+        print_plain(console, f"\n  {options['picture']}")
     return 0
 
 
 def _parse(name: str, make: Callable[..., LatentTree], arguments: list[str]) -> dict[str, Any]:
-
     from hltm.inference.ceiling import SAMPLES
 
-    fields = [
-        *_families.fields(name, make),
-        _families.option(
-            "samples", int, SAMPLES, "Samples of a ceiling that cannot be enumerated."
-        ),
-        _families.option("picture", str, "", "File to draw the tree into: .png, .svg or .pdf."),
-    ]
+    options = [
+        *_families.options(name, make),
+        Option(name="samples", kind=int, default=SAMPLES, group="output",
+               meaning="Samples for a ceiling that cannot be computed by enumeration."),
+        Option(name="picture", default="", metavar="FILE", group="output",
+               meaning="File to draw the tree into: .png, .svg or .pdf."),
+    ]  # fmt: skip
     description = (inspect.getdoc(make) or "").partition("\n\nArgs:")[0]
-    return parse(fields, arguments, "hltm tree", description)
+    return parse(options, arguments, "hltm tree", description)
 
 
 def _check_picture(picture: str) -> None:
-    """Raise ValueError unless a picture can be drawn into this file, before any work."""
+    """Raise ValueError, before any work, unless a picture can be drawn into this file."""
     if not picture:
         return
     path = Path(picture)
@@ -89,7 +88,7 @@ def _check_picture(picture: str) -> None:
 
 
 def _nodes(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
-    """A line per node, in the order of a walk, with the branches that lead to it."""
+    """A line per node, parents first and depth first, with the branches that lead to it."""
     from rich.text import Text
 
     table = _table("node", "states", *_headings(tree), "own", "all")
@@ -107,7 +106,7 @@ def _nodes(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
 
 
 def _levels(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
-    """A line per level: means over its nodes, of magnitudes."""
+    """A line per level: means of magnitudes over its nodes."""
     table = _table("level", "nodes", *_headings(tree, "mean "), "own", "all")
     parent, root = _associations(tree)
     for level in range(tree.topology.depth, -1, -1):
@@ -137,7 +136,7 @@ def _associations(tree: LatentTree) -> tuple[Any, Any]:
 
 
 def _walk(tree: LatentTree) -> Iterator[tuple[int, str]]:
-    """Nodes in the order of a walk, each with the branches to print before its name."""
+    """Nodes, parents first and depth first, each with the branches to print before its name."""
     waiting = [(0, "", "")]
     while waiting:
         v, branches, below = waiting.pop()
@@ -164,12 +163,12 @@ def _table(*columns: str) -> Table:
 
 
 def _notes(tree: LatentTree, own: Ceiling, every: Ceiling, listed: bool) -> Iterator[str]:
-    """What the columns are."""
+    """Explanations of the columns."""
     yield ""
     if tree.tables.binary:
         yield "r: exact correlation with the parent and with the root"
     else:
         yield "R: exact maximal correlation with the parent; I: mutual information in nats"
-    yield "own, all: its best correlation with any function of its own leaves, of all leaves"
+    yield "own, all: highest correlation of any function of its own leaves, of all leaves, with it"
     if listed and bool(own.standard_error.any() or every.standard_error.any()):
-        yield "± standard error, where the leaves' states are too many to enumerate"
+        yield "±: standard error, where the leaves have too many states to enumerate"

@@ -1,9 +1,7 @@
-"""Experiments, one file per claim, discovered.
+"""Experiments, one file per claim, found by name.
 
-Each has CLAIM (a sentence), PLACE (where the paper makes it), RESULT_VERSION (raised when its
-numbers would change), Settings (a frozen dataclass of scalars and names: one ensemble), GRIDS
-(scale -> list of {field: values}), `run_cell(settings, device, progress) -> Outcome`,
-`summary_table(table)`, `plot(table) -> figure` and `verdict(table)`.
+A folder here is a group of experiments; a file in it whose name does not begin with an underscore is
+an experiment, and declares it as `EXPERIMENT` (`dualnets.lab.experiment.Experiment`).
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import functools
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any
 
 from dualnets.lab import runner
 from dualnets.lab.experiment import Experiment, of_module
@@ -22,37 +19,43 @@ from dualnets.lab.experiment import Experiment, of_module
 @functools.cache
 def _modules() -> dict[str, str]:
     """Name of an experiment -> its module."""
-    groups = [item for item in pkgutil.iter_modules(__path__, f"{__name__}.") if item.ispkg]
     found = {}
-    for group in groups:
-        for item in pkgutil.iter_modules(importlib.import_module(group.name).__path__):
-            if not item.name.startswith("_"):
-                found[item.name] = f"{group.name}.{item.name}"
+    for group in pkgutil.iter_modules(__path__, f"{__name__}."):
+        if group.ispkg:
+            for item in pkgutil.iter_modules(importlib.import_module(group.name).__path__):
+                if not item.name.startswith("_"):
+                    found[item.name] = f"{group.name}.{item.name}"
     return dict(sorted(found.items()))
 
 
 def names() -> list[str]:
-    """The experiments there are."""
+    """The names of all experiments, sorted.
+
+    Example:
+        >>> "byol_batchnorm" in names()
+        True
+    """
     return list(_modules())
 
 
-def shown_name(name: str) -> str:
-    """An experiment's name as the command line has it."""
-    return name.replace("_", "-")
-
-
 def load(name: str) -> Experiment:
-    """An experiment by name.
+    """An experiment by its name, with hyphens or underscores.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: there is no such experiment.
+
+    Example:
+        >>> load("byol-batchnorm").name
+        'byol_batchnorm'
     """
     module = name.replace("-", "_")
-    if module not in names():
-        near = difflib.get_close_matches(module, names(), n=1)
-        hint = f" (did you mean {shown_name(near[0])}?)" if near else ""
-        there = ", ".join(shown_name(known) for known in names())
-        raise ValueError(f"unknown experiment {name!r}{hint}; there are: {there}")
+    if module not in _modules():
+        flags = {known: known.replace("_", "-") for known in names()}
+        near = difflib.get_close_matches(module, flags, n=1)
+        hint = f" (did you mean {flags[near[0]]}?)" if near else ""
+        raise ValueError(
+            f"unknown experiment {name!r}{hint}; there are: {', '.join(flags.values())}"
+        )
     found = importlib.import_module(_modules()[module])
     return found.EXPERIMENT if hasattr(found, "EXPERIMENT") else of_module(found)
 
@@ -66,7 +69,7 @@ def run(
     fresh: bool = False,
     workers: int | None = 1,
     reporter: runner.Reporter | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> runner.Run:
     """Run an experiment by its name; the arguments are those of `dualnets.lab.runner.run`."""
     return runner.run(

@@ -1,4 +1,4 @@
-"""Every claim beside what was found: from stored runs, as a table, as Markdown, as small files."""
+"""The outcome of every claim: read from stored runs, as a table in Markdown, and as small JSON files."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dualnets._files import read_json, write_json
-from dualnets.lab import runner
-from dualnets.lab import store as records
 from dualnets.lab.experiment import Experiment
+from dualnets.lab.grids import run_name
 from dualnets.lab.report.page import number
+from dualnets.lab.store import MANIFEST, VERDICT, Store
 
 BEGIN, END = "<!-- claims -->", "<!-- end of claims -->"
-OWN_SEED = 0  # of every scale as it stands
-SCALES = ("paper", "default", "smoke")  # the largest that is stored is shown
+OWN_SEED = 0  # the seed of every scale
+SCALES = ("paper", "default", "smoke")  # largest first
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One experiment's claim and what its newest run says of it.
+    """One experiment's claim and its outcome in one run.
 
     Attributes:
-        experiment, claim, place: which, in words, and where it is made.
+        experiment, claim, reference: its name, what it claims, and where the claim is made.
         verdict: `holds`, `fails`, `open`, or `not run`.
-        measured: what the effect is.
+        measured: what the effect is, in words.
         effect, low, high: its value and 95% interval; None where it is not defined.
-        n, of: how many independent values, of what.
-        scale, run, command: the run that it comes from.
+        n, of: the number of independent values, and what they are.
+        reason: why the verdict is what it is.
+        scale, run, command: of the run; empty where there is none.
     """
 
     experiment: str
     claim: str
-    place: str
+    reference: str
     verdict: str = "not run"
     measured: str = ""
     effect: float | None = None
@@ -62,18 +63,19 @@ def stored(
     scale: str | None = None,
     seed: int | None = None,
 ) -> list[Claim]:
-    """Every experiment's claim with its newest stored run of the largest scale there is.
+    """Every experiment's claim with its outcome in the stored run of the largest scale.
 
-    Only runs of a scale as it stands count, not those with settings of their own.
+    Only runs of a whole scale count, not those with other settings.
 
     Args:
+        experiments: whose claims.
         out: the folder of all results.
-        scale: only this scale.
-        seed: of runs again on other trees, weights and rows: those with this seed, and nothing else
-            that differs from the scale.
+        scale: read runs of this scale only.
+        seed: read repetitions instead: runs with this seed, that is on other trees, weights and rows,
+            which otherwise have the settings of the scale.
 
     Raises:
-        ValueError: the seed of the scales themselves.
+        ValueError: the seed that every scale has.
     """
     changes = {} if seed is None else {"seed": seed}
     check_seed(seed)
@@ -83,23 +85,21 @@ def stored(
 def check_seed(seed: int | None) -> None:
     """Raise ValueError for the seed that every scale has."""
     if seed == OWN_SEED:
-        raise ValueError(f"seed {seed} is that of every scale; claims again need another")
+        raise ValueError(f"seed {seed} is that of every scale; a repetition needs another")
 
 
 def _claim(experiment: Experiment, out: Path, scale: str | None, changes: dict[str, int]) -> Claim:
-    name = experiment.name
-    home = out / name
+    store = Store(out, experiment.name)
     for wanted in SCALES if scale is None else (scale,):
-        run = runner.run_name(experiment, wanted, **changes)
-        folder = home / run
-        if (folder / records.MANIFEST).is_file():
-            manifest = read_json(folder / records.MANIFEST)
-            verdict = read_json(folder / records.VERDICT)
+        run = run_name(experiment, wanted, **changes)
+        if store.has_run(run):
+            manifest = read_json(store.run(run) / MANIFEST)
+            verdict = read_json(store.run(run) / VERDICT)
             low, high = verdict["interval"] or (None, None)
             return Claim(
-                experiment=name,
+                experiment=experiment.name,
                 claim=experiment.claim,
-                place=experiment.reference,
+                reference=experiment.reference,
                 verdict=verdict["verdict"],
                 measured=verdict["effect"],
                 effect=verdict["effect_value"],
@@ -112,18 +112,18 @@ def _claim(experiment: Experiment, out: Path, scale: str | None, changes: dict[s
                 run=run,
                 command=manifest["command"],
             )
-    return Claim(experiment=name, claim=experiment.claim, place=experiment.reference)
+    return Claim(experiment.name, experiment.claim, experiment.reference)
 
 
 def save(claims: Iterable[Claim], folder: str | Path, known: Collection[str]) -> list[Claim]:
-    """Write each claim that was run as `<experiment>.json`; what a smaller scale found stays unsaid.
+    """Write each claim that was run as `<experiment>.json`.
 
-    A saved claim is replaced by a run of its scale or a larger one, and stays where there is none;
-    files of experiments that are no more go.
+    A saved claim is replaced only by a run of its scale or of a larger one. Files of experiments that
+    no longer exist are deleted.
 
     Args:
-        claims: some or all.
-        folder: where the files are.
+        claims: some or all of them, run or not.
+        folder: where the files are; made if missing.
         known: the names of all experiments.
 
     Returns:
@@ -153,36 +153,36 @@ def load(folder: str | Path) -> list[Claim]:
     return [Claim(**read_json(path)) for path in sorted(Path(folder).glob("*.json"))]
 
 
-def again(folder: str | Path, seed: int) -> Path:
-    """Where claims that were run again with another seed are saved, beside those of the scale."""
+def repetition_folder(folder: str | Path, seed: int) -> Path:
+    """The folder in which repetitions with another seed are saved, inside that of the claims."""
     return Path(folder) / f"seed_{seed}"
 
 
 def table(folder: str | Path) -> str:
-    """The claims saved in a folder as a table in Markdown, those run again beside them."""
+    """The claims saved in a folder as a table in Markdown, with a column for each repetition."""
     seeds = sorted(int(home.name.removeprefix("seed_")) for home in Path(folder).glob("seed_*"))
-    return markdown(load(folder), {seed: load(again(folder, seed)) for seed in seeds})
+    return markdown(load(folder), {seed: load(repetition_folder(folder, seed)) for seed in seeds})
 
 
 def markdown(claims: Iterable[Claim], repeated: Mapping[int, Iterable[Claim]] | None = None) -> str:
     """The claims as a table in Markdown, without a line break at its end.
 
     Args:
-        claims: one a row.
-        repeated: seed -> claims that were run again with it, a column each.
+        claims: one per row.
+        repeated: seed -> the same claims in runs with this seed, one column per seed.
     """
     columns = {
         seed: {claim.experiment: claim for claim in others}
         for seed, others in (repeated or {}).items()
     }
-    titles = ["experiment", "claim, and its place", "verdict", "measured", "effect, 95% interval"]
+    titles = ["experiment", "claim and reference", "verdict", "measured", "effect, 95% interval"]
     titles += ["n", "run"]
     titles += [f"again, seed {seed}" for seed in columns]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for claim in claims:
         cells = [
             f"`{claim.experiment.replace('_', '-')}`",
-            f"{claim.claim}<br>*{claim.place}*",
+            f"{claim.claim}<br>*{claim.reference}*",
             f"**{claim.verdict}**",
             claim.measured,
             claim.shown_effect,
@@ -196,14 +196,14 @@ def markdown(claims: Iterable[Claim], repeated: Mapping[int, Iterable[Claim]] | 
     return "\n".join(lines)
 
 
-def put(text: str, page: str) -> str:
-    """A page with the text of a table between its two marks.
+def insert_table(text: str, page: str) -> str:
+    """A page with this text in place of what stands between its two marks, BEGIN and END.
 
     Raises:
-        ValueError: a page without the marks.
+        ValueError: the page does not have the marks.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"expected the marks {BEGIN} and {END} in the page, they are not there")
+        raise ValueError(f"expected the marks {BEGIN} and {END} in the page")
     return f"{before}{BEGIN}\n{text}\n{END}{after}"

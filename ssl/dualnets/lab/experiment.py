@@ -1,4 +1,4 @@
-"""What an experiment is: a claim, settings as data, and four functions; and what a cell of it gives."""
+"""What an experiment is: a claim, settings as data, and four functions; and the result of a cell."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class ProgressListener:
-    """Hears how a cell goes; this one says nothing."""
+    """Receives the progress of one cell; this one ignores it."""
 
     def updated(self, steps: int) -> None:
-        """So many more updates are done."""
+        """`steps` more updates are done."""
 
     def seen(self, step: int, alignment: Mapping[int, float]) -> None:
         """The networks were probed after `step` updates: level -> mean best |correlation|."""
@@ -29,21 +29,24 @@ class ProgressListener:
 
 @dataclass(frozen=True)
 class Fixed:
-    """The value that makes a grid a control: a flag that sets the field elsewhere leaves it alone."""
+    """The one value of a field in a grid, which no flag replaces.
+
+    It is what makes the grid a control or a named variant.
+    """
 
     value: Any
 
 
-Grid = Mapping[str, Sequence[Any] | Fixed]
+Grid = Mapping[str, Sequence[Any] | Fixed]  # field -> its values; every combination is a cell
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """The outcome of one cell.
+    """The result of one cell.
 
     Attributes:
-        table: tidy rows, without the settings' columns.
-        networks: name -> parameters by name, to be stored beside it.
+        table: tidy rows, without columns for the settings.
+        networks: name -> parameters by name; each is stored as a `.safetensors` file.
         notes: what a reader must know, e.g. which members were frozen.
     """
 
@@ -65,7 +68,8 @@ class Experiment:
         Settings: a frozen dataclass of scalars and names: one ensemble.
         grids: scale -> grids of settings; `Fixed` holds what makes a control.
         code: a module with `run_cell(settings, device, progress) -> CellResult`,
-            `summary_table(table)`, `plot(table)` and `verdict(table)`, imported when one is called.
+            `summary_table(table)`, `plot(table)` and `verdict(table)`, imported when one is called;
+            it may also have `headline(table)`.
     """
 
     module: str
@@ -107,11 +111,25 @@ class Experiment:
         return self._function("plot")(table)
 
     def verdict(self, table: pd.DataFrame) -> Verdict:
-        """What the table says of the claim, by a rule fixed beforehand."""
+        """Whether the claim holds, by a rule that was fixed before the run."""
         return cast("Verdict", self._function("verdict")(table))
+
+    def headline(self, table: pd.DataFrame) -> str:
+        """A few words about a finished cell: the code's own, or the root's alignment before and after."""
+        own = getattr(import_module(self.code), "headline", None)
+        return cast("str", (own or _alignment_with_root)(table))
 
     def _function(self, name: str) -> Any:
         return getattr(import_module(self.code), name)
+
+
+def _alignment_with_root(table: pd.DataFrame) -> str:
+    """Mean alignment of the best units with the root, before and after training."""
+    best = table[table["metric"].isin(("best_abs_correlation", "best_correlation_ratio"))]
+    root = best[best["level"] == best["level"].max()]
+    before = root[root["step"] == 0]["value"].mean()
+    after = root[root["step"] == root["step"].max()]["value"].mean()
+    return f"root {before:.2f} -> {after:.2f}"
 
 
 def of_module(module: ModuleType) -> Experiment:

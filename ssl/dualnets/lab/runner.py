@@ -1,23 +1,28 @@
-"""From a grid to cells, from cells to a run on disk; the only place that discovers experiments."""
+"""From an experiment to a run on disk: cells are computed, stored one by one, and joined."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import itertools
 import re
-import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from dualnets._files import read_json, replace_folder, write_json
-from dualnets.lab import store as records
-from dualnets.lab import workers as processes
-from dualnets.lab.experiment import Experiment, Fixed, ProgressListener
+from dualnets.lab import workers as worker_processes
+from dualnets.lab.experiment import Experiment, ProgressListener
+from dualnets.lab.grids import (
+    cell_name,
+    cells,
+    name_of_cells,
+    repeat_command,
+    run_name,
+    value_lists,
+)
+from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,13 +31,13 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Hears how a run goes; this one says nothing."""
+    """Receives the progress of a run; this one ignores it."""
 
     def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
-        """The cells of the run, and how many of them are stored already."""
+        """The run has these cells, and so many of them are stored already."""
 
     def cell_started(self, settings: Mapping[str, Any], steps: int) -> ProgressListener:
-        """A cell of so many updates begins; what comes back hears how it goes."""
+        """A cell of so many updates starts; what is returned receives its progress."""
         return ProgressListener()
 
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
@@ -44,10 +49,10 @@ class Run:
     """A finished run.
 
     Attributes:
-        experiment, name: which; `name` follows from the cells.
+        experiment, name: of which experiment, and its own name, which follows from its cells.
         folder: where its files are.
         table: the tidy results.
-        verdict: what they say.
+        verdict: whether the claim holds.
         reused: whether the run was found finished and nothing was computed.
         command: the command that repeats it.
     """
@@ -61,90 +66,9 @@ class Run:
     command: str
 
 
-def cells(experiment: Experiment, scale: str, changes: Mapping[str, Sequence[Any]]) -> list[Any]:
-    """The settings of every cell of a run, in order, each once.
-
-    Args:
-        experiment: its module.
-        scale: which of its GRIDS.
-        changes: field -> values that replace the grids' own, except where a grid pins the field; a
-            cell to which a field says nothing keeps the grid's.
-
-    Raises:
-        ValueError: an unknown scale or field, one without values, that every grid pins or that says
-            nothing to any cell, or a value that Settings refuses.
-    """
-    if scale not in experiment.grids:
-        raise ValueError(f"unknown scale {scale!r}, expected one of {', '.join(experiment.grids)}")
-    known = {item.name for item in fields(experiment.Settings)}
-    for name in changes:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise ValueError(f"unknown setting {name!r}{hint}")
-        if not changes[name]:
-            raise ValueError(f"{name.replace('_', '-')} needs a value, or several")
-        if all(isinstance(grid.get(name), Fixed) for grid in experiment.grids[scale]):
-            raise ValueError(cannot_be_set(name))
-    found: dict[Any, None] = {}
-    heard: set[str] = set()  # changes that say something to some cell
-    idle: dict[str, str] = {}  # the others -> of what they are
-    for grid in experiment.grids[scale]:
-        own = {name: v for name, v in changes.items() if not isinstance(grid.get(name), Fixed)}
-        axes = {**grid, **own}
-        values = [[v.value] if isinstance(v, Fixed) else list(v) for v in axes.values()]
-        for combination in itertools.product(*values):
-            chosen = dict(zip(axes, combination, strict=True))
-            settings = experiment.Settings(**chosen)
-            unused = settings.unused() if own else {}
-            heard |= own.keys() - unused.keys()
-            silent = own.keys() & unused.keys()
-            for name in silent:
-                idle.setdefault(name, unused[name])
-                del chosen[name]
-                if name in grid:
-                    chosen[name] = cast("Sequence[Any]", grid[name])[0]
-            found.setdefault(experiment.Settings(**chosen) if silent else settings)
-    for name in changes:
-        if name in idle and name not in heard:
-            raise ValueError(f"{name.replace('_', '-')} says nothing here: it is for {idle[name]}")
-    return list(found)
-
-
-def cannot_be_set(name: str) -> str:
-    """What is said of a setting that every grid pins."""
-    return f"{name.replace('_', '-')} cannot be set: every cell of the experiment has its own"
-
-
-def cell_name(experiment: Experiment, settings: Any) -> str:
-    """A cell's name: the same for the same experiment, RESULT_VERSION and settings."""
-    short = experiment.name
-    chosen = asdict(settings)
-    for item in fields(settings):
-        if item.metadata.get("later") and chosen[item.name] == item.default:
-            del chosen[item.name]
-    return records.identity(short, experiment.result_version, chosen)
-
-
-def run_name(experiment: Experiment, scale: str, **changes: Any) -> str:
-    """The name of a run of a scale, as it stands or with settings as `run` takes them."""
-    short = experiment.name
-    wanted = cells(experiment, scale, _listed(changes))
-    return _run_name(short, [cell_name(experiment, settings) for settings in wanted])
-
-
 def has_run(experiment: Experiment, scale: str, out: str | Path, **changes: Any) -> bool:
     """Whether a run is finished, of a scale as it stands or with settings as `run` takes them."""
-    return records.Store(out, experiment.name).has_run(run_name(experiment, scale, **changes))
-
-
-def _listed(changes: Mapping[str, Any]) -> dict[str, list[Any]]:
-    return {key: list(v) if isinstance(v, (list, tuple)) else [v] for key, v in changes.items()}
-
-
-def _run_name(experiment: str, ids: Sequence[str]) -> str:
-    """A run's name follows from its cells."""
-    return records.identity(experiment, sorted(ids))
+    return Store(out, experiment.name).has_run(run_name(experiment, scale, **changes))
 
 
 def run(
@@ -160,95 +84,99 @@ def run(
 ) -> Run:
     """Run an experiment and leave its table, figure, page and verdict in `<out>/<name>/<run>/`.
 
-    Cells that are stored are read, not computed; a run that is finished is returned at once. What
-    is computed is stored cell by cell, so an interrupted run loses at most the cell it was in.
+    Cells that are stored are read, not computed; a run that is finished is returned at once. Every
+    cell is stored as soon as it is computed, so an interrupted run loses at most the cells that were
+    being computed.
 
     Args:
         experiment: what to run; `dualnets.experiments.load` finds it by name.
         scale: `smoke`, `default` or `paper`.
         device: `auto`, `cpu` or `cuda`.
         out: the folder of all results.
-        fresh: compute again what is stored.
-        workers: processes that compute cells side by side, one thread each; None for one a core. A
+        fresh: whether to compute again what is stored.
+        workers: processes that compute cells in parallel, one thread each; None for one per core. A
             script that asks for more than one needs the usual `if __name__ == "__main__":`.
-        reporter: hears of the progress.
+        reporter: receives the progress.
         **changes: settings, each one value or a list of values.
 
     Raises:
-        ValueError: before any work: an unknown scale, setting or device, a setting out
-            of range.
-        OSError: before any work: a folder that cannot be written.
+        ValueError: before any work: an unknown scale, setting or device, or a setting out of range.
+        OSError: before any work: a folder that cannot be written to.
+        MemoryError: a cell needs more memory than there is.
     """
     from hltm.sampling.sample import check_device
 
-    name = experiment.name
-    listed = _listed(changes)
+    # 1. Check everything that can be checked before work begins.
+    listed = value_lists(changes)
     wanted = cells(experiment, scale, listed)
     where = check_device(device)
     if where.type != "cuda" and any(getattr(s, "precision", "") == "bfloat16" for s in wanted):
         raise ValueError(f"bfloat16 is for CUDA, this run is on {where.type}")
-    processes.how_many(workers, 1, where.type, scale)  # refuses a count before anything is said
-    store = records.Store(out, name)
+    worker_processes.worker_count(workers, 1, where.type, scale)  # checks `workers`
+    store = Store(out, experiment.name)
     store.check_writable()
-    ids = [cell_name(experiment, settings) for settings in wanted]
-    run_id = _run_name(name, ids)
-    command = repeat_command(name, scale, listed)
-    reporter = reporter or Reporter()
 
+    # 2. Look up what is stored.
+    names = [cell_name(experiment, settings) for settings in wanted]
+    run_id = name_of_cells(experiment, names)
+    command = repeat_command(experiment.name, scale, listed)
     if store.has_run(run_id) and not fresh:
-        return _stored_run(store, name, run_id, command)
+        return _stored_run(store, experiment.name, run_id, command)
     missing = [
         (cell, settings)
-        for cell, settings in zip(ids, wanted, strict=True)
+        for cell, settings in zip(names, wanted, strict=True)
         if fresh or not store.has_cell(cell)
     ]
-    with _memory_named():
+    with _name_memory_errors():
         for _, settings in missing:
-            if hasattr(settings, "check"):  # what only a beginning of the work can tell
+            if hasattr(settings, "check"):  # what shows only when training starts
                 settings.check()
-    reporter.plan([asdict(s) for s in wanted], 0 if fresh else sum(map(store.has_cell, ids)))
-    count = processes.how_many(workers, len(missing), where.type, scale)
+
+    # 3. Compute what is missing, one cell after the other or in parallel.
+    reporter = reporter or Reporter()
+    reporter.plan([asdict(s) for s in wanted], len(wanted) - len(missing))
+    count = worker_processes.worker_count(workers, len(missing), where.type, scale)
     if count == 1:
         for cell, settings in missing:
-            heard = reporter.cell_started(asdict(settings), getattr(settings, "steps", 0))
-            compute(experiment, str(out), cell, settings, str(where), heard)
+            listener = reporter.cell_started(asdict(settings), getattr(settings, "steps", 0))
+            compute(experiment, str(out), cell, settings, str(where), listener)
             _report_done(store, cell, settings, reporter)
     elif missing:
-        _side_by_side(experiment, str(out), missing, str(where), count, reporter)
-    return _finish(experiment, store, run_id, dict(zip(ids, wanted, strict=True)), scale, command)
+        _compute_in_parallel(experiment, str(out), missing, str(where), count, reporter)
+
+    # 4. Join the cells and write the files of the run.
+    return _finish(experiment, store, run_id, dict(zip(names, wanted, strict=True)), scale, command)
 
 
-def _side_by_side(
+def _compute_in_parallel(
     experiment: Experiment, out: str, missing: Sequence[tuple[str, Any]], device: str, count: int,
     reporter: Reporter,
 ) -> None:  # fmt: skip
-    """Compute cells in several processes."""
-    store = records.Store(out, experiment.name)
-    heard: dict[int, ProgressListener] = {}
+    """Compute cells in several processes and pass their progress on to the reporter."""
+    store = Store(out, experiment.name)
+    listeners: dict[int, ProgressListener] = {}
 
-    def hear(at: int, kind: str, details: tuple[Any, ...]) -> None:
+    def on_event(at: int, kind: str, details: tuple[Any, ...]) -> None:
         cell, settings = missing[at]
         if kind == "started":
             steps = getattr(settings, "steps", 0)
-            heard[at] = reporter.cell_started(asdict(settings), steps)
+            listeners[at] = reporter.cell_started(asdict(settings), steps)
         elif kind == "done":
             _report_done(store, cell, settings, reporter)
         else:
-            getattr(heard[at], kind)(*details)
+            getattr(listeners[at], kind)(*details)
 
-    cells = [(experiment, out, cell, settings, device) for cell, settings in missing]
-    processes.run(compute, cells, count, hear)
+    tasks = [(experiment, out, cell, settings, device) for cell, settings in missing]
+    worker_processes.run(compute, tasks, count, on_event)
 
 
-def _report_done(store: records.Store, cell: str, settings: Any, reporter: Reporter) -> None:
+def _report_done(store: Store, cell: str, settings: Any, reporter: Reporter) -> None:
     table, manifest = _read_cell(store, cell, settings)
     reporter.cell_done(asdict(settings), table, manifest["seconds"])
 
 
-def _read_cell(
-    store: records.Store, cell: str, settings: Any
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A stored cell; settings that came after it was stored are columns, too."""
+def _read_cell(store: Store, cell: str, settings: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A stored cell, with columns also for the settings that were added after it was stored."""
     table, manifest = store.read_cell(cell)
     for at, item in enumerate(fields(settings), start=1):
         if item.name not in table:
@@ -264,15 +192,23 @@ def compute(
     device: str,
     progress: ProgressListener,
 ) -> None:
-    """Compute one cell and store it."""
+    """Compute one cell and store it.
+
+    Args:
+        experiment: whose cell; picklable, as all arguments are, to be sent to another process.
+        out: the folder of all results.
+        cell: its name.
+        settings: of the cell.
+        device: a torch device.
+        progress: receives the progress.
+    """
     import torch
 
-    store = records.Store(out, experiment.name)
-    began = time.time()
+    start = time.time()
     chosen = asdict(settings)
-    with _memory_named():
-        outcome = experiment.run_cell(settings, torch.device(device), progress)
-    table = outcome.table
+    with _name_memory_errors():
+        result = experiment.run_cell(settings, torch.device(device), progress)
+    table = result.table
     for at, (key, value) in enumerate(chosen.items()):
         table.insert(at, key, value)
     table.insert(0, "cell", cell)
@@ -282,122 +218,91 @@ def compute(
         "result_version": experiment.result_version,
         "settings": chosen,
         "device": device,
-        "seconds": round(time.time() - began, 3),
-        "notes": outcome.notes,
-        "versions": records.versions(),
+        "seconds": round(time.time() - start, 3),
+        "notes": result.notes,
+        "versions": versions(),
     }
-    store.write_cell(cell, table, manifest, outcome.networks)
+    Store(out, experiment.name).write_cell(cell, table, manifest, result.networks)
 
 
 @contextlib.contextmanager
-def _memory_named() -> Iterator[None]:
-    """Let what needs more memory than there is be a MemoryError, in one line."""
-    import torch
-
+def _name_memory_errors() -> Iterator[None]:
+    """Turn every error about memory into a MemoryError with one line of text."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        import torch
+
         text = str(error)
-        # torch has no kind of its own for a CPU that has no more memory
+        # on a CPU torch raises a plain RuntimeError, which only its text tells apart
         if isinstance(error, torch.OutOfMemoryError) or "allocate" in text:
-            asked = re.search(r"allocate ([\d.]+ ?\w+)", text)
-            size = f": {asked[1]} at once" if asked else ""
+            requested = re.search(r"allocate ([\d.]+ ?\w+)", text)
+            size = f": {requested[1]} at once" if requested else ""
             raise MemoryError(f"a cell needs more memory than there is{size}") from error
         raise
 
 
 def _finish(
     experiment: Experiment,
-    store: records.Store,
-    run_name: str,
+    store: Store,
+    run_id: str,
     wanted: Mapping[str, Any],
     scale: str,
     command: str,
 ) -> Run:
-    """Join the stored cells of a run and write what it leaves."""
+    """Join the stored cells of a run and write its files; `wanted`: cell -> its settings."""
     import pandas as pd
 
-    from dualnets.lab import stats as evidence
-    from dualnets.lab.report import page
-    from dualnets.lab.report import style as figures
+    from dualnets.lab.report import page, style
+    from dualnets.lab.stats import pooled
 
     name = experiment.name
     stored = [_read_cell(store, cell, settings) for cell, settings in wanted.items()]
     table = pd.concat([part for part, _ in stored], ignore_index=True)
     table.insert(0, "experiment", name)
-    table.insert(1, "run", run_name)
-    judged = evidence.pooled(table)
-    verdict = experiment.verdict(judged)
+    table.insert(1, "run", run_id)
+    of_all_seeds = pooled(table)
+    verdict = experiment.verdict(of_all_seeds)
+    of_a_cell = ("cell", "settings", "device", "seconds", "notes", "versions")
     manifest = {
         "experiment": name,
-        "run": run_name,
+        "run": run_id,
         "scale": scale,
         "command": command,
-        "cells": [
-            {
-                key: made[key]
-                for key in ("cell", "settings", "device", "seconds", "notes", "versions")
-            }
-            for _, made in stored
-        ],
-        "versions": records.versions(),
+        "cells": [{key: own[key] for key in of_a_cell} for _, own in stored],
+        "versions": versions(),
     }
-    with replace_folder(store.run(run_name)) as folder:
-        table.to_parquet(folder / records.RESULTS, index=False)
-        write_json(folder / records.VERDICT, verdict.as_dict())
-        (folder / records.NETWORKS).mkdir()
+    with replace_folder(store.run(run_id)) as folder:
+        table.to_parquet(folder / RESULTS, index=False)
+        write_json(folder / VERDICT, verdict.as_dict())
+        (folder / NETWORKS).mkdir()
         for cell in wanted:
-            for file in sorted((store.cell(cell) / records.NETWORKS).iterdir()):
-                shutil.copyfile(file, folder / records.NETWORKS / f"{cell}-{file.name}")
-        with figures.house_style():
-            figures.save(experiment.plot(judged), folder / name)
-        summary = experiment.summary_table(judged)
+            for file in sorted((store.cell(cell) / NETWORKS).iterdir()):
+                shutil.copyfile(file, folder / NETWORKS / f"{cell}-{file.name}")
+        with style.house_style():
+            style.save(experiment.plot(of_all_seeds), folder / name)
+        summary = experiment.summary_table(of_all_seeds)
         page.write(folder, experiment, table, summary, verdict, manifest)
-        write_json(folder / records.MANIFEST, manifest)
-    return Run(name, run_name, store.run(run_name), table, verdict, False, command)
+        write_json(folder / MANIFEST, manifest)  # last: a run with a manifest is finished
+    return Run(name, run_id, store.run(run_id), table, verdict, False, command)
 
 
-def _stored_run(store: records.Store, name: str, run_name: str, command: str) -> Run:
+def _stored_run(store: Store, name: str, run_id: str, command: str) -> Run:
     """A run that is finished, read back."""
     import pandas as pd
 
     from dualnets.lab.stats import Verdict
 
-    folder = store.run(run_name)
-    found = read_json(folder / records.VERDICT)
+    folder = store.run(run_id)
+    found = read_json(folder / VERDICT)
     if found["interval"] is not None:
         found["interval"] = tuple(found["interval"])
-    table = pd.read_parquet(folder / records.RESULTS)
-    return Run(name, run_name, folder, table, Verdict(**found), True, command)
+    table = pd.read_parquet(folder / RESULTS)
+    return Run(name, run_id, folder, table, Verdict(**found), True, command)
 
 
 def summary_table(experiment: Experiment, run: Run) -> pd.DataFrame:
     """The experiment's short table of a run, over the trees of all its seeds."""
-    from dualnets.lab import stats as evidence
+    from dualnets.lab.stats import pooled
 
-    found: pd.DataFrame = experiment.summary_table(evidence.pooled(run.table))
-    return found
-
-
-def repeat_command(name: str, scale: str, changes: Mapping[str, Sequence[Any]]) -> str:
-    """The command line that repeats a run."""
-    parts = ["hltm", "run", name.replace("_", "-")]
-    if scale != "default":
-        parts += ["--scale", scale]
-    for key, values in changes.items():
-        parts += [f"--{key.replace('_', '-')}", *map(str, values)]
-    return shlex.join(parts)
-
-
-def grid_values(experiment: Experiment, scale: str) -> dict[str, list[list[Any]]]:
-    """Field -> the values it takes in each grid of a scale, each list once; for the help text."""
-    found: dict[str, list[list[Any]]] = {}
-    for item in fields(experiment.Settings):
-        default = None if item.default is MISSING else item.default
-        for grid in experiment.grids[scale]:
-            value = grid.get(item.name, [default])
-            shown = [value.value] if isinstance(value, Fixed) else list(value)
-            lists = found.setdefault(item.name, [])
-            if shown not in lists:
-                lists.append(shown)
-    return found
+    return experiment.summary_table(pooled(run.table))

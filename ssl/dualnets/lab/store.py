@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import subprocess
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +16,28 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-RESULTS, MANIFEST, VERDICT, NETWORKS = (
-    "results.parquet",
-    "manifest.json",
-    "verdict.json",
-    "networks",
-)
+RESULTS = "results.parquet"
+MANIFEST = "manifest.json"  # written last: a cell or a run that has one is whole
+VERDICT = "verdict.json"
+NETWORKS = "networks"  # a folder of .safetensors files
 
 
 def identity(*parts: object) -> str:
-    """Twelve hexadecimal digits that name a setting: equal parts, equal name."""
+    """Twelve hexadecimal digits of a hash: equal parts, which must be JSON, have equal names.
+
+    Example:
+        >>> identity("losses", 1, {"units": 10})
+        '04a642ef2447'
+    """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of what made a result, and the commit of the source tree, if there is one."""
+    """Versions of the software that made a result, and the commit of the source tree, if there is one."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
     from hltm import DRAW_FORMAT
 
     found: dict[str, str | None] = {"draw_format": str(DRAW_FORMAT)}
@@ -49,7 +52,9 @@ def versions() -> dict[str, str | None]:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree that this package lies in, if it lies in its own."""
+    """The commit of this package's source tree; None for a package that is installed elsewhere."""
+    import subprocess
+
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "rev-parse", "--show-toplevel", "HEAD"]
     try:
@@ -57,18 +62,24 @@ def _commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     top, _, commit = answer.stdout.strip().partition("\n")
+    # an installed package may lie in somebody else's source tree, e.g. in a virtual environment there
     own = answer.returncode == 0 and Path(top) == here.parents[2]
-    return commit if own else None  # installed elsewhere, the tree around it is somebody else's
+    return commit if own else None
 
 
 class Store:
-    """The folder of one experiment: `cells/<cell>/` shared by runs, and `<run>/`."""
+    """The folder of one experiment: `cells/<cell>/`, which its runs share, and `<run>/`.
+
+    Args:
+        out: the folder of all results.
+        experiment: its name.
+    """
 
     def __init__(self, out: str | os.PathLike[str], experiment: str) -> None:
         self.home = Path(out) / experiment
 
     def check_writable(self) -> None:
-        """Raise OSError in words unless files can be written here."""
+        """Raise OSError, with the folder's name in its text, unless files can be written here."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.home):
@@ -77,15 +88,15 @@ class Store:
             raise OSError(f"cannot write to {self.home}: {error.strerror}") from error
 
     def cell(self, name: str) -> Path:
-        """Where a cell is, or will be."""
+        """The folder of a cell, stored or not."""
         return self.home / "cells" / name
 
     def run(self, name: str) -> Path:
-        """Where a run is, or will be."""
+        """The folder of a run, finished or not."""
         return self.home / name
 
     def has_cell(self, name: str) -> bool:
-        """Whether a cell is stored; what is there is whole."""
+        """Whether a cell is stored."""
         return (self.cell(name) / MANIFEST).is_file()
 
     def has_run(self, name: str) -> bool:
@@ -99,9 +110,12 @@ class Store:
         manifest: Mapping[str, Any],
         networks: Mapping[str, Mapping[str, Tensor]],
     ) -> None:
-        """Store a cell; an older one of this name is replaced whole.
+        """Store a cell; an older one of this name is replaced.
 
         Args:
+            name: of the cell.
+            table: its tidy results.
+            manifest: what made them: settings, seconds, versions.
             networks: name -> parameters by name.
         """
         from safetensors.torch import save_file

@@ -1,8 +1,7 @@
-"""Cells computed side by side: a few processes, each with one thread, that report to this one."""
+"""Cells computed in parallel: a few processes, each with one thread, that report to this one."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import queue
 import signal
@@ -12,56 +11,66 @@ from typing import Any
 
 from dualnets.lab.experiment import ProgressListener
 
-MOST = 16  # processes; each holds libraries of some hundred megabytes
-WAIT = 0.2  # seconds between two looks at whether all are still alive
+MAX_WORKERS = 16  # by default; every process loads libraries of some hundred megabytes
+CHECK_INTERVAL = 0.2  # seconds between two checks that all processes are alive
 
 
 class WorkerError(RuntimeError):
-    """A cell failed in another process; the text has its traceback."""
+    """A cell failed in another process; the text holds its traceback."""
 
 
 class WorkerDiedError(WorkerError):
-    """A process ended in the middle of a cell, killed from outside or for its memory."""
+    """A process ended in the middle of a cell: it was killed, perhaps for its memory."""
 
 
-def how_many(asked: int | None, cells: int, device: str, scale: str) -> int:
-    """How many processes to use: as asked; by default one a core, on a CPU and for more than a smoke test.
+def worker_count(requested: int | None, cells: int, device: str, scale: str) -> int:
+    """The number of processes to use.
+
+    Args:
+        requested: how many, or None for one per core on a CPU. On a GPU, and for a smoke run, which
+            is over before a second process has started, None means one.
+        cells: how many cells there are to compute.
+        device: type of the device, e.g. `cpu`.
+        scale: of the run.
 
     Raises:
-        ValueError: fewer than one.
+        ValueError: fewer than one is requested.
 
     Example:
-        >>> how_many(None, 8, "cuda", "default"), how_many(3, 8, "cpu", "smoke")
+        >>> worker_count(None, 8, "cuda", "default"), worker_count(3, 8, "cpu", "smoke")
         (1, 3)
     """
-    if asked is not None and asked < 1:
-        raise ValueError(f"workers must be at least 1, got {asked}")
-    if asked is None:
-        one = device != "cpu" or scale == "smoke"  # over before another process has begun
-        asked = 1 if one else min(os.cpu_count() or 1, MOST)
-    return max(min(asked, cells), 1)
+    if requested is not None and requested < 1:
+        raise ValueError(f"workers must be at least 1, got {requested}")
+    if requested is None:
+        one = device != "cpu" or scale == "smoke"
+        requested = 1 if one else min(os.cpu_count() or 1, MAX_WORKERS)
+    return max(min(requested, cells), 1)
 
 
 def run(
     work: Callable[..., None],
     cells: Sequence[tuple[Any, ...]],
     workers: int,
-    hear: Callable[[int, str, tuple[Any, ...]], None],
+    on_event: Callable[[int, str, tuple[Any, ...]], None],
 ) -> None:
-    """Do `work(*cell, progress)` for every cell, in processes of their own.
+    """Call `work(*cell, progress)` for every cell, in other processes.
 
     Args:
         work: a function that another process can import.
         cells: its arguments, which must be picklable.
         workers: how many processes.
-        hear: called here with a cell's number, what happened (`started`, `updated`, `seen`, `done`)
-            and its details, as it happens.
+        on_event: called in this process with a cell's number, what happened (`started`, `updated`,
+            `seen`, `done`) and its details, as it happens.
 
     Raises:
-        ValueError: a cell was refused with a ValueError, OSError or MemoryError.
-        WorkerError: a cell failed otherwise. The other processes are ended.
-        WorkerDiedError: its process died, likewise.
+        ValueError: a cell raised a ValueError, OSError or MemoryError, which a user can mend.
+        WorkerError: a cell raised something else. The other processes are ended.
+        WorkerDiedError: a process died. The others are ended.
     """
+    import multiprocessing
+
+    # not fork: a forked process inherits torch's threads in an undefined state
     context = multiprocessing.get_context("spawn")
     tasks: Any = context.Queue()
     events: Any = context.Queue()
@@ -79,7 +88,7 @@ def run(
         left = len(cells)
         while left:
             try:
-                at, kind, details = events.get(timeout=WAIT)
+                at, kind, details = events.get(timeout=CHECK_INTERVAL)
             except queue.Empty:
                 _check_alive(processes)
                 continue
@@ -87,7 +96,7 @@ def run(
                 raise ValueError(details[0])
             if kind == "failed":
                 raise WorkerError(details[0])
-            hear(at, kind, details)
+            on_event(at, kind, details)
             left -= kind == "done"
     finally:
         for process in processes:
@@ -105,7 +114,7 @@ def _check_alive(processes: Sequence[Any]) -> None:
 
 
 class _Sender(ProgressListener):
-    """A cell's progress, sent to the process that waits for it."""
+    """Sends a cell's progress to the process that waits for it."""
 
     def __init__(self, events: Any, at: int) -> None:
         self.events, self.at = events, at
@@ -118,10 +127,12 @@ class _Sender(ProgressListener):
 
 
 def _serve(work: Callable[..., None], tasks: Any, events: Any) -> None:
-    """One process: cells until there are none."""
+    """One process: it takes cells from the queue until there are none."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the waiting process ends this one
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all; the waiting process ends this one
     torch.set_num_threads(1)
     while True:
         task = tasks.get()
@@ -131,7 +142,7 @@ def _serve(work: Callable[..., None], tasks: Any, events: Any) -> None:
         events.put((at, "started", ()))
         try:
             work(*cell, _Sender(events, at))
-        except (ValueError, OSError, MemoryError) as error:  # what a user can mend
+        except (ValueError, OSError, MemoryError) as error:
             events.put((at, "refused", (str(error),)))
             return
         except BaseException:

@@ -47,34 +47,45 @@ def write(
     verdict: Verdict,
     manifest: Mapping[str, Any],
 ) -> None:
-    """Write `index.html` beside the figure it shows; the page needs neither network nor files."""
+    """Write `index.html`, which holds its figure and needs neither a network nor other files.
+
+    Args:
+        folder: of the run; the figure is in it as `<experiment>.svg`.
+        experiment: what was run.
+        table: the results.
+        summary: the short table to show.
+        verdict: on the claim.
+        manifest: of the run.
+    """
     name = manifest["experiment"]
     picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-    doc = experiment.description.strip().split("\n\n")
-    told = "\n".join(f"<p>{html.escape(' '.join(part.split()))}</p>" for part in doc[1:] or doc)
-    settings = [made["settings"] for made in manifest["cells"]]
-    notes = [f"cell {made['cell']}: {note}" for made in manifest["cells"] for note in made["notes"]]
-    seconds = sum(made["seconds"] for made in manifest["cells"])
-    devices = ", ".join(dict.fromkeys(made["device"] for made in manifest["cells"]))
-    noted = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    paragraphs = experiment.description.strip().split("\n\n")
+    description = "\n".join(  # its first paragraph is a title, and the claim is one already
+        f"<p>{html.escape(' '.join(text.split()))}</p>" for text in paragraphs[1:] or paragraphs
+    )
+    settings = [cell["settings"] for cell in manifest["cells"]]
+    notes = [f"cell {cell['cell']}: {note}" for cell in manifest["cells"] for note in cell["notes"]]
+    seconds = sum(cell["seconds"] for cell in manifest["cells"])
+    devices = ", ".join(dict.fromkeys(cell["device"] for cell in manifest["cells"]))
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     origin = f"{name} · run {manifest['run']} · {experiment.reference}"
     body = f"""<div class="quiet">{html.escape(origin)}</div>
 <h1>{html.escape(experiment.claim)}</h1>
-{told}
+{description}
 <div class="verdict {verdict.verdict}"><b>{verdict.verdict}</b>
 <div>{html.escape(sentence(verdict))}</div></div>
 <figure><img alt="Figure of the run" src="data:image/svg+xml;base64,{picture}"></figure>
 <h2>Numbers</h2>
 <div class="wide">{_table(summary)}</div>
-{f"<h2>Notes</h2><ul>{noted}</ul>" if notes else ""}
+{f"<h2>Notes</h2><ul>{items}</ul>" if notes else ""}
 <h2>The rule</h2>
 <p>{html.escape(verdict.rule)}</p>
 <div class="wide">{_details(verdict)}</div>
 <h2>Settings</h2>
 <div class="wide">{_settings(settings)}</div>
-<h2>Again</h2>
+<h2>Command</h2>
 <pre>{html.escape(manifest["command"])}</pre>
-<p class="quiet">{len(settings)} cells, {seconds:.0f} s of computing on {html.escape(devices)};
+<p class="quiet">{len(settings)} cells, {seconds:.0f} s of computation on {html.escape(devices)};
 {html.escape(", ".join(f"{key} {value}" for key, value in manifest["versions"].items() if value))}.
 All {len(table)} rows are in <code>results.parquet</code> beside this page.</p>
 """
@@ -82,21 +93,21 @@ All {len(table)} rows are in <code>results.parquet</code> beside this page.</p>
 
 
 def write_probe(path: Path, table: pd.DataFrame, pictures: Mapping[str, Path], tree: str) -> None:
-    """Write the page of a probe: per layer its heatmap and the means over a level's latents.
+    """Write the page of a probe: for each layer a heatmap, and means over the latents of each level.
 
     Args:
         path: of the page.
-        table: as `hltm.probe.measure` makes it.
-        pictures: layer -> PNG file.
-        tree: what the latents are of, in words.
+        table: as `hltm.probe.measure` returns it.
+        pictures: layer -> PNG file of its heatmap.
+        tree: a description of the tree.
     """
     import pandas as pd
 
     parts = [
-        f'<div class="quiet">{html.escape(tree)}</div><h1>What the units know of the latents</h1>',
-        "<p>The best candidate of every latent, means over a level's latents and over members. Null: "
-        "the 95% point of what meaningless units score. Ceiling: the best that any function of the "
-        "leaves can do.</p>",
+        f'<div class="quiet">{html.escape(tree)}</div><h1>Alignment of units with latents</h1>',
+        "<p>The best unit for every latent: means over the latents of a level and over members. Null: "
+        "the 95% quantile of the score of meaningless units. Ceiling: the best score of any function "
+        "of the leaves.</p>",
     ]
     columns = ["value", "initial", "null", "ceiling", "gap_closed"]
     for layer, picture in pictures.items():
@@ -108,14 +119,14 @@ def write_probe(path: Path, table: pd.DataFrame, pictures: Mapping[str, Path], t
         image = base64.b64encode(picture.read_bytes()).decode()
         parts.append(
             f'<h2>Layer {html.escape(layer)}</h2><div class="wide">{_table(pd.DataFrame(rows))}</div>'
-            f'<figure><img alt="Units by latents" src="data:image/png;base64,{image}"></figure>'
+            f'<figure><img alt="Heatmap of units by latents" src="data:image/png;base64,{image}"></figure>'
         )
     parts.append('<p class="quiet">Every number is in <code>table.csv</code> beside this page.</p>')
     path.write_text(_document("hltm probe", "\n".join(parts)))
 
 
 def _document(title: str, body: str) -> str:
-    """A page that needs neither network nor other files."""
+    """A page that needs neither a network nor other files."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -127,7 +138,7 @@ def _document(title: str, body: str) -> str:
 
 
 def sentence(verdict: Verdict) -> str:
-    """The verdict's reason and effect in one sentence."""
+    """The verdict's reason and effect, each a sentence."""
     text = verdict.reason[:1].upper() + verdict.reason[1:]
     if verdict.effect_value is not None:
         text += (
@@ -141,18 +152,18 @@ def sentence(verdict: Verdict) -> str:
 
 
 def number(value: float) -> str:
-    """Two decimals; very small and very large numbers in powers of ten.
+    """A number with two decimals; a very small or very large one with a power of ten.
 
     Example:
         >>> number(0.756), number(3e-15), number(0.0)
         ('0.76', '3.0e-15', '0.00')
     """
-    usual = value == 0 or 0.005 <= abs(value) < 1e4
-    return f"{value:.2f}" if usual else f"{value:.1e}"
+    plain = value == 0 or 0.005 <= abs(value) < 1e4
+    return f"{value:.2f}" if plain else f"{value:.1e}"
 
 
 def shown(value: Any) -> str:
-    """A cell of a table: three decimals, small probabilities in powers of ten."""
+    """The text of one value in a table: three decimals, small probabilities with a power of ten."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -163,7 +174,7 @@ def shown(value: Any) -> str:
 
 
 def _table(rows: pd.DataFrame) -> str:
-    """Rows as HTML: text to the left; a first column of text is shown once and rules off its rows."""
+    """Rows as HTML, text aligned left; equal texts in the first column are shown once."""
     text = [isinstance(rows[column].iloc[0], str) for column in rows]
     kinds = [' class="text"' if is_text else "" for is_text in text]
     head = "".join(
@@ -189,12 +200,12 @@ def _table(rows: pd.DataFrame) -> str:
 def _details(verdict: Verdict) -> str:
     import pandas as pd
 
-    # as objects: beside rows without one, a level is not to become 1.000
+    # as objects: in a column of floats, made by a row that has no level, level 1 would be 1.000
     return _table(pd.DataFrame(verdict.details, dtype=object)) if verdict.details else ""
 
 
 def _settings(cells: list[Mapping[str, Any]]) -> str:
-    """What all cells share, then what tells them apart."""
+    """The settings that all cells share, then a table of those that differ."""
     import pandas as pd
 
     table = pd.DataFrame(cells)

@@ -1,4 +1,4 @@
-"""The house style of figures: one palette for levels, quiet axes, sizes that suit a page."""
+"""The style of all figures: one palette for levels, light axes, sizes that suit a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 11.0  # inches, of a figure as wide as a page
-# told apart by those who see fewer colours, too (Okabe and Ito, 2008), and in grey by their marks
+# Okabe and Ito (2008): readers with colour blindness can distinguish them; in grey the markers do it
 AFTER, BEFORE, CEILING = "#0072b2", "#9a9a9a", "#d55e00"
 MARKS: tuple[tuple[str, str], ...] = (
     ("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "-"), ("P", "--"), ("X", "-."), ("<", ":"),
@@ -35,14 +35,14 @@ STYLE: Any = {
     "legend.fontsize": 8,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
-    "svg.hashsalt": "hltm",  # the same figure, the same file
+    "svg.hashsalt": "hltm",  # equal figures are equal files: their ids are not random
     "svg.fonttype": "path",
 }
 
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw in the house style, without a window, and leave other figures' style alone."""
+    """Draw in this style, and restore the previous one afterwards."""
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
@@ -50,7 +50,7 @@ def house_style() -> Iterator[None]:
 
 
 def level_colours(depth: int) -> dict[int, Any]:
-    """A colour per level, pale at the leaves and dark at the root."""
+    """Level -> its colour, pale near the leaves and dark at the root."""
     import seaborn as sns
 
     shades = sns.color_palette("viridis_r", depth + 1)
@@ -58,19 +58,19 @@ def level_colours(depth: int) -> dict[int, Any]:
 
 
 def distinct(count: int) -> list[dict[str, Any]]:
-    """Colour, marker and line style of so many unordered things; no two alike up to 64.
+    """Colour, marker and line style of `count` unordered things; all different for up to 64.
 
     Example:
         >>> distinct(2)[1]
         {'color': '#d55e00', 'marker': 's', 'linestyle': '--'}
     """
-    # a colour that comes again has another mark
-    each = len(DISTINCT)
-    return [_style(DISTINCT[at % each], at + at // each) for at in range(count)]
+    # a colour that is used again has another marker
+    colours = len(DISTINCT)
+    return [_style(DISTINCT[at % colours], at + at // colours) for at in range(count)]
 
 
 def ordered(count: int) -> list[dict[str, Any]]:
-    """Colour, marker and line style of so many ordered things, pale to dark.
+    """Colour, marker and line style of `count` ordered things, from pale to dark.
 
     Example:
         >>> [style["marker"] for style in ordered(3)]
@@ -78,7 +78,7 @@ def ordered(count: int) -> list[dict[str, Any]]:
     """
     import seaborn as sns
 
-    shades = sns.color_palette("viridis_r", count + 1)[1:]  # the palest is not seen on white
+    shades = sns.color_palette("viridis_r", count + 1)[1:]  # the palest is not visible on white
     return [_style(shade, at) for at, shade in enumerate(shades)]
 
 
@@ -88,7 +88,7 @@ def _style(colour: Any, at: int) -> dict[str, Any]:
 
 
 def save(figure: Figure, stem: Any) -> None:
-    """Write a figure as `stem`.png and `stem`.svg, the same bytes for the same figure."""
+    """Write a figure as `stem`.png and `stem`.svg; equal figures give equal bytes."""
     with house_style():
         figure.savefig(f"{stem}.png", metadata={"Software": None})
         figure.savefig(f"{stem}.svg", metadata={"Date": None})

@@ -1,0 +1,87 @@
+"""The progress of a run on a terminal: a bar per cell that is being computed, a line per finished one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dualnets.cli._terminal import print_plain, progress_bar
+from dualnets.lab.experiment import Experiment, ProgressListener
+from dualnets.lab.runner import Reporter
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+
+class CellBar(ProgressListener):
+    """The progress bar of one cell: its rate, its time left, and the alignment with the root."""
+
+    def __init__(self, bar: Any, task: Any, name: str, members: int) -> None:
+        self.bar, self.task, self.name, self.members = bar, task, name, members
+
+    def updated(self, steps: int) -> None:
+        self.bar.advance(self.task, steps)
+        (task,) = (task for task in self.bar.tasks if task.id == self.task)
+        if task.speed:
+            self.bar.update(self.task, rate=f"{task.speed * self.members:,.0f}/s")
+
+    def seen(self, step: int, alignment: Mapping[int, float]) -> None:
+        root = alignment[max(alignment)]
+        self.bar.update(self.task, description=f"{self.name}  |corr| with the root {root:.2f}")
+
+
+class TerminalReporter(Reporter):
+    """Shows progress bars on a terminal, and prints a line per finished cell anywhere."""
+
+    def __init__(self, console: Console, experiment: Experiment) -> None:
+        self.console, self.experiment = console, experiment
+        self.bar = progress_bar(console, "updates")
+        self.tasks: dict[str, Any] = {}
+        self.done = self.started = self.count = 0
+
+    def __enter__(self) -> TerminalReporter:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
+        self.count = len(cells)
+        self.done = self.started = stored
+        self.varying = [key for key in cells[0] if len({str(cell[key]) for cell in cells}) > 1]
+        self.free = _free_settings(cells) if "variant" in self.varying else self.varying
+        text = f"{len(cells)} cells"
+        if "members" in cells[0]:
+            text += f" of {cells[0]['members']} trees"
+        print_plain(self.console, text + (f", {stored} of them stored" if stored else ""))
+
+    def cell_started(self, settings: Mapping[str, Any], steps: int) -> ProgressListener:
+        self.started += 1
+        name = f"cell {self.started}/{self.count}"
+        task = self.bar.add_task(name, total=max(steps, 1), rate="")
+        self.tasks[str(settings)] = task
+        return CellBar(self.bar, task, name, int(settings.get("members", 1)))
+
+    def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
+        self.done += 1
+        self.bar.remove_task(self.tasks.pop(str(settings)))
+        # the name of a variant stands for the settings that make it
+        varying = [key for key in self.varying if key in ("variant", *self.free)]
+        what = ", ".join(f"{key.replace('_', '-')} {settings[key]}" for key in varying)
+        text = ": ".join(filter(None, [what, self.experiment.headline(table)]))
+        line = f"{self.done}/{self.count}  {text}  ({seconds:.0f} s)"
+        self.console.print(line, markup=False)
+
+
+def _free_settings(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that differ between cells of one variant."""
+    of_variant: dict[Any, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        of_variant.setdefault(cell["variant"], []).append(cell)
+    return [
+        key
+        for key in cells[0]
+        if any(len({str(cell[key]) for cell in same}) > 1 for same in of_variant.values())
+    ]

@@ -1,0 +1,168 @@
+"""From grids of settings to cells, and the names of cells and runs."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, fields
+from typing import Any, cast
+
+from dualnets.lab.experiment import Experiment, Fixed, Grid
+from dualnets.lab.store import identity
+
+Changes = Mapping[str, Sequence[Any]]  # field -> the values that replace those of the grids
+
+
+def cells(experiment: Experiment, scale: str, changes: Changes) -> list[Any]:
+    """The settings of every cell of a run, in order, each once.
+
+    Args:
+        experiment: whose cells.
+        scale: one of its scales.
+        changes: field -> values that replace the grids' own. A grid keeps its `Fixed` value, and a
+            cell on which a field has no effect keeps the value that its grid has.
+
+    Raises:
+        ValueError: an unknown scale or field; a field without values, one that every grid fixes or
+            that has no effect on any cell; or a value that Settings refuses.
+    """
+    if scale not in experiment.grids:
+        raise ValueError(f"unknown scale {scale!r}, expected one of {', '.join(experiment.grids)}")
+    _check_changes(experiment, scale, changes)
+    found: dict[Any, None] = {}
+    effective: set[str] = set()  # changes that have an effect on some cell
+    ineffective: dict[str, str] = {}  # changes that have none on some cell -> what they apply to
+    for grid in experiment.grids[scale]:
+        own = _own_changes(grid, changes)
+        for chosen in _combinations(grid, own):
+            settings = experiment.Settings(**chosen)
+            unused = settings.unused() if own else {}
+            effective |= own.keys() - unused.keys()
+            idle = own.keys() & unused.keys()
+            for name in idle:
+                ineffective.setdefault(name, unused[name])
+                del chosen[name]
+                if name in grid:
+                    chosen[name] = cast("Sequence[Any]", grid[name])[0]
+            found.setdefault(experiment.Settings(**chosen) if idle else settings)
+    for name in changes:
+        if name in ineffective and name not in effective:
+            raise ValueError(
+                f"{name.replace('_', '-')} has no effect here: it applies to {ineffective[name]}"
+            )
+    return list(found)
+
+
+def _check_changes(experiment: Experiment, scale: str, changes: Changes) -> None:
+    known = {item.name for item in fields(experiment.Settings)}
+    for name, values in changes.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"unknown setting {name!r}{hint}")
+        flag = name.replace("_", "-")
+        if not values:
+            raise ValueError(f"{flag} needs a value, or several")
+        if all(isinstance(grid.get(name), Fixed) for grid in experiment.grids[scale]):
+            raise ValueError(f"{flag} cannot be set: every cell of the experiment has its own")
+
+
+def _own_changes(grid: Grid, changes: Changes) -> dict[str, Sequence[Any]]:
+    """The changes of one grid, which keeps its `Fixed` values."""
+    return {name: v for name, v in changes.items() if not isinstance(grid.get(name), Fixed)}
+
+
+def _combinations(grid: Grid, own: Changes) -> Iterator[dict[str, Any]]:
+    """Every combination of a grid's values, with its own changes in place of them."""
+    axes = {**grid, **own}
+    values = [[v.value] if isinstance(v, Fixed) else list(v) for v in axes.values()]
+    for combination in itertools.product(*values):
+        yield dict(zip(axes, combination, strict=True))
+
+
+def fields_with_effect(experiment: Experiment, changes: Changes | None = None) -> set[str]:
+    """The settings that a flag can change with an effect on some cell of some scale; for the help text.
+
+    A setting that every grid fixes is not among them.
+
+    Args:
+        experiment: whose cells.
+        changes: field -> values that replace the grids' own, as in `cells`.
+    """
+    grids = list(itertools.chain.from_iterable(experiment.grids.values()))
+    free = {
+        item.name
+        for item in fields(experiment.Settings)
+        if not all(isinstance(grid.get(item.name), Fixed) for grid in grids)
+    }
+    without = set(free)
+    for grid in grids:
+        for chosen in _combinations(grid, _own_changes(grid, changes or {})):
+            # Settings check themselves when they are made, for which trees and losses must be
+            # imported. Values that are only shown need no check: this instance is made without it.
+            settings = object.__new__(experiment.Settings)
+            for name, value in chosen.items():
+                object.__setattr__(settings, name, value)
+            without &= settings.unused().keys()
+    return free - without
+
+
+def values_by_field(experiment: Experiment, scale: str) -> dict[str, list[list[Any]]]:
+    """Field -> the values it takes in each grid of a scale, equal lists once; for the help text."""
+    found: dict[str, list[list[Any]]] = {}
+    for item in fields(experiment.Settings):
+        default = None if item.default is MISSING else item.default
+        lists = found.setdefault(item.name, [])
+        for grid in experiment.grids[scale]:
+            value = grid.get(item.name, [default])
+            values = [value.value] if isinstance(value, Fixed) else list(value)
+            if values not in lists:
+                lists.append(values)
+    return found
+
+
+def cell_name(experiment: Experiment, settings: Any) -> str:
+    """A cell's name: the same for the same experiment, result version and settings."""
+    chosen = asdict(settings)
+    for item in fields(settings):
+        if item.metadata.get("later") and chosen[item.name] == item.default:
+            del chosen[item.name]
+    return identity(experiment.name, experiment.result_version, chosen)
+
+
+def run_name(experiment: Experiment, scale: str, **changes: Any) -> str:
+    """The name of a run of a scale, as it stands or with settings as `run` takes them."""
+    wanted = cells(experiment, scale, value_lists(changes))
+    return name_of_cells(experiment, [cell_name(experiment, settings) for settings in wanted])
+
+
+def name_of_cells(experiment: Experiment, names: Sequence[str]) -> str:
+    """The name of the run that consists of these cells, in any order."""
+    return identity(experiment.name, sorted(names))
+
+
+def value_lists(changes: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Settings that are each one value or several, as lists of values.
+
+    Example:
+        >>> value_lists({"units": (2, 5), "augment": "keep-root"})
+        {'units': [2, 5], 'augment': ['keep-root']}
+    """
+    return {key: list(v) if isinstance(v, (list, tuple)) else [v] for key, v in changes.items()}
+
+
+def repeat_command(name: str, scale: str, changes: Changes) -> str:
+    """The command line that repeats a run.
+
+    Example:
+        >>> repeat_command("byol_target", "smoke", {"units": [2, 5]})
+        'hltm run byol-target --scale smoke --units 2 5'
+    """
+    parts = ["hltm", "run", name.replace("_", "-")]
+    if scale != "default":
+        parts += ["--scale", scale]
+    for key, values in changes.items():
+        parts += [f"--{key.replace('_', '-')}", *map(str, values)]
+    return shlex.join(parts)
