@@ -99,7 +99,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         snapshots,
         trees,
         last_step=settings.steps,
-        n=settings.evaluation_samples,
+        samples=settings.evaluation_samples,
         seed=settings.seed,
         ceilings=settings.build_ceilings(settings.leaves_seen),
         progress=progress,
