@@ -25,21 +25,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dualnets.experiments.byol._byol import (
-    COMMON,
-    PAPER,
-    SMOKE,
-    WORKS,
-    CollapseStatus,
-    collapse_status,
-)
+from dualnets.experiments.byol._byol import COMMON, PAPER, SMOKE, WORKS
+from dualnets.experiments.byol._verdicts import CollapseStatus, collapse_status
 from dualnets.experiments.byol.byol_batchnorm import VARIANTS
-from dualnets.lab import ablation
+from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.ablation import grids
 from dualnets.lab.experiment import CellResult, Grid, ProgressListener
 from dualnets.lab.stats import NOTHING, Verdict, exceeds, mean_interval, verdict_of
-from dualnets.lab.variants import FEWEST_TREES, SIGNIFICANCE, by_variant
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
+from dualnets.lab.variants import by_variant
 from dualnets.methods.byol import BYOL
 from dualnets.methods.protocol import Batch, State, outputs
 from dualnets.networks.normalizations import BatchNorm
@@ -209,7 +204,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         augment=settings.build_augmentation(),
         seed=settings.seed,
     )
-    return ablation.run_cell(settings, device, progress, also=also)
+    return ablation_cell.run_cell(settings, device, progress, also=also)
 
 
 def early(rows: pd.DataFrame, metric: str) -> np.ndarray:

@@ -47,7 +47,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         progress=progress.updated, **settings.training(),
     )  # fmt: skip
     curves = learning_curves(
-        snapshots, trees, last_step=settings.steps, n=settings.evaluation_samples,
+        snapshots, trees, last_step=settings.steps, samples=settings.evaluation_samples,
         seed=settings.seed, ceilings=settings.build_ceilings(settings.leaves_seen),
         progress=progress,
     )  # fmt: skip

@@ -24,22 +24,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.lab import ablation
+from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.ablation import grids
 from dualnets.lab.experiment import CellResult, Grid, ProgressListener
 from dualnets.lab.stats import NOTHING, Estimate, Verdict, exceeds, mean_interval, verdict_of
-from dualnets.lab.variants import (
-    ALIGNMENT,
-    FEWEST_TREES,
-    NEGLIGIBLE,
-    SIGNIFICANCE,
-    at_once,
-    by_variant,
-    contrast,
-    spread_of,
-    variant_stats,
-)
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.variants import ALIGNMENT, at_once, by_variant, contrast, spread_of, variant_stats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,7 +102,7 @@ RULE = (
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Train one ensemble; its rows also say what two views share of each latent."""
-    outcome = ablation.run_cell(settings, device, progress)
+    outcome = ablation_cell.run_cell(settings, device, progress)
     trees = settings.build_trees()
     augmentation = settings.build_augmentation()
     nodes = list(trees.latents)

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.lab import ablation
+from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings, grids
 from dualnets.lab.experiment import CellResult, Grid, ProgressListener
 from dualnets.lab.specialisation import specialisation
@@ -33,16 +33,8 @@ from dualnets.lab.stats import (
     mean_interval,
     verdict_of,
 )
-from dualnets.lab.variants import (
-    FEWEST_TREES,
-    GAP,
-    INTERVALS,
-    NEGLIGIBLE,
-    SIGNIFICANCE,
-    by_variant,
-    spread_of,
-    variant_stats,
-)
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.variants import GAP, INTERVALS, by_variant, spread_of, variant_stats
 from hltm.probe.null import LAGS
 
 if TYPE_CHECKING:
@@ -160,7 +152,7 @@ RULE = (
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Train one ensemble; its rows also say how much of their teachers students have found."""
     if settings.method != "teacher-student":
-        return ablation.run_cell(settings, device, progress)
+        return ablation_cell.run_cell(settings, device, progress)
     trees, teacher = settings.build_trees(), settings.build_teacher().to(device)
 
     def found(snapshot: Snapshot) -> pd.DataFrame:
@@ -173,7 +165,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
             snapshot.step,
         )  # fmt: skip
 
-    return ablation.run_cell(settings, device, progress, also=found)
+    return ablation_cell.run_cell(settings, device, progress, also=found)
 
 
 def _rows(units: pd.DataFrame, step: int) -> pd.DataFrame:
