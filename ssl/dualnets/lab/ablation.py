@@ -178,6 +178,7 @@ def ablation(
     settings: type[VariantSettings] = AblationSettings,
     table: Deferred = SUMMARY_TABLE,
     figure: Deferred = FIGURE,
+    code: str = "dualnets.lab.ablation_cell",
     result_version: int = 1,
 ) -> Ablation:
     """Declare an ablation.
@@ -193,6 +194,7 @@ def ablation(
         sweep: the tuned learning rates of variants that have none of their own.
         settings: one cell's settings.
         table, figure: make the short table and the figure from the table of a run.
+        code: a module whose `run_cell` trains one cell, for experiments that measure more.
     """
 
     def tuned(chosen: Variants) -> Variants:
@@ -215,7 +217,7 @@ def ablation(
             scale: grids({**common, **changes}, tuned(own.get(scale, variants)), settings=settings)
             for scale, changes in scales.items()
         },
-        code="dualnets.lab.ablation_cell",
+        code=code,
         rule=rule,
         table=table,
         figure=figure,
