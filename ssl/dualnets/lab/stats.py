@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
+Outcome = Literal["holds", "fails", "open"]
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -92,7 +93,7 @@ class Verdict:
     """
 
     claim: str
-    verdict: Literal["holds", "fails", "open"]
+    verdict: Outcome
     rule: str
     reason: str
     effect: str

@@ -75,7 +75,7 @@ def _paths(settings: Settings) -> list[dict[str, Any]]:
     for scale in (1.0, settings.noise):
         a = rng.standard_normal((settings.inputs, settings.inputs))
         moments.append(scale * a @ a.T / settings.inputs)
-    system = _system(settings, *moments, settings.decay)
+    system = _system(settings, moments[0], moments[1], settings.decay)
     weights = random_weights(
         features=settings.features, inputs=settings.inputs, members=settings.members,
         seed=settings.seed,

@@ -18,7 +18,7 @@ from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Array, exceeds, mean_interval
+from dualnets.lab.stats import NOTHING, Array, Outcome, exceeds, mean_interval
 from dualnets.lab.tidy import tidy
 from dualnets.lab.variants import Judgement, by_variant, too_few
 from dualnets.methods.byol import BYOL
@@ -180,6 +180,8 @@ def judge(table: pd.DataFrame) -> Judgement:
     score = scores(*(np.stack([term[name] for name in part], 1) for part in (works, others)))
     along = [exceeds(term[name], 0.0, len(works)) < SIGNIFICANCE for name in works]
     against = [name for name in works if exceeds(-term[name], 0.0, len(works)) < SIGNIFICANCE]
+    outcome: Outcome = "open"
+    reason = "neither is shown"
     if against:
         outcome = "fails"
         reason = f"the term points against the operator's update with {', '.join(against)}"
@@ -188,8 +190,6 @@ def judge(table: pd.DataFrame) -> Judgement:
     elif exceeds(score, 0.5) < SIGNIFICANCE and all(along):
         outcome = "holds"
         reason = f"the term distinguishes {len(works)} variants that work from {len(others)}"
-    else:
-        outcome, reason = "open", "neither is shown"
     return Judgement(outcome, reason, effect, mean_interval(score), details)
 
 

@@ -14,7 +14,7 @@ from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, exceeds, last_step, mean_interval
+from dualnets.lab.stats import NOTHING, Estimate, Outcome, exceeds, last_step, mean_interval
 from dualnets.lab.tidy import tidy
 from dualnets.lab.variants import (
     ALIGNMENT,
@@ -164,7 +164,8 @@ def judge(table: pd.DataFrame) -> Judgement:
     )
     yes, no = _levels(tested, "follows"), _levels(tested, "opposes")
     few = too_few(smallest.n)
-    outcome, reason = "open", few or f"follow: {yes or 'none'}"
+    outcome: Outcome = "open"
+    reason = few or f"follow: {yes or 'none'}"
     if no and not few:
         outcome, reason = "fails", f"latents emerge the worse the more is shared ({no})"
         reason += f" and the better ({yes})" if yes else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         seed=settings.seed, ceilings=settings.build_ceilings(settings.leaves_seen),
         progress=progress,
     )  # fmt: skip
-    networks = {
+    networks: dict[str, Mapping[str, torch.Tensor]] = {
         "initial": dict(curves.first.named_parameters()),
         "final": dict(curves.last.named_parameters()),
     }

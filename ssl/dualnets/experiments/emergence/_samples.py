@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Array, Estimate, exceeds, mean_interval
+from dualnets.lab.stats import NOTHING, Array, Estimate, Outcome, exceeds, mean_interval
 from dualnets.lab.time_to_threshold import time_to_threshold
 from dualnets.lab.variants import (
     INTERVALS,
@@ -109,7 +109,8 @@ def judge(table: pd.DataFrame) -> Judgement:
         reason = "fixed and fresh samples were not both run"
         return Judgement("open", reason, effect, NOTHING, details)
     smallest = min(leads.values(), key=lambda lead: lead.value)
-    outcome, reason = "open", f"the root lacks more with {', '.join(more) or 'no method'}"
+    outcome: Outcome = "open"
+    reason = f"the root lacks more with {', '.join(more) or 'no method'}"
     if less:
         reason += f", less with {', '.join(less)}"
     if few := too_few(min(lead.n for lead in leads.values())):

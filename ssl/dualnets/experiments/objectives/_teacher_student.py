@@ -13,7 +13,15 @@ from dualnets.lab import ablation_cell
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.specialisation import specialisation
-from dualnets.lab.stats import NOTHING, Array, exceeds, gap_closed, last_step, mean_interval
+from dualnets.lab.stats import (
+    NOTHING,
+    Array,
+    Outcome,
+    exceeds,
+    gap_closed,
+    last_step,
+    mean_interval,
+)
 from dualnets.lab.variants import (
     GAP,
     INTERVALS,
@@ -115,7 +123,8 @@ def judge(table: pd.DataFrame) -> Judgement:
          "p_less": p_less}
     )  # fmt: skip
     yes = [student["variant"] for student in students if student["specialises"]]
-    outcome, reason = "open", f"hidden units specialise with {', '.join(yes) or 'no student'}"
+    outcome: Outcome = "open"
+    reason = f"hidden units specialise with {', '.join(yes) or 'no student'}"
     if few := too_few(lead.n):
         reason = few
     elif not yes and all(student["high"] < NEGLIGIBLE for student in students):

@@ -70,9 +70,12 @@ def _tidy(
     """One row per comparison and member."""
     rows = []
     for identity, form, exact, met, *arrays in found:
+        # networks that are no ensembles have no member axis
         predicted, actual, error = (
-            part if part is None or part.ndim == 2 else part[None] for part in arrays
+            part if part is None else part.reshape(-1, part.shape[-1]) for part in arrays
         )
+        assert predicted is not None
+        assert actual is not None
         for m, length in enumerate(actual.norm(dim=-1).tolist()):
             if length == 0:  # all units are dead there, and there is nothing to predict
                 continue
