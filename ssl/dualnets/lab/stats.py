@@ -165,7 +165,7 @@ def bootstrap(
     n: int,
     *,
     among: int = 1,
-    resamples: int = RESAMPLES,
+    resamples: int | None = None,
     method: Any = "linear",
 ) -> Estimate:
     """A statistic of n members with its percentile-bootstrap interval.
@@ -177,7 +177,7 @@ def bootstrap(
             Values that are NaN are left out of the interval.
         n: members; no interval for fewer than two.
         among: how many intervals are to hold simultaneously, as in `mean_interval`.
-        resamples: samples drawn.
+        resamples: samples drawn; RESAMPLES by default.
         method: of `numpy.nanquantile`.
 
     Example:
@@ -188,7 +188,7 @@ def bootstrap(
     value = float(statistic(np.arange(n)[None])[0])
     if n < 2 or np.isnan(value):
         return Estimate(value, float("nan"), float("nan"), n)
-    drawn = statistic(np.random.default_rng(0).integers(0, n, size=(resamples, n)))
+    drawn = statistic(np.random.default_rng(0).integers(0, n, size=(resamples or RESAMPLES, n)))
     low, high = np.nanquantile(drawn, [_tail(among), 1 - _tail(among)], method=method)
     return Estimate(value, float(low), float(high), n)
 

@@ -6,7 +6,7 @@ import pytest
 
 import dualnets
 import hltm
-from dualnets.experiments.theorems import population
+from dualnets.experiments.theorems import _population as population
 from hltm.probe.best_units import best_units
 
 
