@@ -32,8 +32,8 @@ from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.ablation import grids
 from dualnets.lab.experiment import CellResult, Grid, ProgressListener
-from dualnets.lab.stats import NOTHING, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
+from dualnets.lab.stats import NOTHING, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.lab.variants import by_variant
 from dualnets.methods.byol import BYOL
 from dualnets.methods.protocol import Batch, State, outputs

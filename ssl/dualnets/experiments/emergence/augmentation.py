@@ -28,8 +28,8 @@ from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.ablation import grids
 from dualnets.lab.experiment import CellResult, Grid, ProgressListener
-from dualnets.lab.stats import NOTHING, Estimate, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.stats import NOTHING, Estimate, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.lab.variants import ALIGNMENT, at_once, by_variant, contrast, spread_of, variant_stats
 
 if TYPE_CHECKING:

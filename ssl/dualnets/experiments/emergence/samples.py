@@ -24,10 +24,17 @@ from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.ablation import grids
 from dualnets.lab.ablation_cell import run_cell
 from dualnets.lab.experiment import Grid
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
 from dualnets.lab.stats import NOTHING, Array, Estimate, Verdict, exceeds, mean_interval, verdict_of
 from dualnets.lab.time_to_threshold import time_to_threshold
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
-from dualnets.lab.variants import INTERVALS, VariantStats, at_once, by_variant, spread_of, variant_stats
+from dualnets.lab.variants import (
+    INTERVALS,
+    VariantStats,
+    at_once,
+    by_variant,
+    spread_of,
+    variant_stats,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

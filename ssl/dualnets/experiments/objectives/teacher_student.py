@@ -23,6 +23,7 @@ import torch
 from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings, grids
 from dualnets.lab.experiment import CellResult, Grid, ProgressListener
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.specialisation import specialisation
 from dualnets.lab.stats import (
     NOTHING,
@@ -33,7 +34,6 @@ from dualnets.lab.stats import (
     mean_interval,
     verdict_of,
 )
-from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.variants import GAP, INTERVALS, by_variant, spread_of, variant_stats
 from hltm.probe.null import LAGS
 
