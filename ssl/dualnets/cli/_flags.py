@@ -204,9 +204,7 @@ def help_text(options: Sequence[Option], command: str, description: str) -> str:
 
 def _described(option: Option, width: int) -> list[str]:
     """The lines of one option: its flag, and beside or below it its meaning and default."""
-    start = (
-        MEANINGS if width >= 70 else 10
-    )  # on a narrow terminal the meaning stands below the flag
+    start = MEANINGS if width >= 70 else 10  # on a narrow terminal the meaning is below the flag
     flag = option.shown_value()
     if not option.positional:
         flag = f"{option.short}, " * bool(option.short) + f"{option.flag} {flag}".rstrip()

@@ -145,6 +145,7 @@ def _show(console: Console, found: list[Claim]) -> None:
         )
         if claim.run:
             head.append(f"{claim.shown_effect}, n = {claim.n} {claim.of}")
+        head.rstrip()
         console.print(head)
         print_below(claim.claim, "")
         if claim.run:

@@ -13,7 +13,7 @@ import pkgutil
 from pathlib import Path
 
 from dualnets.lab import runner
-from dualnets.lab.experiment import Experiment, of_module
+from dualnets.lab.experiment import Experiment, declared_in
 
 
 @functools.cache
@@ -56,8 +56,7 @@ def load(name: str) -> Experiment:
         raise ValueError(
             f"unknown experiment {name!r}{hint}; there are: {', '.join(flags.values())}"
         )
-    found = importlib.import_module(_modules()[module])
-    return found.EXPERIMENT if hasattr(found, "EXPERIMENT") else of_module(found)
+    return declared_in(_modules()[module])
 
 
 def run(

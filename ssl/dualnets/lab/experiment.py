@@ -119,6 +119,10 @@ class Experiment:
         own = getattr(import_module(self.code), "headline", None)
         return cast("str", (own or _alignment_with_root)(table))
 
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        """Pickle the name of the module only, so that cells can be sent to other processes."""
+        return declared_in, (self.module,)
+
     def _function(self, name: str) -> Any:
         return getattr(import_module(self.code), name)
 
@@ -130,6 +134,12 @@ def _alignment_with_root(table: pd.DataFrame) -> str:
     before = root[root["step"] == 0]["value"].mean()
     after = root[root["step"] == root["step"].max()]["value"].mean()
     return f"root {before:.2f} -> {after:.2f}"
+
+
+def declared_in(module: str) -> Experiment:
+    """The experiment that a module declares as `EXPERIMENT`."""
+    found = import_module(module)
+    return found.EXPERIMENT if hasattr(found, "EXPERIMENT") else of_module(found)
 
 
 def of_module(module: ModuleType) -> Experiment:

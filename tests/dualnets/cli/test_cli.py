@@ -1,5 +1,6 @@
-"""The command line: help without torch, one clear line for every mistake, output at 80 columns."""
+"""The command line: help without torch, one line for every mistake, output at 80 columns."""
 
+import io
 import os
 import re
 import subprocess
@@ -7,41 +8,88 @@ import sys
 
 import pytest
 import torch
+from tiny_runs import FLAGS, code_of
 
+from dualnets import experiments
 from dualnets.cli import main
 
-TINY = ["--steps", "20", "--members", "2", "--evaluation-samples", "512", "--snapshots", "3"]
+HEAVY = ("torch", "numpy", "pandas", "scipy", "numba", "matplotlib", "rich")
 
 
-def hltm(*arguments, **more):
-    code = "import sys; from dualnets.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = os.environ | {"COLUMNS": "80", "TERM": "dumb"}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, **more
-    )
-
-
-def test_help_loads_nothing_heavy():
-    code = (
-        "import sys; from dualnets.cli import main; main(['--help']); main(['run', '--help']);"
-        "print([m for m in ('torch', 'numpy', 'pandas', 'numba', 'rich', 'tyro') if m in sys.modules])"
-    )
+def python(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert "hltm run emergence" in done.stdout
+    return done.stdout.splitlines()
+
+
+def test_help_and_lists_import_nothing_heavy():
+    """Of every experiment; which is why they answer at once."""
+    lines = python(f"""
+import sys
+from dualnets import experiments
+from dualnets.cli import main
+before = set()
+for arguments in (["--help"], ["run", "--help"], ["list"], ["claims", "--help"],
+                  *(["run", name, "--help"] for name in experiments.names())):
+    assert main(arguments) == 0
+    found = {{name for name in {HEAVY} if name in sys.modules}}
+    if found - before:
+        print("HEAVY", *arguments, *sorted(found - before))
+    before = found
+""")
+    assert any("hltm run emergence" in line for line in lines)
+    assert [line for line in lines if line.startswith("HEAVY")] == []
+
+
+def test_the_command_can_be_started_as_a_module_and_its_output_cut_off():
+    read, write = os.pipe()
+    os.close(read)  # as `| head -1` does, but always before the first line
+    for arguments in (["list"], ["tree", "--depth", "1"]):  # by Python itself, and by rich
+        command = [sys.executable, "-m", "hltm", *arguments]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (141, "")
+    os.close(write)
+    done = subprocess.run([sys.executable, "-m", "hltm", "lst"], capture_output=True, text=True)
+    assert done.stderr.startswith("hltm: unknown command 'lst' (did you mean list?)")
 
 
 def test_a_commands_help_shows_every_setting_with_default_and_meaning(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "emergence", "--help"])
-    assert stop.value.code == 0
+    assert main(["run", "emergence", "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for flag in ("--units", "--steps", "--polarity-low", "--members", "--loss", "--temperature",
                  "--augment", "--network", "--seed", "--device", "--fresh", "--out", "--scale"):  # fmt: skip
-        assert flag in shown
+        assert f" {flag} " in shown
     assert "2 5 10" in shown
     assert "smallest magnitude of an edge's polarity" in shown
+
+
+def test_help_shows_the_settings_that_apply_and_all_are_accepted(capsys):
+    def flags(*arguments):
+        assert main(["run", *arguments, "--help"]) == 0
+        return set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.M))
+
+    of_byol, of_vicreg = "--target-momentum", "--invariance"
+    shown = flags("byol-batchnorm")
+    assert of_byol in shown
+    assert of_vicreg not in shown
+    assert "--method" not in shown  # which no flag can change
+    assert not {of_byol, of_vicreg} & flags("polarity")
+    assert of_vicreg in flags("polarity", "--method", "vicreg")
+    assert main(["run", "byol-batchnorm", of_vicreg, "2"]) == 2
+    refused = "invariance has no effect here: it applies to vicreg, and method is byol"
+    assert refused in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [80, 60])
+@pytest.mark.parametrize(
+    "command", ["run methods", "claims", "list", "probe", "sample", "tree", "run", ""]
+)
+def test_help_fits_the_terminal(command, width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main([*command.split(), "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: {f'hltm {command}'.strip()}")
+    if command not in ("tree", "run", ""):  # pages of their own, written for 80 columns
+        assert max(map(len, lines)) <= width
 
 
 def test_list_names_the_experiments(capsys):
@@ -70,29 +118,33 @@ def test_list_names_the_experiments(capsys):
         (["run", "update", "--augment", "keep-level:9"], "level must be in 0..2, got 9"),
         (["run", "methods", "--method", "byol"], "method cannot be set: every cell"),
         (["run", "byol_linar"], "(did you mean byol-linear?); there are: amplification, "),
-        (["list", "all"], "list takes no options, got all"),
+        (["list", "all"], "unexpected argument 'all'; hltm list --help shows the options"),
         (["claims", "--workers", "-1"], "workers must be at least 0, got -1"),
-        (["claims", "--scale"], "missing value for argument '--scale'. Expected one; hltm claims"),
+        (["claims", "--scale"], "--scale needs a value; hltm claims --help"),
         (["run", "emergence", "--units", "two"], "--units must be a whole number, or several, got 'two'"),
         (["run", "emergence", "--units", "2.5"], "--units must be a whole number, or several, got '2.5'"),
-        (["run", "emergence", "--lr", "x", "1"], "--lr must be a number, or several, got 'x', '1'"),
-        (["run", "emergence", "--unitz", "3"], "--unitz, 3 (did you mean --units?); hltm run emergence"),
-        (["run", "emergence", "--network", "cnn"], "invalid choice 'cnn' for argument '--network'"),
-        (["run", "emergence", "--fresh", "maybe"], "unrecognized options: maybe"),
+        (["run", "emergence", "--lr", "x", "1"], "--lr must be a number, or several, got 'x'"),
+        (["run", "emergence", "--unitz", "3"], "unknown option --unitz (did you mean --units?); hltm run"),
+        (["run", "emergence", "--units=3=4"], "--units must be a whole number, or several, got '3=4'"),
+        (["run", "emergence", "--bias", "maybe"], "--bias must be True or False, or several, got 'maybe'"),
+        (["run", "emergence", "--fresh=yes"], "--fresh: ignored explicit argument 'yes'; hltm run"),
+        (["run", "emergence", "--network", "cnn"], "--network must be one of tree, conv, "),
+        (["run", "emergence", "--fresh", "maybe"], "unexpected argument 'maybe'"),
         (["sample", "-n", "1.5", "out"], "--n must be a whole number, got '1.5'; hltm sample --help"),
+        (["tree", "--family", "random-tree"], "--nodes is required; hltm tree --help"),
         (["tree", "--depth", "x"], "--depth must be a whole number, got 'x'"),
         (["tree", "--polarity-low", "x"], "--polarity-low must be a number, got 'x'"),
-        (["tree", "stray"], "unrecognized options: stray"),
+        (["tree", "stray"], "unexpected argument 'stray'"),
         (["tree", "--picture", "nowhere/x.png"], "there is no folder nowhere"),
         (["tree", "--picture", "x.gif"], "picture must end in .png, .svg or .pdf, got 'x.gif'"),
         (["probe", "--lags", "x"], "--lags must be a whole number, got 'x'"),
         (["probe", "--tree", "none.json", "--activations", "a.npz", "--rows", "0:4"],
          "none.json: no such file or directory"),
         (["run", "polarity", "--prototypes", "3", "4"],
-         "prototypes says nothing here: it is for swav, and method is simclr"),
+         "prototypes has no effect here: it applies to swav, and method is simclr"),
         (["run", "emergence", "--loss", "ntxent", "--negatives", "4"],
-         "negatives says nothing here: it is for other losses, and loss is ntxent"),
-        (["run", "emergence", "--network-norm-mean", "stop"], "it is for network-norm batch, and"),
+         "negatives has no effect here: it applies to other losses, and loss is ntxent"),
+        (["run", "emergence", "--network-norm-mean", "stop"], "it applies to network-norm batch, and"),
         (["run", "emergence", "--precision", "bfloat16"], "bfloat16 is for CUDA"),
         (["run", "polarity", "--precision", "bfloat16"], "bfloat16 is for CUDA"),
     ],
@@ -114,7 +166,7 @@ def test_an_unwritable_folder_is_one_line(capsys, tmp_path):
     assert "cannot write to" in capsys.readouterr().err
 
 
-def test_a_killed_process_is_one_line_that_says_how_to_go_on(monkeypatch, capsys, tmp_path):
+def test_a_killed_process_is_one_line_that_says_how_to_continue(monkeypatch, capsys, tmp_path):
     from dualnets.lab import workers
 
     def killed(*_):
@@ -129,13 +181,11 @@ def test_a_killed_process_is_one_line_that_says_how_to_go_on(monkeypatch, capsys
 
 @pytest.mark.parametrize("where", ["cell", "check"])
 def test_a_cell_too_large_for_the_memory_is_one_line(where, monkeypatch, capsys, tmp_path):
-    from dualnets.experiments.emergence import emergence, polarity
-
     def greedy(*_):
         torch.empty(1 << 60)
 
-    monkeypatch.setattr(emergence, "run_cell", greedy)
-    monkeypatch.setattr(polarity.Settings, "check", greedy)
+    monkeypatch.setattr(code_of("emergence"), "run_cell", greedy)
+    monkeypatch.setattr(experiments.load("polarity").Settings, "check", greedy)
     name = {"cell": "emergence", "check": "polarity"}[where]
     assert main(["run", name, "--scale", "smoke", "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err
@@ -144,41 +194,64 @@ def test_a_cell_too_large_for_the_memory_is_one_line(where, monkeypatch, capsys,
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_run_reads_well_at_80_columns_without_colour(tmp_path):
-    done = hltm("run", "emergence", "--scale", "smoke", "--out", tmp_path, *TINY)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "\x1b" not in done.stdout
-    lines = done.stdout.splitlines()
-    assert all(len(line) <= 80 or str(tmp_path) in line for line in lines)
-    assert "…" not in done.stdout
-    assert "OPEN. 2 trees are fewer than 13" in done.stdout
-    paths = [line.strip() for line in lines if str(tmp_path) in line]
+def test_a_run_reads_well_at_80_columns_without_colour(stored, capsys, monkeypatch):
+    _, printed, out = stored
+    assert "\x1b" not in printed
+    lines = printed.splitlines()
+    assert all(len(line) <= 80 or str(out) in line for line in lines)
+    assert "…" not in printed
+    assert lines[0] == "4 cells of 2 trees"
+    assert (
+        sum(bool(re.match(r"\d/4  .*: root \d\.\d\d -> \d\.\d\d  \(\d+ s\)", s)) for s in lines)
+        == 4
+    )
+    assert "OPEN. 2 trees are fewer than 13" in printed
+    paths = [line.strip() for line in lines if str(out) in line]
     assert len(paths) == 4
     assert all(os.path.exists(path) for path in paths)
-    again = hltm("run", "emergence", "--scale", "smoke", "--out", tmp_path, *TINY)
-    assert again.stdout.startswith("This run is finished; nothing was computed")
-    assert again.stdout.split("\n\n", 1)[1] == done.stdout.split("\n\n", 1)[1]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["run", "emergence", "--scale", "smoke", "--out", str(out), *FLAGS]) == 0
+    again = capsys.readouterr().out
+    assert again.startswith("This run is finished; nothing was computed")
+    assert again.split("\n\n", 1)[1] == printed.split("\n\n", 1)[1]
 
 
-def test_an_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys):
-    from dualnets.experiments.emergence import emergence
+def test_paths_can_be_copied_from_what_is_printed(tmp_path, capsys, monkeypatch):
+    """Long ones are not broken, blanks stay, and brackets are not markup."""
+    monkeypatch.setenv("COLUMNS", "80")
+    long = tmp_path / ("a [bold]folder[red] with  blanks in its " + "long-long-" * 9 + "name")
+    long.mkdir()
+    picture, page = long / "tree.png", long / "README.md"
+    page.write_text("no marks\n")
+    for arguments, path, status in (
+        (["tree", "--depth", "1", "--picture", picture], picture, 0),
+        (["sample", "-n", "10", long / "rows"], long / "rows", 0),
+        (["sample", "--verify", long / "rows"], long / "rows", 0),
+        (["sample", "--verify", long / "none"], long / "none", 2),
+        (["claims", "--out", long / "empty"], long / "empty", 0),
+        (["claims", "--out", page], page, 2),
+        (["claims", "--markdown", long / "gone.md"], long / "gone.md", 2),
+        (["run", "emergence", "--out", page], page, 2),
+    ):
+        assert main(list(map(str, arguments))) == status
+        printed = capsys.readouterr()
+        assert str(path) in printed.out + printed.err
 
+
+def test_an_interruption_says_how_to_continue(monkeypatch, tmp_path, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(emergence, "run_cell", interrupted)
+    monkeypatch.setattr(code_of("emergence"), "run_cell", interrupted)
     assert main(["run", "emergence", "--scale", "smoke", "--out", str(tmp_path)]) == 130
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command continues from there" in capsys.readouterr().err
 
 
 def test_wide_tables_go_on_below_and_nothing_is_cut():
-    import io
-
     import pandas as pd
     from rich.console import Console
 
-    from dualnets.cli.run import terminal_tables
+    from dualnets.cli._tables import terminal_tables
 
     rows = pd.DataFrame(
         {"pair": ["a / b", "a / b", "c / d"], "units": [2, 5, 2]}

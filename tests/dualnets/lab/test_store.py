@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from dualnets._files import replace_folder
-from dualnets.lab import store as records
+from dualnets.lab.store import Store, identity, versions
 
 TABLE = pd.DataFrame({"value": [1.0, 2.0]})
 
@@ -21,7 +21,7 @@ def write(target, text, error=None):
 
 
 def test_a_cell_is_read_back(tmp_path):
-    store = records.Store(tmp_path, "emergence")
+    store = Store(tmp_path, "emergence")
     weights = {"weights.0": torch.arange(6.0).view(2, 3).T}
     store.write_cell("abc", TABLE, {"seconds": 1.0, "bad": float("nan")}, {"final": weights})
     table, manifest = store.read_cell("abc")
@@ -46,26 +46,24 @@ def test_a_failure_while_writing_leaves_nothing_and_keeps_the_old(tmp_path):
 
 
 def test_a_cell_without_its_manifest_does_not_count(tmp_path):
-    store = records.Store(tmp_path, "emergence")
+    store = Store(tmp_path, "emergence")
     store.cell("abc").mkdir(parents=True)
     assert not store.has_cell("abc")
 
 
 def test_equal_settings_have_equal_names():
-    assert records.identity("e", 1, {"a": 1, "b": 2.5}) == records.identity(
-        "e", 1, {"b": 2.5, "a": 1}
-    )
-    assert records.identity("e", 1, {"a": 1}) != records.identity("e", 2, {"a": 1})
+    assert identity("e", 1, {"a": 1, "b": 2.5}) == identity("e", 1, {"b": 2.5, "a": 1})
+    assert identity("e", 1, {"a": 1}) != identity("e", 2, {"a": 1})
 
 
 def test_an_unwritable_folder_is_refused_in_words(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot write to .*file"):
-        records.Store(tmp_path / "file", "emergence").check_writable()
+        Store(tmp_path / "file", "emergence").check_writable()
 
 
 def test_versions_say_what_made_a_result():
-    found = records.versions()
+    found = versions()
     assert found["draw_format"] == "1"
     assert found["torch"]
     assert json.dumps(found)

@@ -1,18 +1,18 @@
-"""Cells side by side: the same results as one after the other, failures told, nobody left behind."""
+"""Cells in parallel: the same results as one after the other, failures reported, no process left."""
 
 import os
 import signal
 
 import pandas as pd
 import pytest
+from tiny_runs import blank_figures, tiny_run
 
-import dualnets
 from dualnets.lab import workers
 from dualnets.lab.experiment import ProgressListener
 
 
 def report(name: str, progress: ProgressListener) -> None:
-    """Work that says its name's length as steps."""
+    """Work that reports the length of its name as steps."""
     progress.updated(len(name))
     progress.seen(3, {1: 0.5})
 
@@ -27,12 +27,12 @@ def die(name: str, progress: ProgressListener) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_every_cell_is_done_and_heard():
-    heard = []
+def test_every_cell_is_done_and_reported():
+    events = []
     cells = [("a",), ("bb",), ("ccc",)]
-    workers.run(report, cells, 2, lambda at, kind, details: heard.append((at, kind, details)))
+    workers.run(report, cells, 2, lambda at, kind, details: events.append((at, kind, details)))
     for at, (name,) in enumerate(cells):
-        own = [(kind, details) for where, kind, details in heard if where == at]
+        own = [(kind, details) for where, kind, details in events if where == at]
         assert own == [
             ("started", ()),
             ("updated", (len(name),)),
@@ -54,20 +54,17 @@ def test_a_cell_that_fails_ends_the_run_and_says_why(work, name, error, words):
         workers.run(work, [(name,)], 1, lambda *_: None)
 
 
-def test_a_run_has_the_same_results_whatever_the_workers(tmp_path):
-    settings = {"depth": 2, "members": 2, "steps": 5, "evaluation_samples": 512, "units": [2, 3]}
-    found = [
-        dualnets.run("emergence", out=tmp_path / str(n), workers=n, scale="smoke", **settings).table
-        for n in (1, 2)
-    ]
-    pd.testing.assert_frame_equal(*found, check_exact=False, rtol=1e-5)
+def test_a_run_has_the_same_results_whatever_the_workers(stored, tmp_path):
+    with blank_figures("emergence"):
+        parallel = tiny_run(tmp_path, workers=2)
+    pd.testing.assert_frame_equal(parallel.table, stored[0].table, check_exact=False, rtol=1e-5)
 
 
-def test_how_many():
-    cores = min(os.cpu_count(), workers.MOST)
-    assert workers.how_many(None, 100, "cpu", "default") == cores
-    assert workers.how_many(None, 1, "cpu", "default") == 1
-    assert workers.how_many(None, 100, "cpu", "smoke") == 1
-    assert workers.how_many(4, 0, "cpu", "default") == 1
+def test_the_number_of_workers():
+    cores = min(os.cpu_count(), workers.MAX_WORKERS)
+    assert workers.worker_count(None, 100, "cpu", "default") == cores
+    assert workers.worker_count(None, 1, "cpu", "default") == 1
+    assert workers.worker_count(None, 100, "cpu", "smoke") == 1
+    assert workers.worker_count(4, 0, "cpu", "default") == 1
     with pytest.raises(ValueError, match="at least 1, got -1"):
-        workers.how_many(-1, 3, "cpu", "default")
+        workers.worker_count(-1, 3, "cpu", "default")

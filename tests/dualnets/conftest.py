@@ -1,0 +1,22 @@
+"""A run that several test files read; it is computed once."""
+
+import contextlib
+import io
+
+import pytest
+from tiny_runs import FLAGS, tiny_run
+
+from dualnets.cli import main
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory):
+    """A finished tiny run, what the command printed, and the folder of its results: do not change it."""
+    out = tmp_path_factory.mktemp("stored")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("COLUMNS", "80")
+        assert main(["run", "emergence", "--scale", "smoke", "--out", str(out), *FLAGS]) == 0
+    run = tiny_run(out)
+    assert run.reused
+    return run, printed.getvalue(), out

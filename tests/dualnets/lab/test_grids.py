@@ -1,0 +1,148 @@
+"""From grids to cells: values replaced and kept, settings without effect, names."""
+
+import dataclasses
+import pickle
+
+import pytest
+
+from dualnets import experiments
+from dualnets.lab.experiment import Experiment, Fixed
+from dualnets.lab.grids import cells, fields_with_effect, repeat_command, run_name, values_by_field
+
+EMERGENCE = experiments.load("emergence")
+
+
+def of(found):
+    return [(c.network, c.units, c.augment) for c in found]
+
+
+def test_a_flag_replaces_a_field_everywhere_but_where_it_is_fixed():
+    assert of(cells(EMERGENCE, "default", {})) == [
+        ("tree", 2, "keep-root"),
+        ("tree", 5, "keep-root"),
+        ("tree", 10, "keep-root"),
+        ("mlp", 64, "keep-root"),
+        ("tree", 10, "keep-nothing"),
+    ]
+    changes = {"network": ["mlp"], "units": [64], "augment": ["resample-leaves:0.3"]}
+    assert of(cells(EMERGENCE, "default", changes)) == [
+        ("mlp", 64, "resample-leaves:0.3"),
+        ("mlp", 64, "keep-nothing"),
+    ]
+
+
+def test_the_scales_of_emergence_are_as_described():
+    for settings in cells(EMERGENCE, "default", {}):
+        assert (settings.depth, settings.branching) == (5, 2)
+        assert (settings.polarity_low, settings.polarity_high) == (0.7, 1.0)
+        assert (settings.members, settings.steps, settings.batch) == (16, 2000, 128)
+        assert (settings.loss, settings.temperature, settings.negatives) == ("infonce", 0.1, 1)
+        assert (settings.lr, settings.bias) == (0.1, False)
+    paper = cells(EMERGENCE, "paper", {})
+    assert {s.polarity_low for s in paper} == {0.7, 0.8, 0.9}
+    assert {s.units for s in paper if s.network == "tree"} == {2, 5, 10, 20}
+    assert {(s.members, s.steps) for s in paper} == {(30, 10_000)}
+
+
+def test_settings_without_values_and_settings_that_every_grid_fixes_are_refused():
+    with pytest.raises(ValueError, match="steps needs a value, or several"):
+        cells(EMERGENCE, "smoke", {"steps": []})
+    with pytest.raises(ValueError, match="variant cannot be set: every cell"):
+        cells(experiments.load("methods"), "smoke", {"variant": ["mine"]})
+
+
+def test_a_setting_without_effect_on_a_cell_leaves_it_as_it_is():
+    methods = experiments.load("methods")
+    plain = cells(methods, "smoke", {})
+    swept = cells(methods, "smoke", {"prototypes": [8, 16]})
+    of_swav = [s.prototypes for s in swept if s.method == "swav"]
+    others = [s for s in swept if s.method != "swav"]
+    assert of_swav[:2] == [8, 16]
+    assert len(of_swav) == 2 * sum(s.method == "swav" for s in plain)
+    assert others == [s for s in plain if s.method != "swav"]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"target": ["random"]}, "byol, and method is simclr"),
+        ({"readout": ["none"]}, "teacher-student, and method is simclr"),
+        ({"margin": [2.0]}, "other losses, and loss is infonce"),
+        ({"optimizer": ["adam"], "momentum": [0.5]}, "other optimizers, and optimizer is adam"),
+        ({"final_rate": [0.5]}, "schedule cosine, and schedule is constant"),
+        ({"network_norm": ["group"], "network_norm_std": ["off"]}, "network-norm batch, and"),
+        ({"method": ["byol"], "loss": ["triplet"]}, "simclr, and method is byol"),
+        ({"method": ["byol"], "redraw": ["top"]}, "redraw-every above 0, which is 0"),
+        ({"method": ["byol"], "target": ["random"], "target_momentum": [0.5]}, "target ema"),
+        ({"method": ["supervised"], "head_norm": ["none"]}, "byol"),
+    ],
+)
+def test_a_setting_without_effect_on_any_cell_is_refused(change, what):
+    flag = [*change][-1].replace("_", "-")
+    with pytest.raises(ValueError, match=f"{flag} has no effect here: it applies to .*{what}"):
+        cells(experiments.load("polarity"), "smoke", change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": ["moco"], "temperature": [0.2]},
+        {"method": ["byol"], "head_norm": ["none"], "redraw_every": [5], "redraw": ["top"]},
+        {"loss": ["triplet"], "margin": [2.0]},
+        {"schedule": ["cosine"], "final_rate": [0.5]},
+        {"network_norm": ["group"], "network_norm_groups": [5]},
+    ],
+)
+def test_a_setting_with_an_effect_is_accepted_and_shown_in_the_help(change):
+    polarity = experiments.load("polarity")
+    assert cells(polarity, "smoke", change)
+    assert change.keys() <= fields_with_effect(polarity, change)
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_the_help_shows_what_some_cell_uses_and_some_flag_can_change(name):
+    """The twin makes every cell, checks included; the help does not."""
+    experiment = experiments.load(name)
+    expected = set()
+    for scale, grids in experiment.grids.items():
+        free = {
+            item.name
+            for item in dataclasses.fields(experiment.Settings)
+            if not all(isinstance(grid.get(item.name), Fixed) for grid in grids)
+        }
+        for settings in cells(experiment, scale, {}):
+            expected |= free - settings.unused().keys()
+    assert fields_with_effect(experiment) == expected
+
+
+def test_the_help_shows_the_values_of_every_grid():
+    values = values_by_field(EMERGENCE, "default")
+    assert values["units"] == [[2, 5, 10], [64], [10]]
+    assert values["augment"] == [["keep-root"], ["keep-nothing"]]
+    assert values["steps"] == [[2000]]
+
+
+def test_a_run_is_named_after_its_cells():
+    named = run_name(EMERGENCE, "smoke")
+    assert run_name(EMERGENCE, "smoke", units=[5, 2]) != named
+    assert run_name(EMERGENCE, "smoke", seed=0) == named
+    assert run_name(EMERGENCE, "smoke", seed=1) != named
+
+
+def test_the_command_repeats_the_run():
+    text = repeat_command("emergence", "smoke", {"units": [2, 5], "augment": ["keep-root"]})
+    assert text == "hltm run emergence --scale smoke --units 2 5 --augment keep-root"
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_experiment_is_complete_and_reaches_other_processes(name):
+    experiment = experiments.load(name)
+    assert isinstance(experiment, Experiment)
+    assert len(experiment.summary) <= 58
+    assert experiment.claim
+    assert experiment.reference
+    assert experiment.description
+    assert {"smoke", "default", "paper"} <= set(experiment.grids)
+    for scale in experiment.grids:
+        assert cells(experiment, scale, {})
+    assert pickle.loads(pickle.dumps(experiment)) == experiment
