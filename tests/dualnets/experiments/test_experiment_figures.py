@@ -10,7 +10,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from dualnets import experiments
-from dualnets.experiments.objectives import teacher_student
+from dualnets.experiments.objectives import _teacher_student as teacher_student
 from dualnets.lab import runner
 from dualnets.lab.report import style as figures
 from dualnets.lab.variants import RANK, RATIO, SPREAD

@@ -11,7 +11,9 @@ from made_up_variants import cell, joined
 
 from dualnets.experiments import load
 from dualnets.experiments.objectives import _methods
+from dualnets.experiments.objectives._varying import SAMPLES
 from dualnets.experiments.objectives.methods import BARE, LABEL
+from dualnets.experiments.objectives.teacher_student import CONTRAST
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.runner import cells
 from hltm.probe.best_units import PRE
@@ -169,7 +171,7 @@ def taught(gains, trees=12):
                 metric=teacher_student.SPECIALISATION, node="teacher's layer", ceiling=np.nan
             )
         )
-    plain = {(name, 0): 0.1 for name in (*gains, teacher_student.CONTRAST)}
+    plain = {(name, 0): 0.1 for name in (*gains, CONTRAST)}
     return joined(made_up(plain, trees), *made)
 
 
@@ -199,7 +201,7 @@ def test_a_teachers_units_vary(network, bias):
         variant="x", network=network, depth=2, members=2, teacher_units=3, bias=bias
     )
     teacher, trees = settings.build_teacher(), settings.build_trees()
-    leaves = trees.sample(teacher_student.ROWS, seed=settings.seed + settings.teacher_seed).leaves
+    leaves = trees.sample(SAMPLES, seed=settings.seed + settings.teacher_seed).leaves
     for values in teacher.activations(leaves).values():
         over = tuple(range(1, values.ndim - 1)) if network == "conv" else 1
         assert torch.allclose(values.std(over), torch.ones(()), atol=1e-3)
