@@ -8,6 +8,16 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dualnets.experiments.byol.byol_linear import (
+    AGREE,
+    EXACT,
+    EXPERIMENT,
+    FEWEST,
+    FIRST_ORDER,
+    NEAR,
+    RULE,
+    Settings,
+)
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.stats import Estimate, Verdict, verdict_of
 from dualnets.theory.byol.byol_modes import Modes, critical_decay, integrate_modes, largest_decay
@@ -21,20 +31,7 @@ from dualnets.theory.byol.linear_byol import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from dualnets.theory.byol.linear_byol import Path
-
-from dualnets.experiments.byol.byol_linear import (
-    AGREE,
-    EXACT,
-    EXPERIMENT,
-    FEWEST,
-    FIRST_ORDER,
-    NEAR,
-    RULE,
-    Settings,
-)
 
 CONSERVED, MODE, PHASE, EDGE = "conserved", "mode", "phase", "edge"
 
@@ -256,10 +253,3 @@ def verdict(table: pd.DataFrame) -> Verdict:
     what = "share of networks that lose the modes that the separatrix says"
     found = Estimate(share, np.nan, np.nan, len(right))
     return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, found, details, of="networks")
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """Conserved quantity, modes, phase diagram."""
-    from dualnets.experiments.byol._byol_linear_figure import draw
-
-    return draw(table, collapsed)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from dualnets.experiments.emergence.emergence import (
+    CONTROL,
+    EXPERIMENT,
+    FEWEST_TREES,
+    RULE,
+    SIGNIFICANCE,
+    Settings,
+)
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import learning_curves
 from dualnets.lab.stats import (
@@ -24,18 +32,6 @@ from dualnets.lab.stats import (
 )
 from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
 from hltm.probe.best_units import PRE
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-from dualnets.experiments.emergence.emergence import (
-    CONTROL,
-    EXPERIMENT,
-    FEWEST_TREES,
-    RULE,
-    SIGNIFICANCE,
-    Settings,
-)
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
@@ -180,10 +176,3 @@ def verdict(table: pd.DataFrame) -> Verdict:
     what = "gap closed, mean over levels >= 2"
     effect = min(effects, key=lambda each: each.value, default=NOTHING)
     return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """The figure: alignment over training, gap closed, the root's distribution, one tree."""
-    from dualnets.experiments.emergence._emergence_figure import draw
-
-    return draw(list(groups(table)), by_level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,29 +13,29 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 
+from dualnets.experiments.emergence._emergence import by_level, groups
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH, level_colours
 from dualnets.lab.stats import gap_closed, last_step
 from hltm.model.topology import Topology
 
-ByLevel = Callable[..., pd.DataFrame]
-Group = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]
 DENSE = "mlp"
 
 
-def draw(groups: list[Group], by_level: ByLevel) -> Figure:
-    """One block of two rows per group of settings."""
-    figure = plt.figure(figsize=(WIDTH, 6.6 * len(groups)), layout="constrained")
-    blocks = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
-    for block, (setting, main, control) in zip(blocks, groups, strict=True):
+def draw(table: pd.DataFrame) -> Figure:
+    """Alignment over training, gap closed, the root, one tree: two rows per group of settings."""
+    parts = list(groups(table))
+    figure = plt.figure(figsize=(WIDTH, 6.6 * len(parts)), layout="constrained")
+    blocks = figure.subfigures(len(parts), 1, squeeze=False)[:, 0]
+    for block, (setting, main, control) in zip(blocks, parts, strict=True):
         if setting:
             text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in setting.items())
             block.suptitle(text, fontsize=11, fontweight="bold", x=0.01, ha="left")
-        _block(block, main, control, by_level)
+        _block(block, main, control)
     return figure
 
 
-def _block(block: Any, main: pd.DataFrame, control: pd.DataFrame, by_level: ByLevel) -> None:
+def _block(block: Any, main: pd.DataFrame, control: pd.DataFrame) -> None:
     grid = block.add_gridspec(2, 1, height_ratios=[1.12, 1])
     colours = level_colours(int(main["level"].max()))
     panels = []

@@ -10,6 +10,13 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from dualnets.experiments.theorems.amplification import (
+    EXPERIMENT,
+    FEWEST,
+    RULE,
+    SIGNIFICANCE,
+    Settings,
+)
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.stats import (
     NOTHING,
@@ -24,17 +31,7 @@ from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from hltm.tree import LatentTree
-
-from dualnets.experiments.theorems.amplification import (
-    EXPERIMENT,
-    FEWEST,
-    RULE,
-    SIGNIFICANCE,
-    Settings,
-)
 
 DIRECTION, UNIT = "direction", "unit"
 ELSEWHERE = (
@@ -316,10 +313,3 @@ def _above(values: pd.Series, null: float, tests: int, *, exact: bool = False) -
     elif len(kept) > 1:
         p = float(kept.mean() <= null)
     return mean_interval(kept).detail() | {"null": null, "p": p, "passes": p < SIGNIFICANCE}
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """Growth against eigenvalue, units before and after, and the forecast against chance."""
-    from dualnets.experiments.theorems._amplification_figure import draw
-
-    return draw(table, amplified, winners)

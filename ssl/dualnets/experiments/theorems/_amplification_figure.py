@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.theorems._amplification import DIRECTION, UNIT, amplified, winners
 from dualnets.lab.report.intervals import bars
 from dualnets.lab.report.style import WIDTH, level_colours
 from dualnets.lab.stats import mean_interval
 
-Rows = Callable[[pd.DataFrame], pd.DataFrame]
 
-
-def draw(table: pd.DataFrame, amplified: Rows, winners: Rows) -> Figure:
+def draw(table: pd.DataFrame) -> Figure:
     """Directions on top (plain outputs), units below (normalised outputs, the widest network)."""
     colours = level_colours(int(table["level"].max()))
     plain = table[~table["normalize"]]
@@ -47,7 +44,7 @@ def draw(table: pd.DataFrame, amplified: Rows, winners: Rows) -> Figure:
 
 def _growth(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
     """Every direction over every interval between snapshots, on logarithmic axes."""
-    part = rows[(rows["kind"] == "direction") & np.isfinite(rows["value"]) & (rows["value"] > 0)]
+    part = rows[(rows["kind"] == DIRECTION) & np.isfinite(rows["value"]) & (rows["value"] > 0)]
     for level, own in part.groupby("level"):
         axes.scatter(own["forecast"], own["value"], s=5, alpha=0.35, lw=0, color=colours[int(level)],
                      label=f"level {level}")  # fmt: skip
@@ -79,7 +76,7 @@ def _ranks(axes: Axes, made: pd.DataFrame, colours: dict[int, object]) -> None:
 
 
 def _units(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
-    part = rows[rows["kind"] == "unit"]
+    part = rows[rows["kind"] == UNIT]
     for level, own in part.groupby("level"):
         axes.scatter(own["initial"], own["value"], s=6, alpha=0.4, lw=0, color=colours[int(level)],
                      label=f"level {level}")  # fmt: skip

@@ -10,17 +10,6 @@ import pandas as pd
 import torch
 
 from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, mean_ranks, ranks, root
-from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Verdict, exceeds, too_few, verdict_of
-from dualnets.lab.tidy import tidy
-from dualnets.theory.hierarchy.latent_inputs import drawn_correlations, latent_inputs
-from dualnets.theory.hierarchy.lucky import mean_best
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from hltm.tree import LatentTree
-
 from dualnets.experiments.theorems.lucky import (
     CALIBRATED,
     EXPERIMENT,
@@ -29,6 +18,14 @@ from dualnets.experiments.theorems.lucky import (
     SIGNIFICANCE,
     Settings,
 )
+from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.stats import Verdict, exceeds, too_few, verdict_of
+from dualnets.lab.tidy import tidy
+from dualnets.theory.hierarchy.latent_inputs import drawn_correlations, latent_inputs
+from dualnets.theory.hierarchy.lucky import mean_best
+
+if TYPE_CHECKING:
+    from hltm.tree import LatentTree
 
 MEMBERS_AT_ONCE = 8  # whose leaf states are enumerated together
 
@@ -223,10 +220,3 @@ def verdict(table: pd.DataFrame) -> Verdict:
     what = "rank correlation of the root's gap closed with its luck before, mean over widths"
     found = mean_ranks(root(rows) for *_, rows in widths(trained))
     return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, found, details)
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """Chances by width and depth, best selectivity, and what roots have learned by their luck."""
-    from dualnets.experiments.theorems._lucky_figure import draw
-
-    return draw(table)

@@ -9,6 +9,15 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dualnets.experiments.theorems.population import (
+    EXPERIMENT,
+    FEWEST,
+    INFINITE,
+    JUDGED,
+    RULE,
+    SMALL,
+    Settings,
+)
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.stats import (
     NOTHING,
@@ -22,19 +31,7 @@ from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import log_spaced
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from hltm.tree import LatentTree
-
-from dualnets.experiments.theorems.population import (
-    EXPERIMENT,
-    FEWEST,
-    INFINITE,
-    JUDGED,
-    RULE,
-    SMALL,
-    Settings,
-)
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
@@ -224,10 +221,3 @@ def verdict(table: pd.DataFrame) -> Verdict:
         ):
             outcome = "holds"
     return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, worst, details)
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """Training with every batch, tree by tree against the infinite one, and where spread comes from."""
-    from dualnets.experiments.theorems._population_figure import draw
-
-    return draw(table, by_tree, compare)

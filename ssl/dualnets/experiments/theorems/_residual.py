@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-
-from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import NOTHING, Verdict, exceeds, mean_interval, verdict_of
-from dualnets.lab.tidy import tidy
-from hltm.sampling.augment import parse
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 from dualnets.experiments.theorems.residual import (
     EXPERIMENT,
@@ -28,6 +20,14 @@ from dualnets.experiments.theorems.residual import (
     SMALL,
     Settings,
 )
+from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.stats import NOTHING, Verdict, exceeds, mean_interval, verdict_of
+from dualnets.lab.tidy import tidy
+from hltm.sampling.augment import parse
+
+SETTINGS = ("network", "depth", "units", "weights", "temperature", "negatives", "loss", "augment",
+            "polarity_low")  # fmt: skip
+TITLES = {"network": "shape", "polarity_low": "polarity", "temperature": "τ", "negatives": "H"}
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
@@ -61,7 +61,6 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
 
 PLAIN: dict[str, Any] = {"negatives": 1, "loss": "infonce", "augment": "keep-root", "depth": 2}
 BASE: dict[str, Any] = {**PLAIN, "network": "tree", **REFERENCES[0]}
-AXES = ("polarity_low", "weights", "temperature", "negatives")
 
 
 def along(table: pd.DataFrame, axis: str) -> pd.DataFrame:
@@ -193,17 +192,3 @@ def _noisiest(rows: pd.DataFrame) -> float:
     """The largest median over layers at the lowest polarity."""
     noisy = rows[rows["polarity_low"] == rows["polarity_low"].min()]
     return float(noisy.groupby("layer")["residual"].median().max())
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """The residual at the references, and against weights, temperature and negatives."""
-    from dualnets.experiments.theorems._residual_figure import draw
-
-    return draw(list(references(table)), [(axis, along(table, axis)) for axis in AXES[1:]], SMALL)
-
-
-SETTINGS = ("network", "depth", "units", "weights", "temperature", "negatives", "loss", "augment",
-            "polarity_low")  # fmt: skip
-
-
-TITLES = {"network": "shape", "polarity_low": "polarity", "temperature": "τ", "negatives": "H"}

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-
-from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Verdict, exceeds, mean_interval, too_few, verdict_of
-from dualnets.lab.tidy import tidy
-from dualnets.theory.hierarchy import two_layer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 from dualnets.experiments.theorems.top_down import (
     EXPERIMENT,
@@ -26,6 +18,10 @@ from dualnets.experiments.theorems.top_down import (
     SIGNIFICANCE,
     Settings,
 )
+from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.stats import Verdict, exceeds, mean_interval, too_few, verdict_of
+from dualnets.lab.tidy import tidy
+from dualnets.theory.hierarchy import two_layer
 
 MEASURES = {"per_norm": "selectivity / ||w||", "correlation": "|correlation|"}
 
@@ -225,10 +221,3 @@ def verdict(table: pd.DataFrame) -> Verdict:
         outcome = "holds" if all(faster) else "open" if any(faster) else "fails"
     what = "log ratio of |correlation|, constant norm against frozen, mean over settings"
     return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """Paths of the middle setting, and the log ratios and growth rates of all settings."""
-    from dualnets.experiments.theorems._top_down_figure import draw
-
-    return draw(list(settings_of(table)), compare, rates)

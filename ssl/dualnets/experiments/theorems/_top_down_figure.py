@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.theorems._top_down import compare, rates, settings_of
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH
 from dualnets.lab.stats import mean_interval
@@ -21,11 +21,11 @@ WORDS = {
     "per_norm": "selectivity per norm |s| / ‖w‖",
     "correlation": "|correlation| with the latent",
 }
-Rows = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-def draw(cells: list[Any], compare: Rows, rates: Rows) -> Figure:
+def draw(table: pd.DataFrame) -> Figure:
     """Three measures over time on top, below them two comparisons and growth rates over all settings."""
+    cells = list(settings_of(table))
     figure = plt.figure(figsize=(WIDTH, 9.6), layout="constrained")
     grid = figure.add_gridspec(3, 6)
     label, rows = cells[len(cells) // 2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,6 @@ from dualnets.experiments.theorems._update_comparisons import (
     tree_operators,
     updates,
 )
-from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Estimate, Verdict, verdict_of
-from hltm.sampling.augment import parse
-from hltm.sampling.philox import Stream, uniform
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 from dualnets.experiments.theorems.update import (
     BROKEN,
     ERRORS,
@@ -38,6 +30,10 @@ from dualnets.experiments.theorems.update import (
     RULE,
     Settings,
 )
+from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.stats import Estimate, Verdict, verdict_of
+from hltm.sampling.augment import parse
+from hltm.sampling.philox import Stream, uniform
 
 COLUMNS = {
     "identity": "str", "form": "str", "exact": "bool", "assumptions": "str", "layer": "float64",
@@ -239,10 +235,3 @@ def verdict(table: pd.DataFrame) -> Verdict:
     return verdict_of(
         EXPERIMENT.claim, outcome, RULE, reason, what, largest, details, of="comparisons"
     )
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """Every comparison's error, by identity; and estimates against their standard errors."""
-    from dualnets.experiments.theorems._update_figure import draw
-
-    return draw(table, EXACT, BROKEN, ERRORS)
