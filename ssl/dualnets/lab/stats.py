@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from dualnets.lab.rules import FEWEST_TREES
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -157,7 +159,17 @@ def exceeds(after: Array, before: Array | float, among: int = 1) -> float:
     if len(difference) == 0:
         return 1.0
     p = float(stats.wilcoxon(difference, alternative="greater", method="exact").pvalue)
-    return min(p * among, 1.0)
+    return adjusted(p, among)
+
+
+def adjusted(p: float, tests: int) -> float:
+    """A P after Bonferroni's correction for so many tests.
+
+    Example:
+        >>> adjusted(0.01, 4), adjusted(0.5, 4)
+        (0.04, 1.0)
+    """
+    return min(p * tests, 1.0)
 
 
 def bootstrap(
@@ -253,7 +265,7 @@ def finite(detail: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def too_few(n: int, least: int) -> str:
+def too_few(n: int, least: int = FEWEST_TREES) -> str:
     """Why n trees cannot decide a rule that needs `least`; empty if they can.
 
     Example:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
@@ -20,6 +20,7 @@ from dualnets.lab.stats import (
     gap_closed,
     mean_interval,
     pooled,
+    too_few,
 )
 from hltm.probe.best_units import PRE
 
@@ -66,7 +67,7 @@ class VariantStats(NamedTuple):
 
     def p_grown(self, tests: int = 1) -> float:
         """P that the alignment did not grow (exact, one-sided), after Bonferroni over `tests` tests."""
-        return adjusted(exceeds(self.value, self.initial), tests)
+        return exceeds(self.value, self.initial, tests)
 
 
 def variant_stats(
@@ -161,16 +162,6 @@ def contrast(a: np.ndarray, b: np.ndarray, among: int = 1) -> Contrast:
     return Contrast(mean_interval(a - b, among), exceeds(a, b), exceeds(b, a))
 
 
-def adjusted(p: float, tests: int) -> float:
-    """A P after Bonferroni's correction for so many tests.
-
-    Example:
-        >>> adjusted(0.01, 4), adjusted(0.5, 4)
-        (0.04, 1.0)
-    """
-    return min(p * tests, 1.0)
-
-
 # judging
 
 
@@ -190,21 +181,6 @@ class Judgement(NamedTuple):
     effect: str
     estimate: Estimate
     details: list[dict[str, Any]]
-
-
-def too_few(trees: int) -> str:
-    """Why so many trees decide nothing; empty if they are enough.
-
-    Example:
-        >>> too_few(11), too_few(12)
-        ('11 trees are fewer than 12', '')
-    """
-    return f"{trees} trees are fewer than {FEWEST_TREES}" if trees < FEWEST_TREES else ""
-
-
-def entries(name: str, estimate: Estimate) -> dict[str, float]:
-    """An estimate as entries of a verdict's details: its value under a name, its interval's ends."""
-    return {name: estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def at_once(count: int) -> str:
@@ -240,7 +216,7 @@ def all_emerge(table: pd.DataFrame, *, plural: str, beside: Collection[str] = ()
         gap = found.gap_among(len(variants))
         gaps.append(gap)
         details.append(
-            {"variant": name, "emerges": p < SIGNIFICANCE, "p_grown": p, **entries("gap_closed", gap),
+            {"variant": name, "emerges": p < SIGNIFICANCE, "p_grown": p, **gap.detail("gap_closed"),
              "spread": float(found.spread.mean()), "n": gap.n}
         )  # fmt: skip
     not_emerged = [d for d in details if not d["emerges"]]

@@ -11,16 +11,13 @@ import pandas as pd
 from dualnets.experiments.byol._byol import COLLAPSED, KEPT
 from dualnets.lab import variants
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, exceeds, mean_interval
+from dualnets.lab.stats import NOTHING, Estimate, adjusted, exceeds, mean_interval, too_few
 from dualnets.lab.variants import (
     Judgement,
     VariantStats,
-    adjusted,
     at_once,
     by_variant,
     contrast,
-    entries,
-    too_few,
     variant_stats,
 )
 
@@ -66,8 +63,8 @@ def collapse_status(table: pd.DataFrame) -> dict[str, CollapseStatus]:
         made[name] = CollapseStatus(
             found,
             found.p_grown(tests),
-            adjusted(exceeds(spread, border), tests),
-            adjusted(exceeds(border, spread), tests),
+            exceeds(spread, border, tests),
+            exceeds(border, spread, tests),
         )
     return made
 
@@ -85,7 +82,7 @@ def _details(statuses: Mapping[str, CollapseStatus]) -> dict[str, dict[str, Any]
             "p_grown": status.p_grown,
             "p_spread": status.p_spread,
             "p_collapsed": status.p_collapsed,
-            **entries("gap_closed", status.found.gap),
+            **status.found.gap.detail("gap_closed"),
             "spread": spread.value,
             "spread_low": spread.low,
             "spread_high": spread.high,

@@ -6,14 +6,7 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from dualnets.lab.variants import (
-    Judgement,
-    all_emerge,
-    by_variant,
-    contrast,
-    entries,
-    variant_stats,
-)
+from dualnets.lab.variants import Judgement, all_emerge, by_variant, contrast, variant_stats
 
 
 def judge(table: pd.DataFrame, *, plural: str, beside: Collection[str]) -> Judgement:
@@ -34,7 +27,7 @@ def judge(table: pd.DataFrame, *, plural: str, beside: Collection[str]) -> Judge
         against = contrast(other.value / other.ceiling, tree.value / tree.ceiling)
         found.details.append(
             {"variant": f"{name} - tree",
-             **entries("share_of_ceiling_difference", against.difference),
+             **against.difference.detail("share_of_ceiling_difference"),
              "p_more": against.p_more, "p_less": against.p_less, "n": against.difference.n}
         )  # fmt: skip
     return found

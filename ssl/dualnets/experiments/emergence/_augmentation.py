@@ -14,7 +14,15 @@ from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, Outcome, exceeds, last_step, mean_interval
+from dualnets.lab.stats import (
+    NOTHING,
+    Estimate,
+    Outcome,
+    exceeds,
+    last_step,
+    mean_interval,
+    too_few,
+)
 from dualnets.lab.tidy import tidy
 from dualnets.lab.variants import (
     ALIGNMENT,
@@ -22,7 +30,6 @@ from dualnets.lab.variants import (
     at_once,
     by_variant,
     spread_of,
-    too_few,
     variant_stats,
 )
 

@@ -9,17 +9,8 @@ import pandas as pd
 from dualnets.experiments.emergence._sides import root_entry
 from dualnets.lab import variants
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate
-from dualnets.lab.variants import (
-    Judgement,
-    adjusted,
-    at_once,
-    by_variant,
-    contrast,
-    entries,
-    of_root,
-    too_few,
-)
+from dualnets.lab.stats import NOTHING, Estimate, adjusted, too_few
+from dualnets.lab.variants import Judgement, at_once, by_variant, contrast, of_root
 
 
 def judge(table: pd.DataFrame) -> Judgement:
@@ -54,7 +45,7 @@ def judge(table: pd.DataFrame) -> Judgement:
         details.append(
             {"variant": f"depth {depth}, x{widths[-1]} - x{widths[0]}",
              "helps": p_more < SIGNIFICANCE, "p_more": p_more, "p_less": p_less,
-             **entries("difference", end.difference),
+             **end.difference.detail("difference"),
              "difference_before": start.difference.value, "n": end.difference.n}
         )  # fmt: skip
     details += [root_entry(name, rows, len(rows_of)) for name, rows in rows_of.items()]

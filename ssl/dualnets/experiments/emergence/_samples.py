@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Array, Estimate, Outcome, exceeds, mean_interval
+from dualnets.lab.stats import NOTHING, Array, Estimate, Outcome, exceeds, mean_interval, too_few
 from dualnets.lab.time_to_threshold import time_to_threshold
 from dualnets.lab.variants import (
     INTERVALS,
@@ -16,7 +16,6 @@ from dualnets.lab.variants import (
     at_once,
     by_variant,
     spread_of,
-    too_few,
     variant_stats,
 )
 

@@ -9,16 +9,8 @@ import pandas as pd
 
 from dualnets.experiments.emergence._reach import MARGIN
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
-from dualnets.lab.stats import LEVEL, NOTHING, RESAMPLES, Estimate
-from dualnets.lab.variants import (
-    Judgement,
-    VariantStats,
-    by_variant,
-    contrast,
-    entries,
-    of_root,
-    too_few,
-)
+from dualnets.lab.stats import NOTHING, Estimate, bootstrap, too_few
+from dualnets.lab.variants import Judgement, VariantStats, by_variant, contrast, of_root
 
 Side = Literal["below", "above"]
 
@@ -48,11 +40,10 @@ def gap_difference(a: list[VariantStats], b: list[VariantStats]) -> Estimate:
     n = len(gain_a)
     if not (room_a.mean() > 0 and room_b.mean() > 0):
         return NOTHING._replace(n=n)
-    picks = np.random.default_rng(0).integers(0, n, size=(RESAMPLES, n))
-    drawn = _share(gain_a[picks], room_a[picks]) - _share(gain_b[picks], room_b[picks])
-    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    value = gain_a.mean() / room_a.mean() - gain_b.mean() / room_b.mean()
-    return Estimate(float(value), float(low), float(high), n)
+    return bootstrap(
+        lambda picks: _share(gain_a[picks], room_a[picks]) - _share(gain_b[picks], room_b[picks]),
+        n,
+    )
 
 
 def _gain_and_room(side: list[VariantStats]) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +64,7 @@ def root_entry(name: str, rows: pd.DataFrame, tests: int) -> dict[str, Any]:
     return {
         "variant": name, "initial": float(found.initial.mean()), "root": float(found.value.mean()),
         "ceiling": float(found.ceiling.mean()), "emerges": p < SIGNIFICANCE, "p_grown": p,
-        **entries("gap_closed", found.gap), "spread": float(found.spread.mean()),
+        **found.gap.detail("gap_closed"), "spread": float(found.spread.mean()),
         "n": len(found.value),
     }  # fmt: skip
 

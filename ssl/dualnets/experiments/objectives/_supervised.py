@@ -9,17 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, exceeds, gap_closed
-from dualnets.lab.variants import (
-    Judgement,
-    VariantStats,
-    adjusted,
-    by_variant,
-    entries,
-    of_root,
-    too_few,
-    variant_stats,
-)
+from dualnets.lab.stats import NOTHING, Estimate, exceeds, gap_closed, too_few
+from dualnets.lab.variants import Judgement, VariantStats, by_variant, of_root, variant_stats
 
 
 def intermediate(rows: pd.DataFrame) -> VariantStats:
@@ -48,14 +39,14 @@ def judge(table: pd.DataFrame, *, pairs: Mapping[str, str], enough: float) -> Ju
         zero = np.zeros_like(labels.value)
         bar = enough * contrast.gain
         p_grown, p_enough, p_short = (
-            adjusted(exceeds(a, b), len(pairs))
+            exceeds(a, b, len(pairs))
             for a, b in ((labels.gain, zero), (labels.gain, bar), (bar, labels.gain))
         )
         # a ratio of means, as a gap closed is: contrast's gain is the room
         ratios.append(gap_closed(zero, labels.gain, contrast.gain))
         details.append(
             {"variant": name, "against": opponent, "gain": float(labels.gain.mean()),
-             "gain_of_contrast": float(contrast.gain.mean()), **entries("ratio", ratios[-1]),
+             "gain_of_contrast": float(contrast.gain.mean()), **ratios[-1].detail("ratio"),
              "p_grown": p_grown, "p_enough": p_enough, "p_short": p_short,
              "gap_closed": labels.gap.value, "gap_closed_of_contrast": contrast.gap.value,
              "spread": float(labels.spread.mean()), "n": labels.gap.n}

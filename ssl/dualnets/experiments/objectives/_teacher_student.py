@@ -21,16 +21,9 @@ from dualnets.lab.stats import (
     gap_closed,
     last_step,
     mean_interval,
-)
-from dualnets.lab.variants import (
-    GAP,
-    INTERVALS,
-    Judgement,
-    by_variant,
-    spread_of,
     too_few,
-    variant_stats,
 )
+from dualnets.lab.variants import GAP, INTERVALS, Judgement, by_variant, spread_of, variant_stats
 from hltm.probe.null import LAGS
 
 if TYPE_CHECKING:
