@@ -1,4 +1,4 @@
-"""The measuring, summary and verdict of the experiment `byol_linear`."""
+"""What linear BYOL conserves and which modes it loses: cells and rule of `byol_linear`."""
 
 from __future__ import annotations
 

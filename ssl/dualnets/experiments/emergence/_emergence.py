@@ -1,4 +1,4 @@
-"""The measuring, summary and verdict of the experiment `emergence`."""
+"""Learning curves of all latents, judged level by level: cells and rule of `emergence`."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame, 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row per cell and level: means over trees, gap closed with its 95% interval, latents below null.
 
-    `blind` counts the latents, over all trees, with no candidate whose correlation is above the null.
+    `below null` counts the latents, over all trees, with no candidate whose correlation is above the null.
     """
     ends = last_step(table[table["metric"] == "blind"])
     labels = {
@@ -106,7 +106,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (cell, level), part in by_level(table).groupby(["cell", "level"], sort=False):
         first, closed = part.iloc[0], _gap(part)
-        blind = ends[(ends["cell"] == cell) & (ends["level"] == level)]["value"]
+        below = ends[(ends["cell"] == cell) & (ends["level"] == level)]["value"]
         control = " control" if first["augment"] == CONTROL else ""
         found.append(
             {
@@ -118,7 +118,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                 "ceiling": part["ceiling"].mean(),
                 "null": part["null"].mean(),
                 "gap closed": str(closed) if np.isfinite(closed.value) else "at ceiling",
-                "blind": f"{int(blind.sum())}/{len(blind)}",
+                "below null": f"{int(below.sum())}/{len(below)}",
                 "n": len(part),
             }
         )

@@ -1,6 +1,6 @@
 """How many samples until the latents of each level emerge?
 
-A fixed set of P samples, seen again and again, each time in new views, instead of fresh samples; the number
+A fixed set of P samples, used again and again, each time in new views, instead of fresh samples; the number
 of updates is the same for all P. A view redraws some of the lowest subtrees, and keeps most of its sample:
 with views that keep the root alone, any P would be as good as fresh data. SimCLR and BYOL compare views,
 the supervised network predicts the root's state from one; each has the learning rate that did best for it

@@ -1,4 +1,4 @@
-"""The measuring, summary and verdict of the experiment `amplification`."""
+"""Growth along the operator's directions, and which units win: cells and rule of `amplification`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from dualnets.lab.stats import (
     NOTHING,
     Estimate,
     Verdict,
+    adjusted,
     exceeds,
     mean_interval,
     too_few,
@@ -309,7 +310,7 @@ def _above(values: pd.Series, null: float, tests: int, *, exact: bool = False) -
     if exact and len(kept):
         p = exceeds(kept, null, tests)
     elif len(kept) > 1 and kept.std() > 0:
-        p = min(float(stats.ttest_1samp(kept, null, alternative="greater").pvalue) * tests, 1.0)
+        p = adjusted(float(stats.ttest_1samp(kept, null, alternative="greater").pvalue), tests)
     elif len(kept) > 1:
         p = float(kept.mean() <= null)
     return mean_interval(kept).detail() | {"null": null, "p": p, "passes": p < SIGNIFICANCE}

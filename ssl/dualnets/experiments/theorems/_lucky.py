@@ -1,4 +1,4 @@
-"""The measuring, summary and verdict of the experiment `lucky`."""
+"""Luck before training, predicted and counted, and what the lucky learn: cells and rule of `lucky`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dualnets.experiments.theorems.lucky import (
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Verdict, exceeds, too_few, verdict_of
+from dualnets.lab.stats import Verdict, adjusted, exceeds, too_few, verdict_of
 from dualnets.lab.tidy import tidy
 from dualnets.theory.hierarchy.latent_inputs import drawn_correlations, latent_inputs
 from dualnets.theory.hierarchy.lucky import mean_best
@@ -189,10 +189,10 @@ def verdict(table: pd.DataFrame) -> Verdict:
         problems.append(too_few(trees, FEWEST))
         if rows["final"].notna().any():
             for measure, passes in rising.items():
-                seen = ranks(root(rows), measure)
-                p = min(seen.rises * tests, 1.0)
+                rank = ranks(root(rows), measure)
+                p = adjusted(rank.rises, tests)
                 passes.append(p < SIGNIFICANCE)
-                entry |= {f"{measure}_rank": seen.value, f"{measure}_p": p}
+                entry |= {f"{measure}_rank": rank.value, f"{measure}_p": p}
         details.append(entry)
     for (_, depth), cells in table.groupby(["polarity_low", "depth"]):
         sizes = sorted(cells["units"].unique())

@@ -44,8 +44,8 @@ def ranks(rows: pd.DataFrame, measure: str) -> Ranks:
     found = by_tree(rows)[["selectivity", measure]].dropna()
     if len(found) < 3 or found.nunique().min() < 2:
         return Ranks(float("nan"), 1.0, len(found))
-    seen = stats.spearmanr(found["selectivity"], found[measure], alternative="greater")
-    return Ranks(float(seen.statistic), float(seen.pvalue), len(found))
+    rank = stats.spearmanr(found["selectivity"], found[measure], alternative="greater")
+    return Ranks(float(rank.statistic), float(rank.pvalue), len(found))
 
 
 def root(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The measuring, summary and verdict of the experiment `population`."""
+"""Finite batches compared with the infinite one, tree by tree: cells and rule of `population`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measuring, summary and verdict of the experiment `residual`."""
+"""The residual of the covariance form, enumerated without sampling noise: cells and rule of `residual`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measuring, summary and verdict of the experiment `top_down`."""
+"""Two layers with and without the top layer's operator: cells and rule of `top_down`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measuring, summary and verdict of the experiment `update`."""
+"""Predicted updates compared with those of autograd: cells and rule of `update`."""
 
 from __future__ import annotations
 

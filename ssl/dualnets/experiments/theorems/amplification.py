@@ -78,8 +78,8 @@ GRIDS: dict[str, list[Grid]] = {
 }
 RULE = (
     "Over trees, (1) with plain outputs, at every level below the top (where the operator has but one "
-    "eigenvalue), the rank correlation of eigenvalues and growth rates, mean over stretches of training, "
-    "is above 0; with normalised outputs, at every level, (2) the rank correlation of units' "
+    "eigenvalue), the rank correlation of eigenvalues and growth rates, mean over the intervals between "
+    "snapshots, is above 0; with normalised outputs, at every level, (2) the rank correlation of units' "
     "|correlation| before and after, within blocks, is above 0, and (3) the forecast names the winning "
     "unit more often than one in n. (1) and (2) by Wilcoxon's exact signed-rank test, (3) by Student's, "
     f"one-sided, p < {SIGNIFICANCE} after Bonferroni over levels. Holds if all are, fails if (1) or (2) is "
