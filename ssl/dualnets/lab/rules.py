@@ -96,8 +96,8 @@ def all_emerge(
         "of levels >= 2 is larger after training than before (Wilcoxon's exact signed-rank test, "
         f"one-sided, p < {SIGNIFICANCE} after Bonferroni over these {plural}). Holds if they emerge with "
         f"all {plural}, fails if with none, open if with some, or with fewer than {FEWEST_TREES} "
-        f"{samples_of}. Where {latents} do not emerge by this test, the rule takes them not to emerge only "
-        f"if the gap closed is below {NEGLIGIBLE} with its whole 95% interval (those of all {plural} at "
-        "once, Bonferroni); otherwise it is open."
+        f"{samples_of}. That a test shows no growth is no evidence that there is none: the claim fails only "
+        f"if, besides, every gap closed is below {NEGLIGIBLE} with its whole 95% interval (those of all "
+        f"{plural} at once, Bonferroni), and is open otherwise."
     )
     return Rule(text, Deferred(judge, {"plural": plural, "beside": beside, **options}))

@@ -258,7 +258,7 @@ BARE = "; necessity: latents of which nothing is shared do not emerge at level 2
         ((0.3, 0.3), {"bare": 0.04}, "holds", "nothing is shared emerge at level 2, 3"),
     ],
 )  # fmt: skip
-def test_latents_follow_what_the_views_of_a_family_share_or_do_not(slopes, options, verdict, reason):
+def test_latents_follow_what_views_share_or_do_not(slopes, options, verdict, reason):
     found = load("augmentation").verdict(views(*slopes, **options))
     assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 

@@ -43,7 +43,7 @@ def draw(
     threshold: bool = False,
     score: str = "best |correlation|",
 ) -> Figure:
-    """Four panels over the values of one setting, the fourth in two parts.
+    """Draw four panels over the values of one setting, the fourth in two parts.
 
     Args:
         table: of a run.
@@ -120,7 +120,7 @@ def _lines(table: pd.DataFrame, axis: str, line: str | None, line_label: str) ->
 
 
 def _keys(lines: list[Line], threshold: bool) -> list[Any]:
-    """What the marks of all panels mean, once."""
+    """The key of all panels."""
     from matplotlib.lines import Line2D
 
     alone = lines[0].value is None
@@ -145,7 +145,7 @@ _UPPER: dict[str, Any] = {"color": "#56b4e9", "marker": "s", "ms": 4, "ls": "--"
 
 
 def _root(axes: Any, line: Line) -> None:
-    """Means before and after, and of the ceilings; every tree a dot where there is one line."""
+    """Means before and after training, and of the ceilings; with one line, every tree is a dot."""
     xs = [x for x, _ in line.cells]
     found = [of_root(rows) for _, rows in line.cells]
     alone = line.value is None
@@ -165,7 +165,7 @@ def _root(axes: Any, line: Line) -> None:
 def _gap(axes: Any, line: Line, aside: float, width: float) -> None:
     """Gap closed at the root; where there is one line, of all latents of levels >= 2 as well.
 
-    Lines stand a little `aside` of each other, a `width`, so that no interval hides another.
+    A line is moved `aside` and its parts stand a `width` apart, so that no interval hides another.
     """
     parts = [(of_root, {**line.style, "ms": 4})]
     if line.value is None:
@@ -178,7 +178,7 @@ def _gap(axes: Any, line: Line, aside: float, width: float) -> None:
 
 
 def _levels(axes: Any, line: Line, label: str, score: str) -> None:
-    """Alignment over ceiling by level, of the last line; its key beside the panel."""
+    """Alignment over ceiling by level, of the last line, with its key beside the panel."""
     for (x, rows), style in zip(line.cells, ordered(len(line.cells)), strict=True):
         levels = sorted(rows.loc[rows["metric"].isin(ALIGNMENT), "level"].unique())
         found = [variant_stats(rows, [level]) for level in levels]
