@@ -39,3 +39,8 @@ def module(inputs=4, bias=False, seed=0):
             nn.Linear(5, 2, bias=bias),
         )
     return made.double()
+
+
+def relative(found, expected):
+    """||found - expected|| / ||expected||."""
+    return float((found - expected).norm() / expected.norm())

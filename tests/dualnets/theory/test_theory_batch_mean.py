@@ -116,9 +116,9 @@ def test_losses_without_a_gradient_and_empty_batches_are_refused():
         return x @ weights["w"].T
 
     weights = {"w": torch.ones(1, 1)}
-    with pytest.raises(ValueError, match="the loss does not depend on the centred outputs"):
+    with pytest.raises(ValueError, match="the loss has no gradient: it does not depend"):
         mean_parts(below, lambda centred: torch.tensor(1.0), weights, torch.ones(3, 1))
     with pytest.raises(
-        ValueError, match=r"outputs have shape \(0, 1\), expected \(B, F\), B at least 1"
+        ValueError, match=r"outputs have shape \(0, 1\), expected \(B, F\) with B at least 1"
     ):
         mean_parts(below, lambda centred: centred.sum(), weights, torch.ones(0, 1))

@@ -6,8 +6,7 @@ from theory_cases import module, networks, tree
 from torch import nn
 
 import dualnets
-from dualnets.theory import check_operator_form
-from dualnets.theory.updates import connection
+from dualnets.theory import check_operator_form, connection
 
 
 def random_like(shape, seed=0):
@@ -49,7 +48,7 @@ def test_the_array_is_autograds_and_products_are_the_arrays(depth, branching):
             check_operator_form(found)
 
 
-def test_rows_of_k_are_laid_out_as_the_docstring_says():
+def test_rows_of_k_are_laid_out_as_documented():
     one = tree(2)
     network = dualnets.mlp(one, units=5, seed=1, dtype=torch.float64)
     leaves = one.sample(4, seed=2).leaves
@@ -110,7 +109,7 @@ def test_any_module_has_connections_of_its_weights():
     )
 
 
-def test_homogeneity_fails_where_it_must_and_says_why():
+def test_homogeneity_fails_where_it_must_and_the_error_names_why():
     one = tree(2)
     leaves = one.sample(8, seed=2).leaves
     for network in networks(one, bias=True):
@@ -134,7 +133,7 @@ def test_homogeneity_fails_where_it_must_and_says_why():
     check_operator_form(connection(biased, "4.weight", inputs))
 
 
-def test_one_sample_cannot_tell_a_constant():
+def test_one_sample_cannot_distinguish_a_constant():
     """With one distinct sample, f - Kᵀ w is the same for all: then it must be 0."""
     biased = module(bias=True)
     for inputs in (random_like((1, 4)), random_like((1, 4)).expand(5, 4)):
@@ -248,7 +247,7 @@ def test_what_makes_no_sense_is_refused():
         ValueError, match=r"unknown weight 'w', expected one of weights.0, weights.1"
     ):
         connection(network, "w", leaves)
-    with pytest.raises(ValueError, match=r"name one of 1.weight, 4.weight"):
+    with pytest.raises(ValueError, match=r"give one of the names 1.weight, 4.weight"):
         connection(module(), 1, leaves)
     found = connection(network, 1, leaves)
     with pytest.raises(ValueError, match=r"K of 8 samples, 12 x 3 each: 288 numbers"):

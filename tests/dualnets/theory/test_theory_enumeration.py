@@ -80,7 +80,7 @@ def test_views_equal_coins_thrown_one_by_one(tree, augmentation):
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS[:6], ids=str)
-def test_leaves_of_two_views_correlate_as_the_closed_form_says(augmentation):
+def test_leaves_of_two_views_correlate_as_the_closed_form_predicts(augmentation):
     tree = hltm.symmetric_binary(depth=3, polarity=(0.6, 1.0), seed=2)
     table = enumerate_views(tree, augmentation)
     signs = 2 * table.leaves.double() - 1
@@ -112,7 +112,7 @@ def test_what_cannot_be_enumerated_is_refused():
     assert enumerate_views(tree, hltm.keep_root()).view.shape == (2, 1 << 16)
     with pytest.raises(ValueError, match=r"16777216 classes of samples \(24 nodes"):
         enumerate_views(tree, hltm.resample_leaves(0.1))
-    with pytest.raises(ValueError, match="misses leaves"):
+    with pytest.raises(ValueError, match="makes leaves missing"):
         enumerate_views(tree, hltm.drop_leaves(0.1))
     small = enumerate_views(TREES[0], hltm.keep_root())
     with pytest.raises(ValueError, match=r"shape \(3, 2\), expected \(16, ...\)"):

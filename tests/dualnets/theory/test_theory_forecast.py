@@ -24,7 +24,7 @@ def test_the_direction_is_the_simple_losss(normalize):
     mean = table.over_views(network(table.leaves.expand(2, -1, -1)))
     variance = table.covariance(mean).diagonal(dim1=1, dim2=2).sum()
     exact = torch.autograd.grad(variance, list(network.weights))
-    found = [growth_direction(network, trees, AUGMENT, n=20_000, seed=k) for k in range(8)]
+    found = [growth_direction(network, trees, AUGMENT, samples=20_000, seed=k) for k in range(8)]
     for layer, expected in enumerate(exact):
         parts = torch.stack([made[layer] for made in found])
         error = (parts.mean(0) - expected).abs() / (parts.std(0) / 8**0.5 + 1e-6)
@@ -37,7 +37,7 @@ def test_present_correlations_are_the_probes(kind):
     trees, network = case()
     if kind == "mlp":
         network = dualnets.mlp(trees, units=7, seed=1)
-    found = forecast(network, trees, AUGMENT, n=1000, growth=0.0, seed=4)
+    found = forecast(network, trees, AUGMENT, samples=1000, growth=0.0, seed=4)
     probed = best_units(network, trees, samples=1000, seed=4, lags=0)
     for level, part in found.items():
         assert torch.allclose(part.strength, probed[level].best, atol=1e-5)
@@ -45,11 +45,11 @@ def test_present_correlations_are_the_probes(kind):
         assert torch.allclose(part.correlations, part.present, atol=1e-6)
 
 
-def test_it_foretells_training():
-    """After training along the simple loss for a while the forecast winners mostly won."""
+def test_it_predicts_the_winner_of_training():
+    """After some training with the simple loss most forecast winners have won."""
     trees = hltm.symmetric_binary(depth=3, polarity=(0.7, 1.0), members=8, seed=0)
     network = dualnets.tree_network(trees, units=6, seed=1, normalize=True)
-    found = forecast(network, trees, AUGMENT, n=4096, seed=9)
+    found = forecast(network, trees, AUGMENT, samples=4096, seed=9)
     final = dualnets.train(
         network, dualnets.SimCLR(), trees, augment=AUGMENT, steps=400, batch=64,
         optimizer=dualnets.SGD(lr=0.3), seed=2,
@@ -66,7 +66,7 @@ def test_errors():
     with pytest.raises(ValueError, match="growth must be"):
         forecast(network, trees, AUGMENT, growth=-1.0, seed=0)
     with pytest.raises(ValueError, match="at least 2 samples"):
-        growth_direction(network, trees, AUGMENT, n=1, seed=0)
+        growth_direction(network, trees, AUGMENT, samples=1, seed=0)
 
 
 def test_networks_and_trees_that_do_not_fit_are_refused():
@@ -74,7 +74,9 @@ def test_networks_and_trees_that_do_not_fit_are_refused():
     network = dualnets.tree_network(trees, units=4, seed=1)
     for call in (
         lambda network, trees: forecast(network, trees, hltm.keep_root(), seed=0),
-        lambda network, trees: growth_direction(network, trees, hltm.keep_root(), n=8, seed=0),
+        lambda network, trees: growth_direction(
+            network, trees, hltm.keep_root(), samples=8, seed=0
+        ),
     ):
         with pytest.raises(TypeError, match=r"expected a block network .* got Linear"):
             call(torch.nn.Linear(8, 4), trees)

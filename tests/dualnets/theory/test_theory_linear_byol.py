@@ -1,4 +1,4 @@
-"""Linear BYOL: the equations, what they conserve, modes, fixed points, the edge of collapse."""
+"""Linear BYOL: the equations, Theorem 1 of DSSL, modes, fixed points, the border of collapse."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_slopes_are_the_gradients_of_the_loss():
 @pytest.mark.parametrize(
     "changes", [{}, {"target_rate": 0.0}, {"target_rate": 0.0, "tie": 0.8}, {"decay": 0.0}]
 )
-def test_the_imbalance_only_decays(changes):
+def test_dssl_theorem_1_the_imbalance_only_decays(changes):
     given = system(**changes)
     path = integrate(given, WEIGHTS, np.linspace(0, 15, 6))
     kept = conserved(given, path)
@@ -66,7 +66,7 @@ def test_the_imbalance_only_decays(changes):
     assert np.abs(np.diff(path.online, axis=0)).max() > 0.01  # while the weights do move
 
 
-def test_the_imbalance_is_not_conserved_under_another_rate_or_a_predictor_of_its_own():
+def test_dssl_theorem_1_fails_under_another_rate_or_a_predictor_of_its_own():
     given = system()
     path = integrate(given, WEIGHTS, [0.0, 5.0])
     wrong = system(predictor_rate=1.0)
@@ -200,7 +200,7 @@ def test_errors_name_the_value():
         LinearByol(np.array([[1.0, 0.5], [0.0, 1.0]]), np.eye(2))
     with pytest.raises(ValueError, match=r"expected \(\.\.\., F, F\)"):
         integrate(system(), Weights(np.eye(2), np.eye(3), np.eye(3)), [0.0, 1.0])
-    with pytest.raises(ValueError, match="decay was 0"):
+    with pytest.raises(ValueError, match="got 0"):
         fixed_points(Modes(0.2))
     with pytest.raises(ValueError, match="critical_decay"):
         separatrix(Modes(0.2, 0.05, 1.0, 0.1))
@@ -223,7 +223,7 @@ def test_numbers_that_are_not_finite_are_refused_before_work(bad):
         LinearByol(eye, eye, tie=bad)
     with pytest.raises(ValueError, match="tolerance must be above 0 and below 1"):
         integrate(system, weights, [0.0, 1.0], tolerance=bad)
-    with pytest.raises(ValueError, match=r"scale finite and above 0, got 2, 3, (nan|inf)"):
+    with pytest.raises(ValueError, match=r"scale must be above 0 and finite, got (nan|inf)"):
         random_weights(features=2, inputs=3, scale=bad, seed=0)
     lost = weights._replace(online=weights.online * bad)
     for call in (
@@ -232,7 +232,7 @@ def test_numbers_that_are_not_finite_are_refused_before_work(bad):
     ):
         with pytest.raises(ValueError, match="online must be finite, got"):
             call()
-    with pytest.raises(ValueError, match="a finite lr > 0, got 2, 2,"):
+    with pytest.raises(ValueError, match="lr must be above 0 and finite, got"):
         sampled(system, weights, steps=2, lr=bad, batch=2, seed=0)
     modes = Modes(noise=0.2, decay=0.05)
     with pytest.raises(ValueError, match=f"times must be finite, got {bad}"):
@@ -263,31 +263,37 @@ def test_times_are_lists_that_increase():
         with pytest.raises(ValueError, match=words):
             integrate_modes(Modes(), [0.5, 0.4], times)
     assert integrate_modes(Modes(), [0.5, 0.4], [3.0]).tolist() == [[0.5, 0.4]]
-    with pytest.raises(ValueError, match=r"of modes of shape \(2,\), the start of shape \(\)"):
+    with pytest.raises(
+        ValueError, match=r"those of modes of shape \(2,\), the start has shape \(\)"
+    ):
         integrate_modes(Modes(decay=[0.1, 0.2]), [0.5, 0.4], [0.0, 1.0])
     with pytest.raises(ValueError, match="mean has shape"):
         LinearByol(np.zeros((0, 0)), np.zeros((0, 0)))
 
 
-def test_updates_that_grow_beyond_all_bounds_say_when():
+def test_updates_that_diverge_are_reported_with_their_step():
     weights = random_weights(features=2, inputs=3, seed=0)
     system = LinearByol(np.eye(3), 0.2 * np.eye(3))
     with pytest.raises(ArithmeticError, match=r"not finite after \d+ of 100 updates with lr 50"):
         sampled(system, weights, steps=100, lr=50.0, batch=8, seed=0)
 
 
-def test_a_mode_that_does_not_settle_is_no_answer(monkeypatch):
+def test_a_mode_that_does_not_settle_is_an_error(monkeypatch):
     modes = Modes(noise=0.2, decay=[0.001, 0.1], target_rate=0.01)
     monkeypatch.setattr("dualnets.theory.byol.byol_modes.STEPS", 5)
     with pytest.raises(
         ArithmeticError, match=r"2 of 2 modes are neither at 0 nor at p\+ after 5 steps"
     ):
         survives(modes, [0.3, 0.3, 0.1])
-    with pytest.raises(ValueError, match="target_rate was 0"):
+    with pytest.raises(ValueError, match="target_rate must be above 0, got 0"):
         survives(Modes(decay=0.05, target_rate=[0.0, 0.1]), [0.3, 0.3, 0.3])
-    with pytest.raises(ValueError, match=r"unless tie is, got -1\.0"):
+    with pytest.raises(
+        ValueError, match=r"tie must be at least 0 for a fixed point p\+ above 0, got -1\.0"
+    ):
         survives(Modes(decay=0.05, tie=-1.0), [0.3, 0.3])
-    with pytest.raises(ValueError, match=r"needs a tie above 0, got -1\.0"):
+    with pytest.raises(
+        ValueError, match=r"tie must be above 0 for a border of collapse, got -1\.0"
+    ):
         separatrix(Modes(decay=0.05, tie=-1.0))
     with pytest.raises(ValueError, match="halvings must be at least 1, got 0"):
         critical_decay(modes, [0.3, 0.3, 0.1], halvings=0)

@@ -119,8 +119,8 @@ def test_the_law_of_a_fresh_layer():
 
 
 @pytest.mark.parametrize("level", [1, 2, 3])
-def test_the_simulated_best_is_what_order_statistics_say(level):
-    """Mean and law of the best of n, latent by latent; the wrong n and the wrong inputs are told."""
+def test_the_simulated_best_is_what_order_statistics_predict(level):
+    """Mean and law of the best of n, latent by latent; the wrong n and the wrong inputs are noticed."""
     trees, network = trees_and_network()
     inputs = latent_inputs(network, trees)[level]
     draws, n = 8000, 6
@@ -138,7 +138,7 @@ def test_the_simulated_best_is_what_order_statistics_say(level):
             assert gap < 2.2 / draws**0.5  # p = 1e-3 over all latents
             assert np.abs(best_cdf(law, n - 1, np.sort(found)) - place).max() > 2.2 / draws**0.5
     other = latent_inputs(dualnets.tree_network(trees, units=4, seed=2, dtype=torch.float64), trees)
-    if level > 1:  # what units read depends on the layers below them
+    if level > 1:  # the inputs of units depend on the layers below
         found = best[0, 0]
         error = found.std() / draws**0.5
         assert abs(found.mean() - mean_best(other[level].law(0, 0), n)) > 4.5 * error
@@ -196,7 +196,9 @@ def test_errors():
         latent_inputs(network, "trees")
     with pytest.raises(ValueError, match="2 trees do not fit a network of 3 members"):
         latent_inputs(network, trees[:2])
-    with pytest.raises(ValueError, match="tree 0 has address 1, the network's member 0 address 0"):
+    with pytest.raises(
+        ValueError, match="tree 0 has address 1, the network's member 0 has address 0"
+    ):
         latent_inputs(dualnets.tree_network(trees[:2], units=4, seed=1), trees[1:])
     wide = hltm.symmetric_binary(depth=3, branching=3, members=3, seed=0)
     with pytest.raises(ValueError, match="trees have 27 leaves, the network reads 8"):
@@ -212,7 +214,7 @@ def test_errors():
         latent_inputs(network, trees)
     with pytest.raises(ValueError, match="block of units per latent"):
         latent_inputs(dualnets.mlp(trees, units=4, seed=0), trees)
-    with pytest.raises(ValueError, match="chance in"):
+    with pytest.raises(ValueError, match="a probability in"):
         units_needed([HalfNormal(1.0)], threshold=1.0, chance_of_all=1.0)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         mean_best(HalfNormal(1.0), 0)

@@ -1,31 +1,27 @@
-"""Covariance and pairwise operators against loops, against themselves matrix-free, and their limits."""
+"""Theorems 3 and 4: both operators against loops, against themselves matrix-free, and their limits."""
 
 import weakref
 
 import numpy as np
 import pytest
 import torch
-from theory_cases import data, module, networks, tree
+from theory_cases import data, module, networks, relative, tree
 from torch.utils.data import TensorDataset
 
 import dualnets
 import hltm
-from dualnets import BatchwiseNCE, Detached, InfoNCE, NTXent, Simple, SpectralContrastive, Triplet
-from dualnets.methods.losses import LOSSES
+from dualnets import InfoNCE, Simple, Triplet
 from dualnets.theory import (
     DatasetViews,
     Operator,
+    connection,
     covariance_operator,
     enumerate_views,
+    loss_slopes,
     pairwise_operator,
     sampled_pairwise_operator,
 )
-from dualnets.theory.updates import connection, loss_slopes
 from dualnets.theory.updates.covariance import cross_covariance
-
-
-def relative(found, expected):
-    return float((found - expected).norm() / expected.norm())
 
 
 def slow_covariance(network, given, layer):
@@ -40,7 +36,7 @@ def slow_covariance(network, given, layer):
 
 
 @pytest.mark.parametrize("augmentation", [hltm.keep_root(), hltm.resample_leaves(0.3)], ids=str)
-def test_the_covariance_operator_is_what_it_says(augmentation):
+def test_theorem_3_the_covariance_operator_is_its_definition(augmentation):
     one = tree(2)
     for network in networks(one):
         given = data(one, augmentation)
@@ -71,7 +67,7 @@ def test_leading_eigenpairs_are_the_matrixs():
         assert found.values.equal(operator.leading(2).values)
 
 
-def test_estimates_of_the_operator_are_unbiased_and_know_their_error():
+def test_estimates_of_the_operator_are_unbiased_and_have_the_right_error():
     one = tree(2)
     (network, _) = networks(one)
     exact = covariance_operator(network, data(one), 1).matrix().value
@@ -87,7 +83,7 @@ def test_estimates_of_the_operator_are_unbiased_and_know_their_error():
     assert z.abs().max() < 6
     assert 0.6 < z.square().mean() < 1.6
     assert z.mean(0).abs().max() < 4.5 / 8**0.5
-    # one view for both factors measures V[K], not V_x[E_aug K]: the test can tell
+    # one view for both factors measures V[K], not V_x[E_aug K]: the test notices
     biased = []
     for seed in range(12):
         given = data(one).draw(480, seed=seed)
@@ -115,7 +111,7 @@ def test_operators_of_any_data_set_and_module():
     assert (operator.leading(3).values - values[:3]).abs().max() < 1e-10 * values[0]
 
 
-def test_sizes_are_said_and_limited():
+def test_sizes_are_shown_and_limited():
     one = tree(2)
     (network, wide) = networks(one)
     operator = covariance_operator(network, data(one), 1)
@@ -224,7 +220,7 @@ def slow_pairwise(network, given, layer, loss):
 
 
 @pytest.mark.parametrize("loss", [InfoNCE(0.2), Triplet(0.3, 0.2)], ids=repr)
-def test_pairwise_operators_against_every_tuple(loss):
+def test_theorem_4_operators_against_every_tuple(loss):
     one = hltm.symmetric_binary(depth=1, branching=3, polarity=(0.5, 0.9), seed=0)
     network = dualnets.mlp(one, units=3, layers=2, seed=1, dtype=torch.float64)
     augmentation = hltm.keep_root() if isinstance(loss, InfoNCE) else hltm.resample_leaves(0.3)
@@ -242,7 +238,7 @@ def test_pairwise_operators_against_every_tuple(loss):
         assert residual > 1e-4
 
 
-def test_the_pair_weighted_form_is_exact_where_it_must_be():
+def test_theorem_4_is_exact_where_pair_weights_do_not_vary():
     one = tree(2)
     (network, _) = networks(one)
     simple = pairwise_operator(network, data(one), 1, Simple())  # β = 1
@@ -274,109 +270,6 @@ def test_more_negatives_and_members():
     z = ((estimate.value - exact) / estimate.standard_error)[estimate.standard_error > 1e-12]
     assert z.abs().max() < 5
     assert z.square().mean() < 2.5
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [Simple(), Triplet(0.3, 0.2), InfoNCE(0.3), InfoNCE(0.3, 3), NTXent(0.4), BatchwiseNCE(0.5)],
-    ids=repr,
-)
-def test_slopes_have_the_signs_and_the_sum_that_losses_claim(loss):
-    random = torch.Generator().manual_seed(0)
-    shape = (2, 5, 4)
-    anchor, positive = (torch.randn(shape, generator=random, dtype=torch.float64) for _ in "ab")
-    negatives = torch.randn(2, loss.negatives, 5, 4, generator=random, dtype=torch.float64)
-    given = [part.requires_grad_() for part in (anchor, positive, negatives)]
-    by_output = torch.autograd.grad(loss(*given).sum(), given[: 3 if loss.negatives else 2])
-    found = loss_slopes(loss, *(part.detach() for part in given))
-    assert found.positive.min() > 0
-    assert found.negative.max() <= 0
-    assert found.total.abs().max() < 1e-12
-    if loss.negatives:  # by the chain rule they are the outputs' gradient
-        apart = (positive - anchor).detach()
-        assert relative(found.positive[..., None] * apart / 5, by_output[1]) < 1e-12
-        apart = (negatives - anchor[:, None]).detach()
-        assert relative(found.negative[..., None] * apart / 5, by_output[2]) < 1e-12
-    else:
-        assert found.negative.shape == (2, 8, 10)
-        outputs = torch.cat([anchor, positive], 1).detach().requires_grad_()
-        r = (outputs[:, :, None] - outputs[:, None]).square().sum(-1) / 2
-        slopes = torch.zeros_like(r)
-        for i in range(10):
-            partner = (i + 5) % 10
-            others = [j for j in range(10) if j not in (i, partner)]
-            slopes[:, i, partner] = found.positive[:, i]
-            slopes[:, i, others] = found.negative[:, :, i]
-        (chain,) = torch.autograd.grad((slopes.detach() * r).sum() / 10, outputs)
-        assert relative(chain, torch.cat(by_output, 1)) < 1e-12
-
-
-def test_slopes_are_of_losses_of_distances_and_of_the_outputs_they_take():
-    one, other = torch.zeros(1, 4, 3), torch.ones(1, 4, 3)
-    negatives = torch.randn(1, 2, 4, 3, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="SpectralContrastive is not a loss of distances"):
-        loss_slopes(SpectralContrastive(negatives=2), one, other, negatives)
-    for loss in (InfoNCE(negatives=3), Simple(), NTXent(), Detached(InfoNCE())):
-        with pytest.raises(
-            ValueError,
-            match=rf"\(1, 2, 4, 3\), {'Detached ' * isinstance(loss, Detached)}\w+ takes ",
-        ):
-            loss_slopes(loss, one, other, negatives)
-    with pytest.raises(ValueError, match=r"shapes \(1, 4, 3\), \(1, 3, 3\)"):
-        loss_slopes(InfoNCE(negatives=2), one, other[:, :3], negatives)
-    with pytest.raises(ValueError, match="positive must be finite, 12 numbers are not"):
-        loss_slopes(InfoNCE(negatives=2), one, other * torch.nan, negatives)
-    with pytest.raises(TypeError, match="outputs must be tensors, got list"):
-        loss_slopes(Simple(), one, other, [1.0])
-    with pytest.raises(TypeError, match="got the name 'simple'"):
-        loss_slopes("simple", one, other, negatives)
-    own = loss_slopes(NTXent(0.3), one, other, negatives[:, :0])
-    detached = loss_slopes(Detached(NTXent(0.3)), one, other, negatives[:, :0])
-    assert own.positive.equal(detached.positive)
-    assert own.negative.equal(detached.negative)
-    for name, kind in LOSSES.items():
-        if name not in ("ntxent", "spectral"):
-            loss = kind()
-            found = loss_slopes(loss, one, other, negatives[:, : loss.negatives])
-            assert found.positive.min() > 0
-
-
-def test_a_loss_of_its_own_is_checked():
-    class Lopsided:
-        negatives = 1
-
-        def __call__(self, anchor, positive, negatives):
-            near = (anchor - positive).square().sum(-1)
-            return (near - (anchor - negatives[:, 0]).square().sum(-1) / 2).mean(-1)
-
-    class Whole(Lopsided):
-        def __call__(self, anchor, positive, negatives):
-            return super().__call__(anchor, positive, negatives).exp()
-
-    class Sided(Lopsided):
-        def __call__(self, anchor, positive, negatives):
-            return super().__call__(anchor, positive.detach(), negatives)
-
-    class Sideways(Lopsided):
-        def __call__(self, anchor, positive, negatives):
-            return (positive - negatives[:, 0]).square().sum(-1).mean(-1)
-
-    one = tree(2)
-    (network, _) = networks(one)
-    for loss in (Sided(), Sideways()):
-        for call in (
-            lambda loss: pairwise_operator(network, data(one), 1, loss),
-            lambda loss: sampled_pairwise_operator(
-                network, data(one), 1, loss, batches=2, batch=4, seed=0
-            ),
-        ):
-            with pytest.raises(ValueError, match="is not a loss of r_\\+ and r_k alone"):
-                call(loss)
-    sampled_pairwise_operator(network, data(one), 1, Lopsided(), batches=2, batch=4, seed=0)
-    with pytest.raises(ValueError, match="slopes of Lopsided do not sum to zero"):
-        pairwise_operator(network, data(one), 1, Lopsided())
-    with pytest.raises(ValueError, match="Whole is a loss of whole batches"):
-        pairwise_operator(network, data(one), 1, Whole())
 
 
 def test_the_table_and_the_operator_agree_on_outputs():

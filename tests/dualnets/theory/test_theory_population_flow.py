@@ -15,12 +15,16 @@ from dualnets.methods.losses import (
     Triplet,
 )
 from dualnets.theory.population.population_flow import population_trajectory
-from dualnets.theory.population.population_loss import InfiniteInfoNCE, enumerated, population_loss
+from dualnets.theory.population.population_loss import (
+    InfiniteInfoNCE,
+    population_loss,
+    view_distribution,
+)
 
 AUGMENT = hltm.resample_leaves(0.3)
 TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
 NETWORK = dualnets.tree_network(TREES, units=4, seed=1, dtype=torch.float64)
-VIEWS = enumerated(TREES, AUGMENT, dtype=torch.float64, device="cpu")
+VIEWS = view_distribution(TREES, AUGMENT, dtype=torch.float64, device="cpu")
 OUTPUTS = NETWORK(VIEWS.leaves.expand(2, -1, -1)).detach()
 
 
@@ -117,7 +121,7 @@ def test_errors():
         population_loss(3, OUTPUTS, VIEWS)
     big = hltm.symmetric_binary(depth=4, seed=0)
     with pytest.raises(ValueError, match="65536 joint states"):
-        enumerated(big, AUGMENT, dtype=torch.float64, device="cpu")
+        view_distribution(big, AUGMENT, dtype=torch.float64, device="cpu")
     wide = hltm.symmetric_binary(depth=1, branching=10, seed=0)
     network = dualnets.tree_network(wide, units=2, seed=0)
     with pytest.raises(ValueError, match="triples of 1024"):
@@ -138,10 +142,10 @@ def test_what_is_no_block_network_is_refused():
         population_trajectory(network, Simple(), trees, **{**common, "optimizer": "sgd"})
     with pytest.raises(TypeError, match=r"an augmentation such as hltm\.keep_root\(\), got 'keep'"):
         population_trajectory(network, Simple(), trees, **{**common, "augment": "keep"})
-    with pytest.raises(ValueError, match="temperature must be finite and above 0, got inf"):
+    with pytest.raises(ValueError, match="temperature must be above 0 and finite, got inf"):
         InfiniteInfoNCE(float("inf"))
     several = hltm.symmetric_binary(depth=2, members=3, seed=0)
-    views = enumerated(several, hltm.keep_root(), dtype=torch.float64, device="cpu")
+    views = view_distribution(several, hltm.keep_root(), dtype=torch.float64, device="cpu")
     for shape in ((2, 16, 2), (3, 4, 2)):
         with pytest.raises(ValueError, match=r"expected \(S, 16, U\) with S = 3"):
             population_loss(Simple(), torch.zeros(shape, dtype=torch.float64), views)

@@ -6,8 +6,7 @@ from theory_cases import networks, tree
 
 import dualnets
 import hltm
-from dualnets.theory import enumerate_views, selectivity
-from dualnets.theory.hierarchy import tree_operator
+from dualnets.theory import enumerate_views, selectivity, tree_operator
 
 
 def asymmetric(seed=0, members=None):
@@ -92,7 +91,7 @@ def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="needs a seed and at least 2 samples"):
         selectivity(network, one, 1, samples=100)
     ternary = hltm.random_tables(hltm.Topology.balanced(2), cardinality=3, seed=0)
-    with pytest.raises(ValueError, match="selectivity is for binary latents; level 1"):
+    with pytest.raises(ValueError, match="selectivity is defined for binary latents; level 1"):
         selectivity(network, ternary, 1)
 
 
@@ -103,11 +102,11 @@ def test_what_shows_no_layers_or_does_not_fit_is_refused():
     network = dualnets.tree_network(one, units=3, seed=1)
     with pytest.raises(ValueError, match="3 trees do not fit a network of 1 members"):
         selectivity(network, tree(2, members=3), 1)
-    with pytest.raises(ValueError, match=r"the network shows levels 1\.\.1, not 2"):
+    with pytest.raises(ValueError, match=r"the network has activations of levels 1\.\.1, got 2"):
         selectivity(dualnets.mlp(one, units=3, layers=1, seed=1), one, 2)
     with pytest.raises(ValueError, match="expected at least one node"):
         tree_operator(one, [], [])
     with pytest.raises(ValueError, match="selectivities must be finite"):
         tree_operator(one, [1, 2], [0.5, float("nan")])
-    with pytest.raises(ValueError, match="selectivities are of 2 members, the trees are 3"):
+    with pytest.raises(ValueError, match="selectivities of 2 members do not fit 3 trees"):
         tree_operator(tree(2, members=3), [1, 2], torch.ones(2, 2))

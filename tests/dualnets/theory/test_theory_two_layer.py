@@ -8,6 +8,7 @@ import dualnets
 import hltm
 from dualnets.theory.hierarchy import two_layer
 from dualnets.theory.hierarchy.two_layer import INTERVENTIONS, Layers
+from hltm.model.enumeration import all_states
 
 
 def case(branching=2, polarity=(0.5, 0.9), units=4, members=3):
@@ -21,7 +22,7 @@ def case(branching=2, polarity=(0.5, 0.9), units=4, members=3):
 def population_gradients(trees, network):
     """Of E[r_+] - E[r_-], summed over pairs of leaf states, both branches."""
     given_root = trees.leaf_distribution([0])  # (S, 2, X)
-    states = hltm.brute.all_states(trees.tables.cardinality[list(trees.leaves)])
+    states = all_states(trees.tables.cardinality[list(trees.leaves)])
     outputs = network(states.expand(len(trees), -1, -1))
     prior = trees.tables.of(0)[:, 0, :, None]
     pairs = given_root.transpose(1, 2) @ (prior * given_root)
@@ -45,9 +46,9 @@ def test_slopes_are_the_simple_loss_over_every_leaf_state(branching):
 
 
 def test_the_top_operator_is_o_o_transposed():
-    """V = o oᵀ, o_j = ρ s_j, for a uniform binary root (theory, Section 4)."""
+    """V = o oᵀ, o_j = ρ s_j, for a uniform binary root (docs/theory.md, Section 4)."""
     trees, _, given, weights = case()
-    s = two_layer.readout(given, weights).selectivity
+    s = two_layer.hidden_selectivity(given, weights).selectivity
     o = (trees.polarity[:, list(trees.level(1)), None] * s).flatten(1)
     upper = two_layer.slopes(given, weights).upper
     assert torch.allclose(upper, 2 * weights.upper @ (o[:, :, None] * o[:, None]), atol=1e-14)
@@ -70,7 +71,7 @@ def test_norms_under_interventions():
     before = weights.upper.flatten(1).norm(dim=1)
     for intervention in INTERVENTIONS:
         path = two_layer.integrate(given, weights, [0.0, 0.5, 1.0], intervention=intervention)
-        norm = two_layer.readout(given, path).upper_norm
+        norm = two_layer.hidden_selectivity(given, path).upper_norm
         assert torch.allclose(norm[0], before)
         if intervention == "frozen":
             assert path.upper[2].equal(weights.upper)
@@ -101,7 +102,7 @@ def test_times_of_members_and_of_growth():
     _, _, given, weights = case()
     time = two_layer.time_to_grow(given, weights, 1.5)
     path = two_layer.integrate(given, weights, torch.stack([0 * time, time]))
-    norm = two_layer.readout(given, path).upper_norm
+    norm = two_layer.hidden_selectivity(given, path).upper_norm
     assert torch.allclose(norm[1] / norm[0], torch.tensor(1.5).double(), rtol=1e-3)
     one = two_layer.Groups(given.states, *(part[1:2] for part in given[1:]))
     alone = two_layer.integrate(
@@ -110,13 +111,13 @@ def test_times_of_members_and_of_growth():
     assert torch.allclose(alone.upper[1, 0], path.upper[1, 1], atol=1e-12)
 
 
-def test_readout_is_what_samples_say():
+def test_hidden_selectivity_is_that_of_samples():
     trees, network, given, weights = case(units=3)
     draw = trees.sample(200_000, seed=5)
     hidden = network.activations(draw.leaves)[1].detach().relu()
     z = draw.level(1).double()[..., None]
     on, off = ((hidden * m).sum(1) / m.sum(1) for m in (z, 1 - z))
-    found = two_layer.readout(given, weights)
+    found = two_layer.hidden_selectivity(given, weights)
     assert torch.allclose(found.selectivity, (on - off) / 2, atol=4e-3)
     centred = hidden - hidden.mean(1, keepdim=True)
     joint = (centred * (z - z.mean(1, keepdim=True))).mean(1)
@@ -151,11 +152,11 @@ def test_weights_of_zero_stay_and_are_no_nan():
         alone = two_layer.integrate(given, start, [0.0, 0.3], intervention=intervention)
         for member in (0, 2):
             assert torch.allclose(path.lower[1, member], alone.lower[1, member], rtol=1e-12)
-    with pytest.raises(ValueError, match=r"W_2\|\| of member 1 is 0 and stays so"):
+    with pytest.raises(ValueError, match=r"W_2\|\| of member 1 is 0 and stays 0"):
         two_layer.time_to_grow(given, start._replace(upper=still), 2.0)
     dead = start.lower.clone()
     dead[:, 0, 1] = 0
-    found = two_layer.readout(given, start._replace(lower=dead))
+    found = two_layer.hidden_selectivity(given, start._replace(lower=dead))
     assert all(part.isfinite().all() for part in found)
     assert (found.per_norm[:, 0, 1] == 0).all()
 
@@ -168,7 +169,7 @@ def test_what_does_not_fit_or_is_not_finite_is_refused():
         lambda weights: two_layer.integrate(given, weights, [0.0, 1.0]),
         lambda weights: two_layer.slopes(given, weights),
         lambda weights: two_layer.time_to_grow(given, weights, 2.0),
-        lambda weights: two_layer.readout(given, weights),
+        lambda weights: two_layer.hidden_selectivity(given, weights),
     ):
         with pytest.raises(ValueError, match="lower weights must be finite, "):
             call(lost)
@@ -182,7 +183,7 @@ def test_what_does_not_fit_or_is_not_finite_is_refused():
         ([], "at least one number"),
         ([0.0, float("nan")], "times must be finite, got nan"),
         ([1.0, 1.0], r"times must increase, got 1\.0 and then 1\.0"),
-        ([[0.0, 0.0], [1.0, 2.0]], "times of 2 members are given, the weights are of 3"),
+        ([[0.0, 0.0], [1.0, 2.0]], "times of 2 members do not fit weights of 3"),
     ):
         with pytest.raises(ValueError, match=words):
             two_layer.integrate(given, start, times)
@@ -197,7 +198,7 @@ def test_what_does_not_fit_or_is_not_finite_is_refused():
         dualnets.mlp(trees, units=4, layers=2, seed=0),
         dualnets.conv_tree(trees, units=4, seed=0),
     ):
-        with pytest.raises(ValueError, match="expected two layers, a group of units per latent"):
+        with pytest.raises(ValueError, match="expected two layers, one group of units per latent"):
             two_layer.layers(other)
     with pytest.raises(TypeError, match=r"expected a block network .* got Linear"):
         two_layer.layers(torch.nn.Linear(3, 2))

@@ -1,8 +1,8 @@
-"""Predicted updates against autograd, to machine precision where exact; and that wrong ones are told."""
+"""Theorems 1 and 3 and Equation 3.3: predicted updates against autograd; wrong ones are noticed."""
 
 import pytest
 import torch
-from theory_cases import data, module, networks, tree
+from theory_cases import data, module, networks, relative, tree
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -14,21 +14,17 @@ from dualnets.theory import (
     TreeViews,
     ViewTable,
     actual_update,
+    connection,
     pair_update,
     predicted_update,
 )
-from dualnets.theory.updates import connection
 from dualnets.theory.updates.views import exact_table
 
 LOSSES = [Simple(), Triplet(0.3, 0.2), InfoNCE(0.2), InfoNCE(0.3, negatives=2)]
 
 
-def relative(found, expected):
-    return float((found - expected).norm() / expected.norm())
-
-
 @pytest.mark.parametrize("branches", ["both", "anchor"])
-def test_one_pair(branches):
+def test_theorem_1_is_autograds_gradient_of_a_pair(branches):
     one = tree(3)
     first, second = (one.sample(5, seed=seed).leaves for seed in (1, 2))
     for settings in ({}, {"bias": True}, {"normalize": True}):
@@ -68,7 +64,7 @@ def test_the_populations_update_is_the_predicted_one(loss, augmentation):
                     assert found.standard_error.abs().max() == 0
 
 
-def test_deeper_and_wider_trees_with_the_simple_loss():
+def test_theorem_3_in_deeper_and_wider_trees():
     for depth, branching in ((3, 2), (2, 3)):
         one = tree(depth, branching)
         for network in networks(one, units=4):
@@ -111,7 +107,7 @@ def test_biases_and_normalised_outputs_keep_the_form_with_f_and_lose_the_operato
                     predicted_update(*common, form="operator")
 
 
-def test_a_wrong_distribution_or_pairing_is_told():
+def test_a_wrong_distribution_or_pairing_is_noticed():
     one = tree(2)
     (network, _) = networks(one)
     table = exact_table(data(one))
@@ -157,7 +153,7 @@ def test_estimates_of_any_loss_equal_autograd_on_the_same_batches(loss):
 
 
 @pytest.mark.parametrize("branches", ["both", "anchor"])
-def test_the_simple_losss_estimate_is_autograds_of_the_covariance_of_two_views(branches):
+def test_theorem_3_an_estimate_is_autograds_of_the_covariance_of_two_views(branches):
     """Σ (f1 - mean)·(f2 - mean) / (n - 1) of a batch's views, whose gradient the estimate must be."""
     trees = tree(2, members=2)
     for network in networks(trees):
@@ -174,7 +170,7 @@ def test_the_simple_losss_estimate_is_autograds_of_the_covariance_of_two_views(b
         assert relative(found.standard_error, expected.std(0) / 3**0.5) < 1e-10
         other = predicted_update(network, data(trees), 1, Simple(), branches=branches,
                                  batches=3, batch=8, seed=6)  # fmt: skip
-        assert relative(other.value, expected.mean(0)) > 1e-2  # other rows
+        assert relative(other.value, expected.mean(0)) > 1e-2  # other samples
 
 
 @pytest.mark.parametrize("loss", [Simple(), InfoNCE(0.2)], ids=repr)
@@ -218,7 +214,7 @@ def test_what_cannot_be_computed_is_refused():
     one = tree(3)
     (network, _) = networks(one)
     given = TreeViews(one, hltm.keep_root())
-    with pytest.raises(ValueError, match=r"256 views and 2 negative.* are 4294967296 terms"):
+    with pytest.raises(ValueError, match=r"256 views and 2 negative.* make 4294967296 terms"):
         predicted_update(network, given, 1, InfoNCE(0.2, negatives=2))
     with pytest.raises(ValueError, match="NTXent is a loss of whole batches"):
         predicted_update(network, given, 1, NTXent())
@@ -230,7 +226,7 @@ def test_what_cannot_be_computed_is_refused():
         predicted_update(network, given.table(), 1, Simple(), batches=2, seed=0)
     with pytest.raises(ValueError, match="needs a seed"):
         predicted_update(network, given, 1, Simple(), batches=2)
-    with pytest.raises(ValueError, match="misses leaves"):
+    with pytest.raises(ValueError, match="makes leaves missing"):
         TreeViews(one, hltm.drop_leaves(0.5))
     with pytest.raises(ValueError, match="2 trees do not fit a network without members"):
         predicted_update(network, data(tree(3, members=2), hltm.keep_root()), 1, Simple())
@@ -244,8 +240,8 @@ def biased_pair(seed=0):
         return network, *torch.randn(2, 1, 4, dtype=torch.float64)
 
 
-def test_the_operator_form_of_one_pair_is_right_or_refused():
-    """Where it is given it is the form with f, also for one pair and for the same pair many times."""
+def test_theorem_1_as_an_operator_is_exact_or_an_error():
+    """It equals the form with f or is an error, also for one pair and for the same pair many times."""
     for seed in range(6):
         network, first, second = biased_pair(seed)
         for rows in (1, 4):
@@ -302,7 +298,7 @@ def test_what_is_no_loss_no_data_or_no_network_is_named(update, sampled):
     for loss, words in (
         ("infonce", r"got the name 'infonce': give InfoNCE\(\)"),
         (InfoNCE, "got the class InfoNCE: call it"),
-        (nn.MSELoss(), r"which says how many negatives it takes.* got MSELoss\(\)"),
+        (nn.MSELoss(), r"a function of anchor, positive and negatives .* got MSELoss\(\)"),
     ):
         with pytest.raises(TypeError, match=words):
             update(network, data(one), 1, loss, **sampled)
@@ -334,7 +330,7 @@ def test_bad_pairs_and_data_sets_are_named():
     with pytest.raises(TypeError, match=r"batches must be a whole number, got 2.5"):
         predicted_update(network, data(tree(2)), "0.weight", Simple(), batches=2.5, seed=0)
     with pytest.raises(
-        TypeError, match=r"hltm\.keep_root\(\), got 'keep-root': hltm.augment.parse reads"
+        TypeError, match=r"hltm\.keep_root\(\), got 'keep-root': hltm.augment.parse makes one"
     ):
         TreeViews(tree(2), "keep-root")
     with pytest.raises(TypeError, match="expected trees, got str"):

@@ -55,7 +55,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     augment = settings.build_augmentation()
     elsewhere = (settings.seed + ELSEWHERE) % (1 << 64)
     n = settings.evaluation_samples
-    before = forecast(network, trees, augment, growth=settings.growth, n=n, seed=elsewhere)
+    before = forecast(network, trees, augment, growth=settings.growth, samples=n, seed=elsewhere)
     path = trajectory(
         network, settings.build_method(), trees, seed=settings.seed, progress=progress.updated,
         snapshots=log_spaced(settings.steps, settings.snapshots), **settings.training(),
@@ -69,7 +69,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
             directions = operator_directions(snapshot.network, trees, n=n // 2, seed=elsewhere)
             earlier = snapshot.step, directions, snapshot.network
         last = snapshot
-    after = forecast(last.network, trees, augment, growth=0.0, n=n, seed=settings.seed)
+    after = forecast(last.network, trees, augment, growth=0.0, samples=n, seed=settings.seed)
     for level, found in before.items():
         _, latents, units = found.present.shape
         index = {"kind": UNIT, "member": trees.members, "level": level, "latent": range(latents),

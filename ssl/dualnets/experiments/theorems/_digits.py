@@ -26,12 +26,12 @@ class AllAtOnce(theory.DatasetViews):
     """Views of a data set that is one tensor: the draws of `DatasetViews`, without a loop over items."""
 
     def draw(
-        self, n: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
+        self, samples: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
     ) -> list[Tensor]:
         """See `DatasetViews.draw`."""
         (items,) = cast(torch.utils.data.TensorDataset, self.dataset).tensors
         random = np.random.default_rng([check_seed(seed), start, int(negatives)])
-        together = items[torch.from_numpy(random.integers(len(items), size=n))]
+        together = items[torch.from_numpy(random.integers(len(items), size=samples))]
         with torch.random.fork_rng():
             torch.manual_seed(int(random.integers(2**63)))
             return [self.transform(together) for _ in range(count)]

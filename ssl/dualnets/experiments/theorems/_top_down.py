@@ -43,7 +43,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     parts = []
     for intervention in two_layer.INTERVENTIONS:
         path = two_layer.integrate(given, start, times, intervention=intervention)
-        found = two_layer.readout(given, path)
+        found = two_layer.hidden_selectivity(given, path)
         columns: dict[str, Any] = {
             "member": trees.members,
             "intervention": intervention,

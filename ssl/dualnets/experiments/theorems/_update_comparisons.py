@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dualnets import theory
 from dualnets.methods.losses import Loss, Simple
-from dualnets.theory.updates.views import batch_axis, drawn, table_inputs
+from dualnets.theory.updates.any_network import batch_axis
+from dualnets.theory.updates.views import draw_views, table_inputs
 from hltm.sampling.augment import parse
 
 HALVED = "outputs, halved"  # a prediction that is wrong on purpose
@@ -53,7 +54,9 @@ def _few_enough(settings: Any, network: nn.Module, data: Any, layer: str) -> lis
     """Both sides of as many pairs as a batch has, or as K may have as an array."""
     size = settings.batch
     sides = [
-        drawn(network, data, size, seed=settings.seed, start=0, count=1, negatives=negatives)[0]
+        draw_views(network, data, size, seed=settings.seed, start=0, count=1, negatives=negatives)[
+            0
+        ]
         for negatives in (False, True)
     ]
     found = theory.connection(network, layer, sides[0], dtype=torch.float64)

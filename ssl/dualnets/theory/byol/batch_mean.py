@@ -1,23 +1,25 @@
 """Subtracting the batch mean makes a covariance: BatchNorm's implicit contrastive term.
 
-Let f~_i = f_i - mean_j f_j, and let g_i = -B dL/df~_i be what arrives above the subtraction, whatever
-comes after it. If the gradient goes through the mean, what arrives below is g_i - mean_j g_j, so with
-K the connection of f (theory, Section 6; arXiv 2010.00578, Sec. 5)
+f_i is the output of sample i of a batch of B, K_i its connection, and f~_i = f_i - mean_j f_j what
+follows the subtraction. Let g_i = -B dL/df~_i, whatever comes after the subtraction. If the gradient
+passes through the mean, f_i receives g_i - mean_j g_j, so (docs/theory.md, Section 6; the part of arXiv
+2010.00578 on BYOL and BatchNorm, in its versions before the last)
 
-    -∇ = E_i[K_i g_i] - E[K] E[g] = Cov_i[K_i, g_i]         instead of         E_i[K_i g_i]
+    -∇L = E_i[K_i g_i] - E[K] E[g] = Cov_i[K_i, g_i]     with the gradient through the mean  (Equation 6.1)
+    -∇L = E_i[K_i g_i]                                   with the mean detached              (Equation 6.2)
 
-where the mean is detached. The difference, -E[K] E[g], vanishes where E[g] = 0: for a linear
-predictor without bias, a squared loss and a target with mean 0, detaching changes nothing. It does
-for a nonlinear predictor, a cosine, or a target that is not centred.
+The difference, -E[K] E[g], vanishes where E[g] = 0: for a linear predictor without bias, a squared loss
+and a target with mean 0, detaching changes nothing. For a nonlinear predictor, a cosine loss or a target
+that is not centred it does change the update.
 
-With a linear predictor W_p and L = 1/2 E ||W_p f~_1 - f_2||², g_i = -W_p^T (W_p f~_1i - f_2i), so
+With a linear predictor W_p, a target f_2 and L = 1/2 E ||W_p f~_1 - f_2||², g_i = -W_pᵀ (W_p f~_1i - f_2i):
 
-    -∇ = -Cov_i[K_1i, W_p^T W_p f~_1i]  +  Cov_i[K_1i, W_p^T f_2i]
+    -∇L = -Cov_i[K_1i, W_pᵀ W_p f~_1i]  +  Cov_i[K_1i, W_pᵀ f_2i]                            (Equation 6.3)
 
-whose second part acts like the covariance operator: an implicit contrastive term.
+The second part acts like the covariance operator: it is an implicit contrastive term.
 
-Here K_i g_i are vector-Jacobian products, so K is never made; networks are pure functions of a dict
-of parameters, as `torch.func.functional_call` makes them.
+The K_i g_i are vector-Jacobian products, so K is never made. Networks are pure functions of a dict of
+parameters, as in `torch.func.functional_call`. Axes: B sample, F feature.
 """
 
 from __future__ import annotations
@@ -33,12 +35,12 @@ Below = Callable[[Parameters, Tensor], Tensor]
 
 
 class MeanParts(NamedTuple):
-    """The descent direction below a mean subtraction, and its parts; name -> tensor each.
+    """The descent direction below a mean subtraction, and its parts; each is a dict name -> tensor.
 
     Attributes:
-        total: Cov_i[K_i, g_i]: the direction with the gradient through the mean.
-        detached: E_i[K_i g_i]: the direction with the mean detached.
-        through_mean: -E[K] E[g]: what the gradient through the mean adds.
+        total: Cov_i[K_i, g_i], the direction with the gradient through the mean (Equation 6.1).
+        detached: E_i[K_i g_i], the direction with the mean detached (Equation 6.2).
+        through_mean: -E[K] E[g], their difference, which the gradient through the mean adds.
     """
 
     total: dict[str, Tensor]
@@ -47,11 +49,13 @@ class MeanParts(NamedTuple):
 
 
 class ContrastParts(NamedTuple):
-    """The descent direction of linear BYOL below a mean subtraction; name -> tensor each.
+    """The descent direction of BYOL with a linear predictor below a mean subtraction (Equation 6.3).
+
+    Each part is a dict name -> tensor.
 
     Attributes:
-        shrink: -Cov_i[K_1i, W_p^T W_p f~_1i], which makes outputs smaller.
-        contrast: Cov_i[K_1i, W_p^T f_2i], the implicit contrastive term.
+        shrink: -Cov_i[K_1i, W_pᵀ W_p f~_1i], which makes outputs smaller.
+        contrast: Cov_i[K_1i, W_pᵀ f_2i], the implicit contrastive term.
         total: their sum.
     """
 
@@ -61,14 +65,19 @@ class ContrastParts(NamedTuple):
 
 
 def pull_back(below: Below, parameters: Parameters, inputs: Tensor, g: Tensor) -> dict[str, Tensor]:
-    """E_i[K_i g_i], by one vector-Jacobian product.
+    """E_i[K_i g_i], by one vector-Jacobian product (docs/theory.md, Equation 6.2).
 
     Args:
-        below: (parameters, inputs) -> `(B, F)`; no sample's output may depend on another sample.
+        below: (parameters, inputs) -> `(B, F)` f; the output of a sample may not depend on the others.
+        parameters: name -> tensor.
+        inputs: `(B, ...)`.
         g: `(B, F)`.
 
+    Returns:
+        name -> tensor, as the parameters.
+
     Raises:
-        ValueError: g that does not have the outputs' shape.
+        ValueError: g of another shape than the outputs.
     """
     made = torch.func.vjp(lambda given: below(given, inputs), dict(parameters))
     outputs, product = made[0], made[1]
@@ -81,7 +90,7 @@ def pull_back(below: Below, parameters: Parameters, inputs: Tensor, g: Tensor) -
 def batch_covariance(
     below: Below, parameters: Parameters, inputs: Tensor, g: Tensor
 ) -> dict[str, Tensor]:
-    """Cov_i[K_i, g_i] over the batch.
+    """Cov_i[K_i, g_i] over the batch (docs/theory.md, Equation 6.1); args and returns as `pull_back`.
 
     Example:
         >>> below = lambda weights, x: x @ weights["w"].T
@@ -95,12 +104,12 @@ def batch_covariance(
 def mean_parts(
     below: Below, above: Callable[[Tensor], Tensor], parameters: Parameters, inputs: Tensor
 ) -> MeanParts:
-    """The parts of -∇ of above(f - mean f) with respect to the parameters of f.
+    """-∇L of L = above(f - mean f) with respect to the parameters of f (docs/theory.md, Equation 6.1).
 
     Args:
         below: (parameters, inputs) -> `(B, F)` f, sample by sample.
-        above: centred `(B, F)` -> the loss, a mean over the batch; anything, e.g. the division by
-            the batch's standard deviation, a predictor, a cosine with a fixed target.
+        above: centred `(B, F)` -> the loss, a mean over the batch. It may contain anything, such as the
+            division by the batch's standard deviation, a predictor, a cosine with a fixed target.
         parameters: name -> tensor.
         inputs: `(B, ...)`.
 
@@ -118,18 +127,18 @@ def mean_parts(
     outputs = below(parameters, inputs).detach()
     if outputs.ndim != 2 or len(outputs) < 1:
         raise ValueError(
-            f"outputs have shape {tuple(outputs.shape)}, expected (B, F), B at least 1"
+            f"outputs have shape {tuple(outputs.shape)}, expected (B, F) with B at least 1"
         )
     centred = (outputs - outputs.mean(0)).requires_grad_()
     loss = above(centred)
     if loss.ndim != 0:
         raise ValueError(f"the loss has shape {tuple(loss.shape)}, expected one number")
     if not loss.requires_grad:
-        raise ValueError("the loss does not depend on the centred outputs, it has no gradient")
+        raise ValueError("the loss has no gradient: it does not depend on the centred outputs")
     g = -len(outputs) * torch.autograd.grad(loss, centred)[0]
     total = pull_back(below, parameters, inputs, g - g.mean(0))
     detached = pull_back(below, parameters, inputs, g)
-    return MeanParts(total, detached, _difference(total, detached))
+    return MeanParts(total, detached, {name: total[name] - detached[name] for name in total})
 
 
 def contrast_parts(
@@ -140,13 +149,14 @@ def contrast_parts(
     predictor: Tensor,
     target: Tensor,
 ) -> ContrastParts:
-    """The two parts of -∇ of 1/2 E_i ||W_p f~_1i - f_2i||², the gradient going through the mean.
+    """The two parts of -∇ of 1/2 E_i ||W_p f~_1i - f_2i||² (docs/theory.md, Equation 6.3).
+
+    The gradient passes through the mean.
 
     Args:
-        below, parameters, inputs: of the online network, before the subtraction.
-        predictor: W_p, `(F_2, F)`: a matrix; for a nonlinear predictor this split does not exist
-            (use `mean_parts`).
-        target: f_2, `(B, F_2)`, not differentiated.
+        below, parameters, inputs: of the online network, before the subtraction; see `pull_back`.
+        predictor: `(F_2, F)` W_p. A nonlinear predictor has no such split; use `mean_parts` for it.
+        target: `(B, F_2)` f_2, which is not differentiated.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -170,7 +180,3 @@ def contrast_parts(
     contrast = batch_covariance(below, parameters, inputs, pulled)
     total = {name: shrink[name] + contrast[name] for name in shrink}
     return ContrastParts(shrink, contrast, total)
-
-
-def _difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: a[name] - b[name] for name in a}

@@ -1,10 +1,16 @@
-"""What the units of a latent read before they are drawn: exact moments of their inputs.
+"""The inputs of a latent's units: their exact moments, and simulated untrained units that read them.
 
-Given the layers below, everything a fresh unit can be is in two moments of its inputs x (theory,
-Section 4): v = 1/2 ( E[x | z = 1] - E[x | z = 0] ), so that its selectivity is w v, and C = V[x], so
-that its variance is w^T C w. Both are finite sums: children are independent given their parent,
-and every child's outputs are enumerated over the leaves below that child alone. Units drawn anew on
-these inputs are the simulation beside the exact laws of `lucky`.
+The selectivity s and the variance of an untrained unit with weights w follow from two moments of its
+inputs x, z being the state of its latent (docs/theory.md, Section 4):
+
+    v = 1/2 ( E[x | z = 1] - E[x | z = 0] ),     s = w·v                               (Equation 4.4)
+    C = V[x],                                    variance wᵀ C w
+
+Both are finite sums: children are independent given their parent, and the outputs of every child's
+units are enumerated over the leaves below that child alone. Simulated units are those of many
+networks with these layers below and new random weights, for comparison with the exact laws of `lucky`.
+
+Axes: S member, V node of the level, U unit, I input of a unit, N joint state of leaves.
 """
 
 from __future__ import annotations
@@ -18,22 +24,22 @@ from torch import Tensor
 
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.theory.hierarchy.lucky import UniformSum, uniform_sum
-from dualnets.theory.updates.fitting import check_fit
+from dualnets.theory.updates.fitting import check_binary, check_finite_weights, check_fit
 from hltm.model.enumeration import all_states
 from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
 
-MOST_LEAVES = 16  # below a unit's input, that are enumerated
+MOST_LEAVES = 16  # binary leaves below a block: more are not enumerated
 
 
 class BlockInputs(NamedTuple):
-    """What the units of a level's latents read.
+    """The moments of the inputs of a level's units, latent by latent.
 
     Attributes:
-        difference: `(S, V, I)` float64, v = (E[x | z = 1] - E[x | z = 0]) / 2.
-        covariance: `(S, V, I, I)` of the inputs.
-        prior: `(S, V)` P(z = 1).
-        bound: b: weights are uniform in ±b before training.
+        difference: `(S, V, I)` float64, v = (E[x | z = 1] - E[x | z = 0]) / 2 (Equation 4.4).
+        covariance: `(S, V, I, I)` float64, C, of the inputs.
+        prior: `(S, V)` float64, P(z = 1).
+        bound: b, where untrained weights are uniform in ±b.
     """
 
     difference: Tensor
@@ -42,20 +48,20 @@ class BlockInputs(NamedTuple):
     bound: float
 
     def law(self, member: int, latent: int) -> UniformSum:
-        """The exact law of a random unit's |selectivity|."""
+        """The exact distribution of the |selectivity| of an untrained unit (Equation 4.4)."""
         return uniform_sum(self.bound * self.difference[member, latent].numpy())
 
 
 def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockInputs]:
-    """Level -> what its units read, exact, by enumerating each child's leaves on their own.
+    """Level -> the exact moments of its units' inputs (docs/theory.md, Equation 4.4).
 
     Args:
-        network: a tree network on these trees, without biases or with.
+        network: a tree network on these trees, with or without biases.
         trees: binary, one or as many as the network has members.
 
     Raises:
-        TypeError: what is no block network, or no trees.
-        ValueError: trees that do not fit the network, a network without a block per latent, a latent
+        TypeError: a network that has no blocks, or trees that are none.
+        ValueError: trees that do not fit the network, a network without one block per latent, a latent
             of more than two states, weights that are not finite, or children with more than 16
             leaves below them (65536 states).
 
@@ -69,51 +75,32 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
     check_fit(network, trees)
     topology, tables = trees.topology, trees.tables
     members = len(network.members)
-    for name, weights in network.named_parameters():
-        if not weights.isfinite().all():
-            raise ValueError(f"{name} of the network must be finite")
+    check_finite_weights(network)
     if not network.plain or network.blocks != tuple(
         len(topology.at_level(k)) for k in range(1, topology.depth + 1)
     ):
         raise ValueError(f"expected a block of units per latent, got {network!r}")
-    if (tables.cardinality != 2).any():
-        raise ValueError(f"expected binary trees, got {tables.cardinality.max()} states")
+    check_binary(trees)
     bits = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64).expand(members, -1, -1)
     own = torch.eye(2, dtype=torch.float64).expand(members, -1, -1)
-    # per node: (S, N, U) values over the N leaf states below it, and (S, 2, N) P(leaf states | node)
+    # per node: (S, N, U) outputs at the N leaf states below it, and (S, 2, N) P(leaf states | node)
     below = dict.fromkeys(topology.leaves, (bits, own))
-    prior = torch.zeros(members, len(topology), dtype=torch.float64)
-    prior[:, 0] = tables.of(0)[:, 0, 1]
-    for v in range(1, len(topology)):
-        up = prior[:, topology.parent[v]]
-        table = tables.of(v)
-        prior[:, v] = (1 - up) * table[:, 0, 1] + up * table[:, 1, 1]
+    prior = _priors(trees, members)
     found = {}
     for level in range(1, topology.depth + 1):
         weight = network.weights[level - 1].detach().double().cpu()
         bias = None if network.biases is None else network.biases[level - 1].detach().double().cpu()
         differences, covariances = [], []
         for block, v in enumerate(topology.at_level(level)):
-            means, squares, parts, joints = [], [], [], []
+            parts = []  # of the children: outputs, and P(leaf states below the child | v), (S, 2, N)
             for u in map(int, topology.children[v]):
                 values, given = below.pop(u)
-                likely = tables.of(u) @ given  # (S, 2, N) given v
-                means.append(likely @ values)
-                squares.append(torch.einsum("skn,sni,snj->skij", likely, values, values))
-                parts.append(values)
-                joints.append(likely)
-            mean = torch.cat(means, 2)  # (S, 2, I)
-            p = torch.stack([1 - prior[:, v], prior[:, v]], 1)[:, :, None, None]
-            second = mean[..., :, None] * mean[..., None, :]  # children are independent given v
-            at = 0
-            for own_mean, square in zip(means, squares, strict=True):
-                own_part = slice(at, at := at + own_mean.shape[2])
-                second[..., own_part, own_part] = square
-            centre = (p[..., 0] * mean).sum(1)
-            covariances.append((p * second).sum(1) - centre[..., :, None] * centre[..., None, :])
-            differences.append((mean[:, 1] - mean[:, 0]) / 2)
+                parts.append((values, tables.of(u) @ given))
+            difference, covariance = _moments(parts, prior[:, v])
+            differences.append(difference)
+            covariances.append(covariance)
             if level < topology.depth:
-                below[v] = _block_values(parts, joints, weight[:, block], bias, block)
+                below[v] = _block_values(parts, weight[:, block], bias, block)
         found[level] = BlockInputs(
             torch.stack(differences, 1),
             torch.stack(covariances, 1),
@@ -126,20 +113,21 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
 def drawn_selectivities(
     blocks: BlockInputs, *, units: int, draws: int, seed: int, members: Sequence[int]
 ) -> Tensor:
-    """`(S, V, draws, units)` |selectivity| |w v| of units with fresh weights, uniform in ±b.
+    """`(S, V, draws, units)` |selectivity| = |w·v| of units with random weights, uniform in ±b.
 
     They are the same units as those of `drawn_correlations`.
 
     Args:
+        blocks: the inputs' moments, from `latent_inputs`.
         units: of each block.
-        draws: independent blocks.
-        seed: 64 bits, of the weights; numbers of the network's own are not among them.
+        draws: the number of independent blocks.
+        seed: 64 bits, of the weights; they are independent of the network's own initial weights.
         members: S addresses.
 
     Raises:
         ValueError: units or draws below 1, or another number of members than the inputs have.
     """
-    weight = blocks.bound * _fresh(blocks, units, draws, seed, members)
+    weight = blocks.bound * _random_weights(blocks, units, draws, seed, members)
     found = torch.einsum("svwi,svi->svw", weight, blocks.difference)
     return found.abs().unflatten(2, (draws, units))
 
@@ -147,15 +135,15 @@ def drawn_selectivities(
 def simulated_best(
     blocks: BlockInputs, *, units: int, draws: int, seed: int, members: Sequence[int]
 ) -> Tensor:
-    """`(S, V, draws)` the best |selectivity| of each of many blocks of n units at initialisation.
+    """`(S, V, draws)` the largest |selectivity| in each of many simulated blocks of untrained units.
 
-    What `lucky.best_cdf` and `lucky.mean_best` of `blocks.law` say exactly, by drawing.
+    Its distribution is, exactly, `lucky.best_cdf` of `blocks.law`, and its mean `lucky.mean_best`.
 
     Args, raises: as `drawn_selectivities`.
 
     Example:
         >>> import dualnets, hltm
-        >>> from dualnets.theory.lucky import mean_best
+        >>> from dualnets.theory.hierarchy.lucky import mean_best
         >>> trees = hltm.symmetric_binary(depth=2, polarity=0.8, members=2, seed=0)
         >>> inputs = latent_inputs(dualnets.tree_network(trees, units=6, seed=1), trees)[2]
         >>> best = simulated_best(inputs, units=6, draws=4000, seed=2, members=trees.members)[1, 0]
@@ -170,13 +158,14 @@ def simulated_best(
 def drawn_correlations(
     blocks: BlockInputs, *, units: int, draws: int, seed: int, members: Sequence[int]
 ) -> Tensor:
-    """`(S, V, draws, units)` |correlation| with the latent of units with fresh weights.
+    """`(S, V, draws, units)` |correlation| with the latent of units with random weights.
 
-    Correlation is 2 s sqrt(p (1 - p)) / std(w x), 0 for a unit that never varies.
+    The correlation is 2 s sqrt(p (1 - p)) / std(w·x) with p = P(z = 1), and 0 for a unit that never
+    varies.
 
     Args, raises: as `drawn_selectivities`.
     """
-    weight = _fresh(blocks, units, draws, seed, members)
+    weight = _random_weights(blocks, units, draws, seed, members)
     selectivity = torch.einsum("svwi,svi->svw", weight, blocks.difference)
     variance = (weight @ blocks.covariance * weight).sum(-1)
     spread = (blocks.prior * (1 - blocks.prior)).sqrt()[..., None]
@@ -185,7 +174,7 @@ def drawn_correlations(
     return found.where(alive, 0).clamp(max=1).unflatten(2, (draws, units))
 
 
-def _fresh(
+def _random_weights(
     blocks: BlockInputs, units: int, draws: int, seed: int, members: Sequence[int]
 ) -> Tensor:
     """`(S, V, draws * units, I)` weights uniform in ±1."""
@@ -203,21 +192,49 @@ def _fresh(
     return (2 * numbers - 1).view(-1, latents, draws * units, inputs)
 
 
+def _priors(trees: LatentTree, members: int) -> Tensor:
+    """`(S, nodes)` P(state 1) of every node."""
+    topology, tables = trees.topology, trees.tables
+    prior = torch.zeros(members, len(topology), dtype=torch.float64)
+    prior[:, 0] = tables.of(0)[:, 0, 1]
+    for v in range(1, len(topology)):
+        up = prior[:, topology.parent[v]]
+        table = tables.of(v)
+        prior[:, v] = (1 - up) * table[:, 0, 1] + up * table[:, 1, 1]
+    return prior
+
+
+def _moments(parts: list[tuple[Tensor, Tensor]], prior: Tensor) -> tuple[Tensor, Tensor]:
+    """v `(S, I)` and C `(S, I, I)` of the joint inputs from all children of a latent."""
+    means = [likely @ values for values, likely in parts]  # (S, 2, U) E[inputs from a child | z]
+    mean = torch.cat(means, 2)  # (S, 2, I)
+    # E[x xᵀ | z], (S, 2, I, I): children are independent given z, so between them it factorises
+    second = mean[..., :, None] * mean[..., None, :]
+    at = 0
+    for values, likely in parts:
+        own = slice(at, at := at + values.shape[2])
+        second[..., own, own] = torch.einsum("skn,sni,snj->skij", likely, values, values)
+    p = torch.stack([1 - prior, prior], 1)[:, :, None, None]  # P(z)
+    centre = (p[..., 0] * mean).sum(1)
+    covariance = (p * second).sum(1) - centre[..., :, None] * centre[..., None, :]
+    return (mean[:, 1] - mean[:, 0]) / 2, covariance  # Equation 4.4
+
+
 def _block_values(
-    parts: list[Tensor], joints: list[Tensor], weight: Tensor, bias: Tensor | None, block: int
+    parts: list[tuple[Tensor, Tensor]], weight: Tensor, bias: Tensor | None, block: int
 ) -> tuple[Tensor, Tensor]:
-    """ReLU outputs of a block over the joint leaf states of its children, and their chances."""
-    states = int(np.prod([values.shape[1] for values in parts]))
+    """ReLU outputs `(S, N, U)` of a block at all joint leaf states, and their probabilities `(S, 2, N)`."""
+    sizes = np.array([values.shape[1] for values, _ in parts])
+    states = int(np.prod(sizes))
     if states > 1 << MOST_LEAVES:
         raise ValueError(
-            f"{states} leaf states below a block are more than the {1 << MOST_LEAVES} enumerated"
+            f"a block has {states} joint leaf states below it, expected at most {1 << MOST_LEAVES}"
         )
-    sizes = np.array([values.shape[1] for values in parts])
     place = all_states(sizes)
     shape = (len(weight), states)
     total, at = weight.new_zeros(*shape, weight.shape[1]), 0
     likely = weight.new_ones(len(weight), 2, states)
-    for i, (values, given) in enumerate(zip(parts, joints, strict=True)):
+    for i, (values, given) in enumerate(parts):
         own = weight[:, :, at : at + values.shape[2]]
         at += values.shape[2]
         total = total + (values @ own.transpose(1, 2))[:, place[:, i]]

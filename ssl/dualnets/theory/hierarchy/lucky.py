@@ -1,13 +1,17 @@
-"""Lucky units: how selective the best of n units is before any training, and how many it takes.
+"""Lucky units: how selective the best of n untrained units is, and how many units it takes.
 
-Before training, unit j of a latent's block is a random sum of its inputs x, so given the layers
-below its selectivity is a random sum too (theory, Section 4; arXiv 2010.00578, Sec. 4.2):
+A *lucky* unit of a latent is selective for it before any training; the paper shows with a bound that
+wide layers have one for every latent (its number is unverified, see docs/theory.md), and here stand
+exact laws in its place. Unit j of a latent's block is a random weighted sum w_j·x of its inputs x, so
+given the layers below its selectivity s_j is a random sum too (docs/theory.md, Section 4):
 
-    s_j = 1/2 ( E[w_j x | z = 1] - E[w_j x | z = 0] ) = w_j v,     v = 1/2 ( E[x | z = 1] - E[x | z = 0] )
+    s_j = w_j·v,        v = 1/2 ( E[x | z = 1] - E[x | z = 0] )                       (Equation 4.4)
+    P( max_{j <= n} |s_j| <= t ) = F(t)^n                                             (Equation 4.5)
 
-With weights uniform in ±b, |s_j| has the exact distribution function F of |Σ_k b v_k U_k|; units of a
-block share v and have weights of their own, so the best of n has exactly F(t)^n. (Across blocks or
-networks v differs: there the chance is a mean of such terms, and F^n of a pooled F is wrong.)
+with z the state of the latent. With weights uniform in ±b, F is the distribution function of
+|Σ_k b v_k U_k|, U_k uniform in ±1. Units of a block share v and have independent weights, so 4.5 is
+exact. (Across blocks or networks v differs: there the probability is a mean of such terms, and F^n of
+a pooled F is wrong.)
 
     >>> import dualnets, hltm
     >>> from dualnets.theory import latent_inputs, simulated_best
@@ -23,8 +27,8 @@ networks v differs: there the chance is a mean of such terms, and F^n of a poole
     >>> round(float(drawn[0, 0].mean()), 3)
     0.101
 
-The same serves any other score of a unit through `sampled_law`: e.g. |correlation| with the latent,
-s_j / std(w_j x), which no scale of the weights changes.
+`sampled_law` does the same for any other score of a unit, such as |correlation| with the latent, which
+does not depend on the scale of the weights.
 """
 
 from __future__ import annotations
@@ -42,8 +46,8 @@ from dualnets._checks import check_whole
 
 Array = NDArray[np.float64]
 TERMS = 20_000  # at most, of the Fourier series of a sum of uniform numbers
-NEGLIGIBLE = -32.0  # log of a coefficient that is left out
-NODES = 160  # of the quadrature of a mean
+NEGLIGIBLE = -32.0  # log of the largest coefficient that is left out
+NODES = 160  # of the quadrature that integrates a mean
 
 
 class Law(Protocol):
@@ -51,17 +55,17 @@ class Law(Protocol):
 
     @property
     def largest(self) -> float:
-        """No score is above it."""
+        """The largest possible score."""
 
     def cdf(self, score: ArrayLike) -> Array:
-        """P(score of one unit <= each of these)."""
+        """F: the probability that the score of one unit is at most each of these."""
 
 
 class UniformSum(NamedTuple):
-    """|Σ_k a_k U_k|, U_k uniform in ±1: the |selectivity| of a unit with uniform weights.
+    """The law of |Σ_k a_k U_k|, U_k uniform in ±1: the |selectivity| of a unit with uniform weights.
 
     Attributes:
-        coefficients: a, `(N,)`, none of them 0.
+        coefficients: `(N,)` a, none of them 0.
     """
 
     coefficients: Array
@@ -71,18 +75,19 @@ class UniformSum(NamedTuple):
         return float(np.abs(self.coefficients).sum())
 
     def cdf(self, score: ArrayLike) -> Array:
-        """Exact for at most two terms, else a Fourier series of at most 20000 terms (error below 1e-8)."""
+        """F, exact for at most two terms; otherwise a Fourier series with an error below 1e-8."""
         t = np.clip(np.asarray(score, dtype=np.float64), 0, None)
         a = np.sort(np.abs(self.coefficients))
         if len(a) == 0:
             return np.ones_like(t)
         if len(a) == 1:
             return np.clip(t / a[0], 0, 1)
-        if len(a) == 2:  # flat up to the difference, then a parabola
+        if len(a) == 2:  # the density is flat up to the difference, then falls linearly
             outer = np.clip(a.sum() - t, 0, None)
             inner = np.clip(a[1] - a[0] - t, 0, None)
             return 1 - (outer**2 - inner**2) / (4 * a[0] * a[1])
-        # period 2A with A = Σ|a|: the density's series is exact, its coefficients are Π sinc
+        # The density, repeated with period 2A, A = Σ|a|, has an exact Fourier series: its
+        # coefficients are values of the characteristic function, Π_k sinc(m a_k / A).
         width = float(a.sum())
         m = np.arange(1, TERMS + 1)
         bound = np.minimum(0, np.log(width / np.pi) - np.log(np.outer(m, a))).sum(1)
@@ -95,7 +100,7 @@ class UniformSum(NamedTuple):
 
 @dataclass(frozen=True)
 class HalfNormal:
-    """|N(0, scale²)|: normal weights, or many inputs.
+    """The law of |N(0, scale²)|, for normal weights or, approximately, many inputs.
 
     Attributes:
         scale: the standard deviation.
@@ -137,7 +142,7 @@ class Sampled(NamedTuple):
 
 
 def uniform_sum(coefficients: ArrayLike) -> UniformSum:
-    """The law of |Σ_k a_k U_k|; terms of 0 are left out.
+    """The law of |Σ_k a_k U_k|, U_k uniform in ±1; coefficients of 0 are left out.
 
     Raises:
         ValueError: coefficients that are not one list of finite numbers.
@@ -159,7 +164,7 @@ def sampled_law(scores: ArrayLike) -> Sampled:
     """The empirical law of scores, e.g. of `drawn_correlations`.
 
     Raises:
-        ValueError: no scores, one below 0 or not finite.
+        ValueError: no scores, or one that is below 0 or not finite.
     """
     found = np.sort(np.asarray(scores, dtype=np.float64).ravel())
     if len(found) == 0 or not np.isfinite(found).all() or found[0] < 0:
@@ -168,7 +173,7 @@ def sampled_law(scores: ArrayLike) -> Sampled:
 
 
 def best_cdf(law: Law, units: int, score: ArrayLike) -> Array:
-    """F^n: P(the best of n units scores at most this).
+    """F^n, the probability that the best of n units scores at most this (docs/theory.md, Equation 4.5).
 
     Raises:
         ValueError: units below 1, or a score that is NaN.
@@ -183,7 +188,7 @@ def best_cdf(law: Law, units: int, score: ArrayLike) -> Array:
 
 
 def mean_best(law: Law, units: int) -> float:
-    """E[best of n] = ∫ (1 - F(t)^n) dt; for a sampled law the exact sum over order statistics.
+    """E[best score of n units] = ∫ (1 - F(t)^n) dt; for an empirical law the sum over its scores.
 
     Raises:
         ValueError: units below 1.
@@ -198,7 +203,7 @@ def mean_best(law: Law, units: int) -> float:
         return float((np.diff(place**n) * law.scores).sum())
     if law.largest == 0:
         return 0.0
-    if isinstance(law, UniformSum):  # smooth but for a few corners
+    if isinstance(law, UniformSum):  # smooth except at a few corners
         place, weight = np.polynomial.legendre.leggauss(NODES)
         score = law.largest * (place + 1) / 2
         return float(law.largest / 2 * weight @ (1 - law.cdf(score) ** n))
@@ -206,10 +211,10 @@ def mean_best(law: Law, units: int) -> float:
 
 
 def chance(laws: Iterable[Law], units: int, threshold: float) -> float:
-    """P(every latent has a unit above the threshold) = Π_v (1 - F_v(t)^n), n units per latent.
+    """The probability that every latent has a unit above the threshold, with n units per latent.
 
-    Exact where the latents' units are independent given their inputs, as in one layer of a tree
-    network before training.
+    It is Π_v (1 - F_v(t)^n) over the latents v (Equation 4.5), which is exact where the units of
+    different latents are independent given their inputs, as in one layer of an untrained tree network.
 
     Raises:
         ValueError: units below 1, or a threshold that is NaN.
@@ -220,31 +225,33 @@ def chance(laws: Iterable[Law], units: int, threshold: float) -> float:
 
 
 def units_needed(laws: Sequence[Law], *, threshold: float, chance_of_all: float) -> int | None:
-    """The fewest units per latent with which all latents have a lucky one with this chance.
+    """The fewest units per latent with which all latents have a lucky unit with this probability.
 
     Args:
-        laws: one per latent.
-        threshold: what a lucky unit scores at least.
-        chance_of_all: in (0, 1).
+        laws: of one unit's score, one law per latent.
+        threshold: a lucky unit scores above it.
+        chance_of_all: the probability, in (0, 1).
 
     Returns:
-        n, or None where some latent can never have one.
+        n, or None where a latent cannot have a lucky unit, however many units it has.
 
     Raises:
-        ValueError: no laws, a chance outside (0, 1), or a threshold that is NaN.
+        ValueError: no laws, a probability outside (0, 1), or a threshold that is NaN.
 
     Example:
         >>> units_needed([HalfNormal(1.0)] * 16, threshold=1.0, chance_of_all=0.9)
         14
     """
     if not laws or not 0 < chance_of_all < 1:
-        raise ValueError(f"expected laws and a chance in (0, 1), got {chance_of_all}")
+        raise ValueError(
+            f"expected at least one law and a probability in (0, 1), got {len(laws)} and {chance_of_all}"
+        )
     _check_threshold(threshold)
     below = np.array([float(law.cdf(threshold)) for law in laws])
     if (below >= 1).any():
         return None
 
-    def enough(n: int) -> bool:
+    def enough(n: int) -> bool:  # in logarithms: below^n of thousands of latents underflows
         return bool(np.log1p(-(below**n)).sum() >= np.log(chance_of_all))
 
     high = 1

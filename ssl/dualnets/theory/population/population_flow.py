@@ -1,7 +1,7 @@
 """Training on an infinite batch: gradient descent on the expected loss of an enumerable tree.
 
-What stochastic training would do without sampling noise; so what differs from it is noise. The
-expected losses are those of `population_loss`.
+It is stochastic training without sampling noise, so the difference between the two is noise. The
+expected losses are those of `population_loss` (docs/theory.md, Equation 3.8). This is our own.
 
     for snapshot in population_trajectory(network, loss, trees, augment=…, steps=…, optimizer=…): …
 """
@@ -19,11 +19,11 @@ from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim.optimizers import Optimizer
 from dualnets.theory.population.population_loss import (
     Form,
-    ViewPairs,
+    ViewDistribution,
     check_size,
-    enumerated,
     form_of,
     gradient_form,
+    view_distribution,
 )
 from dualnets.theory.updates.fitting import check_augmentation, check_fit
 from hltm.sampling.augment import Augmentation
@@ -31,12 +31,12 @@ from hltm.tree import LatentTree
 
 
 class PopulationSnapshot(NamedTuple):
-    """A network in population training.
+    """A network after some updates of population training.
 
     Attributes:
-        step: how many updates it has had.
-        network: a copy of its own.
-        losses: `(S,)` expected losses of this very network.
+        step: the number of updates so far.
+        network: a copy, which further updates leave unchanged.
+        losses: `(S,)` expected losses of this network.
     """
 
     step: int
@@ -55,27 +55,30 @@ def population_trajectory(
     snapshots: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[PopulationSnapshot]:
-    """Gradient descent on the expected loss: `dualnets.trajectory` with a batch of infinite size.
+    """Gradient descent on the expected loss: `dualnets.trajectory` with an infinite batch.
+
+    It minimises Equation 3.8 of docs/theory.md.
 
     Args:
         network: left as it was; any block network, one or an ensemble, on any device.
         loss: see `population_loss`.
         trees: one tree, or as many as the network has members.
         augment: of the views.
-        steps: how many updates.
+        steps: the number of updates.
         optimizer: its settings.
-        snapshots: the steps to yield, by default the first and the last; the last always comes.
-        progress: called with the number of steps just done.
+        snapshots: the steps to yield, by default the first and the last; the last is always yielded.
+        progress: called after every step with the number of steps done since the last call.
 
     Raises:
-        TypeError: what is no block network, or no trees.
+        TypeError: a network without blocks, or arguments that are not trees, an augmentation or an
+            optimizer.
         ValueError: before any work: a loss without a population form, trees that do not fit the
             network or are too large, steps below 0 or snapshots outside 0..steps.
         ArithmeticError: a gradient that is not finite.
 
     Example:
         >>> import dualnets, hltm
-        >>> from dualnets.theory.population_loss import InfiniteInfoNCE
+        >>> from dualnets.theory.population.population_loss import InfiniteInfoNCE
         >>> trees = hltm.symmetric_binary(depth=2, members=3, seed=0)
         >>> network = dualnets.tree_network(trees, units=4, seed=1)
         >>> path = population_trajectory(network, InfiniteInfoNCE(0.1), trees,
@@ -95,7 +98,7 @@ def population_trajectory(
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"expected an optimizer such as dualnets.SGD(lr=0.1), got {optimizer!r}")
     optimizer.check(len(network.members))
-    views = enumerated(trees, augment, dtype=network.dtype, device=network.device)
+    views = view_distribution(trees, augment, dtype=network.dtype, device=network.device)
     check_size(loss, len(views.leaves))
     return _descend(network, loss, form, views, optimizer, wanted, progress)
 
@@ -104,7 +107,7 @@ def _descend(
     given: BlockNetwork,
     loss: Any,
     form: Form,
-    views: ViewPairs,
+    views: ViewDistribution,
     optimizer: Optimizer,
     wanted: Sequence[int],
     progress: Callable[[int], None] | None,
@@ -127,7 +130,7 @@ def _descend(
             yield PopulationSnapshot(step, copy.deepcopy(network), losses)
         if step == wanted[-1]:
             return
-        # losses of different members share nothing, so their sum has every member's own gradient
+        # members share no weights, so the gradient of the sum of losses is that of each member's loss
         sums = expected(gradient_form(form))
         found = torch.autograd.grad(sums.sum(), list(parameters.values()))
         gradients = dict(zip(parameters, found, strict=True))

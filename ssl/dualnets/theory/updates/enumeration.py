@@ -1,24 +1,26 @@
 """The whole distribution of samples and of their views as one table: expectations without sampling noise.
 
 A view's distribution depends on few nodes of a sample: on the leaves that it may keep, and on the
-latents that it may keep while drawing a child of theirs again. A *class* x is a joint state of
-those nodes; p(x) and p(view | x) are tables over classes and over joint states of the leaves, so
-every expectation of the theory is a finite sum (theory, Section 3):
+latents that it may keep while redrawing a child of theirs. A *class* x is a joint state of those
+nodes; p(x) and p(view | x) are tables over classes and over joint states of the leaves, so every
+expectation of the theory is a finite sum (docs/theory.md, Section 3, "Population quantities"):
 
     table = enumerate_views(tree, hltm.keep_root())
-    table.leaves               (X, V)  the joint states of the leaves: what a network reads
+    table.leaves               (X, V)  the joint states of the leaves: the network's inputs
     table.probability          (N,)    p(x) of the N classes
     table.view                 (N, X)  p(view | x)
-    table.marginal             (X,)    p(view) of a view of a sample never seen
+    table.marginal             (X,)    p(view) of a view of any sample
     table.over_views(values)   E_aug[values | x]: (X, ...) -> (N, ...)
     table.mean(values)         E_x[values]: (N, ...) -> (...)
     table.covariance(a, b)     Cov_x[a, b]: (N, P), (N, Q) -> (P, Q)
-    table.positive_pairs()     (X, X)  p of two views of one sample
+    table.positive_pairs()     (X, X)  p(x', x'') of two views of one sample
     table.classes              (N, R)  the states that make a class, of the nodes `table.nodes`
 
-All are float64 (states int64). Stacked trees have S in front of `probability`, `view`, `marginal`,
-of all values and of all results, never of `leaves` and `classes`. So for a network f without the S
-axis, E_x of E_aug of its outputs is `table.mean(table.over_views(f(table.leaves)))`.
+All are float64 (states int64). With S trees, the member axis S is in front of `probability`, `view`,
+`marginal`, all values and all results, never of `leaves` and `classes`. So for a network f without the
+S axis, E_x of E_aug of its outputs is `table.mean(table.over_views(f(table.leaves)))`.
+
+Axes: S member, N class, X joint state of the leaves, V leaf, R deciding node, K state of one node.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ MAX_ENTRIES = 1 << 24  # of p(view | x), 128 MiB
 
 
 class ViewTable(NamedTuple):
-    """Every class of samples, every view, and how likely each is.
+    """Every class of samples and every view, with their probabilities.
 
     Attributes:
-        nodes: R node numbers: what a view's distribution depends on.
+        nodes: R node numbers: those on whose states a view's distribution depends.
         classes: `(N, R)` int64, their joint states, the last node varying fastest.
         leaves: `(X, V)` int64, the joint states of the leaves, the last leaf varying fastest.
         probability: `(N,)` or `(S, N)` float64, p(x).
@@ -61,7 +63,7 @@ class ViewTable(NamedTuple):
 
     @property
     def marginal(self) -> Tensor:
-        """`(X,)` or `(S, X)` p(view), which is the leaves' own distribution."""
+        """`(X,)` or `(S, X)` p(view), which equals the distribution of the leaves themselves."""
         return self.mean(self.view)
 
     def over_views(self, values: Tensor) -> Tensor:
@@ -84,7 +86,7 @@ class ViewTable(NamedTuple):
     def covariance(self, a: Tensor, b: Tensor | None = None) -> Tensor:
         """Cov_x[a, b] = E[a bᵀ] - E[a] E[b]ᵀ: `(N, P)` and `(N, Q)` to `(P, Q)`; V_x[a] without b.
 
-        Values are centred first: no digits are lost to large means.
+        Values are centred before they are multiplied, so large means cost no precision.
         """
         left = a - self.mean(a).unsqueeze(-2)
         right = left if b is None else b - self.mean(b).unsqueeze(-2)
@@ -104,7 +106,7 @@ class ViewTable(NamedTuple):
         return self.view.transpose(-1, -2) @ (self.probability[..., None] * self.view)
 
     def _rows(self, values: Tensor, rows: int) -> Tensor:
-        """`(..., rows, F)` values with the axes behind the rows as one.
+        """`(..., rows, F)` values, all axes behind the rows flattened into one.
 
         Raises:
             ValueError: another number of rows, or of members.
@@ -121,9 +123,9 @@ class _Below(NamedTuple):
     """The part of the table that lies at and below one node v, of K states.
 
     Attributes:
-        nodes, leaves: the R nodes that classes are made of, and the leaves, in the order of axes.
+        nodes, leaves: the nodes that classes are made of, and the leaves, in the order of the axes.
         given: `(S, K, N)` P(class | v).
-        fresh: `(S, K, X)` P(leaves | v), everything below v drawn again.
+        fresh: `(S, K, X)` P(leaves | v), where everything below v is redrawn.
         view: `(S, N, X)` P(view | class) where v is kept.
     """
 
@@ -134,15 +136,16 @@ class _Below(NamedTuple):
     view: Tensor
 
 
-def enumerate_views(tree: LatentTree, augmentation: Augmentation) -> ViewTable:
+def enumerate_views(tree: LatentTree, augment: Augmentation) -> ViewTable:
     """The table of classes and views of a tree under an augmentation.
 
     Args:
         tree: one tree or S; any topology, cardinalities and tables.
-        augmentation: what a view draws again; any rates.
+        augment: the augmentation of the views; any rates.
 
     Raises:
-        ValueError: an augmentation that misses leaves, or a table of more than 2^24 entries per
+        TypeError: arguments that are not a tree or an augmentation.
+        ValueError: an augmentation that makes leaves missing, or a table of more than 2^24 entries per
             tree.
 
     Example:
@@ -157,17 +160,17 @@ def enumerate_views(tree: LatentTree, augmentation: Augmentation) -> ViewTable:
                 [0.6400, 0.6400]], dtype=torch.float64)
     """
     check_trees(tree)
-    check_augmentation(augmentation)
-    if augmentation.missing_rates(tree).any():
-        raise ValueError(f"views here are whole samples, but {augmentation} misses leaves")
-    tables, rates = tree.tables, augmentation.rates(tree)
+    check_augmentation(augment)
+    if augment.missing_rates(tree).any():
+        raise ValueError(f"views must be whole samples, but {augment} makes leaves missing")
+    tables, rates = tree.tables, augment.rates(tree)
     leaves = list(tree.leaves)
     nodes = _deciding_nodes(tables, rates)
     sizes = [_product(tables, part) for part in (nodes, leaves)]
     if sizes[0] * sizes[1] > MAX_ENTRIES:
         raise ValueError(
-            f"{sizes[0]} classes of samples ({len(nodes)} nodes decide a view) and {sizes[1]} "
-            f"views are {sizes[0] * sizes[1]} entries, more than the {MAX_ENTRIES} that are enumerated"
+            f"{sizes[0]} classes of samples ({len(nodes)} nodes decide a view) times {sizes[1]} views "
+            f"are {sizes[0] * sizes[1]} entries, expected at most {MAX_ENTRIES}"
         )
     below: dict[int, _Below] = {}
     decides = set(nodes)
@@ -190,7 +193,11 @@ def enumerate_views(tree: LatentTree, augmentation: Augmentation) -> ViewTable:
 
 
 def _deciding_nodes(tables: Tables, rates: np.ndarray) -> list[int]:
-    """Nodes whose state a view's distribution depends on, in storage order."""
+    """The nodes on whose states a view's distribution depends, in storage order.
+
+    They may be kept (their own redraw rate and those of all nodes above are below 1), and either they
+    are leaves, or they have a child that may be redrawn given their state.
+    """
     topology = tables.topology
     kept = 1 - rates
     for v in range(1, len(topology)):
@@ -205,7 +212,10 @@ def _deciding_nodes(tables: Tables, rates: np.ndarray) -> list[int]:
 def _at(
     tables: Tables, rates: np.ndarray, v: int, decides: bool, below: dict[int, _Below]
 ) -> _Below:
-    """The part of the table at and below v, from its children's parts."""
+    """The part of the table at and below v, from the parts of its children.
+
+    Given v, its children are independent, so every table is a product over the children.
+    """
     members, states = len(tables.flat), int(tables.cardinality[v])
     own = torch.eye(states, dtype=torch.float64).expand(members, -1, -1)
     if v in tables.topology.leaves:
@@ -219,7 +229,8 @@ def _at(
     for u in map(int, tables.topology.children[v]):
         part = below.pop(u)
         table = tables.of(u)  # (S, K, K_u)
-        redrawn = table @ part.fresh
+        redrawn = table @ part.fresh  # (S, K, X_u) P(view below u | v), u redrawn given v
+        # u is kept with its own class or redrawn, as its coin decides: (S, K, N_u, X_u)
         mixed = (1 - rates[u]) * part.view[:, None] + rates[u] * redrawn[:, :, None]
         nodes, leaves = nodes + part.nodes, leaves + part.leaves
         given = _product_of_axes(given, table @ part.given)
@@ -227,7 +238,7 @@ def _at(
         view = (
             (view[:, :, :, None, :, None] * mixed[:, :, None, :, None, :]).flatten(4).flatten(2, 3)
         )
-    if not decides:  # no child is drawn again on its own, so the state of v adds nothing
+    if not decides:  # no child is redrawn on its own, so the state of v adds nothing
         return _Below(nodes, leaves, given, fresh, view[:, 0])
     return _Below(
         [v, *nodes],
@@ -239,7 +250,7 @@ def _at(
 
 
 def _product_of_axes(a: Tensor, b: Tensor) -> Tensor:
-    """`(S, K, A)` and `(S, K, B)` to `(S, K, A * B)`, b's axis varying faster."""
+    """`(S, K, A)` and `(S, K, B)` to `(S, K, A * B)`, with the axis of b varying faster."""
     return (a[..., None] * b[..., None, :]).flatten(2)
 
 
@@ -260,7 +271,7 @@ def _states(tables: Tables, nodes: list[int]) -> Tensor:
 
 
 def _sorted(values: Tensor, axis: int, nodes: list[int], tables: Tables) -> Tensor:
-    """Values whose joint-state axis is put in the storage order of its nodes."""
+    """Values with the joint-state axis permuted into the storage order of its nodes."""
     order = sorted(range(len(nodes)), key=nodes.__getitem__)
     if order == list(range(len(nodes))):
         return values

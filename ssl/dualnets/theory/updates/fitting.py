@@ -1,9 +1,11 @@
-"""Whether a network and trees fit together, asked before any work on them."""
+"""Checks that a network, trees and an augmentation fit together, made before any work on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from torch import nn
 
 from dualnets.networks.block_network import BlockNetwork
 from hltm.sampling.augment import Augmentation
@@ -11,10 +13,10 @@ from hltm.tree import LatentTree
 
 
 def check_block_network(network: Any) -> None:
-    """Raise TypeError unless this is a network of blocks, such as a tree network or a dense one."""
+    """Raise TypeError unless this is a network of blocks, such as a tree network or a dense network."""
     if not isinstance(network, BlockNetwork):
         raise TypeError(
-            "expected a block network of this library, such as of tree_network or mlp, got "
+            "expected a block network of this library, such as tree_network or mlp make, got "
             f"{type(network).__name__}"
         )
 
@@ -26,33 +28,34 @@ def check_trees(trees: object) -> None:
 
 
 def check_augmentation(augmentation: object) -> None:
-    """Raise TypeError unless this says what views draw again."""
+    """Raise TypeError unless this is an augmentation."""
     if not isinstance(augmentation, Augmentation):
-        hint = ": hltm.augment.parse reads names" if isinstance(augmentation, str) else ""
+        hint = ": hltm.augment.parse makes one of a name" if isinstance(augmentation, str) else ""
         raise TypeError(
             f"expected an augmentation such as hltm.keep_root(), got {augmentation!r}{hint}"
         )
 
 
 def check_members(trees: Sequence[int], members: Sequence[int]) -> None:
-    """Raise ValueError unless trees are one, or have the members' own addresses."""
+    """Raise ValueError unless there is one tree, or one with the address of each member."""
     if len(trees) == 1 or tuple(trees) == tuple(members):
         return
     if len(trees) != len(members):
         raise ValueError(f"{len(trees)} trees do not fit a network of {len(members)} members")
     first = next(i for i, (t, m) in enumerate(zip(trees, members, strict=True)) if t != m)
     raise ValueError(
-        f"tree {first} has address {trees[first]}, the network's member {first} address {members[first]}: "
-        "make the networks on these very trees"
+        f"tree {first} has address {trees[first]}, the network's member {first} has address "
+        f"{members[first]}: make the networks from these trees"
     )
 
 
 def check_fit(network: BlockNetwork, trees: LatentTree) -> None:
-    """Raise unless the network is one of blocks that reads the leaves of one tree or of as many as it is.
+    """Raise unless the network consists of blocks and its inputs are the leaves of these trees.
 
     Raises:
-        TypeError: another network, or what are no trees.
-        ValueError: another number of trees or of leaves, or trees of other addresses.
+        TypeError: a network of another kind, or trees that are none.
+        ValueError: neither one tree nor one for each member, trees with the addresses of other
+            members, or another number of leaves.
     """
     check_block_network(network)
     check_trees(trees)
@@ -60,4 +63,19 @@ def check_fit(network: BlockNetwork, trees: LatentTree) -> None:
     if len(trees.leaves) != network.inputs:
         raise ValueError(
             f"the trees have {len(trees.leaves)} leaves, the network reads {network.inputs}"
+        )
+
+
+def check_finite_weights(network: nn.Module) -> None:
+    """Raise ValueError unless all weights of the network are finite."""
+    for name, weight in network.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} of the network must be finite")
+
+
+def check_binary(trees: LatentTree) -> None:
+    """Raise ValueError unless all nodes of the trees have two states."""
+    if (trees.tables.cardinality != 2).any():
+        raise ValueError(
+            f"expected binary trees, got a node with {trees.tables.cardinality.max()} states"
         )

@@ -1,7 +1,16 @@
-"""How a contrastive loss pulls and pushes: its derivatives by r_+ and by each r_k.
+"""Theorem 2: the derivatives of a contrastive loss with respect to its distances.
 
-For a loss of pairs ∂L/∂r_+ > 0, ∂L/∂r_k < 0, and they sum to zero (theory, Section 3; arXiv
-2010.00578, Theorem 2 and its table of losses). β_k = -∂L/∂r_k is how strongly a negative repels.
+With r(a, b) = 1/2 ||f(a) - f(b)||², an anchor a, its positive + (a view of the same sample) and its
+negatives k (views of other samples), a loss L depends on r_+ = r(a, +) and r_k = r(a, k). For a *loss
+of pairs* (docs/theory.md, Section 3)
+
+    ∂L/∂r_+ > 0,    ∂L/∂r_k < 0,    ∂L/∂r_+ + Σ_k ∂L/∂r_k = 0              (Equation 3.1)
+    β_k = -∂L/∂r_k                                                          (Equation 3.2)
+
+β_k is the weight of negative k: how strongly the loss pushes anchor and negative apart. Rounding can make
+it 0 for a negative that is far away.
+
+Axes: S member, B sample, A anchor, H fresh negatives of an anchor, K all its negatives, U unit.
 """
 
 from __future__ import annotations
@@ -13,13 +22,13 @@ from torch import Tensor
 
 from dualnets.methods.losses import LOSSES, BatchwiseNCE, Detached, Loss, NTXent, distance
 
-SMALLEST = 1e-30  # r is never taken smaller, so that a slope can be read off a coordinate
+SMALLEST = 1e-30  # of r, so that ∂L/∂r can be found from ∂L/∂x, which is 0 at x = sqrt(2 r) = 0
 TOLERANCE = 1e-9
-MOVE = 0.7  # of all outputs together, which no distance notices
+SHIFT = 0.7  # added to all outputs, which changes no distance
 
 
 class Slopes(NamedTuple):
-    """Derivatives of each anchor's loss: the batch's loss is the mean over anchors.
+    """Derivatives of each anchor's loss; the loss of a batch is the mean over anchors.
 
     Attributes:
         positive: `(S, A)` ∂L/∂r_+.
@@ -31,31 +40,32 @@ class Slopes(NamedTuple):
 
     @property
     def repulsion(self) -> Tensor:
-        """`(S, K, A)` β_k = -∂L/∂r_k."""
+        """`(S, K, A)` β_k = -∂L/∂r_k (Equation 3.2)."""
         return -self.negative
 
     @property
     def total(self) -> Tensor:
-        """`(S, A)` ∂L/∂r_+ + Σ_k ∂L/∂r_k, zero for a loss of pairs."""
+        """`(S, A)` ∂L/∂r_+ + Σ_k ∂L/∂r_k, zero for a loss of pairs (Equation 3.1)."""
         return self.positive + self.negative.sum(1)
 
 
 def loss_slopes(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Slopes:
-    """The slopes of a loss at given outputs.
+    """Theorem 2: ∂L/∂r_+ and ∂L/∂r_k of a loss at given outputs (docs/theory.md, Equation 3.1).
 
     Args:
-        loss: of `dualnets.losses`, or any loss that depends on its outputs only through r_+ and r_k
-            of each anchor. For BatchwiseNCE slopes are A times the batch's own; those of `Detached`
-            are the other loss's.
+        loss: of `dualnets`, or any loss that depends on its outputs only through r_+ and r_k of each
+            anchor. The slopes of BatchwiseNCE, which has one value per batch, are A times its
+            derivatives; those of `Detached` are those of the loss that it wraps.
         anchor, positive: `(S, B, U)`.
         negatives: `(S, H, B, U)`; H = 0 for NTXent, whose anchors are the A = 2B views of the batch
-            (all first ones, then all second ones) and whose K = 2B - 2 negatives are the others, in
+            (all first views, then all second ones) and whose K = 2B - 2 negatives are the others, in
             order, without the anchor and its partner.
 
     Raises:
-        TypeError: what is no loss.
-        ValueError: a loss that is not one of r_+ and r_k, such as one of inner products; one without
-            fresh negatives other than NTXent; outputs of shapes that the loss does not take.
+        TypeError: a loss of another kind, or outputs that are not tensors.
+        ValueError: a loss that is not a function of r_+ and r_k, such as one of inner products; one
+            without fresh negatives, other than NTXent; outputs of other shapes than the loss takes,
+            or not finite.
 
     Example:
         >>> import dualnets
@@ -77,8 +87,8 @@ def loss_slopes(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tensor)
 def slopes_at(loss: Loss, near: Tensor, far: Tensor, *, features: int = 1) -> Slopes:
     """The slopes at given r_+ `(S, B)` and r_k `(S, H, B)`, for a loss with fresh negatives.
 
-    The loss is evaluated at outputs that have these r: the anchor at 0 and every other view on the
-    first axis, at x = sqrt(2 r). There ∂L/∂x = ∂L/∂r · x, so a slope is a derivative over x.
+    The loss is evaluated at outputs with these distances: the anchor at 0 and every other view on the
+    first coordinate, at x = sqrt(2 r). There ∂L/∂x = ∂L/∂r · x, so ∂L/∂r = (∂L/∂x) / x.
     """
     place = (2 * near.detach().clamp_min(SMALLEST)).sqrt().requires_grad_()
     places = (2 * far.detach().clamp_min(SMALLEST)).sqrt().requires_grad_()
@@ -96,28 +106,28 @@ def slopes_at(loss: Loss, near: Tensor, far: Tensor, *, features: int = 1) -> Sl
 
 
 def weighing(loss: Loss) -> Loss:
-    """The loss whose pair weights a loss has: another's where it is `Detached`, else its own."""
+    """The loss that determines the pair weights: the wrapped one of `Detached`, else the loss itself."""
     return weighing(loss.criterion) if isinstance(loss, Detached) else loss
 
 
 def check_loss(loss: Loss) -> None:
-    """Raise TypeError unless this is a loss: something that asks for H negatives and takes outputs."""
+    """Raise TypeError unless this is a loss: a function of outputs with a number of negatives."""
     if isinstance(loss, type):
         raise TypeError(f"expected a loss, got the class {loss.__name__}: call it to make one")
     if isinstance(loss, str) and loss in LOSSES:
         raise TypeError(f"expected a loss, got the name {loss!r}: give {LOSSES[loss].__name__}()")
     if not callable(loss) or not isinstance(getattr(loss, "negatives", None), int):
         raise TypeError(
-            "expected a contrastive loss of dualnets.losses, which says how many negatives it takes "
-            f"and is called with anchor, positive and negatives; got {loss!r}"
+            "expected a contrastive loss such as dualnets.InfoNCE(): a function of anchor, positive and "
+            f"negatives whose attribute `negatives` is a whole number; got {loss!r}"
         )
 
 
 def check_anchors(loss: Loss) -> None:
-    """Raise unless a batch's loss is the mean of what its anchors have on their own.
+    """Raise unless the loss of a batch is the mean of the losses of its anchors, each on its own.
 
     Raises:
-        TypeError: what is no loss.
+        TypeError: a loss of another kind.
         ValueError: a loss of whole batches.
     """
     check_loss(loss)
@@ -135,12 +145,12 @@ def check_anchors(loss: Loss) -> None:
 def check_distances(loss: Loss) -> None:
     """Raise unless a loss depends on its outputs only through r_+ and r_k of its anchors.
 
-    Tried at random outputs: they are moved together, which changes no distance; and the loss's
-    gradient is held against that of its slopes, Σ ∂L/∂r ∇r.
+    Two tests at random outputs: shifting all outputs together, which changes no distance, may not
+    change the loss; and its gradient must be Σ ∂L/∂r ∇r, with the slopes ∂L/∂r.
 
     Raises:
-        TypeError: what is no loss.
-        ValueError: a loss of which one of these is not true, saying which.
+        TypeError: a loss of another kind.
+        ValueError: a loss that fails one of the two tests; the error names which.
     """
     check_loss(loss)
     if isinstance(weighing(loss), NTXent):
@@ -148,18 +158,18 @@ def check_distances(loss: Loss) -> None:
     name = _name(loss)
     if loss.negatives < 1:
         raise ValueError(
-            f"{name} has no fresh negatives: of such losses only NTXent's slopes are known"
+            f"{name} takes no fresh negatives; among such losses only NTXent has slopes here"
         )
     given = [part.requires_grad_() for part in _probe(loss)]
     with torch.enable_grad():
         value = loss(*given).sum()
     if not value.requires_grad:
         raise ValueError(f"{name} has no gradient in its outputs")
-    moved = loss(*(part.detach() + MOVE for part in given)).sum()
+    moved = loss(*(part.detach() + SHIFT for part in given)).sum()
     if not torch.allclose(moved, value.detach(), rtol=TOLERANCE, atol=TOLERANCE):
         raise ValueError(
             f"{name} is not a loss of distances: its value changes when all outputs move together, as "
-            "that of inner products does, so it has no slopes in r_+ and r_k and no pair weights"
+            "inner products do, so it has no slopes in r_+ and r_k and no pair weights"
         )
     found = torch.autograd.grad(value, given, allow_unused=True, materialize_grads=True)
     anchor, positive, negatives = (part.detach() for part in given)
@@ -172,16 +182,16 @@ def check_distances(loss: Loss) -> None:
     for own, its in zip(found, expected, strict=True):
         if not torch.allclose(own, its, rtol=1e-6, atol=TOLERANCE):
             raise ValueError(
-                f"{name} is not a loss of r_+ and r_k alone: its gradient at random outputs is not that "
-                "of its slopes in them"
+                f"{name} is not a loss of r_+ and r_k alone: its gradient at random outputs differs from "
+                "the gradient through its slopes in r_+ and r_k"
             )
 
 
 def check_pairs(loss: Loss) -> None:
-    """Raise unless an anchor's loss depends on nothing but its own r_+ and r_k, with zero sum.
+    """Raise unless this is a loss of pairs: of each anchor's own r_+ and r_k, with slopes of sum 0.
 
     Raises:
-        TypeError: what is no loss.
+        TypeError: a loss of another kind.
         ValueError: a loss of whole batches, one that is not of distances, or slopes that do not sum
             to zero.
     """
@@ -190,7 +200,9 @@ def check_pairs(loss: Loss) -> None:
     anchor, positive, negatives = _probe(loss)
     found = slopes_at(loss, distance(anchor, positive), distance(anchor[:, None], negatives))
     if float(found.total.abs().max()) > TOLERANCE * float(found.positive.abs().max()):
-        raise ValueError(f"the slopes of {_name(loss)} do not sum to zero: it is no loss of pairs")
+        raise ValueError(
+            f"the slopes of {_name(loss)} do not sum to zero, so it is not a loss of pairs"
+        )
 
 
 def _name(loss: Loss) -> str:
@@ -202,10 +214,10 @@ def _probe(loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
     """Random outputs of three samples, float64: anchor, positive and negatives."""
     random = torch.Generator().manual_seed(0)
 
-    def drawn(*shape: int) -> Tensor:
+    def outputs(*shape: int) -> Tensor:
         return torch.rand(*shape, 3, 4, generator=random, dtype=torch.float64) / 2
 
-    return drawn(1), drawn(1), drawn(1, loss.negatives)
+    return outputs(1), outputs(1), outputs(1, loss.negatives)
 
 
 def _check_outputs(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tensor) -> None:
@@ -239,7 +251,7 @@ def _in_batch(loss: NTXent, outputs: Tensor) -> Slopes:
 
 
 def in_batch_negatives(batch: int) -> Tensor:
-    """`(2B - 2, 2B)` the views that are negatives of each of 2B views, in order."""
+    """`(2B - 2, 2B)` the negatives of each of the 2B views of a batch, in order."""
     index = torch.arange(2 * batch)
     allowed = (index[:, None] != index) & (index[:, None] != index.roll(batch))
     return index.expand(2 * batch, -1)[allowed].view(2 * batch, -1).T.contiguous()

@@ -1,10 +1,13 @@
 """Symmetric forms in K: operators Σ_ij G_ij K_i K_jᵀ on a weight, as products, matrix and eigenpairs.
 
-Every operator of the theory has this form, with i and j running over views and a kernel G that
-tells what is being averaged: for V_x[E_aug K] it centres averages over views (theory, Section 3);
-for a loss of pairs it is the graph Laplacian of the pairs' weights. On a weight it acts as
-v -> Σ_i K_i (G Kᵀ v)_i: one forward-mode and one reverse-mode product, never K itself. With the
-outputs f in the place of Kᵀ v it gives the update that holds for any network.
+Every operator of the theory has this form, where i and j run over views, K_i is the connection at view
+i, and the kernel G determines what is averaged (docs/theory.md, Equation 3.9): for V_x[E_aug K] it
+centres averages over views; for a loss of pairs it is the graph Laplacian of the pairs' weights. On a
+weight the operator acts as v -> Σ_i K_i (G Kᵀ v)_i: one forward-mode and one reverse-mode product,
+and K is never made. With the outputs f in the place of Kᵀ v it gives the update that holds for any
+network.
+
+Axes: S member, B sample (a view), P entry of the weight, n output.
 """
 
 from __future__ import annotations
@@ -24,19 +27,24 @@ from dualnets.theory.updates.operator_form import check_operator_form
 Kernel = Callable[[Tensor], Tensor]  # (S, B, m) -> (S, B, m), linear in each column
 
 
-class OperatorEstimate(NamedTuple):
-    """A value and its standard error, of the same shape: zeros where the value is exact."""
+class TensorEstimate(NamedTuple):
+    """A tensor and the standard error of each entry.
+
+    Attributes:
+        value: the mean of independent estimates, or the exact value.
+        standard_error: of the value's shape; zeros where the value is exact, NaN for one estimate.
+    """
 
     value: Tensor
     standard_error: Tensor
 
 
 class Eigenpairs(NamedTuple):
-    """Leading eigenpairs, largest first.
+    """Leading eigenvalues and eigenvectors, largest first.
 
     Attributes:
-        values: `(k,)` or `(S, k)`.
-        vectors: `(P, k)` or `(S, P, k)`, of length 1.
+        values: `(k,)` or `(S, k)` eigenvalues.
+        vectors: `(P, k)` or `(S, P, k)` eigenvectors, as columns of length 1.
     """
 
     values: Tensor
@@ -44,14 +52,15 @@ class Eigenpairs(NamedTuple):
 
 
 class Operator:
-    """The mean of one (exact) or several (independent, unbiased) forms Σ_ij G_ij K_i K_jᵀ.
+    """The mean of one exact or of several independent, unbiased forms Σ_ij G_ij K_i K_jᵀ.
 
     Arrays have the S axis where the network has it.
 
     Args:
         parts: connections and kernels; several are independent estimates of the same operator.
         exact: whether the one part is the operator itself.
-        symmetric: whether G is.
+        symmetric: whether G is symmetric.
+        factor: what the mean is multiplied by.
     """
 
     def __init__(
@@ -68,12 +77,12 @@ class Operator:
 
     @property
     def size(self) -> int:
-        """P: the operator is P x P."""
+        """P, the number of entries of the weight: the operator is P x P."""
         return self._first.size
 
     @property
     def weight(self) -> Tensor:
-        """`(P,)` or `(S, P)` the weight it belongs to."""
+        """`(P,)` or `(S, P)` the weight on which the operator acts."""
         return self._first.weight
 
     def __repr__(self) -> str:
@@ -82,59 +91,55 @@ class Operator:
 
     def matvec(self, direction: Tensor) -> Tensor:
         """The operator times `(P,)` or `(S, P)`."""
-        inside = self._first._inside(direction, (self.size,))
+        inside = self._first.with_axis(direction, (self.size,))
         found = sum(part.summed_S(kernel(part.transposed_S(inside))) for part, kernel in self.parts)
         assert isinstance(found, Tensor)
-        return self._public(found * (self.factor / len(self.parts)))
+        return self._first.without_axis(found * (self.factor / len(self.parts)))
 
-    def on_outputs(self) -> OperatorEstimate:
-        """Σ_ij G_ij K_i f_j: the update in the form that holds for any network."""
-        return self._estimate(
-            part.summed_S(kernel(part.outputs if part.stacked else part.outputs[None]))
-            for part, kernel in self.parts
-        )
+    def on_outputs(self) -> TensorEstimate:
+        """Σ_ij G_ij K_i f_j: the update, in the form that holds for any network."""
+        return self._estimate(part.summed_S(kernel(part.outputs_S)) for part, kernel in self.parts)
 
-    def on_weight(self) -> OperatorEstimate:
-        """The operator times its weight, the same update where Kᵀ w = f.
+    def on_weight(self) -> TensorEstimate:
+        """The operator times its weight: the same update, for networks with Kᵀ w = f.
 
         Raises:
-            ValueError: where it is not, saying why.
+            ValueError: Kᵀ w is not f up to a constant (see `check_operator_form`).
         """
         for part, _ in self.parts:
             check_operator_form(part)
-        weight = self._first._inside(self.weight, (self.size,))
         return self._estimate(
-            part.summed_S(kernel(part.transposed_S(weight))) for part, kernel in self.parts
+            part.summed_S(kernel(part.transposed_S(self._first.weight_S)))
+            for part, kernel in self.parts
         )
 
-    def matrix(self, *, most_entries: int = MAX_ENTRIES) -> OperatorEstimate:
+    def matrix(self, *, most_entries: int = MAX_ENTRIES) -> TensorEstimate:
         """The operator as an array, `(P, P)` or `(S, P, P)`.
 
-        Estimates are taken in one after the other, so the arrays held are as few for a thousand of
-        them as for two.
+        Estimates are added up one after the other, so a thousand of them need no more memory than two.
 
         Args:
-            most_entries: of one such array.
+            most_entries: the largest number of entries of an array.
 
         Raises:
             ValueError: the matrix, or one column of K at all views, has more than `most_entries`.
         """
-        members, rows = self._first.members, self._first._outputs.shape[1]
+        members, views = self._first.members, self._first.outputs_S.shape[1]
         for count, what in (
             (members * self.size**2, f"a matrix of {self.size} x {self.size}"),
-            (members * rows * self.size, f"K of {rows} views, {self.size} entries each"),
+            (members * views * self.size, f"K of {views} views, {self.size} entries each"),
         ):
             if count > most_entries:
                 raise ValueError(
                     f"{what} ({members} member(s)) has {count} numbers, more than {most_entries}; "
-                    "matvec and leading need none of them"
+                    "matvec and leading work without it"
                 )
 
         def matrices() -> Iterator[Tensor]:
             for part, kernel in self.parts:
                 total = torch.zeros(members, self.size, self.size, dtype=self.weight.dtype,
                                     device=self.weight.device)  # fmt: skip
-                for output in range(part._outputs.shape[2]):
+                for output in range(part.outputs_S.shape[2]):
                     column = part.column_S(output)  # (S, B, P)
                     total += column.transpose(1, 2) @ kernel(column)
                 yield total
@@ -142,10 +147,12 @@ class Operator:
         return self._estimate(matrices())
 
     def linear_operator(self, member: int | None = None) -> LinearOperator:
-        """For scipy, in float64; of an ensemble, one member's (computed beside the others).
+        """The operator as scipy's LinearOperator, in float64; of an ensemble, that of one member.
+
+        A product takes as long as that of all members, which are computed together.
 
         Raises:
-            ValueError: a member where there is no S axis, none where there is one.
+            ValueError: a member for a network without the S axis, or none for one that has it.
         """
         if self._first.stacked != (member is not None):
             raise ValueError(
@@ -169,21 +176,26 @@ class Operator:
     def leading(self, count: int = 1) -> Eigenpairs:
         """The `count` largest eigenvalues and their eigenvectors, by scipy's eigsh.
 
-        An operator that is zero, as of a dead network, has eigenvalues 0 and the first unit vectors.
+        An operator that is zero, as that of a dead network, has eigenvalues 0 and the first unit vectors.
 
         Raises:
+            TypeError: a count that is not a whole number.
             ValueError: a count outside 1..P-1, or an operator that is not symmetric.
             ArithmeticError: products that are not finite.
         """
         if not self.symmetric:
-            raise ValueError("eigsh needs a symmetric operator; this one has one branch only")
+            raise ValueError(
+                "eigsh needs a symmetric operator; one with the gradient through the anchor alone is not"
+            )
         count = check_whole("count", count, low=1)
         if count >= self.size:
             raise ValueError(f"count must be in 1..{self.size - 1}, got {count}")
         chosen: Sequence[int | None] = range(self._first.members) if self._first.stacked else [None]
         values, vectors = [], []
         for member in chosen:
-            start = np.random.default_rng(0).standard_normal(self.size)  # the same every time
+            start = np.random.default_rng(0).standard_normal(
+                self.size
+            )  # fixed: same answer each time
             operator = self.linear_operator(member)
             image = operator @ start
             if not np.isfinite(image).all():
@@ -196,10 +208,13 @@ class Operator:
             order = np.argsort(found[0])[::-1]
             values.append(torch.from_numpy(found[0][order].copy()))
             vectors.append(torch.from_numpy(found[1][:, order].copy()))
-        return Eigenpairs(self._public(torch.stack(values)), self._public(torch.stack(vectors)))
+        return Eigenpairs(
+            self._first.without_axis(torch.stack(values)),
+            self._first.without_axis(torch.stack(vectors)),
+        )
 
-    def _estimate(self, found: Iterable[Tensor]) -> OperatorEstimate:
-        """Mean and standard error of the parts' results, none of which is kept (Welford's sums)."""
+    def _estimate(self, found: Iterable[Tensor]) -> TensorEstimate:
+        """Mean and standard error of the parts' results, none of which is kept (Welford's method)."""
         count = 0
         for each in found:
             scaled = each.detach() * self.factor
@@ -211,12 +226,9 @@ class Operator:
             value = value + apart / count
             squares += apart.mul_(scaled.sub_(value))
         if self.exact:
-            error = squares  # of one part: 0
+            error = squares  # zeros, since an exact operator has one part
         elif count < 2:
             error = torch.full_like(value, torch.nan)
         else:
             error = (squares / (count * (count - 1))).sqrt_()
-        return OperatorEstimate(self._public(value), self._public(error))
-
-    def _public(self, found: Tensor) -> Tensor:
-        return found if self._first.stacked else found[0]
+        return TensorEstimate(self._first.without_axis(value), self._first.without_axis(error))

@@ -1,13 +1,20 @@
-"""The operator of any contrastive loss: pairs of samples weighted by how strongly they repel.
+"""Theorem 4: the operator of any contrastive loss, exactly and as a covariance weighted by pairs.
 
-Exact, for any loss of pairs, any number of negatives, distribution and network (theory, Section 3):
+For an anchor a, its positive +, negatives k, their pair weights β_k = -∂L/∂r_k, connections K and
+outputs f (docs/theory.md, Section 3): exactly, for any loss of pairs, number of negatives,
+distribution and network, with the gradient through both branches,
 
-    -∇_W E[L] = E[ Σ_k β_k { (K_a - K_k)(f_a - f_k) - (K_a - K_+)(f_a - f_+) } ],
+    -∇_w E[L] = E[ Σ_k β_k { (K_a - K_k)(f_a - f_k) - (K_a - K_+)(f_a - f_+) } ]    (Equation 3.3)
 
-an operator on w where Kᵀ w = f. In terms of views i, j this is Σ_ij M_ij (K_i - K_j)(f_i - f_j), the
-graph Laplacian of the pairs' weights M. The pair-weighted covariance form (arXiv 2010.00578, Theorem
-4) replaces it by E[ξ(x, x') Δ Δᵀ], Δ = Kbar(x) - Kbar(x'), with ξ(x, x') = E_aug[β] symmetrised: exact
-where β does not vary with the draw of the views and is symmetric. `residual` says how far it is off.
+which is an operator on w where Kᵀ w = f. Summed over views i, j it is Σ_ij M_ij (K_i - K_j)(f_i - f_j),
+the graph Laplacian of the pairs' weights M. Theorem 4 replaces it by the pair-weighted covariance
+
+    -∇_w E[L] ≈ E_{x, y}[ ξ(x, y) Δ Δᵀ ] w,    Δ = Kbar(x) - Kbar(y)                (Equation 3.6)
+
+of two independent samples x and y, with ξ(x, y) = E_aug[β] symmetrised in x and y. It is exact where β
+does not vary with the draw of the views and is symmetric; `PairwiseOperator.residual` measures the rest.
+
+Axes: S member, X view, N class of samples, H negative, B sample of a batch, m column.
 """
 
 from __future__ import annotations
@@ -20,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.methods.losses import Loss, NTXent, distance
-from dualnets.theory.updates.connection import MAX_ENTRIES, Connection, connection, in_dtype
+from dualnets.theory.updates.any_network import batch_axis, in_dtype
+from dualnets.theory.updates.connection import MAX_ENTRIES, Connection, connection
 from dualnets.theory.updates.covariance import check_sampling
 from dualnets.theory.updates.enumeration import ViewTable
 from dualnets.theory.updates.loss_slopes import (
@@ -32,18 +40,18 @@ from dualnets.theory.updates.loss_slopes import (
     weighing,
 )
 from dualnets.theory.updates.operators import Kernel, Operator
-from dualnets.theory.updates.views import Data, batch_axis, drawn, exact_table, table_inputs
+from dualnets.theory.updates.views import Data, draw_views, exact_table, table_inputs
 
 Branches = Literal["both", "anchor"]
 
 
 @dataclass(frozen=True)
 class PairwiseOperator:
-    """A loss's operator on one weight, exactly, and its pair-weighted covariance form.
+    """The operator of a loss on one weight: exact, and in the pair-weighted form of Theorem 4.
 
     Attributes:
-        exact: of the β-weighted pairs.
-        weighted: E[ξ Δ Δᵀ].
+        exact: the β-weighted sum over pairs of views (Equation 3.3).
+        weighted: E[ξ Δ Δᵀ] (Equation 3.6).
         repulsion: `(N, N)` or `(S, N, N)` ξ of every two classes of samples.
     """
 
@@ -52,15 +60,16 @@ class PairwiseOperator:
     repulsion: Tensor
 
     def residual(self) -> Tensor:
-        """`()` or `(S,)` |exact - weighted| / |exact| of the two updates, which holds for any network.
+        """`()` or `(S,)` |exact - weighted| / |exact| of the two updates (Equation 3.7).
 
-        0 where both are zero, as of a dead network.
+        The updates are those in the form with f, which holds for any network. The residual is 0 where
+        both are zero, as those of a dead network are.
         """
         exact, weighted = (o.on_outputs().value for o in (self.exact, self.weighted))
         return _over((exact - weighted).norm(dim=-1), exact.norm(dim=-1))
 
     def matrix_residual(self) -> Tensor:
-        """`()` or `(S,)` the same of the two matrices, in Frobenius norm."""
+        """`()` or `(S,)` the same for the two operators as matrices, in Frobenius norm."""
         exact, weighted = (o.matrix().value for o in (self.exact, self.weighted))
         return _over((exact - weighted).norm(dim=(-2, -1)), exact.norm(dim=(-2, -1)))
 
@@ -75,22 +84,25 @@ def pairwise_operator(
     block: int | None = None,
     dtype: torch.dtype | None = torch.float64,
 ) -> PairwiseOperator:
-    """The exact operator of a loss of pairs, its pair-weighted form and what lies between, by enumeration.
+    """Theorem 4: the exact operator of a loss of pairs and its pair-weighted form, by enumeration.
+
+    Equations 3.3 and 3.6 of docs/theory.md.
 
     Args:
         network, layer, block, dtype: see `connection`.
         data: `TreeViews` or a `ViewTable`.
-        loss: a loss of pairs with H fresh negatives; sums have X^(2 + H) terms.
-        branches: through which the gradient goes: all views, or the anchor alone.
+        loss: a loss of pairs with H fresh negatives; sums over X views have X^(2 + H) terms.
+        branches: `both` for the gradient through all views, `anchor` for that through the anchor
+            alone.
 
     Raises:
-        TypeError: what is no loss, no data or no network.
+        TypeError: a loss, data or a network of another kind.
         ValueError: more than 2^26 terms, a loss of whole batches or of anything but distances, data
             that cannot be enumerated.
 
     Example:
         >>> import dualnets, hltm
-        >>> from dualnets.theory.views import TreeViews
+        >>> from dualnets.theory import TreeViews
         >>> tree = hltm.symmetric_binary(depth=2, polarity=0.97, seed=0)
         >>> network = dualnets.tree_network(tree, units=4, seed=1)
         >>> data = TreeViews(tree, hltm.keep_root())
@@ -129,18 +141,21 @@ def sampled_pairwise_operator(
     block: int | None = None,
     dtype: torch.dtype | None = torch.float64,
 ) -> Operator:
-    """An unbiased estimate of the β-weighted operator of any loss, those of whole batches too.
+    """An unbiased estimate of the β-weighted operator (docs/theory.md, Equation 3.3) of any loss.
+
+    Losses of whole batches, such as NTXent, are included.
 
     Args:
-        network, layer, loss, branches, block, dtype: see `pairwise_operator`.
-        data: `TreeViews` or `DatasetViews`.
-        batches: independent estimates, from whose spread the standard error comes.
-        batch: B, anchors in each; part of the definition of a loss of whole batches.
-        seed: of the samples.
+        network, layer, branches, block, dtype: see `pairwise_operator`.
+        data: any `ViewSource`, such as `TreeViews` or `DatasetViews`.
+        loss: a loss of distances.
+        batches: the number of independent estimates; their spread gives the standard error.
+        batch: B, anchors in each; it is part of the definition of a loss of whole batches.
+        seed: 64 bits, of the samples.
 
     Raises:
-        TypeError: what is no loss, no data or no network.
-        ValueError: a loss that is not one of distances, or numbers of samples that make no estimate.
+        TypeError: a loss, data or a network of another kind.
+        ValueError: a loss that is not one of distances, or fewer than 1 batch or 2 anchors.
     """
     check_sampling(batches, batch, seed)
     check_distances(loss)
@@ -150,19 +165,18 @@ def sampled_pairwise_operator(
     for i in range(batches):
         inputs = loss_inputs(network, data, loss, batch, seed=seed, index=i)
         found = connection(network, layer, inputs, block=block, dtype=dtype)
-        outputs = found.outputs if found.stacked else found.outputs[None]
-        parts.append((found, pair_kernel(batch_pairs(loss, outputs, batch), branches)))
+        parts.append((found, pair_kernel(batch_pairs(loss, found.outputs_S, batch), branches)))
     return Operator(parts, exact=False, symmetric=branches == "both")
 
 
 def loss_inputs(
     network: nn.Module, data: Data, loss: Loss, batch: int, *, seed: int, index: int
 ) -> Tensor:
-    """Inputs of the index-th batch: B anchors, B positives, then H times B negatives."""
-    views = drawn(network, data, batch, seed=seed, start=index * batch)
+    """The inputs of the index-th batch: B anchors, their B positives, then H times B negatives."""
+    views = draw_views(network, data, batch, seed=seed, start=index * batch)
     if loss.negatives:
         axis, count = batch_axis(network), loss.negatives * batch
-        others = drawn(
+        others = draw_views(
             network, data, count, seed=seed, start=index * count, count=1, negatives=True
         )
         views = [*views, *others[0].split(batch, dim=axis)]
@@ -170,7 +184,10 @@ def loss_inputs(
 
 
 def batch_pairs(loss: Loss, outputs: Tensor, batch: int) -> Tensor:
-    """`(S, B', B')` M: the weight with which the anchor of a row repels the view of a column."""
+    """`(S, B', B')` M of all B' views: the weight with which the row's anchor repels the column's view.
+
+    A positive attracts its anchor, so its weight is negative.
+    """
     anchor, positive, *others = outputs.split(batch, dim=1)
     negatives = stacked_negatives(anchor, others)
     slopes = loss_slopes(loss, anchor, positive, negatives)
@@ -193,7 +210,7 @@ def stacked_negatives(anchor: Tensor, others: Sequence[Tensor]) -> Tensor:
 
 
 def check_branches(branches: Branches, loss: Loss | None = None) -> None:
-    """Raise ValueError unless the gradient can go through these branches alone."""
+    """Raise ValueError unless these are branches through which the loss's gradient can be taken."""
     if branches not in ("both", "anchor"):
         raise ValueError(f"branches must be 'both' or 'anchor', got {branches!r}")
     if branches == "anchor" and loss is not None and isinstance(weighing(loss), NTXent):
@@ -207,6 +224,7 @@ def pair_kernel(pairs: Tensor, branches: Branches) -> Kernel:
 
 
 def _laplacian(weights: Tensor, values: Tensor) -> Tensor:
+    """Σ_j M_ij (v_i - v_j), `(S, B, m)`: the graph Laplacian of the weights M, applied to v."""
     return weights.sum(-1, keepdim=True) * values - weights @ values
 
 
@@ -217,7 +235,7 @@ def _over(part: Tensor, whole: Tensor) -> Tensor:
 
 def _enumerate(found: Connection, table: ViewTable, loss: Loss) -> tuple[Tensor, Tensor]:
     """`(S, X, X)` M of every two views, and `(S, N, N)` ξ of every two classes."""
-    outputs = found.outputs if found.stacked else found.outputs[None]
+    outputs = found.outputs_S
     members, views = outputs.shape[:2]
     view = table.view.to(outputs).expand(members, -1, -1)
     together = table.positive_pairs().to(outputs).expand(members, -1, -1)
@@ -227,24 +245,24 @@ def _enumerate(found: Connection, table: ViewTable, loss: Loss) -> tuple[Tensor,
     r = distance(outputs[:, :, None], outputs[:, None])
     for a, repulsion in enumerate(_mean_repulsion(loss, r, marginal)):  # (S, X of +, X of k)
         chance = repulsion * marginal[:, None]
-        pairs[:, a] += (together[:, a, :, None] * chance).sum(1)
-        pairs[:, a] -= together[:, a] * chance.sum(2)
+        pairs[:, a] += (together[:, a, :, None] * chance).sum(1)  # k repelled with E[β_k; k]
+        pairs[:, a] -= together[:, a] * chance.sum(2)  # + attracted with Σ_k E[β_k; +]
         towards += view[:, :, a, None] * (view @ repulsion)
-    one_way = towards @ view.transpose(1, 2)
+    one_way = towards @ view.transpose(1, 2)  # (S, N, N): also averaged over the views k of y
     return pairs, (one_way + one_way.transpose(1, 2)) / 2
 
 
 def _mean_repulsion(loss: Loss, r: Tensor, marginal: Tensor) -> Iterator[Tensor]:
-    """For one anchor after the other, `(S, X of +, X of k)` Σ_h E[β_h | a, +, k_h = k].
+    """For one anchor view a after the other, `(S, X of +, X of k)` Σ_h E[β_h | a, +, k_h = k].
 
-    The negatives beside k_h are drawn from the marginal.
+    The expectation is over the other H - 1 negatives, each with the marginal distribution of views.
     """
     members, views = marginal.shape
     many = loss.negatives
     terms = members * views ** (2 + many)
     if terms > MAX_ENTRIES:
         raise ValueError(
-            f"{views} views and {many} negative(s) are {terms} terms, more than {MAX_ENTRIES}; "
+            f"{views} views and {many} negative(s) make {terms} terms, expected at most {MAX_ENTRIES}; "
             "use sampled_pairwise_operator"
         )
     grid = [views] * many

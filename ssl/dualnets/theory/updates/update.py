@@ -1,8 +1,16 @@
-"""What gradient descent does to one weight: predicted by the theorems, and by autograd beside it.
+"""Theorem 1, and the update of one weight: as the theorems predict it, and by autograd beside it.
 
-Updates are -∇_W E[L], flat as in `connection`. They come in two forms: `outputs`, with the outputs f,
-which holds for any differentiable network; `operator`, with Kᵀ w in the place of f, which needs a
-network that is homogeneous from the layer up and is refused elsewhere (theory, Sections 1 and 2).
+For a pair of inputs with outputs f_1, f_2 and connections K_1, K_2 of a weight w, and
+r = 1/2 ||f_1 - f_2||² (docs/theory.md, Section 2)
+
+    ∂r/∂w = K_1 (f_1 - f_2)                      through the first branch alone      (Equation 2.2)
+    ∂r/∂w = (K_1 - K_2)(f_1 - f_2)               through both branches               (Equation 2.3)
+
+Updates of a loss are -∇_w E[L], flat as in `connection`. They come in two forms: `outputs`, with the
+outputs f, which holds for any differentiable network; `operator`, with Kᵀ w in the place of f, which
+needs a network that is homogeneous from the layer up (Equation 1.3) and raises an error for others.
+
+Axes: S member, B sample, X view, H negative, P entry of the weight, n output.
 """
 
 from __future__ import annotations
@@ -15,11 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.methods.losses import Loss, Simple, distance
-from dualnets.theory.updates.connection import MAX_ENTRIES, Connection, connection, in_dtype
+from dualnets.theory.updates.any_network import batch_axis, in_dtype
+from dualnets.theory.updates.connection import MAX_ENTRIES, Connection, connection
 from dualnets.theory.updates.covariance import check_sampling, covariance_operator
 from dualnets.theory.updates.loss_slopes import check_anchors, check_loss
 from dualnets.theory.updates.operator_form import check_operator_form
-from dualnets.theory.updates.operators import OperatorEstimate
+from dualnets.theory.updates.operators import TensorEstimate
 from dualnets.theory.updates.pairwise import (
     Branches,
     check_branches,
@@ -28,7 +37,7 @@ from dualnets.theory.updates.pairwise import (
     sampled_pairwise_operator,
     stacked_negatives,
 )
-from dualnets.theory.updates.views import Data, batch_axis, exact_table, table_inputs
+from dualnets.theory.updates.views import Data, exact_table, table_inputs
 
 Form = Literal["outputs", "operator"]
 
@@ -44,24 +53,23 @@ def pair_update(
     block: int | None = None,
     dtype: torch.dtype | None = torch.float64,
 ) -> Tensor:
-    """∂r/∂w of r = 1/2 |f(x1) - f(x2)|², averaged over pairs (arXiv 2010.00578, Theorem 1).
+    """Theorem 1: ∂r/∂w of r = 1/2 ||f(x_1) - f(x_2)||², the mean over pairs (docs/theory.md, Section 2).
 
-    Through the first branch alone it is K_1 (f_1 - f_2); through both, (K_1 - K_2)(f_1 - f_2).
+    Through both branches it is (K_1 - K_2)(f_1 - f_2), through the first alone K_1 (f_1 - f_2).
 
     Args:
         network, layer, block, dtype: see `connection`.
         first, second: `(B, ...)` or `(S, B, X)` the inputs of the pairs.
-        branches: `both`, or `anchor` for the first alone.
-        form: `outputs`, or `operator` with Kᵀ w for f. It is exact where f - Kᵀ w is one constant over
-            both inputs, and that is what is asked of it; where all inputs are one sample, Kᵀ w must
-            be f itself, for nothing there tells a constant (see `check_operator_form`).
+        branches: `both`, or `anchor` for the first branch alone.
+        form: `outputs`, or `operator` with Kᵀ w in the place of f. The latter is exact where f - Kᵀ w
+            is one constant over all these inputs; `check_operator_form` checks it.
 
     Returns:
         `(P,)` or `(S, P)`.
 
     Raises:
-        ValueError: the operator form where Kᵀ w is not f up to a constant, saying why; inputs of two
-            shapes; other branches or forms.
+        ValueError: the operator form where Kᵀ w is not f up to a constant, with the reason; first and
+            second of different shapes; unknown branches or form.
 
     Example:
         >>> import dualnets, hltm
@@ -82,17 +90,17 @@ def pair_update(
             "as many samples of one shape"
         )
     if form == "operator":
-        # together: each with a constant of its own would not cancel in their difference
+        # checked together: two different constants would not cancel in the difference
         together = torch.cat([part.inputs for part in found], dim=batch_axis(network))
         check_operator_form(connection(network, layer, together))
         outputs = [part.transposed(part.weight) for part in found]
     else:
         outputs = [part.outputs for part in found]
-    apart = (outputs[0] - outputs[1]) / outputs[0].shape[-2]
-    update = found[0].summed(apart)
+    apart = (outputs[0] - outputs[1]) / outputs[0].shape[-2]  # (f_1 - f_2) / B, the mean over pairs
+    update = found[0].summed(apart)  # K_1 (f_1 - f_2), Equation 2.2
     if branches == "both":
-        update = update - found[1].summed(apart)
-    return update[..., found[0].part_of(block)]
+        update = update - found[1].summed(apart)  # (K_1 - K_2)(f_1 - f_2), Equation 2.3
+    return update[..., found[0].entries_of(block)]
 
 
 def predicted_update(
@@ -108,28 +116,32 @@ def predicted_update(
     seed: int | None = None,
     block: int | None = None,
     dtype: torch.dtype | None = torch.float64,
-) -> OperatorEstimate:
-    """The update of one weight that the theorems predict.
+) -> TensorEstimate:
+    """The update -∇_w E[L] of one weight that Theorem 3 and Equation 3.3 predict.
 
-    2 Cov_x[Kbar, fbar] for the Simple loss (half of it through the anchor alone), and for any other
-    the β-weighted sum over pairs; see `covariance` and `pairwise`.
+    It is 2 Cov_x[Kbar, fbar] for the Simple loss (Theorem 3; half of it through the anchor alone), and
+    for any other loss the β-weighted sum over pairs, which Theorem 4 approximates (docs/theory.md,
+    Section 3).
 
     Args:
         network, layer, block, dtype: see `connection`.
-        data: `TreeViews`, a `ViewTable`, or, for an estimate, `DatasetViews`.
-        loss: any loss; those of whole batches are estimated.
+        data: `TreeViews`, a `ViewTable`, or, for an estimate, any `ViewSource`.
+        loss: any loss of distances; for one of whole batches only an estimate exists.
         form: `outputs` or `operator`.
-        branches: through which the gradient goes: `both`, or the `anchor` alone.
-        batches: None for the population's update, by enumeration; else independent estimates.
-        batch, seed: samples of each, and of what.
+        branches: `both` for the gradient through all views, `anchor` for that through the anchor
+            alone.
+        batches: None for the population's update, by enumeration; otherwise the number of
+            independent estimates.
+        batch: samples in each.
+        seed: 64 bits, of the samples.
 
     Returns:
         value and standard error, `(P,)` or `(S, P)`.
 
     Raises:
-        TypeError: what is no loss, no data or no network.
-        ValueError: the operator form where Kᵀ w is not f, saying why; a loss that is not one of
-            distances; see also `covariance_operator` and `pairwise_operator`.
+        TypeError: a loss, data or a network of another kind.
+        ValueError: the operator form where Kᵀ w is not f up to a constant, with the reason; a loss
+            that is not one of distances; see also `covariance_operator` and `pairwise_operator`.
     """
     check_loss(loss)
     check_branches(branches, loss)
@@ -147,8 +159,8 @@ def predicted_update(
             network, data, layer, loss, branches=branches, dtype=dtype, **sampled  # type: ignore[arg-type]
         )  # fmt: skip
     found = operator.on_outputs() if form == "outputs" else operator.on_weight()
-    part = operator.parts[0][0].part_of(block)
-    return OperatorEstimate(*(array[..., part] for array in found))
+    part = operator.parts[0][0].entries_of(block)
+    return TensorEstimate(*(array[..., part] for array in found))
 
 
 def actual_update(
@@ -163,15 +175,15 @@ def actual_update(
     seed: int | None = None,
     block: int | None = None,
     dtype: torch.dtype | None = torch.float64,
-) -> OperatorEstimate:
-    """The same update by autograd, through the loss itself: what a prediction is compared with.
+) -> TensorEstimate:
+    """The same update by autograd, through the loss itself, for comparison with `predicted_update`.
 
-    It takes losses that no prediction is for, too, such as those of inner products.
+    The loss may be any, also one without a prediction, such as a loss of inner products.
 
     Args, returns: as `predicted_update`.
 
     Raises:
-        TypeError: what is no loss, no data or no network.
+        TypeError: a loss, data or a network of another kind.
         ValueError: more than 2^26 terms of the population's loss, or a loss of whole batches
             without `batches`.
     """
@@ -181,7 +193,7 @@ def actual_update(
         check_anchors(loss)
         table = exact_table(data)
         found = connection(network, layer, table_inputs(network, table), dtype=dtype)
-        outputs = found.outputs if found.stacked else found.outputs[None]
+        outputs = found.outputs_S
         together, marginal = table.positive_pairs().to(outputs), table.marginal.to(outputs)
         members = len(outputs)
         gradient = torch.stack(
@@ -196,7 +208,7 @@ def actual_update(
                 for s in range(members)
             ]
         )
-        value = -_backward(found, gradient if found.stacked else gradient[0])
+        value = -_backward(found, found.without_axis(gradient))
         errors = torch.zeros_like(value)
     else:
         check_sampling(batches, batch, seed)
@@ -206,31 +218,31 @@ def actual_update(
         for i in range(batches):
             inputs = loss_inputs(network, data, loss, batch, seed=seed, index=i)
             found = connection(network, layer, inputs, dtype=dtype)
-            outputs = (found.outputs if found.stacked else found.outputs[None]).requires_grad_()
+            outputs = found.outputs_S.requires_grad_()
             anchor, *others = outputs.split(batch, dim=1)
             others = others if branches == "both" else [part.detach() for part in others]
             total = loss(anchor, others[0], stacked_negatives(anchor, others[1:])).sum()
             (gradient,) = torch.autograd.grad(total, outputs)
-            each.append(-_backward(found, gradient if found.stacked else gradient[0]))
+            each.append(-_backward(found, found.without_axis(gradient)))
         value = torch.stack(each).mean(0)
         errors = torch.stack(each).std(0) / batches**0.5 if batches > 1 else value * torch.nan
-    part = found.part_of(block)
-    return OperatorEstimate(value[..., part], errors[..., part])
+    part = found.entries_of(block)
+    return TensorEstimate(value[..., part], errors[..., part])
 
 
 def _population_gradient(
     loss: Loss, outputs: Tensor, together: Tensor, marginal: Tensor, branches: Branches
 ) -> Tensor:
-    """`(X, n)` ∂E[L]/∂f of one network, every anchor, positive and negatives in turn."""
+    """`(X, n)` ∂E[L]/∂f of one network: a sum over all anchors, positives and tuples of negatives."""
     views, many = len(outputs), loss.negatives
-    if isinstance(loss, Simple):  # a difference of two pairs: their joint weights will do
+    if isinstance(loss, Simple):  # linear in the pairs, so the weights of pairs suffice
         leaf = outputs.detach().requires_grad_()
         r = distance(leaf[:, None], leaf if branches == "both" else leaf.detach())
         total = (r * (together - marginal[:, None] * marginal)).sum()
         return torch.autograd.grad(total, leaf)[0]
     if views ** (2 + many) > MAX_ENTRIES:
         raise ValueError(
-            f"{views} views and {many} negative(s) are {views ** (2 + many)} terms, more than "
+            f"{views} views and {many} negative(s) make {views ** (2 + many)} terms, expected at most "
             f"{MAX_ENTRIES}; estimate the update with batches=…"
         )
     index = torch.tensor(list(itertools.product(range(views), repeat=1 + many)))
@@ -241,7 +253,7 @@ def _population_gradient(
         leaf = outputs.detach().requires_grad_()
         anchor = leaf[a].expand(len(index), 1, -1)
         others = leaf if branches == "both" else leaf.detach()
-        # tuples stand on the axis of members: one loss for each
+        # the tuples are on the axis of members, so the loss returns one value for each tuple
         values = loss(anchor, others[index[:, :1]], others[index[:, 1:]][:, :, None])
         total = (values * chance * together[a][index[:, 0]]).sum()
         gradient += torch.autograd.grad(total, leaf)[0]
@@ -249,7 +261,7 @@ def _population_gradient(
 
 
 def _backward(found: Connection, cotangent: Tensor) -> Tensor:
-    """The weight's gradient by autograd through a plain copy of the network: no products with K."""
+    """The gradient of the weight by autograd through a copy of the network, without products with K."""
     network = copy.deepcopy(found.network)
     parameter = dict(network.named_parameters())[found.name].requires_grad_()
     (gradient,) = torch.autograd.grad(network(found.inputs), parameter, cotangent)

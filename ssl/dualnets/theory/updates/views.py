@@ -1,4 +1,10 @@
-"""Where samples and their views come from: a tree, or any torch data set with a random transform."""
+"""Sources of samples and their views: a tree, or any torch data set with a random transform.
+
+A sample x has views x', x'', drawn independently from p_aug(. | x). A tree's views can also be
+enumerated, so that expectations are sums; see `enumeration`.
+
+Axes: S member, B sample.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dualnets.theory.updates.connection import shown_members
+from dualnets.theory.updates.any_network import stacked_members
 from dualnets.theory.updates.enumeration import ViewTable, enumerate_views
 from dualnets.theory.updates.fitting import check_augmentation, check_members, check_trees
 from hltm.model.tables import Tables
@@ -20,20 +26,20 @@ from hltm.sampling.philox import Stream, check_seed
 from hltm.tree import LatentTree
 
 
-class ViewPair(Protocol):
-    """Independent samples, and views of each that are independent given the sample."""
+class ViewSource(Protocol):
+    """Independent samples, and views of each sample that are independent given the sample."""
 
     def draw(
-        self, n: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
+        self, samples: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
     ) -> list[Tensor]:
-        """`count` views of the samples start .. start + n - 1 of an endless sequence.
+        """`count` views of the samples start .. start + samples - 1 of an endless sequence.
 
         Args:
-            n: B, how many samples.
-            seed: 64 bits; the same seed, the same sequence.
-            start: the first sample.
-            count: views of each.
-            negatives: whether from another sequence, independent of the first.
+            samples: B, the number of samples.
+            seed: 64 bits; the same seed gives the same sequence.
+            start: the number of the first sample.
+            count: the number of views of each sample.
+            negatives: draw from a second sequence, independent of the first.
 
         Returns:
             `count` tensors `(B, ...)`, or `(S, B, ...)`.
@@ -42,11 +48,15 @@ class ViewPair(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TreeViews:
-    """A tree and what its views draw again.
+    """Samples of a tree, and views of them under an augmentation.
 
     Attributes:
         tree: one tree or S.
-        augmentation: of the views; it may not miss leaves.
+        augment: the augmentation of the views; it may not make leaves missing.
+
+    Raises:
+        TypeError: arguments that are not a tree or an augmentation.
+        ValueError: an augmentation that makes leaves missing.
 
     Example:
         >>> import hltm
@@ -58,48 +68,57 @@ class TreeViews:
     """
 
     tree: LatentTree
-    augmentation: Augmentation
+    augment: Augmentation
 
     def __post_init__(self) -> None:
         check_trees(self.tree)
-        check_augmentation(self.augmentation)
-        if self.augmentation.missing_rates(self.tree).any():
-            raise ValueError(f"networks read whole samples, but {self.augmentation} misses leaves")
+        check_augmentation(self.augment)
+        if self.augment.missing_rates(self.tree).any():
+            raise ValueError(
+                f"networks need whole samples, but {self.augment} makes leaves missing"
+            )
 
     def draw(
-        self, n: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
+        self, samples: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
     ) -> list[Tensor]:
-        """Leaves of `count` views of rows of the endless data set of the seed."""
+        """Leaves of `count` views of samples of the endless data set of the seed."""
         stream = Stream.NEGATIVES if negatives else Stream.DATA
-        rows = self.tree.draw(n, seed=seed, start=start, stream=stream)
-        views = self.tree.views(rows, self.augmentation, count=count)
+        rows = self.tree.draw(samples, seed=seed, start=start, stream=stream)
+        views = self.tree.views(rows, self.augment, count=count)
         return [view.leaves for view in views]
 
     def table(self) -> ViewTable:
         """Every class of samples and every view, for expectations without sampling noise."""
-        return enumerate_views(self.tree, self.augmentation)
+        return enumerate_views(self.tree, self.augment)
 
     def for_members(self, members: tuple[int, ...]) -> TreeViews:
-        """The same tree for every member of an ensemble, each on rows of its own."""
+        """The same tree for every member of an ensemble, with samples of its own for each member.
+
+        Raises:
+            ValueError: several trees that are not those of the members.
+        """
         if self.tree.stacked:
             check_members(self.tree.members, members)
             return self
         one = self.tree.tables
         shared = Tables(one.topology, one.cardinality, one.flat.expand(len(members), -1))
-        return TreeViews(LatentTree(shared, members, True), self.augmentation)
+        return TreeViews(LatentTree(shared, members, True), self.augment)
 
 
 @dataclass(frozen=True, eq=False)
 class DatasetViews:
     """Any torch data set under a random transform: samples are its items, drawn with replacement.
 
-    An item that is a tuple or list, e.g. (image, label), gives its first entry. The transform may
-    use torch's global generator: it is set from the seed and put back afterwards.
+    Of an item that is a tuple or list, e.g. (image, label), the first entry is taken. The transform
+    may use torch's global generator: its state is set from the seed and restored afterwards.
 
     Attributes:
         dataset: map-style, with a length.
         transform: from one item to one view of it; with `batched`, from `(B, ...)` items to views.
-        batched: whether the transform takes many items at once (and treats each on its own).
+        batched: whether the transform takes many items at once, each independently of the others.
+
+    Raises:
+        TypeError: a data set without items or length, or a transform that cannot be called.
 
     Example:
         >>> data = DatasetViews(
@@ -117,22 +136,27 @@ class DatasetViews:
     def __post_init__(self) -> None:
         if not (hasattr(self.dataset, "__getitem__") and hasattr(self.dataset, "__len__")):
             raise TypeError(
-                "expected a data set with items and a length, which samples are drawn from, got "
+                "expected a data set with items and a length, from which samples are drawn, got "
                 f"{type(self.dataset).__name__}"
             )
         if not callable(self.transform):
             raise TypeError(f"transform must be a function of one item, got {self.transform!r}")
 
     def draw(
-        self, n: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
+        self, samples: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
     ) -> list[Tensor]:
-        """`count` views of n items; `start` only says which part of the endless sequence they are."""
+        """`count` views of random items; another `start` gives other items, independent of these.
+
+        Raises:
+            TypeError: a transform that does not return a tensor for its items.
+            ValueError: an empty data set.
+        """
         address = [check_seed(seed), start, int(negatives)]
         random = np.random.default_rng(address)
         size = len(self.dataset)  # type: ignore[arg-type]
         if size < 1:
             raise ValueError("the data set has no items")
-        items = [self._item(int(i)) for i in random.integers(size, size=n)]
+        items = [self._item(int(i)) for i in random.integers(size, size=samples)]
         with torch.random.fork_rng():
             torch.manual_seed(int(random.integers(2**63)))
             if self.batched:
@@ -153,14 +177,14 @@ class DatasetViews:
         return item[0] if isinstance(item, (tuple, list)) else item
 
 
-Data = ViewTable | TreeViews | DatasetViews | ViewPair
+Data = ViewTable | TreeViews | DatasetViews | ViewSource
 
 
 def exact_table(data: Data) -> ViewTable:
-    """The table of a tree's views, or the one that is given.
+    """The table of a tree's views; a table is returned as it is.
 
     Raises:
-        TypeError: what is no data.
+        TypeError: data of another kind.
         ValueError: data that cannot be enumerated.
     """
     _check_data(data)
@@ -168,64 +192,62 @@ def exact_table(data: Data) -> ViewTable:
         return data
     if isinstance(data, TreeViews):
         return data.table()
-    raise ValueError(
-        f"{type(data).__name__} cannot be enumerated: ask for an estimate with batches=…"
-    )
+    raise ValueError(f"{type(data).__name__} cannot be enumerated: estimate with batches=…")
 
 
 def table_inputs(network: nn.Module, table: ViewTable) -> Tensor:
-    """The table's leaves as the network reads them, with S in front where it has members.
+    """The table's leaves as inputs of the network, with S in front where the network has that axis.
 
     Raises:
-        ValueError: tables of several trees for a network without members, or of another number.
+        ValueError: a table of several trees, for a network without the S axis or of another length.
     """
-    members = shown_members(network)
+    members = stacked_members(network)
     if table.stacked and (members is None or len(table.probability) != len(members)):
         raise ValueError(_misfit(len(table.probability), members))
     return table.leaves if members is None else table.leaves.expand(len(members), -1, -1)
 
 
-def drawn(
+def draw_views(
     network: nn.Module,
     data: Data,
-    n: int,
+    samples: int,
     *,
     seed: int,
     start: int,
     count: int = 2,
     negatives: bool = False,
 ) -> list[Tensor]:
-    """ViewPair as the network reads them, with S in front where it has members.
+    """Views of drawn samples as inputs of the network, with S in front where it has that axis.
+
+    Args: as `ViewSource.draw`.
 
     Raises:
-        TypeError: what is no data.
-        ValueError: a table, which holds no samples, or several trees for a network without members
-            or of another number.
+        TypeError: data of another kind.
+        ValueError: a table, which holds no samples, or several trees, for a network without the S
+            axis or of another length.
     """
     _check_data(data)
     if isinstance(data, ViewTable):
-        raise ValueError("a table holds expectations, not samples: give the tree's views")
-    members = shown_members(network)
+        raise ValueError("a table holds expectations, not samples: give TreeViews instead")
+    members = stacked_members(network)
     if isinstance(data, TreeViews):
         if data.tree.stacked and (members is None or len(data.tree.members) != len(members)):
             raise ValueError(_misfit(len(data.tree.members), members))
         data = data if members is None else data.for_members(members)
-        return data.draw(n, seed=seed, start=start, count=count, negatives=negatives)
-    found = data.draw(n, seed=seed, start=start, count=count, negatives=negatives)
+        return data.draw(samples, seed=seed, start=start, count=count, negatives=negatives)
+    found = data.draw(samples, seed=seed, start=start, count=count, negatives=negatives)
     return found if members is None else [view.expand(len(members), *view.shape) for view in found]
 
 
 def _check_data(data: object) -> None:
-    if isinstance(data, (ViewTable, TreeViews, DatasetViews)):
-        return
-    if isinstance(data, LatentTree):
+    """Raise TypeError unless this is a source of views or a table of them."""
+    hint = ""
+    if isinstance(data, LatentTree):  # it draws samples, but an augmentation makes the views
         hint = ": give TreeViews(tree, augmentation)"
     elif isinstance(data, Dataset):
         hint = ": give DatasetViews(dataset, transform)"
-    elif callable(getattr(data, "draw", None)):
-        return  # anybody's ViewPair
-    else:
-        hint = ""
+    elif isinstance(data, ViewTable) or callable(getattr(data, "draw", None)):
+        return
     raise TypeError(
         f"expected TreeViews, DatasetViews or a ViewTable, got {type(data).__name__}{hint}"
     )
@@ -234,8 +256,3 @@ def _check_data(data: object) -> None:
 def _misfit(trees: int, members: tuple[int, ...] | None) -> str:
     count = "without members" if members is None else f"of {len(members)} members"
     return f"{trees} trees do not fit a network {count}"
-
-
-def batch_axis(network: nn.Module) -> int:
-    """Where the samples are in what the network reads: behind S where it has it."""
-    return int(shown_members(network) is not None)

@@ -1,0 +1,39 @@
+from dualnets.theory.byol import batch_mean as batch_mean
+from dualnets.theory.byol import byol_modes as byol_modes
+from dualnets.theory.byol import linear_byol as linear_byol
+from dualnets.theory.hierarchy import lucky as lucky
+from dualnets.theory.hierarchy import two_layer as two_layer
+from dualnets.theory.hierarchy.forecast import forecast as forecast
+from dualnets.theory.hierarchy.latent_inputs import BlockInputs as BlockInputs
+from dualnets.theory.hierarchy.latent_inputs import drawn_correlations as drawn_correlations
+from dualnets.theory.hierarchy.latent_inputs import drawn_selectivities as drawn_selectivities
+from dualnets.theory.hierarchy.latent_inputs import latent_inputs as latent_inputs
+from dualnets.theory.hierarchy.latent_inputs import simulated_best as simulated_best
+from dualnets.theory.hierarchy.tree_operator import TreeOperator as TreeOperator
+from dualnets.theory.hierarchy.tree_operator import selectivity as selectivity
+from dualnets.theory.hierarchy.tree_operator import tree_operator as tree_operator
+from dualnets.theory.population import population_flow as population_flow
+from dualnets.theory.population.population_flow import (
+    population_trajectory as population_trajectory,
+)
+from dualnets.theory.population.population_loss import population_loss as population_loss
+from dualnets.theory.updates.connection import Connection as Connection
+from dualnets.theory.updates.connection import connection as connection
+from dualnets.theory.updates.covariance import covariance_operator as covariance_operator
+from dualnets.theory.updates.enumeration import ViewTable as ViewTable
+from dualnets.theory.updates.enumeration import enumerate_views as enumerate_views
+from dualnets.theory.updates.loss_slopes import Slopes as Slopes
+from dualnets.theory.updates.loss_slopes import loss_slopes as loss_slopes
+from dualnets.theory.updates.operator_form import check_operator_form as check_operator_form
+from dualnets.theory.updates.operators import Eigenpairs as Eigenpairs
+from dualnets.theory.updates.operators import Operator as Operator
+from dualnets.theory.updates.operators import TensorEstimate as TensorEstimate
+from dualnets.theory.updates.pairwise import PairwiseOperator as PairwiseOperator
+from dualnets.theory.updates.pairwise import pairwise_operator as pairwise_operator
+from dualnets.theory.updates.pairwise import sampled_pairwise_operator as sampled_pairwise_operator
+from dualnets.theory.updates.update import actual_update as actual_update
+from dualnets.theory.updates.update import pair_update as pair_update
+from dualnets.theory.updates.update import predicted_update as predicted_update
+from dualnets.theory.updates.views import DatasetViews as DatasetViews
+from dualnets.theory.updates.views import TreeViews as TreeViews
+from dualnets.theory.updates.views import ViewSource as ViewSource
