@@ -30,13 +30,13 @@ import torch
 
 import hltm
 from hltm.data.export.files import as_arrow, parquet_options, parquet_schema
-from hltm.data.export.recipe import Recipe, make_recipe
+from hltm.data.export.recipe import ExportRecipe, make_recipe
 
 WAYS = ("generator alone", "Parquet writer alone", "hltm.export, parquet")
 MORE = ("hltm.export, safetensors", "hltm.export, npz")
 
 
-def recipe_of(rows: int) -> Recipe:
+def recipe_of(rows: int) -> ExportRecipe:
     """A binary tree of depth 5, all latents beside the leaves."""
     tree = hltm.symmetric_binary(depth=5, polarity=(0.7, 1.0), seed=0)
     return make_recipe(
@@ -45,14 +45,14 @@ def recipe_of(rows: int) -> Recipe:
     )  # fmt: skip
 
 
-def draw_all(recipe: Recipe) -> None:
+def draw_all(recipe: ExportRecipe) -> None:
     """Draw every row and drop it."""
     for shard in recipe.shards:
         for rows in recipe.pieces(shard):
             recipe.draw(0, rows)
 
 
-def first_shard(recipe: Recipe) -> list[pa.Table]:
+def first_shard(recipe: ExportRecipe) -> list[pa.Table]:
     """The first shard's row groups, in memory."""
     schema = parquet_schema(recipe)
     found = []
@@ -63,7 +63,7 @@ def first_shard(recipe: Recipe) -> list[pa.Table]:
     return found
 
 
-def write_all(recipe: Recipe, tables: list[pa.Table], folder: Path) -> None:
+def write_all(recipe: ExportRecipe, tables: list[pa.Table], folder: Path) -> None:
     """Write as many rows as the recipe has, shard by shard, from tables that lie in memory."""
     for i, shard in enumerate(recipe.shards):
         left = len(shard.rows)

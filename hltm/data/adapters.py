@@ -1,7 +1,7 @@
-"""Batches of views in the shapes that other self-supervised libraries read; plain collations.
+"""Batches of views in the shapes that other self-supervised libraries expect.
 
-Either is a loader's `collate_fn`, for items of a `ViewDataset` and for whole batches of a
-`ViewStream` alike; neither needs the library it is for.
+Each function is a loader's `collate_fn`, for items of a `ViewDataset` and for whole batches of a
+`ViewStream` alike. It does not import the library itself.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from hltm.data.view_batches import ViewBatch
 def lightly_batch(
     batch: ViewBatch | Sequence[ViewBatch],
 ) -> tuple[list[Tensor], Tensor, list[str]]:
-    """`(views, targets, file names)`, as the loaders of lightly give them.
+    """`(views, targets, file names)`, as the loaders of lightly return them.
 
     Returns:
-        C inputs `(B, ...)`, targets `(B,)` or `(B, T)`, and B strings: each row's place in the data
-        set, for there are no files.
+        C inputs `(B, …)`, targets `(B,)` or `(B, T)`, and, since there are no files, B strings with
+        each row's place in the data set.
 
     Example:
         >>> import hltm
@@ -39,11 +39,11 @@ def lightly_batch(
 def solo_learn_batch(
     batch: ViewBatch | Sequence[ViewBatch],
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    """`(places, views, targets)`, as the loaders of solo-learn give them.
+    """`(places, views, targets)`, as the loaders of solo-learn return them.
 
     Returns:
-        places in the data set `(B,)` int64, C inputs `(B, ...)`, and targets `(B,)` or `(B, T)`;
-        solo-learn's own classifier needs `(B,)`, so the root.
+        Places in the data set `(B,)` int64, C inputs `(B, …)`, and targets `(B,)` or `(B, T)`;
+        solo-learn's own classifier needs `(B,)`, which are the states of the root.
 
     Example:
         >>> import hltm
@@ -58,5 +58,5 @@ def solo_learn_batch(
 
 
 def _whole(batch: ViewBatch | Sequence[ViewBatch]) -> ViewBatch:
-    """A batch, of items where it is not one yet."""
+    """The batch itself, or a batch made of items."""
     return batch if isinstance(batch, ViewBatch) else default_collate(list(batch))

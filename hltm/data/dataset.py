@@ -1,4 +1,4 @@
-"""Torch data sets of views: nothing is stored, every row is drawn by its address when it is read."""
+"""Torch data sets of views: nothing is stored; every row is drawn from its address when it is read."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ import torch.distributed
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from hltm.data.view_batches import Targets, TargetsOf, ViewBatch, Views
+from hltm.data.view_batches import Targets, TargetsOf, ViewBatch, ViewReader
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import MAX_ROWS, Stream
 from hltm.sampling.sample import check_rows
 from hltm.tree import LatentTree
 
 
-class ViewDataset(Views, Dataset[ViewBatch]):
-    """A fixed set of P rows with views that are new in every epoch; map-style.
+class ViewDataset(ViewReader, Dataset[ViewBatch]):
+    """A map-style data set: a fixed set of P rows, with new views in every epoch.
 
     Item i is a `ViewBatch` (views, targets, place) of row start + i of the endless data set of the
-    seed: what `tree.sample` and `tree.views` draw there. Epoch e shows views C e + 1 .. C e + C, so
-    2e + 1 and 2e + 2 of two. A loader fetches a batch in one call (`__getitems__`); torch's own
-    collation, samplers and workers do. Rows in order cost least: of scattered ones, the blocks of
-    128 rows that they lie in are drawn whole.
+    seed: the states that `tree.sample` and `tree.views` draw there. In epoch e the C views have the
+    numbers C e + 1 .. C e + C. A loader fetches a batch in one call (`__getitems__`) and works with
+    torch's own collation, samplers and workers. Rows in order are fastest: of scattered rows, the
+    blocks of 128 rows around them are drawn whole.
 
     Args:
         tree: one tree.
-        augmentation: what a view redraws and misses; None shows the data themselves, once.
-        samples: P.
+        augment: the augmentation of a view; None for the data themselves as the only view.
+        samples: P, the number of rows.
         seed: 64 bits.
         start: the first row.
-        views: C, how many; 2 by default.
-        targets: `root`, `latents` (all), a level, or a list of nodes.
-        targets_of: `data`, for nodes that no view draws again; or `view`, the states in each view.
-        encode: from `(B, X)` integer states, -1 where missing, to inputs `(B, ...)`, e.g.
-            `hltm.encode.signs`. One that has parameters `rows` or `view` is told the numbers of the
-            rows and of the view, as `hltm.encode.embeddings` needs them. None shows states.
-        stream: what the rows are for; rows of different streams are independent.
+        views: C, the number of views; 2 by default.
+        targets: `root`, `latents` (all of them), a level, or a list of nodes.
+        targets_of: `data`, for nodes that no view redraws; or `view`, for the states in each view.
+        encode: from `(B, X)` integer states, -1 where missing, to inputs `(B, …)`, e.g.
+            `hltm.encode.signs`. If it has parameters `rows` or `view`, it is called with the
+            numbers of the rows and of the view, as `hltm.encode.embeddings` needs them. None leaves
+            the states as they are.
+        stream: the purpose of the rows; rows of different streams are independent.
 
     Raises:
-        ValueError: stacked trees, no samples, a number of views below 1, targets that are none, or
-            a target that a view may draw again though it is asked of the data.
+        ValueError: stacked trees, samples or views below 1, unknown targets, or targets of the data
+            that a view may redraw.
 
     Example:
         >>> import hltm
@@ -60,7 +61,7 @@ class ViewDataset(Views, Dataset[ViewBatch]):
     def __init__(
         self,
         tree: LatentTree,
-        augmentation: Augmentation | None,
+        augment: Augmentation | None,
         *,
         samples: int,
         seed: int,
@@ -73,16 +74,9 @@ class ViewDataset(Views, Dataset[ViewBatch]):
     ) -> None:
         check_rows(start, samples)
         super().__init__(
-            tree,
-            augmentation,
-            seed=seed,
-            start=start,
-            views=views,
-            targets=targets,
-            targets_of=targets_of,
-            encode=encode,
-            stream=stream,
-        )
+            tree, augment, seed=seed, start=start, views=views, targets=targets,
+            targets_of=targets_of, encode=encode, stream=stream,
+        )  # fmt: skip
         self.samples = samples
 
     def __len__(self) -> int:
@@ -92,7 +86,7 @@ class ViewDataset(Views, Dataset[ViewBatch]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[ViewBatch]:
-        """The items of several places, drawn in one call; a loader asks so."""
+        """The items of several places, drawn in one call; a torch loader uses this where it exists."""
         places = [range(self.samples)[i] for i in indices]
         found = self.batch(np.array(places, dtype=np.int64))
         views = zip(*[view.unbind(0) for view in found.views], strict=True)
@@ -101,24 +95,24 @@ class ViewDataset(Views, Dataset[ViewBatch]):
         ]
 
 
-class ViewStream(Views, IterableDataset[ViewBatch]):
-    """Whole batches of fresh rows, in order, without an end or up to a number of rows; iterable.
+class ViewStream(ViewReader, IterableDataset[ViewBatch]):
+    """An iterable-style data set: whole batches of fresh rows, in order, endless or of a given length.
 
-    Batch b is rows start + b · batch and on. At its step t, rank r of R reads batch R t + r
-    whatever the number of workers: together ranks and workers read each row once, and one rank
-    alone reads the same batches in the same order with any number of workers. Give it to a loader
-    with `batch_size=None`.
+    Batch b starts at row start + b · batch. At its step t, rank r of R reads batch R t + r whatever
+    the number of workers: ranks and workers together read each row once, and a rank reads the same
+    batches in the same order with any number of workers. Give it to a loader with
+    `batch_size=None`.
 
     Args:
-        tree, augmentation, seed, start, views, targets, targets_of, encode, stream: as
-            `ViewDataset`.
-        batch: B, rows of a batch; the last one of `samples` may have fewer.
-        samples: how many rows there are for all ranks together; None for no end. Ranks may then
-            differ by one batch: let it be a multiple of ranks · batch where that matters.
-        rank, ranks: this process and how many there are; torch.distributed's by default.
+        tree, augment, seed, start, views, targets, targets_of, encode, stream: as `ViewDataset`.
+        batch: B, the rows of a batch; the last batch of `samples` may have fewer.
+        samples: the number of rows of all ranks together; None for no end. Ranks may differ by one
+            batch unless it is a multiple of ranks · batch.
+        rank, ranks: the number of this process and the number of processes; those of
+            torch.distributed by default.
 
     Raises:
-        ValueError: what `ViewDataset` raises, a batch below 1, or a rank that is none of `ranks`.
+        ValueError: as `ViewDataset`; a batch below 1, or a rank outside 0..ranks - 1.
 
     Example:
         >>> import hltm
@@ -133,7 +127,7 @@ class ViewStream(Views, IterableDataset[ViewBatch]):
     def __init__(
         self,
         tree: LatentTree,
-        augmentation: Augmentation | None,
+        augment: Augmentation | None,
         *,
         batch: int,
         seed: int,
@@ -151,27 +145,20 @@ class ViewStream(Views, IterableDataset[ViewBatch]):
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         if (rank is None) != (ranks is None):
-            raise ValueError(f"give both rank and ranks or neither, got {rank} and {ranks}")
+            raise ValueError(f"set both rank and ranks or neither, got {rank} and {ranks}")
         super().__init__(
-            tree,
-            augmentation,
-            seed=seed,
-            start=start,
-            views=views,
-            targets=targets,
-            targets_of=targets_of,
-            encode=encode,
-            stream=stream,
-        )
+            tree, augment, seed=seed, start=start, views=views, targets=targets,
+            targets_of=targets_of, encode=encode, stream=stream,
+        )  # fmt: skip
         self.size, self.samples = batch, samples
         self.rank, self.ranks = _ranks() if rank is None or ranks is None else (rank, ranks)
         if not 0 <= self.rank < self.ranks:
             raise ValueError(f"rank must be in 0..{self.ranks - 1}, got {self.rank}")
 
     def __len__(self) -> int:
-        """How many batches this rank reads."""
+        """The number of batches that this rank reads."""
         if self.samples is None:
-            raise TypeError("a stream without an end has no length; give `samples`")
+            raise TypeError("an endless stream has no length; set samples")
         return len(range(self.rank, -(-self.samples // self.size), self.ranks))
 
     def __iter__(self) -> Iterator[ViewBatch]:
@@ -186,7 +173,7 @@ class ViewStream(Views, IterableDataset[ViewBatch]):
 
 
 def _ranks() -> tuple[int, int]:
-    """This process's rank and their number: 0 of 1 where there is no process group."""
+    """The rank of this process and the number of ranks: 0 and 1 where there is no process group."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1

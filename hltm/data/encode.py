@@ -1,4 +1,4 @@
-"""States as numbers that a network reads; a missing leaf (-1) is never encoded by accident."""
+"""States as inputs of a network; a missing leaf (-1) is never encoded by accident."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def bits(
 
     Args:
         states: integers 0 and 1, and -1 where missing.
-        missing: what stands for a missing leaf, e.g. 0.5.
+        missing: the number for a missing leaf, e.g. 0.5.
 
     Raises:
-        ValueError: missing leaves and nothing to stand for them.
+        ValueError: missing leaves, but no number for them.
 
     Example:
         >>> bits(torch.tensor([0, 1, -1]), missing=0.5)
@@ -40,10 +40,10 @@ def signs(
 
     Args:
         states: integers 0 and 1, and -1 where missing.
-        missing: what stands for a missing leaf, e.g. 0.
+        missing: the number for a missing leaf, e.g. 0.
 
     Raises:
-        ValueError: missing leaves and nothing to stand for them.
+        ValueError: missing leaves, but no number for them.
 
     Example:
         >>> signs(torch.tensor([0, 1], dtype=torch.uint8))
@@ -61,20 +61,20 @@ def one_hot(
     *,
     padded: bool = True,
 ) -> Tensor:
-    """States as a 1 in their own place; a missing leaf is all zeros.
+    """States as a 1 in the place of the state; a missing leaf is all zeros.
 
     Args:
-        states: `(..., V)` integers, -1 where missing.
+        states: `(…, V)` integers, -1 where missing.
         cardinality: K, or the number of states of each of the V nodes, e.g.
             `tree.tables.cardinality[list(tree.leaves)]`.
-        padded: K places for every node, K being the largest; otherwise each node has as many as
-            it has states, one node after the other.
+        padded: whether every node has K places, K the largest number of states; otherwise each node
+            has one place per state, one node after the other.
 
     Returns:
-        `(..., V, K)` where padded, else `(..., K_1 + ... + K_V)`.
+        `(…, V, K)` where padded, else `(…, K_1 + ... + K_V)`.
 
     Raises:
-        ValueError: cardinalities that are not one per node, or a state that a node does not have.
+        ValueError: not one cardinality per node, or a state that a node does not have.
 
     Example:
         >>> one_hot(torch.tensor([[1, 2], [0, -1]]), [2, 3])
@@ -110,19 +110,19 @@ def embeddings(
 ) -> Tensor:
     """A random vector for each state of each leaf, plus Gaussian noise for each row.
 
-    Leaf x in state k is e[x, k] + noise · g[row, view, x], all entries of e and g standard normal
-    and all functions of their addresses: the same rows have the same noise however they are split
-    into batches. A missing leaf is noise alone.
+    Leaf x in state k becomes e[x, k] + noise · g[row, view, x], where all entries of e and g are
+    standard normal and functions of their addresses: the same rows have the same noise however they
+    are split into batches. A missing leaf is noise alone.
 
     Args:
         leaves: `(B, X)` integer states, -1 where missing.
         cardinality: K, or the number of states of each of the X leaves.
-        dimension: D, entries of a vector.
-        seed: 64 bits; of vectors and noise.
+        dimension: D, the length of a vector.
+        seed: 64 bits, of vectors and noise.
         noise: standard deviation of each entry's noise, at least 0.
-        rows: `(B,)` numbers of the rows, e.g. `draw.rows`; needed where there is noise.
-        view: the number of the view, e.g. `draw.view`: views have noise of their own.
-        member: an address; members have vectors and noise of their own.
+        rows: `(B,)` numbers of the rows, e.g. `draw.rows`; required where there is noise.
+        view: the number of the view, e.g. `draw.view`; each view has its own noise.
+        member: the address of the member; each has its own vectors and noise.
 
     Returns:
         `(B, X, D)`.
@@ -156,7 +156,9 @@ def embeddings(
     found = empty[torch.arange(len(each), device=device), shown]
     if noise > 0:
         if rows is None:
-            raise ValueError("noise is drawn by address: it needs `rows`, e.g. rows=draw.rows")
+            raise ValueError(
+                "noise is drawn from the rows' addresses: it needs rows, e.g. rows=draw.rows"
+            )
         numbers = torch.as_tensor(rows, dtype=torch.int64, device=device)
         if numbers.shape != leaves.shape[:1]:
             raise ValueError(f"expected {len(leaves)} rows, got shape {tuple(numbers.shape)}")
@@ -168,23 +170,24 @@ def embeddings(
 
 
 def image(values: Tensor, *, channels: int | None = None) -> Tensor:
-    """Leaves as the pixels, or patches, of a square image: a 4-ary balanced tree is a quadtree.
+    """Leaves as pixels, or patches, of a square image: a 4-ary balanced tree is a quadtree.
 
-    The four children of a node are the quarters of its square, in the order of reading: upper left,
-    upper right, lower left, lower right. (A binary balanced tree of even depth fits too: its every
-    second level is a quadtree.)
+    The four children of a node are the quarters of its square, in reading order: upper left, upper
+    right, lower left, lower right. (A binary balanced tree of even depth fits too: every second
+    level of it is a quadtree.)
 
     Args:
-        values: encoded leaves: `(..., X)`, a pixel each; or with `channels`, `(..., X, F)`, where
-            the F = C · p · p numbers of a leaf are its patch of C channels and p × p pixels. X is
-            a power of 4.
+        values: encoded leaves: `(…, X)`, one pixel each; or with `channels`, `(…, X, F)`, where
+            the F = C · p · p numbers of a leaf are a patch of C channels and p × p pixels. X is a
+            power of 4.
         channels: C, for leaves of several numbers.
 
     Returns:
-        `(..., C, H, W)` with H = W = p · √X.
+        `(…, C, H, W)` with H = W = p · √X.
 
     Raises:
-        ValueError: leaves that are no power of 4, or numbers that are not channels times a square.
+        ValueError: a number of leaves that is no power of 4, or numbers of a leaf that are not
+            channels times a square.
 
     Example:
         >>> image(torch.arange(16))
@@ -198,14 +201,16 @@ def image(values: Tensor, *, channels: int | None = None) -> Tensor:
     if channels is None:
         values, channels = values[..., None], 1
     if values.ndim < 2:
-        raise ValueError(f"values have shape {tuple(values.shape)}, expected (..., X, F)")
+        raise ValueError(f"values have shape {tuple(values.shape)}, expected (…, X, F)")
     leaves, numbers = values.shape[-2:]
     depth = (leaves.bit_length() - 1) // 2
     if leaves != 4**depth:
-        raise ValueError(f"an image needs a power of 4 leaves (a quadtree), got {leaves}")
+        raise ValueError(f"expected a power of 4 leaves (a quadtree), got {leaves}")
     side = round((numbers / channels) ** 0.5) if channels > 0 else 0
     if side < 1 or numbers != channels * side * side:
-        raise ValueError(f"a leaf's {numbers} numbers are no square patch of {channels} channel(s)")
+        raise ValueError(
+            f"a leaf has {numbers} numbers, expected channels times a square, with channels = {channels}"
+        )
     lead = values.shape[:-2]
     patches = values.reshape(*lead, *[2] * (2 * depth), channels, side, side)
     at = len(lead)
@@ -219,15 +224,15 @@ def image(values: Tensor, *, channels: int | None = None) -> Tensor:
 
 
 def _replaced(states: Tensor, encoded: Tensor, missing: float | None) -> Tensor:
-    """Encoded states with `missing` for what is missing."""
-    if not states.dtype.is_signed:
+    """Encoded states with the number `missing` in place of missing states."""
+    if not states.dtype.is_signed:  # -1 cannot occur
         return encoded
     gone = states == MISSING
     if missing is None:
         if gone.any():
             raise ValueError(
-                f"{int(gone.sum())} of {states.numel()} states are missing (-1); say with "
-                "`missing` what stands for them"
+                f"{int(gone.sum())} of {states.numel()} states are missing (-1); set "
+                "missing to the number that replaces them"
             )
         return encoded
     return encoded.masked_fill(gone, missing)
@@ -241,20 +246,20 @@ def _cardinalities(states: Tensor, cardinality: int | Sequence[int] | np.ndarray
     """
     if states.ndim < 1 or states.dtype.is_floating_point:
         raise ValueError(
-            f"expected integer states (..., V), got {states.dtype} of shape {tuple(states.shape)}"
+            f"expected integer states (…, V), got {states.dtype} of shape {tuple(states.shape)}"
         )
     given = np.asarray(cardinality, dtype=np.int64)
     if given.ndim and given.shape != states.shape[-1:]:
         raise ValueError(f"expected {states.shape[-1]} cardinalities, got shape {given.shape}")
     each = np.broadcast_to(given, states.shape[-1:]).copy()
     if (each < 1).any():
-        raise ValueError(f"a node has at least one state, got {int(each.min())}")
+        raise ValueError(f"cardinality must be at least 1, got {int(each.min())}")
     whole = states.to(torch.int64)
     bad = (whole < MISSING) | (whole >= torch.as_tensor(each, device=states.device))
     if bad.any():
         where = tuple(bad.nonzero()[0].tolist())
         raise ValueError(
-            f"place {where[-1]} has state {int(whole[where])}, expected 0..{each[where[-1]] - 1}, "
+            f"position {where[-1]} has state {int(whole[where])}, expected 0..{each[where[-1]] - 1}, "
             "or -1 if missing"
         )
     return each
@@ -263,7 +268,7 @@ def _cardinalities(states: Tensor, cardinality: int | Sequence[int] | np.ndarray
 def _vectors(
     leaves: int, states: int, dimension: int, seed: int, member: int, device: torch.device
 ) -> Tensor:
-    """`(X, K, D)` float64 standard normal vectors; that of leaf x and state k is by address."""
+    """`(X, K, D)` float64 standard normal vectors, a function of leaf, state, seed and member."""
     node = torch.arange(leaves, device=device)[:, None, None] << 8 | Stream.EMBEDDING
     # a state is where rows have their view, so that neither K nor D moves a number
     plane = REAL_PLANE << 24 | torch.arange(states, device=device)[:, None]
@@ -272,7 +277,7 @@ def _vectors(
 
 
 def _noise(rows: Tensor, width: int, seed: int, view: int, member: int) -> Tensor:
-    """`(B, width)` float64 standard normal numbers, a column being a node of its own stream."""
+    """`(B, width)` float64 standard normal numbers; each column has the address of a node."""
     words = words_at(
         rows,
         seed=seed,
@@ -285,5 +290,8 @@ def _noise(rows: Tensor, width: int, seed: int, view: int, member: int) -> Tenso
 
 
 def _normal(words: Tensor) -> Tensor:
-    """Standard normal numbers of 32-bit words, by the inverse distribution: at most 6.3 from 0."""
+    """Standard normal numbers from 32-bit words, by the inverse of the distribution function.
+
+    The middle of each word's interval is taken, so the numbers are finite: at most 6.3 from 0.
+    """
     return torch.special.ndtri((words.to(torch.float64) + 0.5) * 2.0**-32)

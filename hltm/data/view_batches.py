@@ -1,4 +1,4 @@
-"""Batches of views of any rows, with targets and encoded leaves: what torch data sets are made of."""
+"""Batches of views of any rows, with targets and encoded leaves; the torch data sets are made of them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TargetsOf = Literal["data", "view"]
 
 
 class ViewBatch(NamedTuple):
-    """Views of some rows, or of one row, and what is known about them.
+    """Views of some rows, or of one row, with their targets.
 
     Attributes:
-        views: C tensors `(B, X)` of leaf states, or what `encode` makes of them; of one row, `(X,)`.
+        views: C tensors `(B, X)` of leaf states, or the result of `encode`; `(X,)` for one row.
         targets: `(B, T)` int64 states of the target nodes, `(B,)` where the root is the target;
-            with `targets_of="view"`, `(B, C, T)` or `(B, C)`. Of one row, without B.
-        places: `(B,)` int64 places in the data set; of one row, an int.
+            with `targets_of="view"`, `(B, C, T)` or `(B, C)`. One row has no axis B.
+        places: `(B,)` int64 places in the data set; an int for one row.
     """
 
     views: Sequence[Tensor]
@@ -37,20 +37,20 @@ class ViewBatch(NamedTuple):
     places: Tensor | int
 
 
-class Views:
-    """What every data set of views is: a tree, a seed, views, targets, an encoder and the epoch.
+class ViewReader:
+    """What the data sets of views have in common: they draw any rows, with targets, by their addresses.
 
-    See `hltm.dataset.ViewDataset` for the arguments.
+    See `hltm.ViewDataset` for the arguments.
 
     Raises:
-        ValueError: stacked trees, a number of views below 1, targets that are none, a target that
-            a view may draw again though it is asked of the data, and bad seeds and levels.
+        ValueError: stacked trees, a number of views below 1, unknown targets, targets of the data
+            that a view may redraw, or a seed or a level outside its range.
     """
 
     def __init__(
         self,
         tree: LatentTree,
-        augmentation: Augmentation | None,
+        augment: Augmentation | None,
         *,
         seed: int,
         start: int,
@@ -61,10 +61,12 @@ class Views:
         stream: Stream,
     ) -> None:
         if tree.stacked:
-            raise ValueError("a data set is of one tree; choose a member, e.g. trees[0]")
-        self.views = (1 if augmentation is None else 2) if views is None else views
-        if self.views < 1 or (augmentation is None and self.views != 1):
-            wanted = "1 without an augmentation" if augmentation is None else "at least 1"
+            raise ValueError(
+                f"expected one tree, got {len(tree.members)} members; choose one, e.g. trees[0]"
+            )
+        self.views = (1 if augment is None else 2) if views is None else views
+        if self.views < 1 or (augment is None and self.views != 1):
+            wanted = "1 without an augmentation" if augment is None else "at least 1"
             raise ValueError(f"the number of views must be {wanted}, got {views}")
         if targets_of not in ("data", "view"):
             raise ValueError(f"targets_of must be 'data' or 'view', got {targets_of!r}")
@@ -73,26 +75,26 @@ class Views:
         self.nodes = target_nodes(topology, targets)
         self.single = isinstance(targets, str) and targets == "root"
         self.targets_of = targets_of
-        self.augmented = augmentation is not None
+        self.augmented = augment is not None
         self.rates = np.zeros(len(topology))
         self.missing = np.zeros(len(topology))
-        if augmentation is not None:
-            self.rates = augmentation.rates(topology)
-            self.missing = augmentation.missing_rates(topology)
+        if augment is not None:
+            self.rates = augment.rates(topology)
+            self.missing = augment.missing_rates(topology)
             if targets_of == "data":
-                check_kept(topology, augmentation, self.nodes, "or for targets_of='view'")
+                check_kept(topology, augment, self.nodes, "or set targets_of='view'")
         self.encode = encode
-        self.told = _told(encode)
-        # shared with the workers of a loader, also with those that outlive an epoch
+        self.encoder_parameters = _address_parameters(encode)
+        # in shared memory, so that a loader's workers that outlive an epoch see the next one
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
     def epoch(self) -> int:
-        """e: rows are seen through views C e + 1 .. C e + C."""
+        """The epoch e, in which rows have views C e + 1 .. C e + C."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """See the rows through the views of this epoch; call it before a loader's loop.
+        """Set the epoch, and with it the views; call it before each loop over a loader.
 
         Raises:
             ValueError: an epoch below 0, or views beyond 2^24 - 1.
@@ -102,7 +104,7 @@ class Views:
         self._epoch.fill_(epoch)
 
     def batch(self, places: np.ndarray) -> ViewBatch:
-        """Several rows, by their `(B,)` int64 places in the data set, drawn in one call."""
+        """The rows at `(B,)` int64 places in the data set, drawn in one call."""
         topology, rows = self.tree.topology, self.start + places
         low = 1 + self.views * self.epoch
         numbers = range(low, low + self.views) if self.augmented else range(1)
@@ -119,20 +121,20 @@ class Views:
             first=first,
         )
         chosen = torch.from_numpy(self.nodes - first)
-        # nodes that no view draws again have the data's states in every view
+        # nodes that no view redraws have the data's states in every view, so one view is enough
         shown = drawn if self.targets_of == "view" else drawn[:1]
         targets = torch.stack([states[0, chosen].T.long() for states in shown], dim=1)
         targets = targets[..., 0] if self.single else targets
         targets = targets if self.targets_of == "view" else targets[:, 0]
         row_numbers = torch.from_numpy(rows)
         views = [
-            self._shown(states[:, leaves - first :], row_numbers, view)
+            self._encoded(states[:, leaves - first :], row_numbers, view)
             for view, states in zip(numbers, drawn, strict=True)
         ]
         return ViewBatch(views, targets, torch.from_numpy(places))
 
-    def _shown(self, leaves_SXB: Tensor, rows: Tensor, view: int) -> Tensor:
-        """One view's leaves `(B, X)` as a network reads them."""
+    def _encoded(self, leaves_SXB: Tensor, rows: Tensor, view: int) -> Tensor:
+        """The leaves of one view, `(B, X)` or as the encoder returns them."""
         if self.missing.any():
             gone = missing_leaves(
                 self.tree.topology,
@@ -147,27 +149,45 @@ class Views:
         leaves = leaves_SXB[0].T.contiguous()  # other libraries expect batch-first memory
         if self.encode is None:
             return leaves
-        told = {name: {"rows": rows, "view": view}[name] for name in self.told}
-        return self.encode(leaves, **told)
+        address = {"rows": rows, "view": view}
+        return self.encode(leaves, **{name: address[name] for name in self.encoder_parameters})
 
 
 def check_kept(
-    topology: Topology, augmentation: Augmentation, nodes: np.ndarray, instead: str = ""
+    topology: Topology, augment: Augmentation, nodes: np.ndarray, instead: str = ""
 ) -> None:
-    """Raise ValueError where a view may draw one of the nodes again; `instead` says what else to ask."""
-    redrawn = nodes[augmentation.may_redraw(topology)[nodes]]
+    """Raise where a view may redraw a node that is a target.
+
+    Args:
+        topology: of the tree.
+        augment: of the views.
+        nodes: numbers of the targets.
+        instead: another remedy for the error to name.
+
+    Raises:
+        ValueError: a target that the augmentation may redraw.
+    """
+    redrawn = nodes[augment.may_redraw(topology)[nodes]]
     if len(redrawn):
         raise ValueError(
-            f"target {topology.names[redrawn[0]]!r} may be drawn again by {augmentation}: "
-            + ", ".join(filter(None, ["ask for nodes that it keeps", instead]))
+            f"target {topology.names[redrawn[0]]!r} may be drawn again by {augment}: "
+            + ", ".join(filter(None, ["choose nodes that it keeps", instead]))
         )
 
 
 def target_nodes(topology: Topology, targets: Any) -> np.ndarray:
-    """The numbers of the target nodes.
+    """The numbers of the target nodes, int64.
+
+    Args:
+        topology: of the tree.
+        targets: `root`, `latents` (all of them), a level, or a list of nodes by number or name.
 
     Raises:
-        ValueError: not targets, or none.
+        ValueError: anything else, or an empty list.
+
+    Example:
+        >>> target_nodes(Topology.balanced(2, 2), "latents")
+        array([0, 1, 2])
     """
     if isinstance(targets, str) and targets == "root":
         return np.zeros(1, dtype=np.int64)
@@ -182,12 +202,12 @@ def target_nodes(topology: Topology, targets: Any) -> np.ndarray:
     return topology.nodes(targets)
 
 
-def _told(encode: Callable[..., Tensor] | None) -> list[str]:
-    """Which of `rows` and `view` an encoder takes."""
+def _address_parameters(encode: Callable[..., Tensor] | None) -> list[str]:
+    """Which of `rows` and `view` are parameters of an encoder."""
     if encode is None:
         return []
     try:
-        taken = inspect.signature(encode).parameters
-    except ValueError:  # some functions that are not written in Python
+        parameters = inspect.signature(encode).parameters
+    except ValueError:  # functions that are not written in Python need not have a signature
         return []
-    return [name for name in ("rows", "view") if name in taken]
+    return [name for name in ("rows", "view") if name in parameters]

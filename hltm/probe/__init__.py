@@ -6,7 +6,8 @@
 - `null`: what meaningless units score
 - `batches`: activations with the latents of the same rows, from arrays or from a network
 - `layer`: all that is measured of one layer
-- `measure`: all layers as one tidy table (`measure`, `probe_layers`, `to_frame`)
+- `measure`: all layers of a network, or activations as arrays, in one pass
+- `table`: the measurements of layers as one tidy table
 - `best_units`: the best unit of every latent of every level, as learning curves need it
 - `capture`: activations of any torch module by name, and the module as a network to probe
 - `heatmap`: a picture of units by latents
@@ -21,7 +22,7 @@ from hltm.probe.capture import TorchNetwork, capture
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
 from hltm.probe.layer import Layer, Score
-from hltm.probe.measure import measure, probe_layers, to_frame
+from hltm.probe.measure import measure, probe_layers
 from hltm.probe.metric import Metric
 from hltm.probe.metrics import METRICS
 from hltm.probe.metrics.cka import LinearCKA
@@ -35,6 +36,7 @@ from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.null import CorrelationNull, MetricNull
+from hltm.probe.table import to_frame
 
 __all__ = [
     "METRICS",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,46 +67,55 @@ def batches(
     else:
         members, stacked, device = draw.members, draw.stacked, draw.states_SVB.device
         total, seed = draw.states_SVB.shape[-1], draw.seed
+    axis = 1 if stacked else 0  # of rows
+    if arrays is not None:
+        _check_rows(arrays, axis, total)
     least = max(2 * lags, 2)
     if total < least:
         raise ValueError(f"{lags} lags need at least {least} rows, got {total}")
-    start = 0
-    while start < total:
-        count = min(max(ROWS, least), total - start)
-        if total - start - count < least:
-            count = total - start  # no batch too short to shift
-        address: dict[str, Any] = {"seed": seed, "start": start, "device": device}
+    first = tree.leaves.start
+    for rows in row_ranges(total, least):
+        states_of = partial(
+            sample, tree.tables, members, len(rows), seed=seed, start=rows.start, device=device
+        )
         if draw is None:
-            states = sample(
-                tree.tables, members, count, stream=Stream.EVALUATION, **address
-            ).states_SVB
+            states = states_of(stream=Stream.EVALUATION).states_SVB
         else:
-            states = draw.states_SVB[..., start : start + count]
-        other = states
-        if lags:
-            other = sample(tree.tables, members, count, stream=Stream.NULL, **address).states_SVB
-        first = tree.leaves.start
+            states = draw.states_SVB[..., rows.start : rows.stop]
+        other = states_of(stream=Stream.NULL).states_SVB if lags else states
         leaves = states[:, first:]
-        if arrays is None:
-            public = leaves.transpose(1, 2) if stacked else leaves[0].T
-            with torch.no_grad():
-                shown = dict(source.activations(public))
+        if arrays is not None:
+            shown = {k: values.narrow(axis, rows.start, len(rows)) for k, values in arrays.items()}
         else:
-            at = 1 if stacked else 0
-            shown = {
-                label: values if values.ndim <= at else values.narrow(at, start, count)
-                for label, values in _same_rows(arrays, at, total).items()
-            }
+            with torch.no_grad():
+                shown = source.activations(leaves.transpose(1, 2) if stacked else leaves[0].T)
         yield ActivationBatch(
             {
-                label: batch_last(label, values, tree, len(members), stacked, count)
+                label: batch_last(label, values, tree, len(members), stacked, len(rows))
                 for label, values in shown.items()
             },
             leaves,
             states[:, :first].to(torch.int32),
             other[:, :first].to(torch.int32),
         )
-        start += count
+
+
+def row_ranges(total: int, least: int) -> Iterator[range]:
+    """Consecutive rows 0 .. total - 1 in batches, none of them shorter than `least`.
+
+    Example:
+        >>> list(row_ranges(10_000, least=400))
+        [range(0, 4096), range(4096, 8192), range(8192, 10000)]
+        >>> list(row_ranges(8_200, least=400))
+        [range(0, 4096), range(4096, 8200)]
+    """
+    start = 0
+    while start < total:
+        stop = min(start + max(ROWS, least), total)
+        if total - stop < least:
+            stop = total  # the last rows would make a batch that is too short
+        yield range(start, stop)
+        start = stop
 
 
 def posteriors(tree: LatentTree, leaves: Tensor, *, own: bool) -> Tensor:
@@ -165,15 +175,14 @@ def _arrays(source: Any, tree: LatentTree, draw: Draw | None) -> dict[Label, Ten
     return {"activations": values}
 
 
-def _same_rows(arrays: dict[Label, Tensor], at: int, total: int) -> dict[Label, Tensor]:
-    """The arrays, all of which have `total` rows on axis `at`."""
+def _check_rows(arrays: dict[Label, Tensor], axis: int, total: int) -> None:
+    """Raise unless all arrays have `total` rows on an axis."""
     for label, values in arrays.items():
-        if values.ndim <= at or values.shape[at] != total:
+        if values.ndim <= axis or values.shape[axis] != total:
             raise ValueError(
                 f"activations of layer {label!r} have shape {tuple(values.shape)}, expected "
-                f"{total} rows on axis {at}, as the draw has"
+                f"{total} rows on axis {axis}, as the draw has"
             )
-    return arrays
 
 
 def _check_draw(draw: Draw, tree: LatentTree) -> None:

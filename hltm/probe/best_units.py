@@ -90,31 +90,17 @@ def best_units(
     """
     if samples < 2:
         raise ValueError(f"samples must be at least 2, got {samples}")
-    members = tuple(getattr(network, "members", trees.members))
-    device = getattr(network, "device", torch.device("cpu"))
-    stacked = getattr(network, "stacked", trees.stacked)
+
+    def new_tracker(level: int) -> LevelTracker:
+        null = CorrelationNull(lags) if lags else None
+        return LevelTracker(level, trees, StreamingCorrelation, null, Tensor.float)
+
     trackers: dict[int, LevelTracker] = {}
     start = 0
     rows = min(samples, 256)  # the first batch is small: it shows how wide the levels are
     while start < samples:
         count = min(rows, samples - start)
-        rows_of = functools.partial(
-            sample, trees.tables, members, count, seed=seed, start=start, device=device
-        )
-        draw = rows_of(stream=Stream.EVALUATION)
-        other = rows_of(stream=Stream.NULL) if lags else None
-        with torch.no_grad():
-            shown = network.activations(draw.leaves if stacked else draw.leaves[0])
-            rectified = getattr(network, "rectify", lambda found: None)(shown)
-            for level, values in shown.items():
-                if level not in trackers:
-                    null = CorrelationNull(lags) if lags else None
-                    trackers[level] = LevelTracker(
-                        level, trees, stacked, StreamingCorrelation, null, Tensor.float
-                    )
-                after = None if rectified is None else rectified[level]
-                shifted = None if other is None else other.level(level)
-                trackers[level].update(values, after, draw.level(level), shifted)
+        track_rows(network, trees, trackers, new_tracker, range(start, start + count), seed, lags)
         start += count
         most = CHUNK // max(tracker.width for tracker in trackers.values())
         if lags:
@@ -125,13 +111,52 @@ def best_units(
     return {level: tracker.result() for level, tracker in sorted(trackers.items())}
 
 
+def track_rows(
+    network: ProbedNetwork,
+    trees: LatentTree,
+    trackers: dict[int, LevelTracker],
+    new_tracker: Callable[[int], LevelTracker],
+    rows: range,
+    seed: int,
+    lags: int,
+) -> None:
+    """Run a network on some rows of the evaluation stream and add them to its levels' accumulators.
+
+    Args:
+        network, trees, seed, lags: as `best_units`.
+        trackers: level -> accumulators; a level that is not there yet is added.
+        new_tracker: makes the accumulators of a level.
+        rows: consecutive row numbers.
+    """
+    members = tuple(getattr(network, "members", trees.members))
+    device = getattr(network, "device", torch.device("cpu"))
+    stacked = bool(getattr(network, "stacked", trees.stacked))
+    rows_of = functools.partial(
+        sample, trees.tables, members, len(rows), seed=seed, start=rows.start, device=device
+    )
+    draw = rows_of(stream=Stream.EVALUATION)
+    other = rows_of(stream=Stream.NULL) if lags else None
+    with torch.no_grad():
+        shown = network.activations(draw.leaves if stacked else draw.leaves[0])
+        rectified = getattr(network, "rectify", lambda found: None)(shown)
+        for level, values in shown.items():
+            if level not in trackers:
+                trackers[level] = new_tracker(level)
+            after = None if rectified is None else rectified[level]
+            trackers[level].update(
+                values if stacked else values[None],
+                after if stacked or after is None else after[None],
+                draw.level(level),
+                None if other is None else other.level(level),
+            )
+
+
 class LevelTracker:
     """The accumulators of one level: a metric before and behind the ReLU, and its null.
 
     Args:
         level: its number, for errors.
         trees: the trees of the latents.
-        stacked: whether the network's activations have an axis of members.
         make: makes the metric's accumulator.
         null: the accumulator of its null; None for none.
         as_targets: from states of latents to the metric's targets.
@@ -141,12 +166,11 @@ class LevelTracker:
         self,
         level: int,
         trees: LatentTree,
-        stacked: bool,
         make: Callable[[], StreamingCorrelation | CorrelationRatio],
         null: CorrelationNull | MetricNull | None,
         as_targets: Callable[[Tensor], Tensor],
     ) -> None:
-        self.level, self.nodes, self.stacked = level, len(trees.level(level)), stacked
+        self.level, self.nodes = level, len(trees.level(level))
         self.before, self.after, self.null = make(), make(), null
         self.as_targets = as_targets
         self.own = self.rectified = False
@@ -155,7 +179,13 @@ class LevelTracker:
     def update(
         self, values: Tensor, rectified: Tensor | None, latents: Tensor, other: Tensor | None
     ) -> None:
-        """Add a batch: activations, the same behind the ReLU, `(S, B, V)` latents, other rows' latents.
+        """Add a batch.
+
+        Args:
+            values: activations `(S, B, V, U)` or `(S, B, U)`.
+            rectified: the same behind the ReLU.
+            latents: `(S, B, V)` states.
+            other: the same for other rows.
 
         Raises:
             ValueError: activations of another shape.
@@ -175,17 +205,14 @@ class LevelTracker:
 
     def _units_first(self, values: Tensor, members: int) -> Tensor:
         """`(S, V, U, B)` for own blocks, `(S, U, B)` for a layer."""
-        given = tuple(values.shape)
-        values = values if self.stacked else values[None]
         if values.ndim == 4 and (values.shape[0], values.shape[2]) == (members, self.nodes):
             self.own = True
             return values.permute(0, 2, 3, 1)
         if values.ndim == 3 and values.shape[0] == members:
             return values.transpose(1, 2)
-        axis = f"{members}, " if self.stacked else ""
         raise ValueError(
-            f"activations of level {self.level} have shape {given}, expected "
-            f"({axis}B, {self.nodes}, U) or ({axis}B, U)"
+            f"activations of level {self.level} have shape {tuple(values.shape)}, expected "
+            f"({members}, B, {self.nodes}, U) or ({members}, B, U)"
         )
 
     def _targets(self, latents: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def capture(
     """The outputs, or inputs, of named parts of a module.
 
     The output of a linear part is pre-activation; the output of the nonlinearity behind it is
-    post-activation, and so is the input of the next linear part, which serves where the
+    post-activation, and so is the input of the next linear part, which is needed where the
     nonlinearity is a function and not a module. The model runs once, in evaluation mode and without
     gradients; the mode of every part is restored.
 

@@ -1,31 +1,25 @@
-"""All measurements of a network's layers, as one tidy table."""
+"""Measuring the layers of a network, or activations as arrays, in one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from hltm.inference.ceiling import Ceiling, Leaves
+from hltm.inference.ceiling import Leaves
 from hltm.model.topology import Node
 from hltm.probe.batches import Label, batches, posteriors
 from hltm.probe.layer import Layer, LayerProbe
 from hltm.probe.metrics import METRICS
 from hltm.probe.null import LAGS
+from hltm.probe.table import KEY, to_frame
 from hltm.sampling.draw import Draw
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
     import pandas as pd
-
-KEY = ["member", "layer", "level", "node", "metric"]
-COLUMNS = [
-    *KEY, "candidates", "unit", "rival", "value", "null", "initial", "ceiling", "ceiling_error",
-    "gap_closed", "n",
-]  # fmt: skip
 
 
 def probe_layers(
@@ -40,7 +34,7 @@ def probe_layers(
     leaves: Leaves | None = None,
     lags: int = LAGS,
 ) -> dict[Label, Layer]:
-    """Measure what the units of every layer know of the latents, in one pass that stores no activations.
+    """Measure how the units of every layer follow the latents, in one pass that stores no activations.
 
     Arguments and errors are those of `measure`, which makes a table of this.
 
@@ -52,18 +46,7 @@ def probe_layers(
         >>> layer.scores["correlation"].strength.shape  # (S, U, T): leaves by latents
         torch.Size([1, 4, 3])
     """
-    binary = bool((tree.tables.cardinality[list(tree.latents)] == 2).all())
-    chosen = metrics or (
-        ("correlation" if binary else "correlation_ratio"),
-        *(("selectivity",) if binary else ()),
-    )
-    for name in chosen:
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}, expected one of {', '.join(METRICS)}")
-        if METRICS[name].two_states and not binary:
-            raise ValueError(
-                f"{name} is defined for latents of two states; use correlation_ratio instead"
-            )
+    chosen = _metrics(tree, metrics)
     if leaves not in (None, "own", "all"):
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
     if lags < 0:
@@ -77,7 +60,7 @@ def probe_layers(
         check_seed(seed)
     probes: dict[Label, LayerProbe] = {}
     for batch in batches(source, tree, draw, samples, seed, lags):
-        held: dict[Leaves, Tensor] = {}
+        exact: dict[Leaves, Tensor] = {}  # posteriors that layers share
         if probes and batch.shown.keys() != probes.keys():
             raise ValueError(f"layers changed from {list(probes)} to {list(batch.shown)}")
         for label, values in batch.shown.items():
@@ -95,10 +78,25 @@ def probe_layers(
                     leaves=leaves or ("own" if own else "all"),
                 )
             given = probes[label].leaves
-            if given not in held:
-                held[given] = posteriors(tree, batch.leaves, own=given == "own")
-            probes[label].update(values, batch.latents, batch.other, held[given])
+            if given not in exact:
+                exact[given] = posteriors(tree, batch.leaves, own=given == "own")
+            probes[label].update(values, batch.latents, batch.other, exact[given])
     return {label: probe.result() for label, probe in probes.items()}
+
+
+def _metrics(tree: LatentTree, names: Sequence[str] | None) -> Sequence[str]:
+    """Names of metrics, all of which the tree's latents allow; the default where there are none."""
+    binary = bool((tree.tables.cardinality[list(tree.latents)] == 2).all())
+    if not names:
+        return ("correlation", "selectivity") if binary else ("correlation_ratio",)
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"unknown metric {name!r}, expected one of {', '.join(METRICS)}")
+        if METRICS[name].two_states and not binary:
+            raise ValueError(
+                f"{name} is defined for latents of two states; use correlation_ratio instead"
+            )
+    return names
 
 
 def measure(
@@ -114,7 +112,7 @@ def measure(
     leaves: Leaves | None = None,
     lags: int = LAGS,
 ) -> pd.DataFrame:
-    """Measure what the layers of a network know of the latents, as one tidy table.
+    """Measure how the layers of a network follow the latents, as one tidy table.
 
     Args:
         source: activations `(B, U)` or, of stacked draws, `(S, B, U)`; with a block of units for
@@ -190,102 +188,3 @@ def measure(
     room = table["ceiling"] - table["initial"]
     table["gap_closed"] = ((table["value"] - table["initial"]) / room).where(room > 0)
     return table
-
-
-def to_frame(
-    layers: Mapping[Label, Layer], tree: LatentTree, members: Sequence[int] | None = None
-) -> pd.DataFrame:
-    """The table of `measure` from the layers of `probe_layers`, so that one pass serves pictures too.
-
-    Args:
-        layers: from `probe_layers`.
-        tree: the same as there.
-        members: their addresses; the tree's by default.
-
-    Raises:
-        ValueError: another number of members than the layers have.
-
-    Example:
-        >>> import hltm
-        >>> tree = hltm.symmetric_binary(depth=2, seed=0)
-        >>> draw = tree.sample(1000, seed=1)
-        >>> a = draw.leaves.float()
-        >>> to_frame(probe_layers(a, tree, draw=draw), tree).equals(measure(a, tree, draw=draw))
-        True
-    """
-    import pandas as pd
-
-    addresses = list(tree.members if members is None else members)
-    for layer in layers.values():
-        if len(layer.cka) != len(addresses):
-            raise ValueError(f"expected {len(layer.cka)} members, got {len(addresses)}")
-    rows = [row for layer in layers.values() for row in _rows(layer, tree, addresses)]
-    table = pd.DataFrame(rows)
-    table["initial"] = table["gap_closed"] = float("nan")
-    return table[COLUMNS]
-
-
-def _rows(layer: Layer, tree: LatentTree, members: list[int]) -> Iterator[dict[str, Any]]:
-    """All rows of one layer."""
-    shape = (len(members), len(layer.nodes))
-    nan = torch.full(shape, torch.nan, dtype=torch.float64)
-    none = Ceiling(nan, nan)
-    names = tree.topology.names
-    first = next(iter(layer.scores))
-    rival = layer.specific.rival[:, layer.nodes]
-    baseline = layer.rival_baseline[
-        torch.arange(shape[0])[:, None], rival.clamp(min=0), torch.tensor(layer.nodes)
-    ]
-    size = len(layer.allowed) // shape[1] if layer.candidates == "own block" else len(layer.allowed)
-    # metric -> value, unit, null, ceiling
-    shown: dict[str, tuple[Tensor, Tensor | None, Tensor, Ceiling]] = {}
-    for name, score in layer.scores.items():
-        shown[name] = score.best, score.unit, score.null, layer.ceilings.get(name, none)
-    head = layer.scores[first]
-    matched = head.matched
-    shown[f"matched_{first}"] = (
-        matched.strength, matched.unit, nan, layer.ceilings.get(first, none),
-    )  # fmt: skip
-    shown["rival"] = layer.specific.rival_strength[:, layer.nodes], head.unit, nan, none
-    limit = layer.correlation_ceiling
-    shown["rival_baseline"] = baseline.masked_fill(rival < 0, 0.0), None, nan, limit
-    shown["partial_correlation"] = layer.specific.partial[:, layer.nodes], head.unit, nan, none
-    if layer.readout is not None:
-        shown["linear_probe"] = layer.readout.correlation, None, nan, limit
-    if not head.null.isnan().any():
-        shown["below_null"] = (head.best <= head.null).double(), None, nan, none
-    whole = {
-        "linear_cka": layer.cka,
-        "feature_spread": layer.collapsed.spread,
-        "effective_rank": layer.collapsed.effective_rank,
-        "dead_units": layer.collapsed.dead.sum(-1),
-    }
-    if not head.null.isnan().any():
-        whole["units_below_null"] = head.below_null.sum(-1)
-    common: dict[str, Any] = {
-        "layer": layer.label, "candidates": layer.candidates, "n": layer.samples,
-    }  # fmt: skip
-    for s, member in enumerate(members):
-        for metric, (value, unit, null, ceiling) in shown.items():
-            rivals = metric in ("rival", "rival_baseline")
-            for t, v in enumerate(layer.nodes):
-                other = int(rival[s, t]) if rivals else -1
-                yield common | {
-                    "member": member,
-                    "level": int(tree.topology.level[v]),
-                    "node": names[v],
-                    "metric": metric,
-                    "unit": -1 if unit is None or unit[s, t] < 0 else int(unit[s, t]) % size,
-                    "rival": names[other] if other >= 0 else "",
-                    "value": float(value[s, t]),
-                    "null": float(null[s, t]),
-                    "ceiling": float(ceiling.value[s, t]),
-                    "ceiling_error": float(ceiling.standard_error[s, t]),
-                }
-        level = layer.label if isinstance(layer.label, int) else -1
-        for metric, number in whole.items():
-            absent = dict.fromkeys(("null", "ceiling", "ceiling_error"), float("nan"))
-            yield common | absent | {
-                "member": member, "level": level, "node": "", "metric": metric, "unit": -1,
-                "rival": "", "value": float(number[s]),
-            }  # fmt: skip

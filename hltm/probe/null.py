@@ -4,7 +4,7 @@ Activations of a batch are paired with targets of rows from a stream of their ow
 `lags` lags within the batch. Any dependence that remains is chance. All units see the same shifted
 rows, so their dependence on each other is kept, and with it the chance that the best of them scores.
 
-`CorrelationNull` serves the correlation, with one Fourier transform per batch. `MetricNull` serves any
+`CorrelationNull` is for the correlation, with one Fourier transform per batch. `MetricNull` is for any
 metric, at the cost of one copy of the metric's sums for each lag.
 """
 

@@ -1,4 +1,4 @@
-"""The card of a data set for the Hugging Face hub: YAML for programs, words for people."""
+"""The card of a data set for the Hugging Face hub: YAML for programs, then text for people."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "1
 
 
 def dataset_card(recipe: ExportRecipe) -> str:
-    """README.md: front matter that says where the data lie, the generator's settings, the columns."""
+    """The text of README.md: front matter with the place of the data, settings, and columns."""
     import hltm  # only its version; at the top this would be a circle
 
-    tree, total = recipe.tree, recipe.n * len(recipe.tree.members)
+    tree, total = recipe.tree, recipe.samples * len(recipe.tree.members)
     size = next((name for most, name in SIZES if total < most), "n>1B")
     shape = repr(tree).partition("(")[2][:-1]
-    rows = f"{recipe.start:,}..{recipe.start + recipe.n - 1:,}"
+    rows = f"{recipe.start:,}..{recipe.start + recipe.samples - 1:,}"
     lines = [
         "---",
         "pretty_name: Hierarchical latent tree model",
@@ -30,17 +30,17 @@ def dataset_card(recipe: ExportRecipe) -> str:
         "",
         "# Data from a hierarchical latent tree model",
         "",
-        "Leaves of a latent tree whose every latent is known. Written by `hltm.export`; every state is",
-        "a function of its address, and `hltm.verify` draws random rows again.",
+        "Leaves of a latent tree, with all its latents known. Written by `hltm.export`; every state is",
+        "a function of its address, and `hltm.verify` draws random rows again and compares them.",
         "",
         "| setting | value |",
         "|---|---|",
         f"| tree | {shape} (tables in `manifest.json`) |",
         f"| rows | {rows} of seed {recipe.seed}, stream data |",
-        f"| augmentation | {recipe.augmentation or 'none'} |",
+        f"| augmentation | {recipe.augment or 'none'} |",
         f"| written by | hltm {hltm.__version__} |",
         "",
-        "| column | states of a row | what it is |",
+        "| column | states of a row | meaning |",
         "|---|---|---|",
         "| `row` | | the row's number in the endless data set of the seed |",
     ]

@@ -1,15 +1,15 @@
-"""The files of shards, one writer and one reader per format; each file appears whole or not at all.
+"""The files of shards: one writer and one reader per format; each file appears whole or not at all.
 
 A shard's columns are the same in every format: `row` and, for stacked trees, `member` (int64), then
 `leaves`, `latents`, `view_1`, … with the states of a row side by side (uint8, or uint16 above 256
 states).
 
-Parquet holds them as lists of fixed length, which pandas, polars, DuckDB and Hugging Face datasets
-read as they are. Random states do not compress below their entropy, so the aim is to reach it: a
-dictionary and bit-packing bring a binary state from the four bytes of Parquet's smallest integer to
-one bit, and zstd removes what is regular, the markers of where a list begins. `row` is stored as
-differences and takes no room. npz and safetensors hold plain arrays, a byte or two a state and
-uncompressed: larger, and much faster to write and to read.
+Parquet stores them as lists of fixed length, which pandas, polars, DuckDB and Hugging Face datasets
+read without conversion. Random states do not compress below their entropy, so the aim is to reach
+it: a dictionary and bit-packing reduce a binary state from the four bytes of Parquet's smallest
+integer to one bit, and zstd removes the regular markers of where each list begins. `row` is stored as
+differences and takes almost no space. npz and safetensors store plain arrays, one or two bytes per
+state and uncompressed: larger files, much faster to write and to read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ Columns = dict[str, np.ndarray]
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A path to write to; at the end its file takes the place of `target`, safe from a power cut."""
+    """A path to write to, whose file replaces `target` at the end.
+
+    The file and its folder are flushed to the disk first, so that a power cut leaves either the old
+    file or the new one.
+    """
     partial = target.with_name(f".{target.name}.partial")
     try:
         yield partial
@@ -47,7 +51,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def checksum(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """The SHA-256 checksum of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -55,7 +59,7 @@ def checksum(path: Path) -> str:
 def write_shard(
     path: Path, recipe: ExportRecipe, shard: Shard, pieces: Iterator[Columns]
 ) -> Iterator[int]:
-    """Write a shard piece by piece, yielding the number of rows of each piece."""
+    """Write a shard piece by piece, and yield the number of rows of each piece written."""
     suffix = SUFFIXES[recipe.file_format]
     if suffix == "parquet":
         yield from _write_parquet(path, recipe, pieces)
@@ -96,10 +100,9 @@ def parquet_schema(recipe: ExportRecipe) -> Any:
     """The Arrow schema of a shard; nothing is ever null."""
     import pyarrow as pa
 
-    keys = ["row", "member"] if recipe.tree.stacked else ["row"]
     state = pa.field("element", pa.from_numpy_dtype(recipe.dtype), nullable=False)
     return pa.schema(
-        [pa.field(name, pa.int64(), nullable=False) for name in keys]
+        [pa.field(name, pa.int64(), nullable=False) for name in recipe.keys]
         + [
             pa.field(name, pa.list_(state, width), nullable=False)
             for name, width in recipe.widths.items()
@@ -108,19 +111,18 @@ def parquet_schema(recipe: ExportRecipe) -> Any:
 
 
 def parquet_options(recipe: ExportRecipe) -> dict[str, Any]:
-    """How the Parquet writer stores a shard; see the top of this file."""
+    """The options of the Parquet writer for a shard; see the top of this file."""
     states = [f"{name}.list.element" for name in recipe.widths]
-    keys = ["row", "member"] if recipe.tree.stacked else ["row"]
     return {
         "compression": "zstd",
         "use_dictionary": states,
-        "column_encoding": dict.fromkeys(keys, "DELTA_BINARY_PACKED"),
-        "write_statistics": keys,
+        "column_encoding": dict.fromkeys(recipe.keys, "DELTA_BINARY_PACKED"),
+        "write_statistics": recipe.keys,
     }
 
 
 def as_arrow(column: np.ndarray, kind: Any) -> Any:
-    """A column as an Arrow array over the same memory."""
+    """A column as an Arrow array of type `kind`, over the same memory."""
     import pyarrow as pa
 
     if column.ndim == 1:
@@ -132,8 +134,8 @@ def read_column(path: Path, name: str) -> np.ndarray:
     """One column of a shard, `(B,)` or `(B, width)`.
 
     Raises:
-        ValueError: a file that does not hold it, or that cannot be read.
-        OSError: no such file.
+        ValueError: a file that does not hold the column, or that cannot be read.
+        FileNotFoundError: no such file.
     """
     try:
         return READERS[path.suffix.removeprefix(".")](path, name)
@@ -144,7 +146,7 @@ def read_column(path: Path, name: str) -> np.ndarray:
 
 
 def _read_npz(path: Path, name: str) -> np.ndarray:
-    # opened here, because numpy leaves a file open that it cannot make sense of
+    # opened here, because numpy leaves a file open if it cannot read it
     with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
         return columns[name]
 

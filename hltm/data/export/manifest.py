@@ -1,4 +1,4 @@
-"""manifest.json: what a folder of data claims to be, and which of its shards are written."""
+"""manifest.json: the settings of a folder of data, and the list of its shards that are written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENTRY = {"file", "member", "start", "rows", "bytes", "sha256"}
 
 
 def describe(recipe: ExportRecipe) -> dict[str, Any]:
-    """The manifest of a recipe of which nothing is written yet."""
+    """The manifest of a recipe before any shard is written."""
     import hltm  # only its version; at the top this would be a circle
 
     head = {"format": FORMAT, "version": VERSION, "hltm": hltm.__version__, "complete": False}
@@ -22,7 +22,7 @@ def describe(recipe: ExportRecipe) -> dict[str, Any]:
 
 
 def shard_entry(folder: Path, shard: Shard) -> dict[str, Any]:
-    """What the manifest says of a shard that is written."""
+    """The entry of a written shard in the manifest."""
     path = folder / shard.file
     return {
         "file": shard.file,
@@ -35,7 +35,7 @@ def shard_entry(folder: Path, shard: Shard) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Replace the manifest: one line per key, and one per shard."""
+    """Replace the manifest; its file has one line per key and one per shard."""
     parts = [f"{json.dumps(key)}: {json.dumps(content[key])}" for key in content if key != "shards"]
     shards = ",\n".join(json.dumps(entry) for entry in content["shards"])
     parts.append(f'"shards": [\n{shards}\n]')
@@ -48,7 +48,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: a file that is not a manifest of ours.
+        ValueError: a file that is not a manifest of this format and version.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -58,26 +58,47 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not a manifest: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a manifest: its format is not {FORMAT!r}")
+        raise ValueError(f"{path} is not a manifest: expected format {FORMAT!r}")
     if found.get("version") != VERSION:
         raise ValueError(f"{path} has version {found.get('version')}, expected {VERSION}")
     entries = found.get("shards")
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and entry.keys() >= ENTRY for entry in entries
     ):
-        raise ValueError(f"{path} is not a manifest: its shards are not listed as they should be")
+        raise ValueError(
+            f"{path} is not a manifest: its shards are not listed with {sorted(ENTRY)}"
+        )
     return found
 
 
-def check_same(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Raise ValueError, naming what differs, unless a folder holds what is asked for."""
-    for key, value in asked.items():
+def read_recipe(folder: Path) -> tuple[dict[str, Any], ExportRecipe]:
+    """The manifest of a folder, and the recipe that it describes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a manifest that is damaged or of another version.
+    """
+    manifest = read_manifest(folder)
+    try:
+        return manifest, ExportRecipe.from_settings(manifest)
+    except ValueError as error:
+        raise ValueError(f"{folder / MANIFEST}: {error}") from error
+
+
+def check_same(folder: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise unless the manifest of a folder has the expected settings.
+
+    Raises:
+        ValueError: the first setting that differs, by name.
+    """
+    for key, value in expected.items():
         if found.get(key) == value:
             continue
-        if key in ("tree", "leaves", "latents"):
+        if key in ("tree", "leaves", "latents"):  # too long to print
             what = f"its {key} {'is' if key == 'tree' else 'are'} not the same"
         else:
-            what = f"its {key.replace('_', ' ')} is {_short(found.get(key))}, not {_short(value)}"
+            name = "number of samples" if key == "n" else key.replace("_", " ")
+            what = f"its {name} is {_short(found.get(key))}, not {_short(value)}"
         raise ValueError(f"{folder} holds another data set: {what}; choose another folder")
 
 

@@ -1,4 +1,4 @@
-"""Reading an exported data set back: the tree, and columns that are read shard by shard."""
+"""Reading an exported data set: the tree, and columns that are read shard by shard when they are used."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from hltm.data.export.files import read_column
-from hltm.data.export.manifest import MANIFEST, read_manifest
+from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.tree import LatentTree
 
 
 def load(folder: str | os.PathLike[str]) -> DataFolder:
-    """Open a folder that `hltm.export` wrote; nothing but the manifest is read yet.
+    """Open a folder that `hltm.export` wrote; only the manifest is read at once.
 
     Raises:
-        FileNotFoundError: no exported data there.
+        FileNotFoundError: there is no exported data.
         ValueError: a manifest that is damaged or of another version, or an unfinished export.
 
     Example:
@@ -40,15 +40,11 @@ def load(folder: str | os.PathLike[str]) -> DataFolder:
         >>> place.cleanup()
     """
     home = Path(folder)
-    manifest = read_manifest(home)
-    try:
-        recipe = ExportRecipe.from_settings(manifest)
-    except ValueError as error:
-        raise ValueError(f"{home / MANIFEST}: {error}") from error
+    manifest, recipe = read_recipe(home)
     if len(manifest["shards"]) < len(recipe.shards):
         raise ValueError(
             f"{home} is not finished: {len(manifest['shards'])} of {len(recipe.shards)} files are "
-            "written; the same export goes on from there"
+            "written; call the same export again to continue"
         )
     return DataFolder(home, manifest, recipe)
 
@@ -58,9 +54,9 @@ class DataFolder:
     """An exported data set.
 
     Attributes:
-        folder: where it lies.
-        manifest: what it claims to be, as in `manifest.json`.
-        recipe: the same, checked, with the tree.
+        folder: its path.
+        manifest: the content of `manifest.json`.
+        recipe: the checked settings, with the tree.
     """
 
     folder: Path
@@ -75,10 +71,10 @@ class DataFolder:
     @property
     def rows(self) -> range:
         """The numbers of the rows in the endless data set of the seed."""
-        return range(self.recipe.start, self.recipe.start + self.recipe.n)
+        return range(self.recipe.start, self.recipe.start + self.recipe.samples)
 
     def __len__(self) -> int:
-        return self.recipe.n
+        return self.recipe.samples
 
     @cached_property
     def leaves(self) -> Column:
@@ -90,7 +86,7 @@ class DataFolder:
         """`(B, V_kept)` or `(S, B, V_kept)` states of the latents that `latent_nodes` names.
 
         Raises:
-            ValueError: an export of the leaves alone.
+            ValueError: the export holds the leaves alone.
         """
         if not self.recipe.latents:
             raise ValueError(f"{self.folder} holds no latents; export with nodes='all'")
@@ -107,7 +103,7 @@ class DataFolder:
         return tuple(self._column(f"view_{i + 1}") for i in range(self.recipe.views))
 
     def shards(self) -> Iterator[ShardRows]:
-        """The files one after the other, each read when it is asked for."""
+        """The files one after the other, each read when its columns are used."""
         for shard in self.recipe.shards:
             yield ShardRows(self, shard)
 
@@ -124,7 +120,7 @@ class ShardRows:
 
     Attributes:
         data: the data set.
-        shard: which file, member and rows.
+        shard: its file, member and rows.
     """
 
     data: DataFolder = field(repr=False)
@@ -158,11 +154,17 @@ class ShardRows:
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """States of all rows, read shard by shard where they are asked for.
+    """States of all rows, read shard by shard when they are indexed.
 
-    Index it with a row, a slice or integers (counted from 0, the export's first row) to get a
-    tensor; of stacked trees choose the member first, `column[member]` or `column[member, rows]`.
+    Index it with a row, a slice or integers (0 is the export's first row) to get a tensor. For
+    stacked trees the member comes first: `column[member]` or `column[member, rows]`.
     `np.asarray(column)` reads everything.
+
+    Attributes:
+        data: the data set.
+        name: of the column: `leaves`, `latents`, `view_1`, …
+        members: the shards of each member.
+        member: the place of the member that was chosen; None for all.
     """
 
     data: DataFolder
@@ -173,18 +175,18 @@ class Column:
 
     @property
     def stacked(self) -> bool:
-        """Whether the member axis is there."""
+        """Whether there is an axis of members."""
         return self.data.tree.stacked and self.member is None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """`(B, width)` or `(S, B, width)`."""
-        found = (self.data.recipe.n, self.data.recipe.widths[self.name])
+        found = (self.data.recipe.samples, self.data.recipe.widths[self.name])
         return (len(self.members), *found) if self.stacked else found
 
     @property
     def dtype(self) -> np.dtype:
-        """Of a state."""
+        """The dtype of a state."""
         return self.data.recipe.dtype
 
     def __repr__(self) -> str:
@@ -194,7 +196,7 @@ class Column:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> Any:
-        """A tensor of rows; of stacked trees a member's column, or a tensor of its rows."""
+        """A tensor of rows; for stacked trees a member's column, or a tensor of its rows."""
         if not self.stacked:
             return self._rows(index)
         place, *rest = index if isinstance(index, tuple) else (index,)
@@ -204,7 +206,7 @@ class Column:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("a column lies in files, it cannot be read without a copy")
+            raise ValueError("a column is read from files: copy=False is not possible")
         if self.stacked:
             found = np.stack([np.asarray(self[i]) for i in range(len(self.members))])
         else:
@@ -215,7 +217,8 @@ class Column:
         """The column of one file.
 
         Raises:
-            OSError, ValueError: a file that is missing, damaged or of another shape.
+            FileNotFoundError: the file is missing.
+            ValueError: a file that is damaged or of another shape.
         """
         if shard.file not in self._last:
             found = read_column(self.data.folder / shard.file, self.name)
@@ -230,8 +233,9 @@ class Column:
         return self._last[shard.file]
 
     def _rows(self, index: Any) -> Tensor:
+        """`(rows, width)`, or `(width,)` for a single row; each shard concerned is read once."""
         shards, size = self.members[self.member or 0], self.data.recipe.rows_per_shard
-        every = range(self.data.recipe.n)
+        every = range(self.data.recipe.samples)
         if isinstance(index, slice):
             wanted = np.asarray(every[index], dtype=np.int64)
         else:
@@ -255,5 +259,5 @@ class Column:
 
 
 def _tensor(found: np.ndarray) -> Tensor:
-    """A tensor over the same memory, or over a copy where it may not be written."""
+    """A tensor over the same memory, or over a copy where that memory is read-only."""
     return torch.from_numpy(found if found.flags.writeable else found.copy())

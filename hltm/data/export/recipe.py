@@ -1,4 +1,4 @@
-"""What an exported data set is: everything its files follow from, and the rows drawn by it."""
+"""The recipe of an exported data set: everything its files follow from, and the rows drawn by it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SUFFIXES = {
     "huggingface": "parquet",
 }
 STREAM = Stream.DATA
-SHARD_ROWS, SHARD_BYTES = 1 << 20, 1 << 28  # of a shard, at most, unless asked for otherwise
-PIECE_ROWS, PIECE_BYTES = 1 << 17, 1 << 24  # of what is drawn at once, at most: it stays in memory
+SHARD_ROWS, SHARD_BYTES = 1 << 20, 1 << 28  # the largest shard unless rows_per_shard is given
+PIECE_ROWS, PIECE_BYTES = 1 << 17, 1 << 24  # the most that is drawn at once and held in memory
 BLOCK = 1 << 12  # rows transposed at once, so that they stay in the cache
 
 
@@ -36,8 +36,8 @@ class Shard:
 
     Attributes:
         file: its path below the folder.
-        place: which member of the tree, counted from 0.
-        member: the member's address.
+        place: the place of the member among those of the tree, counted from 0.
+        member: the address of the member.
         rows: the numbers of its rows.
     """
 
@@ -49,15 +49,15 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class ExportRecipe:
-    """All that the files of a data set follow from; equal recipes give equal files.
+    """Everything that the files of a data set follow from; equal recipes give equal files.
 
     Attributes:
         tree: one tree, or several.
-        seed, start, n: rows start .. start + n - 1 of the endless data set of `seed`.
-        views: how many augmented draws of the leaves stand beside them, numbered from 1.
-        augmentation: its name; None without views.
-        rates: `(V,)` the chance that a view draws each node again; None without views.
-        latents: numbers of the latents that stand beside the leaves.
+        seed, start, samples: rows start .. start + samples - 1 of the endless data set of `seed`.
+        views: the number of views of each row, numbered from 1.
+        augment: the name of the augmentation; None without views.
+        rates: `(V,)` the redraw rate of each node in a view; None without views.
+        latents: numbers of the latents that are exported beside the leaves.
         file_format: a key of `SUFFIXES`.
         rows_per_shard: rows of every shard but a member's last.
     """
@@ -65,9 +65,9 @@ class ExportRecipe:
     tree: LatentTree
     seed: int
     start: int
-    n: int
+    samples: int
     views: int
-    augmentation: str | None
+    augment: str | None
     rates: np.ndarray | None
     latents: tuple[int, ...]
     file_format: str
@@ -76,11 +76,11 @@ class ExportRecipe:
     @cached_property
     def shards(self) -> list[Shard]:
         """The files, member after member."""
-        every = range(self.start, self.start + self.n)
+        every = range(self.start, self.start + self.samples)
         parts = [
             (place, member, every[low : low + self.rows_per_shard])
             for place, member in enumerate(self.tree.members)
-            for low in range(0, self.n, self.rows_per_shard)
+            for low in range(0, self.samples, self.rows_per_shard)
         ]
         suffix = SUFFIXES[self.file_format]
         return [
@@ -88,9 +88,14 @@ class ExportRecipe:
             for i, part in enumerate(parts)
         ]
 
+    @property
+    def keys(self) -> list[str]:
+        """The columns that identify a row: `row` and, for stacked trees, `member`."""
+        return ["row", "member"] if self.tree.stacked else ["row"]
+
     @cached_property
     def widths(self) -> dict[str, int]:
-        """States that a row has in each column of states."""
+        """The number of states of a row in each column of states."""
         leaves = len(self.tree.leaves)
         found = {"leaves": leaves}
         if self.latents:
@@ -99,22 +104,22 @@ class ExportRecipe:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of a state: uint8, or uint16 above 256 states."""
+        """The dtype of a state: uint8, or uint16 above 256 states."""
         return np.dtype(str(self.tree.tables.state_dtype).removeprefix("torch."))
 
     def pieces(self, shard: Shard) -> Iterator[range]:
         """The rows of a shard in parts small enough to draw at once."""
         row = len(self.tree.topology) * self.dtype.itemsize * (1 + self.views)
-        # whole blocks of the generator where possible
+        # whole blocks of the generator, which are of 128 rows, where possible
         size = min(PIECE_ROWS, max(PIECE_BYTES // row // 128 * 128, 128))
         for low in range(0, len(shard.rows), size):
             yield shard.rows[low : low + size]
 
     def draw(self, place: int, rows: range) -> dict[str, np.ndarray]:
-        """The columns of some rows of a member, from their addresses.
+        """The columns of some rows of a member, drawn from their addresses.
 
         Returns:
-            row `(B,)` int64, member `(B,)` int64 for stacked trees, then `(B, width)` states.
+            `row` `(B,)` int64, for stacked trees `member` `(B,)` int64, then `(B, width)` states.
         """
         tree = self.tree[place] if self.tree.stacked else self.tree
         leaves = tree.leaves.start
@@ -134,18 +139,18 @@ class ExportRecipe:
         return columns
 
     def settings(self) -> dict[str, Any]:
-        """The part of the manifest that the recipe can be made of again."""
+        """The part of the manifest from which `from_settings` makes the recipe again."""
         names = self.tree.topology.names
         augmentation = None
         if self.rates is not None:
-            augmentation = {"name": self.augmentation, "rates": self.rates.tolist()}
+            augmentation = {"name": self.augment, "rates": self.rates.tolist()}
         return {
             "file_format": self.file_format,
             "draw_format": DRAW_FORMAT,
             "seed": self.seed,
             "stream": STREAM.name.lower(),
             "start": self.start,
-            "n": self.n,
+            "n": self.samples,
             "views": self.views,
             "augmentation": augmentation,
             "leaves": [names[v] for v in self.tree.leaves],
@@ -156,10 +161,10 @@ class ExportRecipe:
 
     @classmethod
     def from_settings(cls, found: dict[str, Any]) -> ExportRecipe:
-        """The recipe that `settings` described.
+        """The recipe that `settings` describes.
 
         Raises:
-            ValueError: something missing or malformed, or another draw format.
+            ValueError: a setting that is missing or malformed, or another draw format.
         """
         if found.get("draw_format") != DRAW_FORMAT:
             raise ValueError(f"draw format {found.get('draw_format')}, expected {DRAW_FORMAT}")
@@ -172,17 +177,19 @@ class ExportRecipe:
                 tree=tree,
                 seed=check_seed(found["seed"]),
                 start=found["start"],
-                n=found["n"],
+                samples=found["n"],
                 views=found["views"],
-                augmentation=held and held["name"],
+                augment=held and held["name"],
                 rates=np.array(held["rates"], dtype=np.float64) if held else None,
                 latents=tuple(tree.topology.node(name) for name in found["latents"]),
                 file_format=found["file_format"],
                 rows_per_shard=found["rows_per_shard"],
             )
-            check_rows(made.start, made.n)
+            check_rows(made.start, made.samples)
             if made.file_format not in SUFFIXES:
-                raise ValueError(f"file format {made.file_format!r}")
+                raise ValueError(
+                    f"file format {made.file_format!r}, expected one of {', '.join(SUFFIXES)}"
+                )
             rates = np.zeros(len(tree.topology)) if made.rates is None else made.rates
             if rates.shape != (len(tree.topology),) or not ((rates >= 0) & (rates <= 1)).all():
                 raise ValueError("the augmentation's rates must be in [0, 1], one per node")
@@ -198,7 +205,7 @@ class ExportRecipe:
 
 def make_recipe(
     tree: LatentTree,
-    n: int,
+    samples: int,
     *,
     seed: int,
     start: int,
@@ -208,27 +215,29 @@ def make_recipe(
     file_format: str,
     rows_per_shard: int | None,
 ) -> ExportRecipe:
-    """The recipe of an export; see `hltm.export` for what is asked and raised."""
+    """The recipe of an export; arguments and errors are those of `hltm.export`."""
     if not isinstance(tree, LatentTree):
         raise TypeError(f"tree must be a LatentTree, got {type(tree).__name__}")
-    check_rows(start, n)
+    check_rows(start, samples)
     if file_format not in SUFFIXES:
         raise ValueError(f"unknown format {file_format!r}, expected one of {', '.join(SUFFIXES)}")
     if not 0 <= operator.index(views) < MAX_VIEWS:
         raise ValueError(f"views must be in 0..2^24-1, got {views}")
     if views and augment is None:
-        raise ValueError(f"views={views} needs augment, e.g. hltm.keep_root()")
+        raise ValueError(f"views={views} needs augment, e.g. augment=hltm.keep_root()")
     if augment is not None and not views:
-        raise ValueError(f"augment {augment} needs views of at least 1, got 0")
+        raise ValueError(
+            f"augment={augment} has no effect here: it needs views of at least 1, got 0"
+        )
     if rows_per_shard is not None and operator.index(rows_per_shard) < 1:
         raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
     made = ExportRecipe(
         tree=tree,
         seed=check_seed(seed),
         start=int(start),
-        n=int(n),
+        samples=int(samples),
         views=int(views),
-        augmentation=None if augment is None else augment.name,
+        augment=None if augment is None else augment.name,
         rates=None if augment is None else augment.rates(tree),
         latents=_check_latents(tree, nodes),
         file_format=file_format,
@@ -241,14 +250,14 @@ def make_recipe(
 
 
 def _check_latents(tree: LatentTree, nodes: Nodes) -> tuple[int, ...]:
-    """Numbers of the latents that are asked for."""
+    """Numbers of the latents to export beside the leaves."""
     if isinstance(nodes, str) and nodes in ("all", "leaves"):
         return tuple(tree.latents) if nodes == "all" else ()
     found = tuple(int(v) for v in tree.topology.nodes(nodes))
     for v in found:
         if v in tree.leaves:
             name = tree.topology.names[v]
-            raise ValueError(f"nodes chooses latents beside the leaves, {name!r} is a leaf")
+            raise ValueError(f"nodes must be latents, got the leaf {name!r}")
     if len(set(found)) < len(found):
         raise ValueError(f"nodes must be distinct, got {nodes!r}")
     return found

@@ -1,4 +1,4 @@
-"""Checking an exported data set: every checksum, and random rows drawn again from their addresses."""
+"""Verifying an exported data set: every checksum, and random rows drawn again from their addresses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hltm.data.export.files import checksum, read_column
-from hltm.data.export.manifest import MANIFEST, read_manifest
+from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.sampling.philox import check_seed
 
@@ -21,14 +21,14 @@ LONGEST_RUN = 1 << 12  # rows drawn again at once
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found out about a folder of exported data.
+    """The result of verifying a folder of exported data.
 
     Attributes:
-        folder: which.
-        files: how many files the export has.
-        rows: how many rows it has, members counted.
-        rows_checked: how many of them were drawn again and compared.
-        problems: what is wrong, a sentence each; empty if nothing is.
+        folder: its path.
+        files: the number of files of the export.
+        rows: the number of its rows, over all members.
+        rows_checked: the number of rows that were drawn again and compared.
+        problems: one sentence for each problem; empty if there is none.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no problem."""
         return not self.problems
 
     def __str__(self) -> str:
@@ -57,20 +57,19 @@ class Verification:
 def verify(folder: str | os.PathLike[str], rows: int = 1000, seed: int = 0) -> Verification:
     """Check that a folder holds what its manifest claims.
 
-    Every file is there, has its checksum and nothing beside it; and random rows, drawn again from
-    the tree and their addresses, are the same in every column. All rows are, where `rows` is as
-    many or more.
+    Every file exists and has its checksum, there are no other files, and random rows are drawn again
+    from the tree and their addresses and compared in every column.
 
     Args:
-        folder: of `hltm.export`.
-        rows: how many rows to draw again.
-        seed: which rows.
+        folder: written by `hltm.export`.
+        rows: the number of random rows to draw again; all rows if it is that large.
+        seed: of the choice of rows.
 
     Returns:
-        `ok`, `problems` and, as text, a sentence that says it.
+        A `Verification`; as text, it is a sentence or a list of the problems.
 
     Raises:
-        FileNotFoundError: no exported data there.
+        FileNotFoundError: there is no exported data.
         ValueError: rows below 0, or a manifest that cannot be read.
 
     Example:
@@ -87,11 +86,7 @@ def verify(folder: str | os.PathLike[str], rows: int = 1000, seed: int = 0) -> V
         raise ValueError(f"rows must be at least 0, got {rows}")
     check_seed(seed)
     home = Path(folder)
-    manifest = read_manifest(home)
-    try:
-        recipe = ExportRecipe.from_settings(manifest)
-    except ValueError as error:
-        raise ValueError(f"{home / MANIFEST}: {error}") from error
+    manifest, recipe = read_recipe(home)
     problems, present = _files(home, manifest, recipe)
     total = sum(len(shard.rows) for shard in recipe.shards)
     chosen = np.random.default_rng(seed).choice(total, size=min(rows, total), replace=False)
@@ -109,7 +104,7 @@ def verify(folder: str | os.PathLike[str], rows: int = 1000, seed: int = 0) -> V
 def _files(
     home: Path, manifest: dict[str, Any], recipe: ExportRecipe
 ) -> tuple[list[str], set[str]]:
-    """What is wrong with the files as files, and those that are there."""
+    """Problems with the files as a whole, and the files that exist."""
     entries = {entry["file"]: entry for entry in manifest["shards"]}
     problems, present = [], set()
     for shard in recipe.shards:
@@ -130,17 +125,17 @@ def _files(
             problems.append(f"{shard.file} has {size:,} bytes, not {entry['bytes']:,}")
         elif checksum(path) != entry["sha256"]:
             problems.append(f"{shard.file} was changed: its SHA-256 checksum does not fit")
-    problems += [f"{name} is in the manifest, but no part of the data set" for name in entries]
+    problems += [f"{name} is in the manifest, but not part of the data set" for name in entries]
     expected = {shard.file for shard in recipe.shards}
     for path in sorted((home / "data").glob("*")):
         if f"data/{path.name}" not in expected:
-            problems.append(f"data/{path.name} is no part of the data set")
+            problems.append(f"data/{path.name} is not part of the data set")
     return problems, present
 
 
 def _rows(home: Path, recipe: ExportRecipe, shard: Shard, chosen: np.ndarray) -> list[str]:
-    """What is wrong with some rows of a file, counted from its first."""
-    names = ["row", *(["member"] if recipe.tree.stacked else []), *recipe.widths]
+    """Problems with some rows of a file, by their places in it."""
+    names = [*recipe.keys, *recipe.widths]
     try:
         stored = {name: read_column(home / shard.file, name) for name in names}
     except ValueError as error:
@@ -161,12 +156,15 @@ def _rows(home: Path, recipe: ExportRecipe, shard: Shard, chosen: np.ndarray) ->
     row, name = min(wrong)
     count = len({row for row, _ in wrong})
     what = "1 row is" if count == 1 else f"{count:,} rows are"
-    return [f"{shard.file}: {what} not what the address gives; the first is row {row}, in {name}"]
+    return [
+        f"{shard.file}: {what} not what the address determines; the first is row {row}, in {name}"
+    ]
 
 
 def _runs(chosen: np.ndarray) -> list[range]:
-    """Sorted numbers as ranges of neighbours, none longer than is drawn at once."""
+    """Sorted numbers as ranges of consecutive numbers, none longer than LONGEST_RUN."""
     found = []
+    # consecutive numbers have the same difference to their places
     for _, group in groupby(enumerate(chosen.tolist()), key=lambda pair: pair[1] - pair[0]):
         numbers = [number for _, number in group]
         for low in range(0, len(numbers), LONGEST_RUN):

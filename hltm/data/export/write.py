@@ -1,4 +1,4 @@
-"""Exporting: shard after shard, each whole or not at all; what is written is not written again."""
+"""Exporting: shard after shard, each whole or not at all; a shard that exists is not written again."""
 
 from __future__ import annotations
 
@@ -31,48 +31,50 @@ Progress = Callable[[int, int], None]
 def export(
     tree: LatentTree,
     folder: str | os.PathLike[str],
-    n: int,
+    samples: int,
     *,
     seed: int,
     start: int = 0,
     views: int = 0,
     augment: Augmentation | None = None,
     nodes: Nodes = "all",
-    format: str = "npz",  # noqa: A002 - the word everyone looks for
+    format: str = "npz",  # noqa: A002 - the word that users look for
     rows_per_shard: int | None = None,
     progress: Progress | None = None,
 ) -> DataFolder:
-    """Write rows start .. start + n - 1 of the endless data set of `seed` to a folder.
+    """Write rows start .. start + samples - 1 of the endless data set of `seed` to a folder.
 
     Every file has the columns `row` (int64), `leaves` `(X,)`, `latents` `(V_kept,)` and `view_1`,
-    `view_2`, … `(X,)`, states uint8 (uint16 above 256 states). Trees with members share the folder:
-    each file holds rows of one of them, and a column `member` (int64) has its address.
-    `manifest.json` holds the tree, the address and a SHA-256 checksum of each file.
+    `view_2`, … `(X,)`; states are uint8 (uint16 above 256 states). Stacked trees share the folder:
+    each file holds rows of one member, and a column `member` (int64) has its address.
+    `manifest.json` holds the tree, and the address and the SHA-256 checksum of each file.
 
-    A file appears whole or not at all. A call that was cut off, even by a kill -9, is taken up by
-    the same call, and the folder ends up the same to the last byte.
+    A file appears whole or not at all. If a call is interrupted, even by a kill -9, the same call
+    continues it, and the folder ends up the same to the last byte.
 
     Args:
-        folder: where; made if missing.
-        n: B, how many rows, of each member.
+        tree: one tree, or several over one topology.
+        folder: its path; it is created if missing.
+        samples: B, the number of rows of each member.
         seed: 64 bits.
         start: the first row.
-        views: how many augmented draws of the leaves, numbers 1 .. views of `tree.views`.
-        augment: what a view draws again.
+        views: the number of views of the leaves, numbers 1 .. views of `tree.views`.
+        augment: the augmentation of the views.
         nodes: `all` latents beside the leaves, the `leaves` alone, or the latents to keep, by
             number or name.
         format: `npz`, `parquet`, `safetensors`, or `huggingface`: Parquet and a dataset card.
-        rows_per_shard: rows of a file; by default 2^20, or fewer where they take over 256 MiB.
-        progress: called with the rows that are written and the rows in all, members counted.
+        rows_per_shard: rows of a file; by default 2^20, or fewer where these exceed 256 MiB.
+        progress: called with the number of rows written and their total, over all members.
 
     Returns:
         The folder, as `hltm.load` reads it.
 
     Raises:
-        ValueError: a bad argument, or a folder that holds anything else, naming what differs.
+        ValueError: an argument outside its range, or a folder that holds anything else; the error
+            names what differs.
         TypeError: no tree, or numbers that are not integers.
         KeyError, IndexError: a node that the tree does not have.
-        OSError: a place that cannot be written, or one that another process is writing.
+        OSError: a folder that cannot be written, or that another process is writing.
 
     Example:
         >>> import hltm, tempfile
@@ -86,7 +88,7 @@ def export(
         >>> place.cleanup()
     """
     recipe = make_recipe(
-        tree, n, seed=seed, start=start, views=views, augment=augment, nodes=nodes,
+        tree, samples, seed=seed, start=start, views=views, augment=augment, nodes=nodes,
         file_format=format, rows_per_shard=rows_per_shard,
     )  # fmt: skip
     home = Path(folder)
@@ -96,7 +98,7 @@ def export(
 
 
 def _write(home: Path, recipe: ExportRecipe, progress: Progress | None) -> None:
-    """Write what is missing of a recipe's files."""
+    """Write those files of a recipe that do not exist yet."""
     content = describe(recipe)
     entries = _written(home, recipe)
     total = sum(len(shard.rows) for shard in recipe.shards)
@@ -104,7 +106,8 @@ def _write(home: Path, recipe: ExportRecipe, progress: Progress | None) -> None:
     if progress is not None:
         progress(done, total)
     if len(entries) < len(recipe.shards):
-        _enter(home, recipe, content, entries)  # first: a folder without it is not ours to fill
+        # the manifest comes first: a folder without one is refused as someone else's
+        _enter(home, recipe, content, entries)
         (home / "data").mkdir(exist_ok=True)
     if recipe.file_format == "huggingface" and not (home / CARD).is_file():
         with replacing(home / CARD) as partial:
@@ -124,16 +127,17 @@ def _write(home: Path, recipe: ExportRecipe, progress: Progress | None) -> None:
 def _enter(
     home: Path, recipe: ExportRecipe, content: dict[str, Any], entries: dict[str, dict[str, Any]]
 ) -> None:
-    """Write the manifest with the shards that are there, in their order."""
+    """Write the manifest with the entries of the shards so far, in their order."""
     shards = [entries[shard.file] for shard in recipe.shards if shard.file in entries]
     complete = len(shards) == len(recipe.shards)
     write_manifest(home, content | {"complete": complete, "shards": shards})
 
 
 def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
-    """File -> manifest entry, of the shards that an earlier call left here.
+    """File -> manifest entry, of the shards that an earlier call has written.
 
-    A shard that was renamed but not entered is left out and written again: to the same bytes.
+    A shard whose file exists but has no entry yet is not among them; it is written again, to the
+    same bytes.
     """
     if not (home / MANIFEST).is_file():
         strangers = sorted(
@@ -160,7 +164,7 @@ def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
 
 
 def _drawn_ahead(recipe: ExportRecipe, shard: Shard) -> Iterator[Columns]:
-    """The pieces of a shard; the next is drawn in a thread while this one is written."""
+    """The pieces of a shard; a thread draws the next one while this one is written."""
     with ThreadPoolExecutor(1) as pool:
         coming = None
         for rows in recipe.pieces(shard):
@@ -174,7 +178,7 @@ def _drawn_ahead(recipe: ExportRecipe, shard: Shard) -> Iterator[Columns]:
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """Make the folder and hold it; the lock goes with the process, however it ends."""
+    """Create the folder and lock it; the lock ends with the process, however that ends."""
     import fcntl
 
     try:
@@ -186,7 +190,7 @@ def _alone(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise OSError(f"another process is writing {home}") from error
+            raise OSError(f"another process is writing to {home}") from error
         yield
     finally:
         os.close(handle)

@@ -7,11 +7,9 @@ import itertools
 
 import torch
 
-from hltm.probe.best_units import Level, LevelTracker, ProbedNetwork
+from hltm.probe.best_units import Level, LevelTracker, ProbedNetwork, track_rows
 from hltm.probe.metrics.correlation_ratio import CorrelationRatio
 from hltm.probe.null import LAGS, MetricNull
-from hltm.sampling.philox import Stream
-from hltm.sampling.sample import sample
 from hltm.tree import LatentTree
 
 ROWS = 2048  # of a batch
@@ -60,33 +58,16 @@ def score_ratio(
         raise ValueError(f"rules must be at least 1, got {rules}")
     if samples < max(lags, 2):
         raise ValueError(f"samples must be at least {max(lags, 2)}, got {samples}")
-    members = tuple(getattr(network, "members", trees.members))
-    device = getattr(network, "device", torch.device("cpu"))
-    stacked = bool(getattr(network, "stacked", trees.stacked))
+
+    def new_tracker(level: int) -> LevelTracker:
+        states = int(trees.tables.cardinality[list(trees.level(level))].max())
+        make = functools.partial(CorrelationRatio, -(-states // rules))
+        null = MetricNull(make, lags) if lags else None
+        return LevelTracker(level, trees, make, null, lambda z: z.to(torch.int64) // rules)
+
+    trackers: dict[int, LevelTracker] = {}
     count = -(-samples // ROWS)  # batches of nearly one size, so that none is too short to shift
     bounds = [samples * i // count for i in range(count + 1)]
-    trackers: dict[int, LevelTracker] = {}
     for start, stop in itertools.pairwise(bounds):
-        rows_of = functools.partial(
-            sample, trees.tables, members, stop - start, seed=seed, start=start, device=device
-        )
-        draw = rows_of(stream=Stream.EVALUATION)
-        other = rows_of(stream=Stream.NULL) if lags else None
-        with torch.no_grad():
-            shown = network.activations(draw.leaves if stacked else draw.leaves[0])
-            rectified = getattr(network, "rectify", lambda found: None)(shown)
-            for level, values in shown.items():
-                if level not in trackers:
-                    states = int(trees.tables.cardinality[list(trees.level(level))].max())
-                    make = functools.partial(CorrelationRatio, -(-states // rules))
-                    null = MetricNull(make, lags) if lags else None
-                    trackers[level] = LevelTracker(
-                        level, trees, stacked, make, null, lambda z: z.to(torch.int64) // rules
-                    )
-                trackers[level].update(
-                    values,
-                    None if rectified is None else rectified[level],
-                    draw.level(level),
-                    None if other is None else other.level(level),
-                )
+        track_rows(network, trees, trackers, new_tracker, range(start, stop), seed, lags)
     return {level: tracker.result() for level, tracker in sorted(trackers.items())}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hltm.probe.accumulators.correlation import StreamingCorrelation
+from hltm.probe.batches import row_ranges
 from hltm.probe.null import LAGS, CorrelationNull
 from hltm.sampling.philox import Stream, check_seed
 from hltm.sampling.sample import sample
@@ -23,7 +24,6 @@ from hltm.tree import LatentTree
 if TYPE_CHECKING:
     import pandas as pd
 
-ROWS = 4096  # of a batch of samples
 KEY = ["member", "layer", "block", "teacher_unit"]
 COLUMNS = [*KEY, "candidates", "unit", "value", "null", "initial", "n"]
 
@@ -140,14 +140,11 @@ def _batches(
     student: Any, teacher: Any, trees: LatentTree, n: int, seed: int, least: int
 ) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor], dict[int, Tensor]]]:
     """Both networks' activations on the same rows, and the teacher's on others; `(S, B, …)` each."""
-    start = 0
-    while start < n:
-        count = min(max(ROWS, least), n - start)
-        count = n - start if n - start - count < max(least, 2) else count
+    for rows in row_ranges(n, max(least, 2)):
         states = [
             sample(
-                trees.tables, student.members, count, seed=seed, start=start, stream=stream,
-                device=student.device,
+                trees.tables, student.members, len(rows), seed=seed, start=rows.start,
+                stream=stream, device=student.device,
             ).states_SVB[:, trees.leaves.start :].transpose(1, 2)
             for stream in (Stream.EVALUATION, Stream.NULL)
         ]  # fmt: skip
@@ -156,7 +153,6 @@ def _batches(
             _activations(teacher, states[0]),
             _activations(teacher, states[1]),
         )
-        start += count
 
 
 @torch.no_grad()

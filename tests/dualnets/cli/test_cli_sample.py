@@ -9,7 +9,7 @@ from rich.console import Console
 
 import hltm
 from dualnets.cli import commands, main, sample
-from hltm.data.export import recipe as recipes
+from hltm.data.export.recipe import ExportRecipe
 
 
 def run(capsys, *arguments):
@@ -88,7 +88,7 @@ def test_verify_tells_true_files_from_others(capsys, tmp_path, monkeypatch):
 
 def test_an_interruption_is_taken_up_by_the_same_command(capsys, tmp_path, monkeypatch):
     arguments = ("-n", 1000, "--rows-per-shard", 300, tmp_path / "out")
-    draw, calls = recipes.ExportRecipe.draw, []
+    draw, calls = ExportRecipe.draw, []
 
     def interrupted(self, place, rows):
         calls.append(rows)
@@ -96,7 +96,7 @@ def test_an_interruption_is_taken_up_by_the_same_command(capsys, tmp_path, monke
             raise KeyboardInterrupt
         return draw(self, place, rows)
 
-    monkeypatch.setattr(recipes.ExportRecipe, "draw", interrupted)
+    monkeypatch.setattr(ExportRecipe, "draw", interrupted)
     status, _, said = run(capsys, *arguments)
     assert status == 130
     assert "the same command continues from there" in said

@@ -7,7 +7,6 @@ import torch
 import dualnets
 import hltm
 from dualnets import specialisation
-from dualnets.lab import specialisation as teacher_units
 from hltm.sampling.philox import Stream
 
 TREES = hltm.symmetric_binary(depth=3, polarity=0.4, members=3, seed=0)
@@ -52,7 +51,7 @@ def test_a_rescaled_and_shuffled_teacher_is_found():
 
 def test_strangers_stay_at_the_null(monkeypatch):
     """Activations of other rows: about 5% of the teacher's units are above the null's 95% point."""
-    monkeypatch.setattr(teacher_units, "ROWS", 1500)
+    monkeypatch.setattr("hltm.probe.batches.ROWS", 1500)
     teacher = network()
 
     class Stranger:

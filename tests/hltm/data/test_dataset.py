@@ -23,18 +23,18 @@ pytestmark = [
 CROPS = hltm.resample_subtrees(0.4, 1).then(hltm.resample_leaves(0.2)).then(hltm.drop_leaves(0.1))
 
 
-def fixed(tree=TREE, augmentation=CROPS, **changes):
-    return hltm.ViewDataset(tree, augmentation, **({"samples": 700, "seed": 3} | changes))
+def fixed(tree=TREE, augment=CROPS, **changes):
+    return hltm.ViewDataset(tree, augment, **({"samples": 700, "seed": 3} | changes))
 
 
-def stream(tree=TREE, augmentation=CROPS, **changes):
-    return hltm.ViewStream(tree, augmentation, **({"batch": 50, "seed": 3} | changes))
+def stream(tree=TREE, augment=CROPS, **changes):
+    return hltm.ViewStream(tree, augment, **({"batch": 50, "seed": 3} | changes))
 
 
-def addressed(tree, places, epoch=0, start=0, augmentation=CROPS, seed=3):
+def addressed(tree, places, epoch=0, start=0, augment=CROPS, seed=3):
     """What `sample` and `views` draw at some rows: the data, and two views' leaves."""
     draw = tree.sample(int(places.max()) + 1, seed=seed, start=start)
-    views = tree.views(draw, augmentation, first_view=2 * epoch + 1)
+    views = tree.views(draw, augment, first_view=2 * epoch + 1)
     return draw, [view.leaves[places] for view in views]
 
 
@@ -146,33 +146,33 @@ def test_targets_come_from_the_data():
     draw = TREE.sample(700, seed=3)
     places = np.array([4, 690, 4])
     for targets, nodes in [("latents", range(7)), (3, [0]), (2, [1, 2]), (["5", 0], [5, 0])]:
-        found = fixed(augmentation=hltm.keep_level(1), targets=targets).batch(places).targets
+        found = fixed(augment=hltm.keep_level(1), targets=targets).batch(places).targets
         assert found.equal(draw.states[places][:, list(nodes)].long())
     assert fixed().batch(places).targets.equal(draw.root[places].long())
-    leaves = fixed(augmentation=hltm.drop_leaves(0.5), targets=0).batch(places).targets
+    leaves = fixed(augment=hltm.drop_leaves(0.5), targets=0).batch(places).targets
     assert leaves.equal(draw.leaves[places].long())  # missing in a view, known all the same
 
 
 def test_targets_of_a_view_are_what_it_shows():
-    _, (a, b) = addressed(TREE, torch.arange(700), augmentation=hltm.resample_leaves(0.5))
+    _, (a, b) = addressed(TREE, torch.arange(700), augment=hltm.resample_leaves(0.5))
     places = np.array([4, 690, 4])
-    data = fixed(augmentation=hltm.resample_leaves(0.5), targets=0, targets_of="view")
+    data = fixed(augment=hltm.resample_leaves(0.5), targets=0, targets_of="view")
     assert data.batch(places).targets.equal(torch.stack([a[places], b[places]], 1).long())
     root = fixed(targets_of="view").batch(places).targets
     assert root.equal(TREE.sample(700, seed=3).root[places].long()[:, None].expand(3, 2))
 
 
 def test_the_data_themselves_are_one_view():
-    data = fixed(augmentation=None)
+    data = fixed(augment=None)
     (view,), root, _ = data.batch(np.arange(700))
     draw = TREE.sample(700, seed=3)
     assert view.equal(draw.leaves)
     assert root.equal(draw.root.long())
-    other = fixed(augmentation=None, stream=hltm.Stream.EVALUATION).batch(np.arange(700))
+    other = fixed(augment=None, stream=hltm.Stream.EVALUATION).batch(np.arange(700))
     assert not other.views[0].equal(view)
 
 
-def test_encoders_are_told_rows_and_view():
+def test_encoders_get_rows_and_view():
     embed = partial(hltm.encode.embeddings, cardinality=2, dimension=3, seed=9, noise=0.3)
     data = fixed(encode=embed, start=40)
     places = np.array([600, 3])
@@ -250,19 +250,23 @@ def test_a_data_set_can_be_sent_to_another_process():
     ("make", "changes", "message"),
     [
         (fixed, {"samples": 0}, "number of samples must be at least 1, got 0"),
-        (fixed, {"tree": random_tree([-1, 0], [2, 2], seed=0, members=2)}, "choose a member"),
+        (
+            fixed,
+            {"tree": random_tree([-1, 0], [2, 2], seed=0, members=2)},
+            "choose one, e.g. trees",
+        ),
         (fixed, {"views": 0}, "the number of views must be at least 1, got 0"),
-        (fixed, {"augmentation": None, "views": 2}, "must be 1 without an augmentation, got 2"),
+        (fixed, {"augment": None, "views": 2}, "must be 1 without an augmentation, got 2"),
         (fixed, {"targets": "leaves"}, "targets must be 'root', 'latents', a level .* 'leaves'"),
         (fixed, {"targets": []}, r"targets must be .*, got \[\]"),
         (fixed, {"targets": 9}, r"level must be in 0..3, got 9"),
         (fixed, {"targets_of": "base"}, "targets_of must be 'data' or 'view', got 'base'"),
         (fixed, {"targets": "latents"}, "target '3' may be drawn again by resample-subtrees"),
-        (fixed, {"augmentation": hltm.keep_nothing()}, "target '0' may be drawn again"),
+        (fixed, {"augment": hltm.keep_nothing()}, "target '0' may be drawn again"),
         (fixed, {"seed": -1}, r"seed must be in"),
         (stream, {"batch": 0}, "batch must be at least 1, got 0"),
         (stream, {"rank": 2, "ranks": 2}, "rank must be in 0..1, got 2"),
-        (stream, {"rank": 2}, "give both rank and ranks or neither, got 2 and None"),
+        (stream, {"rank": 2}, "set both rank and ranks or neither, got 2 and None"),
         (stream, {"start": -1}, r"rows must lie in 0..2\^34-1"),
     ],
 )

@@ -63,10 +63,10 @@ def test_one_hot_of_stacked_trees_and_one_cardinality():
 @pytest.mark.parametrize(
     ("states", "cardinality", "message"),
     [
-        ([[0, 2]], 2, r"place 1 has state 2, expected 0..1, or -1"),
-        ([[0, -2]], 2, r"place 1 has state -2"),
+        ([[0, 2]], 2, r"position 1 has state 2, expected 0..1, or -1"),
+        ([[0, -2]], 2, r"position 1 has state -2"),
         ([[0, 1]], [2, 2, 2], r"expected 2 cardinalities, got shape \(3,\)"),
-        ([[0, 1]], [2, 0], r"at least one state, got 0"),
+        ([[0, 1]], [2, 0], r"cardinality must be at least 1, got 0"),
         ([[0.0, 1.0]], 2, "expected integer states"),
     ],
 )
@@ -133,7 +133,7 @@ def test_missing_leaves_are_noise_alone():
         ({"leaves": DRAW.leaves[None]}, r"leaves have shape \(1, 300, 8\), expected \(B, X\)"),
         ({"dimension": 0}, "dimension must be at least 1, got 0"),
         ({"noise": -1}, "noise must be at least 0 and finite, got -1"),
-        ({"rows": None}, "it needs `rows`"),
+        ({"rows": None}, "it needs rows"),
         ({"rows": range(3)}, r"expected 300 rows, got shape \(3,\)"),
         ({"cardinality": 1}, "has state 1, expected 0..0"),
         ({"seed": -1}, r"seed must be in 0..2\^64-1, got -1"),
@@ -175,9 +175,9 @@ def test_pixels_are_read_in_order_and_patches_hold_together():
     [
         ((2, 8), None, "a power of 4 leaves .*, got 8"),
         ((2, 0), None, "a power of 4 leaves .*, got 0"),
-        ((2, 16, 5), 1, "5 numbers are no square patch of 1 channel"),
-        ((2, 16, 12), 0, "12 numbers are no square patch of 0 channel"),
-        ((16,), 1, r"expected \(..., X, F\)"),
+        ((2, 16, 5), 1, "a leaf has 5 numbers, .* channels = 1"),
+        ((2, 16, 12), 0, "a leaf has 12 numbers, .* channels = 0"),
+        ((16,), 1, r"expected \(…, X, F\)"),
     ],
 )
 def test_images_name_what_is_wrong(shape, channels, message):

@@ -32,7 +32,7 @@ def model():
 X = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
 
 
-def test_pre_and_post_activations_are_what_the_formulas_say(model):
+def test_pre_and_post_activations_are_those_of_the_formulas(model):
     found = capture(model, X, ["first", "norm", "act", "body.0", "body"])
     model.eval()
     first = X @ model.first.weight.T + model.first.bias
@@ -122,7 +122,7 @@ def test_a_convolution_shows_every_channel_at_every_place():
     assert shown.reshape(5, 4, 4).equal(model(leaves.float()).detach())
 
 
-def test_the_adapter_serves_score(model):
+def test_the_adapter_works_with_best_units(model):
     tree = hltm.symmetric_binary(depth=2, seed=0)
     network = TorchNetwork(model, {"first": 1, "body": 2})
     levels = hltm.probe.best_units(network, tree, samples=500, seed=1, lags=0)

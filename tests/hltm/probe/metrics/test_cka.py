@@ -15,7 +15,7 @@ A = 5 + torch.randn(2, 5, 900, generator=GENERATOR, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("sizes", [None, 77])
-def test_alignment_of_kernels_is_what_the_kernels_say(sizes):
+def test_it_is_the_alignment_of_the_kernels(sizes):
     y = torch.randn(2, 3, 900, generator=GENERATOR, dtype=torch.float64) + A[:, :3]
     metric = streamed(LinearCKA(), A, y, sizes=sizes)
     centre = np.eye(900) - 1 / 900

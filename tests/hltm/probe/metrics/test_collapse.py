@@ -22,7 +22,7 @@ def collapse(a, sizes=None):
 
 
 @pytest.mark.parametrize("sizes", [None, 77])
-def test_figures_are_what_numpy_says(sizes):
+def test_spread_and_rank_are_those_of_numpy(sizes):
     found = collapse(A, sizes)
     for s in range(2):
         x = A[s].numpy()

@@ -47,7 +47,7 @@ def test_perfect_meaningless_duplicated_and_constant_units():
     assert torch.allclose(found.strength, torch.ones(2, 3, dtype=torch.float64))
 
 
-def test_one_unit_that_follows_everything_serves_once():
+def test_one_unit_that_follows_everything_is_matched_once():
     strength = torch.tensor([[0.9, 0.9, 0.9], [0.1, 0.2, 0.1], [0.0, 0.1, 0.1]])
     found = match_units(strength)
     assert sorted(found.unit.tolist()) == [0, 1, 2]

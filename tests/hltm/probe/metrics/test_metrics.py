@@ -76,7 +76,7 @@ def test_states_that_a_target_does_not_have_are_refused(name):
 
 
 @pytest.mark.parametrize("sizes", [(N,), (700, 1, 1299, 1000)])
-def test_moments_are_what_numpy_says_however_they_are_batched(sizes):
+def test_moments_are_those_of_numpy_however_they_are_batched(sizes):
     a, z = noisy_mixtures(states=4)
     a = 100 + a.double()
     ratio = filled("correlation_ratio", a, z, sizes, states=4).result()
@@ -140,7 +140,7 @@ def test_with_given_edges_streaming_equals_all_at_once(name):
     assert torch.allclose(once, filled(name, a, z, bins=16).result(), atol=1e-12)
 
 
-def test_an_absent_state_says_nothing():
+def test_a_state_that_never_came_gives_no_strength():
     a, z = noisy_mixtures()
     z[:, 1] = 1
     assert (streamed(METRICS["roc_auc"](), a, z).result()[..., 1] == 0.5).all()

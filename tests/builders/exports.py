@@ -1,0 +1,36 @@
+"""A tree, settings of its export, and what the files of an export should hold."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import hltm
+
+FORMATS = ["npz", "parquet", "safetensors", "huggingface"]
+TREE = hltm.symmetric_binary(depth=3, polarity=(0.7, 1.0), seed=0)
+SETTINGS = {
+    "seed": 5,
+    "start": 77,
+    "views": 2,
+    "augment": hltm.resample_leaves(0.4),
+    "rows_per_shard": 300,
+}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def check_same_as_drawn(data, tree, samples, *, seed, start=0, augment=None):
+    draw = tree.sample(samples, seed=seed, start=start)
+    assert torch.equal(torch.from_numpy(np.asarray(data.leaves)), draw.leaves)
+    nodes = list(data.latent_nodes)
+    assert torch.equal(torch.from_numpy(np.asarray(data.latents)), draw.states[..., nodes])
+    if augment is not None:
+        for column, view in zip(data.views, tree.views(draw, augment), strict=True):
+            assert torch.equal(torch.from_numpy(np.asarray(column)), view.leaves)
