@@ -52,7 +52,7 @@ def _row(
 
 
 def _system(settings: Settings, mean: Any, noise: Any, decay: float) -> LinearByol:
-    """The equations for data with these second moments."""
+    """The equations for data with these second moments (docs/theory.md, Equation 6.4)."""
     return LinearByol(
         mean, noise, decay=decay, predictor_rate=settings.predictor_rate,
         target_rate=settings.target_rate,
@@ -60,7 +60,7 @@ def _system(settings: Settings, mean: Any, noise: Any, decay: float) -> LinearBy
 
 
 def _isotropic(settings: Settings, decay: float) -> LinearByol:
-    """The equations for data with the same variance along all inputs: every mode is on its own."""
+    """The equations for data with the same variance along all inputs: every mode is on its own (6.9)."""
     one = np.eye(settings.inputs)
     return _system(settings, one, settings.noise * one, decay)
 
@@ -104,7 +104,7 @@ def _paths(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _drift(system: LinearByol, path: Path, source: str) -> list[dict[str, Any]]:
-    """How far e^{2ηt} D(t) has moved, relative to D(0), member by member (docs/theory.md, Section 6)."""
+    """How far e^{2ηt} D(t) has moved, relative to D(0), member by member (docs/theory.md, Equation 6.5)."""
     kept = conserved(system, path)
     size = np.linalg.norm(kept[0], axis=(1, 2))
     moved = np.linalg.norm(kept - kept[0], axis=(2, 3)) / size

@@ -1,11 +1,11 @@
 """Linear BYOL: what is conserved, how modes move, and where the network collapses.
 
-Predictor, online and target network are linear, without normalisation (docs/theory.md, Section 6). The
-coupled equations are integrated, and the same is done by stochastic gradient descent on drawn pairs of
-views. Along both, the imbalance D = W W^T - W_p^T W_p / α should only decay, as e^{-2ηt}; η is the weight
-decay, α the predictor's learning rate over the network's. For isotropic data every mode is on its own;
-networks whose modes all start at different sizes should lose exactly the modes beyond their separatrix, as
-weight decay, the target's rate and the predictor's rate change.
+Predictor, online and target network are linear, without normalisation (docs/theory.md, Equations 6.4 and
+6.5). The coupled equations are integrated, and the same is done by stochastic gradient descent on drawn
+pairs of views. Along both, the imbalance D = W W^T - W_p^T W_p / α should only decay, as e^{-2ηt}; η is the
+weight decay, α the predictor's learning rate over the network's. For isotropic data every mode is on its
+own; networks whose modes all start at different sizes should lose exactly the modes beyond their
+separatrix, as weight decay, the target's rate and the predictor's rate change.
 
 Found: integrated, D keeps to 1.4e-13; along SGD it drifts by 2% to 9%, half as much at half the rate. Of
 1152 networks (8 starts of 4 modes each at 144 rates), all lose exactly the modes that the separatrix

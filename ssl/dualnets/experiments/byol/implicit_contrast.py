@@ -1,7 +1,7 @@
 """Does BatchNorm's implicit contrastive term push BYOL where contrast would, and decide what survives?
 
 Let the gradient through a subtracted batch mean pass, or be stopped: the forward pass is the same, and the
-difference of the two updates of the network, -E[K] E[g], is the term (docs/theory.md, Section 6). Contrast
+difference of the two updates of the network, -E[K] E[g], is the term (docs/theory.md, Equation 6.3). Contrast
 would move the network along the covariance operator's update Cov_x[Kbar, fbar], with Kbar and fbar averaged
 over views: uphill in the variance of its outputs between samples. All along training, for every variant of
 BatchNorm in the heads, this measures how large the term is in the update, how far it and the rest of the

@@ -135,7 +135,7 @@ def growth_rates(
         eigenvalues = eigenvalues.cpu()
         index = {"kind": DIRECTION, "member": after.members, "level": layer + 1, "latent": -1,
                  "place": range(rate.shape[1])}  # fmt: skip
-        # a simple loss updates the weight by twice the operator times the weight
+        # the simple loss moves the weight along 2 V[Kbar] w (docs/theory.md, Equation 3.5)
         columns = {"initial": eigenvalues, "forecast": 2 * eigenvalues, "value": rate.cpu(),
                    "step": start}  # fmt: skip
         parts.append(tidy(index, columns))

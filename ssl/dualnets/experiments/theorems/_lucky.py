@@ -69,14 +69,14 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
 
 
 def _before_training(settings: Settings, trees: LatentTree) -> pd.DataFrame:
-    """Every latent's luck and its prediction (docs/theory.md, Section 4)."""
+    """Every latent's luck and its prediction (docs/theory.md, Equations 4.4 to 4.6)."""
     from dualnets.networks.tree_network import tree_network
 
     units = settings.units
     network = tree_network(trees, units=units, seed=settings.seed)
     parts = []
     for level, inputs in latent_inputs(network, trees).items():
-        # selectivity s = w·Δ, and |corr(f, z)| = 2 |s| sqrt(p (1 - p)) / sd(f), with sd(f)² = wᵀ Σ w
+        # selectivity s = w·v (4.4); |corr(f, z)| = 2 |s| sqrt(p (1 - p)) / sqrt(wᵀ C w) (4.6 before training)
         weight = network.weights[level - 1].detach().double()
         selectivity = (weight @ inputs.difference[..., None])[..., 0].abs()
         variance = (weight @ inputs.covariance * weight).sum(-1)
@@ -97,7 +97,7 @@ def _before_training(settings: Settings, trees: LatentTree) -> pd.DataFrame:
         ]
         index = {"member": trees.members, "level": level, "latent": range(best.shape[1])}
         columns = {
-            "predicted": 1 - below**units,  # the best of n independent units
+            "predicted": 1 - below**units,  # the best of n independent units (4.5)
             "lucky": (best >= threshold).double(),
             "initial": best,
             "ceiling": ceiling,

@@ -22,7 +22,7 @@ Comparison = tuple[str, str, bool, bool, Tensor, Tensor, Tensor | None]
 
 
 def pairs(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
-    """Kᵀ w = f, and Theorem 1 on one batch of pairs, with K as an array (docs/theory.md, Sections 1, 2).
+    """Kᵀ w = f, and Theorem 1 on one batch of pairs, with K as an array (docs/theory.md, 1.3, 2.2 and 2.3).
 
     A product with K in reverse mode would be the very computation that it is compared with; an array
     has a column for every sample and output, and the theorem is then a sum over both.
@@ -66,7 +66,7 @@ def _few_enough(settings: Any, network: nn.Module, data: Any, layer: str) -> lis
 
 
 def updates(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
-    """A contrastive loss's update, with f and as an operator on the weight (docs/theory.md, Section 3)."""
+    """A contrastive loss's update, with f and as an operator on the weight (docs/theory.md, 3.3 to 3.5)."""
     loss = settings.build_loss()
     sampled = {"batches": settings.batches, "batch": settings.batch, "seed": settings.seed}
     how: dict[str, Any] = sampled if settings.batches else {}
@@ -103,7 +103,7 @@ def _operator(
 
 
 def tree_operators(settings: Any, network: nn.Module, data: Any) -> Iterator[Comparison]:
-    """V_z0[E[f | z_0]] of the units below the root against o oᵀ (docs/theory.md, Section 5)."""
+    """V_z0[E[f | z_0]] of the units below the root against o oᵀ (docs/theory.md, Equation 4.3)."""
     if settings.data != "tree" or settings.batches or settings.network == "mlp":
         return
     tree = data.tree

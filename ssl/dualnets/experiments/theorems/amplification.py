@@ -1,7 +1,7 @@
 """Does training amplify the directions of the covariance operator, and can the winners be forecast?
 
 With views that keep the root, the operator of a layer is V[Kbar] = (Kbar_+ - Kbar_-)(Kbar_+ - Kbar_-)^T / 4
-(docs/theory.md, Section 4), which has as many directions as there are outputs. Along training, the growth
+(docs/theory.md, Equation 3.5), which has as many directions as there are outputs. Along training, the growth
 rate of the weights along each eigenvector is compared with its eigenvalue (for plain outputs, where the
 operator acts on the weights). Then the units: are those that end up with the best correlation the ones
 that were most selective at the start, and does the forecast from the untrained network's own operator

@@ -2,7 +2,7 @@
 
 Before training a latent's units are random sums of the units below, so the chance that the best of n
 follows the latent to a given share of its Bayes ceiling has a formula: one minus the n-th power of a
-single unit's distribution function, given the layers below (docs/theory.md, Section 4). It is compared
+single unit's distribution function, given the layers below (docs/theory.md, Equation 4.5). It is compared
 with whether there is such a unit, latent by latent, over widths, depths and levels. Then the networks are
 trained, and what the root of every tree has learned is compared with the best |selectivity| among its
 units before training.

@@ -1,7 +1,7 @@
 """How much of what we see in training is sampling noise?
 
 On a small tree the expected loss is a finite sum, so a network can be trained on an infinite batch
-(docs/theory.md, Section 3). The same networks are trained with finite batches of fresh views, at the same
+(docs/theory.md, Equation 3.8). The same networks are trained with finite batches of fresh views, at the same
 rate for as many updates, with several seeds of the data each. The difference from the infinite batch is
 noise: its mean over seeds is the bias, its spread between seeds the variance, and both are compared with
 the spread between trees and initial networks.

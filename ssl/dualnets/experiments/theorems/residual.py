@@ -1,10 +1,10 @@
 """How good is the pair-weighted covariance operator as a substitute for a contrastive loss's update?
 
 The exact update weights every pair of views by its repulsion β; the covariance form replaces β by its
-average over the views of two samples, ξ(x, x') (Theorem 4; docs/theory.md, Section 3). It is exact where β
-does not vary with the views drawn. Here both are computed without sampling noise, by enumerating all
-views of small trees. The residual |exact - covariance form| / |exact| is measured for noisier views (lower
-polarity), larger weights, lower temperatures and more negatives.
+average over the views of two samples, ξ(x, x') (Theorem 4; docs/theory.md, Equation 3.6). It is exact where
+β does not vary with the views drawn. Here both are computed without sampling noise, by enumerating all
+views of small trees. The residual |exact - covariance form| / |exact| (3.7) is measured for noisier views
+(lower polarity), larger weights, lower temperatures and more negatives.
 
 Found (16 trees, depth 2, medians by layer): the form is no substitute where β saturates. At polarities of
 at least .97 and unit weights, the residual is .88 and .99 for 2 units per latent (.31 and .34 from .99

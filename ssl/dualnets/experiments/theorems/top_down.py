@@ -1,12 +1,12 @@
 """Does the top layer's covariance operator drive the features of the layer below?
 
-A root, latents below it, leaves below each; every hidden unit sees the leaves of one latent, and views
-keep the root (docs/theory.md, Section 5). The expected dynamics of the simple loss are integrated without
-sampling, in full and with the top layer's part taken away in three ways: without the operator's blocks
-between groups, with the upper weights frozen, and with their norm held constant. Without weight decay all
-weights explode and the full dynamics win by scale alone, so what is compared does not depend on scale: a
-unit's selectivity per norm of its weights and its correlation with its latent, at equal time with a
-constant norm, and at an equal norm.
+A root, latents below it, leaves below each; every hidden unit sees the leaves of one latent, and views keep
+the root (docs/theory.md, Equations 5.1 to 5.3). The expected dynamics of the simple loss are integrated
+without sampling, in full and with the top layer's part taken away in three ways: without the operator's
+blocks between groups, with the upper weights frozen, and with their norm held constant. Without weight
+decay all weights explode and the full dynamics win by scale alone, so what is compared does not depend on
+scale: a unit's selectivity per norm of its weights and its correlation with its latent, at equal time with
+a constant norm, and at an equal norm.
 
 Growth rates are d log(s / ||w||) / dt, and likewise of |correlation|, of every intervention over the same
 interval of a tree's time: until the full dynamics have made the first half of their log growth (which,
