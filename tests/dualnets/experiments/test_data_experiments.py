@@ -12,6 +12,7 @@ from made_up_variants import cell, joined, seeded
 
 import hltm
 from dualnets.experiments import load
+from dualnets.experiments.emergence._samples import by_method
 from dualnets.experiments.emergence._reach import MARGIN
 from dualnets.experiments.emergence._sides import gap_difference, strength
 from dualnets.lab import runner
@@ -28,8 +29,9 @@ from dualnets.lab.variants import (
 from hltm.probe.best_units import PRE
 
 # the modules with what these experiments measure
-augmentation, samples, teacher_student = (
-    import_module(load(name).code) for name in ("augmentation", "samples", "teacher_student")
+augmentation, teacher_student = (
+    import_module(load(name).code) for name in ("augmentation", "teacher_student")
+)
 )
 
 
@@ -337,7 +339,7 @@ def test_trees_of_several_seeds_add_up_for_every_set_of_samples():
         cell("simclr", gain, trees=24, samples=size, name=str(size)) for size, gain in sizes.items()
     ]
     alone, both = joined(*made), seeded(joined(*made), (5, 6))
-    one, two = (samples.by_method(table)["simclr"] for table in (alone, both))
+    one, two = (by_method(table)["simclr"] for table in (alone, both))
     assert one.samples == two.samples == [32, 512]
     for left, right in zip(one.gains(3), two.gains(3), strict=True):
         assert np.array_equal(left, right)

@@ -10,6 +10,7 @@ import torch
 from made_up_variants import cell, joined
 
 from dualnets.experiments import load
+from dualnets.experiments.emergence._samples import by_method
 from dualnets.experiments.objectives import _methods
 from dualnets.experiments.objectives._varying import SAMPLES
 from dualnets.experiments.objectives.methods import BARE, LABEL
@@ -20,10 +21,7 @@ from hltm.probe.best_units import PRE
 
 TOP = 4
 LEVELS = range(1, TOP + 1)
-# the modules with what these experiments measure
-samples, teacher_student = (
-    import_module(load(name).code) for name in ("samples", "teacher_student")
-)
+teacher_student = import_module(load("teacher_student").code)
 
 
 def made_up(gains, trees=12, **options):
@@ -115,10 +113,10 @@ def test_the_rule_of_samples(given, verdict, reason):
 
 def test_samples_for_half_are_between_the_sets():
     gains = {("simclr", size): 0.3 * share for size, share in ((32, 0.1), (128, 0.7), (0, 1.0))}
-    of = samples.by_method(made_up(gains, noise=1e-6))["simclr"]
+    of = by_method(made_up(gains, noise=1e-6))["simclr"]
     assert of.enough(2).value == pytest.approx(32 * 4 ** (0.4 / 0.6), rel=1e-2)
-    assert samples.by_method(learned(0.9, 0.3))["byol"].half(2) == "<=32 [<=32, <=32]"
-    assert samples.by_method(learned(0.9, 0.3))["byol"].half(TOP) == ">512 [>512, >512]"
+    assert by_method(learned(0.9, 0.3))["byol"].half(2) == "<=32 [<=32, <=32]"
+    assert by_method(learned(0.9, 0.3))["byol"].half(TOP) == ">512 [>512, >512]"
 
 
 # labels
