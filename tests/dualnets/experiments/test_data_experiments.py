@@ -12,8 +12,8 @@ from made_up_variants import cell, joined, seeded
 
 import hltm
 from dualnets.experiments import load
-from dualnets.experiments.emergence._samples import by_method
 from dualnets.experiments.emergence._reach import MARGIN
+from dualnets.experiments.emergence._samples import by_method
 from dualnets.experiments.emergence._sides import gap_difference, strength
 from dualnets.lab import runner
 from dualnets.lab.experiment import ProgressListener
@@ -28,10 +28,8 @@ from dualnets.lab.variants import (
 )
 from hltm.probe.best_units import PRE
 
-# the modules with what these experiments measure
 augmentation, teacher_student = (
     import_module(load(name).code) for name in ("augmentation", "teacher_student")
-)
 )
 
 
