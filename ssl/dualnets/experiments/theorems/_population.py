@@ -43,7 +43,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     network = settings.build_network(trees, settings.seed, device)
     steps = log_spaced(settings.steps, settings.snapshots)
     ceilings = settings.build_ceilings(settings.leaves_seen)
-    exact = _Exact(trees)
+    exact = ExactProbe(trees)
     snapshots: list[tuple[int, Any]] = []
     if settings.batch == INFINITE:
         path: Iterator[Any] = population_trajectory(
@@ -74,7 +74,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     return CellResult(table.join(first, on=keys))
 
 
-class _Exact:
+class ExactProbe:
     """Correlations of units with latents over all states of the leaves: without noise, so the null is 0."""
 
     def __init__(self, trees: LatentTree) -> None:

@@ -44,7 +44,7 @@ COLUMNS = {
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Compare every identity that applies to the settings with autograd, layer by layer."""
-    networks, data, notes = _networks_and_data(settings, device)
+    networks, data, notes = networks_and_data(settings, device)
     rows: list[dict[str, Any]] = []
     compare = pairs if settings.loss == PAIR else updates
     for first_member, network in networks:
@@ -91,7 +91,7 @@ def _tidy(
     return rows
 
 
-def _networks_and_data(
+def networks_and_data(
     settings: Settings, device: torch.device
 ) -> tuple[list[tuple[int, nn.Module]], Any, list[str]]:
     """Networks with the number of their first member, data, and notes."""

@@ -27,7 +27,7 @@ def pairs(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[
     A product with K in reverse mode would be the very computation that it is compared with; an array
     has a column for every sample and output, and the theorem is then a sum over both.
     """
-    inputs = _few_enough(settings, network, data, layer)
+    inputs = few_enough(settings, network, data, layer)
     one, two = (theory.connection(network, layer, x, dtype=torch.float64) for x in inputs)
     arrays = [part.explicit() for part in (one, two)]  # (..., B, P, n)
     scaled = [torch.einsum("...bpn,...p->...bn", array, one.weight) for array in arrays]
@@ -50,7 +50,7 @@ def pairs(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[
         yield name, "operator", met, met, operator, actual, None
 
 
-def _few_enough(settings: Any, network: nn.Module, data: Any, layer: str) -> list[Tensor]:
+def few_enough(settings: Any, network: nn.Module, data: Any, layer: str) -> list[Tensor]:
     """Both sides of as many pairs as a batch has, or as K may have as an array."""
     size = settings.batch
     sides = [
