@@ -38,7 +38,9 @@ EXPERIMENT = ablation(
         "What BatchNorm does for BYOL is done by the gradient through its mean, and none through its "
         "deviation is needed"
     ),
-    reference="arXiv 2010.00578, BYOL: BatchNorm's mean and deviation, with and without gradient",
+    reference=(
+        "arXiv 2010.00578, BYOL: the ablation of BatchNorm's mean and deviation, with and without gradient"
+    ),
     summary="BatchNorm saves BYOL by the gradient through its mean",
     variants=VARIANTS,
     common=COMMON,

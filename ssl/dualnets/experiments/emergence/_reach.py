@@ -25,6 +25,6 @@ def sides(judge: str, *, asked: Literal["below", "above"]) -> Deferred:
 
 
 def figure(axis: str, label: str, **options: Any) -> Deferred:
-    """The figure of a sweep over the setting `axis`; options are those of `_reach_figure.draw`."""
+    """The figure of a sweep over the setting `axis`; options are those of `lab/report/sweep_figure.py`."""
     options = {"axis": axis, "label": label, **options}
-    return Deferred("dualnets.experiments.emergence._reach_figure:draw", options)
+    return Deferred("dualnets.lab.report.sweep_figure:draw", options)
