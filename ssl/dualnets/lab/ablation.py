@@ -1,23 +1,30 @@
-"""What ablations share: named variants, one cell each, alignment and collapse measured together.
+"""Ablations, declared: named variants of one setting, one cell each, judged and drawn together.
 
 A variant is a handful of settings that differ. All variants train on the same trees and read the same
-rows, so that `comparison.py` can set one beside another tree by tree. Alignment alone hides
-collapse: spread and effective rank of what the loss compares are measured with it.
+samples, so that they can be compared tree by tree. A declaration is data: the claim, the variants and what
+they have in common, the scales, the rule and the figure.
+
+    EXPERIMENT = ablation(
+        __name__,
+        claim="…", reference="…", summary="…",
+        variants={"narrow": {"units": 2}, "wide": {"units": 20}},
+        common={"members": 12, "steps": 1000},
+        scales={"smoke": {"depth": 3, "steps": 150}, "default": {}, "paper": {"members": 30}},
+        rule=all_emerge("width", "widths"),
+    )
+
+Cells are trained by `ablation_cell.py`, tables are read by `variants.py`; both are imported when called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-import pandas as pd
-import torch
-
-from dualnets.lab.experiment import CellResult, Fixed, Grid, ProgressListener
-from dualnets.lab.learning_curves import learning_curves
+from dualnets.lab.experiment import Experiment, Fixed, Grid
 from dualnets.lab.method_settings import MethodSettings
+from dualnets.lab.rules import Deferred, Rule
 from dualnets.lab.settings import (
     NetworkSettings,
     ProbeSettings,
@@ -26,47 +33,55 @@ from dualnets.lab.settings import (
     check_augmentation,
     setting,
 )
-from dualnets.lab.variants import RANK, SPREAD
-from dualnets.training.trajectory import Snapshot, describe_frozen, log_spaced, trajectory
-from hltm.probe.best_units import PRE, Level, best_units
-from hltm.probe.metrics.collapse import Collapse
-from hltm.sampling.philox import Stream
 
 if TYPE_CHECKING:
-    from dualnets.methods.protocol import Method
-    from hltm.inference.ceiling import Ceiling
-    from hltm.tree import LatentTree
+    import pandas as pd
+    from matplotlib.figure import Figure
 
-HUGE = 1e15  # of a member on its way to infinity
-COLLAPSE_ROWS = 1024  # samples behind a spread and a rank; batch statistics are theirs
+    from dualnets.lab.stats import Verdict
+
+Variants = Mapping[str, Mapping[str, Any]]  # name -> the settings that are its own
+
+SUMMARY_TABLE = Deferred("dualnets.lab.variants:summary_table")
+FIGURE = Deferred("dualnets.lab.report.ablation_figure:draw")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VariantSettings(ProbeSettings, TrainSettings, MethodSettings, NetworkSettings):
-    """One variant: a network on each tree, a method, a budget; the trees are added to it."""
-
-    variant: str = setting("given", "name of what is different")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationSettings(VariantSettings, TreeSettings):
-    """One variant on symmetric binary trees.
+    """One variant: a network on each tree, a method, a budget; a subclass adds the trees.
 
     Raises:
         ValueError: also where the method, its data and the network do not fit each other.
     """
 
+    variant: str = setting("given", "name of what is different")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
-        check_augmentation(self.augment, self.build_topology())
+        check_augmentation(self.augment, cast("TreeSettings", self).build_topology())
+
+    def build_probe(self) -> tuple[Callable[..., Any], str]:
+        """What scores a network, called as `hltm.probe.best_units` is, and its name in `ALIGNMENT`."""
+        from hltm.probe.best_units import PRE, best_units
+
+        return best_units, PRE
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationSettings(VariantSettings, TreeSettings):
+    """One variant on symmetric binary trees."""
 
     def check(self) -> None:
-        """Begin to train one network, which checks everything, and leave it at that.
+        """Start to train one network, which checks everything, and stop there.
 
         Raises:
             ValueError: what the method, the network or the data cannot do, in the flags' names.
         """
+        import torch
+
+        from dualnets.training.trajectory import trajectory
+
         method = self.build_method()
         trees = self.build_trees()[:1]
         network = self.build_network(trees, self.seed, torch.device("cpu"))
@@ -76,30 +91,160 @@ class AblationSettings(VariantSettings, TreeSettings):
             raise ValueError(self.by_flags(str(error))) from None
 
     def build_teacher(self) -> Any:
-        """A network as the student's, with `teacher_units` and weights of its own."""
+        """A network like the student's, with `teacher_units` and weights of its own."""
+        import torch
+
         as_teacher = replace(self, method="simclr", units=self.teacher_units)
         seed = self.seed + self.teacher_seed
         return as_teacher.build_network(self.build_trees(), seed, torch.device("cpu"))
 
 
-def grids(
-    common: Mapping[str, Any],
-    variants: Mapping[str, Mapping[str, Any]],
-    free: Sequence[str] = ("lr",),
-) -> list[Grid]:
-    """One grid per variant: what tells variants apart is pinned in all of them.
+@dataclass(frozen=True)
+class Sweep:
+    """Learning rates that were tried for every variant; each variant is run with its best.
 
-    A field that one variant changes is what its name stands for, and its absence is what the names of
-    the others stand for: a flag that set it where it is not changed would leave the names and falsify
-    what they say. So every variant pins it, those that do not change it at its common value, or else
-    at its default. What is common and no variant changes is a value or a list of values, and free; what
-    is common and `Fixed` stays so.
+    Losses, targets and widths carry different factors, so that one rate for all would compare the rates.
+
+    Attributes:
+        command: the command that measured it: other trees, half the updates.
+        rates: the learning rates, growing.
+        gap_closed: variant -> gap closed on levels >= 2, rate by rate; NaN where the loss or a gradient
+            of some network was not finite.
+    """
+
+    command: str
+    rates: tuple[float, ...]
+    gap_closed: Mapping[str, tuple[float, ...]]
+
+    def best(self, variant: str) -> float:
+        """The rate that closed most of the gap; of equal ones the lowest.
+
+        Example:
+            >>> Sweep("hltm run …", (0.1, 0.3, 1.0), {"wide": (0.5, 0.7, 0.7)}).best("wide")
+            0.3
+        """
+        found = zip(self.gap_closed[variant], self.rates, strict=True)
+        # NaN is not equal to itself; the first of equal maxima is the lowest rate
+        return max((pair for pair in found if pair[0] == pair[0]), key=lambda pair: pair[0])[1]
+
+
+@dataclass(frozen=True)
+class Ablation(Experiment):
+    """An experiment whose cells are named variants.
+
+    Attributes:
+        rule: how the claim is judged.
+        table: makes the short table of a run.
+        figure: draws the figure of a run.
+        sweep: the learning rates that were tried, if any were.
+    """
+
+    rule: Rule
+    table: Deferred
+    figure: Deferred
+    sweep: Sweep | None
+
+    def summary_table(self, table: pd.DataFrame) -> pd.DataFrame:
+        """One row per variant."""
+        return cast("pd.DataFrame", self.table(table))
+
+    def plot(self, table: pd.DataFrame) -> Figure:
+        """The figure of a run."""
+        return cast("Figure", self.figure(table))
+
+    def verdict(self, table: pd.DataFrame) -> Verdict:
+        """What the table says of the claim, by the rule."""
+        from dualnets.lab.stats import verdict_of
+
+        found = self.rule(table)
+        return verdict_of(
+            self.claim, found.outcome, self.rule.text, found.reason, found.effect, found.estimate,
+            found.details,
+        )  # fmt: skip
+
+
+def ablation(
+    module: str,
+    *,
+    claim: str,
+    reference: str,
+    summary: str,
+    variants: Variants,
+    common: Mapping[str, Any],
+    scales: Mapping[str, Mapping[str, Any]],
+    rule: Rule,
+    variants_at: Mapping[str, Variants] | None = None,
+    sweep: Sweep | None = None,
+    settings: type[VariantSettings] = AblationSettings,
+    table: Deferred = SUMMARY_TABLE,
+    figure: Deferred = FIGURE,
+    code: str = "dualnets.lab.ablation_cell",
+    result_version: int = 1,
+) -> Ablation:
+    """Declare an ablation.
 
     Args:
-        common: of all variants.
-        variants: name -> what is its own.
-        free: what a flag may replace although it is a variant's own: the rates, so that the command
-            that tuned them can be given again.
+        module: the declaring file's `__name__`; its last part is the experiment's name.
+        claim, reference, summary, result_version: as in `Experiment`.
+        variants: the variants, in the order of tables and figures.
+        common: settings that all variants share; see `grids`.
+        scales: scale -> what differs there from `common`.
+        rule: how the claim is judged.
+        variants_at: scale -> its variants, where they are not `variants`.
+        sweep: the tuned learning rates of variants that have none of their own.
+        settings: one cell's settings.
+        table, figure: make the short table and the figure from the table of a run.
+        code: a module whose `run_cell` trains one cell, for experiments that measure more.
+    """
+
+    def tuned(chosen: Variants) -> Variants:
+        if sweep is None:
+            return chosen
+        return {
+            name: {"lr": sweep.best(name), **own} if "lr" not in own else own
+            for name, own in chosen.items()
+        }
+
+    own = variants_at or {}
+    return Ablation(
+        module=module,
+        claim=claim,
+        reference=reference,
+        summary=summary,
+        result_version=result_version,
+        Settings=settings,
+        grids={
+            scale: grids({**common, **changes}, tuned(own.get(scale, variants)), settings=settings)
+            for scale, changes in scales.items()
+        },
+        code=code,
+        rule=rule,
+        table=table,
+        figure=figure,
+        sweep=sweep,
+    )
+
+
+def grids(
+    common: Mapping[str, Any],
+    variants: Variants,
+    free: Sequence[str] = ("lr",),
+    settings: type[VariantSettings] = AblationSettings,
+) -> list[Grid]:
+    """One grid per variant: whatever distinguishes variants is fixed in all of them.
+
+    The name of a variant stands for the fields that it changes, and the names of the others for their
+    not being changed: a flag that set such a field would leave the names and make them false. So every
+    variant fixes it, those that do not change it at its common value, or else at its default. What is
+    common and no variant changes is a value or a list of values, and free; what is common and `Fixed`
+    stays fixed.
+
+    Args:
+        common: the settings of all variants.
+        variants: name -> the settings that are its own.
+        free: fields that a flag may replace although variants have values of their own: the learning
+            rates, so that the command that tuned them can be given again.
+        settings: whose defaults count.
 
     Raises:
         ValueError: several common values of a field that variants change: each would need a name.
@@ -110,7 +255,7 @@ def grids(
     """
     axes = {k: v if isinstance(v, Fixed) else _values(v) for k, v in common.items()}
     changed = dict.fromkeys(k for own in variants.values() for k in own if k not in free)
-    usual = {item.name: item.default for item in fields(AblationSettings)}
+    usual = {item.name: item.default for item in fields(settings)}
     for name in changed:
         given = axes.pop(name, None)
         if isinstance(given, Fixed):
@@ -125,8 +270,7 @@ def grids(
         {
             **axes,
             "variant": Fixed(name),
-            # a field of an experiment's own settings has no default here and must be common
-            **{k: Fixed(own.get(k, usual.get(k))) for k in changed if k in own or k in usual},
+            **{k: Fixed(own.get(k, usual[k])) for k in changed},
             **{k: [own[k]] for k in own if k in free},
         }
         for name, own in variants.items()
@@ -135,126 +279,3 @@ def grids(
 
 def _values(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list | tuple) else [given]
-
-
-class CellSettings(Protocol):
-    """What a cell's settings can do, whatever their trees."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def snapshots(self) -> int: ...
-    @property
-    def evaluation_samples(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def leaves_seen(self) -> Literal["own", "all"]: ...
-    def build_trees(self) -> LatentTree: ...
-    def build_ceilings(self, leaves: Literal["own", "all"]) -> dict[int, Ceiling]: ...
-    def build_network(self, trees: LatentTree, seed: int, device: torch.device) -> Any: ...
-    def build_method(self) -> Method: ...
-    def training(self) -> dict[str, Any]: ...
-
-
-def run_cell(
-    settings: CellSettings,
-    device: torch.device,
-    progress: ProgressListener,
-    *,
-    probe: Callable[..., dict[int, Level]] = best_units,
-    metric: str = PRE,
-    also: Callable[[Snapshot], pd.DataFrame] | None = None,
-) -> CellResult:
-    """Train one ensemble, follow its latents, and see whether its embeddings collapse.
-
-    Args:
-        settings: of the cell, e.g. `AblationSettings`.
-        device: where to train.
-        progress: hears how it goes.
-        probe, metric: what follows the latents, and its name in `ALIGNMENT`; see `follow`.
-        also: more rows of every snapshot, in the columns of `collapse_rows`.
-    """
-    trees = settings.build_trees()
-    method = settings.build_method()
-    collapse: list[pd.DataFrame] = []
-
-    def watched(snapshot: Snapshot) -> Snapshot:
-        collapse.append(collapse_rows(snapshot, method, trees, settings.seed))
-        if also is not None:
-            collapse.append(also(snapshot))
-        return snapshot
-
-    snapshots = trajectory(
-        settings.build_network(trees, settings.seed, device),
-        method,
-        trees,
-        **settings.training(),
-        seed=settings.seed,
-        snapshots=log_spaced(settings.steps, settings.snapshots),
-        progress=progress.updated,
-    )
-    followed = learning_curves(
-        map(watched, snapshots),
-        trees,
-        last_step=settings.steps,
-        n=settings.evaluation_samples,
-        seed=settings.seed,
-        ceilings=settings.build_ceilings(settings.leaves_seen),
-        progress=progress,
-        probe=probe,
-        metric=metric,
-    )
-    seen = pd.concat(collapse, ignore_index=True)
-    start = seen.groupby(["metric", "node", "member"], sort=False)["value"]
-    seen["initial"] = start.transform("first")
-    table = pd.concat([followed.table, seen], ignore_index=True)
-    frozen = describe_frozen(trees.members, followed.frozen_at)
-    return CellResult(
-        table, {"final": dict(followed.last.named_parameters())}, [frozen] if frozen else []
-    )
-
-
-@torch.no_grad()
-def collapse_rows(snapshot: Snapshot, method: Method, trees: LatentTree, seed: int) -> pd.DataFrame:
-    """Spread and effective rank of the network's output and of what the loss compares.
-
-    Columns: member, step, level, node (`output` or `embedding`), metric, value, n. A member whose
-    numbers are not finite has NaN.
-    """
-    first = trees.leaves.start
-    draw = trees.draw(COLLAPSE_ROWS, seed=seed, stream=Stream.EVALUATION, first=first)
-    leaves = draw.leaves.to(next(snapshot.network.parameters()).device)
-    outputs = snapshot.network(leaves)
-    shown = {
-        "output": outputs if outputs.ndim == 3 else outputs[None],
-        "embedding": method.embedding(
-            snapshot.network, snapshot.state, leaves, batch_statistics=True
-        ),
-    }
-    parts = []
-    for node, values in shown.items():
-        finite = torch.isfinite(values).all(dim=(1, 2))
-        metric = Collapse()
-        kept = torch.where(finite[:, None, None], values, 0)
-        # neither number has a scale; squares of values as large as these would overflow
-        largest = kept.abs().amax(dim=(1, 2), keepdim=True)
-        kept = torch.where(largest > HUGE, kept / largest.clamp(min=1), kept)
-        metric.update(kept.transpose(1, 2))
-        found = metric.result()
-        for name, numbers in ((SPREAD, found.spread), (RANK, found.effective_rank)):
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "member": np.array(trees.members),
-                        "step": snapshot.step,
-                        "level": trees.topology.depth,
-                        "node": node,
-                        "metric": name,
-                        "candidates": "all",
-                        "value": torch.where(finite, numbers, torch.nan).cpu().numpy(),
-                        "n": COLLAPSE_ROWS,
-                    }
-                )
-            )
-    return pd.concat(parts, ignore_index=True)

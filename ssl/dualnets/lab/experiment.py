@@ -68,8 +68,8 @@ class Experiment:
         Settings: a frozen dataclass of scalars and names: one ensemble.
         grids: scale -> grids of settings; `Fixed` holds what makes a control.
         code: a module with `run_cell(settings, device, progress) -> CellResult`,
-            `summary_table(table)`, `plot(table)` and `verdict(table)`, imported when one is called;
-            it may also have `headline(table)`.
+            `summary_table(table)` and `verdict(table)`, imported when one is called; it may also have
+            `headline(table)`. Beside it stands a module `<code>_figure` with `draw(table)`.
     """
 
     module: str
@@ -108,7 +108,7 @@ class Experiment:
 
     def plot(self, table: pd.DataFrame) -> Figure:
         """The figure of a run."""
-        return self._function("plot")(table)
+        return cast("Figure", import_module(f"{self.code}_figure").draw(table))
 
     def verdict(self, table: pd.DataFrame) -> Verdict:
         """Whether the claim holds, by a rule that was fixed before the run."""

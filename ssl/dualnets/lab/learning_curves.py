@@ -1,4 +1,4 @@
-"""Following the latents through training: every snapshot probed, as one tidy table."""
+"""Learning curves: the alignment of every latent at every snapshot of a trajectory, as one tidy table."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class LearningCurves(NamedTuple):
     Attributes:
         table: one row per member, step, latent and metric: member, step, level, node, metric,
             candidates, value, initial, null, ceiling, ceiling_error, gap_closed, n. `null` is the
-            null of the last network for the same candidates; `blind` and `dead_units` come for the
-            first and the last step.
-        first, last: the networks before and after.
+            null of the last network for the same candidates; `blind` (1 where no candidate beats its
+            null) and `dead_units` are there for the first and the last step.
+        first, last: the networks before and after training.
         frozen_at: `(S,)` int64 as in `Snapshot`.
     """
 
@@ -41,7 +41,7 @@ def learning_curves(
     trees: LatentTree,
     *,
     last_step: int,
-    n: int,
+    samples: int,
     seed: int,
     ceilings: dict[int, Ceiling],
     progress: ProgressListener | None = None,
@@ -54,18 +54,18 @@ def learning_curves(
         snapshots: in order, the untrained network first.
         trees: what it is trained on.
         last_step: the step of the last one, which is probed with its null.
-        n: samples per probe and member.
+        samples: per probe and member.
         seed: of the probes.
         ceilings: level -> `(S, V)` ceilings of its nodes.
-        progress: hears of every probe.
+        progress: is told of every probe.
         probe: what scores a network, called as `hltm.probe.best_units` is.
-        metric: the name of what it finds, before the ReLU; behind it, with `_post_relu`.
+        metric: the name of its score before the ReLU; behind the ReLU it has `_post_relu` added.
     """
     found: list[tuple[int, dict[int, Level]]] = []
     first = last = None
     for snapshot in snapshots:
         lags = LAGS if snapshot.step in (0, last_step) else 0
-        levels = probe(snapshot.network, trees, samples=n, seed=seed, lags=lags)
+        levels = probe(snapshot.network, trees, samples=samples, seed=seed, lags=lags)
         found.append((snapshot.step, levels))
         if progress is not None:
             progress.seen(snapshot.step, {k: float(v.best.mean()) for k, v in levels.items()})

@@ -1,9 +1,9 @@
-"""How much of a teacher a student has found: the best student unit for every unit of the teacher.
+"""Specialisation of a student to its teacher: the best student unit for every unit of the teacher.
 
-Of each layer, what the layer above reads (after the ReLU, the top layer as it is). A teacher's unit
-counts as found where some student's unit correlates with it; 1 is the ceiling where the student can
-be the teacher, since scale and shift do not matter (theory, Section 7). Units are compared with those
-of the same block where both networks have the same blocks, else with the whole layer.
+Activations are compared as the layer above reads them: after the ReLU, those of the top layer without. A
+teacher's unit counts as found where some student's unit correlates with it; 1 is the ceiling where the
+student can be the teacher, since scale and shift do not matter (docs/theory.md, Section 7). Units are
+compared with those of the same block where both networks have the same blocks, else with the whole layer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def specialisation(
     initial: Any = None,
     lags: int = LAGS,
 ) -> pd.DataFrame:
-    """Every teacher's unit with the student's unit that correlates with it best.
+    """Every unit of the teacher with the student's unit that correlates with it best.
 
     Args:
         student: a network of `dualnets.networks`.
@@ -51,12 +51,12 @@ def specialisation(
         lags: pairings of the student with the teacher on other rows, which make the null.
 
     Returns:
-        One row per member, layer, block and teacher's unit, with the best `unit` among the
-        `candidates` (within the block, or within the layer), its correlation `value`, that of the
-        untrained student's best (`initial`), and `null`, what the best of the same candidates has
-        with other rows' teacher, its 95% point over the lags. A teacher's unit that never varies has
-        NaN: there is nothing to find. Both are signed: below the top, a unit that is on where the
-        teacher's is off has not found it. Blocks are numbered from 0; -1 stands for the layer.
+        One row per member, layer, block and unit of the teacher: the best `unit` among the
+        `candidates` (`block` or `layer`), its correlation `value`, that of the best unit of the
+        untrained student (`initial`), and `null`, the 95% point over the lags of the best correlation of
+        the same candidates with the teacher on other rows. All are signed: below the top, a unit that is
+        on where the teacher's is off has not found it. A teacher's unit that never varies has NaN, since
+        there is nothing to find. Blocks are numbered from 0; -1 stands for the whole layer.
 
     Raises:
         ValueError: a teacher of other members or leaves, a layer the student does not have, or fewer
@@ -75,34 +75,42 @@ def specialisation(
     """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
+    from dualnets.lab.tidy import tidy
+
+    parts = []
     found = _correlations(student, teacher, trees, samples, check_seed(seed), lags)
     for layer, (correlation, null, blocks) in found.items():
         dead = correlation.isnan().any(-2)  # (S, V, T)
         best, unit = correlation.nan_to_num(-2.0).max(-2)
-        best = best.masked_fill(dead, torch.nan)
-        for s, member in enumerate(student.members):
-            for v in range(best.shape[1]):
-                for t in range(best.shape[2]):
-                    rows.append({
-                        "member": member, "layer": layer, "block": v if blocks else -1,
-                        "teacher_unit": t, "candidates": "block" if blocks else "layer",
-                        "unit": -1 if dead[s, v, t] else int(unit[s, v, t]),
-                        "value": float(best[s, v, t]), "null": float(null[s, v, t]), "n": samples,
-                    })  # fmt: skip
-    table = pd.DataFrame(rows)
+        index = {
+            "member": student.members,
+            "layer": layer,
+            "block": range(best.shape[1]) if blocks else [-1],
+            "teacher_unit": range(best.shape[2]),
+            "candidates": "block" if blocks else "layer",
+        }
+        columns = {
+            "unit": unit.masked_fill(dead, -1).cpu(),
+            "value": best.masked_fill(dead, torch.nan).cpu(),
+            "null": null.cpu(),
+            "n": samples,
+        }
+        parts.append(tidy(index, columns))
+    table = pd.concat(parts, ignore_index=True)
     table["initial"] = float("nan")
     if initial is not None:
         before = specialisation(initial, teacher, trees, samples=samples, seed=seed, lags=lags)
-        joined = table[KEY].merge(before[[*KEY, "value"]], on=KEY, how="left")
-        table["initial"] = joined["value"]
+        table["initial"] = table[KEY].merge(before, on=KEY, how="left")["value"]
     return table[COLUMNS]
 
 
 def _correlations(
     student: Any, teacher: Any, trees: LatentTree, n: int, seed: int, lags: int
 ) -> dict[int, tuple[Tensor, Tensor, bool]]:
-    """Level -> `(S, V, U, T)` correlations, `(S, V, T)` null, and whether V counts blocks."""
+    """Level -> `(S, V, U, T)` correlations, `(S, V, T)` null, and whether V counts blocks.
+
+    T counts the teacher's units; V is 1 where whole layers are compared.
+    """
     _check(student, teacher, trees, n, lags)
     trackers: dict[int, StreamingCorrelation] = {}
     nulls: dict[int, CorrelationNull] = {}
@@ -118,9 +126,8 @@ def _correlations(
                 nulls.setdefault(level, CorrelationNull(lags)).update(a, c)
     found = {}
     for level, tracker in trackers.items():
-        still = (
-            tracker.square_z <= 1e-10 * tracker.samples * tracker.mean_z.square()
-        )  # never varies
+        # a unit of the teacher that never varies, up to rounding
+        still = tracker.square_z <= 1e-10 * tracker.samples * tracker.mean_z.square()
         correlation = tracker.correlation().masked_fill(still[..., None, :], torch.nan)
         null = torch.full_like(correlation[..., 0, :], torch.nan)
         if lags:
@@ -132,7 +139,7 @@ def _correlations(
 def _batches(
     student: Any, teacher: Any, trees: LatentTree, n: int, seed: int, least: int
 ) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor], dict[int, Tensor]]]:
-    """What both networks show of the same rows, and the teacher of others; `(S, B, …)` each."""
+    """Both networks' activations on the same rows, and the teacher's on others; `(S, B, …)` each."""
     for rows in row_ranges(n, max(least, 2)):
         states = [
             sample(
@@ -142,15 +149,15 @@ def _batches(
             for stream in (Stream.EVALUATION, Stream.NULL)
         ]  # fmt: skip
         yield (
-            _shown(student, states[0]),
-            _shown(teacher, states[0]),
-            _shown(teacher, states[1]),
+            _activations(student, states[0]),
+            _activations(teacher, states[0]),
+            _activations(teacher, states[1]),
         )
 
 
 @torch.no_grad()
-def _shown(network: Any, leaves: Tensor) -> dict[int, Tensor]:
-    """Level -> `(S, B, …)` what the layer above reads, of `(S, B, X)` leaves."""
+def _activations(network: Any, leaves: Tensor) -> dict[int, Tensor]:
+    """Level -> `(S, B, …)` activations as the layer above reads them, for `(S, B, X)` leaves."""
     members = len(leaves)
     leaves = leaves.to(network.device)
     if network.stacked and len(network.members) == members:

@@ -1,17 +1,20 @@
-"""Where a curve that is known at a few places first reaches a goal: updates, or samples, it takes."""
+"""Time to threshold: how many updates, or samples, a curve takes to reach a goal.
+
+The curve is known at a few places and linear between them in the logarithm of the place.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dualnets.lab.stats import LEVEL, RESAMPLES, Array, Estimate
+from dualnets.lab.stats import Array, Estimate, bootstrap
 
 
 def time_to_threshold(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) -> Estimate:
     """The place at which the mean curve first reaches the mean goal, between places on a log axis.
 
-    The interval is the percentile bootstrap's over members, whose curve and goal are drawn together.
+    The interval is the percentile bootstrap's over members; a member's curve and goal are drawn together.
     An end, or the value, is infinite where the goal is not reached at the last place.
 
     Args:
@@ -39,19 +42,16 @@ def time_to_threshold(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) ->
         )
     if len(x) == 0 or not (x[0] > 0 and (np.diff(x) > 0).all()):
         raise ValueError(f"places must grow from above 0, got {x.tolist()}")
-    n = len(goal)
-    value = float(_crossings(x, y.mean(0)[None], goal.mean()[None])[0])
-    if n < 2 or np.isnan(value):
-        return Estimate(value, float("nan"), float("nan"), n)
-    picks = np.random.default_rng(0).integers(0, n, size=(RESAMPLES, n))
-    found = _crossings(x, y[picks].mean(1), goal[picks].mean(1))
-    ends = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-    low, high = np.quantile(found, ends, method="inverted_cdf")  # no mean of numbers and infinity
-    return Estimate(value, float(low), float(high), n)
+    # a quantile that is one of the values: no mean of a number and infinity
+    return bootstrap(
+        lambda picks: _crossings(x, y[picks].mean(1), goal[picks].mean(1)),
+        len(goal),
+        method="inverted_cdf",
+    )
 
 
 def _crossings(x: Array, y: Array, goal: Array) -> NDArray[np.float64]:
-    """`(R,)` where rows of `(R, X)` first reach their goals."""
+    """`(R,)` places at which rows of `(R, X)` first reach their goals; inf where they never do."""
     reached = y >= goal[:, None]
     at = reached.argmax(1)
     rows = np.arange(len(y))

@@ -1,26 +1,26 @@
-"""What a table of variants says: how each variant_stats, and one beside another on the same trees.
+"""What a table of variants says: the numbers of each variant, and one beside another on the same trees.
 
-Alignment alone hides collapse, so the spread and the effective rank of what the loss compares are told
-with it. Values are per tree; comparisons are paired tree by tree.
+Alignment alone hides collapse, so the spread and the effective rank of what the loss compares stand
+beside it. Values are per tree; comparisons are paired tree by tree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
-    Verdict,
     exceeds,
     gap_closed,
     mean_interval,
     pooled,
-    verdict_of,
+    too_few,
 )
 from hltm.probe.best_units import PRE
 
@@ -28,15 +28,18 @@ GAP = "gap closed ≥ 2"  # the column: of the latents of levels >= 2
 SPREAD, RANK = "spread", "effective_rank"
 RATIO = "best_correlation_ratio"  # of latents of any number of states; for two, the same as PRE
 ALIGNMENT = (PRE, RATIO)
-FEWEST_TREES = 12  # with fewer, the exact test has no room for a correction over variants
-SIGNIFICANCE = 0.01
+INTERVALS = "means over n trees; ± and [ ]: 95% intervals over trees"
+
+
+# the numbers of a variant
 
 
 class VariantStats(NamedTuple):
-    """How one variant variant_stats, one value per tree: `(S,)` float64 each.
+    """The numbers of one variant, one value per tree: `(S,)` float64 each.
 
     Attributes:
-        initial, value, ceiling: means over the latents asked for, of the best |correlation|.
+        initial, value, ceiling: means over the chosen latents of their best alignment, before and after
+            training, and of their ceilings.
         spread, rank: of the embedding, at the end.
         members: the trees.
     """
@@ -49,19 +52,28 @@ class VariantStats(NamedTuple):
     members: np.ndarray
 
     @property
+    def gain(self) -> np.ndarray:
+        """`(S,)` growth of the alignment."""
+        return self.value - self.initial
+
+    @property
     def gap(self) -> Estimate:
         """Gap closed, with its interval over trees."""
         return self.gap_among(1)
 
     def gap_among(self, count: int) -> Estimate:
-        """Gap closed, with one of so many intervals that hold all at once."""
+        """Gap closed, with one of `count` intervals that hold all at once."""
         return gap_closed(self.initial, self.value, self.ceiling, count)
+
+    def p_grown(self, tests: int = 1) -> float:
+        """P that the alignment did not grow (exact, one-sided), after Bonferroni over `tests` tests."""
+        return exceeds(self.value, self.initial, tests)
 
 
 def variant_stats(
     rows: pd.DataFrame, levels: Sequence[int] | None = None, step: int | None = None
 ) -> VariantStats:
-    """The trees' numbers of one variant.
+    """The numbers of one variant.
 
     Args:
         rows: of one cell.
@@ -119,6 +131,9 @@ def _free_settings(table: pd.DataFrame) -> list[str]:
     ]
 
 
+# one variant beside another
+
+
 class Contrast(NamedTuple):
     """One variant against another on the same trees.
 
@@ -147,71 +162,82 @@ def contrast(a: np.ndarray, b: np.ndarray, among: int = 1) -> Contrast:
     return Contrast(mean_interval(a - b, among), exceeds(a, b), exceeds(b, a))
 
 
-# what "none" takes: that a test does not show growth is no evidence that there is none
-NEGLIGIBLE = 0.1
-NOT_SHOWN = (
-    f"Where latents do not emerge by this test, they are said not to only if the gap closed is below "
-    f"{NEGLIGIBLE} with its whole 95% interval (all variants' at once, Bonferroni); otherwise it is open."
-)
+# judging
 
 
-def emerges_everywhere(
-    table: pd.DataFrame, claim: str, rule: str, what: str, *, only: Sequence[str] | None = None
-) -> Verdict:
-    """The verdict of a rule that asks each variant whether its latents emerge.
+class Judgement(NamedTuple):
+    """How a rule came out; with the claim and the rule in words it is a `Verdict`.
 
-    A variant's latents emerge if, over trees, the mean best |correlation| of the levels >= 2 grows
-    (exact one-sided signed-rank test, p < SIGNIFICANCE after Bonferroni over variants). It holds if
-    they do in all, and fails if in none, each of which is shown to stay below NEGLIGIBLE.
-
-    Args:
-        table: of a run.
-        claim, rule: in words; NOT_SHOWN is added to the rule.
-        what: what the variants are, in the plural.
-        only: the variants that the claim is about; all by default.
+    Attributes:
+        outcome: `holds`, `fails` or `open`.
+        reason: how the rule came out.
+        effect: what `estimate` is.
+        estimate: the effect with its interval.
+        details: one entry per part of the claim.
     """
-    rule = f"{rule} {NOT_SHOWN}"
-    variants = by_variant(table if only is None else table[table["variant"].isin(only)])
-    if not variants:
-        return verdict_of(claim, "open", rule, f"none of the {what} was run", "", NOTHING, [])
-    details: list[dict[str, Any]] = []
-    gaps = []
-    for name, rows in variants.items():
-        found = variant_stats(rows)
-        p = min(exceeds(found.value, found.initial) * len(variants), 1.0)
-        gaps.append(found.gap_among(len(variants)))
-        details.append(
-            {"variant": name, "emerges": p < SIGNIFICANCE, "p_grown": p, "gap_closed":
-             gaps[-1].value, "low": gaps[-1].low, "high": gaps[-1].high, "spread":
-             float(found.spread.mean()), "n": gaps[-1].n}
-        )  # fmt: skip
-    emerged = [d["variant"] for d in details if d["emerges"]]
-    not_emerged = [d["variant"] for d in details if not d["emerges"]]
-    absent = [d["variant"] for d in details if not d["emerges"] and d["high"] < NEGLIGIBLE]
-    fewest = min(gap.n for gap in gaps)
-    if fewest < FEWEST_TREES:
-        outcome, reason = "open", f"{fewest} trees are fewer than {FEWEST_TREES}"
-    elif not not_emerged:
-        outcome, reason = "holds", f"latents emerge with all {len(variants)} {what}"
-    elif len(absent) == len(variants):
-        outcome, reason = "fails", f"latents emerge with none of {len(variants)} {what}"
-    elif not emerged:
-        outcome, reason = "open", f"latents are shown to emerge with none of {len(variants)} {what}"
-    else:
-        outcome, reason = "open", f"latents do not emerge with {', '.join(not_emerged)}"
-    smallest = min(gaps, key=lambda gap: gap.value)
-    effect = f"smallest gap closed of all {what}{at_once(len(variants))}"
-    return verdict_of(claim, outcome, rule, reason, effect, smallest, details)
+
+    outcome: Literal["holds", "fails", "open"]
+    reason: str
+    effect: str
+    estimate: Estimate
+    details: list[dict[str, Any]]
 
 
 def at_once(count: int) -> str:
-    """What is said of an interval that is one of so many.
+    """The words for an interval that is one of so many.
 
     Example:
         >>> at_once(9), at_once(1)
         (', intervals of all 9 at once', '')
     """
     return f", intervals of all {count} at once" if count > 1 else ""
+
+
+def all_emerge(table: pd.DataFrame, *, plural: str, beside: Collection[str] = ()) -> Judgement:
+    """Apply `dualnets.lab.rules.all_emerge`; the effect is the smallest gap closed of all variants.
+
+    A variant's latents emerge if, over trees, the mean best alignment of the levels >= 2 grows (exact
+    one-sided signed-rank test, p < SIGNIFICANCE after Bonferroni over variants). The claim holds if they
+    do in all variants, and fails if they do in none, each of which is shown to stay below NEGLIGIBLE.
+
+    Args:
+        table: of a run.
+        plural: what the variants are.
+        beside: variants that the claim is not about.
+    """
+    variants = by_variant(table[~table["variant"].isin(list(beside))])
+    if not variants:
+        return Judgement("open", f"none of the {plural} was run", "", NOTHING, [])
+    details: list[dict[str, Any]] = []
+    gaps = []
+    for name, rows in variants.items():
+        found = variant_stats(rows)
+        p = found.p_grown(len(variants))
+        gap = found.gap_among(len(variants))
+        gaps.append(gap)
+        details.append(
+            {"variant": name, "emerges": p < SIGNIFICANCE, "p_grown": p, **gap.detail("gap_closed"),
+             "spread": float(found.spread.mean()), "n": gap.n}
+        )  # fmt: skip
+    not_emerged = [d for d in details if not d["emerges"]]
+    absent = [d for d in not_emerged if d["high"] < NEGLIGIBLE]
+    outcome: Literal["holds", "fails", "open"] = "open"
+    if reason := too_few(min(gap.n for gap in gaps)):
+        pass
+    elif not not_emerged:
+        outcome, reason = "holds", f"latents emerge with all {len(variants)} {plural}"
+    elif len(absent) == len(variants):
+        outcome, reason = "fails", f"latents emerge with none of {len(variants)} {plural}"
+    elif len(not_emerged) == len(variants):
+        reason = f"latents are shown to emerge with none of {len(variants)} {plural}"
+    else:
+        reason = f"latents do not emerge with {', '.join(d['variant'] for d in not_emerged)}"
+    effect = f"smallest gap closed of all {plural}{at_once(len(variants))}"
+    smallest = min(gaps, key=lambda gap: gap.value)
+    return Judgement(outcome, reason, effect, smallest, details)
+
+
+# the short table
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -238,9 +264,6 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     made = pd.DataFrame(found)
     made.attrs["caption"] = INTERVALS
     return made
-
-
-INTERVALS = "means over n trees; ± and [ ]: 95% intervals over trees"
 
 
 def spread_of(found: VariantStats) -> str:

@@ -1,26 +1,24 @@
 """BYOL's experiments: their two rules on made-up tables, their variants, small runs."""
 
-import dataclasses
 import functools
 
 import numpy as np
-import pandas as pd
 import pytest
+import torch
+from made_up_variants import FLAT, TINY, WELL, few_resamples, made_up, seeded
 
 import dualnets
 from dualnets import experiments
-from dualnets.experiments.byol._byol import COLLAPSED, collapse_status
+from dualnets.experiments.byol._byol import COLLAPSED
+from dualnets.experiments.byol._verdicts import collapse_status
 from dualnets.lab import runner
-from dualnets.lab import stats as evidence
+from dualnets.lab.experiment import ProgressListener
 from dualnets.methods.byol import BYOL
 
-NEEDED = ("byol_ablation", "byol_batchnorm", "byol_normalisation", "byol_target")
-AS_GOOD = ("byol_reinit", "byol_predictor")
-WELL, FLAT = (0.2, 0.8), (0.0, 0.01)  # gain in |correlation|, spread
-TINY = {"depth": 2, "steps": 6, "members": 3, "units": 4, "snapshots": 2, "batch": 16,
-        "evaluation_samples": 512}  # fmt: skip
-LIMIT = {"byol_ablation": 8, "byol_batchnorm": 8, "byol_reinit": 13, "byol_normalisation": 7,
-         "byol_target": 8, "byol_predictor": 9}  # fmt: skip
+__all__ = ["few_resamples"]  # a fixture
+VARIANTS = {"byol_ablation": 8, "byol_batchnorm": 8, "byol_normalisation": 7, "byol_target": 8,
+            "byol_predictor": 9, "byol_reinit": 13}  # fmt: skip
+NEEDED, AS_GOOD = list(VARIANTS)[:4], list(VARIANTS)[4:]
 
 
 @functools.cache
@@ -29,46 +27,10 @@ def cells(name):
     return runner.cells(experiments.load(name), "default", {})
 
 
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    """Intervals of gaps closed are not what these tests are about."""
-    monkeypatch.setattr(evidence, "RESAMPLES", 50)
-
-
-def made_up(name, ends, *, trees=12, noise=0.01, more=()):
-    """A table as `run_cell` makes it; `ends`: variant -> (gain, spread), the others do well."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for cell, settings in enumerate(cells(name)):
-        gain, spread = ends.get(settings.variant, WELL)
-        own = dataclasses.asdict(settings) | {"cell": str(cell), "node": "0", "n": 100}
-        for member in range(trees):
-            start = 0.5 + rng.normal(0, 0.02)
-            end, wide = start + gain + rng.normal(0, noise), spread + rng.normal(0, 0.001)
-            for step, value, spread_then in ((0, start, 0.5), (1000, end, wide)):
-                place = own | {"member": member, "step": step, "level": 2}
-                rows.append(place | {"metric": "best_abs_correlation", "value": value,
-                                     "initial": start, "ceiling": 0.9})  # fmt: skip
-                for metric, value in (("spread", spread_then), ("effective_rank", 3.0)):
-                    rows.append(place | {"metric": metric, "value": value, "node": "embedding"})
-            for metric, by_variant in more:
-                for step in (0, 10):
-                    value = by_variant.get(settings.variant, 0.0)
-                    value += bool(value) * rng.normal(0, noise)
-                    rows.append(own | {"member": member, "step": step, "level": 2,
-                                       "metric": metric, "node": "network", "value": value})  # fmt: skip
-    table = pd.DataFrame(rows)
-    return table[["cell", *(c for c in table.columns if c != "cell")]]
-
-
 def parts(name):
     """Variants that must work, and variant that must fall short -> its counterpart."""
-    experiment = experiments.load(name)
-    if name == "byol_normalisation":
-        return ("batch",), experiment._SHORT
-    if name == "byol_target":
-        return experiment._WORKS, {experiment._BOTH: experiment._ITSELF}
-    return experiment._WORKS, experiment._SHORT
+    options = experiments.load(name).rule.judge.options
+    return options["works"], options["short"]
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -126,21 +88,22 @@ def test_what_is_as_good(name):
     assert experiment.verdict(table[table["variant"] == reference]).verdict == "open"
 
 
-def test_redraws_that_were_added_later_are_told_and_decide_nothing():
+def test_redraws_that_were_added_later_are_described_and_decide_nothing():
     experiment = experiments.load("byol_reinit")
     quiet = {"noise": 0.002}
-    for gain, told in (
+    options = experiment.rule.judge.options
+    for gain, words in (
         ((0.0, 0.8), "redrawn at every single update nothing is learned (gap closed"),
         ((0.1, 0.8), "redrawn at every single update it gains less (gap closed 0.25"),
         ((0.18, 0.8), "redrawn at every single update it is shown neither as good nor worse"),
     ):
         table = made_up("byol_reinit", {"all, every 1": gain}, **quiet)
         found = experiment.verdict(table)
-        assert (found.verdict, told in found.reason) == ("holds", True), found.reason
+        assert (found.verdict, words in found.reason) == ("holds", True), found.reason
         assert found.reason.startswith("9 of 9 are as good")
         deciding = {d["variant"] for d in found.details if d.get("decides")}
-        assert deciding == set(experiment._PAPERS)
-        papers = table[~table["variant"].isin(experiment._WIDENED)]
+        assert deciding == set(options["others"])
+        papers = table[~table["variant"].isin(options["added"])]
         assert experiment.verdict(papers).interval == found.interval
     assert "added after a first run" in experiment.summary_table(table).attrs["caption"]
     assert "added after" not in experiment.summary_table(papers).attrs["caption"]
@@ -148,10 +111,10 @@ def test_redraws_that_were_added_later_are_told_and_decide_nothing():
 
 def test_a_norm_that_has_begun_to_close_the_gap_is_named():
     experiment = experiments.load("byol_normalisation")
-    flat = dict.fromkeys(experiment._SHORT, FLAT)
+    flat = dict.fromkeys(parts(experiment.name)[1], FLAT)
     assert "begun" not in experiment.verdict(made_up("byol_normalisation", flat)).reason
     slow = flat | {"layer": (0.1, COLLAPSED)}
-    found = experiment.verdict(made_up("byol_normalisation", slow))
+    found = experiment.verdict(made_up("byol_normalisation", slow, noise=0.002))
     assert found.verdict == "holds"
     assert "in these 1000 updates; a gap has begun to close with layer 0.25 [" in found.reason
 
@@ -160,11 +123,7 @@ def test_a_norm_that_has_begun_to_close_the_gap_is_named():
 def test_trees_of_several_seeds_add_up(name):
     flat = dict.fromkeys(parts(name)[1], FLAT) if name in NEEDED else {}
     table = made_up(name, flat, trees=24)
-    split = table.assign(
-        seed=table["member"] // 12,
-        member=table["member"] % 12,
-        cell=table["cell"] + "." + (table["member"] // 12).astype(str),
-    )
+    split = seeded(table, (0, 1))
     experiment = experiments.load(name)
     alone, both = experiment.verdict(table), experiment.verdict(split)
     assert (both.verdict, both.n, both.reason) == (alone.verdict, 24, alone.reason)
@@ -176,17 +135,16 @@ def test_trees_of_several_seeds_add_up(name):
     assert experiment.verdict(split[split["seed"] == 0]).n == 12
 
 
-def test_fates_need_both_growth_and_spread():
+def test_to_work_needs_both_growth_and_spread():
     ends = {"never": (0.2, 0.01), "all, every 50": (0.0, 0.8), "top, every 50": (-0.2, 0.0)}
-    words = {
-        name: fate.word for name, fate in collapse_status(made_up("byol_reinit", ends)).items()
-    }
+    found = collapse_status(made_up("byol_reinit", ends))
+    words = {name: status.word for name, status in found.items()}
     assert words["never"] == words["top, every 50"] == "collapses"
     assert words["all, every 50"] == "neither"
     assert words["all, every 100"] == "works"
 
 
-@pytest.mark.parametrize("name", [*NEEDED, *AS_GOOD])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_variants_differ_in_what_they_say_and_in_nothing_else(name):
     experiment = experiments.load(name)
     assert len(experiment.summary) <= 58
@@ -196,7 +154,7 @@ def test_variants_differ_in_what_they_say_and_in_nothing_else(name):
         assert all(isinstance(method, BYOL) for method, _ in methods)
         assert len(set(methods)) == len(found)
         assert len({(settings.steps, settings.members, settings.seed) for settings in found}) == 1
-    assert len(cells(name)) == LIMIT[name]
+    assert len(cells(name)) == VARIANTS[name]
 
 
 def test_every_combination_of_predictor_average_and_norm_is_there():
@@ -217,12 +175,8 @@ def test_every_combination_of_predictor_average_and_norm_is_there():
         )
 
 
-@pytest.mark.parametrize("name", [*NEEDED, *AS_GOOD])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_variants_train(name):
-    import torch
-
-    from dualnets.lab.experiment import ProgressListener
-
     experiment = experiments.load(name)
     for settings in runner.cells(experiment, "smoke", {k: [v] for k, v in TINY.items()})[1::2]:
         table = experiment.run_cell(settings, torch.device("cpu"), ProgressListener()).table
@@ -239,4 +193,4 @@ def test_a_small_run_leaves_a_verdict_a_summary_and_a_figure(name, tmp_path):
     assert (run.folder / f"{name}.png").stat().st_size > 10_000
     summary = experiments.load(name).summary_table(run.table)
     assert len(summary) == run.table["variant"].nunique()
-    assert set(summary["fate"]) <= {"works", "collapses", "neither"}
+    assert set(summary["status"]) <= {"works", "collapses", "neither"}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import dualnets
-from dualnets.experiments.byol import byol_linear
+from dualnets.experiments.byol import _byol_linear as byol_linear
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import dualnets
-from dualnets.experiments.emergence import emergence
+from dualnets.experiments.emergence import _emergence as emergence
 
 LEVELS = (1, 2, 3)
 
@@ -151,7 +151,7 @@ def test_the_same_trees_serve_every_width(run):
 
 def test_the_page_stands_alone(run):
     page = (run.folder / "index.html").read_text()
-    assert emergence.CLAIM in page
+    assert emergence.EXPERIMENT.claim in page
     assert run.command in page
     assert f'class="verdict {run.verdict.verdict}"' in page
     assert "data:image/svg+xml;base64," in page

@@ -3,7 +3,7 @@
 import pytest
 
 import dualnets
-from dualnets.experiments.emergence import emergence
+from dualnets.experiments.emergence import _emergence as emergence
 
 pytestmark = pytest.mark.slow
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from importlib import import_module
 
 import matplotlib.text
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 from matplotlib import pyplot as plt
 
 from dualnets import experiments
-from dualnets.experiments.objectives import teacher_student
 from dualnets.lab import runner
 from dualnets.lab.report import style as figures
 from dualnets.lab.variants import RANK, RATIO, SPREAD
@@ -26,8 +26,8 @@ DRAWN = (
     "methods", "supervised",
 )  # fmt: skip
 TREES = 2
-# settings that figures and rules read; each of the others would be a column that costs time
-READ = ("variant", "depth", "branching", "polarity_low", "polarity_high", "units", "states", "rules",
+# settings that figures and rules use; each of the others would be a column that costs time
+USED = ("variant", "depth", "branching", "polarity_low", "polarity_high", "units", "states", "rules",
         "samples", "method", "augment")  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def made_up(name, alike):
     """
     experiment = experiments.load(name)
     rng = np.random.default_rng(0)
-    known = [item.name for item in dataclasses.fields(experiment.Settings) if item.name in READ]
+    known = [item.name for item in dataclasses.fields(experiment.Settings) if item.name in USED]
     rows = []
     for cell, settings in enumerate(runner.cells(experiment, "default", {})):
         chosen = {item: getattr(settings, item) for item in known} | {"cell": str(cell)}
@@ -47,7 +47,7 @@ def made_up(name, alike):
         at = 0 if alike else cell
         for member, step in itertools.product(range(TREES), (0, 20, last)):
             share = np.log1p(step) / np.log1p(last)
-            told = chosen | {"member": member, "step": step}
+            common = chosen | {"member": member, "step": step}
             lost = not alike and cell % 3 == 1 and member == 0
             for level in range(1, depth + 1):
                 start = 0.95 - 0.08 * level + 0.01 * member
@@ -55,18 +55,18 @@ def made_up(name, alike):
                 if at % 3 == 2:
                     gain = -0.9 * start
                 value = np.nan if lost and step else start + share * gain
-                of_level = told | {
+                of_level = common | {
                     "level": level, "ceiling": 0.97, "initial": start, "value": value, "null": 0.03,
                     "view_correlation": 1 / (level + at), "view_information": 1 / (level + at),
                 }  # fmt: skip
                 metric = RATIO if name in BY_RATIO else PRE
                 rows.append(of_level | {"metric": metric, "node": str(level)})
                 if name == "teacher_student":
-                    specialised = teacher_student.SPECIALISATION
+                    specialised = import_module(experiment.code).SPECIALISATION
                     rows.append(of_level | {"metric": specialised, "node": f"layer {level}"})
             spread = np.nan if lost else 0.05 + 0.9 * rng.random() / (at + 1)
             for metric, value in ((SPREAD, spread), (RANK, 1 + 0.4 * at)):
-                rows.append(told | {"metric": metric, "level": depth, "node": "embedding",
+                rows.append(common | {"metric": metric, "level": depth, "node": "embedding",
                                     "value": value, "initial": value})  # fmt: skip
     table = pd.DataFrame(rows)
     first = ["cell", *(item for item in known if item != "variant"), "variant"]
@@ -116,9 +116,9 @@ def troubles(figure, monkeypatch):
         for line in axes.get_lines():
             points = line.get_transform().transform(np.asarray(line.get_xydata(), float))
             points = [p for p in points if np.isfinite(p).all() and axes.bbox.contains(*p)]
-            for said, box in boxes.items():
+            for label, box in boxes.items():
                 if any(box.contains(*point) for point in points):
-                    found.append(f"{said} lies on a line of {axes.get_title(loc='left')!r}")
+                    found.append(f"{label} lies on a line of {axes.get_title(loc='left')!r}")
     return found
 
 
@@ -158,9 +158,9 @@ def test_every_variant_and_what_is_lost_is_named():
 def test_a_sweep_says_how_many_trees_are_left_out_and_keeps_the_others():
     table = made_up("polarity", alike=False)
     figure = experiments.load("polarity").plot(table)
-    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     lost = len(range(1, 8, 3))
-    assert said[-1] == f"{lost} of {8 * TREES} not finite, left out"
+    assert labels[-1] == f"{lost} of {8 * TREES} not finite, left out"
     *_, means = (line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 8)
     assert np.isfinite(means.get_ydata()).all()
 

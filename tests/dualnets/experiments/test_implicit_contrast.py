@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from test_byol_experiments import FLAT, TINY, few_resamples, made_up
+from made_up_variants import FLAT, TINY, few_resamples, made_up
 
 import dualnets
 import hltm
-from dualnets.experiments.byol import implicit_contrast
+from dualnets.experiments import load
+from dualnets.experiments.byol import _implicit_contrast as implicit_contrast
+from dualnets.experiments.byol.byol_batchnorm import VARIANTS
 from dualnets.methods.byol import BYOL
 from dualnets.methods.protocol import Batch, TrainContext
 from dualnets.networks.heads import Head
@@ -16,6 +18,7 @@ from dualnets.theory.byol.batch_mean import batch_covariance, mean_parts
 from hltm.probe.metrics.collapse import Collapse
 
 __all__ = ["few_resamples"]  # a fixture
+EXPERIMENT = load("implicit_contrast")
 WORKING = ("mean, std", "mean, std (stop)")
 ROWS = 16
 
@@ -116,7 +119,7 @@ def test_no_gradient_through_a_mean_no_term(place, norm):
 
 def table(term, ends=None, **changes):
     """BatchNorm's variants with the term early pointing so far along the operator's update."""
-    found = dict.fromkeys(implicit_contrast.VARIANTS, FLAT) | dict.fromkeys(WORKING, (0.2, 0.8))
+    found = dict.fromkeys(VARIANTS, FLAT) | dict.fromkeys(WORKING, (0.2, 0.8))
     names = (
         "term_along",
         "rest_along",
@@ -131,7 +134,7 @@ def table(term, ends=None, **changes):
 
 def test_the_rule():
     right = dict.fromkeys(WORKING, 0.5)
-    found = implicit_contrast.verdict(table(right))
+    found = EXPERIMENT.verdict(table(right))
     assert (found.verdict, found.effect_value) == ("holds", 1.0)
     for term, changes, verdict, reason in (
         (dict.fromkeys(WORKING, -0.5), {}, "fails", "against the operator's update"),
@@ -143,7 +146,7 @@ def test_the_rule():
         (right, {"trees": 11}, "open", "11 trees"),
         (right, {"ends": dict.fromkeys(WORKING, FLAT)}, "open", "0 of 8"),
     ):  # fmt: skip
-        found = implicit_contrast.verdict(table(term, **changes))
+        found = EXPERIMENT.verdict(table(term, **changes))
         assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
@@ -168,7 +171,7 @@ def test_a_small_run(tmp_path):
     assert {name for name, size in sizes.items() if size > 0} == {"mean", *WORKING}
     assert (run.folder / "implicit_contrast.png").stat().st_size > 10_000
     assert len(implicit_contrast.summary_table(run.table)) == 8
-    along, spreading = implicit_contrast.plot(run.table).axes[:2]
+    along, spreading = EXPERIMENT.plot(run.table).axes[:2]
     for axes in (along, spreading):
         assert axes.get_ylabel() == "projection of the term, over |update|"  # it may be above 1
         beside = axes.collections[-1]  # lines at 0 would lie on each other

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import dualnets
-from dualnets.experiments.theorems import lucky
+from dualnets.experiments.theorems import _lucky as lucky
 from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, mean_ranks, ranks, root
 
 

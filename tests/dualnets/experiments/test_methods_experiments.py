@@ -1,53 +1,44 @@
 """Methods, samples, labels, teachers: every rule on made-up tables, one small run, the figure."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_up_variants import cell, joined
 
 from dualnets.experiments import load
-from dualnets.experiments.byol import byol_predictor, byol_target
-from dualnets.experiments.emergence import architecture, samples
-from dualnets.experiments.objectives import losses, methods, supervised, teacher_student
+from dualnets.experiments.emergence._samples import by_method
+from dualnets.experiments.objectives import _methods
+from dualnets.experiments.objectives._varying import SAMPLES
+from dualnets.experiments.objectives.methods import BARE, LABEL
+from dualnets.experiments.objectives.teacher_student import CONTRAST
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.runner import cells
+from hltm.probe.best_units import PRE
 
 TOP = 4
+LEVELS = range(1, TOP + 1)
+teacher_student = import_module(load("teacher_student").code)
 
 
-def made_up(gains, trees=12, before=0.5, ceiling=0.9, steps=(0, 1, 10), noise=0.01, more=()):
-    """A table as `run_cell` makes it: (variant, samples) -> gain at the end, of all levels or each."""
-    rng = np.random.default_rng(0)
-    starts = before + rng.normal(0, 0.02, (trees, TOP + 1))
-    rows = []
-    for (variant, size), gain in gains.items():
-        common = {"cell": f"{variant}{size}", "samples": size, "variant": variant}
-        for member in range(trees):
-            for level in range(1, TOP + 1):
-                own = gain[level] if isinstance(gain, dict) else gain
-                start = starts[member, level]
-                end = start + own + rng.normal(0, noise)
-                for step in steps:
-                    share = np.log1p(step) / np.log1p(steps[-1])
-                    rows.append(common | {
-                        "member": member, "step": step, "level": level, "node": str(level),
-                        "metric": "best_abs_correlation", "value": start + share * (end - start),
-                        "initial": start, "ceiling": ceiling, "null": 0.03,
-                    })  # fmt: skip
-            for metric, value in (("spread", 0.7), ("effective_rank", 2.0)):
-                for step in steps:
-                    rows.append(common | {
-                        "member": member, "step": step, "level": TOP, "node": "embedding",
-                        "metric": metric, "value": value, "initial": value,
-                    })  # fmt: skip
-    return pd.DataFrame(rows + list(more))
+def made_up(gains, trees=12, **options):
+    """A table of (variant, samples) -> gain, of all levels or level by level; one latent per level."""
+    made = []
+    for at, ((variant, size), gain) in enumerate(gains.items()):
+        each = gain if isinstance(gain, dict) else dict.fromkeys(LEVELS, gain)
+        made.append(
+            cell(variant, each, trees=trees, levels=LEVELS, seed=at, name=f"{variant}{size}",
+                 **({"samples": size} | options))
+        )  # fmt: skip
+    return joined(*made)
 
 
-def told(experiment, table):
+def judged(name, table):
     """The verdict, which JSON can hold."""
-    found = experiment.verdict(table)
+    found = load(name).verdict(table)
     json.dumps(found.as_dict(), allow_nan=False)
     return found
 
@@ -63,12 +54,12 @@ def told(experiment, table):
         ({"simclr": -0.1, "byol": 0.0}, 12, "fails", "none of 2"),
         ({"simclr": 0.2, "byol": 0.1}, 8, "open", "8 trees are fewer than 12"),
         # what stands beside the claim does not count
-        ({"simclr": 0.2, methods.LABEL: -0.2, methods.BARE[0]: -0.2}, 12, "holds", "all 1 methods"),
+        ({"simclr": 0.2, LABEL: -0.2, BARE[0]: -0.2}, 12, "holds", "all 1 methods"),
     ],
 )
 def test_the_rule_of_methods(gains, trees, verdict, reason):
     table = made_up({(name, 0): gain for name, gain in gains.items()}, trees)
-    found = told(methods, table)
+    found = judged("methods", table)
     assert (found.verdict, found.n) == (verdict, trees)
     assert reason in found.reason
 
@@ -79,8 +70,8 @@ def test_half_of_the_gap_takes_as_long_as_it_takes():
     upper = rows[(rows["metric"] == "best_abs_correlation") & (rows["level"] >= 2)]
     room = 0.9 - upper["initial"].mean()
     wanted = 16 ** (room / 2 / 0.4) - 1
-    assert methods.half_time(rows).value == pytest.approx(wanted, rel=0.02)
-    never = told(methods, made_up({("simclr", 0): 0.05}))
+    assert _methods.half_time(rows).value == pytest.approx(wanted, rel=0.02)
+    never = judged("methods", made_up({("simclr", 0): 0.05}))
     assert {d["half_of_the_gap_at"] for d in never.details if "level" in d} == {None}
 
 
@@ -115,30 +106,31 @@ def learned(low, top, methods=("simclr", "byol"), trees=12, fresh=0.3, sizes=END
     ],
 )  # fmt: skip
 def test_the_rule_of_samples(given, verdict, reason):
-    found = told(samples, learned(**given))
+    found = judged("samples", learned(**given))
     assert found.verdict == verdict
     assert reason in found.reason
 
 
 def test_samples_for_half_are_between_the_sets():
     gains = {("simclr", size): 0.3 * share for size, share in ((32, 0.1), (128, 0.7), (0, 1.0))}
-    of = samples.by_method(made_up(gains, noise=1e-6))["simclr"]
+    of = by_method(made_up(gains, noise=1e-6))["simclr"]
     assert of.enough(2).value == pytest.approx(32 * 4 ** (0.4 / 0.6), rel=1e-2)
-    assert samples.by_method(learned(0.9, 0.3))["byol"].half(2) == "<=32 [<=32, <=32]"
-    assert samples.by_method(learned(0.9, 0.3))["byol"].half(TOP) == ">512 [>512, >512]"
+    assert by_method(learned(0.9, 0.3))["byol"].half(2) == "<=32 [<=32, <=32]"
+    assert by_method(learned(0.9, 0.3))["byol"].half(TOP) == ">512 [>512, >512]"
 
 
 # labels
 
-ROOT, ALL = "label of the root", "labels of all latents"
+PAIRS = load("supervised").rule.judge.options["pairs"]
+ROOT, ALL = PAIRS
 
 
 def labelled(root, every, contrast=0.3, trees=12, leave_out=()):
     gains = {
         ROOT: root,
-        supervised.PAIRS[ROOT]: contrast,
+        PAIRS[ROOT]: contrast,
         ALL: every,
-        supervised.PAIRS[ALL]: contrast,
+        PAIRS[ALL]: contrast,
     }
     return made_up({(name, 0): g for name, g in gains.items() if name not in leave_out}, trees)
 
@@ -157,7 +149,7 @@ def labelled(root, every, contrast=0.3, trees=12, leave_out=()):
     ],
 )  # fmt: skip
 def test_the_rule_of_labels(given, verdict, reason):
-    found = told(supervised, labelled(**given))
+    found = judged("supervised", labelled(**given))
     assert found.verdict == verdict
     assert reason in found.reason
 
@@ -165,24 +157,20 @@ def test_the_rule_of_labels(given, verdict, reason):
 # teachers
 
 
-def taught(gains, trees=12, before=0.5):
+def taught(gains, trees=12):
     """Students whose hidden units find so much more of their teachers; the top layer finds nothing."""
-    rng = np.random.default_rng(1)
-    rows = []
-    for name, gain in gains.items():
-        for member in range(trees):
-            start = before + rng.normal(0, 0.02)
-            for level in range(1, TOP + 1):
-                end = start if level == TOP else start + gain + rng.normal(0, 0.01)
-                for step, value in ((0, start), (10, end)):
-                    rows.append({
-                        "cell": f"{name}0", "samples": 0, "variant": name, "member": member,
-                        "step": step, "level": level, "node": f"teacher's layer {level}",
-                        "metric": teacher_student.SPECIALISATION, "value": value, "initial": start,
-                        "null": 0.04,
-                    })  # fmt: skip
-    plain = {(name, 0): 0.1 for name in (*gains, teacher_student.CONTRAST)}
-    return made_up(plain, trees, more=rows)
+    made = []
+    for at, (name, gain) in enumerate(gains.items()):
+        each = {level: gain if level < TOP else 0.0 for level in LEVELS}
+        rows = cell(name, each, trees=trees, levels=LEVELS, seed=at, samples=0, name=f"{name}0")
+        found = rows[rows["metric"] == PRE]
+        made.append(
+            found.assign(
+                metric=teacher_student.SPECIALISATION, node="teacher's layer", ceiling=np.nan
+            )
+        )
+    plain = {(name, 0): 0.1 for name in (*gains, CONTRAST)}
+    return joined(made_up(plain, trees), *made)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +187,7 @@ def taught(gains, trees=12, before=0.5):
 )
 def test_the_rule_of_teachers(gains, trees, verdict, reason):
     names = ("student x1", "student x2", "student x4")
-    found = told(teacher_student, taught(dict(zip(names, gains, strict=False)), trees))
+    found = judged("teacher_student", taught(dict(zip(names, gains, strict=False)), trees))
     assert found.verdict == verdict
     assert reason in found.reason
 
@@ -207,45 +195,15 @@ def test_the_rule_of_teachers(gains, trees, verdict, reason):
 @pytest.mark.parametrize("network", ["tree", "conv", "mlp"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_teachers_units_vary(network, bias):
-    settings = teacher_student.Settings(
+    settings = load("teacher_student").Settings(
         variant="x", network=network, depth=2, members=2, teacher_units=3, bias=bias
     )
     teacher, trees = settings.build_teacher(), settings.build_trees()
-    leaves = trees.sample(teacher_student.ROWS, seed=settings.seed + settings.teacher_seed).leaves
+    leaves = trees.sample(SAMPLES, seed=settings.seed + settings.teacher_seed).leaves
     for values in teacher.activations(leaves).values():
         over = tuple(range(1, values.ndim - 1)) if network == "conv" else 1
         assert torch.allclose(values.std(over), torch.ones(()), atol=1e-3)
         assert (values.mean(over).abs().max() < 1e-3) == bias
-
-
-# rates
-
-
-def chosen_well(rates, scores, chosen):
-    """Whether a rate is the best of its row, of equal ones the lowest, and no end of the row."""
-    kept = np.nan_to_num(np.array(scores), nan=-np.inf)
-    best = list(rates)[int(kept.argmax())]
-    return chosen == best and chosen not in (min(rates), max(rates))
-
-
-@pytest.mark.parametrize("experiment", [architecture, byol_predictor, byol_target, losses, methods])
-def test_every_rate_is_the_best_of_its_row_and_all_rows_have_the_same_rates(experiment):
-    for scale in ("smoke", "default"):
-        settings = cells(experiment, scale, {})
-        assert {one.variant for one in settings} == set(experiment.TUNING)
-        for one in settings:
-            row = experiment.TUNING[one.variant]
-            assert tuple(row) == experiment.TRIED == tuple(sorted(experiment.TRIED))
-            assert chosen_well(row, list(row.values()), one.lr), (scale, one.variant)
-
-
-def test_a_rate_that_is_not_the_best_or_lies_at_the_edge_is_found_out():
-    rates = (0.1, 0.3, 1.0)
-    assert chosen_well(rates, (0.2, 0.4, float("nan")), 0.3)
-    assert chosen_well(rates, (0.2, 0.4, 0.3), 0.3)
-    assert not chosen_well(rates, (0.2, 0.4, 0.3), 1.0)
-    assert not chosen_well(rates, (0.2, 0.4, 0.5), 1.0)
-    assert not chosen_well(rates, (0.5, 0.4, 0.3), 0.1)
 
 
 # all of them
@@ -275,7 +233,7 @@ def test_runs_and_draws(name):
         parts.append(table)
         assert not outcome.notes
     table = pd.concat(parts, ignore_index=True)
-    found = told(experiment, table)
+    found = judged(name, table)
     assert found.verdict == "open"
     assert "2 trees are fewer" in found.reason
     assert len(experiment.summary_table(table)) >= len(parts)

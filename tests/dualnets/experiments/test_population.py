@@ -6,7 +6,7 @@ import pytest
 
 import dualnets
 import hltm
-from dualnets.experiments.theorems import population
+from dualnets.experiments.theorems import _population as population
 from hltm.probe.best_units import best_units
 
 
@@ -16,7 +16,7 @@ def test_exact_probes_are_what_samples_say():
         dualnets.tree_network(trees, units=3, seed=1),
         dualnets.mlp(trees, units=5, seed=1),
     ):
-        exact = population._Exact(trees).best(network)
+        exact = population.ExactProbe(trees).best(network)
         sampled = best_units(network, trees, samples=60_000, seed=2, lags=0)
         for level, found in exact.items():
             assert (found - sampled[level].best).abs().max() < 0.02

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dualnets
-from dualnets.experiments.theorems import residual
+from dualnets.experiments.theorems import _residual as residual
 from dualnets.lab.experiment import ProgressListener
 
 POLARITIES = (0.7, 0.97, 0.99)

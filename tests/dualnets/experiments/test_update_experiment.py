@@ -8,7 +8,8 @@ import torch
 
 import dualnets
 from dualnets import theory
-from dualnets.experiments.theorems import _digits, _update_comparisons, update
+from dualnets.experiments.theorems import _digits, _update_comparisons
+from dualnets.experiments.theorems import _update as update
 from dualnets.experiments.theorems._update_comparisons import HALVED
 from dualnets.lab.experiment import ProgressListener
 
@@ -106,13 +107,12 @@ def test_a_pair_is_compared_with_a_connection_that_can_be_wrong(monkeypatch):
 
 def test_where_an_array_of_all_pairs_is_too_large_fewer_are_compared(monkeypatch):
     settings = update.Settings(members=2, network="mlp", units=4)
-    network = update._setting_up(settings, CPU)[0][0][1]
-    data = update._setting_up(settings, CPU)[1]
-    count = _update_comparisons._few_enough(settings, network, data, "weights.1")[0].shape[1]
+    ((_, network),), data, _ = update.networks_and_data(settings, CPU)
+    count = _update_comparisons.few_enough(settings, network, data, "weights.1")[0].shape[1]
     assert count == settings.batch
     # 2 members x (4 x 4) entries x 4 outputs for each pair
     monkeypatch.setattr(_update_comparisons, "MOST_NUMBERS", 5 * 128 + 3)
-    first, second = _update_comparisons._few_enough(settings, network, data, "weights.1")
+    first, second = _update_comparisons.few_enough(settings, network, data, "weights.1")
     assert first.shape[1] == second.shape[1] == 5
 
 

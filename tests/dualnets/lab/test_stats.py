@@ -3,9 +3,10 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from dualnets.lab.stats import exceeds, gap_closed, mean_interval
+from dualnets.lab.stats import bootstrap, exceeds, gap_closed, last_step, mean_interval
 
 
 def test_exact_test_equals_enumeration_of_signs():
@@ -88,3 +89,20 @@ def test_intervals_that_hold_at_once_leave_out_less_each():
 )
 def test_a_brief_number_has_half_of_its_interval(values, text):
     assert mean_interval(np.array(values)).brief == text
+
+
+def test_a_bootstrap_draws_members_with_all_their_values():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(1, 1, 15), rng.normal(2, 1, 15)
+    found = bootstrap(lambda picks: y[picks].mean(1) / x[picks].mean(1), 15, resamples=500)
+    picks = np.random.default_rng(0).integers(0, 15, size=(500, 15))
+    drawn = [y[each].mean() / x[each].mean() for each in picks]
+    assert found.value == pytest.approx(y.mean() / x.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+    assert np.isnan(bootstrap(lambda picks: x[picks].mean(1), 1).low)
+    assert np.isnan(bootstrap(lambda picks: np.full(len(picks), np.nan), 4).value)
+
+
+def test_the_last_step_is_that_of_every_cell():
+    table = pd.DataFrame({"cell": list("aabb"), "step": [0, 10, 0, 20], "value": range(4)})
+    assert last_step(table)["value"].tolist() == [1, 3]

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.byol._byol_linear import CONSERVED, EDGE, MODE, PHASE, collapsed
+from dualnets.experiments.byol.byol_linear import EXACT
 from dualnets.lab.report.style import WIDTH
 
-KEPT, GONE, EDGE = "#21918c", "#b3392f", "#1d1d1f"
+SURVIVES, LOST, DARK = "#21918c", "#b3392f", "#1d1d1f"
 
 
-def draw(table: pd.DataFrame, collapsed: Callable[[pd.DataFrame], pd.Series]) -> Figure:
+def draw(table: pd.DataFrame) -> Figure:
     """Paths on top, one phase diagram per predictor rate below."""
-    phase = table[table["quantity"] == "phase"]
+    phase = table[table["quantity"] == PHASE]
     rates = sorted(phase["predictor_rate"].unique())
-    paths = (table["quantity"] == "conserved").any()
+    paths = (table["quantity"] == CONSERVED).any()
     figure = plt.figure(figsize=(WIDTH, 3.3 * (bool(paths) + bool(rates))), layout="constrained")
     blocks = figure.subfigures(int(paths) + bool(rates), 1, squeeze=False)[:, 0]
     if paths:
@@ -29,7 +29,7 @@ def draw(table: pd.DataFrame, collapsed: Callable[[pd.DataFrame], pd.Series]) ->
     if rates:
         panels = blocks[-1].subplots(1, len(rates), sharey=True, squeeze=False)[0]
         for i, (axes, rate) in enumerate(zip(panels, rates, strict=True)):
-            _diagram(axes, table, rate, collapsed)
+            _diagram(axes, table, rate)
             letter = "abcdefghij"[2 * int(paths) + i]
             axes.set_title(f"{letter}  predictor rate {rate:g}")
             if i == 0:
@@ -40,8 +40,8 @@ def draw(table: pd.DataFrame, collapsed: Callable[[pd.DataFrame], pd.Series]) ->
 
 
 def _drift(axes: Axes, table: pd.DataFrame) -> None:
-    rows = table[(table["quantity"] == "conserved") & (table["time"] > 0)]
-    colours = {"integrated": EDGE, "sgd lr / 1": "#e07b39", "sgd lr / 2": "#31688e"}
+    rows = table[(table["quantity"] == CONSERVED) & (table["time"] > 0)]
+    colours = {"integrated": DARK, "sgd lr / 1": "#e07b39", "sgd lr / 2": "#31688e"}
     words = {
         "integrated": "equations, integrated",
         "sgd lr / 1": "SGD",
@@ -53,8 +53,8 @@ def _drift(axes: Axes, table: pd.DataFrame) -> None:
             axes.plot(line.index, line, color=colours[str(source)], lw=1.3,
                       label=words[str(source)] if i == 0 else None)  # fmt: skip
     axes.set_yscale("log")
-    axes.axhline(1e-9, color="#777777", lw=1, ls=(0, (4, 2)))
-    axes.annotate("bound of the rule", (0.02, 1.6e-9), xycoords=("axes fraction", "data"), ha="left",
+    axes.axhline(EXACT, color="#777777", lw=1, ls=(0, (4, 2)))
+    axes.annotate("bound of the rule", (0.02, 1.6 * EXACT), xycoords=("axes fraction", "data"), ha="left",
                   fontsize=8, color="#777777")  # fmt: skip
     axes.set_xlabel("time")
     axes.set_ylabel("relative change of $e^{2ηt} D(t)$")
@@ -63,7 +63,7 @@ def _drift(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _modes(axes: Axes, table: pd.DataFrame) -> None:
-    rows = table[table["quantity"] == "mode"]
+    rows = table[table["quantity"] == MODE]
     cells = list(rows.groupby("cell", sort=False))
     rows = cells[-1][1]
     shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, rows["mode"].nunique()))
@@ -81,25 +81,23 @@ def _modes(axes: Axes, table: pd.DataFrame) -> None:
     )
 
 
-def _diagram(
-    axes: Axes, table: pd.DataFrame, rate: float, collapsed: Callable[[pd.DataFrame], pd.Series]
-) -> None:
+def _diagram(axes: Axes, table: pd.DataFrame, rate: float) -> None:
     """Every mode of every network, beside its own edge; at each target rate they stand by their edges."""
     own = table[table["predictor_rate"] == rate]
     keys = ["target_rate", "member", "mode"]
-    edges = own[own["quantity"] == "edge"].sort_values([*keys[:1], "value"])
+    edges = own[own["quantity"] == EDGE].sort_values([*keys[:1], "value"])
     order = edges.groupby("target_rate").cumcount()
     width = edges.groupby("target_rate")["value"].transform("size")
     aside = 0.8 * ((order + 0.5) / width - 0.5)  # decades
     edges = edges.assign(x=edges["target_rate"] * 10**aside)
-    rows = own[own["quantity"] == "phase"].join(edges.set_index(keys)["x"], on=keys)
+    rows = own[own["quantity"] == PHASE].join(edges.set_index(keys)["x"], on=keys)
     gone = collapsed(rows)
-    for lost, colour, word in ((False, KEPT, "mode survives"), (True, GONE, "mode is lost")):
+    for lost, colour, word in ((False, SURVIVES, "mode survives"), (True, LOST, "mode is lost")):
         part = rows[gone == lost]
         axes.scatter(part["x"], part["step_decay"], s=3.5, color=colour, lw=0, zorder=3)
         axes.scatter([], [], s=24, color=colour, lw=0, label=word)
     for i, (_, part) in enumerate(edges.groupby("target_rate")):
-        axes.plot(part["x"], part["value"], color=EDGE, lw=1.6, zorder=4,
+        axes.plot(part["x"], part["value"], color=DARK, lw=1.6, zorder=4,
                   label="predicted separatrix" if i == 0 else None)  # fmt: skip
     axes.axhline(
         edges["predicted"].iloc[0],

@@ -1,4 +1,4 @@
-"""The figure of `implicit_contrast`: the term along training, and what it tells of the end."""
+"""The figure of `implicit_contrast`: the term along training, and the early term against the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dualnets.lab.report.style import WIDTH
+from dualnets.experiments.byol._implicit_contrast import ALONG, SPREADING, early
+from dualnets.lab.report.style import WIDTH, house_style
 from dualnets.lab.variants import SPREAD, by_variant, variant_stats
 
 if TYPE_CHECKING:
@@ -19,25 +20,14 @@ def draw(table: pd.DataFrame) -> Figure:
     import matplotlib.pyplot as plt
     import seaborn as sns
 
-    from dualnets.lab.report.style import house_style
-
     variants = by_variant(table)
     with house_style():
         figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 6.4), layout="constrained")
         colours = dict(zip(variants, sns.color_palette("husl", len(variants)), strict=True))
+        share = "projection of the term, over |update|"
         panels = (
-            (
-                "term_along",
-                "network",
-                "a  the term along the operator's update",
-                "projection of the term, over |update|",
-            ),
-            (
-                "term_spreading",
-                "network",
-                "b  the term along the growth of spread",
-                "projection of the term, over |update|",
-            ),
+            (ALONG, "network", "a  the term along the operator's update", share),
+            (SPREADING, "network", "b  the term along the growth of spread", share),
             (SPREAD, "embedding", "c  what collapses", "spread of the embedding"),
         )
         for (metric, node, title, label), place in zip(panels, axes.flat[:3], strict=True):
@@ -83,8 +73,6 @@ def _without(axes: Any, colours: list[Any]) -> None:
 
 def _early(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]) -> None:
     """Every tree of every variant: the term early, the spread at the end."""
-    from dualnets.experiments.byol.implicit_contrast import ALONG, early
-
     for name, rows in variants.items():
         spread = variant_stats(rows).spread
         spread = np.where(np.isfinite(spread), spread, 0.0)
@@ -92,5 +80,5 @@ def _early(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]
     axes.set(
         xlabel="projection of the term on the operator's update, over |update|, early",
         ylabel="spread at the end",
-        title="d  early term, late fate",
+        title="d  early term, final spread",
     )

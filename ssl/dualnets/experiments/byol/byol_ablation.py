@@ -1,6 +1,6 @@
 """Which of BYOL's parts keep it from collapsing: the predictor, the moving average, BatchNorm?
 
-All eight combinations, on the same trees and rows. Without the moving average the target is the
+All eight combinations, on the same trees and samples. Without the moving average the target is the
 online network itself, its gradient stopped; without the predictor the projection itself is compared;
 without BatchNorm the heads are Linear, ReLU, Linear.
 
@@ -20,38 +20,13 @@ untrained units: the same trees without biases start at .53, .09 lower [.02, .17
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import itertools
+from typing import Any
 
-import pandas as pd
+from dualnets.experiments.byol._byol import COMMON, SCALES, SUMMARY_TABLE, needed
+from dualnets.lab.ablation import ablation
 
-from dualnets.experiments.byol._byol import COMMON, NEEDED_RULE, PAPER, SMOKE, needed, summary_table
-from dualnets.lab.ablation import AblationSettings as Settings
-from dualnets.lab.ablation import grids, run_cell
-from dualnets.lab.experiment import Grid
-from dualnets.lab.stats import Verdict
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = [
-    "CLAIM",
-    "GRIDS",
-    "REFERENCE",
-    "RESULT_VERSION",
-    "RULE",
-    "SUMMARY",
-    "Settings",
-    "plot",
-    "run_cell",
-    "summary_table",
-    "verdict",
-]  # fmt: skip
-
-SUMMARY = "BYOL needs its predictor and BatchNorm, not its average"
-CLAIM = "BYOL needs its predictor and BatchNorm, but not the moving average"
-REFERENCE = "arXiv 2010.00578, BYOL: the ablation of predictor, moving average and BatchNorm"
-RESULT_VERSION = 1
-_OFF: dict[str, dict[str, Any]] = {
+WITHOUT: dict[str, dict[str, Any]] = {
     "predictor": {"predictor": "none"},
     "EMA": {"target": "online"},
     "BN": {"head_norm": "none"},
@@ -59,37 +34,32 @@ _OFF: dict[str, dict[str, Any]] = {
 
 
 def _variants() -> dict[str, dict[str, Any]]:
-    """Each part on and off, the parts in use as the name."""
+    """Each part on and off; a variant is named after the parts that it has."""
     found = {}
-    for at in range(2 ** len(_OFF)):
-        used = [name for bit, name in enumerate(reversed(_OFF)) if at >> bit & 1][::-1]
-        off = {k: v for part, own in _OFF.items() if part not in used for k, v in own.items()}
-        found[" ".join(used) or "nothing"] = off
+    for has in itertools.product((False, True), repeat=len(WITHOUT)):
+        parts = dict(zip(WITHOUT, has, strict=True))
+        changes = [WITHOUT[part] for part, present in parts.items() if not present]
+        name = " ".join(part for part, present in parts.items() if present) or "nothing"
+        found[name] = {field: value for change in changes for field, value in change.items()}
     return found
 
 
-_VARIANTS = _variants()
-GRIDS: dict[str, list[Grid]] = {
-    "smoke": grids(SMOKE, _VARIANTS),
-    "default": grids(COMMON, _VARIANTS),
-    "paper": grids(PAPER, _VARIANTS),
-}
-_WORKS = ("predictor BN", "predictor EMA BN")
-_SHORT = {name: _WORKS["EMA" in name] for name in _VARIANTS if name not in _WORKS}
-RULE = NEEDED_RULE.format(
-    works=" and ".join(_WORKS),
-    short="the other six",
-    counterpart="of these two, the one with the same target",
+VARIANTS = _variants()
+BOTH = ("predictor BN", "predictor EMA BN")
+EXPERIMENT = ablation(
+    __name__,
+    claim="BYOL needs its predictor and BatchNorm, but not the moving average",
+    reference="arXiv 2010.00578, BYOL: the ablation of predictor, moving average and BatchNorm",
+    summary="BYOL needs its predictor and BatchNorm, not its average",
+    variants=VARIANTS,
+    common=COMMON,
+    scales=SCALES,
+    # the effect is the smallest lead of having both parts
+    rule=needed(
+        BOTH,
+        {name: BOTH["EMA" in name] for name in VARIANTS if name not in BOTH},
+        counterpart="of these two, the one with the same target",
+        short_words="the other six",
+    ),
+    table=SUMMARY_TABLE,
 )
-
-
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE; the effect is the smallest lead of having both parts."""
-    return needed(table, CLAIM, RULE, _WORKS, _SHORT)
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """Gap closed, spread, levels and training, variant by variant."""
-    from dualnets.lab.report.ablation_figure import draw
-
-    return draw(table)

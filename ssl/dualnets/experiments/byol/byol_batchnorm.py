@@ -1,9 +1,9 @@
 """Which part of BatchNorm keeps BYOL from collapsing, and does it act in the forward or backward pass?
 
 BatchNorm subtracts a mean and divides by a deviation; each part is on, off, or on without gradient
-(stop). If the gradient goes through the mean, the gradient g_i above arrives below as g_i - mean_j
-g_j, a covariance over the batch: an implicit contrastive term. If so, stopping that gradient alone
-must bring the collapse back, although the forward pass stays the same.
+(stop). If the gradient goes through the mean, the gradient g_i of sample i above the norm arrives below
+it as g_i - mean_j g_j, a covariance over the batch: an implicit contrastive term. If so, stopping that
+gradient alone must bring the collapse back, although the forward pass stays the same.
 
 Expected (8 trees, one seed; root's best |correlation|, 0.52 before, and spread): mean .54, 0 · std
 .62, .02 · mean, std .79, .83 · mean, std (stop) .80, .82 · mean (stop), std .47, not finite · mean
@@ -17,40 +17,11 @@ not 0.52): mean .62 ±.04, .01 ±.00 · std .68 ±.07, .02 ±.01 · mean, std .8
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pandas as pd
+from dualnets.experiments.byol._byol import COMMON, SCALES, SUMMARY_TABLE, needed
+from dualnets.lab.ablation import ablation
 
-from dualnets.experiments.byol._byol import COMMON, NEEDED_RULE, PAPER, SMOKE, needed, summary_table
-from dualnets.lab.ablation import AblationSettings as Settings
-from dualnets.lab.ablation import grids, run_cell
-from dualnets.lab.experiment import Grid
-from dualnets.lab.stats import Verdict
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = [
-    "CLAIM",
-    "GRIDS",
-    "REFERENCE",
-    "RESULT_VERSION",
-    "RULE",
-    "SUMMARY",
-    "Settings",
-    "plot",
-    "run_cell",
-    "summary_table",
-    "verdict",
-]  # fmt: skip
-
-SUMMARY = "BatchNorm saves BYOL by the gradient through its mean"
-CLAIM = (
-    "What BatchNorm does for BYOL is done by the gradient through its mean, and none through its "
-    "deviation is needed"
-)
-REFERENCE = "arXiv 2010.00578, BYOL: BatchNorm's mean and deviation, with and without gradient"
-RESULT_VERSION = 1
 VARIANTS: dict[str, dict[str, Any]] = {
     "no part": {"head_norm": "none"},
     "mean": {"head_norm_std": "off"},
@@ -61,27 +32,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mean (stop), std": {"head_norm_mean": "stop"},
     "mean (stop), std (stop)": {"head_norm_mean": "stop", "head_norm_std": "stop"},
 }
-GRIDS: dict[str, list[Grid]] = {
-    "smoke": grids(SMOKE, VARIANTS),
-    "default": grids(COMMON, VARIANTS),
-    "paper": grids(PAPER, VARIANTS),
-}
-_WORKS = ("mean, std", "mean, std (stop)")
-_SHORT = {"mean (stop), std": _WORKS[0], "mean (stop), std (stop)": _WORKS[1]}
-RULE = NEEDED_RULE.format(
-    works=" and ".join(f"`{name}`" for name in _WORKS),
-    short=" and ".join(f"`{name}`" for name in _SHORT),
-    counterpart="of the former, the one with the same std",
+EXPERIMENT = ablation(
+    __name__,
+    claim=(
+        "What BatchNorm does for BYOL is done by the gradient through its mean, and none through its "
+        "deviation is needed"
+    ),
+    reference=(
+        "arXiv 2010.00578, BYOL: the ablation of BatchNorm's mean and deviation, with and without gradient"
+    ),
+    summary="BatchNorm saves BYOL by the gradient through its mean",
+    variants=VARIANTS,
+    common=COMMON,
+    scales=SCALES,
+    # the effect is the smallest lead of the gradient through the mean
+    rule=needed(
+        ("mean, std", "mean, std (stop)"),
+        {"mean (stop), std": "mean, std", "mean (stop), std (stop)": "mean, std (stop)"},
+        counterpart="of the former, the one with the same std",
+    ),
+    table=SUMMARY_TABLE,
 )
-
-
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE; the effect is the smallest lead of the gradient through the mean."""
-    return needed(table, CLAIM, RULE, _WORKS, _SHORT)
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """Gap closed, spread, levels and training, variant by variant."""
-    from dualnets.lab.report.ablation_figure import draw
-
-    return draw(table)

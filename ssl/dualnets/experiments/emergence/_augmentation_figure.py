@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from dualnets.experiments.emergence._augmentation import ends
 from dualnets.lab.report.style import WIDTH, house_style, level_colours
 from dualnets.lab.variants import by_variant, variant_stats
 
@@ -21,8 +22,6 @@ MARKS = {"level kept": "o", "leaves": "^", "subtrees": "s", "": "X"}
 def draw(table: pd.DataFrame) -> Figure:
     """Two tables of shades, augmentation by level, and the latents of each level in one plane."""
     import matplotlib.pyplot as plt
-
-    from dualnets.experiments.emergence.augmentation import ends
 
     found = ends(table)
     names = list(by_variant(table))
@@ -57,10 +56,10 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _shades(
-    axes: Any, values: pd.DataFrame, ends: tuple[float, float], title: str, label: str
+    axes: Any, values: pd.DataFrame, limits: tuple[float, float], title: str, label: str
 ) -> None:
-    """Means over latents and trees, written into their fields."""
-    low, high = ends
+    """Means over latents and trees, written into their cells."""
+    low, high = limits
     axes.imshow(values.to_numpy(), cmap="viridis", vmin=low, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(values.to_numpy()):
         if np.isnan(value):
@@ -109,14 +108,16 @@ def _plane(axes: Any, found: pd.DataFrame) -> None:
             if family in x.index.get_level_values("family"):
                 line = "-" if family == "level kept" else ""
                 axes.plot(x[family], y[family], mark + line, markersize=4.5, color=colour, lw=0.9)
-    said = [Line2D([], [], color=colours[level], lw=3, label=f"level {level}") for level in colours]
+    entries = [
+        Line2D([], [], color=colours[level], lw=3, label=f"level {level}") for level in colours
+    ]
     used = [family for family in MARKS if family in set(found["family"])]
-    said += [
+    entries += [
         Line2D([], [], color="0.35", marker=MARKS[family], lw=0, markersize=4.5,
                label=family or "nothing kept")
         for family in used
     ]  # fmt: skip
     axes.set_xlabel("nats that two views share of a latent\n(levels a little apart)")
     axes.set_ylabel("best |correlation| / ceiling")
-    axes.legend(handles=said, fontsize=6.5, ncols=2, loc="lower right", handlelength=1.2)
+    axes.legend(handles=entries, fontsize=6.5, ncols=2, loc="lower right", handlelength=1.2)
     axes.set_title("d  one against the other")

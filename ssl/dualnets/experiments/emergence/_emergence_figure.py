@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,28 +13,29 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 
+from dualnets.experiments.emergence._emergence import by_level, groups
+from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH, level_colours
-from dualnets.lab.stats import gap_closed, mean_interval
+from dualnets.lab.stats import gap_closed, last_step
 from hltm.model.topology import Topology
 
-ByLevel = Callable[..., pd.DataFrame]
-Group = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]
 DENSE = "mlp"
 
 
-def draw(groups: list[Group], by_level: ByLevel) -> Figure:
-    """One block of two rows per group of settings."""
-    figure = plt.figure(figsize=(WIDTH, 6.6 * len(groups)), layout="constrained")
-    blocks = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
-    for block, (setting, main, control) in zip(blocks, groups, strict=True):
+def draw(table: pd.DataFrame) -> Figure:
+    """Alignment over training, gap closed, the root, one tree: two rows per group of settings."""
+    parts = list(groups(table))
+    figure = plt.figure(figsize=(WIDTH, 6.6 * len(parts)), layout="constrained")
+    blocks = figure.subfigures(len(parts), 1, squeeze=False)[:, 0]
+    for block, (setting, main, control) in zip(blocks, parts, strict=True):
         if setting:
             text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in setting.items())
             block.suptitle(text, fontsize=11, fontweight="bold", x=0.01, ha="left")
-        _block(block, main, control, by_level)
+        _block(block, main, control)
     return figure
 
 
-def _block(block: Any, main: pd.DataFrame, control: pd.DataFrame, by_level: ByLevel) -> None:
+def _block(block: Any, main: pd.DataFrame, control: pd.DataFrame) -> None:
     grid = block.add_gridspec(2, 1, height_ratios=[1.12, 1])
     colours = level_colours(int(main["level"].max()))
     panels = []
@@ -75,17 +75,9 @@ def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], titl
     """Best |correlation| by level against steps, with ceilings and the null."""
     steps = np.array(sorted(rows["step"].unique()), dtype=float)
     for level, part in rows.groupby("level"):
-        over = [mean_interval(at["value"].to_numpy()) for _, at in part.groupby("step")]
         label = f"level {level}" + (" (root)" if level == rows["level"].max() else "")
-        axes.plot(steps, [e.value for e in over], color=colours[level], lw=1.8, label=label)
-        axes.fill_between(
-            steps,
-            [e.low for e in over],
-            [e.high for e in over],
-            color=colours[level],
-            alpha=0.18,
-            lw=0,
-        )
+        over = [at["value"].to_numpy() for _, at in part.groupby("step")]
+        band(axes, steps, over, color=colours[level], alpha=0.18, lw=1.8, label=label)
         ceiling = part["ceiling"].mean()
         axes.plot(
             [1.005, 1.04], [ceiling, ceiling], color=colours[level], lw=2.2,
@@ -114,21 +106,19 @@ def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], lette
     """Gap closed against units, levels from 2 up."""
     kinds = sorted(last.groupby(["network", "units"]).groups, key=lambda k: (k[0] == DENSE, k[1]))
     upper = sorted(level for level in last["level"].unique() if level >= 2)
+    by_kind = last.groupby(["network", "units", "level"])
     for i, level in enumerate(upper):
         shift = (i - (len(upper) - 1) / 2) * 0.13
-        found = []
-        for network, units in kinds:
-            part = last[
-                (last["network"] == network) & (last["units"] == units) & (last["level"] == level)
-            ]
-            found.append(gap_closed(*(part[c].to_numpy() for c in ("initial", "value", "ceiling"))))
-        x = np.arange(len(kinds)) + shift
-        value = np.array([e.value for e in found])
-        bars = np.abs(np.array([[e.value - e.low, e.high - e.value] for e in found]).T)
-        axes.errorbar(
-            x,
-            value,
-            yerr=bars,
+        parts = [by_kind.get_group((*kind, level)) for kind in kinds]
+        found = [
+            gap_closed(*(part[c].to_numpy() for c in ("initial", "value", "ceiling")))
+            for part in parts
+        ]
+        place = np.arange(len(kinds)) + shift
+        bars(
+            axes,
+            place,
+            found,
             fmt="o",
             ms=4.5,
             lw=1.2,
@@ -158,16 +148,13 @@ def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
     for i, (network, units) in enumerate(kinds):
         part = root[(root["network"] == network) & (root["units"] == units)]
         jitter = rng.uniform(-0.09, 0.09, len(part))
-        for j in range(len(part)):
-            row = part.iloc[j]
-            axes.plot(
-                [i - 0.2 + jitter[j], i + 0.2 + jitter[j]], [row["initial"], row["value"]],
-                color="#bbbbbb", lw=0.6, zorder=1,
-            )  # fmt: skip
-        before, after = "#9a9a9a", "#440154"
-        axes.scatter(i - 0.2 + jitter, part["initial"], s=13, color=before, lw=0, zorder=2,
+        left, right = i - 0.2 + jitter, i + 0.2 + jitter
+        axes.plot(
+            [left, right], [part["initial"], part["value"]], color="#bbbbbb", lw=0.6, zorder=1
+        )
+        axes.scatter(left, part["initial"], s=13, color="#9a9a9a", lw=0, zorder=2,
                      label="before" if i == 0 else None)  # fmt: skip
-        axes.scatter(i + 0.2 + jitter, part["value"], s=13, color=after, lw=0, zorder=2,
+        axes.scatter(right, part["value"], s=13, color="#440154", lw=0, zorder=2,
                      label="after" if i == 0 else None)  # fmt: skip
         axes.plot([i - 0.38, i + 0.38], [part["ceiling"].mean()] * 2, color="#d1495b", lw=1.4,
                   label="mean ceiling" if i == 0 else None)  # fmt: skip
@@ -185,7 +172,7 @@ def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
 def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
     """The tree of median gain, its latents coloured by alignment over ceiling, before and after."""
     scored = rows[rows["metric"] == "best_abs_correlation"]
-    ends = scored[scored["step"] == scored["steps"]]
+    ends = last_step(scored)
     gain = (ends["value"] - ends["initial"]).groupby(ends["member"]).mean().sort_values()
     member = int(gain.index[len(gain) // 2])
     one = scored[scored["member"] == member]

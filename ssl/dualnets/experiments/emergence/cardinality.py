@@ -2,7 +2,7 @@
 
 Balanced trees of K-state nodes: a child takes its parent's state, relabelled, or any state at
 random, so that the channel's one correlation is the edge's polarity, as in binary trees (K = 2 is
-one of them). Leaves are read as K numbers, 1 in their state's place. A latent is held against its
+one of them). Leaves are read as K numbers, 1 in their state's place. A latent is compared with its
 best unit by the correlation ratio, and its ceiling is the maximal correlation with its leaves: both
 are the best over all functions of the state.
 """
@@ -10,52 +10,18 @@ are the best over all functions of the state.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
-
-from dualnets.lab import ablation
-from dualnets.lab.ablation import VariantSettings, grids
-from dualnets.lab.best_ratio import score_ratio
-from dualnets.lab.experiment import CellResult, Grid, ProgressListener
-from dualnets.lab.settings import TreeSettings, check_augmentation, setting
-from dualnets.lab.stats import Verdict
-from dualnets.lab.variants import (
-    FEWEST_TREES,
-    RATIO,
-    SIGNIFICANCE,
-    emerges_everywhere,
-    summary_table,
-)
+from dualnets.experiments.emergence._reach import RATE, figure
+from dualnets.lab.ablation import VariantSettings, ablation
+from dualnets.lab.rules import all_emerge
+from dualnets.lab.settings import TreeSettings, setting
 
 if TYPE_CHECKING:
-    import torch
-    from matplotlib.figure import Figure
-
     from hltm.inference.ceiling import Ceiling
     from hltm.tree import LatentTree
-
-__all__ = [
-    "CLAIM",
-    "GRIDS",
-    "REFERENCE",
-    "RESULT_VERSION",
-    "RULE",
-    "SUMMARY",
-    "Settings",
-    "plot",
-    "run_cell",
-    "summary_table",
-    "verdict",
-]  # fmt: skip
-
-SUMMARY = "do latents of K states emerge as binary ones do?"
-CLAIM = "Latents of any number of states emerge"
-REFERENCE = (
-    "not in the paper, whose experiments are binary; its model (Section 4) allows any number"
-)
-RESULT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +48,7 @@ class StateTreeSettings(TreeSettings):
         }  # fmt: skip
         low, high = self.polarity_low, self.polarity_high
         rho = low + (high - low) * uniform(edges, node=0, **address)
+        # ranks of uniform numbers are a uniform permutation
         relabel = uniform(edges * count, node=1, **address).unflatten(1, (edges, count)).argsort(-1)
         copied = torch.nn.functional.one_hot(relabel, count)  # (S, edges, K_parent, K)
         tables = rho[:, :, None, None] * copied + (1 - rho[:, :, None, None]) / count
@@ -107,50 +74,35 @@ def _ceilings(settings: StateTreeSettings, leaves: Literal["own", "all"]) -> dic
 class Settings(VariantSettings, StateTreeSettings):
     """One number of states: trees, a network on each, a method, a budget."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.build_loss()
-        check_augmentation(self.augment, self.build_topology())
+    def build_probe(self) -> tuple[Callable[..., Any], str]:
+        """The correlation ratio, which scores latents of any number of states."""
+        from dualnets.lab.best_ratio import score_ratio
+        from dualnets.lab.variants import RATIO
+
+        return score_ratio, RATIO
 
 
-def _variants(values: tuple[int, ...]) -> dict[str, dict[str, Any]]:
-    return {f"{count} states": {"states": count} for count in values}
+def _variants(*counts: int) -> dict[str, dict[str, Any]]:
+    return {f"{count} states": {"states": count} for count in counts}
 
 
-# the rate of experiments/polarity.py, where its tuning is told; it was not tuned again here
-_COMMON: dict[str, Any] = {"members": 12, "depth": 4, "steps": 1000, "snapshots": 4, "lr": 1.0}
-GRIDS: dict[str, list[Grid]] = {
-    "smoke": grids(
-        {**_COMMON, "depth": 2, "steps": 150, "snapshots": 3, "evaluation_samples": 4096},
-        _variants((2, 4)),
+EXPERIMENT = ablation(
+    __name__,
+    claim="Latents of any number of states emerge",
+    reference=(
+        "not in the paper, whose experiments are binary; its model (Section 4) allows any number"
     ),
-    "default": grids(_COMMON, _variants((2, 3, 4, 6))),
-    "paper": grids(
-        {**_COMMON, "depth": 5, "members": 30, "steps": 10_000, "snapshots": 12},
-        _variants((2, 3, 4, 6, 8, 16)),
-    ),
-}
-RULE = (
-    "For each number of states, latents emerge if over trees the mean best correlation ratio of the "
-    "latents of levels >= 2 is larger after training than before (Wilcoxon's exact signed-rank test, "
-    f"one-sided, p < {SIGNIFICANCE} after Bonferroni over numbers of states). Holds if they "
-    f"emerge with every number, fails if with none, open if with some, or with fewer than "
-    f"{FEWEST_TREES} trees."
+    summary="do latents of K states emerge as binary ones do?",
+    settings=Settings,
+    variants=_variants(2, 3, 4, 6),
+    variants_at={"smoke": _variants(2, 4), "paper": _variants(2, 3, 4, 6, 8, 16)},
+    common={"members": 12, "depth": 4, "steps": 1000, "snapshots": 4, "lr": RATE},
+    scales={
+        "smoke": {"depth": 2, "steps": 150, "snapshots": 3, "evaluation_samples": 4096},
+        "default": {},
+        "paper": {"depth": 5, "members": 30, "steps": 10_000, "snapshots": 12},
+    },
+    # the effect is the smallest gap closed of all numbers of states
+    rule=all_emerge("number of states", "numbers of states", score="correlation ratio"),
+    figure=figure("states", "states of every node", score="best correlation ratio"),
 )
-
-
-def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train one ensemble and follow its latents, whatever their number of states."""
-    return ablation.run_cell(settings, device, progress, probe=score_ratio, metric=RATIO)
-
-
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE; the effect is the smallest gap closed of all numbers of states."""
-    return emerges_everywhere(table, CLAIM, RULE, "numbers of states")
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """The root and its ceiling over the number of states, gap closed, levels, collapse."""
-    from dualnets.experiments.emergence._reach_figure import draw
-
-    return draw(table, axis="states", label="states of every node", score="best correlation ratio")

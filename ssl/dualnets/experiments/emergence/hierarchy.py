@@ -1,62 +1,29 @@
 """How far does emergence go in a grammar, where every latent can be read off the leaves?
 
 The Random Hierarchy Model of Cagnetti et al. (arXiv 2307.02129): a class is rewritten, level by
-level, each symbol by one of m synonymous tuples of symbols. Leaves tell every symbol with certainty,
+level, each symbol by one of m synonymous tuples of symbols. Leaves determine every symbol with certainty,
 so all ceilings are 1 and whatever does not emerge is the learner's doing. Two views share the
 root's state, which is its class and the rule that rewrites it; all below is rewritten anew. A
-symbol is held against its best unit by the correlation ratio.
+symbol is compared with its best unit by the correlation ratio.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
-import torch
-
-from dualnets.lab import ablation
-from dualnets.lab.ablation import VariantSettings, grids
-from dualnets.lab.best_ratio import score_ratio
-from dualnets.lab.experiment import CellResult, Grid, ProgressListener
-from dualnets.lab.settings import Checked, check_augmentation, setting
-from dualnets.lab.stats import Verdict
-from dualnets.lab.variants import (
-    FEWEST_TREES,
-    RATIO,
-    SIGNIFICANCE,
-    emerges_everywhere,
-    summary_table,
-)
+from dualnets.experiments.emergence._reach import RATE, figure
+from dualnets.lab.ablation import VariantSettings, ablation
+from dualnets.lab.rules import all_emerge
+from dualnets.lab.settings import Checked, setting
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from hltm.inference.ceiling import Ceiling
     from hltm.model.topology import Topology
     from hltm.tree import LatentTree
-
-__all__ = [
-    "CLAIM",
-    "GRIDS",
-    "REFERENCE",
-    "RESULT_VERSION",
-    "RULE",
-    "SUMMARY",
-    "Settings",
-    "plot",
-    "run_cell",
-    "summary_table",
-    "verdict",
-]  # fmt: skip
-
-SUMMARY = "do a grammar's symbols emerge, all readable?"
-CLAIM = (
-    "The symbols of a Random Hierarchy Model emerge by contrast, however many synonyms they have"
-)
-REFERENCE = "not in the paper; the data are of Cagnetti et al., arXiv 2307.02129"
-RESULT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,75 +63,69 @@ class HierarchySettings(Checked):
 
     def build_ceilings(self, leaves: Literal["own", "all"]) -> dict[int, Ceiling]:
         """Level -> `(S, V)` ceilings: 1, for no two rules share a tuple."""
+        import torch
+
         from hltm.inference.ceiling import Ceiling
 
         topology = self.build_topology()
-        sizes = {level: len(topology.at_level(level)) for level in range(1, self.depth + 1)}
-        return {
-            level: Ceiling(
-                torch.ones(self.members, size, dtype=torch.float64),
-                torch.zeros(self.members, size, dtype=torch.float64),
-            )
-            for level, size in sizes.items()
-        }
+        made = {}
+        for level in range(1, self.depth + 1):
+            one = torch.ones(self.members, len(topology.at_level(level)), dtype=torch.float64)
+            made[level] = Ceiling(one, torch.zeros_like(one))
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(VariantSettings, HierarchySettings):
     """One grammar: rules, a network on each set, a method, a budget."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.build_loss()
-        check_augmentation(self.augment, self.build_topology())
+    def build_probe(self) -> tuple[Callable[..., Any], str]:
+        """The correlation ratio with symbols, whatever the rule that rewrites them."""
+        from dualnets.lab.best_ratio import score_ratio
+        from dualnets.lab.variants import RATIO
+
+        return functools.partial(score_ratio, rules=self.rules), RATIO
 
 
-def _variants(rules: tuple[int, ...], depths: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+def _variants(rules: Iterable[int], depths: Iterable[int]) -> dict[str, dict[str, Any]]:
     return {
         f"depth {depth}, m {count}": {"rules": count, "depth": depth}
-        for depth in depths
-        for count in rules
+        for depth, count in itertools.product(depths, rules)
     }
 
 
-# the rate of experiments/polarity.py, where its tuning is told; it was not tuned again here
-_COMMON: dict[str, Any] = {"members": 12, "units": 16, "steps": 1000, "snapshots": 4, "lr": 1.0}
-GRIDS: dict[str, list[Grid]] = {
-    "smoke": grids(
-        {**_COMMON, "steps": 150, "snapshots": 3, "evaluation_samples": 4096},
-        _variants((2, 4), (2,)),
+EXPERIMENT = ablation(
+    __name__,
+    claim=(
+        "The symbols of a Random Hierarchy Model emerge by contrast, however many synonyms they have"
     ),
-    "default": grids(_COMMON, _variants((2, 4, 6), (2, 3))),
-    "paper": grids(
-        {**_COMMON, "members": 30, "steps": 30_000, "snapshots": 12},
-        _variants((2, 3, 4, 5, 6), (2, 3, 4)),
+    reference="not in the paper; the data are of Cagnetti et al., arXiv 2307.02129",
+    summary="do a grammar's symbols emerge, all readable?",
+    settings=Settings,
+    variants=_variants((2, 4, 6), (2, 3)),
+    variants_at={
+        "smoke": _variants((2, 4), (2,)),
+        "paper": _variants((2, 3, 4, 5, 6), (2, 3, 4)),
+    },
+    common={"members": 12, "units": 16, "steps": 1000, "snapshots": 4, "lr": RATE},
+    scales={
+        "smoke": {"steps": 150, "snapshots": 3, "evaluation_samples": 4096},
+        "default": {},
+        "paper": {"members": 30, "steps": 30_000, "snapshots": 12},
+    },
+    # the effect is the smallest gap closed of all grammars
+    rule=all_emerge(
+        "grammar",
+        "grammars",
+        latents="symbols",
+        score="correlation ratio",
+        samples_of="sets of rules",
     ),
-}
-RULE = (
-    "For each grammar, symbols emerge if over sets of rules the mean best correlation ratio of the "
-    "symbols of levels >= 2 is larger after training than before (Wilcoxon's exact signed-rank test, "
-    f"one-sided, p < {SIGNIFICANCE} after Bonferroni over grammars). Holds if they emerge in "
-    f"every grammar, fails if in none, open if in some, or with fewer than {FEWEST_TREES} sets "
-    "of rules."
-)
-
-
-def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train one ensemble and follow its symbols."""
-    probe = functools.partial(score_ratio, rules=settings.rules)
-    return ablation.run_cell(settings, device, progress, probe=probe, metric=RATIO)
-
-
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE; the effect is the smallest gap closed of all grammars."""
-    return emerges_everywhere(table, CLAIM, RULE, "grammars")
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """The class and its ceiling over the number of synonyms, gap closed, levels, collapse."""
-    from dualnets.experiments.emergence._reach_figure import draw
-
-    return draw(
-        table, axis="rules", label="synonymous rules per symbol", line="depth", line_label="levels",
+    figure=figure(
+        "rules",
+        "synonymous rules per symbol",
+        line="depth",
+        line_label="levels",
         score="best correlation ratio",
-    )  # fmt: skip
+    ),
+)

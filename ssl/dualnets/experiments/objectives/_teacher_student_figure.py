@@ -7,30 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dualnets.experiments.objectives._teacher_student import SPECIALISATION
 from dualnets.lab.report.ablation_figure import gaps, spreads
+from dualnets.lab.report.intervals import band
 from dualnets.lab.report.style import WIDTH, distinct, house_style
-from dualnets.lab.stats import mean_interval
+from dualnets.lab.stats import last_step
+from dualnets.lab.variants import by_variant
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 
-def draw(variants: dict[str, pd.DataFrame], metric: str) -> Figure:
-    """Four panels, the variants in their order.
-
-    Args:
-        variants: name -> rows of one cell.
-        metric: of the rows that say how much of the teacher was found.
-    """
+def draw(table: pd.DataFrame) -> Figure:
+    """Four panels: what was found by layer and over training, latents, spread; the variants in order."""
     import matplotlib.pyplot as plt
 
+    variants = by_variant(table)
     with house_style():
         figure, axes = plt.subplots(
             2, 2, figsize=(WIDTH, 5.6), height_ratios=(1.0, 0.7), layout="constrained"
         )
         styles = dict(zip(variants, distinct(len(variants)), strict=True))
-        taught = {n: rows[rows["metric"] == metric] for n, rows in variants.items()}
+        taught = {n: rows[rows["metric"] == SPECIALISATION] for n, rows in variants.items()}
         taught = {n: rows for n, rows in taught.items() if len(rows)}
         _layers(axes[0, 0], taught, styles)
         _training(axes[0, 1], taught, styles)
@@ -47,16 +46,13 @@ def draw(variants: dict[str, pd.DataFrame], metric: str) -> Figure:
 def _layers(axes: Any, taught: Mapping[str, pd.DataFrame], styles: Mapping[str, Any]) -> None:
     """Layer by layer after training, with 95% intervals; dashed before, dotted the null."""
     for name, rows in taught.items():
-        last = rows[rows["step"] == rows["step"].max()]
-        layers = sorted(last["level"].unique())
-        by_layer = [last[last["level"] == layer] for layer in layers]
-        means = [mean_interval(part["value"].to_numpy(np.float64)) for part in by_layer]
+        by_layer = {int(layer): part for layer, part in last_step(rows).groupby("level")}
+        layers = list(by_layer)
+        values = [part["value"].to_numpy(np.float64) for part in by_layer.values()]
         style = {**styles[name], "linestyle": "-", "markersize": 5}
-        axes.fill_between(layers, [m.low for m in means], [m.high for m in means],
-                          color=style["color"], alpha=0.12, linewidth=0)  # fmt: skip
-        axes.plot(layers, [m.value for m in means], label=name, **style)
+        band(axes, layers, values, alpha=0.12, label=name, **style)
         for column, dashes in (("initial", "--"), ("null", ":")):
-            level = [part[column].mean() for part in by_layer]
+            level = [part[column].mean() for part in by_layer.values()]
             axes.plot(layers, level, dashes, color=style["color"], linewidth=1)
         axes.set_xticks(layers)
     axes.set(ylim=(0, 1.03), xlabel="layer", ylabel="best correlation of a teacher's unit")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.theorems._amplification import DIRECTION, UNIT, amplified, winners
+from dualnets.lab.report.intervals import bars
 from dualnets.lab.report.style import WIDTH, level_colours
 from dualnets.lab.stats import mean_interval
 
-Rows = Callable[[pd.DataFrame], pd.DataFrame]
 
-
-def draw(table: pd.DataFrame, amplified: Rows, winners: Rows) -> Figure:
+def draw(table: pd.DataFrame) -> Figure:
     """Directions on top (plain outputs), units below (normalised outputs, the widest network)."""
     colours = level_colours(int(table["level"].max()))
     plain = table[~table["normalize"]]
@@ -45,8 +43,8 @@ def draw(table: pd.DataFrame, amplified: Rows, winners: Rows) -> Figure:
 
 
 def _growth(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
-    """Every direction of the first longer stretches, on logarithmic axes."""
-    part = rows[(rows["kind"] == "direction") & np.isfinite(rows["value"]) & (rows["value"] > 0)]
+    """Every direction over every interval between snapshots, on logarithmic axes."""
+    part = rows[(rows["kind"] == DIRECTION) & np.isfinite(rows["value"]) & (rows["value"] > 0)]
     for level, own in part.groupby("level"):
         axes.scatter(own["forecast"], own["value"], s=5, alpha=0.35, lw=0, color=colours[int(level)],
                      label=f"level {level}")  # fmt: skip
@@ -57,8 +55,8 @@ def _growth(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
         axes.set_xlim(ends[0] / 2, ends[1] * 2)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("2 x eigenvalue at the stretch's start")
-    axes.set_ylabel("growth rate over the stretch, where > 0")
+    axes.set_xlabel("2 x eigenvalue at the interval's start")
+    axes.set_ylabel("growth rate over the interval, where > 0")
     axes.legend(loc="upper left", markerscale=2.5)
 
 
@@ -68,20 +66,17 @@ def _ranks(axes: Axes, made: pd.DataFrame, colours: dict[int, object]) -> None:
         place = int(level) + rng.uniform(-0.12, 0.12, len(own))
         axes.scatter(place, own["rank"], s=10, lw=0, color=colours[int(level)], alpha=0.7)
         mean = mean_interval(own["rank"].to_numpy())
-        reach = [[mean.value - mean.low], [mean.high - mean.value]]
-        axes.errorbar(
-            [int(level) + 0.25], [mean.value], yerr=reach, fmt="o", ms=5, color="#1d1d1f", lw=1.3
-        )
+        bars(axes, [int(level) + 0.25], [mean], fmt="o", ms=5, color="#1d1d1f", lw=1.3)
     axes.axhline(0, color="#777777", lw=1, ls=(0, (4, 2)))
     axes.set_xticks(sorted(made["level"].unique()))
     axes.set_ylim(-1.05, 1.05)
     axes.set_xlabel("level")
-    axes.set_ylabel("rank correlation, mean over stretches")
+    axes.set_ylabel("rank correlation, mean over intervals")
     axes.grid(axis="x", visible=False)
 
 
 def _units(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
-    part = rows[rows["kind"] == "unit"]
+    part = rows[rows["kind"] == UNIT]
     for level, own in part.groupby("level"):
         axes.scatter(own["initial"], own["value"], s=6, alpha=0.4, lw=0, color=colours[int(level)],
                      label=f"level {level}")  # fmt: skip
@@ -94,19 +89,17 @@ def _units(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
 
 
 def _hits(axes: Axes, won: pd.DataFrame, units: int) -> None:
-    """Share of latents whose winner was the first before, or was forecast."""
+    """Share of latents whose winner was the best unit before training, or was forecast."""
     styles = {
         "first_stays": ("the best unit before", "#21918c"),
         "forecast_hits": ("the forecast", "#440154"),
     }
     levels = sorted(won["level"].unique())
     for i, (name, (word, colour)) in enumerate(styles.items()):
-        bands = [mean_interval(won[won["level"] == level][name].to_numpy()) for level in levels]
+        means = [mean_interval(won[won["level"] == level][name].to_numpy()) for level in levels]
         place = np.arange(len(levels)) + (i - 0.5) * 0.3
-        value = np.array([b.value for b in bands])
-        error = np.array([[b.value - b.low, b.high - b.value] for b in bands]).T
-        axes.bar(place, value, width=0.28, color=colour, label=word)
-        axes.errorbar(place, value, yerr=error, fmt="none", color="#1d1d1f", lw=1)
+        axes.bar(place, [mean.value for mean in means], width=0.28, color=colour, label=word)
+        bars(axes, place, means, fmt="none", color="#1d1d1f", lw=1)
     axes.axhline(1 / units, color="#d1495b", lw=1.3, label=f"chance, 1 in {units}")
     axes.set_xticks(range(len(levels)), [str(level) for level in levels])
     axes.set_ylim(0, 1)

@@ -17,7 +17,7 @@ GREY = "#777777"
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Two rows per polarity: chances and selectivity, then what roots learned by their luck."""
+    """Two rows per polarity: chances and selectivity, then what roots learned against their luck."""
     groups = list(table.groupby("polarity_low"))
     figure = plt.figure(figsize=(WIDTH, 6.9 * len(groups)), layout="constrained")
     blocks = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
@@ -70,17 +70,17 @@ def _error(p: pd.Series) -> float:
 def _chances(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
     for level, part in rows.groupby("level"):
         by_width = part.groupby("units")
-        seen, predicted = by_width["lucky"].mean(), by_width["predicted"].mean()
+        counted, predicted = by_width["lucky"].mean(), by_width["predicted"].mean()
         axes.plot(
             predicted.index, predicted, color=colours[int(level)], lw=1.5, label=f"level {level}"
         )
-        axes.errorbar(seen.index, seen, yerr=1.96 * by_width["predicted"].apply(_error), fmt="o",
+        axes.errorbar(counted.index, counted, yerr=1.96 * by_width["predicted"].apply(_error), fmt="o",
                       ms=4.5, lw=1, color=colours[int(level)])  # fmt: skip
     _by_width(axes, rows)
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("latents with a lucky unit")
     axes.plot([], [], color=GREY, lw=1.5, label="predicted")
-    axes.plot([], [], "o", color=GREY, ms=4.5, label="seen, 95% range")
+    axes.plot([], [], "o", color=GREY, ms=4.5, label="counted, 95% range")
 
 
 def _roots(axes: Axes, rows: pd.DataFrame) -> None:
@@ -88,10 +88,10 @@ def _roots(axes: Axes, rows: pd.DataFrame) -> None:
     shades = _shades(rows)
     for i, (units, part) in enumerate(root(rows).groupby("units")):
         by_depth = part.groupby("depth")
-        seen, predicted = by_depth["lucky"].mean(), by_depth["predicted"].mean()
+        counted, predicted = by_depth["lucky"].mean(), by_depth["predicted"].mean()
         aside = (i - (len(shades) - 1) / 2) * 0.06
         axes.plot(predicted.index, predicted, color=shades[int(units)], lw=1.5)
-        axes.errorbar(seen.index + aside, seen, yerr=1.96 * by_depth["predicted"].apply(_error),
+        axes.errorbar(counted.index + aside, counted, yerr=1.96 * by_depth["predicted"].apply(_error),
                       fmt="o", ms=4.5, lw=1, color=shades[int(units)], label=str(units))  # fmt: skip
     depths = sorted(rows["depth"].unique())
     axes.set_xticks(depths)

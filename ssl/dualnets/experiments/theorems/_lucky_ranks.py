@@ -1,4 +1,4 @@
-"""What trees have learned beside the luck that they were born with: rank correlations over trees."""
+"""Rank correlations, over trees, of what was learned with the luck before training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dualnets.lab.stats import NOTHING, Estimate
+from dualnets.lab.stats import NOTHING, Estimate, bootstrap
 
 RESAMPLES = 2000
 GAP, FINAL = "gap_closed", "final_over_ceiling"
@@ -40,12 +40,12 @@ def by_tree(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranks(rows: pd.DataFrame, measure: str) -> Ranks:
-    """How what trees have learned goes with the luck that they were born with."""
+    """Spearman's correlation of a measure of what trees learned with their luck before training."""
     found = by_tree(rows)[["selectivity", measure]].dropna()
     if len(found) < 3 or found.nunique().min() < 2:
         return Ranks(float("nan"), 1.0, len(found))
-    seen = stats.spearmanr(found["selectivity"], found[measure], alternative="greater")
-    return Ranks(float(seen.statistic), float(seen.pvalue), len(found))
+    rank = stats.spearmanr(found["selectivity"], found[measure], alternative="greater")
+    return Ranks(float(rank.statistic), float(rank.pvalue), len(found))
 
 
 def root(rows: pd.DataFrame) -> pd.DataFrame:
@@ -62,17 +62,16 @@ def mean_ranks(cells: Iterable[pd.DataFrame]) -> Estimate:
     kept = sorted(set.intersection(*(set(part.index) for part in cells))) if cells else []
     if len(kept) < 3:
         return NOTHING
-    picks = np.random.default_rng(0).integers(0, len(kept), size=(RESAMPLES, len(kept)))
-    picks = np.vstack([np.arange(len(kept)), picks])
-    means = np.mean(
-        [_rank_correlations(part.loc[kept].to_numpy(), picks) for part in cells], axis=0
+    pairs = [part.loc[kept].to_numpy() for part in cells]
+    return bootstrap(
+        lambda picks: np.mean([_rank_correlations(each, picks) for each in pairs], axis=0),
+        len(kept),
+        resamples=RESAMPLES,
     )
-    low, high = np.nanquantile(means[1:], [0.025, 0.975])
-    return Estimate(float(means[0]), float(low), float(high), len(kept))
 
 
 def _rank_correlations(pairs: np.ndarray, picks: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of `(n, 2)` pairs in every one of `(R, n)` draws of them."""
+    """`(R,)` Spearman's correlations of `(n, 2)` pairs in `(R, n)` samples of them."""
     drawn = stats.rankdata(pairs[picks], axis=1)  # (R, n, 2)
     centred = drawn - drawn.mean(1, keepdims=True)
     a, b = centred[..., 0], centred[..., 1]

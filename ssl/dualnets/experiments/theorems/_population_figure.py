@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.theorems._population import by_tree, compare
+from dualnets.experiments.theorems.population import INFINITE
 from dualnets.lab.report.style import WIDTH
 
-INFINITE = 0
 
-
-def draw(
-    table: pd.DataFrame,
-    by_tree: Callable[[pd.DataFrame], pd.DataFrame],
-    compare: Callable[[pd.DataFrame], pd.DataFrame],
-) -> Figure:
-    """One row per network: three panels."""
+def draw(table: pd.DataFrame) -> Figure:
+    """One row per network: training with every batch, trees one by one, and sources of spread."""
     groups = list(table.groupby(["network", "depth"], sort=False))
     figure = plt.figure(figsize=(WIDTH, 3.6 * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), 3, squeeze=False)

@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.theorems._residual import along, references
+from dualnets.experiments.theorems.residual import SMALL
 from dualnets.lab.report.style import WIDTH
 
 LABELS = {
@@ -19,30 +21,28 @@ LABELS = {
 COLOURS = ["#440154", "#21918c", "#e08214", "#d1495b", "#31688e", "#b5a90f"]
 
 
-def draw(
-    references: list[tuple[str, pd.DataFrame]],
-    axes_rows: list[tuple[str, pd.DataFrame]],
-    small: float,
-) -> Figure:
-    """Medians over trees with quartiles; full lines are the top layer, dashed ones those below."""
+def draw(table: pd.DataFrame) -> Figure:
+    """The residual at the references, and against weights, temperature and negatives.
+
+    Medians over trees with quartiles; full lines are the top layer, dashed ones those below.
+    """
     figure, panels = plt.subplots(
         1, 4, figsize=(WIDTH, 3.7), layout="constrained", sharey=True, width_ratios=[1.5, 1, 1, 0.8]
     )
     first = panels[0]
-    for colour, (name, rows) in zip(COLOURS, references, strict=False):
+    for colour, (name, rows) in zip(COLOURS, references(table), strict=False):
         _lines(first, rows.assign(x=1 - rows["polarity_low"]), name, colour)
     first.set_xscale("log")
     first.set_title("a  noise of the views")
     first.set_xlabel("1 - lowest polarity")
     first.set_ylabel("|exact - covariance form| / |exact|")
-    for axes, (axis, rows) in zip(panels[1:], axes_rows, strict=True):
-        title, label = LABELS[axis]
+    for axes, (axis, (title, label)) in zip(panels[1:], LABELS.items(), strict=True):
         axes.set_title(title)
         axes.set_xlabel(label)
-        _by_polarity(axes, rows, axis)
+        _by_polarity(axes, along(table, axis), axis)
     for axes in panels:
         axes.set_yscale("log")
-        axes.axhline(small, color="#777777", lw=1, ls=(0, (4, 2)))
+        axes.axhline(SMALL, color="#777777", lw=1, ls=(0, (4, 2)))
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="lower right", handlelength=1.4)
     panels[-1].legend().set_visible(False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,8 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.theorems._top_down import compare, rates, settings_of
+from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH
-from dualnets.lab.stats import Estimate, mean_interval
+from dualnets.lab.stats import mean_interval
 
 COLOURS = {"full": "#440154", "uncoupled": "#e07b39", "frozen": "#8a8a8a", "constant": "#21918c"}
 WORDS = {
@@ -22,11 +23,9 @@ WORDS = {
 }
 
 
-Rows = Callable[[pd.DataFrame], pd.DataFrame]
-
-
-def draw(cells: list[Any], compare: Rows, rates: Rows) -> Figure:
+def draw(table: pd.DataFrame) -> Figure:
     """Three measures over time on top, below them two comparisons and growth rates over all settings."""
+    cells = list(settings_of(table))
     figure = plt.figure(figsize=(WIDTH, 9.6), layout="constrained")
     grid = figure.add_gridspec(3, 6)
     label, rows = cells[len(cells) // 2]
@@ -54,11 +53,9 @@ def draw(cells: list[Any], compare: Rows, rates: Rows) -> Figure:
 def _paths(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
     for intervention, colour in COLOURS.items():
         part = rows[rows["intervention"] == intervention]
-        bands = [mean_interval(own[measure].to_numpy()) for _, own in part.groupby("share")]
-        share = np.sort(part["share"].unique())
-        axes.plot(share, [b.value for b in bands], color=colour, lw=1.8, label=intervention)
-        axes.fill_between(
-            share, [b.low for b in bands], [b.high for b in bands], color=colour, alpha=0.12, lw=0
+        by_time = {share: own[measure].to_numpy() for share, own in part.groupby("share")}
+        band(
+            axes, [*by_time], by_time.values(), color=colour, alpha=0.12, lw=1.8, label=intervention
         )
     if measure == "correlation":
         axes.axhline(rows["ceiling"].mean(), color="#d1495b", lw=1.2)
@@ -77,7 +74,8 @@ def _gains(axes: Axes, made: list[Any], pair: str) -> None:
             )
             for _, part in made
         ]
-        _intervals(axes, bands, shift, fmt=marker, color=colour, label=WORDS[measure])
+        place = np.arange(len(made)) + shift
+        bars(axes, place, bands, fmt=marker, color=colour, ms=4, lw=1.2, label=WORDS[measure])
     axes.axhline(0, color="#777777", lw=1)
     _settings(axes, made)
     axes.set_ylabel("log ratio, with / without")
@@ -93,19 +91,13 @@ def _rates(axes: Axes, made: list[Any]) -> None:
             mean_interval(part[part["intervention"] == intervention]["rate"].to_numpy())
             for part in rows
         ]
-        _intervals(axes, bands, (i - 1.5) * 0.16, fmt="o", color=colour, label=intervention)
+        place = np.arange(len(made)) + (i - 1.5) * 0.16
+        bars(axes, place, bands, fmt="o", color=colour, ms=4, lw=1.2, label=intervention)
     axes.axhline(0, color="#777777", lw=1)
     _settings(axes, made)
     axes.set_ylabel("d log(|s| / ‖w‖) / dt")
     axes.margins(y=0.15)
     axes.legend(loc="upper left", ncols=4)
-
-
-def _intervals(axes: Axes, bands: list[Estimate], shift: float, **style: Any) -> None:
-    """An interval per setting, beside its place."""
-    middle = np.array([b.value for b in bands])
-    error = np.array([[b.value - b.low, b.high - b.value] for b in bands]).T
-    axes.errorbar(np.arange(len(bands)) + shift, middle, yerr=error, ms=4, lw=1.2, **style)
 
 
 def _settings(axes: Axes, made: list[Any]) -> None:

@@ -22,25 +22,18 @@ Comparison = tuple[str, str, bool, bool, Tensor, Tensor, Tensor | None]
 
 
 def pairs(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
-    """Kᵀ w = f, and Theorem 1 on one batch of pairs, with K as an array.
+    """Kᵀ w = f, and Theorem 1 on one batch of pairs, with K as an array (docs/theory.md, 1.3, 2.2 and 2.3).
 
     A product with K in reverse mode would be the very computation that it is compared with; an array
     has a column for every sample and output, and the theorem is then a sum over both.
     """
-    inputs = _few_enough(settings, network, data, layer)
+    inputs = few_enough(settings, network, data, layer)
     one, two = (theory.connection(network, layer, x, dtype=torch.float64) for x in inputs)
     arrays = [part.explicit() for part in (one, two)]  # (..., B, P, n)
     scaled = [torch.einsum("...bpn,...p->...bn", array, one.weight) for array in arrays]
     homogeneous, met = _homogeneous(settings, network, layer)
-    yield (
-        "Kᵀw = f",
-        "operator",
-        homogeneous,
-        homogeneous,
-        scaled[0].flatten(-2),
-        one.outputs.flatten(-2),
-        None,
-    )
+    yield ("Kᵀw = f", "operator", homogeneous, homogeneous, scaled[0].flatten(-2),
+           one.outputs.flatten(-2), None)  # fmt: skip
     sides: tuple[Literal["anchor"], Literal["both"]] = ("anchor", "both")
     for branches in sides:
         parameter, f = _with_graph(one, two)
@@ -57,7 +50,7 @@ def pairs(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[
         yield name, "operator", met, met, operator, actual, None
 
 
-def _few_enough(settings: Any, network: nn.Module, data: Any, layer: str) -> list[Tensor]:
+def few_enough(settings: Any, network: nn.Module, data: Any, layer: str) -> list[Tensor]:
     """Both sides of as many pairs as a batch has, or as K may have as an array."""
     size = settings.batch
     sides = [
@@ -73,7 +66,7 @@ def _few_enough(settings: Any, network: nn.Module, data: Any, layer: str) -> lis
 
 
 def updates(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
-    """The update of a contrastive loss, with f and as an operator on the weight."""
+    """A contrastive loss's update, with f and as an operator on the weight (docs/theory.md, 3.3 to 3.5)."""
     loss = settings.build_loss()
     sampled = {"batches": settings.batches, "batch": settings.batch, "seed": settings.seed}
     how: dict[str, Any] = sampled if settings.batches else {}
@@ -99,7 +92,7 @@ def updates(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterato
 def _operator(
     network: nn.Module, data: Any, layer: str, loss: Loss, how: dict[str, Any]
 ) -> theory.Operator:
-    """The operator of a loss; its own action on the weight is not checked here, but compared."""
+    """The operator of a loss (Theorem 3 for the simple loss, else pairs weighted by β)."""
     if isinstance(loss, Simple):
         found = theory.covariance_operator(network, data, layer, **how)
         found.factor = 2.0
@@ -110,7 +103,7 @@ def _operator(
 
 
 def tree_operators(settings: Any, network: nn.Module, data: Any) -> Iterator[Comparison]:
-    """V_z0[E[f | z_0]] of the units below the root against o oᵀ (Section 5)."""
+    """V_z0[E[f | z_0]] of the units below the root against o oᵀ (docs/theory.md, Equation 4.3)."""
     if settings.data != "tree" or settings.batches or settings.network == "mlp":
         return
     tree = data.tree
@@ -126,15 +119,8 @@ def tree_operators(settings: Any, network: nn.Module, data: Any) -> Iterator[Com
     found = theory.tree_operator(tree, nodes, s.flatten(-2)).matrix
     below = exact.rectify(exact.activations(wide.inputs))[level].detach().flatten(-2)
     expected = table.covariance(table.over_views(below.double().cpu()))
-    yield (
-        "tree operator o oᵀ",
-        "operator",
-        True,
-        True,
-        found.flatten(-2),
-        expected.flatten(-2),
-        None,
-    )
+    yield ("tree operator o oᵀ", "operator", True, True, found.flatten(-2), expected.flatten(-2),
+           None)  # fmt: skip
 
 
 def _homogeneous(settings: Any, network: nn.Module, layer: str) -> tuple[bool, bool]:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.theorems.update import BROKEN, ERRORS, EXACT
 from dualnets.lab.report.style import WIDTH
 
 COLOURS = {"tree": "#3b528b", "irregular": "#21918c", "digits": "#e08214"}
@@ -15,17 +16,17 @@ NAMES = {"tree": "balanced tree", "irregular": "irregular tree", "digits": "digi
 FLOOR = 1e-18  # where an error of zero is drawn
 
 
-def draw(table: pd.DataFrame, exact: float, broken: float, errors: float) -> Figure:
+def draw(table: pd.DataFrame) -> Figure:
     """Errors of identities to the left, of estimates to the right."""
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(WIDTH, 5.0), layout="constrained", width_ratios=[1.75, 1]
     )
-    _identities(left, table[table["standard_error"] == 0], exact, broken)
-    _estimates(right, table[table["standard_error"] > 0], errors)
+    _identities(left, table[table["standard_error"] == 0])
+    _estimates(right, table[table["standard_error"] > 0])
     return figure
 
 
-def _identities(axes: Axes, rows: pd.DataFrame, exact: float, broken: float) -> None:
+def _identities(axes: Axes, rows: pd.DataFrame) -> None:
     both = rows.groupby("identity")["form"].transform("nunique") > 1
     rows = rows.assign(name=rows["identity"].where(~both, rows["identity"] + ", " + rows["form"]))
     rows["name"] = (
@@ -48,10 +49,10 @@ def _identities(axes: Axes, rows: pd.DataFrame, exact: float, broken: float) -> 
                 edge = "none" if met == "met" else "#d1495b"
                 axes.scatter(x, y, s=14, facecolor=face, edgecolor=edge, lw=0.9, alpha=0.75,
                              marker="o" if met == "met" else "D")  # fmt: skip
-    axes.axvline(exact, color="#555555", lw=1, ls=(0, (4, 2)))
-    axes.axvline(broken, color="#d1495b", lw=1, ls=(0, (4, 2)))
-    axes.annotate("exact: below ", (exact, 0.55), ha="right", fontsize=7, color="#555555")
-    axes.annotate(" broken: above", (broken, 0.55), ha="left", fontsize=7, color="#d1495b")
+    axes.axvline(EXACT, color="#555555", lw=1, ls=(0, (4, 2)))
+    axes.axvline(BROKEN, color="#d1495b", lw=1, ls=(0, (4, 2)))
+    axes.annotate("exact: below ", (EXACT, 0.55), ha="right", fontsize=7, color="#555555")
+    axes.annotate(" broken: above", (BROKEN, 0.55), ha="left", fontsize=7, color="#d1495b")
     axes.set_xscale("log")
     axes.set_xlim(FLOOR / 2, 1e2)
     axes.set_ylim(-len(names) + 0.4, 0.95)
@@ -69,7 +70,7 @@ def _identities(axes: Axes, rows: pd.DataFrame, exact: float, broken: float) -> 
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, -0.27), ncols=4, handletextpad=0.2)
 
 
-def _estimates(axes: Axes, rows: pd.DataFrame, errors: float) -> None:
+def _estimates(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_title("b  estimates from samples")
     axes.set_xlabel("standard error of the difference / |actual|")
     axes.set_ylabel("|predicted - actual| / |actual|")
@@ -80,8 +81,8 @@ def _estimates(axes: Axes, rows: pd.DataFrame, errors: float) -> None:
     high = float(rows[["standard_error", "relative_error"]].max().max()) * 1.5
     line = np.array([low, high])
     axes.plot(line, line, color="#777777", lw=1, label="1 standard error")
-    axes.plot(line, errors * line, color="#d1495b", lw=1, ls=(0, (4, 2)),
-              label=f"{errors:g} standard errors")  # fmt: skip
+    axes.plot(line, ERRORS * line, color="#d1495b", lw=1, ls=(0, (4, 2)),
+              label=f"{ERRORS:g} standard errors")  # fmt: skip
     for data, colour in COLOURS.items():
         for met in ("met", "broken"):
             shown = rows[(rows["data"] == data) & (rows["assumptions"] == met)]

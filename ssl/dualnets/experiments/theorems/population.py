@@ -1,10 +1,10 @@
 """How much of what we see in training is sampling noise?
 
-On a small tree the expected loss is a finite sum, so a network can be trained on an infinite batch.
-The same networks are trained with finite batches of fresh views, at the same rate for as many
-updates, with several seeds of the data each. What differs from the infinite batch is noise: the mean
-difference over seeds is its bias, the spread between seeds its variance, and both stand beside the
-spread between trees and initial networks.
+On a small tree the expected loss is a finite sum, so a network can be trained on an infinite batch
+(docs/theory.md, Equation 3.8). The same networks are trained with finite batches of fresh views, at the same
+rate for as many updates, with several seeds of the data each. The difference from the infinite batch is
+noise: its mean over seeds is the bias, its spread between seeds the variance, and both are compared with
+the spread between trees and initial networks.
 
 Found (64 trees of depth 2): batch 128 ends 4.9% [-0.6%, 11.8%] of the infinite batch's gain above it (32:
 9.8% [-0.2%, 24.4%]; 512: 2.0% [-1.8%, 6.1%]). Sampling noise, if anything, helps a little; the seeds of
@@ -13,15 +13,9 @@ the data spread by 3.4% of the variance between trees. Whether the bias is below
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-import torch
-
-from dualnets.lab.experiment import CellResult, Grid, ProgressListener
+from dualnets.lab.experiment import Experiment, Grid
 from dualnets.lab.settings import (
     ContrastSettings,
     NetworkSettings,
@@ -31,18 +25,7 @@ from dualnets.lab.settings import (
     check_augmentation,
     setting,
 )
-from dualnets.lab.stats import NOTHING, Verdict, gap_closed, mean_interval, verdict_of
-from dualnets.training.trajectory import log_spaced
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from hltm.tree import LatentTree
-
-SUMMARY = "a large batch is as good as an infinite one"
-CLAIM = "What a batch of 128 teaches is what an infinite batch teaches; the rest is little noise"
-REFERENCE = "theory: expected updates of arXiv 2010.00578, Theorems 2-4, against sampled ones"
-RESULT_VERSION = 1
 INFINITE = 0
 JUDGED = 128
 SMALL = 0.1
@@ -60,7 +43,7 @@ class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, 
     batch: int = setting(
         0, "samples per update and member; 0: infinitely many", low=0, high=1 << 20
     )
-    data_seeds: int = setting(4, "runs on data of their own, for finite batches", low=2, high=1000)
+    data_seeds: int = setting(4, "runs, each on its own data, for finite batches", low=2, high=1000)
     steps: int = setting(1000, "updates", low=1, high=10**9)
     lr: float = setting(0.3, "learning rate", above=0)
     snapshots: int = setting(
@@ -94,210 +77,13 @@ RULE = (
     f"otherwise, if the gain is not above 0, or with fewer than {FEWEST} trees."
 )
 
-
-def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train on one size of batch and follow the latents, exactly, by enumeration."""
-    from dualnets.theory.population.population_flow import population_trajectory
-    from dualnets.training.trajectory import trajectory
-
-    trees = settings.build_trees()
-    network = settings.build_network(trees, settings.seed, device)
-    steps = log_spaced(settings.steps, settings.snapshots)
-    ceilings = settings.build_ceilings(settings.leaves_seen)
-    exact = _Exact(trees)
-    parts = []
-    if settings.batch == INFINITE:
-        path: Iterator[Any] = population_trajectory(
-            network, settings.build_loss(), trees, augment=settings.build_augmentation(),
-            steps=settings.steps, optimizer=settings.build_optimizer(), snapshots=steps,
-            progress=progress.updated,
-        )  # fmt: skip
-        parts = [(0, snapshot) for snapshot in path]
-    else:
-        for data_seed in range(settings.data_seeds):
-            path = trajectory(
-                network, settings.build_method(), trees, snapshots=steps,
-                seed=settings.seed + 1 + data_seed, **settings.training(),
-            )  # fmt: skip
-            parts += [(data_seed, snapshot) for snapshot in path]
-    rows = []
-    for data_seed, snapshot in parts:
-        for level, best in exact.best(snapshot.network).items():
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "data_seed": data_seed,
-                        "step": snapshot.step,
-                        "level": level,
-                        "member": np.repeat(trees.members, best.shape[1]),
-                        "latent": np.tile(np.arange(best.shape[1]), len(trees)),
-                        "value": best.flatten().numpy(),
-                        "ceiling": ceilings[level].value.flatten().numpy(),
-                    }
-                )
-            )
-    table = pd.concat(rows, ignore_index=True)
-    keys = ["data_seed", "member", "level", "latent"]
-    first = table[table["step"] == 0].set_index(keys)["value"].rename("initial")
-    return CellResult(table.join(first, on=keys))
-
-
-class _Exact:
-    """Correlations of units with latents over every leaf state: no probe noise, so the null is 0."""
-
-    def __init__(self, trees: LatentTree) -> None:
-        from hltm.model.enumeration import all_states
-
-        self.trees = trees
-        self.leaves = all_states(trees.tables.cardinality[list(trees.leaves)])
-        stack = range(len(trees))
-        given = {
-            v: torch.stack([trees[s].leaf_distribution([v]) for s in stack]) for v in trees.latents
-        }
-        # every latent of these trees is 0 or 1 with equal chance
-        self.chance = {v: found.mean(1) for v, found in given.items()}
-        self.on = {v: found[:, 1] / 2 for v, found in given.items()}
-
-    def best(self, network: Any) -> dict[int, torch.Tensor]:
-        """Level -> `(S, V)` best |correlation| of a latent's candidates."""
-        with torch.no_grad():
-            shown = network.activations(self.leaves.expand(len(self.trees), -1, -1))
-        found = {}
-        for level, values in shown.items():
-            if level > self.trees.topology.depth:
-                break
-            columns = []
-            for place, v in enumerate(self.trees.level(level)):
-                units = (values[:, :, place] if values.ndim == 4 else values).double().cpu()
-                p, on = self.chance[v][..., None], self.on[v][..., None]
-                centred = units - (p * units).sum(1, keepdim=True)
-                deviation = (p * centred.square()).sum(1).sqrt()
-                joint = (on * centred).sum(1)  # Cov(f, z)
-                alive = deviation > 1e-7
-                columns.append(
-                    (2 * joint.abs() / deviation.where(alive, 1)).where(alive, 0).amax(1)
-                )
-            found[level] = torch.stack(columns, 1)
-        return found
-
-
-# what the table says
-
-
-def by_tree(table: pd.DataFrame, levels: str = "upper") -> pd.DataFrame:
-    """At the end: one row per batch, data seed and tree, the mean over latents of levels >= 2."""
-    last = table[table["step"] == table["steps"]]
-    if levels == "upper" and (last["level"] >= 2).any():
-        last = last[last["level"] >= 2]
-    keys = ["network", "depth", "batch", "data_seed", "member"]
-    return last.groupby(keys)[["value", "initial", "ceiling"]].mean().reset_index()
-
-
-def compare(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per network and finite batch: bias and noise beside the spread between trees."""
-    found = []
-    for (network, depth), rows in by_tree(table).groupby(["network", "depth"], sort=False):
-        infinite = rows[rows["batch"] == INFINITE].set_index("member")
-        for batch, part in rows[rows["batch"] != INFINITE].groupby("batch"):
-            values = part.pivot(index="member", columns="data_seed", values="value")
-            joined = values.join(
-                infinite[["value", "initial"]].rename(columns={"value": "infinite"})
-            )
-            joined = joined.dropna()
-            apart = (values.mean(axis=1).loc[joined.index] - joined["infinite"]).to_numpy()
-            gain = (joined["infinite"] - joined["initial"]).to_numpy()
-            zero = np.zeros_like(gain)
-            found.append(
-                {
-                    "network": network, "depth": depth, "batch": int(batch),
-                    "difference": mean_interval(apart), "gain": float(gain.mean()),
-                    "share": gap_closed(zero, apart, gain),  # a ratio of means, trees drawn together
-                    "seed_variance": float(values.var(axis=1, ddof=1).mean()),
-                    "tree_variance": float(joined["infinite"].var(ddof=1)),
-                    "final": float(values.to_numpy().mean()), "infinite": float(joined["infinite"].mean()),
-                    "initial": float(joined["initial"].mean()), "ceiling": float(part["ceiling"].mean()),
-                    "n": len(joined),
-                }
-            )  # fmt: skip
-    return pd.DataFrame(found)
-
-
-def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Per batch: what it reaches, how far that is from the infinite batch, and where spread comes from."""
-    found = [
-        {
-            "network": row["network"],
-            "depth": row["depth"],
-            "batch": row["batch"],
-            "initial": row["initial"],
-            "final": row["final"],
-            "infinite batch": row["infinite"],
-            "ceiling": row["ceiling"],
-            "difference": f"{row['difference'].value:+.4f} [{row['difference'].low:+.4f}, "
-            f"{row['difference'].high:+.4f}]",
-            "over gain": f"{row['share'].value:+.1%} [{row['share'].low:+.1%}, "
-            f"{row['share'].high:+.1%}]",
-            "s.d. seeds": row["seed_variance"] ** 0.5,
-            "s.d. trees": row["tree_variance"] ** 0.5,
-            "n": row["n"],
-        }
-        for row in compare(table).to_dict("records")
-    ]
-    result = pd.DataFrame(found)
-    result.attrs["caption"] = (
-        "best |correlation|, mean over levels >= 2, exact by enumeration: the null is 0"
-    )
-    return result
-
-
-def headline(table: pd.DataFrame) -> str:
-    """Of one cell."""
-    rows = by_tree(table)
-    return f"best |corr| {rows['initial'].mean():.3f} -> {rows['value'].mean():.3f}"
-
-
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE."""
-    made = compare(table) if (table["batch"] == INFINITE).any() else pd.DataFrame()
-    judged = made[made["batch"] == JUDGED] if len(made) else made
-    details = [
-        {
-            "network": row["network"], "depth": int(row["depth"]), "batch": int(row["batch"]),
-            "difference": row["difference"].value, "low": row["difference"].low,
-            "high": row["difference"].high, "gain": row["gain"], "share": row["share"].value,
-            "share_low": row["share"].low, "share_high": row["share"].high,
-            "variance_of_seeds_over_trees": row["seed_variance"] / max(row["tree_variance"], 1e-300),
-            "n": int(row["n"]),
-        }
-        for row in made.to_dict("records")
-    ]  # fmt: skip
-    what = f"difference of batch {JUDGED} from the infinite one, over the latter's gain"
-    if judged.empty or judged["n"].min() < FEWEST:
-        few = f"batch {JUDGED} and the infinite batch on at least {FEWEST} trees are needed"
-        return verdict_of(CLAIM, "open", RULE, few, what, NOTHING, details)
-    if not (judged["gain"] > 0).all():
-        return verdict_of(
-            CLAIM, "open", RULE, "the infinite batch gains nothing", what, NOTHING, details
-        )
-    close, far, quiet, loud = [], [], [], []
-    for row in judged.to_dict("records"):
-        share = row["share"]
-        close.append(share.low > -SMALL and share.high < SMALL)
-        far.append(share.low > SMALL or share.high < -SMALL)
-        quiet.append(row["seed_variance"] < SMALL * row["tree_variance"])
-        loud.append(row["seed_variance"] > row["tree_variance"])
-    worst = max((row["share"] for row in judged.to_dict("records")), key=lambda e: abs(e.value))
-    noise = max(row["seed_variance"] / row["tree_variance"] for row in judged.to_dict("records"))
-    reason = (
-        f"batch {JUDGED} differs by {worst.value:+.1%} of the gain, and its seeds spread {noise:.1%} of the "
-        "variance between trees"
-    )
-    outcome = "fails" if any(far) or any(loud) else "holds" if all(close) and all(quiet) else "open"
-    return verdict_of(CLAIM, outcome, RULE, reason, what, worst, details)
-
-
-def plot(table: pd.DataFrame) -> Figure:
-    """Training with every batch, tree by tree against the infinite one, and where spread comes from."""
-    from dualnets.experiments.theorems._population_figure import draw
-
-    return draw(table, by_tree, compare)
+EXPERIMENT = Experiment(
+    module=__name__,
+    claim="What a batch of 128 teaches is what an infinite batch teaches; the rest is little noise",
+    reference="theory: expected updates of arXiv 2010.00578, Theorems 2-4, against sampled ones",
+    summary="a large batch is as good as an infinite one",
+    result_version=1,
+    Settings=Settings,
+    grids=GRIDS,
+    code="dualnets.experiments.theorems._population",
+)

@@ -1,7 +1,8 @@
-"""The figure of an ablation: a row per variant, and four questions asked of it side by side.
+"""The figure of an ablation: a row per variant, and four panels side by side.
 
-A variant is told by its row, not by its colour: a dozen hues are not told apart, least of all by those
-who see fewer.
+The panels show how far the gap to the ceiling closed, whether the embedding collapsed, alignment level by
+level, and the root over training. A variant is identified by its row, not by its colour: nobody tells a
+dozen hues apart, least of all people with a colour vision deficiency.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 
 ROW = 0.42  # inches
 COLUMNS = ["member", "step", "level", "node", "metric", "value", "initial", "ceiling"]
-CUT = (-1.0, 1.2)  # gaps closed beyond lie on the edge, as arrows
+CUT = (-1.0, 1.2)  # gaps closed beyond these lie on the edge, as arrows
 BAND = "#f6f6f6"
 DOTS: Any = {"color": AFTER, "markersize": 7, "alpha": 0.4, "markeredgewidth": 0}
 MEAN: Any = {"color": AFTER, "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
 
 
 def draw(table: pd.DataFrame, *, title: str = "") -> Figure:
-    """Four panels, every variant a row of each, in the order of their first cells.
+    """Draw four panels; every variant is a row of each, in the order of their first cells.
 
     Args:
         table: of an ablation's run.
@@ -35,7 +36,7 @@ def draw(table: pd.DataFrame, *, title: str = "") -> Figure:
     """
     import matplotlib.pyplot as plt
 
-    # the settings, dozens of columns, are what makes tables slow
+    # tables are slow because of the settings, which are dozens of columns
     variants = {name: rows[COLUMNS] for name, rows in by_variant(table).items()}
     with house_style():
         height = 1.5 + ROW * max(len(variants), 3) + (0.3 if title else 0)
@@ -55,7 +56,7 @@ def draw(table: pd.DataFrame, *, title: str = "") -> Figure:
 
 
 def gaps(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
-    """Gap closed per variant with its 95% interval, every tree a dot; the rows' names."""
+    """Gap closed per variant with its 95% interval, every tree a dot; names the rows."""
     _rows(axes, variants)
     least, beyond = 0.0, False
     names = []
@@ -103,7 +104,7 @@ def spreads(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
 
 
 def _levels(figure: Any, axes: Any, variants: dict[str, pd.DataFrame]) -> None:
-    """Alignment over ceiling before and after, a line of the row for each level, the root on top."""
+    """Alignment over ceiling before and after training, a line for each level, the root on top."""
     from matplotlib.lines import Line2D
 
     _rows(axes, variants)
@@ -132,7 +133,7 @@ def _levels(figure: Any, axes: Any, variants: dict[str, pd.DataFrame]) -> None:
 
 
 def _training(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
-    """The root over training, all rows on one scale; grey, the first variant again."""
+    """The root's alignment over training, all rows on one scale; in grey the first variant again."""
     _rows(axes, variants)
     curves = []
     for rows in variants.values():
@@ -156,7 +157,7 @@ def _training(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
 
 
 def _rows(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
-    """A row per variant, the first on top, every other one shaded."""
+    """Lay out a row per variant, the first on top, every other one shaded."""
     for at in range(1, len(variants), 2):
         axes.axhspan(at - 0.5, at + 0.5, color=BAND, linewidth=0, zorder=0)
     axes.set(yticks=range(len(variants)), ylim=(len(variants) - 0.5, -0.5))
@@ -165,7 +166,7 @@ def _rows(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
 
 
 def _named(name: str, found: VariantStats) -> str:
-    """A row's name, and how many of its trees have no numbers."""
+    """The name of a row, and how many of its trees have no finite numbers."""
     lines = textwrap.wrap(name, 26, break_long_words=False)
     if lost := lost_trees(found):
         lines.append(f"{lost} of {len(found.value)} not finite")
@@ -173,7 +174,7 @@ def _named(name: str, found: VariantStats) -> str:
 
 
 def lost_trees(found: VariantStats) -> int:
-    """How many trees have no alignment or no spread, as their networks' numbers are not finite."""
+    """The number of trees without an alignment or a spread, because their networks are not finite."""
     return int((~np.isfinite(found.value) | ~np.isfinite(found.spread)).sum())
 
 
@@ -183,7 +184,7 @@ def _beside(axes: Any, at: int, text: str) -> None:
 
 
 def _shares(rows: pd.DataFrame) -> dict[int, tuple[float, float]]:
-    """Level -> alignment over ceiling before and after, the mean over trees that have numbers."""
+    """Level -> alignment over ceiling before and after, the mean over trees with finite numbers."""
     last = rows[(rows["step"] == rows["step"].max()) & rows["metric"].isin(ALIGNMENT)]
     trees = last.groupby(["level", "member"])[["initial", "value", "ceiling"]].mean()
     shares = trees[["initial", "value"]].div(trees["ceiling"], axis=0).groupby("level").mean()
@@ -191,7 +192,7 @@ def _shares(rows: pd.DataFrame) -> dict[int, tuple[float, float]]:
 
 
 def finite_mean(values: np.ndarray) -> float:
-    """Mean of what is finite, NaN if nothing is."""
+    """The mean of the finite values, NaN if there are none."""
     kept = values[np.isfinite(values)]
     return float(kept.mean()) if len(kept) else float("nan")
 

@@ -40,22 +40,23 @@ def draw(
     label: str,
     line: str | None = None,
     line_label: str = "",
-    threshold: float | None = None,
+    threshold: bool = False,
     score: str = "best |correlation|",
 ) -> Figure:
-    """Four panels over the values of one setting, the fourth in two parts.
+    """Draw four panels over the values of one setting, the fourth in two parts.
 
     Args:
         table: of a run.
         axis, label: the setting that is swept, and its name on the figure.
         line, line_label: a second setting, a line for each of its values.
-        threshold: where on the axis branching * polarity² is 1.
+        threshold: whether to mark where on the axis branching * polarity² is 1.
         score: what a latent is scored by, in words.
     """
     import matplotlib.pyplot as plt
 
     lines = _lines(table, axis, line, line_label)
     values = sorted({x for one in lines for x, _ in one.cells})
+    critical = _critical(table, axis) if threshold else None
     with house_style():
         figure = plt.figure(figsize=(WIDTH, 7.4), layout="constrained")
         grid = figure.add_gridspec(2, 2)
@@ -71,8 +72,8 @@ def draw(
         _levels(levels, lines[-1], label, score)
         for panel in (root, gap, spread, rank):
             panel.set_xticks(values, [f"{value:g}" for value in values])
-            if threshold is not None:
-                panel.axvline(threshold, **THRESHOLD)
+            if critical is not None:
+                panel.axvline(critical, **THRESHOLD)
         for panel in (root, gap, rank):
             panel.set_xlabel(label)
         spread.tick_params(labelbottom=False)
@@ -89,6 +90,14 @@ def draw(
         figure.legend(handles=_keys(lines, threshold), loc="outside upper left", ncols=7)
         plt.close(figure)
     return figure
+
+
+def _critical(table: pd.DataFrame, axis: str) -> float:
+    """Where branching * polarity² is 1 (Kesten and Stigum 1966), on the axis of either."""
+    first = table.iloc[0]
+    if axis == "branching":
+        return float(first["polarity_low"]) ** -2
+    return float(first["branching"]) ** -0.5
 
 
 def _lines(table: pd.DataFrame, axis: str, line: str | None, line_label: str) -> list[Line]:
@@ -110,8 +119,8 @@ def _lines(table: pd.DataFrame, axis: str, line: str | None, line_label: str) ->
     ]  # fmt: skip
 
 
-def _keys(lines: list[Line], threshold: float | None) -> list[Any]:
-    """What the marks of all panels mean, once."""
+def _keys(lines: list[Line], threshold: bool) -> list[Any]:
+    """The key of all panels."""
     from matplotlib.lines import Line2D
 
     alone = lines[0].value is None
@@ -122,9 +131,9 @@ def _keys(lines: list[Line], threshold: float | None) -> list[Any]:
         keys.append(Line2D([], [], color=AFTER, marker=".", alpha=0.4, ls="", label="trees"))
     colour = BEFORE if alone else "0.3"
     keys.append(Line2D([], [], color=colour, ls=":", label="before training"))
-    if threshold is not None:
-        said = "branching · polarity² = 1 (Kesten-Stigum)"
-        keys.append(Line2D([], [], **THRESHOLD, label=said))
+    if threshold:
+        label = "branching · polarity² = 1 (Kesten-Stigum)"
+        keys.append(Line2D([], [], **THRESHOLD, label=label))
     found = [variant_stats(rows) for one in lines for _, rows in one.cells]
     if lost := sum(map(lost_trees, found)):
         trees = sum(len(f.value) for f in found)
@@ -136,7 +145,7 @@ _UPPER: dict[str, Any] = {"color": "#56b4e9", "marker": "s", "ms": 4, "ls": "--"
 
 
 def _root(axes: Any, line: Line) -> None:
-    """Means before and after, and of the ceilings; every tree a dot where there is one line."""
+    """Means before and after training, and of the ceilings; with one line, every tree is a dot."""
     xs = [x for x, _ in line.cells]
     found = [of_root(rows) for _, rows in line.cells]
     alone = line.value is None
@@ -156,7 +165,7 @@ def _root(axes: Any, line: Line) -> None:
 def _gap(axes: Any, line: Line, aside: float, width: float) -> None:
     """Gap closed at the root; where there is one line, of all latents of levels >= 2 as well.
 
-    Lines stand a little `aside` of each other, a `width`, so that no interval hides another.
+    A line is moved `aside` and its parts stand a `width` apart, so that no interval hides another.
     """
     parts = [(of_root, {**line.style, "ms": 4})]
     if line.value is None:
@@ -169,7 +178,7 @@ def _gap(axes: Any, line: Line, aside: float, width: float) -> None:
 
 
 def _levels(axes: Any, line: Line, label: str, score: str) -> None:
-    """Alignment over ceiling by level, of the last line; its key beside the panel."""
+    """Alignment over ceiling by level, of the last line, with its key beside the panel."""
     for (x, rows), style in zip(line.cells, ordered(len(line.cells)), strict=True):
         levels = sorted(rows.loc[rows["metric"].isin(ALIGNMENT), "level"].unique())
         found = [variant_stats(rows, [level]) for level in levels]

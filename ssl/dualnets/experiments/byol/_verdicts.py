@@ -1,0 +1,228 @@
+"""Which variants of BYOL work, collapse, or do neither; and the two rules of `_byol.py` applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dualnets.experiments.byol._byol import COLLAPSED, KEPT
+from dualnets.lab import variants
+from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.stats import NOTHING, Estimate, adjusted, exceeds, mean_interval, too_few
+from dualnets.lab.variants import (
+    Judgement,
+    VariantStats,
+    at_once,
+    by_variant,
+    contrast,
+    variant_stats,
+)
+
+
+class CollapseStatus(NamedTuple):
+    """Whether a variant works or collapses.
+
+    Attributes:
+        found: its numbers.
+        p_grown: P that alignment did not grow.
+        p_spread, p_collapsed: P that the spread is not above, not below COLLAPSED.
+
+    All P are after Bonferroni over variants.
+    """
+
+    found: VariantStats
+    p_grown: float
+    p_spread: float
+    p_collapsed: float
+
+    @property
+    def word(self) -> Literal["works", "collapses", "neither"]:
+        """`works`, `collapses`, or `neither` where neither is shown."""
+        if max(self.p_grown, self.p_spread) < SIGNIFICANCE:
+            return "works"
+        return "collapses" if self.p_collapsed < SIGNIFICANCE else "neither"
+
+    @property
+    def gain(self) -> np.ndarray:
+        """`(S,)` growth of the mean best |correlation|."""
+        return self.found.gain
+
+
+def collapse_status(table: pd.DataFrame) -> dict[str, CollapseStatus]:
+    """Variant -> whether it works or collapses."""
+    rows_of = by_variant(table)
+    tests = len(rows_of)
+    made = {}
+    for name, rows in rows_of.items():
+        found = variant_stats(rows)
+        spread = np.where(np.isfinite(found.spread), found.spread, 0.0)
+        border = np.full_like(spread, COLLAPSED)
+        made[name] = CollapseStatus(
+            found,
+            found.p_grown(tests),
+            exceeds(spread, border, tests),
+            exceeds(border, spread, tests),
+        )
+    return made
+
+
+def _details(statuses: Mapping[str, CollapseStatus]) -> dict[str, dict[str, Any]]:
+    """Variant -> its entry in the details of a verdict."""
+    made = {}
+    for name, status in statuses.items():
+        spread = mean_interval(status.found.spread)
+        if not np.isfinite(status.found.spread).all():
+            spread = NOTHING
+        made[name] = {
+            "variant": name,
+            "status": status.word,
+            "p_grown": status.p_grown,
+            "p_spread": status.p_spread,
+            "p_collapsed": status.p_collapsed,
+            **status.found.gap.detail("gap_closed"),
+            "spread": spread.value,
+            "spread_low": spread.low,
+            "spread_high": spread.high,
+            "rank": float(status.found.rank.mean()),
+            "n": len(status.gain),
+        }
+    return made
+
+
+def _undecidable(statuses: Mapping[str, CollapseStatus], names: Sequence[str]) -> str:
+    """Why a table cannot answer at all; empty if it can."""
+    missing = [name for name in names if name not in statuses]
+    if missing:
+        return f"not run, or run in several ways: {', '.join(missing)}"
+    return too_few(min(len(statuses[name].gain) for name in names))
+
+
+def needed(
+    table: pd.DataFrame, *, works: Sequence[str], short: Mapping[str, str], name_slow: bool
+) -> Judgement:
+    """Apply `_byol.needed`; the effect is the smallest lead of what works over what falls short."""
+    statuses = collapse_status(table)
+    details = _details(statuses)
+    effect = (
+        "smallest lead of a variant that should work over one that should not, mean |correlation|"
+        + at_once(len(short))
+    )
+    slow = _slow(table, [details[name] for name in short if name in details]) if name_slow else ""
+    if reason := _undecidable(statuses, [*works, *short]):
+        return Judgement("open", reason + slow, effect, NOTHING, list(details.values()))
+    leads = {
+        name: contrast(statuses[ahead].found.value, statuses[name].found.value, len(short))
+        for name, ahead in short.items()
+    }
+    for name, lead in leads.items():
+        details[name]["p_worse"] = adjusted(lead.p_more, len(leads))
+    words = {name: status.word for name, status in statuses.items()}
+    refuted = [f"{name} collapses" for name in works if words[name] == "collapses"]
+    refuted += [f"{name} works" for name in short if words[name] == "works"]
+    unclear = [name for name in works if words[name] == "neither"]
+    unclear += [
+        name
+        for name in short
+        if words[name] == "neither" and not details[name]["p_worse"] < SIGNIFICANCE
+    ]
+    outcome: Literal["holds", "fails", "open"]
+    if refuted:
+        outcome, reason = "fails", "; ".join(refuted)
+    elif unclear:
+        outcome, reason = "open", f"not decided: {', '.join(unclear)}"
+    else:
+        outcome = "holds"
+        reason = f"{len(works)} of {len(works)} work, {len(short)} of {len(short)} fall short"
+    smallest = min((lead.difference for lead in leads.values()), key=lambda each: each.value)
+    return Judgement(outcome, reason + slow, effect, smallest, list(details.values()))
+
+
+def _slow(table: pd.DataFrame, details: Sequence[Mapping[str, Any]]) -> str:
+    """Which variants do not work, but have started to close their gap; empty if none."""
+    found = [
+        f"{detail['variant']} {_gap(detail)}"
+        for detail in details
+        if detail["status"] != "works" and detail["low"] > 0 and detail["gap_closed"] > NEGLIGIBLE
+    ]
+    if not found:
+        return ""
+    updates = int(table["steps"].iloc[0])
+    return f" in these {updates} updates; a gap has begun to close with {', '.join(found)}"
+
+
+def _gap(detail: Mapping[str, Any]) -> Estimate:
+    return Estimate(detail["gap_closed"], detail["low"], detail["high"], detail["n"])
+
+
+def as_good(
+    table: pd.DataFrame, *, reference: str, others: Sequence[str], added: Mapping[str, str]
+) -> Judgement:
+    """Apply `_byol.as_good`; the effect is the difference to the reference of the worst variant."""
+    if added:
+        others = [name for name in others if name in set(table["variant"])]
+    statuses = collapse_status(table)
+    details = _details(statuses)
+    effect = f"gain in mean |correlation| against that of {reference}, the worst variant" + at_once(
+        len(others)
+    )
+    reason = _undecidable(statuses, [reference, *others]) if others else "nothing to compare with"
+    if reason:
+        return Judgement("open", reason, effect, NOTHING, list(details.values()))
+    enough = KEPT * statuses[reference].gain
+    beside = [name for name in added if name in statuses]
+    for group in (others, beside):
+        for name in group:
+            test = contrast(statuses[name].gain, enough)
+            details[name]["p_as_good"] = adjusted(test.p_more, len(group))
+            details[name]["p_less"] = adjusted(test.p_less, len(group))
+            if beside:
+                details[name]["decides"] = name in others
+    word = {name: details[name]["status"] for name in (reference, *others)}
+    refuted = [f"{name} collapses" for name in word if word[name] == "collapses"]
+    refuted += [f"{name} gains less" for name in others if details[name]["p_less"] < SIGNIFICANCE]
+    unclear = [name for name in word if word[name] == "neither"]
+    unclear += [name for name in others if not details[name]["p_as_good"] < SIGNIFICANCE]
+    outcome: Literal["holds", "fails", "open"]
+    if refuted:
+        outcome, reason = "fails", "; ".join(refuted)
+    elif unclear:
+        outcome, reason = "open", f"not decided: {', '.join(dict.fromkeys(unclear))}"
+    else:
+        outcome, reason = "holds", f"{len(others)} of {len(others)} are as good as {reference}"
+    reason = "; ".join([reason, *(f"{added[name]} {_beside(details[name])}" for name in beside)])
+    gains = (
+        mean_interval(statuses[n].gain - statuses[reference].gain, len(others)) for n in others
+    )
+    worst = min(gains, key=lambda each: each.value)
+    return Judgement(outcome, reason, effect, worst, list(details.values()))
+
+
+def _beside(detail: Mapping[str, Any]) -> str:
+    """How a variant that decides nothing came out."""
+    if detail["p_as_good"] < SIGNIFICANCE and detail["status"] == "works":
+        return "it is as good"
+    if detail["status"] == "collapses":
+        return "it collapses"
+    if not detail["p_grown"] < SIGNIFICANCE and detail["high"] < NEGLIGIBLE:
+        return f"nothing is learned (gap closed {_gap(detail)})"
+    if detail["p_less"] < SIGNIFICANCE:
+        return f"it gains less (gap closed {_gap(detail)})"
+    return f"it is shown neither as good nor worse (gap closed {_gap(detail)})"
+
+
+def summary_table(table: pd.DataFrame, added: Sequence[str] = ()) -> pd.DataFrame:
+    """One row per variant: the root before and after, gap closed, spread, rank, status, n.
+
+    Args:
+        table: of a run.
+        added: variants that were added after a first run.
+    """
+    made = variants.summary_table(table)
+    words = [status.word for status in collapse_status(table).values()]
+    made.insert(len(made.columns) - 1, "status", words)
+    if late := [name for name in made["variant"] if name in added]:
+        made.attrs["caption"] += f"; added after a first run, deciding nothing: {'; '.join(late)}"
+    return made

@@ -1,0 +1,33 @@
+"""Every architecture beside the one that knows the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pandas as pd
+
+from dualnets.lab.variants import Judgement, all_emerge, by_variant, contrast, variant_stats
+
+
+def judge(table: pd.DataFrame, *, plural: str, beside: Collection[str]) -> Judgement:
+    """Apply `dualnets.lab.rules.all_emerge`.
+
+    Details also hold every architecture's share of its ceiling beside the tree network's, with exact
+    tests both ways.
+    """
+    found = all_emerge(table, plural=plural, beside=beside)
+    variants = by_variant(table)
+    if "tree" not in variants:
+        return found
+    tree = variant_stats(variants["tree"])
+    for name, rows in variants.items():
+        other = variant_stats(rows)
+        if name == "tree" or len(other.value) != len(tree.value):
+            continue
+        against = contrast(other.value / other.ceiling, tree.value / tree.ceiling)
+        found.details.append(
+            {"variant": f"{name} - tree",
+             **against.difference.detail("share_of_ceiling_difference"),
+             "p_more": against.p_more, "p_less": against.p_less, "n": against.difference.n}
+        )  # fmt: skip
+    return found

@@ -1,0 +1,223 @@
+"""Two layers with and without the top layer's operator: cells and rule of `top_down`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from dualnets.experiments.theorems.top_down import (
+    EXPERIMENT,
+    FEWEST,
+    PAIRS,
+    RULE,
+    SIGNIFICANCE,
+    Settings,
+)
+from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.stats import Verdict, exceeds, mean_interval, too_few, verdict_of
+from dualnets.lab.tidy import tidy
+from dualnets.theory.hierarchy import two_layer
+
+MEASURES = {"per_norm": "selectivity / ||w||", "correlation": "|correlation|"}
+
+
+def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
+    """Integrate every intervention from the same weights over the same times."""
+    from dualnets.networks.tree_network import tree_network
+
+    trees = settings.build_trees()
+    network = tree_network(trees, units=settings.units, seed=settings.seed, dtype=torch.float64)
+    given, start = two_layer.groups(trees), two_layer.layers(network)
+    ends = [
+        two_layer.time_to_grow(given, start, settings.growth, intervention=intervention)
+        for intervention in ("full", "uncoupled")
+    ]
+    share = torch.linspace(0, 1, settings.points, dtype=torch.float64)[:, None]  # (T, 1)
+    times = share * torch.minimum(*ends)  # (T, S)
+    ceiling = trees.ceiling(trees.level(1), leaves="own").value.mean(1)
+    parts = []
+    for intervention in two_layer.INTERVENTIONS:
+        path = two_layer.integrate(given, start, times, intervention=intervention)
+        found = two_layer.hidden_selectivity(given, path)
+        columns: dict[str, Any] = {
+            "member": trees.members,
+            "intervention": intervention,
+            "share": share,
+            "time": times,
+            "upper_norm": found.upper_norm,
+        }
+        for name in ("selectivity", "per_norm", "correlation"):
+            # the best unit, mean over latents: (T, S)
+            best = getattr(found, name).abs().amax(-1).mean(-1)
+            columns |= {name: best, f"{name}_initial": best[0]}
+        columns["ceiling"] = ceiling
+        parts.append(tidy({"point": range(len(times)), "tree": trees.members}, columns))
+    return CellResult(pd.concat(parts, ignore_index=True).drop(columns=["point", "tree"]))
+
+
+def settings_of(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The settings in which cells differ, and their rows."""
+    varying = [item.name for item in fields(Settings) if table[item.name].nunique() > 1]
+    if {"polarity_low", "polarity_high"} <= {*varying} and table["polarity_low"].equals(
+        table["polarity_high"]
+    ):
+        varying.remove("polarity_high")
+    for _, rows in table.groupby("cell", sort=False):
+        yield {name: rows[name].tolist()[0] for name in varying}, rows
+
+
+def _paths(rows: pd.DataFrame) -> Iterator[tuple[Any, dict[Any, pd.DataFrame]]]:
+    """Every member with its interventions' rows in the order of time."""
+    for member, own in rows.groupby("member"):
+        yield (
+            member,
+            {name: part.sort_values("share") for name, part in own.groupby("intervention")},
+        )
+
+
+def compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per member, pair and measure: the measure with the operator and without it."""
+    found = []
+    for member, paths in _paths(rows):
+        for with_it, without, at in PAIRS:
+            pair = paths[with_it], paths[without]
+            norm = min(path["upper_norm"].max() for path in pair)
+            for measure in MEASURES:
+                ends = [
+                    float(path[measure].iloc[-1])
+                    if at == "equal time"
+                    else float(np.interp(norm, path["upper_norm"], path[measure]))
+                    for path in pair
+                ]
+                found.append(
+                    {
+                        "member": member,
+                        "pair": f"{with_it} / {without}",
+                        "at": at,
+                        "measure": measure,
+                        "with": ends[0],
+                        "without": ends[1],
+                        "initial": float(pair[0][measure].iloc[0]),
+                        "log_gain": float(np.log(ends[0] / ends[1])),
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per member, intervention and measure: its growth rate, the mean of d log / dt.
+
+    Over one interval of time for all interventions: until the first stored time at which the full dynamics
+    have made half of the log growth that they make until the end; all of the time where they make none.
+    """
+    found = []
+    for member, paths in _paths(rows):
+        for measure in MEASURES:
+            leads = np.log((paths["full"][measure] / paths["full"][measure].iloc[0]).to_numpy())
+            half = leads[-1] / 2 * (1 - 1e-9)  # met at a stored time, whatever the rounding
+            last = int(np.argmax(leads >= half)) if leads[-1] > 0 else len(leads) - 1
+            for name, path in paths.items():
+                values, times = path[measure].to_numpy(), path["time"].to_numpy()
+                rate = float(np.log(values[last] / values[0]) / (times[last] - times[0]))
+                found.append(
+                    {"member": member, "intervention": name, "measure": measure, "rate": rate,
+                     "until": float(path["share"].iloc[last])}
+                )  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def _rates(grown: pd.DataFrame, measure: str, pair: str) -> list[str]:
+    """Growth rates with the operator and without, and their paired difference."""
+    chosen = grown[grown["measure"] == measure]
+    wide = chosen.pivot(index="member", columns="intervention", values="rate")
+    a, b = (wide[name].to_numpy() for name in pair.split(" / "))
+    return [f"{mean_interval(values):.4f}" for values in (a, b, a - b)]
+
+
+def summary_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Per setting, pair and measure: ends and early growth rates with and without the operator."""
+    found = []
+    for setting, rows in settings_of(table):
+        grown = rates(rows)
+        for (pair, measure), part in compare(rows).groupby(["pair", "measure"], sort=False):
+            gain = mean_interval(part["log_gain"].to_numpy())
+            with_it, without, faster = _rates(grown, measure, pair)
+            found.append(
+                {
+                    "pair": pair,
+                    "measure": MEASURES[measure],
+                    **{name.replace("_", " "): str(value) for name, value in setting.items()},
+                    "initial": part["initial"].mean(),
+                    "with": part["with"].mean(),
+                    "without": part["without"].mean(),
+                    "log ratio": f"{gain:+.1%}",
+                    "rate with": with_it,
+                    "rate without": without,
+                    "difference of rates": faster,
+                    "n": gain.n,
+                }
+            )
+    result = pd.DataFrame(found)
+    result.attrs["caption"] = (
+        "Exact expectations: the null is 0. Log ratio: of the values with and without, at equal time "
+        "(constant / frozen) or equal ||W_2|| (full / uncoupled); rates: d log / dt in the first half of "
+        "the full dynamics' log growth"
+    )
+    return result
+
+
+def headline(table: pd.DataFrame) -> str:
+    """Of one cell."""
+    made = compare(table)
+    gain = made.groupby(["pair", "measure"])["log_gain"].mean()
+    shown = ", ".join(
+        f"{pair} {value:+.3f}" for (pair, m), value in gain.items() if m == "correlation"
+    )
+    return f"log ratio of |correlation|: {shown}"
+
+
+def verdict(table: pd.DataFrame) -> Verdict:
+    """Apply RULE."""
+    details: list[dict[str, Any]] = []
+    cells = [(setting, rows, compare(rows)) for setting, rows in settings_of(table)]
+    tests = len(cells) * len(PAIRS) * len(MEASURES)
+    for setting, rows, made in cells:
+        grown = rates(rows)
+        for (pair, measure), part in made.groupby(["pair", "measure"], sort=False):
+            p = exceeds(part["with"].to_numpy(), part["without"].to_numpy(), tests)
+            gain = mean_interval(part["log_gain"].to_numpy())
+            details.append(
+                {
+                    **setting,
+                    "pair": pair,
+                    "measure": MEASURES[measure],
+                    **gain.detail("log_ratio"),
+                    "p": p,
+                    "faster": p < SIGNIFICANCE,
+                    "rates": _rates(grown, measure, pair),
+                }
+            )
+    every = pd.concat([made for *_, made in cells])
+    chosen = every[(every["measure"] == "correlation") & (every["at"] == "equal time")]
+    effect = mean_interval(chosen.groupby("member")["log_gain"].mean().to_numpy())
+    won = {
+        pair: [entry["faster"] for entry in details if entry["pair"] == pair]
+        for pair in (f"{a} / {b}" for a, b, _ in PAIRS)
+    }
+    count = ", ".join(
+        f"{sum(faster)} of {len(faster)} {pair.replace(' / ', ' against ')}"
+        for pair, faster in won.items()
+    )
+    reason = f"features are further with the operator: {count}"
+    faster = [entry["faster"] for entry in details]
+    if few := too_few(min(entry["n"] for entry in details), FEWEST):
+        outcome, reason = "open", few
+    else:
+        outcome = "holds" if all(faster) else "open" if any(faster) else "fails"
+    what = "log ratio of |correlation|, constant norm against frozen, mean over settings"
+    return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)

@@ -1,0 +1,237 @@
+"""Predicted updates compared with those of autograd: cells and rule of `update`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from dualnets import theory
+from dualnets.experiments.theorems._digits import digits
+from dualnets.experiments.theorems._update_comparisons import (
+    HALVED,
+    Comparison,
+    layers,
+    pairs,
+    tree_operators,
+    updates,
+)
+from dualnets.experiments.theorems.update import (
+    BROKEN,
+    ERRORS,
+    EXACT,
+    EXPERIMENT,
+    PAIR,
+    PRECISE,
+    RULE,
+    Settings,
+)
+from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.stats import Estimate, Verdict, verdict_of
+from hltm.sampling.augment import parse
+from hltm.sampling.philox import Stream, uniform
+
+COLUMNS = {
+    "identity": "str", "form": "str", "exact": "bool", "assumptions": "str", "layer": "float64",
+    "member": "int64", "relative_error": "float64", "standard_error": "float64",
+    "entries": "int64",
+}  # fmt: skip
+
+
+def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
+    """Compare every identity that applies to the settings with autograd, layer by layer."""
+    networks, data, notes = networks_and_data(settings, device)
+    rows: list[dict[str, Any]] = []
+    compare = pairs if settings.loss == PAIR else updates
+    for first_member, network in networks:
+        network.double()
+        for layer, name in layers(network):
+            found = compare(settings, network, data, name)
+            rows += _tidy(found, layer, first_member)
+            progress.updated(1)
+        if settings.loss == PAIR:
+            rows += _tidy(tree_operators(settings, network, data), None, first_member)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    # columns without rows have no types of their own
+    return CellResult(table if rows else table.astype(COLUMNS), notes=notes)
+
+
+def _tidy(
+    found: Iterator[Comparison], layer: int | None, first_member: int
+) -> list[dict[str, Any]]:
+    """One row per comparison and member."""
+    rows = []
+    for identity, form, exact, met, *arrays in found:
+        # networks that are no ensembles have no member axis
+        predicted, actual, error = (
+            part if part is None else part.reshape(-1, part.shape[-1]) for part in arrays
+        )
+        assert predicted is not None
+        assert actual is not None
+        for m, length in enumerate(actual.norm(dim=-1).tolist()):
+            if length == 0:  # all units are dead there, and there is nothing to predict
+                continue
+            rows.append(
+                {
+                    "identity": identity,
+                    "form": form,
+                    "exact": exact,
+                    "assumptions": "met" if met else "broken",
+                    "layer": np.nan if layer is None else layer,
+                    "member": first_member + m,
+                    "relative_error": float((predicted[m] - actual[m]).norm()) / length,
+                    "standard_error": 0.0 if error is None else float(error[m].norm()) / length,
+                    "entries": len(actual[m]),
+                }
+            )
+    return rows
+
+
+def networks_and_data(
+    settings: Settings, device: torch.device
+) -> tuple[list[tuple[int, nn.Module]], Any, list[str]]:
+    """Networks with the number of their first member, data, and notes."""
+    if settings.data == "digits":
+        data = digits()
+        if data is None:
+            return [], None, ["scikit-learn is not installed: the rows of digits were left out"]
+        return [(m, dense(64, settings, m).to(device)) for m in range(settings.members)], data, []
+    if settings.data == "tree":
+        trees = settings.build_trees()
+    else:
+        from hltm.families.caterpillar import caterpillar
+
+        trees = caterpillar(depth=settings.depth + 1, members=settings.members, seed=settings.seed)
+    network: nn.Module
+    if settings.network == "mlp":
+        from dualnets.networks.mlp import mlp
+
+        network = mlp(
+            trees, units=settings.units, layers=settings.layers, bias=settings.bias,
+            normalize=settings.normalize, seed=settings.seed, device=device,
+        )  # fmt: skip
+    else:
+        network = settings.build_network(trees, settings.seed, device)
+    return [(0, network)], theory.TreeViews(trees, parse(settings.augment)), []
+
+
+def dense(inputs: int, settings: Settings, member: int) -> nn.Sequential:
+    """A dense network as a plain torch module, with weights from this project's random addresses."""
+    widths = [inputs] + [settings.units] * settings.layers
+    made: list[nn.Module] = [nn.Flatten()]
+    for layer in range(settings.layers):
+        linear = nn.Linear(widths[layer], widths[layer + 1], bias=settings.bias)
+        for part, parameter in enumerate(linear.parameters()):
+            numbers = uniform(
+                parameter.numel(), seed=settings.seed, stream=Stream.INIT, members=(member,),
+                node=layer + 1, view=part,
+            )  # fmt: skip
+            bound = widths[layer] ** -0.5
+            parameter.data = ((2 * numbers[0] - 1) * bound).float().view(parameter.shape)
+        made += [linear, nn.ReLU()]
+    return nn.Sequential(*made[:-1])
+
+
+def headline(table: pd.DataFrame) -> str:
+    """The largest error of what is exact."""
+    if table.empty:
+        return "left out"
+    exact = table[table["exact"]]
+    part = exact if len(exact) else table
+    return f"{len(table)} comparisons, largest error {part['relative_error'].max():.0e}"
+
+
+def summary_table(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per identity and form: errors over data, networks, losses and layers."""
+    found = []
+    marked = table.assign(broken=_broken(table), estimated=table["standard_error"] > 0)
+    for (identity, form, broken, estimated), part in marked.groupby(
+        ["identity", "form", "broken", "estimated"], sort=False
+    ):
+        off = part["relative_error"] / part["standard_error"].where(part["standard_error"] > 0)
+        kinds = [kind for kind in ("tree", "irregular", "digits") if kind in set(part["data"])]
+        found.append(
+            {
+                "identity": identity + (", estimated" if estimated else ""),
+                "form": form,
+                "data": broken or ", ".join(kinds),
+                "median": part["relative_error"].median(),
+                "largest": part["relative_error"].max(),
+                "/ s.e.": off.max(),
+                "n": len(part),
+            }
+        )
+    names = list(dict.fromkeys(table["identity"]))
+    found.sort(key=lambda row: names.index(row["identity"].removesuffix(", estimated")))
+    made = pd.DataFrame(found or [{"identity": "nothing was compared"}])
+    made.attrs["caption"] = (
+        "relative errors |predicted - actual| / |actual| of whole weights, float64, over n networks, "
+        "losses and layers"
+    )
+    return made
+
+
+def _broken(table: pd.DataFrame) -> pd.Series:
+    """Which assumption is broken, in a word; empty where all are met."""
+    why = np.select(
+        [table["form"] == HALVED, table["bias"], table["normalize"]],
+        ["prediction halved", "biases", "normalised"],
+        "skips a layer",
+    )
+    return pd.Series(np.where(table["assumptions"] == "broken", why, ""), index=table.index)
+
+
+def verdict(table: pd.DataFrame) -> Verdict:
+    """Apply RULE."""
+    # 1. Identities that hold exactly must agree with autograd to rounding.
+    exact = table[table["exact"]]
+    wrong = exact[~(exact["relative_error"] < EXACT)]
+    # 2. Estimates must agree within their errors, and these must be small enough to tell.
+    estimated = table[~table["exact"] & (table["assumptions"] == "met")]
+    near = estimated["relative_error"] < ERRORS * estimated["standard_error"]
+    # both forms of a prediction are one estimate: they differ by rounding
+    near = near.groupby([estimated[name] for name in ("cell", "layer", "member")]).all()
+    vague = estimated[~(estimated["standard_error"] < PRECISE) & (estimated["form"] == "outputs")]
+    # 3. Controls must miss: half of a prediction, and forms whose assumption is broken.
+    halved = table[table["form"] == HALVED]
+    caught = halved[halved["relative_error"] > ERRORS * halved["standard_error"]]
+    broken = table[(table["assumptions"] == "broken") & (table["form"] != HALVED)]
+    kinds = ["identity", "form", _broken(broken).rename("why")]
+    medians = broken.groupby(kinds)["relative_error"].median()
+    missed = medians > BROKEN
+    reason = (
+        f"{len(exact) - len(wrong)} of {len(exact)} exact comparisons agree to {EXACT:g}, "
+        f"{near.sum()} of {len(near)} estimates lie within {ERRORS:g} standard "
+        f"errors, {len(caught)} of {len(halved)} halved predictions do not, "
+        f"{missed.sum()} of {len(missed)} forms with a broken assumption miss"
+    )
+    if len(vague):
+        reason += (
+            f"; {len(vague)} estimates have standard errors of {PRECISE:g} of the update or more"
+        )
+    complete = min(len(broken), len(exact), len(halved)) > 0
+    if len(wrong) or not near.all():
+        outcome = "fails"
+    elif complete and missed.all() and vague.empty and len(caught) == len(halved):
+        outcome = "holds"
+    else:
+        outcome = "open"
+    kinds = ["identity", "form", "assumptions", "exact"]
+    details = [
+        dict(zip(kinds, map(str, key), strict=True))
+        | {
+            "exact": bool(key[-1]),
+            "largest_error": float(part["relative_error"].max()),
+            "n": len(part),
+        }
+        for key, part in table.groupby(kinds, sort=False)
+    ]
+    largest = Estimate(float(exact["relative_error"].max()), np.nan, np.nan, len(exact))
+    what = "largest relative error of an exact identity"
+    return verdict_of(
+        EXPERIMENT.claim, outcome, RULE, reason, what, largest, details, of="comparisons"
+    )

@@ -1,0 +1,103 @@
+"""Rules of ablations, fixed before a run: in words, and the function that applies them.
+
+The file of an experiment is read whenever experiments are listed, which must not wait for torch or
+pandas. A declaration therefore gives the functions that judge and draw by their names, as `Deferred`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dualnets.lab.variants import Judgement
+
+SIGNIFICANCE = 0.01
+FEWEST_TREES = 12  # with fewer, the exact test has no room for a correction over variants
+# Of the gap: that a test does not show growth is no evidence that there is none.
+NEGLIGIBLE = 0.1
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A function that is imported when it is first called.
+
+    Attributes:
+        function: `module:name`.
+        options: keyword arguments of every call.
+
+    Example:
+        >>> Deferred("builtins:sorted", {"reverse": True})([1, 3, 2])
+        [3, 2, 1]
+    """
+
+    function: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.resolve()(*arguments, **self.options)
+
+    def resolve(self) -> Any:
+        """The function itself."""
+        module, _, name = self.function.partition(":")
+        return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the claim of an ablation is judged.
+
+    Attributes:
+        text: the rule in words.
+        judge: applies it: the table of a run -> `dualnets.lab.variants.Judgement`.
+    """
+
+    text: str
+    judge: Deferred
+
+    def __call__(self, table: pd.DataFrame) -> Judgement:
+        """Judge the table of a run."""
+        found: Judgement = self.judge(table)
+        return found
+
+
+def all_emerge(
+    each: str,
+    plural: str,
+    *,
+    latents: str = "latents",
+    score: str = "|correlation|",
+    samples_of: str = "trees",
+    beside: Sequence[str] = (),
+    judge: str = "dualnets.lab.variants:all_emerge",
+    **options: Any,
+) -> Rule:
+    """The rule that latents emerge with every variant.
+
+    Args:
+        each, plural: what a variant is, in the singular and in the plural, e.g. `loss`, `losses`.
+        latents: what the latents of this data are called.
+        score: what a unit is scored by.
+        samples_of: what the members of an ensemble are.
+        beside: variants that stand beside the others for comparison; the claim is not about them.
+        judge: the function that applies the rule, for experiments that add to it.
+        **options: more keyword arguments of that function.
+
+    Example:
+        >>> print(all_emerge("loss", "losses").text[:65])
+        For each loss, latents emerge if over trees the mean best |correl
+    """
+    text = (
+        f"For each {each}, {latents} emerge if over {samples_of} the mean best {score} of the {latents} "
+        "of levels >= 2 is larger after training than before (Wilcoxon's exact signed-rank test, "
+        f"one-sided, p < {SIGNIFICANCE} after Bonferroni over these {plural}). Holds if they emerge with "
+        f"all {plural}, fails if with none, open if with some, or with fewer than {FEWEST_TREES} "
+        f"{samples_of}. That a test shows no growth is no evidence that there is none: the claim fails only "
+        f"if, besides, every gap closed is below {NEGLIGIBLE} with its whole 95% interval (those of all "
+        f"{plural} at once, Bonferroni), and is open otherwise."
+    )
+    return Rule(text, Deferred(judge, {"plural": plural, "beside": beside, **options}))
