@@ -88,7 +88,10 @@ def check_switch(name: str, value: Any) -> bool:
     Raises:
         TypeError: any other value, such as 0 or 'no'.
     """
-    if type(value).__name__ not in ("bool", "bool_"):  # Python's or numpy's, which is not imported here
+    if type(value).__name__ not in (
+        "bool",
+        "bool_",
+    ):  # Python's or numpy's, which is not imported here
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 

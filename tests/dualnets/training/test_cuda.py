@@ -56,7 +56,10 @@ def test_probes_give_the_cpus_numbers():
     trees = hltm.symmetric_binary(depth=3, members=3, seed=0)
     tables = [
         hltm.probe.alignment(
-            dualnets.tree_network(trees, units=5, seed=1, device=device), trees, samples=2000, seed=3
+            dualnets.tree_network(trees, units=5, seed=1, device=device),
+            trees,
+            samples=2000,
+            seed=3,
         )
         for device in ("cpu", "cuda")
     ]
