@@ -19,7 +19,8 @@ from dualnets.lab.fields import Stored, given_options, with_options
 from dualnets.lab.fields import setting as setting
 from dualnets.methods.losses import LOSSES
 from dualnets.networks.normalizations import NORMS
-from dualnets.optim.optimizers import OPTIMIZERS, Schedule
+from dualnets.optim.optimizers import OPTIMIZERS
+from dualnets.optim.schedule import Schedule
 
 if TYPE_CHECKING:
     import torch

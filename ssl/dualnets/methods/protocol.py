@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from dualnets._lazy import torch
+from dualnets.methods._directions import direction
 from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.heads import BatchMoments, Head
 from dualnets.optim.per_member import Group, check_count, cut
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from hltm.tree import LatentTree
 
 State = dict[str, "Tensor"]
+PROJECTOR = (
+    0  # place of a projector's random numbers; a method's other parts have places of their own
+)
 MOMENTS = "moments"  # prefix of the running moments that a loss passes on to `after_step`
 
 
@@ -93,15 +97,17 @@ class Method(ABC):
     Attributes:
         projector: head on the network's outputs, `projector.…` in the state; none by default.
         per_member: names of the fields that are one number or one per member, or a `Group`.
+        unit_length: whether the vectors that the loss compares are scaled to length 1.
     """
 
     projector: Head = Head()
     per_member: ClassVar[tuple[str, ...]] = ()
+    unit_length: ClassVar[bool] = False
 
     @property
-    @abstractmethod
     def needs(self) -> Needs:
-        """The data it needs in every step."""
+        """The data it needs in every step: two views of each sample, unless a method needs other data."""
+        return Needs()
 
     @property
     def plain_loss(self) -> object | None:
@@ -156,8 +162,11 @@ class Method(ABC):
             self.projector.check(output_units(network, setup), "projector")
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
-        """The state before the first step."""
-        return {}
+        """The state before the first step: `projector.…`; a method that keeps more adds it."""
+        if not self.projector.widths:
+            return {}
+        units = output_units(network, setup)
+        return init_head("projector", self.projector, units, network, setup, PROJECTOR)
 
     @abstractmethod
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
@@ -171,8 +180,8 @@ class Method(ABC):
     ) -> Tensor:
         """`(S, B, U)`, the vectors that the loss compares: the projector's outputs, or the network's.
 
-        As in evaluation BatchNorm in the projector uses its running moments, so that the embedding of a
-        sample does not depend on other samples.
+        They have length 1 where `unit_length`. As in evaluation, BatchNorm in the projector uses its
+        running moments, so that the embedding of a sample does not depend on other samples.
 
         Args:
             network: any network.
@@ -182,7 +191,9 @@ class Method(ABC):
                 does in training.
         """
         own = outputs(network, Batch(leaves, leaves.shape[-2]))[0]
-        return self.projector(strip_prefix(state, "projector"), own, running=not batch_statistics)
+        projector = strip_prefix(state, "projector")
+        found = self.projector(projector, own, running=not batch_statistics)
+        return direction(found) if self.unit_length else found
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
@@ -226,11 +237,12 @@ def trained(tensors: Mapping[str, Tensor]) -> State:
 
 
 def init_head(
-    head: Head, inputs: int, network: nn.Module, setup: TrainContext, place: int
+    name: str, head: Head, inputs: int, network: nn.Module, setup: TrainContext, place: int
 ) -> State:
-    """A head before the first step: initial parameters, marked as trained, and running moments.
+    """The head `name` before the first step: parameters, marked as trained, and running moments.
 
     Args:
+        name: prefix of the head in the state.
         head: its settings.
         inputs: number of input features.
         network: the network below it.
@@ -239,7 +251,27 @@ def init_head(
     """
     drawn = head.init(inputs, place=place, **address(network, setup))
     parameter = next(network.parameters())
-    return trained(drawn) | head.init_running_stats(len(parameter), parameter)
+    return with_prefix(name, trained(drawn) | head.init_running_stats(len(parameter), parameter))
+
+
+def apply_head(
+    name: str, head: Head, state: State, inputs: Tensor, passes: int = 1
+) -> tuple[Tensor, State]:
+    """Outputs of the head `name` in training, and its new running moments.
+
+    Args:
+        name: prefix of the head in the state.
+        head: its settings.
+        state: the method's.
+        inputs: `(S, passes * B, U)`, each pass normalised by statistics of its own.
+        passes: number of passes.
+
+    Returns:
+        `(S, passes * B, U)`, and what the loss passes on to `after_step`.
+    """
+    record: list[BatchMoments] = []
+    found = head(strip_prefix(state, name), inputs, passes, record=record)
+    return found, update_running_stats(name, head, state, record)
 
 
 def update_running_stats(

@@ -11,14 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from dualnets._checks import check_kind, check_switch, check_whole
-from dualnets._lazy import torch
+from dualnets._lazy import no_grad, torch
 from dualnets.networks.layers import initial_parameters, linear
-from dualnets.networks.normalizations import (
-    BatchNorm,
-    Moments,
-    Normalization,
-    standardize,
-)
+from dualnets.networks.normalizations import BatchNorm, Moments, Normalization, standardize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -260,6 +255,7 @@ class Head:
                 hidden = hidden.relu()
         return hidden.transpose(1, 2)
 
+    @no_grad
     def update_running_stats(
         self, parameters: Mapping[str, Tensor], record: Sequence[BatchMoments]
     ) -> dict[str, Tensor]:
@@ -279,12 +275,6 @@ class Head:
         Raises:
             ValueError: a batch of one sample, which has no variance.
         """
-        with torch.no_grad():
-            return self._update_running_stats(parameters, record)
-
-    def _update_running_stats(
-        self, parameters: Mapping[str, Tensor], record: Sequence[BatchMoments]
-    ) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for layer in sorted({own.layer for own in record}):
             norm, calls = self._batch_norm(layer), [own for own in record if own.layer == layer]

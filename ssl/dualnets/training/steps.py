@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.methods.protocol import Method, State, TrainContext
-from dualnets.optim.optimizers import SGD, Group, Optimizer, Schedule
+from dualnets.optim.optimizers import SGD, Optimizer
+from dualnets.optim.per_member import Group
+from dualnets.optim.schedule import Schedule
 from dualnets.training.compiled import pairs, siamese
 from dualnets.training.data import Rows
 
@@ -143,7 +145,7 @@ def _train_siamese(
     views = config.data.draw(method.needs, first_step, steps).views
     state, memory, losses, frozen_at = before
     frozen_at = frozen_at.clone()
-    every = kernel.spec.after
+    every = kernel.spec.after_step_every
     step, end = first_step, first_step + steps
     while step < end:
         stop = min(end, (step // every + 1) * every) if every else end

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from dualnets.optim.optimizers import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
+from dualnets.optim.optimizers import LARS, OPTIMIZERS, SGD, Adam, AdamW
+from dualnets.optim.per_member import Group
+from dualnets.optim.schedule import Schedule
 
 MEMBERS, STEPS = 3, 6
 SHAPES = {"network.weights.0": (2, 3, 4), "network.biases.0": (2, 3), "state.head.0.gain": (5, 1)}

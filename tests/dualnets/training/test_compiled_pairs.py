@@ -125,11 +125,11 @@ def test_losses_of_whole_batches_are_not_supported(loss):
     assert compiled.supported_kernel(torch.nn.Linear(2, 2), dualnets.InfoNCE()) is None
 
 
-def test_a_loss_with_a_wrong_slope_is_found_out(monkeypatch):
+def test_a_loss_with_a_wrong_kind_of_weights_is_found_out(monkeypatch):
     """A broken twin: an InfoNCE that claims β = 1 trains to other numbers."""
 
     class Broken(dualnets.InfoNCE):
-        slope = 0
+        exponential = False
 
     trees = hltm.symmetric_binary(depth=2, members=2, seed=0)
     network = dualnets.tree_network(trees, units=3, seed=1, dtype=torch.float64)

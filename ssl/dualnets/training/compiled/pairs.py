@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dualnets.methods.losses import InfoNCE, PairLoss, Simple, Triplet
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.optim.optimizers import PerMember
+from dualnets.optim.per_member import PerMember
 from dualnets.training.compiled.pairs_kernel import train_members
 from dualnets.training.compiled.parameters import flatten, unflatten
 from dualnets.training.compiled.unmodified import is_unmodified
@@ -90,7 +90,7 @@ def train(
         *(part.numpy() for part in tensors),
         layout,
         drawn.batch,
-        loss.slope,
+        loss.exponential,
         np.array([loss.temperature, loss.margin], dtype=losses.numpy().dtype),
         network.normalize,
         first_step,

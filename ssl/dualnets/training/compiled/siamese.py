@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.optim.optimizers import SGD, Group, Optimizer, PerMember
+from dualnets.optim.optimizers import SGD, Optimizer
+from dualnets.optim.per_member import Group, PerMember
 from dualnets.training.compiled import heads
 from dualnets.training.compiled.parameters import flatten, unflatten
 from dualnets.training.compiled.siamese_kernel import train_members
@@ -97,13 +98,17 @@ def train(
     weights = flatten([online[name] for name in names])
     velocities = [memory[_velocity_name(name)] for name in names] if optimizer.slots else []
     velocity = flatten(velocities) if velocities else torch.zeros_like(weights)
-    target_names = [f"target.{name}" for name in names[: ends[3].names]] if spec.slow else []
+    target_names = (
+        [f"target.{name}" for name in names[: ends[3].names]] if spec.separate_target else []
+    )
     target = (
         flatten([state[name] for name in target_names]) if target_names else weights[:, :0].clone()
     )
     # 2. schedules, and what the heads are
     steps = [first_step + t for t in range(views[0].shape[2] // batch)]
-    ema_decay = [spec.ema_decay(step, total_steps) if spec.slow else 1.0 for step in steps]
+    ema_decay = [
+        spec.ema_decay(step, total_steps) if spec.separate_target else 1.0 for step in steps
+    ]
     if keep_last_target:
         ema_decay[-1] = 1.0
     outputs = network.blocks[-1] * network.units[-1]
