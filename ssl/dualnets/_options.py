@@ -70,10 +70,8 @@ def option(
         choices: the words that a flag takes, where the type does not say it.
         applies_to: other fields of the dataclass -> the values at which this field has an effect.
     """
-    return field(
-        default=default,
-        metadata={"flag": flag, "choices": choices, "applies_to": applies_to or {}},
-    )
+    metadata = {"flag": flag, "choices": choices, "applies_to": applies_to or {}}
+    return field(default=default, metadata=metadata)
 
 
 def options(kind: type) -> list[Option]:
@@ -146,11 +144,10 @@ def _types(annotation: Any, home: type) -> tuple[tuple[Any, ...], tuple[str, ...
 def _meanings(kind: type) -> dict[str, str]:
     """Field -> the first sentence about it in a docstring's `Attributes:` section."""
     section = re.search(r"^Attributes:\n((?: +.*\n?|\n(?= ))*)", cleandoc(kind.__doc__ or ""), re.M)
-    entries = (
-        re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8,}.*)*)", section[1], re.M) if section else []
-    )
     found: dict[str, str] = {}
-    for names, text in entries:
+    if section is None:
+        return found
+    for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8,}.*)*)", section[1], re.M):
         sentence = re.split(r"\.(?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
         found |= dict.fromkeys(names.split(", "), sentence)
     return found

@@ -154,9 +154,8 @@ def memory_error(
         (members * footprint.data + footprint.shared, "the fixed data set", "samples"),
     ]
     size, what, lower = max(kept)
-    if (
-        size <= available and size < count * footprint.working
-    ):  # unless what is stored does not fit by itself
+    # what a step keeps is named, unless what is stored does not fit by itself
+    if size <= available and size < count * footprint.working:
         size, what = count * footprint.working, "what a step keeps for its backward pass"
         names = ["members_at_once"] * (count > 1) + ["batch"]
         names += ["negatives"] * (config.method.needs.negatives > 1)

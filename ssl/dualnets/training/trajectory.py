@@ -169,22 +169,10 @@ def train(
         (10, torch.Size([2]))
     """
     (final,) = trajectory(
-        network,
-        method,
-        trees,
-        augment=augment,
-        steps=steps,
-        batch=batch,
-        optimizer=optimizer,
-        seed=seed,
-        samples=samples,
-        snapshots=[steps],
-        members_at_once=members_at_once,
-        precision=precision,
-        checkpoints=checkpoints,
-        strict=strict,
-        progress=progress,
-    )
+        network, method, trees, augment=augment, steps=steps, batch=batch, optimizer=optimizer,
+        seed=seed, samples=samples, snapshots=[steps], members_at_once=members_at_once,
+        precision=precision, checkpoints=checkpoints, strict=strict, progress=progress,
+    )  # fmt: skip
     return final
 
 

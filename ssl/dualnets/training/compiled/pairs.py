@@ -13,7 +13,6 @@ same numbers up to the order of sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +22,9 @@ from torch import Tensor, nn
 from dualnets.methods.losses import InfoNCE, PairLoss, Simple, Triplet
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim.per_member import PerMember
+from dualnets.training.compiled.members import flatten, train_all, unflatten
 from dualnets.training.compiled.pairs_kernel import train_members
-from dualnets.training.compiled.parameters import flatten, unflatten
 from dualnets.training.compiled.unmodified import is_unmodified
-from hltm.sampling.kernels.threads import share
 
 LOSSES = (Simple, Triplet, InfoNCE)
 
@@ -95,13 +93,8 @@ def train(
         network.normalize,
         first_step,
     )
-
-    # 2. members are shared among threads; each is trained through all steps by one of them
-    def work(shares: Iterator[tuple[int, int]]) -> None:
-        for low, high in shares:
-            train_members(*arguments, low, high)  # type: ignore[call-arg]
-
-    share(work, len(weights), threads=torch.get_num_threads())
+    # 2. the kernel
+    train_all(train_members, arguments, len(weights))
     # 3. parameters go back into the network
     unflatten(weights, list(network.weights))
     unflatten(biases, list(network.biases or []))

@@ -21,10 +21,9 @@ from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim.optimizers import SGD, Optimizer
 from dualnets.optim.per_member import Group, PerMember
 from dualnets.training.compiled import heads
-from dualnets.training.compiled.parameters import flatten, unflatten
+from dualnets.training.compiled.members import flatten, train_all, unflatten
 from dualnets.training.compiled.siamese_kernel import train_members
 from dualnets.training.compiled.unmodified import is_unmodified
-from hltm.sampling.kernels.threads import share
 
 
 class SiameseKernel(NamedTuple):
@@ -144,13 +143,8 @@ def train(
         optimizer.nesterov,
         first_step,
     )
-
-    # 3. members are shared among threads; each is trained through all steps by one of them
-    def work(shares: Iterator[tuple[int, int]]) -> None:
-        for low, high in shares:
-            train_members(*arguments, low, high)  # type: ignore[call-arg]
-
-    share(work, len(weights), threads=torch.get_num_threads())
+    # 3. the kernel
+    train_all(train_members, arguments, len(weights))
     # 4. trained tensors change in place; all other tensors of the state are new ones
     unflatten(weights, [online[name] for name in names])
     unflatten(velocity, velocities)
