@@ -127,12 +127,13 @@ class BYOL(Method):
                 f"redraw={self.redraw!r} needs redraw_every of at least 1 update, got 0"
             )
         if not self._predictor_is_trained:
-            for name, none in (
-                ("redraw_every", 0),
-                ("predictor_lr", 1.0),
-                ("predictor_weight_decay", None),
-            ):
-                if getattr(self, name) != none:
+            defaults: dict[str, Any] = {
+                "redraw_every": 0,
+                "predictor_lr": 1.0,
+                "predictor_weight_decay": None,
+            }
+            for name, default in defaults.items():
+                if getattr(self, name) != default:
                     raise ValueError(
                         f"{name}={getattr(self, name)} needs a predictor that is trained, got "
                         f"predictor={self.predictor!r}"

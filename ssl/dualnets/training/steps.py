@@ -127,9 +127,10 @@ def _train_pairs(
     """Compiled steps of a loss of pairs."""
     drawn = config.data.draw(config.method.needs, first_step, steps)
     assert drawn.negatives is not None  # every loss of pairs has one
-    leaves = pairs.DrawnPairs(drawn.views[0], drawn.views[1], drawn.negatives, config.data.batch)
-    frozen_at = before.frozen_at.clone()
-    losses = pairs.train(kernel, config.optimizer.lr, leaves, first_step, frozen_at)
+    frozen_at, leaves = before.frozen_at.clone(), [*drawn.views, drawn.negatives]
+    losses = pairs.train(
+        kernel, config.optimizer.lr, leaves, config.data.batch, first_step, frozen_at
+    )
     return before._replace(losses=losses, frozen_at=frozen_at)
 
 
@@ -151,17 +152,11 @@ def _train_siamese(
         stop = min(end, (step // every + 1) * every) if every else end
         rows = slice((step - first_step) * batch, (stop - first_step) * batch)
         interrupted = every > 0 and stop % every == 0
+        # where the method's own after_step follows, it updates the target itself
         state, losses = siamese.train(
-            kernel,
-            state,
-            memory,
-            [view[..., rows] for view in views],
-            batch,
-            step,
-            config.context.steps,
-            frozen_at,
-            keep_last_target=interrupted,  # after_step moves the target of that step itself
-        )
+            kernel, state, memory, [view[..., rows] for view in views], batch, step,
+            config.context.steps, frozen_at, keep_last_target=interrupted,
+        )  # fmt: skip
         if interrupted:
             with torch.no_grad():
                 after = method.after_step(kernel.network, state, {}, stop - 1, config.context)

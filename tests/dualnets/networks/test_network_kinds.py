@@ -282,7 +282,7 @@ def test_trains_in_parts_and_is_probed(kind, options):
 
 
 @every_variant
-def test_the_compiled_span_takes_only_what_it_can_run(kind, options):
+def test_compiled_training_takes_only_what_it_supports(kind, options):
     kernel = pairs.supported_kernel(kind.make(kind.trees(), seed=2, **options), dualnets.InfoNCE())
     plain = "norm" not in options and "weight_standardization" not in options
     assert (kernel is not None) == (kind.compiled and plain)

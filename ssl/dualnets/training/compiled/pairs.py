@@ -13,6 +13,7 @@ same numbers up to the order of sums.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,21 +28,6 @@ from dualnets.training.compiled.pairs_kernel import train_members
 from dualnets.training.compiled.unmodified import is_unmodified
 
 LOSSES = (Simple, Triplet, InfoNCE)
-
-
-class DrawnPairs(NamedTuple):
-    """The leaves of n steps.
-
-    Attributes:
-        anchors, positives: `(S, X, n * B)` uint8.
-        negatives: `(S, X, n * B * H)` uint8, the H negatives of an anchor side by side.
-        batch: B.
-    """
-
-    anchors: Tensor
-    positives: Tensor
-    negatives: Tensor
-    batch: int
 
 
 class PairKernel(NamedTuple):
@@ -61,14 +47,17 @@ def supported_kernel(network: nn.Module, loss: object) -> PairKernel | None:
 
 @torch.no_grad()
 def train(
-    kernel: PairKernel, lr: PerMember, drawn: DrawnPairs, first_step: int, frozen_at: Tensor
-) -> Tensor:
+    kernel: PairKernel, lr: PerMember, leaves: Sequence[Tensor], batch: int, first_step: int,
+    frozen_at: Tensor,
+) -> Tensor:  # fmt: skip
     """Train the kernel's network in place, one step for every batch of the drawn leaves.
 
     Args:
         kernel: from `supported_kernel`; the parameters of its network change.
         lr: the learning rate, or one per member.
-        drawn: the leaves.
+        leaves: of n steps, uint8: anchors and positives `(S, X, n * B)`, and negatives
+            `(S, X, n * B * H)`, the H of an anchor side by side.
+        batch: B.
         first_step: the number of the first step, counted from 0.
         frozen_at: `(S,)` int64, changed in place: as in `TrainState`.
 
@@ -82,17 +71,13 @@ def train(
     layout = np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights])
     rates = torch.as_tensor(lr, dtype=network.dtype).expand(len(weights)).contiguous()
     losses = torch.full_like(rates, torch.nan)
-    leaves = [network.read(part).contiguous() for part in drawn[:3]]
-    tensors = (*leaves, weights, biases, rates, losses, frozen_at)
+    inputs = [network.read(part).contiguous() for part in leaves]
+    tensors = (*inputs, weights, biases, rates, losses, frozen_at)
+    constants = np.array([loss.temperature, loss.margin], dtype=losses.numpy().dtype)
     arguments = (
-        *(part.numpy() for part in tensors),
-        layout,
-        drawn.batch,
-        loss.exponential,
-        np.array([loss.temperature, loss.margin], dtype=losses.numpy().dtype),
-        network.normalize,
-        first_step,
-    )
+        *(part.numpy() for part in tensors), layout, batch, loss.exponential, constants,
+        network.normalize, first_step,
+    )  # fmt: skip
     # 2. the kernel
     train_all(train_members, arguments, len(weights))
     # 3. parameters go back into the network

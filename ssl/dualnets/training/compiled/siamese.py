@@ -100,9 +100,7 @@ def train(
     target_names = (
         [f"target.{name}" for name in names[: ends[3].names]] if spec.separate_target else []
     )
-    target = (
-        flatten([state[name] for name in target_names]) if target_names else weights[:, :0].clone()
-    )
+    target = flatten([weights[:, :0], *(state[name] for name in target_names)])
     # 2. schedules, and what the heads are
     steps = [first_step + t for t in range(views[0].shape[2] // batch)]
     ema_decay = [
@@ -111,38 +109,25 @@ def train(
     if keep_last_target:
         ema_decay[-1] = 1.0
     outputs = network.blocks[-1] * network.units[-1]
-    projector, projector_coefficients = heads.head_layout(spec.projector, outputs)
-    predictor, predictor_coefficients = heads.head_layout(
-        spec.predictor, spec.projector.outputs(outputs)
-    )
     running = _RunningMoments(state, spec, weights)
     losses = torch.full((len(weights),), torch.nan, dtype=network.dtype)
     kind = losses.numpy().dtype
     arguments = (
-        views[0].contiguous().numpy(),
-        views[1].contiguous().numpy(),
-        weights.numpy(),
-        velocity.numpy(),
-        target.numpy(),
+        *(view.contiguous().numpy() for view in views),
+        weights.numpy(), velocity.numpy(), target.numpy(),
         *_rates(kernel, weights),
         np.array([optimizer.schedule.factor(step, total_steps) for step in steps], dtype=kind),
         np.array(ema_decay, dtype=kind),
-        losses.numpy(),
-        frozen_at.numpy(),
-        running.moments.numpy(),
-        running.batches.numpy(),
+        losses.numpy(), frozen_at.numpy(), running.moments.numpy(), running.batches.numpy(),
         np.array([0, *(end.numbers for end in ends)]),
         np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights]),
-        projector,
-        projector_coefficients.astype(kind),
-        predictor,
-        predictor_coefficients.astype(kind),
+        *heads.head_layout(spec.projector, outputs, kind),
+        *heads.head_layout(spec.predictor, spec.projector.outputs(outputs), kind),
         np.array([spec.scale, spec.offset], dtype=kind),
         batch,
         (network.normalize, spec.stop_gradient, spec.normalized, spec.symmetric),
-        optimizer.nesterov,
-        first_step,
-    )
+        optimizer.nesterov, first_step,
+    )  # fmt: skip
     # 3. the kernel
     train_all(train_members, arguments, len(weights))
     # 4. trained tensors change in place; all other tensors of the state are new ones
