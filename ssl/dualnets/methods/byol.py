@@ -42,7 +42,7 @@ from dualnets.methods.protocol import (
 from dualnets.methods.siamese import SiameseSpec, check_predictor
 from dualnets.networks.heads import RUNNING, BatchMoments, Head
 from dualnets.networks.normalizations import BatchNorm
-from dualnets.optim.per_member import Group, PerMember, at_least_0, check_rates, share
+from dualnets.optim.per_member import Group, PerMember, at_least_0, between_0_and_1, check_rates
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -163,7 +163,10 @@ class BYOL(Method):
         for name in ("stop_gradient", "normalized", "symmetric"):
             check_switch(name, getattr(self, name))
         for name in self.per_member:
-            given, check = getattr(self, name), share if name == "ema_decay" else at_least_0
+            given, check = (
+                getattr(self, name),
+                between_0_and_1 if name == "ema_decay" else at_least_0,
+            )
             if given is not None or name != "predictor_weight_decay":  # which alone may be None
                 object.__setattr__(self, name, check_rates(name, given, check))
 

@@ -36,7 +36,7 @@ from dualnets.methods.protocol import (
     with_prefix,
 )
 from dualnets.networks.heads import RUNNING, Head
-from dualnets.optim.per_member import PerMember, check_rates, column, share
+from dualnets.optim.per_member import PerMember, between_0_and_1, broadcast_rates, check_rates
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -89,7 +89,9 @@ class MoCo(Method):
 
     def __post_init__(self) -> None:
         check_whole("queue", self.queue, low=1, unit="key")
-        object.__setattr__(self, "ema_decay", check_rates("ema_decay", self.ema_decay, share))
+        object.__setattr__(
+            self, "ema_decay", check_rates("ema_decay", self.ema_decay, between_0_and_1)
+        )
         check_number("temperature", self.temperature, above=0)
         check_switch("symmetric", self.symmetric)
         check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
@@ -162,6 +164,6 @@ class MoCo(Method):
         """m slow + (1 - m) online for the slow parameters under a prefix of the state."""
         found = {}
         for name, slow in strip_prefix(state, prefix).items():
-            decay = column(self.ema_decay, slow)
+            decay = broadcast_rates(self.ema_decay, slow)
             found[name] = slow * decay + online[name].detach() * (1 - decay)
         return with_prefix(prefix, found)

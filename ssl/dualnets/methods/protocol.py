@@ -16,7 +16,7 @@ from dualnets._lazy import torch
 from dualnets.methods._directions import direction
 from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.heads import BatchMoments, Head
-from dualnets.optim.per_member import Group, check_count, cut
+from dualnets.optim.per_member import Group, check_count, rates_of_members
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -137,9 +137,8 @@ class Method(ABC):
         parts: dict[str, Any] = {}
         for name in self.per_member:
             given = getattr(self, name)
-            part = (
-                given.of_members(low, high) if isinstance(given, Group) else cut(given, low, high)
-            )
+            whole = isinstance(given, Group)
+            part = given.of_members(low, high) if whole else rates_of_members(given, low, high)
             if part != given:
                 parts[name] = part
         return replace(self, **parts) if parts else self  # type: ignore[type-var]

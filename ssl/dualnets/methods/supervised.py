@@ -75,14 +75,11 @@ class Supervised(Method):
 
     def __post_init__(self) -> None:
         given: Any = self.targets
+        wrong = f"targets must be 'root', 'latents' or nodes such as (0, 1), got {given!r}"
         if not isinstance(given, str | tuple | list):
-            raise TypeError(
-                f"targets must be 'root', 'latents' or nodes such as (0, 1), got {given!r}"
-            )
+            raise TypeError(wrong)
         if isinstance(given, str) and given not in ("root", "latents"):
-            raise ValueError(
-                f"targets must be 'root', 'latents' or nodes such as (0, 1), got {given!r}"
-            )
+            raise ValueError(wrong)
         if len(given) == 0:
             raise ValueError("supervised training needs at least one target, got none")
         if isinstance(given, list):

@@ -20,10 +20,10 @@ from dualnets.optim.per_member import (
     PerMember,
     at_least_0,
     broadcast,
+    broadcast_rates,
     check_count,
     check_rates,
-    column,
-    cut,
+    rates_of_members,
 )  # fmt: skip
 from dualnets.optim.schedule import Schedule
 
@@ -85,17 +85,17 @@ class Optimizer(ABC):
     slots: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        self._keep("weight_decay", at_least_0)
+        self._check_rates("weight_decay", at_least_0)
         if self.clip is not None:  # one member of a sweep may have no limit: infinity
-            self._keep("clip", lambda n, rate: check_number(n, rate, above=0, limit=False))
+            self._check_rates("clip", lambda n, rate: check_number(n, rate, above=0, limit=False))
         for name in self._positive:
-            self._keep(name, lambda n, rate: check_number(n, rate, above=0))
+            self._check_rates(name, lambda n, rate: check_number(n, rate, above=0))
         for name in self._below_1:
-            self._keep(name, lambda n, rate: check_number(n, rate, low=0, below=1))
+            self._check_rates(name, lambda n, rate: check_number(n, rate, low=0, below=1))
         check_kind("schedule", self.schedule, Schedule, 'dualnets.Schedule("cosine")')
 
-    def _keep(self, name: str, check: Callable[[str, Any], Any]) -> None:
-        """Check a rate, and keep it as a number or a tuple."""
+    def _check_rates(self, name: str, check: Callable[[str, Any], Any]) -> None:
+        """Check a rate, and store it as a number or a tuple."""
         called = "a learning rate" if name == "lr" else name
         object.__setattr__(self, name, check_rates(called, getattr(self, name), check))
 
@@ -116,7 +116,9 @@ class Optimizer(ABC):
 
     def of_members(self, low: int, high: int) -> Optimizer:
         """The same rule for members low..high-1."""
-        return replace(self, **{n: cut(getattr(self, n), low, high) for n in self._rates})
+        return replace(
+            self, **{n: rates_of_members(getattr(self, n), low, high) for n in self._rates}
+        )
 
     def init(self, parameters: Mapping[str, Tensor]) -> Tensors:
         """The optimiser's memory before the first update: `slot.name` -> zeros of the parameter's shape.
@@ -165,8 +167,12 @@ class Optimizer(ABC):
                 gradient = gradient * broadcast(scale, parameter)
             decay = self.weight_decay if group.weight_decay is None else group.weight_decay
             slots = {slot: memory[f"{slot}.{name}"] for slot in self.slots}
-            rate = column(self.lr, parameter) * (factor * column(group.lr, parameter))
-            one = ParameterUpdate(name, parameter, gradient, slots, rate, column(decay, parameter))
+            rate = broadcast_rates(self.lr, parameter) * (
+                factor * broadcast_rates(group.lr, parameter)
+            )
+            one = ParameterUpdate(
+                name, parameter, gradient, slots, rate, broadcast_rates(decay, parameter)
+            )
             change = self._change(one)
             # the gradient of a frozen member may be NaN, and 0 * NaN is NaN: select, do not multiply
             kept = change if everyone else torch.where(broadcast(alive, parameter), change, 0)
@@ -182,7 +188,7 @@ class Optimizer(ABC):
             return None
         squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
         length = torch.stack(squares).sum(0).sqrt()
-        limit = column(self.clip, length)
+        limit = broadcast_rates(self.clip, length)
         return (limit / length.clamp(min=1e-12)).clamp(max=1)
 
 
@@ -233,7 +239,7 @@ class SGD(Optimizer):
         gradient = one.decayed(one.gradient)
         if not self._has_momentum:
             return gradient * one.rate
-        momentum, velocity = column(self.momentum, one.parameter), one.memory["momentum"]
+        momentum, velocity = broadcast_rates(self.momentum, one.parameter), one.memory["momentum"]
         velocity.mul_(momentum).add_(gradient)
         return (gradient + momentum * velocity if self.nesterov else velocity) * one.rate
 
@@ -268,7 +274,10 @@ class Adam(Optimizer):
 
     def _adapted(self, one: ParameterUpdate, gradient: Tensor) -> Tensor:
         """The bias-corrected first average over the root of the bias-corrected second."""
-        slow, slower = column(self.beta1, one.parameter), column(self.beta2, one.parameter)
+        slow, slower = (
+            broadcast_rates(self.beta1, one.parameter),
+            broadcast_rates(self.beta2, one.parameter),
+        )
         first, second, updates = (one.memory[slot] for slot in self.slots)
         first.mul_(slow).add_(gradient * (1 - slow))
         second.mul_(slower).add_(gradient.square() * (1 - slower))
@@ -317,11 +326,11 @@ class LARS(Optimizer):
         if not _has_plain_momentum(one.name, one.parameter):
             size = broadcast(one.parameter.flatten(1).norm(dim=1), gradient)  # |w|
             slope = broadcast(gradient.flatten(1).norm(dim=1), gradient)  # |g|
-            local = column(self.trust, gradient) * size / (slope + one.decay * size)
+            local = broadcast_rates(self.trust, gradient) * size / (slope + one.decay * size)
             # a norm of 0 gives no scale: then the rate is not adapted
             adapted = (size > 0) & (slope > 0)
             gradient = one.decayed(gradient) * torch.where(adapted, local, 1)
-        velocity.mul_(column(self.momentum, gradient)).add_(gradient * one.rate)
+        velocity.mul_(broadcast_rates(self.momentum, gradient)).add_(gradient * one.rate)
         return velocity
 
 

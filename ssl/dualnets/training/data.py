@@ -7,7 +7,7 @@ of steps can be drawn at any time, and all networks and methods read the same ro
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
@@ -147,17 +147,10 @@ class Rows(ABC):
         nodes = None if needs.targets == () else target_nodes(topology, needs.targets)
         first = leaves if nodes is None else min(leaves, int(nodes.min()))
         request = DrawRequest(
-            topology=topology,
-            seed=self.seed,
-            stream=stream,
-            members=self.members,
-            start=start,
-            samples=count,
-            views=views,
-            rates=self.augment.rates(topology),
-            first=first,
+            topology=topology, seed=self.seed, stream=stream, members=self.members, start=start,
+            samples=count, views=views, rates=self.augment.rates(topology), first=first,
             device=self.device,
-        )
+        )  # fmt: skip
         states = draw_states(self.trees.tables, request)
         targets = None if nodes is None else states[0][:, torch.from_numpy(nodes - first)]
         return [view[:, leaves - first :] for view in states], targets
@@ -175,7 +168,7 @@ class FreshData(Rows):
         super().check(needs, steps)
         if needs.places:
             raise ValueError(
-                "this method keeps something for every sample, so it needs a fixed data set: give samples=…"
+                "this method remembers every sample, so it needs a fixed data set: give samples=…"
             )
 
     def draw(self, needs: Needs, first_step: int, steps: int) -> DrawnViews:
@@ -224,8 +217,8 @@ class FixedData(Rows):
         epochs = -(-steps // self.steps_per_epoch)
         if needs.views * epochs >= MAX_VIEWS:
             raise ValueError(
-                f"{steps} steps are {epochs} epochs of {self.samples} samples, more than there are "
-                f"views (2^24)"
+                f"{steps} steps are {epochs} epochs of {self.samples} samples, but there are only "
+                f"2^24 views of a sample"
             )
 
     def of_members(self, low: int, high: int) -> FixedData:
@@ -246,17 +239,13 @@ class FixedData(Rows):
             parts.append(self._steps_of_epoch(needs, epoch, at, count))
             step += count
 
-        def joined(pieces: list[Tensor | None]) -> Tensor | None:
+        def joined(pieces: Sequence[Tensor | None]) -> Tensor | None:
             found = [piece for piece in pieces if piece is not None]
             return torch.cat(found, dim=-1) if found else None
 
-        views = [torch.cat(views, dim=-1) for views in zip(*(p.views for p in parts), strict=True)]
-        return DrawnViews(
-            views,
-            joined([p.negatives for p in parts]),
-            joined([p.targets for p in parts]),
-            joined([p.places for p in parts]),
-        )
+        views, *others = zip(*parts, strict=True)
+        each = [torch.cat(view, dim=-1) for view in zip(*views, strict=True)]
+        return DrawnViews(each, *map(joined, others))
 
     def _steps_of_epoch(self, needs: Needs, epoch: int, at: int, steps: int) -> DrawnViews:
         """Steps at .. at + steps - 1 of one epoch."""

@@ -84,9 +84,7 @@ class TrainConfig(NamedTuple):
 
 def trained_tensors(network: nn.Module, state: State) -> dict[str, Tensor]:
     """All tensors that the optimiser changes, under names `network.…` and `state.…`."""
-    found: dict[str, Tensor] = {
-        f"network.{name}": tensor for name, tensor in network.named_parameters()
-    }
+    found: dict[str, Tensor] = {f"network.{name}": p for name, p in network.named_parameters()}
     return found | {f"state.{n}": tensor for n, tensor in state.items() if tensor.requires_grad}
 
 
