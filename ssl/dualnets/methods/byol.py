@@ -184,15 +184,11 @@ class BYOL(Method):
         if isinstance(self.predictor, DirectPredictor) or self._decay_per_member:
             return None
         return SiameseSpec(
-            projector=self.projector,
-            predictor=self.predictor or Head(),
-            separate_target=self.target != "online",
-            ema_decay=self._decay,
-            stop_gradient=self.stop_gradient,
-            normalized=self.normalized,
-            symmetric=self.symmetric,
+            projector=self.projector, predictor=self.predictor or Head(),
+            separate_target=self.target != "online", ema_decay=self._decay,
+            stop_gradient=self.stop_gradient, normalized=self.normalized, symmetric=self.symmetric,
             after_step_every=self.redraw_every,
-        )
+        )  # fmt: skip
 
     @property
     def groups(self) -> Mapping[str, Group]:
@@ -317,12 +313,9 @@ class BYOL(Method):
         like = next(network.parameters())
         moments = self.predictor.init_running_stats(len(like), like, layers)
         return moments | self.predictor.init(
-            state["predictor.0.weight"].shape[-1],
-            place=PREDICTOR,
-            version=(step + 1) // self.redraw_every,
-            layers=layers,
-            **address(network, setup),
-        )
+            state["predictor.0.weight"].shape[-1], place=PREDICTOR,
+            version=(step + 1) // self.redraw_every, layers=layers, **address(network, setup),
+        )  # fmt: skip
 
 
 def _cosine_form(predictions: Tensor, targets: Tensor) -> Tensor:

@@ -78,13 +78,9 @@ class SimSiam(Method):
     def siamese(self) -> SiameseSpec:
         # BYOL's loss is 4 - 2 cos - 2 cos; a quarter of it less 1 is SimSiam's
         return SiameseSpec(
-            self.projector,
-            self.predictor,
-            separate_target=False,
-            stop_gradient=self.stop_gradient,
-            scale=0.25,
-            offset=-1.0,
-        )
+            self.projector, self.predictor, separate_target=False, stop_gradient=self.stop_gradient,
+            scale=0.25, offset=-1.0,
+        )  # fmt: skip
 
     def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where the predictor's outputs are not as many as the projector's."""

@@ -154,15 +154,10 @@ class Head:
         for layer, width in enumerate(self.widths):
             if layers is None or layer in layers:
                 weight, bias = initial_parameters(
-                    (1, width, inputs),
-                    seed=seed,
-                    members=members,
-                    layer=place * LAYERS + layer,
-                    bias=self.bias,
-                    stream=Stream.PREDICTOR,
-                    version=version,
+                    (1, width, inputs), seed=seed, members=members, layer=place * LAYERS + layer,
+                    bias=self.bias, stream=Stream.PREDICTOR, version=version,
                     device=device if only_shapes else "cpu",
-                )
+                )  # fmt: skip
                 found[f"{layer}.weight"] = weight.to(device, dtype)
                 if bias is not None:
                     found[f"{layer}.bias"] = bias.to(device, dtype)

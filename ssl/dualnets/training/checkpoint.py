@@ -19,6 +19,9 @@ from dualnets.training.steps import TrainState
 
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 FORMAT = 2
+OLDER = (
+    "remove its folder, and training goes on from an older one"  # what to do about a damaged one
+)
 
 
 @dataclass(frozen=True)
@@ -192,9 +195,6 @@ class Checkpoints:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise _unreadable(path, f"its tensors cannot be read ({error})") from error
-
-
-OLDER = "remove its folder, and training goes on from an older one"
 
 
 def _unreadable(path: Path, problem: str, remedy: str = OLDER) -> ValueError:

@@ -1,7 +1,7 @@
 """The rows that every step of training reads: fresh ones at every step, or a fixed data set in epochs.
 
-Every row has an address (seed, stream, member, view, row number), so nothing is stored: any chunk
-of steps can be drawn at any time, and all networks and methods read the same rows at the same step.
+Every row has an address (seed, stream, member, view, row number), so nothing is stored: the rows of any
+steps can be drawn at any time, and all networks and methods read the same rows at the same step.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Rows(ABC):
     Attributes:
         trees: one tree, or as many as there are members.
         members: the numbers of the S members, a part of the address of their rows.
-        augment: what a view draws again.
+        augment: what a view redraws.
         batch: B, samples per step and member.
         seed: 64 bits.
         stacked: whether batches have the S axis.
@@ -69,7 +69,7 @@ class Rows(ABC):
         """Check that these rows have what a method needs for so many steps.
 
         Raises:
-            ValueError: targets that are not nodes of the trees, or that a view may draw again.
+            ValueError: targets that are not nodes of the trees, or that a view may redraw.
         """
         if needs.targets == ():
             return
@@ -140,7 +140,7 @@ class Rows(ABC):
     ) -> tuple[list[Tensor], Tensor | None]:
         """`(S, X, count)` leaves of each view, and `(S, T, count)` targets.
 
-        No view draws a target again (`check`), so the first view has the data's own states there.
+        No view redraws a target (`check`), so the first view has the data's own states there.
         """
         topology = self.trees.topology
         leaves = topology.leaves.start
@@ -243,7 +243,7 @@ class FixedData(Rows):
             found = [piece for piece in pieces if piece is not None]
             return torch.cat(found, dim=-1) if found else None
 
-        views, *others = zip(*parts, strict=True)
+        views, *others = zip(*parts, strict=True)  # the others: negatives, targets, places
         each = [torch.cat(view, dim=-1) for view in zip(*views, strict=True)]
         return DrawnViews(each, *map(joined, others))
 

@@ -1,4 +1,4 @@
-"""What a training was made with, as texts: a checkpoint goes on only with the training that wrote it."""
+"""A description of a training, as texts: only the training that wrote a checkpoint may go on from it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def fingerprint(
     members_at_once: int,
     initial_state: Iterable[Tensor],
 ) -> dict[str, str]:
-    """All that must be the same where training goes on: what it is -> a short text.
+    """Name -> a short text, of all that must be the same where training goes on.
 
-    The names are written in checkpoints, so they stay as they are.
+    Checkpoints hold these names, so they must not be changed.
 
     Args:
         network: before training.

@@ -1,9 +1,8 @@
 """What memory a training takes, known from shapes before any of it is allocated.
 
-One step of one member is computed without numbers, on torch's device `meta`, and everything that it
-keeps is counted. That takes a while, so a step that is surely small is computed with numbers, and
-where all members together are surely small nothing is computed. Which of the three happens depends
-on the settings alone, not on the machine.
+One step of one member is computed without numbers, on torch's device `meta`, and all that it keeps is
+counted. That takes a while, so a step that is surely small is computed with numbers, and where all members
+together are surely small nothing is computed. The settings alone, not the machine, decide which.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from dualnets.training.steps import TrainConfig, trained_tensors
 
 SMALL = 1 << 28  # bytes that may be allocated to measure a member
 COUNTABLE = 1 << 64  # bytes beyond which sizes overflow
-LOOSENESS = 16  # how many times what a member takes `upper_bound` may be
+LOOSENESS = 16  # `upper_bound` is at most this many times what a member takes
 BYTES_PER_DRAW = 64  # of a random number while it is drawn
 WIDTHS = "widths"  # the name of the widths of a method's heads among its numbers
 Network = TypeVar("Network", bound=nn.Module)

@@ -359,15 +359,9 @@ def test_padding_stays_zero_in_training():
     trees = trees_of(IRREGULAR, 2, members=2)
     network = dualnets.tree_network(trees, units=3, seed=1)
     final = dualnets.train(
-        network,
-        dualnets.SimCLR(),
-        trees,
-        augment=hltm.resample_leaves(0.3),
-        steps=3,
-        batch=8,
-        optimizer=dualnets.SGD(0.3),
-        seed=3,
-    )
+        network, dualnets.SimCLR(), trees, augment=hltm.resample_leaves(0.3), steps=3, batch=8,
+        optimizer=dualnets.SGD(0.3), seed=3,
+    )  # fmt: skip
     for level, weight in enumerate(final.network.weights, start=1):
         for place, v in enumerate(IRREGULAR.at_level(level)):
             children = IRREGULAR.children[v]

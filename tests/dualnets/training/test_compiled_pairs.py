@@ -100,15 +100,9 @@ def test_the_number_of_threads_does_not_matter():
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
             final = dualnets.train(
-                network,
-                dualnets.SimCLR(),
-                trees,
-                augment=hltm.keep_root(),
-                steps=5,
-                batch=16,
-                optimizer=dualnets.SGD(0.1),
-                seed=3,
-            )
+                network, dualnets.SimCLR(), trees, augment=hltm.keep_root(), steps=5, batch=16,
+                optimizer=dualnets.SGD(0.1), seed=3,
+            )  # fmt: skip
             found.append(list(final.network.parameters()))
     finally:
         torch.set_num_threads(before)

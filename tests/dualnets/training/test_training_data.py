@@ -159,7 +159,7 @@ def test_chunks_are_as_long_as_the_memory_set_aside(monkeypatch):
         (rows(FreshData), Needs(places=True), 1, "needs a fixed data set: give samples="),
         (fixed(batch=24), Needs(), 1, "a batch of 24 does not fit a fixed data set of 23 samples"),
         (fixed(), Needs(negatives=23), 1, "23 negatives per anchor need more than 23 samples"),
-        (fixed(), Needs(), 4 << 23, "more than there are views"),
+        (fixed(), Needs(), 4 << 23, "there are only 2\\^24 views"),
         (fixed(augment=hltm.keep_nothing()), Needs(targets="root"), 1, "root|redraw|keep"),
         (rows(FreshData), Needs(targets="leaf"), 1, "targets must be 'root', 'latents'"),
     ],
