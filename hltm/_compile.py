@@ -31,8 +31,7 @@ CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
 def compiled(**options: Any) -> Callable[[Function], Function]:
     """A decorator that compiles a function to machine code, run without the interpreter's lock.
 
-    Args:
-        options: of `numba.njit`, e.g. `@compiled(fastmath=True)`.
+    It takes the options of `numba.njit`, e.g. `@compiled(fastmath=True)`.
     """
 
     def decorate(function: Function) -> Function:
@@ -85,13 +84,10 @@ class KernelCache(NullCache):
 
 
 def source_stamp(kernel: Any) -> str:
-    """A hash of all that is compiled into a function.
+    """A hash of all that is compiled into a kernel.
 
-    That is the source files and options of the function and of all functions that it calls, directly
-    or not, and the constants that any of them reads from its own module or from another.
-
-    Args:
-        kernel: a function behind `compiled`.
+    That is the source files and options of its function and of all functions that it calls, directly
+    or not, and the constants that any of them reads from a module or from a function around it.
     """
     hashed = hashlib.sha256()
     for ingredient in sorted(set(_ingredients(kernel, set()))):

@@ -183,8 +183,7 @@ class Method(ABC):
         running moments, so that the embedding of a sample does not depend on other samples.
 
         Args:
-            network: any network.
-            state: the method's.
+            network, state: trained or not.
             leaves: `(S, B, X)`, or `(B, X)` where the network has no S axis.
             batch_statistics: whether the projector uses the moments of these leaves instead, as the loss
                 does in training.
@@ -238,15 +237,9 @@ def trained(tensors: Mapping[str, Tensor]) -> State:
 def init_head(
     name: str, head: Head, inputs: int, network: nn.Module, setup: TrainContext, place: int
 ) -> State:
-    """The head `name` before the first step: parameters, marked as trained, and running moments.
+    """The head `name` in a state before the first step: trained parameters, and running moments.
 
-    Args:
-        name: prefix of the head in the state.
-        head: its settings.
-        inputs: number of input features.
-        network: the network below it.
-        setup: as in `Method.init`.
-        place: number of the head within its method, a part of the address of its random numbers.
+    Its `place` within its method is a part of the address of its random numbers.
     """
     drawn = head.init(inputs, place=place, **address(network, setup))
     parameter = next(network.parameters())
@@ -256,17 +249,9 @@ def init_head(
 def apply_head(
     name: str, head: Head, state: State, inputs: Tensor, passes: int = 1
 ) -> tuple[Tensor, State]:
-    """Outputs of the head `name` in training, and its new running moments.
+    """`(S, passes * B, U)` outputs of the head `name` in training, and its new running moments.
 
-    Args:
-        name: prefix of the head in the state.
-        head: its settings.
-        state: the method's.
-        inputs: `(S, passes * B, U)`, each pass normalised by statistics of its own.
-        passes: number of passes.
-
-    Returns:
-        `(S, passes * B, U)`, and what the loss passes on to `after_step`.
+    Inputs are `(S, passes * B, U)`, each pass normalised by statistics of its own.
     """
     record: list[BatchMoments] = []
     found = head(strip_prefix(state, name), inputs, passes, record=record)
@@ -308,7 +293,7 @@ def outputs(
 
     Args:
         network: any network.
-        batch: P passes.
+        batch: its leaves and precision are used.
         parameters: parameters and buffers to use in place of the network's own, by name.
     """
     given = network.parameters() if parameters is None else parameters.values()

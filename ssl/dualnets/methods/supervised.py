@@ -116,12 +116,7 @@ class Supervised(Method):
         return -of_labels.mean((1, 2, 3)), {}
 
     def scores(self, state: State, output: Tensor) -> Tensor:
-        """`(S, B, T, K)` logits of each state of each target; -inf for states that a target does not have.
-
-        Args:
-            state: the method's.
-            output: `(S, B, U)` of the network.
-        """
+        """`(S, B, T, K)` logits of `(S, B, U)` outputs; -inf for states that a target does not have."""
         absent = state["absent"]
         head = Head((absent.shape[1] * absent.shape[2],), bias=self.bias)
         found = head(strip_prefix(state, "classifier"), output).unflatten(-1, absent.shape[1:])

@@ -77,15 +77,9 @@ def irregularity(topology: Topology, widths: Sequence[int]) -> str:
 
 
 def wire(topology: Topology, widths: Sequence[int], units: int) -> list[Wires]:
-    """The wires of every layer of a network with `units` units per latent of a tree.
+    """The wires of levels 1..L of a network with `units` units per latent, on leaves of `widths` features.
 
-    Args:
-        topology: any.
-        widths: number of features of each leaf.
-        units: per latent.
-
-    Returns:
-        One Wires per level 1..L. The inputs of a block are its children in storage order.
+    The inputs of a block are its children in storage order.
     """
     # feature f of node v has number first[v] + f among the features of its level
     count = np.full(len(topology), units)

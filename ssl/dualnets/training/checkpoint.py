@@ -101,10 +101,8 @@ class Checkpoints:
     def check(self, made_with: Mapping[str, str]) -> None:
         """Check that the folder holds checkpoints of this training only.
 
-        What a killed process left half written or half removed is removed.
-
-        Args:
-            made_with: the `fingerprint` of this training.
+        `made_with` is the `fingerprint` of this training. What a killed process left half written or
+        half removed is removed.
 
         Raises:
             ValueError: checkpoints of another training, with the first difference; or a checkpoint

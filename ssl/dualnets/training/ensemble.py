@@ -21,13 +21,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass
 class Part:
-    """Some members of an ensemble, in training.
-
-    Attributes:
-        network: with the parameters of these members.
-        config: for these members.
-        state: of their training.
-    """
+    """Some members of an ensemble, in training."""
 
     network: nn.Module
     config: TrainConfig

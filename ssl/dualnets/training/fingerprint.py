@@ -34,14 +34,8 @@ def fingerprint(
 ) -> dict[str, str]:
     """Name -> a short text, of all that must be the same where training goes on.
 
-    Checkpoints hold these names, so they must not be changed.
-
-    Args:
-        network: before training.
-        config: how it is trained.
-        snapshots: at which steps.
-        members_at_once: how many members share a step.
-        initial_state: the method's tensors before training.
+    Checkpoints hold these names, so they must not be changed. The network and the method's tensors,
+    `initial_state`, are those before training.
     """
     data, tables = config.data, config.data.trees.tables
     return {

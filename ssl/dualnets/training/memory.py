@@ -109,10 +109,6 @@ def upper_bound(one: nn.Module, config: TrainConfig) -> int:
 
     What the network keeps of a row is measured with two rows. The method is not run: any two of
     the sizes in its settings, and the rows, are assumed to make a matrix.
-
-    Args:
-        one: a network of one member.
-        config: for this member.
     """
     needs, data = config.method.needs, config.data
     rows = config.context.batch * (needs.views + needs.negatives)
@@ -141,11 +137,7 @@ def memory_error(
 ) -> MemoryError:
     """An error that names what does not fit, its largest part, and the settings to lower.
 
-    Args:
-        footprint: of one member.
-        config: of the training.
-        count: how many members are trained at once.
-        total, available: bytes.
+    `count` members are trained at once and need `total` bytes, more than the `available` ones.
     """
     members = len(config.data.members)
     kept = [

@@ -177,12 +177,7 @@ def train(
 
 
 def describe_frozen(members: Sequence[int], frozen_at: Tensor) -> str:
-    """Which members were frozen and at which step, in one line; empty if none was.
-
-    Args:
-        members: the numbers of the members.
-        frozen_at: `(S,)`, of a `Snapshot`.
-    """
+    """Which members were frozen and at which step `(S,)`, in one line; empty if none was."""
     frozen = [(m, int(at)) for m, at in zip(members, frozen_at.tolist(), strict=True) if at >= 0]
     if not frozen:
         return ""

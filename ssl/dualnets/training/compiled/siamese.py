@@ -43,11 +43,7 @@ def supported_kernel(
 ) -> SiameseKernel | None:
     """The compiled training of a network by a Siamese method; None if it is not supported.
 
-    Args:
-        network: any.
-        spec: the method's; None for another kind of method.
-        optimizer: any.
-        groups: the method's; only the predictor can have rates of its own here.
+    A method of another kind has no `spec`. Only the predictor can have rates of its own here.
     """
     if spec is None or type(optimizer) is not SGD or not is_unmodified(network):
         return None
