@@ -146,8 +146,8 @@ class Method(ABC):
     def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError, with the value and what was expected, where the network cannot be trained.
 
-        This base refuses rates that do not fit the members, and a projector with a layer whose output
-        is constant; a method that refuses more calls it first.
+        This base checks that rates are as many as members, and that no layer of the projector has a constant
+        output; a method with further conditions calls it first.
         """
         members = len(network.members)  # type: ignore[arg-type]
         for name in self.per_member:

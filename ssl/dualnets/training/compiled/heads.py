@@ -5,9 +5,8 @@ A layer of a head has weights W, and biases b where the head has them, and compu
     p = W x + b,    y = (p - μ) r,    r = 1 / sqrt(σ² + ε),
 
 with μ and σ² the mean and variance of p over the batch, then a ReLU in all layers but the last.
-BatchNorm is taken apart: its mean and its deviation are each `on`, `off` (μ = 0 or r = 1), or
-`stop`, which is `on` without the gradient that flows through it (Ioffe and Szegedy, arXiv
-1502.03167; `networks.normalizations.BatchNorm`).
+The mean and the deviation of a BatchNorm are each `on`, `off` (μ = 0 or r = 1), or `stop`, which is `on`
+without the gradient that flows through it (Ioffe and Szegedy, arXiv 1502.03167; `networks.normalizations`).
 
 Layout: arrays are batch-last, `(rows, columns)`, as in `blocks`. The columns are one or two passes
 side by side, the first and the second view, each of which is normalised by its own batch's moments.
