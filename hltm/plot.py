@@ -181,12 +181,7 @@ def _fade(colour: str, strength: float) -> tuple[float, ...]:
 
 
 def _nodes(
-    axes: Axes,
-    topology: Topology,
-    across: np.ndarray,
-    shown: np.ndarray,
-    scale: Any,
-    room: float,
+    axes: Axes, topology: Topology, across: np.ndarray, shown: np.ndarray, scale: Any, room: float
 ) -> None:
     """Latents as discs, leaves as squares; names where there is room."""
     fill = np.ones((len(topology), 4))

@@ -21,7 +21,7 @@ from torch import Tensor
 from hltm.inference.ceiling import SAMPLES, Ceiling, Leaves, ceiling
 from hltm.inference.leaves import check_leaves
 from hltm.inference.most_probable import MostLikely, most_likely, posterior_samples
-from hltm.inference.posterior import Posterior, own_posterior, posterior
+from hltm.inference.posterior import Posterior, posterior
 from hltm.model import moments, view_moments
 from hltm.model.enumeration import Joint, joint, leaf_distribution
 from hltm.model.tables import GivenTables, Tables, make_tables, name_tables
@@ -298,8 +298,7 @@ class LatentTree:
             raise ValueError(f"given must be 'all' or 'own', got {given!r}")
         wanted = np.arange(len(self.topology)) if nodes is None else self.topology.nodes(nodes)
         leaves_SXB = check_leaves(self.tables, leaves, stacked=self.stacked)
-        infer = own_posterior if given == "own" else posterior
-        found = infer(self.tables, leaves_SXB, wanted, dtype)
+        found = posterior(self.tables, leaves_SXB, wanted, dtype, own=given == "own")
         marginals = self._public(found.marginals.permute(0, 3, 1, 2))
         # log_evidence is (S, B), or (S, V, B) for own leaves
         return Posterior(marginals, self._public(found.log_evidence.movedim(-1, 1)))

@@ -36,14 +36,7 @@ def bits(
 def signs(
     states: Tensor, dtype: torch.dtype = torch.float32, *, missing: float | None = None
 ) -> Tensor:
-    """Binary states as -1 and +1, in the shape they have.
-
-    Args:
-        states: integers 0 and 1, and -1 where missing.
-        missing: the number for a missing leaf, e.g. 0.
-
-    Raises:
-        ValueError: missing leaves, but no number for them.
+    """Binary states as -1 and +1, in the shape they have; arguments and errors are those of `bits`.
 
     Example:
         >>> signs(torch.tensor([0, 1], dtype=torch.uint8))
@@ -228,22 +221,16 @@ def _replaced(states: Tensor, encoded: Tensor, missing: float | None) -> Tensor:
     if not states.dtype.is_signed:  # -1 cannot occur
         return encoded
     gone = states == MISSING
-    if missing is None:
-        if gone.any():
-            raise ValueError(
-                f"{int(gone.sum())} of {states.numel()} states are missing (-1); set "
-                "missing to the number that replaces them"
-            )
-        return encoded
-    return encoded.masked_fill(gone, missing)
+    if missing is None and gone.any():
+        raise ValueError(
+            f"{int(gone.sum())} of {states.numel()} states are missing (-1); set "
+            "missing to the number that replaces them"
+        )
+    return encoded if missing is None else encoded.masked_fill(gone, missing)
 
 
 def _cardinalities(states: Tensor, cardinality: int | Sequence[int] | np.ndarray) -> np.ndarray:
-    """`(V,)` the number of states of each node.
-
-    Raises:
-        ValueError: not one per node, or a state that a node does not have.
-    """
+    """`(V,)` the number of states of each node, after a check of both arguments."""
     if states.ndim < 1 or states.dtype.is_floating_point:
         raise ValueError(
             f"expected integer states (…, V), got {states.dtype} of shape {tuple(states.shape)}"

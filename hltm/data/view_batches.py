@@ -76,8 +76,7 @@ class ViewReader:
         self.single = isinstance(targets, str) and targets == "root"
         self.targets_of = targets_of
         self.augmented = augment is not None
-        self.rates = np.zeros(len(topology))
-        self.missing = np.zeros(len(topology))
+        self.rates = self.missing = np.zeros(len(topology))
         if augment is not None:
             self.rates = augment.rates(topology)
             self.missing = augment.missing_rates(topology)
@@ -111,15 +110,9 @@ class ViewReader:
         leaves = topology.leaves.start
         first = min(leaves, *self.nodes)
         drawn = draw_rows(
-            self.tree.tables,
-            self.tree.members,
-            rows,
-            seed=self.seed,
-            views=numbers,
-            rates=self.rates,
-            stream=self.stream,
-            first=first,
-        )
+            self.tree.tables, self.tree.members, rows, seed=self.seed, views=numbers,
+            rates=self.rates, stream=self.stream, first=first,
+        )  # fmt: skip
         chosen = torch.from_numpy(self.nodes - first)
         # nodes that no view redraws have the data's states in every view, so one view is enough
         shown = drawn if self.targets_of == "view" else drawn[:1]
@@ -137,14 +130,9 @@ class ViewReader:
         """The leaves of one view, `(B, X)` or as the encoder returns them."""
         if self.missing.any():
             gone = missing_leaves(
-                self.tree.topology,
-                self.missing,
-                rows,
-                seed=self.seed,
-                stream=self.stream,
-                members=self.tree.members,
-                view=view,
-            )
+                self.tree.topology, self.missing, rows, seed=self.seed, stream=self.stream,
+                members=self.tree.members, view=view,
+            )  # fmt: skip
             leaves_SXB = hide(leaves_SXB, gone)
         leaves = leaves_SXB[0].T.contiguous()  # other libraries expect batch-first memory
         if self.encode is None:
@@ -159,8 +147,6 @@ def check_kept(
     """Raise where a view may redraw a node that is a target.
 
     Args:
-        topology: of the tree.
-        augment: of the views.
         nodes: numbers of the targets.
         instead: another remedy for the error to name.
 
@@ -179,7 +165,6 @@ def target_nodes(topology: Topology, targets: Any) -> np.ndarray:
     """The numbers of the target nodes, int64.
 
     Args:
-        topology: of the tree.
         targets: `root`, `latents` (all of them), a level, or a list of nodes by number or name.
 
     Raises:

@@ -66,9 +66,5 @@ def balanced(
             )
         states = states[depth - topology.level]
     return random_tables(
-        topology,
-        cardinality=states,
-        concentration=concentration,
-        members=members,
-        seed=seed,
+        topology, cardinality=states, concentration=concentration, members=members, seed=seed
     )

@@ -54,12 +54,9 @@ def random_tables(
     addresses = range(check_members(members))
     rows = np.where(topology.parent < 0, 1, states[np.maximum(topology.parent, 0)])
     numbers = uniform(
-        int((rows * states).sum()),
-        seed=check_seed(seed),
-        stream=Stream.TABLES,
-        members=addresses,
+        int((rows * states).sum()), seed=check_seed(seed), stream=Stream.TABLES, members=addresses,
         node=0,
-    )
+    )  # fmt: skip
     flat = _dirichlet(numbers, np.repeat(states, rows), concentration)
     tables = check_probabilities(Tables(topology, states, flat))
     return LatentTree(tables, tuple(addresses), members is not None)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.posterior import own_posterior, posterior
+from hltm.inference.posterior import posterior
 from hltm.model.enumeration import all_states
 from hltm.model.moments import marginals
 from hltm.model.tables import Tables
@@ -196,7 +196,6 @@ def _sampled(
     samples: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`(V,)` ceilings from samples of the leaves, and their standard errors."""
-    infer = posterior if leaves == "all" else own_posterior
     first = tables.topology.leaves.start
     states = int(tables.cardinality[nodes].max())
     value, error = [], []
@@ -210,7 +209,9 @@ def _sampled(
             draw = sample(
                 tables, [member], count, seed=seed, start=start, stream=Stream.CEILING, first=first
             )
-            part = infer(tables, draw.states_SVB, some).marginals[0].numpy()
+            part = (
+                posterior(tables, draw.states_SVB, some, own=leaves == "own").marginals[0].numpy()
+            )
             moment += part @ part.swapaxes(-1, -2) / samples
             stored.append(part)
         for i, v in enumerate(some):

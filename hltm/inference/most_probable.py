@@ -163,12 +163,7 @@ def posterior_samples(
 
 
 def _sample(
-    tables: Tables,
-    below: list[Message],
-    seed: int,
-    members: Sequence[int],
-    start: int,
-    number: int,
+    tables: Tables, below: list[Message], seed: int, members: Sequence[int], start: int, number: int
 ) -> Tensor:
     """`(S, V, B)` joint state `number` of each row: ancestral sampling from the root down.
 

@@ -48,6 +48,14 @@ class Tables:
         """Whether every node has two states."""
         return bool((self.cardinality == 2).all())
 
+    def check_binary(self, need: str, remedy: str = "") -> None:
+        """Raise a ValueError of the need, the first node that is not binary, and the remedy."""
+        for v in np.flatnonzero(self.cardinality != 2):
+            raise ValueError(
+                f"{need}, but node {self.topology.names[v]!r} has {self.cardinality[v]} states"
+                + (remedy and f"; {remedy}")
+            )
+
     @property
     def state_dtype(self) -> torch.dtype:
         """uint8, or uint16 where some node has more than 256 states."""
@@ -81,7 +89,8 @@ class Tables:
         its parent's state. So a state of probability 0 is never drawn, and one of probability 1
         always.
         """
-        found = self.flat.new_empty((len(self.flat), self.threshold_size), dtype=torch.int64)
+        size = int((self.rows * (self.cardinality - 1)).sum())
+        found = self.flat.new_empty((len(self.flat), size), dtype=torch.int64)
         for nodes in self.groups:
             cumulative = self.of(nodes).cumsum(-1)[..., :-1]
             units = (cumulative * ONE).round().to(torch.int64).clamp(0, ONE).flatten(2)
@@ -94,11 +103,6 @@ class Tables:
         """`(V,)` where in `thresholds` every node's rows begin."""
         size = self.rows * (self.cardinality - 1)
         return np.cumsum(size) - size
-
-    @property
-    def threshold_size(self) -> int:
-        """M, the length of `thresholds`."""
-        return int((self.rows * (self.cardinality - 1)).sum())
 
     def take(self, index: slice | Sequence[int]) -> Tables:
         """The tables of some of the S trees."""

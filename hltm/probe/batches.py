@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.posterior import own_posterior, posterior
+from hltm.inference.posterior import posterior
 from hltm.sampling.draw import Draw
 from hltm.sampling.philox import Stream
 from hltm.sampling.sample import sample
@@ -121,12 +121,10 @@ def row_ranges(total: int, least: int) -> Iterator[range]:
 def posteriors(tree: LatentTree, leaves: Tensor, *, own: bool) -> Tensor:
     """`(S, L, K, B)` float64 P(latent | its own leaves, or all leaves) of all latents."""
     nodes = np.arange(tree.leaves.start)
-    infer = own_posterior if own else posterior
-    shared = len(tree.tables.flat) == 1
-    found = [
-        infer(tree.tables.take([0 if shared else s]), leaves[s : s + 1].long(), nodes).marginals
-        for s in range(len(leaves))
-    ]
+    found = []
+    for s in range(len(leaves)):
+        tables = tree.tables.take([s if len(tree.tables.flat) > 1 else 0])
+        found.append(posterior(tables, leaves[s : s + 1].long(), nodes, own=own).marginals)
     return torch.cat(found)
 
 

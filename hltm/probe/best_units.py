@@ -179,18 +179,13 @@ class LevelTracker:
     def update(
         self, values: Tensor, rectified: Tensor | None, latents: Tensor, other: Tensor | None
     ) -> None:
-        """Add a batch.
-
-        Args:
-            values: activations `(S, B, V, U)` or `(S, B, U)`.
-            rectified: the same behind the ReLU.
-            latents: `(S, B, V)` states.
-            other: the same for other rows.
+        """Add a batch: activations `(S, B, V, U)` or `(S, B, U)`, and the same behind the ReLU; states
+        `(S, B, V)` of the latents, and the same of other rows.
 
         Raises:
             ValueError: activations of another shape.
         """
-        members = latents.shape[0]
+        members = len(latents)
         a = self._units_first(values, members)
         z = self._targets(latents)
         self.samples += a.shape[-1]
@@ -288,6 +283,7 @@ def alignment(
     found = best_units(network, trees, samples=samples, seed=check_seed(seed), lags=lags)
     members = getattr(network, "members", trees.members)
     rows: list[dict[str, object]] = []
+    nan = float("nan")
     for level, result in found.items():
         nodes = trees.level(level)
         own = result.candidates == "own block"
@@ -300,25 +296,19 @@ def alignment(
             "dead_units": result.dead.double().expand(-1, len(nodes)),
             "below_null": (result.best <= result.null).double(),
         }
+        beside = {"null": result.null, "ceiling": limit, "ceiling_error": error}
         for s, member in enumerate(members):
             for i, v in enumerate(nodes):
                 for metric, value in metrics.items():
                     if value is None:
                         continue
                     scored = metric in (PRE, POST)
-                    rows.append(
-                        {
-                            "member": member,
-                            "level": level,
-                            "node": trees.topology.names[v],
-                            "metric": metric,
-                            "candidates": result.candidates,
-                            "unit": int(result.unit[s, i]) if metric == PRE else -1,
-                            "value": float(value[s, i]),
-                            "null": float(result.null[s, i]) if scored else float("nan"),
-                            "ceiling": float(limit[s, i]) if scored else float("nan"),
-                            "ceiling_error": float(error[s, i]) if scored else float("nan"),
-                            "n": result.samples,
-                        }
-                    )
+                    row = {
+                        "member": member, "level": level, "node": trees.topology.names[v],
+                        "metric": metric, "candidates": result.candidates,
+                        "unit": int(result.unit[s, i]) if metric == PRE else -1,
+                        "value": float(value[s, i]),
+                    }  # fmt: skip
+                    row |= {k: float(x[s, i]) if scored else nan for k, x in beside.items()}
+                    rows.append(row | {"n": result.samples})
     return pd.DataFrame(rows)

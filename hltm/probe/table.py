@@ -26,7 +26,7 @@ COLUMNS = [
 def to_frame(
     layers: Mapping[Label, Layer], tree: LatentTree, members: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """The table of `measure` from the layers of `probe_layers`, so that one pass is enough for pictures too.
+    """The table of `measure` from the layers of `probe_layers`, so that one pass serves figures too.
 
     Args:
         layers: from `probe_layers`.

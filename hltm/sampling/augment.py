@@ -69,11 +69,7 @@ class Augmentation:
         return found
 
     def _checked(self, topology: Topology, given: np.ndarray, kind: str) -> np.ndarray:
-        """Rates as `(V,)` float64.
-
-        Raises:
-            ValueError: another shape, or a rate outside [0, 1].
-        """
+        """Rates as `(V,)` float64, after a check of their shape and range."""
         rates = np.asarray(given, dtype=np.float64)
         if rates.shape != (len(topology),):
             raise ValueError(

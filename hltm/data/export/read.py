@@ -240,11 +240,7 @@ class Column:
             wanted = np.asarray(every[index], dtype=np.int64)
         else:
             wanted = np.asarray(index)
-            if (
-                wanted.dtype == bool
-                or not np.issubdtype(wanted.dtype, np.integer)
-                or wanted.ndim > 1
-            ):
+            if wanted.dtype.kind not in "iu" or wanted.ndim > 1:
                 raise TypeError(f"rows must be an integer, a slice or integers, got {index!r}")
             low, high = (wanted.min(), wanted.max()) if wanted.size else (0, -1)
             if low < -len(every) or high >= len(every):

@@ -141,12 +141,10 @@ def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
     same bytes.
     """
     if not (home / MANIFEST).is_file():
-        strangers = sorted(
-            path.name for path in home.iterdir() if path.name != f".{MANIFEST}.partial"
-        )
+        strangers = {path.name for path in home.iterdir()} - {f".{MANIFEST}.partial"}
         if strangers:
             raise ValueError(
-                f"{home} is not empty and holds no exported data: there is {strangers[0]!r}; "
+                f"{home} is not empty and holds no exported data: there is {min(strangers)!r}; "
                 "choose another folder"
             )
         return {}

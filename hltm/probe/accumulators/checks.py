@@ -33,8 +33,8 @@ def check_finite(activations: Tensor, layer: object = None) -> None:
     )
 
 
-def check_pair(activations: Tensor, targets: Tensor) -> None:
-    """Raise unless `(…, U, B)` activations and `(…, T, B)` targets belong together.
+def check_pair(activations: Tensor, targets: Tensor) -> Tensor:
+    """Activations `(…, U, B)` as floating point numbers, if targets `(…, T, B)` belong to them.
 
     Raises:
         ValueError: different leading axes, different numbers of rows, no rows, or activations that
@@ -47,6 +47,7 @@ def check_pair(activations: Tensor, targets: Tensor) -> None:
             "expected (…, U, B) and (…, T, B)"
         )
     check_finite(activations)
+    return activations if activations.is_floating_point() else activations.float()
 
 
 def one_hot(targets: Tensor, states: int) -> Tensor:

@@ -50,13 +50,11 @@ class StreamingConditional:
     def __init__(self, states: int = 2) -> None:
         if states < 2:
             raise ValueError(f"states must be at least 2, got {states}")
-        self.states = states
-        self.samples = 0
+        self.states, self.samples = states, 0
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch."""
-        check_pair(activations, targets)
-        a = activations if activations.is_floating_point() else activations.float()
+        a = check_pair(activations, targets)
         if self.samples == 0:
             self.shift = a.mean(-1, keepdim=True)
             self.count = self.square = self.sums = self.total = a.new_zeros((), dtype=torch.float64)
@@ -78,8 +76,7 @@ class StreamingConditional:
         each = self.sums.unflatten(-1, split) / count.clamp(min=1)[..., None, :, :]
         centred = (each - mean[..., None, None]) * (count > 0)[..., None, :, :]
         variance = (self.square / self.samples - mean.square()).clamp(min=0)
-        size = (mean + self.shift[..., 0].double()).square()
-        constant = variance <= DEAD * size
+        constant = variance <= DEAD * (mean + self.shift[..., 0].double()).square()
         return Conditional(
             count,
             centred.masked_fill(constant[..., None, None], 0.0),

@@ -38,16 +38,13 @@ class StreamingHistogram:
         if bins < 2 or states < 2:
             raise ValueError(f"bins and states must be at least 2, got {bins} and {states}")
         self.bins, self.states, self.edges = bins, states, edges
-        self.samples = 0
-        self.counts = torch.zeros(())
+        self.samples, self.counts = 0, torch.zeros(())
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch."""
-        check_pair(activations, targets)
-        a = activations if activations.is_floating_point() else activations.float()
+        a = check_pair(activations, targets).contiguous()
         if self.edges is None:
             self.edges = equal_shares(a, self.bins)
-        a = a.contiguous()
         place = torch.searchsorted(self.edges.to(a).contiguous(), a, right=True)
         every = torch.arange(self.bins, device=a.device)[:, None]
         rows = max(HELD // (self.bins * a[..., 0].numel()), 1)
