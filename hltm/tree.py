@@ -235,17 +235,17 @@ class LatentTree:
         )  # fmt: skip
 
     def views(
-        self, draw: Draw, augmentation: Augmentation, *, count: int = 2, first_view: int = 1
+        self, draw: Draw, augment: Augmentation, *, count: int = 2, first_view: int = 1
     ) -> tuple[Draw, ...]:
         """`count` augmented draws of a draw's own samples, independent given the states they keep.
 
         Views are numbered from `first_view` on; other numbers give other views of the same samples.
         """
         check_draw(self.topology, self.members, draw)
-        redrawn, missing = augmentation.rates(self), augmentation.missing_rates(self)
         return views(
-            self.tables, draw, redrawn, missing_rates=missing, count=count, first_view=first_view
-        )
+            self.tables, draw, augment.rates(self), missing_rates=augment.missing_rates(self),
+            count=count, first_view=first_view,
+        )  # fmt: skip
 
     def redraw(self, draw: Draw, nodes: Nodes, *, view: int | None = None) -> Draw:
         """The draw with everything below some nodes drawn again; the nodes keep their states.
@@ -364,7 +364,7 @@ class LatentTree:
         return self._closed_form(moments.mutual_information, a, b)
 
     def view_correlation(
-        self, nodes: Nodes, augmentation: Augmentation, *, other: Augmentation | None = None
+        self, nodes: Nodes, augment: Augmentation, *, other: Augmentation | None = None
     ) -> Tensor:
         """`(..., A)` float64 correlation of a node's states in two views of a sample, in closed form.
 
@@ -380,18 +380,18 @@ class LatentTree:
             >>> tree.view_correlation(1, hltm.resample_leaves(0.5))  # 1/4 + 3/4 · 0.8²
             tensor(0.7300, dtype=torch.float64)
         """
-        rates = [each.rates(self) for each in (augmentation, other or augmentation)]
+        rates = [each.rates(self) for each in (augment, other or augment)]
         return self._closed_form(view_moments.view_correlation, nodes, rates=rates)
 
     def view_information(
-        self, nodes: Nodes, augmentation: Augmentation, *, other: Augmentation | None = None
+        self, nodes: Nodes, augment: Augmentation, *, other: Augmentation | None = None
     ) -> Tensor:
         """`(..., A)` float64 mutual information, in nats, of a node's states in two views of a sample.
 
         Arguments as in `view_correlation`. If each view misses a leaf with probability m, what both
         show of it is (1 - m)² of the leaf's value here.
         """
-        rates = [each.rates(self) for each in (augmentation, other or augmentation)]
+        rates = [each.rates(self) for each in (augment, other or augment)]
         return self._closed_form(view_moments.view_information, nodes, rates=rates)
 
     def _closed_form(

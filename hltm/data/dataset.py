@@ -27,11 +27,8 @@ class ViewDataset(ViewReader, Dataset[ViewBatch]):
     blocks of 128 rows around them are drawn whole.
 
     Args:
-        tree: one tree.
         augment: the augmentation of a view; None for the data themselves as the only view.
         samples: P, the number of rows.
-        seed: 64 bits.
-        start: the first row.
         views: C, the number of views; 2 by default.
         targets: `root`, `latents` (all of them), a level, or a list of nodes.
         targets_of: `data`, for nodes that no view redraws; or `view`, for the states in each view.

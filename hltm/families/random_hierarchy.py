@@ -32,10 +32,8 @@ def random_hierarchy(
     its symbol.
 
     Args:
-        v: symbols per level.
-        m: production rules per symbol.
-        s: branching, the length of a rule's tuple.
-        L: depth, levels of rules.
+        v, m: symbols per level, and production rules per symbol.
+        s, L: branching, the length of a rule's tuple; and depth, levels of rules.
         classes: symbols of the root.
         members: None for one tree, S for S independent sets of rules over one topology.
         seed: of the rules, 64 bits.
@@ -103,8 +101,7 @@ def symbols(draw: Draw, *, m: int, level: int | None = None) -> Tensor:
     """The symbols of a draw from `random_hierarchy`, whose latent states are symbol * m + rule.
 
     Args:
-        draw: of a tree with m rules per symbol.
-        m: production rules per symbol.
+        m: production rules per symbol, as in the draw's tree.
         level: the level of the nodes; None for all kept nodes in storage order.
 
     Returns:

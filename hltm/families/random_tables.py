@@ -31,7 +31,6 @@ def random_tables(
     closer to uniform noise. The root's prior is drawn in the same way.
 
     Args:
-        topology: the shape.
         cardinality: states per node: one number for all, `(V,)` in storage order, or by name.
         concentration: α > 0.
         members: None for one tree, S for S independent ones over the topology.

@@ -57,7 +57,6 @@ def ceiling(
     has ceiling 0.
 
     Args:
-        members: S addresses.
         nodes: `(V,)` node numbers.
         leaves: `own` are those below the node, `all` is every leaf. A leaf's own leaf is itself.
         seed: 64 bits, of the samples that are drawn where the ceiling is not exact.

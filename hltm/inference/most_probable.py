@@ -128,7 +128,6 @@ def posterior_samples(
     Args:
         leaves_SXB: `(S, X, B)` integer states, -1 where missing; missing leaves are drawn too.
         samples: N, how many joint states to draw for each row of leaves.
-        members: S addresses.
         start: the number of the first row.
         first: the number of the first joint state.
 

@@ -40,10 +40,8 @@ def posterior(
     """P(node | all leaves, or its own) of some nodes.
 
     Args:
-        tables: of S trees, or of one shared by all S.
         leaves_SXB: `(S, X, B)` integers, -1 where a leaf is missing.
         nodes: which nodes, each once.
-        dtype: of the result.
         prior: `(S, sum of K_v)` prior probabilities, node after node; used only where `own`.
         own: whether each node is given only the leaves below it.
 

@@ -52,10 +52,6 @@ def correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
     A binary node's conditional mean is linear in its parent, so correlations multiply along the
     path between two nodes (docs/theory.md, Section 4). A node that never varies has correlation 0
     with every node, itself included.
-
-    Args:
-        tables: of binary nodes.
-        a, b: node numbers.
     """
     if len(a) > len(b):
         return correlation(tables, b, a).transpose(1, 2)

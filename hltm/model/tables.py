@@ -118,9 +118,7 @@ def name_tables(
 ) -> Mapping[str, Table]:
     """Tables that stand in the order of `parents`, by name; a mapping is returned as it is.
 
-    Args:
-        parents, names: as given to `Topology.from_parents`.
-        tables: one per node.
+    `parents` and `names` are those of `Topology.from_parents`.
 
     Raises:
         ValueError: another number of tables than of nodes.
@@ -141,7 +139,6 @@ def make_tables(topology: Topology, tables: GivenTables) -> Tables:
     1e-6 is normalised.
 
     Args:
-        topology: the shape.
         tables: for the root `(K,)` or `(S, K)`; for any other node `(K_parent, K)` or
             `(S, K_parent, K)`. A table without the S axis is shared by all trees.
 

@@ -31,7 +31,6 @@ def view_joint(
     independent draws given the states of p in the two views.
 
     Args:
-        nodes: node numbers.
         rates, other_rates: `(V,)` the redraw rate of every node in either view.
     """
     parent = tables.topology.parent

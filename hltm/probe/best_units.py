@@ -48,7 +48,6 @@ class Level(NamedTuple):
         dead: `(S, V)` for own blocks, `(S, 1)` for a layer: candidates that never vary, behind the
             ReLU where there is one.
         null: `(S, V)`, the 95% point of the best of meaningless candidates; None without lags.
-        samples: rows.
     """
 
     candidates: str
@@ -69,7 +68,6 @@ def best_units(
         network: any object with `activations(leaves)`; see `ProbedNetwork`.
         trees: the trees that it was trained on; for S networks on one tree, that tree.
         samples: rows per member, from a stream that training never reads.
-        seed: 64 bits.
         lags: pairings with other rows that make the null; 0 leaves the null out.
 
     Returns:
@@ -126,7 +124,6 @@ def track_rows(
         network, trees, seed, lags: as `best_units`.
         trackers: level -> accumulators; a level that is not there yet is added.
         new_tracker: makes the accumulators of a level.
-        rows: consecutive row numbers.
     """
     members = tuple(getattr(network, "members", trees.members))
     device = getattr(network, "device", torch.device("cpu"))
@@ -155,8 +152,6 @@ class LevelTracker:
     """The accumulators of one level: a metric before and behind the ReLU, and its null.
 
     Args:
-        level: its number, for errors.
-        trees: the trees of the latents.
         make: makes the metric's accumulator.
         null: the accumulator of its null; None for none.
         as_targets: from states of latents to the metric's targets.

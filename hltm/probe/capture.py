@@ -30,7 +30,6 @@ def capture(
     gradients; the mode of every part is restored.
 
     Args:
-        model: any module.
         inputs: its argument; a tuple for several arguments.
         layers: names as in `model.named_modules()`; nothing else is kept.
         side: `output`, or `input` for the first argument of the named part.

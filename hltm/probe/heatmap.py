@@ -34,8 +34,7 @@ def heatmap_figure(
     ceiling (a black line), its null (a dotted line) and its best candidate (a bar).
 
     Args:
-        layer: from `probe_layers`.
-        tree: the same as there.
+        layer, tree: from `probe_layers`, and the tree given to it.
         member: the place of a member, counted from 0.
         metric: a metric of the layer; its first by default.
         title: a line above the figure.

@@ -69,14 +69,9 @@ def probe_layers(
                 level = isinstance(label, int) and 0 < label <= tree.topology.depth
                 near = list(tree.level(int(label)) if level else tree.latents)
                 probes[label] = LayerProbe(
-                    label,
-                    tree,
-                    near if own or wanted is None else wanted,
-                    own=own,
-                    metrics=chosen,
-                    lags=lags,
-                    leaves=leaves or ("own" if own else "all"),
-                )
+                    label, tree, near if own or wanted is None else wanted, own=own, metrics=chosen,
+                    lags=lags, leaves=leaves or ("own" if own else "all"),
+                )  # fmt: skip
             given = probes[label].leaves
             if given not in exact:
                 exact[given] = posteriors(tree, batch.leaves, own=given == "own")

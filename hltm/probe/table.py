@@ -30,7 +30,6 @@ def to_frame(
 
     Args:
         layers: from `probe_layers`.
-        tree: the same as there.
         members: their addresses; the tree's by default.
 
     Raises:

@@ -81,9 +81,6 @@ def sample(
     Args:
         tables: of S trees, or of one that all members share.
         members: S addresses.
-        samples: B, how many.
-        seed: 64 bits.
-        start: the number of the first sample.
         stream: what the samples are for; samples of different streams are independent.
         stacked: whether the draw shows its S axis.
         first: the lowest node to keep; `topology.leaves.start` keeps the leaves alone.
@@ -130,11 +127,9 @@ def views(
     """Views first_view .. first_view + count - 1 of the draw's own samples.
 
     Args:
-        tables: the tables that the draw came from.
         draw: the data themselves (view 0), with all nodes kept.
         rates: `(V,)` the redraw rate of every node.
         missing_rates: `(V,)` the probability that each leaf is missing; None for 0.
-        count: how many views.
         first_view: the number of the first; a fixed data set's epoch e uses 2e + 1 and 2e + 2.
 
     Raises:
@@ -200,7 +195,6 @@ def redraw(tables: Tables, draw: Draw, nodes: np.ndarray, *, view: int | None = 
     """The draw with everything below some nodes drawn again; the nodes keep their states.
 
     Args:
-        tables: the tables to draw from.
         draw: any draw that kept all nodes, also a view, a redraw, or one with states of your own.
         nodes: the nodes whose children, and all below them, are drawn again.
         view: the address of the new random numbers; the default is one above the draw's own. `redraw`

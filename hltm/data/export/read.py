@@ -56,7 +56,6 @@ class DataFolder:
     Attributes:
         folder: its path.
         manifest: the content of `manifest.json`.
-        recipe: the checked settings, with the tree.
     """
 
     folder: Path

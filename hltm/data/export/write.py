@@ -54,11 +54,8 @@ def export(
     continues it, and the folder ends up the same to the last byte.
 
     Args:
-        tree: one tree, or several over one topology.
         folder: its path; it is created if missing.
         samples: B, the number of rows of each member.
-        seed: 64 bits.
-        start: the first row.
         views: the number of views of the leaves, numbers 1 .. views of `tree.views`.
         augment: the augmentation of the views.
         nodes: `all` latents beside the leaves, the `leaves` alone, or the latents to keep, by

@@ -29,13 +29,10 @@ class Conditional(NamedTuple):
 
 
 class StreamingConditional:
-    """E[unit | target = k] of `(…, U, B)` activations and `(…, T, B)` states, batch by batch.
+    """E[unit | target = k] of `(…, U, B)` activations and `(…, T, B)` targets of K `states`.
 
     Sums are of activations minus the first batch's mean, in float64 across batches, so a large
     mean does not cancel a small variance.
-
-    Args:
-        states: K, the largest number of states of a target.
 
     Raises:
         ValueError: fewer than 2 states; in `update`, as `check_pair` and `one_hot`.
@@ -70,10 +67,9 @@ class StreamingConditional:
 
     def result(self) -> Conditional:
         """Counts, conditional means and variances of all rows so far."""
-        split = (self.count.shape[-1] // self.states, self.states)
-        count = self.count.unflatten(-1, split)
+        count, sums = (x.unflatten(-1, (-1, self.states)) for x in (self.count, self.sums))
         mean = self.total / self.samples
-        each = self.sums.unflatten(-1, split) / count.clamp(min=1)[..., None, :, :]
+        each = sums / count.clamp(min=1)[..., None, :, :]
         centred = (each - mean[..., None, None]) * (count > 0)[..., None, :, :]
         variance = (self.square / self.samples - mean.square()).clamp(min=0)
         constant = variance <= DEAD * (mean + self.shift[..., 0].double()).square()

@@ -52,14 +52,12 @@ class StreamingHistogram:
             inside = (bin_of[..., None, :] == every).float().flatten(-3, -2)  # (…, U * bins, B)
             # sums of zeros and ones are exact in float32 up to 2^24 rows at a time
             counts = (inside @ one_hot(states, self.states).transpose(-1, -2)).double()
-            self.counts = counts if self.samples == 0 else self.counts + counts
+            self.counts = self.counts + counts
             self.samples += bin_of.shape[-1]
 
     def result(self) -> Tensor:
         """`(…, U, bins, T, K)` float64 counts."""
-        units, targets = self.counts.shape[-2] // self.bins, self.counts.shape[-1] // self.states
-        split = self.counts.unflatten(-1, (targets, self.states))
-        return split.unflatten(-3, (units, self.bins))
+        return self.counts.unflatten(-1, (-1, self.states)).unflatten(-3, (-1, self.bins))
 
 
 def equal_shares(activations: Tensor, bins: int) -> Tensor:

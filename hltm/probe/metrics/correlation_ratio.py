@@ -10,14 +10,11 @@ from hltm.probe.metric import Metric
 
 
 class CorrelationRatio(Metric):
-    """η = sqrt( Var(E[unit | z]) / Var(unit) ), in [0, 1] (Pearson), of a unit and a latent z.
+    """η = sqrt( Var(E[unit | z]) / Var(unit) ), in [0, 1], of a unit and a latent z of K `states`.
 
     It is the best correlation that any function of the state has with the unit, so the maximal
     correlation of `tree.ceiling` bounds it, and for two states it is |correlation|. A constant unit
     has η = 0. It has no sign, so `strength` is the same.
-
-    Args:
-        states: K, the largest number of states of a target.
 
     Raises:
         ValueError: in `update`, as `StreamingConditional`.

@@ -61,10 +61,6 @@ class LeafInformation:
     """I(latent; leaves) = H(latent) - E[ H(latent | leaves) ], in nats: the ceiling of any unit.
 
     The prior's entropy is exact; the posterior's is averaged over the rows that are measured.
-
-    Args:
-        tree: the tree of the latents.
-        nodes: their T numbers.
     """
 
     def __init__(self, tree: LatentTree, nodes: Sequence[int]) -> None:

@@ -115,10 +115,7 @@ class RivalBaseline:
 
     It is what a unit scores on a latent if it follows nothing but a rival of that latent, as well
     as the leaves allow: a score that is not above it is no evidence that the unit follows the
-    latent itself. For more than two states the best of the posterior's probabilities counts.
-
-    Args:
-        states: K, the largest number of states of a target.
+    latent itself. For more than two `states` the best of the posterior's probabilities counts.
 
     Example:
         >>> import hltm
