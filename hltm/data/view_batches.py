@@ -15,7 +15,7 @@ from hltm.sampling.augment import Augmentation
 from hltm.sampling.draw import hide
 from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed
 from hltm.sampling.rows import draw_rows
-from hltm.sampling.sample import missing_leaves
+from hltm.sampling.sample import check_rows, missing_leaves
 from hltm.tree import LatentTree
 
 Targets = Literal["root", "latents"] | int | Sequence[Node]
@@ -52,14 +52,16 @@ class ViewReader:
         tree: LatentTree,
         augment: Augmentation | None,
         *,
+        samples: int,
         seed: int,
-        start: int,
-        views: int | None,
-        targets: Targets,
-        targets_of: TargetsOf,
-        encode: Callable[..., Tensor] | None,
-        stream: Stream,
+        start: int = 0,
+        views: int | None = None,
+        targets: Targets = "root",
+        targets_of: TargetsOf = "data",
+        encode: Callable[..., Tensor] | None = None,
+        stream: Stream = Stream.DATA,
     ) -> None:
+        check_rows(start, samples)
         if tree.stacked:
             raise ValueError(
                 f"expected one tree, got {len(tree.members)} members; choose one, e.g. trees[0]"
@@ -71,7 +73,8 @@ class ViewReader:
         if targets_of not in ("data", "view"):
             raise ValueError(f"targets_of must be 'data' or 'view', got {targets_of!r}")
         topology = tree.topology
-        self.tree, self.seed, self.start, self.stream = tree, check_seed(seed), start, stream
+        self.tree, self.seed, self.stream = tree, check_seed(seed), stream
+        self.start, self.samples = start, samples
         self.nodes = target_nodes(topology, targets)
         self.single = isinstance(targets, str) and targets == "root"
         self.targets_of = targets_of
