@@ -51,9 +51,7 @@ def tree_figure(
         >>> figure.savefig("/dev/null", format="png")
     """
     if tree.stacked:
-        raise ValueError(
-            f"a figure shows one tree, got {len(tree)}: choose a member, e.g. trees[0]"
-        )
+        raise ValueError(f"a figure shows one tree, got {len(tree)}: choose one, e.g. trees[0]")
     topology = tree.topology
     shown = _values(topology, values)
     if limits is not None and not limits[0] < limits[1]:

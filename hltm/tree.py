@@ -66,10 +66,9 @@ class LatentTree:
     stacked: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.tables.flat) != len(self.members):
-            raise ValueError(
-                f"expected {len(self.tables.flat)} member addresses, got {len(self.members)}"
-            )
+        count = len(self.tables.flat)
+        if count != len(self.members):
+            raise ValueError(f"expected {count} member addresses, got {len(self.members)}")
         if not self.stacked and len(self.members) != 1:
             raise ValueError(f"a tree without the S axis has one member, got {len(self.members)}")
         bad = [m for m in self.members if not 0 <= m < MAX_MEMBERS]

@@ -149,9 +149,7 @@ def embeddings(
     found = empty[torch.arange(len(each), device=device), shown]
     if noise > 0:
         if rows is None:
-            raise ValueError(
-                "noise is drawn from the rows' addresses: it needs rows, e.g. rows=draw.rows"
-            )
+            raise ValueError("noise needs the numbers of the rows, e.g. rows=draw.rows")
         numbers = torch.as_tensor(rows, dtype=torch.int64, device=device)
         if numbers.shape != leaves.shape[:1]:
             raise ValueError(f"expected {len(leaves)} rows, got shape {tuple(numbers.shape)}")

@@ -184,9 +184,7 @@ def target_nodes(topology: Topology, targets: Any) -> np.ndarray:
     if isinstance(targets, int) and not isinstance(targets, bool):
         return np.array(topology.at_level(targets), dtype=np.int64)
     if isinstance(targets, str) or not isinstance(targets, Sequence) or len(targets) == 0:
-        raise ValueError(
-            f"targets must be 'root', 'latents', a level or a list of nodes, got {targets!r}"
-        )
+        raise ValueError(f"targets must be 'root', 'latents', a level or a list, got {targets!r}")
     return topology.nodes(targets)
 
 

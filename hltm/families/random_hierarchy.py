@@ -136,9 +136,7 @@ def _check(v: int, m: int, s: int, L: int, classes: int) -> None:
                 f"rule) pair, but there are only v**s = {tuples} tuples"
             )
         if count * m > MAX_STATES:
-            raise ValueError(
-                f"{what} * m = {count * m} states of a node, expected at most {MAX_STATES}"
-            )
+            raise ValueError(f"{what} * m = {count * m} states, expected at most {MAX_STATES}")
     if tuples > MAX_TUPLES:
         raise ValueError(f"there are v**s = {tuples} tuples, expected at most 2^53")
 

@@ -83,10 +83,8 @@ def check_cardinality(topology: Topology, cardinality: Cardinality) -> np.ndarra
         )
     bad = np.flatnonzero(~((found >= 2) & (found <= MAX_STATES) & (found == np.floor(found))))
     if bad.size:
-        v = int(bad[0])
-        raise ValueError(
-            f"node {topology.names[v]!r} has {found[v]} state(s), expected 2..{MAX_STATES}"
-        )
+        name, states = topology.names[bad[0]], found[bad[0]]
+        raise ValueError(f"node {name!r} has {states} state(s), expected 2..{MAX_STATES}")
     return found.astype(np.int64)
 
 

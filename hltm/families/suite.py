@@ -135,11 +135,9 @@ def suite(name: str = "core-1") -> dict[str, SuiteTree]:
     if name not in RECIPES:
         raise KeyError(f"unknown suite {name!r}, expected one of {', '.join(RECIPES)}")
     stored = json.loads((resources.files("hltm.families") / "suites" / f"{name}.json").read_text())
-    if stored["draw_format"] != DRAW_FORMAT:
-        raise RuntimeError(
-            f"suite {name!r} was stored under draw format {stored['draw_format']}, "
-            f"expected {DRAW_FORMAT}"
-        )
+    held = stored["draw_format"]
+    if held != DRAW_FORMAT:
+        raise RuntimeError(f"suite {name!r} has draw format {held}, expected {DRAW_FORMAT}")
     found = {}
     for tree, made_by in RECIPES[name].items():
         known = stored["trees"][tree]

@@ -208,9 +208,8 @@ def _sampled(
             draw = sample(
                 tables, [member], count, seed=seed, start=start, stream=Stream.CEILING, first=first
             )
-            part = (
-                posterior(tables, draw.states_SVB, some, own=leaves == "own").marginals[0].numpy()
-            )
+            found = posterior(tables, draw.states_SVB, some, own=leaves == "own")
+            part = found.marginals[0].numpy()
             moment += part @ part.swapaxes(-1, -2) / samples
             stored.append(part)
         for i, v in enumerate(some):

@@ -83,10 +83,8 @@ def leaf_distribution(tables: Tables, given: Nodes | Mapping[Node, int]) -> Tens
     if isinstance(given, Mapping):
         for v, state in zip(nodes, map(int, given.values()), strict=True):
             if not 0 <= state < cardinality[v]:
-                raise ValueError(
-                    f"node {topology.names[v]!r} does not have state {state}, "
-                    f"expected 0..{cardinality[v] - 1}"
-                )
+                what = f"node {topology.names[v]!r} does not have state {state}"
+                raise ValueError(f"{what}, expected 0..{cardinality[v] - 1}")
             agrees = states[:, v] == state
             states, probability = states[agrees], probability[:, agrees]
         nodes = nodes[:0]

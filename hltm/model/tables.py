@@ -190,9 +190,7 @@ def check_probabilities(tables: Tables) -> Tables:
         name = names[int(np.searchsorted(tables.start, place, side="right")) - 1]
         column = flat[:, place]
         value = float(column[~((column >= 0) & (column <= 1 + TOLERANCE))][0])
-        raise ValueError(
-            f"the table of node {name!r} holds {value}, expected probabilities in [0, 1]"
-        )
+        raise ValueError(f"the table of node {name!r} holds {value}, expected numbers in [0, 1]")
     width = np.repeat(tables.cardinality, tables.rows)  # states of every row
     row = torch.from_numpy(np.repeat(np.arange(len(width)), width)).to(flat.device)
     total = flat.new_zeros(len(flat), len(width)).index_add(1, row, flat)
@@ -226,9 +224,7 @@ def _as_tensor(name: str, table: Table) -> Tensor:
     try:
         return torch.as_tensor(table, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"the table of node {name!r} is not an array of numbers: {error}"
-        ) from error
+        raise ValueError(f"the table of node {name!r} is no array of numbers: {error}") from error
 
 
 def _check_shape(name: str, table: Tensor, rows: int, members: int) -> None:

@@ -88,9 +88,7 @@ def _metrics(tree: LatentTree, names: Sequence[str] | None) -> Sequence[str]:
         if name not in METRICS:
             raise ValueError(f"unknown metric {name!r}, expected one of {', '.join(METRICS)}")
         if METRICS[name].two_states and not binary:
-            raise ValueError(
-                f"{name} is defined for latents of two states; use correlation_ratio instead"
-            )
+            raise ValueError(f"{name} is for latents of two states; use correlation_ratio instead")
     return names
 
 
@@ -174,11 +172,9 @@ def measure(
     table = to_frame(found, tree, members)
     if initial is not None:
         before = measure(initial, tree, **options)
-        if set(before["layer"]) != set(table["layer"]):
-            raise ValueError(
-                f"the initial source has layers {sorted(set(before['layer']), key=str)}, "
-                f"expected {sorted(set(table['layer']), key=str)}"
-            )
+        given, expected = (sorted(set(x["layer"]), key=str) for x in (before, table))
+        if given != expected:
+            raise ValueError(f"the initial source has layers {given}, expected {expected}")
         table["initial"] = table[KEY].merge(before[[*KEY, "value"]], on=KEY, how="left")["value"]
     room = table["ceiling"] - table["initial"]
     table["gap_closed"] = ((table["value"] - table["initial"]) / room).where(room > 0)

@@ -78,9 +78,8 @@ def _of_latents(layer: Layer) -> dict[str, _Entry]:
         for name, score in layer.scores.items()
     }
     matched, bound = head.matched, layer.correlation_ceiling
-    found[f"matched_{first}"] = _Entry(
-        matched.strength, matched.unit, ceiling=layer.ceilings.get(first)
-    )
+    limit = layer.ceilings.get(first)
+    found[f"matched_{first}"] = _Entry(matched.strength, matched.unit, ceiling=limit)
     found["rival"] = _Entry(layer.specific.rival_strength[:, layer.nodes], head.unit)
     found["rival_baseline"] = _Entry(baseline.masked_fill(rival < 0, 0.0), ceiling=bound)
     found["partial_correlation"] = _Entry(layer.specific.partial[:, layer.nodes], head.unit)

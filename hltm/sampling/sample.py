@@ -142,9 +142,7 @@ def views(
             "compose augmentations with `then`"
         )
     if count < 1 or first_view < 1 or first_view + count > MAX_VIEWS:
-        raise ValueError(
-            f"views must be numbered 1..2^24-1, got {first_view}..{first_view + count - 1}"
-        )
+        raise ValueError(f"views must be in 1..2^24-1, got {first_view}..{first_view + count - 1}")
     found = _draw_again(tables, draw, rates, range(first_view, first_view + count))
     if missing_rates is None or not missing_rates.any():
         return found

@@ -57,14 +57,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a manifest: expected format {FORMAT!r}")
     if found.get("version") != VERSION:
         raise ValueError(f"{path} has version {found.get('version')}, expected {VERSION}")
-    entries = found.get("shards")
-    good = isinstance(entries, list) and all(
-        isinstance(e, dict) and e.keys() >= ENTRY for e in entries
-    )
-    if not good:
-        raise ValueError(
-            f"{path} is not a manifest: its shards are not listed with {sorted(ENTRY)}"
-        )
+    held = found.get("shards")
+    if not isinstance(held, list) or not all(
+        isinstance(e, dict) and e.keys() >= ENTRY for e in held
+    ):
+        raise ValueError(f"{path} is not a manifest: its shards do not have {sorted(ENTRY)}")
     return found
 
 

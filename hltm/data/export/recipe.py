@@ -217,9 +217,7 @@ def make_recipe(
     if views and augment is None:
         raise ValueError(f"views={views} needs augment, e.g. augment=hltm.keep_root()")
     if augment is not None and not views:
-        raise ValueError(
-            f"augment={augment} has no effect here: it needs views of at least 1, got 0"
-        )
+        raise ValueError(f"augment={augment} has no effect here: it needs at least 1 view, got 0")
     if rows_per_shard is not None and operator.index(rows_per_shard) < 1:
         raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
     made = ExportRecipe(

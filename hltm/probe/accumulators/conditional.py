@@ -60,9 +60,8 @@ class StreamingConditional:
         self.count = self.count + indicator.sum(-1).double()
         self.sums = self.sums + (a @ indicator.to(a.dtype).transpose(-1, -2)).double()
         self.total = self.total + a.sum(-1, dtype=torch.float64)
-        self.square = (
-            self.square + torch.linalg.vector_norm(a, dim=-1, dtype=torch.float64).square()
-        )
+        norm = torch.linalg.vector_norm(a, dim=-1, dtype=torch.float64)
+        self.square = self.square + norm.square()
         self.samples += a.shape[-1]
 
     def result(self) -> Conditional:
