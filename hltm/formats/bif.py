@@ -75,4 +75,7 @@ def _check_names(names: tuple[str, ...]) -> None:
             )
         other = seen.setdefault(name.lower(), name)
         if other != name:
-            raise ValueError(f"names must differ in more than case, got {other!r} and {name!r}")
+            raise ValueError(
+                f"names must differ in more than case, which BIF readers ignore, got {other!r} and "
+                f"{name!r}"
+            )

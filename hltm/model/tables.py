@@ -224,7 +224,7 @@ def _as_tensor(name: str, table: Table) -> Tensor:
     try:
         return torch.as_tensor(table, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"the table of node {name!r} is no array of numbers: {error}") from error
+        raise ValueError(f"table of node {name!r} is not an array of numbers: {error}") from error
 
 
 def _check_shape(name: str, table: Tensor, rows: int, members: int) -> None:
