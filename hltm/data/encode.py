@@ -155,8 +155,13 @@ def embeddings(
             raise ValueError(f"expected {len(leaves)} rows, got shape {tuple(numbers.shape)}")
         width = len(each) * dimension
         for part in torch.arange(len(leaves), device=device).split(max(CHUNK // width, 1)):
-            made = _noise(numbers[part], width, seed, view, member)
-            found[part] += noise * made.unflatten(1, (len(each), dimension)).to(dtype)
+            # every number of a row has the address of a node of its own
+            words = words_at(
+                numbers[part], seed=seed, stream=Stream.EMBEDDING, members=[member],
+                nodes=np.arange(width), view=view,
+            )  # fmt: skip
+            made = _normal(words[0].T.contiguous()).unflatten(1, (len(each), dimension))
+            found[part] += noise * made.to(dtype)
     return found
 
 
@@ -259,19 +264,6 @@ def _vectors(
     plane = REAL_PLANE << 24 | torch.arange(states, device=device)[:, None]
     block = torch.arange(dimension, device=device)
     return _normal(philox((plane, block, node, member), seed)[0])
-
-
-def _noise(rows: Tensor, width: int, seed: int, view: int, member: int) -> Tensor:
-    """`(B, width)` float64 standard normal numbers; each column has the address of a node."""
-    words = words_at(
-        rows,
-        seed=seed,
-        stream=Stream.EMBEDDING,
-        members=[member],
-        nodes=np.arange(width),
-        view=view,
-    )
-    return _normal(words[0].T.contiguous())
 
 
 def _normal(words: Tensor) -> Tensor:

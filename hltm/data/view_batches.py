@@ -40,11 +40,7 @@ class ViewBatch(NamedTuple):
 class ViewReader:
     """What the data sets of views have in common: they draw any rows, with targets, by their addresses.
 
-    See `hltm.ViewDataset` for the arguments.
-
-    Raises:
-        ValueError: stacked trees, a number of views below 1, unknown targets, targets of the data
-            that a view may redraw, or a seed or a level outside its range.
+    Arguments and errors are those of `hltm.ViewDataset`.
     """
 
     def __init__(
