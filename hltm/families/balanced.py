@@ -26,7 +26,8 @@ def balanced(
     """A balanced tree with Dirichlet tables, or with one given table on every edge.
 
     Args:
-        depth, branching: levels below the root, and children per latent.
+        depth: levels below the root.
+        branching: children per latent.
         cardinality: states per node, one number or one per level, root first (L + 1 of them).
         concentration: of the Dirichlet tables.
         transition: `(K, K)` or `(S, K, K)` P(child | parent) of every edge, in place of random

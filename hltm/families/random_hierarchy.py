@@ -32,8 +32,10 @@ def random_hierarchy(
     its symbol.
 
     Args:
-        v, m: symbols per level, and production rules per symbol.
-        s, L: branching, the length of a rule's tuple; and depth, levels of rules.
+        v: symbols per level.
+        m: production rules per symbol.
+        s: branching, the length of a rule's tuple.
+        L: depth, levels of rules.
         classes: symbols of the root.
         members: None for one tree, S for S independent sets of rules over one topology.
         seed: of the rules, 64 bits.

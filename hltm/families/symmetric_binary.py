@@ -28,7 +28,8 @@ def symmetric_binary(
     random signs, either sign with equal chance (docs/theory.md, Section 4).
 
     Args:
-        depth, branching: levels below the root, and children per latent.
+        depth: levels below the root.
+        branching: children per latent.
         polarity: (low, high) within [0, 1], the range of |ρ|; or one magnitude for all edges.
         signs: `random` or `positive`.
         members: None for one tree, S for S independent ones over one topology.
