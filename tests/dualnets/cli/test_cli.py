@@ -12,6 +12,7 @@ from tiny_runs import FLAGS, code_of
 
 from dualnets import experiments
 from dualnets.cli import main
+from dualnets.lab.grids import settable_fields
 
 HEAVY = ("torch", "numpy", "pandas", "scipy", "numba", "matplotlib", "rich")
 
@@ -309,3 +310,8 @@ def test_a_mistake_names_the_flag_as_it_was_typed(typed, message, tmp_path, caps
     assert main(["run", "emergence", "--out", str(tmp_path), *typed.split()]) == 2
     assert capsys.readouterr().err.startswith(f"hltm: {message}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_leaves_out_what_a_fixed_number_makes_useless():
+    """SwAV's `queue-from` needs a queue, and `methods` fixes that there is none."""
+    assert "queue_from" not in settable_fields(experiments.load("methods"))
