@@ -155,11 +155,11 @@ def _digest(file: str) -> str:
 @cache
 def _warn_of_no_cache() -> None:
     """Warn once per process."""
-    # with a file that does not exist, Python shows one line, without the source beneath it
+    # in angle brackets, which no file has, Python shows one line, without the source beneath it
     warnings.warn_explicit(
         "no folder for compiled kernels can be written, so every process compiles them again, which "
         "takes seconds; set NUMBA_CACHE_DIR to a folder that can be written",
         RuntimeWarning,
-        filename="hltm",
+        filename="<hltm>",
         lineno=1,
     )

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from dualnets.cli._flags import Option
@@ -46,8 +46,13 @@ def families() -> dict[str, Callable[..., LatentTree]]:
     return found
 
 
-def flags(make: Callable[..., LatentTree]) -> Iterator[Flag]:
-    """The flags of a family: its arguments that are numbers, texts or ranges of numbers."""
+def flags(make: Callable[..., LatentTree], taken: Container[str] = ()) -> Iterator[Flag]:
+    """The flags of a family: its arguments that are numbers, texts or ranges of numbers.
+
+    Args:
+        make: the function that makes its trees.
+        taken: names of other flags of the command; an argument with such a name becomes `--tree-NAME`.
+    """
     hints = get_type_hints(make)
     for name, parameter in inspect.signature(make).parameters.items():
         default, hint = parameter.default, hints[name]
@@ -64,7 +69,7 @@ def flags(make: Callable[..., LatentTree]) -> Iterator[Flag]:
             for end, value in zip(("low", "high"), ends, strict=True):
                 yield Flag(f"{name}_{end}", name, ranges[0][0], value, True)
         elif plain:
-            yield Flag(name, name, plain[0], default)
+            yield Flag(f"tree_{name}" if name in taken else name, name, plain[0], default)
 
 
 def requested(arguments: list[str]) -> tuple[str, Callable[..., LatentTree]]:
@@ -89,11 +94,11 @@ def value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
-def options(name: str, make: Callable[..., LatentTree]) -> list[Option]:
-    """The options of a family, `--family` among them."""
+def options(name: str, make: Callable[..., LatentTree], taken: Container[str] = ()) -> list[Option]:
+    """The options of a family, `--family` among them; `taken` as in `flags`."""
     meanings = _meanings(make)
     found = [Option(name="family", default=name, meaning="Which family of trees.", group="tree")]
-    for flag in flags(make):
+    for flag in flags(make, taken):
         meaning = meanings.get(flag.argument, "")
         if flag.ranged:
             meaning = f"The {flag.name.rpartition('_')[2]}est {flag.argument}."

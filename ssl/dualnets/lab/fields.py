@@ -154,7 +154,8 @@ def applicable_fields(
         changes: field -> values that replace those of the grids, except where these are `Fixed`, as given
             on the command line: `--optimizer adam --help` shows the flags of Adam.
 
-    A condition on a number, such as `redraw-every` above 0, counts as met, since a flag can meet it.
+    A condition on a number, such as `redraw-every` above 0, counts as met, since a flag can meet it, unless
+    the number is `Fixed`.
 
     Example:
         >>> from dualnets.lab.settings import TrainSettings
@@ -173,9 +174,10 @@ def applicable_fields(
             k: list(v) for k, v in (changes or {}).items() if not isinstance(grid.get(k), Fixed)
         }
         fixed = {k: [v.value] if isinstance(v, Fixed) else list(v) for k, v in grid.items()}
+        pinned = {k: v.value for k, v in grid.items() if isinstance(v, Fixed)}
         axes = {name: ({**defaults, **fixed, **free})[name] for name in sorted(choosers)}
         for values in itertools.product(*axes.values()):
-            chosen = dict(zip(axes, values, strict=True))
+            chosen = pinned | dict(zip(axes, values, strict=True))
             for name, alternatives in needed.items():
                 if any(
                     all(chosen[o] in allowed for o, allowed in alternative.items() if o in chosen)

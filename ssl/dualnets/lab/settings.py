@@ -43,19 +43,19 @@ NETWORKS = {  # word -> the function that builds such networks, in a module of t
 }
 
 
-def in_flags(kind: type, make: Callable[[], Any]) -> Any:
+def in_flags(kind: type, make: Callable[[], Any], prefix: str = "") -> Any:
     """What `make` returns; an error of a dataclass names its fields as the flags do."""
     try:
         return make()
     except ValueError as error:
-        raise ValueError(by_flags(kind, str(error))) from None
+        raise ValueError(by_flags(kind, str(error), prefix)) from None
 
 
-def by_flags(kind: type, message: str) -> str:
+def by_flags(kind: type, message: str, prefix: str = "") -> str:
     """A message in which the fields of a dataclass have the names of their flags."""
     for option in options(kind):
         pattern = rf"(?<![\w-]){option.field}(?![\w-])"
-        message = re.sub(pattern, option.flag.replace("_", "-"), message)
+        message = re.sub(pattern, (prefix + option.flag).replace("_", "-"), message)
     return message
 
 
@@ -136,11 +136,13 @@ def _ceilings(settings: TreeSettings, leaves: Literal["own", "all"]) -> dict[int
 def build_norm(settings: Any, prefix: str) -> Normalization | None:
     """The normalisation that the fields of a prefix, `network_norm` or `head_norm`, describe."""
     word = getattr(settings, prefix)
-    return (
-        None
-        if word == "none"
-        else NORMS[word](**given_options(NORMS[word], settings, f"{prefix}_"))
+    if word == "none":
+        return None
+    kind, prefix = NORMS[word], f"{prefix}_"
+    norm: Normalization = in_flags(
+        kind, lambda: kind(**given_options(kind, settings, prefix)), prefix
     )
+    return norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,12 +297,8 @@ class TrainSettings(Checked):
     def build_optimizer(self) -> Optimizer:
         """The optimiser, with its schedule."""
         kind = OPTIMIZERS[self.optimizer]
-        return in_flags(
-            kind,
-            lambda: kind(
-                **given_options(kind, self), schedule=Schedule(**given_options(Schedule, self))
-            ),
-        )
+        schedule = in_flags(Schedule, lambda: Schedule(**given_options(Schedule, self)))
+        return in_flags(kind, lambda: kind(**given_options(kind, self), schedule=schedule))
 
     def training(self) -> dict[str, Any]:
         """Arguments of `dualnets.trajectory`."""
