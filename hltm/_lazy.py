@@ -34,6 +34,8 @@ def attach_stub(
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home, attribute = homes[name]
+        # threads that import parts of torch at once break it; this one import they wait for
+        import_module("torch")
         if home != package and hasattr(module := import_module(home), attribute):
             return getattr(module, attribute)
         return import_module(f"{home}.{attribute}")

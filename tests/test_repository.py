@@ -99,6 +99,17 @@ def test_every_public_name_of_a_stub_is_there(package):
         assert getattr(module, name) is not None
 
 
+def test_threads_may_ask_for_public_names_at_once():
+    code = """
+import threading, hltm, dualnets
+names = [(m, name) for m in (hltm, dualnets) for name in m.__all__]
+threads = [threading.Thread(target=getattr, args=name) for name in names]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 def test_test_files_have_unique_names_and_no_packages():
     files = list((ROOT / "tests").rglob("*.py"))
     names = [path.name for path in files]
