@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -41,7 +43,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _by_level(
-    axes: Axes, rows: pd.DataFrame, x: str, colours: dict[int, object], **style: float
+    axes: Axes, rows: pd.DataFrame, x: str, colours: dict[int, object], **style: Any
 ) -> None:
     """The values of rows against another column, in the colours of their levels."""
     for level, own in rows.groupby("level"):
