@@ -245,7 +245,7 @@ def test_numbers_that_are_not_finite_are_refused_before_work(bad):
             Modes(**{name: bad})
     with pytest.raises(ValueError, match=f"tie must be finite, got {bad}"):
         Modes(tie=bad)
-    with pytest.raises(ValueError, match="largest must be finite and above 0"):
+    with pytest.raises(ValueError, match="largest must be above 0 and finite"):
         separatrix(modes, largest=bad)
 
 

@@ -158,13 +158,11 @@ def random_weights(
     made = []
     for layer, columns in enumerate((features, inputs)):
         numbers = uniform(
-            features * columns,
-            seed=check_seed(seed),
-            stream=Stream.INIT,
-            members=addresses,
-            node=layer,
-        )
-        normal = _normal(numbers).reshape(-1, features, columns) * scale / columns**0.5
+            features * columns, seed=check_seed(seed), stream=Stream.INIT, members=addresses, node=layer
+        )  # fmt: skip
+        # standard normal numbers from uniform ones, by the inverse distribution function
+        normal = torch.special.ndtri(numbers.clamp(2.0**-54, 1 - 2.0**-53)).numpy()
+        normal = normal.reshape(-1, features, columns) * scale / columns**0.5
         made.append(normal if members is not None else normal[0])
     return Weights(made[0], made[1], made[1].copy())
 
@@ -197,9 +195,3 @@ def _check_finite(name: str, given: Array) -> None:
 def transposed(matrix: Array) -> Array:
     """The matrix transpose over the last two axes."""
     return np.swapaxes(matrix, -1, -2)
-
-
-def _normal(numbers: torch.Tensor) -> Array:
-    """Standard normal numbers from uniform ones, by the inverse distribution function."""
-    found: Array = torch.special.ndtri(numbers.clamp(2.0**-54, 1 - 2.0**-53)).numpy()
-    return found

@@ -76,9 +76,8 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
     topology, tables = trees.topology, trees.tables
     members = len(network.members)
     check_finite_weights(network)
-    if not network.plain or network.blocks != tuple(
-        len(topology.at_level(k)) for k in range(1, topology.depth + 1)
-    ):
+    levels = range(1, topology.depth + 1)
+    if not network.plain or network.blocks != tuple(len(topology.at_level(k)) for k in levels):
         raise ValueError(f"expected a block of units per latent, got {network!r}")
     check_binary(trees)
     bits = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64).expand(members, -1, -1)
@@ -87,7 +86,7 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
     below = dict.fromkeys(topology.leaves, (bits, own))
     prior = _priors(trees, members)
     found = {}
-    for level in range(1, topology.depth + 1):
+    for level in levels:
         weight = network.weights[level - 1].detach().double().cpu()
         bias = None if network.biases is None else network.biases[level - 1].detach().double().cpu()
         differences, covariances = [], []

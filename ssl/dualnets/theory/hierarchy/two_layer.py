@@ -32,31 +32,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dualnets.theory.hierarchy.hidden_groups import (
-    Groups,
-    HiddenSelectivity,
-    Layers,
-    check_layers,
-    groups,
-    hidden_selectivity,
-    layers,
-    over,
-)
-from dualnets.theory.integration import increasing
+from dualnets._checks import check_choice, check_number
 
-__all__ = [  # with the names of `hidden_groups`: one module to import for two layers
-    "INTERVENTIONS",
-    "Groups",
-    "HiddenSelectivity",
-    "Intervention",
-    "Layers",
-    "groups",
-    "hidden_selectivity",
-    "integrate",
-    "layers",
-    "slopes",
-    "time_to_grow",
-]
+# with the names of `hidden_groups` under their own: one module to import for two layers
+from dualnets.theory.hierarchy.hidden_groups import Groups as Groups
+from dualnets.theory.hierarchy.hidden_groups import HiddenSelectivity as HiddenSelectivity
+from dualnets.theory.hierarchy.hidden_groups import Layers as Layers
+from dualnets.theory.hierarchy.hidden_groups import check_layers, over
+from dualnets.theory.hierarchy.hidden_groups import groups as groups
+from dualnets.theory.hierarchy.hidden_groups import hidden_selectivity as hidden_selectivity
+from dualnets.theory.hierarchy.hidden_groups import layers as layers
+from dualnets.theory.integration import increasing
 
 Intervention = Literal["full", "uncoupled", "frozen", "constant"]
 INTERVENTIONS: tuple[Intervention, ...] = ("full", "uncoupled", "frozen", "constant")
@@ -139,7 +125,7 @@ def integrate(
         torch.Size([3, 3, 4, 8])
     """
     _check(given, weights, intervention)
-    _check_step(step)
+    check_number("step", step, above=0)
     at = torch.from_numpy(increasing(times))
     members = len(weights.upper)
     at = at[:, None].expand(-1, members) if at.ndim == 1 else at
@@ -179,7 +165,7 @@ def time_to_grow(
         ArithmeticError: a member that has not grown by the factor after `most_steps` steps.
     """
     _check(given, weights, intervention)
-    _check_step(step)
+    check_number("step", step, above=0)
     if not 1 < factor < float("inf") or intervention in ("frozen", "constant"):
         raise ValueError(
             "the factor must be finite and above 1 and ||W_2|| must grow under the intervention, got "
@@ -220,30 +206,19 @@ def _step(
     second, _ = _slopes(given, _advanced(now, first, time / 2), intervention)
     third, _ = _slopes(given, _advanced(now, second, time / 2), intervention)
     fourth, _ = _slopes(given, _advanced(now, third, time), intervention)
-    mean = [
-        (a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(first, second, third, fourth, strict=True)
-    ]
-    return _advanced(now, Layers(*mean), time)
+    stages = zip(first, second, third, fourth, strict=True)
+    return _advanced(now, Layers(*((a + 2 * b + 2 * c + d) / 6 for a, b, c, d in stages)), time)
 
 
 def _advanced(weights: Layers, rates: Layers, time: Tensor) -> Layers:
     """weights + time · rates, with `(S,)` times."""
-    advanced = [
+    return Layers(*(
         part + time.view(-1, *[1] * (part.ndim - 1)) * rate
         for part, rate in zip(weights, rates, strict=True)
-    ]
-    return Layers(*advanced)
+    ))  # fmt: skip
 
 
 def _check(given: Groups, weights: Layers, intervention: Intervention) -> None:
     """Raise ValueError unless finite weights fit the groups and the intervention is known."""
-    if intervention not in INTERVENTIONS:
-        raise ValueError(
-            f"intervention must be one of {', '.join(INTERVENTIONS)}, got {intervention!r}"
-        )
+    check_choice("intervention", intervention, INTERVENTIONS)
     check_layers(given, weights)
-
-
-def _check_step(step: float) -> None:
-    if not 0 < step < float("inf"):
-        raise ValueError(f"step must be finite and above 0, got {step}")

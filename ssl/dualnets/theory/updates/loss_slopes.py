@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dualnets.methods.losses import LOSSES, BatchwiseNCE, Detached, Loss, NTXent, distance
+from dualnets.theory.updates.fitting import check_finite
 
 SMALLEST = 1e-30  # of r, so that ∂L/∂r can be found from ∂L/∂x, which is 0 at x = sqrt(2 r) = 0
 TOLERANCE = 1e-9
@@ -232,10 +233,7 @@ def _check_outputs(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tens
             f"takes (S, B, U), (S, B, U) and (S, {loss.negatives}, B, U)"
         )
     for name, part in (("anchor", anchor), ("positive", positive), ("negatives", negatives)):
-        if not part.isfinite().all():
-            raise ValueError(
-                f"{name} must be finite, {int((~part.isfinite()).sum())} numbers are not"
-            )
+        check_finite(name, part)
 
 
 def _in_batch(loss: NTXent, outputs: Tensor) -> Slopes:

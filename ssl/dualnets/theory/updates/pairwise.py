@@ -26,6 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dualnets._checks import check_choice
 from dualnets.methods.losses import Loss, NTXent, distance
 from dualnets.theory.updates.any_network import batch_axis, in_dtype
 from dualnets.theory.updates.connection import MAX_ENTRIES, Connection, connection
@@ -211,8 +212,7 @@ def stacked_negatives(anchor: Tensor, others: Sequence[Tensor]) -> Tensor:
 
 def check_branches(branches: Branches, loss: Loss | None = None) -> None:
     """Raise ValueError unless these are branches through which the loss's gradient can be taken."""
-    if branches not in ("both", "anchor"):
-        raise ValueError(f"branches must be 'both' or 'anchor', got {branches!r}")
+    check_choice("branches", branches, ("both", "anchor"))
     if branches == "anchor" and loss is not None and isinstance(weighing(loss), NTXent):
         raise ValueError("every view is an anchor of NTXent, so branches must be 'both'")
 
