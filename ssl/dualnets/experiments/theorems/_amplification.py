@@ -11,14 +11,9 @@ import torch
 from scipy import stats
 
 from dualnets import theory
-from dualnets.experiments.theorems.amplification import (
-    EXPERIMENT,
-    FEWEST,
-    RULE,
-    SIGNIFICANCE,
-    Settings,
-)
+from dualnets.experiments.theorems.amplification import EXPERIMENT, RULE, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
     Verdict,
@@ -274,8 +269,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
     outcome = "open"
     if not passed["growth"] or not passed["units"]:
         reason = "plain and normalised outputs are both needed"
-    elif fewest < FEWEST:
-        reason = too_few(fewest, FEWEST)
+    elif fewest < FEWEST_TREES:
+        reason = too_few(fewest)
     elif all(all(passed[kind]) for kind in ("growth", "units", "forecast")):
         outcome = "holds"
     elif not any(passed["growth"]) or not any(passed["units"]):
@@ -285,9 +280,9 @@ def verdict(table: pd.DataFrame) -> Verdict:
 
 
 def _above(values: pd.Series, null: float, tests: int, *, exact: bool = False) -> dict[str, Any]:
-    """Whether values of trees are above their null.
+    """Whether values of trees are above their null, by exact signed ranks or by Student's test.
 
-    By exact signed ranks, or by Student's test: hits of a single latent are 0 or 1, and have no ranks.
+    The latter is for hits: those of a single latent are 0 or 1, which ranks cannot order.
     """
     kept = values.to_numpy()[np.isfinite(values)]
     p = 1.0

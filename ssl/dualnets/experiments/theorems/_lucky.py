@@ -11,15 +11,9 @@ import torch
 
 from dualnets import theory
 from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, mean_ranks, ranks, root
-from dualnets.experiments.theorems.lucky import (
-    CALIBRATED,
-    EXPERIMENT,
-    FEWEST,
-    RULE,
-    SIGNIFICANCE,
-    Settings,
-)
+from dualnets.experiments.theorems.lucky import CALIBRATED, EXPERIMENT, RULE, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import Verdict, adjusted, exceeds, too_few, verdict_of
 from dualnets.lab.tidy import tidy
 from dualnets.networks.tree_network import tree_network
@@ -168,7 +162,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         }  # fmt: skip
         if abs(z) > CALIBRATED:
             missed.append(f"depth {depth}, {units} units: {z:.1f} standard errors")
-        problems.append(too_few(trees, FEWEST))
+        problems.append(too_few(trees))
         if rows["final"].notna().any():
             for measure, passes in rising.items():
                 rank = ranks(root(rows), measure)

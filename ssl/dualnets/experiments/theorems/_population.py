@@ -12,7 +12,6 @@ import torch
 from dualnets import theory
 from dualnets.experiments.theorems.population import (
     EXPERIMENT,
-    FEWEST,
     INFINITE,
     JUDGED,
     RULE,
@@ -20,6 +19,7 @@ from dualnets.experiments.theorems.population import (
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.rules import FEWEST_TREES
 from dualnets.lab.stats import NOTHING, Verdict, gap_closed, last_step, mean_interval, verdict_of
 from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import log_spaced, trajectory
@@ -180,8 +180,10 @@ def verdict(table: pd.DataFrame) -> Verdict:
     what = f"difference of batch {JUDGED} from the infinite one, over the latter's gain"
     worst, reason = NOTHING, ""
     outcome = "open"
-    if not judged or min(row["n"] for row in judged) < FEWEST:
-        reason = f"batch {JUDGED} and the infinite batch on at least {FEWEST} trees are needed"
+    if not judged or min(row["n"] for row in judged) < FEWEST_TREES:
+        reason = (
+            f"batch {JUDGED} and the infinite batch on at least {FEWEST_TREES} trees are needed"
+        )
     elif not all(row["gain"] > 0 for row in judged):
         reason = "the infinite batch gains nothing"
     else:

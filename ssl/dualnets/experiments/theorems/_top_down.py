@@ -10,15 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.experiments.theorems.top_down import (
-    EXPERIMENT,
-    FEWEST,
-    PAIRS,
-    RULE,
-    SIGNIFICANCE,
-    Settings,
-)
+from dualnets.experiments.theorems.top_down import EXPERIMENT, PAIRS, RULE, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import Verdict, exceeds, mean_interval, too_few, verdict_of
 from dualnets.lab.tidy import tidy
 
@@ -189,7 +183,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     )
     reason = f"features are further with the operator: {count}"
     faster = [entry["faster"] for entry in details]
-    if few := too_few(min(entry["n"] for entry in details), FEWEST):
+    if few := too_few(min(entry["n"] for entry in details)):
         outcome, reason = "open", few
     else:
         outcome = "holds" if all(faster) else "open" if any(faster) else "fails"

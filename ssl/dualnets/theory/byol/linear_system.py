@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from dualnets._checks import check_number, check_whole
+from dualnets.theory.integration import check_finite
 from hltm.sampling.philox import Stream, check_seed, uniform
 
 Array = NDArray[np.float64]
@@ -78,7 +79,7 @@ class LinearByol:
             given = np.asarray(getattr(self, name), dtype=np.float64)
             if given.ndim != 2 or given.shape[0] != given.shape[1] or given.size < 1:
                 raise ValueError(f"{name} has shape {given.shape}, expected (X, X)")
-            _check_finite(name, given)
+            check_finite(name, given)
             size = max(float(np.abs(given).max()), 1e-300)
             if np.abs(given - given.T).max() > 1e-10 * size:
                 raise ValueError(f"{name} must be symmetric")
@@ -183,13 +184,8 @@ def checked(system: LinearByol, weights: Weights) -> Weights:
             f"(..., F, {inputs}), (..., F, {inputs})"
         )
     for name, part in made._asdict().items():
-        _check_finite(name, part)
+        check_finite(name, part)
     return made
-
-
-def _check_finite(name: str, given: Array) -> None:
-    if not np.isfinite(given).all():
-        raise ValueError(f"{name} must be finite, got {given[~np.isfinite(given)].flat[0]}")
 
 
 def transposed(matrix: Array) -> Array:

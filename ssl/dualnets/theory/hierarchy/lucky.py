@@ -1,8 +1,8 @@
 """Lucky units: how selective the best of n untrained units is, and how many units it takes.
 
 A *lucky* unit of a latent is selective for it before any training; the paper shows with a bound that
-wide layers have one for every latent (its number is unverified, see docs/theory.md), and here stand
-exact laws in its place. Unit j of a latent's block is a random weighted sum w_j·x of its inputs x, so
+wide layers have one for every latent (its number is unverified, see docs/theory.md); this module has
+exact laws instead. Unit j of a latent's block is a random weighted sum w_j·x of its inputs x, so
 given the layers below its selectivity s_j is a random sum too (docs/theory.md, Section 4):
 
     s_j = w_j·v,        v = 1/2 ( E[x | z = 1] - E[x | z = 0] )                       (Equation 4.4)

@@ -14,7 +14,7 @@ nothing is sampled. Interventions:
 
     full        as above
     uncoupled   the blocks of V and of W_2ᵀ W_2 between different groups are set to 0, in Equation 5.2
-                and in what W_2 sends down in Equation 5.3
+                and in Equation 5.3
     frozen      W_2 keeps its initial value
     constant    full, with ||W_2|| held at its initial value
 
@@ -68,10 +68,10 @@ def _slopes(given: Groups, weights: Layers, intervention: Intervention) -> tuple
     flat = centred.flatten(2)  # c(z), (S, K, V * U)
     weighted = given.prior[..., None] * flat  # π_z c(z)
     operator = flat.transpose(1, 2) @ weighted  # V, Equation 5.1: (S, V * U, V * U)
-    sent = upper.transpose(1, 2) @ upper  # W_2ᵀ W_2, (S, V * U, V * U)
+    gram = upper.transpose(1, 2) @ upper  # W_2ᵀ W_2, (S, V * U, V * U)
     if intervention == "uncoupled":
         within = torch.kron(torch.eye(latents), torch.ones(units, units)).to(operator)
-        operator, sent = operator * within, sent * within
+        operator, gram = operator * within, gram * within
     upper_slope = 2 * upper @ operator  # Equation 5.2
     if intervention == "frozen":
         upper_slope = torch.zeros_like(upper)
@@ -79,7 +79,7 @@ def _slopes(given: Groups, weights: Layers, intervention: Intervention) -> tuple
         size = upper.square().sum((1, 2), keepdim=True)
         outwards = (upper_slope * upper).sum((1, 2), keepdim=True)
         upper_slope = upper_slope - over(outwards, size) * upper
-    down = (weighted @ sent).unflatten(2, (latents, units))  # π_z W_2ᵀ W_2 c(z), (S, K, V, U)
+    down = (weighted @ gram).unflatten(2, (latents, units))  # π_z W_2ᵀ W_2 c(z), (S, K, V, U)
     # E[1(w_j·x > 0) x | z_0], (S, K, V, U, X)
     seen = torch.einsum("skvn,svun,nx->skvux", given.given_root, (pre > 0).double(), given.states)
     # A bound on the growth rate of any direction; the largest eigenvalue of V is at most its trace.

@@ -253,7 +253,7 @@ def check_size(loss: Any, states: int) -> None:
 
 
 class _SumOverTriples(torch.autograd.Function):
-    """Σ Q_ab q_k τ softplus((r_ab - r_ak + margin) / τ), whose backward pass sums the terms anew.
+    """Σ Q_ab q_k τ softplus((r_ab - r_ak + margin) / τ), whose backward pass sums the terms again.
 
     Keeping the X³ terms for autograd's backward pass would take gigabytes.
     """

@@ -57,7 +57,7 @@ def parameter_name(network: nn.Module, layer: int | str) -> str:
 def in_dtype(network: nn.Module, layer: int | str, dtype: torch.dtype | None) -> nn.Module:
     """The network itself, or its copy in another dtype than that of the weight.
 
-    Copying takes time: who needs several connections of a network copies it once.
+    Copying takes time, so code that needs several connections of a network copies it once.
 
     Raises:
         TypeError: a network that is not a torch module, or a dtype that is not a floating one.

@@ -225,7 +225,7 @@ def _at(
         part = below.pop(u)
         table = tables.of(u)  # (S, K, K_u)
         redrawn = table @ part.fresh  # (S, K, X_u) P(view below u | v), u redrawn given v
-        # u is kept with its own class or redrawn, as its coin decides: (S, K, N_u, X_u)
+        # u is redrawn with probability rates[u], else kept with its own class: (S, K, N_u, X_u)
         mixed = (1 - rates[u]) * part.view[:, None] + rates[u] * redrawn[:, :, None]
         nodes, leaves = nodes + part.nodes, leaves + part.leaves
         given = _product_of_axes(given, table @ part.given)

@@ -38,7 +38,7 @@ from dualnets.theory.updates.loss_slopes import (
     in_batch_negatives,
     loss_slopes,
     slopes_at,
-    weighing,
+    unwrapped,
 )
 from dualnets.theory.updates.operators import Kernel, Operator
 from dualnets.theory.updates.views import Data, draw_views, exact_table, table_inputs
@@ -194,7 +194,7 @@ def batch_pairs(loss: Loss, outputs: Tensor, batch: int) -> Tensor:
     slopes = loss_slopes(loss, anchor, positive, negatives)
     found = outputs.new_zeros(len(outputs), outputs.shape[1], outputs.shape[1])
     anchors = torch.arange(slopes.positive.shape[1], device=outputs.device)
-    if isinstance(weighing(loss), NTXent):
+    if isinstance(unwrapped(loss), NTXent):
         partner = anchors.roll(batch)
         rows = in_batch_negatives(batch).to(outputs.device)
     else:
@@ -213,7 +213,7 @@ def stacked_negatives(anchor: Tensor, others: Sequence[Tensor]) -> Tensor:
 def check_branches(branches: Branches, loss: Loss | None = None) -> None:
     """Raise ValueError unless these are branches through which the loss's gradient can be taken."""
     check_choice("branches", branches, ("both", "anchor"))
-    if branches == "anchor" and loss is not None and isinstance(weighing(loss), NTXent):
+    if branches == "anchor" and loss is not None and isinstance(unwrapped(loss), NTXent):
         raise ValueError("every view is an anchor of NTXent, so branches must be 'both'")
 
 

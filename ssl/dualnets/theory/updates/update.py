@@ -126,16 +126,12 @@ def predicted_update(
     Section 3).
 
     Args:
-        network, layer, block, dtype: see `connection`.
-        data: `TreeViews`, a `ViewTable`, or, for an estimate, any `ViewSource`.
+        network, data, layer, batches, batch, seed, block, dtype: as for `covariance_operator`, here of
+            the population's update or of an estimate of it.
         loss: any loss of distances; for one of whole batches only an estimate exists.
         form: `outputs` or `operator`.
         branches: `both` for the gradient through all views, `anchor` for that through the anchor
             alone.
-        batches: None for the population's update, by enumeration; otherwise the number of
-            independent estimates.
-        batch: samples in each.
-        seed: 64 bits, of the samples.
 
     Returns:
         value and standard error, `(P,)` or `(S, P)`.
