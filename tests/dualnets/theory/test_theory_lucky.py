@@ -6,12 +6,7 @@ import torch
 
 import dualnets
 import hltm
-from dualnets.theory.hierarchy.latent_inputs import (
-    drawn_correlations,
-    drawn_selectivities,
-    latent_inputs,
-    simulated_best,
-)
+from dualnets.theory import drawn_correlations, drawn_selectivities, latent_inputs, simulated_best
 from dualnets.theory.hierarchy.lucky import (
     HalfNormal,
     best_cdf,

@@ -14,10 +14,10 @@ from dualnets.methods.losses import (
     SpectralContrastive,
     Triplet,
 )
-from dualnets.theory.population.population_flow import population_trajectory
-from dualnets.theory.population.population_loss import (
+from dualnets.theory import (
     InfiniteInfoNCE,
     population_loss,
+    population_trajectory,
     view_distribution,
 )
 

@@ -6,7 +6,7 @@ from scipy.integrate import solve_ivp
 
 import dualnets
 import hltm
-from dualnets.theory.hierarchy import two_layer
+from dualnets.theory import two_layer
 from dualnets.theory.hierarchy.two_layer import INTERVENTIONS, Layers
 from hltm.model.enumeration import all_states
 

@@ -79,7 +79,7 @@ def population_trajectory(
 
     Example:
         >>> import dualnets, hltm
-        >>> from dualnets.theory.population.population_loss import InfiniteInfoNCE
+        >>> from dualnets.theory import InfiniteInfoNCE
         >>> trees = hltm.symmetric_binary(depth=2, members=3, seed=0)
         >>> network = dualnets.tree_network(trees, units=4, seed=1)
         >>> path = population_trajectory(network, InfiniteInfoNCE(0.1), trees,
