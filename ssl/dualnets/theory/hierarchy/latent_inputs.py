@@ -26,6 +26,7 @@ from dualnets.networks.block_network import BlockNetwork
 from dualnets.theory.hierarchy.lucky import UniformSum, uniform_sum
 from dualnets.theory.updates.fitting import check_binary, check_finite_weights, check_fit
 from hltm.model.enumeration import all_states
+from hltm.model.moments import marginals
 from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
 
@@ -84,7 +85,8 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
     own = torch.eye(2, dtype=torch.float64).expand(members, -1, -1)
     # per node: (S, N, U) outputs at the N leaf states below it, and (S, 2, N) P(leaf states | node)
     below = dict.fromkeys(topology.leaves, (bits, own))
-    prior = _priors(trees, members)
+    # (S, nodes) P(state 1)
+    prior = torch.stack([p[:, 1] for p in marginals(tables)], 1).expand(members, -1)
     found = {}
     for level in levels:
         weight = network.weights[level - 1].detach().double().cpu()
@@ -189,18 +191,6 @@ def _random_weights(
         members=members, node=units,
     )  # fmt: skip
     return (2 * numbers - 1).view(-1, latents, draws * units, inputs)
-
-
-def _priors(trees: LatentTree, members: int) -> Tensor:
-    """`(S, nodes)` P(state 1) of every node."""
-    topology, tables = trees.topology, trees.tables
-    prior = torch.zeros(members, len(topology), dtype=torch.float64)
-    prior[:, 0] = tables.of(0)[:, 0, 1]
-    for v in range(1, len(topology)):
-        up = prior[:, topology.parent[v]]
-        table = tables.of(v)
-        prior[:, v] = (1 - up) * table[:, 0, 1] + up * table[:, 1, 1]
-    return prior
 
 
 def _moments(parts: list[tuple[Tensor, Tensor]], prior: Tensor) -> tuple[Tensor, Tensor]:

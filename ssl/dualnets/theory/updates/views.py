@@ -160,13 +160,11 @@ class DatasetViews:
             items: Any = self.dataset.tensors[0][torch.from_numpy(chosen)]
         else:
             items = [self._item(int(i)) for i in chosen]
+            items = torch.stack([torch.as_tensor(i) for i in items]) if self.batched else items
         with torch.random.fork_rng():
             torch.manual_seed(int(random.integers(2**63)))
             if self.batched:
-                together = items if isinstance(items, Tensor) else torch.stack(
-                    [torch.as_tensor(item) for item in items]
-                )  # fmt: skip
-                return [self._view(together) for _ in range(count)]
+                return [self._view(items) for _ in range(count)]
             return [torch.stack([self._view(item) for item in items]) for _ in range(count)]
 
     def _view(self, given: Any) -> Tensor:
