@@ -95,18 +95,16 @@ def as_read(network: nn.Module, weight: Tensor, inputs: Tensor) -> Tensor:
     numbers = inputs.to(weight.device, weight.dtype)
     if inputs.is_floating_point():
         return numbers
-    try:
-        with torch.no_grad():
-            network(numbers[:1])
-    except (RuntimeError, IndexError, TypeError) as refusal:
-        tokens = inputs.to(weight.device, torch.int64)
+    refusals: list[Exception] = []
+    for given in (numbers, inputs.to(weight.device, torch.int64)):
         try:
             with torch.no_grad():
-                network(tokens[:1])
-        except (RuntimeError, IndexError, TypeError) as other:
-            raise ValueError(
-                f"the network reads these inputs, {inputs.dtype} of shape {tuple(inputs.shape)}, "
-                f"neither as numbers ({refusal}) nor as indices ({other})"
-            ) from refusal
-        return tokens
-    return numbers
+                network(given[:1])
+        except (RuntimeError, IndexError, TypeError) as refusal:
+            refusals.append(refusal)
+        else:
+            return given
+    raise ValueError(
+        f"the network reads these inputs, {inputs.dtype} of shape {tuple(inputs.shape)}, neither as "
+        f"numbers ({refusals[0]}) nor as indices ({refusals[1]})"
+    ) from refusals[0]
