@@ -65,14 +65,8 @@ def _before_training(settings: Settings, trees: LatentTree) -> pd.DataFrame:
     network = tree_network(trees, units=units, seed=settings.seed)
     parts = []
     for level, inputs in theory.latent_inputs(network, trees).items():
-        # selectivity s = w·v (4.4); |corr(f, z)| = 2 |s| sqrt(p (1 - p)) / sqrt(wᵀ C w) (4.6 before training)
         weight = network.weights[level - 1].detach().double()
-        selectivity = (weight @ inputs.difference[..., None])[..., 0].abs()
-        variance = (weight @ inputs.covariance * weight).sum(-1)
-        spread = (inputs.prior * (1 - inputs.prior)).sqrt()[..., None]
-        alive = variance > 1e-14
-        correlation = (2 * selectivity * spread / variance.where(alive, 1).sqrt()).where(alive, 0)
-        best = correlation.amax(-1)
+        best = inputs.correlations(weight).amax(-1)
         # F, the distribution function of a single unit's |correlation| at the threshold, from fresh units
         ceiling = trees.ceiling(trees.level(level), leaves="own", seed=settings.seed).value
         threshold = settings.share * ceiling
@@ -88,7 +82,8 @@ def _before_training(settings: Settings, trees: LatentTree) -> pd.DataFrame:
         columns = {
             "predicted": 1 - below**units,  # the best of n independent units (4.5)
             "lucky": (best >= threshold).double(), "initial": best, "ceiling": ceiling,
-            "selectivity": selectivity.amax(-1), "selectivity_predicted": mean_selectivity,
+            "selectivity": inputs.selectivities(weight).abs().amax(-1),
+            "selectivity_predicted": mean_selectivity,
         }  # fmt: skip
         parts.append(tidy(index, columns))
     return pd.concat(parts, ignore_index=True)

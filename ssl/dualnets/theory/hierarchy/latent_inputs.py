@@ -52,6 +52,21 @@ class BlockInputs(NamedTuple):
         """The exact distribution of the |selectivity| of an untrained unit (Equation 4.4)."""
         return uniform_sum(self.bound * self.difference[member, latent].numpy())
 
+    def selectivities(self, weight: Tensor) -> Tensor:
+        """`(S, V, U)` s = w·v of units with weights `(S, V, U, I)` (Equation 4.4)."""
+        return (weight @ self.difference[..., None])[..., 0]
+
+    def correlations(self, weight: Tensor) -> Tensor:
+        """`(S, V, U)` the |correlation| with the latent of units with weights `(S, V, U, I)`.
+
+        It is 2 |s| sqrt(p (1 - p)) / sqrt(wᵀ C w) with p = P(z = 1), and 0 for a unit that never varies.
+        """
+        variance = (weight @ self.covariance * weight).sum(-1)
+        spread = (self.prior * (1 - self.prior)).sqrt()[..., None]
+        alive = variance > 1e-14
+        found = 2 * self.selectivities(weight).abs() * spread / variance.where(alive, 1).sqrt()
+        return found.where(alive, 0).clamp(max=1)
+
 
 def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockInputs]:
     """Level -> the exact moments of its units' inputs (docs/theory.md, Equation 4.4).
@@ -129,8 +144,7 @@ def drawn_selectivities(
         ValueError: units or draws below 1, or another number of members than the inputs have.
     """
     weight = blocks.bound * _random_weights(blocks, units, draws, seed, members)
-    found = torch.einsum("svwi,svi->svw", weight, blocks.difference)
-    return found.abs().unflatten(2, (draws, units))
+    return blocks.selectivities(weight).abs().unflatten(2, (draws, units))
 
 
 def simulated_best(
@@ -161,18 +175,10 @@ def drawn_correlations(
 ) -> Tensor:
     """`(S, V, draws, units)` |correlation| with the latent of units with random weights.
 
-    The correlation is 2 s sqrt(p (1 - p)) / std(w·x) with p = P(z = 1), and 0 for a unit that never
-    varies.
-
     Args, raises: as `drawn_selectivities`.
     """
     weight = _random_weights(blocks, units, draws, seed, members)
-    selectivity = torch.einsum("svwi,svi->svw", weight, blocks.difference)
-    variance = (weight @ blocks.covariance * weight).sum(-1)
-    spread = (blocks.prior * (1 - blocks.prior)).sqrt()[..., None]
-    alive = variance > 1e-14
-    found = 2 * selectivity.abs() * spread / variance.where(alive, 1).sqrt()
-    return found.where(alive, 0).clamp(max=1).unflatten(2, (draws, units))
+    return blocks.correlations(weight).unflatten(2, (draws, units))
 
 
 def _random_weights(
