@@ -60,7 +60,7 @@ def _trees(axes: Axes, ends: pd.DataFrame, shades: dict[int, object]) -> None:
         axes.scatter(x, part["value"], s=9, color=colour, lw=0, label=str(batch))
     low, high = ends["value"].min() - 0.02, ends["value"].max() + 0.02
     axes.plot([low, high], [low, high], color="#bbbbbb", lw=1, zorder=0)
-    axes.set(xlabel="infinite batch", ylabel="finite batch, one point a data seed")
+    axes.set(xlabel="infinite batch", ylabel="finite batch, one point per data seed")
     axes.legend(loc="upper left", title="batch", title_fontsize=8)
 
 
