@@ -12,11 +12,13 @@ from dualnets.theory.hierarchy.latent_inputs import simulated_best as simulated_
 from dualnets.theory.hierarchy.tree_operator import TreeOperator as TreeOperator
 from dualnets.theory.hierarchy.tree_operator import selectivity as selectivity
 from dualnets.theory.hierarchy.tree_operator import tree_operator as tree_operator
-from dualnets.theory.population import population_flow as population_flow
 from dualnets.theory.population.population_flow import (
     population_trajectory as population_trajectory,
 )
+from dualnets.theory.population.population_loss import InfiniteInfoNCE as InfiniteInfoNCE
+from dualnets.theory.population.population_loss import ViewDistribution as ViewDistribution
 from dualnets.theory.population.population_loss import population_loss as population_loss
+from dualnets.theory.population.population_loss import view_distribution as view_distribution
 from dualnets.theory.updates.connection import Connection as Connection
 from dualnets.theory.updates.connection import connection as connection
 from dualnets.theory.updates.covariance import covariance_operator as covariance_operator

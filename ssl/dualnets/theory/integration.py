@@ -11,6 +11,12 @@ from scipy.integrate import solve_ivp
 Array = NDArray[np.float64]
 
 
+def check_finite(what: str, given: Array) -> None:
+    """Raise ValueError unless all numbers of an array are finite."""
+    if not np.isfinite(given).all():
+        raise ValueError(f"{what} must be finite, got {given[~np.isfinite(given)].flat[0]}")
+
+
 def increasing(times: ArrayLike) -> Array:
     """`(T,)` times, or `(T, S)` times of each member, as float64.
 
@@ -24,8 +30,7 @@ def increasing(times: ArrayLike) -> Array:
     at = np.asarray(times, dtype=np.float64)
     if at.ndim not in (1, 2) or at.size < 1:
         raise ValueError(f"times must be a list of at least one number, got shape {at.shape}")
-    if not np.isfinite(at).all():
-        raise ValueError(f"times must be finite, got {at[~np.isfinite(at)].flat[0]}")
+    check_finite("times", at)
     steps = np.diff(at, axis=0)
     if not (steps > 0).all():
         first = int((~(steps > 0)).reshape(len(steps), -1).any(1).argmax())

@@ -1,4 +1,4 @@
-"""The experiment on amplification: the operator's directions, its rule, a small run."""
+"""The experiment `amplification`: the operator's directions, its rule, a small run."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ import torch
 import dualnets
 import hltm
 from dualnets.experiments.theorems import _amplification as amplification
-from dualnets.theory.population.population_flow import population_trajectory
+from dualnets.theory import population_trajectory
 
 
 def test_along_an_eigenvector_the_simple_loss_grows_at_twice_the_eigenvalue():
@@ -82,7 +82,7 @@ def test_the_rule(changes, verdict):
     assert found.verdict == verdict, found.reason
 
 
-def test_the_forecast_is_held_against_the_trivial_ranking():
+def test_the_forecast_is_compared_with_the_ranking_before_training():
     beaten = amplification.verdict(made_up(hits=0.4, units=0.9, trees=60))
     assert "beats chance at 2 of 2" in beaten.reason
     assert "beats the ranking before at 0 of 2 levels and is beaten by it at 2" in beaten.reason

@@ -1,4 +1,4 @@
-"""The experiment on lucky units: its rule on made-up tables, and a small run."""
+"""The experiment `lucky`: its rule on made-up tables, and a small run."""
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,10 @@ from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, mean_ranks, r
 
 
 def made_up(offset=0.0, narrow=0.3, wide=0.8, gap=0.9, trees=24, widths=True, shallow=0.8):
-    """Trees of depth 3 that are trained and of depth 2 that are not; `gap`: how far gap closed, at the
-    root of the former, goes with the best |selectivity| at birth."""
+    """Trees of depth 3 that are trained, and of depth 2 that are not.
+
+    `gap` is how closely the gap closed at the roots of the former follows the best |selectivity| before.
+    """
     rng = np.random.default_rng(0)
     rows = []
     for depth, units, chance in (
@@ -66,7 +68,7 @@ def test_one_width_at_which_the_luckier_do_not_learn_better_leaves_it_open():
     assert "close more of the gap at 1 of 2 widths" in found.reason
 
 
-def test_without_training_nothing_is_said_of_learning():
+def test_without_training_the_rule_leaves_learning_open():
     table = made_up()
     found = lucky.verdict(table[table["depth"] == 2])
     assert found.verdict == "open"
@@ -97,7 +99,8 @@ def test_the_mean_rank_correlation_is_bootstrapped_over_trees():
 
 
 def test_a_small_run(tmp_path):
-    run = dualnets.run("lucky", scale="smoke", out=tmp_path, steps=20, evaluation_samples=512)
+    few = {"steps": 20, "evaluation_samples": 512, "draws": 300}
+    run = dualnets.run("lucky", scale="smoke", out=tmp_path, **few)
     table = run.table
     assert table.groupby("depth")["steps"].unique().map(list).to_dict() == {2: [0], 3: [20]}
     assert table[table["steps"] == 0]["final"].isna().all()

@@ -1,4 +1,4 @@
-"""The experiment on infinite batches: exact probes, its rule, a small run."""
+"""The experiment `population`: exact probes, its rule on made-up tables, a small run."""
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,10 @@ from dualnets.experiments.theorems import _population as population
 from hltm.probe.best_units import best_units
 
 
-def test_exact_probes_are_what_samples_say():
+def test_exact_probes_are_the_limit_of_sampled_ones():
     trees = hltm.symmetric_binary(depth=2, members=3, seed=0)
-    for network in (
-        dualnets.tree_network(trees, units=3, seed=1),
-        dualnets.mlp(trees, units=5, seed=1),
-    ):
+    for make, units in ((dualnets.tree_network, 3), (dualnets.mlp, 5)):
+        network = make(trees, units=units, seed=1)
         exact = population.ExactProbe(trees).best(network)
         sampled = best_units(network, trees, samples=60_000, seed=2, lags=0)
         for level, found in exact.items():
@@ -53,7 +51,7 @@ def test_the_rule(changes, verdict):
     assert found.verdict == verdict, found.reason
 
 
-def test_the_gain_is_not_taken_as_known():
+def test_the_interval_of_a_share_includes_the_noise_of_the_gain():
     """A constant difference, over gains that vary between trees: its share of their mean varies too."""
     made = made_up(bias=0.02, noise=0.0, spread=0.1)
     (row,) = population.compare(made).to_dict("records")

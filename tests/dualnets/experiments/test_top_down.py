@@ -1,4 +1,4 @@
-"""The experiment on top-down drive: its rule on made-up tables, a small run, its figure."""
+"""The experiment `top_down`: its rule on made-up tables, growth rates, a small run."""
 
 import numpy as np
 import pandas as pd
@@ -17,19 +17,11 @@ def made_up(constant=0.1, full=0.1, trees=16):
     for member in range(trees):
         start = rng.uniform(0.4, 0.6)
         noise = rng.normal(0, 0.01, 4)
-        gains = dict(
-            zip(
-                ("full", "uncoupled", "frozen", "constant"),
-                noise + np.array([full, 0, 0, constant]),
-                strict=True,
-            )
-        )
-        for name, gain in gains.items():
+        gains = noise + np.array([full, 0, 0, constant])
+        for name, gain in zip(("full", "uncoupled", "frozen", "constant"), gains, strict=True):
             for share in np.linspace(0, 1, 5):
-                values = {
-                    m: start * np.exp(gain * share)
-                    for m in ("selectivity", "per_norm", "correlation")
-                }
+                measures = ("selectivity", "per_norm", "correlation")
+                values = dict.fromkeys(measures, start * np.exp(gain * share))
                 growing = name in ("full", "uncoupled")
                 place = {"cell": "a", "member": member, "intervention": name, "share": share}
                 norms = {"upper_norm": 1 + share * growing, "ceiling": 0.95}

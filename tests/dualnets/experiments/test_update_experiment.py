@@ -1,4 +1,4 @@
-"""The experiment `update`: its rule on made-up tables, its rows, what happens without scikit-learn."""
+"""The experiment `update`: its rule on made-up tables, its rows, a run without scikit-learn."""
 
 import sys
 
@@ -127,7 +127,7 @@ def test_estimates_can_tell_a_prediction_that_is_halved():
     assert (~right).sum() == 2 * settings.layers
 
 
-def test_a_run_without_scikit_learn_says_what_it_left_out(monkeypatch, tmp_path):
+def test_a_run_without_scikit_learn_names_what_it_left_out(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     settings = {"data": ["digits"], "loss": "simple", "batches": 2, "network": "mlp"}
     run = dualnets.run("update", scale="smoke", out=tmp_path, device="cpu", **settings)
@@ -182,7 +182,8 @@ def test_views_of_digits():
 
 def test_digits_are_drawn_as_any_data_set_is():
     fast = _digits.digits()
-    slow = theory.DatasetViews(fast.dataset, fast.transform, batched=True)
+    items = [item for (item,) in fast.dataset]
+    slow = theory.DatasetViews(items, fast.transform, batched=True)
     for changes in ({}, {"start": 5}, {"negatives": True, "count": 1}, {"seed": 8}):
         how = {"seed": 7} | changes
         pairs = zip(fast.draw(20, **how), slow.draw(20, **how), strict=True)

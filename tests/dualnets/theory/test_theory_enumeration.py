@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hltm
-from dualnets.theory.updates.enumeration import enumerate_views
+from dualnets.theory import enumerate_views
 
 AUGMENTATIONS = [
     hltm.keep_root(),

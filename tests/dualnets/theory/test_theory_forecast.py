@@ -5,8 +5,8 @@ import torch
 
 import dualnets
 import hltm
+from dualnets.theory import enumerate_views
 from dualnets.theory.hierarchy.forecast import forecast, growth_direction
-from dualnets.theory.updates.enumeration import enumerate_views
 from hltm.probe.best_units import best_units
 
 AUGMENT = hltm.keep_root()

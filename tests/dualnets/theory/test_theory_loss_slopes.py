@@ -57,7 +57,9 @@ def test_slopes_are_of_losses_of_distances_and_of_the_outputs_they_take():
             loss_slopes(loss, one, other, negatives)
     with pytest.raises(ValueError, match=r"shapes \(1, 4, 3\), \(1, 3, 3\)"):
         loss_slopes(InfoNCE(negatives=2), one, other[:, :3], negatives)
-    with pytest.raises(ValueError, match="positive must be finite, 12 numbers are not"):
+    with pytest.raises(
+        ValueError, match="positive must be finite, 12 of 12 numbers are NaN or infinite"
+    ):
         loss_slopes(InfoNCE(negatives=2), one, other * torch.nan, negatives)
     with pytest.raises(TypeError, match="outputs must be tensors, got list"):
         loss_slopes(Simple(), one, other, [1.0])

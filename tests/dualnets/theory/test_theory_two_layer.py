@@ -6,7 +6,7 @@ from scipy.integrate import solve_ivp
 
 import dualnets
 import hltm
-from dualnets.theory.hierarchy import two_layer
+from dualnets.theory import two_layer
 from dualnets.theory.hierarchy.two_layer import INTERVENTIONS, Layers
 from hltm.model.enumeration import all_states
 
@@ -190,7 +190,7 @@ def test_what_does_not_fit_or_is_not_finite_is_refused():
     with pytest.raises(TypeError, match="expected trees, got str"):
         two_layer.groups("tree")
     for step in (float("nan"), float("inf"), 0.0):
-        with pytest.raises(ValueError, match="step must be finite and above 0"):
+        with pytest.raises(ValueError, match="step must be above 0 and finite"):
             two_layer.integrate(given, start, [0.0, 1.0], step=step)
     with pytest.raises(ValueError, match="factor must be finite and above 1"):
         two_layer.time_to_grow(given, start, float("inf"))

@@ -220,7 +220,7 @@ def test_what_cannot_be_computed_is_refused():
         predicted_update(network, given, 1, NTXent())
     with pytest.raises(ValueError, match="every view is an anchor of NTXent"):
         predicted_update(network, given, 1, NTXent(), branches="anchor", batches=2, seed=0)
-    with pytest.raises(ValueError, match="form must be 'outputs' or 'operator', got 'matrix'"):
+    with pytest.raises(ValueError, match="form must be one of outputs, operator, got 'matrix'"):
         predicted_update(network, given, 1, Simple(), form="matrix")
     with pytest.raises(ValueError, match="a table holds expectations"):
         predicted_update(network, given.table(), 1, Simple(), batches=2, seed=0)
@@ -317,13 +317,13 @@ def test_what_is_no_loss_no_data_or_no_network_is_named(update, sampled):
         name = 1 if some is network else "0.weight"
         with pytest.raises(ValueError, match="3 trees do not fit a network without members"):
             update(some, several, name, InfoNCE(), **sampled)
-    with pytest.raises(ValueError, match="branches must be 'both' or 'anchor', got 'second'"):
+    with pytest.raises(ValueError, match="branches must be one of both, anchor, got 'second'"):
         update(network, data(one), 1, InfoNCE(), branches="second", **sampled)
 
 
 def test_bad_pairs_and_data_sets_are_named():
     network, first, second = biased_pair()
-    with pytest.raises(ValueError, match="branches must be 'both' or 'anchor', got 'second'"):
+    with pytest.raises(ValueError, match="branches must be one of both, anchor, got 'second'"):
         pair_update(network, "0.weight", first, second, branches="second")
     with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(1, 4\), expected as many samples"):
         pair_update(network, "0.weight", first.expand(3, 4), second)

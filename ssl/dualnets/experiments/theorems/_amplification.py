@@ -10,17 +10,12 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from dualnets.experiments.theorems.amplification import (
-    EXPERIMENT,
-    FEWEST,
-    RULE,
-    SIGNIFICANCE,
-    Settings,
-)
+from dualnets import theory
+from dualnets.experiments.theorems.amplification import EXPERIMENT, RULE, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
-    Estimate,
     Verdict,
     adjusted,
     exceeds,
@@ -35,9 +30,8 @@ if TYPE_CHECKING:
     from hltm.tree import LatentTree
 
 DIRECTION, UNIT = "direction", "unit"
-ELSEWHERE = (
-    1 << 63
-)  # added to the seed of the forecast's samples: the last probe reads none of them
+# added to the seed of the forecast's samples, so that the last probe reads none of them
+ELSEWHERE = 1 << 63
 WORDS = {
     "growth": "growth follows eigenvalues",
     "units": "units keep their order",
@@ -48,14 +42,14 @@ WORDS = {
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Train, measure growth along the operator's directions, and compare units before and after."""
-    from dualnets.theory.hierarchy.forecast import forecast
-
     trees = settings.build_trees()
     network = settings.build_network(trees, settings.seed, device)
     augment = settings.build_augmentation()
     elsewhere = (settings.seed + ELSEWHERE) % (1 << 64)
     n = settings.evaluation_samples
-    before = forecast(network, trees, augment, growth=settings.growth, samples=n, seed=elsewhere)
+    before = theory.forecast(
+        network, trees, augment, growth=settings.growth, samples=n, seed=elsewhere
+    )
     path = trajectory(
         network, settings.build_method(), trees, seed=settings.seed, progress=progress.updated,
         snapshots=log_spaced(settings.steps, settings.snapshots), **settings.training(),
@@ -69,17 +63,13 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
             directions = operator_directions(snapshot.network, trees, n=n // 2, seed=elsewhere)
             earlier = snapshot.step, directions, snapshot.network
         last = snapshot
-    after = forecast(last.network, trees, augment, growth=0.0, samples=n, seed=settings.seed)
+    after = theory.forecast(last.network, trees, augment, growth=0.0, samples=n, seed=settings.seed)
     for level, found in before.items():
         _, latents, units = found.present.shape
         index = {"kind": UNIT, "member": trees.members, "level": level, "latent": range(latents),
                  "place": range(units)}  # fmt: skip
-        columns = {
-            "initial": found.present,
-            "forecast": found.correlations,
-            "value": after[level].present,
-            "step": settings.steps,
-        }
+        columns = {"initial": found.present, "forecast": found.correlations,
+                   "value": after[level].present, "step": settings.steps}  # fmt: skip
         parts.append(tidy(index, columns))
     frozen = describe_frozen(trees.members, last.frozen_at)
     return CellResult(pd.concat(parts, ignore_index=True), notes=[frozen] if frozen else [])
@@ -142,11 +132,11 @@ def growth_rates(
     return pd.concat(parts)
 
 
-def _networks(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
-    """Every cell: the kind of its outputs, its units, its rows."""
+def _networks(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame, pd.DataFrame]]:
+    """Every cell: the kind of its outputs, its units, and its `amplified` and `winners`."""
     for _, rows in table.groupby("cell", sort=False):
-        first = rows.iloc[0]
-        yield "normalised" if first["normalize"] else "plain", int(first["units"]), rows
+        output = "normalised" if rows["normalize"].iloc[0] else "plain"
+        yield output, int(rows["units"].iloc[0]), amplified(rows), winners(rows)
 
 
 def _spearman(a: pd.Series, b: pd.Series) -> float:
@@ -176,17 +166,13 @@ def winners(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     for key, part in table[table["kind"] == UNIT].groupby([*keys, "latent"]):
         won = part["value"].idxmax()
-        found.append(
-            {
-                **dict(zip(keys, key, strict=False)),
-                "rank": _spearman(part["initial"], part["value"]),
-                "first_stays": float(part["initial"].idxmax() == won),
-                "forecast_hits": float(part["forecast"].idxmax() == won),
-                "forecast": part["forecast"].max(),
-                "initial": part["initial"].max(),
-                "value": part["value"].max(),
-            }
-        )
+        found.append({
+            **dict(zip(keys, key, strict=False)),
+            "rank": _spearman(part["initial"], part["value"]),
+            "first_stays": float(part["initial"].idxmax() == won),
+            "forecast_hits": float(part["forecast"].idxmax() == won),
+            **part[["forecast", "initial", "value"]].max(),
+        })  # fmt: skip
     made = pd.DataFrame(found).groupby(keys).mean().reset_index()
     return made.assign(advantage=made["forecast_hits"] - made["first_stays"])
 
@@ -208,27 +194,22 @@ def out_of_sample(rows: pd.DataFrame, source: str) -> float:
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """Per cell and level: growth along directions, who wins, and how often the forecast is right."""
     found = []
-    for output, units, rows in _networks(table):
-        grown, won = amplified(rows), winners(rows)
+    for output, units, grown, won in _networks(table):
         for level, part in won.groupby("level"):
             growth = mean_interval(grown[grown["level"] == level]["rank"].to_numpy())
-            found.append(
-                {
-                    "network": f"{output} {units}",
-                    "level": level,
-                    "initial": part["initial"].mean(),
-                    "final": part["value"].mean(),
-                    "growth ~ eigenvalue": str(growth) if growth.n else "–",
-                    "before ~ after": str(mean_interval(part["rank"].to_numpy())),
-                    "first stays": part["first_stays"].mean(),
-                    "forecast hits": part["forecast_hits"].mean(),
-                    "forecast - first": str(mean_interval(part["advantage"].to_numpy())),
-                    "chance": 1 / units,
-                    "R² forecast": out_of_sample(part, "forecast"),
-                    "R² initial": out_of_sample(part, "initial"),
-                    "n": len(part),
-                }
-            )
+            found.append({
+                "network": f"{output} {units}", "level": level,
+                "initial": part["initial"].mean(), "final": part["value"].mean(),
+                "growth ~ eigenvalue": str(growth) if growth.n else "–",
+                "before ~ after": str(mean_interval(part["rank"].to_numpy())),
+                "first stays": part["first_stays"].mean(),
+                "forecast hits": part["forecast_hits"].mean(),
+                "forecast - first": str(mean_interval(part["advantage"].to_numpy())),
+                "chance": 1 / units,
+                "R² forecast": out_of_sample(part, "forecast"),
+                "R² initial": out_of_sample(part, "initial"),
+                "n": len(part),
+            })  # fmt: skip
     result = pd.DataFrame(found)
     result.attrs["caption"] = (
         "rank correlations within trees, null 0; first stays, forecast hits: shares of latents whose "
@@ -251,11 +232,9 @@ def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE."""
     details: list[dict[str, Any]] = []
     passed: dict[str, list[bool]] = {kind: [] for kind in WORDS}
-    behind: list[bool] = []
-    effects: list[Estimate] = []
+    behind, effects = [], []
     fewest = table.groupby("cell")["member"].nunique().min()
-    for output, units, rows in _networks(table):
-        grown, won = amplified(rows), winners(rows)
+    for output, units, grown, won in _networks(table):
         levels = sorted(won["level"].unique())
         if output == "normalised":
             effects.append(mean_interval(won.groupby("member")["rank"].mean().to_numpy()))
@@ -282,7 +261,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
                 passed[kind].append(entry["passes"])
                 place = {"output": output, "units": units, "what": kind, "level": int(level)}
                 details.append(place | entry)
-    effect = min(effects, key=lambda e: e.value) if effects else NOTHING
+    effect = min(effects, key=lambda e: e.value, default=NOTHING)
     reason = ", ".join(
         f"{WORDS[kind]} at {sum(won)} of {len(won)} levels" for kind, won in passed.items()
     )
@@ -290,8 +269,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
     outcome = "open"
     if not passed["growth"] or not passed["units"]:
         reason = "plain and normalised outputs are both needed"
-    elif fewest < FEWEST:
-        reason = too_few(fewest, FEWEST)
+    elif fewest < FEWEST_TREES:
+        reason = too_few(fewest)
     elif all(all(passed[kind]) for kind in ("growth", "units", "forecast")):
         outcome = "holds"
     elif not any(passed["growth"]) or not any(passed["units"]):
@@ -301,9 +280,9 @@ def verdict(table: pd.DataFrame) -> Verdict:
 
 
 def _above(values: pd.Series, null: float, tests: int, *, exact: bool = False) -> dict[str, Any]:
-    """Whether values of trees are above their null.
+    """Whether values of trees are above their null, by exact signed ranks or by Student's test.
 
-    By exact signed ranks, or by Student's test: hits of a single latent are 0 or 1, and have no ranks.
+    The latter is for hits: those of a single latent are 0 or 1, which ranks cannot order.
     """
     kept = values.to_numpy()[np.isfinite(values)]
     p = 1.0

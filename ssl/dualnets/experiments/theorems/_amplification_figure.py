@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -17,74 +19,72 @@ from dualnets.lab.stats import mean_interval
 def draw(table: pd.DataFrame) -> Figure:
     """Directions on top (plain outputs), units below (normalised outputs, the widest network)."""
     colours = level_colours(int(table["level"].max()))
-    plain = table[~table["normalize"]]
-    usual = table[table["normalize"]]
-    rows = [part for part in (plain, usual) if len(part)]
-    figure = plt.figure(figsize=(WIDTH, 3.5 * len(rows)), layout="constrained")
-    blocks = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    letters = iter("abcdefgh")
+    # the widest network of each kind of outputs
+    kinds = [table[table["normalize"] == normalize] for normalize in (False, True)]
+    plain, usual = (rows[rows["units"] == rows["units"].max()] for rows in kinds)
+    rows = 1 + bool(len(plain) and len(usual))
+    figure = plt.figure(figsize=(WIDTH, 3.5 * rows), layout="constrained")
+    blocks = figure.subfigures(rows, 1, squeeze=False)[:, 0]
+    titles = []
     if len(plain):
         left, right = blocks[0].subplots(1, 2)
-        _growth(left, plain[plain["units"] == plain["units"].max()], colours)
+        _growth(left, plain, colours)
         _ranks(right, amplified(plain), colours)
-        for axes, title in (
-            (left, "growth of a direction against 2 x eigenvalue"),
-            (right, "rank correlation of growth and eigenvalue, trees"),
-        ):
-            axes.set_title(f"{next(letters)}  {title}")
+        titles += [(left, "growth of a direction against 2 x eigenvalue"),
+                   (right, "rank correlation of growth and eigenvalue, trees")]  # fmt: skip
     if len(usual):
-        widest = usual[usual["units"] == usual["units"].max()]
         left, right = blocks[-1].subplots(1, 2)
-        _units(left, widest, colours)
-        _hits(right, winners(widest), int(widest["units"].iloc[0]))
-        for axes, title in ((left, "units before and after"), (right, "who wins?")):
-            axes.set_title(f"{next(letters)}  {title}")
+        _units(left, usual, colours)
+        _hits(right, winners(usual), int(usual["units"].iloc[0]))
+        titles += [(left, "units before and after"), (right, "who wins?")]
+    for letter, (axes, title) in zip("abcd", titles, strict=False):
+        axes.set_title(f"{letter}  {title}")
     return figure
+
+
+def _by_level(
+    axes: Axes, rows: pd.DataFrame, x: str, colours: dict[int, object], **style: Any
+) -> None:
+    """The values of rows against another column, in the colours of their levels."""
+    for level, own in rows.groupby("level"):
+        axes.scatter(own[x], own["value"], lw=0, color=colours[int(level)], label=f"level {level}",
+                     **style)  # fmt: skip
 
 
 def _growth(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
     """Every direction over every interval between snapshots, on logarithmic axes."""
     part = rows[(rows["kind"] == DIRECTION) & np.isfinite(rows["value"]) & (rows["value"] > 0)]
-    for level, own in part.groupby("level"):
-        axes.scatter(own["forecast"], own["value"], s=5, alpha=0.35, lw=0, color=colours[int(level)],
-                     label=f"level {level}")  # fmt: skip
+    _by_level(axes, part, "forecast", colours, s=5, alpha=0.35)
     if len(part):
         ends = np.array([part["forecast"].quantile(0.02), part["forecast"].max()])
         axes.plot(ends, ends, color="#1d1d1f", lw=1, label="β = 1")
         axes.plot(ends, ends / 2, color="#1d1d1f", lw=1, ls=(0, (4, 2)), label="β = 1/2")
         axes.set_xlim(ends[0] / 2, ends[1] * 2)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("2 x eigenvalue at the interval's start")
-    axes.set_ylabel("growth rate over the interval, where > 0")
+    axes.set(xscale="log", yscale="log", xlabel="2 x eigenvalue at the interval's start",
+             ylabel="growth rate over the interval, where > 0")  # fmt: skip
     axes.legend(loc="upper left", markerscale=2.5)
 
 
 def _ranks(axes: Axes, made: pd.DataFrame, colours: dict[int, object]) -> None:
+    """Every tree's rank correlation, and their mean with its interval."""
     rng = np.random.default_rng(0)
-    for level, own in made[made["units"] == made["units"].max()].groupby("level"):
+    for level, own in made.groupby("level"):
         place = int(level) + rng.uniform(-0.12, 0.12, len(own))
         axes.scatter(place, own["rank"], s=10, lw=0, color=colours[int(level)], alpha=0.7)
         mean = mean_interval(own["rank"].to_numpy())
         bars(axes, [int(level) + 0.25], [mean], fmt="o", ms=5, color="#1d1d1f", lw=1.3)
     axes.axhline(0, color="#777777", lw=1, ls=(0, (4, 2)))
-    axes.set_xticks(sorted(made["level"].unique()))
-    axes.set_ylim(-1.05, 1.05)
-    axes.set_xlabel("level")
-    axes.set_ylabel("rank correlation, mean over intervals")
+    axes.set(xticks=sorted(made["level"].unique()), ylim=(-1.05, 1.05), xlabel="level",
+             ylabel="rank correlation, mean over intervals")  # fmt: skip
     axes.grid(axis="x", visible=False)
 
 
 def _units(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
-    part = rows[rows["kind"] == UNIT]
-    for level, own in part.groupby("level"):
-        axes.scatter(own["initial"], own["value"], s=6, alpha=0.4, lw=0, color=colours[int(level)],
-                     label=f"level {level}")  # fmt: skip
+    """Every unit's |correlation| with its latent after training against that before."""
+    _by_level(axes, rows[rows["kind"] == UNIT], "initial", colours, s=6, alpha=0.4)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", lw=1, zorder=0)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("a unit's |correlation| with its latent before")
-    axes.set_ylabel("after training")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="a unit's |correlation| with its latent before",
+             ylabel="after training")  # fmt: skip
     axes.legend(loc="lower right", markerscale=2.5)
 
 
@@ -102,8 +102,6 @@ def _hits(axes: Axes, won: pd.DataFrame, units: int) -> None:
         bars(axes, place, means, fmt="none", color="#1d1d1f", lw=1)
     axes.axhline(1 / units, color="#d1495b", lw=1.3, label=f"chance, 1 in {units}")
     axes.set_xticks(range(len(levels)), [str(level) for level in levels])
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("level")
-    axes.set_ylabel("share of latents whose winner it names")
+    axes.set(ylim=(0, 1), xlabel="level", ylabel="share of latents whose winner it names")
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper right")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dualnets import theory
-from hltm.sampling.philox import check_seed
 
 
 def digits() -> theory.DatasetViews | None:
@@ -19,22 +15,8 @@ def digits() -> theory.DatasetViews | None:
     except ImportError:
         return None
     images = torch.from_numpy(load_digits().images) / 16
-    return AllAtOnce(torch.utils.data.TensorDataset(images), crop_blur_and_noise, batched=True)
-
-
-class AllAtOnce(theory.DatasetViews):
-    """Views of a data set that is one tensor: the draws of `DatasetViews`, without a loop over items."""
-
-    def draw(
-        self, samples: int, *, seed: int, start: int = 0, count: int = 2, negatives: bool = False
-    ) -> list[Tensor]:
-        """See `DatasetViews.draw`."""
-        (items,) = cast(torch.utils.data.TensorDataset, self.dataset).tensors
-        random = np.random.default_rng([check_seed(seed), start, int(negatives)])
-        together = items[torch.from_numpy(random.integers(len(items), size=samples))]
-        with torch.random.fork_rng():
-            torch.manual_seed(int(random.integers(2**63)))
-            return [self.transform(together) for _ in range(count)]
+    dataset = torch.utils.data.TensorDataset(images)
+    return theory.DatasetViews(dataset, crop_blur_and_noise, batched=True)
 
 
 def crop_blur_and_noise(images: Tensor) -> Tensor:

@@ -9,20 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dualnets import theory
 from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, mean_ranks, ranks, root
-from dualnets.experiments.theorems.lucky import (
-    CALIBRATED,
-    EXPERIMENT,
-    FEWEST,
-    RULE,
-    SIGNIFICANCE,
-    Settings,
-)
+from dualnets.experiments.theorems.lucky import CALIBRATED, EXPERIMENT, RULE, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import Verdict, adjusted, exceeds, too_few, verdict_of
 from dualnets.lab.tidy import tidy
-from dualnets.theory.hierarchy.latent_inputs import drawn_correlations, latent_inputs
-from dualnets.theory.hierarchy.lucky import mean_best
+from dualnets.networks.tree_network import tree_network
 
 if TYPE_CHECKING:
     from hltm.tree import LatentTree
@@ -32,7 +26,6 @@ MEMBERS_AT_ONCE = 8  # whose leaf states are enumerated together
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Predict luck, count the lucky latents, train, and measure what became of them."""
-    from dualnets.networks.tree_network import tree_network
     from dualnets.training.trajectory import describe_frozen, train
     from hltm.probe.best_units import best_units
 
@@ -55,12 +48,10 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         final.network, trees, samples=settings.evaluation_samples, seed=settings.seed
     )
     after = [
-        tidy(
-            {"member": trees.members, "level": level, "latent": range(found.best.shape[1])},
-            {"final": found.best, "null": found.null},
-        )
+        tidy({"member": trees.members, "level": level, "latent": range(found.best.shape[1])},
+             {"final": found.best, "null": found.null})
         for level, found in levels.items()
-    ]
+    ]  # fmt: skip
     table = table.merge(pd.concat(after), on=["member", "level", "latent"])
     room = table["ceiling"] - table["initial"]
     table["gap_closed"] = (table["final"] - table["initial"]) / room
@@ -70,40 +61,30 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
 
 def _before_training(settings: Settings, trees: LatentTree) -> pd.DataFrame:
     """Every latent's luck and its prediction (docs/theory.md, Equations 4.4 to 4.6)."""
-    from dualnets.networks.tree_network import tree_network
-
     units = settings.units
     network = tree_network(trees, units=units, seed=settings.seed)
     parts = []
-    for level, inputs in latent_inputs(network, trees).items():
-        # selectivity s = w·v (4.4); |corr(f, z)| = 2 |s| sqrt(p (1 - p)) / sqrt(wᵀ C w) (4.6 before training)
+    for level, inputs in theory.latent_inputs(network, trees).items():
         weight = network.weights[level - 1].detach().double()
-        selectivity = (weight @ inputs.difference[..., None])[..., 0].abs()
-        variance = (weight @ inputs.covariance * weight).sum(-1)
-        spread = (inputs.prior * (1 - inputs.prior)).sqrt()[..., None]
-        alive = variance > 1e-14
-        correlation = (2 * selectivity * spread / variance.where(alive, 1).sqrt()).where(alive, 0)
-        best = correlation.amax(-1)
+        best = inputs.correlations(weight).amax(-1)
         # F, the distribution function of a single unit's |correlation| at the threshold, from fresh units
         ceiling = trees.ceiling(trees.level(level), leaves="own", seed=settings.seed).value
         threshold = settings.share * ceiling
-        drawn = drawn_correlations(
+        drawn = theory.drawn_correlations(
             inputs, units=1, draws=settings.draws, seed=settings.seed, members=trees.members
         )[..., 0]
         below = (drawn <= threshold[..., None]).double().mean(-1)
         mean_selectivity = [
-            [mean_best(inputs.law(s, v), units) for v in range(best.shape[1])]
+            [theory.lucky.mean_best(inputs.law(s, v), units) for v in range(best.shape[1])]
             for s in range(len(trees))
         ]
         index = {"member": trees.members, "level": level, "latent": range(best.shape[1])}
         columns = {
             "predicted": 1 - below**units,  # the best of n independent units (4.5)
-            "lucky": (best >= threshold).double(),
-            "initial": best,
-            "ceiling": ceiling,
-            "selectivity": selectivity.amax(-1),
+            "lucky": (best >= threshold).double(), "initial": best, "ceiling": ceiling,
+            "selectivity": inputs.selectivities(weight).abs().amax(-1),
             "selectivity_predicted": mean_selectivity,
-        }
+        }  # fmt: skip
         parts.append(tidy(index, columns))
     return pd.concat(parts, ignore_index=True)
 
@@ -133,26 +114,16 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         for level, part in rows.groupby("level"):
             error = (part["predicted"] * (1 - part["predicted"])).sum() ** 0.5 / len(part)
             gap, final = (ranks(part, measure) for measure in (GAP, FINAL))
-            found.append(
-                {
-                    "depth": depth,
-                    "units": units,
-                    **({"polarity low": low} if several else {}),
-                    "level": level,
-                    "lucky": part["lucky"].mean(),
-                    "predicted": part["predicted"].mean(),
-                    "± (s.e.)": float(error),
-                    "best |s|": part["selectivity"].mean(),
-                    "predicted |s|": part["selectivity_predicted"].mean(),
-                    "initial": part["initial"].mean(),
-                    "final": part["final"].mean(),
-                    "ceiling": part["ceiling"].mean(),
-                    "null": part["null"].mean(),
-                    "|s| ~ gap closed": gap.value,
-                    "|s| ~ final": final.value,
-                    "n": len(part),
-                }
-            )
+            found.append({
+                "depth": depth, "units": units, **({"polarity low": low} if several else {}),
+                "level": level,
+                "lucky": part["lucky"].mean(), "predicted": part["predicted"].mean(),
+                "± (s.e.)": float(error),
+                "best |s|": part["selectivity"].mean(),
+                "predicted |s|": part["selectivity_predicted"].mean(),
+                **part[["initial", "final", "ceiling", "null"]].mean(),
+                "|s| ~ gap closed": gap.value, "|s| ~ final": final.value, "n": len(part),
+            })  # fmt: skip
     result = pd.DataFrame(found)
     result.attrs["caption"] = (
         "n counts latents; lucky: best |correlation| reaches its share of the ceiling; |s| ~: rank "
@@ -186,7 +157,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         }  # fmt: skip
         if abs(z) > CALIBRATED:
             missed.append(f"depth {depth}, {units} units: {z:.1f} standard errors")
-        problems.append(too_few(trees, FEWEST))
+        problems.append(too_few(trees))
         if rows["final"].notna().any():
             for measure, passes in rising.items():
                 rank = ranks(root(rows), measure)

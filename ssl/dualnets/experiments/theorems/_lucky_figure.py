@@ -54,6 +54,19 @@ def _shades(rows: pd.DataFrame) -> dict[int, Any]:
     return dict(zip(sizes, plt.get_cmap("plasma")(np.linspace(0.05, 0.8, len(sizes))), strict=True))
 
 
+def _counted(
+    axes: Axes, groups: Any, colour: Any, *, line: str = "", points: str = "", aside: float = 0.0
+) -> None:
+    """The predicted share of latents with a lucky unit as a line, the counted one with its 95% range."""
+    counted, predicted = groups["lucky"].mean(), groups["predicted"].mean()
+    # the standard error of a share whose chances are known
+    error = groups["predicted"].apply(lambda p: (p * (1 - p)).sum() ** 0.5 / len(p))
+    axes.plot(predicted.index, predicted, color=colour, lw=1.5, label=line)
+    axes.errorbar(counted.index + aside, counted, yerr=1.96 * error, fmt="o", ms=4.5, lw=1,
+                  color=colour, label=points)  # fmt: skip
+    axes.set_ylim(-0.03, 1.03)
+
+
 def _by_width(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xscale("log")
     sizes = sorted(rows["units"].unique())
@@ -62,22 +75,10 @@ def _by_width(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_xlabel("units per latent")
 
 
-def _error(p: pd.Series) -> float:
-    """The standard error of a share whose chances are known."""
-    return float((p * (1 - p)).sum() ** 0.5 / len(p))
-
-
 def _chances(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
     for level, part in rows.groupby("level"):
-        by_width = part.groupby("units")
-        counted, predicted = by_width["lucky"].mean(), by_width["predicted"].mean()
-        axes.plot(
-            predicted.index, predicted, color=colours[int(level)], lw=1.5, label=f"level {level}"
-        )
-        axes.errorbar(counted.index, counted, yerr=1.96 * by_width["predicted"].apply(_error), fmt="o",
-                      ms=4.5, lw=1, color=colours[int(level)])  # fmt: skip
+        _counted(axes, part.groupby("units"), colours[int(level)], line=f"level {level}")
     _by_width(axes, rows)
-    axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("latents with a lucky unit")
     axes.plot([], [], color=GREY, lw=1.5, label="predicted")
     axes.plot([], [], "o", color=GREY, ms=4.5, label="counted, 95% range")
@@ -87,28 +88,20 @@ def _roots(axes: Axes, rows: pd.DataFrame) -> None:
     """Roots of trees of several depths, one colour per width."""
     shades = _shades(rows)
     for i, (units, part) in enumerate(root(rows).groupby("units")):
-        by_depth = part.groupby("depth")
-        counted, predicted = by_depth["lucky"].mean(), by_depth["predicted"].mean()
         aside = (i - (len(shades) - 1) / 2) * 0.06
-        axes.plot(predicted.index, predicted, color=shades[int(units)], lw=1.5)
-        axes.errorbar(counted.index + aside, counted, yerr=1.96 * by_depth["predicted"].apply(_error),
-                      fmt="o", ms=4.5, lw=1, color=shades[int(units)], label=str(units))  # fmt: skip
+        _counted(axes, part.groupby("depth"), shades[int(units)], points=str(units), aside=aside)
     depths = sorted(rows["depth"].unique())
-    axes.set_xticks(depths)
-    axes.set_xlim(depths[0] - 0.4, depths[-1] + 0.4)
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("depth of the tree")
-    axes.set_ylabel("roots with a lucky unit")
+    axes.set(xticks=depths, xlim=(depths[0] - 0.4, depths[-1] + 0.4), xlabel="depth of the tree",
+             ylabel="roots with a lucky unit")  # fmt: skip
     axes.legend(loc="upper right", title="units", title_fontsize=8)
 
 
 def _selectivity(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
     for level, part in rows.groupby("level"):
-        by_width = part.groupby("units")[["selectivity", "selectivity_predicted"]].mean()
-        axes.plot(
-            by_width.index, by_width["selectivity_predicted"], color=colours[int(level)], lw=1.5
-        )
-        axes.plot(by_width.index, by_width["selectivity"], "o", ms=4.5, color=colours[int(level)])
+        found = part.groupby("units")[["selectivity", "selectivity_predicted"]].mean()
+        colour = colours[int(level)]
+        axes.plot(found.index, found["selectivity_predicted"], color=colour, lw=1.5)
+        axes.plot(found.index, found["selectivity"], "o", ms=4.5, color=colour)
     axes.set_yscale("log")
     _by_width(axes, rows)
     axes.set_ylabel("best |selectivity|, mean over latents")

@@ -56,7 +56,7 @@ def root(rows: pd.DataFrame) -> pd.DataFrame:
 def mean_ranks(cells: Iterable[pd.DataFrame]) -> Estimate:
     """The rank correlation of gap closed with luck, mean over cells, bootstrapped over trees.
 
-    The same trees stand in every cell, so they are drawn together.
+    All cells have the same trees, so a tree is drawn with its values in all of them.
     """
     cells = [by_tree(rows)[["selectivity", GAP]].dropna() for rows in cells]
     kept = sorted(set.intersection(*(set(part.index) for part in cells))) if cells else []

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dualnets import theory
 from dualnets.experiments.theorems.population import (
     EXPERIMENT,
-    FEWEST,
     INFINITE,
     JUDGED,
     RULE,
@@ -19,16 +19,10 @@ from dualnets.experiments.theorems.population import (
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import (
-    NOTHING,
-    Verdict,
-    gap_closed,
-    last_step,
-    mean_interval,
-    verdict_of,
-)
+from dualnets.lab.rules import FEWEST_TREES
+from dualnets.lab.stats import NOTHING, Verdict, gap_closed, last_step, mean_interval, verdict_of
 from dualnets.lab.tidy import tidy
-from dualnets.training.trajectory import log_spaced
+from dualnets.training.trajectory import log_spaced, trajectory
 
 if TYPE_CHECKING:
     from hltm.tree import LatentTree
@@ -36,9 +30,6 @@ if TYPE_CHECKING:
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Train with one batch size and measure alignment exactly, by enumeration."""
-    from dualnets.theory.population.population_flow import population_trajectory
-    from dualnets.training.trajectory import trajectory
-
     trees = settings.build_trees()
     network = settings.build_network(trees, settings.seed, device)
     steps = log_spaced(settings.steps, settings.snapshots)
@@ -46,7 +37,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     exact = ExactProbe(trees)
     snapshots: list[tuple[int, Any]] = []
     if settings.batch == INFINITE:
-        path: Iterator[Any] = population_trajectory(
+        path: Iterator[Any] = theory.population_trajectory(
             network, settings.build_loss(), trees, augment=settings.build_augmentation(),
             steps=settings.steps, optimizer=settings.build_optimizer(), snapshots=steps,
             progress=progress.updated,
@@ -98,7 +89,7 @@ class ExactProbe:
         for level, values in shown.items():
             if level > self.trees.topology.depth:
                 break
-            columns = []
+            best = []
             for place, v in enumerate(self.trees.level(level)):
                 units = (values[:, :, place] if values.ndim == 4 else values).double().cpu()
                 p, on = self.chance[v][..., None], self.on[v][..., None]
@@ -106,10 +97,8 @@ class ExactProbe:
                 deviation = (p * centred.square()).sum(1).sqrt()
                 joint = (on * centred).sum(1)  # Cov(f, z), and sd(z) = 1/2
                 alive = deviation > 1e-7
-                columns.append(
-                    (2 * joint.abs() / deviation.where(alive, 1)).where(alive, 0).amax(1)
-                )
-            found[level] = torch.stack(columns, 1)
+                best.append((2 * joint.abs() / deviation.where(alive, 1)).where(alive, 0).amax(1))
+            found[level] = torch.stack(best, 1)
         return found
 
 
@@ -131,23 +120,20 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
             values = part.pivot(index="member", columns="data_seed", values="value")
             joined = values.join(
                 infinite[["value", "initial"]].rename(columns={"value": "infinite"})
-            )
-            joined = joined.dropna()
+            ).dropna()
             apart = (values.mean(axis=1).loc[joined.index] - joined["infinite"]).to_numpy()
             gain = (joined["infinite"] - joined["initial"]).to_numpy()
-            found.append(
-                {
-                    "network": network, "depth": depth, "batch": int(batch),
-                    "difference": mean_interval(apart), "gain": float(gain.mean()),
-                    # a ratio of means, whose trees are drawn together
-                    "share": gap_closed(np.zeros_like(gain), apart, gain),
-                    "seed_variance": float(values.var(axis=1, ddof=1).mean()),
-                    "tree_variance": float(joined["infinite"].var(ddof=1)),
-                    "final": float(values.to_numpy().mean()), "infinite": float(joined["infinite"].mean()),
-                    "initial": float(joined["initial"].mean()), "ceiling": float(part["ceiling"].mean()),
-                    "n": len(joined),
-                }
-            )  # fmt: skip
+            found.append({
+                "network": network, "depth": int(depth), "batch": int(batch),
+                "difference": mean_interval(apart), "gain": float(gain.mean()),
+                # a ratio of means, whose trees are drawn together
+                "share": gap_closed(np.zeros_like(gain), apart, gain),
+                "seed_variance": float(values.var(axis=1, ddof=1).mean()),
+                "tree_variance": float(joined["infinite"].var(ddof=1)),
+                "final": float(values.to_numpy().mean()), "infinite": float(joined["infinite"].mean()),
+                "initial": float(joined["initial"].mean()), "ceiling": float(part["ceiling"].mean()),
+                "n": len(joined),
+            })  # fmt: skip
     return pd.DataFrame(found)
 
 
@@ -155,21 +141,14 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """Per batch: what it reaches, how far that is from the infinite batch, and the sources of spread."""
     found = [
         {
-            "network": row["network"],
-            "depth": row["depth"],
-            "batch": row["batch"],
-            "initial": row["initial"],
-            "final": row["final"],
-            "infinite batch": row["infinite"],
-            "ceiling": row["ceiling"],
-            "difference": f"{row['difference']:+.4f}",
-            "over gain": f"{row['share']:+.1%}",
-            "s.d. seeds": row["seed_variance"] ** 0.5,
-            "s.d. trees": row["tree_variance"] ** 0.5,
+            **{name: row[name] for name in ("network", "depth", "batch", "initial", "final")},
+            "infinite batch": row["infinite"], "ceiling": row["ceiling"],
+            "difference": f"{row['difference']:+.4f}", "over gain": f"{row['share']:+.1%}",
+            "s.d. seeds": row["seed_variance"] ** 0.5, "s.d. trees": row["tree_variance"] ** 0.5,
             "n": row["n"],
         }
         for row in compare(table).to_dict("records")
-    ]
+    ]  # fmt: skip
     result = pd.DataFrame(found)
     result.attrs["caption"] = (
         "best |correlation|, mean over levels >= 2, exact by enumeration: the null is 0"
@@ -189,20 +168,22 @@ def verdict(table: pd.DataFrame) -> Verdict:
     judged = [row for row in made if row["batch"] == JUDGED]
     details = [
         {
-            "network": row["network"], "depth": int(row["depth"]), "batch": int(row["batch"]),
+            "network": row["network"], "depth": row["depth"], "batch": row["batch"],
             "difference": row["difference"].value, "low": row["difference"].low,
             "high": row["difference"].high, "gain": row["gain"], "share": row["share"].value,
             "share_low": row["share"].low, "share_high": row["share"].high,
             "variance_of_seeds_over_trees": row["seed_variance"] / max(row["tree_variance"], 1e-300),
-            "n": int(row["n"]),
+            "n": row["n"],
         }
         for row in made
     ]  # fmt: skip
     what = f"difference of batch {JUDGED} from the infinite one, over the latter's gain"
     worst, reason = NOTHING, ""
     outcome = "open"
-    if not judged or min(row["n"] for row in judged) < FEWEST:
-        reason = f"batch {JUDGED} and the infinite batch on at least {FEWEST} trees are needed"
+    if not judged or min(row["n"] for row in judged) < FEWEST_TREES:
+        reason = (
+            f"batch {JUDGED} and the infinite batch on at least {FEWEST_TREES} trees are needed"
+        )
     elif not all(row["gain"] > 0 for row in judged):
         reason = "the infinite batch gains nothing"
     else:

@@ -26,17 +26,12 @@ def draw(table: pd.DataFrame) -> Figure:
     for i, (row, ((network, depth), rows)) in enumerate(zip(panels, groups, strict=True)):
         _training(row[0], rows, shades)
         _trees(row[1], by_tree(rows), shades)
-        made = compare(rows)
-        if len(made):
+        if len(made := compare(rows)):
             _spread(row[2], made)
         for j, title in enumerate(titles):
             more = f" ({network}, depth {depth})" if len(groups) > 1 and j == 0 else ""
             row[j].set_title(f"{'abcdefghijkl'[3 * i + j]}  {title}{more}")
     return figure
-
-
-def _name(batch: int) -> str:
-    return "infinite" if batch == INFINITE else str(batch)
 
 
 def _training(axes: Axes, rows: pd.DataFrame, shades: dict[int, object]) -> None:
@@ -46,12 +41,12 @@ def _training(axes: Axes, rows: pd.DataFrame, shades: dict[int, object]) -> None
         if part.empty:
             continue
         mean = part.groupby("step")["value"].mean()
-        axes.plot(mean.index, mean, color=colour, lw=1.8, label=f"batch {_name(batch)}")
+        name = "infinite" if batch == INFINITE else batch
+        axes.plot(mean.index, mean, color=colour, lw=1.8, label=f"batch {name}")
     axes.axhline(root["ceiling"].mean(), color="#d1495b", lw=1.2, label="mean ceiling")
     axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlim(0, float(root["step"].max()) * 1.1)
-    axes.set_xlabel("updates")
-    axes.set_ylabel("best |correlation|, mean over trees")
+    axes.set(xlim=(0, float(root["step"].max()) * 1.1), xlabel="updates",
+             ylabel="best |correlation|, mean over trees")  # fmt: skip
     axes.legend(loc="lower right")
 
 
@@ -61,29 +56,25 @@ def _trees(axes: Axes, ends: pd.DataFrame, shades: dict[int, object]) -> None:
         part = ends[ends["batch"] == batch]
         if batch == INFINITE or part.empty or infinite.empty:
             continue
-        axes.scatter(
-            part["member"].map(infinite), part["value"], s=9, color=colour, lw=0, label=_name(batch)
-        )
+        x = part["member"].map(infinite)
+        axes.scatter(x, part["value"], s=9, color=colour, lw=0, label=str(batch))
     low, high = ends["value"].min() - 0.02, ends["value"].max() + 0.02
     axes.plot([low, high], [low, high], color="#bbbbbb", lw=1, zorder=0)
-    axes.set_xlabel("infinite batch")
-    axes.set_ylabel("finite batch, one point a data seed")
+    axes.set(xlabel="infinite batch", ylabel="finite batch, one point per data seed")
     axes.legend(loc="upper left", title="batch", title_fontsize=8)
 
 
 def _spread(axes: Axes, made: pd.DataFrame) -> None:
     place = np.arange(len(made))
-    bias = np.array([abs(d.value) for d in made["difference"]])
     bars = {
         "between trees": (made["tree_variance"] ** 0.5, "#c9c9c9"),
         "between data seeds": (made["seed_variance"] ** 0.5, "#e07b39"),
-        "|bias| of the mean": (pd.Series(bias), "#440154"),
+        "|bias| of the mean": (made["difference"].map(lambda each: abs(each.value)), "#440154"),
     }
     for i, (word, (values, colour)) in enumerate(bars.items()):
         axes.bar(place + (i - 1) * 0.26, values, width=0.25, color=colour, label=word)
     axes.set_xticks(place, [str(b) for b in made["batch"]])
-    axes.set_xlabel("batch")
-    axes.set_ylabel("s.d. of best |correlation|")
+    axes.set(xlabel="batch", ylabel="s.d. of best |correlation|",
+             ylim=(0, 1.45 * float((made["tree_variance"] ** 0.5).max())))  # fmt: skip
     axes.grid(axis="x", visible=False)
-    axes.set_ylim(0, 1.45 * float((made["tree_variance"] ** 0.5).max()))
     axes.legend(loc="upper right")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dualnets import theory
 from dualnets.experiments.theorems.residual import (
     EXPERIMENT,
     FEWEST_TREES,
@@ -32,25 +33,22 @@ TITLES = {"network": "shape", "polarity_low": "polarity", "temperature": "τ", "
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """The residual of every member and layer."""
-    from dualnets.theory import TreeViews, pairwise_operator
-
     trees = settings.build_trees()
     network = settings.build_network(trees, settings.seed, device).double()
     if settings.weights > 0:
         with torch.no_grad():
             for weight in network.weights:  # uniform in ±1/sqrt(fan-in): their deviation is known
                 weight *= settings.weights * (3 * weight.shape[-1]) ** 0.5
-    views = TreeViews(trees, parse(settings.augment)).table()
+    views = theory.TreeViews(trees, parse(settings.augment)).table()
     parts = []
     for layer in range(1, network.depth + 1):
-        found = pairwise_operator(network, views, layer, settings.build_loss())
+        found = theory.pairwise_operator(network, views, layer, settings.build_loss())
         exact, weighted = (o.on_outputs().value for o in (found.exact, found.weighted))
         columns = {
-            "residual": found.residual(),
-            "matrix_residual": found.matrix_residual(),
+            "residual": found.residual(), "matrix_residual": found.matrix_residual(),
             "cosine": torch.nn.functional.cosine_similarity(exact, weighted, dim=-1),
             "length": weighted.norm(dim=-1) / exact.norm(dim=-1),
-        }
+        }  # fmt: skip
         parts.append(tidy({"layer": layer, "member": range(len(exact))}, columns))
         progress.updated(1)
     table = pd.concat(parts, ignore_index=True)
@@ -97,17 +95,12 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in SETTINGS if table[name].nunique() > 1]
     for (_, layer), part in table.groupby(["cell", "layer"], sort=False):
         low, middle, high = part["residual"].quantile([0.25, 0.5, 0.75])
-        found.append(
-            {
-                **{TITLES.get(name, name): part[name].iloc[0] for name in names},
-                "layer": layer,
-                "median": middle,
-                "quartiles": f"{low:.2g} to {high:.2g}",
-                "matrices": part["matrix_residual"].median(),
-                "cosine": part["cosine"].median(),
-                "length": part["length"].median(),
-            }
-        )
+        found.append({
+            **{TITLES.get(name, name): part[name].iloc[0] for name in names},
+            "layer": layer, "median": middle, "quartiles": f"{low:.2g} to {high:.2g}",
+            "matrices": part["matrix_residual"].median(),
+            **part[["cosine", "length"]].median(),
+        })  # fmt: skip
     made = pd.DataFrame(found)
     trees = ", ".join(map(str, sorted(table.groupby("cell")["member"].nunique().unique())))
     made.attrs["caption"] = (
@@ -127,7 +120,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
         medians, steps = _medians(name, part), _steps(name, part, max(tests, 1))
         details += [*medians, *steps]
         worst = max(medians, key=lambda row: row["median"], default={"median": np.nan})
-        noisy.append(_noisiest(part))
+        noisiest = part[part["polarity_low"] == part["polarity_low"].min()]
+        noisy.append(noisiest.groupby("layer")["residual"].median().max())
         quiet = part[part["polarity_low"] >= QUIET]
         if part["member"].nunique() < FEWEST_TREES or not (steps and medians):
             unclear.append(name)
@@ -140,15 +134,8 @@ def verdict(table: pd.DataFrame) -> Verdict:
         if len(quiet):
             quiet_means.append(mean_interval(quiet.groupby("member")["residual"].mean().to_numpy()))
     outcome = "fails" if bad else "holds" if good and not unclear else "open"
-    parts = [
-        f"{text}: {'; '.join(names)}"
-        for text, names in (
-            ("it predicts the update at", good),
-            ("it does not at", bad),
-            ("not decided at", unclear),
-        )
-        if names
-    ]
+    where = {"it predicts the update at": good, "it does not at": bad, "not decided at": unclear}
+    parts = [f"{text}: {'; '.join(names)}" for text, names in where.items() if names]
     reason = ". ".join(parts) or "no reference was run"
     if noisy:
         reason += f". At the noisiest views its median is up to {max(noisy):.2g}"
@@ -161,16 +148,10 @@ def _medians(name: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The median residual of each layer where views are quiet."""
     quiet = rows[rows["polarity_low"] >= QUIET]
     return [
-        {
-            "where": name,
-            "layer": int(layer),
-            "polarity": f"{polarity:g}",
-            "median": float(at["residual"].median()),
-            "cosine": float(at["cosine"].median()),
-            "n": len(at),
-        }
+        {"where": name, "layer": int(layer), "polarity": f"{polarity:g}",
+         "median": float(at["residual"].median()), "cosine": float(at["cosine"].median()), "n": len(at)}
         for (layer, polarity), at in quiet.groupby(["layer", "polarity_low"])
-    ]
+    ]  # fmt: skip
 
 
 def _steps(name: str, rows: pd.DataFrame, tests: int) -> list[dict[str, Any]]:
@@ -181,14 +162,6 @@ def _steps(name: str, rows: pd.DataFrame, tests: int) -> list[dict[str, Any]]:
         for low, high in itertools.pairwise(sorted(wide.columns)):
             pair = wide[[low, high]].dropna()
             p = exceeds(pair[low].to_numpy(), pair[high].to_numpy(), tests)
-            found.append(
-                {"where": name, "layer": int(layer), "polarity": f"{low:g} to {high:g}", "p_falls": p,
-                 "n": len(pair)}
-            )  # fmt: skip
+            found.append({"where": name, "layer": int(layer), "polarity": f"{low:g} to {high:g}",
+                          "p_falls": p, "n": len(pair)})  # fmt: skip
     return found
-
-
-def _noisiest(rows: pd.DataFrame) -> float:
-    """The largest median over layers at the lowest polarity."""
-    noisy = rows[rows["polarity_low"] == rows["polarity_low"].min()]
-    return float(noisy.groupby("layer")["residual"].median().max())

@@ -32,13 +32,10 @@ def draw(table: pd.DataFrame) -> Figure:
     first = panels[0]
     for colour, (name, rows) in zip(COLOURS, references(table), strict=False):
         _lines(first, rows.assign(x=1 - rows["polarity_low"]), name, colour)
-    first.set_xscale("log")
-    first.set_title("a  noise of the views")
-    first.set_xlabel("1 - lowest polarity")
-    first.set_ylabel("|exact - covariance form| / |exact|")
+    first.set(xscale="log", title="a  noise of the views", xlabel="1 - lowest polarity",
+              ylabel="|exact - covariance form| / |exact|")  # fmt: skip
     for axes, (axis, (title, label)) in zip(panels[1:], LABELS.items(), strict=True):
-        axes.set_title(title)
-        axes.set_xlabel(label)
+        axes.set(title=title, xlabel=label)
         _by_polarity(axes, along(table, axis), axis)
     for axes in panels:
         axes.set_yscale("log")
@@ -59,8 +56,8 @@ def _by_polarity(axes: Axes, rows: pd.DataFrame, axis: str) -> None:
         part = rows[rows["polarity_low"] == polarity]
         _lines(axes, part.assign(x=part[axis]), f"polarity ≥ {polarity:g}", colour)
     if axis == "negatives":
-        axes.set_xticks(sorted(rows[axis].unique()))
-        axes.set_xlim(rows[axis].min() - 0.4, rows[axis].max() + 0.4)
+        ticks = sorted(rows[axis].unique())
+        axes.set(xticks=ticks, xlim=(ticks[0] - 0.4, ticks[-1] + 0.4))
     else:
         axes.set_xscale("log")
 

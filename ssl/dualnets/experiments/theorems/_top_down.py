@@ -10,18 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.experiments.theorems.top_down import (
-    EXPERIMENT,
-    FEWEST,
-    PAIRS,
-    RULE,
-    SIGNIFICANCE,
-    Settings,
-)
+from dualnets.experiments.theorems.top_down import EXPERIMENT, PAIRS, RULE, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import Verdict, exceeds, mean_interval, too_few, verdict_of
 from dualnets.lab.tidy import tidy
-from dualnets.theory.hierarchy import two_layer
 
 MEASURES = {"per_norm": "selectivity / ||w||", "correlation": "|correlation|"}
 
@@ -29,6 +22,7 @@ MEASURES = {"per_norm": "selectivity / ||w||", "correlation": "|correlation|"}
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Integrate every intervention from the same weights over the same times."""
     from dualnets.networks.tree_network import tree_network
+    from dualnets.theory import two_layer
 
     trees = settings.build_trees()
     network = tree_network(trees, units=settings.units, seed=settings.seed, dtype=torch.float64)
@@ -45,12 +39,9 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         path = two_layer.integrate(given, start, times, intervention=intervention)
         found = two_layer.hidden_selectivity(given, path)
         columns: dict[str, Any] = {
-            "member": trees.members,
-            "intervention": intervention,
-            "share": share,
-            "time": times,
+            "member": trees.members, "intervention": intervention, "share": share, "time": times,
             "upper_norm": found.upper_norm,
-        }
+        }  # fmt: skip
         for name in ("selectivity", "per_norm", "correlation"):
             # the best unit, mean over latents: (T, S)
             best = getattr(found, name).abs().amax(-1).mean(-1)
@@ -63,9 +54,8 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
 def settings_of(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """The settings in which cells differ, and their rows."""
     varying = [item.name for item in fields(Settings) if table[item.name].nunique() > 1]
-    if {"polarity_low", "polarity_high"} <= {*varying} and table["polarity_low"].equals(
-        table["polarity_high"]
-    ):
+    equal = table["polarity_low"].equals(table["polarity_high"])
+    if equal and "polarity_high" in varying:  # one polarity, the same for all edges
         varying.remove("polarity_high")
     for _, rows in table.groupby("cell", sort=False):
         yield {name: rows[name].tolist()[0] for name in varying}, rows
@@ -73,11 +63,8 @@ def settings_of(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFr
 
 def _paths(rows: pd.DataFrame) -> Iterator[tuple[Any, dict[Any, pd.DataFrame]]]:
     """Every member with its interventions' rows in the order of time."""
-    for member, own in rows.groupby("member"):
-        yield (
-            member,
-            {name: part.sort_values("share") for name, part in own.groupby("intervention")},
-        )
+    for member, own in rows.sort_values("share", kind="stable").groupby("member"):
+        yield member, dict(iter(own.groupby("intervention")))
 
 
 def compare(rows: pd.DataFrame) -> pd.DataFrame:
@@ -94,18 +81,11 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
                     else float(np.interp(norm, path["upper_norm"], path[measure]))
                     for path in pair
                 ]
-                found.append(
-                    {
-                        "member": member,
-                        "pair": f"{with_it} / {without}",
-                        "at": at,
-                        "measure": measure,
-                        "with": ends[0],
-                        "without": ends[1],
-                        "initial": float(pair[0][measure].iloc[0]),
-                        "log_gain": float(np.log(ends[0] / ends[1])),
-                    }
-                )
+                found.append({
+                    "member": member, "pair": f"{with_it} / {without}", "at": at, "measure": measure,
+                    "with": ends[0], "without": ends[1], "initial": float(pair[0][measure].iloc[0]),
+                    "log_gain": float(np.log(ends[0] / ends[1])),
+                })  # fmt: skip
     return pd.DataFrame(found)
 
 
@@ -124,44 +104,42 @@ def rates(rows: pd.DataFrame) -> pd.DataFrame:
             for name, path in paths.items():
                 values, times = path[measure].to_numpy(), path["time"].to_numpy()
                 rate = float(np.log(values[last] / values[0]) / (times[last] - times[0]))
-                found.append(
-                    {"member": member, "intervention": name, "measure": measure, "rate": rate,
-                     "until": float(path["share"].iloc[last])}
-                )  # fmt: skip
+                found.append({
+                    "member": member, "intervention": name, "measure": measure, "rate": rate,
+                    "until": float(path["share"].iloc[last]),
+                })  # fmt: skip
     return pd.DataFrame(found)
 
 
-def _rates(grown: pd.DataFrame, measure: str, pair: str) -> list[str]:
-    """Growth rates with the operator and without, and their paired difference."""
-    chosen = grown[grown["measure"] == measure]
-    wide = chosen.pivot(index="member", columns="intervention", values="rate")
-    a, b = (wide[name].to_numpy() for name in pair.split(" / "))
-    return [f"{mean_interval(values):.4f}" for values in (a, b, a - b)]
+def _comparisons(
+    table: pd.DataFrame,
+) -> Iterator[tuple[dict[str, Any], str, str, pd.DataFrame, list[str]]]:
+    """Every setting, pair and measure: the members' comparison, and their growth rates.
+
+    The rates are those with the operator and without it, and their paired difference.
+    """
+    for setting, rows in settings_of(table):
+        grown = rates(rows).pivot(
+            index="member", columns=["measure", "intervention"], values="rate"
+        )
+        for (pair, measure), part in compare(rows).groupby(["pair", "measure"], sort=False):
+            a, b = (grown[measure, name].to_numpy() for name in pair.split(" / "))
+            shown = [f"{mean_interval(values):.4f}" for values in (a, b, a - b)]
+            yield setting, pair, measure, part, shown
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """Per setting, pair and measure: ends and early growth rates with and without the operator."""
     found = []
-    for setting, rows in settings_of(table):
-        grown = rates(rows)
-        for (pair, measure), part in compare(rows).groupby(["pair", "measure"], sort=False):
-            gain = mean_interval(part["log_gain"].to_numpy())
-            with_it, without, faster = _rates(grown, measure, pair)
-            found.append(
-                {
-                    "pair": pair,
-                    "measure": MEASURES[measure],
-                    **{name.replace("_", " "): str(value) for name, value in setting.items()},
-                    "initial": part["initial"].mean(),
-                    "with": part["with"].mean(),
-                    "without": part["without"].mean(),
-                    "log ratio": f"{gain:+.1%}",
-                    "rate with": with_it,
-                    "rate without": without,
-                    "difference of rates": faster,
-                    "n": gain.n,
-                }
-            )
+    for setting, pair, measure, part, (with_it, without, faster) in _comparisons(table):
+        gain = mean_interval(part["log_gain"].to_numpy())
+        found.append({
+            "pair": pair, "measure": MEASURES[measure],
+            **{name.replace("_", " "): str(value) for name, value in setting.items()},
+            **part[["initial", "with", "without"]].mean(), "log ratio": f"{gain:+.1%}",
+            "rate with": with_it, "rate without": without, "difference of rates": faster,
+            "n": gain.n,
+        })  # fmt: skip
     result = pd.DataFrame(found)
     result.attrs["caption"] = (
         "Exact expectations: the null is 0. Log ratio: of the values with and without, at equal time "
@@ -184,25 +162,15 @@ def headline(table: pd.DataFrame) -> str:
 def verdict(table: pd.DataFrame) -> Verdict:
     """Apply RULE."""
     details: list[dict[str, Any]] = []
-    cells = [(setting, rows, compare(rows)) for setting, rows in settings_of(table)]
-    tests = len(cells) * len(PAIRS) * len(MEASURES)
-    for setting, rows, made in cells:
-        grown = rates(rows)
-        for (pair, measure), part in made.groupby(["pair", "measure"], sort=False):
-            p = exceeds(part["with"].to_numpy(), part["without"].to_numpy(), tests)
-            gain = mean_interval(part["log_gain"].to_numpy())
-            details.append(
-                {
-                    **setting,
-                    "pair": pair,
-                    "measure": MEASURES[measure],
-                    **gain.detail("log_ratio"),
-                    "p": p,
-                    "faster": p < SIGNIFICANCE,
-                    "rates": _rates(grown, measure, pair),
-                }
-            )
-    every = pd.concat([made for *_, made in cells])
+    found = list(_comparisons(table))
+    for setting, pair, measure, part, speeds in found:
+        p = exceeds(part["with"].to_numpy(), part["without"].to_numpy(), len(found))
+        gain = mean_interval(part["log_gain"].to_numpy())
+        details.append({
+            **setting, "pair": pair, "measure": MEASURES[measure], **gain.detail("log_ratio"),
+            "p": p, "faster": p < SIGNIFICANCE, "rates": speeds,
+        })  # fmt: skip
+    every = pd.concat([part for *_, part, _ in found])
     chosen = every[(every["measure"] == "correlation") & (every["at"] == "equal time")]
     effect = mean_interval(chosen.groupby("member")["log_gain"].mean().to_numpy())
     won = {
@@ -215,7 +183,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     )
     reason = f"features are further with the operator: {count}"
     faster = [entry["faster"] for entry in details]
-    if few := too_few(min(entry["n"] for entry in details), FEWEST):
+    if few := too_few(min(entry["n"] for entry in details)):
         outcome, reason = "open", few
     else:
         outcome = "holds" if all(faster) else "open" if any(faster) else "fails"

@@ -21,6 +21,10 @@ WORDS = {
     "per_norm": "selectivity per norm |s| / ‖w‖",
     "correlation": "|correlation| with the latent",
 }
+GAINS = {
+    "per_norm": {"color": "#31688e", "fmt": "o"},
+    "correlation": {"color": "#440154", "fmt": "s"},
+}
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -36,17 +40,28 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_title(f"{'abc'[i]}  {WORDS[measure]}")
         if i == 0:
             axes.legend(loc="upper left", title=shown or None, title_fontsize=8)
-    made = [(setting, compare(part)) for setting, part in cells]
-    pairs = made[0][1][["pair", "at"]].drop_duplicates().itertuples(index=False)
-    first: Axes | None = None
+    settings = [setting for setting, _ in cells]
+    made = [compare(part) for _, part in cells]
+    pairs = made[0][["pair", "at"]].drop_duplicates().itertuples(index=False)
+    gains: Axes | None = None
     for i, (pair, at) in enumerate(pairs):
-        axes = figure.add_subplot(grid[1, 3 * i : 3 * i + 3], sharey=first)
-        first = first or axes
-        _gains(axes, made, pair)
+        gains = axes = figure.add_subplot(grid[1, 3 * i : 3 * i + 3], sharey=gains)
+        for (measure, style), shift in zip(GAINS.items(), (-0.12, 0.12), strict=True):
+            own = [f[(f["pair"] == pair) & (f["measure"] == measure)]["log_gain"] for f in made]
+            _intervals(axes, own, shift, label=WORDS[measure], **style)
+        _by_setting(axes, settings, 0.25)
+        axes.set_ylabel("log ratio, with / without")
         axes.set_title(f"{'de'[i]}  {pair.replace(' / ', ' against ')}, {at}")
+        axes.legend(loc="upper right", ncols=2)
     axes = figure.add_subplot(grid[2, :])
-    _rates(axes, [(setting, rates(part)) for setting, part in cells])
+    grown = [rates(part).query("measure == 'per_norm'") for _, part in cells]
+    for i, (intervention, colour) in enumerate(COLOURS.items()):
+        own = [part[part["intervention"] == intervention]["rate"] for part in grown]
+        _intervals(axes, own, (i - 1.5) * 0.16, fmt="o", color=colour, label=intervention)
+    _by_setting(axes, settings, 0.15)
+    axes.set_ylabel("d log(|s| / ‖w‖) / dt")
     axes.set_title("f  growth rate of the selectivity per norm")
+    axes.legend(loc="upper left", ncols=4)
     return figure
 
 
@@ -54,9 +69,8 @@ def _paths(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
     for intervention, colour in COLOURS.items():
         part = rows[rows["intervention"] == intervention]
         by_time = {share: own[measure].to_numpy() for share, own in part.groupby("share")}
-        band(
-            axes, [*by_time], by_time.values(), color=colour, alpha=0.12, lw=1.8, label=intervention
-        )
+        band(axes, [*by_time], by_time.values(), color=colour, alpha=0.12, lw=1.8,
+             label=intervention)  # fmt: skip
     if measure == "correlation":
         axes.axhline(rows["ceiling"].mean(), color="#d1495b", lw=1.2)
         axes.annotate("ceiling", (0.02, rows["ceiling"].mean()), va="bottom", fontsize=8,
@@ -64,46 +78,18 @@ def _paths(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
     axes.set_xlabel("time, as a share of each tree's whole time")
 
 
-def _gains(axes: Axes, made: list[Any], pair: str) -> None:
-    """Mean log ratio with its interval, setting by setting."""
-    styles = {"per_norm": ("#31688e", "o", -0.12), "correlation": ("#440154", "s", 0.12)}
-    for measure, (colour, marker, shift) in styles.items():
-        bands = [
-            mean_interval(
-                part[(part["pair"] == pair) & (part["measure"] == measure)]["log_gain"].to_numpy()
-            )
-            for _, part in made
-        ]
-        place = np.arange(len(made)) + shift
-        bars(axes, place, bands, fmt=marker, color=colour, ms=4, lw=1.2, label=WORDS[measure])
-    axes.axhline(0, color="#777777", lw=1)
-    _settings(axes, made)
-    axes.set_ylabel("log ratio, with / without")
-    axes.margins(y=0.25)
-    axes.legend(loc="upper right", ncols=2)
+def _intervals(axes: Axes, values: list[pd.Series], shift: float, **style: Any) -> None:
+    """The mean of each setting's values with its interval, beside the setting's place."""
+    means = [mean_interval(each.to_numpy()) for each in values]
+    bars(axes, np.arange(len(values)) + shift, means, ms=4, lw=1.2, **style)
 
 
-def _rates(axes: Axes, made: list[Any]) -> None:
-    """Mean growth rate of every intervention with its interval, setting by setting."""
-    rows = [part[part["measure"] == "per_norm"] for _, part in made]
-    for i, (intervention, colour) in enumerate(COLOURS.items()):
-        bands = [
-            mean_interval(part[part["intervention"] == intervention]["rate"].to_numpy())
-            for part in rows
-        ]
-        place = np.arange(len(made)) + (i - 1.5) * 0.16
-        bars(axes, place, bands, fmt="o", color=colour, ms=4, lw=1.2, label=intervention)
-    axes.axhline(0, color="#777777", lw=1)
-    _settings(axes, made)
-    axes.set_ylabel("d log(|s| / ‖w‖) / dt")
-    axes.margins(y=0.15)
-    axes.legend(loc="upper left", ncols=4)
-
-
-def _settings(axes: Axes, made: list[Any]) -> None:
+def _by_setting(axes: Axes, settings: list[dict[str, Any]], margin: float) -> None:
     """Every setting's values below its place."""
-    labels = ["\n".join(str(value) for value in setting.values()) for setting, _ in made]
-    axes.set_xticks(range(len(made)), labels)
-    names = " / ".join(name.removesuffix("_low").replace("_", " ") for name in made[0][0])
+    axes.axhline(0, color="#777777", lw=1)
+    labels = ["\n".join(str(value) for value in setting.values()) for setting in settings]
+    axes.set_xticks(range(len(settings)), labels)
+    names = " / ".join(name.removesuffix("_low").replace("_", " ") for name in settings[0])
     axes.set_xlabel(names or "one setting")
     axes.grid(axis="x", visible=False)
+    axes.margins(y=margin)

@@ -32,6 +32,8 @@ from dualnets.experiments.theorems.update import (
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.stats import Estimate, Verdict, verdict_of
+from dualnets.networks.mlp import mlp
+from hltm.families.caterpillar import caterpillar
 from hltm.sampling.augment import parse
 from hltm.sampling.philox import Stream, uniform
 
@@ -75,19 +77,14 @@ def _tidy(
         for m, length in enumerate(actual.norm(dim=-1).tolist()):
             if length == 0:  # all units are dead there, and there is nothing to predict
                 continue
-            rows.append(
-                {
-                    "identity": identity,
-                    "form": form,
-                    "exact": exact,
-                    "assumptions": "met" if met else "broken",
-                    "layer": np.nan if layer is None else layer,
-                    "member": first_member + m,
-                    "relative_error": float((predicted[m] - actual[m]).norm()) / length,
-                    "standard_error": 0.0 if error is None else float(error[m].norm()) / length,
-                    "entries": len(actual[m]),
-                }
-            )
+            rows.append({
+                "identity": identity, "form": form, "exact": exact,
+                "assumptions": "met" if met else "broken",
+                "layer": np.nan if layer is None else layer, "member": first_member + m,
+                "relative_error": float((predicted[m] - actual[m]).norm()) / length,
+                "standard_error": 0.0 if error is None else float(error[m].norm()) / length,
+                "entries": len(actual[m]),
+            })  # fmt: skip
     return rows
 
 
@@ -103,13 +100,9 @@ def networks_and_data(
     if settings.data == "tree":
         trees = settings.build_trees()
     else:
-        from hltm.families.caterpillar import caterpillar
-
         trees = caterpillar(depth=settings.depth + 1, members=settings.members, seed=settings.seed)
     network: nn.Module
     if settings.network == "mlp":
-        from dualnets.networks.mlp import mlp
-
         network = mlp(
             trees, units=settings.units, layers=settings.layers, bias=settings.bias,
             normalize=settings.normalize, seed=settings.seed, device=device,
@@ -154,17 +147,11 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     ):
         off = part["relative_error"] / part["standard_error"].where(part["standard_error"] > 0)
         kinds = [kind for kind in ("tree", "irregular", "digits") if kind in set(part["data"])]
-        found.append(
-            {
-                "identity": identity + (", estimated" if estimated else ""),
-                "form": form,
-                "data": broken or ", ".join(kinds),
-                "median": part["relative_error"].median(),
-                "largest": part["relative_error"].max(),
-                "/ s.e.": off.max(),
-                "n": len(part),
-            }
-        )
+        found.append({
+            "identity": identity + (", estimated" if estimated else ""), "form": form,
+            "data": broken or ", ".join(kinds), "median": part["relative_error"].median(),
+            "largest": part["relative_error"].max(), "/ s.e.": off.max(), "n": len(part),
+        })  # fmt: skip
     names = list(dict.fromkeys(table["identity"]))
     found.sort(key=lambda row: names.index(row["identity"].removesuffix(", estimated")))
     made = pd.DataFrame(found or [{"identity": "nothing was compared"}])
@@ -222,16 +209,12 @@ def verdict(table: pd.DataFrame) -> Verdict:
         outcome = "open"
     kinds = ["identity", "form", "assumptions", "exact"]
     details = [
-        dict(zip(kinds, map(str, key), strict=True))
-        | {
-            "exact": bool(key[-1]),
-            "largest_error": float(part["relative_error"].max()),
-            "n": len(part),
-        }
-        for key, part in table.groupby(kinds, sort=False)
-    ]
+        {"identity": identity, "form": form, "assumptions": assumptions, "exact": bool(is_exact),
+         "largest_error": float(part["relative_error"].max()), "n": len(part)}
+        for (identity, form, assumptions, is_exact), part in table.groupby(kinds, sort=False)
+    ]  # fmt: skip
     largest = Estimate(float(exact["relative_error"].max()), np.nan, np.nan, len(exact))
     what = "largest relative error of an exact identity"
     return verdict_of(
-        EXPERIMENT.claim, outcome, RULE, reason, what, largest, details, of="comparisons"
+        EXPERIMENT.claim, outcome, RULE, reason, what, largest, details, "comparisons"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -28,41 +30,31 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def _identities(axes: Axes, rows: pd.DataFrame) -> None:
     both = rows.groupby("identity")["form"].transform("nunique") > 1
-    rows = rows.assign(name=rows["identity"].where(~both, rows["identity"] + ", " + rows["form"]))
-    rows["name"] = (
-        rows["name"]
-        .str.replace(", outputs", ", with f")
-        .str.replace(", operator", ", operator on w")
-    )
+    form = rows["form"].replace({"outputs": "with f", "operator": "operator on w"})
+    rows = rows.assign(name=rows["identity"].where(~both, rows["identity"] + ", " + form))
     names = list(dict.fromkeys(rows["name"]))
     rng = np.random.default_rng(0)
     for i, name in enumerate(names):
         part = rows[rows["name"] == name]
         for data, colour in COLOURS.items():
-            for met in ("met", "broken"):
-                shown = part[(part["data"] == data) & (part["assumptions"] == met)]
-                if shown.empty:
-                    continue
-                x = shown["relative_error"].clip(lower=FLOOR)
-                y = -i + rng.uniform(-0.28, 0.28, len(shown))
-                face = colour if met == "met" else "none"
-                edge = "none" if met == "met" else "#d1495b"
-                axes.scatter(x, y, s=14, facecolor=face, edgecolor=edge, lw=0.9, alpha=0.75,
-                             marker="o" if met == "met" else "D")  # fmt: skip
+            for met in (True, False):
+                shown = part[(part["data"] == data) & ((part["assumptions"] == "met") == met)]
+                if len(shown):
+                    x = shown["relative_error"].clip(lower=FLOOR)
+                    y = -i + rng.uniform(-0.28, 0.28, len(shown))
+                    axes.scatter(x, y, s=14, alpha=0.75, **_marks(met, colour, "#d1495b"))
     axes.axvline(EXACT, color="#555555", lw=1, ls=(0, (4, 2)))
     axes.axvline(BROKEN, color="#d1495b", lw=1, ls=(0, (4, 2)))
     axes.annotate("exact: below ", (EXACT, 0.55), ha="right", fontsize=7, color="#555555")
     axes.annotate(" broken: above", (BROKEN, 0.55), ha="left", fontsize=7, color="#d1495b")
-    axes.set_xscale("log")
-    axes.set_xlim(FLOOR / 2, 1e2)
-    axes.set_ylim(-len(names) + 0.4, 0.95)
+    axes.set(xscale="log", xlim=(FLOOR / 2, 1e2), ylim=(-len(names) + 0.4, 0.95),
+             xlabel="|predicted - actual| / |actual|, whole weight",
+             title="a  identities against autograd, float64")  # fmt: skip
     axes.set_yticks([-i for i in range(len(names))], names)
     ticks = [10.0**power for power in range(-15, 1, 3)]
     axes.set_xticks([FLOOR, *ticks], ["0", *(f"$10^{{{p}}}$" for p in range(-15, 1, 3))])
     axes.minorticks_off()
-    axes.set_xlabel("|predicted - actual| / |actual|, whole weight")
     axes.grid(axis="y", visible=False)
-    axes.set_title("a  identities against autograd, float64")
     for data, colour in COLOURS.items():
         axes.scatter([], [], s=20, color=colour, label=NAMES[data])
     axes.scatter([], [], s=20, facecolor="none", edgecolor="#d1495b", marker="D",
@@ -70,10 +62,15 @@ def _identities(axes: Axes, rows: pd.DataFrame) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, -0.27), ncols=4, handletextpad=0.2)
 
 
+def _marks(met: bool, colour: str, broken: str) -> dict[str, Any]:
+    """Full circles where assumptions are met, hollow diamonds in another colour where one is broken."""
+    face, edge = (colour, "none") if met else ("none", broken)
+    return {"facecolor": face, "edgecolor": edge, "lw": 0.9, "marker": "o" if met else "D"}
+
+
 def _estimates(axes: Axes, rows: pd.DataFrame) -> None:
-    axes.set_title("b  estimates from samples")
-    axes.set_xlabel("standard error of the difference / |actual|")
-    axes.set_ylabel("|predicted - actual| / |actual|")
+    axes.set(title="b  estimates from samples", ylabel="|predicted - actual| / |actual|",
+             xlabel="standard error of the difference / |actual|")  # fmt: skip
     if rows.empty:
         axes.text(0.5, 0.5, "none in this run", transform=axes.transAxes, ha="center")
         return
@@ -84,18 +81,14 @@ def _estimates(axes: Axes, rows: pd.DataFrame) -> None:
     axes.plot(line, ERRORS * line, color="#d1495b", lw=1, ls=(0, (4, 2)),
               label=f"{ERRORS:g} standard errors")  # fmt: skip
     for data, colour in COLOURS.items():
-        for met in ("met", "broken"):
-            shown = rows[(rows["data"] == data) & (rows["assumptions"] == met)]
-            face, edge = (colour, "none") if met == "met" else ("none", colour)
-            axes.scatter(shown["standard_error"], shown["relative_error"], s=16, facecolor=face,
-                         edgecolor=edge, lw=0.9, alpha=0.8, marker="o" if met == "met" else "D")  # fmt: skip
+        for met in (True, False):
+            shown = rows[(rows["data"] == data) & ((rows["assumptions"] == "met") == met)]
+            axes.scatter(shown["standard_error"], shown["relative_error"], s=16, alpha=0.8,
+                         **_marks(met, colour, colour))  # fmt: skip
     axes.scatter([], [], s=16, facecolor="none", edgecolor="#777777", marker="D",
                  label="prediction halved")  # fmt: skip
     axes.legend(loc="lower right")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(low, high)
-    axes.set_ylim(low, high)
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     marks = [m * 10.0**power for power in range(-4, 2) for m in (1, 2, 5)]
     shown = [mark for mark in marks if low <= mark <= high]
     axes.set_xticks(shown, [f"{mark:g}" for mark in shown])

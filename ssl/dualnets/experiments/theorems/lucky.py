@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnets.lab.experiment import Experiment, Fixed, Grid
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
 from dualnets.lab.settings import (
     ContrastSettings,
     TrainSettings,
@@ -32,9 +33,7 @@ from dualnets.lab.settings import (
     setting,
 )
 
-SIGNIFICANCE = 0.01
 CALIBRATED = 3.3  # standard errors, p = 0.001
-FEWEST = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,7 @@ RULE = (
     "|correlation| over its ceiling after training (Spearman's rank correlations, one-sided, "
     f"p < {SIGNIFICANCE} after Bonferroni over widths). Fails if (1) or (2) is not so, or if the gap closed "
     "rises so at no width; open otherwise, with one width, without training, or with fewer than "
-    f"{FEWEST} trees."
+    f"{FEWEST_TREES} trees."
 )
 
 EXPERIMENT = Experiment(

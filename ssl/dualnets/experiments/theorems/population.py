@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnets.lab.experiment import Experiment, Grid
+from dualnets.lab.rules import FEWEST_TREES
 from dualnets.lab.settings import (
     ContrastSettings,
     NetworkSettings,
@@ -29,7 +30,6 @@ from dualnets.lab.settings import (
 INFINITE = 0
 JUDGED = 128
 SMALL = 0.1
-FEWEST = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ RULE = (
     "over trees, which are drawn with difference and gain together. Holds if the interval lies within "
     f"±{SMALL}, and the variance between data seeds is below {SMALL} of the variance between trees; fails "
     f"if the interval lies outside ±{SMALL}, or the variance between seeds is the larger of the two; open "
-    f"otherwise, if the gain is not above 0, or with fewer than {FEWEST} trees."
+    f"otherwise, if the gain is not above 0, or with fewer than {FEWEST_TREES} trees."
 )
 
 EXPERIMENT = Experiment(

@@ -8,7 +8,7 @@ views of small trees. The residual |exact - covariance form| / |exact| (3.7) is 
 
 Found (16 trees, depth 2, medians by layer): the form is no substitute where β saturates. At polarities of
 at least .97 and unit weights, the residual is .88 and .99 for 2 units per latent (.31 and .34 from .99
-on). For 5 it is 1.8 at both, and the cosine of form and update is -.6: the form points the wrong way. An
+on). For 5 it is 1.8 at both, and the cosine of form and update is -.6: the direction is wrong. An
 untrained network of 10 units at τ = 0.1 has 1.5 from .5 on, .18 from .97 and .06 from .99; from .97 on
 its direction is right (cosine .998), only the length is wrong. With 2 units and weights of .3 it is
 exact to 0.1% at .97 and 1.3% at .7, with unit weights and τ = 10 to 2% and 20%.

@@ -1,4 +1,4 @@
-"""Does gradient descent do what the theorems say, on networks as they are?
+"""Does gradient descent change the weights of networks as the theorems predict?
 
 Every identity of the theory is compared with what autograd does to the same weight of the same network:
 connections and pairs (Theorem 1; docs/theory.md, Equations 1.3, 2.2 and 2.3), covariance operators (Theorem
@@ -30,7 +30,7 @@ from dualnets.lab.settings import (
 EXACT = 1e-9  # largest relative error of an identity, in float64
 BROKEN = 1e-3  # smallest error of a form whose assumption is broken
 ERRORS = 2.5  # how many standard errors an estimate may be off; right ones are off by about 1
-PRECISE = 0.1  # standard error, as a share of the update, from which an estimate cannot tell
+PRECISE = 0.1  # standard error, as a share of the update, from which an estimate decides nothing
 PAIR = "pair"  # no contrastive loss: r = 1/2 |f(x1) - f(x2)|² itself
 
 

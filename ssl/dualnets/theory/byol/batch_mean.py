@@ -142,12 +142,7 @@ def mean_parts(
 
 
 def contrast_parts(
-    below: Below,
-    parameters: Parameters,
-    inputs: Tensor,
-    *,
-    predictor: Tensor,
-    target: Tensor,
+    below: Below, parameters: Parameters, inputs: Tensor, *, predictor: Tensor, target: Tensor
 ) -> ContrastParts:
     """The two parts of -∇ of 1/2 E_i ||W_p f~_1i - f_2i||² (docs/theory.md, Equation 6.3).
 

@@ -19,18 +19,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 
-from dualnets.theory.byol.mode_equations import Array, Modes, checked_start, integrate_modes
+from dualnets._checks import check_number, check_whole
 
-__all__ = [  # with the names of `mode_equations`: one module to import for modes
-    "FixedPoint",
-    "Modes",
-    "critical_decay",
-    "fixed_points",
-    "integrate_modes",
-    "largest_decay",
-    "separatrix",
-    "survives",
-]
+# with the names of `mode_equations` under their own: one module to import for modes
+from dualnets.theory.byol.mode_equations import Array, checked_start
+from dualnets.theory.byol.mode_equations import Modes as Modes
+from dualnets.theory.byol.mode_equations import integrate_modes as integrate_modes
 
 SETTLED = 60.0  # time constants 1/η after which a mode is taken to have settled
 STEPS = 20_000  # at most, of one batched integration
@@ -169,8 +163,7 @@ def separatrix(modes: Modes, *, largest: float = 2.0) -> Array:
             decay above `largest_decay`, with which all modes collapse, or a `largest` that is not
             finite and above 0.
     """
-    if not 0 < largest < float("inf"):
-        raise ValueError(f"largest must be finite and above 0, got {largest}")
+    check_number("largest", largest, above=0)
     if modes.moving:
         raise ValueError(
             "the border of collapse of a moving target is a surface in (p, w, a): use critical_decay"
@@ -197,8 +190,7 @@ def separatrix(modes: Modes, *, largest: float = 2.0) -> Array:
         begin = saddle + side * 1e-5 * saddle[0] * along
         solved = solve_ivp(
             lambda _, mode: -modes.slopes(mode), (0.0, 1e4 / float(np.asarray(modes.decay))),
-            begin, method="DOP853", events=left, rtol=1e-9, atol=1e-13, max_step=np.inf,
-            dense_output=False,
+            begin, method="DOP853", events=left, rtol=1e-9, atol=1e-13,
         )  # fmt: skip
         parts.append(solved.y.T)
     curve = np.concatenate([parts[0][::-1], saddle[None], parts[1]])
@@ -218,8 +210,7 @@ def critical_decay(modes: Modes, start: ArrayLike, *, halvings: int = 14) -> Arr
         ValueError: fewer than 1 halving, and as `survives`.
         ArithmeticError: as `survives`.
     """
-    if halvings < 1:
-        raise ValueError(f"halvings must be at least 1, got {halvings}")
+    check_whole("halvings", halvings, low=1)
     first = checked_start(modes, start)
     rates = (largest_decay(modes), modes.predictor_rate, modes.target_rate if modes.moving else 0)
     shape = np.broadcast_shapes(*(np.asarray(rate).shape for rate in rates), first.shape[1:])
@@ -266,18 +257,14 @@ def _jacobian(modes: Modes, p: float, other: float) -> Array:
     rate = float(np.asarray(modes.predictor_rate))
     if not modes.moving:
         s, pull = other, modes.tie - kappa * p
-        return np.array(
-            [
-                [-rate * s * kappa - decay, rate * pull],
-                [2 * s * (pull - kappa * p), 2 * p * pull - 2 * decay],
-            ]
-        )
+        return np.array([
+            [-rate * s * kappa - decay, rate * pull],
+            [2 * s * (pull - kappa * p), 2 * p * pull - 2 * decay],
+        ])  # fmt: skip
     w, follow = other, float(np.asarray(modes.target_rate))
     pull = w - kappa * p * w
-    return np.array(
-        [
-            [-rate * w * kappa * w - decay, rate * (pull - kappa * p * w), rate * w],
-            [pull - kappa * p * w, -p * kappa * p - decay, p],
-            [0.0, follow, -follow],
-        ]
-    )
+    return np.array([
+        [-rate * w * kappa * w - decay, rate * (pull - kappa * p * w), rate * w],
+        [pull - kappa * p * w, -p * kappa * p - decay, p],
+        [0.0, follow, -follow],
+    ])  # fmt: skip

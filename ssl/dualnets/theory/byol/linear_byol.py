@@ -25,28 +25,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dualnets._checks import check_number, check_whole
-from dualnets.theory.byol.linear_system import (
-    Array,
-    LinearByol,
-    Path,
-    Weights,
-    checked,
-    random_weights,
-    transposed,
-)
+
+# with the names of `linear_system` under their own: one module to import for linear BYOL
+from dualnets.theory.byol.linear_system import Array, checked, transposed
+from dualnets.theory.byol.linear_system import LinearByol as LinearByol
+from dualnets.theory.byol.linear_system import Path as Path
+from dualnets.theory.byol.linear_system import Weights as Weights
+from dualnets.theory.byol.linear_system import random_weights as random_weights
 from dualnets.theory.integration import increasing_list, solve
 from hltm.sampling.philox import Stream, check_seed
-
-__all__ = [  # with the names of `linear_system`: one module to import for linear BYOL
-    "LinearByol",
-    "Path",
-    "Weights",
-    "conserved",
-    "imbalance",
-    "integrate",
-    "random_weights",
-    "sampled",
-]
 
 
 def integrate(
@@ -89,13 +76,14 @@ def integrate(
         slopes, np.concatenate([part.ravel() for part in start]), at,
         relative=max(tolerance, 3e-14), absolute=tolerance / 100, what="the equations",
     )  # fmt: skip
-    states = [unpack(flat) for flat in found]
-    return Path(
-        at,
-        np.stack([state.predictor for state in states]),
-        np.stack([state.online for state in states]),
-        np.stack([system.target_weights(state) for state in states]),
-    )
+    return _path(system, at, [unpack(flat) for flat in found])
+
+
+def _path(system: LinearByol, times: Array, states: list[Weights]) -> Path:
+    """The weights at several times, with those of a tied target filled in."""
+    targets = [system.target_weights(state) for state in states]
+    predictor, online = (np.stack([state[i] for state in states]) for i in (0, 1))
+    return Path(times, predictor, online, np.stack(targets))
 
 
 def imbalance(system: LinearByol, weights: Weights) -> Array:
@@ -171,12 +159,7 @@ def sampled(
                 f"the weights are not finite after {step + 1} of {steps} updates with lr {lr}; take a "
                 "smaller lr"
             )
-    return Path(
-        np.array([step * lr for step in wanted]),
-        np.stack([state.predictor for state in kept]),
-        np.stack([state.online for state in kept]),
-        np.stack([system.target_weights(state) for state in kept]),
-    )
+    return _path(system, np.array([step * lr for step in wanted]), kept)
 
 
 def _descended(system: LinearByol, now: Weights, one: Array, two: Array, lr: float) -> Weights:

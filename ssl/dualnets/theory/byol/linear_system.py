@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from dualnets._checks import check_number, check_whole
+from dualnets.theory.integration import check_finite
 from hltm.sampling.philox import Stream, check_seed, uniform
 
 Array = NDArray[np.float64]
@@ -78,7 +79,7 @@ class LinearByol:
             given = np.asarray(getattr(self, name), dtype=np.float64)
             if given.ndim != 2 or given.shape[0] != given.shape[1] or given.size < 1:
                 raise ValueError(f"{name} has shape {given.shape}, expected (X, X)")
-            _check_finite(name, given)
+            check_finite(name, given)
             size = max(float(np.abs(given).max()), 1e-300)
             if np.abs(given - given.T).max() > 1e-10 * size:
                 raise ValueError(f"{name} must be symmetric")
@@ -158,13 +159,11 @@ def random_weights(
     made = []
     for layer, columns in enumerate((features, inputs)):
         numbers = uniform(
-            features * columns,
-            seed=check_seed(seed),
-            stream=Stream.INIT,
-            members=addresses,
-            node=layer,
-        )
-        normal = _normal(numbers).reshape(-1, features, columns) * scale / columns**0.5
+            features * columns, seed=check_seed(seed), stream=Stream.INIT, members=addresses, node=layer
+        )  # fmt: skip
+        # standard normal numbers from uniform ones, by the inverse distribution function
+        normal = torch.special.ndtri(numbers.clamp(2.0**-54, 1 - 2.0**-53)).numpy()
+        normal = normal.reshape(-1, features, columns) * scale / columns**0.5
         made.append(normal if members is not None else normal[0])
     return Weights(made[0], made[1], made[1].copy())
 
@@ -185,21 +184,10 @@ def checked(system: LinearByol, weights: Weights) -> Weights:
             f"(..., F, {inputs}), (..., F, {inputs})"
         )
     for name, part in made._asdict().items():
-        _check_finite(name, part)
+        check_finite(name, part)
     return made
-
-
-def _check_finite(name: str, given: Array) -> None:
-    if not np.isfinite(given).all():
-        raise ValueError(f"{name} must be finite, got {given[~np.isfinite(given)].flat[0]}")
 
 
 def transposed(matrix: Array) -> Array:
     """The matrix transpose over the last two axes."""
     return np.swapaxes(matrix, -1, -2)
-
-
-def _normal(numbers: torch.Tensor) -> Array:
-    """Standard normal numbers from uniform ones, by the inverse distribution function."""
-    found: Array = torch.special.ndtri(numbers.clamp(2.0**-54, 1 - 2.0**-53)).numpy()
-    return found

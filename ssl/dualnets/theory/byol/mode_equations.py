@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dualnets._checks import check_number
-from dualnets.theory.integration import increasing_list, solve
+from dualnets.theory.integration import check_finite, increasing_list, solve
 
 Array = NDArray[np.float64]
 
@@ -126,8 +126,7 @@ def checked_start(modes: Modes, start: ArrayLike) -> Array:
     if first.ndim < 1 or len(first) != rows:
         names = "(p, w, a)" if modes.moving else "(p, s)"
         raise ValueError(f"a start must have {rows} rows {names}, got shape {first.shape}")
-    if not np.isfinite(first).all():
-        raise ValueError(f"a start must be finite, got {first[~np.isfinite(first)].flat[0]}")
+    check_finite("a start", first)
     return first
 
 

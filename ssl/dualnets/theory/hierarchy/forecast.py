@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dualnets._checks import check_whole
+from dualnets._checks import check_number, check_whole
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.theory.updates.fitting import (
     check_augmentation,
@@ -83,14 +83,14 @@ def growth_direction(
     check_augmentation(augment)
     check_finite_weights(network)
     check_whole("samples", samples, low=2)
-    first, second = _views(network, trees, augment, samples, seed)
-    weights = list(network.weights)
-    one, two = (network(leaves).double() for leaves in (first, second))
+    draw = _evaluation_samples(network, trees, samples, seed)
+    pair = views(trees.tables, draw, augment.rates(trees), count=2, first_view=1)
+    one, two = (network(view.leaves).double() for view in pair)
     axis = one.ndim - 2  # of the samples
     centred = one - one.mean(axis, keepdim=True)
     # Cov[a, b] = E[(a - E a) b]: centring one factor suffices, and n - 1 makes the estimate unbiased
     covariance = (centred * two).sum() / (samples - 1)
-    return [slope.detach() for slope in torch.autograd.grad(covariance, weights)]
+    return [slope.detach() for slope in torch.autograd.grad(covariance, list(network.weights))]
 
 
 def forecast(
@@ -128,8 +128,7 @@ def forecast(
         {1: (2, 4), 2: (2, 2), 3: (2, 1)}
     """
     check_fit(network, trees)
-    if not 0 <= growth < float("inf"):
-        raise ValueError(f"growth must be at least 0 and finite, got {growth}")
+    check_number("growth", growth, low=0)
     if not network.plain:
         raise ValueError(
             "forecasts need blocks that read equal shares of the layer below and do not share weights, "
@@ -142,9 +141,7 @@ def forecast(
     with torch.no_grad():
         activations = network.activations(draw.leaves)
     found = {}
-    for level in range(1, network.depth + 1):
-        if level > trees.topology.depth:
-            break
+    for level in range(1, min(network.depth, trees.topology.depth) + 1):
         weight = network.weights[level - 1].detach().double()
         slope = directions[level - 1].double()
         size = [part.flatten(1).norm(dim=1).view(-1, 1, 1, 1) for part in (weight, slope)]
@@ -196,12 +193,3 @@ def _evaluation_samples(network: BlockNetwork, trees: LatentTree, samples: int, 
         trees.tables, network.members, samples, seed=check_seed(seed), stream=Stream.EVALUATION,
         stacked=network.stacked, device=network.device,
     )  # fmt: skip
-
-
-def _views(
-    network: BlockNetwork, trees: LatentTree, augment: Augmentation, samples: int, seed: int
-) -> list[Tensor]:
-    """The leaves of two views of each sample."""
-    draw = _evaluation_samples(network, trees, samples, seed)
-    found = views(trees.tables, draw, augment.rates(trees), count=2, first_view=1)
-    return [view.leaves for view in found]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.theory.updates.fitting import check_block_network, check_trees
+from dualnets.theory.updates.fitting import check_block_network, check_finite, check_trees
 from hltm.model.enumeration import all_states
 from hltm.tree import LatentTree
 
@@ -98,13 +98,8 @@ def groups(trees: LatentTree) -> Groups:
         by_latent.append(found)
         by_root.append(table @ found)
         own.append((prior[:, None] @ table)[:, 0])
-    return Groups(
-        states.double(),
-        torch.stack(by_root, 2),
-        torch.stack(by_latent, 2),
-        prior,
-        torch.stack(own, 2),
-    )
+    given_root, given_own, own_prior = (torch.stack(each, 2) for each in (by_root, by_latent, own))
+    return Groups(states.double(), given_root, given_own, prior, own_prior)
 
 
 def layers(network: BlockNetwork) -> Layers:
@@ -177,8 +172,4 @@ def check_layers(given: Groups, weights: Layers) -> None:
             f"(..., S, O, {latents} U) with S = {members}"
         )
     for name, part in weights._asdict().items():
-        if not part.isfinite().all():
-            raise ValueError(
-                f"{name} weights must be finite, {int((~part.isfinite()).sum())} of "
-                f"{part.numel()} are not"
-            )
+        check_finite(f"{name} weights", part)

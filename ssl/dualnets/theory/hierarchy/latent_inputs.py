@@ -26,6 +26,7 @@ from dualnets.networks.block_network import BlockNetwork
 from dualnets.theory.hierarchy.lucky import UniformSum, uniform_sum
 from dualnets.theory.updates.fitting import check_binary, check_finite_weights, check_fit
 from hltm.model.enumeration import all_states
+from hltm.model.moments import marginals
 from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
 
@@ -50,6 +51,21 @@ class BlockInputs(NamedTuple):
     def law(self, member: int, latent: int) -> UniformSum:
         """The exact distribution of the |selectivity| of an untrained unit (Equation 4.4)."""
         return uniform_sum(self.bound * self.difference[member, latent].numpy())
+
+    def selectivities(self, weight: Tensor) -> Tensor:
+        """`(S, V, U)` s = w·v of units with weights `(S, V, U, I)` (Equation 4.4)."""
+        return (weight @ self.difference[..., None])[..., 0]
+
+    def correlations(self, weight: Tensor) -> Tensor:
+        """`(S, V, U)` the |correlation| with the latent of units with weights `(S, V, U, I)`.
+
+        It is 2 |s| sqrt(p (1 - p)) / sqrt(wᵀ C w) with p = P(z = 1), and 0 for a unit that never varies.
+        """
+        variance = (weight @ self.covariance * weight).sum(-1)
+        spread = (self.prior * (1 - self.prior)).sqrt()[..., None]
+        alive = variance > 1e-14
+        found = 2 * self.selectivities(weight).abs() * spread / variance.where(alive, 1).sqrt()
+        return found.where(alive, 0).clamp(max=1)
 
 
 def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockInputs]:
@@ -76,18 +92,18 @@ def latent_inputs(network: BlockNetwork, trees: LatentTree) -> dict[int, BlockIn
     topology, tables = trees.topology, trees.tables
     members = len(network.members)
     check_finite_weights(network)
-    if not network.plain or network.blocks != tuple(
-        len(topology.at_level(k)) for k in range(1, topology.depth + 1)
-    ):
+    levels = range(1, topology.depth + 1)
+    if not network.plain or network.blocks != tuple(len(topology.at_level(k)) for k in levels):
         raise ValueError(f"expected a block of units per latent, got {network!r}")
     check_binary(trees)
     bits = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64).expand(members, -1, -1)
     own = torch.eye(2, dtype=torch.float64).expand(members, -1, -1)
     # per node: (S, N, U) outputs at the N leaf states below it, and (S, 2, N) P(leaf states | node)
     below = dict.fromkeys(topology.leaves, (bits, own))
-    prior = _priors(trees, members)
+    # (S, nodes) P(state 1)
+    prior = torch.stack([p[:, 1] for p in marginals(tables)], 1).expand(members, -1)
     found = {}
-    for level in range(1, topology.depth + 1):
+    for level in levels:
         weight = network.weights[level - 1].detach().double().cpu()
         bias = None if network.biases is None else network.biases[level - 1].detach().double().cpu()
         differences, covariances = [], []
@@ -128,8 +144,7 @@ def drawn_selectivities(
         ValueError: units or draws below 1, or another number of members than the inputs have.
     """
     weight = blocks.bound * _random_weights(blocks, units, draws, seed, members)
-    found = torch.einsum("svwi,svi->svw", weight, blocks.difference)
-    return found.abs().unflatten(2, (draws, units))
+    return blocks.selectivities(weight).abs().unflatten(2, (draws, units))
 
 
 def simulated_best(
@@ -160,18 +175,10 @@ def drawn_correlations(
 ) -> Tensor:
     """`(S, V, draws, units)` |correlation| with the latent of units with random weights.
 
-    The correlation is 2 s sqrt(p (1 - p)) / std(w·x) with p = P(z = 1), and 0 for a unit that never
-    varies.
-
     Args, raises: as `drawn_selectivities`.
     """
     weight = _random_weights(blocks, units, draws, seed, members)
-    selectivity = torch.einsum("svwi,svi->svw", weight, blocks.difference)
-    variance = (weight @ blocks.covariance * weight).sum(-1)
-    spread = (blocks.prior * (1 - blocks.prior)).sqrt()[..., None]
-    alive = variance > 1e-14
-    found = 2 * selectivity.abs() * spread / variance.where(alive, 1).sqrt()
-    return found.where(alive, 0).clamp(max=1).unflatten(2, (draws, units))
+    return blocks.correlations(weight).unflatten(2, (draws, units))
 
 
 def _random_weights(
@@ -190,18 +197,6 @@ def _random_weights(
         members=members, node=units,
     )  # fmt: skip
     return (2 * numbers - 1).view(-1, latents, draws * units, inputs)
-
-
-def _priors(trees: LatentTree, members: int) -> Tensor:
-    """`(S, nodes)` P(state 1) of every node."""
-    topology, tables = trees.topology, trees.tables
-    prior = torch.zeros(members, len(topology), dtype=torch.float64)
-    prior[:, 0] = tables.of(0)[:, 0, 1]
-    for v in range(1, len(topology)):
-        up = prior[:, topology.parent[v]]
-        table = tables.of(v)
-        prior[:, v] = (1 - up) * table[:, 0, 1] + up * table[:, 1, 1]
-    return prior
 
 
 def _moments(parts: list[tuple[Tensor, Tensor]], prior: Tensor) -> tuple[Tensor, Tensor]:

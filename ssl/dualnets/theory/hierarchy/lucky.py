@@ -1,8 +1,8 @@
 """Lucky units: how selective the best of n untrained units is, and how many units it takes.
 
 A *lucky* unit of a latent is selective for it before any training; the paper shows with a bound that
-wide layers have one for every latent (its number is unverified, see docs/theory.md), and here stand
-exact laws in its place. Unit j of a latent's block is a random weighted sum w_j·x of its inputs x, so
+wide layers have one for every latent (its number is unverified, see docs/theory.md); this module has
+exact laws instead. Unit j of a latent's block is a random weighted sum w_j·x of its inputs x, so
 given the layers below its selectivity s_j is a random sum too (docs/theory.md, Section 4):
 
     s_j = w_j·v,        v = 1/2 ( E[x | z = 1] - E[x | z = 0] )                       (Equation 4.4)
@@ -33,6 +33,7 @@ does not depend on the scale of the weights.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -42,7 +43,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import quad
 from scipy.special import ndtr
 
-from dualnets._checks import check_whole
+from dualnets._checks import check_number, check_whole
 
 Array = NDArray[np.float64]
 TERMS = 20_000  # at most, of the Fourier series of a sum of uniform numbers
@@ -112,8 +113,7 @@ class HalfNormal:
     scale: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < float("inf"):
-            raise ValueError(f"scale must be finite and above 0, got {self.scale}")
+        check_number("scale", self.scale, above=0)
 
     @property
     def largest(self) -> float:
@@ -204,10 +204,16 @@ def mean_best(law: Law, units: int) -> float:
     if law.largest == 0:
         return 0.0
     if isinstance(law, UniformSum):  # smooth except at a few corners
-        place, weight = np.polynomial.legendre.leggauss(NODES)
+        place, weight = _quadrature()
         score = law.largest * (place + 1) / 2
         return float(law.largest / 2 * weight @ (1 - law.cdf(score) ** n))
     return float(quad(lambda t: 1 - float(law.cdf(t)) ** n, 0, law.largest, limit=200)[0])
+
+
+@functools.cache
+def _quadrature() -> tuple[Array, Array]:
+    """The nodes and weights of Gauss and Legendre, which take longer to find than the integral."""
+    return np.polynomial.legendre.leggauss(NODES)
 
 
 def chance(laws: Iterable[Law], units: int, threshold: float) -> float:

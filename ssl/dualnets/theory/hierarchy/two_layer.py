@@ -14,7 +14,7 @@ nothing is sampled. Interventions:
 
     full        as above
     uncoupled   the blocks of V and of W_2ᵀ W_2 between different groups are set to 0, in Equation 5.2
-                and in what W_2 sends down in Equation 5.3
+                and in Equation 5.3
     frozen      W_2 keeps its initial value
     constant    full, with ||W_2|| held at its initial value
 
@@ -32,31 +32,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dualnets.theory.hierarchy.hidden_groups import (
-    Groups,
-    HiddenSelectivity,
-    Layers,
-    check_layers,
-    groups,
-    hidden_selectivity,
-    layers,
-    over,
-)
-from dualnets.theory.integration import increasing
+from dualnets._checks import check_choice, check_number
 
-__all__ = [  # with the names of `hidden_groups`: one module to import for two layers
-    "INTERVENTIONS",
-    "Groups",
-    "HiddenSelectivity",
-    "Intervention",
-    "Layers",
-    "groups",
-    "hidden_selectivity",
-    "integrate",
-    "layers",
-    "slopes",
-    "time_to_grow",
-]
+# with the names of `hidden_groups` under their own: one module to import for two layers
+from dualnets.theory.hierarchy.hidden_groups import Groups as Groups
+from dualnets.theory.hierarchy.hidden_groups import HiddenSelectivity as HiddenSelectivity
+from dualnets.theory.hierarchy.hidden_groups import Layers as Layers
+from dualnets.theory.hierarchy.hidden_groups import check_layers, over
+from dualnets.theory.hierarchy.hidden_groups import groups as groups
+from dualnets.theory.hierarchy.hidden_groups import hidden_selectivity as hidden_selectivity
+from dualnets.theory.hierarchy.hidden_groups import layers as layers
+from dualnets.theory.integration import increasing
 
 Intervention = Literal["full", "uncoupled", "frozen", "constant"]
 INTERVENTIONS: tuple[Intervention, ...] = ("full", "uncoupled", "frozen", "constant")
@@ -82,10 +68,10 @@ def _slopes(given: Groups, weights: Layers, intervention: Intervention) -> tuple
     flat = centred.flatten(2)  # c(z), (S, K, V * U)
     weighted = given.prior[..., None] * flat  # π_z c(z)
     operator = flat.transpose(1, 2) @ weighted  # V, Equation 5.1: (S, V * U, V * U)
-    sent = upper.transpose(1, 2) @ upper  # W_2ᵀ W_2, (S, V * U, V * U)
+    gram = upper.transpose(1, 2) @ upper  # W_2ᵀ W_2, (S, V * U, V * U)
     if intervention == "uncoupled":
         within = torch.kron(torch.eye(latents), torch.ones(units, units)).to(operator)
-        operator, sent = operator * within, sent * within
+        operator, gram = operator * within, gram * within
     upper_slope = 2 * upper @ operator  # Equation 5.2
     if intervention == "frozen":
         upper_slope = torch.zeros_like(upper)
@@ -93,7 +79,7 @@ def _slopes(given: Groups, weights: Layers, intervention: Intervention) -> tuple
         size = upper.square().sum((1, 2), keepdim=True)
         outwards = (upper_slope * upper).sum((1, 2), keepdim=True)
         upper_slope = upper_slope - over(outwards, size) * upper
-    down = (weighted @ sent).unflatten(2, (latents, units))  # π_z W_2ᵀ W_2 c(z), (S, K, V, U)
+    down = (weighted @ gram).unflatten(2, (latents, units))  # π_z W_2ᵀ W_2 c(z), (S, K, V, U)
     # E[1(w_j·x > 0) x | z_0], (S, K, V, U, X)
     seen = torch.einsum("skvn,svun,nx->skvux", given.given_root, (pre > 0).double(), given.states)
     # A bound on the growth rate of any direction; the largest eigenvalue of V is at most its trace.
@@ -139,7 +125,7 @@ def integrate(
         torch.Size([3, 3, 4, 8])
     """
     _check(given, weights, intervention)
-    _check_step(step)
+    check_number("step", step, above=0)
     at = torch.from_numpy(increasing(times))
     members = len(weights.upper)
     at = at[:, None].expand(-1, members) if at.ndim == 1 else at
@@ -179,7 +165,7 @@ def time_to_grow(
         ArithmeticError: a member that has not grown by the factor after `most_steps` steps.
     """
     _check(given, weights, intervention)
-    _check_step(step)
+    check_number("step", step, above=0)
     if not 1 < factor < float("inf") or intervention in ("frozen", "constant"):
         raise ValueError(
             "the factor must be finite and above 1 and ||W_2|| must grow under the intervention, got "
@@ -220,30 +206,19 @@ def _step(
     second, _ = _slopes(given, _advanced(now, first, time / 2), intervention)
     third, _ = _slopes(given, _advanced(now, second, time / 2), intervention)
     fourth, _ = _slopes(given, _advanced(now, third, time), intervention)
-    mean = [
-        (a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(first, second, third, fourth, strict=True)
-    ]
-    return _advanced(now, Layers(*mean), time)
+    stages = zip(first, second, third, fourth, strict=True)
+    return _advanced(now, Layers(*((a + 2 * b + 2 * c + d) / 6 for a, b, c, d in stages)), time)
 
 
 def _advanced(weights: Layers, rates: Layers, time: Tensor) -> Layers:
     """weights + time · rates, with `(S,)` times."""
-    advanced = [
+    return Layers(*(
         part + time.view(-1, *[1] * (part.ndim - 1)) * rate
         for part, rate in zip(weights, rates, strict=True)
-    ]
-    return Layers(*advanced)
+    ))  # fmt: skip
 
 
 def _check(given: Groups, weights: Layers, intervention: Intervention) -> None:
     """Raise ValueError unless finite weights fit the groups and the intervention is known."""
-    if intervention not in INTERVENTIONS:
-        raise ValueError(
-            f"intervention must be one of {', '.join(INTERVENTIONS)}, got {intervention!r}"
-        )
+    check_choice("intervention", intervention, INTERVENTIONS)
     check_layers(given, weights)
-
-
-def _check_step(step: float) -> None:
-    if not 0 < step < float("inf"):
-        raise ValueError(f"step must be finite and above 0, got {step}")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dualnets._checks import check_whole
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.optim.optimizers import Optimizer
 from dualnets.theory.population.population_loss import (
@@ -78,7 +79,7 @@ def population_trajectory(
 
     Example:
         >>> import dualnets, hltm
-        >>> from dualnets.theory.population.population_loss import InfiniteInfoNCE
+        >>> from dualnets.theory import InfiniteInfoNCE
         >>> trees = hltm.symmetric_binary(depth=2, members=3, seed=0)
         >>> network = dualnets.tree_network(trees, units=4, seed=1)
         >>> path = population_trajectory(network, InfiniteInfoNCE(0.1), trees,
@@ -88,8 +89,7 @@ def population_trajectory(
         True
     """
     form = form_of(loss)
-    if steps < 0:
-        raise ValueError(f"steps must be at least 0, got {steps}")
+    check_whole("steps", steps, low=0)
     wanted = sorted({*((0,) if snapshots is None else snapshots), steps})
     if wanted[0] < 0 or wanted[-1] > steps:
         raise ValueError(f"snapshots must lie in 0..{steps}, got {wanted[0]}..{wanted[-1]}")

@@ -23,6 +23,7 @@ Axes: S member, X joint state of the leaves (a view), V leaf, U output.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -95,9 +96,7 @@ def view_distribution(
         TypeError: arguments that are not trees or an augmentation.
         ValueError: more than 4096 joint states of the leaves, or views that cannot be enumerated.
     """
-    states = 1
-    for leaf in trees.leaves:
-        states *= int(trees.tables.cardinality[leaf])
+    states = math.prod(map(int, trees.tables.cardinality[list(trees.leaves)]))
     if states > MOST_VIEWS:
         raise ValueError(
             f"the leaves have {states} joint states, expected at most {MOST_VIEWS} for sums over pairs; "
@@ -254,7 +253,7 @@ def check_size(loss: Any, states: int) -> None:
 
 
 class _SumOverTriples(torch.autograd.Function):
-    """Σ Q_ab q_k τ softplus((r_ab - r_ak + margin) / τ), whose backward pass sums the terms anew.
+    """Σ Q_ab q_k τ softplus((r_ab - r_ak + margin) / τ), whose backward pass sums the terms again.
 
     Keeping the X³ terms for autograd's backward pass would take gigabytes.
     """

@@ -57,7 +57,7 @@ def parameter_name(network: nn.Module, layer: int | str) -> str:
 def in_dtype(network: nn.Module, layer: int | str, dtype: torch.dtype | None) -> nn.Module:
     """The network itself, or its copy in another dtype than that of the weight.
 
-    Copying takes time: who needs several connections of a network copies it once.
+    Copying takes time, so code that needs several connections of a network copies it once.
 
     Raises:
         TypeError: a network that is not a torch module, or a dtype that is not a floating one.
@@ -95,18 +95,16 @@ def as_read(network: nn.Module, weight: Tensor, inputs: Tensor) -> Tensor:
     numbers = inputs.to(weight.device, weight.dtype)
     if inputs.is_floating_point():
         return numbers
-    try:
-        with torch.no_grad():
-            network(numbers[:1])
-    except (RuntimeError, IndexError, TypeError) as refusal:
-        tokens = inputs.to(weight.device, torch.int64)
+    refusals: list[Exception] = []
+    for given in (numbers, inputs.to(weight.device, torch.int64)):
         try:
             with torch.no_grad():
-                network(tokens[:1])
-        except (RuntimeError, IndexError, TypeError) as other:
-            raise ValueError(
-                f"the network reads these inputs, {inputs.dtype} of shape {tuple(inputs.shape)}, "
-                f"neither as numbers ({refusal}) nor as indices ({other})"
-            ) from refusal
-        return tokens
-    return numbers
+                network(given[:1])
+        except (RuntimeError, IndexError, TypeError) as refusal:
+            refusals.append(refusal)
+        else:
+            return given
+    raise ValueError(
+        f"the network reads these inputs, {inputs.dtype} of shape {tuple(inputs.shape)}, neither as "
+        f"numbers ({refusals[0]}) nor as indices ({refusals[1]})"
+    ) from refusals[0]

@@ -38,6 +38,7 @@ from dualnets.theory.updates.any_network import (
     parameter_name,
     stacked_members,
 )
+from dualnets.theory.updates.fitting import check_finite
 
 MAX_ENTRIES = 1 << 26  # of an array that is made explicitly: 512 MiB in float64
 
@@ -68,9 +69,9 @@ class Connection:
         self.stacked = stacked_members(network) is not None
         self._slice = self.entries_of(block)
         self.weight_S = self._entries[:, self._slice]
-        self._check_finite("inputs", inputs)
+        check_finite("inputs", inputs)
         for key, value in self._fixed.items():
-            self._check_finite(f"weight {key!r} of the network", value)
+            check_finite(f"weight {key!r} of the network", value)
         self.outputs_S = self._first_outputs()
         samples = inputs.shape[batch_axis(network)]
         if self.outputs_S.ndim != 3 or self.outputs_S.shape[1] != samples:
@@ -79,7 +80,7 @@ class Connection:
                 f"the network's output has shape {shape} for {samples} samples, expected "
                 "one row per sample"
             )
-        self._check_finite("outputs of the network", self.outputs_S)
+        check_finite("outputs of the network", self.outputs_S)
 
     @property
     def weight(self) -> Tensor:
@@ -234,14 +235,6 @@ class Connection:
         except RuntimeError as error:
             shape = tuple(self.inputs.shape)
             raise ValueError(f"the network cannot read inputs of shape {shape}: {error}") from error
-
-    @staticmethod
-    def _check_finite(what: str, given: Tensor) -> None:
-        lost = int((~given.isfinite()).sum())
-        if lost:
-            raise ValueError(
-                f"{what} must be finite, {lost} of {given.numel()} numbers are NaN or infinite"
-            )
 
     @staticmethod
     def _check_size(count: int, what: str, most: int = MAX_ENTRIES) -> None:

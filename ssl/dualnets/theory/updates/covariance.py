@@ -103,10 +103,10 @@ def covariance_kernel(table: ViewTable, like: Tensor) -> Kernel:
 
 
 def cross_covariance(values: Tensor) -> Tensor:
-    """The same from two views of each of n samples, all first views before all second ones.
+    """The kernel of the same covariance, estimated from two views of each of n samples.
 
-    Each view's factor meets the other view of the same sample, never itself, so the estimate is
-    unbiased; the mean over the two orders makes it symmetric.
+    All first views stand before all second ones. A view is only ever paired with the other view of its
+    sample, so the estimate is unbiased; the mean over the two orders makes it symmetric.
     """
     first, second = values.chunk(2, dim=1)
     share = 1 / (2 * (first.shape[1] - 1))  # n - 1: the mean is estimated from the same samples
@@ -121,7 +121,7 @@ def check_sampling(batches: int, batch: int, seed: int | None) -> None:
         TypeError: batches or batch that are not whole numbers.
         ValueError: fewer than 1 batch or 2 samples, or no seed.
     """
-    for name, count, fewest in (("batches", batches, 1), ("batch", batch, 2)):
-        check_whole(name, count, low=fewest)
+    check_whole("batches", batches, low=1)
+    check_whole("batch", batch, low=2)
     if seed is None:
         raise ValueError("an estimate needs a seed")

@@ -25,6 +25,7 @@ Axes: S member, N class, X joint state of the leaves, V leaf, R deciding node, K
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -68,20 +69,12 @@ class ViewTable(NamedTuple):
 
     def over_views(self, values: Tensor) -> Tensor:
         """E_aug[values | x]: `(X, ...)` to `(N, ...)`, both with S in front where stacked."""
-        at = int(self.stacked)
-        found = self.view @ self._rows(values, self.view.shape[-1]).to(self.view.dtype)
-        return (
-            found.unflatten(-1, values.shape[at + 1 :]) if values.ndim > at + 1 else found[..., 0]
-        )
+        return self._product(self.view, values)
 
     def mean(self, values: Tensor) -> Tensor:
         """E_x[values]: `(N, ...)` to `(...)`, both with S in front where stacked."""
-        at = int(self.stacked)
-        rows = self._rows(values, self.probability.shape[-1]).to(self.view.dtype)
-        found = (self.probability[..., None, :] @ rows)[..., 0, :]
-        return (
-            found.unflatten(-1, values.shape[at + 1 :]) if values.ndim > at + 1 else found[..., 0]
-        )
+        weights = self.probability[..., None, :]
+        return self._product(weights, values).squeeze(int(self.stacked))
 
     def covariance(self, a: Tensor, b: Tensor | None = None) -> Tensor:
         """Cov_x[a, b] = E[a bᵀ] - E[a] E[b]ᵀ: `(N, P)` and `(N, Q)` to `(P, Q)`; V_x[a] without b.
@@ -105,18 +98,19 @@ class ViewTable(NamedTuple):
             )
         return self.view.transpose(-1, -2) @ (self.probability[..., None] * self.view)
 
-    def _rows(self, values: Tensor, rows: int) -> Tensor:
-        """`(..., rows, F)` values, all axes behind the rows flattened into one.
+    def _product(self, weights: Tensor, values: Tensor) -> Tensor:
+        """Weights `(..., M, R)` times values `(..., R, *)`: `(..., M, *)`.
 
         Raises:
-            ValueError: another number of rows, or of members.
+            ValueError: values with another number of rows, or of members.
         """
         at = int(self.stacked)
-        expected = (*self.probability.shape[:at], rows)
+        expected = (*weights.shape[:at], weights.shape[-1])
         if tuple(values.shape[: at + 1]) != expected:
             shown = ", ".join(map(str, (*expected, "...")))
             raise ValueError(f"values have shape {tuple(values.shape)}, expected ({shown})")
-        return values.reshape(*expected, -1)
+        found = weights @ values.reshape(*expected, -1).to(weights.dtype)
+        return found.reshape(*found.shape[:-1], *values.shape[at + 1 :])
 
 
 class _Below(NamedTuple):
@@ -166,7 +160,8 @@ def enumerate_views(tree: LatentTree, augment: Augmentation) -> ViewTable:
     tables, rates = tree.tables, augment.rates(tree)
     leaves = list(tree.leaves)
     nodes = _deciding_nodes(tables, rates)
-    sizes = [_product(tables, part) for part in (nodes, leaves)]
+    # of Python integers, which cannot overflow
+    sizes = [math.prod(map(int, tables.cardinality[part])) for part in (nodes, leaves)]
     if sizes[0] * sizes[1] > MAX_ENTRIES:
         raise ValueError(
             f"{sizes[0]} classes of samples ({len(nodes)} nodes decide a view) times {sizes[1]} views "
@@ -230,36 +225,22 @@ def _at(
         part = below.pop(u)
         table = tables.of(u)  # (S, K, K_u)
         redrawn = table @ part.fresh  # (S, K, X_u) P(view below u | v), u redrawn given v
-        # u is kept with its own class or redrawn, as its coin decides: (S, K, N_u, X_u)
+        # u is redrawn with probability rates[u], else kept with its own class: (S, K, N_u, X_u)
         mixed = (1 - rates[u]) * part.view[:, None] + rates[u] * redrawn[:, :, None]
         nodes, leaves = nodes + part.nodes, leaves + part.leaves
         given = _product_of_axes(given, table @ part.given)
         fresh = _product_of_axes(fresh, redrawn)
-        view = (
-            (view[:, :, :, None, :, None] * mixed[:, :, None, :, None, :]).flatten(4).flatten(2, 3)
-        )
+        pairs = view[:, :, :, None, :, None] * mixed[:, :, None, :, None, :]
+        view = pairs.flatten(4).flatten(2, 3)
     if not decides:  # no child is redrawn on its own, so the state of v adds nothing
         return _Below(nodes, leaves, given, fresh, view[:, 0])
-    return _Below(
-        [v, *nodes],
-        leaves,
-        (own[:, :, :, None] * given[:, None]).flatten(2),
-        fresh,
-        view.flatten(1, 2),
-    )
+    given = (own[:, :, :, None] * given[:, None]).flatten(2)
+    return _Below([v, *nodes], leaves, given, fresh, view.flatten(1, 2))
 
 
 def _product_of_axes(a: Tensor, b: Tensor) -> Tensor:
     """`(S, K, A)` and `(S, K, B)` to `(S, K, A * B)`, with the axis of b varying faster."""
     return (a[..., None] * b[..., None, :]).flatten(2)
-
-
-def _product(tables: Tables, nodes: list[int]) -> int:
-    """The number of joint states of nodes, as a Python integer that cannot overflow."""
-    count = 1
-    for v in nodes:
-        count *= int(tables.cardinality[v])
-    return count
 
 
 def _states(tables: Tables, nodes: list[int]) -> Tensor:

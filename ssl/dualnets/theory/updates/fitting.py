@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dualnets.networks.block_network import BlockNetwork
 from hltm.sampling.augment import Augmentation
@@ -67,11 +67,18 @@ def check_fit(network: BlockNetwork, trees: LatentTree) -> None:
         )
 
 
+def check_finite(what: str, given: Tensor) -> None:
+    """Raise ValueError unless all numbers of a tensor are finite."""
+    if lost := int((~given.isfinite()).sum()):
+        raise ValueError(
+            f"{what} must be finite, {lost} of {given.numel()} numbers are NaN or infinite"
+        )
+
+
 def check_finite_weights(network: nn.Module) -> None:
     """Raise ValueError unless all weights of the network are finite."""
     for name, weight in network.named_parameters():
-        if not weight.isfinite().all():
-            raise ValueError(f"{name} of the network must be finite")
+        check_finite(f"{name} of the network", weight)
 
 
 def check_binary(trees: LatentTree) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dualnets.methods.losses import LOSSES, BatchwiseNCE, Detached, Loss, NTXent, distance
+from dualnets.theory.updates.fitting import check_finite
 
 SMALLEST = 1e-30  # of r, so that ∂L/∂r can be found from ∂L/∂x, which is 0 at x = sqrt(2 r) = 0
 TOLERANCE = 1e-9
@@ -76,7 +77,7 @@ def loss_slopes(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tensor)
     """
     check_distances(loss)
     _check_outputs(loss, anchor, positive, negatives)
-    own = weighing(loss)
+    own = unwrapped(loss)
     if isinstance(own, NTXent):
         return _in_batch(own, torch.cat([anchor, positive], dim=1))
     near = distance(anchor, positive)
@@ -105,9 +106,9 @@ def slopes_at(loss: Loss, near: Tensor, far: Tensor, *, features: int = 1) -> Sl
     return Slopes(count * by_place / place.detach(), count * by_places / places.detach())
 
 
-def weighing(loss: Loss) -> Loss:
+def unwrapped(loss: Loss) -> Loss:
     """The loss that determines the pair weights: the wrapped one of `Detached`, else the loss itself."""
-    return weighing(loss.criterion) if isinstance(loss, Detached) else loss
+    return unwrapped(loss.criterion) if isinstance(loss, Detached) else loss
 
 
 def check_loss(loss: Loss) -> None:
@@ -131,7 +132,7 @@ def check_anchors(loss: Loss) -> None:
         ValueError: a loss of whole batches.
     """
     check_loss(loss)
-    if isinstance(weighing(loss), (NTXent, BatchwiseNCE)) or loss.negatives < 1:
+    if isinstance(unwrapped(loss), (NTXent, BatchwiseNCE)) or loss.negatives < 1:
         raise ValueError(
             f"{_name(loss)} is a loss of whole batches, which has no population form: estimate it with "
             "batches=…"
@@ -153,7 +154,7 @@ def check_distances(loss: Loss) -> None:
         ValueError: a loss that fails one of the two tests; the error names which.
     """
     check_loss(loss)
-    if isinstance(weighing(loss), NTXent):
+    if isinstance(unwrapped(loss), NTXent):
         return
     name = _name(loss)
     if loss.negatives < 1:
@@ -207,7 +208,7 @@ def check_pairs(loss: Loss) -> None:
 
 def _name(loss: Loss) -> str:
     own = type(loss).__name__
-    return own if weighing(loss) is loss else f"{own} {type(weighing(loss)).__name__}"
+    return own if unwrapped(loss) is loss else f"{own} {type(unwrapped(loss)).__name__}"
 
 
 def _probe(loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
@@ -232,10 +233,7 @@ def _check_outputs(loss: Loss, anchor: Tensor, positive: Tensor, negatives: Tens
             f"takes (S, B, U), (S, B, U) and (S, {loss.negatives}, B, U)"
         )
     for name, part in (("anchor", anchor), ("positive", positive), ("negatives", negatives)):
-        if not part.isfinite().all():
-            raise ValueError(
-                f"{name} must be finite, {int((~part.isfinite()).sum())} numbers are not"
-            )
+        check_finite(name, part)
 
 
 def _in_batch(loss: NTXent, outputs: Tensor) -> Slopes:

@@ -26,6 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dualnets._checks import check_choice
 from dualnets.methods.losses import Loss, NTXent, distance
 from dualnets.theory.updates.any_network import batch_axis, in_dtype
 from dualnets.theory.updates.connection import MAX_ENTRIES, Connection, connection
@@ -37,7 +38,7 @@ from dualnets.theory.updates.loss_slopes import (
     in_batch_negatives,
     loss_slopes,
     slopes_at,
-    weighing,
+    unwrapped,
 )
 from dualnets.theory.updates.operators import Kernel, Operator
 from dualnets.theory.updates.views import Data, draw_views, exact_table, table_inputs
@@ -193,7 +194,7 @@ def batch_pairs(loss: Loss, outputs: Tensor, batch: int) -> Tensor:
     slopes = loss_slopes(loss, anchor, positive, negatives)
     found = outputs.new_zeros(len(outputs), outputs.shape[1], outputs.shape[1])
     anchors = torch.arange(slopes.positive.shape[1], device=outputs.device)
-    if isinstance(weighing(loss), NTXent):
+    if isinstance(unwrapped(loss), NTXent):
         partner = anchors.roll(batch)
         rows = in_batch_negatives(batch).to(outputs.device)
     else:
@@ -211,9 +212,8 @@ def stacked_negatives(anchor: Tensor, others: Sequence[Tensor]) -> Tensor:
 
 def check_branches(branches: Branches, loss: Loss | None = None) -> None:
     """Raise ValueError unless these are branches through which the loss's gradient can be taken."""
-    if branches not in ("both", "anchor"):
-        raise ValueError(f"branches must be 'both' or 'anchor', got {branches!r}")
-    if branches == "anchor" and loss is not None and isinstance(weighing(loss), NTXent):
+    check_choice("branches", branches, ("both", "anchor"))
+    if branches == "anchor" and loss is not None and isinstance(unwrapped(loss), NTXent):
         raise ValueError("every view is an anchor of NTXent, so branches must be 'both'")
 
 

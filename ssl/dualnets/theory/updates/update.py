@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dualnets._checks import check_choice
 from dualnets.methods.losses import Loss, Simple, distance
 from dualnets.theory.updates.any_network import batch_axis, in_dtype
 from dualnets.theory.updates.connection import MAX_ENTRIES, Connection, connection
@@ -40,6 +41,7 @@ from dualnets.theory.updates.pairwise import (
 from dualnets.theory.updates.views import Data, exact_table, table_inputs
 
 Form = Literal["outputs", "operator"]
+FORMS: tuple[Form, ...] = ("outputs", "operator")
 
 
 def pair_update(
@@ -81,7 +83,7 @@ def pair_update(
         (torch.Size([12]), True)
     """
     check_branches(branches)
-    _check_form(form)
+    check_choice("form", form, FORMS)
     network = in_dtype(network, layer, dtype)
     found = [connection(network, layer, inputs) for inputs in (first, second)]
     if first.shape != second.shape:
@@ -124,16 +126,12 @@ def predicted_update(
     Section 3).
 
     Args:
-        network, layer, block, dtype: see `connection`.
-        data: `TreeViews`, a `ViewTable`, or, for an estimate, any `ViewSource`.
+        network, data, layer, batches, batch, seed, block, dtype: as for `covariance_operator`, here of
+            the population's update or of an estimate of it.
         loss: any loss of distances; for one of whole batches only an estimate exists.
         form: `outputs` or `operator`.
         branches: `both` for the gradient through all views, `anchor` for that through the anchor
             alone.
-        batches: None for the population's update, by enumeration; otherwise the number of
-            independent estimates.
-        batch: samples in each.
-        seed: 64 bits, of the samples.
 
     Returns:
         value and standard error, `(P,)` or `(S, P)`.
@@ -145,15 +143,14 @@ def predicted_update(
     """
     check_loss(loss)
     check_branches(branches, loss)
-    _check_form(form)
+    check_choice("form", form, FORMS)
     sampled = {} if batches is None else {"batches": batches, "batch": batch, "seed": seed}
     if isinstance(loss, Simple):
         operator = covariance_operator(network, data, layer, dtype=dtype, **sampled)  # type: ignore[arg-type]
         operator.factor = 2.0 if branches == "both" else 1.0
     elif batches is None:
-        operator = pairwise_operator(
-            network, data, layer, loss, branches=branches, dtype=dtype
-        ).exact
+        found_pairs = pairwise_operator(network, data, layer, loss, branches=branches, dtype=dtype)
+        operator = found_pairs.exact
     else:
         operator = sampled_pairwise_operator(
             network, data, layer, loss, branches=branches, dtype=dtype, **sampled  # type: ignore[arg-type]
@@ -195,19 +192,10 @@ def actual_update(
         found = connection(network, layer, table_inputs(network, table), dtype=dtype)
         outputs = found.outputs_S
         together, marginal = table.positive_pairs().to(outputs), table.marginal.to(outputs)
-        members = len(outputs)
-        gradient = torch.stack(
-            [
-                _population_gradient(
-                    loss,
-                    outputs[s],
-                    together.expand(members, -1, -1)[s],
-                    marginal.expand(members, -1)[s],
-                    branches,
-                )
-                for s in range(members)
-            ]
-        )
+        together = together.expand(len(outputs), -1, -1)
+        marginal = marginal.expand(len(outputs), -1)
+        members = zip(outputs, together, marginal, strict=True)
+        gradient = torch.stack([_population_gradient(loss, *each, branches) for each in members])
         value = -_backward(found, found.without_axis(gradient))
         errors = torch.zeros_like(value)
     else:
@@ -266,8 +254,3 @@ def _backward(found: Connection, cotangent: Tensor) -> Tensor:
     parameter = dict(network.named_parameters())[found.name].requires_grad_()
     (gradient,) = torch.autograd.grad(network(found.inputs), parameter, cotangent)
     return gradient.reshape(found.weight.shape)
-
-
-def _check_form(form: Form) -> None:
-    if form not in ("outputs", "operator"):
-        raise ValueError(f"form must be 'outputs' or 'operator', got {form!r}")

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 from dualnets.theory.updates.any_network import stacked_members
 from dualnets.theory.updates.enumeration import ViewTable, enumerate_views
@@ -151,17 +151,20 @@ class DatasetViews:
             TypeError: a transform that does not return a tensor for its items.
             ValueError: an empty data set.
         """
-        address = [check_seed(seed), start, int(negatives)]
-        random = np.random.default_rng(address)
+        random = np.random.default_rng([check_seed(seed), start, int(negatives)])
         size = len(self.dataset)  # type: ignore[arg-type]
         if size < 1:
             raise ValueError("the data set has no items")
-        items = [self._item(int(i)) for i in random.integers(size, size=samples)]
+        chosen = random.integers(size, size=samples)
+        if isinstance(self.dataset, TensorDataset):  # all at once: a loop over items is slow
+            items: Any = self.dataset.tensors[0][torch.from_numpy(chosen)]
+        else:
+            items = [self._item(int(i)) for i in chosen]
+            items = torch.stack([torch.as_tensor(i) for i in items]) if self.batched else items
         with torch.random.fork_rng():
             torch.manual_seed(int(random.integers(2**63)))
             if self.batched:
-                together = torch.stack([torch.as_tensor(item) for item in items])
-                return [self._view(together) for _ in range(count)]
+                return [self._view(items) for _ in range(count)]
             return [torch.stack([self._view(item) for item in items]) for _ in range(count)]
 
     def _view(self, given: Any) -> Tensor:
