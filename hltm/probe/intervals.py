@@ -60,7 +60,8 @@ def over_members(
     generator = np.random.default_rng(check_seed(seed))
     each = table.groupby([*by, "member"], sort=False)["value"].mean()
     rows = []
-    for key, values in each.groupby(level=list(range(len(by))), sort=False):
+    groups = list(range(len(by))) if len(by) > 1 else 0  # pandas before 3 warns of a list of one
+    for key, values in each.groupby(level=groups, sort=False):
         x = values.to_numpy()
         ends = (float("nan"),) * 2
         if len(x) > 1:

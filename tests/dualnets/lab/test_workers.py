@@ -57,7 +57,11 @@ def test_a_cell_that_fails_ends_the_run_and_says_why(work, name, error, words):
 def test_a_run_has_the_same_results_whatever_the_workers(stored, tmp_path):
     with blank_figures("emergence"):
         parallel = tiny_run(tmp_path, workers=2)
-    pd.testing.assert_frame_equal(parallel.table, stored[0].table, check_exact=False, rtol=1e-5)
+    tables = [parallel.table, stored[0].table]
+    # gap closed divides by what is left to the ceiling, where there may be little: rounding grows in it
+    gaps = [table.pop("gap_closed") for table in tables]
+    pd.testing.assert_frame_equal(*tables, check_exact=False, rtol=1e-5)
+    pd.testing.assert_series_equal(*gaps, check_exact=False, atol=1e-3)
 
 
 def test_the_number_of_workers():
