@@ -106,10 +106,7 @@ def _rows(
     }
     if now.null is not None:  # only the ends have a null of their own
         assert initial.null is not None
-        scored["blind"] = (
-            (now.best <= now.null).double(),
-            (initial.best <= initial.null).double(),
-        )
+        scored["blind"] = ((now.best <= now.null).double(), (initial.best <= initial.null).double())
         scored["dead_units"] = (
             now.dead.double().expand(shape),
             initial.dead.double().expand(shape),

@@ -216,9 +216,7 @@ _CONTRASTIVE = {word: kind for word, kind in LOSSES.items() if word != "detached
 
 @dataclass(frozen=True, kw_only=True)
 @with_options(
-    _CONTRASTIVE,
-    "loss",
-    stored=dict.fromkeys(("temperature", "negatives", "margin"), Stored()),
+    _CONTRASTIVE, "loss", stored=dict.fromkeys(("temperature", "negatives", "margin"), Stored())
 )
 class ContrastSettings(Checked):
     """SimCLR and its loss."""

@@ -18,14 +18,7 @@ from dualnets.experiments.emergence._sides import gap_difference, strength
 from dualnets.lab import runner
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.rules import NEGLIGIBLE
-from dualnets.lab.variants import (
-    RANK,
-    RATIO,
-    SPREAD,
-    VariantStats,
-    by_variant,
-    variant_stats,
-)
+from dualnets.lab.variants import RANK, RATIO, SPREAD, VariantStats, by_variant, variant_stats
 from hltm.probe.best_units import PRE
 
 augmentation, teacher_student = (

@@ -126,12 +126,7 @@ ROOT, ALL = PAIRS
 
 
 def labelled(root, every, contrast=0.3, trees=12, leave_out=()):
-    gains = {
-        ROOT: root,
-        PAIRS[ROOT]: contrast,
-        ALL: every,
-        PAIRS[ALL]: contrast,
-    }
+    gains = {ROOT: root, PAIRS[ROOT]: contrast, ALL: every, PAIRS[ALL]: contrast}
     return made_up({(name, 0): g for name, g in gains.items() if name not in leave_out}, trees)
 
 

@@ -67,10 +67,7 @@ def test_settings_build_networks_of_every_kind(changes, norm):
         ({"lr": float("inf")}, "lr must be above 0 and finite, got inf"),
         ({"loss": "hinge"}, "loss must be one of simple, triplet"),
         ({"network": "cnn"}, "network must be one of tree, conv, shuffled-tree, mlp, got 'cnn'"),
-        (
-            {"network_norm": "instance"},
-            "network-norm must be one of none, batch, layer",
-        ),
+        ({"network_norm": "instance"}, "network-norm must be one of none, batch, layer"),
         (
             {"network_norm": "group", "network_norm_groups": 3},
             "GroupNorm needs equal groups of 2 units or more, got 10 units in 3",

@@ -41,8 +41,7 @@ def gap_difference(a: list[VariantStats], b: list[VariantStats]) -> Estimate:
     if not (room_a.mean() > 0 and room_b.mean() > 0):
         return NOTHING._replace(n=n)
     return bootstrap(
-        lambda picks: _share(gain_a[picks], room_a[picks]) - _share(gain_b[picks], room_b[picks]),
-        n,
+        lambda picks: _share(gain_a[picks], room_a[picks]) - _share(gain_b[picks], room_b[picks]), n
     )
 
 

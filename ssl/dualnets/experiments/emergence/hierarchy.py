@@ -103,10 +103,7 @@ EXPERIMENT = ablation(
     summary="do a grammar's symbols emerge, all readable?",
     settings=Settings,
     variants=_variants((2, 4, 6), (2, 3)),
-    variants_at={
-        "smoke": _variants((2, 4), (2,)),
-        "paper": _variants((2, 3, 4, 5, 6), (2, 3, 4)),
-    },
+    variants_at={"smoke": _variants((2, 4), (2,)), "paper": _variants((2, 3, 4, 5, 6), (2, 3, 4))},
     common={"members": 12, "units": 16, "steps": 1000, "snapshots": 4, "lr": RATE},
     scales={
         "smoke": {"steps": 150, "snapshots": 3, "evaluation_samples": 4096},
