@@ -148,12 +148,11 @@ class Ablation(Experiment):
         """One row per variant."""
         return cast("pd.DataFrame", self.table(table))
 
-    def plot(self, table: pd.DataFrame) -> Figure:
-        """The figure of a run."""
+    def _draw(self, table: pd.DataFrame) -> Figure:
         return cast("Figure", self.figure(table))
 
     def verdict(self, table: pd.DataFrame) -> Verdict:
-        """What the table says of the claim, by the rule."""
+        """Whether the claim holds, by the rule."""
         from dualnets.lab.stats import verdict_of
 
         found = self.rule(table)

@@ -276,8 +276,7 @@ def _finish(
         for cell in wanted:
             for file in sorted((store.cell(cell) / NETWORKS).iterdir()):
                 shutil.copyfile(file, folder / NETWORKS / f"{cell}-{file.name}")
-        with style.house_style():
-            style.save(experiment.plot(of_all_seeds), folder / name)
+        style.save(experiment.plot(of_all_seeds), folder / name)
         summary = experiment.summary_table(of_all_seeds)
         page.write(folder, experiment, table, summary, verdict, manifest)
         write_json(folder / MANIFEST, manifest)  # last: a run with a manifest is finished

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dualnets.experiments.emergence._augmentation import ends
-from dualnets.lab.report.style import WIDTH, house_style, level_colours
+from dualnets.lab.report.style import WIDTH, level_colours
 from dualnets.lab.variants import by_variant, variant_stats
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 BIT = float(np.log(2))  # all that there is to share of a binary latent, in nats
 MARKS = {"level kept": "o", "leaves": "^", "subtrees": "s", "": "X"}
@@ -21,8 +20,6 @@ MARKS = {"level kept": "o", "leaves": "^", "subtrees": "s", "": "X"}
 
 def draw(table: pd.DataFrame) -> Figure:
     """Two tables of shades, augmentation by level, and the latents of each level in one plane."""
-    import matplotlib.pyplot as plt
-
     found = ends(table)
     names = list(by_variant(table))
     found["took"] = found["value"] / found["ceiling"].where(found["ceiling"] > 0)
@@ -33,25 +30,18 @@ def draw(table: pd.DataFrame) -> Figure:
     before = (found["initial"] / found["ceiling"]).groupby(found["level"]).mean()
     took.loc["untrained"] = before
     shared.loc["untrained"] = np.nan
-    with house_style():
-        height = max(4.2, 1.6 + 0.24 * len(names))
-        figure, axes = plt.subplots(
-            1, 4, figsize=(WIDTH, height), width_ratios=(1, 1, 0.62, 1.5), layout="constrained"
-        )
-        _shades(
-            axes[0],
-            shared,
-            (0.0, BIT),
-            "a  let through",
-            "nats, of 0.69, that two\nviews share of a latent",
-        )
-        axes[0].set_yticks(range(len(took)), took.index)
-        _shades(axes[1], took, (0.5, 1.0), "b  taken", "best |correlation|\n/ ceiling")
-        axes[1].set_yticks(range(len(took)), [])
-        _spread(axes[2], by_variant(table))
-        _plane(axes[3], found)
-        figure.suptitle("What the augmentation lets through, what the network took", fontsize=10)
-        plt.close(figure)
+    height = max(4.2, 1.6 + 0.24 * len(names))
+    figure, axes = plt.subplots(
+        1, 4, figsize=(WIDTH, height), width_ratios=(1, 1, 0.62, 1.5), layout="constrained"
+    )
+    nats = "nats, of 0.69, that two\nviews share of a latent"
+    _shades(axes[0], shared, (0.0, BIT), "a  let through", nats)
+    axes[0].set_yticks(range(len(took)), took.index)
+    _shades(axes[1], took, (0.5, 1.0), "b  taken", "best |correlation|\n/ ceiling")
+    axes[1].set_yticks(range(len(took)), [])
+    _spread(axes[2], by_variant(table))
+    _plane(axes[3], found)
+    figure.suptitle("What the augmentation lets through, what the network took", fontsize=10)
     return figure
 
 
@@ -83,8 +73,7 @@ def _spread(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
                       xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)  # fmt: skip
     axes.set(yticks=range(len(variants)), ylim=(len(variants) + 0.5, -0.5), xlim=(0, 1.08))
     axes.set_yticklabels([])
-    axes.set_xlabel("spread of the embedding\n(beside it: effective rank)")
-    axes.set_title("c  collapse")
+    axes.set(xlabel="spread of the embedding\n(beside it: effective rank)", title="c  collapse")
 
 
 def _plane(axes: Any, found: pd.DataFrame) -> None:
@@ -93,8 +82,6 @@ def _plane(axes: Any, found: pd.DataFrame) -> None:
     Lines join the levels kept, in the order of what is kept. Levels stand a little beside each other, or
     all that is shared in full would lie on one spot.
     """
-    from matplotlib.lines import Line2D
-
     top = int(found["level"].max())
     colours = level_colours(top)
     for level, rows in found.groupby("level"):
@@ -117,7 +104,9 @@ def _plane(axes: Any, found: pd.DataFrame) -> None:
                label=family or "nothing kept")
         for family in used
     ]  # fmt: skip
-    axes.set_xlabel("nats that two views share of a latent\n(levels a little apart)")
-    axes.set_ylabel("best |correlation| / ceiling")
+    axes.set(
+        xlabel="nats that two views share of a latent\n(levels a little apart)",
+        ylabel="best |correlation| / ceiling",
+    )
     axes.legend(handles=entries, fontsize=6.5, ncols=2, loc="lower right", handlelength=1.2)
     axes.set_title("d  one against the other")

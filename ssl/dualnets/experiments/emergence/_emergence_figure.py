@@ -93,13 +93,11 @@ def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], titl
         va="bottom", color="#555555",
     )  # fmt: skip
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
-    axes.set_xlim(0, steps[-1])
-    axes.set_ylim(0, 1.0)
+    axes.set(xlim=(0, steps[-1]), ylim=(0, 1.0))
     powers = 10 ** np.arange(0, np.floor(np.log10(max(steps[-1], 1))) + 1)
     axes.set_xticks([0, *powers], ["0", *(f"{int(p):,}".replace(",", " ") for p in powers)])
     axes.minorticks_off()
-    axes.set_xlabel("updates")
-    axes.set_title(title)
+    axes.set(xlabel="updates", title=title)
 
 
 def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], letter: str) -> None:
@@ -115,16 +113,8 @@ def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], lette
             for part in parts
         ]
         place = np.arange(len(kinds)) + shift
-        bars(
-            axes,
-            place,
-            found,
-            fmt="o",
-            ms=4.5,
-            lw=1.2,
-            color=colours[level],
-            label=f"level {level}",
-        )
+        style = {"color": colours[level], "label": f"level {level}"}
+        bars(axes, place, found, fmt="o", ms=4.5, lw=1.2, **style)
     axes.axhline(0, color="#777777", lw=1)
     axes.axhline(1, color="#777777", lw=1, ls=(0, (1, 2)))
     axes.annotate("ceiling", (0.99, 1), xycoords=("axes fraction", "data"), ha="right", va="bottom",
@@ -134,8 +124,7 @@ def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], lette
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -1.5), max(min(high, 1.5), 1.15))
     axes.set_xticks(range(len(kinds)), _kind_labels(kinds))
-    axes.set_xlabel("units")
-    axes.set_ylabel("gap closed")
+    axes.set(xlabel="units", ylabel="gap closed")
     axes.grid(axis="x", visible=False)
     axes.set_title(f"{letter}  gap closed, by width")
 
@@ -160,10 +149,12 @@ def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
                   label="mean ceiling" if i == 0 else None)  # fmt: skip
     axes.axhline(root["null"].mean(), color="#777777", lw=1, ls=(0, (4, 2)), label="null")
     axes.set_xticks(range(len(kinds)), _kind_labels(kinds))
-    axes.set_xlim(-0.5, len(kinds) - 0.5)
-    axes.set_ylim(0, 1.0)
-    axes.set_xlabel("units")
-    axes.set_ylabel("best |correlation| with the root")
+    axes.set(
+        xlim=(-0.5, len(kinds) - 0.5),
+        ylim=(0, 1.0),
+        xlabel="units",
+        ylabel="best |correlation| with the root",
+    )
     axes.grid(axis="x", visible=False)
     axes.legend(loc="lower right", ncols=2, columnspacing=1.0, handletextpad=0.4)
     axes.set_title(f"{letter}  the root, tree by tree")
