@@ -46,6 +46,12 @@ SUMMARY_TABLE = Deferred("dualnets.lab.variants:summary_table")
 FIGURE = Deferred("dualnets.lab.report.ablation_figure:draw")
 
 
+def sweep_figure(axis: str, label: str, **options: Any) -> Deferred:
+    """The figure of a sweep over the setting `axis`; options are those of `lab/report/sweep_figure.py`."""
+    options = {"axis": axis, "label": label, **options}
+    return Deferred("dualnets.lab.report.sweep_figure:draw", options)
+
+
 @dataclass(frozen=True, kw_only=True)
 class VariantSettings(ProbeSettings, TrainSettings, MethodSettings, NetworkSettings):
     """One variant: a network on each tree, a method, a budget; a subclass adds the trees.

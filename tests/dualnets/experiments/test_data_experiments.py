@@ -12,9 +12,9 @@ from made_up_variants import cell, joined, seeded
 
 import hltm
 from dualnets.experiments import load
-from dualnets.experiments.emergence._reach import MARGIN
+from dualnets.experiments.emergence._kesten_stigum import gap_difference, strength
 from dualnets.experiments.emergence._samples import by_method
-from dualnets.experiments.emergence._sides import gap_difference, strength
+from dualnets.experiments.emergence.polarity import MARGIN
 from dualnets.lab import runner
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.rules import NEGLIGIBLE

@@ -35,7 +35,11 @@ def made_up(
                         common = settings | place | {"node": str(node), "n": 100}
                         bounds = {"initial": start, "null": null, "ceiling": 0.9}
                         scored = {"metric": "best_abs_correlation", "value": value} | bounds
-                        below = {"metric": "below_null", "value": float(value <= null), "initial": 0.0}
+                        below = {
+                            "metric": "below_null",
+                            "value": float(value <= null),
+                            "initial": 0.0,
+                        }
                         rows += [common | scored, common | below]
     return pd.DataFrame(rows)
 

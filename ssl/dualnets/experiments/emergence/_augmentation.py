@@ -24,14 +24,7 @@ from dualnets.lab.stats import (
     too_few,
 )
 from dualnets.lab.tidy import tidy
-from dualnets.lab.variants import (
-    ALIGNMENT,
-    Judgement,
-    at_once,
-    by_variant,
-    spread_of,
-    variant_stats,
-)
+from dualnets.lab.variants import ALIGNMENT, Judgement, at_once, by_variant, variant_stats
 
 THROUGH, INFORMATION = "view_correlation", "view_information"
 FAMILIES = {
@@ -204,9 +197,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                 "root nats": f"{shared[name, top]:.2f}",
                 "root": mean_interval(variant_stats(rows, [top]).value).brief,
                 "gap closed": str(upper.gap).replace("0.", "."),
-                "spread": spread_of(upper),
-                "rank": f"{upper.rank.mean():.1f}",
-                "n": len(upper.value),
+                **upper.collapse_columns,
             }
         )
     made = pd.DataFrame(found)

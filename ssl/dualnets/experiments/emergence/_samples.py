@@ -10,14 +10,7 @@ import pandas as pd
 from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import NOTHING, Array, Estimate, Outcome, exceeds, mean_interval, too_few
 from dualnets.lab.time_to_threshold import time_to_threshold
-from dualnets.lab.variants import (
-    INTERVALS,
-    Judgement,
-    at_once,
-    by_variant,
-    spread_of,
-    variant_stats,
-)
+from dualnets.lab.variants import INTERVALS, Judgement, at_once, by_variant, variant_stats
 
 
 class Learned(NamedTuple):
@@ -148,16 +141,13 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         if learned.fresh is not None:
             cells["fresh"] = learned.fresh
         for size, rows in cells.items():
-            every = variant_stats(rows)
             gaps = {level: variant_stats(rows, [level]).gap for level in shown}
             found.append(
                 {
                     "variant": name,
                     "samples": size,
                     **{f"gap closed, {of}": str(gaps[level]) for level, of in shown.items()},
-                    "spread": spread_of(every),
-                    "rank": f"{every.rank.mean():.1f}",
-                    "n": len(every.value),
+                    **variant_stats(rows).collapse_columns,
                 }
             )
         if learned.fresh is not None and learned.samples:

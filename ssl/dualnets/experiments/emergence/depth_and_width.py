@@ -12,8 +12,8 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from dualnets.experiments.emergence._reach import RATE, figure
-from dualnets.lab.ablation import ablation
+from dualnets.experiments.emergence.polarity import RATE
+from dualnets.lab.ablation import ablation, sweep_figure
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Deferred, Rule
 
 
@@ -53,5 +53,5 @@ EXPERIMENT = ablation(
         Deferred("dualnets.experiments.emergence._depth_and_width:judge"),
     ),
     table=Deferred("dualnets.experiments.emergence._depth_and_width:summary_table"),
-    figure=figure("depth", "depth of the tree", line="units", line_label="units"),
+    figure=sweep_figure("depth", "depth of the tree", line="units", line_label="units"),
 )

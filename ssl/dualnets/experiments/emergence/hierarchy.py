@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from dualnets.experiments.emergence._reach import RATE, figure
-from dualnets.lab.ablation import VariantSettings, ablation
+from dualnets.experiments.emergence.polarity import RATE
+from dualnets.lab.ablation import VariantSettings, ablation, sweep_figure
 from dualnets.lab.rules import all_emerge
 from dualnets.lab.settings import Checked, setting
 
@@ -118,7 +118,7 @@ EXPERIMENT = ablation(
         score="correlation ratio",
         samples_of="sets of rules",
     ),
-    figure=figure(
+    figure=sweep_figure(
         "rules",
         "synonymous rules per symbol",
         line="depth",

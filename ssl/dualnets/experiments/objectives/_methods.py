@@ -40,9 +40,8 @@ def judge(table: pd.DataFrame, *, plural: str, beside: Collection[str]) -> Judge
         for level in sorted(int(level) for level in rows["level"].unique()):
             gap, time = variant_stats(rows, [level]).gap, half_time(rows, [level])
             found.details.append(
-                {"variant": name, "level": level, "gap_closed": gap.value, "low": gap.low, "high":
-                 gap.high, "half_of_the_gap_at": time.value, "earliest": time.low, "latest":
-                 time.high, "n": gap.n}
+                {"variant": name, "level": level, **gap.detail("gap_closed"),
+                 "half_of_the_gap_at": time.value, "earliest": time.low, "latest": time.high}
             )  # fmt: skip
     return found
 

@@ -15,6 +15,15 @@ from dualnets.lab.rules import Deferred, all_emerge
 
 LABEL, BARE = "label of the root", ("swav, no projector", "pirl, no projector")  # beside the claim
 NAN = float("nan")
+COMMON: dict[str, Any] = {  # momentum, decay and biases as in the BYOL experiments, for all
+    "depth": 4, "members": 12, "steps": 400, "batch": 64, "units": 10, "bias": True, "momentum": 0.9,
+    "weight_decay": 4e-4, "snapshots": 8, "evaluation_samples": 4096,
+}  # fmt: skip
+SCALES: dict[str, dict[str, Any]] = {
+    "smoke": {"depth": 3, "steps": 60, "snapshots": 5, "evaluation_samples": 2048},
+    "default": {},
+    "paper": {"depth": 5, "batch": 128, "members": 30, "steps": 10_000, "snapshots": 16},
+}
 SWEEP = Sweep(
     "hltm run methods --seed 1000 --members 8 --steps 200 --lr 0.0003 0.001 0.003 0.01 0.03 0.1 0.3 1 3",
     (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
@@ -72,16 +81,8 @@ EXPERIMENT = ablation(
     summary="all methods side by side: what emerges, how fast",
     variants=_variants(1024, 256, 1024),
     variants_at={"smoke": _variants(1024, 64, 512), "paper": _variants(16384, 1024, 4096)},
-    # momentum, decay and biases as in the BYOL experiments, for all
-    common={
-        "depth": 4, "members": 12, "steps": 400, "batch": 64, "units": 10, "bias": True, "momentum": 0.9,
-        "weight_decay": 4e-4, "snapshots": 8, "evaluation_samples": 4096,
-    },
-    scales={
-        "smoke": {"depth": 3, "steps": 60, "snapshots": 5, "evaluation_samples": 2048},
-        "default": {},
-        "paper": {"depth": 5, "batch": 128, "members": 30, "steps": 10_000, "snapshots": 16},
-    },
+    common=COMMON,
+    scales=SCALES,
     sweep=SWEEP,
     # the effect is the smallest gap closed of the self-supervised methods
     rule=all_emerge(
