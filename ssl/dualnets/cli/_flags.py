@@ -7,7 +7,7 @@ import difflib
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 KINDS: dict[type, tuple[str, str]] = {  # kind of a value -> its metavar, and what it must be
@@ -22,15 +22,15 @@ MEANINGS = 26  # column at which the meanings of flags begin
 MISSING = object()  # the value of a flag that was given without one
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Option:
     """One flag of a command.
 
     Attributes:
         name: in Python; the flag has hyphens.
+        meaning: for the help text.
         kind: of its value: int, float, bool or str.
         default: its value where it is not given.
-        meaning: for the help text.
         metavar: stands for the value in the help text; by default one for the kind.
         choices: the values there are.
         several: whether it takes any number of values, which are a list.
@@ -43,9 +43,10 @@ class Option:
     """
 
     name: str
+    meaning: str
+    _: KW_ONLY
     kind: type = str
     default: Any = None
-    meaning: str = ""
     metavar: str | None = None
     choices: Sequence[str] | None = None
     several: bool = False
@@ -90,6 +91,11 @@ class Option:
         expected += ", or several" * (self.several and self.choices is None)
         name = self.name.upper() if self.positional else self.flag
         raise argparse.ArgumentTypeError(f"{name} must be {expected}, got {text!r}")
+
+
+def grouped(heading: str, *options: Option) -> list[Option]:
+    """The same options under a heading of the help text."""
+    return [replace(option, group=heading) for option in options]
 
 
 class _Parser(argparse.ArgumentParser):

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     name, make = _families.requested(arguments)
     options = _parse(name, make, arguments)
     _check_picture(options["picture"])
-    tree = make(**_families.keywords(_families.flags(make), options))
+    tree = make(**_families.keywords(make, options))
     title = f"{name}, seed {options['seed']}" if "seed" in options else name
     own = tree.ceiling(tree.latents, samples=options["samples"])
 
@@ -67,10 +67,10 @@ def _parse(name: str, make: Callable[..., LatentTree], arguments: list[str]) -> 
 
     options = [
         *_families.options(name, make),
-        Option(name="samples", kind=int, default=SAMPLES, group="output",
-               meaning="Samples for a ceiling that cannot be computed by enumeration."),
-        Option(name="picture", default="", metavar="FILE", group="output",
-               meaning="File to draw the tree into: .png, .svg or .pdf."),
+        Option("samples", "Samples for a ceiling that cannot be computed by enumeration.", kind=int,
+               default=SAMPLES, group="output"),
+        Option("picture", "File to draw the tree into: .png, .svg or .pdf.", default="", metavar="FILE",
+               group="output"),
     ]  # fmt: skip
     description = (inspect.getdoc(make) or "").partition("\n\nArgs:")[0]
     return parse(options, arguments, "hltm tree", description)

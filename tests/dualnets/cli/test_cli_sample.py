@@ -126,7 +126,7 @@ def test_the_bar_shows_rate_and_time_left():
     ("arguments", "complaint"),
     [
         ((), "name the folder to write to, e.g. hltm sample -n 1_000_000 out/"),
-        (("out",), "say how many rows to write, e.g. -n 1_000_000"),
+        (("out",), "give the number of rows to write, e.g. -n 1_000_000"),
         (("-n", "0", "out"), "the number of samples must be at least 1, got 0"),
         (("-n", "5", "--family", "oak", "out"), "unknown family 'oak', expected one of"),
         (("-n", "5", "--depth", "0", "out"), "depth must be at least 1, got 0"),
