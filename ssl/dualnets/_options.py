@@ -15,7 +15,12 @@ from types import NoneType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 Kind = TypeVar("Kind", bound=type)
-SCALARS = (bool, int, float, str)
+SCALARS: dict[type, str] = {  # what a value of each kind must be, in words
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
 
 
 class Option(NamedTuple):

@@ -10,12 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
-KINDS: dict[type, tuple[str, str]] = {  # kind of a value -> its metavar, and what it must be
-    int: ("INT", "a whole number"),
-    float: ("NUMBER", "a number"),
-    bool: ("{True,False}", "True or False"),
-    str: ("TEXT", "a text"),
-}
+from dualnets._options import SCALARS
+
+METAVARS: dict[type, str] = {int: "INT", float: "NUMBER", bool: "{True,False}", str: "TEXT"}
 HELP = ("-h", "--help")
 WIDEST = 100  # columns; longer lines are hard to read
 MEANINGS = 26  # column at which the meanings of flags begin
@@ -67,7 +64,7 @@ class Option:
         if self.switch:
             return ""
         choices = "{" + ",".join(self.choices) + "}" if self.choices else None
-        return (self.metavar or choices or KINDS[self.kind][0]) + " ..." * self.several
+        return (self.metavar or choices or METAVARS[self.kind]) + " ..." * self.several
 
     def converted(self, text: str) -> Any:
         """The value that a text stands for.
@@ -75,7 +72,7 @@ class Option:
         Raises:
             argparse.ArgumentTypeError: the text does not stand for one.
         """
-        expected = KINDS[self.kind][1]
+        expected = SCALARS[self.kind]
         if self.choices is not None:
             expected = f"one of {', '.join(self.choices)}"
             if text in self.choices:

@@ -30,7 +30,6 @@ experiments: {names}
 takes one value or several, e.g. --units 2 10.
 """
 LONGEST = 60  # characters of a condition in the help; a longer one names most of the methods
-KINDS = {"int": int, "float": float, "bool": bool, "str": str}
 SETTINGS = """Every setting takes one value or several, e.g. --units 2 10, and every combination is a
 cell. The defaults are those of the default scale, where | stands between its grids. Settings that have no
 effect on any cell are not shown: give others to see what applies to them, e.g. --loss triplet --help."""
@@ -120,7 +119,7 @@ def _settings(experiment: Experiment, shown: Sequence[str]) -> list[Option]:
             Option(
                 item.name,
                 item.metadata["meaning"] + f"; for {condition}" * bool(condition),
-                kind=KINDS[kind],
+                kind=kind,
                 choices=item.metadata.get("choices"),
                 several=True,
                 note=f"(default: {default})" * bool(default),

@@ -192,7 +192,7 @@ def ablation(
         module: the declaring file's `__name__`; its last part is the experiment's name.
         claim, reference, summary, result_version: as in `Experiment`.
         variants: the variants, in the order of tables and figures.
-        common: settings that all variants share; see `grids`.
+        common: settings that all variants share; see `variant_grids`.
         scales: scale -> what differs there from `common`.
         rule: how the claim is judged.
         variants_at: scale -> its variants, where they are not `variants`.
@@ -219,7 +219,9 @@ def ablation(
         result_version=result_version,
         Settings=settings,
         grids={
-            scale: grids({**common, **changes}, tuned(own.get(scale, variants)), settings=settings)
+            scale: variant_grids(
+                {**common, **changes}, tuned(own.get(scale, variants)), settings=settings
+            )
             for scale, changes in scales.items()
         },
         code=code,
@@ -230,7 +232,7 @@ def ablation(
     )
 
 
-def grids(
+def variant_grids(
     common: Mapping[str, Any],
     variants: Variants,
     free: Sequence[str] = ("lr",),
@@ -255,7 +257,7 @@ def grids(
         ValueError: several common values of a field that variants change: each would need a name.
 
     Example:
-        >>> grids({"steps": 10}, {"usual": {}, "wide": {"units": 20}})[0]
+        >>> variant_grids({"steps": 10}, {"usual": {}, "wide": {"units": 20}})[0]
         {'steps': [10], 'variant': Fixed(value='usual'), 'units': Fixed(value=10)}
     """
     axes = {k: v if isinstance(v, Fixed) else _values(v) for k, v in common.items()}

@@ -39,6 +39,11 @@ class Fixed:
 Grid = Mapping[str, Sequence[Any] | Fixed]  # field -> its values; every combination is a cell
 
 
+def values_of(axis: Sequence[Any] | Fixed) -> list[Any]:
+    """The values of a field in a grid."""
+    return [axis.value] if isinstance(axis, Fixed) else list(axis)
+
+
 @dataclass(frozen=True)
 class CellResult:
     """The result of one cell.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, cast
 
-from dualnets.lab.experiment import Experiment, Fixed, Grid
+from dualnets.lab.experiment import Experiment, Fixed, Grid, values_of
 from dualnets.lab.fields import applicable_fields, stored_form
 from dualnets.lab.store import identity
 
@@ -78,8 +78,7 @@ def _own_changes(grid: Grid, changes: Changes) -> dict[str, Sequence[Any]]:
 def _combinations(grid: Grid, own: Changes) -> Iterator[dict[str, Any]]:
     """Every combination of a grid's values, with its own changes in place of them."""
     axes = {**grid, **own}
-    values = [[v.value] if isinstance(v, Fixed) else list(v) for v in axes.values()]
-    for combination in itertools.product(*values):
+    for combination in itertools.product(*map(values_of, axes.values())):
         yield dict(zip(axes, combination, strict=True))
 
 
@@ -105,8 +104,7 @@ def values_by_field(experiment: Experiment, scale: str) -> dict[str, list[list[A
         default = None if item.default is MISSING else item.default
         lists = found.setdefault(item.name, [])
         for grid in experiment.grids[scale]:
-            value = grid.get(item.name, [default])
-            values = [value.value] if isinstance(value, Fixed) else list(value)
+            values = values_of(grid.get(item.name, [default]))
             if values not in lists:
                 lists.append(values)
     return found

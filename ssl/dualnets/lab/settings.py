@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from dualnets._options import options
+from dualnets.lab.fields import LATER, Stored, given_options, with_options
 from dualnets.lab.fields import Checked as Checked
-from dualnets.lab.fields import Stored, given_options, with_options
 from dualnets.lab.fields import setting as setting
 from dualnets.methods.losses import LOSSES
 from dualnets.networks.normalizations import NORMS
@@ -135,11 +135,9 @@ def _ceilings(settings: TreeSettings, leaves: Literal["own", "all"]) -> dict[int
 def build_norm(settings: Any, prefix: str) -> Normalization | None:
     """The normalisation that the fields of a prefix, `network_norm` or `head_norm`, describe."""
     word = getattr(settings, prefix)
-    return (
-        None
-        if word == "none"
-        else NORMS[word](**given_options(NORMS[word], settings, f"{prefix}_"))
-    )
+    if word == "none":
+        return None
+    return NORMS[word](**given_options(NORMS[word], settings, f"{prefix}_"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +155,7 @@ class NetworkSettings(Checked):
         "shape: a block of units per latent (tree), one block shared by the latents of a level "
         "(conv), a tree over shuffled leaves (shuffled-tree), or dense layers (mlp)",
         choices=tuple(NETWORKS),
-        stored_values={"shuffled-tree": "wrong-tree"},
+        stored=Stored(values={"shuffled-tree": "wrong-tree"}),
     )
     units: int = setting(10, "units per latent, or per layer (mlp)", low=1, high=1 << 16)
     bias: bool = setting(False, "whether units have biases")
@@ -272,7 +270,7 @@ class TrainSettings(Checked):
         "float32",
         "precision of the networks' products; bfloat16, under autocast, needs CUDA",
         choices=("float32", "bfloat16"),
-        later=True,
+        stored=LATER,
     )
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from dualnets.experiments import load
 from dualnets.experiments.emergence._kesten_stigum import gap_difference, strength
 from dualnets.experiments.emergence._samples import by_method
 from dualnets.experiments.emergence.polarity import MARGIN
-from dualnets.lab import runner
+from dualnets.lab import grids
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.variants import RANK, RATIO, SPREAD, VariantStats, by_variant, variant_stats
@@ -417,7 +417,7 @@ def small(request):
     experiment = load(request.param)
     changes = {name: [value] for name, value in SMALL.items()}
     tables = []
-    for settings in runner.cells(experiment, "smoke", changes):
+    for settings in grids.cells(experiment, "smoke", changes):
         if settings.variant in FEW[request.param]:
             table = experiment.run_cell(settings, torch.device("cpu"), ProgressListener()).table
             for at, (key, value) in enumerate(dataclasses.asdict(settings).items()):

@@ -16,7 +16,7 @@ from dualnets.experiments.objectives._teacher_student import TEACHER_SAMPLES as 
 from dualnets.experiments.objectives.methods import BARE, LABEL
 from dualnets.experiments.objectives.teacher_student import CONTRAST
 from dualnets.lab.experiment import ProgressListener
-from dualnets.lab.runner import cells
+from dualnets.lab.grids import cells
 from hltm.probe.best_units import PRE
 
 TOP = 4

@@ -176,7 +176,7 @@ def test_settings_of_the_optimizer_reach_it():
 
 def test_cells_that_were_stored_before_a_setting_was_added_are_read_with_it(copied):
     first, out = copied
-    later = [item.name for item in dataclasses.fields(EMERGENCE.Settings) if item.metadata["later"]]
+    later = [item.name for item in dataclasses.fields(EMERGENCE.Settings) if item.metadata["stored"].later]
     assert later
     for file in out.glob("emergence/cells/*/*.parquet"):
         pd.read_parquet(file).drop(columns=later).to_parquet(file, index=False)
