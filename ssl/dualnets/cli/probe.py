@@ -167,15 +167,13 @@ def _network(options: Any) -> Any:
 
 def _means(table: pd.DataFrame, label: str) -> Table:
     """A line per metric and level."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, title=Text(f"layer {label}"), title_justify="left",
-                  show_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
-    for column in ("metric", "level", "value", "null", "ceiling"):
-        shown.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
+    from dualnets.cli._terminal import plain_table
+
     columns = ["value", "null", "ceiling"]
+    title = Text(f"layer {label}")
+    shown = plain_table(["metric", "level", *columns], left="metric", title=title)
     for (metric, level), row in (
         table.groupby(["metric", "level"], sort=False)[columns].mean().iterrows()
     ):

@@ -31,7 +31,7 @@ takes one value or several, e.g. --units 2 10.
 """
 LONGEST = 60  # characters of a condition in the help; a longer one names most of the methods
 SETTINGS = """Every setting takes one value or several, e.g. --units 2 10, and every combination is a
-cell. The defaults are those of the default scale, where | stands between its grids. Settings that have no
+cell. The defaults are those of the default scale, with | between its grids. Settings that have no
 effect on any cell are not shown: give others to see what applies to them, e.g. --loss triplet --help."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import time
@@ -14,6 +15,7 @@ from dualnets.cli._terminal import print_plain, progress_bar, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     from hltm import DataFolder, LatentTree
 
@@ -123,40 +125,27 @@ def _export(console: Console, tree: LatentTree, options: dict[str, Any]) -> Data
     nodes = (
         options["nodes"] if options["nodes"] in ("all", "leaves") else options["nodes"].split(",")
     )
-    with RowsBar(console) as bar:
+    with progress_bar(console, "rows") as bar:
         try:
             return hltm.export(
                 tree, options["out"], options["n"], seed=options["draw_seed"],
                 start=options["start"], views=options["views"], augment=augment, nodes=nodes,
-                format=options["format"], rows_per_shard=options["rows_per_shard"], progress=bar.at,
+                format=options["format"], rows_per_shard=options["rows_per_shard"],
+                progress=functools.partial(show_rows, bar),
             )  # fmt: skip
         except KeyError as error:  # a node that the tree does not have
             raise ValueError(error.args[0]) from error
 
 
-class RowsBar:
-    """A progress bar of the rows that are written, with rate and time left."""
-
-    def __init__(self, console: Console) -> None:
-        self.bar = progress_bar(console, "rows")
-        self.task: Any = None
-
-    def __enter__(self) -> RowsBar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def at(self, done: int, total: int) -> None:
-        """Show that `done` of `total` rows are written; those of the first call were there before."""
-        if self.task is None:
-            self.task = self.bar.add_task("writing", total=total, completed=done, rate="")
-            return
-        self.bar.update(self.task, completed=done)
-        speed = self.bar.tasks[0].speed
-        if speed:
-            self.bar.update(self.task, rate=f"{speed:,.0f}/s")
+def show_rows(bar: Progress, done: int, total: int) -> None:
+    """Show that `done` of `total` rows are written; those of the first call were there before."""
+    if not bar.tasks:
+        bar.add_task("writing", total=total, completed=done, rate="")
+        return
+    task = bar.tasks[0]
+    bar.update(task.id, completed=done)
+    if task.speed:
+        bar.update(task.id, rate=f"{task.speed:,.0f}/s")
 
 
 def _show(console: Console, data: DataFolder, out: str, seconds: float) -> None:

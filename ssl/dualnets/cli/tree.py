@@ -91,7 +91,9 @@ def _nodes(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
     """A line per node, parents first and depth first, with the branches that lead to it."""
     from rich.text import Text
 
-    table = _table("node", "states", *_headings(tree), "own", "all")
+    from dualnets.cli._terminal import plain_table
+
+    table = plain_table(["node", "states", *_headings(tree), "own", "all"], left="node")
     parent, root = _associations(tree)
     for v, branches in _walk(tree):
         latent = v in tree.latents
@@ -107,7 +109,9 @@ def _nodes(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
 
 def _levels(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
     """A line per level: means of magnitudes over its nodes."""
-    table = _table("level", "nodes", *_headings(tree, "mean "), "own", "all")
+    from dualnets.cli._terminal import plain_table
+
+    table = plain_table(["level", "nodes", *_headings(tree, "mean "), "own", "all"], left="node")
     parent, root = _associations(tree)
     for level in range(tree.topology.depth, -1, -1):
         nodes = list(tree.level(level))
@@ -150,16 +154,6 @@ def _walk(tree: LatentTree) -> Iterator[tuple[int, str]]:
 def _ceiling(bound: Ceiling, v: int) -> str:
     error = float(bound.standard_error[v])
     return f"{float(bound.value[v]):.3f}" + (f" ± {error:.3f}" if error else "")
-
-
-def _table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="left" if column == "node" else "right", no_wrap=True)
-    return table
 
 
 def _notes(tree: LatentTree, own: Ceiling, every: Ceiling, listed: bool) -> Iterator[str]:

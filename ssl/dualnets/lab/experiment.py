@@ -22,7 +22,7 @@ class ProgressListener:
     def updated(self, steps: int) -> None:
         """`steps` more updates are done."""
 
-    def seen(self, step: int, alignment: Mapping[int, float]) -> None:
+    def probed(self, step: int, alignment: Mapping[int, float]) -> None:
         """The networks were probed after `step` updates: level -> mean best |correlation|."""
 
 

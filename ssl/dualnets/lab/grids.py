@@ -20,8 +20,7 @@ def cells(experiment: Experiment, scale: str, changes: Changes) -> list[Any]:
     """The settings of every cell of a run, in order, each once.
 
     Args:
-        experiment: whose cells.
-        scale: one of its scales.
+        experiment, scale: whose cells.
         changes: field -> values that replace the grids' own. A grid keeps its `Fixed` value, and a
             cell on which a field has no effect keeps the value that its grid has.
 
@@ -83,12 +82,7 @@ def _combinations(grid: Grid, own: Changes) -> Iterator[dict[str, Any]]:
 
 
 def settable_fields(experiment: Experiment, changes: Changes | None = None) -> list[str]:
-    """The settings that a flag can change with an effect on some cell of some scale; for the help text.
-
-    Args:
-        experiment: whose settings.
-        changes: field -> values that replace the grids' own, as in `cells`.
-    """
+    """The settings that a flag can change with an effect on some cell of some scale; for the help text."""
     grids = list(itertools.chain.from_iterable(experiment.grids.values()))
     return [
         name
@@ -110,13 +104,22 @@ def values_by_field(experiment: Experiment, scale: str) -> dict[str, list[list[A
     return found
 
 
+def free_settings(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that differ between cells of one variant."""
+    seen: dict[tuple[Any, str], set[str]] = {}
+    for cell in cells:
+        for name, value in cell.items():
+            seen.setdefault((cell["variant"], name), set()).add(str(value))
+    return list(dict.fromkeys(name for (_, name), values in seen.items() if len(values) > 1))
+
+
 def cell_name(experiment: Experiment, settings: Any) -> str:
     """A cell's name: the same for the same experiment, result version and settings."""
     return identity(experiment.name, experiment.result_version, stored_form(settings))
 
 
 def run_name(experiment: Experiment, scale: str, **changes: Any) -> str:
-    """The name of a run of a scale, as it stands or with settings as `run` takes them."""
+    """The name of a run of a scale, or with settings in place of its own, as `run` takes them."""
     wanted = cells(experiment, scale, value_lists(changes))
     return name_of_cells(experiment, [cell_name(experiment, settings) for settings in wanted])
 

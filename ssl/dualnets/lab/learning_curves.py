@@ -77,7 +77,7 @@ def learning_curves(
         lags = LAGS if snapshot.step in (0, settings.steps) else 0  # only the ends have a null
         samples = settings.evaluation_samples
         levels = probe(snapshot.network, trees, samples=samples, seed=seed, lags=lags)
-        progress.seen(snapshot.step, {k: float(v.best.mean()) for k, v in levels.items()})
+        progress.probed(snapshot.step, {k: float(v.best.mean()) for k, v in levels.items()})
         found.append((snapshot, levels))
     (first, initial), (last, final) = found[0], found[-1]
     ceilings = settings.build_ceilings(settings.leaves_seen)

@@ -1,7 +1,7 @@
-"""What a table of variants says: the numbers of each variant, and one beside another on the same trees.
+"""The numbers of variants, read from the table of a run, and their comparison on the same trees.
 
-Alignment alone hides collapse, so the spread and the effective rank of what the loss compares stand
-beside it. Values are per tree; comparisons are paired tree by tree.
+Alignment alone hides collapse, so the spread and the effective rank of what the loss compares are read
+with it. Values are per tree; comparisons are paired tree by tree.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab import stats
+from dualnets.lab.grids import free_settings
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import NOTHING, Estimate, Outcome, exceeds, mean_interval, pooled, too_few
 from hltm.probe.best_units import PRE
@@ -109,28 +110,18 @@ def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     Cells of one variant that differ in anything but their seed are named apart.
     """
-    free = _free_settings(table)
-    names = {}
-    for _, first in table.drop_duplicates("cell").iterrows():
-        extra = ", ".join(f"{name.replace('_', ' ')} {first[name]}" for name in free)
-        names[first["cell"]] = f"{first['variant']} ({extra})" if extra else str(first["variant"])
+    settings = table.columns[: list(table.columns).index("variant") + 1]
+    settings = settings.drop(["experiment", "run", "cell", "seed"], errors="ignore")
+    cells = table.drop_duplicates("cell").set_index("cell")[settings].to_dict("index")
+    free, names = free_settings(list(cells.values())), {}
+    for cell, own in cells.items():
+        extra = ", ".join(f"{name.replace('_', ' ')} {own[name]}" for name in free)
+        names[cell] = f"{own['variant']} ({extra})" if extra else str(own["variant"])
     together = pooled(table).groupby(table["cell"].map(names), sort=False)
     return {str(name): rows for name, rows in together}
 
 
-def _free_settings(table: pd.DataFrame) -> list[str]:
-    """Settings that differ between cells of one variant."""
-    names = table.columns[: list(table.columns).index("variant")]
-    cells = table.drop_duplicates("cell")
-    return [
-        name
-        for name in names
-        if name not in ("experiment", "run", "cell", "seed")
-        and (cells.groupby("variant", sort=False)[name].nunique() > 1).any()
-    ]
-
-
-# one variant beside another
+# comparisons of variants
 
 
 class Contrast(NamedTuple):
@@ -194,7 +185,7 @@ def at_once(count: int) -> str:
     return f", intervals of all {count} at once" if count > 1 else ""
 
 
-def all_emerge(table: pd.DataFrame, *, plural: str, beside: Collection[str] = ()) -> Judgement:
+def all_emerge(table: pd.DataFrame, *, plural: str, excluded: Collection[str] = ()) -> Judgement:
     """Apply `dualnets.lab.rules.all_emerge`; the effect is the smallest gap closed of all variants.
 
     A variant's latents emerge if, over trees, the mean best alignment of the levels >= 2 grows (exact
@@ -204,9 +195,9 @@ def all_emerge(table: pd.DataFrame, *, plural: str, beside: Collection[str] = ()
     Args:
         table: of a run.
         plural: what the variants are.
-        beside: variants that the claim is not about.
+        excluded: variants that the claim is not about.
     """
-    variants = by_variant(table[~table["variant"].isin(list(beside))])
+    variants = by_variant(table[~table["variant"].isin(list(excluded))])
     if not variants:
         return Judgement("open", f"none of the {plural} was run", "", NOTHING, [])
     details: list[dict[str, Any]] = []

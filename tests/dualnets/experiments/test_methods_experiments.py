@@ -53,7 +53,7 @@ def judged(name, table):
         ({"simclr": 0.2, "byol": 0.0}, 12, "open", "not emerge with byol"),
         ({"simclr": -0.1, "byol": 0.0}, 12, "fails", "none of 2"),
         ({"simclr": 0.2, "byol": 0.1}, 8, "open", "8 trees are fewer than 12"),
-        # what stands beside the claim does not count
+        # what stands the claim is not about does not count
         ({"simclr": 0.2, LABEL: -0.2, BARE[0]: -0.2}, 12, "holds", "all 1 methods"),
     ],
 )

@@ -150,7 +150,9 @@ def test_cells_keep_the_identity_they_were_stored_under():
     assert form["target_momentum"] == 0.99
     assert form["queue"] == 7
     later = [
-        f.name for f in dataclasses.fields(settings) if f.metadata["stored"].later and f.name != "queue"
+        f.name
+        for f in dataclasses.fields(settings)
+        if f.metadata["stored"].later and f.name != "queue"
     ]
     assert {"prototypes", "beta1", "key_ema_decay"} < set(later)
     assert not set(form) & {*later, "key_momentum", "ema_decay", "head_norm_mean"}

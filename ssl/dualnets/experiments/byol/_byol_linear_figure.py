@@ -79,7 +79,7 @@ def _modes(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _diagram(axes: Axes, table: pd.DataFrame, rate: float) -> None:
-    """Every mode of every network, beside its own edge; at each target rate they stand by their edges."""
+    """Every mode of every network with its own edge; modes of one target rate are sorted by their edges."""
     own = table[table["predictor_rate"] == rate]
     keys = ["target_rate", "member", "mode"]
     edges = own[own["quantity"] == EDGE].sort_values([*keys[:1], "value"])

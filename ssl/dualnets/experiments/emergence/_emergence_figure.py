@@ -18,6 +18,7 @@ from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH, level_colours
 from dualnets.lab.stats import gap_closed, last_step
 from hltm.model.topology import Topology
+from hltm.plot import positions
 
 DENSE = "mlp"
 
@@ -102,7 +103,7 @@ def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], titl
 
 def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], letter: str) -> None:
     """Gap closed against units, levels from 2 up."""
-    kinds = sorted(last.groupby(["network", "units"]).groups, key=lambda k: (k[0] == DENSE, k[1]))
+    kinds = _kinds(last)
     upper = sorted(level for level in last["level"].unique() if level >= 2)
     by_kind = last.groupby(["network", "units", "level"])
     for i, level in enumerate(upper):
@@ -132,7 +133,7 @@ def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], lette
 def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
     """The root's alignment tree by tree, before and after."""
     root = last[last["level"] == last["level"].max()]
-    kinds = sorted(root.groupby(["network", "units"]).groups, key=lambda k: (k[0] == DENSE, k[1]))
+    kinds = _kinds(root)
     rng = np.random.default_rng(0)
     for i, (network, units) in enumerate(kinds):
         part = root[(root["network"] == network) & (root["units"] == units)]
@@ -169,7 +170,7 @@ def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
     one = scored[scored["member"] == member]
     first = one.iloc[0]
     topology = Topology.balanced(int(first["depth"]), int(first["branching"]))
-    across = _positions(topology)
+    across = positions(topology)
     grid = GridSpecFromSubplotSpec(2, 2, place, width_ratios=[1, 0.035], hspace=0.12, wspace=0.04)
     scale = ScalarMappable(Normalize(0.4, 1), "viridis")
     for i, (step, when) in enumerate(((0, "before"), (int(first["steps"]), "after"))):
@@ -198,13 +199,10 @@ def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
     bar.outline.set_visible(False)
 
 
-def _positions(topology: Topology) -> np.ndarray:
-    """`(V,)` horizontal places: leaves evenly, every latent above the middle of its children."""
-    across = np.zeros(len(topology))
-    across[list(topology.leaves)] = np.arange(len(topology.leaves))
-    for v in reversed(topology.latents):
-        across[v] = across[topology.children[v]].mean()
-    return across
+def _kinds(rows: pd.DataFrame) -> list[tuple[str, int]]:
+    """Network and units of the cells, dense networks last."""
+    kinds = rows.groupby(["network", "units"]).groups
+    return sorted(kinds, key=lambda kind: (kind[0] == DENSE, kind[1]))
 
 
 def _kind_labels(kinds: list[tuple[str, int]]) -> list[str]:

@@ -3,7 +3,7 @@
 The paper argues that over-parameterisation makes it likely that every latent has a lucky unit at the
 start, which training then amplifies. Here trees grow deeper and blocks wider, step by step; more
 units are better at the start already, because the best of more is taken, so what training added
-stands beside what the start gave.
+is reported with what the start gave.
 """
 
 from __future__ import annotations

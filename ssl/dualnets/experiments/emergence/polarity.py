@@ -1,6 +1,6 @@
 """Where does the root stop emerging as edges get noisier, and is that the ceiling or the learner?
 
-Binary trees whose every edge has one polarity, from hopeless to nearly certain. Below branching *
+Binary trees whose every edge has one polarity, from barely informative to nearly certain. Below branching *
 polarity² = 1 (Kesten and Stigum) the leaves of a deep tree carry no information about its root, and the
 Bayes ceiling falls. Does what a network reaches fall with the ceiling, or before it?
 """

@@ -3,7 +3,7 @@
 The same networks, trees, batch, number of updates and optimiser; every method has the heads it is
 known with and the learning rate that did best for it. PIRL remembers every sample, so it has a fixed set
 of them, and SimCLR has the same set for comparison. A supervised network that learns the root's state
-stands beside them as a reference, and so do two methods without the projector of their papers.
+is run for comparison, and so are two methods without the projector of their papers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from dualnets.lab.ablation import Sweep, ablation
 from dualnets.lab.rules import Deferred, all_emerge
 
-LABEL, BARE = "label of the root", ("swav, no projector", "pirl, no projector")  # beside the claim
+LABEL, BARE = "label of the root", ("swav, no projector", "pirl, no projector")  # for comparison
 NAN = float("nan")
 COMMON: dict[str, Any] = {  # momentum, decay and biases as in the BYOL experiments, for all
     "depth": 4, "members": 12, "steps": 400, "batch": 64, "units": 10, "bias": True, "momentum": 0.9,
@@ -89,7 +89,7 @@ EXPERIMENT = ablation(
         "self-supervised method with its own heads",
         "methods",
         judge="dualnets.experiments.objectives._methods:judge",
-        beside=(LABEL, *BARE),
+        excluded=(LABEL, *BARE),
     ),
     table=Deferred("dualnets.experiments.objectives._methods:summary_table"),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Do labels make intermediate latents emerge as contrast does?
 
-A linear classifier on the outputs names the root's state, or the states of all latents; beside each
-stands contrast whose views share just that: the root alone, or all latents. The same networks, trees,
+A linear classifier on the outputs predicts the root's state, or the states of all latents; each is
+compared with contrast whose views share just that: the root alone, or all latents. The same networks, trees,
 batch, updates and optimiser; every variant has the learning rate that did best for it. Intermediate
 latents are those between the lowest level and the root.
 """

@@ -1,8 +1,8 @@
 """The figure of an ablation: a row per variant, and four panels side by side.
 
 The panels show how far the gap to the ceiling closed, whether the embedding collapsed, alignment level by
-level, and the root over training. A variant is identified by its row, not by its colour: nobody tells a
-dozen hues apart, least of all people with a colour vision deficiency.
+level, and the root over training. A variant is identified by its row, not by its colour: a dozen
+hues cannot be distinguished, least of all with a colour vision deficiency.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def gaps(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
 
 
 def spreads(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
-    """Spread of the embedding, 0 being collapse; its mean effective rank beside it."""
+    """Spread of the embedding, 0 being collapse, and its mean effective rank."""
     _rows(axes, variants)
     for at, rows in enumerate(variants.values()):
         found = variant_stats(rows)
