@@ -28,7 +28,7 @@ class Option:
         meaning: for the help text.
         kind: of its value: int, float, bool or str.
         default: its value where it is not given.
-        metavar: stands for the value in the help text; by default one for the kind.
+        metavar: shown for the value in the help text; by default one for the kind.
         choices: the values there are.
         several: whether it takes any number of values, which are a list.
         switch: whether it takes no value, and is True where it is given.
@@ -36,7 +36,7 @@ class Option:
         positional: whether it is given without its name.
         short: another name, e.g. `-n`.
         note: in the help text in place of the default; "" for nothing.
-        group: the heading of the help text under which it stands.
+        group: its heading in the help text.
     """
 
     name: str
@@ -60,17 +60,17 @@ class Option:
         return f"--{self.name.replace('_', '-')}"
 
     def shown_value(self) -> str:
-        """What stands for its value in the help text."""
+        """What the help text shows for its value."""
         if self.switch:
             return ""
         choices = "{" + ",".join(self.choices) + "}" if self.choices else None
         return (self.metavar or choices or METAVARS[self.kind]) + " ..." * self.several
 
     def converted(self, text: str) -> Any:
-        """The value that a text stands for.
+        """The value of a text.
 
         Raises:
-            argparse.ArgumentTypeError: the text does not stand for one.
+            argparse.ArgumentTypeError: the text is not such a value.
         """
         expected = SCALARS[self.kind]
         if self.choices is not None:
@@ -163,7 +163,7 @@ def _add(parser: argparse.ArgumentParser, option: Option) -> None:
     if option.switch:
         parser.add_argument(*names, action="store_true", **more)
         return
-    # "?" and MISSING instead of argparse's own check, whose message could not be told from others
+    # "?" and MISSING instead of argparse's own check, whose message could not be distinguished from others
     nargs, const = ("*", None) if option.several else ("?", MISSING)
     convert: Callable[[str], Any] = option.converted
     parser.add_argument(
@@ -206,7 +206,7 @@ def help_text(options: Sequence[Option], command: str, description: str) -> str:
 
 
 def _described(option: Option, width: int) -> list[str]:
-    """The lines of one option: its flag, and beside or below it its meaning and default."""
+    """The lines of one option: its flag, and to the right or below it its meaning and default."""
     start = MEANINGS if width >= 70 else 10  # on a narrow terminal the meaning is below the flag
     flag = option.shown_value()
     if not option.positional:

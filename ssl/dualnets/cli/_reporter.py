@@ -68,7 +68,7 @@ class TerminalReporter(Reporter):
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
         self.done += 1
         self.bar.remove_task(self.tasks.pop(str(settings)))
-        # the name of a variant stands for the settings that make it
+        # the name of a variant describes the settings that make it
         varying = [key for key in self.varying if key in ("variant", *self.free)]
         what = ", ".join(f"{key.replace('_', '-')} {settings[key]}" for key in varying)
         text = ": ".join(filter(None, [what, self.experiment.headline(table)]))

@@ -240,11 +240,10 @@ def variant_grids(
 ) -> list[Grid]:
     """One grid per variant: whatever distinguishes variants is fixed in all of them.
 
-    The name of a variant stands for the fields that it changes, and the names of the others for their
-    not being changed: a flag that set such a field would leave the names and make them false. So every
-    variant fixes it, those that do not change it at its common value, or else at its default. What is
-    common and no variant changes is a value or a list of values, and free; what is common and `Fixed`
-    stays fixed.
+    The name of a variant describes the fields that it changes, so a flag that set such a field in all of
+    them would make the names false. Every variant therefore fixes it, those that do not change it at its
+    common value, or else at its default. What is common and no variant changes is a value or a list of
+    values, and free; what is common and `Fixed` stays fixed.
 
     Args:
         common: the settings of all variants.

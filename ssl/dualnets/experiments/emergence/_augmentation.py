@@ -26,7 +26,7 @@ from dualnets.lab.stats import (
 from dualnets.lab.tidy import tidy
 from dualnets.lab.variants import ALIGNMENT, Judgement, at_once, by_variant, variant_stats
 
-THROUGH, INFORMATION = "view_correlation", "view_information"
+CORRELATION, INFORMATION = "view_correlation", "view_information"
 FAMILIES = {
     "level kept": "keep-level",
     "leaves": "resample-leaves",
@@ -35,7 +35,7 @@ FAMILIES = {
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train one ensemble; two more columns say what two views share of each latent."""
+    """Train one ensemble; two more columns hold what two views share of each latent."""
     outcome = ablation_cell.run_cell(settings, device, progress)
     trees = settings.build_trees()
     augmentation = settings.build_augmentation()
@@ -43,7 +43,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     shared = tidy(
         {"member": trees.members, "node": [trees.topology.names[v] for v in nodes]},
         {
-            THROUGH: trees.view_correlation(nodes, augmentation),
+            CORRELATION: trees.view_correlation(nodes, augmentation),
             INFORMATION: trees.view_information(nodes, augmentation),
         },
     )

@@ -34,7 +34,7 @@ class Learned(NamedTuple):
         return grown[:, :-1], grown[:, -1]
 
     def lacks(self, level: int) -> Array:
-        """`(S,)` share of the mean growth with fresh data that is lacking, averaged over P."""
+        """`(S,)` share of the mean growth with fresh data that is lacking, averaged over set sizes."""
         fixed, fresh = self.gains(level)
         lacking: Array = (fresh[:, None] - fixed).mean(1) / fresh.mean()
         return lacking
@@ -69,7 +69,7 @@ def judge(table: pd.DataFrame) -> Judgement:
     low = min(2, top - 1)
     details: list[dict[str, Any]] = []
     leads: dict[str, Estimate] = {}
-    more, less, dark = [], [], []
+    more, less, not_grown = [], [], []
     methods = by_method(table)
     tests = len(methods)
     for name, found in methods.items():
@@ -81,7 +81,7 @@ def judge(table: pd.DataFrame) -> Judgement:
         p_fresh = max(exceeds(found.gains(level)[1], 0.0, tests) for level in (low, top))
         more += [name] if p_more < SIGNIFICANCE else []
         less += [name] if p_less < SIGNIFICANCE else []
-        dark += [] if p_fresh < SIGNIFICANCE else [name]
+        not_grown += [] if p_fresh < SIGNIFICANCE else [name]
         details.append(
             {"variant": name, "root_lacks": float(found.lacks(top).mean()),
              f"level_{low}_lacks": float(found.lacks(low).mean()), "p_more": p_more, "p_less": p_less,
@@ -107,8 +107,8 @@ def judge(table: pd.DataFrame) -> Judgement:
         reason += f", less with {', '.join(less)}"
     if few := too_few(min(lead.n for lead in leads.values())):
         reason = few
-    elif dark:
-        reason = f"fresh samples do not make both emerge with {', '.join(dark)}"
+    elif not_grown:
+        reason = f"fresh samples do not make both emerge with {', '.join(not_grown)}"
     elif len(more) == tests:
         outcome = "holds"
     elif less and not more:

@@ -63,7 +63,7 @@ def standardised(network: BlockNetwork, trees: LatentTree, seed: int) -> BlockNe
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train one ensemble; more rows say how much of their teachers the students have found."""
+    """Train one ensemble, and measure how much of their teachers the students have found."""
     if settings.method != "teacher-student":
         return ablation_cell.run_cell(settings, device, progress)
     trees, teacher = settings.build_trees(), settings.build_teacher().to(device)
@@ -106,7 +106,7 @@ def hidden(rows: pd.DataFrame) -> tuple[Array, Array, Array]:
 def judge(table: pd.DataFrame) -> Judgement:
     """Apply the rule; the effect is how much more of its room the widest student closed.
 
-    Details also say whether the latents of levels >= 2 emerge, without a teacher too.
+    Details also hold whether the latents of levels >= 2 emerge, without a teacher too.
     """
     details: list[dict[str, Any]] = []
     variants = by_variant(table)
