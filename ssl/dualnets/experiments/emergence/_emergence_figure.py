@@ -21,6 +21,9 @@ from hltm.model.topology import Topology
 from hltm.plot import positions
 
 DENSE = "mlp"
+NOTE: dict[str, Any] = {"fontsize": 7, "color": "#555555"}
+DASHED: dict[str, Any] = {"color": "#777777", "lw": 1, "ls": (0, (4, 2))}
+ACROSS = ("axes fraction", "data")
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -84,15 +87,11 @@ def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], titl
             [1.005, 1.04], [ceiling, ceiling], color=colours[level], lw=2.2,
             transform=axes.get_yaxis_transform(), clip_on=False,
         )  # fmt: skip
-    axes.annotate(
-        "ceilings", (1.04, 0.985), xycoords="axes fraction", fontsize=7, ha="right", va="bottom",
-        color="#555555",
-    )  # fmt: skip
-    axes.axhline(rows["null"].mean(), color="#777777", lw=1, ls=(0, (4, 2)))
-    axes.annotate(
-        "null", (0.01, rows["null"].mean()), xycoords=("axes fraction", "data"), fontsize=7,
-        va="bottom", color="#555555",
-    )  # fmt: skip
+    above: dict[str, Any] = {"xycoords": "axes fraction", "ha": "right", "va": "bottom"}
+    axes.annotate("ceilings", (1.04, 0.985), **above, **NOTE)
+    null = rows["null"].mean()
+    axes.axhline(null, **DASHED)
+    axes.annotate("null", (0.01, null), xycoords=ACROSS, va="bottom", **NOTE)
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     axes.set(xlim=(0, steps[-1]), ylim=(0, 1.0))
     powers = 10 ** np.arange(0, np.floor(np.log10(max(steps[-1], 1))) + 1)
@@ -118,10 +117,8 @@ def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], lette
         bars(axes, place, found, fmt="o", ms=4.5, lw=1.2, **style)
     axes.axhline(0, color="#777777", lw=1)
     axes.axhline(1, color="#777777", lw=1, ls=(0, (1, 2)))
-    axes.annotate("ceiling", (0.99, 1), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                  fontsize=7, color="#555555")  # fmt: skip
-    axes.annotate("untrained", (0.99, 0), xycoords=("axes fraction", "data"), ha="right", va="top",
-                  fontsize=7, color="#555555")  # fmt: skip
+    axes.annotate("ceiling", (0.99, 1), xycoords=ACROSS, ha="right", va="bottom", **NOTE)
+    axes.annotate("untrained", (0.99, 0), xycoords=ACROSS, ha="right", va="top", **NOTE)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -1.5), max(min(high, 1.5), 1.15))
     axes.set_xticks(range(len(kinds)), _kind_labels(kinds))
@@ -148,7 +145,7 @@ def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
                      label="after" if i == 0 else None)  # fmt: skip
         axes.plot([i - 0.38, i + 0.38], [part["ceiling"].mean()] * 2, color="#d1495b", lw=1.4,
                   label="mean ceiling" if i == 0 else None)  # fmt: skip
-    axes.axhline(root["null"].mean(), color="#777777", lw=1, ls=(0, (4, 2)), label="null")
+    axes.axhline(root["null"].mean(), **DASHED, label="null")
     axes.set_xticks(range(len(kinds)), _kind_labels(kinds))
     axes.set(
         xlim=(-0.5, len(kinds) - 0.5),
