@@ -34,7 +34,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 class Contender:
-    """Something that trains, with its clock."""
+    """A way of training, whose rate is measured."""
 
     def __init__(self, make: Callable[[], object], members: int, device: str) -> None:
         self.trainer, self.members, self.device = make(), members, device
@@ -89,7 +89,7 @@ def contenders(method: str, members: int, device: str, dtype) -> dict[str, tuple
 
 
 def disagreement(method: str, device: str) -> float:
-    """The largest difference of any number after one step from what ours says, in double precision.
+    """The largest difference of any number from ours after one step, in double precision.
 
     Raises:
         RuntimeError: above 1e-5, or a step that moves nothing.
@@ -137,8 +137,8 @@ def compare_peers(device: str, repeats: int) -> None:
     found = {method: disagreement(method, device) for method in methods}
     if with_jax:
         jax.config.update("jax_enable_x64", False)
-    said = ", ".join(f"{method} {worst:.0e}" for method, worst in found.items())
-    print(f"{versions}. After one step in double precision all agree: {said}.\n")
+    shown = ", ".join(f"{method} {worst:.0e}" for method, worst in found.items())
+    print(f"{versions}. After one step in double precision all agree: {shown}.\n")
     ours = ["compiled", "eager"] if compiled else ["eager"]
     columns = [*ours, "modules in a loop", *(["JAX"] if with_jax else [])]
     columns += [f"{own} / modules" for own in ours]

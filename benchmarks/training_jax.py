@@ -111,14 +111,14 @@ def _byol_step(layers, now, leaves):
         output = _tree(parameters, layers, both, prefix)
         return _head(parameters, f"{prefix}projector", output.reshape(-1, 2, BATCH))
 
-    foretold = projections(target, "target.")[:, ::-1]
+    targets = projections(target, "target.")[:, ::-1]
 
     def loss(parameters):
         predicted = _head(parameters, "predictor", projections(parameters))
         lengths = [
-            jax.lax.rsqrt(jnp.maximum(jnp.square(v).sum(0), 1e-16)) for v in (predicted, foretold)
+            jax.lax.rsqrt(jnp.maximum(jnp.square(v).sum(0), 1e-16)) for v in (predicted, targets)
         ]
-        cosine = (predicted * foretold).sum(0) * lengths[0] * lengths[1]
+        cosine = (predicted * targets).sum(0) * lengths[0] * lengths[1]
         return (2 - 2 * cosine).mean(-1).sum()
 
     gradients = jax.grad(loss)(trained)

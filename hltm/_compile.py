@@ -13,10 +13,12 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import numpy as np
 from numba import njit
@@ -29,8 +31,7 @@ CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
 def compiled(**options: Any) -> Callable[[Function], Function]:
     """A decorator that compiles a function to machine code, run without the interpreter's lock.
 
-    Args:
-        options: of `numba.njit`, e.g. `@compiled(fastmath=True)`.
+    It takes the options of `numba.njit`, e.g. `@compiled(fastmath=True)`.
     """
 
     def decorate(function: Function) -> Function:
@@ -66,8 +67,13 @@ class KernelCache(NullCache):
         return self._disk.cache_path
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The machine code for arguments of these types; None if it is not stored."""
-        return self._disk.load_overload(sig, target_context)
+        """The machine code for arguments of these types; None if it is not stored, or damaged."""
+        try:
+            return self._disk.load_overload(sig, target_context)
+        except Exception:  # of many kinds: what is in a damaged file is anything
+            with suppress(OSError):
+                self._disk.flush()  # else numba cannot store anything beside it
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Store machine code; without effect where the folder can no longer be written."""
@@ -78,13 +84,10 @@ class KernelCache(NullCache):
 
 
 def source_stamp(kernel: Any) -> str:
-    """A hash of all that is compiled into a function.
+    """A hash of all that is compiled into a kernel.
 
-    That is the source files and options of the function and of all functions that it calls, directly
-    or not, and the constants that any of them reads from its own module or from another.
-
-    Args:
-        kernel: a function behind `compiled`.
+    That is the source files and options of its function and of all functions that it calls, directly
+    or not, and the constants that any of them reads from a module or from a function around it.
     """
     hashed = hashlib.sha256()
     for ingredient in sorted(set(_ingredients(kernel, set()))):
@@ -104,15 +107,29 @@ def _ingredients(kernel: Any, seen: set[FunctionType]) -> Iterator[str]:
         yield f"{option}: {sorted(value) if isinstance(value, set) else value}"
     names = set(_names(function.__code__))
     values = {name: function.__globals__[name] for name in names & {*function.__globals__}}
-    for module in [value for value in values.values() if isinstance(value, ModuleType)]:
-        values |= {f"{module.__name__}.{name}": getattr(module, name, None) for name in names}
+    values |= _closure_values(function)
+    modules = [value for value in values.values() if isinstance(value, ModuleType)]
+    for module in modules:  # grows: a module may be reached through another
+        found = {f"{module.__name__}.{name}": getattr(module, name, None) for name in names}
+        inner = [value for value in found.values() if isinstance(value, ModuleType)]
+        modules += [value for value in inner if value not in modules]
+        values |= found
     for name, value in values.items():
         if isinstance(value, CONSTANTS):
             yield f"{name} = {value!r}"
+        elif isinstance(value, type):  # a dtype, or an enumeration or a named tuple
+            parts = getattr(value, "__members__", None) or getattr(value, "_fields", None)
+            yield f"{name} = {value!r} {parts}"
         elif isinstance(value, np.ndarray):
             yield f"{name} = {value.dtype} {value.shape} {value.tobytes()!r}"
         else:
             yield from _ingredients(value, seen)
+
+
+def _closure_values(function: FunctionType) -> dict[str, Any]:
+    """The variables of enclosing functions that a function reads, by name."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells}
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -125,18 +142,24 @@ def _names(code: CodeType) -> Iterator[str]:
 
 @cache
 def _digest(file: str) -> str:
-    """A hash of a file's content, as it was when first asked for."""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    """A hash of a file's content, as it was when first asked for.
+
+    Where it cannot be read, as in a zip archive, it counts as changed in every process.
+    """
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:
+        return uuid4().hex
 
 
 @cache
 def _warn_of_no_cache() -> None:
     """Warn once per process."""
-    # with a file that does not exist, Python shows one line, without the source beneath it
+    # in angle brackets, which no file has, Python shows one line, without the source beneath it
     warnings.warn_explicit(
         "no folder for compiled kernels can be written, so every process compiles them again, which "
         "takes seconds; set NUMBA_CACHE_DIR to a folder that can be written",
         RuntimeWarning,
-        filename="hltm",
+        filename="<hltm>",
         lineno=1,
     )

@@ -51,9 +51,7 @@ def tree_figure(
         >>> figure.savefig("/dev/null", format="png")
     """
     if tree.stacked:
-        raise ValueError(
-            f"a figure shows one tree, got {len(tree)}: choose a member, e.g. trees[0]"
-        )
+        raise ValueError(f"a figure shows one tree, got {len(tree)}: choose one, e.g. trees[0]")
     topology = tree.topology
     shown = _values(topology, values)
     if limits is not None and not limits[0] < limits[1]:
@@ -181,12 +179,7 @@ def _fade(colour: str, strength: float) -> tuple[float, ...]:
 
 
 def _nodes(
-    axes: Axes,
-    topology: Topology,
-    across: np.ndarray,
-    shown: np.ndarray,
-    scale: Any,
-    room: float,
+    axes: Axes, topology: Topology, across: np.ndarray, shown: np.ndarray, scale: Any, room: float
 ) -> None:
     """Latents as discs, leaves as squares; names where there is room."""
     fill = np.ones((len(topology), 4))

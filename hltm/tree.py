@@ -21,7 +21,7 @@ from torch import Tensor
 from hltm.inference.ceiling import SAMPLES, Ceiling, Leaves, ceiling
 from hltm.inference.leaves import check_leaves
 from hltm.inference.most_probable import MostLikely, most_likely, posterior_samples
-from hltm.inference.posterior import Posterior, own_posterior, posterior
+from hltm.inference.posterior import Posterior, posterior
 from hltm.model import moments, view_moments
 from hltm.model.enumeration import Joint, joint, leaf_distribution
 from hltm.model.tables import GivenTables, Tables, make_tables, name_tables
@@ -66,10 +66,9 @@ class LatentTree:
     stacked: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.tables.flat) != len(self.members):
-            raise ValueError(
-                f"expected {len(self.tables.flat)} member addresses, got {len(self.members)}"
-            )
+        count = len(self.tables.flat)
+        if count != len(self.members):
+            raise ValueError(f"expected {count} member addresses, got {len(self.members)}")
         if not self.stacked and len(self.members) != 1:
             raise ValueError(f"a tree without the S axis has one member, got {len(self.members)}")
         bad = [m for m in self.members if not 0 <= m < MAX_MEMBERS]
@@ -235,17 +234,17 @@ class LatentTree:
         )  # fmt: skip
 
     def views(
-        self, draw: Draw, augmentation: Augmentation, *, count: int = 2, first_view: int = 1
+        self, draw: Draw, augment: Augmentation, *, count: int = 2, first_view: int = 1
     ) -> tuple[Draw, ...]:
         """`count` augmented draws of a draw's own samples, independent given the states they keep.
 
         Views are numbered from `first_view` on; other numbers give other views of the same samples.
         """
         check_draw(self.topology, self.members, draw)
-        redrawn, missing = augmentation.rates(self), augmentation.missing_rates(self)
         return views(
-            self.tables, draw, redrawn, missing_rates=missing, count=count, first_view=first_view
-        )
+            self.tables, draw, augment.rates(self), missing_rates=augment.missing_rates(self),
+            count=count, first_view=first_view,
+        )  # fmt: skip
 
     def redraw(self, draw: Draw, nodes: Nodes, *, view: int | None = None) -> Draw:
         """The draw with everything below some nodes drawn again; the nodes keep their states.
@@ -298,8 +297,7 @@ class LatentTree:
             raise ValueError(f"given must be 'all' or 'own', got {given!r}")
         wanted = np.arange(len(self.topology)) if nodes is None else self.topology.nodes(nodes)
         leaves_SXB = check_leaves(self.tables, leaves, stacked=self.stacked)
-        infer = own_posterior if given == "own" else posterior
-        found = infer(self.tables, leaves_SXB, wanted, dtype)
+        found = posterior(self.tables, leaves_SXB, wanted, dtype, own=given == "own")
         marginals = self._public(found.marginals.permute(0, 3, 1, 2))
         # log_evidence is (S, B), or (S, V, B) for own leaves
         return Posterior(marginals, self._public(found.log_evidence.movedim(-1, 1)))
@@ -365,7 +363,7 @@ class LatentTree:
         return self._closed_form(moments.mutual_information, a, b)
 
     def view_correlation(
-        self, nodes: Nodes, augmentation: Augmentation, *, other: Augmentation | None = None
+        self, nodes: Nodes, augment: Augmentation, *, other: Augmentation | None = None
     ) -> Tensor:
         """`(..., A)` float64 correlation of a node's states in two views of a sample, in closed form.
 
@@ -381,18 +379,18 @@ class LatentTree:
             >>> tree.view_correlation(1, hltm.resample_leaves(0.5))  # 1/4 + 3/4 · 0.8²
             tensor(0.7300, dtype=torch.float64)
         """
-        rates = [each.rates(self) for each in (augmentation, other or augmentation)]
+        rates = [each.rates(self) for each in (augment, other or augment)]
         return self._closed_form(view_moments.view_correlation, nodes, rates=rates)
 
     def view_information(
-        self, nodes: Nodes, augmentation: Augmentation, *, other: Augmentation | None = None
+        self, nodes: Nodes, augment: Augmentation, *, other: Augmentation | None = None
     ) -> Tensor:
         """`(..., A)` float64 mutual information, in nats, of a node's states in two views of a sample.
 
         Arguments as in `view_correlation`. If each view misses a leaf with probability m, what both
         show of it is (1 - m)² of the leaf's value here.
         """
-        rates = [each.rates(self) for each in (augmentation, other or augmentation)]
+        rates = [each.rates(self) for each in (augment, other or augment)]
         return self._closed_form(view_moments.view_information, nodes, rates=rates)
 
     def _closed_form(

@@ -15,9 +15,7 @@ from torch.utils.data import default_collate
 from hltm.data.view_batches import ViewBatch
 
 
-def lightly_batch(
-    batch: ViewBatch | Sequence[ViewBatch],
-) -> tuple[list[Tensor], Tensor, list[str]]:
+def lightly_batch(batch: ViewBatch | Sequence[ViewBatch]) -> tuple[list[Tensor], Tensor, list[str]]:
     """`(views, targets, file names)`, as the loaders of lightly return them.
 
     Returns:
@@ -36,9 +34,7 @@ def lightly_batch(
     return list(views), targets, [str(i) for i in cast(Tensor, places).tolist()]
 
 
-def solo_learn_batch(
-    batch: ViewBatch | Sequence[ViewBatch],
-) -> tuple[Tensor, list[Tensor], Tensor]:
+def solo_learn_batch(batch: ViewBatch | Sequence[ViewBatch]) -> tuple[Tensor, list[Tensor], Tensor]:
     """`(places, views, targets)`, as the loaders of solo-learn return them.
 
     Returns:

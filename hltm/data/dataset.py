@@ -13,7 +13,6 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from hltm.data.view_batches import Targets, TargetsOf, ViewBatch, ViewReader
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import MAX_ROWS, Stream
-from hltm.sampling.sample import check_rows
 from hltm.tree import LatentTree
 
 
@@ -27,11 +26,8 @@ class ViewDataset(ViewReader, Dataset[ViewBatch]):
     blocks of 128 rows around them are drawn whole.
 
     Args:
-        tree: one tree.
         augment: the augmentation of a view; None for the data themselves as the only view.
         samples: P, the number of rows.
-        seed: 64 bits.
-        start: the first row.
         views: C, the number of views; 2 by default.
         targets: `root`, `latents` (all of them), a level, or a list of nodes.
         targets_of: `data`, for nodes that no view redraws; or `view`, for the states in each view.
@@ -57,27 +53,6 @@ class ViewDataset(ViewReader, Dataset[ViewBatch]):
         >>> a.shape, root.shape, root.equal(tree.sample(1000, seed=1).root[places].long())
         (torch.Size([100, 8]), torch.Size([100]), True)
     """
-
-    def __init__(
-        self,
-        tree: LatentTree,
-        augment: Augmentation | None,
-        *,
-        samples: int,
-        seed: int,
-        start: int = 0,
-        views: int | None = None,
-        targets: Targets = "root",
-        targets_of: TargetsOf = "data",
-        encode: Callable[..., Tensor] | None = None,
-        stream: Stream = Stream.DATA,
-    ) -> None:
-        check_rows(start, samples)
-        super().__init__(
-            tree, augment, seed=seed, start=start, views=views, targets=targets,
-            targets_of=targets_of, encode=encode, stream=stream,
-        )  # fmt: skip
-        self.samples = samples
 
     def __len__(self) -> int:
         return self.samples
@@ -141,35 +116,34 @@ class ViewStream(ViewReader, IterableDataset[ViewBatch]):
         rank: int | None = None,
         ranks: int | None = None,
     ) -> None:
-        check_rows(start, 1 if samples is None else samples)
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         if (rank is None) != (ranks is None):
             raise ValueError(f"set both rank and ranks or neither, got {rank} and {ranks}")
         super().__init__(
-            tree, augment, seed=seed, start=start, views=views, targets=targets,
-            targets_of=targets_of, encode=encode, stream=stream,
+            tree, augment, samples=MAX_ROWS - start if samples is None else samples, seed=seed,
+            start=start, views=views, targets=targets, targets_of=targets_of, encode=encode,
+            stream=stream,
         )  # fmt: skip
-        self.size, self.samples = batch, samples
+        self.size, self.endless = batch, samples is None
         self.rank, self.ranks = _ranks() if rank is None or ranks is None else (rank, ranks)
         if not 0 <= self.rank < self.ranks:
             raise ValueError(f"rank must be in 0..{self.ranks - 1}, got {self.rank}")
 
     def __len__(self) -> int:
         """The number of batches that this rank reads."""
-        if self.samples is None:
+        if self.endless:
             raise TypeError("an endless stream has no length; set samples")
         return len(range(self.rank, -(-self.samples // self.size), self.ranks))
 
     def __iter__(self) -> Iterator[ViewBatch]:
         worker = get_worker_info()
         mine, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        end = MAX_ROWS - self.start if self.samples is None else self.samples
         for number in count(mine * self.ranks + self.rank, workers * self.ranks):
             low = number * self.size
-            if low >= end:
+            if low >= self.samples:
                 return
-            yield self.batch(np.arange(low, min(low + self.size, end)))
+            yield self.batch(np.arange(low, min(low + self.size, self.samples)))
 
 
 def _ranks() -> tuple[int, int]:

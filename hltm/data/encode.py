@@ -36,14 +36,7 @@ def bits(
 def signs(
     states: Tensor, dtype: torch.dtype = torch.float32, *, missing: float | None = None
 ) -> Tensor:
-    """Binary states as -1 and +1, in the shape they have.
-
-    Args:
-        states: integers 0 and 1, and -1 where missing.
-        missing: the number for a missing leaf, e.g. 0.
-
-    Raises:
-        ValueError: missing leaves, but no number for them.
+    """Binary states as -1 and +1, in the shape they have; arguments and errors are those of `bits`.
 
     Example:
         >>> signs(torch.tensor([0, 1], dtype=torch.uint8))
@@ -156,16 +149,19 @@ def embeddings(
     found = empty[torch.arange(len(each), device=device), shown]
     if noise > 0:
         if rows is None:
-            raise ValueError(
-                "noise is drawn from the rows' addresses: it needs rows, e.g. rows=draw.rows"
-            )
+            raise ValueError("noise needs the numbers of the rows, e.g. rows=draw.rows")
         numbers = torch.as_tensor(rows, dtype=torch.int64, device=device)
         if numbers.shape != leaves.shape[:1]:
             raise ValueError(f"expected {len(leaves)} rows, got shape {tuple(numbers.shape)}")
         width = len(each) * dimension
         for part in torch.arange(len(leaves), device=device).split(max(CHUNK // width, 1)):
-            made = _noise(numbers[part], width, seed, view, member)
-            found[part] += noise * made.unflatten(1, (len(each), dimension)).to(dtype)
+            # every number of a row has the address of a node of its own
+            words = words_at(
+                numbers[part], seed=seed, stream=Stream.EMBEDDING, members=[member],
+                nodes=np.arange(width), view=view,
+            )  # fmt: skip
+            made = _normal(words[0].T.contiguous()).unflatten(1, (len(each), dimension))
+            found[part] += noise * made.to(dtype)
     return found
 
 
@@ -228,22 +224,16 @@ def _replaced(states: Tensor, encoded: Tensor, missing: float | None) -> Tensor:
     if not states.dtype.is_signed:  # -1 cannot occur
         return encoded
     gone = states == MISSING
-    if missing is None:
-        if gone.any():
-            raise ValueError(
-                f"{int(gone.sum())} of {states.numel()} states are missing (-1); set "
-                "missing to the number that replaces them"
-            )
-        return encoded
-    return encoded.masked_fill(gone, missing)
+    if missing is None and gone.any():
+        raise ValueError(
+            f"{int(gone.sum())} of {states.numel()} states are missing (-1); set "
+            "missing to the number that replaces them"
+        )
+    return encoded if missing is None else encoded.masked_fill(gone, missing)
 
 
 def _cardinalities(states: Tensor, cardinality: int | Sequence[int] | np.ndarray) -> np.ndarray:
-    """`(V,)` the number of states of each node.
-
-    Raises:
-        ValueError: not one per node, or a state that a node does not have.
-    """
+    """`(V,)` the number of states of each node, after a check of both arguments."""
     if states.ndim < 1 or states.dtype.is_floating_point:
         raise ValueError(
             f"expected integer states (…, V), got {states.dtype} of shape {tuple(states.shape)}"
@@ -274,19 +264,6 @@ def _vectors(
     plane = REAL_PLANE << 24 | torch.arange(states, device=device)[:, None]
     block = torch.arange(dimension, device=device)
     return _normal(philox((plane, block, node, member), seed)[0])
-
-
-def _noise(rows: Tensor, width: int, seed: int, view: int, member: int) -> Tensor:
-    """`(B, width)` float64 standard normal numbers; each column has the address of a node."""
-    words = words_at(
-        rows,
-        seed=seed,
-        stream=Stream.EMBEDDING,
-        members=[member],
-        nodes=np.arange(width),
-        view=view,
-    )
-    return _normal(words[0].T.contiguous())
 
 
 def _normal(words: Tensor) -> Tensor:

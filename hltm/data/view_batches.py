@@ -15,7 +15,7 @@ from hltm.sampling.augment import Augmentation
 from hltm.sampling.draw import hide
 from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed
 from hltm.sampling.rows import draw_rows
-from hltm.sampling.sample import missing_leaves
+from hltm.sampling.sample import check_rows, missing_leaves
 from hltm.tree import LatentTree
 
 Targets = Literal["root", "latents"] | int | Sequence[Node]
@@ -40,11 +40,7 @@ class ViewBatch(NamedTuple):
 class ViewReader:
     """What the data sets of views have in common: they draw any rows, with targets, by their addresses.
 
-    See `hltm.ViewDataset` for the arguments.
-
-    Raises:
-        ValueError: stacked trees, a number of views below 1, unknown targets, targets of the data
-            that a view may redraw, or a seed or a level outside its range.
+    Arguments and errors are those of `hltm.ViewDataset`.
     """
 
     def __init__(
@@ -52,14 +48,16 @@ class ViewReader:
         tree: LatentTree,
         augment: Augmentation | None,
         *,
+        samples: int,
         seed: int,
-        start: int,
-        views: int | None,
-        targets: Targets,
-        targets_of: TargetsOf,
-        encode: Callable[..., Tensor] | None,
-        stream: Stream,
+        start: int = 0,
+        views: int | None = None,
+        targets: Targets = "root",
+        targets_of: TargetsOf = "data",
+        encode: Callable[..., Tensor] | None = None,
+        stream: Stream = Stream.DATA,
     ) -> None:
+        check_rows(start, samples)
         if tree.stacked:
             raise ValueError(
                 f"expected one tree, got {len(tree.members)} members; choose one, e.g. trees[0]"
@@ -71,13 +69,13 @@ class ViewReader:
         if targets_of not in ("data", "view"):
             raise ValueError(f"targets_of must be 'data' or 'view', got {targets_of!r}")
         topology = tree.topology
-        self.tree, self.seed, self.start, self.stream = tree, check_seed(seed), start, stream
+        self.tree, self.seed, self.stream = tree, check_seed(seed), stream
+        self.start, self.samples = start, samples
         self.nodes = target_nodes(topology, targets)
         self.single = isinstance(targets, str) and targets == "root"
         self.targets_of = targets_of
         self.augmented = augment is not None
-        self.rates = np.zeros(len(topology))
-        self.missing = np.zeros(len(topology))
+        self.rates = self.missing = np.zeros(len(topology))
         if augment is not None:
             self.rates = augment.rates(topology)
             self.missing = augment.missing_rates(topology)
@@ -111,15 +109,9 @@ class ViewReader:
         leaves = topology.leaves.start
         first = min(leaves, *self.nodes)
         drawn = draw_rows(
-            self.tree.tables,
-            self.tree.members,
-            rows,
-            seed=self.seed,
-            views=numbers,
-            rates=self.rates,
-            stream=self.stream,
-            first=first,
-        )
+            self.tree.tables, self.tree.members, rows, seed=self.seed, views=numbers,
+            rates=self.rates, stream=self.stream, first=first,
+        )  # fmt: skip
         chosen = torch.from_numpy(self.nodes - first)
         # nodes that no view redraws have the data's states in every view, so one view is enough
         shown = drawn if self.targets_of == "view" else drawn[:1]
@@ -137,14 +129,9 @@ class ViewReader:
         """The leaves of one view, `(B, X)` or as the encoder returns them."""
         if self.missing.any():
             gone = missing_leaves(
-                self.tree.topology,
-                self.missing,
-                rows,
-                seed=self.seed,
-                stream=self.stream,
-                members=self.tree.members,
-                view=view,
-            )
+                self.tree.topology, self.missing, rows, seed=self.seed, stream=self.stream,
+                members=self.tree.members, view=view,
+            )  # fmt: skip
             leaves_SXB = hide(leaves_SXB, gone)
         leaves = leaves_SXB[0].T.contiguous()  # other libraries expect batch-first memory
         if self.encode is None:
@@ -159,8 +146,6 @@ def check_kept(
     """Raise where a view may redraw a node that is a target.
 
     Args:
-        topology: of the tree.
-        augment: of the views.
         nodes: numbers of the targets.
         instead: another remedy for the error to name.
 
@@ -179,7 +164,6 @@ def target_nodes(topology: Topology, targets: Any) -> np.ndarray:
     """The numbers of the target nodes, int64.
 
     Args:
-        topology: of the tree.
         targets: `root`, `latents` (all of them), a level, or a list of nodes by number or name.
 
     Raises:
@@ -196,9 +180,7 @@ def target_nodes(topology: Topology, targets: Any) -> np.ndarray:
     if isinstance(targets, int) and not isinstance(targets, bool):
         return np.array(topology.at_level(targets), dtype=np.int64)
     if isinstance(targets, str) or not isinstance(targets, Sequence) or len(targets) == 0:
-        raise ValueError(
-            f"targets must be 'root', 'latents', a level or a list of nodes, got {targets!r}"
-        )
+        raise ValueError(f"targets must be 'root', 'latents', a level or a list, got {targets!r}")
     return topology.nodes(targets)
 
 

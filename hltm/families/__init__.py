@@ -18,13 +18,8 @@ from importlib import import_module
 from hltm.tree import LatentTree
 
 NAMES = (
-    "balanced",
-    "caterpillar",
-    "random_hierarchy",
-    "random_tables",
-    "random_tree",
-    "symmetric_binary",
-)
+    "balanced", "caterpillar", "random_hierarchy", "random_tables", "random_tree", "symmetric_binary",
+)  # fmt: skip
 
 
 class Families(Mapping[str, Callable[..., LatentTree]]):

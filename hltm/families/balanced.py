@@ -61,14 +61,9 @@ def balanced(
     if states.ndim:
         if states.shape != (depth + 1,):
             raise ValueError(
-                f"expected one cardinality or one per level, root first ({depth + 1}), "
-                f"got {states.size}"
+                f"expected 1 or {depth + 1} cardinalities, root first, got {states.size}"
             )
         states = states[depth - topology.level]
     return random_tables(
-        topology,
-        cardinality=states,
-        concentration=concentration,
-        members=members,
-        seed=seed,
+        topology, cardinality=states, concentration=concentration, members=members, seed=seed
     )

@@ -20,14 +20,7 @@ MAX_TUPLES = 1 << 53  # a uniform number has 53 bits
 
 
 def random_hierarchy(
-    *,
-    v: int,
-    m: int,
-    s: int,
-    L: int,
-    classes: int,
-    members: int | None = None,
-    seed: int,
+    *, v: int, m: int, s: int, L: int, classes: int, members: int | None = None, seed: int
 ) -> LatentTree:
     """The Random Hierarchy Model of Cagnetti et al. (arXiv 2307.02129, Section 2).
 
@@ -76,14 +69,7 @@ def random_hierarchy(
 
 
 def production_rules(
-    *,
-    v: int,
-    m: int,
-    s: int,
-    L: int,
-    classes: int,
-    members: int | None = None,
-    seed: int,
+    *, v: int, m: int, s: int, L: int, classes: int, members: int | None = None, seed: int
 ) -> dict[int, Tensor]:
     """The rules of `random_hierarchy` with the same arguments, per level of the symbols rewritten.
 
@@ -117,8 +103,7 @@ def symbols(draw: Draw, *, m: int, level: int | None = None) -> Tensor:
     """The symbols of a draw from `random_hierarchy`, whose latent states are symbol * m + rule.
 
     Args:
-        draw: of a tree with m rules per symbol.
-        m: production rules per symbol.
+        m: production rules per symbol, as in the draw's tree.
         level: the level of the nodes; None for all kept nodes in storage order.
 
     Returns:
@@ -140,13 +125,8 @@ def symbols(draw: Draw, *, m: int, level: int | None = None) -> Tensor:
 
 def _check(v: int, m: int, s: int, L: int, classes: int) -> None:
     """Raise ValueError unless these numbers allow unambiguous rules."""
-    for name, value, least in (
-        ("v", v, 2),
-        ("m", m, 1),
-        ("s", s, 1),
-        ("L", L, 1),
-        ("classes", classes, 2),
-    ):
+    given = {"v": (v, 2), "m": (m, 1), "s": (s, 1), "L": (L, 1), "classes": (classes, 2)}
+    for name, (value, least) in given.items():
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     tuples = v**s
@@ -158,9 +138,7 @@ def _check(v: int, m: int, s: int, L: int, classes: int) -> None:
                 f"rule) pair, but there are only v**s = {tuples} tuples"
             )
         if count * m > MAX_STATES:
-            raise ValueError(
-                f"{what} * m = {count * m} states of a node, expected at most {MAX_STATES}"
-            )
+            raise ValueError(f"{what} * m = {count * m} states, expected at most {MAX_STATES}")
     if tuples > MAX_TUPLES:
         raise ValueError(f"there are v**s = {tuples} tuples, expected at most 2^53")
 

@@ -31,7 +31,6 @@ def random_tables(
     closer to uniform noise. The root's prior is drawn in the same way.
 
     Args:
-        topology: the shape.
         cardinality: states per node: one number for all, `(V,)` in storage order, or by name.
         concentration: α > 0.
         members: None for one tree, S for S independent ones over the topology.
@@ -54,12 +53,9 @@ def random_tables(
     addresses = range(check_members(members))
     rows = np.where(topology.parent < 0, 1, states[np.maximum(topology.parent, 0)])
     numbers = uniform(
-        int((rows * states).sum()),
-        seed=check_seed(seed),
-        stream=Stream.TABLES,
-        members=addresses,
+        int((rows * states).sum()), seed=check_seed(seed), stream=Stream.TABLES, members=addresses,
         node=0,
-    )
+    )  # fmt: skip
     flat = _dirichlet(numbers, np.repeat(states, rows), concentration)
     tables = check_probabilities(Tables(topology, states, flat))
     return LatentTree(tables, tuple(addresses), members is not None)
@@ -87,10 +83,8 @@ def check_cardinality(topology: Topology, cardinality: Cardinality) -> np.ndarra
         )
     bad = np.flatnonzero(~((found >= 2) & (found <= MAX_STATES) & (found == np.floor(found))))
     if bad.size:
-        v = int(bad[0])
-        raise ValueError(
-            f"node {topology.names[v]!r} has {found[v]} state(s), expected 2..{MAX_STATES}"
-        )
+        name, states = topology.names[bad[0]], found[bad[0]]
+        raise ValueError(f"node {name!r} has {states} state(s), expected 2..{MAX_STATES}")
     return found.astype(np.int64)
 
 

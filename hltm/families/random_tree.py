@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from hltm.families.random_tables import random_tables
@@ -50,17 +52,8 @@ def random_tree(
     low, high = cardinality if isinstance(cardinality, tuple) else (cardinality, cardinality)
     if not low <= high:
         raise ValueError(f"the range of cardinalities is empty: ({low}, {high})")
-    choice, size = (
-        uniform(
-            nodes,
-            seed=check_seed(seed),
-            stream=Stream.TABLES,
-            members=[0],
-            node=i,
-            view=SHAPE_VIEW,
-        )[0].numpy()
-        for i in range(2)
-    )
+    numbers = partial(uniform, nodes, seed=check_seed(seed), stream=Stream.TABLES, members=[0])
+    choice, size = (numbers(node=i, view=SHAPE_VIEW)[0].numpy() for i in range(2))
     shape = Topology.from_parents(_recursive(choice[1:].tolist(), max_branching))
     names = tuple(map(str, range(nodes)))  # a node's name is its number, as in balanced trees
     return random_tables(

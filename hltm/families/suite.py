@@ -30,6 +30,7 @@ from hltm.tree import LatentTree
 CEILING_SAMPLES = 1 << 17
 DIGITS = 10  # decimals of a stored ceiling; those that are estimated from samples are good to 3
 FINGERPRINT_SAMPLES = 256
+FIELDS = Ceiling._fields
 
 
 class TreeRecipe(NamedTuple):
@@ -134,19 +135,14 @@ def suite(name: str = "core-1") -> dict[str, SuiteTree]:
     if name not in RECIPES:
         raise KeyError(f"unknown suite {name!r}, expected one of {', '.join(RECIPES)}")
     stored = json.loads((resources.files("hltm.families") / "suites" / f"{name}.json").read_text())
-    if stored["draw_format"] != DRAW_FORMAT:
-        raise RuntimeError(
-            f"suite {name!r} was stored under draw format {stored['draw_format']}, "
-            f"expected {DRAW_FORMAT}"
-        )
+    held = stored["draw_format"]
+    if held != DRAW_FORMAT:
+        raise RuntimeError(f"suite {name!r} has draw format {held}, expected {DRAW_FORMAT}")
     found = {}
     for tree, made_by in RECIPES[name].items():
         known = stored["trees"][tree]
         ceilings = {
-            leaves: Ceiling(
-                torch.tensor(known[leaves]["value"], dtype=torch.float64),
-                torch.tensor(known[leaves]["standard_error"], dtype=torch.float64),
-            )
+            leaves: Ceiling(*torch.tensor([known[leaves][f] for f in FIELDS], dtype=torch.float64))
             for leaves in ("own", "all")
         }
         found[tree] = SuiteTree(tree, made_by.description, made_by, ceilings, known["fingerprint"])

@@ -8,15 +8,8 @@ from hltm.tree import LatentTree
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 KEYWORDS = {
-    "network",
-    "variable",
-    "probability",
-    "property",
-    "type",
-    "discrete",
-    "table",
-    "default",
-}
+    "network", "variable", "probability", "property", "type", "discrete", "table", "default",
+}  # fmt: skip
 
 
 def to_bif(tree: LatentTree) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.posterior import own_posterior, posterior
+from hltm.inference.posterior import posterior
 from hltm.model.enumeration import all_states
 from hltm.model.moments import marginals
 from hltm.model.tables import Tables
@@ -57,7 +57,6 @@ def ceiling(
     has ceiling 0.
 
     Args:
-        members: S addresses.
         nodes: `(V,)` node numbers.
         leaves: `own` are those below the node, `all` is every leaf. A leaf's own leaf is itself.
         seed: 64 bits, of the samples that are drawn where the ceiling is not exact.
@@ -196,7 +195,6 @@ def _sampled(
     samples: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`(V,)` ceilings from samples of the leaves, and their standard errors."""
-    infer = posterior if leaves == "all" else own_posterior
     first = tables.topology.leaves.start
     states = int(tables.cardinality[nodes].max())
     value, error = [], []
@@ -210,7 +208,8 @@ def _sampled(
             draw = sample(
                 tables, [member], count, seed=seed, start=start, stream=Stream.CEILING, first=first
             )
-            part = infer(tables, draw.states_SVB, some).marginals[0].numpy()
+            found = posterior(tables, draw.states_SVB, some, own=leaves == "own")
+            part = found.marginals[0].numpy()
             moment += part @ part.swapaxes(-1, -2) / samples
             stored.append(part)
         for i, v in enumerate(some):

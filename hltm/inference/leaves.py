@@ -13,7 +13,6 @@ def check_leaves(tables: Tables, leaves: Tensor, *, stacked: bool) -> Tensor:
     """Leaves `(B, X)`, or `(S, B, X)` where `stacked`, as integer states `(S, X, B)`, batch-last.
 
     Args:
-        tables: of S trees.
         leaves: states of the X leaves in storage order, -1 where missing; any integer dtype.
         stacked: whether `leaves` has the member axis S.
 

@@ -115,7 +115,6 @@ def upward(
     """Messages from the leaves to the root.
 
     Args:
-        tables: of S trees, or of one shared by all S.
         leaves_SXB: `(S, X, B)` integer states, -1 where a leaf is missing.
         dtype: float32 or float64.
         scale_per_state: whether every state has a scale of its own; no sample is then doubtful.

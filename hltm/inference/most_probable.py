@@ -128,7 +128,6 @@ def posterior_samples(
     Args:
         leaves_SXB: `(S, X, B)` integer states, -1 where missing; missing leaves are drawn too.
         samples: N, how many joint states to draw for each row of leaves.
-        members: S addresses.
         start: the number of the first row.
         first: the number of the first joint state.
 
@@ -163,12 +162,7 @@ def posterior_samples(
 
 
 def _sample(
-    tables: Tables,
-    below: list[Message],
-    seed: int,
-    members: Sequence[int],
-    start: int,
-    number: int,
+    tables: Tables, below: list[Message], seed: int, members: Sequence[int], start: int, number: int
 ) -> Tensor:
     """`(S, V, B)` joint state `number` of each row: ancestral sampling from the root down.
 

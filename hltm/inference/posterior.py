@@ -30,9 +30,14 @@ class Posterior(NamedTuple):
 
 
 def posterior(
-    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype = torch.float64
+    tables: Tables,
+    leaves_SXB: Tensor,
+    nodes: np.ndarray,
+    dtype: torch.dtype = torch.float64,
+    *,
+    own: bool = False,
 ) -> Posterior:
-    """P(node | all leaves), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, B)`.
+    """P(node | leaves), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, B)` or, own, `(S, V, B)`.
 
     On a CPU a compiled kernel computes in float64 and the result is rounded to `dtype`; elsewhere,
     and where tables require a gradient, `torch_posterior` computes in `dtype`, differentiable in
@@ -43,26 +48,11 @@ def posterior(
         leaves_SXB: `(S, X, B)` integer states, -1 where a leaf is missing.
         nodes: `(V,)` node numbers, in any order, also repeated.
         dtype: float32 or float64.
+        own: whether each node is given only the leaves below it.
 
     Raises:
         ValueError: a dtype other than float32 and float64.
     """
-    return _posterior(tables, leaves_SXB, nodes, dtype, own=False)
-
-
-def own_posterior(
-    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype = torch.float64
-) -> Posterior:
-    """P(node | the leaves below it), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, V, B)`.
-
-    Otherwise as `posterior`.
-    """
-    return _posterior(tables, leaves_SXB, nodes, dtype, own=True)
-
-
-def _posterior(
-    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
-) -> Posterior:
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
     distinct, place = np.unique(nodes, return_inverse=True)
@@ -94,29 +84,25 @@ def _by_kernel(
     from hltm.inference import posterior_kernel  # compiles: at the first call, not at import
 
     prior = torch.cat(marginals(tables), dim=1) if own else tables.flat[:, :0]
-    found = posterior_kernel.posterior(tables, leaves_SXB, nodes, dtype, prior, own=own)
+    *parts, doubtful = posterior_kernel.posterior(tables, leaves_SXB, nodes, dtype, prior, own=own)
+    found = Posterior(*parts)
     # samples that cannot occur, or so improbable that a state may have been lost to underflow
-    rows = found.doubtful.any(0).nonzero()[:, 0]
-    size = row_chunks(tables, leaves_SXB)
-    for part in rows.split(size) if len(rows) else ():
+    rows = doubtful.any(0).nonzero()[:, 0]
+    for part in rows.split(row_chunks(tables, leaves_SXB)) if len(rows) else ():
         with torch.no_grad():
             exact = torch_posterior(tables, leaves_SXB[..., part], nodes, torch.float64, own=own)
-        found.marginals[..., part] = exact.marginals.to(dtype)
-        found.log_evidence[..., part] = exact.log_evidence.to(dtype)
-    return Posterior(found.marginals, found.log_evidence)
+        for ours, theirs in zip(found, exact, strict=True):
+            ours[..., part] = theirs.to(dtype)
+    return found
 
 
 def torch_posterior(
     tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
 ) -> Posterior:
-    """`posterior`, or `own_posterior` where `own`, of distinct nodes in plain torch, all samples at once."""
+    """`posterior` of distinct nodes in plain torch, all samples at once."""
     messages = safe_upward(tables, leaves_SXB, dtype)
-    find = _own_beliefs if own else _beliefs
-    return find(tables, messages, nodes)
-
-
-def _beliefs(tables: Tables, messages: Upward, nodes: np.ndarray) -> Posterior:
-    """Posteriors given all leaves: the sweep down to the nodes."""
+    if own:
+        return _own_beliefs(tables, messages, nodes)
     needed = tables.topology.with_ancestors(nodes)
     belief, evidence = downward(tables, messages, needed)
     kept = [group[needed[group]] for group in tables.groups]

@@ -11,7 +11,6 @@ Notation as there: `below` is λ_v = P(leaves below v | v), `sent` is σ_v = P(l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,20 +28,6 @@ SMALL = 1e-60  # products below this are scaled up
 DOUBTFUL = 1e-200  # a product below this share of its bound may have lost a state to underflow
 
 
-class Found(NamedTuple):
-    """Posteriors, and which samples need to be computed again with a scale per state.
-
-    Attributes:
-        marginals: `(S, V, K, B)`.
-        log_evidence: `(S, B)`, or `(S, V, B)` for own leaves.
-        doubtful: `(S, B)` bool.
-    """
-
-    marginals: Tensor
-    log_evidence: Tensor
-    doubtful: Tensor
-
-
 def posterior(
     tables: Tables,
     leaves_SXB: Tensor,
@@ -51,24 +36,25 @@ def posterior(
     prior: Tensor,
     *,
     own: bool,
-) -> Found:
+) -> tuple[Tensor, Tensor, Tensor]:
     """P(node | all leaves, or its own) of some nodes.
 
     Args:
-        tables: of S trees, or of one shared by all S.
         leaves_SXB: `(S, X, B)` integers, -1 where a leaf is missing.
         nodes: which nodes, each once.
-        dtype: of the result.
         prior: `(S, sum of K_v)` prior probabilities, node after node; used only where `own`.
         own: whether each node is given only the leaves below it.
+
+    Returns:
+        marginals `(S, V, K, B)`, log evidence `(S, B)` or, for own leaves, `(S, V, B)`, and `(S, B)`
+        bool: the samples that must be computed again with a scale per state.
     """
     topology = tables.topology
     leaves = np.ascontiguousarray(leaves_SXB.numpy(), dtype=np.int32)
     members, _, batch = leaves.shape
     states = int(tables.cardinality[nodes].max())
-    shape = (members, len(nodes), states, batch)
     kind = np.float32 if dtype == torch.float32 else np.float64
-    marginals = np.empty(shape, dtype=kind)
+    marginals = np.empty((members, len(nodes), states, batch), dtype=kind)
     evidence = np.empty((members, len(nodes) if own else 1, batch), dtype=kind)
     doubtful = np.zeros((members, batch), dtype=np.bool_)
     needed = topology.with_ancestors(nodes)
@@ -89,10 +75,8 @@ def posterior(
     parallel = members * len(topology) * batch >= PARALLEL_STATES
     threads = torch.get_num_threads() if parallel else 1
     share(work, members * blocks, threads=threads, grain=GRAIN)
-    found = torch.from_numpy(evidence)
-    return Found(
-        torch.from_numpy(marginals), found if own else found[:, 0], torch.from_numpy(doubtful)
-    )
+    found = torch.from_numpy(evidence if own else evidence[:, 0])
+    return torch.from_numpy(marginals), found, torch.from_numpy(doubtful)
 
 
 def _rows_of(flat: Tensor) -> np.ndarray:
@@ -158,12 +142,8 @@ def _rows(  # type: ignore[no-untyped-def]
                 at = below[offset[v] : offset[v + 1]]
                 if v >= first_leaf:
                     _fill_leaf(state[v - first_leaf], at)
-                _finish(
-                    prior[s if prior.shape[0] > 1 else 0, offset[v] : offset[v + 1]],
-                    at,
-                    total,
-                    doubt,
-                )
+                before = prior[s if prior.shape[0] > 1 else 0, offset[v] : offset[v + 1]]
+                _finish(before, at, total, doubt)
                 for j in range(size):
                     evidence[s, i, begin + j] = np.log(total[j]) + scale[v, j]
                 _write(at, marginals[s, i], begin, size)

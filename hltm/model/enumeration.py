@@ -74,42 +74,27 @@ def leaf_distribution(tables: Tables, given: Nodes | Mapping[Node, int]) -> Tens
             have.
         KeyError, IndexError: a node that the tree does not have.
     """
+    topology, cardinality = tables.topology, tables.cardinality
+    one = isinstance(given, Mapping)  # one joint state of the given nodes
+    nodes = topology.nodes(list(given) if isinstance(given, Mapping) else given)
+    if len(np.unique(nodes)) < len(nodes):
+        raise ValueError(f"nodes are given once each, got {nodes.tolist()}")
+    states, probability = joint(tables)
     if isinstance(given, Mapping):
-        states = {tables.topology.node(v): int(state) for v, state in given.items()}
-        return _given_one_state(tables, states)
-    return _given_all_states(tables, tables.topology.nodes(given))
-
-
-def _given_all_states(tables: Tables, given: np.ndarray) -> Tensor:
-    if len(np.unique(given)) < len(given):
-        raise ValueError(f"nodes are given once each, got {given.tolist()}")
-    states, probability = joint(tables)
-    leaves = np.asarray(tables.topology.leaves)
-    row = joint_number(states[:, given], tables.cardinality[given])
-    column = joint_number(states[:, leaves], tables.cardinality[leaves])
-    shape = [int(tables.cardinality[nodes].prod()) for nodes in (given, leaves)]
-    found = probability.new_zeros(len(probability), shape[0] * shape[1])
-    found.index_add_(1, row * shape[1] + column, probability)
-    found = found.unflatten(1, (shape[0], shape[1]))
-    return found / found.sum(-1, keepdim=True)
-
-
-def _given_one_state(tables: Tables, given: Mapping[int, int]) -> Tensor:
-    for v, state in given.items():
-        if not 0 <= state < tables.cardinality[v]:
-            raise ValueError(
-                f"node {tables.topology.names[v]!r} does not have state {state}, "
-                f"expected 0..{tables.cardinality[v] - 1}"
-            )
-    states, probability = joint(tables)
-    agrees = torch.ones(len(states), dtype=torch.bool)
-    for v, state in given.items():
-        agrees &= states[:, v] == state
-    leaves = np.asarray(tables.topology.leaves)
-    column = joint_number(states[agrees][:, leaves], tables.cardinality[leaves])
-    found = probability.new_zeros(len(probability), int(tables.cardinality[leaves].prod()))
-    found.index_add_(1, column, probability[:, agrees])
-    return found / found.sum(-1, keepdim=True)
+        for v, state in zip(nodes, map(int, given.values()), strict=True):
+            if not 0 <= state < cardinality[v]:
+                what = f"node {topology.names[v]!r} does not have state {state}"
+                raise ValueError(f"{what}, expected 0..{cardinality[v] - 1}")
+            agrees = states[:, v] == state
+            states, probability = states[agrees], probability[:, agrees]
+        nodes = nodes[:0]
+    leaves = np.asarray(topology.leaves)
+    row, column = (joint_number(states[:, at], cardinality[at]) for at in (nodes, leaves))
+    rows, columns = (int(cardinality[at].prod()) for at in (nodes, leaves))
+    found = probability.new_zeros(len(probability), rows * columns)
+    found = found.index_add(1, row * columns + column, probability).unflatten(1, (rows, columns))
+    found = found / found.sum(-1, keepdim=True)
+    return found[:, 0] if one else found
 
 
 def joint_number(states: Tensor, cardinality: np.ndarray) -> Tensor:

@@ -33,12 +33,8 @@ def edge_correlation(tables: Tables) -> Tensor:
     Raises:
         ValueError: some node has more than two states.
     """
-    if not tables.binary:
-        v = int(np.flatnonzero(tables.cardinality != 2)[0])
-        raise ValueError(
-            f"correlation is defined for binary nodes, but node {tables.topology.names[v]!r} "
-            f"has {tables.cardinality[v]} states; mutual_information takes any number of states"
-        )
+    remedy = "mutual_information takes any number of states"
+    tables.check_binary("correlation is defined for binary nodes", remedy)
     up = torch.stack(marginals(tables), dim=1)  # (S, V, 2)
     deviation = up.prod(-1).sqrt()
     below = torch.arange(1, len(tables.topology))
@@ -56,10 +52,6 @@ def correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
     A binary node's conditional mean is linear in its parent, so correlations multiply along the
     path between two nodes (docs/theory.md, Section 4). A node that never varies has correlation 0
     with every node, itself included.
-
-    Args:
-        tables: of binary nodes.
-        a, b: node numbers.
     """
     if len(a) > len(b):
         return correlation(tables, b, a).transpose(1, 2)
@@ -102,13 +94,8 @@ def pair_joint(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
             share = prior[u].where(prior[u] > 0, 1)[:, :, None]
             upward = tables.of(u).transpose(1, 2) * prior[p][:, None] / share  # T(p | u)
             path[p] = path[u] @ upward
-        on_path.append(
-            {
-                u: torch.nn.functional.pad(m, (0, 0, 0, sizes[0] - m.shape[1]))
-                for u, m in path.items()
-            }
-        )
-    members = len(tables.flat)
+        missing = (0, 0, 0, sizes[0] - len(prior[v][0]))
+        on_path.append({u: torch.nn.functional.pad(m, missing) for u, m in path.items()})
     joint[0] = torch.stack([path[0] for path in on_path], dim=1)
     for nodes, off_path in _downwards(tables, a, b):
         above = torch.stack([joint[int(p)] for p in topology.parent[nodes]], dim=2)
@@ -117,7 +104,7 @@ def pair_joint(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
             joint[v] = below[:, :, g]
             for i in (~off_path[:, g]).nonzero()[:, 0].tolist():
                 joint[v][:, i] = on_path[i][v]
-    found = prior[0].new_zeros(members, len(a), len(b), *sizes)
+    found = prior[0].new_zeros(len(prior[0]), len(a), len(b), *sizes)
     for i, v in enumerate(map(int, b)):
         found[:, :, i, :, : int(tables.cardinality[v])] = joint[v]
     return found

@@ -48,6 +48,14 @@ class Tables:
         """Whether every node has two states."""
         return bool((self.cardinality == 2).all())
 
+    def check_binary(self, need: str, remedy: str = "") -> None:
+        """Raise a ValueError of the need, the first node that is not binary, and the remedy."""
+        for v in np.flatnonzero(self.cardinality != 2):
+            raise ValueError(
+                f"{need}, but node {self.topology.names[v]!r} has {self.cardinality[v]} states"
+                + (remedy and f"; {remedy}")
+            )
+
     @property
     def state_dtype(self) -> torch.dtype:
         """uint8, or uint16 where some node has more than 256 states."""
@@ -81,7 +89,8 @@ class Tables:
         its parent's state. So a state of probability 0 is never drawn, and one of probability 1
         always.
         """
-        found = self.flat.new_empty((len(self.flat), self.threshold_size), dtype=torch.int64)
+        size = int((self.rows * (self.cardinality - 1)).sum())
+        found = self.flat.new_empty((len(self.flat), size), dtype=torch.int64)
         for nodes in self.groups:
             cumulative = self.of(nodes).cumsum(-1)[..., :-1]
             units = (cumulative * ONE).round().to(torch.int64).clamp(0, ONE).flatten(2)
@@ -94,11 +103,6 @@ class Tables:
         """`(V,)` where in `thresholds` every node's rows begin."""
         size = self.rows * (self.cardinality - 1)
         return np.cumsum(size) - size
-
-    @property
-    def threshold_size(self) -> int:
-        """M, the length of `thresholds`."""
-        return int((self.rows * (self.cardinality - 1)).sum())
 
     def take(self, index: slice | Sequence[int]) -> Tables:
         """The tables of some of the S trees."""
@@ -114,9 +118,7 @@ def name_tables(
 ) -> Mapping[str, Table]:
     """Tables that stand in the order of `parents`, by name; a mapping is returned as it is.
 
-    Args:
-        parents, names: as given to `Topology.from_parents`.
-        tables: one per node.
+    `parents` and `names` are those of `Topology.from_parents`.
 
     Raises:
         ValueError: another number of tables than of nodes.
@@ -137,7 +139,6 @@ def make_tables(topology: Topology, tables: GivenTables) -> Tables:
     1e-6 is normalised.
 
     Args:
-        topology: the shape.
         tables: for the root `(K,)` or `(S, K)`; for any other node `(K_parent, K)` or
             `(S, K_parent, K)`. A table without the S axis is shared by all trees.
 
@@ -189,9 +190,7 @@ def check_probabilities(tables: Tables) -> Tables:
         name = names[int(np.searchsorted(tables.start, place, side="right")) - 1]
         column = flat[:, place]
         value = float(column[~((column >= 0) & (column <= 1 + TOLERANCE))][0])
-        raise ValueError(
-            f"the table of node {name!r} holds {value}, expected probabilities in [0, 1]"
-        )
+        raise ValueError(f"the table of node {name!r} holds {value}, expected numbers in [0, 1]")
     width = np.repeat(tables.cardinality, tables.rows)  # states of every row
     row = torch.from_numpy(np.repeat(np.arange(len(width)), width)).to(flat.device)
     total = flat.new_zeros(len(flat), len(width)).index_add(1, row, flat)
@@ -225,9 +224,7 @@ def _as_tensor(name: str, table: Table) -> Tensor:
     try:
         return torch.as_tensor(table, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"the table of node {name!r} is not an array of numbers: {error}"
-        ) from error
+        raise ValueError(f"table of node {name!r} is not an array of numbers: {error}") from error
 
 
 def _check_shape(name: str, table: Tensor, rows: int, members: int) -> None:

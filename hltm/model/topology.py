@@ -244,9 +244,7 @@ def _place(parent: int | str | None, label: str, place_of: Mapping[str, int]) ->
         )
     place = int(parent)
     if not -1 <= place < len(place_of):
-        raise ValueError(
-            f"node {label!r} has parent {place}, expected one of 0..{len(place_of) - 1}"
-        )
+        raise ValueError(f"node {label!r} has parent {place}, expected 0..{len(place_of) - 1}")
     return place
 
 

@@ -31,7 +31,6 @@ def view_joint(
     independent draws given the states of p in the two views.
 
     Args:
-        nodes: node numbers.
         rates, other_rates: `(V,)` the redraw rate of every node in either view.
     """
     parent = tables.topology.parent
@@ -68,10 +67,7 @@ def view_correlation(
     (maximal correlation): the second eigenvalue of D^(-1/2) J D^(-1/2), with J the joint and
     D = diag(prior). For a binary node it is the correlation of its states. A node that never varies
     has 0. Two views that shared their redraw decisions would relate as one view and the data do: give
-    `other_rates` of 0.
-
-    Args:
-        nodes, rates, other_rates: see `view_joint`.
+    `other_rates` of 0. Arguments as in `view_joint`.
     """
     prior, found = marginals(tables), []
     for v, joint in zip(nodes, view_joint(tables, nodes, rates, other_rates), strict=True):
@@ -89,8 +85,7 @@ def view_information(
 ) -> Tensor:
     """`(S, A)` float64 mutual information, in nats, of each node's states in two views.
 
-    Args:
-        nodes, rates, other_rates: see `view_joint`.
+    Arguments as in `view_joint`.
 
     Example:
         >>> import hltm

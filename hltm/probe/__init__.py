@@ -10,7 +10,7 @@
 - `table`: the measurements of layers as one tidy table
 - `best_units`: the best unit of every latent of every level, as learning curves need it
 - `capture`: activations of any torch module by name, and the module as a network to probe
-- `heatmap`: a picture of units by latents
+- `heatmap`: a figure of units by latents
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
 """
 
@@ -38,40 +38,13 @@ from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.null import CorrelationNull, MetricNull
 from hltm.probe.table import to_frame
 
+# fmt: off
 __all__ = [
-    "METRICS",
-    "Collapse",
-    "Collapsed",
-    "Correlation",
-    "CorrelationNull",
-    "CorrelationRatio",
-    "Layer",
-    "Level",
-    "LinearCKA",
-    "LinearProbe",
-    "LinearReadout",
-    "Matching",
-    "Metric",
-    "MetricNull",
-    "MutualInformation",
-    "ProbedNetwork",
-    "RivalBaseline",
-    "RocAuc",
-    "Score",
-    "Selectivity",
-    "Specific",
-    "Specificity",
-    "StreamingCorrelation",
-    "StreamingHistogram",
-    "StreamingMoments",
-    "TorchNetwork",
-    "alignment",
-    "best_units",
-    "capture",
-    "heatmap_figure",
-    "match_units",
-    "measure",
-    "over_members",
-    "probe_layers",
-    "to_frame",
+    "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationNull", "CorrelationRatio",
+    "Layer", "Level", "LinearCKA", "LinearProbe", "LinearReadout", "Matching", "Metric",
+    "MetricNull", "MutualInformation", "ProbedNetwork", "RivalBaseline", "RocAuc", "Score",
+    "Selectivity", "Specific", "Specificity", "StreamingCorrelation", "StreamingHistogram",
+    "StreamingMoments", "TorchNetwork", "alignment", "best_units", "capture", "heatmap_figure",
+    "match_units", "measure", "over_members", "probe_layers", "to_frame",
 ]
+# fmt: on

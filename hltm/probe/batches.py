@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.posterior import own_posterior, posterior
+from hltm.inference.posterior import posterior
 from hltm.sampling.draw import Draw
 from hltm.sampling.philox import Stream
-from hltm.sampling.sample import sample
+from hltm.sampling.sample import check_draw, sample
 from hltm.tree import LatentTree
 
 ROWS = 4096  # of a batch; the first batch also sets the edges of histograms
@@ -121,12 +121,10 @@ def row_ranges(total: int, least: int) -> Iterator[range]:
 def posteriors(tree: LatentTree, leaves: Tensor, *, own: bool) -> Tensor:
     """`(S, L, K, B)` float64 P(latent | its own leaves, or all leaves) of all latents."""
     nodes = np.arange(tree.leaves.start)
-    infer = own_posterior if own else posterior
-    shared = len(tree.tables.flat) == 1
-    found = [
-        infer(tree.tables.take([0 if shared else s]), leaves[s : s + 1].long(), nodes).marginals
-        for s in range(len(leaves))
-    ]
+    found = []
+    for s in range(len(leaves)):
+        tables = tree.tables.take([s if len(tree.tables.flat) > 1 else 0])
+        found.append(posterior(tables, leaves[s : s + 1].long(), nodes, own=own).marginals)
     return torch.cat(found)
 
 
@@ -186,13 +184,9 @@ def _check_rows(arrays: dict[Label, Tensor], axis: int, total: int) -> None:
 
 
 def _check_draw(draw: Draw, tree: LatentTree) -> None:
-    if len(draw.topology) != len(tree.topology):
-        raise ValueError(f"the draw has {len(draw.topology)} nodes, the tree {len(tree.topology)}")
-    if len(tree.tables.flat) not in (1, len(draw.members)) or (
-        tree.stacked and tree.members != draw.members
-    ):
-        raise ValueError(f"the draw is of members {draw.members}, the tree has {tree.members}")
+    """Raise unless a draw is of the tree, or of any members that share it, with all of its latents."""
+    check_draw(tree.topology, tree.members if tree.stacked else draw.members, draw)
     if draw.first:
         raise ValueError(
-            f"the draw holds nodes {draw.first} and up; a probe needs its latents as well"
+            f"the draw keeps nodes from {draw.first} on, but a probe needs its latents as well"
         )

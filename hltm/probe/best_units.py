@@ -48,7 +48,6 @@ class Level(NamedTuple):
         dead: `(S, V)` for own blocks, `(S, 1)` for a layer: candidates that never vary, behind the
             ReLU where there is one.
         null: `(S, V)`, the 95% point of the best of meaningless candidates; None without lags.
-        samples: rows.
     """
 
     candidates: str
@@ -69,7 +68,6 @@ def best_units(
         network: any object with `activations(leaves)`; see `ProbedNetwork`.
         trees: the trees that it was trained on; for S networks on one tree, that tree.
         samples: rows per member, from a stream that training never reads.
-        seed: 64 bits.
         lags: pairings with other rows that make the null; 0 leaves the null out.
 
     Returns:
@@ -126,7 +124,6 @@ def track_rows(
         network, trees, seed, lags: as `best_units`.
         trackers: level -> accumulators; a level that is not there yet is added.
         new_tracker: makes the accumulators of a level.
-        rows: consecutive row numbers.
     """
     members = tuple(getattr(network, "members", trees.members))
     device = getattr(network, "device", torch.device("cpu"))
@@ -155,8 +152,6 @@ class LevelTracker:
     """The accumulators of one level: a metric before and behind the ReLU, and its null.
 
     Args:
-        level: its number, for errors.
-        trees: the trees of the latents.
         make: makes the metric's accumulator.
         null: the accumulator of its null; None for none.
         as_targets: from states of latents to the metric's targets.
@@ -179,18 +174,13 @@ class LevelTracker:
     def update(
         self, values: Tensor, rectified: Tensor | None, latents: Tensor, other: Tensor | None
     ) -> None:
-        """Add a batch.
-
-        Args:
-            values: activations `(S, B, V, U)` or `(S, B, U)`.
-            rectified: the same behind the ReLU.
-            latents: `(S, B, V)` states.
-            other: the same for other rows.
+        """Add a batch: activations `(S, B, V, U)` or `(S, B, U)`, and the same behind the ReLU; states
+        `(S, B, V)` of the latents, and the same of other rows.
 
         Raises:
             ValueError: activations of another shape.
         """
-        members = latents.shape[0]
+        members = len(latents)
         a = self._units_first(values, members)
         z = self._targets(latents)
         self.samples += a.shape[-1]
@@ -288,6 +278,7 @@ def alignment(
     found = best_units(network, trees, samples=samples, seed=check_seed(seed), lags=lags)
     members = getattr(network, "members", trees.members)
     rows: list[dict[str, object]] = []
+    nan = float("nan")
     for level, result in found.items():
         nodes = trees.level(level)
         own = result.candidates == "own block"
@@ -300,25 +291,19 @@ def alignment(
             "dead_units": result.dead.double().expand(-1, len(nodes)),
             "below_null": (result.best <= result.null).double(),
         }
+        beside = {"null": result.null, "ceiling": limit, "ceiling_error": error}
         for s, member in enumerate(members):
             for i, v in enumerate(nodes):
                 for metric, value in metrics.items():
                     if value is None:
                         continue
                     scored = metric in (PRE, POST)
-                    rows.append(
-                        {
-                            "member": member,
-                            "level": level,
-                            "node": trees.topology.names[v],
-                            "metric": metric,
-                            "candidates": result.candidates,
-                            "unit": int(result.unit[s, i]) if metric == PRE else -1,
-                            "value": float(value[s, i]),
-                            "null": float(result.null[s, i]) if scored else float("nan"),
-                            "ceiling": float(limit[s, i]) if scored else float("nan"),
-                            "ceiling_error": float(error[s, i]) if scored else float("nan"),
-                            "n": result.samples,
-                        }
-                    )
+                    row = {
+                        "member": member, "level": level, "node": trees.topology.names[v],
+                        "metric": metric, "candidates": result.candidates,
+                        "unit": int(result.unit[s, i]) if metric == PRE else -1,
+                        "value": float(value[s, i]),
+                    }  # fmt: skip
+                    row |= {k: float(x[s, i]) if scored else nan for k, x in beside.items()}
+                    rows.append(row | {"n": result.samples})
     return pd.DataFrame(rows)

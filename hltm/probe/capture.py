@@ -30,7 +30,6 @@ def capture(
     gradients; the mode of every part is restored.
 
     Args:
-        model: any module.
         inputs: its argument; a tuple for several arguments.
         layers: names as in `model.named_modules()`; nothing else is kept.
         side: `output`, or `input` for the first argument of the named part.
@@ -64,12 +63,24 @@ def capture(
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(f"the model has no layer {name!r}{hint}; it has {_listed(parts)}")
     found: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, arguments: Any, named: Any, output: Any) -> None:
+        """Copy the output, or the first argument, of one part."""
+        if name in found:
+            raise ValueError(f"layer {name!r} runs more than once; name a part that runs once")
+        values = output if side == "output" else next(iter((*arguments, *named.values())), None)
+        if not isinstance(values, Tensor):
+            raise ValueError(
+                f"the {side} of layer {name!r} is a {type(values).__name__}, expected a tensor"
+            )
+        found[name] = values.detach().clone()  # a ReLU in place would overwrite it
+
     modes = {part: part.training for part in model.modules()}
     handles = []
     try:
         for name in wanted:
-            hook = partial(_keep, found, name, side)
-            handles.append(parts[name].register_forward_hook(hook, with_kwargs=True))
+            hook = parts[name].register_forward_hook(partial(keep, name), with_kwargs=True)
+            handles.append(hook)
         model.eval()
         with torch.no_grad():
             model(*inputs) if isinstance(inputs, tuple) else model(inputs)
@@ -82,26 +93,6 @@ def capture(
         if name not in found:
             raise ValueError(f"layer {name!r} did not run for these inputs")
     return {name: found[name] for name in wanted}
-
-
-def _keep(
-    found: dict[str, Tensor],
-    name: str,
-    side: Side,
-    module: nn.Module,
-    arguments: tuple[Any, ...],
-    named: dict[str, Any],
-    output: Any,
-) -> None:
-    """Copy the output, or the first argument, of one part."""
-    if name in found:
-        raise ValueError(f"layer {name!r} runs more than once; name a part that runs once")
-    values = output if side == "output" else next(iter((*arguments, *named.values())), None)
-    if not isinstance(values, Tensor):
-        raise ValueError(
-            f"the {side} of layer {name!r} is a {type(values).__name__}, expected a tensor"
-        )
-    found[name] = values.detach().clone()  # a ReLU in place would overwrite it
 
 
 def _listed(parts: Mapping[str, nn.Module]) -> str:

@@ -26,7 +26,7 @@ def heatmap_figure(
     metric: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """A picture of units by latents: the strength of every pair, each latent's ceiling and best unit.
+    """A figure of units by latents: the strength of every pair, each latent's ceiling and best unit.
 
     Latents run from the root to the lowest level; units are sorted by the latent that they follow
     best, then by how well, so a layer of specific units shows a staircase; constant units come
@@ -34,11 +34,10 @@ def heatmap_figure(
     ceiling (a black line), its null (a dotted line) and its best candidate (a bar).
 
     Args:
-        layer: from `probe_layers`.
-        tree: the same as there.
+        layer, tree: from `probe_layers`, and the tree given to it.
         member: the place of a member, counted from 0.
         metric: a metric of the layer; its first by default.
-        title: a line above the picture.
+        title: a line above the figure.
 
     Raises:
         ValueError: a metric or a member that the layer does not have.
@@ -66,22 +65,19 @@ def heatmap_figure(
     if name in layer.ceilings:
         bound = layer.ceilings[name].value[member].numpy()
     units, targets = strength.shape
-    size = (
-        float(np.clip(0.3 * targets, 3.5, 16)) + 2.2,
-        float(np.clip(0.16 * units, 2.2, 13)) + 2.4,
-    )
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    above, main = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, max(size[1] - 2.4, 2.2)])
+    width, height = np.clip(0.3 * targets, 3.5, 16) + 2.2, np.clip(0.16 * units, 2.2, 13) + 2.4
+    figure = Figure(figsize=(float(width), float(height)), dpi=110, layout="constrained")
+    above, main = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, max(height - 2.4, 2.2)])
     low, limit = METRICS[name].strength_range
     if limit is None:
         limit = max(float(np.nanmax([strength.max(), *bound[np.isfinite(bound)]])), low + 1e-9)
-    picture = main.imshow(
+    image = main.imshow(
         strength[order], aspect="auto", cmap="Blues", vmin=low, vmax=limit, interpolation="nearest"
     )
     _frames(main, layer, score.unit[member].numpy(), order)
     _axes(main, layer, tree, order, dead)
     _summary(above, score.best[member].numpy(), score.null[member].numpy(), bound, low, limit)
-    bar = figure.colorbar(picture, ax=[above, main], fraction=0.05, pad=0.02, aspect=30)
+    bar = figure.colorbar(image, ax=[above, main], fraction=0.05, pad=0.02, aspect=30)
     bar.set_label(name.replace("_", " "))
     bar.outline.set_visible(False)
     shown = title or f"layer {layer.label}, {name.replace('_', ' ')}, n = {layer.samples}"
@@ -100,11 +96,8 @@ def _frames(axes: Axes, layer: Layer, best: np.ndarray, order: np.ndarray) -> No
 
     place = np.argsort(order)
     for t, unit in enumerate(best):
-        axes.add_patch(
-            Rectangle(
-                (t - 0.5, place[unit] - 0.5), 1, 1, fill=False, edgecolor=MARKED, linewidth=1.4
-            )
-        )
+        corner = (t - 0.5, place[unit] - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=MARKED, linewidth=1.4))
 
 
 def _axes(axes: Axes, layer: Layer, tree: LatentTree, order: np.ndarray, dead: np.ndarray) -> None:

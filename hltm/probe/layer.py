@@ -61,7 +61,6 @@ class Layer(NamedTuple):
         cka: `(S,)` linear CKA of the layer with the posteriors of all latents.
         collapsed: spread, effective rank and dead units of the layer as a whole.
         leaves: `own` or `all`, the leaves that ceilings and posteriors are given.
-        samples: rows.
     """
 
     label: Label
@@ -84,8 +83,6 @@ class LayerProbe:
     """The accumulators of one layer.
 
     Args:
-        label: of the layer.
-        tree: the tree of the latents.
         nodes: numbers of the latents to compare its units with.
         own: whether each of these latents has its own block of units.
         metrics: names in `METRICS`; the first one chooses the units whose specificity is reported.
@@ -110,10 +107,9 @@ class LayerProbe:
         self.own, self.leaves = own, leaves
         kinds = {name: METRICS[name] for name in metrics}
         self.metrics = {name: kind.for_states(states) for name, kind in kinds.items()}
+        with_null = kinds if lags else {}
         self.nulls = {
-            name: MetricNull(partial(kind.for_null, states), lags)
-            for name, kind in kinds.items()
-            if lags
+            k: MetricNull(partial(m.for_null, states), lags) for k, m in with_null.items()
         }
         made = {name: kind.posterior_ceiling(tree, nodes) for name, kind in kinds.items()}
         self.ceilings = {name: ceiling for name, ceiling in made.items() if ceiling is not None}
@@ -129,10 +125,8 @@ class LayerProbe:
         latents, other, posterior = (x.to(a.device) for x in (latents, other, posterior))
         flat = a.flatten(1, 2) if self.own else a  # (S, U of all blocks, B)
         z, shifted = latents[:, self.nodes], other[:, self.nodes]
-        if self.own:  # a block (S, V, U, B) meets its own latent (S, V, 1, B) alone
-            target, shifted = z[:, :, None], shifted[:, :, None]
-        else:
-            target = z
+        # a block (S, V, U, B) meets its own latent (S, V, 1, B) alone
+        target, shifted = (x[:, :, None] if self.own else x for x in (z, shifted))
         for metric in self.metrics.values():
             metric.update(flat, z)
         for null in self.nulls.values():

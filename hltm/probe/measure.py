@@ -69,14 +69,9 @@ def probe_layers(
                 level = isinstance(label, int) and 0 < label <= tree.topology.depth
                 near = list(tree.level(int(label)) if level else tree.latents)
                 probes[label] = LayerProbe(
-                    label,
-                    tree,
-                    near if own or wanted is None else wanted,
-                    own=own,
-                    metrics=chosen,
-                    lags=lags,
-                    leaves=leaves or ("own" if own else "all"),
-                )
+                    label, tree, near if own or wanted is None else wanted, own=own, metrics=chosen,
+                    lags=lags, leaves=leaves or ("own" if own else "all"),
+                )  # fmt: skip
             given = probes[label].leaves
             if given not in exact:
                 exact[given] = posteriors(tree, batch.leaves, own=given == "own")
@@ -93,9 +88,7 @@ def _metrics(tree: LatentTree, names: Sequence[str] | None) -> Sequence[str]:
         if name not in METRICS:
             raise ValueError(f"unknown metric {name!r}, expected one of {', '.join(METRICS)}")
         if METRICS[name].two_states and not binary:
-            raise ValueError(
-                f"{name} is defined for latents of two states; use correlation_ratio instead"
-            )
+            raise ValueError(f"{name} is for latents of two states; use correlation_ratio instead")
     return names
 
 
@@ -179,11 +172,9 @@ def measure(
     table = to_frame(found, tree, members)
     if initial is not None:
         before = measure(initial, tree, **options)
-        if set(before["layer"]) != set(table["layer"]):
-            raise ValueError(
-                f"the initial source has layers {sorted(set(before['layer']), key=str)}, "
-                f"expected {sorted(set(table['layer']), key=str)}"
-            )
+        given, expected = (sorted(set(x["layer"]), key=str) for x in (before, table))
+        if given != expected:
+            raise ValueError(f"the initial source has layers {given}, expected {expected}")
         table["initial"] = table[KEY].merge(before[[*KEY, "value"]], on=KEY, how="left")["value"]
     room = table["ceiling"] - table["initial"]
     table["gap_closed"] = ((table["value"] - table["initial"]) / room).where(room > 0)

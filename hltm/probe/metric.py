@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -31,6 +31,7 @@ class Metric(ABC):
     under the file's name, and `measure`, `probe_layers` and the heatmap then know it.
 
     Attributes:
+        sums: the accumulator that `update` hands its batches to; a metric may override `update`.
         two_states: whether it is defined for latents of two states only.
         bounded_by_correlation: whether `tree.ceiling`, the ceiling of correlations, is its ceiling.
         strength_range: the strength of a unit that knows nothing, and the largest possible strength;
@@ -52,6 +53,7 @@ class Metric(ABC):
         tensor([[0.5000]], dtype=torch.float64)
     """
 
+    sums: Any
     two_states: ClassVar[bool] = False
     bounded_by_correlation: ClassVar[bool] = False
     strength_range: ClassVar[tuple[float, float | None]] = (0.0, None)
@@ -71,13 +73,13 @@ class Metric(ABC):
         """The accumulator of its ceiling on these latents; None where exact posteriors give none."""
         return None
 
-    @abstractmethod
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch: activations `(…, U, B)` and target states `(…, T, B)`, equal leading axes.
 
         Raises:
             ValueError: shapes that do not fit, or activations that are not finite.
         """
+        self.sums.update(activations, targets)
 
     @abstractmethod
     def result(self) -> Tensor:

@@ -39,7 +39,7 @@ class CorrelationNull:
 
     def __init__(self, lags: int = LAGS) -> None:
         self.lags = lags
-        # sums over batches: products (…, U, T, lags) and squares (…, U), (…, T); 0 before the first
+        # sums over batches: products (…, U, T, lags) and squares (…, U), (…, T)
         self.cross = self.square_a = self.square_z = torch.zeros((), dtype=torch.float64)
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
@@ -54,12 +54,9 @@ class CorrelationNull:
         shifted = torch.fft.irfft(spectrum, n=count)  # (…, U, T, B)
         step = max(count // self.lags, 1)
         lags = torch.arange(self.lags, device=a.device) * step % count
-        first = self.cross.ndim == 0
-        sums = shifted[..., lags].double(), a.square().sum(-1).double(), z.square().sum(-1).double()
-        held = (self.cross, self.square_a, self.square_z)
-        self.cross, self.square_a, self.square_z = (
-            sums if first else (old + new for old, new in zip(held, sums, strict=True))
-        )
+        self.cross = self.cross + shifted[..., lags].double()
+        self.square_a = self.square_a + a.square().sum(-1).double()
+        self.square_z = self.square_z + z.square().sum(-1).double()
 
     def quantile(self, *, signed: bool = False) -> Tensor:
         """`(…, T)` float64: the 95% point, over lags, of the best |correlation| among the units.
@@ -80,7 +77,6 @@ class MetricNull:
     `strength`; memory is `lags` times that of the metric.
 
     Args:
-        make: makes a new metric.
         lags: pairings with other rows, at least 1.
 
     Raises:

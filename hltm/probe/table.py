@@ -26,11 +26,10 @@ COLUMNS = [
 def to_frame(
     layers: Mapping[Label, Layer], tree: LatentTree, members: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """The table of `measure` from the layers of `probe_layers`, so that one pass is enough for pictures too.
+    """The table of `measure` from the layers of `probe_layers`, so that one pass serves figures too.
 
     Args:
         layers: from `probe_layers`.
-        tree: the same as there.
         members: their addresses; the tree's by default.
 
     Raises:
@@ -79,9 +78,8 @@ def _of_latents(layer: Layer) -> dict[str, _Entry]:
         for name, score in layer.scores.items()
     }
     matched, bound = head.matched, layer.correlation_ceiling
-    found[f"matched_{first}"] = _Entry(
-        matched.strength, matched.unit, ceiling=layer.ceilings.get(first)
-    )
+    limit = layer.ceilings.get(first)
+    found[f"matched_{first}"] = _Entry(matched.strength, matched.unit, ceiling=limit)
     found["rival"] = _Entry(layer.specific.rival_strength[:, layer.nodes], head.unit)
     found["rival_baseline"] = _Entry(baseline.masked_fill(rival < 0, 0.0), ceiling=bound)
     found["partial_correlation"] = _Entry(layer.specific.partial[:, layer.nodes], head.unit)

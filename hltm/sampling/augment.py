@@ -69,11 +69,7 @@ class Augmentation:
         return found
 
     def _checked(self, topology: Topology, given: np.ndarray, kind: str) -> np.ndarray:
-        """Rates as `(V,)` float64.
-
-        Raises:
-            ValueError: another shape, or a rate outside [0, 1].
-        """
+        """Rates as `(V,)` float64, after a check of their shape and range."""
         rates = np.asarray(given, dtype=np.float64)
         if rates.shape != (len(topology),):
             raise ValueError(
@@ -235,9 +231,9 @@ def parse(text: str) -> Augmentation:
         name, _, argument = part.strip().partition(":")
         if name not in BY_NAME:
             raise ValueError(f"unknown augmentation {name!r}, expected one of {', '.join(BY_NAME)}")
-        convert, make = BY_NAME[name]
+        convert, make, example = BY_NAME[name]
         if bool(argument) != (convert is not None):
-            wanted = "no argument" if convert is None else f"an argument, e.g. {EXAMPLES[name]}"
+            wanted = "no argument" if convert is None else f"an argument, e.g. {name}:{example}"
             raise ValueError(f"augmentation {name!r} takes {wanted}, got {part.strip()!r}")
         try:
             made = make() if convert is None else make(convert(argument))
@@ -248,15 +244,6 @@ def parse(text: str) -> Augmentation:
     return found
 
 
-EXAMPLES = {
-    "keep-level": "keep-level:2",
-    "keep-nodes": "keep-nodes:1+2",
-    "resample-leaves": "resample-leaves:0.3",
-    "resample-subtrees": "resample-subtrees:0.3:2",
-    "drop-leaves": "drop-leaves:0.2",
-}
-
-
 def _rate_and_level(text: str) -> tuple[float, int]:
     """`RATE:LEVEL` as numbers."""
     rate, colon, level = text.partition(":")
@@ -265,15 +252,15 @@ def _rate_and_level(text: str) -> tuple[float, int]:
     return float(rate), int(level)
 
 
-# by name: how its argument is read (None if it takes none), and the function that takes it
-BY_NAME: dict[str, tuple[Callable[[str], object] | None, Callable[..., Augmentation]]] = {
-    "keep-root": (None, keep_root),
-    "keep-level": (int, keep_level),
-    "keep-nodes": (lambda text: text.split("+"), keep_nodes),
-    "keep-nothing": (None, keep_nothing),
-    "resample-leaves": (float, resample_leaves),
-    "resample-subtrees": (_rate_and_level, lambda given: resample_subtrees(*given)),
-    "drop-leaves": (float, drop_leaves),
+# by name: how its argument is read (None if it takes none), the function that takes it, an example
+BY_NAME: dict[str, tuple[Callable[[str], object] | None, Callable[..., Augmentation], str]] = {
+    "keep-root": (None, keep_root, ""),
+    "keep-level": (int, keep_level, "2"),
+    "keep-nodes": (lambda text: text.split("+"), keep_nodes, "1+2"),
+    "keep-nothing": (None, keep_nothing, ""),
+    "resample-leaves": (float, resample_leaves, "0.3"),
+    "resample-subtrees": (_rate_and_level, lambda given: resample_subtrees(*given), "0.3:2"),
+    "drop-leaves": (float, drop_leaves, "0.2"),
 }
 
 

@@ -13,9 +13,9 @@ from hltm.model.tables import Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw
 from hltm.sampling.kernels import reference
-from hltm.sampling.kernels.request import BLOCK, DrawRequest
-from hltm.sampling.philox import DRAW_FORMAT, Stream, check_seed
-from hltm.sampling.sample import check_device, check_rows
+from hltm.sampling.kernels.request import BLOCK
+from hltm.sampling.philox import DRAW_FORMAT, Stream
+from hltm.sampling.sample import data_request
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +71,9 @@ class PackedDraw:
     def unpack(self) -> Draw:
         """The same draw with one byte per state."""
         return Draw(
-            unpack_bits(self.bits_SVW, self.samples),
-            self.topology,
-            self.stacked,
-            self.seed,
-            self.stream,
-            self.members,
-            self.start,
-            draw_format=self.draw_format,
-        )
+            unpack_bits(self.bits_SVW, self.samples), self.topology, self.stacked, self.seed,
+            self.stream, self.members, self.start, draw_format=self.draw_format,
+        )  # fmt: skip
 
 
 def sample_packed(
@@ -98,22 +92,8 @@ def sample_packed(
     Raises:
         ValueError: a node of more than two states, and what `sample` raises.
     """
-    if not tables.binary:
-        v = int(np.flatnonzero(tables.cardinality != 2)[0])
-        raise ValueError(
-            f"packed states need binary nodes, but node {tables.topology.names[v]!r} has "
-            f"{tables.cardinality[v]} states"
-        )
-    check_rows(start, samples)
-    request = DrawRequest(
-        topology=tables.topology,
-        seed=check_seed(seed),
-        stream=stream,
-        members=tuple(members),
-        start=start,
-        samples=samples,
-        device=check_device(device),
-    )
+    tables.check_binary("packed states need binary nodes")
+    request = data_request(tables, members, samples, seed, start, stream, 0, device)
     if request.device.type == "cpu":
         from hltm.sampling.kernels import cpu  # compiles: at the first draw, not at import
 

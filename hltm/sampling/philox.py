@@ -111,9 +111,8 @@ def philox(
         ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
     """
     device = next((word.device for word in counter if isinstance(word, Tensor)), None)
-    c0, c1, c2, c3 = torch.broadcast_tensors(
-        *(torch.as_tensor(word, device=device) for word in counter)
-    )
+    words = (torch.as_tensor(word, device=device) for word in counter)
+    c0, c1, c2, c3 = torch.broadcast_tensors(*words)
     key0, key1 = seed & MASK, seed >> 32
     for _ in range(ROUNDS):
         high0, low0 = _multiply(c0, MULTIPLIER[0])

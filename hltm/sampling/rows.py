@@ -58,17 +58,9 @@ def draw_rows(
 
     def request(start: int, samples: int, blocks: np.ndarray | None = None) -> DrawRequest:
         return DrawRequest(
-            topology=tables.topology,
-            seed=check_seed(seed),
-            stream=stream,
-            members=tuple(members),
-            start=start,
-            samples=samples,
-            views=tuple(views),
-            rates=rates,
-            first=first,
-            blocks=blocks,
-        )
+            tables.topology, check_seed(seed), stream, tuple(members), start, samples,
+            views=tuple(views), rates=rates, first=first, blocks=blocks,
+        )  # fmt: skip
 
     if (np.diff(rows) == 1).all():
         return draw_states(tables, request(int(rows[0]), len(rows)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -80,9 +81,6 @@ def sample(
     Args:
         tables: of S trees, or of one that all members share.
         members: S addresses.
-        samples: B, how many.
-        seed: 64 bits.
-        start: the number of the first sample.
         stream: what the samples are for; samples of different streams are independent.
         stacked: whether the draw shows its S axis.
         first: the lowest node to keep; `topology.leaves.start` keeps the leaves alone.
@@ -92,21 +90,29 @@ def sample(
         TypeError, ValueError: samples below 1 or beyond 2^34, a seed outside 64 bits, or a device
             that does not exist.
     """
-    check_rows(start, samples)
-    request = DrawRequest(
-        topology=tables.topology,
-        seed=check_seed(seed),
-        stream=stream,
-        members=tuple(members),
-        start=start,
-        samples=samples,
-        first=first,
-        device=check_device(device),
-    )
+    request = data_request(tables, members, samples, seed, start, stream, first, device)
     (states,) = draw_states(tables, request)
     return Draw(
         states, tables.topology, stacked, request.seed, stream, request.members, start, 0, first
     )
+
+
+def data_request(
+    tables: Tables,
+    members: Sequence[int],
+    samples: int,
+    seed: int,
+    start: int,
+    stream: Stream,
+    first: int,
+    device: torch.device | str,
+) -> DrawRequest:
+    """The request for samples of the data themselves, with arguments and errors of `sample`."""
+    check_rows(start, samples)
+    return DrawRequest(
+        tables.topology, check_seed(seed), stream, tuple(members), start, samples, first=first,
+        device=check_device(device),
+    )  # fmt: skip
 
 
 def views(
@@ -121,11 +127,9 @@ def views(
     """Views first_view .. first_view + count - 1 of the draw's own samples.
 
     Args:
-        tables: the tables that the draw came from.
         draw: the data themselves (view 0), with all nodes kept.
         rates: `(V,)` the redraw rate of every node.
         missing_rates: `(V,)` the probability that each leaf is missing; None for 0.
-        count: how many views.
         first_view: the number of the first; a fixed data set's epoch e uses 2e + 1 and 2e + 2.
 
     Raises:
@@ -138,28 +142,16 @@ def views(
             "compose augmentations with `then`"
         )
     if count < 1 or first_view < 1 or first_view + count > MAX_VIEWS:
-        raise ValueError(
-            f"views must be numbered 1..2^24-1, got {first_view}..{first_view + count - 1}"
-        )
+        raise ValueError(f"views must be in 1..2^24-1, got {first_view}..{first_view + count - 1}")
     found = _draw_again(tables, draw, rates, range(first_view, first_view + count))
     if missing_rates is None or not missing_rates.any():
         return found
     rows = torch.arange(draw.rows.start, draw.rows.stop, device=draw.states_SVB.device)
-    return tuple(
-        replace(
-            view,
-            missing_SXB=missing_leaves(
-                tables.topology,
-                missing_rates,
-                rows,
-                seed=draw.seed,
-                stream=draw.stream,
-                members=draw.members,
-                view=view.view,
-            ),
-        )
-        for view in found
-    )
+    missing = partial(
+        missing_leaves, tables.topology, missing_rates, rows, seed=draw.seed, stream=draw.stream,
+        members=draw.members,
+    )  # fmt: skip
+    return tuple(replace(view, missing_SXB=missing(view=view.view)) for view in found)
 
 
 def missing_leaves(
@@ -201,7 +193,6 @@ def redraw(tables: Tables, draw: Draw, nodes: np.ndarray, *, view: int | None = 
     """The draw with everything below some nodes drawn again; the nodes keep their states.
 
     Args:
-        tables: the tables to draw from.
         draw: any draw that kept all nodes, also a view, a redraw, or one with states of your own.
         nodes: the nodes whose children, and all below them, are drawn again.
         view: the address of the new random numbers; the default is one above the draw's own. `redraw`
@@ -230,39 +221,27 @@ def redraw(tables: Tables, draw: Draw, nodes: np.ndarray, *, view: int | None = 
 def _draw_again(tables: Tables, draw: Draw, rates: np.ndarray, numbers: range) -> tuple[Draw, ...]:
     """Views of a draw's own states at its own samples."""
     _check_states(tables, draw)
+    base = draw.states_SVB
     request = DrawRequest(
-        topology=tables.topology,
-        seed=draw.seed,
-        stream=draw.stream,
-        members=draw.members,
-        start=draw.start,
-        samples=draw.states_SVB.shape[-1],
-        views=tuple(numbers),
-        rates=rates,
-        base=draw.states_SVB,
-        device=draw.states_SVB.device,
-    )
-    found = draw_states(tables, request)
-    return tuple(
-        replace(draw, states_SVB=states, view=view)
-        for view, states in zip(request.views, found, strict=True)
-    )
+        tables.topology, draw.seed, draw.stream, draw.members, draw.start, base.shape[-1],
+        views=tuple(numbers), rates=rates, base=base, device=base.device,
+    )  # fmt: skip
+    found = zip(numbers, draw_states(tables, request), strict=True)
+    return tuple(replace(draw, states_SVB=states, view=view) for view, states in found)
 
 
 def _check_states(tables: Tables, draw: Draw) -> None:
     """Raise unless a draw has, for every node, states that the node can have."""
-    topology = tables.topology
+    topology, states = tables.topology, draw.states_SVB
     if draw.first > 0:
         raise ValueError(
             f"a redraw needs all nodes, but this draw keeps nodes from {draw.first} on"
         )
     expected = (len(draw.members), len(topology))
-    if draw.states_SVB.shape[:2] != expected:
+    if states.shape[:2] != expected:
         raise ValueError(
-            f"the draw's states are for (members, nodes) {tuple(draw.states_SVB.shape[:2])}, "
-            f"expected {expected}"
+            f"the draw's states are for (members, nodes) {tuple(states.shape[:2])}, expected {expected}"
         )
-    states = draw.states_SVB
     if states.is_floating_point():
         raise TypeError(f"states must be integers, got {states.dtype}")
     # torch has no maximum of uint16, and numpy does not read CUDA memory

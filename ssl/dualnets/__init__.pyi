@@ -40,8 +40,8 @@ from dualnets.optim.optimizers import OPTIMIZERS as OPTIMIZERS
 from dualnets.optim.optimizers import SGD as SGD
 from dualnets.optim.optimizers import Adam as Adam
 from dualnets.optim.optimizers import AdamW as AdamW
-from dualnets.optim.optimizers import Group as Group
-from dualnets.optim.optimizers import Schedule as Schedule
+from dualnets.optim.per_member import Group as Group
+from dualnets.optim.schedule import Schedule as Schedule
 from dualnets.training.checkpoint import Checkpoints as Checkpoints
 from dualnets.training.trajectory import DivergedError as DivergedError
 from dualnets.training.trajectory import Snapshot as Snapshot

@@ -88,10 +88,8 @@ def check_switch(name: str, value: Any) -> bool:
     Raises:
         TypeError: any other value, such as 0 or 'no'.
     """
-    if type(value).__name__ not in (
-        "bool",
-        "bool_",
-    ):  # Python's or numpy's, which is not imported here
+    # by name, since numpy, which has a type of its own, is not imported here
+    if type(value).__name__ not in ("bool", "bool_"):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
@@ -118,9 +116,8 @@ def check_network(name: str, value: Any) -> None:
     Raises:
         TypeError: a torch module without it, or any other value.
     """
-    if isinstance(value, type) or not all(
-        hasattr(value, n) for n in ("members", "stacked", "inputs")
-    ):
+    names = ("members", "stacked", "inputs")
+    if isinstance(value, type) or not all(hasattr(value, name) for name in names):
         raise TypeError(
             f"{name} must be such as dualnets.tree_network(trees, units=5, seed=1), got a "
             f"{getattr(value, '__name__', type(value).__name__)}; dualnets.TorchEnsemble makes one of "

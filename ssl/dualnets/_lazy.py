@@ -6,7 +6,9 @@ it must not wait for torch to do so. Modules that hold such dataclasses therefor
 decorator `@torch.no_grad()` or a default `dtype=torch.float32` would import it at once.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch as torch
@@ -14,3 +16,16 @@ else:
     from hltm._lazy import LazyModule
 
     torch = LazyModule("torch")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def no_grad(function: Function) -> Function:
+    """`@torch.no_grad()` that imports torch only when the function is called."""
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        with torch.no_grad():
+            return function(*args, **options)
+
+    return call  # type: ignore[return-value]

@@ -67,18 +67,13 @@ def option(
     choices: tuple[str, ...] | None = None,
     applies_to: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A dataclass field of which more must be known than its name, type and default.
+    """A dataclass field with more of an `Option` than its name, type and default.
 
-    Args:
-        default: of the field.
-        flag: its name among the settings of all methods, where the field's own would be ambiguous.
-        choices: the words that a flag takes, where the type does not say it.
-        applies_to: other fields of the dataclass -> the values at which this field has an effect.
+    A flag's name is given where the field's own would be ambiguous among the settings of all methods, its
+    choices where the type does not have them.
     """
-    return field(
-        default=default,
-        metadata={"flag": flag, "choices": choices, "applies_to": applies_to or {}},
-    )
+    metadata = {"flag": flag, "choices": choices, "applies_to": applies_to or {}}
+    return field(default=default, metadata=metadata)
 
 
 def options(kind: type) -> list[Option]:

@@ -44,7 +44,7 @@ def network(**changes):
 
 
 def begin(method=None, net=None, **changes):
-    """Only begins: nothing is trained, not even the first snapshot is asked for."""
+    """The checks before training alone: no snapshot is asked for, so nothing is trained."""
     given = {
         "augment": hltm.resample_leaves(0.0), "steps": 3, "batch": 8, "seed": 2,
         "optimizer": SGD(0.1),

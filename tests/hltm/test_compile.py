@@ -1,7 +1,6 @@
 """Compiled kernels are never older than their sources, and need no folder for a cache."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,50 +8,69 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# a kernel in a file of its own: numba compiles `row_products` of blocks.py, and SCALE, into it
-CALLER = """
-from dualnets.training.compiled import blocks
+FILES = {
+    "settings": "SCALE = SHIFT = ADDED = 1.0",
+    "unrelated": "",
+    "callee": """
+import settings
 from hltm._compile import compiled
-from settings import SCALE
-
-@compiled(fastmath=blocks.FAST)
-def inner(g, rows, out):
-    blocks.row_products(g, rows, out)
-    for i in range(len(out)):
-        out[i] *= SCALE
 
 @compiled()
-def outer(g, rows, out):
-    inner(g, rows, out)
-"""
+def double(x):
+    return 2 * x
+""",
+    "caller": """
+import callee
+import unrelated
+from hltm._compile import compiled
+from settings import ADDED, SCALE
+
+def plus(number):
+    @compiled()
+    def add(x):
+        return x + number
+    return add
+
+added = plus(ADDED)
+
+@compiled()
+def inner(x):
+    return SCALE * callee.double(x) + callee.settings.SHIFT
+
+@compiled()
+def outer(x):
+    return added(inner(x))
+""",
+}
 RUN = """
-import numpy as np
 from caller import outer
-out = np.empty(2)
-outer(np.array([1.0, 2.0]), np.array([[1.0, 1.0], [0.0, 1.0]]), out)
-print(*out, "from the cache" if outer.stats.cache_hits else "compiled")
+print(outer(1.0), "from the cache" if outer.stats.cache_hits else "compiled")
 """
 
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of both packages with a kernel beside them; `run` calls it in a process of its own."""
-    for package in ("hltm", "ssl/dualnets"):
-        target = tmp_path / Path(package).name
-        shutil.copytree(ROOT / package, target, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "caller.py").write_text(CALLER)
-    (tmp_path / "settings.py").write_text("SCALE = 1.0\n")
+    """Files of kernels that call and read each other; `run` calls one in a process of its own."""
+    for name, text in FILES.items():
+        (tmp_path / f"{name}.py").write_text(text)
     return tmp_path
+
+
+def start(project, *options, **environment):
+    given = {n: v for n, v in os.environ.items() if not n.startswith(("NUMBA", "XDG"))}
+    path = os.pathsep.join(map(str, (project, ROOT)))
+    return subprocess.Popen(
+        [sys.executable, *options, "-c", RUN], cwd=project, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=given | {"PYTHONPATH": path} | environment,
+    )  # fmt: skip
 
 
 def run(project, *options, **environment):
     """What the kernel computed and where it came from; what went to standard error."""
-    given = {n: v for n, v in os.environ.items() if not n.startswith(("NUMBA", "XDG"))}
-    done = subprocess.run(
-        [sys.executable, *options, "-c", RUN], cwd=project, text=True, capture_output=True,
-        check=True, env=given | {"PYTHONPATH": str(project)} | environment,
-    )  # fmt: skip
-    return done.stdout.strip(), done.stderr
+    process = start(project, *options, **environment)
+    found, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return found.strip(), errors
 
 
 def edit(path, old, new):
@@ -63,36 +81,30 @@ def edit(path, old, new):
 
 def test_what_a_kernel_calls_or_reads_is_compiled_again_when_it_changes(project):
     strict = ("-W", "error")
-    assert run(project, *strict) == ("3.0 2.0 compiled", "")
-    assert run(project, *strict) == ("3.0 2.0 from the cache", "")
-    # a block that is called by a function that the kernel calls, three files away
-    blocks = project / "dualnets/training/compiled/blocks.py"
-    edit(blocks, "out[i] = s0\n        i += 1", "out[i] = s0 + 10\n        i += 1")
-    assert run(project, *strict) == ("13.0 12.0 compiled", "")
-    assert run(project, *strict) == ("13.0 12.0 from the cache", "")
-    # a constant of a module that holds no kernel
-    edit(project / "settings.py", "1.0", "2.0")
-    assert run(project, *strict) == ("26.0 24.0 compiled", "")
-    # a file that has no part in the kernel
-    edit(
-        project / "dualnets/training/compiled/heads.py",
-        "import numpy as np",
-        "import numpy as np\n",
-    )
-    assert run(project, *strict) == ("26.0 24.0 from the cache", "")
+    assert run(project, *strict) == ("4.0 compiled", "")
+    assert run(project, *strict) == ("4.0 from the cache", "")
+    for file, old, new, expected in (
+        ("callee", "2 * x", "2 * x + 10", "14.0"),  # called by a function that the kernel calls
+        ("settings", "SCALE =", "SCALE = 2.0;", "26.0"),  # a constant of a file without a kernel
+        ("settings", "SHIFT =", "SHIFT = 100.0;", "125.0"),  # reached through another module
+        ("settings", "ADDED =", "ADDED = 1000.0;", "1124.0"),  # kept in a closure
+    ):
+        edit(project / f"{file}.py", old, new)
+        assert run(project, *strict) == (f"{expected} compiled", "")
+    edit(project / "unrelated.py", "", "x = 1")
+    assert run(project, *strict) == ("1124.0 from the cache", "")
 
 
 def test_where_no_folder_can_be_written_kernels_run_and_one_line_says_what_to_do(project):
     (project / "nothing").touch()
     (project / "__pycache__").touch()  # a file, so that there can be no such folder, even for root
-    (project / "dualnets/training/compiled/__pycache__").touch()
     nowhere = str(project / "nothing" / "below")
     found, errors = run(project, HOME=nowhere, NUMBA_CACHE_DIR=nowhere)
-    assert found == "3.0 2.0 compiled"
+    assert found == "4.0 compiled"
     assert len(errors.splitlines()) == 1
     assert "set NUMBA_CACHE_DIR to a folder that can be written" in errors
     somewhere = str(project / "somewhere")
-    for expected in ("3.0 2.0 compiled", "3.0 2.0 from the cache"):
+    for expected in ("4.0 compiled", "4.0 from the cache"):
         assert run(project, HOME=nowhere, NUMBA_CACHE_DIR=somewhere) == (expected, "")
 
 
@@ -100,12 +112,28 @@ def test_a_folder_that_can_no_longer_be_written_does_not_matter(project):
     """A disk may fill between the moment the cache is opened and the end of a compilation."""
     edit(
         project / "caller.py",
-        "\n@compiled(fastmath",
+        "\n@compiled()\ndef inner",
         "\nimport numba.core.caching as caching\n"
         "def full(*given): raise OSError('disk full')\n"
-        "caching.IndexDataCacheFile.save = full\n\n@compiled(fastmath",
+        "caching.IndexDataCacheFile.save = full\n\n@compiled()\ndef inner",
     )
     found, errors = run(project)
-    assert found == "3.0 2.0 compiled"
+    assert found == "4.0 compiled"
     assert len(errors.splitlines()) == 1
     assert "NUMBA_CACHE_DIR" in errors
+
+
+def test_processes_that_share_a_cache_and_damaged_files_do_no_harm(project):
+    folder = str(project / "cache")
+    both = [start(project, "-W", "error", NUMBA_CACHE_DIR=folder) for _ in range(2)]
+    for process in both:
+        found, errors = process.communicate()
+        assert found.startswith("4.0 ")
+        assert errors == ""
+    for suffix in ("nbi", "nbc"):  # the index, and machine code
+        files = [*Path(folder).rglob(f"*.{suffix}")]
+        assert files
+        for path in files:
+            os.truncate(path, 30)
+        assert run(project, NUMBA_CACHE_DIR=folder) == ("4.0 compiled", "")
+        assert run(project, NUMBA_CACHE_DIR=folder) == ("4.0 from the cache", "")

@@ -119,7 +119,7 @@ def test_names_stand_where_there_is_room():
 
 def test_bad_requests_name_the_value():
     tree = hltm.symmetric_binary(depth=2, seed=0)
-    with pytest.raises(ValueError, match=r"got 2: choose a member"):
+    with pytest.raises(ValueError, match=r"got 2: choose one"):
         tree_figure(hltm.symmetric_binary(depth=2, seed=0, members=2))
     with pytest.raises(ValueError, match="expected 7 values, one per node, got 3"):
         tree_figure(tree, values=[1, 2, 3])

@@ -101,13 +101,9 @@ def parquet_schema(recipe: ExportRecipe) -> Any:
     import pyarrow as pa
 
     state = pa.field("element", pa.from_numpy_dtype(recipe.dtype), nullable=False)
-    return pa.schema(
-        [pa.field(name, pa.int64(), nullable=False) for name in recipe.keys]
-        + [
-            pa.field(name, pa.list_(state, width), nullable=False)
-            for name, width in recipe.widths.items()
-        ]
-    )
+    kinds = dict.fromkeys(recipe.keys, pa.int64())
+    kinds |= {name: pa.list_(state, width) for name, width in recipe.widths.items()}
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
 
 
 def parquet_options(recipe: ExportRecipe) -> dict[str, Any]:

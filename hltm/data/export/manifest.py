@@ -25,13 +25,9 @@ def shard_entry(folder: Path, shard: Shard) -> dict[str, Any]:
     """The entry of a written shard in the manifest."""
     path = folder / shard.file
     return {
-        "file": shard.file,
-        "member": shard.member,
-        "start": shard.rows.start,
-        "rows": len(shard.rows),
-        "bytes": path.stat().st_size,
-        "sha256": checksum(path),
-    }
+        "file": shard.file, "member": shard.member, "start": shard.rows.start,
+        "rows": len(shard.rows), "bytes": path.stat().st_size, "sha256": checksum(path),
+    }  # fmt: skip
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
@@ -61,13 +57,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a manifest: expected format {FORMAT!r}")
     if found.get("version") != VERSION:
         raise ValueError(f"{path} has version {found.get('version')}, expected {VERSION}")
-    entries = found.get("shards")
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and entry.keys() >= ENTRY for entry in entries
+    held = found.get("shards")
+    if not isinstance(held, list) or not all(
+        isinstance(e, dict) and e.keys() >= ENTRY for e in held
     ):
-        raise ValueError(
-            f"{path} is not a manifest: its shards are not listed with {sorted(ENTRY)}"
-        )
+        raise ValueError(f"{path} is not a manifest: its shards do not have {sorted(ENTRY)}")
     return found
 
 
@@ -86,11 +80,7 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], ExportRecipe]:
 
 
 def check_same(folder: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Raise unless the manifest of a folder has the expected settings.
-
-    Raises:
-        ValueError: the first setting that differs, by name.
-    """
+    """Raise a ValueError of the first setting of a folder's manifest that is not as expected."""
     for key, value in expected.items():
         if found.get(key) == value:
             continue

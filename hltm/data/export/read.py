@@ -56,7 +56,6 @@ class DataFolder:
     Attributes:
         folder: its path.
         manifest: the content of `manifest.json`.
-        recipe: the checked settings, with the tree.
     """
 
     folder: Path
@@ -240,11 +239,7 @@ class Column:
             wanted = np.asarray(every[index], dtype=np.int64)
         else:
             wanted = np.asarray(index)
-            if (
-                wanted.dtype == bool
-                or not np.issubdtype(wanted.dtype, np.integer)
-                or wanted.ndim > 1
-            ):
+            if wanted.dtype.kind not in "iu" or wanted.ndim > 1:
                 raise TypeError(f"rows must be an integer, a slice or integers, got {index!r}")
             low, high = (wanted.min(), wanted.max()) if wanted.size else (0, -1)
             if low < -len(every) or high >= len(every):

@@ -19,12 +19,8 @@ from hltm.sampling.sample import check_rows, views
 from hltm.tree import LatentTree
 
 FORMAT, VERSION = "hltm.export", 1
-SUFFIXES = {
-    "npz": "npz",
-    "parquet": "parquet",
-    "safetensors": "safetensors",
-    "huggingface": "parquet",
-}
+# format -> suffix of its files
+SUFFIXES = {name: name for name in ("npz", "parquet", "safetensors")} | {"huggingface": "parquet"}
 STREAM = Stream.DATA
 SHARD_ROWS, SHARD_BYTES = 1 << 20, 1 << 28  # the largest shard unless rows_per_shard is given
 PIECE_ROWS, PIECE_BYTES = 1 << 17, 1 << 24  # the most that is drawn at once and held in memory
@@ -146,19 +142,13 @@ class ExportRecipe:
         if self.rates is not None:
             augmentation = {"name": self.augment, "rates": self.rates.tolist()}
         return {
-            "file_format": self.file_format,
-            "draw_format": DRAW_FORMAT,
-            "seed": self.seed,
-            "stream": STREAM.name.lower(),
-            "start": self.start,
-            "n": self.samples,
-            "views": self.views,
-            "augmentation": augmentation,
+            "file_format": self.file_format, "draw_format": DRAW_FORMAT, "seed": self.seed,
+            "stream": STREAM.name.lower(), "start": self.start, "n": self.samples,
+            "views": self.views, "augmentation": augmentation,
             "leaves": [names[v] for v in self.tree.leaves],
             "latents": [names[v] for v in self.latents],
-            "rows_per_shard": self.rows_per_shard,
-            "tree": json.loads(to_json(self.tree)),
-        }
+            "rows_per_shard": self.rows_per_shard, "tree": json.loads(to_json(self.tree)),
+        }  # fmt: skip
 
     @classmethod
     def from_settings(cls, found: dict[str, Any]) -> ExportRecipe:
@@ -227,9 +217,7 @@ def make_recipe(
     if views and augment is None:
         raise ValueError(f"views={views} needs augment, e.g. augment=hltm.keep_root()")
     if augment is not None and not views:
-        raise ValueError(
-            f"augment={augment} has no effect here: it needs views of at least 1, got 0"
-        )
+        raise ValueError(f"augment={augment} has no effect here: it needs at least 1 view, got 0")
     if rows_per_shard is not None and operator.index(rows_per_shard) < 1:
         raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
     made = ExportRecipe(

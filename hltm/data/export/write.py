@@ -54,11 +54,8 @@ def export(
     continues it, and the folder ends up the same to the last byte.
 
     Args:
-        tree: one tree, or several over one topology.
         folder: its path; it is created if missing.
         samples: B, the number of rows of each member.
-        seed: 64 bits.
-        start: the first row.
         views: the number of views of the leaves, numbers 1 .. views of `tree.views`.
         augment: the augmentation of the views.
         nodes: `all` latents beside the leaves, the `leaves` alone, or the latents to keep, by
@@ -141,12 +138,10 @@ def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
     same bytes.
     """
     if not (home / MANIFEST).is_file():
-        strangers = sorted(
-            path.name for path in home.iterdir() if path.name != f".{MANIFEST}.partial"
-        )
+        strangers = {path.name for path in home.iterdir()} - {f".{MANIFEST}.partial"}
         if strangers:
             raise ValueError(
-                f"{home} is not empty and holds no exported data: there is {strangers[0]!r}; "
+                f"{home} is not empty and holds no exported data: there is {min(strangers)!r}; "
                 "choose another folder"
             )
         return {}

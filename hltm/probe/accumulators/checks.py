@@ -33,20 +33,19 @@ def check_finite(activations: Tensor, layer: object = None) -> None:
     )
 
 
-def check_pair(activations: Tensor, targets: Tensor) -> None:
-    """Raise unless `(…, U, B)` activations and `(…, T, B)` targets belong together.
+def check_pair(activations: Tensor, targets: Tensor) -> Tensor:
+    """Activations `(…, U, B)` as floating point numbers, if targets `(…, T, B)` belong to them.
 
     Raises:
         ValueError: different leading axes, different numbers of rows, no rows, or activations that
             are not finite.
     """
-    a, z = activations.shape, targets.shape
+    a, z = tuple(activations.shape), tuple(targets.shape)
     if len(a) < 2 or len(a) != len(z) or a[:-2] != z[:-2] or a[-1] != z[-1] or a[-1] == 0:
-        raise ValueError(
-            f"activations {tuple(a)} and targets {tuple(z)} do not fit, "
-            "expected (…, U, B) and (…, T, B)"
-        )
+        expected = "expected (…, U, B) and (…, T, B)"
+        raise ValueError(f"activations {a} and targets {z} do not fit, {expected}")
     check_finite(activations)
+    return activations if activations.is_floating_point() else activations.float()
 
 
 def one_hot(targets: Tensor, states: int) -> Tensor:

@@ -29,13 +29,10 @@ class Conditional(NamedTuple):
 
 
 class StreamingConditional:
-    """E[unit | target = k] of `(…, U, B)` activations and `(…, T, B)` states, batch by batch.
+    """E[unit | target = k] of `(…, U, B)` activations and `(…, T, B)` targets of K `states`.
 
     Sums are of activations minus the first batch's mean, in float64 across batches, so a large
     mean does not cancel a small variance.
-
-    Args:
-        states: K, the largest number of states of a target.
 
     Raises:
         ValueError: fewer than 2 states; in `update`, as `check_pair` and `one_hot`.
@@ -50,13 +47,11 @@ class StreamingConditional:
     def __init__(self, states: int = 2) -> None:
         if states < 2:
             raise ValueError(f"states must be at least 2, got {states}")
-        self.states = states
-        self.samples = 0
+        self.states, self.samples = states, 0
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch."""
-        check_pair(activations, targets)
-        a = activations if activations.is_floating_point() else activations.float()
+        a = check_pair(activations, targets)
         if self.samples == 0:
             self.shift = a.mean(-1, keepdim=True)
             self.count = self.square = self.sums = self.total = a.new_zeros((), dtype=torch.float64)
@@ -65,21 +60,18 @@ class StreamingConditional:
         self.count = self.count + indicator.sum(-1).double()
         self.sums = self.sums + (a @ indicator.to(a.dtype).transpose(-1, -2)).double()
         self.total = self.total + a.sum(-1, dtype=torch.float64)
-        self.square = (
-            self.square + torch.linalg.vector_norm(a, dim=-1, dtype=torch.float64).square()
-        )
+        norm = torch.linalg.vector_norm(a, dim=-1, dtype=torch.float64)
+        self.square = self.square + norm.square()
         self.samples += a.shape[-1]
 
     def result(self) -> Conditional:
         """Counts, conditional means and variances of all rows so far."""
-        split = (self.count.shape[-1] // self.states, self.states)
-        count = self.count.unflatten(-1, split)
+        count, sums = (x.unflatten(-1, (-1, self.states)) for x in (self.count, self.sums))
         mean = self.total / self.samples
-        each = self.sums.unflatten(-1, split) / count.clamp(min=1)[..., None, :, :]
+        each = sums / count.clamp(min=1)[..., None, :, :]
         centred = (each - mean[..., None, None]) * (count > 0)[..., None, :, :]
         variance = (self.square / self.samples - mean.square()).clamp(min=0)
-        size = (mean + self.shift[..., 0].double()).square()
-        constant = variance <= DEAD * size
+        constant = variance <= DEAD * (mean + self.shift[..., 0].double()).square()
         return Conditional(
             count,
             centred.masked_fill(constant[..., None, None], 0.0),

@@ -33,13 +33,8 @@ class StreamingCorrelation:
         a, z = activations, targets.to(activations.dtype)
         mean_a, mean_z = a.mean(-1), z.mean(-1)
         a, z = a - mean_a[..., None], z - mean_z[..., None]
-        batch = (
-            mean_a.double(),
-            mean_z.double(),
-            torch.linalg.vector_norm(a, dim=-1).double().square(),
-            torch.linalg.vector_norm(z, dim=-1).double().square(),
-            (a @ z.transpose(-1, -2)).double(),
-        )
+        squares = [torch.linalg.vector_norm(x, dim=-1).double().square() for x in (a, z)]
+        batch = (mean_a.double(), mean_z.double(), *squares, (a @ z.transpose(-1, -2)).double())
         if self.samples == 0:
             self.mean_a, self.mean_z, self.square_a, self.square_z, self.cross = batch
             self.samples = count

@@ -38,16 +38,13 @@ class StreamingHistogram:
         if bins < 2 or states < 2:
             raise ValueError(f"bins and states must be at least 2, got {bins} and {states}")
         self.bins, self.states, self.edges = bins, states, edges
-        self.samples = 0
-        self.counts = torch.zeros(())
+        self.samples, self.counts = 0, torch.zeros(())
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch."""
-        check_pair(activations, targets)
-        a = activations if activations.is_floating_point() else activations.float()
+        a = check_pair(activations, targets).contiguous()
         if self.edges is None:
             self.edges = equal_shares(a, self.bins)
-        a = a.contiguous()
         place = torch.searchsorted(self.edges.to(a).contiguous(), a, right=True)
         every = torch.arange(self.bins, device=a.device)[:, None]
         rows = max(HELD // (self.bins * a[..., 0].numel()), 1)
@@ -55,14 +52,12 @@ class StreamingHistogram:
             inside = (bin_of[..., None, :] == every).float().flatten(-3, -2)  # (…, U * bins, B)
             # sums of zeros and ones are exact in float32 up to 2^24 rows at a time
             counts = (inside @ one_hot(states, self.states).transpose(-1, -2)).double()
-            self.counts = counts if self.samples == 0 else self.counts + counts
+            self.counts = self.counts + counts
             self.samples += bin_of.shape[-1]
 
     def result(self) -> Tensor:
         """`(…, U, bins, T, K)` float64 counts."""
-        units, targets = self.counts.shape[-2] // self.bins, self.counts.shape[-1] // self.states
-        split = self.counts.unflatten(-1, (targets, self.states))
-        return split.unflatten(-3, (units, self.bins))
+        return self.counts.unflatten(-1, (-1, self.states)).unflatten(-3, (-1, self.bins))
 
 
 def equal_shares(activations: Tensor, bins: int) -> Tensor:

@@ -48,9 +48,8 @@ class StreamingMoments:
         both = [part.to(kind) for part in (x, y)]
         means = [part.mean(-1, keepdim=True) for part in both]
         a, b = (part - mean for part, mean in zip(both, means, strict=True))
-        fresh = [a @ a.mT, a @ b.mT, b @ b.mT]
+        squares = [part.double() for part in (a @ a.mT, a @ b.mT, b @ b.mT)]
         mean_x, mean_y = (mean[..., 0].double() for mean in means)
-        squares = [part.double() for part in fresh]
         if self.samples == 0:
             self.mean_x, self.mean_y, self.squares, self.samples = mean_x, mean_y, squares, count
             return

@@ -32,12 +32,10 @@ class LinearCKA:
 
     def update(self, activations: Tensor, posteriors: Tensor) -> None:
         """Add a batch: `(…, U, B)` activations and `(…, P, B)` probabilities, or other features."""
-        a, p = activations.shape, posteriors.shape
+        a, p = tuple(activations.shape), tuple(posteriors.shape)
         if len(a) < 2 or a[:-2] != p[:-2] or a[-1] != p[-1]:
-            raise ValueError(
-                f"activations {tuple(a)} and posteriors {tuple(p)} do not fit, "
-                "expected (…, U, B) and (…, P, B)"
-            )
+            expected = "expected (…, U, B) and (…, P, B)"
+            raise ValueError(f"activations {a} and posteriors {p} do not fit, {expected}")
         check_finite(activations)
         check_finite(posteriors, "posteriors")
         self.moments.update(activations, posteriors.to(activations.device))

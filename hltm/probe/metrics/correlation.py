@@ -9,7 +9,7 @@ from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.metric import Metric
 
 
-class Correlation(Metric):
+class Correlation(StreamingCorrelation, Metric):
     """Pearson correlation of `(…, U, B)` activations with `(…, T, B)` numbers.
 
     A constant unit has correlation 0. `strength` is |correlation|.
@@ -28,19 +28,9 @@ class Correlation(Metric):
     two_states = bounded_by_correlation = True
     strength_range = 0.0, 1.0
 
-    def __init__(self) -> None:
-        self.sums = StreamingCorrelation()
-
     def update(self, activations: Tensor, targets: Tensor) -> None:
-        """Add a batch."""
-        check_pair(activations, targets)
-        a = activations if activations.is_floating_point() else activations.float()
-        self.sums.update(a, targets)
+        super().update(check_pair(activations, targets), targets)
 
     def result(self) -> Tensor:
         """`(…, U, T)` correlations, float64."""
-        return self.sums.correlation()
-
-    def strength(self) -> Tensor:
-        """`(…, U, T)` |correlation|, float64."""
-        return self.sums.strength()
+        return self.correlation()

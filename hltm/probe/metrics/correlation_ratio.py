@@ -10,14 +10,11 @@ from hltm.probe.metric import Metric
 
 
 class CorrelationRatio(Metric):
-    """η = sqrt( Var(E[unit | z]) / Var(unit) ), in [0, 1] (Pearson), of a unit and a latent z.
+    """η = sqrt( Var(E[unit | z]) / Var(unit) ), in [0, 1], of a unit and a latent z of K `states`.
 
     It is the best correlation that any function of the state has with the unit, so the maximal
     correlation of `tree.ceiling` bounds it, and for two states it is |correlation|. A constant unit
     has η = 0. It has no sign, so `strength` is the same.
-
-    Args:
-        states: K, the largest number of states of a target.
 
     Raises:
         ValueError: in `update`, as `StreamingConditional`.
@@ -33,21 +30,16 @@ class CorrelationRatio(Metric):
     strength_range = 0.0, 1.0
 
     def __init__(self, states: int = 2) -> None:
-        self.moments = StreamingConditional(states)
+        self.sums = StreamingConditional(states)
 
     @classmethod
     def for_states(cls, states: int) -> CorrelationRatio:
-        """A new metric of latents with at most this many states."""
         return cls(states)
-
-    def update(self, activations: Tensor, targets: Tensor) -> None:
-        """Add a batch."""
-        self.moments.update(activations, targets)
 
     def result(self) -> Tensor:
         """`(…, U, T)` correlation ratios, float64."""
-        found = self.moments.result()
-        share = found.rows / self.moments.samples
+        found = self.sums.result()
+        share = found.rows / self.sums.samples
         between = torch.einsum("...utk,...tk->...ut", found.mean.square(), share)
         within = found.variance[..., None]
         square = torch.where(within > 0, between / within, torch.zeros_like(between))
@@ -55,4 +47,4 @@ class CorrelationRatio(Metric):
 
     def dead(self) -> Tensor:
         """`(…, U)` bool: units that never varied."""
-        return self.moments.result().variance <= 0
+        return self.sums.result().variance <= 0

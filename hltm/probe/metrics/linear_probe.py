@@ -66,14 +66,12 @@ class LinearProbe:
             raise ValueError(f"states must be at least 2, got {states}")
         if not ridge > 0:
             raise ValueError(f"ridge must be above 0, got {ridge}")
-        self.states, self.ridge = states, ridge
-        self.samples = 0
+        self.states, self.ridge, self.samples = states, ridge, 0
         self.sides = StreamingMoments(), StreamingMoments()  # train, test
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch of the next rows."""
-        check_pair(activations, targets)
-        a = activations if activations.is_floating_point() else activations.float()
+        a = check_pair(activations, targets)
         indicator = one_hot(targets, self.states).to(a.dtype)
         rows = torch.arange(self.samples, self.samples + a.shape[-1], device=a.device)
         for side, moments in enumerate(self.sides):

@@ -39,27 +39,19 @@ class MutualInformation(Metric):
     """
 
     def __init__(self, bins: int = BINS, states: int = 2, edges: Tensor | None = None) -> None:
-        self.histogram = StreamingHistogram(bins, states, edges)
+        self.sums = StreamingHistogram(bins, states, edges)
 
     @classmethod
     def for_states(cls, states: int) -> MutualInformation:
-        """A new metric of latents with at most this many states."""
         return cls(states=states)
 
     @classmethod
     def posterior_ceiling(cls, tree: LatentTree, nodes: Sequence[int]) -> LeafInformation:
-        """The information that the leaves have of these latents."""
         return LeafInformation(tree, nodes)
-
-    def update(self, activations: Tensor, targets: Tensor) -> None:
-        """Add a batch."""
-        self.histogram.update(activations, targets)
 
     def result(self) -> Tensor:
         """`(…, U, T)` nats, float64."""
-        joint = (
-            self.histogram.result().movedim(-3, -1) / self.histogram.samples
-        )  # (…, U, T, K, bins)
+        joint = self.sums.result().movedim(-3, -1) / self.sums.samples  # (…, U, T, K, bins)
         # I(bin; z) = H(bin) + H(z) - H(bin, z)
         terms = [_entropy(joint.sum(-2)), _entropy(joint.sum(-1)), -_entropy(joint.flatten(-2))]
         return torch.stack(terms).sum(0).clamp(min=0)
@@ -69,10 +61,6 @@ class LeafInformation:
     """I(latent; leaves) = H(latent) - E[ H(latent | leaves) ], in nats: the ceiling of any unit.
 
     The prior's entropy is exact; the posterior's is averaged over the rows that are measured.
-
-    Args:
-        tree: the tree of the latents.
-        nodes: their T numbers.
     """
 
     def __init__(self, tree: LatentTree, nodes: Sequence[int]) -> None:

@@ -42,11 +42,10 @@ class RocAuc(Metric):
     strength_range = 0.5, 1.0
 
     def __init__(self, bins: int = BINS, edges: Tensor | None = None) -> None:
-        self.histogram = StreamingHistogram(bins, 2, edges)
+        self.sums = StreamingHistogram(bins, 2, edges)
 
     @classmethod
     def for_null(cls, states: int) -> RocAuc:
-        """A new metric with few bins."""
         return cls(NULL_BINS)
 
     @classmethod
@@ -54,13 +53,9 @@ class RocAuc(Metric):
         """The area of the posterior itself: no function of the leaves has a larger one."""
         return PosteriorAuc()
 
-    def update(self, activations: Tensor, targets: Tensor) -> None:
-        """Add a batch."""
-        self.histogram.update(activations, targets)
-
     def result(self) -> Tensor:
         """`(…, U, T)` areas in [0, 1], float64."""
-        counts = self.histogram.result().movedim(-3, -1)  # (…, U, T, K, bins)
+        counts = self.sums.result().movedim(-3, -1)  # (…, U, T, K, bins)
         negative, positive = counts[..., 0, :], counts[..., 1, :]
         below = negative.cumsum(-1) - negative / 2
         pairs = negative.sum(-1) * positive.sum(-1)

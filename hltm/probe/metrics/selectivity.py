@@ -29,15 +29,11 @@ class Selectivity(Metric):
     two_states = True
 
     def __init__(self) -> None:
-        self.moments = StreamingConditional(2)
-
-    def update(self, activations: Tensor, targets: Tensor) -> None:
-        """Add a batch."""
-        self.moments.update(activations, targets)
+        self.sums = StreamingConditional(2)
 
     def result(self) -> Tensor:
         """`(…, U, T)` selectivities, float64."""
-        found = self.moments.result()
+        found = self.sums.result()
         both = (found.rows > 0).all(-1)[..., None, :]
         half = (found.mean[..., 1] - found.mean[..., 0]) / 2
         return torch.where(both, half, torch.zeros_like(half))

@@ -1,7 +1,4 @@
-"""Does a unit follow its latent, or another one that is correlated with it?
-
-Rivals, partial correlations given the parent, and what the rival alone scores.
-"""
+"""Whether a unit follows its latent, or another latent, a rival, that is correlated with it."""
 
 from __future__ import annotations
 
@@ -66,8 +63,9 @@ class Specificity:
         bad = [p for p in parents if not -1 <= p < len(parents)]
         if bad:
             raise ValueError(f"parents must be in -1..{len(parents) - 1}, got {bad[0]}")
-        self.parents, self.states = list(parents), states
-        self.children = [t for t, p in enumerate(self.parents) if p >= 0]
+        self.states = states
+        self.children = [t for t, p in enumerate(parents) if p >= 0]
+        self.above = [parents[t] for t in self.children]
         self.alone = CorrelationRatio(states)
         self.joint = CorrelationRatio(states * states)
 
@@ -76,10 +74,8 @@ class Specificity:
         self.alone.update(activations, targets)
         if self.children:
             z = targets.to(torch.int32)
-            above = [self.parents[t] for t in self.children]
-            self.joint.update(
-                activations, z[..., self.children, :] * self.states + z[..., above, :]
-            )
+            both = z[..., self.children, :] * self.states + z[..., self.above, :]
+            self.joint.update(activations, both)
 
     def result(self, unit: Tensor) -> Specific:
         """The specificity of the units `(…, T)` int64 chosen for the targets; -1 for none.
@@ -94,11 +90,10 @@ class Specificity:
         strength = own.diagonal(dim1=-2, dim2=-1)
         partial = torch.full_like(strength, torch.nan)
         if self.children:
-            above = [self.parents[t] for t in self.children]
             picked = chosen[..., self.children, :]
             both = torch.take_along_dim(self.joint.result(), picked, dim=-2)
             both = both.diagonal(dim1=-2, dim2=-1).square() * has[..., self.children].to(own)
-            parent = own[..., self.children, above].square()
+            parent = own[..., self.children, self.above].square()
             left = 1 - parent
             # sums of float32 products are exact to about 1e-7: less than ROUNDING is nothing
             share = torch.where(left > ROUNDING, (both - parent) / left.clamp(min=ROUNDING), 0.0)
@@ -120,10 +115,7 @@ class RivalBaseline:
 
     It is what a unit scores on a latent if it follows nothing but a rival of that latent, as well
     as the leaves allow: a score that is not above it is no evidence that the unit follows the
-    latent itself. For more than two states the best of the posterior's probabilities counts.
-
-    Args:
-        states: K, the largest number of states of a target.
+    latent itself. For more than two `states` the best of the posterior's probabilities counts.
 
     Example:
         >>> import hltm

@@ -72,27 +72,13 @@ def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndar
     if request.base is not None:
         given = np.ascontiguousarray(request.base.numpy().astype(out.dtype, copy=False))
     arguments = (
-        np.uint64(request.seed & 0xFFFFFFFF),
-        np.uint64(request.seed >> 32),
-        np.uint64(request.stream),
-        np.array(request.members, dtype=np.uint64),
-        np.array(request.views, dtype=np.uint64),
-        block_numbers,
-        request.samples,
-        size,
-        request.start - blocks.start * BLOCK,
-        tables.topology.parent,
-        tables.cardinality,
-        tables.thresholds.numpy().view(np.uint64),
-        tables.threshold_start,
-        request.redraw_case,
-        request.redraw_limits.view(np.uint64),
-        request.base_needed,
-        given,
-        request.first,
-        out,
-        packed,
-    )
+        np.uint64(request.seed & 0xFFFFFFFF), np.uint64(request.seed >> 32), np.uint64(request.stream),
+        np.array(request.members, dtype=np.uint64), np.array(request.views, dtype=np.uint64),
+        block_numbers, request.samples, size, request.start - blocks.start * BLOCK,
+        tables.topology.parent, tables.cardinality, tables.thresholds.numpy().view(np.uint64),
+        tables.threshold_start, request.redraw_case, request.redraw_limits.view(np.uint64),
+        request.base_needed, given, request.first, out, packed,
+    )  # fmt: skip
 
     def work(shares: Iterator[tuple[int, int]]) -> None:
         scratch, wide = _scratch(tables, size, out.dtype)

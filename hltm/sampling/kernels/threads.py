@@ -23,7 +23,6 @@ def share(
         work: called once per thread with an iterator of (low, high): it does tasks low .. high - 1
             of each, and makes the memory that its thread needs before the first. Tasks must not
             write to the same places.
-        tasks: how many.
         threads: how many at most; with one, all tasks come as a single share.
         grain: tasks per share.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import io
 import os
 import pkgutil
 import sys
@@ -48,13 +49,19 @@ def main(arguments: list[str] | None = None) -> int:
         cannot be met, explained in one line on standard error; 130 for an interruption; 141 where
         the reader of standard output is gone, as in `hltm list | head -1`.
     """
+    if sys.stdout is None:  # closed by `>&-`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without Greek letters shows `?`
+        sys.stdout.reconfigure(errors="replace")
     try:
         status = _status(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # here, where a closed pipe can still be caught
-    except BrokenPipeError:
-        # the interpreter flushes once more when it ends, and would complain about the closed pipe
+    except OSError as error:
+        # the interpreter flushes once more when it ends, and would complain again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
+        if isinstance(error, BrokenPipeError):
+            return CLOSED_PIPE
+        return _refuse(f"cannot write to standard output: {(error.strerror or '').lower()}")
     return status
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
@@ -33,8 +33,13 @@ def families() -> dict[str, Callable[..., LatentTree]]:
     return found
 
 
-def flags(make: Callable[..., LatentTree]) -> dict[str, list[Option]]:
-    """Argument of a family -> its flags: one for a number or a text, two for the ends of a range."""
+def flags(make: Callable[..., LatentTree], taken: Container[str] = ()) -> dict[str, list[Option]]:
+    """Argument of a family -> its flags: one for a number or a text, two for the ends of a range.
+
+    Args:
+        make: the function that makes its trees.
+        taken: names of other flags of the command; an argument with such a name becomes `--tree-NAME`.
+    """
     hints, meanings = get_type_hints(make), described(inspect.getdoc(make) or "", "Args")
     found = {}
     for name, parameter in inspect.signature(make).parameters.items():
@@ -54,7 +59,8 @@ def flags(make: Callable[..., LatentTree]) -> dict[str, list[Option]]:
                 for end, value in zip(("low", "high"), ends, strict=True)
             ]
         elif plain:
-            found[name] = [_option(name, meanings.get(name, ""), plain[0], default)]
+            flag = f"tree_{name}" if name in taken else name
+            found[name] = [_option(flag, meanings.get(name, ""), plain[0], default)]
     return found
 
 
@@ -87,16 +93,18 @@ def value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
-def options(name: str, make: Callable[..., LatentTree]) -> list[Option]:
-    """The options of a family, `--family` among them."""
+def options(name: str, make: Callable[..., LatentTree], taken: Container[str] = ()) -> list[Option]:
+    """The options of a family, `--family` among them; `taken` as in `flags`."""
     family = Option("family", "Which family of trees.", default=name, group=GROUP)
-    return [family, *chain.from_iterable(flags(make).values())]
+    return [family, *chain.from_iterable(flags(make, taken).values())]
 
 
-def keywords(make: Callable[..., LatentTree], given: dict[str, Any]) -> dict[str, Any]:
+def keywords(
+    make: Callable[..., LatentTree], given: dict[str, Any], taken: Container[str] = ()
+) -> dict[str, Any]:
     """The arguments of a family from the values of its flags; the ends of a range as a pair."""
     found = {}
-    for argument, own in flags(make).items():
+    for argument, own in flags(make, taken).items():
         values = tuple(given[option.name] for option in own)
         found[argument] = values if len(values) > 1 else values[0]
     return found

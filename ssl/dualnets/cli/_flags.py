@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ METAVARS: dict[type, str] = {int: "INT", float: "NUMBER", bool: "{True,False}", 
 HELP = ("-h", "--help")
 WIDEST = 100  # columns; longer lines are hard to read
 MEANINGS = 26  # column at which the meanings of flags begin
+NEGATIVE = re.compile(r"-(\.?\d|inf$|nan$)")  # how a negative number begins
 MISSING = object()  # the value of a flag that was given without one
 
 
@@ -100,6 +102,8 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False, exit_on_error=False)
+        # argparse takes -1e-3 and -inf for flags; what looks like a number is a value
+        self._negative_number_matcher = NEGATIVE
 
     def error(self, message: str) -> Any:
         raise ValueError(message)
@@ -142,8 +146,11 @@ def _parse(options: Sequence[Option], arguments: Sequence[str]) -> dict[str, Any
         found, left = parser.parse_known_args([_with_hyphens(text) for text in arguments])
     except argparse.ArgumentError as error:
         own = isinstance(error.__context__, argparse.ArgumentTypeError)  # it names the flag already
-        text = error.message if own else f"{error.argument_name}: {error.message}"
-        raise ValueError(text) from None
+        if own:
+            raise ValueError(error.message) from None
+        value = error.message.partition("explicit argument ")[2]  # a switch with a value
+        raise ValueError(f"{error.argument_name} takes no value, got {value}") from None
+    left = [text for text in left if text != "--"]
     if left:
         flags = [option.flag for option in options if not option.positional]
         raise ValueError(_unknown(left[0], flags))

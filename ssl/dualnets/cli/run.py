@@ -83,6 +83,8 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
     description = f"{experiment.claim}.\n\n{experiment.description.strip()}\n\n{SETTINGS}"
     given = parse([*of_the_run, *settings], arguments, command, description)
     options = {option.name: given.pop(option.name) for option in of_the_run}
+    if options["workers"] < 0:
+        raise ValueError(f"workers must be at least 0, got {options['workers']}")
     options["workers"] = options["workers"] or None
     return options, {name: values for name, values in given.items() if values is not None}
 

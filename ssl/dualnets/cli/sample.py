@@ -26,6 +26,7 @@ DESCRIPTION = """Write rows of a tree's data set to files, with latents and augm
 A call that was interrupted continues where it stopped when it is repeated.
 
 `hltm sample --verify OUT` checks files that are written."""
+TAKEN = ("nodes",)  # --nodes names latents to keep; how many nodes a tree has is --tree-nodes
 VERIFY = """Check a folder's checksums, and draw random rows again from their addresses.
 
 The exit status is 0 if the files are what they claim to be, 1 if not."""
@@ -60,7 +61,7 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
     saved = _families.value_of("--tree", arguments)
     if saved is None:
         name, make = _families.requested(arguments)
-        of_the_tree = _families.options(name, make)
+        of_the_tree = _families.options(name, make, TAKEN)
         if "members" in inspect.signature(make).parameters:
             of_the_tree.append(
                 Option("members", "Trees of one shape with tables of their own, n rows each.", kind=int,
@@ -109,7 +110,7 @@ def _tree(make: Any, options: dict[str, Any]) -> LatentTree:
             return hltm.load_tree(options["tree"])
         except OSError as error:
             raise OSError(f"cannot read {options['tree']}: {error.strerror}") from error
-    keywords = _families.keywords(make, options)
+    keywords = _families.keywords(make, options, TAKEN)
     if options.get("members") is not None:
         keywords["members"] = options["members"]
     tree: LatentTree = make(**keywords)

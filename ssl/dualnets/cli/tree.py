@@ -73,7 +73,8 @@ def _parse(name: str, make: Callable[..., LatentTree], arguments: list[str]) -> 
                group="output"),
     ]  # fmt: skip
     description = (inspect.getdoc(make) or "").partition("\n\nArgs:")[0]
-    return parse(options, arguments, "hltm tree", description)
+    command = "hltm tree" + f" --family {name}" * (name != _families.DEFAULT)
+    return parse(options, arguments, command, description)
 
 
 def _check_picture(picture: str) -> None:

@@ -159,7 +159,8 @@ def applicable_fields(
         changes: field -> values that replace those of the grids, except where these are `Fixed`, as given
             on the command line: `--optimizer adam --help` shows the flags of Adam.
 
-    A condition on a number, such as `redraw-every` above 0, counts as met, since a flag can meet it.
+    A condition on a number, such as `redraw-every` above 0, counts as met, since a flag can meet it, unless
+    the number is `Fixed`.
 
     Example:
         >>> from dualnets.lab.settings import TrainSettings
@@ -176,8 +177,9 @@ def applicable_fields(
     for grid in grids:
         free = {k: v for k, v in (changes or {}).items() if not isinstance(grid.get(k), Fixed)}
         axes: Grid = {**defaults, **grid, **free}
+        pinned = {k: v.value for k, v in grid.items() if isinstance(v, Fixed)}
         for values in itertools.product(*(values_of(axes[name]) for name in sorted(choosers))):
-            chosen = dict(zip(sorted(choosers), values, strict=True))
+            chosen = pinned | dict(zip(sorted(choosers), values, strict=True))
             for name, alternatives in needed.items():
                 if any(
                     all(chosen[o] in allowed for o, allowed in alternative.items() if o in chosen)

@@ -116,7 +116,8 @@ def run(
     run_id = name_of_cells(experiment, names)
     command = grids.repeat_command(experiment.name, scale, listed)
     if store.has_run(run_id) and not fresh:
-        return _stored_run(store, experiment.name, run_id, command)
+        cells_of_run = dict(zip(names, wanted, strict=True))
+        return _stored_run(store, experiment.name, run_id, cells_of_run, command)
     missing = [
         (cell, settings)
         for cell, settings in zip(names, wanted, strict=True)
@@ -223,16 +224,12 @@ def _finish(
     experiment: Experiment, store: Store, run_id: str, wanted: Mapping[str, Any], scale: str, command: str
 ) -> Run:  # fmt: skip
     """Join the stored cells of a run and write its files; `wanted`: cell -> its settings."""
-    import pandas as pd
-
     from dualnets.lab.report import page, style
     from dualnets.lab.stats import pooled
 
     name = experiment.name
     stored = [_read_cell(store, cell, settings) for cell, settings in wanted.items()]
-    table = pd.concat([part for part, _ in stored], ignore_index=True)
-    table.insert(0, "experiment", name)
-    table.insert(1, "run", run_id)
+    table = _joined([part for part, _ in stored], name, run_id)
     of_all_seeds = pooled(table)
     verdict = experiment.verdict(of_all_seeds)
     of_a_cell = ("cell", "settings", "device", "seconds", "notes", "versions")
@@ -258,8 +255,20 @@ def _finish(
     return Run(name, run_id, store.run(run_id), table, verdict, False, command)
 
 
-def _stored_run(store: Store, name: str, run_id: str, command: str) -> Run:
-    """A run that is finished, read back."""
+def _joined(parts: Sequence[pd.DataFrame], name: str, run_id: str) -> pd.DataFrame:
+    """The table of a run from those of its cells."""
+    import pandas as pd
+
+    table = pd.concat(parts, ignore_index=True)
+    table.insert(0, "experiment", name)
+    table.insert(1, "run", run_id)
+    return table
+
+
+def _stored_run(
+    store: Store, name: str, run_id: str, wanted: Mapping[str, Any], command: str
+) -> Run:
+    """A run that is finished, read back, with the columns of its settings as they are named today."""
     import pandas as pd
 
     from dualnets.lab.stats import Verdict
@@ -268,7 +277,9 @@ def _stored_run(store: Store, name: str, run_id: str, command: str) -> Run:
     found = read_json(folder / VERDICT)
     if found["interval"] is not None:
         found["interval"] = tuple(found["interval"])
-    table = pd.read_parquet(folder / RESULTS)
+    stored = pd.read_parquet(folder / RESULTS).drop(columns=["experiment", "run"])
+    parts = [with_columns(stored[stored["cell"] == cell], own) for cell, own in wanted.items()]
+    table = _joined(parts, name, run_id)
     return Run(name, run_id, folder, table, Verdict(**found), True, command)
 
 

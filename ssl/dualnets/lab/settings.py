@@ -19,7 +19,8 @@ from dualnets.lab.fields import Checked as Checked
 from dualnets.lab.fields import setting as setting
 from dualnets.methods.losses import LOSSES
 from dualnets.networks.normalizations import NORMS
-from dualnets.optim.optimizers import OPTIMIZERS, Schedule
+from dualnets.optim.optimizers import OPTIMIZERS
+from dualnets.optim.schedule import Schedule
 
 if TYPE_CHECKING:
     import torch
@@ -42,19 +43,19 @@ NETWORKS = {  # word -> the function that builds such networks, in a module of t
 }
 
 
-def in_flags(kind: type, make: Callable[[], Any]) -> Any:
+def in_flags(kind: type, make: Callable[[], Any], prefix: str = "") -> Any:
     """What `make` returns; an error of a dataclass names its fields as the flags do."""
     try:
         return make()
     except ValueError as error:
-        raise ValueError(by_flags(kind, str(error))) from None
+        raise ValueError(by_flags(kind, str(error), prefix)) from None
 
 
-def by_flags(kind: type, message: str) -> str:
+def by_flags(kind: type, message: str, prefix: str = "") -> str:
     """A message in which the fields of a dataclass have the names of their flags."""
     for option in options(kind):
         pattern = rf"(?<![\w-]){option.field}(?![\w-])"
-        message = re.sub(pattern, option.flag.replace("_", "-"), message)
+        message = re.sub(pattern, (prefix + option.flag).replace("_", "-"), message)
     return message
 
 
@@ -137,7 +138,11 @@ def build_norm(settings: Any, prefix: str) -> Normalization | None:
     word = getattr(settings, prefix)
     if word == "none":
         return None
-    return NORMS[word](**given_options(NORMS[word], settings, f"{prefix}_"))
+    kind, prefix = NORMS[word], f"{prefix}_"
+    norm: Normalization = in_flags(
+        kind, lambda: kind(**given_options(kind, settings, prefix)), prefix
+    )
+    return norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,12 +295,8 @@ class TrainSettings(Checked):
     def build_optimizer(self) -> Optimizer:
         """The optimiser, with its schedule."""
         kind = OPTIMIZERS[self.optimizer]
-        return in_flags(
-            kind,
-            lambda: kind(
-                **given_options(kind, self), schedule=Schedule(**given_options(Schedule, self))
-            ),
-        )
+        schedule = in_flags(Schedule, lambda: Schedule(**given_options(Schedule, self)))
+        return in_flags(kind, lambda: kind(**given_options(kind, self), schedule=schedule))
 
     def training(self) -> dict[str, Any]:
         """Arguments of `dualnets.trajectory`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from dualnets._lazy import torch
 from dualnets.methods.protocol import State, TrainContext, detached_copy
 from dualnets.networks.heads import LAYERS
-from dualnets.optim.per_member import column
+from dualnets.optim.per_member import broadcast_rates
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,7 +65,7 @@ def moving_average(
     olds, news = [target[n] for n in names], [online[n].detach() for n in names]
     if isinstance(rate, tuple):
         pairs = zip(olds, news, strict=True)
-        averages = [old.lerp(new, column(rate, old) * factor) for old, new in pairs]
+        averages = [old.lerp(new, broadcast_rates(rate, old) * factor) for old, new in pairs]
     else:
         averages = list(torch._foreach_lerp(olds, news, rate))
     found = dict(zip(names, averages, strict=True))

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST = (
-    1e-8  # the norm that shorter vectors count as, as in torch.nn.functional.cosine_similarity
-)
+SMALLEST = 1e-8  # shorter vectors count as this long, as in torch.nn.functional.cosine_similarity
 
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The projector of methods whose loss compares projections of one head on every pass."""
+"""The projections of all passes of a batch, for methods whose loss compares them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,15 @@ from dualnets.methods._directions import direction
 from dualnets.methods.protocol import (
     Batch,
     State,
-    TrainContext,
-    init_head,
-    output_units,
+    apply_head,
     outputs,
     strip_prefix,
     update_running_stats,
-    with_prefix,
 )
 from dualnets.networks.heads import BatchMoments, Head
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-PLACE = 0  # number of the projector among the heads of a method, a part of its address
-
-
-def init_projector(head: Head, network: nn.Module, setup: TrainContext) -> State:
-    """`projector.…`, marked as trained; empty where the head is the identity."""
-    if not head.widths:
-        return {}
-    units = output_units(network, setup)
-    return with_prefix("projector", init_head(head, units, network, setup, PLACE))
 
 
 def projections(
@@ -40,20 +27,15 @@ def projections(
     passes = outputs(network, batch)
     if not head.widths:
         return list(passes), {}
-    record: list[BatchMoments] = []
-    joined = head(
-        strip_prefix(state, "projector"),
-        torch.cat(list(passes), dim=1),
-        passes=len(passes),
-        record=record,
-    )
-    carried = update_running_stats("projector", head, state, record)
+    joined, carried = apply_head("projector", head, state, torch.cat(list(passes), 1), len(passes))
     return list(joined.split(batch.size, dim=1)), carried
 
 
 def directions(
-    head: Head, network: nn.Module, state: State, batch: Batch, record: list[BatchMoments]
-) -> list[Tensor]:
-    """`(S, B, U)` projections of every pass, of length 1; `record` collects the moments of BatchNorms."""
+    head: Head, network: nn.Module, state: State, batch: Batch
+) -> tuple[list[Tensor], State]:
+    """The same scaled to length 1; the head computes one pass after the other."""
+    record: list[BatchMoments] = []
     projector = strip_prefix(state, "projector")
-    return [direction(head(projector, own, record=record)) for own in outputs(network, batch)]
+    found = [direction(head(projector, own, record=record)) for own in outputs(network, batch)]
+    return found, update_running_stats("projector", head, state, record)

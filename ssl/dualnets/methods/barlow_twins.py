@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_number
 from dualnets._lazy import torch
-from dualnets.methods._projector import init_projector, projections
-from dualnets.methods.protocol import Batch, Method, Needs, State, TrainContext
+from dualnets.methods._projector import projections
+from dualnets.methods.protocol import Batch, Method, State
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
 
@@ -63,13 +63,6 @@ class BarlowTwins(Method):
         check_kind("standardize", self.standardize, BatchNorm, "dualnets.BatchNorm()")
         if self.standardize.affine:
             raise ValueError("standardize must have affine=False, got affine=True")
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(views=2)
-
-    def init(self, network: nn.Module, setup: TrainContext) -> State:
-        return init_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         found, carried = projections(self.projector, network, state, batch)

@@ -24,12 +24,13 @@ from dualnets.methods._byol_target import moving_average, schedule_factor, shuff
 from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods._direct_predictor import DirectPredictor
 from dualnets.methods.protocol import (
+    PROJECTOR,
     Batch,
     Method,
-    Needs,
     State,
     TrainContext,
     address,
+    apply_head,
     detached_copy,
     init_head,
     output_units,
@@ -38,15 +39,15 @@ from dualnets.methods.protocol import (
     update_running_stats,
     with_prefix,
 )
-from dualnets.methods.siamese import SiameseSpec
+from dualnets.methods.siamese import SiameseSpec, check_predictor
 from dualnets.networks.heads import RUNNING, BatchMoments, Head
 from dualnets.networks.normalizations import BatchNorm
-from dualnets.optim.per_member import Group, PerMember, at_least_0, check_rates, share
+from dualnets.optim.per_member import Group, PerMember, at_least_0, between_0_and_1, check_rates
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PROJECTOR, PREDICTOR = 0, 1  # places of their random numbers; the target has place 2
+PREDICTOR = 1  # place of its random numbers; the target has place 2
 TARGETS = ("ema", "online", "random", "copy")
 REDRAWS = ("all", "top", "bottom")
 
@@ -126,12 +127,13 @@ class BYOL(Method):
                 f"redraw={self.redraw!r} needs redraw_every of at least 1 update, got 0"
             )
         if not self._predictor_is_trained:
-            for name, none in (
-                ("redraw_every", 0),
-                ("predictor_lr", 1.0),
-                ("predictor_weight_decay", None),
-            ):
-                if getattr(self, name) != none:
+            defaults: dict[str, Any] = {
+                "redraw_every": 0,
+                "predictor_lr": 1.0,
+                "predictor_weight_decay": None,
+            }
+            for name, default in defaults.items():
+                if getattr(self, name) != default:
                     raise ValueError(
                         f"{name}={getattr(self, name)} needs a predictor that is trained, got "
                         f"predictor={self.predictor!r}"
@@ -161,7 +163,10 @@ class BYOL(Method):
         for name in ("stop_gradient", "normalized", "symmetric"):
             check_switch(name, getattr(self, name))
         for name in self.per_member:
-            given, check = getattr(self, name), share if name == "ema_decay" else at_least_0
+            given, check = (
+                getattr(self, name),
+                between_0_and_1 if name == "ema_decay" else at_least_0,
+            )
             if given is not None or name != "predictor_weight_decay":  # which alone may be None
                 object.__setattr__(self, name, check_rates(name, given, check))
 
@@ -174,24 +179,16 @@ class BYOL(Method):
         return self.target == "ema" and isinstance(self.ema_decay, tuple)
 
     @property
-    def needs(self) -> Needs:
-        return Needs(views=2)
-
-    @property
     def siamese(self) -> SiameseSpec | None:
         # compiled training knows trained predictors and one EMA decay for all members
         if isinstance(self.predictor, DirectPredictor) or self._decay_per_member:
             return None
         return SiameseSpec(
-            projector=self.projector,
-            predictor=self.predictor or Head(),
-            slow=self.target != "online",
-            ema_decay=self._decay,
-            stop_gradient=self.stop_gradient,
-            normalized=self.normalized,
-            symmetric=self.symmetric,
-            after=self.redraw_every,
-        )
+            projector=self.projector, predictor=self.predictor or Head(),
+            separate_target=self.target != "online", ema_decay=self._decay,
+            stop_gradient=self.stop_gradient, normalized=self.normalized, symmetric=self.symmetric,
+            after_step_every=self.redraw_every,
+        )  # fmt: skip
 
     @property
     def groups(self) -> Mapping[str, Group]:
@@ -202,23 +199,17 @@ class BYOL(Method):
     def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where the predictor's outputs are not as many as the target's."""
         super().check(network, setup)
-        units = self.projector.outputs(output_units(network, setup))
         if isinstance(self.predictor, Head):
-            if self.predictor.outputs(units) != units:
-                raise ValueError(
-                    f"the predictor must have as many outputs as the projector, {units}, got "
-                    f"{self.predictor.outputs(units)}"
-                )
-            self.predictor.check(units, "predictor")
+            units = self.projector.outputs(output_units(network, setup))
+            check_predictor(self.predictor, units)
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
         inputs = output_units(network, setup)
         units = self.projector.outputs(inputs)
-        projector = init_head(self.projector, inputs, network, setup, PROJECTOR)
-        state = with_prefix("projector", projector)
+        state = super().init(network, setup)
+        projector = strip_prefix(state, "projector")
         if isinstance(self.predictor, Head):
-            predictor = init_head(self.predictor, units, network, setup, PREDICTOR)
-            state |= with_prefix("predictor", predictor)
+            state |= init_head("predictor", self.predictor, units, network, setup, PREDICTOR)
         elif self.predictor is not None:
             like = next(network.parameters())
             state |= with_prefix("predictor", self.predictor.init(units, like))
@@ -235,25 +226,23 @@ class BYOL(Method):
                 for name, tensor in projector.items()
                 if not name.endswith(RUNNING)
             }
-        return (
-            state
-            | with_prefix("target.network", target)
-            | with_prefix("target.projector", projector)
-        )
+        state |= with_prefix("target.network", target)
+        return state | with_prefix("target.projector", projector)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         projector, size = strip_prefix(state, "projector"), batch.size
         online = torch.cat(list(outputs(network, batch)), dim=1)
-        record: list[BatchMoments] = []  # of the projector
-        record_above: list[BatchMoments] = []  # of the predictor
+        record: list[BatchMoments] = []
         projections = self.projector(projector, online, passes=2, record=record)  # (S, 2 * B, U)
         given = projections if self.symmetric else projections[:, :size]
         predictions = given
+        carried: State = {}
         if isinstance(self.predictor, Head):
-            own = strip_prefix(state, "predictor")
-            predictions = self.predictor(own, given, 1 + self.symmetric, record=record_above)
+            passes = 1 + self.symmetric
+            predictions, carried = apply_head("predictor", self.predictor, state, given, passes)
         elif self.predictor is not None:
             predictions = self.predictor(strip_prefix(state, "predictor"), given)
+            carried["projections"] = projections.detach()
         targets = self._targets(network, state, batch, projections)
         distances = _cosine_form if self.normalized else _half_square
         # both directions have B samples, so their sum is the mean over all 2 B times 2
@@ -261,12 +250,7 @@ class BYOL(Method):
         if not self.symmetric and self.target != "online":
             # the loss uses the first pass only, so only its moments count
             record = [own.of_first_pass() for own in record]
-        carried = update_running_stats("projector", self.projector, state, record)
-        if isinstance(self.predictor, Head):
-            carried |= update_running_stats("predictor", self.predictor, state, record_above)
-        if isinstance(self.predictor, DirectPredictor):
-            carried["projections"] = projections.detach()
-        return losses, carried
+        return losses, carried | update_running_stats("projector", self.projector, state, record)
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
@@ -329,12 +313,9 @@ class BYOL(Method):
         like = next(network.parameters())
         moments = self.predictor.init_running_stats(len(like), like, layers)
         return moments | self.predictor.init(
-            state["predictor.0.weight"].shape[-1],
-            place=PREDICTOR,
-            version=(step + 1) // self.redraw_every,
-            layers=layers,
-            **address(network, setup),
-        )
+            state["predictor.0.weight"].shape[-1], place=PREDICTOR,
+            version=(step + 1) // self.redraw_every, layers=layers, **address(network, setup),
+        )  # fmt: skip
 
 
 def _cosine_form(predictions: Tensor, targets: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ one class below, registered under the word that selects it on the command line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from dualnets._checks import check_number, check_whole
@@ -43,12 +43,12 @@ class PairLoss(Protocol):
     Compiled training takes those of this module and no subclass of them, which may compute another loss.
 
     Attributes:
-        slope: 0 for β = 1; 1 for β_k = exp((r_+ - r_k + margin) / τ) over one plus the sum of these.
+        exponential: whether β_k is exp((r_+ - r_k + margin) / τ) over one plus the sum of these; else 1.
         temperature: τ.
         margin: number added to r_+.
     """
 
-    slope: ClassVar[int]
+    exponential: ClassVar[bool]
     temperature: float
     margin: float
 
@@ -77,6 +77,19 @@ class PairWeighted(Loss, Protocol):
 LOSSES: Registry[type[Any]] = Registry()
 
 
+class _Checked:
+    """Checks the settings of a loss, which have the same meaning in every loss that has them."""
+
+    def __post_init__(self) -> None:
+        for name in (item.name for item in fields(self) if item.init):  # type: ignore[arg-type]
+            if name in ("temperature", "epsilon"):
+                check_number(name, getattr(self, name), above=0)
+            elif name == "negatives":
+                check_whole(name, getattr(self, name), low=1, unit="per anchor")
+            elif name == "margin":
+                check_number(name, getattr(self, name))
+
+
 def weighted_gap(pairs: Pairs) -> Tensor:
     """`(S,)` the mean over anchors of Σ_k β_k (r_+ - r_k), the weights held fixed."""
     return (pairs.beta * (pairs.near - pairs.far)).sum(1).mean(-1)
@@ -93,7 +106,7 @@ class Simple:
     """r_+ - r_1. Unbounded below where outputs are not normalised."""
 
     negatives: int = field(default=1, init=False)
-    slope: ClassVar[int] = 0
+    exponential: ClassVar[bool] = False
     temperature: ClassVar[float] = 1.0
     margin: ClassVar[float] = 0.0
 
@@ -107,7 +120,7 @@ class Simple:
 
 @LOSSES.register("triplet")
 @dataclass(frozen=True)
-class Triplet:
+class Triplet(_Checked):
     """τ log(1 + exp((r_+ - r_1 + margin) / τ)), the soft triplet loss.
 
     Attributes:
@@ -118,11 +131,7 @@ class Triplet:
     temperature: float = 0.1
     margin: float = 1.0
     negatives: int = field(default=1, init=False)
-    slope: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, above=0)
-        check_number("margin", self.margin)
+    exponential: ClassVar[bool] = True
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         gap = distance(anchor, positive) - distance(anchor, negatives[:, 0]) + self.margin
@@ -136,7 +145,7 @@ class Triplet:
 
 @LOSSES.register("infonce")
 @dataclass(frozen=True)
-class InfoNCE:
+class InfoNCE(_Checked):
     """-τ log( exp(-r_+/τ) / (exp(-r_+/τ) + Σ_k exp(-r_k/τ)) ) over H fresh negatives per anchor.
 
     van den Oord, Li, Vinyals (arXiv 1807.03748, equation 4), with -r/τ as the score.
@@ -148,12 +157,8 @@ class InfoNCE:
 
     temperature: float = 0.1
     negatives: int = 1
-    slope: ClassVar[int] = 1
+    exponential: ClassVar[bool] = True
     margin: ClassVar[float] = 0.0
-
-    def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, above=0)
-        check_whole("negatives", self.negatives, low=1, unit="per anchor")
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         near = distance(anchor, positive)[:, None]
@@ -171,7 +176,7 @@ class InfoNCE:
 
 @LOSSES.register("ntxent")
 @dataclass(frozen=True)
-class NTXent:
+class NTXent(_Checked):
     """InfoNCE with the 2B - 2 other views of the batch as negatives, averaged over both directions.
 
     Chen, Kornblith, Norouzi, Hinton (arXiv 2002.05709, equation 1), times τ.
@@ -182,9 +187,6 @@ class NTXent:
 
     temperature: float = 0.1
     negatives: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, above=0)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         outputs = torch.cat([anchor, positive], dim=1)  # (S, 2B, U)
@@ -210,7 +212,7 @@ class NTXent:
 
 @LOSSES.register("batchwise-nce")
 @dataclass(frozen=True)
-class BatchwiseNCE:
+class BatchwiseNCE(_Checked):
     """-sigmoid((R_- - R_+) / τ), R the mean squared difference over the batch and over units.
 
     One number per batch rather than per anchor, as in the code of arXiv 2010.00578; one negative per
@@ -222,9 +224,6 @@ class BatchwiseNCE:
 
     temperature: float = 0.1
     negatives: int = field(default=1, init=False)
-
-    def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, above=0)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         near = (anchor - positive).square().mean((1, 2))
@@ -242,7 +241,7 @@ class BatchwiseNCE:
 
 @LOSSES.register("spectral")
 @dataclass(frozen=True)
-class SpectralContrastive:
+class SpectralContrastive(_Checked):
     """-2 f_a·f_+ + mean_k (f_a·f_k)^2 over H fresh negatives.
 
     HaoChen, Wei, Gaidon, Ma (arXiv 2106.04156, equation 6): an unbiased estimate of their loss, whose
@@ -255,9 +254,6 @@ class SpectralContrastive:
 
     negatives: int = 1
 
-    def __post_init__(self) -> None:
-        check_whole("negatives", self.negatives, low=1, unit="per anchor")
-
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         near = (anchor * positive).sum(-1)
         far = (anchor[:, None] * negatives).sum(-1).square().mean(1)
@@ -266,7 +262,7 @@ class SpectralContrastive:
 
 @LOSSES.register("exponential")
 @dataclass(frozen=True)
-class ExponentialWeights:
+class ExponentialWeights(_Checked):
     """Σ_k w_k (r_+ - r_k) with w_k = exp(-r_k / τ) held fixed: near negatives have the largest weights.
 
     A loss defined by its covariance operator (docs/theory.md, Section 3): its pair weights are given,
@@ -280,10 +276,6 @@ class ExponentialWeights:
     temperature: float = 0.1
     negatives: int = 1
 
-    def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, above=0)
-        check_whole("negatives", self.negatives, low=1, unit="per anchor")
-
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         return weighted_gap(self.pairs(anchor, positive, negatives))
 
@@ -294,7 +286,7 @@ class ExponentialWeights:
 
 @LOSSES.register("inverse-distance")
 @dataclass(frozen=True)
-class InverseDistanceWeights:
+class InverseDistanceWeights(_Checked):
     """Σ_k w_k (r_+ - r_k) with w_k = 1 / (r_k + epsilon) held fixed; else as `ExponentialWeights`.
 
     Attributes:
@@ -304,10 +296,6 @@ class InverseDistanceWeights:
 
     epsilon: float = option(0.1, flag="distance_epsilon")
     negatives: int = 1
-
-    def __post_init__(self) -> None:
-        check_number("epsilon", self.epsilon, above=0)
-        check_whole("negatives", self.negatives, low=1, unit="per anchor")
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         return weighted_gap(self.pairs(anchor, positive, negatives))

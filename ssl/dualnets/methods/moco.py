@@ -27,24 +27,21 @@ from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (
     Batch,
     Method,
-    Needs,
     State,
     TrainContext,
     address,
-    init_head,
     output_units,
     outputs,
     strip_prefix,
-    update_running_stats,
     with_prefix,
 )
-from dualnets.networks.heads import RUNNING, BatchMoments, Head
-from dualnets.optim.per_member import PerMember, check_rates, column, share
+from dualnets.networks.heads import RUNNING, Head
+from dualnets.optim.per_member import PerMember, between_0_and_1, broadcast_rates, check_rates
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PROJECTOR, QUEUE = 0, 64  # places of their random numbers
+QUEUE = 64  # place of its random numbers
 
 
 @dataclass(frozen=True)
@@ -88,17 +85,16 @@ class MoCo(Method):
     symmetric: bool = option(False, flag="key_symmetric")
     projector: Head = field(default_factory=Head)
     per_member: ClassVar[tuple[str, ...]] = ("ema_decay",)
+    unit_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_whole("queue", self.queue, low=1, unit="key")
-        object.__setattr__(self, "ema_decay", check_rates("ema_decay", self.ema_decay, share))
+        object.__setattr__(
+            self, "ema_decay", check_rates("ema_decay", self.ema_decay, between_0_and_1)
+        )
         check_number("temperature", self.temperature, above=0)
         check_switch("symmetric", self.symmetric)
         check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(views=2)
 
     def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where the queue is shorter than the keys of one step."""
@@ -111,33 +107,30 @@ class MoCo(Method):
             )
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
-        units = output_units(network, setup)
-        own = address(network, setup)
-        projector = init_head(self.projector, units, network, setup, PROJECTOR)
+        units = self.projector.outputs(output_units(network, setup))
+        online = super().init(network, setup)
+        projector = strip_prefix(online, "projector")
         slow = {n: p.detach().clone() for n, p in projector.items() if not n.endswith(RUNNING)}
-        queue = random_directions(self.queue, self.projector.outputs(units), place=QUEUE, **own)
+        queue = random_directions(self.queue, units, place=QUEUE, **address(network, setup))
         return {
             **with_prefix("key", {n: p.detach().clone() for n, p in network.named_parameters()}),
             **with_prefix("key_projector", slow),
-            **with_prefix("projector", projector),
+            **online,
             "queue": queue,
         }
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         views = batch.leaves.split(batch.size, dim=-2)
         first, second = (batch._replace(leaves=view) for view in views)
-        record: list[BatchMoments] = []
         # symmetric: queries of views 1, 2 with keys of views 2, 1; else a query of view 1, a key of 2
-        queries = directions(
-            self.projector, network, state, batch if self.symmetric else first, record
-        )
+        asked = batch if self.symmetric else first
+        queries, carried = directions(self.projector, network, state, asked)
         with torch.no_grad():
             keys = self._keys(network, state, batch if self.symmetric else second)[::-1]
         losses = [
             self._contrast(query, key, state["queue"])
             for query, key in zip(queries, keys, strict=True)
         ]
-        carried = update_running_stats("projector", self.projector, state, record)
         return torch.stack(losses).mean(0), carried | {"keys": torch.cat(keys, dim=1)}
 
     def after_step(
@@ -151,13 +144,6 @@ class MoCo(Method):
             **self._average("key_projector", state, strip_prefix(state, "projector")),
             "queue": torch.cat([keys, queue], dim=1)[:, : self.queue],
         }
-
-    def embedding(
-        self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
-    ) -> Tensor:
-        """`(S, B, U)` outputs of the network and its projector, of length 1."""
-        own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
-        return direction(own)
 
     def _keys(self, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
         """The key encoder's outputs on every pass, of length 1."""
@@ -178,6 +164,6 @@ class MoCo(Method):
         """m slow + (1 - m) online for the slow parameters under a prefix of the state."""
         found = {}
         for name, slow in strip_prefix(state, prefix).items():
-            decay = column(self.ema_decay, slow)
+            decay = broadcast_rates(self.ema_decay, slow)
             found[name] = slow * decay + online[name].detach() * (1 - decay)
         return with_prefix(prefix, found)

@@ -17,12 +17,13 @@ batch; where a sample is among its own negatives, it is left out.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from dualnets._checks import check_kind, check_number, check_switch, check_whole
 from dualnets._lazy import torch
 from dualnets._options import option
 from dualnets.methods._directions import direction, random_directions
+from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -30,19 +31,17 @@ from dualnets.methods.protocol import (
     State,
     TrainContext,
     address,
+    apply_head,
     init_head,
     output_units,
     outputs,
-    strip_prefix,
-    update_running_stats,
-    with_prefix,
 )
-from dualnets.networks.heads import LAYERS, BatchMoments, Head
+from dualnets.networks.heads import LAYERS, Head
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PROJECTOR, VIEW_PROJECTOR, BANK, NEGATIVES = 0, 1, 64, 65  # places of their random numbers
+VIEW_PROJECTOR, BANK, NEGATIVES = 1, 64, 65  # places of their random numbers
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,7 @@ class PIRL(Method):
     classify_negatives: bool = True
     projector: Head = field(default_factory=Head)
     view_projector: Head | None = None
+    unit_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("weight", "bank_momentum"):
@@ -122,32 +122,24 @@ class PIRL(Method):
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
         inputs = output_units(network, setup)
-        own = address(network, setup)
-        heads = {"projector": (self.projector, PROJECTOR)}
-        if self.view_projector is not None:
-            heads["view_projector"] = (self.view_projector, VIEW_PROJECTOR)
-        state: State = {}
-        for name, (head, place) in heads.items():
-            state |= with_prefix(name, init_head(head, inputs, network, setup, place))
-        state["bank"] = random_directions(
-            self._samples(setup), self.projector.outputs(inputs), place=BANK, **own
-        )
+        state = super().init(network, setup)
+        if (head := self.view_projector) is not None:
+            state |= init_head("view_projector", head, inputs, network, setup, VIEW_PROJECTOR)
+        samples, units = self._samples(setup), self.projector.outputs(inputs)
+        state["bank"] = random_directions(samples, units, place=BANK, **address(network, setup))
         state["negatives"] = self._drawn(network, setup, 0)
         return state
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         assert batch.places is not None  # since `needs` says so
         bank = state["bank"]
-        first, second = outputs(network, batch)
-        record: list[BatchMoments] = []
-        f = direction(self.projector(strip_prefix(state, "projector"), first, record=record))
-        carried: State = {}
-        head, name = self.projector, "projector"
-        if self.view_projector is not None:
-            carried = update_running_stats(name, head, state, record)
-            head, name, record = self.view_projector, "view_projector", []
-        g = direction(head(strip_prefix(state, name), second, record=record))
-        carried |= update_running_stats(name, head, state, record)
+        if self.view_projector is None:
+            (f, g), carried = directions(self.projector, network, state, batch)
+        else:
+            first, second = outputs(network, batch)
+            f, carried = apply_head("projector", self.projector, state, first)
+            g, above = apply_head("view_projector", self.view_projector, state, second)
+            f, g, carried = direction(f), direction(g), carried | above
         memory = bank[:, batch.places]  # (S, B, U), m_i
         itself = batch.places[None, :, None] == state["negatives"][:, None]  # (S, B, N)
         places = state["negatives"][..., None].expand(-1, -1, bank.shape[-1])
@@ -167,13 +159,6 @@ class PIRL(Method):
             "bank": bank.index_copy(1, places, direction(average)),
             "negatives": self._drawn(network, setup, step + 1),
         }
-
-    def embedding(
-        self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
-    ) -> Tensor:
-        """`(S, B, U)`, the vectors that the bank averages: f(x), of length 1."""
-        own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
-        return direction(own)
 
     def _nce(self, outputs: Tensor, memory: Tensor, others: Tensor, itself: Tensor) -> Tensor:
         """`(S,)`, mean N(v) of the batch; `itself` `(S, B, N)` is True where a negative is the sample."""

@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from dualnets._lazy import torch
+from dualnets.methods._directions import direction
 from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.heads import BatchMoments, Head
-from dualnets.optim.per_member import Group, check_count, cut
+from dualnets.optim.per_member import Group, check_count, rates_of_members
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from hltm.tree import LatentTree
 
 State = dict[str, "Tensor"]
+PROJECTOR = (
+    0  # place of a projector's random numbers; a method's other parts have places of their own
+)
 MOMENTS = "moments"  # prefix of the running moments that a loss passes on to `after_step`
 
 
@@ -93,15 +97,17 @@ class Method(ABC):
     Attributes:
         projector: head on the network's outputs, `projector.…` in the state; none by default.
         per_member: names of the fields that are one number or one per member, or a `Group`.
+        unit_length: whether the vectors that the loss compares are scaled to length 1.
     """
 
     projector: Head = Head()
     per_member: ClassVar[tuple[str, ...]] = ()
+    unit_length: ClassVar[bool] = False
 
     @property
-    @abstractmethod
     def needs(self) -> Needs:
-        """The data it needs in every step."""
+        """The data it needs in every step: two views of each sample, unless a method needs other data."""
+        return Needs()
 
     @property
     def plain_loss(self) -> object | None:
@@ -131,9 +137,8 @@ class Method(ABC):
         parts: dict[str, Any] = {}
         for name in self.per_member:
             given = getattr(self, name)
-            part = (
-                given.of_members(low, high) if isinstance(given, Group) else cut(given, low, high)
-            )
+            whole = isinstance(given, Group)
+            part = given.of_members(low, high) if whole else rates_of_members(given, low, high)
             if part != given:
                 parts[name] = part
         return replace(self, **parts) if parts else self  # type: ignore[type-var]
@@ -141,8 +146,8 @@ class Method(ABC):
     def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError, with the value and what was expected, where the network cannot be trained.
 
-        This base refuses rates that do not fit the members, and a projector with a layer whose output
-        is constant; a method that refuses more calls it first.
+        This base checks that rates are as many as members, and that no layer of the projector has a constant
+        output; a method with further conditions calls it first.
         """
         members = len(network.members)  # type: ignore[arg-type]
         for name in self.per_member:
@@ -156,8 +161,11 @@ class Method(ABC):
             self.projector.check(output_units(network, setup), "projector")
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
-        """The state before the first step."""
-        return {}
+        """The state before the first step: `projector.…`; a method that keeps more adds it."""
+        if not self.projector.widths:
+            return {}
+        units = output_units(network, setup)
+        return init_head("projector", self.projector, units, network, setup, PROJECTOR)
 
     @abstractmethod
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
@@ -171,18 +179,19 @@ class Method(ABC):
     ) -> Tensor:
         """`(S, B, U)`, the vectors that the loss compares: the projector's outputs, or the network's.
 
-        As in evaluation BatchNorm in the projector uses its running moments, so that the embedding of a
-        sample does not depend on other samples.
+        They have length 1 where `unit_length`. As in evaluation, BatchNorm in the projector uses its
+        running moments, so that the embedding of a sample does not depend on other samples.
 
         Args:
-            network: any network.
-            state: the method's.
+            network, state: trained or not.
             leaves: `(S, B, X)`, or `(B, X)` where the network has no S axis.
             batch_statistics: whether the projector uses the moments of these leaves instead, as the loss
                 does in training.
         """
         own = outputs(network, Batch(leaves, leaves.shape[-2]))[0]
-        return self.projector(strip_prefix(state, "projector"), own, running=not batch_statistics)
+        projector = strip_prefix(state, "projector")
+        found = self.projector(projector, own, running=not batch_statistics)
+        return direction(found) if self.unit_length else found
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
@@ -226,20 +235,27 @@ def trained(tensors: Mapping[str, Tensor]) -> State:
 
 
 def init_head(
-    head: Head, inputs: int, network: nn.Module, setup: TrainContext, place: int
+    name: str, head: Head, inputs: int, network: nn.Module, setup: TrainContext, place: int
 ) -> State:
-    """A head before the first step: initial parameters, marked as trained, and running moments.
+    """The head `name` in a state before the first step: trained parameters, and running moments.
 
-    Args:
-        head: its settings.
-        inputs: number of input features.
-        network: the network below it.
-        setup: as in `Method.init`.
-        place: number of the head within its method, a part of the address of its random numbers.
+    Its `place` within its method is a part of the address of its random numbers.
     """
     drawn = head.init(inputs, place=place, **address(network, setup))
     parameter = next(network.parameters())
-    return trained(drawn) | head.init_running_stats(len(parameter), parameter)
+    return with_prefix(name, trained(drawn) | head.init_running_stats(len(parameter), parameter))
+
+
+def apply_head(
+    name: str, head: Head, state: State, inputs: Tensor, passes: int = 1
+) -> tuple[Tensor, State]:
+    """`(S, passes * B, U)` outputs of the head `name` in training, and its new running moments.
+
+    Inputs are `(S, passes * B, U)`, each pass normalised by statistics of its own.
+    """
+    record: list[BatchMoments] = []
+    found = head(strip_prefix(state, name), inputs, passes, record=record)
+    return found, update_running_stats(name, head, state, record)
 
 
 def update_running_stats(
@@ -277,7 +293,7 @@ def outputs(
 
     Args:
         network: any network.
-        batch: P passes.
+        batch: its leaves and precision are used.
         parameters: parameters and buffers to use in place of the network's own, by name.
     """
     given = network.parameters() if parameters is None else parameters.values()

@@ -22,24 +22,35 @@ class SiameseSpec:
     Attributes:
         projector: projector of f, `projector.…` in the method's state; `Head()` for none.
         predictor: p, `predictor.…` in the method's state; `Head()` for none.
-        slow: whether f' has parameters of its own, without gradient: `target.network.…` and
-            `target.projector.…` in the state. Otherwise f' is f itself.
-        ema_decay: (update t counted from 0, number of all updates) -> m of f' <- m f' + (1 - m) f.
+        separate_target: whether f' has parameters of its own, without gradient: `target.network.…`
+            and `target.projector.…` in the state. Otherwise f' is f itself.
+        ema_decay: (update t counted from 0, number of all updates) -> m of f' <- m f' + (1 - m) f,
+            where the target is separate.
         stop_gradient: where f' is f itself, whether it has no gradient.
         normalized: whether D is the cosine form.
         symmetric: whether the second direction is added.
-        after: the number of updates after which the method's own `after_step` does more than update
-            the target, every time; 0 for never.
+        after_step_every: number of updates between two at which the method's own `after_step` does
+            more than update the target and running moments; 0 for never.
         scale, offset: of the loss.
     """
 
     projector: Head
     predictor: Head
-    slow: bool
-    ema_decay: Callable[[int, int], float]
+    separate_target: bool
+    ema_decay: Callable[[int, int], float] = lambda step, steps: 1.0
     stop_gradient: bool = True
     normalized: bool = True
     symmetric: bool = True
-    after: int = 0
+    after_step_every: int = 0
     scale: float = 1.0
     offset: float = 0.0
+
+
+def check_predictor(predictor: Head, units: int) -> None:
+    """Raise ValueError where a predictor's outputs are not as many as its inputs, or constant."""
+    if predictor.outputs(units) != units:
+        raise ValueError(
+            f"the predictor must have as many outputs as the projector, {units}, got "
+            f"{predictor.outputs(units)}"
+        )
+    predictor.check(units, "predictor")

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind
 from dualnets._lazy import torch
-from dualnets.methods._projector import init_projector, projections
+from dualnets.methods._projector import projections
 from dualnets.methods.losses import InfoNCE, Loss
-from dualnets.methods.protocol import Batch, Method, Needs, State, TrainContext
+from dualnets.methods.protocol import Batch, Method, Needs, State
 from dualnets.networks.heads import Head
 
 if TYPE_CHECKING:
@@ -66,9 +66,6 @@ class SimCLR(Method):
     @property
     def plain_loss(self) -> Loss | None:
         return None if self.projector.widths else self.criterion
-
-    def init(self, network: nn.Module, setup: TrainContext) -> State:
-        return init_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         found, carried = projections(self.projector, network, state, batch)

@@ -20,24 +20,21 @@ from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods.protocol import (
     Batch,
     Method,
-    Needs,
     State,
     TrainContext,
+    apply_head,
     init_head,
     output_units,
     outputs,
-    strip_prefix,
-    update_running_stats,
-    with_prefix,
 )
-from dualnets.methods.siamese import SiameseSpec
-from dualnets.networks.heads import BatchMoments, Head
+from dualnets.methods.siamese import SiameseSpec, check_predictor
+from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PROJECTOR, PREDICTOR = 0, 1  # places of their random numbers
+PREDICTOR = 1  # place of its random numbers
 
 
 @dataclass(frozen=True)
@@ -78,54 +75,28 @@ class SimSiam(Method):
         check_switch("stop_gradient", self.stop_gradient)
 
     @property
-    def needs(self) -> Needs:
-        return Needs(views=2)
-
-    @property
     def siamese(self) -> SiameseSpec:
         # BYOL's loss is 4 - 2 cos - 2 cos; a quarter of it less 1 is SimSiam's
         return SiameseSpec(
-            self.projector,
-            self.predictor,
-            slow=False,
-            ema_decay=_no_average,
-            stop_gradient=self.stop_gradient,
-            scale=0.25,
-            offset=-1.0,
-        )
+            self.projector, self.predictor, separate_target=False, stop_gradient=self.stop_gradient,
+            scale=0.25, offset=-1.0,
+        )  # fmt: skip
 
     def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where the predictor's outputs are not as many as the projector's."""
         super().check(network, setup)
         units = self.projector.outputs(output_units(network, setup))
-        if self.predictor.outputs(units) != units:
-            raise ValueError(
-                f"the predictor must have as many outputs as the projector, {units}, got "
-                f"{self.predictor.outputs(units)}"
-            )
-        self.predictor.check(units, "predictor")
+        check_predictor(self.predictor, units)
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
-        inputs = output_units(network, setup)
-        units = self.projector.outputs(inputs)
-        projector = init_head(self.projector, inputs, network, setup, PROJECTOR)
-        predictor = init_head(self.predictor, units, network, setup, PREDICTOR)
-        return with_prefix("projector", projector) | with_prefix("predictor", predictor)
+        units = self.projector.outputs(output_units(network, setup))
+        predictor = init_head("predictor", self.predictor, units, network, setup, PREDICTOR)
+        return super().init(network, setup) | predictor
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         both = torch.cat(list(outputs(network, batch)), dim=1)
-        below: list[BatchMoments] = []  # of the projector
-        above: list[BatchMoments] = []  # of the predictor
-        projector, predictor = (strip_prefix(state, name) for name in ("projector", "predictor"))
-        z = self.projector(projector, both, passes=2, record=below)  # (S, 2 * B, U)
-        p = self.predictor(predictor, z, passes=2, record=above)
-        carried = update_running_stats("projector", self.projector, state, below)
-        carried |= update_running_stats("predictor", self.predictor, state, above)
+        z, carried = apply_head("projector", self.projector, state, both, 2)  # (S, 2 * B, U)
+        p, above = apply_head("predictor", self.predictor, state, z, 2)
         other = z.detach() if self.stop_gradient else z
         # half of two means over B is the mean over 2 B
-        return -cosine_similarity(p, other.roll(batch.size, 1)).mean(-1), carried
-
-
-def _no_average(step: int, steps: int) -> float:
-    """The EMA decay of a target that never changes; SimSiam has no target of its own."""
-    return 1.0
+        return -cosine_similarity(p, other.roll(batch.size, 1)).mean(-1), carried | above

@@ -75,14 +75,11 @@ class Supervised(Method):
 
     def __post_init__(self) -> None:
         given: Any = self.targets
+        wrong = f"targets must be 'root', 'latents' or nodes such as (0, 1), got {given!r}"
         if not isinstance(given, str | tuple | list):
-            raise TypeError(
-                f"targets must be 'root', 'latents' or nodes such as (0, 1), got {given!r}"
-            )
+            raise TypeError(wrong)
         if isinstance(given, str) and given not in ("root", "latents"):
-            raise ValueError(
-                f"targets must be 'root', 'latents' or nodes such as (0, 1), got {given!r}"
-            )
+            raise ValueError(wrong)
         if len(given) == 0:
             raise ValueError("supervised training needs at least one target, got none")
         if isinstance(given, list):
@@ -119,12 +116,7 @@ class Supervised(Method):
         return -of_labels.mean((1, 2, 3)), {}
 
     def scores(self, state: State, output: Tensor) -> Tensor:
-        """`(S, B, T, K)` logits of each state of each target; -inf for states that a target does not have.
-
-        Args:
-            state: the method's.
-            output: `(S, B, U)` of the network.
-        """
+        """`(S, B, T, K)` logits of `(S, B, U)` outputs; -inf for states that a target does not have."""
         absent = state["absent"]
         head = Head((absent.shape[1] * absent.shape[2],), bias=self.bias)
         found = head(strip_prefix(state, "classifier"), output).unflatten(-1, absent.shape[1:])

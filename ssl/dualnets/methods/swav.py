@@ -14,7 +14,7 @@ takes part in the assignments only. There are two views and, unlike in the paper
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from dualnets._checks import check_kind, check_number, check_whole
 from dualnets._lazy import torch
@@ -24,22 +24,18 @@ from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (
     Batch,
     Method,
-    Needs,
     State,
     TrainContext,
     address,
-    init_head,
     output_units,
     trained,
-    update_running_stats,
-    with_prefix,
 )
-from dualnets.networks.heads import BatchMoments, Head
+from dualnets.networks.heads import Head
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PROJECTOR, PROTOTYPES = 0, 64  # places of their random numbers
+PROTOTYPES = 64  # place of their random numbers
 
 
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor | None = None) -> Tensor:
@@ -114,25 +110,18 @@ class SwAV(Method):
     queue: int = 0
     queue_from: int = option(0, applies_to={"queue": Above(0)})
     projector: Head = field(default_factory=Head)
+    unit_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_whole("prototypes", self.prototypes, low=2)
         for name in ("temperature", "epsilon"):
             check_number(name, getattr(self, name), above=0)
         check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
-        for name, least in (
-            ("iterations", 1),
-            ("frozen_steps", 0),
-            ("queue", 0),
-            ("queue_from", 0),
-        ):
-            check_whole(name, getattr(self, name), low=least)
+        check_whole("iterations", self.iterations, low=1)
+        for name in ("frozen_steps", "queue", "queue_from"):
+            check_whole(name, getattr(self, name), low=0)
         if self.queue_from and not self.queue:
             raise ValueError(f"queue_from={self.queue_from} needs a queue, got queue=0")
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(views=2)
 
     def check(self, network: nn.Module, setup: TrainContext) -> None:
         """Raise ValueError where there are more prototypes than samples, or the queue is too short."""
@@ -148,12 +137,10 @@ class SwAV(Method):
             )
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
-        inputs = output_units(network, setup)
-        units = self.projector.outputs(inputs)
+        units = self.projector.outputs(output_units(network, setup))
         own = address(network, setup)
-        projector = init_head(self.projector, inputs, network, setup, PROJECTOR)
         prototypes = random_directions(self.prototypes, units, place=PROTOTYPES, **own)
-        state = with_prefix("projector", projector) | trained({"prototypes": prototypes})
+        state = super().init(network, setup) | trained({"prototypes": prototypes})
         state["steps"] = torch.zeros(len(prototypes), dtype=torch.int64, device=prototypes.device)
         for view in range(2 if self.queue else 0):  # not read before they are full
             state[f"queue.{view}"] = prototypes.new_zeros(len(prototypes), self.queue, units)
@@ -164,8 +151,7 @@ class SwAV(Method):
         if self.frozen_steps:
             free = (state["steps"] >= self.frozen_steps)[:, None, None]
             prototypes = torch.where(free, prototypes, prototypes.detach())
-        record: list[BatchMoments] = []
-        z = directions(self.projector, network, state, batch, record)
+        z, carried = directions(self.projector, network, state, batch)
         scores = [(own @ prototypes.transpose(1, 2)).to(prototypes.dtype) for own in z]
         with torch.no_grad():
             assigned = [
@@ -173,7 +159,6 @@ class SwAV(Method):
             ]
         log_p = [torch.log_softmax(own / self.temperature, dim=-1) for own in scores]
         losses = -(assigned[1] * log_p[0] + assigned[0] * log_p[1]).sum(-1).mean(-1) / 2
-        carried = update_running_stats("projector", self.projector, state, record)
         carried["prototypes"] = state["prototypes"].detach().clone()  # the update is in place
         if self.queue:
             carried |= {str(view): own.detach() for view, own in enumerate(z)}
@@ -194,22 +179,13 @@ class SwAV(Method):
             with torch.no_grad():
                 changed = (prototypes != before).any(dim=-1, keepdim=True)
                 largest = prototypes.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30)
-                unit = direction(
-                    prototypes / largest
-                )  # so the length of a huge step cannot overflow
+                unit = direction(prototypes / largest)  # a huge step's length cannot overflow
                 prototypes.copy_(torch.where(changed, unit, prototypes))
         for view in range(2 if self.queue else 0):
             queue = state[f"queue.{view}"]
             new = carried[str(view)].to(queue.dtype)
             after[f"queue.{view}"] = torch.cat([new, queue], dim=1)[:, : self.queue]
         return after
-
-    def embedding(
-        self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False
-    ) -> Tensor:
-        """`(S, B, U)` outputs of the network and its projector, of length 1."""
-        own = super().embedding(network, state, leaves, batch_statistics=batch_statistics)
-        return direction(own)
 
     def _assigned(self, scores: Tensor, state: State, view: int, size: int) -> Tensor:
         """`(S, B, K)` assignments of a view's samples, together with its queue once that is used."""

@@ -26,15 +26,15 @@ from dualnets.methods.protocol import (
     Needs,
     State,
     TrainContext,
+    apply_head,
     detached_copy,
     init_head,
     output_units,
     outputs,
     strip_prefix,
-    update_running_stats,
     with_prefix,
 )
-from dualnets.networks.heads import BatchMoments, Head
+from dualnets.networks.heads import Head
 from dualnets.optim.per_member import Group
 
 if TYPE_CHECKING:
@@ -124,17 +124,15 @@ class TeacherStudent(Method):
             for name, tensor in detached_copy(self.teacher).items()
         }
         units = output_units(network, setup)
-        readout = init_head(self.readout, units, network, setup, PLACE)
-        return with_prefix("teacher", teacher) | with_prefix("readout", readout)
+        readout = init_head("readout", self.readout, units, network, setup, PLACE)
+        return with_prefix("teacher", teacher) | readout
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         (output,) = outputs(network, batch)
         with torch.no_grad():
             (wanted,) = outputs(self._shaped(network), batch, strip_prefix(state, "teacher"))
-        record: list[BatchMoments] = []
-        found = self.readout(strip_prefix(state, "readout"), output, record=record)
-        losses = (found - wanted).square().sum(-1).mean(-1) / 2
-        return losses, update_running_stats("readout", self.readout, state, record)
+        found, carried = apply_head("readout", self.readout, state, output)
+        return (found - wanted).square().sum(-1).mean(-1) / 2, carried
 
     def embedding(
         self, network: nn.Module, state: State, leaves: Tensor, *, batch_statistics: bool = False

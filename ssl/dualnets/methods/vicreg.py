@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from dualnets._checks import check_kind, check_number
 from dualnets._lazy import torch
 from dualnets._options import option
-from dualnets.methods._projector import init_projector, projections
-from dualnets.methods.protocol import Batch, Method, Needs, State, TrainContext
+from dualnets.methods._projector import projections
+from dualnets.methods.protocol import Batch, Method, State
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
 
@@ -74,13 +74,6 @@ class VICReg(Method):
         for name in ("spread", "epsilon"):
             check_number(name, getattr(self, name), above=0)
         check_kind("projector", self.projector, Head, "dualnets.Head((32, 16))")
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(views=2)
-
-    def init(self, network: nn.Module, setup: TrainContext) -> State:
-        return init_projector(self.projector, network, setup)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         (one, two), carried = projections(self.projector, network, state, batch)

@@ -88,12 +88,9 @@ class BlockNetwork(Network):
             wires = None if wiring is None else wiring[layer - 1]
             fan_in = features // count if wires is None else wires.places.shape[1]
             weight, shift = initial_parameters(
-                (1 if shared else count, width, fan_in),
-                seed=check_seed(seed),
-                members=members,
-                layer=layer,
-                bias=bias,
-            )
+                (1 if shared else count, width, fan_in), seed=check_seed(seed), members=members,
+                layer=layer, bias=bias,
+            )  # fmt: skip
             if wires is not None:
                 weight = wires.own_bounds(weight)
                 shift = None if shift is None else wires.own_bounds(shift)

@@ -57,18 +57,8 @@ def conv_tree(
     addresses, stacked = network_members(tree, members)
     blocks = [len(topology.at_level(level)) for level in range(1, topology.depth + 1)]
     return BlockNetwork(
-        states=states,
-        blocks=blocks,
-        units=[units] * len(blocks),
-        members=addresses,
-        stacked=stacked,
-        seed=seed,
-        dense=False,
-        shared=True,
-        bias=bias,
-        normalize=normalize,
-        norm=norm,
-        weight_standardization=weight_standardization,
-        dtype=dtype,
-        device=device,
-    )
+        states=states, blocks=blocks, units=[units] * len(blocks), members=addresses, stacked=stacked,
+        seed=seed, dense=False, shared=True,
+        bias=bias, normalize=normalize, norm=norm, weight_standardization=weight_standardization,
+        dtype=dtype, device=device,
+    )  # fmt: skip

@@ -11,14 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from dualnets._checks import check_kind, check_switch, check_whole
-from dualnets._lazy import torch
+from dualnets._lazy import no_grad, torch
 from dualnets.networks.layers import initial_parameters, linear
-from dualnets.networks.normalizations import (
-    BatchNorm,
-    Moments,
-    Normalization,
-    standardize,
-)
+from dualnets.networks.normalizations import BatchNorm, Moments, Normalization, standardize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -159,15 +154,10 @@ class Head:
         for layer, width in enumerate(self.widths):
             if layers is None or layer in layers:
                 weight, bias = initial_parameters(
-                    (1, width, inputs),
-                    seed=seed,
-                    members=members,
-                    layer=place * LAYERS + layer,
-                    bias=self.bias,
-                    stream=Stream.PREDICTOR,
-                    version=version,
+                    (1, width, inputs), seed=seed, members=members, layer=place * LAYERS + layer,
+                    bias=self.bias, stream=Stream.PREDICTOR, version=version,
                     device=device if only_shapes else "cpu",
-                )
+                )  # fmt: skip
                 found[f"{layer}.weight"] = weight.to(device, dtype)
                 if bias is not None:
                     found[f"{layer}.bias"] = bias.to(device, dtype)
@@ -260,6 +250,7 @@ class Head:
                 hidden = hidden.relu()
         return hidden.transpose(1, 2)
 
+    @no_grad
     def update_running_stats(
         self, parameters: Mapping[str, Tensor], record: Sequence[BatchMoments]
     ) -> dict[str, Tensor]:
@@ -279,12 +270,6 @@ class Head:
         Raises:
             ValueError: a batch of one sample, which has no variance.
         """
-        with torch.no_grad():
-            return self._update_running_stats(parameters, record)
-
-    def _update_running_stats(
-        self, parameters: Mapping[str, Tensor], record: Sequence[BatchMoments]
-    ) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for layer in sorted({own.layer for own in record}):
             norm, calls = self._batch_norm(layer), [own for own in record if own.layer == layer]

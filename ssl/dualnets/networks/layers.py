@@ -70,14 +70,9 @@ def initial_parameters(
 
     def draw(count: int, part: int) -> Tensor:
         numbers = uniform(
-            count,
-            seed=seed,
-            stream=stream,
-            members=members,
-            node=layer,
-            view=2 * version + part,
+            count, seed=seed, stream=stream, members=members, node=layer, view=2 * version + part,
             device=device,
-        )
+        )  # fmt: skip
         return (2 * numbers - 1) * bound
 
     weight = draw(blocks * outputs * inputs, 0).view(-1, blocks, outputs, inputs)

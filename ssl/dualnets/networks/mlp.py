@@ -50,29 +50,19 @@ def mlp(
         (40, 20, 10)
     """
     given: Any = units.tolist() if hasattr(units, "tolist") else units  # numpy's and torch's
-    each = list(given) if isinstance(given, Sequence) else None
-    if each is None:
+    if isinstance(given, Sequence):
+        widths = list(given)
+        count = check_whole("layers", len(widths) if layers is None else layers, low=1)
+    else:
         check_whole("units", given, low=1)
-    count = layers
-    if count is None:
-        count = tree.topology.depth if each is None else len(each)
-    check_whole("layers", count, low=1)
-    widths = [given] * count if each is None else each
+        count = check_whole("layers", tree.topology.depth if layers is None else layers, low=1)
+        widths = [given] * count
     if len(widths) != count:
         raise ValueError(f"expected units of {count} layers, got {len(widths)}")
     addresses, stacked = network_members(tree, members)
     return BlockNetwork(
-        states=leaf_states(tree),
-        blocks=[1] * count,
-        units=widths,
-        members=addresses,
-        stacked=stacked,
-        seed=seed,
-        dense=True,
-        bias=bias,
-        normalize=normalize,
-        norm=norm,
-        weight_standardization=weight_standardization,
-        dtype=dtype,
-        device=device,
-    )
+        states=leaf_states(tree), blocks=[1] * count, units=widths, members=addresses, stacked=stacked,
+        seed=seed, dense=True,
+        bias=bias, normalize=normalize, norm=norm, weight_standardization=weight_standardization,
+        dtype=dtype, device=device,
+    )  # fmt: skip

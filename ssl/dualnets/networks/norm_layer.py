@@ -11,11 +11,9 @@ from dualnets.networks.normalizations import BatchNorm, Moments, Normalization
 class NormLayer(nn.Module):
     """Normalises the pre-activations of every block of every member.
 
-    BatchNorm takes moments of each unit of each block; where blocks share their weights, of each unit
-    over all blocks and samples, as a convolution's are over places. Its running moments move towards
-    those of a batch by `norm.momentum`, or by 1/n at batch n while that is larger: so they are the
-    plain mean of the first few batches and do not depend on their initial value. The running variance
-    is the unbiased one. In evaluation the running moments replace the batch's own; a network that has
+    BatchNorm takes moments of each unit of each block; where blocks share their weights, of each unit over
+    all blocks and samples, as a convolution's are over places. Its running moments are updated at every batch
+    as `Head.update_running_stats` describes. In evaluation they replace the batch's own; a network that has
     been trained on no batch has none and uses the moments of the batch at hand.
 
     Args:

@@ -117,9 +117,8 @@ class BatchNorm(Normalization):
             moments = self.moments(values)
             return self._normalized(values, moments), moments
         given = _at_least_float32(values)  # torch's layer norm returns the moments, too
-        found, mean, inverse = torch.native_layer_norm(
-            given, given.shape[-1:], None, None, self.epsilon
-        )
+        axes = given.shape[-1:]
+        found, mean, inverse = torch.native_layer_norm(given, axes, None, None, self.epsilon)
         with torch.no_grad():
             variance = (inverse.square().reciprocal() - self.epsilon).clamp_min(0)
         return found.to(values.dtype), Moments(mean.detach(), variance)

@@ -59,18 +59,10 @@ def shuffled_tree(
         {1: (2, 7, 20), 2: (2, 7, 10), 3: (2, 7, 5)}
     """
     network = tree_network(
-        tree,
-        units=units,
-        topology=tree.topology,
-        members=members,
-        seed=seed,
-        bias=bias,
-        normalize=normalize,
-        norm=norm,
-        weight_standardization=weight_standardization,
-        dtype=dtype,
-        device=device,
-    )
+        tree, units=units, topology=tree.topology, members=members, seed=seed,
+        bias=bias, normalize=normalize, norm=norm, weight_standardization=weight_standardization,
+        dtype=dtype, device=device,
+    )  # fmt: skip
     order = shuffled_leaves(leaf_states(tree), seed=check_seed(seed), members=network.members)
     network.leaf_order = order.to(device)
     return network

@@ -76,18 +76,9 @@ def tree_network(
     widths = feature_widths(states)
     blocks = [len(shape.at_level(level)) for level in range(1, shape.depth + 1)]
     return BlockNetwork(
-        states=states,
-        blocks=blocks,
-        units=[units] * len(blocks),
-        members=addresses,
-        stacked=stacked,
-        seed=seed,
-        dense=topology is not None,
+        states=states, blocks=blocks, units=[units] * len(blocks), members=addresses, stacked=stacked,
+        seed=seed, dense=topology is not None,
         wiring=wire(shape, widths, units) if irregularity(shape, widths) else None,
-        bias=bias,
-        normalize=normalize,
-        norm=norm,
-        weight_standardization=weight_standardization,
-        dtype=dtype,
-        device=device,
-    )
+        bias=bias, normalize=normalize, norm=norm, weight_standardization=weight_standardization,
+        dtype=dtype, device=device,
+    )  # fmt: skip

@@ -77,15 +77,9 @@ def irregularity(topology: Topology, widths: Sequence[int]) -> str:
 
 
 def wire(topology: Topology, widths: Sequence[int], units: int) -> list[Wires]:
-    """The wires of every layer of a network with `units` units per latent of a tree.
+    """The wires of levels 1..L of a network with `units` units per latent, on leaves of `widths` features.
 
-    Args:
-        topology: any.
-        widths: number of features of each leaf.
-        units: per latent.
-
-    Returns:
-        One Wires per level 1..L. The inputs of a block are its children in storage order.
+    The inputs of a block are its children in storage order.
     """
     # feature f of node v has number first[v] + f among the features of its level
     count = np.full(len(topology), units)
@@ -101,9 +95,8 @@ def wire(topology: Topology, widths: Sequence[int], units: int) -> list[Wires]:
         children = [topology.children[v] for v in topology.at_level(level)]
         sources = np.unique(topology.level[np.concatenate(children)])
         # position 0 is the zero feature, those of the sources follow
-        start = dict(
-            zip(sources, 1 + np.cumsum([0, *(size[s] for s in sources[:-1])]), strict=True)
-        )
+        before = 1 + np.cumsum([0, *(size[s] for s in sources[:-1])])
+        start = dict(zip(sources, before, strict=True))
         read = [
             np.concatenate([start[topology.level[c]] + first[c] + np.arange(count[c]) for c in own])
             for own in children
@@ -112,9 +105,8 @@ def wire(topology: Topology, widths: Sequence[int], units: int) -> list[Wires]:
         places = np.zeros((len(read), max(fan_in)), dtype=np.int64)
         for block, own in zip(places, read, strict=True):
             block[: len(own)] = own
-        found.append(
-            Wires(tuple(map(int, sources)), torch.from_numpy(places), torch.tensor(fan_in))
-        )
+        numbers = tuple(map(int, sources))
+        found.append(Wires(numbers, torch.from_numpy(places), torch.tensor(fan_in)))
     return found
 
 

@@ -7,30 +7,37 @@ w a parameter, g its gradient, v its velocity.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from dualnets._checks import check_choice, check_kind, check_number, check_switch, check_whole
-from dualnets._lazy import torch
+from dualnets._checks import check_kind, check_number, check_switch
+from dualnets._lazy import no_grad, torch
 from dualnets._options import Registry, option
-from dualnets.optim.per_member import Group as Group
-from dualnets.optim.per_member import PerMember as PerMember
-from dualnets.optim.per_member import at_least_0, broadcast, check_count, check_rates, column, cut
+from dualnets.optim.per_member import (
+    Group,
+    PerMember,
+    at_least_0,
+    broadcast,
+    broadcast_rates,
+    check_count,
+    check_rates,
+    rates_of_members,
+)  # fmt: skip
+from dualnets.optim.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Tensors = dict[str, "Tensor"]
 UPDATES = "updates"  # the slot that counts a parameter's updates
-WITHOUT_TRUST = (
+NOT_ADAPTED = (
     "bias",
     "biases",
     "gain",
     "shift",
-)  # parameters that LARS does not adapt, by last name
+)  # last names of parameters that LARS does not adapt
 
 
 class ParameterUpdate(NamedTuple):
@@ -48,43 +55,6 @@ class ParameterUpdate(NamedTuple):
         if isinstance(self.decay, float | int) and self.decay == 0:
             return gradient
         return gradient + self.decay * self.parameter
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The factor of the learning rate at every update.
-
-    Attributes:
-        kind: schedule of the learning rate: constant, or cosine: from 1 to `final` along half a cosine.
-        warm_up: number of first updates during which the rate rises linearly from 0.
-        final: value at which a cosine schedule ends, as a share of the learning rate.
-
-    Raises:
-        TypeError: warm_up is not a whole number, or final is not a number.
-        ValueError: an unknown kind, warm_up below 0, or final outside 0..1.
-
-    Example:
-        >>> [round(Schedule("cosine", warm_up=2).factor(step, 6), 3) for step in range(6)]
-        [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
-    """
-
-    kind: Literal["constant", "cosine"] = option("constant", flag="schedule")
-    warm_up: int = 0
-    final: float = option(0.0, flag="final_rate", applies_to={"kind": ("cosine",)})
-
-    def __post_init__(self) -> None:
-        check_choice("a schedule", self.kind, ("constant", "cosine"))
-        check_whole("warm_up", self.warm_up, low=0, unit="steps")
-        check_number("final", self.final, low=0, high=1)
-
-    def factor(self, step: int, steps: int) -> float:
-        """The factor at update number `step`, counted from 0, of `steps` updates."""
-        if step < self.warm_up:
-            return (step + 1) / self.warm_up
-        if self.kind == "constant":
-            return 1.0
-        share = (step - self.warm_up) / max(steps - self.warm_up, 1)
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * share)) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,22 +80,22 @@ class Optimizer(ABC):
     weight_decay: PerMember = 0.0
     schedule: Schedule = field(default_factory=Schedule)
     clip: PerMember | None = None
-    _above: ClassVar[tuple[str, ...]] = ("lr",)  # rates that must be above 0
-    _within: ClassVar[tuple[str, ...]] = ()  # rates that must lie in 0 <= r < 1
+    _positive: ClassVar[tuple[str, ...]] = ("lr",)  # rates that must be above 0
+    _below_1: ClassVar[tuple[str, ...]] = ()  # rates that must lie in 0 <= r < 1
     slots: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        self._keep("weight_decay", at_least_0)
+        self._check_rates("weight_decay", at_least_0)
         if self.clip is not None:  # one member of a sweep may have no limit: infinity
-            self._keep("clip", lambda n, rate: check_number(n, rate, above=0, limit=False))
-        for name in self._above:
-            self._keep(name, lambda n, rate: check_number(n, rate, above=0))
-        for name in self._within:
-            self._keep(name, lambda n, rate: check_number(n, rate, low=0, below=1))
+            self._check_rates("clip", lambda n, rate: check_number(n, rate, above=0, limit=False))
+        for name in self._positive:
+            self._check_rates(name, lambda n, rate: check_number(n, rate, above=0))
+        for name in self._below_1:
+            self._check_rates(name, lambda n, rate: check_number(n, rate, low=0, below=1))
         check_kind("schedule", self.schedule, Schedule, 'dualnets.Schedule("cosine")')
 
-    def _keep(self, name: str, check: Callable[[str, Any], Any]) -> None:
-        """Check a rate, and keep it as a number or a tuple."""
+    def _check_rates(self, name: str, check: Callable[[str, Any], Any]) -> None:
+        """Check a rate, and store it as a number or a tuple."""
         called = "a learning rate" if name == "lr" else name
         object.__setattr__(self, name, check_rates(called, getattr(self, name), check))
 
@@ -136,7 +106,7 @@ class Optimizer(ABC):
 
     @property
     def _rates(self) -> tuple[str, ...]:
-        return (*self._above, "weight_decay", "clip", *self._within)
+        return (*self._positive, "weight_decay", "clip", *self._below_1)
 
     def check(self, members: int) -> None:
         """Raise ValueError unless the rates fit this many members."""
@@ -146,7 +116,9 @@ class Optimizer(ABC):
 
     def of_members(self, low: int, high: int) -> Optimizer:
         """The same rule for members low..high-1."""
-        return replace(self, **{n: cut(getattr(self, n), low, high) for n in self._rates})
+        return replace(
+            self, **{n: rates_of_members(getattr(self, n), low, high) for n in self._rates}
+        )
 
     def init(self, parameters: Mapping[str, Tensor]) -> Tensors:
         """The optimiser's memory before the first update: `slot.name` -> zeros of the parameter's shape.
@@ -161,6 +133,7 @@ class Optimizer(ABC):
                 found[f"{slot}.{name}"] = (counter if slot == UPDATES else zeros).clone()
         return found
 
+    @no_grad
     def update(
         self,
         parameters: Mapping[str, Tensor],
@@ -183,32 +156,23 @@ class Optimizer(ABC):
             step, steps: number of this update, counted from 0, and of all updates, for the schedule.
             groups: name of a parameter -> its own rates.
         """
-        with torch.no_grad():
-            self._update(parameters, gradients, memory, alive, step, steps, groups or {})
-
-    def _update(
-        self,
-        parameters: Mapping[str, Tensor],
-        gradients: Mapping[str, Tensor],
-        memory: Tensors,
-        alive: Tensor,
-        step: int,
-        steps: int,
-        groups: Mapping[str, Group],
-    ) -> None:
         factor = self.schedule.factor(step, steps)
         scale = self._clipping(gradients)
         # on a GPU the question itself would make the CPU wait for the device
         everyone = alive.device.type == "cpu" and bool(alive.all())
         for name, parameter in parameters.items():
-            group = groups.get(name, Group())
+            group = (groups or {}).get(name, Group())
             gradient = gradients[name]
             if scale is not None:
                 gradient = gradient * broadcast(scale, parameter)
             decay = self.weight_decay if group.weight_decay is None else group.weight_decay
             slots = {slot: memory[f"{slot}.{name}"] for slot in self.slots}
-            rate = column(self.lr, parameter) * (factor * column(group.lr, parameter))
-            one = ParameterUpdate(name, parameter, gradient, slots, rate, column(decay, parameter))
+            rate = broadcast_rates(self.lr, parameter) * (
+                factor * broadcast_rates(group.lr, parameter)
+            )
+            one = ParameterUpdate(
+                name, parameter, gradient, slots, rate, broadcast_rates(decay, parameter)
+            )
             change = self._change(one)
             # the gradient of a frozen member may be NaN, and 0 * NaN is NaN: select, do not multiply
             kept = change if everyone else torch.where(broadcast(alive, parameter), change, 0)
@@ -224,7 +188,7 @@ class Optimizer(ABC):
             return None
         squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
         length = torch.stack(squares).sum(0).sqrt()
-        limit = column(self.clip, length)
+        limit = broadcast_rates(self.clip, length)
         return (limit / length.clamp(min=1e-12)).clamp(max=1)
 
 
@@ -249,33 +213,33 @@ class SGD(Optimizer):
 
     momentum: PerMember = 0.0
     nesterov: bool = False
-    _within: ClassVar[tuple[str, ...]] = ("momentum",)
+    _below_1: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_switch("nesterov", self.nesterov)
-        if self.nesterov and not self._moves:
+        if self.nesterov and not self._has_momentum:
             raise ValueError(f"nesterov needs a momentum above 0, got {self.momentum}")
 
     @property
-    def _moves(self) -> bool:
+    def _has_momentum(self) -> bool:
         return any(rate > 0 for rate in _values(self.momentum))
 
     @property
     def slots(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("momentum",) if self._moves else ()
+        return ("momentum",) if self._has_momentum else ()
 
     @property
     def is_plain(self) -> bool:
         decays = any(rate > 0 for rate in _values(self.weight_decay))
         changing = self.schedule.kind != "constant" or self.schedule.warm_up > 0
-        return not (self._moves or decays or changing or self.clip is not None)
+        return not (self._has_momentum or decays or changing or self.clip is not None)
 
     def _change(self, one: ParameterUpdate) -> Tensor:
         gradient = one.decayed(one.gradient)
-        if not self._moves:
+        if not self._has_momentum:
             return gradient * one.rate
-        momentum, velocity = column(self.momentum, one.parameter), one.memory["momentum"]
+        momentum, velocity = broadcast_rates(self.momentum, one.parameter), one.memory["momentum"]
         velocity.mul_(momentum).add_(gradient)
         return (gradient + momentum * velocity if self.nesterov else velocity) * one.rate
 
@@ -299,7 +263,7 @@ class Adam(Optimizer):
     beta2: PerMember = 0.999
     epsilon: float = option(1e-8, flag="adam_epsilon")
     slots: ClassVar[tuple[str, ...]] = ("first", "second", UPDATES)
-    _within: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
+    _below_1: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -310,7 +274,10 @@ class Adam(Optimizer):
 
     def _adapted(self, one: ParameterUpdate, gradient: Tensor) -> Tensor:
         """The bias-corrected first average over the root of the bias-corrected second."""
-        slow, slower = column(self.beta1, one.parameter), column(self.beta2, one.parameter)
+        slow, slower = (
+            broadcast_rates(self.beta1, one.parameter),
+            broadcast_rates(self.beta2, one.parameter),
+        )
         first, second, updates = (one.memory[slot] for slot in self.slots)
         first.mul_(slow).add_(gradient * (1 - slow))
         second.mul_(slower).add_(gradient.square() * (1 - slower))
@@ -351,26 +318,26 @@ class LARS(Optimizer):
     momentum: PerMember = 0.9
     trust: PerMember = 1e-3
     slots: ClassVar[tuple[str, ...]] = ("momentum",)
-    _above: ClassVar[tuple[str, ...]] = ("lr", "trust")
-    _within: ClassVar[tuple[str, ...]] = ("momentum",)
+    _positive: ClassVar[tuple[str, ...]] = ("lr", "trust")
+    _below_1: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def _change(self, one: ParameterUpdate) -> Tensor:
         velocity, gradient = one.memory["momentum"], one.gradient
-        if not _is_spared(one.name, one.parameter):
+        if not _has_plain_momentum(one.name, one.parameter):
             size = broadcast(one.parameter.flatten(1).norm(dim=1), gradient)  # |w|
             slope = broadcast(gradient.flatten(1).norm(dim=1), gradient)  # |g|
-            local = column(self.trust, gradient) * size / (slope + one.decay * size)
+            local = broadcast_rates(self.trust, gradient) * size / (slope + one.decay * size)
             # a norm of 0 gives no scale: then the rate is not adapted
             adapted = (size > 0) & (slope > 0)
             gradient = one.decayed(gradient) * torch.where(adapted, local, 1)
-        velocity.mul_(column(self.momentum, gradient)).add_(gradient * one.rate)
+        velocity.mul_(broadcast_rates(self.momentum, gradient)).add_(gradient * one.rate)
         return velocity
 
 
-def _is_spared(name: str, parameter: Tensor) -> bool:
+def _has_plain_momentum(name: str, parameter: Tensor) -> bool:
     """Whether LARS updates a parameter `(S, …)` with plain momentum."""
     words = [word for word in name.split(".") if not word.isdigit()]
-    return parameter.ndim <= 2 or (bool(words) and words[-1] in WITHOUT_TRUST)
+    return parameter.ndim <= 2 or (bool(words) and words[-1] in NOT_ADAPTED)
 
 
 def _values(rates: Any) -> tuple[float, ...]:

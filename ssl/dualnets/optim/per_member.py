@@ -43,7 +43,9 @@ class Group:
 
     def of_members(self, low: int, high: int) -> Group:
         """The same rates for members low..high-1."""
-        return Group(*(cut(rates, low, high) for rates in (self.lr, self.weight_decay)))
+        return Group(
+            *(rates_of_members(rates, low, high) for rates in (self.lr, self.weight_decay))
+        )
 
 
 def check_rates(name: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
@@ -82,12 +84,12 @@ def at_least_0(name: str, rate: Any) -> Any:
     return check_number(name, rate, low=0)
 
 
-def share(name: str, rate: Any) -> Any:
+def between_0_and_1(name: str, rate: Any) -> Any:
     """The rate, checked to be in 0..1."""
     return check_number(name, rate, low=0, high=1)
 
 
-def column(rates: PerMember | None, like: Tensor) -> Any:
+def broadcast_rates(rates: PerMember | None, like: Tensor) -> Any:
     """Rates that broadcast over `like`: a number unchanged, one per member as `(S, 1, …)`.
 
     The tensor is made once per dtype and device, since copying to a GPU in every step would block.
@@ -97,7 +99,7 @@ def column(rates: PerMember | None, like: Tensor) -> Any:
     return broadcast(_tensor(rates, like.dtype, like.device), like)
 
 
-def cut(rates: Any, low: int, high: int) -> Any:
+def rates_of_members(rates: Any, low: int, high: int) -> Any:
     """The rates of members low..high-1; a number or None is returned unchanged."""
     return rates[low:high] if isinstance(rates, tuple) else rates
 

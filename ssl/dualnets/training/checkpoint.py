@@ -19,6 +19,9 @@ from dualnets.training.steps import TrainState
 
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 FORMAT = 2
+OLDER = (
+    "remove its folder, and training goes on from an older one"  # what to do about a damaged one
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,8 @@ class Checkpoints:
         for path in Path(self.folder).glob(f"step-*/{MANIFEST}"):
             number = path.parent.name.removeprefix("step-")
             if not number.isdecimal() or path.parent != self._home(int(number)):
-                raise _unreadable(
-                    path.parent, "its name is not that of a step", "move it elsewhere"
-                )
+                problem = "its name is not that of a step"
+                raise _unreadable(path.parent, problem, "move it elsewhere")
             found.append(int(number))
         return sorted(found)
 
@@ -84,9 +86,7 @@ class Checkpoints:
             "frozen_at": state.frozen_at,
         }
         # copies, as safetensors refuses tensors that share memory
-        flat = {
-            name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
-        }
+        flat = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         with replace_folder(self._home(step)) as folder:
             save_file(flat, folder / TENSORS)
             manifest = {"format": FORMAT, "step": step, "snapshot": snapshot}
@@ -101,10 +101,8 @@ class Checkpoints:
     def check(self, made_with: Mapping[str, str]) -> None:
         """Check that the folder holds checkpoints of this training only.
 
-        What a killed process left half written or half removed is removed.
-
-        Args:
-            made_with: the `fingerprint` of this training.
+        `made_with` is the `fingerprint` of this training. What a killed process left half written or
+        half removed is removed.
 
         Raises:
             ValueError: checkpoints of another training, with the first difference; or a checkpoint
@@ -145,9 +143,8 @@ class Checkpoints:
         for name, shape in expected.items():
             if name not in found or found[name].shape != shape:
                 what = tuple(found[name].shape) if name in found else "missing"
-                raise _unreadable(
-                    self._home(step) / TENSORS, f"{name} is {what}, expected {tuple(shape)}"
-                )
+                problem = f"{name} is {what}, expected {tuple(shape)}"
+                raise _unreadable(self._home(step) / TENSORS, problem)
         with torch.no_grad():
             for name, tensor in _named(network):
                 tensor.copy_(found[f"network/{name}"])
@@ -198,12 +195,8 @@ class Checkpoints:
             raise _unreadable(path, f"its tensors cannot be read ({error})") from error
 
 
-def _unreadable(
-    path: Path,
-    finding: str,
-    remedy: str = "remove its folder, and training goes on from an older one",
-) -> ValueError:
-    return ValueError(f"{path} cannot be read as a checkpoint: {finding}; {remedy}")
+def _unreadable(path: Path, problem: str, remedy: str = OLDER) -> ValueError:
+    return ValueError(f"{path} cannot be read as a checkpoint: {problem}; {remedy}")
 
 
 def _named(network: nn.Module) -> list[tuple[str, Tensor]]:

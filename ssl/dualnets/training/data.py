@@ -1,13 +1,13 @@
 """The rows that every step of training reads: fresh ones at every step, or a fixed data set in epochs.
 
-Every row has an address (seed, stream, member, view, row number), so nothing is stored: any chunk
-of steps can be drawn at any time, and all networks and methods read the same rows at the same step.
+Every row has an address (seed, stream, member, view, row number), so nothing is stored: the rows of any
+steps can be drawn at any time, and all networks and methods read the same rows at the same step.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
@@ -50,7 +50,7 @@ class Rows(ABC):
     Attributes:
         trees: one tree, or as many as there are members.
         members: the numbers of the S members, a part of the address of their rows.
-        augment: what a view draws again.
+        augment: what a view redraws.
         batch: B, samples per step and member.
         seed: 64 bits.
         stacked: whether batches have the S axis.
@@ -69,7 +69,7 @@ class Rows(ABC):
         """Check that these rows have what a method needs for so many steps.
 
         Raises:
-            ValueError: targets that are not nodes of the trees, or that a view may draw again.
+            ValueError: targets that are not nodes of the trees, or that a view may redraw.
         """
         if needs.targets == ():
             return
@@ -140,24 +140,17 @@ class Rows(ABC):
     ) -> tuple[list[Tensor], Tensor | None]:
         """`(S, X, count)` leaves of each view, and `(S, T, count)` targets.
 
-        No view draws a target again (`check`), so the first view has the data's own states there.
+        No view redraws a target (`check`), so the first view has the data's own states there.
         """
         topology = self.trees.topology
         leaves = topology.leaves.start
         nodes = None if needs.targets == () else target_nodes(topology, needs.targets)
         first = leaves if nodes is None else min(leaves, int(nodes.min()))
         request = DrawRequest(
-            topology=topology,
-            seed=self.seed,
-            stream=stream,
-            members=self.members,
-            start=start,
-            samples=count,
-            views=views,
-            rates=self.augment.rates(topology),
-            first=first,
+            topology=topology, seed=self.seed, stream=stream, members=self.members, start=start,
+            samples=count, views=views, rates=self.augment.rates(topology), first=first,
             device=self.device,
-        )
+        )  # fmt: skip
         states = draw_states(self.trees.tables, request)
         targets = None if nodes is None else states[0][:, torch.from_numpy(nodes - first)]
         return [view[:, leaves - first :] for view in states], targets
@@ -175,7 +168,7 @@ class FreshData(Rows):
         super().check(needs, steps)
         if needs.places:
             raise ValueError(
-                "this method keeps something for every sample, so it needs a fixed data set: give samples=…"
+                "this method remembers every sample, so it needs a fixed data set: give samples=…"
             )
 
     def draw(self, needs: Needs, first_step: int, steps: int) -> DrawnViews:
@@ -224,8 +217,8 @@ class FixedData(Rows):
         epochs = -(-steps // self.steps_per_epoch)
         if needs.views * epochs >= MAX_VIEWS:
             raise ValueError(
-                f"{steps} steps are {epochs} epochs of {self.samples} samples, more than there are "
-                f"views (2^24)"
+                f"{steps} steps are {epochs} epochs of {self.samples} samples, but there are only "
+                f"2^24 views of a sample"
             )
 
     def of_members(self, low: int, high: int) -> FixedData:
@@ -246,17 +239,13 @@ class FixedData(Rows):
             parts.append(self._steps_of_epoch(needs, epoch, at, count))
             step += count
 
-        def joined(pieces: list[Tensor | None]) -> Tensor | None:
+        def joined(pieces: Sequence[Tensor | None]) -> Tensor | None:
             found = [piece for piece in pieces if piece is not None]
             return torch.cat(found, dim=-1) if found else None
 
-        views = [torch.cat(views, dim=-1) for views in zip(*(p.views for p in parts), strict=True)]
-        return DrawnViews(
-            views,
-            joined([p.negatives for p in parts]),
-            joined([p.targets for p in parts]),
-            joined([p.places for p in parts]),
-        )
+        views, *others = zip(*parts, strict=True)  # the others: negatives, targets, places
+        each = [torch.cat(view, dim=-1) for view in zip(*views, strict=True)]
+        return DrawnViews(each, *map(joined, others))
 
     def _steps_of_epoch(self, needs: Needs, epoch: int, at: int, steps: int) -> DrawnViews:
         """Steps at .. at + steps - 1 of one epoch."""

@@ -1,5 +1,4 @@
-"""Ensembles in parts: members that do not fit the memory together are trained one part after the
-other."""
+"""Ensembles in parts: members that do not fit the memory together are trained part by part."""
 
 from __future__ import annotations
 
@@ -12,14 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dualnets._checks import check_whole
-from dualnets.training.memory import (
-    footprint,
-    memory_error,
-    memory_of,
-    take,
-    upper_bound,
-    with_tensors,
-)
+from dualnets.training import memory
+from dualnets.training.memory import take
 from dualnets.training.steps import TrainConfig, TrainState
 
 MEMORY = 4 << 30  # bytes that members trained at once may take, on any machine
@@ -28,13 +21,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass
 class Part:
-    """Some members of an ensemble, in training.
-
-    Attributes:
-        network: with the parameters of these members.
-        config: for these members.
-        state: of their training.
-    """
+    """Some members of an ensemble, in training."""
 
     network: nn.Module
     config: TrainConfig
@@ -82,7 +69,7 @@ def join(parts: Sequence[Network], like: Network) -> Network:
         id(tensor): torch.cat([piece.detach() for piece in pieces])
         for tensor, pieces in zip(ours, theirs, strict=True)
     }
-    return with_tensors(like, joined)
+    return memory.with_tensors(like, joined)
 
 
 def join_states(parts: Sequence[TrainState]) -> TrainState:
@@ -114,13 +101,13 @@ def members_at_once(network: nn.Module, config: TrainConfig, wanted: int | None)
     members = len(config.data.members)
     if wanted is not None:
         check_whole("members_at_once", wanted, low=1)
-    available = memory_of(next(network.parameters()).device)
-    bound = upper_bound(take(network, 0, 1).train(), config.of_members(0, 1))
+    available = memory.memory_of(next(network.parameters()).device)
+    bound = memory.upper_bound(take(network, 0, 1).train(), config.of_members(0, 1))
     if bound * members < min(MEMORY, available) // 2:
         return min(wanted or members, members)  # so small that nothing need be measured
-    found = footprint(network, config)
+    found = memory.footprint(network, config)
     count = min(wanted or max(MEMORY // found.each, 1), members)
     total = members * (found.stored + found.data) + found.shared + count * found.working
     if total > available:
-        raise memory_error(found, config, count, total, available)
+        raise memory.memory_error(found, config, count, total, available)
     return count

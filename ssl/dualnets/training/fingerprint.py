@@ -1,4 +1,4 @@
-"""What a training was made with, as texts: a checkpoint goes on only with the training that wrote it."""
+"""A description of a training, as texts: only the training that wrote a checkpoint may go on from it."""
 
 from __future__ import annotations
 
@@ -32,16 +32,10 @@ def fingerprint(
     members_at_once: int,
     initial_state: Iterable[Tensor],
 ) -> dict[str, str]:
-    """All that must be the same where training goes on: what it is -> a short text.
+    """Name -> a short text, of all that must be the same where training goes on.
 
-    The names are written in checkpoints, so they stay as they are.
-
-    Args:
-        network: before training.
-        config: how it is trained.
-        snapshots: at which steps.
-        members_at_once: how many members share a step.
-        initial_state: the method's tensors before training.
+    Checkpoints hold these names, so they must not be changed. The network and the method's tensors,
+    `initial_state`, are those before training.
     """
     data, tables = config.data, config.data.trees.tables
     return {

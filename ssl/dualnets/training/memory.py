@@ -1,9 +1,8 @@
 """What memory a training takes, known from shapes before any of it is allocated.
 
-One step of one member is computed without numbers, on torch's device `meta`, and everything that it
-keeps is counted. That takes a while, so a step that is surely small is computed with numbers, and
-where all members together are surely small nothing is computed. Which of the three happens depends
-on the settings alone, not on the machine.
+One step of one member is computed without numbers, on torch's device `meta`, and all that it keeps is
+counted. That takes a while, so a step that is surely small is computed with numbers, and where all members
+together are surely small nothing is computed. The settings alone, not the machine, decide which.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from dualnets.training.steps import TrainConfig, trained_tensors
 
 SMALL = 1 << 28  # bytes that may be allocated to measure a member
 COUNTABLE = 1 << 64  # bytes beyond which sizes overflow
-LOOSENESS = 16  # how many times what a member takes `upper_bound` may be
+LOOSENESS = 16  # `upper_bound` is at most this many times what a member takes
 BYTES_PER_DRAW = 64  # of a random number while it is drawn
 WIDTHS = "widths"  # the name of the widths of a method's heads among its numbers
 Network = TypeVar("Network", bound=nn.Module)
@@ -110,10 +109,6 @@ def upper_bound(one: nn.Module, config: TrainConfig) -> int:
 
     What the network keeps of a row is measured with two rows. The method is not run: any two of
     the sizes in its settings, and the rows, are assumed to make a matrix.
-
-    Args:
-        one: a network of one member.
-        config: for this member.
     """
     needs, data = config.method.needs, config.data
     rows = config.context.batch * (needs.views + needs.negatives)
@@ -142,11 +137,7 @@ def memory_error(
 ) -> MemoryError:
     """An error that names what does not fit, its largest part, and the settings to lower.
 
-    Args:
-        footprint: of one member.
-        config: of the training.
-        count: how many members are trained at once.
-        total, available: bytes.
+    `count` members are trained at once and need `total` bytes, more than the `available` ones.
     """
     members = len(config.data.members)
     kept = [
@@ -154,9 +145,8 @@ def memory_error(
         (members * footprint.data + footprint.shared, "the fixed data set", "samples"),
     ]
     size, what, lower = max(kept)
-    if (
-        size <= available and size < count * footprint.working
-    ):  # unless what is stored does not fit by itself
+    # what a step keeps is named, unless what is stored does not fit by itself
+    if size <= available and size < count * footprint.working:
         size, what = count * footprint.working, "what a step keeps for its backward pass"
         names = ["members_at_once"] * (count > 1) + ["batch"]
         names += ["negatives"] * (config.method.needs.negatives > 1)

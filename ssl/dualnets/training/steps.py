@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.methods.protocol import Method, State, TrainContext
-from dualnets.optim.optimizers import SGD, Group, Optimizer, Schedule
+from dualnets.optim.optimizers import SGD, Optimizer
+from dualnets.optim.per_member import Group
+from dualnets.optim.schedule import Schedule
 from dualnets.training.compiled import pairs, siamese
 from dualnets.training.data import Rows
 
@@ -82,9 +84,7 @@ class TrainConfig(NamedTuple):
 
 def trained_tensors(network: nn.Module, state: State) -> dict[str, Tensor]:
     """All tensors that the optimiser changes, under names `network.…` and `state.…`."""
-    found: dict[str, Tensor] = {
-        f"network.{name}": tensor for name, tensor in network.named_parameters()
-    }
+    found: dict[str, Tensor] = {f"network.{name}": p for name, p in network.named_parameters()}
     return found | {f"state.{n}": tensor for n, tensor in state.items() if tensor.requires_grad}
 
 
@@ -125,9 +125,10 @@ def _train_pairs(
     """Compiled steps of a loss of pairs."""
     drawn = config.data.draw(config.method.needs, first_step, steps)
     assert drawn.negatives is not None  # every loss of pairs has one
-    leaves = pairs.DrawnPairs(drawn.views[0], drawn.views[1], drawn.negatives, config.data.batch)
-    frozen_at = before.frozen_at.clone()
-    losses = pairs.train(kernel, config.optimizer.lr, leaves, first_step, frozen_at)
+    frozen_at, leaves = before.frozen_at.clone(), [*drawn.views, drawn.negatives]
+    losses = pairs.train(
+        kernel, config.optimizer.lr, leaves, config.data.batch, first_step, frozen_at
+    )
     return before._replace(losses=losses, frozen_at=frozen_at)
 
 
@@ -143,23 +144,17 @@ def _train_siamese(
     views = config.data.draw(method.needs, first_step, steps).views
     state, memory, losses, frozen_at = before
     frozen_at = frozen_at.clone()
-    every = kernel.spec.after
+    every = kernel.spec.after_step_every
     step, end = first_step, first_step + steps
     while step < end:
         stop = min(end, (step // every + 1) * every) if every else end
         rows = slice((step - first_step) * batch, (stop - first_step) * batch)
         interrupted = every > 0 and stop % every == 0
+        # where the method's own after_step follows, it updates the target itself
         state, losses = siamese.train(
-            kernel,
-            state,
-            memory,
-            [view[..., rows] for view in views],
-            batch,
-            step,
-            config.context.steps,
-            frozen_at,
-            keep_last_target=interrupted,  # after_step moves the target of that step itself
-        )
+            kernel, state, memory, [view[..., rows] for view in views], batch, step,
+            config.context.steps, frozen_at, keep_last_target=interrupted,
+        )  # fmt: skip
         if interrupted:
             with torch.no_grad():
                 after = method.after_step(kernel.network, state, {}, stop - 1, config.context)

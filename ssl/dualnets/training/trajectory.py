@@ -85,7 +85,7 @@ def trajectory(
         network: of `dualnets.networks`; it is left as it was, every snapshot has a copy.
         method: e.g. `SimCLR(InfoNCE(temperature=0.1))`.
         trees: the data; one tree, or as many as the network has members.
-        augment: what a view draws again.
+        augment: what a view redraws.
         steps: how many updates.
         batch: B, samples per step and member.
         optimizer: its settings; rates there and in the method may be one per member.
@@ -169,32 +169,15 @@ def train(
         (10, torch.Size([2]))
     """
     (final,) = trajectory(
-        network,
-        method,
-        trees,
-        augment=augment,
-        steps=steps,
-        batch=batch,
-        optimizer=optimizer,
-        seed=seed,
-        samples=samples,
-        snapshots=[steps],
-        members_at_once=members_at_once,
-        precision=precision,
-        checkpoints=checkpoints,
-        strict=strict,
-        progress=progress,
-    )
+        network, method, trees, augment=augment, steps=steps, batch=batch, optimizer=optimizer,
+        seed=seed, samples=samples, snapshots=[steps], members_at_once=members_at_once,
+        precision=precision, checkpoints=checkpoints, strict=strict, progress=progress,
+    )  # fmt: skip
     return final
 
 
 def describe_frozen(members: Sequence[int], frozen_at: Tensor) -> str:
-    """Which members were frozen and at which step, in one line; empty if none was.
-
-    Args:
-        members: the numbers of the members.
-        frozen_at: `(S,)`, of a `Snapshot`.
-    """
+    """Which members were frozen and at which step `(S,)`, in one line; empty if none was."""
     frozen = [(m, int(at)) for m, at in zip(members, frozen_at.tolist(), strict=True) if at >= 0]
     if not frozen:
         return ""
@@ -206,7 +189,7 @@ def describe_frozen(members: Sequence[int], frozen_at: Tensor) -> str:
 def _check_types(
     network: Any, method: Any, trees: Any, augment: Any, optimizer: Any, checkpoints: Any
 ) -> None:
-    """Check the types of what is most easily mistaken: a name for an object, a class for an instance."""
+    """Raise TypeError where a name or a class is given in place of an object."""
     check_network("network", network)
     check_kind("method", method, Method, "dualnets.SimCLR()")
     check_kind("trees", trees, LatentTree, "hltm.symmetric_binary(depth=3, seed=0)")
@@ -230,7 +213,7 @@ def _chosen_steps(snapshots: Any, steps: int) -> list[int]:
 
 
 def _check_fit(network: Any, trees: LatentTree, augment: Augmentation, precision: str) -> None:
-    """Check that trees, augmentation and precision fit the network."""
+    """Raise ValueError where trees, augmentation or precision do not fit the network."""
     members = tuple(network.members)
     if trees.members != members and len(trees.members) != 1:
         raise ValueError(f"{len(trees.members)} trees cannot train {len(members)} networks")
@@ -239,7 +222,7 @@ def _check_fit(network: Any, trees: LatentTree, augment: Augmentation, precision
             f"the trees have {len(trees.leaves)} leaves, the network reads {network.inputs}"
         )
     if augment.missing_rates(trees).any():
-        raise ValueError(f"networks here read whole samples, but {augment} misses leaves")
+        raise ValueError(f"networks need every leaf of a sample, but {augment} leaves some out")
     augment.rates(trees)
     device = next(network.parameters()).device
     if precision not in ("float32", "bfloat16"):

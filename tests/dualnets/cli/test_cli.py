@@ -12,6 +12,7 @@ from tiny_runs import FLAGS, code_of
 
 from dualnets import experiments
 from dualnets.cli import main
+from dualnets.lab.grids import settable_fields
 
 HEAVY = ("torch", "numpy", "pandas", "scipy", "numba", "matplotlib", "rich")
 
@@ -112,7 +113,7 @@ def test_list_names_the_experiments(capsys):
         (["run", "emergence", "--augment", "keep-nodes:oak"], "unknown node 'oak'; the tree has"),
         (["run", "emergence", "--steps"], "steps needs a value, or several"),
         (["run", "emergence", "--steps", "--lr", "1"], "steps needs a value, or several"),
-        (["run", "emergence", "--workers", "-1"], "workers must be at least 1, got -1"),
+        (["run", "emergence", "--workers", "-1"], "workers must be at least 0, got -1"),
         (["run", "emergence", "--momentum", "1"], "0 <= momentum < 1, got 1.0"),
         (["run", "residual", "--augment", "keep-nodes:oak"], "unknown node 'oak'"),
         (["run", "update", "--augment", "keep-level:9"], "level must be in 0..2, got 9"),
@@ -127,11 +128,11 @@ def test_list_names_the_experiments(capsys):
         (["run", "emergence", "--unitz", "3"], "unknown option --unitz (did you mean --units?); hltm run"),
         (["run", "emergence", "--units=3=4"], "--units must be a whole number, or several, got '3=4'"),
         (["run", "emergence", "--bias", "maybe"], "--bias must be True or False, or several, got 'maybe'"),
-        (["run", "emergence", "--fresh=yes"], "--fresh: ignored explicit argument 'yes'; hltm run"),
+        (["run", "emergence", "--fresh=yes"], "--fresh takes no value, got 'yes'; hltm run"),
         (["run", "emergence", "--network", "cnn"], "--network must be one of tree, conv, "),
         (["run", "emergence", "--fresh", "maybe"], "unexpected argument 'maybe'"),
         (["sample", "-n", "1.5", "out"], "--n must be a whole number, got '1.5'; hltm sample --help"),
-        (["tree", "--family", "random-tree"], "--nodes is required; hltm tree --help"),
+        (["tree", "--family", "random-tree"], "--nodes is required; hltm tree --family random-tree --help"),
         (["tree", "--depth", "x"], "--depth must be a whole number, got 'x'"),
         (["tree", "--polarity-low", "x"], "--polarity-low must be a number, got 'x'"),
         (["tree", "stray"], "unexpected argument 'stray'"),
@@ -271,3 +272,46 @@ def test_wide_tables_go_on_below_and_nothing_is_cut():
     assert tables > 1
     assert shown.count("a / b") == tables  # once in each
     assert all(f"{0.5 + i:.3f}" in shown for i in range(9))
+
+
+@pytest.mark.parametrize("arguments", ["--help", "list"])
+def test_an_output_that_cannot_be_written_is_one_line(arguments):
+    command = f"{sys.executable} -m hltm {arguments}"
+    done = subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = subprocess.run(f"{command} >/dev/full", shell=True, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("hltm: ")
+    assert "no space left" in done.stderr.lower()
+
+
+def test_help_is_shown_where_greek_letters_cannot_be():
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-m", "hltm", "run", "emergence", "--help"], text=True,
+                          env=ascii_only, capture_output=True, check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "? of the loss" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("--polarity-low -1e-3", "polarity-low must be at least 0, got -0.001"),
+        ("--polarity-low -inf", "polarity-low must be at least 0, got -inf"),
+        ("--fresh=True", "--fresh takes no value, got 'True'"),
+        ("--workers -1", "workers must be at least 0, got -1"),
+        ("--warm-up -5", "warm-up must be at least 0 steps, got -5"),
+        ("--network-norm layer --network-norm-epsilon 0",
+         "network-norm-epsilon must be above 0 and finite, got 0.0"),
+    ],
+)  # fmt: skip
+def test_a_mistake_names_the_flag_as_it_was_typed(typed, message, tmp_path, capsys):
+    assert main(["run", "emergence", "--out", str(tmp_path), *typed.split()]) == 2
+    assert capsys.readouterr().err.startswith(f"hltm: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_leaves_out_what_a_fixed_number_makes_useless():
+    """SwAV's `queue-from` needs a queue, and `methods` fixes that there is none."""
+    assert "queue_from" not in settable_fields(experiments.load("methods"))

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import hltm
-from dualnets.cli import commands, main, sample
+from dualnets.cli import _families, commands, main, sample
 from dualnets.cli._terminal import progress_bar
 from hltm.data.export.recipe import ExportRecipe
 
@@ -171,3 +171,16 @@ def test_help_shows_every_option_at_80_columns(capsys, monkeypatch, first):
     for option in wanted:
         assert option in said
     assert max(map(len, said.splitlines())) <= 80
+
+
+def test_every_family_can_be_sampled_though_one_has_a_flag_of_the_rows(tmp_path, capsys):
+    """`--nodes` names the latents to keep; a random tree's number of nodes is `--tree-nodes`."""
+    status, _, _ = run(
+        capsys, "--family", "random-tree", "--tree-nodes", 9, "--nodes", "leaves", "-n", 4,
+        tmp_path / "out",
+    )  # fmt: skip
+    assert status == 0
+    assert len(hltm.load(tmp_path / "out").tree.topology) == 9
+    for family in _families.families():
+        assert main(["sample", "--family", family, "--help"]) == 0
+    assert "--tree-nodes" in capsys.readouterr().out

@@ -174,7 +174,8 @@ def test_settings_of_the_optimizer_reach_it():
     assert (made.momentum, made.nesterov, made.clip, made.schedule.final) == (0.5, True, 2.0, 0.1)
 
 
-def test_cells_that_were_stored_before_a_setting_was_added_are_read_with_it(copied):
+def test_what_was_stored_before_a_setting_was_added_is_read_with_it(copied):
+    """Both cells and whole runs, whose summary may ask for any setting."""
     first, out = copied
     later = [
         item.name
@@ -182,8 +183,12 @@ def test_cells_that_were_stored_before_a_setting_was_added_are_read_with_it(copi
         if item.metadata["stored"].later
     ]
     assert later
-    for file in out.glob("emergence/cells/*/*.parquet"):
+    for file in out.glob("emergence/**/*.parquet"):
         pd.read_parquet(file).drop(columns=later).to_parquet(file, index=False)
+    reused = tiny_run(out)
+    assert reused.reused
+    pd.testing.assert_frame_equal(reused.table, first.table)
+    runner.summary_table(EMERGENCE, reused)
     shutil.rmtree(out / "emergence" / first.name)
     with blank_figures("emergence"):
         again = tiny_run(out)

@@ -104,13 +104,9 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
         found |= direct(method, *before, batch, step)
     if method.redraw_every and (step + 1) % method.redraw_every == 0:
         drawn = method.predictor.init(
-            method.projector.widths[-1],
-            seed=setup.seed,
-            members=[member],
-            place=1,
-            version=(step + 1) // method.redraw_every,
-            dtype=torch.float64,
-        )
+            method.projector.widths[-1], seed=setup.seed, members=[member], place=1,
+            version=(step + 1) // method.redraw_every, dtype=torch.float64,
+        )  # fmt: skip
         for name, tensor in drawn.items():
             layer, top = int(name.split(".")[0]), len(method.predictor.widths) - 1
             if method.redraw == "all" or layer == {"top": top, "bottom": 0}[method.redraw]:

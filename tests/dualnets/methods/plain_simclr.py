@@ -1,4 +1,7 @@
-"""SimCLR, plainly: one anchor and one pair at a time (arXiv 2002.05709, Algorithm 1; theory, Section 3)."""
+"""SimCLR, plainly: one anchor and one pair at a time.
+
+arXiv 2002.05709, Algorithm 1; docs/theory.md, Section 3.
+"""
 
 import torch
 from looped_head import strip_prefix

@@ -129,7 +129,7 @@ def test_a_member_does_not_hear_of_the_others(loss):
 
 @pytest.mark.parametrize("loss", CASES[:4], ids=repr)
 def test_slopes_have_opposite_signs_and_sum_to_zero(loss):
-    """∂L/∂r_+ > 0, ∂L/∂r_k < 0 and their sum is 0 (theory, Section 3), by moving points radially."""
+    """∂L/∂r_+ > 0, ∂L/∂r_k < 0 and their sum is 0 (docs/theory.md, Section 3), by moving points radially."""
     anchor, positive, negatives = outputs(loss.negatives)
     anchor = torch.zeros_like(anchor)  # then ∂r/∂scale = 2 r for every other point
     scale = torch.ones(1 + loss.negatives, MEMBERS, BATCH, 1, dtype=torch.float64)

@@ -125,7 +125,7 @@ def test_loss_update_and_state_equal_the_plain_version(name, label):
     method.check(network, setup)
     recipe = TrainConfig(method, settings["optimizer"], data, setup)
     progress = recipe.init(network)
-    told = "before" in inspect.signature(plain.plain_after_step).parameters
+    reads_before = "before" in inspect.signature(plain.plain_after_step).parameters
     for step in range(steps):
         members = range(len(given.trees.members))
         (batch,) = data.batches(method.needs, step, 1)
@@ -160,7 +160,7 @@ def test_loss_update_and_state_equal_the_plain_version(name, label):
             } | moved
             for n, p in network.named_parameters():
                 torch.testing.assert_close(p.detach()[s], now_f.parameters[n], rtol=0, atol=1e-10)
-            before = {"before": (f, state)} if told else {}
+            before = {"before": (f, state)} if reads_before else {}
             with torch.no_grad():
                 expected = plain.plain_after_step(
                     method, now_f, now_state, plain_data, step, setup, member, **before

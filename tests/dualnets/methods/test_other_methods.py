@@ -84,7 +84,7 @@ def test_a_projector_stands_between_the_network_and_the_loss():
         embedded = method.embedding(final.network, final.state, leaves, batch_statistics=True)
         assert embedded.equal(expected)
         assert expected.shape == (3, 6, 5)
-    assert SimCLR(projector=Head((3,))).plain_loss is None  # the compiled span knows no head
+    assert SimCLR(projector=Head((3,))).plain_loss is None  # the compiled loss of pairs has no head
     assert SimCLR().plain_loss == SimCLR().criterion
 
 

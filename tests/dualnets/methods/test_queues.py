@@ -315,7 +315,7 @@ def test_losses_in_half_precision_leave_the_state_in_its_own(method):
 
 
 LEARNERS = {  # and the loss of an embedding that is a single point
-    "moco": (dualnets.MoCo(queue=256, ema_decay=0.9, temperature=0.2), None, math.log(257)),
+    "moco": (dualnets.MoCo(queue=128, ema_decay=0.9, temperature=0.2), None, math.log(129)),
     "swav": (dualnets.SwAV(prototypes=8), None, math.log(8)),
     "pirl": (
         dualnets.PIRL(negatives=128, temperature=0.2),

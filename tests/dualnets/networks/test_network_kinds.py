@@ -282,7 +282,7 @@ def test_trains_in_parts_and_is_probed(kind, options):
 
 
 @every_variant
-def test_the_compiled_span_takes_only_what_it_can_run(kind, options):
+def test_compiled_training_takes_only_what_it_supports(kind, options):
     kernel = pairs.supported_kernel(kind.make(kind.trees(), seed=2, **options), dualnets.InfoNCE())
     plain = "norm" not in options and "weight_standardization" not in options
     assert (kernel is not None) == (kind.compiled and plain)
@@ -359,15 +359,9 @@ def test_padding_stays_zero_in_training():
     trees = trees_of(IRREGULAR, 2, members=2)
     network = dualnets.tree_network(trees, units=3, seed=1)
     final = dualnets.train(
-        network,
-        dualnets.SimCLR(),
-        trees,
-        augment=hltm.resample_leaves(0.3),
-        steps=3,
-        batch=8,
-        optimizer=dualnets.SGD(0.3),
-        seed=3,
-    )
+        network, dualnets.SimCLR(), trees, augment=hltm.resample_leaves(0.3), steps=3, batch=8,
+        optimizer=dualnets.SGD(0.3), seed=3,
+    )  # fmt: skip
     for level, weight in enumerate(final.network.weights, start=1):
         for place, v in enumerate(IRREGULAR.at_level(level)):
             children = IRREGULAR.children[v]

@@ -93,7 +93,7 @@ def test_every_part_by_its_own_formula(mean, std):
 
 
 def test_gradients_through_the_parts():
-    """Through the mean: g_i - mean g (theory, Section 6). Through the standard deviation: no radial part."""
+    """Through the mean: g_i - mean g (docs/theory.md, Section 6); through the deviation: no radial part."""
     p, g = values(), values(1).detach()
     centred = g - g.mean(-1, keepdim=True)
     close(gradient(BatchNorm(std="off"), p, g), centred)

@@ -90,15 +90,9 @@ def test_what_is_tied_stays_tied_and_what_is_fixed_stays_fixed():
     assert [name for name, _ in network.named_parameters()] == ["model.a.weight"]
     assert network.model.b.weight is network.model.a.weight
     final = dualnets.train(
-        network,
-        dualnets.SimCLR(),
-        TREES,
-        augment=hltm.keep_root(),
-        steps=2,
-        batch=8,
-        optimizer=dualnets.Adam(lr=0.01),
-        seed=0,
-    )
+        network, dualnets.SimCLR(), TREES, augment=hltm.keep_root(), steps=2, batch=8,
+        optimizer=dualnets.Adam(lr=0.01), seed=0,
+    )  # fmt: skip
     assert final.network.model.fixed.weight.equal(network.model.fixed.weight)
     assert final.network.model.b.weight is final.network.model.a.weight
     assert not final.network.model.a.weight.equal(network.model.a.weight)

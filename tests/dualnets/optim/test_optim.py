@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from dualnets.optim.optimizers import LARS, OPTIMIZERS, SGD, Adam, AdamW, Group, Schedule
+from dualnets.optim.optimizers import LARS, OPTIMIZERS, SGD, Adam, AdamW
+from dualnets.optim.per_member import Group
+from dualnets.optim.schedule import Schedule
 
 MEMBERS, STEPS = 3, 6
 SHAPES = {"network.weights.0": (2, 3, 4), "network.biases.0": (2, 3), "state.head.0.gain": (5, 1)}
@@ -202,7 +204,7 @@ def test_frozen_members_stay_as_they_are_bit_for_bit(optimizer, bad):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_members_of_an_ensemble_keep_their_rates(name):
     kind = OPTIMIZERS[name]
-    names = {*kind._within, *kind._above} - {"lr"}
+    names = {*kind._below_1, *kind._positive} - {"lr"}
     own = dict.fromkeys(names, (0.5, 0.6, 0.7))
     whole = kind(lr=(0.1, 0.2, 0.3), weight_decay=(0.0, 0.1, 0.2), clip=(1.0, 2.0, 3.0), **own)
     whole.check(3)

@@ -100,15 +100,9 @@ def test_the_number_of_threads_does_not_matter():
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
             final = dualnets.train(
-                network,
-                dualnets.SimCLR(),
-                trees,
-                augment=hltm.keep_root(),
-                steps=5,
-                batch=16,
-                optimizer=dualnets.SGD(0.1),
-                seed=3,
-            )
+                network, dualnets.SimCLR(), trees, augment=hltm.keep_root(), steps=5, batch=16,
+                optimizer=dualnets.SGD(0.1), seed=3,
+            )  # fmt: skip
             found.append(list(final.network.parameters()))
     finally:
         torch.set_num_threads(before)
@@ -125,11 +119,11 @@ def test_losses_of_whole_batches_are_not_supported(loss):
     assert compiled.supported_kernel(torch.nn.Linear(2, 2), dualnets.InfoNCE()) is None
 
 
-def test_a_loss_with_a_wrong_slope_is_found_out(monkeypatch):
+def test_a_loss_with_a_wrong_kind_of_weights_is_found_out(monkeypatch):
     """A broken twin: an InfoNCE that claims β = 1 trains to other numbers."""
 
     class Broken(dualnets.InfoNCE):
-        slope = 0
+        exponential = False
 
     trees = hltm.symmetric_binary(depth=2, members=2, seed=0)
     network = dualnets.tree_network(trees, units=3, seed=1, dtype=torch.float64)

@@ -69,13 +69,8 @@ def test_probes_give_the_cpus_numbers():
 
 def test_the_main_job_runs(tmp_path):
     run = dualnets.run(
-        "emergence",
-        scale="smoke",
-        device="cuda",
-        out=tmp_path,
-        steps=50,
-        members=3,
+        "emergence", scale="smoke", device="cuda", out=tmp_path, steps=50, members=3,
         evaluation_samples=512,
-    )
+    )  # fmt: skip
     assert run.verdict.verdict == "open"
     assert (run.folder / "index.html").exists()

@@ -71,7 +71,7 @@ def test_how_many_fit_is_fixed_by_the_settings(monkeypatch):
         assert members_at_once(network(), settings, None) == expected
     assert members_at_once(network(), settings, 2) == 2
     assert members_at_once(network(), settings, 99) == 5
-    monkeypatch.setattr(ensemble, "memory_of", lambda device: 2 * each)
+    monkeypatch.setattr(memory, "memory_of", lambda device: 2 * each)
     monkeypatch.setattr(ensemble, "MEMORY", 3 * each)
     with pytest.raises(MemoryError, match=r"3 members at once take about .* lower members_at_once"):
         members_at_once(network(), settings, None)
@@ -175,7 +175,7 @@ HUGE = {
 @pytest.mark.parametrize("name", HUGE)
 def test_what_no_machine_holds_is_refused_before_anything_is_allocated(name, monkeypatch):
     method, batch, samples, message = HUGE[name]
-    monkeypatch.setattr(ensemble, "memory_of", lambda device: 1 << 34)
+    monkeypatch.setattr(memory, "memory_of", lambda device: 1 << 34)
     monkeypatch.setattr(FreshData, "draw", lambda *_: pytest.fail("rows were drawn"))
     monkeypatch.setattr(FixedData, "draw", lambda *_: pytest.fail("rows were drawn"))
     with pytest.raises(MemoryError, match=message):

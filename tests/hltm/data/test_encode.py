@@ -133,7 +133,7 @@ def test_missing_leaves_are_noise_alone():
         ({"leaves": DRAW.leaves[None]}, r"leaves have shape \(1, 300, 8\), expected \(B, X\)"),
         ({"dimension": 0}, "dimension must be at least 1, got 0"),
         ({"noise": -1}, "noise must be at least 0 and finite, got -1"),
-        ({"rows": None}, "it needs rows"),
+        ({"rows": None}, "needs the numbers of the rows"),
         ({"rows": range(3)}, r"expected 300 rows, got shape \(3,\)"),
         ({"cardinality": 1}, "has state 1, expected 0..0"),
         ({"seed": -1}, r"seed must be in 0..2\^64-1, got -1"),

@@ -174,7 +174,7 @@ def test_a_given_transition_is_on_every_edge():
     [
         ({"depth": 0, "seed": 0}, "depth must be at least 1, got 0"),
         ({"depth": 2}, "random tables need a seed"),
-        ({"depth": 2, "seed": 0, "cardinality": (2, 2)}, r"root first \(3\), got 2"),
+        ({"depth": 2, "seed": 0, "cardinality": (2, 2)}, r"expected 1 or 3 cardinalities"),
         ({"depth": 2, "seed": 0, "cardinality": (2, 1, 2)}, "node '1' has 1 state"),
         ({"depth": 2, "seed": 0, "prior": [0.5, 0.5]}, "a prior needs a transition"),
         ({"depth": 2, "transition": [[0.5, 0.5]]}, r"node '1' has shape \(1, 2\)"),

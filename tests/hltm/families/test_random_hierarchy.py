@@ -166,7 +166,7 @@ def test_symbols_of_part_of_a_draw():
         ({"classes": 1}, "classes must be at least 2, got 1"),
         ({"m": 5, "classes": 2}, r"v \* m = 20 .* v\*\*s = 16 tuples"),
         ({"classes": 9}, r"classes \* m = 18 .* v\*\*s = 16 tuples"),
-        ({"v": 300, "m": 300, "s": 3}, r"v \* m = 90000 states of a node, expected at most 65536"),
+        ({"v": 300, "m": 300, "s": 3}, r"v \* m = 90000 states, expected at most 65536"),
         ({"v": 2**14, "s": 4}, "expected at most 2\\^53"),
     ],
 )

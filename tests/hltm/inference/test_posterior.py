@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from irregular_trees import agreeing, enumerated, irregular_tree, some_leaves
 
 import hltm
-from hltm.inference.posterior import own_posterior, posterior, torch_posterior
+from hltm.inference.posterior import posterior, torch_posterior
 from hltm.model.tables import Tables
 
 
@@ -61,14 +61,11 @@ def test_the_kernel_equals_torch(seed, given_leaves):
     leaves = some_leaves(trees, 300, seed)
     leaves[:, ::7] = leaves[:, ::7].flip(0)  # members' rows swapped: some cannot occur
     nodes = np.array([0, 11, 3, 3, 7])
-    infer = own_posterior if given_leaves == "own" else posterior
-    fast = infer(trees.tables, leaves.transpose(1, 2), nodes)
-    slow = torch_posterior(
-        trees.tables, leaves.transpose(1, 2), np.unique(nodes), torch.float64,
-        own=given_leaves == "own",
-    )  # fmt: skip
+    own, leaves_SXB = given_leaves == "own", leaves.transpose(1, 2)
+    fast = posterior(trees.tables, leaves_SXB, nodes, own=own)
+    slow = torch_posterior(trees.tables, leaves_SXB, np.unique(nodes), torch.float64, own=own)
     places = torch.as_tensor(np.unique(nodes, return_inverse=True)[1])
-    evidence = slow.log_evidence[:, places] if given_leaves == "own" else slow.log_evidence
+    evidence = slow.log_evidence[:, places] if own else slow.log_evidence
     torch.testing.assert_close(fast.log_evidence, evidence, atol=1e-11, rtol=0)
     torch.testing.assert_close(
         fast.marginals, slow.marginals[:, places], atol=1e-11, rtol=0, equal_nan=True

@@ -200,7 +200,7 @@ def test_networks_on_one_tree_and_more_states():
     assert (rows["value"] > rows["null"]).all()
     assert (only(table, "linear_probe")["value"] <= rows["ceiling"].to_numpy() + 0.03).all()
     assert "correlation" not in set(measure(a, tree, draw=draw, lags=0)["metric"])
-    with pytest.raises(ValueError, match="roc_auc is defined for latents of two states"):
+    with pytest.raises(ValueError, match="roc_auc is for latents of two states"):
         measure(a, tree, draw=draw, metrics=["roc_auc"])
 
     class Four:  # networks of one tree, each on rows of its own

@@ -154,7 +154,7 @@ def test_views_of_views_are_an_error(tree):
 
 @pytest.mark.parametrize("asked", [{"count": 0}, {"first_view": 0}, {"first_view": 2**24 - 1}])
 def test_view_numbers_have_24_bits(tree, asked):
-    with pytest.raises(ValueError, match=r"views must be numbered 1..2\^24-1"):
+    with pytest.raises(ValueError, match=r"views must be in 1..2\^24-1"):
         tree.views(tree.sample(10, seed=1), hltm.keep_root(), **asked)
 
 

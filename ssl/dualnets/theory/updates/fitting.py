@@ -30,7 +30,8 @@ def check_trees(trees: object) -> None:
 def check_augmentation(augmentation: object) -> None:
     """Raise TypeError unless this is an augmentation."""
     if not isinstance(augmentation, Augmentation):
-        hint = ": hltm.augment.parse makes one of a name" if isinstance(augmentation, str) else ""
+        by_name = ": hltm.sampling.augment.parse makes one of a name"
+        hint = by_name if isinstance(augmentation, str) else ""
         raise TypeError(
             f"expected an augmentation such as hltm.keep_root(), got {augmentation!r}{hint}"
         )

@@ -5,9 +5,8 @@ A layer of a head has weights W, and biases b where the head has them, and compu
     p = W x + b,    y = (p - μ) r,    r = 1 / sqrt(σ² + ε),
 
 with μ and σ² the mean and variance of p over the batch, then a ReLU in all layers but the last.
-BatchNorm is taken apart: its mean and its deviation are each `on`, `off` (μ = 0 or r = 1), or
-`stop`, which is `on` without the gradient that flows through it (Ioffe and Szegedy, arXiv
-1502.03167; `networks.normalizations.BatchNorm`).
+The mean and the deviation of a BatchNorm are each `on`, `off` (μ = 0 or r = 1), or `stop`, which is `on`
+without the gradient that flows through it (Ioffe and Szegedy, arXiv 1502.03167; `networks.normalizations`).
 
 Layout: arrays are batch-last, `(rows, columns)`, as in `blocks`. The columns are one or two passes
 side by side, the first and the second view, each of which is normalised by its own batch's moments.
@@ -23,6 +22,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
@@ -61,8 +61,10 @@ def is_supported(head: Head) -> bool:
     return type(head) is Head and plain and not head.weight_standardization
 
 
-def head_layout(head: Head, inputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """`layout` `(layers, 4)` int64 and `coefficients` `(layers, 2)` float64 of a head on so many inputs.
+def head_layout(
+    head: Head, inputs: int, kind: DTypeLike = np.float64
+) -> tuple[np.ndarray, np.ndarray]:
+    """`layout` `(layers, 4)` int64 and `coefficients` `(layers, 2)` of a dtype, for a number of inputs.
 
     Example:
         >>> head_layout(Head((8, 4), norm=BatchNorm(std="stop")), 5)[0].tolist()
@@ -75,7 +77,8 @@ def head_layout(head: Head, inputs: int) -> tuple[np.ndarray, np.ndarray]:
         layout.append((width, inputs, PARTS.index(own.mean), PARTS.index(own.std)))
         coefficients.append((own.epsilon, own.momentum))
         inputs = width
-    return np.array(layout, dtype=np.int64).reshape(-1, 4), np.array(coefficients).reshape(-1, 2)
+    found = np.array(coefficients, dtype=kind).reshape(-1, 2)
+    return np.array(layout, dtype=np.int64).reshape(-1, 4), found
 
 
 @compiled(fastmath=FAST)
@@ -167,7 +170,7 @@ def update_running_moments(  # type: ignore[no-untyped-def]
     """Move running moments towards those of an update's passes, m <- m + step (new - m).
 
     The step is 1 / (batches seen) until it is as small as the momentum, as in
-    `networks.heads.Head.moved`.
+    `networks.heads.Head.update_running_stats`.
 
     Args:
         layout, coefficients: as `head_layout` makes them.
@@ -230,13 +233,8 @@ def backward(  # type: ignore[no-untyped-def]
                 for i in range(passes):
                     low, high = i * batch, (i + 1) * batch
                     _normalize_backward(
-                        own[low:high],
-                        y[low:high],
-                        mean,
-                        std,
-                        scales[row + u, i],
-                        shifts[row + u, i],
-                    )
+                        own[low:high], y[low:high], mean, std, scales[row + u, i], shifts[row + u, i]
+                    )  # fmt: skip
             # 2. ∂L/∂W = g xᵀ, ∂L/∂b = Σ g
             row_products(own, below, d_weights[w + u * fan_in : w + (u + 1) * fan_in])
             if len(d_biases):

@@ -13,7 +13,7 @@ same numbers up to the order of sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,28 +22,12 @@ from torch import Tensor, nn
 
 from dualnets.methods.losses import InfoNCE, PairLoss, Simple, Triplet
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.optim.optimizers import PerMember
+from dualnets.optim.per_member import PerMember
+from dualnets.training.compiled.members import flatten, train_all, unflatten
 from dualnets.training.compiled.pairs_kernel import train_members
-from dualnets.training.compiled.parameters import flatten, unflatten
 from dualnets.training.compiled.unmodified import is_unmodified
-from hltm.sampling.kernels.threads import share
 
 LOSSES = (Simple, Triplet, InfoNCE)
-
-
-class DrawnPairs(NamedTuple):
-    """The leaves of n steps.
-
-    Attributes:
-        anchors, positives: `(S, X, n * B)` uint8.
-        negatives: `(S, X, n * B * H)` uint8, the H negatives of an anchor side by side.
-        batch: B.
-    """
-
-    anchors: Tensor
-    positives: Tensor
-    negatives: Tensor
-    batch: int
 
 
 class PairKernel(NamedTuple):
@@ -63,14 +47,17 @@ def supported_kernel(network: nn.Module, loss: object) -> PairKernel | None:
 
 @torch.no_grad()
 def train(
-    kernel: PairKernel, lr: PerMember, drawn: DrawnPairs, first_step: int, frozen_at: Tensor
-) -> Tensor:
+    kernel: PairKernel, lr: PerMember, leaves: Sequence[Tensor], batch: int, first_step: int,
+    frozen_at: Tensor,
+) -> Tensor:  # fmt: skip
     """Train the kernel's network in place, one step for every batch of the drawn leaves.
 
     Args:
         kernel: from `supported_kernel`; the parameters of its network change.
         lr: the learning rate, or one per member.
-        drawn: the leaves.
+        leaves: of n steps, uint8: anchors and positives `(S, X, n * B)`, and negatives
+            `(S, X, n * B * H)`, the H of an anchor side by side.
+        batch: B.
         first_step: the number of the first step, counted from 0.
         frozen_at: `(S,)` int64, changed in place: as in `TrainState`.
 
@@ -84,24 +71,15 @@ def train(
     layout = np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights])
     rates = torch.as_tensor(lr, dtype=network.dtype).expand(len(weights)).contiguous()
     losses = torch.full_like(rates, torch.nan)
-    leaves = [network.read(part).contiguous() for part in drawn[:3]]
-    tensors = (*leaves, weights, biases, rates, losses, frozen_at)
+    inputs = [network.read(part).contiguous() for part in leaves]
+    tensors = (*inputs, weights, biases, rates, losses, frozen_at)
+    constants = np.array([loss.temperature, loss.margin], dtype=losses.numpy().dtype)
     arguments = (
-        *(part.numpy() for part in tensors),
-        layout,
-        drawn.batch,
-        loss.slope,
-        np.array([loss.temperature, loss.margin], dtype=losses.numpy().dtype),
-        network.normalize,
-        first_step,
-    )
-
-    # 2. members are shared among threads; each is trained through all steps by one of them
-    def work(shares: Iterator[tuple[int, int]]) -> None:
-        for low, high in shares:
-            train_members(*arguments, low, high)  # type: ignore[call-arg]
-
-    share(work, len(weights), threads=torch.get_num_threads())
+        *(part.numpy() for part in tensors), layout, batch, loss.exponential, constants,
+        network.normalize, first_step,
+    )  # fmt: skip
+    # 2. the kernel
+    train_all(train_members, arguments, len(weights))
     # 3. parameters go back into the network
     unflatten(weights, list(network.weights))
     unflatten(biases, list(network.biases or []))

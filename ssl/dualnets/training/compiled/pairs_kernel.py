@@ -4,8 +4,8 @@ For an anchor f_1, its positive f_+ and H negatives f_k, with r = ½ |f_1 - f|²
 others, the loss of a batch is the mean over its B anchors of one of (`dualnets.methods.losses`;
 docs/theory.md, Section 3)
 
-    r_+ - r_1                                        with β_1 = 1                              (slope 0)
-    τ log(1 + Σ_k exp((r_+ - r_k + margin) / τ))     with β_k = exp(…_k) / (1 + Σ_j exp(…_j))  (slope 1)
+    r_+ - r_1                                        with β_1 = 1
+    τ log(1 + Σ_k exp((r_+ - r_k + margin) / τ))     with β_k = exp(…_k) / (1 + Σ_j exp(…_j))
 
 where β_k = -∂L/∂r_k. For all of these ∂L/∂r_+ = Σ_k β_k, so the gradients of one anchor's loss are
 
@@ -32,7 +32,7 @@ from hltm._compile import compiled
 
 @compiled(fastmath=FAST)
 def train_members(  # type: ignore[no-untyped-def]
-    anchors, positives, negatives, weights, biases, rates, losses, frozen_at, layout, batch, slope,
+    anchors, positives, negatives, weights, biases, rates, losses, frozen_at, layout, batch, exponential,
     constants, normalize, first_step, low, high,
 ):  # fmt: skip
     """Train members low .. high - 1 through all steps of the given leaves.
@@ -48,7 +48,7 @@ def train_members(  # type: ignore[no-untyped-def]
             loss or gradient is not finite.
         layout: as in `blocks`.
         batch: B.
-        slope: 0 or 1, which of the losses.
+        exponential: whether β_k has exponentials, else it is 1.
         constants: τ and the margin.
         normalize: whether outputs are scaled to length 1.
         first_step: the number of the first step.
@@ -88,7 +88,7 @@ def train_members(  # type: ignore[no-untyped-def]
             # 2. forward
             forward(inputs, weights[s], biases[s], activations, layout)
             normalize_forward(activations[rows - outputs :], normalize, output, inverse_lengths)
-            losses[s] = _pair_loss(output, batch, many, slope, constants, gradient)
+            losses[s] = _pair_loss(output, batch, many, exponential, constants, gradient)
             # 3. backward
             if normalize:
                 normalize_backward(output, inverse_lengths, gradient)
@@ -110,7 +110,7 @@ def train_members(  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=FAST)
-def _pair_loss(output, batch, many, slope, constants, gradient):  # type: ignore[no-untyped-def]
+def _pair_loss(output, batch, many, exponential, constants, gradient):  # type: ignore[no-untyped-def]
     """The mean loss of a batch; its gradient with respect to `output` fills the rows of `gradient`."""
     units = len(output)
     kind = output.dtype.type
@@ -131,7 +131,7 @@ def _pair_loss(output, batch, many, slope, constants, gradient):  # type: ignore
     total = kind(0)
     share = kind(1 / batch)
     for b in range(batch):
-        if slope == 0:
+        if not exponential:
             total += near[b] - far[0, b]
             far[0, b] = share
             continue

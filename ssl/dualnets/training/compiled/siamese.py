@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.block_network import BlockNetwork
-from dualnets.optim.optimizers import SGD, Group, Optimizer, PerMember
+from dualnets.optim.optimizers import SGD, Optimizer
+from dualnets.optim.per_member import Group, PerMember
 from dualnets.training.compiled import heads
-from dualnets.training.compiled.parameters import flatten, unflatten
+from dualnets.training.compiled.members import flatten, train_all, unflatten
 from dualnets.training.compiled.siamese_kernel import train_members
 from dualnets.training.compiled.unmodified import is_unmodified
-from hltm.sampling.kernels.threads import share
 
 
 class SiameseKernel(NamedTuple):
@@ -43,11 +43,7 @@ def supported_kernel(
 ) -> SiameseKernel | None:
     """The compiled training of a network by a Siamese method; None if it is not supported.
 
-    Args:
-        network: any.
-        spec: the method's; None for another kind of method.
-        optimizer: any.
-        groups: the method's; only the predictor can have rates of its own here.
+    A method of another kind has no `spec`. Only the predictor can have rates of its own here.
     """
     if spec is None or type(optimizer) is not SGD or not is_unmodified(network):
         return None
@@ -97,55 +93,39 @@ def train(
     weights = flatten([online[name] for name in names])
     velocities = [memory[_velocity_name(name)] for name in names] if optimizer.slots else []
     velocity = flatten(velocities) if velocities else torch.zeros_like(weights)
-    target_names = [f"target.{name}" for name in names[: ends[3].names]] if spec.slow else []
-    target = (
-        flatten([state[name] for name in target_names]) if target_names else weights[:, :0].clone()
+    target_names = (
+        [f"target.{name}" for name in names[: ends[3].names]] if spec.separate_target else []
     )
+    target = flatten([weights[:, :0], *(state[name] for name in target_names)])
     # 2. schedules, and what the heads are
     steps = [first_step + t for t in range(views[0].shape[2] // batch)]
-    ema_decay = [spec.ema_decay(step, total_steps) if spec.slow else 1.0 for step in steps]
+    ema_decay = [
+        spec.ema_decay(step, total_steps) if spec.separate_target else 1.0 for step in steps
+    ]
     if keep_last_target:
         ema_decay[-1] = 1.0
     outputs = network.blocks[-1] * network.units[-1]
-    projector, projector_coefficients = heads.head_layout(spec.projector, outputs)
-    predictor, predictor_coefficients = heads.head_layout(
-        spec.predictor, spec.projector.outputs(outputs)
-    )
     running = _RunningMoments(state, spec, weights)
     losses = torch.full((len(weights),), torch.nan, dtype=network.dtype)
     kind = losses.numpy().dtype
     arguments = (
-        views[0].contiguous().numpy(),
-        views[1].contiguous().numpy(),
-        weights.numpy(),
-        velocity.numpy(),
-        target.numpy(),
+        *(view.contiguous().numpy() for view in views),
+        weights.numpy(), velocity.numpy(), target.numpy(),
         *_rates(kernel, weights),
         np.array([optimizer.schedule.factor(step, total_steps) for step in steps], dtype=kind),
         np.array(ema_decay, dtype=kind),
-        losses.numpy(),
-        frozen_at.numpy(),
-        running.moments.numpy(),
-        running.batches.numpy(),
+        losses.numpy(), frozen_at.numpy(), running.moments.numpy(), running.batches.numpy(),
         np.array([0, *(end.numbers for end in ends)]),
         np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights]),
-        projector,
-        projector_coefficients.astype(kind),
-        predictor,
-        predictor_coefficients.astype(kind),
+        *heads.head_layout(spec.projector, outputs, kind),
+        *heads.head_layout(spec.predictor, spec.projector.outputs(outputs), kind),
         np.array([spec.scale, spec.offset], dtype=kind),
         batch,
         (network.normalize, spec.stop_gradient, spec.normalized, spec.symmetric),
-        optimizer.nesterov,
-        first_step,
-    )
-
-    # 3. members are shared among threads; each is trained through all steps by one of them
-    def work(shares: Iterator[tuple[int, int]]) -> None:
-        for low, high in shares:
-            train_members(*arguments, low, high)  # type: ignore[call-arg]
-
-    share(work, len(weights), threads=torch.get_num_threads())
+        optimizer.nesterov, first_step,
+    )  # fmt: skip
+    # 3. the kernel
+    train_all(train_members, arguments, len(weights))
     # 4. trained tensors change in place; all other tensors of the state are new ones
     unflatten(weights, [online[name] for name in names])
     unflatten(velocity, velocities)

@@ -1,5 +1,4 @@
-"""Which networks compiled code computes exactly: block networks on the CPU that are as their class
-wrote them."""
+"""Which networks compiled code computes exactly: block networks on the CPU that nothing has modified."""
 
 from __future__ import annotations
 

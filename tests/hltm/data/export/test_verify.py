@@ -83,7 +83,7 @@ def test_a_manifest_that_claims_another_origin_is_found(tmp_path):
         ({"n": "many"}, "the number of samples must be an integer"),
         ({"views": 0}, "do not fit"),
         ({"augmentation": {"name": "x", "rates": [2.0] * 15}}, r"must be in \[0, 1\]"),
-        ({"shards": [{"file": "data/x"}]}, "shards are not listed with"),
+        ({"shards": [{"file": "data/x"}]}, "shards do not have"),
         ({"tree": {}}, "not a tree saved by hltm"),
     ):
         write_manifest(out, manifest | change)
