@@ -15,7 +15,12 @@ from types import NoneType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 Kind = TypeVar("Kind", bound=type)
-SCALARS = (bool, int, float, str)
+SCALARS: dict[type, str] = {  # what a value of each kind must be, in words
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
 
 
 class Option(NamedTuple):
@@ -80,7 +85,9 @@ def options(kind: type) -> list[Option]:
         [('lr', 'float', 0.1), ('weight_decay', 'float', 0.0), ('clip', 'float', None)]
     """
     found = []
-    meanings = [_meanings(base) for base in kind.__mro__]  # the nearest class that explains a field
+    meanings = [
+        described(base.__doc__ or "", "Attributes") for base in kind.__mro__
+    ]  # the nearest class that explains a field
     for item in fields(kind):
         if not item.init or item.default is MISSING:
             continue
@@ -99,10 +106,27 @@ def options(kind: type) -> list[Option]:
                 default=item.default,
                 choices=words,
                 applies_to=item.metadata.get("applies_to", {}),
-                meaning=next((m[item.name] for m in meanings if item.name in m), ""),
+                meaning=next((_sentence(m[item.name]) for m in meanings if item.name in m), ""),
             )
         )
     return found
+
+
+def described(docstring: str, heading: str) -> dict[str, str]:
+    """Name -> its description in one section of a docstring.
+
+    Args:
+        docstring: of a function or a class.
+        heading: of the section, such as `Attributes`.
+
+    Example:
+        >>> described(described.__doc__ or "", "Args")["docstring"]
+        'of a function or a class.'
+    """
+    section = re.search(rf"^{heading}:\n((?: +.*\n?|\n(?= ))*)", cleandoc(docstring), re.M)
+    entry = r"^ {4}(\w[\w, ]*): (.*(?:\n {8,}.*)*)"
+    entries = re.findall(entry, section[1], re.M) if section else []
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
 class Registry(dict[str, Kind]):
@@ -138,13 +162,6 @@ def _types(annotation: Any, home: type) -> tuple[tuple[Any, ...], tuple[str, ...
     return get_args(annotation) or (annotation,), None
 
 
-def _meanings(kind: type) -> dict[str, str]:
-    """Field -> the first sentence about it in a docstring's `Attributes:` section."""
-    section = re.search(r"^Attributes:\n((?: +.*\n?|\n(?= ))*)", cleandoc(kind.__doc__ or ""), re.M)
-    found: dict[str, str] = {}
-    if section is None:
-        return found
-    for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8,}.*)*)", section[1], re.M):
-        sentence = re.split(r"\.(?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
-        found |= dict.fromkeys(names.split(", "), sentence)
-    return found
+def _sentence(text: str) -> str:
+    """The first sentence, without its full stop."""
+    return re.split(r"\.(?:\s|$)", text, maxsplit=1)[0]

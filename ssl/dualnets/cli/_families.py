@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container
+from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+from dualnets._options import described
 from dualnets.cli._flags import Option
 
 if TYPE_CHECKING:
@@ -16,17 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "symmetric-binary"
 DEFAULTS: dict[str, Any] = {"depth": 3, "seed": 0}  # of arguments that families require
-
-
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """One flag of a family: an argument, or one end of an argument that is a range."""
-
-    name: str
-    argument: str
-    kind: type
-    default: Any
-    ranged: bool = False
+GROUP = "tree"
 
 
 def families() -> dict[str, Callable[..., LatentTree]]:
@@ -35,41 +26,49 @@ def families() -> dict[str, Callable[..., LatentTree]]:
 
     found = {}
     for name, make in hltm.families.FAMILIES.items():
-        possible = {flag.argument for flag in flags(make)}
-        required = [
-            name
-            for name, parameter in inspect.signature(make).parameters.items()
-            if parameter.default is parameter.empty
-        ]
-        if possible.issuperset(required):
+        parameters = inspect.signature(make).parameters.values()
+        required = {p.name for p in parameters if p.default is p.empty}
+        if required <= flags(make).keys():
             found[name.replace("_", "-")] = make
     return found
 
 
-def flags(make: Callable[..., LatentTree], taken: Container[str] = ()) -> Iterator[Flag]:
-    """The flags of a family: its arguments that are numbers, texts or ranges of numbers.
+def flags(make: Callable[..., LatentTree], taken: Container[str] = ()) -> dict[str, list[Option]]:
+    """Argument of a family -> its flags: one for a number or a text, two for the ends of a range.
 
     Args:
         make: the function that makes its trees.
         taken: names of other flags of the command; an argument with such a name becomes `--tree-NAME`.
     """
-    hints = get_type_hints(make)
+    hints, meanings = get_type_hints(make), described(inspect.getdoc(make) or "", "Args")
+    found = {}
     for name, parameter in inspect.signature(make).parameters.items():
         default, hint = parameter.default, hints[name]
         if default is parameter.empty or default is None:
             default = DEFAULTS.get(name, default)
         union = get_origin(hint) in (types.UnionType, typing.Union)
         kinds = get_args(hint) if union else (hint,)
-        ranges = [get_args(k) for k in kinds if get_origin(k) is tuple]
-        plain = [k for k in kinds if k in (bool, int, float, str)]
+        ranges = [get_args(kind) for kind in kinds if get_origin(kind) is tuple]
+        plain = [kind for kind in kinds if kind in (bool, int, float, str)]
         if name == "members":
             continue
         if ranges and len(ranges[0]) == 2 and ranges[0][0] in (int, float):
             ends = default if isinstance(default, tuple) else (default, default)
-            for end, value in zip(("low", "high"), ends, strict=True):
-                yield Flag(f"{name}_{end}", name, ranges[0][0], value, True)
+            found[name] = [
+                _option(f"{name}_{end}", f"The {end}est {name}.", ranges[0][0], value)
+                for end, value in zip(("low", "high"), ends, strict=True)
+            ]
         elif plain:
-            yield Flag(f"tree_{name}" if name in taken else name, name, plain[0], default)
+            flag = f"tree_{name}" if name in taken else name
+            found[name] = [_option(flag, meanings.get(name, ""), plain[0], default)]
+    return found
+
+
+def _option(name: str, meaning: str, kind: type, default: Any) -> Option:
+    required = default is inspect.Parameter.empty
+    text = meaning.replace("`", "")
+    return Option(name, text[:1].upper() + text[1:], kind=kind, required=required, group=GROUP,
+                  default=None if required else default)  # fmt: skip
 
 
 def requested(arguments: list[str]) -> tuple[str, Callable[..., LatentTree]]:
@@ -96,38 +95,16 @@ def value_of(flag: str, arguments: list[str]) -> str | None:
 
 def options(name: str, make: Callable[..., LatentTree], taken: Container[str] = ()) -> list[Option]:
     """The options of a family, `--family` among them; `taken` as in `flags`."""
-    meanings = _meanings(make)
-    found = [Option(name="family", default=name, meaning="Which family of trees.", group="tree")]
-    for flag in flags(make, taken):
-        meaning = meanings.get(flag.argument, "")
-        if flag.ranged:
-            meaning = f"The {flag.name.rpartition('_')[2]}est {flag.argument}."
-        required = flag.default is inspect.Parameter.empty
-        default = None if required else flag.default
-        found.append(
-            Option(name=flag.name, kind=flag.kind, default=default, required=required,
-                   meaning=meaning[:1].upper() + meaning[1:], group="tree")
-        )  # fmt: skip
-    return found
+    family = Option("family", "Which family of trees.", default=name, group=GROUP)
+    return [family, *chain.from_iterable(flags(make, taken).values())]
 
 
-def _meanings(make: Callable[..., LatentTree]) -> dict[str, str]:
-    """Argument -> its description in the docstring."""
-    lines = (inspect.getdoc(make) or "").partition("Args:\n")[2].partition("\n\n")[0].splitlines()
-    found: dict[str, str] = {}
-    for line in lines:
-        key, colon, text = line.strip().partition(": ")
-        if colon and line.startswith("    ") and not line.startswith("     "):
-            found[key] = text.replace("`", "")
-        elif found:
-            found[list(found)[-1]] += " " + line.strip().replace("`", "")
-    return found
-
-
-def keywords(wanted: Iterable[Flag], given: dict[str, Any]) -> dict[str, Any]:
+def keywords(
+    make: Callable[..., LatentTree], given: dict[str, Any], taken: Container[str] = ()
+) -> dict[str, Any]:
     """The arguments of a family from the values of its flags; the ends of a range as a pair."""
-    found: dict[str, Any] = {}
-    for flag in wanted:
-        value = given[flag.name]
-        found[flag.argument] = (*found.get(flag.argument, ()), value) if flag.ranged else value
+    found = {}
+    for argument, own in flags(make, taken).items():
+        values = tuple(given[option.name] for option in own)
+        found[argument] = values if len(values) > 1 else values[0]
     return found

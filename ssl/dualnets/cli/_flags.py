@@ -8,15 +8,12 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
-KINDS: dict[type, tuple[str, str]] = {  # kind of a value -> its metavar, and what it must be
-    int: ("INT", "a whole number"),
-    float: ("NUMBER", "a number"),
-    bool: ("{True,False}", "True or False"),
-    str: ("TEXT", "a text"),
-}
+from dualnets._options import SCALARS
+
+METAVARS: dict[type, str] = {int: "INT", float: "NUMBER", bool: "{True,False}", str: "TEXT"}
 HELP = ("-h", "--help")
 WIDEST = 100  # columns; longer lines are hard to read
 MEANINGS = 26  # column at which the meanings of flags begin
@@ -24,16 +21,16 @@ NEGATIVE = re.compile(r"-(\.?\d|inf$|nan$)")  # how a negative number begins
 MISSING = object()  # the value of a flag that was given without one
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Option:
     """One flag of a command.
 
     Attributes:
         name: in Python; the flag has hyphens.
+        meaning: for the help text.
         kind: of its value: int, float, bool or str.
         default: its value where it is not given.
-        meaning: for the help text.
-        metavar: stands for the value in the help text; by default one for the kind.
+        metavar: shown for the value in the help text; by default one for the kind.
         choices: the values there are.
         several: whether it takes any number of values, which are a list.
         switch: whether it takes no value, and is True where it is given.
@@ -41,13 +38,14 @@ class Option:
         positional: whether it is given without its name.
         short: another name, e.g. `-n`.
         note: in the help text in place of the default; "" for nothing.
-        group: the heading of the help text under which it stands.
+        group: its heading in the help text.
     """
 
     name: str
+    meaning: str
+    _: KW_ONLY
     kind: type = str
     default: Any = None
-    meaning: str = ""
     metavar: str | None = None
     choices: Sequence[str] | None = None
     several: bool = False
@@ -64,19 +62,19 @@ class Option:
         return f"--{self.name.replace('_', '-')}"
 
     def shown_value(self) -> str:
-        """What stands for its value in the help text."""
+        """What the help text shows for its value."""
         if self.switch:
             return ""
         choices = "{" + ",".join(self.choices) + "}" if self.choices else None
-        return (self.metavar or choices or KINDS[self.kind][0]) + " ..." * self.several
+        return (self.metavar or choices or METAVARS[self.kind]) + " ..." * self.several
 
     def converted(self, text: str) -> Any:
-        """The value that a text stands for.
+        """The value of a text.
 
         Raises:
-            argparse.ArgumentTypeError: the text does not stand for one.
+            argparse.ArgumentTypeError: the text is not such a value.
         """
-        expected = KINDS[self.kind][1]
+        expected = SCALARS[self.kind]
         if self.choices is not None:
             expected = f"one of {', '.join(self.choices)}"
             if text in self.choices:
@@ -92,6 +90,11 @@ class Option:
         expected += ", or several" * (self.several and self.choices is None)
         name = self.name.upper() if self.positional else self.flag
         raise argparse.ArgumentTypeError(f"{name} must be {expected}, got {text!r}")
+
+
+def grouped(heading: str, *options: Option) -> list[Option]:
+    """The same options under a heading of the help text."""
+    return [replace(option, group=heading) for option in options]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -167,7 +170,7 @@ def _add(parser: argparse.ArgumentParser, option: Option) -> None:
     if option.switch:
         parser.add_argument(*names, action="store_true", **more)
         return
-    # "?" and MISSING instead of argparse's own check, whose message could not be told from others
+    # "?" and MISSING instead of argparse's own check, whose message could not be distinguished from others
     nargs, const = ("*", None) if option.several else ("?", MISSING)
     convert: Callable[[str], Any] = option.converted
     parser.add_argument(
@@ -210,7 +213,7 @@ def help_text(options: Sequence[Option], command: str, description: str) -> str:
 
 
 def _described(option: Option, width: int) -> list[str]:
-    """The lines of one option: its flag, and beside or below it its meaning and default."""
+    """The lines of one option: its flag, and to the right or below it its meaning and default."""
     start = MEANINGS if width >= 70 else 10  # on a narrow terminal the meaning is below the flag
     flag = option.shown_value()
     if not option.positional:

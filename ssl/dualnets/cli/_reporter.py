@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualnets.cli._terminal import print_plain, progress_bar
 from dualnets.lab.experiment import Experiment, ProgressListener
+from dualnets.lab.grids import free_settings
 from dualnets.lab.runner import Reporter
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class CellBar(ProgressListener):
         if task.speed:
             self.bar.update(self.task, rate=f"{task.speed * self.members:,.0f}/s")
 
-    def seen(self, step: int, alignment: Mapping[int, float]) -> None:
+    def probed(self, step: int, alignment: Mapping[int, float]) -> None:
         root = alignment[max(alignment)]
         self.bar.update(self.task, description=f"{self.name}  |corr| with the root {root:.2f}")
 
@@ -51,7 +52,7 @@ class TerminalReporter(Reporter):
         self.count = len(cells)
         self.done = self.started = stored
         self.varying = [key for key in cells[0] if len({str(cell[key]) for cell in cells}) > 1]
-        self.free = _free_settings(cells) if "variant" in self.varying else self.varying
+        self.free = free_settings(cells) if "variant" in self.varying else self.varying
         text = f"{len(cells)} cells"
         if "members" in cells[0]:
             text += f" of {cells[0]['members']} trees"
@@ -67,21 +68,9 @@ class TerminalReporter(Reporter):
     def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
         self.done += 1
         self.bar.remove_task(self.tasks.pop(str(settings)))
-        # the name of a variant stands for the settings that make it
+        # the name of a variant describes the settings that make it
         varying = [key for key in self.varying if key in ("variant", *self.free)]
         what = ", ".join(f"{key.replace('_', '-')} {settings[key]}" for key in varying)
         text = ": ".join(filter(None, [what, self.experiment.headline(table)]))
         line = f"{self.done}/{self.count}  {text}  ({seconds:.0f} s)"
         self.console.print(line, markup=False)
-
-
-def _free_settings(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings that differ between cells of one variant."""
-    of_variant: dict[Any, list[Mapping[str, Any]]] = {}
-    for cell in cells:
-        of_variant.setdefault(cell["variant"], []).append(cell)
-    return [
-        key
-        for key in cells[0]
-        if any(len({str(cell[key]) for cell in same}) > 1 for same in of_variant.values())
-    ]

@@ -68,9 +68,7 @@ def _fitting_tables(
 
 
 def _terminal_table(
-    texts: Mapping[str, Sequence[str]],
-    wide: Mapping[str, int],
-    title: str | None,
+    texts: Mapping[str, Sequence[str]], wide: Mapping[str, int], title: str | None
 ) -> Any:
     """One table; equal texts in the first column are shown once."""
     from rich import box

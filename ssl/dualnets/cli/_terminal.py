@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
 
 
 def terminal() -> Console:
@@ -23,6 +26,18 @@ def terminal() -> Console:
 def print_plain(console: Console, text: str, style: str | None = None) -> None:
     """Print a line that is neither wrapped nor cut nor read as markup, so that paths can be copied."""
     console.print(text, style=style, markup=False, emoji=False, soft_wrap=True)
+
+
+def plain_table(columns: Iterable[str], *, left: str, title: Text | None = None) -> Table:
+    """An empty table with a line below its head; numbers are aligned right, the column `left` left."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_edge=False,
+                  padding=(0, 1, 0, 0))  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="left" if column == left else "right", no_wrap=True)
+    return table
 
 
 def progress_bar(console: Console, unit: str) -> Progress:

@@ -17,19 +17,15 @@ DESCRIPTION = """Show every claim with its outcome in stored runs: verdict, what
 with a 95% interval, n, and the run."""
 SCALES = ("smoke", "default", "paper")
 OPTIONS = [
-    Option(name="out", default="runs", metavar="FOLDER", meaning="Folder of all results."),
-    Option(name="scale", metavar="NAME",
-           meaning="Run what is missing at this scale, and show it: smoke, default or paper. Without "
-           "it, the largest stored runs are shown."),
-    Option(name="seed", kind=int,
-           meaning="Repeat the claims on other trees, weights and rows: runs with this seed in place "
-           "of the scale's own."),
-    Option(name="markdown", metavar="PAGE",
-           meaning="Write the table into this page, between its marks, and the claims as small files "
-           "into benchmarks/claims beside it; repetitions with another seed become a column. - prints "
-           "the table."),
-    Option(name="workers", kind=int, default=0,
-           meaning="Processes that compute cells in parallel; 0 for one per core."),
+    Option("out", "Folder of all results.", default="runs", metavar="FOLDER"),
+    Option("scale", "Run what is missing at this scale, and show it: smoke, default or paper. Without it, "
+           "the largest stored runs are shown.", metavar="NAME"),
+    Option("seed", "Repeat the claims on other trees, weights and rows: runs with this seed in place of the "
+           "scale's own.", kind=int),
+    Option("markdown", "Write the table into this page, between its marks, and the claims as small files "
+           "into benchmarks/claims in the same folder; repetitions with another seed become a column. - "
+           "prints the table.", metavar="PAGE"),
+    Option("workers", "Processes that compute cells in parallel; 0 for one per core.", kind=int, default=0),
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from dualnets.cli._flags import Option, parse
+from dualnets.cli._flags import Option, grouped, parse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,37 +71,38 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> Any:
     from hltm.probe.null import LAGS
 
-    data, what, measures = "rows and tree", "what is probed", "measures and output"
     metrics = "correlation, correlation_ratio, selectivity, roc_auc, mutual_information"
     options = [
-        Option(name="tree", default="", metavar="FILE", group=data,
-               meaning="A tree saved with tree.save(...): a JSON file."),
-        Option(name="data", default="", metavar="FOLDER", group=data,
-               meaning="Rows that hltm sample wrote, and their tree."),
-        Option(name="rows", default="", metavar="START:STOP", group=data,
-               meaning="The rows that the activations were computed on."),
-        Option(name="n", kind=int, default=8192, group=data, meaning="Rows that a model is run on."),
-        Option(name="seed", kind=int, default=0, group=data,
-               meaning="Seed of the rows, unless --data gives it."),
-        Option(name="activations", default="", metavar="FILE", group=what,
-               meaning="An .npz file: layer -> (rows, units) array."),
-        Option(name="model", default="", metavar="MODULE:FUNCTION", group=what,
-               meaning="The function that makes the torch module."),
-        Option(name="weights", default="", metavar="FILE", group=what,
-               meaning="A .safetensors file of its state dict."),
-        Option(name="layers", default=[], metavar="NAME", several=True, note="", group=what,
-               meaning="Names of its parts."),
-        Option(name="side", default="output", choices=("output", "input"), group=what,
-               meaning="Whether the output or the input of a part is probed."),
-        Option(name="encode", default="bits", choices=("bits", "signs"), group=what,
-               meaning="Leaves as 0 and 1, or as -1 and +1."),
-        Option(name="metrics", default=[], metavar="NAME", several=True, group=measures,
-               meaning=f"Some of {metrics}.",
-               note="(default: correlation and selectivity; for more than two states correlation_ratio)"),
-        Option(name="lags", kind=int, default=LAGS, group=measures,
-               meaning="Pairings of units with the latents of other rows, for the null; 0 for none."),
-        Option(name="out", default="", metavar="FOLDER", group=measures,
-               meaning="Folder for table.csv, a heatmap of each layer and a page."),
+        *grouped(
+            "rows and tree",
+            Option("tree", "A tree saved with tree.save(...): a JSON file.", default="", metavar="FILE"),
+            Option("data", "Rows that hltm sample wrote, and their tree.", default="", metavar="FOLDER"),
+            Option("rows", "The rows that the activations were computed on.", default="",
+                   metavar="START:STOP"),
+            Option("n", "Rows that a model is run on.", kind=int, default=8192),
+            Option("seed", "Seed of the rows, unless --data gives it.", kind=int, default=0),
+        ),
+        *grouped(
+            "what is probed",
+            Option("activations", "An .npz file: layer -> (rows, units) array.", default="", metavar="FILE"),
+            Option("model", "The function that makes the torch module.", default="",
+                   metavar="MODULE:FUNCTION"),
+            Option("weights", "A .safetensors file of its state dict.", default="", metavar="FILE"),
+            Option("layers", "Names of its parts.", default=[], metavar="NAME", several=True, note=""),
+            Option("side", "Whether the output or the input of a part is probed.", default="output",
+                   choices=("output", "input")),
+            Option("encode", "Leaves as 0 and 1, or as -1 and +1.", default="bits",
+                   choices=("bits", "signs")),
+        ),
+        *grouped(
+            "measures and output",
+            Option("metrics", f"Some of {metrics}.", default=[], metavar="NAME", several=True,
+                   note="(default: correlation and selectivity; for more than two states correlation_ratio)"),
+            Option("lags", "Pairings of units with the latents of other rows, for the null; 0 for none.",
+                   kind=int, default=LAGS),
+            Option("out", "Folder for table.csv, a heatmap of each layer and a page.", default="",
+                   metavar="FOLDER"),
+        ),
     ]  # fmt: skip
     return SimpleNamespace(**parse(options, arguments, "hltm probe", DESCRIPTION))
 
@@ -166,15 +167,13 @@ def _network(options: Any) -> Any:
 
 def _means(table: pd.DataFrame, label: str) -> Table:
     """A line per metric and level."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, title=Text(f"layer {label}"), title_justify="left",
-                  show_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
-    for column in ("metric", "level", "value", "null", "ceiling"):
-        shown.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
+    from dualnets.cli._terminal import plain_table
+
     columns = ["value", "null", "ceiling"]
+    title = Text(f"layer {label}")
+    shown = plain_table(["metric", "level", *columns], left="metric", title=title)
     for (metric, level), row in (
         table.groupby(["metric", "level"], sort=False)[columns].mean().iterrows()
     ):

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from dualnets import experiments
-from dualnets.cli._flags import HELP, Option, asks_for_help, parse
+from dualnets.cli._flags import HELP, Option, asks_for_help, grouped, parse
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import applies_to, conditions, kind_of
 from dualnets.lab.grids import settable_fields, values_by_field
@@ -29,11 +29,9 @@ experiments: {names}
 `hltm run EXPERIMENT --help` shows its settings; every setting is a flag that
 takes one value or several, e.g. --units 2 10.
 """
-OF_THE_RUN = "options of the run"
 LONGEST = 60  # characters of a condition in the help; a longer one names most of the methods
-KINDS = {"int": int, "float": float, "bool": bool, "str": str}
 SETTINGS = """Every setting takes one value or several, e.g. --units 2 10, and every combination is a
-cell. The defaults are those of the default scale, where | stands between its grids. Settings that have no
+cell. The defaults are those of the default scale, with | between its grids. Settings that have no
 effect on any cell are not shown: give others to see what applies to them, e.g. --loss triplet --help."""
 
 
@@ -93,19 +91,16 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
 
 def _options(experiment: Experiment) -> list[Option]:
     """The options that are not settings."""
-    scales = ", ".join(experiment.grids)
-    return [
-        Option(name="scale", default="default", metavar="NAME", group=OF_THE_RUN,
-               meaning=f"How large a grid: {scales}."),
-        Option(name="device", default="auto", metavar="NAME", group=OF_THE_RUN,
-               meaning="Where to compute: auto, cpu or cuda."),
-        Option(name="out", default="runs", metavar="FOLDER", group=OF_THE_RUN,
-               meaning="Folder of all results."),
-        Option(name="fresh", switch=True, group=OF_THE_RUN,
-               meaning="Compute again what is stored."),
-        Option(name="workers", kind=int, default=0, group=OF_THE_RUN,
-               meaning="Processes that compute cells in parallel; 0 for one per core."),
-    ]  # fmt: skip
+    return grouped(
+        "options of the run",
+        Option("scale", f"How large a grid: {', '.join(experiment.grids)}.", default="default",
+               metavar="NAME"),
+        Option("device", "Where to compute: auto, cpu or cuda.", default="auto", metavar="NAME"),
+        Option("out", "Folder of all results.", default="runs", metavar="FOLDER"),
+        Option("fresh", "Compute again what is stored.", switch=True),
+        Option("workers", "Processes that compute cells in parallel; 0 for one per core.", kind=int,
+               default=0),
+    )  # fmt: skip
 
 
 def _settings(experiment: Experiment, shown: Sequence[str]) -> list[Option]:
@@ -124,11 +119,11 @@ def _settings(experiment: Experiment, shown: Sequence[str]) -> list[Option]:
             condition = ""
         found.append(
             Option(
-                name=item.name,
-                kind=KINDS[kind],
+                item.name,
+                item.metadata["meaning"] + f"; for {condition}" * bool(condition),
+                kind=kind,
                 choices=item.metadata.get("choices"),
                 several=True,
-                meaning=item.metadata["meaning"] + f"; for {condition}" * bool(condition),
                 note=f"(default: {default})" * bool(default),
                 group=_group(experiment.Settings, item.name),
             )

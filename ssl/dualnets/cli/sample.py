@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import time
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families
-from dualnets.cli._flags import Option, parse
+from dualnets.cli._flags import Option, grouped, parse
 from dualnets.cli._terminal import print_plain, progress_bar, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     from hltm import DataFolder, LatentTree
 
@@ -39,7 +41,7 @@ def main(arguments: list[str]) -> int:
     if not options["out"]:
         raise ValueError("name the folder to write to, e.g. hltm sample -n 1_000_000 out/")
     if options["n"] is None:
-        raise ValueError("say how many rows to write, e.g. -n 1_000_000")
+        raise ValueError("give the number of rows to write, e.g. -n 1_000_000")
     tree = _tree(make, options)
     started = time.perf_counter()
     try:
@@ -62,8 +64,8 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
         of_the_tree = _families.options(name, make, TAKEN)
         if "members" in inspect.signature(make).parameters:
             of_the_tree.append(
-                Option(name="members", kind=int, note="(default: one tree)", group="tree",
-                       meaning="Trees of one shape with tables of their own, n rows each.")
+                Option("members", "Trees of one shape with tables of their own, n rows each.", kind=int,
+                       note="(default: one tree)", group="tree")
             )  # fmt: skip
     else:
         if _families.value_of("--family", arguments) is not None:
@@ -71,34 +73,32 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
         make, of_the_tree = None, []
     options = [
         *of_the_tree,
-        Option(name="tree", default="", metavar="FILE", group="tree",
-               meaning="File of a saved tree, instead of a family."),
-        Option(name="n", short="-n", kind=int, note="(required)", group="rows",
-               meaning="How many rows."),
-        Option(name="draw_seed", kind=int, default=0, group="rows",
-               meaning="Seed of the rows: 64 bits."),
-        Option(name="start", kind=int, default=0, group="rows", meaning="The first row."),
-        Option(name="views", kind=int, default=0, group="rows",
-               meaning="Augmented draws of the leaves beside each row."),
-        Option(name="augment", default="", group="rows",
-               meaning="What a view draws again, e.g. keep-root or resample-leaves:0.2."),
-        Option(name="nodes", default="all", group="rows",
-               meaning="Latents to keep: all, leaves (none), or names: 0,1,2."),
-        _out("Folder to write to; made if missing."),
-        Option(name="format", default="npz", metavar="{" + ",".join(SUFFIXES) + "}", group="files",
-               meaning="Format of the files."),
-        Option(name="rows_per_shard", kind=int, note="(default: 2^20, fewer above 256 MiB)",
-               group="files", meaning="Rows of one file."),
-        Option(name="verify", switch=True, group="files",
-               meaning="Check OUT instead; see hltm sample --verify --help."),
+        Option("tree", "File of a saved tree, instead of a family.", default="", metavar="FILE",
+               group="tree"),
+        *grouped(
+            "rows",
+            Option("n", "How many rows.", short="-n", kind=int, note="(required)"),
+            Option("draw_seed", "Seed of the rows: 64 bits.", kind=int, default=0),
+            Option("start", "The first row.", kind=int, default=0),
+            Option("views", "Augmented draws of the leaves for each row.", kind=int, default=0),
+            Option("augment", "What a view draws again, e.g. keep-root or resample-leaves:0.2.", default=""),
+            Option("nodes", "Latents to keep: all, leaves (none), or names: 0,1,2.", default="all"),
+        ),
+        *grouped(
+            "files",
+            _out("Folder to write to; made if missing."),
+            Option("format", "Format of the files.", default="npz", metavar="{" + ",".join(SUFFIXES) + "}"),
+            Option("rows_per_shard", "Rows of one file.", kind=int,
+                   note="(default: 2^20, fewer above 256 MiB)"),
+            Option("verify", "Check OUT instead; see hltm sample --verify --help.", switch=True),
+        ),
     ]  # fmt: skip
     return parse(options, arguments, "hltm sample", DESCRIPTION), make
 
 
 def _out(meaning: str) -> Option:
     """The folder, which is given without a flag."""
-    return Option(name="out", default="", metavar="OUT", positional=True, note="(required)",
-                  group="files", meaning=meaning)  # fmt: skip
+    return Option("out", meaning, default="", metavar="OUT", positional=True, note="(required)")
 
 
 def _tree(make: Any, options: dict[str, Any]) -> LatentTree:
@@ -110,7 +110,7 @@ def _tree(make: Any, options: dict[str, Any]) -> LatentTree:
             return hltm.load_tree(options["tree"])
         except OSError as error:
             raise OSError(f"cannot read {options['tree']}: {error.strerror}") from error
-    keywords = _families.keywords(_families.flags(make, TAKEN), options)
+    keywords = _families.keywords(make, options, TAKEN)
     if options.get("members") is not None:
         keywords["members"] = options["members"]
     tree: LatentTree = make(**keywords)
@@ -126,40 +126,27 @@ def _export(console: Console, tree: LatentTree, options: dict[str, Any]) -> Data
     nodes = (
         options["nodes"] if options["nodes"] in ("all", "leaves") else options["nodes"].split(",")
     )
-    with RowsBar(console) as bar:
+    with progress_bar(console, "rows") as bar:
         try:
             return hltm.export(
                 tree, options["out"], options["n"], seed=options["draw_seed"],
                 start=options["start"], views=options["views"], augment=augment, nodes=nodes,
-                format=options["format"], rows_per_shard=options["rows_per_shard"], progress=bar.at,
+                format=options["format"], rows_per_shard=options["rows_per_shard"],
+                progress=functools.partial(show_rows, bar),
             )  # fmt: skip
         except KeyError as error:  # a node that the tree does not have
             raise ValueError(error.args[0]) from error
 
 
-class RowsBar:
-    """A progress bar of the rows that are written, with rate and time left."""
-
-    def __init__(self, console: Console) -> None:
-        self.bar = progress_bar(console, "rows")
-        self.task: Any = None
-
-    def __enter__(self) -> RowsBar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def at(self, done: int, total: int) -> None:
-        """Show that `done` of `total` rows are written; those of the first call were there before."""
-        if self.task is None:
-            self.task = self.bar.add_task("writing", total=total, completed=done, rate="")
-            return
-        self.bar.update(self.task, completed=done)
-        speed = self.bar.tasks[0].speed
-        if speed:
-            self.bar.update(self.task, rate=f"{speed:,.0f}/s")
+def show_rows(bar: Progress, done: int, total: int) -> None:
+    """Show that `done` of `total` rows are written; those of the first call were there before."""
+    if not bar.tasks:
+        bar.add_task("writing", total=total, completed=done, rate="")
+        return
+    task = bar.tasks[0]
+    bar.update(task.id, completed=done)
+    if task.speed:
+        bar.update(task.id, rate=f"{task.speed:,.0f}/s")
 
 
 def _show(console: Console, data: DataFolder, out: str, seconds: float) -> None:
@@ -179,13 +166,13 @@ def _verify(console: Console, arguments: list[str]) -> int:
     """Check a folder and print what is found."""
     import hltm
 
-    options = [
+    options = grouped(
+        "files",
         _out("Folder that hltm sample or hltm.export wrote."),
-        Option(name="verify", switch=True, group="files", meaning="Check OUT."),
-        Option(name="rows", kind=int, default=1000, group="files",
-               meaning="How many random rows to draw again."),
-        Option(name="seed", kind=int, default=0, group="files", meaning="Seed that chooses the rows."),
-    ]  # fmt: skip
+        Option("verify", "Check OUT.", switch=True),
+        Option("rows", "How many random rows to draw again.", kind=int, default=1000),
+        Option("seed", "Seed that chooses the rows.", kind=int, default=0),
+    )
     given = parse(options, arguments, "hltm sample", VERIFY)
     if not given["out"]:
         raise ValueError("name the folder to check, e.g. hltm sample --verify out/")

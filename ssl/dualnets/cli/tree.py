@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     name, make = _families.requested(arguments)
     options = _parse(name, make, arguments)
     _check_picture(options["picture"])
-    tree = make(**_families.keywords(_families.flags(make), options))
+    tree = make(**_families.keywords(make, options))
     title = f"{name}, seed {options['seed']}" if "seed" in options else name
     own = tree.ceiling(tree.latents, samples=options["samples"])
 
@@ -67,10 +67,10 @@ def _parse(name: str, make: Callable[..., LatentTree], arguments: list[str]) -> 
 
     options = [
         *_families.options(name, make),
-        Option(name="samples", kind=int, default=SAMPLES, group="output",
-               meaning="Samples for a ceiling that cannot be computed by enumeration."),
-        Option(name="picture", default="", metavar="FILE", group="output",
-               meaning="File to draw the tree into: .png, .svg or .pdf."),
+        Option("samples", "Samples for a ceiling that cannot be computed by enumeration.", kind=int,
+               default=SAMPLES, group="output"),
+        Option("picture", "File to draw the tree into: .png, .svg or .pdf.", default="", metavar="FILE",
+               group="output"),
     ]  # fmt: skip
     description = (inspect.getdoc(make) or "").partition("\n\nArgs:")[0]
     command = "hltm tree" + f" --family {name}" * (name != _families.DEFAULT)
@@ -92,7 +92,9 @@ def _nodes(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
     """A line per node, parents first and depth first, with the branches that lead to it."""
     from rich.text import Text
 
-    table = _table("node", "states", *_headings(tree), "own", "all")
+    from dualnets.cli._terminal import plain_table
+
+    table = plain_table(["node", "states", *_headings(tree), "own", "all"], left="node")
     parent, root = _associations(tree)
     for v, branches in _walk(tree):
         latent = v in tree.latents
@@ -108,7 +110,9 @@ def _nodes(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
 
 def _levels(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
     """A line per level: means of magnitudes over its nodes."""
-    table = _table("level", "nodes", *_headings(tree, "mean "), "own", "all")
+    from dualnets.cli._terminal import plain_table
+
+    table = plain_table(["level", "nodes", *_headings(tree, "mean "), "own", "all"], left="node")
     parent, root = _associations(tree)
     for level in range(tree.topology.depth, -1, -1):
         nodes = list(tree.level(level))
@@ -151,16 +155,6 @@ def _walk(tree: LatentTree) -> Iterator[tuple[int, str]]:
 def _ceiling(bound: Ceiling, v: int) -> str:
     error = float(bound.standard_error[v])
     return f"{float(bound.value[v]):.3f}" + (f" ± {error:.3f}" if error else "")
-
-
-def _table(*columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="left" if column == "node" else "right", no_wrap=True)
-    return table
 
 
 def _notes(tree: LatentTree, own: Ceiling, every: Ceiling, listed: bool) -> Iterator[str]:

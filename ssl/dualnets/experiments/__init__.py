@@ -50,12 +50,11 @@ def load(name: str) -> Experiment:
     """
     module = name.replace("-", "_")
     if module not in _modules():
-        flags = {known: known.replace("_", "-") for known in names()}
+        flags = {each: each.replace("_", "-") for each in names()}
         near = difflib.get_close_matches(module, flags, n=1)
         hint = f" (did you mean {flags[near[0]]}?)" if near else ""
-        raise ValueError(
-            f"unknown experiment {name!r}{hint}; there are: {', '.join(flags.values())}"
-        )
+        known = ", ".join(flags.values())
+        raise ValueError(f"unknown experiment {name!r}{hint}; there are: {known}")
     return declared_in(_modules()[module])
 
 
@@ -72,12 +71,6 @@ def run(
 ) -> runner.Run:
     """Run an experiment by its name; the arguments are those of `dualnets.lab.runner.run`."""
     return runner.run(
-        load(name),
-        scale=scale,
-        device=device,
-        out=out,
-        fresh=fresh,
-        workers=workers,
-        reporter=reporter,
-        **changes,
-    )
+        load(name), scale=scale, device=device, out=out, fresh=fresh, workers=workers,
+        reporter=reporter, **changes,
+    )  # fmt: skip

@@ -46,6 +46,12 @@ SUMMARY_TABLE = Deferred("dualnets.lab.variants:summary_table")
 FIGURE = Deferred("dualnets.lab.report.ablation_figure:draw")
 
 
+def sweep_figure(axis: str, label: str, **options: Any) -> Deferred:
+    """The figure of a sweep over the setting `axis`; options are those of `lab/report/sweep_figure.py`."""
+    options = {"axis": axis, "label": label, **options}
+    return Deferred("dualnets.lab.report.sweep_figure:draw", options)
+
+
 @dataclass(frozen=True, kw_only=True)
 class VariantSettings(ProbeSettings, TrainSettings, MethodSettings, NetworkSettings):
     """One variant: a network on each tree, a method, a budget; a subclass adds the trees.
@@ -148,12 +154,11 @@ class Ablation(Experiment):
         """One row per variant."""
         return cast("pd.DataFrame", self.table(table))
 
-    def plot(self, table: pd.DataFrame) -> Figure:
-        """The figure of a run."""
+    def _draw(self, table: pd.DataFrame) -> Figure:
         return cast("Figure", self.figure(table))
 
     def verdict(self, table: pd.DataFrame) -> Verdict:
-        """What the table says of the claim, by the rule."""
+        """Whether the claim holds, by the rule."""
         from dualnets.lab.stats import verdict_of
 
         found = self.rule(table)
@@ -187,7 +192,7 @@ def ablation(
         module: the declaring file's `__name__`; its last part is the experiment's name.
         claim, reference, summary, result_version: as in `Experiment`.
         variants: the variants, in the order of tables and figures.
-        common: settings that all variants share; see `grids`.
+        common: settings that all variants share; see `variant_grids`.
         scales: scale -> what differs there from `common`.
         rule: how the claim is judged.
         variants_at: scale -> its variants, where they are not `variants`.
@@ -214,7 +219,9 @@ def ablation(
         result_version=result_version,
         Settings=settings,
         grids={
-            scale: grids({**common, **changes}, tuned(own.get(scale, variants)), settings=settings)
+            scale: variant_grids(
+                {**common, **changes}, tuned(own.get(scale, variants)), settings=settings
+            )
             for scale, changes in scales.items()
         },
         code=code,
@@ -225,7 +232,7 @@ def ablation(
     )
 
 
-def grids(
+def variant_grids(
     common: Mapping[str, Any],
     variants: Variants,
     free: Sequence[str] = ("lr",),
@@ -233,11 +240,10 @@ def grids(
 ) -> list[Grid]:
     """One grid per variant: whatever distinguishes variants is fixed in all of them.
 
-    The name of a variant stands for the fields that it changes, and the names of the others for their
-    not being changed: a flag that set such a field would leave the names and make them false. So every
-    variant fixes it, those that do not change it at its common value, or else at its default. What is
-    common and no variant changes is a value or a list of values, and free; what is common and `Fixed`
-    stays fixed.
+    The name of a variant describes the fields that it changes, so a flag that set such a field in all of
+    them would make the names false. Every variant therefore fixes it, those that do not change it at its
+    common value, or else at its default. What is common and no variant changes is a value or a list of
+    values, and free; what is common and `Fixed` stays fixed.
 
     Args:
         common: the settings of all variants.
@@ -250,7 +256,7 @@ def grids(
         ValueError: several common values of a field that variants change: each would need a name.
 
     Example:
-        >>> grids({"steps": 10}, {"usual": {}, "wide": {"units": 20}})[0]
+        >>> variant_grids({"steps": 10}, {"usual": {}, "wide": {"units": 20}})[0]
         {'steps': [10], 'variant': Fixed(value='usual'), 'units': Fixed(value=10)}
     """
     axes = {k: v if isinstance(v, Fixed) else _values(v) for k, v in common.items()}

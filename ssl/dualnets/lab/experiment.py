@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ class ProgressListener:
     def updated(self, steps: int) -> None:
         """`steps` more updates are done."""
 
-    def seen(self, step: int, alignment: Mapping[int, float]) -> None:
+    def probed(self, step: int, alignment: Mapping[int, float]) -> None:
         """The networks were probed after `step` updates: level -> mean best |correlation|."""
 
 
@@ -38,6 +37,11 @@ class Fixed:
 
 
 Grid = Mapping[str, Sequence[Any] | Fixed]  # field -> its values; every combination is a cell
+
+
+def values_of(axis: Sequence[Any] | Fixed) -> list[Any]:
+    """The values of a field in a grid."""
+    return [axis.value] if isinstance(axis, Fixed) else list(axis)
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,15 @@ class Experiment:
         return self._function("summary_table")(table)
 
     def plot(self, table: pd.DataFrame) -> Figure:
-        """The figure of a run."""
-        return cast("Figure", import_module(f"{self.code}_figure").draw(table))
+        """The figure of a run, in the style of all figures."""
+        import matplotlib.pyplot as plt
+
+        from dualnets.lab.report.style import house_style
+
+        with house_style():
+            figure = self._draw(table)
+        plt.close(figure)
+        return figure
 
     def verdict(self, table: pd.DataFrame) -> Verdict:
         """Whether the claim holds, by a rule that was fixed before the run."""
@@ -122,6 +133,9 @@ class Experiment:
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         """Pickle the name of the module only, so that cells can be sent to other processes."""
         return declared_in, (self.module,)
+
+    def _draw(self, table: pd.DataFrame) -> Figure:
+        return cast("Figure", import_module(f"{self.code}_figure").draw(table))
 
     def _function(self, name: str) -> Any:
         return getattr(import_module(self.code), name)
@@ -138,19 +152,4 @@ def _alignment_with_root(table: pd.DataFrame) -> str:
 
 def declared_in(module: str) -> Experiment:
     """The experiment that a module declares as `EXPERIMENT`."""
-    found = import_module(module)
-    return found.EXPERIMENT if hasattr(found, "EXPERIMENT") else of_module(found)
-
-
-def of_module(module: ModuleType) -> Experiment:
-    """The experiment of a module that is not yet a declaration."""
-    return Experiment(
-        module=module.__name__,
-        claim=module.CLAIM,
-        reference=module.REFERENCE,
-        summary=module.SUMMARY,
-        result_version=module.RESULT_VERSION,
-        Settings=module.Settings,
-        grids=module.GRIDS,
-        code=module.__name__,
-    )
+    return cast("Experiment", import_module(module).EXPERIMENT)

@@ -13,24 +13,38 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from dualnets._options import Option, options
-from dualnets.lab.experiment import Fixed, Grid
+from dualnets._options import SCALARS, Option, options
+from dualnets.lab.experiment import Fixed, Grid, values_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Condition = Mapping[
-    str, Container[Any]
-]  # other fields -> the values at which a field has an effect
+# other fields -> the values at which a field has an effect
+Condition = Mapping[str, Container[Any]]
 Conditions = Mapping[str, Sequence[Condition]]  # field -> alternatives; one of them must be met
 Class = TypeVar("Class", bound=type)
-KINDS: dict[str, tuple[Any, str]] = {  # annotation -> types of its values, and the words for them
-    "int": (int, "a whole number"),
-    "float": (int | float, "a number"),
-    "bool": (bool, "True or False"),
-    "str": (str, "a text"),
-}
-_NUMBERS = (int, int | float)
+
+
+class Stored(NamedTuple):
+    """How cells that were stored earlier have a field.
+
+    Attributes:
+        name: the field's former name; None for the same.
+        values: stored values by value.
+        later: whether the field was added when results were stored already: it is not a part of the name
+            of a cell that has its default.
+        explicit: of a field that was made from dataclasses, whether a cell that was given a dataclass's own
+            default has it in its identity, unlike one that was given nothing: the field's default is None
+            then.
+    """
+
+    name: str | None = None
+    values: Mapping[Any, Any] = {}
+    later: bool = False
+    explicit: bool = False
+
+
+UNCHANGED, LATER = Stored(), Stored(later=True)
 
 
 def setting(
@@ -41,9 +55,7 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     choices: Sequence[str] | None = None,
-    later: bool = False,
-    stored_as: str | None = None,
-    stored_values: Mapping[Any, Any] | None = None,
+    stored: Stored = UNCHANGED,
 ) -> Any:
     """A field of settings: low <= value <= high, value > above, or a choice.
 
@@ -51,14 +63,10 @@ def setting(
         default: of the field.
         meaning: for the help of its flag.
         low, high, above, choices: the values that are allowed.
-        later: whether the field was added when results were stored already: it is not a part of the name
-            of a cell that has its default.
-        stored_as, stored_values: the field's name, and stored values by value, in cells that were stored
-            before these were renamed; see `stored_form`.
+        stored: how cells that were stored earlier have it.
     """
     metadata = {"meaning": meaning, "low": low, "high": high, "above": above,
-                "choices": choices and tuple(choices), "later": later, "stored_as": stored_as,
-                "stored_values": stored_values or {}}  # fmt: skip
+                "choices": choices and tuple(choices), "stored": stored}  # fmt: skip
     return field(default=default, metadata=metadata)
 
 
@@ -85,11 +93,7 @@ class Checked:
         found = {}
         for name, alternatives in conditions(type(self)).items():
             unmet = [
-                {
-                    other: values
-                    for other, values in needed.items()
-                    if not self._meets(other, values)
-                }
+                {o: values for o, values in needed.items() if not self._meets(o, values)}
                 for needed in alternatives
             ]
             if unmet and all(unmet):
@@ -108,10 +112,11 @@ class Checked:
         return f"{flag} {_any_of(needed[other] for needed in same)}, and {flag} is {getattr(self, other)}"
 
 
-def kind_of(item: Any) -> tuple[str, bool]:
-    """Name of a field's type, `int`, `float`, `bool` or `str`, and whether None is allowed, too."""
+def kind_of(item: Any) -> tuple[type, bool]:
+    """A field's type, `int`, `float`, `bool` or `str`, and whether None is allowed, too."""
     name = getattr(item.type, "__name__", item.type)
-    return name.removesuffix(" | None"), name.endswith(" | None")
+    kind = next(k for k in SCALARS if k.__name__ == name.removesuffix(" | None"))
+    return kind, name.endswith(" | None")
 
 
 def conditions(settings: type[Checked]) -> dict[str, Sequence[Condition]]:
@@ -170,14 +175,11 @@ def applicable_fields(
     choosers = {name for name in choosers if isinstance(defaults.get(name, [None])[0], str)}
     found: set[str] = set(defaults) - set(needed)
     for grid in grids:
-        free = {
-            k: list(v) for k, v in (changes or {}).items() if not isinstance(grid.get(k), Fixed)
-        }
-        fixed = {k: [v.value] if isinstance(v, Fixed) else list(v) for k, v in grid.items()}
+        free = {k: v for k, v in (changes or {}).items() if not isinstance(grid.get(k), Fixed)}
+        axes: Grid = {**defaults, **grid, **free}
         pinned = {k: v.value for k, v in grid.items() if isinstance(v, Fixed)}
-        axes = {name: ({**defaults, **fixed, **free})[name] for name in sorted(choosers)}
-        for values in itertools.product(*axes.values()):
-            chosen = pinned | dict(zip(axes, values, strict=True))
+        for values in itertools.product(*(values_of(axes[name]) for name in sorted(choosers))):
+            chosen = pinned | dict(zip(sorted(choosers), values, strict=True))
             for name, alternatives in needed.items():
                 if any(
                     all(chosen[o] in allowed for o, allowed in alternative.items() if o in chosen)
@@ -185,23 +187,6 @@ def applicable_fields(
                 ):
                     found.add(name)
     return [name for name in defaults if name in found]
-
-
-class Stored(NamedTuple):
-    """How cells have a field that was made from a dataclass, and that was there before it was.
-
-    Attributes:
-        name: the field's former name; None for the same.
-        values: stored values by value.
-        later: as for `setting`.
-        explicit: whether a cell that was given a dataclass's own default has it in its identity, unlike
-            one that was given nothing: the field's default is None then.
-    """
-
-    name: str | None = None
-    values: Mapping[Any, Any] = {}
-    later: bool = False
-    explicit: bool = False
 
 
 def with_options(
@@ -246,7 +231,7 @@ def with_options(
             if all(alternatives):  # an alternative without conditions is always met
                 needs[name] = [*needs.get(name, ()), *alternatives]
             if name not in known:
-                how = (stored or {}).get(name, Stored(later=True))
+                how = (stored or {}).get(name, LATER)
                 settings.__annotations__[name], made = _made(each, how)
                 setattr(settings, name, made)
         settings.CONDITIONS = needs  # type: ignore[attr-defined]
@@ -268,11 +253,9 @@ def stored_form(settings: Any) -> dict[str, Any]:
     """
     form = {}
     for item in fields(settings):
-        value, rule = getattr(settings, item.name), item.metadata
-        if not (rule.get("later") and value == item.default):
-            form[rule.get("stored_as") or item.name] = rule.get("stored_values", {}).get(
-                value, value
-            )
+        value, stored = getattr(settings, item.name), item.metadata.get("stored", UNCHANGED)
+        if not (stored.later and value == item.default):
+            form[stored.name or item.name] = stored.values.get(value, value)
     return form
 
 
@@ -282,7 +265,7 @@ def with_columns(table: pd.DataFrame, settings: Any) -> pd.DataFrame:
     Columns with the names and values of cells that were stored earlier are replaced. None is NaN, as pandas
     has missing numbers.
     """
-    former = [item.metadata.get("stored_as") for item in fields(settings)]
+    former = [item.metadata.get("stored", UNCHANGED).name for item in fields(settings)]
     names = [item.name for item in fields(settings)]
     table = table.drop(columns=[name for name in (*names, *former) if name in table])
     for at, name in enumerate(names, start=1):
@@ -305,14 +288,8 @@ def _made(each: Sequence[tuple[str, Option, Any]], how: Stored) -> tuple[str, An
         meaning = "; ".join(f"{', '.join(words)}: {text}" for text, words in meanings.items())
     if own:
         meaning += f"; default: {', '.join(f'{o.default} ({word})' for word, o, _ in each)}"
-    return first.kind.__name__ + " | None" * (own or first.optional), setting(
-        default,
-        meaning,
-        choices=first.choices,
-        later=how.later,
-        stored_as=how.name,
-        stored_values=how.values,
-    )
+    annotation = first.kind.__name__ + " | None" * (own or first.optional)
+    return annotation, setting(default, meaning, choices=first.choices, stored=how)
 
 
 def _any_of(several: Any) -> str:
@@ -322,11 +299,11 @@ def _any_of(several: Any) -> str:
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _check_kind(name: str, value: Any, declared: str) -> None:
-    kind, expected = KINDS.get(declared, (object, ""))
+def _check_kind(name: str, value: Any, kind: type) -> None:
     # True is an int to Python, but it is not a number of units
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind in _NUMBERS):
-        raise ValueError(f"{name.replace('_', '-')} must be {expected}, got {value!r}")
+    is_switch, allowed = isinstance(value, bool), int | float if kind is float else kind
+    if not isinstance(value, allowed) or (is_switch and kind is not bool):
+        raise ValueError(f"{name.replace('_', '-')} must be {SCALARS[kind]}, got {value!r}")
 
 
 def _check_range(name: str, value: Any, rule: Mapping[str, Any]) -> None:

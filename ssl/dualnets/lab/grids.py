@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, cast
 
-from dualnets.lab.experiment import Experiment, Fixed, Grid
+from dualnets.lab.experiment import Experiment, Fixed, Grid, values_of
 from dualnets.lab.fields import applicable_fields, stored_form
 from dualnets.lab.store import identity
 
@@ -20,8 +20,7 @@ def cells(experiment: Experiment, scale: str, changes: Changes) -> list[Any]:
     """The settings of every cell of a run, in order, each once.
 
     Args:
-        experiment: whose cells.
-        scale: one of its scales.
+        experiment, scale: whose cells.
         changes: field -> values that replace the grids' own. A grid keeps its `Fixed` value, and a
             cell on which a field has no effect keeps the value that its grid has.
 
@@ -78,18 +77,12 @@ def _own_changes(grid: Grid, changes: Changes) -> dict[str, Sequence[Any]]:
 def _combinations(grid: Grid, own: Changes) -> Iterator[dict[str, Any]]:
     """Every combination of a grid's values, with its own changes in place of them."""
     axes = {**grid, **own}
-    values = [[v.value] if isinstance(v, Fixed) else list(v) for v in axes.values()]
-    for combination in itertools.product(*values):
+    for combination in itertools.product(*map(values_of, axes.values())):
         yield dict(zip(axes, combination, strict=True))
 
 
 def settable_fields(experiment: Experiment, changes: Changes | None = None) -> list[str]:
-    """The settings that a flag can change with an effect on some cell of some scale; for the help text.
-
-    Args:
-        experiment: whose settings.
-        changes: field -> values that replace the grids' own, as in `cells`.
-    """
+    """The settings that a flag can change with an effect on some cell of some scale; for the help text."""
     grids = list(itertools.chain.from_iterable(experiment.grids.values()))
     return [
         name
@@ -105,11 +98,19 @@ def values_by_field(experiment: Experiment, scale: str) -> dict[str, list[list[A
         default = None if item.default is MISSING else item.default
         lists = found.setdefault(item.name, [])
         for grid in experiment.grids[scale]:
-            value = grid.get(item.name, [default])
-            values = [value.value] if isinstance(value, Fixed) else list(value)
+            values = values_of(grid.get(item.name, [default]))
             if values not in lists:
                 lists.append(values)
     return found
+
+
+def free_settings(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that differ between cells of one variant."""
+    seen: dict[tuple[Any, str], set[str]] = {}
+    for cell in cells:
+        for name, value in cell.items():
+            seen.setdefault((cell["variant"], name), set()).add(str(value))
+    return list(dict.fromkeys(name for (_, name), values in seen.items() if len(values) > 1))
 
 
 def cell_name(experiment: Experiment, settings: Any) -> str:
@@ -118,7 +119,7 @@ def cell_name(experiment: Experiment, settings: Any) -> str:
 
 
 def run_name(experiment: Experiment, scale: str, **changes: Any) -> str:
-    """The name of a run of a scale, as it stands or with settings as `run` takes them."""
+    """The name of a run of a scale, or with settings in place of its own, as `run` takes them."""
     wanted = cells(experiment, scale, value_lists(changes))
     return name_of_cells(experiment, [cell_name(experiment, settings) for settings in wanted])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from dualnets.lab.fields import Conditions, Stored, given_options, with_options
+from dualnets.lab.fields import LATER, Conditions, Stored, given_options, with_options
 from dualnets.lab.settings import ContrastSettings, build_norm, by_flags, in_flags, setting
 from dualnets.methods import discover
 from dualnets.methods._direct_predictor import DirectPredictor
@@ -81,7 +81,7 @@ class MethodSettings(ContrastSettings):
     view_projector: str = setting(
         USUAL,
         "layers of the head on the second view: usual (the projector), none, or widths",
-        later=True,
+        stored=LATER,
     )
     predictor: str = setting(
         USUAL,
@@ -94,19 +94,19 @@ class MethodSettings(ContrastSettings):
     head_weight_standardization: bool = setting(
         False,
         "whether the weights of the heads' hidden layers are standardised",
-        stored_as="weight_standardization",
+        stored=Stored("weight_standardization"),
     )
     readout: str = setting(
         USUAL,
         "layers of the head on the student's outputs: usual (none where it has as many as the teacher, "
         "else one linear layer), none, or widths",
-        later=True,
+        stored=LATER,
     )
     teacher_units: int = setting(
-        5, "units of the teacher, per latent or layer", low=1, high=1 << 16, later=True
+        5, "units of the teacher, per latent or layer", low=1, high=1 << 16, stored=LATER
     )
     teacher_seed: int = setting(
-        1, "number added to the seed for the teacher's weights", low=1, high=1 << 32, later=True
+        1, "number added to the seed for the teacher's weights", low=1, high=1 << 32, stored=LATER
     )
 
     if TYPE_CHECKING:  # the fields that are made from dataclasses

@@ -72,7 +72,7 @@ def all_emerge(
     latents: str = "latents",
     score: str = "|correlation|",
     samples_of: str = "trees",
-    beside: Sequence[str] = (),
+    excluded: Sequence[str] = (),
     judge: str = "dualnets.lab.variants:all_emerge",
     **options: Any,
 ) -> Rule:
@@ -83,7 +83,7 @@ def all_emerge(
         latents: what the latents of this data are called.
         score: what a unit is scored by.
         samples_of: what the members of an ensemble are.
-        beside: variants that stand beside the others for comparison; the claim is not about them.
+        excluded: variants that are run for comparison; the claim is not about them.
         judge: the function that applies the rule, for experiments that add to it.
         **options: more keyword arguments of that function.
 
@@ -100,4 +100,4 @@ def all_emerge(
         f"if, besides, every gap closed is below {NEGLIGIBLE} with its whole 95% interval (those of all "
         f"{plural} at once, Bonferroni), and is open otherwise."
     )
-    return Rule(text, Deferred(judge, {"plural": plural, "beside": beside, **options}))
+    return Rule(text, Deferred(judge, {"plural": plural, "excluded": excluded, **options}))

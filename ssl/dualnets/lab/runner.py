@@ -12,17 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets._files import read_json, replace_folder, write_json
+from dualnets.lab import grids
 from dualnets.lab import workers as worker_processes
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.fields import with_columns
-from dualnets.lab.grids import (
-    cell_name,
-    cells,
-    name_of_cells,
-    repeat_command,
-    run_name,
-    value_lists,
-)
+from dualnets.lab.grids import cell_name, cells, name_of_cells, run_name, value_lists
 from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, versions
 
 if TYPE_CHECKING:
@@ -68,7 +62,7 @@ class Run:
 
 
 def has_run(experiment: Experiment, scale: str, out: str | Path, **changes: Any) -> bool:
-    """Whether a run is finished, of a scale as it stands or with settings as `run` takes them."""
+    """Whether a run is finished, of a scale or with settings in place of its own, as `run` takes them."""
     return Store(out, experiment.name).has_run(run_name(experiment, scale, **changes))
 
 
@@ -120,7 +114,7 @@ def run(
     # 2. Look up what is stored.
     names = [cell_name(experiment, settings) for settings in wanted]
     run_id = name_of_cells(experiment, names)
-    command = repeat_command(experiment.name, scale, listed)
+    command = grids.repeat_command(experiment.name, scale, listed)
     if store.has_run(run_id) and not fresh:
         cells_of_run = dict(zip(names, wanted, strict=True))
         return _stored_run(store, experiment.name, run_id, cells_of_run, command)
@@ -184,23 +178,9 @@ def _read_cell(store: Store, cell: str, settings: Any) -> tuple[pd.DataFrame, di
 
 
 def compute(
-    experiment: Experiment,
-    out: str,
-    cell: str,
-    settings: Any,
-    device: str,
-    progress: ProgressListener,
-) -> None:
-    """Compute one cell and store it.
-
-    Args:
-        experiment: whose cell; picklable, as all arguments are, to be sent to another process.
-        out: the folder of all results.
-        cell: its name.
-        settings: of the cell.
-        device: a torch device.
-        progress: receives the progress.
-    """
+    experiment: Experiment, out: str, cell: str, settings: Any, device: str, progress: ProgressListener
+) -> None:  # fmt: skip
+    """Compute one cell and store it; all arguments can be pickled, to be sent to another process."""
     import torch
 
     start = time.time()
@@ -232,7 +212,7 @@ def _name_memory_errors() -> Iterator[None]:
         import torch
 
         text = str(error)
-        # on a CPU torch raises a plain RuntimeError, which only its text tells apart
+        # on a CPU torch raises a plain RuntimeError, which only its text distinguishes
         if isinstance(error, torch.OutOfMemoryError) or "allocate" in text:
             requested = re.search(r"allocate ([\d.]+ ?\w+)", text)
             size = f": {requested[1]} at once" if requested else ""
@@ -241,13 +221,8 @@ def _name_memory_errors() -> Iterator[None]:
 
 
 def _finish(
-    experiment: Experiment,
-    store: Store,
-    run_id: str,
-    wanted: Mapping[str, Any],
-    scale: str,
-    command: str,
-) -> Run:
+    experiment: Experiment, store: Store, run_id: str, wanted: Mapping[str, Any], scale: str, command: str
+) -> Run:  # fmt: skip
     """Join the stored cells of a run and write its files; `wanted`: cell -> its settings."""
     from dualnets.lab.report import page, style
     from dualnets.lab.stats import pooled
@@ -273,8 +248,7 @@ def _finish(
         for cell in wanted:
             for file in sorted((store.cell(cell) / NETWORKS).iterdir()):
                 shutil.copyfile(file, folder / NETWORKS / f"{cell}-{file.name}")
-        with style.house_style():
-            style.save(experiment.plot(of_all_seeds), folder / name)
+        style.save(experiment.plot(of_all_seeds), folder / name)
         summary = experiment.summary_table(of_all_seeds)
         page.write(folder, experiment, table, summary, verdict, manifest)
         write_json(folder / MANIFEST, manifest)  # last: a run with a manifest is finished

@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from dualnets._options import options
+from dualnets.lab.fields import LATER, Stored, given_options, with_options
 from dualnets.lab.fields import Checked as Checked
-from dualnets.lab.fields import Stored, given_options, with_options
 from dualnets.lab.fields import setting as setting
 from dualnets.methods.losses import LOSSES
 from dualnets.networks.normalizations import NORMS
@@ -160,7 +160,7 @@ class NetworkSettings(Checked):
         "shape: a block of units per latent (tree), one block shared by the latents of a level "
         "(conv), a tree over shuffled leaves (shuffled-tree), or dense layers (mlp)",
         choices=tuple(NETWORKS),
-        stored_values={"shuffled-tree": "wrong-tree"},
+        stored=Stored(values={"shuffled-tree": "wrong-tree"}),
     )
     units: int = setting(10, "units per latent, or per layer (mlp)", low=1, high=1 << 16)
     bias: bool = setting(False, "whether units have biases")
@@ -219,9 +219,7 @@ _CONTRASTIVE = {word: kind for word, kind in LOSSES.items() if word != "detached
 
 @dataclass(frozen=True, kw_only=True)
 @with_options(
-    _CONTRASTIVE,
-    "loss",
-    stored=dict.fromkeys(("temperature", "negatives", "margin"), Stored()),
+    _CONTRASTIVE, "loss", stored=dict.fromkeys(("temperature", "negatives", "margin"), Stored())
 )
 class ContrastSettings(Checked):
     """SimCLR and its loss."""
@@ -277,7 +275,7 @@ class TrainSettings(Checked):
         "float32",
         "precision of the networks' products; bfloat16, under autocast, needs CUDA",
         choices=("float32", "bfloat16"),
-        later=True,
+        stored=LATER,
     )
 
     def __post_init__(self) -> None:

@@ -68,12 +68,7 @@ def _commit() -> str | None:
 
 
 class Store:
-    """The folder of one experiment: `cells/<cell>/`, which its runs share, and `<run>/`.
-
-    Args:
-        out: the folder of all results.
-        experiment: its name.
-    """
+    """The folder of one experiment: `cells/<cell>/`, which its runs share, and `<run>/`."""
 
     def __init__(self, out: str | os.PathLike[str], experiment: str) -> None:
         self.home = Path(out) / experiment
@@ -104,20 +99,10 @@ class Store:
         return (self.run(name) / MANIFEST).is_file()
 
     def write_cell(
-        self,
-        name: str,
-        table: pd.DataFrame,
-        manifest: Mapping[str, Any],
+        self, name: str, table: pd.DataFrame, manifest: Mapping[str, Any],
         networks: Mapping[str, Mapping[str, Tensor]],
-    ) -> None:
-        """Store a cell; an older one of this name is replaced.
-
-        Args:
-            name: of the cell.
-            table: its tidy results.
-            manifest: what made them: settings, seconds, versions.
-            networks: name -> parameters by name.
-        """
+    ) -> None:  # fmt: skip
+        """Store a cell, with networks as name -> parameters by name; an older one is replaced."""
         from safetensors.torch import save_file
 
         with replace_folder(self.cell(name)) as folder:

@@ -10,7 +10,7 @@ import pandas as pd
 
 
 def tidy(index: Mapping[str, Any], columns: Mapping[str, Any]) -> pd.DataFrame:
-    """One row per entry of arrays or tensors, with columns that say which entry it is.
+    """One row per entry of arrays or tensors, with columns that identify the entry.
 
     Args:
         index: column -> the labels along one axis of the arrays, axis after axis, or a number or text

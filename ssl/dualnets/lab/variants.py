@@ -1,27 +1,21 @@
-"""What a table of variants says: the numbers of each variant, and one beside another on the same trees.
+"""The numbers of variants, read from the table of a run, and their comparison on the same trees.
 
-Alignment alone hides collapse, so the spread and the effective rank of what the loss compares stand
-beside it. Values are per tree; comparisons are paired tree by tree.
+Alignment alone hides collapse, so the spread and the effective rank of what the loss compares are read
+with it. Values are per tree; comparisons are paired tree by tree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from dualnets.lab import stats
+from dualnets.lab.grids import free_settings
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import (
-    NOTHING,
-    Estimate,
-    exceeds,
-    gap_closed,
-    mean_interval,
-    pooled,
-    too_few,
-)
+from dualnets.lab.stats import NOTHING, Estimate, Outcome, exceeds, mean_interval, pooled, too_few
 from hltm.probe.best_units import PRE
 
 GAP = "gap closed ≥ 2"  # the column: of the latents of levels >= 2
@@ -63,7 +57,13 @@ class VariantStats(NamedTuple):
 
     def gap_among(self, count: int) -> Estimate:
         """Gap closed, with one of `count` intervals that hold all at once."""
-        return gap_closed(self.initial, self.value, self.ceiling, count)
+        return stats.gap_closed(self.initial, self.value, self.ceiling, count)
+
+    @property
+    def collapse_columns(self) -> dict[str, Any]:
+        """Spread with its interval (a dash unless it is finite for every tree), rank and n, as text."""
+        spread = mean_interval(self.spread).brief if np.isfinite(self.spread).all() else "–"
+        return {"spread": spread, "rank": f"{self.rank.mean():.1f}", "n": len(self.value)}
 
     def p_grown(self, tests: int = 1) -> float:
         """P that the alignment did not grow (exact, one-sided), after Bonferroni over `tests` tests."""
@@ -110,28 +110,18 @@ def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     Cells of one variant that differ in anything but their seed are named apart.
     """
-    free = _free_settings(table)
-    names = {}
-    for _, first in table.drop_duplicates("cell").iterrows():
-        extra = ", ".join(f"{name.replace('_', ' ')} {first[name]}" for name in free)
-        names[first["cell"]] = f"{first['variant']} ({extra})" if extra else str(first["variant"])
+    settings = table.columns[: list(table.columns).index("variant") + 1]
+    settings = settings.drop(["experiment", "run", "cell", "seed"], errors="ignore")
+    cells = table.drop_duplicates("cell").set_index("cell")[settings].to_dict("index")
+    free, names = free_settings(list(cells.values())), {}
+    for cell, own in cells.items():
+        extra = ", ".join(f"{name.replace('_', ' ')} {own[name]}" for name in free)
+        names[cell] = f"{own['variant']} ({extra})" if extra else str(own["variant"])
     together = pooled(table).groupby(table["cell"].map(names), sort=False)
     return {str(name): rows for name, rows in together}
 
 
-def _free_settings(table: pd.DataFrame) -> list[str]:
-    """Settings that differ between cells of one variant."""
-    names = table.columns[: list(table.columns).index("variant")]
-    cells = table.drop_duplicates("cell")
-    return [
-        name
-        for name in names
-        if name not in ("experiment", "run", "cell", "seed")
-        and (cells.groupby("variant", sort=False)[name].nunique() > 1).any()
-    ]
-
-
-# one variant beside another
+# comparisons of variants
 
 
 class Contrast(NamedTuple):
@@ -139,7 +129,8 @@ class Contrast(NamedTuple):
 
     Attributes:
         difference: a - b, the mean over trees with its 95% interval.
-        p_more, p_less: exact one-sided P (Wilcoxon's signed ranks) that a is no more, no less than b.
+        p_more, p_less: exact one-sided P (Wilcoxon's signed ranks) that a is no more, no less than b,
+            after Bonferroni.
     """
 
     difference: Estimate
@@ -152,14 +143,15 @@ def contrast(a: np.ndarray, b: np.ndarray, among: int = 1) -> Contrast:
 
     Args:
         a, b: `(S,)` each.
-        among: how many such intervals are to hold all at once.
+        among: how many such comparisons are made: their intervals hold all at once, and each P is
+            multiplied by this number.
 
     Example:
         >>> found = contrast(np.arange(10) + 1.0, np.zeros(10))
         >>> found.difference.value, found.p_more < 0.01, found.p_less
         (5.5, True, 1.0)
     """
-    return Contrast(mean_interval(a - b, among), exceeds(a, b), exceeds(b, a))
+    return Contrast(mean_interval(a - b, among), exceeds(a, b, among), exceeds(b, a, among))
 
 
 # judging
@@ -176,7 +168,7 @@ class Judgement(NamedTuple):
         details: one entry per part of the claim.
     """
 
-    outcome: Literal["holds", "fails", "open"]
+    outcome: Outcome
     reason: str
     effect: str
     estimate: Estimate
@@ -193,7 +185,7 @@ def at_once(count: int) -> str:
     return f", intervals of all {count} at once" if count > 1 else ""
 
 
-def all_emerge(table: pd.DataFrame, *, plural: str, beside: Collection[str] = ()) -> Judgement:
+def all_emerge(table: pd.DataFrame, *, plural: str, excluded: Collection[str] = ()) -> Judgement:
     """Apply `dualnets.lab.rules.all_emerge`; the effect is the smallest gap closed of all variants.
 
     A variant's latents emerge if, over trees, the mean best alignment of the levels >= 2 grows (exact
@@ -203,9 +195,9 @@ def all_emerge(table: pd.DataFrame, *, plural: str, beside: Collection[str] = ()
     Args:
         table: of a run.
         plural: what the variants are.
-        beside: variants that the claim is not about.
+        excluded: variants that the claim is not about.
     """
-    variants = by_variant(table[~table["variant"].isin(list(beside))])
+    variants = by_variant(table[~table["variant"].isin(list(excluded))])
     if not variants:
         return Judgement("open", f"none of the {plural} was run", "", NOTHING, [])
     details: list[dict[str, Any]] = []
@@ -221,7 +213,7 @@ def all_emerge(table: pd.DataFrame, *, plural: str, beside: Collection[str] = ()
         )  # fmt: skip
     not_emerged = [d for d in details if not d["emerges"]]
     absent = [d for d in not_emerged if d["high"] < NEGLIGIBLE]
-    outcome: Literal["holds", "fails", "open"] = "open"
+    outcome: Outcome = "open"
     if reason := too_few(min(gap.n for gap in gaps)):
         pass
     elif not not_emerged:
@@ -256,16 +248,9 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                 "root": mean_interval(root.value).brief,
                 "ceiling": root.ceiling.mean(),
                 GAP: str(upper.gap),
-                "spread": spread_of(upper),
-                "rank": f"{upper.rank.mean():.1f}",
-                "n": len(root.value),
+                **upper.collapse_columns,
             }
         )
     made = pd.DataFrame(found)
     made.attrs["caption"] = INTERVALS
     return made
-
-
-def spread_of(found: VariantStats) -> str:
-    """The spread with its interval; a dash where it is not finite for every tree."""
-    return mean_interval(found.spread).brief if np.isfinite(found.spread).all() else "–"

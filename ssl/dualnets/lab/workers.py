@@ -61,7 +61,7 @@ def run(
         cells: its arguments, which must be picklable.
         workers: how many processes.
         on_event: called in this process with a cell's number, what happened (`started`, `updated`,
-            `seen`, `done`) and its details, as it happens.
+            `probed`, `done`) and its details, as it happens.
 
     Raises:
         ValueError: a cell raised a ValueError, OSError or MemoryError, which a user can mend.
@@ -122,8 +122,8 @@ class _Sender(ProgressListener):
     def updated(self, steps: int) -> None:
         self.events.put((self.at, "updated", (steps,)))
 
-    def seen(self, step: int, alignment: Mapping[int, float]) -> None:
-        self.events.put((self.at, "seen", (step, dict(alignment))))
+    def probed(self, step: int, alignment: Mapping[int, float]) -> None:
+        self.events.put((self.at, "probed", (step, dict(alignment))))
 
 
 def _serve(work: Callable[..., None], tasks: Any, events: Any) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 import hltm
 from dualnets.cli import _families, commands, main, sample
+from dualnets.cli._terminal import progress_bar
 from hltm.data.export.recipe import ExportRecipe
 
 
@@ -107,13 +108,13 @@ def test_an_interruption_is_taken_up_by_the_same_command(capsys, tmp_path, monke
 
 def test_the_bar_shows_rate_and_time_left():
     terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
-    with sample.RowsBar(terminal) as bar:
-        bar.at(1_000_000, 5_000_000)
+    with progress_bar(terminal, "rows") as bar:
+        sample.show_rows(bar, 1_000_000, 5_000_000)
         clock = iter(range(1, 10))
-        bar.bar.get_time = lambda: float(next(clock))
+        bar.get_time = lambda: float(next(clock))
         for done in (2_000_000, 3_000_000, 4_000_000):
-            bar.at(done, 5_000_000)
-        bar.bar.refresh()
+            sample.show_rows(bar, done, 5_000_000)
+        bar.refresh()
         drawn = terminal.file.getvalue().split("\r")[-1]
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn)
     assert "4,000,000/5,000,000 rows" in shown
@@ -126,7 +127,7 @@ def test_the_bar_shows_rate_and_time_left():
     ("arguments", "complaint"),
     [
         ((), "name the folder to write to, e.g. hltm sample -n 1_000_000 out/"),
-        (("out",), "say how many rows to write, e.g. -n 1_000_000"),
+        (("out",), "give the number of rows to write, e.g. -n 1_000_000"),
         (("-n", "0", "out"), "the number of samples must be at least 1, got 0"),
         (("-n", "5", "--family", "oak", "out"), "unknown family 'oak', expected one of"),
         (("-n", "5", "--depth", "0", "out"), "depth must be at least 1, got 0"),

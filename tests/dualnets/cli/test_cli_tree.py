@@ -1,6 +1,5 @@
 """The command `hltm tree`: what it prints, how it refuses, and its families."""
 
-import inspect
 import re
 
 import pytest
@@ -141,12 +140,15 @@ def made_up(
 
 
 def test_flags_follow_a_familys_keywords():
-    found = {flag.name: (flag.kind, flag.default, flag.ranged) for flag in _families.flags(made_up)}
-    empty = inspect.Parameter.empty
+    found = {
+        option.name: (option.kind, option.default, option.required, argument)
+        for argument, own in _families.flags(made_up).items()
+        for option in own
+    }
     assert found == {
-        "nodes": (int, empty, False), "cardinality_low": (int, 2, True),
-        "cardinality_high": (int, 2, True), "rate": (float, 0.5, False),
-        "start": (str, None, False), "seed": (int, 0, False),
+        "nodes": (int, None, True, "nodes"), "cardinality_low": (int, 2, False, "cardinality"),
+        "cardinality_high": (int, 2, False, "cardinality"), "rate": (float, 0.5, False, "rate"),
+        "start": (str, None, False, "start"), "seed": (int, 0, False, "seed"),
     }  # fmt: skip
 
 

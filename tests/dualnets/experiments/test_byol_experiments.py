@@ -11,7 +11,7 @@ import dualnets
 from dualnets import experiments
 from dualnets.experiments.byol._byol import COLLAPSED
 from dualnets.experiments.byol._verdicts import collapse_status
-from dualnets.lab import runner
+from dualnets.lab import grids
 from dualnets.lab.experiment import ProgressListener
 from dualnets.methods.byol import BYOL
 
@@ -24,7 +24,7 @@ NEEDED, AS_GOOD = list(VARIANTS)[:4], list(VARIANTS)[4:]
 @functools.cache
 def cells(name):
     """The settings of an experiment's default scale; making them checks them, which takes a while."""
-    return runner.cells(experiments.load(name), "default", {})
+    return grids.cells(experiments.load(name), "default", {})
 
 
 def parts(name):
@@ -149,7 +149,7 @@ def test_variants_differ_in_what_they_say_and_in_nothing_else(name):
     experiment = experiments.load(name)
     assert len(experiment.summary) <= 58
     for scale in ("smoke", "default"):
-        found = cells(name) if scale == "default" else runner.cells(experiment, scale, {})
+        found = cells(name) if scale == "default" else grids.cells(experiment, scale, {})
         methods = [(settings.build_method(), settings.lr) for settings in found]
         assert all(isinstance(method, BYOL) for method, _ in methods)
         assert len(set(methods)) == len(found)
@@ -178,7 +178,7 @@ def test_every_combination_of_predictor_average_and_norm_is_there():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_train(name):
     experiment = experiments.load(name)
-    for settings in runner.cells(experiment, "smoke", {k: [v] for k, v in TINY.items()})[1::2]:
+    for settings in grids.cells(experiment, "smoke", {k: [v] for k, v in TINY.items()})[1::2]:
         table = experiment.run_cell(settings, torch.device("cpu"), ProgressListener()).table
         seen = table[(table["metric"] == "spread") & (table["node"] == "embedding")]
         assert sorted(seen["step"].unique()) == [0, 6]

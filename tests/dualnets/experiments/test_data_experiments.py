@@ -12,20 +12,13 @@ from made_up_variants import cell, joined, seeded
 
 import hltm
 from dualnets.experiments import load
-from dualnets.experiments.emergence._reach import MARGIN
+from dualnets.experiments.emergence._kesten_stigum import gap_difference, strength
 from dualnets.experiments.emergence._samples import by_method
-from dualnets.experiments.emergence._sides import gap_difference, strength
-from dualnets.lab import runner
+from dualnets.experiments.emergence.polarity import MARGIN
+from dualnets.lab import grids
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.rules import NEGLIGIBLE
-from dualnets.lab.variants import (
-    RANK,
-    RATIO,
-    SPREAD,
-    VariantStats,
-    by_variant,
-    variant_stats,
-)
+from dualnets.lab.variants import RANK, RATIO, SPREAD, VariantStats, by_variant, variant_stats
 from hltm.probe.best_units import PRE
 
 augmentation, teacher_student = (
@@ -424,7 +417,7 @@ def small(request):
     experiment = load(request.param)
     changes = {name: [value] for name, value in SMALL.items()}
     tables = []
-    for settings in runner.cells(experiment, "smoke", changes):
+    for settings in grids.cells(experiment, "smoke", changes):
         if settings.variant in FEW[request.param]:
             table = experiment.run_cell(settings, torch.device("cpu"), ProgressListener()).table
             for at, (key, value) in enumerate(dataclasses.asdict(settings).items()):

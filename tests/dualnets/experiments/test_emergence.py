@@ -35,8 +35,12 @@ def made_up(
                         common = settings | place | {"node": str(node), "n": 100}
                         bounds = {"initial": start, "null": null, "ceiling": 0.9}
                         scored = {"metric": "best_abs_correlation", "value": value} | bounds
-                        blind = {"metric": "blind", "value": float(value <= null), "initial": 0.0}
-                        rows += [common | scored, common | blind]
+                        below = {
+                            "metric": "below_null",
+                            "value": float(value <= null),
+                            "initial": 0.0,
+                        }
+                        rows += [common | scored, common | below]
     return pd.DataFrame(rows)
 
 
@@ -138,7 +142,7 @@ def test_every_number_has_its_company(run):
     assert kinds["tree"].tolist() == ["own block"]
     assert kinds["mlp"].tolist() == ["whole layer"]
     assert set(run.table["metric"]) == {
-        "best_abs_correlation", "best_abs_correlation_post_relu", "blind", "dead_units",
+        "best_abs_correlation", "best_abs_correlation_post_relu", "below_null", "dead_units",
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from dualnets import experiments
-from dualnets.lab import runner
+from dualnets.lab import grids
 from dualnets.lab.report import style as figures
 from dualnets.lab.variants import RANK, RATIO, SPREAD
 from hltm.probe.best_units import PRE
@@ -41,7 +41,7 @@ def made_up(name, alike):
     rng = np.random.default_rng(0)
     known = [item.name for item in dataclasses.fields(experiment.Settings) if item.name in USED]
     rows = []
-    for cell, settings in enumerate(runner.cells(experiment, "default", {})):
+    for cell, settings in enumerate(grids.cells(experiment, "default", {})):
         chosen = {item: getattr(settings, item) for item in known} | {"cell": str(cell)}
         depth, last = settings.depth, settings.steps
         at = 0 if alike else cell

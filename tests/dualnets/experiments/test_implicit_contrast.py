@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from made_up_variants import FLAT, TINY, few_resamples, made_up
+from tiny_runs import blank_figures
 
 import dualnets
 import hltm
@@ -160,7 +161,8 @@ def test_what_is_not_finite_counts_as_no_term():
 
 
 def test_a_small_run(tmp_path):
-    run = dualnets.run("implicit_contrast", scale="smoke", out=tmp_path, workers=1, **TINY)
+    with blank_figures("implicit_contrast"):
+        run = dualnets.run("implicit_contrast", scale="smoke", out=tmp_path, workers=1, **TINY)
     assert run.verdict.verdict == "open"
     seen = run.table[run.table["node"] == "network"].pivot_table(
         index=["variant", "member", "step"], columns="metric", values="value"
@@ -169,7 +171,6 @@ def test_a_small_run(tmp_path):
     assert (seen["update_along"].abs() <= 1 + 1e-6).all()
     sizes = seen["term_size"].groupby("variant").max()
     assert {name for name, size in sizes.items() if size > 0} == {"mean", *WORKING}
-    assert (run.folder / "implicit_contrast.png").stat().st_size > 10_000
     assert len(implicit_contrast.summary_table(run.table)) == 8
     along, spreading = EXPERIMENT.plot(run.table).axes[:2]
     for axes in (along, spreading):

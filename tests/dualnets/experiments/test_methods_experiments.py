@@ -12,11 +12,11 @@ from made_up_variants import cell, joined
 from dualnets.experiments import load
 from dualnets.experiments.emergence._samples import by_method
 from dualnets.experiments.objectives import _methods
-from dualnets.experiments.objectives._varying import SAMPLES
+from dualnets.experiments.objectives._teacher_student import TEACHER_SAMPLES as SAMPLES
 from dualnets.experiments.objectives.methods import BARE, LABEL
 from dualnets.experiments.objectives.teacher_student import CONTRAST
 from dualnets.lab.experiment import ProgressListener
-from dualnets.lab.runner import cells
+from dualnets.lab.grids import cells
 from hltm.probe.best_units import PRE
 
 TOP = 4
@@ -53,7 +53,7 @@ def judged(name, table):
         ({"simclr": 0.2, "byol": 0.0}, 12, "open", "not emerge with byol"),
         ({"simclr": -0.1, "byol": 0.0}, 12, "fails", "none of 2"),
         ({"simclr": 0.2, "byol": 0.1}, 8, "open", "8 trees are fewer than 12"),
-        # what stands beside the claim does not count
+        # what stands the claim is not about does not count
         ({"simclr": 0.2, LABEL: -0.2, BARE[0]: -0.2}, 12, "holds", "all 1 methods"),
     ],
 )
@@ -126,12 +126,7 @@ ROOT, ALL = PAIRS
 
 
 def labelled(root, every, contrast=0.3, trees=12, leave_out=()):
-    gains = {
-        ROOT: root,
-        PAIRS[ROOT]: contrast,
-        ALL: every,
-        PAIRS[ALL]: contrast,
-    }
+    gains = {ROOT: root, PAIRS[ROOT]: contrast, ALL: every, PAIRS[ALL]: contrast}
     return made_up({(name, 0): g for name, g in gains.items() if name not in leave_out}, trees)
 
 

@@ -11,7 +11,7 @@ import torch
 import dualnets
 from dualnets import experiments, methods
 from dualnets._options import options
-from dualnets.lab import runner
+from dualnets.lab import grids
 from dualnets.lab.ablation import AblationSettings
 from dualnets.lab.fields import applicable_fields, applies_to, stored_form, with_columns
 from dualnets.networks.heads import Head
@@ -150,7 +150,9 @@ def test_cells_keep_the_identity_they_were_stored_under():
     assert form["target_momentum"] == 0.99
     assert form["queue"] == 7
     later = [
-        f.name for f in dataclasses.fields(settings) if f.metadata["later"] and f.name != "queue"
+        f.name
+        for f in dataclasses.fields(settings)
+        if f.metadata["stored"].later and f.name != "queue"
     ]
     assert {"prototypes", "beta1", "key_ema_decay"} < set(later)
     assert not set(form) & {*later, "key_momentum", "ema_decay", "head_norm_mean"}
@@ -171,10 +173,10 @@ def test_a_table_that_was_stored_earlier_has_the_columns_of_today():
 def test_a_setting_that_came_later_leaves_stored_cells_their_names():
     losses = experiments.load("losses")
     settings = losses.Settings(variant="x", depth=2)
-    named = runner.cell_name(losses, settings)
-    assert named == runner.cell_name(losses, dataclasses.replace(settings, prototypes=32))
-    assert named != runner.cell_name(losses, dataclasses.replace(settings, queue=256))
-    assert named != runner.cell_name(losses, dataclasses.replace(settings, target="copy"))
+    named = grids.cell_name(losses, settings)
+    assert named == grids.cell_name(losses, dataclasses.replace(settings, prototypes=32))
+    assert named != grids.cell_name(losses, dataclasses.replace(settings, queue=256))
+    assert named != grids.cell_name(losses, dataclasses.replace(settings, target="copy"))
 
 
 def test_an_experiment_shows_the_settings_of_its_own_methods():

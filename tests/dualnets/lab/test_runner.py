@@ -156,7 +156,7 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, name, changes, mess
 
 def test_a_pages_details_keep_whole_numbers_beside_rows_without_one():
     details = [{"variant": "a", "level": 2}, {"variant": "b", "spread": 0.25}]
-    shown = page._details(Verdict("c", "open", "r", "", "e", None, None, 2, details))
+    shown = page.details_table(Verdict("c", "open", "r", "", "e", None, None, 2, details))
     assert "<td>2</td>" in shown
     assert "<td>0.250</td>" in shown
     assert shown.count("<td>–</td>") == 2
@@ -177,7 +177,11 @@ def test_settings_of_the_optimizer_reach_it():
 def test_what_was_stored_before_a_setting_was_added_is_read_with_it(copied):
     """Both cells and whole runs, whose summary may ask for any setting."""
     first, out = copied
-    later = [item.name for item in dataclasses.fields(EMERGENCE.Settings) if item.metadata["later"]]
+    later = [
+        item.name
+        for item in dataclasses.fields(EMERGENCE.Settings)
+        if item.metadata["stored"].later
+    ]
     assert later
     for file in out.glob("emergence/**/*.parquet"):
         pd.read_parquet(file).drop(columns=later).to_parquet(file, index=False)

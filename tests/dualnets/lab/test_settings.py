@@ -67,10 +67,7 @@ def test_settings_build_networks_of_every_kind(changes, norm):
         ({"lr": float("inf")}, "lr must be above 0 and finite, got inf"),
         ({"loss": "hinge"}, "loss must be one of simple, triplet"),
         ({"network": "cnn"}, "network must be one of tree, conv, shuffled-tree, mlp, got 'cnn'"),
-        (
-            {"network_norm": "instance"},
-            "network-norm must be one of none, batch, layer",
-        ),
+        ({"network_norm": "instance"}, "network-norm must be one of none, batch, layer"),
         (
             {"network_norm": "group", "network_norm_groups": 3},
             "GroupNorm needs equal groups of 2 units or more, got 10 units in 3",
@@ -106,7 +103,7 @@ def test_what_cannot_be_is_refused_by_name(changes, message):
 def test_every_setting_says_what_it_means():
     for item in dataclasses.fields(Settings):
         assert len(item.metadata["meaning"]) > 3
-        assert kind_of(item)[0] in ("int", "float", "str", "bool")
+        assert kind_of(item)[0] in (int, float, str, bool)
 
 
 def test_the_norm_of_heads_is_not_the_networks():

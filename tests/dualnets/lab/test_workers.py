@@ -14,7 +14,7 @@ from dualnets.lab.experiment import ProgressListener
 def report(name: str, progress: ProgressListener) -> None:
     """Work that reports the length of its name as steps."""
     progress.updated(len(name))
-    progress.seen(3, {1: 0.5})
+    progress.probed(3, {1: 0.5})
 
 
 def fail(name: str, progress: ProgressListener) -> None:
@@ -36,7 +36,7 @@ def test_every_cell_is_done_and_reported():
         assert own == [
             ("started", ()),
             ("updated", (len(name),)),
-            ("seen", (3, {1: 0.5})),
+            ("probed", (3, {1: 0.5})),
             ("done", ()),
         ]
 

@@ -75,7 +75,7 @@ def needed(
         short: variant that must fall short -> the one of `works` that it is compared with.
         counterpart: which one that is, in words.
         short_words: which variants must fall short, in words; by default their names.
-        name_slow: whether the reason also names variants that fall short although their gap has begun
+        name_slow: whether the reason also names variants that fall short although their gap starts
             to close.
     """
     text = (
@@ -109,7 +109,7 @@ def as_good(
         words: which variants they are, in words; by default their names.
         added: variants that were added after a first run -> how the reason describes them. They are
             compared in the same way, among themselves, and decide nothing.
-        more: what the rule says of them.
+        more: a sentence of the rule about them.
     """
     text = (
         f"{WORKS} A variant is as good as `{reference}` if it keeps {KEPT:.0%} of the latter's gain in "

@@ -41,23 +41,21 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def _drift(axes: Axes, table: pd.DataFrame) -> None:
     rows = table[(table["quantity"] == CONSERVED) & (table["time"] > 0)]
-    colours = {"integrated": DARK, "sgd lr / 1": "#e07b39", "sgd lr / 2": "#31688e"}
-    words = {
-        "integrated": "equations, integrated",
-        "sgd lr / 1": "SGD",
-        "sgd lr / 2": "SGD, half the rate",
+    styles = {
+        "integrated": (DARK, "equations, integrated"),
+        "sgd lr / 1": ("#e07b39", "SGD"),
+        "sgd lr / 2": ("#31688e", "SGD, half the rate"),
     }
     for source, part in rows.groupby("source"):
-        by_cell = [own.groupby("time")["value"].max() for _, own in part.groupby("cell")]
-        for i, line in enumerate(by_cell):
-            axes.plot(line.index, line, color=colours[str(source)], lw=1.3,
-                      label=words[str(source)] if i == 0 else None)  # fmt: skip
+        colour, words = styles[str(source)]
+        for i, (_, own) in enumerate(part.groupby("cell")):
+            line = own.groupby("time")["value"].max()
+            axes.plot(line.index, line, color=colour, lw=1.3, label=words if i == 0 else None)
     axes.set_yscale("log")
     axes.axhline(EXACT, color="#777777", lw=1, ls=(0, (4, 2)))
     axes.annotate("bound of the rule", (0.02, 1.6 * EXACT), xycoords=("axes fraction", "data"), ha="left",
                   fontsize=8, color="#777777")  # fmt: skip
-    axes.set_xlabel("time")
-    axes.set_ylabel("relative change of $e^{2ηt} D(t)$")
+    axes.set(xlabel="time", ylabel="relative change of $e^{2ηt} D(t)$")
     axes.legend(loc="center right")
     axes.set_title("a  conserved along the equations, nearly along SGD")
 
@@ -73,8 +71,7 @@ def _modes(axes: Axes, table: pd.DataFrame) -> None:
         axes.plot(part["time"], part["value"], "o", ms=3.5, color=colour,
                   label="matrix equations" if mode == 0 else None)  # fmt: skip
     first = rows.iloc[0]
-    axes.set_xlabel("time")
-    axes.set_ylabel("predictor's eigenvalues")
+    axes.set(xlabel="time", ylabel="predictor's eigenvalues")
     axes.legend(loc="lower right")
     axes.set_title(
         f"b  modes: decay {first['decay']:g}, predictor rate {first['predictor_rate']:g}"
@@ -82,7 +79,7 @@ def _modes(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _diagram(axes: Axes, table: pd.DataFrame, rate: float) -> None:
-    """Every mode of every network, beside its own edge; at each target rate they stand by their edges."""
+    """Every mode of every network with its own edge; modes of one target rate are sorted by their edges."""
     own = table[table["predictor_rate"] == rate]
     keys = ["target_rate", "member", "mode"]
     edges = own[own["quantity"] == EDGE].sort_values([*keys[:1], "value"])
@@ -99,15 +96,9 @@ def _diagram(axes: Axes, table: pd.DataFrame, rate: float) -> None:
     for i, (_, part) in enumerate(edges.groupby("target_rate")):
         axes.plot(part["x"], part["value"], color=DARK, lw=1.6, zorder=4,
                   label="predicted separatrix" if i == 0 else None)  # fmt: skip
-    axes.axhline(
-        edges["predicted"].iloc[0],
-        color="#777777",
-        lw=1,
-        ls=(0, (4, 2)),
-        label="no fixed point above",
-    )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    most = edges["predicted"].iloc[0]
+    axes.axhline(most, color="#777777", lw=1, ls=(0, (4, 2)), label="no fixed point above")
+    axes.set(xscale="log", yscale="log")
     rates = sorted(edges["target_rate"].unique())
     axes.set_xticks(rates, [f"{value:g}" for value in rates])
     axes.minorticks_off()

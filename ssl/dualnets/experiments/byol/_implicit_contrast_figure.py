@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 
 from dualnets.experiments.byol._implicit_contrast import ALONG, SPREADING, early
-from dualnets.lab.report.style import WIDTH, house_style
+from dualnets.lab.report.style import WIDTH
 from dualnets.lab.variants import SPREAD, by_variant, variant_stats
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def draw(table: pd.DataFrame) -> Figure:
     """Four panels: the term along two directions and the spread over training; the term early, the end."""
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
     variants = by_variant(table)
-    with house_style():
-        figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 6.4), layout="constrained")
-        colours = dict(zip(variants, sns.color_palette("husl", len(variants)), strict=True))
-        share = "projection of the term, over |update|"
-        panels = (
-            (ALONG, "network", "a  the term along the operator's update", share),
-            (SPREADING, "network", "b  the term along the growth of spread", share),
-            (SPREAD, "embedding", "c  what collapses", "spread of the embedding"),
-        )
-        for (metric, node, title, label), place in zip(panels, axes.flat[:3], strict=True):
-            measured = {
-                name: rows[(rows["metric"] == metric) & (rows["node"] == node)]
-                for name, rows in variants.items()
-            }
-            flat = [name for name, rows in measured.items() if (rows["value"] == 0).all()]
-            for name in variants:
-                if name not in flat:
-                    _line(place, measured[name], colours[name])
-            if flat:
-                _without(place, [colours[name] for name in flat])
-            if metric != SPREAD:
-                place.axhline(0, color="0.6", linewidth=0.8)
-            place.set(xscale="log", xlabel="updates + 1", ylabel=label, title=title)
-        _early(axes[1, 1], variants, colours)
-        handles, labels = axes[1, 1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
-        plt.close(figure)
+    figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 6.4), layout="constrained")
+    colours = dict(zip(variants, sns.color_palette("husl", len(variants)), strict=True))
+    share = "projection of the term, over |update|"
+    panels = (
+        (ALONG, "network", "a  the term along the operator's update", share),
+        (SPREADING, "network", "b  the term along the growth of spread", share),
+        (SPREAD, "embedding", "c  what collapses", "spread of the embedding"),
+    )
+    for (metric, node, title, label), place in zip(panels, axes.flat[:3], strict=True):
+        measured = {
+            name: rows[(rows["metric"] == metric) & (rows["node"] == node)]
+            for name, rows in variants.items()
+        }
+        flat = [name for name, rows in measured.items() if (rows["value"] == 0).all()]
+        for name in variants:
+            if name not in flat:
+                _line(place, measured[name], colours[name])
+        if flat:
+            _without(place, [colours[name] for name in flat])
+        if metric != SPREAD:
+            place.axhline(0, color="0.6", linewidth=0.8)
+        place.set(xscale="log", xlabel="updates + 1", ylabel=label, title=title)
+    _early(axes[1, 1], variants, colours)
+    handles, labels = axes[1, 1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

@@ -11,15 +11,8 @@ import pandas as pd
 from dualnets.experiments.byol._byol import COLLAPSED, KEPT
 from dualnets.lab import variants
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, adjusted, exceeds, mean_interval, too_few
-from dualnets.lab.variants import (
-    Judgement,
-    VariantStats,
-    at_once,
-    by_variant,
-    contrast,
-    variant_stats,
-)
+from dualnets.lab.stats import NOTHING, Estimate, Outcome, exceeds, mean_interval, too_few
+from dualnets.lab.variants import Judgement, VariantStats, at_once, contrast, variant_stats
 
 
 class CollapseStatus(NamedTuple):
@@ -53,19 +46,15 @@ class CollapseStatus(NamedTuple):
 
 def collapse_status(table: pd.DataFrame) -> dict[str, CollapseStatus]:
     """Variant -> whether it works or collapses."""
-    rows_of = by_variant(table)
+    rows_of = variants.by_variant(table)
     tests = len(rows_of)
     made = {}
     for name, rows in rows_of.items():
         found = variant_stats(rows)
         spread = np.where(np.isfinite(found.spread), found.spread, 0.0)
         border = np.full_like(spread, COLLAPSED)
-        made[name] = CollapseStatus(
-            found,
-            found.p_grown(tests),
-            exceeds(spread, border, tests),
-            exceeds(border, spread, tests),
-        )
+        above, below = exceeds(spread, border, tests), exceeds(border, spread, tests)
+        made[name] = CollapseStatus(found, found.p_grown(tests), above, below)
     return made
 
 
@@ -100,6 +89,15 @@ def _undecidable(statuses: Mapping[str, CollapseStatus], names: Sequence[str]) -
     return too_few(min(len(statuses[name].gain) for name in names))
 
 
+def _outcome(refuted: Sequence[str], unclear: Sequence[str], confirmed: str) -> tuple[Outcome, str]:
+    """The outcome of a rule and its reason, from what contradicts the claim and what is not decided."""
+    if refuted:
+        return "fails", "; ".join(refuted)
+    if unclear:
+        return "open", f"not decided: {', '.join(dict.fromkeys(unclear))}"
+    return "holds", confirmed
+
+
 def needed(
     table: pd.DataFrame, *, works: Sequence[str], short: Mapping[str, str], name_slow: bool
 ) -> Judgement:
@@ -108,8 +106,8 @@ def needed(
     details = _details(statuses)
     effect = (
         "smallest lead of a variant that should work over one that should not, mean |correlation|"
-        + at_once(len(short))
     )
+    effect += at_once(len(short))
     slow = _slow(table, [details[name] for name in short if name in details]) if name_slow else ""
     if reason := _undecidable(statuses, [*works, *short]):
         return Judgement("open", reason + slow, effect, NOTHING, list(details.values()))
@@ -117,25 +115,15 @@ def needed(
         name: contrast(statuses[ahead].found.value, statuses[name].found.value, len(short))
         for name, ahead in short.items()
     }
+    word = {name: status.word for name, status in statuses.items()}
+    refuted = [f"{name} collapses" for name in works if word[name] == "collapses"]
+    refuted += [f"{name} works" for name in short if word[name] == "works"]
+    unclear = [name for name in works if word[name] == "neither"]
     for name, lead in leads.items():
-        details[name]["p_worse"] = adjusted(lead.p_more, len(leads))
-    words = {name: status.word for name, status in statuses.items()}
-    refuted = [f"{name} collapses" for name in works if words[name] == "collapses"]
-    refuted += [f"{name} works" for name in short if words[name] == "works"]
-    unclear = [name for name in works if words[name] == "neither"]
-    unclear += [
-        name
-        for name in short
-        if words[name] == "neither" and not details[name]["p_worse"] < SIGNIFICANCE
-    ]
-    outcome: Literal["holds", "fails", "open"]
-    if refuted:
-        outcome, reason = "fails", "; ".join(refuted)
-    elif unclear:
-        outcome, reason = "open", f"not decided: {', '.join(unclear)}"
-    else:
-        outcome = "holds"
-        reason = f"{len(works)} of {len(works)} work, {len(short)} of {len(short)} fall short"
+        details[name]["p_worse"] = lead.p_more
+        unclear += [name] if word[name] == "neither" and not lead.p_more < SIGNIFICANCE else []
+    confirmed = f"{len(works)} of {len(works)} work, {len(short)} of {len(short)} fall short"
+    outcome, reason = _outcome(refuted, unclear, confirmed)
     smallest = min((lead.difference for lead in leads.values()), key=lambda each: each.value)
     return Judgement(outcome, reason + slow, effect, smallest, list(details.values()))
 
@@ -165,9 +153,8 @@ def as_good(
         others = [name for name in others if name in set(table["variant"])]
     statuses = collapse_status(table)
     details = _details(statuses)
-    effect = f"gain in mean |correlation| against that of {reference}, the worst variant" + at_once(
-        len(others)
-    )
+    effect = f"gain in mean |correlation| against that of {reference}, the worst variant"
+    effect += at_once(len(others))
     reason = _undecidable(statuses, [reference, *others]) if others else "nothing to compare with"
     if reason:
         return Judgement("open", reason, effect, NOTHING, list(details.values()))
@@ -175,9 +162,8 @@ def as_good(
     beside = [name for name in added if name in statuses]
     for group in (others, beside):
         for name in group:
-            test = contrast(statuses[name].gain, enough)
-            details[name]["p_as_good"] = adjusted(test.p_more, len(group))
-            details[name]["p_less"] = adjusted(test.p_less, len(group))
+            test = contrast(statuses[name].gain, enough, len(group))
+            details[name] |= {"p_as_good": test.p_more, "p_less": test.p_less}
             if beside:
                 details[name]["decides"] = name in others
     word = {name: details[name]["status"] for name in (reference, *others)}
@@ -185,13 +171,8 @@ def as_good(
     refuted += [f"{name} gains less" for name in others if details[name]["p_less"] < SIGNIFICANCE]
     unclear = [name for name in word if word[name] == "neither"]
     unclear += [name for name in others if not details[name]["p_as_good"] < SIGNIFICANCE]
-    outcome: Literal["holds", "fails", "open"]
-    if refuted:
-        outcome, reason = "fails", "; ".join(refuted)
-    elif unclear:
-        outcome, reason = "open", f"not decided: {', '.join(dict.fromkeys(unclear))}"
-    else:
-        outcome, reason = "holds", f"{len(others)} of {len(others)} are as good as {reference}"
+    confirmed = f"{len(others)} of {len(others)} are as good as {reference}"
+    outcome, reason = _outcome(refuted, unclear, confirmed)
     reason = "; ".join([reason, *(f"{added[name]} {_beside(details[name])}" for name in beside)])
     gains = (
         mean_interval(statuses[n].gain - statuses[reference].gain, len(others)) for n in others

@@ -28,7 +28,7 @@ FEWEST = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Checked):
-    """One set of rates beside the phase diagram over all of them."""
+    """Paths with one set of rates, or a column of the phase diagram over all of them."""
 
     part: str = setting("phase", "paths, or the phase diagram", choices=("paths", "phase"))
     features: int = setting(4, "of predictor and output", low=1, high=256)
@@ -84,7 +84,7 @@ EXPERIMENT = Experiment(
     module=__name__,
     claim="Linear BYOL conserves its imbalance and collapses exactly beyond its modes' separatrix",
     reference="arXiv 2010.00578, Section 5; arXiv 2102.06810",
-    summary="linear BYOL keeps a balance, collapses where modes say",
+    summary="linear BYOL keeps a balance, collapses as predicted",
     result_version=2,
     Settings=Settings,
     grids=GRIDS,

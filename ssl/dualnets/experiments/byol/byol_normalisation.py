@@ -8,10 +8,10 @@ normalised so, too; weights of the network are not standardised here, as a unit 
 not weigh its two leaves alike cannot follow their parent.
 
 A verdict is about this many updates: a normalisation that only takes longer falls short by the rule, so
-the reason names those whose gap has begun to close. Found (12 trees of seed 0): with GroupNorm in the
+the reason names those whose gap starts to close. Found (12 trees of seed 0): with GroupNorm in the
 network too, .32 [.17, .48] of the gap is closed in 1000 updates, of which not every test is sure
 (p = .012, and a spread of .09 ±.11 is neither collapse nor its absence); it was .18 in 500 updates on the
-tuning trees. More updates may bring it further: `--steps` asks.
+tuning trees. With more updates, `--steps`, it may close further.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How good must BYOL's predictor be: trained fast, slowly or never, linear, or set without training?
 
-The usual predictor (Linear, BatchNorm, ReLU, Linear) with rates and weight decays of its own beside a
+The usual predictor (Linear, BatchNorm, ReLU, Linear) with rates and weight decays of its own, a
 linear one, and linear ones set from the correlation F of their inputs: W_p with the square roots of
 F's eigenvalues (DirectPred), or F itself (DirectCopy). Every variant has the learning rate that did best
 for it.

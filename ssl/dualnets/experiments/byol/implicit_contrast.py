@@ -38,7 +38,7 @@ EXPERIMENT = ablation(
         "does early on tells which variants of BYOL survive"
     ),
     reference="arXiv 2010.00578, BYOL: BatchNorm's mean as an implicit contrastive term",
-    summary="BatchNorm's implicit contrast tells what survives",
+    summary="BatchNorm's implicit contrast predicts what survives",
     variants=VARIANTS,
     common=COMMON,
     scales=tuned_scales(500),

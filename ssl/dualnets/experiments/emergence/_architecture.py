@@ -1,4 +1,4 @@
-"""Every architecture beside the one that knows the tree."""
+"""Every architecture compared with the one that has the tree's receptive fields."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pandas as pd
 from dualnets.lab.variants import Judgement, all_emerge, by_variant, contrast, variant_stats
 
 
-def judge(table: pd.DataFrame, *, plural: str, beside: Collection[str]) -> Judgement:
+def judge(table: pd.DataFrame, *, plural: str, excluded: Collection[str]) -> Judgement:
     """Apply `dualnets.lab.rules.all_emerge`.
 
-    Details also hold every architecture's share of its ceiling beside the tree network's, with exact
+    Details also hold every architecture's share of its ceiling minus the tree network's, with exact
     tests both ways.
     """
-    found = all_emerge(table, plural=plural, beside=beside)
+    found = all_emerge(table, plural=plural, excluded=excluded)
     variants = by_variant(table)
     if "tree" not in variants:
         return found

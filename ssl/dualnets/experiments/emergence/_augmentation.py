@@ -24,16 +24,9 @@ from dualnets.lab.stats import (
     too_few,
 )
 from dualnets.lab.tidy import tidy
-from dualnets.lab.variants import (
-    ALIGNMENT,
-    Judgement,
-    at_once,
-    by_variant,
-    spread_of,
-    variant_stats,
-)
+from dualnets.lab.variants import ALIGNMENT, Judgement, at_once, by_variant, variant_stats
 
-THROUGH, INFORMATION = "view_correlation", "view_information"
+CORRELATION, INFORMATION = "view_correlation", "view_information"
 FAMILIES = {
     "level kept": "keep-level",
     "leaves": "resample-leaves",
@@ -42,7 +35,7 @@ FAMILIES = {
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train one ensemble; two more columns say what two views share of each latent."""
+    """Train one ensemble; two more columns hold what two views share of each latent."""
     outcome = ablation_cell.run_cell(settings, device, progress)
     trees = settings.build_trees()
     augmentation = settings.build_augmentation()
@@ -50,7 +43,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     shared = tidy(
         {"member": trees.members, "node": [trees.topology.names[v] for v in nodes]},
         {
-            THROUGH: trees.view_correlation(nodes, augmentation),
+            CORRELATION: trees.view_correlation(nodes, augmentation),
             INFORMATION: trees.view_information(nodes, augmentation),
         },
     )
@@ -204,9 +197,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                 "root nats": f"{shared[name, top]:.2f}",
                 "root": mean_interval(variant_stats(rows, [top]).value).brief,
                 "gap closed": str(upper.gap).replace("0.", "."),
-                "spread": spread_of(upper),
-                "rank": f"{upper.rank.mean():.1f}",
-                "n": len(upper.value),
+                **upper.collapse_columns,
             }
         )
     made = pd.DataFrame(found)

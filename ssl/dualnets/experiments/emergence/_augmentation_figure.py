@@ -1,19 +1,18 @@
-"""The figure of augmentations: what they let through, what the network took, one against the other."""
+"""The figure of augmentations: what two views share of each level, and what the network learned of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dualnets.experiments.emergence._augmentation import ends
-from dualnets.lab.report.style import WIDTH, house_style, level_colours
+from dualnets.lab.report.style import WIDTH, level_colours
 from dualnets.lab.variants import by_variant, variant_stats
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 BIT = float(np.log(2))  # all that there is to share of a binary latent, in nats
 MARKS = {"level kept": "o", "leaves": "^", "subtrees": "s", "": "X"}
@@ -21,37 +20,30 @@ MARKS = {"level kept": "o", "leaves": "^", "subtrees": "s", "": "X"}
 
 def draw(table: pd.DataFrame) -> Figure:
     """Two tables of shades, augmentation by level, and the latents of each level in one plane."""
-    import matplotlib.pyplot as plt
-
     found = ends(table)
     names = list(by_variant(table))
-    found["took"] = found["value"] / found["ceiling"].where(found["ceiling"] > 0)
-    shared, took = (
+    found["learned"] = found["value"] / found["ceiling"].where(found["ceiling"] > 0)
+    shared, learned = (
         found.pivot_table(index="variant", columns="level", values=name).loc[names]
-        for name in ("shared", "took")
+        for name in ("shared", "learned")
     )
     before = (found["initial"] / found["ceiling"]).groupby(found["level"]).mean()
-    took.loc["untrained"] = before
+    learned.loc["untrained"] = before
     shared.loc["untrained"] = np.nan
-    with house_style():
-        height = max(4.2, 1.6 + 0.24 * len(names))
-        figure, axes = plt.subplots(
-            1, 4, figsize=(WIDTH, height), width_ratios=(1, 1, 0.62, 1.5), layout="constrained"
-        )
-        _shades(
-            axes[0],
-            shared,
-            (0.0, BIT),
-            "a  let through",
-            "nats, of 0.69, that two\nviews share of a latent",
-        )
-        axes[0].set_yticks(range(len(took)), took.index)
-        _shades(axes[1], took, (0.5, 1.0), "b  taken", "best |correlation|\n/ ceiling")
-        axes[1].set_yticks(range(len(took)), [])
-        _spread(axes[2], by_variant(table))
-        _plane(axes[3], found)
-        figure.suptitle("What the augmentation lets through, what the network took", fontsize=10)
-        plt.close(figure)
+    height = max(4.2, 1.6 + 0.24 * len(names))
+    figure, axes = plt.subplots(
+        1, 4, figsize=(WIDTH, height), width_ratios=(1, 1, 0.62, 1.5), layout="constrained"
+    )
+    nats = "information on a latent,\nin nats, of 0.69"
+    _shades(axes[0], shared, (0.0, BIT), "a  shared by two views", nats)
+    axes[0].set_yticks(range(len(learned)), learned.index)
+    _shades(axes[1], learned, (0.5, 1.0), "b  learned", "best |correlation|\n/ ceiling")
+    axes[1].set_yticks(range(len(learned)), [])
+    _spread(axes[2], by_variant(table))
+    _plane(axes[3], found)
+    figure.suptitle(
+        "What two views share of a latent, and what the network learned of it", fontsize=10
+    )
     return figure
 
 
@@ -74,7 +66,7 @@ def _shades(
 
 
 def _spread(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
-    """Spread and rank of the embedding: whether what was taken is all there is."""
+    """Spread and rank of the embedding."""
     for at, rows in enumerate(variants.values()):
         now = variant_stats(rows)
         axes.plot(now.spread, np.full(len(now.spread), at), ".", color="0.7", markersize=3)
@@ -83,26 +75,23 @@ def _spread(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
                       xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)  # fmt: skip
     axes.set(yticks=range(len(variants)), ylim=(len(variants) + 0.5, -0.5), xlim=(0, 1.08))
     axes.set_yticklabels([])
-    axes.set_xlabel("spread of the embedding\n(beside it: effective rank)")
-    axes.set_title("c  collapse")
+    axes.set(xlabel="spread of the embedding\n(numbers: effective rank)", title="c  collapse")
 
 
 def _plane(axes: Any, found: pd.DataFrame) -> None:
     """A mark per augmentation and level, its bar the middle half of all latents of all trees.
 
-    Lines join the levels kept, in the order of what is kept. Levels stand a little beside each other, or
+    Lines join the levels kept, in the order of what is kept. Levels are drawn a little apart, or
     all that is shared in full would lie on one spot.
     """
-    from matplotlib.lines import Line2D
-
     top = int(found["level"].max())
     colours = level_colours(top)
     for level, rows in found.groupby("level"):
         colour = colours[int(level)]
         by = rows.groupby(["family", "variant"], sort=False)
         aside = 0.015 * (int(level) - (top + 1) / 2)
-        x, y = by["shared"].mean() + aside, by["took"].mean()
-        axes.vlines(x, by["took"].quantile(0.25), by["took"].quantile(0.75), color=colour, lw=0.8,
+        x, y = by["shared"].mean() + aside, by["learned"].mean()
+        axes.vlines(x, by["learned"].quantile(0.25), by["learned"].quantile(0.75), color=colour, lw=0.8,
                     alpha=0.5)  # fmt: skip
         for family, mark in MARKS.items():
             if family in x.index.get_level_values("family"):
@@ -117,7 +106,9 @@ def _plane(axes: Any, found: pd.DataFrame) -> None:
                label=family or "nothing kept")
         for family in used
     ]  # fmt: skip
-    axes.set_xlabel("nats that two views share of a latent\n(levels a little apart)")
-    axes.set_ylabel("best |correlation| / ceiling")
+    axes.set(
+        xlabel="nats that two views share of a latent\n(levels a little apart)",
+        ylabel="best |correlation| / ceiling",
+    )
     axes.legend(handles=entries, fontsize=6.5, ncols=2, loc="lower right", handlelength=1.2)
     axes.set_title("d  one against the other")

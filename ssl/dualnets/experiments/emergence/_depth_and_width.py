@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from dualnets.experiments.emergence._sides import root_entry
+from dualnets.experiments.emergence._kesten_stigum import root_entry
 from dualnets.lab import variants
+from dualnets.lab.learning_curves import BELOW_NULL
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, adjusted, too_few
+from dualnets.lab.stats import NOTHING, Estimate, Outcome, too_few
 from dualnets.lab.variants import Judgement, at_once, by_variant, contrast, of_root
 
 
@@ -38,18 +39,17 @@ def judge(table: pd.DataFrame) -> Judgement:
         problems += [few] if (few := too_few(len(wide.value))) else []
         end = contrast(wide.value / wide.ceiling, narrow.value / narrow.ceiling, len(depths))
         start = contrast(wide.initial / wide.ceiling, narrow.initial / narrow.ceiling)
-        p_more, p_less = adjusted(end.p_more, len(depths)), adjusted(end.p_less, len(depths))
-        helped += [depth] if p_more < SIGNIFICANCE else []
-        harmed += [depth] if p_less < SIGNIFICANCE else []
+        helped += [depth] if end.p_more < SIGNIFICANCE else []
+        harmed += [depth] if end.p_less < SIGNIFICANCE else []
         effects.append(end.difference)
         details.append(
             {"variant": f"depth {depth}, x{widths[-1]} - x{widths[0]}",
-             "helps": p_more < SIGNIFICANCE, "p_more": p_more, "p_less": p_less,
+             "helps": end.p_more < SIGNIFICANCE, "p_more": end.p_more, "p_less": end.p_less,
              **end.difference.detail("difference"),
              "difference_before": start.difference.value, "n": end.difference.n}
         )  # fmt: skip
     details += [root_entry(name, rows, len(rows_of)) for name, rows in rows_of.items()]
-    outcome: Literal["holds", "fails", "open"] = "open"
+    outcome: Outcome = "open"
     where = ", ".join(map(str, helped))
     if problems:
         reason = "; ".join(dict.fromkeys(problems))
@@ -75,6 +75,6 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     counts = []
     for rows in by_variant(table).values():
         last = (rows["step"] == rows["step"].max()) & (rows["level"] == rows["level"].max())
-        counts.append(int(rows.loc[last & (rows["metric"] == "blind"), "value"].sum()))
+        counts.append(int(rows.loc[last & rows["metric"].isin(BELOW_NULL), "value"].sum()))
     made.insert(4, "below null", counts)
     return made

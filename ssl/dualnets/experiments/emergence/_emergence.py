@@ -19,7 +19,7 @@ from dualnets.experiments.emergence.emergence import (
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.learning_curves import learning_curves
+from dualnets.lab.learning_curves import BELOW_NULL, learning_curves
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
@@ -30,29 +30,17 @@ from dualnets.lab.stats import (
     too_few,
     verdict_of,
 )
-from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
 from hltm.probe.best_units import PRE
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Train one ensemble and measure its learning curves."""
-    trees = settings.build_trees()
-    snapshots = trajectory(
-        settings.build_network(trees, settings.seed, device), settings.build_method(), trees,
-        seed=settings.seed, snapshots=log_spaced(settings.steps, settings.snapshots),
-        progress=progress.updated, **settings.training(),
-    )  # fmt: skip
-    curves = learning_curves(
-        snapshots, trees, last_step=settings.steps, samples=settings.evaluation_samples,
-        seed=settings.seed, ceilings=settings.build_ceilings(settings.leaves_seen),
-        progress=progress,
-    )  # fmt: skip
+    curves = learning_curves(settings, device, progress)
     networks: dict[str, Mapping[str, torch.Tensor]] = {
         "initial": dict(curves.first.named_parameters()),
         "final": dict(curves.last.named_parameters()),
     }
-    frozen = describe_frozen(trees.members, curves.frozen_at)
-    return CellResult(curves.table, networks, [frozen] if frozen else [])
+    return CellResult(curves.table, networks, curves.notes)
 
 
 def by_level(table: pd.DataFrame, step: str | None = "last") -> pd.DataFrame:
@@ -96,7 +84,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
 
     `below null` counts the latents, over all trees, with no candidate whose correlation is above the null.
     """
-    ends = last_step(table[table["metric"] == "blind"])
+    ends = last_step(table[table["metric"].isin(BELOW_NULL)])
     labels = {
         cell: {name: value for name, value in setting.items() if name != "augment" or rows is main}
         for setting, main, control in groups(table)

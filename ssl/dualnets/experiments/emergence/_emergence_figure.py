@@ -18,8 +18,12 @@ from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH, level_colours
 from dualnets.lab.stats import gap_closed, last_step
 from hltm.model.topology import Topology
+from hltm.plot import positions
 
 DENSE = "mlp"
+NOTE: dict[str, Any] = {"fontsize": 7, "color": "#555555"}
+DASHED: dict[str, Any] = {"color": "#777777", "lw": 1, "ls": (0, (4, 2))}
+ACROSS = ("axes fraction", "data")
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -83,28 +87,22 @@ def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], titl
             [1.005, 1.04], [ceiling, ceiling], color=colours[level], lw=2.2,
             transform=axes.get_yaxis_transform(), clip_on=False,
         )  # fmt: skip
-    axes.annotate(
-        "ceilings", (1.04, 0.985), xycoords="axes fraction", fontsize=7, ha="right", va="bottom",
-        color="#555555",
-    )  # fmt: skip
-    axes.axhline(rows["null"].mean(), color="#777777", lw=1, ls=(0, (4, 2)))
-    axes.annotate(
-        "null", (0.01, rows["null"].mean()), xycoords=("axes fraction", "data"), fontsize=7,
-        va="bottom", color="#555555",
-    )  # fmt: skip
+    above: dict[str, Any] = {"xycoords": "axes fraction", "ha": "right", "va": "bottom"}
+    axes.annotate("ceilings", (1.04, 0.985), **above, **NOTE)
+    null = rows["null"].mean()
+    axes.axhline(null, **DASHED)
+    axes.annotate("null", (0.01, null), xycoords=ACROSS, va="bottom", **NOTE)
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
-    axes.set_xlim(0, steps[-1])
-    axes.set_ylim(0, 1.0)
+    axes.set(xlim=(0, steps[-1]), ylim=(0, 1.0))
     powers = 10 ** np.arange(0, np.floor(np.log10(max(steps[-1], 1))) + 1)
     axes.set_xticks([0, *powers], ["0", *(f"{int(p):,}".replace(",", " ") for p in powers)])
     axes.minorticks_off()
-    axes.set_xlabel("updates")
-    axes.set_title(title)
+    axes.set(xlabel="updates", title=title)
 
 
 def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], letter: str) -> None:
     """Gap closed against units, levels from 2 up."""
-    kinds = sorted(last.groupby(["network", "units"]).groups, key=lambda k: (k[0] == DENSE, k[1]))
+    kinds = _kinds(last)
     upper = sorted(level for level in last["level"].unique() if level >= 2)
     by_kind = last.groupby(["network", "units", "level"])
     for i, level in enumerate(upper):
@@ -115,27 +113,16 @@ def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], lette
             for part in parts
         ]
         place = np.arange(len(kinds)) + shift
-        bars(
-            axes,
-            place,
-            found,
-            fmt="o",
-            ms=4.5,
-            lw=1.2,
-            color=colours[level],
-            label=f"level {level}",
-        )
+        style = {"color": colours[level], "label": f"level {level}"}
+        bars(axes, place, found, fmt="o", ms=4.5, lw=1.2, **style)
     axes.axhline(0, color="#777777", lw=1)
     axes.axhline(1, color="#777777", lw=1, ls=(0, (1, 2)))
-    axes.annotate("ceiling", (0.99, 1), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                  fontsize=7, color="#555555")  # fmt: skip
-    axes.annotate("untrained", (0.99, 0), xycoords=("axes fraction", "data"), ha="right", va="top",
-                  fontsize=7, color="#555555")  # fmt: skip
+    axes.annotate("ceiling", (0.99, 1), xycoords=ACROSS, ha="right", va="bottom", **NOTE)
+    axes.annotate("untrained", (0.99, 0), xycoords=ACROSS, ha="right", va="top", **NOTE)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -1.5), max(min(high, 1.5), 1.15))
     axes.set_xticks(range(len(kinds)), _kind_labels(kinds))
-    axes.set_xlabel("units")
-    axes.set_ylabel("gap closed")
+    axes.set(xlabel="units", ylabel="gap closed")
     axes.grid(axis="x", visible=False)
     axes.set_title(f"{letter}  gap closed, by width")
 
@@ -143,7 +130,7 @@ def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], lette
 def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
     """The root's alignment tree by tree, before and after."""
     root = last[last["level"] == last["level"].max()]
-    kinds = sorted(root.groupby(["network", "units"]).groups, key=lambda k: (k[0] == DENSE, k[1]))
+    kinds = _kinds(root)
     rng = np.random.default_rng(0)
     for i, (network, units) in enumerate(kinds):
         part = root[(root["network"] == network) & (root["units"] == units)]
@@ -158,12 +145,14 @@ def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
                      label="after" if i == 0 else None)  # fmt: skip
         axes.plot([i - 0.38, i + 0.38], [part["ceiling"].mean()] * 2, color="#d1495b", lw=1.4,
                   label="mean ceiling" if i == 0 else None)  # fmt: skip
-    axes.axhline(root["null"].mean(), color="#777777", lw=1, ls=(0, (4, 2)), label="null")
+    axes.axhline(root["null"].mean(), **DASHED, label="null")
     axes.set_xticks(range(len(kinds)), _kind_labels(kinds))
-    axes.set_xlim(-0.5, len(kinds) - 0.5)
-    axes.set_ylim(0, 1.0)
-    axes.set_xlabel("units")
-    axes.set_ylabel("best |correlation| with the root")
+    axes.set(
+        xlim=(-0.5, len(kinds) - 0.5),
+        ylim=(0, 1.0),
+        xlabel="units",
+        ylabel="best |correlation| with the root",
+    )
     axes.grid(axis="x", visible=False)
     axes.legend(loc="lower right", ncols=2, columnspacing=1.0, handletextpad=0.4)
     axes.set_title(f"{letter}  the root, tree by tree")
@@ -178,7 +167,7 @@ def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
     one = scored[scored["member"] == member]
     first = one.iloc[0]
     topology = Topology.balanced(int(first["depth"]), int(first["branching"]))
-    across = _positions(topology)
+    across = positions(topology)
     grid = GridSpecFromSubplotSpec(2, 2, place, width_ratios=[1, 0.035], hspace=0.12, wspace=0.04)
     scale = ScalarMappable(Normalize(0.4, 1), "viridis")
     for i, (step, when) in enumerate(((0, "before"), (int(first["steps"]), "after"))):
@@ -207,13 +196,10 @@ def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
     bar.outline.set_visible(False)
 
 
-def _positions(topology: Topology) -> np.ndarray:
-    """`(V,)` horizontal places: leaves evenly, every latent above the middle of its children."""
-    across = np.zeros(len(topology))
-    across[list(topology.leaves)] = np.arange(len(topology.leaves))
-    for v in reversed(topology.latents):
-        across[v] = across[topology.children[v]].mean()
-    return across
+def _kinds(rows: pd.DataFrame) -> list[tuple[str, int]]:
+    """Network and units of the cells, dense networks last."""
+    kinds = rows.groupby(["network", "units"]).groups
+    return sorted(kinds, key=lambda kind: (kind[0] == DENSE, kind[1]))
 
 
 def _kind_labels(kinds: list[tuple[str, int]]) -> list[str]:

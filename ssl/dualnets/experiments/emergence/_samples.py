@@ -10,14 +10,7 @@ import pandas as pd
 from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import NOTHING, Array, Estimate, Outcome, exceeds, mean_interval, too_few
 from dualnets.lab.time_to_threshold import time_to_threshold
-from dualnets.lab.variants import (
-    INTERVALS,
-    Judgement,
-    at_once,
-    by_variant,
-    spread_of,
-    variant_stats,
-)
+from dualnets.lab.variants import INTERVALS, Judgement, at_once, by_variant, variant_stats
 
 
 class Learned(NamedTuple):
@@ -41,7 +34,7 @@ class Learned(NamedTuple):
         return grown[:, :-1], grown[:, -1]
 
     def lacks(self, level: int) -> Array:
-        """`(S,)` share of the mean growth with fresh data that is lacking, averaged over P."""
+        """`(S,)` share of the mean growth with fresh data that is lacking, averaged over set sizes."""
         fixed, fresh = self.gains(level)
         lacking: Array = (fresh[:, None] - fixed).mean(1) / fresh.mean()
         return lacking
@@ -76,7 +69,7 @@ def judge(table: pd.DataFrame) -> Judgement:
     low = min(2, top - 1)
     details: list[dict[str, Any]] = []
     leads: dict[str, Estimate] = {}
-    more, less, dark = [], [], []
+    more, less, not_grown = [], [], []
     methods = by_method(table)
     tests = len(methods)
     for name, found in methods.items():
@@ -88,7 +81,7 @@ def judge(table: pd.DataFrame) -> Judgement:
         p_fresh = max(exceeds(found.gains(level)[1], 0.0, tests) for level in (low, top))
         more += [name] if p_more < SIGNIFICANCE else []
         less += [name] if p_less < SIGNIFICANCE else []
-        dark += [] if p_fresh < SIGNIFICANCE else [name]
+        not_grown += [] if p_fresh < SIGNIFICANCE else [name]
         details.append(
             {"variant": name, "root_lacks": float(found.lacks(top).mean()),
              f"level_{low}_lacks": float(found.lacks(low).mean()), "p_more": p_more, "p_less": p_less,
@@ -114,8 +107,8 @@ def judge(table: pd.DataFrame) -> Judgement:
         reason += f", less with {', '.join(less)}"
     if few := too_few(min(lead.n for lead in leads.values())):
         reason = few
-    elif dark:
-        reason = f"fresh samples do not make both emerge with {', '.join(dark)}"
+    elif not_grown:
+        reason = f"fresh samples do not make both emerge with {', '.join(not_grown)}"
     elif len(more) == tests:
         outcome = "holds"
     elif less and not more:
@@ -148,16 +141,13 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         if learned.fresh is not None:
             cells["fresh"] = learned.fresh
         for size, rows in cells.items():
-            every = variant_stats(rows)
             gaps = {level: variant_stats(rows, [level]).gap for level in shown}
             found.append(
                 {
                     "variant": name,
                     "samples": size,
                     **{f"gap closed, {of}": str(gaps[level]) for level, of in shown.items()},
-                    "spread": spread_of(every),
-                    "rank": f"{every.rank.mean():.1f}",
-                    "n": len(every.value),
+                    **variant_stats(rows).collapse_columns,
                 }
             )
         if learned.fresh is not None and learned.samples:

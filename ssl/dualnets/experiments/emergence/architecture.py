@@ -1,8 +1,9 @@
-"""Do latents emerge because the receptive fields give the tree away?
+"""Do latents emerge because the receptive fields are those of the tree?
 
-The same trees, loss and number of updates, in networks that know the tree (a block of units per
-latent), know its shape but not its leaves (wrong tree), know that levels repeat (conv), or know
-nothing (dense, with as many parameters as the tree network, or with layers as wide as its levels).
+The same trees, loss and number of updates, in networks with the tree's receptive fields (a block of units
+per latent), with its shape but shuffled leaves (wrong tree), with one block shared by all latents of a
+level (conv), or with none of it (dense, with as many parameters as the tree network, or with layers as
+wide as its levels).
 Every architecture has the learning rate that did best for it. A unit's candidates and ceilings are its
 own: own leaves and own block where an architecture has them, otherwise all leaves and the whole layer.
 """
@@ -87,7 +88,7 @@ EXPERIMENT = ablation(
     rule=all_emerge(
         "architecture that does not know which leaves belong together (wrong tree, dense)",
         "architectures",
-        beside=("tree", "conv, as wide", "conv, as many parameters"),
+        excluded=("tree", "conv, as wide", "conv, as many parameters"),
         judge="dualnets.experiments.emergence._architecture:judge",
     ),
 )

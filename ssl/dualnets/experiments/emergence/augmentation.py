@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dualnets.experiments.emergence.polarity import RATE
 from dualnets.lab.ablation import ablation
 from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Deferred, Rule
 
@@ -63,8 +64,7 @@ EXPERIMENT = ablation(
     summary="which latents survive as views keep less",
     variants=_variants(5),
     variants_at={"smoke": _variants(3)},
-    # the learning rate of `polarity.py`, tuned there and not again here
-    common={"members": 12, "steps": 1000, "snapshots": 3, "lr": 1.0},
+    common={"members": 12, "steps": 1000, "snapshots": 3, "lr": RATE},
     scales={
         "smoke": {"steps": 200, "snapshots": 4},
         "default": {},

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualnets.experiments.emergence._reach import MARGIN, RATE, figure, sides
-from dualnets.lab.ablation import ablation
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Rule
+from dualnets.experiments.emergence.polarity import MARGIN, RATE
+from dualnets.lab.ablation import ablation, sweep_figure
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Deferred, Rule
 
 WEAK = 0.55  # the threshold lies at 3.3 children
 
@@ -47,7 +47,9 @@ EXPERIMENT = ablation(
         "otherwise; open as well if the root does not emerge (its best |correlation| grows, as above, "
         "after Bonferroni) everywhere above the threshold, or with fewer than "
         f"{FEWEST_TREES} trees.",
-        sides("compare_and_more_help", asked="above"),
+        Deferred(
+            "dualnets.experiments.emergence._kesten_stigum:compare_and_more_help", {"asked": "above"}
+        ),
     ),
-    figure=figure("branching", "children per latent", threshold=True),
+    figure=sweep_figure("branching", "children per latent", threshold=True),
 )  # fmt: skip

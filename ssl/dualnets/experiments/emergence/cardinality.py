@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from dualnets.experiments.emergence._reach import RATE, figure
-from dualnets.lab.ablation import VariantSettings, ablation
+from dualnets.experiments.emergence.polarity import RATE
+from dualnets.lab.ablation import VariantSettings, ablation, sweep_figure
 from dualnets.lab.rules import all_emerge
 from dualnets.lab.settings import TreeSettings, setting
 
@@ -104,5 +104,5 @@ EXPERIMENT = ablation(
     },
     # the effect is the smallest gap closed of all numbers of states
     rule=all_emerge("number of states", "numbers of states", score="correlation ratio"),
-    figure=figure("states", "states of every node", score="best correlation ratio"),
+    figure=sweep_figure("states", "states of every node", score="best correlation ratio"),
 )

@@ -3,7 +3,7 @@
 The paper argues that over-parameterisation makes it likely that every latent has a lucky unit at the
 start, which training then amplifies. Here trees grow deeper and blocks wider, step by step; more
 units are better at the start already, because the best of more is taken, so what training added
-stands beside what the start gave.
+is reported with what the start gave.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from dualnets.experiments.emergence._reach import RATE, figure
-from dualnets.lab.ablation import ablation
+from dualnets.experiments.emergence.polarity import RATE
+from dualnets.lab.ablation import ablation, sweep_figure
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Deferred, Rule
 
 
@@ -53,5 +53,5 @@ EXPERIMENT = ablation(
         Deferred("dualnets.experiments.emergence._depth_and_width:judge"),
     ),
     table=Deferred("dualnets.experiments.emergence._depth_and_width:summary_table"),
-    figure=figure("depth", "depth of the tree", line="units", line_label="units"),
+    figure=sweep_figure("depth", "depth of the tree", line="units", line_label="units"),
 )

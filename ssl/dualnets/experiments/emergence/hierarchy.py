@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from dualnets.experiments.emergence._reach import RATE, figure
-from dualnets.lab.ablation import VariantSettings, ablation
+from dualnets.experiments.emergence.polarity import RATE
+from dualnets.lab.ablation import VariantSettings, ablation, sweep_figure
 from dualnets.lab.rules import all_emerge
 from dualnets.lab.settings import Checked, setting
 
@@ -103,10 +103,7 @@ EXPERIMENT = ablation(
     summary="do a grammar's symbols emerge, all readable?",
     settings=Settings,
     variants=_variants((2, 4, 6), (2, 3)),
-    variants_at={
-        "smoke": _variants((2, 4), (2,)),
-        "paper": _variants((2, 3, 4, 5, 6), (2, 3, 4)),
-    },
+    variants_at={"smoke": _variants((2, 4), (2,)), "paper": _variants((2, 3, 4, 5, 6), (2, 3, 4))},
     common={"members": 12, "units": 16, "steps": 1000, "snapshots": 4, "lr": RATE},
     scales={
         "smoke": {"steps": 150, "snapshots": 3, "evaluation_samples": 4096},
@@ -121,7 +118,7 @@ EXPERIMENT = ablation(
         score="correlation ratio",
         samples_of="sets of rules",
     ),
-    figure=figure(
+    figure=sweep_figure(
         "rules",
         "synonymous rules per symbol",
         line="depth",

@@ -1,4 +1,4 @@
-"""How fast the latents emerge with each method, beside the rule that they emerge with all."""
+"""How fast the latents emerge with each method, and the rule that they emerge with all."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ def half_time(rows: pd.DataFrame, levels: list[int] | None = None) -> Estimate:
     return Estimate(at.value - 1, at.low - 1, at.high - 1, at.n)
 
 
-def judge(table: pd.DataFrame, *, plural: str, beside: Collection[str]) -> Judgement:
+def judge(table: pd.DataFrame, *, plural: str, excluded: Collection[str]) -> Judgement:
     """Apply `dualnets.lab.rules.all_emerge`.
 
     Details also hold every method's gap by level and its updates to half of it, None where they are
     more than there were.
     """
-    found = all_emerge(table, plural=plural, beside=beside)
+    found = all_emerge(table, plural=plural, excluded=excluded)
     for name, rows in by_variant(table).items():
         for level in sorted(int(level) for level in rows["level"].unique()):
             gap, time = variant_stats(rows, [level]).gap, half_time(rows, [level])
             found.details.append(
-                {"variant": name, "level": level, "gap_closed": gap.value, "low": gap.low, "high":
-                 gap.high, "half_of_the_gap_at": time.value, "earliest": time.low, "latest":
-                 time.high, "n": gap.n}
+                {"variant": name, "level": level, **gap.detail("gap_closed"),
+                 "half_of_the_gap_at": time.value, "earliest": time.low, "latest": time.high}
             )  # fmt: skip
     return found
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, exceeds, gap_closed, too_few
+from dualnets.lab.stats import NOTHING, Estimate, Outcome, exceeds, gap_closed, too_few
 from dualnets.lab.variants import Judgement, VariantStats, by_variant, of_root, variant_stats
 
 
@@ -60,7 +60,7 @@ def judge(table: pd.DataFrame, *, pairs: Mapping[str, str], enough: float) -> Ju
         return [d["variant"] for d in details if d[test] < SIGNIFICANCE]
 
     grown, enough_gain, short = shown("p_grown"), shown("p_enough"), shown("p_short")
-    outcome: Literal["holds", "fails", "open"] = "open"
+    outcome: Outcome = "open"
     if reason := too_few(min(ratio.n for ratio in ratios)):
         pass
     elif short:

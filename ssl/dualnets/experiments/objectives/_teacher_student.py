@@ -23,17 +23,47 @@ from dualnets.lab.stats import (
     mean_interval,
     too_few,
 )
-from dualnets.lab.variants import GAP, INTERVALS, Judgement, by_variant, spread_of, variant_stats
+from dualnets.lab.variants import GAP, INTERVALS, Judgement, by_variant, variant_stats
 from hltm.probe.null import LAGS
 
 if TYPE_CHECKING:
+    from dualnets.networks.block_network import BlockNetwork
     from dualnets.training.trajectory import Snapshot
+    from hltm.tree import LatentTree
 
 SPECIALISATION = "specialisation"  # the teacher's units' best correlations, mean over a layer
+TEACHER_SAMPLES = 2048  # behind the mean and deviation of a teacher's unit
+
+
+@torch.no_grad()
+def standardised(network: BlockNetwork, trees: LatentTree, seed: int) -> BlockNetwork:
+    """The same network, changed in place: over the data, pre-activations have mean 0 and variance 1.
+
+    As they are drawn, deep units hardly vary, and most are off for good: there would be nothing to find.
+    Without biases the mean stays. A unit that never varies stays as it is.
+
+    Args:
+        network: one per tree, without norms.
+        trees: the data.
+        seed: of the samples.
+    """
+    leaves = trees.sample(TEACHER_SAMPLES, seed=seed).leaves
+    for level in range(1, network.depth + 1):
+        values = network.activations(leaves)[level]
+        values = values.reshape(*values.shape[:2], network.blocks[level - 1], -1)  # (S, B, V, U)
+        over = (1, 2) if network.shared else (1,)
+        mean, std = values.mean(over), values.std(over)
+        if network.shared:
+            mean, std = mean[:, None], std[:, None]
+        scale = torch.where(std > 1e-6, 1 / std, torch.ones_like(std))
+        network.weights[level - 1].mul_(scale[..., None])
+        if network.biases is not None:
+            network.biases[level - 1].sub_(mean).mul_(scale)
+    return network
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train one ensemble; more rows say how much of their teachers the students have found."""
+    """Train one ensemble, and measure how much of their teachers the students have found."""
     if settings.method != "teacher-student":
         return ablation_cell.run_cell(settings, device, progress)
     trees, teacher = settings.build_trees(), settings.build_teacher().to(device)
@@ -76,7 +106,7 @@ def hidden(rows: pd.DataFrame) -> tuple[Array, Array, Array]:
 def judge(table: pd.DataFrame) -> Judgement:
     """Apply the rule; the effect is how much more of its room the widest student closed.
 
-    Details also say whether the latents of levels >= 2 emerge, without a teacher too.
+    Details also hold whether the latents of levels >= 2 emerge, without a teacher too.
     """
     details: list[dict[str, Any]] = []
     variants = by_variant(table)
@@ -141,10 +171,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
             before, after, null = hidden(rows)
             means = [mean_interval(values).brief for values in (before, after)]
             units = dict(zip(units, [*means, f"{null.mean():.2f}"], strict=True))
-        found.append(
-            {"variant": name, **units, GAP: str(upper.gap), "spread": spread_of(upper),
-             "rank": f"{upper.rank.mean():.1f}", "n": len(upper.value)}
-        )  # fmt: skip
+        found.append({"variant": name, **units, GAP: str(upper.gap), **upper.collapse_columns})
     made = pd.DataFrame(found)
     made.attrs["caption"] = f"found: best correlation with a teacher's unit; {INTERVALS}"
     return made

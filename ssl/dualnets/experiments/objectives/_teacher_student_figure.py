@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from dualnets.experiments.objectives._teacher_student import SPECIALISATION
 from dualnets.lab.report.ablation_figure import gaps, spreads
 from dualnets.lab.report.intervals import band
-from dualnets.lab.report.style import WIDTH, distinct, house_style
+from dualnets.lab.report.style import WIDTH, distinct
 from dualnets.lab.stats import last_step
 from dualnets.lab.variants import by_variant
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 
 def draw(table: pd.DataFrame) -> Figure:
     """Four panels: what was found by layer and over training, latents, spread; the variants in order."""
-    import matplotlib.pyplot as plt
-
     variants = by_variant(table)
-    with house_style():
-        figure, axes = plt.subplots(
-            2, 2, figsize=(WIDTH, 5.6), height_ratios=(1.0, 0.7), layout="constrained"
-        )
-        styles = dict(zip(variants, distinct(len(variants)), strict=True))
-        taught = {n: rows[rows["metric"] == SPECIALISATION] for n, rows in variants.items()}
-        taught = {n: rows for n, rows in taught.items() if len(rows)}
-        _layers(axes[0, 0], taught, styles)
-        _training(axes[0, 1], taught, styles)
-        gaps(axes[1, 0], variants)
-        spreads(axes[1, 1], variants)
-        axes[1, 0].set_title("c  which latents emerge")
-        axes[1, 1].set_title("d  what collapses")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper left", ncols=6)
-        plt.close(figure)
+    figure, axes = plt.subplots(
+        2, 2, figsize=(WIDTH, 5.6), height_ratios=(1.0, 0.7), layout="constrained"
+    )
+    styles = dict(zip(variants, distinct(len(variants)), strict=True))
+    taught = {n: rows[rows["metric"] == SPECIALISATION] for n, rows in variants.items()}
+    taught = {n: rows for n, rows in taught.items() if len(rows)}
+    _layers(axes[0, 0], taught, styles)
+    _training(axes[0, 1], taught, styles)
+    gaps(axes[1, 0], variants)
+    spreads(axes[1, 1], variants)
+    axes[1, 0].set_title("c  which latents emerge")
+    axes[1, 1].set_title("d  what collapses")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper left", ncols=6)
     return figure
 
 
@@ -55,8 +50,12 @@ def _layers(axes: Any, taught: Mapping[str, pd.DataFrame], styles: Mapping[str, 
             level = [part[column].mean() for part in by_layer.values()]
             axes.plot(layers, level, dashes, color=style["color"], linewidth=1)
         axes.set_xticks(layers)
-    axes.set(ylim=(0, 1.03), xlabel="layer", ylabel="best correlation of a teacher's unit")
-    axes.set_title("a  what was found (dashed: before training, dotted: null)")
+    axes.set(
+        ylim=(0, 1.03),
+        xlabel="layer",
+        ylabel="best correlation of a teacher's unit",
+        title="a  what was found (dashed: before training, dotted: null)",
+    )
 
 
 def _training(axes: Any, taught: Mapping[str, pd.DataFrame], styles: Mapping[str, Any]) -> None:
@@ -67,6 +66,10 @@ def _training(axes: Any, taught: Mapping[str, pd.DataFrame], styles: Mapping[str
         axes.plot(
             mean.index + 1, mean.to_numpy(), **{**styles[name], "linestyle": "-"}, markersize=3.5
         )
-    axes.set_xscale("log")
-    axes.set(ylim=(0, 1.03), xlabel="updates + 1", ylabel="mean over hidden units")
-    axes.set_title("b  over training")
+    axes.set(
+        xscale="log",
+        ylim=(0, 1.03),
+        xlabel="updates + 1",
+        ylabel="mean over hidden units",
+        title="b  over training",
+    )

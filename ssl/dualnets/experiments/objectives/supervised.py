@@ -1,7 +1,7 @@
 """Do labels make intermediate latents emerge as contrast does?
 
-A linear classifier on the outputs names the root's state, or the states of all latents; beside each
-stands contrast whose views share just that: the root alone, or all latents. The same networks, trees,
+A linear classifier on the outputs predicts the root's state, or the states of all latents; each is
+compared with contrast whose views share just that: the root alone, or all latents. The same networks, trees,
 batch, updates and optimiser; every variant has the learning rate that did best for it. Intermediate
 latents are those between the lowest level and the root.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dualnets.experiments.objectives.methods import COMMON, SCALES
 from dualnets.lab.ablation import Sweep, ablation
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Deferred, Rule
 
@@ -32,15 +33,8 @@ EXPERIMENT = ablation(
         "labels of all latents": {**LABELS, "labels": "latents"},
         "contrast, all latents shared": {**CONTRAST, "augment": "keep-level:1"},
     },
-    common={
-        "depth": 4, "members": 12, "steps": 400, "batch": 64, "units": 10, "bias": True, "momentum": 0.9,
-        "weight_decay": 4e-4, "snapshots": 8, "evaluation_samples": 4096,
-    },
-    scales={
-        "smoke": {"depth": 3, "steps": 60, "snapshots": 5, "evaluation_samples": 2048},
-        "default": {},
-        "paper": {"depth": 5, "batch": 128, "members": 30, "steps": 10_000, "snapshots": 16},
-    },
+    common=COMMON,
+    scales=SCALES,
     sweep=Sweep(
         "hltm run supervised --seed 1000 --members 8 --steps 200 --lr 0.01 0.03 0.1 0.3",
         (0.01, 0.03, 0.1, 0.3),

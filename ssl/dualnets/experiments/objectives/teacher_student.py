@@ -44,9 +44,10 @@ class Settings(AblationSettings):
 
     def build_teacher(self) -> BlockNetwork:
         """A random network whose units all vary."""
-        from dualnets.experiments.objectives._varying import varying
+        from dualnets.experiments.objectives._teacher_student import standardised
 
-        return varying(super().build_teacher(), self.build_trees(), self.seed + self.teacher_seed)
+        seed = self.seed + self.teacher_seed
+        return standardised(super().build_teacher(), self.build_trees(), seed)
 
 
 EXPERIMENT = ablation(

@@ -1,23 +1,23 @@
 """The figure of an ablation: a row per variant, and four panels side by side.
 
 The panels show how far the gap to the ceiling closed, whether the embedding collapsed, alignment level by
-level, and the root over training. A variant is identified by its row, not by its colour: nobody tells a
-dozen hues apart, least of all people with a colour vision deficiency.
+level, and the root over training. A variant is identified by its row, not by its colour: a dozen
+hues cannot be distinguished, least of all with a colour vision deficiency.
 """
 
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from dualnets.lab.report.style import AFTER, BEFORE, WIDTH, house_style, level_colours
+from dualnets.lab.report.style import AFTER, BEFORE, WIDTH, level_colours
 from dualnets.lab.variants import ALIGNMENT, RATIO, VariantStats, by_variant, variant_stats
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ROW = 0.42  # inches
 COLUMNS = ["member", "step", "level", "node", "metric", "value", "initial", "ceiling"]
@@ -27,31 +27,20 @@ DOTS: Any = {"color": AFTER, "markersize": 7, "alpha": 0.4, "markeredgewidth": 0
 MEAN: Any = {"color": AFTER, "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.8}
 
 
-def draw(table: pd.DataFrame, *, title: str = "") -> Figure:
-    """Draw four panels; every variant is a row of each, in the order of their first cells.
-
-    Args:
-        table: of an ablation's run.
-        title: above the figure.
-    """
-    import matplotlib.pyplot as plt
-
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw four panels; every variant is a row of each, in the order of their first cells."""
     # tables are slow because of the settings, which are dozens of columns
     variants = {name: rows[COLUMNS] for name, rows in by_variant(table).items()}
-    with house_style():
-        height = 1.5 + ROW * max(len(variants), 3) + (0.3 if title else 0)
-        figure, axes = plt.subplots(
-            1, 4, figsize=(WIDTH, height), width_ratios=(1.1, 0.8, 1, 1), layout="constrained"
-        )
-        gaps(axes[0], variants)
-        spreads(axes[1], variants)
-        _levels(figure, axes[2], variants)
-        _training(axes[3], variants)
-        for panel in axes[2:]:
-            panel.set_yticklabels([])
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        plt.close(figure)
+    height = 1.5 + ROW * max(len(variants), 3)
+    figure, axes = plt.subplots(
+        1, 4, figsize=(WIDTH, height), width_ratios=(1.1, 0.8, 1, 1), layout="constrained"
+    )
+    gaps(axes[0], variants)
+    spreads(axes[1], variants)
+    _levels(figure, axes[2], variants)
+    _training(axes[3], variants)
+    for panel in axes[2:]:
+        panel.set_yticklabels([])
     return figure
 
 
@@ -82,12 +71,11 @@ def gaps(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     axes.set(xlim=(max(least, CUT[0]) - 0.1, CUT[1] + 0.1))
     axes.set_yticklabels(names)
     arrows = "; arrows: beyond" if beyond else ""
-    axes.set_xlabel(f"gap closed, levels ≥ 2\n(dots: trees{arrows})")
-    axes.set_title("a  what emerges")
+    axes.set(xlabel=f"gap closed, levels ≥ 2\n(dots: trees{arrows})", title="a  what emerges")
 
 
 def spreads(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
-    """Spread of the embedding, 0 being collapse; its mean effective rank beside it."""
+    """Spread of the embedding, 0 being collapse, and its mean effective rank."""
     _rows(axes, variants)
     for at, rows in enumerate(variants.values()):
         found = variant_stats(rows)
@@ -99,14 +87,13 @@ def spreads(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
                   textcoords="offset points", fontsize=8, color="0.35")  # fmt: skip
     axes.set(xlim=(-0.05, 1.1), xticks=(0, 0.5, 1))
     axes.set_yticklabels([])
-    axes.set_xlabel("spread of the embedding\n(0: collapsed, 1: everywhere)")
-    axes.set_title("b  what collapses")
+    axes.set(
+        xlabel="spread of the embedding\n(0: collapsed, 1: everywhere)", title="b  what collapses"
+    )
 
 
 def _levels(figure: Any, axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     """Alignment over ceiling before and after training, a line for each level, the root on top."""
-    from matplotlib.lines import Line2D
-
     _rows(axes, variants)
     deepest = 1
     for at, rows in enumerate(variants.values()):
@@ -120,8 +107,7 @@ def _levels(figure: Any, axes: Any, variants: dict[str, pd.DataFrame]) -> None:
             axes.plot(before, at + height, "o", markerfacecolor="white", **style)
             axes.plot(after, at + height, "o", **style)
     axes.axvline(1, color="0.6", linewidth=0.8)
-    axes.set_xlabel(f"{_score(variants)} / ceiling\n(hollow: before training)")
-    axes.set_title("c  by level")
+    axes.set(xlabel=f"{_score(variants)} / ceiling\n(hollow: before training)", title="c  by level")
     shades = level_colours(deepest)
     keys = [
         Line2D([], [], color=shades[level], marker="o", markersize=3.8,
@@ -152,8 +138,10 @@ def _training(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
         axes.plot(curve.index + 1, line, color=AFTER, linewidth=1.4)
     axes.set_xscale("log")
     grey = "\ngrey: as in the first row" if len(curves) > 1 else ""
-    axes.set_xlabel(f"updates + 1\n(root, a row: {_short(low)} to {_short(high)}){grey}")
-    axes.set_title("d  over training")
+    axes.set(
+        xlabel=f"updates + 1\n(root, a row: {_short(low)} to {_short(high)}){grey}",
+        title="d  over training",
+    )
 
 
 def _rows(axes: Any, variants: dict[str, pd.DataFrame]) -> None:

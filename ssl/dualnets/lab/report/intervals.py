@@ -11,22 +11,19 @@ from dualnets.lab.stats import Array, Estimate, mean_interval
 
 
 def band(
-    axes: Any, places: Any, values: Iterable[Array], *, alpha: float = 0.15,
-    **style: Any,
-) -> None:  # fmt: skip
-    """A line through the means, within the band of their 95% intervals.
+    axes: Any, places: Any, values: Iterable[Array], *, alpha: float = 0.15, **style: Any
+) -> None:
+    """A line through the means over members, within the band of their 95% intervals.
 
     Args:
-        axes: where to draw.
-        places: on the horizontal axis.
+        axes, places: where to draw, and the places on the horizontal axis.
         values: one value per member, for each place.
         alpha: opacity of the band.
         **style: of the line; with a colour, which the band shares.
     """
     means = [mean_interval(each) for each in values]
-    axes.fill_between(
-        places, [m.low for m in means], [m.high for m in means], color=style["color"], alpha=alpha, lw=0
-    )  # fmt: skip
+    low, high = [m.low for m in means], [m.high for m in means]
+    axes.fill_between(places, low, high, color=style["color"], alpha=alpha, lw=0)
     axes.plot(places, [m.value for m in means], **style)
 
 

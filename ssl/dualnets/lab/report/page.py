@@ -40,22 +40,14 @@ details summary { cursor: pointer; color: var(--quiet); }
 
 
 def write(
-    folder: Path,
-    experiment: Experiment,
-    table: pd.DataFrame,
-    summary: pd.DataFrame,
-    verdict: Verdict,
+    folder: Path, experiment: Experiment, table: pd.DataFrame, summary: pd.DataFrame, verdict: Verdict,
     manifest: Mapping[str, Any],
-) -> None:
-    """Write `index.html`, which holds its figure and needs neither a network nor other files.
+) -> None:  # fmt: skip
+    """Write a run's `index.html`, which needs neither a network nor other files.
 
     Args:
         folder: of the run; the figure is in it as `<experiment>.svg`.
-        experiment: what was run.
-        table: the results.
-        summary: the short table to show.
-        verdict: on the claim.
-        manifest: of the run.
+        experiment, table, summary, verdict, manifest: of the run; `summary` is the short table.
     """
     name = manifest["experiment"]
     picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
@@ -80,7 +72,7 @@ def write(
 {f"<h2>Notes</h2><ul>{items}</ul>" if notes else ""}
 <h2>The rule</h2>
 <p>{html.escape(verdict.rule)}</p>
-<div class="wide">{_details(verdict)}</div>
+<div class="wide">{details_table(verdict)}</div>
 <h2>Settings</h2>
 <div class="wide">{_settings(settings)}</div>
 <h2>Command</h2>
@@ -141,9 +133,8 @@ def sentence(verdict: Verdict) -> str:
     """The verdict's reason and effect, each a sentence."""
     text = verdict.reason[:1].upper() + verdict.reason[1:]
     if verdict.effect_value is not None:
-        text += (
-            f". {verdict.effect[:1].upper() + verdict.effect[1:]}: {number(verdict.effect_value)}"
-        )
+        effect = verdict.effect[:1].upper() + verdict.effect[1:]
+        text += f". {effect}: {number(verdict.effect_value)}"
         if verdict.interval is not None:
             low, high = map(number, verdict.interval)
             text += f" (95% interval {low} to {high})"
@@ -197,7 +188,8 @@ def _table(rows: pd.DataFrame) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _details(verdict: Verdict) -> str:
+def details_table(verdict: Verdict) -> str:
+    """The details of a verdict as an HTML table; empty if there are none."""
     import pandas as pd
 
     # as objects: in a column of floats, made by a row that has no level, level 1 would be 1.000

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dualnets.lab.report.ablation_figure import finite_mean, lost_trees
-from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, house_style, ordered
+from dualnets.lab.report.intervals import bars
+from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, ordered
 from dualnets.lab.variants import ALIGNMENT, by_variant, of_root, variant_stats
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 THRESHOLD: dict[str, Any] = {"color": "0.4", "lw": 1, "ls": (0, (4, 2))}
 
@@ -52,43 +53,40 @@ def draw(
         threshold: whether to mark where on the axis branching * polarity² is 1.
         score: what a latent is scored by, in words.
     """
-    import matplotlib.pyplot as plt
-
     lines = _lines(table, axis, line, line_label)
     values = sorted({x for one in lines for x, _ in one.cells})
     critical = _critical(table, axis) if threshold else None
-    with house_style():
-        figure = plt.figure(figsize=(WIDTH, 7.4), layout="constrained")
-        grid = figure.add_gridspec(2, 2)
-        root, gap, levels = (figure.add_subplot(grid[at]) for at in ((0, 0), (0, 1), (1, 0)))
-        lower = grid[1, 1].subgridspec(2, 1)
-        spread = figure.add_subplot(lower[0])
-        rank = figure.add_subplot(lower[1], sharex=spread)
-        width = 0.012 * (values[-1] - values[0])
-        for at, one in enumerate(lines):
-            _root(root, one)
-            _gap(gap, one, width * (at - (len(lines) - 1) / 2), width)
-            _collapse(spread, rank, one)
-        _levels(levels, lines[-1], label, score)
-        for panel in (root, gap, spread, rank):
-            panel.set_xticks(values, [f"{value:g}" for value in values])
-            if critical is not None:
-                panel.axvline(critical, **THRESHOLD)
-        for panel in (root, gap, rank):
-            panel.set_xlabel(label)
-        spread.tick_params(labelbottom=False)
-        root.set(ylabel=f"root, {score}", ylim=(0, 1.02))
-        root.set_title("a  the root and its ceiling")
-        gap.axhline(0, color="0.6", lw=0.8)
-        gap.axhline(1, color=CEILING, lw=0.8)
-        low, high = gap.get_ylim()
-        gap.set(ylabel="gap closed (95% intervals)", ylim=(max(low, -0.6), min(high, 1.3)))
-        gap.set_title("b  how far the gap closes")
-        spread.set(ylim=(0, 1.05), ylabel="spread")
-        spread.set_title("d  collapse of the embedding")
-        rank.set(ylim=(0.8, None), ylabel="effective rank")
-        figure.legend(handles=_keys(lines, threshold), loc="outside upper left", ncols=7)
-        plt.close(figure)
+    figure = plt.figure(figsize=(WIDTH, 7.4), layout="constrained")
+    grid = figure.add_gridspec(2, 2)
+    root, gap, levels = (figure.add_subplot(grid[at]) for at in ((0, 0), (0, 1), (1, 0)))
+    lower = grid[1, 1].subgridspec(2, 1)
+    spread = figure.add_subplot(lower[0])
+    rank = figure.add_subplot(lower[1], sharex=spread)
+    width = 0.012 * (values[-1] - values[0])
+    for at, one in enumerate(lines):
+        _root(root, one)
+        _gap(gap, one, width * (at - (len(lines) - 1) / 2), width)
+        _collapse(spread, rank, one)
+    _levels(levels, lines[-1], label, score)
+    for panel in (root, gap, spread, rank):
+        panel.set_xticks(values, [f"{value:g}" for value in values])
+        if critical is not None:
+            panel.axvline(critical, **THRESHOLD)
+    for panel in (root, gap, rank):
+        panel.set_xlabel(label)
+    spread.tick_params(labelbottom=False)
+    root.set(ylabel=f"root, {score}", ylim=(0, 1.02), title="a  the root and its ceiling")
+    gap.axhline(0, color="0.6", lw=0.8)
+    gap.axhline(1, color=CEILING, lw=0.8)
+    low, high = gap.get_ylim()
+    gap.set(
+        ylabel="gap closed (95% intervals)",
+        ylim=(max(low, -0.6), min(high, 1.3)),
+        title="b  how far the gap closes",
+    )
+    spread.set(ylim=(0, 1.05), ylabel="spread", title="d  collapse of the embedding")
+    rank.set(ylim=(0.8, None), ylabel="effective rank")
+    figure.legend(handles=_keys(lines, threshold), loc="outside upper left", ncols=7)
     return figure
 
 
@@ -121,8 +119,6 @@ def _lines(table: pd.DataFrame, axis: str, line: str | None, line_label: str) ->
 
 def _keys(lines: list[Line], threshold: bool) -> list[Any]:
     """The key of all panels."""
-    from matplotlib.lines import Line2D
-
     alone = lines[0].value is None
     keys = [Line2D([], [], color=CEILING, label="ceiling")]
     keys += [Line2D([], [], ms=4, label=one.name or "root, after", **one.style) for one in lines]
@@ -153,12 +149,8 @@ def _root(axes: Any, line: Line) -> None:
         for x, now in zip(xs, found, strict=True):
             axes.plot(np.full(len(now.value), x), now.value, ".", color=AFTER, alpha=0.25, ms=4)
     axes.plot(xs, [finite_mean(f.ceiling) for f in found], color=CEILING, lw=1.4)
-    axes.plot(
-        xs,
-        [finite_mean(f.initial) for f in found],
-        ":",
-        color=BEFORE if alone else line.style["color"],
-    )
+    colour = BEFORE if alone else line.style["color"]
+    axes.plot(xs, [finite_mean(f.initial) for f in found], ":", color=colour)
     axes.plot(xs, [finite_mean(f.value) for f in found], ms=4, **line.style)
 
 
@@ -172,9 +164,7 @@ def _gap(axes: Any, line: Line, aside: float, width: float) -> None:
         parts.append((variant_stats, _UPPER))
     for at, (part, style) in enumerate(parts):
         xs = [x + aside + at * width for x, _ in line.cells]
-        gaps = [part(rows).gap for _, rows in line.cells]
-        ends = [[g.value - g.low for g in gaps], [g.high - g.value for g in gaps]]
-        axes.errorbar(xs, [g.value for g in gaps], ends, lw=1.2, **style)
+        bars(axes, xs, [part(rows).gap for _, rows in line.cells], lw=1.2, **style)
 
 
 def _levels(axes: Any, line: Line, label: str, score: str) -> None:
@@ -187,8 +177,11 @@ def _levels(axes: Any, line: Line, label: str, score: str) -> None:
         axes.plot(levels, share, ms=4, label=f"{x:g}", **{**style, "linestyle": "-"})
         axes.plot(levels, start, ":", color=style["color"], lw=1, marker=style["marker"], ms=2.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel="level of the latents (dotted: before training)", ylabel=f"{score} / ceiling")
-    axes.set_title("c  by level" + (f" ({line.name} only)" if line.name else ""))
+    axes.set(
+        xlabel="level of the latents (dotted: before training)",
+        ylabel=f"{score} / ceiling",
+        title="c  by level" + (f" ({line.name} only)" if line.name else ""),
+    )
     axes.legend(title=label.replace(" ", "\n", 1), title_fontsize=8, loc="center left",
                 bbox_to_anchor=(1.0, 0.5))  # fmt: skip
 

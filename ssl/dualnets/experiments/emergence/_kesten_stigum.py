@@ -1,4 +1,9 @@
-"""The root beside its ceiling on both sides of the Kesten-Stigum threshold: the rules of `_reach.py`."""
+"""How far the root's gap closes on either side of the Kesten-Stigum threshold: two rules.
+
+Leaves far below a root carry information about it, however deep the tree, iff branching * polarity² > 1
+(Kesten and Stigum 1966; Evans, Kenyon, Peres and Schulman 2000). Below that the root's ceiling falls to 0
+with depth. The rules ask whether what a network reaches falls with the ceiling, or before it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dualnets.experiments.emergence._reach import MARGIN
+from dualnets.experiments.emergence.polarity import MARGIN
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, bootstrap, too_few
+from dualnets.lab.stats import NOTHING, Array, Estimate, Outcome, bootstrap, too_few
 from dualnets.lab.variants import Judgement, VariantStats, by_variant, contrast, of_root
 
 Side = Literal["below", "above"]
@@ -35,26 +40,22 @@ def gap_difference(a: list[VariantStats], b: list[VariantStats]) -> Estimate:
         >>> print(gap_difference(side(0.25), side(0.75)))
         -0.50 [-0.50, -0.50]
     """
-    gain_a, room_a = _gain_and_room(a)
-    gain_b, room_b = _gain_and_room(b)
-    n = len(gain_a)
-    if not (room_a.mean() > 0 and room_b.mean() > 0):
+    gains = [np.mean([found.gain for found in side], axis=0) for side in (a, b)]
+    rooms = [np.mean([found.ceiling - found.initial for found in side], axis=0) for side in (a, b)]
+    n = len(gains[0])
+    if not all(room.mean() > 0 for room in rooms):
         return NOTHING._replace(n=n)
-    return bootstrap(
-        lambda picks: _share(gain_a[picks], room_a[picks]) - _share(gain_b[picks], room_b[picks]),
-        n,
-    )
 
+    def difference(picks: Any) -> Array:
+        means = [room[picks].mean(-1) for room in rooms]
+        of_a, of_b = (
+            gain[picks].mean(-1) / np.where(mean > 0, mean, np.nan)
+            for gain, mean in zip(gains, means, strict=True)
+        )
+        found: Array = of_a - of_b
+        return found
 
-def _gain_and_room(side: list[VariantStats]) -> tuple[np.ndarray, np.ndarray]:
-    gain = np.mean([found.gain for found in side], axis=0)
-    room = np.mean([found.ceiling - found.initial for found in side], axis=0)
-    return gain, room
-
-
-def _share(gain: np.ndarray, room: np.ndarray) -> np.ndarray:
-    mean = room.mean(-1)
-    return gain.mean(-1) / np.where(mean > 0, mean, np.nan)
+    return bootstrap(difference, n)
 
 
 def root_entry(name: str, rows: pd.DataFrame, tests: int) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def compare(table: pd.DataFrame, *, asked: Side) -> Judgement:
     other: Side = "above" if asked == "below" else "below"
     counts = {detail["n"] for detail in details}
     difference = NOTHING
-    outcome: Literal["holds", "fails", "open"] = "open"
+    outcome: Outcome = "open"
     if reason := too_few(min(counts)):
         pass
     elif len(counts) > 1:
