@@ -265,13 +265,15 @@ def with_columns(table: pd.DataFrame, settings: Any) -> pd.DataFrame:
     Columns with the names and values of cells that were stored earlier are replaced. None is NaN, as pandas
     has missing numbers.
     """
+    import pandas as pd
+
     former = [item.metadata.get("stored", UNCHANGED).name for item in fields(settings)]
     names = [item.name for item in fields(settings)]
     table = table.drop(columns=[name for name in (*names, *former) if name in table])
-    for at, name in enumerate(names, start=1):
-        value = getattr(settings, name)
-        table.insert(at, name, math.nan if value is None else value)
-    return table
+    values = {name: getattr(settings, name) for name in names}
+    chosen = {name: math.nan if value is None else value for name, value in values.items()}
+    parts = [table.iloc[:, :1], pd.DataFrame(chosen, index=table.index), table.iloc[:, 1:]]
+    return pd.concat(parts, axis=1)
 
 
 def _made(each: Sequence[tuple[str, Option, Any]], how: Stored) -> tuple[str, Any]:
