@@ -12,7 +12,7 @@ from made_up_variants import cell, joined
 from dualnets.experiments import load
 from dualnets.experiments.emergence._samples import by_method
 from dualnets.experiments.objectives import _methods
-from dualnets.experiments.objectives._teacher_student import TEACHER_SAMPLES as SAMPLES
+from dualnets.experiments.objectives._teacher import TEACHER_SAMPLES as SAMPLES
 from dualnets.experiments.objectives.methods import BARE, LABEL
 from dualnets.experiments.objectives.teacher_student import CONTRAST
 from dualnets.lab.experiment import ProgressListener

@@ -46,7 +46,8 @@ def joint_p_value(states, tree):
     often = expected > 5
     rest = expected[~often].sum()
     observed, expected = (
-        np.append(of[often], of[~often].sum()) if rest > 0 else of[often] for of in (observed, expected)
+        np.append(of[often], of[~often].sum()) if rest > 0 else of[often]
+        for of in (observed, expected)
     )
     # scipy's own test refuses sums that differ by the rounding of an expected count
     statistic = ((observed - expected) ** 2 / expected).sum()

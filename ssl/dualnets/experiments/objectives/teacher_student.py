@@ -44,7 +44,7 @@ class Settings(AblationSettings):
 
     def build_teacher(self) -> BlockNetwork:
         """A random network whose units all vary."""
-        from dualnets.experiments.objectives._teacher_student import standardised
+        from dualnets.experiments.objectives._teacher import standardised
 
         seed = self.seed + self.teacher_seed
         return standardised(super().build_teacher(), self.build_trees(), seed)
