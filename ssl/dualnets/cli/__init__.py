@@ -13,8 +13,8 @@ from pathlib import Path
 
 USAGE = """usage: hltm COMMAND [OPTIONS]
 
-How do hidden features emerge without labels? Data from hierarchical latent trees,
-networks trained on them, and how well their units align with the latents.
+How do hidden features emerge without labels? Data from hierarchical latent
+trees, networks trained on them, and how well units align with the latents.
 
 commands:
 {commands}

@@ -1,4 +1,4 @@
-"""Probe activations or a torch model of your own: how its units align with the latents."""
+"""Probe activations or a torch model: how units align with the latents."""
 
 from __future__ import annotations
 
