@@ -1,4 +1,4 @@
-"""Show a tree: its shape, exact correlations and ceilings, and a figure."""
+"""Show a tree: its shape, exact correlations, ceilings, and a figure."""
 
 from __future__ import annotations
 

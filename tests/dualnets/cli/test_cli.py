@@ -80,6 +80,11 @@ def test_help_shows_the_settings_that_apply_and_all_are_accepted(capsys):
     assert refused in capsys.readouterr().err
 
 
+def test_the_list_of_commands_fits_80_columns(capsys):
+    assert main([]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("width", [80, 60])
 @pytest.mark.parametrize(
     "command", ["run methods", "claims", "list", "probe", "sample", "tree", "run", ""]

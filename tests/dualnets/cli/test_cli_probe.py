@@ -38,7 +38,7 @@ def run(capsys, *arguments):
 
 
 def test_it_is_a_command_with_a_line_of_help(capsys):
-    assert commands()["probe"].startswith("Probe activations or a torch model of your own")
+    assert commands()["probe"].startswith("Probe activations or a torch model")
     assert main(["probe", "--help"]) == 0
     assert "--activations FILE" in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ def run(capsys, *arguments):
 
 def test_it_is_a_command_with_a_line_of_help(capsys):
     assert commands()["tree"] == (
-        "Show a tree: its shape, exact correlations and ceilings, and a picture of it."
+        "Show a tree: its shape, exact correlations, ceilings, and a figure."
     )
     status, out, _ = run(capsys, "--help")
     assert status == 0
