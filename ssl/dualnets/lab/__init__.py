@@ -1,0 +1,19 @@
+"""The laboratory: from a claim to cells, a run on disk, numbers with their spread, and a verdict.
+
+It knows no particular experiment. What an experiment declares, imported without torch:
+
+- `experiment`: what an experiment is; `ablation`: one that compares named variants; `rules`: its rules
+- `settings`, `method_settings`, `fields`: settings, their flags, checks and identity
+- `grids`: from grids of settings to cells and their names
+
+What runs it:
+
+- `runner`, `workers`: cells computed, in parallel, and joined to a run; `store`: both on disk
+- `ablation_cell`, `learning_curves`: one cell of an ablation; alignment along training
+- `specialisation`, `best_ratio`: measures of student units, and of latents of any number of states
+
+What it is read by:
+
+- `stats`, `time_to_threshold`, `variants`, `tidy`: intervals, exact tests, comparisons, tables
+- `claims`: the outcome of every claim; `report/`: figures and pages
+"""
