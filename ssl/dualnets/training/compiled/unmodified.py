@@ -6,7 +6,7 @@ from typing import TypeGuard
 
 import torch
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook as any_global_hook
+from torch.nn.modules import module as modules
 
 from dualnets.networks.block_network import BlockNetwork
 
@@ -25,16 +25,19 @@ def is_unmodified(network: nn.Module) -> TypeGuard[BlockNetwork]:
     """
     if type(network) is not BlockNetwork or "forward" in vars(network):
         return False
-    if network.device.type != "cpu" or network.dtype not in DTYPES or any_global_hook():
+    if network.device.type != "cpu" or network.dtype not in DTYPES:
         return False
     hooked = (
         getattr(owner, hooks, None)
         for owner in (*network.modules(), *network.parameters())
         for hooks in HOOKS
     )
+    # hooks of all modules; torch's own question whether there are any came after 2.6
+    hooked_globally = (getattr(modules, f"_global{hooks}", None) for hooks in HOOKS)
     parts = (type(part) for part in network.children())
     return (
         not any(hooked)
+        and not any(hooked_globally)
         and all(part in (nn.ParameterList, nn.ModuleList) for part in parts)
         and all(parameter.requires_grad for parameter in network.parameters())
     )
