@@ -30,7 +30,8 @@ def check_same_as_drawn(data, tree, samples, *, seed, start=0, augment=None):
     draw = tree.sample(samples, seed=seed, start=start)
     assert torch.equal(torch.from_numpy(np.asarray(data.leaves)), draw.leaves)
     nodes = list(data.latent_nodes)
-    assert torch.equal(torch.from_numpy(np.asarray(data.latents)), draw.states[..., nodes])
+    # by numpy: torch before 2.7 cannot choose from states of 16 bits
+    assert np.array_equal(data.latents, np.asarray(draw.states)[..., nodes])
     if augment is not None:
         for column, view in zip(data.views, tree.views(draw, augment), strict=True):
             assert torch.equal(torch.from_numpy(np.asarray(column)), view.leaves)

@@ -1,6 +1,5 @@
 """Ablations of data, architecture and loss: their rules on made-up tables, small runs, figures."""
 
-import dataclasses
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ from dualnets.experiments.emergence._samples import by_method
 from dualnets.experiments.emergence.polarity import MARGIN
 from dualnets.lab import grids
 from dualnets.lab.experiment import ProgressListener
+from dualnets.lab.fields import with_columns
 from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.variants import RANK, RATIO, SPREAD, VariantStats, by_variant, variant_stats
 from hltm.probe.best_units import PRE
@@ -420,10 +420,8 @@ def small(request):
     for settings in grids.cells(experiment, "smoke", changes):
         if settings.variant in FEW[request.param]:
             table = experiment.run_cell(settings, torch.device("cpu"), ProgressListener()).table
-            for at, (key, value) in enumerate(dataclasses.asdict(settings).items()):
-                table.insert(at, key, value)
             table.insert(0, "cell", settings.variant)
-            tables.append(table)
+            tables.append(with_columns(table, settings))
     return SimpleNamespace(experiment=experiment, table=joined(*tables))
 
 

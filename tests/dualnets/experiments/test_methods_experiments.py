@@ -16,6 +16,7 @@ from dualnets.experiments.objectives._teacher import TEACHER_SAMPLES as SAMPLES
 from dualnets.experiments.objectives.methods import BARE, LABEL
 from dualnets.experiments.objectives.teacher_student import CONTRAST
 from dualnets.lab.experiment import ProgressListener
+from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import cells
 from hltm.probe.best_units import PRE
 
@@ -221,11 +222,8 @@ def test_runs_and_draws(name):
     every = cells(experiment, "smoke", {k: [v] for k, v in SMALL.items()})
     for settings in every if len(every) < 10 else every[1::3]:
         outcome = experiment.run_cell(settings, torch.device("cpu"), ProgressListener())
-        table = outcome.table
-        for at, (key, value) in enumerate(vars(settings).items()):
-            table.insert(at, key, value)
-        table.insert(0, "cell", str(len(parts)))
-        parts.append(table)
+        outcome.table.insert(0, "cell", str(len(parts)))
+        parts.append(with_columns(outcome.table, settings))
         assert not outcome.notes
     table = pd.concat(parts, ignore_index=True)
     found = judged(name, table)
