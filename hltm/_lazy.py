@@ -6,6 +6,7 @@ A package lists its public names once, in its stub `__init__.pyi`, which type ch
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -37,8 +38,11 @@ def attach_stub(
         # threads that import parts of torch at once break it; this one import they wait for
         import_module("torch")
         if home != package and hasattr(module := import_module(home), attribute):
-            return getattr(module, attribute)
-        return import_module(f"{home}.{attribute}")
+            found = getattr(module, attribute)
+        else:
+            found = import_module(f"{home}.{attribute}")
+        setattr(sys.modules[package], name, found)  # so that it is looked up here once
+        return found
 
     return get, lambda: sorted(homes), sorted(homes)
 

@@ -85,9 +85,8 @@ def options(kind: type) -> list[Option]:
         [('lr', 'float', 0.1), ('weight_decay', 'float', 0.0), ('clip', 'float', None)]
     """
     found = []
-    meanings = [
-        described(base.__doc__ or "", "Attributes") for base in kind.__mro__
-    ]  # the nearest class that explains a field
+    # the nearest class that explains a field has the word
+    meanings = [described(base.__doc__ or "", "Attributes") for base in kind.__mro__]
     for item in fields(kind):
         if not item.init or item.default is MISSING:
             continue

@@ -267,10 +267,9 @@ def with_columns(table: pd.DataFrame, settings: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
     former = [item.metadata.get("stored", UNCHANGED).name for item in fields(settings)]
-    names = [item.name for item in fields(settings)]
-    table = table.drop(columns=[name for name in (*names, *former) if name in table])
-    values = {name: getattr(settings, name) for name in names}
+    table = table.drop(columns=[name for name in (*values, *former) if name in table])
     chosen = {name: math.nan if value is None else value for name, value in values.items()}
     parts = [table.iloc[:, :1], pd.DataFrame(chosen, index=table.index), table.iloc[:, 1:]]
     return pd.concat(parts, axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, cast
 
@@ -124,9 +124,9 @@ def run_name(experiment: Experiment, scale: str, **changes: Any) -> str:
     return name_of_cells(experiment, [cell_name(experiment, settings) for settings in wanted])
 
 
-def name_of_cells(experiment: Experiment, names: Sequence[str]) -> str:
+def name_of_cells(experiment: Experiment, names: Iterable[str]) -> str:
     """The name of the run that consists of these cells, in any order."""
-    return identity(experiment.name, sorted(names))
+    return identity(experiment.name, sorted(set(names)))
 
 
 def value_lists(changes: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -112,16 +112,13 @@ def run(
     store.check_writable()
 
     # 2. Look up what is stored.
-    names = [cell_name(experiment, settings) for settings in wanted]
-    run_id = name_of_cells(experiment, names)
+    named = {cell_name(experiment, settings): settings for settings in wanted}
+    run_id = name_of_cells(experiment, named)
     command = grids.repeat_command(experiment.name, scale, listed)
     if store.has_run(run_id) and not fresh:
-        cells_of_run = dict(zip(names, wanted, strict=True))
-        return _stored_run(store, experiment.name, run_id, cells_of_run, command)
+        return _stored_run(store, experiment.name, run_id, named, command)
     missing = [
-        (cell, settings)
-        for cell, settings in zip(names, wanted, strict=True)
-        if fresh or not store.has_cell(cell)
+        (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
     ]
     with _name_memory_errors():
         for _, settings in missing:
@@ -141,7 +138,7 @@ def run(
         _compute_in_parallel(experiment, str(out), missing, str(where), count, reporter)
 
     # 4. Join the cells and write the files of the run.
-    return _finish(experiment, store, run_id, dict(zip(names, wanted, strict=True)), scale, command)
+    return _finish(experiment, store, run_id, named, scale, command)
 
 
 def _compute_in_parallel(
