@@ -66,7 +66,7 @@ class LatentTree:
     stacked: bool = False
 
     def __post_init__(self) -> None:
-        count = len(self.tables.flat)
+        count = self.tables.count
         if count != len(self.members):
             raise ValueError(f"expected {count} member addresses, got {len(self.members)}")
         if not self.stacked and len(self.members) != 1:
@@ -113,8 +113,8 @@ class LatentTree:
     def of_members(cls, tables: Tables, members: int | None) -> LatentTree:
         """Trees with the addresses 0..S-1; one set of tables serves any number of members."""
         count = check_members(members)
-        if len(tables.flat) not in (1, count):
-            raise ValueError(f"the tables are for {len(tables.flat)} trees, members is {members}")
+        if tables.count not in (1, count):
+            raise ValueError(f"the tables are for {tables.count} trees, members is {members}")
         tables = Tables(tables.topology, tables.cardinality, tables.flat.expand(count, -1))
         return cls(tables, tuple(range(count)), members is not None)
 

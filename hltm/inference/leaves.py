@@ -19,7 +19,7 @@ def check_leaves(tables: Tables, leaves: Tensor, *, stacked: bool) -> Tensor:
     Raises:
         ValueError: the wrong shape or dtype, no rows, or a state that a leaf does not have.
     """
-    topology, members = tables.topology, len(tables.flat)
+    topology, members = tables.topology, tables.count
     found = torch.as_tensor(leaves)
     shape = (*([members] if stacked else []), "B", len(topology.leaves))
     if found.ndim != len(shape) or (*found.shape[:-2], "B", found.shape[-1]) != shape:

@@ -257,12 +257,12 @@ def _check_states(tables: Tables, draw: Draw) -> None:
 
 def draw_states(tables: Tables, request: DrawRequest) -> list[Tensor]:
     """Draw what is requested with the fastest kernel that can: one `(S, V - first, B)` tensor per view."""
-    if len(tables.flat) not in (1, len(request.members)):
+    if tables.count not in (1, len(request.members)):
         raise ValueError(
-            f"the tables are for {len(tables.flat)} trees, expected 1 or {len(request.members)}, one "
+            f"the tables are for {tables.count} trees, expected 1 or {len(request.members)}, one "
             "per member"
         )
-    if tables.flat.stride(0) == 0:
+    if tables.shared:
         tables = _one_set(tables)
     if request.device.type == "cpu":
         from hltm.sampling.kernels import cpu  # compiles: at the first draw, not at import
