@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
-from hltm.families.random_tables import random_tables
+from hltm.families.random_tables import ends, random_tables
 from hltm.model.topology import MAX_NODES, Topology
 from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
@@ -18,7 +19,7 @@ def random_tree(
     *,
     nodes: int,
     max_branching: int = 3,
-    cardinality: tuple[int, int] | int = 2,
+    cardinality: int | Sequence[int] = 2,
     concentration: float = 1.0,
     members: int | None = None,
     seed: int,
@@ -49,7 +50,7 @@ def random_tree(
         raise ValueError(f"nodes must be in 2..{MAX_NODES}, got {nodes}")
     if max_branching < 1:
         raise ValueError(f"max_branching must be at least 1, got {max_branching}")
-    low, high = cardinality if isinstance(cardinality, tuple) else (cardinality, cardinality)
+    low, high = ends("cardinality", cardinality)
     if not low <= high:
         raise ValueError(f"the range of cardinalities is empty: ({low}, {high})")
     numbers = partial(uniform, nodes, seed=check_seed(seed), stream=Stream.TABLES, members=[0])

@@ -39,7 +39,7 @@ def to_json(tree: LatentTree) -> str:
     nodes = []
     for v, (name, parent) in enumerate(zip(topology.names, topology.parent, strict=True)):
         above = None if parent < 0 else topology.names[parent]
-        nodes.append({"name": name, "parent": above, "table": shared.table(v).tolist()})
+        nodes.append({"name": name, "parent": above, "table": shared.table(name).tolist()})
     head = {"format": FORMAT, "version": VERSION, "draw_format": DRAW_FORMAT}
     members = {"members": list(tree.members), "stacked": tree.stacked}
     lines = ",\n".join(json.dumps(node) for node in nodes)
