@@ -109,7 +109,7 @@ class LatentTree:
             ...     {"topic": [0.5, 0.3, 0.2], "word": [[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]},
             ... )
             >>> tree
-            LatentTree(2 nodes, 1 leaves, depth 1, 2..3 states)
+            LatentTree(2 nodes, 1 leaves, depth 1, 2..3 states, names 'topic', 'word')
         """
         topology = Topology.from_parents(parents, names)
         named = name_tables(parents, names, tables)
@@ -160,9 +160,8 @@ class LatentTree:
         shown = f"{states[0]}" if len(states) == 1 else f"{states[0]}..{states[-1]}"
         members = f"{len(self.members)} x " if self.stacked else ""
         names = self.topology.names
-        named = (
-            "" if names[0] == "0" else ", names " + ", ".join(names[:3]) + ", …" * (len(names) > 3)
-        )
+        few = ", ".join(map(repr, names[:3])) + ", …" * (len(names) > 3)
+        named = "" if names[0] == "0" else f", names {few}"
         return (
             f"LatentTree({members}{len(self.topology)} nodes, {len(self.leaves)} leaves, "
             f"depth {self.topology.depth}, {shown} states{named})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from operator import index
 
 import numpy as np
 
@@ -46,6 +47,7 @@ def random_tree(
         >>> random_tree(nodes=40, max_branching=4, cardinality=(2, 6), seed=1)
         LatentTree(40 nodes, 17 leaves, depth 5, 2..6 states)
     """
+    nodes, max_branching = index(nodes), index(max_branching)
     if not 2 <= nodes <= MAX_NODES:
         raise ValueError(f"nodes must be in 2..{MAX_NODES}, got {nodes}")
     if max_branching < 1:

@@ -206,10 +206,15 @@ class Topology:
                 name is the text of v; numbers that the tree itself gives are never refused.
             TypeError: neither a name nor an integer.
         """
+        return NodeNumber(self._number(node))
+
+    def _number(self, node: Node) -> int:
+        if type(node) is NodeNumber and 0 <= node < len(self.names):
+            return node  # what follows takes longer
         if isinstance(node, str):
             if node not in self._number_of:
                 raise KeyError(f"unknown node {node!r}; the tree has {self.some_names}")
-            return NodeNumber(self._number_of[node])
+            return self._number_of[node]
         if isinstance(node, bool) or not hasattr(node, "__index__"):
             raise TypeError(f"a node is given by name or by number, got {node!r}")
         v = operator.index(node)
@@ -224,17 +229,17 @@ class Topology:
                 f"node {v} is ambiguous: the node of number {v} is named {self.names[v]!r}, and the node "
                 f"named {str(v)!r} has number {other}; give the name as text"
             )
-        return NodeNumber(v)
+        return v
 
     def nodes(self, nodes: Nodes) -> np.ndarray:
         """The numbers of several nodes, or of one, as an int64 array; a `range` holds numbers."""
         if is_single(nodes):
-            return np.array([self.node(nodes)], dtype=np.int64)
+            return np.array([self._number(nodes)], dtype=np.int64)
         if isinstance(nodes, (range, NodeRange)):
-            for end in nodes[:1], nodes[-1:]:
-                self.nodes([NodeNumber(v) for v in end])
+            for end in (*nodes[:1], *nodes[-1:]):
+                self._number(NodeNumber(end))
             return np.arange(nodes.start, nodes.stop, nodes.step, dtype=np.int64)
-        return np.array([self.node(v) for v in nodes], dtype=np.int64)
+        return np.array([self._number(v) for v in nodes], dtype=np.int64)
 
     def ancestors(self, node: int) -> list[int]:
         """The nodes above one node, nearest first, root last."""

@@ -164,12 +164,9 @@ class Draw:
             >>> tree = hltm.LatentTree.from_parents(
             ...     {"topic": None, "word": "topic"}, {"topic": [0.5, 0.5], "word": [[0, 1], [1, 0]]}
             ... )
-            >>> tree.sample(3, seed=0, start=5).to_pandas()
-                    topic  word
-            sample
-            5           1     0
-            6           1     0
-            7           0     1
+            >>> table = tree.sample(3, seed=0, start=5).to_pandas()
+            >>> table["topic"].to_dict(), table["word"].to_dict()
+            ({5: 1, 6: 1, 7: 1}, {5: 0, 6: 0, 7: 0})
         """
         import pandas as pd
 
@@ -177,11 +174,11 @@ class Draw:
         if self.stacked:
             index = pd.MultiIndex.from_product([self.members, index], names=["member", "sample"])
         names = self.topology.names[self.first :]
-        states = np.array(self.states.cpu()).reshape(len(index), len(names))
+        states = self.states.cpu().numpy().reshape(len(index), len(names)).copy()
         if self.missing_SXB is None:
             return pd.DataFrame(states, index=index, columns=list(names))
         leaves = max(self.topology.leaves.start - self.first, 0)
-        missing = np.array(self.missing.cpu()).reshape(len(index), -1)
+        missing = self.missing.cpu().numpy().reshape(len(index), states.shape[1] - leaves)
         columns = {
             names[leaves + x]: pd.arrays.IntegerArray(
                 states[:, leaves + x].copy(), missing[:, x].copy()

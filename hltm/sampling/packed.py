@@ -122,7 +122,9 @@ def sample_packed(
     elif request.device.type == "cpu":
         from hltm.sampling.kernels import cpu  # compiles: at the first draw, not at import
 
-        bits = _bits_from(cpu.draw_packed(tables, request)[0], start % BLOCK, request.samples)
+        bits = _bits_from(
+            cpu.draw_packed(tables, request)[0], request.start % BLOCK, request.samples
+        )
     else:
         bits = pack_bits(reference.draw(tables, request)[0])
     return PackedDraw(
