@@ -1,0 +1,276 @@
+"""What a user knows of the nodes: leaves as an array, or states and likelihoods by node.
+
+Evidence by node is a mapping node -> value. Integers are states, -1 where missing. Floats are
+likelihoods, P(what was observed | node = state) up to a factor: one number per state, which
+multiplies the probability of every joint state (virtual evidence, Pearl 1988, Section 2.2.2). A row
+of length K that is 1 at one state and 0 at the others is therefore the same as that state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.inference.leaves import as_states, check_leaves, check_states, refuse_signs
+from hltm.inference.messages import MISSING
+from hltm.model.tables import Tables
+from hltm.model.topology import Node, Topology
+from hltm.sampling.draw import Draw
+
+
+class Evidence(NamedTuple):
+    """Evidence in the form that the functions of `hltm.inference` take.
+
+    Attributes:
+        leaves_SXB: `(S, X, B)` integer states, -1 where missing.
+        likelihoods: node -> `(S or 1, K, B)` float64; states of inner nodes and soft evidence.
+    """
+
+    leaves_SXB: Tensor
+    likelihoods: dict[int, Tensor]
+
+
+def read_evidence(tables: Tables, evidence: Any, *, stacked: bool) -> Evidence:
+    """Check evidence in any of its forms.
+
+    Args:
+        evidence: one of
+            - leaves `(B, X)` in storage order, or `(S, B, X)` where `stacked`: see `check_leaves`;
+            - a mapping node -> integer states (one, `(B,)` or `(S, B)`), -1 where missing, or float
+              likelihoods `(K,)`, `(B, K)` or `(S, B, K)`. What has no axis B holds for every row, and
+              without S for every member; if nothing has the axis B, B is 1;
+            - a data frame: columns named after nodes are such a mapping, and columns numbered 0..X-1
+              (also with one word before the number) are leaves. Empty entries are missing;
+            - a draw: its leaves, by name.
+        stacked: whether the trees have the member axis S.
+
+    Raises:
+        ValueError: evidence that is none of these, a node given twice, a state that a node does not
+            have, likelihoods that are negative, not finite or all 0, or numbers of rows that differ.
+        KeyError, IndexError: a node that the tree does not have.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+        >>> found = read_evidence(tree.tables, {"0": [0.2, 0.8], "1": [1, -1]}, stacked=False)
+        >>> found.leaves_SXB[0], found.likelihoods[0].shape
+        (tensor([[ 1, -1],
+                [-1, -1]]), torch.Size([1, 2, 2]))
+    """
+    topology = tables.topology
+    if isinstance(evidence, Draw):
+        drawn = _leaves_of(topology, evidence)
+        return Evidence(check_states(tables, drawn, topology.leaves, stacked=stacked, what="leaves"), {})
+    rows = None
+    if _is_frame(evidence):
+        rows, evidence = len(evidence), _columns(topology, evidence)
+    if isinstance(evidence, Mapping):
+        return _by_node(tables, evidence, rows, stacked=stacked)
+    return Evidence(check_leaves(tables, evidence, stacked=stacked), {})
+
+
+def by_node(topology: Topology, given: Mapping[Node, Any]) -> dict[int, Any]:
+    """The values of a mapping under the numbers of their nodes.
+
+    Raises:
+        ValueError: a node that is given twice.
+        KeyError, IndexError, TypeError: a key that is not a node.
+    """
+    found: dict[int, Any] = {}
+    keys: dict[int, Node] = {}
+    for key, value in given.items():
+        v = topology.node(key)
+        if v in found:
+            raise ValueError(
+                f"node {topology.names[v]!r} is given twice, as {keys[v]!r} and as {key!r}"
+            )
+        found[v], keys[v] = value, key
+    return found
+
+
+def _by_node(
+    tables: Tables, evidence: Mapping[Node, Any], rows: int | None, *, stacked: bool
+) -> Evidence:
+    topology, members = tables.topology, len(tables.flat) if stacked else 0
+    given = {v: _read(tables, v, value) for v, value in by_node(topology, evidence).items()}
+    lengths = {} if rows is None else {rows: "the frame"}
+    for v, value in given.items():
+        axes = value.ndim - value.is_floating_point()  # besides K
+        _check_shape(topology.names[v], value, axes, int(tables.cardinality[v]), members)
+        if axes:
+            lengths.setdefault(value.shape[axes - 1], f"{topology.names[v]!r}")
+    if len(lengths) > 1:
+        (a, first), (b, second), *_ = lengths.items()
+        raise ValueError(f"evidence on {first} has {a} rows and on {second} {b}, expected one number")
+    batch = next(iter(lengths), 1)
+    device = next((value.device for value in given.values() if value.is_cuda), torch.device("cpu"))
+    leaves = torch.full(
+        (len(tables.flat), len(topology.leaves), batch), MISSING, dtype=torch.int64, device=device
+    )
+    likelihoods: dict[int, Tensor] = {}
+    for v, value in given.items():
+        value = value.to(device)
+        if value.is_floating_point():
+            value = value.expand(batch, -1) if value.ndim == 1 else value
+            likelihoods[v] = (value[None] if value.ndim == 2 else value).transpose(1, 2)
+        elif v in topology.leaves:
+            leaves[:, v - topology.leaves.start] = value
+        else:
+            states = torch.arange(int(tables.cardinality[v]), device=device)[:, None]
+            value = value.expand(batch) if value.ndim == 0 else value
+            value = (value[None] if value.ndim == 1 else value)[:, None]
+            likelihoods[v] = ((value == states) | (value == MISSING)).to(torch.float64)
+    hard = {v: value for v, value in given.items() if not value.is_floating_point()}
+    masked = any(isinstance(value, np.ma.MaskedArray) for value in evidence.values())
+    if not masked and (tables.cardinality[list(hard)] == 2).all():
+        inner = {v: each for v, each in likelihoods.items() if v in hard}
+        refuse_signs(tables, list(hard.values()), leaves, inner)
+    return Evidence(leaves, likelihoods)
+
+
+def _read(tables: Tables, v: int, value: Any) -> Tensor:
+    """States of a node as int64, or its likelihoods as float64, in the shape they have."""
+    name, count = tables.topology.names[v], int(tables.cardinality[v])
+    if not isinstance(value, Tensor):
+        if hasattr(value, "to_numpy"):
+            value = value.to_numpy()
+        try:
+            array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"evidence on {name!r} is not an array: {str(error)[:120]}") from error
+        if array.dtype.kind == "f" and not isinstance(value, np.ma.MaskedArray):
+            value = torch.from_numpy(np.array(array, dtype=np.float64))
+        else:
+            value = as_states(array, f"evidence on {name!r}: values")
+    if value.dtype.is_floating_point:
+        return _check_likelihoods(name, value.to(torch.float64), count)
+    value = as_states(value, f"evidence on {name!r}: values").to(torch.int64)
+    bad = value[(value < MISSING) | (value >= count)]
+    if len(bad):
+        raise ValueError(
+            f"node {name!r} has state {int(bad[0])}, expected 0..{count - 1}, or -1 if missing"
+        )
+    return value
+
+
+def _check_likelihoods(name: str, value: Tensor, count: int) -> Tensor:
+    what = f"evidence on {name!r}"
+    if value.ndim == 0:
+        number = float(value)
+        meant = f"give {int(number)}" if number.is_integer() else f"0..{count - 1}"
+        raise ValueError(
+            f"{what} is {number}, a float: a state is an integer ({meant}), and likelihoods are "
+            f"{count} floats, one per state"
+        )
+    if value.shape[-1] != count:
+        raise ValueError(
+            f"{what} are floats of shape {tuple(value.shape)}: likelihoods have shape ({count},) or "
+            f"(…, B, {count}), one per state, and states are integers"
+        )
+    bad = value.detach()[~((value >= 0) & (value < torch.inf))]
+    if len(bad):
+        raise ValueError(
+            f"{what} has likelihood {float(bad[0])}, expected finite numbers of at least 0"
+        )
+    empty = (value.detach() <= 0).all(-1)
+    if empty.any():
+        where = f" in row {int(empty.nonzero()[0, -1])}" if empty.ndim else ""
+        raise ValueError(f"{what}{where} has likelihood 0 for every state, expected one above 0")
+    return value
+
+
+def _check_shape(name: str, value: Tensor, axes: int, count: int, members: int) -> None:
+    """The axes besides K are none, B, or for stacked trees S and B."""
+    if axes > (2 if members else 1) or (axes == 2 and len(value) != members):
+        last = f", {count}" if value.is_floating_point() else ""
+        shapes = f"({members}, B{last})" if members else f"(B{last})" if last else "(B,)"
+        hint = "" if value.is_floating_point() else "; likelihoods are floats"
+        raise ValueError(
+            f"evidence on {name!r} has shape {tuple(value.shape)}, expected at most {shapes}{hint}"
+        )
+
+
+def _leaves_of(topology: Topology, draw: Draw) -> Tensor:
+    """A draw's leaves in the order of this tree's."""
+    theirs, ours = ([t.names[v] for v in t.leaves] for t in (draw.topology, topology))
+    if set(theirs) != set(ours):
+        other = next((name for name in theirs if name not in set(ours)), None)
+        what = f"has leaf {other!r}, which this tree has not" if other else f"has no leaf {ours[-1]!r}"
+        raise ValueError(f"the draw is of a tree with other leaves: it {what}")
+    place = {name: i for i, name in enumerate(theirs)}
+    return draw.leaves if theirs == ours else draw.leaves[..., [place[name] for name in ours]]
+
+
+# data frames
+
+
+def _is_frame(evidence: Any) -> bool:
+    return hasattr(evidence, "columns") and hasattr(evidence, "to_numpy")
+
+
+def _columns(topology: Topology, frame: Any) -> dict[Node, Any]:
+    """The columns of a data frame as states by node."""
+    labels = list(frame.columns)
+    if len(set(labels)) < len(labels):
+        repeated = next(label for label in labels if labels.count(label) > 1)
+        raise ValueError(f"the frame has column {repeated!r} twice, expected one per node")
+    known = set(topology.names)
+    named = [isinstance(label, str) and label in known for label in labels]
+    leaves = [topology.names[v] for v in topology.leaves]
+    counted = _numbered(labels) and len(labels) == len(leaves)
+    if counted and any(named):
+        raise ValueError(
+            "the columns of the frame count from 0 and are names of nodes too; give "
+            "frame.to_numpy() for leaves in order, or frame.to_dict('list') for nodes by name"
+        )
+    if counted and leaves:
+        names: Iterable[str] = leaves
+    elif all(named):
+        names = labels
+    else:
+        other = labels[named.index(False)]
+        shown = ", ".join(map(repr, topology.names[:4]))
+        raise ValueError(
+            f"the frame has column {other!r}, expected names of nodes ({shown}, …), or "
+            f"the numbers 0..{len(leaves) - 1} for the leaves in order"
+        )
+    return {
+        name: _column_states(label, frame[label]) for name, label in zip(names, labels, strict=True)
+    }
+
+
+def _numbered(labels: list[Any]) -> bool:
+    """Whether labels count from 0, with the same word before each number or none: x0, x1, …"""
+    parts = [re.fullmatch(r"(\D*)(\d+)", str(label)) for label in labels]
+    words = {part[1] for part in parts if part}
+    return len(words) == 1 and [part and int(part[2]) for part in parts] == list(range(len(parts)))
+
+
+def _column_states(label: Any, column: Any) -> np.ndarray:
+    """`(B,)` states, masked where an entry is empty, which may have made floats of the integers."""
+    values = np.asarray(column.to_numpy())
+    if values.dtype.kind == "O":  # integers beside None, NaN or pandas' own value for empty entries
+        empty = [x is None or str(x) in ("nan", "<NA>") for x in values]
+        filled = np.full(len(values), np.nan)
+        try:
+            filled[~np.array(empty, dtype=bool)] = [x for x, gone in zip(values, empty) if not gone]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"column {label!r} does not hold integer states: {error}") from error
+        values = filled
+    if values.dtype.kind != "f":
+        return values
+    empty = np.isnan(values)
+    known = values[~empty]
+    bad = known[(known < 0) | (known != np.floor(known)) | (known > 2**31)]
+    if len(bad):
+        hint = "; signs become states by (frame > 0).astype(int)" if bad[0] == -1 else ""
+        raise ValueError(
+            f"column {label!r} holds {bad[0]} in floats, expected integer states from 0{hint}"
+        )
+    whole = np.where(empty, MISSING, values).astype(np.int64)
+    return np.ma.masked_array(whole, empty) if empty.any() else whole
