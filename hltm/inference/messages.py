@@ -21,6 +21,7 @@ marked `doubtful` and are computed again with a scale *per state*, which is slow
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from hltm.model.moments import marginals
 from hltm.model.tables import Tables
 
 MISSING = -1  # a leaf that was not observed
+Likelihoods = Mapping[int, Tensor]  # node -> (S or 1, K, B) float64 of its states, at least 0
 # A product is doubtful below tiny ** DOUBT times its bound, tiny being the smallest normal float: a
 # state that was lost from it may then matter.
 DOUBT = 0.65
@@ -110,6 +112,7 @@ def upward(
     leaves_SXB: Tensor,
     dtype: torch.dtype = torch.float64,
     *,
+    likelihoods: Likelihoods | None = None,
     scale_per_state: bool = False,
 ) -> Upward:
     """Messages from the leaves to the root.
@@ -117,6 +120,8 @@ def upward(
     Args:
         leaves_SXB: `(S, X, B)` integer states, -1 where a leaf is missing.
         dtype: float32 or float64.
+        likelihoods: of the states of some nodes, any nodes: `(S or 1, K, B)` float64, at least 0. They
+            multiply the node's message λ, so they are one more child of it that was observed.
         scale_per_state: whether every state has a scale of its own; no sample is then doubtful.
     """
     groups, links = tables.groups, child_links(tables)
@@ -139,6 +144,13 @@ def upward(
             mantissa = (match | (leaf == MISSING)).to(dtype)
             scale = torch.zeros_like(mantissa if scale_per_state else mantissa[:, :, :1])
             message = Message(mantissa, scale)
+        for i, v in enumerate(map(int, nodes)):
+            if likelihoods and v in likelihoods:
+                given = likelihoods[v].to(observed.device, dtype).expand(members, -1, -1)[:, None]
+                observation = Message(given, torch.zeros_like(message.log_scale[:, :1]))
+                link = ChildLinks(g, np.array([0]), np.array([i]))
+                message, doubt = _join(message, observation, link)
+                doubtful |= doubt
         below.append(message)
         if not scale_per_state:  # leaves may also contradict the prior
             before = torch.stack([prior[v] for v in nodes], 1).to(message.mantissa)
@@ -161,12 +173,23 @@ def upward(
     return Upward(below[::-1], [below[-1], *sent[::-1]], doubtful)
 
 
-def safe_upward(tables: Tables, leaves_SXB: Tensor, dtype: torch.dtype = torch.float64) -> Upward:
+def safe_upward(
+    tables: Tables,
+    leaves_SXB: Tensor,
+    dtype: torch.dtype = torch.float64,
+    *,
+    likelihoods: Likelihoods | None = None,
+) -> Upward:
     """`upward` with shared scales, or with a scale per state if some sample is doubtful."""
-    found = upward(tables, leaves_SXB, dtype)
+    found = upward(tables, leaves_SXB, dtype, likelihoods=likelihoods)
     if not found.doubtful.any():
         return found
-    return upward(tables, leaves_SXB, dtype, scale_per_state=True)
+    return upward(tables, leaves_SXB, dtype, likelihoods=likelihoods, scale_per_state=True)
+
+
+def rows_of(likelihoods: Likelihoods | None, low: int, high: int) -> Likelihoods:
+    """The likelihoods of samples low .. high - 1."""
+    return {v: given[..., low:high] for v, given in (likelihoods or {}).items()}
 
 
 def _send(table: Tensor, message: Message, scale_per_state: bool) -> Message:

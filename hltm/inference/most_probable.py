@@ -12,9 +12,11 @@ from torch import Tensor
 from hltm.inference.messages import (
     MISSING,
     ChildLinks,
+    Likelihoods,
     Message,
     child_links,
     gather,
+    rows_of,
     safe_upward,
     weigh,
 )
@@ -47,7 +49,9 @@ class MostLikely(NamedTuple):
     log_probability: Tensor
 
 
-def most_likely(tables: Tables, leaves_SXB: Tensor) -> MostLikely:
+def most_likely(
+    tables: Tables, leaves_SXB: Tensor, likelihoods: Likelihoods | None = None
+) -> MostLikely:
     """The joint state that maximises P(states, leaves): batch-last `(S, V, B)` and `(S, B)`.
 
     Maximum-product messages (Pearl 1988) in logarithms, so nothing underflows. From the leaves up,
@@ -57,7 +61,8 @@ def most_likely(tables: Tables, leaves_SXB: Tensor) -> MostLikely:
 
     then from the root down every node takes the best state given its parent's. Of several joint
     states that are equally likely to twelve digits, it is the first in lexicographic order of
-    storage: the lowest state of the root, then of node 1, and so on.
+    storage: the lowest state of the root, then of node 1, and so on. Likelihoods of states, as for
+    `posterior`, multiply P(states, leaves).
 
     Example:
         >>> import hltm
@@ -68,13 +73,18 @@ def most_likely(tables: Tables, leaves_SXB: Tensor) -> MostLikely:
     """
     links = child_links(tables)
     parts = [
-        _most_likely(tables, links, part)
-        for part in leaves_SXB.split(row_chunks(tables, leaves_SXB), dim=-1)
+        _most_likely(tables, links, leaves_SXB[..., low:high], rows_of(likelihoods, low, high))
+        for low, high in row_chunks(tables, leaves_SXB)
     ]
     return MostLikely(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
 
 
-def _most_likely(tables: Tables, links: list[list[ChildLinks]], leaves_SXB: Tensor) -> MostLikely:
+def _most_likely(
+    tables: Tables,
+    links: list[list[ChildLinks]],
+    leaves_SXB: Tensor,
+    likelihoods: Likelihoods,
+) -> MostLikely:
     groups, device = tables.groups, leaves_SXB.device
     observed = leaves_SXB.to(torch.int64)
     members, _, batch = observed.shape
@@ -87,6 +97,9 @@ def _most_likely(tables: Tables, links: list[list[ChildLinks]], leaves_SXB: Tens
         )
         for nodes in groups
     ]  # fmt: skip
+    for v, given in likelihoods.items():
+        group = next(g for g, nodes in enumerate(groups) if v in nodes)
+        below[group][:, np.flatnonzero(groups[group] == v)] += given.to(device)[:, None].log()
     for g in range(len(groups) - 1, 0, -1):
         nodes = groups[g]
         if nodes[0] >= first_leaf:
@@ -119,6 +132,7 @@ def posterior_samples(
     members: Sequence[int],
     start: int = 0,
     first: int = 0,
+    likelihoods: Likelihoods | None = None,
 ) -> Tensor:
     """`(S, N, V, B)` int64 joint states drawn from P(all nodes | leaves), -1 for impossible leaves.
 
@@ -130,6 +144,7 @@ def posterior_samples(
         samples: N, how many joint states to draw for each row of leaves.
         start: the number of the first row.
         first: the number of the first joint state.
+        likelihoods: of the states of some nodes, as for `posterior`.
 
     Raises:
         ValueError: fewer than one sample, or rows or samples without an address.
@@ -142,17 +157,19 @@ def posterior_samples(
         >>> states.shape, bool((states[..., 3:] == draw.leaves).all())
         (torch.Size([3, 5, 7]), True)
     """
-    check_rows(start, leaves_SXB.shape[-1])
+    check_rows(start, max(leaves_SXB.shape[-1], 1))
     if samples < 1 or first < 0 or first + samples > MAX_VIEWS:
         raise ValueError(
             f"samples must be numbered 0..2^24-1, got {samples} from number {first} on"
         )
-    size = row_chunks(tables, leaves_SXB)
+    if leaves_SXB.shape[-1] == 0:
+        shape = len(leaves_SXB), samples, len(tables.topology), 0
+        return torch.empty(shape, dtype=torch.int64, device=leaves_SXB.device)
     found = []
-    for low in range(0, leaves_SXB.shape[-1], size):
-        part = leaves_SXB[..., low : low + size]
+    for low, high in row_chunks(tables, leaves_SXB):
+        part, given = leaves_SXB[..., low:high], rows_of(likelihoods, low, high)
         with torch.no_grad():
-            messages = safe_upward(tables, part)
+            messages = safe_upward(tables, part, likelihoods=given)
         drawn = [
             _sample(tables, messages.below, check_seed(seed), members, start + low, n)
             for n in range(first, first + samples)

@@ -8,7 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.messages import Upward, downward, pick, places, safe_upward, weigh
+from hltm.inference.messages import (
+    Likelihoods,
+    Upward,
+    downward,
+    pick,
+    places,
+    rows_of,
+    safe_upward,
+    weigh,
+)
 from hltm.model.moments import marginals
 from hltm.model.tables import Tables
 
@@ -36,6 +45,7 @@ def posterior(
     dtype: torch.dtype = torch.float64,
     *,
     own: bool = False,
+    likelihoods: Likelihoods | None = None,
 ) -> Posterior:
     """P(node | leaves), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, B)` or, own, `(S, V, B)`.
 
@@ -48,7 +58,9 @@ def posterior(
         leaves_SXB: `(S, X, B)` integer states, -1 where a leaf is missing.
         nodes: `(V,)` node numbers, in any order, also repeated.
         dtype: float32 or float64.
-        own: whether each node is given only the leaves below it.
+        own: whether each node is given only the leaves below it, and the likelihoods on and below it.
+        likelihoods: of the states of some nodes, `(S or 1, K, B)` float64, at least 0. The evidence is
+            then the sum over states of P(states) times all likelihoods.
 
     Raises:
         ValueError: a dtype other than float32 and float64.
@@ -57,11 +69,14 @@ def posterior(
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
     distinct, place = np.unique(nodes, return_inverse=True)
     needs_gradient = tables.flat.requires_grad and torch.is_grad_enabled()
-    if needs_gradient or leaves_SXB.device.type != "cpu":
+    if needs_gradient or leaves_SXB.device.type != "cpu" or likelihoods:
         parts = [
-            torch_posterior(tables, part, distinct, dtype, own=own)
-            for part in leaves_SXB.split(row_chunks(tables, leaves_SXB), dim=-1)
-        ]
+            torch_posterior(
+                tables, leaves_SXB[..., low:high], distinct, dtype, own=own,
+                likelihoods=rows_of(likelihoods, low, high),
+            )
+            for low, high in row_chunks(tables, leaves_SXB)
+        ]  # fmt: skip
         found = Posterior(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
     else:
         found = _by_kernel(tables, leaves_SXB, distinct, dtype, own=own)
@@ -72,10 +87,12 @@ def posterior(
     return Posterior(found.marginals[:, order], evidence)
 
 
-def row_chunks(tables: Tables, leaves_SXB: Tensor) -> int:
-    """How many samples to compute the messages of at a time, to bound memory."""
+def row_chunks(tables: Tables, leaves_SXB: Tensor) -> list[tuple[int, int]]:
+    """Ranges of samples whose messages are computed at a time, to bound memory; at least one range."""
     kind = "cpu" if leaves_SXB.device.type == "cpu" else "cuda"
-    return max(CHUNK[kind] // (len(leaves_SXB) * int(tables.cardinality.sum())), 16)
+    size = max(CHUNK[kind] // (len(leaves_SXB) * int(tables.cardinality.sum())), 16)
+    batch = leaves_SXB.shape[-1]
+    return [(low, min(low + size, batch)) for low in range(0, max(batch, 1), size)]
 
 
 def _by_kernel(
@@ -88,7 +105,8 @@ def _by_kernel(
     found = Posterior(*parts)
     # samples that cannot occur, or so improbable that a state may have been lost to underflow
     rows = doubtful.any(0).nonzero()[:, 0]
-    for part in rows.split(row_chunks(tables, leaves_SXB)) if len(rows) else ():
+    for low, high in row_chunks(tables, leaves_SXB[..., rows]) if len(rows) else ():
+        part = rows[low:high]
         with torch.no_grad():
             exact = torch_posterior(tables, leaves_SXB[..., part], nodes, torch.float64, own=own)
         for ours, theirs in zip(found, exact, strict=True):
@@ -97,10 +115,16 @@ def _by_kernel(
 
 
 def torch_posterior(
-    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
+    tables: Tables,
+    leaves_SXB: Tensor,
+    nodes: np.ndarray,
+    dtype: torch.dtype,
+    *,
+    own: bool,
+    likelihoods: Likelihoods | None = None,
 ) -> Posterior:
     """`posterior` of distinct nodes in plain torch, all samples at once."""
-    messages = safe_upward(tables, leaves_SXB, dtype)
+    messages = safe_upward(tables, leaves_SXB, dtype, likelihoods=likelihoods)
     if own:
         return _own_beliefs(tables, messages, nodes)
     needed = tables.topology.with_ancestors(nodes)
