@@ -64,7 +64,9 @@ def _numbers(value: Any) -> str:
     """The numbers of a short tensor, or the smallest and largest of a long one."""
     array = _array(value)
     if array.size <= SHOWN:
-        return np.array2string(array, precision=4, separator=", ", max_line_width=10**6).replace("\n", "")
+        return np.array2string(array, precision=4, separator=", ", max_line_width=10**6).replace(
+            "\n", ""
+        )
     finite = array[np.isfinite(array)]
     return f"{finite.min():.4g} … {finite.max():.4g}" if finite.size else "none is finite"
 
@@ -88,6 +90,10 @@ def _html(self: Any) -> str:
     rows = ""
     for name, x in zip(self._fields, self, strict=True):
         cells = (_described(x), _numbers(x)) if hasattr(x, "detach") else ("", repr(x))
-        rows += f"<tr><th>{escape(name)}</th>" + "".join(f"<td>{escape(c)}</td>" for c in cells) + "</tr>"
+        rows += (
+            f"<tr><th>{escape(name)}</th>"
+            + "".join(f"<td>{escape(c)}</td>" for c in cells)
+            + "</tr>"
+        )
     head = f"<tr><th>{escape(type(self).__name__)}</th><th>shape</th><th>values</th></tr>"
     return f"<table>{head}{rows}</table>"

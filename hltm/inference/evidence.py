@@ -65,13 +65,45 @@ def read_evidence(tables: Tables, evidence: Any, *, stacked: bool) -> Evidence:
     topology = tables.topology
     if isinstance(evidence, Draw):
         drawn = _leaves_of(topology, evidence)
-        return Evidence(check_states(tables, drawn, topology.leaves, stacked=stacked, what="leaves"), {})
+        return Evidence(
+            check_states(tables, drawn, topology.leaves, stacked=stacked, what="leaves"), {}
+        )
     rows = None
     if _is_frame(evidence):
         rows, evidence = len(evidence), _columns(topology, evidence)
     if isinstance(evidence, Mapping):
         return _by_node(tables, evidence, rows, stacked=stacked)
     return Evidence(check_leaves(tables, evidence, stacked=stacked), {})
+
+
+def every_node(tables: Tables, states: Any, stacked: bool) -> Tensor:
+    """`(S, V, B)` states of complete rows: an array `(..., B, V)`, a draw, a mapping or a data frame.
+
+    Raises:
+        ValueError: as for evidence, or a node without states, or with likelihoods.
+    """
+    topology = tables.topology
+    if isinstance(states, Draw):
+        if states.first or states.topology.names != topology.names:
+            raise ValueError(f"expected a draw of all nodes of this tree, got {states!r}")
+        states = states.states
+    if _is_frame(states):
+        states = {label: _column_states(label, states[label]) for label in states.columns}
+    if isinstance(states, Mapping):
+        given = by_node(topology, states)
+        for v, name in enumerate(topology.names):
+            if v not in given:
+                raise ValueError(f"node {name!r} has no states, expected complete rows")
+        read = [_read(tables, v, given[v]) for v in range(len(topology))]
+        for v, value in enumerate(read):
+            if value.is_floating_point():
+                raise ValueError(f"node {topology.names[v]!r} has floats, expected integer states")
+        rows = {tuple(value.shape): topology.names[v] for v, value in enumerate(read) if value.ndim}
+        if len(rows) > 1:
+            raise ValueError(f"states have different shapes, {', '.join(map(str, list(rows)[:3]))}")
+        shape = next(iter(rows), (1,))
+        states = torch.stack([value.expand(shape) for value in read], dim=-1)
+    return check_states(tables, states, range(len(topology)), stacked=stacked)
 
 
 def by_node(topology: Topology, given: Mapping[Node, Any]) -> dict[int, Any]:
@@ -84,7 +116,10 @@ def by_node(topology: Topology, given: Mapping[Node, Any]) -> dict[int, Any]:
     found: dict[int, Any] = {}
     keys: dict[int, Node] = {}
     for key, value in given.items():
-        v = topology.node(key)
+        try:
+            v = topology.node(key)
+        except TypeError as error:
+            raise TypeError(f"expected the name or number of a node, got {key!r}") from error
         if v in found:
             raise ValueError(
                 f"node {topology.names[v]!r} is given twice, as {keys[v]!r} and as {key!r}"
@@ -106,7 +141,9 @@ def _by_node(
             lengths.setdefault(value.shape[axes - 1], f"{topology.names[v]!r}")
     if len(lengths) > 1:
         (a, first), (b, second), *_ = lengths.items()
-        raise ValueError(f"evidence on {first} has {a} rows and on {second} {b}, expected one number")
+        raise ValueError(
+            f"evidence on {first} has {a} rows and on {second} {b}, expected one number"
+        )
     batch = next(iter(lengths), 1)
     device = next((value.device for value in given.values() if value.is_cuda), torch.device("cpu"))
     leaves = torch.full(
@@ -200,7 +237,9 @@ def _leaves_of(topology: Topology, draw: Draw) -> Tensor:
     theirs, ours = ([t.names[v] for v in t.leaves] for t in (draw.topology, topology))
     if set(theirs) != set(ours):
         other = next((name for name in theirs if name not in set(ours)), None)
-        what = f"has leaf {other!r}, which this tree has not" if other else f"has no leaf {ours[-1]!r}"
+        what = (
+            f"has leaf {other!r}, which this tree has not" if other else f"has no leaf {ours[-1]!r}"
+        )
         raise ValueError(f"the draw is of a tree with other leaves: it {what}")
     place = {name: i for i, name in enumerate(theirs)}
     return draw.leaves if theirs == ours else draw.leaves[..., [place[name] for name in ours]]
@@ -258,7 +297,9 @@ def _column_states(label: Any, column: Any) -> np.ndarray:
         empty = [x is None or str(x) in ("nan", "<NA>") for x in values]
         filled = np.full(len(values), np.nan)
         try:
-            filled[~np.array(empty, dtype=bool)] = [x for x, gone in zip(values, empty) if not gone]
+            filled[~np.array(empty, dtype=bool)] = [
+                x for x, gone in zip(values, empty, strict=True) if not gone
+            ]
         except (TypeError, ValueError) as error:
             raise ValueError(f"column {label!r} does not hold integer states: {error}") from error
         values = filled

@@ -42,21 +42,27 @@ def as_states(values: Any, what: str = "leaves") -> Tensor:
         whole = not (found.dtype.is_floating_point or found.dtype.is_complex)
     else:
         try:
-            array = values if isinstance(values, np.ndarray) else np.asarray(values)
+            array: Any = values if isinstance(values, np.ndarray) else np.asarray(values)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{what} are not an array of integers: {str(error)[:120]}") from error
-        if array.dtype.kind not in "biuf":
-            raise ValueError(
-                f"{what} have dtype {array.dtype}, expected integer states, -1 where missing"
-            )
-        whole = array.dtype.kind != "f"
+        kind = array.dtype.kind
+        if kind == "O":
+            other = next((x for x in array.flat if not isinstance(x, int)), "too large an integer")
+            raise ValueError(f"{what} hold {str(other)[:40]!r}, expected integer states")
+        if kind not in "biuf":
+            raise ValueError(f"{what} have dtype {array.dtype}, expected integer states")
+        whole = kind != "f" or (
+            array.size == 0 and array is not values
+        )  # an empty list is no float
         if isinstance(array, np.ma.MaskedArray) and whole:
-            array = array.astype(np.int64).filled(MISSING)
-        # a copy: torch takes neither read-only arrays nor those of another byte order
-        kept = array.dtype == np.uint8
-        found = torch.from_numpy(np.array(array, dtype=None if kept else array.dtype.newbyteorder("=")))
+            array = np.ma.filled(array.astype(np.int64), MISSING)
+        # a copy in the machine's byte order: torch takes neither read-only arrays nor others
+        order = array.dtype.newbyteorder("=") if kind != "f" else np.float64
+        found = torch.from_numpy(np.array(array, dtype=order))
     if not whole:
-        raise ValueError(f"{what} have dtype {found.dtype}, expected integer states; {_hint(found)}")
+        raise ValueError(
+            f"{what} have dtype {found.dtype}, expected integer states; {_hint(found)}"
+        )
     if found.dtype == torch.uint8:  # kept, to save memory
         return found
     unsigned, found = not found.dtype.is_signed, found.to(torch.int64)
@@ -73,7 +79,9 @@ def _hint(values: Tensor) -> str:
         return "NaN is no state, a missing one is -1"
     if values.numel() and (values.abs() == 1).all():
         return "they look like signs: (leaves > 0).long() makes states of them"
-    return "a missing one is -1" if (values != values.round()).any() else "convert them with .long()"
+    return (
+        "a missing one is -1" if (values != values.round()).any() else "convert them with .long()"
+    )
 
 
 def check_leaves(tables: Tables, leaves: Any, *, stacked: bool) -> Tensor:
@@ -108,7 +116,11 @@ def check_states(
     found = as_states(states, what)
     shapes = [("B", len(nodes)), *([(members, "B", len(nodes))] if stacked else [])]
     lead = found.shape[:-2]
-    if found.ndim < 2 or found.shape[-1] != len(nodes) or (lead and (not stacked or lead != (members,))):
+    if (
+        found.ndim < 2
+        or found.shape[-1] != len(nodes)
+        or (lead and (not stacked or lead != (members,)))
+    ):
         shown = " or ".join("({})".format(", ".join(map(str, shape))) for shape in shapes[::-1])
         raise ValueError(f"{what} have shape {tuple(found.shape)}, expected {shown}")
     if found.shape[-2]:
@@ -149,7 +161,10 @@ def refuse_signs(
     if not any((x == MISSING).any() for x in given if x.dtype.is_signed):
         return
     first = [x[..., :ROWS] if x.ndim else x for x in given]  # a few rows find a 0 sooner
-    if any((x == 0).any() for x in [*first, *given]) or sum(int((x == 1).sum()) for x in first) < ENOUGH:
+    if (
+        any((x == 0).any() for x in [*first, *given])
+        or sum(int((x == 1).sum()) for x in first) < ENOUGH
+    ):
         return
     part = {v: x[..., :ROWS] for v, x in (likelihoods or {}).items()}
     root = np.zeros(1, dtype=np.int64)

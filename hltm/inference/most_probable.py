@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.inference.messages import (
     MISSING,
     ChildLinks,
@@ -35,6 +36,7 @@ TIE = 1e-12
 TIE_FLOOR = 1e-10
 
 
+@by_content
 class MostLikely(NamedTuple):
     """The most likely joint state of a tree given its leaves.
 

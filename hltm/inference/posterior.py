@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.inference.messages import (
     Likelihoods,
     Upward,
@@ -24,6 +25,7 @@ from hltm.model.tables import Tables
 CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # numbers of messages held at a time in torch
 
 
+@by_content
 class Posterior(NamedTuple):
     """Posteriors of nodes and the log evidence of the leaves.
 
@@ -70,14 +72,17 @@ def posterior(
     distinct, place = np.unique(nodes, return_inverse=True)
     needs_gradient = tables.flat.requires_grad and torch.is_grad_enabled()
     if needs_gradient or leaves_SXB.device.type != "cpu" or likelihoods:
+        exact = torch.float64 if likelihoods else dtype  # likelihoods have any magnitude
         parts = [
             torch_posterior(
-                tables, leaves_SXB[..., low:high], distinct, dtype, own=own,
+                tables, leaves_SXB[..., low:high], distinct, exact, own=own,
                 likelihoods=rows_of(likelihoods, low, high),
             )
             for low, high in row_chunks(tables, leaves_SXB)
         ]  # fmt: skip
-        found = Posterior(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
+        found = Posterior(
+            *(torch.cat(pieces, dim=-1).to(dtype) for pieces in zip(*parts, strict=True))
+        )
     else:
         found = _by_kernel(tables, leaves_SXB, distinct, dtype, own=own)
     if np.array_equal(distinct, nodes):

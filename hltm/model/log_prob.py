@@ -22,13 +22,12 @@ def log_prob(tables: Tables, states_SVB: Tensor) -> Tensor:
         ValueError: a state that is missing, -1.
     """
     if states_SVB.dtype.is_signed and (states_SVB < 0).any():
-        s, v, b = (states_SVB < 0).nonzero()[0].tolist()
+        _, v, b = (states_SVB < 0).nonzero()[0].tolist()
         raise ValueError(
             f"node {tables.topology.names[v]!r} is missing in row {b}, expected complete rows; "
             "posterior(…).log_evidence is the log probability of part of the nodes"
         )
-    members, count, batch = states_SVB.shape
-    size = max(CHUNK // (members * count), 1)
+    size = max(CHUNK // (states_SVB.shape[0] * states_SVB.shape[1]), 1)
     parts = [_rows(tables, part) for part in states_SVB.split(size, dim=-1)]
     return torch.cat(parts, dim=-1)
 
