@@ -26,8 +26,8 @@ def by_content(cls: type[Result]) -> type[Result]:
         ...     value: torch.Tensor
         >>> Found(torch.ones(3)) == Found(torch.ones(3)), Found(torch.ones(3)) == Found(torch.ones(4))
         (True, False)
-        >>> Found(torch.ones(3)), Found(torch.ones(3, 50))
-        (Found(value=[1, 1, 1]), Found(value=(3, 50) float32))
+        >>> Found(torch.tensor([1, 2])), Found(torch.ones(3, 50))
+        (Found(value=[1, 2]), Found(value=(3, 50) float32))
     """
 
     def equal(self: Any, other: object) -> bool:

@@ -8,14 +8,14 @@ of length K that is 1 at one state and 0 at the others is therefore the same as 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.inference.frames import column_states, columns_by_node, is_frame
 from hltm.inference.leaves import as_states, check_leaves, check_states, refuse_signs
 from hltm.inference.messages import MISSING
 from hltm.model.tables import Tables
@@ -44,8 +44,8 @@ def read_evidence(tables: Tables, evidence: Any, *, stacked: bool) -> Evidence:
             - a mapping node -> integer states (one, `(B,)` or `(S, B)`), -1 where missing, or float
               likelihoods `(K,)`, `(B, K)` or `(S, B, K)`. What has no axis B holds for every row, and
               without S for every member; if nothing has the axis B, B is 1;
-            - a data frame: columns named after nodes are such a mapping, and columns numbered 0..X-1
-              (also with one word before the number) are leaves. Empty entries are missing;
+            - a data frame of pandas or polars: columns named after nodes are such a mapping, and columns
+              that count from 0 are leaves in storage order. Empty entries are missing: see `frames`;
             - a draw: its leaves, by name.
         stacked: whether the trees have the member axis S.
 
@@ -69,8 +69,8 @@ def read_evidence(tables: Tables, evidence: Any, *, stacked: bool) -> Evidence:
             check_states(tables, drawn, topology.leaves, stacked=stacked, what="leaves"), {}
         )
     rows = None
-    if _is_frame(evidence):
-        rows, evidence = len(evidence), _columns(topology, evidence)
+    if is_frame(evidence):
+        rows, evidence = len(evidence), columns_by_node(topology, evidence)
     if isinstance(evidence, Mapping):
         return _by_node(tables, evidence, rows, stacked=stacked)
     return Evidence(check_leaves(tables, evidence, stacked=stacked), {})
@@ -87,14 +87,14 @@ def every_node(tables: Tables, states: Any, stacked: bool) -> Tensor:
         if states.first or states.topology.names != topology.names:
             raise ValueError(f"expected a draw of all nodes of this tree, got {states!r}")
         states = states.states
-    if _is_frame(states):
-        states = {label: _column_states(label, states[label]) for label in states.columns}
+    if is_frame(states):
+        states = {label: states[label] for label in states.columns}
     if isinstance(states, Mapping):
         given = by_node(topology, states)
         for v, name in enumerate(topology.names):
             if v not in given:
                 raise ValueError(f"node {name!r} has no states, expected complete rows")
-        read = [_read(tables, v, given[v]) for v in range(len(topology))]
+        read = [_read(tables, v, _array(name, given[v])) for v, name in enumerate(topology.names)]
         for v, value in enumerate(read):
             if value.is_floating_point():
                 raise ValueError(f"node {topology.names[v]!r} has floats, expected integer states")
@@ -132,7 +132,8 @@ def _by_node(
     tables: Tables, evidence: Mapping[Node, Any], rows: int | None, *, stacked: bool
 ) -> Evidence:
     topology, members = tables.topology, len(tables.flat) if stacked else 0
-    given = {v: _read(tables, v, value) for v, value in by_node(topology, evidence).items()}
+    values = {v: _array(topology.names[v], x) for v, x in by_node(topology, evidence).items()}
+    given = {v: _read(tables, v, value) for v, value in values.items()}
     lengths = {} if rows is None else {rows: "the frame"}
     for v, value in given.items():
         axes = value.ndim - value.is_floating_point()  # besides K
@@ -163,36 +164,39 @@ def _by_node(
             value = (value[None] if value.ndim == 1 else value)[:, None]
             likelihoods[v] = ((value == states) | (value == MISSING)).to(torch.float64)
     hard = {v: value for v, value in given.items() if not value.is_floating_point()}
-    masked = any(isinstance(value, np.ma.MaskedArray) for value in evidence.values())
+    masked = any(isinstance(value, np.ma.MaskedArray) for value in values.values())
     if not masked and (tables.cardinality[list(hard)] == 2).all():
         inner = {v: each for v, each in likelihoods.items() if v in hard}
         refuse_signs(tables, list(hard.values()), leaves, inner)
     return Evidence(leaves, likelihoods)
 
 
-def _read(tables: Tables, v: int, value: Any) -> Tensor:
+def _array(name: str, value: Any) -> Tensor | np.ndarray:
+    """The value of a node as an array; a column of a data frame has states, also if they are floats."""
+    if isinstance(value, Tensor | np.ndarray):
+        return value
+    if hasattr(value, "to_numpy") and not is_frame(value):
+        return column_states(name, value)
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"evidence on {name!r} is not an array: {str(error)[:120]}") from error
+
+
+def _read(tables: Tables, v: int, value: Tensor | np.ndarray) -> Tensor:
     """States of a node as int64, or its likelihoods as float64, in the shape they have."""
     name, count = tables.topology.names[v], int(tables.cardinality[v])
-    if not isinstance(value, Tensor):
-        if hasattr(value, "to_numpy"):
-            value = value.to_numpy()
-        try:
-            array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"evidence on {name!r} is not an array: {str(error)[:120]}") from error
-        if array.dtype.kind == "f" and not isinstance(value, np.ma.MaskedArray):
-            value = torch.from_numpy(np.array(array, dtype=np.float64))
-        else:
-            value = as_states(array, f"evidence on {name!r}: values")
-    if value.dtype.is_floating_point:
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.ma.isMaskedArray(value):
+        value = torch.from_numpy(np.array(value, dtype=np.float64))
+    if isinstance(value, Tensor) and value.dtype.is_floating_point:
         return _check_likelihoods(name, value.to(torch.float64), count)
-    value = as_states(value, f"evidence on {name!r}: values").to(torch.int64)
-    bad = value[(value < MISSING) | (value >= count)]
+    states = as_states(value, f"evidence on {name!r}: values").to(torch.int64)
+    bad = states[(states < MISSING) | (states >= count)]
     if len(bad):
         raise ValueError(
             f"node {name!r} has state {int(bad[0])}, expected 0..{count - 1}, or -1 if missing"
         )
-    return value
+    return states
 
 
 def _check_likelihoods(name: str, value: Tensor, count: int) -> Tensor:
@@ -243,75 +247,3 @@ def _leaves_of(topology: Topology, draw: Draw) -> Tensor:
         raise ValueError(f"the draw is of a tree with other leaves: it {what}")
     place = {name: i for i, name in enumerate(theirs)}
     return draw.leaves if theirs == ours else draw.leaves[..., [place[name] for name in ours]]
-
-
-# data frames
-
-
-def _is_frame(evidence: Any) -> bool:
-    return hasattr(evidence, "columns") and hasattr(evidence, "to_numpy")
-
-
-def _columns(topology: Topology, frame: Any) -> dict[Node, Any]:
-    """The columns of a data frame as states by node."""
-    labels = list(frame.columns)
-    if len(set(labels)) < len(labels):
-        repeated = next(label for label in labels if labels.count(label) > 1)
-        raise ValueError(f"the frame has column {repeated!r} twice, expected one per node")
-    known = set(topology.names)
-    named = [isinstance(label, str) and label in known for label in labels]
-    leaves = [topology.names[v] for v in topology.leaves]
-    counted = _numbered(labels) and len(labels) == len(leaves)
-    if counted and any(named):
-        raise ValueError(
-            "the columns of the frame count from 0 and are names of nodes too; give "
-            "frame.to_numpy() for leaves in order, or frame.to_dict('list') for nodes by name"
-        )
-    if counted and leaves:
-        names: Iterable[str] = leaves
-    elif all(named):
-        names = labels
-    else:
-        other = labels[named.index(False)]
-        shown = ", ".join(map(repr, topology.names[:4]))
-        raise ValueError(
-            f"the frame has column {other!r}, expected names of nodes ({shown}, …), or "
-            f"the numbers 0..{len(leaves) - 1} for the leaves in order"
-        )
-    return {
-        name: _column_states(label, frame[label]) for name, label in zip(names, labels, strict=True)
-    }
-
-
-def _numbered(labels: list[Any]) -> bool:
-    """Whether labels count from 0, with the same word before each number or none: x0, x1, …"""
-    parts = [re.fullmatch(r"(\D*)(\d+)", str(label)) for label in labels]
-    words = {part[1] for part in parts if part}
-    return len(words) == 1 and [part and int(part[2]) for part in parts] == list(range(len(parts)))
-
-
-def _column_states(label: Any, column: Any) -> np.ndarray:
-    """`(B,)` states, masked where an entry is empty, which may have made floats of the integers."""
-    values = np.asarray(column.to_numpy())
-    if values.dtype.kind == "O":  # integers beside None, NaN or pandas' own value for empty entries
-        empty = [x is None or str(x) in ("nan", "<NA>") for x in values]
-        filled = np.full(len(values), np.nan)
-        try:
-            filled[~np.array(empty, dtype=bool)] = [
-                x for x, gone in zip(values, empty, strict=True) if not gone
-            ]
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"column {label!r} does not hold integer states: {error}") from error
-        values = filled
-    if values.dtype.kind != "f":
-        return values
-    empty = np.isnan(values)
-    known = values[~empty]
-    bad = known[(known < 0) | (known != np.floor(known)) | (known > 2**31)]
-    if len(bad):
-        hint = "; signs become states by (frame > 0).astype(int)" if bad[0] == -1 else ""
-        raise ValueError(
-            f"column {label!r} holds {bad[0]} in floats, expected integer states from 0{hint}"
-        )
-    whole = np.where(empty, MISSING, values).astype(np.int64)
-    return np.ma.masked_array(whole, empty) if empty.any() else whole

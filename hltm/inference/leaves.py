@@ -48,9 +48,9 @@ def as_states(values: Any, what: str = "leaves") -> Tensor:
         kind = array.dtype.kind
         if kind == "O":
             other = next((x for x in array.flat if not isinstance(x, int)), "too large an integer")
-            raise ValueError(f"{what} hold {str(other)[:40]!r}, expected integer states")
+            raise ValueError(f"{what} hold {str(other)[:40]!r}, expected integers")
         if kind not in "biuf":
-            raise ValueError(f"{what} have dtype {array.dtype}, expected integer states")
+            raise ValueError(f"{what} have dtype {array.dtype}, expected integers")
         whole = kind != "f" or (
             array.size == 0 and array is not values
         )  # an empty list is no float
@@ -60,9 +60,7 @@ def as_states(values: Any, what: str = "leaves") -> Tensor:
         order = array.dtype.newbyteorder("=") if kind != "f" else np.float64
         found = torch.from_numpy(np.array(array, dtype=order))
     if not whole:
-        raise ValueError(
-            f"{what} have dtype {found.dtype}, expected integer states; {_hint(found)}"
-        )
+        raise ValueError(f"{what} have dtype {found.dtype}, expected integers; {_hint(found)}")
     if found.dtype == torch.uint8:  # kept, to save memory
         return found
     unsigned, found = not found.dtype.is_signed, found.to(torch.int64)
