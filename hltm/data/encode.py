@@ -271,7 +271,7 @@ def _replaced(states: Tensor, encoded: Tensor, missing: float | None) -> Tensor:
             "missing to the number that replaces them"
         )
     dtype = encoded.dtype
-    if not dtype.is_floating_point and torch.tensor(missing).to(dtype) != missing:
+    if not dtype.is_floating_point and torch.tensor(missing).to(dtype).item() != missing:
         raise ValueError(f"dtype {dtype} does not hold {missing}, the number for missing states")
     return encoded.masked_fill(gone, missing)
 

@@ -43,5 +43,6 @@ def _rows(tables: Tables, states_SVB: Tensor) -> Tensor:
     index = start + above * width + states
     entry = tables.flat.to(device).gather(1, index.flatten(1)).unflatten(1, index.shape[1:])
     never = entry <= 0
-    total = entry.masked_fill(never, 1).log().sum(1)  # so that no NaN enters the gradient of others
+    logs = entry.masked_fill(never, 1).log()  # so that no NaN enters the gradient of other rows
+    total = logs.cumsum(1)[:, -1]  # node after node: a sum's order may depend on the other rows
     return total.masked_fill(never.any(1), -torch.inf)
