@@ -305,19 +305,13 @@ class LatentTree:
             raise ValueError(f"given must be 'all' or 'own', got {given!r}")
         wanted = np.arange(len(self.topology)) if nodes is None else self.topology.nodes(nodes)
         known = self._read(evidence)
-        # for no nodes K is the largest number of states
-        some = wanted if len(wanted) else np.array([self.tables.cardinality.argmax()])
         found = posterior(
-            self.tables, known.leaves_SXB, some, dtype,
-            own=given == "own", likelihoods=known.likelihoods,
+            self.tables, known.leaves_SXB, wanted, dtype, own=given == "own",
+            likelihoods=known.likelihoods,
         )  # fmt: skip
         marginals = self._public(found.marginals.permute(0, 3, 1, 2))
         # log_evidence is (S, B), or (S, V, B) for own leaves
-        log_evidence = self._public(found.log_evidence.movedim(-1, 1))
-        if len(wanted) == 0:
-            marginals = marginals[..., :0, :]
-            log_evidence = log_evidence[..., :0] if given == "own" else log_evidence
-        return Posterior(marginals, log_evidence)
+        return Posterior(marginals, self._public(found.log_evidence.movedim(-1, 1)))
 
     def most_likely(self, evidence: Any) -> MostLikely:
         """The joint state of all nodes that is most likely given evidence, in any form of `posterior`.

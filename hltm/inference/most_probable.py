@@ -12,7 +12,6 @@ from torch import Tensor
 from hltm._results import by_content
 from hltm.inference.messages import (
     MISSING,
-    ChildLinks,
     Likelihoods,
     Message,
     child_links,
@@ -73,20 +72,22 @@ def most_likely(
         tensor([[1, 1, 1],
                 [0, 0, 1]])
     """
-    links = child_links(tables)
+    if leaves_SXB.device.type == "cpu":
+        from hltm.inference import joint_kernel  # compiles: at the first call, not at import
+
+        return MostLikely(
+            *joint_kernel.most_likely(tables, leaves_SXB, likelihoods, TIE_FLOOR, TIE)
+        )
     parts = [
-        _most_likely(tables, links, leaves_SXB[..., low:high], rows_of(likelihoods, low, high))
+        torch_most_likely(tables, leaves_SXB[..., low:high], rows_of(likelihoods, low, high))
         for low, high in row_chunks(tables, leaves_SXB)
     ]
     return MostLikely(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
 
 
-def _most_likely(
-    tables: Tables,
-    links: list[list[ChildLinks]],
-    leaves_SXB: Tensor,
-    likelihoods: Likelihoods,
-) -> MostLikely:
+def torch_most_likely(tables: Tables, leaves_SXB: Tensor, likelihoods: Likelihoods) -> MostLikely:
+    """`most_likely` in plain torch, all rows at once."""
+    links = child_links(tables)
     groups, device = tables.groups, leaves_SXB.device
     observed = leaves_SXB.to(torch.int64)
     members, _, batch = observed.shape
@@ -164,31 +165,72 @@ def posterior_samples(
         raise ValueError(
             f"samples must be numbered 0..2^24-1, got {samples} from number {first} on"
         )
-    if leaves_SXB.shape[-1] == 0:
-        shape = len(leaves_SXB), samples, len(tables.topology), 0
-        return torch.empty(shape, dtype=torch.int64, device=leaves_SXB.device)
-    found = []
-    for low, high in row_chunks(tables, leaves_SXB):
-        part, given = leaves_SXB[..., low:high], rows_of(likelihoods, low, high)
-        with torch.no_grad():
-            messages = safe_upward(tables, part, likelihoods=given)
-        drawn = [
-            _sample(tables, messages.below, check_seed(seed), members, start + low, n)
-            for n in range(first, first + samples)
-        ]
-        found.append(torch.stack(drawn, dim=1))
-    return torch.cat(found, dim=-1)
+    number = range(first, first + samples)
+    seed = check_seed(seed)
+    if leaves_SXB.device.type == "cpu":
+        from hltm.inference import joint_kernel
+
+        return joint_kernel.samples(
+            tables,
+            leaves_SXB,
+            number,
+            start=start,
+            likelihoods=likelihoods,
+            seed=seed,
+            members=members,
+        )
+    parts = [
+        torch_samples(
+            tables, leaves_SXB[..., low:high], number, start=start + low,
+            likelihoods=rows_of(likelihoods, low, high), seed=seed, members=members,
+        )
+        for low, high in row_chunks(tables, leaves_SXB)
+    ]  # fmt: skip
+    return torch.cat(parts, dim=-1)
+
+
+def torch_samples(
+    tables: Tables,
+    leaves_SXB: Tensor,
+    numbers: range,
+    *,
+    seed: int,
+    members: Sequence[int],
+    start: int,
+    likelihoods: Likelihoods,
+) -> Tensor:
+    """`posterior_samples` in plain torch, all rows at once."""
+    shape = len(leaves_SXB), len(numbers), len(tables.topology), leaves_SXB.shape[-1]
+    found = torch.empty(shape, dtype=torch.int64, device=leaves_SXB.device)
+    if found.numel() == 0:
+        return found
+    with torch.no_grad():
+        parts = safe_upward(tables, leaves_SXB, likelihoods=likelihoods)
+    for i, number in enumerate(numbers):
+        for rows, messages in parts:
+            at = slice(None) if rows is None else rows
+            found[:, i, :, at] = _sample(
+                tables, messages.below, seed, members, start, shape[-1], number, at
+            )
+    return found
 
 
 def _sample(
-    tables: Tables, below: list[Message], seed: int, members: Sequence[int], start: int, number: int
+    tables: Tables,
+    below: list[Message],
+    seed: int,
+    members: Sequence[int],
+    start: int,
+    batch: int,
+    number: int,
+    at: Tensor | slice,
 ) -> Tensor:
-    """`(S, V, B)` joint state `number` of each row: ancestral sampling from the root down.
+    """`(S, V, B)` joint state `number` of the rows `at`: ancestral sampling from the root down.
 
     Given its parent's state, a node's posterior is proportional to its row of the table times its
     message from below; the state is where the cumulative sum passes a uniform number.
     """
-    device, batch = below[0].mantissa.device, below[0].mantissa.shape[-1]
+    device = below[0].mantissa.device
 
     def choose(g: int, above: Tensor | None) -> tuple[Tensor, Tensor]:
         table = tables.of(tables.groups[g]).detach().to(device)
@@ -197,7 +239,7 @@ def _sample(
         word = uniform_words(
             seed, Stream.POSTERIOR, tuple(members), tables.groups[g], number, start, batch, False,
             device,
-        )  # fmt: skip
+        )[..., at]  # fmt: skip
         u = (word + 0.5) * 2.0**-32  # never 0 and never 1
         cumulative = weight.cumsum(2)
         limit = u[:, :, None] * cumulative[:, :, -1:]

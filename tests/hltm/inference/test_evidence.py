@@ -277,7 +277,7 @@ def test_rows_and_nodes_may_be_none():
             assert trees.most_likely(evidence).states.shape == (*lead, 0, 6)
             assert trees.posterior_samples(evidence, 3, seed=0).shape == (*lead, 3, 0, 6)
         found = trees.posterior({0: [0, 1]}, nodes=[])
-        assert found.marginals.shape == (*lead, 2, 0, k)
+        assert found.marginals.shape == (*lead, 2, 0, trees.tables.cardinality[0])
         assert found.log_evidence.equal(trees.posterior({0: [0, 1]}).log_evidence)
         found = trees.posterior({0: [0, 1]}, nodes=[], given="own")
         assert found.log_evidence.shape == (*lead, 2, 0)
