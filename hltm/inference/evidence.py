@@ -116,10 +116,7 @@ def by_node(topology: Topology, given: Mapping[Node, Any]) -> dict[int, Any]:
     found: dict[int, Any] = {}
     keys: dict[int, Node] = {}
     for key, value in given.items():
-        try:
-            v = topology.node(key)
-        except TypeError as error:
-            raise TypeError(f"expected the name or number of a node, got {key!r}") from error
+        v = topology.node(key)
         if v in found:
             raise ValueError(
                 f"node {topology.names[v]!r} is given twice, as {keys[v]!r} and as {key!r}"

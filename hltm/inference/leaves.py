@@ -103,7 +103,7 @@ def check_leaves(tables: Tables, leaves: Any, *, stacked: bool) -> Tensor:
 
 
 def check_states(
-    tables: Tables, states: Any, nodes: range, *, stacked: bool, what: str = "states"
+    tables: Tables, states: Any, nodes: Sequence[int], *, stacked: bool, what: str = "states"
 ) -> Tensor:
     """`(S, V, B)` states of consecutive nodes from `(B, V)` or, for stacked trees, also `(S, B, V)`.
 
