@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -24,11 +24,13 @@ from hltm.inference.most_probable import MostLikely, most_likely, posterior_samp
 from hltm.inference.posterior import Posterior, posterior
 from hltm.model import moments, view_moments
 from hltm.model.enumeration import Joint, joint, leaf_distribution
+from hltm.model.intervene import Setting, intervene
 from hltm.model.tables import GivenTables, Tables, make_tables, name_tables
 from hltm.model.topology import Node, Nodes, Parents, Topology, drop_single
 from hltm.sampling.augment import Augmentation
+from hltm.sampling.counterfactual import counterfactual
 from hltm.sampling.draw import Draw
-from hltm.sampling.packed import PackedDraw, sample_packed
+from hltm.sampling.packed import PackedDraw, pack_bits, sample_packed
 from hltm.sampling.philox import MAX_MEMBERS, Stream, check_members
 from hltm.sampling.sample import check_draw, redraw, sample, views
 
@@ -261,6 +263,52 @@ class LatentTree:
         """
         check_draw(self.topology, self.members, draw)
         return redraw(self.tables, draw, self.topology.nodes(nodes), view=view)
+
+    # interventions: hltm.model.intervene, hltm.sampling.counterfactual
+
+    def intervene(self, settings: Mapping[Node, Setting]) -> LatentTree:
+        """The tree after do(node = setting): the nodes' tables replaced, all others kept.
+
+        A setting is a state, a distribution over the node's states or a whole table, with an S axis
+        in front for another one per stacked tree: see `hltm.model.intervene`.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+            >>> wet = tree.intervene({"1": 1, "2": [0.3, 0.7]})
+            >>> wet.sample(1000, seed=1).node("1").unique()
+            tensor([1], dtype=torch.uint8)
+        """
+        tables = intervene(self.tables, settings, stacked=self.stacked)
+        return replace(self, tables=tables)
+
+    @overload
+    def counterfactual(self, draw: Draw, settings: Mapping[Node, Setting]) -> Draw: ...
+    @overload
+    def counterfactual(self, draw: PackedDraw, settings: Mapping[Node, Setting]) -> PackedDraw: ...
+    def counterfactual(
+        self, draw: Draw | PackedDraw, settings: Mapping[Node, Setting]
+    ) -> Draw | PackedDraw:
+        """The draw as it would have been with some nodes set: same address, same random numbers.
+
+        Only the set nodes and those below them may differ. A setting is as in `intervene`, or states
+        `(B,)` or `(S, B)`, one per sample: see `hltm.sampling.counterfactual`.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+            >>> draw = tree.sample(1000, seed=1)
+            >>> wet = tree.counterfactual(draw, {"1": 1})
+            >>> wet.node("2").equal(draw.node("2")), wet.node("3").equal(draw.node("3"))
+            (True, False)
+            >>> wet.states.equal(tree.intervene({"1": 1}).sample(1000, seed=1).states)
+            True
+        """
+        if isinstance(draw, PackedDraw):
+            found = self.counterfactual(draw.unpack(), settings)
+            return replace(draw, bits_SVW=pack_bits(found.states_SVB))
+        check_draw(self.topology, self.members, draw)
+        return counterfactual(self.tables, draw, settings)
 
     # given leaves: hltm.inference
 

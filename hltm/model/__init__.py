@@ -2,6 +2,7 @@
 
 topology      the shape: parents, levels, children, names
 tables        P(child | parent) of every node, as one flat array; making and checking it
+intervene     tables with some nodes' probabilities replaced
 moments       closed forms for one and two nodes: marginals, correlations, mutual information
 view_moments  closed forms for one node's states in two views of a sample
 enumeration   the joint distribution by enumeration: the reference that tests compare with

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,8 @@ class Draw:
         draw_format: the layout of addresses.
         missing_SXB: `(S, X, B)` bool, the leaves that a view misses; None where no leaf is missing.
             Only `leaves` hides them; `states`, `level` and `node` have the states of the model.
+        redraws: how the states came from the data: for each view that was taken on the way, its
+            number and its `(V,)` redraw rates; empty for the data themselves.
     """
 
     states_SVB: Tensor
@@ -37,6 +40,7 @@ class Draw:
     first: int = 0
     draw_format: int = DRAW_FORMAT
     missing_SXB: Tensor | None = None
+    redraws: tuple[tuple[int, np.ndarray], ...] = ()
 
     def __repr__(self) -> str:
         shape = tuple(self.states.shape)

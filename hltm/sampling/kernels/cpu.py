@@ -71,13 +71,15 @@ def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndar
     given = np.empty((0, 0, 0), dtype=out.dtype)
     if request.base is not None:
         given = np.ascontiguousarray(request.base.numpy().astype(out.dtype, copy=False))
+    held = np.zeros(nodes, dtype=np.bool_) if request.held is None else request.held
     arguments = (
         np.uint64(request.seed & 0xFFFFFFFF), np.uint64(request.seed >> 32), np.uint64(request.stream),
         np.array(request.members, dtype=np.uint64), np.array(request.views, dtype=np.uint64),
         block_numbers, request.samples, size, request.start - blocks.start * BLOCK,
         tables.topology.parent, tables.cardinality, tables.thresholds.numpy().view(np.uint64),
         tables.threshold_start, request.redraw_case, request.redraw_limits.view(np.uint64),
-        request.base_needed, given, request.first, out, packed,
+        request.base_needed, given, request.base is None or request.base_held, held, request.first,
+        out, packed,
     )  # fmt: skip
 
     def work(shares: Iterator[tuple[int, int]]) -> None:
