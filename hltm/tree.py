@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hltm.inference.ceiling import SAMPLES, Ceiling, Leaves, ceiling
+from hltm.inference.fit import Fit, fit
 from hltm.inference.leaves import check_leaves
 from hltm.inference.most_probable import MostLikely, most_likely, posterior_samples
 from hltm.inference.posterior import Posterior, posterior
@@ -377,6 +378,56 @@ class LatentTree:
             self.tables, leaves_SXB, samples, seed=seed, members=self.members, start=start, first=first
         )  # fmt: skip
         return self._public(found.transpose(2, 3))
+
+    def fit(
+        self,
+        leaves: Tensor,
+        *,
+        weights: Tensor | None = None,
+        fixed: Nodes = (),
+        pseudo_count: float = 0.0,
+        tolerance: float = 1e-9,
+        iterations: int = 1000,
+        seed: int | None = None,
+        restarts: int = 1,
+    ) -> Fit[LatentTree]:
+        """The tree with tables that maximise the likelihood of leaves, by EM: see `hltm.inference.fit`.
+
+        Stacked trees are fitted side by side, each to its own leaves or all to the same. Without `seed`
+        EM starts from this tree's tables, which should not be symmetric: a start at which states or
+        leaves are exchangeable is a saddle point that it cannot leave.
+
+        Args:
+            leaves: integer states `(..., B, X)`, -1 where missing; `(B, X)` may serve all stacked trees.
+            weights: `(B,)` or `(..., B)`, how often each row counts.
+            fixed: nodes whose tables are kept.
+            pseudo_count: added to the expected count of every entry: a Dirichlet(1 + it) prior.
+            tolerance: EM has converged when an iteration gains at most this share of the objective.
+            iterations: how many at most.
+            seed: start from random tables of this seed in place of the tree's own.
+            restarts: start so many times with the seed, and keep the best of each tree.
+
+        Returns:
+            the tree, and how the log evidence rose to its last value.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+            >>> leaves = tree.sample(10_000, seed=1).leaves
+            >>> leaves = leaves.int().masked_fill(torch.rand(leaves.shape) < 0.2, -1)
+            >>> found = tree.fit(leaves, seed=0, restarts=3)
+            >>> bool(found.converged), found.tree.topology is tree.topology
+            (True, True)
+        """
+        shared = self.stacked and torch.as_tensor(leaves).ndim == 2
+        alone = self[0] if shared else self
+        leaves_SXB = check_leaves(alone.tables, leaves, stacked=self.stacked and not shared)
+        found = fit(
+            self.tables, leaves_SXB.expand(len(self.members), -1, -1), weights=weights,
+            fixed=self.topology.nodes(fixed), pseudo_count=pseudo_count, tolerance=tolerance,
+            iterations=iterations, seed=seed, restarts=restarts, members=self.members,
+        )  # fmt: skip
+        return Fit(replace(self, tables=found.tree), *map(self._public, found[1:]))
 
     def ceiling(
         self, nodes: Nodes, *, leaves: Leaves = "own", seed: int = 0, samples: int = SAMPLES
