@@ -244,6 +244,10 @@ def _one_row(  # type: ignore[no-untyped-def]
     chance = np.zeros_like(below)  # P(node | evidence) times the weight
     for v in range(count - 1, -1, -1):
         states = cardinality[v]
+        if v >= first_leaf and factor_of[v] < 0:  # a leaf sends a column of its table, or ones
+            for i in range(cardinality[parent[v]] if leaves[v - first_leaf] >= 0 else 0):
+                below[parent[v], i] += logs[start[v] + i * states + leaves[v - first_leaf]]
+            continue
         for k in range(states):
             if v >= first_leaf and 0 <= leaves[v - first_leaf] != k:
                 below[v, k] = -np.inf
@@ -267,8 +271,15 @@ def _one_row(  # type: ignore[no-untyped-def]
         states = cardinality[v]
         for i in range(cardinality[parent[v]] if v > 0 else 1):
             above = weight if v == 0 else chance[parent[v], i]
-            if above > 0.0:
-                at = start[v] + i * states
+            at = start[v] + i * states
+            if above == 0.0:
+                continue
+            if v >= first_leaf and factor_of[v] < 0 and leaves[v - first_leaf] >= 0:
+                counts[at + leaves[v - first_leaf]] += above
+            elif v >= first_leaf and factor_of[v] < 0:
+                for k in range(states):
+                    counts[at + k] += above * table[at + k]
+            else:
                 for k in range(states):
                     share = above * np.exp(logs[at + k] + below[v, k] - sent[v, i])
                     counts[at + k] += share

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from hltm.inference.expected_counts import Rows, expected_counts
 from hltm.model.tables import Tables
-from hltm.sampling.philox import Stream, uniform
+from hltm.sampling.philox import Stream, check_seed, uniform
 
 Model = TypeVar("Model")
 MAX_CODE = 1 << 62
@@ -55,7 +55,8 @@ class Fit(NamedTuple, Generic[Model]):
         last = self.log_evidence[..., -1].flatten()
         shown = f"{float(last[0]):.6g}" + (f" … {float(last[-1]):.6g}" if len(last) > 1 else "")
         done = int(self.converged.sum())
-        share = "converged" if done == len(last) else f"{done} of {len(last)} converged"
+        share = "converged" if done == len(last) else f"{done} of {len(last)} models converged"
+        share = share if len(last) > 1 or done else "not converged"
         return f"Fit({self.tree}, log evidence {shown}, {int(self.iterations.max())} iterations, {share})"
 
 
@@ -287,7 +288,9 @@ def _check_settings(
     for name, number in (("iterations", iterations), ("restarts", restarts)):
         if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
             raise ValueError(f"{name} must be an integer, at least 1, got {number!r}")
-    if seed is None and restarts > 1:
+    if seed is not None:
+        check_seed(seed)
+    elif restarts > 1:
         raise ValueError(f"{restarts} restarts need a seed for their tables, got seed=None")
 
 
