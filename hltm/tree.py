@@ -386,8 +386,8 @@ class LatentTree:
         weights: Tensor | None = None,
         fixed: Nodes = (),
         pseudo_count: float = 0.0,
-        tolerance: float = 1e-9,
-        iterations: int = 1000,
+        tolerance: float = 1e-8,
+        iterations: int = 2000,
         seed: int | None = None,
         restarts: int = 1,
     ) -> Fit[LatentTree]:
