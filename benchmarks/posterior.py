@@ -69,12 +69,12 @@ def kernel_rows(
 def torch_rows(tree: hltm.LatentTree, leaves: torch.Tensor) -> Callable[[], None]:
     """All nodes by the differentiable path, without a gradient."""
     leaves_SXB = leaves.T[None]
-    size = row_chunks(tree.tables, leaves_SXB)
+    ranges = row_chunks(tree.tables, leaves_SXB)
     every = np.arange(len(tree.topology))
 
     def run() -> None:
-        for part in leaves_SXB.split(size, dim=-1):
-            torch_posterior(tree.tables, part, every, torch.float64, own=False)
+        for low, high in ranges:
+            torch_posterior(tree.tables, leaves_SXB[..., low:high], every, torch.float64, own=False)
 
     return run
 

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from hltm.inference.ceiling import SAMPLES, Ceiling, Leaves, ceiling
+from hltm.inference.evidence import Evidence, every_node, read_evidence
 from hltm.inference.fit import Fit, fit
-from hltm.inference.leaves import check_leaves
 from hltm.inference.most_probable import MostLikely, most_likely, posterior_samples
 from hltm.inference.posterior import Posterior, posterior
 from hltm.model import moments, view_moments
 from hltm.model.enumeration import Joint, joint, leaf_distribution
 from hltm.model.intervene import Setting, intervene
+from hltm.model.log_prob import log_prob
 from hltm.model.tables import GivenTables, Tables, make_tables, name_tables
 from hltm.model.topology import Node, Nodes, Parents, Topology, drop_single
 from hltm.sampling.augment import Augmentation
@@ -311,27 +312,30 @@ class LatentTree:
         check_draw(self.topology, self.members, draw)
         return counterfactual(self.tables, draw, settings)
 
-    # given leaves: hltm.inference
+    # given evidence: hltm.inference
 
     def posterior(
         self,
-        leaves: Tensor,
+        evidence: Any,
         *,
         nodes: Nodes | None = None,
         given: Leaves = "all",
         dtype: torch.dtype = torch.float64,
     ) -> Posterior:
-        """P(node | leaves) and log P(leaves), exactly; differentiable in `tables.flat`.
+        """P(node | evidence) and log P(evidence), exactly; differentiable in `tables.flat`.
 
         Args:
-            leaves: `(..., B, X)` integer states, -1 where missing.
+            evidence: leaves, integer states `(..., B, X)`, -1 where missing; or a mapping from nodes to
+                integer states or float likelihoods, a data frame, or a draw: all forms are explained
+                at `hltm.inference.evidence.read_evidence`, and -1 beside 1 at `refuse_signs` there.
             nodes: one node or several, by number or name; None for all.
-            given: `all` leaves, or the node's `own`, those below it.
+            given: `all` evidence, or the node's `own`, that on it and below it.
             dtype: float64 or float32.
 
         Returns:
-            marginals `(..., B, V, K)` and log_evidence `(..., B)`, for own leaves `(..., B, V)`.
-            Leaves that cannot occur have log_evidence -inf and NaN marginals.
+            marginals `(..., B, V, K)` and log_evidence `(..., B)`, for own evidence `(..., B, V)`.
+            Evidence that cannot occur has log_evidence -inf and NaN marginals. With likelihoods,
+            P(evidence) is the sum over joint states of their probability times all likelihoods.
 
         Example:
             >>> import hltm
@@ -341,47 +345,55 @@ class LatentTree:
             tensor([0.9878, 0.1000], dtype=torch.float64)
             >>> post.log_evidence.exp()
             tensor([0.4100, 0.5000], dtype=torch.float64)
+            >>> tree.posterior({"0": 1}, nodes="1").marginals  # a state of an inner node
+            tensor([[[0.1000, 0.9000]]], dtype=torch.float64)
+            >>> tree.posterior({"1": [0.2, 0.6]}, nodes="1").marginals  # a likelihood of each state
+            tensor([[[0.2500, 0.7500]]], dtype=torch.float64)
         """
         if given not in ("all", "own"):
             raise ValueError(f"given must be 'all' or 'own', got {given!r}")
         wanted = np.arange(len(self.topology)) if nodes is None else self.topology.nodes(nodes)
-        leaves_SXB = check_leaves(self.tables, leaves, stacked=self.stacked)
-        found = posterior(self.tables, leaves_SXB, wanted, dtype, own=given == "own")
+        known = self._read(evidence)
+        found = posterior(
+            self.tables, known.leaves_SXB, wanted, dtype, own=given == "own",
+            likelihoods=known.likelihoods,
+        )  # fmt: skip
         marginals = self._public(found.marginals.permute(0, 3, 1, 2))
         # log_evidence is (S, B), or (S, V, B) for own leaves
         return Posterior(marginals, self._public(found.log_evidence.movedim(-1, 1)))
 
-    def most_likely(self, leaves: Tensor) -> MostLikely:
-        """The joint state of all nodes that is most likely given leaves `(..., B, X)`, -1 where missing.
+    def most_likely(self, evidence: Any) -> MostLikely:
+        """The joint state of all nodes that is most likely given evidence, in any form of `posterior`.
 
         Returns:
-            states `(..., B, V)` int64 and log_probability `(..., B)`; leaves that cannot occur have
+            states `(..., B, V)` int64 and log_probability `(..., B)`; evidence that cannot occur has
             states -1 and log_probability -inf. Ties go to the lowest states, the root's first.
         """
-        found = most_likely(self.tables, check_leaves(self.tables, leaves, stacked=self.stacked))
+        found = most_likely(self.tables, *self._read(evidence))
         states = self._public(found.states.transpose(1, 2))
         return MostLikely(states, self._public(found.log_probability))
 
     def posterior_samples(
-        self, leaves: Tensor, samples: int, *, seed: int, start: int = 0, first: int = 0
+        self, evidence: Any, samples: int, *, seed: int, start: int = 0, first: int = 0
     ) -> Tensor:
-        """Joint states of all nodes drawn from P(all nodes | leaves), by address like any draw.
+        """Joint states of all nodes drawn from P(all nodes | evidence), by address like any draw.
 
-        For each of the rows of `leaves`, `(..., B, X)` with -1 where missing and numbered from
-        `start`, it draws N = `samples` joint states, numbered from `first`.
+        For each of the rows of evidence, in any form of `posterior` and numbered from `start`, it
+        draws N = `samples` joint states, numbered from `first`.
 
         Returns:
-            `(N, B, V)` int64, or `(S, N, B, V)` for stacked trees; -1 for leaves that cannot occur.
+            `(N, B, V)` int64, or `(S, N, B, V)` for stacked trees; -1 for evidence that cannot occur.
         """
-        leaves_SXB = check_leaves(self.tables, leaves, stacked=self.stacked)
+        known = self._read(evidence)
         found = posterior_samples(
-            self.tables, leaves_SXB, samples, seed=seed, members=self.members, start=start, first=first
+            self.tables, known.leaves_SXB, samples, seed=seed, members=self.members, start=start,
+            first=first, likelihoods=known.likelihoods,
         )  # fmt: skip
         return self._public(found.transpose(2, 3))
 
     def fit(
         self,
-        leaves: Tensor,
+        evidence: Any,
         *,
         weights: Tensor | None = None,
         fixed: Nodes = (),
@@ -391,14 +403,14 @@ class LatentTree:
         seed: int | None = None,
         restarts: int = 1,
     ) -> Fit[LatentTree]:
-        """The tree with tables that maximise the likelihood of leaves, by EM: see `hltm.inference.fit`.
+        """The tree with tables that maximise the likelihood of evidence, by EM: see `hltm.inference.fit`.
 
-        Stacked trees are fitted side by side, each to its own leaves or all to the same. Without `seed`
+        Stacked trees are fitted side by side, each to its own rows or all to the same. Without `seed`
         EM starts from this tree's tables, which should not be symmetric: a start at which states or
         leaves are exchangeable is a saddle point that it cannot leave.
 
         Args:
-            leaves: integer states `(..., B, X)`, -1 where missing; `(B, X)` may serve all stacked trees.
+            evidence: leaves `(..., B, X)`, -1 where missing, or any other form of `posterior`.
             weights: `(B,)` or `(..., B)`, how often each row counts.
             fixed: nodes whose tables are kept.
             pseudo_count: added to the expected count of every entry: a Dirichlet(1 + it) prior.
@@ -419,15 +431,34 @@ class LatentTree:
             >>> bool(found.converged), found.tree.topology is tree.topology
             (True, True)
         """
-        shared = self.stacked and torch.as_tensor(leaves).ndim == 2
-        alone = self[0] if shared else self
-        leaves_SXB = check_leaves(alone.tables, leaves, stacked=self.stacked and not shared)
+        known = self._read(evidence)
         found = fit(
-            self.tables, leaves_SXB.expand(len(self.members), -1, -1), weights=weights,
+            self.tables, known.leaves_SXB, known.likelihoods, weights=weights,
             fixed=self.topology.nodes(fixed), pseudo_count=pseudo_count, tolerance=tolerance,
             iterations=iterations, seed=seed, restarts=restarts, members=self.members,
         )  # fmt: skip
         return Fit(replace(self, tables=found.tree), *map(self._public, found[1:]))
+
+    def log_prob(self, states: Any) -> Tensor:
+        """`(..., B)` float64 log P(all nodes) of complete rows, in nats: the sum of log table entries.
+
+        Rows that cannot occur have -inf; differentiable in `tables.flat`. The log probability of part
+        of the nodes is `posterior(...).log_evidence`.
+
+        Args:
+            states: `(..., B, V)` integers in storage order, a draw, or a mapping or data frame with
+                states of every node by name.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+            >>> tree.log_prob([[1, 1, 0]]).exp()  # .5 x .9 x .1
+            tensor([0.0450], dtype=torch.float64)
+        """
+        return self._public(log_prob(self.tables, every_node(self.tables, states, self.stacked)))
+
+    def _read(self, evidence: Any) -> Evidence:
+        return read_evidence(self.tables, evidence, stacked=self.stacked)
 
     def ceiling(
         self, nodes: Nodes, *, leaves: Leaves = "own", seed: int = 0, samples: int = SAMPLES

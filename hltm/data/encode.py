@@ -1,16 +1,31 @@
-"""States as inputs of a network; a missing leaf (-1) is never encoded by accident."""
+"""States as inputs of a network; a missing leaf (-1) is never encoded by accident.
+
+Every encoder takes states of any integer type, or bools, and refuses floats and states out of range.
+"""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.sampling.philox import REAL_PLANE, Stream, check_seed, philox, words_at
+from hltm.inference.leaves import as_states
+from hltm.inference.messages import MISSING
+from hltm.model.topology import MAX_NODES
+from hltm.sampling.philox import (
+    MAX_MEMBERS,
+    MAX_ROWS,
+    MAX_VIEWS,
+    REAL_PLANE,
+    Stream,
+    check_seed,
+    philox,
+    words_at,
+)
 
-MISSING = -1
 CHUNK = 1 << 20  # numbers of noise made at a time, to bound memory
 
 
@@ -21,15 +36,18 @@ def bits(
 
     Args:
         states: integers 0 and 1, and -1 where missing.
+        dtype: of the result.
         missing: the number for a missing leaf, e.g. 0.5.
 
     Raises:
-        ValueError: missing leaves, but no number for them.
+        ValueError: other states, floats, a dtype that does not hold the numbers, or missing leaves, but
+            no number for them.
 
     Example:
         >>> bits(torch.tensor([0, 1, -1]), missing=0.5)
         tensor([0.0000, 1.0000, 0.5000])
     """
+    states = _binary(states)
     return _replaced(states, states.to(dtype), missing)
 
 
@@ -44,6 +62,9 @@ def signs(
         >>> signs(torch.tensor([0, 1, -1]), missing=0)
         tensor([-1.,  1.,  0.])
     """
+    states = _binary(states)
+    if not dtype.is_signed:
+        raise ValueError(f"dtype {dtype} does not hold -1, expected a signed one")
     return _replaced(states, 2 * states.to(dtype) - 1, missing)
 
 
@@ -80,8 +101,8 @@ def one_hot(
         tensor([[0., 1., 0., 0., 1.],
                 [1., 0., 0., 0., 0.]])
     """
-    each = _cardinalities(states, cardinality)
-    place = torch.arange(int(each.max()), device=states.device)
+    states, each = _within(states, cardinality)
+    place = torch.arange(int(each.max(initial=1)), device=states.device)
     found = (states.to(torch.int64)[..., None] == place).to(dtype)
     if padded:
         return found
@@ -122,7 +143,8 @@ def embeddings(
 
     Raises:
         ValueError: leaves that are not `(B, X)`, a dimension below 1, noise below 0 or without
-            rows, as many rows as there are not, or a state that a leaf does not have.
+            rows, rows, a view, a member or D · X numbers that have no address, or a state that a leaf
+            does not have.
 
     Example:
         >>> import hltm
@@ -135,14 +157,16 @@ def embeddings(
         >>> inputs[60:].equal(embeddings(draw.leaves[60:], rows=range(110, 150), **arguments))
         True
     """
+    leaves, each = _within(leaves, cardinality)
     if leaves.ndim != 2:
         raise ValueError(f"leaves have shape {tuple(leaves.shape)}, expected (B, X)")
-    if dimension < 1:
-        raise ValueError(f"dimension must be at least 1, got {dimension}")
+    width = leaves.shape[1] * _index("dimension", dimension, 1, MAX_NODES)
+    _index("the number of leaves times dimension", width, 0, MAX_NODES)
+    view = _index("view", view, 0, MAX_VIEWS - 1)
+    member = _index("member", member, 0, MAX_MEMBERS - 1)
     if not 0 <= noise < float("inf"):
         raise ValueError(f"noise must be at least 0 and finite, got {noise}")
-    each = _cardinalities(leaves, cardinality)
-    device, states = leaves.device, int(each.max())
+    device, states = leaves.device, int(each.max(initial=1))
     vectors = _vectors(len(each), states, dimension, check_seed(seed), member, device)
     shown = torch.where(leaves == MISSING, states, leaves.to(torch.int64))  # a last, empty state
     empty = torch.nn.functional.pad(vectors, (0, 0, 0, 1)).to(dtype)  # (X, K + 1, D)
@@ -150,10 +174,11 @@ def embeddings(
     if noise > 0:
         if rows is None:
             raise ValueError("noise needs the numbers of the rows, e.g. rows=draw.rows")
-        numbers = torch.as_tensor(rows, dtype=torch.int64, device=device)
+        numbers = as_states(rows, "numbers of rows").to(device, torch.int64)
         if numbers.shape != leaves.shape[:1]:
             raise ValueError(f"expected {len(leaves)} rows, got shape {tuple(numbers.shape)}")
-        width = len(each) * dimension
+        for number in numbers[(numbers < 0) | (numbers >= MAX_ROWS)][:1].tolist():
+            raise ValueError(f"rows must lie in 0..2^34-1, got {number}")
         for part in torch.arange(len(leaves), device=device).split(max(CHUNK // width, 1)):
             # every number of a row has the address of a node of its own
             words = words_at(
@@ -194,8 +219,10 @@ def image(values: Tensor, *, channels: int | None = None) -> Tensor:
         >>> image(torch.zeros(8, 64, 12), channels=3).shape  # 2 x 2 pixels to a leaf
         torch.Size([8, 3, 16, 16])
     """
+    values = torch.as_tensor(values)
     if channels is None:
         values, channels = values[..., None], 1
+    channels = operator.index(channels)
     if values.ndim < 2:
         raise ValueError(f"values have shape {tuple(values.shape)}, expected (…, X, F)")
     leaves, numbers = values.shape[-2:]
@@ -219,26 +246,44 @@ def image(values: Tensor, *, channels: int | None = None) -> Tensor:
     return patches.permute(order).reshape(*lead, channels, width, width)
 
 
+def _binary(states: Tensor) -> Tensor:
+    """States after the check that they are 0 and 1, and -1 where missing."""
+    states = as_states(states, "states")
+    bad = states > 1 if states.dtype == torch.uint8 else (states > 1) | (states < MISSING)
+    if bad.any():
+        raise ValueError(
+            f"state {int(states[bad][0])} is not binary, expected 0 or 1, or -1 if missing; one_hot "
+            "encodes nodes of more states"
+        )
+    return states
+
+
 def _replaced(states: Tensor, encoded: Tensor, missing: float | None) -> Tensor:
     """Encoded states with the number `missing` in place of missing states."""
     if not states.dtype.is_signed:  # -1 cannot occur
         return encoded
     gone = states == MISSING
-    if missing is None and gone.any():
+    if not gone.any():
+        return encoded
+    if missing is None:
         raise ValueError(
             f"{int(gone.sum())} of {states.numel()} states are missing (-1); set "
             "missing to the number that replaces them"
         )
-    return encoded if missing is None else encoded.masked_fill(gone, missing)
+    dtype = encoded.dtype
+    if not dtype.is_floating_point and torch.tensor(missing).to(dtype).item() != missing:
+        raise ValueError(f"dtype {dtype} does not hold {missing}, the number for missing states")
+    return encoded.masked_fill(gone, missing)
 
 
-def _cardinalities(states: Tensor, cardinality: int | Sequence[int] | np.ndarray) -> np.ndarray:
-    """`(V,)` the number of states of each node, after a check of both arguments."""
-    if states.ndim < 1 or states.dtype.is_floating_point:
-        raise ValueError(
-            f"expected integer states (…, V), got {states.dtype} of shape {tuple(states.shape)}"
-        )
-    given = np.asarray(cardinality, dtype=np.int64)
+def _within(
+    states: Tensor, cardinality: int | Sequence[int] | np.ndarray
+) -> tuple[Tensor, np.ndarray]:
+    """States as integers, and `(V,)` the number of states of each node, after a check of both."""
+    states = as_states(states, "states")
+    if states.ndim < 1:
+        raise ValueError("states have shape (), expected (…, V)")
+    given = as_states(cardinality, "cardinalities").cpu().numpy().astype(np.int64)
     if given.ndim and given.shape != states.shape[-1:]:
         raise ValueError(f"expected {states.shape[-1]} cardinalities, got shape {given.shape}")
     each = np.broadcast_to(given, states.shape[-1:]).copy()
@@ -252,7 +297,16 @@ def _cardinalities(states: Tensor, cardinality: int | Sequence[int] | np.ndarray
             f"position {where[-1]} has state {int(whole[where])}, expected 0..{each[where[-1]] - 1}, "
             "or -1 if missing"
         )
-    return each
+    return states, each
+
+
+def _index(name: str, value: int, low: int, high: int) -> int:
+    """An integer in a range; anything else would be rounded, or wrap to another address."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError(f"{name} must be an integer, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in {low}..{high}, got {value}")
+    return operator.index(value)
 
 
 def _vectors(

@@ -1,6 +1,8 @@
 """Exact answers about the nodes of a tree given its leaves.
 
-leaves            the check of leaves that a user gives
+evidence          what a user gives: leaves, or states and likelihoods by node
+leaves            the check of states: of leaves, or of all nodes
+frames            states in the columns of a data frame
 messages          messages between nodes in torch: any device, differentiable
 posterior         P(node | leaves) and P(leaves)
 posterior_kernel  the same messages, compiled for the CPU

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.inference.posterior import posterior
 from hltm.model.enumeration import all_states
 from hltm.model.moments import marginals
@@ -29,6 +30,7 @@ CHUNK = 1 << 15  # numbers that are computed at a time: few enough to stay in ca
 STORED = 1 << 23  # posterior probabilities kept at a time, for the standard error
 
 
+@by_content
 class Ceiling(NamedTuple):
     """Ceilings and their standard errors.
 

@@ -18,12 +18,13 @@ are not determined even so (Allman, Matias and Rhodes 2009).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.inference.expected_counts import Rows, expected_counts
 from hltm.model.tables import Tables
 from hltm.sampling.philox import Stream, check_seed, uniform
@@ -32,6 +33,7 @@ Model = TypeVar("Model")
 MAX_CODE = 1 << 62
 
 
+@by_content
 class Fit(NamedTuple, Generic[Model]):
     """The result of EM.
 
@@ -51,13 +53,18 @@ class Fit(NamedTuple, Generic[Model]):
     converged: Tensor
     iterations: Tensor
 
-    def __repr__(self) -> str:
-        last = self.log_evidence[..., -1].flatten()
-        shown = f"{float(last[0]):.6g}" + (f" … {float(last[-1]):.6g}" if len(last) > 1 else "")
-        done = int(self.converged.sum())
-        share = "converged" if done == len(last) else f"{done} of {len(last)} models converged"
-        share = share if len(last) > 1 or done else "not converged"
-        return f"Fit({self.tree}, log evidence {shown}, {int(self.iterations.max())} iterations, {share})"
+
+def _in_one_line(found: Fit[Any]) -> str:
+    last = found.log_evidence[..., -1].flatten()
+    shown = f"{float(last[0]):.6g}" + (f" … {float(last[-1]):.6g}" if len(last) > 1 else "")
+    done = int(found.converged.sum())
+    share = "converged" if done == len(last) else f"{done} of {len(last)} models converged"
+    share = share if len(last) > 1 or done else "not converged"
+    made = int(found.iterations.max())
+    return f"Fit({found.tree}, log evidence {shown}, {made} iterations, {share})"
+
+
+Fit.__repr__ = _in_one_line  # type: ignore[method-assign, assignment]
 
 
 def fit(

@@ -1,45 +1,175 @@
-"""The check of the leaves that a user gives."""
+"""The check of integer states that a user gives: leaves, or all nodes.
+
+-1 is a missing state. Where a state is written as a sign, -1 is state 0, so signs that were taken for
+states would pass as leaves of which those in state 0 are missing. Floats are refused whatever they
+hold. Integers -1 and 1 of a binary tree are refused where 0 never occurs although it should: see
+`refuse_signs`, which also names the way to say that -1 does mean missing, a masked array of numpy.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from hltm.inference.messages import MISSING
+from hltm.inference.posterior import posterior
 from hltm.model.tables import Tables
 
+# Leaves are taken for signs if at least ENOUGH of them are 1, none is 0, and the tree gives so many
+# ones a probability below CHANCE. At most ROWS rows are looked at: more make it only smaller.
+ENOUGH = 20
+CHANCE = 1e-6
+ROWS = 1024
 
-def check_leaves(tables: Tables, leaves: Tensor, *, stacked: bool) -> Tensor:
+
+def as_states(values: Any, what: str = "leaves") -> Tensor:
+    """States of any integer type as a tensor, uint8 or int64: arrays, nested lists, masked arrays, bools.
+
+    Args:
+        values: a tensor, or what numpy can make an array of; masked entries become -1.
+        what: the name of the values in messages.
+
+    Raises:
+        ValueError: not an array of integers, or an integer above 2^63 - 1.
+    """
+    if isinstance(values, Tensor):
+        found = values.detach()
+        whole = not (found.dtype.is_floating_point or found.dtype.is_complex)
+    else:
+        try:
+            array: Any = values if isinstance(values, np.ndarray) else np.asarray(values)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{what} are not an array of integers: {str(error)[:120]}") from error
+        kind = array.dtype.kind
+        if kind == "O":
+            other = next((x for x in array.flat if not isinstance(x, int)), "too large an integer")
+            raise ValueError(f"{what} hold {str(other)[:40]!r}, expected integers")
+        if kind not in "biuf":
+            raise ValueError(f"{what} have dtype {array.dtype}, expected integers")
+        whole = kind != "f" or (
+            array.size == 0 and array is not values
+        )  # an empty list is no float
+        if isinstance(array, np.ma.MaskedArray) and whole:
+            array = np.ma.filled(array.astype(np.int64), MISSING)
+        # a copy in the machine's byte order: torch takes neither read-only arrays nor others
+        order = array.dtype.newbyteorder("=") if kind != "f" else np.float64
+        found = torch.from_numpy(np.array(array, dtype=order))
+    if not whole:
+        raise ValueError(f"{what} have dtype {found.dtype}, expected integers; {_hint(found)}")
+    if found.dtype == torch.uint8:  # kept, to save memory
+        return found
+    unsigned, found = not found.dtype.is_signed, found.to(torch.int64)
+    if unsigned and found.numel() and int(found.min()) < 0:
+        raise ValueError(f"{what} hold a state above 2^63 - 1, expected a node's states or -1")
+    return found
+
+
+def _hint(values: Tensor) -> str:
+    """What floats, given where states are expected, were meant to be."""
+    if values.dtype.is_complex:
+        return "complex numbers are no states"
+    if values.isnan().any():
+        return "NaN is no state, a missing one is -1"
+    if values.numel() and (values.abs() == 1).all():
+        return "they look like signs: (leaves > 0).long() makes states of them"
+    return (
+        "a missing one is -1" if (values != values.round()).any() else "convert them with .long()"
+    )
+
+
+def check_leaves(tables: Tables, leaves: Any, *, stacked: bool) -> Tensor:
     """Leaves `(B, X)`, or `(S, B, X)` where `stacked`, as integer states `(S, X, B)`, batch-last.
 
     Args:
-        leaves: states of the X leaves in storage order, -1 where missing; any integer dtype.
-        stacked: whether `leaves` has the member axis S.
+        leaves: states of the X leaves in storage order, -1 where missing or masked; any integer dtype.
+            Stacked trees may share leaves `(B, X)`.
+        stacked: whether `leaves` may have the member axis S.
 
     Raises:
-        ValueError: the wrong shape or dtype, no rows, or a state that a leaf does not have.
+        ValueError: the wrong shape or dtype, a state that a leaf does not have, or leaves that look
+            like signs.
+    """
+    topology = tables.topology
+    found = check_states(tables, leaves, topology.leaves, stacked=stacked, what="leaves")
+    binary = (tables.cardinality[list(topology.leaves)] == 2).all()
+    if binary and not isinstance(leaves, np.ma.MaskedArray):
+        refuse_signs(tables, [found], found)
+    return found
+
+
+def check_states(
+    tables: Tables, states: Any, nodes: Sequence[int], *, stacked: bool, what: str = "states"
+) -> Tensor:
+    """`(S, V, B)` states of consecutive nodes from `(B, V)` or, for stacked trees, also `(S, B, V)`.
+
+    Raises:
+        ValueError: the wrong shape or dtype, or a state that a node does not have, -1 aside.
     """
     topology, members = tables.topology, len(tables.flat)
-    found = torch.as_tensor(leaves)
-    shape = (*([members] if stacked else []), "B", len(topology.leaves))
-    if found.ndim != len(shape) or (*found.shape[:-2], "B", found.shape[-1]) != shape:
-        shown = ", ".join(map(str, shape))
-        raise ValueError(f"leaves have shape {tuple(found.shape)}, expected ({shown})")
-    if found.dtype.is_floating_point or found.dtype.is_complex:
-        raise ValueError(f"leaves have dtype {found.dtype}, expected integer states")
-    if found.shape[-2] == 0:
-        raise ValueError("leaves have no rows, expected at least one")
-    # torch cannot compare 16-bit unsigned numbers; 8-bit ones are kept to save memory
-    found = found if found.dtype == torch.uint8 else found.to(torch.int64)
-    states = torch.as_tensor(tables.cardinality[list(topology.leaves)], device=found.device)
-    rows = tuple(range(found.ndim - 1))
-    low, high = found.amin(rows).to(torch.int64), found.amax(rows).to(torch.int64)
-    if ((low < MISSING) | (high >= states)).any():
-        found = found.to(torch.int64)
-        where = ((found < MISSING) | (found >= states)).nonzero()[0]
-        leaf = int(where[-1])
+    found = as_states(states, what)
+    shapes = [("B", len(nodes)), *([(members, "B", len(nodes))] if stacked else [])]
+    lead = found.shape[:-2]
+    if (
+        found.ndim < 2
+        or found.shape[-1] != len(nodes)
+        or (lead and (not stacked or lead != (members,)))
+    ):
+        shown = " or ".join("({})".format(", ".join(map(str, shape))) for shape in shapes[::-1])
+        raise ValueError(f"{what} have shape {tuple(found.shape)}, expected {shown}")
+    if found.shape[-2]:
+        limit = torch.as_tensor(tables.cardinality[list(nodes)], device=found.device)
+        rows = tuple(range(found.ndim - 1))
+        low, high = found.amin(rows).to(torch.int64), found.amax(rows).to(torch.int64)
+        for at in ((low < MISSING) | (high >= limit)).nonzero()[:1, 0].tolist():
+            state = int(low[at]) if low[at] < MISSING else int(high[at])
+            kind = "leaf" if nodes[at] in topology.leaves else "node"
+            raise ValueError(
+                f"{kind} {topology.names[nodes[at]]!r} has state {state}, "
+                f"expected 0..{int(limit[at]) - 1}, or -1 if missing"
+            )
+    found = found if lead else found.expand(members, *found.shape)
+    return found.transpose(1, 2)
+
+
+def refuse_signs(
+    tables: Tables,
+    given: Sequence[Tensor],
+    leaves_SXB: Tensor,
+    likelihoods: Mapping[int, Tensor] | None = None,
+) -> None:
+    """Refuse integer evidence that looks like signs: -1 and 1, and never the 0 that should occur.
+
+    If -1 means missing, the probability that a tree shows 1 wherever a node is observed is the
+    evidence itself. Evidence is refused if that is below 1e-6 and at least 20 nodes are observed, so
+    that honest evidence is practically never refused, and a batch of signs practically always; a few
+    rows with a few ones are accepted as they stand.
+
+    Args:
+        given: the states as they were given, samples last, all of nodes with two states.
+        leaves_SXB, likelihoods: the same evidence as the functions of `hltm.inference` take it.
+
+    Raises:
+        ValueError: as above; the message names both ways out.
+    """
+    if not any((x == MISSING).any() for x in given if x.dtype.is_signed):
+        return
+    first = [x[..., :ROWS] if x.ndim else x for x in given]  # a few rows find a 0 sooner
+    if (
+        any((x == 0).any() for x in [*first, *given])
+        or sum(int((x == 1).sum()) for x in first) < ENOUGH
+    ):
+        return
+    part = {v: x[..., :ROWS] for v, x in (likelihoods or {}).items()}
+    root = np.zeros(1, dtype=np.int64)
+    with torch.no_grad():
+        found = posterior(tables, leaves_SXB[..., :ROWS], root, likelihoods=part or None)
+    if float(found.log_evidence.sum(-1).max()) < math.log(CHANCE):
         raise ValueError(
-            f"leaf {topology.names[topology.leaves[leaf]]!r} has state {int(found[tuple(where)])}, "
-            f"expected 0..{int(states[leaf]) - 1}, or -1 if missing"
+            "states are -1 and 1 and never 0, as signs are: (leaves > 0).long() makes states of them; "
+            "if -1 does mean missing, give numpy.ma.masked_equal(leaves, -1)"
         )
-    return (found if stacked else found[None]).transpose(1, 2)

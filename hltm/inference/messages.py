@@ -12,15 +12,27 @@ the leaf is missing), one sweep up and one down give every posterior:
 Nodes of one level and one shape of table (`tables.groups`) are handled together. Axes: S members, G
 nodes of a group, R rows of a table (states of the parent), K states, B samples, X leaves.
 
-A message is a mantissa and the logarithm of its scale, so nothing underflows, however many nodes a
-tree has. With a *shared* scale, one number for all states of a node, sending a message is a matrix
-product. But a state whose likelihood is more than about 300 orders of magnitude below the node's best
-is lost, which matters only where other leaves contradict the best state as strongly. Such samples are
-marked `doubtful` and are computed again with a scale *per state*, which is slower and loses nothing.
+No state is lost, whatever the tables, the number of children and their order. A message is a mantissa
+times a power of two, an exact scaling, and the sweeps add, multiply and divide numbers that are not
+negative, so no digits are lost to cancellation: a result is exact but for one relative rounding of
+each operation on the way from the leaves to it, *provided that no number other than zero underflows*.
+
+- With a *shared* exponent, one for all states of a node, sending a message is a matrix product. With
+  ε = SMALL[dtype], every entry of a table is 0 or at least ε, and every mantissa 0 or at least ε^2; so
+  the terms of a message are 0 or at least ε^3, which is a normal number. A product of messages of
+  which a state falls below ε^2 though both its factors are positive makes the sample `doubtful`.
+- Doubtful samples, and all samples of a tree with an entry between 0 and ε, are computed again in
+  float64 with an exponent *per state*. Then every mantissa is 0 or in [1/2, 1), those of the
+  tables too; products of such numbers cannot underflow, and in a sum a term vanishes only beside
+  one that is 2^1000 times as large.
+
+A posterior below the smallest float is rounded to 0, which changes no other by more than that.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -31,21 +43,21 @@ from hltm.model.moments import marginals
 from hltm.model.tables import Tables
 
 MISSING = -1  # a leaf that was not observed
-# A product is doubtful below tiny ** DOUBT times its bound, tiny being the smallest normal float: a
-# state that was lost from it may then matter.
-DOUBT = 0.65
+Likelihoods = Mapping[int, Tensor]  # node -> (S or 1, K, B) float64 of its states, at least 0
+SMALL = {torch.float32: 1e-12, torch.float64: 1e-100}  # the cube is a normal number
 
 
 class Message(NamedTuple):
-    """Likelihoods per state of G nodes: log likelihood = log mantissa + log_scale.
+    """Likelihoods per state of G nodes: mantissa · 2^exponent.
 
     Attributes:
         mantissa: `(S, G, K, B)`, at most 1.
-        log_scale: `(S, G, 1, B)` if shared by the states, `(S, G, K, B)` if per state.
+        exponent: integers in the same dtype, `(S, G, 1, B)` if shared by the states, `(S, G, K, B)` if
+            per state.
     """
 
     mantissa: Tensor
-    log_scale: Tensor
+    exponent: Tensor
 
 
 class Upward(NamedTuple):
@@ -54,12 +66,20 @@ class Upward(NamedTuple):
     Attributes:
         below: λ of each node: P(leaves below the node | its state).
         sent: σ of each node: P(leaves below the node | its parent's state); unused for the root.
-        doubtful: `(S, B)` bool: samples that need a scale per state.
+        doubtful: `(S, B)` bool: samples that need an exponent per state.
     """
 
     below: list[Message]
     sent: list[Message]
     doubtful: Tensor
+
+    def rows(self, chosen: Tensor) -> Upward:
+        """The messages of some samples, `(B,)` bool."""
+        return Upward(
+            [Message(*(part[..., chosen] for part in message)) for message in self.below],
+            [Message(*(part[..., chosen] for part in message)) for message in self.sent],
+            self.doubtful[..., chosen],
+        )
 
 
 class ChildLinks(NamedTuple):
@@ -76,6 +96,15 @@ class ChildLinks(NamedTuple):
     parent: np.ndarray
 
 
+def group_places(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
+    """`(V,)` the number of every node's group and its place in it."""
+    group = np.empty(len(tables.topology), dtype=np.int64)
+    place = np.empty_like(group)
+    for g, nodes in enumerate(tables.groups):
+        group[nodes], place[nodes] = g, np.arange(len(nodes))
+    return group, place
+
+
 def child_links(tables: Tables) -> list[list[ChildLinks]]:
     """For every group, the links of its nodes to their parents' groups.
 
@@ -83,10 +112,7 @@ def child_links(tables: Tables) -> list[list[ChildLinks]]:
     parents' at once. Links are split by the parents' group and by the child's rank among the siblings
     of its own group.
     """
-    group = np.empty(len(tables.topology), dtype=np.int64)
-    place = np.empty_like(group)
-    for g, nodes in enumerate(tables.groups):
-        group[nodes], place[nodes] = g, np.arange(len(nodes))
+    group, place = group_places(tables)
     found: list[list[ChildLinks]] = [[]]
     for nodes in tables.groups[1:]:
         parent = tables.topology.parent[nodes]
@@ -110,18 +136,20 @@ def upward(
     leaves_SXB: Tensor,
     dtype: torch.dtype = torch.float64,
     *,
-    scale_per_state: bool = False,
+    likelihoods: Likelihoods | None = None,
+    per_state: bool = False,
 ) -> Upward:
     """Messages from the leaves to the root.
 
     Args:
         leaves_SXB: `(S, X, B)` integer states, -1 where a leaf is missing.
         dtype: float32 or float64.
-        scale_per_state: whether every state has a scale of its own; no sample is then doubtful.
+        likelihoods: of the states of some nodes, any nodes: `(S or 1, K, B)` float64, at least 0. They
+            multiply the node's message λ, so they are one more child of it that was observed.
+        per_state: whether every state has an exponent of its own; no sample is then doubtful. It
+            needs float64.
     """
     groups, links = tables.groups, child_links(tables)
-    with torch.no_grad():
-        prior = marginals(tables)
     observed = leaves_SXB.to(torch.int64)
     members, _, batch = observed.shape
     first_leaf = tables.topology.leaves.start
@@ -137,79 +165,134 @@ def upward(
             leaf = observed[:, torch.as_tensor(nodes - first_leaf, device=observed.device), None]
             match = leaf == torch.arange(states, device=observed.device)[:, None]
             mantissa = (match | (leaf == MISSING)).to(dtype)
-            scale = torch.zeros_like(mantissa if scale_per_state else mantissa[:, :, :1])
-            message = Message(mantissa, scale)
+            message = Message(
+                mantissa, torch.zeros_like(mantissa if per_state else mantissa[:, :, :1])
+            )
+        for i, v in enumerate(map(int, nodes) if likelihoods else ()):
+            if likelihoods and v in likelihoods:
+                given, lost = _observation(likelihoods[v].to(observed.device), dtype, per_state)
+                given = Message(*(part.expand(members, -1, -1, -1) for part in given))
+                link = ChildLinks(g, np.array([0]), np.array([i]))
+                message, doubt = _join(message, given, link)
+                doubtful |= lost | doubt
         below.append(message)
-        if not scale_per_state:  # leaves may also contradict the prior
-            before = torch.stack([prior[v] for v in nodes], 1).to(message.mantissa)
-            likelihood = (before[..., None] * message.mantissa.detach()).sum(2)
-            doubtful |= (likelihood <= torch.finfo(dtype).tiny ** DOUBT).any(1)
         if g == 0:
             break
-        table = tables.of(nodes).to(observed.device, dtype)
-        message = _send(table, message, scale_per_state)
+        message = _send(tables.of(nodes).to(observed.device, dtype), message)
         sent.append(message)
         for link in links[g]:
             product = joined[link.group]
             if product is None:  # the first children that meet here
                 shape = (members, len(groups[link.group]), int(tables.rows[nodes[0]]), batch)
                 ones = torch.ones(shape, dtype=dtype, device=observed.device)
-                scale = torch.zeros_like(ones if scale_per_state else ones[:, :, :1])
-                product = Message(ones, scale)
+                product = Message(ones, torch.zeros_like(ones if per_state else ones[:, :, :1]))
             joined[link.group], doubt = _join(product, message, link)
             doubtful |= doubt
     return Upward(below[::-1], [below[-1], *sent[::-1]], doubtful)
 
 
-def safe_upward(tables: Tables, leaves_SXB: Tensor, dtype: torch.dtype = torch.float64) -> Upward:
-    """`upward` with shared scales, or with a scale per state if some sample is doubtful."""
-    found = upward(tables, leaves_SXB, dtype)
-    if not found.doubtful.any():
-        return found
-    return upward(tables, leaves_SXB, dtype, scale_per_state=True)
+def safe_upward(
+    tables: Tables,
+    leaves_SXB: Tensor,
+    dtype: torch.dtype = torch.float64,
+    *,
+    likelihoods: Likelihoods | None = None,
+    per_state: bool = False,
+) -> list[tuple[Tensor | None, Upward]]:
+    """`upward` with shared exponents, and with an exponent per state of the samples that need it.
+
+    Args:
+        per_state: whether all samples need it.
+
+    Returns:
+        one or two parts: the numbers of the samples, None for all, and their messages.
+    """
+    flat = tables.flat.detach()
+    if not (per_state or ((flat > 0) & (flat < SMALL[dtype])).any()):
+        found = upward(tables, leaves_SXB, dtype, likelihoods=likelihoods)
+        doubtful = found.doubtful.any(0)
+        if not doubtful.any():
+            return [(None, found)]
+        parts = [((~doubtful).nonzero()[:, 0], found.rows(~doubtful))]
+    else:
+        doubtful = torch.ones_like(leaves_SXB[0, 0], dtype=torch.bool)
+        parts = []
+    rows = doubtful.nonzero()[:, 0]
+    given = {v: likelihood[..., rows] for v, likelihood in (likelihoods or {}).items()}
+    again = upward(tables, leaves_SXB[..., rows], likelihoods=given, per_state=True)
+    return [*parts, (rows, again)]
 
 
-def _send(table: Tensor, message: Message, scale_per_state: bool) -> Message:
+def rows_of(likelihoods: Likelihoods | None, low: int, high: int) -> Likelihoods:
+    """The likelihoods of samples low .. high - 1."""
+    return {v: given[..., low:high] for v, given in (likelihoods or {}).items()}
+
+
+def _split(number: Tensor) -> Message:
+    """Numbers, 0 or of any size, as mantissas in [1/2, 1) and exponents, which have no gradient."""
+    exponent = torch.frexp(number.detach()).exponent.to(number.dtype)
+    half = (exponent / 2).floor()  # 2^-exponent may be infinite
+    return Message(number * (-half).exp2() * (half - exponent).exp2(), exponent)
+
+
+def _observation(given: Tensor, dtype: torch.dtype, per_state: bool) -> tuple[Message, Tensor]:
+    """Likelihoods `(S, K, B)` as a message of one node, and `(S, B)` bool: which samples are doubtful."""
+    message = _split(given[:, None])
+    if per_state:
+        return message, torch.zeros_like(given[:, 0], dtype=torch.bool)
+    shared = _terms(torch.ones_like(given[:, None]), message)
+    lost = (shared.mantissa < SMALL[dtype]) & (message.mantissa > 0)
+    return Message(shared.mantissa.to(dtype), shared.exponent.to(dtype)), lost.any(2)[:, 0]
+
+
+def _send(table: Tensor, message: Message) -> Message:
     """σ `(S, G, R, B)`: the sum over the node's states of P(state | parent) times its message λ."""
-    if not scale_per_state:
-        return Message(table @ message.mantissa, message.log_scale)
+    if message.exponent.shape[2] == 1:
+        return Message(table @ message.mantissa, message.exponent)
     rows = [_terms(table[:, :, r, :, None], message) for r in range(table.shape[2])]
     return Message(*(torch.stack([row[i].sum(2) for row in rows], dim=2) for i in range(2)))
 
 
 def _terms(weight: Tensor, message: Message) -> Message:
-    """The message times weights `(S, G, K, 1 or B)`, with a scale shared by the states `(S, G, 1, B)`."""
+    """The message times weights `(S, G, K, 1 or B)`, with an exponent shared by the states."""
+    if message.exponent.shape[2] == 1:
+        return Message(weight * message.mantissa, message.exponent)
+    factor = _split(weight)
+    exponent = factor.exponent + message.exponent
     possible = (weight > 0) & (message.mantissa > 0)
-    top = message.log_scale.where(possible, -torch.inf).amax(2, keepdim=True)
+    top = exponent.where(possible, -torch.inf).amax(2, keepdim=True)
     top = top.where(top.isfinite(), 0)
-    factor = (message.log_scale - top).clamp_max(0).exp()
-    return Message(weight * message.mantissa * factor, top)
+    scale = (exponent - top).clamp(-1100, 0).exp2()  # impossible states have any exponent
+    return Message(factor.mantissa * message.mantissa * scale, top)
 
 
 def _join(before: Message, sent: Message, link: ChildLinks) -> tuple[Message, Tensor]:
-    """Multiply children's σ into their parents' λ, and scale the product to a maximum of 1.
+    """Multiply children's σ into their parents' λ, and scale the product to at most 1.
 
     Returns:
         the parents' messages, and `(S, B)` bool: which samples are doubtful.
     """
-    scale_per_state = before.log_scale.shape[2] == before.mantissa.shape[2]
     sent = pick(sent, link.child)
     old = pick(before, link.parent)
     product = old.mantissa * sent.mantissa
-    peak = (product if scale_per_state else product.amax(2, keepdim=True)).detach()
-    if scale_per_state:
-        doubt = torch.zeros_like(peak[:, 0, 0], dtype=torch.bool)
-    else:  # compare with the bound that the product reaches if the child agrees with its siblings
-        bound = sent.mantissa.amax(2, keepdim=True).detach()
-        doubt = (peak <= bound * torch.finfo(peak.dtype).tiny ** DOUBT).any(1)[:, 0]
-    peak = peak.where(peak > 0, 1)
-    joined = product / peak
-    scale = old.log_scale + sent.log_scale + peak.log()
+    exponent = old.exponent + sent.exponent
+    if exponent.shape[2] == product.shape[2]:
+        doubt = torch.zeros_like(product[:, 0, 0], dtype=torch.bool)
+        joined, more = _split(product)
+    else:
+        lost = product < SMALL[product.dtype] ** 2
+        lost &= torch.minimum(old.mantissa, sent.mantissa) > 0
+        doubt = lost.flatten(1, 2).any(1)
+        # 2^-exponent is finite: what is smaller is doubtful
+        more = torch.frexp(product.detach().amax(2, keepdim=True)).exponent.to(product.dtype)
+        least = math.log2(SMALL[product.dtype]) * 3
+        joined = product * (-more.clamp_min(least)).exp2()
+    exponent = exponent + more
     if len(link.parent) < before.mantissa.shape[1]:
         parent = torch.as_tensor(link.parent, device=joined.device)
         joined = before.mantissa.index_copy(1, parent, joined)
-        scale = before.log_scale.index_copy(1, parent, scale)
-    return Message(joined, scale), doubt
+        exponent = before.exponent.index_copy(1, parent, exponent)
+    return Message(joined, exponent), doubt
 
 
 def pick(message: Message, at: np.ndarray) -> Message:
@@ -217,7 +300,7 @@ def pick(message: Message, at: np.ndarray) -> Message:
     if np.array_equal(at, np.arange(message.mantissa.shape[1])):
         return message
     index = torch.as_tensor(at, device=message.mantissa.device)
-    return Message(message.mantissa[:, index], message.log_scale[:, index])
+    return Message(message.mantissa[:, index], message.exponent[:, index])
 
 
 def places(groups: list[np.ndarray], nodes: np.ndarray) -> np.ndarray:
@@ -241,8 +324,40 @@ def weigh(prior: Tensor, message: Message) -> tuple[Tensor, Tensor]:
     never = total <= 0
     total = total.masked_fill(never, 1)  # so that no NaN enters the gradient of other samples
     belief = (terms.mantissa / total).masked_fill(never, torch.nan)
-    evidence = (total.log() + terms.log_scale).masked_fill(never, -torch.inf)
+    evidence = (total.log() + terms.exponent * math.log(2)).masked_fill(never, -torch.inf)
     return belief, evidence[:, :, 0]
+
+
+def priors(tables: Tables) -> tuple[Tensor, Tensor]:
+    """`(S, sum of K)` float64 probabilities of all nodes' states, node after node, and exponents of two.
+
+    The exponents are 0 unless some table or probability has a number between 0 and 1e-100.
+    """
+    plain = torch.cat(marginals(tables), dim=1)
+    numbers = torch.cat([plain, tables.flat], dim=1).detach()
+    # else the terms of a probability are 0 or at least the square of that, so that none underflowed
+    if not ((numbers > 0) & (numbers < SMALL[torch.float64])).any():
+        return plain, torch.zeros_like(plain)
+    group, place = group_places(tables)
+    found = [_split(tables.of(0)[:, :, :, None])]
+    for nodes in tables.groups[1:]:
+        parent = tables.topology.parent[nodes]
+        above = Message(
+            *(gather([m[i] for m in found], group[parent], place[parent]) for i in range(2))
+        )
+        table = tables.of(nodes).transpose(2, 3)
+        mantissa, exponent = _send(table, above)
+        mantissa, more = _split(mantissa)
+        found.append(Message(mantissa, exponent + more))
+    start = np.cumsum(tables.cardinality) - tables.cardinality
+    kept = [
+        start[nodes][:, None] + np.arange(tables.cardinality[nodes[0]]) for nodes in tables.groups
+    ]
+    order = torch.as_tensor(np.argsort(np.concatenate([part.ravel() for part in kept])))
+    mantissa, exponent = (
+        torch.cat([m[i].flatten(1) for m in found], 1)[:, order] for i in range(2)
+    )
+    return mantissa, exponent
 
 
 def downward(tables: Tables, found: Upward, needed: np.ndarray) -> tuple[list[Tensor], Tensor]:
@@ -291,14 +406,12 @@ def gather(values: list[Tensor], group: np.ndarray, place: np.ndarray) -> Tensor
 
 def _descend(table: Tensor, above: Tensor, below: Message, sent: Message) -> Tensor:
     """P(v | leaves) from the parent's posterior `above`, λ_v `below` and σ_v `sent`."""
-    if below.log_scale.shape[2] == 1:
+    if below.exponent.shape[2] == 1:
         ratio = above / sent.mantissa.where(sent.mantissa > 0, 1)
         return table.transpose(-1, -2) @ ratio * below.mantissa
     found = torch.zeros_like(below.mantissa)
     for r in range(table.shape[2]):  # P(state | parent = r, leaves below) P(parent = r | leaves)
-        # a state whose scale exceeds that of the sum has probability 0 in this row: clamp its factor
-        factor = (below.log_scale - sent.log_scale[:, :, r : r + 1]).clamp_max(0).exp()
-        total = sent.mantissa[:, :, r : r + 1]
-        share = above[:, :, r : r + 1] / total.where(total > 0, 1)
-        found = found + table[:, :, r, :, None] * below.mantissa * factor * share
+        terms = _terms(table[:, :, r, :, None], below).mantissa
+        total = terms.sum(2, keepdim=True)
+        found = found + terms * (above[:, :, r : r + 1] / total.where(total > 0, 1))
     return found

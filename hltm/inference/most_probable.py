@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.inference.messages import (
     MISSING,
-    ChildLinks,
+    Likelihoods,
     Message,
     child_links,
     gather,
+    rows_of,
     safe_upward,
     weigh,
 )
@@ -33,6 +35,7 @@ TIE = 1e-12
 TIE_FLOOR = 1e-10
 
 
+@by_content
 class MostLikely(NamedTuple):
     """The most likely joint state of a tree given its leaves.
 
@@ -47,7 +50,9 @@ class MostLikely(NamedTuple):
     log_probability: Tensor
 
 
-def most_likely(tables: Tables, leaves_SXB: Tensor) -> MostLikely:
+def most_likely(
+    tables: Tables, leaves_SXB: Tensor, likelihoods: Likelihoods | None = None
+) -> MostLikely:
     """The joint state that maximises P(states, leaves): batch-last `(S, V, B)` and `(S, B)`.
 
     Maximum-product messages (Pearl 1988) in logarithms, so nothing underflows. From the leaves up,
@@ -57,7 +62,8 @@ def most_likely(tables: Tables, leaves_SXB: Tensor) -> MostLikely:
 
     then from the root down every node takes the best state given its parent's. Of several joint
     states that are equally likely to twelve digits, it is the first in lexicographic order of
-    storage: the lowest state of the root, then of node 1, and so on.
+    storage: the lowest state of the root, then of node 1, and so on. Likelihoods of states, as for
+    `posterior`, multiply P(states, leaves).
 
     Example:
         >>> import hltm
@@ -66,15 +72,22 @@ def most_likely(tables: Tables, leaves_SXB: Tensor) -> MostLikely:
         tensor([[1, 1, 1],
                 [0, 0, 1]])
     """
-    links = child_links(tables)
+    if leaves_SXB.device.type == "cpu":
+        from hltm.inference import joint_kernel  # compiles: at the first call, not at import
+
+        return MostLikely(
+            *joint_kernel.most_likely(tables, leaves_SXB, likelihoods, TIE_FLOOR, TIE)
+        )
     parts = [
-        _most_likely(tables, links, part)
-        for part in leaves_SXB.split(row_chunks(tables, leaves_SXB), dim=-1)
+        torch_most_likely(tables, leaves_SXB[..., low:high], rows_of(likelihoods, low, high))
+        for low, high in row_chunks(tables, leaves_SXB)
     ]
     return MostLikely(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
 
 
-def _most_likely(tables: Tables, links: list[list[ChildLinks]], leaves_SXB: Tensor) -> MostLikely:
+def torch_most_likely(tables: Tables, leaves_SXB: Tensor, likelihoods: Likelihoods) -> MostLikely:
+    """`most_likely` in plain torch, all rows at once."""
+    links = child_links(tables)
     groups, device = tables.groups, leaves_SXB.device
     observed = leaves_SXB.to(torch.int64)
     members, _, batch = observed.shape
@@ -87,6 +100,9 @@ def _most_likely(tables: Tables, links: list[list[ChildLinks]], leaves_SXB: Tens
         )
         for nodes in groups
     ]  # fmt: skip
+    for v, given in likelihoods.items():
+        group = next(g for g, nodes in enumerate(groups) if v in nodes)
+        below[group][:, np.flatnonzero(groups[group] == v)] += given.to(device)[:, None].log()
     for g in range(len(groups) - 1, 0, -1):
         nodes = groups[g]
         if nodes[0] >= first_leaf:
@@ -119,6 +135,7 @@ def posterior_samples(
     members: Sequence[int],
     start: int = 0,
     first: int = 0,
+    likelihoods: Likelihoods | None = None,
 ) -> Tensor:
     """`(S, N, V, B)` int64 joint states drawn from P(all nodes | leaves), -1 for impossible leaves.
 
@@ -130,6 +147,7 @@ def posterior_samples(
         samples: N, how many joint states to draw for each row of leaves.
         start: the number of the first row.
         first: the number of the first joint state.
+        likelihoods: of the states of some nodes, as for `posterior`.
 
     Raises:
         ValueError: fewer than one sample, or rows or samples without an address.
@@ -142,34 +160,77 @@ def posterior_samples(
         >>> states.shape, bool((states[..., 3:] == draw.leaves).all())
         (torch.Size([3, 5, 7]), True)
     """
-    check_rows(start, leaves_SXB.shape[-1])
+    check_rows(start, max(leaves_SXB.shape[-1], 1))
     if samples < 1 or first < 0 or first + samples > MAX_VIEWS:
         raise ValueError(
             f"samples must be numbered 0..2^24-1, got {samples} from number {first} on"
         )
-    size = row_chunks(tables, leaves_SXB)
-    found = []
-    for low in range(0, leaves_SXB.shape[-1], size):
-        part = leaves_SXB[..., low : low + size]
-        with torch.no_grad():
-            messages = safe_upward(tables, part)
-        drawn = [
-            _sample(tables, messages.below, check_seed(seed), members, start + low, n)
-            for n in range(first, first + samples)
-        ]
-        found.append(torch.stack(drawn, dim=1))
-    return torch.cat(found, dim=-1)
+    number = range(first, first + samples)
+    seed = check_seed(seed)
+    if leaves_SXB.device.type == "cpu":
+        from hltm.inference import joint_kernel
+
+        return joint_kernel.samples(
+            tables,
+            leaves_SXB,
+            number,
+            start=start,
+            likelihoods=likelihoods,
+            seed=seed,
+            members=members,
+        )
+    parts = [
+        torch_samples(
+            tables, leaves_SXB[..., low:high], number, start=start + low,
+            likelihoods=rows_of(likelihoods, low, high), seed=seed, members=members,
+        )
+        for low, high in row_chunks(tables, leaves_SXB)
+    ]  # fmt: skip
+    return torch.cat(parts, dim=-1)
+
+
+def torch_samples(
+    tables: Tables,
+    leaves_SXB: Tensor,
+    numbers: range,
+    *,
+    seed: int,
+    members: Sequence[int],
+    start: int,
+    likelihoods: Likelihoods,
+) -> Tensor:
+    """`posterior_samples` in plain torch, all rows at once."""
+    shape = len(leaves_SXB), len(numbers), len(tables.topology), leaves_SXB.shape[-1]
+    found = torch.empty(shape, dtype=torch.int64, device=leaves_SXB.device)
+    if found.numel() == 0:
+        return found
+    with torch.no_grad():
+        parts = safe_upward(tables, leaves_SXB, likelihoods=likelihoods)
+    for i, number in enumerate(numbers):
+        for rows, messages in parts:
+            at = slice(None) if rows is None else rows
+            found[:, i, :, at] = _sample(
+                tables, messages.below, seed, members, start, shape[-1], number, at
+            )
+    return found
 
 
 def _sample(
-    tables: Tables, below: list[Message], seed: int, members: Sequence[int], start: int, number: int
+    tables: Tables,
+    below: list[Message],
+    seed: int,
+    members: Sequence[int],
+    start: int,
+    batch: int,
+    number: int,
+    at: Tensor | slice,
 ) -> Tensor:
-    """`(S, V, B)` joint state `number` of each row: ancestral sampling from the root down.
+    """`(S, V, B)` joint state `number` of the rows `at`: ancestral sampling from the root down.
 
     Given its parent's state, a node's posterior is proportional to its row of the table times its
     message from below; the state is where the cumulative sum passes a uniform number.
     """
-    device, batch = below[0].mantissa.device, below[0].mantissa.shape[-1]
+    device = below[0].mantissa.device
 
     def choose(g: int, above: Tensor | None) -> tuple[Tensor, Tensor]:
         table = tables.of(tables.groups[g]).detach().to(device)
@@ -178,7 +239,7 @@ def _sample(
         word = uniform_words(
             seed, Stream.POSTERIOR, tuple(members), tables.groups[g], number, start, batch, False,
             device,
-        )  # fmt: skip
+        )[..., at]  # fmt: skip
         u = (word + 0.5) * 2.0**-32  # never 0 and never 1
         cumulative = weight.cumsum(2)
         limit = u[:, :, None] * cumulative[:, :, -1:]

@@ -8,13 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.messages import Upward, downward, pick, places, safe_upward, weigh
-from hltm.model.moments import marginals
+from hltm._results import by_content
+from hltm.inference.messages import (
+    SMALL,
+    Likelihoods,
+    Message,
+    Upward,
+    downward,
+    pick,
+    places,
+    priors,
+    rows_of,
+    safe_upward,
+    weigh,
+)
 from hltm.model.tables import Tables
 
 CHUNK = {"cpu": 1 << 18, "cuda": 1 << 26}  # numbers of messages held at a time in torch
 
 
+@by_content
 class Posterior(NamedTuple):
     """Posteriors of nodes and the log evidence of the leaves.
 
@@ -36,35 +49,57 @@ def posterior(
     dtype: torch.dtype = torch.float64,
     *,
     own: bool = False,
+    likelihoods: Likelihoods | None = None,
 ) -> Posterior:
     """P(node | leaves), batch-last: marginals `(S, V, K, B)`, log-evidence `(S, B)` or, own, `(S, V, B)`.
 
     On a CPU a compiled kernel computes in float64 and the result is rounded to `dtype`; elsewhere,
-    and where tables require a gradient, `torch_posterior` computes in `dtype`, differentiable in
-    `tables.flat`. Leaves that cannot occur have marginals NaN, log-evidence -inf and gradient 0.
+    and where tables or likelihoods require a gradient, `torch_posterior` computes in `dtype`,
+    differentiable in both. Leaves that cannot occur have marginals NaN, log-evidence -inf and gradient 0.
 
     Args:
         tables: of S trees, or of one shared by all S.
         leaves_SXB: `(S, X, B)` integer states, -1 where a leaf is missing.
         nodes: `(V,)` node numbers, in any order, also repeated.
         dtype: float32 or float64.
-        own: whether each node is given only the leaves below it.
+        own: whether each node is given only the leaves below it, and the likelihoods on and below it.
+        likelihoods: of the states of some nodes, `(S or 1, K, B)` float64, at least 0. The evidence is
+            then the sum over states of P(states) times all likelihoods.
 
     Raises:
         ValueError: a dtype other than float32 and float64.
     """
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+    if len(nodes) == 0:
+        root, evidence = posterior(
+            tables, leaves_SXB, np.array([0]), dtype, own=own, likelihoods=likelihoods
+        )
+        return Posterior(root[:, :0], evidence[:, :0] if own else evidence)
     distinct, place = np.unique(nodes, return_inverse=True)
-    needs_gradient = tables.flat.requires_grad and torch.is_grad_enabled()
+    given = {} if likelihoods is None else likelihoods
+    needs_gradient = torch.is_grad_enabled() and any(
+        part.requires_grad for part in (tables.flat, *given.values())
+    )
     if needs_gradient or leaves_SXB.device.type != "cpu":
+        exact = torch.float64 if given else dtype  # likelihoods have any magnitude
         parts = [
-            torch_posterior(tables, part, distinct, dtype, own=own)
-            for part in leaves_SXB.split(row_chunks(tables, leaves_SXB), dim=-1)
-        ]
-        found = Posterior(*(torch.cat(pieces, dim=-1) for pieces in zip(*parts, strict=True)))
+            torch_posterior(
+                tables, leaves_SXB[..., low:high], distinct, exact, own=own,
+                likelihoods=rows_of(given, low, high),
+            )
+            for low, high in row_chunks(tables, leaves_SXB)
+        ]  # fmt: skip
+        found = Posterior(
+            *(torch.cat(pieces, dim=-1).to(dtype) for pieces in zip(*parts, strict=True))
+        )
     else:
-        found = _by_kernel(tables, leaves_SXB, distinct, dtype, own=own)
+        from hltm.inference import posterior_kernel  # compiles: at the first call, not at import
+
+        prior = priors(tables) if own else None
+        found = Posterior(
+            *posterior_kernel.posterior(tables, leaves_SXB, distinct, dtype, prior, given)
+        )
     if np.array_equal(distinct, nodes):
         return found
     order = torch.as_tensor(place.ravel(), device=found.marginals.device)
@@ -72,53 +107,63 @@ def posterior(
     return Posterior(found.marginals[:, order], evidence)
 
 
-def row_chunks(tables: Tables, leaves_SXB: Tensor) -> int:
-    """How many samples to compute the messages of at a time, to bound memory."""
+def row_chunks(tables: Tables, leaves_SXB: Tensor) -> list[tuple[int, int]]:
+    """Ranges of samples whose messages are computed at a time, to bound memory; at least one range."""
     kind = "cpu" if leaves_SXB.device.type == "cpu" else "cuda"
-    return max(CHUNK[kind] // (len(leaves_SXB) * int(tables.cardinality.sum())), 16)
-
-
-def _by_kernel(
-    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
-) -> Posterior:
-    from hltm.inference import posterior_kernel  # compiles: at the first call, not at import
-
-    prior = torch.cat(marginals(tables), dim=1) if own else tables.flat[:, :0]
-    *parts, doubtful = posterior_kernel.posterior(tables, leaves_SXB, nodes, dtype, prior, own=own)
-    found = Posterior(*parts)
-    # samples that cannot occur, or so improbable that a state may have been lost to underflow
-    rows = doubtful.any(0).nonzero()[:, 0]
-    for part in rows.split(row_chunks(tables, leaves_SXB)) if len(rows) else ():
-        with torch.no_grad():
-            exact = torch_posterior(tables, leaves_SXB[..., part], nodes, torch.float64, own=own)
-        for ours, theirs in zip(found, exact, strict=True):
-            ours[..., part] = theirs.to(dtype)
-    return found
+    size = max(CHUNK[kind] // (len(leaves_SXB) * int(tables.cardinality.sum())), 16)
+    batch = leaves_SXB.shape[-1]
+    return [(low, min(low + size, batch)) for low in range(0, max(batch, 1), size)]
 
 
 def torch_posterior(
-    tables: Tables, leaves_SXB: Tensor, nodes: np.ndarray, dtype: torch.dtype, *, own: bool
+    tables: Tables,
+    leaves_SXB: Tensor,
+    nodes: np.ndarray,
+    dtype: torch.dtype,
+    *,
+    own: bool,
+    likelihoods: Likelihoods | None = None,
 ) -> Posterior:
     """`posterior` of distinct nodes in plain torch, all samples at once."""
-    messages = safe_upward(tables, leaves_SXB, dtype)
-    if own:
-        return _own_beliefs(tables, messages, nodes)
+    prior = priors(tables) if own else None
+    per_state = prior is not None and bool(
+        ((prior[0] > 0) & (prior[0] < SMALL[dtype])).any() or prior[1].any()
+    )
     needed = tables.topology.with_ancestors(nodes)
-    belief, evidence = downward(tables, messages, needed)
     kept = [group[needed[group]] for group in tables.groups]
-    return Posterior(_collect(belief, kept, nodes), evidence)
+    found, order = [], []
+    for rows, messages in safe_upward(
+        tables, leaves_SXB, dtype, likelihoods=likelihoods, per_state=per_state
+    ):
+        if prior is not None:
+            part = _own_beliefs(tables, messages, nodes, prior)
+        else:
+            belief, evidence = downward(tables, messages, needed)
+            part = Posterior(_collect(belief, kept, nodes), evidence)
+        if rows is None:
+            return part
+        found.append([values.to(dtype) for values in part])
+        order.append(rows)
+    back = torch.cat(order).argsort()
+    return Posterior(*(torch.cat(parts, dim=-1)[..., back] for parts in zip(*found, strict=True)))
 
 
-def _own_beliefs(tables: Tables, messages: Upward, nodes: np.ndarray) -> Posterior:
+def _own_beliefs(
+    tables: Tables, messages: Upward, nodes: np.ndarray, prior: tuple[Tensor, Tensor]
+) -> Posterior:
     """Posteriors given own leaves: a node's prior times its message from below, no sweep down."""
-    prior = marginals(tables)
+    start = np.cumsum(tables.cardinality) - tables.cardinality
     beliefs, evidences, kept = [], [], []
     for group, below in zip(tables.groups, messages.below, strict=True):
         at = np.flatnonzero(np.isin(group, nodes))
         if len(at) == 0:
             continue
-        before = torch.stack([prior[v] for v in group[at]], dim=1)[..., None].to(below.mantissa)
-        belief, evidence = weigh(before, pick(below, at))
+        states = start[group[at]][:, None] + np.arange(tables.cardinality[group[0]])
+        before, raised = (
+            part[:, torch.as_tensor(states), None].to(below.mantissa) for part in prior
+        )
+        chosen = pick(below, at)
+        belief, evidence = weigh(before, Message(chosen.mantissa, chosen.exponent + raised))
         beliefs.append(belief)
         evidences.append(evidence)
         kept.append(group[at])

@@ -5,5 +5,6 @@ tables        P(child | parent) of every node, as one flat array; making and che
 intervene     tables with some nodes' probabilities replaced
 moments       closed forms for one and two nodes: marginals, correlations, mutual information
 view_moments  closed forms for one node's states in two views of a sample
+log_prob      the log probability of complete rows
 enumeration   the joint distribution by enumeration: the reference that tests compare with
 """

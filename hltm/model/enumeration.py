@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.model.tables import Tables
 from hltm.model.topology import Node, Nodes
 
 MAX_STATES = 1 << 20
 
 
+@by_content
 class Joint(NamedTuple):
     """Every joint state of a tree.
 

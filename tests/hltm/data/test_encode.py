@@ -33,6 +33,75 @@ def test_missing_leaves_need_a_number(encoder):
     assert found[~view.missing].equal(encoder(DRAW.leaves)[~view.missing])
 
 
+@pytest.mark.parametrize("encoder", [encode.bits, encode.signs])
+@pytest.mark.parametrize(
+    ("states", "match"),
+    [
+        (torch.tensor([0, 2], dtype=torch.uint8), "state 2 is not binary, expected 0 or 1, or -1"),
+        (torch.tensor([0, 300], dtype=torch.uint16), "state 300 is not binary"),
+        (torch.tensor([0, -2]), "state -2 is not binary"),
+        (np.array([0, 2**64 - 1], dtype=np.uint64), r"states hold a state above 2\^63 - 1"),
+        (torch.tensor([0.0, 1.0]), r"torch\.float32, expected integers; convert them with"),
+        (torch.tensor([-1.0, 1.0]), "they look like signs"),
+        (torch.tensor([0.0, torch.nan]), "NaN is no state"),
+        (["a"], "states have dtype <U1, expected integers"),
+    ],
+)
+def test_states_that_are_not_binary(encoder, states, match):
+    with pytest.raises(ValueError, match=match):
+        encoder(states, missing=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (
+            lambda: encode.signs(DRAW.leaves, torch.uint8),
+            "uint8 does not hold -1, expected a signed",
+        ),
+        (lambda: encode.signs(DRAW.leaves, torch.bool), "bool does not hold -1"),
+        (lambda: encode.bits([0, -1], torch.uint8, missing=0.5), "uint8 does not hold 0.5"),
+        (lambda: encode.bits([0, -1], torch.uint8, missing=-1), "uint8 does not hold -1"),
+        (lambda: encode.signs([0, -1], torch.int8, missing=0.5), "int8 does not hold 0.5"),
+    ],
+)
+def test_numbers_that_a_dtype_does_not_hold(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+INTEGERS = [
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.uint16,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_every_encoder_takes_integers_of_every_type(dtype):
+    leaves = DRAW.leaves.to(dtype)
+    for form in (leaves, leaves.numpy(), leaves.tolist()):
+        assert encode.bits(form).equal(DRAW.leaves.float())
+        assert encode.signs(form).equal(2 * DRAW.leaves.float() - 1)
+        assert encode.one_hot(form, 2).equal(encode.one_hot(DRAW.leaves, 2))
+        assert encode.one_hot(form, np.full(8, 2)).equal(encode.one_hot(DRAW.leaves, 2))
+        assert embedded(form).equal(embedded())
+    assert encode.signs(leaves, torch.int8, missing=5).dtype == torch.int8
+
+
+def test_no_rows_are_encoded_as_no_rows():
+    none = DRAW.leaves[:0]
+    assert encode.bits(none).shape == encode.signs(none).shape == (0, 8)
+    assert encode.one_hot(none, 2).shape == (0, 8, 2)
+    assert encode.one_hot(none, 2, padded=False).shape == (0, 16)
+    assert embedded(none, rows=[]).shape == (0, 8, 3)
+    assert encode.image(torch.zeros(0, 16)).shape == (0, 1, 4, 4)
+
+
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.data())
 def test_one_hot_has_a_one_in_place(cardinality, data):
     rows = data.draw(st.integers(1, 4))
@@ -67,7 +136,10 @@ def test_one_hot_of_stacked_trees_and_one_cardinality():
         ([[0, -2]], 2, r"position 1 has state -2"),
         ([[0, 1]], [2, 2, 2], r"expected 2 cardinalities, got shape \(3,\)"),
         ([[0, 1]], [2, 0], r"cardinality must be at least 1, got 0"),
-        ([[0.0, 1.0]], 2, "expected integer states"),
+        ([[0.0, 1.0]], 2, r"states have dtype torch\.float32, expected integers; convert them"),
+        ([[0.0, torch.nan]], 2, "expected integers; NaN is no state"),
+        ([[0, 1]], [2.5, 2], "cardinalities have dtype torch.float64, expected integers"),
+        (1, 2, r"states have shape \(\), expected \(…, V\)"),
     ],
 )
 def test_one_hot_names_what_is_wrong(states, cardinality, message):
@@ -131,7 +203,15 @@ def test_missing_leaves_are_noise_alone():
     ("changes", "message"),
     [
         ({"leaves": DRAW.leaves[None]}, r"leaves have shape \(1, 300, 8\), expected \(B, X\)"),
-        ({"dimension": 0}, "dimension must be at least 1, got 0"),
+        ({"dimension": 0}, r"dimension must be in 1\.\.16777216, got 0"),
+        ({"dimension": 2.5}, r"dimension must be an integer, got 2\.5"),
+        ({"dimension": 1 << 22}, r"number of leaves times dimension must be in .*, got 33554432"),
+        ({"view": -1}, r"view must be in 0\.\.16777215, got -1"),
+        ({"member": 1 << 32}, r"member must be in 0\.\.4294967295, got 4294967296"),
+        ({"noise": torch.nan}, "noise must be at least 0 and finite, got nan"),
+        ({"rows": [0.5] * 300}, r"numbers of rows have dtype torch\.float64, expected integers"),
+        ({"rows": range(-1, 299)}, r"rows must lie in 0\.\.2\^34-1, got -1"),
+        ({"leaves": DRAW.leaves.float()}, r"states have dtype torch\.float32, expected integers"),
         ({"noise": -1}, "noise must be at least 0 and finite, got -1"),
         ({"rows": None}, "needs the numbers of the rows"),
         ({"rows": range(3)}, r"expected 300 rows, got shape \(3,\)"),

@@ -208,7 +208,7 @@ def test_messages_with_a_scale_per_state_equal_those_with_shared_scales(seed):
     leaves = some_leaves(tree, 9, seed).transpose(1, 2)
     every = np.ones(20, dtype=bool)
     (shared, evidence), (per_state, same_evidence) = (
-        downward(tree.tables, upward(tree.tables, leaves, scale_per_state=per_state), every)
+        downward(tree.tables, upward(tree.tables, leaves, per_state=per_state), every)
         for per_state in (False, True)
     )
     for a, b in zip(shared, per_state, strict=True):

@@ -1,0 +1,229 @@
+"""Joint states of all nodes given leaves, compiled for the CPU by numba: samples, and the most likely one.
+
+Both go up and then down the tree for a block of samples at a time, and equal the torch code of
+`hltm.inference.most_probable`, which is their reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm._compile import compiled
+from hltm.inference.messages import Likelihoods
+from hltm.inference.scaling import terms_of
+from hltm.inference.upward_kernel import Problem, problem_of, scratch_of, sweep_up
+from hltm.model.tables import Tables
+from hltm.sampling.kernels.generator import LANES as CALLS
+from hltm.sampling.kernels.generator import philox_blocks
+from hltm.sampling.kernels.threads import share
+from hltm.sampling.philox import WORD_PLANE, Stream
+
+PARALLEL_STATES = 1 << 16  # below this many states one thread is as fast as two
+
+_WORD_PLANE = np.uint64(WORD_PLANE << 24)
+_BYTE = np.uint64(8)
+_HALF = np.uint64(32)
+_WORD = np.uint64(0xFFFFFFFF)
+
+
+def samples(
+    tables: Tables,
+    leaves_SXB: Tensor,
+    numbers: range,
+    *,
+    seed: int,
+    members: Sequence[int],
+    start: int,
+    likelihoods: Likelihoods | None,
+) -> Tensor:
+    """`(S, N, V, B)` int64 joint states, see `hltm.inference.most_probable.posterior_samples`."""
+    problem = problem_of(tables, leaves_SXB, likelihoods)
+    shape = (len(leaves_SXB), len(numbers), len(tables.topology), leaves_SXB.shape[-1])
+    found = np.empty(shape, dtype=np.int64)
+    key = np.array([seed & 0xFFFFFFFF, seed >> 32, Stream.POSTERIOR], dtype=np.uint64)
+    address = np.array(members, dtype=np.uint64)
+
+    def work(shares: Iterator[tuple[int, int]]) -> None:
+        for low, high in shares:
+            _samples(problem, key, address, numbers.start, start, found, low, high)
+
+    _share(problem, work, found.size)
+    return torch.from_numpy(found)
+
+
+def most_likely(
+    tables: Tables,
+    leaves_SXB: Tensor,
+    likelihoods: Likelihoods | None,
+    slack: float,
+    relative_slack: float,
+) -> tuple[Tensor, Tensor]:
+    """`(S, V, B)` int64 states and `(S, B)` scores, see `hltm.inference.most_probable.most_likely`.
+
+    Scores x and y count as equal if |x - y| <= slack + relative_slack * |x|.
+    """
+    problem = problem_of(tables, leaves_SXB, likelihoods)
+    members, _, batch = problem.leaves.shape
+    with np.errstate(divide="ignore"):
+        problem = problem._replace(
+            flat=np.log(problem.flat), likelihoods=np.log(problem.likelihoods)
+        )
+    states = np.empty((members, len(tables.topology), batch), dtype=np.int64)
+    score = np.empty((members, batch))
+
+    def work(shares: Iterator[tuple[int, int]]) -> None:
+        for low, high in shares:
+            _most_likely(problem, slack, relative_slack, states, score, low, high)
+
+    _share(problem, work, states.size)
+    return torch.from_numpy(states), torch.from_numpy(score)
+
+
+def _share(problem: Problem, work, states: int) -> None:  # type: ignore[no-untyped-def]
+    """Split the blocks of all members over threads."""
+    members, _, batch = problem.leaves.shape
+    threads = torch.get_num_threads() if states >= PARALLEL_STATES else 1
+    share(work, members * -(-batch // problem.lanes), threads=threads)
+
+
+@compiled(error_model="numpy")
+def _samples(problem, key, members, first, start, found, low, high):  # type: ignore[no-untyped-def]
+    """Do tasks low..high-1; a task is one block of rows of one member: ancestral sampling.
+
+    Given its parent's state, a node's posterior is proportional to its row of the table times its
+    message from below; the state is where the cumulative sum passes a uniform number.
+    """
+    scratch = scratch_of(problem, 1)
+    below, shift, terms = scratch.below, scratch.shift, scratch.terms
+    lanes, offset, first_leaf = problem.lanes, problem.offset, problem.first_leaf
+    batch = found.shape[3]
+    blocks = (batch + lanes - 1) // lanes
+    none = offset[:0]
+    number = np.empty(lanes)
+    possible = np.empty(lanes, np.bool_)
+    for task in range(low, high):
+        s = task // blocks
+        begin = (task % blocks) * lanes
+        size = min(lanes, batch - begin)
+        sweep_up(problem, scratch, s, begin, size, np.empty_like(scratch.some), none)
+        table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
+        for i in range(found.shape[1]):
+            for v in range(len(problem.parent)):
+                out = found[s, i, v, begin : begin + size]
+                p, states = problem.parent[v], problem.cardinality[v]
+                unseen = v < first_leaf or np.any(scratch.state[v - first_leaf, :size] < 0)
+                if unseen:
+                    _uniform(key, members[s], v, first + i, start + begin, number[:size])
+                for j in range(size):
+                    if v > 0 and not possible[j]:
+                        out[j] = -1
+                        continue
+                    if v >= first_leaf and scratch.state[v - first_leaf, j] >= 0:
+                        out[j] = scratch.state[v - first_leaf, j]
+                        continue
+                    row = 0 if v == 0 else found[s, i, p, begin + j]
+                    weight = table[problem.start[v] + row * states :][:states]
+                    if scratch.shifted[v]:
+                        at, up = below[offset[v] :][:states], shift[offset[v] :][:states]
+                        total, _ = terms_of(weight, scratch.none, at, up, j, terms)
+                    else:
+                        total = 0.0
+                        for k in range(states):
+                            value = below[offset[v] + k, j] if scratch.stored[v] else 1.0
+                            terms[k] = weight[k] * value
+                            total += terms[k]
+                    if v == 0:
+                        possible[j] = total > 0.0
+                    out[j] = _choose(terms[:states], number[j] * total) if total > 0.0 else -1
+
+
+@compiled(error_model="numpy")
+def _choose(terms, limit):  # type: ignore[no-untyped-def]
+    """The first state at which the cumulative sum of the terms exceeds the limit."""
+    cumulative = 0.0
+    chosen = 0
+    for k in range(len(terms)):
+        cumulative += terms[k]
+        chosen += cumulative <= limit
+    return chosen
+
+
+@compiled(error_model="numpy")
+def _uniform(key, member, node, view, start, out):  # type: ignore[no-untyped-def]
+    """Numbers in (0, 1) of rows start, start + 1, …: those of plane 255 of `hltm.sampling.philox`."""
+    numbers = np.empty(CALLS, np.uint64)
+    words = np.empty(2 * CALLS, np.uint64)
+    word0 = _WORD_PLANE | np.uint64(view)
+    word2 = np.uint64(node) << _BYTE | key[2]
+    for low in range(start // 4, (start + len(out) - 1) // 4 + 1, CALLS):
+        for i in range(CALLS):
+            numbers[i] = np.uint64(low + i)
+        philox_blocks(key[0], key[1], word0, numbers, word2, member, CALLS, words)
+        for at in range(max(4 * low, start), min(4 * (low + CALLS), start + len(out))):
+            place = at - 4 * low
+            unit = words[place >> 1] >> (_HALF * np.uint64(place & 1)) & _WORD
+            out[at - start] = (float(unit) + 0.5) * 2.0**-32
+
+
+@compiled(error_model="numpy")
+def _most_likely(  # type: ignore[no-untyped-def]
+    problem, slack, relative_slack, states, score, low, high
+):
+    """Do tasks low..high-1 in logarithms; a task is one block of rows of one member."""
+    offset, lanes, first_leaf = problem.offset, problem.lanes, problem.first_leaf
+    batch = states.shape[2]
+    blocks = (batch + lanes - 1) // lanes
+    best = np.empty((offset[-1], lanes))  # of the joint states below a node, for each of its states
+    for task in range(low, high):
+        s = task // blocks
+        begin = (task % blocks) * lanes
+        size = min(lanes, batch - begin)
+        table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
+        soft = problem.likelihoods[s if problem.likelihoods.shape[0] > 1 else 0]
+        best[:] = 0.0
+        for v in range(len(problem.parent) - 1, -1, -1):
+            own = best[offset[v] : offset[v + 1]]
+            for k in range(own.shape[0]):
+                for j in range(size):
+                    if v >= first_leaf:
+                        seen = problem.leaves[s, v - first_leaf, begin + j]
+                        if seen >= 0 and seen != k:
+                            own[k, j] = -np.inf
+                    if problem.given[v] >= 0:
+                        own[k, j] += soft[problem.given[v] + k, begin + j]
+            if v == 0:
+                break
+            above = best[offset[problem.parent[v]] : offset[problem.parent[v] + 1]]
+            for r in range(above.shape[0]):
+                row = table[problem.start[v] + r * own.shape[0] :]
+                for j in range(size):
+                    most = row[0] + own[0, j]
+                    for k in range(1, own.shape[0]):
+                        most = max(most, row[k] + own[k, j])
+                    above[r, j] += most
+        for v in range(len(problem.parent)):
+            own = best[offset[v] : offset[v + 1]]
+            for j in range(size):
+                r = 0 if v == 0 else states[s, problem.parent[v], begin + j]
+                if r < 0:
+                    states[s, v, begin + j] = -1
+                    continue
+                row = table[problem.start[v] + r * own.shape[0] :]
+                most = row[0] + own[0, j]
+                for k in range(1, own.shape[0]):
+                    most = max(most, row[k] + own[k, j])
+                if v == 0:
+                    score[s, begin + j] = most
+                    if most == -np.inf:
+                        states[s, v, begin + j] = -1
+                        continue
+                limit = most - slack - relative_slack * abs(most)
+                chosen = -1
+                for k in range(own.shape[0] - 1, -1, -1):
+                    if row[k] + own[k, j] >= limit:
+                        chosen = k
+                states[s, v, begin + j] = chosen

@@ -1,0 +1,78 @@
+"""Results compare by content, never raise, and print in one line."""
+
+import pickle
+from typing import NamedTuple
+
+import torch
+
+import hltm
+from hltm._results import by_content
+
+TREE = hltm.symmetric_binary(depth=3, polarity=0.8, seed=0)
+LEAVES = TREE.sample(20, seed=0).leaves
+
+
+@by_content
+class Found(NamedTuple):
+    value: torch.Tensor
+    label: str = "a"
+
+
+def results():
+    return [
+        TREE.posterior(LEAVES), TREE.posterior(LEAVES[:1], nodes=[0]), TREE.most_likely(LEAVES),
+        TREE.ceiling([0, 1]), TREE.joint(), TREE.posterior(LEAVES[:0]),
+    ]  # fmt: skip
+
+
+def test_equal_results_are_equal_and_others_are_not():
+    for i, (a, b) in enumerate(zip(results(), results(), strict=True)):
+        assert a == b
+        assert (a != b) is False
+        assert hash(a) == hash(b)
+        assert pickle.loads(pickle.dumps(a)) == a
+        for j, other in enumerate(results()):
+            assert (a == other) is (i == j)
+            assert (a != other) is (i != j)
+        for other in (None, 1, "posterior", tuple(a), [*a], a[0]):
+            assert (a == other) is False
+            assert (a != other) is True
+        first, second = a  # still a tuple
+        assert first is a[0]
+        assert second is a[1]
+    assert len({*results(), *results()}) == len(results())
+    assert results()[2] in results()
+
+
+def test_entries_shapes_types_and_nan_count():
+    nan = torch.tensor([1.0, torch.nan])
+    assert Found(nan) == Found(nan.clone())
+    assert Found(nan) != Found(torch.tensor([1.0, 2.0]))
+    assert Found(nan) != Found(nan.double())
+    assert Found(torch.ones(2)) != Found(torch.ones(2, 1))
+    assert Found(torch.ones(2)) != Found(torch.ones(2), "b")
+    assert Found(torch.ones(2)) != Found("b")
+    assert Found(torch.ones(2, requires_grad=True)) == Found(torch.ones(2))
+    assert Found(torch.ones(2, dtype=torch.uint16)) == Found(torch.ones(2, dtype=torch.uint16))
+
+
+def test_printing_is_short():
+    post, one, best, bound, joint, empty = map(repr, results())
+    assert post == "Posterior(marginals=(20, 15, 2) float64, log_evidence=(20,) float64)"
+    assert one.startswith("Posterior(marginals=[[[")
+    assert best == "MostLikely(states=(20, 15) int64, log_probability=(20,) float64)"
+    assert bound.startswith("Ceiling(value=[0.")
+    assert bound.endswith("standard_error=[0., 0.])")
+    assert joint == "Joint(states=(32768, 15) int64, probability=(32768,) float64)"
+    assert empty == "Posterior(marginals=(0, 15, 2) float64, log_evidence=(0,) float64)"
+    assert repr(Found(torch.ones(1), "<b>")) == "Found(value=[1.], label='<b>')"
+
+
+def test_notebooks_show_a_table():
+    for found in results():
+        shown = found._repr_html_()
+        assert shown.startswith("<table><tr><th>" + type(found).__name__)
+        assert shown.count("<tr>") == 1 + len(found)
+    assert "0 … 1" in TREE.posterior(LEAVES)._repr_html_()
+    assert "none is finite" in Found(torch.full((9,), torch.nan))._repr_html_()
+    assert "&lt;b&gt;" in Found(torch.ones(1), "<b>")._repr_html_()
