@@ -27,6 +27,7 @@ from hltm.families.symmetric_binary import symmetric_binary as symmetric_binary
 from hltm.formats.json import load_tree as load_tree
 from hltm.formats.newick import topology_from_newick as topology_from_newick
 from hltm.inference.ceiling import Ceiling as Ceiling
+from hltm.inference.fit import Fit as Fit
 from hltm.inference.most_probable import MostLikely as MostLikely
 from hltm.inference.posterior import Posterior as Posterior
 from hltm.model.topology import Topology as Topology

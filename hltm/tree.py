@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from operator import index
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -21,17 +21,20 @@ from torch import Tensor
 
 from hltm.inference.ceiling import SAMPLES, Ceiling, Leaves, ceiling
 from hltm.inference.evidence import Evidence, every_node, read_evidence
+from hltm.inference.fit import Fit, fit
 from hltm.inference.most_probable import MostLikely, most_likely, posterior_samples
 from hltm.inference.posterior import Posterior, posterior
 from hltm.model import moments, view_moments
 from hltm.model.enumeration import Joint, joint, leaf_distribution
+from hltm.model.intervene import Setting, intervene
 from hltm.model.log_prob import log_prob
 from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, drop_single
 from hltm.model.tables import GivenTables, Tables, make_tables, name_tables
 from hltm.model.topology import Parents, Topology
 from hltm.sampling.augment import Augmentation
+from hltm.sampling.counterfactual import counterfactual
 from hltm.sampling.draw import Draw, check_draw
-from hltm.sampling.packed import PackedDraw, sample_packed
+from hltm.sampling.packed import PackedDraw, pack_bits, sample_packed
 from hltm.sampling.philox import MAX_MEMBERS, Stream, check_members
 from hltm.sampling.sample import redraw, sample, views
 
@@ -307,6 +310,52 @@ class LatentTree:
         check_draw(self.tables, self.members, draw)
         return redraw(self.tables, draw, self.topology.nodes(nodes), view=view)
 
+    # interventions: hltm.model.intervene, hltm.sampling.counterfactual
+
+    def intervene(self, settings: Mapping[Node, Setting]) -> LatentTree:
+        """The tree after do(node = setting): the nodes' tables replaced, all others kept.
+
+        A setting is a state, a distribution over the node's states or a whole table, with an S axis
+        in front for another one per stacked tree: see `hltm.model.intervene`.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+            >>> wet = tree.intervene({"1": 1, "2": [0.3, 0.7]})
+            >>> wet.sample(1000, seed=1).node("1").unique()
+            tensor([1], dtype=torch.uint8)
+        """
+        tables = intervene(self.tables, settings, stacked=self.stacked)
+        return replace(self, tables=tables)
+
+    @overload
+    def counterfactual(self, draw: Draw, settings: Mapping[Node, Setting]) -> Draw: ...
+    @overload
+    def counterfactual(self, draw: PackedDraw, settings: Mapping[Node, Setting]) -> PackedDraw: ...
+    def counterfactual(
+        self, draw: Draw | PackedDraw, settings: Mapping[Node, Setting]
+    ) -> Draw | PackedDraw:
+        """The draw as it would have been with some nodes set: same address, same random numbers.
+
+        Only the set nodes and those below them may differ. A setting is as in `intervene`, or states
+        `(B,)` or `(S, B)`, one per sample: see `hltm.sampling.counterfactual`.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+            >>> draw = tree.sample(1000, seed=1)
+            >>> wet = tree.counterfactual(draw, {"1": 1})
+            >>> wet.node("2").equal(draw.node("2")), wet.node("3").equal(draw.node("3"))
+            (True, False)
+            >>> wet.states.equal(tree.intervene({"1": 1}).sample(1000, seed=1).states)
+            True
+        """
+        if isinstance(draw, PackedDraw):
+            found = self.counterfactual(draw.unpack(), settings)
+            return replace(draw, bits_SVW=pack_bits(found.states_SVB))
+        check_draw(self.tables, self.members, draw)
+        return counterfactual(self.tables, draw, settings)
+
     # given evidence: hltm.inference
 
     def posterior(
@@ -385,6 +434,54 @@ class LatentTree:
             first=first, likelihoods=known.likelihoods,
         )  # fmt: skip
         return self._public(found.transpose(2, 3))
+
+    def fit(
+        self,
+        evidence: Any,
+        *,
+        weights: Tensor | None = None,
+        fixed: Nodes = (),
+        pseudo_count: float = 0.0,
+        tolerance: float = 1e-8,
+        iterations: int = 2000,
+        seed: int | None = None,
+        restarts: int = 1,
+    ) -> Fit[LatentTree]:
+        """The tree with tables that maximise the likelihood of evidence, by EM: see `hltm.inference.fit`.
+
+        Stacked trees are fitted side by side, each to its own rows or all to the same. Without `seed`
+        EM starts from this tree's tables, which should not be symmetric: a start at which states or
+        leaves are exchangeable is a saddle point that it cannot leave.
+
+        Args:
+            evidence: leaves `(..., B, X)`, -1 where missing, or any other form of `posterior`.
+            weights: `(B,)` or `(..., B)`, how often each row counts.
+            fixed: nodes whose tables are kept.
+            pseudo_count: added to the expected count of every entry: a Dirichlet(1 + it) prior.
+            tolerance: EM has converged when an iteration gains at most this share of the objective.
+            iterations: how many at most.
+            seed: start from random tables of this seed in place of the tree's own.
+            restarts: start so many times with the seed, and keep the best of each tree.
+
+        Returns:
+            the tree, and how the log evidence rose to its last value.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+            >>> leaves = tree.sample(10_000, seed=1).leaves
+            >>> leaves = leaves.int().masked_fill(torch.rand(leaves.shape) < 0.2, -1)
+            >>> found = tree.fit(leaves, seed=0, restarts=3)
+            >>> bool(found.converged), found.tree.topology is tree.topology
+            (True, True)
+        """
+        known = self._read(evidence)
+        found = fit(
+            self.tables, known.leaves_SXB, known.likelihoods, weights=weights,
+            fixed=self.topology.nodes(fixed), pseudo_count=pseudo_count, tolerance=tolerance,
+            iterations=iterations, seed=seed, restarts=restarts, members=self.members,
+        )  # fmt: skip
+        return Fit(replace(self, tables=found.tree), *map(self._public, found[1:]))
 
     def log_prob(self, states: Any) -> Tensor:
         """`(..., B)` float64 log P(all nodes) of complete rows, in nats: the sum of log table entries.

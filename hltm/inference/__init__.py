@@ -7,5 +7,7 @@ messages          messages between nodes in torch: any device, differentiable
 posterior         P(node | leaves) and P(leaves)
 posterior_kernel  the same messages, compiled for the CPU
 most_probable     joint states given leaves: the most likely one, and samples
+expected_counts   how often states of a node and its parent meet, given evidence, compiled
+fit               tables from leaves, by expectation-maximisation
 ceiling           the best correlation with a node that any function of its leaves can have
 """

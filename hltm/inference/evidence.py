@@ -128,7 +128,7 @@ def by_node(topology: Topology, given: Mapping[Node, Any]) -> dict[int, Any]:
 def _by_node(
     tables: Tables, evidence: Mapping[Node, Any], rows: int | None, *, stacked: bool
 ) -> Evidence:
-    topology, members = tables.topology, len(tables.flat) if stacked else 0
+    topology, members = tables.topology, tables.count if stacked else 0
     values = {v: _array(topology.names[v], x) for v, x in by_node(topology, evidence).items()}
     given = {v: _read(tables, v, value) for v, value in values.items()}
     lengths = {} if rows is None else {rows: "the frame"}
@@ -145,7 +145,7 @@ def _by_node(
     batch = next(iter(lengths), 1)
     device = next((value.device for value in given.values() if value.is_cuda), torch.device("cpu"))
     leaves = torch.full(
-        (len(tables.flat), len(topology.leaves), batch), MISSING, dtype=torch.int64, device=device
+        (tables.count, len(topology.leaves), batch), MISSING, dtype=torch.int64, device=device
     )
     likelihoods: dict[int, Tensor] = {}
     for v, value in given.items():

@@ -86,7 +86,7 @@ def pair_joint(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
     prior = marginals(tables)
     sizes = tuple(int(tables.cardinality[nodes].max(initial=0)) for nodes in (a, b))
     if len(a) == 0:
-        return tables.flat.new_zeros(len(tables.flat), 0, len(b), *sizes)
+        return tables.flat.new_zeros(tables.count, 0, len(b), *sizes)
     joint: dict[int, Tensor] = {}  # node -> (S, A, K_a, K_node), for as long as it is needed
     on_path: list[dict[int, Tensor]] = []
     for v in map(int, a):

@@ -54,6 +54,8 @@ class Draw:
     in all that is read from the draw, because torch can neither reduce nor compare uint16.
 
     Two draws are equal if their addresses, trees and states are.
+        redraws: how the states came from the data: for each view that was taken on the way, its
+            number and its `(V,)` redraw rates; empty for the data themselves.
     """
 
     states_SVB: Tensor
@@ -68,6 +70,7 @@ class Draw:
     draw_format: int = DRAW_FORMAT
     missing_SXB: Tensor | None = None
     origin: Origin | None = None
+    redraws: tuple[tuple[int, np.ndarray], ...] = ()
 
     def __repr__(self) -> str:
         shape = tuple(self._public(self.states_SVB).shape)

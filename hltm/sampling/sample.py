@@ -225,7 +225,10 @@ def _draw_again(tables: Tables, draw: Draw, rates: np.ndarray, numbers: range) -
         views=tuple(numbers), rates=rates, base=base, device=base.device,
     )  # fmt: skip
     found = zip(numbers, draw_states(tables, request), strict=True)
-    return tuple(replace(draw, states_SVB=states, view=view) for view, states in found)
+    return tuple(
+        replace(draw, states_SVB=states, view=view, redraws=(*draw.redraws, (view, rates)))
+        for view, states in found
+    )
 
 
 def _check_states(tables: Tables, draw: Draw) -> None:

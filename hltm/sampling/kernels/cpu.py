@@ -79,13 +79,14 @@ def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndar
         )
     else:
         thresholds, threshold_start = guide.thresholds, guide.threshold_start
+    held = np.zeros(nodes, dtype=np.bool_) if request.held is None else request.held
     arguments = (
         np.uint64(request.seed & 0xFFFFFFFF), np.uint64(request.seed >> 32), np.uint64(request.stream),
         np.array(request.members, dtype=np.uint64), np.array(request.views, dtype=np.uint64),
         block_numbers, request.samples, size, request.start - blocks.start * BLOCK,
         tables.topology.parent, tables.cardinality, thresholds, threshold_start,
         request.redraw_case, request.redraw_limits.view(np.uint64), request.base_needed, given,
-        request.first, out, packed,
+        request.base is None or request.base_held, held, request.first, out, packed,
     )  # fmt: skip
 
     def work(shares: Iterator[tuple[int, int]]) -> None:

@@ -47,9 +47,10 @@ def _draw_part(tables: Tables, request: DrawRequest, part: slice) -> list[Tensor
     base = torch.zeros(shape, dtype=torch.int64, device=request.device)
     if request.base is not None:
         base = request.base[..., part].to(request.device, torch.int64)
-    else:
+    held = np.zeros(len(tables.topology), bool) if request.held is None else request.held
+    if request.base is None or request.base_held:
         for group in tables.groups:
-            nodes = group[request.base_needed[group]]
+            nodes = group[request.base_needed[group] & ~held[group]]
             if len(nodes):
                 u = numbers(request.stream, 0, nodes)
                 base[:, nodes] = next_states(tables, nodes, base, u)
@@ -72,7 +73,8 @@ def _draw_part(tables: Tables, request: DrawRequest, part: slice) -> list[Tensor
             if nodes[0] > 0:
                 redrawn[:, nodes] |= redrawn[:, tables.topology.parent[nodes]]
             fresh = next_states(tables, nodes, states, numbers(request.stream, view, nodes))
-            states[:, nodes] = torch.where(redrawn[:, nodes], fresh, states[:, nodes])
+            new = redrawn[:, nodes] & torch.as_tensor(~held[nodes], device=request.device)[:, None]
+            states[:, nodes] = torch.where(new, fresh, states[:, nodes])
         found.append(states)
     return found
 

@@ -34,6 +34,8 @@ class DrawRequest:
         base: `(S, V, B)` states of the data that the views start from; None draws them by address.
         first: the lowest node to return; nodes with lower numbers are left out.
         device: where to draw, and where the result lies.
+        held: `(V,)` bool, nodes that have their states of `base` in every view; the nodes below follow.
+        base_held: whether `base` has the states of the held nodes alone; the others are drawn.
         blocks: `(N,)` int64, draw the 128 samples of each of these blocks, one block after the other,
             in place of consecutive samples; start is then 0 and samples 128 N.
     """
@@ -49,6 +51,8 @@ class DrawRequest:
     base: Tensor | None = None
     first: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    held: np.ndarray | None = None
+    base_held: bool = False
     blocks: np.ndarray | None = None
 
     def block(self, i: int) -> DrawRequest:

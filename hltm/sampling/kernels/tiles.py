@@ -69,8 +69,8 @@ class Wide(NamedTuple):
 @compiled()
 def draw_tiles(  # type: ignore[no-untyped-def]
     key0, key1, stream, members, views, block_numbers, samples, size, offset, parent, cardinality,
-    thresholds, threshold_start, redraw_case, redraw_limits, base_needed, given, first, out, packed,
-    scratch, wide, low, high,
+    thresholds, threshold_start, redraw_case, redraw_limits, base_needed, given, draw_base, held, first,
+    out, packed, scratch, wide, low, high,
 ):  # fmt: skip
     """Draw tasks low..high-1; a task is one tile of one member, all nodes and all views.
 
@@ -101,10 +101,10 @@ def draw_tiles(  # type: ignore[no-untyped-def]
         for step in range(-1, len(views)):  # step -1 draws the data themselves
             view = _NONE if step < 0 else views[step]
             now = 1 if view > _NONE else 0
-            drawing = view > _NONE or (step < 0 and given.shape[0] == 0)
+            drawing = view > _NONE or (step < 0 and draw_base)
             for v in range(nodes if drawing else 0):
                 two = cardinality[v] == 2
-                if step < 0 and not base_needed[v]:
+                if step < 0 and (held[v] or not base_needed[v]):
                     continue
                 if step >= 0 and redraw_case[v] == NEVER:
                     for i in range(2 * count):
@@ -161,6 +161,12 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                         bits[1, v, i] = (bits[1, v, i] & redrawn[v, i]) | kept
                     if wide is not None and not two:
                         _keep(redrawn[v], count, wide.states[0, v], wide.states[1, v])
+                if held[v]:  # its mark is for the nodes below; its state is given
+                    for i in range(2 * count):
+                        bits[1, v, i] = bits[0, v, i]
+                    if wide is not None and not two:
+                        for i in range(BLOCK * count):
+                            wide.states[1, v, i] = wide.states[0, v, i]
             for v in range(first, nodes if step >= 0 else 0):
                 if packed.shape[0] > 0:
                     part = packed[step, s, v - first, 2 * tile :]

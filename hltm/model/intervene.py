@@ -1,0 +1,162 @@
+"""Interventions: tables with some nodes' probabilities replaced (Pearl's do-operator)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hltm.model.tables import TOLERANCE, Table, Tables
+from hltm.model.topology import Node, Topology
+
+Setting = int | Table  # a state, states, a distribution over a node's states, or its whole table
+
+
+def intervene(tables: Tables, settings: Mapping[Node, Setting], *, stacked: bool) -> Tables:
+    """The tables after do(node = setting) for every node of `settings`; other tables keep every bit.
+
+    The tables of the nodes are replaced, and with them the influence of their parents (Pearl 2009,
+    "Causality", Definition 3.2.1): P(all | do(v = x)) is the product of all tables but v's, at v = x.
+
+    Args:
+        settings: for each node, by number or name, one of
+            a state: an integer, or for S stacked trees also S of them, one per tree;
+            a distribution over its K states: floats `(K,)` or, for stacked trees, `(S, K)`;
+            a whole table: floats `(K_parent, K)` or, for stacked trees, `(S, K_parent, K)`.
+        stacked: whether the trees have the S axis.
+
+    Raises:
+        KeyError, IndexError: an unknown node.
+        TypeError: settings that are not a mapping.
+        ValueError: a node given twice, a state that it does not have, the wrong shape, or
+            probabilities that are not in [0, 1] or do not sum to 1.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+        >>> tree.intervene({"1": 1}).table("1")
+        tensor([[0., 1.],
+                [0., 1.]], dtype=torch.float64)
+    """
+    wanted = given_nodes(tables.topology, settings)
+    if not wanted:
+        return tables
+    fresh = {v: _table(tables, v, value, stacked) for v, value in wanted.items()}
+    members = tables.count
+    shared = tables.flat.stride(0) == 0 and all(len(table) == 1 for table in fresh.values())
+    flat = tables.flat[:1] if shared else tables.flat
+    index = np.concatenate(
+        [tables.start[v] + np.arange(table[0].numel()) for v, table in fresh.items()]
+    )
+    values = torch.cat([table.expand(len(flat), -1, -1).flatten(1) for table in fresh.values()], 1)
+    flat = flat.index_copy(1, torch.from_numpy(index).to(flat.device), values)
+    return Tables(tables.topology, tables.cardinality, flat.expand(members, -1))
+
+
+def given_nodes(topology: Topology, settings: Mapping[Node, Setting]) -> dict[int, Setting]:
+    """The settings by node number, parents first.
+
+    Raises:
+        KeyError, IndexError: an unknown node.
+        TypeError: not a mapping.
+        ValueError: a node given twice.
+    """
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"expected a mapping from nodes to settings, got {type(settings).__name__}")
+    found: dict[int, Setting] = {}
+    for node, value in settings.items():
+        v = topology.node(node)
+        if v in found:
+            raise ValueError(f"node {topology.names[v]!r} is given twice, by name and by number")
+        found[v] = value
+    return dict(sorted(found.items()))
+
+
+def as_setting(name: str, value: Setting) -> Tensor:
+    """A setting as int64 states or float64 probabilities.
+
+    Raises:
+        ValueError: neither integers nor floats.
+    """
+    try:
+        found = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"node {name!r} is set to {value!r}, expected numbers") from error
+    if found.dtype == torch.bool or found.dtype.is_complex:
+        raise ValueError(
+            f"node {name!r} is set to values of {found.dtype}, expected integer states or "
+            "probabilities"
+        )
+    return found.to(torch.float64 if found.is_floating_point() else torch.int64)
+
+
+def check_states(tables: Tables, v: int, states: Tensor) -> Tensor:
+    """The states, if node v has all of them.
+
+    Raises:
+        ValueError: a state outside 0..K-1.
+    """
+    count = int(tables.cardinality[v])
+    wrong = states[(states < 0) | (states >= count)]
+    if len(wrong):
+        name = tables.topology.names[v]
+        raise ValueError(f"node {name!r} is set to state {int(wrong[0])}, expected 0..{count - 1}")
+    return states
+
+
+def _table(tables: Tables, v: int, value: Setting, stacked: bool) -> Tensor:
+    """The table `(1 or S, rows, K)` float64 that replaces node v's."""
+    name, members = tables.topology.names[v], tables.count
+    rows, count = int(tables.rows[v]), int(tables.cardinality[v])
+    found = as_setting(name, value).to(tables.flat.device)
+    shape = tuple(found.shape)
+    if found.dtype == torch.int64:
+        if shape not in ((), (members,) if stacked else ()):
+            kinds = "one integer" + (f" or {members}, one per tree" if stacked else "")
+            raise ValueError(
+                f"node {name!r} is set to integers of shape {shape}, expected {kinds}; "
+                "probabilities are floats"
+            )
+        point = torch.nn.functional.one_hot(check_states(tables, v, found.reshape(-1)), count)
+        return point[:, None].expand(-1, rows, -1).to(torch.float64)
+    if stacked and shape == (rows, count) == (members, count) and rows > 1:
+        raise ValueError(
+            f"node {name!r} is set to probabilities of shape {shape}, which may be one row per tree or "
+            f"per state of its parent; give {(members, 1, count)} or {(1, rows, count)}"
+        )
+    if shape == (count,):
+        found = found[None, None]
+    elif shape == (rows, count):
+        found = found[None]
+    elif stacked and shape == (members, count):
+        found = found[:, None]
+    elif not (stacked and found.ndim == 3 and _broadcasts(shape, (members, rows, count))):
+        lead = "S, " if stacked else ""
+        raise ValueError(
+            f"node {name!r} is set to probabilities of shape {shape}, expected a distribution "
+            f"({count},){f' or (S, {count})' if stacked else ''} or a table ({lead}{rows}, {count})"
+        )
+    return _normalised(name, found).expand(-1, rows, -1)
+
+
+def _normalised(name: str, table: Tensor) -> Tensor:
+    """Rows that sum to 1; those that do so up to rounding are kept, as in `make_tables`."""
+    wrong = table[~((table >= 0) & (table <= 1 + TOLERANCE))]
+    if len(wrong):
+        raise ValueError(
+            f"node {name!r} is set to the probability {float(wrong[0])}, expected numbers in [0, 1]"
+        )
+    total = table.sum(-1, keepdim=True)
+    miss = (total - 1).abs()
+    if (miss > TOLERANCE).any():
+        value = float(total[miss > TOLERANCE][0])
+        raise ValueError(
+            f"node {name!r} is set to probabilities that sum to {value:.9g}, expected 1"
+        )
+    return torch.where(miss <= table.shape[-1] * 2.0**-52, table, table / total)
+
+
+def _broadcasts(shape: tuple[int, ...], full: tuple[int, int, int]) -> bool:
+    return shape[0] in (1, full[0]) and shape[1] in (1, full[1]) and shape[2] == full[2]
