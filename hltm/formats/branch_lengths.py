@@ -111,7 +111,7 @@ def symmetric_lengths(
         small = states * (np.where(stay < change, stay, change) if states == 2 else change)
         near = (rho > 0.5) & (small < 0.5)
         found = np.where(near, -np.log1p(-np.where(near, small, 0)), -np.log(rho))
-    return np.maximum(found, 0) / scale(lengths, rate, states)
+    return (np.maximum(found, 0) + 0.0) / scale(lengths, rate, states)
 
 
 def paralinear_lengths(tables: Tables) -> np.ndarray | None:
@@ -134,6 +134,5 @@ def paralinear_lengths(tables: Tables) -> np.ndarray | None:
         whole = (peak > 0).all(-1)[:, 0] & own.isfinite().all(1) & above.isfinite().all(1)
         log_det = torch.linalg.slogdet(table / peak.where(peak > 0, 1)).logabsdet
         log_det = log_det + (peak.log().sum((1, 2)) + (above - own).sum(1) / 2)
-        # rounding may put the length of a copy just below 0
-        found[nodes] = (-log_det).clamp_min(0).where(whole, math.inf).numpy()
-    return found
+        found[nodes] = (-log_det).where(whole, math.inf).numpy()
+    return np.maximum(found, 0) + 0.0  # rounding may put a copy just below 0, or at -0.0

@@ -23,7 +23,7 @@ from hltm.formats.branch_lengths import (
     symmetric_tables,
 )
 from hltm.formats.newick_names import distinct_names
-from hltm.formats.newick_syntax import NewickNode, read_tree, where
+from hltm.formats.newick_syntax import NewickNode, read_tree, shown, where
 from hltm.formats.nexus import is_nexus, nexus_trees
 from hltm.model.topology import Topology
 from hltm.tree import LatentTree
@@ -181,7 +181,7 @@ class _Meaning:
                     entries[:, v] = self._entries(part, states)
                 except ValueError as error:
                     name, at = topology.names[v], where(text, part.start)
-                    raise ValueError(f"the branch to node {name!r} {error} ({at})") from None
+                    raise ValueError(f"the branch to node {shown(name)} {error} ({at})") from None
         prior = torch.full((states,), 1 / states, dtype=torch.float64)
         stay, change = entries[:, 1:]
         return LatentTree.from_tables(topology, [prior, *symmetric_tables(stay, change, states)])
@@ -192,7 +192,7 @@ class _Meaning:
         if noted is None:
             return 2 if self.states is None else int(self.states)
         if not noted.isdecimal():
-            raise ValueError(f"the root's annotation says states={noted}, expected a number")
+            raise ValueError(f"the root's annotation says states={shown(noted)}, expected a number")
         check_convention(self.lengths, self.rate, int(noted))
         if self.states not in (None, int(noted)):
             raise ValueError(f"states is {self.states}, but the root's annotation says {noted}")
@@ -219,7 +219,7 @@ class _Meaning:
         if not length >= 0:
             hint = "; negative='zero' takes it as 0" if length < 0 else ""
             raise ValueError(
-                f"has length {part.length}, expected a number that is not negative{hint}"
+                f"has length {part.length:.40}, expected a number that is not negative{hint}"
             )
         change = change_of(length, self.lengths, self.rate, states)
         return 1 - (states - 1) * change, change
@@ -227,5 +227,5 @@ class _Meaning:
 
 def _number(what: str, written: str) -> float:
     if not NUMBER.fullmatch(written):
-        raise ValueError(f"has {what} {written!r}, expected a number")
+        raise ValueError(f"has {what} {shown(written)}, expected a number")
     return float(written)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from itertools import count
 
-from hltm.formats.newick_syntax import NewickNode, where
+from hltm.formats.newick_syntax import NewickNode, shown, where
 
 HYBRID = re.compile(r".*#[A-Za-z]*\d+")  # the label of a node with two parents, in extended Newick
 
@@ -30,9 +30,11 @@ def distinct_names(text: str, parts: list[NewickNode]) -> list[str]:
         if v in inner or part.name is None:
             continue
         if part.name in start:
+            _check_tree(text, part)
             both = f"{where(text, start[part.name])} and {where(text, part.start)}"
-            _check_tree(part.name, both)
-            raise ValueError(f"leaves must have distinct names, got {part.name!r} twice: {both}")
+            raise ValueError(
+                f"leaves must have distinct names, got {shown(part.name)} twice: {both}"
+            )
         start[part.name] = part.start
     numbers, suffixes = map(str, count()), dict[str, Iterator[int]]()
     names = []
@@ -41,7 +43,7 @@ def distinct_names(text: str, parts: list[NewickNode]) -> list[str]:
         if name is None:
             name = next(number for number in numbers if number not in given)
         elif v in inner and name in start:
-            _check_tree(name, where(text, part.start))
+            _check_tree(text, part)
             numbered = (f"{part.name}-{k}" for k in suffixes.setdefault(name, count(2)))
             name = next(each for each in numbered if each not in given)
         start.setdefault(name, part.start)
@@ -49,7 +51,8 @@ def distinct_names(text: str, parts: list[NewickNode]) -> list[str]:
     return names
 
 
-def _check_tree(name: str, place: str) -> None:
+def _check_tree(text: str, part: NewickNode) -> None:
     """Raise a ValueError if a repeated name is that of a hybrid node."""
-    if HYBRID.fullmatch(name):
-        raise ValueError(f"{name!r} is a node with two parents ({place}): a network, not a tree")
+    if HYBRID.fullmatch(part.name or ""):
+        at = where(text, part.start)
+        raise ValueError(f"{shown(part.name)} has two parents ({at}): a network, not a tree")

@@ -22,6 +22,8 @@ NEWICK = re.compile(
     re.VERBOSE,
 )
 
+BLANKS = re.compile(r"[^\S\r\n]+")  # on one line
+
 
 class Token(NamedTuple):
     """A piece of text; kind is `comment`, `mark`, `quoted` or `plain`."""
@@ -60,6 +62,11 @@ def where(text: str, place: int) -> str:
     """A character's line and column, from 1, as a message says them."""
     lines = re.split(r"\r\n|\r|\n", text[:place])
     return f"line {len(lines)}, column {len(lines[-1]) + 1}"
+
+
+def shown(name: str | None) -> str:
+    """A name as a message shows it, not longer than a line."""
+    return repr(name) if name is None or len(name) <= 40 else f"{name[:40]!r}…"
 
 
 def refuse(text: str, place: int, reason: str, what: str = "Newick") -> ValueError:
@@ -126,7 +133,7 @@ def read_tree(
     """
     parts = [NewickNode(None, place)]
     # `after` is what the last token of this node was: start (none yet), children, label, colon, length
-    node, after = 0, "start"
+    node, after, closed = 0, "start", place
     last = Token("mark", "", place, place)
     for token in tokens(text, place):
         kind, word = token.kind, token.text
@@ -140,16 +147,17 @@ def read_tree(
             part.name, part.start = None, token.start
             parts.append(NewickNode(node, token.stop))
             node, after = len(parts) - 1, "start"
-        elif kind == "mark" and word in ",)" and after != "colon" and part.parent is not None:
-            if word == ",":
-                parts.append(NewickNode(part.parent, token.stop))
-            node, after = (len(parts) - 1, "start") if word == "," else (part.parent, "children")
+        elif kind == "mark" and word == "," and after != "colon" and part.parent is not None:
+            parts.append(NewickNode(part.parent, token.stop))
+            node, after = len(parts) - 1, "start"
+        elif kind == "mark" and word == ")" and after != "colon" and part.parent is not None:
+            node, after, closed = part.parent, "children", token.stop
         elif kind == "mark" and word == ";" and after != "colon" and node == 0:
-            if len(parts) == 1 and after != "start":
-                reason = f"the tree is the single node {part.name!r}, expected a leaf below a root"
-                raise refuse(text, part.start, reason)
             if len(parts) > 1:
                 return parts, token.stop
+            if after != "start":
+                reason = f"expected a leaf below a root, got the single node {shown(part.name)}"
+                raise refuse(text, part.start, reason)
         elif kind == "mark" and word == ":" and after in ("start", "children", "label"):
             after = "colon"
         elif kind in ("plain", "quoted") and after in ("start", "children"):
@@ -165,19 +173,20 @@ def read_tree(
     if after == "start" and len(parts) == 1:
         return None
     if len(parts) == 1:
-        reason = f"expected a tree, which begins with '(', got {text[parts[0].start :][:30]!r}"
+        reason = f"expected a tree, which begins with '(', got {shown(text[parts[0].start :])}"
         raise refuse(text, parts[0].start, reason)
     if node != 0 or after == "colon":
-        raise refuse(text, len(text), "the text ends" + _inside(text, parts, node))
-    if len(text[text.rindex(")") :].strip().splitlines()) > 1:
+        raise refuse(
+            text, len(text), "the text ends" + (_inside(text, parts, node) or " after ':'")
+        )
+    if closed < last.start and not BLANKS.fullmatch(" " + text[closed : last.start]):
         raise refuse(text, last.start, "the tree has no ';', and other text follows it")
     return parts, len(text)
 
 
 def _continues(text: str, last: Token, token: Token) -> bool:
     """Whether a word goes on with the label before it: nothing but blanks between, on one line."""
-    gap = text[last.stop : token.start]
-    return last.kind == "plain" and gap.isspace() and len(gap.splitlines()) == 1 and gap[-1] != "\n"
+    return last.kind == "plain" and bool(BLANKS.fullmatch(text, last.stop, token.start))
 
 
 def _inside(text: str, parts: list[NewickNode], node: int) -> str:
@@ -188,16 +197,16 @@ def _inside(text: str, parts: list[NewickNode], node: int) -> str:
 
 def _reason(text: str, parts: list[NewickNode], node: int, after: str, token: Token) -> str:
     """Why a token cannot stand where it does."""
-    shown = token.text if len(token.text) <= 20 else token.text[:20] + "…"
     if after == "colon":
-        return f"expected a length after ':', got {shown!r}"
+        return f"expected a length after ':', got {shown(token.text)}"
     if token.kind in ("plain", "quoted") and after == "label":
         return (
-            f"a second label {shown!r} after the label {parts[node].name!r}: a comma is missing, or quotes "
-            "around the whole label, in which '' is an apostrophe"
+            f"a second label {shown(token.text)} after the label {shown(parts[node].name)}: a comma is "
+            "missing, or quotes around the whole label, in which '' is an apostrophe"
         )
     if token.text == "(":
         return "unexpected '(': a comma or a semicolon is missing before it"
     if token.text == ")":
         return "')' has no '(' before it"
-    return f"unexpected {shown!r}" + (_inside(text, parts, node) if token.text == ";" else "")
+    inside = _inside(text, parts, node) if token.text == ";" else ""
+    return f"unexpected {shown(token.text)}{inside}"

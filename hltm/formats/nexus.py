@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from hltm.formats.newick_syntax import NewickNode, Token, read_tree, refuse, tokens
+from hltm.formats.newick_syntax import NewickNode, Token, read_tree, refuse, shown, tokens
 
 NEXUS = re.compile(
     r"""(?P<space>\s+)|(?P<comment>\[[^\[\]]*\])|(?P<mark>[=,;])
@@ -55,12 +55,14 @@ def nexus_trees(text: str, *, keep_underscores: bool = False) -> Iterator[list[N
             if tree is None:
                 raise refuse(text, place, f"the {verb} command has no tree", "NEXUS")
             parts, place = tree
+            if (parts[0].name or "").upper() in ("END", "ENDBLOCK"):
+                raise refuse(text, command[0].start, f"the {verb} command has no ';'", "NEXUS")
             _name_leaves(parts, names, taxa)
             found += 1
             yield parts
     if not found:
-        shown = ", ".join(blocks) or "none"
-        raise ValueError(f"the NEXUS text has no tree in a TREES block; its blocks: {shown}")
+        held = ", ".join(map(shown, blocks[:5])) or "none"
+        raise ValueError(f"the NEXUS text has no tree in a TREES block; its blocks: {held}")
 
 
 def _command(text: str, place: int, *, in_trees: bool) -> list[Token]:
@@ -87,7 +89,7 @@ def _translation(text: str, command: list[Token], keep_underscores: bool) -> dic
             labels = [each.label(keep_underscores) for each in pair]
             if len(labels) == 1:
                 raise refuse(
-                    text, pair[0].start, f"TRANSLATE has no name for {labels[0]!r}", "NEXUS"
+                    text, pair[0].start, f"TRANSLATE has no name for {shown(labels[0])}", "NEXUS"
                 )
             found[labels[0]], pair = " ".join(labels[1:]), []
     return found
