@@ -1,4 +1,4 @@
-"""What the length of a branch says of its table: two conventions, chosen by name.
+"""What the length of a branch says of its table (docs/theory.md, Section 4): two conventions, by name.
 
 A symmetric table of K states has the probability `stay` on its diagonal and `change` elsewhere. Its
 polarity is its second eigenvalue ρ = stay - change, for K = 2 the correlation of child and parent:
@@ -16,7 +16,7 @@ A branch of length t, whose states evolve at a rate r, has ρ = exp(-x) with
 so a paralinear length is K times as long. The paralinear distance (Lake 1994, PNAS 91:1455) is defined
 for any table P from a parent to a child with one number of states, D holding their priors:
 
-    -log |det(D_parent^1/2 P D_child^-1/2)|                                        (1)
+    -log |det(D_parent^1/2 P D_child^-1/2)|
 
 Lengths of both conventions add up along paths.
 """
@@ -115,7 +115,7 @@ def symmetric_lengths(
 
 
 def paralinear_lengths(tables: Tables) -> np.ndarray | None:
-    """`(V,)` Equation (1), infinite for the root and where it is singular; None for unequal K.
+    """`(V,)` paralinear lengths, infinite for the root and where singular; None for unequal K.
 
     In the log domain: priors are sums of exponentials, and the columns of a table are divided by their
     maxima before its determinant is taken, so entries down to 1e-308 neither vanish nor drain it.

@@ -179,7 +179,7 @@ def read_tree(
         raise refuse(
             text, len(text), "the text ends" + (_inside(text, parts, node) or " after ':'")
         )
-    if closed < last.start and not BLANKS.fullmatch(" " + text[closed : last.start]):
+    if re.search(r"[\r\n]", text[closed : last.start]):
         raise refuse(text, last.start, "the tree has no ';', and other text follows it")
     return parts, len(text)
 

@@ -42,7 +42,8 @@ def to_newick(
 
     Newick holds symmetric tables of one number of states below a uniform root, and no others. A tree
     of other tables is written only with `tables="drop"`: shape, names and, where all nodes have one
-    number of states, paralinear lengths. Infinite lengths (polarity 0) are left out.
+    number of states, paralinear lengths. Infinite lengths (polarity 0) are left out. A member's address
+    is not in the text.
 
     Args:
         lengths: `paralinear`, `expected-changes` (of symmetric tables), or None for no lengths.
