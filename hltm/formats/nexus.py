@@ -35,7 +35,7 @@ def nexus_trees(text: str, *, keep_underscores: bool = False) -> Iterator[list[N
     taxa: list[str] = []
     names: dict[str, str] = {}
     block, blocks, found = "", [], 0
-    place = text.upper().index("#NEXUS") + 6
+    place = text.index("#") + len("#NEXUS")
     while command := _command(text, place, in_trees=block == "TREES"):
         words = [token.text for token in command]
         verb, place = words[0].upper(), command[-1].stop

@@ -162,12 +162,12 @@ def four_states(stay=0.7):
         (
             LatentTree.from_newick("(a[&polarity=0.5],b[&polarity=-0.25])r;"),
             {"annotations": False},
-            "only an annotation holds node 'b''s polarity -0.25",
+            "only an annotation holds the polarity -0.25 of node 'b'",
         ),
         (
             LatentTree.from_newick("(a[&polarity=0.5],b[&polarity=0])r;"),
             {"annotations": False},
-            "only an annotation holds node 'b''s polarity 0",
+            "only an annotation holds the polarity 0 of node 'b'",
         ),
     ],
 )

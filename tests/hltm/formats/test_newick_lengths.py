@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import expm
 
@@ -65,16 +65,13 @@ def test_a_paralinear_length_is_the_determinant_s(states):
 
 
 @given(
-    st.floats(1e-12, 20),
+    st.floats(1e-12, 1.5),
     st.sampled_from(["paralinear", "expected-changes"]),
     st.integers(2, 5),
-    st.floats(1e-3, 1e3),
+    st.sampled_from([0.01, 1.0, 3.0]),
 )
-@settings(max_examples=60)
 def test_lengths_are_written_as_they_are_read(t, lengths, states, rate):
-    how = {"lengths": lengths, "rate": rate / t}  # rate · length = rate
-    if rate > 5:
-        return
+    how = {"lengths": lengths, "rate": rate}
     tree = star(t, states=states, **how)
     for text in (tree.to_newick(**how), tree.to_newick(annotations=False, tables="drop", **how)):
         written = float(text[text.index(":") + 1 :].replace("[", ",").split(",")[0])
