@@ -424,9 +424,9 @@ class LatentTree:
         """Write to a JSON file that `hltm.load_tree` reads back to the last bit."""
         import_module("hltm.formats.json").save(self, path)
 
-    def to_networkx(self) -> nx.DiGraph[str]:
-        """A directed graph that holds the tables; see `hltm.formats.networkx`."""
-        return import_module("hltm.formats.networkx").to_networkx(self)
+    def to_networkx(self, *, arrays: bool = False) -> nx.DiGraph[str]:
+        """A directed graph that holds the tables, as text or arrays; see `hltm.formats.networkx`."""
+        return import_module("hltm.formats.networkx").to_networkx(self, arrays=arrays)
 
     def to_newick(self) -> str:
         """Newick text: shape, names and branch lengths; see `hltm.formats.newick`."""
@@ -437,9 +437,9 @@ class LatentTree:
         return import_module("hltm.formats.bif").to_bif(self)
 
     @classmethod
-    def from_networkx(cls, graph: nx.DiGraph[Any]) -> LatentTree:
-        """The tree of a directed graph that holds tables; see `hltm.formats.networkx`."""
-        return import_module("hltm.formats.networkx").from_networkx(graph)
+    def from_networkx(cls, graph: nx.Graph[Any], root: Any = None) -> LatentTree:
+        """The tree of a graph that holds tables or polarities; see `hltm.formats.networkx`."""
+        return import_module("hltm.formats.networkx").from_networkx(graph, root)
 
     @classmethod
     def from_newick(cls, text: str) -> LatentTree:

@@ -6,12 +6,14 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import networkx as nx
     from torch import Tensor
     from typing_extensions import TypeIs
 
@@ -95,6 +97,11 @@ class Topology:
         place[order] = np.arange(count)
         stored = np.where(parent[order] < 0, -1, place[parent[order]])
         return cls(stored, level[order], tuple(labels[int(v)] for v in order))
+
+    @classmethod
+    def from_networkx(cls, graph: nx.Graph[Any], root: Any = None) -> Topology:
+        """The shape of a networkx graph; see `hltm.formats.networkx.topology_from_networkx`."""
+        return import_module("hltm.formats.networkx").topology_from_networkx(graph, root)
 
     @classmethod
     def balanced(cls, depth: int, branching: int = 2) -> Topology:
