@@ -437,6 +437,11 @@ class LatentTree:
         return import_module("hltm.formats.bif").to_bif(self)
 
     @classmethod
+    def from_bif(cls, text: str) -> LatentTree:
+        """The tree of a Bayesian network in BIF text; see `hltm.formats.bif`."""
+        return import_module("hltm.formats.bif").from_bif(text)
+
+    @classmethod
     def from_networkx(cls, graph: nx.Graph[Any], root: Any = None) -> LatentTree:
         """The tree of a graph that holds tables or polarities; see `hltm.formats.networkx`."""
         return import_module("hltm.formats.networkx").from_networkx(graph, root)
