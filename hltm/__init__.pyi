@@ -23,7 +23,9 @@ from hltm.families.suite import SuiteTree as SuiteTree
 from hltm.families.suite import suite as suite
 from hltm.families.symmetric_binary import symmetric_binary as symmetric_binary
 from hltm.formats.json import load_tree as load_tree
+from hltm.formats.newick import topologies_from_newick as topologies_from_newick
 from hltm.formats.newick import topology_from_newick as topology_from_newick
+from hltm.formats.newick import trees_from_newick as trees_from_newick
 from hltm.inference.ceiling import Ceiling as Ceiling
 from hltm.inference.most_probable import MostLikely as MostLikely
 from hltm.inference.posterior import Posterior as Posterior

@@ -35,6 +35,8 @@ from hltm.sampling.sample import check_draw, redraw, sample, views
 if TYPE_CHECKING:
     import networkx as nx
 
+    from hltm.formats.branch_lengths import Lengths
+
 Device = torch.device | str
 
 
@@ -428,9 +430,18 @@ class LatentTree:
         """A directed graph that holds the tables, as text or arrays; see `hltm.formats.networkx`."""
         return import_module("hltm.formats.networkx").to_networkx(self, arrays=arrays)
 
-    def to_newick(self) -> str:
-        """Newick text: shape, names and branch lengths; see `hltm.formats.newick`."""
-        return import_module("hltm.formats.newick").to_newick(self)
+    def to_newick(
+        self,
+        *,
+        lengths: Lengths | None = "paralinear",
+        rate: float = 1.0,
+        annotations: bool = True,
+        tables: Literal["keep", "drop"] = "keep",
+    ) -> str:
+        """Newick text: shape, names, branch lengths, polarities; see `hltm.formats.newick_writing`."""
+        return import_module("hltm.formats.newick_writing").to_newick(
+            self, lengths=lengths, rate=rate, annotations=annotations, tables=tables
+        )
 
     def to_bif(self) -> str:
         """A Bayesian network in BIF text; see `hltm.formats.bif`."""
@@ -447,6 +458,21 @@ class LatentTree:
         return import_module("hltm.formats.networkx").from_networkx(graph, root)
 
     @classmethod
-    def from_newick(cls, text: str) -> LatentTree:
-        """The symmetric binary tree of a Newick text with lengths; see `hltm.formats.newick`."""
-        return import_module("hltm.formats.newick").from_newick(text)
+    def from_newick(
+        cls,
+        text: str,
+        *,
+        lengths: Lengths = "paralinear",
+        rate: float = 1.0,
+        states: int | None = None,
+        negative: Literal["refuse", "zero"] = "refuse",
+        keep_underscores: bool = False,
+    ) -> LatentTree:
+        """The symmetric tree of a Newick or NEXUS text with lengths; see `hltm.formats.newick`.
+
+        Phylogenies have `lengths="expected-changes"` per site.
+        """
+        return import_module("hltm.formats.newick").from_newick(
+            text, lengths=lengths, rate=rate, states=states, negative=negative,
+            keep_underscores=keep_underscores,
+        )  # fmt: skip

@@ -1,232 +1,231 @@
-"""Trees as Newick text, both ways: shape and names, and branch lengths that add up along paths."""
+"""Trees from Newick text, and from NEXUS: shape, names and what branch lengths say.
+
+The syntax is in `hltm.formats.newick_syntax` and `hltm.formats.nexus`, the names that missing and
+repeated labels get in `hltm.formats.newick_names`, what lengths mean in `hltm.formats.branch_lengths`,
+and the other way in `hltm.formats.newick_writing`. A text that begins with `#NEXUS` is read as NEXUS.
+"""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator
-from itertools import count
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from hltm.model.moments import marginals
-from hltm.model.tables import symmetric_table
+from hltm.formats.branch_lengths import (
+    NEGLIGIBLE,
+    NUMBER,
+    Lengths,
+    change_of,
+    check_convention,
+    entries_of,
+    symmetric_tables,
+)
+from hltm.formats.newick_names import distinct_names
+from hltm.formats.newick_syntax import NewickNode, read_tree, shown, where
+from hltm.formats.nexus import is_nexus, nexus_trees
 from hltm.model.topology import Topology
 from hltm.tree import LatentTree
 
-# names that need no quotes; an unquoted _ stands for a blank, so it is quoted too
-PLAIN = re.compile(r"[A-Za-z0-9.+-]+")
-TOKEN = re.compile(
-    r"(?P<space>\s+)|(?P<comment>\[[^\]]*\])|(?P<quoted>'(?:[^']|'')*')"
-    r"|(?P<mark>[(),:;])|(?P<plain>[^\s()\[\]':;,]+)"
-)
-POLARITY = re.compile(r"\[&(?:.*,)?polarity=([^,\]]+)(?:,.*)?\]", re.DOTALL)
 
-
-def to_newick(tree: LatentTree) -> str:
-    """The tree's shape and names, with a length on every branch where one is defined.
-
-    The length is the paralinear distance between a node and its parent (Lake 1994, PNAS 91:1455),
-    -log |det(D_parent^1/2 P D_child^-1/2)| with D the diagonal of prior probabilities. Along a
-    path lengths add up to the distance of its ends. For binary nodes it is -log |correlation|, so
-    -log |ρ| in a symmetric binary tree. It is defined if all nodes have the same number of states;
-    otherwise no lengths are written. An infinite length is left out.
-
-    A symmetric binary tree also has `[&polarity=ρ]` on every branch, because the length does not
-    have the sign; other programs read it as a comment. Tables of other trees are not in the text.
+def topology_from_newick(text: str, *, keep_underscores: bool = False) -> Topology:
+    """The shape and names of the one tree in a Newick or NEXUS text; lengths are not looked at.
 
     Raises:
-        ValueError: stacked trees (choose a member).
-
-    Example:
-        >>> import hltm
-        >>> to_newick(hltm.balanced(depth=2, cardinality=(2, 2, 3), seed=0))
-        '((3,4)1,(5,6)2)0;'
-        >>> to_newick(hltm.symmetric_binary(depth=1, polarity=1.0, signs="positive", seed=0))
-        '(1:0.0[&polarity=1.0],2:0.0[&polarity=1.0])0;'
-    """
-    if tree.stacked:
-        raise ValueError(f"Newick holds one tree, got {len(tree)}: choose a member, e.g. tree[0]")
-    topology, lengths, polarity = tree.topology, _lengths(tree), _polarities(tree)
-    text: list[str] = []
-    waiting: list[int | str] = [0]  # a stack, since a caterpillar is deeper than Python recurses
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            text.append(item)
-            continue
-        label = _quoted(topology.names[item])
-        if lengths is not None and math.isfinite(lengths[item]):
-            label += f":{lengths[item]!r}"
-        if polarity is not None and item > 0:
-            label += f"[&polarity={polarity[item]!r}]"
-        children = topology.children[item].tolist()
-        if not children:
-            text.append(label)
-            continue
-        text.append("(")
-        waiting.append(f"){label}")
-        for i, child in enumerate(reversed(children)):
-            waiting.extend([","] if i else [])
-            waiting.append(child)
-    return "".join(text) + ";"
-
-
-def topology_from_newick(text: str) -> Topology:
-    """The shape and names of a Newick text; nodes without a name get the smallest free numbers.
-
-    Raises:
-        ValueError: text that is not one Newick tree (saying where), or a name used twice.
+        ValueError: text that is not Newick (saying where and why), that holds several trees, a single
+            node or a network, or two leaves of one name.
+        TypeError: not text.
 
     Example:
         >>> topology_from_newick("((human, chimp)'great apes', lemur)primates;").names
         ('primates', 'great apes', 'lemur', 'human', 'chimp')
+        >>> topology_from_newick("((A,B)100,(C,D)100)95;").names
+        ('95', '100', '100-2', 'A', 'B', 'C', 'D')
     """
-    return _topology(_read(text))[0]
+    text, trees = _read(text, keep_underscores)
+    return _topology(text, _only(trees, "topologies_from_newick"))[0]
 
 
-def from_newick(text: str) -> LatentTree:
-    """The symmetric binary tree of a Newick text with branch lengths.
-
-    A branch's polarity is its `[&polarity=ρ]`, or else exp(-length): the
-    Cavender-Farris-Neyman model of two-state evolution, whose lengths -log ρ add up along paths.
-    So any phylogeny is a latent tree. A length of the root is ignored.
-
-    Raises:
-        ValueError: text that is not one Newick tree, a name used twice, a branch without length or
-            polarity, a length that is negative, a polarity outside [-1, 1].
+def topologies_from_newick(text: str, *, keep_underscores: bool = False) -> list[Topology]:
+    """The shapes and names of all trees in a text, in order; as `topology_from_newick` reads one.
 
     Example:
-        >>> tree = from_newick("((human:0.1, chimp:0.1)apes:0.3, lemur:0.5)primates;")
-        >>> round(float(tree.correlation("human", "chimp")), 6) == round(math.exp(-0.2), 6)
-        True
+        >>> [len(topology) for topology in topologies_from_newick("(A,B); ((A,B),C);")]
+        [3, 5]
     """
-    parts = _read(text)
-    topology, place = _topology(parts)
-    rho = torch.ones(len(topology), dtype=torch.float64)
-    for part, v in zip(parts, place, strict=True):
-        if v > 0:
-            rho[v] = _polarity_of(part, topology.names[v])
-    prior = torch.full((2,), 0.5, dtype=torch.float64)
-    return LatentTree.from_tables(topology, [prior, *symmetric_table(rho[1:])])
+    text, trees = _read(text, keep_underscores)
+    return [_topology(text, parts)[0] for parts in trees]
 
 
-class NewickNode(NamedTuple):
-    """One node of a Newick text."""
+def from_newick(
+    text: str,
+    *,
+    lengths: Lengths = "paralinear",
+    rate: float = 1.0,
+    states: int | None = None,
+    negative: Literal["refuse", "zero"] = "refuse",
+    keep_underscores: bool = False,
+) -> LatentTree:
+    """The symmetric latent tree of the one tree in a Newick or NEXUS text with branch lengths.
 
-    parent: int | None
-    name: str | None
-    length: str | None
-    polarity: str | None
+    A branch has the polarity of its annotation, or else the one that its length says: exp(-t) for two
+    states and paralinear lengths, exp(-2 t) for expected changes per site. The root is uniform, and a
+    length of its own is ignored. The model is reversible, so where an unrooted tree is rooted does not
+    matter to the leaves.
 
+    Args:
+        lengths: what they mean, `paralinear`, or `expected-changes` as phylogenies have them; the
+            formulas are in `hltm.formats.branch_lengths`.
+        rate: lengths are multiplied by it: changes per unit of time, where lengths are times.
+        states: K of every node; by default what an annotation of the root says, or else 2.
+        negative: `refuse` lengths below -1e-6 / rate, or take them as `zero`, as those above are.
+        keep_underscores: whether underscores in labels without quotes stay; otherwise they are blanks.
 
-def _lengths(tree: LatentTree) -> list[float] | None:
-    """Per node the paralinear distance to its parent; infinite for the root and where singular."""
-    tables, parent = tree.tables, tree.topology.parent
-    if len(set(tables.cardinality.tolist())) > 1:
-        return None
-    prior = [found[0] for found in marginals(tables)]
-    found = [math.inf]
-    for v in range(1, len(parent)):
-        above, own, table = prior[int(parent[v])], prior[v], tables.of(v)[0]
-        if bool((above <= 0).any() or (own <= 0).any()):
-            found.append(math.inf)
-            continue
-        log_det = torch.linalg.slogdet(table).logabsdet + (above.log() - own.log()).sum() / 2
-        found.append(max(0.0, -float(log_det)))  # rounding may put a copy just below 0
-    return found
+    Raises:
+        ValueError: what `topology_from_newick` refuses, a branch with neither length nor polarity, a
+            length that is negative or no number, a polarity outside [-1/(K - 1), 1], another number
+            of states than the annotation's, or an argument that is not one of those above.
+        TypeError: not text.
 
-
-def _polarities(tree: LatentTree) -> list[float] | None:
-    """Per node the polarity of its branch, if the tree is symmetric binary."""
-    if not tree.tables.binary:
-        return None
-    flat = tree.tables.flat[0]
-    same, other = flat[2::4], flat[3::4]
-    expected = torch.stack([same, other, other, same], dim=-1).flatten()
-    if not torch.allclose(flat[2:], expected, rtol=0, atol=1e-12) or bool(flat[0] != 0.5):
-        return None
-    rho: Tensor = same - other
-    return [1.0, *rho.tolist()]
-
-
-def _quoted(name: str) -> str:
-    """A name as Newick writes it."""
-    return name if PLAIN.fullmatch(name) else "'" + name.replace("'", "''") + "'"
-
-
-def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
-    """Kind (a group of TOKEN), text and place of every token, blanks left out."""
-    place = 0
-    while place < len(text):
-        match = TOKEN.match(text, place)
-        if match is None:
-            raise ValueError(f"not Newick at character {place}: got {text[place : place + 20]!r}")
-        if match.lastgroup != "space":
-            yield str(match.lastgroup), match.group(), place
-        place = match.end()
+    Example:
+        >>> import math
+        >>> text = "((human:0.1, chimp:0.1)apes:0.3, lemur:0.5)primates;"
+        >>> tree = from_newick(text, lengths="expected-changes")
+        >>> round(float(tree.table("human")[0, 1]), 6) == round((1 - math.exp(-2 * 0.1)) / 2, 6)
+        True
+        >>> round(float(from_newick(text).polarity[4]), 6) == round(math.exp(-0.1), 6)
+        True
+        >>> from_newick(text, lengths="expected-changes", states=4)
+        LatentTree(5 nodes, 3 leaves, depth 2, 4 states)
+    """
+    meaning = _Meaning(lengths, rate, states, negative)
+    text, trees = _read(text, keep_underscores)
+    return meaning.tree(text, _only(trees, "trees_from_newick"))
 
 
-def _read(text: str) -> list[NewickNode]:
-    """The nodes of one Newick tree, parents before their children, siblings in order."""
-    parts = [NewickNode(None, None, None, None)]
-    # `after` is what the last token of this node was: start (none yet), children, name, colon, length
-    node, after, done = 0, "start", False
-    for kind, token, place in _tokens(text):
-        where = f"not Newick at character {place}: unexpected {token[:20]!r}"
-        if kind == "comment":
-            found = POLARITY.fullmatch(token)
-            if found:
-                parts[node] = parts[node]._replace(polarity=found.group(1))
-        elif done:
-            raise ValueError(where)
-        elif token == "(" and after == "start":
-            parts.append(NewickNode(node, None, None, None))
-            node = len(parts) - 1
-        elif token in (",", ")") and kind == "mark" and after != "colon" and node > 0:
-            above = parts[node].parent
-            assert above is not None  # only node 0 has none
-            if token == ",":
-                parts.append(NewickNode(above, None, None, None))
-            node, after = (len(parts) - 1, "start") if token == "," else (above, "children")
-        elif token == ";" and kind == "mark" and after != "colon" and node == 0:
-            done = True
-        elif token == ":" and kind == "mark" and after in ("start", "children", "name"):
-            after = "colon"
-        elif kind in ("plain", "quoted") and after in ("start", "children"):
-            name = token[1:-1].replace("''", "'") if kind == "quoted" else token.replace("_", " ")
-            parts[node], after = parts[node]._replace(name=name), "name"
-        elif kind == "plain" and after == "colon":
-            parts[node], after = parts[node]._replace(length=token), "length"
-        else:
-            raise ValueError(where)
-    if not done:
-        raise ValueError("not Newick: the text ends before its semicolon")
-    return parts
+def trees_from_newick(
+    text: str,
+    *,
+    lengths: Lengths = "paralinear",
+    rate: float = 1.0,
+    states: int | None = None,
+    negative: Literal["refuse", "zero"] = "refuse",
+    keep_underscores: bool = False,
+) -> list[LatentTree]:
+    """The symmetric latent trees of all trees in a text, in order; as `from_newick` reads one.
+
+    Example:
+        >>> trees_from_newick("(A:1,B:1); ((A:1,B:1):1,C:1);")[1]
+        LatentTree(5 nodes, 3 leaves, depth 2, 2 states)
+    """
+    meaning = _Meaning(lengths, rate, states, negative)
+    text, trees = _read(text, keep_underscores)
+    return [meaning.tree(text, parts) for parts in trees]
 
 
-def _topology(parts: list[NewickNode]) -> tuple[Topology, list[int]]:
+def _read(text: str, keep_underscores: bool) -> tuple[str, list[list[NewickNode]]]:
+    """The text without a byte order mark, and the nodes of every tree in it, at least one."""
+    if not isinstance(text, str):
+        raise TypeError(f"expected Newick text as str, got {type(text).__name__}")
+    text = text.removeprefix("\ufeff")
+    if is_nexus(text):
+        return text, list(nexus_trees(text, keep_underscores=keep_underscores))
+    trees, place = [], 0
+    while found := read_tree(text, place, keep_underscores=keep_underscores):
+        parts, place = found
+        trees.append(parts)
+    if not trees:
+        raise ValueError("the text has no tree: expected Newick, e.g. '(A:0.1,B:0.2)root;'")
+    return text, trees
+
+
+def _only(trees: list[list[NewickNode]], reader: str) -> list[NewickNode]:
+    """The one tree of a text."""
+    if len(trees) > 1:
+        raise ValueError(
+            f"the text holds {len(trees)} trees, expected one: hltm.{reader} reads all"
+        )
+    return trees[0]
+
+
+def _topology(text: str, parts: list[NewickNode]) -> tuple[Topology, list[int]]:
     """The topology, and the number that each part has in it."""
-    given = {part.name for part in parts}
-    free = (name for name in map(str, count()) if name not in given)
-    names = [next(free) if part.name is None else part.name for part in parts]
+    names = distinct_names(text, parts)
     topology = Topology.from_parents([part.parent for part in parts], names)
     return topology, [topology.node(name) for name in names]
 
 
-def _polarity_of(part: NewickNode, name: str) -> float:
-    """ρ of the branch above a node: its polarity, or exp(-length)."""
-    what, written = ("polarity", part.polarity) if part.polarity else ("length", part.length)
-    if written is None:
-        raise ValueError(f"the branch to node {name!r} has neither a length nor a polarity")
-    try:
-        value = float(written)
-    except ValueError as error:
-        raise ValueError(f"node {name!r} has {what} {written!r}, expected a number") from error
-    rho = value if what == "polarity" else math.exp(-value)
-    if not (abs(rho) <= 1):
-        expected = "a number in [-1, 1]" if what == "polarity" else "a number that is not negative"
-        raise ValueError(f"node {name!r} has {what} {written}, expected {expected}")
-    return rho
+@dataclass(frozen=True)
+class _Meaning:
+    """How the branches of a text become tables: the arguments of `from_newick`."""
+
+    lengths: Lengths
+    rate: float
+    states: int | None
+    negative: str
+
+    def __post_init__(self) -> None:
+        check_convention(self.lengths, self.rate, self.states)
+        if self.negative not in ("refuse", "zero"):
+            raise ValueError(f"negative must be 'refuse' or 'zero', got {self.negative!r}")
+
+    def tree(self, text: str, parts: list[NewickNode]) -> LatentTree:
+        """The latent tree of the nodes of a text."""
+        topology, place = _topology(text, parts)
+        states = self._count(parts[0])
+        entries = np.ones((2, len(topology)))
+        for part, v in zip(parts, place, strict=True):
+            if v > 0:
+                try:
+                    entries[:, v] = self._entries(part, states)
+                except ValueError as error:
+                    name, at = topology.names[v], where(text, part.start)
+                    raise ValueError(f"the branch to node {shown(name)} {error} ({at})") from None
+        prior = torch.full((states,), 1 / states, dtype=torch.float64)
+        stay, change = entries[:, 1:]
+        return LatentTree.from_tables(topology, [prior, *symmetric_tables(stay, change, states)])
+
+    def _count(self, root: NewickNode) -> int:
+        """The number of states."""
+        noted = root.notes.get("states")
+        if noted is None:
+            return 2 if self.states is None else int(self.states)
+        if not noted.isdecimal():
+            raise ValueError(f"the root's annotation says states={shown(noted)}, expected a number")
+        check_convention(self.lengths, self.rate, int(noted))
+        if self.states not in (None, int(noted)):
+            raise ValueError(f"states is {self.states}, but the root's annotation says {noted}")
+        return int(noted)
+
+    def _entries(self, part: NewickNode, states: int) -> tuple[float, float]:
+        """`stay` and `change` of the branch above a node."""
+        notes = part.notes
+        if "polarity" in notes:
+            rho, lowest = _number("polarity", notes["polarity"]), -1 / (states - 1)
+            if not lowest <= rho <= 1:
+                low = "-1" if states == 2 else f"-1/{states - 1}"
+                raise ValueError(f"has polarity {rho}, expected a number in [{low}, 1]")
+            if "stay" in notes and "change" in notes:
+                return _number("stay", notes["stay"]), _number("change", notes["change"])
+            return entries_of(rho, states)
+        if part.length is None:
+            raise ValueError(
+                "has neither a length nor a polarity (hltm.topology_from_newick reads shapes alone)"
+            )
+        length = _number("length", part.length)
+        if length < 0 and (self.negative == "zero" or self.rate * length >= -NEGLIGIBLE):
+            length = 0.0
+        if not length >= 0:
+            hint = "; negative='zero' takes it as 0" if length < 0 else ""
+            raise ValueError(
+                f"has length {part.length:.40}, expected a number that is not negative{hint}"
+            )
+        change = change_of(length, self.lengths, self.rate, states)
+        return 1 - (states - 1) * change, change
+
+
+def _number(what: str, written: str) -> float:
+    if not NUMBER.fullmatch(written):
+        raise ValueError(f"has {what} {shown(written)}, expected a number")
+    return float(written)
