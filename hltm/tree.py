@@ -422,9 +422,9 @@ class LatentTree:
 
     # other formats; they build on this class, so they are imported where they are used
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to a JSON file that `hltm.load_tree` reads back to the last bit."""
-        import_module("hltm.formats.json").save(self, path)
+    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write a file that `hltm.load_tree` reads, in the format of its suffix; see `hltm.formats.files`."""
+        import_module("hltm.formats.files").save(self, path, **options)
 
     def to_networkx(self, *, arrays: bool = False) -> nx.DiGraph[str]:
         """A directed graph that holds the tables, as text or arrays; see `hltm.formats.networkx`."""
