@@ -194,7 +194,7 @@ def _format_of(text: str, suffix: str) -> FileFormat:
         if suffix in found.suffixes or (found.write is to_newick and start[:1] in ("(", "[")):
             return found
     names = ", ".join(found.name for found in FORMATS)
-    raise ValueError(f"no file of a tree: neither its suffix nor its content is of {names}")
+    raise ValueError(f"no tree that is known by its suffix or content, expected one of {names}")
 
 
 def _check_options(name: str, function: Callable[..., Any], options: dict[str, Any]) -> None:
