@@ -24,7 +24,7 @@ from hltm.families.random_tree import random_tree as random_tree
 from hltm.families.suite import SuiteTree as SuiteTree
 from hltm.families.suite import suite as suite
 from hltm.families.symmetric_binary import symmetric_binary as symmetric_binary
-from hltm.formats.json import load_tree as load_tree
+from hltm.formats.files import load_tree as load_tree
 from hltm.formats.newick import topologies_from_newick as topologies_from_newick
 from hltm.formats.newick import topology_from_newick as topology_from_newick
 from hltm.formats.newick import trees_from_newick as trees_from_newick

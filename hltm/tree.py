@@ -594,13 +594,13 @@ class LatentTree:
 
     # other formats; they build on this class, so they are imported where they are used
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to a JSON file that `hltm.load_tree` reads back to the last bit."""
-        import_module("hltm.formats.json").save(self, path)
+    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write a file that `hltm.load_tree` reads, in the format of its suffix; see `hltm.formats.files`."""
+        import_module("hltm.formats.files").save(self, path, **options)
 
-    def to_networkx(self) -> nx.DiGraph[str]:
-        """A directed graph that holds the tables; see `hltm.formats.networkx`."""
-        return import_module("hltm.formats.networkx").to_networkx(self)
+    def to_networkx(self, *, arrays: bool = False) -> nx.DiGraph[str]:
+        """A directed graph that holds the tables, as text or arrays; see `hltm.formats.networkx`."""
+        return import_module("hltm.formats.networkx").to_networkx(self, arrays=arrays)
 
     def to_newick(
         self,
@@ -620,9 +620,14 @@ class LatentTree:
         return import_module("hltm.formats.bif").to_bif(self)
 
     @classmethod
-    def from_networkx(cls, graph: nx.DiGraph[Any]) -> LatentTree:
-        """The tree of a directed graph that holds tables; see `hltm.formats.networkx`."""
-        return import_module("hltm.formats.networkx").from_networkx(graph)
+    def from_bif(cls, text: str) -> LatentTree:
+        """The tree of a Bayesian network in BIF text; see `hltm.formats.bif`."""
+        return import_module("hltm.formats.bif").from_bif(text)
+
+    @classmethod
+    def from_networkx(cls, graph: nx.Graph[Any], root: Any = None) -> LatentTree:
+        """The tree of a graph that holds tables or polarities; see `hltm.formats.networkx`."""
+        return import_module("hltm.formats.networkx").from_networkx(graph, root)
 
     @classmethod
     def from_newick(

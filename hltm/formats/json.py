@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from hltm.sampling.philox import DRAW_FORMAT
@@ -67,44 +65,6 @@ def from_json(text: str) -> LatentTree:
         return replace(made, members=members)
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a tree saved by hltm: {error!r} while reading it") from error
-
-
-def save(tree: LatentTree, path: str | os.PathLike[str]) -> None:
-    """Write the tree to a file, which appears whole or not at all.
-
-    Raises:
-        OSError: a path that cannot be written.
-    """
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(to_json(tree) + "\n", encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def load_tree(path: str | os.PathLike[str]) -> LatentTree:
-    """Read a tree that `LatentTree.save` wrote: the same tables bit for bit, the same addresses.
-
-    Raises:
-        OSError: no such file.
-        ValueError: a file that is not a saved tree, or of another version or draw format.
-
-    Example:
-        >>> import hltm, tempfile, pathlib
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> path = pathlib.Path(folder.name) / "tree.json"
-        >>> hltm.symmetric_binary(depth=3, members=8, seed=0)[5].save(path)
-        >>> tree = load_tree(path)
-        >>> tree, tree.members
-        (LatentTree(15 nodes, 8 leaves, depth 3, 2 states), (5,))
-        >>> folder.cleanup()
-    """
-    try:
-        return from_json(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 
 def _check_head(found: Any) -> None:

@@ -6,8 +6,9 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from hltm.model.digest import stored
 from hltm.model.nodes import Node as Node
 from hltm.model.nodes import NodeNumber, NodeRange, is_single
 from hltm.model.nodes import Nodes as Nodes
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Parents = Sequence[int | str | None] | Mapping[str, str | None] | np.ndarray
 MAX_NODES = 1 << 24  # a draw's address holds the node in 24 bits
@@ -97,6 +101,11 @@ class Topology:
         place[order] = np.arange(count)
         stored = np.where(parent[order] < 0, -1, place[parent[order]])
         return cls(stored, level[order], tuple(labels[int(v)] for v in order))
+
+    @classmethod
+    def from_networkx(cls, graph: nx.Graph[Any], root: Any = None) -> Topology:
+        """The shape of a networkx graph; see `hltm.formats.networkx.topology_from_networkx`."""
+        return import_module("hltm.formats.networkx").topology_from_networkx(graph, root)
 
     @classmethod
     def balanced(cls, depth: int, branching: int = 2) -> Topology:

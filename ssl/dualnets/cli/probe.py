@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from dualnets.cli import _tree_files
 from dualnets.cli._flags import Option, grouped, parse
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Compare activations, or the units of a torch model, with the latents of a tree.
 
-The tree is a saved one, --tree tree.json, or that of a folder that `hltm sample` wrote, --data out/.
+The tree is that of a file, --tree tree.json, or that of a folder that `hltm sample` wrote, --data out/.
 
 Either: --activations acts.npz, an array (rows, units) for each layer, computed on the rows of that
 folder, or on rows of the tree's data set: --seed 1 --rows 0:8192. An array whose name is a number is
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     from hltm.probe import probe_layers, to_frame
 
     data = hltm.load(options.data) if options.data else None
-    tree = hltm.load_tree(options.tree) if data is None else data.tree
+    tree = _tree_files.load(vars(options)) if data is None else data.tree
     choices: dict[str, Any] = {"metrics": options.metrics or None, "lags": options.lags}
     if options.activations:
         rows = data.rows if data is not None and not options.rows else _rows(options.rows)
@@ -75,12 +76,13 @@ def _parse(arguments: list[str]) -> Any:
     options = [
         *grouped(
             "rows and tree",
-            Option("tree", "A tree saved with tree.save(...): a JSON file.", default="", metavar="FILE"),
+            _tree_files.option(f"File of a tree: {_tree_files.FORMATS}.", "rows and tree"),
             Option("data", "Rows that hltm sample wrote, and their tree.", default="", metavar="FOLDER"),
             Option("rows", "The rows that the activations were computed on.", default="",
                    metavar="START:STOP"),
             Option("n", "Rows that a model is run on.", kind=int, default=8192),
             Option("seed", "Seed of the rows, unless --data gives it.", kind=int, default=0),
+            *_tree_files.reading("rows and tree"),
         ),
         *grouped(
             "what is probed",

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualnets.cli import _families
+from dualnets.cli import _families, _tree_files
 from dualnets.cli._flags import Option, grouped, parse
 from dualnets.cli._terminal import print_plain, progress_bar, terminal
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Write rows of a tree's data set to files, with latents and augmented views.
 
-`hltm tree --help` names the families. --seed is the seed of the tree, --draw-seed that of the rows.
+`hltm tree --help` names the families, and --tree FILE --help shows what reading a file takes. --seed
+is the seed of the tree, --draw-seed that of the rows.
 
 A call that was interrupted continues where it stopped when it is repeated.
 
@@ -73,8 +74,8 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
         make, of_the_tree = None, []
     options = [
         *of_the_tree,
-        Option("tree", "File of a saved tree, instead of a family.", default="", metavar="FILE",
-               group="tree"),
+        _tree_files.option(f"File of a tree instead of a family: {_tree_files.FORMATS}.", "tree"),
+        *([] if saved is None else _tree_files.reading("tree")),
         *grouped(
             "rows",
             Option("n", "How many rows.", short="-n", kind=int, note="(required)"),
@@ -102,14 +103,9 @@ def _out(meaning: str) -> Option:
 
 
 def _tree(make: Any, options: dict[str, Any]) -> LatentTree:
-    """The saved tree, or a tree of the family."""
-    import hltm
-
+    """The tree of the file, or a tree of the family."""
     if make is None:
-        try:
-            return hltm.load_tree(options["tree"])
-        except OSError as error:
-            raise OSError(f"cannot read {options['tree']}: {error.strerror}") from error
+        return _tree_files.load(options)
     keywords = _families.keywords(make, options, TAKEN)
     if options.get("members") is not None:
         keywords["members"] = options["members"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualnets.cli import _families
+from dualnets.cli import _families, _tree_files
 from dualnets.cli._flags import HELP, Option, parse
 
 if TYPE_CHECKING:
@@ -18,28 +18,41 @@ if TYPE_CHECKING:
 
 LISTED = 127  # the most nodes that have a line each; larger trees are shown by level
 DEEPEST = 10  # the most levels for whose branches a line has room
-USAGE = """usage: hltm tree [--family NAME] [OPTIONS]
+USAGE = """usage: hltm tree [--family NAME | --tree FILE] [OPTIONS]
 
-Show a tree of a family: its shape, the exact correlation of every node with its
-parent and with the root, and its ceilings: the highest correlation that any
-function of its own leaves, or of all leaves, can have with it.
+Show a tree of a family or of a file: its shape, the exact correlation of every
+node with its parent and with the root, and its ceilings: the highest
+correlation that any function of its own leaves, or of all leaves, can have with
+it.
 
 families: {names}
+files: {formats}
 
-`hltm tree --family NAME --help` shows a family's options.
+`hltm tree --family NAME --help` shows a family's options, `hltm tree --tree
+FILE --help` those of a file. `--save FILE` writes the tree in the format of its
+suffix, `--picture FILE` draws it.
 """
+OF_A_FILE = """Show the tree of a file: {formats}.
+
+With several trees over one shape, one of them is shown, and all are saved unless --member names one."""
 
 
 def main(arguments: list[str]) -> int:
     """Print a tree of a family; draw it if a file is named."""
     if len(arguments) == 1 and arguments[0] in HELP:
-        print(USAGE.format(names=", ".join(_families.families())), end="")
+        names = ", ".join(_families.families())
+        print(USAGE.format(names=names, formats=_tree_files.FORMATS), end="")
         return 0
-    name, make = _families.requested(arguments)
-    options = _parse(name, make, arguments)
+    options, make, name = _parse(arguments)
     _check_picture(options["picture"])
-    tree = make(**_families.keywords(make, options))
-    title = f"{name}, seed {options['seed']}" if "seed" in options else name
+    if options["save"]:
+        _tree_files.check_target(options["save"])
+    made = _tree_files.load(options) if make is None else make(**_families.keywords(make, options))
+    tree, title = _one(made, options.get("member"), name)
+    if "seed" in options:
+        title += f", seed {options['seed']}"
+    if options["save"]:
+        (made if options.get("member") is None else tree).save(options["save"])
     own = tree.ceiling(tree.latents, samples=options["samples"])
 
     from dualnets.cli._terminal import print_plain, terminal
@@ -50,6 +63,8 @@ def main(arguments: list[str]) -> int:
     every = tree.ceiling(tree.latents, leaves="all", samples=options["samples"])
     console.print((_nodes if listed else _levels)(tree, own, every))
     console.print("\n".join(_notes(tree, own, every, listed)), style="dim")
+    if options["save"]:
+        print_plain(console, f"\n  {options['save']}")
     if options["picture"]:
         from hltm.plot import tree_figure
 
@@ -62,19 +77,45 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _parse(name: str, make: Callable[..., LatentTree], arguments: list[str]) -> dict[str, Any]:
+def _parse(arguments: list[str]) -> tuple[dict[str, Any], Callable[..., LatentTree] | None, str]:
+    """The options, the function that makes a tree of the family (None with --tree), and a title."""
     from hltm.inference.ceiling import SAMPLES
 
-    options = [
-        *_families.options(name, make),
+    output = [
         Option("samples", "Samples for a ceiling that cannot be computed by enumeration.", kind=int,
                default=SAMPLES, group="output"),
+        Option("save", "File to write the tree to: .json, .nwk, .bif, .graphml or .gml.", default="",
+               metavar="FILE", group="output"),
         Option("picture", "File to draw the tree into: .png, .svg or .pdf.", default="", metavar="FILE",
                group="output"),
     ]  # fmt: skip
-    description = (inspect.getdoc(make) or "").partition("\n\nArgs:")[0]
-    command = "hltm tree" + f" --family {name}" * (name != _families.DEFAULT)
-    return parse(options, arguments, command, description)
+    file = _families.value_of("--tree", arguments)
+    if file is None:
+        name, make = _families.requested(arguments)
+        description = (inspect.getdoc(make) or "").partition("\n\nArgs:")[0]
+        command = "hltm tree" + f" --family {name}" * (name != _families.DEFAULT)
+        options = [*_families.options(name, make), *output]
+        return parse(options, arguments, command, description), make, name
+    if _families.value_of("--family", arguments) is not None:
+        raise ValueError("give --tree or --family, not both")
+    options = [
+        _tree_files.option("The file.", "tree"),
+        *_tree_files.reading("tree"),
+        Option("member", "Which of several trees, from 0.", kind=int, group="tree"),
+        *output,
+    ]
+    description = OF_A_FILE.format(formats=_tree_files.FORMATS)
+    return parse(options, arguments, "hltm tree --tree FILE", description), None, Path(file).name
+
+
+def _one(tree: LatentTree, member: int | None, title: str) -> tuple[LatentTree, str]:
+    """One tree of several, and the title with its number."""
+    count = len(tree.members)
+    if member is not None and not 0 <= member < count:
+        raise ValueError(f"--member must be in 0..{count - 1}, got {member}")
+    if not tree.stacked:
+        return tree, title
+    return tree[member or 0], f"{title}, member {member or 0} of {count}"
 
 
 def _check_picture(picture: str) -> None:
@@ -97,9 +138,9 @@ def _nodes(tree: LatentTree, own: Ceiling, every: Ceiling) -> Table:
     table = plain_table(["node", "states", *_headings(tree), "own", "all"], left="node")
     parent, root = _associations(tree)
     for v, branches in _walk(tree):
-        latent = v in tree.latents
+        latent, name = v in tree.latents, tree.topology.names[v]
         table.add_row(
-            Text.assemble((branches, "dim"), tree.topology.names[v]),
+            Text.assemble((branches, "dim"), name if name.isprintable() else repr(name)),
             str(tree.tables.cardinality[v]),
             f"{parent[v]:.3f}" if v else "",
             f"{root[v]:.3f}" if v else "",

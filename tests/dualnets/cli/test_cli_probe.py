@@ -63,6 +63,15 @@ def test_activations_are_held_against_their_own_rows(home, capsys):
     assert other[other["metric"] == "correlation"]["value"].max() < 0.3  # not their rows
 
 
+def test_the_tree_of_another_programs_file(home, capsys):
+    TREE.save("tree.bif")
+    given = ("--activations", "acts.npz", "--seed", "4", "--rows", "500:1500", "--lags", "20")
+    expected = run(capsys, *given, "--tree", "tree.json")
+    assert run(capsys, *given, "--tree", "tree.bif") == expected
+    status, _, err = run(capsys, *given, "--tree", "tree.bif", "--rate", "2")
+    assert (status, err) == (2, "hltm: tree.bif: BIF has no option 'rate'; it has none\n")
+
+
 def test_an_exported_folder_says_which_rows_and_which_tree(home, capsys):
     hltm.export(TREE, "data", 1000, seed=4, start=500, rows_per_shard=300)
     given = ("--activations", "acts.npz", "--data", "data", "--lags", "20", "--out", "probed")

@@ -56,6 +56,18 @@ def test_a_saved_tree_and_chosen_latents(capsys, tmp_path):
     assert np.array_equal(np.asarray(data.latents), draw.states[..., [0, 2]])
 
 
+def test_a_tree_of_another_programs_file(capsys, tmp_path):
+    text = "((human:0.1,chimp:0.1):0.3,lemur:0.5);"
+    (tmp_path / "tree.nwk").write_text(text)
+    status, _, _ = run(
+        capsys, "--tree", tmp_path / "tree.nwk", "--lengths", "expected-changes", "--states", 4,
+        "-n", 40, tmp_path / "out",
+    )  # fmt: skip
+    assert status == 0
+    tree = hltm.LatentTree.from_newick(text, lengths="expected-changes", states=4)
+    assert hltm.load(tmp_path / "out").leaves[:].equal(tree.sample(40, seed=0).leaves)
+
+
 def test_members_of_a_family(capsys, tmp_path):
     status, _, _ = run(capsys, "--depth", 2, "--members", 2, "-n", 10, tmp_path / "out")
     assert status == 0
@@ -137,6 +149,7 @@ def test_the_bar_shows_rate_and_time_left():
         (("-n", "5", "--nodes", "oak", "out"), "oak"),
         (("-n", "5", "--tree", "none.json", "out"), "cannot read none.json: No such file"),
         (("-n", "5", "--tree", "x", "--family", "y", "out"), "give --tree or --family, not both"),
+        (("-n", "5", "--lengths", "paralinear", "out"), "unknown option --lengths"),
         (("--verify",), "name the folder to check, e.g. hltm sample --verify out/"),
         (("--verify", "out"), "out holds no exported data: there is no out/manifest.json"),
     ],

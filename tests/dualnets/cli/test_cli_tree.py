@@ -168,3 +168,107 @@ def test_states_beyond_binary_are_compared_by_information(capsys, monkeypatch):
     line = next(line for line in out.splitlines() if line.startswith("├─1"))
     assert [float(x) for x in line.split()[2:]] == pytest.approx([0.7, 0.460], abs=5.1e-4)
     assert "mutual information in nats" in out
+
+
+def numbers(printed):
+    return [line for line in printed.splitlines() if re.search(r"\d\.\d{3}", line)]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".nwk", ".bif", ".graphml", ".gml", ".json.gz"])
+def test_a_tree_is_saved_and_shown_again(capsys, tmp_path, suffix):
+    file = str(tmp_path / f"tree{suffix}")
+    status, out, _ = run(capsys, "--depth", "2", "--seed", "3", "--save", file)
+    assert status == 0
+    assert file in out
+    expected = hltm.symmetric_binary(depth=2, polarity=(0.7, 1.0), seed=3)
+    assert hltm.load_tree(file).tables.flat.equal(expected.tables.flat)
+    status, again, _ = run(capsys, "--tree", file)
+    assert status == 0
+    assert again.startswith(f"tree{suffix}: 7 nodes")
+    assert numbers(again) == numbers(out)
+
+
+def test_a_phylogeny_is_shown_with_what_its_lengths_are(capsys, tmp_path):
+    file = tmp_path / "primates.nex"
+    file.write_text("#NEXUS\nbegin trees;\ntree a = ((human:0.1,chimp_p:0.1):0.3,lemur:0.5);\nend;")
+    status, out, _ = run(
+        capsys, "--tree", str(file), "--lengths", "expected-changes", "--rate", "0.5", "--keep-underscores"
+    )  # fmt: skip
+    assert status == 0
+    assert re.search(r"human +2 +0\.905 ", out)  # exp(-2 · 0.5 · 0.1)
+    assert "chimp_p" in out
+    assert run(capsys, "--tree", str(file), "--states", "4")[0] == 0
+
+
+def test_several_trees_are_shown_one_by_one(capsys, tmp_path):
+    trees = hltm.symmetric_binary(depth=1, polarity=(0.5, 0.9), members=3, seed=0)
+    file = str(tmp_path / "trees.json")
+    trees.save(file)
+    assert run(capsys, "--tree", file)[1].startswith("trees.json, member 0 of 3: 3 nodes")
+    status, out, _ = run(
+        capsys, "--tree", file, "--member", "2", "--save", str(tmp_path / "one.bif")
+    )
+    assert status == 0
+    assert out.startswith("trees.json, member 2 of 3: 3 nodes")
+    assert f"{float(trees[2].polarity[1]):.3f}" in out
+    assert hltm.load_tree(tmp_path / "one.bif").tables.flat.equal(trees[2].tables.flat)
+    assert run(capsys, "--tree", file, "--save", str(tmp_path / "all.gml"))[0] == 0
+    assert hltm.load_tree(tmp_path / "all.gml").tables.flat.equal(trees.tables.flat)
+
+
+def test_names_that_do_not_print_are_quoted(capsys, tmp_path):
+    tree = hltm.LatentTree.from_parents({"a\nb": None, "c": "a\nb"}, [[0.5, 0.5], [[1, 0], [0, 1]]])
+    tree.save(tmp_path / "tree.json")
+    status, out, _ = run(capsys, "--tree", str(tmp_path / "tree.json"))
+    assert status == 0
+    assert r"'a\nb'" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--tree", "none.json"), "cannot read none.json: No such file"),
+        (("--tree", "."), "cannot read .: Is a directory"),
+        (("--tree="), "--tree needs a value"),
+        (("--tree", "two.nwk"), "two.nwk: the text holds 2 trees"),
+        (("--tree", "asia.bif"), "asia.bif: not a tree: the edge 'c' -> 'd' closes the circle"),
+        (("--tree", "asia.bif", "--lengths", "paralinear"), "BIF has no option 'lengths'"),
+        (("--tree", "free.gml"), "free.gml: the edges of an undirected graph have no direction"),
+        (("--tree", "free.gml", "--root", "c"), "free.gml: root 'c' is not a node of the graph"),
+        (("--tree", "free.gml", "--root", "a", "--member", "1"), "--member must be in 0..0, got 1"),
+        (("--tree", "free.gml", "--family", "balanced"), "give --tree or --family, not both"),
+        (("--tree", "free.gml", "--depth", "3"), "unknown option --depth"),
+        (("--save", "tree.odd"), "tree.odd: a tree is not written to .odd, expected one of .json"),
+        (("--save", "nowhere/tree.json"), "nowhere/tree.json: there is no folder nowhere"),
+        (
+            ("--family", "random-tree", "--nodes", "5", "--save", "t.nwk"),
+            "Newick would lose tables",
+        ),
+    ],
+)
+def test_refusals_of_files_are_one_line(capsys, tmp_path, monkeypatch, arguments, complaint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.nwk").write_text("(a:1,b:1);(a:1,b:1);")
+    (tmp_path / "free.gml").write_text(
+        'graph [ node [ id 0 label "a" ] node [ id 1 label "b" ] edge [ source 0 target 1 polarity 1 ] ]'
+    )
+    (tmp_path / "asia.bif").write_text(
+        "".join(f"variable {v} {{ type discrete [ 2 ] {{ no, yes }}; }}\n" for v in "abcd")
+        + "probability ( a ) { } probability ( b | a ) { } probability ( c | a ) { }\n"
+        + "probability ( d | b, c ) { }\n"
+    )
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert complaint in err
+    assert err.count("\n") == 1
+
+
+def test_help_of_a_file_shows_its_options_at_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(capsys, "--help")[0] == 0
+    assert main(["tree", "--tree", "any.nwk", "--help"]) == 0
+    out = capsys.readouterr().out
+    for option in ("--lengths", "--rate", "--states", "--root", "--member", "--save", "--picture"):
+        assert option in out
+    assert "--depth" not in out
+    assert max(map(len, out.splitlines())) <= 80

@@ -1,0 +1,62 @@
+"""Trees in files as options: `--tree FILE`, and what the file leaves open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dualnets.cli._flags import Option, grouped
+
+if TYPE_CHECKING:
+    from hltm import LatentTree
+
+FORMATS = "JSON, Newick, NEXUS, BIF, GraphML or GML"
+
+
+def option(meaning: str, group: str) -> Option:
+    """The option `--tree`."""
+    return Option("tree", meaning, default="", metavar="FILE", group=group)
+
+
+def reading(group: str) -> list[Option]:
+    """The options of reading a tree: keywords of `hltm.load_tree`, for some formats only."""
+    return grouped(
+        group,
+        Option("lengths", "Newick, NEXUS: what branch lengths are: paralinear, or expected-changes per "
+               "site.", note="(default: paralinear)"),
+        Option("rate", "Newick, NEXUS: lengths are multiplied by it.", kind=float,
+               note="(default: 1)"),
+        Option("states", "Newick, NEXUS: states of every node.", kind=int, note="(default: 2)"),
+        Option("negative", "Newick, NEXUS: refuse negative lengths, or take them as zero.",
+               note="(default: refuse)"),
+        Option("keep_underscores", "Newick, NEXUS: underscores in names are no blanks.", switch=True),
+        Option("root", "GraphML, GML: the root, where edges have no direction.", metavar="NODE"),
+    )  # fmt: skip
+
+
+def load(given: dict[str, Any]) -> LatentTree:
+    """The tree of `--tree`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no tree, or an option has no effect on its format.
+    """
+    import hltm
+
+    if not given["tree"]:
+        raise ValueError("--tree needs a value")
+    names = [option.name for option in reading("tree")]
+    options = {name: given[name] for name in names if given[name] not in (None, False)}
+    try:
+        return hltm.load_tree(given["tree"], **options)
+    except OSError as error:
+        raise OSError(f"cannot read {given['tree']}: {error.strerror}") from error
+
+
+def check_target(path: str) -> None:
+    """Raise ValueError, before any work, unless a tree can be written to this file."""
+    from hltm.formats.files import writer_of
+
+    writer_of(path)
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {Path(path).parent}")
