@@ -20,7 +20,7 @@ def random_tree(
     *,
     nodes: int,
     max_branching: int = 3,
-    cardinality: int | Sequence[int] = 2,
+    cardinality: tuple[int, int] | Sequence[int] | int = 2,
     concentration: float = 1.0,
     members: int | None = None,
     seed: int,

@@ -20,7 +20,7 @@ def symmetric_binary(
     depth: int,
     branching: int = 2,
     *,
-    polarity: float | Sequence[float] = (0.7, 1.0),
+    polarity: tuple[float, float] | Sequence[float] | float = (0.7, 1.0),
     signs: str = "random",
     members: int | None = None,
     seed: int,
