@@ -46,6 +46,8 @@ FOUR = {"A": "100", "B": "100", "C": "100-2", "D": "100-2", "100": "0", "100-2":
         ("((A:1[&&NHX:S=human:E=1.1.1],B:1)x:1[&&NHX:D=Y],C:1)r;", {"A": "x", "B": "x", "C": "r"}),
         # ete3, Phylip: names alone, lengths alone, blanks and line ends between tokens
         ("(,(,));", {"0": None, "1": "0", "2": "0", "3": "2", "4": "2"}),
+        ("(:0.1,:0.2,(:0.3,:0.4):0.5):0.0;", {"1": "0", "2": "0", "3": "0", "4": "3", "5": "3"}),
+        ("((B:0.2,(C:0.3,D:0.4)E:0.5)A:0.1)F;", {"B": "A", "C": "E", "E": "A", "A": "F"}),
         ("((1,2),(0,));", {"3": None, "4": "3", "5": "3", "1": "4", "2": "4", "0": "5", "6": "5"}),
         ("(\n A : 1 ,\n\t( B :1,C: 1 ) D:1\n) E ;\n", {"A": "E", "B": "D", "C": "D", "D": "E"}),
         ("(A:1,\r\nB:1)r;\r\n", {"A": "r", "B": "r"}),
@@ -173,6 +175,11 @@ begin trees; tree c = (1,2); end;
     assert names == [("0", "A", "B"), ("r", "99", "B", "A", "1.5"), ("0", "1", "2")]
 
 
+def test_a_taxon_s_name_comes_before_a_taxon_s_number():
+    text = "#NEXUS begin taxa; taxlabels 2 1 x; end; begin trees; tree t=(1,(2,3)y)r; end;"
+    assert topology_from_newick(text).names == ("r", "y", "1", "2", "x")
+
+
 def test_support_values_are_not_taken_for_numbers_of_taxa():
     text = "#NEXUS begin taxa; taxlabels a b c; end; begin trees; tree t=((1,2)3,3)1; end;"
     assert topology_from_newick(text).names == ("1", "3", "c", "a", "b")
@@ -269,7 +276,9 @@ def test_random_trees_of_dendropy_are_read():
 
 
 def test_hltm_s_own_annotations_of_before_are_read():
-    tree = LatentTree.from_newick("(a:0.5[&polarity=-0.25],b[&x=1,polarity=0.5],c:1[&states=7])r;")
+    tree = LatentTree.from_newick(
+        "(a:0.5[&polarity=-0.25],b[&x=1,polarity=0.5],c:1)r[&states=7,stay=0];"
+    )
     assert tree.polarity.tolist() == pytest.approx([1, -0.25, 0.5, 0.36787944117144233])
     assert hltm.LatentTree.from_newick("(a[&&NHX:polarity=.5],b:1)r[&&NHX:states=3];").table(
         "a"
