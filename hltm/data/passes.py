@@ -22,10 +22,11 @@ from torch.utils.data._utils import fetch
 HOMES, GROUPS, WORKERS = 64, 8, 64
 # the columns of a home; numbers of passes and epochs are stored plus 1, so that 0 means none
 PID, RESETS, PINNED = 0, 1, 2  # RESETS: how often the count was set
-ENTRY = 3  # pass << 32 | group, of the groups of workers that read last
-FIRST = ENTRY + GROUPS  # pass << STEPS | the first step of the pass, of the last passes
+ENTRY = 3  # pass << 32 | group, of the home itself (0) and of the groups of workers that began last
+FIRST = ENTRY + 1 + GROUPS  # pass << STEPS | the first step of the pass, of the last passes
 READ = FIRST + GROUPS  # pass << STEPS | the steps that have been read, of every worker
 WIDTH = READ + WORKERS
+MASK = (1 << 32) - 1
 STEPS = 36  # bits of a number of steps: there are at most 2^34 rows
 
 
@@ -144,11 +145,13 @@ class PassCounter:
             number = int(home[PINNED]) - 1
         else:
             entries = home[ENTRY:FIRST].copy()
-            own = entries[entries & 0xFFFFFFFF == group] if group else entries[:0]
-            number = int(own.max() >> 32) - 1 if own.size else -1
+            own = int(entries[entries & MASK == group].max(initial=0)) >> 32 if group else 0
             resets, joined = self._joined
-            if number <= (joined if resets == home[RESETS] else -1):
-                number = int(entries.max() >> 32)  # the first of its group to begin the next pass
+            if own <= (joined + 1 if resets == home[RESETS] else 0):
+                own = (
+                    int(entries.max()) >> 32
+                ) + 1  # the first of its group to begin the next pass
+            number = own - 1
             self._enter(home, group, number)
         slot = FIRST + number % GROUPS
         first = int(home[slot])
@@ -161,10 +164,13 @@ class PassCounter:
         return number, (first & ((1 << STEPS) - 1)) + worker
 
     def _enter(self, home: np.ndarray, group: int, number: int) -> None:
-        """Record that a group of workers, or this process, reads in a pass."""
+        """Record that a group of workers, or the home itself, reads in a pass."""
+        entries, place = home[ENTRY:FIRST], 0
         if group:
             self._joined = int(home[RESETS]), number
-        home[ENTRY + (group * 0x9E3779B1 >> 16) % GROUPS] = (number + 1) << 32 | group
+            own = np.flatnonzero(entries & MASK == group)
+            place = int(own[0]) if own.size else 1 + int(entries[1:].argmin())
+        entries[place] = (number + 1) << 32 | group
 
     def has_read(self, number: int, steps: int) -> None:
         """Record that the first so many steps of a pass have been read, as far as this process knows."""
@@ -231,4 +237,4 @@ def _group() -> tuple[int, int]:
         return 0, 0
     identity = getattr(multiprocessing.current_process(), "_identity", ())
     number = identity[-1] if identity else info.seed
-    return (number - info.id) & 0xFFFFFFFF, info.id
+    return (number - info.id) & MASK, info.id
