@@ -42,7 +42,7 @@ class ViewBatch(NamedTuple):
     def item(self, i: int) -> ViewBatch:
         """Row i, without the axis B."""
         places = cast(Tensor, self.places)
-        return ViewBatch([view[i] for view in self.views], self.targets[i], int(places[i]))
+        return ViewBatch(tuple(view[i] for view in self.views), self.targets[i], int(places[i]))
 
     def items(self) -> list[ViewBatch]:
         """All rows, without the axis B."""
@@ -51,7 +51,7 @@ class ViewBatch(NamedTuple):
             return []
         views = zip(*(view.unbind(0) for view in self.views), strict=True)
         rows = zip(views, self.targets.unbind(0), places, strict=True)
-        return [ViewBatch(list(item), targets, place) for item, targets, place in rows]
+        return [ViewBatch(item, targets, place) for item, targets, place in rows]
 
 
 class ViewReader:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import socket
 from functools import cache
 from itertools import islice
 
@@ -303,3 +304,102 @@ def test_forked_workers_begin_an_epoch_together(shuffle):
     assert epochs(DataLoader(data, batch_size=40)) == [2]
     assert data.epoch == 2
     assert epochs(lasting) == [3]
+
+
+@pytest.mark.slow
+def test_spawned_workers_begin_an_epoch_together():
+    """They get the shared memory by name, and know nothing else of the process that starts them."""
+    data, options = fixed(), {"num_workers": 2, "multiprocessing_context": "spawn"}
+    lasting = DataLoader(data, batch_size=25, shuffle=True, persistent_workers=True, **options)
+    assert [epochs(lasting), epochs(lasting, steps=1), epochs(lasting)] == [[0], [1], [2]]
+    data.set_epoch(5)
+    assert epochs(lasting) == [5]
+    data.set_epoch(None)
+    assert epochs(DataLoader(data, batch_size=25, **options)) == [6]
+    assert [epochs(lasting), epochs(DataLoader(data, batch_size=25))] == [[7], [8]]
+
+
+def read_as_rank(rank, port, data, stream, queue):
+    """What a rank reads: the epochs of three passes with and without workers, and its rows of a stream."""
+    store = torch.distributed.TCPStore("127.0.0.1", port, 2, is_master=rank == 0)
+    early = firsts_of(stream)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    sampler = DistributedSampler(data, shuffle=True)
+    found = []
+    for epoch, workers in enumerate((0, 2, 0)):
+        sampler.set_epoch(epoch)
+        context = "fork" if workers else None
+        loader = DataLoader(
+            data,
+            batch_size=4,
+            sampler=sampler,
+            num_workers=workers,
+            multiprocessing_context=context,
+        )
+        found.append(epochs(loader))
+        torch.distributed.barrier()
+    spawned = DataLoader(stream, None, num_workers=1, multiprocessing_context="spawn")
+    queue.put((rank, found, early, firsts_of(stream), firsts_of(spawned), len(spawned)))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def firsts_of(stream):
+    return [int(batch.places[0]) for batch in stream]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ranks_of_a_process_group_read_the_same_epochs_and_other_rows():
+    """The data sets are made before the ranks are started, so the ranks share their memory."""
+    context = torch.multiprocessing.get_context("spawn")
+    queue, port = context.Queue(), _free_port()
+    stream = hltm.ViewStream(TREE, None, batch=4, samples=35, seed=1)
+    torch.multiprocessing.spawn(read_as_rank, (port, fixed(), stream, queue), nprocs=2)
+    for rank, found, early, *late, steps in sorted(queue.get() for _ in range(2)):
+        assert found == [[0], [1], [2]]
+        assert early == list(range(0, 35, 4))  # there was no process group yet
+        assert late == [list(range(4 * rank, 32, 8))] * 2
+        assert steps == 4
+
+
+def _free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_sees_new_views_in_each_epoch(tmp_path):
+    lightning = pytest.importorskip("lightning")
+    seen = {"train": [], "valid": []}
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 2)
+
+        def loss(self, batch, part):
+            seen[part].append(epoch_of(batch))
+            return self.layer(batch.views[0].float()).square().mean()
+
+        def training_step(self, batch):
+            return self.loss(batch, "train")
+
+        def validation_step(self, batch):
+            self.loss(batch, "valid")
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.01)
+
+    data = fixed()
+    train, valid = random_split(data, [75, 25])
+    trainer = lightning.Trainer(
+        max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu", default_root_dir=tmp_path,
+        num_sanity_val_steps=1,
+    )  # fmt: skip
+    loaders = DataLoader(train, batch_size=25, shuffle=True), DataLoader(valid, batch_size=10)
+    trainer.fit(Model(), *loaders)
+    assert seen["train"] == [1, 1, 1, 3, 3, 3, 5, 5, 5]
+    assert seen["valid"] == [0, 2, 2, 2, 4, 4, 4, 6, 6, 6]
