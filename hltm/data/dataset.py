@@ -39,11 +39,17 @@ class EpochReader(ViewReader):
         """Read in this epoch from now on, in all workers; None for a new one in each pass again.
 
         Raises:
-            ValueError: an epoch below 0, or views beyond 2^24 - 1.
+            ValueError: no integer, an epoch below 0, or views beyond 2^24 - 1.
         """
-        if epoch is not None and (epoch < 0 or self.views * (epoch + 1) >= MAX_VIEWS):
-            raise ValueError(f"epoch must be in 0..{MAX_VIEWS // self.views - 2}, got {epoch}")
-        self.passes.pin(None if epoch is None else operator.index(epoch), goes_on=self.endless)
+        number = None if epoch is None else self._checked(epoch)
+        self.passes.pin(number, goes_on=self.endless)
+
+    def _checked(self, epoch: int) -> int:
+        """An epoch, as an int, that has views."""
+        last = (MAX_VIEWS - 1) // self.views - 1
+        if isinstance(epoch, bool) or not hasattr(epoch, "__index__") or not 0 <= epoch <= last:
+            raise ValueError(f"epoch must be in 0..{last}, got {epoch!r}")
+        return operator.index(epoch)
 
     def batch(self, places: np.ndarray) -> ViewBatch:
         """The rows at `(B,)` int64 places in the data set, in the present epoch, drawn in one call."""
@@ -67,7 +73,8 @@ class ViewDataset(EpochReader, Dataset[ViewBatch]):
     depend neither on the workers, persistent or not, nor on the order of rows; each rank counts its
     own loaders and comes to the same. Direct reads, such as `data[3]`, show the present epoch and
     count nothing. `set_epoch(e)` reads in one epoch until it is set again, also in workers that run;
-    after `set_epoch(None)` the next pass is epoch e + 1. Loaders that begin at the same instant in
+    after `set_epoch(None)` the next pass is epoch e + 1. Validation rows that should never change are
+    a data set of their own with its epoch set. Loaders that begin at the same instant in
     workers may come in either order: set the epoch, or give each a `copy.deepcopy` of the data set.
 
     Args:
@@ -129,8 +136,14 @@ class ViewDataset(EpochReader, Dataset[ViewBatch]):
         return {"epoch": self.passes.next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next pass be the epoch of a `state_dict`; an epoch that was set is set no longer."""
-        self.passes.start_at(state["epoch"])
+        """Let the next pass be the epoch of a `state_dict`; an epoch that was set is set no longer.
+
+        Raises:
+            ValueError: no state of a `ViewDataset`.
+        """
+        if set(state) != {"epoch"}:
+            raise ValueError(f"expected a state such as {{'epoch': 3}}, got {state!r:.100}")
+        self.passes.start_at(self._checked(state["epoch"]))
 
 
 class LoopReader:

@@ -28,6 +28,7 @@ READ = FIRST + GROUPS  # pass << STEPS | the steps that have been read, of every
 WIDTH = READ + WORKERS
 MASK = (1 << 32) - 1
 STEPS = 36  # bits of a number of steps: there are at most 2^34 rows
+STEP_MASK = (1 << STEPS) - 1
 
 
 class PassCounter:
@@ -147,11 +148,9 @@ class PassCounter:
             entries = home[ENTRY:FIRST].copy()
             own = int(entries[entries & MASK == group].max(initial=0)) >> 32 if group else 0
             resets, joined = self._joined
-            if own <= (joined + 1 if resets == home[RESETS] else 0):
-                own = (
-                    int(entries.max()) >> 32
-                ) + 1  # the first of its group to begin the next pass
             number = own - 1
+            if number <= (joined if resets == home[RESETS] else -1):
+                number = int(entries.max()) >> 32  # the first of its group to begin the next pass
             self._enter(home, group, number)
         slot = FIRST + number % GROUPS
         first = int(home[slot])
@@ -159,9 +158,8 @@ class PassCounter:
             reached = int(home[READ:].max()) if goes_on else 0
             first = int(home[slot])  # another worker may have begun to read since
             if first >> STEPS != number + 1:
-                first = (number + 1) << STEPS | reached & ((1 << STEPS) - 1)
-                home[slot] = first
-        return number, (first & ((1 << STEPS) - 1)) + worker
+                first = home[slot] = (number + 1) << STEPS | reached & STEP_MASK
+        return number, (first & STEP_MASK) + worker
 
     def _enter(self, home: np.ndarray, group: int, number: int) -> None:
         """Record that a group of workers, or the home itself, reads in a pass."""
@@ -175,15 +173,14 @@ class PassCounter:
     def has_read(self, number: int, steps: int) -> None:
         """Record that the first so many steps of a pass have been read, as far as this process knows."""
         info = get_worker_info()
-        self._home()[READ + (0 if info is None else info.id % WORKERS)] = (
-            number + 1
-        ) << STEPS | steps
+        worker = 0 if info is None else info.id % WORKERS
+        self._home()[READ + worker] = (number + 1) << STEPS | steps
 
     @property
     def position(self) -> tuple[int, int]:
         """The pass that is read now, and how many steps of it have been read."""
         read = int(self._home()[FIRST:].max())
-        return max((read >> STEPS) - 1, 0), read & ((1 << STEPS) - 1)
+        return max((read >> STEPS) - 1, 0), read & STEP_MASK
 
     def _home(self) -> np.ndarray:
         """The row of the process whose loaders read."""
@@ -208,7 +205,7 @@ def current_reader() -> object | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_globals is fetch.__dict__:
-            return frame.f_locals["self"]
+            return frame.f_locals.get("self")
         frame = frame.f_back
     return None
 

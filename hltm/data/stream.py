@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, Literal, get_args
@@ -31,7 +32,8 @@ class ViewStream(EpochReader, IterableDataset[ViewBatch]):
     **Passes.** Each pass over a stream of `samples` rows has new views, as those of
     `hltm.ViewDataset`. An endless stream never repeats a row: each loop goes on after the last batch
     that was read. Workers read ahead, so after a loop that is left, the batches that they had read
-    beyond it are passed over; to go on at an exact step, count the steps and load that number.
+    beyond it are passed over; to go on at an exact step, count the steps and load that number. Loops
+    that run at the same time read the same rows.
 
     Args:
         tree, augment, seed, start, views, targets, targets_of, encode, stream: as `ViewDataset`.
@@ -95,20 +97,28 @@ class ViewStream(EpochReader, IterableDataset[ViewBatch]):
             stream=stream,
         )  # fmt: skip
         self.size, self.endless, self.tail = batch, samples is None, tail
-        self.given_rank = None if rank is None or ranks is None else (rank, ranks)
+        self._given_ranks = None if rank is None or ranks is None else (rank, ranks)
+        self._starter: tuple[int, int] | None = None  # the ranks of the process that sent this here
         self._next: tuple[int, int] | None = None  # the pass and step that this worker reads next
 
     def __getstate__(self) -> dict[str, Any]:
         # workers that are started anew have no process group, and so take the rank from here
-        return self.__dict__ | {"_starter": process_rank(), "_next": None}
+        return self.__dict__ | {"_starter": process_ranks(), "_next": None}
 
     @property
-    def rank_of(self) -> tuple[int, int]:
-        """The rank r of this process and the number of ranks R, as they are now."""
-        if self.given_rank is not None:
-            return self.given_rank
-        starter = self.__dict__.get("_starter") if get_worker_info() is not None else None
-        return process_rank() or starter or (0, 1)
+    def rank(self) -> int:
+        """The number r of this process among the ranks, as it is now."""
+        return self._ranks()[0]
+
+    @property
+    def ranks(self) -> int:
+        """The number R of ranks, as it is now."""
+        return self._ranks()[1]
+
+    def _ranks(self) -> tuple[int, int]:
+        """The rank and the number of ranks: those given, or of the process group, or of its starter."""
+        starter = self._starter if get_worker_info() is not None else None
+        return self._given_ranks or process_ranks() or starter or (0, 1)
 
     def __len__(self) -> int:
         """The number of batches that this rank reads in a pass."""
@@ -118,7 +128,7 @@ class ViewStream(EpochReader, IterableDataset[ViewBatch]):
 
     def _steps(self) -> int:
         """The number of steps of a pass of this rank."""
-        rank, ranks = self.rank_of
+        rank, ranks = self._ranks()
         batches = -(-self.samples // self.size)
         tail = self.tail or ("keep" if ranks == 1 else "drop")
         if tail == "keep":
@@ -143,7 +153,7 @@ class ViewStream(EpochReader, IterableDataset[ViewBatch]):
     def _read(self, place: tuple[int, int] | None) -> Iterator[ViewBatch]:
         """The batches of this process from a pass and step on, or in the next pass."""
         number, first = place or self._begin()
-        (rank, ranks), steps, info = self.rank_of, self._steps(), get_worker_info()
+        (rank, ranks), steps, info = self._ranks(), self._steps(), get_worker_info()
         stride = 1 if info is None else info.num_workers
         for step in count(first, stride):
             if step >= steps:
@@ -174,8 +184,15 @@ class ViewStream(EpochReader, IterableDataset[ViewBatch]):
         return {"step": step} if self.endless else {"epoch": number, "step": step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next loop go on from the place of a `state_dict`, the same on every rank."""
-        number, step = state.get("epoch", 0), state["step"]
+        """Let the next loop go on from the place of a `state_dict`, the same on every rank.
+
+        Raises:
+            ValueError: no state of such a stream.
+        """
+        wanted = {"step": 5} if self.endless else {"epoch": 3, "step": 5}
+        if set(state) != set(wanted) or not 0 <= state["step"] <= MAX_ROWS:
+            raise ValueError(f"expected a state such as {wanted}, got {state!r:.100}")
+        number, step = self._checked(state.get("epoch", 0)), operator.index(state["step"])
         if not self.endless and get_worker_info() is None and step >= self._steps():
             number, step = number + 1, 0
         self.passes.start_at(number, step)
@@ -187,7 +204,7 @@ class ViewStream(EpochReader, IterableDataset[ViewBatch]):
         }
 
 
-def process_rank() -> tuple[int, int] | None:
+def process_ranks() -> tuple[int, int] | None:
     """The rank of this process and the number of ranks; None where there is no process group."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -323,9 +323,13 @@ def test_displays_are_short():
 
 def test_epochs_beyond_the_views_are_named():
     data = fixed()
-    for epoch in (-1, 8388607):
+    for epoch in (-1, 8388607, 0.5, True):
         with pytest.raises(ValueError, match=rf"epoch must be in 0..8388606, got {epoch}"):
             data.set_epoch(epoch)
+    with pytest.raises(ValueError, match=r"expected a state such as {'epoch': 3}, got {'step': 1}"):
+        data.load_state_dict({"step": 1})
+    data.set_epoch(np.int64(4))
+    assert data.epoch == 4
     data.set_epoch(8388606)
     data.set_epoch(None)
     with pytest.raises(ValueError, match=r"2\^24 views of a row, but epoch 8388607 needs more"):

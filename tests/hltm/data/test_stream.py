@@ -118,9 +118,9 @@ def test_the_process_group_is_asked_when_a_loop_begins(monkeypatch):
     # a worker that is started anew has no process group; it takes the rank from its starter
     sent = pickle.loads(pickle.dumps(early))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
-    assert sent.rank_of == (0, 1)
+    assert (sent.rank, sent.ranks) == (0, 1)
     monkeypatch.setattr("hltm.data.stream.get_worker_info", lambda: object())
-    assert sent.rank_of == (1, 3)
+    assert (sent.rank, sent.ranks) == (1, 3)
 
 
 def test_each_pass_over_a_finite_stream_has_new_views():
@@ -133,9 +133,13 @@ def test_each_pass_over_a_finite_stream_has_new_views():
     for epoch, workers in [(4, 2), (5, 1), (6, 0)]:
         for batch in loader_of(data, workers):
             assert_addressed(batch, epoch)
+    lasting = loader_of(data, 2, persistent_workers=True)
+    for epoch in (7, 8):
+        for batch in lasting:
+            assert_addressed(batch, epoch)
     data.set_epoch(2)
-    for _ in range(2):
-        for batch in data:
+    for loader in (lasting, data, data):
+        for batch in loader:
             assert_addressed(batch, 2)
     data.set_epoch(None)
     assert_addressed(next(iter(data)), 3)
@@ -245,6 +249,14 @@ def test_a_stateful_loader_resumes_exactly(workers, samples):
 def test_what_no_stream_can_be_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         stream(**changes)
+
+
+@pytest.mark.parametrize("state", [{}, {"step": -1}, {"epoch": 0}, {"epoch": 0, "step": 0}])
+def test_what_is_no_state_is_named(state):
+    with pytest.raises(ValueError, match=r"expected a state such as {'step': 5}, got {"):
+        stream().load_state_dict(state)
+    with pytest.raises(ValueError, match=r"expected a state such as {'epoch': 3, 'step': 5}, got"):
+        stream(samples=9).load_state_dict({"step": 0})
 
 
 def test_lengths_and_displays():
