@@ -22,8 +22,8 @@ from hltm.model.tables import Tables
 
 # Leaves are taken for signs if at least ENOUGH of them are 1, none is 0, and the tree gives so many
 # ones a probability below CHANCE. At most ROWS rows are looked at: more make it only smaller.
-ENOUGH = 20
-CHANCE = 1e-6
+ENOUGH = 10
+CHANCE = 1e-5
 ROWS = 1024
 
 
@@ -146,7 +146,7 @@ def refuse_signs(
     """Refuse integer evidence that looks like signs: -1 and 1, and never the 0 that should occur.
 
     If -1 means missing, the probability that a tree shows 1 wherever a node is observed is the
-    evidence itself. Evidence is refused if that is below 1e-6 and at least 20 nodes are observed, so
+    evidence itself. Evidence is refused if that is below 1e-5 and at least 10 nodes are observed, so
     that honest evidence is practically never refused, and a batch of signs practically always; a few
     rows with a few ones are accepted as they stand.
 
