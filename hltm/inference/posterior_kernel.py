@@ -121,10 +121,12 @@ def _rows(  # type: ignore[no-untyped-def]
                 at = _stored(problem, scratch, v)
                 above = below[offset[p] : offset[p + 1]]
                 rows = table[problem.start[v] :]
-                exponents = shift[offset[v] : offset[v + 1]]
-                apart = shifted[v] and mark_shifted(exponents, extreme[v], scratch.apart)
-                if apart:
-                    _descend_apart(rows, above, at, exponents, scratch, found)
+                apart = False
+                if shifted[v]:
+                    exponents = shift[offset[v] : offset[v + 1]]
+                    apart = mark_shifted(exponents, extreme[v], scratch.apart)
+                    if apart:
+                        _descend_apart(rows, above, at, exponents, scratch, found)
                 _descend(rows, above, sent[sent_offset[v] : sent_offset[v + 1]], at, total)
                 if apart:
                     _put(found, scratch.apart, at)
