@@ -49,7 +49,7 @@ def to_bif(tree: LatentTree) -> str:
         states = ", ".join(f"s{k}" for k in range(cardinality))
         blocks.append(f"variable {name} {{\n  type discrete [ {cardinality} ] {{ {states} }};\n}}")
     for v, name in enumerate(names):
-        table = tree.table(v).tolist()
+        table = tree.table(name).tolist()
         if v == 0:
             blocks.append(f"probability ( {name} ) {{\n  table {_numbers(table)};\n}}")
             continue

@@ -33,7 +33,7 @@ def to_networkx(tree: LatentTree) -> nx.DiGraph[str]:
     for v, name in enumerate(topology.names):
         cardinality = int(tree.tables.cardinality[v])
         graph.add_node(name, cardinality=cardinality, level=int(topology.level[v]))
-        table = tree.table(v).detach().numpy()
+        table = tree.table(name).detach().numpy()
         if v == 0:
             graph.nodes[name]["prior"] = table
         else:

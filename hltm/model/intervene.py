@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.model.nodes import Node
 from hltm.model.tables import TOLERANCE, Table, Tables
-from hltm.model.topology import Node, Topology
+from hltm.model.topology import Topology
 
 Setting = int | Table  # a state, states, a distribution over a node's states, or its whole table
 
@@ -44,8 +45,8 @@ def intervene(tables: Tables, settings: Mapping[Node, Setting], *, stacked: bool
     if not wanted:
         return tables
     fresh = {v: _table(tables, v, value, stacked) for v, value in wanted.items()}
-    members = len(tables.flat)
-    shared = tables.flat.stride(0) == 0 and all(len(table) == 1 for table in fresh.values())
+    members = tables.count
+    shared = tables.shared and all(len(table) == 1 for table in fresh.values())
     flat = tables.flat[:1] if shared else tables.flat
     index = np.concatenate(
         [tables.start[v] + np.arange(table[0].numel()) for v, table in fresh.items()]

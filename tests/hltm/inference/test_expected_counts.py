@@ -48,7 +48,7 @@ def check_row(tree, leaves, likelihoods=None, tolerance=1e-12):
     assert log_p[0] == pytest.approx(log_of(evidence), abs=1e-9, rel=1e-12)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10**6), zeros=st.sampled_from([0.0, 0.3]), soft=st.booleans(),
     missing=st.sampled_from([0.0, 0.4, 1.0]),
@@ -65,7 +65,7 @@ def test_counts_are_those_of_rational_arithmetic(seed, zeros, soft, missing):
 
 
 @pytest.mark.parametrize("order", ["sorted", "reversed", "random"])
-@pytest.mark.parametrize("leaves", [99, 660, 3000])
+@pytest.mark.parametrize("leaves", [99, 660, 1500])
 def test_leaves_of_a_star_may_contradict_each_other(leaves, order):
     table = [[0.95, 0.05], [0.05, 0.95]]
     topology = hltm.Topology.from_parents([None] + [0] * leaves)
@@ -78,7 +78,7 @@ def test_leaves_of_a_star_may_contradict_each_other(leaves, order):
     check_row(tree, states.astype(int))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_tables_with_entries_of_any_size(seed):
     """Entries down to 1e-300 at every node, and evidence that needs them."""
     random = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def test_tables_with_entries_of_any_size(seed):
         small[..., random.integers(3)] = 1
         tables.append(small / small.sum(-1, keepdims=True))
     tree = hltm.LatentTree.from_tables(topology, tables)
-    for leaves in random.integers(-1, 3, (5, len(tree.leaves))):
+    for leaves in random.integers(-1, 3, (3, len(tree.leaves))):
         check_row(tree, leaves)
 
 
