@@ -14,6 +14,8 @@ from hltm.data.view_batches import ViewBatch as ViewBatch
 from hltm.families import FAMILIES as FAMILIES
 from hltm.families.balanced import balanced as balanced
 from hltm.families.caterpillar import caterpillar as caterpillar
+from hltm.families.grammar import Grammar as Grammar
+from hltm.families.grammar import Strings as Strings
 from hltm.families.random_hierarchy import production_rules as production_rules
 from hltm.families.random_hierarchy import random_hierarchy as random_hierarchy
 from hltm.families.random_hierarchy import symbols as symbols

@@ -7,7 +7,8 @@
     random_tree       a random shape with Dirichlet tables
     symmetric_binary  balanced binary trees with one polarity per edge
 
-`suite` is not a family: it holds named trees of these families as benchmark sets.
+Two files are no families: `grammar` has the strings of a Random Hierarchy Model, drawn without
+repetition or enumerated, and `suite` holds named trees of these families as benchmark sets.
 """
 
 from __future__ import annotations

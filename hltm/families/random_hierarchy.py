@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.model.tables import MAX_STATES, Tables
+from hltm.model.repeated_rows import RepeatedRows
+from hltm.model.tables import MAX_STATES
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw
 from hltm.sampling.philox import Stream, check_members, check_seed, uniform
@@ -58,13 +59,17 @@ def random_hierarchy(
     count = check_members(members)
     cardinality = np.where(topology.level == 0, v, v * m)
     cardinality[0] = classes * m
-    flat = [torch.full((count, classes * m), 1 / (classes * m), dtype=torch.float64)]
+    prior = torch.full((1, classes * m), 1 / (classes * m), dtype=torch.float64)
+    distinct, rank = [prior], [torch.zeros(count, 1, dtype=torch.int64)]
     for level in range(L - 1, -1, -1):
         tuples = rules[level + 1] if members is not None else rules[level + 1][None]
-        table = _tables(tuples.flatten(1, 2), v, m if level > 0 else 1)  # (S, s, rows, K)
-        for _ in range(len(topology.at_level(level)) // s):
-            flat.append(table.flatten(1))
-    tables = Tables(topology, cardinality, torch.cat(flat, dim=1))
+        # a child's row depends on its symbol alone, whatever the (symbol, rule) pair above
+        rows = _symbol_rows(v, m if level > 0 else 1)
+        place = list(tuples.flatten(1, 2).unbind(-1))  # the symbol of child j, for each pair
+        parents = len(topology.at_level(level)) // s
+        distinct += [rows] * (parents * s)
+        rank += place * parents
+    tables = RepeatedRows(topology, cardinality, distinct, rank)
     return LatentTree(tables, tuple(range(count)), members is not None)
 
 
@@ -158,7 +163,6 @@ def _distinct(numbers: list[float], count: int) -> list[int]:
     return found
 
 
-def _tables(tuples: Tensor, v: int, m: int) -> Tensor:
-    """`(S, s, rows, v * m)` P(child's state | parent's), for `(S, rows, s)` the children's symbols."""
-    certain = torch.nn.functional.one_hot(tuples, v).transpose(1, 2).to(torch.float64)
-    return (certain / m).repeat_interleave(m, dim=-1)
+def _symbol_rows(v: int, m: int) -> Tensor:
+    """`(v, v * m)` P(child's state | its symbol): each of m rules alike."""
+    return (torch.eye(v, dtype=torch.float64) / m).repeat_interleave(m, dim=-1)

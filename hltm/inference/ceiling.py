@@ -1,9 +1,11 @@
 """Bayes ceilings: the best correlation with a node that any function of the same leaves can have.
 
-With π the posterior of a node given the leaves, `(K,)`, and D = diag(prior), the squared ceiling is
-the second eigenvalue of D^-1/2 E[π π^T] D^-1/2, the squared maximal correlation between the state and
-the leaves (Hirschfeld 1935, Gebelein 1941, Rényi 1959). For a binary node z = ±1 that is
-Var(E[z | leaves]) / Var(z) (docs/theory.md, Section 4). Below, `moment` is E[π π^T].
+With π the posterior of a node given the leaves, `(K,)`, and D = diag(prior), let d = D^-1/2 (π - prior).
+The squared ceiling is the largest eigenvalue of E[d d^T], the squared maximal correlation between the
+state and the leaves (Hirschfeld 1935, Gebelein 1941, Rényi 1959). For a binary node z = ±1 that is
+Var(E[z | leaves]) / Var(z) (docs/theory.md, Section 4). Below, `moment` is E[d d^T]. Taking the
+deviation from the prior first, not E[π π^T] and its second eigenvalue, keeps ceilings far below the
+rounding of 1, as of a state that hardly ever occurs.
 """
 
 from __future__ import annotations
@@ -81,28 +83,17 @@ def ceiling(
             if exact.any():
                 enumerated = _own_moments if leaves == "own" else _all_moments
                 moments = enumerated(one, prior, nodes[exact])
-                value[s, exact] = [
-                    _square(prior[v], m)[0] ** 0.5
-                    for v, m in zip(nodes[exact], moments, strict=True)
-                ]
+                value[s, exact] = [_square(moment)[0] ** 0.5 for moment in moments]
             if not exact.all():
                 found = _sampled(one, member, prior, nodes[~exact], leaves, seed, samples)
                 value[s, ~exact], error[s, ~exact] = found
     return Ceiling(torch.from_numpy(value), torch.from_numpy(error))
 
 
-def _square(prior: np.ndarray, moment: np.ndarray) -> tuple[float, np.ndarray]:
-    """The squared ceiling from E[π π^T], and the direction u for which it equals E[(u π)^2].
-
-    The first eigenvector is known: sqrt(prior), of the constant function, with eigenvalue 1.
-    Projecting it out makes the second eigenvalue the largest. Without the projection, sampling noise
-    would mix the two eigenvectors where both eigenvalues are near 1.
-    """
-    root = np.sqrt(prior)
-    scale = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
-    rest = np.eye(len(prior)) - np.outer(root, root)
-    eigenvalue, eigenvector = np.linalg.eigh(rest @ (scale[:, None] * moment * scale) @ rest)
-    return float(eigenvalue[-1].clip(0, 1)), scale * (rest @ eigenvector[:, -1])
+def _square(moment: np.ndarray) -> tuple[float, np.ndarray]:
+    """The squared ceiling and the direction w in which it is reached, from E[d d^T], `(K, K)`."""
+    eigenvalue, eigenvector = np.linalg.eigh(moment)
+    return float(eigenvalue[-1].clip(0, 1)), eigenvector[:, -1]
 
 
 def _enumerable(tables: Tables, leaves: Leaves) -> np.ndarray:
@@ -118,7 +109,7 @@ def _enumerable(tables: Tables, leaves: Leaves) -> np.ndarray:
 
 
 def _own_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> list[np.ndarray]:
-    """`(K, K)` E[π π^T] of nodes given their own leaves.
+    """`(K, K)` moments of nodes given their own leaves.
 
     For each state of a node, the likelihoods of all N joint states of the leaves below it are the
     Kronecker product of those that its children send, so one sweep up the tree gives all moments.
@@ -142,7 +133,8 @@ def _own_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> 
         parts = []
         for likelihood in blocks:
             if v in wanted:
-                moment += _moment(prior[v][:, None] * likelihood)
+                belief, probability = _posterior(prior[v], likelihood)
+                moment += _moment(_deviation(prior[v], belief), probability)
             if for_parent:
                 parts.append(table @ likelihood)
         if v in wanted:
@@ -164,26 +156,45 @@ def _products(factors: list[np.ndarray]) -> Iterator[np.ndarray]:
         yield part.reshape(len(part), -1)
 
 
-def _moment(joint: np.ndarray) -> np.ndarray:
-    """`(..., K, K)` the sum over N joint states of leaves of P(leaves) π π^T, from P(state, leaves).
+def _posterior(prior: np.ndarray, likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`(K, N)` posteriors π of a node from likelihoods of N joint states of leaves, and their `(N,)`
+    probabilities.
 
-    With p = P(state, leaves), `joint` `(..., K, N)`, and e = P(leaves), the sum of p over states,
-    P(leaves) π π^T = p p^T / e. Leaves that cannot occur add nothing.
+    Every column is first scaled to a largest likelihood of 1, so that the sum cannot underflow.
+    Leaves that cannot occur have posterior 0 and probability 0.
     """
-    evidence = joint.sum(-2, keepdims=True)
-    scaled = np.divide(joint, np.sqrt(evidence), out=np.zeros_like(joint), where=evidence > 0)
-    return scaled @ scaled.swapaxes(-1, -2)
+    top = likelihood.max(0)
+    joint = prior[:, None] * np.divide(
+        likelihood, top, out=np.zeros_like(likelihood), where=top > 0
+    )
+    evidence = joint.sum(0)
+    return np.divide(joint, evidence, out=joint, where=evidence > 0), top * evidence
+
+
+def _deviation(prior: np.ndarray, posterior: np.ndarray) -> np.ndarray:
+    """`(..., K, N)` d = D^-1/2 (π - prior) from `(..., K)` and `(..., K, N)`; 0 for a state of prior 0."""
+    scale = np.sqrt(np.divide(1, prior, out=np.zeros_like(prior), where=prior > 0))
+    return scale[..., None] * (posterior - prior[..., None])
+
+
+def _moment(deviation: np.ndarray, probability: np.ndarray | float) -> np.ndarray:
+    """`(..., K, K)` the sum of probability · d d^T over N joint states of leaves."""
+    weighted = deviation * np.sqrt(probability)
+    return weighted @ weighted.swapaxes(-1, -2)
 
 
 def _all_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> list[np.ndarray]:
-    """`(K, K)` E[π π^T] of nodes given all leaves, by enumeration of the leaves' joint states."""
+    """`(K, K)` moments of nodes given all leaves, by enumeration of the leaves' joint states."""
     patterns = all_states(tables.cardinality[list(tables.topology.leaves)])
-    states = int(tables.cardinality[nodes].max())
+    before = _padded(prior, nodes)
+    states = before.shape[1]
     moment = np.zeros((len(nodes), states, states))
     for part in patterns.T.split(_chunk(len(nodes) * states), dim=1):
         found = posterior(tables, part[None], nodes)
-        joint = found.marginals[0].numpy() * found.log_evidence[0].exp().numpy()
-        moment += _moment(np.nan_to_num(joint))
+        probability = found.log_evidence[0].exp().numpy()
+        moment += _moment(
+            _deviation(before, np.nan_to_num(found.marginals[0].numpy())), probability
+        )
     return [m[: len(prior[v]), : len(prior[v])] for v, m in zip(nodes, moment, strict=True)]
 
 
@@ -202,6 +213,7 @@ def _sampled(
     value, error = [], []
     size = max(STORED // (states * samples), 1)
     for some in np.split(nodes, range(size, len(nodes), size)):
+        before = _padded(prior, some)
         step = _chunk(len(some) * states)
         moment = np.zeros((len(some), states, states))
         stored = []
@@ -211,18 +223,25 @@ def _sampled(
                 tables, [member], count, seed=seed, start=start, stream=Stream.CEILING, first=first
             )
             found = posterior(tables, draw.states_SVB, some, own=leaves == "own")
-            part = found.marginals[0].numpy()
-            moment += part @ part.swapaxes(-1, -2) / samples
+            part = _deviation(before, found.marginals[0].numpy())
+            moment += _moment(part, 1 / samples)
             stored.append(part)
         for i, v in enumerate(some):
             k = len(prior[v])
-            square, direction = _square(prior[v], moment[i, :k, :k])
-            # To first order in the sampling noise the squared ceiling c² is the mean of q = (u π)²,
-            # since a change of the eigenvector u has no first-order effect; and sd(c) = sd(c²) / 2c.
+            square, direction = _square(moment[i, :k, :k])
+            # To first order in the sampling noise the squared ceiling c² is the mean of q = (w · d)²,
+            # since a change of the eigenvector w has no first-order effect; and sd(c) = sd(c²) / 2c.
             q = np.concatenate([direction @ part[i, :k] for part in stored]) ** 2
             value.append(square**0.5)
-            error.append(q.std(ddof=1) / samples**0.5 / max(2 * square**0.5, 1e-12))
+            spread = q.std(ddof=1) / samples**0.5
+            error.append(spread / (2 * square**0.5) if square > 0 else 0.0)
     return np.array(value), np.array(error)
+
+
+def _padded(prior: list[np.ndarray], nodes: np.ndarray) -> np.ndarray:
+    """`(V, K)` prior probabilities of nodes, padded with zeros."""
+    states = max(len(prior[v]) for v in nodes)
+    return np.stack([np.pad(prior[v], (0, states - len(prior[v]))) for v in nodes])
 
 
 def _chunk(numbers: int) -> int:

@@ -110,7 +110,7 @@ def check_states(
     Raises:
         ValueError: the wrong shape or dtype, or a state that a node does not have, -1 aside.
     """
-    topology, members = tables.topology, len(tables.flat)
+    topology, members = tables.topology, tables.count
     found = as_states(states, what)
     shapes = [("B", len(nodes)), *([(members, "B", len(nodes))] if stacked else [])]
     lead = found.shape[:-2]

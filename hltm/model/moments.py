@@ -84,7 +84,9 @@ def pair_joint(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
         return pair_joint(tables, b, a).permute(0, 2, 1, 4, 3)
     topology = tables.topology
     prior = marginals(tables)
-    sizes = int(tables.cardinality[a].max()), int(tables.cardinality[b].max())
+    sizes = tuple(int(tables.cardinality[nodes].max(initial=0)) for nodes in (a, b))
+    if len(a) == 0:
+        return tables.flat.new_zeros(len(tables.flat), 0, len(b), *sizes)
     joint: dict[int, Tensor] = {}  # node -> (S, A, K_a, K_node), for as long as it is needed
     on_path: list[dict[int, Tensor]] = []
     for v in map(int, a):
@@ -92,8 +94,9 @@ def pair_joint(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
         for u, p in _upwards(tables, v):
             # a state of u with prior 0 has joint probability 0: divide it by 1 in place of 0
             share = prior[u].where(prior[u] > 0, 1)[:, :, None]
-            upward = tables.of(u).transpose(1, 2) * prior[p][:, None] / share  # T(p | u)
-            path[p] = path[u] @ upward
+            # T(p | u) = P(u | p) times a quotient that may be huge where that is tiny, never infinite
+            quotient = (prior[p][:, None] / share).clamp_max(torch.finfo(share.dtype).max)
+            path[p] = path[u] @ (tables.of(u).transpose(1, 2) * quotient)
         missing = (0, 0, 0, sizes[0] - len(prior[v][0]))
         on_path.append({u: torch.nn.functional.pad(m, missing) for u, m in path.items()})
     joint[0] = torch.stack([path[0] for path in on_path], dim=1)
@@ -122,7 +125,8 @@ def covariance(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
         tensor([[ 0.1600, -0.1600],
                 [-0.1600,  0.1600]], dtype=torch.float64)
     """
-    return pair_joint(tables, a, b) - _product(tables, a, b)
+    above, below = _padded_marginals(tables, a), _padded_marginals(tables, b)
+    return pair_joint(tables, a, b) - torch.einsum("sai,sbj->sabij", above, below)
 
 
 def mutual_information(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
@@ -134,23 +138,41 @@ def mutual_information(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
         >>> tree.mutual_information(0, [0, 1])  # ln 2, and 0.9 ln 1.8 + 0.1 ln 0.2
         tensor([0.6931, 0.3681], dtype=torch.float64)
     """
-    joint = pair_joint(tables, a, b)
-    product = _product(tables, a, b)
-    ratio = torch.where(joint > 0, joint / product, torch.ones_like(joint))
-    return (joint * ratio.log()).sum((-1, -2)).clamp_min(0)
+    above, below = _padded_marginals(tables, a), _padded_marginals(tables, b)
+    return information(
+        pair_joint(tables, a, b), above[:, :, None, :, None], below[:, None, :, None]
+    )
 
 
-def _product(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
-    """`(S, A, B, K, K)` P(a = i) P(b = j), padded with zeros."""
+def information(joint: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Mutual information in nats, the sum over states i, j of p log(p / (a b)), p being the joint.
+
+    The terms of the sum have both signs and cancel where the states are nearly independent, or nearly
+    certain. Since p and a b have the same sum, 1, the terms q φ(p / q) with q = a b and
+    φ(r) = r log r - r + 1 add up to the same, and none is negative. Where q underflows,
+    log q is log a + log b.
+
+    Args:
+        joint: `(..., K, K)` P(i, j).
+        a, b: P(i) and P(j), `(..., K, 1)` and `(..., 1, K)`, padded with zeros like `joint`.
+    """
+    product = a * b
+    occurs = (joint > 0) & (a > 0) & (b > 0)
+    logs = [x.where(occurs, 1).log() for x in (joint, a.expand_as(joint), b.expand_as(joint))]
+    far = joint * (logs[0] - logs[1] - logs[2]) - joint + product
+    excess = (joint - product) / product.where(product > 0, 1)  # r - 1, exact where r is near 1
+    near = product * ((1 + excess) * excess.clamp_min(-0.5).log1p() - excess)
+    close = (excess.abs() < 0.5) & (product > 0)
+    terms = torch.where(close, near, far.where(occurs, product))
+    return terms.clamp_min(0).sum((-1, -2))
+
+
+def _padded_marginals(tables: Tables, nodes: np.ndarray) -> Tensor:
+    """`(S, A, K)` prior probabilities of nodes, padded with zeros to the largest number of states."""
     prior = marginals(tables)
-
-    def padded(nodes: np.ndarray) -> Tensor:
-        states = int(tables.cardinality[nodes].max())
-        return torch.stack(
-            [torch.nn.functional.pad(prior[v], (0, states - prior[v].shape[1])) for v in nodes], 1
-        )
-
-    return torch.einsum("sai,sbj->sabij", padded(a), padded(b))
+    states = int(tables.cardinality[nodes].max(initial=0))
+    padded = [torch.nn.functional.pad(prior[v], (0, states - prior[v].shape[1])) for v in nodes]
+    return torch.stack(padded, 1) if padded else prior[0].new_zeros(len(prior[0]), 0, 0)
 
 
 def _upwards(tables: Tables, node: int) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,7 @@ from hltm.model.topology import Parents, Topology
 Kept = TypeVar("Kept")
 MAX_STATES = 1 << 16
 TOLERANCE = 1e-6  # the sum of a row may differ from 1 by this much; the row is then normalised
+LARGE = 1 << 16  # entries of a table whose rows are compared, since fewer rows are worth the time
 ONE = 1 << 32  # probability 1 in units of 2^-32
 
 
@@ -97,6 +98,28 @@ class Tables:
         found = found.unflatten(-1, (rows, states))
         return found if np.ndim(nodes) else found[:, 0]
 
+    def distinct_rows(self, node: int) -> tuple[Tensor, Tensor]:
+        """`(S, D, K)` the distinct rows of a node's table, and `(S, rows)` the number of each row's.
+
+        Rows of small tables are not compared: all count as distinct. Where members have different
+        numbers of distinct rows, the last ones of some are not used.
+        """
+        table = self.of(node).detach()
+        members, rows, states = table.shape
+        if rows * states < LARGE:
+            return table, torch.arange(rows).expand(members, -1)
+        rank = torch.empty(members, rows, dtype=torch.int64)
+        first: list[list[int]] = []  # of each member, where its distinct rows occur first
+        for s, member in enumerate(table.cpu().numpy()):
+            number: dict[bytes, int] = {}
+            rank[s] = torch.tensor(
+                [number.setdefault(row.tobytes(), len(number)) for row in member]
+            )
+            first.append(np.unique(rank[s].numpy(), return_index=True)[1].tolist())
+        most = max(map(len, first))
+        at = torch.tensor([found + found[:1] * (most - len(found)) for found in first])
+        return table.gather(1, at[:, :, None].expand(-1, -1, states)), rank
+
     @property
     def thresholds(self) -> Tensor:
         """`(S, M)` int64: the cumulative probabilities of every row in units of 2^-32, the last left out.
@@ -109,10 +132,9 @@ class Tables:
 
     def _make_thresholds(self) -> Tensor:
         size = int((self.rows * (self.cardinality - 1)).sum())
-        found = self.flat.new_empty((len(self.flat), size), dtype=torch.int64)
+        found = self.flat.new_empty((self.count, size), dtype=torch.int64)
         for nodes in self.groups:
-            cumulative = self.of(nodes).cumsum(-1)[..., :-1]
-            units = (cumulative * ONE).round().to(torch.int64).clamp(0, ONE).flatten(2)
+            units = row_thresholds(self.of(nodes)).flatten(2)
             index = self.threshold_start[nodes][:, None] + np.arange(units.shape[-1])
             found[:, torch.as_tensor(index)] = units
         return found
@@ -167,6 +189,11 @@ class Tables:
             held[name] = now, make(self)
         found: Kept = held[name][1]
         return found
+
+
+def row_thresholds(rows: Tensor) -> Tensor:
+    """`(..., K)` probabilities to `(..., K - 1)` int64 thresholds, see `Tables.thresholds`."""
+    return (rows.cumsum(-1)[..., :-1] * ONE).round().to(torch.int64).clamp(0, ONE)
 
 
 Table = Tensor | np.ndarray | Sequence[Any]

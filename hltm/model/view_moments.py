@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.model.moments import marginals
+from hltm.model.moments import information, marginals
 from hltm.model.tables import Tables
 
 
@@ -99,7 +99,5 @@ def view_information(
         return tables.of(0).new_zeros(tables.count, 0)
     prior, found = marginals(tables), []
     for v, joint in zip(nodes, view_joint(tables, nodes, rates, other_rates), strict=True):
-        product = prior[v][:, :, None] * prior[v][:, None]
-        ratio = torch.where((joint > 0) & (product > 0), joint / product.where(product > 0, 1), 1)
-        found.append((joint * ratio.log()).sum((-1, -2)))
-    return torch.stack(found, dim=1).clamp_min(0)
+        found.append(information(joint, prior[v][:, :, None], prior[v][:, None]))
+    return torch.stack(found, dim=1)

@@ -123,7 +123,7 @@ def posteriors(tree: LatentTree, leaves: Tensor, *, own: bool) -> Tensor:
     nodes = np.arange(tree.leaves.start)
     found = []
     for s in range(len(leaves)):
-        tables = tree.tables.take([s if len(tree.tables.flat) > 1 else 0])
+        tables = tree.tables.take([s if tree.tables.count > 1 else 0])
         found.append(posterior(tables, leaves[s : s + 1].long(), nodes, own=own).marginals)
     return torch.cat(found)
 

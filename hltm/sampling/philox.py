@@ -60,6 +60,7 @@ class Stream(IntEnum):
     NULL = 7
     NEGATIVES = 8
     POSTERIOR = 9
+    PERMUTATION = 10
     EMBEDDING = 20
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES
-from hltm.sampling.kernels.guide import guide_of
+from hltm.sampling.kernels.guide import Guide, guide_of
 from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.kernels.threads import share
 from hltm.sampling.kernels.tiles import Scratch, Wide, draw_tiles
@@ -72,25 +72,34 @@ def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndar
     if request.base is not None:
         given = np.ascontiguousarray(request.base.numpy().astype(out.dtype, copy=False))
     held = np.zeros(nodes, dtype=np.bool_) if request.held is None else request.held
+    guide = None if tables.binary else guide_of(tables)
+    if guide is None:
+        thresholds, threshold_start = (
+            tables.thresholds.numpy().view(np.uint64),
+            tables.threshold_start,
+        )
+    else:
+        thresholds, threshold_start = guide.thresholds, guide.threshold_start
     arguments = (
         np.uint64(request.seed & 0xFFFFFFFF), np.uint64(request.seed >> 32), np.uint64(request.stream),
         np.array(request.members, dtype=np.uint64), np.array(request.views, dtype=np.uint64),
         block_numbers, request.samples, size, request.start - blocks.start * BLOCK,
-        tables.topology.parent, tables.cardinality, tables.thresholds.numpy().view(np.uint64),
-        tables.threshold_start, request.redraw_case, request.redraw_limits.view(np.uint64),
-        request.base_needed, given, request.base is None or request.base_held, held, request.first,
-        out, packed,
+        tables.topology.parent, tables.cardinality, thresholds, threshold_start,
+        request.redraw_case, request.redraw_limits.view(np.uint64), request.base_needed, given,
+        request.base is None or request.base_held, held, request.first, out, packed,
     )  # fmt: skip
 
     def work(shares: Iterator[tuple[int, int]]) -> None:
-        scratch, wide = _scratch(tables, size, out.dtype)
+        scratch, wide = _scratch(tables, guide, size, out.dtype)
         for low, high in shares:
             draw_tiles(*arguments, scratch, wide, low, high)
 
     share(work, members * tiles, threads=threads)
 
 
-def _scratch(tables: Tables, size: int, dtype: np.dtype) -> tuple[Scratch, Wide | None]:
+def _scratch(
+    tables: Tables, guide: Guide | None, size: int, dtype: np.dtype
+) -> tuple[Scratch, Wide | None]:
     """One thread's own memory for tiles of `size` blocks."""
     nodes = len(tables.topology)
     padded = -(-size // LANES) * LANES
@@ -106,10 +115,10 @@ def _scratch(tables: Tables, size: int, dtype: np.dtype) -> tuple[Scratch, Wide 
         bits=np.empty((2, nodes, words), dtype=np.uint64),
         redrawn=np.zeros((nodes, words), dtype=np.uint64),
     )
-    if tables.binary:
+    if guide is None:
         return scratch, None
     wide = Wide(
-        *guide_of(tables),
+        *guide[2:],
         states=np.zeros((2, nodes, lanes), dtype=dtype),
         row=np.zeros(lanes, dtype=dtype),
         thresholds=np.zeros(lanes, dtype=np.uint64),

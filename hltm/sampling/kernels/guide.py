@@ -15,21 +15,31 @@ import numpy as np
 import torch
 
 from hltm._compile import compiled
-from hltm.model.tables import ONE, Tables
+from hltm.model.tables import ONE, Tables, row_thresholds
 from hltm.sampling.kernels.generator import philox_blocks
 
 
 class Guide(NamedTuple):
-    """The cells of every node of more than two states.
+    """The thresholds of every node, and the cells of every node of more than two states.
 
     Attributes:
+        thresholds: `(S, M)` uint64: all rows of binary nodes and the distinct rows of others, as
+            `Tables.thresholds` has them.
+        threshold_start: `(V,)` int64 where in `thresholds` a node's first row begins.
+        rank: `(S, R)` uint32: for each row of the table of a wide node, which of its distinct rows it
+            is. So tables with few distinct rows, as a grammar's, need little memory.
+        rank_start: `(V,)` int64 where in `rank` a node's first row begins.
         cells: `(S, N)` uint32. From the most significant bit, with `bits` that of the node: 32 - bits
             low bits of the largest u below the cell's threshold (all ones if it has none); 1 bit, the
             flag; bits - 1 bits, the state at the cell's lowest u.
-        start: `(V,)` int64 where in `cells` a node's first row begins.
+        start: `(V,)` int64 where in `cells` a node's first distinct row begins.
         bits: `(V,)` uint64: a row has 2^bits cells, and the highest bits of u are the cell's number.
     """
 
+    thresholds: np.ndarray
+    threshold_start: np.ndarray
+    rank: np.ndarray
+    rank_start: np.ndarray
     cells: np.ndarray
     start: np.ndarray
     bits: np.ndarray
@@ -41,36 +51,57 @@ def guide_of(tables: Tables) -> Guide:
 
 
 def _make(tables: Tables) -> Guide:
-    wide = tables.cardinality > 2
+    nodes = len(tables.topology)
     # 2^bits cells are 8 to 16 per state, or 4 to 8 above 256 states; a cell's state and flag fit in bits
     extra = np.where(tables.cardinality <= 256, 3, 2)
     bits = np.ceil(np.log2(tables.cardinality)).astype(np.int64) + extra
-    size = np.where(wide, tables.rows << bits, 0)
+    empty = torch.empty(tables.count, 0, dtype=torch.int64)
+    thresholds, ranks = [empty] * nodes, [empty] * nodes
+    for v in range(nodes):
+        if tables.cardinality[v] == 2:
+            thresholds[v] = row_thresholds(tables.of(v).detach())
+        else:
+            distinct, ranks[v] = tables.distinct_rows(v)
+            thresholds[v] = row_thresholds(distinct)
+    rows = np.array([found.shape[1] for found in thresholds])
+    size = np.where(tables.cardinality > 2, rows << bits, 0)
     start = np.cumsum(size) - size
-    cells = np.zeros((len(tables.flat), int(size.sum())), dtype=np.uint32)
-    for nodes in tables.groups:
-        if wide[nodes[0]]:
-            rows, steps = int(tables.rows[nodes[0]]), int(tables.cardinality[nodes[0]]) - 1
-            at = tables.threshold_start[nodes][:, None] + np.arange(rows * steps)
-            threshold = tables.thresholds[:, torch.as_tensor(at)].unflatten(-1, (rows, steps))
-            found = _cells(threshold.contiguous(), int(bits[nodes[0]])).flatten(2)
-            to = start[nodes][:, None] + np.arange(found.shape[-1])
-            cells[:, to] = found.numpy()
-    return Guide(cells, start, bits.astype(np.uint64))
+    cells = np.empty((tables.count, int(size.sum())), dtype=np.uint32)
+    for v in np.flatnonzero(size).tolist():
+        found = cells[:, start[v] : start[v] + size[v]].reshape(tables.count, rows[v], -1)
+        _fill_cells(np.ascontiguousarray(thresholds[v].numpy()), int(bits[v]), found)
+
+    def joined(parts: list[torch.Tensor], dtype: type) -> tuple[np.ndarray, np.ndarray]:
+        width = np.array([part[0].numel() for part in parts])
+        whole = torch.cat([part.flatten(1) for part in parts], dim=1)
+        return whole.numpy().astype(dtype), np.cumsum(width) - width
+
+    return Guide(
+        *joined(thresholds, np.uint64), *joined(ranks, np.uint32), cells, start,
+        bits.astype(np.uint64),
+    )  # fmt: skip
 
 
-def _cells(threshold: torch.Tensor, bits: int) -> torch.Tensor:
-    """`(..., K - 1)` thresholds to `(..., 2^bits)` cells, int64."""
+@compiled()
+def _fill_cells(thresholds, bits, cells):  # type: ignore[no-untyped-def]
+    """`(S, D, K - 1)` int64 sorted thresholds to `(S, D, 2^bits)` cells, see `Guide`."""
     width = ONE >> bits
-    lowest = torch.arange(1 << bits, dtype=torch.int64) * width
-    lowest = lowest.expand(*threshold.shape[:-1], -1).contiguous()
-    below = torch.searchsorted(threshold, lowest, right=True)
-    end = torch.searchsorted(threshold, lowest + (width - 1), right=True)
-    # the first threshold inside the cell; a cell that begins with one counts it as passed
-    inside = threshold.gather(-1, below.clamp(max=threshold.shape[-1] - 1))
-    last = torch.where(below < end, inside - 1, ONE - 1) & (width - 1)
-    many = (end - below > 1).to(torch.int64)
-    return last << bits | many << (bits - 1) | below
+    members, rows, steps = thresholds.shape
+    for s in range(members):
+        for r in range(rows):
+            below = 0
+            for cell in range(1 << bits):
+                lowest = cell * width
+                while below < steps and thresholds[s, r, below] <= lowest:
+                    below += 1
+                end = below
+                while end < steps and thresholds[s, r, end] < lowest + width:
+                    end += 1
+                # a cell that begins with a threshold counts it as passed
+                last = (thresholds[s, r, below] - 1 if below < end else ONE - 1) & (width - 1)
+                many = 1 if end - below > 1 else 0
+                cells[s, r, cell] = last << bits | many << (bits - 1) | below
+                below = end
 
 
 _ONE, _WORD_BITS = np.uint64(1), np.uint64(32)
@@ -79,15 +110,16 @@ _WORD = np.uint64(0xFFFFFFFF)
 
 @compiled()
 def draw_wide(  # type: ignore[no-untyped-def]
-    row, cells, cell_start, bits, thresholds, threshold_start, steps, key0, key1, c0, numbers, c2,
-    c3, count, blocks, words, out,
+    row, rank, cells, cell_start, bits, thresholds, threshold_start, steps, key0, key1, c0, numbers,
+    c2, c3, count, blocks, words, out,
 ):  # fmt: skip
     """State of every lane of a tile: how many thresholds of its row are <= u.
 
     Args:
         row: which row of the table a lane uses: the state of its parent.
+        rank: which distinct row each row of this node's table is.
         cells, thresholds: of the tree; this node's begin at `cell_start` and `threshold_start`,
-            row after row, `steps` thresholds each.
+            distinct row after distinct row, `steps` thresholds each.
         numbers: numbers of the tile's blocks, uint64; a block is 32 of the `count` calls of the
             generator, of four lanes each.
     """
@@ -104,7 +136,7 @@ def draw_wide(  # type: ignore[no-untyped-def]
             i = 2 * j + half
             u = pair & _WORD
             pair = pair >> _WORD_BITS
-            r = np.uint64(row[i])
+            r = np.uint64(rank[row[i]])
             cell = np.uint64(cells[at + (r << bits) + (u >> shift)])
             out[i] = (cell & (flag - _ONE)) + np.uint64((u & low) > (cell >> bits))
             if cell & flag:

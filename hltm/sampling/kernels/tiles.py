@@ -50,12 +50,14 @@ class Wide(NamedTuple):
     """A thread's memory for nodes of more than two states: their guide, and scratch.
 
     Attributes:
-        cells, start, bits: see `hltm.sampling.kernels.guide.Guide`.
+        rank, rank_start, cells, start, bits: see `hltm.sampling.kernels.guide.Guide`.
         states: `(2, V, lanes)` of the data and of the view.
         row: `(lanes,)` the row of its table that a lane uses, its parent's state.
         thresholds: `(lanes,)` uint64, those of a binary node whose parent has more states.
     """
 
+    rank: np.ndarray
+    rank_start: np.ndarray
     cells: np.ndarray
     start: np.ndarray
     bits: np.ndarray
@@ -72,7 +74,8 @@ def draw_tiles(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Draw tasks low..high-1; a task is one tile of one member, all nodes and all views.
 
-    A tile is `size` of the blocks; the other arguments are as in `DrawRequest` and `Tables`.
+    A tile is `size` of the blocks; the other arguments are as in `DrawRequest` and `Tables`, or, where
+    nodes are wide, thresholds as in `Guide`.
     """
     nodes = parent.shape[0]
     blocks = len(block_numbers)
@@ -128,7 +131,8 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                             for i in range(2 * count):
                                 spread_word(row, 64 * i, above[i])
                         draw_wide(
-                            row, wide.cells[of], wide.start[v], wide.bits[v],
+                            row, wide.rank[of, wide.rank_start[v] :], wide.cells[of],
+                            wide.start[v], wide.bits[v],
                             thresholds[of], at, cardinality[v] - 1, key0, key1, _WORDS | view,
                             block, c2, members[s], 32 * count, numbers, words,
                             wide.states[now, v],

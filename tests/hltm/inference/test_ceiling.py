@@ -1,5 +1,8 @@
 """Ceilings: no function of the leaves does better, some function does as well, and the spread is right."""
 
+import itertools
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -197,3 +200,21 @@ def test_bad_requests_name_the_value():
         tree.ceiling(0, leaves="some")
     with pytest.raises(ValueError, match="at least 2 samples, got 1"):
         tree.ceiling(0, samples=1)
+
+
+@pytest.mark.parametrize("rare", [1e-200, 1e-12, 0.2])
+@pytest.mark.parametrize("leaves", ["own", "all"])
+def test_the_ceiling_of_a_rare_state_is_not_lost_in_rounding(rare, leaves):
+    noise, prior = Fraction(0.1), [Fraction(rare), 1 - Fraction(rare)]
+    row = [[noise, 1 - noise], [1 - noise, noise]]
+    tree = hltm.LatentTree.from_parents(
+        {"r": None, "a": "r", "b": "r"},
+        {"r": [rare, 1 - rare], "a": [[0.1, 0.9], [0.9, 0.1]], "b": [[0.1, 0.9], [0.9, 0.1]]},
+    )
+    square = Fraction(0)  # Var(P(r = 0 | leaves)) / Var(r = 0)
+    for i, j in itertools.product(range(2), repeat=2):
+        joint = [p * row[z][i] * row[z][j] for z, p in enumerate(prior)]
+        square += sum(joint) * (joint[0] / sum(joint) - prior[0]) ** 2
+    square /= prior[0] * prior[1]
+    found = tree.ceiling(["r"], leaves=leaves).value[0]
+    assert float(found) == pytest.approx(float(square) ** 0.5, rel=1e-6)

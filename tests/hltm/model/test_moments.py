@@ -1,5 +1,8 @@
 """Closed forms of pairs of nodes, against sums over the enumerated joint."""
 
+from decimal import Decimal, getcontext
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -130,3 +133,40 @@ def test_correlation_is_for_binary_trees():
     tree = irregular_tree(1, nodes=4, max_states=4)
     with pytest.raises(ValueError, match=r"for binary nodes, but node '\d' has \d states"):
         correlation(tree.tables, np.array([0]), np.array([1]))
+
+
+def exact_information(pair):
+    """The mutual information of a joint of Fractions, to 50 digits."""
+    getcontext().prec = 700  # so that 1 - 1e-300 is not 1
+    a = [sum(row) for row in pair]
+    b = [sum(column) for column in zip(*pair, strict=True)]
+    total = Decimal(0)
+    for i, row in enumerate(pair):
+        for j, p in enumerate(row):
+            if p:
+                ratio = p / (a[i] * b[j])
+                ratio = Decimal(ratio.numerator) / Decimal(ratio.denominator)
+                total += Decimal(p.numerator) / Decimal(p.denominator) * ratio.ln()
+    return float(total)
+
+
+@pytest.mark.parametrize("rare", [1e-200, 1e-300, 1e-17, 1e-8])
+@pytest.mark.parametrize("noise", [0.0, 1e-12, 0.3, 0.5 - 1e-9])
+def test_informations_of_rare_states_are_exact(rare, noise):
+    # the products of marginals underflow, and 1 - rare rounds to 1
+    table = [[1 - noise, noise], [noise, 1 - noise]]
+    tree = hltm.LatentTree.from_parents({"r": None, "a": "r"}, {"r": [rare, 1 - rare], "a": table})
+    prior = [Fraction(rare), 1 - Fraction(rare)]
+    rows = [[1 - Fraction(row[1]), Fraction(row[1])] for row in tree.table("a").tolist()]
+    exact = exact_information([[p * x for x in row] for p, row in zip(prior, rows, strict=True)])
+    assert float(tree.mutual_information("r", "a")) == pytest.approx(exact, rel=1e-6)
+    entropy = exact_information([[prior[0], Fraction(0)], [Fraction(0), prior[1]]])
+    assert float(tree.mutual_information("r", "r")) == pytest.approx(entropy, rel=1e-9)
+    assert float(tree.view_information("r", hltm.keep_root())) == pytest.approx(entropy, rel=1e-9)
+
+
+def test_no_nodes_give_empty_arrays():
+    tree = irregular_tree(3, nodes=5, max_states=3)
+    assert tree.mutual_information([], [0, 1]).shape == (0, 2)
+    assert tree.mutual_information([0, 1], []).shape == (2, 0)
+    assert tree.covariance([], 0).shape[0] == 0

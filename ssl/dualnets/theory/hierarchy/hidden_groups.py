@@ -91,7 +91,7 @@ def groups(trees: LatentTree) -> Groups:
     by_latent, by_root, own = [], [], []
     prior = tables.of(0)[:, 0]  # (S, K)
     for v in topology.at_level(1):
-        found = torch.ones(len(tables.flat), 2, len(states), dtype=torch.float64)  # (S, 2, N)
+        found = torch.ones(tables.count, 2, len(states), dtype=torch.float64)  # (S, 2, N)
         for i, leaf in enumerate(topology.children[v]):
             found = found * tables.of(int(leaf))[:, :, states[:, i]]
         table = tables.of(v)  # (S, K, 2)

@@ -211,7 +211,7 @@ def _at(
 
     Given v, its children are independent, so every table is a product over the children.
     """
-    members, states = len(tables.flat), int(tables.cardinality[v])
+    members, states = tables.count, int(tables.cardinality[v])
     own = torch.eye(states, dtype=torch.float64).expand(members, -1, -1)
     if v in tables.topology.leaves:
         if decides:
