@@ -85,7 +85,10 @@ def _rows(  # type: ignore[no-untyped-def]
     """
     count = len(problem.parent)
     lanes, offset = problem.lanes, problem.offset
+    parent, start, first_leaf = problem.parent, problem.start, problem.first_leaf
     scratch = scratch_of(problem, count if own else 1)
+    below, shift, shifted = scratch.below, scratch.shift, scratch.shifted
+    scale, stored, state = scratch.scale, scratch.stored, scratch.state
     most = problem.cardinality.max()
     sent = np.empty((most if own else sent_offset[-1], lanes))
     found = np.empty((most, lanes))
@@ -100,31 +103,45 @@ def _rows(  # type: ignore[no-untyped-def]
         sweep_up(problem, scratch, s, begin, size, sent, sent_offset)
         table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
         extreme = problem.extreme[s if problem.extreme.shape[0] > 1 else 0]
-        below, shift, shifted = scratch.below, scratch.shift, scratch.shifted
         for i in range(len(nodes) if own else 1):  # the nodes, or the root: prior times message
             v = nodes[i] if own else 0
             one = slice(offset[v], offset[v + 1])
-            at = _stored(problem, scratch, v)
-            exponent[:] = scratch.scale[v]
+            at = below[one]
+            if not stored[v]:
+                fill_leaf(state[v - first_leaf], at)
+            scaled = False
+            for j in range(lanes):
+                exponent[j] = scale[v, j]
+                scaled |= exponent[j] != 0
             before = prior[s if prior.shape[0] > 1 else 0, one]
             raised = lift[s if lift.shape[0] > 1 else 0, one]
-            _finish(before, raised, at, shift[one], shifted[v], scratch, found, total, exponent)
-            for j in range(size):
-                evidence[s, i, begin + j] = log_of(total[j], exponent[j])
+            apart = _finish(
+                before, raised, at, shift[one], shifted[v], scratch, found, total, exponent
+            )
+            if scaled or apart:
+                for j in range(size):
+                    evidence[s, i, begin + j] = log_of(total[j], exponent[j])
+            else:
+                for j in range(size):
+                    evidence[s, i, begin + j] = np.log(total[j])
             if own:
                 _write(at, marginals[s, i], begin, size)
         if own:
             continue
         for v in range(1, count):
             if needed[v]:
-                p = problem.parent[v]
-                at = _stored(problem, scratch, v)
+                p = parent[v]
+                at = below[offset[v] : offset[v + 1]]
+                if not stored[v]:
+                    fill_leaf(state[v - first_leaf], at)
                 above = below[offset[p] : offset[p + 1]]
-                rows = table[problem.start[v] :]
-                exponents = shift[offset[v] : offset[v + 1]]
-                apart = shifted[v] and mark_shifted(exponents, extreme[v], scratch.apart)
-                if apart:
-                    _descend_apart(rows, above, at, exponents, scratch, found)
+                rows = table[start[v] :]
+                apart = False
+                if shifted[v]:
+                    exponents = shift[offset[v] : offset[v + 1]]
+                    apart = mark_shifted(exponents, extreme[v], scratch.apart)
+                    if apart:
+                        _descend_apart(rows, above, at, exponents, scratch, found)
                 _descend(rows, above, sent[sent_offset[v] : sent_offset[v + 1]], at, total)
                 if apart:
                     _put(found, scratch.apart, at)
@@ -134,17 +151,8 @@ def _rows(  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _stored(problem, scratch, v):  # type: ignore[no-untyped-def]
-    """λ of a node, that of an observed leaf too."""
-    at = scratch.below[problem.offset[v] : problem.offset[v + 1]]
-    if not scratch.stored[v]:
-        fill_leaf(scratch.state[v - problem.first_leaf], at)
-    return at
-
-
-@compiled(error_model="numpy")
 def _finish(prior, lift, below, shift, shifted, scratch, found, total, exponent):  # type: ignore[no-untyped-def]
-    """Turn λ into a posterior in place: times the prior 2^lift, normalised.
+    """Turn λ into a posterior in place: times the prior 2^lift, normalised; whether lanes have shifts.
 
     The probability of the leaves is `total` 2^exponent; `exponent` holds that of λ.
     """
@@ -161,20 +169,24 @@ def _finish(prior, lift, below, shift, shifted, scratch, found, total, exponent)
                 exponent[j] += top
                 for k in range(len(prior)):
                     found[k, j] = scratch.terms[k]
+    for j in range(below.shape[1]):
+        total[j] = 0.0
     for k in range(below.shape[0]):
         weight = prior[k]
         for j in range(below.shape[1]):
             below[k, j] *= weight
+            total[j] += below[k, j]
     if apart:
         _put(found, scratch.apart, below)
-    for j in range(below.shape[1]):
-        total[j] = 0.0
-    for k in range(below.shape[0]):
         for j in range(below.shape[1]):
-            total[j] += below[k, j]
+            if scratch.apart[j]:
+                total[j] = 0.0
+                for k in range(below.shape[0]):
+                    total[j] += below[k, j]
     for k in range(below.shape[0]):
         for j in range(below.shape[1]):
             below[k, j] /= total[j]
+    return apart
 
 
 @compiled(error_model="numpy")

@@ -82,8 +82,8 @@ def terms_of(weight, lift, value, shift, j, terms):  # type: ignore[no-untyped-d
 @compiled(error_model="numpy")
 def log_of(value, exponent):  # type: ignore[no-untyped-def]
     """The natural logarithm of value · 2^exponent, a function of that product alone."""
-    if not value > 0.0:
-        return np.log(value)  # -inf, or NaN
+    if exponent == 0 or not value > 0.0:  # the usual case, and -inf or NaN
+        return np.log(value)
     mantissa, power = math.frexp(value)
     power += exponent
     if -1000 < power < 1000:

@@ -133,64 +133,107 @@ def sweep_up(problem, scratch, s, begin, size, sent, sent_offset):  # type: igno
     `sent` keeps σ of every node at `sent_offset`; if that is empty it holds one node at a time. With one
     scale per node, a node's λ is that of its own leaves; with one for all nodes, only the root's is.
     """
-    below, shift, scale, stored, shifted, state, some, lift, terms, apart, none = scratch
+    below, stored, shifted, state = scratch.below, scratch.stored, scratch.shifted, scratch.state
+    parent, cardinality, start = problem.parent, problem.cardinality, problem.start
+    offset, first_leaf = problem.offset, problem.first_leaf
     for x in range(state.shape[0]):
         for j in range(size):
             state[x, j] = problem.leaves[s, x, begin + j]
         for j in range(size, state.shape[1]):
             state[x, j] = -1
-    scale[:] = 0
+    scratch.scale[:] = 0
     stored[:] = False
     shifted[:] = False
     table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
     extreme = problem.extreme[s if problem.flat.shape[0] > 1 else 0]
-    each = scale.shape[0] > 1
-    for v in range(len(problem.parent) - 1, -1, -1):  # children before parents
-        low, high = problem.offset[v], problem.offset[v + 1]
-        at, up = below[low:high], shift[low:high]
-        if (problem.given[v] >= 0 or extreme[v]) and v >= problem.first_leaf:
-            fill_leaf(state[v - problem.first_leaf], at)
-            stored[v] = True
-        if problem.given[v] >= 0:
-            given = some[: high - low]
-            _read(problem, v, s, begin, size, given)
-            lift[: high - low] = 0
-            for j in range(size):
-                scale[v if each else 0, j] += settle(given, lift[: high - low], j)
-            shifted[v] = _join(
-                given, lift[: high - low], at, up, shifted[v], scale[v if each else 0]
-            )
-        if extreme[v] and not shifted[v]:
-            up[:] = 0
-            shifted[v] = True
+    each, keep = scratch.scale.shape[0] > 1, len(sent_offset) > 0
+    for v in range(len(parent) - 1, -1, -1):  # children before parents
+        if extreme[v] or problem.given[v] >= 0:
+            _prepare(problem, scratch, v, s, begin, size, extreme[v])
         if v == 0:
             break
-        p = problem.parent[v]
-        rows = problem.cardinality[p]
-        out = sent[:rows] if len(sent_offset) == 0 else sent[sent_offset[v] : sent_offset[v + 1]]
-        if stored[v]:
-            _send(table[problem.start[v] :], at, out)
-        else:
-            _send_leaf(table[problem.start[v] :], high - low, state[v - problem.first_leaf], out)
-        above = scale[p if each else 0]
+        p, states = parent[v], cardinality[v]
+        out = sent[sent_offset[v] : sent_offset[v + 1]] if keep else sent[: cardinality[p]]
         raised = False
-        if shifted[v] and mark_shifted(up, extreme[v], apart):
-            raised = True
-            lift[:rows] = 0
-            for j in range(size):
-                if apart[j]:
-                    for r in range(rows):
-                        row = table[problem.start[v] + r * (high - low) :][: high - low]
-                        out[r, j], lift[r, j] = terms_of(row, none, at, up, j, terms)
-                    above[j] += settle(out, lift[:rows], j)
-        into, over = below[problem.offset[p] :][:rows], shift[problem.offset[p] :][:rows]
+        if v >= first_leaf and not stored[v]:
+            _send_leaf(table[start[v] :], states, state[v - first_leaf], out)
+        else:
+            _send(table[start[v] :], below[offset[v] : offset[v + 1]], out)
+            if shifted[v]:
+                raised = _send_apart(problem, scratch, v, table, out, extreme[v])
+        into = below[offset[p] : offset[p + 1]]
         if not stored[p]:
             stored[p] = True
             into[:] = 1.0
-        shifted[p] = _join(out, lift[: rows if raised else 0], into, over, shifted[p], above)
+        small = _multiply(out, into)
+        if small or raised:
+            _rescale(problem, scratch, p, raised)
         if each:
             for j in range(size):
-                above[j] += scale[v, j]
+                scratch.scale[p, j] += scratch.scale[v, j]
+
+
+@compiled(error_model="numpy")
+def _prepare(problem, scratch, v, s, begin, size, extreme):  # type: ignore[no-untyped-def]
+    """Store λ of a node with an extreme table or likelihoods, and multiply it by these."""
+    low, high = problem.offset[v], problem.offset[v + 1]
+    at, shift = scratch.below[low:high], scratch.shift[low:high]
+    if not scratch.stored[v]:  # a leaf
+        scratch.stored[v] = True
+        fill_leaf(scratch.state[v - problem.first_leaf], at)
+    if not scratch.shifted[v]:
+        scratch.shifted[v] = True
+        shift[:] = 0
+    if problem.given[v] >= 0:
+        given, lift = scratch.some[: high - low], scratch.lift[: high - low]
+        place = s if problem.likelihoods.shape[0] > 1 else 0
+        scale = scratch.scale[v if scratch.scale.shape[0] > 1 else 0]
+        lift[:] = 0
+        for j in range(problem.lanes):
+            for k in range(high - low):
+                row = problem.given[v] + k
+                given[k, j] = problem.likelihoods[place, row, begin + j] if j < size else 1.0
+            scale[j] += settle(given, lift, j)
+        _multiply(given, at)
+        _rescale(problem, scratch, v, True)
+        scratch.shifted[v] |= extreme
+
+
+@compiled(error_model="numpy")
+def _send_apart(problem, scratch, v, table, out, extreme):  # type: ignore[no-untyped-def]
+    """`_send` in the lanes where states have shifts; whether there are any. Their exponents are `lift`."""
+    low, states = problem.offset[v], problem.cardinality[v]
+    at, shift = scratch.below[low : low + states], scratch.shift[low : low + states]
+    if not mark_shifted(shift, extreme, scratch.apart):
+        return False
+    lift = scratch.lift[: out.shape[0]]
+    scale = scratch.scale[problem.parent[v] if scratch.scale.shape[0] > 1 else 0]
+    lift[:] = 0
+    for j in range(problem.lanes):
+        if scratch.apart[j]:
+            for r in range(out.shape[0]):
+                row = table[problem.start[v] + r * states :][:states]
+                out[r, j], lift[r, j] = terms_of(row, scratch.none, at, shift, j, scratch.terms)
+            scale[j] += settle(out, lift, j)
+    return True
+
+
+@compiled(error_model="numpy")
+def _rescale(problem, scratch, v, raised):  # type: ignore[no-untyped-def]
+    """Settle a node's λ, after adding the exponents `lift` to its own if it is `raised`."""
+    low, high = problem.offset[v], problem.offset[v + 1]
+    at, shift = scratch.below[low:high], scratch.shift[low:high]
+    scale = scratch.scale[v if scratch.scale.shape[0] > 1 else 0]
+    if not scratch.shifted[v]:
+        shift[:] = 0
+    if raised:
+        shift += scratch.lift[: high - low]
+    some = False
+    for j in range(problem.lanes):
+        scale[j] += settle(at, shift, j)
+        for k in range(high - low):
+            some |= shift[k, j] != 0
+    scratch.shifted[v] = some
 
 
 @compiled(error_model="numpy")
@@ -229,8 +272,8 @@ def _send(table, message, out):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _join(sent, lift, into, shift, shifted, scale):  # type: ignore[no-untyped-def]
-    """Multiply a message, with exponents `lift` if any, into a node's λ; whether that has shifts now."""
+def _multiply(sent, into):  # type: ignore[no-untyped-def]
+    """Multiply a message into a node's λ; whether some state got small."""
     small = 0
     if into.shape[0] == 2:
         for j in range(into.shape[1]):
@@ -239,32 +282,13 @@ def _join(sent, lift, into, shift, shifted, scale):  # type: ignore[no-untyped-d
             into[0, j] = a
             into[1, j] = b
             small += ((a < SMALL) & (a > 0.0)) | ((b < SMALL) & (b > 0.0))
-    else:
-        for r in range(into.shape[0]):
-            for j in range(into.shape[1]):
-                a = into[r, j] * sent[r, j]
-                into[r, j] = a
-                small += (a < SMALL) & (a > 0.0)
-    if small == 0 and len(lift) == 0:
-        return shifted
-    if not shifted:
-        shift[:] = 0
-    if len(lift) > 0:
-        shift += lift
-    if small > 0:
+        return small > 0
+    for r in range(into.shape[0]):
         for j in range(into.shape[1]):
-            scale[j] += settle(into, shift, j)
-    return shifted or bool(np.any(shift != 0))
-
-
-@compiled(error_model="numpy")
-def _read(problem, v, s, begin, size, out):  # type: ignore[no-untyped-def]
-    """A node's likelihoods of a block's samples, and ones beside them."""
-    place = s if problem.likelihoods.shape[0] > 1 else 0
-    for k in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            row = problem.given[v] + k
-            out[k, j] = problem.likelihoods[place, row, begin + j] if j < size else 1.0
+            a = into[r, j] * sent[r, j]
+            into[r, j] = a
+            small += (a < SMALL) & (a > 0.0)
+    return small > 0
 
 
 @compiled(error_model="numpy")
