@@ -352,7 +352,7 @@ class LatentTree:
         """
         if isinstance(draw, PackedDraw):
             found = self.counterfactual(draw.unpack(), settings)
-            return replace(draw, bits_SVW=pack_bits(found.states_SVB))
+            return replace(draw, bits_SVW=pack_bits(found.states_SVB), origin=found.origin)
         check_draw(self.tables, self.members, draw)
         return counterfactual(self.tables, draw, settings)
 

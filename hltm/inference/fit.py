@@ -162,9 +162,9 @@ def _maximise(
     converged = np.zeros(models, dtype=bool)
     for step in range(iterations + 1):
         counts, log_p = expected_counts(
-            tables.topology, tables.cardinality, flat[active],
+            Tables(tables.topology, tables.cardinality, torch.from_numpy(flat[active])),
             rows._replace(bounds=rows.bounds[active]),
-        )  # fmt: skip
+        )
         if step == 0:
             _check_possible(log_p, first, rows.bounds)
         bounds = rows.bounds[active].tolist()
@@ -246,7 +246,6 @@ def _gather(
     rows = Rows(
         np.concatenate([part.leaves for part in parts], axis=1),
         {v: np.concatenate([part.likelihoods[v] for part in parts], axis=1) for v in factors},
-        np.concatenate([part.log_scale for part in parts]),
         np.concatenate([part.weights for part in parts]),
         np.repeat(bounds, members, axis=0) if shared else bounds,
     )
@@ -275,15 +274,8 @@ def _distinct(
     _, first, place = np.unique(code, return_index=True, return_inverse=True)
     total = np.bincount(place.ravel(), weights=weights, minlength=len(first))
     first, total = first[total > 0], total[total > 0]
-    log_scale = np.zeros(len(first))
-    scaled = {}
-    for v, factor in factors.items():
-        peak = factor[:, first].max(0)
-        peak = np.where(peak > 0, peak, 1)
-        scaled[v] = factor[:, first] / peak
-        log_scale += np.log(peak)
-    bounds = np.array([[0, len(first)]])
-    return Rows(leaves[:, first], scaled, log_scale, total, bounds), first
+    kept = {v: factor[:, first] for v, factor in factors.items()}
+    return Rows(leaves[:, first], kept, total, np.array([[0, len(first)]])), first
 
 
 def _check_settings(

@@ -35,7 +35,7 @@ class Problem(NamedTuple):
         first_leaf: the number of the first leaf.
         flat: `(S or 1, N)` all tables.
         extreme: `(S or 1, V)` bool: which tables have entries between 0 and SMALL.
-        leaves: `(S, X, B)` int32 states, -1 where missing.
+        leaves: `(S or 1, X, B)` int32 states, -1 where missing.
         given: `(V,)` the place of each node's likelihoods in `likelihoods`, or -1.
         likelihoods: `(S or 1, sum of K, B)`.
         lanes: how many samples a block has.
@@ -136,9 +136,10 @@ def sweep_up(problem, scratch, s, begin, size, sent, sent_offset):  # type: igno
     below, stored, shifted, state = scratch.below, scratch.stored, scratch.shifted, scratch.state
     parent, cardinality, start = problem.parent, problem.cardinality, problem.start
     offset, first_leaf = problem.offset, problem.first_leaf
+    leaves = problem.leaves[s if problem.leaves.shape[0] > 1 else 0]
     for x in range(state.shape[0]):
         for j in range(size):
-            state[x, j] = problem.leaves[s, x, begin + j]
+            state[x, j] = leaves[x, begin + j]
         for j in range(size, state.shape[1]):
             state[x, j] = -1
     scratch.scale[:] = 0

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.model.nodes import Node
+from hltm.model.repeated_rows import RepeatedRows
 from hltm.model.tables import TOLERANCE, Table, Tables
-from hltm.model.topology import Node, Topology
+from hltm.model.topology import Topology
 
 Setting = int | Table  # a state, states, a distribution over a node's states, or its whole table
 
@@ -44,15 +46,27 @@ def intervene(tables: Tables, settings: Mapping[Node, Setting], *, stacked: bool
     if not wanted:
         return tables
     fresh = {v: _table(tables, v, value, stacked) for v, value in wanted.items()}
-    members = tables.count
-    shared = tables.flat.stride(0) == 0 and all(len(table) == 1 for table in fresh.values())
+    if isinstance(tables, RepeatedRows):
+        return _with_rows(tables, fresh)
+    shared = tables.shared and all(len(table) == 1 for table in fresh.values())
     flat = tables.flat[:1] if shared else tables.flat
     index = np.concatenate(
         [tables.start[v] + np.arange(table[0].numel()) for v, table in fresh.items()]
     )
     values = torch.cat([table.expand(len(flat), -1, -1).flatten(1) for table in fresh.values()], 1)
-    flat = flat.index_copy(1, torch.from_numpy(index).to(flat.device), values)
-    return Tables(tables.topology, tables.cardinality, flat.expand(members, -1))
+    flat = flat.index_copy(1, torch.from_numpy(index), values)
+    return Tables(tables.topology, tables.cardinality, flat.expand(tables.count, -1))
+
+
+def _with_rows(tables: RepeatedRows, fresh: Mapping[int, Tensor]) -> RepeatedRows:
+    """Tables that keep each row once, with those of some nodes replaced."""
+    distinct, rank = list(tables.distinct), list(tables.rank)
+    for v, table in fresh.items():
+        rows = table[:, :1] if table.stride(1) == 0 else table  # (1 or S, 1 or rows, K)
+        distinct[v] = rows.flatten(0, 1)
+        number = torch.arange(len(distinct[v])).view(rows.shape[:2])
+        rank[v] = number.expand(tables.count, int(tables.rows[v])).contiguous()
+    return RepeatedRows(tables.topology, tables.cardinality, distinct, rank)
 
 
 def given_nodes(topology: Topology, settings: Mapping[Node, Setting]) -> dict[int, Setting]:
@@ -110,7 +124,7 @@ def _table(tables: Tables, v: int, value: Setting, stacked: bool) -> Tensor:
     """The table `(1 or S, rows, K)` float64 that replaces node v's."""
     name, members = tables.topology.names[v], tables.count
     rows, count = int(tables.rows[v]), int(tables.cardinality[v])
-    found = as_setting(name, value).to(tables.flat.device)
+    found = as_setting(name, value).cpu()
     shape = tuple(found.shape)
     if found.dtype == torch.int64:
         if shape not in ((), (members,) if stacked else ()):
@@ -120,7 +134,7 @@ def _table(tables: Tables, v: int, value: Setting, stacked: bool) -> Tensor:
                 "probabilities are floats"
             )
         point = torch.nn.functional.one_hot(check_states(tables, v, found.reshape(-1)), count)
-        return point[:, None].expand(-1, rows, -1).to(torch.float64)
+        return point[:, None].to(torch.float64).expand(-1, rows, -1)
     if stacked and shape == (rows, count) == (members, count) and rows > 1:
         raise ValueError(
             f"node {name!r} is set to probabilities of shape {shape}, which may be one row per tree or "

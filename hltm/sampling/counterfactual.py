@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from hltm.model.intervene import Setting, as_setting, check_states, given_nodes, intervene
+from hltm.model.nodes import Node
 from hltm.model.tables import Tables
-from hltm.model.topology import Node
-from hltm.sampling.draw import Draw
+from hltm.sampling.draw import Draw, Origin
 from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.sample import draw_states
 
@@ -23,10 +23,13 @@ def counterfactual(tables: Tables, draw: Draw, settings: Mapping[Node, Setting])
     This is the counterfactual of Pearl (2009, "Causality", Theorem 7.1.7) exactly: the random numbers
     of the sample are known from its address (abduction), the tables of some nodes are replaced (action:
     `hltm.model.intervene`), and the states follow from both (prediction). A node's state is the number
-    of its thresholds <= u, so nodes that are not below a set node, or whose parents keep their
-    states, keep theirs to the last bit. A view keeps its decisions which nodes are redrawn, and which
-    leaves are missing. For samples in any order, `hltm.sampling.rows.draw_rows` with the tables of
-    `intervene` gives the same states.
+    of its thresholds <= u, so nodes that are not below a set node, or whose parents keep their states,
+    keep theirs to the last bit. A view keeps its decisions which nodes are redrawn, and which leaves
+    are missing.
+
+    The result is a draw of the intervened tree, which takes it as its own; with one state per sample it
+    is of no one tree, and has no origin. For samples in any order, `hltm.sampling.rows.draw_rows` with
+    the tables of `intervene` gives the same states.
 
     Args:
         draw: the data, a view or a redraw, also without its first nodes.
@@ -61,7 +64,15 @@ def counterfactual(tables: Tables, draw: Draw, settings: Mapping[Node, Setting])
             "a counterfactual needs the states that this tree has at the draw's address, but the draw "
             "has others: it is of another tree, or its states were changed"
         )
-    return replace(draw, states_SVB=_replay(intervened, draw, states))
+    found = _replay(intervened, draw, states)
+    origin = None  # samples with states of their own are of no one tree
+    if all(value.ndim == 0 for value in states.values()):
+        points: dict[Node, Setting] = {
+            tables.topology.names[v]: int(value) for v, value in states.items()
+        }
+        made = intervene(intervened, points, stacked=draw.stacked)
+        origin = Origin(made.digest, draw.members)
+    return replace(draw, states_SVB=found, origin=origin)
 
 
 def _replay(tables: Tables, draw: Draw, set_to: Mapping[int, Tensor] | None = None) -> Tensor:
@@ -101,7 +112,7 @@ def _split(
     for v, value in settings.items():
         found = as_setting(tables.topology.names[v], value).to(draw.states_SVB.device)
         if found.dtype != torch.int64:
-            others[v] = found
+            others[tables.topology.names[v]] = found
         elif tuple(found.shape) in ((), shape[1:]) or (
             draw.stacked and tuple(found.shape) == shape
         ):

@@ -49,13 +49,13 @@ class Draw:
             Only `leaves` hides them; `states`, `level` and `node` have the states of the model.
         origin: the trees that it is of, so that another tree can refuse it; None for a draw that
             you made yourself of states alone, which any tree of its shape takes.
+        redraws: how the states came from the data: for each view that was taken on the way, its
+            number and its `(V,)` redraw rates; empty for the data themselves.
 
     States are uint8. If a node has more than 256 states, they are uint16 in `states_SVB` and int32
     in all that is read from the draw, because torch can neither reduce nor compare uint16.
 
     Two draws are equal if their addresses, trees and states are.
-        redraws: how the states came from the data: for each view that was taken on the way, its
-            number and its `(V,)` redraw rates; empty for the data themselves.
     """
 
     states_SVB: Tensor

@@ -71,6 +71,7 @@ def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndar
     given = np.empty((0, 0, 0), dtype=out.dtype)
     if request.base is not None:
         given = np.ascontiguousarray(request.base.numpy().astype(out.dtype, copy=False))
+    held = np.zeros(nodes, dtype=np.bool_) if request.held is None else request.held
     guide = None if tables.binary else guide_of(tables)
     if guide is None:
         thresholds, threshold_start = (
@@ -79,7 +80,6 @@ def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndar
         )
     else:
         thresholds, threshold_start = guide.thresholds, guide.threshold_start
-    held = np.zeros(nodes, dtype=np.bool_) if request.held is None else request.held
     arguments = (
         np.uint64(request.seed & 0xFFFFFFFF), np.uint64(request.seed >> 32), np.uint64(request.stream),
         np.array(request.members, dtype=np.uint64), np.array(request.views, dtype=np.uint64),

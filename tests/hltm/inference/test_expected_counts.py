@@ -12,25 +12,23 @@ from irregular_trees import irregular_tree, some_leaves
 from rational_counts import rational_counts
 
 import hltm
-from hltm.inference import expected_counts as module
 from hltm.inference.expected_counts import Rows, expected_counts
 from hltm.inference.posterior import torch_posterior
 from hltm.model.tables import Tables
 
 
 def rows_of(leaves, likelihoods=None, weights=None, members=1):
-    """Rows `(B, X)` of evidence that all models share; likelihoods `(K, B)`, at most 1."""
+    """Rows `(B, X)` of evidence that all models share; likelihoods `(K, B)`."""
     count = len(leaves)
     weights = np.ones(count) if weights is None else np.asarray(weights, dtype=float)
     return Rows(
-        np.asarray(leaves, dtype=np.int32).T.copy(), likelihoods or {}, np.zeros(count), weights,
+        np.asarray(leaves, dtype=np.int32).T.copy(), likelihoods or {}, weights,
         np.tile([[0, count]], (members, 1)),
     )  # fmt: skip
 
 
 def counts_of(tree, rows):
-    flat = tree.tables.flat.numpy()
-    return expected_counts(tree.topology, tree.tables.cardinality, flat, rows)
+    return expected_counts(tree.tables, rows)
 
 
 def log_of(fraction):
@@ -48,7 +46,7 @@ def check_row(tree, leaves, likelihoods=None, tolerance=1e-12):
     assert log_p[0] == pytest.approx(log_of(evidence), abs=1e-9, rel=1e-12)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10**6), zeros=st.sampled_from([0.0, 0.3]), soft=st.booleans(),
     missing=st.sampled_from([0.0, 0.4, 1.0]),
@@ -58,6 +56,7 @@ def test_counts_are_those_of_rational_arithmetic(seed, zeros, soft, missing):
     random = np.random.default_rng(seed)
     likelihoods = {
         int(v): random.random((int(tree.tables.cardinality[v]), 1))
+        * 10.0 ** random.integers(-280, 280)
         for v in random.choice(8, 3 if soft else 0, replace=False)
     }
     for leaves in some_leaves(tree, 2, seed, missing).tolist():
@@ -65,7 +64,7 @@ def test_counts_are_those_of_rational_arithmetic(seed, zeros, soft, missing):
 
 
 @pytest.mark.parametrize("order", ["sorted", "reversed", "random"])
-@pytest.mark.parametrize("leaves", [99, 660, 3000])
+@pytest.mark.parametrize("leaves", [99, 660, 1500])
 def test_leaves_of_a_star_may_contradict_each_other(leaves, order):
     table = [[0.95, 0.05], [0.05, 0.95]]
     topology = hltm.Topology.from_parents([None] + [0] * leaves)
@@ -78,7 +77,7 @@ def test_leaves_of_a_star_may_contradict_each_other(leaves, order):
     check_row(tree, states.astype(int))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_tables_with_entries_of_any_size(seed):
     """Entries down to 1e-300 at every node, and evidence that needs them."""
     random = np.random.default_rng(seed)
@@ -90,7 +89,7 @@ def test_tables_with_entries_of_any_size(seed):
         small[..., random.integers(3)] = 1
         tables.append(small / small.sum(-1, keepdims=True))
     tree = hltm.LatentTree.from_tables(topology, tables)
-    for leaves in random.integers(-1, 3, (5, len(tree.leaves))):
+    for leaves in random.integers(-1, 3, (3, len(tree.leaves))):
         check_row(tree, leaves)
 
 
@@ -104,25 +103,6 @@ def test_a_state_that_drained_away_comes_back_above():
     check_row(tree, [0] * 250 + [1] * 250)
     found, _ = counts_of(tree, rows_of([[0] * 250 + [1] * 250]))
     np.testing.assert_allclose(found[0, :2], [0.3, 0.7], atol=1e-12)
-
-
-def test_linear_and_logarithmic_rows_agree():
-    trees = irregular_tree(3, nodes=20, max_states=5, members=2, zeros=0.2)
-    leaves = some_leaves(trees, 300, 1)[0]
-    weights = np.random.default_rng(0).random(300)
-    linear, log_p = counts_of(trees, rows_of(leaves, None, weights, members=2))
-    tables = trees.tables
-    for s, table in enumerate(tables.flat.numpy()):
-        counts = np.zeros(len(table))
-        with np.errstate(divide="ignore"):
-            logs = np.log(table)
-        for b, row in enumerate(leaves.int().numpy()):
-            found = module._one_row(
-                trees.topology.parent, trees.topology.leaves.start, tables.cardinality, tables.start,
-                table, logs, row, np.empty(0), np.full(20, -1), weights[b], counts,
-            )  # fmt: skip
-            assert found == pytest.approx(log_p[s][b], abs=1e-11)
-        np.testing.assert_allclose(linear[s], counts, atol=1e-11)
 
 
 @pytest.mark.parametrize("seed", range(4))

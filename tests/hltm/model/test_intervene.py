@@ -75,6 +75,24 @@ def test_a_table_for_as_many_trees_as_parent_states_needs_its_axes():
     assert trees.intervene({1: given[None]}).table(1)[2].equal(given)
 
 
+@pytest.mark.parametrize("members", [None, 3])
+def test_tables_that_keep_rows_once_go_on_doing_so(members):
+    trees = hltm.random_hierarchy(v=4, m=3, s=2, L=2, classes=3, seed=0, members=members)
+    plain = hltm.LatentTree.from_tables(
+        trees.topology, [trees.table(v) for v in range(len(trees.topology))], members
+    )
+    one_each = torch.arange(3) if members else 2
+    prior = np.full(trees.tables.cardinality[0], 1 / trees.tables.cardinality[0])
+    for setting in ({1: 2}, {0: prior, 1: trees.table(1).flip(-2)}, {3: one_each}):
+        made = trees.intervene(setting)
+        assert type(made.tables) is type(trees.tables)
+        assert made.tables.flat.equal(plain.intervene(setting).tables.flat)
+        assert made.sample(500, seed=1) == plain.intervene(setting).sample(500, seed=1)
+    draw = trees.sample(500, seed=1)
+    assert trees.counterfactual(draw, {1: 2}) == plain.intervene({1: 2}).sample(500, seed=1)
+    assert "flat" not in vars(trees.intervene({1: 2}).tables)
+
+
 def test_evidence_stays_differentiable():
     tree = random_tree(PARENTS, MIXED, seed=0)
     flat = tree.tables.flat.clone().requires_grad_()

@@ -1,6 +1,7 @@
 """Counterfactual draws: what stays, what changes, and in which distribution."""
 
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -131,6 +132,12 @@ def test_it_is_the_intervened_trees_draw_at_the_same_address(cardinality, member
             found = tree.counterfactual(draw, setting)
             assert found.states.int().equal(expected.states.int())
             assert found.leaves.int().equal(expected.leaves.int())
+            assert found == expected  # their trees, too
+            assert other.counterfactual(found, {3: 1}) == tree.counterfactual(
+                draw, {**setting, 3: 1}
+            )
+            with pytest.raises(ValueError, match="the draw is of tree"):
+                tree.counterfactual(found, {3: 1})
 
 
 def test_one_state_per_sample_is_each_sample_of_its_own_draw():
@@ -166,6 +173,26 @@ def test_packed_draws():
     found = trees.counterfactual(packed, given)
     assert found.unpack().states.equal(trees.counterfactual(packed.unpack(), given).states)
     assert isinstance(found, hltm.PackedDraw)
+
+
+def test_nodes_named_by_other_numbers_and_no_samples():
+    chain = hltm.LatentTree.from_parents(
+        [1, 2, None], [[[0.9, 0.1], [0.2, 0.8]], [[0.9, 0.1], [0.2, 0.8]], [0.5, 0.5]]
+    )
+    draw = chain.sample(100, seed=1)
+    found = chain.counterfactual(draw, {"1": [0.5, 0.5], "2": 1 - draw.node("2")})
+    assert not found.node("2").equal(draw.node("2"))
+    assert found.origin is None
+    with pytest.raises(ValueError, match="node 0 is ambiguous"):
+        chain.counterfactual(draw, {0: 1})
+    assert chain.counterfactual(chain.sample(0, seed=1), {"1": 1}).states.shape == (0, 3)
+
+
+def test_a_view_that_was_pickled():
+    tree = random_tree(PARENTS, MIXED, seed=0)
+    for draw in draws_of(tree):
+        again = pickle.loads(pickle.dumps(draw))
+        assert tree.counterfactual(again, {1: 1}) == tree.counterfactual(draw, {1: 1})
 
 
 def test_samples_in_any_order_come_from_the_intervened_tables():
