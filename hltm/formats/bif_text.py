@@ -18,7 +18,7 @@ TOKEN = re.compile(
     re.DOTALL,
 )
 PROPERTY = re.compile(r'(?P<text>(?:"[^"\n]*"|[^;])*+);')  # a quoted text may hold a semicolon
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?")
 RUN = re.compile(r"[\d\s.,|eE+-]*+(?=[;}])")  # what numbers up to their semicolon look like
 Groups = list[list[str]]  # words between commas and bars
 
