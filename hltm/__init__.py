@@ -5,7 +5,7 @@
     inference/  posteriors, most likely states and ceilings given leaves
     tree        LatentTree, the class with all of these as methods
     families/   functions that make trees, and benchmark suites
-    formats/    trees as JSON, networkx graphs, Newick and BIF
+    formats/    trees as JSON, networkx graphs, Newick, NEXUS and BIF, in text and in files
     data/       data sets for training, and their export to files
     plot        figures of a tree
     display     what notebooks show of a tree

@@ -156,7 +156,7 @@ def _table(found: Distribution, variable: Variable, above: Variable | None) -> l
             )
         # the parent's state changes first
         rows = {row: found.table[i :: len(given)] for i, row in enumerate(given)}
-        which += ", whose table has the parent's state change first,"
+        which += ", whose table has the parent's state change first," * bool(above)
     for line, groups, values in found.rows:
         row = ", ".join(words_of(groups, given))
         if row == "*" and "*" not in given and default is None:

@@ -11,13 +11,15 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import chain
 
+SKIP = re.compile(r"(?>\s+|//[^\n]*|/\*.*?\*/)*+", re.DOTALL)
 TOKEN = re.compile(
-    r'(?P<skip>\s+|//[^\n]*|/\*.*?\*/)|(?P<mark>[(){}\[\];,|])|"(?P<quoted>[^"]*)"'
-    r'|(?P<word>(?:(?!//|/\*)[^\s"(){}\[\];,|])+)',
+    SKIP.pattern + r'(?:(?P<mark>[(){}\[\];,|])|"(?P<quoted>[^"]*)"'
+    r'|(?P<word>(?:(?!//|/\*)[^\s"(){}\[\];,|])+)|(?P<end>\Z))',
     re.DOTALL,
 )
 PROPERTY = re.compile(r'(?P<text>(?:"[^"\n]*"|[^;])*+);')  # a quoted text may hold a semicolon
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,9})?")
+RUN = re.compile(r"[\d\s.,|eE+-]*+(?=[;}])")  # what numbers up to their semicolon look like
 Groups = list[list[str]]  # words between commas and bars
 
 
@@ -64,29 +66,27 @@ class _Reader:
     """A place in a text, and the next token there: its kind, its text and its own place."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.place = text, 0
-        self.counted, self.lines = 0, 1
+        self.text, self.token = text, ""
+        self.start = self.place = self.counted = 0
+        self.lines = 1
         self.next()
 
     def next(self) -> str:
         """The token that was next; the one behind it is next now."""
-        before = getattr(self, "token", "")
-        while True:
-            self.start = self.place
-            match = TOKEN.match(self.text, self.place)
-            if match is None and self.place < len(self.text):
-                self.kind, self.token = "mark", self.text[self.place]
-                raise self.error("a comment or quoted text that ends")
-            self.kind = str(match.lastgroup) if match else "end"
-            self.token = match[self.kind] if match else ""
-            self.place = match.end() if match else self.place
-            if self.kind != "skip":
-                return before
+        before = self.token
+        match = TOKEN.match(self.text, self.place)
+        if match is None:
+            self.start = SKIP.match(self.text, self.place).end()  # type: ignore[union-attr]
+            self.kind, self.token = "mark", self.text[self.start]
+            raise self.error("a comment or quoted text that ends")
+        self.kind = str(match.lastgroup)
+        self.token = match[self.kind]
+        self.start, self.place = match.start(self.kind), match.end()
+        return before
 
-    def error(self, expected: str, got: str | None = None) -> ValueError:
+    def error(self, expected: str) -> ValueError:
         """What is wrong with the next token."""
-        if got is None:
-            got = "the end of the text" if self.kind == "end" else repr(self.token[:30])
+        got = "the end of the text" if self.kind == "end" else repr(self.token[:30])
         return ValueError(f"not BIF at line {self.line}: got {got}, expected {expected}")
 
     @property
@@ -245,6 +245,13 @@ class _Reader:
     def numbers(self) -> list[str]:
         """Numbers to the semicolon, as they are printed."""
         found = []
+        if run := RUN.match(self.text, self.start):  # in one step; what is wrong is found in many
+            found = re.findall(r"[^\s,|]+", run.group())
+            if all(map(NUMBER.fullmatch, found)):
+                self.place = run.end()
+                self.next()
+            else:
+                found = []
         while not self.is_mark(";}"):
             if self.is_mark(",|"):
                 self.next()

@@ -105,6 +105,8 @@ def load_tree(path: str | os.PathLike[str], **options: Any) -> LatentTree:
         return found.read(text, **options)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{os.fspath(path)}: brackets are nested too deeply") from error
 
 
 def save(tree: LatentTree, path: str | os.PathLike[str], **options: Any) -> None:

@@ -29,7 +29,7 @@ def parents_of(nodes: Iterable[str], edges: Sequence[Edge]) -> dict[str, str | N
         if len(parents) > 1:
             raise ValueError(
                 f"not a tree with one root: node {_short(node)} has {len(parents)} parents: "
-                f"{_listed(parents)}"
+                f"{_listed(parents, 3)}"
             )
     roots = [node for node, parents in above.items() if not parents]
     if len(roots) > 1:
@@ -103,7 +103,9 @@ def _circle(path: list[str], arrow: str, edges: Sequence[Edge]) -> str:
     for node in (b, *path):  # the last edge's own end first
         parents = [parent for parent, child in edges if child == node]
         if sum((parent, node) in on_it for parent in parents) > 1:
-            return f"{found}, so node {_short(node)} has {len(parents)} parents: {_listed(parents)}"
+            return (
+                f"{found}, so node {_short(node)} has {len(parents)} parents: {_listed(parents, 3)}"
+            )
     return f"{found}, so each of them is its own ancestor"
 
 
@@ -122,11 +124,13 @@ def _path(near: dict[str, list[str]], a: str, b: str) -> list[str]:
     return path[::-1]
 
 
-def _listed(names: Sequence[str]) -> str:
-    """At most six of the names."""
-    shown = names if len(names) <= 6 else [*names[:3], "…", *names[-2:]]
-    return ", ".join("…" if name == "…" else _short(name) for name in shown)
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    """At most some of the names, the last among them."""
+    cut = len(names) > most
+    shown = [*map(_short, names[: most - 1 if cut else most]), *["…", _short(names[-1])] * cut]
+    return ", ".join(shown)
 
 
 def _short(name: str) -> str:
-    return repr(name if len(name) <= 20 else name[:19] + "…")
+    """The name in quotes, or its first letters, so that a message stays below 300 characters."""
+    return repr(name if len(name) <= 17 else name[:16] + "…")

@@ -145,6 +145,7 @@ REFUSED = {
     "id.json": (b'{"nodes": [{"name": 1}], "links": []}', "not node-link JSON: 'id'"),
     "parallel.json": (b'{"nodes": [{"id": 1}, {"id": 2}], "links": [{"source": 1, "target": 2}, '
                       b'{"source": 2, "target": 1}]}', "MultiGraph with two edges between 1 and 2"),
+    "deep.json": (b'{"nodes": ' + b"[" * 100_000, "brackets are nested too deeply|not JSON"),
     "free.gml": (GML.encode(), "give root=, a node"),
 }  # fmt: skip
 
