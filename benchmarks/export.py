@@ -29,8 +29,9 @@ import pyarrow.parquet as pq
 import torch
 
 import hltm
-from hltm.data.export.files import as_arrow, parquet_options, parquet_schema
-from hltm.data.export.recipe import ExportRecipe, make_recipe
+from hltm.data.export.parquet import as_arrow, parquet_options, parquet_schema
+from hltm.data.export.recipe import ExportRecipe
+from hltm.data.export.settings import make_recipe
 
 WAYS = ("generator alone", "Parquet writer alone", "hltm.export, parquet")
 MORE = ("hltm.export, safetensors", "hltm.export, npz")

@@ -4,7 +4,7 @@ from hltm.data import adapters as adapters
 from hltm.data import encode as encode
 from hltm.data.dataset import ViewDataset as ViewDataset
 from hltm.data.dataset import ViewStream as ViewStream
-from hltm.data.export.read import Column as Column
+from hltm.data.export.column import Column as Column
 from hltm.data.export.read import DataFolder as DataFolder
 from hltm.data.export.read import load as load
 from hltm.data.export.verify import Verification as Verification

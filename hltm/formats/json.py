@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from hltm._paths import local_path
 from hltm.sampling.philox import DRAW_FORMAT
 from hltm.tree import LatentTree
 
@@ -74,8 +74,9 @@ def save(tree: LatentTree, path: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: a path that cannot be written.
+        ValueError: a URL.
     """
-    target = Path(path)
+    target = local_path(path)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         partial.write_text(to_json(tree) + "\n", encoding="utf-8")
@@ -89,7 +90,7 @@ def load_tree(path: str | os.PathLike[str]) -> LatentTree:
 
     Raises:
         OSError: no such file.
-        ValueError: a file that is not a saved tree, or of another version or draw format.
+        ValueError: a URL, or a file that is not a saved tree, or of another version or draw format.
 
     Example:
         >>> import hltm, tempfile, pathlib
@@ -101,8 +102,9 @@ def load_tree(path: str | os.PathLike[str]) -> LatentTree:
         (LatentTree(15 nodes, 8 leaves, depth 3, 2 states), (5,))
         >>> folder.cleanup()
     """
+    source = local_path(path)
     try:
-        return from_json(Path(path).read_text(encoding="utf-8"))
+        return from_json(source.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
 

@@ -131,7 +131,7 @@ def test_the_bar_shows_rate_and_time_left():
         (("-n", "0", "out"), "the number of samples must be at least 1, got 0"),
         (("-n", "5", "--family", "oak", "out"), "unknown family 'oak', expected one of"),
         (("-n", "5", "--depth", "0", "out"), "depth must be at least 1, got 0"),
-        (("-n", "5", "--format", "csv", "out"), "unknown format 'csv', expected one of npz"),
+        (("-n", "5", "--format", "tsv", "out"), "unknown format 'tsv', expected one of npz"),
         (("-n", "5", "--views", "1", "out"), "views=1 needs augment"),
         (("-n", "5", "--augment", "blur", "--views", "1", "out"), "unknown augmentation 'blur'"),
         (("-n", "5", "--nodes", "oak", "out"), "oak"),
