@@ -7,6 +7,7 @@ from hltm.data.dataset import ViewStream as ViewStream
 from hltm.data.export.column import Column as Column
 from hltm.data.export.read import DataFolder as DataFolder
 from hltm.data.export.read import load as load
+from hltm.data.export.rows import FolderBatch as FolderBatch
 from hltm.data.export.verify import Verification as Verification
 from hltm.data.export.verify import verify as verify
 from hltm.data.export.write import export as export

@@ -110,12 +110,19 @@ class Column:
         """`(rows, width)`, or `(width,)` for a single row; each shard concerned is read once."""
         shards, size = self.members[self.member or 0], self.data.recipe.rows_per_shard
         wanted = places(index, self.data.recipe.samples)
-        flat = np.atleast_1d(wanted)
-        out = np.empty((len(flat), self.shape[-1]), dtype=self.dtype)
-        for i in np.unique(flat // size):
-            here = flat // size == i
-            out[here] = self.read(shards[i])[flat[here] - i * size]
-        return torch.from_numpy(out if wanted.ndim else out[0])
+        if wanted.ndim == 0:
+            return self._rows([int(wanted)])[0]
+        if len(wanted) == 0:
+            return torch.empty((0, self.shape[-1]), dtype=getattr(torch, str(self.dtype)))
+        first, last = int(wanted.min()) // size, int(wanted.max()) // size
+        if first == last:  # most often; no search for the rows of each shard
+            found = self.read(shards[first])[wanted - first * size]
+            return torch.from_numpy(found.astype(self.dtype, copy=False))
+        out = np.empty((len(wanted), self.shape[-1]), dtype=self.dtype)
+        for i in np.unique(wanted // size):
+            here = wanted // size == i
+            out[here] = self.read(shards[i])[wanted[here] - i * size]
+        return torch.from_numpy(out)
 
 
 def places(index: Any, samples: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from hltm._paths import local_path
+from hltm.data.batch_items import BatchItems
 from hltm.data.export.column import Column, places
 from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
+from hltm.data.export.rows import FolderBatch, ShardRows
 from hltm.data.export.settings import lost_marks
 from hltm.tree import LatentTree
 
@@ -47,8 +48,8 @@ def load(folder: str | os.PathLike[str]) -> DataFolder:
         >>> [len(shard.rows) for shard in data.shards()]
         [400, 400, 200]
         >>> batch = next(iter(torch.utils.data.DataLoader(data, batch_size=64, shuffle=True)))
-        >>> {name: tuple(values.shape) for name, values in batch.items()}
-        {'row': (64,), 'leaves': (64, 8), 'latents': (64, 7)}
+        >>> batch
+        FolderBatch(rows=(64,) int64, leaves=(64, 8) uint8, latents=(64, 7) uint8, views=[])
         >>> place.cleanup()
     """
     home = local_path(folder)
@@ -62,13 +63,12 @@ def load(folder: str | os.PathLike[str]) -> DataFolder:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DataFolder(Dataset[dict[str, Any]]):
+class DataFolder(Dataset[FolderBatch]):
     """An exported data set: whole columns, a table, or rows, for a torch loader among others.
 
-    `data[5]` is a row, `data[5:9]` and `data[[7, 3]]` are several: a dictionary of `row` (its number,
-    or `(B,)` int64 numbers) and the states of `leaves`, `latents`, `view_1`, …, `(B, width)`. A loop
-    goes over single rows. If the trees are stacked, choose a member first: `data[member]` is the
-    folder of one, `data[member, rows]` has rows of it, and a loop goes over the members.
+    `data[5]` is a row, `data[5:9]` and `data[[7, 3]]` are several, as a `FolderBatch`; a loop goes over
+    single rows. If the trees are stacked, choose a member first: `data[member]` is the folder of one,
+    `data[member, rows]` has rows of it, and a loop goes over the members.
 
     Attributes:
         folder: its path.
@@ -136,12 +136,6 @@ class DataFolder(Dataset[dict[str, Any]]):
             raise ValueError(f"{self.folder}: {reason}")
         return tuple(self._column(f"view_{i + 1}") for i in range(self.recipe.views))
 
-    @property
-    def columns(self) -> dict[str, Column]:
-        """`leaves`, `latents`, `view_1`, `view_2`, …: those that the export holds."""
-        found = {"leaves": self.leaves} | ({"latents": self.latents} if self.recipe.latents else {})
-        return found | {column.name: column for column in self.views}
-
     def _column(self, name: str) -> Column:
         members: list[list[Shard]] = [[] for _ in self.recipe.tree.members]
         for shard in self.recipe.shards:
@@ -158,12 +152,10 @@ class DataFolder(Dataset[dict[str, Any]]):
         member = DataFolder(self.folder, self.manifest, self.recipe, chosen)
         return member[rest[0] if len(rest) == 1 else tuple(rest)] if rest else member
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Sequence[int]) -> BatchItems[FolderBatch]:
         """Several rows, read in one call; a torch loader uses this where it exists."""
         self._check_single()
-        found = self._read(list(indices))
-        rows = zip(found.pop("row").tolist(), *map(Tensor.unbind, found.values()), strict=True)
-        return [dict(zip(("row", *found), row, strict=True)) for row in rows]
+        return BatchItems(self._read(list(indices)), len(indices))
 
     def __iter__(self) -> Iterator[Any]:
         if self.stacked:
@@ -172,7 +164,7 @@ class DataFolder(Dataset[dict[str, Any]]):
         for low in range(0, len(self), READ_AT_ONCE):
             yield from self.__getitems__(range(low, min(low + READ_AT_ONCE, len(self))))
 
-    def batches(self, size: int) -> Iterator[dict[str, Any]]:
+    def batches(self, size: int) -> Iterator[FolderBatch]:
         """All rows in order, `size` at a time, as `data[low:high]` has them; the last may be fewer.
 
         Raises:
@@ -183,12 +175,17 @@ class DataFolder(Dataset[dict[str, Any]]):
         self._check_single()
         return (self._read(slice(low, low + size)) for low in range(0, len(self), size))
 
-    def _read(self, index: Any) -> dict[str, Any]:
+    def _read(self, index: Any) -> FolderBatch:
         """Some rows of a single tree, or one."""
         wanted = places(index, len(self))
         numbers = wanted + self.recipe.start
-        row = torch.from_numpy(numbers) if wanted.ndim else int(numbers)
-        return {"row": row} | {name: column[wanted] for name, column in self.columns.items()}
+        none = torch.empty((*wanted.shape, 0), dtype=torch.uint8)
+        return FolderBatch(
+            torch.from_numpy(numbers) if wanted.ndim else int(numbers),
+            self.leaves[wanted],
+            self.latents[wanted] if self.recipe.latents else none,
+            [view[wanted] for view in self.views],
+        )
 
     def _check_single(self) -> None:
         if self.stacked:
@@ -232,9 +229,9 @@ class DataFolder(Dataset[dict[str, Any]]):
         found: dict[str, Any] = {"row": np.asarray(self.rows)}
         if self.place is not None:
             found["member"] = np.full(len(self), self.tree.members[0])
-        columns = self.columns
+        _ = self.views  # raises if they are not what they claim to be
         for group, names in self.recipe.node_columns.items():
-            states = np.asarray(columns[group])
+            states = np.asarray(self._column(group))
             if self.recipe.hides(group):
                 plain = np.dtype("uint8" if states.dtype == np.int16 else "int32")
                 missing = states < 0
@@ -265,46 +262,3 @@ class DataFolder(Dataset[dict[str, Any]]):
             f"{self.recipe.file_format}<table><tr><th>column</th><th>states of a row</th>"
             f"<th>dtype</th></tr>{''.join(lines)}</table>"
         )
-
-
-@dataclass(frozen=True, eq=False)
-class ShardRows:
-    """The rows of one file.
-
-    Attributes:
-        data: the data set.
-        shard: its file, member and rows.
-    """
-
-    data: DataFolder = field(repr=False)
-    shard: Shard
-
-    @property
-    def rows(self) -> range:
-        """The numbers of its rows."""
-        return self.shard.rows
-
-    @property
-    def member(self) -> int:
-        """The address of its tree."""
-        return self.shard.member
-
-    @cached_property
-    def leaves(self) -> Tensor:
-        """`(B, X)` states of the leaves."""
-        return self._of(self.data.leaves)
-
-    @cached_property
-    def latents(self) -> Tensor:
-        """`(B, V_kept)` states of the latents."""
-        return self._of(self.data.latents)
-
-    @cached_property
-    def views(self) -> tuple[Tensor, ...]:
-        """`(B, X)` leaves of each augmented draw, -1 where missing."""
-        return tuple(map(self._of, self.data.views))
-
-    def _of(self, column: Column) -> Tensor:
-        """A tensor over the same memory, or over a copy where that is read-only or of another dtype."""
-        found = column.read(self.shard).astype(column.dtype, copy=False)
-        return torch.from_numpy(found if found.flags.writeable else found.copy())

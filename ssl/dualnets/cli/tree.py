@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families
 from dualnets.cli._flags import HELP, Option, parse
+from hltm._paths import local_path
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,7 +81,7 @@ def _check_picture(picture: str) -> None:
     """Raise ValueError, before any work, unless a picture can be drawn into this file."""
     if not picture:
         return
-    path = Path(picture)
+    path = local_path(picture)
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"picture must end in .png, .svg or .pdf, got {picture!r}")
     if not path.parent.is_dir():
