@@ -203,8 +203,8 @@ class DataFolder(Dataset[FolderBatch]):
         """All rows as a table: `row`, for stacked trees `member`, then a column for each node.
 
         Columns have the names of the nodes, latents first; in views, of the leaves with `_view_1`, ….
-        States are uint8 (int32 above 256 states). Where leaves may be missing they are pandas' nullable
-        integers, and NA is a missing leaf.
+        States are uint8 (int32 above 256 states). Where leaves may be missing they are pandas' Int16
+        (Int32), and NA is a missing leaf: `table.fillna(-1)` has -1 there, as `posterior` expects.
 
         Raises:
             ValueError: two columns of one name, such as a node that is called `row`.
@@ -233,11 +233,9 @@ class DataFolder(Dataset[FolderBatch]):
         for group, names in self.recipe.node_columns.items():
             states = np.asarray(self._column(group))
             if self.recipe.hides(group):
-                plain = np.dtype("uint8" if states.dtype == np.int16 else "int32")
-                missing = states < 0
-                values = np.where(missing, 0, states).astype(plain)
                 for i, name in enumerate(names):
-                    found[name] = pd.arrays.IntegerArray(values[:, i].copy(), missing[:, i].copy())
+                    column = states[:, i].copy()
+                    found[name] = pd.arrays.IntegerArray(column, column < 0)
             else:
                 found |= {name: states[:, i] for i, name in enumerate(names)}
         return pd.DataFrame(found)

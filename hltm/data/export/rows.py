@@ -48,6 +48,9 @@ class FolderBatch(NamedTuple):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FolderBatch) and same(tuple(self), tuple(other))
 
+    def __ne__(self, other: object) -> bool:  # that of a tuple compares tensors
+        return not self == other
+
     def __repr__(self) -> str:
         fields = zip(self._fields, self, strict=True)
         return f"FolderBatch({', '.join(f'{name}={shown(part)}' for name, part in fields)})"
