@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, Self, TypeVar, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, Self, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class BatchItems(Sequence[B]):
         chosen = range(self.samples)[index]
         if isinstance(chosen, int):
             return self.whole.item(chosen)
-        return self.whole.items()[index]  # type: ignore[index]
+        return self.whole.items()[index]
 
     def __iter__(self) -> Iterator[B]:
         return iter(self.whole.items())
@@ -59,7 +59,7 @@ class BatchItems(Sequence[B]):
 
 
 def collate_batch(
-    items: Sequence[Any], *, collate_fn_map: Mapping[Any, Callable[..., Any]] | None = None
+    items: Sequence[Any], *, collate_fn_map: dict[Any, Callable[..., Any]] | None = None
 ) -> Any:
     """The batch that the items come from; other items are joined field by field, as torch does."""
     if isinstance(items, BatchItems):
@@ -68,9 +68,29 @@ def collate_batch(
     return type(items[0])(*parts)
 
 
-def taken_whole(kind: type[B]) -> type[B]:
-    """Let torch's default collation take batches of this type whole; a decorator."""
+def batch_type(kind: type[B]) -> type[B]:
+    """Let a named tuple be taken whole by torch's default collation, compare by content, and print briefly.
+
+    Comparing tuples of tensors raises, because the comparison of two tensors is a tensor.
+    """
+
+    def equal(self: Any, other: object) -> bool:
+        return type(other) is kind and same(tuple(self), tuple(cast(Any, other)))
+
+    def unequal(self: Any, other: object) -> bool:
+        return not equal(self, other)
+
+    def in_words(self: Any) -> str:
+        fields = (f"{name}={_shown(part)}" for name, part in zip(self._fields, self, strict=True))
+        return f"{kind.__name__}({', '.join(fields)})"
+
+    def content_hash(self: Any) -> int:
+        return hash(in_words(self))
+
     default_collate_fn_map[kind] = collate_batch
+    methods = {"eq": equal, "ne": unequal, "repr": in_words, "hash": content_hash}
+    for name, method in methods.items():
+        setattr(kind, f"__{name}__", method)
     return kind
 
 
@@ -88,8 +108,8 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and not isinstance(a, Tensor) and bool(a == b)
 
 
-def shown(part: Any) -> str:
+def _shown(part: Any) -> str:
     """A part of a batch in a few words: the shape and type of a tensor."""
     if isinstance(part, Tensor):
         return f"{tuple(part.shape)} {str(part.dtype).removeprefix('torch.')}"
-    return f"[{', '.join(map(shown, part))}]" if isinstance(part, (list, tuple)) else repr(part)
+    return f"[{', '.join(map(_shown, part))}]" if isinstance(part, (list, tuple)) else repr(part)

@@ -176,9 +176,8 @@ def missing_leaves(
     found = torch.zeros(shape, dtype=torch.bool, device=rows.device)
     some = np.flatnonzero(missing_rates[leaves] > 0)
     if len(some) and rows.device.type == "cpu":
-        from hltm.sampling.kernels.missing import (
-            missing,
-        )  # compiles: at the first use, not at import
+        # compiles: at the first use, not at import
+        from hltm.sampling.kernels.missing import missing
 
         decided = missing(
             rows.numpy(), decision_limits(missing_rates[leaves[some]]), leaves[some], seed=seed,
