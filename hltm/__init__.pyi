@@ -3,7 +3,6 @@ from hltm import probe as probe
 from hltm.data import adapters as adapters
 from hltm.data import encode as encode
 from hltm.data.dataset import ViewDataset as ViewDataset
-from hltm.data.dataset import ViewStream as ViewStream
 from hltm.data.export.column import Column as Column
 from hltm.data.export.read import DataFolder as DataFolder
 from hltm.data.export.read import load as load
@@ -11,6 +10,9 @@ from hltm.data.export.rows import FolderBatch as FolderBatch
 from hltm.data.export.verify import Verification as Verification
 from hltm.data.export.verify import verify as verify
 from hltm.data.export.write import export as export
+from hltm.data.labelled import LabelledBatch as LabelledBatch
+from hltm.data.labelled import LabelledDataset as LabelledDataset
+from hltm.data.stream import ViewStream as ViewStream
 from hltm.data.view_batches import ViewBatch as ViewBatch
 from hltm.families import FAMILIES as FAMILIES
 from hltm.families.balanced import balanced as balanced

@@ -2,7 +2,11 @@
 
 - `encode`: states as numbers: bits, signs, one-hot, embeddings, images
 - `view_batches`: batches of views with targets, of any rows, by their addresses
-- `dataset`: torch data sets of views: a fixed set of rows, and a stream of fresh rows
+- `batch_items`: a batch as a sequence of items that torch's collation takes whole
+- `passes`: which pass over a data set a row is read in, so that each has new views
+- `dataset`: a torch data set of views of a fixed set of rows
+- `stream`: a torch data set of whole batches in order, endless or not
+- `labelled`: a torch data set of leaves and labels
 - `adapters`: batches in the shapes that lightly and solo-learn expect
 - `export/`: rows as files: written in shards, read back, verified
 """

@@ -7,7 +7,7 @@ Each function is a loader's `collate_fn`, for items of a `ViewDataset` and for w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -54,5 +54,5 @@ def solo_learn_batch(batch: ViewBatch | Sequence[ViewBatch]) -> tuple[Tensor, li
 
 
 def _whole(batch: ViewBatch | Sequence[ViewBatch]) -> ViewBatch:
-    """The batch itself, or a batch made of items."""
-    return batch if isinstance(batch, ViewBatch) else default_collate(list(batch))
+    """The batch itself, or the one that the items come from or make up."""
+    return batch if isinstance(batch, ViewBatch) else default_collate(cast(Any, batch))

@@ -2,34 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-import torch.distributed
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset
 
-from hltm.data.view_batches import Targets, TargetsOf, ViewBatch, ViewReader
+from hltm.data.batch_items import BatchItems
+from hltm.data.passes import PassCounter, current_reader
+from hltm.data.view_batches import ViewBatch, ViewReader
 from hltm.sampling.augment import Augmentation
-from hltm.sampling.philox import MAX_ROWS, Stream
+from hltm.sampling.philox import MAX_VIEWS
 from hltm.tree import LatentTree
 
+Places = slice | Sequence[int] | np.ndarray | Tensor
+BLOCK = 1024  # rows that a loop over a data set draws at a time
 
-class ViewDataset(ViewReader, Dataset[ViewBatch]):
-    """A map-style data set: a fixed set of P rows, with new views in every epoch.
+
+class EpochReader(ViewReader):
+    """Rows whose views change from pass to pass: in epoch e they have the views C e + 1 .. C e + C."""
+
+    endless = False
+
+    def __init__(self, tree: LatentTree, augment: Augmentation | None, **options: Any) -> None:
+        super().__init__(tree, augment, **options)
+        self.passes = PassCounter()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch e that a direct read shows: the one set, or that of the pass which began last."""
+        return self.passes.current
+
+    def set_epoch(self, epoch: int | None) -> None:
+        """Read in this epoch from now on, in all workers; None for a new one in each pass again.
+
+        Raises:
+            ValueError: no integer, an epoch below 0, or views beyond 2^24 - 1.
+        """
+        number = None if epoch is None else self._checked(epoch)
+        self.passes.pin(number, goes_on=self.endless)
+
+    def _checked(self, epoch: int) -> int:
+        """An epoch, as an int, that has views."""
+        last = (MAX_VIEWS - 1) // self.views - 1
+        if isinstance(epoch, bool) or not hasattr(epoch, "__index__") or not 0 <= epoch <= last:
+            raise ValueError(f"epoch must be in 0..{last}, got {epoch!r}")
+        return operator.index(epoch)
+
+    def batch(self, places: np.ndarray) -> ViewBatch:
+        """The rows at `(B,)` int64 places in the data set, in the present epoch, drawn in one call."""
+        return self._draw(places, self.epoch)
+
+
+class ViewDataset(EpochReader, Dataset[ViewBatch]):
+    """A map-style data set: a fixed set of P rows, with new views in every pass.
 
     Item i is a `ViewBatch` (views, targets, place) of row start + i of the endless data set of the
-    seed: the states that `tree.sample` and `tree.views` draw there. In epoch e the C views have the
-    numbers C e + 1 .. C e + C. A loader fetches a batch in one call (`__getitems__`) and works with
-    torch's own collation, samplers and workers. Rows in order are fastest: of scattered rows, the
-    blocks of 128 rows around them are drawn whole.
+    seed: the states that `tree.sample` and `tree.views` draw there. A slice or a list of places gives
+    a whole batch. In epoch e the C views have the numbers C e + 1 .. C e + C.
+
+    A loader fetches a batch in one call and hands it on whole, with torch's own collation, samplers,
+    subsets and workers; other collations find a sequence of items. Rows in order are fastest: of
+    scattered rows, the blocks of 128 rows around them are drawn whole.
+
+    **Epochs.** Each pass of a torch loader is an epoch, counted from 0 over all loaders of the data
+    set, also those of its subsets, in the order in which they begin: a pass that is left half-way
+    counts, and one of which nothing is read does not. So does a loop `for item in data`. The numbers
+    depend neither on the workers, persistent or not, nor on the order of rows; each rank counts its
+    own loaders and comes to the same. Direct reads, such as `data[3]`, show the present epoch and
+    count nothing. `set_epoch(e)` reads in one epoch until it is set again, also in workers that run;
+    after `set_epoch(None)` the next pass is epoch e + 1. Validation rows that should never change are
+    a data set of their own with its epoch set. Loaders that begin at the same instant in
+    workers may come in either order: set the epoch, or give each a `copy.deepcopy` of the data set.
 
     Args:
         augment: the augmentation of a view; None for the data themselves as the only view.
         samples: P, the number of rows.
         views: C, the number of views; 2 by default.
-        targets: `root`, `latents` (all of them), a level, or a list of nodes.
+        targets: `root`, `latents` (all of them), a level, or a list of nodes, which may be empty.
         targets_of: `data`, for nodes that no view redraws; or `view`, for the states in each view.
         encode: from `(B, X)` integer states, -1 where missing, to inputs `(B, …)`, e.g.
             `hltm.encode.signs`. If it has parameters `rows` or `view`, it is called with the
@@ -43,111 +95,89 @@ class ViewDataset(ViewReader, Dataset[ViewBatch]):
 
     Example:
         >>> import hltm
+        >>> from torch.utils.data import DataLoader
         >>> tree = hltm.symmetric_binary(depth=3, polarity=0.9, seed=0)
         >>> data = ViewDataset(
         ...     tree, hltm.keep_root(), samples=1000, seed=1, encode=hltm.encode.signs
         ... )
-        >>> loader = torch.utils.data.DataLoader(data, batch_size=100, shuffle=True)
-        >>> data.set_epoch(3)
-        >>> (a, b), root, places = next(iter(loader))
-        >>> a.shape, root.shape, root.equal(tree.sample(1000, seed=1).root[places].long())
-        (torch.Size([100, 8]), torch.Size([100]), True)
+        >>> data
+        ViewDataset(1000 rows, 2 views of keep-root, targets root)
+        >>> loader = DataLoader(data, batch_size=100, shuffle=True)
+        >>> for (a, b), root, places in loader:  # epoch 0; the next loop is epoch 1
+        ...     assert a.shape == b.shape == (100, 8)
+        >>> root.equal(tree.sample(1000, seed=1).root[places].long())
+        True
     """
 
     def __len__(self) -> int:
         return self.samples
 
-    def __getitem__(self, index: int) -> ViewBatch:
-        return self.__getitems__([index])[0]
+    def __getitem__(self, index: int | Places) -> ViewBatch:
+        places = find_places(index, self.samples)
+        found = self._draw(places.reshape(-1), self.passes.of(current_reader()))
+        return found if places.ndim else found.item(0)
 
-    def __getitems__(self, indices: Sequence[int]) -> list[ViewBatch]:
+    def __getitems__(self, indices: Sequence[int]) -> BatchItems[ViewBatch]:
         """The items of several places, drawn in one call; a torch loader uses this where it exists."""
-        places = [range(self.samples)[i] for i in indices]
-        found = self.batch(np.array(places, dtype=np.int64))
-        views = zip(*[view.unbind(0) for view in found.views], strict=True)
-        return [
-            ViewBatch(*item) for item in zip(views, found.targets.unbind(0), places, strict=True)
-        ]
-
-
-class ViewStream(ViewReader, IterableDataset[ViewBatch]):
-    """An iterable-style data set: whole batches of fresh rows, in order, endless or of a given length.
-
-    Batch b starts at row start + b · batch. At its step t, rank r of R reads batch R t + r whatever
-    the number of workers: ranks and workers together read each row once, and a rank reads the same
-    batches in the same order with any number of workers. Give it to a loader with
-    `batch_size=None`.
-
-    Args:
-        tree, augment, seed, start, views, targets, targets_of, encode, stream: as `ViewDataset`.
-        batch: B, the rows of a batch; the last batch of `samples` may have fewer.
-        samples: the number of rows of all ranks together; None for no end. Ranks may differ by one
-            batch unless it is a multiple of ranks · batch.
-        rank, ranks: the number of this process and the number of processes; those of
-            torch.distributed by default.
-
-    Raises:
-        ValueError: as `ViewDataset`; a batch below 1, or a rank outside 0..ranks - 1.
-
-    Example:
-        >>> import hltm
-        >>> tree = hltm.symmetric_binary(depth=3, polarity=0.9, seed=0)
-        >>> data = ViewStream(tree, hltm.keep_root(), batch=64, seed=1, targets=3)
-        >>> loader = torch.utils.data.DataLoader(data, batch_size=None)
-        >>> (a, b), root, places = next(iter(loader))
-        >>> a.shape, a.dtype, root.shape, places[:3]
-        (torch.Size([64, 8]), torch.uint8, torch.Size([64, 1]), tensor([0, 1, 2]))
-    """
-
-    def __init__(
-        self,
-        tree: LatentTree,
-        augment: Augmentation | None,
-        *,
-        batch: int,
-        seed: int,
-        samples: int | None = None,
-        start: int = 0,
-        views: int | None = None,
-        targets: Targets = "root",
-        targets_of: TargetsOf = "data",
-        encode: Callable[..., Tensor] | None = None,
-        stream: Stream = Stream.DATA,
-        rank: int | None = None,
-        ranks: int | None = None,
-    ) -> None:
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
-        if (rank is None) != (ranks is None):
-            raise ValueError(f"set both rank and ranks or neither, got {rank} and {ranks}")
-        super().__init__(
-            tree, augment, samples=MAX_ROWS - start if samples is None else samples, seed=seed,
-            start=start, views=views, targets=targets, targets_of=targets_of, encode=encode,
-            stream=stream,
-        )  # fmt: skip
-        self.size, self.endless = batch, samples is None
-        self.rank, self.ranks = _ranks() if rank is None or ranks is None else (rank, ranks)
-        if not 0 <= self.rank < self.ranks:
-            raise ValueError(f"rank must be in 0..{self.ranks - 1}, got {self.rank}")
-
-    def __len__(self) -> int:
-        """The number of batches that this rank reads."""
-        if self.endless:
-            raise TypeError("an endless stream has no length; set samples")
-        return len(range(self.rank, -(-self.samples // self.size), self.ranks))
+        return BatchItems(self[indices], len(indices))
 
     def __iter__(self) -> Iterator[ViewBatch]:
-        worker = get_worker_info()
-        mine, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for number in count(mine * self.ranks + self.rank, workers * self.ranks):
-            low = number * self.size
-            if low >= self.samples:
-                return
-            yield self.batch(np.arange(low, min(low + self.size, self.samples)))
+        """All items in order, in an epoch of their own."""
+        epoch = self.passes.of(LoopReader())
+        for low in range(0, self.samples, BLOCK):
+            places = np.arange(low, min(low + BLOCK, self.samples))
+            yield from self._draw(places, epoch).items()
+
+    def state_dict(self) -> dict[str, int]:
+        """What a resumed run needs to go on with new views: the epoch of the next pass.
+
+        To do the rest of an interrupted pass again, set its epoch, which is one less.
+        """
+        return {"epoch": self.passes.next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next pass be the epoch of a `state_dict`; an epoch that was set is set no longer.
+
+        Raises:
+            ValueError: no state of a `ViewDataset`.
+        """
+        if set(state) != {"epoch"}:
+            raise ValueError(f"expected a state such as {{'epoch': 3}}, got {state!r:.100}")
+        self.passes.start_at(self._checked(state["epoch"]))
 
 
-def _ranks() -> tuple[int, int]:
-    """The rank of this process and the number of ranks: 0 and 1 where there is no process group."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+class LoopReader:
+    """One loop over a data set, which is a pass."""
+
+
+def find_places(index: Any, samples: int) -> np.ndarray:
+    """Places 0..samples-1 that an index stands for, int64: `()` of an integer, `(B,)` of several.
+
+    Args:
+        index: an integer, a slice, integers in a list, array or tensor, or `(samples,)` booleans;
+            negative places count from the end.
+
+    Raises:
+        IndexError: a place outside the data set, or booleans for another number of rows.
+        TypeError: anything else.
+
+    Example:
+        >>> find_places(slice(2), 10), find_places([7, -3], 10)
+        (array([0, 1]), array([7, 7]))
+    """
+    if isinstance(index, slice):
+        return np.arange(*index.indices(samples), dtype=np.int64)
+    given = np.asarray(index)
+    if given.dtype == bool and given.ndim == 1:
+        if len(given) != samples:
+            raise IndexError(f"expected {samples} booleans, one per row, got {len(given)}")
+        return np.flatnonzero(given)
+    if given.size == 0 and given.ndim == 1:
+        return np.zeros(0, dtype=np.int64)
+    if given.dtype.kind not in "iu" or given.ndim > 1:
+        raise TypeError(f"expected a place, a slice or a list of places, got {index!r:.100}")
+    wrong = (given < -samples) | (given >= samples)
+    if wrong.any():
+        raise IndexError(f"places must be in {-samples}..{samples - 1}, got {given[wrong][0]}")
+    places = given.astype(np.int64)
+    return np.asarray(places + samples * (places < 0))

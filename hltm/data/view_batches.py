@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.data.batch_items import batch_type
 from hltm.model.topology import Node, Topology
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.draw import hide
@@ -18,10 +20,11 @@ from hltm.sampling.rows import draw_rows
 from hltm.sampling.sample import check_rows, missing_leaves
 from hltm.tree import LatentTree
 
-Targets = Literal["root", "latents"] | int | Sequence[Node]
+Targets = Literal["root", "latents"] | int | Sequence[Node] | np.ndarray | Tensor
 TargetsOf = Literal["data", "view"]
 
 
+@batch_type
 class ViewBatch(NamedTuple):
     """Views of some rows, or of one row, with their targets.
 
@@ -36,9 +39,23 @@ class ViewBatch(NamedTuple):
     targets: Tensor
     places: Tensor | int
 
+    def item(self, i: int) -> ViewBatch:
+        """Row i, without the axis B."""
+        places = cast(Tensor, self.places)
+        return ViewBatch(tuple(view[i] for view in self.views), self.targets[i], int(places[i]))
+
+    def items(self) -> list[ViewBatch]:
+        """All rows, without the axis B."""
+        places = cast(Tensor, self.places).tolist()
+        if not places:
+            return []
+        views = zip(*(view.unbind(0) for view in self.views), strict=True)
+        rows = zip(views, self.targets.unbind(0), places, strict=True)
+        return [ViewBatch(item, targets, place) for item, targets, place in rows]
+
 
 class ViewReader:
-    """What the data sets of views have in common: they draw any rows, with targets, by their addresses.
+    """What the data sets have in common: they draw any rows, with targets, by their addresses.
 
     Arguments and errors are those of `hltm.ViewDataset`.
     """
@@ -74,7 +91,7 @@ class ViewReader:
         self.nodes = target_nodes(topology, targets)
         self.single = isinstance(targets, str) and targets == "root"
         self.targets_of = targets_of
-        self.augmented = augment is not None
+        self.augment = None if augment is None else str(augment)
         self.rates = self.missing = np.zeros(len(topology))
         if augment is not None:
             self.rates = augment.rates(topology)
@@ -83,39 +100,52 @@ class ViewReader:
                 check_kept(topology, augment, self.nodes, "or set targets_of='view'")
         self.encode = encode
         self.encoder_parameters = _address_parameters(encode)
-        # in shared memory, so that a loader's workers that outlive an epoch see the next one
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
-    @property
-    def epoch(self) -> int:
-        """The epoch e, in which rows have views C e + 1 .. C e + C."""
-        return int(self._epoch)
+    def _summary(self) -> dict[str, str]:
+        """What the displays show: a phrase under each heading."""
+        views = f"{self.views} view" + ("s" if self.views > 1 else "")
+        names = [self.tree.topology.names[v] for v in self.nodes[:5]]
+        listed = ", ".join(names) + (", …" if len(self.nodes) > 5 else "")
+        return {
+            "rows": f"{self.samples} rows",
+            "views": views if self.augment is None else f"{views} of {self.augment}",
+            "targets": f"targets {'root' if self.single else listed or 'none'}",
+        }
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, and with it the views; call it before each loop over a loader.
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._summary().values())})"
 
-        Raises:
-            ValueError: an epoch below 0, or views beyond 2^24 - 1.
-        """
-        if epoch < 0 or self.views * (epoch + 1) >= MAX_VIEWS:
-            raise ValueError(f"epoch must be in 0..{MAX_VIEWS // self.views - 2}, got {epoch}")
-        self._epoch.fill_(epoch)
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        encode = getattr(self.encode, "__name__", None) or type(self.encode).__name__
+        cells = {
+            "tree": repr(self.tree), **self._summary(),
+            "encode": "none" if self.encode is None else encode, "seed": str(self.seed),
+        }  # fmt: skip
+        rows = "".join(
+            f"<tr><th>{key}</th><td>{escape(text)}</td></tr>" for key, text in cells.items()
+        )
+        return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
 
-    def batch(self, places: np.ndarray) -> ViewBatch:
+    def _draw(self, places: np.ndarray, epoch: int) -> ViewBatch:
         """The rows at `(B,)` int64 places in the data set, drawn in one call."""
         topology, rows = self.tree.topology, self.start + places
-        low = 1 + self.views * self.epoch
-        numbers = range(low, low + self.views) if self.augmented else range(1)
+        low = 1 + self.views * epoch
+        if low + self.views > MAX_VIEWS:
+            raise ValueError(f"there are 2^24 views of a row, but epoch {epoch} needs more")
+        numbers = range(low, low + self.views) if self.augment is not None else range(1)
         leaves = topology.leaves.start
-        first = min(leaves, *self.nodes)
+        first = min([leaves, *self.nodes])
+        # without rows, one is drawn for the shapes of what has none
         drawn = draw_rows(
-            self.tree.tables, self.tree.members, rows, seed=self.seed, views=numbers,
-            rates=self.rates, stream=self.stream, first=first,
+            self.tree.tables, self.tree.members, rows if len(rows) else np.array([self.start]),
+            seed=self.seed, views=numbers, rates=self.rates, stream=self.stream, first=first,
         )  # fmt: skip
+        drawn = [states[..., : len(rows)] for states in drawn]
         chosen = torch.from_numpy(self.nodes - first)
         # nodes that no view redraws have the data's states in every view, so one view is enough
-        shown = drawn if self.targets_of == "view" else drawn[:1]
-        targets = torch.stack([states[0, chosen].T.long() for states in shown], dim=1)
+        kept = drawn if self.targets_of == "view" else drawn[:1]
+        targets = torch.stack([states[0, chosen].T.long() for states in kept], dim=1)
         targets = targets[..., 0] if self.single else targets
         targets = targets if self.targets_of == "view" else targets[:, 0]
         row_numbers = torch.from_numpy(rows)
@@ -164,10 +194,11 @@ def target_nodes(topology: Topology, targets: Any) -> np.ndarray:
     """The numbers of the target nodes, int64.
 
     Args:
-        targets: `root`, `latents` (all of them), a level, or a list of nodes by number or name.
+        targets: `root`, `latents` (all of them), a level, or nodes by number or name in a list, an
+            array or a tensor, which may be empty.
 
     Raises:
-        ValueError: anything else, or an empty list.
+        ValueError: anything else.
 
     Example:
         >>> target_nodes(Topology.balanced(2, 2), "latents")
@@ -177,11 +208,16 @@ def target_nodes(topology: Topology, targets: Any) -> np.ndarray:
         return np.zeros(1, dtype=np.int64)
     if isinstance(targets, str) and targets == "latents":
         return np.array(topology.latents, dtype=np.int64)
-    if isinstance(targets, int) and not isinstance(targets, bool):
-        return np.array(topology.at_level(targets), dtype=np.int64)
-    if isinstance(targets, str) or not isinstance(targets, Sequence) or len(targets) == 0:
+    given: Any = (
+        targets.tolist() if isinstance(targets, (np.ndarray, Tensor, np.generic)) else targets
+    )
+    if isinstance(given, int) and not isinstance(given, bool):
+        return np.array(topology.at_level(given), dtype=np.int64)
+    wrong = isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable)
+    nodes: list[Any] = [None] if wrong else list(given)
+    if not all(isinstance(v, (str, int, np.integer)) and not isinstance(v, bool) for v in nodes):
         raise ValueError(f"targets must be 'root', 'latents', a level or a list, got {targets!r}")
-    return topology.nodes(targets)
+    return topology.nodes(nodes)
 
 
 def _address_parameters(encode: Callable[..., Tensor] | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from hltm.data.batch_items import same, shown, taken_whole
+from hltm.data.batch_items import batch_type
 from hltm.data.export.column import Column
 from hltm.data.export.recipe import Shard
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hltm.data.export.read import DataFolder
 
 
-@taken_whole
+@batch_type
 class FolderBatch(NamedTuple):
     """Some rows of an exported data set, or one row, without the axis B.
 
@@ -44,16 +44,6 @@ class FolderBatch(NamedTuple):
         views = [view.unbind(0) for view in self.views]
         found = zip(rows, self.leaves.unbind(0), self.latents.unbind(0), strict=True)
         return [FolderBatch(*row, [view[i] for view in views]) for i, row in enumerate(found)]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FolderBatch) and same(tuple(self), tuple(other))
-
-    def __ne__(self, other: object) -> bool:  # that of a tuple compares tensors
-        return not self == other
-
-    def __repr__(self) -> str:
-        fields = zip(self._fields, self, strict=True)
-        return f"FolderBatch({', '.join(f'{name}={shown(part)}' for name, part in fields)})"
 
 
 @dataclass(frozen=True, eq=False)

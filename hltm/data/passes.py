@@ -1,0 +1,237 @@
+"""In which pass over a data set a row is read: counted from the reads, for every loader, worker and rank.
+
+Torch does not tell a data set that a new pass begins, but every pass of a loader reads through a new
+fetcher: one in the process of the loader, or one in each worker, also in workers that outlive a pass. So
+a fetcher that has not read before begins a pass, and all workers of one loader begin the same one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from types import FrameType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+from torch.utils.data._utils import fetch
+
+HOMES, GROUPS, WORKERS = 64, 8, 64
+# the columns of a home; numbers of passes and epochs are stored plus 1, so that 0 means none
+PID, RESETS, PINNED = 0, 1, 2  # RESETS: how often the count was set
+ENTRY = 3  # pass << 32 | group, of the home itself (0) and of the groups of workers that began last
+FIRST = ENTRY + 1 + GROUPS  # pass << STEPS | the first step of the pass, of the last passes
+READ = FIRST + GROUPS  # pass << STEPS | the steps that have been read, of every worker
+WIDTH = READ + WORKERS
+MASK = (1 << 32) - 1
+STEPS = 36  # bits of a number of steps: there are at most 2^34 rows
+STEP_MASK = (1 << STEPS) - 1
+
+
+class PassCounter:
+    """The number of the pass in which each reader of a data set reads, and its first step.
+
+    The state is a table in shared memory, so that workers see it however they were started. A row of it
+    belongs to one home: the process whose loaders are counted together. Ranks that share the memory,
+    because a data set was made before they were started, are different homes and count alike.
+
+    No lock is needed: workers that begin one pass at the same time compute the same number from the
+    pass before, and each writes the same words.
+
+    Example:
+        >>> passes, reader = PassCounter(), type("Reader", (), {})
+        >>> first, second = reader(), reader()
+        >>> passes.of(first), passes.of(second), passes.of(first)
+        (0, 1, 0)
+    """
+
+    def __init__(self) -> None:
+        self._table = torch.zeros(HOMES, WIDTH, dtype=torch.int64).share_memory_()
+        self._creator = os.getpid()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing has been read in this process."""
+        self._passes: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._joined = (0, -1)  # RESETS and the pass that this worker began last
+        self._resume: tuple[int, int] | None = None  # where this worker goes on
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"table": self._table, "creator": self._creator}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # a tensor that a started process receives is shared already; a copy is not
+        table = state["table"]
+        if not table.is_shared():
+            table = table.clone().share_memory_()
+            # processes are numbered anew elsewhere
+            last = table[:, ENTRY:FIRST].amax(1) >> 32 << 32
+            table[:, ENTRY:FIRST] = 0
+            table[:, ENTRY] = last
+        self._table = table
+        self._creator = state["creator"]
+        self._forget()
+
+    @property
+    def pinned(self) -> int | None:
+        """The epoch that was set; None where passes are counted."""
+        return int(self._home()[PINNED]) - 1 if self._home()[PINNED] else None
+
+    @property
+    def current(self) -> int:
+        """The pass that began last, or the epoch that was set; 0 before both."""
+        home = self._home()
+        return max(int(home[PINNED]) or _last(home), 1) - 1
+
+    @property
+    def next(self) -> int:
+        """The number of the next pass."""
+        home = self._home()
+        return int(home[PINNED]) or _last(home)
+
+    def pin(self, epoch: int | None, *, goes_on: bool = False) -> None:
+        """Read in one epoch from now on; None to count passes again, from the one after it.
+
+        Args:
+            goes_on: whether steps are counted on; otherwise the next pass begins at step 0.
+        """
+        home = self._home()
+        if epoch is not None and not goes_on:
+            self._reset(home, epoch + 1)
+        home[PINNED] = 0 if epoch is None else epoch + 1
+
+    def start_at(self, number: int, step: int = 0) -> None:
+        """Let the next pass be this one, and begin it at this step.
+
+        In a worker, this one alone goes on from there: each has its own place.
+        """
+        home = self._home()
+        if get_worker_info() is None:
+            self._reset(home, number)
+            home[FIRST + number % GROUPS] = (number + 1) << STEPS | step
+        else:
+            self._resume = number, step
+            if _last(home) < number:  # the passes after this one are counted from here
+                home[ENTRY] = number << 32
+
+    def _reset(self, home: np.ndarray, number: int) -> None:
+        """Forget what has been read; the next pass is this one."""
+        home[RESETS] += 1
+        home[PINNED:] = 0
+        home[ENTRY] = number << 32
+
+    def of(self, reader: object | None) -> int:
+        """The pass of a reader, which begins one with its first read; of None, the current pass."""
+        if reader is None or self.pinned is not None:
+            return self.current
+        if reader not in self._passes:
+            self._passes[reader] = self.begin()[0]
+        return self._passes[reader]
+
+    def begin(self, goes_on: bool = False) -> tuple[int, int]:
+        """Begin a pass: its number, and the first step of it that this process reads.
+
+        Args:
+            goes_on: whether a pass begins after the last step of the one before, and not at 0.
+        """
+        home, (group, worker) = self._home(), _group()
+        if self._resume is not None:
+            (number, step), self._resume = self._resume, None
+            self._enter(home, group, number)
+            return number, step
+        if home[PINNED] and not goes_on:
+            number = int(home[PINNED]) - 1
+        else:
+            entries = home[ENTRY:FIRST].copy()
+            own = int(entries[entries & MASK == group].max(initial=0)) >> 32 if group else 0
+            resets, joined = self._joined
+            number = own - 1
+            if number <= (joined if resets == home[RESETS] else -1):
+                number = int(entries.max()) >> 32  # the first of its group to begin the next pass
+            self._enter(home, group, number)
+        slot = FIRST + number % GROUPS
+        first = int(home[slot])
+        if first >> STEPS != number + 1:
+            reached = int(home[READ:].max()) if goes_on else 0
+            first = int(home[slot])  # another worker may have begun to read since
+            if first >> STEPS != number + 1:
+                first = home[slot] = (number + 1) << STEPS | reached & STEP_MASK
+        return number, (first & STEP_MASK) + worker
+
+    def _enter(self, home: np.ndarray, group: int, number: int) -> None:
+        """Record that a group of workers, or the home itself, reads in a pass."""
+        entries, place = home[ENTRY:FIRST], 0
+        if group:
+            self._joined = int(home[RESETS]), number
+            own = np.flatnonzero(entries & MASK == group)
+            place = int(own[0]) if own.size else 1 + int(entries[1:].argmin())
+        entries[place] = (number + 1) << 32 | group
+
+    def has_read(self, number: int, steps: int) -> None:
+        """Record that the first so many steps of a pass have been read, as far as this process knows."""
+        info = get_worker_info()
+        worker = 0 if info is None else info.id % WORKERS
+        self._home()[READ + worker] = (number + 1) << STEPS | steps
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The pass that is read now, and how many steps of it have been read."""
+        read = int(self._home()[FIRST:].max())
+        return max((read >> STEPS) - 1, 0), read & STEP_MASK
+
+    def _home(self) -> np.ndarray:
+        """The row of the process whose loaders read."""
+        table, pid = self._table.numpy(), _home_pid()
+        for i in range(pid, pid + HOMES):
+            home = table[i % HOMES]
+            if home[PID] == pid:
+                return home
+            if home[PID] == 0:
+                break
+        else:
+            home = table[pid % HOMES]  # all are taken, most of them by processes that ended
+        creator = table[table[:, PID] == self._creator]
+        home[1:] = creator[0, 1:] if len(creator) else 0
+        last, home[ENTRY:FIRST] = _last(home) << 32, 0  # its groups are not ours
+        home[ENTRY], home[PID] = last, pid
+        return home
+
+
+def current_reader() -> object | None:
+    """The fetcher of a loader on whose behalf this function is called; None for a direct call."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals is fetch.__dict__:
+            return frame.f_locals.get("self")
+        frame = frame.f_back
+    return None
+
+
+def _last(home: np.ndarray) -> int:
+    """The number of the last pass, plus 1."""
+    return int(home[ENTRY:FIRST].max() >> 32)
+
+
+def _home_pid() -> int:
+    """The process whose loaders are counted together: of a worker, the one that started it."""
+    parent = multiprocessing.parent_process()
+    if get_worker_info() is None or parent is None or parent.pid is None:
+        return os.getpid()
+    return parent.pid
+
+
+def _group() -> tuple[int, int]:
+    """A number that the workers of one loader share, and this worker's; 0 and 0 outside of workers.
+
+    Processes are numbered by the one that starts them, in the order in which it does, whatever the
+    random seeds are.
+    """
+    info = get_worker_info()
+    if info is None:
+        return 0, 0
+    identity = getattr(multiprocessing.current_process(), "_identity", ())
+    number = identity[-1] if identity else info.seed
+    return (number - info.id) & MASK, info.id
