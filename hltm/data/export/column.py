@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.data.dataset import find_places
 from hltm.data.export.files import read_column
 from hltm.data.export.recipe import Shard
 
@@ -23,8 +24,8 @@ KEPT_BYTES = 1 << 28  # of shards that a column keeps in memory; the last one re
 class Column:
     """States of all rows, read shard by shard when they are indexed; -1 where a leaf is missing.
 
-    Index it with a row, a slice or integers (0 is the export's first row) to get a tensor. For
-    stacked trees the member comes first: `column[member]` or `column[member, rows]`.
+    Index it with a row, a slice, integers (0 is the export's first row) or a boolean for each row, to
+    get a tensor. For stacked trees the member comes first: `column[member]` or `column[member, rows]`.
     `np.asarray(column)` reads everything.
 
     Attributes:
@@ -109,7 +110,7 @@ class Column:
     def _rows(self, index: Any) -> Tensor:
         """`(rows, width)`, or `(width,)` for a single row; each shard concerned is read once."""
         shards, size = self.members[self.member or 0], self.data.recipe.rows_per_shard
-        wanted = places(index, self.data.recipe.samples)
+        wanted = find_places(index, self.data.recipe.samples)
         if wanted.ndim == 0:
             return self._rows([int(wanted)])[0]
         if len(wanted) == 0:
@@ -123,23 +124,3 @@ class Column:
             here = wanted // size == i
             out[here] = self.read(shards[i])[wanted[here] - i * size]
         return torch.from_numpy(out)
-
-
-def places(index: Any, samples: int) -> np.ndarray:
-    """The places 0..samples-1 that an index stands for: `()` for an integer, else `(rows,)` int64.
-
-    Raises:
-        TypeError: neither an integer, a slice nor integers.
-        IndexError: a row that there is not.
-    """
-    if isinstance(index, slice):
-        return np.arange(*index.indices(samples), dtype=np.int64)
-    wanted = np.asarray(index)
-    if wanted.size == 0 and wanted.ndim == 1:
-        return np.empty(0, dtype=np.int64)  # an empty list has no integers to show
-    if wanted.dtype.kind not in "iu" or wanted.ndim > 1:
-        raise TypeError(f"rows must be an integer, a slice or integers, got {index!r}")
-    low, high = wanted.min(), wanted.max()
-    if low < -samples or high >= samples:
-        raise IndexError(f"row {low if low < -samples else high} of {samples} rows")
-    return wanted.astype(np.int64) % samples

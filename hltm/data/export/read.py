@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 
 from hltm._paths import local_path
 from hltm.data.batch_items import BatchItems
-from hltm.data.export.column import Column, places
+from hltm.data.dataset import find_places
+from hltm.data.export.column import Column
 from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.data.export.rows import FolderBatch, ShardRows
@@ -177,7 +178,7 @@ class DataFolder(Dataset[FolderBatch]):
 
     def _read(self, index: Any) -> FolderBatch:
         """Some rows of a single tree, or one."""
-        wanted = places(index, len(self))
+        wanted = find_places(index, len(self))
         numbers = wanted + self.recipe.start
         none = torch.empty((*wanted.shape, 0), dtype=torch.uint8)
         return FolderBatch(

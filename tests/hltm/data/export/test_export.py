@@ -103,10 +103,13 @@ def test_columns_are_indexed_like_arrays(tmp_path):
     assert column[chosen].equal(leaves[chosen])
     assert column[[3, 999]].equal(leaves[[3, 999]])
     for wrong in (1000, -1001, [3, 1000]):
-        with pytest.raises(IndexError, match="of 1000 rows"):
+        with pytest.raises(IndexError, match=r"places must be in -1000\.\.999, got"):
             _ = column[wrong]
-    for wrong in (0.5, "row", [True, False]):
-        with pytest.raises(TypeError, match="rows must be an integer, a slice or integers"):
+    assert column[leaves[:, 0] == 1].equal(leaves[leaves[:, 0] == 1])
+    with pytest.raises(IndexError, match="expected 1000 booleans, one per row, got 2"):
+        _ = column[[True, False]]
+    for wrong in (0.5, "row"):
+        with pytest.raises(TypeError, match="expected a place, a slice or a list of places"):
             _ = column[wrong]
 
 
