@@ -29,11 +29,12 @@ import pyarrow.parquet as pq
 import torch
 
 import hltm
-from hltm.data.export.files import as_arrow, parquet_options, parquet_schema
-from hltm.data.export.recipe import ExportRecipe, make_recipe
+from hltm.data.export.parquet import as_arrow, parquet_options, parquet_schema
+from hltm.data.export.recipe import ExportRecipe
+from hltm.data.export.settings import make_recipe
 
 WAYS = ("generator alone", "Parquet writer alone", "hltm.export, parquet")
-MORE = ("hltm.export, safetensors", "hltm.export, npz")
+MORE = ("hltm.export, safetensors", "hltm.export, npz", "hltm.export, csv")
 
 
 def recipe_of(rows: int) -> ExportRecipe:
@@ -41,7 +42,7 @@ def recipe_of(rows: int) -> ExportRecipe:
     tree = hltm.symmetric_binary(depth=5, polarity=(0.7, 1.0), seed=0)
     return make_recipe(
         tree, rows, seed=1, start=0, views=0, augment=None, nodes="all", file_format="parquet",
-        rows_per_shard=None,
+        columns=None, rows_per_shard=None,
     )  # fmt: skip
 
 
@@ -57,9 +58,7 @@ def first_shard(recipe: ExportRecipe) -> list[pa.Table]:
     schema = parquet_schema(recipe)
     found = []
     for rows in recipe.pieces(recipe.shards[0]):
-        columns = recipe.draw(0, rows)
-        arrays = [as_arrow(columns[field.name], field.type) for field in schema]
-        found.append(pa.Table.from_arrays(arrays, schema=schema))
+        found.append(as_arrow(recipe, recipe.draw(0, rows), schema))
     return found
 
 

@@ -31,7 +31,9 @@ def ways(rows: int, batch: int, workers: int) -> dict[str, Callable[[], Iterable
     """Functions that make a pass over the rows, batch by batch."""
     options = {"seed": 1, "encode": hltm.encode.signs}
     data = hltm.ViewDataset(TREE, AUGMENT, samples=rows, **options)
-    half, _ = random_split(hltm.ViewDataset(TREE, AUGMENT, samples=2 * rows, **options), [rows, rows])
+    half, _ = random_split(
+        hltm.ViewDataset(TREE, AUGMENT, samples=2 * rows, **options), [rows, rows]
+    )
     stream = hltm.ViewStream(TREE, AUGMENT, batch=batch, samples=rows, **options)
     by_item = {"collate_fn": lambda items: default_collate(list(items))}
     common = {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}

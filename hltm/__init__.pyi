@@ -3,9 +3,10 @@ from hltm import probe as probe
 from hltm.data import adapters as adapters
 from hltm.data import encode as encode
 from hltm.data.dataset import ViewDataset as ViewDataset
-from hltm.data.export.read import Column as Column
+from hltm.data.export.column import Column as Column
 from hltm.data.export.read import DataFolder as DataFolder
 from hltm.data.export.read import load as load
+from hltm.data.export.rows import FolderBatch as FolderBatch
 from hltm.data.export.verify import Verification as Verification
 from hltm.data.export.verify import verify as verify
 from hltm.data.export.write import export as export

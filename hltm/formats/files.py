@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hltm._paths import local_path
 from hltm.formats.bif import from_bif, to_bif
 from hltm.formats.graph_text import from_gml, from_graphml, from_node_link, to_gml, to_graphml
 from hltm.formats.json import FORMAT, from_json, to_json
@@ -80,8 +81,8 @@ def load_tree(path: str | os.PathLike[str], **options: Any) -> LatentTree:
 
     Raises:
         OSError: a file that cannot be read.
-        ValueError: a file that holds no such tree, naming the file and the reason; an option that
-            the format does not have.
+        ValueError: a URL; a file that holds no such tree, naming the file and the reason; an option
+            that the format does not have.
 
     Example:
         >>> import hltm, tempfile, pathlib
@@ -97,7 +98,7 @@ def load_tree(path: str | os.PathLike[str], **options: Any) -> LatentTree:
         LatentTree(5 nodes, 3 leaves, depth 2, 4 states)
         >>> folder.cleanup()
     """
-    data = Path(path).read_bytes()
+    data = local_path(path).read_bytes()
     try:
         text = _text(data)
         found = _format_of(text, _suffix(path))
@@ -122,10 +123,10 @@ def save(tree: LatentTree, path: str | os.PathLike[str], **options: Any) -> None
 
     Raises:
         OSError: a path that cannot be written.
-        ValueError: another suffix, an option that the format does not have, or a tree that the format
+        ValueError: a URL, another suffix, an option that the format does not have, or a tree that the format
             cannot hold.
     """
-    target = Path(path)
+    target = local_path(path)
     write = writer_of(path)
     _check_options(target.name, write, options)
     text = write(tree, **options)

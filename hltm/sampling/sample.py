@@ -171,7 +171,16 @@ def missing_leaves(
     shape = (len(members), len(leaves), len(rows))
     found = torch.zeros(shape, dtype=torch.bool, device=rows.device)
     some = np.flatnonzero(missing_rates[leaves] > 0)
-    if len(some):
+    if len(some) and rows.device.type == "cpu":
+        # compiles: at the first use, not at import
+        from hltm.sampling.kernels.missing import missing
+
+        decided = missing(
+            rows.numpy(), decision_limits(missing_rates[leaves[some]]), leaves[some], seed=seed,
+            stream=stream | DECISIONS, members=members, view=view,
+        )  # fmt: skip
+        found[:, some] = torch.from_numpy(decided)
+    elif len(some):
         limit = torch.as_tensor(decision_limits(missing_rates[leaves[some]]), device=rows.device)
         u = words_at(
             rows,

@@ -1,4 +1,8 @@
-"""manifest.json: the settings of a folder of data, and the list of its shards that are written."""
+"""The manifest: the settings of a folder of data, and the list of its shards that are written.
+
+It is `manifest.json`, and `_manifest.json` in a folder of Parquet files: programs that read such a folder
+as one table, pandas for one, take every file for a part of it whose name does not begin with `_` or `.`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hltm.data.export.files import checksum, replacing
-from hltm.data.export.recipe import FORMAT, VERSION, ExportRecipe, Shard
+from hltm.data.export.recipe import ExportRecipe, Shard
+from hltm.data.export.settings import recipe_of, settings, version
 
-MANIFEST = "manifest.json"
+FORMAT, VERSIONS = "hltm.export", (1, 2)
+NAMES = ("manifest.json", "_manifest.json")
 ENTRY = {"file", "member", "start", "rows", "bytes", "sha256"}
 
 
@@ -17,8 +23,14 @@ def describe(recipe: ExportRecipe) -> dict[str, Any]:
     """The manifest of a recipe before any shard is written."""
     import hltm  # only its version; at the top this would be a circle
 
-    head = {"format": FORMAT, "version": VERSION, "hltm": hltm.__version__, "complete": False}
-    return head | recipe.settings() | {"shards": []}
+    head = {"format": FORMAT, "version": version(recipe), "hltm": hltm.__version__}
+    return head | {"complete": False} | settings(recipe) | {"shards": []}
+
+
+def manifest_path(folder: Path, file_format: str | None = None) -> Path:
+    """The manifest of a folder; where there is none, the one that an export of a format writes."""
+    present = [folder / name for name in NAMES if (folder / name).is_file()]
+    return present[0] if present else folder / NAMES[file_format == "parquet"]
 
 
 def shard_entry(folder: Path, shard: Shard) -> dict[str, Any]:
@@ -35,7 +47,7 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     parts = [f"{json.dumps(key)}: {json.dumps(content[key])}" for key in content if key != "shards"]
     shards = ",\n".join(json.dumps(entry) for entry in content["shards"])
     parts.append(f'"shards": [\n{shards}\n]')
-    with replacing(folder / MANIFEST) as partial:
+    with replacing(manifest_path(folder, content.get("file_format"))) as partial:
         partial.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
 
@@ -46,7 +58,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         FileNotFoundError: there is none.
         ValueError: a file that is not a manifest of this format and version.
     """
-    path = folder / MANIFEST
+    path = manifest_path(folder)
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no exported data: there is no {path}")
     try:
@@ -55,8 +67,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a manifest: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{path} is not a manifest: expected format {FORMAT!r}")
-    if found.get("version") != VERSION:
-        raise ValueError(f"{path} has version {found.get('version')}, expected {VERSION}")
+    if found.get("version") not in VERSIONS:
+        wanted = " or ".join(map(str, VERSIONS))
+        raise ValueError(f"{path} has version {found.get('version')}, expected {wanted}")
     held = found.get("shards")
     if not isinstance(held, list) or not all(
         isinstance(e, dict) and e.keys() >= ENTRY for e in held
@@ -74,18 +87,24 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], ExportRecipe]:
     """
     manifest = read_manifest(folder)
     try:
-        return manifest, ExportRecipe.from_settings(manifest)
+        return manifest, recipe_of(manifest)
     except ValueError as error:
-        raise ValueError(f"{folder / MANIFEST}: {error}") from error
+        raise ValueError(f"{manifest_path(folder)}: {error}") from error
 
 
 def check_same(folder: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Raise a ValueError of the first setting of a folder's manifest that is not as expected."""
+    by_default = {"columns": "arrays"}
+    found, expected = by_default | found, by_default | expected
     for key, value in expected.items():
         if found.get(key) == value:
             continue
         if key in ("tree", "leaves", "latents"):  # too long to print
             what = f"its {key} {'is' if key == 'tree' else 'are'} not the same"
+        elif key == "augmentation" and _short(found.get(key)) == _short(value):
+            what = f"its augmentation {_short(value)} has other rates"
+            if "missing_rates" in value and "missing_rates" not in found[key]:
+                what += ", because an earlier version wrote its views without missing leaves"
         else:
             name = "number of samples" if key == "n" else key.replace("_", " ")
             what = f"its {name} is {_short(found.get(key))}, not {_short(value)}"

@@ -1,23 +1,34 @@
-"""Reading an exported data set: the tree, and columns that are read shard by shard when they are used."""
+"""Reading an exported data set: the tree, and columns and rows that are read when they are used."""
 
 from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch.utils.data import Dataset
 
-from hltm.data.export.files import read_column
+from hltm._paths import local_path
+from hltm.data.batch_items import BatchItems
+from hltm.data.dataset import find_places
+from hltm.data.export.column import Column
 from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
+from hltm.data.export.rows import FolderBatch, ShardRows
+from hltm.data.export.settings import lost_marks
 from hltm.tree import LatentTree
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+READ_AT_ONCE = 1 << 12  # rows, in a loop over single ones
 
 
 def load(folder: str | os.PathLike[str]) -> DataFolder:
@@ -25,7 +36,7 @@ def load(folder: str | os.PathLike[str]) -> DataFolder:
 
     Raises:
         FileNotFoundError: there is no exported data.
-        ValueError: a manifest that is damaged or of another version, or an unfinished export.
+        ValueError: a URL, a manifest that is damaged or of another version, or an unfinished export.
 
     Example:
         >>> import hltm, tempfile
@@ -37,9 +48,12 @@ def load(folder: str | os.PathLike[str]) -> DataFolder:
         (Column(leaves, shape (1000, 8), uint8), torch.Size([3, 7]))
         >>> [len(shard.rows) for shard in data.shards()]
         [400, 400, 200]
+        >>> batch = next(iter(torch.utils.data.DataLoader(data, batch_size=64, shuffle=True)))
+        >>> batch
+        FolderBatch(rows=(64,) int64, leaves=(64, 8) uint8, latents=(64, 7) uint8, views=[])
         >>> place.cleanup()
     """
-    home = Path(folder)
+    home = local_path(folder)
     manifest, recipe = read_recipe(home)
     if len(manifest["shards"]) < len(recipe.shards):
         raise ValueError(
@@ -49,23 +63,37 @@ def load(folder: str | os.PathLike[str]) -> DataFolder:
     return DataFolder(home, manifest, recipe)
 
 
-@dataclass(frozen=True, eq=False)
-class DataFolder:
-    """An exported data set.
+@dataclass(frozen=True, eq=False, repr=False)
+class DataFolder(Dataset[FolderBatch]):
+    """An exported data set: whole columns, a table, or rows, for a torch loader among others.
+
+    `data[5]` is a row, `data[5:9]` and `data[[7, 3]]` are several, as a `FolderBatch`; a loop goes over
+    single rows. If the trees are stacked, choose a member first: `data[member]` is the folder of one,
+    `data[member, rows]` has rows of it, and a loop goes over the members.
 
     Attributes:
         folder: its path.
-        manifest: the content of `manifest.json`.
+        manifest: the content of the manifest.
+        place: the place of the member that was chosen; None for all, and for a single tree.
     """
 
     folder: Path
-    manifest: dict[str, Any] = field(repr=False)
-    recipe: ExportRecipe = field(repr=False)
+    manifest: dict[str, Any]
+    recipe: ExportRecipe
+    place: int | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a loader's new processes read files for themselves
+        return DataFolder, (self.folder, self.manifest, self.recipe, self.place)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether there is an axis of members."""
+        return self.recipe.tree.stacked and self.place is None
 
     @property
     def tree(self) -> LatentTree:
         """The tree that the rows were drawn from."""
-        return self.recipe.tree
+        return self.recipe.tree if self.place is None else self.recipe.tree[self.place]
 
     @property
     def rows(self) -> range:
@@ -74,6 +102,8 @@ class DataFolder:
 
     def __len__(self) -> int:
         return self.recipe.samples
+
+    # columns
 
     @cached_property
     def leaves(self) -> Column:
@@ -98,161 +128,136 @@ class DataFolder:
 
     @cached_property
     def views(self) -> tuple[Column, ...]:
-        """The leaves of each augmented draw, shaped as `leaves`."""
+        """The leaves of each augmented draw, shaped as `leaves`, -1 where missing.
+
+        Raises:
+            ValueError: views of leaves that may be missing, by a version that did not leave them out.
+        """
+        if reason := lost_marks(self.recipe):
+            raise ValueError(f"{self.folder}: {reason}")
         return tuple(self._column(f"view_{i + 1}") for i in range(self.recipe.views))
+
+    def _column(self, name: str) -> Column:
+        members: list[list[Shard]] = [[] for _ in self.recipe.tree.members]
+        for shard in self.recipe.shards:
+            members[shard.place].append(shard)
+        return Column(self, name, members, self.place)
+
+    # rows
+
+    def __getitem__(self, index: Any) -> Any:
+        if not self.stacked:
+            return self._read(index)
+        place, *rest = index if isinstance(index, tuple) else (index,)
+        chosen = range(len(self.tree.members))[operator.index(place)]
+        member = DataFolder(self.folder, self.manifest, self.recipe, chosen)
+        return member[rest[0] if len(rest) == 1 else tuple(rest)] if rest else member
+
+    def __getitems__(self, indices: Sequence[int]) -> BatchItems[FolderBatch]:
+        """Several rows, read in one call; a torch loader uses this where it exists."""
+        self._check_single()
+        return BatchItems(self._read(list(indices)), len(indices))
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.stacked:
+            yield from (self[place] for place in range(len(self.tree.members)))
+            return
+        for low in range(0, len(self), READ_AT_ONCE):
+            yield from self.__getitems__(range(low, min(low + READ_AT_ONCE, len(self))))
+
+    def batches(self, size: int) -> Iterator[FolderBatch]:
+        """All rows in order, `size` at a time, as `data[low:high]` has them; the last may be fewer.
+
+        Raises:
+            ValueError: a size below 1, or stacked trees.
+        """
+        if operator.index(size) < 1:
+            raise ValueError(f"the size of a batch must be at least 1, got {size}")
+        self._check_single()
+        return (self._read(slice(low, low + size)) for low in range(0, len(self), size))
+
+    def _read(self, index: Any) -> FolderBatch:
+        """Some rows of a single tree, or one."""
+        wanted = find_places(index, len(self))
+        numbers = wanted + self.recipe.start
+        none = torch.empty((*wanted.shape, 0), dtype=torch.uint8)
+        return FolderBatch(
+            torch.from_numpy(numbers) if wanted.ndim else int(numbers),
+            self.leaves[wanted],
+            self.latents[wanted] if self.recipe.latents else none,
+            [view[wanted] for view in self.views],
+        )
+
+    def _check_single(self) -> None:
+        if self.stacked:
+            raise ValueError(
+                f"{self.folder} holds {len(self.tree.members)} members; choose one, e.g. data[0]"
+            )
 
     def shards(self) -> Iterator[ShardRows]:
         """The files one after the other, each read when its columns are used."""
         for shard in self.recipe.shards:
-            yield ShardRows(self, shard)
+            if self.place in (None, shard.place):
+                yield ShardRows(self, shard)
 
-    def _column(self, name: str) -> Column:
-        members: list[list[Shard]] = [[] for _ in self.tree.members]
-        for shard in self.recipe.shards:
-            members[shard.place].append(shard)
-        return Column(self, name, members)
+    def to_pandas(self) -> pd.DataFrame:
+        """All rows as a table: `row`, for stacked trees `member`, then a column for each node.
 
-
-@dataclass(frozen=True, eq=False)
-class ShardRows:
-    """The rows of one file.
-
-    Attributes:
-        data: the data set.
-        shard: its file, member and rows.
-    """
-
-    data: DataFolder = field(repr=False)
-    shard: Shard
-
-    @property
-    def rows(self) -> range:
-        """The numbers of its rows."""
-        return self.shard.rows
-
-    @property
-    def member(self) -> int:
-        """The address of its tree."""
-        return self.shard.member
-
-    @cached_property
-    def leaves(self) -> Tensor:
-        """`(B, X)` states of the leaves."""
-        return _tensor(self.data.leaves.read(self.shard))
-
-    @cached_property
-    def latents(self) -> Tensor:
-        """`(B, V_kept)` states of the latents."""
-        return _tensor(self.data.latents.read(self.shard))
-
-    @cached_property
-    def views(self) -> tuple[Tensor, ...]:
-        """`(B, X)` leaves of each augmented draw."""
-        return tuple(_tensor(column.read(self.shard)) for column in self.data.views)
-
-
-@dataclass(frozen=True, eq=False)
-class Column:
-    """States of all rows, read shard by shard when they are indexed.
-
-    Index it with a row, a slice or integers (0 is the export's first row) to get a tensor. For
-    stacked trees the member comes first: `column[member]` or `column[member, rows]`.
-    `np.asarray(column)` reads everything.
-
-    Attributes:
-        data: the data set.
-        name: of the column: `leaves`, `latents`, `view_1`, …
-        members: the shards of each member.
-        member: the place of the member that was chosen; None for all.
-    """
-
-    data: DataFolder
-    name: str
-    members: list[list[Shard]]
-    member: int | None = None
-    _last: dict[str, np.ndarray] = field(default_factory=dict, repr=False)  # the shard read last
-
-    @property
-    def stacked(self) -> bool:
-        """Whether there is an axis of members."""
-        return self.data.tree.stacked and self.member is None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """`(B, width)` or `(S, B, width)`."""
-        found = (self.data.recipe.samples, self.data.recipe.widths[self.name])
-        return (len(self.members), *found) if self.stacked else found
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of a state."""
-        return self.data.recipe.dtype
-
-    def __repr__(self) -> str:
-        return f"Column({self.name}, shape {self.shape}, {self.dtype})"
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: Any) -> Any:
-        """A tensor of rows; for stacked trees a member's column, or a tensor of its rows."""
-        if not self.stacked:
-            return self._rows(index)
-        place, *rest = index if isinstance(index, tuple) else (index,)
-        chosen = range(len(self.members))[operator.index(place)]
-        of_member = Column(self.data, self.name, self.members, chosen, self._last)
-        return of_member[rest[0] if len(rest) == 1 else tuple(rest)] if rest else of_member
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("a column is read from files: copy=False is not possible")
-        if self.stacked:
-            found = np.stack([np.asarray(self[i]) for i in range(len(self.members))])
-        else:
-            found = self._rows(slice(None)).numpy()
-        return found if dtype is None else found.astype(dtype, copy=False)
-
-    def read(self, shard: Shard) -> np.ndarray:
-        """The column of one file.
+        Columns have the names of the nodes, latents first; in views, of the leaves with `_view_1`, ….
+        States are uint8 (int32 above 256 states). Where leaves may be missing they are pandas' Int16
+        (Int32), and NA is a missing leaf: `table.fillna(-1)` has -1 there, as `posterior` expects.
 
         Raises:
-            FileNotFoundError: the file is missing.
-            ValueError: a file that is damaged or of another shape.
+            ValueError: two columns of one name, such as a node that is called `row`.
+
+        Example:
+            >>> import hltm, tempfile
+            >>> tree = hltm.LatentTree.from_parents(
+            ...     {"genus": None, "ash": "genus", "elm": "genus"},
+            ...     {"genus": [0.5, 0.5], "ash": [[0.9, 0.1], [0.2, 0.8]], "elm": [[1, 0], [0, 1]]},
+            ... )
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     hltm.export(tree, folder, 3, seed=1).to_pandas()
+               row  genus  ash  elm
+            0    0      0    0    0
+            1    1      1    0    1
+            2    2      0    0    0
         """
-        if shard.file not in self._last:
-            found = read_column(self.data.folder / shard.file, self.name)
-            expected = (len(shard.rows), self.shape[-1])
-            if found.shape != expected or found.dtype != self.dtype:
-                raise ValueError(
-                    f"{self.data.folder / shard.file}: {self.name} has shape {found.shape} of "
-                    f"{found.dtype}, expected {expected} of {self.dtype}"
-                )
-            self._last.clear()
-            self._last[shard.file] = found
-        return self._last[shard.file]
+        import pandas as pd
 
-    def _rows(self, index: Any) -> Tensor:
-        """`(rows, width)`, or `(width,)` for a single row; each shard concerned is read once."""
-        shards, size = self.members[self.member or 0], self.data.recipe.rows_per_shard
-        every = range(self.data.recipe.samples)
-        if isinstance(index, slice):
-            wanted = np.asarray(every[index], dtype=np.int64)
-        else:
-            wanted = np.asarray(index)
-            if wanted.dtype.kind not in "iu" or wanted.ndim > 1:
-                raise TypeError(f"rows must be an integer, a slice or integers, got {index!r}")
-            low, high = (wanted.min(), wanted.max()) if wanted.size else (0, -1)
-            if low < -len(every) or high >= len(every):
-                raise IndexError(f"row {low if low < -len(every) else high} of {len(every)} rows")
-            wanted = wanted % len(every)
-        flat = np.atleast_1d(wanted)
-        out = np.empty((len(flat), self.shape[-1]), dtype=self.dtype)
-        for i in np.unique(flat // size):
-            here = flat // size == i
-            out[here] = self.read(shards[i])[flat[here] - i * size]
-        return torch.from_numpy(out if wanted.ndim else out[0])
+        if self.stacked:
+            return pd.concat([member.to_pandas() for member in self], ignore_index=True)
+        found: dict[str, Any] = {"row": np.asarray(self.rows)}
+        if self.place is not None:
+            found["member"] = np.full(len(self), self.tree.members[0])
+        _ = self.views  # raises if they are not what they claim to be
+        for group, names in self.recipe.node_columns.items():
+            states = np.asarray(self._column(group))
+            if self.recipe.hides(group):
+                for i, name in enumerate(names):
+                    column = states[:, i].copy()
+                    found[name] = pd.arrays.IntegerArray(column, column < 0)
+            else:
+                found |= {name: states[:, i] for i, name in enumerate(names)}
+        return pd.DataFrame(found)
 
+    # displays
 
-def _tensor(found: np.ndarray) -> Tensor:
-    """A tensor over the same memory, or over a copy where that memory is read-only."""
-    return torch.from_numpy(found if found.flags.writeable else found.copy())
+    def _summary(self) -> str:
+        members = f"{len(self.tree.members)} members x " if self.stacked else ""
+        return f"{members}{len(self):,} rows from {self.recipe.start:,}"
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{name} {width}" for name, width in self.recipe.widths.items())
+        return f"DataFolder({str(self.folder)!r}, {self._summary()}: {held}; {self.recipe.file_format})"
+
+    def _repr_html_(self) -> str:
+        lines = [
+            f"<tr><td>{name}</td><td>{width}</td><td>{self.recipe.public_dtype(name)}</td></tr>"
+            for name, width in self.recipe.widths.items()
+        ]
+        return (
+            f"<b>DataFolder</b> {escape(str(self.folder))}<br>{self._summary()}, "
+            f"{self.recipe.file_format}<table><tr><th>column</th><th>states of a row</th>"
+            f"<th>dtype</th></tr>{''.join(lines)}</table>"
+        )

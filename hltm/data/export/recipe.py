@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import operator
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from hltm.formats.json import from_json, to_json
-from hltm.model.topology import Nodes
-from hltm.sampling.augment import Augmentation
-from hltm.sampling.philox import DRAW_FORMAT, MAX_VIEWS, Stream, check_seed
-from hltm.sampling.sample import check_rows, views
+from hltm.sampling.draw import hide
+from hltm.sampling.philox import Stream
+from hltm.sampling.sample import views
 from hltm.tree import LatentTree
 
-FORMAT, VERSION = "hltm.export", 1
 # format -> suffix of its files
-SUFFIXES = {name: name for name in ("npz", "parquet", "safetensors")} | {"huggingface": "parquet"}
+SUFFIXES = {name: name for name in ("npz", "parquet", "safetensors")}
+SUFFIXES |= {"huggingface": "parquet", "csv": "csv"}
+# format -> its layouts of columns, the default first
+LAYOUTS: dict[str, tuple[str, ...]] = dict.fromkeys(("npz", "safetensors"), ("arrays",))
+LAYOUTS |= {"parquet": ("arrays", "nodes"), "huggingface": ("arrays", "nodes"), "csv": ("nodes",)}
 STREAM = Stream.DATA
-SHARD_ROWS, SHARD_BYTES = 1 << 20, 1 << 28  # the largest shard unless rows_per_shard is given
 PIECE_ROWS, PIECE_BYTES = 1 << 17, 1 << 24  # the most that is drawn at once and held in memory
 BLOCK = 1 << 12  # rows transposed at once, so that they stay in the cache
 
@@ -48,14 +45,19 @@ class Shard:
 class ExportRecipe:
     """Everything that the files of a data set follow from; equal recipes give equal files.
 
+    The states of a row come in groups: `leaves`, `latents` and the leaves of `view_1`, `view_2`, ….
+
     Attributes:
         tree: one tree, or several.
         seed, start, samples: rows start .. start + samples - 1 of the endless data set of `seed`.
         views: the number of views of each row, numbered from 1.
         augment: the name of the augmentation; None without views.
         rates: `(V,)` the redraw rate of each node in a view; None without views.
+        missing_rates: `(V,)` the missing rate of each leaf in a view, 0 for latents; None without views.
         latents: numbers of the latents that are exported beside the leaves.
         file_format: a key of `SUFFIXES`.
+        columns: the layout of the files' columns: `arrays`, one for each group, or `nodes`, one for
+            each node of each group.
         rows_per_shard: rows of every shard but a member's last.
     """
 
@@ -66,8 +68,10 @@ class ExportRecipe:
     views: int
     augment: str | None
     rates: np.ndarray | None
+    missing_rates: np.ndarray | None
     latents: tuple[int, ...]
     file_format: str
+    columns: str
     rows_per_shard: int
 
     @cached_property
@@ -92,17 +96,63 @@ class ExportRecipe:
 
     @cached_property
     def widths(self) -> dict[str, int]:
-        """The number of states of a row in each column of states."""
+        """The number of states of a row in each group."""
         leaves = len(self.tree.leaves)
         found = {"leaves": leaves}
         if self.latents:
             found["latents"] = len(self.latents)
         return found | {f"view_{i + 1}": leaves for i in range(self.views)}
 
+    @cached_property
+    def node_columns(self) -> dict[str, list[str]]:
+        """Group -> names of its columns where each node has its own: `ash`, in views `ash_view_1`, ….
+
+        Raises:
+            ValueError: two columns of one name.
+        """
+        names = self.tree.topology.names
+        leaves = [names[v] for v in self.tree.leaves]
+        # latents first, as nodes are stored
+        found = {"latents": [names[v] for v in self.latents]} if self.latents else {}
+        found["leaves"] = leaves
+        for i in range(self.views):
+            found[f"view_{i + 1}"] = [f"{name}_view_{i + 1}" for name in leaves]
+        seen = set(self.keys)
+        for name in (name for group in found.values() for name in group):
+            if name in seen:
+                raise ValueError(
+                    f"with one column per node, two columns have the name {name!r}: rename the node, "
+                    "or read and write columns='arrays'"
+                )
+            seen.add(name)
+        return found
+
+    def hides(self, group: str) -> bool:
+        """Whether leaves of the group may be missing."""
+        hidden = self.missing_rates is not None and bool(self.missing_rates.any())
+        return hidden and group.startswith("view_")
+
     @property
     def dtype(self) -> np.dtype:
-        """The dtype of a state: uint8, or uint16 above 256 states."""
+        """The dtype of a state in a file: uint8, or uint16 above 256 states."""
         return np.dtype(str(self.tree.tables.state_dtype).removeprefix("torch."))
+
+    def marked_dtype(self, group: str) -> np.dtype:
+        """The dtype of a group whose missing leaves are marked -1: int16 or int32; `dtype` if none can be."""
+        if not self.hides(group):
+            return self.dtype
+        return np.dtype("int16" if self.dtype.itemsize == 1 else "int32")
+
+    def stored(self, name: str, rows: int) -> tuple[tuple[int, ...], np.dtype]:
+        """The shape and dtype of rows of a key or a group, as it is read from a file."""
+        if name in self.keys:
+            return (rows,), np.dtype("int64")
+        return (rows, self.widths[name]), self.marked_dtype(name)
+
+    def public_dtype(self, group: str) -> np.dtype:
+        """The dtype of a group's tensors: as marked, and int32 for uint16, which torch cannot reduce."""
+        found = self.marked_dtype(group)
+        return np.dtype("int32") if found == np.uint16 else found
 
     def pieces(self, shard: Shard) -> Iterator[range]:
         """The rows of a shard in parts small enough to draw at once."""
@@ -113,10 +163,11 @@ class ExportRecipe:
             yield shard.rows[low : low + size]
 
     def draw(self, place: int, rows: range) -> dict[str, np.ndarray]:
-        """The columns of some rows of a member, drawn from their addresses.
+        """The rows of a member, drawn from their addresses, by group.
 
         Returns:
-            `row` `(B,)` int64, for stacked trees `member` `(B,)` int64, then `(B, width)` states.
+            `row` `(B,)` int64, for stacked trees `member` `(B,)` int64, then `(B, width)` states, where
+            missing leaves are -1.
         """
         tree = self.tree[place] if self.tree.stacked else self.tree
         leaves = tree.leaves.start
@@ -131,125 +182,15 @@ class ExportRecipe:
             whole = self.latents == tuple(tree.latents)
             columns["latents"] = _by_row(states[:leaves] if whole else states[list(self.latents)])
         if self.rates is not None:
-            for view in views(tree.tables, draw, self.rates, count=self.views):
-                columns[f"view_{view.view}"] = _by_row(view.states_SVB[0, leaves:].numpy())
-        return columns
-
-    def settings(self) -> dict[str, Any]:
-        """The part of the manifest from which `from_settings` makes the recipe again."""
-        names = self.tree.topology.names
-        augmentation = None
-        if self.rates is not None:
-            augmentation = {"name": self.augment, "rates": self.rates.tolist()}
-        return {
-            "file_format": self.file_format, "draw_format": DRAW_FORMAT, "seed": self.seed,
-            "stream": STREAM.name.lower(), "start": self.start, "n": self.samples,
-            "views": self.views, "augmentation": augmentation,
-            "leaves": [names[v] for v in self.tree.leaves],
-            "latents": [names[v] for v in self.latents],
-            "rows_per_shard": self.rows_per_shard, "tree": json.loads(to_json(self.tree)),
-        }  # fmt: skip
-
-    @classmethod
-    def from_settings(cls, found: dict[str, Any]) -> ExportRecipe:
-        """The recipe that `settings` describes.
-
-        Raises:
-            ValueError: a setting that is missing or malformed, or another draw format.
-        """
-        if found.get("draw_format") != DRAW_FORMAT:
-            raise ValueError(f"draw format {found.get('draw_format')}, expected {DRAW_FORMAT}")
-        try:
-            if found["stream"] != STREAM.name.lower():
-                raise ValueError(f"stream {found['stream']!r}, expected {STREAM.name.lower()!r}")
-            tree = from_json(json.dumps(found["tree"]))
-            held = found["augmentation"]
-            made = cls(
-                tree=tree,
-                seed=check_seed(found["seed"]),
-                start=found["start"],
-                samples=found["n"],
-                views=found["views"],
-                augment=held and held["name"],
-                rates=np.array(held["rates"], dtype=np.float64) if held else None,
-                latents=tuple(tree.topology.node(name) for name in found["latents"]),
-                file_format=found["file_format"],
-                rows_per_shard=found["rows_per_shard"],
+            drawn = views(
+                tree.tables, draw, self.rates, missing_rates=self.missing_rates, count=self.views
             )
-            check_rows(made.start, made.samples)
-            if made.file_format not in SUFFIXES:
-                raise ValueError(
-                    f"file format {made.file_format!r}, expected one of {', '.join(SUFFIXES)}"
-                )
-            rates = np.zeros(len(tree.topology)) if made.rates is None else made.rates
-            if rates.shape != (len(tree.topology),) or not ((rates >= 0) & (rates <= 1)).all():
-                raise ValueError("the augmentation's rates must be in [0, 1], one per node")
-            if made.rows_per_shard < 1 or (made.views > 0) != (made.rates is not None):
-                raise ValueError("rows_per_shard, views and augmentation do not fit")
-            for key, value in made.settings().items():
-                if found[key] != value:
-                    raise ValueError(f"its {key} do not fit the rest")
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise ValueError(f"{error!r} while reading it") from error
-        return made
-
-
-def make_recipe(
-    tree: LatentTree,
-    samples: int,
-    *,
-    seed: int,
-    start: int,
-    views: int,
-    augment: Augmentation | None,
-    nodes: Nodes,
-    file_format: str,
-    rows_per_shard: int | None,
-) -> ExportRecipe:
-    """The recipe of an export; arguments and errors are those of `hltm.export`."""
-    if not isinstance(tree, LatentTree):
-        raise TypeError(f"tree must be a LatentTree, got {type(tree).__name__}")
-    check_rows(start, samples)
-    if file_format not in SUFFIXES:
-        raise ValueError(f"unknown format {file_format!r}, expected one of {', '.join(SUFFIXES)}")
-    if not 0 <= operator.index(views) < MAX_VIEWS:
-        raise ValueError(f"views must be in 0..2^24-1, got {views}")
-    if views and augment is None:
-        raise ValueError(f"views={views} needs augment, e.g. augment=hltm.keep_root()")
-    if augment is not None and not views:
-        raise ValueError(f"augment={augment} has no effect here: it needs at least 1 view, got 0")
-    if rows_per_shard is not None and operator.index(rows_per_shard) < 1:
-        raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
-    made = ExportRecipe(
-        tree=tree,
-        seed=check_seed(seed),
-        start=int(start),
-        samples=int(samples),
-        views=int(views),
-        augment=None if augment is None else augment.name,
-        rates=None if augment is None else augment.rates(tree),
-        latents=_check_latents(tree, nodes),
-        file_format=file_format,
-        rows_per_shard=int(rows_per_shard or SHARD_ROWS),
-    )
-    if rows_per_shard is None:
-        row = sum(made.widths.values()) * made.dtype.itemsize
-        return replace(made, rows_per_shard=min(SHARD_ROWS, max(SHARD_BYTES // row, 1)))
-    return made
-
-
-def _check_latents(tree: LatentTree, nodes: Nodes) -> tuple[int, ...]:
-    """Numbers of the latents to export beside the leaves."""
-    if isinstance(nodes, str) and nodes in ("all", "leaves"):
-        return tuple(tree.latents) if nodes == "all" else ()
-    found = tuple(int(v) for v in tree.topology.nodes(nodes))
-    for v in found:
-        if v in tree.leaves:
-            name = tree.topology.names[v]
-            raise ValueError(f"nodes must be latents, got the leaf {name!r}")
-    if len(set(found)) < len(found):
-        raise ValueError(f"nodes must be distinct, got {nodes!r}")
-    return found
+            for view in drawn:
+                shown = view.states_SVB[0, leaves:]
+                if view.missing_SXB is not None:
+                    shown = hide(shown, view.missing_SXB[0])
+                columns[f"view_{view.view}"] = _by_row(shown.numpy())
+        return columns
 
 
 def _by_row(states_VB: np.ndarray) -> np.ndarray:

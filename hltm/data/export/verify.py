@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from hltm._paths import local_path
 from hltm.data.export.files import checksum, read_column
 from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
+from hltm.data.export.settings import lost_marks
 from hltm.sampling.philox import check_seed
 
 LONGEST_RUN = 1 << 12  # rows drawn again at once
@@ -58,7 +60,7 @@ def verify(folder: str | os.PathLike[str], rows: int = 1000, seed: int = 0) -> V
     """Check that a folder holds what its manifest claims.
 
     Every file exists and has its checksum, there are no other files, and random rows are drawn again
-    from the tree and their addresses and compared in every column.
+    from the tree and their addresses and compared in every column, missing leaves included.
 
     Args:
         folder: written by `hltm.export`.
@@ -70,7 +72,7 @@ def verify(folder: str | os.PathLike[str], rows: int = 1000, seed: int = 0) -> V
 
     Raises:
         FileNotFoundError: there is no exported data.
-        ValueError: rows below 0, or a manifest that cannot be read.
+        ValueError: rows below 0, a URL, or a manifest that cannot be read.
 
     Example:
         >>> import hltm, tempfile, pathlib
@@ -85,9 +87,10 @@ def verify(folder: str | os.PathLike[str], rows: int = 1000, seed: int = 0) -> V
     if operator.index(rows) < 0:
         raise ValueError(f"rows must be at least 0, got {rows}")
     check_seed(seed)
-    home = Path(folder)
+    home = local_path(folder)
     manifest, recipe = read_recipe(home)
     problems, present = _files(home, manifest, recipe)
+    problems += filter(None, [lost_marks(recipe)])
     total = sum(len(shard.rows) for shard in recipe.shards)
     chosen = np.random.default_rng(seed).choice(total, size=min(rows, total), replace=False)
     chosen.sort()
@@ -137,13 +140,16 @@ def _rows(home: Path, recipe: ExportRecipe, shard: Shard, chosen: np.ndarray) ->
     """Problems with some rows of a file, by their places in it."""
     names = [*recipe.keys, *recipe.widths]
     try:
-        stored = {name: read_column(home / shard.file, name) for name in names}
+        stored = {name: read_column(home / shard.file, recipe, name) for name in names}
     except ValueError as error:
         return [f"{shard.file} cannot be read: {error.__cause__ or error}"]
     for name, column in stored.items():
-        expected = (len(shard.rows), *([recipe.widths[name]] if name in recipe.widths else []))
-        if column.shape != expected:
-            return [f"{shard.file}: {name} has shape {column.shape}, expected {expected}"]
+        shape, dtype = recipe.stored(name, len(shard.rows))
+        if (column.shape, column.dtype) != (shape, dtype):
+            return [
+                f"{shard.file}: {name} has shape {column.shape} of {column.dtype}, expected {shape} of "
+                f"{dtype}"
+            ]
     wrong = []
     for run in _runs(chosen):
         drawn = recipe.draw(shard.place, shard.rows[run.start : run.stop])

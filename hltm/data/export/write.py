@@ -9,18 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hltm._paths import local_path
 from hltm.data.export.card import dataset_card
 from hltm.data.export.files import Columns, replacing, write_shard
 from hltm.data.export.manifest import (
-    MANIFEST,
+    NAMES,
     check_same,
     describe,
+    manifest_path,
     read_manifest,
     shard_entry,
     write_manifest,
 )
 from hltm.data.export.read import DataFolder, load
-from hltm.data.export.recipe import ExportRecipe, Shard, make_recipe
+from hltm.data.export.recipe import ExportRecipe, Shard
+from hltm.data.export.settings import make_recipe, settings
 from hltm.model.topology import Nodes
 from hltm.sampling.augment import Augmentation
 from hltm.tree import LatentTree
@@ -40,6 +43,7 @@ def export(
     augment: Augmentation | None = None,
     nodes: Nodes = "all",
     format: str = "npz",  # noqa: A002 - the word that users look for
+    columns: str | None = None,
     rows_per_shard: int | None = None,
     progress: Progress | None = None,
 ) -> DataFolder:
@@ -48,7 +52,10 @@ def export(
     Every file has the columns `row` (int64), `leaves` `(X,)`, `latents` `(V_kept,)` and `view_1`,
     `view_2`, … `(X,)`; states are uint8 (uint16 above 256 states). Stacked trees share the folder:
     each file holds rows of one member, and a column `member` (int64) has its address.
-    `manifest.json` holds the tree, and the address and the SHA-256 checksum of each file.
+    The manifest holds the tree, and the address and the SHA-256 checksum of each file.
+
+    A leaf that a view misses (`hltm.drop_leaves`) has no state in the file: it is null in Parquet and
+    empty in CSV; in npz and safetensors, views are int16 (int32 above 256 states) with -1 there.
 
     A file appears whole or not at all. If a call is interrupted, even by a kill -9, the same call
     continues it, and the folder ends up the same to the last byte.
@@ -60,7 +67,10 @@ def export(
         augment: the augmentation of the views.
         nodes: `all` latents beside the leaves, the `leaves` alone, or the latents to keep, by
             number or name.
-        format: `npz`, `parquet`, `safetensors`, or `huggingface`: Parquet and a dataset card.
+        format: `npz`, `parquet`, `safetensors`, `csv`, or `huggingface`: Parquet and a dataset card.
+        columns: `arrays`, or `nodes` for a column of integers per node: latents and leaves by their
+            names, and the leaves of view 1 by names that end in `_view_1`. CSV has columns of nodes
+            only, npz and safetensors have arrays only; by default arrays where the format has them.
         rows_per_shard: rows of a file; by default 2^20, or fewer where these exceed 256 MiB.
         progress: called with the number of rows written and their total, over all members.
 
@@ -68,8 +78,8 @@ def export(
         The folder, as `hltm.load` reads it.
 
     Raises:
-        ValueError: an argument outside its range, or a folder that holds anything else; the error
-            names what differs.
+        ValueError: an argument outside its range, a URL for the folder, two columns of one name, or
+            a folder that holds anything else; the error names what differs.
         TypeError: no tree, or numbers that are not integers.
         KeyError, IndexError: a node that the tree does not have.
         OSError: a folder that cannot be written, or that another process is writing.
@@ -85,11 +95,11 @@ def export(
         True
         >>> place.cleanup()
     """
+    home = local_path(folder)
     recipe = make_recipe(
         tree, samples, seed=seed, start=start, views=views, augment=augment, nodes=nodes,
-        file_format=format, rows_per_shard=rows_per_shard,
+        file_format=format, columns=columns, rows_per_shard=rows_per_shard,
     )  # fmt: skip
-    home = Path(folder)
     with _alone(home):
         _write(home, recipe, progress)
     return load(home)
@@ -137,8 +147,8 @@ def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
     A shard whose file exists but has no entry yet is not among them; it is written again, to the
     same bytes.
     """
-    if not (home / MANIFEST).is_file():
-        strangers = {path.name for path in home.iterdir()} - {f".{MANIFEST}.partial"}
+    if not manifest_path(home).is_file():
+        strangers = {path.name for path in home.iterdir()} - {f".{name}.partial" for name in NAMES}
         if strangers:
             raise ValueError(
                 f"{home} is not empty and holds no exported data: there is {min(strangers)!r}; "
@@ -146,7 +156,7 @@ def _written(home: Path, recipe: ExportRecipe) -> dict[str, dict[str, Any]]:
             )
         return {}
     found = read_manifest(home)
-    check_same(home, found, recipe.settings())
+    check_same(home, found, settings(recipe))
     for partial in (home / "data").glob(".*.partial"):  # of a call that was killed
         partial.unlink()
     planned = {shard.file for shard in recipe.shards}

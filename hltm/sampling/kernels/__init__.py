@@ -9,6 +9,7 @@ A kernel is a function `draw(tables, request) -> list of (S, V - first, B) tenso
     tiles      one tile of samples through the whole tree and all views
     planes     binary nodes, bit by bit, 128 samples to a block
     guide      nodes of more than two states, one load from a guide table
+    missing    whether views miss leaves
     generator  Philox words of many blocks
     bits       64 states as the bits of a word, and back
 """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _tree_files
 from dualnets.cli._flags import Option, grouped, parse
+from hltm._paths import local_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError("name either --activations or --model (and --layers)")
     if bool(options.tree) == bool(options.data):
         raise ValueError("name either --tree or --data")
+    local_path(options.out)  # raises for a URL before any work
 
     import hltm
     from hltm.probe import probe_layers, to_frame

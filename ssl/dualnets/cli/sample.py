@@ -6,7 +6,6 @@ import functools
 import inspect
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families, _tree_files
@@ -89,6 +88,8 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
             "files",
             _out("Folder to write to; made if missing."),
             Option("format", "Format of the files.", default="npz", metavar="{" + ",".join(SUFFIXES) + "}"),
+            Option("columns", "arrays, one column for each group of nodes, or nodes, one for each node.",
+                   metavar="{arrays,nodes}", note="(default: arrays; nodes in CSV)"),
             Option("rows_per_shard", "Rows of one file.", kind=int,
                    note="(default: 2^20, fewer above 256 MiB)"),
             Option("verify", "Check OUT instead; see hltm sample --verify --help.", switch=True),
@@ -127,7 +128,8 @@ def _export(console: Console, tree: LatentTree, options: dict[str, Any]) -> Data
             return hltm.export(
                 tree, options["out"], options["n"], seed=options["draw_seed"],
                 start=options["start"], views=options["views"], augment=augment, nodes=nodes,
-                format=options["format"], rows_per_shard=options["rows_per_shard"],
+                format=options["format"], columns=options["columns"],
+                rows_per_shard=options["rows_per_shard"],
                 progress=functools.partial(show_rows, bar),
             )  # fmt: skip
         except KeyError as error:  # a node that the tree does not have
@@ -172,7 +174,7 @@ def _verify(console: Console, arguments: list[str]) -> int:
     given = parse(options, arguments, "hltm sample", VERIFY)
     if not given["out"]:
         raise ValueError("name the folder to check, e.g. hltm sample --verify out/")
-    found = hltm.verify(Path(given["out"]), rows=given["rows"], seed=given["seed"])
+    found = hltm.verify(given["out"], rows=given["rows"], seed=given["seed"])
     for line in str(found).splitlines():
         print_plain(console, line)
     return 0 if found.ok else 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families, _tree_files
 from dualnets.cli._flags import HELP, Option, parse
+from hltm._paths import local_path
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -122,7 +123,7 @@ def _check_picture(picture: str) -> None:
     """Raise ValueError, before any work, unless a picture can be drawn into this file."""
     if not picture:
         return
-    path = Path(picture)
+    path = local_path(picture)
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"picture must end in .png, .svg or .pdf, got {picture!r}")
     if not path.parent.is_dir():

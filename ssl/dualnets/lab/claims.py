@@ -11,6 +11,7 @@ from dualnets.lab.experiment import Experiment
 from dualnets.lab.grids import run_name
 from dualnets.lab.report.page import number
 from dualnets.lab.store import MANIFEST, VERDICT, Store
+from hltm._paths import local_path
 
 BEGIN, END = "<!-- claims -->", "<!-- end of claims -->"
 OWN_SEED = 0  # the seed of every scale
@@ -79,7 +80,8 @@ def stored(
     """
     changes = {} if seed is None else {"seed": seed}
     check_seed(seed)
-    return [_claim(experiment, Path(out), scale, changes) for experiment in experiments]
+    home = local_path(out)
+    return [_claim(experiment, home, scale, changes) for experiment in experiments]
 
 
 def check_seed(seed: int | None) -> None:
@@ -129,7 +131,7 @@ def save(claims: Iterable[Claim], folder: str | Path, known: Collection[str]) ->
     Returns:
         The claims that were written.
     """
-    home = Path(folder)
+    home = local_path(folder)
     home.mkdir(parents=True, exist_ok=True)
     for old in home.glob("*.json"):
         if old.stem not in known:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets._files import read_json, replace_folder, write_json
+from hltm._paths import local_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +72,7 @@ class Store:
     """The folder of one experiment: `cells/<cell>/`, which its runs share, and `<run>/`."""
 
     def __init__(self, out: str | os.PathLike[str], experiment: str) -> None:
-        self.home = Path(out) / experiment
+        self.home = local_path(out) / experiment
 
     def check_writable(self) -> None:
         """Raise OSError, with the folder's name in its text, unless files can be written here."""

@@ -16,6 +16,7 @@ from dualnets._checks import check_kind, check_whole
 from dualnets._files import read_json, replace_folder, write_json
 from dualnets.training.fingerprint import first_difference
 from dualnets.training.steps import TrainState
+from hltm._paths import local_path
 
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 FORMAT = 2
@@ -37,7 +38,7 @@ class Checkpoints:
 
     Raises:
         TypeError: a folder, every or keep of another type.
-        ValueError: every or keep below 1.
+        ValueError: a URL for the folder, or every or keep below 1.
     """
 
     folder: str | os.PathLike[str]
@@ -46,6 +47,7 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         check_kind("folder", self.folder, str | os.PathLike, "'checkpoints'")
+        local_path(self.folder)  # raises for a URL
         check_whole("every", self.every, low=1, unit="update")
         check_whole("keep", self.keep, low=1, unit="checkpoint")
 

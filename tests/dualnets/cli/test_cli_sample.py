@@ -44,6 +44,27 @@ def test_it_writes_what_the_library_draws(capsys, tmp_path):
     assert "\x1b" not in said
 
 
+def test_missing_leaves_and_columns_of_nodes(capsys, tmp_path):
+    out = tmp_path / "out"
+    status, _, _ = run(
+        capsys, "--depth", 2, "-n", 200, "--views", 1, "--augment", "keep-root,drop-leaves:0.5",
+        "--format", "csv", out,
+    )  # fmt: skip
+    assert status == 0
+    data = hltm.load(out)
+    tree = hltm.symmetric_binary(depth=2, polarity=(0.7, 1.0), seed=0)
+    (view,) = tree.views(
+        tree.sample(200, seed=0), hltm.keep_root().then(hltm.drop_leaves(0.5)), count=1
+    )
+    assert data.views[0][:].equal(view.leaves)
+    first = (out / "data/00000-of-00001.csv").read_text().partition("\n")[0]
+    assert first == "row,0,1,2,3,4,5,6,3_view_1,4_view_1,5_view_1,6_view_1"
+    assert run(capsys, "--verify", out)[0] == 0
+    status, _, err = run(capsys, "-n", 2, "--columns", "nodes", tmp_path / "other")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "columns of format 'npz' must be 'arrays', got 'nodes'" in err
+
+
 def test_a_saved_tree_and_chosen_latents(capsys, tmp_path):
     trees = hltm.symmetric_binary(depth=2, polarity=(0.5, 1.0), members=3, seed=1)
     trees.save(tmp_path / "tree.json")
@@ -143,7 +164,7 @@ def test_the_bar_shows_rate_and_time_left():
         (("-n", "0", "out"), "the number of samples must be at least 1, got 0"),
         (("-n", "5", "--family", "oak", "out"), "unknown family 'oak', expected one of"),
         (("-n", "5", "--depth", "0", "out"), "depth must be at least 1, got 0"),
-        (("-n", "5", "--format", "csv", "out"), "unknown format 'csv', expected one of npz"),
+        (("-n", "5", "--format", "tsv", "out"), "unknown format 'tsv', expected one of npz"),
         (("-n", "5", "--views", "1", "out"), "views=1 needs augment"),
         (("-n", "5", "--augment", "blur", "--views", "1", "out"), "unknown augmentation 'blur'"),
         (("-n", "5", "--nodes", "oak", "out"), "oak"),
@@ -179,7 +200,7 @@ def test_help_shows_every_option_at_80_columns(capsys, monkeypatch, first):
     wanted = ["OUT", "--verify"] + (
         ["--rows", "--seed"] if first else
         ["--family", "--depth", "--polarity-low", "--seed", "--members", "--tree", "-n", "--draw-seed",
-         "--start", "--views", "--augment", "--nodes", "--format", "--rows-per-shard"]
+         "--start", "--views", "--augment", "--nodes", "--format", "--columns", "--rows-per-shard"]
     )  # fmt: skip
     for option in wanted:
         assert option in said

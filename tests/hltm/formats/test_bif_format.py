@@ -108,7 +108,9 @@ def test_pyagrum_reads_what_we_write_and_we_read_what_it_writes(seed, tmp_path):
     pyagrum.saveBN(network, path)
     back = from_bif((tmp_path / "tree.bif").read_text())
     for v, name in enumerate(written):  # pyAgrum reads float32
-        assert np.allclose(np.array(network.cpt(name).tolist()), tree.table(tree.topology.names[v]), atol=1e-7)
+        assert np.allclose(
+            np.array(network.cpt(name).tolist()), tree.table(tree.topology.names[v]), atol=1e-7
+        )
         assert np.allclose(back.table(name), tree.table(tree.topology.names[v]), atol=1e-7)
 
 
