@@ -110,7 +110,7 @@ def _ingredients(kernel: Any, seen: set[FunctionType]) -> Iterator[str]:
     values |= _closure_values(function)
     modules = [value for value in values.values() if isinstance(value, ModuleType)]
     for module in modules:  # grows: a module may be reached through another
-        found = {f"{module.__name__}.{name}": getattr(module, name, None) for name in names}
+        found = {f"{module.__name__}.{name}": vars(module).get(name) for name in names}
         inner = [value for value in found.values() if isinstance(value, ModuleType)]
         modules += [value for value in inner if value not in modules]
         values |= found

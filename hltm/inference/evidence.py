@@ -143,7 +143,10 @@ def _by_node(
             f"evidence on {first} has {a} rows and on {second} {b}, expected one number"
         )
     batch = next(iter(lengths), 1)
-    device = next((value.device for value in given.values() if value.is_cuda), torch.device("cpu"))
+    device = next(
+        (value.device for value in given.values() if value.device.type != "cpu"),
+        torch.device("cpu"),
+    )
     leaves = torch.full(
         (len(tables.flat), len(topology.leaves), batch), MISSING, dtype=torch.int64, device=device
     )

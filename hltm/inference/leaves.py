@@ -22,13 +22,13 @@ from hltm.model.tables import Tables
 
 # Leaves are taken for signs if at least ENOUGH of them are 1, none is 0, and the tree gives so many
 # ones a probability below CHANCE. At most ROWS rows are looked at: more make it only smaller.
-ENOUGH = 20
-CHANCE = 1e-6
+ENOUGH = 10
+CHANCE = 1e-5
 ROWS = 1024
 
 
 def as_states(values: Any, what: str = "leaves") -> Tensor:
-    """States of any integer type as a tensor, uint8 or int64: arrays, nested lists, masked arrays, bools.
+    """States of any integer type as a tensor of uint8 or signed integers: arrays, nested lists, bools.
 
     Args:
         values: a tensor, or what numpy can make an array of; masked entries become -1.
@@ -51,9 +51,8 @@ def as_states(values: Any, what: str = "leaves") -> Tensor:
             raise ValueError(f"{what} hold {str(other)[:40]!r}, expected integers")
         if kind not in "biuf":
             raise ValueError(f"{what} have dtype {array.dtype}, expected integers")
-        whole = kind != "f" or (
-            array.size == 0 and array is not values
-        )  # an empty list is no float
+        empty_list = array.size == 0 and array is not values  # numpy makes floats of it
+        whole = kind != "f" or empty_list
         if isinstance(array, np.ma.MaskedArray) and whole:
             array = np.ma.filled(array.astype(np.int64), MISSING)
         # a copy in the machine's byte order: torch takes neither read-only arrays nor others
@@ -61,10 +60,12 @@ def as_states(values: Any, what: str = "leaves") -> Tensor:
         found = torch.from_numpy(np.array(array, dtype=order))
     if not whole:
         raise ValueError(f"{what} have dtype {found.dtype}, expected integers; {_hint(found)}")
-    if found.dtype == torch.uint8:  # kept, to save memory
+    if found.dtype == torch.bool:
+        return found.to(torch.uint8)
+    if found.dtype.is_signed or found.dtype == torch.uint8:  # kept, to save memory
         return found
-    unsigned, found = not found.dtype.is_signed, found.to(torch.int64)
-    if unsigned and found.numel() and int(found.min()) < 0:
+    found = found.to(torch.int64)  # torch cannot compare unsigned numbers of 16 bits and more
+    if found.numel() and int(found.min()) < 0:
         raise ValueError(f"{what} hold a state above 2^63 - 1, expected a node's states or -1")
     return found
 
@@ -145,7 +146,7 @@ def refuse_signs(
     """Refuse integer evidence that looks like signs: -1 and 1, and never the 0 that should occur.
 
     If -1 means missing, the probability that a tree shows 1 wherever a node is observed is the
-    evidence itself. Evidence is refused if that is below 1e-6 and at least 20 nodes are observed, so
+    evidence itself. Evidence is refused if that is below 1e-5 and at least 10 nodes are observed, so
     that honest evidence is practically never refused, and a batch of signs practically always; a few
     rows with a few ones are accepted as they stand.
 
@@ -156,13 +157,13 @@ def refuse_signs(
     Raises:
         ValueError: as above; the message names both ways out.
     """
-    if not any((x == MISSING).any() for x in given if x.dtype.is_signed):
+    if not any(x.dtype.is_signed for x in given):
         return
-    first = [x[..., :ROWS] if x.ndim else x for x in given]  # a few rows find a 0 sooner
-    if (
-        any((x == 0).any() for x in [*first, *given])
-        or sum(int((x == 1).sum()) for x in first) < ENOUGH
-    ):
+    first = [x[..., :ROWS] if x.ndim else x for x in given]
+    # a 0 is nearly always among the first rows
+    if any((x == 0).any() for x in first) or sum(int((x == 1).sum()) for x in first) < ENOUGH:
+        return
+    if any((x == 0).any() for x in given) or not any((x == MISSING).any() for x in given):
         return
     part = {v: x[..., :ROWS] for v, x in (likelihoods or {}).items()}
     root = np.zeros(1, dtype=np.int64)

@@ -262,7 +262,8 @@ def _terms(weight: Tensor, message: Message) -> Message:
     possible = (weight > 0) & (message.mantissa > 0)
     top = exponent.where(possible, -torch.inf).amax(2, keepdim=True)
     top = top.where(top.isfinite(), 0)
-    scale = (exponent - top).clamp(-1100, 0).exp2()  # impossible states have any exponent
+    # Impossible states, of term 0, may have larger exponents, which count in the gradient.
+    scale = (exponent - top).clamp(-1100, 500).exp2()
     return Message(factor.mantissa * message.mantissa * scale, top)
 
 

@@ -328,3 +328,20 @@ def test_states_of_leaves_stay_states():
     known = read_evidence(WEATHER.tables, {"wind": [0, 1], "rain": 1}, stacked=False)
     assert known.leaves_SXB.tolist() == [[[0, 1], [-1, -1]]]
     assert list(known.likelihoods) == [WEATHER.topology.node("rain")]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_reads_the_same_evidence():
+    trees = irregular_tree(3, nodes=8, max_states=3, members=2)
+    draw = trees.sample(50, seed=0)
+    soft = torch.rand(50, int(trees.tables.cardinality[1]), dtype=torch.float64)
+    here = {0: draw.node(0), 1: soft, 7: 1}
+    there = {0: draw.node(0).cuda(), 1: soft, 7: 1}
+    for given_leaves in ("all", "own"):
+        exact, found = (trees.posterior(x, given=given_leaves) for x in (here, there))
+        torch.testing.assert_close(found.marginals.cpu(), exact.marginals, atol=1e-11, rtol=0)
+        torch.testing.assert_close(found.log_evidence.cpu(), exact.log_evidence, atol=1e-10, rtol=0)
+    assert trees.most_likely(there).states.cpu().equal(trees.most_likely(here).states)
+    found = trees.log_prob(draw.states.cuda())
+    torch.testing.assert_close(found.cpu(), trees.log_prob(draw), atol=1e-12, rtol=0)

@@ -1,0 +1,299 @@
+"""Posteriors against exact arithmetic, where states fall far behind and later leaves contradict that."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from exact_posterior import exact_joint, exact_posterior
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hltm
+from hltm.inference import messages
+from hltm.inference.most_probable import torch_most_likely, torch_samples
+from hltm.inference.posterior import posterior, torch_posterior
+from hltm.model.tables import Tables
+
+WAYS = ["kernel", "torch"]
+DTYPES = [torch.float64, torch.float32]
+
+
+def star(leaves, table, prior=(0.5, 0.5)):
+    topology = hltm.Topology.from_parents([None] + [0] * leaves)
+    return hltm.LatentTree.from_tables(topology, [np.array(prior)] + [np.array(table)] * leaves)
+
+
+def noisy(noise):
+    return [[1 - noise, noise], [noise, 1 - noise]]
+
+
+def extreme_table(random, rows, states, lowest=-300, zeros=0.1):
+    """Entries from 10^lowest to 1, and some zeros."""
+    table = 10.0 ** random.uniform(lowest, 0, (rows, states))
+    table[random.random((rows, states)) < zeros] = 0
+    table[np.arange(rows), random.integers(states, size=rows)] = 1
+    return table / table.sum(1, keepdims=True)
+
+
+def extreme_tree(seed, nodes, max_states=4, lowest=-300):
+    """An irregular tree of which all tables are extreme; no members."""
+    random = np.random.default_rng(seed)
+    topology = hltm.Topology.from_parents(
+        [None] + [int(random.integers(v)) for v in range(1, nodes)]
+    )
+    states = random.integers(2, max_states + 1, nodes)
+    tables = [extreme_table(random, 1, states[0], lowest)[0]]
+    for v in range(1, nodes):
+        tables.append(extreme_table(random, states[topology.parent[v]], states[v], lowest))
+    return hltm.LatentTree.from_tables(topology, tables), random
+
+
+def random_leaves(tree, random, rows, missing=0.2):
+    """Any states at all, so that many rows are improbable and some impossible."""
+    states = tree.tables.cardinality[list(tree.leaves)]
+    leaves = random.integers(0, states, (rows, len(states)))
+    return np.where(random.random(leaves.shape) < missing, -1, leaves)
+
+
+def answer(tree, leaves, nodes, way, dtype=torch.float64, own=False):
+    """(marginals `(B, V, K)`, log evidence `(B,)` or `(B, V)`) as float64 arrays."""
+    leaves_SXB = torch.as_tensor(leaves).T[None]
+    nodes = np.array(nodes)
+    if way == "kernel":
+        found = posterior(tree.tables, leaves_SXB, nodes, dtype, own=own)
+    else:
+        found = torch_posterior(tree.tables, leaves_SXB, nodes, dtype, own=own)
+    assert found.marginals.dtype == found.log_evidence.dtype == dtype
+    marginals, evidence = (part[0].movedim(-1, 0).double().numpy() for part in found)
+    return marginals, evidence
+
+
+def check(tree, leaves, nodes, way, dtype=torch.float64, own=False):
+    marginals, evidence = answer(tree, leaves, nodes, way, dtype, own)
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    for b, row in enumerate(np.asarray(leaves)):
+        for i, v in enumerate(nodes):
+            belief, log_evidence = exact_posterior(tree, row, v, own=own)
+            np.testing.assert_allclose(marginals[b, i, : len(belief)], belief, atol=tolerance)
+            got = evidence[b, i] if own else evidence[b]
+            np.testing.assert_allclose(got, log_evidence, rtol=tolerance * 1e-2, atol=tolerance)
+
+
+def in_three_orders(row, seed=0):
+    row = np.asarray(row)
+    return np.stack([row, row[::-1], np.random.default_rng(seed).permutation(row)])
+
+
+STARS = [(60, 1e-12, 30), (220, 1e-3, 110), (660, 0.05, 330), (2000, 0.3, 900), (1500, 0.4, 751)]
+
+
+@cache
+def contradictory_stars():
+    """Trees, leaves in three orders, and the exact posterior and log evidence of the root."""
+    found = []
+    for count, noise, ones in STARS:
+        tree = star(count, noisy(noise))
+        leaves = in_three_orders([0] * (count - ones) + [1] * ones)
+        found.append((tree, leaves, *exact_posterior(tree, leaves[0])))
+    return found
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", WAYS)
+def test_stars_whose_later_leaves_contradict_the_first(way, dtype, own):
+    for tree, leaves, belief, log_evidence in contradictory_stars():
+        marginals, evidence = answer(tree, leaves, [0], way, dtype, own)
+        digits = 1e-9 if dtype == torch.float64 else 1e-3
+        for b in range(3):
+            # relative digits, of states that are not below the smallest number of the dtype too
+            np.testing.assert_allclose(marginals[b, 0], belief, rtol=digits, atol=1e-37)
+            np.testing.assert_allclose(evidence[b].item(), log_evidence, rtol=digits * 1e-3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_without_contradiction_beside_one_with(way):
+    tree = star(660, noisy(0.05))
+    half = [1] * 330 + [0] * 330
+    leaves = np.array([[1] * 660, half, [-1] * 660, [0] * 660, half[::-1]])
+    leaves[0, 5] = leaves[1, 3] = leaves[4, 400] = -1
+    check(tree, leaves, [0, 4, 401], way)
+    check(tree, leaves, [0, 4, 401], way, own=True)
+
+
+def test_marking_no_sample_as_doubtful_would_be_noticed(monkeypatch):
+    monkeypatch.setattr(messages, "SMALL", dict.fromkeys(DTYPES, 0.0))
+    monkeypatch.setattr(messages.math, "log2", lambda _: -300.0)
+    tree = star(660, noisy(0.05))
+    leaves = in_three_orders([1] * 330 + [0] * 330)[:2]
+    marginals, _ = answer(tree, leaves, [0], "torch")
+    assert np.abs(marginals[:, 0] - 0.5).max() > 0.4
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("seed", range(2))
+def test_stars_with_extreme_tables(seed, way):
+    random = np.random.default_rng(seed)
+    count = 150
+    tables = [np.full(3, 1 / 3)] + [extreme_table(random, 3, 3, zeros=0) for _ in range(count)]
+    tree = hltm.LatentTree.from_tables(hltm.Topology.from_parents([None] + [0] * count), tables)
+    leaves = random_leaves(tree, random, 2)
+    # the leaves sorted by which state of the root they speak for
+    flat = np.stack([t[:, leaves[0, i]] for i, t in enumerate(tables[1:])])
+    order = np.argsort(flat.argmax(1), kind="stable")
+    for at in (order, order[::-1]):
+        sorted_tree = hltm.LatentTree.from_tables(
+            tree.topology, [tables[0]] + [tables[1 + i] for i in at]
+        )
+        check(sorted_tree, leaves[:, at], [0, 7], way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_state_that_vanishes_beside_its_sibling_may_be_the_only_one_left(way):
+    tree = hltm.LatentTree.from_parents(
+        {"r": None, "a": "r", "b": "r"},
+        {
+            "r": [1.0, 1e-120],
+            "a": [[1.0, 1e-220], [1.0, 1e-260]],
+            "b": [[1e-110, 1.0], [1.0, 0.0]],
+        },
+    )
+    leaves = np.array([[1, 0], [0, 1], [1, 1], [-1, 0], [1, -1], [-1, -1]])
+    for dtype in DTYPES:
+        for own in (False, True):
+            check(tree, leaves, [0, 1, 2], way, dtype, own)
+    marginals, _ = answer(tree, leaves[:1], [0], way)
+    np.testing.assert_allclose(marginals[0, 0], [1, 1e-50], rtol=1e-12)
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 10**6), nodes=st.integers(2, 14),
+    lowest=st.sampled_from([-300, -160, -40]), dtype=st.sampled_from(DTYPES),
+)  # fmt: skip
+def test_irregular_trees_with_extreme_tables(seed, nodes, lowest, dtype):
+    tree, random = extreme_tree(seed, nodes, lowest=lowest)
+    leaves = random_leaves(tree, random, 4)
+    for way in WAYS:
+        for own in (False, True):
+            check(tree, leaves, range(nodes), way, dtype, own)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("lowest", [-300, -30])
+def test_chains_with_extreme_tables(way, lowest):
+    """The probability of a state may be 1e-3000; its leaves are certain of it all the same."""
+    random = np.random.default_rng(3)
+    count = 30
+    topology = hltm.Topology.from_parents([None, *range(count - 1)])
+    tables = [np.array([1.0, 0.0])]
+    for v in range(1, count):
+        low = 10.0**lowest
+        tables.append(
+            np.array([[1.0, low], [0.0, 1.0]]) if v % 2 else extreme_table(random, 2, 2, lowest)
+        )
+    tree = hltm.LatentTree.from_tables(topology, tables)
+    for own in (False, True):
+        check(tree, [[0], [1], [-1]], range(count), way, own=own)
+
+
+def leaning(tree):
+    flat = tree.tables.flat.clone().requires_grad_()
+    return Tables(tree.topology, tree.tables.cardinality, flat), flat
+
+
+def exact_slopes(tree, row):
+    """d log P(leaves) / d entry for all entries: the evidence is linear in every table."""
+    joint, bits = exact_joint(tree, row)
+    slopes = []
+    for v in range(len(tree.topology)):
+        shape = tree.tables.of(v)[0].shape
+        for place in range(shape.numel()):
+            unit = np.zeros(shape)
+            unit.flat[place] = 1
+            part, fewer = exact_joint(tree, row, replaced=(v, unit))
+            slopes.append((sum(part) << bits - fewer) / sum(joint))
+    return np.array(slopes)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_where_a_state_vanishes_and_returns(dtype):
+    tree = star(40, noisy(1e-20))
+    row = [1] * 20 + [0] * 20
+    tables, flat = leaning(tree)
+    leaves = torch.tensor([row, [0] * 40]).T[None]
+    found = posterior(tables, leaves, np.array([0]), dtype)
+    found.log_evidence[0, 0].backward()
+    slopes = exact_slopes(tree, row)
+    np.testing.assert_allclose(flat.grad[0], slopes, rtol=1e-9 if dtype == torch.float64 else 1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_of_extreme_trees(seed):
+    tree, random = extreme_tree(seed, 6, 3, lowest=-130)
+    leaves = random_leaves(tree, random, 3)
+    for row in leaves:
+        if exact_posterior(tree, row)[1] == -math.inf:
+            continue
+        tables, flat = leaning(tree)
+        found = posterior(tables, torch.as_tensor(row)[None, :, None], np.array([0]))
+        found.log_evidence.sum().backward()
+        np.testing.assert_allclose(flat.grad[0], exact_slopes(tree, row), rtol=1e-9, atol=1e-150)
+
+
+def test_samples_of_a_contradictory_star_take_both_states():
+    tree = star(660, noisy(0.05))
+    row = torch.tensor([[1] * 330 + [0] * 330])
+    drawn = tree.posterior_samples(row.expand(50, -1), 40, seed=0)[..., 0].double()
+    assert abs(float(drawn.mean()) - 0.5) < 4 * 0.5 / 2000**0.5
+    slow = torch_samples(
+        tree.tables, row.T[None].expand(1, -1, 50), range(40), seed=0, members=(0,), start=0,
+        likelihoods={},
+    )  # fmt: skip
+    assert slow[0, :, 0].double().equal(drawn)
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 10**6), nodes=st.integers(2, 30), lowest=st.sampled_from([-300, -60, -2])
+)
+def test_compiled_joint_states_equal_torch(seed, nodes, lowest):
+    tree, random = extreme_tree(seed, nodes, lowest=lowest)
+    leaves = torch.as_tensor(random_leaves(tree, random, 9))
+    likelihoods = {
+        int(v): torch.as_tensor(
+            10.0 ** random.uniform(lowest, 300, (1, tree.tables.cardinality[v], 9))
+        )
+        for v in random.integers(nodes, size=2)
+    }
+    leaves_SXB = leaves.T[None]
+    for given_likelihoods in ({}, likelihoods):
+        fast = hltm.inference.most_probable.most_likely(tree.tables, leaves_SXB, given_likelihoods)
+        slow = torch_most_likely(tree.tables, leaves_SXB, given_likelihoods)
+        assert fast.states.equal(slow.states)
+        torch.testing.assert_close(fast.log_probability, slow.log_probability)
+        address = {"seed": seed, "members": (5,), "start": 3, "likelihoods": given_likelihoods}
+        fast = hltm.inference.most_probable.posterior_samples(
+            tree.tables, leaves_SXB, 2, first=4, **address
+        )
+        assert fast.equal(torch_samples(tree.tables, leaves_SXB, range(4, 6), **address))
+        every = np.arange(nodes)
+        for own in (False, True):
+            options = {"own": own, "likelihoods": given_likelihoods}
+            a = posterior(tree.tables, leaves_SXB, every, **options)
+            b = torch_posterior(tree.tables, leaves_SXB, every, torch.float64, **options)
+            for x, y in zip(a, b, strict=True):
+                torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-11, equal_nan=True)
+
+
+def test_joint_states_of_a_very_deep_tree():
+    tree = hltm.caterpillar(depth=10_000, seed=0)
+    leaves = tree.sample(4, seed=0).leaves
+    drawn = tree.posterior_samples(leaves, 3, seed=0)
+    assert (drawn[..., list(tree.leaves)] == leaves).all()
+    best = tree.most_likely(leaves)
+    post = tree.posterior(leaves, nodes=[0, 5000])
+    assert (best.log_probability < post.log_evidence).all()
+    assert tree.posterior_samples(leaves[:2], 1, seed=0, first=2)[0].equal(drawn[2, :2])
