@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from operator import index
 
@@ -20,7 +19,7 @@ def random_tree(
     *,
     nodes: int,
     max_branching: int = 3,
-    cardinality: int | Sequence[int] = 2,
+    cardinality: tuple[int, int] | list[int] | int = 2,
     concentration: float = 1.0,
     members: int | None = None,
     seed: int,

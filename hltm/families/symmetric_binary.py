@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -20,7 +18,7 @@ def symmetric_binary(
     depth: int,
     branching: int = 2,
     *,
-    polarity: float | Sequence[float] = (0.7, 1.0),
+    polarity: tuple[float, float] | list[float] | float = (0.7, 1.0),
     signs: str = "random",
     members: int | None = None,
     seed: int,
