@@ -94,14 +94,18 @@ def as_setting(name: str, value: Setting) -> Tensor:
     Raises:
         ValueError: neither integers nor floats.
     """
-    try:
-        found = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    try:  # a copy: torch warns of arrays that cannot be written
+        found = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"node {name!r} is set to {value!r}, expected numbers") from error
-    if found.dtype == torch.bool or found.dtype.is_complex:
+        shown = repr(value)[:40]
+        raise ValueError(f"node {name!r} is set to {shown}, expected numbers") from error
+    if found.dtype.is_complex:
         raise ValueError(
-            f"node {name!r} is set to values of {found.dtype}, expected integer states or "
-            "probabilities"
+            f"node {name!r} is set to complex numbers, expected states or probabilities"
+        )
+    if found.is_floating_point() and found.ndim == 0:
+        raise ValueError(
+            f"node {name!r} is set to the float {float(found):g}, expected an integer state or a distribution"
         )
     return found.to(torch.float64 if found.is_floating_point() else torch.int64)
 

@@ -297,6 +297,14 @@ def test_what_cannot_be_is_named(settings, message):
         tree.fit(torch.zeros(4, 4, dtype=torch.int64), **settings)
 
 
+def test_no_rows_are_refused():
+    tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+    with pytest.raises(
+        ValueError, match="a fit needs at least one row of positive weight, got none"
+    ):
+        tree.fit(torch.zeros(0, 4, dtype=torch.int64))
+
+
 def test_rows_that_cannot_occur_are_named():
     tree = hltm.LatentTree.from_parents(
         {"a": None, "b": "a", "c": "a"}, {"a": [0.5, 0.5], "b": np.eye(2), "c": np.eye(2)}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from draw_cases import MIXED, PARENTS, random_tree
+from draw_cases import BINARY, MIXED, PARENTS, random_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from irregular_trees import irregular_tree
@@ -66,6 +66,13 @@ def test_distributions_and_whole_tables():
     assert abs(float(thirds.sum()) - 1) < 1e-15
 
 
+def test_states_of_any_integer_type():
+    tree = random_tree(PARENTS, BINARY, seed=0)
+    expected = tree.intervene({1: 1})
+    for state in (True, np.int8(1), np.uint64(1), torch.tensor(1), np.array(1), torch.tensor(True)):
+        assert tree.intervene({np.int64(1): state}) == expected
+
+
 def test_a_table_for_as_many_trees_as_parent_states_needs_its_axes():
     trees = random_tree([-1, 0, 0], [3, 2, 2], seed=0, members=3)
     given = torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]], dtype=torch.float64)
@@ -113,7 +120,7 @@ def test_evidence_stays_differentiable():
         ({1: 2}, ValueError, r"node '1' is set to state 2, expected 0..1"),
         ({1: -1}, ValueError, r"node '1' is set to state -1, expected 0..1"),
         ({1: [0, 1]}, ValueError, r"integers of shape \(2,\), expected one integer; prob"),
-        ({1: 1.0}, ValueError, r"probabilities of shape \(\), expected a distribution \(2,\) or"),
+        ({1: 1.0}, ValueError, "set to the float 1, expected an integer state or a distribution"),
         (
             {1: [0.5, 0.2, 0.3]},
             ValueError,
@@ -126,7 +133,8 @@ def test_evidence_stays_differentiable():
         ),
         ({1: [1.5, -0.5]}, ValueError, r"the probability 1.5, expected numbers in \[0, 1\]"),
         ({1: [float("nan"), 1]}, ValueError, r"the probability nan, expected numbers in"),
-        ({1: True}, ValueError, "values of torch.bool, expected integer states or prob"),
+        ({1: 1j}, ValueError, "set to complex numbers, expected states or probabilities"),
+        ({1: [["a"] * 999]}, ValueError, r"node '1' is set to .{1,60}, expected numbers"),
         ({1: "wet"}, ValueError, "node '1' is set to 'wet', expected numbers"),
         ({1: None}, ValueError, "node '1' is set to None, expected numbers"),
         ([1], TypeError, "expected a mapping from nodes to settings, got list"),

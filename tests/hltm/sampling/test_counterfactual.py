@@ -5,6 +5,7 @@ import pickle
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from draw_cases import BINARY, MIXED, PARENTS, random_tree
@@ -155,6 +156,17 @@ def test_one_state_per_sample_is_each_sample_of_its_own_draw():
             replace(draw, states_SVB=draw.states_SVB[:1], members=(0,), stacked=False,
                     missing_SXB=None), {2: per_sample[0]},
         ).states.equal(found.states[0])  # fmt: skip
+
+
+def test_states_of_samples_in_any_form():
+    tree = random_tree(PARENTS, BINARY, seed=0)
+    draw = tree.sample(100, seed=1)
+    states = draw.root == 0
+    expected = tree.counterfactual(draw, {1: states.long()})
+    frozen = states.numpy().copy()
+    frozen.flags.writeable = False
+    for form in (states, frozen, states.tolist(), pd.Series(states), states.to(torch.uint8)):
+        assert tree.counterfactual(draw, {1: form}) == expected
 
 
 def test_draws_of_some_nodes_and_of_other_streams():
