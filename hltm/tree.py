@@ -35,8 +35,6 @@ from hltm.sampling.sample import check_draw, redraw, sample, views
 if TYPE_CHECKING:
     import networkx as nx
 
-    from hltm.formats.branch_lengths import Lengths
-
 Device = torch.device | str
 
 
@@ -433,7 +431,7 @@ class LatentTree:
     def to_newick(
         self,
         *,
-        lengths: Lengths | None = "paralinear",
+        lengths: Literal["paralinear", "expected-changes"] | None = "paralinear",
         rate: float = 1.0,
         annotations: bool = True,
         tables: Literal["keep", "drop"] = "keep",
@@ -462,7 +460,7 @@ class LatentTree:
         cls,
         text: str,
         *,
-        lengths: Lengths = "paralinear",
+        lengths: Literal["paralinear", "expected-changes"] = "paralinear",
         rate: float = 1.0,
         states: int | None = None,
         negative: Literal["refuse", "zero"] = "refuse",

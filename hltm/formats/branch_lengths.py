@@ -1,4 +1,4 @@
-"""What the length of a branch says of its table: two conventions, chosen by name.
+"""What the length of a branch says of its table (docs/theory.md, Section 4): two conventions, by name.
 
 A symmetric table of K states has the probability `stay` on its diagonal and `change` elsewhere. Its
 polarity is its second eigenvalue ρ = stay - change, for K = 2 the correlation of child and parent:
@@ -16,7 +16,7 @@ A branch of length t, whose states evolve at a rate r, has ρ = exp(-x) with
 so a paralinear length is K times as long. The paralinear distance (Lake 1994, PNAS 91:1455) is defined
 for any table P from a parent to a child with one number of states, D holding their priors:
 
-    -log |det(D_parent^1/2 P D_child^-1/2)|                                        (1)
+    -log |det(D_parent^1/2 P D_child^-1/2)|
 
 Lengths of both conventions add up along paths.
 """
@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.formats.newick_syntax import shown
 from hltm.model.tables import MAX_STATES, Tables
 
 Lengths = Literal["paralinear", "expected-changes"]
@@ -50,7 +51,7 @@ def check_convention(lengths: str, rate: float, states: int | None = None) -> No
     """
     if lengths not in get_args(Lengths):
         raise ValueError(f"lengths must be 'paralinear' or 'expected-changes', got {lengths!r}")
-    if not 0 < rate < math.inf:
+    if not (hasattr(rate, "__float__") and 0 < rate < math.inf):
         raise ValueError(f"rate must be a positive number, got {rate!r}")
     if states is not None and not (hasattr(states, "__index__") and 2 <= states <= MAX_STATES):
         raise ValueError(f"states must be an integer in 2..{MAX_STATES}, got {states!r}")
@@ -88,15 +89,15 @@ def symmetric_entries(tables: Tables) -> tuple[np.ndarray, np.ndarray] | str:
     """`stay` and `change` `(V - 1,)` of every node but the root, or why a table is not symmetric."""
     names, states = tables.topology.names, int(tables.cardinality[0])
     for v in np.flatnonzero(tables.cardinality != states)[:1]:
-        return f"node {names[v]!r} has {tables.cardinality[v]} states and the root {states}"
+        return f"node {shown(names[v])} has {tables.cardinality[v]} states and the root {states}"
     flat = tables.flat[0].detach().cpu()
     if bool(((flat[:states] - 1 / states).abs() > SYMMETRIC).any()):
-        return f"the prior of root {names[0]!r} is not uniform"
+        return f"the prior of root {shown(names[0])} is not uniform"
     given = flat[states:].reshape(-1, states, states)
     stay, change = given[:, 0, 0].numpy(), given[:, 0, 1].numpy()
     off = (given - symmetric_tables(stay, change, states)).abs().flatten(1).amax(1) > SYMMETRIC
     for v in off.nonzero()[:1, 0].tolist():
-        return f"the table of node {names[v + 1]!r} is not symmetric"
+        return f"the table of node {shown(names[v + 1])} is not symmetric"
     return stay, change
 
 
@@ -115,7 +116,7 @@ def symmetric_lengths(
 
 
 def paralinear_lengths(tables: Tables) -> np.ndarray | None:
-    """`(V,)` Equation (1), infinite for the root and where it is singular; None for unequal K.
+    """`(V,)` paralinear lengths, infinite for the root and where singular; None for unequal K.
 
     In the log domain: priors are sums of exponentials, and the columns of a table are divided by their
     maxima before its determinant is taken, so entries down to 1e-308 neither vanish nor drain it.

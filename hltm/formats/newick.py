@@ -79,7 +79,8 @@ def from_newick(
             formulas are in `hltm.formats.branch_lengths`.
         rate: lengths are multiplied by it: changes per unit of time, where lengths are times.
         states: K of every node; by default what an annotation of the root says, or else 2.
-        negative: `refuse` lengths below -1e-6 / rate, or take them as `zero`, as those above are.
+        negative: `refuse` lengths below -1e-6 / rate, or take them as `zero`; those from there to 0 are
+            due to rounding and always taken as 0.
         keep_underscores: whether underscores in labels without quotes stay; otherwise they are blanks.
 
     Raises:

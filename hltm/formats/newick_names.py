@@ -55,4 +55,7 @@ def _check_tree(text: str, part: NewickNode) -> None:
     """Raise a ValueError if a repeated name is that of a hybrid node."""
     if HYBRID.fullmatch(part.name or ""):
         at = where(text, part.start)
-        raise ValueError(f"{shown(part.name)} has two parents ({at}): a network, not a tree")
+        raise ValueError(
+            f"{shown(part.name)} occurs twice ({at}), as extended Newick writes a node with two parents: "
+            "a network, not a tree"
+        )

@@ -174,12 +174,13 @@ def read_tree(
         return None
     if len(parts) == 1:
         reason = f"expected a tree, which begins with '(', got {shown(text[parts[0].start :])}"
-        raise refuse(text, parts[0].start, reason)
+        hint = "" if "(" in text else " (hltm.load_tree reads files)"
+        raise refuse(text, parts[0].start, reason + hint)
     if node != 0 or after == "colon":
         raise refuse(
             text, len(text), "the text ends" + (_inside(text, parts, node) or " after ':'")
         )
-    if closed < last.start and not BLANKS.fullmatch(" " + text[closed : last.start]):
+    if re.search(r"[\r\n]", text[closed : last.start]):
         raise refuse(text, last.start, "the tree has no ';', and other text follows it")
     return parts, len(text)
 

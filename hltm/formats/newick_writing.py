@@ -4,7 +4,8 @@ A symmetric tree is written with `[&&NHX:polarity=ρ]` after every branch, since
 the sign of ρ nor its last digit, and more than two states with `[&&NHX:states=K]` at the root. Where ρ
 alone would give other last digits, the table's entries `stay` and `change` are added. So tables that
 are symmetric to the last digit come back bit for bit; an entry may differ by 1e-12. dendropy, Biopython
-and ete3 read these comments as annotations, and R's ape skips them.
+and ete3 read these comments as annotations, and R's ape skips them. (ete3 reads names of inner nodes
+with `format=1`, and those in quotes with `quoted_node_names=True`.)
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hltm.formats.branch_lengths import (
     symmetric_entries,
     symmetric_lengths,
 )
+from hltm.formats.newick_syntax import shown
 from hltm.model.topology import Topology
 from hltm.tree import LatentTree
 
@@ -42,13 +44,14 @@ def to_newick(
 
     Newick holds symmetric tables of one number of states below a uniform root, and no others. A tree
     of other tables is written only with `tables="drop"`: shape, names and, where all nodes have one
-    number of states, paralinear lengths. Infinite lengths (polarity 0) are left out.
+    number of states, paralinear lengths. Infinite lengths (polarity 0) are left out. A member's address
+    is not in the text.
 
     Args:
         lengths: `paralinear`, `expected-changes` (of symmetric tables), or None for no lengths.
         rate: lengths are divided by it.
-        annotations: whether polarities are written, in comments. Without them only trees of two
-            states and polarities above 0 are `keep`-able, to the last digits.
+        annotations: whether polarities are written, in comments. Without them a text holds only trees
+            of two states with polarities above 0, and not their last digits.
         tables: `keep` refuses a text from which the tables do not come back; `drop` writes it.
 
     Raises:
@@ -78,7 +81,7 @@ def to_newick(
     else:
         known = symmetric_lengths(*entries, lengths or "paralinear", rate, states)
         found = np.concatenate([[math.inf], known])
-        lost = "" if annotations else _lost(tree, entries, found, lengths)
+        lost = "" if annotations else _lost(tree, entries, lengths)
     if lost and tables == "keep":
         raise ValueError(
             f"Newick would lose tables, since {lost}: save as JSON (tree.save), or give tables='drop' "
@@ -90,9 +93,7 @@ def to_newick(
     return _write(tree.topology, None if lengths is None else found, notes)
 
 
-def _lost(
-    tree: LatentTree, entries: tuple[np.ndarray, np.ndarray], found: np.ndarray, lengths: str | None
-) -> str:
+def _lost(tree: LatentTree, entries: tuple[np.ndarray, np.ndarray], lengths: str | None) -> str:
     """What of symmetric tables is lost without annotations; nothing is an empty text."""
     names, (stay, change) = tree.topology.names, entries
     if tree.tables.cardinality[0] != 2:
@@ -100,9 +101,8 @@ def _lost(
     if lengths is None:
         return "neither lengths nor annotations are written"
     for v in np.flatnonzero(stay <= change)[:1]:
-        return (
-            f"only an annotation holds node {names[v + 1]!r}'s polarity {stay[v] - change[v]:.6g}"
-        )
+        rho, name = stay[v] - change[v], shown(names[v + 1])
+        return f"only an annotation holds the polarity {rho:.6g} of node {name}"
     return ""
 
 

@@ -1,7 +1,8 @@
 """NEXUS (Maddison et al. 1997, Systematic Biology 46:590): the trees of a text's TREES blocks.
 
 Of TREES blocks the commands TRANSLATE, TREE and UTREE are read, and TAXLABELS of any block; all other
-blocks and commands are skipped. Keywords are case-insensitive, and comments may stand anywhere.
+blocks and commands are skipped, matrices too, so numbers of taxa stay numbers where TAXLABELS is
+missing. Keywords are case-insensitive, and comments may stand anywhere.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def nexus_trees(text: str, *, keep_underscores: bool = False) -> Iterator[list[N
     taxa: list[str] = []
     names: dict[str, str] = {}
     block, blocks, found = "", [], 0
-    place = text.upper().index("#NEXUS") + 6
-    while command := _command(text, place, in_trees=block == "TREES"):
+    place = text.index("#") + len("#NEXUS")
+    while command := _command(text, place):
         words = [token.text for token in command]
         verb, place = words[0].upper(), command[-1].stop
         if verb == "BEGIN" and len(words) > 1:
@@ -65,15 +66,15 @@ def nexus_trees(text: str, *, keep_underscores: bool = False) -> Iterator[list[N
         raise ValueError(f"the NEXUS text has no tree in a TREES block; its blocks: {held}")
 
 
-def _command(text: str, place: int, *, in_trees: bool) -> list[Token]:
+def _command(text: str, place: int) -> list[Token]:
     """The tokens up to a semicolon, or to the equals sign of a tree; none at the end of the text."""
     found: list[Token] = []
     for token in tokens(text, place, NEXUS):
         if token.kind == "comment" or (token.text == ";" and token.kind == "mark" and not found):
             continue
         found.append(token)
-        head = in_trees and TREE.fullmatch(found[0].text)
-        if token.kind == "mark" and (token.text == ";" or (head and token.text == "=")):
+        ends = ";=" if TREE.fullmatch(found[0].text) else ";"
+        if token.kind == "mark" and token.text in ends:
             break
     return found
 
