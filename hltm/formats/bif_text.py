@@ -50,7 +50,10 @@ def read_network(text: str) -> tuple[dict[str, Variable], dict[str, Distribution
     Raises:
         ValueError: text that is not BIF, saying in which line; a variable that is declared twice, is
             not discrete, or has another number of states than is said; an unknown variable.
+        TypeError: not text.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"expected BIF text as str, got {type(text).__name__}")
     if text.lstrip("\ufeff \t\r\n").startswith("<"):
         raise ValueError("not BIF but XML, which this reader does not read")
     return _Reader(text.removeprefix("\ufeff")).network()

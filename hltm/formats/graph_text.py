@@ -47,9 +47,7 @@ def from_graphml(text: str, *, root: Any = None) -> LatentTree:
 
     if "<graphml" not in text:
         found = re.search(r"<([A-Za-z][\w:.-]*)", text)
-        raise ValueError(
-            f"not GraphML: the XML is of the kind {found[1] if found else 'unknown'!r}"
-        )
+        raise ValueError(f"XML of the kind {found[1] if found else 'unknown'!r}, expected GraphML")
     graphs = len(re.findall(r"<graph[\s>]", text))
     if graphs > 1:
         raise ValueError(f"the GraphML holds {graphs} graphs, expected one")

@@ -47,10 +47,7 @@ def load(given: dict[str, Any]) -> LatentTree:
         raise ValueError("--tree needs a value")
     names = [option.name for option in reading("tree")]
     options = {name: given[name] for name in names if given[name] not in (None, False)}
-    try:
-        return hltm.load_tree(given["tree"], **options)
-    except OSError as error:
-        raise OSError(f"cannot read {given['tree']}: {error.strerror}") from error
+    return hltm.load_tree(given["tree"], **options)
 
 
 def check_target(path: str) -> None:

@@ -106,7 +106,10 @@ def _out(meaning: str) -> Option:
 def _tree(make: Any, options: dict[str, Any]) -> LatentTree:
     """The tree of the file, or a tree of the family."""
     if make is None:
-        return _tree_files.load(options)
+        try:
+            return _tree_files.load(options)
+        except OSError as error:
+            raise OSError(f"cannot read {options['tree']}: {error.strerror}") from error
     keywords = _families.keywords(make, options, TAKEN)
     if options.get("members") is not None:
         keywords["members"] = options["members"]

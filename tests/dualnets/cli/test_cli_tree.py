@@ -227,8 +227,8 @@ def test_names_that_do_not_print_are_quoted(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--tree", "none.json"), "cannot read none.json: No such file"),
-        (("--tree", "."), "cannot read .: Is a directory"),
+        (("--tree", "none.json"), "none.json: no such file"),
+        (("--tree", "."), ".: is a directory"),
         (("--tree=",), "--tree needs a value"),
         (("--tree", "two.nwk"), "two.nwk: the text holds 2 trees"),
         (("--tree", "asia.bif"), "asia.bif: not a tree: the edge 'c' -> 'd' closes the circle"),

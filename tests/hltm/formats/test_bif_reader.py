@@ -247,6 +247,11 @@ def test_what_is_no_network_or_no_tree_is_refused_in_a_sentence(case):
     assert len(str(error.value)) < 300
 
 
+def test_bytes_are_no_text():
+    with pytest.raises(TypeError, match="expected BIF text as str, got bytes"):
+        from_bif(b"network n { }")
+
+
 def test_large_networks_are_read():
     tree = hltm.random_tree(nodes=1_000, seed=0)
     assert LatentTree.from_bif(tree.to_bif()).tables.flat.equal(tree.tables.flat)

@@ -137,7 +137,7 @@ REFUSED = {
     "word.bif": (b"hello", "not BIF at line 1"),
     "word.gml": (b"hello", "not GML: "),
     "open.graphml": (b"<graphml", "not GraphML: "),
-    "bif.xml": (b"<?xml version='1.0'?>\n<BIF></BIF>", "not GraphML: the XML is of the kind 'BIF'"),
+    "bif.xml": (b"<?xml version='1.0'?>\n<BIF></BIF>", "XML of the kind 'BIF', expected GraphML"),
     "two.graphml": (b"<graphml><graph id='a'></graph><graph></graph></graphml>", "holds 2 graphs"),
     "word.json": (b"{", "not a tree saved by hltm: not JSON"),
     "link.json": (b'{"nodes": [{"id": 1}], "links": [{"source": 1, "target": 2}]}',
