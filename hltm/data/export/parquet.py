@@ -83,8 +83,7 @@ def _states(recipe: ExportRecipe, states: np.ndarray) -> Any:
 
     if states.dtype == recipe.dtype:
         return pa.array(np.ascontiguousarray(states))
-    missing = states < 0
-    return pa.array(np.where(missing, 0, states).astype(recipe.dtype), mask=missing)
+    return pa.array(np.maximum(states, 0).astype(recipe.dtype), mask=states < 0)
 
 
 def read_parquet(path: Path, recipe: ExportRecipe, name: str) -> np.ndarray:

@@ -176,23 +176,19 @@ def card_of(out):
 
 @pytest.mark.parametrize("columns", ["arrays", "nodes"])
 def test_the_card_has_licence_types_and_what_missing_means(tmp_path, columns):
-    yaml = pytest.importorskip("yaml")
     augment = hltm.Augmentation("odd|name\n`*`", DROPPED.rule, DROPPED.missing)
     more = {"seed": 0, "views": 1, "augment": augment, "format": "huggingface", "columns": columns}
     hltm.export(NAMED, tmp_path / "missing", 5, **more)
     front, text = card_of(tmp_path / "missing")
-    found = yaml.safe_load(front)
-    assert found["license"] == "mit"
-    features = found["dataset_info"]["features"]
-    assert features[0] == {"name": "row", "dtype": "int64"}
+    assert "\nlicense: mit\n" in front
+    assert "\n  - name: row\n    dtype: int64\n" in front
     if columns == "nodes":
-        views = [f"{name}_view_1" for name in AWKWARD]
-        assert [each["name"] for each in features] == ["row", "r", "s", *AWKWARD, *views]
-        assert {each["dtype"] for each in features[1:]} == {"uint8"}
+        quoted = r'"a \U00000022b\U00000022|c, é😀_view_1"'
+        assert f"\n  - name: {quoted}\n    dtype: uint8\n" in front
+        assert '\n  - name: "line\\U0000000abreak"\n' in front
     else:
-        expected = {"name": "leaves", "sequence": "uint8", "length": len(AWKWARD)}
-        assert features[1] == expected
-        assert [each["name"] for each in features] == ["row", "leaves", "latents", "view_1"]
+        length = len(AWKWARD)
+        assert front.endswith(f"\n  - name: view_1\n    sequence: uint8\n    length: {length}")
     assert "**Missing leaves.** Null in a view is a leaf that the view misses." in text
     assert r"| augmentation | odd\|name \`\*\` |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
@@ -202,6 +198,19 @@ def test_the_card_has_licence_types_and_what_missing_means(tmp_path, columns):
     more |= {"augment": hltm.keep_root()}
     hltm.export(NAMED, tmp_path / "complete", 5, **more)
     assert "Missing" not in card_of(tmp_path / "complete")[1]
+
+
+@pytest.mark.parametrize("columns", ["arrays", "nodes"])
+def test_programs_read_the_front_matter(tmp_path, columns):
+    yaml = pytest.importorskip("yaml")
+    more = {"seed": 0, "views": 1, "augment": DROPPED, "format": "huggingface", "columns": columns}
+    hltm.export(NAMED, tmp_path, 5, **more)
+    features = yaml.safe_load(card_of(tmp_path)[0])["dataset_info"]["features"]
+    names = [each["name"] for each in features]
+    if columns == "nodes":
+        assert names == ["row", "r", "s", *AWKWARD, *(f"{name}_view_1" for name in AWKWARD)]
+    else:
+        assert names == ["row", "leaves", "latents", "view_1"]
 
 
 @pytest.mark.filterwarnings("ignore")  # of the other library
