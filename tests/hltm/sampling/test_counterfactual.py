@@ -277,6 +277,8 @@ def test_a_draw_that_is_not_of_the_address_is_refused():
     (view,) = tree.views(draw, CROPS, count=1, first_view=4)
     with pytest.raises(ValueError, match="the draw is view 4 but does not hold its redraw rates"):
         tree.counterfactual(replace(view, redraws=()), {1: 1})
+    with pytest.raises(TypeError, match="expected a draw of this tree, got Tensor"):
+        tree.counterfactual(draw.states, {1: 1})
     # the same states in another type are the same draw
     wide = replace(draw, states_SVB=draw.states_SVB.long())
     assert tree.counterfactual(wide, {1: 1}).states.equal(tree.counterfactual(draw, {1: 1}).states)
