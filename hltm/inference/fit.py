@@ -284,11 +284,12 @@ def _check_settings(
 ) -> None:
     numbers: dict[str, Any] = {"pseudo_count": pseudo_count, "tolerance": tolerance}
     for name, value in numbers.items():
-        if not (isinstance(value, Real) and 0 <= value < np.inf):
+        number = isinstance(value, Real)  # numpy's too
+        if not (number and 0 <= value < np.inf):
             raise ValueError(f"{name} must be a finite number, at least 0, got {value!r}")
-    for name, number in (("iterations", iterations), ("restarts", restarts)):
-        if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
-            raise ValueError(f"{name} must be an integer, at least 1, got {number!r}")
+    for name, count in (("iterations", iterations), ("restarts", restarts)):
+        if isinstance(count, bool) or not hasattr(count, "__index__") or count < 1:
+            raise ValueError(f"{name} must be an integer, at least 1, got {count!r}")
     if seed is not None:
         check_seed(seed)
     elif restarts > 1:
