@@ -162,6 +162,17 @@ def test_members_are_fitted_as_if_alone(shared, settings):
         assert (found.tree.members, found.tree.stacked) == ((1, 2, 3), True)
 
 
+def test_a_fitted_tree_is_a_tree_like_any_other(tmp_path):
+    trees = irregular_tree(5, nodes=10, members=2)
+    found = trees.fit(some_leaves(trees, 50, 2), iterations=5).tree
+    found.save(tmp_path / "tree.json")
+    assert hltm.load_tree(tmp_path / "tree.json") == found
+    remade = [found.table(v) for v in range(10)]  # its rows sum to 1 and keep every bit
+    assert hltm.LatentTree.from_tables(found.topology, remade, 2) == found
+    draw = found.sample(20, seed=1)
+    assert found.redraw(draw, found.root).root.equal(draw.root)
+
+
 def test_weights_are_repetitions():
     tree = irregular_tree(3, nodes=9)
     leaves = some_leaves(tree, 20, 1)
