@@ -169,6 +169,7 @@ class Topology:
         Raises:
             ValueError: a level outside 0..L.
         """
+        level = operator.index(level)
         if not 0 <= level <= self.depth:
             raise ValueError(f"level must be in 0..{self.depth}, got {level}")
         first = int(self._level_start[level])
@@ -241,11 +242,12 @@ class Topology:
             return np.arange(nodes.start, nodes.stop, nodes.step, dtype=np.int64)
         return np.array([self._number(v) for v in nodes], dtype=np.int64)
 
-    def ancestors(self, node: int) -> list[int]:
-        """The nodes above one node, nearest first, root last."""
-        found = []
-        while (node := int(self.parent[node])) >= 0:
-            found.append(node)
+    def ancestors(self, node: Node) -> list[int]:
+        """The nodes above one node, nearest first, root last; arguments and errors are those of `node`."""
+        found: list[int] = []
+        v = self._number(node)
+        while (v := int(self.parent[v])) >= 0:
+            found.append(NodeNumber(v))
         return found
 
     def with_ancestors(self, nodes: np.ndarray) -> np.ndarray:
@@ -256,16 +258,17 @@ class Topology:
             found[self.parent[v]] |= found[v]
         return found
 
-    def descendants(self, node: int) -> np.ndarray:
+    def descendants(self, node: Node) -> np.ndarray:
         """A node and all nodes below it, in storage order."""
+        v = self._number(node)
         below = np.zeros(len(self), dtype=bool)
-        below[node] = True
-        for level in range(int(self.level[node]) - 1, -1, -1):
+        below[v] = True
+        for level in range(int(self.level[v]) - 1, -1, -1):
             nodes = self.at_level(level)
             below[nodes.start : nodes.stop] = below[self.parent[nodes.start : nodes.stop]]
         return np.flatnonzero(below)
 
-    def subtree(self, node: int) -> tuple[Topology, np.ndarray]:
+    def subtree(self, node: Node) -> tuple[Topology, np.ndarray]:
         """The tree below (and with) one node, and the numbers its nodes have here."""
         kept = self.descendants(node)
         parent = np.searchsorted(kept, self.parent[kept])

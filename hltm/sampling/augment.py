@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hltm.model.nodes import Node, Nodes, is_single
+from hltm.model.nodes import Node, NodeRange, Nodes, is_single
 from hltm.model.topology import Topology
 from hltm.sampling.rules import AtLevel, KeepLevel, KeepNodes, Rule, at_root, either, nowhere, parts
 
@@ -164,6 +164,8 @@ def keep_nodes(nodes: Nodes) -> Augmentation:
         ValueError: no nodes. On use, KeyError, IndexError or ValueError: a node that the tree does not
             have, or a number that could mean two nodes.
     """
+    if isinstance(nodes, range):  # numbers, as everywhere
+        nodes = NodeRange(nodes.start, nodes.stop, nodes.step)
     listed: Iterable[Node] = [nodes] if is_single(nodes) else nodes
     wanted = tuple(v if isinstance(v, str) else _integer(v) for v in listed)
     if not wanted:

@@ -44,7 +44,8 @@ def test_every_method_that_takes_nodes_refuses_an_ambiguous_number():
     draw = tree.sample(20, seed=0)
     keep = hltm.keep_nodes(0)
     takes = [
-        tree.table, draw.node, tree.topology.node, tree.topology.nodes,
+        tree.table, draw.node, tree.topology.node, tree.topology.nodes, tree.topology.ancestors,
+        tree.topology.descendants, tree.topology.subtree,
         lambda v: tree.correlation(v, "2"),
         lambda v: tree.covariance("2", [v]),
         lambda v: tree.mutual_information(v, v),
@@ -69,6 +70,11 @@ def test_every_method_that_takes_nodes_refuses_an_ambiguous_number():
         take(tree.root)
     with pytest.raises(ValueError, match="ambiguous"):
         tree.views(draw, keep)
+    # a range holds numbers, wherever it is taken
+    assert tree.posterior(draw.leaves, nodes=range(3)).marginals.shape == (20, 3, 2)
+    assert hltm.keep_nodes(range(3)).rates(tree).tolist() == [0, 0, 0]
+    table = hltm.probe.measure(draw.leaves.float(), tree, draw=draw, nodes=range(1), lags=0)
+    assert "2" in set(table.node)
 
 
 @given(latent_trees(max_nodes=10))

@@ -179,7 +179,7 @@ def test_a_node_may_be_redrawn_if_it_or_a_node_above_it_has_a_rate(tree, data):
         data.draw(st.lists(st.sampled_from([0, 0, 0.5, 1]), min_size=nodes, max_size=nodes))
     )
     may = hltm.Augmentation("some", lambda topology: rates).may_redraw(tree)
-    for v in range(len(rates)):
+    for v in [*tree.latents, *tree.leaves]:
         assert may[v] == any(rates[u] > 0 for u in [v, *tree.topology.ancestors(v)])
 
 
