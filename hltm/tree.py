@@ -353,6 +353,8 @@ class LatentTree:
         if isinstance(draw, PackedDraw):
             found = self.counterfactual(draw.unpack(), settings)
             return replace(draw, bits_SVW=pack_bits(found.states_SVB), origin=found.origin)
+        if not isinstance(draw, Draw):
+            raise TypeError(f"expected a draw of this tree, got {type(draw).__name__}")
         check_draw(self.tables, self.members, draw)
         return counterfactual(self.tables, draw, settings)
 

@@ -18,6 +18,7 @@ are not determined even so (Allman, Matias and Rhodes 2009).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -281,12 +282,14 @@ def _distinct(
 def _check_settings(
     pseudo_count: float, tolerance: float, iterations: int, seed: int | None, restarts: int
 ) -> None:
-    for name, value in (("pseudo_count", pseudo_count), ("tolerance", tolerance)):
-        if not 0 <= value < np.inf:
-            raise ValueError(f"{name} must be finite and at least 0, got {value}")
-    for name, number in (("iterations", iterations), ("restarts", restarts)):
-        if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
-            raise ValueError(f"{name} must be an integer, at least 1, got {number!r}")
+    numbers: dict[str, Any] = {"pseudo_count": pseudo_count, "tolerance": tolerance}
+    for name, value in numbers.items():
+        number = isinstance(value, Real)  # numpy's too
+        if not (number and 0 <= value < np.inf):
+            raise ValueError(f"{name} must be a finite number, at least 0, got {value!r}")
+    for name, count in (("iterations", iterations), ("restarts", restarts)):
+        if isinstance(count, bool) or not hasattr(count, "__index__") or count < 1:
+            raise ValueError(f"{name} must be an integer, at least 1, got {count!r}")
     if seed is not None:
         check_seed(seed)
     elif restarts > 1:
@@ -294,13 +297,14 @@ def _check_settings(
 
 
 def _check_weights(weights: Tensor, members: int, samples: int) -> np.ndarray:
-    found = torch.as_tensor(weights).detach().cpu().to(torch.float64)
-    found = found[None] if found.ndim == 1 else found
+    try:
+        given = torch.as_tensor(weights).detach().cpu().to(torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"weights are {repr(weights)[:40]}, expected numbers") from error
+    found = given[None] if given.ndim == 1 else given
     if tuple(found.shape) not in ((1, samples), (members, samples)):
         shown = f" or ({members}, {samples})" if members > 1 else ""
-        raise ValueError(
-            f"weights have shape {tuple(torch.as_tensor(weights).shape)}, expected ({samples},){shown}"
-        )
+        raise ValueError(f"weights have shape {tuple(given.shape)}, expected ({samples},){shown}")
     wrong = found[~((found >= 0) & (found < torch.inf))]
     if len(wrong):
         raise ValueError(f"weights must be finite and at least 0, got {float(wrong[0])}")

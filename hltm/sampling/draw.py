@@ -20,7 +20,7 @@ from hltm.sampling.philox import DRAW_FORMAT, Stream
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = 5  # samples in a notebook's table
+SHOWN, WIDEST = 5, 1000  # samples of a notebook's table, and nodes that it is made for
 
 
 class Origin(NamedTuple):
@@ -73,7 +73,8 @@ class Draw:
     redraws: tuple[tuple[int, np.ndarray], ...] = ()
 
     def __repr__(self) -> str:
-        shape = tuple(self._public(self.states_SVB).shape)
+        members, nodes, samples = self.states_SVB.shape
+        shape = (members, samples, nodes) if self.stacked else (samples, nodes)
         return (
             f"Draw(states {shape}, seed={self.seed}, stream={self.stream.name.lower()}, "
             f"{shown_rows(self.rows)}, view={self.view})"
@@ -192,7 +193,9 @@ class Draw:
         return pd.concat([latents, pd.DataFrame(columns, index=index)], axis=1)
 
     def _repr_html_(self) -> str:
-        """The first samples as a table, for notebooks."""
+        """The first samples as a table, for notebooks; the text alone above a thousand nodes."""
+        if self.states_SVB.shape[1] > WIDEST:
+            return f"<div>{html.escape(repr(self))}</div>"
         head = replace(
             self, states_SVB=self.states_SVB[:1, :, :SHOWN], members=self.members[:1],
             missing_SXB=None if self.missing_SXB is None else self.missing_SXB[:1, :, :SHOWN],

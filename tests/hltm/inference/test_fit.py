@@ -162,6 +162,17 @@ def test_members_are_fitted_as_if_alone(shared, settings):
         assert (found.tree.members, found.tree.stacked) == ((1, 2, 3), True)
 
 
+def test_a_fitted_tree_is_a_tree_like_any_other(tmp_path):
+    trees = irregular_tree(5, nodes=10, members=2)
+    found = trees.fit(some_leaves(trees, 50, 2), iterations=5).tree
+    found.save(tmp_path / "tree.json")
+    assert hltm.load_tree(tmp_path / "tree.json") == found
+    remade = [found.table(v) for v in range(10)]  # its rows sum to 1 and keep every bit
+    assert hltm.LatentTree.from_tables(found.topology, remade, 2) == found
+    draw = found.sample(20, seed=1)
+    assert found.redraw(draw, found.root).root.equal(draw.root)
+
+
 def test_weights_are_repetitions():
     tree = irregular_tree(3, nodes=9)
     leaves = some_leaves(tree, 20, 1)
@@ -282,9 +293,13 @@ def test_what_comes_back():
         ({"weights": [1.0, 2.0]}, r"weights have shape \(2,\), expected \(4,\)"),
         ({"weights": [1.0, -1.0, 1.0, 1.0]}, "weights must be finite and at least 0, got -1.0"),
         ({"weights": [1.0, math.nan, 1.0, 1.0]}, "weights must be finite and at least 0, got nan"),
+        ({"weights": "many"}, "weights are 'many', expected numbers"),
+        ({"pseudo_count": "a"}, "pseudo_count must be a finite number, at least 0, got 'a'"),
+        ({"tolerance": None}, "tolerance must be a finite number, at least 0, got None"),
+        ({"iterations": 2.5}, "iterations must be an integer, at least 1, got 2.5"),
         ({"weights": [0.0] * 4}, "a fit needs at least one row of positive weight, got none"),
-        ({"pseudo_count": -1}, "pseudo_count must be finite and at least 0, got -1"),
-        ({"tolerance": math.inf}, "tolerance must be finite and at least 0, got inf"),
+        ({"pseudo_count": -1}, "pseudo_count must be a finite number, at least 0, got -1"),
+        ({"tolerance": math.inf}, "tolerance must be a finite number, at least 0, got inf"),
         ({"iterations": 0}, "iterations must be an integer, at least 1, got 0"),
         ({"restarts": 2}, "2 restarts need a seed for their tables, got seed=None"),
         ({"seed": -1}, r"seed must be in 0..2\^64-1, got -1"),

@@ -234,6 +234,21 @@ def test_kernels_agree_with_the_reference_on_held_nodes(cardinality, base_held):
             assert b.int()[:, held].equal(base.int()[:, held])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_gives_the_same_counterfactual():
+    trees = random_tree(PARENTS, MIXED, seed=0, members=2)
+    here = trees.sample(500, seed=1)
+    there = trees.sample(500, seed=1, device="cuda")
+    set_to = {1: 1 - here.node(1).long(), 2: np.full(4, 0.25)}
+    for a, b in zip(
+        (here, *trees.views(here, CROPS)), (there, *trees.views(there, CROPS)), strict=True
+    ):
+        found = trees.counterfactual(b, set_to)
+        assert found.states.is_cuda
+        assert found.states.cpu().equal(trees.counterfactual(a, set_to).states)
+
+
 def test_the_distribution_is_that_of_the_intervened_tree():
     tree = random_tree([-1, 0, 0, 1, 1], [2, 3, 2, 2, 3], seed=4)
     draw = tree.sample(20_000, seed=5)
@@ -277,6 +292,8 @@ def test_a_draw_that_is_not_of_the_address_is_refused():
     (view,) = tree.views(draw, CROPS, count=1, first_view=4)
     with pytest.raises(ValueError, match="the draw is view 4 but does not hold its redraw rates"):
         tree.counterfactual(replace(view, redraws=()), {1: 1})
+    with pytest.raises(TypeError, match="expected a draw of this tree, got Tensor"):
+        tree.counterfactual(draw.states, {1: 1})
     # the same states in another type are the same draw
     wide = replace(draw, states_SVB=draw.states_SVB.long())
     assert tree.counterfactual(wide, {1: 1}).states.equal(tree.counterfactual(draw, {1: 1}).states)

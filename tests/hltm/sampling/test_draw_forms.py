@@ -142,8 +142,9 @@ def test_notebooks_show_the_first_samples():
     html = NAMED.sample(100, seed=0)._repr_html_()
     assert "&lt;c&gt;" in html and "<c>" not in html  # noqa: PT018
     assert html.count("<tr") == 2 + 5
-    trees = hltm.balanced(depth=9, members=3, seed=0)
+    trees = hltm.balanced(depth=8, members=3, seed=0)
     html = trees.views(trees.sample(100, seed=0), DROP)[0]._repr_html_()
     assert "&lt;NA&gt;" in html
     assert len(html) < 20_000
+    assert "<table" not in hltm.balanced(depth=10, seed=0).sample(1, seed=0)._repr_html_()
     assert NAMED.sample(0, seed=0)._repr_html_().count("<tr") == 2
