@@ -69,8 +69,8 @@ def to_bif(tree: LatentTree) -> str:
         if variable != name:
             lines.append(f"  property {NAME} = {quote(name, safe='', errors='surrogatepass')};")
         blocks.append("\n".join([*lines, "}"]))
-    for v, variable in enumerate(written):
-        table = tree.table(v).tolist()
+    for v, (name, variable) in enumerate(zip(names, written, strict=True)):
+        table = tree.table(name).tolist()
         if v == 0:
             blocks.append(f"probability ( {variable} ) {{\n  table {_numbers(table)};\n}}")
             continue

@@ -50,7 +50,7 @@ def to_networkx(tree: LatentTree, *, arrays: bool = False) -> nx.DiGraph[str]:
     for v, name in enumerate(topology.names):
         cardinality = int(tree.tables.cardinality[v])
         graph.add_node(name, cardinality=cardinality, level=int(topology.level[v]))
-        found = tree.table(v).detach()
+        found = tree.table(name).detach()
         table = found.numpy() if arrays else json.dumps(found.tolist())
         if v == 0:
             graph.nodes[name]["prior"] = table
