@@ -8,6 +8,7 @@
     formats/    trees as JSON, networkx graphs, Newick, NEXUS and BIF, in text and in files
     data/       data sets for training, and their export to files
     plot        figures of a tree
+    display     what notebooks show of a tree
     probe/      how well the units of a network represent the latents
 
 A package imports only what stands above it. The public names are listed in `__init__.pyi` and are

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -24,13 +25,14 @@ from hltm.inference.most_probable import MostLikely, most_likely, posterior_samp
 from hltm.inference.posterior import Posterior, posterior
 from hltm.model import moments, view_moments
 from hltm.model.enumeration import Joint, joint, leaf_distribution
+from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, drop_single
 from hltm.model.tables import GivenTables, Tables, make_tables, name_tables
-from hltm.model.topology import Node, Nodes, Parents, Topology, drop_single
+from hltm.model.topology import Parents, Topology
 from hltm.sampling.augment import Augmentation
-from hltm.sampling.draw import Draw
+from hltm.sampling.draw import Draw, check_draw
 from hltm.sampling.packed import PackedDraw, sample_packed
 from hltm.sampling.philox import MAX_MEMBERS, Stream, check_members
-from hltm.sampling.sample import check_draw, redraw, sample, views
+from hltm.sampling.sample import redraw, sample, views
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -38,12 +40,17 @@ if TYPE_CHECKING:
 Device = torch.device | str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, repr=False)
 class LatentTree:
     """One hierarchical latent tree model, or S of them over one topology.
 
     A tree is arrays; a draw is returned, never stored on it. Where `stacked`, every array has the
-    member axis S in front, also for one member; otherwise none has it.
+    member axis S in front, also for one member; otherwise none has it. Trees with the same tables,
+    names and addresses are equal; a tree pickles.
+
+    Where a method takes nodes, each is given by name, as text, or by number: its place in storage
+    order, as `root`, `leaves`, `latents` and `level` give it. An integer of your own that is the number
+    of one node while its text is the name of another is refused as ambiguous.
 
     Attributes:
         tables: P(child | parent) of every edge and the root's prior.
@@ -66,7 +73,9 @@ class LatentTree:
     stacked: bool = False
 
     def __post_init__(self) -> None:
-        count = len(self.tables.flat)
+        object.__setattr__(self, "members", tuple(map(index, self.members)))  # integers of any type
+        object.__setattr__(self, "stacked", bool(self.stacked))
+        count = self.tables.count
         if count != len(self.members):
             raise ValueError(f"expected {count} member addresses, got {len(self.members)}")
         if not self.stacked and len(self.members) != 1:
@@ -82,11 +91,17 @@ class LatentTree:
         tables: GivenTables,
         names: Sequence[str] | None = None,
         members: int | None = None,
+        *,
+        normalise: bool = False,
     ) -> LatentTree:
         """A tree from the parent and the table P(node | parent) of every node, in any order.
 
         `parents` and `names` are those of `Topology.from_parents`; `tables` stand in the order of
         `parents` or under the nodes' names, with the shapes of `hltm.model.tables.make_tables`.
+        `normalise` divides rows by their sums, e.g. rounded probabilities or counts.
+
+        A node's number is its place in storage order, not in `parents`: use names, here the places
+        as text, in the methods of the tree.
 
         Example:
             >>> tree = LatentTree.from_parents(
@@ -94,38 +109,67 @@ class LatentTree:
             ...     {"topic": [0.5, 0.3, 0.2], "word": [[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]},
             ... )
             >>> tree
-            LatentTree(2 nodes, 1 leaves, depth 1, 2..3 states)
+            LatentTree(2 nodes, 1 leaves, depth 1, 2..3 states, names 'topic', 'word')
         """
         topology = Topology.from_parents(parents, names)
-        return cls.from_tables(topology, name_tables(parents, names, tables), members)
+        named = name_tables(parents, names, tables)
+        return cls.from_tables(topology, named, members, normalise=normalise)
 
     @classmethod
     def from_tables(
-        cls, topology: Topology, tables: GivenTables, members: int | None = None
+        cls,
+        topology: Topology,
+        tables: GivenTables,
+        members: int | None = None,
+        *,
+        normalise: bool = False,
     ) -> LatentTree:
         """A tree from one table per node, by name or in storage order; see `make_tables`.
 
         `members` is None for one tree, or S for S trees; tables without an S axis are then shared.
         """
-        return cls.of_members(make_tables(topology, tables), members)
+        return cls.of_members(make_tables(topology, tables, normalise=normalise), members)
 
     @classmethod
     def of_members(cls, tables: Tables, members: int | None) -> LatentTree:
         """Trees with the addresses 0..S-1; one set of tables serves any number of members."""
         count = check_members(members)
-        if len(tables.flat) not in (1, count):
-            raise ValueError(f"the tables are for {len(tables.flat)} trees, members is {members}")
+        if tables.count not in (1, count):
+            raise ValueError(f"the tables are for {tables.count} trees, members is {members}")
         tables = Tables(tables.topology, tables.cardinality, tables.flat.expand(count, -1))
         return cls(tables, tuple(range(count)), members is not None)
+
+    @property
+    def digest(self) -> str | tuple[str, ...]:
+        """64 hexadecimal digits of the shape and the tables, `S` of them for stacked trees.
+
+        They determine the states at an address; names of nodes do not count. See
+        `hltm.model.digest.Digest`.
+
+        Example:
+            >>> import hltm
+            >>> trees = hltm.symmetric_binary(depth=3, members=4, seed=0)
+            >>> trees.digest[2] == trees[2].digest, trees.digest[2] == trees.digest[3]
+            (True, False)
+        """
+        each = tuple(self.tables.digest.of(s) for s in range(len(self.members)))
+        return each if self.stacked else each[0]
 
     def __repr__(self) -> str:
         states = sorted(set(self.tables.cardinality.tolist()))
         shown = f"{states[0]}" if len(states) == 1 else f"{states[0]}..{states[-1]}"
         members = f"{len(self.members)} x " if self.stacked else ""
+        names = self.topology.names
+        few = ", ".join(map(repr, names[:3])) + ", …" * (len(names) > 3)
+        named = "" if names[0] == "0" else f", names {few}"
         return (
             f"LatentTree({members}{len(self.topology)} nodes, {len(self.leaves)} leaves, "
-            f"depth {self.topology.depth}, {shown} states)"
+            f"depth {self.topology.depth}, {shown} states{named})"
         )
+
+    def _repr_html_(self) -> str:
+        """A picture of a small tree and a table of its nodes, for notebooks; see `hltm.display`."""
+        return import_module("hltm.display").tree_html(self)
 
     def __len__(self) -> int:
         if not self.stacked:
@@ -158,19 +202,19 @@ class LatentTree:
     @property
     def root(self) -> int:
         """The root's number, 0."""
-        return 0
+        return NodeNumber(0)
 
     @property
-    def leaves(self) -> range:
+    def leaves(self) -> NodeRange:
         """The numbers of the observed nodes."""
         return self.topology.leaves
 
     @property
-    def latents(self) -> range:
+    def latents(self) -> NodeRange:
         """The numbers of the unobserved nodes."""
         return self.topology.latents
 
-    def level(self, level: int) -> range:
+    def level(self, level: int) -> NodeRange:
         """The numbers of the nodes of one level: 0 = leaves … L = root."""
         return self.topology.at_level(level)
 
@@ -240,7 +284,7 @@ class LatentTree:
 
         Views are numbered from `first_view` on; other numbers give other views of the same samples.
         """
-        check_draw(self.topology, self.members, draw)
+        check_draw(self.tables, self.members, draw)
         return views(
             self.tables, draw, augment.rates(self), missing_rates=augment.missing_rates(self),
             count=count, first_view=first_view,
@@ -259,7 +303,7 @@ class LatentTree:
             >>> again.root.equal(draw.root), again.leaves.equal(draw.leaves)
             (True, False)
         """
-        check_draw(self.topology, self.members, draw)
+        check_draw(self.tables, self.members, draw)
         return redraw(self.tables, draw, self.topology.nodes(nodes), view=view)
 
     # given leaves: hltm.inference

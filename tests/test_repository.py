@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
     "hltm": [
         "_lazy", "_compile", "model", "sampling", "inference", "tree", "families", "formats", "data",
-        "plot", "probe",
+        "plot", "display", "probe",
     ],
     "dualnets": [
         "_lazy", "_checks", "_options", "_files", "optim", "networks", "methods", "training", "theory",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hltm.model.topology import Node, Topology
 from hltm.sampling.augment import Augmentation
-from hltm.sampling.draw import hide
+from hltm.sampling.draw import hide, public_dtype
 from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed
 from hltm.sampling.rows import draw_rows
 from hltm.sampling.sample import check_rows, missing_leaves
@@ -112,6 +112,7 @@ class ViewReader:
             self.tree.tables, self.tree.members, rows, seed=self.seed, views=numbers,
             rates=self.rates, stream=self.stream, first=first,
         )  # fmt: skip
+        drawn = list(map(public_dtype, drawn))
         chosen = torch.from_numpy(self.nodes - first)
         # nodes that no view redraws have the data's states in every view, so one view is enough
         shown = drawn if self.targets_of == "view" else drawn[:1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index
+
 from hltm.families.random_tables import random_tables
 from hltm.model.topology import Topology
 from hltm.tree import LatentTree
@@ -36,6 +38,7 @@ def caterpillar(
         >>> caterpillar(depth=6, seed=0)
         LatentTree(13 nodes, 7 leaves, depth 6, 2 states)
     """
+    depth, branching = index(depth), index(branching)
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}")
     if branching < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,22 @@ def random_tables(
     flat = _dirichlet(numbers, np.repeat(states, rows), concentration)
     tables = check_probabilities(Tables(topology, states, flat))
     return LatentTree(tables, tuple(addresses), members is not None)
+
+
+def ends(what: str, given: Any) -> tuple[Any, Any]:
+    """The ends of a range: those of a pair (low, high) of any kind, or one number as both.
+
+    Raises:
+        ValueError: neither one number nor two.
+        TypeError: not numbers.
+    """
+    found = np.asarray(given)
+    if found.shape not in ((), (2,)):
+        raise ValueError(f"{what} must be one number or a pair (low, high), got {given!r}")
+    if found.dtype.kind not in "iuf":
+        raise TypeError(f"{what} must be one number or a pair of numbers, got {given!r}")
+    low, high = np.broadcast_to(found, 2).tolist()
+    return low, high
 
 
 def check_cardinality(topology: Topology, cardinality: Cardinality) -> np.ndarray:

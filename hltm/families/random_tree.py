@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import index
 
 import numpy as np
 
-from hltm.families.random_tables import random_tables
+from hltm.families.random_tables import ends, random_tables
 from hltm.model.topology import MAX_NODES, Topology
 from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
@@ -18,7 +19,7 @@ def random_tree(
     *,
     nodes: int,
     max_branching: int = 3,
-    cardinality: tuple[int, int] | int = 2,
+    cardinality: tuple[int, int] | list[int] | int = 2,
     concentration: float = 1.0,
     members: int | None = None,
     seed: int,
@@ -45,11 +46,12 @@ def random_tree(
         >>> random_tree(nodes=40, max_branching=4, cardinality=(2, 6), seed=1)
         LatentTree(40 nodes, 17 leaves, depth 5, 2..6 states)
     """
+    nodes, max_branching = index(nodes), index(max_branching)
     if not 2 <= nodes <= MAX_NODES:
         raise ValueError(f"nodes must be in 2..{MAX_NODES}, got {nodes}")
     if max_branching < 1:
         raise ValueError(f"max_branching must be at least 1, got {max_branching}")
-    low, high = cardinality if isinstance(cardinality, tuple) else (cardinality, cardinality)
+    low, high = ends("cardinality", cardinality)
     if not low <= high:
         raise ValueError(f"the range of cardinalities is empty: ({low}, {high})")
     numbers = partial(uniform, nodes, seed=check_seed(seed), stream=Stream.TABLES, members=[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from hltm.families.random_tables import ends
 from hltm.model.tables import Tables, symmetric_table
 from hltm.model.topology import Topology
 from hltm.sampling.philox import Stream, check_members, check_seed, uniform
@@ -17,7 +18,7 @@ def symmetric_binary(
     depth: int,
     branching: int = 2,
     *,
-    polarity: tuple[float, float] | float = (0.7, 1.0),
+    polarity: tuple[float, float] | list[float] | float = (0.7, 1.0),
     signs: str = "random",
     members: int | None = None,
     seed: int,
@@ -46,7 +47,7 @@ def symmetric_binary(
         >>> bool((tree.polarity[1:].abs() >= 0.7).all())
         True
     """
-    low, high = polarity if isinstance(polarity, tuple) else (polarity, polarity)
+    low, high = ends("polarity", polarity)
     if not 0 <= low <= 1 or not 0 <= high <= 1:
         raise ValueError(f"polarities must be in [0, 1], got ({low}, {high})")
     if low > high:

@@ -35,9 +35,9 @@ def to_json(tree: LatentTree) -> str:
     topology, flat = tree.topology, tree.tables.flat
     shared = tree[0] if tree.stacked and bool((flat == flat[:1]).all()) else tree
     nodes = []
-    for v, (name, parent) in enumerate(zip(topology.names, topology.parent, strict=True)):
+    for name, parent in zip(topology.names, topology.parent, strict=True):
         above = None if parent < 0 else topology.names[parent]
-        nodes.append({"name": name, "parent": above, "table": shared.table(v).tolist()})
+        nodes.append({"name": name, "parent": above, "table": shared.table(name).tolist()})
     head = {"format": FORMAT, "version": VERSION, "draw_format": DRAW_FORMAT}
     members = {"members": list(tree.members), "stacked": tree.stacked}
     lines = ",\n".join(json.dumps(node) for node in nodes)

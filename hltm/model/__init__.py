@@ -1,5 +1,7 @@
 """What a latent tree is: its shape, its probabilities, and what follows from them exactly.
 
+nodes         how nodes are given: by name, by number, in ranges
+digest        a few bytes that tell trees with different tables apart
 topology      the shape: parents, levels, children, names
 tables        P(child | parent) of every node, as one flat array; making and checking it
 moments       closed forms for one and two nodes: marginals, correlations, mutual information

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.model.nodes import NodeNumber
 from hltm.model.tables import Tables
 
 
@@ -155,7 +156,7 @@ def _product(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
 
 def _upwards(tables: Tables, node: int) -> Iterator[tuple[int, int]]:
     """The edges (child, parent) from a node up to the root."""
-    for p in tables.topology.ancestors(node):
+    for p in tables.topology.ancestors(NodeNumber(node)):
         yield node, p
         node = p
 
@@ -170,7 +171,7 @@ def _downwards(tables: Tables, a: np.ndarray, b: np.ndarray) -> Iterator[tuple[n
     needed = topology.with_ancestors(b)
     path = np.zeros((len(a), len(topology)), dtype=bool)
     for i, v in enumerate(map(int, a)):
-        path[i, [v, *topology.ancestors(v)]] = True
+        path[i, [v, *topology.ancestors(NodeNumber(v))]] = True
     for group in tables.groups[1:]:
         nodes = group[needed[group]]
         if len(nodes):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.model.digest import Digest, stored
 from hltm.model.topology import Parents, Topology
 
+Kept = TypeVar("Kept")
 MAX_STATES = 1 << 16
 TOLERANCE = 1e-6  # the sum of a row may differ from 1 by this much; the row is then normalised
 ONE = 1 << 32  # probability 1 in units of 2^-32
@@ -21,6 +23,10 @@ ONE = 1 << 32  # probability 1 in units of 2^-32
 @dataclass(frozen=True, eq=False)
 class Tables:
     """The tables of S trees over one topology. The root's prior is a table with one row.
+
+    Tables with the same values are equal. What is derived from the values (thresholds, digests) is
+    kept, and made again after `flat` was changed in place, as by an optimiser; changes that torch does
+    not see (through `flat.data`, or an array that shares the memory) are not noticed.
 
     Attributes:
         topology: the shared shape.
@@ -31,6 +37,16 @@ class Tables:
     topology: Topology
     cardinality: np.ndarray
     flat: Tensor
+
+    @property
+    def count(self) -> int:
+        """S, the number of trees."""
+        return len(self.flat)
+
+    @property
+    def shared(self) -> bool:
+        """Whether all S trees have one set of tables, stored once."""
+        return self.flat.stride(0) == 0
 
     @cached_property
     def rows(self) -> np.ndarray:
@@ -81,7 +97,7 @@ class Tables:
         found = found.unflatten(-1, (rows, states))
         return found if np.ndim(nodes) else found[:, 0]
 
-    @cached_property
+    @property
     def thresholds(self) -> Tensor:
         """`(S, M)` int64: the cumulative probabilities of every row in units of 2^-32, the last left out.
 
@@ -89,6 +105,9 @@ class Tables:
         its parent's state. So a state of probability 0 is never drawn, and one of probability 1
         always.
         """
+        return self.kept("thresholds", Tables._make_thresholds)
+
+    def _make_thresholds(self) -> Tensor:
         size = int((self.rows * (self.cardinality - 1)).sum())
         found = self.flat.new_empty((len(self.flat), size), dtype=torch.int64)
         for nodes in self.groups:
@@ -107,6 +126,47 @@ class Tables:
     def take(self, index: slice | Sequence[int]) -> Tables:
         """The tables of some of the S trees."""
         return Tables(self.topology, self.cardinality, self.flat[index])
+
+    # identity
+
+    @property
+    def digest(self) -> Digest:
+        """What determines the states of draws, in a few bytes per tree."""
+        return self.kept("digest", Digest)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same topology, names included, and the same tables bit for bit."""
+        if not isinstance(other, Tables):
+            return NotImplemented
+        return self is other or (
+            self.count == other.count
+            and self.topology == other.topology
+            and np.array_equal(self.cardinality, other.cardinality)
+            and all(self.digest.of(s) == other.digest.of(s) for s in range(self.count))
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.topology, self.digest.of(0)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return stored(self)
+
+    def __repr__(self) -> str:
+        return f"Tables({self.count} x {self.topology})"
+
+    @property
+    def version(self) -> int:
+        """How often `flat` was changed in place; 0 for what does not count it, as in inference mode."""
+        flat = vars(self).get("flat")
+        return 0 if flat is None or flat.is_inference() else flat._version
+
+    def kept(self, name: str, make: Callable[[Tables], Kept]) -> Kept:
+        """What `make` derives from these tables: made once, and again after `flat` was changed in place."""
+        now, held = self.version, vars(self).setdefault("_kept", {})
+        if name not in held or held[name][0] != now:
+            held[name] = now, make(self)
+        found: Kept = held[name][1]
+        return found
 
 
 Table = Tensor | np.ndarray | Sequence[Any]
@@ -132,13 +192,15 @@ def name_tables(
     return {str(name): table for name, table in zip(labels, tables, strict=True)}
 
 
-def make_tables(topology: Topology, tables: GivenTables) -> Tables:
+def make_tables(topology: Topology, tables: GivenTables, *, normalise: bool = False) -> Tables:
     """Check and pack one table per node, in storage order or by name; the root's is its prior.
 
     A row that sums to 1 up to float64 rounding is kept bit for bit; one whose sum differs by up to
     1e-6 is normalised.
 
     Args:
+        normalise: divide rows by their sums, whatever these are: rows may be rounded probabilities,
+            counts or weights.
         tables: for the root `(K,)` or `(S, K)`; for any other node `(K_parent, K)` or
             `(S, K_parent, K)`. A table without the S axis is shared by all trees.
 
@@ -152,6 +214,10 @@ def make_tables(topology: Topology, tables: GivenTables) -> Tables:
         >>> made = make_tables(pair, {"weather": [0.7, 0.3], "mood": [[0.9, 0.1], [0.4, 0.6]]})
         >>> made.of(pair.node("mood"))
         tensor([[[0.9000, 0.1000],
+                 [0.4000, 0.6000]]], dtype=torch.float64)
+        >>> counts = {"weather": [7, 3], "mood": [[0.333, 0.333], [2, 3]]}
+        >>> make_tables(pair, counts, normalise=True).of(pair.node("mood"))
+        tensor([[[0.5000, 0.5000],
                  [0.4000, 0.6000]]], dtype=torch.float64)
     """
     if isinstance(tables, Mapping):
@@ -173,34 +239,46 @@ def make_tables(topology: Topology, tables: GivenTables) -> Tables:
         flat = torch.cat([table.reshape(-1) for table in found])[None]
     else:
         flat = torch.cat([t.expand(members, *t.shape[-2:]).flatten(1) for t in found], dim=1)
-    return check_probabilities(Tables(topology, cardinality, flat))
+    return check_probabilities(Tables(topology, cardinality, flat), normalise=normalise)
 
 
-def check_probabilities(tables: Tables) -> Tables:
+def check_probabilities(tables: Tables, *, normalise: bool = False) -> Tables:
     """The same tables with rows that sum to one.
+
+    Args:
+        normalise: whether rows may have any positive and finite sum.
 
     Raises:
         ValueError: an entry that is not a probability, or a row whose sum differs from 1 by more
             than 1e-6; the message names the first such node and value.
     """
     flat, names = tables.flat, tables.topology.names
-    bad = (~((flat >= 0) & (flat <= 1 + TOLERANCE))).any(0).nonzero()
+    highest = torch.finfo(flat.dtype).max if normalise else 1 + TOLERANCE
+    bad = (~((flat >= 0) & (flat <= highest))).any(0).nonzero()
     if len(bad):
         place = int(bad[0])
         name = names[int(np.searchsorted(tables.start, place, side="right")) - 1]
         column = flat[:, place]
-        value = float(column[~((column >= 0) & (column <= 1 + TOLERANCE))][0])
-        raise ValueError(f"the table of node {name!r} holds {value}, expected numbers in [0, 1]")
+        value = float(column[~((column >= 0) & (column <= highest))][0])
+        wanted = "finite numbers that are at least 0" if normalise else "numbers in [0, 1]"
+        raise ValueError(f"the table of node {name!r} holds {value}, expected {wanted}")
     width = np.repeat(tables.cardinality, tables.rows)  # states of every row
     row = torch.from_numpy(np.repeat(np.arange(len(width)), width)).to(flat.device)
     total = flat.new_zeros(len(flat), len(width)).index_add(1, row, flat)
     miss = (total - 1).abs()
-    off = (miss > TOLERANCE).any(0).nonzero()
+    wrong = ~((total > 0) & (total < torch.inf)) if normalise else miss > TOLERANCE
+    off = wrong.any(0).nonzero()
     if len(off):
         first = int(off[0])
         name = names[int(np.searchsorted(np.cumsum(tables.rows), first, side="right"))]
-        value = float(total[int(miss[:, first].argmax()), first])
-        raise ValueError(f"a row of the table of node {name!r} sums to {value}, expected 1")
+        value = float(total[:, first][wrong[:, first]][0])
+        expected = "a positive and finite sum" if normalise else "1"
+        remedy = "" if normalise or not 0 < value < np.inf else (
+            "; normalise=True, where a tree is made of tables, divides rows by their sums"
+        )  # fmt: skip
+        raise ValueError(
+            f"a row of the table of node {name!r} sums to {value}, expected {expected}{remedy}"
+        )
     # Dividing would change the last bits of rows that sum to 1 up to rounding, and a table that is
     # saved and read again must stay the same. Their total is set to 1, written as 1 + (x - x) so that
     # the gradient of the normalisation stays.

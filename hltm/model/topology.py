@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hltm.model.digest import stored
+from hltm.model.nodes import Node as Node
+from hltm.model.nodes import NodeNumber, NodeRange, is_single
+from hltm.model.nodes import Nodes as Nodes
+
 if TYPE_CHECKING:
     import networkx as nx
-    from torch import Tensor
-    from typing_extensions import TypeIs
 
-Node = int | str
-Nodes = Node | Iterable[Node]
 Parents = Sequence[int | str | None] | Mapping[str, str | None] | np.ndarray
 MAX_NODES = 1 << 24  # a draw's address holds the node in 24 bits
 
@@ -52,13 +53,14 @@ class Topology:
         """Build from the parent of every node, in any order.
 
         Args:
-            parents: for each node its parent, by place in `parents` or by name; None or -1 for
-                the root. A mapping gives names and parents at once.
+            parents: for each node its parent, by place in `parents` or by name, as text; None or -1
+                for the root. A mapping gives names and parents at once, and numbers in it are names.
             names: a distinct name for each node; the default is each node's place in `parents`.
 
         Raises:
             ValueError: no root or several, an unknown parent, a cycle, a single node, more than
-                2^24 nodes, or names that are too few, too many or repeated.
+                2^24 nodes, names that are too few, too many or repeated, or an integer that could
+                mean the place of a node and the name of another, where names are given as integers.
             TypeError: a parent that is neither a place nor a name, or names beside a mapping.
 
         Example:
@@ -83,6 +85,8 @@ class Topology:
         if len(place_of) < count:
             repeated = next(label for v, label in enumerate(labels) if place_of[label] != v)
             raise ValueError(f"names must be distinct, got {repeated!r} more than once")
+        if names is not None and not all(isinstance(name, str) for name in names):
+            _check_places(parents, labels, place_of)
         parent = np.array(
             [_place(p, label, place_of) for p, label in zip(parents, labels, strict=True)],
             dtype=np.int64,
@@ -110,6 +114,7 @@ class Topology:
         Raises:
             ValueError: a depth or branching below 1, or more than 2^24 nodes.
         """
+        depth, branching = operator.index(depth), operator.index(branching)
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
         if branching < 1:
@@ -129,6 +134,34 @@ class Topology:
     def __len__(self) -> int:
         return len(self.parent)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same shape and the same names in the same storage order."""
+        if not isinstance(other, Topology):
+            return NotImplemented
+        return self is other or (
+            self.names == other.names
+            and np.array_equal(self.parent, other.parent)
+            and np.array_equal(self.level, other.level)
+        )
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.names, self.parent.tobytes()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __getstate__(self) -> dict[str, Any]:
+        return stored(self)
+
+    def __repr__(self) -> str:
+        return f"Topology({len(self)} nodes {self.some_names}, depth {self.depth})"
+
+    @property
+    def some_names(self) -> str:
+        """The first few names, for messages."""
+        return ", ".join(map(repr, self.names[:8])) + (", …" if len(self) > 8 else "")
+
     @property
     def depth(self) -> int:
         """L, the level of the root."""
@@ -139,27 +172,28 @@ class Topology:
         # entry l is the first node of level l; the levels are stored from the root down
         return np.searchsorted(-self.level, -np.arange(self.depth + 1), side="left")
 
-    def at_level(self, level: int) -> range:
+    def at_level(self, level: int) -> NodeRange:
         """The nodes of one level, a contiguous range.
 
         Raises:
             ValueError: a level outside 0..L.
         """
+        level = operator.index(level)
         if not 0 <= level <= self.depth:
             raise ValueError(f"level must be in 0..{self.depth}, got {level}")
         first = int(self._level_start[level])
         end = len(self) if level == 0 else int(self._level_start[level - 1])
-        return range(first, end)
+        return NodeRange(first, end)
 
     @property
-    def leaves(self) -> range:
+    def leaves(self) -> NodeRange:
         """The observed nodes."""
         return self.at_level(0)
 
     @property
-    def latents(self) -> range:
+    def latents(self) -> NodeRange:
         """The unobserved nodes, root first."""
-        return range(self.leaves.start)
+        return NodeRange(0, self.leaves.start)
 
     @cached_property
     def children(self) -> tuple[np.ndarray, ...]:
@@ -173,33 +207,56 @@ class Topology:
         return {name: v for v, name in enumerate(self.names)}
 
     def node(self, node: Node) -> int:
-        """The number of a node given by number or name.
+        """The number of a node given by name, as text, or by number, its place in storage order.
 
         Raises:
             KeyError: an unknown name.
             IndexError: a number outside the tree.
+            ValueError: an integer v that could mean two nodes, the one of number v and another whose
+                name is the text of v; numbers that the tree itself gives are never refused.
             TypeError: neither a name nor an integer.
         """
+        return NodeNumber(self._number(node))
+
+    def _number(self, node: Node) -> int:
+        if type(node) is NodeNumber and 0 <= node < len(self.names):
+            return node  # what follows takes longer
         if isinstance(node, str):
             if node not in self._number_of:
-                shown = ", ".join(map(repr, self.names[:8])) + (", …" if len(self) > 8 else "")
-                raise KeyError(f"unknown node {node!r}; the tree has {shown}")
+                raise KeyError(f"unknown node {node!r}; the tree has {self.some_names}")
             return self._number_of[node]
+        if isinstance(node, bool) or not hasattr(node, "__index__"):
+            raise TypeError(f"a node is given by name or by number, got {node!r}")
         v = operator.index(node)
         if not 0 <= v < len(self):
-            raise IndexError(f"node must be in 0..{len(self) - 1}, got {v}")
+            hint = f"; the node named {str(v)!r} is given as text" * (str(v) in self._number_of)
+            raise IndexError(f"node must be in 0..{len(self) - 1}, got {v}{hint}")
+        other = None
+        if not isinstance(node, NodeNumber) and self.names[v] != str(v):
+            other = self._number_of.get(str(v))
+        if other is not None:
+            raise ValueError(
+                f"node {v} is ambiguous: the node of number {v} is named {self.names[v]!r}, and the node "
+                f"named {str(v)!r} has number {other}; give the name as text"
+            )
         return v
 
     def nodes(self, nodes: Nodes) -> np.ndarray:
-        """The numbers of several nodes, or of one, as an int64 array."""
-        listed: Iterable[Node] = [nodes] if is_single(nodes) else nodes
-        return np.array([self.node(v) for v in listed], dtype=np.int64)
+        """The numbers of several nodes, or of one, as an int64 array; a `range` holds numbers."""
+        if is_single(nodes):
+            return np.array([self._number(nodes)], dtype=np.int64)
+        if isinstance(nodes, (range, NodeRange)):
+            for end in (*nodes[:1], *nodes[-1:]):
+                self._number(NodeNumber(end))
+            return np.arange(nodes.start, nodes.stop, nodes.step, dtype=np.int64)
+        return np.array([self._number(v) for v in nodes], dtype=np.int64)
 
-    def ancestors(self, node: int) -> list[int]:
-        """The nodes above one node, nearest first, root last."""
-        found = []
-        while (node := int(self.parent[node])) >= 0:
-            found.append(node)
+    def ancestors(self, node: Node) -> list[int]:
+        """The nodes above one node, nearest first, root last; arguments and errors are those of `node`."""
+        found: list[int] = []
+        v = self._number(node)
+        while (v := int(self.parent[v])) >= 0:
+            found.append(NodeNumber(v))
         return found
 
     def with_ancestors(self, nodes: np.ndarray) -> np.ndarray:
@@ -210,31 +267,22 @@ class Topology:
             found[self.parent[v]] |= found[v]
         return found
 
-    def descendants(self, node: int) -> np.ndarray:
+    def descendants(self, node: Node) -> np.ndarray:
         """A node and all nodes below it, in storage order."""
+        v = self._number(node)
         below = np.zeros(len(self), dtype=bool)
-        below[node] = True
-        for level in range(int(self.level[node]) - 1, -1, -1):
+        below[v] = True
+        for level in range(int(self.level[v]) - 1, -1, -1):
             nodes = self.at_level(level)
             below[nodes.start : nodes.stop] = below[self.parent[nodes.start : nodes.stop]]
         return np.flatnonzero(below)
 
-    def subtree(self, node: int) -> tuple[Topology, np.ndarray]:
+    def subtree(self, node: Node) -> tuple[Topology, np.ndarray]:
         """The tree below (and with) one node, and the numbers its nodes have here."""
         kept = self.descendants(node)
         parent = np.searchsorted(kept, self.parent[kept])
         parent[0] = -1
         return Topology(parent, self.level[kept], tuple(self.names[v] for v in kept)), kept
-
-
-def is_single(nodes: Nodes) -> TypeIs[Node]:
-    """Whether one node is given by itself, by number or name, and not in a list."""
-    return isinstance(nodes, (int, str, np.integer))
-
-
-def drop_single(found: Tensor, *asked: Nodes) -> Tensor:
-    """`(S, A, B, ...)`, an axis for each of `asked`, without the axes of nodes given singly."""
-    return found[:, *(0 if is_single(nodes) else slice(None) for nodes in asked)]
 
 
 def _place(parent: int | str | None, label: str, place_of: Mapping[str, int]) -> int:
@@ -253,6 +301,18 @@ def _place(parent: int | str | None, label: str, place_of: Mapping[str, int]) ->
     if not -1 <= place < len(place_of):
         raise ValueError(f"node {label!r} has parent {place}, expected 0..{len(place_of) - 1}")
     return place
+
+
+def _check_places(
+    parents: Iterable[object], labels: list[str], place_of: Mapping[str, int]
+) -> None:
+    """Raise for a place whose text is the name of another node: names were given as numbers, too."""
+    for label, p in zip(labels, parents, strict=True):
+        if isinstance(p, (int, np.integer)) and place_of.get(str(p), p) != p:
+            raise ValueError(
+                f"node {label!r} has parent {p}, which is ambiguous: it is the place of one node and the "
+                "name of another; give names as text"
+            )
 
 
 def _parents_first(parent: np.ndarray, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:

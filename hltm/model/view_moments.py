@@ -69,6 +69,8 @@ def view_correlation(
     has 0. Two views that shared their redraw decisions would relate as one view and the data do: give
     `other_rates` of 0. Arguments as in `view_joint`.
     """
+    if len(nodes) == 0:
+        return tables.of(0).new_zeros(tables.count, 0)
     prior, found = marginals(tables), []
     for v, joint in zip(nodes, view_joint(tables, nodes, rates, other_rates), strict=True):
         occurs = prior[v] > 0
@@ -93,6 +95,8 @@ def view_information(
         >>> tree.view_information([0, 1], hltm.keep_root())  # ln 2, .82 ln 1.64 + .18 ln .36
         tensor([0.6931, 0.2218], dtype=torch.float64)
     """
+    if len(nodes) == 0:
+        return tables.of(0).new_zeros(tables.count, 0)
     prior, found = marginals(tables), []
     for v, joint in zip(nodes, view_joint(tables, nodes, rates, other_rates), strict=True):
         product = prior[v][:, :, None] * prior[v][:, None]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hltm.inference.posterior import posterior
-from hltm.sampling.draw import Draw
+from hltm.sampling.draw import Draw, check_draw
 from hltm.sampling.philox import Stream
-from hltm.sampling.sample import check_draw, sample
+from hltm.sampling.sample import sample
 from hltm.tree import LatentTree
 
 ROWS = 4096  # of a batch; the first batch also sets the edges of histograms
@@ -185,7 +185,7 @@ def _check_rows(arrays: dict[Label, Tensor], axis: int, total: int) -> None:
 
 def _check_draw(draw: Draw, tree: LatentTree) -> None:
     """Raise unless a draw is of the tree, or of any members that share it, with all of its latents."""
-    check_draw(tree.topology, tree.members if tree.stacked else draw.members, draw)
+    check_draw(tree.tables, tree.members if tree.stacked else draw.members, draw)
     if draw.first:
         raise ValueError(
             f"the draw keeps nodes from {draw.first} on, but a probe needs its latents as well"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from hltm.inference.ceiling import Leaves
-from hltm.model.topology import Node
+from hltm.model.nodes import Node, NodeNumber
 from hltm.probe.batches import Label, batches, posteriors
 from hltm.probe.layer import Layer, LayerProbe
 from hltm.probe.metrics import METRICS
@@ -51,7 +51,9 @@ def probe_layers(
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
     if lags < 0:
         raise ValueError(f"lags must be at least 0, got {lags}")
-    wanted = None if nodes is None else [tree.topology.node(v) for v in nodes]
+    wanted: list[int] | None = None
+    if nodes is not None:
+        wanted = list(map(NodeNumber, tree.topology.nodes(nodes)))
     bad = [v for v in wanted or () if v not in tree.latents]
     if bad or wanted == []:
         shown = repr(tree.topology.names[bad[0]]) if bad else "none"

@@ -1,6 +1,7 @@
 """Draws of states from a tree, each by its address, so that any part of a data set can be made anew.
 
 philox   the random number generator, and the address of every random number
+rules    from a topology to a rate per node
 augment  augmentations: a redraw rate per node and a missing rate per leaf
 draw     what a draw is: states and their address
 sample   draws of consecutive samples, of their views, and redraws below some nodes

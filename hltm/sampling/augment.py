@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from hltm.model.topology import Node, Topology
+from hltm.model.nodes import Node, NodeRange, Nodes, is_single
+from hltm.model.topology import Topology
+from hltm.sampling.rules import AtLevel, KeepLevel, KeepNodes, Rule, at_root, either, nowhere, parts
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,10 @@ class Augmentation:
     `rates[v]`, and whenever its parent was redrawn: a redraw carries down to the leaves. The data's
     marginal distribution is unchanged. A leaf is missing in a view with probability
     `missing_rates[v]`. All these decisions are independent, within a view and between views.
+
+    Two augmentations are equal if their names and rules are: those of this module go by their
+    arguments, functions of your own by identity. An augmentation pickles if its rules do, as functions
+    at the top level of a module and instances of classes there do.
 
     Attributes:
         name: how it is written on the command line, e.g. `resample-leaves:0.3`.
@@ -32,8 +40,8 @@ class Augmentation:
     """
 
     name: str
-    rule: Callable[[Topology], np.ndarray]
-    missing: Callable[[Topology], np.ndarray] | None = None
+    rule: Rule
+    missing: Rule | None = None
 
     def rates(self, tree: Topology | object) -> np.ndarray:
         """`(V,)` float64 redraw rates on a tree (or its topology).
@@ -111,52 +119,63 @@ class Augmentation:
         missing = [a.missing for a in (self, other) if a.missing is not None]
         return Augmentation(
             f"{self.name},{other.name}",
-            lambda topology: 1 - (1 - self.rule(topology)) * (1 - other.rule(topology)),
-            (lambda topology: 1 - np.prod([1 - rule(topology) for rule in missing], axis=0))
-            if missing
-            else None,
+            either([self.rule, other.rule]),
+            either(missing) if missing else None,
         )
 
     def __str__(self) -> str:
         return self.name
 
+    def __copy__(self) -> Augmentation:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Augmentation:
+        return self  # nothing in it changes, and a lambda as its rule need not pickle
+
+    def __getstate__(self) -> dict[str, object]:
+        for rule in parts([self.rule, self.missing]):
+            if "<" in getattr(rule, "__qualname__", ""):  # <lambda>, or in <locals> of a function
+                raise TypeError(
+                    f"augmentation {self.name!r} cannot be pickled: its rule {rule.__qualname__!r} is not "
+                    "at the top level of a module; define it there with def"
+                )
+        return vars(self)
+
 
 def keep_level(level: int) -> Augmentation:
-    """Keep the nodes of this level and above; redraw everything below."""
+    """Keep the nodes of this level and above; redraw everything below.
 
-    def rule(topology: Topology) -> np.ndarray:
-        topology.at_level(level)
-        above = topology.level >= level
-        return (~above & _of_parent(topology, above)).astype(np.float64)
-
-    return Augmentation(f"keep-level:{level}", rule)
+    Raises:
+        TypeError: a level that is not an integer. On use, ValueError: one that the tree does not have.
+    """
+    level = _integer(level)
+    return Augmentation(f"keep-level:{level}", KeepLevel(level))
 
 
 def keep_root() -> Augmentation:
     """Keep the root alone: the views that the theory of arXiv 2010.00578 assumes."""
-    return Augmentation("keep-root", lambda topology: keep_level(topology.depth).rule(topology))
+    return Augmentation("keep-root", KeepLevel(None))
 
 
-def keep_nodes(nodes: Iterable[Node]) -> Augmentation:
-    """Keep these nodes and those above them; redraw every other node.
+def keep_nodes(nodes: Nodes) -> Augmentation:
+    """Keep these nodes, given by name or number, and those above them; redraw every other node.
 
     Raises:
-        ValueError: no nodes. On use, KeyError or IndexError: a node that the tree does not have.
+        ValueError: no nodes. On use, KeyError, IndexError or ValueError: a node that the tree does not
+            have, or a number that could mean two nodes.
     """
-    wanted = [nodes] if isinstance(nodes, (int, str)) else list(nodes)
+    if isinstance(nodes, range):  # numbers, as everywhere
+        nodes = NodeRange(nodes.start, nodes.stop, nodes.step)
+    listed: Iterable[Node] = [nodes] if is_single(nodes) else nodes
+    wanted = tuple(v if isinstance(v, str) else _integer(v) for v in listed)
     if not wanted:
         raise ValueError("keep_nodes needs at least one node, got none; use keep_nothing()")
-
-    def rule(topology: Topology) -> np.ndarray:
-        kept = topology.with_ancestors(topology.nodes(wanted))
-        return (~kept & _of_parent(topology, kept)).astype(np.float64)
-
-    return Augmentation(f"keep-nodes:{'+'.join(map(str, wanted))}", rule)
+    return Augmentation(f"keep-nodes:{'+'.join(map(str, wanted))}", KeepNodes(wanted))
 
 
 def keep_nothing() -> Augmentation:
     """Redraw everything, the root too: views that share nothing, the negative control."""
-    return Augmentation("keep-nothing", lambda topology: (topology.parent < 0).astype(np.float64))
+    return Augmentation("keep-nothing", at_root)
 
 
 def resample_leaves(rate: float) -> Augmentation:
@@ -165,8 +184,8 @@ def resample_leaves(rate: float) -> Augmentation:
     Raises:
         ValueError: a rate outside [0, 1].
     """
-    _check_rate(rate)
-    return Augmentation(f"resample-leaves:{rate:g}", lambda topology: rate * (topology.level == 0))
+    rate = _check_rate(rate)
+    return Augmentation(f"resample-leaves:{rate:g}", AtLevel(rate, 0))
 
 
 def resample_subtrees(rate: float, level: int) -> Augmentation:
@@ -177,6 +196,7 @@ def resample_subtrees(rate: float, level: int) -> Augmentation:
         level: 0 = leaves … L = root.
 
     Raises:
+        TypeError: a level that is not an integer.
         ValueError: a rate outside [0, 1]; on use, a level that the tree does not have.
 
     Example:
@@ -184,13 +204,8 @@ def resample_subtrees(rate: float, level: int) -> Augmentation:
         >>> resample_subtrees(0.3, level=1).rates(Topology.balanced(depth=2)).tolist()
         [0.0, 0.3, 0.3, 0.0, 0.0, 0.0, 0.0]
     """
-    _check_rate(rate)
-
-    def rule(topology: Topology) -> np.ndarray:
-        topology.at_level(level)
-        return rate * (topology.level == level)
-
-    return Augmentation(f"resample-subtrees:{rate:g}:{level}", rule)
+    rate, level = _check_rate(rate), _integer(level)
+    return Augmentation(f"resample-subtrees:{rate:g}:{level}", AtLevel(rate, level))
 
 
 def drop_leaves(rate: float) -> Augmentation:
@@ -210,12 +225,8 @@ def drop_leaves(rate: float) -> Augmentation:
                 [ 0,  0,  1, -1],
                 [-1, -1, -1,  1]], dtype=torch.int16)
     """
-    _check_rate(rate)
-    return Augmentation(
-        f"drop-leaves:{rate:g}",
-        lambda topology: np.zeros(len(topology)),
-        lambda topology: rate * (topology.level == 0),
-    )
+    rate = _check_rate(rate)
+    return Augmentation(f"drop-leaves:{rate:g}", nowhere, AtLevel(rate, 0))
 
 
 def parse(text: str) -> Augmentation:
@@ -272,11 +283,14 @@ def _topology_of(tree: Topology | object) -> Topology:
     return topology
 
 
-def _of_parent(topology: Topology, flag: np.ndarray) -> np.ndarray:
-    """`(V,)` whether each node's parent has the flag; False for the root."""
-    return np.where(topology.parent < 0, False, flag[np.maximum(topology.parent, 0)])
-
-
-def _check_rate(rate: float) -> None:
+def _check_rate(rate: float) -> float:
     if not 0 <= rate <= 1:
         raise ValueError(f"a rate must be in [0, 1], got {rate}")
+    return float(rate)
+
+
+def _integer(value: Any) -> Any:
+    """An integer of any type as an int; a `NodeNumber` stays one."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"expected an integer, got {value!r}")
+    return value if isinstance(value, int) else operator.index(value)

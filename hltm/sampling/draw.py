@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.model.topology import Node, Topology
+from hltm.model.digest import Digest
+from hltm.model.nodes import Node
+from hltm.model.tables import Tables
+from hltm.model.topology import Topology
 from hltm.sampling.philox import DRAW_FORMAT, Stream
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = 5  # samples in a notebook's table
+
+
+class Origin(NamedTuple):
+    """The trees that a draw was made from: their digests, and the address of each."""
+
+    digest: Digest
+    members: tuple[int, ...]
+
+    def by_member(self) -> dict[int, str]:
+        """The digest of the tree of every address."""
+        return {member: self.digest.of(i) for i, member in enumerate(self.members)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +47,13 @@ class Draw:
         draw_format: the layout of addresses.
         missing_SXB: `(S, X, B)` bool, the leaves that a view misses; None where no leaf is missing.
             Only `leaves` hides them; `states`, `level` and `node` have the states of the model.
+        origin: the trees that it is of, so that another tree can refuse it; None for a draw that
+            you made yourself of states alone, which any tree of its shape takes.
+
+    States are uint8. If a node has more than 256 states, they are uint16 in `states_SVB` and int32
+    in all that is read from the draw, because torch can neither reduce nor compare uint16.
+
+    Two draws are equal if their addresses, trees and states are.
     """
 
     states_SVB: Tensor
@@ -37,13 +67,35 @@ class Draw:
     first: int = 0
     draw_format: int = DRAW_FORMAT
     missing_SXB: Tensor | None = None
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
-        shape = tuple(self.states.shape)
+        shape = tuple(self._public(self.states_SVB).shape)
         return (
             f"Draw(states {shape}, seed={self.seed}, stream={self.stream.name.lower()}, "
-            f"samples {self.rows.start}..{self.rows.stop - 1}, view={self.view})"
+            f"{shown_rows(self.rows)}, view={self.view})"
         )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Draw):
+            return NotImplemented
+        return self is other or (
+            self._address == other._address
+            and self.topology == other.topology
+            and same_tensors(self.states_SVB, other.states_SVB)
+            and same_tensors(self.missing_SXB, other.missing_SXB)
+            and self.origin == other.origin
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._address)
+
+    @property
+    def _address(self) -> tuple[object, ...]:
+        return (
+            self.seed, int(self.stream), self.members, self.start, self.view, self.first, self.stacked,
+            self.draw_format, tuple(self.states_SVB.shape),
+        )  # fmt: skip
 
     @property
     def rows(self) -> range:
@@ -51,8 +103,8 @@ class Draw:
         return range(self.start, self.start + self.states_SVB.shape[-1])
 
     def _public(self, states_SVB: Tensor) -> Tensor:
-        """Batch-first, and without S for a single tree."""
-        found = states_SVB.transpose(1, 2)
+        """Batch-first, without S for a single tree, and of a dtype that torch can reduce."""
+        found = public_dtype(states_SVB).transpose(1, 2)
         return found if self.stacked else found[0]
 
     @property
@@ -98,15 +150,104 @@ class Draw:
         """`(B,)` or `(S, B)` states of one node, by number or name."""
         v = self.topology.node(node)
         self._check_kept(v)
-        found = self.states_SVB[:, v - self.first]
+        found = public_dtype(self.states_SVB[:, v - self.first])
         return found if self.stacked else found[0]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The states as a table: a column per node, named as the node, and a row per sample.
+
+        The index `sample` holds the samples' numbers; stacked draws have `member` before it. A missing
+        leaf is `<NA>`, and the leaves of a view that may miss some have a nullable integer dtype.
+
+        Example:
+            >>> import hltm
+            >>> tree = hltm.LatentTree.from_parents(
+            ...     {"topic": None, "word": "topic"}, {"topic": [0.5, 0.5], "word": [[0, 1], [1, 0]]}
+            ... )
+            >>> table = tree.sample(3, seed=0, start=5).to_pandas()
+            >>> table["topic"].to_dict(), table["word"].to_dict()
+            ({5: 1, 6: 1, 7: 1}, {5: 0, 6: 0, 7: 0})
+        """
+        import pandas as pd
+
+        index: pd.Index = pd.RangeIndex(self.start, self.rows.stop, name="sample")
+        if self.stacked:
+            index = pd.MultiIndex.from_product([self.members, index], names=["member", "sample"])
+        names = self.topology.names[self.first :]
+        states = self.states.cpu().numpy().reshape(len(index), len(names)).copy()
+        if self.missing_SXB is None:
+            return pd.DataFrame(states, index=index, columns=list(names))
+        leaves = max(self.topology.leaves.start - self.first, 0)
+        missing = self.missing.cpu().numpy().reshape(len(index), states.shape[1] - leaves)
+        columns = {
+            names[leaves + x]: pd.arrays.IntegerArray(
+                states[:, leaves + x].copy(), missing[:, x].copy()
+            )
+            for x in range(missing.shape[1])
+        }
+        latents = pd.DataFrame(states[:, :leaves], index=index, columns=list(names[:leaves]))
+        return pd.concat([latents, pd.DataFrame(columns, index=index)], axis=1)
+
+    def _repr_html_(self) -> str:
+        """The first samples as a table, for notebooks."""
+        head = replace(
+            self, states_SVB=self.states_SVB[:1, :, :SHOWN], members=self.members[:1],
+            missing_SXB=None if self.missing_SXB is None else self.missing_SXB[:1, :, :SHOWN],
+        )  # fmt: skip
+        return f"<div>{html.escape(repr(self))}{head.to_pandas().to_html(max_cols=20)}</div>"
 
     def _check_kept(self, node: int) -> None:
         if node < self.first:
             raise ValueError(f"this draw keeps nodes from {self.first} on, got node {node}")
 
 
+def public_dtype(states: Tensor) -> Tensor:
+    """States as users get them: uint16 as int32, since torch has no operations for uint16."""
+    return states.to(torch.int32) if states.dtype == torch.uint16 else states
+
+
 def hide(leaves: Tensor, missing: Tensor) -> Tensor:
     """Leaves with -1 where they are missing: int16, or int32 where they are not of 8 bits."""
     signed = torch.int16 if leaves.dtype == torch.uint8 else torch.int32
     return torch.where(missing, -1, leaves.to(signed))
+
+
+def shown_rows(rows: range) -> str:
+    """The numbers of samples, as text."""
+    return f"samples {rows.start}..{rows.stop - 1}" if rows else "no samples"
+
+
+def same_tensors(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two tensors have equal shapes and values, or both are None; on any devices."""
+    if a is None or b is None:
+        return a is b
+    return np.array_equal(a.cpu().numpy(), b.cpu().numpy())
+
+
+def check_draw(tables: Tables, members: Sequence[int], draw: Draw) -> None:
+    """Raise unless a draw is of these trees, or has no origin and can be of them.
+
+    A draw is of a tree if the digests of their tables are equal; the names of nodes may differ. The
+    digests are only computed if the draw was not made from this very object.
+
+    Raises:
+        ValueError: another number of nodes, other members, or other tables.
+    """
+    nodes = len(tables.topology)
+    if draw.topology is not tables.topology and len(draw.topology) != nodes:
+        raise ValueError(f"the draw has {len(draw.topology)} nodes, this tree {nodes}")
+    if draw.members != tuple(members):
+        raise ValueError(f"the draw is of members {draw.members}, this tree of {tuple(members)}")
+    own = Origin(tables.digest, draw.members)
+    if draw.origin is None or (
+        draw.origin.digest is own.digest and draw.origin.members == own.members
+    ):
+        return
+    drawn, here = draw.origin.by_member(), own.by_member()
+    for member in draw.members:
+        if drawn.get(member) != here[member]:
+            which = f", for member {member}" * (len(draw.members) > 1)
+            raise ValueError(
+                f"the draw is of tree {str(drawn.get(member))[:8]}, not of this tree {here[member][:8]}"
+                f"{which}; to use its states here all the same, give dataclasses.replace(draw, origin=None)"
+            )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hltm.model.tables import Tables
 from hltm.model.topology import Topology
-from hltm.sampling.draw import Draw
+from hltm.sampling.draw import Draw, Origin, same_tensors, shown_rows
 from hltm.sampling.kernels import reference
 from hltm.sampling.kernels.request import BLOCK
 from hltm.sampling.philox import DRAW_FORMAT, Stream
@@ -31,6 +31,7 @@ class PackedDraw:
         topology: the shape of the trees.
         stacked: whether `bits` has the S axis.
         seed, stream, members, start: the address; samples are start .. start + B - 1.
+        origin: the trees that it is of; see `Draw`.
 
     Example:
         >>> import hltm
@@ -51,12 +52,33 @@ class PackedDraw:
     members: tuple[int, ...]
     start: int
     draw_format: int = DRAW_FORMAT
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
         return (
             f"PackedDraw(bits {tuple(self.bits.shape)}, seed={self.seed}, "
-            f"stream={self.stream.name.lower()}, samples {self.rows.start}..{self.rows.stop - 1})"
+            f"stream={self.stream.name.lower()}, {shown_rows(self.rows)})"
         )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PackedDraw):
+            return NotImplemented
+        return self is other or (
+            self._address == other._address
+            and self.topology == other.topology
+            and same_tensors(self.bits_SVW, other.bits_SVW)
+            and self.origin == other.origin
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._address)
+
+    @property
+    def _address(self) -> tuple[object, ...]:
+        return (
+            self.seed, int(self.stream), self.members, self.start, self.samples, self.stacked,
+            self.draw_format,
+        )  # fmt: skip
 
     @property
     def rows(self) -> range:
@@ -72,7 +94,7 @@ class PackedDraw:
         """The same draw with one byte per state."""
         return Draw(
             unpack_bits(self.bits_SVW, self.samples), self.topology, self.stacked, self.seed,
-            self.stream, self.members, self.start, draw_format=self.draw_format,
+            self.stream, self.members, self.start, draw_format=self.draw_format, origin=self.origin,
         )  # fmt: skip
 
 
@@ -94,15 +116,21 @@ def sample_packed(
     """
     tables.check_binary("packed states need binary nodes")
     request = data_request(tables, members, samples, seed, start, stream, 0, device)
-    if request.device.type == "cpu":
+    if request.samples == 0:
+        shape = (len(request.members), len(tables.topology), 0)
+        bits = torch.empty(shape, dtype=torch.uint8, device=request.device)
+    elif request.device.type == "cpu":
         from hltm.sampling.kernels import cpu  # compiles: at the first draw, not at import
 
-        bits = _bits_from(cpu.draw_packed(tables, request)[0], start % BLOCK, samples)
+        bits = _bits_from(
+            cpu.draw_packed(tables, request)[0], request.start % BLOCK, request.samples
+        )
     else:
         bits = pack_bits(reference.draw(tables, request)[0])
     return PackedDraw(
-        bits, samples, tables.topology, stacked, request.seed, stream, request.members, start
-    )
+        bits, request.samples, tables.topology, stacked, request.seed, stream, request.members,
+        request.start, origin=Origin(tables.digest, request.members),
+    )  # fmt: skip
 
 
 def _bits_from(words: np.ndarray, offset: int, count: int) -> Tensor:

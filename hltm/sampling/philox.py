@@ -84,10 +84,13 @@ def check_members(members: int | None) -> int:
     """The number of member addresses 0..S-1 that `members` stands for: 1 for None.
 
     Raises:
+        TypeError: neither an integer nor None.
         ValueError: below 1 or above 2^32.
     """
     if members is None:
         return 1
+    if isinstance(members, bool) or not hasattr(members, "__index__"):
+        raise TypeError(f"members must be an integer or None, got {members!r}")
     if not 1 <= members <= MAX_MEMBERS:
         raise ValueError(f"members must be at least 1, got {members}")
     return int(members)

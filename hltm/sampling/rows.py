@@ -42,7 +42,7 @@ def draw_rows(
         `(S, V - first, B)` uint8 or uint16 states, one tensor per view.
 
     Raises:
-        ValueError: no samples, or samples outside 0..2^34-1.
+        ValueError: samples outside 0..2^34-1.
 
     Example:
         >>> import hltm
@@ -51,9 +51,9 @@ def draw_rows(
         >>> states[0].T.equal(tree.sample(701, seed=1).states[[700, 3, 3]])
         True
     """
-    if rows.ndim != 1 or len(rows) == 0:
-        raise ValueError(f"expected a list of at least one sample, got shape {rows.shape}")
-    if rows.min() < 0 or rows.max() >= MAX_ROWS:
+    if rows.ndim != 1:
+        raise ValueError(f"expected a list of samples, got shape {rows.shape}")
+    if len(rows) and (rows.min() < 0 or rows.max() >= MAX_ROWS):
         raise ValueError(f"rows must lie in 0..2^34-1, got {rows.min()}..{rows.max()}")
 
     def request(start: int, samples: int, blocks: np.ndarray | None = None) -> DrawRequest:
@@ -63,7 +63,7 @@ def draw_rows(
         )  # fmt: skip
 
     if (np.diff(rows) == 1).all():
-        return draw_states(tables, request(int(rows[0]), len(rows)))
+        return draw_states(tables, request(int(rows[0]) if len(rows) else 0, len(rows)))
     blocks, place = np.unique(rows // BLOCK, return_inverse=True)
     found: list[np.ndarray] = []
     for low in range(0, len(blocks), CHUNK):

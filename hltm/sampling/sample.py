@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from weakref import WeakKeyDictionary
+from operator import index
 
 import numpy as np
 import torch
@@ -13,38 +13,27 @@ from torch import Tensor
 
 from hltm.model.tables import Tables
 from hltm.model.topology import Topology
-from hltm.sampling.draw import Draw
+from hltm.sampling.draw import Draw, Origin, check_draw
 from hltm.sampling.kernels import reference
 from hltm.sampling.kernels.request import DrawRequest, decision_limits
 from hltm.sampling.philox import DECISIONS, MAX_ROWS, MAX_VIEWS, Stream, check_seed, words_at
 
 
-def check_rows(start: int, samples: int) -> None:
+def check_rows(start: int, samples: int, *, least: int = 1) -> None:
     """Raise unless samples start .. start + samples - 1 have addresses.
 
     Raises:
         TypeError: not integers.
-        ValueError: fewer than one sample, or samples outside 0..2^34-1.
+        ValueError: fewer than `least` samples, or samples outside 0..2^34-1.
     """
     for name, value in (("the number of samples", samples), ("start", start)):
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise TypeError(f"{name} must be an integer, got {value!r}")
-    if samples < 1:
-        raise ValueError(f"the number of samples must be at least 1, got {samples}")
+    start, samples = int(start), int(samples)  # integers of a few bits would overflow
+    if samples < least:
+        raise ValueError(f"the number of samples must be at least {least}, got {samples}")
     if start < 0 or start + samples > MAX_ROWS:
         raise ValueError(f"rows must lie in 0..2^34-1, got {start}..{start + samples - 1}")
-
-
-def check_draw(topology: Topology, members: tuple[int, ...], draw: Draw) -> None:
-    """Raise unless a draw can be of the trees with this shape and these members.
-
-    Raises:
-        ValueError: another number of nodes, or other members.
-    """
-    if draw.topology is not topology and len(draw.topology) != len(topology):
-        raise ValueError(f"the draw has {len(draw.topology)} nodes, this tree {len(topology)}")
-    if draw.members != members:
-        raise ValueError(f"the draw is of members {draw.members}, this tree of {members}")
 
 
 def check_device(device: torch.device | str) -> torch.device:
@@ -81,20 +70,22 @@ def sample(
     Args:
         tables: of S trees, or of one that all members share.
         members: S addresses.
+        samples: how many; none, 0, gives an empty draw.
         stream: what the samples are for; samples of different streams are independent.
         stacked: whether the draw shows its S axis.
         first: the lowest node to keep; `topology.leaves.start` keeps the leaves alone.
         device: where to draw; the states do not depend on it.
 
     Raises:
-        TypeError, ValueError: samples below 1 or beyond 2^34, a seed outside 64 bits, or a device
+        TypeError, ValueError: samples below 0 or beyond 2^34, a seed outside 64 bits, or a device
             that does not exist.
     """
     request = data_request(tables, members, samples, seed, start, stream, first, device)
     (states,) = draw_states(tables, request)
     return Draw(
-        states, tables.topology, stacked, request.seed, stream, request.members, start, 0, first
-    )
+        states, tables.topology, stacked, request.seed, stream, request.members, request.start,
+        first=request.first, origin=Origin(tables.digest, request.members),
+    )  # fmt: skip
 
 
 def data_request(
@@ -108,10 +99,12 @@ def data_request(
     device: torch.device | str,
 ) -> DrawRequest:
     """The request for samples of the data themselves, with arguments and errors of `sample`."""
-    check_rows(start, samples)
+    check_rows(start, samples, least=0)
+    if not 0 <= first < len(tables.topology):
+        raise ValueError(f"first must be in 0..{len(tables.topology) - 1}, got {first}")
     return DrawRequest(
-        tables.topology, check_seed(seed), stream, tuple(members), start, samples, first=first,
-        device=check_device(device),
+        tables.topology, check_seed(seed), stream, tuple(members), int(start), int(samples),
+        first=int(first), device=check_device(device),
     )  # fmt: skip
 
 
@@ -133,9 +126,12 @@ def views(
         first_view: the number of the first; a fixed data set's epoch e uses 2e + 1 and 2e + 2.
 
     Raises:
-        ValueError: a draw that is itself a view (compose augmentations instead), one that did not
-            keep all nodes, states that a node does not have, or view numbers outside 1..2^24-1.
+        ValueError: a draw of another tree, one that is itself a view (compose augmentations instead),
+            one that did not keep all nodes, states that a node does not have, or view numbers outside
+            1..2^24-1.
     """
+    check_draw(tables, draw.members, draw)
+    count, first_view = index(count), index(first_view)
     if draw.view != 0:
         raise ValueError(
             f"views are taken of the data themselves (view 0), got a draw of view {draw.view}; "
@@ -199,16 +195,18 @@ def redraw(tables: Tables, draw: Draw, nodes: np.ndarray, *, view: int | None = 
             and `views` with the same view number use the same random numbers.
 
     Raises:
-        ValueError: a leaf, no node, a draw that did not keep all nodes, states that a node does
-            not have, or a view number that is not above the draw's own, whose numbers are used up.
+        ValueError: a draw of another tree, a leaf, no node, a draw that did not keep all nodes, states
+            that a node does not have, or a view number that is not above the draw's own, whose numbers
+            are used up.
     """
     topology = tables.topology
+    check_draw(tables, draw.members, draw)
     if len(nodes) == 0:
         raise ValueError("redraw needs at least one node below which to draw, got none")
     for v in nodes:
         if v in topology.leaves:
             raise ValueError(f"node {topology.names[v]!r} is a leaf, nothing lies below it")
-    new = draw.view + 1 if view is None else view
+    new = draw.view + 1 if view is None else index(view)
     if not draw.view < new < MAX_VIEWS:
         raise ValueError(
             f"view must be in {draw.view + 1}..2^24-1, above the draw's own, got {new}"
@@ -244,6 +242,8 @@ def _check_states(tables: Tables, draw: Draw) -> None:
         )
     if states.is_floating_point():
         raise TypeError(f"states must be integers, got {states.dtype}")
+    if states.shape[-1] == 0:
+        return
     # torch has no maximum of uint16, and numpy does not read CUDA memory
     plain = states.numpy() if states.is_cpu else states.int().cpu().numpy()
     largest = plain.max((0, 2))
@@ -257,13 +257,17 @@ def _check_states(tables: Tables, draw: Draw) -> None:
 
 def draw_states(tables: Tables, request: DrawRequest) -> list[Tensor]:
     """Draw what is requested with the fastest kernel that can: one `(S, V - first, B)` tensor per view."""
-    if len(tables.flat) not in (1, len(request.members)):
+    if tables.count not in (1, len(request.members)):
         raise ValueError(
-            f"the tables are for {len(tables.flat)} trees, expected 1 or {len(request.members)}, one "
+            f"the tables are for {tables.count} trees, expected 1 or {len(request.members)}, one "
             "per member"
         )
-    if tables.flat.stride(0) == 0:
+    if tables.shared:
         tables = _one_set(tables)
+    if request.samples == 0:
+        shape = (len(request.members), len(tables.topology) - request.first, 0)
+        empty = torch.empty(shape, dtype=tables.state_dtype, device=request.device)
+        return [empty.clone() for _ in request.views]
     if request.device.type == "cpu":
         from hltm.sampling.kernels import cpu  # compiles: at the first draw, not at import
 
@@ -271,11 +275,6 @@ def draw_states(tables: Tables, request: DrawRequest) -> list[Tensor]:
     return reference.draw(tables, request)
 
 
-_shared: WeakKeyDictionary[Tables, Tables] = WeakKeyDictionary()
-
-
 def _one_set(tables: Tables) -> Tables:
     """The one set of tables that all members share; kept, so that its thresholds are made once."""
-    if tables not in _shared:
-        _shared[tables] = tables.take(slice(0, 1))
-    return _shared[tables]
+    return tables.kept("one set", lambda all_sets: all_sets.take(slice(0, 1)))

@@ -27,7 +27,9 @@ def irregular_tree(
     """
     random = np.random.default_rng(seed)
     parents = [None] + [int(random.integers(v)) for v in range(1, nodes)]
-    topology = hltm.Topology.from_parents(parents)
+    shape = hltm.Topology.from_parents(parents)
+    # a node's name is its number in storage order, so that numbers are never ambiguous
+    topology = hltm.Topology(shape.parent, shape.level, tuple(map(str, range(nodes))))
     states = random.integers(2, max_states + 1, nodes)
     tables = []
     for v in range(nodes):

@@ -10,7 +10,6 @@ is exact to 32 bits (guide tables: Chen and Asau 1974).
 from __future__ import annotations
 
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -36,14 +35,9 @@ class Guide(NamedTuple):
     bits: np.ndarray
 
 
-_made: WeakKeyDictionary[Tables, Guide] = WeakKeyDictionary()
-
-
 def guide_of(tables: Tables) -> Guide:
     """The guide of some tables, made when it is first needed."""
-    if tables not in _made:
-        _made[tables] = _make(tables)
-    return _made[tables]
+    return tables.kept("guide", _make)
 
 
 def _make(tables: Tables) -> Guide:

@@ -51,7 +51,7 @@ def pairs_by_coins(tree, augmentation):
         redrawn = list(coins)
         for v, p in enumerate(topology.parent):
             redrawn[v] = redrawn[v] or (v > 0 and redrawn[p])
-            own, table = states[:, v], tree.table(v).numpy()
+            own, table = states[:, v], tree.table(topology.names[v]).numpy()
             drawn = table[own] if v == 0 else table[states[:, p], own]
             chance = chance * (drawn[None] if redrawn[v] else own[:, None] == own[None])
         np.add.at(found, (leaves[:, None], leaves[None]), chance)

@@ -134,9 +134,9 @@ def test_leaves_tell_every_latent():
 def test_wide_states_and_rows_without_end():
     tree = hltm.random_hierarchy(v=40, m=10, s=2, L=2, classes=40, seed=0)
     draw = tree.sample(50, seed=3, start=2**34 - 50)
-    assert draw.states.dtype == torch.uint16
+    assert draw.states.dtype == torch.int32
     symbols = hltm.symbols(draw, m=10)
-    assert symbols.dtype == torch.uint16
+    assert symbols.dtype == torch.int32
     assert symbols.to(torch.int64).max() < 40
     rules = hltm.production_rules(v=40, m=10, s=2, L=2, classes=40, seed=0)
     root = draw.root.long()

@@ -234,7 +234,7 @@ def test_states_of_many_kinds():
     wide = np.full((2, 300), 1 / 300)
     tree = hltm.LatentTree.from_tables(topology, [np.array([0.3, 0.7]), wide, wide[:, :2] * 150])
     leaves = tree.sample(20, seed=0).leaves
-    assert leaves.dtype == torch.uint16
+    assert leaves.dtype == torch.int32
     post = tree.posterior(leaves)
     np.testing.assert_allclose(post.log_evidence, np.log(1 / 300 / 2))
     assert post.marginals.shape == (20, 3, 300)

@@ -75,9 +75,12 @@ def test_ways_to_write_parents_agree(parents):
 @given(parent_lists(), st.data())
 def test_subtrees_hold_a_node_and_all_below_it(parents, data):
     topology = Topology.from_parents(parents)
-    v = data.draw(st.sampled_from(range(len(parents))))
-    expected = [u for u in range(len(parents)) if u == v or v in topology.ancestors(u)]
+    nodes = [*topology.latents, *topology.leaves]
+    v = data.draw(st.sampled_from(nodes))
+    expected = [u for u in nodes if u == v or v in topology.ancestors(u)]
     assert topology.descendants(v).tolist() == expected
+    assert topology.descendants(topology.names[v]).tolist() == expected
+    assert topology.ancestors(topology.names[v]) == topology.ancestors(v)
     below, numbers = topology.subtree(v)
     assert numbers.tolist() == expected
     above = parent_names(topology) | {topology.names[v]: None}

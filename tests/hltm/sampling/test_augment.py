@@ -1,6 +1,8 @@
 """Augmentations: redraw and missing rates, their composition and names, the joint of two views."""
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -177,7 +179,7 @@ def test_a_node_may_be_redrawn_if_it_or_a_node_above_it_has_a_rate(tree, data):
         data.draw(st.lists(st.sampled_from([0, 0, 0.5, 1]), min_size=nodes, max_size=nodes))
     )
     may = hltm.Augmentation("some", lambda topology: rates).may_redraw(tree)
-    for v in range(len(rates)):
+    for v in [*tree.latents, *tree.leaves]:
         assert may[v] == any(rates[u] > 0 for u in [v, *tree.topology.ancestors(v)])
 
 
@@ -222,3 +224,88 @@ def test_two_views_have_the_joint_of_the_definition(cardinality, views):
     observed = np.append(pairs[likely], pairs[~likely].sum())
     expected = np.append(joint[likely], 1 - joint[likely].sum()) * 40_000
     assert stats.chisquare(observed, expected).pvalue > 1e-3 / 4
+
+
+# augmentations as values
+
+MADE = {
+    "keep-level": lambda: hltm.keep_level(1),
+    "keep-root": hltm.keep_root,
+    "keep-nodes": lambda: hltm.keep_nodes(["b", "a"]),
+    "keep-nothing": hltm.keep_nothing,
+    "resample-leaves": lambda: hltm.resample_leaves(0.3),
+    "resample-subtrees": lambda: hltm.resample_subtrees(0.3, 1),
+    "drop-leaves": lambda: hltm.drop_leaves(0.2),
+    "then": lambda: hltm.drop_leaves(0.2).then(hltm.keep_root()).then(hltm.drop_leaves(0.1)),
+    "of your own": lambda: augment.Augmentation("half", half, none_missing),
+    "of your own, then": lambda: augment.Augmentation("half", half).then(hltm.keep_root()),
+}
+
+
+def half(topology):
+    return np.full(len(topology), 0.5)
+
+
+def none_missing(topology):
+    return np.zeros(len(topology))
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+def test_an_augmentation_is_a_value(make):
+    made = make()
+    assert made == make()
+    assert hash(made) == hash(make())
+    for again in (
+        pickle.loads(pickle.dumps(made)), copy.copy(made), copy.deepcopy(made),
+        pickle.loads(pickle.dumps({"augment": [made]}))["augment"][0],
+    ):  # fmt: skip
+        assert again == made
+        assert again.rates(NAMED).tolist() == made.rates(NAMED).tolist()
+        assert again.missing_rates(NAMED).tolist() == made.missing_rates(NAMED).tolist()
+    assert sum(made == other() for other in MADE.values()) == 1
+    assert made != "keep-root"
+
+
+def test_equal_arguments_of_any_type_make_equal_augmentations():
+    assert hltm.keep_level(np.int64(1)) == hltm.keep_level(1) == augment.parse("keep-level:1")
+    assert hltm.keep_nodes(np.int64(1)) == hltm.keep_nodes([1]) == hltm.keep_nodes(np.array([1]))
+    assert hltm.keep_nodes("a") == hltm.keep_nodes(("a",)) == augment.parse("keep-nodes:a")
+    assert hltm.resample_leaves(np.float64(0.5)) == hltm.resample_leaves(0.5)
+    assert hltm.resample_subtrees(1, np.int8(0)) == augment.parse("resample-subtrees:1:0")
+    # one name with six digits, but other rates
+    assert str(hltm.resample_leaves(1 / 3)) == str(hltm.resample_leaves(0.333333))
+    assert hltm.resample_leaves(1 / 3) != hltm.resample_leaves(0.333333)
+    assert hltm.drop_leaves(0.5) != hltm.resample_leaves(0.5)
+    for bad in (1.0, True, "1", None):
+        with pytest.raises(TypeError, match="expected an integer, got"):
+            hltm.keep_level(bad)
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3))
+def test_the_grouping_of_compounds_does_not_count(rates):
+    a, b, c = map(hltm.resample_leaves, rates)
+    assert a.then(b).then(c) == a.then(b.then(c))
+    a, b, c = map(hltm.drop_leaves, rates)
+    assert a.then(b).then(c) == a.then(b.then(c))
+    assert a.then(b) != b.then(a) or rates[0] == rates[1]
+    mixed = [hltm.drop_leaves(rates[0]), hltm.resample_leaves(rates[1]), hltm.keep_root()]
+    left, right = mixed[0].then(mixed[1]).then(mixed[2]), mixed[0].then(mixed[1].then(mixed[2]))
+    assert left == right
+    assert left.missing_rates(NAMED).tolist() == right.missing_rates(NAMED).tolist()
+
+
+def test_rules_that_cannot_be_pickled_are_named():
+    def local(topology):
+        return half(topology)
+
+    for rule in (lambda topology: half(topology), local):
+        own = augment.Augmentation("mine", rule)
+        for bad in (own, own.then(hltm.keep_root()), hltm.keep_root().then(own)):
+            with pytest.raises(
+                TypeError, match=r"'.*mine.*' cannot be pickled: its rule '.*' is not"
+            ):
+                pickle.dumps(bad)
+            assert copy.deepcopy(bad) == bad
+            assert bad.rates(BALANCED).max() >= 0.5
+    assert augment.Augmentation("mine", local) == augment.Augmentation("mine", local)
+    assert augment.Augmentation("mine", local) != augment.Augmentation("mine", half)

@@ -66,7 +66,7 @@ def test_more_blocks_than_are_drawn_at_a_time(monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "expected a list of at least one sample"),
+        ([[1], [2]], r"expected a list of samples, got shape \(2, 1\)"),
         ([3, -1], r"rows must lie in 0..2\^34-1, got -1..3"),
         ([1 << 34], r"rows must lie in 0..2\^34-1"),
     ],

@@ -87,7 +87,7 @@ def tree_operator(tree: LatentTree, nodes: Sequence[Node], selectivities: Tensor
         )
     if len(place) < 1:
         raise ValueError("expected at least one node")
-    correlation = tree.correlation(tree.root, place)  # (n,) or (S, n)
+    correlation = tree.correlation(tree.root, nodes)  # (n,) or (S, n)
     prior = marginals(tree.tables)
     deviation = torch.stack([prior[int(v)].prod(-1).sqrt() for v in place], dim=-1)
     o = correlation * given * 2 * (deviation if tree.stacked else deviation[0])  # Equation 4.3
@@ -150,7 +150,7 @@ def selectivity(
     if samples is None:
         leaves = all_states(tree.tables.cardinality[list(tree.leaves)])
         given = leaves.expand(len(tree.members), -1, -1) if tree.stacked else leaves
-        posterior = tree.posterior(given, nodes=nodes)
+        posterior = tree.posterior(given, nodes=tree.level(level))
         chance = posterior.log_evidence.exp()[..., None, None]
         weight = posterior.marginals[..., :2].nan_to_num() * chance  # P(leaves, z), (S?, B, V, 2)
         weight = weight / weight.sum(-3, keepdim=True)
