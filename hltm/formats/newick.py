@@ -98,7 +98,7 @@ def from_newick(
         >>> round(float(from_newick(text).polarity[4]), 6) == round(math.exp(-0.1), 6)
         True
         >>> from_newick(text, lengths="expected-changes", states=4)
-        LatentTree(5 nodes, 3 leaves, depth 2, 4 states)
+        LatentTree(5 nodes, 3 leaves, depth 2, 4 states, names 'primates', 'apes', 'lemur', …)
     """
     meaning = _Meaning(lengths, rate, states, negative)
     text, trees = _read(text, keep_underscores)

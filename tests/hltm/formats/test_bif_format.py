@@ -24,7 +24,7 @@ def awkward_tree(seed):
     tree = hltm.random_tree(nodes=7, cardinality=(2, 4), concentration=0.2, seed=seed)
     names = np.random.default_rng(seed).permutation(len(AWKWARD))[:7]
     topology = Topology(tree.topology.parent, tree.topology.level, tuple(AWKWARD[i] for i in names))
-    return LatentTree.from_tables(topology, [tree.table(v) for v in range(7)])
+    return LatentTree.from_tables(topology, [tree.table(name) for name in tree.topology.names])
 
 
 def identifiers(text):
@@ -65,13 +65,13 @@ def test_pgmpy_reads_what_we_write_and_we_read_what_it_writes(seed):
     model = BIFReader(string=text, include_properties=True).get_model()
     model.check_model()
     assert set(model.nodes) == set(written)
-    for v, name in enumerate(written):
+    for v, (name, own) in enumerate(zip(written, tree.topology.names, strict=True)):
         cpd = model.get_cpds(name)
         parent = tree.topology.parent[v]
         assert cpd.variables[1:] == ([] if v == 0 else [written[parent]])
         states = [f"s{k}" for k in range(tree.tables.cardinality[v])]
         assert cpd.state_names[name] == states
-        assert np.array_equal(cpd.values.T if v else cpd.values, tree.table(tree.topology.names[v]))
+        assert np.array_equal(cpd.values.T if v else cpd.values, tree.table(own))
     back = from_bif(str(BIFWriter(model)))  # with its properties, so the names are the tree's own
     for name in tree.topology.names:
         assert back.table(name).equal(tree.table(name))
@@ -107,11 +107,10 @@ def test_pyagrum_reads_what_we_write_and_we_read_what_it_writes(seed, tmp_path):
     assert network.names() == set(written)
     pyagrum.saveBN(network, path)
     back = from_bif((tmp_path / "tree.bif").read_text())
-    for v, name in enumerate(written):  # pyAgrum reads float32
-        assert np.allclose(
-            np.array(network.cpt(name).tolist()), tree.table(tree.topology.names[v]), atol=1e-7
-        )
-        assert np.allclose(back.table(name), tree.table(tree.topology.names[v]), atol=1e-7)
+    assert set(back.topology.names) == set(written)
+    for name, own in zip(written, tree.topology.names, strict=True):  # pyAgrum reads float32
+        assert np.allclose(np.array(network.cpt(name).tolist()), tree.table(own), atol=1e-7)
+        assert np.allclose(back.table(name), tree.table(own), atol=1e-7)
 
 
 def test_formats_of_one_tree_ask_for_a_member():
