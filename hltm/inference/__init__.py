@@ -1,9 +1,13 @@
 """Exact answers about the nodes of a tree given its leaves.
 
 leaves            the check of leaves that a user gives
-messages          messages between nodes in torch: any device, differentiable
+messages          messages from the leaves to the root in torch: any device, differentiable
+beliefs           posteriors from messages, and prior probabilities, in torch
+scaling           numbers of any size in compiled kernels
+upward_kernel     the messages, compiled for the CPU
+posterior_kernel  posteriors, compiled for the CPU
 posterior         P(node | leaves) and P(leaves)
-posterior_kernel  the same messages, compiled for the CPU
+joint_kernel      joint states given leaves, compiled for the CPU
 most_probable     joint states given leaves: the most likely one, and samples
 ceiling           the best correlation with a node that any function of its leaves can have
 """

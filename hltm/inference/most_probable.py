@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.inference.beliefs import weigh
 from hltm.inference.messages import (
     MISSING,
     Likelihoods,
@@ -17,7 +18,6 @@ from hltm.inference.messages import (
     gather,
     rows_of,
     safe_upward,
-    weigh,
 )
 from hltm.inference.posterior import row_chunks
 from hltm.model.tables import Tables
