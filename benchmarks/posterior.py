@@ -89,6 +89,13 @@ def mixed_tree(depth: int, branching: int, states: int) -> hltm.LatentTree:
     return hltm.LatentTree.from_tables(topology, tables)
 
 
+def star(leaves: int, noise: float) -> hltm.LatentTree:
+    """A root with so many noisy copies: states fall far behind each other."""
+    topology = hltm.Topology.from_parents([None] + [0] * leaves)
+    copy = [[1 - noise, noise], [noise, 1 - noise]]
+    return hltm.LatentTree.from_tables(topology, [[0.5, 0.5]] + [copy] * leaves)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Rows per second of exact posteriors.")
     parser.add_argument("--repeats", type=int, default=7)
@@ -97,6 +104,7 @@ def main() -> None:
         "binary, depth 5, 63 nodes": (hltm.symmetric_binary(depth=5, seed=0), 1 << 16, 20),
         "binary, depth 8, 511 nodes": (hltm.symmetric_binary(depth=8, seed=0), 1 << 13, 3),
         "8 states, 4-ary, 85 nodes": (mixed_tree(3, 4, 8), 1 << 13, 5),
+        "star, 300 leaves of noise 0.05": (star(300, 0.05), 1 << 12, 2),
     }
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, float64")
     print(f"\n| tree | answer | rows/s | against pgmpy |\n{'|---' * 4}|")

@@ -3,9 +3,13 @@
 evidence          what a user gives: leaves, or states and likelihoods by node
 leaves            the check of states: of leaves, or of all nodes
 frames            states in the columns of a data frame
-messages          messages between nodes in torch: any device, differentiable
+messages          messages from the leaves to the root in torch: any device, differentiable
+beliefs           posteriors from messages, and prior probabilities, in torch
+scaling           numbers of any size in compiled kernels
+upward_kernel     the messages, compiled for the CPU
+posterior_kernel  posteriors, compiled for the CPU
 posterior         P(node | leaves) and P(leaves)
-posterior_kernel  the same messages, compiled for the CPU
+joint_kernel      joint states given leaves, compiled for the CPU
 most_probable     joint states given leaves: the most likely one, and samples
 expected_counts   how often states of a node and its parent meet, given evidence, compiled
 fit               tables from leaves, by expectation-maximisation

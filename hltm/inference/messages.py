@@ -9,6 +9,8 @@ the leaf is missing), one sweep up and one down give every posterior:
     root:  P(root | leaves) ∝ prior · λ_root, and its sum is P(leaves)
     down:  P(v | leaves) = λ_v(z) · sum over z_p of T_v(z | z_p) P(z_p | leaves) / σ_v(z_p)
 
+The first sweep is here, the rest in `hltm.inference.beliefs`.
+
 Nodes of one level and one shape of table (`tables.groups`) are handled together. Axes: S members, G
 nodes of a group, R rows of a table (states of the parent), K states, B samples, X leaves.
 
@@ -21,12 +23,11 @@ each operation on the way from the leaves to it, *provided that no number other 
   ε = SMALL[dtype], every entry of a table is 0 or at least ε, and every mantissa 0 or at least ε^2; so
   the terms of a message are 0 or at least ε^3, which is a normal number. A product of messages of
   which a state falls below ε^2 though both its factors are positive makes the sample `doubtful`.
-- Doubtful samples, and all samples of a tree with an entry between 0 and ε, are computed again in
-  float64 with an exponent *per state*. Then every mantissa is 0 or in [1/2, 1), those of the
-  tables too; products of such numbers cannot underflow, and in a sum a term vanishes only beside
-  one that is 2^1000 times as large.
+- Doubtful samples, and all samples of a tree with an entry between 0 and ε, are computed again: those
+  of float32 in float64, and those of float64 with an exponent *per state*. Then every mantissa is 0
+  or in [1/2, 1), those of the tables too; products of such numbers cannot underflow, and in a sum a
+  term vanishes only beside one that is 2^1000 times as large.
 
-A posterior below the smallest float is rounded to 0, which changes no other by more than that.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.model.moments import marginals
 from hltm.model.tables import Tables
 
 MISSING = -1  # a leaf that was not observed
@@ -178,7 +178,7 @@ def upward(
         below.append(message)
         if g == 0:
             break
-        message = _send(tables.of(nodes).to(observed.device, dtype), message)
+        message = send(tables.of(nodes).to(observed.device, dtype), message)
         sent.append(message)
         for link in links[g]:
             product = joined[link.group]
@@ -205,22 +205,25 @@ def safe_upward(
         per_state: whether all samples need it.
 
     Returns:
-        one or two parts: the numbers of the samples, None for all, and their messages.
+        one part or several: the numbers of the samples, None for all, and their messages.
     """
-    flat = tables.flat.detach()
-    if not (per_state or ((flat > 0) & (flat < SMALL[dtype])).any()):
+    numbers = tables.flat.detach()
+    doubtful = torch.ones_like(leaves_SXB[0, 0], dtype=torch.bool)
+    parts: list[tuple[Tensor | None, Upward]] = []
+    if not (per_state or ((numbers > 0) & (numbers < SMALL[dtype])).any()):
         found = upward(tables, leaves_SXB, dtype, likelihoods=likelihoods)
         doubtful = found.doubtful.any(0)
         if not doubtful.any():
             return [(None, found)]
-        parts = [((~doubtful).nonzero()[:, 0], found.rows(~doubtful))]
-    else:
-        doubtful = torch.ones_like(leaves_SXB[0, 0], dtype=torch.bool)
-        parts = []
+        parts.append(((~doubtful).nonzero()[:, 0], found.rows(~doubtful)))
     rows = doubtful.nonzero()[:, 0]
+    leaves_SXB = leaves_SXB[..., rows]
     given = {v: likelihood[..., rows] for v, likelihood in (likelihoods or {}).items()}
-    again = upward(tables, leaves_SXB[..., rows], likelihoods=given, per_state=True)
-    return [*parts, (rows, again)]
+    if dtype == torch.float32 and not per_state:
+        again = safe_upward(tables, leaves_SXB, likelihoods=given)
+    else:
+        again = [(None, upward(tables, leaves_SXB, likelihoods=given, per_state=True))]
+    return [*parts, *((rows if at is None else rows[at], found) for at, found in again)]
 
 
 def rows_of(likelihoods: Likelihoods | None, low: int, high: int) -> Likelihoods:
@@ -228,7 +231,7 @@ def rows_of(likelihoods: Likelihoods | None, low: int, high: int) -> Likelihoods
     return {v: given[..., low:high] for v, given in (likelihoods or {}).items()}
 
 
-def _split(number: Tensor) -> Message:
+def split(number: Tensor) -> Message:
     """Numbers, 0 or of any size, as mantissas in [1/2, 1) and exponents, which have no gradient."""
     exponent = torch.frexp(number.detach()).exponent.to(number.dtype)
     half = (exponent / 2).floor()  # 2^-exponent may be infinite
@@ -237,27 +240,27 @@ def _split(number: Tensor) -> Message:
 
 def _observation(given: Tensor, dtype: torch.dtype, per_state: bool) -> tuple[Message, Tensor]:
     """Likelihoods `(S, K, B)` as a message of one node, and `(S, B)` bool: which samples are doubtful."""
-    message = _split(given[:, None])
+    message = split(given[:, None])
     if per_state:
         return message, torch.zeros_like(given[:, 0], dtype=torch.bool)
-    shared = _terms(torch.ones_like(given[:, None]), message)
+    shared = terms_of(torch.ones_like(given[:, None]), message)
     lost = (shared.mantissa < SMALL[dtype]) & (message.mantissa > 0)
     return Message(shared.mantissa.to(dtype), shared.exponent.to(dtype)), lost.any(2)[:, 0]
 
 
-def _send(table: Tensor, message: Message) -> Message:
+def send(table: Tensor, message: Message) -> Message:
     """σ `(S, G, R, B)`: the sum over the node's states of P(state | parent) times its message λ."""
     if message.exponent.shape[2] == 1:
         return Message(table @ message.mantissa, message.exponent)
-    rows = [_terms(table[:, :, r, :, None], message) for r in range(table.shape[2])]
+    rows = [terms_of(table[:, :, r, :, None], message) for r in range(table.shape[2])]
     return Message(*(torch.stack([row[i].sum(2) for row in rows], dim=2) for i in range(2)))
 
 
-def _terms(weight: Tensor, message: Message) -> Message:
+def terms_of(weight: Tensor, message: Message) -> Message:
     """The message times weights `(S, G, K, 1 or B)`, with an exponent shared by the states."""
     if message.exponent.shape[2] == 1:
         return Message(weight * message.mantissa, message.exponent)
-    factor = _split(weight)
+    factor = split(weight)
     exponent = factor.exponent + message.exponent
     possible = (weight > 0) & (message.mantissa > 0)
     top = exponent.where(possible, -torch.inf).amax(2, keepdim=True)
@@ -279,7 +282,7 @@ def _join(before: Message, sent: Message, link: ChildLinks) -> tuple[Message, Te
     exponent = old.exponent + sent.exponent
     if exponent.shape[2] == product.shape[2]:
         doubt = torch.zeros_like(product[:, 0, 0], dtype=torch.bool)
-        joined, more = _split(product)
+        joined, more = split(product)
     else:
         lost = product < SMALL[product.dtype] ** 2
         lost &= torch.minimum(old.mantissa, sent.mantissa) > 0
@@ -311,87 +314,6 @@ def places(groups: list[np.ndarray], nodes: np.ndarray) -> np.ndarray:
     return rank[np.searchsorted(numbers, nodes, sorter=rank)]
 
 
-def weigh(prior: Tensor, message: Message) -> tuple[Tensor, Tensor]:
-    """P(state | leaves below) `(S, G, K, B)` and log P(leaves below) `(S, G, B)`.
-
-    Leaves that cannot occur give NaN and -inf, and a gradient of 0.
-
-    Args:
-        prior: P(state), `(S, G, K, 1)`, or `(S, G, K, B)` where it differs by sample.
-        message: λ, the likelihood of the leaves below.
-    """
-    terms = _terms(prior, message)
-    total = terms.mantissa.sum(2, keepdim=True)
-    never = total <= 0
-    total = total.masked_fill(never, 1)  # so that no NaN enters the gradient of other samples
-    belief = (terms.mantissa / total).masked_fill(never, torch.nan)
-    evidence = (total.log() + terms.exponent * math.log(2)).masked_fill(never, -torch.inf)
-    return belief, evidence[:, :, 0]
-
-
-def priors(tables: Tables) -> tuple[Tensor, Tensor]:
-    """`(S, sum of K)` float64 probabilities of all nodes' states, node after node, and exponents of two.
-
-    The exponents are 0 unless some table or probability has a number between 0 and 1e-100.
-    """
-    plain = torch.cat(marginals(tables), dim=1)
-    numbers = torch.cat([plain, tables.flat], dim=1).detach()
-    # else the terms of a probability are 0 or at least the square of that, so that none underflowed
-    if not ((numbers > 0) & (numbers < SMALL[torch.float64])).any():
-        return plain, torch.zeros_like(plain)
-    group, place = group_places(tables)
-    found = [_split(tables.of(0)[:, :, :, None])]
-    for nodes in tables.groups[1:]:
-        parent = tables.topology.parent[nodes]
-        above = Message(
-            *(gather([m[i] for m in found], group[parent], place[parent]) for i in range(2))
-        )
-        table = tables.of(nodes).transpose(2, 3)
-        mantissa, exponent = _send(table, above)
-        mantissa, more = _split(mantissa)
-        found.append(Message(mantissa, exponent + more))
-    start = np.cumsum(tables.cardinality) - tables.cardinality
-    kept = [
-        start[nodes][:, None] + np.arange(tables.cardinality[nodes[0]]) for nodes in tables.groups
-    ]
-    order = torch.as_tensor(np.argsort(np.concatenate([part.ravel() for part in kept])))
-    mantissa, exponent = (
-        torch.cat([m[i].flatten(1) for m in found], 1)[:, order] for i in range(2)
-    )
-    return mantissa, exponent
-
-
-def downward(tables: Tables, found: Upward, needed: np.ndarray) -> tuple[list[Tensor], Tensor]:
-    """P(node | all leaves) of some nodes, and the evidence P(leaves).
-
-    Args:
-        tables: as given to `upward`.
-        found: its result.
-        needed: `(V,)` bool: which nodes; the parent of a needed node must be needed too.
-
-    Returns:
-        for each group `(S, G_needed, K, B)`, and `(S, B)` log P(leaves).
-    """
-    device, dtype = found.doubtful.device, found.below[0].mantissa.dtype
-    root, evidence = weigh(tables.of(0)[:, :, :, None].to(device, dtype), found.below[0])
-    belief: list[Tensor] = [root]
-    place = np.zeros(len(tables.topology), dtype=np.int64)
-    group = np.zeros_like(place)
-    for g, nodes in enumerate(tables.groups[1:], start=1):
-        at = np.flatnonzero(needed[nodes])
-        below = found.below[g]
-        if len(at) == 0:
-            belief.append(below.mantissa[:, :0])
-            continue
-        chosen = nodes[at]
-        group[chosen], place[chosen] = g, np.arange(len(at))
-        parent = tables.topology.parent[chosen]
-        above = gather(belief, group[parent], place[parent])
-        below, sent = pick(below, at), pick(found.sent[g], at)
-        belief.append(_descend(tables.of(chosen).to(device, dtype), above, below, sent))
-    return belief, evidence[:, 0]
-
-
 def gather(values: list[Tensor], group: np.ndarray, place: np.ndarray) -> Tensor:
     """`(S, n, ..., B)` entries at the given places of the given groups, which have one shape."""
     device = values[0].device
@@ -403,16 +325,3 @@ def gather(values: list[Tensor], group: np.ndarray, place: np.ndarray) -> Tensor
         return pieces[0]
     order = places([np.flatnonzero(group == g) for g in chosen], np.arange(len(group)))
     return torch.cat(pieces, 1)[:, torch.as_tensor(order, device=device)]
-
-
-def _descend(table: Tensor, above: Tensor, below: Message, sent: Message) -> Tensor:
-    """P(v | leaves) from the parent's posterior `above`, λ_v `below` and σ_v `sent`."""
-    if below.exponent.shape[2] == 1:
-        ratio = above / sent.mantissa.where(sent.mantissa > 0, 1)
-        return table.transpose(-1, -2) @ ratio * below.mantissa
-    found = torch.zeros_like(below.mantissa)
-    for r in range(table.shape[2]):  # P(state | parent = r, leaves below) P(parent = r | leaves)
-        terms = _terms(table[:, :, r, :, None], below).mantissa
-        total = terms.sum(2, keepdim=True)
-        found = found + terms * (above[:, :, r : r + 1] / total.where(total > 0, 1))
-    return found

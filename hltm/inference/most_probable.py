@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hltm._results import by_content
+from hltm.inference.beliefs import weigh
 from hltm.inference.messages import (
     MISSING,
     Likelihoods,
@@ -18,7 +19,6 @@ from hltm.inference.messages import (
     gather,
     rows_of,
     safe_upward,
-    weigh,
 )
 from hltm.inference.posterior import row_chunks
 from hltm.model.tables import Tables

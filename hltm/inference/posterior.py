@@ -9,18 +9,16 @@ import torch
 from torch import Tensor
 
 from hltm._results import by_content
+from hltm.inference.beliefs import downward, priors, weigh
 from hltm.inference.messages import (
     SMALL,
     Likelihoods,
     Message,
     Upward,
-    downward,
     pick,
     places,
-    priors,
     rows_of,
     safe_upward,
-    weigh,
 )
 from hltm.model.tables import Tables
 
@@ -126,23 +124,25 @@ def torch_posterior(
 ) -> Posterior:
     """`posterior` of distinct nodes in plain torch, all samples at once."""
     prior = priors(tables) if own else None
-    per_state = prior is not None and bool(
-        ((prior[0] > 0) & (prior[0] < SMALL[dtype])).any() or prior[1].any()
-    )
+    working = dtype
+    if prior is not None and ((prior[0] > 0) & (prior[0] < SMALL[dtype])).any():
+        working = torch.float64  # probabilities that are too small for `upward` in float32
+    per_state = prior is not None and bool(prior[1].any())
     needed = tables.topology.with_ancestors(nodes)
     kept = [group[needed[group]] for group in tables.groups]
     found, order = [], []
     for rows, messages in safe_upward(
-        tables, leaves_SXB, dtype, likelihoods=likelihoods, per_state=per_state
+        tables, leaves_SXB, working, likelihoods=likelihoods, per_state=per_state
     ):
         if prior is not None:
             part = _own_beliefs(tables, messages, nodes, prior)
         else:
             belief, evidence = downward(tables, messages, needed)
             part = Posterior(_collect(belief, kept, nodes), evidence)
+        part = Posterior(*(values.to(dtype) for values in part))
         if rows is None:
             return part
-        found.append([values.to(dtype) for values in part])
+        found.append(part)
         order.append(rows)
     back = torch.cat(order).argsort()
     return Posterior(*(torch.cat(parts, dim=-1)[..., back] for parts in zip(*found, strict=True)))

@@ -43,8 +43,8 @@ def posterior(
     Args:
         leaves_SXB: `(S, X, B)` integers, -1 where a leaf is missing.
         nodes: which nodes, each once.
-        priors: of all nodes, see `messages.priors`, where each node is given only the leaves below
-            it; else None.
+        priors: of all nodes, from `hltm.inference.beliefs.priors`, where each node is given only the
+            leaves below it; else None.
 
     Returns:
         marginals `(S, V, K, B)` and log evidence `(S, B)` or, for own leaves, `(S, V, B)`.

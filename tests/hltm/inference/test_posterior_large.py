@@ -9,7 +9,8 @@ import torch
 from irregular_trees import irregular_tree, some_leaves
 
 import hltm
-from hltm.inference.messages import downward, upward
+from hltm.inference.beliefs import downward
+from hltm.inference.messages import upward
 from hltm.inference.posterior import Posterior, torch_posterior
 from hltm.model.tables import Tables
 
