@@ -71,11 +71,13 @@ class ViewDataset(EpochReader, Dataset[ViewBatch]):
     set, also those of its subsets, in the order in which they begin: a pass that is left half-way
     counts, and one of which nothing is read does not. So does a loop `for item in data`. The numbers
     depend neither on the workers, persistent or not, nor on the order of rows; each rank counts its
-    own loaders and comes to the same. Direct reads, such as `data[3]`, show the present epoch and
-    count nothing. `set_epoch(e)` reads in one epoch until it is set again, also in workers that run;
-    after `set_epoch(None)` the next pass is epoch e + 1. Validation rows that should never change are
-    a data set of their own with its epoch set. Loaders that begin at the same instant in
-    workers may come in either order: set the epoch, or give each a `copy.deepcopy` of the data set.
+    own loaders, so ranks that begin as many passes are in the same epoch. Direct reads, such as
+    `data[3]`, show the present epoch and count nothing. `set_epoch(e)` reads in one epoch until it is
+    set again, also in workers that run; after `set_epoch(None)` the next pass is epoch e + 1.
+
+    Set the epoch yourself in loops of your own over places, for validation rows that should never
+    change (a data set of their own), and for two loaders that begin at the same instant in workers:
+    either may be the first. Give each a `copy.deepcopy` of the data set to count them apart.
 
     Args:
         augment: the augmentation of a view; None for the data themselves as the only view.

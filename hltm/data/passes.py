@@ -39,7 +39,9 @@ class PassCounter:
     because a data set was made before they were started, are different homes and count alike.
 
     No lock is needed: workers that begin one pass at the same time compute the same number from the
-    pass before, and each writes the same words.
+    pass before, and each writes the same words. What is not settled is the order of two loaders whose
+    workers begin in the same microseconds, and a pass of persistent workers in which one reads first
+    that had nothing to read in the pass before: it joins that pass.
 
     Example:
         >>> passes, reader = PassCounter(), type("Reader", (), {})
