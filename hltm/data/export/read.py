@@ -22,7 +22,7 @@ from hltm.data.export.column import Column
 from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.data.export.rows import FolderBatch, ShardRows
-from hltm.data.export.settings import lost_marks
+from hltm.data.export.settings import check_count, lost_marks
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -169,10 +169,9 @@ class DataFolder(Dataset[FolderBatch]):
         """All rows in order, `size` at a time, as `data[low:high]` has them; the last may be fewer.
 
         Raises:
-            ValueError: a size below 1, or stacked trees.
+            TypeError, ValueError: no integer, a size below 1, or stacked trees.
         """
-        if operator.index(size) < 1:
-            raise ValueError(f"the size of a batch must be at least 1, got {size}")
+        size = check_count("the size of a batch", size, 1)
         self._check_single()
         return (self._read(slice(low, low + size)) for low in range(0, len(self), size))
 

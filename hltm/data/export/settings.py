@@ -36,21 +36,25 @@ def make_recipe(
     """The recipe of an export; arguments and errors are those of `hltm.export`."""
     if not isinstance(tree, LatentTree):
         raise TypeError(f"tree must be a LatentTree, got {type(tree).__name__}")
+    if augment is not None and not isinstance(augment, Augmentation):
+        raise TypeError(
+            f"augment must be an Augmentation, e.g. hltm.keep_root(), got {augment!r:.100}"
+        )
     check_rows(start, samples)
-    if file_format not in SUFFIXES:
+    if not isinstance(file_format, str) or file_format not in SUFFIXES:
         raise ValueError(f"unknown format {file_format!r}, expected one of {', '.join(SUFFIXES)}")
     layouts = LAYOUTS[file_format]
     if columns is not None and columns not in layouts:
         wanted = " or ".join(map(repr, layouts))
         raise ValueError(f"columns of format {file_format!r} must be {wanted}, got {columns!r}")
-    if not 0 <= operator.index(views) < MAX_VIEWS:
-        raise ValueError(f"views must be in 0..2^24-1, got {views}")
+    if check_count("views", views, 0) >= MAX_VIEWS:
+        raise ValueError(f"views must be below 2^24, got {views}")
     if views and augment is None:
         raise ValueError(f"views={views} needs augment, e.g. augment=hltm.keep_root()")
     if augment is not None and not views:
         raise ValueError(f"augment={augment} has no effect here: it needs at least 1 view, got 0")
-    if rows_per_shard is not None and operator.index(rows_per_shard) < 1:
-        raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
+    if rows_per_shard is not None:
+        check_count("rows_per_shard", rows_per_shard, 1)
     made = ExportRecipe(
         tree=tree,
         seed=check_seed(seed),
@@ -70,6 +74,20 @@ def make_recipe(
     if rows_per_shard is None:
         return replace(made, rows_per_shard=min(SHARD_ROWS, max(SHARD_BYTES // _row(made), 1)))
     return made
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """An integer of any type as an int.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below the least.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r:.100}")
+    if operator.index(value) < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return operator.index(value)
 
 
 def _row(recipe: ExportRecipe) -> int:

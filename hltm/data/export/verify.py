@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,7 +14,7 @@ from hltm._paths import local_path
 from hltm.data.export.files import checksum, read_column
 from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
-from hltm.data.export.settings import lost_marks
+from hltm.data.export.settings import check_count, lost_marks
 from hltm.sampling.philox import check_seed
 
 LONGEST_RUN = 1 << 12  # rows drawn again at once
@@ -84,8 +83,7 @@ def verify(folder: str | os.PathLike[str], rows: int = 1000, seed: int = 0) -> V
         ('data/00001-of-00002.npz is missing',)
         >>> place.cleanup()
     """
-    if operator.index(rows) < 0:
-        raise ValueError(f"rows must be at least 0, got {rows}")
+    check_count("rows", rows, 0)
     check_seed(seed)
     home = local_path(folder)
     manifest, recipe = read_recipe(home)

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hltm._compile import compiled
 from hltm.sampling.kernels.generator import LANES, philox_blocks
 from hltm.sampling.philox import MASK, WORD_PLANE
+
+_WORD = np.uint64(MASK)
 
 
 def missing(
@@ -30,26 +33,34 @@ def missing(
         nodes: `(G,)` numbers of nodes.
         seed, stream, members, view: the rest of the address.
     """
-    found = np.zeros((len(members), len(nodes), len(rows)), dtype=bool)
-    if len(rows) == 0:
+    found = np.empty((len(members), len(nodes), len(rows)), dtype=bool)
+    if found.size == 0:
         return found
     # a call serves the four samples 4k .. 4k + 3; those of consecutive samples need no search
     if (np.diff(rows) == 1).all():
         blocks = np.arange(rows[0] >> 2, (rows[-1] >> 2) + 1)
-        chosen: slice | np.ndarray = slice(int(rows[0] & 3), int(rows[0] & 3) + len(rows))
+        chosen = rows - (blocks[0] << 2)
     else:
         blocks, place = np.unique(rows >> 2, return_inverse=True)
         chosen = place << 2 | rows & 3
     calls = np.zeros(-(-len(blocks) // LANES) * LANES, dtype=np.uint64)
     calls[: len(blocks)] = blocks
-    words = np.empty(2 * len(calls), dtype=np.uint64)
-    key = np.uint64(seed & MASK), np.uint64(seed >> 32)
-    plane = np.uint64(WORD_PLANE << 24 | view)
-    for s, member in enumerate(members):
-        for g, (node, limit) in enumerate(zip(nodes.tolist(), limits.tolist(), strict=True)):
-            if limit > MASK:  # a rate that rounds to 0
-                continue
-            address = np.uint64(node << 8 | stream), np.uint64(member)
-            philox_blocks(*key, plane, calls, *address, len(blocks), words)
-            np.greater_equal(words.view(np.uint32)[chosen], np.uint32(limit), out=found[s, g])
+    _decide(
+        np.uint64(seed & MASK), np.uint64(seed >> 32), np.uint64(WORD_PLANE << 24 | view), calls,
+        (nodes.astype(np.uint64) << np.uint64(8)) | np.uint64(stream),
+        np.array(members, dtype=np.uint64), limits.astype(np.uint64), chosen, found,
+    )  # fmt: skip
     return found
+
+
+@compiled()
+def _decide(key0, key1, plane, calls, nodes, members, limits, chosen, found):  # type: ignore[no-untyped-def]
+    """Fill `found`; number c of a node is word c % 4 of call c // 4, two words to an integer."""
+    words = np.empty(2 * len(calls), dtype=np.uint64)
+    for s in range(len(members)):
+        for g in range(len(nodes)):
+            philox_blocks(key0, key1, plane, calls, nodes[g], members[s], len(calls), words)
+            for i in range(len(chosen)):
+                c = chosen[i]
+                u = (words[c >> 1] >> np.uint64(32 * (c & 1))) & _WORD
+                found[s, g, i] = u >= limits[g]

@@ -14,6 +14,12 @@ def test_the_manifest_has_the_origin_of_everything(tmp_path):
     out = tmp_path / "out"
     hltm.export(TREE, out, 1000, **SETTINGS)
     manifest = json.loads((out / "manifest.json").read_text())
+    # those of version 1 alone, so that exports without missing leaves keep every byte
+    assert list(manifest) == [
+        "format", "version", "hltm", "complete", "file_format", "draw_format", "seed", "stream",
+        "start", "n", "views", "augmentation", "leaves", "latents", "rows_per_shard", "tree", "shards",
+    ]  # fmt: skip
+    assert list(manifest["augmentation"]) == ["name", "rates"]
     assert manifest["draw_format"] == hltm.DRAW_FORMAT
     assert manifest["hltm"] == hltm.__version__
     assert manifest["stream"] == "data"
