@@ -218,7 +218,7 @@ def safe_upward(
         parts.append(((~doubtful).nonzero()[:, 0], found.rows(~doubtful)))
     rows = doubtful.nonzero()[:, 0]
     leaves_SXB = leaves_SXB[..., rows]
-    given = {v: likelihood[..., rows] for v, likelihood in (likelihoods or {}).items()}
+    given = {v: found.to(rows.device)[..., rows] for v, found in (likelihoods or {}).items()}
     if dtype == torch.float32 and not per_state:
         again = safe_upward(tables, leaves_SXB, likelihoods=given)
     else:

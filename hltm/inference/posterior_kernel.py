@@ -105,18 +105,17 @@ def _rows(  # type: ignore[no-untyped-def]
         extreme = problem.extreme[s if problem.extreme.shape[0] > 1 else 0]
         for i in range(len(nodes) if own else 1):  # the nodes, or the root: prior times message
             v = nodes[i] if own else 0
-            one = slice(offset[v], offset[v + 1])
-            at = below[one]
+            at = below[offset[v] : offset[v + 1]]
             if not stored[v]:
                 fill_leaf(state[v - first_leaf], at)
             scaled = False
             for j in range(lanes):
                 exponent[j] = scale[v, j]
                 scaled |= exponent[j] != 0
-            before = prior[s if prior.shape[0] > 1 else 0, one]
-            raised = lift[s if lift.shape[0] > 1 else 0, one]
+            before = prior[s if prior.shape[0] > 1 else 0]
+            raised = lift[s if lift.shape[0] > 1 else 0]
             apart = _finish(
-                before, raised, at, shift[one], shifted[v], scratch, found, total, exponent
+                before, raised, offset[v], at, shifted[v], scratch, found, total, exponent
             )
             if scaled or apart:
                 for j in range(size):
@@ -151,28 +150,32 @@ def _rows(  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _finish(prior, lift, below, shift, shifted, scratch, found, total, exponent):  # type: ignore[no-untyped-def]
+def _finish(prior, lift, low, below, shifted, scratch, found, total, exponent):  # type: ignore[no-untyped-def]
     """Turn λ into a posterior in place: times the prior 2^lift, normalised; whether lanes have shifts.
 
-    The probability of the leaves is `total` 2^exponent; `exponent` holds that of λ.
+    The probability of the leaves is `total` 2^exponent; `exponent` holds that of λ. The node's states
+    begin at number `low` of all states, to which `prior` and `lift` belong.
     """
-    everywhere = False
-    for k in range(len(prior)):
+    everywhere, apart = False, False
+    for k in range(low, low + below.shape[0]):
         everywhere |= (0.0 < prior[k] < SMALL) or lift[k] != 0
-    if everywhere and not shifted:
-        shift[:] = 0
-    apart = (shifted or everywhere) and mark_shifted(shift, everywhere, scratch.apart)
-    if apart:
+    if shifted or everywhere:
+        states = slice(low, low + below.shape[0])
+        shift = scratch.shift[states]
+        if not shifted:
+            shift[:] = 0
+        apart = mark_shifted(shift, everywhere, scratch.apart)
         for j in range(below.shape[1]):
             if scratch.apart[j]:
-                _, top = terms_of(prior, lift, below, shift, j, scratch.terms)
+                terms = scratch.terms
+                _, top = terms_of(prior[states], lift[states], below, shift, j, terms)
                 exponent[j] += top
-                for k in range(len(prior)):
-                    found[k, j] = scratch.terms[k]
+                for k in range(below.shape[0]):
+                    found[k, j] = terms[k]
     for j in range(below.shape[1]):
         total[j] = 0.0
     for k in range(below.shape[0]):
-        weight = prior[k]
+        weight = prior[low + k]
         for j in range(below.shape[1]):
             below[k, j] *= weight
             total[j] += below[k, j]
