@@ -18,8 +18,9 @@ from torch import Tensor
 from hltm.inference.frames import column_states, columns_by_node, is_frame
 from hltm.inference.leaves import as_states, check_leaves, check_states, refuse_signs
 from hltm.inference.messages import MISSING
+from hltm.model.nodes import Node
 from hltm.model.tables import Tables
-from hltm.model.topology import Node, Topology
+from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw
 
 

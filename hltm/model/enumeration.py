@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hltm._results import by_content
+from hltm.model.nodes import Node, Nodes
 from hltm.model.tables import Tables
-from hltm.model.topology import Node, Nodes
 
 MAX_STATES = 1 << 20
 

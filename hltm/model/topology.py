@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hltm.model.digest import stored
-from hltm.model.nodes import Node as Node
-from hltm.model.nodes import NodeNumber, NodeRange, is_single
-from hltm.model.nodes import Nodes as Nodes
+from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, is_single
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -11,7 +11,7 @@ import numpy as np
 
 from hltm.data.export.recipe import LAYOUTS, STREAM, SUFFIXES, ExportRecipe
 from hltm.formats.json import from_json, to_json
-from hltm.model.topology import Nodes
+from hltm.model.nodes import Nodes
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import DRAW_FORMAT, MAX_VIEWS, check_seed
 from hltm.sampling.sample import check_rows
