@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.model.intervene import Setting, as_setting, check_states, given_nodes, intervene
+from hltm.model.intervene import Setting, as_setting, intervene
 from hltm.model.nodes import Node
+from hltm.model.states import check_range
 from hltm.model.tables import Tables
 from hltm.sampling.draw import Draw, Origin
 from hltm.sampling.kernels.request import DrawRequest
@@ -53,7 +54,7 @@ def counterfactual(tables: Tables, draw: Draw, settings: Mapping[Node, Setting])
             f"the draw is view {draw.view} but does not hold its redraw rates, which its counterfactual "
             "needs; take it with `views` or `redraw`"
         )
-    states, others = _split(tables, draw, given_nodes(tables.topology, settings))
+    states, others = _split(tables, draw, tables.topology.by_number(settings))
     intervened = intervene(tables, others, stacked=draw.stacked)
     factual = _replay(tables, draw)
     pairs = zip(factual.unbind(1), draw.states_SVB.unbind(1), strict=False)
@@ -116,7 +117,8 @@ def _split(
         elif tuple(found.shape) in ((), shape[1:]) or (
             draw.stacked and tuple(found.shape) == shape
         ):
-            set_to[v] = check_states(tables, v, found)
+            check_range(tables, found.reshape(1, -1), [v])
+            set_to[v] = found
         else:
             lead = f" or {shape}" if draw.stacked else ""
             raise ValueError(
