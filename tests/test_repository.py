@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # fmt: off
 ROOMS = {
     "hltm": [
-        "_lazy", "_compile", "_paths", "_results", "model", "sampling", "inference", "tree", "families",
+        "_lazy", "_compile", "_paths", "_integers", "_results", "model", "sampling", "inference", "tree", "families",
         "formats", "data", "plot", "display", "probe",
     ],
     "dualnets": [
