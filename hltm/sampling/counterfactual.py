@@ -58,7 +58,8 @@ def counterfactual(
     """
     if isinstance(draw, PackedDraw):
         unpacked = counterfactual(tables, members, draw.unpack(), settings)
-        return replace(draw, bits_SVW=pack_bits(unpacked.states_SVB), origin=unpacked.origin)
+        bits = pack_bits(unpacked.states_SVB)
+        return replace(draw, bits_SVW=bits, origin=unpacked.origin)  # type: ignore[call-arg]
     if not isinstance(draw, Draw):
         raise TypeError(f"expected a draw of this tree, got {type(draw).__name__}")
     check_draw(tables, members, draw)
