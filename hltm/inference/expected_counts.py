@@ -100,7 +100,7 @@ def _sweeps(problem, sent_offset, weights, tasks, counts, log_evidence):  # type
     scratch = scratch_of(problem, 1)
     below, offset, start = scratch.below, problem.offset, problem.start
     sent = np.empty((sent_offset[-1], problem.lanes))
-    found = np.empty((problem.cardinality.max(), problem.lanes))
+    found = np.empty((problem.most, problem.lanes))
     total = np.empty(problem.lanes)
     for t in range(len(tasks)):
         s, first, last, place = tasks[t]

@@ -89,7 +89,7 @@ def _rows(  # type: ignore[no-untyped-def]
     scratch = scratch_of(problem, count if own else 1)
     below, shift, shifted = scratch.below, scratch.shift, scratch.shifted
     scale, stored, state = scratch.scale, scratch.stored, scratch.state
-    most = problem.cardinality.max()
+    most = problem.most
     sent = np.empty((most if own else sent_offset[-1], lanes))
     found = np.empty((most, lanes))
     total = np.empty(lanes)

@@ -39,6 +39,7 @@ class Problem(NamedTuple):
         given: `(V,)` the place of each node's likelihoods in `likelihoods`, or -1.
         likelihoods: `(S or 1, sum of K, B)`.
         lanes: how many samples a block has.
+        most: the largest number of states of a node.
     """
 
     parent: np.ndarray
@@ -52,6 +53,7 @@ class Problem(NamedTuple):
     given: np.ndarray
     likelihoods: np.ndarray
     lanes: int
+    most: int
 
 
 class Scratch(NamedTuple):
@@ -103,6 +105,7 @@ def problem_of(tables: Tables, leaves_SXB: Tensor, likelihoods: Likelihoods | No
         leaves=np.ascontiguousarray(leaves_SXB.numpy(), dtype=np.int32), given=given,
         likelihoods=np.concatenate(parts, axis=1),
         lanes=max(min(LANES, CACHE // int(offset[-1]) // 8 * 8), 8),
+        most=int(tables.cardinality.max()),
     )  # fmt: skip
 
 
@@ -115,7 +118,7 @@ def rows_of_trees(flat: Tensor) -> np.ndarray:
 @compiled()
 def scratch_of(problem, scales):  # type: ignore[no-untyped-def]
     """Memory for blocks of a problem, with so many scales."""
-    count, lanes, most = len(problem.parent), problem.lanes, problem.cardinality.max()
+    count, lanes, most = len(problem.parent), problem.lanes, problem.most
     total = problem.offset[-1]
     return Scratch(
         np.empty((total, lanes)), np.empty((total, lanes), np.int64),
@@ -196,7 +199,8 @@ def _prepare(problem, scratch, v, s, begin, size, extreme):  # type: ignore[no-u
                 given[k, j] = problem.likelihoods[place, row, begin + j] if j < size else 1.0
             scale[j] += settle(given, lift, j)
         _multiply(given, at)
-        _rescale(problem, scratch, v, True)
+        # not `True`, for which numba would compile the function once more
+        _rescale(problem, scratch, v, problem.given[v] >= 0)
         scratch.shifted[v] |= extreme
 
 
