@@ -97,7 +97,7 @@ def check_leaves(tables: Tables, leaves: Any, *, stacked: bool) -> Tensor:
     """
     topology = tables.topology
     found = check_states(tables, leaves, topology.leaves, stacked=stacked, what="leaves")
-    binary = (tables.cardinality[list(topology.leaves)] == 2).all()
+    binary = (tables.cardinality[topology.leaves.start :] == 2).all()
     if binary and not isinstance(leaves, np.ma.MaskedArray):
         refuse_signs(tables, [found], found)
     return found
@@ -123,7 +123,8 @@ def check_states(
         shown = " or ".join("({})".format(", ".join(map(str, shape))) for shape in shapes[::-1])
         raise ValueError(f"{what} have shape {tuple(found.shape)}, expected {shown}")
     if found.shape[-2]:
-        limit = torch.as_tensor(tables.cardinality[list(nodes)], device=found.device)
+        cardinality = tables.cardinality[nodes[0] : nodes[-1] + 1]
+        limit = torch.as_tensor(cardinality, device=found.device)
         rows = tuple(range(found.ndim - 1))
         low, high = found.amin(rows).to(torch.int64), found.amax(rows).to(torch.int64)
         for at in ((low < MISSING) | (high >= limit)).nonzero()[:1, 0].tolist():
