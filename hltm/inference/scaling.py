@@ -67,7 +67,8 @@ def terms_of(weight, lift, value, shift, j, terms):  # type: ignore[no-untyped-d
     top = FAR
     for k in range(len(weight)):
         if weight[k] > 0.0 and value[k, j] > 0.0:
-            top = max(top, math.frexp(weight[k])[1] + lift[k] + shift[k, j])
+            exponent = math.frexp(weight[k])[1] + math.frexp(value[k, j])[1]
+            top = max(top, exponent + lift[k] + shift[k, j])
     total = 0.0
     for k in range(len(weight)):
         terms[k] = 0.0
