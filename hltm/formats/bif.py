@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import chain, count
 from urllib.parse import quote, unquote
 
-from hltm.formats.bif_text import Distribution, Variable, read_network, words_of
+from hltm.formats.bif_syntax import Distribution, Variable, read_network, words_of
 from hltm.formats.rooted import parents_of
 from hltm.model.tables import TOLERANCE
 from hltm.tree import LatentTree

@@ -5,12 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualnets.cli import _families
 from dualnets.cli._flags import Option, grouped
 
 if TYPE_CHECKING:
     from hltm import LatentTree
 
 FORMATS = "JSON, Newick, NEXUS, BIF, GraphML or GML"
+WRITTEN = ".json, .nwk, .bif, .graphml or .gml"
+
+
+def named(arguments: list[str]) -> str | None:
+    """The file of `--tree`, before the arguments are parsed; None where a family is asked for.
+
+    Raises:
+        ValueError: both are given.
+    """
+    file = _families.value_of("--tree", arguments)
+    if file is not None and _families.value_of("--family", arguments) is not None:
+        raise ValueError("give --tree or --family, not both")
+    return file
 
 
 def option(meaning: str, group: str) -> Option:

@@ -39,7 +39,7 @@ With several trees over one shape, one of them is shown, and all are saved unles
 
 
 def main(arguments: list[str]) -> int:
-    """Print a tree of a family; draw it if a file is named."""
+    """Print a tree of a family or of a file; save and draw it where files are named for that."""
     if len(arguments) == 1 and arguments[0] in HELP:
         names = ", ".join(_families.families())
         print(USAGE.format(names=names, formats=_tree_files.FORMATS), end="")
@@ -85,20 +85,18 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Callable[..., LatentTr
     output = [
         Option("samples", "Samples for a ceiling that cannot be computed by enumeration.", kind=int,
                default=SAMPLES, group="output"),
-        Option("save", "File to write the tree to: .json, .nwk, .bif, .graphml or .gml.", default="",
+        Option("save", f"File to write the tree to: {_tree_files.WRITTEN}.", default="",
                metavar="FILE", group="output"),
         Option("picture", "File to draw the tree into: .png, .svg or .pdf.", default="", metavar="FILE",
                group="output"),
     ]  # fmt: skip
-    file = _families.value_of("--tree", arguments)
+    file = _tree_files.named(arguments)
     if file is None:
         name, make = _families.requested(arguments)
         description = (inspect.getdoc(make) or "").partition("\n\nArgs:")[0]
         command = "hltm tree" + f" --family {name}" * (name != _families.DEFAULT)
         options = [*_families.options(name, make), *output]
         return parse(options, arguments, command, description), make, name
-    if _families.value_of("--family", arguments) is not None:
-        raise ValueError("give --tree or --family, not both")
     options = [
         _tree_files.option("The file.", "tree"),
         *_tree_files.reading("tree"),

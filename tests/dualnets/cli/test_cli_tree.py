@@ -5,7 +5,8 @@ import re
 import pytest
 
 import hltm
-from dualnets.cli import _families, commands, main
+from dualnets.cli import _families, _tree_files, commands, main
+from hltm.formats.files import FORMATS
 
 
 def run(capsys, *arguments):
@@ -272,3 +273,9 @@ def test_help_of_a_file_shows_its_options_at_80_columns(capsys, monkeypatch):
         assert option in out
     assert "--depth" not in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_help_names_every_format_of_files():
+    for each in FORMATS:
+        assert each.name.removeprefix("node-link ") in _tree_files.FORMATS
+        assert each.write is None or each.suffixes[0] in _tree_files.WRITTEN
