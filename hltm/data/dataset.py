@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hltm.data.batch_items import BatchItems
-from hltm.data.passes import PassCounter, current_reader
+from hltm.data.passes import PassCounter, check_loaders, current_reader
 from hltm.data.view_batches import ViewBatch, ViewReader
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import MAX_VIEWS
@@ -28,6 +28,7 @@ class EpochReader(ViewReader):
 
     def __init__(self, tree: LatentTree, augment: Augmentation | None, **options: Any) -> None:
         super().__init__(tree, augment, **options)
+        check_loaders()
         self.passes = PassCounter()
 
     @property
