@@ -109,9 +109,9 @@ def from_newick(
         >>> from_newick(text, lengths="expected-changes", states=4)
         LatentTree(5 nodes, 3 leaves, depth 2, 4 states, names 'primates', 'apes', 'lemur', …)
     """
-    meaning = _Meaning(lengths, rate, states, negative)
+    convention = _Convention(lengths, rate, states, negative)
     text, trees = _read(text, keep_underscores)
-    return meaning.tree(text, _only(trees, "trees_from_newick"))
+    return convention.tree(text, _only(trees, "trees_from_newick"))
 
 
 def trees_from_newick(
@@ -129,9 +129,9 @@ def trees_from_newick(
         >>> trees_from_newick("(A:1,B:1); ((A:1,B:1):1,C:1);")[1]
         LatentTree(5 nodes, 3 leaves, depth 2, 2 states)
     """
-    meaning = _Meaning(lengths, rate, states, negative)
+    convention = _Convention(lengths, rate, states, negative)
     text, trees = _read(text, keep_underscores)
-    return [meaning.tree(text, parts) for parts in trees]
+    return [convention.tree(text, parts) for parts in trees]
 
 
 def _read(text: str, keep_underscores: bool) -> tuple[str, list[list[NewickNode]]]:
@@ -211,7 +211,7 @@ def _check_tree(text: str, part: NewickNode) -> None:
 
 
 @dataclass(frozen=True)
-class _Meaning:
+class _Convention:
     """How the branches of a text become tables: the arguments of `from_newick`."""
 
     lengths: Lengths

@@ -71,3 +71,12 @@ def check_target(path: str) -> None:
     writer_of(path)
     if not Path(path).parent.is_dir():
         raise ValueError(f"{path}: there is no folder {Path(path).parent}")
+
+
+def save(tree: LatentTree, given: dict[str, Any]) -> None:
+    """Write the file of `--save`; Newick has lengths of the convention in which they were read."""
+    from hltm.formats.files import writer_of
+    from hltm.formats.newick_writing import to_newick
+
+    names = ("lengths", "rate") if writer_of(given["save"]) is to_newick else ()
+    tree.save(given["save"], **{n: given[n] for n in names if given.get(n) is not None})

@@ -35,7 +35,8 @@ suffix, `--picture FILE` draws it.
 """
 OF_A_FILE = """Show the tree of a file: {formats}.
 
-With several trees over one shape, one of them is shown, and all are saved unless --member names one."""
+With several trees over one shape, one of them is shown, and all are saved unless --member names one.
+Newick is saved with lengths of the convention and rate in which they are read."""
 
 
 def main(arguments: list[str]) -> int:
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if "seed" in options:
         title += f", seed {options['seed']}"
     if options["save"]:
-        (made if options.get("member") is None else tree).save(options["save"])
+        _tree_files.save(made if options.get("member") is None else tree, options)
     own = tree.ceiling(tree.latents, samples=options["samples"])
 
     from dualnets.cli._terminal import print_plain, terminal
