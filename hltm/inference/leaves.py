@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.messages import MISSING
 from hltm.inference.posterior import posterior
+from hltm.model.states import MISSING, check_range
 from hltm.model.tables import Tables
 
 # States are taken for signs if at least ENOUGH of them are 1, none is 0, the tree gives so many ones a
@@ -111,7 +111,7 @@ def check_states(
     Raises:
         ValueError: the wrong shape or dtype, or a state that a node does not have, -1 aside.
     """
-    topology, members = tables.topology, tables.count
+    members = tables.count
     found = as_states(states, what)
     shapes = [("B", len(nodes)), *([(members, "B", len(nodes))] if stacked else [])]
     lead = found.shape[:-2]
@@ -122,19 +122,9 @@ def check_states(
     ):
         shown = " or ".join("({})".format(", ".join(map(str, shape))) for shape in shapes[::-1])
         raise ValueError(f"{what} have shape {tuple(found.shape)}, expected {shown}")
-    if found.shape[-2]:
-        limit = torch.as_tensor(tables.cardinality[list(nodes)], device=found.device)
-        rows = tuple(range(found.ndim - 1))
-        low, high = found.amin(rows).to(torch.int64), found.amax(rows).to(torch.int64)
-        for at in ((low < MISSING) | (high >= limit)).nonzero()[:1, 0].tolist():
-            state = int(low[at]) if low[at] < MISSING else int(high[at])
-            kind = "leaf" if nodes[at] in topology.leaves else "node"
-            raise ValueError(
-                f"{kind} {topology.names[nodes[at]]!r} has state {state}, "
-                f"expected 0..{int(limit[at]) - 1}, or -1 if missing"
-            )
-    found = found if lead else found.expand(members, *found.shape)
-    return found.transpose(1, 2)
+    found = found.transpose(-1, -2)
+    check_range(tables, found, nodes, missing=True)
+    return found if lead else found.expand(members, *found.shape)
 
 
 def refuse_signs(

@@ -27,7 +27,6 @@ each operation on the way from the leaves to it, *provided that no number other 
   of float32 in float64, and those of float64 with an exponent *per state*. Then every mantissa is 0
   or in [1/2, 1), those of the tables too; products of such numbers cannot underflow, and in a sum a
   term vanishes only beside one that is 2^1000 times as large.
-
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.model.states import MISSING
 from hltm.model.tables import Tables
 
-MISSING = -1  # a leaf that was not observed
 Likelihoods = Mapping[int, Tensor]  # node -> (S or 1, K, B) float64 of its states, at least 0
 SMALL = {torch.float32: 1e-12, torch.float64: 1e-100}  # the cube is a normal number
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from hltm._results import by_content
 from hltm.inference.beliefs import weigh
 from hltm.inference.messages import (
-    MISSING,
     Likelihoods,
     Message,
     child_links,
@@ -21,6 +20,7 @@ from hltm.inference.messages import (
     safe_upward,
 )
 from hltm.inference.posterior import row_chunks
+from hltm.model.states import MISSING
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.reference import uniform_words
 from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed
