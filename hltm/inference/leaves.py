@@ -97,7 +97,7 @@ def check_leaves(tables: Tables, leaves: Any, *, stacked: bool) -> Tensor:
     """
     topology = tables.topology
     found = check_states(tables, leaves, topology.leaves, stacked=stacked, what="leaves")
-    binary = (tables.cardinality[list(topology.leaves)] == 2).all()
+    binary = (tables.cardinality[topology.leaves.start :] == 2).all()
     if binary and not isinstance(leaves, np.ma.MaskedArray):
         refuse_signs(tables, found, found)
     return found

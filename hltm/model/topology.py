@@ -277,11 +277,12 @@ class Topology:
 
     def with_ancestors(self, nodes: np.ndarray) -> np.ndarray:
         """`(V,)` bool: which nodes are among `nodes` or lie above one of them."""
-        found = np.zeros(len(self), dtype=bool)
-        found[nodes] = True
-        for v in range(len(self) - 1, 0, -1):  # children before parents
-            found[self.parent[v]] |= found[v]
-        return found
+        found, parent = bytearray(len(self)), self.parent.tolist()
+        for v in nodes.tolist():
+            while v >= 0 and not found[v]:
+                found[v] = True
+                v = parent[v]
+        return np.frombuffer(found, dtype=bool)
 
     def descendants(self, node: Node) -> np.ndarray:
         """A node and all nodes below it, in storage order."""
