@@ -153,7 +153,8 @@ class Draw(Addressed):
         """The states as a table: a column per node, named as the node, and a row per sample.
 
         The index `sample` holds the samples' numbers; stacked draws have `member` before it. A missing
-        leaf is `<NA>`, and the leaves of a view that may miss some have a nullable integer dtype.
+        leaf is `<NA>`, and the leaves of a view that may miss some are of pandas' Int16 (Int32 above
+        256 states), so that `table.fillna(-1)` has -1 there, as `posterior` expects.
 
         Example:
             >>> import hltm
@@ -173,16 +174,14 @@ class Draw(Addressed):
         states = self.states.cpu().numpy().reshape(len(index), len(names)).copy()
         if self.missing_SXB is None:
             return pd.DataFrame(states, index=index, columns=list(names))
-        leaves = max(self.topology.leaves.start - self.first, 0)
-        missing = self.missing.cpu().numpy().reshape(len(index), states.shape[1] - leaves)
+        observed = self.leaves.cpu().numpy().reshape(len(index), -1)  # -1 where missing
+        latents = len(names) - observed.shape[1]
         columns = {
-            names[leaves + x]: pd.arrays.IntegerArray(
-                states[:, leaves + x].copy(), missing[:, x].copy()
-            )
-            for x in range(missing.shape[1])
+            name: pd.arrays.IntegerArray(column, column < 0)
+            for name, column in zip(names[latents:], observed.T.copy(), strict=True)
         }
-        latents = pd.DataFrame(states[:, :leaves], index=index, columns=list(names[:leaves]))
-        return pd.concat([latents, pd.DataFrame(columns, index=index)], axis=1)
+        table = pd.DataFrame(states[:, :latents], index=index, columns=list(names[:latents]))
+        return pd.concat([table, pd.DataFrame(columns, index=index)], axis=1)
 
     def _repr_html_(self) -> str:
         """The first samples as a table, for notebooks; the text alone above a thousand nodes."""
