@@ -147,9 +147,8 @@ def _by_node(
             likelihoods[v] = ((value == states) | (value == MISSING)).to(torch.float64)
     hard = {v: value for v, value in given.items() if not value.is_floating_point()}
     masked = any(isinstance(value, np.ma.MaskedArray) for value in values.values())
-    if not masked and (tables.cardinality[list(hard)] == 2).all():
-        inner = {v: each for v, each in likelihoods.items() if v in hard}
-        refuse_signs(tables, list(hard.values()), leaves, inner)
+    if hard and not masked and (tables.cardinality[list(hard)] == 2).all():
+        refuse_signs(tables, hard, leaves, {v: likelihoods[v] for v in hard if v in likelihoods})
     return Evidence(leaves, likelihoods)
 
 

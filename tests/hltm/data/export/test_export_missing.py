@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from exports import FORMATS, TREE, check_same_as_drawn, content
+from exports import LAYOUTS, TREE, check_same_as_drawn, content
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +27,6 @@ MANY = hltm.LatentTree.from_parents(
     {"root": None, "few": "root", "many": "root"},
     {"root": [0.2, 0.3, 0.5], "few": np.full((3, 2), 0.5), "many": np.full((3, 300), 1 / 300)},
 )
-LAYOUTS = [*FORMATS, "parquet of nodes", "huggingface of nodes", "csv"]
 
 
 def export(tree, out, samples, kind, **more):
