@@ -1,17 +1,17 @@
-"""Exact answers about the nodes of a tree given its leaves.
+"""Exact answers about the nodes of a tree given what is known of them, and tables learned from it.
 
 evidence          what a user gives: leaves, or states and likelihoods by node
-leaves            the check of states: of leaves, or of all nodes
+leaves            the check of states that a user gives: of leaves, or of all nodes
 frames            states in the columns of a data frame
 messages          messages from the leaves to the root in torch: any device, differentiable
 beliefs           posteriors from messages, and prior probabilities, in torch
 scaling           numbers of any size in compiled kernels
 upward_kernel     the messages, compiled for the CPU
 posterior_kernel  posteriors, compiled for the CPU
-posterior         P(node | leaves) and P(leaves)
-joint_kernel      joint states given leaves, compiled for the CPU
-most_probable     joint states given leaves: the most likely one, and samples
+posterior         P(node | evidence) and P(evidence)
+joint_kernel      joint states given evidence, compiled for the CPU
+most_probable     joint states given evidence: the most likely one, and samples
 expected_counts   how often states of a node and its parent meet, given evidence, compiled
-fit               tables from leaves, by expectation-maximisation
+fit               tables from evidence, by expectation-maximisation
 ceiling           the best correlation with a node that any function of its leaves can have
 """

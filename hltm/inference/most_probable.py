@@ -16,6 +16,7 @@ from hltm.inference.messages import (
     Message,
     child_links,
     gather,
+    group_places,
     rows_of,
     safe_upward,
 )
@@ -253,14 +254,12 @@ def _sample(
 
 def _top_down(tables: Tables, choose: Choice) -> tuple[Tensor, Tensor]:
     """Choose states from the root down: `(S, V, B)`, -1 for impossible leaves, and the root's scores."""
-    group = np.zeros(len(tables.topology), dtype=np.int64)
-    place = np.zeros_like(group)
+    group, place = group_places(tables)
     chosen, score = choose(0, None)
     states = [chosen]
     for g, nodes in enumerate(tables.groups[1:], start=1):
         parent = tables.topology.parent[nodes]
         states.append(choose(g, gather(states, group[parent], place[parent]))[0])
-        group[nodes], place[nodes] = g, np.arange(len(nodes))
     found = gather(states, group, place)
     return found.masked_fill(~score.isfinite()[:, None], MISSING), score
 

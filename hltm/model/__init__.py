@@ -4,6 +4,7 @@ nodes         how nodes are given: by name, by number, in ranges
 digest        a few bytes that tell trees with different tables apart
 topology      the shape: parents, levels, children, names
 tables        P(child | parent) of every node, as one flat array; making and checking it
+states        the check that states are states of their nodes
 intervene     tables with some nodes' probabilities replaced
 moments       closed forms for one and two nodes: marginals, correlations, mutual information
 view_moments  closed forms for one node's states in two views of a sample
