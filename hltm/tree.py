@@ -102,10 +102,8 @@ class LatentTree:
 
         `parents` and `names` are those of `Topology.from_parents`; `tables` stand in the order of
         `parents` or under the nodes' names, with the shapes of `hltm.model.tables.make_tables`.
-        `normalise` divides rows by their sums, e.g. rounded probabilities or counts.
-
-        A node's number is its place in storage order, not in `parents`: use names, here the places
-        as text, in the methods of the tree.
+        `normalise` divides rows by their sums, e.g. rounded probabilities or counts. A node's number
+        is its place in storage order, not in `parents`: use names, here the places as text.
 
         Example:
             >>> tree = LatentTree.from_parents(
@@ -147,14 +145,7 @@ class LatentTree:
     def digest(self) -> str | tuple[str, ...]:
         """64 hexadecimal digits of the shape and the tables, `S` of them for stacked trees.
 
-        They determine the states at an address; names of nodes do not count. See
-        `hltm.model.digest.Digest`.
-
-        Example:
-            >>> import hltm
-            >>> trees = hltm.symmetric_binary(depth=3, members=4, seed=0)
-            >>> trees.digest[2] == trees[2].digest, trees.digest[2] == trees.digest[3]
-            (True, False)
+        They determine the states at an address; names do not count: see `hltm.model.digest.Digest`.
         """
         each = tuple(self.tables.digest.of(s) for s in range(len(self.members)))
         return each if self.stacked else each[0]
@@ -317,13 +308,6 @@ class LatentTree:
 
         A setting is a state, a distribution over the node's states or a whole table, with an S axis
         in front for another one per stacked tree: see `hltm.model.intervene`.
-
-        Example:
-            >>> import hltm
-            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
-            >>> wet = tree.intervene({"1": 1, "2": [0.3, 0.7]})
-            >>> wet.sample(1000, seed=1).node("1").unique()
-            tensor([1], dtype=torch.uint8)
         """
         tables = intervene(self.tables, settings, stacked=self.stacked)
         return replace(self, tables=tables)
@@ -333,16 +317,6 @@ class LatentTree:
 
         Only the set nodes and those below them may differ. A setting is as in `intervene`, or states
         `(B,)` or `(S, B)`, one per sample: see `hltm.sampling.counterfactual`.
-
-        Example:
-            >>> import hltm
-            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
-            >>> draw = tree.sample(1000, seed=1)
-            >>> wet = tree.counterfactual(draw, {"1": 1})
-            >>> wet.node("2").equal(draw.node("2")), wet.node("3").equal(draw.node("3"))
-            (True, False)
-            >>> wet.states.equal(tree.intervene({"1": 1}).sample(1000, seed=1).states)
-            True
         """
         return counterfactual(self.tables, self.members, draw, settings)
 
@@ -449,15 +423,6 @@ class LatentTree:
             fixed: nodes whose tables are kept.
             pseudo_count, tolerance, iterations: as in `hltm.inference.fit.fit`.
             seed: start from random tables of this seed, `restarts` times, and keep each tree's best.
-
-        Example:
-            >>> import hltm
-            >>> tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
-            >>> leaves = tree.sample(10_000, seed=1).leaves
-            >>> leaves = leaves.int().masked_fill(torch.rand(leaves.shape) < 0.2, -1)
-            >>> found = tree.fit(leaves, seed=0, restarts=3)
-            >>> bool(found.converged), found.tree.topology is tree.topology
-            (True, True)
         """
         known = self._read(evidence)
         found = fit(
@@ -528,14 +493,6 @@ class LatentTree:
         For more than two states it is the maximal correlation: see `hltm.model.view_moments`. The
         second view has the augmentation `other`, by default the same; `other=keep_level(0)` compares
         a view with the data. A leaf's state counts whether or not it is missing from the view.
-
-        Example:
-            >>> import hltm
-            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)
-            >>> tree.view_correlation([0, 1], hltm.keep_root())  # 1, and 0.8²
-            tensor([1.0000, 0.6400], dtype=torch.float64)
-            >>> tree.view_correlation(1, hltm.resample_leaves(0.5))  # 1/4 + 3/4 · 0.8²
-            tensor(0.7300, dtype=torch.float64)
         """
         rates = [each.rates(self) for each in (augment, other or augment)]
         return self._closed_form(view_moments.view_correlation, nodes, rates=rates)
@@ -567,12 +524,6 @@ class LatentTree:
 
         `given` is a node or several, for all of their joint states, or a mapping node -> state, for
         one: `(..., N_leaves)`. See `hltm.model.enumeration.leaf_distribution`.
-
-        Example:
-            >>> import hltm
-            >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
-            >>> tree.leaf_distribution({"0": 1})  # leaves 00, 01, 10, 11 below root 1
-            tensor([0.0100, 0.0900, 0.0900, 0.8100], dtype=torch.float64)
         """
         return self._public(leaf_distribution(self.tables, given))
 

@@ -76,6 +76,12 @@ def leaf_distribution(tables: Tables, given: Nodes | Mapping[Node, int]) -> Tens
         ValueError: more than 2^20 joint states, a node given twice, or a state that a node does not
             have.
         KeyError, IndexError: a node that the tree does not have.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, signs="positive", seed=0)
+        >>> tree.leaf_distribution({"0": 1})  # leaves 00, 01, 10, 11 below root 1
+        tensor([0.0100, 0.0900, 0.0900, 0.8100], dtype=torch.float64)
     """
     topology, cardinality = tables.topology, tables.cardinality
     one = isinstance(given, Mapping)  # one joint state of the given nodes

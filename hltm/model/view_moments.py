@@ -68,6 +68,14 @@ def view_correlation(
     D = diag(prior). For a binary node it is the correlation of its states. A node that never varies
     has 0. Two views that shared their redraw decisions would relate as one view and the data do: give
     `other_rates` of 0. Arguments as in `view_joint`.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=1, polarity=0.8, seed=0)
+        >>> tree.view_correlation([0, 1], hltm.keep_root())  # 1, and 0.8²
+        tensor([1.0000, 0.6400], dtype=torch.float64)
+        >>> tree.view_correlation(1, hltm.resample_leaves(0.5))  # 1/4 + 3/4 · 0.8²
+        tensor(0.7300, dtype=torch.float64)
     """
     if len(nodes) == 0:
         return tables.of(0).new_zeros(tables.count, 0)

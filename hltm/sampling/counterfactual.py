@@ -55,6 +55,9 @@ def counterfactual(
         >>> other = tree.counterfactual(draw, {"1": 1 - draw.node("1")})
         >>> (other.states != draw.states).any(0)
         tensor([False,  True, False,  True,  True, False, False])
+        >>> wet = tree.counterfactual(draw, {"1": 1})
+        >>> wet.states.equal(tree.intervene({"1": 1}).sample(1000, seed=1).states)
+        True
     """
     if isinstance(draw, PackedDraw):
         unpacked = counterfactual(tables, members, draw.unpack(), settings)
