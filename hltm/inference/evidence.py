@@ -95,26 +95,25 @@ def every_node(tables: Tables, states: Any, stacked: bool) -> Tensor:
         for v, name in enumerate(topology.names):
             if v not in given:
                 raise ValueError(f"node {name!r} has no states, expected complete rows")
-        read = [_read(tables, v, _array(name, given[v])) for v, name in enumerate(topology.names)]
-        for v, value in enumerate(read):
+        read, batch, _ = _read_all(tables, given, None, stacked=stacked)
+        for v, value in read.items():
             if value.is_floating_point():
                 raise ValueError(f"node {topology.names[v]!r} has floats, expected integer states")
-        rows = {tuple(value.shape): topology.names[v] for v, value in enumerate(read) if value.ndim}
-        if len(rows) > 1:
-            raise ValueError(f"states have different shapes, {', '.join(map(str, list(rows)[:3]))}")
-        shape = next(iter(rows), (1,))
-        states = torch.stack([value.expand(shape) for value in read], dim=-1)
+        members = [tables.count] if any(value.ndim == 2 for value in read.values()) else []
+        every = [read[v].expand(*members, batch) for v in range(len(topology))]
+        states = torch.stack(every, dim=-1)
     return check_states(tables, states, range(len(topology)), stacked=stacked)
 
 
-def _by_node(
-    tables: Tables, evidence: Mapping[Node, Any], rows: int | None, *, stacked: bool
-) -> Evidence:
+def _read_all(
+    tables: Tables, given: Mapping[int, Any], rows: int | None, *, stacked: bool
+) -> tuple[dict[int, Tensor], int, bool]:
+    """States or likelihoods of nodes, the number of rows, and whether any entry is masked."""
     topology, members = tables.topology, tables.count if stacked else 0
-    values = {v: _array(topology.names[v], x) for v, x in topology.by_number(evidence).items()}
-    given = {v: _read(tables, v, value) for v, value in values.items()}
+    values = {v: _array(topology.names[v], x) for v, x in given.items()}
+    read = {v: _read(tables, v, value) for v, value in values.items()}
     lengths = {} if rows is None else {rows: "the frame"}
-    for v, value in given.items():
+    for v, value in read.items():
         axes = value.ndim - value.is_floating_point()  # besides K
         _check_shape(topology.names[v], value, axes, int(tables.cardinality[v]), members)
         if axes:
@@ -124,7 +123,16 @@ def _by_node(
         raise ValueError(
             f"evidence on {first} has {a} rows and on {second} {b}, expected one number"
         )
-    batch = next(iter(lengths), 1)
+    masked = any(isinstance(value, np.ma.MaskedArray) for value in values.values())
+    return read, next(iter(lengths), 1), masked
+
+
+def _by_node(
+    tables: Tables, evidence: Mapping[Node, Any], rows: int | None, *, stacked: bool
+) -> Evidence:
+    topology = tables.topology
+    wanted = topology.by_number(evidence)
+    given, batch, masked = _read_all(tables, wanted, rows, stacked=stacked)
     device = next(
         (value.device for value in given.values() if value.device.type != "cpu"),
         torch.device("cpu"),
@@ -146,7 +154,6 @@ def _by_node(
             value = (value[None] if value.ndim == 1 else value)[:, None]
             likelihoods[v] = ((value == states) | (value == MISSING)).to(torch.float64)
     hard = {v: value for v, value in given.items() if not value.is_floating_point()}
-    masked = any(isinstance(value, np.ma.MaskedArray) for value in values.values())
     if hard and not masked and (tables.cardinality[list(hard)] == 2).all():
         refuse_signs(tables, hard, leaves, {v: likelihoods[v] for v in hard if v in likelihoods})
     return Evidence(leaves, likelihoods)

@@ -88,7 +88,7 @@ def test_the_gradient_reaches_the_tables_and_impossible_rows_have_none():
             {"sky": 0, "rain": [0.5, 0.5], "wet": 1},
             "node 'rain' has floats, expected integer states",
         ),
-        ({"sky": [0, 1], "rain": [1], "wet": 1}, r"different shapes, \(2,\), \(1,\)"),
+        ({"sky": [0, 1], "rain": [1], "wet": 1}, "on 'sky' has 2 rows and on 'rain' 1"),
         (pd.DataFrame({"sky": [0], "rain": [1]}), "node 'wet' has no states"),
         (
             hltm.symmetric_binary(depth=2, seed=0).sample(2, seed=0),
@@ -104,3 +104,10 @@ def test_what_is_refused_is_named(states, match):
     with pytest.raises(ValueError, match=match) as found:
         tree.log_prob(states)
     assert len(str(found.value)) < 300
+
+
+def test_a_mapping_may_mix_states_of_all_rows_of_all_trees_and_of_each_tree():
+    trees = hltm.symmetric_binary(depth=1, polarity=0.8, members=2, seed=0)
+    each = torch.tensor([[0, 1, 1], [1, 1, 0]])
+    complete = torch.stack([torch.ones_like(each), torch.tensor([[0, 1, 1]] * 2), each], dim=-1)
+    assert trees.log_prob({"0": 1, "1": [0, 1, 1], "2": each}).equal(trees.log_prob(complete))
