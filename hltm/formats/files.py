@@ -28,14 +28,14 @@ class FileFormat:
     Attributes:
         name: as people write it.
         suffixes: of its files, the usual one first.
-        content: how texts of it begin, if that is a sign of no other format.
+        content: a pattern of how texts begin that are of this format whatever the suffix is.
         read: the tree of a text; keywords are options.
         write: the text of a tree; None where trees are not written.
     """
 
     name: str
     suffixes: tuple[str, ...]
-    content: str | None
+    content: str
     read: Callable[..., LatentTree]
     write: Callable[..., str] | None = None
 
@@ -62,7 +62,7 @@ FORMATS = (
     FileFormat(
         "Newick",
         (".nwk", ".newick", ".nw", ".tree", ".tre", ".trees", ".treefile", ".contree", ".dnd", ".ph"),
-        None, from_newick, to_newick,
+        r"(?s:\(|\[.*\()", from_newick, to_newick,
     ),
 )  # fmt: skip
 
@@ -190,11 +190,10 @@ def _format_of(text: str, suffix: str) -> FileFormat:
     """The format of a text from a file with this suffix."""
     start = text.lstrip()
     for found in FORMATS:
-        if found.content and re.match(found.content, start):
+        if re.match(found.content, start):
             return found
     for found in FORMATS:
-        # what stands in brackets is Newick whatever the suffix is, if it is no other format's
-        if suffix in found.suffixes or (found.write is to_newick and start[:1] in ("(", "[")):
+        if suffix in found.suffixes:
             return found
     names = ", ".join(found.name for found in FORMATS)
     raise ValueError(f"no tree that is known by its suffix or content, expected one of {names}")
