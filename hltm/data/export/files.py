@@ -66,17 +66,24 @@ def write_shard(
     return write(path, recipe, shard, pieces)
 
 
-def read_column(path: Path, recipe: ExportRecipe, name: str) -> np.ndarray:
-    """A key `(B,)` or a group `(B, width)` of a shard; missing leaves are -1.
+def read_column(home: Path, recipe: ExportRecipe, shard: Shard, name: str) -> np.ndarray:
+    """A key `(B,)` or a group `(B, width)` of a shard in its folder; missing leaves are -1.
 
     Raises:
-        ValueError: a file that does not hold the column, or that cannot be read.
+        ValueError: a file that does not hold the column in its shape, or that cannot be read.
         FileNotFoundError: no such file.
     """
-    _, read = FILES[path.suffix.removeprefix(".")]
+    path = home / shard.file
+    _, read = FILES[SUFFIXES[recipe.file_format]]
     try:
-        return read(path, recipe, name)
+        found = read(path, recipe, name)
     except FileNotFoundError:
         raise
     except Exception as error:  # each format has errors of its own for a damaged file
         raise ValueError(f"{path} cannot be read: {error}") from error
+    shape, dtype = recipe.stored(name, len(shard.rows))
+    if (found.shape, found.dtype) != (shape, dtype):
+        raise ValueError(
+            f"{path}: {name} has shape {found.shape} of {found.dtype}, expected {shape} of {dtype}"
+        )
+    return found

@@ -138,16 +138,9 @@ def _rows(home: Path, recipe: ExportRecipe, shard: Shard, chosen: np.ndarray) ->
     """Problems with some rows of a file, by their places in it."""
     names = [*recipe.keys, *recipe.widths]
     try:
-        stored = {name: read_column(home / shard.file, recipe, name) for name in names}
+        stored = {name: read_column(home, recipe, shard, name) for name in names}
     except ValueError as error:
-        return [f"{shard.file} cannot be read: {error.__cause__ or error}"]
-    for name, column in stored.items():
-        shape, dtype = recipe.stored(name, len(shard.rows))
-        if (column.shape, column.dtype) != (shape, dtype):
-            return [
-                f"{shard.file}: {name} has shape {column.shape} of {column.dtype}, expected {shape} of "
-                f"{dtype}"
-            ]
+        return [str(error).removeprefix(f"{home}/")]
     wrong = []
     for run in _runs(chosen):
         drawn = recipe.draw(shard.place, shard.rows[run.start : run.stop])
