@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -73,8 +74,10 @@ class ViewDataset(EpochReader, Dataset[ViewBatch]):
     counts, and one of which nothing is read does not. So does a loop `for item in data`. The numbers
     depend neither on the workers, persistent or not, nor on the order of rows; each rank counts its
     own loaders, so ranks that begin as many passes are in the same epoch. Direct reads, such as
-    `data[3]`, show the present epoch and count nothing. `set_epoch(e)` reads in one epoch until it is
-    set again, also in workers that run; after `set_epoch(None)` the next pass is epoch e + 1.
+    `data[3]`, show the present epoch and count nothing; so do those of loaders that are not built on
+    torch's, and a warning comes where they have read every row twice in an epoch. `set_epoch(e)`
+    reads in one epoch until it is set again, also in workers that run; after `set_epoch(None)` the
+    next pass is epoch e + 1.
 
     Set the epoch yourself in loops of your own over places, for validation rows that should never
     change (a data set of their own), and for two loaders that begin at the same instant in workers:
@@ -112,17 +115,38 @@ class ViewDataset(EpochReader, Dataset[ViewBatch]):
         True
     """
 
+    _direct = -1, 0  # an epoch, and how many rows were read in it by their places
+    _warned = False
+
     def __len__(self) -> int:
         return self.samples
 
     def __getitem__(self, index: int | Places) -> ViewBatch:
-        places = find_places(index, self.samples)
-        found = self._draw(places.reshape(-1), self.passes.of(current_reader()))
+        places, reader = find_places(index, self.samples), current_reader()
+        found = self._draw(places.reshape(-1), self.passes.of(reader))
+        if reader is None:
+            self._count_direct(places.size)
         return found if places.ndim else item_of(found, 0)
 
     def __getitems__(self, indices: Sequence[int]) -> BatchItems[ViewBatch]:
         """The items of several places, drawn in one call; a torch loader uses this where it exists."""
         return BatchItems(self[indices], len(indices))
+
+    def _count_direct(self, rows: int) -> None:
+        """Warn once where a loop over places has read so much in a counted epoch that its views repeat."""
+        if self.augment is None or rows == self.samples or self.passes.pinned is not None:
+            return
+        epoch, before = self._direct
+        read = rows + (before if epoch == self.epoch else 0)
+        self._direct = self.epoch, read
+        if read > 2 * self.samples and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{read} rows were read by their places, of {self.samples} in epoch {self.epoch}: their "
+                "views repeat; call set_epoch in loops of your own, or use a torch loader, of which "
+                "each pass has new views",
+                stacklevel=3,
+            )
 
     def __iter__(self) -> Iterator[ViewBatch]:
         """All items in order, in an epoch of their own."""

@@ -15,11 +15,14 @@ Where a version of torch has its fetchers elsewhere every loader would be such a
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import sys
+import threading
 import warnings
 from functools import cache
+from multiprocessing.context import get_spawning_popen
 from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -61,7 +64,9 @@ class PassCounter:
     """
 
     def __init__(self) -> None:
-        self._table = torch.zeros(HOMES, WIDTH, dtype=torch.int64).share_memory_()
+        # anonymous memory, which forked processes share: unlike a shared tensor it keeps no file open
+        memory = mmap.mmap(-1, HOMES * WIDTH * 8)
+        self._table = torch.frombuffer(memory, dtype=torch.int64).view(HOMES, WIDTH)
         self._creator = os.getpid()
         self._forget()
 
@@ -72,20 +77,22 @@ class PassCounter:
         self._resume: tuple[int, int] | None = None  # where this worker goes on
 
     def __getstate__(self) -> dict[str, Any]:
+        if get_spawning_popen() is not None and not self._table.is_shared():
+            # a process that is started anew finds the memory by its file
+            self._table = self._table.clone().share_memory_()
         return {"table": self._table, "creator": self._creator}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # a tensor that a started process receives is shared already; a copy is not
-        table = state["table"]
-        if not table.is_shared():
-            table = table.clone().share_memory_()
-            # processes are numbered anew elsewhere
-            last = table[:, ENTRY:FIRST].amax(1) >> 32 << 32
-            table[:, ENTRY:FIRST] = 0
-            table[:, ENTRY] = last
-        self._table = table
-        self._creator = state["creator"]
-        self._forget()
+        self.__init__()  # type: ignore[misc]
+        table, self._creator = state["table"], state["creator"]
+        if table.is_shared():
+            self._table = table
+            return
+        # a copy counts for itself; processes are numbered anew elsewhere
+        self._table.copy_(table)
+        last = table[:, ENTRY:FIRST].amax(1) >> 32 << 32
+        self._table[:, ENTRY:FIRST] = 0
+        self._table[:, ENTRY] = last
 
     @property
     def pinned(self) -> int | None:
@@ -213,8 +220,19 @@ class PassCounter:
 
 
 def current_reader() -> object | None:
-    """The fetcher of a loader on whose behalf this function is called; None for a direct call."""
-    frame: FrameType | None = sys._getframe(1)
+    """The fetcher of a loader on whose behalf this function is called; None for a direct call.
+
+    In a worker, threads that the data set around ours has started read for the fetcher that waits for
+    them in the main thread.
+    """
+    found, main = _reader_above(sys._getframe(1)), threading.main_thread()
+    if found is None and get_worker_info() is not None and threading.current_thread() is not main:
+        return _reader_above(sys._current_frames().get(main.ident or 0))
+    return found
+
+
+def _reader_above(frame: FrameType | None) -> object | None:
+    """The fetcher in whose call a frame is."""
     while frame is not None:
         if frame.f_globals is fetch.__dict__:
             return frame.f_locals.get("self")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hltm.data.batch_items import batch_type
-from hltm.model.topology import Node, Topology
+from hltm.model.nodes import Node
+from hltm.model.topology import Topology
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.draw import hide, public_dtype
 from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed

@@ -24,7 +24,7 @@ from hltm.data.export.manifest import (
 from hltm.data.export.read import DataFolder, load
 from hltm.data.export.recipe import Columns, ExportRecipe, Shard
 from hltm.data.export.settings import make_recipe, settings
-from hltm.model.topology import Nodes
+from hltm.model.nodes import Nodes
 from hltm.sampling.augment import Augmentation
 from hltm.tree import LatentTree
 

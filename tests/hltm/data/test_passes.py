@@ -1,8 +1,10 @@
 """Every pass over a data set is an epoch of its own, whatever reads it: loops as trainers write them."""
 
 import copy
+import os
 import pickle
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import islice
 
@@ -35,7 +37,8 @@ pytestmark = [
 
 
 def fixed(**changes):
-    return hltm.ViewDataset(TREE, AUGMENT, **({"samples": ROWS, "seed": 1} | changes))
+    changes = {"augment": AUGMENT, "samples": ROWS, "seed": 1} | changes
+    return hltm.ViewDataset(TREE, **changes)
 
 
 @cache
@@ -155,6 +158,47 @@ def test_direct_reads_show_the_present_epoch_and_count_nothing():
     assert epoch_of(data[[5, 99, 7]]) == data.epoch == 6
 
 
+def test_loops_over_places_are_warned_of_views_that_repeat():
+    data = fixed()
+    for _ in range(2):
+        items = [data[i] for i in range(ROWS)]
+        assert data[:] == torch.utils.data.default_collate(items)
+    with pytest.warns(UserWarning, match="201 rows were read by their places.*call set_epoch"):
+        data[0]
+    assert [data[i].places for i in range(ROWS)] == list(range(ROWS))  # once is enough
+    quiet = fixed()
+    quiet.set_epoch(0)
+    fresh = fixed(augment=None, views=1)
+    for each in (quiet, fresh):
+        for i in range(3 * ROWS):
+            each[i % ROWS]
+    data = fixed()
+    for _ in range(3):
+        epochs(DataLoader(data, batch_size=50))
+        [data[low : low + 25] for low in (0, 25, 50, 75)]
+
+
+class Threaded(Wrapped):
+    """Reads its items in threads, as data sets of slow files do."""
+
+    def __getitems__(self, places):
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(self.data.__getitem__, places))
+
+
+def test_threads_of_a_worker_read_in_the_epoch_of_its_pass():
+    data = Threaded(fixed(samples=20))
+    loader = DataLoader(data, batch_size=10, num_workers=2, multiprocessing_context="fork")
+    assert [epochs(loader) for _ in range(2)] == [[0], [1]]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc")
+def test_data_sets_keep_no_file_open():
+    before = len(os.listdir("/proc/self/fd"))
+    kept = [fixed() for _ in range(20)]
+    assert len(os.listdir("/proc/self/fd")) == before, kept
+
+
 def test_a_loop_over_the_items_is_a_pass():
     data = fixed(samples=70)
     for epoch in range(3):
@@ -238,8 +282,9 @@ class Processes:
         """A worker, or the home itself where the group is 0, begins a pass."""
         key = (home, group, worker)
         if key not in self.counters:
-            self.counters[key] = copy.copy(self.first)
-            self.counters[key]._forget()
+            self.counters[key] = PassCounter()
+            self.counters[key]._table = self.first._table
+            self.counters[key]._creator = self.first._creator
         self.patch.setattr("hltm.data.passes._home_pid", lambda: home)
         self.patch.setattr("hltm.data.passes._group", lambda: (group, worker))
         return self.counters[key].begin(**options)
