@@ -253,9 +253,8 @@ class _Readers(Dataset[bool]):
 @cache
 def check_loaders() -> None:
     """Warn, once in a process, where the passes of this torch's loaders cannot be counted."""
-    with torch.device(
-        "cpu"
-    ):  # whatever the default is; a generator of its own spares the global one
+    # on the CPU whatever the default is; with a generator of its own, which spares the global one
+    with torch.device("cpu"):
         (found,) = DataLoader(_Readers(), None, generator=torch.Generator())
     if not found:
         warnings.warn(
