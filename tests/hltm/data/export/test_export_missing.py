@@ -298,7 +298,9 @@ hltm.export(tree, sys.argv[1], 1000, seed=5, views=2, augment=hltm.drop_leaves(0
 """
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "parquet of nodes"])
+@pytest.mark.parametrize(
+    "kind", ["parquet of nodes", pytest.param("safetensors", marks=pytest.mark.slow)]
+)
 def test_a_killed_export_with_missing_leaves_is_continued(tmp_path, monkeypatch, kind):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     name, _, nodes = kind.partition(" of ")
