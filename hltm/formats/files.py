@@ -140,10 +140,13 @@ def save(tree: LatentTree, path: str | os.PathLike[str], **options: Any) -> None
         data = gzip.compress(data, mtime=0)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        try:
+            partial.write_bytes(data)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:  # whose path is the partial file's
+        raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def writer_of(path: str | os.PathLike[str]) -> Callable[..., str]:
