@@ -96,6 +96,36 @@ def read_column(path: Path, recipe: ExportRecipe, name: str) -> np.ndarray:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
+def column_names(path: Path) -> list[str]:
+    """The names of the columns of a shard.
+
+    Raises:
+        ValueError: a file that cannot be read.
+    """
+    try:
+        return COLUMNS[path.suffix.removeprefix(".")](path)
+    except Exception as error:  # each format has errors of its own for a damaged file
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _columns_npz(path: Path) -> list[str]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
+        return list(columns.files)
+
+
+def _columns_parquet(path: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return list(pq.read_schema(path).names)
+
+
+def _columns_safetensors(path: Path) -> list[str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return list(file.keys())
+
+
 def _read_npz(path: Path, recipe: ExportRecipe, name: str) -> np.ndarray:
     # opened here, because numpy leaves a file open if it cannot read it
     with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
@@ -114,4 +144,11 @@ READERS: Mapping[str, Callable[[Path, ExportRecipe, str], np.ndarray]] = {
     "safetensors": _read_safetensors,
     "parquet": read_parquet,
     "csv": read_csv,
+}
+
+COLUMNS: Mapping[str, Callable[[Path], list[str]]] = {
+    "npz": _columns_npz,
+    "safetensors": _columns_safetensors,
+    "parquet": _columns_parquet,
+    "csv": lambda path: [],  # its reader compares the whole line of names
 }

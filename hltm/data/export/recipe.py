@@ -74,6 +74,11 @@ class ExportRecipe:
     columns: str
     rows_per_shard: int
 
+    @property
+    def files(self) -> int:
+        """The number of files."""
+        return -(-self.samples // self.rows_per_shard) * len(self.tree.members)
+
     @cached_property
     def shards(self) -> list[Shard]:
         """The files, member after member."""
@@ -126,6 +131,13 @@ class ExportRecipe:
                 )
             seen.add(name)
         return found
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of a file's columns, in order."""
+        if self.columns == "arrays":
+            return [*self.keys, *self.widths]
+        return [*self.keys, *(name for names in self.node_columns.values() for name in names)]
 
     def hides(self, group: str) -> bool:
         """Whether leaves of the group may be missing."""
