@@ -113,7 +113,7 @@ class ExportRecipe:
         """Group -> names of its columns where each node has its own: `ash`, in views `ash_view_1`, ….
 
         Raises:
-            ValueError: two columns of one name.
+            ValueError: two columns of one name, or a name that UTF-8 cannot encode.
         """
         names = self.tree.topology.names
         leaves = [names[v] for v in self.tree.leaves]
@@ -128,6 +128,10 @@ class ExportRecipe:
                 raise ValueError(
                     f"with one column per node, two columns have the name {name!r}: rename the node, "
                     "or read and write columns='arrays'"
+                )
+            if any("\ud800" <= c <= "\udfff" for c in name):
+                raise ValueError(
+                    f"the name {name!r:.100} is no text that can be encoded: rename the node"
                 )
             seen.add(name)
         return found
