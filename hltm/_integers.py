@@ -6,12 +6,12 @@ from operator import index
 from typing import Any
 
 
-def as_integer(name: str, value: Any, least: int | None = None) -> int:
+def as_integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     """An integer of any type as an int.
 
     Raises:
         TypeError: not an integer; a bool is none.
-        ValueError: below the least.
+        ValueError: below the least or above the most.
 
     Example:
         >>> import numpy as np
@@ -24,6 +24,8 @@ def as_integer(name: str, value: Any, least: int | None = None) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, got {value!r:.100}")
     found = index(value)
+    if least is not None and most is not None and not least <= found <= most:
+        raise ValueError(f"{name} must be in {least}..{most}, got {found}")
     if least is not None and found < least:
         raise ValueError(f"{name} must be at least {least}, got {found}")
     return found

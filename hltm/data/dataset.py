@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hltm._integers import as_integer
 from hltm.data.batch_items import BatchItems, item_of, items_of
 from hltm.data.passes import PassCounter, check_loaders, current_reader
 from hltm.data.view_batches import ViewBatch, ViewReader
@@ -41,7 +41,8 @@ class EpochReader(ViewReader):
         """Read in this epoch from now on, in all workers; None for a new one in each pass again.
 
         Raises:
-            ValueError: no integer, an epoch below 0, or views beyond 2^24 - 1.
+            TypeError: no integer.
+            ValueError: an epoch below 0, or views beyond 2^24 - 1.
         """
         number = None if epoch is None else self._checked(epoch)
         self.passes.pin(number, goes_on=self.endless)
@@ -49,9 +50,7 @@ class EpochReader(ViewReader):
     def _checked(self, epoch: int) -> int:
         """An epoch, as an int, that has views."""
         last = (MAX_VIEWS - 1) // self.views - 1
-        if isinstance(epoch, bool) or not hasattr(epoch, "__index__") or not 0 <= epoch <= last:
-            raise ValueError(f"epoch must be in 0..{last}, got {epoch!r}")
-        return operator.index(epoch)
+        return as_integer("epoch", epoch, 0, last)
 
     def batch(self, places: np.ndarray) -> ViewBatch:
         """The rows at `(B,)` int64 places in the data set, in the present epoch, drawn in one call."""

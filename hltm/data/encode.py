@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._integers import as_integer
 from hltm.inference.leaves import as_states
 from hltm.model.states import MISSING
 from hltm.model.topology import MAX_NODES
@@ -145,6 +146,7 @@ def embeddings(
         ValueError: leaves that are not `(B, X)`, a dimension below 1, noise below 0 or without
             rows, rows, a view, a member or D · X numbers that have no address, or a state that a leaf
             does not have.
+        TypeError: a dimension, view or member that is no integer.
 
     Example:
         >>> import hltm
@@ -160,10 +162,10 @@ def embeddings(
     leaves, each = _within(leaves, cardinality)
     if leaves.ndim != 2:
         raise ValueError(f"leaves have shape {tuple(leaves.shape)}, expected (B, X)")
-    width = leaves.shape[1] * _index("dimension", dimension, 1, MAX_NODES)
-    _index("the number of leaves times dimension", width, 0, MAX_NODES)
-    view = _index("view", view, 0, MAX_VIEWS - 1)
-    member = _index("member", member, 0, MAX_MEMBERS - 1)
+    width = leaves.shape[1] * as_integer("dimension", dimension, 1, MAX_NODES)
+    as_integer("the number of leaves times dimension", width, 0, MAX_NODES)
+    view = as_integer("view", view, 0, MAX_VIEWS - 1)
+    member = as_integer("member", member, 0, MAX_MEMBERS - 1)
     if not 0 <= noise < float("inf"):
         raise ValueError(f"noise must be at least 0 and finite, got {noise}")
     device, states = leaves.device, int(each.max(initial=1))
@@ -298,15 +300,6 @@ def _within(
             "or -1 if missing"
         )
     return states, each
-
-
-def _index(name: str, value: int, low: int, high: int) -> int:
-    """An integer in a range; anything else would be rounded, or wrap to another address."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ValueError(f"{name} must be an integer, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in {low}..{high}, got {value}")
-    return operator.index(value)
 
 
 def _vectors(

@@ -44,6 +44,22 @@ STEPS = 36  # bits of a number of steps: there are at most 2^34 rows
 STEP_MASK = (1 << STEPS) - 1
 
 
+class Beginning:
+    """The lock of the threads of this process; a forked process has a new one, which nobody holds."""
+
+    def __init__(self) -> None:
+        self.renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        """Make the lock."""
+        self.lock = threading.Lock()
+
+
+beginning = Beginning()
+
+
 class PassCounter:
     """The number of the pass in which each reader of a data set reads, and its first step.
 
@@ -74,7 +90,7 @@ class PassCounter:
         """Nothing has been read in this process."""
         self._passes: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._joined = (0, -1)  # RESETS and the pass that this worker began last
-        self._resume: tuple[int, int] | None = None  # where this worker goes on
+        self._resume: tuple[int, int | None] | None = None  # where this worker goes on
 
     def __getstate__(self) -> dict[str, Any]:
         if get_spawning_popen() is not None and not self._table.is_shared():
@@ -122,17 +138,22 @@ class PassCounter:
             self._reset(home, epoch + 1)
         home[PINNED] = 0 if epoch is None else epoch + 1
 
-    def start_at(self, number: int, step: int = 0) -> None:
+    def start_at(self, number: int, step: int | None = None) -> None:
         """Let the next pass be this one, and begin it at this step.
 
-        In a worker, this one alone goes on from there: each has its own place.
+        In a worker, this one alone goes on from there: each has its own place. Without a step, the
+        workers of a loader begin the last of their passes together, since the states of those that
+        had not read are of the pass before.
         """
         home = self._home()
         if get_worker_info() is None:
             self._reset(home, number)
-            home[FIRST + number % GROUPS] = (number + 1) << STEPS | step
+            home[FIRST + number % GROUPS] = (number + 1) << STEPS | (step or 0)
         else:
             self._resume = number, step
+            if step is None:
+                group, worker = _group()
+                home[READ + worker % WORKERS] = number << 32 | group
             if _last(home) < number:  # the passes after this one are counted from here
                 home[ENTRY] = number << 32
 
@@ -146,9 +167,13 @@ class PassCounter:
         """The pass of a reader, which begins one with its first read; of None, the current pass."""
         if reader is None or self.pinned is not None:
             return self.current
-        if reader not in self._passes:
-            self._passes[reader] = self.begin()[0]
-        return self._passes[reader]
+        found = self._passes.get(reader)
+        if found is None:
+            with beginning.lock:  # of several threads that read for it, one begins the pass
+                found = self._passes.get(reader)
+                if found is None:
+                    found = self._passes[reader] = self.begin()[0]
+        return found
 
     def begin(self, goes_on: bool = False) -> tuple[int, int]:
         """Begin a pass: its number, and the first step of it that this process reads.
@@ -159,8 +184,11 @@ class PassCounter:
         home, (group, worker) = self._home(), _group()
         if self._resume is not None:
             (number, step), self._resume = self._resume, None
+            if step is None:
+                states = home[READ:]
+                number = max(number, int(states[states & MASK == group].max(initial=0)) >> 32)
             self._enter(home, group, number)
-            return number, step
+            return number, step or 0
         if home[PINNED] and not goes_on:
             number = int(home[PINNED]) - 1
         else:
@@ -253,9 +281,8 @@ class _Readers(Dataset[bool]):
 @cache
 def check_loaders() -> None:
     """Warn, once in a process, where the passes of this torch's loaders cannot be counted."""
-    with torch.device(
-        "cpu"
-    ):  # whatever the default is; a generator of its own spares the global one
+    # on the CPU whatever the default is; with a generator of its own, which spares the global one
+    with torch.device("cpu"):
         (found,) = DataLoader(_Readers(), None, generator=torch.Generator())
     if not found:
         warnings.warn(

@@ -12,6 +12,7 @@ import torch.distributed
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from hltm._integers import as_integer
 from hltm.data.dataset import EpochReader
 from hltm.data.view_batches import Targets, TargetsOf, ViewBatch
 from hltm.sampling.augment import Augmentation
@@ -83,8 +84,7 @@ class ViewStream(EpochReader, IterableDataset[ViewBatch]):
         ranks: int | None = None,
         tail: Tail | None = None,
     ) -> None:
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
+        batch = as_integer("batch", batch, 1)
         if (rank is None) != (ranks is None):
             raise ValueError(f"set both rank and ranks or neither, got {rank} and {ranks}")
         if rank is not None and ranks is not None and not 0 <= rank < ranks:

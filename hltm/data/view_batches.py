@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._integers import as_integer
 from hltm.data.batch_items import batch_type
 from hltm.model.nodes import Node
 from hltm.model.topology import Topology
@@ -66,7 +67,8 @@ class ViewReader:
             raise ValueError(
                 f"expected one tree, got {len(tree.members)} members; choose one, e.g. trees[0]"
             )
-        self.views = (1 if augment is None else 2) if views is None else views
+        by_default = 1 if augment is None else 2
+        self.views = by_default if views is None else as_integer("the number of views", views)
         if self.views < 1 or (augment is None and self.views != 1):
             wanted = "1 without an augmentation" if augment is None else "at least 1"
             raise ValueError(f"the number of views must be {wanted}, got {views}")

@@ -28,14 +28,14 @@ class FileFormat:
     Attributes:
         name: as people write it.
         suffixes: of its files, the usual one first.
-        content: how texts of it begin, if that is a sign of no other format.
+        content: a pattern of how texts begin that are of this format whatever the suffix is.
         read: the tree of a text; keywords are options.
         write: the text of a tree; None where trees are not written.
     """
 
     name: str
     suffixes: tuple[str, ...]
-    content: str | None
+    content: str
     read: Callable[..., LatentTree]
     write: Callable[..., str] | None = None
 
@@ -62,7 +62,7 @@ FORMATS = (
     FileFormat(
         "Newick",
         (".nwk", ".newick", ".nw", ".tree", ".tre", ".trees", ".treefile", ".contree", ".dnd", ".ph"),
-        None, from_newick, to_newick,
+        r"(?s:\(|\[.*\()", from_newick, to_newick,
     ),
 )  # fmt: skip
 
@@ -140,10 +140,13 @@ def save(tree: LatentTree, path: str | os.PathLike[str], **options: Any) -> None
         data = gzip.compress(data, mtime=0)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        try:
+            partial.write_bytes(data)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:  # whose path is the partial file's
+        raise type(error)(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def writer_of(path: str | os.PathLike[str]) -> Callable[..., str]:
@@ -190,11 +193,10 @@ def _format_of(text: str, suffix: str) -> FileFormat:
     """The format of a text from a file with this suffix."""
     start = text.lstrip()
     for found in FORMATS:
-        if found.content and re.match(found.content, start):
+        if re.match(found.content, start):
             return found
     for found in FORMATS:
-        # what stands in brackets is Newick whatever the suffix is, if it is no other format's
-        if suffix in found.suffixes or (found.write is to_newick and start[:1] in ("(", "[")):
+        if suffix in found.suffixes:
             return found
     names = ", ".join(found.name for found in FORMATS)
     raise ValueError(f"no tree that is known by its suffix or content, expected one of {names}")

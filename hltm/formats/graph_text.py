@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +61,7 @@ def from_gml(text: str, *, root: Any = None) -> LatentTree:
     Raises:
         ValueError: text that is not GML, or whose graph is no such tree.
     """
-    import networkx as nx
-
-    label = "label" if re.search(r"\bnode\s*\[[^\]]*\blabel\b", text) else "id"
-    return _tree("GML", lambda: nx.parse_gml(text, label=label), root)
+    return _tree("GML", lambda: _gml_graph(text), root)
 
 
 def from_node_link(text: str, *, root: Any = None) -> LatentTree:
@@ -81,18 +79,37 @@ def from_node_link(text: str, *, root: Any = None) -> LatentTree:
     return _tree("node-link JSON", lambda: _node_link_graph(json.loads(text)), root)
 
 
+def _gml_graph(text: str) -> nx.Graph[Any]:
+    """The graph, its nodes renamed to their labels, wherever in a node they stand."""
+    import networkx as nx
+
+    graph: nx.Graph[Any] = nx.parse_gml(text, label="id")
+    labels = dict(graph.nodes(data="label"))
+    if all(label is None for label in labels.values()):
+        return graph
+    # networkx makes a list of the label "[]", whose text is the label again
+    names = {node: str(label) for node, label in labels.items() if label is not None}
+    if len(names) < len(labels):
+        raise ValueError("some nodes have a label, and others have none")
+    if len(set(names.values())) < len(names):
+        repeated = next(name for name, times in Counter(names.values()).items() if times > 1)
+        raise ValueError(f"two nodes have the label {repeated!r}")
+    return nx.relabel_nodes(graph, names)
+
+
 def _node_link_graph(found: dict[str, Any]) -> nx.Graph[Any]:
     import networkx as nx
 
     directed, links = found.get("directed", False), found.get("links", found.get("edges"))
     # parallel edges are found, and named, where the graph becomes a tree
     graph: nx.Graph[Any] = (nx.MultiDiGraph if directed else nx.MultiGraph)(**_attributes(found))
-    graph.add_nodes_from(
-        (node["id"], {key: value for key, value in node.items() if key != "id"})
-        for node in found["nodes"]
-    )
+    for node in found["nodes"]:
+        name = _node(node, "id")
+        if name in graph:
+            raise ValueError(f"two nodes have the id {name!r}")
+        graph.add_nodes_from([(name, {key: value for key, value in node.items() if key != "id"})])
     for link in links or []:
-        ends = [link["source"], link["target"]]
+        ends = [_node(link, "source"), _node(link, "target")]
         for end in ends:
             if end not in graph:
                 raise ValueError(f"an edge to {end!r}, which is not the id of a node")
@@ -100,6 +117,13 @@ def _node_link_graph(found: dict[str, Any]) -> nx.Graph[Any]:
             [(*ends, {k: v for k, v in link.items() if k not in ("source", "target", "key")})]
         )
     return graph
+
+
+def _node(held: dict[str, Any], key: str) -> Any:
+    """A node of the graph, by its key in a node or a link; JSON has a list for a tuple."""
+    if key not in held:
+        raise ValueError(f"{json.dumps(held):.80} has no {key!r}")
+    return tuple(held[key]) if isinstance(held[key], list) else held[key]
 
 
 def _attributes(found: dict[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,10 @@
     tree   = [name] node ";"                    the last semicolon of a text may be missing
     node   = ["(" node {"," node} ")"] [label] [":" length]
 
-Blanks and comments, [in brackets [that may nest]], may stand between any two of these. A label in
-quotes, 'single' or "double", may hold anything; the quote itself is written twice. In any other label
-a quote after the first character is an apostrophe, words on one line are joined by a blank, and an
-underscore stands for a blank.
+Blanks and comments, [in brackets [that may nest]] or <key = value> as Mesquite writes them, may stand
+between any two of these. A label in quotes, 'single' or "double", may hold anything; the quote itself
+is written twice. In any other label a quote after the first character is an apostrophe, words on one
+line are joined by a blank, and an underscore stands for a blank.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 NEWICK = re.compile(
-    r"""(?P<space>\s+)|(?P<comment>\[[^\[\]]*\])|(?P<mark>[(),:;])
-    |(?P<quoted>'[^']*(?:''[^']*)*'|"[^"]*(?:""[^"]*)*")|(?P<plain>[^\s()\[\]:;,'"][^\s()\[\]:;,]*)""",
+    r"""(?P<space>\s+)|(?P<comment>\[[^\[\]]*\]|<\s*\w+\s*=[^<>]*>)|(?P<mark>[(),:;])
+    |(?P<quoted>'[^']*(?:''[^']*)*'|"[^"]*(?:""[^"]*)*")
+    |(?P<plain>[^\s()\[\]:;,'"](?:[^\s()\[\]:;,<]|<(?!\s*\w+\s*=[^<>]*>))*)""",
     re.VERBOSE,
 )
 

@@ -58,7 +58,7 @@ def nexus_trees(text: str, *, keep_underscores: bool = False) -> Iterator[list[N
             parts, place = tree
             if (parts[0].name or "").upper() in ("END", "ENDBLOCK"):
                 raise refuse(text, command[0].start, f"the {verb} command has no ';'", "NEXUS")
-            _name_leaves(parts, names, taxa)
+            _name_leaves(text, parts, names, taxa)
             found += 1
             yield parts
     if not found:
@@ -92,12 +92,18 @@ def _translation(text: str, command: list[Token], keep_underscores: bool) -> dic
                 raise refuse(
                     text, pair[0].start, f"TRANSLATE has no name for {shown(labels[0])}", "NEXUS"
                 )
+            if labels[0] in found:
+                raise refuse(
+                    text, pair[0].start, f"TRANSLATE names {shown(labels[0])} twice", "NEXUS"
+                )
             found[labels[0]], pair = " ".join(labels[1:]), []
     return found
 
 
-def _name_leaves(parts: list[NewickNode], names: dict[str, str], taxa: list[str]) -> None:
-    """Put names in the place of the tokens that stand for them."""
+def _name_leaves(
+    text: str, parts: list[NewickNode], names: dict[str, str], taxa: list[str]
+) -> None:
+    """Put names in the place of the tokens that stand for them; a number must stand for one, if any does."""
     inner, known = {part.parent for part in parts}, set(taxa)
     for place, part in enumerate(parts):
         token = part.name
@@ -105,5 +111,9 @@ def _name_leaves(parts: list[NewickNode], names: dict[str, str], taxa: list[str]
             continue
         if token in names:
             part.name = names[token]
-        elif token not in known and token.isdecimal() and 1 <= int(token) <= len(taxa):
-            part.name = taxa[int(token) - 1]
+        elif token not in known and token.isdecimal():
+            if 1 <= int(token) <= len(taxa):
+                part.name = taxa[int(token) - 1]
+            elif names:
+                reason = f"TRANSLATE has no name for the leaf {shown(token)}"
+                raise refuse(text, part.start, reason, "NEXUS")

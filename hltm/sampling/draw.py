@@ -174,8 +174,9 @@ class Draw(Addressed):
         states = self.states.cpu().numpy().reshape(len(index), len(names)).copy()
         if self.missing_SXB is None:
             return pd.DataFrame(states, index=index, columns=list(names))
-        observed = self.leaves.cpu().numpy().reshape(len(index), -1)  # -1 where missing
-        latents = len(names) - observed.shape[1]
+        latents = max(self.topology.leaves.start - self.first, 0)
+        observed = self.leaves.cpu().numpy()  # -1 where missing
+        observed = observed.reshape(len(index), len(names) - latents)
         columns = {
             name: pd.arrays.IntegerArray(column, column < 0)
             for name, column in zip(names[latents:], observed.T.copy(), strict=True)

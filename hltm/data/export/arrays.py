@@ -65,3 +65,17 @@ def read_safetensors(path: Path, recipe: ExportRecipe, name: str) -> np.ndarray:
 
     with safe_open(path, framework="numpy") as file:
         return file.get_tensor(name)
+
+
+def names_npz(path: Path) -> list[str]:
+    """The names of the columns of a shard."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
+        return list(columns.files)
+
+
+def names_safetensors(path: Path) -> list[str]:
+    """The names of the columns of a shard."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return list(file.keys())

@@ -91,17 +91,11 @@ class Column:
             FileNotFoundError: the file is missing.
             ValueError: a file that is damaged or of another shape.
         """
-        kept, path = self._kept, self.data.folder / shard.file
+        kept = self._kept
         if shard.file in kept:
             kept[shard.file] = kept.pop(shard.file)  # it is the newest now
             return kept[shard.file]
-        found = read_column(path, self.data.recipe, self.name)
-        shape, dtype = self.data.recipe.stored(self.name, len(shard.rows))
-        if (found.shape, found.dtype) != (shape, dtype):
-            raise ValueError(
-                f"{path}: {self.name} has shape {found.shape} of {found.dtype}, expected {shape} of "
-                f"{dtype}"
-            )
+        found = read_column(self.data.folder, self.data.recipe, shard, self.name)
         while kept and found.nbytes + sum(each.nbytes for each in kept.values()) > KEPT_BYTES:
             del kept[next(iter(kept))]
         kept[shard.file] = found

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,7 +52,9 @@ def read_csv(path: Path, recipe: ExportRecipe, name: str) -> np.ndarray:
 
 
 def _header(recipe: ExportRecipe) -> bytes:
-    """The first line: names that need it are quoted."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(parquet_schema(recipe).names)
-    return line.getvalue().encode()
+    """The first line: names that need it are quoted, the same in every version of Python."""
+    return (",".join(map(_quoted, parquet_schema(recipe).names)) + "\n").encode()
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"' if re.search(r'[,"\r\n]', name) else name

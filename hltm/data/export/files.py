@@ -15,18 +15,26 @@ from pathlib import Path
 
 import numpy as np
 
-from hltm.data.export.arrays import read_npz, read_safetensors, write_npz, write_safetensors
+from hltm.data.export.arrays import (
+    names_npz,
+    names_safetensors,
+    read_npz,
+    read_safetensors,
+    write_npz,
+    write_safetensors,
+)
 from hltm.data.export.csv import read_csv, write_csv
-from hltm.data.export.parquet import read_parquet, write_parquet
+from hltm.data.export.parquet import names_parquet, read_parquet, write_parquet
 from hltm.data.export.recipe import SUFFIXES, Columns, ExportRecipe, Shard
 
 Write = Callable[[Path, ExportRecipe, Shard, Iterator[Columns]], Iterator[int]]
 Read = Callable[[Path, ExportRecipe, str], np.ndarray]
-FILES: Mapping[str, tuple[Write, Read]] = {
-    "npz": (write_npz, read_npz),
-    "safetensors": (write_safetensors, read_safetensors),
-    "parquet": (write_parquet, read_parquet),
-    "csv": (write_csv, read_csv),
+Names = Callable[[Path], list[str]]
+FILES: Mapping[str, tuple[Write, Read, Names]] = {
+    "npz": (write_npz, read_npz, names_npz),
+    "safetensors": (write_safetensors, read_safetensors, names_safetensors),
+    "parquet": (write_parquet, read_parquet, names_parquet),
+    "csv": (write_csv, read_csv, lambda path: []),  # its reader compares the whole line of names
 }
 
 
@@ -62,21 +70,42 @@ def write_shard(
     path: Path, recipe: ExportRecipe, shard: Shard, pieces: Iterator[Columns]
 ) -> Iterator[int]:
     """Write a shard piece by piece, and yield the number of rows of each piece written."""
-    write, _ = FILES[SUFFIXES[recipe.file_format]]
+    write, *_ = FILES[SUFFIXES[recipe.file_format]]
     return write(path, recipe, shard, pieces)
 
 
-def read_column(path: Path, recipe: ExportRecipe, name: str) -> np.ndarray:
-    """A key `(B,)` or a group `(B, width)` of a shard; missing leaves are -1.
+def read_column(home: Path, recipe: ExportRecipe, shard: Shard, name: str) -> np.ndarray:
+    """A key `(B,)` or a group `(B, width)` of a shard in its folder; missing leaves are -1.
 
     Raises:
-        ValueError: a file that does not hold the column, or that cannot be read.
+        ValueError: a file that does not hold the column in its shape, or that cannot be read.
         FileNotFoundError: no such file.
     """
-    _, read = FILES[path.suffix.removeprefix(".")]
+    path = home / shard.file
+    _, read, _ = FILES[SUFFIXES[recipe.file_format]]
     try:
-        return read(path, recipe, name)
+        found = read(path, recipe, name)
     except FileNotFoundError:
         raise
+    except Exception as error:  # each format has errors of its own for a damaged file
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    shape, dtype = recipe.stored(name, len(shard.rows))
+    if (found.shape, found.dtype) != (shape, dtype):
+        raise ValueError(
+            f"{path}: {name} has shape {found.shape} of {found.dtype}, expected {shape} of {dtype}"
+        )
+    return found
+
+
+def column_names(home: Path, recipe: ExportRecipe, shard: Shard) -> list[str]:
+    """The names of the columns of a shard.
+
+    Raises:
+        ValueError: a file that cannot be read.
+    """
+    path = home / shard.file
+    *_, names = FILES[SUFFIXES[recipe.file_format]]
+    try:
+        return names(path)
     except Exception as error:  # each format has errors of its own for a damaged file
         raise ValueError(f"{path} cannot be read: {error}") from error

@@ -16,7 +16,7 @@ from hltm.data.export.settings import recipe_of, settings, version
 
 FORMAT, VERSIONS = "hltm.export", (1, 2)
 NAMES = ("manifest.json", "_manifest.json")
-ENTRY = {"file", "member", "start", "rows", "bytes", "sha256"}
+ENTRY = {"file": str, "member": int, "start": int, "rows": int, "bytes": int, "sha256": str}
 
 
 def describe(recipe: ExportRecipe) -> dict[str, Any]:
@@ -72,9 +72,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has version {found.get('version')}, expected {wanted}")
     held = found.get("shards")
     if not isinstance(held, list) or not all(
-        isinstance(e, dict) and e.keys() >= ENTRY for e in held
+        isinstance(e, dict) and all(type(e.get(key)) is kind for key, kind in ENTRY.items())
+        for e in held
     ):
-        raise ValueError(f"{path} is not a manifest: its shards do not have {sorted(ENTRY)}")
+        wanted = ", ".join(f"{key} ({kind.__name__})" for key, kind in ENTRY.items())
+        raise ValueError(f"{path} is not a manifest: its shards do not have {wanted}")
     return found
 
 

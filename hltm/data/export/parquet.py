@@ -102,6 +102,13 @@ def read_parquet(path: Path, recipe: ExportRecipe, name: str) -> np.ndarray:
     return flat.reshape(-1, column.type.list_size)
 
 
+def names_parquet(path: Path) -> list[str]:
+    """The names of the columns of a shard."""
+    import pyarrow.parquet as pq
+
+    return list(pq.read_schema(path).names)
+
+
 def from_nodes(recipe: ExportRecipe, table: Any, group: str) -> np.ndarray:
     """`(B, width)` states of a group from an Arrow table with a column for each of its nodes."""
     names = recipe.node_columns[group]

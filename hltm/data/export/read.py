@@ -56,9 +56,9 @@ def load(folder: str | os.PathLike[str]) -> DataFolder:
     """
     home = local_path(folder)
     manifest, recipe = read_recipe(home)
-    if len(manifest["shards"]) < len(recipe.shards):
+    if len(manifest["shards"]) < recipe.files:
         raise ValueError(
-            f"{home} is not finished: {len(manifest['shards'])} of {len(recipe.shards)} files are "
+            f"{home} is not finished: {len(manifest['shards'])} of {recipe.files} files are "
             "written; call the same export again to continue"
         )
     return DataFolder(home, manifest, recipe)

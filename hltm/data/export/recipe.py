@@ -81,6 +81,11 @@ class ExportRecipe:
     columns: str
     rows_per_shard: int
 
+    @property
+    def files(self) -> int:
+        """The number of files."""
+        return -(-self.samples // self.rows_per_shard) * len(self.tree.members)
+
     @cached_property
     def shards(self) -> list[Shard]:
         """The files, member after member."""
@@ -115,7 +120,7 @@ class ExportRecipe:
         """Group -> names of its columns where each node has its own: `ash`, in views `ash_view_1`, ….
 
         Raises:
-            ValueError: two columns of one name.
+            ValueError: two columns of one name, or a name that UTF-8 cannot encode.
         """
         names = self.tree.topology.names
         leaves = [names[v] for v in self.tree.leaves]
@@ -131,8 +136,19 @@ class ExportRecipe:
                     f"with one column per node, two columns have the name {name!r}: rename the node, "
                     "or read and write columns='arrays'"
                 )
+            if any("\ud800" <= c <= "\udfff" for c in name):
+                raise ValueError(
+                    f"the name {name!r:.100} is no text that can be encoded: rename the node"
+                )
             seen.add(name)
         return found
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of a file's columns, in order."""
+        if self.columns == "arrays":
+            return [*self.keys, *self.widths]
+        return [*self.keys, *(name for names in self.node_columns.values() for name in names)]
 
     def hides(self, group: str) -> bool:
         """Whether leaves of the group may be missing."""

@@ -18,6 +18,7 @@ from hltm.sampling.sample import check_rows
 from hltm.tree import LatentTree
 
 SHARD_ROWS, SHARD_BYTES = 1 << 20, 1 << 28  # the largest shard unless rows_per_shard is given
+MOST = 10**6  # files, and views; a manifest that claims more would fill the memory with their names
 
 
 def make_recipe(
@@ -72,8 +73,20 @@ def make_recipe(
     if made.columns == "nodes":
         _ = made.node_columns  # raises if two columns have one name
     if rows_per_shard is None:
-        return replace(made, rows_per_shard=min(SHARD_ROWS, max(SHARD_BYTES // _row(made), 1)))
+        made = replace(made, rows_per_shard=min(SHARD_ROWS, max(SHARD_BYTES // _row(made), 1)))
+    _check_size(made)
     return made
+
+
+def _check_size(recipe: ExportRecipe) -> None:
+    """Raise a ValueError of more files or views than an export may have."""
+    if recipe.files > MOST:
+        raise ValueError(
+            f"an export has at most {MOST:,} files, got {recipe.files:,}: rows_per_shard must be larger "
+            f"than {recipe.rows_per_shard}"
+        )
+    if recipe.views > MOST:
+        raise ValueError(f"an export has at most {MOST:,} views, got {recipe.views:,}")
 
 
 def _row(recipe: ExportRecipe) -> int:
@@ -146,21 +159,24 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
             raise ValueError(f"stream {found['stream']!r}, expected {STREAM.name.lower()!r}")
         tree = from_json(json.dumps(found["tree"]))
         held = found["augmentation"]
+        if held is not None and not isinstance(held["name"], str):
+            raise ValueError(f"the augmentation's name must be text, got {held['name']!r:.100}")
         made = ExportRecipe(
             tree=tree,
             seed=check_seed(found["seed"]),
-            start=found["start"],
-            samples=found["n"],
-            views=found["views"],
+            start=as_integer("start", found["start"], 0),
+            samples=as_integer("the number of samples", found["n"], 1),
+            views=as_integer("views", found["views"], 0),
             augment=held and held["name"],
             rates=_rates(held, "rates", tree),
             missing_rates=_rates(held, "missing_rates", tree),
             latents=tuple(tree.topology.node(name) for name in found["latents"]),
             file_format=found["file_format"],
             columns=found.get("columns", "arrays"),
-            rows_per_shard=found["rows_per_shard"],
+            rows_per_shard=as_integer("rows_per_shard", found["rows_per_shard"], 1),
         )
         check_rows(made.start, made.samples)
+        _check_size(made)
         if made.file_format not in SUFFIXES:
             raise ValueError(
                 f"file format {made.file_format!r}, expected one of {', '.join(SUFFIXES)}"
@@ -169,8 +185,8 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
             raise ValueError(f"columns {made.columns!r} do not fit format {made.file_format!r}")
         if made.missing_rates is not None and made.missing_rates[: tree.leaves.start].any():
             raise ValueError("the augmentation gives a latent a missing rate above 0")
-        if made.rows_per_shard < 1 or (made.views > 0) != (made.rates is not None):
-            raise ValueError("rows_per_shard, views and augmentation do not fit")
+        if (made.views > 0) != (made.rates is not None):
+            raise ValueError("views and augmentation do not fit")
         if version(made) != found["version"]:
             raise ValueError(f"version {found['version']}, expected {version(made)}")
         for key, value in settings(made).items():

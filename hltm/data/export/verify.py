@@ -12,9 +12,9 @@ import numpy as np
 
 from hltm._integers import as_integer
 from hltm._paths import local_path
-from hltm.data.export.files import checksum, read_column
-from hltm.data.export.manifest import read_recipe
-from hltm.data.export.recipe import ExportRecipe, Shard
+from hltm.data.export.files import checksum, column_names, read_column
+from hltm.data.export.manifest import NAMES, manifest_path, read_recipe
+from hltm.data.export.recipe import SUFFIXES, ExportRecipe, Shard
 from hltm.data.export.settings import lost_marks
 from hltm.sampling.philox import check_seed
 
@@ -129,9 +129,10 @@ def _files(
             problems.append(f"{shard.file} was changed: its SHA-256 checksum does not fit")
     problems += [f"{name} is in the manifest, but not part of the data set" for name in entries]
     expected = {shard.file for shard in recipe.shards}
-    for path in sorted((home / "data").glob("*")):
-        if f"data/{path.name}" not in expected:
-            problems.append(f"data/{path.name} is not part of the data set")
+    found = {*(home / "data").glob("*"), *home.rglob(f"*.{SUFFIXES[recipe.file_format]}")}
+    found |= {home / name for name in NAMES if (home / name).is_file()} - {manifest_path(home)}
+    names = sorted(path.relative_to(home).as_posix() for path in found)
+    problems += [f"{name} is not part of the data set" for name in names if name not in expected]
     return problems, present
 
 
@@ -139,16 +140,14 @@ def _rows(home: Path, recipe: ExportRecipe, shard: Shard, chosen: np.ndarray) ->
     """Problems with some rows of a file, by their places in it."""
     names = [*recipe.keys, *recipe.widths]
     try:
-        stored = {name: read_column(home / shard.file, recipe, name) for name in names}
-    except ValueError as error:
-        return [f"{shard.file} cannot be read: {error.__cause__ or error}"]
-    for name, column in stored.items():
-        shape, dtype = recipe.stored(name, len(shard.rows))
-        if (column.shape, column.dtype) != (shape, dtype):
+        held = set(column_names(home, recipe, shard))
+        if more := held - set(recipe.column_names):
             return [
-                f"{shard.file}: {name} has shape {column.shape} of {column.dtype}, expected {shape} of "
-                f"{dtype}"
+                f"{shard.file} holds a column that the manifest does not name: {min(more)!r:.100}"
             ]
+        stored = {name: read_column(home, recipe, shard, name) for name in names}
+    except ValueError as error:
+        return [str(error).removeprefix(f"{home}/")]
     wrong = []
     for run in _runs(chosen):
         drawn = recipe.draw(shard.place, shard.rows[run.start : run.stop])

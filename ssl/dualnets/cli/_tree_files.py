@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families
 from dualnets.cli._flags import Option, grouped
+from hltm._paths import local_path
 
 if TYPE_CHECKING:
     from hltm import LatentTree
@@ -60,7 +60,8 @@ def load(given: dict[str, Any]) -> LatentTree:
     if not given["tree"]:
         raise ValueError("--tree needs a value")
     names = [option.name for option in reading("tree")]
-    options = {name: given[name] for name in names if given[name] not in (None, False)}
+    # 0 equals False, and is a value that the reader refuses
+    options = {n: given[n] for n in names if given[n] is not None and given[n] is not False}
     return hltm.load_tree(given["tree"], **options)
 
 
@@ -68,9 +69,10 @@ def check_target(path: str) -> None:
     """Raise ValueError, before any work, unless a tree can be written to this file."""
     from hltm.formats.files import writer_of
 
+    target = local_path(path)
     writer_of(path)
-    if not Path(path).parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {Path(path).parent}")
+    if not target.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {target.parent}")
 
 
 def save(tree: LatentTree, given: dict[str, Any]) -> None:

@@ -105,7 +105,8 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Callable[..., LatentTr
         *output,
     ]
     description = OF_A_FILE.format(formats=_tree_files.FORMATS)
-    return parse(options, arguments, "hltm tree --tree FILE", description), None, Path(file).name
+    found = parse(options, arguments, "hltm tree --tree FILE", description)
+    return found, None, Path(found["tree"]).name
 
 
 def _one(tree: LatentTree, member: int | None, title: str) -> tuple[LatentTree, str]:

@@ -206,6 +206,14 @@ def test_what_cannot_be_is_named(changes, message):
         fixed(**changes)
 
 
+def test_numbers_are_integers():
+    for changes in ({"views": 1.5}, {"samples": 70.0}, {"start": "0"}):
+        with pytest.raises(TypeError, match=r"must be an integer, got"):
+            fixed(**changes)
+    with pytest.raises(TypeError, match=r"batch must be an integer, got 2\.0"):
+        stream(batch=2.0)
+
+
 def test_places_are_any_index():
     data, whole = fixed(), fixed().batch(np.arange(700))
     wanted = [3, 699, 3]
@@ -323,8 +331,11 @@ def test_displays_are_short():
 
 def test_epochs_beyond_the_views_are_named():
     data = fixed()
-    for epoch in (-1, 8388607, 0.5, True):
+    for epoch in (-1, 8388607):
         with pytest.raises(ValueError, match=rf"epoch must be in 0..8388606, got {epoch}"):
+            data.set_epoch(epoch)
+    for epoch in (0.5, True):
+        with pytest.raises(TypeError, match=f"epoch must be an integer, got {epoch}"):
             data.set_epoch(epoch)
     with pytest.raises(ValueError, match=r"expected a state such as {'epoch': 3}, got {'step': 1}"):
         data.load_state_dict({"step": 1})

@@ -236,6 +236,32 @@ def test_a_resumed_run_goes_on_with_new_views():
     assert epochs(loader) == [1]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("taken", [0, 1, 2, 3, 4])
+@pytest.mark.filterwarnings("ignore")
+def test_a_stateful_loader_resumes_in_one_epoch(workers, taken):
+    """The states of its workers differ where some have not read, but no pass mixes two epochs."""
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    context = "fork" if workers else None
+
+    def make():
+        options = {"num_workers": workers, "multiprocessing_context": context}
+        return stateful(fixed(), 25, **options)
+
+    loader = make()
+    assert [epochs(loader), epochs(loader)] == [[0], [1]]
+    assert len(list(islice(loader, taken))) == taken
+    other = make()
+    other.load_state_dict(loader.state_dict())
+    following = 2 + (taken > 0)
+    found = [epochs(other), epochs(other), epochs(other)]
+    if taken % 4:  # the rest of the pass is read with views that are new
+        assert found == [[following], [following + 1], [following + 2]]
+    else:
+        assert found[-1] == [found[-2][0] + 1]
+        assert found[-2][0] >= following
+
+
 def test_copies_count_for_themselves():
     data = fixed()
     loader = DataLoader(data, batch_size=25)

@@ -63,6 +63,9 @@ FOUR = {"A": "100", "B": "100", "C": "100-2", "D": "100-2", "100": "0", "100-2":
         ("(大猩猩:1,Łoś:1,🐒:1)κ;", {"大猩猩": "κ", "Łoś": "κ", "🐒": "κ"}),
         # comments that nest and stand anywhere; a missing semicolon; an empty statement
         ("[a[b(,]c](A[;]:[']1['],[\"]B:1)r[x];[end]", {"A": "r", "B": "r"}),
+        # Mesquite: colours and the like in angle brackets, after labels or lengths
+        ("((A<color = 3 >:1.0,B:2.0<color=4>)< x = y >:3,C<x>:1)r<cloneOf = z > [%None];",
+         {"A": "0", "B": "0", "0": "r", "C<x>": "r"}),
         ("(A:1,B:1)r", {"A": "r", "B": "r"}),
         ("(A:1,B:1)r\n\n", {"A": "r", "B": "r"}),
         (";(A:1,B:1)r;;", {"A": "r", "B": "r"}),

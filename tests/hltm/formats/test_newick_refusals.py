@@ -63,6 +63,10 @@ def refused(read, text, message, **how):
          "not NEXUS at line 2, column 16: TRANSLATE has no name for '2'"),
         ("#NEXUS begin trees;\ntree t = (a,b;\nend;",
          "not Newick at line 2, column 14: unexpected ';' inside the '(' of line 2, column 10"),
+        ("#NEXUS begin trees; translate 1 a 2 b; tree t = (1,2); end;",
+         "line 1, column 52: TRANSLATE has no name for the leaf '2'"),
+        ("#NEXUS begin trees; translate 1 a, 1 b; tree t = (1,2); end;",
+         "line 1, column 36: TRANSLATE names '1' twice"),
         ("#NEXUS begin trees; translate 1 a, 2 a; tree t = (1,2); end;", "distinct names, got 'a' twice"),
     ],
 )  # fmt: skip

@@ -126,6 +126,34 @@ def test_options_reach_the_reader(tmp_path):
         IRREGULAR.save(tmp_path / "t.json", tables="drop")
 
 
+def test_labels_in_gml_are_names_wherever_they_stand(tmp_path):
+    """Cytoscape writes a node's place in a picture before its label."""
+    node = 'node [ id {0} graphics [ x 1.0 y 2.0 ] label "{1}" ]'
+    nodes = " ".join(node.format(i, name) for i, name in [(-2, "wet"), (-1, "[]")])
+    edge = 'edge [ source -1 target -2 polarity 0.5 label "pp" ]'
+    (tmp_path / "tree.gml").write_text(f"graph [ directed 1 {nodes} {edge} ]")
+    tree = hltm.load_tree(tmp_path / "tree.gml")
+    assert tree.topology.names == ("[]", "wet")
+    tree.save(tmp_path / "again.gml")
+    assert_same_tree(hltm.load_tree(tmp_path / "again.gml"), tree)
+
+
+def test_nodes_of_node_link_json_that_were_tuples_are_read(tmp_path):
+    graph = nx.DiGraph([((0, 1), "a", {"polarity": 0.5})])
+    (tmp_path / "tree.json").write_text(json.dumps(nx.node_link_data(graph)))
+    assert hltm.load_tree(tmp_path / "tree.json").topology.names == ("(0, 1)", "a")
+
+
+@pytest.mark.parametrize("place", ["file/tree.json", "none/tree.json", "folder.json"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(OSError) as error:  # noqa: PT011
+        IRREGULAR.save(tmp_path / place)
+    assert error.value.filename == str(tmp_path / place)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.json"]
+
+
 REFUSED = {
     "a.txt": (b"hello", "no tree that is known by its suffix or content, expected one of"),
     "a": (b"", "no tree that is known"),
@@ -142,7 +170,11 @@ REFUSED = {
     "word.json": (b"{", "not a tree saved by hltm: not JSON"),
     "link.json": (b'{"nodes": [{"id": 1}], "links": [{"source": 1, "target": 2}]}',
                   "not node-link JSON: an edge to 2, which is not the id of a node"),
-    "id.json": (b'{"nodes": [{"name": 1}], "links": []}', "not node-link JSON: 'id'"),
+    "id.json": (b'{"nodes": [{"name": 1}], "links": []}', "not node-link JSON: {\"name\": 1} has no 'id'"),
+    "twice.json": (b'{"nodes": [{"id": 1}, {"id": 1}], "links": []}',
+                   "not node-link JSON: two nodes have the id 1"),
+    "twice.gml": (GML.replace('"b"', '"a"').encode(), "not GML: two nodes have the label 'a'"),
+    "some.gml": (GML.replace('label "b"', "").encode(), "not GML: some nodes have a label, and others"),
     "parallel.json": (b'{"nodes": [{"id": 1}, {"id": 2}], "links": [{"source": 1, "target": 2}, '
                       b'{"source": 2, "target": 1}]}', "MultiGraph with two edges between 1 and 2"),
     "deep.json": (b'{"nodes": ' + b"[" * 100_000, "brackets are nested too deeply|not JSON"),

@@ -230,3 +230,25 @@ def test_hugging_face_datasets_take_the_types_of_the_card(tmp_path, monkeypatch,
     else:
         assert rows["no_view_1"][:] == [row[AWKWARD.index("no")] for row in view]
         assert rows.features["no"].dtype == "uint8"
+
+
+def named_leaf(name):
+    table = [[0.9, 0.1], [0.2, 0.8]]
+    return hltm.LatentTree.from_parents(
+        {"r": None, name: "r", "b": "r"}, {"r": [0.5, 0.5], name: table, "b": table}
+    )
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", 'a"b', "a,b", " a "])
+def test_names_of_csv_columns_are_read_by_pandas(tmp_path, name):
+    data = hltm.export(named_leaf(name), tmp_path, 5, seed=1, format="csv")
+    table = pd.read_csv(next((tmp_path / "data").iterdir()))
+    assert list(table) == list(data.to_pandas())
+    assert hltm.verify(tmp_path).ok
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_names_that_no_file_can_hold_are_refused(tmp_path, kind):
+    with pytest.raises(ValueError, match=r"the name '\\ud800' is no text that can be encoded"):
+        hltm.export(named_leaf("\ud800"), tmp_path / "o", 5, seed=1, format=kind, columns="nodes")
+    assert not (tmp_path / "o").exists()

@@ -1,6 +1,7 @@
 """`verify` finds every change: of bytes, of rows, of files and of the manifest."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -94,3 +95,59 @@ def test_a_manifest_that_claims_another_origin_is_found(tmp_path):
         hltm.load(out)
     with pytest.raises(FileNotFoundError, match="holds no exported data"):
         hltm.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"n": 2**33, "rows_per_shard": 1}, "at most 1,000,000 files, got 8,589,934,592"),
+        ({"rows_per_shard": 3.5}, "rows_per_shard must be an integer, got 3.5"),
+        ({"rows_per_shard": 0}, "rows_per_shard must be at least 1"),
+        ({"views": 10**18}, "at most 1,000,000 views"),
+        ({"views": True}, "views must be an integer, got True"),
+        ({"augmentation": {"name": True, "rates": [0.0] * 15}}, "name must be text, got True"),
+    ],
+)
+def test_claims_that_no_folder_can_meet_are_refused_at_once(tmp_path, change, complaint):
+    hltm.export(TREE, tmp_path / "out", 1000, **SETTINGS)
+    write_manifest(tmp_path / "out", read_manifest(tmp_path / "out") | change)
+    for read in (hltm.load, hltm.verify):
+        with pytest.raises(ValueError, match=complaint):
+            read(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("key", "value"), [("file", []), ("bytes", None), ("sha256", 3)])
+def test_entries_of_files_have_the_types_that_are_read(tmp_path, key, value):
+    hltm.export(TREE, tmp_path / "out", 100, **SETTINGS)
+    manifest = read_manifest(tmp_path / "out")
+    manifest["shards"][0][key] = value
+    write_manifest(tmp_path / "out", manifest)
+    with pytest.raises(ValueError, match="its shards do not have file \\(str\\)"):
+        hltm.verify(tmp_path / "out")
+
+
+def test_more_files_than_a_computer_can_list_are_not_exported(tmp_path):
+    with pytest.raises(ValueError, match="at most 1,000,000 files, got 8,589,934,592"):
+        hltm.export(TREE, tmp_path / "out", 2**33, seed=1, rows_per_shard=1)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_columns_that_the_manifest_does_not_name_are_found(tmp_path, kind):
+    out = tmp_path / "out"
+    hltm.export(TREE, out, 100, format=kind, **SETTINGS)
+    write_manifest(out, read_manifest(out) | {"latents": []})
+    complaint = "cannot be read" if kind == "csv" else "a column that the manifest does not name"
+    assert complaint in str(hltm.verify(out))
+
+
+def test_files_beside_the_data_that_readers_of_a_folder_take_for_rows_are_found(tmp_path):
+    out = tmp_path / "out"
+    hltm.export(TREE, out, 100, seed=1, format="parquet")
+    assert hltm.verify(out).ok
+    (out / "notes.txt").write_text("of a user")
+    shutil.copy(next((out / "data").iterdir()), out / "more.parquet")
+    shutil.copy(out / "_manifest.json", out / "manifest.json")
+    found = hltm.verify(out).problems
+    assert found == tuple(
+        f"{name} is not part of the data set" for name in ("_manifest.json", "more.parquet")
+    )
