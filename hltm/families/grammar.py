@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.families.random_hierarchy import production_rules, random_hierarchy
+from hltm.families.random_hierarchy import check_sizes, production_rules, random_hierarchy
 from hltm.model.topology import Topology
 from hltm.sampling.permutation import permuted_choices
 from hltm.tree import LatentTree
@@ -44,7 +44,7 @@ class Grammar:
         v, m, s, L, classes, seed: as in `random_hierarchy`.
 
     Raises:
-        ValueError: as `random_hierarchy`.
+        TypeError, ValueError: as `random_hierarchy`.
 
     Example:
         >>> grammar = Grammar(v=3, m=2, s=2, L=2, classes=3, seed=0)
@@ -63,6 +63,9 @@ class Grammar:
     seed: int
 
     def __post_init__(self) -> None:
+        sizes = check_sizes(self.v, self.m, self.s, self.L, self.classes)
+        for name, size in zip(("v", "m", "s", "L", "classes"), sizes, strict=True):
+            object.__setattr__(self, name, size)
         _ = self.rules
 
     @cached_property
