@@ -448,9 +448,20 @@ class LatentTree:
             >>> tree.log_prob([[1, 1, 0]]).exp()  # .5 x .9 x .1
             tensor([0.0450], dtype=torch.float64)
         """
+        self._check_members(states)
         return self._public(log_prob(self.tables, every_node(self.tables, states, self.stacked)))
 
+    def _check_members(self, given: Any) -> None:
+        """Raise for a draw of stacked trees that are not these members in this order."""
+        draw = isinstance(given, Draw) and given.stacked
+        if draw and self.stacked and given.members != self.members:
+            raise ValueError(
+                f"the draw is of members {str(given.members)[:60]}, this tree of {str(self.members)[:60]}; "
+                "to pair them by place all the same, give draw.leaves or draw.states"
+            )
+
     def _read(self, evidence: Any) -> Evidence:
+        self._check_members(evidence)
         return read_evidence(self.tables, evidence, stacked=self.stacked)
 
     def ceiling(

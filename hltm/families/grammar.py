@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hltm._results import by_content
-from hltm.families.random_hierarchy import production_rules, random_hierarchy
+from hltm.families.random_hierarchy import check_sizes, production_rules, random_hierarchy
 from hltm.model.topology import Topology
 from hltm.sampling.permutation import permuted_choices
 from hltm.tree import LatentTree
@@ -46,7 +46,7 @@ class Grammar:
         v, m, s, L, classes, seed: as in `random_hierarchy`.
 
     Raises:
-        ValueError: as `random_hierarchy`.
+        TypeError, ValueError: as `random_hierarchy`.
 
     Example:
         >>> grammar = Grammar(v=3, m=2, s=2, L=2, classes=3, seed=0)
@@ -65,6 +65,9 @@ class Grammar:
     seed: int
 
     def __post_init__(self) -> None:
+        sizes = check_sizes(self.v, self.m, self.s, self.L, self.classes)
+        for name, size in zip(("v", "m", "s", "L", "classes"), sizes, strict=True):
+            object.__setattr__(self, name, size)
         _ = self.rules
 
     @cached_property

@@ -6,6 +6,8 @@ production rules per symbol, s symbols on the right of a rule, L levels.
 
 from __future__ import annotations
 
+from operator import index
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -42,6 +44,7 @@ def random_hierarchy(
         seed: of the rules, 64 bits.
 
     Raises:
+        TypeError: numbers that are not integers.
         ValueError: v or classes below 2, m, s or L below 1, more (symbol, rule) pairs than there
             are tuples, more than 65536 states.
 
@@ -54,6 +57,7 @@ def random_hierarchy(
         >>> label.shape, below.shape, int(label.max())
         (torch.Size([1000, 1]), torch.Size([1000, 2]), 7)
     """
+    v, m, s, L, classes = check_sizes(v, m, s, L, classes)
     rules = production_rules(v=v, m=m, s=s, L=L, classes=classes, members=members, seed=seed)
     topology = Topology.balanced(L, s)
     count = check_members(members)
@@ -89,7 +93,7 @@ def production_rules(
         >>> production_rules(v=2, m=2, s=2, L=1, classes=2, seed=0)[1].tolist()
         [[[0, 0], [0, 1]], [[1, 1], [1, 0]]]
     """
-    _check(v, m, s, L, classes)
+    v, m, s, L, classes = check_sizes(v, m, s, L, classes)
     addresses = range(check_members(members))
     found = {}
     for level in range(L, 0, -1):
@@ -128,12 +132,21 @@ def symbols(draw: Draw, *, m: int, level: int | None = None) -> Tensor:
     return found.to(states.dtype)
 
 
-def _check(v: int, m: int, s: int, L: int, classes: int) -> None:
-    """Raise ValueError unless these numbers allow unambiguous rules."""
+def check_sizes(v: int, m: int, s: int, L: int, classes: int) -> tuple[int, int, int, int, int]:
+    """The arguments, of any type of integer, as ints.
+
+    Raises:
+        TypeError: not integers.
+        ValueError: numbers that do not allow unambiguous rules.
+    """
     given = {"v": (v, 2), "m": (m, 1), "s": (s, 1), "L": (L, 1), "classes": (classes, 2)}
     for name, (value, least) in given.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be an integer, got {value!r:.80}")
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+    # numpy's integers of a few bits would overflow
+    v, m, s, L, classes = map(index, (v, m, s, L, classes))
     tuples = v**s
     rewritten = {"classes": classes, "v": v} if L > 1 else {"classes": classes}
     for what, count in rewritten.items():
@@ -146,6 +159,7 @@ def _check(v: int, m: int, s: int, L: int, classes: int) -> None:
             raise ValueError(f"{what} * m = {count * m} states, expected at most {MAX_STATES}")
     if tuples > MAX_TUPLES:
         raise ValueError(f"there are v**s = {tuples} tuples, expected at most 2^53")
+    return v, m, s, L, classes
 
 
 def _distinct(numbers: list[float], count: int) -> list[int]:

@@ -28,6 +28,7 @@ from hltm.sampling.sample import sample
 Leaves = Literal["own", "all"]
 MAX_EXACT = 1 << 16  # joint states of leaves that are enumerated; with more, leaves are sampled
 SAMPLES = 1 << 15
+UNSEEN = 3  # a state that is expected fewer times in the samples is likely to be missed by them
 CHUNK = 1 << 15  # numbers that are computed at a time: few enough to stay in cache
 STORED = 1 << 23  # posterior probabilities kept at a time, for the standard error
 
@@ -38,7 +39,9 @@ class Ceiling(NamedTuple):
 
     Attributes:
         value: `(V,)` or `(S, V)` float64, in [0, 1].
-        standard_error: the same shape; 0 where the value is exact.
+        standard_error: the same shape; 0 where the value is exact, and infinite where it is estimated
+            although a state of the node is expected in fewer than 3 of the samples: the function that
+            recognises this state may be far better than they show.
     """
 
     value: Tensor
@@ -173,7 +176,7 @@ def _posterior(prior: np.ndarray, likelihood: np.ndarray) -> tuple[np.ndarray, n
 
 def _deviation(prior: np.ndarray, posterior: np.ndarray) -> np.ndarray:
     """`(..., K, N)` d = D^-1/2 (π - prior) from `(..., K)` and `(..., K, N)`; 0 for a state of prior 0."""
-    scale = np.sqrt(np.divide(1, prior, out=np.zeros_like(prior), where=prior > 0))
+    scale = np.divide(1, np.sqrt(prior), out=np.zeros_like(prior), where=prior > 0)
     return scale[..., None] * (posterior - prior[..., None])
 
 
@@ -234,7 +237,8 @@ def _sampled(
             q = np.concatenate([direction @ part[i, :k] for part in stored]) ** 2
             value.append(square**0.5)
             spread = q.std(ddof=1) / samples**0.5
-            error.append(spread / (2 * square**0.5) if square > 0 else 0.0)
+            rare = ((prior[v] > 0) & (prior[v] * samples < UNSEEN)).any()
+            error.append(np.inf if rare else spread / (2 * square**0.5) if square > 0 else 0.0)
     return np.array(value), np.array(error)
 
 

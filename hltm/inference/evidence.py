@@ -166,7 +166,10 @@ def _array(name: str, value: Any) -> Tensor | np.ndarray:
     if hasattr(value, "to_numpy") and not is_frame(value):
         return column_states(name, value)
     try:
-        return np.asarray(value)
+        found = np.asarray(value)
+        return (
+            found if found.size else found.astype(np.int64)
+        )  # numpy makes floats of an empty list
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"evidence on {name!r} is not an array: {str(error)[:120]}") from error
 

@@ -280,7 +280,8 @@ def terms_of(weight: Tensor, message: Message) -> Message:
     possible = (weight > 0) & (message.mantissa > 0)
     top = exponent.where(possible, -torch.inf).amax(2, keepdim=True)
     top = top.where(top.isfinite(), 0)
-    # Impossible states, of term 0, may have larger exponents, which count in the gradient.
+    # Impossible states, of term 0, may have larger exponents, which count in the gradient: up to 2^500,
+    # so that a product of two such numbers is finite.
     scale = (exponent - top).clamp(-1100, 500).exp2()
     return Message(factor.mantissa * message.mantissa * scale, top)
 

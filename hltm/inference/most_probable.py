@@ -62,7 +62,7 @@ def most_likely(
         m_v(z) = sum over children c of  max over z' of  log P(c = z' | v = z) + m_c(z'),
 
     then from the root down every node takes the best state given its parent's. Of several joint
-    states that are equally likely to twelve digits, it is the first in lexicographic order of
+    states that are equally likely to ten digits, it is the first in lexicographic order of
     storage: the lowest state of the root, then of node 1, and so on. Likelihoods of states, as for
     `posterior`, multiply P(states, leaves).
 
@@ -154,6 +154,7 @@ def posterior_samples(
         likelihoods: of the states of some nodes, as for `posterior`.
 
     Raises:
+        TypeError: samples or first that are not integers.
         ValueError: fewer than one sample, or rows or samples without an address.
 
     Example:
@@ -165,9 +166,13 @@ def posterior_samples(
         (torch.Size([3, 5, 7]), True)
     """
     check_rows(start, max(leaves_SXB.shape[-1], 1))
+    for name, value in (("samples", samples), ("first", first)):
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be an integer, got {value!r:.80}")
+    samples, first = int(samples), int(first)  # integers of a few bits would overflow
     if samples < 1 or first < 0 or first + samples > MAX_VIEWS:
         raise ValueError(
-            f"samples must be numbered 0..2^24-1, got {samples} from number {first} on"
+            f"expected at least 1 sample, numbered 0..2^24-1, got {samples} from number {first} on"
         )
     number = range(first, first + samples)
     seed = check_seed(seed)

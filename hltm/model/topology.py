@@ -209,7 +209,8 @@ class Topology:
             KeyError: an unknown name.
             IndexError: a number outside the tree.
             ValueError: an integer v that could mean two nodes, the one of number v and another whose
-                name is the text of v; numbers that the tree itself gives are never refused.
+                name is the text of v; numbers from `leaves`, `latents`, `at_level`, `ancestors` and
+                this method are never refused.
             TypeError: neither a name nor an integer.
         """
         return NodeNumber(self._number(node))
@@ -265,6 +266,10 @@ class Topology:
             for end in (*nodes[:1], *nodes[-1:]):
                 self._number(NodeNumber(end))
             return np.arange(nodes.start, nodes.stop, nodes.step, dtype=np.int64)
+        if not hasattr(nodes, "__iter__"):
+            raise TypeError(
+                f"nodes are given by name or by number, one or several, got {nodes!r:.80}"
+            )
         return np.array([self._number(v) for v in nodes], dtype=np.int64)
 
     def ancestors(self, node: Node) -> list[int]:

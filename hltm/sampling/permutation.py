@@ -29,6 +29,7 @@ def permuted_choices(sizes: Sequence[int], samples: int, *, seed: int, start: in
     agree in the first choices, of which there are hardly any, are left out.
 
     Raises:
+        TypeError: samples, start or a seed that are not integers.
         ValueError: rows outside 0 .. N - 1, N the number of combinations.
 
     Example:
@@ -38,7 +39,11 @@ def permuted_choices(sizes: Sequence[int], samples: int, *, seed: int, start: in
         >>> found[4:].equal(permuted_choices([3, 2], 2, seed=0, start=4))
         True
     """
-    check_seed(seed)
+    seed = check_seed(seed)
+    for name, value in (("the number of samples", samples), ("start", start)):
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be an integer, got {value!r:.80}")
+    samples, start = int(samples), int(start)  # integers of a few bits would overflow
     total = 1
     for size in sizes:
         total *= int(size)

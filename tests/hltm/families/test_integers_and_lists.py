@@ -63,6 +63,25 @@ def test_integers_of_any_type_make_the_same_trees_and_draws(i):
         assert hltm.keep_nodes(i(1)).rates(tree).tolist() == hltm.keep_nodes(1).rates(tree).tolist()
 
 
+@pytest.mark.parametrize("i", INTEGERS)
+def test_integers_of_any_type_make_the_same_grammars(i):
+    sizes = {"v": 20, "m": 20, "s": 2, "L": 2, "classes": 20}  # 20 · 20 has more than 8 bits
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        given = {name: i(size) for name, size in sizes.items()}
+        grammar, expected = hltm.Grammar(**given, seed=i(0)), hltm.Grammar(**sizes, seed=0)
+        assert grammar == expected
+        assert grammar.count == expected.count
+        assert hltm.random_hierarchy(**given, seed=i(0)) == expected.tree
+        found = grammar.distinct(i(200), seed=i(1), start=i(200))
+        assert found.states.equal(expected.distinct(200, seed=1, start=200).states)
+    for bad in (20.0, "20", True, None):
+        with pytest.raises(TypeError, match="m must be an integer, got"):
+            hltm.Grammar(**{**sizes, "m": bad}, seed=0)
+        with pytest.raises(TypeError, match="the number of samples must be an integer, got"):
+            expected.distinct(bad, seed=0)
+
+
 def test_lists_and_arrays_serve_as_ranges():
     for pair in (
         [0.7, 1.0],

@@ -218,3 +218,25 @@ def test_the_ceiling_of_a_rare_state_is_not_lost_in_rounding(rare, leaves):
     square /= prior[0] * prior[1]
     found = tree.ceiling(["r"], leaves=leaves).value[0]
     assert float(found) == pytest.approx(float(square) ** 0.5, rel=1e-6)
+
+
+def test_states_too_rare_for_the_samples_make_the_error_infinite(monkeypatch):
+    table = [[0.99, 0.01], [0.01, 0.99]]
+    tree = hltm.LatentTree.from_parents([None] + [0] * 6, [[1e-6, 1 - 1e-6]] + [table] * 6)
+    exact = tree.ceiling([0, 1])
+    assert exact.value[0] > 0.99
+    monkeypatch.setattr(ceiling, "MAX_EXACT", 1)
+    few, many = (tree.ceiling([0, 1], samples=samples) for samples in (1000, 1 << 22))
+    assert few.standard_error[0] == torch.inf
+    assert few.standard_error[1].isfinite()
+    assert many.standard_error.isfinite().all()
+
+
+def test_a_state_of_the_smallest_probability_has_a_ceiling():
+    noise = [[0.9, 0.1], [0.1, 0.9]]
+    for rare in (5e-324, 1e-310):
+        tree = hltm.LatentTree.from_parents([None, 0, 0], [[rare, 1.0], noise, noise])
+        for leaves in ("own", "all"):
+            value = tree.ceiling([0, 1], leaves=leaves).value
+            assert 0 <= value[0] <= 1
+            assert 0.99 < value[1] <= 1

@@ -282,6 +282,7 @@ def test_rows_and_nodes_may_be_none():
         found = trees.posterior({0: [0, 1]}, nodes=[], given="own")
         assert found.log_evidence.shape == (*lead, 2, 0)
         assert trees.ceiling([]).value.shape == (*lead, 0)
+    assert WEATHER.posterior({"rain": []}).marginals.shape[0] == 0  # numpy makes floats of []
     empty = pd.DataFrame({"rain": pd.Series(dtype=float)})
     assert WEATHER.posterior(empty).log_evidence.shape == (0,)
     assert WEATHER.posterior(pd.DataFrame(index=range(3))).log_evidence.tolist() == [0] * 3

@@ -136,6 +136,9 @@ def test_numbers_outside_the_tree_and_other_kinds_are_named():
     for bad in (True, None, 1.0, [1], np.float64(1)):
         with pytest.raises(TypeError, match="a node is given by name or by number, got"):
             shifted.node(bad)
+    for bad in (None, 1.0):
+        with pytest.raises(TypeError, match="by name or by number, one or several, got"):
+            shifted.nodes(bad)
     assert shifted.nodes(range(0)).tolist() == [] == shifted.nodes([]).tolist()
 
 

@@ -144,3 +144,16 @@ def test_a_packed_draw_carries_its_tree():
     assert mine.redraw(packed.unpack(), 0) == mine.redraw(mine.sample(20, seed=1), 0)
     with pytest.raises(ValueError, match="the draw is of tree"):
         other.redraw(packed.unpack(), 0)
+
+
+def test_members_in_another_order_are_not_paired_with_this_tree_s():
+    trees = tree(members=3)
+    draw = trees[::-1].sample(5, seed=1)
+    for take in (trees.posterior, trees.most_likely, trees.log_prob):
+        with pytest.raises(
+            ValueError, match=r"the draw is of members \(2, 1, 0\), this tree of \(0"
+        ):
+            take(draw)
+    given = trees.posterior(draw.leaves).log_evidence
+    assert given.flip(0).equal(trees[::-1].posterior(draw.leaves.flip(0)).log_evidence)
+    assert trees[1].posterior(trees[0].sample(5, seed=1)).log_evidence.isfinite().all()
