@@ -9,6 +9,7 @@ from itertools import chain, count
 from urllib.parse import quote, unquote
 
 from hltm.formats.bif_syntax import Distribution, Variable, read_network, words_of
+from hltm.formats.newick_syntax import shown
 from hltm.formats.rooted import parents_of
 from hltm.model.tables import TOLERANCE
 from hltm.tree import LatentTree
@@ -115,7 +116,9 @@ def from_bif(text: str) -> LatentTree:
     variables, distributions = read_network(text)
     missing = [name for name in variables if name not in distributions]
     if missing:
-        raise ValueError(f"variable {missing[0]!r} has no block `probability ( {missing[0]} … )`")
+        raise ValueError(
+            f"variable {shown(missing[0])} has no block `probability ( {missing[0]:.40} … )`"
+        )
     edges = [(parent, d.child) for d in distributions.values() for parent in d.parents]
     parents_of(variables, edges)
     names = {identifier: _name(variable) for identifier, variable in variables.items()}
@@ -123,7 +126,7 @@ def from_bif(text: str) -> LatentTree:
     tables = {}
     for identifier, variable in variables.items():
         if names[identifier] in parents:
-            raise ValueError(f"two variables have the name {names[identifier]!r}")
+            raise ValueError(f"two variables have the name {shown(names[identifier])}")
         found = distributions[identifier]
         above = variables[found.parents[0]] if found.parents else None
         table = _table(found, variable, above)
@@ -146,7 +149,7 @@ def _table(found: Distribution, variable: Variable, above: Variable | None) -> l
     """P(variable | above), one row for each state above, or the one row of the root."""
     states = len(variable.states)
     given: list[str] = [""] if above is None else list(above.states)
-    which = f"line {found.line}: P({variable.name}{'' if above is None else f' | {above.name}'})"
+    which = f"line {found.line}: P({variable.name:.40}{'' if above is None else f' | {above.name:.40}'})"
     rows: dict[str, list[str]] = {}
     default = found.default
     if found.table is not None:
@@ -164,19 +167,21 @@ def _table(found: Distribution, variable: Variable, above: Variable | None) -> l
         if row == "*" and "*" not in given and default is None:
             default = values
         elif row not in given:
-            expected = "(), the root's only row" if above is None else f"a state of {above.name!r}"
-            raise ValueError(f"line {line}: a row for ({row}), expected {expected}")
+            expected = (
+                "(), the root's only row" if above is None else f"a state of {shown(above.name)}"
+            )
+            raise ValueError(f"line {line}: a row for ({row:.40}), expected {expected}")
         elif row in rows:
-            raise ValueError(f"line {line}: a second row for ({row})")
+            raise ValueError(f"line {line}: a second row for ({row:.40})")
         else:
             rows[row] = values
     missing = [row for row in given if row not in rows]
     if missing and default is None:
-        raise ValueError(f"{which} has no row" + f" for ({missing[0]})" * bool(above))
+        raise ValueError(f"{which} has no row" + f" for ({missing[0]:.40})" * bool(above))
     made = []
     for row in given:
         values = rows.get(row, default) or []
-        own = which if above is None else f"{which} has a row for ({row}) that"
+        own = which if above is None else f"{which} has a row for ({row:.40}) that"
         if len(values) != states:
             raise ValueError(f"{own} holds {len(values)} values, expected {states}, one per state")
         made.append(_row(values, own))

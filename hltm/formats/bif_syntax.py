@@ -11,6 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import chain
 
+from hltm.formats.newick_syntax import shown
+
 SKIP = re.compile(r"(?>\s+|//[^\n]*|/\*.*?\*/)*+", re.DOTALL)
 TOKEN = re.compile(
     SKIP.pattern + r'(?:(?P<mark>[(){}\[\];,|])|"(?P<quoted>[^"]*)"'
@@ -129,7 +131,9 @@ class _Reader:
                 line = self.line
                 variable = self.variable()
                 if variable.name in variables:
-                    raise ValueError(f"line {line}: variable {variable.name!r} is declared twice")
+                    raise ValueError(
+                        f"line {line}: variable {shown(variable.name)} is declared twice"
+                    )
                 variables[variable.name] = variable
             elif self.is_word("probability"):
                 headed.append(self.distribution())
@@ -141,7 +145,9 @@ class _Reader:
         for found, groups, left in headed:
             _name_variables(found, groups, left, variables)
             if found.child in distributions:
-                raise ValueError(f"line {found.line}: {found.child!r} has a distribution already")
+                raise ValueError(
+                    f"line {found.line}: {shown(found.child)} has a distribution already"
+                )
             distributions[found.child] = found
         return variables, distributions
 
@@ -186,7 +192,9 @@ class _Reader:
         line = self.line
         self.next()
         if self.token != "discrete":
-            raise ValueError(f"line {line}: {name!r} has type {self.token!r}, expected discrete")
+            raise ValueError(
+                f"line {line}: {shown(name)} has type {shown(self.token)}, expected discrete"
+            )
         self.next()
         declared = None
         if self.is_mark("["):
@@ -201,10 +209,10 @@ class _Reader:
         found = words if len(groups) < 2 or str(len(words)) == declared else joined
         if declared is not None and declared != str(len(found)):
             raise ValueError(
-                f"line {line}: variable {name!r} has {len(found)} states, but [ {declared} ]"
+                f"line {line}: variable {shown(name)} has {len(found)} states, but [ {declared:.40} ]"
             )
         if len(set(found)) < len(found):
-            raise ValueError(f"line {line}: variable {name!r} has two states of one name")
+            raise ValueError(f"line {line}: variable {shown(name)} has two states of one name")
         return tuple(found)
 
     def groups(self, opening: str, closing: str) -> tuple[Groups, int]:
@@ -273,7 +281,7 @@ def _name_variables(
     names = words_of(groups, variables)
     unknown = [name for name in names if name not in variables]
     if unknown:
-        raise ValueError(f"line {found.line}: {unknown[0]!r} is not a declared variable")
+        raise ValueError(f"line {found.line}: {shown(unknown[0])} is not a declared variable")
     if not names or (left and len(words_of(groups[:left], variables)) != 1):
         raise ValueError(f"line {found.line}: expected ( variable | parents )")
     found.child, found.parents = names[0], tuple(names[1:])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hltm.formats.networkx import from_networkx, to_networkx
+from hltm.formats.newick_syntax import shown
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def to_graphml(tree: LatentTree) -> str:
 
     for name in tree.topology.names:
         if NOT_XML.search(name):
-            raise ValueError(f"GraphML cannot hold the name {name!r}: XML has no such character")
+            raise ValueError(
+                f"GraphML cannot hold the name {shown(name)}: XML has no such character"
+            )
     return "\n".join(nx.generate_graphml(to_networkx(tree)))
 
 

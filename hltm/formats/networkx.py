@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from hltm.formats.newick_syntax import shown
 from hltm.formats.rooted import directed_from, parents_of
 from hltm.model.tables import symmetric_table
 from hltm.model.topology import Topology
@@ -99,7 +100,7 @@ def from_networkx(graph: Graph, root: Any = None) -> LatentTree:
     tables: dict[str, Any] = {}
     symmetric = True
     for name, parent in zip(topology.names[1:], parents[1:], strict=True):
-        where = f"the edge from {parent!r} to {name!r}"
+        where = f"the edge from {shown(parent)} to {shown(name)}"
         key, value = _held(edges[frozenset((parent, name))], own[name], name, where)
         symmetric &= key == "polarity"
         value = _parsed(value, f"{where} has {key}")
@@ -133,9 +134,9 @@ def _parents(graph: Graph, root: Any) -> dict[str, str | None]:
     names = [str(node) for node in graph.nodes]
     if len(set(names)) < len(names):
         repeated = next(name for name, times in Counter(names).items() if times > 1)
-        raise ValueError(f"names must be distinct as text, got {repeated!r} more than once")
+        raise ValueError(f"names must be distinct as text, got {shown(repeated)} more than once")
     if root is not None and str(root) not in names:
-        raise ValueError(f"root {root!r} is not a node of the graph")
+        raise ValueError(f"root {root!r:.40} is not a node of the graph")
     edges = [(str(a), str(b)) for a, b in graph.edges]
     if not graph.is_directed():
         if root is None:
@@ -146,7 +147,7 @@ def _parents(graph: Graph, root: Any) -> dict[str, str | None]:
     parents = parents_of(names, edges)
     if root is not None and parents[str(root)] is not None:
         raise ValueError(
-            f"root {str(root)!r} has the parent {parents[str(root)]!r} in this directed graph; "
+            f"root {shown(str(root))} has the parent {shown(parents[str(root)])} in this directed graph; "
             "graph.to_undirected() has edges that can be directed away from any root"
         )
     return parents
@@ -160,7 +161,7 @@ def _not_plain(graph: Any) -> str:
     seen: set[Any] = set()
     for a, b in graph.edges():
         if (a, b) in seen or (b, a) in seen:
-            return f"{got} with two edges between {a!r} and {b!r}"
+            return f"{got} with two edges between {a!r:.40} and {b!r:.40}"
         seen.add((a, b))
     return f"{got}; without parallel edges, nx.Graph(graph) or nx.DiGraph(graph) makes it one"
 
@@ -174,7 +175,7 @@ def _held(
     ]
     if not found:
         raise ValueError(
-            f"{where} has no attribute 'table' or 'polarity', and neither has {name!r}"
+            f"{where} has no attribute 'table' or 'polarity', and neither has its child"
         )
     if len(found) > 1:
         keys = " and ".join(repr(key) for key, _ in found)
@@ -188,11 +189,11 @@ def _prior(node: Mapping[str, Any], name: str, symmetric: bool) -> Any:
     """The prior of the root; where every edge has a polarity, by default (1/2, 1/2)."""
     for key in ("prior", "table"):
         if key in node:
-            return _parsed(node[key], f"root {name!r} has {key}")
+            return _parsed(node[key], f"root {shown(name)} has {key}")
     if symmetric:
         return [0.5, 0.5]
     raise ValueError(
-        f"root {name!r} has no attribute 'prior', which may be left out only where every edge has a "
+        f"root {shown(name)} has no attribute 'prior', which may be left out only where every edge has a "
         "polarity"
     )
 

@@ -255,3 +255,25 @@ def test_bytes_are_no_text():
 def test_large_networks_are_read():
     tree = hltm.random_tree(nodes=1_000, seed=0)
     assert LatentTree.from_bif(tree.to_bif()).tables.flat.equal(tree.tables.flat)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("({p}0) .1, .9;", "has no row for"),
+        ("({p}0) .1, .9; ({p}0) .1, .9;", "a second row for"),
+        ("({p}2) .1, .9;", "expected a state of"),
+        ("({p}0) .1, .2; ({p}1) .1, .9;", "sums to 0.3, expected 1"),
+        ("table .1, .9, .1, .9;", "sums to 0.2, expected 1"),
+        ("table .1, .9, .1;", "has a table of 3 values, expected 4"),
+    ],
+)
+def test_refusals_fit_a_screen_whatever_the_names_are(body, message):
+    p, c = "p" * 400, "c" * 400
+    declared = "".join(
+        f"variable {name} {{ type discrete [ 2 ] {{ {name}0, {name}1 }}; }}\n" for name in (p, c)
+    )
+    text = f"{declared}probability ( {p} ) {{ table .5, .5; }}\nprobability ( {c} | {p} ) "
+    with pytest.raises(ValueError, match=message) as error:
+        LatentTree.from_bif(f"{text} {{ {body.format(p=p)} }}")
+    assert len(str(error.value)) < 300

@@ -210,3 +210,13 @@ def test_attributes_of_the_graph_are_checked(held, message):
 def test_importing_hltm_does_not_import_networkx():
     code = "import sys, hltm; sys.exit('networkx' in sys.modules or 'pgmpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "attributes", [{}, {"polarity": 2}, {"polarity": "a" * 400}, {"table": [], "polarity": 1}]
+)
+def test_refusals_of_edges_fit_a_screen_whatever_the_names_are(attributes):
+    graph = nx.DiGraph([("a" * 400, "b" * 400, attributes)])
+    with pytest.raises(ValueError, match=r"the edge from 'a{40}'… to 'b{40}'… has ") as error:
+        LatentTree.from_networkx(graph)
+    assert len(str(error.value)) < 300
