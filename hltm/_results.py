@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 SHOWN = 8  # numbers of a tensor that are printed; of a larger one, the shape is
+SHOWN_IN_NOTEBOOKS = 80  # there they take several lines
 
 Result = TypeVar("Result", bound=tuple[Any, ...])
 
@@ -89,11 +90,12 @@ def _html(self: Any) -> str:
     """A table for notebooks: one row per field."""
     rows = ""
     for name, x in zip(self._fields, self, strict=True):
-        cells = (_described(x), _numbers(x)) if hasattr(x, "detach") else ("", repr(x))
+        shape, shown = (_described(x), _numbers(x)) if hasattr(x, "detach") else ("", repr(x))
+        if hasattr(x, "detach") and SHOWN < x.numel() <= SHOWN_IN_NOTEBOOKS:
+            shown = np.array2string(_array(x), precision=4, suppress_small=True)
         rows += (
-            f"<tr><th>{escape(name)}</th>"
-            + "".join(f"<td>{escape(c)}</td>" for c in cells)
-            + "</tr>"
+            f"<tr><th>{escape(name)}</th><td>{escape(shape)}</td>"
+            f'<td style="white-space: pre; text-align: left">{escape(shown)}</td></tr>'
         )
     head = f"<tr><th>{escape(type(self).__name__)}</th><th>shape</th><th>values</th></tr>"
     return f"<table>{head}{rows}</table>"

@@ -31,7 +31,7 @@ from hltm.model.log_prob import log_prob
 from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, drop_single
 from hltm.model.tables import GivenTables, Tables, make_tables, name_tables
 from hltm.model.topology import Parents, Topology
-from hltm.sampling.augment import Augmentation
+from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.sampling.counterfactual import counterfactual
 from hltm.sampling.draw import Draw, check_draw
 from hltm.sampling.packed import PackedDraw, pack_bits, sample_packed
@@ -200,7 +200,7 @@ class LatentTree:
 
     @property
     def topology(self) -> Topology:
-        """The shape of the tree."""
+        """The shape of the tree and, as `topology.names`, the names of its nodes in storage order."""
         return self.tables.topology
 
     @property
@@ -289,6 +289,7 @@ class LatentTree:
         Views are numbered from `first_view` on; other numbers give other views of the same samples.
         """
         check_draw(self.tables, self.members, draw)
+        check_augmentation(augment)
         return views(
             self.tables, draw, augment.rates(self), missing_rates=augment.missing_rates(self),
             count=count, first_view=first_view,
@@ -380,8 +381,10 @@ class LatentTree:
 
         Returns:
             marginals `(..., B, V, K)` and log_evidence `(..., B)`, for own evidence `(..., B, V)`.
-            Evidence that cannot occur has log_evidence -inf and NaN marginals. With likelihoods,
-            P(evidence) is the sum over joint states of their probability times all likelihoods.
+            The axis V is in the order of `nodes`, by default of `topology.names`. Without evidence,
+            `{}`, marginals are the priors. Evidence that cannot occur has log_evidence -inf and NaN
+            marginals. With likelihoods, P(evidence) is the sum over joint states of their
+            probability times all likelihoods.
 
         Example:
             >>> import hltm
@@ -466,7 +469,8 @@ class LatentTree:
             restarts: start so many times with the seed, and keep the best of each tree.
 
         Returns:
-            the tree, and how the log evidence rose to its last value.
+            `tree`, `log_evidence` and `objective` at the start and after every iteration, and whether
+            it has `converged`, after how many `iterations`: see `hltm.inference.fit.Fit`.
 
         Example:
             >>> import hltm
@@ -555,7 +559,7 @@ class LatentTree:
             >>> tree.view_correlation(1, hltm.resample_leaves(0.5))  # 1/4 + 3/4 · 0.8²
             tensor(0.7300, dtype=torch.float64)
         """
-        rates = [each.rates(self) for each in (augment, other or augment)]
+        rates = [check_augmentation(each).rates(self) for each in (augment, other or augment)]
         return self._closed_form(view_moments.view_correlation, nodes, rates=rates)
 
     def view_information(
@@ -566,7 +570,7 @@ class LatentTree:
         Arguments as in `view_correlation`. If each view misses a leaf with probability m, what both
         show of it is (1 - m)² of the leaf's value here.
         """
-        rates = [each.rates(self) for each in (augment, other or augment)]
+        rates = [check_augmentation(each).rates(self) for each in (augment, other or augment)]
         return self._closed_form(view_moments.view_information, nodes, rates=rates)
 
     def _closed_form(
@@ -623,7 +627,10 @@ class LatentTree:
 
     @classmethod
     def from_bif(cls, text: str) -> LatentTree:
-        """The tree of a Bayesian network in BIF text; see `hltm.formats.bif`."""
+        """The tree of a Bayesian network in BIF text; `hltm.load_tree` reads a file.
+
+        States are numbered as they are declared, and `hltm.formats.bif.state_names` has their names.
+        """
         return import_module("hltm.formats.bif").from_bif(text)
 
     @classmethod
@@ -644,7 +651,14 @@ class LatentTree:
     ) -> LatentTree:
         """The symmetric tree of a Newick or NEXUS text with lengths; see `hltm.formats.newick`.
 
-        Phylogenies have `lengths="expected-changes"` per site.
+        `hltm.load_tree` reads a file.
+
+        Args:
+            lengths: `expected-changes` per site, as phylogenies have them, or `paralinear`.
+            rate: lengths are multiplied by it.
+            states: of every node: 2 is the Cavender-Farris-Neyman model, 4 Jukes-Cantor.
+            negative: refuse negative lengths, or take them as zero.
+            keep_underscores: whether underscores in names are no blanks.
         """
         return import_module("hltm.formats.newick").from_newick(
             text, lengths=lengths, rate=rate, states=states, negative=negative,
