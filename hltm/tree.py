@@ -113,7 +113,7 @@ class LatentTree:
             ...     {"topic": [0.5, 0.3, 0.2], "word": [[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]},
             ... )
             >>> tree
-            LatentTree(2 nodes, 1 leaves, depth 1, 2..3 states, names 'topic', 'word')
+            LatentTree(2 nodes, 1 leaf, depth 1, 2..3 states, names 'topic', 'word')
         """
         topology = Topology.from_parents(parents, names)
         named = name_tables(parents, names, tables)
@@ -166,8 +166,9 @@ class LatentTree:
         names = self.topology.names
         few = ", ".join(map(repr, names[:3])) + ", …" * (len(names) > 3)
         named = "" if names[0] == "0" else f", names {few}"
+        leaves = "1 leaf" if len(self.leaves) == 1 else f"{len(self.leaves)} leaves"
         return (
-            f"LatentTree({members}{len(self.topology)} nodes, {len(self.leaves)} leaves, "
+            f"LatentTree({members}{len(self.topology)} nodes, {leaves}, "
             f"depth {self.topology.depth}, {shown} states{named})"
         )
 
