@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 SHOWN = 8  # numbers of a tensor that are printed; of a larger one, the shape is
+SHOWN_IN_NOTEBOOKS = 80  # there they take several lines
 
 Result = TypeVar("Result", bound=tuple[Any, ...])
 
@@ -88,11 +89,13 @@ def _repr(self: Any) -> str:
 
 def _html(self: Any) -> str:
     """A table for notebooks: one row per field."""
-    rows = [
-        (name, *((_described(x), _numbers(x)) if hasattr(x, "detach") else ("", repr(x))))
-        for name, x in zip(self._fields, self, strict=True)
-    ]
-    return table_html([(type(self).__name__, "shape", "values"), *rows])
+    rows = [(type(self).__name__, "shape", "values")]
+    for name, x in zip(self._fields, self, strict=True):
+        shape, shown = (_described(x), _numbers(x)) if hasattr(x, "detach") else ("", repr(x))
+        if hasattr(x, "detach") and SHOWN < x.numel() <= SHOWN_IN_NOTEBOOKS:
+            shown = np.array2string(_array(x), precision=4, suppress_small=True)
+        rows.append((name, shape, shown))
+    return table_html(rows)
 
 
 def table_html(rows: Sequence[Sequence[str]]) -> str:
@@ -100,11 +103,11 @@ def table_html(rows: Sequence[Sequence[str]]) -> str:
 
     Example:
         >>> table_html([("a",), ("<",)])
-        '<table><tr><th>a</th></tr><tr><td>&lt;</td></tr></table>'
+        '<table><tr><th>a</th></tr><tr><td style="white-space: pre; text-align: left">&lt;</td></tr></table>'
     """
-    tags = ("th", *["td"] * (len(rows) - 1))
+    tags = ("th", *['td style="white-space: pre; text-align: left"'] * (len(rows) - 1))
     lines = (
-        "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+        "".join(f"<{tag}>{escape(cell)}</{tag[:2]}>" for cell in row)
         for tag, row in zip(tags, rows, strict=True)
     )
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

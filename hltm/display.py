@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 
 from hltm._results import table_html
-from hltm.plot import NEGATIVE, POSITIVE, UNSIGNED, positions, strengths
+from hltm.plot import NEGATIVE, POSITIVE, positions, strengths
 from hltm.tree import LatentTree
 
 ROWS = 8  # nodes in the table
@@ -43,6 +43,7 @@ def _table(tree: LatentTree) -> str:
 def _picture(tree: LatentTree) -> str:
     """Latents as discs, leaves as squares; the width of an edge is the strength of its correlation.
 
+    Edges without a sign have the colour of the text, which is legible on a dark page, too.
     Of stacked trees only the shape is drawn. Every node's name shows when the pointer rests on it.
     """
     topology = tree.topology
@@ -53,7 +54,7 @@ def _picture(tree: LatentTree) -> str:
     parts = []
     for v in range(1, len(topology)):
         p = topology.parent[v]
-        colour = (POSITIVE if strength[v] >= 0 else NEGATIVE) if signed else UNSIGNED
+        colour = (POSITIVE if strength[v] >= 0 else NEGATIVE) if signed else "currentColor"
         size = float(np.nan_to_num(abs(strength[v])))
         # an edge that skips levels slants down one level and is then vertical, so none cross
         bend = f"{x[v]:.1f},{y[p] + DOWN:.1f}"

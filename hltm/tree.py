@@ -31,7 +31,7 @@ from hltm.model.log_prob import log_prob
 from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, drop_single
 from hltm.model.tables import GivenTables, Tables, make_tables, name_tables
 from hltm.model.topology import Parents, Topology
-from hltm.sampling.augment import Augmentation
+from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.sampling.counterfactual import AnyDraw, counterfactual
 from hltm.sampling.draw import Draw, check_draw
 from hltm.sampling.packed import PackedDraw, sample_packed
@@ -111,7 +111,7 @@ class LatentTree:
             ...     {"topic": [0.5, 0.3, 0.2], "word": [[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]},
             ... )
             >>> tree
-            LatentTree(2 nodes, 1 leaves, depth 1, 2..3 states, names 'topic', 'word')
+            LatentTree(2 nodes, 1 leaf, depth 1, 2..3 states, names 'topic', 'word')
         """
         topology = Topology.from_parents(parents, names)
         named = name_tables(parents, names, tables)
@@ -157,8 +157,9 @@ class LatentTree:
         names = self.topology.names
         few = ", ".join(map(repr, names[:3])) + ", …" * (len(names) > 3)
         named = "" if names[0] == "0" else f", names {few}"
+        leaves = "1 leaf" if len(self.leaves) == 1 else f"{len(self.leaves)} leaves"
         return (
-            f"LatentTree({members}{len(self.topology)} nodes, {len(self.leaves)} leaves, "
+            f"LatentTree({members}{len(self.topology)} nodes, {leaves}, "
             f"depth {self.topology.depth}, {shown} states{named})"
         )
 
@@ -191,7 +192,7 @@ class LatentTree:
 
     @property
     def topology(self) -> Topology:
-        """The shape of the tree."""
+        """The shape of the tree and, as `topology.names`, the names of its nodes in storage order."""
         return self.tables.topology
 
     @property
@@ -280,6 +281,7 @@ class LatentTree:
         Views are numbered from `first_view` on; other numbers give other views of the same samples.
         """
         check_draw(self.tables, self.members, draw)
+        check_augmentation(augment)
         return views(
             self.tables, draw, augment.rates(self), missing_rates=augment.missing_rates(self),
             count=count, first_view=first_view,
@@ -342,8 +344,10 @@ class LatentTree:
 
         Returns:
             marginals `(..., B, V, K)` and log_evidence `(..., B)`, for own evidence `(..., B, V)`.
-            Evidence that cannot occur has log_evidence -inf and NaN marginals. With likelihoods,
-            P(evidence) is the sum over joint states of their probability times all likelihoods.
+            The axis V is in the order of `nodes`, by default of `topology.names`. Without evidence,
+            `{}`, marginals are the priors. Evidence that cannot occur has log_evidence -inf and NaN
+            marginals. With likelihoods, P(evidence) is the sum over joint states of their
+            probability times all likelihoods.
 
         Example:
             >>> import hltm
@@ -505,7 +509,7 @@ class LatentTree:
         second view has the augmentation `other`, by default the same; `other=keep_level(0)` compares
         a view with the data. A leaf's state counts whether or not it is missing from the view.
         """
-        rates = [each.rates(self) for each in (augment, other or augment)]
+        rates = [check_augmentation(each).rates(self) for each in (augment, other or augment)]
         return self._closed_form(view_moments.view_correlation, nodes, rates=rates)
 
     def view_information(
@@ -516,7 +520,7 @@ class LatentTree:
         Arguments as in `view_correlation`. If each view misses a leaf with probability m, what both
         show of it is (1 - m)² of the leaf's value here.
         """
-        rates = [each.rates(self) for each in (augment, other or augment)]
+        rates = [check_augmentation(each).rates(self) for each in (augment, other or augment)]
         return self._closed_form(view_moments.view_information, nodes, rates=rates)
 
     def _closed_form(
@@ -567,7 +571,10 @@ class LatentTree:
 
     @classmethod
     def from_bif(cls, text: str) -> LatentTree:
-        """The tree of a Bayesian network in BIF text; see `hltm.formats.bif`."""
+        """The tree of a Bayesian network in BIF text; `hltm.load_tree` reads a file.
+
+        States are numbered as they are declared, and `hltm.formats.bif.state_names` has their names.
+        """
         return import_module("hltm.formats.bif").from_bif(text)
 
     @classmethod
@@ -588,7 +595,14 @@ class LatentTree:
     ) -> LatentTree:
         """The symmetric tree of a Newick or NEXUS text with lengths; see `hltm.formats.newick`.
 
-        Phylogenies have `lengths="expected-changes"` per site.
+        `hltm.load_tree` reads a file.
+
+        Args:
+            lengths: `expected-changes` per site, as phylogenies have them, or `paralinear`.
+            rate: lengths are multiplied by it.
+            states: of every node: 2 is the Cavender-Farris-Neyman model, 4 Jukes-Cantor.
+            negative: refuse negative lengths, or take them as zero.
+            keep_underscores: whether underscores in names are no blanks.
         """
         return import_module("hltm.formats.newick").from_newick(
             text, lengths=lengths, rate=rate, states=states, negative=negative,

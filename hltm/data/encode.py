@@ -270,7 +270,8 @@ def _replaced(states: Tensor, encoded: Tensor, missing: float | None) -> Tensor:
     if missing is None:
         raise ValueError(
             f"{int(gone.sum())} of {states.numel()} states are missing (-1); set "
-            "missing to the number that replaces them"
+            "missing to the number that replaces them, in a data set by "
+            "encode=functools.partial(…, missing=…)"
         )
     dtype = encoded.dtype
     if not dtype.is_floating_point and torch.tensor(missing).to(dtype).item() != missing:

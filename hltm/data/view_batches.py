@@ -15,7 +15,7 @@ from hltm._integers import as_integer
 from hltm.data.batch_items import batch_type
 from hltm.model.nodes import Node
 from hltm.model.topology import Topology
-from hltm.sampling.augment import Augmentation
+from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.sampling.draw import hide, public_dtype
 from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed
 from hltm.sampling.rows import draw_rows
@@ -83,7 +83,7 @@ class ViewReader:
         self.augment = None if augment is None else str(augment)
         self.rates = self.missing = np.zeros(len(topology))
         if augment is not None:
-            self.rates = augment.rates(topology)
+            self.rates = check_augmentation(augment).rates(topology)
             self.missing = augment.missing_rates(topology)
             if targets_of == "data":
                 check_kept(topology, augment, self.nodes, "or set targets_of='view'")

@@ -30,7 +30,8 @@ MAX_EXACT = 1 << 16  # joint states of leaves that are enumerated; with more, le
 SAMPLES = 1 << 15
 UNSEEN = 3  # a state that is expected fewer times in the samples is likely to be missed by them
 CHUNK = 1 << 15  # numbers that are computed at a time: few enough to stay in cache
-STORED = 1 << 23  # posterior probabilities kept at a time, for the standard error
+STORED = 1 << 23  # posterior probabilities that are kept for the standard error
+HELD = 1 << 25  # posterior probabilities that are computed at a time, at most
 
 
 @by_content
@@ -212,34 +213,39 @@ def _sampled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`(V,)` ceilings from samples of the leaves, and their standard errors."""
     first = tables.topology.leaves.start
-    states = int(tables.cardinality[nodes].max())
-    value, error = [], []
-    size = max(STORED // (states * samples), 1)
-    for some in np.split(nodes, range(size, len(nodes), size)):
-        before = _padded(prior, some)
-        step = _chunk(len(some) * states)
-        moment = np.zeros((len(some), states, states))
-        stored = []
+    before = _padded(prior, nodes)
+    states = before.shape[1]
+    step = _chunk(before.size)
+
+    def deviations() -> Iterator[np.ndarray]:
         for start in range(0, samples, step):
-            count = min(step, samples - start)
             draw = sample(
-                tables, [member], count, seed=seed, start=start, stream=Stream.CEILING, first=first
-            )
-            found = posterior(tables, draw.states_SVB, some, own=leaves == "own")
-            part = _deviation(before, found.marginals[0].numpy())
-            moment += _moment(part, 1 / samples)
-            stored.append(part)
-        for i, v in enumerate(some):
-            k = len(prior[v])
-            square, direction = _square(moment[i, :k, :k])
-            # To first order in the sampling noise the squared ceiling c² is the mean of q = (w · d)²,
-            # since a change of the eigenvector w has no first-order effect; and sd(c) = sd(c²) / 2c.
-            q = np.concatenate([direction @ part[i, :k] for part in stored]) ** 2
-            value.append(square**0.5)
-            spread = q.std(ddof=1) / samples**0.5
-            rare = ((prior[v] > 0) & (prior[v] * samples < UNSEEN)).any()
-            error.append(np.inf if rare else spread / (2 * square**0.5) if square > 0 else 0.0)
-    return np.array(value), np.array(error)
+                tables, [member], min(step, samples - start), seed=seed, start=start,
+                stream=Stream.CEILING, first=first,
+            )  # fmt: skip
+            found = posterior(tables, draw.states_SVB, nodes, own=leaves == "own")
+            yield _deviation(before, found.marginals[0].numpy())
+
+    # The standard error takes a second pass, over what was kept or, of large trees, drawn again.
+    kept = list(deviations()) if before.size * samples <= STORED else None
+    moment = np.zeros((len(nodes), states, states))
+    for part in kept or deviations():
+        moment += _moment(part, 1 / samples)
+    square, direction = np.zeros(len(nodes)), np.zeros_like(before)
+    for i, v in enumerate(nodes):
+        k = len(prior[v])
+        square[i], direction[i, :k] = _square(moment[i, :k, :k])
+    # To first order in the sampling noise the squared ceiling c² is the mean of q = (w · d)², since a
+    # change of the eigenvector w has no first-order effect; and sd(c) = sd(c²) / 2c.
+    spread = np.zeros(len(nodes))
+    for part in kept or deviations():
+        q = (direction[:, None] @ part)[:, 0] ** 2
+        spread += ((q - square[:, None]) ** 2).sum(1)
+    value = square**0.5
+    scale = 2 * value * (samples * (samples - 1.0)) ** 0.5
+    error = np.divide(spread**0.5, scale, out=np.zeros_like(value), where=value > 0)
+    rare = ((before > 0) & (before * samples < UNSEEN)).any(1)
+    return value, np.where(rare, np.inf, error)
 
 
 def _padded(prior: list[np.ndarray], nodes: np.ndarray) -> np.ndarray:
@@ -249,5 +255,8 @@ def _padded(prior: list[np.ndarray], nodes: np.ndarray) -> np.ndarray:
 
 
 def _chunk(numbers: int) -> int:
-    """How many samples of so many numbers each to compute at a time: whole tiles of the draw kernel."""
-    return max(CHUNK * 16 // numbers // 2048, 1) * 2048
+    """How many samples of so many numbers each to compute at a time.
+
+    Whole tiles of the draw kernel, unless these would take too much memory.
+    """
+    return min(max(CHUNK * 16 // numbers // 2048, 1) * 2048, max(HELD // numbers, 1))

@@ -8,6 +8,7 @@ of length K that is 1 at one state and 0 at the others is therefore the same as 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.frames import column_states, columns_by_node, is_frame
+from hltm.inference.frames import column_states, columns_by_node, is_frame, is_row, labels_of_nodes
 from hltm.inference.leaves import as_states, check_leaves, check_states, refuse_signs
 from hltm.model.nodes import Node
 from hltm.model.states import MISSING, check_range
@@ -47,6 +48,7 @@ def read_evidence(tables: Tables, evidence: Any, *, stacked: bool) -> Evidence:
               without S for every member; if nothing has the axis B, B is 1;
             - a data frame of pandas or polars: columns named after nodes are such a mapping, and columns
               that count from 0 are leaves in storage order. Empty entries are missing: see `frames`;
+            - one row of such a frame, a series whose labels are its columns;
             - a draw: its leaves, by name.
         stacked: whether the trees have the member axis S.
 
@@ -70,6 +72,8 @@ def read_evidence(tables: Tables, evidence: Any, *, stacked: bool) -> Evidence:
             check_states(tables, drawn, topology.leaves, stacked=stacked, what="leaves"), {}
         )
     rows = None
+    if is_row(evidence):
+        evidence = evidence.to_frame().T
     if is_frame(evidence):
         rows, evidence = len(evidence), columns_by_node(topology, evidence)
     if isinstance(evidence, Mapping):
@@ -88,8 +92,10 @@ def every_node(tables: Tables, states: Any, stacked: bool) -> Tensor:
         if states.first or states.topology.names != topology.names:
             raise ValueError(f"expected a draw of all nodes of this tree, got {states!r}")
         states = states.states
+    if is_row(states):
+        states = states.to_frame().T
     if is_frame(states):
-        states = {label: states[label] for label in states.columns}
+        states = {label: states[label] for label in labels_of_nodes(topology, states)}
     if isinstance(states, Mapping):
         given = topology.by_number(states)
         for v, name in enumerate(topology.names):
@@ -191,6 +197,7 @@ def _check_likelihoods(name: str, value: Tensor, count: int) -> Tensor:
     if value.ndim == 0:
         number = float(value)
         meant = f"give {int(number)}" if number.is_integer() else f"0..{count - 1}"
+        meant = "-1 if missing" if math.isnan(number) else meant
         raise ValueError(
             f"{what} is {number}, a float: a state is an integer ({meant}), and likelihoods are "
             f"{count} floats, one per state"

@@ -17,22 +17,38 @@ def is_frame(value: Any) -> bool:
     return hasattr(value, "columns") and hasattr(value, "to_numpy")
 
 
+def is_row(value: Any) -> bool:
+    """Whether a value is one row of a pandas data frame: a series whose labels are texts."""
+    labels = getattr(value, "index", ())
+    return (
+        hasattr(value, "to_frame")
+        and len(labels) > 0
+        and all(isinstance(label, str) for label in labels)
+    )
+
+
+def labels_of_nodes(topology: Topology, frame: Any) -> list[Any]:
+    """The labels of all columns but `row`, a sample's address in exported files, if no node has this name."""
+    return [label for label in frame.columns if label != "row" or label in set(topology.names)]
+
+
 def columns_by_node(topology: Topology, frame: Any) -> dict[Node, Any]:
     """The columns of a data frame under the nodes that they hold the states of.
 
     Columns are the nodes that they are named after. Columns that are not names but count from 0, as
     many as there are leaves, are the leaves in storage order: 0, 1, …, or with one word before every
     number, x0, x1, …. Texts "0", "1", … that are names of other nodes than the leaves could be either.
+    The column `row` of exported files is passed over: see `labels_of_nodes`.
 
     Raises:
         ValueError: a column that is neither, that occurs twice, or that could be either.
     """
-    labels = list(frame.columns)
+    known = set(topology.names)
+    labels = labels_of_nodes(topology, frame)
     if len(set(labels)) < len(labels):
         repeated = next(label for label in labels if labels.count(label) > 1)
         raise ValueError(f"the frame has column {repeated!r} twice, expected one per node")
     leaves = [topology.names[v] for v in topology.leaves]
-    known = set(topology.names)
     named = [isinstance(label, str) and label in known for label in labels]
     if set(map(str, labels)) == set(leaves):
         return {str(label): frame[label] for label in labels}
@@ -47,9 +63,9 @@ def columns_by_node(topology: Topology, frame: Any) -> dict[Node, Any]:
     if word is not None and not any(named):
         return {name: frame[label] for name, label in zip(leaves, labels, strict=True)}
     other = labels[named.index(False)]
-    shown = ", ".join(map(repr, topology.names[:4]))
+    shown = ", ".join(map(repr, topology.names[:4])) + ", …" * (len(known) > 4)
     raise ValueError(
-        f"the frame has column {str(other)[:40]!r}, expected names of nodes ({shown}, …), or "
+        f"the frame has column {str(other)[:40]!r}, expected names of nodes ({shown}), or "
         f"the numbers 0..{len(leaves) - 1} for the leaves in order"
     )
 
@@ -78,7 +94,9 @@ def column_states(label: Any, column: Any) -> np.ndarray:
         try:
             filled[~empty] = list(values[~empty])
         except (TypeError, ValueError) as error:
-            raise ValueError(f"column {label!r} does not hold integer states: {error}") from error
+            raise ValueError(
+                f"column {label!r} does not hold integer states: {error}; missing ones are empty or -1"
+            ) from error
         values = filled
     if values.dtype.kind != "f":
         return values

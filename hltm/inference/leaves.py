@@ -48,7 +48,14 @@ def as_states(values: Any, what: str = "leaves") -> Tensor:
         kind = array.dtype.kind
         if kind == "O":
             other = next((x for x in array.flat if not isinstance(x, int)), "too large an integer")
-            raise ValueError(f"{what} hold {str(other)[:40]!r}, expected integers")
+            raise ValueError(
+                f"{what} hold {str(other)[:40]!r}, expected integers; a missing state is -1"
+            )
+        if kind in "US":
+            text = str(array.flat[0])[:40] if array.size else ""
+            raise ValueError(
+                f"{what} hold the text {text!r}, expected integers: states are numbers"
+            )
         if kind not in "biuf":
             raise ValueError(f"{what} have dtype {array.dtype}, expected integers")
         empty_list = array.size == 0 and array is not values  # numpy makes floats of it

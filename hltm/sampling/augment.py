@@ -115,6 +115,7 @@ class Augmentation:
             >>> both.rates(tree).tolist(), both.missing_rates(tree).tolist()
             ([0.0, 0.5, 0.5], [0.0, 0.6, 0.6])
         """
+        check_augmentation(other)
         missing = [a.missing for a in (self, other) if a.missing is not None]
         return Augmentation(
             f"{self.name},{other.name}",
@@ -274,6 +275,19 @@ BY_NAME: dict[str, tuple[Callable[[str], object] | None, Callable[..., Augmentat
     "resample-subtrees": (_rate_and_level, lambda given: resample_subtrees(*given), "0.3:2"),
     "drop-leaves": (float, drop_leaves, "0.2"),
 }
+
+
+def check_augmentation(augment: object) -> Augmentation:
+    """The augmentation itself.
+
+    Raises:
+        TypeError: anything else, such as its text or a function that has not been called.
+    """
+    if not isinstance(augment, Augmentation):
+        raise TypeError(
+            f"augment must be an Augmentation, e.g. hltm.keep_root(), got {augment!r:.100}"
+        )
+    return augment
 
 
 def _topology_of(tree: Topology | object) -> Topology:

@@ -39,6 +39,13 @@ def test_small_trees_have_a_picture(tree):
         assert 8 <= float(disc.get("cy")) <= height - 8
 
 
+def test_edges_are_legible_on_any_page():
+    """Those without a sign have the colour of the text, light where the page is dark."""
+    three = hltm.random_tree(nodes=9, cardinality=3, seed=0)
+    strokes = {line.get("stroke") for line in parsed(three).iter() if line.tag.endswith("polyline")}
+    assert strokes == {"currentColor"}
+
+
 def test_names_are_escaped():
     names = ["<b>", "a & b", '"']
     tree = hltm.LatentTree.from_parents(

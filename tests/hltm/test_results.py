@@ -1,6 +1,7 @@
 """Results compare by content, never raise, and print in one line."""
 
 import pickle
+import re
 from typing import NamedTuple
 
 import torch
@@ -74,5 +75,7 @@ def test_notebooks_show_a_table():
         assert shown.startswith("<table><tr><th>" + type(found).__name__)
         assert shown.count("<tr>") == 1 + len(found)
     assert "0 … 1" in TREE.posterior(LEAVES)._repr_html_()
-    assert "none is finite" in Found(torch.full((9,), torch.nan))._repr_html_()
+    few = TREE.posterior({"1": 0}, nodes=["0", "1", "2", "3", "4"])._repr_html_()
+    assert re.search(r">\[\[\[0\.\d+ *0\.\d+ *\]\n +\[1\. +0\. *\]\n", few), few  # a line per node
+    assert "none is finite" in Found(torch.full((99,), torch.nan))._repr_html_()
     assert "&lt;b&gt;" in Found(torch.ones(1), "<b>")._repr_html_()

@@ -12,7 +12,7 @@ from hltm._integers import as_integer
 from hltm.data.export.recipe import LAYOUTS, STREAM, SUFFIXES, ExportRecipe
 from hltm.formats.json import from_json, to_json
 from hltm.model.nodes import Nodes
-from hltm.sampling.augment import Augmentation
+from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.sampling.philox import DRAW_FORMAT, MAX_VIEWS, check_seed
 from hltm.sampling.sample import check_rows
 from hltm.tree import LatentTree
@@ -37,10 +37,8 @@ def make_recipe(
     """The recipe of an export; arguments and errors are those of `hltm.export`."""
     if not isinstance(tree, LatentTree):
         raise TypeError(f"tree must be a LatentTree, got {type(tree).__name__}")
-    if augment is not None and not isinstance(augment, Augmentation):
-        raise TypeError(
-            f"augment must be an Augmentation, e.g. hltm.keep_root(), got {augment!r:.100}"
-        )
+    if augment is not None:
+        check_augmentation(augment)
     check_rows(start, samples)
     if not isinstance(file_format, str) or file_format not in SUFFIXES:
         raise ValueError(f"unknown format {file_format!r}, expected one of {', '.join(SUFFIXES)}")

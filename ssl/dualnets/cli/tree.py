@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 LISTED = 127  # the most nodes that have a line each; larger trees are shown by level
 DEEPEST = 10  # the most levels for whose branches a line has room
+WORK = (
+    1 << 26
+)  # states that are sampled for ceilings, nodes times samples, unless more are asked for
+FEWEST = 128  # samples of a tree of any size
 USAGE = """usage: hltm tree [--family NAME | --tree FILE] [OPTIONS]
 
 Show a tree of a family or of a file: its shape, the exact correlation of every
@@ -55,16 +60,20 @@ def main(arguments: list[str]) -> int:
         title += f", seed {options['seed']}"
     if options["save"]:
         _tree_files.save(made if options.get("member") is None else tree, options)
-    own = tree.ceiling(tree.latents, samples=options["samples"])
+    samples = _samples(tree, options["samples"])
 
     from dualnets.cli._terminal import print_plain, terminal
 
     console = terminal()
     console.print(f"{title}: {repr(tree).partition('(')[2][:-1]}\n", style="bold", markup=False)
     listed = len(tree.topology) <= LISTED and tree.topology.depth <= DEEPEST
-    every = tree.ceiling(tree.latents, leaves="all", samples=options["samples"])
+    if samples * len(tree.topology) > WORK // 2:  # more than a moment
+        doing = f"ceilings of {len(tree.latents):,} latents from {samples:,} samples (--samples) …"
+        print(doing, file=sys.stderr, flush=True)
+    own = tree.ceiling(tree.latents, samples=samples)
+    every = tree.ceiling(tree.latents, leaves="all", samples=samples)
     console.print((_nodes if listed else _levels)(tree, own, every))
-    console.print("\n".join(_notes(tree, own, every, listed)), style="dim")
+    console.print("\n".join(_notes(tree, own, every, listed, samples)), style="dim")
     if options["save"]:
         print_plain(console, f"\n  {options['save']}")
     if options["picture"]:
@@ -85,7 +94,7 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Callable[..., LatentTr
 
     output = [
         Option("samples", "Samples for a ceiling that cannot be computed by enumeration.", kind=int,
-               default=SAMPLES, group="output"),
+               note=f"(default: {SAMPLES}; above {WORK // SAMPLES} nodes fewer)", group="output"),
         Option("save", f"File to write the tree to: {_tree_files.WRITTEN}.", default="",
                metavar="FILE", group="output"),
         Option("picture", "File to draw the tree into: .png, .svg or .pdf.", default="", metavar="FILE",
@@ -117,6 +126,15 @@ def _one(tree: LatentTree, member: int | None, title: str) -> tuple[LatentTree, 
     if not tree.stacked:
         return tree, title
     return tree[member or 0], f"{title}, member {member or 0} of {count}"
+
+
+def _samples(tree: LatentTree, asked: int | None) -> int:
+    """Samples for ceilings: by default fewer of large trees, so that the command takes seconds."""
+    from hltm.inference.ceiling import SAMPLES
+
+    if asked is not None and asked < 2:
+        raise ValueError(f"--samples must be at least 2, got {asked}")
+    return asked or min(SAMPLES, max(WORK // len(tree.topology), FEWEST))
 
 
 def _check_picture(picture: str) -> None:
@@ -199,7 +217,9 @@ def _ceiling(bound: Ceiling, v: int) -> str:
     return f"{float(bound.value[v]):.3f}" + (f" ± {error:.3f}" if error else "")
 
 
-def _notes(tree: LatentTree, own: Ceiling, every: Ceiling, listed: bool) -> Iterator[str]:
+def _notes(
+    tree: LatentTree, own: Ceiling, every: Ceiling, listed: bool, samples: int
+) -> Iterator[str]:
     """Explanations of the columns."""
     yield ""
     if tree.tables.binary:
@@ -207,5 +227,11 @@ def _notes(tree: LatentTree, own: Ceiling, every: Ceiling, listed: bool) -> Iter
     else:
         yield "R: exact maximal correlation with the parent; I: mutual information in nats"
     yield "own, all: highest correlation of any function of its own leaves, of all leaves, with it"
-    if listed and bool(own.standard_error.any() or every.standard_error.any()):
+    errors = [float(bound.standard_error.max()) for bound in (own, every)]
+    if listed and any(errors):
         yield "±: standard error, where the leaves have too many states to enumerate"
+    elif any(errors):
+        yield (
+            f"Where the leaves have too many states to enumerate, they are {samples:,} samples; the "
+            f"standard error of a node is at most {max(errors):.3f}."
+        )

@@ -6,6 +6,7 @@ import pytest
 
 import hltm
 from dualnets.cli import _families, _tree_files, commands, main
+from dualnets.cli import tree as tree_command
 from hltm.formats.files import FORMATS
 
 
@@ -84,6 +85,18 @@ def test_a_large_tree_is_shown_by_level(capsys):
     assert float(rows[4][3]) == pytest.approx(float(root), abs=5.1e-4)
 
 
+def test_long_work_is_announced_and_by_default_bounded(capsys, monkeypatch):
+    monkeypatch.setattr(tree_command, "WORK", 1 << 16)
+    monkeypatch.setattr(tree_command, "FEWEST", 200)
+    status, out, err = run(capsys, "--depth", "7")
+    assert status == 0
+    assert err == "ceilings of 127 latents from 257 samples (--samples) …\n"
+    assert "257 samples; the standard error of a node is at most 0." in " ".join(out.split())
+    assert run(capsys, "--depth", "9")[2].startswith("ceilings of 511 latents from 200 samples")
+    assert "from 300 samples" in run(capsys, "--depth", "8", "--samples", "300")[2]
+    assert run(capsys, "--depth", "3", "--samples", "300")[2] == ""
+
+
 def test_it_draws_the_tree(capsys, tmp_path):
     file = tmp_path / "tree.png"
     status, out, _ = run(capsys, "--depth", "2", "--picture", str(file))
@@ -98,7 +111,7 @@ def test_it_draws_the_tree(capsys, tmp_path):
         (("--family", "oak"), "unknown family 'oak', expected one of"),
         (("--depth", "0"), "depth must be at least 1, got 0"),
         (("--polarity-low", "2"), "polarities must be in"),
-        (("--samples", "1"), "at least 2 samples"),
+        (("--samples", "1"), "--samples must be at least 2, got 1"),
         (("--depth", "1", "--picture", "/nowhere/at/all.png"), "/nowhere/at/all.png"),
         (("--depth", "1", "--picture", "tree.odd"), "odd"),
     ],

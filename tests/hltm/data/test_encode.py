@@ -44,7 +44,7 @@ def test_missing_leaves_need_a_number(encoder):
         (torch.tensor([0.0, 1.0]), r"torch\.float32, expected integers; convert them with"),
         (torch.tensor([-1.0, 1.0]), "they look like signs"),
         (torch.tensor([0.0, torch.nan]), "NaN is no state"),
-        (["a"], "states have dtype <U1, expected integers"),
+        (["a"], "states hold the text 'a', expected integers"),
     ],
 )
 def test_states_that_are_not_binary(encoder, states, match):

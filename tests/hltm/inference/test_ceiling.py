@@ -179,6 +179,20 @@ def test_sampled_ceilings_do_not_depend_on_chunks(monkeypatch):
     assert float(whole.value[0]) == pytest.approx(float(kept.value[0]), abs=1e-12)  # same samples
 
 
+def test_many_nodes_cost_two_passes_over_the_samples(monkeypatch):
+    """A pass for every few nodes would make the work quadratic in their number."""
+    tree = hltm.symmetric_binary(depth=7, seed=0)
+    kept = tree.ceiling(tree.latents, leaves="all", samples=500)
+    passes, draw = [], ceiling.sample
+    monkeypatch.setattr(ceiling, "STORED", 1 << 10)
+    monkeypatch.setattr(ceiling, "HELD", 1 << 14)  # 64 samples at a time
+    monkeypatch.setattr(
+        ceiling, "sample", lambda *a, **k: (passes.append((k["start"], a[2])), draw(*a, **k))[1]
+    )
+    torch.testing.assert_close(tree.ceiling(tree.latents, leaves="all", samples=500), kept)
+    assert passes == [(start, min(64, 500 - start)) for start in range(0, 500, 64)] * 2
+
+
 def test_all_leaves_tell_at_least_as_much_as_ones_own():
     tree = irregular_tree(13, nodes=9, max_states=3)
     own, every = (tree.ceiling(tree.latents, leaves=which).value for which in ("own", "all"))

@@ -298,6 +298,24 @@ def test_leaves_of_a_draw_are_taken_by_name():
     assert found == WEATHER.posterior({name: draw.node(name) for name in ("puddles", "wind")})
 
 
+def test_rows_of_frames_and_exported_columns_are_evidence(tmp_path):
+    """What the library writes, it reads; one row of it is a series."""
+    hltm.export(WEATHER, tmp_path / "out", 20, seed=1, format="parquet", columns="nodes")
+    frame = pd.read_parquet(tmp_path / "out")
+    assert frame.columns[0] == "row"
+    whole = WEATHER.posterior(frame)
+    assert whole == WEATHER.posterior(frame.drop(columns="row"))
+    assert WEATHER.posterior(frame.loc[3]).marginals.equal(whole.marginals[3:4])
+    gap = pd.Series({"wind": 1.0, "puddles": np.nan})
+    assert WEATHER.posterior(gap) == WEATHER.posterior({"wind": 1})
+    draw = WEATHER.sample(20, seed=1)
+    assert WEATHER.log_prob(frame).equal(WEATHER.log_prob(draw))
+    assert WEATHER.log_prob(frame.loc[3]).equal(WEATHER.log_prob(draw)[3:4])
+    named = hltm.random_tables(hltm.Topology.from_parents({"row": None, "a": "row"}), seed=0)
+    states = pd.DataFrame({"row": [0, 1]})
+    assert named.posterior(states) == named.posterior({"row": [0, 1]})
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("scale", [1e-300, 1e300, 5e-324])
 def test_likelihoods_have_any_magnitude(dtype, scale):

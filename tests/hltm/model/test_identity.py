@@ -211,4 +211,4 @@ def test_texts_are_short():
     named = hltm.LatentTree.from_parents(
         {"a": None, "b\n": "a"}, {"a": [0.5, 0.5], "b\n": np.eye(2)}
     )
-    assert repr(named) == r"LatentTree(2 nodes, 1 leaves, depth 1, 2 states, names 'a', 'b\n')"
+    assert repr(named) == r"LatentTree(2 nodes, 1 leaf, depth 1, 2 states, names 'a', 'b\n')"

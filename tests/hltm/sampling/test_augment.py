@@ -60,6 +60,24 @@ def test_crops_redraw_exactly_one_level():
     assert level == {"x", "b", "y", "z"}
 
 
+@pytest.mark.parametrize("other", ["keep-root", hltm.keep_root])
+def test_what_is_no_augmentation_is_named(other):
+    tree = hltm.symmetric_binary(depth=2, seed=0)
+    draw = tree.sample(3, seed=0)
+    for call in (
+        lambda: tree.views(draw, other),
+        lambda: tree.view_correlation(0, other),
+        lambda: tree.view_information(0, hltm.keep_root(), other=other),
+        lambda: hltm.keep_root().then(other),
+        lambda: hltm.ViewDataset(tree, other, samples=3, seed=0),
+        lambda: hltm.ViewStream(tree, other, seed=0, batch=2),
+    ):
+        with pytest.raises(
+            TypeError, match=r"an Augmentation, e\.g\. hltm\.keep_root\(\), got .*keep"
+        ):
+            call()
+
+
 def test_then_combines_redraw_rates():
     both = hltm.resample_leaves(0.5).then(hltm.resample_leaves(0.2)).then(hltm.keep_root())
     np.testing.assert_allclose(both.rates(BALANCED), [0, 1, 1, 0.6, 0.6, 0.6, 0.6])
