@@ -45,7 +45,11 @@ def exact_joint(
         tables.append(numbers)
         bits += more
     found: list[int] = []
-    below = set(topology.descendants(topology.names[node]).tolist()) if own else set(range(len(topology)))
+    below = (
+        set(topology.descendants(topology.names[node]).tolist())
+        if own
+        else set(range(len(topology)))
+    )
     for z in range(len(tables[node][0]) if node else 1):
         likelihood = [[1] * len(table[0]) for table in tables]
         for v in range(len(topology) - 1, -1, -1):
