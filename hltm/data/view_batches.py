@@ -152,7 +152,8 @@ class ViewReader:
                 members=self.tree.members, view=view,
             )  # fmt: skip
             leaves_SXB = hide(leaves_SXB, gone)
-        leaves = leaves_SXB[0].T.contiguous()  # other libraries expect batch-first memory
+        # other libraries expect batch-first memory, which numpy makes several times as fast as torch
+        leaves = torch.from_numpy(np.ascontiguousarray(leaves_SXB[0].T.numpy()))
         if self.encode is None:
             return leaves
         address = {"rows": rows, "view": view}

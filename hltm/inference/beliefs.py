@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from hltm.inference.messages import (
-    SMALL,
     Message,
     Upward,
     gather,
     group_places,
+    has_small,
     pick,
     send,
     split,
@@ -52,9 +52,8 @@ def priors(tables: Tables) -> tuple[Tensor, Tensor]:
     The exponents are 0 unless some table or probability has a number between 0 and 1e-100.
     """
     plain = torch.cat(marginals(tables), dim=1)
-    numbers = torch.cat([plain, tables.flat], dim=1).detach()
     # else the terms of a probability are 0 or at least the square of that, so that none underflowed
-    if not ((numbers > 0) & (numbers < SMALL[torch.float64])).any():
+    if not (has_small(plain, torch.float64) or has_small(tables.flat, torch.float64)):
         return plain, torch.zeros_like(plain)
     group, place = group_places(tables)
     found = [split(tables.of(0)[:, :, :, None])]

@@ -26,7 +26,9 @@ each operation on the way from the leaves to it, *provided that no number other 
 - Doubtful samples, and all samples of a tree with an entry between 0 and ε, are computed again: those
   of float32 in float64, and those of float64 with an exponent *per state*. Then every mantissa is 0
   or in [1/2, 1), those of the tables too; products of such numbers cannot underflow, and in a sum a
-  term vanishes only beside one that is 2^1000 times as large.
+  term vanishes only beside one that is 2^1000 times as large. Leaves whose tables have no entry
+  between 0 and ε are as above all the same: what they send is 0 or at least ε.
+
 """
 
 from __future__ import annotations
@@ -176,15 +178,14 @@ def upward(
             leaf = observed[:, torch.as_tensor(nodes - first_leaf, device=observed.device), None]
             match = leaf == torch.arange(states, device=observed.device)[:, None]
             mantissa = (match | (leaf == MISSING)).to(dtype)
-            message = Message(
-                mantissa, torch.zeros_like(mantissa if per_state else mantissa[:, :, :1])
-            )
+            apart = per_state and has_small(tables.of(nodes), dtype)
+            message = Message(mantissa, torch.zeros_like(mantissa if apart else mantissa[:, :, :1]))
         at = np.flatnonzero(np.isin(nodes, list(likelihoods or ())))
         if likelihoods and len(at):
             parts = [likelihoods[v].to(observed.device) for v in nodes[at].tolist()]
             given = torch.stack([part.expand(members, -1, -1) for part in parts], dim=1)
             seen, lost = _observation(given, dtype, per_state)
-            message, doubt = _join(message, seen, at)
+            message, doubt = _join(message, seen, at, per_state)
             doubtful |= lost | doubt
         below.append(message)
         if g == 0:
@@ -199,9 +200,10 @@ def upward(
                 product = Message(ones, torch.zeros_like(ones if per_state else ones[:, :, :1]))
             siblings = pick(message, link.child)
             for left, right, at in link.rounds:
-                siblings, doubt = _join(pick(siblings, left), pick(siblings, right), at)
+                first, second = pick(siblings, left), pick(siblings, right)
+                siblings, doubt = _join(first, second, at, per_state)
                 doubtful |= doubt
-            joined[link.group], doubt = _join(product, siblings, link.parent)
+            joined[link.group], doubt = _join(product, siblings, link.parent, per_state)
             doubtful |= doubt
     return Upward(below[::-1], [below[-1], *sent[::-1]], doubtful)
 
@@ -222,15 +224,15 @@ def safe_upward(
     Returns:
         one part or several: the numbers of the samples, None for all, and their messages.
     """
-    numbers = tables.flat.detach()
     doubtful = torch.ones_like(leaves_SXB[0, 0], dtype=torch.bool)
     parts: list[tuple[Tensor | None, Upward]] = []
-    if not (per_state or ((numbers > 0) & (numbers < SMALL[dtype])).any()):
+    if not (per_state or has_small(tables.flat, dtype)):
         found = upward(tables, leaves_SXB, dtype, likelihoods=likelihoods)
         doubtful = found.doubtful.any(0)
         if not doubtful.any():
             return [(None, found)]
-        parts.append(((~doubtful).nonzero()[:, 0], found.rows(~doubtful)))
+        if not doubtful.all():
+            parts.append(((~doubtful).nonzero()[:, 0], found.rows(~doubtful)))
     rows = doubtful.nonzero()[:, 0]
     leaves_SXB = leaves_SXB[..., rows]
     given = {v: found.to(rows.device)[..., rows] for v, found in (likelihoods or {}).items()}
@@ -244,6 +246,11 @@ def safe_upward(
 def rows_of(likelihoods: Likelihoods | None, low: int, high: int) -> Likelihoods:
     """The likelihoods of samples low .. high - 1."""
     return {v: given[..., low:high] for v, given in (likelihoods or {}).items()}
+
+
+def has_small(numbers: Tensor, dtype: torch.dtype) -> bool:
+    """Whether some numbers lie between 0 and SMALL."""
+    return bool(((numbers.detach() > 0) & (numbers.detach() < SMALL[dtype])).any())
 
 
 def split(number: Tensor) -> Message:
@@ -286,16 +293,20 @@ def terms_of(weight: Tensor, message: Message) -> Message:
     return Message(factor.mantissa * message.mantissa * scale, top)
 
 
-def _join(before: Message, sent: Message, at: np.ndarray) -> tuple[Message, Tensor]:
+def _join(
+    before: Message, sent: Message, at: np.ndarray, per_state: bool
+) -> tuple[Message, Tensor]:
     """Multiply messages into those at some places, each place once, and scale the product to at most 1.
 
     Returns:
         all messages, and `(S, B)` bool: which samples are doubtful.
     """
+    if per_state:
+        before = Message(before.mantissa, before.exponent.expand_as(before.mantissa))
     old = pick(before, at)
     product = old.mantissa * sent.mantissa
     exponent = old.exponent + sent.exponent
-    if exponent.shape[2] == product.shape[2]:
+    if per_state:
         doubt = torch.zeros_like(product[:, 0, 0], dtype=torch.bool)
         joined, more = split(product)
     else:

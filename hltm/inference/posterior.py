@@ -11,10 +11,10 @@ from torch import Tensor
 from hltm._results import by_content
 from hltm.inference.beliefs import downward, priors, weigh
 from hltm.inference.messages import (
-    SMALL,
     Likelihoods,
     Message,
     Upward,
+    has_small,
     pick,
     places,
     rows_of,
@@ -126,7 +126,7 @@ def torch_posterior(
     """`posterior` of distinct nodes in plain torch, all samples at once."""
     prior = priors(tables) if own else None
     working = dtype
-    if prior is not None and ((prior[0] > 0) & (prior[0] < SMALL[dtype])).any():
+    if prior is not None and has_small(prior[0], dtype):
         working = torch.float64  # probabilities that are too small for `upward` in float32
     per_state = prior is not None and bool(prior[1].any())
     needed = tables.topology.with_ancestors(nodes)

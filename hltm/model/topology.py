@@ -158,7 +158,7 @@ class Topology:
         """The first few names, for messages."""
         return ", ".join(map(repr, self.names[:8])) + (", …" if len(self) > 8 else "")
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """L, the level of the root."""
         return int(self.level[0])
@@ -181,12 +181,12 @@ class Topology:
         end = len(self) if level == 0 else int(self._level_start[level - 1])
         return NodeRange(first, end)
 
-    @property
+    @cached_property
     def leaves(self) -> NodeRange:
         """The observed nodes."""
         return self.at_level(0)
 
-    @property
+    @cached_property
     def latents(self) -> NodeRange:
         """The unobserved nodes, root first."""
         return NodeRange(0, self.leaves.start)

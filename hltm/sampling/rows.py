@@ -65,15 +65,17 @@ def draw_rows(
     if (np.diff(rows) == 1).all():
         return draw_states(tables, request(int(rows[0]) if len(rows) else 0, len(rows)))
     blocks, place = np.unique(rows // BLOCK, return_inverse=True)
-    found: list[np.ndarray] = []
+    parts: list[list[np.ndarray]] = []
+    order: list[np.ndarray] = []
     for low in range(0, len(blocks), CHUNK):
         part = blocks[low : low + CHUNK]
         drawn = draw_states(tables, request(0, BLOCK * len(part), part))
         here = np.flatnonzero((place >= low) & (place < low + CHUNK))
         columns = BLOCK * (place[here] - low) + rows[here] % BLOCK
-        for i, states in enumerate(drawn):
-            if low == 0:
-                kept = states.numpy()
-                found.append(np.empty((*kept.shape[:2], len(rows)), dtype=kept.dtype))
-            found[i][..., here] = states.numpy()[..., columns]
-    return [torch.from_numpy(states) for states in found]
+        parts.append([states.numpy().take(columns, axis=2) for states in drawn])
+        order.append(here)
+    if len(parts) == 1:
+        return [torch.from_numpy(states) for states in parts[0]]
+    back = np.concatenate(order).argsort()
+    joined = (np.concatenate(pieces, axis=2) for pieces in zip(*parts, strict=True))
+    return [torch.from_numpy(states.take(back, axis=2)) for states in joined]

@@ -263,3 +263,9 @@ def test_pixels_are_read_in_order_and_patches_hold_together():
 def test_images_name_what_is_wrong(shape, channels, message):
     with pytest.raises(ValueError, match=message):
         encode.image(torch.zeros(shape), channels=channels)
+
+
+def test_encoding_leaves_the_states_as_they_are() -> None:
+    states = torch.tensor([0, 1], dtype=torch.int8)
+    assert encode.signs(states, torch.int8).tolist() == [-1, 1]
+    assert states.tolist() == [0, 1]

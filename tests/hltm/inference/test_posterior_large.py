@@ -10,7 +10,7 @@ from irregular_trees import irregular_tree, some_leaves
 
 import hltm
 from hltm.inference.beliefs import downward
-from hltm.inference.messages import upward
+from hltm.inference.messages import child_links, upward
 from hltm.inference.posterior import Posterior, torch_posterior
 from hltm.model.tables import Tables
 
@@ -215,3 +215,18 @@ def test_messages_with_a_scale_per_state_equal_those_with_shared_scales(seed):
     for a, b in zip(shared, per_state, strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
     torch.testing.assert_close(evidence, same_evidence, atol=1e-11, rtol=0)
+
+
+def test_siblings_are_multiplied_in_the_logarithm_of_their_number_of_steps() -> None:
+    topology = hltm.Topology.from_parents([None] + [0] * 1000)
+    tables = hltm.LatentTree.from_tables(
+        topology, [[0.5, 0.5]] + [[[0.9, 0.1], [0.1, 0.9]]] * 1000
+    ).tables
+    ((link,),) = [links for links in child_links(tables) if links]
+    assert len(link.rounds) == 10
+    left = 1000
+    for pairs in link.rounds:
+        assert len(pairs.left) + len(pairs.right) == left
+        left = len(pairs.left)
+        assert (pairs.left[pairs.at] + 1 == pairs.right).all()
+    assert left == 1
