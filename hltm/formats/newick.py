@@ -24,6 +24,7 @@ import torch
 from hltm.formats.branch_lengths import (
     NEGLIGIBLE,
     NUMBER,
+    SYMMETRIC,
     Lengths,
     change_of,
     check_convention,
@@ -261,7 +262,10 @@ class _Convention:
                 low = "-1" if states == 2 else f"-1/{states - 1}"
                 raise ValueError(f"has polarity {rho}, expected a number in [{low}, 1]")
             if "stay" in notes and "change" in notes:
-                return _number("stay", notes["stay"]), _number("change", notes["change"])
+                stay, change = _number("stay", notes["stay"]), _number("change", notes["change"])
+                if not abs(stay - change - rho) <= SYMMETRIC:
+                    raise ValueError(f"has polarity {rho}, but stay {stay} and change {change}")
+                return stay, change
             return entries_of(rho, states)
         if part.length is None:
             raise ValueError(

@@ -22,7 +22,7 @@ TREE = re.compile(r"u?tree(\*.*)?", re.IGNORECASE | re.DOTALL)
 
 def is_nexus(text: str) -> bool:
     """Whether a text begins as NEXUS does."""
-    return text[:100].lstrip()[:6].upper() == "#NEXUS"
+    return re.match(r"\s*#nexus", text, re.IGNORECASE) is not None
 
 
 def nexus_trees(text: str, *, keep_underscores: bool = False) -> Iterator[list[NewickNode]]:

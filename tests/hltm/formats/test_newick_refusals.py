@@ -103,8 +103,8 @@ def test_several_trees_are_refused_with_their_number_and_the_list_reader(text):
         ("(a:1,b:1)c[&&NHX:states=K];", "the root's annotation says states='K', expected a number"),
         ("(a:1,b:1)c[&&NHX:states=1];", "states must be an integer in 2..65536, got 1"),
         (
-            "(a:1,b:1[&&NHX:polarity=.5:stay=2:change=-1])c;",
-            "the table of node 'b' holds 2.0, expected numbers in [0, 1]",
+            "(a:1,b:1[&&NHX:polarity=.5:stay=1.5:change=1])c;",
+            "the table of node 'b' holds 1.5, expected numbers in [0, 1]",
         ),
     ],
 )  # fmt: skip
@@ -138,3 +138,15 @@ def test_another_number_of_states_than_the_text_says_is_refused():
 def test_what_is_no_text_is_refused(text):
     with pytest.raises(TypeError, match="expected Newick text as str, got"):
         topology_from_newick(text)
+
+
+def test_notes_that_contradict_each_other_are_refused():
+    text = "(A:1[&&NHX:polarity=0.9:stay=0.6:change=0.4],B:1);"
+    refused(LatentTree.from_newick, text, "'A' has polarity 0.9, but stay 0.6 and change 0.4")
+    kept = LatentTree.from_newick(text.replace("0.9", "0.2"))
+    assert kept.table("A").tolist() == [[0.6, 0.4], [0.4, 0.6]]
+
+
+def test_blanks_before_nexus_are_skipped():
+    text = "\n" * 200 + "#NEXUS begin trees; tree t = (a,b)r; end;"
+    assert topology_from_newick(text).names == ("r", "a", "b")
