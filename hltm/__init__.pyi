@@ -35,6 +35,7 @@ from hltm.inference.ceiling import Ceiling as Ceiling
 from hltm.inference.fit import Fit as Fit
 from hltm.inference.most_probable import MostLikely as MostLikely
 from hltm.inference.posterior import Posterior as Posterior
+from hltm.model.enumeration import Joint as Joint
 from hltm.model.topology import Topology as Topology
 from hltm.sampling.augment import Augmentation as Augmentation
 from hltm.sampling.augment import drop_leaves as drop_leaves

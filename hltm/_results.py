@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any, TypeVar
 
@@ -87,13 +88,23 @@ def _repr(self: Any) -> str:
 
 def _html(self: Any) -> str:
     """A table for notebooks: one row per field."""
-    rows = ""
-    for name, x in zip(self._fields, self, strict=True):
-        cells = (_described(x), _numbers(x)) if hasattr(x, "detach") else ("", repr(x))
-        rows += (
-            f"<tr><th>{escape(name)}</th>"
-            + "".join(f"<td>{escape(c)}</td>" for c in cells)
-            + "</tr>"
-        )
-    head = f"<tr><th>{escape(type(self).__name__)}</th><th>shape</th><th>values</th></tr>"
-    return f"<table>{head}{rows}</table>"
+    rows = [
+        (name, *((_described(x), _numbers(x)) if hasattr(x, "detach") else ("", repr(x))))
+        for name, x in zip(self._fields, self, strict=True)
+    ]
+    return table_html([(type(self).__name__, "shape", "values"), *rows])
+
+
+def table_html(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as a table in HTML, the first of them as headings.
+
+    Example:
+        >>> table_html([("a",), ("<",)])
+        '<table><tr><th>a</th></tr><tr><td>&lt;</td></tr></table>'
+    """
+    tags = ("th", *["td"] * (len(rows) - 1))
+    lines = (
+        "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+        for tag, row in zip(tags, rows, strict=True)
+    )
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

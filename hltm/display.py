@@ -6,6 +6,7 @@ from html import escape
 
 import numpy as np
 
+from hltm._results import table_html
 from hltm.plot import NEGATIVE, POSITIVE, UNSIGNED, positions, strengths
 from hltm.tree import LatentTree
 
@@ -36,13 +37,7 @@ def _table(tree: LatentTree) -> str:
         lines.append((str(v), topology.names[v], above, *map(str, numbers)))
     if len(topology) > ROWS:
         lines.append(("…",) * 5)
-    return (
-        f"<table>{''.join(_row(line, 'td' if i else 'th') for i, line in enumerate(lines))}</table>"
-    )
-
-
-def _row(cells: tuple[str, ...], tag: str) -> str:
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    return table_html(lines)
 
 
 def _picture(tree: LatentTree) -> str:

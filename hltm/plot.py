@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hltm.model.moments import edge_correlation, pair_joint
-from hltm.model.topology import Node, Topology
+from hltm.model.nodes import Node
+from hltm.model.topology import Topology
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:

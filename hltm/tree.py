@@ -32,9 +32,9 @@ from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, drop_single
 from hltm.model.tables import GivenTables, Tables, make_tables, name_tables
 from hltm.model.topology import Parents, Topology
 from hltm.sampling.augment import Augmentation
-from hltm.sampling.counterfactual import counterfactual
+from hltm.sampling.counterfactual import AnyDraw, counterfactual
 from hltm.sampling.draw import Draw, check_draw
-from hltm.sampling.packed import PackedDraw, pack_bits, sample_packed
+from hltm.sampling.packed import PackedDraw, sample_packed
 from hltm.sampling.philox import MAX_MEMBERS, Stream, check_members
 from hltm.sampling.sample import redraw, sample, views
 
@@ -328,13 +328,7 @@ class LatentTree:
         tables = intervene(self.tables, settings, stacked=self.stacked)
         return replace(self, tables=tables)
 
-    @overload
-    def counterfactual(self, draw: Draw, settings: Mapping[Node, Setting]) -> Draw: ...
-    @overload
-    def counterfactual(self, draw: PackedDraw, settings: Mapping[Node, Setting]) -> PackedDraw: ...
-    def counterfactual(
-        self, draw: Draw | PackedDraw, settings: Mapping[Node, Setting]
-    ) -> Draw | PackedDraw:
+    def counterfactual(self, draw: AnyDraw, settings: Mapping[Node, Setting]) -> AnyDraw:
         """The draw as it would have been with some nodes set: same address, same random numbers.
 
         Only the set nodes and those below them may differ. A setting is as in `intervene`, or states
@@ -350,13 +344,7 @@ class LatentTree:
             >>> wet.states.equal(tree.intervene({"1": 1}).sample(1000, seed=1).states)
             True
         """
-        if isinstance(draw, PackedDraw):
-            found = self.counterfactual(draw.unpack(), settings)
-            return replace(draw, bits_SVW=pack_bits(found.states_SVB), origin=found.origin)
-        if not isinstance(draw, Draw):
-            raise TypeError(f"expected a draw of this tree, got {type(draw).__name__}")
-        check_draw(self.tables, self.members, draw)
-        return counterfactual(self.tables, draw, settings)
+        return counterfactual(self.tables, self.members, draw, settings)
 
     # given evidence: hltm.inference
 
@@ -456,17 +444,11 @@ class LatentTree:
         leaves are exchangeable is a saddle point that it cannot leave.
 
         Args:
-            evidence: leaves `(..., B, X)`, -1 where missing, or any other form of `posterior`.
+            evidence: leaves, or any other form of `posterior`.
             weights: `(B,)` or `(..., B)`, how often each row counts.
             fixed: nodes whose tables are kept.
-            pseudo_count: added to the expected count of every entry: a Dirichlet(1 + it) prior.
-            tolerance: EM has converged when an iteration gains at most this share of the objective.
-            iterations: how many at most.
-            seed: start from random tables of this seed in place of the tree's own.
-            restarts: start so many times with the seed, and keep the best of each tree.
-
-        Returns:
-            the tree, and how the log evidence rose to its last value.
+            pseudo_count, tolerance, iterations: as in `hltm.inference.fit.fit`.
+            seed: start from random tables of this seed, `restarts` times, and keep each tree's best.
 
         Example:
             >>> import hltm

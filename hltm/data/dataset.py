@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hltm.data.batch_items import BatchItems
-from hltm.data.passes import PassCounter, current_reader
+from hltm.data.batch_items import BatchItems, item_of, items_of
+from hltm.data.passes import PassCounter, check_loaders, current_reader
 from hltm.data.view_batches import ViewBatch, ViewReader
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import MAX_VIEWS
@@ -29,6 +29,7 @@ class EpochReader(ViewReader):
 
     def __init__(self, tree: LatentTree, augment: Augmentation | None, **options: Any) -> None:
         super().__init__(tree, augment, **options)
+        check_loaders()
         self.passes = PassCounter()
 
     @property
@@ -125,7 +126,7 @@ class ViewDataset(EpochReader, Dataset[ViewBatch]):
         found = self._draw(places.reshape(-1), self.passes.of(reader))
         if reader is None:
             self._count_direct(places.size)
-        return found if places.ndim else found.item(0)
+        return found if places.ndim else item_of(found, 0)
 
     def __getitems__(self, indices: Sequence[int]) -> BatchItems[ViewBatch]:
         """The items of several places, drawn in one call; a torch loader uses this where it exists."""
@@ -152,7 +153,7 @@ class ViewDataset(EpochReader, Dataset[ViewBatch]):
         epoch = self.passes.of(LoopReader())
         for low in range(0, self.samples, BLOCK):
             places = np.arange(low, min(low + BLOCK, self.samples))
-            yield from self._draw(places, epoch).items()
+            yield from items_of(self._draw(places, epoch))
 
     def state_dict(self) -> dict[str, int]:
         """What a resumed run needs to go on with new views: the epoch of the next pass.

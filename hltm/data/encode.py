@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hltm.inference.leaves import as_states
-from hltm.inference.messages import MISSING
+from hltm.model.states import MISSING
 from hltm.model.topology import MAX_NODES
 from hltm.sampling.philox import (
     MAX_MEMBERS,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hltm.data.batch_items import BatchItems, batch_type
+from hltm.data.batch_items import BatchItems, batch_type, item_of
 from hltm.data.dataset import Places, find_places
 from hltm.data.view_batches import Targets, ViewReader
 from hltm.sampling.philox import Stream
@@ -26,15 +26,6 @@ class LabelledBatch(NamedTuple):
 
     inputs: Tensor
     targets: Tensor
-
-    def item(self, i: int) -> LabelledBatch:
-        """Row i, without the axis B."""
-        return LabelledBatch(self.inputs[i], self.targets[i])
-
-    def items(self) -> list[LabelledBatch]:
-        """All rows, without the axis B."""
-        parts = zip(self.inputs.unbind(0), self.targets.unbind(0), strict=True)
-        return [LabelledBatch(*item) for item in parts]
 
 
 class LabelledDataset(ViewReader, Dataset[LabelledBatch]):
@@ -82,7 +73,7 @@ class LabelledDataset(ViewReader, Dataset[LabelledBatch]):
         places = find_places(index, self.samples)
         (leaves,), targets, _ = self._draw(places.reshape(-1), 0)
         found = LabelledBatch(leaves, targets)
-        return found if places.ndim else found.item(0)
+        return found if places.ndim else item_of(found, 0)
 
     def __getitems__(self, indices: Sequence[int]) -> BatchItems[LabelledBatch]:
         """The items of several places, drawn in one call; a torch loader uses this where it exists."""

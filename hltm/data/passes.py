@@ -1,8 +1,16 @@
 """In which pass over a data set a row is read: counted from the reads, for every loader, worker and rank.
 
-Torch does not tell a data set that a new pass begins, but every pass of a loader reads through a new
+Torch does not call a data set when a new pass begins, but every pass of a loader reads through a new
 fetcher: one in the process of the loader, or one in each worker, also in workers that outlive a pass. So
 a fetcher that has not read before begins a pass, and all workers of one loader begin the same one.
+
+The fetcher is not an argument of a read, so `current_reader` looks for it among the functions that are
+running: from `__getitem__` up to one of torch's module of fetchers, whose `self` it is. That finds it
+through subsets, data sets that wrap ours, and other trainers, which all use torch's loaders; it takes a
+few microseconds a batch. What reads without such a fetcher (code of one's own, a loader that is not
+torch's) is a direct read: it gets the views of the present epoch, which then only `set_epoch` changes.
+Where a version of torch has its fetchers elsewhere every loader would be such a reader, so
+`check_loaders` tries one and warns.
 """
 
 from __future__ import annotations
@@ -12,6 +20,8 @@ import multiprocessing
 import os
 import sys
 import threading
+import warnings
+from functools import cache
 from multiprocessing.context import get_spawning_popen
 from types import FrameType
 from typing import Any
@@ -19,7 +29,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data._utils import fetch
 
 HOMES, GROUPS, WORKERS = 64, 8, 64
@@ -256,6 +266,31 @@ def _reader_above(frame: FrameType | None) -> object | None:
             return frame.f_locals.get("self")
         frame = frame.f_back
     return None
+
+
+class _Readers(Dataset[bool]):
+    """One item: whether the loader that reads it is found."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> bool:
+        return current_reader() is not None
+
+
+@cache
+def check_loaders() -> None:
+    """Warn, once in a process, where the passes of this torch's loaders cannot be counted."""
+    with torch.device(
+        "cpu"
+    ):  # whatever the default is; a generator of its own spares the global one
+        (found,) = DataLoader(_Readers(), None, generator=torch.Generator())
+    if not found:
+        warnings.warn(
+            f"the passes of loaders of torch {torch.__version__} cannot be counted, so views do not "
+            "change by themselves: call set_epoch before each pass",
+            stacklevel=4,
+        )
 
 
 def _last(home: np.ndarray) -> int:

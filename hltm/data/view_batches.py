@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hltm.data.batch_items import batch_type
-from hltm.model.topology import Node, Topology
+from hltm.model.nodes import Node
+from hltm.model.topology import Topology
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.draw import hide, public_dtype
 from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed
@@ -38,20 +39,6 @@ class ViewBatch(NamedTuple):
     views: Sequence[Tensor]
     targets: Tensor
     places: Tensor | int
-
-    def item(self, i: int) -> ViewBatch:
-        """Row i, without the axis B."""
-        places = cast(Tensor, self.places)
-        return ViewBatch(tuple(view[i] for view in self.views), self.targets[i], int(places[i]))
-
-    def items(self) -> list[ViewBatch]:
-        """All rows, without the axis B."""
-        places = cast(Tensor, self.places).tolist()
-        if not places:
-            return []
-        views = zip(*(view.unbind(0) for view in self.views), strict=True)
-        rows = zip(views, self.targets.unbind(0), places, strict=True)
-        return [ViewBatch(item, targets, place) for item, targets, place in rows]
 
 
 class ViewReader:

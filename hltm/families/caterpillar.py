@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from operator import index
-
+from hltm._integers import as_integer
 from hltm.families.random_tables import random_tables
 from hltm.model.topology import Topology
 from hltm.tree import LatentTree
@@ -38,11 +37,7 @@ def caterpillar(
         >>> caterpillar(depth=6, seed=0)
         LatentTree(13 nodes, 7 leaves, depth 6, 2 states)
     """
-    depth, branching = index(depth), index(branching)
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1, got {depth}")
-    if branching < 2:
-        raise ValueError(f"branching must be at least 2, got {branching}")
+    depth, branching = as_integer("depth", depth, 1), as_integer("branching", branching, 2)
     # the spine is stored first, then the leaves of its latents in turn: already storage order
     spine = [*range(-1, depth - 1)]
     leaves = [v for v in range(depth) for _ in range(branching - 1)] + [depth - 1]

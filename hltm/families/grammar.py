@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.families.random_hierarchy import production_rules, random_hierarchy
 from hltm.model.topology import Topology
 from hltm.sampling.permutation import permuted_choices
@@ -18,6 +19,7 @@ from hltm.tree import LatentTree
 MAX_STRINGS = 1 << 20
 
 
+@by_content
 class Strings(NamedTuple):
     """Strings of a grammar and how they came about.
 

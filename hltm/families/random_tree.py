@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from operator import index
 
 import numpy as np
 
+from hltm._integers import as_integer
 from hltm.families.random_tables import ends, random_tables
 from hltm.model.topology import MAX_NODES, Topology
 from hltm.sampling.philox import Stream, check_seed, uniform
@@ -46,11 +46,9 @@ def random_tree(
         >>> random_tree(nodes=40, max_branching=4, cardinality=(2, 6), seed=1)
         LatentTree(40 nodes, 17 leaves, depth 5, 2..6 states)
     """
-    nodes, max_branching = index(nodes), index(max_branching)
+    nodes, max_branching = as_integer("nodes", nodes), as_integer("max_branching", max_branching, 1)
     if not 2 <= nodes <= MAX_NODES:
         raise ValueError(f"nodes must be in 2..{MAX_NODES}, got {nodes}")
-    if max_branching < 1:
-        raise ValueError(f"max_branching must be at least 1, got {max_branching}")
     low, high = ends("cardinality", cardinality)
     if not low <= high:
         raise ValueError(f"the range of cardinalities is empty: ({low}, {high})")

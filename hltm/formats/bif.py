@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import chain, count
 from urllib.parse import quote, unquote
 
-from hltm.formats.bif_text import Distribution, Variable, read_network, words_of
+from hltm.formats.bif_syntax import Distribution, Variable, read_network, words_of
 from hltm.formats.rooted import parents_of
 from hltm.model.tables import TOLERANCE
 from hltm.tree import LatentTree
@@ -19,7 +19,9 @@ IDENTIFIER = re.compile(r"(?!.*property)[A-Za-z][A-Za-z0-9_]*", re.IGNORECASE | 
 KEYWORDS = {
     "network", "variable", "probability", "property", "type", "discrete", "table", "default",
 }  # fmt: skip
-MOST = 0.05  # a row's sum may differ from 1 by this much at most, however few digits are printed
+MAX_ROUNDING = (
+    0.05  # a row's sum may differ from 1 by this much at most, however few digits are printed
+)
 NAME = "hltm_name"  # the property with a node's name, where it is not the variable's
 
 
@@ -186,7 +188,11 @@ def _row(printed: list[str], which: str) -> list[float]:
     values = [float(text) for text in printed]
     if abs(math.fsum(values) - 1) <= TOLERANCE:
         return values  # as any table; these bits are kept
-    bad = [text for text, value in zip(printed, values, strict=True) if not 0 <= value <= 1 + MOST]
+    bad = [
+        text
+        for text, value in zip(printed, values, strict=True)
+        if not 0 <= value <= 1 + MAX_ROUNDING
+    ]
     if bad:
         raise ValueError(f"{which} holds {bad[0]:.30}, expected numbers in [0, 1]")
     exact = [Decimal(text) for text in printed]
@@ -194,7 +200,7 @@ def _row(printed: list[str], which: str) -> list[float]:
     digits = max(len(x.as_tuple().digits) for x in exact)
     # a program prints its numbers with as many decimals, or as many digits, but may leave zeros out
     units = [10.0 ** -min(decimals, digits - x.adjusted() - 1 if x else decimals) for x in exact]
-    if abs(float(sum(exact) - 1)) > min(math.fsum(units) / 2, MOST) + 1e-12:
+    if abs(float(sum(exact) - 1)) > min(math.fsum(units) / 2, MAX_ROUNDING) + 1e-12:
         raise ValueError(f"{which} sums to {float(sum(exact)):.6g}, expected 1")
     total = math.fsum(values)
     return [value / total for value in values]

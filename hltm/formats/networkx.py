@@ -30,8 +30,9 @@ def to_networkx(tree: LatentTree, *, arrays: bool = False) -> nx.DiGraph[str]:
     `members`, the addresses, and `stacked`.
 
     Args:
-        arrays: float64 arrays for `prior` and `table`, and a tuple for `members`. By default they are
-            JSON text, which holds every bit, so that node-link JSON, GML and GraphML can hold the graph.
+        arrays: float64 arrays for `prior` and `table`, and a tuple for `members`, to compute with. By
+            default they are JSON text with every bit, because networkx writes neither arrays nor lists
+            to GraphML: so any of its writers (node-link JSON, GML, GraphML) takes the graph as it is.
 
     Example:
         >>> import hltm

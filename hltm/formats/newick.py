@@ -1,13 +1,21 @@
 """Trees from Newick text, and from NEXUS: shape, names and what branch lengths say.
 
-The syntax is in `hltm.formats.newick_syntax` and `hltm.formats.nexus`, the names that missing and
-repeated labels get in `hltm.formats.newick_names`, what lengths mean in `hltm.formats.branch_lengths`,
-and the other way in `hltm.formats.newick_writing`. A text that begins with `#NEXUS` is read as NEXUS.
+The syntax is in `hltm.formats.newick_syntax` and `hltm.formats.nexus`, what lengths mean in
+`hltm.formats.branch_lengths`, and the other way in `hltm.formats.newick_writing`. A text that begins
+with `#NEXUS` is read as NEXUS.
+
+**Names.** Leaves keep their labels, which must be distinct. Labels of inner nodes are often support
+values and need not be: the first node of the text that has one keeps it, and the others get the first
+free names of `100-2`, `100-3`, …; so does an inner node with a leaf's label. Nodes without a label get
+the smallest free numbers.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 import numpy as np
@@ -22,11 +30,12 @@ from hltm.formats.branch_lengths import (
     entries_of,
     symmetric_tables,
 )
-from hltm.formats.newick_names import distinct_names
 from hltm.formats.newick_syntax import NewickNode, read_tree, shown, where
 from hltm.formats.nexus import is_nexus, nexus_trees
 from hltm.model.topology import Topology
 from hltm.tree import LatentTree
+
+HYBRID = re.compile(r".*#[A-Za-z]*\d+")  # the label of a node with two parents, in extended Newick
 
 
 def topology_from_newick(text: str, *, keep_underscores: bool = False) -> Topology:
@@ -100,9 +109,9 @@ def from_newick(
         >>> from_newick(text, lengths="expected-changes", states=4)
         LatentTree(5 nodes, 3 leaves, depth 2, 4 states, names 'primates', 'apes', 'lemur', …)
     """
-    meaning = _Meaning(lengths, rate, states, negative)
+    convention = _Convention(lengths, rate, states, negative)
     text, trees = _read(text, keep_underscores)
-    return meaning.tree(text, _only(trees, "trees_from_newick"))
+    return convention.tree(text, _only(trees, "trees_from_newick"))
 
 
 def trees_from_newick(
@@ -120,9 +129,9 @@ def trees_from_newick(
         >>> trees_from_newick("(A:1,B:1); ((A:1,B:1):1,C:1);")[1]
         LatentTree(5 nodes, 3 leaves, depth 2, 2 states)
     """
-    meaning = _Meaning(lengths, rate, states, negative)
+    convention = _Convention(lengths, rate, states, negative)
     text, trees = _read(text, keep_underscores)
-    return [meaning.tree(text, parts) for parts in trees]
+    return [convention.tree(text, parts) for parts in trees]
 
 
 def _read(text: str, keep_underscores: bool) -> tuple[str, list[list[NewickNode]]]:
@@ -152,13 +161,57 @@ def _only(trees: list[list[NewickNode]], reader: str) -> list[NewickNode]:
 
 def _topology(text: str, parts: list[NewickNode]) -> tuple[Topology, list[int]]:
     """The topology, and the number that each part has in it."""
-    names = distinct_names(text, parts)
+    names = _distinct_names(text, parts)
     topology = Topology.from_parents([part.parent for part in parts], names)
     return topology, [topology.node(name) for name in names]
 
 
+def _distinct_names(text: str, parts: list[NewickNode]) -> list[str]:
+    """A distinct name for every node; the top of this file has the rules.
+
+    Raises:
+        ValueError: two leaves of one name, or a network.
+    """
+    inner = {part.parent for part in parts}
+    given = {part.name for part in parts}
+    start: dict[str | None, int] = {}  # where a name was first used
+    for v, part in enumerate(parts):
+        if v in inner or part.name is None:
+            continue
+        if part.name in start:
+            _check_tree(text, part)
+            both = f"{where(text, start[part.name])} and {where(text, part.start)}"
+            raise ValueError(
+                f"leaves must have distinct names, got {shown(part.name)} twice: {both}"
+            )
+        start[part.name] = part.start
+    numbers, suffixes = map(str, count()), dict[str, Iterator[int]]()
+    names = []
+    for v, part in enumerate(parts):
+        name = part.name
+        if name is None:
+            name = next(number for number in numbers if number not in given)
+        elif v in inner and name in start:
+            _check_tree(text, part)
+            numbered = (f"{part.name}-{k}" for k in suffixes.setdefault(name, count(2)))
+            name = next(each for each in numbered if each not in given)
+        start.setdefault(name, part.start)
+        names.append(name)
+    return names
+
+
+def _check_tree(text: str, part: NewickNode) -> None:
+    """Raise a ValueError if a repeated name is that of a hybrid node."""
+    if HYBRID.fullmatch(part.name or ""):
+        at = where(text, part.start)
+        raise ValueError(
+            f"{shown(part.name)} occurs twice ({at}), as extended Newick writes a node with two parents: "
+            "a network, not a tree"
+        )
+
+
 @dataclass(frozen=True)
-class _Meaning:
+class _Convention:
     """How the branches of a text become tables: the arguments of `from_newick`."""
 
     lengths: Lengths

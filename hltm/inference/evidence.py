@@ -17,9 +17,10 @@ from torch import Tensor
 
 from hltm.inference.frames import column_states, columns_by_node, is_frame
 from hltm.inference.leaves import as_states, check_leaves, check_states, refuse_signs
-from hltm.inference.messages import MISSING
+from hltm.model.nodes import Node
+from hltm.model.states import MISSING, check_range
 from hltm.model.tables import Tables
-from hltm.model.topology import Node, Topology
+from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw
 
 
@@ -90,7 +91,7 @@ def every_node(tables: Tables, states: Any, stacked: bool) -> Tensor:
     if is_frame(states):
         states = {label: states[label] for label in states.columns}
     if isinstance(states, Mapping):
-        given = by_node(topology, states)
+        given = topology.by_number(states)
         for v, name in enumerate(topology.names):
             if v not in given:
                 raise ValueError(f"node {name!r} has no states, expected complete rows")
@@ -106,30 +107,11 @@ def every_node(tables: Tables, states: Any, stacked: bool) -> Tensor:
     return check_states(tables, states, range(len(topology)), stacked=stacked)
 
 
-def by_node(topology: Topology, given: Mapping[Node, Any]) -> dict[int, Any]:
-    """The values of a mapping under the numbers of their nodes.
-
-    Raises:
-        ValueError: a node that is given twice.
-        KeyError, IndexError, TypeError: a key that is not a node.
-    """
-    found: dict[int, Any] = {}
-    keys: dict[int, Node] = {}
-    for key, value in given.items():
-        v = topology.node(key)
-        if v in found:
-            raise ValueError(
-                f"node {topology.names[v]!r} is given twice, as {keys[v]!r} and as {key!r}"
-            )
-        found[v], keys[v] = value, key
-    return found
-
-
 def _by_node(
     tables: Tables, evidence: Mapping[Node, Any], rows: int | None, *, stacked: bool
 ) -> Evidence:
     topology, members = tables.topology, tables.count if stacked else 0
-    values = {v: _array(topology.names[v], x) for v, x in by_node(topology, evidence).items()}
+    values = {v: _array(topology.names[v], x) for v, x in topology.by_number(evidence).items()}
     given = {v: _read(tables, v, value) for v, value in values.items()}
     lengths = {} if rows is None else {rows: "the frame"}
     for v, value in given.items():
@@ -165,9 +147,8 @@ def _by_node(
             likelihoods[v] = ((value == states) | (value == MISSING)).to(torch.float64)
     hard = {v: value for v, value in given.items() if not value.is_floating_point()}
     masked = any(isinstance(value, np.ma.MaskedArray) for value in values.values())
-    if not masked and (tables.cardinality[list(hard)] == 2).all():
-        inner = {v: each for v, each in likelihoods.items() if v in hard}
-        refuse_signs(tables, list(hard.values()), leaves, inner)
+    if hard and not masked and (tables.cardinality[list(hard)] == 2).all():
+        refuse_signs(tables, hard, leaves, {v: likelihoods[v] for v in hard if v in likelihoods})
     return Evidence(leaves, likelihoods)
 
 
@@ -191,11 +172,7 @@ def _read(tables: Tables, v: int, value: Tensor | np.ndarray) -> Tensor:
     if isinstance(value, Tensor) and value.dtype.is_floating_point:
         return _check_likelihoods(name, value.to(torch.float64), count)
     states = as_states(value, f"evidence on {name!r}: values").to(torch.int64)
-    bad = states[(states < MISSING) | (states >= count)]
-    if len(bad):
-        raise ValueError(
-            f"node {name!r} has state {int(bad[0])}, expected 0..{count - 1}, or -1 if missing"
-        )
+    check_range(tables, states.reshape(1, -1), [v], missing=True)
     return states
 
 

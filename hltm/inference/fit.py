@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._integers import as_integer
 from hltm._results import by_content
 from hltm.inference.expected_counts import Rows, expected_counts
 from hltm.model.tables import Tables
@@ -288,8 +289,7 @@ def _check_settings(
         if not (number and 0 <= value < np.inf):
             raise ValueError(f"{name} must be a finite number, at least 0, got {value!r}")
     for name, count in (("iterations", iterations), ("restarts", restarts)):
-        if isinstance(count, bool) or not hasattr(count, "__index__") or count < 1:
-            raise ValueError(f"{name} must be an integer, at least 1, got {count!r}")
+        as_integer(name, count, 1)
     if seed is not None:
         check_seed(seed)
     elif restarts > 1:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hltm.inference.messages import MISSING
-from hltm.model.topology import Node, Topology
+from hltm.model.nodes import Node
+from hltm.model.states import MISSING
+from hltm.model.topology import Topology
 
 
 def is_frame(value: Any) -> bool:

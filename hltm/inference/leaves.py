@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.inference.messages import MISSING
 from hltm.inference.posterior import posterior
+from hltm.model.states import MISSING, check_range
 from hltm.model.tables import Tables
 
-# Leaves are taken for signs if at least ENOUGH of them are 1, none is 0, and the tree gives so many
-# ones a probability below CHANCE. At most ROWS rows are looked at: more make it only smaller.
-ENOUGH = 10
-CHANCE = 1e-5
+# States are taken for signs if at least ENOUGH of them are 1, none is 0, the tree gives so many ones a
+# probability below CHANCE, and signs are likelier than missing states. Only ROWS rows are looked at.
+ENOUGH = 6
+CHANCE = 1e-3
 ROWS = 1024
 
 
@@ -97,9 +97,9 @@ def check_leaves(tables: Tables, leaves: Any, *, stacked: bool) -> Tensor:
     """
     topology = tables.topology
     found = check_states(tables, leaves, topology.leaves, stacked=stacked, what="leaves")
-    binary = (tables.cardinality[list(topology.leaves)] == 2).all()
+    binary = (tables.cardinality[topology.leaves.start :] == 2).all()
     if binary and not isinstance(leaves, np.ma.MaskedArray):
-        refuse_signs(tables, [found], found)
+        refuse_signs(tables, found, found)
     return found
 
 
@@ -111,7 +111,7 @@ def check_states(
     Raises:
         ValueError: the wrong shape or dtype, or a state that a node does not have, -1 aside.
     """
-    topology, members = tables.topology, tables.count
+    members = tables.count
     found = as_states(states, what)
     shapes = [("B", len(nodes)), *([(members, "B", len(nodes))] if stacked else [])]
     lead = found.shape[:-2]
@@ -122,55 +122,73 @@ def check_states(
     ):
         shown = " or ".join("({})".format(", ".join(map(str, shape))) for shape in shapes[::-1])
         raise ValueError(f"{what} have shape {tuple(found.shape)}, expected {shown}")
-    if found.shape[-2]:
-        limit = torch.as_tensor(tables.cardinality[list(nodes)], device=found.device)
-        rows = tuple(range(found.ndim - 1))
-        low, high = found.amin(rows).to(torch.int64), found.amax(rows).to(torch.int64)
-        for at in ((low < MISSING) | (high >= limit)).nonzero()[:1, 0].tolist():
-            state = int(low[at]) if low[at] < MISSING else int(high[at])
-            kind = "leaf" if nodes[at] in topology.leaves else "node"
-            raise ValueError(
-                f"{kind} {topology.names[nodes[at]]!r} has state {state}, "
-                f"expected 0..{int(limit[at]) - 1}, or -1 if missing"
-            )
-    found = found if lead else found.expand(members, *found.shape)
-    return found.transpose(1, 2)
+    found = found.transpose(-1, -2)
+    check_range(tables, found, nodes, missing=True)
+    return found if lead else found.expand(members, *found.shape)
 
 
 def refuse_signs(
     tables: Tables,
-    given: Sequence[Tensor],
+    given: Mapping[int, Tensor] | Tensor,
     leaves_SXB: Tensor,
     likelihoods: Mapping[int, Tensor] | None = None,
 ) -> None:
     """Refuse integer evidence that looks like signs: -1 and 1, and never the 0 that should occur.
 
-    If -1 means missing, the probability that a tree shows 1 wherever a node is observed is the
-    evidence itself. Evidence is refused if that is below 1e-5 and at least 10 nodes are observed, so
-    that honest evidence is practically never refused, and a batch of signs practically always; a few
-    rows with a few ones are accepted as they stand.
+    If -1 means missing, the probability p that a tree shows 1 wherever a node is observed is the
+    evidence itself, and the pattern of missing states has a probability of its own: at most m, where
+    every node misses its states independently at the rate at which it does here. If -1 is a sign for
+    state 0, the rows have probability s. Evidence is refused if at least 6 states are 1, p < 1e-3 and
+    s > p m. So rows that a tree made are refused by mistake with probability below 1e-3, and rows that
+    show one node and miss the rest are accepted however many they are; a few rows of signs are too.
 
     Args:
-        given: the states as they were given, samples last, all of nodes with two states.
+        given: the states as they were given, samples last, all of nodes with two states: by node
+            `(B,)`, `(S, B)` or one state, or of all leaves `(S, X, B)`.
         leaves_SXB, likelihoods: the same evidence as the functions of `hltm.inference` take it.
 
     Raises:
         ValueError: as above; the message names both ways out.
     """
-    if not any(x.dtype.is_signed for x in given):
+    values = [given] if isinstance(given, Tensor) else list(given.values())
+    if not any(x.dtype.is_signed for x in values):
         return
-    first = [x[..., :ROWS] if x.ndim else x for x in given]
+    first = [x[..., :ROWS] if x.ndim else x for x in values]
     # a 0 is nearly always among the first rows
     if any((x == 0).any() for x in first) or sum(int((x == 1).sum()) for x in first) < ENOUGH:
         return
-    if any((x == 0).any() for x in given) or not any((x == MISSING).any() for x in given):
+    if any((x == 0).any() for x in values) or not any((x == MISSING).any() for x in values):
         return
-    part = {v: x[..., :ROWS] for v, x in (likelihoods or {}).items()}
-    root = np.zeros(1, dtype=np.int64)
-    with torch.no_grad():
-        found = posterior(tables, leaves_SXB[..., :ROWS], root, likelihoods=part or None)
-    if float(found.log_evidence.sum(-1).max()) < math.log(CHANCE):
+    leaves = leaves_SXB[..., :ROWS]
+    inner = {v: x[..., :ROWS] for v, x in (likelihoods or {}).items()}
+    at = tables.topology.leaves
+    chosen = [v - at.start for v in (at if isinstance(given, Tensor) else given) if v in at]
+    signed = leaves.clone()
+    signed[:, chosen] = leaves[:, chosen].clamp_min(0)
+    # a missing state has likelihoods (1, 1), and state 0 has (1, 0)
+    states = {v: torch.stack([x[:, 0], x[:, 1] - x[:, 0] * x[:, 1]], 1) for v, x in inner.items()}
+    missing = _log_missing(first)
+    log_p, log_s = _log_evidence(tables, leaves, inner), _log_evidence(tables, signed, states)
+    if float(log_p.max()) < math.log(CHANCE) and float((log_s - log_p - missing).sum()) > 0:
         raise ValueError(
             "states are -1 and 1 and never 0, as signs are: (leaves > 0).long() makes states of them; "
             "if -1 does mean missing, give numpy.ma.masked_equal(leaves, -1)"
         )
+
+
+def _log_evidence(tables: Tables, leaves: Tensor, inner: Mapping[int, Tensor]) -> Tensor:
+    """`(S,)` log P(all rows)."""
+    root = np.zeros(1, dtype=np.int64)
+    with torch.no_grad():
+        return posterior(tables, leaves, root, likelihoods=inner or None).log_evidence.sum(-1)
+
+
+def _log_missing(given: Sequence[Tensor]) -> Tensor:
+    """`(S,)` or `()` log probability of where states are missing, at each node's own rate."""
+    total = torch.zeros((), dtype=torch.float64, device=given[0].device)
+    for x in given:
+        if x.ndim:
+            rate = (x == MISSING).to(torch.float64).mean(-1)
+            part = -x.shape[-1] * (torch.special.entr(rate) + torch.special.entr(1 - rate))
+            total = total + (part.sum(-1) if x.ndim == 3 else part)
+    return total

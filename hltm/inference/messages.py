@@ -27,7 +27,6 @@ each operation on the way from the leaves to it, *provided that no number other 
   of float32 in float64, and those of float64 with an exponent *per state*. Then every mantissa is 0
   or in [1/2, 1), those of the tables too; products of such numbers cannot underflow, and in a sum a
   term vanishes only beside one that is 2^1000 times as large.
-
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.model.states import MISSING
 from hltm.model.tables import Tables
 
-MISSING = -1  # a leaf that was not observed
 Likelihoods = Mapping[int, Tensor]  # node -> (S or 1, K, B) float64 of its states, at least 0
 SMALL = {torch.float32: 1e-12, torch.float64: 1e-100}  # the cube is a normal number
 
@@ -82,17 +81,34 @@ class Upward(NamedTuple):
         )
 
 
+class Pairs(NamedTuple):
+    """How siblings in a row are joined in pairs.
+
+    Attributes:
+        left: places of the first of each pair, and of those that stay alone.
+        right: places of the second of each pair.
+        at: the place in `left` of the partner of each of `right`.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    at: np.ndarray
+
+
 class ChildLinks(NamedTuple):
-    """Which nodes of one group are children of which nodes of another, at most one child per parent.
+    """The nodes of one group that are children of nodes of another.
 
     Attributes:
         group: the number of the parents' group.
-        child: places of the children in their own group.
-        parent: the place of each child's parent in the parents' group, increasing.
+        child: places of the children in their own group, siblings in a row.
+        rounds: the pairs that are joined first, then those of what these leave, and so on, until one
+            of each parent's children is left: log2 of their number of steps, not one for each child.
+        parent: the place of each parent in its group, increasing.
     """
 
     group: int
     child: np.ndarray
+    rounds: list[Pairs]
     parent: np.ndarray
 
 
@@ -106,28 +122,23 @@ def group_places(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
 
 
 def child_links(tables: Tables) -> list[list[ChildLinks]]:
-    """For every group, the links of its nodes to their parents' groups.
-
-    Siblings are in different links, so that all messages along one link can be multiplied into the
-    parents' at once. Links are split by the parents' group and by the child's rank among the siblings
-    of its own group.
-    """
+    """For every group, the links of its nodes to their parents' groups."""
     group, place = group_places(tables)
     found: list[list[ChildLinks]] = [[]]
     for nodes in tables.groups[1:]:
-        parent = tables.topology.parent[nodes]
-        order = np.argsort(parent, kind="stable")
-        first = np.searchsorted(parent[order], parent[order])
-        rank = np.empty_like(order)  # among the siblings of this group
-        rank[order] = np.arange(len(nodes)) - first
-        key = np.stack([rank, group[parent]])
-        pairs, label = np.unique(key, axis=1, return_inverse=True)
-        label = label.ravel()
-        ends = np.cumsum(np.bincount(label))[:-1]
+        above = tables.topology.parent[nodes]
         found.append([])
-        for i, at in enumerate(np.split(np.argsort(label, kind="stable"), ends)):
-            at = at[np.argsort(place[parent[at]])]
-            found[-1].append(ChildLinks(int(pairs[1, i]), at, place[parent[at]]))
+        for g in np.unique(group[above]):
+            child = np.flatnonzero(group[above] == g)
+            child = child[np.argsort(place[above[child]], kind="stable")]
+            parent, count = np.unique(place[above[child]], return_counts=True)
+            rounds = []
+            while (count > 1).any():
+                rank = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+                left, right = np.flatnonzero(rank % 2 == 0), np.flatnonzero(rank % 2)
+                rounds.append(Pairs(left, right, np.searchsorted(left, right - 1)))
+                count = (count + 1) // 2
+            found[-1].append(ChildLinks(int(g), child, rounds, parent))
     return found
 
 
@@ -168,13 +179,13 @@ def upward(
             message = Message(
                 mantissa, torch.zeros_like(mantissa if per_state else mantissa[:, :, :1])
             )
-        for i, v in enumerate(map(int, nodes) if likelihoods else ()):
-            if likelihoods and v in likelihoods:
-                given, lost = _observation(likelihoods[v].to(observed.device), dtype, per_state)
-                given = Message(*(part.expand(members, -1, -1, -1) for part in given))
-                link = ChildLinks(g, np.array([0]), np.array([i]))
-                message, doubt = _join(message, given, link)
-                doubtful |= lost | doubt
+        at = np.flatnonzero(np.isin(nodes, list(likelihoods or ())))
+        if likelihoods and len(at):
+            parts = [likelihoods[v].to(observed.device) for v in nodes[at].tolist()]
+            given = torch.stack([part.expand(members, -1, -1) for part in parts], dim=1)
+            seen, lost = _observation(given, dtype, per_state)
+            message, doubt = _join(message, seen, at)
+            doubtful |= lost | doubt
         below.append(message)
         if g == 0:
             break
@@ -186,7 +197,11 @@ def upward(
                 shape = (members, len(groups[link.group]), int(tables.rows[nodes[0]]), batch)
                 ones = torch.ones(shape, dtype=dtype, device=observed.device)
                 product = Message(ones, torch.zeros_like(ones if per_state else ones[:, :, :1]))
-            joined[link.group], doubt = _join(product, message, link)
+            siblings = pick(message, link.child)
+            for left, right, at in link.rounds:
+                siblings, doubt = _join(pick(siblings, left), pick(siblings, right), at)
+                doubtful |= doubt
+            joined[link.group], doubt = _join(product, siblings, link.parent)
             doubtful |= doubt
     return Upward(below[::-1], [below[-1], *sent[::-1]], doubtful)
 
@@ -239,13 +254,13 @@ def split(number: Tensor) -> Message:
 
 
 def _observation(given: Tensor, dtype: torch.dtype, per_state: bool) -> tuple[Message, Tensor]:
-    """Likelihoods `(S, K, B)` as a message of one node, and `(S, B)` bool: which samples are doubtful."""
-    message = split(given[:, None])
+    """Likelihoods `(S, G, K, B)` as messages, and `(S, B)` bool: which samples are doubtful."""
+    message = split(given)
     if per_state:
-        return message, torch.zeros_like(given[:, 0], dtype=torch.bool)
-    shared = terms_of(torch.ones_like(given[:, None]), message)
+        return message, torch.zeros_like(given[:, 0, 0], dtype=torch.bool)
+    shared = terms_of(torch.ones_like(given), message)
     lost = (shared.mantissa < SMALL[dtype]) & (message.mantissa > 0)
-    return Message(shared.mantissa.to(dtype), shared.exponent.to(dtype)), lost.any(2)[:, 0]
+    return Message(shared.mantissa.to(dtype), shared.exponent.to(dtype)), lost.flatten(1, 2).any(1)
 
 
 def send(table: Tensor, message: Message) -> Message:
@@ -270,14 +285,13 @@ def terms_of(weight: Tensor, message: Message) -> Message:
     return Message(factor.mantissa * message.mantissa * scale, top)
 
 
-def _join(before: Message, sent: Message, link: ChildLinks) -> tuple[Message, Tensor]:
-    """Multiply children's σ into their parents' λ, and scale the product to at most 1.
+def _join(before: Message, sent: Message, at: np.ndarray) -> tuple[Message, Tensor]:
+    """Multiply messages into those at some places, each place once, and scale the product to at most 1.
 
     Returns:
-        the parents' messages, and `(S, B)` bool: which samples are doubtful.
+        all messages, and `(S, B)` bool: which samples are doubtful.
     """
-    sent = pick(sent, link.child)
-    old = pick(before, link.parent)
+    old = pick(before, at)
     product = old.mantissa * sent.mantissa
     exponent = old.exponent + sent.exponent
     if exponent.shape[2] == product.shape[2]:
@@ -292,10 +306,10 @@ def _join(before: Message, sent: Message, link: ChildLinks) -> tuple[Message, Te
         least = math.log2(SMALL[product.dtype]) * 3
         joined = product * (-more.clamp_min(least)).exp2()
     exponent = exponent + more
-    if len(link.parent) < before.mantissa.shape[1]:
-        parent = torch.as_tensor(link.parent, device=joined.device)
-        joined = before.mantissa.index_copy(1, parent, joined)
-        exponent = before.exponent.index_copy(1, parent, exponent)
+    if len(at) < before.mantissa.shape[1]:
+        place = torch.as_tensor(at, device=joined.device)
+        joined = before.mantissa.index_copy(1, place, joined)
+        exponent = before.exponent.index_copy(1, place, exponent)
     return Message(joined, exponent), doubt
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from hltm._results import by_content
 from hltm.inference.beliefs import weigh
 from hltm.inference.messages import (
-    MISSING,
     Likelihoods,
     Message,
     child_links,
@@ -21,6 +20,7 @@ from hltm.inference.messages import (
     safe_upward,
 )
 from hltm.inference.posterior import row_chunks
+from hltm.model.states import MISSING
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.reference import uniform_words
 from hltm.sampling.philox import MAX_VIEWS, Stream, check_seed
@@ -112,8 +112,11 @@ def torch_most_likely(tables: Tables, leaves_SXB: Tensor, likelihoods: Likelihoo
         rows = [(logs[g][:, :, r, :, None] + below[g]).amax(2) for r in range(logs[g].shape[2])]
         sent = torch.stack(rows, dim=2)
         for link in links[g]:
-            child, parent = (torch.as_tensor(at, device=device) for at in (link.child, link.parent))
-            below[link.group].index_add_(1, parent, sent[:, child])
+            siblings = sent[:, torch.as_tensor(link.child, device=device)]
+            for pairs in link.rounds:
+                left, right, at = (torch.as_tensor(part, device=device) for part in pairs)
+                siblings = siblings[:, left].index_add(1, at, siblings[:, right])
+            below[link.group].index_add_(1, torch.as_tensor(link.parent, device=device), siblings)
 
     def choose(g: int, above: Tensor | None) -> tuple[Tensor, Tensor]:
         row = logs[g][:, :, 0, :, None] if above is None else _rows(logs[g], above)

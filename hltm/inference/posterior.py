@@ -74,7 +74,8 @@ def posterior(
             tables, leaves_SXB, np.array([0]), dtype, own=own, likelihoods=likelihoods
         )
         return Posterior(root[:, :0], evidence[:, :0] if own else evidence)
-    distinct, place = np.unique(nodes, return_inverse=True)
+    in_order = bool((nodes[1:] > nodes[:-1]).all())
+    distinct, place = (nodes, nodes) if in_order else np.unique(nodes, return_inverse=True)
     given = {} if likelihoods is None else likelihoods
     needs_gradient = torch.is_grad_enabled() and any(
         part.requires_grad for part in (tables.flat, *given.values())
@@ -98,7 +99,7 @@ def posterior(
         found = Posterior(
             *posterior_kernel.posterior(tables, leaves_SXB, distinct, dtype, prior, given)
         )
-    if np.array_equal(distinct, nodes):
+    if in_order:
         return found
     order = torch.as_tensor(place.ravel(), device=found.marginals.device)
     evidence = found.log_evidence[:, order] if own else found.log_evidence

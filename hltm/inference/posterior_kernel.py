@@ -7,6 +7,7 @@ of them is `hltm.inference.upward_kernel`. No state is lost, whatever the tables
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,10 +60,10 @@ def posterior(
     root = tables.flat[:, : int(tables.cardinality[0])]
     prior, exponent = (root, torch.zeros_like(root)) if priors is None else priors
     sent_offset = np.concatenate([[0], np.cumsum(tables.rows)])
+    weight, lift = rows_of_trees(prior), rows_of_trees(exponent).astype(np.int64)
     arguments = (
-        problem, sent_offset[: 0 if own else None], rows_of_trees(prior),
-        rows_of_trees(exponent).astype(np.int64), nodes.astype(np.int64),
-        tables.topology.with_ancestors(nodes), own, marginals, evidence,
+        problem, sent_offset[: 0 if own else None], weight, lift, _logs(weight, lift),
+        nodes.astype(np.int64), tables.topology.with_ancestors(nodes), own, marginals, evidence,
     )  # fmt: skip
 
     def work(shares: Iterator[tuple[int, int]]) -> None:
@@ -77,7 +78,7 @@ def posterior(
 
 @compiled(error_model="numpy")
 def _rows(  # type: ignore[no-untyped-def]
-    problem, sent_offset, prior, lift, nodes, needed, own, marginals, evidence, low, high
+    problem, sent_offset, prior, lift, log_prior, nodes, needed, own, marginals, evidence, low, high
 ):
     """Do tasks low..high-1; a task is one block of samples of one member.
 
@@ -103,17 +104,24 @@ def _rows(  # type: ignore[no-untyped-def]
         sweep_up(problem, scratch, s, begin, size, sent, sent_offset)
         table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
         extreme = problem.extreme[s if problem.extreme.shape[0] > 1 else 0]
+        before = prior[s if prior.shape[0] > 1 else 0]
+        raised = lift[s if lift.shape[0] > 1 else 0]
         for i in range(len(nodes) if own else 1):  # the nodes, or the root: prior times message
             v = nodes[i] if own else 0
             at = below[offset[v] : offset[v + 1]]
+            if own and not stored[v]:
+                _observed(
+                    offset[v], offset[v + 1], before, raised,
+                    log_prior[s if log_prior.shape[0] > 1 else 0], state[v - first_leaf, :size],
+                    begin, marginals[s, i], evidence[s, i],
+                )  # fmt: skip
+                continue
             if not stored[v]:
                 fill_leaf(state[v - first_leaf], at)
             scaled = False
             for j in range(lanes):
                 exponent[j] = scale[v, j]
                 scaled |= exponent[j] != 0
-            before = prior[s if prior.shape[0] > 1 else 0]
-            raised = lift[s if lift.shape[0] > 1 else 0]
             apart = _finish(
                 before, raised, offset[v], at, shifted[v], scratch, found, total, exponent
             )
@@ -147,6 +155,39 @@ def _rows(  # type: ignore[no-untyped-def]
         for i in range(len(nodes)):
             v = nodes[i]
             _write(below[offset[v] : offset[v + 1]], marginals[s, i], begin, size)
+
+
+@compiled()
+def _logs(prior, lift):  # type: ignore[no-untyped-def]
+    """The logarithms of the priors 2^lift."""
+    found = np.empty(prior.shape)
+    for s in range(len(prior)):
+        for k in range(prior.shape[1]):
+            found[s, k] = log_of(prior[s, k], lift[s if lift.shape[0] > 1 else 0, k])
+    return found
+
+
+@compiled(error_model="numpy")
+def _observed(low, high, prior, lift, log_prior, state, begin, marginals, evidence):  # type: ignore[no-untyped-def]
+    """Store the posterior of a leaf given itself alone: its state, or the prior where it is missing.
+
+    Its states begin at number `low` of all states. It is what `_finish` finds, without a logarithm of
+    every sample.
+    """
+    total = 0.0
+    for k in range(low, high):
+        total += math.ldexp(prior[k], max(lift[k], -2000))  # so that it fits 32 bits
+    log_total = np.log(total)
+    for j in range(len(state)):
+        evidence[begin + j] = log_prior[low + state[j]] if state[j] >= 0 else log_total
+    for k in range(high - low):
+        unseen = math.ldexp(prior[low + k], max(lift[low + k], -2000)) / total
+        for j in range(len(state)):
+            never = state[j] >= 0 and prior[low + state[j]] <= 0.0
+            known = np.nan if never else (1.0 if state[j] == k else 0.0)
+            marginals[k, begin + j] = known if state[j] >= 0 else unseen
+    for k in range(high - low, marginals.shape[0]):
+        marginals[k, begin : begin + len(state)] = 0.0
 
 
 @compiled(error_model="numpy")

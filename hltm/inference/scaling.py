@@ -11,7 +11,7 @@ number that is not zero gets subnormal. `settle` and the limits below keep it so
   which multiplies mantissas and adds exponents.
 - So a message that is sent is 0 or at least SMALL^2 = 1e-200, and a product of it with a value is 0 or
   at least SMALL^3 = 1e-300, a normal number.
-- In a sum, a term may vanish only beside one that is 2^600 times as large.
+- In a sum, a term may vanish only beside one that is 2^1000 times as large.
 
 Hence a value is 0 if and only if its state is impossible, whatever the tables, the number of
 children and their order, and n operations leave a relative error of at most about n 2^-53.
@@ -67,7 +67,8 @@ def terms_of(weight, lift, value, shift, j, terms):  # type: ignore[no-untyped-d
     top = FAR
     for k in range(len(weight)):
         if weight[k] > 0.0 and value[k, j] > 0.0:
-            top = max(top, math.frexp(weight[k])[1] + lift[k] + shift[k, j])
+            exponent = math.frexp(weight[k])[1] + math.frexp(value[k, j])[1]
+            top = max(top, exponent + lift[k] + shift[k, j])
     total = 0.0
     for k in range(len(weight)):
         terms[k] = 0.0

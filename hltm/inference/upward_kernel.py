@@ -102,7 +102,7 @@ def problem_of(tables: Tables, leaves_SXB: Tensor, likelihoods: Likelihoods | No
         extreme=np.logical_or.reduceat(small, tables.start, axis=1),
         leaves=np.ascontiguousarray(leaves_SXB.numpy(), dtype=np.int32), given=given,
         likelihoods=np.concatenate(parts, axis=1),
-        lanes=max(min(LANES, CACHE // int(offset[-1]) // 8 * 8), 8),
+        lanes=max(min(LANES, CACHE // int(offset[-1]) // 8 * 8, -(-batch // 8) * 8), 8),
     )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from hltm._results import by_content
+from hltm.model.nodes import Node, Nodes
+from hltm.model.states import check_range
 from hltm.model.tables import Tables
-from hltm.model.topology import Node, Nodes
 
 MAX_STATES = 1 << 20
 
@@ -83,10 +84,8 @@ def leaf_distribution(tables: Tables, given: Nodes | Mapping[Node, int]) -> Tens
         raise ValueError(f"nodes are given once each, got {nodes.tolist()}")
     states, probability = joint(tables)
     if isinstance(given, Mapping):
-        for v, state in zip(nodes, map(int, given.values()), strict=True):
-            if not 0 <= state < cardinality[v]:
-                what = f"node {topology.names[v]!r} does not have state {state}"
-                raise ValueError(f"{what}, expected 0..{cardinality[v] - 1}")
+        for v, state in zip(nodes.tolist(), map(int, given.values()), strict=True):
+            check_range(tables, torch.tensor([[state]]), [v])
             agrees = states[:, v] == state
             states, probability = states[agrees], probability[:, agrees]
         nodes = nodes[:0]

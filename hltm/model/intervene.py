@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hltm.model.nodes import Node
 from hltm.model.repeated_rows import RepeatedRows
+from hltm.model.states import check_range
 from hltm.model.tables import TOLERANCE, Table, Tables
-from hltm.model.topology import Topology
 
 Setting = int | Table  # a state, states, a distribution over a node's states, or its whole table
 
@@ -42,7 +42,7 @@ def intervene(tables: Tables, settings: Mapping[Node, Setting], *, stacked: bool
         tensor([[0., 1.],
                 [0., 1.]], dtype=torch.float64)
     """
-    wanted = given_nodes(tables.topology, settings)
+    wanted = tables.topology.by_number(settings)
     if not wanted:
         return tables
     fresh = {v: _table(tables, v, value, stacked) for v, value in wanted.items()}
@@ -69,25 +69,6 @@ def _with_rows(tables: RepeatedRows, fresh: Mapping[int, Tensor]) -> RepeatedRow
     return RepeatedRows(tables.topology, tables.cardinality, distinct, rank)
 
 
-def given_nodes(topology: Topology, settings: Mapping[Node, Setting]) -> dict[int, Setting]:
-    """The settings by node number, parents first.
-
-    Raises:
-        KeyError, IndexError: an unknown node.
-        TypeError: not a mapping.
-        ValueError: a node given twice.
-    """
-    if not isinstance(settings, Mapping):
-        raise TypeError(f"expected a mapping from nodes to settings, got {type(settings).__name__}")
-    found: dict[int, Setting] = {}
-    for node, value in settings.items():
-        v = topology.node(node)
-        if v in found:
-            raise ValueError(f"node {topology.names[v]!r} is given twice, by name and by number")
-        found[v] = value
-    return dict(sorted(found.items()))
-
-
 def as_setting(name: str, value: Setting) -> Tensor:
     """A setting as int64 states or float64 probabilities.
 
@@ -110,20 +91,6 @@ def as_setting(name: str, value: Setting) -> Tensor:
     return found.to(torch.float64 if found.is_floating_point() else torch.int64)
 
 
-def check_states(tables: Tables, v: int, states: Tensor) -> Tensor:
-    """The states, if node v has all of them.
-
-    Raises:
-        ValueError: a state outside 0..K-1.
-    """
-    count = int(tables.cardinality[v])
-    wrong = states[(states < 0) | (states >= count)]
-    if len(wrong):
-        name = tables.topology.names[v]
-        raise ValueError(f"node {name!r} is set to state {int(wrong[0])}, expected 0..{count - 1}")
-    return states
-
-
 def _table(tables: Tables, v: int, value: Setting, stacked: bool) -> Tensor:
     """The table `(1 or S, rows, K)` float64 that replaces node v's."""
     name, members = tables.topology.names[v], tables.count
@@ -137,7 +104,9 @@ def _table(tables: Tables, v: int, value: Setting, stacked: bool) -> Tensor:
                 f"node {name!r} is set to integers of shape {shape}, expected {kinds}; "
                 "probabilities are floats"
             )
-        point = torch.nn.functional.one_hot(check_states(tables, v, found.reshape(-1)), count)
+        states = found.reshape(-1)
+        check_range(tables, states[None], [v])
+        point = torch.nn.functional.one_hot(states, count)
         return point[:, None].to(torch.float64).expand(-1, rows, -1)
     if stacked and shape == (rows, count) == (members, count) and rows > 1:
         raise ValueError(

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from hltm._integers import as_integer
 from hltm.model.digest import stored
-from hltm.model.nodes import Node as Node
-from hltm.model.nodes import NodeNumber, NodeRange, is_single
-from hltm.model.nodes import Nodes as Nodes
+from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, is_single
 
 if TYPE_CHECKING:
     import networkx as nx
 
+Value = TypeVar("Value")
 Parents = Sequence[int | str | None] | Mapping[str, str | None] | np.ndarray
 MAX_NODES = 1 << 24  # a draw's address holds the node in 24 bits
 
@@ -114,11 +114,7 @@ class Topology:
         Raises:
             ValueError: a depth or branching below 1, or more than 2^24 nodes.
         """
-        depth, branching = operator.index(depth), operator.index(branching)
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1, got {depth}")
-        if branching < 1:
-            raise ValueError(f"branching must be at least 1, got {branching}")
+        depth, branching = as_integer("depth", depth, 1), as_integer("branching", branching, 1)
         widths = [1]
         for _ in range(depth):
             widths.append(widths[-1] * branching)
@@ -178,7 +174,7 @@ class Topology:
         Raises:
             ValueError: a level outside 0..L.
         """
-        level = operator.index(level)
+        level = as_integer("level", level)
         if not 0 <= level <= self.depth:
             raise ValueError(f"level must be in 0..{self.depth}, got {level}")
         first = int(self._level_start[level])
@@ -241,6 +237,26 @@ class Topology:
             )
         return v
 
+    def by_number(self, given: Mapping[Node, Value]) -> dict[int, Value]:
+        """The values of a mapping under the numbers of their nodes.
+
+        Raises:
+            TypeError: not a mapping, or a key that is neither a name nor a number.
+            ValueError: a node that is given twice, or a number that could mean two nodes.
+            KeyError, IndexError: a node that the tree does not have.
+        """
+        if not isinstance(given, Mapping):
+            raise TypeError(f"expected a mapping from nodes to values, got {type(given).__name__}")
+        keys: dict[int, Node] = {}
+        for key in given:
+            v = self.node(key)
+            if v in keys:
+                raise ValueError(
+                    f"node {self.names[v]!r} is given twice, as {keys[v]!r} and as {key!r}"
+                )
+            keys[v] = key
+        return {v: given[key] for v, key in keys.items()}
+
     def nodes(self, nodes: Nodes) -> np.ndarray:
         """The numbers of several nodes, or of one, as an int64 array; a `range` holds numbers."""
         if is_single(nodes):
@@ -261,11 +277,12 @@ class Topology:
 
     def with_ancestors(self, nodes: np.ndarray) -> np.ndarray:
         """`(V,)` bool: which nodes are among `nodes` or lie above one of them."""
-        found = np.zeros(len(self), dtype=bool)
-        found[nodes] = True
-        for v in range(len(self) - 1, 0, -1):  # children before parents
-            found[self.parent[v]] |= found[v]
-        return found
+        found, parent = bytearray(len(self)), self.parent.tolist()
+        for v in nodes.tolist():
+            while v >= 0 and not found[v]:
+                found[v] = True
+                v = parent[v]
+        return np.frombuffer(found, dtype=bool)
 
     def descendants(self, node: Node) -> np.ndarray:
         """A node and all nodes below it, in storage order."""

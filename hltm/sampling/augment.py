@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from hltm.model.nodes import Node, NodeRange, Nodes, is_single
+from hltm._integers import as_integer
+from hltm.model.nodes import Node, NodeNumber, NodeRange, Nodes, is_single
 from hltm.model.topology import Topology
 from hltm.sampling.rules import AtLevel, KeepLevel, KeepNodes, Rule, at_root, either, nowhere, parts
 
@@ -148,7 +147,7 @@ def keep_level(level: int) -> Augmentation:
     Raises:
         TypeError: a level that is not an integer. On use, ValueError: one that the tree does not have.
     """
-    level = _integer(level)
+    level = as_integer("level", level)
     return Augmentation(f"keep-level:{level}", KeepLevel(level))
 
 
@@ -167,7 +166,9 @@ def keep_nodes(nodes: Nodes) -> Augmentation:
     if isinstance(nodes, range):  # numbers, as everywhere
         nodes = NodeRange(nodes.start, nodes.stop, nodes.step)
     listed: Iterable[Node] = [nodes] if is_single(nodes) else nodes
-    wanted = tuple(v if isinstance(v, str) else _integer(v) for v in listed)
+    wanted = tuple(
+        v if isinstance(v, (str, NodeNumber)) else as_integer("a node's number", v) for v in listed
+    )
     if not wanted:
         raise ValueError("keep_nodes needs at least one node, got none; use keep_nothing()")
     return Augmentation(f"keep-nodes:{'+'.join(map(str, wanted))}", KeepNodes(wanted))
@@ -204,7 +205,7 @@ def resample_subtrees(rate: float, level: int) -> Augmentation:
         >>> resample_subtrees(0.3, level=1).rates(Topology.balanced(depth=2)).tolist()
         [0.0, 0.3, 0.3, 0.0, 0.0, 0.0, 0.0]
     """
-    rate, level = _check_rate(rate), _integer(level)
+    rate, level = _check_rate(rate), as_integer("level", level)
     return Augmentation(f"resample-subtrees:{rate:g}:{level}", AtLevel(rate, level))
 
 
@@ -287,10 +288,3 @@ def _check_rate(rate: float) -> float:
     if not 0 <= rate <= 1:
         raise ValueError(f"a rate must be in [0, 1], got {rate}")
     return float(rate)
-
-
-def _integer(value: Any) -> Any:
-    """An integer of any type as an int; a `NodeNumber` stays one."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"expected an integer, got {value!r}")
-    return value if isinstance(value, int) else operator.index(value)

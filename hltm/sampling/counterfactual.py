@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.model.intervene import Setting, as_setting, check_states, given_nodes, intervene
+from hltm.model.intervene import Setting, as_setting, intervene
 from hltm.model.nodes import Node
+from hltm.model.states import check_range
 from hltm.model.tables import Tables
-from hltm.sampling.draw import Draw, Origin
+from hltm.sampling.draw import Draw, Origin, check_draw
 from hltm.sampling.kernels.request import DrawRequest
+from hltm.sampling.packed import PackedDraw, pack_bits
 from hltm.sampling.sample import draw_states
 
+AnyDraw = TypeVar("AnyDraw", Draw, PackedDraw)
 
-def counterfactual(tables: Tables, draw: Draw, settings: Mapping[Node, Setting]) -> Draw:
+
+def counterfactual(
+    tables: Tables, members: Sequence[int], draw: AnyDraw, settings: Mapping[Node, Setting]
+) -> AnyDraw:
     """The draw as it would have been, had some nodes been set: same address, same random numbers.
 
     This is the counterfactual of Pearl (2009, "Causality", Theorem 7.1.7) exactly: the random numbers
@@ -32,7 +39,8 @@ def counterfactual(tables: Tables, draw: Draw, settings: Mapping[Node, Setting])
     the tables of `intervene` gives the same states.
 
     Args:
-        draw: the data, a view or a redraw, also without its first nodes.
+        members: the trees' addresses.
+        draw: the data, packed or not, a view or a redraw, also without its first nodes.
         settings: for each node, by number or name, a state, or states `(B,)` or `(S, B)`, one per
             sample; or probabilities as `intervene` takes them, whose states the same numbers choose.
 
@@ -48,12 +56,19 @@ def counterfactual(tables: Tables, draw: Draw, settings: Mapping[Node, Setting])
         >>> (other.states != draw.states).any(0)
         tensor([False,  True, False,  True,  True, False, False])
     """
+    if isinstance(draw, PackedDraw):
+        unpacked = counterfactual(tables, members, draw.unpack(), settings)
+        bits = pack_bits(unpacked.states_SVB)
+        return replace(draw, bits_SVW=bits, origin=unpacked.origin)  # type: ignore[call-arg]
+    if not isinstance(draw, Draw):
+        raise TypeError(f"expected a draw of this tree, got {type(draw).__name__}")
+    check_draw(tables, members, draw)
     if draw.view != (draw.redraws[-1][0] if draw.redraws else 0):
         raise ValueError(
             f"the draw is view {draw.view} but does not hold its redraw rates, which its counterfactual "
             "needs; take it with `views` or `redraw`"
         )
-    states, others = _split(tables, draw, given_nodes(tables.topology, settings))
+    states, others = _split(tables, draw, tables.topology.by_number(settings))
     intervened = intervene(tables, others, stacked=draw.stacked)
     factual = _replay(tables, draw)
     pairs = zip(factual.unbind(1), draw.states_SVB.unbind(1), strict=False)
@@ -116,7 +131,8 @@ def _split(
         elif tuple(found.shape) in ((), shape[1:]) or (
             draw.stacked and tuple(found.shape) == shape
         ):
-            set_to[v] = check_states(tables, v, found)
+            check_range(tables, found.reshape(1, -1), [v])
+            set_to[v] = found
         else:
             lead = f" or {shape}" if draw.stacked else ""
             raise ValueError(

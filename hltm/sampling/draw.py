@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -35,7 +35,22 @@ class Origin(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
+class Addressed:
+    """What draws of all kinds share: they are equal if their addresses, trees and states are."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        compared = [field.name for field in fields(self) if field.compare]
+        pairs = ((getattr(self, name), getattr(other, name)) for name in reversed(compared))
+        return self is other or all(_same(a, b) for a, b in pairs)
+
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name) for name in ("seed", "stream", "members", "rows")))
+
+
+@dataclass(frozen=True, eq=False)
+class Draw(Addressed):
     """States of nodes for B consecutive samples of one or S trees, and the address they came from.
 
     Attributes:
@@ -54,8 +69,6 @@ class Draw:
 
     States are uint8. If a node has more than 256 states, they are uint16 in `states_SVB` and int32
     in all that is read from the draw, because torch can neither reduce nor compare uint16.
-
-    Two draws are equal if their addresses, trees and states are.
     """
 
     states_SVB: Tensor
@@ -70,7 +83,7 @@ class Draw:
     draw_format: int = DRAW_FORMAT
     missing_SXB: Tensor | None = None
     origin: Origin | None = None
-    redraws: tuple[tuple[int, np.ndarray], ...] = ()
+    redraws: tuple[tuple[int, np.ndarray], ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         members, nodes, samples = self.states_SVB.shape
@@ -79,27 +92,6 @@ class Draw:
             f"Draw(states {shape}, seed={self.seed}, stream={self.stream.name.lower()}, "
             f"{shown_rows(self.rows)}, view={self.view})"
         )
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Draw):
-            return NotImplemented
-        return self is other or (
-            self._address == other._address
-            and self.topology == other.topology
-            and same_tensors(self.states_SVB, other.states_SVB)
-            and same_tensors(self.missing_SXB, other.missing_SXB)
-            and self.origin == other.origin
-        )
-
-    def __hash__(self) -> int:
-        return hash(self._address)
-
-    @property
-    def _address(self) -> tuple[object, ...]:
-        return (
-            self.seed, int(self.stream), self.members, self.start, self.view, self.first, self.stacked,
-            self.draw_format, tuple(self.states_SVB.shape),
-        )  # fmt: skip
 
     @property
     def rows(self) -> range:
@@ -223,11 +215,11 @@ def shown_rows(rows: range) -> str:
     return f"samples {rows.start}..{rows.stop - 1}" if rows else "no samples"
 
 
-def same_tensors(a: Tensor | None, b: Tensor | None) -> bool:
-    """Whether two tensors have equal shapes and values, or both are None; on any devices."""
-    if a is None or b is None:
-        return a is b
-    return np.array_equal(a.cpu().numpy(), b.cpu().numpy())
+def _same(a: object, b: object) -> bool:
+    """Whether two values are equal; tensors if their shapes and entries are, on any devices."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return np.array_equal(a.cpu().numpy(), b.cpu().numpy())
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
 
 
 def check_draw(tables: Tables, members: Sequence[int], draw: Draw) -> None:

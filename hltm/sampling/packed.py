@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hltm.model.tables import Tables
 from hltm.model.topology import Topology
-from hltm.sampling.draw import Draw, Origin, same_tensors, shown_rows
+from hltm.sampling.draw import Addressed, Draw, Origin, shown_rows
 from hltm.sampling.kernels import reference
 from hltm.sampling.kernels.request import BLOCK
 from hltm.sampling.philox import DRAW_FORMAT, Stream
@@ -19,7 +19,7 @@ from hltm.sampling.sample import data_request
 
 
 @dataclass(frozen=True, eq=False)
-class PackedDraw:
+class PackedDraw(Addressed):
     """States of all nodes of binary trees for B samples, one bit each, and their address.
 
     Bit i % 8, the least significant being bit 0, of byte i // 8 is sample start + i. Bits after the
@@ -59,26 +59,6 @@ class PackedDraw:
             f"PackedDraw(bits {tuple(self.bits.shape)}, seed={self.seed}, "
             f"stream={self.stream.name.lower()}, {shown_rows(self.rows)})"
         )
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PackedDraw):
-            return NotImplemented
-        return self is other or (
-            self._address == other._address
-            and self.topology == other.topology
-            and same_tensors(self.bits_SVW, other.bits_SVW)
-            and self.origin == other.origin
-        )
-
-    def __hash__(self) -> int:
-        return hash(self._address)
-
-    @property
-    def _address(self) -> tuple[object, ...]:
-        return (
-            self.seed, int(self.stream), self.members, self.start, self.samples, self.stacked,
-            self.draw_format,
-        )  # fmt: skip
 
     @property
     def rows(self) -> range:

@@ -33,6 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._integers import as_integer
+
 DRAW_FORMAT = 1
 
 MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
@@ -74,11 +76,10 @@ def check_seed(seed: int) -> int:
         TypeError: not an integer.
         ValueError: outside 0..2^64-1.
     """
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise TypeError(f"seed must be an integer, got {seed!r}")
-    if not 0 <= int(seed) < 1 << 64:
+    found = as_integer("seed", seed)
+    if not 0 <= found < 1 << 64:
         raise ValueError(f"seed must be in 0..2^64-1, got {seed}")
-    return int(seed)
+    return found
 
 
 def check_members(members: int | None) -> int:
@@ -90,11 +91,10 @@ def check_members(members: int | None) -> int:
     """
     if members is None:
         return 1
-    if isinstance(members, bool) or not hasattr(members, "__index__"):
-        raise TypeError(f"members must be an integer or None, got {members!r}")
-    if not 1 <= members <= MAX_MEMBERS:
-        raise ValueError(f"members must be at least 1, got {members}")
-    return int(members)
+    found = as_integer("members", members, 1)
+    if found > MAX_MEMBERS:
+        raise ValueError(f"members must be at most 2^32, got {members}")
+    return found
 
 
 def philox(

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._integers import as_integer
+from hltm.model.states import check_range
 from hltm.model.tables import Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw, Origin, check_draw
@@ -26,12 +28,8 @@ def check_rows(start: int, samples: int, *, least: int = 1) -> None:
         TypeError: not integers.
         ValueError: fewer than `least` samples, or samples outside 0..2^34-1.
     """
-    for name, value in (("the number of samples", samples), ("start", start)):
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-    start, samples = int(start), int(samples)  # integers of a few bits would overflow
-    if samples < least:
-        raise ValueError(f"the number of samples must be at least {least}, got {samples}")
+    samples = as_integer("the number of samples", samples, least)
+    start = as_integer("start", start)
     if start < 0 or start + samples > MAX_ROWS:
         raise ValueError(f"rows must lie in 0..2^34-1, got {start}..{start + samples - 1}")
 
@@ -254,17 +252,7 @@ def _check_states(tables: Tables, draw: Draw) -> None:
         )
     if states.is_floating_point():
         raise TypeError(f"states must be integers, got {states.dtype}")
-    if states.shape[-1] == 0:
-        return
-    # torch has no maximum of uint16, and numpy does not read CUDA memory
-    plain = states.numpy() if states.is_cpu else states.int().cpu().numpy()
-    largest = plain.max((0, 2))
-    smallest = plain.min((0, 2)) if plain.dtype.kind == "i" else np.zeros_like(largest)
-    for v in np.flatnonzero((largest >= tables.cardinality) | (smallest < 0)):
-        wrong = smallest[v] if smallest[v] < 0 else largest[v]
-        raise ValueError(
-            f"node {topology.names[v]!r} has state {wrong}, expected 0..{tables.cardinality[v] - 1}"
-        )
+    check_range(tables, states, range(len(topology)))
 
 
 def draw_states(tables: Tables, request: DrawRequest) -> list[Tensor]:

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 
 import hltm
+from hltm.data.export.recipe import FORMATS as KNOWN
 
-FORMATS = ["npz", "parquet", "safetensors", "huggingface"]
+FORMATS = list(KNOWN)
+# every format by default, and with a column per node where that is a choice
+LAYOUTS = FORMATS + [f"{name} of nodes" for name, (_, more) in KNOWN.items() if "nodes" in more[1:]]
 TREE = hltm.symmetric_binary(depth=3, polarity=(0.7, 1.0), seed=0)
 SETTINGS = {
     "seed": 5,

@@ -2,7 +2,8 @@
 
 - `recipe`: everything that the files follow from, and the rows drawn by it
 - `settings`: the arguments of an export, checked; written to the manifest and read from it
-- `parquet`, `csv`, `files`: one writer and one reader per format; a file appears whole or not at all
+- `arrays`, `parquet`, `csv`: a writer and a reader of each type of file: npz and safetensors, Parquet, CSV
+- `files`: all of these by suffix; a file appears whole or not at all
 - `manifest`: the settings of a data set and its list of files
 - `card`: the card of a data set for the Hugging Face hub
 - `write`: `hltm.export`: shard after shard, resumed where it was interrupted

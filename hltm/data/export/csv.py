@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from hltm.data.export.parquet import as_arrow, from_nodes, parquet_schema
-from hltm.data.export.recipe import ExportRecipe
+from hltm.data.export.recipe import Columns, ExportRecipe, Shard
 
 LONGEST_ROW = 1 << 24  # bytes that pyarrow reads at once, at least those of a row
 
 
 def write_csv(
-    path: Path, recipe: ExportRecipe, pieces: Iterator[dict[str, np.ndarray]]
+    path: Path, recipe: ExportRecipe, shard: Shard, pieces: Iterator[Columns]
 ) -> Iterator[int]:
     """Write a shard piece by piece, and yield the number of rows of each."""
     from pyarrow.csv import WriteOptions, write_csv

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from hltm.data.export.recipe import ExportRecipe
+from hltm.data.export.recipe import Columns, ExportRecipe, Shard
 
 
 def write_parquet(
-    path: Path, recipe: ExportRecipe, pieces: Iterator[dict[str, np.ndarray]]
+    path: Path, recipe: ExportRecipe, shard: Shard, pieces: Iterator[Columns]
 ) -> Iterator[int]:
     """Write a shard piece by piece, each a row group, and yield the number of rows of each."""
     import pyarrow.parquet as pq
@@ -62,7 +62,7 @@ def parquet_options(recipe: ExportRecipe) -> dict[str, Any]:
     }
 
 
-def as_arrow(recipe: ExportRecipe, piece: dict[str, np.ndarray], schema: Any) -> Any:
+def as_arrow(recipe: ExportRecipe, piece: Columns, schema: Any) -> Any:
     """Rows as an Arrow table of the schema."""
     import pyarrow as pa
 
@@ -123,3 +123,10 @@ def marked(recipe: ExportRecipe, group: str, states: Any) -> np.ndarray:
         kind = pa.int16() if pa.types.is_uint8(states.type) else pa.int32()
         states = states.cast(kind).fill_null(-1)
     return states.to_numpy(zero_copy_only=False)
+
+
+def names_parquet(path: Path) -> list[str]:
+    """The names of the columns of a shard."""
+    import pyarrow.parquet as pq
+
+    return list(pq.read_schema(path).names)

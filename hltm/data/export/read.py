@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from hltm._integers import as_integer
 from hltm._paths import local_path
 from hltm.data.batch_items import BatchItems
 from hltm.data.dataset import find_places
@@ -22,7 +23,7 @@ from hltm.data.export.column import Column
 from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.data.export.rows import FolderBatch, ShardRows
-from hltm.data.export.settings import check_count, lost_marks
+from hltm.data.export.settings import lost_marks
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class DataFolder(Dataset[FolderBatch]):
         Raises:
             TypeError, ValueError: no integer, a size below 1, or stacked trees.
         """
-        size = check_count("the size of a batch", size, 1)
+        size = as_integer("the size of a batch", size, 1)
         self._check_single()
         return (self._read(slice(low, low + size)) for low in range(0, len(self), size))
 

@@ -13,15 +13,22 @@ from hltm.sampling.philox import Stream
 from hltm.sampling.sample import views
 from hltm.tree import LatentTree
 
-# format -> suffix of its files
-SUFFIXES = {name: name for name in ("npz", "parquet", "safetensors")}
-SUFFIXES |= {"huggingface": "parquet", "csv": "csv"}
-# format -> its layouts of columns, the default first
-LAYOUTS: dict[str, tuple[str, ...]] = dict.fromkeys(("npz", "safetensors"), ("arrays",))
-LAYOUTS |= {"parquet": ("arrays", "nodes"), "huggingface": ("arrays", "nodes"), "csv": ("nodes",)}
+# format -> the suffix of its files, and its layouts of columns, the default first
+FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "npz": ("npz", ("arrays",)),
+    "parquet": ("parquet", ("arrays", "nodes")),
+    "safetensors": ("safetensors", ("arrays",)),
+    "huggingface": ("parquet", ("arrays", "nodes")),
+    "csv": ("csv", ("nodes",)),
+}
+SUFFIXES = {name: suffix for name, (suffix, _) in FORMATS.items()}
+LAYOUTS = {name: layouts for name, (_, layouts) in FORMATS.items()}
 STREAM = Stream.DATA
 PIECE_ROWS, PIECE_BYTES = 1 << 17, 1 << 24  # the most that is drawn at once and held in memory
 BLOCK = 1 << 12  # rows transposed at once, so that they stay in the cache
+
+
+Columns = dict[str, np.ndarray]  # the keys and the groups of some rows
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,7 @@ class ExportRecipe:
         for low in range(0, len(shard.rows), size):
             yield shard.rows[low : low + size]
 
-    def draw(self, place: int, rows: range) -> dict[str, np.ndarray]:
+    def draw(self, place: int, rows: range) -> Columns:
         """The rows of a member, drawn from their addresses, by group.
 
         Returns:

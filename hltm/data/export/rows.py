@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,18 +32,6 @@ class FolderBatch(NamedTuple):
     leaves: Tensor
     latents: Tensor
     views: list[Tensor]
-
-    def item(self, i: int) -> FolderBatch:
-        """Row i, without the axis B."""
-        views = [view[i] for view in self.views]
-        return FolderBatch(int(cast(Tensor, self.rows)[i]), self.leaves[i], self.latents[i], views)
-
-    def items(self) -> list[FolderBatch]:
-        """All rows, without the axis B."""
-        rows = cast(Tensor, self.rows).tolist()
-        views = [view.unbind(0) for view in self.views]
-        found = zip(rows, self.leaves.unbind(0), self.latents.unbind(0), strict=True)
-        return [FolderBatch(*row, [view[i] for view in views]) for i, row in enumerate(found)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import operator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from hltm._integers import as_integer
 from hltm.data.export.recipe import LAYOUTS, STREAM, SUFFIXES, ExportRecipe
 from hltm.formats.json import from_json, to_json
-from hltm.model.topology import Nodes
+from hltm.model.nodes import Nodes
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import DRAW_FORMAT, MAX_VIEWS, check_seed
 from hltm.sampling.sample import check_rows
@@ -48,14 +48,14 @@ def make_recipe(
     if columns is not None and columns not in layouts:
         wanted = " or ".join(map(repr, layouts))
         raise ValueError(f"columns of format {file_format!r} must be {wanted}, got {columns!r}")
-    if check_count("views", views, 0) >= MAX_VIEWS:
+    if as_integer("views", views, 0) >= MAX_VIEWS:
         raise ValueError(f"views must be below 2^24, got {views}")
     if views and augment is None:
         raise ValueError(f"views={views} needs augment, e.g. augment=hltm.keep_root()")
     if augment is not None and not views:
         raise ValueError(f"augment={augment} has no effect here: it needs at least 1 view, got 0")
     if rows_per_shard is not None:
-        check_count("rows_per_shard", rows_per_shard, 1)
+        as_integer("rows_per_shard", rows_per_shard, 1)
     made = ExportRecipe(
         tree=tree,
         seed=check_seed(seed),
@@ -87,20 +87,6 @@ def _check_size(recipe: ExportRecipe) -> None:
         )
     if recipe.views > MOST:
         raise ValueError(f"an export has at most {MOST:,} views, got {recipe.views:,}")
-
-
-def check_count(name: str, value: Any, least: int) -> int:
-    """An integer of any type as an int.
-
-    Raises:
-        TypeError: not an integer.
-        ValueError: below the least.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {value!r:.100}")
-    if operator.index(value) < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return operator.index(value)
 
 
 def _row(recipe: ExportRecipe) -> int:
@@ -178,16 +164,16 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
         made = ExportRecipe(
             tree=tree,
             seed=check_seed(found["seed"]),
-            start=check_count("start", found["start"], 0),
-            samples=check_count("the number of samples", found["n"], 1),
-            views=check_count("views", found["views"], 0),
+            start=as_integer("start", found["start"], 0),
+            samples=as_integer("the number of samples", found["n"], 1),
+            views=as_integer("views", found["views"], 0),
             augment=held and held["name"],
             rates=_rates(held, "rates", tree),
             missing_rates=_rates(held, "missing_rates", tree),
             latents=tuple(tree.topology.node(name) for name in found["latents"]),
             file_format=found["file_format"],
             columns=found.get("columns", "arrays"),
-            rows_per_shard=check_count("rows_per_shard", found["rows_per_shard"], 1),
+            rows_per_shard=as_integer("rows_per_shard", found["rows_per_shard"], 1),
         )
         check_rows(made.start, made.samples)
         _check_size(made)

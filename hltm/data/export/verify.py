@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from hltm._integers import as_integer
 from hltm._paths import local_path
 from hltm.data.export.files import checksum, column_names, read_column
 from hltm.data.export.manifest import NAMES, manifest_path, read_recipe
 from hltm.data.export.recipe import SUFFIXES, ExportRecipe, Shard
-from hltm.data.export.settings import check_count, lost_marks
+from hltm.data.export.settings import lost_marks
 from hltm.sampling.philox import check_seed
 
 LONGEST_RUN = 1 << 12  # rows drawn again at once
@@ -83,7 +84,7 @@ def verify(folder: str | os.PathLike[str], rows: int = 1000, seed: int = 0) -> V
         ('data/00001-of-00002.npz is missing',)
         >>> place.cleanup()
     """
-    check_count("rows", rows, 0)
+    as_integer("rows", rows, 0)
     check_seed(seed)
     home = local_path(folder)
     manifest, recipe = read_recipe(home)

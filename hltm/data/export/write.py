@@ -11,7 +11,7 @@ from typing import Any
 
 from hltm._paths import local_path
 from hltm.data.export.card import dataset_card
-from hltm.data.export.files import Columns, replacing, write_shard
+from hltm.data.export.files import replacing, write_shard
 from hltm.data.export.manifest import (
     NAMES,
     check_same,
@@ -22,9 +22,9 @@ from hltm.data.export.manifest import (
     write_manifest,
 )
 from hltm.data.export.read import DataFolder, load
-from hltm.data.export.recipe import ExportRecipe, Shard
+from hltm.data.export.recipe import Columns, ExportRecipe, Shard
 from hltm.data.export.settings import make_recipe, settings
-from hltm.model.topology import Nodes
+from hltm.model.nodes import Nodes
 from hltm.sampling.augment import Augmentation
 from hltm.tree import LatentTree
 

@@ -5,12 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualnets.cli import _families
 from dualnets.cli._flags import Option, grouped
 
 if TYPE_CHECKING:
     from hltm import LatentTree
 
 FORMATS = "JSON, Newick, NEXUS, BIF, GraphML or GML"
+WRITTEN = ".json, .nwk, .bif, .graphml or .gml"
+
+
+def named(arguments: list[str]) -> str | None:
+    """The file of `--tree`, before the arguments are parsed; None where a family is asked for.
+
+    Raises:
+        ValueError: both are given.
+    """
+    file = _families.value_of("--tree", arguments)
+    if file is not None and _families.value_of("--family", arguments) is not None:
+        raise ValueError("give --tree or --family, not both")
+    return file
 
 
 def option(meaning: str, group: str) -> Option:
@@ -57,3 +71,12 @@ def check_target(path: str) -> None:
     writer_of(path)
     if not Path(path).parent.is_dir():
         raise ValueError(f"{path}: there is no folder {Path(path).parent}")
+
+
+def save(tree: LatentTree, given: dict[str, Any]) -> None:
+    """Write the file of `--save`; Newick has lengths of the convention in which they were read."""
+    from hltm.formats.files import writer_of
+    from hltm.formats.newick_writing import to_newick
+
+    names = ("lengths", "rate") if writer_of(given["save"]) is to_newick else ()
+    tree.save(given["save"], **{n: given[n] for n in names if given.get(n) is not None})

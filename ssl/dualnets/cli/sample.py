@@ -58,8 +58,8 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
     """The options, and the function that makes a tree of the family; None with --tree."""
     from hltm.data.export.recipe import SUFFIXES
 
-    saved = _families.value_of("--tree", arguments)
-    if saved is None:
+    file = _tree_files.named(arguments)
+    if file is None:
         name, make = _families.requested(arguments)
         of_the_tree = _families.options(name, make, TAKEN)
         if "members" in inspect.signature(make).parameters:
@@ -68,13 +68,10 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
                        note="(default: one tree)", group="tree")
             )  # fmt: skip
     else:
-        if _families.value_of("--family", arguments) is not None:
-            raise ValueError("give --tree or --family, not both")
-        make, of_the_tree = None, []
+        make, of_the_tree = None, _tree_files.reading("tree")
     options = [
-        *of_the_tree,
         _tree_files.option(f"File of a tree instead of a family: {_tree_files.FORMATS}.", "tree"),
-        *([] if saved is None else _tree_files.reading("tree")),
+        *of_the_tree,
         *grouped(
             "rows",
             Option("n", "How many rows.", short="-n", kind=int, note="(required)"),
@@ -106,10 +103,7 @@ def _out(meaning: str) -> Option:
 def _tree(make: Any, options: dict[str, Any]) -> LatentTree:
     """The tree of the file, or a tree of the family."""
     if make is None:
-        try:
-            return _tree_files.load(options)
-        except OSError as error:
-            raise OSError(f"cannot read {options['tree']}: {error.strerror}") from error
+        return _tree_files.load(options)
     keywords = _families.keywords(make, options, TAKEN)
     if options.get("members") is not None:
         keywords["members"] = options["members"]

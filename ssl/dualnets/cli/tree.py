@@ -35,11 +35,12 @@ suffix, `--picture FILE` draws it.
 """
 OF_A_FILE = """Show the tree of a file: {formats}.
 
-With several trees over one shape, one of them is shown, and all are saved unless --member names one."""
+With several trees over one shape, one of them is shown, and all are saved unless --member names one.
+Newick is saved with lengths of the convention and rate in which they are read."""
 
 
 def main(arguments: list[str]) -> int:
-    """Print a tree of a family; draw it if a file is named."""
+    """Print a tree of a family or of a file; save and draw it where files are named for that."""
     if len(arguments) == 1 and arguments[0] in HELP:
         names = ", ".join(_families.families())
         print(USAGE.format(names=names, formats=_tree_files.FORMATS), end="")
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if "seed" in options:
         title += f", seed {options['seed']}"
     if options["save"]:
-        (made if options.get("member") is None else tree).save(options["save"])
+        _tree_files.save(made if options.get("member") is None else tree, options)
     own = tree.ceiling(tree.latents, samples=options["samples"])
 
     from dualnets.cli._terminal import print_plain, terminal
@@ -85,20 +86,18 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Callable[..., LatentTr
     output = [
         Option("samples", "Samples for a ceiling that cannot be computed by enumeration.", kind=int,
                default=SAMPLES, group="output"),
-        Option("save", "File to write the tree to: .json, .nwk, .bif, .graphml or .gml.", default="",
+        Option("save", f"File to write the tree to: {_tree_files.WRITTEN}.", default="",
                metavar="FILE", group="output"),
         Option("picture", "File to draw the tree into: .png, .svg or .pdf.", default="", metavar="FILE",
                group="output"),
     ]  # fmt: skip
-    file = _families.value_of("--tree", arguments)
+    file = _tree_files.named(arguments)
     if file is None:
         name, make = _families.requested(arguments)
         description = (inspect.getdoc(make) or "").partition("\n\nArgs:")[0]
         command = "hltm tree" + f" --family {name}" * (name != _families.DEFAULT)
         options = [*_families.options(name, make), *output]
         return parse(options, arguments, command, description), make, name
-    if _families.value_of("--family", arguments) is not None:
-        raise ValueError("give --tree or --family, not both")
     options = [
         _tree_files.option("The file.", "tree"),
         *_tree_files.reading("tree"),

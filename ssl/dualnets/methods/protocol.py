@@ -21,7 +21,7 @@ from dualnets.optim.per_member import Group, check_count, rates_of_members
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from hltm.model.topology import Node
+    from hltm.model.nodes import Node
     from hltm.tree import LatentTree
 
 State = dict[str, "Tensor"]

@@ -35,7 +35,7 @@ from dualnets.optim.per_member import Group
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from hltm.model.topology import Node
+    from hltm.model.nodes import Node
 
 PLACE = 0  # of the classifier's random numbers
 

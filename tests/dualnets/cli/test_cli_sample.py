@@ -168,7 +168,7 @@ def test_the_bar_shows_rate_and_time_left():
         (("-n", "5", "--views", "1", "out"), "views=1 needs augment"),
         (("-n", "5", "--augment", "blur", "--views", "1", "out"), "unknown augmentation 'blur'"),
         (("-n", "5", "--nodes", "oak", "out"), "oak"),
-        (("-n", "5", "--tree", "none.json", "out"), "cannot read none.json: No such file"),
+        (("-n", "5", "--tree", "none.json", "out"), "none.json: no such file"),
         (("-n", "5", "--tree", "x", "--family", "y", "out"), "give --tree or --family, not both"),
         (("-n", "5", "--lengths", "paralinear", "out"), "unknown option --lengths"),
         (("--verify",), "name the folder to check, e.g. hltm sample --verify out/"),

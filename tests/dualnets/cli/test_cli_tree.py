@@ -5,7 +5,8 @@ import re
 import pytest
 
 import hltm
-from dualnets.cli import _families, commands, main
+from dualnets.cli import _families, _tree_files, commands, main
+from hltm.formats.files import FORMATS
 
 
 def run(capsys, *arguments):
@@ -272,3 +273,18 @@ def test_help_of_a_file_shows_its_options_at_80_columns(capsys, monkeypatch):
         assert option in out
     assert "--depth" not in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_newick_is_saved_with_the_lengths_that_were_read(capsys, tmp_path):
+    (tmp_path / "a.nwk").write_text("(a:0.25,b:0.5)r;")
+    files = ["--tree", str(tmp_path / "a.nwk"), "--save", str(tmp_path / "b.nwk")]
+    for options in ((), ("--lengths", "expected-changes", "--rate", "2", "--states", "4")):
+        assert run(capsys, *files, *options)[0] == 0
+        found = re.findall(r":([0-9.]+)\[", (tmp_path / "b.nwk").read_text())
+        assert [float(length) for length in found] == pytest.approx([0.25, 0.5])
+
+
+def test_the_help_names_every_format_of_files():
+    for each in FORMATS:
+        assert each.name.removeprefix("node-link ") in _tree_files.FORMATS
+        assert each.write is None or each.suffixes[0] in _tree_files.WRITTEN

@@ -25,7 +25,7 @@ from torch.utils.data import (
 )
 
 import hltm
-from hltm.data.passes import HOMES, PID, PassCounter
+from hltm.data.passes import HOMES, PID, PassCounter, check_loaders
 
 TREE = hltm.symmetric_binary(depth=6, polarity=0.9, seed=0)
 AUGMENT = hltm.resample_leaves(0.5)
@@ -133,6 +133,15 @@ def test_subsets_are_counted_together_and_do_not_disturb_a_pass():
             assert epochs(valid) == [2]
     assert set(seen) == {1}
     assert epochs(train) == [3]
+
+
+def test_loaders_whose_passes_cannot_be_counted_are_reported(monkeypatch):
+    check, before = check_loaders.__wrapped__, torch.get_rng_state()
+    check()
+    assert torch.get_rng_state().equal(before)
+    monkeypatch.setattr("hltm.data.passes.fetch", torch)  # as if the fetchers were elsewhere
+    with pytest.warns(UserWarning, match="cannot be counted, .* call set_epoch before each pass"):
+        check()
 
 
 def test_direct_reads_show_the_present_epoch_and_count_nothing():

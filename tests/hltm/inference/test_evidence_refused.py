@@ -155,6 +155,11 @@ def test_signs_are_refused_and_say_how():
     lists = {v: SIGNS[:, x].tolist() for x, v in enumerate(BINARY.leaves)}
     latent = {"0": 2 * ROWS.root.long() - 1}
     frame = pd.DataFrame(SIGNS.numpy())
+    fair = hltm.symmetric_binary(depth=2, polarity=0.5, seed=0)
+    few = 2 * fair.sample(10, seed=0).leaves.long() - 1
+    refused(lambda: fair.posterior(few), ValueError, match)
+    named = {str(v): few[:, x] for x, v in enumerate(fair.leaves)}
+    refused(lambda: fair.posterior({**named, "0": few[:, 0], "1": few[:, 1]}), ValueError, match)
     for evidence in (SIGNS, SIGNS[:5], SIGNS.to(torch.int8).numpy(), lists, latent, frame):
         refused(lambda given=evidence: BINARY.posterior(given), ValueError, match)
         refused(lambda given=evidence: BINARY.most_likely(given), ValueError, match)
@@ -187,5 +192,13 @@ def test_honest_missing_leaves_are_not_taken_for_signs():
     # leaves that nearly always are 1 do not have to show a 0
     likely = hltm.LatentTree.from_parents([None, 0, 0], [[0.5, 0.5], *[[[1e-9, 1 - 1e-9]] * 2] * 2])
     assert likely.posterior([[1, -1]] * 1000).log_evidence.isfinite().all()
+    # every question that shows one node or two, and misses the rest
+    for one in ([x] for x in range(8)):
+        BINARY.posterior([[1 if x in one else -1 for x in range(8)]] * 100)
+    for tree in (BINARY, hltm.symmetric_binary(depth=5, polarity=0.9, seed=0)):
+        count = len(tree.leaves)
+        tree.posterior(2 * torch.eye(count, dtype=torch.int64) - 1)
+        pairs = [{a, b} for a in range(count) for b in range(a)]
+        tree.posterior([[1 if x in pair else -1 for x in range(count)] for pair in pairs])
     # trees whose leaves have more than two states have no signs
     assert WEATHER.posterior({"season": [1, -1] * 500}).log_evidence.isfinite().all()

@@ -181,6 +181,16 @@ def test_irregular_trees_with_extreme_tables(seed, nodes, lowest, dtype):
             check(tree, leaves, range(nodes), way, dtype, own)
 
 
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_posteriors_are_exact_down_to_the_smallest_normal_number(way, own):
+    pair = hltm.LatentTree.from_parents(
+        [None, 0], [[1e-300, 1], [[1e-36, 1], [1e-29, 1]]]
+    )  # the likelihoods are far below 1, though not so far that they are scaled
+    marginals, _ = answer(pair, [[0]], [0], way, own=own)
+    assert marginals[0, 0, 0] == pytest.approx(1e-307, rel=1e-12, abs=0)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("lowest", [-300, -30])
 def test_chains_with_extreme_tables(way, lowest):

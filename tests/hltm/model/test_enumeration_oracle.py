@@ -77,7 +77,7 @@ def test_refusals_name_the_count_and_the_value():
     with pytest.raises(ValueError, match="2147483648"):
         big.leaf_distribution({0: 1})
     tree = irregular_tree(0)
-    with pytest.raises(ValueError, match=r"node '\d+' does not have state 9, expected 0\.\."):
+    with pytest.raises(ValueError, match=r"node '\d+' has state 9, expected 0\.\."):
         tree.leaf_distribution({0: 9})
     with pytest.raises(ValueError, match="given once each"):
         tree.leaf_distribution([0, 0])

@@ -116,9 +116,9 @@ def test_evidence_stays_differentiable():
     [
         ({"x": 1}, KeyError, "unknown node 'x'"),
         ({9: 1}, IndexError, r"node must be in 0..6, got 9"),
-        ({"1": 1, 1: 0}, ValueError, "node '1' is given twice, by name and by number"),
-        ({1: 2}, ValueError, r"node '1' is set to state 2, expected 0..1"),
-        ({1: -1}, ValueError, r"node '1' is set to state -1, expected 0..1"),
+        ({"1": 1, 1: 0}, ValueError, "node '1' is given twice, as '1' and as 1"),
+        ({1: 2}, ValueError, r"node '1' has state 2, expected 0..1"),
+        ({1: -1}, ValueError, r"node '1' has state -1, expected 0..1"),
         ({1: [0, 1]}, ValueError, r"integers of shape \(2,\), expected one integer; prob"),
         ({1: 1.0}, ValueError, "set to the float 1, expected an integer state or a distribution"),
         (
@@ -137,7 +137,7 @@ def test_evidence_stays_differentiable():
         ({1: [["a"] * 999]}, ValueError, r"node '1' is set to .{1,60}, expected numbers"),
         ({1: "wet"}, ValueError, "node '1' is set to 'wet', expected numbers"),
         ({1: None}, ValueError, "node '1' is set to None, expected numbers"),
-        ([1], TypeError, "expected a mapping from nodes to settings, got list"),
+        ([1], TypeError, "expected a mapping from nodes to values, got list"),
     ],
 )
 def test_what_cannot_be_set_is_named(given, error, message):

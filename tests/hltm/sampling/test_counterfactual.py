@@ -303,8 +303,8 @@ def test_a_draw_that_is_not_of_the_address_is_refused():
     ("given", "error", "message"),
     [
         ({"x": 1}, KeyError, "unknown node 'x'"),
-        ({1: 7}, ValueError, r"node '1' is set to state 7, expected 0..1"),
-        ({1: torch.full((50,), 3)}, ValueError, r"node '1' is set to state 3, expected 0..1"),
+        ({1: 7}, ValueError, r"node '1' has state 7, expected 0..1"),
+        ({1: torch.full((50,), 3)}, ValueError, r"node '1' has state 3, expected 0..1"),
         ({1: [0, 1]}, ValueError, r"shape \(2,\), expected one state or \(50,\), one per sample"),
         ({1: torch.zeros(1, 50).long()}, ValueError, r"integers of shape \(1, 50\)"),
         ({1: [0.5, 0.6]}, ValueError, "probabilities that sum to 1.1"),

@@ -28,7 +28,7 @@ from dualnets.theory.updates.operators import TensorEstimate
 from dualnets.theory.updates.views import TreeViews
 from hltm.model.enumeration import all_states
 from hltm.model.moments import marginals
-from hltm.model.topology import Node
+from hltm.model.nodes import Node
 from hltm.sampling.augment import keep_level
 from hltm.tree import LatentTree
 

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from exports import FORMATS, TREE, check_same_as_drawn, content
+from exports import LAYOUTS, TREE, check_same_as_drawn, content
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +27,6 @@ MANY = hltm.LatentTree.from_parents(
     {"root": None, "few": "root", "many": "root"},
     {"root": [0.2, 0.3, 0.5], "few": np.full((3, 2), 0.5), "many": np.full((3, 300), 1 / 300)},
 )
-LAYOUTS = [*FORMATS, "parquet of nodes", "huggingface of nodes", "csv"]
 
 
 def export(tree, out, samples, kind, **more):
@@ -298,7 +297,9 @@ hltm.export(tree, sys.argv[1], 1000, seed=5, views=2, augment=hltm.drop_leaves(0
 """
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "parquet of nodes"])
+@pytest.mark.parametrize(
+    "kind", ["parquet of nodes", pytest.param("safetensors", marks=pytest.mark.slow)]
+)
 def test_a_killed_export_with_missing_leaves_is_continued(tmp_path, monkeypatch, kind):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     name, _, nodes = kind.partition(" of ")

@@ -188,20 +188,20 @@ class _Reader:
         if self.token != "discrete":
             raise ValueError(f"line {line}: {name!r} has type {self.token!r}, expected discrete")
         self.next()
-        said = None
+        declared = None
         if self.is_mark("["):
             self.next()
-            said = self.next()
+            declared = self.next()
             self.take("]")
         groups, _ = self.groups("{", "}")
         self.skip(";")
         # names of several words need commas; a count settles lists in which some are left out
         words = list(chain.from_iterable(groups))
         joined = [" ".join(group) for group in groups]
-        found = words if len(groups) < 2 or str(len(words)) == said else joined
-        if said is not None and said != str(len(found)):
+        found = words if len(groups) < 2 or str(len(words)) == declared else joined
+        if declared is not None and declared != str(len(found)):
             raise ValueError(
-                f"line {line}: variable {name!r} has {len(found)} states, but [ {said} ]"
+                f"line {line}: variable {name!r} has {len(found)} states, but [ {declared} ]"
             )
         if len(set(found)) < len(found):
             raise ValueError(f"line {line}: variable {name!r} has two states of one name")
