@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 LISTED = 127  # the most nodes that have a line each; larger trees are shown by level
 DEEPEST = 10  # the most levels for whose branches a line has room
-WORK = (
-    1 << 26
-)  # states that are sampled for ceilings, nodes times samples, unless more are asked for
+WORK = 1 << 25  # nodes times samples of the ceilings, unless more samples are asked for
 FEWEST = 128  # samples of a tree of any size
 USAGE = """usage: hltm tree [--family NAME | --tree FILE] [OPTIONS]
 
