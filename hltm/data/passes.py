@@ -221,7 +221,9 @@ class PassCounter:
         """Record that the first so many steps of a pass have been read, as far as this process knows."""
         info = get_worker_info()
         worker = 0 if info is None else info.id % WORKERS
-        self._home()[READ + worker] = (number + 1) << STEPS | steps
+        home, place = self._home(), READ + worker
+        # a worker that still reads ahead for a loop that was left must not hide a later pass
+        home[place] = max(int(home[place]), (number + 1) << STEPS | steps)
 
     @property
     def position(self) -> tuple[int, int]:

@@ -343,6 +343,13 @@ def test_workers_of_one_loader_begin_the_same_pass(data):
             count += 1 + late
 
 
+def test_a_worker_that_reads_ahead_does_not_hide_a_later_pass():
+    passes = PassCounter()
+    passes.has_read(1, 9)
+    passes.has_read(0, 12)
+    assert passes.position == (1, 9)
+
+
 def test_homes_count_for_themselves(monkeypatch):
     processes = Processes(monkeypatch)
     for home in (3, 4, 3 + HOMES):
