@@ -78,6 +78,9 @@ class ViewDataset(EpochReader, Dataset[ViewBatch]):
     reads in one epoch until it is set again, also in workers that run; after `set_epoch(None)` the
     next pass is epoch e + 1.
 
+    A run that is resumed in a new process, also by Lightning, which stores no state of data sets, needs
+    `state_dict` and `load_state_dict`, or `set_epoch`, to go on with new views.
+
     Set the epoch yourself in loops of your own over places, for validation rows that should never
     change (a data set of their own), and for two loaders that begin at the same instant in workers:
     either may be the first. Give each a `copy.deepcopy` of the data set to count them apart.
