@@ -95,6 +95,7 @@ def test_what_a_kernel_calls_or_reads_is_compiled_again_when_it_changes(project)
     assert run(project, *strict) == ("1124.0 from the cache", "")
 
 
+@pytest.mark.slow
 def test_where_no_folder_can_be_written_kernels_run_and_one_line_says_what_to_do(project):
     (project / "nothing").touch()
     (project / "__pycache__").touch()  # a file, so that there can be no such folder, even for root
@@ -123,6 +124,7 @@ def test_a_folder_that_can_no_longer_be_written_does_not_matter(project):
     assert "NUMBA_CACHE_DIR" in errors
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_cache_and_damaged_files_do_no_harm(project):
     folder = str(project / "cache")
     both = [start(project, "-W", "error", NUMBA_CACHE_DIR=folder) for _ in range(2)]

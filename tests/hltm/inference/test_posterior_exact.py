@@ -168,7 +168,7 @@ def test_a_state_that_vanishes_beside_its_sibling_may_be_the_only_one_left(way):
     np.testing.assert_allclose(marginals[0, 0], [1, 1e-50], rtol=1e-12)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 10**6), nodes=st.integers(2, 14),
     lowest=st.sampled_from([-300, -160, -40]), dtype=st.sampled_from(DTYPES),
@@ -265,7 +265,7 @@ def test_samples_of_a_contradictory_star_take_both_states():
     assert slow[0, :, 0].double().equal(drawn)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     seed=st.integers(0, 10**6), nodes=st.integers(2, 30), lowest=st.sampled_from([-300, -60, -2])
 )

@@ -76,7 +76,7 @@ def test_many_states_and_stacked_members(tmp_path, kind):
     nodes=st.sampled_from(["all", "leaves"]),
     samples=st.integers(1, 40),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_tree_rate_and_format(tmp_path_factory, seed, rate, kind, nodes, samples):
     tree = hltm.random_tree(nodes=12, cardinality=(2, 4), seed=seed)
     augment = hltm.resample_leaves(0.5).then(hltm.drop_leaves(rate))
@@ -298,9 +298,8 @@ hltm.export(tree, sys.argv[1], 1000, seed=5, views=2, augment=hltm.drop_leaves(0
 """
 
 
-@pytest.mark.parametrize(
-    "kind", ["parquet of nodes", pytest.param("safetensors", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["parquet of nodes", "safetensors"])
 def test_a_killed_export_with_missing_leaves_is_continued(tmp_path, monkeypatch, kind):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     name, _, nodes = kind.partition(" of ")
