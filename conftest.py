@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
-settings.register_profile("same", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("same", deadline=None, derandomize=True, max_examples=30)
 settings.register_profile(
     "explore", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )

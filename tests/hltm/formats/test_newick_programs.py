@@ -113,7 +113,8 @@ def test_several_trees_are_read_by_the_list_readers():
     assert len(topologies_from_newick("(A,B);")) == 1
 
 
-@pytest.mark.parametrize("depth", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [10_000, 100_000])
 def test_deep_trees_are_read(depth):
     text = "(" * depth + "A:0" + "".join(f",{i}:0)100:1" for i in range(depth))
     topology = topology_from_newick(text)
