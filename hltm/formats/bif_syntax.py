@@ -51,7 +51,7 @@ def read_network(text: str) -> tuple[dict[str, Variable], dict[str, Distribution
 
     Raises:
         ValueError: text that is not BIF, saying in which line; a variable that is declared twice, is
-            not discrete, or has another number of states than is said; an unknown variable.
+            not discrete, or has another number of states than it declares; an unknown variable.
         TypeError: not text.
     """
     if not isinstance(text, str):
