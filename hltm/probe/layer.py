@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from hltm.probe.metrics.collapse import Collapse, Collapsed
 from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
 from hltm.probe.metrics.matching import Matching, match_units
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
-from hltm.probe.null import MetricNull
+from hltm.probe.null import NullSet
 from hltm.tree import LatentTree
 
 
@@ -107,10 +106,7 @@ class LayerProbe:
         self.own, self.leaves = own, leaves
         kinds = {name: METRICS[name] for name in metrics}
         self.metrics = {name: kind.for_states(states) for name, kind in kinds.items()}
-        with_null = kinds if lags else {}
-        self.nulls = {
-            k: MetricNull(partial(m.for_null, states), lags) for k, m in with_null.items()
-        }
+        self.nulls = NullSet(kinds, states, lags) if lags else None
         made = {name: kind.posterior_ceiling(tree, nodes) for name, kind in kinds.items()}
         self.ceilings = {name: ceiling for name, ceiling in made.items() if ceiling is not None}
         self.specificity = Specificity(tree.topology.parent[latents].tolist(), states)
@@ -129,8 +125,8 @@ class LayerProbe:
         target, shifted = (x[:, :, None] if self.own else x for x in (z, shifted))
         for metric in self.metrics.values():
             metric.update(flat, z)
-        for null in self.nulls.values():
-            null.update(a, shifted)
+        if self.nulls is not None:
+            self.nulls.update(a, shifted)
         for ceiling in self.ceilings.values():
             ceiling.update(posterior[:, self.nodes], z)
         self.specificity.update(flat, latents)
@@ -177,9 +173,9 @@ class LayerProbe:
         best, unit = among.max(-2)
         null = torch.full_like(best, torch.nan)
         below = torch.zeros(strength.shape[:-1], dtype=torch.bool)
-        if name in self.nulls:
-            null = self.nulls[name].quantile().cpu()
-            each = self.nulls[name].unit_quantile().cpu()
+        if self.nulls is not None:
+            null = self.nulls.quantile(name).cpu()
+            each = self.nulls.unit_quantile(name).cpu()
             null, each = (null[..., 0], each.flatten(1, 2)) if self.own else (null, each)
             below = among.amax(-1) <= each
         return Score(strength, best, unit, null, match_units(strength, allowed), below)

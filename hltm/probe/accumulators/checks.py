@@ -48,6 +48,17 @@ def check_pair(activations: Tensor, targets: Tensor) -> Tensor:
     return activations if activations.is_floating_point() else activations.float()
 
 
+def check_states(targets: Tensor, states: int) -> None:
+    """Raise unless all states are in 0..states - 1.
+
+    Raises:
+        ValueError: a state outside of it.
+    """
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= states:
+        raise ValueError(f"targets have states {low}..{high}, expected 0..{states - 1}")
+
+
 def one_hot(targets: Tensor, states: int) -> Tensor:
     """`(…, T · K, B)` float32 indicators of `(…, T, B)` states; a target's K states are neighbours.
 
@@ -59,9 +70,7 @@ def one_hot(targets: Tensor, states: int) -> Tensor:
         tensor([[1., 0., 0.],
                 [0., 1., 1.]])
     """
+    check_states(targets, states)
     z = targets.to(torch.int32)
-    low, high = int(z.min()), int(z.max())
-    if low < 0 or high >= states:
-        raise ValueError(f"targets have states {low}..{high}, expected 0..{states - 1}")
     every = torch.arange(states, dtype=torch.int32, device=z.device)[:, None]
     return (z[..., None, :] == every).float().flatten(-3, -2)
