@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,25 +17,25 @@ from hltm.sampling.philox import Stream
 from hltm.sampling.sample import sample
 from hltm.tree import LatentTree
 
-ROWS = 4096  # of a batch; the first batch also sets the edges of histograms
+ROWS = 4096  # of a batch
 Label = int | str
 
 
 class ActivationBatch(NamedTuple):
-    """Activations of all layers and states of the same rows.
+    """Activations of all layers, and the rows that they were computed on.
 
     Attributes:
         shown: layer -> `(S, U, B)` where all latents share the layer, `(S, V, U, B)` where each
             latent of a level has its own block of units.
-        leaves: `(S, X, B)` states of the leaves.
-        latents: `(S, L, B)` int32 states of all latents.
-        other: the same for other, independent rows, for the null.
+        rectified: the same as the next layer reads them; None for a source without `rectify`.
+        draw: the rows.
+        other: other, independent rows, for the null; None without lags.
     """
 
     shown: dict[Label, Tensor]
-    leaves: Tensor
-    latents: Tensor
-    other: Tensor
+    rectified: dict[Label, Tensor] | None
+    draw: Draw
+    other: Draw | None
 
 
 def batches(
@@ -44,8 +45,14 @@ def batches(
     samples: int | None,
     seed: int | None,
     lags: int,
+    *,
+    batch_axis: int | None = None,
+    size: Callable[[], int] = lambda: ROWS,
 ) -> Iterator[ActivationBatch]:
     """Rows in order, in batches long enough to be shifted by all lags.
+
+    Args:
+        size: gives the number of rows wanted of the next batch.
 
     Raises:
         ValueError: arrays without a draw, a network with neither draw nor samples and seed, a draw
@@ -54,7 +61,7 @@ def batches(
     """
     if draw is not None:
         _check_draw(draw, tree)
-    arrays = None if hasattr(source, "activations") else _arrays(source, tree, draw)
+    arrays = None if hasattr(source, "activations") else _arrays(source, tree, draw, batch_axis)
     if draw is None:
         if arrays is not None:
             raise ValueError("activations as arrays need the draw that they were computed on")
@@ -73,35 +80,44 @@ def batches(
     least = max(2 * lags, 2)
     if total < least:
         raise ValueError(f"{lags} lags need at least {least} rows, got {total}")
-    first = tree.leaves.start
-    for rows in row_ranges(total, least):
-        states_of = partial(
-            sample, tree.tables, members, len(rows), seed=seed, start=rows.start, device=device
-        )
-        if draw is None:
-            states = states_of(stream=Stream.EVALUATION).states_SVB
-        else:
-            states = draw.states_SVB[..., rows.start : rows.stop]
-        other = states_of(stream=Stream.NULL).states_SVB if lags else states
-        leaves = states[:, first:]
+    for rows in row_ranges(total, least, size):
+        drawn = partial(
+            sample, tree.tables, members, len(rows), seed=seed, start=rows.start, stacked=stacked,
+            device=device,
+        )  # fmt: skip
+        now = drawn(stream=Stream.EVALUATION) if draw is None else _rows_of(draw, rows)
+        other = drawn(stream=Stream.NULL) if lags else None
+        rectified: dict[Label, Tensor] | None = None
         if arrays is not None:
             shown = {k: values.narrow(axis, rows.start, len(rows)) for k, values in arrays.items()}
         else:
             with torch.no_grad():
-                shown = source.activations(leaves.transpose(1, 2) if stacked else leaves[0].T)
+                shown = source.activations(now.leaves)
+                if hasattr(source, "rectify"):
+                    rectified = source.rectify(shown)
+        last = partial(batch_last, tree=tree, members=len(members), stacked=stacked, rows=len(rows))
+        behind = rectified and {label: last(label, values) for label, values in rectified.items()}
         yield ActivationBatch(
-            {
-                label: batch_last(label, values, tree, len(members), stacked, len(rows))
-                for label, values in shown.items()
-            },
-            leaves,
-            states[:, :first].to(torch.int32),
-            other[:, :first].to(torch.int32),
+            {label: last(label, values) for label, values in shown.items()}, behind, now, other
         )
 
 
-def row_ranges(total: int, least: int) -> Iterator[range]:
+def _rows_of(draw: Draw, rows: range) -> Draw:
+    """Some rows of a draw, counted from its first."""
+    missing = draw.missing_SXB
+    return replace(
+        draw,
+        states_SVB=draw.states_SVB[..., rows.start : rows.stop],
+        start=draw.start + rows.start,
+        missing_SXB=None if missing is None else missing[..., rows.start : rows.stop],
+    )
+
+
+def row_ranges(total: int, least: int, size: Callable[[], int] = lambda: ROWS) -> Iterator[range]:
     """Consecutive rows 0 .. total - 1 in batches, none of them shorter than `least`.
+
+    Args:
+        size: gives the number of rows wanted of the next batch.
 
     Example:
         >>> list(row_ranges(10_000, least=400))
@@ -111,21 +127,29 @@ def row_ranges(total: int, least: int) -> Iterator[range]:
     """
     start = 0
     while start < total:
-        stop = min(start + max(ROWS, least), total)
+        stop = min(start + max(size(), least), total)
         if total - stop < least:
             stop = total  # the last rows would make a batch that is too short
         yield range(start, stop)
         start = stop
 
 
-def posteriors(tree: LatentTree, leaves: Tensor, *, own: bool) -> Tensor:
+def posteriors(tree: LatentTree, draw: Draw, *, own: bool) -> Tensor:
     """`(S, L, K, B)` float64 P(latent | its own leaves, or all leaves) of all latents."""
     nodes = np.arange(tree.leaves.start)
+    shown = draw.leaves if draw.stacked else draw.leaves[None]
+    leaves = shown.transpose(1, 2)
     found = []
     for s in range(len(leaves)):
         tables = tree.tables.take([s if tree.tables.count > 1 else 0])
         found.append(posterior(tables, leaves[s : s + 1].long(), nodes, own=own).marginals)
     return torch.cat(found)
+
+
+def block_nodes(label: Label, tree: LatentTree) -> list[int]:
+    """The latents of the level that a layer's label is the number of; none for any other label."""
+    level = isinstance(label, int) and 0 < label <= tree.topology.depth
+    return list(tree.level(int(label))) if level else []
 
 
 def batch_last(
@@ -141,9 +165,9 @@ def batch_last(
     lead = (members, rows)
     if full.ndim == 3 and tuple(full.shape[:2]) == lead:
         return full.transpose(1, 2)
-    level = isinstance(label, int) and 0 < label <= tree.topology.depth
-    nodes = len(tree.level(int(label))) if level else None
-    if full.ndim == 4 and tuple(full.shape[:2]) == lead and full.shape[2] == nodes:
+    level = block_nodes(label, tree)
+    nodes = len(level)
+    if full.ndim == 4 and tuple(full.shape[:2]) == lead and full.shape[2] == nodes > 0:
         return full.permute(0, 2, 3, 1)
     front = f"{members}, " if stacked else ""
     blocks = f" or ({front}{rows}, {nodes}, U)" if level else ""
@@ -154,17 +178,19 @@ def batch_last(
     )
 
 
-def _arrays(source: Any, tree: LatentTree, draw: Draw | None) -> dict[Label, Tensor]:
+def _arrays(
+    source: Any, tree: LatentTree, draw: Draw | None, batch_axis: int | None
+) -> dict[Label, Tensor]:
     """Layer -> tensor, from one array or a mapping.
 
     One array of blocks is the level that has as many nodes, where only one level has.
     """
+    stacked = tree.stacked if draw is None else draw.stacked
     if isinstance(source, Mapping):
         if not source:
             raise ValueError("the mapping of activations is empty: expected at least one layer")
         return {label: torch.as_tensor(values) for label, values in source.items()}
     values = torch.as_tensor(source)
-    stacked = tree.stacked if draw is None else draw.stacked
     if values.ndim == (4 if stacked else 3):
         depth = tree.topology.depth
         fits = [lev for lev in range(1, depth + 1) if len(tree.level(lev)) == values.shape[-2]]

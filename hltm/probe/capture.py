@@ -124,8 +124,9 @@ class TorchNetwork:
         >>> network = TorchNetwork(model, {"0": 1, "2": 2})
         >>> {level: tuple(a.shape) for level, a in network.activations(tree.sample(7, seed=0).leaves).items()}
         {1: (7, 6), 2: (7, 3)}
-        >>> len(hltm.probe.alignment(network, tree, samples=500, seed=1))  # 3 latents, 3 metrics
-        9
+        >>> table = hltm.probe.measure(network, tree, samples=500, seed=1)
+        >>> len(table[table.metric == "correlation"])  # 2 latents of level 1, the root
+        3
     """
 
     def __init__(

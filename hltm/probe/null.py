@@ -10,7 +10,8 @@ metric, at the cost of one copy of the metric's sums for each lag.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -129,3 +130,29 @@ class MetricNull:
             for group, metric in zip(self.groups, self.metrics, strict=True)
         ]
         return torch.cat(found, dim=-2)
+
+
+class NullSet:
+    """The nulls of several metrics of the same activations and targets.
+
+    Args:
+        kinds: name -> metric.
+        states: K, the largest number of states of a target.
+        lags: pairings with other rows, at least 1.
+    """
+
+    def __init__(self, kinds: Mapping[str, type[Metric]], states: int, lags: int = LAGS) -> None:
+        self.nulls = {k: MetricNull(partial(m.for_null, states), lags) for k, m in kinds.items()}
+
+    def update(self, activations: Tensor, targets: Tensor) -> None:
+        """Add a batch: activations `(…, U, B)` and targets `(…, T, B)` of other rows."""
+        for null in self.nulls.values():
+            null.update(activations, targets)
+
+    def quantile(self, name: str) -> Tensor:
+        """`(…, T)` float64: the 95% point, over lags, of the best strength among the units."""
+        return self.nulls[name].quantile()
+
+    def unit_quantile(self, name: str) -> Tensor:
+        """`(…, U)` float64: the same, of each unit's best strength among the targets."""
+        return self.nulls[name].unit_quantile()
