@@ -36,42 +36,15 @@ from hltm.probe.metrics.mutual_information import MutualInformation
 from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
-from hltm.probe.null import CorrelationNull, MetricNull, NullSet
+from hltm.probe.null import MetricNull, NullSet
 from hltm.probe.table import to_frame
 
 # fmt: off
 __all__ = [
-    "METRICS",
-    "Collapse",
-    "Collapsed",
-    "Correlation",
-    "CorrelationNull",
-    "CorrelationRatio",
-    "Layer",
-    "LinearCKA",
-    "LinearProbe",
-    "LinearReadout",
-    "Matching",
-    "Metric",
-    "MetricNull",
-    "MutualInformation",
-    "NullSet",
-    "RivalBaseline",
-    "RocAuc",
-    "Score",
-    "Selectivity",
-    "Specific",
-    "Specificity",
-    "StreamingCorrelation",
-    "StreamingHistogram",
-    "StreamingMoments",
-    "TorchNetwork",
-    "capture",
-    "heatmap_figure",
-    "match_units",
-    "measure",
-    "over_members",
-    "probe_layers",
-    "to_frame",
+    "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationRatio", "Layer", "LinearCKA",
+    "LinearProbe", "LinearReadout", "Matching", "Metric", "MetricNull", "MutualInformation",
+    "NullSet", "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific", "Specificity",
+    "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork", "capture",
+    "heatmap_figure", "match_units", "measure", "over_members", "probe_layers", "to_frame",
 ]
 # fmt: on

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hltm.inference.ceiling import Ceiling, Leaves
 from hltm.probe.accumulators.checks import check_finite
-from hltm.probe.accumulators.correlation import StreamingCorrelation
+from hltm.probe.accumulators.units import StreamingUnits
 from hltm.probe.batches import Label
 from hltm.probe.details import DetailProbe, Details
 from hltm.probe.function_metric import FunctionMetric, FunctionNull
@@ -167,7 +167,7 @@ class LayerProbe:
         self.nulls = _Nulls(kinds, states, lags)
         self.behind: Metric | None = None  # the first metric behind the nonlinearity
         self.behind_nulls = _Nulls({self.first: kinds[self.first]}, states, lags)
-        self.read = StreamingCorrelation()  # of the units as the next layer reads them
+        self.read = StreamingUnits()  # of the units as the next layer reads them
         made = {
             name: kind.posterior_ceiling(tree, nodes) if nodes else None
             for name, kind in kinds.items()
@@ -219,7 +219,7 @@ class LayerProbe:
                 self.behind = self.kinds[self.first].for_states(self.states)
             self.behind.update(after, z)
         read = a if after is None else after
-        self.read.update(read, read[..., :0, :])
+        self.read.take(read)
         if other is not None:
             self.nulls.update(a, other.to(a.device))
             if after is not None:

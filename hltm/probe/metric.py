@@ -39,6 +39,8 @@ class Metric(ABC):
         strength_range: the strength of a unit that knows nothing, and the largest possible strength;
             None where that has no bound.
         no_ceiling: a few words for the table where the metric has no ceiling.
+        null: how its null is computed, one of `hltm.probe.null.KINDS`; "shifts" for any metric. A
+            subclass that does not say it again has "shifts".
 
     Example:
         >>> import torch
@@ -61,16 +63,12 @@ class Metric(ABC):
     bounded_by_correlation: ClassVar[bool] = False
     strength_range: ClassVar[tuple[float, float | None]] = (0.0, None)
     no_ceiling: ClassVar[str] = "no ceiling is known of this metric"
+    null: ClassVar[str] = "shifts"
 
     @classmethod
     def for_states(cls, states: int) -> Metric:
         """A new metric of latents with at most this many states K."""
         return cls()
-
-    @classmethod
-    def for_null(cls, states: int) -> Metric:
-        """The same for `MetricNull`, which holds one value per unit, latent and lag: less memory."""
-        return cls.for_states(states)
 
     @classmethod
     def posterior_ceiling(cls, tree: LatentTree, nodes: Sequence[int]) -> PosteriorCeiling | None:

@@ -82,6 +82,17 @@ def check_pair(activations: Tensor, targets: Tensor) -> Tensor:
     return x
 
 
+def check_states(targets: Tensor, states: int) -> None:
+    """Raise unless all states are in 0..states - 1.
+
+    Raises:
+        ValueError: a state outside of it.
+    """
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= states:
+        raise ValueError(f"targets have states {low}..{high}, expected 0..{states - 1}")
+
+
 def one_hot(targets: Tensor, states: int) -> Tensor:
     """`(…, T · K, B)` float32 indicators of `(…, T, B)` states; a target's K states are neighbours.
 

@@ -27,6 +27,7 @@ class Selectivity(Metric):
     """
 
     two_states = True
+    null = "selectivity"
 
     def __init__(self) -> None:
         self.sums = StreamingConditional(2)
