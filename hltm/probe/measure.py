@@ -13,8 +13,9 @@ from hltm.probe.batches import Label, batches, posteriors
 from hltm.probe.layer import Layer, LayerProbe
 from hltm.probe.metrics import METRICS
 from hltm.probe.null import LAGS
+from hltm.probe.rows import Rowed, members_of
+from hltm.probe.sources import BatchAxis
 from hltm.probe.table import KEY, to_frame
-from hltm.sampling.draw import Draw
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
@@ -26,13 +27,14 @@ def probe_layers(
     source: Any,
     tree: LatentTree,
     *,
-    draw: Draw | None = None,
+    draw: Rowed | None = None,
     samples: int | None = None,
     seed: int | None = None,
     metrics: Sequence[str] | None = None,
     nodes: Sequence[Node] | None = None,
     leaves: Leaves | None = None,
     lags: int = LAGS,
+    batch_axis: BatchAxis | None = None,
 ) -> dict[Label, Layer]:
     """Measure how the units of every layer follow the latents, in one pass that stores no activations.
 
@@ -61,7 +63,7 @@ def probe_layers(
     if seed is not None:
         check_seed(seed)
     probes: dict[Label, LayerProbe] = {}
-    for batch in batches(source, tree, draw, samples, seed, lags):
+    for batch in batches(source, tree, draw, samples, seed, lags, batch_axis):
         exact: dict[Leaves, Tensor] = {}  # posteriors that layers share
         if probes and batch.shown.keys() != probes.keys():
             raise ValueError(f"layers changed from {list(probes)} to {list(batch.shown)}")
@@ -98,7 +100,7 @@ def measure(
     source: Any,
     tree: LatentTree,
     *,
-    draw: Draw | None = None,
+    draw: Rowed | None = None,
     samples: int | None = None,
     seed: int | None = None,
     initial: Any = None,
@@ -106,16 +108,20 @@ def measure(
     nodes: Sequence[Node] | None = None,
     leaves: Leaves | None = None,
     lags: int = LAGS,
+    batch_axis: BatchAxis | None = None,
 ) -> pd.DataFrame:
     """Measure how the layers of a network follow the latents, as one tidy table.
 
     Args:
         source: activations `(B, U)` or, of stacked draws, `(S, B, U)`; with a block of units for
-            every latent of a level `(B, V, U)` or `(S, B, V, U)`; a mapping layer -> such; or a
-            network with `activations(leaves)` that returns such a mapping. A layer whose name is a
-            level's number is compared with that level's latents, any other layer with all latents.
+            every latent of a level `(B, V, U)` or `(S, B, V, U)`; a mapping layer -> such, from torch,
+            numpy or pandas; a torch module; or a network with `activations(leaves)` that returns such
+            a mapping. A layer whose label is the number of a level (an int) is compared with that
+            level's latents, a layer with any other name, digits too, with all latents; its numbers
+            behind the axis of rows are its units.
         tree: the tree of the latents; S draws or networks may share one tree.
-        draw: the rows that the activations were computed on. For a network, rows to run it on.
+        draw: the rows that the activations were computed on, as a draw or as the folder that
+            `hltm.load` opened. For a network, rows to run it on.
         samples, seed: for a network without a draw: so many rows, from a stream that training never
             reads.
         initial: the same source before training, for the columns `initial` and `gap_closed`.
@@ -127,6 +133,8 @@ def measure(
         leaves: which leaves ceilings and posteriors are given: a latent's `own` leaves or `all`; by
             default its own where it has a block of units, all where latents share a layer.
         lags: pairings with other rows that make the null, at most half of the rows; 0 for none.
+        batch_axis: the axis of the rows where it is not the first, or layer -> axis; the axis of
+            members is not counted.
 
     Returns:
         One row per member, layer, node and metric: member, layer, level, node, metric, candidates,
@@ -167,11 +175,10 @@ def measure(
     """
     options: dict[str, Any] = {
         "draw": draw, "samples": samples, "seed": seed, "metrics": metrics, "nodes": nodes,
-        "leaves": leaves, "lags": lags,
+        "leaves": leaves, "lags": lags, "batch_axis": batch_axis,
     }  # fmt: skip
     found = probe_layers(source, tree, **options)
-    members = draw.members if draw is not None else getattr(source, "members", tree.members)
-    table = to_frame(found, tree, members)
+    table = to_frame(found, tree, members_of(source, tree, draw))
     if initial is not None:
         before = measure(initial, tree, **options)
         given, expected = (sorted(set(x["layer"]), key=str) for x in (before, table))
