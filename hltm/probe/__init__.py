@@ -19,7 +19,7 @@
 from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
-from hltm.probe.capture import TorchNetwork, capture
+from hltm.probe.capture import capture
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
 from hltm.probe.layer import Layer, Score
@@ -38,6 +38,7 @@ from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.null import MetricNull, NullSet
 from hltm.probe.table import to_frame
+from hltm.probe.torch_network import TorchNetwork
 
 # fmt: off
 __all__ = [

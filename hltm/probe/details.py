@@ -81,9 +81,9 @@ class DetailProbe:
 
     def _readout(self) -> LinearReadout | None:
         """`(S, T)`; None where there are too few rows to fit and to test."""
-        if min(side.samples for side in self.probe.sides) < 2:
+        if not self.probe.enough:
             return None
         found = self.probe.result()
-        shown = (part.cpu().flatten(1) for part in (found.correlation, found.r2))
-        correlation, r2 = shown
-        return found._replace(correlation=correlation, r2=r2)
+        parts = (found.correlation, found.null, found.r2)
+        correlation, null, r2 = (part.cpu().flatten(1) for part in parts)
+        return found._replace(correlation=correlation, null=null, r2=r2)

@@ -14,9 +14,10 @@ from hltm.probe.function_metric import Chosen, metric_kinds
 from hltm.probe.layer import LatentCeilings, Layer, LayerProbe
 from hltm.probe.metric import Metric
 from hltm.probe.null import LAGS
+from hltm.probe.rows import Rowed, members_of
+from hltm.probe.sources import BatchAxis
 from hltm.probe.table import KEY, to_frame
 from hltm.probe.targets import Compared, Targets, compared, latents_of
-from hltm.sampling.draw import Draw
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
@@ -33,7 +34,7 @@ def probe_layers(
     source: Any,
     tree: LatentTree,
     *,
-    draw: Draw | None = None,
+    draw: Rowed | None = None,
     samples: int | None = None,
     seed: int | None = None,
     metrics: Chosen | None = None,
@@ -42,7 +43,7 @@ def probe_layers(
     lags: int = LAGS,
     details: bool = True,
     targets: Targets | None = None,
-    batch_axis: int | None = None,
+    batch_axis: BatchAxis | None = None,
 ) -> dict[Label, Layer]:
     """Measure how the units of every layer follow the latents, in one pass that stores no activations.
 
@@ -71,7 +72,7 @@ def probe_layers(
     ceilings = LatentCeilings(tree)
     probes: dict[Label, LayerProbe] = {}
     rows = batches(
-        source, tree, draw, samples, seed, lags, batch_axis=batch_axis,
+        source, tree, draw, samples, seed, lags, batch_axis,
         size=lambda: ROWS if details else _cached_rows(probes.values(), lags),
     )  # fmt: skip
     for batch in rows:
@@ -153,7 +154,7 @@ def measure(
     source: Any,
     tree: LatentTree,
     *,
-    draw: Draw | None = None,
+    draw: Rowed | None = None,
     samples: int | None = None,
     seed: int | None = None,
     initial: Any = None,
@@ -163,7 +164,7 @@ def measure(
     lags: int = LAGS,
     details: bool = True,
     targets: Targets | None = None,
-    batch_axis: int | None = None,
+    batch_axis: BatchAxis | None = None,
 ) -> pd.DataFrame:
     """Measure how the layers of a network follow the latents, as one tidy table.
 
@@ -229,8 +230,7 @@ def measure(
         "batch_axis": batch_axis,
     }  # fmt: skip
     found = probe_layers(source, tree, **options)
-    members = draw.members if draw is not None else getattr(source, "members", tree.members)
-    table = to_frame(found, tree, members)
+    table = to_frame(found, tree, members_of(source, tree, draw))
     if initial is not None:
         before = measure(initial, tree, **options)
         given, expected = (sorted(set(x["layer"]), key=str) for x in (before, table))

@@ -108,14 +108,3 @@ def one_hot(targets: Tensor, states: int) -> Tensor:
     z = targets.to(torch.int32)
     every = torch.arange(states, dtype=torch.int32, device=z.device)[:, None]
     return (z[..., None, :] == every).float().flatten(-3, -2)
-
-
-def check_states(targets: Tensor, states: int) -> None:
-    """Raise unless targets are states 0..states - 1.
-
-    Raises:
-        ValueError: another state.
-    """
-    low, high = (int(part) for part in torch.aminmax(targets.to(torch.int32)))
-    if low < 0 or high >= states:
-        raise ValueError(f"targets have states {low}..{high}, expected 0..{states - 1}")

@@ -57,9 +57,7 @@ class UnitBatch:
         """
         count = self.shape[-1]
         kind = torch.promote_types(self.values.dtype, other.values.dtype)
-        found = (
-            self.products if other is self else self.values.to(kind) @ other.values.to(kind).mT
-        )
+        found = self.products if other is self else self.values.to(kind) @ other.values.to(kind).mT
         found = found.double() - count * _outer(self.rest, other.rest)
         if not self.before:
             return found
