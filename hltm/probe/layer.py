@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hltm.inference.ceiling import Ceiling, Leaves
 from hltm.probe.accumulators.checks import check_finite
-from hltm.probe.accumulators.units import StreamingUnits
+from hltm.probe.accumulators.units import UnitBatch
 from hltm.probe.batches import Label
 from hltm.probe.details import DetailProbe, Details
 from hltm.probe.metric import Metric
@@ -133,7 +133,6 @@ class LayerProbe:
         self.first = next(iter(kinds))
         self.before = MetricSet(kinds, states, lags, pairs=own and details)
         self.behind: MetricSet | None = None  # the first metric behind the nonlinearity
-        self.read = StreamingUnits()  # the units as the next layer reads them
         made = {
             name: kind.posterior_ceiling(tree, nodes) if nodes else None
             for name, kind in kinds.items()
@@ -172,31 +171,32 @@ class LayerProbe:
             latents: `(S, L, B)` states of all latents.
             posterior: `(S, L, K, B)` of all latents.
         """
-        a = self._checked(values)
-        after = None if rectified is None else self._checked(rectified)
+        a, after = values, rectified
         z = targets.to(a.device)
         shifted = None if other is None else other.to(a.device)
         self.samples += a.shape[-1]
         blocks = a.shape[1] if self.own else 0
         self.among = Candidates(len(a), blocks, a.shape[-2], z.shape[-2])
-        self.before.update(a, z, shifted)
+        batch = self._taken(self.before, a)
+        self.before.update(a, batch, z, shifted)
         if after is not None:
             if self.behind is None:
                 one = {self.first: self.kinds[self.first]}
                 self.behind = MetricSet(one, self.states, self.lags, pairs=self.before.pairs)
-            self.behind.update(after, z, shifted)
-        self.read.take(a if after is None else after)
+            self.behind.update(after, self._taken(self.behind, after), z, shifted)
         if posterior is not None:
             posterior, latents = posterior.to(a.device), latents.to(a.device)
             for ceiling in self.ceilings.values():
                 ceiling.update(posterior[:, self.nodes], latents[:, self.nodes])
             if self.details is not None:
-                self.details.update(a, z, latents, posterior)
+                self.details.update(a, batch, z, latents, posterior)
 
-    def _checked(self, values: Tensor) -> Tensor:
-        """Activations in single or double precision, which are finite."""
-        check_finite(values, self.label, self.members)
-        return values if values.dtype == torch.float64 else values.float()
+    def _taken(self, metrics: MetricSet, activations: Tensor) -> UnitBatch:
+        """Activations as a set of metrics shares them, if all of them are finite."""
+        batch = metrics.take(activations)
+        if not bool((batch.units.high - batch.units.low).isfinite().all()):
+            check_finite(activations, self.label, self.members)
+        return batch
 
     def result(self) -> Layer:
         """The measurements of all rows so far."""
@@ -216,7 +216,7 @@ class LayerProbe:
             blocks=max(self.among.blocks, 1),
             allowed=self.among.allowed,
             scores=scores,
-            dead=self.read.dead().flatten(1).cpu(),
+            dead=(self.behind or self.before).units.dead().flatten(1).cpu(),
             posterior_ceilings={name: found.result() for name, found in self.ceilings.items()},
             latent_ceilings=self.latent_ceilings,
             leaves=self.leaves,
