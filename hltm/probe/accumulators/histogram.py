@@ -99,7 +99,7 @@ class StreamingHistogram:
         cells, counts = self._folded()
         weight = torch.from_numpy(cells.weight)
         ranks = 2 * weight.cumsum(-1) - weight - self.samples
-        return self._shaped((ranks[:, None] @ torch.from_numpy(counts)))[..., 0, :, :]
+        return self._shaped(ranks[:, None] @ torch.from_numpy(counts))[..., 0, :, :]
 
     def _rows(self) -> tuple[Tensor, Tensor]:
         """The rows that are kept."""
