@@ -89,8 +89,8 @@ class ShiftedCorrelation:
         cross = self.cross.view(-1, *shape[-3:])
         for lead, units in tiles(a.shape[:-1], used):
             cross[lead, :, units] += shifted_products(
-                a.flatten(0, -3)[lead, units] if a.ndim > 2 else a[None][lead, units],
-                z.flatten(0, -3)[lead] if z.ndim > 2 else z[None][lead],
+                a[None].flatten(0, -3)[lead, units],
+                z[None].flatten(0, -3)[lead],
                 self.lags,
             )
 
