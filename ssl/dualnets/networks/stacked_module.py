@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hltm.sampling.philox import Stream, uniform
 
 
-def built(build: Callable[[], nn.Module], seed: int, member: int) -> nn.Module:
+def build_member(build: Callable[[], nn.Module], seed: int, member: int) -> nn.Module:
     """The module of one member, a function of its address."""
     number = uniform(1, seed=seed, stream=Stream.INIT, members=[member], node=0, view=1)
     with torch.random.fork_rng(devices=[]):
@@ -21,7 +21,7 @@ def built(build: Callable[[], nn.Module], seed: int, member: int) -> nn.Module:
     return model
 
 
-def stacked(models: list[nn.Module]) -> nn.Module:
+def stack_members(models: list[nn.Module]) -> nn.Module:
     """The first module with the stacked parameters and buffers of all.
 
     A parameter without gradient becomes a buffer: every parameter of a network here is trained.

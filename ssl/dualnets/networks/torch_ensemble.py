@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dualnets.networks.network import Network, leaf_states, network_members
-from dualnets.networks.stacked_module import built
+from dualnets.networks.stacked_module import build_member, stack_members
 from hltm.probe import capture
 from hltm.probe.capture import find_parts, per_layer
 from hltm.probe.layer_axes import (
@@ -109,9 +109,9 @@ class TorchEnsemble(Network):
             )
         self.layers = dict(sorted(activations.items()))
         self.side, self.encode = side, encode
-        models = [built(build, check_seed(seed), member) for member in self.members]
+        models = [build_member(build, check_seed(seed), member) for member in self.members]
         self._numbers = {name for name, p in models[0].named_parameters() if p.ndim == 0}
-        self.model = stacked(models)
+        self.model = stack_members(models)
         if batch_dependent is None:
             norms = nn.modules.batchnorm._BatchNorm
             batch_dependent = any(isinstance(part, norms) for part in self.model.modules())
