@@ -1,8 +1,8 @@
-"""Batches of activations with the latents of the same rows, from arrays or from a network."""
+"""Batches of activations and the rows that they were computed on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,26 +13,27 @@ from hltm.inference.posterior import posterior
 from hltm.probe.containers import Label as Label
 from hltm.probe.rows import Rowed
 from hltm.probe.sources import BatchAxis, open_source
+from hltm.sampling.draw import Draw
 from hltm.tree import LatentTree
 
-ROWS = 4096  # of a batch; the first batch also sets the edges of histograms
+ROWS = 4096  # of a batch
 
 
 class ActivationBatch(NamedTuple):
-    """Activations of all layers and states of the same rows.
+    """Activations of all layers, and the rows that they were computed on.
 
     Attributes:
         shown: layer -> `(S, U, B)` where all latents share the layer, `(S, V, U, B)` where each
             latent of a level has its own block of units.
-        leaves: `(S, X, B)` states of the leaves.
-        latents: `(S, L, B)` int32 states of all latents.
-        other: the same for other, independent rows, for the null.
+        rectified: the same as the next layer reads them; None for a source without `rectify`.
+        draw: the rows, with the states of all nodes.
+        other: other, independent rows, for the null; None without lags.
     """
 
     shown: dict[Label, Tensor]
-    leaves: Tensor
-    latents: Tensor
-    other: Tensor
+    rectified: dict[Label, Tensor] | None
+    draw: Draw
+    other: Draw | None
 
 
 def batches(
@@ -43,30 +44,32 @@ def batches(
     seed: int | None,
     lags: int,
     batch_axis: BatchAxis | None = None,
+    size: Callable[[], int] = lambda: ROWS,
 ) -> Iterator[ActivationBatch]:
     """Rows in order, in batches long enough to be shifted by all lags.
+
+    Args:
+        size: gives the number of rows that the next batch should have.
 
     Raises:
         ValueError: errors of `open_source`, or fewer rows than twice the lags.
     """
     opened = open_source(source, tree, draw=draw, samples=samples, seed=seed, batch_axis=batch_axis)
-    total, least, first = opened.rows.total, max(2 * lags, 2), tree.leaves.start
+    total, least = opened.rows.total, max(2 * lags, 2)
     if total < least:
         raise ValueError(f"{lags} lags need at least {least} rows, got {total}")
-    for rows in row_ranges(total, least):
-        states = opened.rows.states(rows)
-        other = opened.rows.other(rows) if lags else states
-        leaves = states[:, first:]
-        yield ActivationBatch(
-            opened.read(rows, leaves),
-            leaves,
-            states[:, :first].to(torch.int32),
-            other[:, :first].to(torch.int32),
-        )
+    for rows in row_ranges(total, least, size):
+        now = opened.rows.draw(rows)
+        other = opened.rows.draw(rows, other=True) if lags else None
+        shown, rectified = opened.read_both(rows, now.states_SVB[:, tree.leaves.start :])
+        yield ActivationBatch(shown, rectified, now, other)
 
 
-def row_ranges(total: int, least: int) -> Iterator[range]:
+def row_ranges(total: int, least: int, size: Callable[[], int] = lambda: ROWS) -> Iterator[range]:
     """Consecutive rows 0 .. total - 1 in batches, none of them shorter than `least`.
+
+    Args:
+        size: gives the number of rows that the next batch should have.
 
     Example:
         >>> list(row_ranges(10_000, least=400))
@@ -76,15 +79,22 @@ def row_ranges(total: int, least: int) -> Iterator[range]:
     """
     start = 0
     while start < total:
-        stop = min(start + max(ROWS, least), total)
+        stop = min(start + max(size(), least), total)
         if total - stop < least:
             stop = total  # the last rows would make a batch that is too short
         yield range(start, stop)
         start = stop
 
 
-def posteriors(tree: LatentTree, leaves: Tensor, *, own: bool) -> Tensor:
+def block_nodes(label: Label, tree: LatentTree) -> list[int]:
+    """The latents of the level that a layer's label is the number of; none for any other label."""
+    level = isinstance(label, int) and 0 < label <= tree.topology.depth
+    return list(tree.level(int(label))) if level else []
+
+
+def posteriors(tree: LatentTree, draw: Draw, *, own: bool) -> Tensor:
     """`(S, L, K, B)` float64 P(latent | its own leaves, or all leaves) of all latents."""
+    leaves = draw.states_SVB[:, tree.leaves.start :]
     nodes = np.arange(tree.leaves.start)
     found = []
     for s in range(len(leaves)):

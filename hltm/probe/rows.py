@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 import torch
 from torch import Tensor, nn
 
-from hltm.sampling.draw import Draw, check_draw
+from hltm.sampling.draw import Draw, Origin, check_draw
 from hltm.sampling.packed import PackedDraw
 from hltm.sampling.philox import Stream
 from hltm.sampling.sample import sample
@@ -49,6 +49,15 @@ class Rows(NamedTuple):
     def other(self, rows: range) -> Tensor:
         """The same of as many independent rows, which no network has seen, for the null."""
         return self._drawn(rows, Stream.NULL, 0)
+
+    def draw(self, rows: range, *, other: bool = False) -> Draw:
+        """Some of the rows, or the other ones, as a draw."""
+        return Draw(
+            self.other(rows) if other else self.states(rows), self.tree.topology, self.stacked,
+            self.seed, Stream.NULL if other else self.stream, self.members,
+            rows.start + (0 if other else self.start),
+            origin=Origin(self.tree.tables.digest, self.members),
+        )  # fmt: skip
 
     def _drawn(self, rows: range, stream: Stream, start: int) -> Tensor:
         return sample(

@@ -39,21 +39,33 @@ class Source:
             rows: some of the rows, counted from 0.
             leaves: `(S, X, B)` their leaves.
         """
+        return self.read_both(rows, leaves)[0]
+
+    def read_both(
+        self, rows: range, leaves: Tensor
+    ) -> tuple[dict[Label, Tensor], dict[Label, Tensor] | None]:
+        """As `read`, and the same as the next layer reads them, for a network with `rectify`."""
         stacked = self.rows.stacked
         if isinstance(self.given, Mapping):
             some = (*(slice(None),) * stacked, slice(rows.start, rows.stop))
             return {
                 label: self._batch_last(label, as_floats(array[some]))
                 for label, array in self.given.items()
-            }
+            }, None
         with torch.no_grad():
             shown = self.given.activations(leaves.transpose(1, 2) if stacked else leaves[0].T)
+            rectified = self.given.rectify(shown) if hasattr(self.given, "rectify") else None
+        behind = None if rectified is None else self._arranged(rectified, len(rows))
+        return self._arranged(shown, len(rows)), behind
+
+    def _arranged(self, shown: Any, rows: int) -> dict[Label, Tensor]:
+        """What a network returned for some rows, as `read` gives it."""
         if not isinstance(shown, Mapping):
             raise ValueError(
                 f"activations(leaves) returned a {type(shown).__name__}, expected a mapping from layers "
                 "to arrays"
             )
-        found = _arrays(shown, self.tree, self.rows, len(rows), self.batch_axis)
+        found = _arrays(shown, self.tree, self.rows, rows, self.batch_axis)
         return {label: self._batch_last(label, as_floats(x)) for label, x in found.items()}
 
     def _batch_last(self, label: Label, values: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from made_up_units import noise_and_latents
 from sklearn.metrics import roc_auc_score
 
 import hltm
-from hltm.probe import TorchNetwork, alignment, measure, probe_layers
+from hltm.probe import TorchNetwork, measure, probe_layers
+from hltm.probe.best_units import alignment
 
 TREES = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.95), members=3, seed=0)
 TREE = TREES[0]
@@ -18,7 +19,7 @@ N = 3000
 DRAW, DRAWS = TREE.sample(N, seed=1), TREES.sample(N, seed=1)
 COLUMNS = [
     "member", "layer", "level", "node", "metric", "candidates", "unit", "rival", "value", "null",
-    "initial", "ceiling", "ceiling_error", "gap_closed", "n",
+    "initial", "ceiling", "ceiling_error", "gap_closed", "n", "note",
 ]  # fmt: skip
 EVERY = ("correlation", "correlation_ratio", "selectivity", "roc_auc", "mutual_information")
 
@@ -234,7 +235,7 @@ def test_nan_names_the_layer_and_the_unit():
     a = noise_and_latents(DRAW)
     a[7, 4] = math.nan
     with pytest.raises(
-        ValueError, match=r"unit 4 at \(0,\) of layer 'h2' has activation nan in row 7"
+        ValueError, match=r"unit 4 of member 0 of layer 'h2' has activation nan in row 7"
     ):
         measure({"h2": a}, TREE, draw=DRAW)
 
