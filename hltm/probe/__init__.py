@@ -32,6 +32,7 @@ from hltm.probe.metrics.correlation_ratio import CorrelationRatio
 from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
 from hltm.probe.metrics.matching import Matching, match_units
 from hltm.probe.metrics.mutual_information import MutualInformation
+from hltm.probe.metrics.partial_ceiling import partial_ceiling
 from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
@@ -45,6 +46,6 @@ __all__ = [
     "MetricNull", "MutualInformation", "ProbedNetwork", "RivalBaseline", "RocAuc", "Score",
     "Selectivity", "Specific", "Specificity", "StreamingCorrelation", "StreamingHistogram",
     "StreamingMoments", "TorchNetwork", "alignment", "best_units", "capture", "heatmap_figure",
-    "match_units", "measure", "over_members", "probe_layers", "to_frame",
+    "match_units", "measure", "over_members", "partial_ceiling", "probe_layers", "to_frame",
 ]
 # fmt: on

@@ -151,7 +151,7 @@ class StreamingUnits:
     def dead(self) -> Tensor:
         """`(…, U)` bool: units that never varied by more than rounding."""
         size = torch.maximum(self.low.abs(), self.high.abs())
-        return self.high - self.low <= ROUNDING * self.eps * size
+        return (self.high - self.low <= ROUNDING * self.eps * size) & size.isfinite()
 
 
 def power_of_two(exponent: Tensor) -> Tensor:
