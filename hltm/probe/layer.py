@@ -11,10 +11,11 @@ from torch import Tensor
 
 from hltm.inference.ceiling import Ceiling, Leaves
 from hltm.probe.accumulators.checks import check_finite
-from hltm.probe.accumulators.units import StreamingUnits
+from hltm.probe.accumulators.units import UnitBatch
 from hltm.probe.batches import Label
 from hltm.probe.details import DetailProbe, Details
 from hltm.probe.metric import Metric
+from hltm.probe.metrics.partial_ceiling import partial_ceiling
 from hltm.probe.score import Candidates, MetricSet, Score
 from hltm.tree import LatentTree
 
@@ -22,17 +23,28 @@ BEHIND = "_post_relu"  # ends the name of the first metric behind the nonlineari
 
 
 class LatentCeilings:
-    """`tree.ceiling` of all latents, computed when it is read, once for all layers."""
+    """Ceilings of all latents, computed when they are read, once for all layers."""
 
     def __init__(self, tree: LatentTree) -> None:
         self.tree = tree
-        self.found: dict[Leaves, Ceiling] = {}
+        self.found: dict[tuple[str, Leaves], Ceiling] = {}
 
-    def of(self, leaves: Leaves, members: int) -> Ceiling:
-        """`(S, L)` each; networks of one tree share its ceiling."""
-        if leaves not in self.found:
-            self.found[leaves] = self.tree.ceiling(self.tree.latents, leaves=leaves)
-        parts = self.found[leaves]
+    def correlation(self, leaves: Leaves, members: int) -> Ceiling:
+        """`(S, L)` each, of `tree.ceiling`."""
+        return self._of("correlation", leaves, members)
+
+    def partial(self, leaves: Leaves, members: int) -> Ceiling:
+        """`(S, L)` each, of the partial correlation given the parent."""
+        return self._of("partial", leaves, members)
+
+    def _of(self, kind: str, leaves: Leaves, members: int) -> Ceiling:
+        if (kind, leaves) not in self.found:
+            self.found[kind, leaves] = (
+                self.tree.ceiling(self.tree.latents, leaves=leaves)
+                if kind == "correlation"
+                else partial_ceiling(self.tree, leaves=leaves)
+            )
+        parts = self.found[kind, leaves]  # networks of one tree share its ceiling
         return Ceiling(*(part.reshape(-1, part.shape[-1]).expand(members, -1) for part in parts))
 
 
@@ -79,7 +91,7 @@ class Layer:
         if not self.nodes:
             nothing = torch.full((members, len(self.names)), torch.nan, dtype=torch.float64)
             return Ceiling(nothing, nothing)
-        found = self.latent_ceilings.of(self.leaves, members)
+        found = self.latent_ceilings.correlation(self.leaves, members)
         return Ceiling(*(part[:, self.nodes] for part in found))
 
     @cached_property
@@ -133,13 +145,12 @@ class LayerProbe:
         self.first = next(iter(kinds))
         self.before = MetricSet(kinds, states, lags, pairs=own and details)
         self.behind: MetricSet | None = None  # the first metric behind the nonlinearity
-        self.read = StreamingUnits()  # the units as the next layer reads them
         made = {
             name: kind.posterior_ceiling(tree, nodes) if nodes else None
             for name, kind in kinds.items()
         }
         self.ceilings = {name: found for name, found in made.items() if found is not None}
-        self.details = DetailProbe(tree, nodes, states) if details else None
+        self.details = DetailProbe(tree, nodes, states, lags) if details else None
         self.samples, self.among = 0, Candidates(len(members), 0, 0, 0)
 
     @property
@@ -172,31 +183,37 @@ class LayerProbe:
             latents: `(S, L, B)` states of all latents.
             posterior: `(S, L, K, B)` of all latents.
         """
-        a = self._checked(values)
-        after = None if rectified is None else self._checked(rectified)
+        a, after = values, rectified
         z = targets.to(a.device)
         shifted = None if other is None else other.to(a.device)
         self.samples += a.shape[-1]
         blocks = a.shape[1] if self.own else 0
         self.among = Candidates(len(a), blocks, a.shape[-2], z.shape[-2])
-        self.before.update(a, z, shifted)
+        batch = self._taken(self.before, a)
+        self.before.update(a, batch, z, shifted)
         if after is not None:
             if self.behind is None:
                 one = {self.first: self.kinds[self.first]}
-                self.behind = MetricSet(one, self.states, self.lags, pairs=self.before.pairs)
-            self.behind.update(after, z, shifted)
-        self.read.take(a if after is None else after)
+                lags = self.lags if self.details is not None else 0
+                self.behind = MetricSet(one, self.states, lags, pairs=self.before.pairs)
+            self.behind.update(after, self._taken(self.behind, after), z, shifted)
         if posterior is not None:
             posterior, latents = posterior.to(a.device), latents.to(a.device)
             for ceiling in self.ceilings.values():
                 ceiling.update(posterior[:, self.nodes], latents[:, self.nodes])
             if self.details is not None:
-                self.details.update(a, z, latents, posterior)
+                self.details.update(a, batch, z, latents, posterior)
 
-    def _checked(self, values: Tensor) -> Tensor:
-        """Activations in single or double precision, which are finite."""
-        check_finite(values, self.label, self.members)
-        return values if values.dtype == torch.float64 else values.float()
+    def _taken(self, metrics: MetricSet, activations: Tensor) -> UnitBatch:
+        """Activations as a set of metrics shares them, if all of them are finite."""
+        batch = metrics.take(activations)
+        if not bool((batch.units.high - batch.units.low).isfinite().all()):
+            check_finite(activations, self.label, self.members)
+        return batch
+
+    def _details(self, unit: Tensor) -> Details | None:
+        """Those of the units chosen for the targets."""
+        return None if self.details is None else self.details.result(unit, self.among.allowed)
 
     def result(self) -> Layer:
         """The measurements of all rows so far."""
@@ -204,6 +221,8 @@ class LayerProbe:
         scores = {name: self.before.score(name, self.among, matched=matched) for name in self.kinds}
         if self.behind is not None:
             score = self.behind.score(self.first, self.among, matched=matched)
+            if self.details is None:
+                score = score._replace(null=scores[self.first].null)
             scores[self.first + BEHIND] = score
         level = self.label if isinstance(self.label, int) else -1
         return Layer(
@@ -216,10 +235,10 @@ class LayerProbe:
             blocks=max(self.among.blocks, 1),
             allowed=self.among.allowed,
             scores=scores,
-            dead=self.read.dead().flatten(1).cpu(),
+            dead=(self.behind or self.before).units.dead().flatten(1).cpu(),
             posterior_ceilings={name: found.result() for name, found in self.ceilings.items()},
             latent_ceilings=self.latent_ceilings,
             leaves=self.leaves,
-            details=None if self.details is None else self.details.result(scores[self.first].unit),
+            details=self._details(scores[self.first].unit),
             samples=self.samples,
         )

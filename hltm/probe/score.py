@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
 from hltm.probe.function_metric import FunctionMetric, FunctionNull
 from hltm.probe.metric import Metric
 from hltm.probe.metrics.matching import Matching, match_units
@@ -92,22 +93,40 @@ class MetricSet:
         self.metrics = {name: kind.for_states(states) for name, kind in kinds.items()}
         streamed = {k: v for k, v in kinds.items() if not issubclass(v, FunctionMetric)}
         self.nulls: list[NullSet] = []
+        self.units = StreamingUnits(checked=False)
         if lags and streamed:
             self.nulls.append(NullSet(streamed, states, lags))
         self.functions = {
-            name: FunctionNull(metric, lags)
-            for name, metric in self.metrics.items()
-            if lags and isinstance(metric, FunctionMetric)
+            name: FunctionNull(kind(), lags)
+            for name, kind in kinds.items()
+            if lags and issubclass(kind, FunctionMetric)
         }
 
-    def update(self, activations: Tensor, targets: Tensor, other: Tensor | None) -> None:
-        """Add a batch: `(S, U, B)` or `(S, V, U, B)`; `(S, T, B)` or `(S, V, T, B)`, twice."""
-        for name, metric in self.metrics.items():
-            given = activations, targets
-            if self._of_all_pairs(name):
-                given = activations.flatten(1, -2), targets.flatten(1, -2)
-            metric.update(*given)
-        if other is not None:
+    def take(self, activations: Tensor) -> UnitBatch:
+        """Activations centred and scaled, those of all blocks together where `pairs`."""
+        return self.units.take(activations.flatten(1, -2) if self.pairs else activations)
+
+    def update(
+        self, activations: Tensor, batch: UnitBatch, targets: Tensor, other: Tensor | None
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            activations: `(S, U, B)` or `(S, V, U, B)`.
+            batch: the same, from `take`.
+            targets: `(S, T, B)` or `(S, V, T, B)`; other: the same of other rows.
+        """
+        a, z = activations, targets
+        if self.pairs:
+            a, z = a.flatten(1, -2), z.flatten(1, -2)
+        for metric in self.metrics.values():
+            if isinstance(metric, FunctionMetric):
+                metric.update(activations, targets)
+            else:
+                # a subclass of a metric may do with activations what it likes
+                shared = vars(metric.__class__).get("takes_batches", False)
+                metric.update(batch if shared else a, z)
+        if other is not None and self.lags:
             for null in self.nulls:
                 null.update(activations, other)
             for function in self.functions.values():

@@ -11,7 +11,7 @@ TILE = 1 << 22  # activations that are transformed at a time
 
 
 def shifted_products(a: Tensor, z: Tensor, lags: int) -> Tensor:
-    """`(…, F, G, L)` float64: Σ_b a[f, b] z[g, b - l · step] of `(…, F, B)` and `(…, G, B)`, l < lags.
+    """`(…, L, F, G)`: Σ_b a[f, b] z[g, b - l · step] of `(…, F, B)` and `(…, G, B)`, for l < L = lags.
 
     Rows are counted modulo B, which is a multiple of step and at least `lags` · step. Shifts by whole
     steps are circular convolutions of each of the step subsequences b = q · step + r with the target's,
@@ -20,16 +20,15 @@ def shifted_products(a: Tensor, z: Tensor, lags: int) -> Tensor:
 
     Example:
         >>> a, z = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-        >>> shifted_products(a, z, lags=2)  # shifts by 0 and 2
-        tensor([[[1.0000, 3.0000]]], dtype=torch.float64)
+        >>> shifted_products(a, z, lags=2)[:, 0, 0]  # shifts by 0 and 2
+        tensor([1., 3.])
     """
     step = a.shape[-1] // lags
     length = a.shape[-1] // step
     first, second = (
         torch.fft.rfft(x.unflatten(-1, (length, step)), dim=-2).movedim(-2, -3) for x in (a, z)
     )  # (…, frequency, F or G, step)
-    found = torch.fft.irfft(first @ second.mT.conj(), n=length, dim=-3)[..., :lags, :, :]
-    return found.movedim(-3, -1).double()
+    return torch.fft.irfft(first @ second.mT.conj(), n=length, dim=-3)[..., :lags, :, :]
 
 
 def used_rows(count: int, lags: int) -> int:
@@ -68,13 +67,14 @@ class ShiftedCorrelation:
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch: activations `(…, U, B)`, and targets `(…, T, B)` of other rows; B >= lags."""
         used = used_rows(activations.shape[-1], self.lags)
-        a, z = activations[..., :used].double(), targets[..., :used].double()
-        mean_a, a = _centred(a)
-        mean_z, z = _centred(z)
-        self.scale = torch.where(self.scale == 0, a.abs().amax(-1), self.scale)
+        kind = activations.dtype if activations.dtype == torch.float32 else torch.float64
+        # sums within a batch are as exact as the activations, those over batches float64
+        mean_a, a, size = _centred(activations[..., :used].to(kind))
+        mean_z, z, _ = _centred(targets[..., :used].to(kind))
+        self.scale = torch.where(self.scale == 0, size, self.scale)
         scale = torch.where(self.scale == 0, torch.ones_like(self.scale), self.scale)
-        a = a / scale[..., None]
-        square_a, square_z = a.square().sum(-1), z.square().sum(-1)
+        a = a / scale.to(kind)[..., None]
+        square_a, square_z = (torch.linalg.vector_norm(x, dim=-1).double().square() for x in (a, z))
         weight = self.used * used / (self.used + used)
         self.total_a = self.total_a + square_a + weight * ((mean_a - self.mean_a) / scale).square()
         self.total_z = self.total_z + square_z + weight * (mean_z - self.mean_z).square()
@@ -83,14 +83,14 @@ class ShiftedCorrelation:
         self.square_a, self.square_z = self.square_a + square_a, self.square_z + square_z
         self.used += used
         self.samples += activations.shape[-1]
-        shape = (*a.shape[:-1], z.shape[-2], self.lags)
+        shape = (*a.shape[:-2], self.lags, a.shape[-2], z.shape[-2])
         if self.cross.ndim == 0:
             self.cross = torch.zeros(shape, dtype=torch.float64, device=a.device)
         cross = self.cross.view(-1, *shape[-3:])
-        for lead, units in tiles(shape[:-2], used):
-            cross[lead, units] += shifted_products(
-                a.flatten(0, -3)[lead, units] if a.ndim > 2 else a[None][lead, units],
-                z.flatten(0, -3)[lead] if z.ndim > 2 else z[None][lead],
+        for lead, units in tiles(a.shape[:-1], used):
+            cross[lead, :, units] += shifted_products(
+                a[None].flatten(0, -3)[lead, units],
+                z[None].flatten(0, -3)[lead],
                 self.lags,
             )
 
@@ -99,10 +99,10 @@ class ShiftedCorrelation:
 
         Rows that a whole number of steps leaves out count as if they had been used.
         """
-        scale = (self.square_a[..., :, None] * self.square_z[..., None, :]).sqrt()[..., None]
+        scale = (self.square_a[..., :, None] * self.square_z[..., None, :]).sqrt()[..., None, :, :]
         # only what never varied has a scale of exactly 0; NaN stays NaN
         found = torch.where(scale == 0, torch.zeros_like(scale), self.cross / scale)
-        return found * (self.used / self.samples) ** 0.5
+        return found.movedim(-3, -1) * (self.used / self.samples) ** 0.5
 
     def deviation(self) -> tuple[Tensor, Tensor]:
         """Standard deviations over all rows, of the units `(…, U)` and of the targets `(…, T)`."""
@@ -123,9 +123,10 @@ def tiles(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, slice]]:
             yield slice(i, i + many), slice(u, u + (few if many == 1 else units))
 
 
-def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means over the last axis, and what is left; exactly 0 where all are equal."""
+def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Float64 means over the last axis, what is left, exactly 0 where all are equal, and its size."""
     low, high = x.amin(-1), x.amax(-1)
     # through the first value, since the mean of a large constant is rounded
     mean = torch.where(low == high, low, x.mean(-1))
-    return mean, x - mean[..., None]
+    size = torch.maximum(high - mean, mean - low).double()
+    return mean.double(), x - mean[..., None], size
