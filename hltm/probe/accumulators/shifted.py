@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,15 @@ def used_rows(count: int, lags: int) -> int:
     """
     step = count // lags
     return count - count % step
+
+
+def shuffle(count: int) -> Tensor:
+    """`(count,)` int64, a random order of rows, always the same for a count.
+
+    Activations whose rows are in some order, say of their size, are much the same after a shift by a few
+    rows, so that shifts would not be independent pairings; in a random order they are.
+    """
+    return torch.from_numpy(np.random.default_rng(count).permutation(count))
 
 
 class ShiftedCorrelation:
