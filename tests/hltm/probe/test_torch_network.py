@@ -1,6 +1,7 @@
 """Any torch module as a network to probe: axes, positions, encodings, labels, and what it refuses."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -224,6 +225,9 @@ def test_encodings_by_name():
 
     assert given("one-hot").equal(hot.flatten(1).float())
     assert given("one-hot-sequence").equal(hot.float())
+    assert given("one_hot").equal(hot.flatten(1).float())
+    assert given(hltm.encode.one_hot).equal(hot.float())
+    assert given(partial(hltm.encode.one_hot, cardinality=5)).shape == (9, 4, 5)
     assert given("tokens").equal(leaves.long())
     assert given(lambda x: {"ids": x.long()})["ids"].equal(leaves.long())
     binary = TorchNetwork(nn.Identity(), encode="signs").inputs(LEAVES)
@@ -232,8 +236,9 @@ def test_encodings_by_name():
     assert measure(flat, tree, **OPTIONS)["layer"].unique().tolist() == ["output"]
     with pytest.raises(ValueError, match="encode='one-hot' needs states="):
         flat.activations(leaves)
-    with pytest.raises(ValueError, match="encode must be one of bits, signs, one-hot"):
-        TorchNetwork(nn.Identity(), encode="onehot")
+    for wrong in ("onehot", None, 3):
+        with pytest.raises(ValueError, match="encode must be one of bits, signs, one-hot"):
+            TorchNetwork(nn.Identity(), encode=wrong)
     with pytest.raises(ValueError, match="one_hot encodes nodes of more states"):
         measure(nn.Linear(4, 2), tree, **OPTIONS)
     with pytest.raises(ValueError, match="1 states are missing"):
