@@ -159,10 +159,15 @@ class TorchNetwork:
         if leaves.ndim == 3:  # one model on the leaves of S trees, tree by tree
             members = [self.activations(own) for own in leaves]
             return {label: torch.stack([m[label] for m in members]) for label in members[0]}
-        if not self._axes:
-            self._axes = self._found_axes(leaves)
+        self.axes(leaves)
         found = self._read(leaves, list(self._axes))
         return {self.labels[k]: axes(found[k], len(leaves)) for k, axes in self._axes.items()}
+
+    def axes(self, leaves: Tensor) -> dict[Label, LayerAxes]:
+        """Label -> the axes of each layer that can be read, found once, with some leaves `(B, X)`."""
+        if not self._axes:
+            self._axes = self._found_axes(leaves)
+        return {self.labels[key]: axes for key, axes in self._axes.items()}
 
     def inputs(self, leaves: Tensor) -> Any:
         """What the model is given for `(B, X)` leaves: encoded, on its device and of its dtype.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import hltm
-from hltm.probe import TorchNetwork, measure
+from hltm.probe import TorchNetwork, capture, measure
 from hltm.probe.layer_axes import LayerAxes, MixedRows
 
 TREE = hltm.symmetric_binary(depth=3, polarity=0.95, seed=0)
@@ -352,3 +352,16 @@ def test_leaves_with_and_without_members():
     one = network.activations(draw.leaves[2])["0"]
     assert torch.allclose(one, model[0](2.0 * draw.leaves[2] - 1))
     assert torch.allclose(found["0"][2], one)
+
+
+@pytest.mark.parametrize("how", ["batch first", "time first", "features first"])
+def test_units_go_back_into_the_layers_own_shape(how):
+    model = Sequence(how)
+    network = TorchNetwork(model, {"body": 1}, encode="tokens")
+    axes = network.axes(LEAVES)[1]
+    own = capture(model, network.inputs(LEAVES), "body")["body"]
+    assert axes.back(network.activations(LEAVES)[1], own.shape).equal(own)
+    with pytest.raises(ValueError, match=r"layer 'body' has shape .*, got units \(50, 7\)"):
+        axes.back(torch.zeros(50, 7), own.shape)
+    with pytest.raises(ValueError, match="has pool or positions, so its units are not all of it"):
+        LayerAxes("body", unit=1, pool="mean").back(torch.zeros(50, 3), own.shape)
