@@ -1,6 +1,7 @@
 """Any torch module as a network to probe: axes, positions, encodings, labels, and what it refuses."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 import hltm
-from hltm.probe import TorchNetwork, measure
+from hltm.probe import TorchNetwork, capture, measure
 from hltm.probe.layer_axes import LayerAxes, MixedRows
 
 TREE = hltm.symmetric_binary(depth=3, polarity=0.95, seed=0)
@@ -224,6 +225,9 @@ def test_encodings_by_name():
 
     assert given("one-hot").equal(hot.flatten(1).float())
     assert given("one-hot-sequence").equal(hot.float())
+    assert given("one_hot").equal(hot.flatten(1).float())
+    assert given(hltm.encode.one_hot).equal(hot.float())
+    assert given(partial(hltm.encode.one_hot, cardinality=5)).shape == (9, 4, 5)
     assert given("tokens").equal(leaves.long())
     assert given(lambda x: {"ids": x.long()})["ids"].equal(leaves.long())
     binary = TorchNetwork(nn.Identity(), encode="signs").inputs(LEAVES)
@@ -232,8 +236,9 @@ def test_encodings_by_name():
     assert measure(flat, tree, **OPTIONS)["layer"].unique().tolist() == ["output"]
     with pytest.raises(ValueError, match="encode='one-hot' needs states="):
         flat.activations(leaves)
-    with pytest.raises(ValueError, match="encode must be one of bits, signs, one-hot"):
-        TorchNetwork(nn.Identity(), encode="onehot")
+    for wrong in ("onehot", None, 3):
+        with pytest.raises(ValueError, match="encode must be one of bits, signs, one-hot"):
+            TorchNetwork(nn.Identity(), encode=wrong)
     with pytest.raises(ValueError, match="one_hot encodes nodes of more states"):
         measure(nn.Linear(4, 2), tree, **OPTIONS)
     with pytest.raises(ValueError, match="1 states are missing"):
@@ -347,3 +352,16 @@ def test_leaves_with_and_without_members():
     one = network.activations(draw.leaves[2])["0"]
     assert torch.allclose(one, model[0](2.0 * draw.leaves[2] - 1))
     assert torch.allclose(found["0"][2], one)
+
+
+@pytest.mark.parametrize("how", ["batch first", "time first", "features first"])
+def test_units_go_back_into_the_layers_own_shape(how):
+    model = Sequence(how)
+    network = TorchNetwork(model, {"body": 1}, encode="tokens")
+    axes = network.axes(LEAVES)[1]
+    own = capture(model, network.inputs(LEAVES), "body")["body"]
+    assert axes.back(network.activations(LEAVES)[1], own.shape).equal(own)
+    with pytest.raises(ValueError, match=r"layer 'body' has shape .*, got units \(50, 7\)"):
+        axes.back(torch.zeros(50, 7), own.shape)
+    with pytest.raises(ValueError, match="has pool or positions, so its units are not all of it"):
+        LayerAxes("body", unit=1, pool="mean").back(torch.zeros(50, 3), own.shape)
