@@ -78,11 +78,21 @@ def test_blocks_of_an_ensemble():
     assert sorted(labels) == ["1:0", "1:1", "1:2", "2:0", "2:1", "2:2"]
 
 
-def test_too_many_units_go_without_names():
-    a = torch.randn(2000, 100)
-    found = probe_layers(a, TREE, draw=DRAW, lags=0)["activations"]
-    _, main = drawn(heatmap_figure(found, TREE))
-    assert len(main.get_yticks()) == 0
+def test_of_many_units_those_that_matter_have_names():
+    a = 0.1 * torch.randn(2000, 600, generator=torch.Generator().manual_seed(1))
+    a[:, [100, 200, 300, 400]] += Z[:, :4]
+    a[:, 500:] = 0
+    found = probe_layers(a, TREE, draw=DRAW, lags=20)["activations"]
+    figure = heatmap_figure(found, TREE)
+    _, main = drawn(figure)
+    names = [text.get_text() for text in main.get_yticklabels()]
+    assert len(names) == 64
+    assert names[:1] == ["100"]
+    assert {"100", "200", "300", "400"} <= set(names)
+    band = figure.axes[2]
+    assert band.get_ylabel() == "536 other units,\n100 of them dead"
+    assert len(band.images[0].get_array()) == 200
+    assert figure.get_size_inches().max() < 11.7  # a page
 
 
 def test_order_of_units():
