@@ -34,7 +34,7 @@ def probe_tables(table: pd.DataFrame, written: bool) -> Iterator[RenderableType]
         yield _table(cells, f"{short['metric'].iloc[0]} of {short['layer'].nunique()} layers")
     else:
         for layer, rows in cells.groupby("layer", sort=False):
-            yield _table(rows.drop(columns="layer"), f"layer {brief(layer, 70)}")
+            yield _table(rows.drop(columns="layer"), f"\nlayer {brief(layer, 70)}")
     members = table["member"].nunique()
     of = f"n = {int(table['n'].max()):,} rows" + f", {members} members" * (members > 1)
     yield Text(f"\n{of}. {CAPTION}", "dim")

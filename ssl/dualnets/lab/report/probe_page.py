@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dualnets.lab.report.page import document, html_table
-from hltm._names import visible
+from hltm._names import brief, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +25,11 @@ STYLE = """
 h1, h2, summary { overflow-wrap: anywhere; }
 table { width: auto; } td { border-top-color: var(--line); }
 figure { overflow-x: auto; margin: 18px 0; }
-figure img { width: auto; max-width: none; border-radius: 6px; }
-@media (min-width: 900px) { figure img { max-width: 100%; } }
+figure img { width: auto; max-width: 100%; border-radius: 6px; }
+@media (max-width: 700px) {
+  main { padding: 24px 14px 48px; } table { font-size: 12px; } td, th { padding: 3px 5px; }
+  figure img { max-width: 850px; }
+}
 details { margin: 14px 0; } details h2 { display: inline; }
 a { color: inherit; }
 @media (prefers-color-scheme: dark) {
@@ -69,10 +72,8 @@ def numbered(short: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     shown = short.astype(object)
     shown["level"] = [str(level) if level >= 0 else "" for level in short["level"]]
     shown["note"] = [str(notes.index(note) + 1) if note else "" for note in short["note"]]
-    shown["value"] = [
-        int(value) if level < 0 and value == value and value == int(value) else value
-        for value, level in zip(short["value"], short["level"], strict=True)
-    ]
+    whole = (short["level"] < 0) & (short["value"] % 1 == 0)  # counts
+    shown["value"] = short["value"].astype(object).mask(whole, short["value"].round().map("{:.0f}".format))
     return shown if notes else shown.drop(columns="note"), notes
 
 
@@ -101,7 +102,7 @@ def write(path: Path, table: pd.DataFrame, pictures: Mapping[int | str, Path], t
     if len(pictures) > 1:
         first, _ = numbered(overview(short))
         metric = html.escape(visible(short["metric"].iloc[0]).replace("_", " "))
-        names = first.assign(layer=[visible(name) for name in first["layer"]])
+        names = first.assign(layer=[brief(name) for name in first["layer"]])
         parts.append(f'<h2>Best unit by {metric}</h2><div class="wide">{html_table(names)}</div>')
     for layer, picture in pictures.items():
         own = shown[short["layer"] == layer].drop(columns="layer")
