@@ -8,7 +8,6 @@ import numpy as np
 
 from hltm._names import PLAIN, brief
 from hltm.probe.layer import Layer
-from hltm.probe.metrics import METRICS
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -74,20 +73,22 @@ def heatmap_figure(
 
     from matplotlib.figure import Figure
 
-    strength = score.strength[member].numpy()
-    dead = layer.collapsed.dead[member].numpy()
-    best, candidates = score.unit[member].numpy(), layer.allowed.numpy()
-    bound = np.full(len(layer.nodes), np.nan)
+    strength = _of_pairs(layer, score.strength[member].numpy())
+    alone = len(strength) == len(layer.allowed)  # otherwise one number for all units together
+    dead = layer.dead[member].numpy() if alone else np.zeros(1, dtype=bool)
+    below = score.below_null[member].numpy() if alone else dead
+    candidates = layer.allowed.numpy() if alone else np.ones_like(strength, dtype=bool)
+    best = score.unit[member].numpy()
+    bound = np.full(len(layer.names), np.nan)
     if name in layer.ceilings:
         bound = layer.ceilings[name].value[member].numpy()
-    low, limit = METRICS[name].strength_range
+    low, limit = score.kind.strength_range
     if limit is None:
-        limit = max(float(np.nanmax([strength.max(), *bound[np.isfinite(bound)]])), low + 1e-9)
-    below = score.below_null[member].numpy()
+        limit = max(float(np.nanmax([np.nanmax(strength), *bound[np.isfinite(bound)]])), low + 1e-9)
     shown = chosen_units(np.where(candidates, strength, -np.inf), best, dead | below, dead)
 
     # inches: the summary, the named units, the band, and what titles and names of latents take
-    latents = len(layer.nodes)
+    latents = len(layer.names)
     width = float(np.clip(COLUMN * latents, 3.5, 9.5)) + 2.0
     heights = [1.2, max(ROW * len(shown.named), 1.2), 1.4][: 2 + (len(shown.rest) > 0)]
     figure = Figure(figsize=(width, sum(heights) + 1.3), dpi=110, layout="constrained")
@@ -97,13 +98,13 @@ def heatmap_figure(
     }  # fmt: skip
     image = main.imshow(strength[shown.named], **colours)
     _frames(main, best, shown.named, np.arange(len(shown.named)))
-    _names_of_units(main, layer, tree, shown.named, dead)
+    _names_of_units(main, layer, shown.named, dead)
     if band:
         _band(band[0], strength, shown, dead, colours)
         _frames(band[0], best, shown.rest, shown.bands)
-    _names_of_latents(figure.axes[-1], layer, tree)
+    _names_of_latents(figure.axes[-1], layer)
     for axes in (main, *band):
-        _lines_between_levels(axes, layer, tree)
+        _lines_between_levels(axes, layer)
     _summary(above, score.best[member].numpy(), score.null[member].numpy(), bound, low, limit)
     bar = figure.colorbar(image, ax=figure.axes[:], fraction=0.03, pad=0.02, aspect=45)
     bar.set_label(brief(name.replace("_", " ")), **PLAIN)
@@ -113,6 +114,17 @@ def heatmap_figure(
         brief(line, int(11 * width)), x=0.01, ha="left", fontsize=10, fontweight="bold", **PLAIN
     )
     return figure
+
+
+def _of_pairs(layer: Layer, strength: np.ndarray) -> np.ndarray:
+    """`(U, T)`, or `(1, T)` of all units together; blocks `(V, U, T)` along the diagonal."""
+    if strength.ndim == 2:
+        return strength
+    if strength.shape[-2] == 1 != len(layer.allowed) // layer.blocks:
+        return strength.reshape(1, -1)
+    full = np.full(layer.allowed.shape, np.nan)
+    full[layer.allowed.numpy()] = strength.ravel()
+    return full
 
 
 def sorted_units(strength: np.ndarray, dead: np.ndarray) -> np.ndarray:
@@ -160,17 +172,17 @@ def _frames(axes: Axes, best: np.ndarray, units: np.ndarray, lines: np.ndarray) 
             axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=MARKED, linewidth=1.2))
 
 
-def _names_of_units(
-    axes: Axes, layer: Layer, tree: LatentTree, units: np.ndarray, dead: np.ndarray
-) -> None:
+def _names_of_units(axes: Axes, layer: Layer, units: np.ndarray, dead: np.ndarray) -> None:
     """A name for each line."""
-    own = layer.candidates == "own block"
-    size = len(layer.allowed) // len(layer.nodes)
-    names = [brief(tree.topology.names[v], NAME) for v in layer.nodes]
+    own = layer.blocks > 1
+    size = len(layer.allowed) // layer.blocks
+    blocks = [brief(name, NAME) for name in layer.names[:: len(layer.names) // layer.blocks]]
     shown = [
-        (f"{names[u // size]}:{u % size}" if own else str(u)) + (" dead" if dead[u] else "")
+        (f"{blocks[u // size]}:{u % size}" if own else str(u)) + (" dead" if dead[u] else "")
         for u in units
     ]
+    if len(dead) < len(layer.allowed):
+        shown = ["all"]
     axes.set_yticks(range(len(units)), shown, fontsize=7, **PLAIN)
     axes.set_ylabel("latent:unit of its block" if own else "unit", fontsize=9)
     axes.tick_params(length=2)
@@ -182,7 +194,7 @@ def _band(
     """All other units: the mean strength of neighbours where there are more than lines."""
     counts = np.bincount(shown.bands)
     sums = np.zeros((len(counts), strength.shape[1]))
-    np.add.at(sums, shown.bands, strength[shown.rest])
+    np.add.at(sums, shown.bands, np.nan_to_num(strength[shown.rest]))
     axes.imshow(sums / counts[:, None], **colours)
     axes.set_yticks([])
     never = int(dead[shown.rest].sum())
@@ -190,19 +202,19 @@ def _band(
     axes.set_ylabel(text, fontsize=8)
 
 
-def _names_of_latents(axes: Axes, layer: Layer, tree: LatentTree) -> None:
+def _names_of_latents(axes: Axes, layer: Layer) -> None:
     """Names below the last panel: all of them where there is room, otherwise at equal distances."""
-    names = [brief(tree.topology.names[v], NAME) for v in layer.nodes]
+    names = [brief(name, NAME) for name in layer.names]
     step = -(-len(names) // NAMED)
     turned = 90 if len(names) > 32 or max(map(len, names)) > 2 else 0
     axes.set_xticks(range(0, len(names), step), names[::step], fontsize=7, rotation=turned, **PLAIN)
-    levels = dict.fromkeys(int(tree.topology.level[v]) for v in layer.nodes)
+    levels = dict.fromkeys(layer.levels)
     axes.set_xlabel(f"latent (level {' | '.join(map(str, levels))})", fontsize=9)
     axes.tick_params(length=2)
 
 
-def _lines_between_levels(axes: Axes, layer: Layer, tree: LatentTree) -> None:
-    levels = [int(tree.topology.level[v]) for v in layer.nodes]
+def _lines_between_levels(axes: Axes, layer: Layer) -> None:
+    levels = layer.levels
     for t in range(1, len(levels)):
         if levels[t] != levels[t - 1]:
             axes.axvline(t - 0.5, color="black", linewidth=0.8)
