@@ -55,7 +55,7 @@ def heatmap_figure(
         title: a line above the figure.
 
     Raises:
-        ValueError: a metric or a member that the layer does not have.
+        ValueError: a metric or a member that the layer does not have, or another tree.
 
     Example:
         >>> import hltm
@@ -64,6 +64,8 @@ def heatmap_figure(
         >>> layer = hltm.probe.probe_layers(draw.leaves.float(), tree, draw=draw, lags=20)["activations"]
         >>> heatmap_figure(layer, tree).savefig("/dev/null", format="png")
     """
+    if layer.nodes and [tree.topology.names[v] for v in layer.nodes] != layer.names:
+        raise ValueError("the layer was measured on another tree: its latents have other names")
     name = next(iter(layer.scores)) if metric is None else metric
     if name not in layer.scores:
         raise ValueError(f"the layer has no metric {name!r}, expected {', '.join(layer.scores)}")

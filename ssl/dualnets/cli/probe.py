@@ -17,6 +17,7 @@ from hltm._names import brief
 if TYPE_CHECKING:
     from dualnets.cli._models import UserCode
     from hltm import LatentTree
+    from hltm.data.export.read import DataFolder
 
 DESCRIPTION = """Compare activations, or the units of a torch model, with the latents of a tree.
 
@@ -32,7 +33,7 @@ makes the model, and its parts by name. The model is run on rows that training n
 --out writes every number as table.csv, a heatmap of each layer, and a page with both."""
 
 SAMPLES = 8192
-OF_A_MODEL = ("weights", "side", "encode", "samples")  # without effect on activations in files
+OF_A_MODEL = ("weights", "side", "encode", "select", "pool", "samples")  # without effect on files
 ROWS = re.compile(r"([0-9]{1,19}):([0-9]{1,19})")
 
 
@@ -47,17 +48,15 @@ def main(arguments: list[str]) -> int:
 
     data = hltm.load(options.data) if options.data else None
     tree = _tree_files.load(vars(options)) if data is None else data.tree
-    rows = _rows(options.rows) if options.rows else None
     if data is not None:
         if options.seed not in (None, data.recipe.seed):
             raise ValueError(
                 f"--seed {options.seed} is not that of {options.data}, {data.recipe.seed}; leave it out"
             )
         options.seed = data.recipe.seed
-        rows = data.rows if rows is None and options.activations else rows
     options.seed = options.seed or 0
     with _hints() as hints:
-        found = _measured(options, tree, rows, UserCode())
+        found = _measured(options, tree, data, UserCode())
     table = to_frame(found, tree)
 
     from dualnets.cli._probe_tables import probe_tables
@@ -102,12 +101,21 @@ def _parse(arguments: list[str]) -> Any:
                    note="(default: all layers; all parts without parts of their own)"),
             Option("side", "Whether the output or the input of a part is probed.",
                    choices=("output", "input"), note="(default: output)"),
-            Option("encode", "Leaves as 0 and 1, or as -1 and +1.", choices=("bits", "signs"),
+            Option("encode", "From leaves to the model's input: bits, signs, one-hot, one-hot-sequence, "
+                   "tokens, or a function of states (B, X).", metavar="NAME|MODULE:FUNCTION",
                    note="(default: bits)"),
+            Option("select", "The item of what the parts return, by place or name, e.g. 0 or hidden.",
+                   metavar="ITEM"),
+            Option("pool", "One position, or their mean or maximum, where parts return a sequence or an "
+                   "image.", choices=("mean", "max", "first", "last"),
+                   note="(default: units at every position)"),
+            Option("batch_axis", "The axis of the rows in arrays or in what the parts return, members "
+                   "aside.", kind=int, note="(default: the first; of a model, it is found)"),
         ),
         *grouped(
             "measures and output",
-            Option("metrics", f"Some of {metrics}.", default=[], metavar="NAME", several=True,
+            Option("metrics", f"Some of {metrics}, or functions of activations (B, U) and states (B, T).",
+                   default=[], metavar="NAME|MODULE:FUNCTION", several=True,
                    note="(default: correlation and selectivity; for more than two states correlation_ratio)"),
             Option("lags", "Pairings of units with the latents of other rows, for the null; 0 for none.",
                    kind=int, default=LAGS),
@@ -163,37 +171,45 @@ def _hints() -> Iterator[list[str]]:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
-def _measured(options: Any, tree: LatentTree, rows: range | None, code: UserCode) -> dict[Any, Any]:
+def _measured(
+    options: Any, tree: LatentTree, data: DataFolder | None, code: UserCode
+) -> dict[Any, Any]:
     """Layer -> what is measured of it, of activations in a file or of a model."""
     from hltm.probe import probe_layers
 
-    choices: dict[str, Any] = {"metrics": options.metrics or None, "lags": options.lags}
+    rows = _rows(options.rows) if options.rows else None
+    choices: dict[str, Any] = {"lags": options.lags}
+    if options.metrics:
+        choices["metrics"] = [
+            code.function("--metrics", name) if ":" in name else name for name in options.metrics
+        ]
     if options.activations:
-        assert rows is not None
-        source = _activations(options, tree, rows)
+        source = _activations(options, tree, rows or (range(0) if data is None else data.rows))
+        choices["batch_axis"] = options.batch_axis
     else:
         source = _network(options, code)
-    if rows is None:
-        choices |= {"samples": options.samples or SAMPLES, "seed": options.seed}
-    else:
+    if rows is not None:
         _check_memory(rows, tree)
         choices["draw"] = tree.draw(len(rows), seed=options.seed, start=rows.start)
+    elif options.activations:
+        choices["draw"] = data
+    else:
+        choices |= {"samples": options.samples or SAMPLES, "seed": options.seed}
     with code.errors(f"--model {brief(options.model)}"):
         return probe_layers(source, tree, **choices)
 
 
 def _activations(options: Any, tree: LatentTree, rows: range) -> Any:
-    """The arrays of a file; one without names alone, so that a block of units finds its level."""
+    """The arrays of a file; one without names alone, so that blocks of units find their level."""
     from dualnets.cli import _activations
 
     found = _activations.read(options.activations, options.layers, tree.topology.depth)
-    axis = 1 if tree.stacked else 0
     for name, values in found.items():
-        if values.ndim <= axis or values.shape[axis] != len(rows):
+        if len(rows) not in values.shape:  # before so many rows are drawn
             raise ValueError(
                 f"{brief(options.activations, 80)}: layer '{brief(name)}' has shape "
-                f"{brief(tuple(values.shape))}, expected {len(rows)} rows on axis {axis}: "
-                f"rows {rows.start}:{rows.stop}"
+                f"{brief(tuple(values.shape))}, expected {len(rows)} rows on axis "
+                f"{(options.batch_axis or 0) + tree.stacked}: rows {rows.start}:{rows.stop}"
             )
     return found[_activations.ALONE] if list(found) == [_activations.ALONE] else found
 
@@ -213,14 +229,25 @@ def _check_memory(rows: range, tree: LatentTree) -> None:
 def _network(options: Any, code: UserCode) -> Any:
     """The model that `module:function` makes, with its weights, ready to be probed."""
     from dualnets.cli._models import make_model
-    from hltm.data import encode
     from hltm.probe import TorchNetwork
+    from hltm.probe.encodings import ENCODINGS
 
-    model = make_model(code, options.model, options.weights)
-    layers = options.layers or [n for n, part in model.named_modules() if not [*part.children()]]
+    encode = options.encode or "bits"
+    if ":" in encode:
+        encode = code.function("--encode", encode)
+    elif encode not in ENCODINGS:
+        raise ValueError(
+            f"--encode must be one of {', '.join(ENCODINGS)} or module:function, got '{brief(encode)}'"
+        )
+    select = options.select
+    if select is not None and re.fullmatch(r"-?[0-9]{1,9}", select):
+        select = int(select)
     return TorchNetwork(
-        model,
-        layers,
-        encode=getattr(encode, options.encode or "bits"),
+        make_model(code, options.model, options.weights),
+        options.layers or None,
+        encode=encode,
         side=options.side or "output",
+        select=select,
+        pool=options.pool,
+        batch_axis=options.batch_axis,
     )

@@ -57,9 +57,7 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
         ['layer', 'metric', 'level', 'value', 'null', 'ceiling', 'note']
     """
     numbers = ["value", "null", "initial", "ceiling", "gap_closed"]
-    full = table.assign(
-        level=table["level"].where(table["node"] != "", -1), note=table.get("note", "")
-    )
+    full = table.assign(level=table["level"].where(table["node"] != "", -1))
     groups = full.groupby(["layer", "metric", "level"], sort=False)
     means = groups[numbers].mean().dropna(axis=1, how="all")
     notes = groups["note"].agg(lambda found: "; ".join(filter(None, dict.fromkeys(found))))
@@ -73,7 +71,9 @@ def numbered(short: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     shown["level"] = [str(level) if level >= 0 else "" for level in short["level"]]
     shown["note"] = [str(notes.index(note) + 1) if note else "" for note in short["note"]]
     whole = (short["level"] < 0) & (short["value"] % 1 == 0)  # counts
-    shown["value"] = short["value"].astype(object).mask(whole, short["value"].round().map("{:.0f}".format))
+    shown["value"] = (
+        short["value"].astype(object).mask(whole, short["value"].round().map("{:.0f}".format))
+    )
     return shown if notes else shown.drop(columns="note"), notes
 
 
