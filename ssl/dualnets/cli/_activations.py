@@ -122,7 +122,10 @@ def refusing(path: str) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """The type and the text of an error, in one short line."""
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an error of the user's own whose text is another error
+        text = ""
     return brief(f"{type(error).__name__}: {text}" if text else type(error).__name__, 120)
 
 

@@ -39,7 +39,7 @@ class UserCode:
     """
 
     def __init__(self) -> None:
-        self.files: dict[str, str] = {}  # file of a module -> the flag that named it
+        self.named: dict[tuple[str, str], str] = {}  # (file, function) -> what named it
 
     def function(self, flag: str, text: str) -> Callable[..., Any]:
         """What `module:name` names; modules are looked for in the working directory, too.
@@ -56,7 +56,7 @@ class UserCode:
         try:
             with self.errors(given):
                 home = importlib.import_module(module)
-                self.files[getattr(home, "__file__", None) or ""] = given
+                self.named[getattr(home, "__file__", None) or "", name] = given
                 found = getattr(home, name, None)
         finally:
             with contextlib.suppress(ValueError):  # the module may have taken it away
@@ -80,15 +80,14 @@ class UserCode:
             last = frames[-1].filename
             if last.startswith(OURS) and last != __file__ and not isinstance(error, SystemExit):
                 raise
-            places = [(f.filename, f.lineno) for f in frames if f.filename in self.files]
-            places = places or [(f.filename, f.lineno) for f in frames if _counts(f.filename)]
-            if isinstance(error, SyntaxError) and error.filename:
-                places = [(error.filename, error.lineno)]
+            files = {file for file, _ in self.named}
+            own = [f for f in frames if f.filename in files]
+            own = own or [f for f in frames if _counts(f.filename)]
+            for frame in own:
+                given = self.named.get((frame.filename, frame.name), given)
             where = ""
-            if places:
-                file, line = places[-1]
-                given = self.files.get(file, given)
-                where = f" ({brief(os.path.basename(file))}, line {line})"
+            if own and not isinstance(error, SyntaxError):  # whose text ends with its line
+                where = f" ({brief(os.path.basename(own[-1].filename))}, line {own[-1].lineno})"
             raise ValueError(f"{given}: {reason(error)}{where}") from error
 
 
