@@ -85,6 +85,7 @@ def heatmap_figure(
     if name in layer.ceilings:
         bound = layer.ceilings[name].value[member].numpy()
     low, limit = score.kind.strength_range
+    low = min(low, float(np.nanmin(strength)))  # of a function that may be negative
     if limit is None:
         limit = max(float(np.nanmax([np.nanmax(strength), *bound[np.isfinite(bound)]])), low + 1e-9)
     shown = chosen_units(np.where(candidates, strength, -np.inf), best, dead | below, dead)
