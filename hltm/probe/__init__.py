@@ -5,6 +5,7 @@
 - `metric`: what every metric of units and latents has in common
 - `null`: what meaningless units score
 - `batches`: activations with the latents of the same rows, from arrays or from a network
+- `score`: the metrics of one layer's units with their targets, beside their nulls
 - `layer`: all that is measured of one layer
 - `measure`: all layers of a network, or activations as arrays, in one pass
 - `table`: the measurements of layers as one tidy table
@@ -22,7 +23,7 @@ from hltm.probe.accumulators.moments import StreamingMoments
 from hltm.probe.capture import capture
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
-from hltm.probe.layer import Layer, Score
+from hltm.probe.layer import Layer
 from hltm.probe.measure import measure, probe_layers
 from hltm.probe.metric import Metric
 from hltm.probe.metrics import METRICS
@@ -37,6 +38,7 @@ from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.null import MetricNull, NullSet
+from hltm.probe.score import Score
 from hltm.probe.table import to_frame
 from hltm.probe.torch_network import TorchNetwork
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm.probe.accumulators.units import UnitBatch
 from hltm.probe.metrics.cka import LinearCKA
 from hltm.probe.metrics.collapse import Collapse, Collapsed
 from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
@@ -50,18 +51,24 @@ class DetailProbe:
         self.probe, self.cka, self.collapse = LinearProbe(states), LinearCKA(), Collapse()
 
     def update(
-        self, activations: Tensor, targets: Tensor, latents: Tensor, posterior: Tensor
+        self,
+        activations: Tensor,
+        batch: UnitBatch,
+        targets: Tensor,
+        latents: Tensor,
+        posterior: Tensor,
     ) -> None:
         """Add a batch.
 
         Args:
             activations: `(S, U, B)`, or `(S, V, U, B)` where each latent has its own block.
+            batch: the same, the units of all blocks together, centred and scaled.
             targets: `(S, T, B)`, or `(S, V, 1, B)` of the same.
             latents: `(S, L, B)` states of all latents.
             posterior: `(S, L, K, B)` given the leaves.
         """
         flat = activations.flatten(1, -2)
-        self.specificity.update(flat, latents)
+        self.specificity.update(batch, latents)
         self.rival_baseline.update(posterior, latents)
         self.probe.update(activations, targets)
         self.cka.update(flat, posterior.flatten(1, 2))

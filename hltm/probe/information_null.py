@@ -6,10 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from numpy.typing import NDArray
+
 from hltm._compile import compiled
 from hltm.probe.accumulators.cells import Cells, Ordered, fold, in_threads
 from hltm.probe.accumulators.shifted import shifted_products, tiles, used_rows
 from hltm.probe.metrics.mutual_information import BINS
+
+Array = NDArray[np.generic]
 
 
 def shifted_information(
@@ -32,9 +36,10 @@ def shifted_information(
     lead, units, count = a.shape[:-2], a.shape[-2], z.shape[-2]
     found = fold(Cells.empty(a[..., 0].numel(), a.numpy().dtype), Ordered.of(a), BINS)
     a, z = a.reshape(-1, units, used), z.reshape(-1, count, used)
-    cell = torch.from_numpy(found.cell).view(a.shape)
+    cell = torch.from_numpy(found.cell.astype(np.int16)).view(a.shape)
     weight = torch.from_numpy(found.cells.weight).view(*a.shape[:2], -1)
     width = weight.shape[-1]
+    every = torch.arange(width, dtype=torch.int16)[:, None]
     indicator = (z[:, :, None] == torch.arange(states)[:, None]).float()  # (N, T, K, B)
     rows = indicator.double().sum(-1)
     scale = _scale(weight, rows, used, samples)
@@ -44,13 +49,10 @@ def shifted_information(
         torch.arange(used + 1.0).double(), torch.arange(used + 1.0).double()
     )
     for n, u in tiles((len(a), units), used * width):
-        inside = (cell[n, u, None] == torch.arange(width)[:, None]).float().flatten(1, 2)
-        shifted = shifted_products(inside, indicator[n, :, 1:].flatten(1, 2), lags)
-        joint = shifted.round_().int().unflatten(1, (-1, width)).unflatten(3, (count, -1))
-        nats = np.empty((*joint.shape[:2], count, lags))
-        arrays = [x.contiguous().numpy() for x in (joint, weight[n, u], rows[n], table)]
-        in_threads(lambda low, high: _information(*arrays, low, high, nats), nats.shape[1])
-        best = torch.from_numpy(nats) * scale[n, u, :, None]
+        inside = (cell[n, u, None] == every).float().flatten(1, 2)
+        joint = shifted_products(inside, indicator[n, :, 1:].flatten(1, 2), lags)
+        arrays = [x.numpy() for x in (joint, weight[n, u], rows[n], table)]
+        best = torch.from_numpy(_in_nats(*arrays)) * scale[n, u, :, None]
         by_unit[n, u] = best.amax(2)
         by_target[n] = torch.maximum(by_target[n], best.amax(1))
     wrong = ~a.isfinite().all(-1)  # (N, U)
@@ -72,28 +74,50 @@ def _scale(weight: Tensor, rows: Tensor, count: int, samples: int) -> Tensor:
     return count / samples * (1 + excess / samples) / (1 + excess / count)
 
 
+def _in_nats(joint: Array, weight: Array, rows: Array, table: Array) -> Array:
+    """`(N, U, T, lags)` nats from `(N, lags, U · cells, T · (K - 1))` joint counts.
+
+    Args:
+        weight: `(N, U, cells)` rows in each cell.
+        rows: `(N, T, K)` rows in each state.
+        table: n log n of every n up to the number of rows.
+    """
+    nats = np.empty((*weight.shape[:2], rows.shape[1], joint.shape[1]))
+    in_threads(
+        lambda low, high: _information(joint, weight, rows, table, low, high, nats), nats.shape[1]
+    )
+    return nats
+
+
 @compiled()
 def _information(joint, weight, rows, table, start, stop, nats):  # type: ignore[no-untyped-def]
-    """Of joint counts `(N, U, cells, T, K - 1, lags)`, those of cells, those of states: nats."""
     count = len(table) - 1
-    cells, targets, states, lags = joint.shape[2:]
+    cells, targets, states = weight.shape[2], rows.shape[1], rows.shape[2]
+    total = np.empty(targets)
+    margin = np.empty(targets)
     for n in range(joint.shape[0]):
+        for t in range(targets):
+            margin[t] = table[count]
+            for k in range(states):
+                margin[t] -= table[int(rows[n, t, k])]
         for u in range(start, stop):
-            alone = table[count]
+            alone = 0.0
             for c in range(cells):
-                alone -= table[int(weight[n, u, c])]
-            for t in range(targets):
-                margin = alone
-                for k in range(states + 1):
-                    margin -= table[int(rows[n, t, k])]
-                for lag in range(lags):
-                    total = margin
-                    for c in range(cells):
-                        rest = int(weight[n, u, c])
-                        for k in range(states):
-                            here = joint[n, u, c, t, k, lag]
-                            total += table[here]
+                alone += table[int(weight[n, u, c])]
+            for lag in range(joint.shape[1]):
+                total[:] = margin - alone
+                for c in range(cells):
+                    inside = int(weight[n, u, c])
+                    if inside == 0:
+                        continue
+                    for t in range(targets):
+                        rest = inside
+                        for k in range(states - 1):
+                            # whole numbers, which transforms leave rounded
+                            here = int(joint[n, lag, u * cells + c, t * (states - 1) + k] + 0.5)
+                            total[t] += table[here]
                             rest -= here
-                        total += table[rest]
+                        total[t] += table[rest]
+                for t in range(targets):
                     # what rounding leaves counts as nothing
-                    nats[n, u, t, lag] = total / count if total > 1e-14 * count else 0.0
+                    nats[n, u, t, lag] = total[t] / count if total[t] > 1e-14 * count else 0.0

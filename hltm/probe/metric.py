@@ -41,6 +41,9 @@ class Metric(ABC):
         no_ceiling: a few words for the table where the metric has no ceiling.
         null: how its null is computed, one of `hltm.probe.null.KINDS`; "shifts" for any metric. A
             subclass that does not say it again has "shifts".
+        takes_batches: whether `update` takes a `UnitBatch` in place of activations, so that metrics share
+            what they have in common; said again by a subclass, as `null` is.
+        numbers: whether targets may be real numbers rather than states.
 
     Example:
         >>> import torch
@@ -64,6 +67,8 @@ class Metric(ABC):
     strength_range: ClassVar[tuple[float, float | None]] = (0.0, None)
     no_ceiling: ClassVar[str] = "no ceiling is known of this metric"
     null: ClassVar[str] = "shifts"
+    takes_batches: ClassVar[bool] = False
+    numbers: ClassVar[bool] = False
 
     @classmethod
     def for_states(cls, states: int) -> Metric:
@@ -75,7 +80,7 @@ class Metric(ABC):
         """The accumulator of its ceiling on these latents; None where exact posteriors give none."""
         return None
 
-    def update(self, activations: Tensor, targets: Tensor) -> None:
+    def update(self, activations: Any, targets: Tensor) -> None:
         """Add a batch: activations `(…, U, B)` and target states `(…, T, B)`, equal leading axes.
 
         Raises:

@@ -36,8 +36,9 @@ class Ordered(NamedTuple):
     @classmethod
     def of(cls, activations: Tensor) -> Ordered:
         """Of `(…, B)` activations that are finite."""
-        found = activations.flatten(0, -2).sort(-1)
-        return cls(found.values.numpy(), found.indices.numpy())
+        values = activations.flatten(0, -2).numpy()
+        row = np.argsort(values, -1)
+        return cls(np.take_along_axis(values, row, -1), row)
 
 
 class Cells(NamedTuple):

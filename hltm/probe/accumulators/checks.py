@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,12 +31,15 @@ def as_numbers(activations: Tensor) -> Tensor:
     return activations.to(torch.float32 if exact else torch.float64)
 
 
-def check_finite(activations: Tensor, layer: object = None) -> None:
+def check_finite(
+    activations: Tensor, layer: object = None, members: Sequence[int] | None = None
+) -> None:
     """Raise unless all activations are finite real numbers.
 
     Args:
         activations: `(…, U, B)` of any real dtype.
         layer: the name that the error gives to their layer.
+        members: the addresses of the first axis; an error names the address.
 
     Raises:
         ValueError: an activation that is not finite; the error names the layer, the unit, its place
@@ -45,13 +49,18 @@ def check_finite(activations: Tensor, layer: object = None) -> None:
     if not activations.is_floating_point() or x.numel() == 0:
         return
     # one pass where all is well: extremes are never wrong, as a sum is that overflows
-    if all(bool(part.isfinite().all()) for part in torch.aminmax(x, dim=-1)):
+    if all(bool(part.isfinite().all()) for part in (x.amin(-1), x.amax(-1))):
         return
     wrong = ~x.isfinite()
     place = wrong.any(-1).nonzero()[0].tolist()
     row = int(wrong[tuple(place)].nonzero()[0, 0])
     value = float(x[(*place, row)])
-    where = f"unit {place[-1]}" + (f" at {tuple(place[:-1])}" if len(place) > 1 else "")
+    where, front = f"unit {place[-1]}", place[:-1]
+    if members is not None and front:
+        where += f" of block {front[1]}" if len(front) > 1 else ""
+        where += f" of member {members[front[0]]}"
+    elif front:
+        where += f" at {tuple(front)}"
     of = "" if layer is None else f" of layer {layer!r}"
     raise ValueError(
         f"{where}{of} has activation {value} in row {row} of its batch, expected finite numbers"

@@ -11,7 +11,7 @@ TILE = 1 << 22  # activations that are transformed at a time
 
 
 def shifted_products(a: Tensor, z: Tensor, lags: int) -> Tensor:
-    """`(…, F, G, L)` float64: Σ_b a[f, b] z[g, b - l · step] of `(…, F, B)` and `(…, G, B)`, l < lags.
+    """`(…, L, F, G)`: Σ_b a[f, b] z[g, b - l · step] of `(…, F, B)` and `(…, G, B)`, for l < L = lags.
 
     Rows are counted modulo B, which is a multiple of step and at least `lags` · step. Shifts by whole
     steps are circular convolutions of each of the step subsequences b = q · step + r with the target's,
@@ -20,16 +20,15 @@ def shifted_products(a: Tensor, z: Tensor, lags: int) -> Tensor:
 
     Example:
         >>> a, z = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-        >>> shifted_products(a, z, lags=2)  # shifts by 0 and 2
-        tensor([[[1.0000, 3.0000]]], dtype=torch.float64)
+        >>> shifted_products(a, z, lags=2)[:, 0, 0]  # shifts by 0 and 2
+        tensor([1., 3.])
     """
     step = a.shape[-1] // lags
     length = a.shape[-1] // step
     first, second = (
         torch.fft.rfft(x.unflatten(-1, (length, step)), dim=-2).movedim(-2, -3) for x in (a, z)
     )  # (…, frequency, F or G, step)
-    found = torch.fft.irfft(first @ second.mT.conj(), n=length, dim=-3)[..., :lags, :, :]
-    return found.movedim(-3, -1).double()
+    return torch.fft.irfft(first @ second.mT.conj(), n=length, dim=-3)[..., :lags, :, :]
 
 
 def used_rows(count: int, lags: int) -> int:
@@ -83,12 +82,12 @@ class ShiftedCorrelation:
         self.square_a, self.square_z = self.square_a + square_a, self.square_z + square_z
         self.used += used
         self.samples += activations.shape[-1]
-        shape = (*a.shape[:-1], z.shape[-2], self.lags)
+        shape = (*a.shape[:-2], self.lags, a.shape[-2], z.shape[-2])
         if self.cross.ndim == 0:
             self.cross = torch.zeros(shape, dtype=torch.float64, device=a.device)
         cross = self.cross.view(-1, *shape[-3:])
-        for lead, units in tiles(shape[:-2], used):
-            cross[lead, units] += shifted_products(
+        for lead, units in tiles(a.shape[:-1], used):
+            cross[lead, :, units] += shifted_products(
                 a.flatten(0, -3)[lead, units] if a.ndim > 2 else a[None][lead, units],
                 z.flatten(0, -3)[lead] if z.ndim > 2 else z[None][lead],
                 self.lags,
@@ -99,10 +98,10 @@ class ShiftedCorrelation:
 
         Rows that a whole number of steps leaves out count as if they had been used.
         """
-        scale = (self.square_a[..., :, None] * self.square_z[..., None, :]).sqrt()[..., None]
+        scale = (self.square_a[..., :, None] * self.square_z[..., None, :]).sqrt()[..., None, :, :]
         # only what never varied has a scale of exactly 0; NaN stays NaN
         found = torch.where(scale == 0, torch.zeros_like(scale), self.cross / scale)
-        return found * (self.used / self.samples) ** 0.5
+        return found.movedim(-3, -1) * (self.used / self.samples) ** 0.5
 
     def deviation(self) -> tuple[Tensor, Tensor]:
         """Standard deviations over all rows, of the units `(…, U)` and of the targets `(…, T)`."""

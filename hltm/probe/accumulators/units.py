@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hltm.probe.accumulators.checks import as_numbers, check_finite
 
+NEAR = 20  # exponents at which squares neither overflow nor underflow
 ROUNDING = 2  # a range of so many units in the last place of the largest value is rounding
 
 
@@ -96,28 +97,30 @@ class StreamingUnits:
 
     def take(self, activations: Tensor) -> UnitBatch:
         """Add a batch, and return it ready for products with others."""
-        x = as_numbers(activations)
+        given = x = as_numbers(activations)
         if x.shape[-1] == 0:
             raise ValueError(f"activations have shape {tuple(x.shape)}, expected at least one row")
-        low, high = torch.aminmax(x, dim=-1)  # NaN where any value is
+        low, high = x.amin(-1), x.amax(-1)  # NaN where any value is; faster than aminmax
         if self.checked and not bool((low.isfinite() & high.isfinite()).all()):
             check_finite(activations)
         kind = activations.dtype if activations.is_floating_point() else x.dtype
         self.eps = max(self.eps, torch.finfo(kind).eps)
         power = self._rescale(low, high)
-        values = x * power_of_two(-self.exponent).to(x.dtype)[..., None]
-        centre = values.mean(-1)
-        values = values.sub_(centre[..., None])
+        zero = (self.low == 0) & (self.high == 0)
+        if bool(self.exponent.masked_fill(zero, 0).any()):
+            x = x * power_of_two(-self.exponent).to(x.dtype)[..., None]
+        centre = x.mean(-1)
+        values = x - centre[..., None]
         rest = values.mean(-1).double()
         before, count = self.samples, x.shape[-1]
         step = centre.double() + rest - self.mean * power
-        square = values.square().sum(-1).double() - count * rest.square()
+        square = torch.linalg.vector_norm(values, dim=-1).double().square() - count * rest.square()
         self.square = self.square * power.square() + square
         if before:
             self.square = self.square + before * count / (before + count) * step.square()
         self.mean = self.mean * power + step * count / (before + count)
         self.samples += count
-        return UnitBatch(x, values, rest, step, power, before, self)
+        return UnitBatch(given, values, rest, step, power, before, self)
 
     def _rescale(self, low: Tensor, high: Tensor) -> Tensor:
         """Widen the range; `(…, U)` float64 factor of the sums so far, in the new exponent."""
@@ -125,6 +128,7 @@ class StreamingUnits:
         most = 1022 if size.dtype == torch.float64 else 126  # both 2^most and 2^-most are normal
         exponent = torch.frexp(size.where(size.isfinite(), 1.0)).exponent
         exponent = exponent.where(size != 0, -most).clamp(-most, most)
+        exponent = exponent.masked_fill(exponent.abs() <= NEAR, 0)  # then nothing is multiplied
         low, high = low.double(), high.double()
         if not self.samples:
             self.low, self.high, self.exponent = low, high, exponent

@@ -28,6 +28,7 @@ class Correlation(StreamingCorrelation, Metric):
 
     two_states = bounded_by_correlation = True
     null = "correlation"
+    takes_batches = numbers = True
     strength_range = 0.0, 1.0
     checked = True
 

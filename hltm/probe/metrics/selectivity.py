@@ -28,6 +28,7 @@ class Selectivity(Metric):
 
     two_states = True
     null = "selectivity"
+    takes_batches = True
 
     def __init__(self) -> None:
         self.sums = StreamingConditional(2)

@@ -235,7 +235,7 @@ def test_nan_names_the_layer_and_the_unit():
     a = noise_and_latents(DRAW)
     a[7, 4] = math.nan
     with pytest.raises(
-        ValueError, match=r"unit 4 at \(0,\) of layer 'h2' has activation nan in row 7"
+        ValueError, match=r"unit 4 of member 0 of layer 'h2' has activation nan in row 7"
     ):
         measure({"h2": a}, TREE, draw=DRAW)
 
