@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,12 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "first": lambda a: a[:, 0],
     "last": lambda a: a[:, -1],
 }
+
+
+class MixedRows(ValueError):
+    """A layer in which the values of a row depend on the other rows of its batch."""
+
+
 MANY, FEW = 4, 2  # rows of the two trials that show which axis is the batch
 LAST = (
     nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.RNNBase, nn.MultiheadAttention,
@@ -38,16 +44,17 @@ def find_batch_axis(name: object, many: Tensor, few: Tensor, given: int | None =
         given: the axis that the user names, which is then only checked.
 
     Raises:
-        ValueError: no axis or several that change with the rows, one that also holds other things, another
-            one than is given, or, where none is given, values of a row that depend on the other rows.
+        ValueError: no axis or several that change with the rows, one that also holds other things, or
+            another one than is given.
+        MixedRows: where none is given, values of a row that depend on the other rows.
 
     Example:
         >>> rows = torch.randn(4, 5)
         >>> find_batch_axis("rnn", rows.expand(3, 4, 5), rows[1:3].expand(3, 2, 5))  # (T, B, D)
         1
-        >>> find_batch_axis("rnn", rows.cumsum(0), rows[1:3].cumsum(0))
+        >>> find_batch_axis("rnn", rows.cumsum(0), rows[1:3].cumsum(0))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        ValueError: layer 'rnn' depends on other rows of its batch, or on chance; if it should, give batch_axis=0
+        hltm.probe.layer_axes.MixedRows: layer 'rnn' depends on other rows...
     """
     a, b = tuple(many.shape), tuple(few.shape)
     changed = [i for i, sizes in enumerate(zip(a, b, strict=False)) if sizes[0] != sizes[1]]
@@ -79,8 +86,8 @@ def find_batch_axis(name: object, many: Tensor, few: Tensor, given: int | None =
     if not torch.allclose(
         middle, few.double(), rtol=0, atol=(0.1 if half else 1e-3) * scale, equal_nan=True
     ):
-        raise ValueError(
-            f"layer {name!r} depends on other rows of its batch, or on chance; if it should, give "
+        raise MixedRows(
+            f"layer {name!r} depends on other rows of its batch or on chance; if right, give "
             f"batch_axis={axis}"
         )
     return axis
@@ -203,6 +210,23 @@ class LayerAxes:
                 f"layer {self.name!r} has {total} positions, got positions={self.positions}"
             )
         return order
+
+
+def find_axes(
+    name: str, part: nn.Module, model: nn.Module, many: Tensor, few: Tensor, own: Mapping[str, Any]
+) -> LayerAxes:
+    """The axes of one layer from two trials, as in `find_batch_axis`.
+
+    Args:
+        own: what the user set for this layer: `batch_axis`, `unit_axis`, `pool`, `positions`.
+    """
+    batch = find_batch_axis(name, many, few, own.get("batch_axis"))
+    pool, positions = own.get("pool"), own.get("positions")
+    if pool is None and (positions is None or positions is False):
+        return LayerAxes(name, batch)
+    unit = own.get("unit_axis")
+    unit = find_unit_axis(name, part, model, many.ndim) if unit is None else unit
+    return LayerAxes(name, batch, unit, pool, positions or False)
 
 
 def check_reduction(pool: object, positions: object) -> None:

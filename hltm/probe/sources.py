@@ -130,13 +130,13 @@ def open_source(
         if batch_axis is not None:
             raise ValueError("give batch_axis to the TorchNetwork, which arranges its own layers")
         given = given.on(tree)
-    if draw is None and not network:
-        if callable(source):
-            name = getattr(source, "__name__", type(source).__name__)
-            raise ValueError(
-                f"{name} is a function, expected arrays, a torch module, or an object with "
-                "activations(leaves)"
-            )
+    if not network and callable(source):
+        name = getattr(source, "__name__", type(source).__name__)
+        raise ValueError(
+            f"{name} is a function, expected arrays, a torch module, or an object with "
+            "activations(leaves)"
+        )
+    if not network and draw is None:
         raise ValueError("activations as arrays need the draw that they were computed on")
     rows = as_rows(draw, tree, given, samples, seed)
     if network:
@@ -149,7 +149,8 @@ def _arrays(
 ) -> dict[Label, Array]:
     """Layer -> array with its rows in front, from one array or a mapping.
 
-    One array of blocks is the level that has as many nodes, where only one level has.
+    One array of blocks is the level that has as many nodes, where only one level has and no axis is
+    given for its rows.
     """
     members = len(rows.members) if rows.stacked else 0
     single = not isinstance(shown, Mapping)
@@ -165,7 +166,7 @@ def _arrays(
         axis = batch_axis.get(label) if isinstance(batch_axis, Mapping) else batch_axis
         array = as_array(label, values, rows=total, members=members)
         found[_checked_label(label, tree)] = _rows_first(label, array, total, members, axis)
-    if single:
+    if single and batch_axis is None:
         (array,) = found.values()
         fits = [
             v for v in range(1, tree.topology.depth + 1) if len(tree.level(v)) == array.shape[-2]
@@ -202,7 +203,7 @@ def _rows_first(label: Any, array: Array, total: int, members: int, axis: int | 
     front, shape = int(members > 0), tuple(array.shape)
     what = f"activations of layer {label!r} have shape {shape}"
     if members and shape[0] != members:
-        raise ValueError(f"{what}, expected {members} members on axis 0, as the draw has")
+        raise ValueError(f"{what}, expected {members} members on axis 0")
     own = shape[front:]
     at = 0 if axis is None else axis + len(own) * (axis < 0)
     if not 0 <= at < len(own) or own[at] != total:
@@ -211,9 +212,8 @@ def _rows_first(label: Any, array: Array, total: int, members: int, axis: int | 
             f"; if axis {i} is that of the rows, give batch_axis={i}" for i in others[:1]
         )
         given = "" if axis is None else f" (batch_axis={axis})"
-        raise ValueError(
-            f"{what}, expected {total} rows on axis {at + front}{given}, as the draw has{hint}"
-        )
+        behind = " behind that of the members" * bool(members)
+        raise ValueError(f"{what}, expected {total} rows on axis {at}{behind}{given}{hint}")
     if axis is None and len(own) > 2 and own[1] == total:
         raise ValueError(
             f"{what}, so two axes may be that of its {total} rows: give batch_axis=0, or batch_axis=1"

@@ -17,11 +17,11 @@ from hltm.probe.layer_axes import (
     FEW,
     MANY,
     LayerAxes,
+    MixedRows,
     Pool,
     Positions,
     check_reduction,
-    find_batch_axis,
-    find_unit_axis,
+    find_axes,
 )
 from hltm.probe.reading import Part, Selector, Side
 from hltm.tree import LatentTree
@@ -96,7 +96,11 @@ class TorchNetwork:
         self.encode, self.states, self.side = encode, states, side
         self.select, self.call = select, call
         if layers is None:
-            ends = [n for n, part in self.model.named_modules() if not list(part.children())]
+            drops = nn.modules.dropout._DropoutNd  # which do nothing in evaluation mode
+            ends = [
+                name for name, part in self.model.named_modules()
+                if not list(part.children()) and not isinstance(part, drops)
+            ]  # fmt: skip
             self.parts = {name: Part(name, optional=len(ends) > 1) for name in ends}
             self.labels: dict[str, Label] = {name: name or "output" for name in ends}
         else:
@@ -114,8 +118,6 @@ class TorchNetwork:
             "select": select, "call": call, "batch_axis": batch_axis, "unit_axis": unit_axis,
             "pool": pool, "positions": positions,
         }  # fmt: skip
-        if isinstance(positions, Sequence) and not isinstance(positions, str):
-            options["positions"] = dict.fromkeys(self.parts, positions)
         self._options = {
             name: per_layer(value, self.parts, name) for name, value in options.items()
         }
@@ -226,6 +228,8 @@ class TorchNetwork:
             size = ends[last].extra_repr().partition(", bias")[0]
             at = f"; its part {last!r}, {kind}({size:.40}), was given {shape}"
         reason = str(error).partition("\n")[0][:90]
+        if entered and isinstance(ends[last], nn.Embedding) and self.encode != "tokens":
+            reason = "an embedding needs encode='tokens'"
         return f"the model does not take {_shown(given)}, which encode={name!r} gives{at}: {reason}"
 
     def _found_axes(self, leaves: Tensor) -> dict[str, LayerAxes]:
@@ -242,19 +246,15 @@ class TorchNetwork:
         found, reasons = {}, []
         for key in many:
             own = {name: values.get(key) for name, values in self._options.items()}
+            part = parts[self.parts[key].name]
             try:
-                batch = find_batch_axis(key, many[key], few[key], own["batch_axis"])
+                found[key] = find_axes(key, part, self.model, many[key], few[key], own)
+            except MixedRows:
+                raise
             except ValueError as error:
                 if not self.parts[key].optional:
                     raise
                 reasons.append(error)
-                continue
-            unit = own["unit_axis"]
-            if own["pool"] is None and not own["positions"] and own["positions"] is not True:
-                unit = None
-            elif unit is None:
-                unit = find_unit_axis(key, parts[self.parts[key].name], self.model, many[key].ndim)
-            found[key] = LayerAxes(key, batch, unit, own["pool"], own["positions"] or False)
         if not found:
             raise reasons[0]
         return found
