@@ -31,11 +31,11 @@ class UserCode:
 
     Example:
         >>> code = UserCode()
-        >>> root = code.function("--encode", "math:sqrt")
-        >>> with code.errors("--encode math:sqrt"):
-        ...     root("four")
+        >>> code.function("--encode", "math:sqrt")(4.0)
+        2.0
+        >>> code.function("--encode", "math:square_root")
         Traceback (most recent call last):
-        ValueError: --encode math:sqrt: TypeError: must be real number, not str
+        ValueError: --encode math:square_root: math has no function 'square_root'
     """
 
     def __init__(self) -> None:
