@@ -12,7 +12,7 @@ from torch import Tensor
 from hltm.probe.accumulators.checks import check_pair
 from hltm.probe.metric import Metric
 from hltm.probe.metrics import METRICS
-from hltm.probe.null import LAGS, QUANTILE
+from hltm.probe.null import LAGS, upper_point
 
 Function = Callable[[Tensor, Tensor], Any]  # activations (B, U), states (B, T) -> (U, T) or (T,)
 OneMetric = str | type[Metric] | Function
@@ -90,20 +90,25 @@ class FunctionMetric(Metric):
     `function_metric` makes the subclass of a function.
     """
 
+    numbers = True
     label: ClassVar[str]
     function: ClassVar[Function]
 
     def __init__(self) -> None:
         self.activations: list[Tensor] = []
         self.targets: list[Tensor] = []
+        self.found: Tensor | None = None
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
+        self.found = None
         self.activations.append(check_pair(activations, targets))
         self.targets.append(targets if targets.is_floating_point() else targets.long())
 
     def result(self) -> Tensor:
         """`(…, U, T)` float64; `(…, 1, T)` for a function of all units together."""
-        return self.apply(torch.cat(self.activations, -1), torch.cat(self.targets, -1))
+        if self.found is None:
+            self.found = self.apply(torch.cat(self.activations, -1), torch.cat(self.targets, -1))
+        return self.found
 
     def apply(self, activations: Tensor, targets: Tensor) -> Tensor:
         """The same of given `(…, U, B)` activations and `(…, T, B)` targets."""
@@ -144,7 +149,7 @@ class FunctionNull:
     """The null of a function: it is called for every lag, with the targets of other rows shifted.
 
     Args:
-        metric: of the function.
+        metric: of the function, without rows.
         lags: pairings with other rows, at least 1.
     """
 
@@ -158,11 +163,11 @@ class FunctionNull:
 
     def quantile(self) -> Tensor:
         """`(…, T)` float64: the 95% point, over lags, of the best strength among the units."""
-        return self._strengths().amax(-2).quantile(QUANTILE, dim=0)
+        return upper_point(self._strengths().amax(-2), 0)
 
     def unit_quantile(self) -> Tensor:
         """`(…, U)` float64: the 95% point, over lags, of each unit's best strength among the targets."""
-        return self._strengths().amax(-1).quantile(QUANTILE, dim=0)
+        return upper_point(self._strengths().amax(-1), 0)
 
     def _strengths(self) -> Tensor:
         """`(lags, …, U, T)`."""

@@ -182,7 +182,8 @@ class LayerProbe:
         if after is not None:
             if self.behind is None:
                 one = {self.first: self.kinds[self.first]}
-                self.behind = MetricSet(one, self.states, self.lags, pairs=self.before.pairs)
+                lags = self.lags if self.details is not None else 0
+                self.behind = MetricSet(one, self.states, lags, pairs=self.before.pairs)
             self.behind.update(after, self._taken(self.behind, after), z, shifted)
         if posterior is not None:
             posterior, latents = posterior.to(a.device), latents.to(a.device)
@@ -204,6 +205,8 @@ class LayerProbe:
         scores = {name: self.before.score(name, self.among, matched=matched) for name in self.kinds}
         if self.behind is not None:
             score = self.behind.score(self.first, self.among, matched=matched)
+            if self.details is None:
+                score = score._replace(null=scores[self.first].null)
             scores[self.first + BEHIND] = score
         level = self.label if isinstance(self.label, int) else -1
         return Layer(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hltm.inference.ceiling import Leaves
 from hltm.model.nodes import Node, NodeNumber
@@ -13,8 +14,8 @@ from hltm.probe.batches import ROWS, Label, batches, posteriors
 from hltm.probe.function_metric import Chosen, metric_kinds
 from hltm.probe.layer import LatentCeilings, Layer, LayerProbe
 from hltm.probe.metric import Metric
-from hltm.probe.null import LAGS
-from hltm.probe.rows import Rowed, members_of
+from hltm.probe.null import LAGS, QUANTILE
+from hltm.probe.rows import Rowed, is_network, members_of
 from hltm.probe.sources import BatchAxis
 from hltm.probe.table import KEY, to_frame
 from hltm.probe.targets import Compared, Targets, compared, latents_of
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 CHUNK = 1 << 21  # activations of a layer that are held at a time: few enough to stay in cache
 NULL_CHUNK = 1 << 23  # the null holds a product for each unit, target and row
 FIRST = 256  # rows of the first batch, which shows how wide the layers are
-SEVERAL = 20  # comparisons of which, in any table of the right rows, some are above the null
+SEVERAL = 20  # comparisons, from which on it is strange that none is far above its null
+FAR = 1.5  # times its null: further than chance gets
 
 
 def probe_layers(
@@ -57,6 +59,31 @@ def probe_layers(
         >>> layer.scores["correlation"].strength.shape  # (S, U, T): leaves by latents
         torch.Size([1, 4, 3])
     """
+    found = _probe(
+        source, tree, draw=draw, samples=samples, seed=seed, metrics=metrics, nodes=nodes,
+        leaves=leaves, lags=lags, details=details, targets=targets, batch_axis=batch_axis,
+    )  # fmt: skip
+    if draw is not None and not is_network(source) and not isinstance(source, nn.Module):
+        _warn_of_other_rows(found)
+    return found
+
+
+def _probe(
+    source: Any,
+    tree: LatentTree,
+    *,
+    draw: Rowed | None,
+    samples: int | None,
+    seed: int | None,
+    metrics: Chosen | None,
+    nodes: Sequence[Node] | None,
+    leaves: Leaves | None,
+    lags: int,
+    details: bool,
+    targets: Targets | None,
+    batch_axis: BatchAxis | None,
+) -> dict[Label, Layer]:
+    """As `probe_layers`, without a warning."""
     given = None if metrics is None else metric_kinds(metrics)
     if leaves not in (None, "own", "all"):
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
@@ -83,9 +110,11 @@ def probe_layers(
         exact: dict[Leaves, Tensor] = {}  # posteriors that layers share
         for label, layer in layers.items():
             if label not in probes:
+                kinds = given or _usual(tree, layer)
+                _check_numbers(kinds, layer)
                 probes[label] = LayerProbe(
                     label, tree, layer.nodes, layer.names, own=layer.own,
-                    kinds=given or _usual(tree, layer), states=_states(tree, layer), lags=lags,
+                    kinds=kinds, states=_states(tree, layer), lags=lags,
                     leaves=leaves or ("own" if layer.own else "all"),
                     details=details and targets is None, ceilings=ceilings,
                     members=batch.draw.members,
@@ -98,6 +127,25 @@ def probe_layers(
                 layer.values, layer.rectified, layer.targets, layer.other, latents, posterior
             )
     return {label: probe.result() for label, probe in probes.items()}
+
+
+def _warn_of_other_rows(layers: Mapping[Label, Layer]) -> None:
+    """Warn where units beat their nulls no more often, and no further, than chance lets them."""
+    heads = [next(iter(layer.scores.values())) for layer in layers.values()]
+    known = [head for head in heads if not head.null.isnan().any()]
+    count = sum(head.best.numel() for head in known)
+    above = sum(int((head.best > head.null).sum()) for head in known)
+    far = any(bool((head.best > FAR * head.null).any()) for head in known)
+    share = 1 - QUANTILE
+    if count < SEVERAL or far or above > count * share + 2 * (count * share * QUANTILE) ** 0.5:
+        return
+    warnings.warn(
+        f"no unit of any layer follows a latent better than chance ({above} of {count} comparisons are "
+        "above their null): the activations were most likely computed on other rows than the draw's "
+        "(another seed, start or order)",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _wanted(tree: LatentTree, nodes: Sequence[Node] | None) -> list[int] | None:
@@ -121,6 +169,16 @@ def _check_states(kinds: Mapping[str, type[Metric]], tree: LatentTree) -> None:
     for name, kind in kinds.items():
         if kind.two_states and not _binary(tree):
             raise ValueError(f"{name} is for latents of two states; use correlation_ratio instead")
+
+
+def _check_numbers(kinds: Mapping[str, type[Metric]], layer: Compared) -> None:
+    """Raise for a metric of states where the targets are real numbers."""
+    for name, kind in kinds.items():
+        if layer.targets.is_floating_point() and not kind.numbers:
+            raise ValueError(
+                f"{name} is for states, but the targets of layer {layer.label!r} are real numbers; "
+                "use correlation"
+            )
 
 
 def _usual(tree: LatentTree, layer: Compared) -> dict[str, type[Metric]]:
@@ -232,7 +290,8 @@ def measure(
     found = probe_layers(source, tree, **options)
     table = to_frame(found, tree, members_of(source, tree, draw))
     if initial is not None:
-        before = measure(initial, tree, **options)
+        # units that were not trained yet may follow nothing
+        before = to_frame(_probe(initial, tree, **options), tree, members_of(initial, tree, draw))
         given, expected = (sorted(set(x["layer"]), key=str) for x in (before, table))
         if given != expected:
             raise ValueError(f"the initial source has layers {given}, expected {expected}")

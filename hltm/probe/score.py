@@ -97,9 +97,9 @@ class MetricSet:
         if lags and streamed:
             self.nulls.append(NullSet(streamed, states, lags))
         self.functions = {
-            name: FunctionNull(metric, lags)
-            for name, metric in self.metrics.items()
-            if lags and isinstance(metric, FunctionMetric)
+            name: FunctionNull(kind(), lags)
+            for name, kind in kinds.items()
+            if lags and issubclass(kind, FunctionMetric)
         }
 
     def take(self, activations: Tensor) -> UnitBatch:
@@ -126,7 +126,7 @@ class MetricSet:
                 # a subclass of a metric may do with activations what it likes
                 shared = vars(metric.__class__).get("takes_batches", False)
                 metric.update(batch if shared else a, z)
-        if other is not None:
+        if other is not None and self.lags:
             for null in self.nulls:
                 null.update(activations, other)
             for function in self.functions.values():

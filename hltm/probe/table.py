@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hltm.inference.ceiling import Ceiling
 from hltm.probe.batches import Label
-from hltm.probe.layer import Layer
+from hltm.probe.layer import BEHIND, Layer
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -86,11 +86,16 @@ def _of_targets(layer: Layer) -> list[_Entry]:
     """What is known of every target, but for the details."""
     first, head = next(iter(layer.scores.items()))
     found = []
+    no_null = "no null: lags=0" if head.null.isnan().all() else ""
     for name, score in layer.scores.items():
         note = "" if name in layer.ceilings else _no_ceiling(layer, name)
-        found.append(
-            _Entry(name, score.best, score.unit, score.null, layer.ceilings.get(name), note)
-        )
+        notes = [note] if note else []
+        if bool(score.null.isnan().all()):
+            notes.append("no null: lags=0")
+        elif layer.details is None and name.endswith(BEHIND):
+            notes.append("null: that of the units before the nonlinearity")
+        limit = layer.ceilings.get(name)
+        found.append(_Entry(name, score.best, score.unit, score.null, limit, "; ".join(notes)))
     if head.matched is not None:
         limit = layer.ceilings.get(first)
         note = "" if limit else _no_ceiling(layer, first)

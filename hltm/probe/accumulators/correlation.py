@@ -55,7 +55,7 @@ class StreamingCorrelation:
 
     def correlation(self) -> Tensor:
         """`(…, U, T)` float64 correlations; 0 for what never varied."""
-        size = [x.square.clamp(min=0).sqrt() for x in (self.units, self.targets)]
+        size = [x.square.clamp(min=0) for x in (self.units, self.targets)]
         constant = self.units.dead()[..., :, None] | self.targets.dead()[..., None, :]
-        scale = (size[0][..., :, None] * size[1][..., None, :]).masked_fill(constant, 1.0)
-        return (self.cross / scale).masked_fill(constant, 0.0).clamp(-1, 1)
+        square = (size[0][..., :, None] * size[1][..., None, :]).masked_fill(constant, 1.0)
+        return (self.cross / square.sqrt()).masked_fill(constant, 0.0).clamp(-1, 1)

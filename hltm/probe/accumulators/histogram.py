@@ -19,10 +19,10 @@ class StreamingHistogram:
 
     Cells are as in `hltm.probe.accumulators.cells`: one for every value that comes often, equal shares
     of the rows for all others. Up to `BUFFER` rows are kept, and everything is exact. When more come,
-    those kept are put into fine cells, which hold the counts of what is in them; cells that are next to
-    each other and light are put together, and one that grows heavy is divided, so no cell of several
-    values holds much more than `HEAVY` of the at least `FINE` shares of all rows. Counts are moved, never lost,
-    and the cells depend on the order of rows and not on how they are batched.
+    those kept are put into fine cells, which hold the counts of what is in them. Later, cells that are
+    next to each other and light are put together, and one that grows heavy is divided; counts are moved,
+    never lost. Fine cells depend on the order of rows, but not on how rows are batched; `uncertain` says
+    how much they leave open.
 
     Memory is `(…, U, BUFFER)` activations and `(…, T, BUFFER)` states; beyond `BUFFER` rows also
     `(…, U, FINE to 2 FINE, T, K)` float64. All of it lies in the memory of the CPU.
@@ -52,12 +52,13 @@ class StreamingHistogram:
         self.targets: list[Tensor] = []
         self.cells: Cells | None = None
         self.counts = np.zeros(0)  # (units, cells, T · K)
+        self.moved = np.zeros(())  # (units, T · K), of cells that were divided
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch."""
         a = check_pair(activations, targets)
         check_states(targets, self.states)
-        a = a.detach().to(torch.promote_types(a.dtype, torch.float32))
+        a = a.detach()
         z = targets.detach().to(torch.int32)
         self.rows = (
             self.rows + torch.stack([(z == k).sum(-1) for k in range(self.states)], -1).cpu()
@@ -66,7 +67,7 @@ class StreamingHistogram:
         start = 0
         while start < a.shape[-1]:
             if self.kept == BUFFER:
-                self.cells, self.counts = self._folded()
+                self.cells, self.counts, self.moved = self._folded()
                 self.activations, self.targets, self.kept = [], [], 0
             rows = slice(start, start + BUFFER - self.kept)
             # a copy: the batch may be a view of memory that is written again
@@ -81,10 +82,10 @@ class StreamingHistogram:
         a, z = self._rows()
         if self.cells is None:
             found = fold(Cells.empty(a[..., 0].numel(), _dtype(a)), Ordered.of(a), self.bins)
-            return self._shaped(self._counted(found, np.zeros(0), z))
-        cells, counts = self._folded()
+            return self._shaped(self._counted(found, np.zeros(0), z)[0])
+        cells, counts, _ = self._folded()
         none = Ordered.of(a[..., :0].to(torch.promote_types(a.dtype, _torch(cells))))
-        return self._shaped(self._counted(fold(cells, none, self.bins), counts, z[..., :0]))
+        return self._shaped(self._counted(fold(cells, none, self.bins), counts, z[..., :0])[0])
 
     def rank_sums(self) -> Tensor:
         """`(…, U, T, K)` float64: the sum, over the rows of a state, of 2 · mid-rank - (rows + 1).
@@ -96,10 +97,26 @@ class StreamingHistogram:
             ranks = mid_ranks(a).double()
             each = [ranks @ (z == k).double().mT for k in range(self.states)]
             return torch.stack(each, -1)
-        cells, counts = self._folded()
+        cells, counts, _ = self._folded()
         weight = torch.from_numpy(cells.weight)
         ranks = 2 * weight.cumsum(-1) - weight - self.samples
         return self._shaped(ranks[:, None] @ torch.from_numpy(counts))[..., 0, :, :]
+
+    def uncertain(self) -> tuple[Tensor, Tensor]:
+        """Rows that fine cells leave uncertain; nothing up to `BUFFER` rows.
+
+        Returns:
+            `(…, U, C, T, K)` the counts of cells of several values, whose rows' order is not known, 0 for
+            other cells; and `(…, U, T, K)` the rows that were in a cell when it was divided, which may be
+            at a wrong place. Both float64.
+        """
+        a, _ = self._rows()
+        if self.cells is None:
+            none = torch.zeros(*a.shape[:-1], 1, *self.rows.shape[-2:], dtype=torch.float64)
+            return none, none[..., 0, :, :]
+        cells, counts, moved = self._folded()
+        several = counts * (cells.low < cells.high)[..., None]
+        return self._shaped(several), self._shaped(moved[:, None])[..., 0, :, :]
 
     def _rows(self) -> tuple[Tensor, Tensor]:
         """The rows that are kept."""
@@ -108,26 +125,30 @@ class StreamingHistogram:
             self.targets = [torch.cat(self.targets, -1)]
         return self.activations[0], self.targets[0]
 
-    def _folded(self) -> tuple[Cells, np.ndarray]:
-        """The fine cells and their counts, with the rows that are kept in them."""
+    def _folded(self) -> tuple[Cells, np.ndarray, np.ndarray]:
+        """The fine cells, their counts and what was moved, with the rows that are kept in them."""
         a, z = self._rows()
         old = self.cells or Cells.empty(a[..., 0].numel(), _dtype(a))
         kind = torch.promote_types(a.dtype, _torch(old))
         old = old._replace(low=old.low.astype(_dtype(kind)), high=old.high.astype(_dtype(kind)))
         found = fold(old, Ordered.of(a.to(kind)), self.fine)
-        return found.cells, self._counted(found, self.counts, z)
+        counts, moved = self._counted(found, self.counts, z)
+        return found.cells, counts, self.moved + moved
 
-    def _counted(self, found: Fold, counts: np.ndarray, targets: Tensor) -> np.ndarray:
-        """`(units, cells, T · K)` counts in new cells, of old cells and of rows."""
+    def _counted(
+        self, found: Fold, counts: np.ndarray, targets: Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Counts in new cells, of old cells and of rows, `(units, cells, T · K)`; and those of cells
+        that are divided, `(units, T · K)`."""
         units, cells = found.cells.low.shape
-        z = targets.flatten(0, -3).numpy() if targets.ndim > 2 else targets[None].numpy()
+        z = targets[None].flatten(0, -3).numpy()
         new = np.zeros((units, cells, z.shape[1] * self.states))
+        moved = np.zeros((units, new.shape[2]))
         old = counts.reshape(units, -1, new.shape[2])
         in_threads(
-            lambda low, high: _count(found, old, z, self.states, low, high, new),
-            units,
+            lambda low, high: _count(found, old, z, self.states, low, high, new, moved), units
         )
-        return new
+        return new, moved
 
     def _shaped(self, counts: np.ndarray | Tensor) -> Tensor:
         """`(…, U, C, T, K)` from `(units, C, T · K)`."""
@@ -145,16 +166,18 @@ def _torch(cells: Cells) -> torch.dtype:
 
 
 @compiled()
-def _count(found, old, targets, states, start, stop, new):  # type: ignore[no-untyped-def]
+def _count(found, old, targets, states, start, stop, new, moved):  # type: ignore[no-untyped-def]
     per = len(new) // len(targets)  # units that have the same targets
     for u in range(start, stop):
-        # a cell that is not divided moves whole
-        for f in range(found.head.shape[1]):
-            if f < old.shape[1] and found.head[u, f] >= 0:
-                for k in range(new.shape[2]):
-                    half = old[u, f, k] / 2
-                    new[u, found.head[u, f], k] += half
-                    new[u, found.tail[u, f], k] += half
+        for f in range(old.shape[1]):
+            head, tail = found.head[u, f], found.tail[u, f]
+            if head < 0:
+                continue  # no cell
+            for k in range(new.shape[2]):
+                new[u, head, k] += old[u, f, k] / 2
+                new[u, tail, k] += old[u, f, k] / 2
+                if head != tail:
+                    moved[u, k] += old[u, f, k]
         cell = found.cell[u]
         for t in range(targets.shape[1]):
             z = targets[u // per, t]

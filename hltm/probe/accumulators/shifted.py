@@ -67,13 +67,14 @@ class ShiftedCorrelation:
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch: activations `(…, U, B)`, and targets `(…, T, B)` of other rows; B >= lags."""
         used = used_rows(activations.shape[-1], self.lags)
-        a, z = activations[..., :used].double(), targets[..., :used].double()
-        mean_a, a = _centred(a)
-        mean_z, z = _centred(z)
-        self.scale = torch.where(self.scale == 0, a.abs().amax(-1), self.scale)
+        kind = activations.dtype if activations.dtype == torch.float32 else torch.float64
+        # sums within a batch are as exact as the activations, those over batches float64
+        mean_a, a, size = _centred(activations[..., :used].to(kind))
+        mean_z, z, _ = _centred(targets[..., :used].to(kind))
+        self.scale = torch.where(self.scale == 0, size, self.scale)
         scale = torch.where(self.scale == 0, torch.ones_like(self.scale), self.scale)
-        a = a / scale[..., None]
-        square_a, square_z = a.square().sum(-1), z.square().sum(-1)
+        a = a / scale.to(kind)[..., None]
+        square_a, square_z = (torch.linalg.vector_norm(x, dim=-1).double().square() for x in (a, z))
         weight = self.used * used / (self.used + used)
         self.total_a = self.total_a + square_a + weight * ((mean_a - self.mean_a) / scale).square()
         self.total_z = self.total_z + square_z + weight * (mean_z - self.mean_z).square()
@@ -88,8 +89,8 @@ class ShiftedCorrelation:
         cross = self.cross.view(-1, *shape[-3:])
         for lead, units in tiles(a.shape[:-1], used):
             cross[lead, :, units] += shifted_products(
-                a.flatten(0, -3)[lead, units] if a.ndim > 2 else a[None][lead, units],
-                z.flatten(0, -3)[lead] if z.ndim > 2 else z[None][lead],
+                a[None].flatten(0, -3)[lead, units],
+                z[None].flatten(0, -3)[lead],
                 self.lags,
             )
 
@@ -122,9 +123,10 @@ def tiles(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, slice]]:
             yield slice(i, i + many), slice(u, u + (few if many == 1 else units))
 
 
-def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means over the last axis, and what is left; exactly 0 where all are equal."""
+def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Float64 means over the last axis, what is left, exactly 0 where all are equal, and its size."""
     low, high = x.amin(-1), x.amax(-1)
     # through the first value, since the mean of a large constant is rounded
     mean = torch.where(low == high, low, x.mean(-1))
-    return mean, x - mean[..., None]
+    size = torch.maximum(high - mean, mean - low).double()
+    return mean.double(), x - mean[..., None], size

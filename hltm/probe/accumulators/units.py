@@ -51,20 +51,24 @@ class UnitBatch:
         """`(…, U, U)` of all pairs of units, summed over rows."""
         return self.values @ self.values.mT
 
+    def inner(self, other: UnitBatch) -> Tensor:
+        """`(…, U, T)` float64 sums of products around the means of the batch."""
+        kind = torch.promote_types(self.values.dtype, other.values.dtype)
+        same = other is self
+        found = self.products if same else self.values.to(kind) @ other.values.to(kind).mT
+        return found.double() - self.shape[-1] * _outer(self.rest, other.rest)
+
     def cross(self, other: UnitBatch, old: Tensor | float) -> Tensor:
-        """`(…, U, T)` sums of products around the means of all rows, from those of the rows before.
+        """`(…, U, T)` the same around the means of all rows, from that of the rows before.
 
         By the formula of Chan, Golub and LeVeque (1983).
         """
-        count = self.shape[-1]
-        kind = torch.promote_types(self.values.dtype, other.values.dtype)
-        found = self.products if other is self else self.values.to(kind) @ other.values.to(kind).mT
-        found = found.double() - count * _outer(self.rest, other.rest)
         if not self.before:
-            return found
+            return self.inner(other)
+        count = self.shape[-1]
         weight = self.before * count / (self.before + count)
-        powers = _outer(self.power, other.power)
-        return old * powers + found + weight * _outer(self.step, other.step)
+        moved = weight * _outer(self.step, other.step)
+        return old * _outer(self.power, other.power) + self.inner(other) + moved
 
 
 class StreamingUnits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hltm.probe.accumulators.conditional import StreamingConditional
+from hltm.probe.accumulators.conditional import Conditional, StreamingConditional
 from hltm.probe.metric import Metric
 
 
@@ -40,12 +40,16 @@ class CorrelationRatio(Metric):
 
     def result(self) -> Tensor:
         """`(…, U, T)` correlation ratios, float64."""
-        found = self.sums.result()
-        share = found.rows / self.sums.samples
-        between = torch.einsum("...utk,...tk->...ut", found.mean.square(), share)
-        within = found.variance[..., None]
-        return torch.where(within == 0, 0.0, between / within).clamp(0, 1).sqrt()
+        return ratio_square(self.sums.result()).sqrt()
 
     def dead(self) -> Tensor:
         """`(…, U)` bool: units that never varied by more than rounding."""
         return self.sums.units.dead()
+
+
+def ratio_square(found: Conditional) -> Tensor:
+    """`(…, U, T)` float64 η² from conditional means; 0 for a dead unit."""
+    share = found.rows / found.rows.sum(-1, keepdim=True)
+    between = torch.einsum("...utk,...tk->...ut", found.mean.square(), share)
+    within = found.variance[..., None]
+    return torch.where(within == 0, 0.0, between / within).clamp(0, 1)
