@@ -34,6 +34,7 @@ makes the model, and its parts by name. The model is run on rows that training n
 
 SAMPLES = 8192
 OF_A_MODEL = ("weights", "side", "encode", "select", "pool", "samples")  # without effect on files
+CHANCE = 0.8  # of the latents are below the null, nearly always where rows are not the right ones
 ROWS = re.compile(r"([0-9]{1,19}):([0-9]{1,19})")
 
 
@@ -54,10 +55,16 @@ def main(arguments: list[str]) -> int:
                 f"--seed {options.seed} is not that of {options.data}, {data.recipe.seed}; leave it out"
             )
         options.seed = data.recipe.seed
+    forgotten = options.seed is None and bool(options.activations)
     options.seed = options.seed or 0
     with _hints() as hints:
         found = _measured(options, tree, data, UserCode())
     table = to_frame(found, tree)
+    below = table[table["metric"] == "below_null"]["value"].mean()
+    if forgotten and below >= CHANCE:
+        hints.append(
+            "no --seed was given, so the rows are those of seed 0: are the activations, too?"
+        )
 
     from dualnets.cli._probe_tables import probe_tables
     from dualnets.cli._terminal import print_plain, terminal
@@ -163,12 +170,16 @@ def _hints() -> Iterator[list[str]]:
 
     found: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         yield found
+    others = {}
     for each in caught:
         if each.filename.startswith((*hltm.__path__, __file__)):
             found.append(" ".join(str(each.message).split()))
         else:
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+            others[str(each.message), each.category, each.filename, each.lineno] = None
+    for other in others:
+        warnings.warn_explicit(*other)
 
 
 def _measured(

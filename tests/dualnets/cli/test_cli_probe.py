@@ -104,6 +104,24 @@ def test_an_exported_folder_says_which_rows_and_which_tree(home, capsys):
     assert "shape (200, 7), expected 1000 rows on axis 0: rows 500:1500" in err
 
 
+def test_a_forgotten_seed_gets_a_hint(home, capsys):
+    given = ("--activations", "acts.npz", "--tree", "tree.json", "--lags", "20")
+    _, out, err = run(capsys, *given, "--rows", "500:1500")
+    assert out.splitlines()[-1].startswith(
+        "hint: no --seed was given, so the rows are those of seed 0"
+    )
+    assert err == ""
+    _, out, _ = run(capsys, *given, "--rows", "500:1500", "--seed", "0")
+    assert "no --seed" not in out
+    wide = np.random.default_rng(0).normal(size=(1000, 9))
+    np.savez("wide.npz", **{f"layer{at}": wide + at for at in range(4)})  # 28 comparisons
+    _, out, err = run(
+        capsys, "--activations", "wide.npz", *given[2:], "--rows", "0:1000", "--seed", "1"
+    )
+    assert out.splitlines()[-1].startswith("hint: no unit of any layer follows a latent better")
+    assert err == ""
+
+
 def test_layers_of_a_file_are_chosen_in_order(home, capsys):
     given = ("--activations", "acts.npz", "--tree", "tree.json", "--rows", "500:1500", "--lags", "5",
              "--seed", "4")  # fmt: skip
