@@ -268,6 +268,7 @@ def _tensor(path: str, name: str, values: Any) -> Any:
     if not plain or values.is_complex():
         kind = str(values.dtype if plain else values.layout).removeprefix("torch.")
         raise UnreadableError(path, f"layer '{brief(name)}' holds {kind}, expected {NUMBERS}")
+    _check_size(path, values.numel() * values.element_size())  # one stored number may be many
     return values.detach()
 
 

@@ -155,6 +155,13 @@ def test_files_that_unpack_to_far_more_than_their_size(tmp_path, monkeypatch):
             read(str(path), [], depth=3)
 
 
+def test_one_number_that_stands_for_many(tmp_path):
+    path = str(tmp_path / "a.pt")
+    torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, path)
+    with pytest.raises(UnreadableError, match="would unpack to 4,000,000,000,000, more than 100"):
+        read(path, [], depth=3)
+
+
 def test_a_header_that_claims_more_than_there_is(tmp_path):
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(

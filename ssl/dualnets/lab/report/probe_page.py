@@ -27,7 +27,7 @@ table { width: auto; } td { border-top-color: var(--line); }
 figure { overflow-x: auto; margin: 18px 0; }
 figure img { width: auto; max-width: 100%; border-radius: 6px; }
 @media (max-width: 700px) {
-  main { padding: 24px 14px 48px; } table { font-size: 12px; } td, th { padding: 3px 5px; }
+  main { padding: 24px 14px 48px; } table { font-size: 12px; } td, th { padding: 3px; }
   figure img { max-width: 850px; }
 }
 details { margin: 14px 0; } details h2 { display: inline; }
