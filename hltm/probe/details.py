@@ -12,7 +12,7 @@ from hltm.probe.accumulators.units import UnitBatch
 from hltm.probe.metrics.cka import LinearCKA
 from hltm.probe.metrics.collapse import Collapse, Collapsed
 from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
-from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
+from hltm.probe.metrics.specificity import LAGS, RivalBaseline, Specific, Specificity
 from hltm.tree import LatentTree
 
 
@@ -24,7 +24,8 @@ class Details(NamedTuple):
             latents of the tree, and `Layer.nodes` are the targets' places.
         rival_baseline: `(S, L, L)` what the posterior of one latent scores on another.
         readout: linear probes on a target's block or on the whole layer; None for too few rows.
-        cka: `(S,)` linear CKA of the layer with the posteriors of all latents.
+        cka: `(S,)` linear CKA of the layer with the posteriors of all latents, and cka_null: its 95 %
+            point for a layer that knows nothing.
         collapsed: spread and effective rank of the layer as a whole.
     """
 
@@ -32,6 +33,7 @@ class Details(NamedTuple):
     rival_baseline: Tensor
     readout: LinearReadout | None
     cka: Tensor
+    cka_null: Tensor
     collapsed: Collapsed
 
 
@@ -42,11 +44,13 @@ class DetailProbe:
         tree: of the latents.
         nodes: numbers of the latents that its units are compared with.
         states: K, the largest number of states of a latent.
+        lags: of the nulls; 0 for none.
     """
 
-    def __init__(self, tree: LatentTree, nodes: Sequence[int], states: int) -> None:
+    def __init__(self, tree: LatentTree, nodes: Sequence[int], states: int, lags: int) -> None:
         self.nodes, self.latents = list(nodes), list(tree.latents)
-        self.specificity = Specificity(tree.topology.parent[self.latents].tolist(), states)
+        parents = tree.topology.parent[self.latents].tolist()
+        self.specificity = Specificity(parents, states, min(lags, LAGS))
         self.rival_baseline = RivalBaseline(states)
         self.probe, self.cka, self.collapse = LinearProbe(states), LinearCKA(), Collapse()
 
@@ -67,22 +71,29 @@ class DetailProbe:
             latents: `(S, L, B)` states of all latents.
             posterior: `(S, L, K, B)` given the leaves.
         """
-        flat = activations.flatten(1, -2)
         self.specificity.update(batch, latents)
         self.rival_baseline.update(posterior, latents)
         self.probe.update(activations, targets)
-        self.cka.update(flat, posterior.flatten(1, 2))
-        self.collapse.update(flat)
+        self.cka.update(batch, posterior.flatten(1, 2))
+        self.collapse.update(batch)
 
-    def result(self, unit: Tensor) -> Details:
-        """The details of all rows so far; `unit` `(S, T)` are the units chosen for the targets."""
+    def result(self, unit: Tensor, allowed: Tensor) -> Details:
+        """The details of all rows so far.
+
+        Args:
+            unit: `(S, T)` the units chosen for the targets.
+            allowed: `(U, T)` bool, among which units.
+        """
         chosen = torch.full((len(unit), len(self.latents)), -1)  # other latents have no unit
         chosen[:, self.nodes] = unit
+        among = torch.zeros(len(allowed), len(self.latents), dtype=torch.bool)
+        among[:, self.nodes] = allowed
         return Details(
-            Specific(*(part.cpu() for part in self.specificity.result(chosen))),
+            Specific(*(part.cpu() for part in self.specificity.result(chosen, among))),
             self.rival_baseline.result().cpu(),
             self._readout(),
             self.cka.result().cpu(),
+            self.cka.null().cpu(),
             Collapsed(*(part.cpu() for part in self.collapse.result())),
         )
 

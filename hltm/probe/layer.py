@@ -15,6 +15,7 @@ from hltm.probe.accumulators.units import UnitBatch
 from hltm.probe.batches import Label
 from hltm.probe.details import DetailProbe, Details
 from hltm.probe.metric import Metric
+from hltm.probe.metrics.partial_ceiling import partial_ceiling
 from hltm.probe.score import Candidates, MetricSet, Score
 from hltm.tree import LatentTree
 
@@ -22,17 +23,28 @@ BEHIND = "_post_relu"  # ends the name of the first metric behind the nonlineari
 
 
 class LatentCeilings:
-    """`tree.ceiling` of all latents, computed when it is read, once for all layers."""
+    """Ceilings of all latents, computed when they are read, once for all layers."""
 
     def __init__(self, tree: LatentTree) -> None:
         self.tree = tree
-        self.found: dict[Leaves, Ceiling] = {}
+        self.found: dict[tuple[str, Leaves], Ceiling] = {}
 
-    def of(self, leaves: Leaves, members: int) -> Ceiling:
-        """`(S, L)` each; networks of one tree share its ceiling."""
-        if leaves not in self.found:
-            self.found[leaves] = self.tree.ceiling(self.tree.latents, leaves=leaves)
-        parts = self.found[leaves]
+    def correlation(self, leaves: Leaves, members: int) -> Ceiling:
+        """`(S, L)` each, of `tree.ceiling`."""
+        return self._of("correlation", leaves, members)
+
+    def partial(self, leaves: Leaves, members: int) -> Ceiling:
+        """`(S, L)` each, of the partial correlation given the parent."""
+        return self._of("partial", leaves, members)
+
+    def _of(self, kind: str, leaves: Leaves, members: int) -> Ceiling:
+        if (kind, leaves) not in self.found:
+            self.found[kind, leaves] = (
+                self.tree.ceiling(self.tree.latents, leaves=leaves)
+                if kind == "correlation"
+                else partial_ceiling(self.tree, leaves=leaves)
+            )
+        parts = self.found[kind, leaves]  # networks of one tree share its ceiling
         return Ceiling(*(part.reshape(-1, part.shape[-1]).expand(members, -1) for part in parts))
 
 
@@ -79,7 +91,7 @@ class Layer:
         if not self.nodes:
             nothing = torch.full((members, len(self.names)), torch.nan, dtype=torch.float64)
             return Ceiling(nothing, nothing)
-        found = self.latent_ceilings.of(self.leaves, members)
+        found = self.latent_ceilings.correlation(self.leaves, members)
         return Ceiling(*(part[:, self.nodes] for part in found))
 
     @cached_property
@@ -138,7 +150,7 @@ class LayerProbe:
             for name, kind in kinds.items()
         }
         self.ceilings = {name: found for name, found in made.items() if found is not None}
-        self.details = DetailProbe(tree, nodes, states) if details else None
+        self.details = DetailProbe(tree, nodes, states, lags) if details else None
         self.samples, self.among = 0, Candidates(len(members), 0, 0, 0)
 
     @property
@@ -199,6 +211,10 @@ class LayerProbe:
             check_finite(activations, self.label, self.members)
         return batch
 
+    def _details(self, unit: Tensor) -> Details | None:
+        """Those of the units chosen for the targets."""
+        return None if self.details is None else self.details.result(unit, self.among.allowed)
+
     def result(self) -> Layer:
         """The measurements of all rows so far."""
         matched = self.details is not None
@@ -223,6 +239,6 @@ class LayerProbe:
             posterior_ceilings={name: found.result() for name, found in self.ceilings.items()},
             latent_ceilings=self.latent_ceilings,
             leaves=self.leaves,
-            details=None if self.details is None else self.details.result(scores[self.first].unit),
+            details=self._details(scores[self.first].unit),
             samples=self.samples,
         )

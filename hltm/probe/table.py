@@ -12,6 +12,8 @@ from torch import Tensor
 from hltm.inference.ceiling import Ceiling
 from hltm.probe.batches import Label
 from hltm.probe.layer import BEHIND, Layer
+from hltm.probe.metric import Metric
+from hltm.probe.metrics.specificity import Specific
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ COLUMNS = [
 ]  # fmt: skip
 TEXT = ("layer", "node", "metric", "candidates", "rival", "note")
 COUNT = "a count has no null and no ceiling"
-SPREAD = "no null: nothing is compared"
+ALONE = "no null: compared with no latent"
 
 
 def to_frame(
@@ -67,7 +69,7 @@ class _Entry(NamedTuple):
         metric: its name.
         value, unit, null: `(S, T)`, or `(S, 1)` for the layer.
         ceiling: the same.
-        note: why there is no null or no ceiling.
+        note: why there is no null or no ceiling; of all targets, or of each.
         whole: whether it is of the layer.
         rival: whether the column `rival` names the rival of the best unit.
     """
@@ -77,7 +79,7 @@ class _Entry(NamedTuple):
     unit: Tensor | None = None
     null: Tensor | None = None
     ceiling: Ceiling | None = None
-    note: str = ""
+    note: str | Sequence[str] = ""
     whole: bool = False
     rival: bool = False
 
@@ -86,24 +88,20 @@ def _of_targets(layer: Layer) -> list[_Entry]:
     """What is known of every target, but for the details."""
     first, head = next(iter(layer.scores.items()))
     found = []
-    no_null = "no null: lags=0" if head.null.isnan().all() else ""
     for name, score in layer.scores.items():
-        note = "" if name in layer.ceilings else _no_ceiling(layer, name)
-        notes = [note] if note else []
-        if bool(score.null.isnan().all()):
-            notes.append("no null: lags=0")
-        elif layer.details is None and name.endswith(BEHIND):
-            notes.append("null: that of the units before the nonlinearity")
+        notes = [_no_null(layer), "" if name in layer.ceilings else _no_ceiling(layer, score.kind)]
+        if layer.details is None and name.endswith(BEHIND) and not notes[0]:
+            notes.append("null: of the units before the nonlinearity")
+        note = "; ".join(filter(None, notes))
         limit = layer.ceilings.get(name)
-        found.append(_Entry(name, score.best, score.unit, score.null, limit, "; ".join(notes)))
+        found.append(_Entry(name, score.best, score.unit, _null(layer, score.null), limit, note))
     if head.matched is not None:
-        limit = layer.ceilings.get(first)
-        note = "" if limit else _no_ceiling(layer, first)
-        # no set of units without repetition does better than the best unit: nor by chance
-        matched = head.matched
-        name = f"matched_{first}"
-        found.append(_Entry(name, matched.strength, matched.unit, head.null, limit, note))
-    if not head.null.isnan().all():
+        # what no unit may stand for twice is never larger than what it may, nor by chance
+        matched = found[0]._replace(
+            metric=f"matched_{first}", value=head.matched.strength, unit=head.matched.unit
+        )
+        found.append(matched)
+    if not _no_null(layer):
         below = (head.best <= head.null).double()
         found.append(_Entry("below_null", below, note="compares with the null; no ceiling"))
     if layer.candidates == "own block":
@@ -114,67 +112,77 @@ def _of_targets(layer: Layer) -> list[_Entry]:
     return found
 
 
-def _no_ceiling(layer: Layer, name: str) -> str:
+def _no_ceiling(layer: Layer, kind: type[Metric]) -> str:
     """Why a metric has no ceiling."""
-    if not layer.nodes:
-        return "no ceiling: targets are not the latents"
-    return layer.scores[name].kind.no_ceiling
+    return kind.no_ceiling if layer.nodes else "no ceiling: targets are not the latents"
 
 
 def _of_details(layer: Layer) -> list[_Entry]:
     """Rivals, partial correlations and linear probes of every target."""
     if layer.details is None:
         return []
-    specific, bound = layer.details.specific, layer.correlation_ceiling
-    head = next(iter(layer.scores.values()))
-    rival = specific.rival[:, layer.nodes]
-    members = torch.arange(len(rival))[:, None]
+    found, head = layer.details, next(iter(layer.scores.values()))
+    specific = Specific(*(part[:, layer.nodes] for part in found.specific))
+    members, bound = len(specific.rival), layer.correlation_ceiling
+    none = specific.rival < 0
     # the posterior of each latent's own rival: (S, L, L) at (member, rival, latent)
-    at = members, rival.clamp(min=0), torch.tensor(layer.nodes)
-    baseline = layer.details.rival_baseline[at].masked_fill(rival < 0, 0.0)
-    above = layer.latent_ceilings.of(
-        "all", len(rival)
-    )  # a block reads more than a rival's own leaves
-    of_rival = Ceiling(*(part[at[:2]].masked_fill(rival < 0, torch.nan) for part in above))
-    found = [
-        _Entry(
-            "rival",
-            specific.rival_strength[:, layer.nodes],
-            head.unit,
-            ceiling=of_rival,
-            rival=True,
-        ),
-        _Entry(
-            "rival_baseline", baseline, ceiling=bound, rival=True, note="no null: read from no unit"
-        ),
-        _Entry("partial_correlation", specific.partial[:, layer.nodes], head.unit),
-    ]
-    if layer.details.readout is not None:
-        found.append(_Entry("linear_probe", layer.details.readout.correlation, ceiling=bound))
-    return found
+    at = torch.arange(members)[:, None], specific.rival.clamp(min=0)
+    baseline = found.rival_baseline[(*at, torch.tensor(layer.nodes))].masked_fill(none, 0.0)
+    # a block may read more leaves than those below its rival
+    above = layer.latent_ceilings.correlation("all", members)
+    of_rival = Ceiling(*(part[at].masked_fill(none, torch.nan) for part in above))
+    partial = layer.latent_ceilings.partial(layer.leaves, members)
+    partial = Ceiling(*(part[:, layer.nodes] for part in partial))
+    alone = ["" if some else "no other latent is followed" for some in (~none).any(0)]
+    root = ["no parent" if v == 0 else "" for v in layer.nodes]
+    readout = found.readout
+    probe = torch.full_like(head.best, torch.nan) if readout is None else readout.correlation
+    return [
+        _Entry("rival", specific.rival_strength, head.unit, _null(layer, specific.rival_null), of_rival,
+               [note or _no_null(layer) for note in alone], rival=True),
+        _Entry("rival_baseline", baseline, None, None, bound, "no null: read from no unit", rival=True),
+        _Entry("partial_correlation", specific.partial, head.unit,
+               _null(layer, specific.partial_null), partial, [note or _no_null(layer) for note in root]),
+        _Entry("linear_probe", probe, None, readout and _null(layer, readout.null), bound,
+               _no_null(layer) if readout else "too few rows to fit and to test"),
+    ]  # fmt: skip
+
+
+def _no_null(layer: Layer) -> str:
+    """Why nothing in the layer has a null, if that is so."""
+    return "no null: lags=0" if bool(next(iter(layer.scores.values())).null.isnan().all()) else ""
+
+
+def _null(layer: Layer, null: Tensor) -> Tensor | None:
+    """A null, unless none are asked for."""
+    return None if _no_null(layer) else null
 
 
 def _of_layer(layer: Layer) -> list[_Entry]:
     """What is known of the layer as a whole."""
 
-    def one(metric: str, value: Tensor, note: str = "", top: float | None = None) -> _Entry:
+    def one(
+        metric: str, value: Tensor, note: str, top: float | None = None, null: Tensor | None = None
+    ) -> _Entry:
         column = value.double()[:, None]
         limit = None
         if top is not None:
             limit = Ceiling(torch.full_like(column, top), torch.zeros_like(column))
-        return _Entry(metric, column, ceiling=limit, note=note, whole=True)
+        below = None if null is None else null[:, None]
+        return _Entry(metric, column, None, below, limit, note, whole=True)
 
     found = []
     if layer.details is not None:
         spread, rank, _ = layer.details.collapsed
+        null = _null(layer, layer.details.cka_null)
         found += [
-            one("linear_cka", layer.details.cka, top=1.0),
-            one("feature_spread", spread, SPREAD, top=1.0),
-            one("effective_rank", rank, SPREAD, top=float(len(layer.allowed))),
+            one("linear_cka", layer.details.cka, _no_null(layer), 1.0, null),
+            one("feature_spread", spread, ALONE, 1.0),
+            one("effective_rank", rank, ALONE, float(len(layer.allowed))),
         ]
     found.append(one("dead_units", layer.dead.sum(-1), COUNT))
-    head = next(iter(layer.scores.values()))
-    if not head.null.isnan().all():
+    if not _no_null(layer):
+        head = next(iter(layer.scores.values()))
         found.append(one("units_below_null", head.below_null.sum(-1), COUNT))
     return found
 
@@ -218,6 +226,6 @@ def _of_entry(
         "ceiling_error": error.numpy(),
         "gap_closed": np.nan,
         "n": layer.samples,
-        "note": np.array([entry.note], dtype=object),
+        "note": np.array([entry.note] if isinstance(entry.note, str) else entry.note, dtype=object),
     }
     return {name: np.broadcast_to(values, nan.shape) for name, values in given.items()}

@@ -128,8 +128,6 @@ class _Side:
         return _Features(batch, weight, batch.step * weight, power, squares[..., 0, :])
 
 
-
-
 class _Pair(NamedTuple):
     """Sums over n rows of x and y around their means; float64."""
 

@@ -68,9 +68,7 @@ def partial_ceiling(
         if exact:
             rows = all_states(cardinality[first:]).T[None]
         else:
-            draw = sample(
-                tables, [member], samples, seed=seed, stream=Stream.CEILING, first=first
-            )
+            draw = sample(tables, [member], samples, seed=seed, stream=Stream.CEILING, first=first)
             rows = draw.states_SVB.long()
         pairs = PairPosterior(tables, rows, own=leaves == "own")
         weight = pairs.probability if exact else torch.full((samples,), 1 / samples).double()

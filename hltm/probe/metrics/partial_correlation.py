@@ -23,7 +23,9 @@ def partial_square(found: Conditional, states: int) -> Tensor:
         found: of targets with states state · K + state of the parent.
         states: K.
     """
-    rows, mean = (x.unflatten(-1, (states, states)) for x in (found.rows, found.mean))  # (z, parent)
+    rows, mean = (
+        x.unflatten(-1, (states, states)) for x in (found.rows, found.mean)
+    )  # (z, parent)
     of_parent = rows.sum(-2)
     total = of_parent.sum(-1)
     given = (mean * rows[..., None, :, :, :]).sum(-2) / of_parent.clamp(min=1)[..., None, :, :]
@@ -112,9 +114,7 @@ class BestUnitNull:
             shifted = torch.empty_like(z).scatter_(-1, order, z.gather(-1, order.gather(-1, other)))
             rows, sums = self._joint_sums(shifted * k + parent, given)
             joint = self._conditional(rows, sums)
-            alone = self._conditional(
-                *(x.unflatten(-1, (k, k)).sum(-1) for x in (rows, sums))
-            )
+            alone = self._conditional(*(x.unflatten(-1, (k, k)).sum(-1) for x in (rows, sums)))
             best = self._best(ratio_square(alone), allowed)[..., None, :]
             found.append(torch.take_along_dim(partial_square(joint, k), best, dim=-2)[..., 0, :])
         return _point(found).sqrt(), rows
