@@ -42,7 +42,7 @@ def probe_tables(table: pd.DataFrame, written: bool) -> Iterator[RenderableType]
         yield Text(f"{at}: {brief(note, 200)}", "dim")
     if compact:
         where = "are in table.csv" if written else "are written with --out FOLDER"
-        yield Text(f"{metrics - 1} more metrics {where}", "dim")
+        yield Text(f"{metrics - 1} more numbers of each layer {where}", "dim")
 
 
 def _table(cells: pd.DataFrame, title: str) -> RenderableType:

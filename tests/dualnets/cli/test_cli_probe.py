@@ -118,7 +118,7 @@ def test_a_forgotten_seed_gets_a_hint(home, capsys):
     _, out, err = run(
         capsys, "--activations", "wide.npz", *given[2:], "--rows", "0:1000", "--seed", "1"
     )
-    assert out.splitlines()[-1].startswith("hint: no unit of any layer follows a latent better")
+    assert out.splitlines()[-1].startswith("hint: no unit of any layer follows a latent")
     assert err == ""
 
 

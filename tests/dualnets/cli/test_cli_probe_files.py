@@ -127,6 +127,6 @@ def test_many_layers_are_shown_by_one_metric():
         console.print(part)
     shown = console.file.getvalue()
     assert "correlation of 12 layers" in shown
-    assert shown.count("layer") == 12 + 2  # and in the title and the head
+    assert shown.count("\nlayer") == 12 + 1  # and in the head
     assert len(shown.splitlines()) < 40
-    assert "more metrics are written with --out FOLDER" in shown
+    assert "more numbers of each layer are written with --out FOLDER" in shown
