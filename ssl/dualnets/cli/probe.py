@@ -34,7 +34,7 @@ makes the model, and its parts by name. The model is run on rows that training n
 
 SAMPLES = 8192
 OF_A_MODEL = ("weights", "side", "encode", "select", "pool", "samples")  # without effect on files
-CHANCE = 0.8  # of the latents are below the null, nearly always where rows are not the right ones
+CHANCE = 2 / 3  # of the latents, at least, are below the null where rows are not the right ones
 ROWS = re.compile(r"([0-9]{1,19}):([0-9]{1,19})")
 
 
@@ -206,8 +206,15 @@ def _measured(
         choices["draw"] = data
     else:
         choices |= {"samples": options.samples or SAMPLES, "seed": options.seed}
-    with code.errors(f"--model {brief(options.model)}"):
-        return probe_layers(source, tree, **choices)
+    try:
+        with code.errors(f"--model {brief(options.model)}"):
+            return probe_layers(source, tree, **choices)
+    except RuntimeError as error:  # of torch, which has no error of its own for it
+        if "allocate memory" not in str(error):
+            raise
+        raise MemoryError(
+            "there is not enough memory: probe fewer --layers, or with fewer --lags"
+        ) from error
 
 
 def _activations(options: Any, tree: LatentTree, rows: range) -> Any:
