@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets._files import add_files
+from hltm._names import brief
 from hltm._paths import local_path
 
 if TYPE_CHECKING:
@@ -26,8 +28,13 @@ HASHED = re.compile(r"-[0-9a-f]{8}$")
 def check_folder(out: str) -> None:
     """Raise ValueError, before any work, unless files can be written to this folder."""
     folder = local_path(out)
-    if out and folder.exists() and not folder.is_dir():
-        raise ValueError(f"{out}: is a file, expected a folder")
+    if not out:
+        return
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise ValueError(f"{brief(above, 80)}: is a file, expected a folder")
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"{brief(above, 80)}: no files can be written there")
 
 
 def heatmap_name(layer: int | str) -> str:

@@ -108,10 +108,15 @@ def test_an_error_leaves_the_folder_as_it_was(probed, tmp_path, monkeypatch):
     assert (tmp_path / "table.csv").read_text() == "layer\nanother's\n"
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_where_no_files_can_be_written_is_seen_before_any_work(tmp_path, monkeypatch):
     (tmp_path / "x").touch()
     with pytest.raises(ValueError, match="x: is a file, expected a folder"):
         check_folder(str(tmp_path / "x"))
+    with pytest.raises(ValueError, match="x: is a file, expected a folder"):
+        check_folder(str(tmp_path / "x" / "y"))
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ValueError, match="no files can be written there"):
+        check_folder(str(tmp_path / "new" / "folder"))
     with pytest.raises(ValueError, match="is a URL"):
         check_folder("s3://bucket/x")
 
