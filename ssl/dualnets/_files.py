@@ -1,4 +1,4 @@
-"""Folders that are written completely or not at all, and JSON that a person can read."""
+"""Folders and files that are written completely or not at all, and JSON that a person can read."""
 
 from __future__ import annotations
 
@@ -40,6 +40,30 @@ def replace_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@contextmanager
+def add_files(target: Path) -> Iterator[Path]:
+    """A new folder whose files move into `target` when the block ends; on an error nothing changes.
+
+    Files in `target` that have the same names are replaced, all others stay.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as home:
+        ...     with add_files(Path(home)) as folder:
+        ...         write_json(folder / "a.json", {"seconds": 1.5})
+        ...     [path.name for path in Path(home).iterdir()]
+        ['a.json']
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=target))
+    try:
+        yield folder
+        for path in sorted(folder.iterdir()):
+            os.replace(path, target / path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

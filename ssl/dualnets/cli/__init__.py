@@ -88,8 +88,10 @@ def _status(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:  # Python's own text is `[Errno 2] No such file or directory: 'name'`
-        reason = (error.strerror or "").lower()
-        return _refuse(f"{error.filename}: {reason}" if error.filename and reason else str(error))
+        from hltm._names import brief
+
+        reason, path = (error.strerror or "").lower(), brief(error.filename, 200)
+        return _refuse(f"{path}: {reason}" if error.filename and reason else str(error))
     except (ValueError, MemoryError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:

@@ -2,72 +2,81 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _tree_files
 from dualnets.cli._flags import Option, grouped, parse
-from hltm._paths import local_path
+from dualnets.cli._probe_files import check_folder, write_files
+from hltm._names import brief
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
-
+    from dualnets.cli._models import UserCode
     from hltm import LatentTree
+    from hltm.data.export.read import DataFolder
 
 DESCRIPTION = """Compare activations, or the units of a torch model, with the latents of a tree.
 
 The tree is that of a file, --tree tree.json, or that of a folder that `hltm sample` wrote, --data out/.
 
 Either: --activations acts.npz, an array (rows, units) for each layer, computed on the rows of that
-folder, or on rows of the tree's data set: --seed 1 --rows 0:8192. An array whose name is a number is
-compared with the latents of that level.
+folder, or on rows of the tree's data set: --seed 1 --rows 0:8192. An array whose name is the number of a
+level is compared with the latents of that level. Nothing in a file is unpickled.
 
-Or: --model mymodule:build --weights w.safetensors --layers fc1 fc2, a function that makes the model, and
-its parts by name; the model is run on rows that training never reads."""
+Or: --model mymodule:build --weights w.safetensors --layers fc1 fc2, a function without arguments that
+makes the model, and its parts by name. The model is run on rows that training never reads, or on --rows.
+
+--out writes every number as table.csv, a heatmap of each layer, and a page with both."""
+
+SAMPLES = 8192
+OF_A_MODEL = ("weights", "side", "encode", "select", "pool", "samples")  # without effect on files
+CHANCE = 2 / 3  # of the latents, at least, are below the null where rows are not the right ones
+ROWS = re.compile(r"([0-9]{1,19}):([0-9]{1,19})")
 
 
 def main(arguments: list[str]) -> int:
     """Measure, print means per level, and write the table, heatmaps and a page if a folder is named."""
     options = _parse(arguments)
-    if bool(options.activations) == bool(options.model):
-        raise ValueError("name either --activations or --model (and --layers)")
-    if bool(options.tree) == bool(options.data):
-        raise ValueError("name either --tree or --data")
-    local_path(options.out)  # raises for a URL before any work
+    _check(options)
 
     import hltm
-    from hltm.probe import probe_layers, to_frame
+    from dualnets.cli._models import UserCode
+    from hltm.probe import to_frame
 
     data = hltm.load(options.data) if options.data else None
     tree = _tree_files.load(vars(options)) if data is None else data.tree
-    choices: dict[str, Any] = {"metrics": options.metrics or None, "lags": options.lags}
-    if options.activations:
-        rows = data.rows if data is not None and not options.rows else _rows(options.rows)
-        seed = options.seed if data is None else data.recipe.seed
-        draw = tree.draw(len(rows), seed=seed, start=rows.start)
-        found = probe_layers(_arrays(options.activations), tree, draw=draw, **choices)
-    else:
-        network = _network(options)
-        found = probe_layers(network, tree, samples=options.n, seed=options.seed, **choices)
+    if data is not None:
+        if options.seed not in (None, data.recipe.seed):
+            raise ValueError(
+                f"--seed {options.seed} is not that of {options.data}, {data.recipe.seed}; leave it out"
+            )
+        options.seed = data.recipe.seed
+    forgotten = options.seed is None and bool(options.activations)
+    options.seed = options.seed or 0
+    with _hints() as hints:
+        found = _measured(options, tree, data, UserCode())
     table = to_frame(found, tree)
+    below = table[table["metric"] == "below_null"]["value"].mean()
+    if forgotten and below >= CHANCE:
+        hints.append(
+            "no --seed was given, so the rows are those of seed 0: are the activations, too?"
+        )
 
+    from dualnets.cli._probe_tables import probe_tables
     from dualnets.cli._terminal import print_plain, terminal
 
     console = terminal()
-    for label in found:
-        console.print(_means(table[table["layer"] == label], str(label)))
-    console.print(
-        "\nmeans over the latents of a level and over members; null: 95% quantile of the score of "
-        "meaningless units; ceiling: best score of any function of the leaves",
-        style="dim",
-    )
+    for part in probe_tables(table, bool(options.out)):
+        console.print(part)
     if options.out:
-        for path in _written(options.out, table, found, tree):
+        for path in write_files(options.out, table, found, tree):
             print_plain(console, f"  {path}")
+    for hint in dict.fromkeys(hints):
+        print_plain(console, f"hint: {hint}", "yellow")
     return 0
 
 
@@ -80,27 +89,40 @@ def _parse(arguments: list[str]) -> Any:
             "rows and tree",
             _tree_files.option(f"File of a tree: {_tree_files.FORMATS}.", "rows and tree"),
             Option("data", "Rows that hltm sample wrote, and their tree.", default="", metavar="FOLDER"),
-            Option("rows", "The rows that the activations were computed on.", default="",
-                   metavar="START:STOP"),
-            Option("n", "Rows that a model is run on.", kind=int, default=8192),
-            Option("seed", "Seed of the rows, unless --data gives it.", kind=int, default=0),
+            Option("rows", "The rows that the activations were computed on, or that a model is run on.",
+                   default="", metavar="START:STOP", note="(default: all of --data)"),
+            Option("samples", "Rows that a model is run on, if not --rows.", kind=int,
+                   note=f"(default: {SAMPLES})"),
+            Option("seed", "Seed of the rows, unless --data gives it.", kind=int, note="(default: 0)"),
             *_tree_files.reading("rows and tree"),
         ),
         *grouped(
             "what is probed",
-            Option("activations", "An .npz file: layer -> (rows, units) array.", default="", metavar="FILE"),
+            Option("activations", "An array for each layer: .npz, .safetensors, .pt; one layer: .npy, or "
+                   ".csv or .parquet with a column for each unit.", default="", metavar="FILE"),
             Option("model", "The function that makes the torch module.", default="",
                    metavar="MODULE:FUNCTION"),
-            Option("weights", "A .safetensors file of its state dict.", default="", metavar="FILE"),
-            Option("layers", "Names of its parts.", default=[], metavar="NAME", several=True, note=""),
-            Option("side", "Whether the output or the input of a part is probed.", default="output",
-                   choices=("output", "input")),
-            Option("encode", "Leaves as 0 and 1, or as -1 and +1.", default="bits",
-                   choices=("bits", "signs")),
+            Option("weights", "Its state dict: .safetensors, .pt or .pth.", metavar="FILE"),
+            Option("layers", "Layers of the file, or parts of the model, in this order; * stands for any "
+                   "text.", default=[], metavar="NAME", several=True,
+                   note="(default: all layers; all parts without parts of their own)"),
+            Option("side", "Whether the output or the input of a part is probed.",
+                   choices=("output", "input"), note="(default: output)"),
+            Option("encode", "From leaves to the model's input: bits, signs, one-hot, one-hot-sequence, "
+                   "tokens, or a function of states (B, X).", metavar="NAME|MODULE:FUNCTION",
+                   note="(default: bits)"),
+            Option("select", "The item of what the parts return, by place or name, e.g. 0 or hidden.",
+                   metavar="ITEM"),
+            Option("pool", "One position, or their mean or maximum, where parts return a sequence or an "
+                   "image.", choices=("mean", "max", "first", "last"),
+                   note="(default: units at every position)"),
+            Option("batch_axis", "The axis of the rows in arrays or in what the parts return, members "
+                   "aside.", kind=int, note="(default: the first; of a model, it is found)"),
         ),
         *grouped(
             "measures and output",
-            Option("metrics", f"Some of {metrics}.", default=[], metavar="NAME", several=True,
+            Option("metrics", f"Some of {metrics}, or functions of activations (B, U) and states (B, T).",
+                   default=[], metavar="NAME|MODULE:FUNCTION", several=True,
                    note="(default: correlation and selectivity; for more than two states correlation_ratio)"),
             Option("lags", "Pairings of units with the latents of other rows, for the null; 0 for none.",
                    kind=int, default=LAGS),
@@ -111,98 +133,139 @@ def _parse(arguments: list[str]) -> Any:
     return SimpleNamespace(**parse(options, arguments, "hltm probe", DESCRIPTION))
 
 
+def _check(options: Any) -> None:
+    """Raise ValueError for options that do not go together, before any work."""
+    if bool(options.activations) == bool(options.model):
+        raise ValueError("name either --activations or --model (and --layers)")
+    if bool(options.tree) == bool(options.data):
+        raise ValueError("name either --tree or --data")
+    if options.activations:
+        for name in OF_A_MODEL:
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} is for a --model, not for --activations")
+        if not (options.rows or options.data):
+            raise ValueError(
+                "--rows must be start:stop, the rows that the activations were computed on"
+            )
+    if options.rows:
+        _rows(options.rows)
+        if options.samples is not None:
+            raise ValueError("give --rows or --samples, not both")
+    check_folder(options.out)
+
+
 def _rows(text: str) -> range:
     """The rows of `start:stop`."""
-    start, colon, stop = text.partition(":")
-    if not (colon and start.isdigit() and stop.isdigit() and int(start) < int(stop)):
-        raise ValueError(f"--rows must be start:stop with start below stop, got {text!r}")
-    return range(int(start), int(stop))
+    found = ROWS.fullmatch(text)
+    rows = range(int(found[1]), int(found[2])) if found else range(0)
+    if not rows:
+        raise ValueError(f"--rows must be start:stop with start below stop, got '{brief(text)}'")
+    return rows
 
 
-def _arrays(path: str) -> dict[int | str, Any]:
-    """Layer -> array of an .npz file; a name that is a number is a level."""
-    import numpy as np
+@contextmanager
+def _hints() -> Iterator[list[str]]:
+    """The texts of the warnings that hltm gives in the block; others are shown as Python does."""
+    import hltm
 
-    stored = np.load(path)  # by default numpy does not unpickle, which could run code
-    if not isinstance(stored, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path}: expected an .npz file with an array for each layer")
-    with stored as arrays:
-        return {int(name) if name.isdigit() else name: arrays[name] for name in arrays.files}
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield found
+    others = {}
+    for each in caught:
+        if each.filename.startswith((*hltm.__path__, __file__)):
+            found.append(" ".join(str(each.message).split()))
+        else:
+            others[str(each.message), each.category, each.filename, each.lineno] = None
+    for other in others:
+        warnings.warn_explicit(*other)
 
 
-def _network(options: Any) -> Any:
-    """The model that `module:function` makes, with its weights, ready to be probed."""
-    import torch
+def _measured(
+    options: Any, tree: LatentTree, data: DataFolder | None, code: UserCode
+) -> dict[Any, Any]:
+    """Layer -> what is measured of it, of activations in a file or of a model."""
+    from hltm.probe import probe_layers
 
-    from hltm.data import encode
-    from hltm.probe import TorchNetwork
-
-    if not options.layers:
-        raise ValueError("name the model's parts to probe: --layers NAME ...")
-    module, colon, name = options.model.partition(":")
-    if not (module and colon and name):
-        raise ValueError(f"--model must be module:function, got {options.model!r}")
-    sys.path.insert(0, str(Path.cwd()))
+    rows = _rows(options.rows) if options.rows else None
+    choices: dict[str, Any] = {"lags": options.lags}
+    if options.metrics:
+        choices["metrics"] = [
+            code.function("--metrics", name) if ":" in name else name for name in options.metrics
+        ]
+    if options.activations:
+        source = _activations(options, tree, rows or (range(0) if data is None else data.rows))
+        choices["batch_axis"] = options.batch_axis
+    else:
+        source = _network(options, code)
+    if rows is not None:
+        _check_memory(rows, tree)
+        choices["draw"] = tree.draw(len(rows), seed=options.seed, start=rows.start)
+    elif options.activations:
+        choices["draw"] = data
+    else:
+        choices |= {"samples": options.samples or SAMPLES, "seed": options.seed}
     try:
-        build = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"--model {options.model}: {error}") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
-    if not callable(build):
-        raise ValueError(f"--model {options.model}: {module} has no function {name!r}")
-    model = build()
-    if not isinstance(model, torch.nn.Module):
+        with code.errors(f"--model {brief(options.model)}"):
+            return probe_layers(source, tree, **choices)
+    except RuntimeError as error:  # of torch, which has no error of its own for it
+        if "allocate memory" not in str(error):
+            raise
+        raise MemoryError(
+            "there is not enough memory: probe fewer --layers, or with fewer --lags"
+        ) from error
+
+
+def _activations(options: Any, tree: LatentTree, rows: range) -> Any:
+    """The arrays of a file; one without names alone, so that blocks of units find their level."""
+    from dualnets.cli import _activations
+
+    found = _activations.read(options.activations, options.layers, tree.topology.depth)
+    for name, values in found.items():
+        if len(rows) not in values.shape:  # before so many rows are drawn
+            raise ValueError(
+                f"{brief(options.activations, 80)}: layer '{brief(name)}' has shape "
+                f"{brief(tuple(values.shape))}, expected {len(rows)} rows on axis "
+                f"{(options.batch_axis or 0) + tree.stacked}: rows {rows.start}:{rows.stop}"
+            )
+    return found[_activations.ALONE] if list(found) == [_activations.ALONE] else found
+
+
+def _check_memory(rows: range, tree: LatentTree) -> None:
+    """Raise where the states of the rows have more bytes than this machine."""
+    from dualnets.cli._activations import memory
+
+    size = len(rows) * len(tree.topology) * len(tree.members)
+    if size > memory():
         raise ValueError(
-            f"--model {options.model} made a {type(model).__name__}, expected a torch module"
+            f"--rows {rows.start}:{rows.stop}: their states have {size:,} bytes, the memory has "
+            f"{memory():,}"
         )
-    if options.weights:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
 
-        try:
-            model.load_state_dict(load_file(options.weights))
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{options.weights}: {error}") from error
+
+def _network(options: Any, code: UserCode) -> Any:
+    """The model that `module:function` makes, with its weights, ready to be probed."""
+    from dualnets.cli._models import make_model
+    from hltm.probe import TorchNetwork
+    from hltm.probe.encodings import ENCODINGS
+
+    encode = options.encode or "bits"
+    if ":" in encode:
+        encode = code.function("--encode", encode)
+    elif encode not in ENCODINGS:
+        raise ValueError(
+            f"--encode must be one of {', '.join(ENCODINGS)} or module:function, got '{brief(encode)}'"
+        )
+    select = options.select
+    if select is not None and re.fullmatch(r"-?[0-9]{1,9}", select):
+        select = int(select)
     return TorchNetwork(
-        model, options.layers, encode=getattr(encode, options.encode), side=options.side
+        make_model(code, options.model, options.weights),
+        options.layers or None,
+        encode=encode,
+        side=options.side or "output",
+        select=select,
+        pool=options.pool,
+        batch_axis=options.batch_axis,
     )
-
-
-def _means(table: pd.DataFrame, label: str) -> Table:
-    """A line per metric and level."""
-    from rich.text import Text
-
-    from dualnets.cli._terminal import plain_table
-
-    columns = ["value", "null", "ceiling"]
-    title = Text(f"layer {label}")
-    shown = plain_table(["metric", "level", *columns], left="metric", title=title)
-    for (metric, level), row in (
-        table.groupby(["metric", "level"], sort=False)[columns].mean().iterrows()
-    ):
-        numbers = [f"{x:.3f}" if x == x else "" for x in row]  # NaN is not itself
-        shown.add_row(metric, str(level) if level >= 0 else "", *numbers)
-    return shown
-
-
-def _written(
-    out: str, table: pd.DataFrame, found: dict[int | str, Any], tree: LatentTree
-) -> list[Path]:
-    """The files of a probe: the table, a heatmap of the first member for each layer, and a page."""
-    from dualnets.lab.report import page
-    from hltm.probe import heatmap_figure
-
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "table.csv"]
-    table.to_csv(paths[0], index=False)
-    for label, layer in found.items():
-        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in str(label))
-        paths.append(folder / f"heatmap-{name}.png")
-        heatmap_figure(layer, tree, title=f"layer {label}").savefig(paths[-1])
-    paths.append(folder / "index.html")
-    page.write_probe(
-        paths[-1], table, dict(zip(map(str, found), paths[1:-1], strict=True)), repr(tree)
-    )
-    return paths

@@ -14,6 +14,15 @@ SOURCE = """
 import torch
 def build():
     return torch.nn.Sequential(torch.nn.Linear(8, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
+def sequence():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Embedding(2, 5), torch.nn.GRU(5, 6, batch_first=True))
+def leaves():
+    return torch.nn.Identity()
+def mine(activations, states):
+    return (activations.double().T @ states.double()).abs() / len(states)
+def fails(activations, states):
+    return activations.nothing
 number = 3
 def wrong():
     return 3
@@ -84,6 +93,80 @@ def test_an_exported_folder_says_which_rows_and_which_tree(home, capsys):
     assert "1.000" in page
     status, _, err = run(capsys, *given, "--tree", "tree.json")
     assert (status, err) == (2, "hltm: name either --tree or --data\n")
+    status, _, err = run(capsys, *given, "--seed", "5")
+    assert (status, err) == (2, "hltm: --seed 5 is not that of data, 4; leave it out\n")
+    (home / "few.npy").touch()
+    np.save("few.npy", TREE.sample(200, seed=4, start=600).states[:, :7].numpy())
+    given = ("--activations", "few.npy", "--data", "data", "--lags", "5", "--seed", "4")
+    assert run(capsys, *given, "--rows", "600:800")[0] == 0
+    status, _, err = run(capsys, *given)
+    assert status == 2
+    assert "shape (200, 7), expected 1000 rows on axis 0: rows 500:1500" in err
+
+
+def test_a_forgotten_seed_gets_a_hint(home, capsys):
+    given = ("--activations", "acts.npz", "--tree", "tree.json", "--lags", "20")
+    _, out, err = run(capsys, *given, "--rows", "500:1500")
+    assert out.splitlines()[-1].startswith(
+        "hint: no --seed was given, so the rows are those of seed 0"
+    )
+    assert err == ""
+    _, out, _ = run(capsys, *given, "--rows", "500:1500", "--seed", "0")
+    assert "no --seed" not in out
+    wide = np.random.default_rng(0).normal(size=(1000, 9))
+    np.savez("wide.npz", **{f"layer{at}": wide + at for at in range(4)})  # 28 comparisons
+    _, out, err = run(
+        capsys, "--activations", "wide.npz", *given[2:], "--rows", "0:1000", "--seed", "1"
+    )
+    assert out.splitlines()[-1].startswith("hint: no unit of any layer follows a latent")
+    assert err == ""
+
+
+def test_layers_of_a_file_are_chosen_in_order(home, capsys):
+    given = ("--activations", "acts.npz", "--tree", "tree.json", "--rows", "500:1500", "--lags", "5",
+             "--seed", "4")  # fmt: skip
+    _, out, _ = run(capsys, *given, "--layers", "2", "h*")
+    assert out.index("layer 2") < out.index("layer hidden")
+    _, out, _ = run(capsys, *given, "--layers", "hidden")
+    assert "layer 2" not in out
+    status, _, err = run(capsys, *given, "--layers", "fc")
+    assert (status, err) == (
+        2,
+        "hltm: acts.npz: has no layer 'fc', expected some of 'hidden', '2'\n",
+    )
+
+
+def test_a_model_that_takes_tokens_and_returns_a_sequence(home, capsys):
+    given = ("--model", "probed_model:sequence", "--tree", "tree.json", "--samples", "400", "--lags", "5",
+             "--encode", "tokens", "--layers", "1", "--pool", "last")  # fmt: skip
+    mine = ("--metrics", "correlation", "probed_model:mine")
+    status, out, err = run(capsys, *given, "--select", "0", *mine)
+    assert (status, err) == (0, "")
+    assert "layer 1" in out
+    assert "mine" in out
+    status, _, err = run(capsys, *given)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "is a tuple, expected a tensor" in err
+
+
+def test_a_model_is_run_on_rows_of_the_data(home, capsys):
+    given = (
+        "--model",
+        "probed_model:leaves",
+        "--tree",
+        "tree.json",
+        "--seed",
+        "4",
+        "--lags",
+        "5",
+        "--out",
+        "o",
+    )
+    assert run(capsys, *given, "--rows", "500:1500")[0] == 0
+    table = pd.read_csv("o/table.csv", dtype={"layer": str})
+    draw = TREE.sample(1000, seed=4, start=500)
+    expected = hltm.probe.measure(draw.leaves.float(), TREE, draw=draw, lags=5)
+    assert np.allclose(table["value"], expected["value"], equal_nan=True)
 
 
 def test_a_model_is_read_by_name_with_its_weights(home, capsys):
@@ -92,7 +175,7 @@ def test_a_model_is_read_by_name_with_its_weights(home, capsys):
     save_file(model.state_dict(), "w.safetensors")
     status, _, _ = run(
         capsys, "--model", "probed_model:build", "--weights", "w.safetensors", "--tree", "tree.json",
-        "--layers", "0", "2", "--n", "600", "--seed", "3", "--lags", "20", "--out", "probed",
+        "--layers", "0", "2", "--samples", "600", "--seed", "3", "--lags", "20", "--out", "probed",
         "--metrics", "correlation", "roc_auc",
     )  # fmt: skip
     assert status == 0
@@ -113,12 +196,36 @@ def test_a_model_is_read_by_name_with_its_weights(home, capsys):
         (["--activations", "acts.npz", "--rows", "9:3"], "start below stop, got '9:3'"),
         (["--activations", "acts.npz", "--rows", "0:999"], "expected 999 rows on axis 0"),
         (["--activations", "none.npz", "--rows", "0:9"], "none.npz: no such file"),
-        (["--model", "probed_model:build"], "--layers NAME"),
         (["--model", "probed_model", "--layers", "0"], "module:function, got 'probed_model'"),
         (["--model", "no_such_module:build", "--layers", "0"], "No module named"),
         (["--model", "probed_model:number", "--layers", "0"], "has no function 'number'"),
         (["--model", "probed_model:wrong", "--layers", "0"], "made a int, expected a torch module"),
         (["--model", "probed_model:build", "--layers", "9"], "no layer '9'"),
+        (
+            ["--model", "probed_model:build", "--encode", "no"],
+            "--encode must be one of bits, signs",
+        ),
+        (
+            [
+                "--model",
+                "probed_model:build",
+                "--metrics",
+                "probed_model:fails",
+                "--samples",
+                "400",
+            ],
+            "--metrics probed_model:fails: AttributeError: 'Tensor' object has no attribute 'nothing'",
+        ),
+        (
+            ["--model", "probed_model:build", "--rows", "0:9", "--samples", "9"],
+            "--rows or --samples",
+        ),
+        (["--model", "probed_model:build", "--rows", "0:99999999999999"], "the memory has"),
+        (
+            ["--activations", "acts.npz", "--rows", "0:9", "--pool", "mean"],
+            "--pool is for a --model",
+        ),
+        (["--activations", "acts.npz", "--rows", "0:9", "--out", "tree.json"], "expected a folder"),
         (
             ["--model", "probed_model:build", "--layers", "0", "--weights", "tree.json"],
             "tree.json: ",
@@ -138,4 +245,4 @@ def test_pickled_arrays_are_not_read(home, capsys):
         capsys, "--tree", "tree.json", "--activations", "bad.npz", "--rows", "0:1"
     )
     assert status == 2
-    assert "pickle" in error
+    assert "Python objects" in error

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: of a run (claim, verdict, figure, table, settings), and of a probe."""
+"""A self-contained HTML page of a run: claim, verdict, figure, table, settings."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def write(
 <div>{html.escape(sentence(verdict))}</div></div>
 <figure><img alt="Figure of the run" src="data:image/svg+xml;base64,{picture}"></figure>
 <h2>Numbers</h2>
-<div class="wide">{_table(summary)}</div>
+<div class="wide">{html_table(summary)}</div>
 {f"<h2>Notes</h2><ul>{items}</ul>" if notes else ""}
 <h2>The rule</h2>
 <p>{html.escape(verdict.rule)}</p>
@@ -81,48 +81,15 @@ def write(
 {html.escape(", ".join(f"{key} {value}" for key, value in manifest["versions"].items() if value))}.
 All {len(table)} rows are in <code>results.parquet</code> beside this page.</p>
 """
-    (folder / "index.html").write_text(_document(f"{name}: {verdict.verdict}", body))
+    (folder / "index.html").write_text(document(f"{name}: {verdict.verdict}", body))
 
 
-def write_probe(path: Path, table: pd.DataFrame, pictures: Mapping[str, Path], tree: str) -> None:
-    """Write the page of a probe: for each layer a heatmap, and means over the latents of each level.
-
-    Args:
-        path: of the page.
-        table: as `hltm.probe.measure` returns it.
-        pictures: layer -> PNG file of its heatmap.
-        tree: a description of the tree.
-    """
-    import pandas as pd
-
-    parts = [
-        f'<div class="quiet">{html.escape(tree)}</div><h1>Alignment of units with latents</h1>',
-        "<p>The best unit for every latent: means over the latents of a level and over members. Null: "
-        "the 95% quantile of the score of meaningless units. Ceiling: the best score of any function "
-        "of the leaves.</p>",
-    ]
-    columns = ["value", "initial", "null", "ceiling", "gap_closed"]
-    for layer, picture in pictures.items():
-        own = table[table["layer"].astype(str) == layer]
-        means = own.groupby(["metric", "level"], sort=False)[columns].mean()
-        rows = means.dropna(axis=1, how="all").reset_index()
-        rows["n"] = int(own["n"].max())
-        rows["level"] = [str(v) if v >= 0 else "" for v in rows["level"]]
-        image = base64.b64encode(picture.read_bytes()).decode()
-        parts.append(
-            f'<h2>Layer {html.escape(layer)}</h2><div class="wide">{_table(pd.DataFrame(rows))}</div>'
-            f'<figure><img alt="Heatmap of units by latents" src="data:image/png;base64,{image}"></figure>'
-        )
-    parts.append('<p class="quiet">Every number is in <code>table.csv</code> beside this page.</p>')
-    path.write_text(_document("hltm probe", "\n".join(parts)))
-
-
-def _document(title: str, body: str) -> str:
-    """A page that needs neither a network nor other files."""
+def document(title: str, body: str, style: str = "") -> str:
+    """A page that needs neither a network nor other files; `style` is added to that of all pages."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{STYLE}</style></head>
+<title>{html.escape(title)}</title><style>{STYLE}{style}</style></head>
 <body><main>
 {body}
 </main></body></html>
@@ -164,7 +131,7 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _table(rows: pd.DataFrame) -> str:
+def html_table(rows: pd.DataFrame) -> str:
     """Rows as HTML, text aligned left; equal texts in the first column are shown once."""
     text = [isinstance(rows[column].iloc[0], str) for column in rows]
     kinds = [' class="text"' if is_text else "" for is_text in text]
@@ -193,7 +160,7 @@ def details_table(verdict: Verdict) -> str:
     import pandas as pd
 
     # as objects: in a column of floats, made by a row that has no level, level 1 would be 1.000
-    return _table(pd.DataFrame(verdict.details, dtype=object)) if verdict.details else ""
+    return html_table(pd.DataFrame(verdict.details, dtype=object)) if verdict.details else ""
 
 
 def _settings(cells: list[Mapping[str, Any]]) -> str:
@@ -204,4 +171,4 @@ def _settings(cells: list[Mapping[str, Any]]) -> str:
     varying = [c for c in table if table[c].astype(str).nunique() > 1]
     same = [c for c in table if c not in varying]
     words = ", ".join(f"{c.replace('_', ' ')} {table[c].iloc[0]}" for c in same)
-    return f"<p>{html.escape(words)}.</p>" + (_table(table[varying]) if varying else "")
+    return f"<p>{html.escape(words)}.</p>" + (html_table(table[varying]) if varying else "")
