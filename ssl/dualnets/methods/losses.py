@@ -167,7 +167,10 @@ class InfoNCE(_Checked):
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         near, far = _distances(anchor, positive, negatives)
-        return _softmax_loss((near - far) / self.temperature, self.temperature, dim=1)
+        gaps = (near - far) / self.temperature
+        # with the 1 kept apart, neither a small loss nor its gradient is a difference of large numbers
+        total = gaps[:, 0] if self.negatives == 1 else torch.logsumexp(gaps, 1)
+        return self.temperature * torch.nn.functional.softplus(total).mean(-1)
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         near, far = _distances(anchor, positive, negatives)
@@ -198,12 +201,14 @@ class NTXent(_Checked):
         near = distance(*outputs.chunk(2, dim=1)).repeat(1, 2)
         # (r_+ - r_k) / τ, since the outputs are over sqrt(τ)
         gaps = (near - square)[:, :, None] - square[:, None]
-        gaps = torch.baddbmm(gaps, outputs, outputs.transpose(1, 2))
-        place = torch.arange(anchor.shape[1], device=gaps.device).repeat(2)
+        gaps = gaps.baddbmm_(outputs, outputs.transpose(1, 2))
         # An anchor and its positive are left out, by the lowest number rather than -inf, whose gradient
-        # is NaN for a batch of one.
-        gaps = gaps.masked_fill(place[:, None] == place, torch.finfo(gaps.dtype).min)
-        return _softmax_loss(gaps, self.temperature, dim=2).to(kind)
+        # is NaN for a batch of one. Less their largest, gaps need no more digits than outputs have.
+        place = torch.arange(anchor.shape[1], device=gaps.device).repeat(2)
+        own, low = place[:, None] == place, torch.finfo(kind).min
+        peak = gaps.detach().masked_fill(own, low).amax(-1, keepdim=True)
+        total = torch.logsumexp(gaps.sub_(peak).to(kind).masked_fill(own, low), -1) + peak[..., 0]
+        return self.temperature * torch.nn.functional.softplus(total).mean(-1).to(kind)
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         """Distances and weights of 2B anchors, each with 2B - 2 negatives."""
@@ -350,13 +355,6 @@ class Detached:
 def _distances(anchor: Tensor, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
     """r_+ `(S, 1, B)` and r_k `(S, H, B)`."""
     return distance(anchor, positive)[:, None], distance(anchor[:, None], negatives)
-
-
-def _softmax_loss(gaps: Tensor, temperature: float, dim: int) -> Tensor:
-    """`(S,)` the mean of τ log(1 + Σ_k exp(gap_k)) over anchors, for gaps (r_+ - r_k) / τ `(S, …)`."""
-    # with the 1 kept apart, neither a small loss nor its gradient is a difference of large numbers
-    total = gaps.select(dim, 0) if gaps.shape[dim] == 1 else torch.logsumexp(gaps, dim)
-    return temperature * torch.nn.functional.softplus(total).mean(-1)
 
 
 def _softmax_pairs(near: Tensor, far: Tensor, temperature: float, margin: float = 0.0) -> Pairs:
