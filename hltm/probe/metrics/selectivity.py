@@ -13,7 +13,7 @@ class Selectivity(Metric):
     """s_j = ½ (E[unit j | z = 1] - E[unit j | z = 0]), in the unit's own scale.
 
     For views that redraw everything below a uniform root, the products of these with the
-    correlation to the root make the top covariance operator (docs/theory.md, Section 4). A constant
+    correlation to the root make the top covariance operator (docs/theory.md, Section 4). A dead
     unit has selectivity 0; so has every unit where a state never came. Targets have states 0 and 1.
 
     Raises:
@@ -27,6 +27,8 @@ class Selectivity(Metric):
     """
 
     two_states = True
+    null = "selectivity"
+    takes_batches = True
 
     def __init__(self) -> None:
         self.sums = StreamingConditional(2)
@@ -35,7 +37,7 @@ class Selectivity(Metric):
         """`(…, U, T)` selectivities, float64."""
         found = self.sums.result()
         both = (found.rows > 0).all(-1)[..., None, :]
-        half = (found.mean[..., 1] - found.mean[..., 0]) / 2
+        half = (found.mean[..., 1] - found.mean[..., 0]) / 2 * found.scale[..., None]
         return torch.where(both, half, torch.zeros_like(half))
 
     def strength(self) -> Tensor:
