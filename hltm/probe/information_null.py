@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hltm._compile import compiled
 from hltm.probe.accumulators.cells import Cells, Ordered, fold, in_threads
