@@ -19,7 +19,7 @@ from dualnets.experiments.emergence.emergence import (
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.learning_curves import BELOW_NULL, learning_curves
+from dualnets.lab.learning_curves import learning_curves
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
@@ -30,7 +30,7 @@ from dualnets.lab.stats import (
     too_few,
     verdict_of,
 )
-from hltm.probe.best_units import PRE
+from dualnets.lab.variants import PRE
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
@@ -84,7 +84,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
 
     `below null` counts the latents, over all trees, with no candidate whose correlation is above the null.
     """
-    ends = last_step(table[table["metric"].isin(BELOW_NULL)])
+    ends = last_step(table[table["metric"] == "below_null"])
     labels = {
         cell: {name: value for name, value in setting.items() if name != "augment" or rows is main}
         for setting, main, control in groups(table)
