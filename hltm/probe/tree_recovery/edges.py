@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def edge_lengths(parent: np.ndarray, distances: np.ndarray, *, average: bool) ->
     Args:
         parent: from `neighbour_joining` or `recursive_grouping`.
         distances: `(..., X, X)`; several sets of distances share one tree.
-        average: a mean over leaves, for estimates. One leaf leaves exact distances exact.
+        average: a mean over leaves, for estimates; one leaf leaves exact distances exact.
     """
     leaves, size = distances.shape[-1], len(parent)
     children: list[list[int]] = [[] for _ in range(size)]
@@ -43,30 +43,27 @@ def edge_lengths(parent: np.ndarray, distances: np.ndarray, *, average: bool) ->
         if p >= 0:
             children[p].append(v)
 
-    def joined(parts: list[np.ndarray]) -> np.ndarray:
+    # what stands for a subtree: the number of a leaf, or weights of all leaves
+    def joined(parts: list[Any]) -> Any:
         return sum(parts[1:], parts[0]) / len(parts) if average else parts[0]
 
-    down = np.zeros((size, leaves))  # weights of the leaves below every node
-    down[:leaves] = np.eye(leaves)
+    down: list[Any] = list(np.eye(leaves)) if average else list(range(leaves))
     for v in range(leaves, size):  # children come first
-        down[v] = joined([down[c] for c in children[v]])
-    # the two subtrees behind the edge above v: weights (2, V, X)
-    behind = np.zeros((2, size, leaves))
+        down.append(joined([down[c] for c in children[v]]))
+    behind: list[list[Any]] = [down[:2]] * size  # C and D of the edge above v; the root has none
     for v in range(size - 2, -1, -1):
         p = int(parent[v])
-        parts = [down[c] for c in children[p] if c != v]
-        if parent[p] >= 0:
-            parts.append(joined(list(behind[:, p])))
-        behind[:, v] = parts
-    own = np.stack([down, down])  # a leaf stands for both of its subtrees: d(A, B) = 0
-    for v in range(leaves, size):
-        own[:, v] = [down[c] for c in children[v][:2]]
+        others = [down[c] for c in children[p] if c != v]
+        behind[v] = others if parent[p] < 0 else [*others, joined(behind[p])]
+    # a leaf stands for both A and B
+    own = [[down[v]] * 2 if v < leaves else [down[c] for c in children[v][:2]] for v in range(size)]
+    a, b, c, d = (np.array([pair[i] for pair in pairs]) for pairs in (own, behind) for i in (0, 1))
 
-    def mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return ((a @ distances) * b).sum(-1)
+    def between(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return ((p @ distances) * q).sum(-1) if average else distances[..., p, q]
 
-    cross = sum(mean(a, b) for a in own for b in behind) / 2
-    found = (cross - mean(*own) - mean(*behind)) / 2
+    cross = between(a, c) + between(b, d) + between(a, d) + between(b, c)
+    found = (cross - 2 * (between(a, b) + between(c, d))) / 4
     found[..., -1] = 0
     return found
 
@@ -95,11 +92,11 @@ def contracted(
     start = max(range(leaves), key=far.__getitem__)
     order, above, far = _away(neighbours, start)
     v = max(range(leaves), key=far.__getitem__)
-    middle, path = far[v] / 2, []
+    middle, path = far[v][0] / 2, []
     while v != start:
         v = above[v]
         path.append(v)
-    root = min(path[:-1], key=lambda u: abs(far[u] - middle))  # the ends are leaves
+    root = min(path[:-1], key=lambda u: abs(far[u][0] - middle))  # the ends are leaves
     order, above, _ = _away(neighbours, root)
     free = (str(i) for i in count() if str(i) not in set(names))
     named = {v: names[v] if v < leaves else next(free) for v in order}
@@ -112,12 +109,12 @@ def contracted(
 
 def _away(
     neighbours: dict[int, dict[int, float]], start: int
-) -> tuple[list[int], dict[int, int], dict[int, float]]:
-    """The nodes in breadth-first order from one node, the node before each, and their distances."""
-    order, above, far = [start], {start: -1}, {start: 0.0}
+) -> tuple[list[int], dict[int, int], dict[int, tuple[float, int]]]:
+    """The nodes in breadth-first order from one node, the node before each, and its length and edges away."""
+    order, above, far = [start], {start: -1}, {start: (0.0, 0)}
     for v in order:
         for u, length in neighbours[v].items():
             if u not in far:
                 order.append(u)
-                above[u], far[u] = v, far[v] + length
+                above[u], far[u] = v, (far[v][0] + length, far[v][1] + 1)
     return order, above, far

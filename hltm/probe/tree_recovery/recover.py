@@ -247,7 +247,9 @@ def _sources(
         raise ValueError(f"a tree to recover needs at least 2 leaves, got {len(tree.leaves)}")
     if isinstance(source, LatentTree):
         if leaf_names(source) != leaf_names(tree):
-            raise ValueError("the source and the true tree must have the same leaves in the same order")
+            raise ValueError(
+                "the source and the true tree must have the same leaves in the same order"
+            )
         return {"": tree_distances(source)}
     if isinstance(source, Draw):
         return {"": state_distances(source, tree)}
@@ -271,7 +273,9 @@ def _given(source: np.ndarray | Tensor, leaves: int) -> list[LeafDistances]:
         raise ValueError("distances must be finite, got infinity or NaN")
     odd = max(np.abs(d - d.transpose(0, 2, 1)).max(), np.abs(d.diagonal(0, 1, 2)).max())
     if odd > 1e-9 * largest:
-        raise ValueError(f"distances must be symmetric with zeros on the diagonal, off by {odd:.3g}")
+        raise ValueError(
+            f"distances must be symmetric with zeros on the diagonal, off by {odd:.3g}"
+        )
     return [LeafDistances((each + each.T) / 2, rounding=ROUNDING * largest) for each in d]
 
 
@@ -291,8 +295,8 @@ def _recovered(
         parent = joined
         lengths = edge_lengths(parent, d, average=estimated)
         least = tolerance if tolerance is not None else _chance(parent, found)
-        absent = lengths <= least
-    topology, lengths = contracted(parent, lengths, absent, names)
+        absent = lengths * found.step <= least
+    topology, lengths = contracted(parent, lengths * found.step, absent, names)
     true = true_splits(tree.tables)
     below = leaves_below(topology, names)
     right = [all(key in true for key in keys(row[None])) for row in below]
@@ -301,7 +305,7 @@ def _recovered(
         topology=topology,
         lengths=torch.from_numpy(lengths),
         right=torch.tensor(right),
-        distances=torch.from_numpy(d),
+        distances=torch.from_numpy(d * found.step),
         robinson_foulds=score.distance,
         normalised=score.normalised,
         null=permuted(topology, set(true), names, permutations),
