@@ -11,6 +11,8 @@
 - `best_units`: the best unit of every latent of every level, as learning curves need it
 - `capture`: activations of any torch module by name, and the module as a network to probe
 - `heatmap`: a figure of units by latents
+- `dictionary`, `dictionary_scores`: a sparse dictionary of activations, and what its features are for
+- `tree_recovery/`: which tree a network learned, and how far it is from the truth
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
 """
 
@@ -19,6 +21,8 @@ from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
 from hltm.probe.best_units import Level, ProbedNetwork, alignment, best_units
 from hltm.probe.capture import TorchNetwork, capture
+from hltm.probe.dictionary import Dictionary, dictionary
+from hltm.probe.dictionary_scores import baselines, dictionary_scores
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
 from hltm.probe.layer import Layer, Score
@@ -37,14 +41,18 @@ from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.null import CorrelationNull, MetricNull
 from hltm.probe.table import to_frame
+from hltm.probe.tree_recovery.recover import Recovered, recover_table, recover_tree
+from hltm.probe.tree_recovery.splits import RobinsonFoulds, robinson_foulds
 
 # fmt: off
 __all__ = [
     "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationNull", "CorrelationRatio",
-    "Layer", "Level", "LinearCKA", "LinearProbe", "LinearReadout", "Matching", "Metric",
-    "MetricNull", "MutualInformation", "ProbedNetwork", "RivalBaseline", "RocAuc", "Score",
-    "Selectivity", "Specific", "Specificity", "StreamingCorrelation", "StreamingHistogram",
-    "StreamingMoments", "TorchNetwork", "alignment", "best_units", "capture", "heatmap_figure",
-    "match_units", "measure", "over_members", "probe_layers", "to_frame",
+    "Dictionary", "Layer", "Level", "LinearCKA", "LinearProbe", "LinearReadout", "Matching",
+    "Metric", "MetricNull", "MutualInformation", "ProbedNetwork", "Recovered", "RivalBaseline",
+    "RobinsonFoulds", "RocAuc", "Score", "Selectivity", "Specific", "Specificity",
+    "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork", "alignment",
+    "baselines", "best_units", "capture", "dictionary", "dictionary_scores", "heatmap_figure",
+    "match_units", "measure", "over_members", "probe_layers", "recover_table", "recover_tree",
+    "robinson_foulds", "to_frame",
 ]
 # fmt: on

@@ -133,8 +133,8 @@ def _checked_lengths(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
         if not np.isfinite(lengths[v]) or _singular(tables.of(int(v))[0].detach().numpy()):
             above = topology.names[topology.parent[v]]
             raise ValueError(
-                f"the table of node {topology.names[v]!r:.60} given {above!r:.60} is singular, so no distance "
-                "between leaves goes past it: every table needs an inverse"
+                f"the table of node {topology.names[v]!r:.60} given {above!r:.60} is singular, so no "
+                "distance between leaves goes past it: every table needs an inverse"
             )
     return np.where(between, lengths, 0.0), below.astype(np.int64)
 
@@ -259,7 +259,7 @@ def _left_out(
             -weight[left] * m[left] / kept if left >= 0 else m[0] * 0 for m in (mean_x, mean_y)
         ]
         x, y = shift
-        yield tuple(  # type: ignore[misc]
+        yield tuple(
             (whole[name] - (sums[name][left] if left >= 0 else 0)) / kept - np.outer(p, q)
             for name, (p, q) in {"xx": (x, x), "xy": (x, y), "yy": (y, y)}.items()
         )
@@ -276,8 +276,8 @@ def _distances(
     sign, log_own = np.linalg.slogdet(own)
     for i in np.flatnonzero((sign <= 0) | (log_own < width * np.log(NONE))):
         raise ValueError(
-            f"leaf {names[i]!r:.60} does not take each of its {states} states in these rows, so it has no distance; "
-            "more samples may help"
+            f"leaf {names[i]!r:.60} does not take each of its {states} states in these rows, so it has "
+            "no distance; more samples may help"
         )
     if by == "effect":
         found = _effect_similarity(xx, xy, yy, states)
