@@ -34,6 +34,7 @@ RATE = (
     0.03  # of Adam, for up to WIDE features; it falls as 1 / sqrt(features) (Gao et al., Section 3)
 )
 WIDE = 32
+MOMENTS = 0.9, 0.99  # decay of Adam's moments
 WIDER, UNTIL = (
     2.0,
     0.5,
@@ -200,7 +201,7 @@ def dictionary(
         "bias": (bias * scale + origin)[:, 0], "scale": scale[:, 0, 0],
         "threshold": model.threshold[chosen],
     }  # fmt: skip
-    made = partial(Dictionary, best=1.0, active=active, selection=selection)
+    made: Any = partial(Dictionary, best=1.0, active=active, selection=selection)
     unknown = dict.fromkeys(("on", "explained", "null"), torch.zeros(members))
     explained, on = _explained(made(**parts, **unknown), rows, mean)
     random = {
@@ -309,7 +310,8 @@ class _Autoencoder:
         for p in self.parameters:
             p.requires_grad_()
         self.rate = RATE * min(1.0, (WIDE / features) ** 0.5)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=self.rate, betas=(0.9, 0.99))
+        self.first = [torch.zeros_like(p) for p in self.parameters]  # moments of Adam
+        self.second = [torch.zeros_like(p) for p in self.parameters]
         self.off = new(count, features)  # steps since a feature was on
         self.error, self.threshold = new(count), new(count)
 
@@ -328,21 +330,25 @@ class _Autoencoder:
             only = _largest(each.masked_fill(~dead[:, None], -1.0), most)
             rest = (only @ decoder - left.detach()).square().sum(-1).mean(-1)
             loss = loss + AUXILIARY * (rest * dead.any(1)).sum()
-        self.optimizer.zero_grad()
-        loss.backward()
+        slopes = list(torch.autograd.grad(loss, self.parameters))
         with torch.no_grad():
-            slope = decoder.grad
-            assert slope is not None
-            slope -= (slope * decoder).sum(-1, keepdim=True) * decoder  # along the sphere
+            slopes[0] -= (slopes[0] * decoder).sum(-1, keepdim=True) * decoder  # along the sphere
             warm, cool = (step + 1) / 20, (steps - step) / (0.3 * steps)
-            self.optimizer.param_groups[0]["lr"] = self.rate * min(1.0, warm, cool)
-            self.optimizer.step()
+            self._adam(slopes, self.rate * min(1.0, warm, cool), step + 1)
             decoder /= decoder.norm(dim=-1, keepdim=True)
             late = 1 - 0.95 if step else 1.0  # running means
             self.error += late * (error - self.error)
             least = code.masked_fill(code <= 0, torch.inf).flatten(1).amin(-1)
             least = least.where(least.isfinite(), 0)
             self.threshold += late * (least * (self.selection == "batch") - self.threshold)
+
+    def _adam(self, slopes: list[Tensor], rate: float, step: int) -> None:
+        """Kingma and Ba (2015); torch's own takes seconds to import."""
+        for p, g, m, v in zip(self.parameters, slopes, self.first, self.second, strict=True):
+            m += (1 - MOMENTS[0]) * (g - m)
+            v += (1 - MOMENTS[1]) * (g.square() - v)
+            scale = (v / (1 - MOMENTS[1] ** step)).sqrt() + 1e-8
+            p -= rate / (1 - MOMENTS[0] ** step) * m / scale
 
     def _chosen(self, each: Tensor, done: float) -> Tensor:
         """The features that are on: more at first, so that none is left out from the start."""
