@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import matthews_corrcoef
 
 import hltm
 from hltm.probe import dictionary_scores
@@ -82,26 +81,23 @@ def test_planted_absorption_is_counted_and_nothing_else():
 
 
 def test_noise_recovers_nothing_beyond_chance():
-    above = [
-        (lambda rows: (rows["value"] > rows["null"]).mean())(
-            only(scores(torch.randn(4096, 30, generator=GENERATOR)), "recovery")
-        )
-        for _ in range(6)
-    ]
-    assert np.mean(above) < 0.2
-    table = scores(torch.randn(4096, 30, generator=GENERATOR))
-    assert totals(table)["absorbed_pairs"] == totals(table)["split_states"] == 0
+    above = []
+    for _ in range(5):
+        table = scores(torch.randn(4096, 12, generator=GENERATOR), lags=30)
+        above += (only(table, "recovery")["value"] > only(table, "recovery")["null"]).tolist()
+        assert totals(table)["absorbed_pairs"] == totals(table)["split_states"] == 0
+    assert np.mean(above) < 0.2  # 5% are expected; binary states come in pairs
 
 
 def test_recovery_is_matthews_correlation_and_ceilings_are_the_posteriors():
     features = STATES.float() + 0.7 * torch.randn(STATES.shape, generator=GENERATOR) - 0.4
     table = scores(features)
     for t in (0, 5, 13):
-        each = [matthews_corrcoef(STATES[:, t], features[:, i] > 0) for i in range(14)]
+        each = [np.corrcoef(STATES[:, t], features[:, i] > 0)[0, 1] for i in range(14)]
         assert np.isclose(only(table, "recovery")["value"].iloc[t], max(each))
         assert only(table, "recovery")["feature"].iloc[t] == int(np.argmax(each))
         p = TREE.posterior(DRAW.leaves).marginals[:, t // 2, t % 2].numpy()
-        cuts = [matthews_corrcoef(STATES[:, t], p >= cut) for cut in np.unique(p)]
+        cuts = [np.corrcoef(STATES[:, t], p >= cut)[0, 1] for cut in np.unique(p)[1:]]
         assert np.isclose(only(table, "recovery")["ceiling"].iloc[t], max(cuts))
         linear = np.corrcoef(p, STATES[:, t])[0, 1]
         assert np.isclose(only(table, "correlation")["ceiling"].iloc[t], linear)

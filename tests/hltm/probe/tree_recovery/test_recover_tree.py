@@ -211,7 +211,7 @@ def test_500_leaves_take_seconds():
 def test_many_leaves_of_a_caterpillar_and_of_a_random_tree(method):
     for tree in (
         hltm.random_tree(nodes=1100, max_branching=5, seed=3),
-        hltm.caterpillar(leaves=300, seed=0),
+        hltm.caterpillar(depth=250, seed=0),
     ):
         assert recover_tree(tree, tree, method=method, permutations=5).robinson_foulds == 0
 
