@@ -90,7 +90,7 @@ def to_newick(
     notes = [""] * len(tree.topology)
     if annotations and not isinstance(entries, str):
         notes = _notes(*entries, states)
-    return _write(tree.topology, None if lengths is None else found, notes)
+    return newick_text(tree.topology, None if lengths is None else found, notes)
 
 
 def _lost(tree: LatentTree, entries: tuple[np.ndarray, np.ndarray], lengths: str | None) -> str:
@@ -117,7 +117,7 @@ def _notes(stay: np.ndarray, change: np.ndarray, states: int) -> list[str]:
     return found
 
 
-def _write(topology: Topology, lengths: np.ndarray | None, notes: list[str]) -> str:
+def newick_text(topology: Topology, lengths: np.ndarray | None, notes: list[str]) -> str:
     """Newick text with a length and a note after every name."""
     text: list[str] = []
     waiting: list[int | str] = [0]  # a stack, since a caterpillar is deeper than Python recurses

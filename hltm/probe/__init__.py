@@ -19,13 +19,18 @@
 - `layer_axes`: which axis of a layer is the batch, and what becomes of its positions
 - `training`: learning curves of a network that trains, which is not disturbed
 - `heatmap`: a figure of units by latents
+- `dictionary`, `dictionary_scores`: a sparse dictionary of activations, and what its features are for
+- `tree_recovery/`: which tree a network learned, and how far it is from the truth
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
 """
 
 from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
+from hltm.probe.best_units import Level, ProbedNetwork, alignment, best_units
 from hltm.probe.capture import capture
+from hltm.probe.dictionary import Dictionary, dictionary
+from hltm.probe.dictionary_scores import baselines, dictionary_scores
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
 from hltm.probe.layer import Layer
@@ -48,14 +53,56 @@ from hltm.probe.score import Score
 from hltm.probe.table import to_frame
 from hltm.probe.torch_network import TorchNetwork
 from hltm.probe.training import LearningCurves
+from hltm.probe.tree_recovery.recover import Recovered, recover_table, recover_tree
+from hltm.probe.tree_recovery.splits import RobinsonFoulds, robinson_foulds
 
 # fmt: off
 __all__ = [
-    "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationRatio", "Layer", "LearningCurves",
-    "LinearCKA", "LinearProbe", "LinearReadout", "Matching", "Metric", "MetricNull", "MutualInformation",
-    "NullSet", "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific", "Specificity",
-    "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork", "capture",
-    "heatmap_figure", "match_units", "measure", "over_members", "partial_ceiling", "probe_layers",
+    "METRICS",
+    "Collapse",
+    "Collapsed",
+    "Correlation",
+    "CorrelationRatio",
+    "Dictionary",
+    "Layer",
+    "LearningCurves",
+    "Level",
+    "LinearCKA",
+    "LinearProbe",
+    "LinearReadout",
+    "Matching",
+    "Metric",
+    "MetricNull",
+    "MutualInformation",
+    "NullSet",
+    "ProbedNetwork",
+    "Recovered",
+    "RivalBaseline",
+    "RobinsonFoulds",
+    "RocAuc",
+    "Score",
+    "Selectivity",
+    "Specific",
+    "Specificity",
+    "StreamingCorrelation",
+    "StreamingHistogram",
+    "StreamingMoments",
+    "TorchNetwork",
+    "alignment",
+    "baselines",
+    "best_units",
+    "capture",
+    "dictionary",
+    "dictionary_scores",
+    "heatmap_figure",
+    "match_units",
+    "measure",
+    "over_members",
+    "partial_ceiling",
+    "probe_layers",
+    "recover_table",
+    "recover_tree",
+    "robinson_foulds",
     "to_frame",
 ]
 # fmt: on

@@ -1,0 +1,400 @@
+"""A sparse dictionary of a layer's activations: a top-k autoencoder for each of S members, trained at once.
+
+Activations a `(U,)` are written as a sum of few of F directions, each of length 1 (`d_i`, rows of the
+decoder), with coefficients f_i that are never negative:
+
+    f = TopK(ReLU(E (a - b) + e)),   a' = b + sum_i f_i d_i
+
+(Makhzani and Frey 2013; Gao et al. 2024, arXiv 2406.04093). `active` features are kept in every row or,
+with `selection="batch"`, on average over the rows of a batch, and then wherever they exceed a threshold
+(Bussmann, Leask and Nanda 2024, arXiv 2412.06410).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from hltm._integers import as_integer
+from hltm._results import by_content
+from hltm.probe.accumulators.checks import check_finite
+from hltm.probe.batches import Label, batches
+from hltm.sampling.draw import Draw
+from hltm.sampling.philox import Stream, check_seed, uniform
+from hltm.tree import LatentTree
+
+Selection = Literal["row", "batch"]
+STEPS, BATCH, RESTARTS = 2000, 256, 4
+RATE = (
+    0.03  # of Adam, for up to WIDE features; it falls as 1 / sqrt(features) (Gao et al., Section 3)
+)
+WIDE = 32
+MOMENTS = 0.9, 0.99  # decay of Adam's moments
+WIDER, UNTIL = (
+    2.0,
+    0.5,
+)  # training begins with so many times the active features, and ends that here
+DEAD = 30  # steps without being on, after which a feature learns what the others leave over
+AUXILIARY = 1 / 32  # weight of that loss
+HELD_OUT = 0.2  # of the rows, for `explained`
+FAR = 3.0  # a mean of so many standard deviations is an offset, not part of the code
+HELD = 1 << 26  # activations that are kept; with more, every pass asks the source again
+
+
+@by_content
+class Dictionary(NamedTuple):
+    """A dictionary of F features for activations of U units; S stands in front for stacked sources.
+
+    Attributes:
+        decoder: `(…, F, U)` float32 directions of length 1.
+        encoder: `(…, F, U)` and its bias `(…, F)`, of activations without `bias`, divided by `scale`.
+        encoder_bias: see encoder.
+        bias: `(…, U)` float32, what is written without features.
+        scale: `(…,)` float32, standard deviation of the activations around their mean, as a length.
+        threshold: `(…,)` float32, what a feature must exceed to be on; 0 with `selection="row"`.
+        on: `(…, F)` float64, the share of held-out rows in which a feature is on; 0 for a dead one.
+        explained: `(…,)` float64, share of the variance of held-out rows that the dictionary explains.
+        null: `(…,)` the same of random directions with as many active features and the best scale.
+        best: 1.
+        active: how many features are on.
+        selection: in every `row`, or on average over a `batch`.
+    """
+
+    decoder: Tensor
+    encoder: Tensor
+    encoder_bias: Tensor
+    bias: Tensor
+    scale: Tensor
+    threshold: Tensor
+    on: Tensor
+    explained: Tensor
+    null: Tensor
+    best: float
+    active: int
+    selection: str
+
+    def encode(self, activations: Tensor) -> Tensor:
+        """`(…, B, F)` float32 coefficients of activations `(…, B, U)`, in their own scale.
+
+        Raises:
+            ValueError: activations of another width, or that are not finite.
+        """
+        a = _rows(torch.as_tensor(activations), self.decoder)
+        x = (a - self.bias[..., None, :]) / self.scale[..., None, None]
+        each = x @ self.encoder.mT + self.encoder_bias[..., None, :]
+        if self.selection == "row":
+            kept = _largest(each, self.active)
+        else:
+            kept = each.where(each > self.threshold[..., None, None], 0)
+        return kept * self.scale[..., None, None]
+
+    def decode(self, features: Tensor) -> Tensor:
+        """`(…, B, U)` float32 activations of coefficients `(…, B, F)`."""
+        return features.to(self.decoder) @ self.decoder + self.bias[..., None, :]
+
+
+def _rows(a: Tensor, decoder: Tensor) -> Tensor:
+    """Activations as float32 `(…, B, U)`, blocks of units side by side."""
+    lead = decoder.ndim  # axes of activations without blocks
+    flat = a.flatten(-2) if a.ndim == lead + 1 else a
+    members = decoder.shape[:-2]
+    if flat.ndim != lead or flat.shape[-1] != decoder.shape[-1] or flat.shape[:-2] != members:
+        raise ValueError(
+            f"activations have shape {tuple(a.shape)}, expected ({', '.join(map(str, members))}"
+            f"{', ' if members else ''}B, {decoder.shape[-1]})"
+        )
+    check_finite(flat.mT)
+    return flat.to(decoder)
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """The largest `count` values of every row, if positive; 0 elsewhere."""
+    top = values.topk(count, -1)
+    return torch.zeros_like(values).scatter(-1, top.indices, top.values.relu())
+
+
+def dictionary(
+    source: Any,
+    tree: LatentTree,
+    *,
+    features: int,
+    active: int,
+    draw: Draw | None = None,
+    samples: int | None = None,
+    seed: int,
+    layer: Label | None = None,
+    selection: Selection = "row",
+    steps: int = STEPS,
+    restarts: int = RESTARTS,
+) -> Dictionary:
+    """Train a sparse dictionary of a layer's activations, for all members in one batched pass.
+
+    The scale and the offset of the activations do not matter: they are divided by their standard
+    deviation as a whole. Every member is started `restarts` times; kept is the one with the smallest
+    error on the training rows or, of those within a tenth of it, that with the fewest features on.
+    Every step takes 256 rows; the last fifth of the rows is held out for `explained`. Only the seed
+    decides: torch's own seed is neither read nor changed.
+
+    A dictionary needs more features than there are things to find, twice as many say: those that are too
+    many stay off, and with none to spare training ends in mixtures of features.
+
+    Args:
+        source, tree, draw, samples: as in `measure`: activations and the draw that they were computed
+            on, or a network and its rows.
+        features: F.
+        active: how many of them are on in a row, on average where selection is `batch`.
+        seed: of the first directions; for a network without a draw, of its rows as well.
+        layer: which one; needed where the source has several.
+        selection: the `active` largest of every `row`, or of a `batch` of rows together.
+        steps: of Adam.
+        restarts: of every member.
+
+    Raises:
+        ValueError: counts below 1, more active than all features, another selection, several layers
+            without a choice, activations that never vary, are not finite or do not fit the draw, fewer
+            than 10 rows.
+        TypeError: counts or a seed that are no integers.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, seed=0)
+        >>> draw = tree.sample(2000, seed=1)
+        >>> directions = torch.eye(6)  # one for every state of the three latents
+        >>> on = torch.nn.functional.one_hot(draw.states[:, :3].long(), 2).flatten(1).float()
+        >>> size = 0.5 + torch.rand(on.shape, generator=torch.Generator().manual_seed(0))
+        >>> found = dictionary((on * size) @ directions, tree, draw=draw, features=18, active=3, seed=0,
+        ...     steps=100, restarts=1)
+        >>> bool(found.explained > 0.8), bool(found.null < 0.7)
+        (True, True)
+        >>> found.encode(torch.zeros(5, 6)).shape
+        torch.Size([5, 18])
+    """
+    features, active = as_integer("features", features, 1), as_integer("active", active, 1)
+    steps, restarts = as_integer("steps", steps, 1), as_integer("restarts", restarts, 1)
+    if active > features:
+        raise ValueError(f"active must be at most the {features} features, got {active}")
+    if selection not in get_args(Selection):
+        raise ValueError(f"selection must be 'row' or 'batch', got {selection!r:.60}")
+    rows = _Rows(source, tree, draw, samples, check_seed(seed), layer)
+    first, _ = next(rows.pass_over())
+    members, _, units = first.shape
+    mean = first.mean(1, keepdim=True)
+    scale = (first - mean).square().sum(-1, keepdim=True).mean(1, keepdim=True).sqrt()
+    for s in (scale <= 1e-6 * mean.norm(dim=-1, keepdim=True)).flatten().nonzero()[:, 0].tolist():
+        raise ValueError(f"the activations of member {s} never vary, so they have no features")
+    # the code starts at the activations' own origin, unless that is far away
+    near = mean.norm(dim=-1, keepdim=True) < FAR * scale
+    origin = torch.where(near, torch.zeros_like(mean), mean)
+    directions = _directions(members, features, units, seed, restarts).to(first.device)
+    model = _Autoencoder(directions, active, selection, restarts)
+    for step, x in enumerate(rows.minibatches(steps)):
+        model.step(((x - origin) / scale).repeat_interleave(restarts, 0), step, steps)
+    chosen = model.best(members)
+    decoder, encoder, bias, encoder_bias = (p.detach()[chosen] for p in model.parameters)
+    parts = {
+        "decoder": decoder, "encoder": encoder, "encoder_bias": encoder_bias[:, 0],
+        "bias": (bias * scale + origin)[:, 0], "scale": scale[:, 0, 0],
+        "threshold": model.threshold[chosen],
+    }  # fmt: skip
+    made: Any = partial(Dictionary, best=1.0, active=active, selection=selection)
+    unknown = dict.fromkeys(("on", "explained", "null"), torch.zeros(members))
+    explained, on = _explained(made(**parts, **unknown), rows, mean)
+    random = {
+        "decoder": directions[::restarts], "encoder": directions[::restarts], "bias": mean[:, 0],
+        "encoder_bias": torch.zeros_like(parts["encoder_bias"]),
+    }  # fmt: skip
+    by_row = made(**parts | random, **unknown)._replace(selection="row")
+    null, _ = _explained(by_row, rows, mean, rescale=True)
+    parts |= {"on": on, "explained": explained, "null": null}
+    return made(**{name: x if rows.stacked else x[0] for name, x in parts.items()})
+
+
+class _Rows:
+    """Activations of one layer, pass after pass, as batches `(S, B, U)` to train on and held out."""
+
+    def __init__(
+        self, source: Any, tree: LatentTree, draw: Draw | None, samples: int | None, seed: int,
+        layer: Label | None,
+    ) -> None:  # fmt: skip
+        self.asked = (source, tree, draw, samples, seed)
+        self.layer = layer
+        whose = draw if draw is not None else source if hasattr(source, "stacked") else tree
+        self.stacked = bool(whose.stacked)
+        self.kept: list[tuple[Tensor, Tensor]] | None = None
+
+    def pass_over(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches once; they are kept if there are not too many."""
+        if self.kept is not None:
+            yield from self.kept
+            return
+        kept: list[tuple[Tensor, Tensor]] | None = []
+        size = 0
+        for batch in batches(*self.asked, 0):
+            label = self.layer
+            if label is None:
+                if len(batch.shown) > 1:
+                    raise ValueError(
+                        f"the source has layers {list(batch.shown)!r:.200}: choose one with layer="
+                    )
+                label = next(iter(batch.shown))
+            if label not in batch.shown:
+                raise ValueError(
+                    f"the source has layers {list(batch.shown)!r:.200}, got layer={label!r:.60}"
+                )
+            values = batch.shown[label]
+            flat = values.flatten(1, 2) if values.ndim == 4 else values
+            check_finite(flat, label)
+            count = flat.shape[-1]
+            if count < 10:
+                raise ValueError(f"a dictionary needs at least 10 rows, got {count}")
+            cut = count - max(int(HELD_OUT * count), 1)
+            a = flat.mT.float()
+            check_finite(a.mT, label)  # too large for float32
+            pair = a[:, :cut], a[:, cut:]
+            size += a.numel()
+            kept = [*kept, pair] if kept is not None and size <= HELD else None
+            yield pair
+        self.kept = kept
+
+    def minibatches(self, steps: int) -> Iterator[Tensor]:
+        """`steps` batches of rows in order, pass after pass; every pass starts at other rows."""
+        left, passes = steps, 0
+        while left:
+            for x, _ in self.pass_over():
+                size = min(BATCH, x.shape[1])
+                shift = passes * 101 % x.shape[1]
+                whole = x.roll(-shift, 1) if shift else x
+                for part in whole.split(size, 1):
+                    if part.shape[1] == size and left:
+                        left -= 1
+                        yield part
+                if not left:
+                    return
+            passes += 1
+
+
+def _directions(members: int, features: int, units: int, seed: int, restarts: int) -> Tensor:
+    """`(S R, F, U)` random directions of length 1, those of a member's restarts side by side."""
+    parts = [
+        uniform(
+            features * units,
+            seed=seed,
+            stream=Stream.EMBEDDING,
+            members=range(members),
+            node=0,
+            view=r,
+        )
+        for r in range(restarts)
+    ]
+    u = torch.stack(parts, 1).flatten(0, 1).clamp(1e-12, 1 - 1e-12)
+    normal = torch.erfinv(2 * u - 1).unflatten(-1, (features, units)).float()
+    return torch.nn.functional.normalize(normal, dim=-1)
+
+
+class _Autoencoder:
+    """S R autoencoders that are trained side by side on normalised activations `(S R, B, U)`."""
+
+    def __init__(self, directions: Tensor, active: int, selection: str, restarts: int) -> None:
+        count, features, units = directions.shape
+        self.active, self.selection, self.restarts = active, selection, restarts
+        new = directions.new_zeros
+        # decoder, encoder, bias, bias of the encoder
+        self.parameters = [
+            directions.clone(), directions.clone(), new(count, 1, units), new(count, 1, features)
+        ]  # fmt: skip
+        for p in self.parameters:
+            p.requires_grad_()
+        self.rate = RATE * min(1.0, (WIDE / features) ** 0.5)
+        self.first = [torch.zeros_like(p) for p in self.parameters]  # moments of Adam
+        self.second = [torch.zeros_like(p) for p in self.parameters]
+        self.off = new(count, features)  # steps since a feature was on
+        self.error, self.threshold = new(count), new(count)
+
+    def step(self, x: Tensor, step: int, steps: int) -> None:
+        """One step of Adam on ‖x - x'‖² and the auxiliary loss of dead features."""
+        decoder, encoder, bias, encoder_bias = self.parameters
+        each = (x - bias) @ encoder.mT + encoder_bias
+        code = self._chosen(each, step / steps)
+        left = x - bias - code @ decoder
+        error = left.square().sum(-1).mean(-1)
+        loss = error.sum()
+        self.off = torch.where((code > 0).any(1), 0, self.off + 1)
+        dead = self.off > DEAD
+        if dead.any():  # dead features learn what is left over (Gao et al., Appendix A.2)
+            most = min(int(dead.sum(-1).max()), max(self.active, x.shape[-1] // 2))
+            only = _largest(each.masked_fill(~dead[:, None], -1.0), most)
+            rest = (only @ decoder - left.detach()).square().sum(-1).mean(-1)
+            loss = loss + AUXILIARY * (rest * dead.any(1)).sum()
+        slopes = list(torch.autograd.grad(loss, self.parameters))
+        with torch.no_grad():
+            slopes[0] -= (slopes[0] * decoder).sum(-1, keepdim=True) * decoder  # along the sphere
+            warm, cool = (step + 1) / 20, (steps - step) / (0.3 * steps)
+            self._adam(slopes, self.rate * min(1.0, warm, cool), step + 1)
+            decoder /= decoder.norm(dim=-1, keepdim=True)
+            late = 1 - 0.95 if step else 1.0  # running means
+            self.error += late * (error - self.error)
+            least = code.masked_fill(code <= 0, torch.inf).flatten(1).amin(-1)
+            least = least.where(least.isfinite(), 0)
+            self.threshold += late * (least * (self.selection == "batch") - self.threshold)
+
+    def _adam(self, slopes: list[Tensor], rate: float, step: int) -> None:
+        """Kingma and Ba (2015); torch's own takes seconds to import."""
+        for p, g, m, v in zip(self.parameters, slopes, self.first, self.second, strict=True):
+            m += (1 - MOMENTS[0]) * (g - m)
+            v += (1 - MOMENTS[1]) * (g.square() - v)
+            scale = (v / (1 - MOMENTS[1] ** step)).sqrt() + 1e-8
+            p -= rate / (1 - MOMENTS[0] ** step) * m / scale
+
+    def _chosen(self, each: Tensor, done: float) -> Tensor:
+        """The features that are on: more at first, so that none is left out from the start."""
+        more = 1 + (WIDER - 1) * max(1 - done / UNTIL, 0.0)
+        count = min(round(self.active * more), each.shape[-1])
+        if self.selection == "row":
+            return _largest(each, count)
+        rows = each.shape[1]
+        return _largest(each.flatten(1), count * rows).view_as(each)
+
+    def best(self, members: int) -> Tensor:
+        """`(S,)` of each member's restarts, the place of the best one.
+
+        Those are as good whose error exceeds the least by a tenth at most; of them, the best has the
+        fewest features that are ever on.
+        """
+        error = self.error.nan_to_num(torch.inf).view(members, self.restarts)
+        good = error <= 1.1 * error.amin(-1, keepdim=True)
+        alive = (self.off <= DEAD).sum(-1).view(members, self.restarts)
+        rank = alive + error / error.amax(-1, keepdim=True).clamp_min(1e-30) / 2
+        best = rank.masked_fill(~good, torch.inf).argmin(-1)
+        return best + torch.arange(members, device=error.device) * self.restarts
+
+
+def _explained(
+    found: Dictionary, rows: _Rows, mean: Tensor, rescale: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`(S,)` share of the variance of held-out rows that is explained, `(S, F)` how often features are on.
+
+    Args:
+        mean: what explains nothing.
+        rescale: multiply what is written by the factor that explains most.
+    """
+    total = error = inner = square = on = torch.zeros((), dtype=torch.float64)
+    count = 0
+    for x in chain.from_iterable(held[1:] for held in rows.pass_over()):
+        code = found.encode(x)
+        written = (found.decode(code) - found.bias[:, None]).double()
+        around = (x - mean).double()
+        left = x.double() - found.bias[:, None].double()
+        total = total + around.square().sum((1, 2))
+        error = error + (left - written).square().sum((1, 2))
+        inner = inner + (left * written).sum((1, 2))
+        square = square + written.square().sum((1, 2))
+        on = on + (code > 0).double().sum(1)
+        count += x.shape[1]
+    if rescale:
+        error = total - inner.square() / square.clamp_min(1e-300)
+    return 1 - error / total.clamp_min(1e-300), on / count
