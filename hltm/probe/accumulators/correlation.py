@@ -40,7 +40,7 @@ class StreamingCorrelation:
         batch = activations
         if not isinstance(batch, UnitBatch):
             batch = self.units.take(batch)
-        self.units = batch.units
+        self.units = batch.owner(self.units)
         # states are small integers: they need no wider products than the activations
         z = targets if targets.dtype == torch.float64 else targets.to(batch.values.dtype)
         self.cross = batch.cross(self.targets.take(z), self.cross)
