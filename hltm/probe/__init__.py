@@ -12,7 +12,12 @@
 - `targets`: what the units of a layer are compared with
 - `function_metric`: what a user may give as a metric
 - `details`: what is measured of a layer besides its metrics
-- `capture`: activations of any torch module by name, and the module as a network to probe
+- `sources`: whatever is probed, as batches of activations; `rows`: of draws, folders or new ones
+- `containers`: arrays of torch, numpy, pandas and lists, converted when their rows are read
+- `capture`: activations of any torch module by name; `reading`: of which run, and which item
+- `torch_network`: any torch module as a network to probe; `encodings`: leaves as its input
+- `layer_axes`: which axis of a layer is the batch, and what becomes of its positions
+- `training`: learning curves of a network that trains, which is not disturbed
 - `heatmap`: a figure of units by latents
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
 """
@@ -34,6 +39,7 @@ from hltm.probe.metrics.correlation_ratio import CorrelationRatio
 from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
 from hltm.probe.metrics.matching import Matching, match_units
 from hltm.probe.metrics.mutual_information import MutualInformation
+from hltm.probe.metrics.partial_ceiling import partial_ceiling
 from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
@@ -41,13 +47,15 @@ from hltm.probe.null import MetricNull, NullSet
 from hltm.probe.score import Score
 from hltm.probe.table import to_frame
 from hltm.probe.torch_network import TorchNetwork
+from hltm.probe.training import LearningCurves
 
 # fmt: off
 __all__ = [
-    "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationRatio", "Layer", "LinearCKA",
-    "LinearProbe", "LinearReadout", "Matching", "Metric", "MetricNull", "MutualInformation",
+    "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationRatio", "Layer", "LearningCurves",
+    "LinearCKA", "LinearProbe", "LinearReadout", "Matching", "Metric", "MetricNull", "MutualInformation",
     "NullSet", "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific", "Specificity",
     "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork", "capture",
-    "heatmap_figure", "match_units", "measure", "over_members", "probe_layers", "to_frame",
+    "heatmap_figure", "match_units", "measure", "over_members", "partial_ceiling", "probe_layers",
+    "to_frame",
 ]
 # fmt: on

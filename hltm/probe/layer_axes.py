@@ -80,12 +80,10 @@ def find_batch_axis(name: object, many: Tensor, few: Tensor, given: int | None =
                 f"(batch_axis={given}), but they are on axis {axis}"
             )
         return axis
-    middle = many.narrow(axis, 1, FEW).double()
-    scale = float(middle.abs().amax()) if middle.numel() else 0.0
-    half = many.dtype in (torch.float16, torch.bfloat16)
-    if not torch.allclose(
-        middle, few.double(), rtol=0, atol=(0.1 if half else 1e-3) * scale, equal_nan=True
-    ):
+    middle, alone = many.narrow(axis, 1, FEW).double(), few.double()
+    size = middle.nan_to_num(0, 0, 0).abs().amax() if middle.numel() else 0.0
+    near = (0.1 if many.dtype in (torch.float16, torch.bfloat16) else 1e-3) * float(size)
+    if not torch.allclose(middle, alone, rtol=0, atol=near, equal_nan=True):
         raise MixedRows(
             f"layer {name!r} depends on other rows of its batch or on chance; if right, give "
             f"batch_axis={axis}"

@@ -72,5 +72,5 @@ class StreamingMoments:
             part / self.samples * scales[i][..., :, None] * scales[j][..., None, :]
             for part, (i, j) in zip(self.squares, pairs, strict=True)
         )
-        means = (side.mean * scale for side, scale in zip((self.x, self.y), scales, strict=True))
-        return PairMoments(*means, xx, xy, yy, self.samples)
+        mean_x, mean_y = self.x.mean * scales[0], self.y.mean * scales[1]
+        return PairMoments(mean_x, mean_y, xx, xy, yy, self.samples)
