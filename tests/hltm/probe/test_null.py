@@ -9,7 +9,13 @@ from made_up_units import noisy_mixtures, streamed
 
 from hltm.probe import METRICS, Correlation, MetricNull, NullSet, RocAuc, Selectivity
 from hltm.probe.accumulators.histogram import BUFFER
+from hltm.probe.accumulators.shifted import shuffle
 from hltm.probe.null import KINDS, ChosenRows, upper_point
+
+
+def same(found, expected):
+    """Up to rounding: the order of sums depends on where numbers lie in memory."""
+    return torch.allclose(found, expected, rtol=1e-6, atol=0)
 
 
 def metrics_of(states):
@@ -58,6 +64,14 @@ def test_it_is_one_in_twenty_at_every_sparsity(on, states, binary):
         assert 0.03 <= each <= 0.07
 
 
+def test_rows_in_the_order_of_a_unit_are_paired_at_random():
+    a, z, other = sparse_units(400, 1, 500, 0.5, 0)
+    a = a.sort(-1).values
+    for best, each in rates(a, z, other, 2, 39).values():
+        assert best == each
+        assert 0.02 <= best <= 0.085
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ordered", [False, True])
 def test_it_is_one_in_twenty_for_more_rows_than_are_kept(ordered):
@@ -81,8 +95,8 @@ def test_nulls_are_what_rolled_rows_give(states):
     nulls = streamed(NullSet(kinds, states, lags=16), a, z, sizes=100)  # not a multiple of lags
     for name, kind in kinds.items():
         twin = streamed(MetricNull(partial(kind.for_states, states), lags=16), a, z)
-        assert torch.allclose(nulls.quantile(name), twin.quantile(), atol=2e-7), name
-        assert torch.allclose(nulls.unit_quantile(name), twin.unit_quantile(), atol=2e-7), name
+        assert torch.allclose(nulls.quantile(name), twin.quantile(), atol=1e-6), name
+        assert torch.allclose(nulls.unit_quantile(name), twin.unit_quantile(), atol=1e-6), name
     assert {METRICS[name].null for name in METRICS} == set(KINDS)  # none was left out
 
 
@@ -91,6 +105,7 @@ def test_targets_may_be_numbers_and_the_best_correlation_signed():
     a, z = torch.randn(2, 3, 4, 80, generator=generator, dtype=torch.float64)
     null = NullSet({"correlation": Correlation}, lags=8)
     null.update(a, z)
+    a = a[..., shuffle(80)]
     for signed in (False, True):
         best = []
         for lag in range(8):
@@ -108,8 +123,8 @@ def test_nulls_do_not_depend_on_batches(rows):
     streamed(once, a, z)
     streamed(parts, a, z, sizes=97)
     for name in metrics_of(2):
-        assert once.quantile(name).equal(parts.quantile(name))
-        assert once.unit_quantile(name).equal(parts.unit_quantile(name))
+        assert same(once.quantile(name), parts.quantile(name))
+        assert same(once.unit_quantile(name), parts.unit_quantile(name))
 
 
 def test_beyond_the_rows_that_are_kept_nulls_shrink_as_they_should():
@@ -130,20 +145,20 @@ def test_any_scale_gives_the_same_numbers(power):
     scaled.update(a * 2.0**power, z)
     for name in metrics_of(2):
         factor = 2.0**power if name == "selectivity" else 1.0
-        assert scaled.quantile(name).equal(plain.quantile(name) * factor)
+        assert same(scaled.quantile(name), plain.quantile(name) * factor)
 
 
 def test_double_precision_and_half_precision_are_taken():
     a, z = noisy_mixtures(samples=300)
-    plain, huge, half, same = (NullSet(metrics_of(2), lags=20) for _ in range(4))
+    plain, huge, half, single = (NullSet(metrics_of(2), lags=20) for _ in range(4))
     plain.update(a, z)
     huge.update(a.double() * 2.0**900, z)
     half.update(a.bfloat16(), z)
-    same.update(a.bfloat16().float(), z)
+    single.update(a.bfloat16().float(), z)
     for name in metrics_of(2):
         if name != "selectivity":
-            assert huge.quantile(name).equal(plain.quantile(name))
-        assert half.quantile(name).equal(same.quantile(name))
+            assert same(huge.quantile(name), plain.quantile(name))
+        assert same(half.quantile(name), single.quantile(name))
 
 
 def test_one_member_that_is_not_finite_leaves_the_others_alone():
@@ -153,9 +168,9 @@ def test_one_member_that_is_not_finite_leaves_the_others_alone():
     a[1, 2, 17], a[2, 0, 3] = torch.nan, torch.inf
     spoilt.update(a, z)
     for name in metrics_of(2):
-        assert spoilt.quantile(name)[0].equal(plain.quantile(name)[0]), name
+        assert same(spoilt.quantile(name)[0], plain.quantile(name)[0]), name
         assert spoilt.quantile(name)[1:].isnan().all(), name
-        assert spoilt.unit_quantile(name)[1, 3:].equal(plain.unit_quantile(name)[1, 3:]), name
+        assert same(spoilt.unit_quantile(name)[1, 3:], plain.unit_quantile(name)[1, 3:]), name
 
 
 def test_units_that_never_vary_do_not_beat_their_null():
