@@ -27,7 +27,7 @@ from hltm.probe.metric import Metric
 LAGS = 200  # pairings with other rows that make the null
 QUANTILE = 0.95
 HELD = 1 << 23  # shifted targets held at a time
-KINDS = ("correlation", "selectivity", "correlation_ratio", "ranks", "cells")
+KINDS = ("correlation", "signed_correlation", "selectivity", "correlation_ratio", "ranks", "cells")
 
 
 def upper_point(values: Tensor, dim: int) -> Tensor:
@@ -88,7 +88,9 @@ class NullSet:
         }
         asked = set(self.kinds.values())
         self.sums: dict[str, ShiftedCorrelation] = {}
-        if asked & {"correlation", "selectivity"} or ("correlation_ratio" in asked and states == 2):
+        if asked & {"correlation", "signed_correlation", "selectivity"} or (
+            "correlation_ratio" in asked and states == 2
+        ):
             self.sums["numbers"] = ShiftedCorrelation(lags)
         if "correlation_ratio" in asked and states > 2:
             self.sums["states"] = ShiftedCorrelation(lags)
@@ -96,7 +98,7 @@ class NullSet:
             self.sums["ranks"] = ShiftedCorrelation(lags)
         self.chosen = ChosenRows() if asked & {"ranks", "cells"} else None
         self.waiting: list[tuple[Tensor, Tensor]] = []
-        self.found: dict[tuple[str, bool], tuple[Tensor, Tensor]] = {}
+        self.found: dict[str, tuple[Tensor, Tensor]] = {}
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch: activations `(…, U, B)` and targets `(…, T, B)` of other rows."""
@@ -119,21 +121,17 @@ class NullSet:
                 a, z = a[..., BUFFER:], z[..., BUFFER:]
             self.waiting = [(a, z)]
 
-    def quantile(self, name: str, *, signed: bool = False) -> Tensor:
-        """`(…, T)` float64: the 95% point, over lags, of the best strength among the units.
-
-        Args:
-            signed: for the correlation: of the largest, where a negative one counts as below 0.
-        """
+    def quantile(self, name: str) -> Tensor:
+        """`(…, T)` float64: the 95% point, over lags, of the best strength among the units."""
         if name in self.generic:
             return self.generic[name].quantile()
-        return upper_point(self._best(name, signed)[0], -1)
+        return upper_point(self._best(name)[0], -1)
 
     def unit_quantile(self, name: str) -> Tensor:
         """`(…, U)` float64: the 95% point, over lags, of each unit's best strength among the targets."""
         if name in self.generic:
             return self.generic[name].unit_quantile()
-        return upper_point(self._best(name, False)[1], -1)
+        return upper_point(self._best(name)[1], -1)
 
     def _waiting(self) -> tuple[Tensor, Tensor]:
         a, z = (torch.cat(parts, -1) for parts in zip(*self.waiting, strict=True))
@@ -151,10 +149,9 @@ class NullSet:
                 z = (z[..., None, :] == every).flatten(-3, -2)
             sums.update(a, z)
 
-    def _best(self, name: str, signed: bool) -> tuple[Tensor, Tensor]:
+    def _best(self, name: str) -> tuple[Tensor, Tensor]:
         """The best strength of a target `(…, T, lags)` and of a unit `(…, U, lags)`."""
-        key = name, signed
-        if key not in self.found:
+        if name not in self.found:
             if self.samples < self.lags:
                 raise ValueError(f"{self.lags} lags need as many rows, got {self.samples}")
             if self.waiting:
@@ -163,20 +160,22 @@ class NullSet:
             if self.kinds[name] == "cells":
                 assert self.chosen is not None
                 a, z = self.chosen.rows()
-                self.found[key] = shifted_information(a, z, self.states, self.lags, self.samples)
+                self.found[name] = shifted_information(a, z, self.states, self.lags, self.samples)
             else:
-                strength = self._strength(name, signed)
-                self.found[key] = strength.amax(-3), strength.amax(-2)
-        return self.found[key]
+                strength = self._strength(name)
+                self.found[name] = strength.amax(-3), strength.amax(-2)
+        return self.found[name]
 
-    def _strength(self, name: str, signed: bool) -> Tensor:
+    def _strength(self, name: str) -> Tensor:
         """`(…, U, T, lags)` of a metric that is computed from shifted correlations."""
         kind = self.kinds[name]
         if kind == "correlation_ratio" and self.states > 2:
             return _ratio(self.sums["states"], self.states)
         sums = self.sums["ranks" if kind == "ranks" else "numbers"]
         found = sums.correlation()
-        found = found if signed else found.abs()
+        if kind == "signed_correlation":  # where a negative one counts as below 0
+            return found
+        found = found.abs()
         if kind in ("correlation", "correlation_ratio"):
             return found
         unit, target = sums.deviation()
