@@ -159,7 +159,7 @@ class LayerAxes:
         batch = self.batch % values.ndim
         moved = values.movedim(batch, 0)
         if self.unit is None or moved.ndim < 2:
-            return moved.reshape(rows, -1)
+            return moved.flatten(1) if moved.ndim > 1 else moved[:, None]
         unit = self.unit % values.ndim
         if unit == batch:
             raise ValueError(
@@ -167,7 +167,7 @@ class LayerAxes:
             )
         places = moved.movedim(unit + (unit < batch), -1)  # (B, *P, U)
         sides = tuple(places.shape[1:-1])
-        flat = places.reshape(rows, -1, places.shape[-1])
+        flat = places.flatten(1, -2) if places.ndim > 2 else places[:, None]
         return self._pooled(flat) if self.pool is not None else flat[:, self._order(sides)]
 
     def back(self, units: Tensor, shape: Sequence[int]) -> Tensor:

@@ -69,7 +69,7 @@ class StreamingConditional:
         check_states(targets, self.states)
         if not isinstance(batch, UnitBatch):
             batch = self.units.take(batch)
-        self.units = batch.units
+        self.units = batch.owner(self.units)
         total = batch.before + batch.shape[-1]
         count, sums = state_sums(batch.values, targets, self.states)
         # the centre of the batch minus the mean of all rows, and that mean minus the one before

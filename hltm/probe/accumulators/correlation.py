@@ -40,13 +40,13 @@ class StreamingCorrelation:
         batch = activations
         if not isinstance(batch, UnitBatch):
             batch = self.units.take(batch)
-        self.units = batch.units
+        self.units = batch.owner(self.units)
         z = targets
         if not isinstance(z, UnitBatch):
             # states are small integers: they need no wider products than the activations
             z = z if z.dtype == torch.float64 else z.to(batch.values.dtype)
             z = self.targets.take(z)
-        self.targets = z.units
+        self.targets = z.owner(self.targets)
         self.cross = batch.cross(z, self.cross)
 
     def dead(self) -> Tensor:

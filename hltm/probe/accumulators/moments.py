@@ -52,7 +52,7 @@ class StreamingMoments:
     def update(self, x: Tensor | UnitBatch, y: Tensor) -> None:
         """Add a batch of any real dtypes."""
         a = x if isinstance(x, UnitBatch) else self.x.take(x)
-        self.x = a.units
+        self.x = a.owner(self.x)
         b = self.y.take(y)
         pairs = (a, a), (a, b), (b, b)
         self.squares = [p.cross(q, old) for old, (p, q) in zip(self.squares, pairs, strict=True)]

@@ -48,6 +48,19 @@ class UnitBatch:
     def shape(self) -> torch.Size:
         return self.values.shape
 
+    def owner(self, units: StreamingUnits) -> StreamingUnits:
+        """The accumulator that made it, for one that has had the batches of `units` so far.
+
+        Raises:
+            ValueError: earlier rows were those of another `StreamingUnits`, or are missing.
+        """
+        if units is not self.units and (units.samples or self.before):
+            raise ValueError(
+                f"a batch that follows {self.before} rows was given to an accumulator of "
+                f"{units.samples} others, expected all batches of one StreamingUnits from the first"
+            )
+        return self.units
+
     @cached_property
     def products(self) -> Tensor:
         """`(…, U, U)` of all pairs of units, summed over rows."""

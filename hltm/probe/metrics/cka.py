@@ -108,7 +108,7 @@ class _Side:
 
     def take(self, x: Tensor | UnitBatch) -> _Features:
         batch = x if isinstance(x, UnitBatch) else self.units.take(x)
-        self.units = units = batch.units
+        self.units = units = batch.owner(self.units)
         dead = units.dead()
         spread = torch.frexp((units.square / units.samples).sqrt()).exponent + units.exponent
         exponent = spread.masked_fill(dead, -1022).amax(-1).clamp(-1022, 1022)

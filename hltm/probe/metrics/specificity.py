@@ -102,7 +102,7 @@ class Specificity:
         batch = activations
         if not isinstance(batch, UnitBatch):
             batch = self.units.take(batch)
-        self.units = batch.units
+        self.units = batch.owner(self.units)
         self.alone.update(batch, targets)
         z = targets.to(torch.int32)
         if self.children:

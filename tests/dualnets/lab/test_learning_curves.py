@@ -110,6 +110,6 @@ def test_a_member_that_has_diverged_is_nan_and_no_other_is():
     assert shown.diverged.tolist() == [False, True, False]
     for level, layer in found.items():
         score, before = (own[level].scores["correlation"] for own in (found, alone))
-        torch.testing.assert_close(score.best[[0, 2]], before.best[[0, 2]], rtol=0, atol=1e-7)
-        torch.testing.assert_close(score.null[[0, 2]], before.null[[0, 2]], rtol=0, atol=1e-7)
+        torch.testing.assert_close(score.best[[0, 2]], before.best[[0, 2]], rtol=0, atol=2e-6)
+        torch.testing.assert_close(score.null[[0, 2]], before.null[[0, 2]], rtol=0, atol=2e-6)
         assert layer.dead[1].all()

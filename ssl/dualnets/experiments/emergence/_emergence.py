@@ -94,7 +94,8 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (cell, level), part in by_level(table).groupby(["cell", "level"], sort=False):
         first, closed = part.iloc[0], _gap(part)
-        below = ends[(ends["cell"] == cell) & (ends["level"] == level)]["value"]
+        closed_text = str(closed) if np.isfinite(closed.value) else "at ceiling"
+        below = ends[(ends["cell"] == cell) & (ends["level"] == level)]["value"].dropna()
         control = " control" if first["augment"] == CONTROL else ""
         found.append(
             {
@@ -105,7 +106,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                 "final": part["value"].mean(),
                 "ceiling": part["ceiling"].mean(),
                 "null": part["null"].mean(),
-                "gap closed": str(closed) if np.isfinite(closed.value) else "at ceiling",
+                "gap closed": "–" if part["value"].isna().any() else closed_text,
                 "below null": f"{int(below.sum())}/{len(below)}",
                 "n": len(part),
             }

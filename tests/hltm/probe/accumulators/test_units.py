@@ -142,6 +142,18 @@ def test_every_number_that_is_not_finite_is_found_and_named():
             check_finite(values)
 
 
+def test_accumulators_share_batches_from_the_first_on():
+    shared, own, late = StreamingUnits(), StreamingConditional(3), StreamingConditional(3)
+    conditional = StreamingConditional(3)
+    for p, z in parts([13, 40], X, Z):
+        batch = shared.take(p)
+        conditional.update(batch, z)
+        own.update(p, z)
+    assert conditional.result().mean.equal(own.result().mean)
+    with pytest.raises(ValueError, match="follows 40 rows was given to an accumulator of 0 others"):
+        late.update(batch, z)
+
+
 @pytest.mark.parametrize("states", [17, 40])
 def test_sums_row_by_row_are_the_products_with_indicators(states):
     z = torch.randint(states, (2, 3, 2, ROWS), generator=torch.Generator().manual_seed(2))
