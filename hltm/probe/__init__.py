@@ -5,11 +5,19 @@
 - `metric`: what every metric of units and latents has in common
 - `null`: what meaningless units score
 - `batches`: activations with the latents of the same rows, from arrays or from a network
+- `score`: the metrics of one layer's units with their targets, beside their nulls
 - `layer`: all that is measured of one layer
 - `measure`: all layers of a network, or activations as arrays, in one pass
 - `table`: the measurements of layers as one tidy table
-- `best_units`: the best unit of every latent of every level, as learning curves need it
-- `capture`: activations of any torch module by name, and the module as a network to probe
+- `targets`: what the units of a layer are compared with
+- `function_metric`: what a user may give as a metric
+- `details`: what is measured of a layer besides its metrics
+- `sources`: whatever is probed, as batches of activations; `rows`: of draws, folders or new ones
+- `containers`: arrays of torch, numpy, pandas and lists, converted when their rows are read
+- `capture`: activations of any torch module by name; `reading`: of which run, and which item
+- `torch_network`: any torch module as a network to probe; `encodings`: leaves as its input
+- `layer_axes`: which axis of a layer is the batch, and what becomes of its positions
+- `training`: learning curves of a network that trains, which is not disturbed
 - `heatmap`: a figure of units by latents
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
 """
@@ -17,11 +25,10 @@
 from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
-from hltm.probe.best_units import Level, ProbedNetwork, alignment, best_units
-from hltm.probe.capture import TorchNetwork, capture
+from hltm.probe.capture import capture
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
-from hltm.probe.layer import Layer, Score
+from hltm.probe.layer import Layer
 from hltm.probe.measure import measure, probe_layers
 from hltm.probe.metric import Metric
 from hltm.probe.metrics import METRICS
@@ -36,16 +43,19 @@ from hltm.probe.metrics.partial_ceiling import partial_ceiling
 from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
-from hltm.probe.null import CorrelationNull, MetricNull
+from hltm.probe.null import MetricNull, NullSet
+from hltm.probe.score import Score
 from hltm.probe.table import to_frame
+from hltm.probe.torch_network import TorchNetwork
+from hltm.probe.training import LearningCurves
 
 # fmt: off
 __all__ = [
-    "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationNull", "CorrelationRatio",
-    "Layer", "Level", "LinearCKA", "LinearProbe", "LinearReadout", "Matching", "Metric",
-    "MetricNull", "MutualInformation", "ProbedNetwork", "RivalBaseline", "RocAuc", "Score",
-    "Selectivity", "Specific", "Specificity", "StreamingCorrelation", "StreamingHistogram",
-    "StreamingMoments", "TorchNetwork", "alignment", "best_units", "capture", "heatmap_figure",
-    "match_units", "measure", "over_members", "partial_ceiling", "probe_layers", "to_frame",
+    "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationRatio", "Layer", "LearningCurves",
+    "LinearCKA", "LinearProbe", "LinearReadout", "Matching", "Metric", "MetricNull", "MutualInformation",
+    "NullSet", "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific", "Specificity",
+    "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork", "capture",
+    "heatmap_figure", "match_units", "measure", "over_members", "partial_ceiling", "probe_layers",
+    "to_frame",
 ]
 # fmt: on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,12 +31,15 @@ def as_numbers(activations: Tensor) -> Tensor:
     return activations.to(torch.float32 if exact else torch.float64)
 
 
-def check_finite(activations: Tensor, layer: object = None) -> None:
+def check_finite(
+    activations: Tensor, layer: object = None, members: Sequence[int] | None = None
+) -> None:
     """Raise unless all activations are finite real numbers.
 
     Args:
         activations: `(…, U, B)` of any real dtype.
         layer: the name that the error gives to their layer.
+        members: the addresses of the first axis; an error names the address.
 
     Raises:
         ValueError: an activation that is not finite; the error names the layer, the unit, its place
@@ -45,20 +49,25 @@ def check_finite(activations: Tensor, layer: object = None) -> None:
     if not activations.is_floating_point() or x.numel() == 0:
         return
     # one pass where all is well: extremes are never wrong, as a sum is that overflows
-    if all(bool(part.isfinite().all()) for part in torch.aminmax(x, dim=-1)):
+    if all(bool(part.isfinite().all()) for part in (x.amin(-1), x.amax(-1))):
         return
     wrong = ~x.isfinite()
     place = wrong.any(-1).nonzero()[0].tolist()
     row = int(wrong[tuple(place)].nonzero()[0, 0])
     value = float(x[(*place, row)])
-    where = f"unit {place[-1]}" + (f" at {tuple(place[:-1])}" if len(place) > 1 else "")
+    where, front = f"unit {place[-1]}", place[:-1]
+    if members is not None and front:
+        where += f" of block {front[1]}" if len(front) > 1 else ""
+        where += f" of member {members[front[0]]}"
+    elif front:
+        where += f" at {tuple(front)}"
     of = "" if layer is None else f" of layer {layer!r}"
     raise ValueError(
         f"{where}{of} has activation {value} in row {row} of its batch, expected finite numbers"
     )
 
 
-def check_fit(activations: Tensor | UnitBatch, targets: Tensor) -> None:
+def check_fit(activations: Tensor | UnitBatch, targets: Tensor | UnitBatch) -> None:
     """Raise unless targets `(…, T, B)` belong to activations `(…, U, B)`.
 
     Raises:
@@ -82,6 +91,17 @@ def check_pair(activations: Tensor, targets: Tensor) -> Tensor:
     return x
 
 
+def check_states(targets: Tensor, states: int) -> None:
+    """Raise unless all states are in 0..states - 1.
+
+    Raises:
+        ValueError: a state outside of it.
+    """
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= states:
+        raise ValueError(f"targets have states {low}..{high}, expected 0..{states - 1}")
+
+
 def one_hot(targets: Tensor, states: int) -> Tensor:
     """`(…, T · K, B)` float32 indicators of `(…, T, B)` states; a target's K states are neighbours.
 
@@ -97,14 +117,3 @@ def one_hot(targets: Tensor, states: int) -> Tensor:
     z = targets.to(torch.int32)
     every = torch.arange(states, dtype=torch.int32, device=z.device)[:, None]
     return (z[..., None, :] == every).float().flatten(-3, -2)
-
-
-def check_states(targets: Tensor, states: int) -> None:
-    """Raise unless targets are states 0..states - 1.
-
-    Raises:
-        ValueError: another state.
-    """
-    low, high = (int(part) for part in torch.aminmax(targets.to(torch.int32)))
-    if low < 0 or high >= states:
-        raise ValueError(f"targets have states {low}..{high}, expected 0..{states - 1}")

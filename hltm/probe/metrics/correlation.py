@@ -27,10 +27,12 @@ class Correlation(StreamingCorrelation, Metric):
     """
 
     two_states = bounded_by_correlation = True
+    null = "correlation"
+    takes_batches = numbers = True
     strength_range = 0.0, 1.0
     checked = True
 
-    def update(self, activations: Tensor | UnitBatch, targets: Tensor) -> None:
+    def update(self, activations: Tensor | UnitBatch, targets: Tensor | UnitBatch) -> None:
         check_fit(activations, targets)
         super().update(activations, targets)
 

@@ -27,6 +27,8 @@ class CorrelationRatio(Metric):
     """
 
     bounded_by_correlation = True
+    null = "correlation_ratio"
+    takes_batches = True
     strength_range = 0.0, 1.0
 
     def __init__(self, states: int = 2) -> None:

@@ -27,6 +27,8 @@ class Selectivity(Metric):
     """
 
     two_states = True
+    null = "selectivity"
+    takes_batches = True
 
     def __init__(self) -> None:
         self.sums = StreamingConditional(2)
@@ -37,6 +39,13 @@ class Selectivity(Metric):
         both = (found.rows > 0).all(-1)[..., None, :]
         half = (found.mean[..., 1] - found.mean[..., 0]) / 2 * found.scale[..., None]
         return torch.where(both, half, torch.zeros_like(half))
+
+    def ceiling_factor(self) -> Tensor:
+        """`(…, U, T)` sd(unit) / 2 sqrt(p (1 - p)): what a correlation of 1 is in the unit's own scale."""
+        share = self.sums.count / self.sums.samples
+        spread = 2 * share.prod(-1).sqrt()[..., None, :]
+        deviation = self.sums.units.variance().sqrt()[..., None]
+        return torch.where(spread > 0, deviation / spread, torch.zeros_like(deviation))
 
     def strength(self) -> Tensor:
         """`(…, U, T)` |s_j|, float64."""

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.batches import row_ranges
-from hltm.probe.null import LAGS, CorrelationNull
+from hltm.probe.metrics.correlation import Correlation
+from hltm.probe.null import LAGS, NullSet
 from hltm.sampling.philox import Stream, check_seed
 from hltm.sampling.sample import sample
 from hltm.tree import LatentTree
@@ -113,7 +114,7 @@ def _correlations(
     """
     _check(student, teacher, trees, n, lags)
     trackers: dict[int, StreamingCorrelation] = {}
-    nulls: dict[int, CorrelationNull] = {}
+    nulls: dict[int, NullSet] = {}
     blocks: dict[int, bool] = {}
     for ours, theirs, others in _batches(student, teacher, trees, n, seed, 2 * lags):
         for level in theirs:
@@ -123,7 +124,9 @@ def _correlations(
             a, b, c = (_batch_last(x[level], blocks[level]) for x in (ours, theirs, others))
             trackers.setdefault(level, StreamingCorrelation()).update(a, b)
             if lags:
-                nulls.setdefault(level, CorrelationNull(lags)).update(a, c)
+                nulls.setdefault(level, NullSet({"correlation": Correlation}, lags=lags)).update(
+                    a, c
+                )
     found = {}
     for level, tracker in trackers.items():
         # a unit of the teacher that never varies, up to rounding
@@ -131,7 +134,7 @@ def _correlations(
         correlation = tracker.correlation().masked_fill(still[..., None, :], torch.nan)
         null = torch.full_like(correlation[..., 0, :], torch.nan)
         if lags:
-            null = nulls[level].quantile(signed=True)
+            null = nulls[level].quantile("correlation", signed=True)
         found[level] = correlation, null.masked_fill(still, torch.nan), blocks[level]
     return found
 
