@@ -39,6 +39,7 @@ from hltm.probe.metrics.correlation_ratio import CorrelationRatio
 from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
 from hltm.probe.metrics.matching import Matching, match_units
 from hltm.probe.metrics.mutual_information import MutualInformation
+from hltm.probe.metrics.partial_ceiling import partial_ceiling
 from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
@@ -54,6 +55,7 @@ __all__ = [
     "LinearCKA", "LinearProbe", "LinearReadout", "Matching", "Metric", "MetricNull", "MutualInformation",
     "NullSet", "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific", "Specificity",
     "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork", "capture",
-    "heatmap_figure", "match_units", "measure", "over_members", "probe_layers", "to_frame",
+    "heatmap_figure", "match_units", "measure", "over_members", "partial_ceiling", "probe_layers",
+    "to_frame",
 ]
 # fmt: on

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hltm._compile import compiled
 from hltm.probe.accumulators.cells import Cells, Ordered, fold, in_threads
-from hltm.probe.accumulators.shifted import shifted_products, tiles, used_rows
+from hltm.probe.accumulators.shifted import shifted_products, shuffle, tiles, used_rows
 from hltm.probe.metrics.mutual_information import BINS
 
 Array = NDArray[np.generic]
@@ -31,7 +31,8 @@ def shifted_information(
         samples: rows of which the metric is computed.
     """
     used = used_rows(activations.shape[-1], lags)
-    a, z = activations[..., :used].cpu(), targets[..., :used].cpu()
+    a = activations.cpu()[..., shuffle(activations.shape[-1])[:used]]
+    z = targets[..., :used].cpu()
     lead, units, count = a.shape[:-2], a.shape[-2], z.shape[-2]
     found = fold(Cells.empty(a[..., 0].numel(), a.numpy().dtype), Ordered.of(a), BINS)
     a, z = a.reshape(-1, units, used), z.reshape(-1, count, used)

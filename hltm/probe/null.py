@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hltm.probe.accumulators.cells import mid_ranks
 from hltm.probe.accumulators.histogram import BUFFER
-from hltm.probe.accumulators.shifted import ShiftedCorrelation
+from hltm.probe.accumulators.shifted import ShiftedCorrelation, shuffle
 from hltm.probe.information_null import shifted_information
 from hltm.probe.metric import Metric
 
@@ -141,6 +141,7 @@ class NullSet:
 
     def _add(self, activations: Tensor, targets: Tensor) -> None:
         """Add a block of rows to the shifted sums."""
+        activations = activations[..., shuffle(activations.shape[-1]).to(activations.device)]
         for name, sums in self.sums.items():
             a, z = activations, targets
             if name == "ranks":
@@ -231,8 +232,9 @@ class MetricNull:
             self.groups = list(torch.arange(self.lags).split(size))
             self.metrics = [self.make() for _ in self.groups]
         step = count // self.lags
+        place = shuffle(count).argsort().to(targets.device)  # of a row in the random order
         for group, metric in zip(self.groups, self.metrics, strict=True):
-            shifted = torch.stack([targets.roll(int(i) * step, -1) for i in group], dim=-3)
+            shifted = torch.stack([targets[..., (place - i * step) % count] for i in group], dim=-3)
             metric.update(activations, shifted.flatten(-3, -2))  # (…, lags of the group · T, B)
 
     def quantile(self) -> Tensor:

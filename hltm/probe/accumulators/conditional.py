@@ -56,8 +56,7 @@ class StreamingConditional:
             raise ValueError(f"states must be at least 2, got {states}")
         self.states, self.units = states, StreamingUnits()
         # (…, T, K) rows, and (…, U, T, K) sums of units minus their means over all rows
-        self.count: Tensor | float = 0.0
-        self.sums: Tensor | float = 0.0
+        self.count = self.sums = torch.zeros((), dtype=torch.float64)
 
     @property
     def samples(self) -> int:
@@ -70,19 +69,17 @@ class StreamingConditional:
         check_states(targets, self.states)
         if not isinstance(batch, UnitBatch):
             batch = self.units.take(batch)
-        self.units = batch.units
+        self.units = batch.owner(self.units)
         total = batch.before + batch.shape[-1]
         count, sums = state_sums(batch.values, targets, self.states)
-        # the centre of the batch, and the mean of the rows before, minus the mean of all rows
+        # the centre of the batch minus the mean of all rows, and that mean minus the one before
         here = batch.step * (batch.before / total) - batch.rest
         there = batch.step * (batch.shape[-1] / total)
-        self.sums = (
-            self.sums * batch.power[..., None, None]
-            + sums
-            + here[..., None, None] * count[..., None, :, :]
-        )
+        added = sums + here[..., None, None] * count[..., None, :, :]
         if batch.before:
-            self.sums = self.sums - there[..., None, None] * self.count[..., None, :, :]
+            moved = there[..., None, None] * self.count[..., None, :, :]
+            added = added + self.sums * batch.power[..., None, None] - moved
+        self.sums = added
         self.count = self.count + count
 
     def result(self) -> Conditional:
@@ -109,9 +106,9 @@ def state_sums(values: Tensor, targets: Tensor, states: int) -> tuple[Tensor, Te
     """
     if states <= PRODUCTS:
         indicator = one_hot(targets, states)
-        sums = values @ indicator.to(values.dtype).mT
+        sums = (values @ indicator.to(values.dtype).mT).double()
         count = indicator.sum(-1).double()
-        return tuple(part.double().unflatten(-1, (-1, states)) for part in (count, sums))
+        return count.unflatten(-1, (-1, states)), sums.unflatten(-1, (-1, states))
     lead, units = values.shape[:-2], values.shape[-2]
     rows = values.flatten(0, -3) if lead else values[None]  # (S, U, B)
     z = targets.reshape(len(rows), *targets.shape[-2:]).long()

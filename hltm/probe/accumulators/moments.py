@@ -52,7 +52,7 @@ class StreamingMoments:
     def update(self, x: Tensor | UnitBatch, y: Tensor) -> None:
         """Add a batch of any real dtypes."""
         a = x if isinstance(x, UnitBatch) else self.x.take(x)
-        self.x = a.units
+        self.x = a.owner(self.x)
         b = self.y.take(y)
         pairs = (a, a), (a, b), (b, b)
         self.squares = [p.cross(q, old) for old, (p, q) in zip(self.squares, pairs, strict=True)]
@@ -72,5 +72,5 @@ class StreamingMoments:
             part / self.samples * scales[i][..., :, None] * scales[j][..., None, :]
             for part, (i, j) in zip(self.squares, pairs, strict=True)
         )
-        means = (side.mean * scale for side, scale in zip((self.x, self.y), scales, strict=True))
-        return PairMoments(*means, xx, xy, yy, self.samples)
+        mean_x, mean_y = self.x.mean * scales[0], self.y.mean * scales[1]
+        return PairMoments(mean_x, mean_y, xx, xy, yy, self.samples)

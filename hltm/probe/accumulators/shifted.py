@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,15 @@ def used_rows(count: int, lags: int) -> int:
     return count - count % step
 
 
+def shuffle(count: int) -> Tensor:
+    """`(count,)` int64, a random order of rows, always the same for a count.
+
+    Activations whose rows are in some order, say of their size, are much the same after a shift by a few
+    rows, so that shifts would not be independent pairings; in a random order they are.
+    """
+    return torch.from_numpy(np.random.default_rng(count).permutation(count))
+
+
 class ShiftedCorrelation:
     """Correlations of units with targets of other rows at `lags` shifts within each batch.
 
@@ -68,12 +78,12 @@ class ShiftedCorrelation:
         """Add a batch: activations `(…, U, B)`, and targets `(…, T, B)` of other rows; B >= lags."""
         used = used_rows(activations.shape[-1], self.lags)
         kind = activations.dtype if activations.dtype == torch.float32 else torch.float64
-        # sums within a batch are as exact as the activations, those over batches float64
-        mean_a, a, size = _centred(activations[..., :used].to(kind))
-        mean_z, z, _ = _centred(targets[..., :used].to(kind))
+        mean_a, a, size = _centred(activations[..., :used])
+        mean_z, z, _ = _centred(targets[..., :used])
         self.scale = torch.where(self.scale == 0, size, self.scale)
         scale = torch.where(self.scale == 0, torch.ones_like(self.scale), self.scale)
-        a = a / scale.to(kind)[..., None]
+        # centred and scaled, products within a batch are as exact as the activations are themselves
+        a, z = (a / scale[..., None]).to(kind), z.to(kind)
         square_a, square_z = (torch.linalg.vector_norm(x, dim=-1).double().square() for x in (a, z))
         weight = self.used * used / (self.used + used)
         self.total_a = self.total_a + square_a + weight * ((mean_a - self.mean_a) / scale).square()
@@ -124,9 +134,9 @@ def tiles(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Float64 means over the last axis, what is left, exactly 0 where all are equal, and its size."""
+    """Means over the last axis, what is left, exactly 0 where all are equal, and its size; float64."""
+    x = x.double()
     low, high = x.amin(-1), x.amax(-1)
-    # through the first value, since the mean of a large constant is rounded
+    # the mean of equal values may be rounded
     mean = torch.where(low == high, low, x.mean(-1))
-    size = torch.maximum(high - mean, mean - low).double()
-    return mean.double(), x - mean[..., None], size
+    return mean, x - mean[..., None], torch.maximum(high - mean, mean - low)

@@ -15,6 +15,8 @@ from torch import Tensor
 from hltm.probe.accumulators.checks import as_numbers, check_finite
 
 NEAR = 20  # exponents at which squares neither overflow nor underflow
+LARGEST = {torch.float32: 126, torch.float64: 1022}  # both 2^most and 2^-most are normal
+OFFSET = 8  # standard deviations of a mean, beyond which the rounding of the mean counts
 ROUNDING = 2  # a range of so many units in the last place of the largest value is rounding
 
 
@@ -45,6 +47,19 @@ class UnitBatch:
     @property
     def shape(self) -> torch.Size:
         return self.values.shape
+
+    def owner(self, units: StreamingUnits) -> StreamingUnits:
+        """The accumulator that made it, for one that has had the batches of `units` so far.
+
+        Raises:
+            ValueError: earlier rows were those of another `StreamingUnits`, or are missing.
+        """
+        if units is not self.units and (units.samples or self.before):
+            raise ValueError(
+                f"a batch that follows {self.before} rows was given to an accumulator of "
+                f"{units.samples} others, expected all batches of one StreamingUnits from the first"
+            )
+        return self.units
 
     @cached_property
     def products(self) -> Tensor:
@@ -95,7 +110,8 @@ class StreamingUnits:
 
     def __init__(self, *, checked: bool = True) -> None:
         self.checked, self.samples, self.eps = checked, 0, 0.0
-        # (…, U) float64: range in the unit's own scale; mean and Σ (a - mean)² in units of 2^exponent
+        # (…, U) float64: values within the range in the unit's own scale (the ends of it for units that
+        # hardly vary); mean and Σ (a - mean)² in units of 2^exponent
         self.low = self.high = self.mean = self.square = torch.zeros((), dtype=torch.float64)
         self.exponent = torch.zeros((), dtype=torch.int32)
 
@@ -104,21 +120,23 @@ class StreamingUnits:
         given = x = as_numbers(activations)
         if x.shape[-1] == 0:
             raise ValueError(f"activations have shape {tuple(x.shape)}, expected at least one row")
-        low, high = x.amin(-1), x.amax(-1)  # NaN where any value is; faster than aminmax
-        if self.checked and not bool((low.isfinite() & high.isfinite()).all()):
-            check_finite(activations)
         kind = activations.dtype if activations.is_floating_point() else x.dtype
         self.eps = max(self.eps, torch.finfo(kind).eps)
-        power = self._rescale(low, high)
-        zero = (self.low == 0) & (self.high == 0)
-        if bool(self.exponent.masked_fill(zero, 0).any()):
-            x = x * power_of_two(-self.exponent).to(x.dtype)[..., None]
-        centre = x.mean(-1)
-        values = x - centre[..., None]
-        rest = values.mean(-1).double()
         before, count = self.samples, x.shape[-1]
+        centre, values, norm = _centred(x)
+        low, high, moderate = self._range(x, centre, norm)
+        if not moderate:
+            low, high = x.amin(-1), x.amax(-1)  # NaN where any value is
+            if self.checked and not bool((low.isfinite() & high.isfinite()).all()):
+                check_finite(activations)
+        power = self._widen(low, high, x.dtype) if moderate else self._rescale(low, high)
+        if not moderate:
+            centre, values, norm = _centred(x * power_of_two(-self.exponent).to(x.dtype)[..., None])
+        rest = torch.zeros_like(norm)
+        if bool((centre.abs() > OFFSET * norm / count**0.5).any()):  # the centre was rounded
+            rest = values.mean(-1).double()
         step = centre.double() + rest - self.mean * power
-        square = torch.linalg.vector_norm(values, dim=-1).double().square() - count * rest.square()
+        square = norm.square() - count * rest.square()
         self.square = self.square * power.square() + square
         if before:
             self.square = self.square + before * count / (before + count) * step.square()
@@ -126,10 +144,40 @@ class StreamingUnits:
         self.samples += count
         return UnitBatch(given, values, rest, step, power, before, self)
 
+    def _range(self, x: Tensor, centre: Tensor, norm: Tensor) -> tuple[Tensor, Tensor, bool]:
+        """Two values between the least and the largest of every unit, and whether all are moderate.
+
+        One standard deviation from the mean is within the range. That settles whether a unit is dead,
+        except of units that hardly vary, whose exact range this is. Units are moderate if they need no
+        scale, as nearly all do.
+        """
+        mean, spread = centre.double(), norm / x.shape[-1] ** 0.5
+        size = mean.abs() + spread
+        low, high = mean - spread, mean + spread
+        still = ~(spread > 32 * self.eps * size)  # NaN too
+        if bool(still.any()):
+            few = x[still]
+            low[still], high[still] = few.amin(-1).double(), few.amax(-1).double()
+        near = (size > 2.0**-NEAR) & (size < 2.0**NEAR) | (low == 0) & (high == 0)
+        return low, high, bool(near.all()) and not bool(self._scaled().any())
+
+    def _scaled(self) -> Tensor:
+        """`(…, U)` bool: units whose sums are not in their own scale."""
+        return (self.exponent != 0) & ((self.low != 0) | (self.high != 0))
+
+    def _widen(self, low: Tensor, high: Tensor, kind: torch.dtype) -> Tensor:
+        """As `_rescale`, for moderate units."""
+        if self.samples:
+            low, high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+        self.low, self.high = low, high
+        # the first values of a unit that was 0 so far give its scale
+        self.exponent = ((low == 0) & (high == 0)).to(torch.int32) * -LARGEST[kind]
+        return torch.ones_like(low)
+
     def _rescale(self, low: Tensor, high: Tensor) -> Tensor:
         """Widen the range; `(…, U)` float64 factor of the sums so far, in the new exponent."""
         size = torch.maximum(low.abs(), high.abs())
-        most = 1022 if size.dtype == torch.float64 else 126  # both 2^most and 2^-most are normal
+        most = LARGEST[size.dtype]
         exponent = torch.frexp(size.where(size.isfinite(), 1.0)).exponent
         exponent = exponent.where(size != 0, -most).clamp(-most, most)
         exponent = exponent.masked_fill(exponent.abs() <= NEAR, 0)  # then nothing is multiplied
@@ -155,7 +203,14 @@ class StreamingUnits:
     def dead(self) -> Tensor:
         """`(…, U)` bool: units that never varied by more than rounding."""
         size = torch.maximum(self.low.abs(), self.high.abs())
-        return self.high - self.low <= ROUNDING * self.eps * size
+        return (self.high - self.low <= ROUNDING * self.eps * size) & size.isfinite()
+
+
+def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Means over the last axis, what is left, and the float64 norm of that."""
+    centre = x.mean(-1)
+    values = x - centre[..., None]
+    return centre, values, torch.linalg.vector_norm(values, dim=-1).double()
 
 
 def power_of_two(exponent: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -108,7 +108,7 @@ class _Side:
 
     def take(self, x: Tensor | UnitBatch) -> _Features:
         batch = x if isinstance(x, UnitBatch) else self.units.take(x)
-        self.units = units = batch.units
+        self.units = units = batch.owner(self.units)
         dead = units.dead()
         spread = torch.frexp((units.square / units.samples).sqrt()).exponent + units.exponent
         exponent = spread.masked_fill(dead, -1022).amax(-1).clamp(-1022, 1022)
@@ -197,4 +197,5 @@ def _merged(old: _Pair, new: _Pair, d: Tensor, e: Tensor) -> _Pair:
     n, m = old.rows, new.rows
     first = old.around(d * m / (n + m), e * m / (n + m))
     second = new.around(-d * n / (n + m), -e * n / (n + m))
-    return _Pair(*(a + b for a, b in zip(first, second, strict=True)))
+    sums: list[Any] = [a + b for a, b in zip(first[1:], second[1:], strict=True)]
+    return _Pair(n + m, *sums)

@@ -55,7 +55,7 @@ class Collapse:
         batch = activations
         if not isinstance(batch, UnitBatch):
             batch = self.units.take(batch)
-        self.units = batch.units
+        self.units = batch.owner(self.units)
         self.products = batch.cross(batch, self.products)
         # float64: a layer whose units share a large mean spreads less than float32 resolves
         a = batch.given.double()

@@ -102,7 +102,7 @@ class Specificity:
         batch = activations
         if not isinstance(batch, UnitBatch):
             batch = self.units.take(batch)
-        self.units = batch.units
+        self.units = batch.owner(self.units)
         self.alone.update(batch, targets)
         z = targets.to(torch.int32)
         if self.children:
@@ -138,7 +138,10 @@ class Specificity:
         partial = torch.full_like(strength, torch.nan)
         if self.children:
             picked = chosen[..., self.children, :]
-            every_partial = partial_square(self.joint.result(), self.states)
+            joint = self.joint.result()
+            every_partial = partial_square(
+                joint.rows, joint.mean, joint.variance[..., None], self.states
+            )
             square = torch.take_along_dim(every_partial, picked, dim=-2)
             square = square.diagonal(dim1=-2, dim2=-1).where(has[..., self.children], 0.0)
             partial[..., self.children] = square.sqrt()
