@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hltm.inference.ceiling import Ceiling, Leaves
 from hltm.probe.accumulators.checks import check_finite
-from hltm.probe.accumulators.units import UnitBatch
+from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
 from hltm.probe.batches import Label
 from hltm.probe.details import DetailProbe, Details
 from hltm.probe.metric import Metric
@@ -144,6 +144,7 @@ class LayerProbe:
         self.latent_ceilings, self.members = ceilings, members
         self.first = next(iter(kinds))
         self.before = MetricSet(kinds, states, lags, pairs=own and details)
+        self.targets = StreamingUnits(checked=False)
         self.behind: MetricSet | None = None  # the first metric behind the nonlinearity
         made = {
             name: kind.posterior_ceiling(tree, nodes) if nodes else None
@@ -190,19 +191,28 @@ class LayerProbe:
         blocks = a.shape[1] if self.own else 0
         self.among = Candidates(len(a), blocks, a.shape[-2], z.shape[-2])
         batch = self._taken(self.before, a)
-        self.before.update(a, batch, z, shifted)
+        numbers = self._numbers(z, batch)
+        self.before.update(a, batch, z, numbers, shifted)
         if after is not None:
             if self.behind is None:
                 one = {self.first: self.kinds[self.first]}
                 lags = self.lags if self.details is not None else 0
                 self.behind = MetricSet(one, self.states, lags, pairs=self.before.pairs)
-            self.behind.update(after, self._taken(self.behind, after), z, shifted)
+            self.behind.update(after, self._taken(self.behind, after), z, numbers, shifted)
         if posterior is not None:
             posterior, latents = posterior.to(a.device), latents.to(a.device)
             for ceiling in self.ceilings.values():
                 ceiling.update(posterior[:, self.nodes], latents[:, self.nodes])
             if self.details is not None:
                 self.details.update(a, batch, z, latents, posterior)
+
+    def _numbers(self, targets: Tensor, batch: UnitBatch) -> UnitBatch | None:
+        """Targets centred and scaled, where a metric reads them so."""
+        if not self.before.numbers:
+            return None
+        z = targets.flatten(1, -2) if self.before.pairs else targets
+        # states are small integers: they need no wider products than the activations
+        return self.targets.take(z if z.dtype == torch.float64 else z.to(batch.values.dtype))
 
     def _taken(self, metrics: MetricSet, activations: Tensor) -> UnitBatch:
         """Activations as a set of metrics shares them, if all of them are finite."""

@@ -42,7 +42,8 @@ class Metric(ABC):
         null: how its null is computed, one of `hltm.probe.null.KINDS`; "shifts" for any metric. A
             subclass that does not say it again has "shifts".
         takes_batches: whether `update` takes a `UnitBatch` in place of activations, so that metrics share
-            what they have in common; said again by a subclass, as `null` is.
+            what they have in common, and one of targets if it is for `numbers`; said again by a
+            subclass, as `null` is.
         numbers: whether targets may be real numbers rather than states.
 
     Example:
@@ -80,7 +81,7 @@ class Metric(ABC):
         """The accumulator of its ceiling on these latents; None where exact posteriors give none."""
         return None
 
-    def update(self, activations: Any, targets: Tensor) -> None:
+    def update(self, activations: Any, targets: Any) -> None:
         """Add a batch: activations `(…, U, B)` and target states `(…, T, B)`, equal leading axes.
 
         Raises:

@@ -106,8 +106,18 @@ class MetricSet:
         """Activations centred and scaled, those of all blocks together where `pairs`."""
         return self.units.take(activations.flatten(1, -2) if self.pairs else activations)
 
+    @property
+    def numbers(self) -> bool:
+        """Whether `update` reads targets as numbers, centred and scaled."""
+        return any(map(_shares_numbers, self.metrics.values()))
+
     def update(
-        self, activations: Tensor, batch: UnitBatch, targets: Tensor, other: Tensor | None
+        self,
+        activations: Tensor,
+        batch: UnitBatch,
+        targets: Tensor,
+        numbers: UnitBatch | None,
+        other: Tensor | None,
     ) -> None:
         """Add a batch.
 
@@ -115,6 +125,7 @@ class MetricSet:
             activations: `(S, U, B)` or `(S, V, U, B)`.
             batch: the same, from `take`.
             targets: `(S, T, B)` or `(S, V, T, B)`; other: the same of other rows.
+            numbers: targets centred and scaled, as `batch`, where `numbers` says so.
         """
         a, z = activations, targets
         if self.pairs:
@@ -122,10 +133,10 @@ class MetricSet:
         for metric in self.metrics.values():
             if isinstance(metric, FunctionMetric):
                 metric.update(activations, targets)
+            elif _shares_numbers(metric):
+                metric.update(batch, numbers)
             else:
-                # a subclass of a metric may do with activations what it likes
-                shared = vars(metric.__class__).get("takes_batches", False)
-                metric.update(batch if shared else a, z)
+                metric.update(batch if _shares(metric) else a, z)
         if other is not None and self.lags:
             for null in self.nulls:
                 null.update(activations, other)
@@ -201,3 +212,13 @@ class MetricSet:
                 f"{place[-1]}, expected finite numbers"
             )
         return found
+
+
+def _shares(metric: Metric) -> bool:
+    """Whether it takes a `UnitBatch`; a subclass must say so again, since it may read activations."""
+    return bool(vars(metric.__class__).get("takes_batches", False))
+
+
+def _shares_numbers(metric: Metric) -> bool:
+    """Whether it takes targets as a `UnitBatch` too."""
+    return _shares(metric) and metric.numbers

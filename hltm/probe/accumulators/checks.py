@@ -67,7 +67,7 @@ def check_finite(
     )
 
 
-def check_fit(activations: Tensor | UnitBatch, targets: Tensor) -> None:
+def check_fit(activations: Tensor | UnitBatch, targets: Tensor | UnitBatch) -> None:
     """Raise unless targets `(…, T, B)` belong to activations `(…, U, B)`.
 
     Raises:

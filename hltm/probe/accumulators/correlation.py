@@ -35,15 +35,19 @@ class StreamingCorrelation:
     def samples(self) -> int:
         return self.targets.samples
 
-    def update(self, activations: Tensor | UnitBatch, targets: Tensor) -> None:
+    def update(self, activations: Tensor | UnitBatch, targets: Tensor | UnitBatch) -> None:
         """Add a batch: activations `(…, U, B)` and targets `(…, T, B)` of real dtypes."""
         batch = activations
         if not isinstance(batch, UnitBatch):
             batch = self.units.take(batch)
         self.units = batch.units
-        # states are small integers: they need no wider products than the activations
-        z = targets if targets.dtype == torch.float64 else targets.to(batch.values.dtype)
-        self.cross = batch.cross(self.targets.take(z), self.cross)
+        z = targets
+        if not isinstance(z, UnitBatch):
+            # states are small integers: they need no wider products than the activations
+            z = z if z.dtype == torch.float64 else z.to(batch.values.dtype)
+            z = self.targets.take(z)
+        self.targets = z.units
+        self.cross = batch.cross(z, self.cross)
 
     def dead(self) -> Tensor:
         """`(…, U)` bool: units that never varied by more than rounding."""

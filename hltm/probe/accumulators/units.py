@@ -15,6 +15,7 @@ from torch import Tensor
 from hltm.probe.accumulators.checks import as_numbers, check_finite
 
 NEAR = 20  # exponents at which squares neither overflow nor underflow
+LARGEST = {torch.float32: 126, torch.float64: 1022}  # both 2^most and 2^-most are normal
 OFFSET = 8  # standard deviations of a mean, beyond which the rounding of the mean counts
 ROUNDING = 2  # a range of so many units in the last place of the largest value is rounding
 
@@ -115,7 +116,7 @@ class StreamingUnits:
             low, high = x.amin(-1), x.amax(-1)  # NaN where any value is
             if self.checked and not bool((low.isfinite() & high.isfinite()).all()):
                 check_finite(activations)
-        power = self._rescale(low, high)
+        power = self._widen(low, high, x.dtype) if moderate else self._rescale(low, high)
         if not moderate:
             centre, values, norm = _centred(x * power_of_two(-self.exponent).to(x.dtype)[..., None])
         rest = torch.zeros_like(norm)
@@ -142,7 +143,8 @@ class StreamingUnits:
         low, high = mean - spread, mean + spread
         still = ~(spread > 32 * self.eps * size)  # NaN too
         if bool(still.any()):
-            low[still], high[still] = x[still].amin(-1).double(), x[still].amax(-1).double()
+            few = x[still]
+            low[still], high[still] = few.amin(-1).double(), few.amax(-1).double()
         near = (size > 2.0**-NEAR) & (size < 2.0**NEAR) | (low == 0) & (high == 0)
         return low, high, bool(near.all()) and not bool(self._scaled().any())
 
@@ -150,10 +152,19 @@ class StreamingUnits:
         """`(…, U)` bool: units whose sums are not in their own scale."""
         return (self.exponent != 0) & ((self.low != 0) | (self.high != 0))
 
+    def _widen(self, low: Tensor, high: Tensor, kind: torch.dtype) -> Tensor:
+        """As `_rescale`, for moderate units."""
+        if self.samples:
+            low, high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+        self.low, self.high = low, high
+        # the first values of a unit that was 0 so far give its scale
+        self.exponent = ((low == 0) & (high == 0)).to(torch.int32) * -LARGEST[kind]
+        return torch.ones_like(low)
+
     def _rescale(self, low: Tensor, high: Tensor) -> Tensor:
         """Widen the range; `(…, U)` float64 factor of the sums so far, in the new exponent."""
         size = torch.maximum(low.abs(), high.abs())
-        most = 1022 if size.dtype == torch.float64 else 126  # both 2^most and 2^-most are normal
+        most = LARGEST[size.dtype]
         exponent = torch.frexp(size.where(size.isfinite(), 1.0)).exponent
         exponent = exponent.where(size != 0, -most).clamp(-most, most)
         exponent = exponent.masked_fill(exponent.abs() <= NEAR, 0)  # then nothing is multiplied

@@ -32,7 +32,7 @@ class Correlation(StreamingCorrelation, Metric):
     strength_range = 0.0, 1.0
     checked = True
 
-    def update(self, activations: Tensor | UnitBatch, targets: Tensor) -> None:
+    def update(self, activations: Tensor | UnitBatch, targets: Tensor | UnitBatch) -> None:
         check_fit(activations, targets)
         super().update(activations, targets)
 
