@@ -66,7 +66,7 @@ def as_floats(values: Array) -> Tensor:
     if isinstance(values, Tensor):
         found = values.detach()
         if found.is_floating_point():
-            return found
+            return found if found.element_size() > 1 else found.float()  # 8 bits cannot be added
         small = found.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16)
         return found.to(torch.float32 if small else torch.float64)
     kind, size = values.dtype.kind, values.dtype.itemsize
@@ -106,8 +106,8 @@ def _numpy(what: str, values: Any) -> np.ndarray:
             raise ValueError(
                 f"{what} have {gone} masked entries of {values.size}, expected none; drop or fill them"
             )
-    try:
-        array = np.asarray(values)
+    try:  # a sparse matrix of scipy is an object to numpy
+        array = np.asarray(values.toarray() if hasattr(values, "toarray") else values)
     except Exception as error:  # whatever another library's __array__ raises
         reason = str(error).partition("\n")[0][:120]
         raise ValueError(f"{what} are no array but a {type(values).__name__}: {reason}") from error

@@ -159,7 +159,7 @@ class LayerAxes:
         batch = self.batch % values.ndim
         moved = values.movedim(batch, 0)
         if self.unit is None or moved.ndim < 2:
-            return moved.reshape(rows, -1)
+            return moved.flatten(1) if moved.ndim > 1 else moved[:, None]
         unit = self.unit % values.ndim
         if unit == batch:
             raise ValueError(
@@ -167,8 +167,32 @@ class LayerAxes:
             )
         places = moved.movedim(unit + (unit < batch), -1)  # (B, *P, U)
         sides = tuple(places.shape[1:-1])
-        flat = places.reshape(rows, -1, places.shape[-1])
+        flat = places.flatten(1, -2) if places.ndim > 2 else places[:, None]
         return self._pooled(flat) if self.pool is not None else flat[:, self._order(sides)]
+
+    def back(self, units: Tensor, shape: Sequence[int]) -> Tensor:
+        """Units `(B, U)` in the layer's own shape: the inverse of a call without pool and positions.
+
+        Raises:
+            ValueError: a layer with pool or positions, or another number of units.
+
+        Example:
+            >>> a = torch.arange(24.0).reshape(3, 2, 4)  # (T, B, D)
+            >>> axes = LayerAxes("rnn", batch=1)
+            >>> axes.back(axes(a, 2), a.shape).equal(a)
+            True
+        """
+        if self.unit is not None:
+            raise ValueError(
+                f"layer {self.name!r} has pool or positions, so its units are not all of it"
+            )
+        batch = self.batch % len(shape)
+        moved = [shape[batch], *shape[:batch], *shape[batch + 1 :]]
+        if units.numel() != torch.Size(moved).numel():
+            raise ValueError(
+                f"layer {self.name!r} has shape {tuple(shape)}, got units {tuple(units.shape)}"
+            )
+        return units.reshape(moved).movedim(0, batch)
 
     def _pooled(self, flat: Tensor) -> Tensor:
         """One number per unit from `(B, P, U)`."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -39,9 +40,11 @@ class TorchNetwork:
         layers: names of its parts or patterns, as in `capture`, or name -> label: the number of a
             level, for a layer that is compared with that level's latents, or any text, digits too.
             By default all parts without parts that run once and return a tensor.
-        encode: from leaves `(B, X)` to the model's input (a tensor, a tuple of arguments, or a mapping
-            of named ones), or a name: `bits` and `signs` `(B, X)`; `one-hot` `(B, K_1 + … + K_X)`;
-            `one-hot-sequence` `(B, X, K)`; `tokens` `(B, X)` int64. Floats are cast to the model's dtype.
+        encode: a name, or a function from leaves `(B, X)` to the model's input: a tensor, a tuple of
+            arguments or a mapping of named ones. Names: `bits` and `signs` `(B, X)`; `one-hot`
+            `(B, K_1 + … + K_X)`; `one-hot-sequence` `(B, X, K)`; `tokens` `(B, X)` int64. A parameter
+            `cardinality`, as `hltm.encode.one_hot` has, is given `states`. Floats are cast to the
+            model's dtype.
         states: the number of states of the leaves, or of each, for one-hot encodings; by default those
             of the tree that it is probed on.
         side, select, call: as in `capture`.
@@ -88,7 +91,8 @@ class TorchNetwork:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model must be a torch module, got a {type(model).__name__}")
-        if isinstance(encode, str) and encode not in ENCODINGS:
+        encode = encode.replace("_", "-") if isinstance(encode, str) else encode
+        if not callable(encode) and encode not in ENCODINGS:
             raise ValueError(
                 f"encode must be one of {', '.join(ENCODINGS)} or a function, got {encode!r:.60}"
             )
@@ -155,10 +159,15 @@ class TorchNetwork:
         if leaves.ndim == 3:  # one model on the leaves of S trees, tree by tree
             members = [self.activations(own) for own in leaves]
             return {label: torch.stack([m[label] for m in members]) for label in members[0]}
-        if not self._axes:
-            self._axes = self._found_axes(leaves)
+        self.axes(leaves)
         found = self._read(leaves, list(self._axes))
         return {self.labels[k]: axes(found[k], len(leaves)) for k, axes in self._axes.items()}
+
+    def axes(self, leaves: Tensor) -> dict[Label, LayerAxes]:
+        """Label -> the axes of each layer that can be read, found once, with some leaves `(B, X)`."""
+        if not self._axes:
+            self._axes = self._found_axes(leaves)
+        return {self.labels[key]: axes for key, axes in self._axes.items()}
 
     def inputs(self, leaves: Tensor) -> Any:
         """What the model is given for `(B, X)` leaves: encoded, on its device and of its dtype.
@@ -167,7 +176,10 @@ class TorchNetwork:
             ValueError: leaves that the encoding does not take, or a one-hot encoding without `states`.
         """
         if not isinstance(self.encode, str):
-            return self._placed(self.encode(leaves))
+            counted = self.states is not None and _takes_cardinality(self.encode)
+            return self._placed(
+                self.encode(leaves, **({"cardinality": self.states} if counted else {}))
+            )
         if self.states is None and self.encode.startswith("one-hot"):
             raise ValueError(
                 f"encode={self.encode!r} needs states=, the number of states of a leaf"
@@ -258,6 +270,15 @@ class TorchNetwork:
         if not found:
             raise reasons[0]
         return found
+
+
+def _takes_cardinality(encode: Callable[..., Any]) -> bool:
+    """Whether an encoder has a parameter `cardinality` that is not set yet."""
+    try:
+        found = inspect.signature(encode).parameters.get("cardinality")
+    except ValueError:  # functions that are not written in Python need not have a signature
+        return False
+    return found is not None and found.default is inspect.Parameter.empty
 
 
 def _check_labels(labels: Mapping[str, Any]) -> None:

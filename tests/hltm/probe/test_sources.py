@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +64,7 @@ def units(source, **options):
         UNITS.half(),
         UNITS.bfloat16(),
         UNITS.to(torch.int64),
+        scipy.sparse.csr_array(A),
     ],
     ids=lambda source: type(source).__name__,
 )

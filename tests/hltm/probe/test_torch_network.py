@@ -1,15 +1,18 @@
 """Any torch module as a network to probe: axes, positions, encodings, labels, and what it refuses."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import hltm
-from hltm.probe import TorchNetwork, measure
-from hltm.probe.layer_axes import LayerAxes, MixedRows
+from hltm.probe import TorchNetwork, capture, measure
+from hltm.probe.layer_axes import FEW, MANY, LayerAxes, MixedRows, find_batch_axis
 
 TREE = hltm.symmetric_binary(depth=3, polarity=0.95, seed=0)
 LEAVES = TREE.sample(50, seed=3).leaves
@@ -47,6 +50,23 @@ def test_the_batch_is_found_on_any_axis(how, rows):
     own = found["body"].reshape(rows, *((3, 8) if how == "features first" else (8, 3)))
     own = own.transpose(1, 2) if how == "features first" else own
     assert own.flatten(1).equal(found["embed"])
+
+
+@given(st.lists(st.integers(1, 5), max_size=3), st.integers(0, 3), st.integers(0, 5))
+def test_any_axis_among_any_others_is_found(sizes, axis, rows):
+    axis = min(axis, len(sizes))
+    own = torch.randn(MANY, *sizes, generator=torch.Generator().manual_seed(rows))
+    many, few = own.movedim(0, axis), own[1 : 1 + FEW].movedim(0, axis)
+    for given_axis in (None, axis, axis - own.ndim):
+        assert find_batch_axis("h", many, few, given_axis) == axis
+    values = torch.randn(rows, *sizes)
+    axes = LayerAxes("h", axis)
+    assert axes(values.movedim(0, axis), rows).equal(
+        values.flatten(1) if sizes else values[:, None]
+    )
+    for other in set(range(own.ndim)) - {axis}:
+        with pytest.raises(ValueError, match="expected them on axis"):
+            find_batch_axis("h", many, few, other)
 
 
 def test_a_given_axis_is_checked():
@@ -219,21 +239,25 @@ def test_encodings_by_name():
     leaves = tree.sample(9, seed=0).leaves
     hot = nn.functional.one_hot(leaves.long(), 3)
 
-    def given(encode, states=3):
+    def inputs(encode, states=3):
         return TorchNetwork(nn.Identity(), encode=encode, states=states).inputs(leaves)
 
-    assert given("one-hot").equal(hot.flatten(1).float())
-    assert given("one-hot-sequence").equal(hot.float())
-    assert given("tokens").equal(leaves.long())
-    assert given(lambda x: {"ids": x.long()})["ids"].equal(leaves.long())
+    assert inputs("one-hot").equal(hot.flatten(1).float())
+    assert inputs("one-hot-sequence").equal(hot.float())
+    assert inputs("one_hot").equal(hot.flatten(1).float())
+    assert inputs(hltm.encode.one_hot).equal(hot.float())
+    assert inputs(partial(hltm.encode.one_hot, cardinality=5)).shape == (9, 4, 5)
+    assert inputs("tokens").equal(leaves.long())
+    assert inputs(lambda x: {"ids": x.long()})["ids"].equal(leaves.long())
     binary = TorchNetwork(nn.Identity(), encode="signs").inputs(LEAVES)
     assert binary.equal(2.0 * LEAVES - 1)
     flat = TorchNetwork(nn.Linear(12, 5), encode="one-hot")
     assert measure(flat, tree, **OPTIONS)["layer"].unique().tolist() == ["output"]
     with pytest.raises(ValueError, match="encode='one-hot' needs states="):
         flat.activations(leaves)
-    with pytest.raises(ValueError, match="encode must be one of bits, signs, one-hot"):
-        TorchNetwork(nn.Identity(), encode="onehot")
+    for wrong in ("onehot", None, 3):
+        with pytest.raises(ValueError, match="encode must be one of bits, signs, one-hot"):
+            TorchNetwork(nn.Identity(), encode=wrong)
     with pytest.raises(ValueError, match="one_hot encodes nodes of more states"):
         measure(nn.Linear(4, 2), tree, **OPTIONS)
     with pytest.raises(ValueError, match="1 states are missing"):
@@ -347,3 +371,16 @@ def test_leaves_with_and_without_members():
     one = network.activations(draw.leaves[2])["0"]
     assert torch.allclose(one, model[0](2.0 * draw.leaves[2] - 1))
     assert torch.allclose(found["0"][2], one)
+
+
+@pytest.mark.parametrize("how", ["batch first", "time first", "features first"])
+def test_units_go_back_into_the_layers_own_shape(how):
+    model = Sequence(how)
+    network = TorchNetwork(model, {"body": 1}, encode="tokens")
+    axes = network.axes(LEAVES)[1]
+    own = capture(model, network.inputs(LEAVES), "body")["body"]
+    assert axes.back(network.activations(LEAVES)[1], own.shape).equal(own)
+    with pytest.raises(ValueError, match=r"layer 'body' has shape .*, got units \(50, 7\)"):
+        axes.back(torch.zeros(50, 7), own.shape)
+    with pytest.raises(ValueError, match="has pool or positions, so its units are not all of it"):
+        LayerAxes("body", unit=1, pool="mean").back(torch.zeros(50, 3), own.shape)
