@@ -84,10 +84,7 @@ def heatmap_figure(
     bound = np.full(len(layer.names), np.nan)
     if name in layer.ceilings:
         bound = layer.ceilings[name].value[member].numpy()
-    low, limit = score.kind.strength_range
-    low = min(low, float(np.nanmin(strength)))  # of a function that may be negative
-    if limit is None:
-        limit = max(float(np.nanmax([np.nanmax(strength), *bound[np.isfinite(bound)]])), low + 1e-9)
+    low, limit = _limits(score.kind.strength_range, strength, bound)
     shown = chosen_units(np.where(candidates, strength, -np.inf), best, dead | below, dead)
 
     # inches: the summary, the named units, the band, and what titles and names of latents take
@@ -117,6 +114,16 @@ def heatmap_figure(
         brief(line, int(11 * width)), x=0.01, ha="left", fontsize=10, fontweight="bold", **PLAIN
     )
     return figure
+
+
+def _limits(
+    known: tuple[float, float | None], strength: np.ndarray, bound: np.ndarray
+) -> tuple[float, float]:
+    """The ends of the scale: those of the metric, or what is shown where it has none."""
+    low = min(known[0], float(np.nanmin(strength)))  # a user's function may be negative
+    if known[1] is not None:
+        return low, known[1]
+    return low, max(float(np.nanmax(strength)), *bound[np.isfinite(bound)].tolist(), low + 1e-9)
 
 
 def _of_pairs(layer: Layer, strength: np.ndarray) -> np.ndarray:

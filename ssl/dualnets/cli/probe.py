@@ -172,7 +172,7 @@ def _hints() -> Iterator[list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield found
-    others = {}
+    others: dict[tuple[str, type[Warning], str, int], None] = {}
     for each in caught:
         if each.filename.startswith((*hltm.__path__, __file__)):
             found.append(" ".join(str(each.message).split()))
@@ -205,7 +205,8 @@ def _measured(
     elif options.activations:
         choices["draw"] = data
     else:
-        choices |= {"samples": options.samples or SAMPLES, "seed": options.seed}
+        samples = SAMPLES if options.samples is None else options.samples
+        choices |= {"samples": samples, "seed": options.seed}
     try:
         with code.errors(f"--model {brief(options.model)}"):
             return probe_layers(source, tree, **choices)

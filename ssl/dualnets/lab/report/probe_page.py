@@ -100,9 +100,9 @@ def write(path: Path, table: pd.DataFrame, pictures: Mapping[int | str, Path], t
         f"<h1>Alignment of units with latents</h1><p>{CAPTION}</p>",
     ]
     if len(pictures) > 1:
-        first, _ = numbered(overview(short))
+        one, _ = numbered(overview(short))
         metric = html.escape(visible(short["metric"].iloc[0]).replace("_", " "))
-        names = first.assign(layer=[brief(name) for name in first["layer"]])
+        names = one.assign(layer=list(map(brief, one["layer"])))
         parts.append(f'<h2>Best unit by {metric}</h2><div class="wide">{html_table(names)}</div>')
     for layer, picture in pictures.items():
         own = shown[short["layer"] == layer].drop(columns="layer")
@@ -119,9 +119,11 @@ def write(path: Path, table: pd.DataFrame, pictures: Mapping[int | str, Path], t
     if notes:
         items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
         parts.append(f"<h2>Notes</h2><ol>{items}</ol>")
+    first = table.head(FIRST).dropna(axis=1, how="all")
+    first = first.assign(**{k: list(map(brief, first[k])) for k in ("layer", "node")})
     parts.append(
         f"<details><summary>The first rows of {len(table):,}; all are in "
         f'<a href="table.csv">table.csv</a></summary><div class="wide">'
-        f"{html_table(table.head(FIRST))}</div></details>"
+        f"{html_table(first)}</div></details>"
     )
     path.write_text(document("hltm probe", "\n".join(parts), STYLE), encoding="utf-8")
