@@ -11,7 +11,8 @@
 - `best_units`: the best unit of every latent of every level, as learning curves need it
 - `capture`: activations of any torch module by name, and the module as a network to probe
 - `heatmap`: a figure of units by latents
-- `dictionary`, `dictionary_scores`: a sparse dictionary of activations, and what its features are for
+- `dictionary`, `autoencoder`: a sparse dictionary of activations, and how it is trained
+- `dictionary_scores`, `feature_scores`: what its features are for
 - `tree_recovery/`: which tree a network learned, and how far it is from the truth
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
 """
