@@ -26,7 +26,7 @@ from torch import Tensor
 from hltm.probe.batches import Label, batches
 from hltm.probe.dictionary import Dictionary
 from hltm.probe.feature_scores import FeatureScores, indicators, posterior_ceilings
-from hltm.sampling.draw import Draw
+from hltm.sampling.draw import Draw, check_draw
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def dictionary_scores(
         1 and that of `absorption` 0: what an ideal dictionary has.
 
     Raises:
-        ValueError: features of another shape, not finite, or without a column; a draw that is not of
-            the tree's shape, fewer rows than twice the lags.
+        ValueError: features of another shape, not finite, or without a column; a draw of another
+            tree or without latents, fewer rows than twice the lags.
 
     Example:
         >>> import hltm
@@ -94,6 +94,7 @@ def dictionary_scores(
     kinds = features if isinstance(features, Mapping) else {"dictionary": features}
     if isinstance(lags, bool) or not hasattr(lags, "__index__") or lags < 1:
         raise ValueError(f"lags must be a positive integer, got {lags!r:.60}")
+    check_draw(tree.tables, tree.members if tree.stacked else draw.members, draw)
     rows: list[dict[str, Any]] = []
     found = {str(name): _columns(name, values, draw) for name, values in kinds.items()}
     for s, member in enumerate(draw.members):

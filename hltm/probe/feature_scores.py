@@ -98,7 +98,7 @@ class FeatureScores:
         pair, pair_value = matched.unit.numpy(), matched.strength.numpy()
         pair = np.where(pair_value > self.null, pair, -1)
         null_pair = self._null_over(
-            lambda phi, _: match_units(torch.from_numpy(phi.clip(0))).strength.numpy()
+            lambda phi: match_units(torch.from_numpy(phi.clip(0))).strength.numpy()
         )
         split, union, self.together = self._split(self.phi, pair, self.states.on)
         null_split = [
@@ -143,8 +143,8 @@ class FeatureScores:
         return [{"note": ""} | row for row in (*found, *absorbed)]
 
     def _null_over(self, of: Any) -> np.ndarray:
-        found = [of(phi, shift) for phi, shift in zip(self.null_phi, self.shifts, strict=True)]
-        return np.quantile(found, QUANTILE, axis=0)
+        """The 95% point, over lags, of a function of the φ of all features and states."""
+        return np.quantile([of(phi) for phi in self.null_phi], QUANTILE, axis=0)
 
     def _each(
         self,
