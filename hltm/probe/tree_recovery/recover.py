@@ -147,7 +147,8 @@ def recover_tree(
     Raises:
         ValueError: several members or layers (`recover_table` takes them), fewer than two leaves, nodes
             with different numbers of states, singular tables, leaves that do not take all their states,
-            a draw of another tree, distances that are not finite, symmetric and 0 on the diagonal, or an unknown option.
+            a draw of another tree, distances that are not finite, symmetric and 0 on the diagonal, or an
+            unknown option.
 
     Example:
         >>> import hltm
