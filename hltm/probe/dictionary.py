@@ -23,24 +23,14 @@ from torch import Tensor
 from hltm._integers import as_integer
 from hltm._results import by_content
 from hltm.probe.accumulators.checks import check_finite
+from hltm.probe.autoencoder import Autoencoder, largest, random_directions
 from hltm.probe.batches import Label, batches
 from hltm.sampling.draw import Draw
-from hltm.sampling.philox import Stream, check_seed, uniform
+from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
 Selection = Literal["row", "batch"]
 STEPS, BATCH, RESTARTS = 2000, 256, 4
-RATE = (
-    0.03  # of Adam, for up to WIDE features; it falls as 1 / sqrt(features) (Gao et al., Section 3)
-)
-WIDE = 32
-MOMENTS = 0.9, 0.99  # decay of Adam's moments
-WIDER, UNTIL = (
-    2.0,
-    0.5,
-)  # training begins with so many times the active features, and ends that here
-DEAD = 30  # steps without being on, after which a feature learns what the others leave over
-AUXILIARY = 1 / 32  # weight of that loss
 HELD_OUT = 0.2  # of the rows, for `explained`
 FAR = 3.0  # a mean of so many standard deviations is an offset, not part of the code
 HELD = 1 << 26  # activations that are kept; with more, every pass asks the source again
@@ -88,7 +78,7 @@ class Dictionary(NamedTuple):
         x = (a - self.bias[..., None, :]) / self.scale[..., None, None]
         each = x @ self.encoder.mT + self.encoder_bias[..., None, :]
         if self.selection == "row":
-            kept = _largest(each, self.active)
+            kept = largest(each, self.active)
         else:
             kept = each.where(each > self.threshold[..., None, None], 0)
         return kept * self.scale[..., None, None]
@@ -110,12 +100,6 @@ def _rows(a: Tensor, decoder: Tensor) -> Tensor:
         )
     check_finite(flat.mT)
     return flat.to(decoder)
-
-
-def _largest(values: Tensor, count: int) -> Tensor:
-    """The largest `count` values of every row, if positive; 0 elsewhere."""
-    top = values.topk(count, -1)
-    return torch.zeros_like(values).scatter(-1, top.indices, top.values.relu())
 
 
 def dictionary(
@@ -190,8 +174,8 @@ def dictionary(
     # the code starts at the activations' own origin, unless that is far away
     near = mean.norm(dim=-1, keepdim=True) < FAR * scale
     origin = torch.where(near, torch.zeros_like(mean), mean)
-    directions = _directions(members, features, units, seed, restarts).to(first.device)
-    model = _Autoencoder(directions, active, selection, restarts)
+    directions = random_directions(members, features, units, seed, restarts).to(first.device)
+    model = Autoencoder(directions, active, selection, restarts)
     for step, x in enumerate(rows.minibatches(steps)):
         model.step(((x - origin) / scale).repeat_interleave(restarts, 0), step, steps)
     chosen = model.best(members)
@@ -276,101 +260,6 @@ class _Rows:
                 if not left:
                     return
             passes += 1
-
-
-def _directions(members: int, features: int, units: int, seed: int, restarts: int) -> Tensor:
-    """`(S R, F, U)` random directions of length 1, those of a member's restarts side by side."""
-    parts = [
-        uniform(
-            features * units,
-            seed=seed,
-            stream=Stream.EMBEDDING,
-            members=range(members),
-            node=0,
-            view=r,
-        )
-        for r in range(restarts)
-    ]
-    u = torch.stack(parts, 1).flatten(0, 1).clamp(1e-12, 1 - 1e-12)
-    normal = torch.erfinv(2 * u - 1).unflatten(-1, (features, units)).float()
-    return torch.nn.functional.normalize(normal, dim=-1)
-
-
-class _Autoencoder:
-    """S R autoencoders that are trained side by side on normalised activations `(S R, B, U)`."""
-
-    def __init__(self, directions: Tensor, active: int, selection: str, restarts: int) -> None:
-        count, features, units = directions.shape
-        self.active, self.selection, self.restarts = active, selection, restarts
-        new = directions.new_zeros
-        # decoder, encoder, bias, bias of the encoder
-        self.parameters = [
-            directions.clone(), directions.clone(), new(count, 1, units), new(count, 1, features)
-        ]  # fmt: skip
-        for p in self.parameters:
-            p.requires_grad_()
-        self.rate = RATE * min(1.0, (WIDE / features) ** 0.5)
-        self.first = [torch.zeros_like(p) for p in self.parameters]  # moments of Adam
-        self.second = [torch.zeros_like(p) for p in self.parameters]
-        self.off = new(count, features)  # steps since a feature was on
-        self.error, self.threshold = new(count), new(count)
-
-    def step(self, x: Tensor, step: int, steps: int) -> None:
-        """One step of Adam on ‖x - x'‖² and the auxiliary loss of dead features."""
-        decoder, encoder, bias, encoder_bias = self.parameters
-        each = (x - bias) @ encoder.mT + encoder_bias
-        code = self._chosen(each, step / steps)
-        left = x - bias - code @ decoder
-        error = left.square().sum(-1).mean(-1)
-        loss = error.sum()
-        self.off = torch.where((code > 0).any(1), 0, self.off + 1)
-        dead = self.off > DEAD
-        if dead.any():  # dead features learn what is left over (Gao et al., Appendix A.2)
-            most = min(int(dead.sum(-1).max()), max(self.active, x.shape[-1] // 2))
-            only = _largest(each.masked_fill(~dead[:, None], -1.0), most)
-            rest = (only @ decoder - left.detach()).square().sum(-1).mean(-1)
-            loss = loss + AUXILIARY * (rest * dead.any(1)).sum()
-        slopes = list(torch.autograd.grad(loss, self.parameters))
-        with torch.no_grad():
-            slopes[0] -= (slopes[0] * decoder).sum(-1, keepdim=True) * decoder  # along the sphere
-            warm, cool = (step + 1) / 20, (steps - step) / (0.3 * steps)
-            self._adam(slopes, self.rate * min(1.0, warm, cool), step + 1)
-            decoder /= decoder.norm(dim=-1, keepdim=True)
-            late = 1 - 0.95 if step else 1.0  # running means
-            self.error += late * (error - self.error)
-            least = code.masked_fill(code <= 0, torch.inf).flatten(1).amin(-1)
-            least = least.where(least.isfinite(), 0)
-            self.threshold += late * (least * (self.selection == "batch") - self.threshold)
-
-    def _adam(self, slopes: list[Tensor], rate: float, step: int) -> None:
-        """Kingma and Ba (2015); torch's own takes seconds to import."""
-        for p, g, m, v in zip(self.parameters, slopes, self.first, self.second, strict=True):
-            m += (1 - MOMENTS[0]) * (g - m)
-            v += (1 - MOMENTS[1]) * (g.square() - v)
-            scale = (v / (1 - MOMENTS[1] ** step)).sqrt() + 1e-8
-            p -= rate / (1 - MOMENTS[0] ** step) * m / scale
-
-    def _chosen(self, each: Tensor, done: float) -> Tensor:
-        """The features that are on: more at first, so that none is left out from the start."""
-        more = 1 + (WIDER - 1) * max(1 - done / UNTIL, 0.0)
-        count = min(round(self.active * more), each.shape[-1])
-        if self.selection == "row":
-            return _largest(each, count)
-        rows = each.shape[1]
-        return _largest(each.flatten(1), count * rows).view_as(each)
-
-    def best(self, members: int) -> Tensor:
-        """`(S,)` of each member's restarts, the place of the best one.
-
-        Those are as good whose error exceeds the least by a tenth at most; of them, the best has the
-        fewest features that are ever on.
-        """
-        error = self.error.nan_to_num(torch.inf).view(members, self.restarts)
-        good = error <= 1.1 * error.amin(-1, keepdim=True)
-        alive = (self.off <= DEAD).sum(-1).view(members, self.restarts)
-        rank = alive + error / error.amax(-1, keepdim=True).clamp_min(1e-30) / 2
-        best = rank.masked_fill(~good, torch.inf).argmin(-1)
-        return best + torch.arange(members, device=error.device) * self.restarts
 
 
 def _explained(

@@ -52,5 +52,7 @@ def recovered_figure(found: Any, title: str | None = None) -> Figure:
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
     axes.legend(frameon=False, fontsize=7, loc="lower left")
-    axes.set_title(title or str(found), loc="left", fontsize=8)
+    score = f"{found.missing} splits missing, {found.wrong} wrong: {found.normalised:.2f}"
+    score += f", null {found.null:.2f}"
+    axes.set_title(title or score, loc="left", fontsize=8)
     return figure

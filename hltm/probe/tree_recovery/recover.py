@@ -23,7 +23,7 @@ from hltm.probe.tree_recovery.leaf_distances import (
     true_splits,
 )
 from hltm.probe.tree_recovery.splits import compare, keys, leaf_names, leaves_below, permuted
-from hltm.sampling.draw import Draw
+from hltm.sampling.draw import Draw, check_draw
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ def recover_tree(
     Raises:
         ValueError: several members or layers (`recover_table` takes them), fewer than two leaves, nodes
             with different numbers of states, singular tables, leaves that do not take all their states,
-            distances that are not finite, symmetric and 0 on the diagonal, or an unknown option.
+            a draw of another tree, distances that are not finite, symmetric and 0 on the diagonal, or an
+            unknown option.
 
     Example:
         >>> import hltm
@@ -252,6 +253,7 @@ def _sources(
             )
         return {"": tree_distances(source)}
     if isinstance(source, Draw):
+        check_draw(tree.tables, tree.members if tree.stacked else source.members, source)
         return {"": state_distances(source, tree)}
     rows = draw is not None or samples is not None or seed is not None
     if not rows and isinstance(source, (np.ndarray, Tensor)):

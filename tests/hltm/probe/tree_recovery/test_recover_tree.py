@@ -231,6 +231,7 @@ def test_bad_input_is_refused():
         (d[:4, :4], TREE, {}, "shape"),
         (np.where(d > 0, np.inf, 0), TREE, {}, "finite"),
         (np.triu(d), TREE, {}, "symmetric"),
+        (hltm.symmetric_binary(depth=4, seed=9).sample(99, seed=0), TREE, {}, "not of this tree"),
         (TREE, TREE, {"method": "upgma"}, "method"),
         (TREE, TREE, {"by": "flip"}, "by must be"),
         (TREE, TREE, {"tolerance": -1}, "tolerance"),
