@@ -184,7 +184,7 @@ def layer_distances(
     states = one_number_of_states(tree)
     moments: dict[Label, list[StreamingMoments]] = {}
     for batch in batches(source, tree, draw, samples, seed, 0):
-        x = _indicators(batch.leaves, states)
+        x = _indicators(batch.draw.states_SVB[:, tree.leaves.start :], states)
         for label, values in batch.shown.items():
             check_finite(values, label)
             a = (values.flatten(1, 2) if values.ndim == 4 else values).to(x)
