@@ -1,4 +1,4 @@
-"""Streaming sums over batches of activations, kept on the device; where any are stored, they are at most 8,192 rows.
+"""Streaming sums over batches of activations on the device; two of them keep up to 8,192 rows.
 
 - `cells`: a cell for every value that comes often, equal shares of all others; mid-ranks
 - `checks`: finite activations, shapes that fit, states in range; states as indicators
