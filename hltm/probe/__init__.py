@@ -3,7 +3,7 @@
 - `metrics/`: one file per metric, and `METRICS`, which finds them
 - `accumulators/`: streaming sums that metrics are computed from
 - `metric`: what every metric of units and latents has in common
-- `null`: what meaningless units score
+- `null`: what meaningless units score; `information_null`: the same for mutual information
 - `batches`: activations with the latents of the same rows, from arrays or from a network
 - `score`: the metrics of one layer's units with their targets, beside their nulls
 - `layer`: all that is measured of one layer

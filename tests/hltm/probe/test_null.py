@@ -8,9 +8,10 @@ import torch
 from made_up_units import noisy_mixtures, streamed
 
 from hltm.probe import METRICS, Correlation, MetricNull, NullSet, RocAuc, Selectivity
+from hltm.probe.accumulators.chosen_rows import ChosenRows
 from hltm.probe.accumulators.histogram import BUFFER
 from hltm.probe.accumulators.shifted import shuffle
-from hltm.probe.null import KINDS, ChosenRows, upper_point
+from hltm.probe.null import KINDS, upper_point
 
 
 def same(found, expected):
