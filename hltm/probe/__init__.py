@@ -28,7 +28,6 @@
 from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
-from hltm.probe.best_units import Level, ProbedNetwork, alignment, best_units
 from hltm.probe.capture import capture
 from hltm.probe.dictionary import Dictionary, dictionary
 from hltm.probe.dictionary_scores import baselines, dictionary_scores
@@ -67,7 +66,6 @@ __all__ = [
     "Dictionary",
     "Layer",
     "LearningCurves",
-    "Level",
     "LinearCKA",
     "LinearProbe",
     "LinearReadout",
@@ -76,7 +74,6 @@ __all__ = [
     "MetricNull",
     "MutualInformation",
     "NullSet",
-    "ProbedNetwork",
     "Recovered",
     "RivalBaseline",
     "RobinsonFoulds",
@@ -89,9 +86,7 @@ __all__ = [
     "StreamingHistogram",
     "StreamingMoments",
     "TorchNetwork",
-    "alignment",
     "baselines",
-    "best_units",
     "capture",
     "dictionary",
     "dictionary_scores",
