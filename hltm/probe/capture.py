@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from hltm.probe.reading import Part, Reading, Selector, Side
+from hltm.probe.undisturbed import kept_state
+
+PARAMETERS = {"parametrizations", "_packed_params"}  # parts that a part keeps its parameters in
 
 
 def capture(
@@ -29,8 +32,8 @@ def capture(
     The output of a linear part is pre-activation; the output of the nonlinearity behind it is
     post-activation, and so is the input of the next linear part, which is needed where the
     nonlinearity is a function and not a module. The model runs once, in evaluation mode, without
-    gradients and without compiled code, which would pass over its parts; the mode of every part is
-    restored.
+    gradients and without compiled code, which would pass over its parts; the mode and the buffers of
+    every part are restored.
 
     Args:
         inputs: its argument; a tuple for several arguments, a mapping for named ones.
@@ -67,7 +70,12 @@ def capture(
     """
     model = plain_module(model)
     wanted = find_parts(model, [layers] if isinstance(layers, str) else layers)
-    return read_parts(model, inputs, wanted, side=side, select=select, call=call)
+    with kept_state(model):
+        return read_parts(model, inputs, wanted, side=side, select=select, call=call)
+
+
+class Unread(ValueError):
+    """A model that is not run: what is to be read of it cannot be."""
 
 
 def plain_module(model: nn.Module) -> nn.Module:
@@ -84,17 +92,28 @@ def read_parts(
     side: Side = "output",
     select: Selector | Mapping[str, Selector] | None = None,
     call: int | Mapping[str, int] | None = None,
+    explain: Callable[[Exception], str] | None = None,
 ) -> dict[str, Tensor]:
-    """As `capture`, of parts from `find_parts`."""
+    """As `capture`, of parts from `find_parts`; buffers may change.
+
+    Args:
+        explain: what to say, in a ValueError, where the model itself fails; by default its own error.
+    """
     chosen, runs = per_layer(select, wanted, "select"), per_layer(call, wanted, "call")
     shared = isinstance(select, (int, str, tuple))  # one choice for all leaves plain tensors alone
     reading = {
         key: Reading(key, part, side, chosen.get(key, part.path), runs.get(key), shared)
         for key, part in wanted.items()
     }
-    run_hooked(
-        model, inputs, {key: (part.name, reading[key]) for key, part in wanted.items()}, side
-    )
+    hooks = {key: (part.name, reading[key]) for key, part in wanted.items()}
+    try:
+        run_hooked(model, inputs, hooks, side)
+    except Unread:
+        raise
+    except Exception as error:
+        if explain is None:
+            raise
+        raise ValueError(explain(error)) from error
     found = {key: read.result() for key, read in reading.items()}
     kept = {key: values for key, values in found.items() if values is not None}
     if not kept:
@@ -122,11 +141,13 @@ def find_parts(model: nn.Module, layers: Sequence[str]) -> dict[str, Part]:
         if not isinstance(given, str):
             raise ValueError(f"layers must be names of parts, got {given!r:.80}")
         base, path = given, ""
-        matches = [] if given in parts else fnmatch.filter([n for n in parts if n], given)
-        if given not in parts and not matches:
-            items = re.fullmatch(r"(.*?)((?:\[[^\[\]]+\])+)", given)
-            base, path = items.groups() if items else (given, "")
-            matches = [] if base in parts else fnmatch.filter([n for n in parts if n], base)
+        items = None if given in parts else re.fullmatch(r"(.*?)((?:\[[^\[\]]+\])+)", given)
+        if items and items[1] in parts:  # an item, also where a part's name fits it as a pattern
+            base, path = items[1], items[2]
+        matches = [] if base in parts else fnmatch.filter([n for n in parts if n], base)
+        if items and not matches and base not in parts:
+            base, path = items[1], items[2]
+            matches = fnmatch.filter([n for n in parts if n], base)
         if base not in parts and not matches:
             near = difflib.get_close_matches(base, [n for n in parts if n], n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -142,6 +163,19 @@ def find_parts(model: nn.Module, layers: Sequence[str]) -> dict[str, Part]:
     return found
 
 
+def is_end(name: str, part: nn.Module) -> bool:
+    """Whether a part runs as one: it has no parts, or only those that compute or hold its parameters.
+
+    Example:
+        >>> scaled = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+        >>> [name for name, part in nn.Sequential(scaled, nn.ReLU()).named_modules() if is_end(name, part)]
+        ['0', '1']
+    """
+    own = all(child in PARAMETERS for child, _ in part.named_children())
+    inner = PARAMETERS.isdisjoint(name.split("."))
+    return own and inner and not isinstance(part, torch.jit.ScriptModule)
+
+
 def run_hooked(
     model: nn.Module, inputs: Any, hooks: Mapping[Any, tuple[str, Callable[..., None]]], side: Side
 ) -> Any:
@@ -152,10 +186,16 @@ def run_hooked(
             input side it is called before the part runs, with None for the output.
 
     Raises:
-        ValueError: a side that is neither output nor input.
+        ValueError: a side that is neither output nor input, a part that torch.jit has compiled, or
+            parameters that are not initialized.
     """
     if side not in get_args(Side):
-        raise ValueError(f"side must be 'output' or 'input', got {side!r}")
+        raise Unread(f"side must be 'output' or 'input', got {side!r}")
+    lazy = [name for name, values in model.named_parameters() if nn.parameter.is_lazy(values)]
+    if lazy:
+        raise Unread(
+            f"parameter {lazy[0]!r} is not initialized; run the model on a batch of its own before"
+        )
     parts = dict(model.named_modules(remove_duplicate=False))
 
     def before(read: Callable[..., None]) -> Any:
@@ -167,10 +207,16 @@ def run_hooked(
     handles = []
     try:
         for name, read in hooks.values():
-            if side == "input":
-                hook = parts[name].register_forward_pre_hook(before(read), with_kwargs=True)
-            else:
-                hook = parts[name].register_forward_hook(behind(read), with_kwargs=True)
+            try:
+                if side == "input":
+                    hook = parts[name].register_forward_pre_hook(before(read), with_kwargs=True)
+                else:
+                    hook = parts[name].register_forward_hook(behind(read), with_kwargs=True)
+            except RuntimeError as error:
+                raise Unread(
+                    f"layer {name!r} is compiled by torch.jit, so it cannot be read; give the module that "
+                    "was compiled"
+                ) from error
             handles.append(hook)
         with _as_evaluated(model), torch.no_grad():
             if isinstance(inputs, Mapping):
@@ -191,8 +237,8 @@ def _as_evaluated(model: nn.Module) -> Iterator[None]:
     )
     eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
     torch.backends.mha.set_fastpath_enabled(False)
-    model.eval()
     try:
+        model.eval()
         with eager:
             yield
     finally:
@@ -211,21 +257,22 @@ def per_layer(given: Any, wanted: Mapping[str, Any], what: str) -> dict[str, Any
         return {}
     if not isinstance(given, Mapping):
         return dict.fromkeys(wanted, given)
-    for name in given:
-        if not fnmatch.filter(wanted, str(name)) and name not in wanted:
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        fitting = [name] if name in wanted else []
+        if isinstance(name, str) and not fitting and not name.endswith("]"):  # else it is an item
+            fitting = fnmatch.filter(wanted, name)
+        if not fitting:
             raise ValueError(
-                f"{what} names no layer {name!r}, expected {', '.join(map(repr, list(wanted)[:20]))}"
+                f"{what} names no layer {name!r:.60}, expected {_listed(wanted, empty=True)}"
             )
-    return {
-        key: value
-        for name, value in given.items()
-        for key in ([name] if name in wanted else fnmatch.filter(wanted, name))
-    }
+        found |= dict.fromkeys(fitting, value)
+    return found
 
 
-def _listed(parts: Mapping[str, nn.Module]) -> str:
-    """Names of parts for an error, as many as fit in a line."""
-    names = [repr(name) for name in parts if name]
+def _listed(parts: Mapping[str, Any], *, empty: bool = False) -> str:
+    """Names of parts for an error, as many as fit in a line, with that of the whole model or without."""
+    names = [repr(name) for name in parts if name or empty]
     shown = 0
     while shown < len(names) and len(", ".join(names[: shown + 1])) < 150:
         shown += 1

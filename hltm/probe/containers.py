@@ -35,7 +35,7 @@ def as_array(label: Any, values: Any, *, rows: int | None = None, members: int =
         Traceback (most recent call last):
         ValueError: activations of layer 'fc' have 1 masked entries of 2, expected none; drop or fill them
     """
-    what = f"activations of layer {label!r}"
+    what = f"activations of layer {label!r:.60}"
     found: Array
     if isinstance(values, Tensor):
         found = _strided(what, values)
@@ -134,15 +134,14 @@ def _frame(what: str, values: Any, rows: int | None) -> np.ndarray:
         if pandas.api.types.is_complex_dtype(dtype):
             raise ValueError(_complex(what, dtype))
     order = frame.index
-    if rows == len(order) and pandas.api.types.is_integer_dtype(order.dtype):
-        low = int(order.min()) if rows else 0
-        shuffled = order.is_unique and int(order.max()) == low + rows - 1
-        if shuffled and not order.is_monotonic_increasing:
-            first = ", ".join(map(str, order[:3]))
-            raise ValueError(
-                f"{what}: the rows of the data frame are numbered {first}, …, so they are not in order; "
-                "sort_index() restores it, reset_index(drop=True) says that it is right"
-            )
+    numbered = pandas.api.types.is_any_real_numeric_dtype(order.dtype)
+    # of repeated numbers, as batches have them that were put together, nothing follows
+    if rows == len(order) and numbered and order.is_unique and not order.is_monotonic_increasing:
+        first = ", ".join(map(str, order[:3]))
+        raise ValueError(
+            f"{what}: the rows of the data frame are numbered {first}, …, so they are not in order; "
+            "sort_index() restores it, reset_index(drop=True) says that it is right"
+        )
     if len(set(frame.dtypes)) == 1 and isinstance(frame.dtypes.iloc[0], np.dtype):
         return np.asarray(frame)
     return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
@@ -152,7 +151,7 @@ def _joined(label: Any, values: Any, rows: int | None, members: int) -> Array:
     """A list of arrays as one: batches one after the other, an array per member, or nested numbers."""
     parts = [as_array(label, part) if np.ndim(part) else part for part in values]
     shapes = [tuple(getattr(part, "shape", ())) for part in parts]
-    what = f"activations of layer {label!r} are a list of {len(parts)} arrays"
+    what = f"activations of layer {label!r:.60} are a list of {len(parts)} arrays"
     if len({len(shape) for shape in shapes}) > 1:
         raise ValueError(f"{what} of {shapes[0]} and others, expected one number of axes")
     lengths = [shape[0] for shape in shapes]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +26,9 @@ class MixedRows(ValueError):
     """A layer in which the values of a row depend on the other rows of its batch."""
 
 
-MANY, FEW = 4, 2  # rows of the two trials that show which axis is the batch
+# rows of the two trials that show which axis is the batch: the few are not the middle of the many,
+# which would hide that rows are reversed, and both are even, for models of pairs
+MANY, FEW = 6, 2
 LAST = (
     nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.RNNBase, nn.MultiheadAttention,
     nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder,
@@ -36,11 +39,11 @@ FIRST = (*CONVOLUTIONS, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 
 
 def find_batch_axis(name: object, many: Tensor, few: Tensor, given: int | None = None) -> int:
-    """The axis of a layer that holds the rows, found by running 4 rows and, of these, the middle two.
+    """The axis of a layer that holds the rows, found by running 6 rows and, of these, the second and third.
 
     Args:
         name: of the layer, for errors.
-        many, few: what the layer returns for the 4 rows and for the 2.
+        many, few: what the layer returns for the 6 rows and for the 2.
         given: the axis that the user names, which is then only checked.
 
     Raises:
@@ -49,8 +52,8 @@ def find_batch_axis(name: object, many: Tensor, few: Tensor, given: int | None =
         MixedRows: where none is given, values of a row that depend on the other rows.
 
     Example:
-        >>> rows = torch.randn(4, 5)
-        >>> find_batch_axis("rnn", rows.expand(3, 4, 5), rows[1:3].expand(3, 2, 5))  # (T, B, D)
+        >>> rows = torch.randn(6, 5)
+        >>> find_batch_axis("rnn", rows.expand(3, 6, 5), rows[1:3].expand(3, 2, 5))  # (T, B, D)
         1
         >>> find_batch_axis("rnn", rows.cumsum(0), rows[1:3].cumsum(0))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
@@ -80,7 +83,10 @@ def find_batch_axis(name: object, many: Tensor, few: Tensor, given: int | None =
                 f"(batch_axis={given}), but they are on axis {axis}"
             )
         return axis
-    middle, alone = many.narrow(axis, 1, FEW).double(), few.double()
+    middle, alone = (
+        (torch.view_as_real(x) if x.is_complex() else x).double()
+        for x in (many.narrow(axis, 1, FEW), few)
+    )
     size = middle.nan_to_num(0, 0, 0).abs().amax() if middle.numel() else 0.0
     near = (0.1 if many.dtype in (torch.float16, torch.bfloat16) else 1e-3) * float(size)
     if not torch.allclose(middle, alone, rtol=0, atol=near, equal_nan=True):
@@ -203,7 +209,13 @@ class LayerAxes:
                     f"layer {self.name!r} has {flat.shape[1]} positions, so there is no pool={pool}"
                 )
             return flat[:, pool]
-        found = POOLS[pool](flat) if isinstance(pool, str) else pool(flat)  # type: ignore[misc]
+        try:
+            found = POOLS[pool](flat) if isinstance(pool, str) else pool(flat)  # type: ignore[misc]
+        except Exception as error:  # of a function of the user's
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise ValueError(
+                f"pool of layer {self.name!r} fails on {tuple(flat.shape)}: {reason:.120}"
+            ) from error
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(flat):
             given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(
@@ -226,7 +238,10 @@ class LayerAxes:
                     "of 2; give positions=[…], the position of each node in reading order"
                 )
             return encoders.image(torch.arange(total)).flatten().argsort()
-        order = torch.as_tensor(self.positions, dtype=torch.int64)
+        try:
+            order = torch.as_tensor(self.positions, dtype=torch.int64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"positions must be places, got {self.positions!s:.80}") from error
         if order.ndim != 1 or ((order < -total) | (order >= total)).any():
             raise ValueError(
                 f"layer {self.name!r} has {total} positions, got positions={self.positions}"
@@ -244,11 +259,26 @@ def find_axes(
     """
     batch = find_batch_axis(name, many, few, own.get("batch_axis"))
     pool, positions = own.get("pool"), own.get("positions")
+    unit = own.get("unit_axis")
+    if unit is not None and not -many.ndim <= unit < many.ndim:
+        raise ValueError(
+            f"layer {name!r} has shape {tuple(many.shape)} for {MANY} rows, so there is no unit_axis={unit}"
+        )
     if pool is None and (positions is None or positions is False):
         return LayerAxes(name, batch)
-    unit = own.get("unit_axis")
     unit = find_unit_axis(name, part, model, many.ndim) if unit is None else unit
     return LayerAxes(name, batch, unit, pool, positions or False)
+
+
+def check_axis(name: str, axis: object) -> None:
+    """Raise unless an axis is a whole number, or None.
+
+    Raises:
+        ValueError: anything else.
+    """
+    whole = isinstance(axis, (int, np.integer)) and not isinstance(axis, bool)
+    if axis is not None and not whole:
+        raise ValueError(f"{name} must be a whole number, got {axis!r:.60}")
 
 
 def check_reduction(pool: object, positions: object) -> None:
@@ -261,6 +291,8 @@ def check_reduction(pool: object, positions: object) -> None:
         raise ValueError(
             f"pool must be one of {', '.join(POOLS)}, a place or a function, got {pool!r}"
         )
+    if pool is not None and not isinstance(pool, (str, int)) and not callable(pool):
+        raise ValueError(f"pool must be a name, a place or a function, got {pool!r:.60}")
     if isinstance(positions, str) and positions != "nodes":
         raise ValueError(f"positions must be True, 'nodes' or a list of places, got {positions!r}")
     if pool is not None and not (positions is None or positions is False):

@@ -19,6 +19,7 @@ from hltm.probe.rows import Rowed, is_network, members_of
 from hltm.probe.sources import BatchAxis
 from hltm.probe.table import KEY, to_frame
 from hltm.probe.targets import Compared, Targets, compared, latents_of
+from hltm.probe.undisturbed import undisturbed
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
@@ -59,10 +60,11 @@ def probe_layers(
         >>> layer.scores["correlation"].strength.shape  # (S, U, T): leaves by latents
         torch.Size([1, 4, 3])
     """
-    found = _probe(
-        source, tree, draw=draw, samples=samples, seed=seed, metrics=metrics, nodes=nodes,
-        leaves=leaves, lags=lags, details=details, targets=targets, batch_axis=batch_axis,
-    )  # fmt: skip
+    with undisturbed(source):
+        found = _probe(
+            source, tree, draw=draw, samples=samples, seed=seed, metrics=metrics, nodes=nodes,
+            leaves=leaves, lags=lags, details=details, targets=targets, batch_axis=batch_axis,
+        )  # fmt: skip
     if draw is not None and not is_network(source) and not isinstance(source, nn.Module):
         _warn_of_other_rows(found)
     return found
@@ -316,7 +318,9 @@ def measure(
     table = to_frame(found, tree, members_of(source, tree, draw))
     if initial is not None:
         # units that were not trained yet may follow nothing
-        before = to_frame(_probe(initial, tree, **options), tree, members_of(initial, tree, draw))
+        with undisturbed(initial):
+            layers = _probe(initial, tree, **options)
+        before = to_frame(layers, tree, members_of(initial, tree, draw))
         given, expected = (sorted(set(x["layer"]), key=str) for x in (before, table))
         if given != expected:
             raise ValueError(f"the initial source has layers {given}, expected {expected}")

@@ -36,27 +36,45 @@ class Reading:
         self.shared = shared
         self.runs = 0
         self.kept: list[Any] = []
+        self.refused: ValueError | None = None
+        if call is not None and (not isinstance(call, int) or isinstance(call, bool)):
+            raise ValueError(f"call of layer {key!r} must be a whole number, got {call!r:.60}")
 
     def __call__(self, arguments: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> None:
         self.runs += 1
         at = self.call
         if (at is None and self.runs > 1) or (at is not None and 0 <= at != self.runs - 1):
             return
-        values = self._chosen(arguments, named, output)
+        try:
+            self._keep(self._chosen(arguments, named, output))
+        except ValueError as error:  # raised later: the model might catch it
+            self.refused = self.refused or error
+
+    def _keep(self, values: Any) -> None:
+        """A copy of a tensor."""
+        what = f"the {self.side} of layer {self.key!r} is a"
         if isinstance(values, Tensor):
+            if values.is_nested:
+                raise ValueError(f"{what} nested tensor, expected one shape for all rows")
             values = values.detach()
-            self.kept.append(
-                values.clone() if values.layout == torch.strided else values.to_dense()
-            )
+            if values.is_quantized:
+                self.kept.append(values.dequantize())
+            else:
+                self.kept.append(
+                    values.clone() if values.layout == torch.strided else values.to_dense()
+                )
         elif not self.part.optional:
-            what = f"the {self.side} of layer {self.key!r} is a {type(values).__name__}"
             inside = ", ".join(_inside(values))
-            choose = f"; select one of {inside}" if inside else ""
-            raise ValueError(f"{what}, expected a tensor{choose}")
+            choose = f"; select one of {inside:.180}" if inside else ""
+            raise ValueError(f"{what} {type(values).__name__}, expected a tensor{choose}")
 
     def result(self) -> Tensor | None:
         """The tensor of the chosen run; None for an optional part without one."""
         at = self.call
+        if self.refused is not None:
+            if self.part.optional:
+                return None
+            raise self.refused
         if at is None and self.runs > 1 and not self.part.optional:
             raise ValueError(
                 f"layer {self.key!r} runs more than once, {self.runs} times: choose a run with call=0 to "
@@ -73,9 +91,15 @@ class Reading:
     def _chosen(self, arguments: Any, named: Mapping[str, Any], output: Any) -> Any:
         """The output or the first argument, or what `select` chooses of them."""
         if callable(self.select):
-            return (
-                self.select(output) if self.side == "output" else self.select(*arguments, **named)
-            )
+            given = ((output,), {}) if self.side == "output" else (arguments, named)
+            try:
+                return self.select(*given[0], **given[1])
+            except Exception as error:  # of a function of the user's
+                inside = ", ".join(_inside(given[0][0] if self.side == "output" else given[0]))
+                raise ValueError(
+                    f"select of layer {self.key!r} raised {type(error).__name__}: {error!s:.60}; the "
+                    f"{self.side} has {inside or 'no tensors':.120}"
+                ) from error
         path = self.select if isinstance(self.select, tuple) else (self.select,)
         if self.side == "input":
             if not path:
@@ -83,15 +107,17 @@ class Reading:
             output = named if path[0] in named else arguments
         if self.shared and isinstance(output, Tensor):
             return output
+        whole = output
         try:
             for step in path:
                 output = _item(output, step)
         except (LookupError, AttributeError, TypeError) as error:
             if self.part.optional:
                 return None
-            inside = ", ".join(_inside(output)) or "no tensors"
+            inside = ", ".join(_inside(whole)) or "no tensors"
+            place = "".join(f"[{step}]" for step in path)
             raise ValueError(
-                f"the {self.side} of layer {self.key!r} has no {path}, expected one of {inside}"
+                f"the {self.side} of layer {self.key!r} has no {place:.60}, expected one of {inside:.160}"
             ) from error
         return output
 
@@ -112,7 +138,7 @@ def _item(values: Any, step: int | str) -> Any:
 def _inside(values: Any, path: str = "", depth: int = 3) -> Iterator[str]:
     """The tensors in a nested output, as `[0][hidden] (9, 3)`, at most a dozen."""
     if isinstance(values, Tensor):
-        yield f"{path} {tuple(values.shape)}"
+        yield f"{path} {tuple(values.shape)}".strip()
         return
     if isinstance(values, Mapping):
         items = list(values.items())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hltm.probe.containers import Array, Label, as_array, as_floats
+from hltm.probe.layer_axes import check_axis
 from hltm.probe.rows import Rowed, Rows, as_rows, is_network
 from hltm.probe.torch_network import TorchNetwork
 from hltm.tree import LatentTree
@@ -153,7 +154,7 @@ def _arrays(
     given for its rows.
     """
     members = len(rows.members) if rows.stacked else 0
-    single = not isinstance(shown, Mapping)
+    single = not isinstance(shown, Mapping) or hasattr(shown, "toarray")  # a sparse matrix of scipy
     named = {"activations": shown} if single else shown
     if not named:
         raise ValueError("the mapping of activations is empty: expected at least one layer")
@@ -164,14 +165,14 @@ def _arrays(
     found: dict[Label, Array] = {}
     for label, values in named.items():
         axis = batch_axis.get(label) if isinstance(batch_axis, Mapping) else batch_axis
+        check_axis("batch_axis", axis)
         array = as_array(label, values, rows=total, members=members)
         found[_checked_label(label, tree)] = _rows_first(label, array, total, members, axis)
     if single and batch_axis is None:
         (array,) = found.values()
-        fits = [
-            v for v in range(1, tree.topology.depth + 1) if len(tree.level(v)) == array.shape[-2]
-        ]
-        if array.ndim == 3 + bool(members) and len(fits) == 1:
+        levels = range(1, tree.topology.depth + 1) if array.ndim == 3 + bool(members) else ()
+        fits = [v for v in levels if len(tree.level(v)) == array.shape[-2]]
+        if len(fits) == 1:
             return {fits[0]: array}
     return found
 
@@ -201,7 +202,7 @@ def _rows_first(label: Any, array: Array, total: int, members: int, axis: int | 
         ValueError: an array without `total` rows there, or one that has them on two axes.
     """
     front, shape = int(members > 0), tuple(array.shape)
-    what = f"activations of layer {label!r} have shape {shape}"
+    what = f"activations of layer {label!r:.60} have shape {shape}"
     if members and shape[0] != members:
         raise ValueError(f"{what}, expected {members} members on axis 0")
     own = shape[front:]
@@ -213,7 +214,7 @@ def _rows_first(label: Any, array: Array, total: int, members: int, axis: int | 
         )
         given = "" if axis is None else f" (batch_axis={axis})"
         behind = " behind that of the members" * bool(members)
-        raise ValueError(f"{what}, expected {total} rows on axis {at}{behind}{given}{hint}")
+        raise ValueError(f"{what}, expected {total} rows on axis {axis or 0}{behind}{given}{hint}")
     if axis is None and len(own) > 2 and own[1] == total:
         raise ValueError(
             f"{what}, so two axes may be that of its {total} rows: give batch_axis=0, or batch_axis=1"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hltm.probe.capture import find_parts, per_layer, plain_module, read_parts, run_hooked
+from hltm.probe.capture import find_parts, is_end, per_layer, plain_module, read_parts
 from hltm.probe.containers import Label
 from hltm.probe.encodings import ENCODINGS, Encode
 from hltm.probe.layer_axes import (
@@ -21,10 +21,13 @@ from hltm.probe.layer_axes import (
     MixedRows,
     Pool,
     Positions,
+    check_axis,
     check_reduction,
     find_axes,
 )
 from hltm.probe.reading import Part, Selector, Side
+from hltm.probe.refusal import refusal
+from hltm.probe.undisturbed import kept_state, undisturbed
 from hltm.tree import LatentTree
 
 
@@ -33,7 +36,7 @@ class TorchNetwork:
 
     By default the units of a layer are all numbers of its output for one sample: for a convolution,
     every channel at every place. The axis of the samples need not be the first one: the model is run
-    on four rows and on two of them, which shows where the batch is and that rows are apart.
+    on six rows and on two of them, which shows where the batch is and that rows are apart.
 
     Args:
         model: a torch module.
@@ -103,17 +106,23 @@ class TorchNetwork:
             drops = nn.modules.dropout._DropoutNd  # which do nothing in evaluation mode
             ends = [
                 name for name, part in self.model.named_modules()
-                if not list(part.children()) and not isinstance(part, drops)
+                if is_end(name, part) and not isinstance(part, drops)
             ]  # fmt: skip
+            if not ends:
+                raise ValueError(
+                    "the model has no part that can be read; torch.jit has compiled it"
+                )
             self.parts = {name: Part(name, optional=len(ends) > 1) for name in ends}
             self.labels: dict[str, Label] = {name: name or "output" for name in ends}
         else:
+            if not isinstance(layers, Iterable):
+                raise ValueError(f"layers must be names of parts, got {layers!r:.80}")
             names = [layers] if isinstance(layers, str) else list(layers)
             self.parts = find_parts(self.model, names)
             self.labels = {name: name for name in self.parts}
             if isinstance(layers, Mapping):
                 self.labels = {
-                    key: label
+                    key: label if isinstance(label, str) else _level(label)
                     for name, label in layers.items()
                     for key in find_parts(self.model, [name])
                 }
@@ -125,6 +134,9 @@ class TorchNetwork:
         self._options = {
             name: per_layer(value, self.parts, name) for name, value in options.items()
         }
+        for name in ("batch_axis", "unit_axis"):
+            for axis in self._options[name].values():
+                check_axis(name, axis)
         for key, label in self.labels.items():
             blocks = self._options["positions"].get(key)
             check_reduction(self._options["pool"].get(key), blocks)
@@ -139,6 +151,8 @@ class TorchNetwork:
     def device(self) -> torch.device:
         """The device of the model's first parameter; the CPU where it has none."""
         first = next(self.model.parameters(), None)
+        if first is not None and first.is_meta:
+            raise ValueError("the model is on the device 'meta', which holds no numbers")
         return torch.device("cpu") if first is None else first.device
 
     @property
@@ -155,7 +169,10 @@ class TorchNetwork:
         return found
 
     def activations(self, leaves: Tensor) -> dict[Label, Tensor]:
-        """Label -> `(B, U)`, or `(B, V, U)` blocks, for `(B, X)` leaves; with S where leaves have it."""
+        """Label -> `(B, U)`, or `(B, V, U)` blocks, for `(B, X)` leaves; with S where leaves have it.
+
+        Modes and buffers stay what they were; random numbers that the model draws move on.
+        """
         if leaves.ndim == 3:  # one model on the leaves of S trees, tree by tree
             members = [self.activations(own) for own in leaves]
             return {label: torch.stack([m[label] for m in members]) for label in members[0]}
@@ -202,58 +219,41 @@ class TorchNetwork:
         Raises:
             ValueError: also where the model does not run on these inputs.
         """
-        given = self.inputs(leaves)
+        try:
+            given = self.inputs(leaves)
+        except (ValueError, TypeError):
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise ValueError(
+                f"encode fails on leaves of shape {tuple(leaves.shape)}: {reason:.120}"
+            ) from error
         wanted = {key: self.parts[key] for key in keys}
         own = {
             n: {k: v for k, v in self._options[n].items() if k in wanted}
             for n in ("select", "call")
         }
         chosen = self.select if isinstance(self.select, (int, str, tuple)) else own["select"]
-        try:
+        with kept_state(self.model):
             return read_parts(
-                self.model, given, wanted, side=self.side, select=chosen, call=own["call"]
-            )
-        except (RuntimeError, IndexError, TypeError, AssertionError) as error:
-            raise ValueError(self._refusal(given, error)) from error
-
-    def _refusal(self, given: Any, error: Exception) -> str:
-        """Why the model does not run: what the encoding gives, and the part that does not take it."""
-        entered: list[tuple[str, str]] = []
-
-        def enter(name: str, values: Any) -> None:
-            entered.append((name, _shown(values)))
-
-        ends = {n: p for n, p in self.model.named_modules() if not list(p.children())}
-        hooks = {
-            name: (name, lambda arguments, named, _, name=name: enter(name, arguments))
-            for name in ends
-        }
-        with contextlib.suppress(Exception):  # the same error again
-            run_hooked(self.model, given, hooks, "input")
-        name = (
-            self.encode if isinstance(self.encode, str) else getattr(self.encode, "__name__", "…")
-        )
-        at = ""
-        if entered:
-            last, shape = entered[-1]
-            kind = type(ends[last]).__name__
-            size = ends[last].extra_repr().partition(", bias")[0]
-            at = f"; its part {last!r}, {kind}({size:.40}), was given {shape}"
-        reason = str(error).partition("\n")[0][:90]
-        if entered and isinstance(ends[last], nn.Embedding) and self.encode != "tokens":
-            reason = "an embedding needs encode='tokens'"
-        return f"the model does not take {_shown(given)}, which encode={name!r} gives{at}: {reason}"
+                self.model, given, wanted, side=self.side, select=chosen, call=own["call"],
+                explain=lambda error: refusal(self.model, given, self.encode, error),
+            )  # fmt: skip
 
     def _found_axes(self, leaves: Tensor) -> dict[str, LayerAxes]:
-        """The axes of every layer that can be read, by running the model on four rows and on two."""
+        """The axes of every layer that can be read, by running the model on six rows and on two."""
         rows = (
             torch.unique(leaves[:64], dim=0)
             if len(leaves)
             else leaves.new_zeros(1, leaves.shape[-1])
         )
-        rows = rows[torch.arange(MANY, device=rows.device) % len(rows)]
-        many = self._read(rows, list(self.parts))
-        few = self._read(rows[1 : 1 + FEW], list(many))
+        places = torch.arange(MANY, device=rows.device)[:, None]
+        if len(rows) < MANY:  # states of the same leaves together otherwise, so that rows differ
+            places = places * (1 + torch.arange(rows.shape[-1], device=rows.device)) // 2
+        rows = rows.gather(0, (places % len(rows)).expand(MANY, rows.shape[-1]))
+        with undisturbed(self.model):
+            many = self._read(rows, list(self.parts))
+            few = self._read(rows[1 : 1 + FEW], list(many))
         parts = dict(self.model.named_modules(remove_duplicate=False))
         found, reasons = {}, []
         for key in many:
@@ -281,6 +281,11 @@ def _takes_cardinality(encode: Callable[..., Any]) -> bool:
     return found is not None and found.default is inspect.Parameter.empty
 
 
+def _level(label: Any) -> Any:
+    """A number of numpy as Python's."""
+    return int(label) if isinstance(label, np.integer) else label
+
+
 def _check_labels(labels: Mapping[str, Any]) -> None:
     """Raise unless labels differ and each is text or the number of a level."""
     for name, label in labels.items():
@@ -290,14 +295,3 @@ def _check_labels(labels: Mapping[str, Any]) -> None:
             )
     if len(set(labels.values())) < len(labels):
         raise ValueError(f"labels of layers must be distinct, got {dict(labels)!s:.150}")
-
-
-def _shown(values: Any) -> str:
-    """Shape and dtype of inputs, for an error."""
-    if isinstance(values, Mapping):
-        return "{" + ", ".join(f"{k}: {_shown(v)}" for k, v in values.items()) + "}"
-    if isinstance(values, tuple):
-        return ", ".join(map(_shown, values))
-    if isinstance(values, Tensor):
-        return f"{tuple(values.shape)} {str(values.dtype).removeprefix('torch.')}"
-    return type(values).__name__

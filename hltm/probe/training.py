@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
+import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
 import torch
 from torch import nn
 
+from hltm._integers import as_integer
 from hltm.probe.function_metric import Chosen
 from hltm.probe.measure import measure
 from hltm.probe.rows import is_network
@@ -51,8 +51,9 @@ class LearningCurves:
         metrics, options: as `measure`, for example `lags=50`; details are left out.
 
     Raises:
-        ValueError: `every` below 1, a seed outside 64 bits, layers of a network that names its own, or
-            errors of `measure`.
+        TypeError: `every`, samples or a seed that are no integers.
+        ValueError: `every` below 1, fewer than 2 samples, a seed outside 64 bits, layers of a
+            network that names its own, or errors of `measure`.
 
     Example:
         >>> import hltm
@@ -84,8 +85,7 @@ class LearningCurves:
         metrics: Chosen | None = None,
         **options: Any,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        every, samples = as_integer("every", every, 1), as_integer("samples", samples, 2)
         if isinstance(network, nn.Module) and not is_network(network):
             network = TorchNetwork(network, layers)
         elif layers is not None:
@@ -97,23 +97,25 @@ class LearningCurves:
             "samples": samples, "seed": check_seed(seed), "metrics": metrics, "details": False,
         }  # fmt: skip
         self.steps = 0  # that `step` has counted
-        self._tables: dict[int, pd.DataFrame] = {}
+        self._tables: dict[float, pd.DataFrame] = {}
         self._handles: list[Any] = []
 
-    def record(self, step: int) -> None:
+    def record(self, step: float) -> None:
         """Measure now, as step `step`.
 
         Raises:
-            ValueError: a step that is not above those recorded, or errors of `measure`.
+            ValueError: a step below 0 or not above those recorded, or errors of `measure`.
+            TypeError: a step that is no finite number.
         """
         last = max(self._tables, default=-1)
+        given: Any = step
+        if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
+            raise TypeError(f"step must be a finite number, got {step!r:.60}")
+        if not self._tables and step < 0:
+            raise ValueError(f"step must be at least 0, got {step}")
         if step <= last:
             raise ValueError(f"step {last} is recorded, expected a later one, got {step}")
-        model = self.network
-        if not isinstance(model, nn.Module):
-            model = getattr(model, "model", None)
-        with undisturbed(model if isinstance(model, nn.Module) else None):
-            self._tables[step] = measure(self.network, self.tree, **self.options)
+        self._tables[step] = measure(self.network, self.tree, **self.options)
 
     def step(self) -> None:
         """Count a step of training, and measure where it is a multiple of `every`."""
@@ -122,7 +124,15 @@ class LearningCurves:
             self.record(self.steps)
 
     def watch(self, optimizer: torch.optim.Optimizer) -> Self:
-        """Count the steps of an optimiser, until the context is left; returns itself."""
+        """Count the steps of an optimiser, until the context is left; returns itself.
+
+        Raises:
+            TypeError: no optimiser of torch.
+        """
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(
+                f"watch an optimizer of torch, or call step() yourself, got a {type(optimizer).__name__}"
+            )
         hook = optimizer.register_step_post_hook(lambda *_: self.step())
         self._handles.append(hook)
         return self
@@ -238,33 +248,3 @@ def _curve(axes: Axes, rows: pd.DataFrame, label: str, color: str) -> None:
     for member in members if len(members) > 1 else ():
         own = rows[rows["member"] == member].groupby("step")["value"].mean()
         axes.plot(own, color=color, linewidth=0.5, alpha=0.4)
-
-
-@contextlib.contextmanager
-def undisturbed(model: nn.Module | None) -> Iterator[None]:
-    """Whatever runs inside leaves random states, and modes and buffers of a model, as they were.
-
-    Example:
-        >>> _ = torch.manual_seed(0)
-        >>> with undisturbed(nn.Dropout()):
-        ...     _ = torch.rand(3)
-        >>> torch.rand(1).equal(torch.rand(1, generator=torch.Generator().manual_seed(0)))
-        True
-    """
-    parts = list(model.modules()) if model is not None else []
-    modes = [(part, part.training) for part in parts]
-    buffers = [(b, b.clone()) for part in parts for b in part.buffers(recurse=False)]
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002, the state of others' code
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        for part, mode in modes:
-            part.training = mode
-        with torch.no_grad():
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)

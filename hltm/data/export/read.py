@@ -182,6 +182,7 @@ class DataFolder(Dataset[FolderBatch]):
 
         Raises:
             ValueError: rows with a step, or none.
+            TypeError: no slice.
 
         Example:
             >>> import hltm, tempfile
@@ -191,6 +192,8 @@ class DataFolder(Dataset[FolderBatch]):
             ...     data.draw(slice(2, 6)).leaves.equal(data[2:6].leaves), data.draw().states.shape
             (True, torch.Size([9, 7]))
         """
+        if not isinstance(rows, slice):
+            raise TypeError(f"rows must be a slice, e.g. slice(0, 100), got {rows!r:.60}")
         chosen = self.rows[rows]
         if chosen.step != 1 or not chosen:
             raise ValueError(f"rows must be consecutive and at least one, got {rows}")

@@ -12,8 +12,7 @@ from torch.func import functional_call, vmap
 
 from dualnets.networks.network import Network, leaf_states, network_members
 from dualnets.networks.stacked_module import build_member, stack_members
-from hltm.probe import capture
-from hltm.probe.capture import find_parts, per_layer
+from hltm.probe.capture import find_parts, per_layer, read_parts
 from hltm.probe.layer_axes import (
     FEW,
     MANY,
@@ -229,7 +228,7 @@ class TorchEnsemble(Network):
         self._axes = twin._found_axes()
 
     def _found_axes(self) -> dict[str, LayerAxes]:
-        """The axes of the named layers, from a trial of four rows and one of two.
+        """The axes of the named layers, from a trial of six rows and one of two.
 
         Raises:
             ValueError: also a name that is a pattern.
@@ -267,7 +266,8 @@ class _Reader(nn.Module):
         self.model, self.names, self.side, self.reading = model, names, side, reading
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        return capture(self.model, inputs, self.names, side=self.side, **self.reading)
+        wanted = find_parts(self.model, self.names)
+        return read_parts(self.model, inputs, wanted, side=self.side, **self.reading)
 
 
 def _named(value: Any) -> str:

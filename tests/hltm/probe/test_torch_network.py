@@ -76,7 +76,7 @@ def test_a_given_axis_is_checked():
     assert found["body"].equal(found["embed"])
     wrong = TorchNetwork(model, ["body"], encode="tokens", batch_axis=0)
     with pytest.raises(
-        ValueError, match=r"'body' has shape \(8, 4, 3\) for 4 rows, .*on axis 0 .*axis 1"
+        ValueError, match=r"'body' has shape \(8, 6, 3\) for 6 rows, .*on axis 0 .*axis 1"
     ):
         wrong.activations(LEAVES)
     with pytest.raises(ValueError, match="batch_axis names no layer 'head'"):
@@ -89,7 +89,7 @@ def test_a_given_axis_is_checked():
 def test_rows_and_positions_on_one_axis_are_refused_or_taken_apart(how, sizes):
     model = Sequence(how)
     with pytest.raises(
-        ValueError, match=r"shape \(32, 3\) for 4 rows.*a\.unflatten\(0, \(-1, 8\)\)"
+        ValueError, match=r"shape \(48, 3\) for 6 rows.*a\.unflatten\(0, \(-1, 8\)\)"
     ):
         TorchNetwork(model, ["body"], encode="tokens").activations(LEAVES)
     apart = {"select": lambda a: a.unflatten(0, sizes), "encode": "tokens"}
@@ -167,7 +167,7 @@ def test_pool():
     assert pooled(lambda a: a[:, 1] - a[:, 2]).equal(h[:, 1] - h[:, 2])
     for wrong, message in [
         (9, "has 8 positions, so there is no pool=9"),
-        (lambda a: a, r"pool made \(4, 8, 3\) of \(4, 8, 3\)|pool made \(50, 8, 3\)"),
+        (lambda a: a, r"pool made \(6, 8, 3\) of \(6, 8, 3\)|pool made \(50, 8, 3\)"),
         ("avg", "pool must be one of mean, max, first, last"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -283,8 +283,8 @@ def test_inputs_have_the_dtype_of_the_model(dtype):
     ("model", "encode", "message"),
     [
         (nn.Sequential(nn.Linear(16, 3), nn.ReLU()), "bits",
-         r"the model does not take \(4, 8\) float32, which encode='bits' gives; its part '0', "
-         r"Linear\(in_features=16, out_features=3\), was given \(4, 8\) float32"),
+         r"the model does not take \(6, 8\) float32, which encode='bits' gives; its part '0', "
+         r"Linear\(in_features=16, out_features=3\), was given \(6, 8\) float32"),
         (nn.Sequential(nn.Tanh(), nn.Linear(9, 3)), lambda x: x.float(), "encode='<lambda>'.*part '1'"),
         (nn.Sequential(nn.Embedding(2, 3)), "bits", "an embedding needs encode='tokens'"),
         (nn.Sequential(nn.Embedding(1, 3)), "tokens", r"Embedding\(1, 3\).*index out of range"),
