@@ -29,6 +29,7 @@ COLUMNS = [
     "member", "step", "layer", "level", "node", "metric", "value", "null", "initial", "ceiling",
     "gap_closed", "n",
 ]  # fmt: skip
+COLUMNS_OF_PANELS = 4
 
 
 class LearningCurves:
@@ -222,9 +223,14 @@ class LearningCurves:
 
         line = "level" if by == "layer" else "layer"
         panels = list(shown.groupby(by, sort=False))
-        figure = Figure(figsize=(3.6 * len(panels) + 0.8, 3.2), dpi=110, layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for panel, (label, part) in zip(axes, panels, strict=True):
+        columns = min(len(panels), COLUMNS_OF_PANELS)
+        lines = -(-len(panels) // columns)
+        size = (3.6 * columns + 0.8, 3.2 * lines)
+        figure = Figure(figsize=size, dpi=110, layout="constrained")
+        axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
+        for spare in axes.flat[len(panels) :]:
+            spare.remove()
+        for panel, (label, part) in zip(axes.flat, panels, strict=False):
             for i, (key, own) in enumerate(part.groupby(line, sort=True)):
                 _curve(panel, own, f"{line} {key}", f"C{i % 10}")
             panel.set_title(f"{by} {label}".replace("$", r"\$"), fontsize=9, loc="left")
@@ -234,7 +240,8 @@ class LearningCurves:
             for style, text in ((":", "null"), ("--", "ceiling")):
                 panel.plot([], [], color="gray", linewidth=0.9, linestyle=style, label=text)
             panel.legend(fontsize=7, frameon=False)
-        axes[0].set_ylabel(name.replace("_", " ").replace("$", r"\$"), fontsize=9)
+        for panel in axes[:, 0]:
+            panel.set_ylabel(name.replace("_", " ").replace("$", r"\$"), fontsize=9)
         return figure
 
 

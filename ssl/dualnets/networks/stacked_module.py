@@ -27,12 +27,17 @@ def stack_members(models: list[nn.Module]) -> nn.Module:
     A parameter without gradient becomes a buffer: every parameter of a network here is trained.
 
     Raises:
-        ValueError: modules whose parameters differ in name or shape, or modules without parameters.
+        ValueError: modules whose parameters differ in name or shape, or hold no numbers; modules
+            without parameters or that torch.jit has compiled.
     """
     held = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
     for name, first in held[0].items():
         if torch.nn.parameter.is_lazy(first):
             raise ValueError(f"{name!r} must have a shape before the module runs, but it is lazy")
+        if first.is_meta:
+            raise ValueError(f"{name!r} is on the device 'meta', which holds no numbers")
+    if any(isinstance(part, torch.jit.ScriptModule) for part in models[0].modules()):
+        raise ValueError("the module is compiled by torch.jit; build the module that was compiled")
     shapes = [{name: tuple(tensor.shape) for name, tensor in one.items()} for one in held]
     for other in shapes[1:]:
         if other != shapes[0]:

@@ -19,10 +19,12 @@ from hltm.probe.layer_axes import (
     LayerAxes,
     Pool,
     Positions,
+    check_axis,
     check_reduction,
     find_axes,
 )
 from hltm.probe.reading import Selector, Side
+from hltm.probe.undisturbed import kept_state
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
@@ -155,7 +157,7 @@ class TorchEnsemble(Network):
             ValueError: leaves of the wrong shape.
         """
         output = vmap(self._member)(self._stacks(), self._inputs(leaves))
-        return output if self.stacked else output[0]
+        return output if self.stacked or not isinstance(output, Tensor) else output[0]
 
     def activations(self, leaves: Tensor) -> dict[int, Tensor]:
         """Activations of the named layers, in evaluation mode and without gradients.
@@ -165,12 +167,14 @@ class TorchEnsemble(Network):
 
         Returns:
             Level -> `(S, B, U)`, or `(S, B, V, U)` with `positions`; no S where the network has none.
+            Buffers stay what they were.
 
         Raises:
             ValueError: a layer that does not run, runs twice, or returns no tensor.
         """
         inputs = self._inputs(leaves)
-        shown = vmap(self._arranged)(self._stacks(), inputs)
+        with kept_state(self.model):
+            shown = vmap(self._arranged)(self._stacks(), inputs)
         found = {level: shown[name] for level, name in self.layers.items()}
         return found if self.stacked else {level: values[0] for level, values in found.items()}
 
@@ -216,13 +220,18 @@ class TorchEnsemble(Network):
         try:
             with torch.no_grad():
                 output = twin(leaves)
-        except RuntimeError as error:
+        except Exception as error:  # of the module or its encoder
             if "randomness" in str(error):
                 raise ValueError(
                     "the module draws random numbers when it runs (dropout?), which would not be reproducible"
                 ) from error
-            raise ValueError(f"the module does not run as an ensemble: {error}") from error
-        if not isinstance(output, Tensor) or output.shape[:-1] != leaves.shape[:-1]:
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise ValueError(f"the module does not run as an ensemble: {reason:.180}") from error
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"the module returns a {type(output).__name__}, expected a tensor (B, U)"
+            )
+        if output.shape[:-1] != leaves.shape[:-1]:
             given = tuple(output[0].shape if self.stacked else output.shape)
             raise ValueError(f"the module returns {given} for 3 samples, expected (3, U)")
         self._axes = twin._found_axes()
@@ -249,6 +258,8 @@ class TorchEnsemble(Network):
         parts = dict(self.model.named_modules(remove_duplicate=False))
         axes = {}
         for name in found:
+            check_axis("batch_axis", options["batch_axis"].get(name))
+            check_axis("unit_axis", options["unit_axis"].get(name))
             own = {option: values.get(name) for option, values in options.items()}
             check_reduction(own["pool"], own["positions"])
             many, few = (shown[name][0] for shown in trials)

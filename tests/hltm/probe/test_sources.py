@@ -317,3 +317,30 @@ def test_as_array_tells_members_from_batches():
     parts = [np.ones((4, 2)), np.zeros((4, 2))]
     assert as_array("h", parts, rows=8).shape == (8, 2)
     assert as_array("h", parts, rows=4, members=2).shape == (2, 4, 2)
+
+
+def test_one_unit_needs_no_axis_of_units():
+    unit = A[:, 0]
+    for values in (unit, unit.tolist(), pd.Series(unit), torch.from_numpy(np.array(unit))):
+        table = measure(values, TREE, draw=DRAW, lags=0, details=False, metrics=["correlation"])
+        states = DRAW.states.numpy()[:, : TREE.leaves.start].astype(float)
+        expected = [abs(np.corrcoef(unit, z)[0, 1]) for z in states.T]
+        found = table["value"][(table["metric"] == "correlation") & (table["node"] != "")]
+        assert np.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("index", [np.arange(N) * 2, np.arange(N) * 1.0, np.arange(N) + 7])
+def test_frames_whose_rows_were_shuffled_are_refused(index):
+    frame = pd.DataFrame(A).set_index(pd.Index(index)).sample(frac=1, random_state=0)
+    with pytest.raises(ValueError, match="so they are not in order; sort_index"):
+        measure(frame, TREE, draw=DRAW)
+    assert as_array("h", frame.sort_index(), rows=N).shape == (N, A.shape[1])
+
+
+def test_an_axis_that_is_no_number_and_long_names_are_one_sentence():
+    for axis in ("0", 1.0, True, [0]):
+        with pytest.raises(ValueError, match="batch_axis must be a whole number"):
+            measure(A, TREE, draw=DRAW, batch_axis=axis)
+    with pytest.raises(ValueError, match="expected 60 rows") as refusal:
+        measure({"x" * 400: A[:-1]}, TREE, draw=DRAW)
+    assert len(str(refusal.value)) < 300

@@ -100,7 +100,7 @@ def test_the_table_is_that_of_measure_step_by_step():
         curves.record(3)
 
 
-def test_figures_have_a_panel_for_each_layer_or_level():
+def test_figures_have_a_panel_for_each_layer_or_level(monkeypatch):
     trees = hltm.symmetric_binary(depth=2, polarity=0.9, members=2, seed=0)
     curves = LearningCurves(made(), trees, layers={"0": "a$b", "4": "out"}, **OPTIONS)
     for step in (0, 10):
@@ -119,6 +119,10 @@ def test_figures_have_a_panel_for_each_layer_or_level():
     )  # value, null and ceiling; members; two lines of the legend
     by_layer.draw_without_rendering()
     assert len(curves.figure("correlation", by="level").axes) == 2
+    monkeypatch.setattr("hltm.probe.training.COLUMNS_OF_PANELS", 1)
+    wrapped = curves.figure()
+    assert len(wrapped.axes) == 2
+    assert wrapped.get_figheight() == 2 * by_layer.get_figheight()
     with pytest.raises(
         ValueError, match="no latent has the metric 'dead_units', expected one of corr"
     ):
