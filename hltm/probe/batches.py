@@ -52,16 +52,25 @@ def batches(
         size: gives the number of rows that the next batch should have.
 
     Raises:
-        ValueError: errors of `open_source`, or fewer rows than twice the lags.
+        ValueError: errors of `open_source`, fewer rows than twice the lags, or a layer whose units
+            change from batch to batch.
     """
     opened = open_source(source, tree, draw=draw, samples=samples, seed=seed, batch_axis=batch_axis)
     total, least = opened.rows.total, max(2 * lags, 2)
     if total < least:
         raise ValueError(f"{lags} lags need at least {least} rows, got {total}")
+    widths: dict[Label, torch.Size] = {}
     for rows in row_ranges(total, least, size):
         now = opened.rows.draw(rows)
         other = opened.rows.draw(rows, other=True) if lags else None
         shown, rectified = opened.read_both(rows, now.states_SVB[:, tree.leaves.start :])
+        for label, values in shown.items():
+            own = values.shape[:-1]
+            if widths.setdefault(label, own) != own:
+                before, now_has = tuple(widths[label][1:]), tuple(own[1:])
+                raise ValueError(
+                    f"layer {label!r:.60} changed from {before} to {now_has} units between batches of rows"
+                )
         yield ActivationBatch(shown, rectified, now, other)
 
 

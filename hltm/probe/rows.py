@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 import torch
 from torch import Tensor, nn
 
+from hltm._integers import as_integer
 from hltm.sampling.draw import Draw, Origin, check_draw
 from hltm.sampling.packed import PackedDraw
 from hltm.sampling.philox import Stream
@@ -81,7 +82,7 @@ def as_rows(
     Raises:
         ValueError: neither draw nor samples and seed, a draw of another tree or with missing leaves,
             or one that lacks latents which do not follow from its address.
-        TypeError: a draw that is neither a `Draw` nor a folder.
+        TypeError: a draw that is neither a `Draw` nor a folder, or samples that are no integer.
 
     Example:
         >>> import hltm
@@ -94,6 +95,7 @@ def as_rows(
     if draw is None:
         if samples is None or seed is None:
             raise ValueError("a network needs rows to be probed on: give draw, or samples and seed")
+        samples = as_integer("samples", samples)
         members = tuple(getattr(source, "members", tree.members))
         stacked = bool(getattr(source, "stacked", tree.stacked))
         device = getattr(source, "device", torch.device("cpu"))

@@ -173,6 +173,10 @@ class TorchNetwork:
 
         Modes and buffers stay what they were; random numbers that the model draws move on.
         """
+        shape = tuple(leaves.shape) if isinstance(leaves, Tensor) else ()
+        if len(shape) not in (2, 3) or (len(shape) == 3 and not shape[0]):
+            given = shape or type(leaves).__name__
+            raise ValueError(f"leaves must be a tensor (B, X) or (S, B, X), got {given}")
         if leaves.ndim == 3:  # one model on the leaves of S trees, tree by tree
             members = [self.activations(own) for own in leaves]
             return {label: torch.stack([m[label] for m in members]) for label in members[0]}

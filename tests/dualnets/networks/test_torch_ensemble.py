@@ -128,7 +128,9 @@ class Quiet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.how == "branches":
             return self.linear(x) if x.sum() > 0 else x
-        return self.linear(x).sum()
+        if self.how == "fails":
+            raise KeyError(self.how)
+        return {"out": self.linear(x)} if self.how == "mapping" else self.linear(x).sum()
 
 
 COUNT = iter(range(100))
@@ -142,6 +144,9 @@ COUNT = iter(range(100))
         (lambda: nn.Flatten(), {1: ""}, "has nothing to train"),
         (lambda: nn.LazyLinear(4), {1: ""}, "'weight' must have a shape before the module runs"),
         (lambda: Quiet("sums"), {1: "linear"}, r"the module returns \(\) for 3 samples, expected \(3, U\)"),
+        (lambda: Quiet("fails"), {1: "linear"}, "does not run as an ensemble: KeyError: 'fails'"),
+        (lambda: Quiet("mapping"), {1: "linear"}, "the module returns a dict, expected a tensor"),
+        (lambda: nn.Linear(16, 4, device="meta"), {1: ""}, "'weight' is on the device 'meta'"),
         (lambda: Quiet("branches"), {1: "linear"}, "does not run as an ensemble: .*vmap"),
         (
             lambda: nn.Sequential(nn.Linear(16, 4), nn.BatchNorm1d(4, momentum=None)),
@@ -159,6 +164,24 @@ COUNT = iter(range(100))
 def test_what_cannot_be_an_ensemble_is_refused(build, layers, message):
     with pytest.raises(ValueError, match=message):
         ensemble(build, layers=layers)
+
+
+class Counted(nn.Sequential):
+    """Counts its runs in a buffer."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.register_buffer("runs", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.runs += 1
+        return super().forward(x)
+
+
+def test_reading_activations_leaves_buffers():
+    network = ensemble(lambda: Counted(nn.Linear(16, 4)), layers={1: "0"})
+    network.activations(torch.zeros(len(network.members), 5, 16, dtype=torch.uint8))
+    assert not network.model.runs.any()
 
 
 def test_no_layer_at_all_is_refused():

@@ -186,3 +186,27 @@ def test_what_learning_curves_cannot_take_is_named():
         curves().record(-1)
     with pytest.raises(TypeError, match=r"or call step\(\) yourself, got a int"):
         curves().watch(5)
+
+
+@pytest.mark.parametrize(
+    "leaves", [LEAVES[0], LEAVES[None, None], LEAVES[None][:0], LEAVES.numpy(), [[0]]]
+)
+def test_leaves_of_another_shape_are_named(leaves):
+    with pytest.raises(ValueError, match=r"leaves must be a tensor \(B, X\) or \(S, B, X\), got"):
+        TorchNetwork(nn.Linear(8, 2)).activations(leaves)
+
+
+def test_layers_keep_their_units_and_samples_are_integers():
+    class Growing:
+        width = 1
+
+        def activations(self, leaves):
+            self.width += 1
+            return {"h": leaves[:, : self.width].float()}
+
+    with pytest.raises(
+        ValueError, match=r"'h' changed from \(2,\) to \(3,\) units between batches"
+    ):
+        measure(Growing(), TREE, **{**OPTIONS, "samples": 600})
+    with pytest.raises(TypeError, match=r"samples must be an integer, got 60\.0"):
+        measure(nn.Linear(8, 2), TREE, **{**OPTIONS, "samples": 60.0})

@@ -188,7 +188,7 @@ def test_members_are_in_front():
 def test_a_name_of_digits_is_a_name_and_a_number_is_a_level():
     found = read({"2": A, "02": A, 2: A, np.int64(1): A})
     assert list(found) == ["2", "02", 2, 1]
-    table = measure({"2": A, 2: A}, TREE, draw=DRAW, lags=0)
+    table = measure({"2": A, 2: A}, TREE, draw=DRAW, lags=0, details=False)
     best = table[table["metric"] == "correlation"]
     assert best.groupby("layer").size().to_dict() == {"2": 7, 2: 2}
     for label in (0, 4, -1, True, None, 1.5, ("fc", 1)):
@@ -255,14 +255,16 @@ def test_folders_and_their_rows(tmp_path, nodes):
     hltm.export(TREE, tmp_path / "data", N, seed=1, start=7, nodes=nodes, rows_per_shard=25)
     data = hltm.load(tmp_path / "data")
     draw = TREE.sample(N, seed=1, start=7)
-    expected = measure(draw.leaves.contiguous(), TREE, draw=draw, lags=5)
-    same(measure(data.leaves, TREE, draw=data, lags=5), expected)
+    expected = measure(draw.leaves.contiguous(), TREE, draw=draw, lags=5, details=False)
+    same(measure(data.leaves, TREE, draw=data, lags=5, details=False), expected)
     assert data.draw() == draw
     part = data.draw(slice(10, 50))
     assert part == TREE.sample(40, seed=1, start=17)
-    assert measure(data.leaves[10:50], TREE, draw=part, lags=5)["n"].unique().tolist() == [40]
+    assert measure(data.leaves[10:50], TREE, draw=part, lags=5, details=False)[
+        "n"
+    ].unique().tolist() == [40]
     network = Network(lambda leaves: {"activations": leaves})
-    same(measure(network, TREE, draw=data, lags=5), expected)
+    same(measure(network, TREE, draw=data, lags=5, details=False), expected)
     opened = open_source(data.leaves, TREE, draw=data)
     assert opened.rows.draw(range(3, 9)).states_SVB.equal(draw.states_SVB[..., 3:9])
     with pytest.raises(ValueError, match="the draw is of tree"):
@@ -275,9 +277,9 @@ def test_folders_and_their_rows(tmp_path, nodes):
 
 def test_folders_of_several_trees(tmp_path):
     data = hltm.export(TREES, tmp_path / "data", N, seed=1, nodes="leaves")
-    table = measure(np.asarray(data.leaves), TREES, draw=data, lags=5)
-    same(table, measure(DRAWS.leaves.contiguous(), TREES, draw=DRAWS, lags=5))
-    one = measure(data[1].leaves, TREES[1], draw=data[1], lags=5)
+    table = measure(np.asarray(data.leaves), TREES, draw=data, lags=5, details=False)
+    same(table, measure(DRAWS.leaves.contiguous(), TREES, draw=DRAWS, lags=5, details=False))
+    one = measure(data[1].leaves, TREES[1], draw=data[1], lags=5, details=False)
     assert one["member"].unique().tolist() == [1]
 
 

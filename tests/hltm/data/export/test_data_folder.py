@@ -228,3 +228,9 @@ def test_states_above_256_can_be_reduced(tmp_path):
     with np.load(next((tmp_path / "data").iterdir())) as file:
         assert file["leaves"].dtype == np.uint16
     assert data.to_pandas()["many"].dtype == np.int32
+
+
+@pytest.mark.parametrize("rows", [3, True, np.int64(2), [1, 2], range(2, 5), None, "a"])
+def test_a_draw_is_of_a_slice(data, rows):
+    with pytest.raises(TypeError, match="rows must be a slice"):
+        data.draw(rows)
