@@ -12,6 +12,7 @@ from torch.func import functional_call, vmap
 
 from dualnets.networks.network import Network, leaf_states, network_members
 from hltm.probe import capture
+from hltm.probe.replacing import Replacement, run_replaced
 from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
 
@@ -155,6 +156,39 @@ class TorchEnsemble(Network):
         }
         return found if self.stacked else {level: values[0] for level, values in found.items()}
 
+    @torch.no_grad()
+    def run_with(self, leaves: Tensor, replace: Mapping[int, Replacement]) -> Tensor:
+        """The output in evaluation where some units are replaced; see `hltm.probe.replacing`.
+
+        Args:
+            leaves: as for `forward`.
+            replace: level -> units and values, which broadcast against its `activations`.
+
+        Returns:
+            As `forward`.
+
+        Raises:
+            ValueError: as `hltm.probe.replacing.run_replaced`.
+        """
+        inputs = self._inputs(leaves)
+        rows = inputs.shape[:2] if self.stacked else inputs.shape[1:2]
+        given = {}
+        for level, replacement in replace.items():
+            parts = [part.broadcast_to(*rows, part.shape[-1]) for part in replacement]
+            parts = parts if self.stacked else [part[None] for part in parts]
+            given[self.layers[level]] = Replacement(*(part.to(inputs.device) for part in parts))
+        output = vmap(self._changed)(self._stacks(), inputs, given)
+        return output if self.stacked else output[0]
+
+    def _changed(
+        self, own: dict[str, Tensor], inputs: Tensor, given: dict[str, Replacement]
+    ) -> Tensor:
+        """One member's output, with units of some layers replaced."""
+        changer = _Changer(self.model, given, self.side)
+        named = {f"model.{name}": tensor for name, tensor in self._shaped(own).items()}
+        found: Tensor = functional_call(changer, named, (inputs,))
+        return found
+
     def _member(self, own: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """One member's output, from its parameters and buffers."""
         found: Tensor = functional_call(self.model, self._shaped(own), (inputs,))
@@ -213,6 +247,18 @@ class _Reader(nn.Module):
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         return capture(self.model, inputs, self.names, side=self.side)
+
+
+class _Changer(nn.Module):
+    """A module that runs another one with some units replaced."""
+
+    def __init__(self, model: nn.Module, replace: Mapping[str, Replacement], side: Side) -> None:
+        super().__init__()
+        self.model, self.replace, self.side = model, replace, side
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found: Tensor = run_replaced(self.model, inputs, self.replace, side=self.side)
+        return found
 
 
 def _built(build: Callable[[], nn.Module], seed: int, member: int) -> nn.Module:

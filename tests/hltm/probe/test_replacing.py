@@ -1,0 +1,141 @@
+"""Networks with some units replaced: by hooks, in blocks and in ensembles of torch modules."""
+
+import pytest
+import torch
+from torch import nn
+
+import hltm
+from dualnets.networks.mlp import mlp
+from dualnets.networks.normalizations import BatchNorm
+from dualnets.networks.shuffled_tree import shuffled_tree
+from dualnets.networks.torch_ensemble import TorchEnsemble
+from dualnets.networks.tree_network import tree_network
+from hltm.probe import TorchNetwork
+from hltm.probe.replacing import Replacement, run_replaced, run_with
+
+TREES = hltm.symmetric_binary(depth=3, members=2, seed=0)
+LEAVES, OTHER = TREES.sample(30, seed=1).leaves, TREES.sample(30, seed=2).leaves
+
+
+def build():
+    return nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(inplace=True), nn.Linear(6, 3))
+
+
+NETWORKS = {
+    "tree": lambda tree: tree_network(tree, units=4, seed=1, bias=True),
+    "dense": lambda tree: mlp(tree, units=5, seed=1, normalize=True),
+    "norm": lambda tree: tree_network(tree, units=4, seed=1, norm=BatchNorm()),
+    "shuffled": lambda tree: shuffled_tree(tree, units=4, seed=1),
+    "torch": lambda tree: TorchEnsemble(tree, build, activations={1: "1", 2: "2", 3: "3"}, seed=1),
+    "inputs": lambda tree: TorchEnsemble(
+        tree, build, activations={1: "2", 2: "3"}, side="input", seed=1
+    ),
+}
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_whole_of_any_layer_makes_the_output_that_of_its_source(name, stacked):
+    pick = (lambda x: x) if stacked else (lambda x: x[0])
+    network = NETWORKS[name](TREES if stacked else TREES[0]).eval()
+    leaves, other = pick(LEAVES), pick(OTHER)
+    plain, expected = network(leaves).detach(), network(other).detach()
+    assert run_with(network, leaves, {}).equal(plain)
+    own, source = network.activations(leaves), network.activations(other)
+    for level, values in source.items():
+        every = torch.ones(values.shape[-1:], dtype=torch.bool)
+        found = run_with(network, leaves, {level: Replacement(every, values.detach())})
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        same = run_with(network, leaves, {level: Replacement(every, own[level].detach())})
+        torch.testing.assert_close(same, plain, atol=1e-6, rtol=0)
+    assert not plain.allclose(expected)
+
+
+def test_one_unit_of_one_member():
+    network = mlp(TREES, units=5, seed=1)
+    units = torch.zeros(2, 1, 5, dtype=torch.bool)
+    units[1, 0, 3] = True
+    found = network.run_with(LEAVES, {3: Replacement(units, torch.full((2, 30, 5), 7.0))})
+    assert (found[1, :, 3] == 7).all()
+    plain = network(LEAVES).detach()
+    assert found[0].equal(plain[0])
+    assert found[1, :, :3].equal(plain[1, :, :3])
+
+
+def test_a_torch_module_like_its_formula_by_hand_and_as_it_was():
+    model = build().train()
+    network = TorchNetwork(model, {"2": "hidden"})
+    leaves = LEAVES[0]
+    hidden = network.activations(leaves)["hidden"]
+    units = torch.zeros(1, 6, dtype=torch.bool)
+    units[0, [1, 4]] = True
+    found = run_with(network, leaves, {"hidden": Replacement(units, torch.zeros(1, 6))})
+    expected = model[3](hidden.masked_fill(units, 0.0))
+    torch.testing.assert_close(found, expected.detach())
+    assert model.training
+    assert model[1].training
+    assert not model[2]._forward_hooks
+    assert int(model[1].num_batches_tracked) == 0
+    both = run_with(network, LEAVES, {"hidden": Replacement(units, torch.zeros(2, 1, 6))})
+    assert both[0].equal(found)
+
+
+def test_inputs_given_by_name_and_several_arguments():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.add = nn.Bilinear(2, 2, 1, bias=False)
+            self.last = nn.Linear(1, 1, bias=False)
+
+        def forward(self, a, b):
+            return self.last(input=self.add(a, b))
+
+    model = Two()
+    one = Replacement(torch.tensor([True]), torch.ones(1, 1))
+    found = run_replaced(model, (torch.ones(3, 2), torch.ones(3, 2)), {"last": one}, side="input")
+    torch.testing.assert_close(found, model.last.weight.detach().expand(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "units", "message"),
+    [
+        (build(), "nine", 6, "no layer 'nine'"),
+        (build(), "0", 5, "has 6 units"),
+        (nn.Sequential(nn.Linear(8, 8), nn.Identity()), "0", 8, None),
+    ],
+)
+def test_refusals(model, name, units, message):
+    replacement = Replacement(torch.ones(units, dtype=torch.bool), torch.zeros(1, units))
+    if message is None:
+        assert run_replaced(model, torch.ones(2, 8), {name: replacement}).eq(0).all()
+        return
+    with pytest.raises(ValueError, match=message):
+        run_replaced(model, torch.ones(2, 8), {name: replacement})
+    assert not any(part._forward_hooks for part in model.modules())
+
+
+def test_layers_that_run_twice_or_never_and_outputs_that_are_no_tensors():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.twice, self.never, self.pair = nn.Identity(), nn.Identity(), Pair()
+
+        def forward(self, x):
+            return self.pair(self.twice(self.twice(x)))
+
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    replacement = Replacement(torch.ones(2, dtype=torch.bool), torch.zeros(1, 2))
+    for name, message in (
+        ("twice", "more than once"),
+        ("never", "did not run"),
+        ("pair", "is a tuple"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_replaced(Odd(), torch.ones(3, 2), {name: replacement})
+    with pytest.raises(TypeError, match="returns a tuple"):
+        run_with(TorchNetwork(Pair(), [""]), torch.ones(3, 2, dtype=torch.int64), {})
+    with pytest.raises(TypeError, match="cannot be replaced"):
+        run_with(object(), torch.ones(3, 2), {})
