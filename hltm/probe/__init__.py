@@ -11,6 +11,8 @@
 - `best_units`: the best unit of every latent of every level, as learning curves need it
 - `capture`: activations of any torch module by name, and the module as a network to probe
 - `heatmap`: a figure of units by latents
+- `patching`: whether a network uses the units of a latent: their replacement, and the exact answer
+- `causal/`: what that is made of, and the protocol of networks whose units can be replaced
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
 """
 
@@ -19,6 +21,7 @@ from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
 from hltm.probe.best_units import Level, ProbedNetwork, alignment, best_units
 from hltm.probe.capture import TorchNetwork, capture
+from hltm.probe.causal.replacing import PatchableNetwork, Replacement, run_replaced, run_with
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
 from hltm.probe.layer import Layer, Score
@@ -36,15 +39,17 @@ from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.null import CorrelationNull, MetricNull
+from hltm.probe.patching import ablate, patch
 from hltm.probe.table import to_frame
 
 # fmt: off
 __all__ = [
     "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationNull", "CorrelationRatio",
     "Layer", "Level", "LinearCKA", "LinearProbe", "LinearReadout", "Matching", "Metric",
-    "MetricNull", "MutualInformation", "ProbedNetwork", "RivalBaseline", "RocAuc", "Score",
-    "Selectivity", "Specific", "Specificity", "StreamingCorrelation", "StreamingHistogram",
-    "StreamingMoments", "TorchNetwork", "alignment", "best_units", "capture", "heatmap_figure",
-    "match_units", "measure", "over_members", "probe_layers", "to_frame",
+    "MetricNull", "MutualInformation", "PatchableNetwork", "ProbedNetwork", "Replacement",
+    "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific", "Specificity",
+    "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork", "ablate",
+    "alignment", "best_units", "capture", "heatmap_figure", "match_units", "measure",
+    "over_members", "patch", "probe_layers", "run_replaced", "run_with", "to_frame",
 ]
 # fmt: on

@@ -15,8 +15,11 @@ from torch import Tensor
 from dualnets._checks import check_whole
 from dualnets.networks.network import Network, leaf_states, network_members
 from hltm.model.nodes import Nodes
-from hltm.probe.replacing import Replacement, replaced
+from hltm.probe.causal.replacing import Replacement, replaced
 from hltm.tree import LatentTree
+
+
+SMALLEST = 1e-30  # a sum of exponentials above it has lost nothing to underflow, in float32 either
 
 
 class BeliefNetwork(Network):
@@ -99,7 +102,7 @@ class BeliefNetwork(Network):
         return shown
 
     def run_with(self, leaves: Tensor, replace: Mapping[int, Replacement]) -> Tensor:
-        """The output of `forward` where some units are replaced; see `hltm.probe.replacing`."""
+        """The output of `forward` where some units are replaced; see `hltm.probe.causal.replacing`."""
         _, message = self._upward(leaves, replace)
         context = self._downward(message)
         states = max(int(self.tree.tables.cardinality[v]) for v in self.readout)
@@ -145,8 +148,16 @@ class BeliefNetwork(Network):
 
     def _to_parent(self, v: int, message: Tensor) -> Tensor:
         """m_v `(S, B, K of the parent)`."""
-        table = self.constants[f"table{v}"][:, None]  # (S, 1, K of the parent, K)
-        return (table + message[:, :, None]).logsumexp(-1).clamp(min=self.floor)
+        table = self.constants[f"table{v}"]  # (S or 1, K of the parent, K)
+        return self._log_product(message, table.mT)
+
+    def _log_product(self, message: Tensor, table: Tensor) -> Tensor:
+        """log Σ_k exp(message_k + table_kj), `(S, B, J)`, at least `floor`."""
+        found = message.exp() @ table.exp()
+        if bool(((found > SMALLEST) & found.isfinite()).all()):
+            return found.log()
+        # numbers that exp does not hold, or true zeros
+        return (message[..., None] + table[:, None]).logsumexp(-2).clamp(min=self.floor)
 
     def _block(self, v: int, message: Mapping[int, Tensor], states: int) -> Tensor:
         """`(S, B, U)` units of a latent."""
@@ -183,8 +194,7 @@ class BeliefNetwork(Network):
                 above = self._normalised(
                     sum(others, context[v] + torch.zeros_like(received[child]))
                 )
-                table = self.constants[f"table{child}"][:, None]
-                context[child] = (table + above[..., None]).logsumexp(-2).clamp(min=self.floor)
+                context[child] = self._log_product(above, self.constants[f"table{child}"])
         return context
 
 

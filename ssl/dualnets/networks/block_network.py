@@ -13,7 +13,7 @@ from dualnets.networks.network import Network
 from dualnets.networks.norm_layer import NormLayer
 from dualnets.networks.normalizations import Normalization, standardize
 from dualnets.networks.wiring import Wires, standardize_own
-from hltm.probe.replacing import Replacement, replaced
+from hltm.probe.causal.replacing import Replacement, replaced
 from hltm.sampling.philox import check_seed
 
 
@@ -172,7 +172,7 @@ class BlockNetwork(Network):
 
     @torch.no_grad()
     def run_with(self, leaves: Tensor, replace: Mapping[int, Replacement]) -> Tensor:
-        """The output in evaluation where some pre-activations are replaced; see `hltm.probe.replacing`.
+        """The output in evaluation where some units are replaced; see `hltm.probe.causal.replacing`.
 
         Args:
             leaves: as for `forward`.

@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from dualnets.networks.network import Network, leaf_states, network_members
 from hltm.probe import capture
-from hltm.probe.replacing import Replacement, run_replaced
+from hltm.probe.causal.replacing import Replacement, run_replaced
 from hltm.sampling.philox import Stream, check_seed, uniform
 from hltm.tree import LatentTree
 
@@ -158,7 +158,7 @@ class TorchEnsemble(Network):
 
     @torch.no_grad()
     def run_with(self, leaves: Tensor, replace: Mapping[int, Replacement]) -> Tensor:
-        """The output in evaluation where some units are replaced; see `hltm.probe.replacing`.
+        """The output in evaluation where some units are replaced; see `hltm.probe.causal.replacing`.
 
         Args:
             leaves: as for `forward`.
@@ -168,7 +168,7 @@ class TorchEnsemble(Network):
             As `forward`.
 
         Raises:
-            ValueError: as `hltm.probe.replacing.run_replaced`.
+            ValueError: as `hltm.probe.causal.replacing.run_replaced`.
         """
         inputs = self._inputs(leaves)
         rows = inputs.shape[:2] if self.stacked else inputs.shape[1:2]

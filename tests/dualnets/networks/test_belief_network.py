@@ -5,7 +5,7 @@ import torch
 
 import hltm
 from dualnets.networks.belief_network import belief_network
-from hltm.probe.replacing import Replacement
+from hltm.probe.causal.replacing import Replacement
 
 
 def with_zeros(tree):

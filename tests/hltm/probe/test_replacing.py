@@ -11,7 +11,7 @@ from dualnets.networks.shuffled_tree import shuffled_tree
 from dualnets.networks.torch_ensemble import TorchEnsemble
 from dualnets.networks.tree_network import tree_network
 from hltm.probe import TorchNetwork
-from hltm.probe.replacing import Replacement, run_replaced, run_with
+from hltm.probe.causal.replacing import Replacement, run_replaced, run_with
 
 TREES = hltm.symmetric_binary(depth=3, members=2, seed=0)
 LEAVES, OTHER = TREES.sample(30, seed=1).leaves, TREES.sample(30, seed=2).leaves
