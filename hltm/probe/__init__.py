@@ -11,6 +11,7 @@
 - `best_units`: the best unit of every latent of every level, as learning curves need it
 - `capture`: activations of any torch module by name, and the module as a network to probe
 - `heatmap`: a figure of units by latents
+- `intervention`: what units make of do(latent = state), by counterfactual rows
 - `patching`: whether a network uses the units of a latent: their replacement, and the exact answer
 - `causal/`: what that is made of, and the protocol of networks whose units can be replaced
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
@@ -24,6 +25,7 @@ from hltm.probe.capture import TorchNetwork, capture
 from hltm.probe.causal.replacing import PatchableNetwork, Replacement, run_replaced, run_with
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
+from hltm.probe.intervention import InterventionEffect, LayerEffect, intervention_effect
 from hltm.probe.layer import Layer, Score
 from hltm.probe.measure import measure, probe_layers
 from hltm.probe.metric import Metric
@@ -45,11 +47,12 @@ from hltm.probe.table import to_frame
 # fmt: off
 __all__ = [
     "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationNull", "CorrelationRatio",
-    "Layer", "Level", "LinearCKA", "LinearProbe", "LinearReadout", "Matching", "Metric",
-    "MetricNull", "MutualInformation", "PatchableNetwork", "ProbedNetwork", "Replacement",
-    "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific", "Specificity",
-    "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork", "ablate",
-    "alignment", "best_units", "capture", "heatmap_figure", "match_units", "measure",
-    "over_members", "patch", "probe_layers", "run_replaced", "run_with", "to_frame",
+    "InterventionEffect", "Layer", "LayerEffect", "Level", "LinearCKA", "LinearProbe",
+    "LinearReadout", "Matching", "Metric", "MetricNull", "MutualInformation", "PatchableNetwork",
+    "ProbedNetwork", "Replacement", "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific",
+    "Specificity", "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork",
+    "ablate", "alignment", "best_units", "capture", "heatmap_figure", "intervention_effect",
+    "match_units", "measure", "over_members", "patch", "probe_layers", "run_replaced", "run_with",
+    "to_frame",
 ]
 # fmt: on

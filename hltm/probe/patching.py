@@ -1,10 +1,10 @@
 """Whether a network uses the units that follow a latent: units are replaced, and its answer is compared.
 
 Interchange interventions (Geiger et al. 2021, arXiv 2106.02997; Vig et al. 2020, arXiv 2004.12265): units
-of a run on source leaves are put into a run on base leaves. The tree knows what the answer should then be: the
-posterior given the base leaves in which a latent's own leaves, those below it, are the source's. Given
-the latent's message, a tree network's other units do not depend on these leaves, so a network that uses
-a unit for what it says of the latent changes its answer just so.
+of a run on source leaves are put into a run on base leaves. The tree knows what the answer should then
+be: the posterior given the base leaves in which a latent's own leaves, those below it, are the source's.
+Given the latent's state, these leaves are independent of all others, so what the answer needs of them is
+one message, and a network that reads it in some units changes its answer just so when they are replaced.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from hltm.model.nodes import Nodes
 from hltm.probe.causal.replacing import Replacement, replaced
 from hltm.tree import LatentTree
 
-
 SMALLEST = 1e-30  # a sum of exponentials above it has lost nothing to underflow, in float32 either
 
 
@@ -230,7 +229,7 @@ def belief_network(
         >>> tree = hltm.symmetric_binary(depth=2, seed=0)
         >>> leaves = tree.sample(5, seed=1).leaves
         >>> network = belief_network(tree, copies=1)
-        >>> torch.allclose(network(leaves), tree.posterior(leaves, nodes=0).marginals)
+        >>> torch.allclose(network(leaves), tree.posterior(leaves, nodes=[0]).marginals[:, 0])
         True
         >>> {level: tuple(a.shape) for level, a in network.activations(leaves).items()}
         {1: (5, 2, 4), 2: (5, 1, 4)}
