@@ -13,6 +13,7 @@
 - `heatmap`: a figure of units by latents
 - `intervention`: what units make of do(latent = state), by counterfactual rows
 - `patching`: whether a network uses the units of a latent: their replacement, and the exact answer
+- `causal_figures`: latents by layers, and effects beside selectivities
 - `causal/`: what that is made of, and the protocol of networks whose units can be replaced
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
 """
@@ -23,6 +24,7 @@ from hltm.probe.accumulators.moments import StreamingMoments
 from hltm.probe.best_units import Level, ProbedNetwork, alignment, best_units
 from hltm.probe.capture import TorchNetwork, capture
 from hltm.probe.causal.replacing import PatchableNetwork, Replacement, run_replaced, run_with
+from hltm.probe.causal_figures import intervention_figure, patching_figure
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
 from hltm.probe.intervention import InterventionEffect, LayerEffect, intervention_effect
@@ -52,7 +54,7 @@ __all__ = [
     "ProbedNetwork", "Replacement", "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific",
     "Specificity", "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork",
     "ablate", "alignment", "best_units", "capture", "heatmap_figure", "intervention_effect",
-    "match_units", "measure", "over_members", "patch", "probe_layers", "run_replaced", "run_with",
-    "to_frame",
+    "intervention_figure", "match_units", "measure", "over_members", "patch", "patching_figure",
+    "probe_layers", "run_replaced", "run_with", "to_frame",
 ]
 # fmt: on

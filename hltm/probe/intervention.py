@@ -260,8 +260,8 @@ def _table(layers: dict[Label, LayerEffect], network: FlatNetwork, samples: int)
                     for i, (low, high) in enumerate(found.states[s, units, t].tolist()):
                         effect, error, null, selectivity, confounded = (part[i] for part in own)
                         yield [
-                            member, label, int(topology.level[v]), topology.names[v], kind, i, f"{low}-{high}",
-                            effect, error, null, *bound, selectivity, confounded,
+                            member, label, int(topology.level[v]), topology.names[v], kind, i,
+                            f"{low}-{high}", effect, error, null, *bound, selectivity, confounded,
                             float(found.parent_baseline[s, t]), samples,
                         ]  # fmt: skip
 

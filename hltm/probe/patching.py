@@ -21,7 +21,15 @@ from hltm.probe.batches import Label, row_ranges
 from hltm.probe.causal.chosen_units import Units
 from hltm.probe.causal.grouped_sums import GroupedSums
 from hltm.probe.causal.readout import Readout
-from hltm.probe.causal.scores import CHANGES, Score, answer_numbers, change_numbers, drop, to_table
+from hltm.probe.causal.scores import (
+    CHANGES,
+    Score,
+    answer_numbers,
+    change,
+    change_numbers,
+    drop,
+    to_table,
+)
 from hltm.probe.causal.setup import prepare
 from hltm.tree import LatentTree
 
@@ -115,9 +123,9 @@ def patch(
             exact, swapped = given.exact(mixed), given.answers(mixed)
             numbers = partial(
                 change_numbers,
-                before,
-                exact=exact - exact_before,
-                own=swapped - before,
+                before=before,
+                exact=change(exact, exact_before),
+                own=change(swapped, before),
                 target=exact,
             )
             sums[v].update(numbers(swapped))
@@ -129,7 +137,11 @@ def patch(
         null = [sums[label, v, i + 1] for i in range(len(given.others[label, v]))]
         return {
             name: Score(
-                statistic, sums[label, v, 0], null, None if name == "own_change" else sums[v]
+                statistic,
+                sums[label, v, 0],
+                null,
+                None if name == "own_change" else sums[v],
+                given.no_null,
             )
             for name, statistic in CHANGES.items()
         }
@@ -207,7 +219,7 @@ def ablate(
     def score(label: Label, v: int) -> dict[str, Score]:
         null = [sums[label, v, i + 1] for i in range(len(given.others[label, v]))]
         return {
-            "drop": Score(drop, sums[label, v, 0], null, sums[label]),
+            "drop": Score(drop, sums[label, v, 0], null, sums[label], given.no_null),
             "exact_drop": Score(drop, sums["exact", v], [], None, "exact: no units are chosen"),
         }
 

@@ -16,27 +16,38 @@ from hltm.probe.null import QUANTILE
 if TYPE_CHECKING:
     import pandas as pd
 
+ROUNDING = 1e-12
 COLUMNS = [
     "member", "layer", "level", "node", "metric", "candidates", "units", "value", "standard_error", "null",
     "ceiling", "note", "n",
 ]  # fmt: skip
 
 
-def change_numbers(
-    before: Tensor, after: Tensor, exact: Tensor, own: Tensor, target: Tensor
-) -> Tensor:
-    """`(S, B, 7)` of answers `(S, B, K)` before and after, of exact and own changes, and the exact answer.
+def change(after: Tensor, before: Tensor) -> Tensor:
+    """after - before, and 0 where that is rounding."""
+    found = after - before
+    return torch.where(found.abs() <= ROUNDING * (after.abs() + before.abs()), 0.0, found)
 
-    Rows whose exact change is NaN, because the swapped leaves cannot occur, are all 0.
+
+def change_numbers(
+    after: Tensor, before: Tensor, exact: Tensor, own: Tensor, target: Tensor
+) -> Tensor:
+    """`(S, B, 7)` sums' terms, of answers `(S, B, K)` after and before a replacement.
+
+    Args:
+        exact: the change of the exact answer; rows where it is NaN, because the swapped leaves cannot
+            occur, are all 0.
+        own: the change of the network's answer when its leaves are swapped.
+        target: the exact answer after the swap.
     """
     kept = exact.isfinite().all(-1, keepdim=True)
-    change = after - before
-    products = [
-        (a * b).sum(-1)
-        for a, b in ((change, change), (change, exact), (change, own), (exact, exact), (own, own))
-    ]
-    same = after.argmax(-1) == target.argmax(-1)
-    numbers = torch.stack([torch.ones_like(products[0]), *products, same.double()], -1)
+    made = change(after, before)
+    pairs = ((made, made), (made, exact), (made, own), (exact, exact), (own, own))
+    # the likeliest state, or one of several that are equally likely up to rounding
+    chosen = target.gather(-1, after.argmax(-1, keepdim=True))[..., 0]
+    same = chosen >= target.amax(-1) - ROUNDING
+    one = torch.ones_like(same, dtype=torch.float64)
+    numbers = torch.stack([one, *((a * b).sum(-1) for a, b in pairs), same.double()], -1)
     return torch.where(kept, numbers, 0.0)
 
 
@@ -75,11 +86,12 @@ def drop(f: Tensor) -> Tensor:
     """How much lower the correlation of the answer with the truth is after than before."""
     count = f[..., :1]
     t, tt, *answers = (f[..., 1:] / count).unflatten(-1, (8, -1)).unbind(-2)
-    before, after = (
-        _cosine((aa - a.square()).sum(-1), (at - a * t).sum(-1), (tt - t.square()).sum(-1))
-        for a, aa, at in (answers[:3], answers[3:])
-    )
-    return before - after
+    correlations = []
+    for a, aa, at in (answers[:3], answers[3:]):
+        variance = (aa - a.square()).sum(-1)
+        variance = variance.masked_fill(variance <= ROUNDING * aa.sum(-1), 0.0)  # a constant answer
+        correlations.append(_cosine(variance, (at - a * t).sum(-1), (tt - t.square()).sum(-1)))
+    return correlations[0] - correlations[1]
 
 
 class Score(NamedTuple):
@@ -97,7 +109,7 @@ class Score(NamedTuple):
     value: GroupedSums
     null: list[GroupedSums]
     ceiling: GroupedSums | None
-    no_null: str = "fewer other units than chosen ones"
+    no_null: str
 
 
 def to_table(

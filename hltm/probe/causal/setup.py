@@ -55,6 +55,7 @@ class Interchange:
         others: the same -> random sets of as many other units.
         means: layer -> `(S, U, 1)` mean activations.
         answer: outputs `(S, B, O)` -> `(S, B, K)`.
+        no_null: why there are no other units, where there are none.
     """
 
     network: FlatNetwork
@@ -65,6 +66,7 @@ class Interchange:
     others: dict[tuple[Label, int], list[Tensor]]
     means: dict[Label, Tensor]
     answer: Answer
+    no_null: str
 
     def later(self, rows: range) -> range:
         """The source rows of base rows."""
@@ -153,4 +155,5 @@ def prepare(
     chosen = chosen_units(network, wanted, strengths, units)
     generator = torch.Generator().manual_seed(seed % 2**63)
     others = {key: other_units(picked, draws, generator) for key, (_, picked) in chosen.items()}
-    return Interchange(network, wanted, asked, samples, chosen, others, sums, fit.result())
+    no_null = "fewer other units than chosen ones" if draws else "draws is 0"
+    return Interchange(network, wanted, asked, samples, chosen, others, sums, fit.result(), no_null)
