@@ -81,8 +81,8 @@ def patch(
 
     Returns:
         One row per member, layer, latent and metric: member, layer, level, node, metric, candidates,
-        units (their number), value, standard_error (jackknife), null, ceiling, note, n (pairs whose
-        swapped leaves can occur). The metrics are
+        units (their number), value, standard_error (jackknife), others, null, ceiling, note, n (pairs
+        whose swapped leaves can occur). The metrics are
 
         - `exact_change`: 1 - Σ|Δ - E|² / Σ|E|², 1 where the answer changes exactly as it should, 0 where
           it does not change; its ceiling is the same of C, what the network makes of swapped leaves;
@@ -91,8 +91,9 @@ def patch(
         - `change_correlation`: ΣΔE / sqrt(Σ|Δ|² Σ|E|²), with the ceiling of C;
         - `interchange_accuracy`: how often the likeliest state is that of the exact answer.
 
-        The null is the 95 % point over sets of as many other units of the layer, drawn at random.
-        `note` says why a number is missing.
+        `others` is the mean, and the null the 95 % point, over random sets of as many other units: of
+        the latent's candidates where there are enough, else of the layer. `note` says why a number
+        is missing.
 
     Raises:
         TypeError: a source whose units cannot be replaced.

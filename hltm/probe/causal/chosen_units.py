@@ -83,16 +83,22 @@ def chosen_units(
     return found
 
 
-def other_units(chosen: Tensor, draws: int, generator: torch.Generator) -> list[Tensor]:
-    """Random sets `(S, U)` bool of as many units that were not chosen; none where there are too few."""
+def other_units(
+    chosen: Tensor, candidates: Tensor, draws: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Random sets `(S, U)` bool of as many units that were not chosen; none where there are too few.
+
+    They are drawn among a latent's `candidates` `(U,)` where enough of these were not chosen, else among
+    all units of the layer.
+    """
     count = int(chosen[0].sum())
-    if chosen.shape[1] - count < count:
+    pool = candidates if int(candidates.sum()) >= 2 * count else torch.ones_like(candidates)
+    if int(pool.sum()) < 2 * count:
         return []
+    shut = chosen | ~pool.to(chosen.device)
     found = []
     for _ in range(draws):
-        key = (
-            torch.rand(chosen.shape, generator=generator).to(chosen.device).masked_fill(chosen, 2.0)
-        )
+        key = torch.rand(chosen.shape, generator=generator).to(chosen.device).masked_fill(shut, 2.0)
         least = key.topk(count, dim=1, largest=False).indices
         found.append(torch.zeros_like(chosen).scatter(1, least, True))
     return found

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-12
 COLUMNS = [
-    "member", "layer", "level", "node", "metric", "candidates", "units", "value", "standard_error", "null",
-    "ceiling", "note", "n",
+    "member", "layer", "level", "node", "metric", "candidates", "units", "value", "standard_error", "others",
+    "null", "ceiling", "note", "n",
 ]  # fmt: skip
 
 
@@ -127,10 +127,13 @@ def to_table(
     for (label, v), (candidates, units) in given.chosen.items():
         for metric, own in score(label, v).items():
             found = own.value.estimate(own.statistic)
-            null = torch.full_like(found.value, torch.nan)
+            others = null = torch.full_like(found.value, torch.nan)
             if own.null:
                 nulls = [each.estimate(own.statistic).value for each in own.null]
-                null = torch.stack(nulls).quantile(QUANTILE, dim=0)
+                others, null = (
+                    torch.stack(nulls).mean(0),
+                    torch.stack(nulls).quantile(QUANTILE, dim=0),
+                )
             ceiling = torch.ones_like(found.value)
             if own.ceiling is not None:
                 ceiling = own.ceiling.estimate(own.statistic).value
@@ -143,7 +146,8 @@ def to_table(
                     "member": member, "layer": label, "level": int(topology.level[v]),
                     "node": topology.names[v], "metric": metric, "candidates": candidates,
                     "units": int(units[s].sum()), "value": value,
-                    "standard_error": float(found.standard_error[s]), "null": float(null[s]),
+                    "standard_error": float(found.standard_error[s]),
+                    "others": float(others[s]), "null": float(null[s]),
                     "ceiling": float(ceiling[s]), "note": note or ("" if own.null else own.no_null),
                     "n": int(own.value.sums[s, :, 0].sum()),
                 })  # fmt: skip

@@ -154,6 +154,11 @@ def prepare(
     strengths = {label: found.strength() for label, found in metrics.items()}
     chosen = chosen_units(network, wanted, strengths, units)
     generator = torch.Generator().manual_seed(seed % 2**63)
-    others = {key: other_units(picked, draws, generator) for key, (_, picked) in chosen.items()}
+    others = {
+        (label, v): other_units(
+            picked, network.candidates(label, wanted)[:, wanted.index(v)], draws, generator
+        )
+        for (label, v), (_, picked) in chosen.items()
+    }
     no_null = "fewer other units than chosen ones" if draws else "draws is 0"
     return Interchange(network, wanted, asked, samples, chosen, others, sums, fit.result(), no_null)

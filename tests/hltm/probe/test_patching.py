@@ -232,11 +232,19 @@ def test_swapped_leaves_that_cannot_occur_are_left_out():
 
 def test_random_sets_have_the_same_size_and_leave_out_the_chosen():
     chosen = torch.zeros(2, 9, dtype=torch.bool)
-    chosen[0, :3] = chosen[1, 4:7] = True
-    sets = other_units(chosen, 30, torch.Generator().manual_seed(0))
-    assert all((each.sum(1) == 3).all() and not (each & chosen).any() for each in sets)
-    assert torch.stack(sets).any(0).logical_or(chosen).all()
-    assert other_units(torch.ones(1, 4, dtype=torch.bool), 5, torch.Generator()) == []
+    chosen[0, :2] = chosen[1, 2:4] = True
+    block = torch.arange(9) < 5
+    generator = torch.Generator().manual_seed(0)
+    for candidates, reached in (
+        (block, block),
+        (torch.arange(9) < 3, torch.ones(9, dtype=torch.bool)),
+    ):
+        sets = other_units(chosen, candidates, 30, generator)
+        assert all((each.sum(1) == 2).all() for each in sets)
+        assert not any((each & chosen).any() for each in sets)
+        assert (torch.stack(sets).any(0) | chosen).eq(reached).all()
+    every = torch.ones(1, 4, dtype=torch.bool)
+    assert other_units(every, every[0], 5, generator) == []
 
 
 def test_the_jackknife_gives_the_standard_error_of_a_mean_and_a_ratio():
