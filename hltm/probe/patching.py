@@ -86,8 +86,11 @@ def patch(
 
         - `exact_change`: 1 - Σ|Δ - E|² / Σ|E|², 1 where the answer changes exactly as it should, 0 where
           it does not change; its ceiling is the same of C, what the network makes of swapped leaves;
-        - `own_change`: 1 - Σ|Δ - C|² / Σ|C|², the share of the network's own change that goes through
-          these units; its ceiling is 1;
+        - `own_change`: 1 - Σ|Δ - C|² / Σ|C|², 1 where the answer changes as the network's own does;
+          its ceiling is 1;
+        - `own_share`: ΣΔC / Σ|C|², the share of the network's own change that comes through these
+          units. Shares of units of one layer of a linear network add up to 1, and so they may be
+          negative, or above the ceiling of 1, where others counteract;
         - `change_correlation`: ΣΔE / sqrt(Σ|Δ|² Σ|E|²), with the ceiling of C;
         - `interchange_accuracy`: how often the likeliest state is that of the exact answer.
 
@@ -141,7 +144,7 @@ def patch(
                 statistic,
                 sums[label, v, 0],
                 null,
-                None if name == "own_change" else sums[v],
+                None if name in ("own_change", "own_share") else sums[v],
                 given.no_null,
             )
             for name, statistic in CHANGES.items()

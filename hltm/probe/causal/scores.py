@@ -51,10 +51,15 @@ def change_numbers(
     return torch.where(kept, numbers, 0.0)
 
 
-def _share(square: Tensor, product: Tensor, whole: Tensor) -> Tensor:
+def _agreement(square: Tensor, product: Tensor, whole: Tensor) -> Tensor:
     """1 - Σ|a - b|² / Σ|b|² from Σ|a|², Σab and Σ|b|²; NaN where b is 0."""
+    return _ratio(2 * product - square, whole)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole; NaN where whole is 0."""
     some = whole > 0
-    return torch.where(some, (2 * product - square) / torch.where(some, whole, 1.0), torch.nan)
+    return torch.where(some, part / torch.where(some, whole, 1.0), torch.nan)
 
 
 def _cosine(square: Tensor, product: Tensor, whole: Tensor) -> Tensor:
@@ -65,10 +70,11 @@ def _cosine(square: Tensor, product: Tensor, whole: Tensor) -> Tensor:
 
 
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
-    "exact_change": lambda f: _share(f[..., 1], f[..., 2], f[..., 4]),
-    "own_change": lambda f: _share(f[..., 1], f[..., 3], f[..., 5]),
+    "exact_change": lambda f: _agreement(f[..., 1], f[..., 2], f[..., 4]),
+    "own_change": lambda f: _agreement(f[..., 1], f[..., 3], f[..., 5]),
+    "own_share": lambda f: _ratio(f[..., 3], f[..., 5]),
     "change_correlation": lambda f: _cosine(f[..., 1], f[..., 2], f[..., 4]),
-    "interchange_accuracy": lambda f: f[..., 6] / f[..., 0],
+    "interchange_accuracy": lambda f: _ratio(f[..., 6], f[..., 0]),
 }
 
 

@@ -44,7 +44,13 @@ def value(table, metric, **where):
 def test_all_messages_are_used_and_copies_of_them_are_not():
     source = OneLevel(STAR)
     used = patch(source, STAR, samples=400, seed=1, units=ROOT, readout="output")
-    for metric in ("exact_change", "own_change", "change_correlation", "interchange_accuracy"):
+    for metric in (
+        "exact_change",
+        "own_change",
+        "own_share",
+        "change_correlation",
+        "interchange_accuracy",
+    ):
         row = value(used, metric)
         assert abs(row.value - 1) < 1e-9
         assert abs(row.ceiling - 1) < 1e-9
@@ -100,6 +106,7 @@ def test_scores_are_those_of_the_formulas_by_hand():
     expected = {
         "exact_change": 1 - (change - exact).square().sum() / exact.square().sum(),
         "own_change": 1 - (change - exact).square().sum() / exact.square().sum(),
+        "own_share": (change * exact).sum() / exact.square().sum(),
         "change_correlation": (change * exact).sum() / (change.norm() * exact.norm()),
         "interchange_accuracy": (after.argmax(1) == (before + exact).argmax(1)).double().mean(),
     }
@@ -128,7 +135,7 @@ def test_a_torch_module_with_a_linear_probe_and_a_whole_layer():
     assert 0.5 < value(every, "exact_change").value < 1  # of a linear probe of a random network
     table = patch(network, tree, samples=300, seed=1, units=2)
     assert set(table.layer) == {"1", "3"}
-    assert len(table) == 2 * 3 * 4
+    assert len(table) == 2 * 3 * 5
     assert set(table.candidates) == {"best 2"}
     assert table.null.notna().all()
     assert (table.note == "").all()
@@ -145,6 +152,21 @@ def test_the_best_units_are_those_of_the_metric():
     table = patch(network, tree, samples=300, seed=1, units=2, nodes=["1"], metric="correlation")
     own = patch(network, tree, samples=300, seed=1, units={"1": [0, 1]})  # the leaves below node 1
     assert value(table, "own_change").value == value(own, "own_change").value == pytest.approx(1)
+
+
+def test_shares_of_units_of_a_linear_layer_add_up_to_one():
+    tree = hltm.symmetric_binary(depth=2, seed=0)
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)).double()
+    network = hltm.probe.TorchNetwork(model, ["0"], encode=lambda leaves: leaves.double())
+    shares = [
+        value(
+            patch(network, tree, samples=200, seed=1, units={"1": [u]}, draws=0), "own_share"
+        ).value
+        for u in range(5)
+    ]
+    assert sum(shares) == pytest.approx(1, abs=1e-9)
+    assert max(map(abs, shares)) > 0.3
 
 
 def test_members_are_those_of_single_runs():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dualnets.training.trajectory import Snapshot
     from hltm.tree import LatentTree
 
-USED, OTHERS = "used", "others_used"  # shares of the answer's own change: best aligned, other units
+USED, OTHERS = "used", "others_used"  # own shares: of the best aligned unit, of others
 EXACT = "exact_change"  # of the best aligned unit: against the exact answer
 PATCHED = 1024  # pairs of rows of a snapshot
 DRAWS = 10  # other units
@@ -69,7 +69,7 @@ def use_of_units(network: Any, trees: LatentTree, seed: int) -> pd.DataFrame:
             _Finite(network), trees, samples=PATCHED, seed=seed, nodes=nodes, units=1, draws=DRAWS
         )
     table = table[table["layer"] == table["level"]]
-    own = table[table["metric"] == "own_change"]
+    own = table[table["metric"] == "own_share"]
     parts = [
         own.assign(metric=USED),
         own.assign(metric=OTHERS, value=own["others"], null=np.nan),

@@ -3,29 +3,40 @@
 Alignment is a correlation: a unit may follow a latent without anything reading it. Here the unit of each
 latent's block that follows the latent best is put from a run on source leaves into a run on base leaves
 (an interchange intervention, `hltm.probe.patch`), and the answer about the root, a linear probe of the
-network's outputs that is fitted on other rows, changes. What counts is the share of the answer's own change:
-1 where it changes as it does when all leaves below the latent are the source's, 0 where it does not change.
+network's outputs that is fitted on other rows, changes by Δ; by C when all leaves below the latent are the
+source's. What counts is the share of its own change that comes through the unit, ΣΔC / Σ|C|².
 Another unit of the same block, drawn at random, has the same wires, so a share that is not larger shows
-nothing of alignment. SimCLR, BYOL and a network that learns the root's label, on the same trees, each with the
-learning rate that did best for it.
+nothing of alignment. SimCLR, BYOL and a network that learns the root's label, on the same trees, each with
+the learning rate that did best for it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dualnets.experiments.objectives.methods import COMMON, LABEL, SWEEP
-from dualnets.lab.ablation import ablation
+from dualnets.lab.ablation import AblationSettings, ablation
 from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Deferred, Rule
+from dualnets.lab.settings import setting
 
 CODE = "dualnets.experiments.objectives._use"
 RULE = (
-    "A tree's lead is how much larger the share of the answer's own change is through the best aligned unit "
-    "than through another unit of the same block, mean over the latents below the root. Aligned units are used "
-    "if over trees the lead is above 0 (Wilcoxon's exact signed-rank test, one-sided, "
+    "A tree's lead is how much larger the share of the answer's own change is through the best aligned "
+    "unit than through another unit of the same block, mean over the latents below the root. Aligned units "
+    "are used if over trees the lead is above 0 (Wilcoxon's exact signed-rank test, one-sided, "
     f"p < {SIGNIFICANCE} after Bonferroni over methods). Holds if they are with all methods; fails if with "
     "one the lead is below 0 (the same test), or if with none it is above 0 and each is below "
     f"{NEGLIGIBLE} with its whole 95% interval (all methods' at once, Bonferroni); open otherwise, or with "
     f"fewer than {FEWEST_TREES} trees."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(AblationSettings):
+    """One method: trees with latents below the root, a network on each, a budget."""
+
+    depth: int = setting(5, "levels of the tree below its root", low=2, high=16)
+
 
 EXPERIMENT = ablation(
     __name__,
@@ -37,6 +48,7 @@ EXPERIMENT = ablation(
         "byol": {"method": "byol", "lr": SWEEP.best("byol")},
         LABEL: {"method": "supervised", "labels": "root", "lr": SWEEP.best(LABEL)},
     },
+    settings=Settings,
     common={**COMMON, "members": 16},
     scales={
         "smoke": {"depth": 3, "members": 12, "steps": 60, "snapshots": 4, "evaluation_samples": 2048},
