@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from hltm.inference.ceiling import Leaves
 from hltm.model.nodes import Node
 from hltm.probe.batches import Label, row_ranges
 from hltm.probe.causal.chosen_units import Units
@@ -52,6 +53,7 @@ def patch(
     metric: str = "correlation_ratio",
     target: Node = 0,
     readout: Readout = None,
+    leaves: Leaves = "all",
     draws: int = DRAWS,
 ) -> pd.DataFrame:
     """Put a latent's units of other rows into a run, and compare the answer's change with the exact one.
@@ -77,6 +79,9 @@ def patch(
         target: the latent that the network answers about.
         readout: from the network's outputs to the target's K states: None for a linear probe, `output` for
             outputs that are probabilities, or a function `(S, B, O) -> (S, B, K)`.
+        leaves: which leaves of the source row the source run has, `all` or the latent's `own`; the others
+            are then the base row's. It makes a difference where units see more than a latent's own
+            leaves: with `all` a unit that knows other things of the source brings them along.
         draws: random sets of units that make the null; 0 for none.
 
     Returns:
@@ -89,8 +94,8 @@ def patch(
         - `own_change`: 1 - Σ|Δ - C|² / Σ|C|², 1 where the answer changes as the network's own does;
           its ceiling is 1;
         - `own_share`: ΣΔC / Σ|C|², the share of the network's own change that comes through these
-          units. Shares of units of one layer of a linear network add up to 1, and so they may be
-          negative, or above the ceiling of 1, where others counteract;
+          units. With `own` leaves the shares of the units of a layer of a linear network add up to 1, and
+          so they may be negative, or above the ceiling of 1, where others counteract;
         - `change_correlation`: ΣΔE / sqrt(Σ|Δ|² Σ|E|²), with the ceiling of C;
         - `interchange_accuracy`: how often the likeliest state is that of the exact answer.
 
@@ -112,6 +117,8 @@ def patch(
         >>> table[table.metric == "own_change"][["node", "candidates", "units"]].values.tolist()
         [['0', 'best 2', 2], ['1', 'best 2', 2], ['2', 'best 2', 2]]
     """
+    if leaves not in ("own", "all"):
+        raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
     given = prepare(
         source, tree, samples=samples, seed=seed, nodes=nodes, layers=layers, units=units, metric=metric,
         target=target, readout=readout, draws=draws,
@@ -124,6 +131,8 @@ def patch(
         before, exact_before = given.answers(base), given.exact(base)
         for v in given.nodes:
             mixed = torch.where(given.own_leaves(v), other, base)
+            if leaves == "own":
+                values = network.activations(mixed)
             exact, swapped = given.exact(mixed), given.answers(mixed)
             numbers = partial(
                 change_numbers,

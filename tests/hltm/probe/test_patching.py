@@ -159,14 +159,22 @@ def test_shares_of_units_of_a_linear_layer_add_up_to_one():
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)).double()
     network = hltm.probe.TorchNetwork(model, ["0"], encode=lambda leaves: leaves.double())
+    options = {"samples": 200, "seed": 1, "leaves": "own", "draws": 0}
     shares = [
-        value(
-            patch(network, tree, samples=200, seed=1, units={"1": [u]}, draws=0), "own_share"
-        ).value
+        value(patch(network, tree, units={"1": [u]}, **options), "own_share").value
         for u in range(5)
     ]
     assert sum(shares) == pytest.approx(1, abs=1e-9)
     assert max(map(abs, shares)) > 0.3
+    every = patch(network, tree, units={"1": range(5)}, **options)  # no other leaves come along
+    assert value(every, "own_change").value == pytest.approx(1)
+    assert (
+        value(
+            patch(network, tree, units={"1": range(5)}, **{**options, "leaves": "all"}),
+            "own_change",
+        ).value
+        < 0.5
+    )
 
 
 def test_members_are_those_of_single_runs():
@@ -298,6 +306,7 @@ def test_the_jackknife_gives_the_standard_error_of_a_mean_and_a_ratio():
         ({"draws": -1}, ValueError, "draws"),
         ({"layers": ["none"]}, ValueError, "no layer"),
         ({"seed": 2**64}, ValueError, "seed"),
+        ({"leaves": "some"}, ValueError, "leaves must be"),
     ],
 )
 def test_refusals(options, kind, message):

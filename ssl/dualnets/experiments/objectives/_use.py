@@ -66,8 +66,9 @@ def use_of_units(network: Any, trees: LatentTree, seed: int) -> pd.DataFrame:
     nodes = list(trees.latents)[1:]
     with torch.no_grad():
         table = patch(
-            _Finite(network), trees, samples=PATCHED, seed=seed, nodes=nodes, units=1, draws=DRAWS
-        )
+            _Finite(network), trees, samples=PATCHED, seed=seed, nodes=nodes, units=1, leaves="own",
+            draws=DRAWS,
+        )  # fmt: skip
     table = table[table["layer"] == table["level"]]
     own = table[table["metric"] == "own_share"]
     parts = [
