@@ -49,16 +49,16 @@ class _Finite:
         self.device = network.device
 
     def activations(self, leaves: Tensor) -> dict[int, Tensor]:
-        shown = self.network.activations(leaves)
-        return {level: self._kept(values, values) for level, values in shown.items()}
+        return {level: _finite(a) for level, a in self.network.activations(leaves).items()}
 
     def run_with(self, leaves: Tensor, replace: Mapping[int, Replacement]) -> Tensor:
-        return self._kept(self.network.run_with(leaves, replace), self.network(leaves))
+        return _finite(self.network.run_with(leaves, replace))
 
-    def _kept(self, values: Tensor, judged: Tensor) -> Tensor:
-        """The values, and 0 for a member one of whose judged numbers is not finite."""
-        finite = judged.isfinite().flatten(1).all(1)
-        return torch.where(finite.view(-1, *[1] * (values.ndim - 1)), values, 0.0)
+
+def _finite(values: Tensor) -> Tensor:
+    """The values `(S, …)`, and 0 for a member that has one that is not finite."""
+    finite = values.isfinite().flatten(1).all(1)
+    return torch.where(finite.view(-1, *[1] * (values.ndim - 1)), values, 0.0)
 
 
 def use_of_units(network: Any, trees: LatentTree, seed: int) -> pd.DataFrame:
@@ -101,6 +101,7 @@ def judge(table: pd.DataFrame) -> Judgement:
             {"variant": name, "used": float(used.mean()), "others": float(others.mean()),
              **lead.detail("lead"), "p_more": exceeds(used, others, len(variants)),
              "p_less": exceeds(others, used, len(variants)), "lead_before": float(initial.mean()),
+             "p_grown": exceeds(used - others, initial, len(variants)),
              "exact_change": float(shares(rows, EXACT).mean())}
         )  # fmt: skip
     if not leads:
