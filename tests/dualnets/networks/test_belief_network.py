@@ -126,6 +126,39 @@ def test_copies_are_as_informative_as_messages_and_distractors_less():
     assert not shown[..., 1].equal(shown[..., 2])
 
 
+@pytest.mark.parametrize("name", ["binary", "any"])
+def test_patching_finds_what_is_used_and_what_only_follows_the_latent(name):
+    tree = TREES[name]
+    network = belief_network(tree, distractors=1, copies=1)
+    options = {"samples": 60, "seed": 1, "readout": "output", "draws": 3}
+    score = {}
+    for kind in ("messages", "distractor", "copy"):
+        units = {}
+        for v in tree.latents:
+            k = max(
+                int(tree.tables.cardinality[u]) for u in tree.level(int(tree.topology.level[v]))
+            )
+            places = {"messages": range(k), "distractor": [k], "copy": range(k + 1, 2 * k + 1)}
+            units[v] = list(places[kind])
+        table = hltm.probe.patch(network, tree, units=units, **options)
+        found = table[table.metric.isin(["exact_change", "own_share"])].dropna(subset="value")
+        score[kind] = found.value
+        assert (found[found.metric == "exact_change"].ceiling - 1).abs().max() < 1e-6
+    assert (score["messages"] - 1).abs().max() < 1e-6
+    assert (score["distractor"] == 0).all()
+    assert (score["copy"] == 0).all()
+    shown = {1: network.activations(tree.sample(500, seed=1).leaves)[1]}
+    strength = (
+        hltm.probe.probe_layers(
+            shown, tree, draw=tree.sample(500, seed=1), metrics=["correlation_ratio"], lags=0
+        )[1]
+        .scores["correlation_ratio"]
+        .strength
+    )
+    k = (shown[1].shape[-1] - 1) // 2
+    assert strength[:, :k, 0].equal(strength[:, k + 1 : 2 * k + 1, 0])  # as aligned as what is read
+
+
 def test_members_on_one_tree_and_float32():
     tree = TREES["single"]
     network = belief_network(tree, members=2, dtype=torch.float32)
