@@ -21,8 +21,8 @@ ROOMS = {
         "families", "formats", "data", "plot", "display", "probe",
     ],
     "dualnets": [
-        "_lazy", "_checks", "_options", "_files", "optim", "networks", "methods", "training", "theory",
-        "lab", "experiments", "cli",
+        "_lazy", "_precision", "_checks", "_options", "_files", "optim", "networks", "methods", "training",
+        "theory", "lab", "experiments", "cli",
     ],
 }
 # fmt: on

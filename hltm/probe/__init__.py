@@ -5,11 +5,19 @@
 - `metric`: what every metric of units and latents has in common
 - `null`: what meaningless units score
 - `batches`: activations with the latents of the same rows, from arrays or from a network
+- `score`: the metrics of one layer's units with their targets, beside their nulls
 - `layer`: all that is measured of one layer
 - `measure`: all layers of a network, or activations as arrays, in one pass
 - `table`: the measurements of layers as one tidy table
-- `best_units`: the best unit of every latent of every level, as learning curves need it
-- `capture`: activations of any torch module by name, and the module as a network to probe
+- `targets`: what the units of a layer are compared with
+- `function_metric`: what a user may give as a metric
+- `details`: what is measured of a layer besides its metrics
+- `sources`: whatever is probed, as batches of activations; `rows`: of draws, folders or new ones
+- `containers`: arrays of torch, numpy, pandas and lists, converted when their rows are read
+- `capture`: activations of any torch module by name; `reading`: of which run, and which item
+- `torch_network`: any torch module as a network to probe; `encodings`: leaves as its input
+- `layer_axes`: which axis of a layer is the batch, and what becomes of its positions
+- `training`: learning curves of a network that trains, which is not disturbed
 - `heatmap`: a figure of units by latents
 - `intervention`: what units make of do(latent = state), by counterfactual rows
 - `patching`: whether a network uses the units of a latent: their replacement, and the exact answer
@@ -21,14 +29,13 @@
 from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
-from hltm.probe.best_units import Level, ProbedNetwork, alignment, best_units
-from hltm.probe.capture import TorchNetwork, capture
+from hltm.probe.capture import capture
 from hltm.probe.causal.replacing import PatchableNetwork, Replacement, run_replaced, run_with
 from hltm.probe.causal_figures import intervention_figure, patching_figure
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
 from hltm.probe.intervention import InterventionEffect, LayerEffect, intervention_effect
-from hltm.probe.layer import Layer, Score
+from hltm.probe.layer import Layer
 from hltm.probe.measure import measure, probe_layers
 from hltm.probe.metric import Metric
 from hltm.probe.metrics import METRICS
@@ -39,22 +46,26 @@ from hltm.probe.metrics.correlation_ratio import CorrelationRatio
 from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
 from hltm.probe.metrics.matching import Matching, match_units
 from hltm.probe.metrics.mutual_information import MutualInformation
+from hltm.probe.metrics.partial_ceiling import partial_ceiling
 from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
-from hltm.probe.null import CorrelationNull, MetricNull
+from hltm.probe.null import MetricNull, NullSet
 from hltm.probe.patching import ablate, patch
+from hltm.probe.score import Score
 from hltm.probe.table import to_frame
+from hltm.probe.torch_network import TorchNetwork
+from hltm.probe.training import LearningCurves
 
 # fmt: off
 __all__ = [
-    "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationNull", "CorrelationRatio",
-    "InterventionEffect", "Layer", "LayerEffect", "Level", "LinearCKA", "LinearProbe",
-    "LinearReadout", "Matching", "Metric", "MetricNull", "MutualInformation", "PatchableNetwork",
-    "ProbedNetwork", "Replacement", "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific",
-    "Specificity", "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork",
-    "ablate", "alignment", "best_units", "capture", "heatmap_figure", "intervention_effect",
-    "intervention_figure", "match_units", "measure", "over_members", "patch", "patching_figure",
-    "probe_layers", "run_replaced", "run_with", "to_frame",
+    "METRICS", "Collapse", "Collapsed", "Correlation", "CorrelationRatio", "InterventionEffect",
+    "Layer", "LayerEffect", "LearningCurves", "LinearCKA", "LinearProbe", "LinearReadout",
+    "Matching", "Metric", "MetricNull", "MutualInformation", "NullSet", "PatchableNetwork",
+    "Replacement", "RivalBaseline", "RocAuc", "Score", "Selectivity", "Specific", "Specificity",
+    "StreamingCorrelation", "StreamingHistogram", "StreamingMoments", "TorchNetwork", "ablate",
+    "capture", "heatmap_figure", "intervention_effect", "intervention_figure", "match_units",
+    "measure", "over_members", "partial_ceiling", "patch", "patching_figure", "probe_layers",
+    "run_replaced", "run_with", "to_frame",
 ]
 # fmt: on

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hltm.inference.ceiling import Leaves
 from hltm.probe.accumulators.correlation import StreamingCorrelation
+from hltm.probe.metrics.correlation import Correlation
 from hltm.probe.metrics.correlation_ratio import CorrelationRatio
-from hltm.probe.null import LAGS, CorrelationNull, MetricNull
+from hltm.probe.null import LAGS, MetricNull, NullSet
 from hltm.sampling.philox import Stream, check_seed
 from hltm.sampling.sample import sample
 from hltm.tree import LatentTree
@@ -90,7 +91,7 @@ def best_units(
         raise ValueError(f"samples must be at least 2, got {samples}")
 
     def new_tracker(level: int) -> LevelTracker:
-        null = CorrelationNull(lags) if lags else None
+        null = NullSet({"correlation": Correlation}, lags=lags) if lags else None
         return LevelTracker(level, trees, StreamingCorrelation, null, Tensor.float)
 
     trackers: dict[int, LevelTracker] = {}
@@ -162,7 +163,7 @@ class LevelTracker:
         level: int,
         trees: LatentTree,
         make: Callable[[], StreamingCorrelation | CorrelationRatio],
-        null: CorrelationNull | MetricNull | None,
+        null: NullSet | MetricNull | None,
         as_targets: Callable[[Tensor], Tensor],
     ) -> None:
         self.level, self.nodes = level, len(trees.level(level))
@@ -219,7 +220,11 @@ class LevelTracker:
         """The measurements of all rows so far."""
         best, unit = self._best(self.before)
         dead = (self.after if self.rectified else self.before).dead().sum(-1)
-        null = None if self.null is None else self.null.quantile()
+        null = None
+        if isinstance(self.null, NullSet):
+            null = self.null.quantile("correlation")
+        elif self.null is not None:
+            null = self.null.quantile()
         null = null[..., 0] if null is not None and self.own else null
         return Level(
             candidates="own block" if self.own else "whole layer",

@@ -1,38 +1,48 @@
-"""Activations of any torch module by the names of its parts, and the module as a network to probe."""
+"""Activations of any torch module by the names of its parts."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Literal
+import fnmatch
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from hltm.data import encode as encoders
-
-Side = Literal["output", "input"]
+from hltm.probe.reading import Part, Reading, Selector, Side
 
 
 def capture(
     model: nn.Module,
-    inputs: Tensor | tuple[Tensor, ...],
+    inputs: Any,
     layers: str | Sequence[str],
     *,
     side: Side = "output",
+    select: Selector | Mapping[str, Selector] | None = None,
+    call: int | Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """The outputs, or inputs, of named parts of a module.
 
     The output of a linear part is pre-activation; the output of the nonlinearity behind it is
     post-activation, and so is the input of the next linear part, which is needed where the
-    nonlinearity is a function and not a module. The model runs once, in evaluation mode and without
-    gradients; the mode of every part is restored.
+    nonlinearity is a function and not a module. The model runs once, in evaluation mode, without
+    gradients and without compiled code, which would pass over its parts; the mode of every part is
+    restored.
 
     Args:
-        inputs: its argument; a tuple for several arguments.
-        layers: names as in `model.named_modules()`; nothing else is kept.
-        side: `output`, or `input` for the first argument of the named part.
+        inputs: its argument; a tuple for several arguments, a mapping for named ones.
+        layers: names as in `model.named_modules()`; patterns such as `blocks.*.mlp` stand for those of
+            the matching parts that run once and return a tensor; `attn[0]` or `out[hidden]` is one
+            item of what a part returns (a tuple, mapping or object with attributes).
+        side: `output`, or `input` for the first argument of the named part, before it runs.
+        select: for all layers or layer -> which item: a place or a name, a tuple of them for nested
+            items, or a function of the output; on the input side places and names of arguments, or a
+            function of all arguments.
+        call: for all layers or layer -> which run of a part that runs several times, from 0; -1 is the
+            last one.
 
     Returns:
         name -> a copy of the tensor, in its own shape, dtype and device. A later in-place operation
@@ -40,8 +50,9 @@ def capture(
 
     Raises:
         ValueError: a name that the model does not have (the error lists those that it has), no name,
-            a part that does not run or runs more than once, a part whose output is no tensor, or a
-            side that is neither output nor input.
+            a part that does not run or runs more than once without `call`, a part whose output is no
+            tensor without `select` (the error lists what is inside), or a side that is neither output
+            nor input.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2))
@@ -50,110 +61,172 @@ def capture(
         {'0': (3, 5), '1': (3, 5)}
         >>> found["1"].equal(found["0"].relu())
         True
+        >>> rnn = nn.LSTM(8, 5, batch_first=True)  # returns (output, (h, c))
+        >>> capture(rnn, torch.zeros(3, 4, 8), "", select=(1, 0))[""].shape
+        torch.Size([1, 3, 5])
     """
-    if side not in ("output", "input"):
-        raise ValueError(f"side must be 'output' or 'input', got {side!r}")
-    wanted = [layers] if isinstance(layers, str) else list(layers)
-    parts = dict(model.named_modules())
-    if not wanted:
-        raise ValueError(f"layers is empty; the model has {_listed(parts)}")
-    for name in wanted:
-        if name not in parts:
-            near = difflib.get_close_matches(name, parts, n=1)
+    model = plain_module(model)
+    wanted = find_parts(model, [layers] if isinstance(layers, str) else layers)
+    return read_parts(model, inputs, wanted, side=side, select=select, call=call)
+
+
+def plain_module(model: nn.Module) -> nn.Module:
+    """The module that `torch.compile` has wrapped, or the module itself."""
+    found: nn.Module = getattr(model, "_orig_mod", model)
+    return found
+
+
+def read_parts(
+    model: nn.Module,
+    inputs: Any,
+    wanted: Mapping[str, Part],
+    *,
+    side: Side = "output",
+    select: Selector | Mapping[str, Selector] | None = None,
+    call: int | Mapping[str, int] | None = None,
+) -> dict[str, Tensor]:
+    """As `capture`, of parts from `find_parts`."""
+    chosen, runs = per_layer(select, wanted, "select"), per_layer(call, wanted, "call")
+    shared = isinstance(select, (int, str, tuple))  # one choice for all leaves plain tensors alone
+    reading = {
+        key: Reading(key, part, side, chosen.get(key, part.path), runs.get(key), shared)
+        for key, part in wanted.items()
+    }
+    run_hooked(
+        model, inputs, {key: (part.name, reading[key]) for key, part in wanted.items()}, side
+    )
+    found = {key: read.result() for key, read in reading.items()}
+    kept = {key: values for key, values in found.items() if values is not None}
+    if not kept:
+        names = ", ".join(map(repr, list(wanted)[:8]))
+        raise ValueError(
+            f"none of {names} runs once and returns a tensor; name a part, with select= or call="
+        )
+    return kept
+
+
+def find_parts(model: nn.Module, layers: Sequence[str]) -> dict[str, Part]:
+    """Layer as it was named -> the part that is meant; patterns become the parts that match them.
+
+    Raises:
+        ValueError: no layer, or one that the model does not have.
+
+    Example:
+        >>> find_parts(nn.Sequential(nn.Linear(2, 2), nn.GRU(2, 2)), ["?", "1[0]"])
+        {'0': Part(name='0', path=(), optional=True), '1': Part(name='1', path=(), optional=True),
+         '1[0]': Part(name='1', path=(0,), optional=False)}
+    """
+    parts = dict(model.named_modules(remove_duplicate=False))
+    found: dict[str, Part] = {}
+    for given in layers:
+        if not isinstance(given, str):
+            raise ValueError(f"layers must be names of parts, got {given!r:.80}")
+        base, path = given, ""
+        matches = [] if given in parts else fnmatch.filter([n for n in parts if n], given)
+        if given not in parts and not matches:
+            items = re.fullmatch(r"(.*?)((?:\[[^\[\]]+\])+)", given)
+            base, path = items.groups() if items else (given, "")
+            matches = [] if base in parts else fnmatch.filter([n for n in parts if n], base)
+        if base not in parts and not matches:
+            near = difflib.get_close_matches(base, [n for n in parts if n], n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"the model has no layer {name!r}{hint}; it has {_listed(parts)}")
-    found: dict[str, Tensor] = {}
+            raise ValueError(f"the model has no layer {given!r:.80}{hint}; it has {_listed(parts)}")
+        steps = tuple(
+            int(step) if re.fullmatch(r"-?\d+", step) else step
+            for step in re.findall(r"\[([^\[\]]+)\]", path)
+        )
+        for name in matches or [base]:
+            found.setdefault(name + path, Part(name, steps, bool(matches)))
+    if not found:
+        raise ValueError(f"layers is empty; the model has {_listed(parts)}")
+    return found
 
-    def keep(name: str, module: nn.Module, arguments: Any, named: Any, output: Any) -> None:
-        """Copy the output, or the first argument, of one part."""
-        if name in found:
-            raise ValueError(f"layer {name!r} runs more than once; name a part that runs once")
-        values = output if side == "output" else next(iter((*arguments, *named.values())), None)
-        if not isinstance(values, Tensor):
-            raise ValueError(
-                f"the {side} of layer {name!r} is a {type(values).__name__}, expected a tensor"
-            )
-        found[name] = values.detach().clone()  # a ReLU in place would overwrite it
 
-    modes = {part: part.training for part in model.modules()}
+def run_hooked(
+    model: nn.Module, inputs: Any, hooks: Mapping[Any, tuple[str, Callable[..., None]]], side: Side
+) -> Any:
+    """What the model returns, run once in evaluation mode and without gradients.
+
+    Args:
+        hooks: for each part, by name, a function of its arguments, named arguments and output; on the
+            input side it is called before the part runs, with None for the output.
+
+    Raises:
+        ValueError: a side that is neither output nor input.
+    """
+    if side not in get_args(Side):
+        raise ValueError(f"side must be 'output' or 'input', got {side!r}")
+    parts = dict(model.named_modules(remove_duplicate=False))
+
+    def before(read: Callable[..., None]) -> Any:
+        return lambda module, arguments, named: read(arguments, named, None)
+
+    def behind(read: Callable[..., None]) -> Any:
+        return lambda module, arguments, named, output: read(arguments, named, output)
+
     handles = []
     try:
-        for name in wanted:
-            hook = parts[name].register_forward_hook(partial(keep, name), with_kwargs=True)
+        for name, read in hooks.values():
+            if side == "input":
+                hook = parts[name].register_forward_pre_hook(before(read), with_kwargs=True)
+            else:
+                hook = parts[name].register_forward_hook(behind(read), with_kwargs=True)
             handles.append(hook)
-        model.eval()
-        with torch.no_grad():
-            model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+        with _as_evaluated(model), torch.no_grad():
+            if isinstance(inputs, Mapping):
+                return model(**inputs)
+            return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def _as_evaluated(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, with all parts run as modules: neither compiled nor fused into one kernel."""
+    modes = {part: part.training for part in model.modules()}
+    fused = torch.backends.mha.get_fastpath_enabled()
+    compiled = any(
+        hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) for part in modes
+    )
+    eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+    torch.backends.mha.set_fastpath_enabled(False)
+    model.eval()
+    try:
+        with eager:
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for part, mode in modes.items():
             part.training = mode
-    for name in wanted:
-        if name not in found:
-            raise ValueError(f"layer {name!r} did not run for these inputs")
-    return {name: found[name] for name in wanted}
+
+
+def per_layer(given: Any, wanted: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Layer -> its value, from one value for all or a mapping by layer.
+
+    Raises:
+        ValueError: a layer that is not wanted.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(wanted, given)
+    for name in given:
+        if not fnmatch.filter(wanted, str(name)) and name not in wanted:
+            raise ValueError(
+                f"{what} names no layer {name!r}, expected {', '.join(map(repr, list(wanted)[:20]))}"
+            )
+    return {
+        key: value
+        for name, value in given.items()
+        for key in ([name] if name in wanted else fnmatch.filter(wanted, name))
+    }
 
 
 def _listed(parts: Mapping[str, nn.Module]) -> str:
-    """Names of parts for an error, at most 60 of them."""
+    """Names of parts for an error, as many as fit in a line."""
     names = [repr(name) for name in parts if name]
-    return ", ".join(names[:60]) + (", …" if len(names) > 60 else "") or "none"
-
-
-class TorchNetwork:
-    """Any torch module as a network to probe: `activations(leaves)`.
-
-    The units of a layer are all numbers of its output for one sample: for a convolution, every
-    channel at every place.
-
-    Args:
-        model: a module that takes `(B, …)` inputs.
-        layers: names of its parts, or name -> label: the number of a level, for a layer that is
-            compared with that level's latents, or any string.
-        encode: from leaves `(B, X)` to the model's input; bits by default.
-        side: as in `capture`.
-
-    Raises:
-        ValueError: two layers under one label; in `activations`, as `capture`.
-
-    Example:
-        >>> import hltm
-        >>> tree = hltm.symmetric_binary(depth=2, seed=0)
-        >>> model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
-        >>> network = TorchNetwork(model, {"0": 1, "2": 2})
-        >>> {level: tuple(a.shape) for level, a in network.activations(tree.sample(7, seed=0).leaves).items()}
-        {1: (7, 6), 2: (7, 3)}
-        >>> len(hltm.probe.alignment(network, tree, samples=500, seed=1))  # 3 latents, 3 metrics
-        9
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: Sequence[str] | Mapping[str, int | str],
-        *,
-        encode: Callable[[Tensor], Tensor] = encoders.bits,
-        side: Side = "output",
-    ) -> None:
-        names = [layers] if isinstance(layers, str) else layers
-        self.labels: dict[str, Any] = (
-            dict(names) if isinstance(names, Mapping) else {name: name for name in names}
-        )
-        if len(set(self.labels.values())) < len(self.labels):
-            raise ValueError(f"labels of layers must be distinct, got {self.labels}")
-        self.model, self.encode, self.side = model, encode, side
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the model's first parameter; the CPU where it has none."""
-        first = next(self.model.parameters(), None)
-        return torch.device("cpu") if first is None else first.device
-
-    def activations(self, leaves: Tensor) -> dict[Any, Tensor]:
-        """Label -> `(B, U)` for `(B, X)` leaves, or `(S, B, U)` for `(S, B, X)`."""
-        if leaves.ndim == 3:  # one model on the leaves of S trees, tree by tree
-            members = [self.activations(own) for own in leaves]
-            return {label: torch.stack([m[label] for m in members]) for label in members[0]}
-        found = capture(self.model, self.encode(leaves), list(self.labels), side=self.side)
-        return {label: found[name].reshape(len(leaves), -1) for name, label in self.labels.items()}
+    shown = 0
+    while shown < len(names) and len(", ".join(names[: shown + 1])) < 150:
+        shown += 1
+    return ", ".join(names[:shown]) + (", …" if shown < len(names) else "") or "none"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hltm.probe.layer import Layer
-from hltm.probe.metrics import METRICS
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def heatmap_figure(
     from matplotlib.figure import Figure
 
     strength = score.strength[member].numpy()
-    dead = layer.collapsed.dead[member].numpy()
+    dead = layer.dead[member].numpy()
     order = sorted_units(strength, dead)
     bound = np.full(len(layer.nodes), np.nan)
     if name in layer.ceilings:
@@ -68,7 +67,7 @@ def heatmap_figure(
     width, height = np.clip(0.3 * targets, 3.5, 16) + 2.2, np.clip(0.16 * units, 2.2, 13) + 2.4
     figure = Figure(figsize=(float(width), float(height)), dpi=110, layout="constrained")
     above, main = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, max(height - 2.4, 2.2)])
-    low, limit = METRICS[name].strength_range
+    low, limit = score.kind.strength_range
     if limit is None:
         limit = max(float(np.nanmax([strength.max(), *bound[np.isfinite(bound)]])), low + 1e-9)
     image = main.imshow(

@@ -210,13 +210,16 @@ class _LayerSums:
 
     def result(self, allowed: Tensor, ceilings: dict[tuple[int, Leaves], DoCeiling]) -> LayerEffect:
         seen = self.observed.result()
-        deviation = seen.variance.sqrt()[..., None]  # (S, U, 1)
+        # (S, U, 1)
+        deviation = (seen.variance.sqrt() * seen.scale).masked_fill(seen.dead, 0.0)[..., None]
         scale = torch.where(deviation > 0, 1 / deviation.where(deviation > 0, 1.0), 0.0).cpu()
         parts: dict[str, list[Tensor]] = {}
         for t, (v, own) in enumerate(self.asked.items()):
             a, b = pairs_of(len(own)).unbind(1)
             contrast, mean = self.sums[v].result(), self.sums[v].mean()
-            given = seen.mean[..., t, own].masked_fill(~(seen.rows[:, None, t, own] > 0), torch.nan)
+            given = (seen.mean * seen.scale[..., None, None])[..., t, own].masked_fill(
+                ~(seen.rows[:, None, t, own] > 0), torch.nan
+            )
             selectivity = given[..., b] - given[..., a]
             found = {
                 "effect": contrast.value, "standard_error": contrast.standard_error, "null": contrast.null,

@@ -1,93 +1,125 @@
-"""All that is measured of one layer: metrics, nulls, ceilings, specificity, readout and collapse."""
+"""All that is measured of one layer: metrics with nulls and ceilings, dead units, and details."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from hltm.inference.ceiling import Ceiling, Leaves
 from hltm.probe.accumulators.checks import check_finite
+from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
 from hltm.probe.batches import Label
-from hltm.probe.metrics import METRICS
-from hltm.probe.metrics.cka import LinearCKA
-from hltm.probe.metrics.collapse import Collapse, Collapsed
-from hltm.probe.metrics.linear_probe import LinearProbe, LinearReadout
-from hltm.probe.metrics.matching import Matching, match_units
-from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
-from hltm.probe.null import MetricNull
+from hltm.probe.details import DetailProbe, Details
+from hltm.probe.metric import Metric
+from hltm.probe.metrics.partial_ceiling import partial_ceiling
+from hltm.probe.score import Candidates, MetricSet, Score
 from hltm.tree import LatentTree
 
-
-class Score(NamedTuple):
-    """One metric of a layer's U units with T latents; float64 unless stated otherwise.
-
-    Attributes:
-        strength: `(S, U, T)` of every unit with every target; units of different blocks follow each
-            other on the axis U.
-        best: `(S, T)` the largest strength among a target's candidates.
-        unit: `(S, T)` int64, the unit that has it.
-        null: `(S, T)` the 95% point of the best strength of meaningless candidates; NaN without lags.
-        matched: the one-to-one matching of candidates with targets.
-        below_null: `(S, U)` bool, units at or below their own null on every target of theirs.
-    """
-
-    strength: Tensor
-    best: Tensor
-    unit: Tensor
-    null: Tensor
-    matched: Matching
-    below_null: Tensor
+BEHIND = "_post_relu"  # ends the name of the first metric behind the nonlinearity
 
 
-class Layer(NamedTuple):
+class LatentCeilings:
+    """Ceilings of all latents, computed when they are read, once for all layers."""
+
+    def __init__(self, tree: LatentTree) -> None:
+        self.tree = tree
+        self.found: dict[tuple[str, Leaves], Ceiling] = {}
+
+    def correlation(self, leaves: Leaves, members: int) -> Ceiling:
+        """`(S, L)` each, of `tree.ceiling`."""
+        return self._of("correlation", leaves, members)
+
+    def partial(self, leaves: Leaves, members: int) -> Ceiling:
+        """`(S, L)` each, of the partial correlation given the parent."""
+        return self._of("partial", leaves, members)
+
+    def _of(self, kind: str, leaves: Leaves, members: int) -> Ceiling:
+        if (kind, leaves) not in self.found:
+            self.found[kind, leaves] = (
+                self.tree.ceiling(self.tree.latents, leaves=leaves)
+                if kind == "correlation"
+                else partial_ceiling(self.tree, leaves=leaves)
+            )
+        parts = self.found[kind, leaves]  # networks of one tree share its ceiling
+        return Ceiling(*(part.reshape(-1, part.shape[-1]).expand(members, -1) for part in parts))
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
     """What is measured of one layer; tensors lie on the CPU.
 
     Attributes:
         label: the name that the source gives to the layer.
-        nodes: numbers of the T latents that its units are compared with.
-        candidates: `own block` or `whole layer`: which units may stand for a latent.
+        nodes: numbers of the T latents that its units are compared with; empty for other targets.
+        names, levels: of the T targets.
+        candidates: `own block` or `whole layer`: which units may stand for a target.
+        blocks: of units; 1 for the whole layer.
         allowed: `(U, T)` bool, the candidates of each target.
-        scores: metric -> Score.
-        ceilings: metric -> its ceiling and standard error, `(S, T)` each; metrics that have one.
-        correlation_ceiling: that of `tree.ceiling`, `(S, T)`.
-        specific: of the best unit of each target by the first metric; its tensors are over all L
-            latents of the tree, and `nodes` are the targets' places.
-        rival_baseline: `(S, L, L)` what the posterior of one latent scores on another.
-        readout: linear probes on a target's block or on the whole layer; None for too few rows.
-        cka: `(S,)` linear CKA of the layer with the posteriors of all latents.
-        collapsed: spread, effective rank and dead units of the layer as a whole.
+        scores: metric -> Score. For a network with `rectify` the first metric is also there behind
+            it, as `…_post_relu`.
+        dead: `(S, U)` bool, units that never vary as the next layer reads them.
+        posterior_ceilings: metric -> its ceiling from exact posteriors on the rows that are measured.
+        latent_ceilings: of correlations, for all latents.
         leaves: `own` or `all`, the leaves that ceilings and posteriors are given.
+        details: None where they are left out.
+        samples: rows.
     """
 
     label: Label
     nodes: list[int]
+    names: list[str]
+    levels: list[int]
     candidates: str
+    blocks: int
     allowed: Tensor
     scores: dict[str, Score]
-    ceilings: dict[str, Ceiling]
-    correlation_ceiling: Ceiling
-    specific: Specific
-    rival_baseline: Tensor
-    readout: LinearReadout | None
-    cka: Tensor
-    collapsed: Collapsed
+    dead: Tensor
+    posterior_ceilings: dict[str, Ceiling]
+    latent_ceilings: LatentCeilings
     leaves: Leaves
+    details: Details | None
     samples: int
+
+    @cached_property
+    def correlation_ceiling(self) -> Ceiling:
+        """`(S, T)` of `tree.ceiling`, computed when it is first read; NaN for other targets."""
+        members = len(self.dead)
+        if not self.nodes:
+            nothing = torch.full((members, len(self.names)), torch.nan, dtype=torch.float64)
+            return Ceiling(nothing, nothing)
+        found = self.latent_ceilings.correlation(self.leaves, members)
+        return Ceiling(*(part[:, self.nodes] for part in found))
+
+    @cached_property
+    def ceilings(self) -> dict[str, Ceiling]:
+        """Metric -> its ceiling and standard error, `(S, T)` each; metrics that have one."""
+        found = dict(self.posterior_ceilings)
+        for name, score in self.scores.items():
+            if score.factor is not None and self.nodes:
+                found[name] = Ceiling(*(score.factor * part for part in self.correlation_ceiling))
+        return found
 
 
 class LayerProbe:
     """The accumulators of one layer.
 
     Args:
-        nodes: numbers of the latents to compare its units with.
-        own: whether each of these latents has its own block of units.
-        metrics: names in `METRICS`; the first one chooses the units whose specificity is reported.
+        label: the layer's name.
+        tree: of the latents.
+        nodes: numbers of the latents to compare its units with; empty for other targets.
+        names: of the targets.
+        own: whether each block of units is compared with targets of its own.
+        kinds: name -> metric; the first one chooses the units whose specificity is reported.
+        states: K, the largest number of states of a target.
         lags: of the null; 0 for none.
         leaves: `own` or `all`, the leaves that the posteriors are given.
+        details: whether to measure the details too.
+        ceilings: of all latents.
+        members: addresses, for errors.
     """
 
     def __init__(
@@ -95,105 +127,128 @@ class LayerProbe:
         label: Label,
         tree: LatentTree,
         nodes: Sequence[int],
+        names: Sequence[str],
         *,
         own: bool,
-        metrics: Sequence[str],
+        kinds: Mapping[str, type[Metric]],
+        states: int,
         lags: int,
         leaves: Leaves,
+        details: bool,
+        ceilings: LatentCeilings,
+        members: Sequence[int],
     ) -> None:
-        latents = list(tree.latents)
-        states = int(tree.tables.cardinality[latents].max())
-        self.label, self.tree, self.nodes = label, tree, list(nodes)
-        self.own, self.leaves = own, leaves
-        kinds = {name: METRICS[name] for name in metrics}
-        self.metrics = {name: kind.for_states(states) for name, kind in kinds.items()}
-        with_null = kinds if lags else {}
-        self.nulls = {
-            k: MetricNull(partial(m.for_null, states), lags) for k, m in with_null.items()
+        self.label, self.tree, self.own = label, tree, own
+        self.nodes, self.names = list(nodes), list(names)
+        self.kinds, self.lags, self.states, self.leaves = dict(kinds), lags, states, leaves
+        self.latent_ceilings, self.members = ceilings, members
+        self.first = next(iter(kinds))
+        self.before = MetricSet(kinds, states, lags, pairs=own and details)
+        self.targets = StreamingUnits(checked=False)
+        self.behind: MetricSet | None = None  # the first metric behind the nonlinearity
+        made = {
+            name: kind.posterior_ceiling(tree, nodes) if nodes else None
+            for name, kind in kinds.items()
         }
-        made = {name: kind.posterior_ceiling(tree, nodes) for name, kind in kinds.items()}
-        self.ceilings = {name: ceiling for name, ceiling in made.items() if ceiling is not None}
-        self.specificity = Specificity(tree.topology.parent[latents].tolist(), states)
-        self.rival_baseline = RivalBaseline(states)
-        self.probe, self.cka, self.collapse = LinearProbe(states), LinearCKA(), Collapse()
-        self.samples = self.width = 0  # units of the layer, or of a block
+        self.ceilings = {name: found for name, found in made.items() if found is not None}
+        self.details = DetailProbe(tree, nodes, states, lags) if details else None
+        self.samples, self.among = 0, Candidates(len(members), 0, 0, 0)
 
-    def update(self, values: Tensor, latents: Tensor, other: Tensor, posterior: Tensor) -> None:
-        """Add a batch: activations and latents as in `ActivationBatch`, posteriors `(S, L, K, B)`."""
-        check_finite(values, self.label)
-        a = values if values.dtype == torch.float64 else values.float()
-        latents, other, posterior = (x.to(a.device) for x in (latents, other, posterior))
-        flat = a.flatten(1, 2) if self.own else a  # (S, U of all blocks, B)
-        z, shifted = latents[:, self.nodes], other[:, self.nodes]
-        # a block (S, V, U, B) meets its own latent (S, V, 1, B) alone
-        target, shifted = (x[:, :, None] if self.own else x for x in (z, shifted))
-        for metric in self.metrics.values():
-            metric.update(flat, z)
-        for null in self.nulls.values():
-            null.update(a, shifted)
-        for ceiling in self.ceilings.values():
-            ceiling.update(posterior[:, self.nodes], z)
-        self.specificity.update(flat, latents)
-        self.rival_baseline.update(posterior, latents)
-        self.probe.update(a, target)
-        self.cka.update(flat, posterior.flatten(1, 2))
-        self.collapse.update(flat)
+    @property
+    def reads_posterior(self) -> bool:
+        """Whether `update` needs the posterior."""
+        return self.details is not None or bool(self.ceilings)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Units of the layer, over all members, and pairs of a unit and a target."""
+        members, blocks, units, targets = self.among
+        units *= members * max(blocks, 1)
+        return units, units * targets
+
+    def update(
+        self,
+        values: Tensor,
+        rectified: Tensor | None,
+        targets: Tensor,
+        other: Tensor | None,
+        latents: Tensor,
+        posterior: Tensor | None,
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            values: `(S, U, B)`, or `(S, V, U, B)` for blocks with targets of their own.
+            rectified: the same as the next layer reads them; None where that is not known.
+            targets: `(S, T, B)`, or `(S, V, T, B)`; other: the same of other rows.
+            latents: `(S, L, B)` states of all latents.
+            posterior: `(S, L, K, B)` of all latents.
+        """
+        a, after = values, rectified
+        z = targets.to(a.device)
+        shifted = None if other is None else other.to(a.device)
         self.samples += a.shape[-1]
-        self.width = a.shape[-2]
+        blocks = a.shape[1] if self.own else 0
+        self.among = Candidates(len(a), blocks, a.shape[-2], z.shape[-2])
+        batch = self._taken(self.before, a)
+        numbers = self._numbers(z, batch)
+        self.before.update(a, batch, z, numbers, shifted)
+        if after is not None:
+            if self.behind is None:
+                one = {self.first: self.kinds[self.first]}
+                lags = self.lags if self.details is not None else 0
+                self.behind = MetricSet(one, self.states, lags, pairs=self.before.pairs)
+            self.behind.update(after, self._taken(self.behind, after), z, numbers, shifted)
+        if posterior is not None:
+            posterior, latents = posterior.to(a.device), latents.to(a.device)
+            for ceiling in self.ceilings.values():
+                ceiling.update(posterior[:, self.nodes], latents[:, self.nodes])
+            if self.details is not None:
+                self.details.update(a, batch, z, latents, posterior)
+
+    def _numbers(self, targets: Tensor, batch: UnitBatch) -> UnitBatch | None:
+        """Targets centred and scaled, where a metric reads them so."""
+        if not self.before.numbers:
+            return None
+        z = targets.flatten(1, -2) if self.before.pairs else targets
+        # states are small integers: they need no wider products than the activations
+        return self.targets.take(z if z.dtype == torch.float64 else z.to(batch.values.dtype))
+
+    def _taken(self, metrics: MetricSet, activations: Tensor) -> UnitBatch:
+        """Activations as a set of metrics shares them, if all of them are finite."""
+        batch = metrics.take(activations)
+        if not bool((batch.units.high - batch.units.low).isfinite().all()):
+            check_finite(activations, self.label, self.members)
+        return batch
+
+    def _details(self, unit: Tensor) -> Details | None:
+        """Those of the units chosen for the targets."""
+        return None if self.details is None else self.details.result(unit, self.among.allowed)
 
     def result(self) -> Layer:
         """The measurements of all rows so far."""
-        targets = len(self.nodes)
-        units = self.width * targets if self.own else self.width
-        allowed = torch.ones(units, targets, dtype=torch.bool)
-        if self.own:
-            allowed = torch.arange(units)[:, None] // self.width == torch.arange(targets)
-        scores = {name: self._score(name, allowed) for name in self.metrics}
-        first = next(iter(scores.values()))
-        bound = self.tree.ceiling(self.nodes, leaves=self.leaves)
-        shape = first.best.shape  # networks of one tree share its ceiling
-        bound = Ceiling(*(part.reshape(-1, targets).expand(shape) for part in bound))
-        ceilings = {name: bound for name in scores if METRICS[name].bounded_by_correlation}
+        matched = self.details is not None
+        scores = {name: self.before.score(name, self.among, matched=matched) for name in self.kinds}
+        if self.behind is not None:
+            score = self.behind.score(self.first, self.among, matched=matched)
+            if self.details is None:
+                score = score._replace(null=scores[self.first].null)
+            scores[self.first + BEHIND] = score
+        level = self.label if isinstance(self.label, int) else -1
         return Layer(
             label=self.label,
             nodes=self.nodes,
+            names=self.names,
+            levels=[int(self.tree.topology.level[v]) for v in self.nodes]
+            or [level] * len(self.names),
             candidates="own block" if self.own else "whole layer",
-            allowed=allowed,
+            blocks=max(self.among.blocks, 1),
+            allowed=self.among.allowed,
             scores=scores,
-            ceilings=ceilings | {name: found.result() for name, found in self.ceilings.items()},
-            correlation_ceiling=bound,
-            specific=self._specific(first.unit),
-            rival_baseline=self.rival_baseline.result().cpu(),
-            readout=self._readout(),
-            cka=self.cka.result().cpu(),
-            collapsed=Collapsed(*(part.cpu() for part in self.collapse.result())),
+            dead=(self.behind or self.before).units.dead().flatten(1).cpu(),
+            posterior_ceilings={name: found.result() for name, found in self.ceilings.items()},
+            latent_ceilings=self.latent_ceilings,
             leaves=self.leaves,
+            details=self._details(scores[self.first].unit),
             samples=self.samples,
         )
-
-    def _score(self, name: str, allowed: Tensor) -> Score:
-        strength = self.metrics[name].strength().cpu()
-        among = strength.masked_fill(~allowed, -1)
-        best, unit = among.max(-2)
-        null = torch.full_like(best, torch.nan)
-        below = torch.zeros(strength.shape[:-1], dtype=torch.bool)
-        if name in self.nulls:
-            null = self.nulls[name].quantile().cpu()
-            each = self.nulls[name].unit_quantile().cpu()
-            null, each = (null[..., 0], each.flatten(1, 2)) if self.own else (null, each)
-            below = among.amax(-1) <= each
-        return Score(strength, best, unit, null, match_units(strength, allowed), below)
-
-    def _specific(self, unit: Tensor) -> Specific:
-        """Of the units chosen for the targets, among all latents; the other latents have no unit."""
-        chosen = torch.full((len(unit), len(self.tree.latents)), -1)
-        chosen[:, self.nodes] = unit
-        return Specific(*(part.cpu() for part in self.specificity.result(chosen)))
-
-    def _readout(self) -> LinearReadout | None:
-        """None where there are too few rows to fit and to test."""
-        if min(side.samples for side in self.probe.sides) < 2:
-            return None
-        found = self.probe.result()
-        only = (..., 0) if self.own else ...  # a block has one target
-        return found._replace(correlation=found.correlation[only].cpu(), r2=found.r2[only].cpu())

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hltm.inference.ceiling import Leaves
 from hltm.model.nodes import Node, NodeNumber
-from hltm.probe.batches import Label, batches, posteriors
-from hltm.probe.layer import Layer, LayerProbe
-from hltm.probe.metrics import METRICS
+from hltm.probe.batches import ROWS, Label, batches, posteriors
+from hltm.probe.function_metric import Chosen, metric_kinds
+from hltm.probe.layer import LatentCeilings, Layer, LayerProbe
+from hltm.probe.metric import Metric
 from hltm.probe.null import LAGS
+from hltm.probe.rows import Rowed, is_network, members_of
+from hltm.probe.sources import BatchAxis
 from hltm.probe.table import KEY, to_frame
-from hltm.sampling.draw import Draw
+from hltm.probe.targets import Compared, Targets, compared, latents_of
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
     import pandas as pd
 
+CHUNK = 1 << 21  # activations of a layer that are held at a time: few enough to stay in cache
+NULL_CHUNK = 1 << 23  # the null holds a product for each unit, target and row
+FIRST = 256  # rows of the first batch, which shows how wide the layers are
+SEVERAL = 20  # comparisons, from which on it is strange that none is far above its null
+FAR = 1.5  # times its null: further than chance gets
+
 
 def probe_layers(
     source: Any,
     tree: LatentTree,
     *,
-    draw: Draw | None = None,
+    draw: Rowed | None = None,
     samples: int | None = None,
     seed: int | None = None,
-    metrics: Sequence[str] | None = None,
+    metrics: Chosen | None = None,
     nodes: Sequence[Node] | None = None,
     leaves: Leaves | None = None,
     lags: int = LAGS,
+    details: bool = True,
+    targets: Targets | None = None,
+    batch_axis: BatchAxis | None = None,
 ) -> dict[Label, Layer]:
     """Measure how the units of every layer follow the latents, in one pass that stores no activations.
 
@@ -46,66 +59,170 @@ def probe_layers(
         >>> layer.scores["correlation"].strength.shape  # (S, U, T): leaves by latents
         torch.Size([1, 4, 3])
     """
-    chosen = _metrics(tree, metrics)
+    found = _probe(
+        source, tree, draw=draw, samples=samples, seed=seed, metrics=metrics, nodes=nodes,
+        leaves=leaves, lags=lags, details=details, targets=targets, batch_axis=batch_axis,
+    )  # fmt: skip
+    if draw is not None and not is_network(source) and not isinstance(source, nn.Module):
+        _warn_of_other_rows(found)
+    return found
+
+
+def _probe(
+    source: Any,
+    tree: LatentTree,
+    *,
+    draw: Rowed | None,
+    samples: int | None,
+    seed: int | None,
+    metrics: Chosen | None,
+    nodes: Sequence[Node] | None,
+    leaves: Leaves | None,
+    lags: int,
+    details: bool,
+    targets: Targets | None,
+    batch_axis: BatchAxis | None,
+) -> dict[Label, Layer]:
+    """As `probe_layers`, without a warning."""
+    given = None if metrics is None else metric_kinds(metrics)
     if leaves not in (None, "own", "all"):
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
     if lags < 0:
         raise ValueError(f"lags must be at least 0, got {lags}")
-    wanted: list[int] | None = None
-    if nodes is not None:
-        wanted = list(map(NodeNumber, tree.topology.nodes(nodes)))
-    bad = [v for v in wanted or () if v not in tree.latents]
-    if bad or wanted == []:
-        shown = repr(tree.topology.names[bad[0]]) if bad else "none"
-        raise ValueError(f"nodes must be latents, got {shown}")
+    wanted = _wanted(tree, nodes)
+    if wanted is not None and targets is not None:
+        raise ValueError("give nodes, which are latents, or targets of your own, not both")
     if seed is not None:
         check_seed(seed)
+    if given is not None and targets is None:
+        _check_states(given, tree)
+    ceilings = LatentCeilings(tree)
     probes: dict[Label, LayerProbe] = {}
-    for batch in batches(source, tree, draw, samples, seed, lags):
+    rows = batches(
+        source, tree, draw, samples, seed, lags, batch_axis,
+        size=lambda: ROWS if details else _cached_rows(probes.values(), lags),
+    )  # fmt: skip
+    for batch in rows:
+        layers = {layer.label: layer for layer in compared(batch, tree, targets, wanted)}
+        if probes and layers.keys() != probes.keys():
+            raise ValueError(f"layers changed from {list(probes)} to {list(layers)}")
+        latents = latents_of(batch.draw)
         exact: dict[Leaves, Tensor] = {}  # posteriors that layers share
-        if probes and batch.shown.keys() != probes.keys():
-            raise ValueError(f"layers changed from {list(probes)} to {list(batch.shown)}")
-        for label, values in batch.shown.items():
+        for label, layer in layers.items():
             if label not in probes:
-                own = values.ndim == 4
-                level = isinstance(label, int) and 0 < label <= tree.topology.depth
-                near = list(tree.level(int(label)) if level else tree.latents)
+                kinds = given or _usual(tree, layer)
+                _check_numbers(kinds, layer)
                 probes[label] = LayerProbe(
-                    label, tree, near if own or wanted is None else wanted, own=own, metrics=chosen,
-                    lags=lags, leaves=leaves or ("own" if own else "all"),
+                    label, tree, layer.nodes, layer.names, own=layer.own,
+                    kinds=kinds, states=_states(tree, layer), lags=lags,
+                    leaves=leaves or ("own" if layer.own else "all"),
+                    details=details and targets is None, ceilings=ceilings,
+                    members=batch.draw.members,
                 )  # fmt: skip
-            given = probes[label].leaves
-            if given not in exact:
-                exact[given] = posteriors(tree, batch.leaves, own=given == "own")
-            probes[label].update(values, batch.latents, batch.other, exact[given])
+            probe = probes[label]
+            if probe.reads_posterior and probe.leaves not in exact:
+                exact[probe.leaves] = posteriors(tree, batch.draw, own=probe.leaves == "own")
+            posterior = exact[probe.leaves] if probe.reads_posterior else None
+            probe.update(
+                layer.values, layer.rectified, layer.targets, layer.other, latents, posterior
+            )
     return {label: probe.result() for label, probe in probes.items()}
 
 
-def _metrics(tree: LatentTree, names: Sequence[str] | None) -> Sequence[str]:
-    """Names of metrics, all of which the tree's latents allow; the default where there are none."""
-    binary = bool((tree.tables.cardinality[list(tree.latents)] == 2).all())
-    if not names:
-        return ("correlation", "selectivity") if binary else ("correlation_ratio",)
-    for name in names:
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}, expected one of {', '.join(METRICS)}")
-        if METRICS[name].two_states and not binary:
+def _warn_of_other_rows(layers: Mapping[Label, Layer]) -> None:
+    """Warn where units beat their nulls hardly more often, and no further, than chance lets them."""
+    heads = [next(iter(layer.scores.values())) for layer in layers.values()]
+    known = [head for head in heads if not head.null.isnan().any()]
+    count = sum(head.best.numel() for head in known)
+    above = sum(int((head.best > head.null).sum()) for head in known)
+    far = any(bool((head.best > FAR * head.null).any()) for head in known)
+    # latents are correlated, so several are above their null by one chance
+    if count < SEVERAL or far or above > count / 3:
+        return
+    warnings.warn(
+        f"no unit of any layer follows a latent clearly better than chance ({above} of {count} comparisons "
+        "are above their null): the activations were most likely computed on other rows than the draw's "
+        "(another seed, start or order)",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _wanted(tree: LatentTree, nodes: Sequence[Node] | None) -> list[int] | None:
+    """Numbers of the latents that layers are compared with, if they were chosen."""
+    if nodes is None:
+        return None
+    wanted: list[int] = list(map(NodeNumber, tree.topology.nodes(nodes)))
+    bad = [v for v in wanted if v not in tree.latents]
+    if bad or not wanted:
+        shown = repr(tree.topology.names[bad[0]]) if bad else "none"
+        raise ValueError(f"nodes must be latents, got {shown}")
+    return wanted
+
+
+def _binary(tree: LatentTree) -> bool:
+    return bool((tree.tables.cardinality[list(tree.latents)] == 2).all())
+
+
+def _check_states(kinds: Mapping[str, type[Metric]], tree: LatentTree) -> None:
+    """Raise for a metric of two states on a tree with more."""
+    for name, kind in kinds.items():
+        if kind.two_states and not _binary(tree):
             raise ValueError(f"{name} is for latents of two states; use correlation_ratio instead")
-    return names
+
+
+def _check_numbers(kinds: Mapping[str, type[Metric]], layer: Compared) -> None:
+    """Raise for a metric of states where the targets are real numbers."""
+    for name, kind in kinds.items():
+        if layer.targets.is_floating_point() and not kind.numbers:
+            raise ValueError(
+                f"{name} is for states, but the targets of layer {layer.label!r} are real numbers; "
+                "use correlation"
+            )
+
+
+def _usual(tree: LatentTree, layer: Compared) -> dict[str, type[Metric]]:
+    """The metrics of a layer where none are named."""
+    if layer.nodes:
+        return metric_kinds(
+            ("correlation", "selectivity") if _binary(tree) else "correlation_ratio"
+        )
+    numbers = layer.targets.is_floating_point()
+    return metric_kinds("correlation" if numbers else "correlation_ratio")
+
+
+def _states(tree: LatentTree, layer: Compared) -> int:
+    """K, the largest number of states of a target."""
+    states = int(tree.tables.cardinality[list(tree.latents)].max())
+    if layer.nodes or layer.targets.is_floating_point():
+        return states
+    return max(states, int(layer.targets.max()) + 1)
+
+
+def _cached_rows(probes: Iterable[LayerProbe], lags: int) -> int:
+    """Rows of a batch of which a layer's activations stay in cache, and the null's products in memory."""
+    sizes = [probe.sizes for probe in probes]
+    if not sizes:
+        return FIRST
+    units, products = (max(column) for column in zip(*sizes, strict=True))
+    return min(CHUNK // units, NULL_CHUNK // products) if lags else CHUNK // units
 
 
 def measure(
     source: Any,
     tree: LatentTree,
     *,
-    draw: Draw | None = None,
+    draw: Rowed | None = None,
     samples: int | None = None,
     seed: int | None = None,
     initial: Any = None,
-    metrics: Sequence[str] | None = None,
+    metrics: Chosen | None = None,
     nodes: Sequence[Node] | None = None,
     leaves: Leaves | None = None,
     lags: int = LAGS,
+    details: bool = True,
+    targets: Targets | None = None,
+    batch_axis: BatchAxis | None = None,
 ) -> pd.DataFrame:
     """Measure how the layers of a network follow the latents, as one tidy table.
 
@@ -167,13 +284,14 @@ def measure(
     """
     options: dict[str, Any] = {
         "draw": draw, "samples": samples, "seed": seed, "metrics": metrics, "nodes": nodes,
-        "leaves": leaves, "lags": lags,
+        "leaves": leaves, "lags": lags, "details": details, "targets": targets,
+        "batch_axis": batch_axis,
     }  # fmt: skip
     found = probe_layers(source, tree, **options)
-    members = draw.members if draw is not None else getattr(source, "members", tree.members)
-    table = to_frame(found, tree, members)
+    table = to_frame(found, tree, members_of(source, tree, draw))
     if initial is not None:
-        before = measure(initial, tree, **options)
+        # units that were not trained yet may follow nothing
+        before = to_frame(_probe(initial, tree, **options), tree, members_of(initial, tree, draw))
         given, expected = (sorted(set(x["layer"]), key=str) for x in (before, table))
         if given != expected:
             raise ValueError(f"the initial source has layers {given}, expected {expected}")

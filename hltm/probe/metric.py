@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from hltm.inference.ceiling import Ceiling
@@ -28,7 +29,8 @@ class Metric(ABC):
     """A number for every pair of a unit and a target, accumulated over batches in constant memory.
 
     A metric is one file in `hltm.probe.metrics` with one subclass of this class: `METRICS` finds it
-    under the file's name, and `measure`, `probe_layers` and the heatmap then know it.
+    under the file's name. A subclass of yours is given as it is: `measure(…, metrics=[Covariance])`.
+    Both are then in the table with a null, and in the matching and the heatmap.
 
     Attributes:
         sums: the accumulator that `update` hands its batches to; a metric may override `update`.
@@ -36,6 +38,13 @@ class Metric(ABC):
         bounded_by_correlation: whether `tree.ceiling`, the ceiling of correlations, is its ceiling.
         strength_range: the strength of a unit that knows nothing, and the largest possible strength;
             None where that has no bound.
+        no_ceiling: a few words for the table where the metric has no ceiling.
+        null: how its null is computed, one of `hltm.probe.null.KINDS`; "shifts" for any metric. A
+            subclass that does not say it again has "shifts".
+        takes_batches: whether `update` takes a `UnitBatch` in place of activations, so that metrics share
+            what they have in common, and one of targets if it is for `numbers`; said again by a
+            subclass, as `null` is.
+        numbers: whether targets may be real numbers rather than states.
 
     Example:
         >>> import torch
@@ -57,6 +66,10 @@ class Metric(ABC):
     two_states: ClassVar[bool] = False
     bounded_by_correlation: ClassVar[bool] = False
     strength_range: ClassVar[tuple[float, float | None]] = (0.0, None)
+    no_ceiling: ClassVar[str] = "no ceiling is known of this metric"
+    null: ClassVar[str] = "shifts"
+    takes_batches: ClassVar[bool] = False
+    numbers: ClassVar[bool] = False
 
     @classmethod
     def for_states(cls, states: int) -> Metric:
@@ -64,16 +77,11 @@ class Metric(ABC):
         return cls()
 
     @classmethod
-    def for_null(cls, states: int) -> Metric:
-        """The same for `MetricNull`, which holds one value per unit, latent and lag: less memory."""
-        return cls.for_states(states)
-
-    @classmethod
     def posterior_ceiling(cls, tree: LatentTree, nodes: Sequence[int]) -> PosteriorCeiling | None:
         """The accumulator of its ceiling on these latents; None where exact posteriors give none."""
         return None
 
-    def update(self, activations: Tensor, targets: Tensor) -> None:
+    def update(self, activations: Any, targets: Any) -> None:
         """Add a batch: activations `(…, U, B)` and target states `(…, T, B)`, equal leading axes.
 
         Raises:
@@ -88,3 +96,7 @@ class Metric(ABC):
     def strength(self) -> Tensor:
         """`(…, U, T)` float64: the result without its sign, so that more is better."""
         return self.result()
+
+    def ceiling_factor(self) -> Tensor | None:
+        """`(…, U, T)` a unit's ceiling divided by the ceiling of correlations; None for no ceiling."""
+        return torch.ones((), dtype=torch.float64) if self.bounded_by_correlation else None

@@ -6,8 +6,7 @@ import pytest
 
 from dualnets import experiments
 from dualnets.lab import stats
-from dualnets.lab.variants import RANK, SPREAD
-from hltm.probe.best_units import PRE
+from dualnets.lab.variants import PRE, RANK, SPREAD
 
 WELL, FLAT = (0.2, 0.8), (0.0, 0.01)  # gain in |correlation|, spread
 # settings that make a cell of any ablation small

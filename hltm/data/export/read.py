@@ -24,6 +24,7 @@ from hltm.data.export.manifest import read_recipe
 from hltm.data.export.recipe import ExportRecipe, Shard
 from hltm.data.export.rows import FolderBatch, ShardRows
 from hltm.data.export.settings import lost_marks
+from hltm.sampling.draw import Draw
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -175,6 +176,25 @@ class DataFolder(Dataset[FolderBatch]):
         size = as_integer("the size of a batch", size, 1)
         self._check_single()
         return (self._read(slice(low, low + size)) for low in range(0, len(self), size))
+
+    def draw(self, rows: slice = slice(None)) -> Draw:
+        """The states of all nodes in consecutive rows, drawn again by the recipe; no file is read.
+
+        Raises:
+            ValueError: rows with a step, or none.
+
+        Example:
+            >>> import hltm, tempfile
+            >>> tree = hltm.symmetric_binary(depth=2, seed=0)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     data = hltm.export(tree, folder, 9, seed=1, nodes="leaves", start=5)
+            ...     data.draw(slice(2, 6)).leaves.equal(data[2:6].leaves), data.draw().states.shape
+            (True, torch.Size([9, 7]))
+        """
+        chosen = self.rows[rows]
+        if chosen.step != 1 or not chosen:
+            raise ValueError(f"rows must be consecutive and at least one, got {rows}")
+        return self.tree.sample(len(chosen), seed=self.recipe.seed, start=chosen.start)
 
     def _read(self, index: Any) -> FolderBatch:
         """Some rows of a single tree, or one."""

@@ -5,4 +5,5 @@
 - `correlation`: correlations of units with targets
 - `histogram`: counts of (bin of a unit, state of a target)
 - `moments`: means and covariances of two sets of features together
+- `units`: range, mean and variance of every unit, which units are dead, and batches without overflow
 """

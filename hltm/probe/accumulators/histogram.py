@@ -1,81 +1,185 @@
-"""Streaming histograms of units given the state of each target."""
+"""Streaming histograms of units given the state of each target, in bins that adapt to all rows."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.probe.accumulators.checks import check_finite, check_pair, one_hot
+from hltm._compile import compiled
+from hltm.probe.accumulators.cells import Cells, Fold, Ordered, fold, in_threads, mid_ranks
+from hltm.probe.accumulators.checks import check_pair, check_states
 
-HELD = 1 << 23  # indicators of bins held at a time
+BUFFER = 8192  # rows kept as they are
+FINE = 512  # bins of the summary of all rows before those, at least
 
 
 class StreamingHistogram:
-    """Counts of (bin of a unit, state of a target), in bins fixed by the first batch.
+    """Counts of (cell of a unit, state of a target), whatever the batches and the order of rows.
 
-    A unit's bins hold equal shares of its first batch; equal values always share a bin. A unit with
-    at most `bins` distinct values in its first batch gets a bin for each of them, so that no
-    difference between them is lost. Memory is `(…, U, bins, T, K)` float64.
+    Cells are as in `hltm.probe.accumulators.cells`: one for every value that comes often, equal shares
+    of the rows for all others. Up to `BUFFER` rows are kept, and everything is exact. When more come,
+    those kept are put into fine cells, which hold the counts of what is in them. Later, cells that are
+    next to each other and light are put together, and one that grows heavy is divided; counts are moved,
+    never lost. Fine cells depend on the order of rows, but not on how rows are batched; `uncertain` says
+    how much they leave open.
+
+    Memory is `(…, U, BUFFER)` activations and `(…, T, BUFFER)` states; beyond `BUFFER` rows also
+    `(…, U, FINE to 2 FINE, T, K)` float64. All of it lies in the memory of the CPU.
 
     Args:
-        bins: of every unit, at least 2.
+        bins: of the result, at least 2; the fine ones are `FINE` or as many, whichever is more.
         states: K, the largest number of states of a target.
-        edges: `(…, U, bins - 1)`, ascending, instead of those from the first batch; bin i holds
-            edge i - 1 <= value < edge i.
 
     Raises:
-        ValueError: fewer than 2 bins or states; in `update`, as `check_pair` and `one_hot`.
+        ValueError: fewer than 2 bins or states; in `update`, as `check_pair` and `check_states`.
 
     Example:
         >>> histogram = StreamingHistogram(bins=2)
         >>> histogram.update(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[0, 0, 1, 0]]))
-        >>> histogram.result().squeeze()  # bins by states
+        >>> histogram.result().squeeze()  # cells by states
         tensor([[2., 0.],
                 [1., 1.]], dtype=torch.float64)
     """
 
-    def __init__(self, bins: int, states: int = 2, edges: Tensor | None = None) -> None:
+    def __init__(self, bins: int, states: int = 2) -> None:
         if bins < 2 or states < 2:
             raise ValueError(f"bins and states must be at least 2, got {bins} and {states}")
-        self.bins, self.states, self.edges = bins, states, edges
-        self.samples, self.counts = 0, torch.zeros(())
+        self.bins, self.states, self.fine = bins, states, max(bins, FINE)
+        self.samples = self.kept = 0
+        self.rows = torch.zeros((), dtype=torch.float64)  # (…, T, K), of every state
+        self.activations: list[Tensor] = []
+        self.targets: list[Tensor] = []
+        self.cells: Cells | None = None
+        self.counts = np.zeros(0)  # (units, cells, T · K)
+        self.moved = np.zeros(())  # (units, T · K), of cells that were divided
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch."""
-        a = check_pair(activations, targets).contiguous()
-        if self.edges is None:
-            self.edges = equal_shares(a, self.bins)
-        place = torch.searchsorted(self.edges.to(a).contiguous(), a, right=True)
-        every = torch.arange(self.bins, device=a.device)[:, None]
-        rows = max(HELD // (self.bins * a[..., 0].numel()), 1)
-        for bin_of, states in zip(place.split(rows, -1), targets.split(rows, -1), strict=True):
-            inside = (bin_of[..., None, :] == every).float().flatten(-3, -2)  # (…, U * bins, B)
-            # sums of zeros and ones are exact in float32 up to 2^24 rows at a time
-            counts = (inside @ one_hot(states, self.states).transpose(-1, -2)).double()
-            self.counts = self.counts + counts
-            self.samples += bin_of.shape[-1]
+        a = check_pair(activations, targets)
+        check_states(targets, self.states)
+        a = a.detach()
+        z = targets.detach().to(torch.int32)
+        self.rows = (
+            self.rows + torch.stack([(z == k).sum(-1) for k in range(self.states)], -1).cpu()
+        )
+        self.samples += a.shape[-1]
+        start = 0
+        while start < a.shape[-1]:
+            if self.kept == BUFFER:
+                self.cells, self.counts, self.moved = self._folded()
+                self.activations, self.targets, self.kept = [], [], 0
+            rows = slice(start, start + BUFFER - self.kept)
+            # a copy: the batch may be a view of memory that is written again
+            self.activations.append(a[..., rows].to("cpu", copy=True))
+            self.targets.append(z[..., rows].to("cpu", copy=True))
+            self.kept += self.activations[-1].shape[-1]
+            start += self.activations[-1].shape[-1]
 
     def result(self) -> Tensor:
-        """`(…, U, bins, T, K)` float64 counts."""
-        return self.counts.unflatten(-1, (-1, self.states)).unflatten(-3, (-1, self.bins))
+        """`(…, U, C, T, K)` float64 counts in at most 2 `bins` - 1 cells; units that have fewer cells
+        than others have empty ones behind them."""
+        a, z = self._rows()
+        if self.cells is None:
+            found = fold(Cells.empty(a[..., 0].numel(), _dtype(a)), Ordered.of(a), self.bins)
+            return self._shaped(self._counted(found, np.zeros(0), z)[0])
+        cells, counts, _ = self._folded()
+        none = Ordered.of(a[..., :0].to(torch.promote_types(a.dtype, _torch(cells))))
+        return self._shaped(self._counted(fold(cells, none, self.bins), counts, z[..., :0])[0])
+
+    def rank_sums(self) -> Tensor:
+        """`(…, U, T, K)` float64: the sum, over the rows of a state, of 2 · mid-rank - (rows + 1).
+
+        Values in one cell count as equal.
+        """
+        a, z = self._rows()
+        if self.cells is None:
+            ranks = mid_ranks(a).double()
+            each = [ranks @ (z == k).double().mT for k in range(self.states)]
+            return torch.stack(each, -1)
+        cells, counts, _ = self._folded()
+        weight = torch.from_numpy(cells.weight)
+        ranks = 2 * weight.cumsum(-1) - weight - self.samples
+        return self._shaped(ranks[:, None] @ torch.from_numpy(counts))[..., 0, :, :]
+
+    def uncertain(self) -> tuple[Tensor, Tensor]:
+        """Rows that fine cells leave uncertain; nothing up to `BUFFER` rows.
+
+        Returns:
+            `(…, U, C, T, K)` the counts of cells of several values, whose rows' order is not known, 0 for
+            other cells; and `(…, U, T, K)` the rows that were in a cell when it was divided, which may be
+            at a wrong place. Both float64.
+        """
+        a, _ = self._rows()
+        if self.cells is None:
+            none = torch.zeros(*a.shape[:-1], 1, *self.rows.shape[-2:], dtype=torch.float64)
+            return none, none[..., 0, :, :]
+        cells, counts, moved = self._folded()
+        several = counts * (cells.low < cells.high)[..., None]
+        return self._shaped(several), self._shaped(moved[:, None])[..., 0, :, :]
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """The rows that are kept."""
+        if len(self.activations) > 1:
+            self.activations = [torch.cat(self.activations, -1)]
+            self.targets = [torch.cat(self.targets, -1)]
+        return self.activations[0], self.targets[0]
+
+    def _folded(self) -> tuple[Cells, np.ndarray, np.ndarray]:
+        """The fine cells, their counts and what was moved, with the rows that are kept in them."""
+        a, z = self._rows()
+        old = self.cells or Cells.empty(a[..., 0].numel(), _dtype(a))
+        kind = torch.promote_types(a.dtype, _torch(old))
+        old = old._replace(low=old.low.astype(_dtype(kind)), high=old.high.astype(_dtype(kind)))
+        found = fold(old, Ordered.of(a.to(kind)), self.fine)
+        counts, moved = self._counted(found, self.counts, z)
+        return found.cells, counts, self.moved + moved
+
+    def _counted(
+        self, found: Fold, counts: np.ndarray, targets: Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Counts in new cells, of old cells and of rows, `(units, cells, T · K)`; and those of cells
+        that are divided, `(units, T · K)`."""
+        units, cells = found.cells.low.shape
+        z = targets[None].flatten(0, -3).numpy()
+        new = np.zeros((units, cells, z.shape[1] * self.states))
+        moved = np.zeros((units, new.shape[2]))
+        old = counts.reshape(units, -1, new.shape[2])
+        in_threads(
+            lambda low, high: _count(found, old, z, self.states, low, high, new, moved), units
+        )
+        return new, moved
+
+    def _shaped(self, counts: np.ndarray | Tensor) -> Tensor:
+        """`(…, U, C, T, K)` from `(units, C, T · K)`."""
+        lead = self.activations[0].shape[:-1]
+        return torch.as_tensor(counts).reshape(*lead, counts.shape[1], -1, self.states)
 
 
-def equal_shares(activations: Tensor, bins: int) -> Tensor:
-    """`(…, U, bins - 1)` edges between bins of equal shares of `(…, U, B)` activations.
+def _dtype(of: Tensor | torch.dtype) -> np.dtype:
+    kind = of.dtype if isinstance(of, Tensor) else of
+    return np.dtype(np.float64 if kind == torch.float64 else np.float32)
 
-    Where a unit has at most `bins` distinct values, the edges are those values; repeated edges make
-    empty bins.
-    """
-    check_finite(activations)
-    ordered = activations.sort(-1).values
-    count = ordered.shape[-1]
-    cut = torch.arange(1, bins, device=ordered.device) * count // bins
-    shares = ordered[..., cut.clamp(max=count - 1)]
-    fresh = torch.ones_like(ordered, dtype=torch.bool)
-    fresh[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    rank = fresh.cumsum(-1) - 1  # 0 for the smallest distinct value
-    # the edge below distinct value i stands at place i - 1; values beyond the last place are dropped
-    distinct = ordered[..., -1:].expand(*ordered.shape[:-1], bins).clone()
-    distinct.scatter_(-1, rank.clamp(max=bins - 1), ordered)
-    few = rank[..., -1:] < bins
-    return torch.where(few, distinct[..., 1:], shares)
+
+def _torch(cells: Cells) -> torch.dtype:
+    return torch.float64 if cells.low.dtype == np.float64 else torch.float32
+
+
+@compiled()
+def _count(found, old, targets, states, start, stop, new, moved):  # type: ignore[no-untyped-def]
+    per = len(new) // len(targets)  # units that have the same targets
+    for u in range(start, stop):
+        for f in range(old.shape[1]):
+            head, tail = found.head[u, f], found.tail[u, f]
+            if head < 0:
+                continue  # no cell
+            for k in range(new.shape[2]):
+                new[u, head, k] += old[u, f, k] / 2
+                new[u, tail, k] += old[u, f, k] / 2
+                if head != tail:
+                    moved[u, k] += old[u, f, k]
+        cell = found.cell[u]
+        for t in range(targets.shape[1]):
+            z = targets[u // per, t]
+            for b in range(len(cell)):
+                new[u, cell[b], t * states + z[b]] += 1.0

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
+
 
 class PairMoments(NamedTuple):
     """Means and covariances; all float64.
@@ -28,7 +30,8 @@ class PairMoments(NamedTuple):
 class StreamingMoments:
     """Means and covariances of `(…, X, B)` with `(…, Y, B)`, batch by batch, on the device.
 
-    Merged in float64 (Chan, Golub and LeVeque 1983). Leading axes are equal or broadcast.
+    Sums are float64, of features that `StreamingUnits` (`x` and `y`) has centred and scaled. Leading
+    axes are equal or broadcast. Finite numbers are not required: a feature with one that is not has NaN.
 
     Example:
         >>> moments = StreamingMoments()
@@ -39,32 +42,35 @@ class StreamingMoments:
     """
 
     def __init__(self) -> None:
-        self.samples = 0
+        self.x, self.y = (StreamingUnits(checked=False) for _ in range(2))
+        self.squares: list[Tensor | float] = [0.0, 0.0, 0.0]
 
-    def update(self, x: Tensor, y: Tensor) -> None:
+    @property
+    def samples(self) -> int:
+        return self.y.samples
+
+    def update(self, x: Tensor | UnitBatch, y: Tensor) -> None:
         """Add a batch of any real dtypes."""
-        count = x.shape[-1]
-        kind = torch.promote_types(x.dtype, torch.float32)
-        both = [part.to(kind) for part in (x, y)]
-        means = [part.mean(-1, keepdim=True) for part in both]
-        a, b = (part - mean for part, mean in zip(both, means, strict=True))
-        squares = [part.double() for part in (a @ a.mT, a @ b.mT, b @ b.mT)]
-        mean_x, mean_y = (mean[..., 0].double() for mean in means)
-        if self.samples == 0:
-            self.mean_x, self.mean_y, self.squares, self.samples = mean_x, mean_y, squares, count
-            return
-        dx, dy = mean_x - self.mean_x, mean_y - self.mean_y
-        weight = self.samples * count / (self.samples + count)
-        pairs = ((dx, dx), (dx, dy), (dy, dy))
-        self.squares = [
-            old + new + weight * p[..., :, None] * q[..., None, :]
-            for old, new, (p, q) in zip(self.squares, squares, pairs, strict=True)
-        ]
-        self.mean_x = self.mean_x + dx * count / (self.samples + count)
-        self.mean_y = self.mean_y + dy * count / (self.samples + count)
-        self.samples += count
+        a = x if isinstance(x, UnitBatch) else self.x.take(x)
+        self.x = a.owner(self.x)
+        b = self.y.take(y)
+        pairs = (a, a), (a, b), (b, b)
+        self.squares = [p.cross(q, old) for old, (p, q) in zip(self.squares, pairs, strict=True)]
 
-    def result(self) -> PairMoments:
-        """Means and covariances of all rows so far."""
-        xx, xy, yy = (part / self.samples for part in self.squares)
-        return PairMoments(self.mean_x, self.mean_y, xx, xy, yy, self.samples)
+    def result(self, *, scaled: bool = False) -> PairMoments:
+        """Means and covariances of all rows so far.
+
+        Args:
+            scaled: in units of `x.scale()` and `y.scale()`, powers of two near the largest value of
+                every feature. Otherwise covariances of float64 features beyond 1e±150 overflow.
+        """
+        scales = [
+            torch.ones_like(side.mean) if scaled else side.scale() for side in (self.x, self.y)
+        ]
+        pairs = (0, 0), (0, 1), (1, 1)
+        xx, xy, yy = (
+            part / self.samples * scales[i][..., :, None] * scales[j][..., None, :]
+            for part, (i, j) in zip(self.squares, pairs, strict=True)
+        )
+        mean_x, mean_y = self.x.mean * scales[0], self.y.mean * scales[1]
+        return PairMoments(mean_x, mean_y, xx, xy, yy, self.samples)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hltm.probe.accumulators.checks import check_finite
-from hltm.probe.batches import Label, batch_last
+from hltm.probe.batches import Label
 from hltm.probe.causal.replacing import Replacement, run_with
+from hltm.probe.sources import open_source
 from hltm.sampling.draw import Draw
 from hltm.sampling.philox import Stream
 from hltm.sampling.sample import sample
@@ -40,15 +41,15 @@ class FlatNetwork:
     def __init__(
         self, source: Any, tree: LatentTree, seed: int, layers: Sequence[Label] | None = None
     ) -> None:
-        if not hasattr(source, "activations"):
+        if not hasattr(source, "activations") and not isinstance(source, nn.Module):
             raise TypeError(
-                f"a {type(source).__name__} cannot be run on other leaves: expected a network with "
-                "activations(leaves)"
+                f"a {type(source).__name__} cannot be run on other leaves: expected a torch module or a "
+                "network with activations(leaves)"
             )
-        self.source, self.tree, self.seed, self.layers = source, tree, seed, layers
-        self.members = tuple(getattr(source, "members", tree.members))
-        self.stacked = bool(getattr(source, "stacked", tree.stacked))
-        self.device = getattr(source, "device", torch.device("cpu"))
+        self.opened = open_source(source, tree, samples=1, seed=seed)
+        self.source, self.tree, self.seed, self.layers = self.opened.given, tree, seed, layers
+        self.members, self.stacked = self.opened.rows.members, self.opened.rows.stacked
+        self.device = self.opened.rows.device
         self.units: dict[Label, int] = {}
         self.blocks: dict[Label, tuple[int, int] | None] = {}
 
@@ -65,8 +66,7 @@ class FlatNetwork:
 
     def activations(self, leaves: Tensor) -> dict[Label, Tensor]:
         """Layer -> `(S, U, B)`, the units of all blocks one after the other, of `(S, B, X)` leaves."""
-        with torch.no_grad():
-            shown = self.source.activations(self._public(leaves))
+        shown = self.opened.read(range(leaves.shape[1]), leaves.transpose(1, 2))
         if self.layers is not None:
             for label in self.layers:
                 if label not in shown:
@@ -75,10 +75,7 @@ class FlatNetwork:
                     )
             shown = {label: shown[label] for label in self.layers}
         found = {}
-        for label, values in shown.items():
-            full = batch_last(
-                label, values, self.tree, len(self.members), self.stacked, leaves.shape[1]
-            )
+        for label, full in shown.items():
             self.blocks[label] = (full.shape[1], full.shape[2]) if full.ndim == 4 else None
             flat = full.flatten(1, 2) if full.ndim == 4 else full
             check_finite(flat, label)

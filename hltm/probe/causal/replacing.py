@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from hltm.probe.capture import Side, TorchNetwork
+from hltm.probe.capture import find_parts, run_hooked
+from hltm.probe.layer_axes import LayerAxes
+from hltm.probe.reading import Side
+from hltm.probe.torch_network import TorchNetwork
 
 
 class Replacement(NamedTuple):
@@ -70,9 +73,14 @@ def run_with(network: Any, leaves: Tensor, replace: Mapping[Any, Replacement]) -
                 for s, own in enumerate(leaves)
             ]
             return torch.stack(parts)
+        if replace and (network.select is not None or network.call is not None):
+            raise ValueError("units of layers that are read with select or call cannot be replaced")
         names = {label: name for name, label in network.labels.items()}
-        named = {names[label]: replacement for label, replacement in replace.items()}
-        output = run_replaced(network.model, network.encode(leaves), named, side=network.side)
+        axes = network.axes(leaves)
+        output = run_replaced(
+            network.model, network.inputs(leaves), {names[k]: r for k, r in replace.items()},
+            side=network.side, axes={names[k]: axes[k] for k in replace}, rows=len(leaves),
+        )  # fmt: skip
     elif hasattr(network, "run_with"):
         output = network.run_with(leaves, replace)
     else:
@@ -93,10 +101,12 @@ def _member(replacement: Replacement, s: int) -> Replacement:
 
 def run_replaced(
     model: nn.Module,
-    inputs: Tensor | tuple[Tensor, ...],
+    inputs: Any,
     replace: Mapping[str, Replacement],
     *,
     side: Side = "output",
+    axes: Mapping[str, LayerAxes] | None = None,
+    rows: int | None = None,
 ) -> Any:
     """The output of a torch module where some units of named parts are replaced.
 
@@ -104,9 +114,11 @@ def run_replaced(
     a part are all numbers of its output for one sample, in order, as in `TorchNetwork`.
 
     Args:
-        inputs: its argument; a tuple for several arguments.
-        replace: name as in `model.named_modules()` -> units and values, which broadcast to `(B, U)`.
+        inputs: its argument; a tuple for several arguments, a mapping for named ones.
+        replace: name of a part, as in `capture`, -> units and values, which broadcast to `(B, U)`.
         side: whether the `output` or the `input` (the first argument) of the parts is replaced.
+        axes: name -> where the rows are; on the first axis by default.
+        rows: their number B, with `axes`.
 
     Raises:
         ValueError: a name that the model does not have, a part that does not run or runs more than
@@ -118,11 +130,10 @@ def run_replaced(
         >>> run_replaced(model, torch.ones(2, 2), {"1": off}).flatten().tolist()
         [0.0, 0.0]
     """
-    parts = dict(model.named_modules())
-    for name in replace:
-        if name not in parts:
-            known = ", ".join(repr(part) for part in parts if part)[:200]
-            raise ValueError(f"the model has no layer {name!r}; it has {known}")
+    parts = find_parts(model, list(replace)) if replace else {}
+    unknown = [name for name in replace if name not in parts]
+    if unknown:
+        raise ValueError(f"layer {unknown[0]!r} is a pattern, expected the name of one part")
     ran: set[str] = set()
 
     def changed(name: str, values: Any) -> Tensor:
@@ -133,40 +144,42 @@ def run_replaced(
             raise ValueError(
                 f"the {side} of layer {name!r} is a {type(values).__name__}, expected a tensor"
             )
-        flat, units = values.reshape(len(values), -1), replace[name].units.shape[-1]
-        if flat.shape[1] != units:
-            raise ValueError(f"layer {name!r} has {flat.shape[1]} units, the replacement {units}")
-        return replaced(flat, replace[name]).reshape(values.shape)
+        own = (axes or {}).get(name, LayerAxes(name))
+        flat = own(values, values.shape[0] if axes is None or rows is None else rows)
+        units = replace[name].units.shape[-1]
+        if flat.shape[-1] != units:
+            raise ValueError(f"layer {name!r} has {flat.shape[-1]} units, the replacement {units}")
+        return own.back(replaced(flat, replace[name]), values.shape)
 
-    def of_output(name: str, module: nn.Module, arguments: Any, output: Any) -> Tensor:
-        return changed(name, output)
-
-    def of_input(name: str, module: nn.Module, arguments: Any, named: Any) -> Any:
+    def hook(name: str, arguments: Any, named: Any, output: Any) -> Any:
+        path = parts[name].path
+        if side == "output":
+            return _put(output, path, partial(changed, name))
         if arguments:
-            return (changed(name, arguments[0]), *arguments[1:]), named
+            return (_put(arguments[0], path, partial(changed, name)), *arguments[1:]), named
         first = next(iter(named), None)
         if first is None:
             raise ValueError(f"layer {name!r} runs without arguments")
-        return arguments, {**named, first: changed(name, named[first])}
+        return arguments, {**named, first: _put(named[first], path, partial(changed, name))}
 
-    handles: list[Any] = []
-    modes = {part: part.training for part in model.modules()}
-    try:
-        for name in replace:
-            if side == "output":
-                handles.append(parts[name].register_forward_hook(partial(of_output, name)))
-            else:
-                hook: Callable[..., Any] = partial(of_input, name)
-                handles.append(parts[name].register_forward_pre_hook(hook, with_kwargs=True))
-        model.eval()
-        with torch.no_grad():
-            output = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for part, mode in modes.items():
-            part.training = mode
+    hooks = {name: (parts[name].name, partial(hook, name)) for name in replace}
+    output = run_hooked(model, inputs, hooks, side)
     for name in replace:
         if name not in ran:
             raise ValueError(f"layer {name!r} did not run for these inputs")
     return output
+
+
+def _put(values: Any, path: Sequence[int | str], change: Callable[[Any], Tensor]) -> Any:
+    """The values with the item at a path changed: of tuples, lists and mappings."""
+    if not path:
+        return change(values)
+    step, rest = path[0], path[1:]
+    if isinstance(values, Mapping):
+        return type(values)({**values, step: _put(values[step], rest, change)})  # type: ignore[call-arg]
+    if isinstance(values, (tuple, list)) and isinstance(step, int):
+        items = [
+            _put(x, rest, change) if i == step % len(values) else x for i, x in enumerate(values)
+        ]
+        return type(values)(*items) if hasattr(values, "_fields") else type(values)(items)
+    raise ValueError(f"item {step!r} of a {type(values).__name__} cannot be replaced")

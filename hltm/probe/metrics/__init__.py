@@ -14,6 +14,8 @@ Of a layer as a whole, or of chosen units:
 - `collapse`: feature spread, effective rank and units that never vary
 - `linear_probe`: how well a linear readout of all units predicts each latent
 - `matching`: one-to-one matching of units with latents
+- `partial_ceiling`: the largest partial correlation that any function of the leaves has
+- `partial_correlation`: partial correlations given the parent, and what the best unit scores by chance
 - `specificity`: rival latents and partial correlations; what the rival's posterior alone scores
 """
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from hltm.probe.accumulators.checks import check_finite
-from hltm.probe.accumulators.correlation import DEAD
-from hltm.probe.accumulators.moments import StreamingMoments
+from hltm.probe.accumulators.units import StreamingUnits, UnitBatch, power_of_two
 
 
 class Collapsed(NamedTuple):
@@ -19,7 +18,7 @@ class Collapsed(NamedTuple):
         spread: `(…,)` float64, near 0 where all outputs point the same way, 1 where they point
             everywhere evenly.
         effective_rank: `(…,)` float64, in 1..U; 0 where nothing varies.
-        dead: `(…, U)` bool, units that never vary.
+        dead: `(…, U)` bool, units that never vary by more than rounding.
     """
 
     spread: Tensor
@@ -34,7 +33,7 @@ class Collapse:
     over coordinates, times sqrt(U) (Chen and He 2020, arXiv 2011.10566, Section 4.1). A row of
     zeros stays zero. Effective rank: exp of the entropy of the covariance's singular values,
     normalised to sum to 1 (Roy and Vetterli 2007, there of the singular values of the data; their
-    squares are those of the covariance).
+    squares are those of the covariance). Neither depends on the activations' scale.
 
     Raises:
         ValueError: in `update`, activations that are not finite.
@@ -48,28 +47,34 @@ class Collapse:
     """
 
     def __init__(self) -> None:
-        self.raw, self.normalized = StreamingMoments(), StreamingMoments()
+        self.units, self.directions = StreamingUnits(), StreamingUnits()
+        self.products: Tensor | float = 0.0  # (…, U, U) in the units' scales
 
-    def update(self, activations: Tensor) -> None:
+    def update(self, activations: Tensor | UnitBatch) -> None:
         """Add a batch."""
-        check_finite(activations)
-        a = activations if activations.is_floating_point() else activations.float()
-        self.raw.update(a, a[..., :0, :])
-        # each coordinate by itself: no products between them are needed
-        alone = torch.nn.functional.normalize(a, dim=-2)[..., None, :]
-        self.normalized.update(alone, alone[..., :0, :])
+        batch = activations
+        if not isinstance(batch, UnitBatch):
+            batch = self.units.take(batch)
+        self.units = batch.owner(self.units)
+        self.products = batch.cross(batch, self.products)
+        # float64: a layer whose units share a large mean spreads less than float32 resolves
+        a = batch.given.double()
+        largest = torch.linalg.vector_norm(a, math.inf, dim=-2, keepdim=True)
+        a = a / largest.where(largest > 0, 1.0)
+        self.directions.take(torch.nn.functional.normalize(a, dim=-2))
 
     def result(self) -> Collapsed:
         """Spread, rank and dead units of all rows so far."""
-        raw, normalized = self.raw.result(), self.normalized.result()
-        variance = raw.xx.diagonal(dim1=-2, dim2=-1)
-        dead = variance <= DEAD * raw.mean_x.square()
-        alive = (~dead).to(variance)
-        covariance = raw.xx * alive[..., :, None] * alive[..., None, :]
+        dead = self.units.dead()
+        exponent = self.units.exponent
+        # one scale for all units, that of the largest which varies
+        most = exponent.masked_fill(dead, -1022).amax(-1, keepdim=True)
+        scale = power_of_two((exponent - most).clamp(-1022, 0)).masked_fill(dead, 0.0)
+        covariance = self.products * scale[..., :, None] * scale[..., None, :]
         values = torch.linalg.eigvalsh(covariance).clamp(min=0)
         total = values.sum(-1)
-        share = values / total.where(total > 0, torch.ones_like(total))[..., None]
+        share = values / total.where(total > 0, 1.0)[..., None]
         rank = torch.special.entr(share).sum(-1).exp()
-        deviation = normalized.xx[..., 0, 0].sqrt()
+        deviation = self.directions.variance().sqrt()
         spread = deviation.mean(-1) * deviation.shape[-1] ** 0.5
         return Collapsed(spread, torch.where(total > 0, rank, 0.0), dead)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hltm.probe.accumulators.checks import check_pair
+from hltm.probe.accumulators.checks import check_fit
 from hltm.probe.accumulators.correlation import StreamingCorrelation
+from hltm.probe.accumulators.units import UnitBatch
 from hltm.probe.metric import Metric
 
 
 class Correlation(StreamingCorrelation, Metric):
     """Pearson correlation of `(…, U, B)` activations with `(…, T, B)` numbers.
 
-    A constant unit has correlation 0. `strength` is |correlation|.
+    A dead unit has correlation 0. `strength` is |correlation|.
 
     Raises:
-        ValueError: in `update`, as `check_pair`.
+        ValueError: in `update`, as `check_fit` and `check_finite`.
 
     Example:
         >>> import torch
@@ -26,10 +27,14 @@ class Correlation(StreamingCorrelation, Metric):
     """
 
     two_states = bounded_by_correlation = True
+    null = "correlation"
+    takes_batches = numbers = True
     strength_range = 0.0, 1.0
+    checked = True
 
-    def update(self, activations: Tensor, targets: Tensor) -> None:
-        super().update(check_pair(activations, targets), targets)
+    def update(self, activations: Tensor | UnitBatch, targets: Tensor | UnitBatch) -> None:
+        check_fit(activations, targets)
+        super().update(activations, targets)
 
     def result(self) -> Tensor:
         """`(…, U, T)` correlations, float64."""

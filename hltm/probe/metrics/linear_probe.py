@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from hltm.probe.accumulators.checks import check_pair, one_hot
-from hltm.probe.accumulators.moments import StreamingMoments
+from hltm.probe.accumulators.moments import PairMoments, StreamingMoments
 
-BLOCK = 128  # rows that go to one side of the split together
+BLOCK = 32  # rows that go to one side of the split together
+LEAST = 32  # rows that each side needs
+NORMAL = 1.6448536269514722  # the 95% point of the normal distribution
+ROUNDING = 4e-7  # a spread below this share of the mean is rounding
+RIDGES = tuple(10.0**i for i in range(-6, 4))  # penalties that are tried
 
 
 class LinearReadout(NamedTuple):
@@ -20,16 +24,20 @@ class LinearReadout(NamedTuple):
         correlation: `(…, T)` of predicted and true indicators of the state, over all states
             together; for two states it is the correlation with the latent itself, so the ceiling
             bounds it.
+        null: `(…, T)` the 95% point of that correlation where the rows tested are in random order.
         r2: `(…, T)` coefficient of determination of the indicators, over all states together; below
             0 where the mean predicts better.
         weight: `(…, U, T, K)`, and intercept `(…, T, K)`, of the indicators.
+        ridge: `(…, T)` the penalty, as a share of each unit's variance.
         train_samples, test_samples: rows of either side.
     """
 
     correlation: Tensor
+    null: Tensor
     r2: Tensor
     weight: Tensor
     intercept: Tensor
+    ridge: Tensor
     train_samples: int
     test_samples: int
 
@@ -39,17 +47,25 @@ class LinearProbe:
 
     Minimises `Σ |indicator - w·unit - b|² + ridge · n · Σ_u var(u) w_u²` over n rows: the penalty is in units
     of each unit's own variance, so it does not depend on a unit's scale. A constant unit gets weight 0.
-    Rows are fitted and tested in alternating blocks of 128, by their number, so the split is the
+    Rows are fitted and tested in alternating blocks of 32, by their number, so the split is the
     same however rows are batched. Takes `(…, U, B)` activations and `(…, T, B)` states; memory is
-    `(…, U, U + T·K)`.
+    three times `(…, U, U + T·K)`.
+
+    Unless a penalty is given, each target has the one, among 1e-6, 1e-5, …, 1e3 for half of the rows that
+    are fitted, with which either half predicts the other best. The rows that are tested have no part in it.
+
+    A readout of units that know nothing is fitted on other rows than it is tested on, so its correlation is
+    that of predictions with states in random order: nearly normal around 0, with variance
+    tr(P Z) / ((n - 1) tr P tr Z) for the covariances P of predicted and Z of true indicators (Hoeffding
+    1951, doi 10.1214/aoms/1177729545), which for two states is 1 / (n - 1). `null` is its 95% point.
 
     Args:
         states: K, the largest number of states of a target.
-        ridge: the penalty, above 0.
+        ridge: the penalty, above 0; None chooses it.
 
     Raises:
         ValueError: fewer than 2 states, a ridge that is not above 0; in `update` as `check_pair` and
-            `one_hot`; in `result` fewer than 2 rows on a side.
+            `one_hot`; in `result` too few rows.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -61,56 +77,152 @@ class LinearProbe:
         1.0
     """
 
-    def __init__(self, states: int = 2, ridge: float = 1e-4) -> None:
+    def __init__(self, states: int = 2, ridge: float | None = None) -> None:
         if states < 2:
             raise ValueError(f"states must be at least 2, got {states}")
-        if not ridge > 0:
+        if ridge is not None and not ridge > 0:
             raise ValueError(f"ridge must be above 0, got {ridge}")
         self.states, self.ridge, self.samples = states, ridge, 0
-        self.sides = StreamingMoments(), StreamingMoments()  # train, test
+        # two halves to fit, and rows to test
+        self.sides = StreamingMoments(), StreamingMoments(), StreamingMoments()
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch of the next rows."""
         a = check_pair(activations, targets)
         indicator = one_hot(targets, self.states).to(a.dtype)
         rows = torch.arange(self.samples, self.samples + a.shape[-1], device=a.device)
-        for side, moments in enumerate(self.sides):
-            mine = (rows // BLOCK % 2 == side).nonzero()[:, 0]
+        block = rows // BLOCK % 4  # half, test, other half, test
+        for which, moments in zip(
+            (block == 0, block == 2, block % 2 == 1), self.sides, strict=True
+        ):
+            mine = which.nonzero()[:, 0]
             if len(mine):
                 moments.update(a[..., mine], indicator[..., mine])
         self.samples += a.shape[-1]
 
+    @property
+    def enough(self) -> bool:
+        """Whether there are rows enough to choose a penalty, to fit and to test."""
+        return min(side.samples for side in self.sides) >= LEAST
+
     def result(self) -> LinearReadout:
         """Fit on one side, test on the other."""
-        if min(side.samples for side in self.sides) < 2:
+        if not self.enough:
             raise ValueError(
-                f"a linear probe needs 2 rows to fit and 2 to test, got {self.sides[0].samples} and "
-                f"{self.sides[1].samples}; rows alternate in blocks of {BLOCK}"
+                f"a linear probe needs {3 * BLOCK} rows to choose its penalty, to fit and to test, "
+                f"got {self.samples}"
             )
-        train, test = (side.result() for side in self.sides)
-        scale = train.xx.diagonal(dim1=-2, dim2=-1).sqrt()
-        constant = scale <= 1e-5 * train.mean_x.abs()
-        inverse = torch.where(constant, torch.zeros_like(scale), 1 / scale)
-        whitened = inverse[..., :, None] * train.xx * inverse[..., None, :]
-        penalty = self.ridge * torch.eye(scale.shape[-1], dtype=scale.dtype, device=scale.device)
-        solved = torch.linalg.solve(whitened + penalty, inverse[..., None] * train.xy)
-        weight = inverse[..., None] * solved  # (…, U, T * K)
-        fitted = (weight * test.xy).sum(-2)  # (…, T * K) covariance of prediction and truth
-        spread = (weight * (test.xx @ weight)).sum(-2)
-        truth = test.yy.diagonal(dim1=-2, dim2=-1)
-        intercept = train.mean_y - (weight * train.mean_x[..., None]).sum(-2)
-        bias = (weight * test.mean_x[..., None]).sum(-2) + intercept - test.mean_y
-        wrong = truth - 2 * fitted + spread + bias.square()
-        fitted, spread, truth, wrong = (
-            part.unflatten(-1, (-1, self.states)).sum(-1) for part in (fitted, spread, truth, wrong)
+        halves, test = [side.result() for side in self.sides[:2]], self.sides[2].result()
+        train = _merged(*halves)
+        if self.ridge is None:
+            ridge = self._chosen(halves)
+        else:
+            ridge = torch.full_like(self._together(train.mean_y), self.ridge)
+        fit, weight = _Ridge(train), torch.zeros_like(train.xy)
+        for penalty in ridge.unique().tolist():
+            mine = (ridge == penalty).repeat_interleave(self.states, -1)[..., None, :]
+            weight = torch.where(mine, fit.weight(penalty), weight)
+        return self._tested(weight, train, test, ridge)
+
+    def _chosen(self, halves: list[PairMoments]) -> Tensor:
+        """`(…, T)` the penalty with which either half predicts the other best."""
+        error: list[Tensor] = []
+        fits = [_Ridge(half) for half in halves]
+        for ridge in RIDGES:
+            each = [
+                _Errors.of(fit.weight(ridge), half, other).wrong
+                for fit, half, other in zip(fits, halves, reversed(halves), strict=True)
+            ]
+            error.append(self._together(each[0] + each[1]))
+        best = torch.tensor(RIDGES, dtype=torch.float64, device=error[0].device)
+        # the same penalty is half the share of twice as many rows
+        return best[torch.stack(error).argmin(0)] / 2
+
+    def _together(self, values: Tensor) -> Tensor:
+        """`(…, T)` sums over the K indicators of each target."""
+        return values.unflatten(-1, (-1, self.states)).sum(-1)
+
+    def _tested(
+        self, weight: Tensor, train: PairMoments, test: PairMoments, ridge: Tensor
+    ) -> LinearReadout:
+        """The quality of weights `(…, U, T · K)` on the rows that are tested."""
+        found = _Errors.of(weight, train, test)
+        fitted, spread, truth, wrong = map(
+            self._together, (found.fitted, found.spread, found.truth, found.wrong)
         )
         size = (spread * truth).clamp(min=0).sqrt()
         some = size > 1e-12 * truth
+        size = size.where(some, torch.ones_like(size))
+        # covariances of a target's predicted and of its true indicators, (…, T, K, K)
+        by_target = weight.unflatten(-1, (-1, self.states)).movedim(-2, -3)
+        predicted = by_target.mT @ test.xx[..., None, :, :] @ by_target
+        true = test.yy.unflatten(-1, (-1, self.states)).unflatten(-3, (-1, self.states))
+        true = true.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
+        chance = ((predicted * true).sum((-2, -1)) / (test.samples - 1)).clamp(min=0).sqrt()
         return LinearReadout(
-            torch.where(some, fitted / size.where(some, torch.ones_like(size)), 0.0),
-            torch.where(truth > 0, 1 - wrong / truth.where(truth > 0, 1.0), 0.0),
-            weight.unflatten(-1, (-1, self.states)),
-            intercept.unflatten(-1, (-1, self.states)),
-            train.samples,
-            test.samples,
+            correlation=torch.where(some, fitted / size, 0.0),
+            null=torch.where(some, NORMAL * chance / size, 0.0),
+            r2=torch.where(truth > 0, 1 - wrong / truth.where(truth > 0, 1.0), 0.0),
+            weight=weight.unflatten(-1, (-1, self.states)),
+            intercept=found.intercept.unflatten(-1, (-1, self.states)),
+            ridge=ridge,
+            train_samples=train.samples,
+            test_samples=test.samples,
         )
+
+
+class _Ridge:
+    """Ridge regressions of the same rows with any penalty."""
+
+    def __init__(self, train: PairMoments) -> None:
+        scale = train.xx.diagonal(dim1=-2, dim2=-1).sqrt()
+        constant = scale <= ROUNDING * train.mean_x.abs()
+        self.inverse = torch.where(constant, torch.zeros_like(scale), 1 / scale)
+        self.whitened = self.inverse[..., :, None] * train.xx * self.inverse[..., None, :]
+        self.right = self.inverse[..., None] * train.xy
+
+    def weight(self, ridge: float) -> Tensor:
+        """`(…, U, T · K)`. The system is symmetric and positive definite but for rounding."""
+        penalty = torch.full_like(self.whitened[..., 0, 0], ridge)
+        while True:
+            penalized = self.whitened.clone()
+            penalized.diagonal(dim1=-2, dim2=-1).add_(penalty[..., None])
+            lower, failed = torch.linalg.cholesky_ex(penalized)
+            if not failed.any():
+                return self.inverse[..., None] * torch.cholesky_solve(self.right, lower)
+            # moments of float32 products: the smallest penalties drown in their rounding
+            penalty = torch.where(failed > 0, 10 * penalty, penalty)
+
+
+class _Errors(NamedTuple):
+    """How weights predict indicators; `(…, T · K)` each."""
+
+    fitted: Tensor  # covariance of prediction and truth
+    spread: Tensor  # variance of the prediction
+    truth: Tensor  # variance of the truth
+    wrong: Tensor  # mean square error
+    intercept: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, train: PairMoments, test: PairMoments) -> _Errors:
+        fitted = (weight * test.xy).sum(-2)
+        spread = (weight * (test.xx @ weight)).sum(-2)
+        truth = test.yy.diagonal(dim1=-2, dim2=-1)
+        intercept = train.mean_y - (weight * train.mean_x[..., None]).sum(-2)
+        bias = (
+            (weight * (test.mean_x - train.mean_x)[..., None]).sum(-2) + train.mean_y - test.mean_y
+        )
+        return cls(fitted, spread, truth, truth - 2 * fitted + spread + bias.square(), intercept)
+
+
+def _merged(first: PairMoments, second: PairMoments) -> PairMoments:
+    """The moments of both sets of rows together."""
+    total = first.samples + second.samples
+    share, weight = second.samples / total, first.samples * second.samples / total**2
+    dx, dy = second.mean_x - first.mean_x, second.mean_y - first.mean_y
+    pairs = (dx, dx), (dx, dy), (dy, dy)
+    xx, xy, yy = (
+        a + (b - a) * share + weight * p[..., :, None] * q[..., None, :]
+        for a, b, (p, q) in zip(first[2:5], second[2:5], pairs, strict=True)
+    )
+    return PairMoments(first.mean_x + dx * share, first.mean_y + dy * share, xx, xy, yy, total)

@@ -28,11 +28,11 @@ def match_units(strength: Tensor, allowed: Tensor | None = None) -> Matching:
     `scipy.optimize.linear_sum_assignment`).
 
     Args:
-        strength: `(…, U, T)`, more is better, at least 0.
+        strength: `(…, U, T)`, more is better.
         allowed: `(U, T)` bool, which units may stand for which target; all by default.
 
     Raises:
-        ValueError: a strength that is negative or not finite, or `allowed` of another shape.
+        ValueError: a strength of an allowed pair that is not finite, or `allowed` of another shape.
 
     Example:
         >>> match_units(torch.tensor([[0.9, 0.8], [0.5, 0.1]])).unit  # 0.8 + 0.5 > 0.9 + 0.1
@@ -40,18 +40,20 @@ def match_units(strength: Tensor, allowed: Tensor | None = None) -> Matching:
     """
     from scipy.optimize import linear_sum_assignment
 
-    if not bool((strength.isfinite() & (strength >= 0)).all()):
-        raise ValueError("strengths must be finite and at least 0")
     units, targets = strength.shape[-2:]
     may = torch.ones(units, targets, dtype=torch.bool) if allowed is None else allowed.cpu()
     if tuple(may.shape) != (units, targets):
         raise ValueError(f"allowed has shape {tuple(may.shape)}, expected {(units, targets)}")
+    if not bool((strength.cpu().isfinite() | ~may).all()):
+        raise ValueError("strengths of pairs that are allowed must be finite")
     flat = strength.detach().double().cpu().reshape(-1, units, targets)
     unit = torch.full((len(flat), targets), -1)
     value = torch.zeros(len(flat), targets, dtype=torch.float64)
     for s, table in enumerate(flat):
         # so much worse than any allowed pair that it is taken only where nothing else is left
-        gain = np.where(may.numpy(), table.numpy(), -1 - float(table.sum()))
+        known = table[may]
+        size = float(known.abs().max()) if len(known) else 0.0
+        gain = np.where(may.numpy(), table.numpy(), -1 - 2 * size * (targets + 1))
         rows, columns = linear_sum_assignment(gain, maximize=True)
         for u, t in zip(rows.tolist(), columns.tolist(), strict=True):
             if may[u, t]:

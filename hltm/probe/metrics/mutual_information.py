@@ -14,19 +14,26 @@ from hltm.probe.metric import Metric
 from hltm.tree import LatentTree
 
 BINS = 16
+ROUNDING = 1e-14  # nats that rounding alone leaves
 
 
 class MutualInformation(Metric):
-    """Σ P(bin, z) log( P(bin, z) / P(bin) P(z) ) in nats, of activations in bins of equal shares.
+    """Σ P(cell, z) log( P(cell, z) / P(cell) P(z) ) in nats, of a unit in cells and a latent z.
 
-    This is the plug-in estimate: for n rows it is too high by about (bins - 1)(K - 1) / 2n, and it
-    is lower than the information in the unit itself by what binning loses. A constant unit has 0.
-    It has no sign, so `strength` is the same.
+    A value that comes often has a cell of its own, such as the exact 0 of a ReLU, and so has every value
+    of a unit that has no more than `bins`; the other rows are in cells of equal shares
+    (`StreamingHistogram`). So a unit that is on in few rows keeps the information of on or off and of how
+    much it is on. Up to 8,192 rows the number does not depend on the order of rows at all; beyond, as
+    far as the edges of cells do.
+
+    This is the plug-in estimate: for n rows it is too high by about (cells - 1)(K - 1) / 2n, and it
+    is lower than the information in the unit itself by what the cells lose. The bias is not subtracted
+    (Miller and Madow 1955): it is the same in the null, and a unit that is the latent would get more
+    than the latent's entropy. A constant unit has 0. It has no sign, so `strength` is the same.
 
     Args:
         bins: of every unit.
         states: K, the largest number of states of a target.
-        edges: as in `StreamingHistogram`.
 
     Raises:
         ValueError: as `StreamingHistogram`.
@@ -38,8 +45,10 @@ class MutualInformation(Metric):
         tensor([[2.]], dtype=torch.float64)
     """
 
-    def __init__(self, bins: int = BINS, states: int = 2, edges: Tensor | None = None) -> None:
-        self.sums = StreamingHistogram(bins, states, edges)
+    null = "cells"
+
+    def __init__(self, bins: int = BINS, states: int = 2) -> None:
+        self.sums = StreamingHistogram(bins, states)
 
     @classmethod
     def for_states(cls, states: int) -> MutualInformation:
@@ -51,10 +60,11 @@ class MutualInformation(Metric):
 
     def result(self) -> Tensor:
         """`(…, U, T)` nats, float64."""
-        joint = self.sums.result().movedim(-3, -1) / self.sums.samples  # (…, U, T, K, bins)
-        # I(bin; z) = H(bin) + H(z) - H(bin, z)
+        joint = self.sums.result().movedim(-3, -1) / self.sums.samples  # (…, U, T, K, cells)
+        # I(cell; z) = H(cell) + H(z) - H(cell, z)
         terms = [_entropy(joint.sum(-2)), _entropy(joint.sum(-1)), -_entropy(joint.flatten(-2))]
-        return torch.stack(terms).sum(0).clamp(min=0)
+        found = torch.stack(terms).sum(0).clamp(min=0)
+        return found.masked_fill(found < ROUNDING, 0.0)
 
 
 class LeafInformation:

@@ -12,21 +12,18 @@ from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.metric import Metric
 from hltm.tree import LatentTree
 
-BINS = 256
-NULL_BINS = 16  # of the null, which holds a histogram per unit, latent and lag
+BINS = 512
 
 
 class RocAuc(Metric):
     """P(unit is larger at z = 1 than at z = 0) + ½ P(equal): the area under the ROC curve.
 
-    From a histogram in bins of equal shares of the first batch, where values in one bin count as
-    equal. Exact for units with at most `bins` distinct values, all seen in the first batch;
-    otherwise off by at most ½ Σ_b P(b | 1) P(b | 0), about 1 / (2 bins), and in practice by far
-    less. A constant unit, or a state that never came, gives ½. Targets have states 0 and 1.
+    Exact up to 8,192 rows, and for units with at most `bins` distinct values; beyond, up to `bound`. It
+    does not depend on how rows are batched. A constant unit, or a state that never came, gives ½.
+    Targets have states 0 and 1.
 
     Args:
-        bins: of every unit.
-        edges: as in `StreamingHistogram`.
+        bins: of every unit, for more than 8,192 rows; at least 512 are made.
 
     Raises:
         ValueError: as `StreamingHistogram`.
@@ -40,27 +37,34 @@ class RocAuc(Metric):
 
     two_states = True
     strength_range = 0.5, 1.0
+    null = "ranks"
 
-    def __init__(self, bins: int = BINS, edges: Tensor | None = None) -> None:
-        self.sums = StreamingHistogram(bins, 2, edges)
+    def __init__(self, bins: int = BINS) -> None:
+        self.sums = StreamingHistogram(bins, 2)
 
-    @classmethod
-    def for_null(cls, states: int) -> RocAuc:
-        return cls(NULL_BINS)
+    def result(self) -> Tensor:
+        """`(…, U, T)` areas in [0, 1], float64."""
+        won, rows = self.sums.rank_sums()[..., 1], self.sums.rows
+        pairs = (2 * rows.prod(-1))[..., None, :]
+        return torch.where(pairs > 0, 0.5 + won / pairs, torch.full_like(won, 0.5))
+
+    def bound(self) -> Tensor:
+        """`(…, U, T)` float64: the area is no further than this from that of all rows.
+
+        ½ Σ_c P(c | 1) P(c | 0) over the cells c of several values, whose order is not known, and the
+        shares of rows of either state that may be in a wrong cell (`StreamingHistogram.uncertain`). It
+        is about 1 / 1000 where the first 8,192 rows are like the others.
+        """
+        several, moved = self.sums.uncertain()
+        rows = self.sums.rows.clamp(min=1)
+        share = several / rows[..., None, None, :, :]
+        ties = share.prod(-1).sum(-2) / 2
+        return (ties + (moved / rows[..., None, :, :]).sum(-1)).clamp(max=1)
 
     @classmethod
     def posterior_ceiling(cls, tree: LatentTree, nodes: Sequence[int]) -> PosteriorAuc:
         """The area of the posterior itself: no function of the leaves has a larger one."""
         return PosteriorAuc()
-
-    def result(self) -> Tensor:
-        """`(…, U, T)` areas in [0, 1], float64."""
-        counts = self.sums.result().movedim(-3, -1)  # (…, U, T, K, bins)
-        negative, positive = counts[..., 0, :], counts[..., 1, :]
-        below = negative.cumsum(-1) - negative / 2
-        pairs = negative.sum(-1) * positive.sum(-1)
-        won = (positive * below).sum(-1)
-        return torch.where(pairs > 0, won / pairs, torch.full_like(won, 0.5))
 
     def strength(self) -> Tensor:
         """`(…, U, T)` max(AUC, 1 - AUC) in [½, 1], float64."""

@@ -8,9 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hltm.probe.metrics.correlation_ratio import CorrelationRatio
+from hltm.probe.accumulators.checks import check_fit, check_states
+from hltm.probe.accumulators.conditional import StreamingConditional
+from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
+from hltm.probe.metrics.correlation_ratio import CorrelationRatio, ratio_square
+from hltm.probe.metrics.partial_correlation import BestUnitNull, partial_square, sampling_error
 
-ROUNDING = 1e-6  # a share of variance that rounding alone leaves unexplained
+LAGS = 39  # the second largest of 39 values that a null makes is exceeded by a 40th in 5 % of cases
+HELD = 4096, 1 << 23  # the first rows are kept for the null, and fewer if there are so many numbers
 
 
 class Specific(NamedTuple):
@@ -23,12 +28,18 @@ class Specific(NamedTuple):
         rival_strength: `(…, T)` its correlation ratio with the rival; 0 where there is none.
         partial: `(…, T)` the partial correlation with the target given its parent; NaN for a target
             without a parent.
+        partial_null: `(…, T)` the 95 % point of the partial correlation of the best unit, if units
+            follow the parent as they do, and nothing of the target besides; NaN without lags.
+        rival_null: `(…, T)` the 95 % point of the best unit's correlation ratio with its rival, if no
+            unit knows anything; NaN without lags.
     """
 
     strength: Tensor
     rival: Tensor
     rival_strength: Tensor
     partial: Tensor
+    partial_null: Tensor
+    rival_null: Tensor
 
 
 class Specificity:
@@ -37,15 +48,24 @@ class Specificity:
     Latents are correlated, so a unit that follows the root scores on every latent. The partial
     correlation given the parent concerns what the parent's state does not explain:
     ρ² = (η²(z, parent) - η²(parent)) / (1 - η²(parent)), where η²(…) is the share of the unit's
-    variance that the states explain jointly. A unit that the parent explains wholly, or that never
-    varies, has 0. Takes `(…, U, B)` activations and `(…, T, B)` states.
+    variance that the states explain jointly. States explain a share of any unit by chance, more of them
+    a larger one, so ρ² is adjusted as ε² is (Kelley 1935): 1 - (1 - ρ²) (n - k) / (n - m) for n rows in
+    which k states of the parent and m joint states occur, and 0 where that is negative. A unit that the
+    parent explains wholly, or that never varies, has 0; where n <= m there is no estimate, and it is
+    NaN. Takes `(…, U, B)` activations and `(…, T, B)` states.
+
+    Nulls are from the first 4096 rows, or fewer of very many units, and are scaled to n rows: the
+    square of either number is proportional to 1 / n. States of a target are exchanged among rows with
+    the same state of its parent, by shifts, or those of all targets together among all rows; the unit
+    with the largest strength is chosen anew each time.
 
     Args:
         parents: of each target, its parent's place among the targets; -1 for none.
         states: K, the largest number of states of a target.
+        lags: shifts that make the nulls; 0 for none.
 
     Raises:
-        ValueError: a place outside -1..T-1; in `update` as `CorrelationRatio`.
+        ValueError: a place outside -1..T-1, negative lags; in `update` as `CorrelationRatio`.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -57,57 +77,103 @@ class Specificity:
         >>> found = metric.result(torch.tensor([0, 0, 2]))  # but target 1 is given the root's unit
         >>> found.rival.tolist()[1:], [round(p, 2) for p in found.partial.tolist()[1:]]
         ([0, 0], [0.0, 1.0])
+        >>> bool(found.partial[2] > found.partial_null[2])
+        True
     """
 
-    def __init__(self, parents: Sequence[int], states: int = 2) -> None:
+    def __init__(self, parents: Sequence[int], states: int = 2, lags: int = LAGS) -> None:
         bad = [p for p in parents if not -1 <= p < len(parents)]
         if bad:
             raise ValueError(f"parents must be in -1..{len(parents) - 1}, got {bad[0]}")
-        self.states = states
+        if lags < 0:
+            raise ValueError(f"lags must be at least 0, got {lags}")
+        self.states, self.lags = states, lags
         self.children = [t for t, p in enumerate(parents) if p >= 0]
         self.above = [parents[t] for t in self.children]
-        self.alone = CorrelationRatio(states)
-        self.joint = CorrelationRatio(states * states)
+        self.units = StreamingUnits()
+        self.alone = StreamingConditional(states)
+        self.joint = StreamingConditional(states * states)
+        self.kept: list[tuple[Tensor, Tensor]] = []  # first activations and states
 
-    def update(self, activations: Tensor, targets: Tensor) -> None:
+    def update(self, activations: Tensor | UnitBatch, targets: Tensor) -> None:
         """Add a batch."""
-        self.alone.update(activations, targets)
+        check_fit(activations, targets)
+        check_states(targets, self.states)
+        batch = activations
+        if not isinstance(batch, UnitBatch):
+            batch = self.units.take(batch)
+        self.units = batch.owner(self.units)
+        self.alone.update(batch, targets)
+        z = targets.to(torch.int32)
         if self.children:
-            z = targets.to(torch.int32)
-            both = z[..., self.children, :] * self.states + z[..., self.above, :]
-            self.joint.update(activations, both)
+            self.joint.update(batch, self._cells(z))
+        if self.lags:
+            self._keep(batch.given, z)
 
-    def result(self, unit: Tensor) -> Specific:
+    def _cells(self, z: Tensor) -> Tensor:
+        """`(…, T of those with a parent, B)` joint states of targets and parents."""
+        return z[..., self.children, :] * self.states + z[..., self.above, :]
+
+    def _keep(self, given: Tensor, z: Tensor) -> None:
+        most = min(HELD[0], max(HELD[1] // max(given[..., 0].numel(), 1), 1))
+        room = most - sum(states.shape[-1] for _, states in self.kept)
+        if room > 0:  # copies, so that the rest of a batch is not kept alive
+            self.kept.append((given[..., :room].clone(), z[..., :room].clone()))
+
+    def result(self, unit: Tensor, allowed: Tensor | None = None) -> Specific:
         """The specificity of the units `(…, T)` int64 chosen for the targets; -1 for none.
 
         A target without a unit has strength 0, no rival and, where it has a parent, partial 0.
+
+        Args:
+            allowed: `(U, T)` bool, the units among which each target's was chosen; all by default.
         """
-        every = self.alone.result()
-        has = unit >= 0
-        chosen = unit.clamp(min=0).to(every.device)[..., None]
+        found = self.alone.result()
+        every = ratio_square(found).sqrt()
+        has = unit.to(every.device) >= 0
+        chosen = unit.to(every.device).clamp(min=0)[..., None]
         own = torch.take_along_dim(every, chosen, dim=-2)  # (…, T, T): of each target's unit
-        own = own * has.to(own)[..., None]
+        own = own.where(has[..., None], 0.0)
         strength = own.diagonal(dim1=-2, dim2=-1)
         partial = torch.full_like(strength, torch.nan)
         if self.children:
             picked = chosen[..., self.children, :]
-            both = torch.take_along_dim(self.joint.result(), picked, dim=-2)
-            both = both.diagonal(dim1=-2, dim2=-1).square() * has[..., self.children].to(own)
-            parent = own[..., self.children, self.above].square()
-            left = 1 - parent
-            # sums of float32 products are exact to about 1e-7: less than ROUNDING is nothing
-            share = torch.where(left > ROUNDING, (both - parent) / left.clamp(min=ROUNDING), 0.0)
-            partial[..., self.children] = share.clamp(0, 1).sqrt()
+            joint = self.joint.result()
+            every_partial = partial_square(
+                joint.rows, joint.mean, joint.variance[..., None], self.states
+            )
+            square = torch.take_along_dim(every_partial, picked, dim=-2)
+            square = square.diagonal(dim1=-2, dim2=-1).where(has[..., self.children], 0.0)
+            partial[..., self.children] = square.sqrt()
         others = own.clone()
         others.diagonal(dim1=-2, dim2=-1).fill_(-1)
         rival_strength, rival = others.max(-1)
-        none = (rival_strength < 0) | ~has.to(own.device)
+        none = (rival_strength < 0) | ~has
+        partial_null, rival_null = self._nulls(allowed, partial)
         return Specific(
             strength.clone(),
             rival.masked_fill(none, -1),
             rival_strength.masked_fill(none, 0.0),
             partial,
+            partial_null,
+            rival_null.masked_fill(none, torch.nan),
         )
+
+    def _nulls(self, allowed: Tensor | None, partial: Tensor) -> tuple[Tensor, Tensor]:
+        """`(…, T)` each, for all rows from those that were kept."""
+        nan = torch.full_like(partial, torch.nan)
+        if not self.lags:
+            return nan, nan
+        a, z = (torch.cat(parts, -1) for parts in zip(*self.kept, strict=True))
+        null = BestUnitNull(a, z, self.states, self.lags, allowed)
+        rival = null.rival() * (z.shape[-1] / self.units.samples) ** 0.5
+        if not self.children:
+            return nan, rival
+        found, kept_rows = null.partial(self.children, self.above)
+        error, kept_error = (sampling_error(x, self.states) for x in (self.joint.count, kept_rows))
+        found = found * (error / kept_error).sqrt()
+        nan[..., self.children] = found.where(~partial[..., self.children].isnan(), torch.nan)
+        return nan, rival
 
 
 class RivalBaseline:

@@ -10,7 +10,7 @@ What runs it:
 
 - `runner`, `workers`: cells computed, in parallel, and joined to a run; `store`: both on disk
 - `ablation_cell`, `learning_curves`: one cell of an ablation; alignment along training
-- `specialisation`, `best_ratio`: measures of student units, and of latents of any number of states
+- `specialisation`: how well students' units follow those of their teacher
 
 What it is read by:
 

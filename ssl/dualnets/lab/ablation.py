@@ -18,7 +18,7 @@ Cells are trained by `ablation_cell.py`, tables are read by `variants.py`; both 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from dualnets.lab.stats import Verdict
+    from hltm.probe.targets import Targets
 
 Variants = Mapping[str, Mapping[str, Any]]  # name -> the settings that are its own
 
@@ -67,11 +68,9 @@ class VariantSettings(ProbeSettings, TrainSettings, MethodSettings, NetworkSetti
         self.build_loss()
         check_augmentation(self.augment, cast("TreeSettings", self).build_topology())
 
-    def build_probe(self) -> tuple[Callable[..., Any], str]:
-        """What scores a network, called as `hltm.probe.best_units` is, and its name in `ALIGNMENT`."""
-        from hltm.probe.best_units import PRE, best_units
-
-        return best_units, PRE
+    def build_probe(self) -> tuple[str, Targets | None]:
+        """The metric of units, one of `ALIGNMENT`, and what they are compared with; None: the latents."""
+        return "correlation", None
 
 
 @dataclass(frozen=True, kw_only=True)

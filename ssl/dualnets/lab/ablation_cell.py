@@ -45,7 +45,7 @@ def run_cell(
         also: makes more rows of every snapshot, in the columns of `collapse_rows`.
     """
     trees, method = settings.build_trees(), settings.build_method()
-    probe, metric = settings.build_probe()
+    metric, targets = settings.build_probe()
     extra: list[pd.DataFrame] = []
 
     def measure(snapshot: Snapshot) -> None:
@@ -53,7 +53,9 @@ def run_cell(
         if also is not None:
             extra.append(also(snapshot))
 
-    curves = learning_curves(settings, device, progress, each=measure, probe=probe, metric=metric)
+    curves = learning_curves(
+        settings, device, progress, each=measure, metric=metric, targets=targets
+    )
     rows = pd.concat(extra, ignore_index=True)
     by_curve = rows.groupby(["metric", "node", "member"], sort=False)["value"]
     rows["initial"] = by_curve.transform("first")

@@ -143,7 +143,7 @@ class Experiment:
 
 def _alignment_with_root(table: pd.DataFrame) -> str:
     """Mean alignment of the best units with the root, before and after training."""
-    best = table[table["metric"].isin(("best_abs_correlation", "best_correlation_ratio"))]
+    best = table[table["metric"].isin(("correlation", "correlation_ratio"))]
     root = best[best["level"] == best["level"].max()]
     before = root[root["step"] == 0]["value"].mean()
     after = root[root["step"] == root["step"].max()]["value"].mean()

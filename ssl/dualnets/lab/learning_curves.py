@@ -7,24 +7,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import Snapshot, describe_frozen, log_spaced, trajectory
-from hltm.probe.best_units import PRE, Level, best_units
+from hltm.probe.layer import Layer
+from hltm.probe.measure import probe_layers
 from hltm.probe.null import LAGS
+from hltm.probe.targets import Targets
 
 if TYPE_CHECKING:
-    import torch
-
     from dualnets.networks.block_network import BlockNetwork
     from hltm.inference.ceiling import Ceiling
     from hltm.tree import LatentTree
-
-BELOW_NULL = (
-    "below_null",
-    "blind",
-)  # the metric's name, and that in cells that were stored earlier
 
 
 class LearningCurves(NamedTuple):
@@ -34,7 +30,8 @@ class LearningCurves(NamedTuple):
         table: one row per member, step, latent and metric: member, step, level, node, metric,
             candidates, value, initial, null, ceiling, ceiling_error, gap_closed, n. `null` is the
             null of the last network for the same candidates; `below_null` (1 where no candidate beats
-            its null) and `dead_units` are there for the first and the last step.
+            its null) and `dead_units` are there for the first and the last step. Numbers of a member
+            whose activations are not all finite are NaN.
         first, last: the networks before and after training.
         notes: which members were frozen, if any were.
     """
@@ -51,8 +48,8 @@ def learning_curves(
     progress: ProgressListener,
     *,
     each: Callable[[Snapshot], None] | None = None,
-    probe: Callable[..., dict[int, Level]] = best_units,
-    metric: str = PRE,
+    metric: str = "correlation",
+    targets: Targets | None = None,
 ) -> LearningCurves:
     """Train the ensemble that settings describe, and probe every snapshot.
 
@@ -61,8 +58,8 @@ def learning_curves(
         device: where to train.
         progress: receives updates and alignments.
         each: called with every snapshot.
-        probe: scores a network, called as `hltm.probe.best_units` is.
-        metric: the name of its score before the ReLU; behind the ReLU it has `_post_relu` added.
+        metric: a name in `hltm.probe.METRICS`; behind the ReLU it has `_post_relu` added.
+        targets: as in `hltm.probe.measure`, for every level one per latent; the latents by default.
     """
     trees, seed = settings.build_trees(), settings.seed
     snapshots = trajectory(
@@ -74,9 +71,13 @@ def learning_curves(
     for snapshot in snapshots:
         if each is not None:
             each(snapshot)
-        lags = LAGS if snapshot.step in (0, settings.steps) else 0  # only the ends have a null
-        samples = settings.evaluation_samples
-        levels = probe(snapshot.network, trees, samples=samples, seed=seed, lags=lags)
+        network = FiniteMembers(snapshot.network)
+        layers: dict[Any, Layer] = probe_layers(
+            network, trees, samples=settings.evaluation_samples, seed=seed, metrics=[metric],
+            lags=LAGS if snapshot.step in (0, settings.steps) else 0,  # only the ends have a null
+            targets=targets, details=False,
+        )  # fmt: skip
+        levels = {level: _level(layer, metric, network.diverged) for level, layer in layers.items()}
         progress.probed(snapshot.step, {k: float(v.best.mean()) for k, v in levels.items()})
         found.append((snapshot, levels))
     (first, initial), (last, final) = found[0], found[-1]
@@ -89,6 +90,72 @@ def learning_curves(
     frozen = describe_frozen(trees.members, last.frozen_at)
     table = pd.concat(parts, ignore_index=True)
     return LearningCurves(table, first.network, last.network, [frozen] if frozen else [])
+
+
+class FiniteMembers:
+    """A network as probes read it, where members that have diverged must not stop the others.
+
+    Attributes:
+        diverged: `(S,)` bool, members with activations that were not finite, shown as zeros.
+    """
+
+    def __init__(self, network: BlockNetwork) -> None:
+        self.network, self.members, self.stacked = network, network.members, network.stacked
+        self.device, self.rectify = network.device, network.rectify
+        self.diverged = torch.zeros(len(network.members), dtype=torch.bool, device=network.device)
+
+    def activations(self, leaves: torch.Tensor) -> dict[int, torch.Tensor]:
+        """As of the network; all zeros for a member with any that are not finite."""
+        found = self.network.activations(leaves)
+        sums = [values.detach().flatten(1).sum(1) for values in found.values()]
+        bad = ~torch.stack(sums).sum(0).isfinite()
+        if bool(bad.any()):
+            wrong = [~x.isfinite().flatten(1).all(1) for x in found.values()]
+            bad = torch.stack(wrong).any(0)  # a sum may overflow
+            self.diverged |= bad
+            found = {
+                level: values.masked_fill(bad.view(-1, *[1] * (values.ndim - 1)), 0)
+                for level, values in found.items()
+            }
+        return found
+
+
+class Level(NamedTuple):
+    """How well the latents of one level are followed, `(S, V)` each but `dead`, and NaN if diverged.
+
+    Attributes:
+        best: strength of the best candidate.
+        best_post_relu: the same behind the ReLU.
+        null: of the best of meaningless candidates; None without lags.
+        dead: `(S, V)` dead candidates, `(S, 1)` where latents share a layer.
+        candidates: `own block` or `whole layer`.
+        samples: rows.
+    """
+
+    best: torch.Tensor
+    best_post_relu: torch.Tensor
+    null: torch.Tensor | None
+    dead: torch.Tensor
+    candidates: str
+    samples: int
+
+    @property
+    def below_null(self) -> torch.Tensor:
+        """`(S, V)` 1 where the best candidate is no better than the null, else 0."""
+        assert self.null is not None
+        return (self.best <= self.null).double().masked_fill(self.best.isnan(), torch.nan)
+
+
+def _level(layer: Layer, metric: str, diverged: torch.Tensor) -> Level:
+    """The numbers of one layer that a learning curve has."""
+    lost = diverged.cpu()[:, None]
+    score, behind = layer.scores[metric], layer.scores[f"{metric}_post_relu"]
+    dead = layer.dead.unflatten(-1, (layer.blocks, -1)).sum(-1).double()
+    null = None if bool(score.null.isnan().all()) else score.null.masked_fill(lost, torch.nan)
+    best, best_post_relu, dead = (
+        own.masked_fill(lost, torch.nan) for own in (score.best, behind.best, dead)
+    )
+    return Level(best, best_post_relu, null, dead, layer.candidates, layer.samples)
 
 
 def _rows(
@@ -104,15 +171,12 @@ def _rows(
         (f"{metric}_post_relu", now.best_post_relu, initial.best_post_relu, bounds),
     ]
     if now.null is not None and initial.null is not None:
-        below = ((now.best <= now.null).double(), (initial.best <= initial.null).double())
         scored += [
-            (BELOW_NULL[0], *below, unbounded),
-            ("dead_units", now.dead.double(), initial.dead.double(), unbounded),
+            ("below_null", now.below_null, initial.below_null, unbounded),
+            ("dead_units", now.dead, initial.dead, unbounded),
         ]
     parts = []
     for name, value, start, beside in scored:
-        if value is None:
-            continue
         index = {"member": trees.members, "step": step, "level": level, "node": names,
                  "metric": name, "candidates": now.candidates}  # fmt: skip
         part = tidy(index, {"value": value, "initial": start, **beside})

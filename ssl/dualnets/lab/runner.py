@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualnets._files import read_json, replace_folder, write_json
+from dualnets._files import replace_folder, write_json
 from dualnets.lab import grids
 from dualnets.lab import workers as worker_processes
 from dualnets.lab.experiment import Experiment, ProgressListener
@@ -266,18 +266,15 @@ def _stored_run(
     store: Store, name: str, run_id: str, wanted: Mapping[str, Any], command: str
 ) -> Run:
     """A run that is finished, read back, with the columns of its settings as they are named today."""
-    import pandas as pd
-
     from dualnets.lab.stats import Verdict
 
-    folder = store.run(run_id)
-    found = read_json(folder / VERDICT)
+    stored, found = store.read_run(run_id)
     if found["interval"] is not None:
         found["interval"] = tuple(found["interval"])
-    stored = pd.read_parquet(folder / RESULTS).drop(columns=["experiment", "run"])
+    stored = stored.drop(columns=["experiment", "run"])
     parts = [with_columns(stored[stored["cell"] == cell], own) for cell, own in wanted.items()]
     table = _joined(parts, name, run_id)
-    return Run(name, run_id, folder, table, Verdict(**found), True, command)
+    return Run(name, run_id, store.run(run_id), table, Verdict(**found), True, command)
 
 
 def summary_table(experiment: Experiment, run: Run) -> pd.DataFrame:

@@ -8,24 +8,35 @@ compared with those of the same block where both networks have the same blocks, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from hltm.probe.accumulators.correlation import StreamingCorrelation
-from hltm.probe.batches import row_ranges
-from hltm.probe.null import LAGS, CorrelationNull
-from hltm.sampling.philox import Stream, check_seed
-from hltm.sampling.sample import sample
+from hltm.probe.accumulators.units import StreamingUnits
+from hltm.probe.measure import probe_layers
+from hltm.probe.metrics.correlation import Correlation
+from hltm.probe.null import LAGS
+from hltm.sampling.draw import Draw
+from hltm.sampling.philox import Stream
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
     import pandas as pd
 
+NAME = "signed correlation"
 KEY = ["member", "layer", "block", "teacher_unit"]
 COLUMNS = [*KEY, "candidates", "unit", "value", "null", "initial", "n"]
+
+
+class SignedCorrelation(Correlation):
+    """The correlation with its sign, of which a negative one is less than none."""
+
+    null = "signed_correlation"
+    takes_batches = True
+
+    def strength(self) -> Tensor:
+        return self.correlation()
 
 
 def specialisation(
@@ -77,22 +88,32 @@ def specialisation(
 
     from dualnets.lab.tidy import tidy
 
+    _check(student, teacher, trees)
+    wanted = TeacherUnits(teacher, student.stacked)
+    layers: dict[Any, Any] = probe_layers(
+        AsRead(student), trees, samples=samples, seed=seed, lags=lags, details=False,
+        metrics={NAME: SignedCorrelation}, targets=wanted,
+    )  # fmt: skip
     parts = []
-    found = _correlations(student, teacher, trees, samples, check_seed(seed), lags)
-    for layer, (correlation, null, blocks) in found.items():
-        dead = correlation.isnan().any(-2)  # (S, V, T)
-        best, unit = correlation.nan_to_num(-2.0).max(-2)
+    for layer, found in layers.items():
+        blocks = found.candidates == "own block"
+        shape = (len(found.dead), found.blocks, -1)
+        # a unit of the teacher that never varies
+        dead = wanted.units[layer].dead().cpu()
+        dead = dead.unflatten(-1, (found.blocks, -1)).expand(*shape)
+        score = found.scores[NAME]
+        best, unit, null = (own.reshape(shape) for own in (score.best, score.unit, score.null))
         index = {
             "member": student.members,
             "layer": layer,
-            "block": range(best.shape[1]) if blocks else [-1],
+            "block": range(found.blocks) if blocks else [-1],
             "teacher_unit": range(best.shape[2]),
             "candidates": "block" if blocks else "layer",
         }
         columns = {
-            "unit": unit.masked_fill(dead, -1).cpu(),
-            "value": best.masked_fill(dead, torch.nan).cpu(),
-            "null": null.cpu(),
+            "unit": (unit % (len(found.allowed) // found.blocks)).masked_fill(dead, -1),
+            "value": best.masked_fill(dead, torch.nan),
+            "null": null.masked_fill(dead, torch.nan),
             "n": samples,
         }
         parts.append(tidy(index, columns))
@@ -104,84 +125,58 @@ def specialisation(
     return table[COLUMNS]
 
 
-def _correlations(
-    student: Any, teacher: Any, trees: LatentTree, n: int, seed: int, lags: int
-) -> dict[int, tuple[Tensor, Tensor, bool]]:
-    """Level -> `(S, V, U, T)` correlations, `(S, V, T)` null, and whether V counts blocks.
+class AsRead:
+    """A network whose activations are shown as the layer above reads them."""
 
-    T counts the teacher's units; V is 1 where whole layers are compared.
+    def __init__(self, network: Any) -> None:
+        self.network, self.members, self.stacked = network, network.members, network.stacked
+        self.device = network.device
+
+    @torch.no_grad()
+    def activations(self, leaves: Tensor) -> dict[int, Tensor]:
+        """Level -> `(S, B, V, U)` or `(S, B, U)`; no S where the network has none."""
+        found = self.network.activations(leaves)
+        rectify = getattr(self.network, "rectify", dict)
+        return dict(rectify(found))
+
+
+class TeacherUnits:
+    """The teacher's activations on the rows of a draw, as targets of a probe.
+
+    Attributes:
+        units: level -> which units have varied so far, on the rows that are measured.
     """
-    _check(student, teacher, trees, n, lags)
-    trackers: dict[int, StreamingCorrelation] = {}
-    nulls: dict[int, CorrelationNull] = {}
-    blocks: dict[int, bool] = {}
-    for ours, theirs, others in _batches(student, teacher, trees, n, seed, 2 * lags):
-        for level in theirs:
-            blocks[level] = ours[level].ndim == theirs[level].ndim == 4 and (
-                ours[level].shape[2] == theirs[level].shape[2]
-            )
-            a, b, c = (_batch_last(x[level], blocks[level]) for x in (ours, theirs, others))
-            trackers.setdefault(level, StreamingCorrelation()).update(a, b)
-            if lags:
-                nulls.setdefault(level, CorrelationNull(lags)).update(a, c)
-    found = {}
-    for level, tracker in trackers.items():
-        # a unit of the teacher that never varies, up to rounding
-        still = tracker.square_z <= 1e-10 * tracker.samples * tracker.mean_z.square()
-        correlation = tracker.correlation().masked_fill(still[..., None, :], torch.nan)
-        null = torch.full_like(correlation[..., 0, :], torch.nan)
-        if lags:
-            null = nulls[level].quantile(signed=True)
-        found[level] = correlation, null.masked_fill(still, torch.nan), blocks[level]
-    return found
 
+    def __init__(self, teacher: Any, stacked: bool) -> None:
+        self.teacher, self.stacked = AsRead(teacher), stacked
+        self.units: dict[int, StreamingUnits] = {}
 
-def _batches(
-    student: Any, teacher: Any, trees: LatentTree, n: int, seed: int, least: int
-) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor], dict[int, Tensor]]]:
-    """Both networks' activations on the same rows, and the teacher's on others; `(S, B, …)` each."""
-    for rows in row_ranges(n, max(least, 2)):
-        states = [
-            sample(
-                trees.tables, student.members, len(rows), seed=seed, start=rows.start,
-                stream=stream, device=student.device,
-            ).states_SVB[:, trees.leaves.start :].transpose(1, 2)
-            for stream in (Stream.EVALUATION, Stream.NULL)
-        ]  # fmt: skip
-        yield (
-            _activations(student, states[0]),
-            _activations(teacher, states[0]),
-            _activations(teacher, states[1]),
-        )
+    def __call__(self, draw: Draw) -> dict[Any, Tensor]:
+        """Level -> activations with the S axis of the student."""
+        leaves = draw.leaves if draw.stacked else draw.leaves[None]
+        found = {}
+        for level, values in self._on(leaves.to(self.teacher.device)).items():
+            if draw.stream != Stream.NULL:
+                own = self.units.setdefault(level, StreamingUnits(checked=False))
+                own.take(values.flatten(2).transpose(1, 2))
+            found[level] = values if self.stacked else values[0]
+        return found
 
-
-@torch.no_grad()
-def _activations(network: Any, leaves: Tensor) -> dict[int, Tensor]:
-    """Level -> `(S, B, …)` activations as the layer above reads them, for `(S, B, X)` leaves."""
-    members = len(leaves)
-    leaves = leaves.to(network.device)
-    if network.stacked and len(network.members) == members:
-        given = leaves
-    else:  # one network for all: its rows one after the other
+    def _on(self, leaves: Tensor) -> dict[int, Tensor]:
+        """Level -> `(S, B, …)` activations for `(S, B, X)` leaves."""
+        members, network = len(leaves), self.teacher
+        if network.stacked and len(network.members) == members:
+            return network.activations(leaves)
+        # one teacher for all: its rows one after the other
         given = leaves.flatten(0, 1)
-        given = given[None] if network.stacked else given
-    found = network.activations(given)
-    if hasattr(network, "rectify"):
-        found = network.rectify(found)
-    if given is leaves:
-        return dict(found)
-    return {
-        level: (values[0] if network.stacked else values).unflatten(0, (members, -1))
-        for level, values in found.items()
-    }
+        found = network.activations(given[None] if network.stacked else given)
+        return {
+            level: (values[0] if network.stacked else values).unflatten(0, (members, -1))
+            for level, values in found.items()
+        }
 
 
-def _batch_last(values: Tensor, blocks: bool) -> Tensor:
-    """`(S, V, U, B)`; the whole layer as one block unless blocks are compared with blocks."""
-    return values.permute(0, 2, 3, 1) if blocks else values.flatten(2).transpose(1, 2)[:, None]
-
-
-def _check(student: Any, teacher: Any, trees: LatentTree, n: int, lags: int) -> None:
+def _check(student: Any, teacher: Any, trees: LatentTree) -> None:
     members = tuple(student.members)
     if len(teacher.members) > 1 and tuple(teacher.members) != members:
         raise ValueError(f"the teacher has members {teacher.members}, the student {members}")
@@ -190,10 +185,6 @@ def _check(student: Any, teacher: Any, trees: LatentTree, n: int, lags: int) -> 
             raise ValueError(
                 f"the trees have {len(trees.leaves)} leaves, a network reads {network.inputs}"
             )
-    if lags < 0:
-        raise ValueError(f"lags must be at least 0, got {lags}")
-    if n < max(2 * lags, 2):
-        raise ValueError(f"{lags} lags need at least {max(2 * lags, 2)} rows, got {n}")
     if teacher.depth > student.depth:
         raise ValueError(
             f"the teacher has levels 1..{teacher.depth}, the student 1..{student.depth}"

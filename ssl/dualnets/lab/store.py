@@ -21,6 +21,15 @@ RESULTS = "results.parquet"
 MANIFEST = "manifest.json"  # written last: a cell or a run that has one is whole
 VERDICT = "verdict.json"
 NETWORKS = "networks"  # a folder of .safetensors files
+# Names of metrics in tables of earlier versions -> today's
+RENAMED = {
+    "best_abs_correlation": "correlation",
+    "best_abs_correlation_post_relu": "correlation_post_relu",
+    "best_correlation_ratio": "correlation_ratio",
+    "best_correlation_ratio_post_relu": "correlation_ratio_post_relu",
+    "blind": "below_null",
+    "relay": "rival_baseline",
+}
 
 
 def identity(*parts: object) -> str:
@@ -116,7 +125,20 @@ class Store:
 
     def read_cell(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         """A stored cell's table and manifest."""
-        import pandas as pd
-
         folder = self.cell(name)
-        return pd.read_parquet(folder / RESULTS), read_json(folder / MANIFEST)
+        return _read_table(folder / RESULTS), read_json(folder / MANIFEST)
+
+    def read_run(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """A finished run's table and verdict."""
+        folder = self.run(name)
+        return _read_table(folder / RESULTS), read_json(folder / VERDICT)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A stored table, with its metrics as they are named today."""
+    import pandas as pd
+
+    table = pd.read_parquet(path)
+    if "metric" in table:
+        table["metric"] = table["metric"].replace(RENAMED)
+    return table

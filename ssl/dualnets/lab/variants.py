@@ -16,11 +16,10 @@ from dualnets.lab import stats
 from dualnets.lab.grids import free_settings
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import NOTHING, Estimate, Outcome, exceeds, mean_interval, pooled, too_few
-from hltm.probe.best_units import PRE
 
 GAP = "gap closed ≥ 2"  # the column: of the latents of levels >= 2
 SPREAD, RANK = "spread", "effective_rank"
-RATIO = "best_correlation_ratio"  # of latents of any number of states; for two, the same as PRE
+PRE, RATIO = "correlation", "correlation_ratio"  # of latents of two states both are the same number
 ALIGNMENT = (PRE, RATIO)
 INTERVALS = "means over n trees; ± and [ ]: 95% intervals over trees"
 

@@ -62,7 +62,8 @@ def moving_average(
         factor: of rates per member, beside which it is given so that these are the same in every step.
     """
     names = [name for name in target if target[name].is_floating_point()]
-    olds, news = [target[n] for n in names], [online[n].detach() for n in names]
+    olds = [target[n] for n in names]
+    news = [online[n].detach().to(target[n].dtype) for n in names]
     if isinstance(rate, tuple):
         pairs = zip(olds, news, strict=True)
         averages = [old.lerp(new, broadcast_rates(rate, old) * factor) for old, new in pairs]

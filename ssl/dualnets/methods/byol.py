@@ -35,6 +35,8 @@ from dualnets.methods.protocol import (
     init_head,
     output_units,
     outputs,
+    sample_parameter,
+    slow_copy,
     strip_prefix,
     update_running_stats,
     with_prefix,
@@ -211,7 +213,7 @@ class BYOL(Method):
         if isinstance(self.predictor, Head):
             state |= init_head("predictor", self.predictor, units, network, setup, PREDICTOR)
         elif self.predictor is not None:
-            like = next(network.parameters())
+            like = sample_parameter(network)
             state |= with_prefix("predictor", self.predictor.init(units, like))
         if self.target == "online":
             return state
@@ -226,7 +228,7 @@ class BYOL(Method):
                 for name, tensor in projector.items()
                 if not name.endswith(RUNNING)
             }
-        state |= with_prefix("target.network", target)
+        state |= with_prefix("target.network", slow_copy(target))
         return state | with_prefix("target.projector", projector)
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
@@ -310,7 +312,7 @@ class BYOL(Method):
         assert isinstance(self.predictor, Head)
         top = len(self.predictor.widths) - 1
         layers = {"all": None, "top": (top,), "bottom": (0,)}[self.redraw]
-        like = next(network.parameters())
+        like = sample_parameter(network)
         moments = self.predictor.init_running_stats(len(like), like, layers)
         return moments | self.predictor.init(
             state["predictor.0.weight"].shape[-1], place=PREDICTOR,

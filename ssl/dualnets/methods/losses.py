@@ -9,6 +9,10 @@ returns. Besides the usual losses, whose weights follow from a formula, there ar
 given as a function of distance. All but BatchwiseNCE carry the factor τ, which libraries usually drop:
 their learning rates differ by it.
 
+Losses and gradients are those of the outputs' differences to rounding, however far all outputs lie from 0:
+no distance is the difference of two squared lengths, and no small share of a softmax is 1 less the others.
+Numbers of less than 32 bits are converted to float32 first.
+
 Outputs are `(S, B, U)`, negatives `(S, H, B, U)`; a loss is the mean over the batch, `(S,)`. A loss is
 one class below, registered under the word that selects it on the command line.
 """
@@ -21,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_c
 from dualnets._checks import check_number, check_whole
 from dualnets._lazy import torch
 from dualnets._options import Registry, option
+from dualnets._precision import at_least_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,8 +101,8 @@ def weighted_gap(pairs: Pairs) -> Tensor:
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """r = 1/2 ||a - b||^2 over the last axis."""
-    return (a - b).square().sum(-1) / 2
+    """r = 1/2 ||a - b||^2 over the last axis, in float32 at least."""
+    return (at_least_float32(a) - at_least_float32(b)).square().sum(-1) / 2
 
 
 @LOSSES.register("simple")
@@ -161,13 +166,11 @@ class InfoNCE(_Checked):
     margin: ClassVar[float] = 0.0
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        near = distance(anchor, positive)[:, None]
-        far = distance(anchor[:, None], negatives)
-        if self.negatives == 1:  # the same number with half the passes over memory
-            gap = (near - far) / self.temperature
-            return self.temperature * torch.nn.functional.softplus(gap).mean((1, 2))
-        total = torch.logsumexp(torch.cat([-near, -far], 1) / self.temperature, dim=1)
-        return (self.temperature * total + near[:, 0]).mean(-1)
+        near, far = _distances(anchor, positive, negatives)
+        gaps = (near - far) / self.temperature
+        # with the 1 kept apart, neither a small loss nor its gradient is a difference of large numbers
+        total = gaps[:, 0] if self.negatives == 1 else torch.logsumexp(gaps, 1)
+        return self.temperature * torch.nn.functional.softplus(total).mean(-1)
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         near, far = _distances(anchor, positive, negatives)
@@ -189,13 +192,23 @@ class NTXent(_Checked):
     negatives: int = field(default=0, init=False)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        outputs = torch.cat([anchor, positive], dim=1)  # (S, 2B, U)
+        # 1/2 ||u - v||^2 = ||u||^2/2 + ||v||^2/2 - u·v, for all pairs in one product: in float64 and around
+        # the mean, since the squares of what outputs share would hide their differences
+        kind = at_least_float32(anchor).dtype
+        outputs = torch.cat([anchor, positive], dim=1).double()  # (S, 2B, U)
+        outputs = (outputs - outputs.mean(1, keepdim=True).detach()) * self.temperature**-0.5
         square = outputs.square().sum(-1) / 2
-        # 1/2 ||u - v||^2 = ||u||^2/2 + ||v||^2/2 - u·v, for all pairs in one product
-        r = square[:, :, None] + square[:, None] - outputs @ outputs.transpose(1, 2)
-        itself = torch.eye(r.shape[-1], dtype=torch.bool, device=r.device)
-        total = torch.logsumexp((-r / self.temperature).masked_fill(itself, -torch.inf), dim=-1)
-        return self.temperature * total.mean(-1) + distance(anchor, positive).mean(-1)
+        near = distance(*outputs.chunk(2, dim=1)).repeat(1, 2)
+        # (r_+ - r_k) / τ, since the outputs are over sqrt(τ)
+        gaps = (near - square)[:, :, None] - square[:, None]
+        gaps = gaps.baddbmm_(outputs, outputs.transpose(1, 2))
+        # An anchor and its positive are left out, by the lowest number rather than -inf, whose gradient
+        # is NaN for a batch of one. Less their largest, gaps need no more digits than outputs have.
+        place = torch.arange(anchor.shape[1], device=gaps.device).repeat(2)
+        own, low = place[:, None] == place, torch.finfo(kind).min
+        peak = gaps.detach().masked_fill(own, low).amax(-1, keepdim=True)
+        total = torch.logsumexp(gaps.sub_(peak).to(kind).masked_fill(own, low), -1) + peak[..., 0]
+        return self.temperature * torch.nn.functional.softplus(total).mean(-1).to(kind)
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         """Distances and weights of 2B anchors, each with 2B - 2 negatives."""
@@ -226,16 +239,16 @@ class BatchwiseNCE(_Checked):
     negatives: int = field(default=1, init=False)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        near = (anchor - positive).square().mean((1, 2))
-        far = (anchor - negatives[:, 0]).square().mean((1, 2))
-        return -torch.sigmoid((far - near) / self.temperature)
+        near, far = _distances(anchor, positive, negatives)
+        gap = (far - near).mean((1, 2)) * (2 / anchor.shape[-1]) / self.temperature
+        # of a gap above 0, 1 less a small number: that number keeps the gradient
+        return torch.where(gap > 0, torch.sigmoid(-gap) - 1, -torch.sigmoid(gap))
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         near, far = _distances(anchor, positive, negatives)
         scale = 2 / anchor.shape[-1]  # R = 2 / U times the mean of r
         gap = (far - near).detach().mean((1, 2)) * scale / self.temperature
-        share = torch.sigmoid(gap)
-        beta = share * (1 - share) * scale / self.temperature
+        beta = torch.sigmoid(gap) * torch.sigmoid(-gap) * scale / self.temperature
         return Pairs(near, far, beta[:, None, None].expand_as(far))
 
 
@@ -255,6 +268,7 @@ class SpectralContrastive(_Checked):
     negatives: int = 1
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+        anchor, positive, negatives = map(at_least_float32, (anchor, positive, negatives))
         near = (anchor * positive).sum(-1)
         far = (anchor[:, None] * negatives).sum(-1).square().mean(1)
         return (far - 2 * near).mean(-1)

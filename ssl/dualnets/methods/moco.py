@@ -32,6 +32,7 @@ from dualnets.methods.protocol import (
     address,
     output_units,
     outputs,
+    slow_copy,
     strip_prefix,
     with_prefix,
 )
@@ -113,7 +114,7 @@ class MoCo(Method):
         slow = {n: p.detach().clone() for n, p in projector.items() if not n.endswith(RUNNING)}
         queue = random_directions(self.queue, units, place=QUEUE, **address(network, setup))
         return {
-            **with_prefix("key", {n: p.detach().clone() for n, p in network.named_parameters()}),
+            **with_prefix("key", slow_copy(dict(network.named_parameters()))),
             **with_prefix("key_projector", slow),
             **online,
             "queue": queue,

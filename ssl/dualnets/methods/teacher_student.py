@@ -148,10 +148,10 @@ class TeacherStudent(Method):
 
     def _shaped(self, network: nn.Module) -> nn.Module:
         """The teacher as a network of the student's members, whose parameters come from the state."""
-        device = next(network.parameters()).device
-        key = (network.members, network.stacked, device)
+        like = next(network.parameters())
+        key = (network.members, network.stacked, like.device, like.dtype)
         if key not in self._shapes:
-            found = copy.deepcopy(self.teacher).to(device).eval()
+            found = copy.deepcopy(self.teacher).to(like.device, like.dtype).eval()
             found.members, found.stacked = network.members, network.stacked
             self._shapes[key] = found
         return self._shapes[key]

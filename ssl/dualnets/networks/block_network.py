@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dualnets._checks import check_kind, check_whole
+from dualnets._precision import with_bounded_slopes
 from dualnets.networks.layers import initial_parameters, linear
 from dualnets.networks.network import Network
 from dualnets.networks.norm_layer import NormLayer
@@ -189,7 +190,8 @@ class BlockNetwork(Network):
         """`(S, B, U)` or `(B, U)` from pre-activations `(S * V, U, B)` of the top layer."""
         output = top.view(len(self.members), -1, top.shape[-1])  # (S, U, B)
         if self.normalize:
-            output = nn.functional.normalize(output, dim=1)
+            long = nn.functional.normalize(with_bounded_slopes(output), dim=1)
+            output = long.to(output.dtype)
         output = output.transpose(1, 2)
         return output if self.stacked else output[0]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from dualnets._checks import check_choice, check_number, check_whole
 from dualnets._lazy import torch
 from dualnets._options import Registry
+from dualnets._precision import at_least_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,13 +101,13 @@ class BatchNorm(Normalization):
     @staticmethod
     def moments(values: Tensor) -> Moments:
         """The batch's own moments, over the last axis of `(…, U, B)`."""
-        return _moments(_at_least_float32(values), -1)
+        return _moments(at_least_float32(values), -1)
 
     def __call__(self, values: Tensor, moments: Moments | None = None) -> Tensor:
         """Normalised by the batch's own moments, or by the given ones."""
         if moments is None and self.mean == self.std == "on":
             # with the batch as the last axis this is torch's layer norm, five times as fast in one call
-            given = _at_least_float32(values)
+            given = at_least_float32(values)
             found = torch.nn.functional.layer_norm(given, values.shape[-1:], eps=self.epsilon)
             return found.to(values.dtype)
         return self._normalized(values, self.moments(values) if moments is None else moments)
@@ -116,7 +117,7 @@ class BatchNorm(Normalization):
         if not self.mean == self.std == "on":
             moments = self.moments(values)
             return self._normalized(values, moments), moments
-        given = _at_least_float32(values)  # torch's layer norm returns the moments, too
+        given = at_least_float32(values)  # torch's layer norm returns the moments, too
         axes = given.shape[-1:]
         found, mean, inverse = torch.native_layer_norm(given, axes, None, None, self.epsilon)
         with torch.no_grad():
@@ -124,7 +125,7 @@ class BatchNorm(Normalization):
         return found.to(values.dtype), Moments(mean.detach(), variance)
 
     def _normalized(self, values: Tensor, moments: Moments) -> Tensor:
-        found, (mean, variance) = _at_least_float32(values), moments
+        found, (mean, variance) = at_least_float32(values), moments
         if self.mean != "off":
             found = found - (mean.detach() if self.mean == "stop" else mean)
         if self.std != "off":
@@ -203,14 +204,9 @@ def standardize(weight: Tensor, epsilon: float = 1e-5) -> Tensor:
 
 
 def _standardized(values: Tensor, axis: int, epsilon: float) -> Tensor:
-    given = _at_least_float32(values)
+    given = at_least_float32(values)
     mean, variance = _moments(given, axis)
     return ((given - mean) * (variance + epsilon).rsqrt()).to(values.dtype)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    """The values, in float32 where their dtype is shorter: a mean in 16 bits is too coarse."""
-    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def _moments(values: Tensor, axis: int) -> Moments:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from dualnets.networks.network import Network, leaf_states, network_members
+from dualnets.networks.stacked_module import build_member, stack_members
 from hltm.probe import capture
+from hltm.probe.capture import find_parts, per_layer
 from hltm.probe.causal.replacing import Replacement, run_replaced
-from hltm.sampling.philox import Stream, check_seed, uniform
+from hltm.probe.layer_axes import (
+    FEW,
+    MANY,
+    LayerAxes,
+    Pool,
+    Positions,
+    check_reduction,
+    find_axes,
+)
+from hltm.probe.reading import Selector, Side
+from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
-
-Side = Literal["output", "input"]
 
 
 class TorchEnsemble(Network):
@@ -33,9 +43,13 @@ class TorchEnsemble(Network):
             It is called once per member, with torch's global generator seeded by the member's
             address (and restored afterwards).
         activations: level -> the name, as in `model.named_modules()`, of the layer that is compared
-            with that level's latents; all numbers that it returns per sample are its units.
+            with that level's latents, or of one item of what it returns, `lstm[0]`; all numbers of a
+            sample are its units. The axis of the samples need not be the first one.
         side: whether the activations of a named layer are its `output` (pre-activations of a linear
             layer) or its `input`.
+        select, call, batch_axis, unit_axis, pool, positions: for all layers or layer -> which item, run,
+            axes and positions are read, as in `hltm.probe.TorchNetwork`. With `positions` every latent
+            of the level has its own block of units.
         encode: (`(B, X)` states) -> the module's inputs, row by row, e.g. images; by default the
             features that all networks have: bits, or one-hot numbers for leaves of more than two
             states.
@@ -78,6 +92,12 @@ class TorchEnsemble(Network):
         batch_dependent: bool | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        select: Selector | Mapping[str, Selector] | None = None,
+        call: int | Mapping[str, int] | None = None,
+        batch_axis: int | Mapping[str, int] | None = None,
+        unit_axis: int | Mapping[str, int] | None = None,
+        pool: Pool | Mapping[str, Pool] | None = None,
+        positions: Positions | Mapping[str, Positions] | None = None,
     ) -> None:
         addresses, stacked = network_members(tree, members)
         super().__init__(states=leaf_states(tree), members=addresses, stacked=stacked)
@@ -90,14 +110,20 @@ class TorchEnsemble(Network):
             )
         self.layers = dict(sorted(activations.items()))
         self.side, self.encode = side, encode
-        models = [_built(build, check_seed(seed), member) for member in self.members]
+        models = [build_member(build, check_seed(seed), member) for member in self.members]
         self._numbers = {name for name, p in models[0].named_parameters() if p.ndim == 0}
-        self.model = _stacked(models)
+        self.model = stack_members(models)
         if batch_dependent is None:
             norms = nn.modules.batchnorm._BatchNorm
             batch_dependent = any(isinstance(part, norms) for part in self.model.modules())
         self._batch_dependent = batch_dependent
         self.to(device, dtype)
+        self._reading = {"select": select, "call": call}
+        self._set = {
+            "select": select, "call": call, "batch_axis": batch_axis, "unit_axis": unit_axis,
+            "pool": pool, "positions": positions,
+        }  # fmt: skip
+        self._axes: dict[str, LayerAxes] = {}
         self._try()
 
     @property
@@ -111,13 +137,11 @@ class TorchEnsemble(Network):
         return self._batch_dependent
 
     def extra_repr(self) -> str:
-        # by name: the repr of a function has another memory address in every process
-        encode = "None"
-        if self.encode is not None:
-            encode = getattr(self.encode, "__qualname__", type(self.encode).__name__)
+        encode = _named(self.encode)
         return (
             f"members={len(self.members)}, inputs={self.inputs}, layers={self.layers}, "
             f"side={self.side!r}, encode={encode}"
+            + "".join(f", {name}={_named(x)}" for name, x in self._set.items() if x is not None)
         )
 
     def forward(self, leaves: Tensor) -> Tensor:
@@ -142,18 +166,14 @@ class TorchEnsemble(Network):
             leaves: as for `forward`.
 
         Returns:
-            Level -> `(S, B, U)`; no S where the network has none.
+            Level -> `(S, B, U)`, or `(S, B, V, U)` with `positions`; no S where the network has none.
 
         Raises:
             ValueError: a layer that does not run, runs twice, or returns no tensor.
         """
         inputs = self._inputs(leaves)
-        count = inputs.shape[1]
-        shown = vmap(self._captured)(self._stacks(), inputs)
-        found = {
-            level: shown[name].reshape(len(self.members), count, -1)
-            for level, name in self.layers.items()
-        }
+        shown = vmap(self._arranged)(self._stacks(), inputs)
+        found = {level: shown[name] for level, name in self.layers.items()}
         return found if self.stacked else {level: values[0] for level, values in found.items()}
 
     @torch.no_grad()
@@ -168,8 +188,11 @@ class TorchEnsemble(Network):
             As `forward`.
 
         Raises:
-            ValueError: as `hltm.probe.causal.replacing.run_replaced`.
+            ValueError: as `hltm.probe.causal.replacing.run_replaced`, or layers that are read with
+                `select` or `call`.
         """
+        if replace and any(part is not None for part in self._reading.values()):
+            raise ValueError("units of layers that are read with select or call cannot be replaced")
         inputs = self._inputs(leaves)
         rows = inputs.shape[:2] if self.stacked else inputs.shape[1:2]
         given = {}
@@ -184,7 +207,7 @@ class TorchEnsemble(Network):
         self, own: dict[str, Tensor], inputs: Tensor, given: dict[str, Replacement]
     ) -> Tensor:
         """One member's output, with units of some layers replaced."""
-        changer = _Changer(self.model, given, self.side)
+        changer = _Changer(self.model, given, self.side, self._axes)
         named = {f"model.{name}": tensor for name, tensor in self._shaped(own).items()}
         found: Tensor = functional_call(changer, named, (inputs,))
         return found
@@ -194,9 +217,14 @@ class TorchEnsemble(Network):
         found: Tensor = functional_call(self.model, self._shaped(own), (inputs,))
         return found
 
+    def _arranged(self, own: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
+        """One member's named layers, `(B, U)` or `(B, V, U)` each."""
+        shown = self._captured(own, inputs)
+        return {name: self._axes[name](values, len(inputs)) for name, values in shown.items()}
+
     def _captured(self, own: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
-        """One member's named layers."""
-        reader = _Reader(self.model, list(self.layers.values()), self.side)
+        """One member's named layers, each in its own shape."""
+        reader = _Reader(self.model, list(self.layers.values()), self.side, self._reading)
         named = {f"model.{name}": tensor for name, tensor in self._shaped(own).items()}
         found: dict[str, Tensor] = functional_call(reader, named, (inputs,))
         return found
@@ -235,78 +263,72 @@ class TorchEnsemble(Network):
         if not isinstance(output, Tensor) or output.shape[:-1] != leaves.shape[:-1]:
             given = tuple(output[0].shape if self.stacked else output.shape)
             raise ValueError(f"the module returns {given} for 3 samples, expected (3, U)")
-        twin.activations(leaves)
+        self._axes = twin._found_axes()
 
+    def _found_axes(self) -> dict[str, LayerAxes]:
+        """The axes of the named layers, from a trial of four rows and one of two.
 
-class _Reader(nn.Module):
-    """A module that returns the activations of named layers of another one."""
-
-    def __init__(self, model: nn.Module, names: list[str], side: Side) -> None:
-        super().__init__()
-        self.model, self.names, self.side = model, names, side
-
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        return capture(self.model, inputs, self.names, side=self.side)
+        Raises:
+            ValueError: also a name that is a pattern.
+        """
+        names = list(self.layers.values())
+        found = find_parts(self.model, names)
+        if set(found) != set(names):
+            raise ValueError(f"activations must name one layer for each level, got {self.layers}")
+        options = {name: per_layer(value, found, name) for name, value in self._set.items()}
+        rows = torch.zeros(len(self.members), MANY, self.inputs, dtype=torch.uint8)
+        places = torch.arange(MANY)
+        rows[:, places, places % self.inputs] = 1  # distinct rows
+        rows = rows if self.stacked else rows[0]
+        trials = [
+            vmap(self._captured)(self._stacks(), self._inputs(part))
+            for part in (rows, rows[..., 1 : 1 + FEW, :])
+        ]
+        parts = dict(self.model.named_modules(remove_duplicate=False))
+        axes = {}
+        for name in found:
+            own = {option: values.get(name) for option, values in options.items()}
+            check_reduction(own["pool"], own["positions"])
+            many, few = (shown[name][0] for shown in trials)
+            axes[name] = find_axes(name, parts[found[name].name], self.model, many, few, own)
+        return axes
 
 
 class _Changer(nn.Module):
     """A module that runs another one with some units replaced."""
 
-    def __init__(self, model: nn.Module, replace: Mapping[str, Replacement], side: Side) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        replace: Mapping[str, Replacement],
+        side: Side,
+        axes: Mapping[str, LayerAxes],
+    ) -> None:
         super().__init__()
-        self.model, self.replace, self.side = model, replace, side
+        self.model, self.replace, self.side, self.axes = model, replace, side, axes
 
     def forward(self, inputs: Tensor) -> Tensor:
-        found: Tensor = run_replaced(self.model, inputs, self.replace, side=self.side)
+        found: Tensor = run_replaced(
+            self.model, inputs, self.replace, side=self.side, axes=self.axes, rows=len(inputs)
+        )
         return found
 
 
-def _built(build: Callable[[], nn.Module], seed: int, member: int) -> nn.Module:
-    """The module of one member, a function of its address."""
-    number = uniform(1, seed=seed, stream=Stream.INIT, members=[member], node=0, view=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(number.item() * 2**53))
-        model = build()
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"build must return a torch module, got a {type(model).__name__}")
-    return model
+class _Reader(nn.Module):
+    """A module that returns the activations of named layers of another one."""
+
+    def __init__(
+        self, model: nn.Module, names: list[str], side: Side, reading: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.model, self.names, self.side, self.reading = model, names, side, reading
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        return capture(self.model, inputs, self.names, side=self.side, **self.reading)
 
 
-def _stacked(models: list[nn.Module]) -> nn.Module:
-    """The first module with the stacked parameters and buffers of all.
-
-    A parameter without gradient becomes a buffer: every parameter of a network here is trained.
-
-    Raises:
-        ValueError: modules whose parameters differ in name or shape, or modules without parameters.
-    """
-    held = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
-    for name, first in held[0].items():
-        if torch.nn.parameter.is_lazy(first):
-            raise ValueError(f"{name!r} must have a shape before the module runs, but it is lazy")
-    shapes = [{name: tuple(tensor.shape) for name, tensor in one.items()} for one in held]
-    for other in shapes[1:]:
-        if other != shapes[0]:
-            raise ValueError(
-                f"build must return the same module each time, got {shapes[0]}, {other}"
-            )
-    stacks: dict[int, Tensor] = {}  # by identity, so that tied parameters remain tied
-    for name, first in held[0].items():
-        stack = torch.stack([one[name].detach() for one in held])
-        trained = isinstance(first, nn.Parameter) and first.requires_grad
-        if isinstance(first, nn.Parameter) and first.ndim == 0:
-            stack = stack[:, None]  # optimisers expect an axis beside S
-        stacks[id(first)] = nn.Parameter(stack) if trained else stack
-    if not any(isinstance(stack, nn.Parameter) for stack in stacks.values()):
-        raise ValueError("the module has nothing to train")
-    for part in models[0].modules():
-        for name, buffer in list(part.named_buffers(recurse=False, remove_duplicate=False)):
-            setattr(part, name, stacks[id(buffer)])
-        for name, parameter in list(part.named_parameters(recurse=False, remove_duplicate=False)):
-            stack = stacks[id(parameter)]
-            delattr(part, name)
-            if isinstance(stack, nn.Parameter):
-                part.register_parameter(name, stack)
-            else:
-                part.register_buffer(name, stack)
-    return models[0]
+def _named(value: Any) -> str:
+    """An option, with functions by name: their repr has another memory address in every process."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name!r}: {_named(x)}" for name, x in value.items()) + "}"
+    return getattr(value, "__qualname__", type(value).__name__) if callable(value) else repr(value)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualnets._precision import at_least_float32
 from hltm.model.topology import Topology
 
 
@@ -120,8 +121,9 @@ def standardize_own(weight: Tensor, fan_in: Tensor, epsilon: float = 1e-5) -> Te
     """
     count = fan_in[:, None, None]
     present = torch.arange(weight.shape[-1], device=weight.device) < count
-    size = count.to(weight.dtype)
-    weight = torch.where(present, weight, 0)  # no gradient reaches the padding
-    centred = torch.where(present, weight - weight.sum(-1, keepdim=True) / size, 0)
+    long = at_least_float32(weight)
+    size = count.to(long.dtype)
+    long = torch.where(present, long, 0)  # no gradient reaches the padding
+    centred = torch.where(present, long - long.sum(-1, keepdim=True) / size, 0)
     variance = centred.square().sum(-1, keepdim=True) / size
-    return centred * (variance + epsilon).rsqrt() * size.rsqrt()
+    return (centred * (variance + epsilon).rsqrt() * size.rsqrt()).to(weight.dtype)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from dualnets._checks import check_kind, check_number, check_switch
 from dualnets._lazy import no_grad, torch
 from dualnets._options import Registry, option
+from dualnets._precision import at_least_float32
 from dualnets.optim.per_member import (
     Group,
     PerMember,
@@ -123,11 +124,11 @@ class Optimizer(ABC):
     def init(self, parameters: Mapping[str, Tensor]) -> Tensors:
         """The optimiser's memory before the first update: `slot.name` -> zeros of the parameter's shape.
 
-        The slot that counts updates is `(S, 1, …)`.
+        It is of float32 at least. The slot that counts updates is `(S, 1, …)`.
         """
         found = {}
         for name, parameter in parameters.items():
-            zeros = torch.zeros_like(parameter, requires_grad=False)
+            zeros = torch.zeros_like(at_least_float32(parameter), requires_grad=False)
             counter = broadcast(zeros.new_zeros(len(zeros)), zeros)
             for slot in self.slots:
                 found[f"{slot}.{name}"] = (counter if slot == UPDATES else zeros).clone()
@@ -144,7 +145,7 @@ class Optimizer(ABC):
         steps: int = 1,
         groups: Mapping[str, Group] | None = None,
     ) -> None:
-        """Change parameters and memory, `(S, …)` each, in place.
+        """Change parameters and memory, `(S, …)` each, in place; computed in float32 at least.
 
         Parameters of members that are not alive stay the same, bit for bit; the memory of such members
         is not meaningful afterwards.
@@ -160,9 +161,9 @@ class Optimizer(ABC):
         scale = self._clipping(gradients)
         # on a GPU the question itself would make the CPU wait for the device
         everyone = alive.device.type == "cpu" and bool(alive.all())
-        for name, parameter in parameters.items():
+        for name, stored in parameters.items():
             group = (groups or {}).get(name, Group())
-            gradient = gradients[name]
+            parameter, gradient = at_least_float32(stored), at_least_float32(gradients[name])
             if scale is not None:
                 gradient = gradient * broadcast(scale, parameter)
             decay = self.weight_decay if group.weight_decay is None else group.weight_decay
@@ -176,7 +177,7 @@ class Optimizer(ABC):
             change = self._change(one)
             # the gradient of a frozen member may be NaN, and 0 * NaN is NaN: select, do not multiply
             kept = change if everyone else torch.where(broadcast(alive, parameter), change, 0)
-            parameter.sub_(kept)
+            stored.sub_(kept)
 
     @abstractmethod
     def _change(self, one: ParameterUpdate) -> Tensor:
@@ -186,7 +187,9 @@ class Optimizer(ABC):
         """`(S,)` factors that reduce every gradient longer than `clip` to that length."""
         if self.clip is None:
             return None
-        squares = [gradient.flatten(1).square().sum(1) for gradient in gradients.values()]
+        squares = [
+            at_least_float32(gradient.flatten(1)).square().sum(1) for gradient in gradients.values()
+        ]
         length = torch.stack(squares).sum(0).sqrt()
         limit = broadcast_rates(self.clip, length)
         return (limit / length.clamp(min=1e-12)).clamp(max=1)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dualnets._precision import at_least_float32
 from dualnets.methods.protocol import Method, State, TrainContext
 from dualnets.optim.optimizers import SGD, Optimizer
 from dualnets.optim.per_member import Group
@@ -67,7 +68,7 @@ class TrainConfig(NamedTuple):
         return TrainState(
             state,
             self.optimizer.init(trained_tensors(network, state)),
-            torch.full((members,), torch.nan, dtype=parameter.dtype, device=parameter.device),
+            torch.full_like(at_least_float32(parameter.detach()).flatten(1)[:, 0], torch.nan),
             torch.full((members,), -1, device=parameter.device),
         )
 
@@ -184,7 +185,8 @@ def train_steps_eager(
         losses = losses.detach()
         # 2. members that are not finite are frozen; infinities of either sign and NaN leave no sum
         #    finite
-        sums = torch.stack([losses, *(gradient.flatten(1).sum(1) for gradient in gradients)])
+        long = [at_least_float32(gradient.flatten(1)) for gradient in gradients]
+        sums = torch.stack([losses, *(gradient.sum(1) for gradient in long)])
         finite = torch.isfinite(sums.sum(0))
         frozen_at = torch.where((frozen_at < 0) & ~finite, step, frozen_at)
         alive = frozen_at < 0

@@ -18,8 +18,7 @@ from dualnets.lab import grids
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.fields import with_columns
 from dualnets.lab.rules import NEGLIGIBLE
-from dualnets.lab.variants import RANK, RATIO, SPREAD, VariantStats, by_variant, variant_stats
-from hltm.probe.best_units import PRE
+from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD, VariantStats, by_variant, variant_stats
 
 augmentation, teacher_student = (
     import_module(load(name).code) for name in ("augmentation", "teacher_student")

@@ -34,7 +34,7 @@ def made_up(
                         place = {"cell": cell, "member": member, "step": step, "level": level}
                         common = settings | place | {"node": str(node), "n": 100}
                         bounds = {"initial": start, "null": null, "ceiling": 0.9}
-                        scored = {"metric": "best_abs_correlation", "value": value} | bounds
+                        scored = {"metric": "correlation", "value": value} | bounds
                         below = {
                             "metric": "below_null",
                             "value": float(value <= null),
@@ -130,7 +130,7 @@ def test_no_number_is_above_its_ceiling_by_more_than_its_error(run):
 
 
 def test_every_number_has_its_company(run):
-    scored = run.table[run.table["metric"] == "best_abs_correlation"]
+    scored = run.table[run.table["metric"] == "correlation"]
     assert scored[["value", "initial", "null", "ceiling", "n"]].notna().all().all()
     start = scored[scored["step"] == 0]
     assert start["value"].equals(start["initial"])
@@ -142,12 +142,12 @@ def test_every_number_has_its_company(run):
     assert kinds["tree"].tolist() == ["own block"]
     assert kinds["mlp"].tolist() == ["whole layer"]
     assert set(run.table["metric"]) == {
-        "best_abs_correlation", "best_abs_correlation_post_relu", "below_null", "dead_units",
+        "correlation", "correlation_post_relu", "below_null", "dead_units",
     }  # fmt: skip
 
 
 def test_the_same_trees_serve_every_width(run):
-    first = run.table[(run.table["step"] == 0) & (run.table["metric"] == "best_abs_correlation")]
+    first = run.table[(run.table["step"] == 0) & (run.table["metric"] == "correlation")]
     tree = first[(first["network"] == "tree") & (first["augment"] == "keep-root")]
     by_units = tree.pivot(index=["member", "node"], columns="units", values="ceiling")
     assert by_units[2].equals(by_units[5])
@@ -169,7 +169,7 @@ def test_the_page_stands_alone(run):
 def test_the_summary_is_the_tables_means(run):
     row = emergence.summary_table(run.table).iloc[-1]
     last = run.table[
-        (run.table["augment"] == "keep-nothing") & (run.table["metric"] == "best_abs_correlation")
+        (run.table["augment"] == "keep-nothing") & (run.table["metric"] == "correlation")
         & (run.table["level"] == 3) & (run.table["step"] == 200)
     ]  # fmt: skip
     assert row["network"] == "tree 5 control"

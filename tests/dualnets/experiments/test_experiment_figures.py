@@ -13,8 +13,7 @@ from matplotlib import pyplot as plt
 from dualnets import experiments
 from dualnets.lab import grids
 from dualnets.lab.report import style as figures
-from dualnets.lab.variants import RANK, RATIO, SPREAD
-from hltm.probe.best_units import PRE
+from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD
 
 BY_RATIO = ("cardinality", "hierarchy")
 # those with a figure of another kind than a row per variant

@@ -18,7 +18,7 @@ from dualnets.experiments.objectives.teacher_student import CONTRAST
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import cells
-from hltm.probe.best_units import PRE
+from dualnets.lab.variants import PRE
 
 TOP = 4
 LEVELS = range(1, TOP + 1)
@@ -68,7 +68,7 @@ def test_the_rule_of_methods(gains, trees, verdict, reason):
 def test_half_of_the_gap_takes_as_long_as_it_takes():
     rows = made_up({("simclr", 0): 0.4}, noise=0.0, steps=(0, 1, 3, 7, 15))
     # growth is linear in log(updates + 1); half of the gap is half way
-    upper = rows[(rows["metric"] == "best_abs_correlation") & (rows["level"] >= 2)]
+    upper = rows[(rows["metric"] == PRE) & (rows["level"] >= 2)]
     room = 0.9 - upper["initial"].mean()
     wanted = 16 ** (room / 2 / 0.4) - 1
     assert _methods.half_time(rows).value == pytest.approx(wanted, rel=0.02)

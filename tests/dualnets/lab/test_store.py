@@ -1,6 +1,7 @@
 """Results appear whole or not at all."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from dualnets._files import replace_folder
-from dualnets.lab.store import Store, identity, versions
+from dualnets.lab.store import RENAMED, Store, identity, versions
 
 TABLE = pd.DataFrame({"value": [1.0, 2.0]})
 
@@ -29,6 +30,20 @@ def test_a_cell_is_read_back(tmp_path):
     assert manifest == {"seconds": 1.0, "bad": None}
     found = load_file(store.cell("abc") / "networks" / "final.safetensors")
     assert found["weights.0"].equal(weights["weights.0"])
+
+
+def test_metrics_of_earlier_versions_have_the_names_of_today(tmp_path):
+    store = Store(tmp_path, "emergence")
+    store.write_cell("abc", pd.DataFrame({"metric": [*RENAMED, "spread"]}), {}, {})
+    table, _ = store.read_cell("abc")
+    assert table["metric"].tolist() == [*RENAMED.values(), "spread"]
+    assert not set(RENAMED) & set(RENAMED.values())
+    store.run("run").mkdir()
+    shutil.copy(store.cell("abc") / "results.parquet", store.run("run"))
+    (store.run("run") / "verdict.json").write_text('{"verdict": "holds"}')
+    again, verdict = store.read_run("run")
+    assert again.equals(table)
+    assert verdict == {"verdict": "holds"}
 
 
 def test_a_failure_while_writing_leaves_nothing_and_keeps_the_old(tmp_path):

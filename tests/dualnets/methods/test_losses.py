@@ -216,3 +216,55 @@ def test_every_loss_is_tested_and_public():
 def test_a_class_is_no_loss_to_take_weights_from():
     with pytest.raises(ValueError, match="a loss with pair weights, got <class"):
         Detached(InfoNCE)
+
+
+def far_from_0(loss, kind: str, spread: float, offset: float) -> list[torch.Tensor]:
+    """Anchors, positives and negatives in float32 that lie far from 0 together, or in two clusters."""
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return spread * torch.randn(1, *shape, generator=generator, dtype=torch.float64)
+
+    signs = torch.randint(0, 2, (1, 32, 1), generator=generator) * 2 - 1
+    base = draw(32, 6) + (offset if kind == "together" else offset * signs)
+    parts = [base + 0.3 * draw(32, 6) for _ in range(2 + loss.negatives)]
+    negatives = [part.roll(k + 1, 1) for k, part in enumerate(parts[2:])]
+    return [*parts[:2], torch.stack(negatives, 1) if negatives else base[:, None][:, :0]]
+
+
+@pytest.mark.parametrize("loss", [*CASES, NTXent(), InfoNCE(negatives=8)], ids=repr)
+@pytest.mark.parametrize("kind", ["together", "clusters"])
+def test_float32_is_as_good_far_from_0(loss, kind):
+    """Against float64 on the same inputs; 1e-3 of a squared offset of 1e8 would be 1e5."""
+    for spread in (0.1, 1.0):
+        for offset in (0.0, 1.0, 30.0, 1e3, 1e4):
+            parts = [part.float() for part in far_from_0(loss, kind, spread, offset)]
+            found = []
+            for dtype in (torch.float32, torch.float64):
+                given = [part.to(dtype).requires_grad_() for part in parts]
+                value = loss(*given)
+                slopes = torch.autograd.grad(value.sum(), given[: 2 + (loss.negatives > 0)])
+                assert value.dtype == dtype
+                found.append((value.detach().double(), [slope.double() for slope in slopes]))
+            (value, slopes), (expected, right) = found
+            torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-9)
+            for ours, theirs in zip(slopes, right, strict=True):
+                assert (ours - theirs).norm() <= 1e-4 * theirs.norm(), (spread, offset)
+
+
+@pytest.mark.parametrize("loss", CASES, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_outputs_of_16_bits_have_a_loss_in_float32(loss, dtype):
+    """Distances of 300^2 overflow in float16."""
+    given = [(300 * part).to(dtype).requires_grad_() for part in outputs(loss.negatives)]
+    value = loss(*given)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, loss(*(part.detach().float() for part in given)))
+
+
+def test_a_batch_of_one_has_no_negatives_and_no_loss():
+    given = [part[:, :1].requires_grad_() for part in outputs(0)[:2]]
+    value = NTXent()(*given, given[0][:, None][:, :0])
+    slopes = torch.autograd.grad(value.sum(), given)
+    assert value.eq(0).all()
+    assert all(slope.eq(0).all() for slope in slopes)

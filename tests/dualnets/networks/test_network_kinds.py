@@ -276,7 +276,10 @@ def test_trains_in_parts_and_is_probed(kind, options):
         close(tensor, states[1][name], rtol=1e-7)
     assert not next(finals[0].network.parameters()).equal(next(network.parameters()))
     if network.depth <= trees.topology.depth:
-        found = hltm.probe.best_units(finals[0].network, trees, samples=64, seed=4, lags=0)
+        found = hltm.probe.probe_layers(
+            finals[0].network, trees, samples=64, seed=4, lags=0, details=False,
+            metrics=["correlation_ratio"],
+        )  # fmt: skip
         whole = "whole layer" if kind.whole_layers else "own block"
         assert {level.candidates for level in found.values()} == {whole}
 

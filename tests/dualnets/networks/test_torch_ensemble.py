@@ -164,3 +164,89 @@ def test_what_cannot_be_an_ensemble_is_refused(build, layers, message):
 def test_no_layer_at_all_is_refused():
     with pytest.raises(ValueError, match="activations need levels 1, 2"):
         dualnets.TorchEnsemble(TREES, small, activations={}, seed=0)
+
+
+class Axes(nn.Module):
+    """A layer `(B, T, D)` and the same numbers with time first, in a tuple, and run twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(1, 3), nn.Linear(48, 2)
+        self.first, self.pair, self.both = nn.Identity(), Pair(), nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.body(x[..., None])
+        self.first(h.transpose(0, 1))
+        self.pair(h)
+        self.both(h)
+        self.both(2 * h)
+        return self.head(h.flatten(1))
+
+
+class Pair(nn.Module):
+    def forward(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return h[:, 0], h.transpose(0, 1)
+
+
+@pytest.mark.parametrize("samples", [1, 9, 16])  # 16: as many as positions
+def test_the_axis_of_the_samples_is_found(samples):
+    leaves = LEAVES[:, :1].repeat(1, samples, 1) if samples > 9 else LEAVES[:, :samples]
+    network = ensemble(Axes, layers={1: "first", 2: "body"}, dtype=torch.float64)
+    found = network.activations(leaves)
+    assert found[1].shape == (3, samples, 48)
+    assert found[1].equal(found[2])
+    weight, bias = network.model.body.weight, network.model.body.bias
+    expected = leaves.double()[..., None] * weight[:, None, None, :, 0] + bias[:, None, None]
+    torch.testing.assert_close(found[1], expected.flatten(2), rtol=1e-12, atol=1e-14)
+
+
+def test_items_runs_and_positions_of_layers():
+    layers = {1: "pair[1]", 2: "both"}
+    network = ensemble(Axes, layers=layers, call={"both": 1}, pool={"both": "last"}, unit_axis=2)
+    found = network.activations(LEAVES)
+    assert torch.allclose(found[2], 2 * found[1].unflatten(2, (16, 3))[:, :, -1])
+    assert "call={'both': 1}, unit_axis=2, pool={'both': 'last'}" in network.extra_repr()
+    blocks = ensemble(Axes, layers={1: "first"}, positions=range(0, 16, 4))
+    shown = blocks.activations(LEAVES)[1]
+    assert shown.shape == (3, 9, 4, 3)
+    whole = ensemble(Axes, layers={1: "first"}).activations(LEAVES)[1]
+    assert shown.equal(whole.unflatten(2, (16, 3))[:, :, ::4])
+    table = hltm.probe.measure(blocks, TREES, samples=500, seed=0, lags=20, details=False)
+    assert set(table["candidates"]) == {"own block"}
+    by_name = ensemble(Axes, layers={1: "pair"}, select={"pair": lambda pair: pair[0]})
+    assert by_name.activations(LEAVES)[1].shape == (3, 9, 3)
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "message"),
+    [
+        ({1: "first"}, {"batch_axis": 0}, r"expected them on axis 0 .* but they are on axis 1"),
+        ({1: "pair"}, {}, r"is a tuple, expected a tensor; select one of \[0\]"),
+        ({1: "both"}, {}, "runs more than once, 2 times"),
+        ({1: "fi*"}, {}, "activations must name one layer for each level"),
+        ({1: "first"}, {"pool": "avg"}, "pool must be one of mean, max"),
+        ({1: "first"}, {"pool": {"body": "max"}}, "pool names no layer 'body', expected 'first'"),
+    ],
+)
+def test_layers_that_cannot_be_read_are_refused(layers, options, message):
+    with pytest.raises(ValueError, match=message):
+        ensemble(Axes, layers=layers, **options)
+
+
+def test_rows_that_depend_on_each_other_are_refused():
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.mixed = nn.Linear(16, 4), nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.linear(x)
+            return self.mixed(h - h.mean(0))
+
+    with pytest.raises(ValueError, match="layer 'mixed' depends on other rows of its batch"):
+        ensemble(Mixing, layers={1: "mixed"})
+    assert ensemble(Mixing, layers={1: "mixed"}, batch_axis=0).activations(LEAVES)[1].shape == (
+        3,
+        9,
+        4,
+    )

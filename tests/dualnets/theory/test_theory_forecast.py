@@ -7,7 +7,7 @@ import dualnets
 import hltm
 from dualnets.theory import enumerate_views
 from dualnets.theory.hierarchy.forecast import forecast, growth_direction
-from hltm.probe.best_units import best_units
+from hltm.probe import probe_layers
 
 AUGMENT = hltm.keep_root()
 
@@ -38,10 +38,11 @@ def test_present_correlations_are_the_probes(kind):
     if kind == "mlp":
         network = dualnets.mlp(trees, units=7, seed=1)
     found = forecast(network, trees, AUGMENT, samples=1000, growth=0.0, seed=4)
-    probed = best_units(network, trees, samples=1000, seed=4, lags=0)
+    probed = probe_layers(network, trees, samples=1000, seed=4, lags=0, details=False)
     for level, part in found.items():
-        assert torch.allclose(part.strength, probed[level].best, atol=1e-5)
-        assert part.winner.equal(probed[level].unit)
+        score, layer = probed[level].scores["correlation"], probed[level]
+        assert torch.allclose(part.strength, score.best, atol=1e-5)
+        assert part.winner.equal(score.unit % (len(layer.allowed) // layer.blocks))
         assert torch.allclose(part.correlations, part.present, atol=1e-6)
 
 
@@ -54,8 +55,10 @@ def test_it_predicts_the_winner_of_training():
         network, dualnets.SimCLR(), trees, augment=AUGMENT, steps=400, batch=64,
         optimizer=dualnets.SGD(lr=0.3), seed=2,
     )  # fmt: skip
-    probed = best_units(final.network, trees, samples=4096, seed=3, lags=0)
-    hits = torch.cat([(found[k].winner == probed[k].unit).flatten() for k in (1, 2, 3)]).double()
+    layers = probe_layers(final.network, trees, samples=4096, seed=3, lags=0, details=False)
+    probed = {level: layer.scores["correlation"] for level, layer in layers.items()}
+    hits = [(found[k].winner == probed[k].unit % 6).flatten() for k in (1, 2, 3)]
+    hits = torch.cat(hits).double()
     assert hits.mean() > 2.5 / 6
     strengths = torch.stack([found[3].strength, probed[3].best]).flatten(1)
     assert torch.corrcoef(strengths)[0, 1] > 0.3

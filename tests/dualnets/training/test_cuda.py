@@ -55,11 +55,12 @@ def test_training_gives_the_cpus_numbers(make, loss):
 def test_probes_give_the_cpus_numbers():
     trees = hltm.symmetric_binary(depth=3, members=3, seed=0)
     tables = [
-        hltm.probe.alignment(
+        hltm.probe.measure(
             dualnets.tree_network(trees, units=5, seed=1, device=device),
             trees,
             samples=2000,
             seed=3,
+            details=False,
         )
         for device in ("cpu", "cuda")
     ]

@@ -1,11 +1,12 @@
-"""Activations of any torch module by name, and the module as a probed network."""
+"""Activations of any torch module by name: sides, runs, items of what parts return, patterns."""
+
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
-import hltm
-from hltm.probe import TorchNetwork, capture
+from hltm.probe import capture
 
 
 class Plain(nn.Module):
@@ -80,57 +81,156 @@ def test_wrong_names_list_the_right_ones(model):
         capture(model, X, ["first"], side="pre")
 
 
-def test_a_part_that_runs_twice_is_refused():
+def test_one_run_of_a_part_that_runs_twice():
     act = nn.ReLU()
     model = nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act)
-    with pytest.raises(ValueError, match="layer '1' runs more than once"):
+    with pytest.raises(
+        ValueError, match="'1' runs more than once, 2 times: choose a run with call=0"
+    ):
         capture(model, X, ["1"])
+    first = model[0](X).relu()
+    assert capture(model, X, ["1"], call=0)["1"].equal(first)
+    assert capture(model, X, ["1"], call={"1": -1})["1"].equal(model(X))
+    assert capture(model, X, ["1"], call=1, side="input")["1"].equal(model[2](first))
+    with pytest.raises(ValueError, match="'1' runs 2 times, so there is no call=2"):
+        capture(model, X, ["1"], call=2)
 
 
-def test_outputs_that_are_no_tensors_are_named():
-    model = nn.LSTM(4, 3)
-    with pytest.raises(ValueError, match="the output of layer '' is a tuple, expected a tensor"):
+@dataclass
+class Found:
+    hidden: torch.Tensor
+    parts: tuple
+
+
+class Nested(nn.Module):
+    """Returns a dataclass, a mapping or a tuple; takes named and nested arguments."""
+
+    def __init__(self, kind="dataclass"):
+        super().__init__()
+        self.kind = kind
+        self.body = nn.Linear(4, 3)
+
+    def forward(self, x, *, scale=None):
+        h = self.body(x)
+        if self.kind == "tensor":
+            return h
+        inner = (h[:, :1], {"last": h[:, 1:]})
+        return {"dataclass": Found(h, inner), "mapping": {"hidden": h, "parts": inner}}.get(
+            self.kind, (h, inner)
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("dataclass", "hidden parts"), ("mapping", "hidden parts"), ("tuple", "0 1")],
+)
+def test_items_of_what_a_part_returns(kind, names):
+    model, (hidden, parts) = Nested(kind), names.split()
+    inside = (
+        rf"select one of \[{hidden}\] \(9, 3\), \[{parts}\]\[0\] \(9, 1\), \[{parts}\]\[1\]\[last\]"
+    )
+    with pytest.raises(ValueError, match=inside):
         capture(model, X, [""])
+    h = model.body(X)
+    shown = capture(model, X, [f"[{hidden}]", f"[{parts}][0]", f"[{parts}][1][last]", "body"])
+    assert torch.cat(list(shown.values())[1:3], 1).equal(h)
+    assert shown[f"[{hidden}]"].equal(h)
+    path = tuple(int(x) if x.isdigit() else x for x in (parts, "1"))
+    first = (*path[:1], 0)
+    assert capture(model, X, ["", "body"], select=first)[""].equal(h[:, :1])
+    assert capture(model, X, [""], select={"": 0})[""].equal(h)  # by place in all of them
+    chosen = capture(model, X, ["", "body"], select={"": lambda _: h + 1})
+    assert chosen[""].equal(h + 1)
+    assert chosen["body"].equal(h)
+    with pytest.raises(ValueError, match=r"has no .*'nothing'.*, expected one of"):
+        capture(model, X, [""], select={"": "nothing"})
+    with pytest.raises(ValueError, match=r"select names no layer 'body', expected ''"):
+        capture(model, X, [""], select={"body": 0})
 
 
-def test_several_arguments():
+def test_a_tensor_is_not_taken_apart_by_a_choice_for_all_layers():
+    model = Nested("tensor")
+    assert capture(model, X, [""], select=0)[""].shape == (9, 3)
+    with pytest.raises(ValueError, match="has no "):
+        capture(model, X, [""], select={"": 0})
+
+
+class InPlace(nn.Module):
+    """A block that changes its first argument, which may be named or inside of a tuple."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.first = nn.Linear(4, 4)
+        self.block = self.Add()
+
+    class Add(nn.Module):
+        def forward(self, x, nested=None):
+            (x[0] if isinstance(x, tuple) else x).add_(100)
+            return x
+
+    def forward(self, x):
+        h = self.first(x)
+        if self.how == "named":
+            return self.block(x=h)
+        return self.block((h, 1))[0] if self.how == "nested" else self.block(h)
+
+
+@pytest.mark.parametrize(
+    ("how", "select"), [("plain", None), ("named", None), ("named", "x"), ("nested", (0, 0))]
+)
+def test_the_input_of_a_part_that_works_in_place_is_what_it_took_in(how, select):
+    model = InPlace(how)
+    shown = capture(
+        model,
+        X,
+        ["block", "first"],
+        side="input",
+        select={"block": select or 0} if select else None,
+    )
+    assert shown["block"].equal(model.first(X))
+    assert shown["first"].equal(X)
+    relu = nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True), nn.Linear(5, 2))
+    assert capture(relu, X, "1", side="input")["1"].equal(relu[0](X))
+    assert capture(relu, X, "0")["0"].equal(relu[0](X))
+
+
+def test_patterns_stand_for_the_parts_that_can_be_read():
+    model = nn.Sequential(Plain(), nn.Flatten(), nn.LSTM(5, 3))
+    assert list(capture(model, X, ["0.body.*", "0.s*", "?"])) == ["0.body.0", "0.body.1", "0", "1"]
+    assert list(capture(model, X, ["?[0]"], select=None)) == ["2[0]"]
+    with pytest.raises(ValueError, match=r"none of '0.spare' runs once and returns a tensor"):
+        capture(model, X, ["0.sp*"])
+    with pytest.raises(ValueError, match=r"the model has no layer '9\*'; it has '0', '0.first'"):
+        capture(model, X, ["9*"])
+    with pytest.raises(ValueError, match="layers must be names of parts, got 3"):
+        capture(model, X, [3])
+    names = nn.ModuleDict({"1": nn.Linear(4, 2), "01": nn.Linear(4, 3)})
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = names
+
+        def forward(self, x):
+            return self.parts["1"](x), self.parts["01"](x)
+
+    shown = capture(Both(), X, ["parts.1", "parts.01"])
+    assert [tuple(v.shape) for v in shown.values()] == [(9, 2), (9, 3)]
+
+
+def test_several_and_named_arguments():
     model = nn.Bilinear(4, 4, 2)
     assert capture(model, (X, X), [""])[""].equal(model(X, X))
+    assert capture(model, {"input1": X, "input2": X}, [""])[""].equal(model(X, X))
 
 
-def test_the_adapter_reads_leaves_with_and_without_members(model):
-    trees = hltm.symmetric_binary(depth=2, members=3, seed=0)
-    draw = trees.sample(9, seed=1)
-    network = TorchNetwork(model, ["first", "body"], encode=hltm.encode.signs)
-    found = network.activations(draw.leaves)
-    assert {name: tuple(values.shape) for name, values in found.items()} == {
-        "first": (3, 9, 6),
-        "body": (3, 9, 5),
-    }
-    one = network.activations(draw.leaves[2])["first"]
-    assert torch.allclose(one, model.first(2.0 * draw.leaves[2] - 1))
-    assert torch.allclose(found["first"][2], one)
-
-
-def test_a_convolution_shows_every_channel_at_every_place():
-    tree = hltm.symmetric_binary(depth=3, seed=0)
-    model = nn.Sequential(nn.Unflatten(1, (1, 8)), nn.Conv1d(1, 4, 2, stride=2))
-    network = TorchNetwork(model, {"1": 1})
-    leaves = tree.sample(5, seed=0).leaves
-    shown = network.activations(leaves)[1]
-    assert shown.shape == (5, 16)
-    assert shown.reshape(5, 4, 4).equal(model(leaves.float()).detach())
-
-
-def test_the_adapter_works_with_best_units(model):
-    tree = hltm.symmetric_binary(depth=2, seed=0)
-    network = TorchNetwork(model, {"first": 1, "body": 2})
-    levels = hltm.probe.best_units(network, tree, samples=500, seed=1, lags=0)
-    assert levels[1].best.shape == (1, 2)
-    assert levels[2].best.shape == (1, 1)
-    assert (levels[1].best > 0.1).all()
-
-
-def test_one_label_for_two_layers_is_refused(model):
-    with pytest.raises(ValueError, match="labels of layers must be distinct"):
-        TorchNetwork(model, {"first": 1, "body": 1})
+def test_parts_of_compiled_and_fused_models_run_as_modules():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+    compiled = torch.compile(model, backend="eager")
+    assert capture(compiled, X, ["0"])["0"].equal(model[0](X))
+    inner = nn.Sequential(torch.compile(model, backend="eager"), nn.Tanh())
+    assert capture(inner, X, ["0._orig_mod.0"])["0._orig_mod.0"].equal(model[0](X))
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
+    assert capture(layer, X[None], ["linear1"])["linear1"].shape == (1, 9, 8)
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -143,6 +143,20 @@ def test_a_torch_module_with_a_linear_probe_and_a_whole_layer():
     assert same.equals(table)
 
 
+def test_a_bare_module_is_patched_in_all_of_its_parts():
+    tree = hltm.symmetric_binary(depth=2, seed=0)
+    model = deep(tree)
+    options = {"samples": 100, "seed": 1, "draws": 2}
+    found = patch(model, tree, **options)
+    assert set(found.layer) == {"0", "1", "2", "3", "4"}
+    named = patch(hltm.probe.TorchNetwork(model, ["3"]), tree, **options)
+    same = found[found.layer == "3"].reset_index(drop=True)
+    rows = same.metric.isin(["own_change", "own_share"])  # the random units are others
+    assert same[rows].value.equals(named[rows].value)
+    effects = hltm.probe.intervention_effect(model, tree, samples=100, seed=1, layers=["3"])
+    assert len(effects.table) == 3 * 6
+
+
 def test_the_best_units_are_those_of_the_metric():
     tree = hltm.symmetric_binary(depth=2, polarity=0.9, seed=0)
     model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 2))

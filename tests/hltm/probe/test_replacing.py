@@ -89,7 +89,33 @@ def test_layers_that_run_twice_or_never_and_outputs_that_are_no_tensors():
     ):
         with pytest.raises(ValueError, match=message):
             run_replaced(Odd(), torch.ones(3, 2), {name: replacement})
+    pair = TorchNetwork(nn.Sequential(nn.Identity(), Pair()), ["0"])
     with pytest.raises(TypeError, match="returns a tuple"):
-        run_with(TorchNetwork(Pair(), [""]), torch.ones(3, 2, dtype=torch.int64), {})
+        run_with(pair, torch.ones(3, 2, dtype=torch.int64), {})
     with pytest.raises(TypeError, match="cannot be replaced"):
         run_with(object(), torch.ones(3, 2), {})
+
+
+def test_an_item_of_what_a_part_returns_and_rows_on_another_axis():
+    torch.manual_seed(0)
+
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.last = nn.RNN(1, 3), nn.Linear(3, 2)
+
+        def forward(self, leaves):
+            hidden, _ = self.rnn(leaves.T[..., None])  # (X, B, 3)
+            return self.last(hidden[-1])
+
+    network = TorchNetwork(Recurrent(), ["rnn[0]"])
+    leaves, other = LEAVES[0], LEAVES[1]
+    shown = network.activations(other)["rnn[0]"]
+    assert shown.shape == (30, 24)
+    every = torch.ones(1, 24, dtype=torch.bool)
+    found = run_with(network, leaves, {"rnn[0]": Replacement(every, shown)})
+    torch.testing.assert_close(found, run_with(network, other, {}))
+    assert not found.allclose(run_with(network, leaves, {}))
+    chosen = TorchNetwork(Recurrent(), ["rnn"], select=0)
+    with pytest.raises(ValueError, match="select or call"):
+        run_with(chosen, leaves, {"rnn": Replacement(every, shown)})

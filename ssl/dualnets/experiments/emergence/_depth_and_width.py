@@ -8,7 +8,6 @@ import pandas as pd
 
 from dualnets.experiments.emergence._kesten_stigum import root_entry
 from dualnets.lab import variants
-from dualnets.lab.learning_curves import BELOW_NULL
 from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import NOTHING, Estimate, Outcome, too_few
 from dualnets.lab.variants import Judgement, at_once, by_variant, contrast, of_root
@@ -75,6 +74,6 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     counts = []
     for rows in by_variant(table).values():
         last = (rows["step"] == rows["step"].max()) & (rows["level"] == rows["level"].max())
-        counts.append(int(rows.loc[last & rows["metric"].isin(BELOW_NULL), "value"].sum()))
+        counts.append(int(rows.loc[last & (rows["metric"] == "below_null"), "value"].sum()))
     made.insert(4, "below null", counts)
     return made

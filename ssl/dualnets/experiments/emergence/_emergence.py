@@ -19,7 +19,7 @@ from dualnets.experiments.emergence.emergence import (
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.learning_curves import BELOW_NULL, learning_curves
+from dualnets.lab.learning_curves import learning_curves
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
@@ -30,7 +30,7 @@ from dualnets.lab.stats import (
     too_few,
     verdict_of,
 )
-from hltm.probe.best_units import PRE
+from dualnets.lab.variants import PRE
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
@@ -84,7 +84,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
 
     `below null` counts the latents, over all trees, with no candidate whose correlation is above the null.
     """
-    ends = last_step(table[table["metric"].isin(BELOW_NULL)])
+    ends = last_step(table[table["metric"] == "below_null"])
     labels = {
         cell: {name: value for name, value in setting.items() if name != "augment" or rows is main}
         for setting, main, control in groups(table)
@@ -94,7 +94,8 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (cell, level), part in by_level(table).groupby(["cell", "level"], sort=False):
         first, closed = part.iloc[0], _gap(part)
-        below = ends[(ends["cell"] == cell) & (ends["level"] == level)]["value"]
+        closed_text = str(closed) if np.isfinite(closed.value) else "at ceiling"
+        below = ends[(ends["cell"] == cell) & (ends["level"] == level)]["value"].dropna()
         control = " control" if first["augment"] == CONTROL else ""
         found.append(
             {
@@ -105,7 +106,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                 "final": part["value"].mean(),
                 "ceiling": part["ceiling"].mean(),
                 "null": part["null"].mean(),
-                "gap closed": str(closed) if np.isfinite(closed.value) else "at ceiling",
+                "gap closed": "–" if part["value"].isna().any() else closed_text,
                 "below null": f"{int(below.sum())}/{len(below)}",
                 "n": len(part),
             }

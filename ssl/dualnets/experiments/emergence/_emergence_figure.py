@@ -17,6 +17,7 @@ from dualnets.experiments.emergence._emergence import by_level, groups
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH, level_colours
 from dualnets.lab.stats import gap_closed, last_step
+from dualnets.lab.variants import PRE
 from hltm.model.topology import Topology
 from hltm.plot import positions
 
@@ -160,7 +161,7 @@ def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
 
 def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:
     """The tree of median gain, its latents coloured by alignment over ceiling, before and after."""
-    scored = rows[rows["metric"] == "best_abs_correlation"]
+    scored = rows[rows["metric"] == PRE]
     ends = last_step(scored)
     gain = (ends["value"] - ends["initial"]).groupby(ends["member"]).mean().sort_values()
     member = int(gain.index[len(gain) // 2])

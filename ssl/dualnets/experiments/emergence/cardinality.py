@@ -10,7 +10,6 @@ are the best over all functions of the state.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,12 +73,9 @@ def _ceilings(settings: StateTreeSettings, leaves: Literal["own", "all"]) -> dic
 class Settings(VariantSettings, StateTreeSettings):
     """One number of states: trees, a network on each, a method, a budget."""
 
-    def build_probe(self) -> tuple[Callable[..., Any], str]:
+    def build_probe(self) -> tuple[str, None]:
         """The correlation ratio, which scores latents of any number of states."""
-        from dualnets.lab.best_ratio import score_ratio
-        from dualnets.lab.variants import RATIO
-
-        return score_ratio, RATIO
+        return "correlation_ratio", None
 
 
 def _variants(*counts: int) -> dict[str, dict[str, Any]]:

@@ -9,9 +9,8 @@ symbol is compared with its best unit by the correlation ratio.
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,8 +20,13 @@ from dualnets.lab.rules import all_emerge
 from dualnets.lab.settings import Checked, setting
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hltm.inference.ceiling import Ceiling
     from hltm.model.topology import Topology
+    from hltm.probe.batches import Label
+    from hltm.probe.targets import Targets
+    from hltm.sampling.draw import Draw
     from hltm.tree import LatentTree
 
 
@@ -79,12 +83,15 @@ class HierarchySettings(Checked):
 class Settings(VariantSettings, HierarchySettings):
     """One grammar: rules, a network on each set, a method, a budget."""
 
-    def build_probe(self) -> tuple[Callable[..., Any], str]:
+    def build_probe(self) -> tuple[str, Targets]:
         """The correlation ratio with symbols, whatever the rule that rewrites them."""
-        from dualnets.lab.best_ratio import score_ratio
-        from dualnets.lab.variants import RATIO
+        from hltm.families.random_hierarchy import symbols
 
-        return functools.partial(score_ratio, rules=self.rules), RATIO
+        def of_draw(draw: Draw) -> dict[Label, Tensor]:
+            levels = range(1, self.depth + 1)
+            return {level: symbols(draw, m=self.rules, level=level)[..., None] for level in levels}
+
+        return "correlation_ratio", of_draw
 
 
 def _variants(rules: Iterable[int], depths: Iterable[int]) -> dict[str, dict[str, Any]]:

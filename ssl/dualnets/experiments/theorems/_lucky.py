@@ -27,7 +27,7 @@ MEMBERS_AT_ONCE = 8  # whose leaf states are enumerated together
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Predict luck, count the lucky latents, train, and measure what became of them."""
     from dualnets.training.trajectory import describe_frozen, train
-    from hltm.probe.best_units import best_units
+    from hltm.probe.measure import probe_layers
 
     trees = settings.build_trees()
     parts = [
@@ -44,13 +44,15 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         network, settings.build_method(), trees, seed=settings.seed,
         progress=progress.updated, **settings.training(),
     )  # fmt: skip
-    levels = best_units(
-        final.network, trees, samples=settings.evaluation_samples, seed=settings.seed
-    )
+    layers = probe_layers(
+        final.network, trees, samples=settings.evaluation_samples, seed=settings.seed,
+        metrics=["correlation"], details=False,
+    )  # fmt: skip
+    scores = {level: layer.scores["correlation"] for level, layer in layers.items()}
     after = [
-        tidy({"member": trees.members, "level": level, "latent": range(found.best.shape[1])},
-             {"final": found.best, "null": found.null})
-        for level, found in levels.items()
+        tidy({"member": trees.members, "level": level, "latent": range(score.best.shape[1])},
+             {"final": score.best, "null": score.null})
+        for level, score in scores.items()
     ]  # fmt: skip
     table = table.merge(pd.concat(after), on=["member", "level", "latent"])
     room = table["ceiling"] - table["initial"]

@@ -11,8 +11,8 @@ from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
 import hltm
-from hltm.probe import LinearProbe
-from hltm.probe.metrics.linear_probe import BLOCK
+from hltm.probe import Correlation, LinearProbe
+from hltm.probe.metrics.linear_probe import BLOCK, RIDGES
 
 
 def data(states=2):
@@ -103,6 +103,94 @@ def test_nan_and_bad_settings_are_named():
     with pytest.raises(ValueError, match="states must be at least 2"):
         LinearProbe(states=1)
     probe = LinearProbe()
-    probe.update(*(part[..., :100] for part in data()))
-    with pytest.raises(ValueError, match="2 rows to fit and 2 to test, got 100 and 0"):
+    a, z = data()
+    probe.update(a[..., :95], z[..., :95])
+    assert not probe.enough
+    with pytest.raises(ValueError, match=r"needs 96 rows to choose its penalty.*got 95"):
         probe.result()
+    probe.update(a[..., 95:96], z[..., 95:96])
+    assert probe.enough
+    assert probe.result().correlation.isfinite().all()
+
+
+@pytest.mark.parametrize(("rows", "units"), [(512, 8), (512, 120), (512, 250), (300, 600)])
+def test_the_penalty_is_chosen_on_the_training_side(rows, units):
+    generator = torch.Generator().manual_seed(units)
+    z = torch.randint(2, (2, 1, rows), generator=generator)
+    mix = torch.randn(2, units, 1, generator=generator).double()
+    a = mix * z + 2 * torch.randn(2, units, rows, generator=generator).double()
+    found = streamed(LinearProbe(), a, z, sizes=(100, rows - 100)).result()
+    train, _ = split(rows)
+    for s in range(2):
+        x, y = a[s].numpy().T[train], z[s, 0].numpy()[train]
+        halves = np.arange(rows)[train] // BLOCK % 4 == 0, np.arange(rows)[train] // BLOCK % 4 == 2
+        wrong = dict.fromkeys(RIDGES, 0.0)
+        for own, other in (halves, halves[::-1]):
+            scaler = StandardScaler().fit(x[own])
+            for ridge in RIDGES:
+                fit = Ridge(alpha=ridge * own.sum()).fit(scaler.transform(x[own]), y[own])
+                guess = fit.predict(scaler.transform(x[other]))
+                wrong[ridge] += ((guess - y[other]) ** 2).mean()
+        best = min(wrong, key=wrong.get)
+        assert float(found.ridge[s, 0]) == pytest.approx(best / 2)
+        fixed = streamed(LinearProbe(ridge=best / 2), a, z).result()
+        assert torch.allclose(found.weight[s], fixed.weight[s], atol=1e-9)
+        small = streamed(LinearProbe(ridge=1e-4), a, z).result()
+        assert found.r2[s, 0] > small.r2[s, 0] - 0.02
+
+
+def test_a_readout_of_as_many_units_as_rows_is_above_its_best_unit():
+    tree = hltm.symmetric_binary(depth=3, polarity=0.9, seed=0)
+    draw = tree.sample(1024, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(512, 8, generator=generator)
+    a = mix @ draw.leaves.T.float() + 0.5 * torch.randn(512, 1024, generator=generator)
+    z = draw.states.T[:1]
+    best = streamed(Correlation(), a, z).strength().max()
+    assert streamed(LinearProbe(), a, z).result().correlation > best
+    assert streamed(LinearProbe(ridge=1e-4), a, z).result().correlation < best
+
+
+def test_the_penalty_belongs_to_each_target():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randint(2, (2, 1000), generator=generator)
+    a = torch.randn(100, 1000, generator=generator, dtype=torch.float64)
+    a[:3] += 5 * z[0]  # target 0 is easy to read, target 1 is not there
+    both = streamed(LinearProbe(), a, z).result()
+    for t in range(2):
+        alone = streamed(LinearProbe(), a, z[t : t + 1]).result()
+        assert alone.ridge == both.ridge[t]
+        assert torch.allclose(alone.correlation, both.correlation[t : t + 1], atol=1e-12)
+    assert both.ridge[0] < both.ridge[1]
+
+
+@pytest.mark.parametrize("states", [2, 4])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_one_in_twenty_meaningless_readouts_is_above_its_null(states, sparse):
+    generator = torch.Generator().manual_seed(states)
+    z = torch.randint(states, (400, 2, 512), generator=generator)
+    z[:, 1] = z[:, 1].clamp(max=1)  # uneven, and fewer states
+    a = torch.randn(400, 6, 512, generator=generator)
+    a = (a - 1.5).relu() if sparse else a
+    found = streamed(LinearProbe(states), a, z).result()
+    above = (found.correlation > found.null).double().mean(0)
+    assert ((above - 0.05).abs() < 3.3 * math.sqrt(0.05 * 0.95 / 400)).all(), above
+
+
+def test_the_null_is_the_spread_over_random_orders():
+    a, z = data(states=3)
+    rows = split(2000)[1]
+    found = streamed(LinearProbe(3), a, z).result()
+    guess = torch.einsum("utk,ub->tkb", found.weight[0], a[0][:, rows])
+    hot = torch.nn.functional.one_hot(z[0][:, rows].long(), 3).double().transpose(1, 2)
+    p, h = (x - x.mean(-1, keepdim=True) for x in (guess, hot))
+    size = (p.square().sum((1, 2)) * h.square().sum((1, 2))).sqrt()
+    generator = torch.Generator().manual_seed(1)
+    shuffled = torch.stack(
+        [
+            (p * h[..., torch.randperm(p.shape[-1], generator=generator)]).sum((1, 2))
+            for _ in range(4000)
+        ]
+    )
+    spread = (shuffled / size).std(0)
+    assert torch.allclose(found.null[0] / 1.6449, spread, rtol=0.05)

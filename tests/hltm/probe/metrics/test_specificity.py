@@ -9,6 +9,7 @@ from made_up_units import streamed
 
 import hltm
 from hltm.probe import RivalBaseline, Specificity
+from hltm.probe.metrics.correlation_ratio import ratio_square
 
 TREE = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.95), seed=3)
 LATENTS = list(TREE.latents)
@@ -57,7 +58,8 @@ def test_partial_correlation_is_the_correlation_of_residuals():
         # what all four joint states explain of what is left
         joint = 2 * z + p
         fitted = np.choose(joint, [left[joint == k].mean() for k in range(4)])
-        expected = math.sqrt(fitted.var() / left.var())
+        square = 1 - (1 - fitted.var() / left.var()) * (20_000 - 2) / (20_000 - 4)
+        expected = math.sqrt(max(square, 0))
         assert float(found.partial[t]) == pytest.approx(expected, abs=1e-9)
         linear = np.corrcoef(left, z - np.choose(p, [z[p == k].mean() for k in (0, 1)]))[0, 1]
         assert float(found.partial[t]) == pytest.approx(abs(linear), abs=0.02)
@@ -117,3 +119,92 @@ def test_nan_and_bad_parents_are_named():
         measured(a)
     with pytest.raises(ValueError, match=r"parents must be in -1\.\.1, got 2"):
         Specificity([-1, 2])
+
+
+def test_what_chance_explains_is_taken_off_whatever_the_number_of_states():
+    generator = torch.Generator().manual_seed(0)
+    for states in (2, 12, 40):
+        z = torch.randint(states, (3, 4000), generator=generator)
+        metric = Specificity([-1, 0, 0], states, lags=0)
+        metric.update(torch.randn(40, 4000, generator=generator), z)
+        units = torch.arange(40)[:, None].expand(-1, 3)
+        found = torch.stack([metric.result(unit).partial[1:] for unit in units])
+        assert (found == 0).double().mean() > 0.4  # half are below 0 and set to it
+        assert found.square().mean() < 3 / 4000 * states
+        # without the adjustment it is about (K² - K) / n
+    few = Specificity([-1, 0], 40, lags=0)
+    few.update(torch.randn(2, 300, generator=generator), torch.randint(40, (2, 300)).sort().values)
+    few.update(torch.randn(2, 3), torch.tensor([[0, 1, 2], [3, 4, 5]]))
+    assert 0 <= few.result(torch.tensor([0, 1])).partial[1] <= 1
+    none = Specificity([-1, 0], 40, lags=0)
+    none.update(torch.randn(2, 5), torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]))
+    assert none.result(torch.tensor([0, 1])).partial[1].isnan()  # a joint state for every row
+
+
+def best_units_of_rows(kind, trial, rows=400, units=12):
+    """Units that follow the root more or less, the best of each latent, and its specificity."""
+    tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+    z = tree.sample(rows, seed=trial).states.T[:3]
+    generator = torch.Generator().manual_seed(trial)
+    a, root = torch.randn(units, rows, generator=generator), z[:1].float()
+    if kind == "partly":
+        a += root * torch.rand(units, 1, generator=generator)
+    if kind == "perfectly":
+        a = root * a[:, :1]
+    if kind == "sparse":
+        a = a.abs() * (torch.rand(units, rows, generator=generator) < 0.05)
+    if kind == "sparse, by the root":
+        a = a.abs() * (torch.rand(units, rows, generator=generator) < 0.1) * root
+    metric = Specificity([-1, 0, 0])
+    metric.update(a, z)
+    unit = ratio_square(metric.alone.result()).argmax(-2)
+    return metric.result(unit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["not", "partly", "perfectly", "sparse", "sparse, by the root"])
+def test_a_best_unit_that_knows_nothing_more_beats_the_null_in_5_percent_of_cases(kind):
+    found = [best_units_of_rows(kind, trial) for trial in range(300)]
+    partial = torch.stack([x.partial[1:] > x.partial_null[1:] for x in found]).double()
+    rival = torch.stack([x.rival_strength > x.rival_null for x in found]).double()
+    assert float(partial.mean()) < 0.05 + 3.3 * (0.05 * 0.95 / 600) ** 0.5
+    assert float(partial.mean()) > (0 if kind == "perfectly" else 0.02) - 1e-9
+    if kind in ("not", "sparse"):
+        assert abs(float(rival.mean()) - 0.05) < 0.03
+    else:
+        assert rival.mean() > 0.5  # they know the root
+
+
+def test_the_null_shifts_a_latent_among_rows_with_the_same_state_of_its_parent():
+    generator = torch.Generator().manual_seed(0)
+    for states in (2, 3, 5):
+        z = torch.randint(states, (2, 2, 120), generator=generator)
+        a = torch.randn(2, 4, 120, generator=generator) + z[:, :1]
+        metric = streamed(Specificity([-1, 0], states, lags=3), a, z, sizes=50)
+        found = metric.result(torch.zeros(2, 2, dtype=torch.int64)).partial_null[:, 1]
+        for s in range(2):
+            point = []
+            for lag in (1, 2, 3):
+                new = z[s, 1].clone()
+                for p in range(states):
+                    rows = (z[s, 0] == p).nonzero()[:, 0]
+                    new[rows] = z[s, 1, rows.roll(-(lag * len(rows) // 4))]
+                again = Specificity([-1, 0], states, lags=0)
+                again.update(a[s], torch.stack([z[s, 0], new]))
+                best = ratio_square(again.alone.result())[:, 1].argmax()
+                point.append(again.result(torch.stack([best, best])).partial[1])
+            assert float(found[s]) == pytest.approx(float(max(point)), abs=1e-5)
+
+
+def test_a_unit_of_its_own_block_has_the_null_of_its_block():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randint(2, (2, 2000), generator=generator)
+    metric = Specificity([-1, 0])
+    metric.update(torch.randn(60, 2000, generator=generator), z)
+    unit = torch.tensor([0, 1])
+    whole = metric.result(unit)
+    own = metric.result(unit, torch.eye(60, 2, dtype=torch.bool))
+    assert (own.rival_null < whole.rival_null).all() or own.partial_null[1] < whole.partial_null[1]
+    assert Specificity([-1, 0], lags=0).lags == 0
+    with pytest.raises(ValueError, match="lags must be at least 0, got -1"):
+        Specificity([-1], lags=-1)
