@@ -54,16 +54,16 @@ class DoCeiling:
         changes = []
         for made in counterfactual:
             belief, evidence = self._evidence(self.tree.tables, made)
-            self.outside = self.outside | evidence.isneginf().any(-1)
+            self.outside = self.outside | evidence.isneginf().any(-1).cpu()
             if before is not None:
                 # the posterior says nothing of leaves that it excludes
                 changes.append((belief - before).nan_to_num(nan=0.0))  # (S, K of the parent, B)
-        self.sums = self.sums + sums
+        self.sums = self.sums + sums.cpu()
         self.samples += leaves.shape[1]
         if before is not None:
             self.parent_sums.update(torch.stack(changes, 2))
             moments = torch.stack([before.sum(-1), before.square().sum(-1)], -1)
-            self.moments = self.moments + moments
+            self.moments = self.moments + moments.cpu()
 
     def result(self) -> Ceiling:
         """`(S,)` the largest over pairs of states, and its standard error."""
@@ -81,7 +81,7 @@ class DoCeiling:
             return torch.full((len(self.sums),), torch.nan, dtype=torch.float64)
         mean, square = (self.moments / self.samples).unbind(-1)
         spread = (square - mean.square()).clamp(min=0).sqrt()
-        effect = self.parent_sums.result().value.abs()
+        effect = self.parent_sums.result().value.abs().cpu()
         some = spread > 1e-9
         return torch.where(some, effect / spread.where(some, torch.ones_like(spread)), 0.0).amax(-1)
 
