@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hltm.probe.accumulators.checks import check_pair
+from hltm.probe.accumulators.shifted import shuffle
 from hltm.probe.metric import Metric
 from hltm.probe.metrics import METRICS
 from hltm.probe.null import LAGS, upper_point
@@ -173,6 +174,7 @@ class FunctionNull:
         """`(lags, …, U, T)`."""
         if self.strengths is None:
             a, z = torch.cat(self.metric.activations, -1), torch.cat(self.metric.targets, -1)
+            a = a[..., shuffle(a.shape[-1]).to(a.device)]  # as all nulls have it
             step = a.shape[-1] // self.lags
             found = (self.metric.apply(a, z.roll(lag * step, -1)) for lag in range(self.lags))
             self.strengths = torch.stack(list(found))

@@ -26,7 +26,7 @@ def over_members(
     The rows of a member within a group are averaged first, because its latents are not independent.
 
     Args:
-        table: from `measure` or `alignment`.
+        table: from `measure`.
         by: columns whose values define a group.
         draws: bootstrap samples of the members.
         confidence: of the percentile interval, in (0, 1).

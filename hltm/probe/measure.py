@@ -236,38 +236,63 @@ def measure(
         samples, seed: for a network without a draw: so many rows, from a stream that training never
             reads.
         initial: the same source before training, for the columns `initial` and `gap_closed`.
-        metrics: names in `hltm.probe.METRICS`; the first one chooses the units that are matched and
-            whose specificity is reported. By default correlation and selectivity, or the
-            correlation ratio where a latent has more than two states. The nulls of `roc_auc` and
-            `mutual_information` take by far the most time and memory.
+        metrics: names in `hltm.probe.METRICS`; subclasses of `Metric`; functions from activations
+            `(B, U)` and states `(B, T)` of all rows of one member to `(U, T)` numbers, of which more is
+            better, or to `(T,)` for all units together; or a mapping name -> any of these. A function
+            is called once for each lag of the null, and all rows are kept for it. The first metric
+            chooses the units that are matched and whose specificity is reported. By default
+            correlation and selectivity, or the correlation ratio where a latent has more than two
+            states.
         nodes: latents that a shared layer is compared with.
         leaves: which leaves ceilings and posteriors are given: a latent's `own` leaves or `all`; by
             default its own where it has a block of units, all where latents share a layer.
         lags: pairings with other rows that make the null, at most half of the rows; 0 for none.
+        details: False leaves out all but the metrics, their nulls and ceilings, `below_null` and dead
+            units, as learning curves need it; then blocks are compared with their own latents alone.
+        targets: what units are compared with instead of the latents: a function from a `Draw` to layer ->
+            states or, for `correlation`, real numbers, `(B, T)` or `(S, B, T)` for a layer or
+            `(B, V, T)` or `(S, B, V, T)` for blocks, such as a teacher's activations or a part of a
+            latent's state. It is called for the rows measured and for those of the null; layers that it
+            leaves out are not measured, and there are no details. By default the correlation, or the
+            correlation ratio of states.
+        batch_axis: the axis of the rows where it is not the first, or layer -> axis; the axis of
+            members is not counted.
 
     Returns:
         One row per member, layer, node and metric: member, layer, level, node, metric, candidates,
-        unit, rival, value, null, initial, ceiling, ceiling_error, gap_closed, n. `unit` counts
-        within the candidates; -1 and NaN stand for what does not apply. Besides the metrics, each
-        unsigned and of the best candidate:
+        unit, rival, value, null, initial, ceiling, ceiling_error, gap_closed, n, note. `unit` counts
+        within the candidates; -1 and NaN stand for what does not apply, and `note` says in a few words
+        why a number has no null or no ceiling. Besides the metrics, each unsigned and of the best
+        candidate:
 
-        - `matched_…`: the first metric, where no unit may stand for two latents;
+        - `…_post_relu`: the first metric as the next layer reads the units, for a network with
+          `rectify`; without details its null is that of the units before the nonlinearity;
+        - `matched_…`: the first metric, where no unit may stand for two latents; its null is that of
+          the best unit, which is never smaller;
         - `rival`: the correlation ratio of the best unit with the other latent that it follows
-          best, which the column `rival` names; `rival_baseline`: the correlation ratio of that
-          rival's exact posterior with this latent, which needs no unit for this latent;
-          `partial_correlation`: what remains given the parent (`Specificity`);
+          best, which the column `rival` names, beside the ceiling of that latent; `rival_baseline`: the
+          correlation ratio of that rival's exact posterior with this latent, which needs no unit for
+          this latent; `partial_correlation`: what remains given the parent (`Specificity`);
         - `linear_probe`: held-out correlation of a ridge readout of all candidates;
-        - `below_null`: 1 where the best candidate does not beat the null;
+        - `below_null`: 1 where the best candidate's strength is at or below its null;
+        - `dead_units`: units that never vary as the next layer reads them (`StreamingUnits` says what
+          that is), of a latent's own block and of the layer;
         - per layer (node is empty, level -1 unless the layer is one): `linear_cka` with the
-          posteriors, `feature_spread`, `effective_rank`, `dead_units`, `units_below_null`.
+          posteriors, `feature_spread`, `effective_rank`, `units_below_null`: units at or below
+          their own null on all latents.
 
-        The ceiling of correlations is `tree.ceiling`; of the ROC area it is that of the exact
+        The ceiling of correlations is `tree.ceiling`; of selectivities that times the unit's standard
+        deviation over 2 sqrt(p (1 - p)) for a state of share p; of the ROC area it is that of the exact
         posterior on the same rows, of mutual information that of the leaves on the same rows.
-        Selectivity is in the unit's own scale and has no ceiling.
+
+    Warns:
+        UserWarning: arrays of which no unit in any layer is clearly above its null, in 20 comparisons or
+            more: they are most likely of other rows than the draw's.
 
     Raises:
-        ValueError: activations that are not finite (the error names layer and unit) or of another
-            shape, arrays without a draw, a draw of another tree, an unknown metric or one for two
+        ValueError: activations that are not finite (the error names member, layer and unit) or of another
+            shape, a metric's or a function's result of another shape or not finite, arrays without a
+            draw, a draw of another tree, an unknown metric or one for two
             states only, nodes that are not latents, too few rows for the lags, or an initial source
             with other layers.
 
