@@ -22,6 +22,10 @@
 - `dictionary`, `autoencoder`: a sparse dictionary of activations, and how it is trained
 - `dictionary_scores`, `feature_scores`: what its features are for
 - `tree_recovery/`: which tree a network learned, and how far it is from the truth
+- `intervention`: what units make of do(latent = state), by counterfactual rows
+- `patching`: whether a network uses the units of a latent: their replacement, and the exact answer
+- `causal_figures`: latents by layers, and effects beside selectivities
+- `causal/`: what that is made of, and the protocol of networks whose units can be replaced
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
 """
 
@@ -29,10 +33,13 @@ from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
 from hltm.probe.capture import capture
+from hltm.probe.causal.replacing import PatchableNetwork, Replacement, run_replaced, run_with
+from hltm.probe.causal_figures import intervention_figure, patching_figure
 from hltm.probe.dictionary import Dictionary, dictionary
 from hltm.probe.dictionary_scores import baselines, dictionary_scores
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
+from hltm.probe.intervention import InterventionEffect, LayerEffect, intervention_effect
 from hltm.probe.layer import Layer
 from hltm.probe.measure import measure, probe_layers
 from hltm.probe.metric import Metric
@@ -49,6 +56,7 @@ from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.null import MetricNull, NullSet
+from hltm.probe.patching import ablate, patch
 from hltm.probe.score import Score
 from hltm.probe.table import to_frame
 from hltm.probe.torch_network import TorchNetwork
@@ -64,7 +72,9 @@ __all__ = [
     "Correlation",
     "CorrelationRatio",
     "Dictionary",
+    "InterventionEffect",
     "Layer",
+    "LayerEffect",
     "LearningCurves",
     "LinearCKA",
     "LinearProbe",
@@ -74,7 +84,9 @@ __all__ = [
     "MetricNull",
     "MutualInformation",
     "NullSet",
+    "PatchableNetwork",
     "Recovered",
+    "Replacement",
     "RivalBaseline",
     "RobinsonFoulds",
     "RocAuc",
@@ -86,19 +98,26 @@ __all__ = [
     "StreamingHistogram",
     "StreamingMoments",
     "TorchNetwork",
+    "ablate",
     "baselines",
     "capture",
     "dictionary",
     "dictionary_scores",
     "heatmap_figure",
+    "intervention_effect",
+    "intervention_figure",
     "match_units",
     "measure",
     "over_members",
     "partial_ceiling",
+    "patch",
+    "patching_figure",
     "probe_layers",
     "recover_table",
     "recover_tree",
     "robinson_foulds",
+    "run_replaced",
+    "run_with",
     "to_frame",
 ]
 # fmt: on

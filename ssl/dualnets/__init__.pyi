@@ -26,6 +26,7 @@ from dualnets.methods.supervised import Supervised as Supervised
 from dualnets.methods.swav import SwAV as SwAV
 from dualnets.methods.teacher_student import TeacherStudent as TeacherStudent
 from dualnets.methods.vicreg import VICReg as VICReg
+from dualnets.networks.belief_network import belief_network as belief_network
 from dualnets.networks.conv_tree import conv_tree as conv_tree
 from dualnets.networks.heads import Head as Head
 from dualnets.networks.mlp import mlp as mlp

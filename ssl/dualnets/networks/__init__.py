@@ -13,6 +13,8 @@ leaves, nodes and units:
 - `activations(leaves)`: level -> pre-activations, for probes: `(S, B, V, U)` where each latent of the
   level, in the tree's own order, has a block of units, `(S, B, U)` where all share a layer. They are those
   of evaluation, and computing them changes nothing.
+- `run_with(leaves, replace)`, where a network has it: the output of evaluation where in the layers that
+  `replace` names some units of these activations have other values, and all above reads those.
 - `rectify(activations)`, where a network has it: the same values as the layers above receive them.
 - `batch_dependent`: whether, in training, a sample's output depends on the other samples of its batch; a
   method then passes each view separately.

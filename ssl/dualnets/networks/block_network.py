@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from dualnets.networks.network import Network
 from dualnets.networks.norm_layer import NormLayer
 from dualnets.networks.normalizations import Normalization, standardize
 from dualnets.networks.wiring import Wires, standardize_own
+from hltm.probe.causal.replacing import Replacement, replaced
 from hltm.sampling.philox import check_seed
 
 
@@ -168,6 +169,25 @@ class BlockNetwork(Network):
         """
         for hidden in self._layers(leaves, training=self.training, in_place=True):
             top = hidden
+        return self._output(top)
+
+    @torch.no_grad()
+    def run_with(self, leaves: Tensor, replace: Mapping[int, Replacement]) -> Tensor:
+        """The output in evaluation where some units are replaced; see `hltm.probe.causal.replacing`.
+
+        Args:
+            leaves: as for `forward`.
+            replace: level -> units and values, which broadcast against its `activations`.
+
+        Returns:
+            As `forward`.
+        """
+        for hidden in self._layers(leaves, training=False, replace=replace):
+            top = hidden
+        return self._output(top)
+
+    def _output(self, top: Tensor) -> Tensor:
+        """`(S, B, U)` or `(B, U)` from pre-activations `(S * V, U, B)` of the top layer."""
         output = top.view(len(self.members), -1, top.shape[-1])  # (S, U, B)
         if self.normalize:
             long = nn.functional.normalize(with_bounded_slopes(output), dim=1)
@@ -189,11 +209,21 @@ class BlockNetwork(Network):
         """
         found: dict[int, Tensor] = {}
         for level, hidden in enumerate(self._layers(leaves, training=False), start=1):
-            blocks, units = self.blocks[level - 1], self.units[level - 1]
-            shown = hidden.view(len(self.members), blocks, units, -1).permute(0, 3, 1, 2)
-            shown = shown.flatten(2) if self.dense else shown
-            found[level] = shown if self.stacked else shown[0]
+            found[level] = self._shown(level, hidden)
         return found
+
+    def _shown(self, level: int, hidden: Tensor) -> Tensor:
+        """The public activations of a level, from pre-activations `(S * V, U, B)`."""
+        blocks, units = self.blocks[level - 1], self.units[level - 1]
+        shown = hidden.view(len(self.members), blocks, units, -1).permute(0, 3, 1, 2)
+        shown = shown.flatten(2) if self.dense else shown
+        return shown if self.stacked else shown[0]
+
+    def _replaced(self, level: int, hidden: Tensor, replacement: Replacement) -> Tensor:
+        """Pre-activations `(S * V, U, B)` of a level with some units replaced."""
+        shown = replaced(self._shown(level, hidden), replacement)
+        shown = shown.reshape(len(self.members), hidden.shape[-1], self.blocks[level - 1], -1)
+        return shown.permute(0, 2, 3, 1).reshape(hidden.shape)
 
     def rectify(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
         """The inputs of the layers above: ReLU of pre-activations; the top level is unchanged."""
@@ -203,11 +233,17 @@ class BlockNetwork(Network):
         }
 
     def _layers(
-        self, leaves: Tensor, *, training: bool, in_place: bool = False
+        self,
+        leaves: Tensor,
+        *,
+        training: bool,
+        in_place: bool = False,
+        replace: Mapping[int, Replacement] | None = None,
     ) -> Iterator[Tensor]:
         """Pre-activations `(S * V, U, B)` of one layer after the other.
 
-        With `in_place`, the ReLU overwrites them when the next layer is computed.
+        With `in_place`, the ReLU overwrites them when the next layer is computed. Units of the levels
+        of `replace` are replaced.
         """
         below = [self._features(leaves)]
         for layer in range(self.depth):
@@ -215,6 +251,8 @@ class BlockNetwork(Network):
             if layer < len(self.norms):
                 split = hidden.unflatten(0, (len(self.members), -1))
                 hidden = self.norms[layer](split, training=training).flatten(0, 1)
+            if replace and layer + 1 in replace:
+                hidden = self._replaced(layer + 1, hidden, replace[layer + 1])
             yield hidden
             if layer < self.depth - 1:
                 rectified = hidden.relu_() if in_place else hidden.relu()

@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 from dualnets.networks.network import Network, leaf_states, network_members
 from dualnets.networks.stacked_module import build_member, stack_members
 from hltm.probe.capture import find_parts, per_layer, read_parts
+from hltm.probe.causal.replacing import Replacement, run_replaced
 from hltm.probe.layer_axes import (
     FEW,
     MANY,
@@ -178,6 +179,42 @@ class TorchEnsemble(Network):
         found = {level: shown[name] for level, name in self.layers.items()}
         return found if self.stacked else {level: values[0] for level, values in found.items()}
 
+    @torch.no_grad()
+    def run_with(self, leaves: Tensor, replace: Mapping[int, Replacement]) -> Tensor:
+        """The output in evaluation where some units are replaced; see `hltm.probe.causal.replacing`.
+
+        Args:
+            leaves: as for `forward`.
+            replace: level -> units and values, which broadcast against its `activations`.
+
+        Returns:
+            As `forward`.
+
+        Raises:
+            ValueError: as `hltm.probe.causal.replacing.run_replaced`, or layers that are read with
+                `select` or `call`.
+        """
+        if replace and any(part is not None for part in self._reading.values()):
+            raise ValueError("units of layers that are read with select or call cannot be replaced")
+        inputs = self._inputs(leaves)
+        rows = inputs.shape[:2] if self.stacked else inputs.shape[1:2]
+        given = {}
+        for level, replacement in replace.items():
+            parts = [part.broadcast_to(*rows, part.shape[-1]) for part in replacement]
+            parts = parts if self.stacked else [part[None] for part in parts]
+            given[self.layers[level]] = Replacement(*(part.to(inputs.device) for part in parts))
+        output = vmap(self._changed)(self._stacks(), inputs, given)
+        return output if self.stacked else output[0]
+
+    def _changed(
+        self, own: dict[str, Tensor], inputs: Tensor, given: dict[str, Replacement]
+    ) -> Tensor:
+        """One member's output, with units of some layers replaced."""
+        changer = _Changer(self.model, given, self.side, self._axes)
+        named = {f"model.{name}": tensor for name, tensor in self._shaped(own).items()}
+        found: Tensor = functional_call(changer, named, (inputs,))
+        return found
+
     def _member(self, own: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """One member's output, from its parameters and buffers."""
         found: Tensor = functional_call(self.model, self._shaped(own), (inputs,))
@@ -265,6 +302,26 @@ class TorchEnsemble(Network):
             many, few = (shown[name][0] for shown in trials)
             axes[name] = find_axes(name, parts[found[name].name], self.model, many, few, own)
         return axes
+
+
+class _Changer(nn.Module):
+    """A module that runs another one with some units replaced."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        replace: Mapping[str, Replacement],
+        side: Side,
+        axes: Mapping[str, LayerAxes],
+    ) -> None:
+        super().__init__()
+        self.model, self.replace, self.side, self.axes = model, replace, side, axes
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found: Tensor = run_replaced(
+            self.model, inputs, self.replace, side=self.side, axes=self.axes, rows=len(inputs)
+        )
+        return found
 
 
 class _Reader(nn.Module):

@@ -18,7 +18,7 @@ from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD
 BY_RATIO = ("cardinality", "hierarchy")
 # those with a figure of another kind than a row per variant
 OF_THEIR_OWN = ("augmentation", "depth_and_width", "hierarchy", "polarity", "samples",
-                "teacher_student")  # fmt: skip
+                "teacher_student", "use")  # fmt: skip
 DRAWN = (
     *OF_THEIR_OWN, "architecture", "branching", "byol_ablation", "byol_batchnorm",
     "byol_normalisation", "byol_predictor", "byol_reinit", "byol_target", "cardinality", "losses",
@@ -63,6 +63,11 @@ def made_up(name, alike):
                 if name == "teacher_student":
                     specialised = import_module(experiment.code).SPECIALISATION
                     rows.append(of_level | {"metric": specialised, "node": f"layer {level}"})
+                if name == "use" and level < depth:
+                    code = import_module(experiment.code)
+                    for metric, part in ((code.USED, 0.4), (code.OTHERS, 0.1), (code.EXACT, 0.3)):
+                        shares = {"value": part * value, "initial": part * start}
+                        rows.append(of_level | shares | {"metric": metric, "node": str(level)})
             spread = np.nan if lost else 0.05 + 0.9 * rng.random() / (at + 1)
             for metric, value in ((SPREAD, spread), (RANK, 1 + 0.4 * at)):
                 rows.append(common | {"metric": metric, "level": depth, "node": "embedding",
