@@ -53,7 +53,8 @@ from hltm.probe.score import Score
 from hltm.probe.table import to_frame
 from hltm.probe.torch_network import TorchNetwork
 from hltm.probe.training import LearningCurves
-from hltm.probe.tree_recovery.recover import Recovered, recover_table, recover_tree
+from hltm.probe.tree_recovery.recover import recover_table, recover_tree
+from hltm.probe.tree_recovery.recovered import Recovered
 from hltm.probe.tree_recovery.splits import RobinsonFoulds, robinson_foulds
 
 # fmt: off
