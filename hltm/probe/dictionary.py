@@ -12,6 +12,7 @@ with `selection="batch"`, on average over the rows of a batch, and then wherever
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -129,8 +130,9 @@ def dictionary(
     Every step takes 256 rows; the last fifth of the rows is held out for `explained`. Only the seed
     decides: torch's own seed is neither read nor changed.
 
-    A dictionary needs more features than there are things to find, twice as many say: those that are too
-    many stay off, and with none to spare training ends in mixtures of features.
+    Features that are too many stay off, so give more than there are things to find, twice as many say: with
+    few to spare more restarts may end in mixtures. Every other restart begins with twice the features
+    and leaves out half of them halfway, which finds as many features as there are things more often.
 
     Args:
         source, tree, draw, samples, batch_axis: as in `measure`: activations and the draw that they
@@ -181,21 +183,11 @@ def dictionary(
     # the code starts at the activations' own origin, unless that is far away
     near = mean.norm(dim=-1, keepdim=True) < FAR * scale
     origin = torch.where(near, torch.zeros_like(mean), mean)
-    # every other restart begins with twice the features
     addresses = members_of(source, tree, draw)
-    models = []
-    for some, size in (
-        (range(0, restarts, 2), features),
-        (range(1, restarts, 2), 2 * features),
-    ):
-        if some:
-            start = random_directions(addresses, size, units, seed, some).to(first.device)
-            models.append(Autoencoder(start, features, active, selection, len(some)))
-    for step, x in enumerate(rows.minibatches(steps)):
-        each = _normalised(x, origin, scale)
-        for model in models:
-            model.step(each.repeat_interleave(model.restarts, 0), step, steps)
-    (decoder, encoder, bias, encoder_bias), threshold = best_of(models)
+    (decoder, encoder, bias, encoder_bias), threshold = _trained(
+        rows, _starts(addresses, features, units, seed, restarts), origin, scale,
+        features=features, active=active, selection=selection, steps=steps,
+    )  # fmt: skip
     parts = {
         "decoder": decoder, "encoder": encoder, "encoder_bias": encoder_bias[:, 0],
         "bias": (bias * scale + origin)[:, 0], "scale": scale[:, 0, 0],
@@ -214,6 +206,34 @@ def dictionary(
     null, _ = _explained(by_row, rows, mean[:, 0], rescale=True)
     parts |= {"on": on, "explained": explained, "null": null}
     return made(**{name: x if rows.stacked else x[0] for name, x in parts.items()})
+
+
+def _starts(
+    addresses: Sequence[int], features: int, units: int, seed: int, restarts: int
+) -> list[Tensor]:
+    """`(S, R, F, U)` first directions: every other restart has twice the features."""
+    each = (range(0, restarts, 2), features), (range(1, restarts, 2), 2 * features)
+    return [
+        random_directions(addresses, size, units, seed, some).unflatten(0, (-1, len(some)))
+        for some, size in each
+        if some
+    ]
+
+
+def _trained(
+    rows: LayerRows, starts: list[Tensor], origin: Tensor, scale: Tensor, *,
+    features: int, active: int, selection: str, steps: int,
+) -> tuple[list[Tensor], Tensor]:  # fmt: skip
+    """Parameters and threshold of every member's best restart."""
+    models = [
+        Autoencoder(x.flatten(0, 1).to(origin.device), features, active, selection, x.shape[1])
+        for x in starts
+    ]
+    for step, x in enumerate(rows.minibatches(steps)):
+        each = _normalised(x, origin, scale)
+        for model in models:
+            model.step(each.repeat_interleave(model.restarts, 0), step, steps)
+    return best_of(models)
 
 
 def _explained(
