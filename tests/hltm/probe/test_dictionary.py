@@ -43,7 +43,7 @@ def summary(table):
 def test_planted_directions_are_found_and_nothing_else():
     a, directions = planted(STATES)
     before = torch.get_rng_state()
-    found = dictionary(a, TREE, draw=DRAW, features=12, active=3, seed=0, steps=500, restarts=2)
+    found = dictionary(a, TREE, draw=DRAW, features=12, active=3, seed=0, steps=500, restarts=1)
     assert torch.get_rng_state().equal(before)
     assert found.decoder.norm(dim=-1).allclose(torch.ones(12))
     assert found.explained > 0.999
@@ -53,7 +53,7 @@ def test_planted_directions_are_found_and_nothing_else():
     features = found.encode(a)
     assert int((features > 0).sum(1).max()) <= 3
     assert (found.decode(features) - a).square().mean() < 1e-3 * a.var()
-    table = dictionary_scores(baselines(a, TREE, found, draw=DRAW), TREE, draw=DRAW, lags=20)
+    table = dictionary_scores(baselines(a, TREE, found, draw=DRAW), TREE, draw=DRAW, lags=10)
     kinds = dict(list(table.groupby("features", sort=False)))
     assert list(kinds) == ["dictionary", "random directions", "units"]
     assert summary(kinds["dictionary"]) == [6, 0, 0]
