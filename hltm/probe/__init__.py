@@ -19,7 +19,7 @@
 - `layer_axes`: which axis of a layer is the batch, and what becomes of its positions
 - `training`: learning curves of a network that trains, which is not disturbed
 - `heatmap`: a figure of units by latents
-- `dictionary`, `autoencoder`: a sparse dictionary of activations, and how it is trained
+- `dictionary`, `autoencoder`, `layer_rows`: a sparse dictionary of activations, how it is trained, on what
 - `dictionary_scores`, `feature_scores`: what its features are for
 - `tree_recovery/`: which tree a network learned, and how far it is from the truth
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
