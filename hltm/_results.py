@@ -53,13 +53,16 @@ def _array(value: Any) -> np.ndarray:
 
 def _equal(a: Any, b: Any) -> bool:
     if not (hasattr(a, "detach") and hasattr(b, "detach")):
-        return not hasattr(a, "detach") and not hasattr(b, "detach") and bool(a == b)
+        numbers = not hasattr(a, "detach") and not hasattr(b, "detach")
+        return numbers and (bool(a == b) or bool(a != a and b != b))
     return a.dtype == b.dtype and np.array_equal(_array(a), _array(b), equal_nan=True)
 
 
 def _hashed(value: Any) -> Any:
     """Shapes and types alone: equal results have equal ones, and they cost nothing."""
-    return (tuple(value.shape), str(value.dtype)) if hasattr(value, "shape") else value
+    if hasattr(value, "shape"):
+        return tuple(value.shape), str(value.dtype)
+    return value if value == value else "nan"  # the hash of NaN is that of its place in memory
 
 
 def _numbers(value: Any) -> str:

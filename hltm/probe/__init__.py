@@ -19,7 +19,7 @@
 - `layer_axes`: which axis of a layer is the batch, and what becomes of its positions
 - `training`: learning curves of a network that trains, which is not disturbed
 - `heatmap`: a figure of units by latents
-- `dictionary`, `autoencoder`: a sparse dictionary of activations, and how it is trained
+- `dictionary`, `autoencoder`, `layer_rows`: a sparse dictionary of activations, how it is trained, on what
 - `dictionary_scores`, `feature_scores`: what its features are for
 - `tree_recovery/`: which tree a network learned, and how far it is from the truth
 - `intervention`: what units make of do(latent = state), by counterfactual rows
@@ -61,7 +61,8 @@ from hltm.probe.score import Score
 from hltm.probe.table import to_frame
 from hltm.probe.torch_network import TorchNetwork
 from hltm.probe.training import LearningCurves
-from hltm.probe.tree_recovery.recover import Recovered, recover_table, recover_tree
+from hltm.probe.tree_recovery.recover import recover_table, recover_tree
+from hltm.probe.tree_recovery.recovered import Recovered
 from hltm.probe.tree_recovery.splits import RobinsonFoulds, robinson_foulds
 
 # fmt: off

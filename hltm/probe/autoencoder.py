@@ -1,10 +1,13 @@
 """Top-k autoencoders that are trained side by side: the method of `hltm.probe.dictionary`.
 
-As in Gao et al. (2024, arXiv 2406.04093), whose sections are named below, but for the number of active
-features, which begins at twice its value: then fewer features end as mixtures of others.
+As in Gao et al. (2024, arXiv 2406.04093), whose sections are named below, but for two things without which
+features end as mixtures of others: the number of active features begins at twice its value, and every
+other restart has twice the features at first, of which half are left out later.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,45 +27,55 @@ def largest(values: Tensor, count: int) -> Tensor:
     return torch.zeros_like(values).scatter(-1, top.indices, top.values.relu())
 
 
-def random_directions(members: int, features: int, units: int, seed: int, restarts: int) -> Tensor:
-    """`(S R, F, U)` random directions of length 1, those of a member's restarts side by side."""
+def random_directions(
+    members: Sequence[int], features: int, units: int, seed: int, restarts: range
+) -> Tensor:
+    """`(S R, F, U)` random directions of length 1, those of a member's restarts side by side.
+
+    Args:
+        members: their addresses, so that a member has the same directions alone and among others.
+    """
     parts = [
         uniform(
-            features * units,
-            seed=seed,
-            stream=Stream.EMBEDDING,
-            members=range(members),
-            node=0,
-            view=r,
+            features * units, seed=seed, stream=Stream.EMBEDDING, members=members, node=0, view=r
         )
-        for r in range(restarts)
-    ]
+        for r in restarts
+    ]  # fmt: skip
     u = torch.stack(parts, 1).flatten(0, 1).clamp(1e-12, 1 - 1e-12)
     normal = torch.erfinv(2 * u - 1).unflatten(-1, (features, units)).float()
     return torch.nn.functional.normalize(normal, dim=-1)
 
 
 class Autoencoder:
-    """S R autoencoders that are trained side by side on normalised activations `(S R, B, U)`."""
+    """S R autoencoders that are trained side by side on normalised activations `(S R, B, U)`.
 
-    def __init__(self, directions: Tensor, active: int, selection: str, restarts: int) -> None:
-        count, features, units = directions.shape
-        self.active, self.selection, self.restarts = active, selection, restarts
+    Of more directions than `features`, those with the largest coefficients are kept after half of the steps.
+    """
+
+    def __init__(
+        self, directions: Tensor, features: int, active: int, selection: str, restarts: int
+    ) -> None:
+        count, size, units = directions.shape
+        self.features, self.active = features, active
+        self.selection, self.restarts = selection, restarts
         new = directions.new_zeros
         # decoder, encoder, bias, bias of the encoder
         self.parameters = [
-            directions.clone(), directions.clone(), new(count, 1, units), new(count, 1, features)
+            directions.clone(), directions.clone(), new(count, 1, units), new(count, 1, size)
         ]  # fmt: skip
         for p in self.parameters:
             p.requires_grad_()
-        self.rate = RATE * min(1.0, (WIDE / features) ** 0.5)
+        self.rate = RATE * min(1.0, (WIDE / size) ** 0.5)
         self.first = [torch.zeros_like(p) for p in self.parameters]  # moments of Adam
         self.second = [torch.zeros_like(p) for p in self.parameters]
-        self.off = new(count, features)  # steps since a feature was on
+        self.off = new(count, size)  # steps since a feature was on
+        self.size = new(count, size)  # running mean of its squared coefficients
         self.error, self.threshold = new(count), new(count)
 
     def step(self, x: Tensor, step: int, steps: int) -> None:
         """One step of Adam on ‖x - x'‖² and the auxiliary loss of dead features."""
+        if step == steps // 2 and self.features < self.off.shape[-1]:
+            self._prune()
         decoder, encoder, bias, encoder_bias = self.parameters
         each = (x - bias) @ encoder.mT + encoder_bias
         code = self._chosen(each, step / steps)
@@ -84,6 +97,7 @@ class Autoencoder:
             decoder /= decoder.norm(dim=-1, keepdim=True)
             late = 1 - 0.95 if step else 1.0  # running means
             self.error += late * (error - self.error)
+            self.size += late * (code.square().mean(1) - self.size)
             least = code.masked_fill(code <= 0, torch.inf).flatten(1).amin(-1)
             least = least.where(least.isfinite(), 0)
             self.threshold += late * (least * (self.selection == "batch") - self.threshold)
@@ -105,15 +119,47 @@ class Autoencoder:
         rows = each.shape[1]
         return largest(each.flatten(1), count * rows).view_as(each)
 
-    def best(self, members: int) -> Tensor:
-        """`(S,)` of each member's restarts, the place of the best one.
+    def _prune(self) -> None:
+        """Leave out all but the features with the largest coefficients."""
+        kept = self.size.topk(self.features, -1).indices
+        rows = torch.arange(len(kept), device=kept.device)[:, None]
 
-        Those are as good whose error exceeds the least by a tenth at most; of them, the best has the
-        fewest features that are ever on.
-        """
-        error = self.error.nan_to_num(torch.inf).view(members, self.restarts)
-        good = error <= 1.1 * error.amin(-1, keepdim=True)
-        alive = (self.off <= DEAD).sum(-1).view(members, self.restarts)
-        rank = alive + error / error.amax(-1, keepdim=True).clamp_min(1e-30) / 2
-        best = rank.masked_fill(~good, torch.inf).argmin(-1)
-        return best + torch.arange(members, device=error.device) * self.restarts
+        def some(parts: list[Tensor]) -> list[Tensor]:
+            decoder, encoder, bias, encoder_bias = parts
+            return [
+                decoder[rows, kept],
+                encoder[rows, kept],
+                bias,
+                encoder_bias[:, 0][rows, kept][:, None],
+            ]
+
+        self.parameters = [p.detach().requires_grad_() for p in some(self.parameters)]
+        self.first, self.second = some(self.first), some(self.second)
+        self.off, self.size = self.off[rows, kept], self.size[rows, kept]
+        self.rate = RATE * min(1.0, (WIDE / self.features) ** 0.5)
+
+
+def best_of(models: Sequence[Autoencoder]) -> tuple[list[Tensor], Tensor]:
+    """The parameters and the threshold of each member's best restart, `(S, …)`.
+
+    Those are as good whose error exceeds the least by a tenth at most; of them, the best has the
+    fewest features that are ever on.
+    """
+
+    def together(parts: Sequence[Tensor]) -> Tensor:
+        by_member = [
+            p.detach().unflatten(0, (-1, m.restarts)) for p, m in zip(parts, models, strict=True)
+        ]
+        return torch.cat(by_member, 1)
+
+    error = together([m.error for m in models]).nan_to_num(torch.inf)
+    good = error <= 1.1 * error.amin(-1, keepdim=True)
+    alive = together([(m.off <= DEAD).sum(-1) for m in models])
+    rank = alive + error / error.amax(-1, keepdim=True).clamp_min(1e-30) / 2
+    best = rank.masked_fill(~good, torch.inf).argmin(-1)
+    members = torch.arange(len(best), device=best.device)
+    chosen = [
+        together(parts)[members, best]
+        for parts in zip(*(m.parameters for m in models), strict=True)
+    ]
+    return chosen, together([m.threshold for m in models])[members, best]

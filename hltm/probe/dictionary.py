@@ -12,9 +12,8 @@ with `selection="batch"`, on average over the rows of a batch, and then wherever
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -22,18 +21,19 @@ from torch import Tensor
 
 from hltm._integers import as_integer
 from hltm._results import by_content
-from hltm.probe.accumulators.checks import check_finite
-from hltm.probe.autoencoder import Autoencoder, largest, random_directions
-from hltm.probe.batches import Label, batches
-from hltm.sampling.draw import Draw
+from hltm.probe.accumulators.checks import as_numbers, check_finite
+from hltm.probe.autoencoder import Autoencoder, best_of, largest, random_directions
+from hltm.probe.batches import Label
+from hltm.probe.containers import as_array, as_floats
+from hltm.probe.layer_rows import LayerRows
+from hltm.probe.rows import Rowed, members_of
+from hltm.probe.sources import BatchAxis
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
 Selection = Literal["row", "batch"]
-STEPS, BATCH, RESTARTS = 2000, 256, 4
-HELD_OUT = 0.2  # of the rows, for `explained`
+STEPS, RESTARTS = 2000, 4
 FAR = 3.0  # a mean of so many standard deviations is an offset, not part of the code
-HELD = 1 << 26  # activations that are kept; with more, every pass asks the source again
 
 
 @by_content
@@ -44,13 +44,13 @@ class Dictionary(NamedTuple):
         decoder: `(…, F, U)` float32 directions of length 1.
         encoder: `(…, F, U)` and its bias `(…, F)`, of activations without `bias`, divided by `scale`.
         encoder_bias: see encoder.
-        bias: `(…, U)` float32, what is written without features.
-        scale: `(…,)` float32, standard deviation of the activations around their mean, as a length.
+        bias: `(…, U)` float64, what is written without features.
+        scale: `(…,)` float64, standard deviation of the activations around their mean, as a length.
         threshold: `(…,)` float32, what a feature must exceed to be on; 0 with `selection="row"`.
         on: `(…, F)` float64, the share of held-out rows in which a feature is on; 0 for a dead one.
         explained: `(…,)` float64, share of the variance of held-out rows that the dictionary explains.
         null: `(…,)` the same of random directions with as many active features and the best scale.
-        best: 1.
+        ceiling: 1.
         active: how many features are on.
         selection: in every `row`, or on average over a `batch`.
     """
@@ -64,32 +64,32 @@ class Dictionary(NamedTuple):
     on: Tensor
     explained: Tensor
     null: Tensor
-    best: float
+    ceiling: float
     active: int
     selection: str
 
-    def encode(self, activations: Tensor) -> Tensor:
+    def encode(self, activations: Any) -> Tensor:
         """`(…, B, F)` float32 coefficients of activations `(…, B, U)`, in their own scale.
 
         Raises:
             ValueError: activations of another width, or that are not finite.
         """
-        a = _rows(torch.as_tensor(activations), self.decoder)
-        x = (a - self.bias[..., None, :]) / self.scale[..., None, None]
+        a = _rows(as_floats(as_array("given", activations)), self.decoder)
+        x = _normalised(a, self.bias[..., None, :], self.scale[..., None, None])
         each = x @ self.encoder.mT + self.encoder_bias[..., None, :]
         if self.selection == "row":
             kept = largest(each, self.active)
         else:
             kept = each.where(each > self.threshold[..., None, None], 0)
-        return kept * self.scale[..., None, None]
+        return (kept * self.scale[..., None, None]).float()
 
     def decode(self, features: Tensor) -> Tensor:
-        """`(…, B, U)` float32 activations of coefficients `(…, B, F)`."""
+        """`(…, B, U)` float64 activations of coefficients `(…, B, F)`."""
         return features.to(self.decoder) @ self.decoder + self.bias[..., None, :]
 
 
 def _rows(a: Tensor, decoder: Tensor) -> Tensor:
-    """Activations as float32 `(…, B, U)`, blocks of units side by side."""
+    """Activations as float32 or float64 `(…, B, U)`, blocks of units side by side."""
     lead = decoder.ndim  # axes of activations without blocks
     flat = a.flatten(-2) if a.ndim == lead + 1 else a
     members = decoder.shape[:-2]
@@ -99,7 +99,12 @@ def _rows(a: Tensor, decoder: Tensor) -> Tensor:
             f"{', ' if members else ''}B, {decoder.shape[-1]})"
         )
     check_finite(flat.mT)
-    return flat.to(decoder)
+    return as_numbers(flat.detach()).to(decoder.device)
+
+
+def _normalised(a: Tensor, origin: Tensor, scale: Tensor) -> Tensor:
+    """Activations around an origin as float32, in units of their scale; float64 where they are."""
+    return ((a - origin.to(a)) / scale.to(a)).float()
 
 
 def dictionary(
@@ -108,13 +113,14 @@ def dictionary(
     *,
     features: int,
     active: int,
-    draw: Draw | None = None,
+    draw: Rowed | None = None,
     samples: int | None = None,
     seed: int,
     layer: Label | None = None,
     selection: Selection = "row",
     steps: int = STEPS,
     restarts: int = RESTARTS,
+    batch_axis: BatchAxis | None = None,
 ) -> Dictionary:
     """Train a sparse dictionary of a layer's activations, for all members in one batched pass.
 
@@ -124,12 +130,13 @@ def dictionary(
     Every step takes 256 rows; the last fifth of the rows is held out for `explained`. Only the seed
     decides: torch's own seed is neither read nor changed.
 
-    A dictionary needs more features than there are things to find, twice as many say: those that are too
-    many stay off, and with none to spare training ends in mixtures of features.
+    Features that are too many stay off, so give more than there are things to find, twice as many say: with
+    few to spare more restarts may end in mixtures. Every other restart begins with twice the features
+    and leaves out half of them halfway, which finds as many features as there are things more often.
 
     Args:
-        source, tree, draw, samples: as in `measure`: activations and the draw that they were computed
-            on, or a network and its rows.
+        source, tree, draw, samples, batch_axis: as in `measure`: activations and the draw that they
+            were computed on, or a network and its rows.
         features: F.
         active: how many of them are on in a row, on average where selection is `batch`.
         seed: of the first directions; for a network without a draw, of its rows as well.
@@ -164,106 +171,73 @@ def dictionary(
         raise ValueError(f"active must be at most the {features} features, got {active}")
     if selection not in get_args(Selection):
         raise ValueError(f"selection must be 'row' or 'batch', got {selection!r:.60}")
-    rows = _Rows(source, tree, draw, samples, check_seed(seed), layer)
-    first, _ = next(rows.pass_over())
+    rows = LayerRows(source, tree, draw, samples, check_seed(seed), layer, batch_axis)
+    given = next(rows.parts(held_out=False))
+    first = given.double()
     members, _, units = first.shape
     mean = first.mean(1, keepdim=True)
     scale = (first - mean).square().sum(-1, keepdim=True).mean(1, keepdim=True).sqrt()
-    for s in (scale <= 1e-6 * mean.norm(dim=-1, keepdim=True)).flatten().nonzero()[:, 0].tolist():
+    least = 8 * torch.finfo(given.dtype).eps
+    for s in (scale <= least * mean.norm(dim=-1, keepdim=True)).flatten().nonzero()[:, 0].tolist():
         raise ValueError(f"the activations of member {s} never vary, so they have no features")
     # the code starts at the activations' own origin, unless that is far away
     near = mean.norm(dim=-1, keepdim=True) < FAR * scale
     origin = torch.where(near, torch.zeros_like(mean), mean)
-    directions = random_directions(members, features, units, seed, restarts).to(first.device)
-    model = Autoencoder(directions, active, selection, restarts)
-    for step, x in enumerate(rows.minibatches(steps)):
-        model.step(((x - origin) / scale).repeat_interleave(restarts, 0), step, steps)
-    chosen = model.best(members)
-    decoder, encoder, bias, encoder_bias = (p.detach()[chosen] for p in model.parameters)
+    addresses = members_of(source, tree, draw)
+    (decoder, encoder, bias, encoder_bias), threshold = _trained(
+        rows, _starts(addresses, features, units, seed, restarts), origin, scale,
+        features=features, active=active, selection=selection, steps=steps,
+    )  # fmt: skip
     parts = {
         "decoder": decoder, "encoder": encoder, "encoder_bias": encoder_bias[:, 0],
         "bias": (bias * scale + origin)[:, 0], "scale": scale[:, 0, 0],
-        "threshold": model.threshold[chosen],
+        "threshold": threshold,
     }  # fmt: skip
-    made: Any = partial(Dictionary, best=1.0, active=active, selection=selection)
+    made: Any = partial(Dictionary, ceiling=1.0, active=active, selection=selection)
     unknown = dict.fromkeys(("on", "explained", "null"), torch.zeros(members))
-    explained, on = _explained(made(**parts, **unknown), rows, mean)
+    explained, on = _explained(made(**parts, **unknown), rows, mean[:, 0])
+    directions = random_directions(addresses, features, units, seed, range(restarts, restarts + 1))
+    directions = directions.to(first.device)
     random = {
-        "decoder": directions[::restarts], "encoder": directions[::restarts], "bias": mean[:, 0],
+        "decoder": directions, "encoder": directions, "bias": mean[:, 0],
         "encoder_bias": torch.zeros_like(parts["encoder_bias"]),
     }  # fmt: skip
     by_row = made(**parts | random, **unknown)._replace(selection="row")
-    null, _ = _explained(by_row, rows, mean, rescale=True)
+    null, _ = _explained(by_row, rows, mean[:, 0], rescale=True)
     parts |= {"on": on, "explained": explained, "null": null}
     return made(**{name: x if rows.stacked else x[0] for name, x in parts.items()})
 
 
-class _Rows:
-    """Activations of one layer, pass after pass, as batches `(S, B, U)` to train on and held out."""
+def _starts(
+    addresses: Sequence[int], features: int, units: int, seed: int, restarts: int
+) -> list[Tensor]:
+    """`(S, R, F, U)` first directions: every other restart has twice the features."""
+    each = (range(0, restarts, 2), features), (range(1, restarts, 2), 2 * features)
+    return [
+        random_directions(addresses, size, units, seed, some).unflatten(0, (-1, len(some)))
+        for some, size in each
+        if some
+    ]
 
-    def __init__(
-        self, source: Any, tree: LatentTree, draw: Draw | None, samples: int | None, seed: int,
-        layer: Label | None,
-    ) -> None:  # fmt: skip
-        self.asked = (source, tree, draw, samples, seed)
-        self.layer = layer
-        whose = draw if draw is not None else source if hasattr(source, "stacked") else tree
-        self.stacked = bool(whose.stacked)
-        self.kept: list[tuple[Tensor, Tensor]] | None = None
 
-    def pass_over(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All batches once; they are kept if there are not too many."""
-        if self.kept is not None:
-            yield from self.kept
-            return
-        kept: list[tuple[Tensor, Tensor]] | None = []
-        size = 0
-        for batch in batches(*self.asked, 0):
-            label = self.layer
-            if label is None:
-                if len(batch.shown) > 1:
-                    raise ValueError(
-                        f"the source has layers {list(batch.shown)!r:.200}: choose one with layer="
-                    )
-                label = next(iter(batch.shown))
-            if label not in batch.shown:
-                raise ValueError(
-                    f"the source has layers {list(batch.shown)!r:.200}, got layer={label!r:.60}"
-                )
-            values = batch.shown[label]
-            flat = values.flatten(1, 2) if values.ndim == 4 else values
-            check_finite(flat, label)
-            count = flat.shape[-1]
-            if count < 10:
-                raise ValueError(f"a dictionary needs at least 10 rows, got {count}")
-            cut = count - max(int(HELD_OUT * count), 1)
-            a = flat.mT.float()
-            check_finite(a.mT, label)  # too large for float32
-            pair = a[:, :cut], a[:, cut:]
-            size += a.numel()
-            kept = [*kept, pair] if kept is not None and size <= HELD else None
-            yield pair
-        self.kept = kept
-
-    def minibatches(self, steps: int) -> Iterator[Tensor]:
-        """`steps` batches of rows in order, pass after pass; every pass starts at other rows."""
-        left, passes = steps, 0
-        while left:
-            for x, _ in self.pass_over():
-                size = min(BATCH, x.shape[1])
-                shift = passes * 101 % x.shape[1]
-                whole = x.roll(-shift, 1) if shift else x
-                for part in whole.split(size, 1):
-                    if part.shape[1] == size and left:
-                        left -= 1
-                        yield part
-                if not left:
-                    return
-            passes += 1
+def _trained(
+    rows: LayerRows, starts: list[Tensor], origin: Tensor, scale: Tensor, *,
+    features: int, active: int, selection: str, steps: int,
+) -> tuple[list[Tensor], Tensor]:  # fmt: skip
+    """Parameters and threshold of every member's best restart."""
+    models = [
+        Autoencoder(x.flatten(0, 1).to(origin.device), features, active, selection, x.shape[1])
+        for x in starts
+    ]
+    for step, x in enumerate(rows.minibatches(steps)):
+        each = _normalised(x, origin, scale)
+        for model in models:
+            model.step(each.repeat_interleave(model.restarts, 0), step, steps)
+    return best_of(models)
 
 
 def _explained(
-    found: Dictionary, rows: _Rows, mean: Tensor, rescale: bool = False
+    found: Dictionary, rows: LayerRows, mean: Tensor, rescale: bool = False
 ) -> tuple[Tensor, Tensor]:
     """`(S,)` share of the variance of held-out rows that is explained, `(S, F)` how often features are on.
 
@@ -273,11 +247,11 @@ def _explained(
     """
     total = error = inner = square = on = torch.zeros((), dtype=torch.float64)
     count = 0
-    for x in chain.from_iterable(held[1:] for held in rows.pass_over()):
+    scale = found.scale[:, None, None]  # squares of very small or large activations are no numbers
+    for x in rows.parts(held_out=True):
         code = found.encode(x)
-        written = (found.decode(code) - found.bias[:, None]).double()
-        around = (x - mean).double()
-        left = x.double() - found.bias[:, None].double()
+        written = (found.decode(code) - found.bias[:, None]) / scale
+        around, left = ((x - at[:, None]) / scale for at in (mean, found.bias))
         total = total + around.square().sum((1, 2))
         error = error + (left - written).square().sum((1, 2))
         inner = inner + (left * written).sum((1, 2))

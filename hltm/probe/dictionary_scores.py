@@ -23,10 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.probe.batches import Label, batches
+from hltm.probe.accumulators.checks import as_numbers
+from hltm.probe.batches import Label
+from hltm.probe.containers import as_array, as_floats
 from hltm.probe.dictionary import Dictionary
 from hltm.probe.feature_scores import FeatureScores, indicators, posterior_ceilings
-from hltm.sampling.draw import Draw, check_draw
+from hltm.probe.layer_rows import LayerRows
+from hltm.probe.rows import Rowed, Rows, as_rows
+from hltm.probe.sources import BatchAxis
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
@@ -43,7 +47,7 @@ def dictionary_scores(
     features: Tensor | Mapping[str, Tensor],
     tree: LatentTree,
     *,
-    draw: Draw,
+    draw: Rowed,
     lags: int = LAGS,
 ) -> pd.DataFrame:
     """Recovery, splitting and absorption of the latents' states by features, as one tidy table.
@@ -52,8 +56,8 @@ def dictionary_scores(
     dictionary must beat (`baselines`).
 
     Args:
-        features: `(B, F)` or, of stacked draws, `(S, B, F)` from `Dictionary.encode`, on where positive;
-            or a mapping name -> such.
+        features: `(B, F)` or, of stacked draws, `(S, B, F)`, such as from `Dictionary.encode`, on
+            where positive; or a mapping name -> such.
         tree, draw: the rows that the features were computed on.
         lags: pairings with other rows that make the null, at least 1.
 
@@ -94,20 +98,17 @@ def dictionary_scores(
     kinds = features if isinstance(features, Mapping) else {"dictionary": features}
     if isinstance(lags, bool) or not hasattr(lags, "__index__") or lags < 1:
         raise ValueError(f"lags must be a positive integer, got {lags!r:.60}")
-    check_draw(tree.tables, tree.members if tree.stacked else draw.members, draw)
+    drawn = as_rows(draw, tree, None, None, None)
+    if drawn.total < 2 * lags:
+        raise ValueError(f"{lags} lags need at least {2 * lags} rows, got {drawn.total}")
     rows: list[dict[str, Any]] = []
-    found = {str(name): _columns(name, values, draw) for name, values in kinds.items()}
-    for s, member in enumerate(draw.members):
-        own = draw.states_SVB[s].cpu().numpy().T
-        if own.shape[1] != len(tree.topology):
-            raise ValueError(
-                f"the draw has {own.shape[1]} nodes, expected all {len(tree.topology)} of the tree"
-            )
-        if len(own) < 2 * lags:
-            raise ValueError(f"{lags} lags need at least {2 * lags} rows, got {len(own)}")
+    found = {str(name): _columns(name, values, drawn) for name, values in kinds.items()}
+    nodes = drawn.states(range(drawn.total))
+    for s, member in enumerate(drawn.members):
+        own = nodes[s].cpu().numpy().T
         states = indicators(own, tree)
         one = tree[s] if tree.stacked else tree
-        ceilings = posterior_ceilings(one, draw.states_SVB[s, tree.leaves.start :].T, states)
+        ceilings = posterior_ceilings(one, nodes[s, tree.leaves.start :].T, states)
         for name, values in found.items():
             scores = FeatureScores(values[s], states, tree, ceilings, lags)
             for row in scores.rows():
@@ -120,15 +121,16 @@ def baselines(
     tree: LatentTree,
     found: Dictionary,
     *,
-    draw: Draw,
+    draw: Rowed,
     layer: Label | None = None,
+    batch_axis: BatchAxis | None = None,
 ) -> dict[str, Tensor]:
     """Features of a dictionary, of as many random directions, and the units themselves, for the scores.
 
     Random directions keep as many features on as the dictionary does; a unit is on above its mean.
 
     Args:
-        source, tree, draw, layer: as in `dictionary`.
+        source, tree, draw, layer, batch_axis: as in `dictionary`.
 
     Raises:
         ValueError: as `dictionary`.
@@ -143,16 +145,8 @@ def baselines(
         >>> {k: tuple(x.shape) for k, x in baselines(a, tree, found, draw=draw).items()}
         {'dictionary': (1000, 8), 'random directions': (1000, 8), 'units': (1000, 4)}
     """
-    parts = []
-    for batch in batches(source, tree, draw, None, None, 0):
-        if layer is None and len(batch.shown) > 1:
-            raise ValueError(
-                f"the source has layers {list(batch.shown)!r:.200}: choose one with layer="
-            )
-        values = batch.shown[next(iter(batch.shown)) if layer is None else layer]
-        parts.append((values.flatten(1, 2) if values.ndim == 4 else values).mT.float())
-    a = torch.cat(parts, 1)  # (S, B, U)
-    mean = a.mean(1, keepdim=True)
+    a = LayerRows(source, tree, draw, None, None, layer, batch_axis).all()
+    mean = a.double().mean(1, keepdim=True)
     a = a if draw.stacked else a[0]
     generator = torch.Generator().manual_seed(0)
     shape = found.decoder.shape
@@ -166,17 +160,18 @@ def baselines(
     return {"dictionary": found.encode(a), "random directions": random.encode(a), "units": centred}
 
 
-def _columns(name: object, values: Any, draw: Draw) -> np.ndarray:
-    """`(S, B, F)` float64 features."""
-    f = torch.as_tensor(values).detach().cpu()
-    full = f if draw.stacked else f[None]
-    shape = len(draw.members), len(draw.rows)
-    if full.ndim != 3 or tuple(full.shape[:2]) != shape or full.shape[-1] == 0:
-        front = f"{shape[0]}, " if draw.stacked else ""
+def _columns(name: object, values: Any, rows: Rows) -> np.ndarray:
+    """`(S, B, F)` floats."""
+    members = len(rows.members) if rows.stacked else 0
+    f = as_floats(as_array(name, values, rows=rows.total, members=members)).cpu()
+    full = f if rows.stacked else f[None]
+    shape = len(rows.members), rows.total
+    if full.ndim != 3 or tuple(full.shape[:2]) != shape:
+        front = f"{shape[0]}, " if rows.stacked else ""
         raise ValueError(
             f"features {name!r:.60} have shape {tuple(f.shape)}, expected ({front}{shape[1]}, F)"
         )
-    found = full.double().numpy()
+    found = as_numbers(full).numpy()
     if not np.isfinite(found).all():
         raise ValueError(f"features {name!r:.60} are not finite")
     return found

@@ -106,7 +106,7 @@ class FeatureScores:
             for phi, shift in zip(self.null_phi[::5], self.shifts[::5], strict=True)
         ]
         limits = [np.quantile([x[i] for x in null_split], QUANTILE, axis=0) for i in (0, 1)]
-        chosen = self.features[:, best]
+        chosen = self.features[:, best].astype(np.float64)
         correlation = _correlations(chosen, self.states.on.astype(float))
         null_correlation = np.quantile(
             [_correlations(chosen, np.roll(self.states.on, s, 0).astype(float)) for s in self.shifts],

@@ -79,3 +79,9 @@ def test_notebooks_show_a_table():
     assert re.search(r">\[\[\[0\.\d+ *0\.\d+ *\]\n +\[1\. +0\. *\]\n", few), few  # a line per node
     assert "none is finite" in Found(torch.full((99,), torch.nan))._repr_html_()
     assert "&lt;b&gt;" in Found(torch.ones(1), "<b>")._repr_html_()
+
+
+def test_numbers_that_are_nan_are_equal():
+    assert Found(torch.ones(1), float("nan")) == Found(torch.ones(1), float("nan"))
+    assert hash(Found(torch.ones(1), float("nan"))) == hash(Found(torch.ones(1), float("nan")))
+    assert Found(torch.ones(1), float("nan")) != Found(torch.ones(1), 0.0)

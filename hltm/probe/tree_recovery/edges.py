@@ -63,7 +63,7 @@ def edge_lengths(parent: np.ndarray, distances: np.ndarray, *, average: bool) ->
         return ((p @ distances) * q).sum(-1) if average else distances[..., p, q]
 
     cross = between(a, c) + between(b, d) + between(a, d) + between(b, c)
-    found = (cross - 2 * (between(a, b) + between(c, d))) / 4
+    found = ((cross - 2 * (between(a, b) + between(c, d))) / 4).astype(np.float64)
     found[..., -1] = 0
     return found
 

@@ -5,8 +5,8 @@ of a tree whose inner nodes have three neighbours; more neighbours are joined by
 which `edges` takes away. Node i < X is leaf i, and the last node is the root.
 
 Both are right for every tree metric: distances that are sums of the lengths of a tree's edges, of which
-those between inner nodes are positive. They take int64 as well as float64 distances; integers below
-2^60 / X are never rounded on the way, since all that is halved is even in a tree metric.
+those between inner nodes are positive. They take integers as well as float64 distances; int64 below 2^60 / X
+and Python's integers are never rounded on the way, since all that is halved is even in a tree metric.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def neighbour_joining(distances: np.ndarray) -> np.ndarray:
     left = len(distances)
     parent = np.full(2 * left - 2, -1)
     d = distances.copy()  # rows of joined nodes are overwritten: the first `left` are in use
-    divide = np.floor_divide if d.dtype.kind == "i" else np.true_divide
+    divide = np.true_divide if d.dtype.kind == "f" else np.floor_divide
     node = np.arange(left)
     for new in range(left, len(parent) - 1):
         view = d[:left, :left]
@@ -75,7 +75,7 @@ def recursive_grouping(distances: np.ndarray, reach: float = np.inf) -> np.ndarr
     parent = np.full(2 * leaves - 2, -1)
     size = len(parent)
     d = np.zeros((size, size), dtype=distances.dtype)
-    divide = np.floor_divide if d.dtype.kind == "i" else np.true_divide
+    divide = np.true_divide if d.dtype.kind == "f" else np.floor_divide
     d[:leaves, :leaves] = distances
     spread = np.full((size, size), np.inf)  # the range of Φ of every pair that is left
     active = np.arange(leaves)
@@ -106,8 +106,8 @@ def _spreads(d: np.ndarray, i: int, active: np.ndarray, reach: float) -> np.ndar
     if np.isfinite(reach):
         seen &= (d[i, active] < reach) & (d[np.ix_(active, active)] < reach)
     most = np.iinfo(np.int64).max // 4 if phi.dtype.kind == "i" else np.inf
-    high = phi.max(1, where=seen, initial=-most)
-    found = (high - phi.min(1, where=seen, initial=most)).astype(np.float64)
+    found = phi.max(1, where=seen, initial=-most) - phi.min(1, where=seen, initial=most)
+    found = found.astype(np.float64)
     enough = seen.sum(1) > (1 if np.isfinite(reach) else 0)
     return np.where(enough & (active != i), found, np.inf)
 

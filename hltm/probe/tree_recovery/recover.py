@@ -2,124 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from hltm._results import by_content
-from hltm.formats.newick_writing import newick_text
-from hltm.model.topology import Topology
 from hltm.probe.batches import Label
-from hltm.probe.tree_recovery.edges import contracted, edge_lengths
-from hltm.probe.tree_recovery.joining import neighbour_joining, recursive_grouping
-from hltm.probe.tree_recovery.leaf_distances import (
-    BY,
-    LeafDistances,
-    layer_distances,
-    state_distances,
-    tree_distances,
-    true_splits,
+from hltm.probe.rows import Rowed
+from hltm.probe.sources import BatchAxis
+from hltm.probe.tree_recovery.distance_sources import (
+    ROUNDING,
+    Distances,
+    addresses_of,
+    leaf_distances_of,
 )
+from hltm.probe.tree_recovery.edges import contracted, edge_lengths
+from hltm.probe.tree_recovery.exact_distances import LeafDistances, true_splits
+from hltm.probe.tree_recovery.joining import neighbour_joining, recursive_grouping
+from hltm.probe.tree_recovery.leaf_distances import BY
+from hltm.probe.tree_recovery.recovered import Recovered
 from hltm.probe.tree_recovery.splits import compare, keys, leaf_names, leaves_below, permuted
-from hltm.sampling.draw import Draw, check_draw
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
-    import networkx as nx
     import pandas as pd
-    from matplotlib.figure import Figure
 
 Method = Literal["neighbour-joining", "recursive-grouping"]
 PERMUTATIONS = 200
 ERRORS = 4.0  # standard errors above which an edge's length is not chance
-ROUNDING = 1e-12  # of given distances, as a share of the largest
 COLUMNS = [
-    "member", "layer", "method", "by", "robinson_foulds", "normalised", "null", "best", "missing",
-    "wrong", "splits", "true_splits", "n",
+    "member", "layer", "method", "by", "robinson_foulds", "normalised", "null", "initial", "ceiling",
+    "missing", "wrong", "splits", "true_splits", "n", "note",
 ]  # fmt: skip
-
-
-@by_content
-class Recovered(NamedTuple):
-    """A recovered tree beside the true one; it has no states and no tables.
-
-    Attributes:
-        topology: the tree, whose leaves have the true names. Its root and the names of its latents have
-            no meaning: the root is the node in the middle of the longest path.
-        lengths: `(V,)` float64 length of the edge above every node, 0 for the root; negative estimates
-            are 0.
-        right: `(V,)` bool, whether the true tree has the split that this edge makes; true for leaves
-            and the root.
-        distances: `(X, X)` float64, from which the tree was made, leaves in the true tree's order.
-        robinson_foulds: splits of one of the trees that the other has not.
-        normalised: the same, divided by the splits of both: 0 where all agree, 1 where none does.
-        null: the 5% point of `normalised` with the leaves of the recovered tree permuted.
-        best: 0, what the exact distances give.
-        missing: true splits that were not found.
-        wrong: splits found that are not true.
-    """
-
-    topology: Topology
-    lengths: Tensor
-    right: Tensor
-    distances: Tensor
-    robinson_foulds: int
-    normalised: float
-    null: float
-    best: float
-    missing: int
-    wrong: int
-
-    def __str__(self) -> str:
-        return (
-            f"{len(self.topology.leaves)} leaves, {int(self.splits)} splits: Robinson-Foulds distance "
-            f"{self.robinson_foulds} ({self.missing} missing, {self.wrong} wrong), normalised "
-            f"{self.normalised:.3f}, null {self.null:.3f}, best {self.best:.0f}"
-        )
-
-    @property
-    def splits(self) -> int:
-        """How many edges between inner nodes the tree has."""
-        return len(set(keys(leaves_below(self.topology))))
-
-    def to_newick(self) -> str:
-        """Newick text with lengths."""
-        lengths = np.where(self.topology.parent < 0, np.inf, self.lengths.numpy())
-        return newick_text(self.topology, lengths, [""] * len(self.topology))
-
-    def to_networkx(self) -> nx.Graph[str]:
-        """The tree without a root: nodes by name, edges with `length` and `right`."""
-        import networkx as nx
-
-        graph: nx.Graph[str] = nx.Graph()
-        names = self.topology.names
-        graph.add_nodes_from(names)
-        for v in range(1, len(names)):
-            length, right = float(self.lengths[v]), bool(self.right[v])
-            graph.add_edge(names[self.topology.parent[v]], names[v], length=length, right=right)
-        return graph
-
-    def figure(self, title: str | None = None) -> Figure:
-        """The tree, its right edges grey and its wrong ones red; depth is the length from the root."""
-        from hltm.probe.tree_recovery.figure import recovered_figure
-
-        return recovered_figure(self, title)
 
 
 def recover_tree(
     source: Any,
     tree: LatentTree,
     *,
-    draw: Draw | None = None,
+    draw: Rowed | None = None,
     samples: int | None = None,
     seed: int | None = None,
+    initial: Any = None,
     by: Literal["effect", "prediction"] = "effect",
     layer: Label | None = None,
     method: Method = "neighbour-joining",
     tolerance: float | None = None,
     permutations: int = PERMUTATIONS,
+    batch_axis: BatchAxis | None = None,
 ) -> Recovered:
     """Recover the tree of the leaves from a source, and compare it with the true tree.
 
@@ -128,11 +58,16 @@ def recover_tree(
     (a chain's, or a root with two children), and inner edges whose tables only rename states.
 
     Args:
-        source: a `LatentTree`, for its exact distances; a `Draw`, for distances estimated from the
-            leaves' states; `(X, X)` distances in the order of the tree's leaves; or activations and
-            networks as `hltm.probe.measure` takes them, for distances as a layer shows them.
+        source: a `LatentTree`, for its exact distances; a draw or an exported folder, for distances
+            estimated from the leaves' states; `(X, X)` distances in the order of the tree's leaves; or
+            activations and networks as `hltm.probe.measure` takes them, for distances as a layer shows
+            them.
         tree: the true tree, one member.
-        draw, samples, seed: the rows of activations, as in `measure`.
+        draw, samples, seed, batch_axis: the rows of activations, as in `measure`.
+        initial: the same source before training. The null shows what chance gives, `initial` what no
+            training gives: units that copy the leaves, or wide random ones, hold all that a prediction
+            reads, so with `by="prediction"` an untrained network may well score 0. Learned is
+            what is better than both.
         by: what makes leaves similar to a layer: their `effect` on the units, or their covariance in the
             layer's linear `prediction` of them. `hltm.probe.tree_recovery.leaf_distances` has both
             definitions and the networks for which they are exact.
@@ -147,8 +82,8 @@ def recover_tree(
     Raises:
         ValueError: several members or layers (`recover_table` takes them), fewer than two leaves, nodes
             with different numbers of states, singular tables, leaves that do not take all their states,
-            a draw of another tree, distances that are not finite, symmetric and 0 on the diagonal, or an
-            unknown option.
+            a draw of another tree, fewer than 20 rows, an initial source with other layers, distances
+            that are not finite, symmetric and 0 on the diagonal, or an unknown option.
 
     Example:
         >>> import hltm
@@ -168,28 +103,41 @@ def recover_tree(
     if tree.stacked:
         raise ValueError(f"expected one true tree, got {len(tree)}: choose one, e.g. trees[0]")
     options = _options(by, method, tolerance, permutations)
-    found = _sources(source, tree, draw, samples, seed, by)
+    rows: dict[str, Any] = {
+        "draw": draw,
+        "samples": samples,
+        "seed": seed,
+        "batch_axis": batch_axis,
+    }
+    found, before = (
+        {} if each is None else leaf_distances_of(each, tree, by=by, **rows)
+        for each in (source, initial)
+    )
     if layer is None and len(found) > 1:
         raise ValueError(f"the source has layers {list(found)!r:.200}: choose one with layer=")
     if layer is not None and layer not in found:
         raise ValueError(f"the source has layers {list(found)!r:.200}, got layer={layer!r:.60}")
-    members = next(iter(found.values())) if layer is None else found[layer]
-    if len(members) > 1:
-        raise ValueError(f"expected one member, got {len(members)}: recover_table takes several")
-    return _recovered(members[0], tree, **options)
+    label = next(iter(found)) if layer is None else layer
+    if len(found[label]) > 1:
+        raise ValueError(
+            f"expected one member, got {len(found[label])}: recover_table takes several"
+        )
+    return _compared(found, before, label, 0, tree, options)
 
 
 def recover_table(
     source: Any,
     tree: LatentTree,
     *,
-    draw: Draw | None = None,
+    draw: Rowed | None = None,
     samples: int | None = None,
     seed: int | None = None,
+    initial: Any = None,
     by: Literal["effect", "prediction"] = "effect",
     method: Method = "neighbour-joining",
     tolerance: float | None = None,
     permutations: int = PERMUTATIONS,
+    batch_axis: BatchAxis | None = None,
 ) -> pd.DataFrame:
     """The trees of all layers and members of a source, compared with the true ones, as a tidy table.
 
@@ -197,8 +145,8 @@ def recover_table(
 
     Returns:
         One row per member and layer: member, layer (empty for what is no layer), method, by,
-        robinson_foulds, normalised, null, best, missing, wrong, splits, true_splits, and n, the rows
-        that distances were estimated from, 0 where they are exact.
+        robinson_foulds, normalised, null, initial, ceiling, missing, wrong, splits, true_splits, n, the
+        rows that distances were estimated from, 0 where they are exact, and note.
 
     Example:
         >>> import hltm
@@ -209,21 +157,61 @@ def recover_table(
     import pandas as pd
 
     options = _options(by, method, tolerance, permutations)
+    given: dict[str, Any] = {
+        "draw": draw,
+        "samples": samples,
+        "seed": seed,
+        "batch_axis": batch_axis,
+    }
+    found, before = (
+        {} if each is None else leaf_distances_of(each, tree, by=by, **given)
+        for each in (source, initial)
+    )
     rows = []
-    for label, members in _sources(source, tree, draw, samples, seed, by).items():
-        addresses = draw.members if draw is not None else getattr(source, "members", tree.members)
+    for label, members in found.items():
+        addresses = addresses_of(source, tree, draw)
         if len(addresses) != len(members):
-            addresses = range(len(members))
+            addresses = tuple(range(len(members)))
         for s, (member, distances) in enumerate(zip(addresses, members, strict=True)):
             own = tree[s] if tree.stacked else tree
-            found = _recovered(distances, own, **options)
-            values = found._asdict() | {
-                "member": member, "layer": label, "method": method,
-                "by": "" if label == "" else by, "splits": found.splits,
-                "true_splits": len(true_splits(own.tables)), "n": distances.samples,
+            one = _compared(found, before, label, s, own, options)
+            true = len(true_splits(own.tables))
+            note = "no splits" if not true else ""
+            if true and label != "" and by == "prediction" and not before:
+                note = "copies of the leaves score as well: compare with initial"
+            values = one._asdict() | {
+                "member": member, "layer": label, "method": method, "by": "" if label == "" else by,
+                "splits": one.splits, "true_splits": true, "n": distances.samples, "note": note,
             }  # fmt: skip
             rows.append({name: values[name] for name in COLUMNS})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _compared(
+    found: Distances,
+    before: Distances,
+    label: Label,
+    s: int,
+    tree: LatentTree,
+    options: dict[str, Any],
+) -> Recovered:
+    """The tree of one layer and member, beside that of the initial source, if there is one.
+
+    Raises:
+        ValueError: an initial source with other layers or members.
+    """
+    one = _recovered(found[label][s], tree, **options)
+    if not before:
+        return one
+    if found.keys() != before.keys():
+        raise ValueError(
+            f"the initial source has layers {list(before)!r:.100}, expected {list(found)!r:.100}"
+        )
+    if len(before[label]) != len(found[label]):
+        raise ValueError(
+            f"the initial source has {len(before[label])} members, expected {len(found[label])}"
+        )
+    return one._replace(initial=_recovered(before[label][s], tree, **options).normalised)
 
 
 def _options(by: str, method: str, tolerance: float | None, permutations: int) -> dict[str, Any]:
@@ -238,47 +226,6 @@ def _options(by: str, method: str, tolerance: float | None, permutations: int) -
     if isinstance(permutations, bool) or not hasattr(permutations, "__index__") or permutations < 1:
         raise ValueError(f"permutations must be a positive integer, got {permutations!r:.60}")
     return {"method": method, "tolerance": tolerance, "permutations": int(permutations)}
-
-
-def _sources(
-    source: Any, tree: LatentTree, draw: Draw | None, samples: int | None, seed: int | None, by: str
-) -> dict[Label, list[LeafDistances]]:
-    """Layer -> distances of every member; what is no layer has the empty name."""
-    if len(tree.leaves) < 2:
-        raise ValueError(f"a tree to recover needs at least 2 leaves, got {len(tree.leaves)}")
-    if isinstance(source, LatentTree):
-        if leaf_names(source) != leaf_names(tree):
-            raise ValueError(
-                "the source and the true tree must have the same leaves in the same order"
-            )
-        return {"": tree_distances(source)}
-    if isinstance(source, Draw):
-        check_draw(tree.tables, tree.members if tree.stacked else source.members, source)
-        return {"": state_distances(source, tree)}
-    rows = draw is not None or samples is not None or seed is not None
-    if not rows and isinstance(source, (np.ndarray, Tensor)):
-        return {"": _given(source, len(tree.leaves))}
-    return layer_distances(source, tree, draw=draw, samples=samples, seed=seed, by=by)
-
-
-def _given(source: np.ndarray | Tensor, leaves: int) -> list[LeafDistances]:
-    """Distances as they are given, `(X, X)` or `(S, X, X)`."""
-    d = source.detach().cpu().numpy() if isinstance(source, Tensor) else np.asarray(source)
-    if d.ndim not in (2, 3) or d.shape[-2:] != (leaves, leaves):
-        raise ValueError(
-            f"distances have shape {d.shape}, expected ({leaves}, {leaves}); activations need the draw that "
-            "they were computed on"
-        )
-    d = d.astype(np.float64).reshape(-1, leaves, leaves)
-    largest = np.abs(d).max()
-    if not np.isfinite(largest):
-        raise ValueError("distances must be finite, got infinity or NaN")
-    odd = max(np.abs(d - d.transpose(0, 2, 1)).max(), np.abs(d.diagonal(0, 1, 2)).max())
-    if odd > 1e-9 * largest:
-        raise ValueError(
-            f"distances must be symmetric with zeros on the diagonal, off by {odd:.3g}"
-        )
-    return [LeafDistances((each + each.T) / 2, rounding=ROUNDING * largest) for each in d]
 
 
 def _recovered(
@@ -307,11 +254,12 @@ def _recovered(
         topology=topology,
         lengths=torch.from_numpy(lengths),
         right=torch.tensor(right),
-        distances=torch.from_numpy(d * found.step),
+        distances=torch.from_numpy((d * found.step).astype(np.float64)),
         robinson_foulds=score.distance,
         normalised=score.normalised,
         null=permuted(topology, set(true), names, permutations),
-        best=0.0,
+        initial=float("nan"),
+        ceiling=0.0,
         missing=score.missing,
         wrong=score.wrong,
     )

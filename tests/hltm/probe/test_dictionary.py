@@ -1,5 +1,8 @@
 """Dictionaries of planted directions: found exactly, whatever the scale; deterministic; what is refused."""
 
+import importlib
+
+import pandas as pd
 import pytest
 import torch
 
@@ -7,7 +10,7 @@ import hltm
 from hltm.probe import Dictionary, TorchNetwork, baselines, dictionary, dictionary_scores
 
 TREE = hltm.symmetric_binary(depth=2, polarity=(0.5, 0.7), seed=0)
-DRAW = TREE.sample(8192, seed=1)
+DRAW = TREE.sample(4096, seed=1)
 STATES = torch.nn.functional.one_hot(DRAW.states[:, :3].long(), 2).flatten(1).float()
 
 
@@ -24,7 +27,7 @@ def planted(on, units=24, seed=0, noise=0.005):
 
 def split_and_absorbed():
     """State 1 of latent 1 with two directions by a coin; state 1 of the root without one beside it in 2."""
-    coin = (torch.rand(8192, generator=torch.Generator().manual_seed(1)) < 0.5).float()
+    coin = (torch.rand(4096, generator=torch.Generator().manual_seed(1)) < 0.5).float()
     split = torch.cat([STATES, (STATES[:, 3] * coin)[:, None]], 1)
     split[:, 3] *= 1 - coin
     absorbed = STATES.clone()
@@ -40,9 +43,9 @@ def summary(table):
 def test_planted_directions_are_found_and_nothing_else():
     a, directions = planted(STATES)
     before = torch.get_rng_state()
-    found = dictionary(a, TREE, draw=DRAW, features=18, active=3, seed=0, steps=1000)
+    found = dictionary(a, TREE, draw=DRAW, features=12, active=3, seed=0, steps=500, restarts=1)
     assert torch.get_rng_state().equal(before)
-    assert found.decoder.norm(dim=-1).allclose(torch.ones(18))
+    assert found.decoder.norm(dim=-1).allclose(torch.ones(12))
     assert found.explained > 0.999
     assert 0.05 < found.null < 0.5
     assert ((found.decoder @ directions.T).amax(0) > 0.99).all()
@@ -50,7 +53,7 @@ def test_planted_directions_are_found_and_nothing_else():
     features = found.encode(a)
     assert int((features > 0).sum(1).max()) <= 3
     assert (found.decode(features) - a).square().mean() < 1e-3 * a.var()
-    table = dictionary_scores(baselines(a, TREE, found, draw=DRAW), TREE, draw=DRAW, lags=50)
+    table = dictionary_scores(baselines(a, TREE, found, draw=DRAW), TREE, draw=DRAW, lags=10)
     kinds = dict(list(table.groupby("features", sort=False)))
     assert list(kinds) == ["dictionary", "random directions", "units"]
     assert summary(kinds["dictionary"]) == [6, 0, 0]
@@ -96,14 +99,18 @@ def test_the_seed_decides_and_scale_and_offset_do_not_matter():
     torch.manual_seed(5)
     assert short(a) == found
     assert short(a, seed=1) != found
-    for scale in (1e-12, 1e12):
+    for scale in (1e-30, 1e-12, 1e25):
         scaled = short(a * scale)
         assert scaled.decoder.allclose(found.decoder, atol=1e-3)
         assert scaled.encode(a * scale).allclose(
             found.encode(a) * scale, rtol=1e-2, atol=1e-2 * scale
         )
-    moved = short(a.double() + 1e4)  # float32 keeps three digits of what is left
-    assert moved.explained > 0.5 * found.explained > 0
+    one, far = (
+        short(a.double() + offset) for offset in (1e4, 1e9)
+    )  # float32 would keep nothing of the second
+    assert abs(one.explained - far.explained) < 0.01
+    assert far.explained > 0.5 * found.explained > 0
+    assert (far.decode(far.encode(a.double() + 1e9)) - 1e9 - a).square().mean() < a.var()
 
 
 @pytest.mark.parametrize("selection", ["row", "batch"])
@@ -116,8 +123,8 @@ def test_members_are_trained_side_by_side(selection):
     assert found.explained.shape == found.null.shape == found.scale.shape == (2,)
     assert found.encode(a).shape == (2, 1000, 10)
     assert found.decode(found.encode(a)).shape == a.shape
-    alone = short(a[0], trees[0], trees[0].sample(1000, seed=1), selection=selection)
-    assert alone.decoder.allclose(found.decoder[0], atol=1e-3)
+    alone = short(a[1], trees[1], trees[1].sample(1000, seed=1), selection=selection)
+    assert alone.decoder.allclose(found.decoder[1], atol=1e-5)
     on = (found.encode(a) > 0).double().sum(-1).mean(-1)
     assert ((on > 0.5) & (on < 6)).all()
 
@@ -132,6 +139,30 @@ def test_networks_and_layers():
         dictionary(network, TREE, samples=500, **options)
     with pytest.raises(ValueError, match="got layer='2'"):
         dictionary(network, TREE, samples=500, layer="2", **options)
+
+
+def test_folders_axes_and_containers(tmp_path):
+    hltm.export(TREE, tmp_path, 600, seed=1)
+    folder, draw = hltm.load(tmp_path), TREE.sample(600, seed=1)
+    a, _ = planted(STATES[:600])
+    found = short(a, draw=draw)
+    frame = pd.DataFrame(a.numpy())
+    assert short(frame, draw=folder) == found
+    assert short({"h": a.T.numpy()}, draw=folder, batch_axis=1, layer="h") == found
+    packed = TREE.sample(600, seed=1, packed=True)
+    assert short(list(a.split(200)), draw=packed) == found
+    kinds = baselines(a.T, TREE, found, draw=folder, batch_axis=1)
+    assert kinds["dictionary"].equal(found.encode(frame))
+    kinds["dictionary"] = pd.DataFrame(kinds["dictionary"].numpy())
+    expected = dictionary_scores(baselines(a, TREE, found, draw=draw), TREE, draw=draw, lags=10)
+    for rows in (folder, packed):
+        pd.testing.assert_frame_equal(dictionary_scores(kinds, TREE, draw=rows, lags=10), expected)
+
+
+def test_the_name_is_that_of_the_function():
+    for module in ("dictionary_scores", "dictionary"):
+        importlib.import_module(f"hltm.probe.{module}")
+        assert hltm.probe.dictionary is dictionary
 
 
 def test_bad_input_is_refused():
