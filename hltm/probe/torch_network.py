@@ -239,7 +239,7 @@ class TorchNetwork:
             kind = type(ends[last]).__name__
             size = ends[last].extra_repr().partition(", bias")[0]
             at = f"; its part {last!r}, {kind}({size:.40}), was given {shape}"
-        reason = str(error).partition("\n")[0][:90]
+        reason = str(error).partition("\n")[0][:90] or type(error).__name__
         if entered and isinstance(ends[last], nn.Embedding) and self.encode != "tokens":
             reason = "an embedding needs encode='tokens'"
         return f"the model does not take {_shown(given)}, which encode={name!r} gives{at}: {reason}"

@@ -282,6 +282,8 @@ def _csv(path: str, choose: Choose) -> dict[str, Any]:
         headless = bool([float(cell) for cell in cells])
     except ValueError:
         headless = False
+    if len(cells) > 1 and cells == [str(at) for at in range(len(cells))]:
+        headless = False  # the names that pandas gives to columns
     return {ALONE: _columns(path, pd.read_csv(path, header=None if headless else 0))}
 
 

@@ -84,6 +84,8 @@ def test_a_table_without_a_head(tmp_path):
     path = tmp_path / "a.csv"
     np.savetxt(path, A, delimiter=",")
     assert read(str(path), [], depth=3)["activations"].shape == (40, 3)
+    pd.DataFrame(A).to_csv(path, index=False)  # whose head is 0,1,2
+    assert read(str(path), [], depth=3)["activations"].shape == (40, 3)
     pd.DataFrame(A).to_csv(path)
     with pytest.raises(UnreadableError, match="first column has no name; is it the index"):
         read(str(path), [], depth=3)
