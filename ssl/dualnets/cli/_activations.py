@@ -240,7 +240,7 @@ def load_torch(path: str) -> Any:
 
     with refusing(path):
         if not zipfile.is_zipfile(path):
-            raise UnreadableError(path, "is not a file that torch.save wrote, or is cut off")
+            raise UnreadableError(path, "is no file of torch.save (since torch 1.6), or is cut off")
         with zipfile.ZipFile(path) as archive:
             _check_size(path, sum(info.file_size for info in archive.infolist()))
             damaged = archive.testzip()  # torch does not compare checksums
@@ -264,9 +264,11 @@ def _tensor(path: str, name: str, values: Any) -> Any:
         raise UnreadableError(
             path, f"layer '{brief(name)}' is a {type(values).__name__}, expected a tensor"
         )
-    plain = values.layout == torch.strided and not (values.is_quantized or values.is_meta)
-    if not plain or values.is_complex():
-        kind = str(values.dtype if plain else values.layout).removeprefix("torch.")
+    dense = values.layout == torch.strided and not (values.is_nested or values.is_meta)
+    if not dense or values.is_quantized or values.is_complex():
+        kinds = {"a nested tensor": values.is_nested, "no numbers": values.is_meta}
+        other = values.dtype if dense else values.layout
+        kind = next((kind for kind in kinds if kinds[kind]), str(other).removeprefix("torch."))
         raise UnreadableError(path, f"layer '{brief(name)}' holds {kind}, expected {NUMBERS}")
     _check_size(path, values.numel() * values.element_size())  # one stored number may be many
     return values.detach()
@@ -284,7 +286,12 @@ def _csv(path: str, choose: Choose) -> dict[str, Any]:
         headless = False
     if len(cells) > 1 and cells == [str(at) for at in range(len(cells))]:
         headless = False  # the names that pandas gives to columns
-    return {ALONE: _columns(path, pd.read_csv(path, header=None if headless else 0))}
+    table = pd.read_csv(path, header=None if headless else 0)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first cells for names
+        raise UnreadableError(path, f"its lines have more cells than its first, {len(cells)}")
+    if len(cells) == 1 and table.dtypes.iloc[0].kind not in "biuf":
+        raise UnreadableError(path, "its lines hold no numbers that commas separate")
+    return {ALONE: _columns(path, table)}
 
 
 def _parquet(path: str, choose: Choose) -> dict[str, Any]:

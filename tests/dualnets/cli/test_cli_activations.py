@@ -124,6 +124,7 @@ def test_what_is_not_activations_is_refused(tmp_path, values, message):
         ({}, "has no layers"),
         ({"a": torch.zeros(3, 2, dtype=torch.complex64)}, "holds complex64"),
         ({"a": torch.eye(3).to_sparse()}, "holds sparse_coo"),
+        ({"a": torch.empty(3, 2, device="meta")}, "holds no numbers"),
         ({1: torch.zeros(3, 2), "1": torch.zeros(3, 2)}, "two layers named '1'"),
         ({"a": torch.nn.Linear(2, 2)}, "Python objects, which are not unpickled"),
     ],
@@ -135,11 +136,29 @@ def test_other_things_that_torch_saves_are_refused(tmp_path, held, message):
         read(path, [], depth=3)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch deprecates both
+def test_tensors_without_a_shape_or_of_codes_are_refused(tmp_path):
+    nested = torch.nested.nested_tensor([torch.zeros(3), torch.zeros(5)])
+    codes = torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8)
+    for held, message in ((nested, "holds a nested tensor"), (codes, "holds qint8")):
+        torch.save({"a": held}, tmp_path / "a.pt")
+        with pytest.raises(UnreadableError, match=message):
+            read(str(tmp_path / "a.pt"), [], depth=3)
+
+
 def test_tables_of_text_are_refused(tmp_path):
     path = str(tmp_path / "a.parquet")
     pd.DataFrame({"u": [1.0], "v": ["x"]}).to_parquet(path)
     with pytest.raises(UnreadableError, match="column 'v' holds"):
         read(path, [], depth=3)
+    for text, message in {
+        "u;v\n1;2\n": "no numbers that commas separate",
+        "u,v\n1,2,3\n": "more cells than its first, 2",
+        "u,v\n1,x\n": "column 'v' holds",
+    }.items():
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises(UnreadableError, match=message):
+            read(str(tmp_path / "a.csv"), [], depth=3)
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(UnreadableError, match="damaged or of another format: EmptyDataError"):
         read(str(tmp_path / "a.csv"), [], depth=3)

@@ -121,6 +121,18 @@ def test_where_no_files_can_be_written_is_seen_before_any_work(tmp_path, monkeyp
         check_folder("s3://bucket/x")
 
 
+def test_numbers_are_whole_on_a_narrow_terminal(probed):
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=40)
+    for part in probe_tables(probed[1][probed[1]["layer"] == "a/b"], written=False):
+        console.print(part)
+    shown = console.file.getvalue()
+    assert shown.startswith("layer a/b")
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 40
+
+
 def test_files_of_other_programs_are_not_replaced(probed, tmp_path):
     found, table = probed
     some = table[table["layer"] == "a/b"]
