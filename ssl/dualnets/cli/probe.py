@@ -55,16 +55,18 @@ def main(arguments: list[str]) -> int:
                 f"--seed {options.seed} is not that of {options.data}, {data.recipe.seed}; leave it out"
             )
         options.seed = data.recipe.seed
-    forgotten = options.seed is None and bool(options.activations)
+    forgotten = options.seed is None
     options.seed = options.seed or 0
     # a script may go to a folder of its own; --out is where the command was called
     with _hints() as hints, chdir("."):
         found = _measured(options, tree, data, UserCode())
     table = to_frame(found, tree)
     below = table[table["metric"] == "below_null"]["value"].mean()
-    if forgotten and below >= CHANCE:
+    if options.activations and below >= CHANCE and (forgotten or not hints):
         hints.append(
             "no --seed was given, so the rows are those of seed 0: are the activations, too?"
+            if forgotten
+            else "most latents are below their null: are the arrays of these rows, in this order?"
         )
 
     from dualnets.cli._probe_tables import probe_tables

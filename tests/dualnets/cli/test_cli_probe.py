@@ -117,6 +117,9 @@ def test_a_forgotten_seed_gets_a_hint(home, capsys):
     assert err == ""
     _, out, _ = run(capsys, *given, "--rows", "500:1500", "--seed", "0")
     assert "no --seed" not in out
+    assert out.splitlines()[-1].startswith(
+        "hint: most latents are below their null: are the arrays"
+    )
     wide = np.random.default_rng(0).normal(size=(1000, 9))
     np.savez("wide.npz", **{f"layer{at}": wide + at for at in range(4)})  # 28 comparisons
     _, out, err = run(
