@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import dualnets
 import hltm
-from dualnets.cli._activations import UnreadableError, check_plain, load_torch, reason, refusing
+from dualnets.cli._foreign_files import UnreadableError, check_plain, load_torch, reason, refusing
 from hltm._names import brief, listed
 
 if TYPE_CHECKING:

@@ -246,7 +246,7 @@ def _activations(options: Any, tree: LatentTree, rows: range) -> Any:
 
 def _check_memory(rows: range, tree: LatentTree) -> None:
     """Raise where the states of the rows have more bytes than this machine."""
-    from dualnets.cli._activations import memory
+    from dualnets.cli._foreign_files import memory
 
     size = len(rows) * len(tree.topology) * len(tree.members)
     if size > memory():

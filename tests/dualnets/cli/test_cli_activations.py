@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dualnets.cli import _activations
-from dualnets.cli._activations import UnreadableError, read
+from dualnets.cli import _foreign_files
+from dualnets.cli._activations import read
+from dualnets.cli._foreign_files import UnreadableError
 
 A = np.random.default_rng(0).normal(size=(40, 3)).astype("f4")
 B = (A[:, :2] > 0).astype("i8")
@@ -165,7 +166,7 @@ def test_tables_of_text_are_refused(tmp_path):
 
 
 def test_files_that_unpack_to_far_more_than_their_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(_activations, "FREE", 1000)
+    monkeypatch.setattr(_foreign_files, "FREE", 1000)
     for path, save in ((tmp_path / "a.npz", np.savez_compressed), (tmp_path / "b.pt", None)):
         if save:
             save(path, x=np.zeros((1000, 1000)))

@@ -255,7 +255,7 @@ def test_a_model_is_read_by_name_with_its_weights(home, capsys):
     ],
 )
 def test_bad_requests_are_refused_in_one_line(home, capsys, monkeypatch, arguments, message):
-    monkeypatch.setattr("dualnets.cli._activations.memory", lambda: 10**5)
+    monkeypatch.setattr("dualnets.cli._foreign_files.memory", lambda: 10**5)
     status, _, error = run(capsys, "--tree", "tree.json", *arguments)
     assert status == 2
     assert message in error
