@@ -138,6 +138,8 @@ def _parse(arguments: list[str]) -> Any:
 
 def _check(options: Any) -> None:
     """Raise ValueError for options that do not go together, before any work."""
+    from hltm.sampling.philox import MAX_ROWS
+
     if bool(options.activations) == bool(options.model):
         raise ValueError("name either --activations or --model (and --layers)")
     if bool(options.tree) == bool(options.data):
@@ -158,6 +160,8 @@ def _check(options: Any) -> None:
         _rows(options.rows)
         if options.samples is not None:
             raise ValueError("give --rows or --samples, not both")
+    if options.samples is not None and options.samples > MAX_ROWS:
+        raise ValueError(f"--samples must be at most 2^34, got {brief(options.samples)}")
     check_folder(options.out)
 
 

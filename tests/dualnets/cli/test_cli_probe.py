@@ -236,6 +236,10 @@ def test_a_model_is_read_by_name_with_its_weights(home, capsys):
             "at most 2^34, got '0:17179",
         ),
         (
+            ["--model", "probed_model:build", "--samples", "9" * 20],
+            "--samples must be at most 2^34",
+        ),
+        (
             ["--activations", "acts.npz", "--rows", "0:9999999999999999999"],
             "at most 2^34, got '0:9",
         ),
