@@ -52,7 +52,7 @@ def read(path: str, layers: Sequence[str], depth: int) -> dict[int | str, Any]:
     with refusing(path):
         found = READERS[suffix](path, lambda names: chosen(path, names, layers))
     for name, values in found.items():
-        if 0 in values.shape or not values.shape:
+        if 0 in values.shape or len(values.shape) < 2:
             shape = tuple(values.shape)
             raise UnreadableError(
                 path, f"layer '{brief(name)}' has shape {shape}, expected rows and units"

@@ -106,6 +106,7 @@ def test_a_table_without_a_head(tmp_path):
         (np.zeros((3, 0)), r"shape \(3, 0\), expected rows and units"),
         (np.zeros((0, 3)), r"shape \(0, 3\), expected rows and units"),
         (np.float64(3), r"shape \(\), expected rows and units"),
+        (np.zeros(3), r"shape \(3,\), expected rows and units"),
     ],
 )
 def test_what_is_not_activations_is_refused(tmp_path, values, message):
