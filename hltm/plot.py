@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hltm._names import PLAIN, brief
 from hltm.model.moments import edge_correlation, pair_joint
 from hltm.model.nodes import Node
 from hltm.model.topology import Topology
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LONGEST = 24  # characters of a name that is shown; a longer one lacks its middle
 NAMED = 64  # with more leaves than this, their names would not be legible
 NEGATIVE, POSITIVE, UNSIGNED = "#2166ac", "#d6604d", "#444444"
 
@@ -80,13 +82,13 @@ def tree_figure(
     _nodes(axes, topology, across, shown, scale, room)
     if scale is not None:
         bar = figure.colorbar(scale, ax=axes, fraction=0.03, pad=0.02, aspect=25)
-        bar.set_label(label)
+        bar.set_label(label, **PLAIN)
         bar.outline.set_visible(False)
     axes.set_axis_off()
     axes.set_xlim(-0.7, across.max() + 0.7)
     axes.set_ylim(-0.35, topology.depth + 0.35)
     if title:
-        axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold", **PLAIN)
     return figure
 
 
@@ -196,18 +198,19 @@ def _nodes(
             across[nodes], topology.level[nodes], s=size**2, c=fill[nodes], marker=marker,
             edgecolors="#333333", linewidths=0.6, zorder=3,
         )  # fmt: skip
-    longest = max(map(len, topology.names))
+    names = [brief(name, LONGEST) for name in topology.names]
+    longest = max(map(len, names))
     if len(topology.leaves) <= NAMED:
         turned = longest > 3
         for v in topology.leaves:
             axes.annotate(
-                topology.names[v], (across[v], 0), (0, -0.5 * width - 1), fontsize=7,
-                textcoords="offset points", ha="center", va="top", rotation=90 if turned else 0,
+                names[v], (across[v], 0), (0, -0.5 * width - 1), fontsize=7, ha="center", va="top",
+                textcoords="offset points", rotation=90 if turned else 0, **PLAIN,
             )  # fmt: skip
     if width >= 9 and longest <= 3:
         for v in topology.latents:
             dark = fill[v, :3] @ [0.3, 0.59, 0.11] < 0.5
             axes.annotate(
-                topology.names[v], (across[v], topology.level[v]), ha="center", va="center",
-                fontsize=min(8.0, 0.5 * width), color="white" if dark else "black", zorder=4,
+                names[v], (across[v], topology.level[v]), ha="center", va="center", zorder=4,
+                fontsize=min(8.0, 0.5 * width), color="white" if dark else "black", **PLAIN,
             )  # fmt: skip

@@ -179,7 +179,9 @@ def _frames(axes: Axes, best: np.ndarray, units: np.ndarray, lines: np.ndarray) 
     for t, unit in enumerate(best.tolist()):
         if unit in place:
             corner = (t - 0.5, place[unit] - 0.5)
-            axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=MARKED, linewidth=1.2))
+            frame = Rectangle(corner, 1, 1, fill=False, edgecolor=MARKED, linewidth=1.2)
+            frame.set_clip_on(False)  # at the edge of the panel half of its line would be lost
+            axes.add_patch(frame)
 
 
 def _names_of_units(axes: Axes, layer: Layer, units: np.ndarray, dead: np.ndarray) -> None:

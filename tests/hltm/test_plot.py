@@ -1,5 +1,7 @@
 """Pictures of trees: nothing overlaps or crosses, every edge says what it is, files are readable."""
 
+import io
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -53,6 +55,18 @@ def test_leaves_stand_in_the_order_of_a_walk():
     topology = hltm.Topology.from_parents([None, 0, 0, 1, 1, 3, 3])
     names = sorted(topology.leaves, key=positions(topology).__getitem__)
     assert [topology.names[v] for v in names] == ["5", "6", "4", "2"]
+
+
+def test_names_are_text_and_no_mathematics():
+    names = ["$\\frac{1$", "a_{1}", "x" * 300, "\\input{y}", "a\nb", "$x$", "c"]
+    tree = hltm.LatentTree.from_parents(
+        dict(zip(names, [None, *(names[v] for v in (0, 0, 1, 1, 2, 2))], strict=True)),
+        {names[0]: [0.5, 0.5]} | {name: [[0.9, 0.1], [0.2, 0.8]] for name in names[1:]},
+    )
+    figure = tree_figure(tree, values=[0.5] * 7, label="$\\frac{1$", title="$\\frac{1$")
+    figure.savefig(io.BytesIO())  # where mathematics would be read
+    shown = {text.get_text() for text in figure.axes[0].texts}
+    assert shown == {"\\input{y}", "a\\nb", "$x$", "c"}
 
 
 def test_edges_show_sign_and_strength():

@@ -91,7 +91,7 @@ def _status(arguments: list[str]) -> int:
         from hltm._names import brief
 
         reason, path = (error.strerror or "").lower(), brief(error.filename, 200)
-        return _refuse(f"{path}: {reason}" if error.filename and reason else str(error))
+        return _refuse(f"{path}: {reason}" if error.filename and reason else reason or str(error))
     except (ValueError, MemoryError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import os
 import re
-import stat
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from dualnets.cli._foreign_files import (
+    UnreadableError,
+    check_plain,
+    check_size,
+    load_torch,
+    refusing,
+)
 from hltm._names import brief, listed
 
 if TYPE_CHECKING:
@@ -23,16 +27,7 @@ Choose = Callable[[Sequence[str]], list[str]]  # the names in a file -> those to
 
 ALONE = "activations"  # the layer of a file that has no names for layers
 LEVEL = re.compile(r"[1-9][0-9]{0,3}")  # `01` and `²` are names, not levels
-FREE = 1 << 28  # bytes that a file may unpack to whatever it is packed into
-PACKED = 100  # beyond that, times its own size; activations shrink by less than 10
 NUMBERS = "bool, integers or floats of at most 64 bits"
-
-
-class UnreadableError(ValueError):
-    """A file that does not hold what it should, in one sentence."""
-
-    def __init__(self, path: str, fault: str) -> None:
-        super().__init__(f"{brief(path, 80)}: {fault}")
 
 
 def read(path: str, layers: Sequence[str], depth: int) -> dict[int | str, Any]:
@@ -57,7 +52,7 @@ def read(path: str, layers: Sequence[str], depth: int) -> dict[int | str, Any]:
     with refusing(path):
         found = READERS[suffix](path, lambda names: chosen(path, names, layers))
     for name, values in found.items():
-        if 0 in values.shape or not values.shape:
+        if 0 in values.shape or len(values.shape) < 2:
             shape = tuple(values.shape)
             raise UnreadableError(
                 path, f"layer '{brief(name)}' has shape {shape}, expected rows and units"
@@ -66,17 +61,6 @@ def read(path: str, layers: Sequence[str], depth: int) -> dict[int | str, Any]:
         int(name) if LEVEL.fullmatch(name) and int(name) <= depth else name: values
         for name, values in found.items()
     }
-
-
-def check_plain(path: str) -> None:
-    """Raise unless a path is a file: a pipe would be waited for.
-
-    Raises:
-        UnreadableError: a folder, a pipe or a device.
-        OSError: there is none.
-    """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise UnreadableError(path, "is not a plain file")
 
 
 def chosen(path: str, names: Sequence[str], wanted: Sequence[str]) -> list[str]:
@@ -103,46 +87,6 @@ def chosen(path: str, names: Sequence[str], wanted: Sequence[str]) -> list[str]:
             )
         found |= dict.fromkeys(fitting)
     return list(found)
-
-
-@contextmanager
-def refusing(path: str) -> Iterator[None]:
-    """Raise one sentence for whatever the readers of other packages raise at a damaged file."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (UnreadableError, MemoryError):
-        raise
-    except Exception as error:  # zlib's, zipfile's, struct's, ast's, arrow's …: no list is complete
-        if isinstance(error, OSError) and error.filename:
-            raise
-        raise UnreadableError(path, f"is damaged or of another format: {reason(error)}") from error
-
-
-def reason(error: BaseException) -> str:
-    """The type and the text of an error, in one short line."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # an error of the user's own whose text is another error
-        text = ""
-    return brief(f"{type(error).__name__}: {text}" if text else type(error).__name__, 120)
-
-
-def _check_size(path: str, size: float) -> None:
-    """Raise for more bytes than the file can honestly be packed from, or than there is memory."""
-    stored = os.path.getsize(path)
-    if size > max(FREE, PACKED * stored):
-        raise UnreadableError(
-            path, f"its {stored:,} bytes would unpack to {size:,}, more than {PACKED} times as many"
-        )
-    if size > memory():
-        raise UnreadableError(path, f"its layers have {size:,} bytes, the memory has {memory():,}")
-
-
-def memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _check_kind(path: str, name: str, kind: np.dtype) -> None:
@@ -190,7 +134,7 @@ def _npz(path: str, choose: Choose) -> dict[str, Any]:
         for name in names:
             with archive.open(members[name]) as file:
                 size += _header(path, name, file, members[name].file_size)
-        _check_size(path, size)
+        check_size(path, size)
         found = {}
         for name in names:
             with archive.open(members[name]) as file:
@@ -230,32 +174,6 @@ def _torch(path: str, choose: Choose) -> dict[str, Any]:
     return {name: _tensor(path, name, by_name[name]) for name in names}
 
 
-def load_torch(path: str) -> Any:
-    """What `torch.save` wrote: tensors in plain containers, with checksums compared first.
-
-    Raises:
-        UnreadableError: a file of another kind, or one that holds other objects.
-    """
-    import torch
-
-    with refusing(path):
-        if not zipfile.is_zipfile(path):
-            raise UnreadableError(path, "is not a file that torch.save wrote, or is cut off")
-        with zipfile.ZipFile(path) as archive:
-            _check_size(path, sum(info.file_size for info in archive.infolist()))
-            damaged = archive.testzip()  # torch does not compare checksums
-        if damaged is not None:
-            raise UnreadableError(path, f"is damaged at '{brief(damaged)}'")
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            if "weights_only" not in str(error).lower() and "WeightsUnpickler" not in str(error):
-                raise
-            raise UnreadableError(
-                path, "holds Python objects, which are not unpickled; expected tensors by name"
-            ) from error
-
-
 def _tensor(path: str, name: str, values: Any) -> Any:
     """A dense tensor of real numbers."""
     import torch
@@ -264,11 +182,13 @@ def _tensor(path: str, name: str, values: Any) -> Any:
         raise UnreadableError(
             path, f"layer '{brief(name)}' is a {type(values).__name__}, expected a tensor"
         )
-    plain = values.layout == torch.strided and not (values.is_quantized or values.is_meta)
-    if not plain or values.is_complex():
-        kind = str(values.dtype if plain else values.layout).removeprefix("torch.")
+    dense = values.layout == torch.strided and not (values.is_nested or values.is_meta)
+    if not dense or values.is_quantized or values.is_complex():
+        kinds = {"a nested tensor": values.is_nested, "no numbers": values.is_meta}
+        other = values.dtype if dense else values.layout
+        kind = next((kind for kind in kinds if kinds[kind]), str(other).removeprefix("torch."))
         raise UnreadableError(path, f"layer '{brief(name)}' holds {kind}, expected {NUMBERS}")
-    _check_size(path, values.numel() * values.element_size())  # one stored number may be many
+    check_size(path, values.numel() * values.element_size())  # one stored number may be many
     return values.detach()
 
 
@@ -282,7 +202,14 @@ def _csv(path: str, choose: Choose) -> dict[str, Any]:
         headless = bool([float(cell) for cell in cells])
     except ValueError:
         headless = False
-    return {ALONE: _columns(path, pd.read_csv(path, header=None if headless else 0))}
+    if len(cells) > 1 and cells == [str(at) for at in range(len(cells))]:
+        headless = False  # the names that pandas gives to columns
+    table = pd.read_csv(path, header=None if headless else 0)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first cells for names
+        raise UnreadableError(path, f"its lines have more cells than its first, {len(cells)}")
+    if len(cells) == 1 and table.dtypes.iloc[0].kind not in "biuf":
+        raise UnreadableError(path, "its lines hold no numbers that commas separate")
+    return {ALONE: _columns(path, table)}
 
 
 def _parquet(path: str, choose: Choose) -> dict[str, Any]:
@@ -292,7 +219,7 @@ def _parquet(path: str, choose: Choose) -> dict[str, Any]:
     choose([ALONE])
     with open(path, "rb") as file:
         about = pq.ParquetFile(file).metadata
-        _check_size(path, about.num_rows * about.num_columns * 8)
+        check_size(path, about.num_rows * about.num_columns * 8)
     return {ALONE: _columns(path, pd.read_parquet(path))}
 
 

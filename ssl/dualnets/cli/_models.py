@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import dualnets
 import hltm
-from dualnets.cli._activations import UnreadableError, check_plain, load_torch, reason, refusing
+from dualnets.cli._foreign_files import UnreadableError, check_plain, load_torch, reason, refusing
 from hltm._names import brief, listed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WRAPPED = ("state_dict", "model_state_dict")  # under which training scripts store the weights
+WRAPPED = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+)  # under which training scripts store the weights
 PREFIXES = ("module.", "_orig_mod.")  # of the names that DataParallel and torch.compile make
 OURS = tuple(f"{package.__path__[0]}{os.sep}" for package in (hltm, dualnets))
 
@@ -41,16 +45,25 @@ class UserCode:
     def __init__(self) -> None:
         self.named: dict[tuple[str, str], str] = {}  # (file, function) -> what named it
 
-    def function(self, flag: str, text: str) -> Callable[..., Any]:
+    def function(self, flag: str, text: str, takes: int | None = None) -> Callable[..., Any]:
         """What `module:name` names; modules are looked for in the working directory, too.
 
+        Args:
+            flag, text: of the command line.
+            takes: the number of arguments that it is called with, if that is known; an argument
+                `cardinality` may be there, too.
+
         Raises:
-            ValueError: another form, a module that cannot be imported, or one without that name.
+            ValueError: another form, a module that cannot be imported, or one without that name, or a
+                function of other arguments.
         """
         module, _, name = text.partition(":")
         given = f"{flag} {brief(text, 60)}"
-        if not (module and name):
+        if not (module and name) or not all(module.split(".")) or "/" in module:
             raise ValueError(f"{flag} must be module:function, got '{brief(text, 60)}'")
+        if module.endswith(".py"):
+            better = brief(f"{module.removesuffix('.py')}:{name}", 60)
+            raise ValueError(f"{given}: a module is named without .py, as in '{better}'")
         here = str(Path.cwd())
         sys.path.insert(0, here)
         try:
@@ -63,6 +76,9 @@ class UserCode:
                 sys.path.remove(here)
         if not callable(found):
             raise ValueError(f"{given}: {brief(module)} has no function '{brief(name)}'")
+        if takes is not None and not _accepts(found, takes):
+            needs = listed(_needed(found)) or "fewer"
+            raise ValueError(f"{given} needs arguments ({needs}), expected a function of {takes}")
         return found
 
     @contextmanager
@@ -78,7 +94,8 @@ class UserCode:
         except BaseException as error:  # a function may also exit
             frames = traceback.extract_tb(error.__traceback__)
             last = frames[-1].filename
-            if last.startswith(OURS) and last != __file__ and not isinstance(error, SystemExit):
+            refusal = isinstance(error, (ValueError, MemoryError, OSError)) or not self.named
+            if refusal and last.startswith(OURS) and last != __file__:
                 raise
             files = {file for file, _ in self.named}
             own = [f for f in frames if f.filename in files]
@@ -136,6 +153,19 @@ def _needed(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in several]
 
 
+def _accepts(function: Callable[..., Any], count: int) -> bool:
+    """Whether it can be called with this many arguments, or with these and `cardinality`."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C
+        return True
+    for more in ({}, {"cardinality": None}):
+        with contextlib.suppress(TypeError):
+            signature.bind(*range(count), **more)
+            return True
+    return False
+
+
 def _set_weights(model: nn.Module, path: str, code: UserCode, given: str) -> None:
     """Load a state dict; an error counts the names that do not fit.
 
@@ -145,9 +175,12 @@ def _set_weights(model: nn.Module, path: str, code: UserCode, given: str) -> Non
     state = read_weights(path)
     with code.errors(given):
         expected = model.state_dict()
-    for prefix in PREFIXES:
+    for prefix in PREFIXES * 2:  # in either order
         if all(name.startswith(prefix) for name in state) and not state.keys() & expected.keys():
             state = {name.removeprefix(prefix): values for name, values in state.items()}
+    lossy = [n for n, own in expected.items() if n in state and _loses_numbers(state[n], own)]
+    if lossy:
+        raise UnreadableError(path, f"holds complex numbers in {listed(lossy)}, the model has real")
     try:
         model.load_state_dict(state)
     except Exception as error:
@@ -163,6 +196,11 @@ def _set_weights(model: nn.Module, path: str, code: UserCode, given: str) -> Non
         parts = [f"{len(x)} {what} ({listed(x, 40)})" for what, x in faults.items() if x]
         text = "; ".join(parts) or reason(error)
         raise UnreadableError(path, f"does not fit the model: {text}") from error
+
+
+def _loses_numbers(stored: Tensor, own: Any) -> bool:
+    """Whether torch would load complex numbers without their imaginary parts."""
+    return stored.is_complex() and hasattr(own, "is_complex") and not own.is_complex()
 
 
 def read_weights(path: str) -> dict[str, Tensor]:

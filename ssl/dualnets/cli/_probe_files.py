@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from hltm import LatentTree
 
 TABLE, PAGE = "table.csv", "index.html"
+# in the first bytes of these files, which tells them from those of other programs
+MINE = {TABLE: ("member", "layer", "metric"), PAGE: ("<title>hltm probe</title>",)}
 PLAIN = re.compile(r"[a-z0-9_.-]{1,60}")  # lower case: some file systems take `A` and `a` for one
 HASHED = re.compile(r"-[0-9a-f]{8}$")
 
 
 def check_folder(out: str) -> None:
-    """Raise ValueError, before any work, unless files can be written to this folder."""
+    """Raise ValueError, before any work, unless files can be written to this folder.
+
+    Files of the names that a probe writes must be those of an earlier probe.
+    """
     folder = local_path(out)
     if not out:
         return
@@ -35,6 +40,21 @@ def check_folder(out: str) -> None:
         raise ValueError(f"{brief(above, 80)}: is a file, expected a folder")
     if not os.access(above, os.W_OK):
         raise ValueError(f"{brief(above, 80)}: no files can be written there")
+    for name, texts in MINE.items():
+        path = folder / name
+        if os.path.lexists(path) and not _begins_with(path, texts):
+            raise ValueError(
+                f"{brief(path, 80)}: is no file of hltm probe, and would be replaced; choose another --out"
+            )
+
+
+def _begins_with(path: Path, texts: Iterable[str]) -> bool:
+    """Whether it is a file with all these texts in its first bytes."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        first = file.read(400)
+    return all(text.encode() in first for text in texts)
 
 
 def heatmap_name(layer: int | str) -> str:

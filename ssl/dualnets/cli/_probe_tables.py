@@ -33,8 +33,8 @@ def probe_tables(table: pd.DataFrame, written: bool) -> Iterator[RenderableType]
     if compact:
         yield _table(cells, f"{short['metric'].iloc[0]} of {short['layer'].nunique()} layers")
     else:
-        for layer, rows in cells.groupby("layer", sort=False):
-            yield _table(rows.drop(columns="layer"), f"\nlayer {brief(layer, 70)}")
+        for at, (layer, rows) in enumerate(cells.groupby("layer", sort=False)):
+            yield _table(rows.drop(columns="layer"), "\n" * (at > 0) + f"layer {brief(layer, 70)}")
     members = table["member"].nunique()
     of = f"n = {int(table['n'].max()):,} rows" + f", {members} members" * (members > 1)
     yield Text(f"\n{of}. {CAPTION}", "dim")
@@ -52,6 +52,8 @@ def _table(cells: pd.DataFrame, title: str) -> RenderableType:
     first = str(cells.columns[0])
     heads = [str(column).replace("_", " ") for column in cells]
     drawn = plain_table(heads, left=first, title=Text(title))
+    # on a narrow terminal names are broken, and numbers stay whole
+    drawn.columns[0].no_wrap, drawn.columns[0].overflow = False, "fold"
     before = None
     for row in cells.itertuples(index=False):
         texts = [brief(shown(value)) for value in row]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ makes the model, and its parts by name. The model is run on rows that training n
 SAMPLES = 8192
 OF_A_MODEL = ("weights", "side", "encode", "select", "pool", "samples")  # without effect on files
 CHANCE = 2 / 3  # of the latents, at least, are below the null where rows are not the right ones
-ROWS = re.compile(r"([0-9]{1,19}):([0-9]{1,19})")
+ROWS = re.compile(r"([0-9]{1,30}):([0-9]{1,30})")
 
 
 def main(arguments: list[str]) -> int:
@@ -55,15 +55,18 @@ def main(arguments: list[str]) -> int:
                 f"--seed {options.seed} is not that of {options.data}, {data.recipe.seed}; leave it out"
             )
         options.seed = data.recipe.seed
-    forgotten = options.seed is None and bool(options.activations)
+    forgotten = options.seed is None
     options.seed = options.seed or 0
-    with _hints() as hints:
+    # a script may go to a folder of its own; --out is where the command was called
+    with _hints() as hints, chdir("."):
         found = _measured(options, tree, data, UserCode())
     table = to_frame(found, tree)
     below = table[table["metric"] == "below_null"]["value"].mean()
-    if forgotten and below >= CHANCE:
+    if options.activations and below >= CHANCE and (forgotten or not hints):
         hints.append(
             "no --seed was given, so the rows are those of seed 0: are the activations, too?"
+            if forgotten
+            else "most latents are below their null: are the arrays of these rows, in this order?"
         )
 
     from dualnets.cli._probe_tables import probe_tables
@@ -135,6 +138,8 @@ def _parse(arguments: list[str]) -> Any:
 
 def _check(options: Any) -> None:
     """Raise ValueError for options that do not go together, before any work."""
+    from hltm.sampling.philox import MAX_ROWS
+
     if bool(options.activations) == bool(options.model):
         raise ValueError("name either --activations or --model (and --layers)")
     if bool(options.tree) == bool(options.data):
@@ -147,20 +152,30 @@ def _check(options: Any) -> None:
             raise ValueError(
                 "--rows must be start:stop, the rows that the activations were computed on"
             )
+    if options.data:
+        for option in _tree_files.reading("rows and tree"):
+            if getattr(options, option.name) not in (None, False):
+                raise ValueError(f"{option.flag} is for a --tree, not for --data")
     if options.rows:
         _rows(options.rows)
         if options.samples is not None:
             raise ValueError("give --rows or --samples, not both")
+    if options.samples is not None and options.samples > MAX_ROWS:
+        raise ValueError(f"--samples must be at most 2^34, got {brief(options.samples)}")
     check_folder(options.out)
 
 
 def _rows(text: str) -> range:
     """The rows of `start:stop`."""
+    from hltm.sampling.philox import MAX_ROWS
+
     found = ROWS.fullmatch(text)
-    rows = range(int(found[1]), int(found[2])) if found else range(0)
-    if not rows:
-        raise ValueError(f"--rows must be start:stop with start below stop, got '{brief(text)}'")
-    return rows
+    start, stop = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not start < stop <= MAX_ROWS:
+        raise ValueError(
+            f"--rows must be start:stop with start below stop, at most 2^34, got '{brief(text)}'"
+        )
+    return range(start, stop)
 
 
 @contextmanager
@@ -192,7 +207,7 @@ def _measured(
     choices: dict[str, Any] = {"lags": options.lags}
     if options.metrics:
         choices["metrics"] = [
-            code.function("--metrics", name) if ":" in name else name for name in options.metrics
+            code.function("--metrics", name, 2) if ":" in name else name for name in options.metrics
         ]
     if options.activations:
         source = _activations(options, tree, rows or (range(0) if data is None else data.rows))
@@ -208,7 +223,7 @@ def _measured(
         samples = SAMPLES if options.samples is None else options.samples
         choices |= {"samples": samples, "seed": options.seed}
     try:
-        with code.errors(f"--model {brief(options.model)}"):
+        with code.errors(f"--model {brief(options.model)}" if options.model else "--metrics"):
             return probe_layers(source, tree, **choices)
     except RuntimeError as error:  # of torch, which has no error of its own for it
         if "allocate memory" not in str(error):
@@ -235,7 +250,7 @@ def _activations(options: Any, tree: LatentTree, rows: range) -> Any:
 
 def _check_memory(rows: range, tree: LatentTree) -> None:
     """Raise where the states of the rows have more bytes than this machine."""
-    from dualnets.cli._activations import memory
+    from dualnets.cli._foreign_files import memory
 
     size = len(rows) * len(tree.topology) * len(tree.members)
     if size > memory():
@@ -253,7 +268,7 @@ def _network(options: Any, code: UserCode) -> Any:
 
     encode = options.encode or "bits"
     if ":" in encode:
-        encode = code.function("--encode", encode)
+        encode = code.function("--encode", encode, 1)
     elif encode not in ENCODINGS:
         raise ValueError(
             f"--encode must be one of {', '.join(ENCODINGS)} or module:function, got '{brief(encode)}'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,9 @@ def main(arguments: list[str]) -> int:
             tree, values=dict(zip(tree.latents, own.value.tolist(), strict=True)),
             label="ceiling, own leaves", limits=(0, 1), title=title,
         )  # fmt: skip
-        figure.savefig(options["picture"])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for it
+            figure.savefig(options["picture"])
         print_plain(console, f"\n  {options['picture']}")
     return 0
 

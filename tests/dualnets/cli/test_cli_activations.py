@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dualnets.cli import _activations
-from dualnets.cli._activations import UnreadableError, read
+from dualnets.cli import _foreign_files
+from dualnets.cli._activations import read
+from dualnets.cli._foreign_files import UnreadableError
 
 A = np.random.default_rng(0).normal(size=(40, 3)).astype("f4")
 B = (A[:, :2] > 0).astype("i8")
@@ -84,6 +85,8 @@ def test_a_table_without_a_head(tmp_path):
     path = tmp_path / "a.csv"
     np.savetxt(path, A, delimiter=",")
     assert read(str(path), [], depth=3)["activations"].shape == (40, 3)
+    pd.DataFrame(A).to_csv(path, index=False)  # whose head is 0,1,2
+    assert read(str(path), [], depth=3)["activations"].shape == (40, 3)
     pd.DataFrame(A).to_csv(path)
     with pytest.raises(UnreadableError, match="first column has no name; is it the index"):
         read(str(path), [], depth=3)
@@ -103,6 +106,7 @@ def test_a_table_without_a_head(tmp_path):
         (np.zeros((3, 0)), r"shape \(3, 0\), expected rows and units"),
         (np.zeros((0, 3)), r"shape \(0, 3\), expected rows and units"),
         (np.float64(3), r"shape \(\), expected rows and units"),
+        (np.zeros(3), r"shape \(3,\), expected rows and units"),
     ],
 )
 def test_what_is_not_activations_is_refused(tmp_path, values, message):
@@ -122,6 +126,7 @@ def test_what_is_not_activations_is_refused(tmp_path, values, message):
         ({}, "has no layers"),
         ({"a": torch.zeros(3, 2, dtype=torch.complex64)}, "holds complex64"),
         ({"a": torch.eye(3).to_sparse()}, "holds sparse_coo"),
+        ({"a": torch.empty(3, 2, device="meta")}, "holds no numbers"),
         ({1: torch.zeros(3, 2), "1": torch.zeros(3, 2)}, "two layers named '1'"),
         ({"a": torch.nn.Linear(2, 2)}, "Python objects, which are not unpickled"),
     ],
@@ -133,18 +138,36 @@ def test_other_things_that_torch_saves_are_refused(tmp_path, held, message):
         read(path, [], depth=3)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch deprecates both
+def test_tensors_without_a_shape_or_of_codes_are_refused(tmp_path):
+    nested = torch.nested.nested_tensor([torch.zeros(3), torch.zeros(5)])
+    codes = torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8)
+    for held, message in ((nested, "holds a nested tensor"), (codes, "holds qint8")):
+        torch.save({"a": held}, tmp_path / "a.pt")
+        with pytest.raises(UnreadableError, match=message):
+            read(str(tmp_path / "a.pt"), [], depth=3)
+
+
 def test_tables_of_text_are_refused(tmp_path):
     path = str(tmp_path / "a.parquet")
     pd.DataFrame({"u": [1.0], "v": ["x"]}).to_parquet(path)
     with pytest.raises(UnreadableError, match="column 'v' holds"):
         read(path, [], depth=3)
+    for text, message in {
+        "u;v\n1;2\n": "no numbers that commas separate",
+        "u,v\n1,2,3\n": "more cells than its first, 2",
+        "u,v\n1,x\n": "column 'v' holds",
+    }.items():
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises(UnreadableError, match=message):
+            read(str(tmp_path / "a.csv"), [], depth=3)
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(UnreadableError, match="damaged or of another format: EmptyDataError"):
         read(str(tmp_path / "a.csv"), [], depth=3)
 
 
 def test_files_that_unpack_to_far_more_than_their_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(_activations, "FREE", 1000)
+    monkeypatch.setattr(_foreign_files, "FREE", 1000)
     for path, save in ((tmp_path / "a.npz", np.savez_compressed), (tmp_path / "b.pt", None)):
         if save:
             save(path, x=np.zeros((1000, 1000)))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import hltm
 from dualnets.cli._models import UserCode, make_model
 
 SOURCE = """
@@ -96,7 +97,9 @@ def test_the_error_of_a_function_has_its_text_and_its_line(code, name, message):
         ("ends:f", r"SystemExit: no \(ends.py, line 1\)"),
         ("lacks:f", r"No module named 'nowhere_at_all' \(lacks.py, line 1\)"),
         ("nowhere_at_all:f", "ModuleNotFoundError: No module named 'nowhere_at_all'$"),
-        ("..m:f", "TypeError"),
+        ("..m:f", r"must be module:function, got '\.\.m:f'"),
+        ("./nets_of_mine.py:build", "must be module:function, got './nets_of_mine.py:build'"),
+        ("nets_of_mine.py:build", "is named without .py, as in 'nets_of_mine:build'"),
         ("m", "--model must be module:function, got 'm'"),
         (":f", "--model must be module:function, got ':f'"),
     ],
@@ -106,6 +109,20 @@ def test_what_makes_no_model_is_refused_in_one_line(code, name, message):
         make_model(code, name, None)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+def test_a_function_of_other_arguments_is_refused_before_any_work(code):
+    assert code.function("--encode", "math:sqrt", 1)(4) == 2
+    assert code.function("--metrics", "builtins:print", 2) is print
+    for name, shown in (("math:sqrt", "'x'"), ("nets_of_mine:build", "fewer")):
+        with pytest.raises(ValueError, match=rf"needs arguments \({shown}\), .* function of 2$"):
+            code.function("--metrics", name, 2)
+
+
+def test_an_error_within_hltm_by_what_a_function_gave_it_is_one_line(code):
+    code.function("--metrics", "nets_of_mine:none")
+    with pytest.raises(ValueError, match=r"^--metrics: TypeError: "), code.errors("--metrics"):
+        hltm.symmetric_binary(depth="2", seed=0)
 
 
 def test_the_search_path_is_left_as_it_was(code):
@@ -129,7 +146,9 @@ def test_weights_as_they_are_stored(code):
     save_file(expected, "w.safetensors")
     torch.save(expected, "w.pt")
     torch.save({"epoch": 3, "state_dict": wrapped}, "w.pth")
-    for path in ("w.safetensors", "w.pt", "w.pth"):
+    twice = {f"_orig_mod.{name}": values for name, values in wrapped.items()}
+    torch.save({"model": twice, "optimizer": {}}, "twice.pt")
+    for path in ("w.safetensors", "w.pt", "w.pth", "twice.pt"):
         for name in ("build", "net"):
             found = make_model(code, f"nets_of_mine:{name}", path).state_dict()
             assert all(torch.equal(found[key], values) for key, values in expected.items())
@@ -141,6 +160,10 @@ def test_weights_as_they_are_stored(code):
         ({}, "holds nothing, expected tensors by name"),
         ([torch.zeros(2)], "holds a list, expected tensors by name"),
         ({"fc.weight": 3}, "holds 'fc.weight', expected tensors by name"),
+        (
+            {"fc.weight": torch.zeros(3, 8, dtype=torch.complex64), "fc.bias": torch.zeros(3)},
+            "holds complex numbers in 'fc.weight', the model has real$",
+        ),
         (torch.nn.Linear(2, 2), "holds Python objects, which are not unpickled"),
         ({"fc.weight": torch.zeros(3, 8)}, r"does not fit the model: 1 without weights \('fc.bias'\)$"),
         (

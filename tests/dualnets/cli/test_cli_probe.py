@@ -26,6 +26,10 @@ def fails(activations, states):
 number = 3
 def wrong():
     return 3
+def elsewhere():
+    import os
+    os.chdir("/")
+    return torch.nn.Identity()
 """
 
 
@@ -113,6 +117,9 @@ def test_a_forgotten_seed_gets_a_hint(home, capsys):
     assert err == ""
     _, out, _ = run(capsys, *given, "--rows", "500:1500", "--seed", "0")
     assert "no --seed" not in out
+    assert out.splitlines()[-1].startswith(
+        "hint: most latents are below their null: are the arrays"
+    )
     wide = np.random.default_rng(0).normal(size=(1000, 9))
     np.savez("wide.npz", **{f"layer{at}": wide + at for at in range(4)})  # 28 comparisons
     _, out, err = run(
@@ -152,7 +159,7 @@ def test_a_model_that_takes_tokens_and_returns_a_sequence(home, capsys):
 def test_a_model_is_run_on_rows_of_the_data(home, capsys):
     given = (
         "--model",
-        "probed_model:leaves",
+        "probed_model:elsewhere",
         "--tree",
         "tree.json",
         "--seed",
@@ -193,7 +200,10 @@ def test_a_model_is_read_by_name_with_its_weights(home, capsys):
     [
         ([], "name either --activations or --model"),
         (["--activations", "acts.npz"], "--rows must be start:stop"),
-        (["--activations", "acts.npz", "--rows", "9:3"], "start below stop, got '9:3'"),
+        (
+            ["--activations", "acts.npz", "--rows", "9:3"],
+            "start below stop, at most 2^34, got '9:3'",
+        ),
         (["--activations", "acts.npz", "--rows", "0:999"], "expected 999 rows on axis 0"),
         (["--activations", "none.npz", "--rows", "0:9"], "none.npz: no such file"),
         (["--model", "probed_model", "--layers", "0"], "module:function, got 'probed_model'"),
@@ -220,7 +230,23 @@ def test_a_model_is_read_by_name_with_its_weights(home, capsys):
             ["--model", "probed_model:build", "--rows", "0:9", "--samples", "9"],
             "--rows or --samples",
         ),
-        (["--model", "probed_model:build", "--rows", "0:99999999999999"], "the memory has"),
+        (["--model", "probed_model:build", "--rows", "0:16000000000"], "the memory has 100,000"),
+        (
+            ["--model", "probed_model:build", "--rows", "0:17179869185"],
+            "at most 2^34, got '0:17179",
+        ),
+        (
+            ["--model", "probed_model:build", "--samples", "9" * 20],
+            "--samples must be at most 2^34",
+        ),
+        (
+            ["--activations", "acts.npz", "--rows", "0:9999999999999999999"],
+            "at most 2^34, got '0:9",
+        ),
+        (
+            ["--data", "tree.json", "--tree", "", "--model", "m:f", "--root", "a"],
+            "--root is for a --tree, not for --data",
+        ),
         (
             ["--activations", "acts.npz", "--rows", "0:9", "--pool", "mean"],
             "--pool is for a --model",
@@ -232,7 +258,8 @@ def test_a_model_is_read_by_name_with_its_weights(home, capsys):
         ),
     ],
 )
-def test_bad_requests_are_refused_in_one_line(home, capsys, arguments, message):
+def test_bad_requests_are_refused_in_one_line(home, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr("dualnets.cli._foreign_files.memory", lambda: 10**5)
     status, _, error = run(capsys, "--tree", "tree.json", *arguments)
     assert status == 2
     assert message in error

@@ -121,6 +121,36 @@ def test_where_no_files_can_be_written_is_seen_before_any_work(tmp_path, monkeyp
         check_folder("s3://bucket/x")
 
 
+def test_numbers_are_whole_on_a_narrow_terminal(probed):
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=40)
+    for part in probe_tables(probed[1][probed[1]["layer"] == "a/b"], written=False):
+        console.print(part)
+    shown = console.file.getvalue()
+    assert shown.startswith("layer a/b")
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 40
+
+
+def test_files_of_other_programs_are_not_replaced(probed, tmp_path):
+    found, table = probed
+    some = table[table["layer"] == "a/b"]
+    write_files(str(tmp_path), some, {"a/b": found["a/b"]}, TREE)
+    check_folder(str(tmp_path))
+    (tmp_path / "index.html").write_text("<title>mine</title>")
+    with pytest.raises(ValueError, match=r"index\.html: is no file of hltm probe, and would be"):
+        check_folder(str(tmp_path))
+    (tmp_path / "index.html").unlink()
+    (tmp_path / "table.csv").write_text("layer,weight")
+    with pytest.raises(ValueError, match=r"table\.csv: is no file of hltm probe"):
+        check_folder(str(tmp_path))
+    (tmp_path / "table.csv").unlink()
+    (tmp_path / "table.csv").mkdir()
+    with pytest.raises(ValueError, match=r"table\.csv: is no file of hltm probe"):
+        check_folder(str(tmp_path))
+
+
 def test_many_layers_are_shown_by_one_metric():
     draw = TREE.sample(300, seed=1)
     layers = {f"layer{at}": draw.leaves.float() for at in range(12)}

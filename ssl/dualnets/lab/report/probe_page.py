@@ -111,7 +111,7 @@ def write(path: Path, table: pd.DataFrame, pictures: Mapping[int | str, Path], t
             f'<div class="wide">{html_table(own)}</div><figure><a href="{quote(picture.name)}">'
             f'<img alt="Heatmap of units by latents" src="data:image/png;base64,{image}"></a></figure>'
         )
-        heading = f"<h2>Layer {html.escape(visible(layer))}</h2>"
+        heading = f"<h2>Layer {html.escape(brief(layer, 80))}</h2>"
         if len(pictures) > OPEN:
             body = f"<details><summary>{heading}</summary>{body}</details>"
             heading = ""
