@@ -18,7 +18,7 @@ def network():
 
 
 def test_latents_by_layers_with_numbers_and_crossed_cells(tmp_path):
-    table = patch(network(), TREE, samples=200, seed=1, units=2, draws=5)
+    table = patch(network(), TREE, samples=60, seed=1, units=2, draws=3)
     figure = patching_figure(table, metric="own_change")
     axes = figure.axes[0]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1", "2"]

@@ -31,6 +31,12 @@ class OneLevel:
         return (read.sum(-2) + self.tree.table(0).log()).softmax(-1)
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Fewer rows to choose units and to fit the readout on."""
+    monkeypatch.setattr("hltm.probe.causal.setup.FITTED", 256)
+
+
 STAR = hltm.symmetric_binary(depth=1, branching=4, polarity=(0.4, 0.8), seed=0)
 ROOT = {"0": list(range(8))}  # the messages of all leaves
 
@@ -124,7 +130,7 @@ def deep(tree, seed=0):
     )
 
 
-def test_a_torch_module_with_a_linear_probe_and_a_whole_layer():
+def test_a_torch_module_with_a_linear_probe_and_a_whole_layer(few):
     tree = hltm.symmetric_binary(depth=2, seed=0)
     network = hltm.probe.TorchNetwork(deep(tree), ["1", "3"])
     every = patch(network, tree, samples=300, seed=1, layers=["1"], units=12, nodes=["0"])
@@ -133,17 +139,17 @@ def test_a_torch_module_with_a_linear_probe_and_a_whole_layer():
     )  # all that the network does of the root's leaves
     assert value(every, "own_change").note == "fewer other units than chosen ones"
     assert 0.5 < value(every, "exact_change").value < 1  # of a linear probe of a random network
-    table = patch(network, tree, samples=300, seed=1, units=2)
+    table = patch(network, tree, samples=60, seed=1, units=2, draws=4)
     assert set(table.layer) == {"1", "3"}
     assert len(table) == 2 * 3 * 5
     assert set(table.candidates) == {"best 2"}
     assert table.null.notna().all()
     assert (table.note == "").all()
-    same = patch(network, tree, samples=300, seed=1, units=2)
+    same = patch(network, tree, samples=60, seed=1, units=2, draws=4)
     assert same.equals(table)
 
 
-def test_a_bare_module_is_patched_in_all_of_its_parts():
+def test_a_bare_module_is_patched_in_all_of_its_parts(few):
     tree = hltm.symmetric_binary(depth=2, seed=0)
     model = deep(tree)
     options = {"samples": 100, "seed": 1, "draws": 2}
@@ -168,7 +174,7 @@ def test_the_best_units_are_those_of_the_metric():
     assert value(table, "own_change").value == value(own, "own_change").value == pytest.approx(1)
 
 
-def test_shares_of_units_of_a_linear_layer_add_up_to_one():
+def test_shares_of_units_of_a_linear_layer_add_up_to_one(few):
     tree = hltm.symmetric_binary(depth=2, seed=0)
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)).double()
