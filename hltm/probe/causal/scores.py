@@ -52,8 +52,8 @@ def change_numbers(
 
 
 def _agreement(square: Tensor, product: Tensor, whole: Tensor) -> Tensor:
-    """1 - Σ|a - b|² / Σ|b|² from Σ|a|², Σab and Σ|b|²; NaN where b is 0."""
-    return _ratio(2 * product - square, whole)
+    """2 Σab / (Σ|a|² + Σ|b|²) from Σ|a|², Σab and Σ|b|², in -1..1; NaN where b is 0."""
+    return _ratio(2 * product, square + whole).masked_fill(whole <= 0, torch.nan)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import hltm
 from hltm.probe import ablate, patch
 from hltm.probe.causal.chosen_units import other_units
 from hltm.probe.causal.grouped_sums import GroupedSums
+from hltm.probe.causal.scores import CHANGES
 
 
 class OneLevel:
@@ -88,11 +89,20 @@ def test_states_that_are_equally_likely_up_to_rounding_are_both_right():
     assert value(table, "interchange_accuracy").value == 1
 
 
+def test_a_change_where_the_exact_one_is_almost_none_stays_a_number_to_read():
+    numbers = torch.tensor([[[50.0, 1.0, 1e-9, 0.0, 1e-12, 0.0, 9.0]]], dtype=torch.float64)
+    for name in ("exact_change", "change_correlation"):
+        assert 0 <= float(CHANGES[name](numbers)) < 0.1
+    assert CHANGES["own_change"](numbers).isnan()  # the network's own answer does not change at all
+    away = numbers * torch.tensor([1, 1, -1e9, 0, 1e12, 0, 1])
+    assert float(CHANGES["exact_change"](away)) == pytest.approx(-1)
+
+
 def test_part_of_the_messages_makes_part_of_the_change():
     half = {"0": [0, 1, 2, 3]}
     table = patch(OneLevel(STAR), STAR, samples=400, seed=1, units=half, readout="output")
     row = value(table, "exact_change")
-    assert 0.1 < row.value < 0.9
+    assert 0.1 < row.value < 0.95
     assert 0 < row.standard_error < 0.1
 
 
@@ -110,8 +120,8 @@ def test_scores_are_those_of_the_formulas_by_hand():
     after = (log[:, :8].unflatten(-1, (-1, 2)).sum(-2) + STAR.table(0).log()).softmax(-1)
     change = after - before
     expected = {
-        "exact_change": 1 - (change - exact).square().sum() / exact.square().sum(),
-        "own_change": 1 - (change - exact).square().sum() / exact.square().sum(),
+        "exact_change": 2 * (change * exact).sum() / (change.square().sum() + exact.square().sum()),
+        "own_change": 2 * (change * exact).sum() / (change.square().sum() + exact.square().sum()),
         "own_share": (change * exact).sum() / exact.square().sum(),
         "change_correlation": (change * exact).sum() / (change.norm() * exact.norm()),
         "interchange_accuracy": (after.argmax(1) == (before + exact).argmax(1)).double().mean(),
