@@ -61,6 +61,8 @@ def test_the_rule(leads, trees, verdict, reason):
     assert reason in found.reason
     assert found.effect_value == pytest.approx(min(leads.values()), abs=0.02)
     assert {d["variant"] for d in found.details} == set(leads)
+    if verdict == "holds":
+        assert "more than before training with simclr, byol" in found.reason
 
 
 def test_leads_that_vary_much_leave_the_claim_open():
@@ -94,7 +96,9 @@ def test_a_small_run(monkeypatch):
         parts.append(with_columns(outcome.table, settings))
     table = pd.concat(parts, ignore_index=True)
     assert USE.verdict(table).reason == "2 trees are fewer than 12"
-    assert USE.summary_table(table)["variant"].tolist() == ["byol", LABEL]
+    summary = USE.summary_table(table)
+    assert summary["variant"].tolist() == ["byol", LABEL]
+    assert {"used before", "others before", "null", "ceiling"} <= set(summary)
     rows = table[table.metric == _use.USED]
     assert set(rows.level) == {1, 2}
     assert rows.n.eq(60).all()
