@@ -134,13 +134,13 @@ def intervention_figure(table: pd.DataFrame, *, layer: int | str | None = None) 
     lines = -(-len(nodes) // columns)
     figure = Figure(figsize=(1.9 * columns + 0.8, 1.9 * lines + 0.8), dpi=110, layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    top = float(rows[["effect", "selectivity"]].abs().max(axis=None)) * 1.05 or 1.0
+    top = float(rows.loc[rows["metric"] != "confounded", "value"].abs().max()) * 1.05 or 1.0
     for axes, node in zip(panels.flat, nodes, strict=False):
-        own = rows[rows["node"] == node]
+        of_node = rows[rows["node"] == node]
+        own = of_node[of_node["metric"] == "effect"]
+        observed = of_node.loc[of_node["metric"] == "selectivity", "value"].abs()
         axes.plot([0, top], [0, top], color="#bbbbbb", linewidth=0.8)
-        axes.scatter(
-            own["selectivity"].abs(), own["effect"].abs(), s=9, color="#3182bd", linewidths=0
-        )
+        axes.scatter(observed, own["value"].abs(), s=9, color="#3182bd", linewidths=0)
         for column, style in (("ceiling", "-"), ("parent_baseline", ":")):
             height = own[column].replace(np.inf, np.nan).mean()
             if np.isfinite(height) and height <= top * 1.5:

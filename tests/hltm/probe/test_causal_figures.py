@@ -54,8 +54,8 @@ def test_effects_beside_selectivities(tmp_path):
         "2 (level 1)",
     ]
     points = figure.axes[0].collections[0].get_offsets()
-    own = found[(found.layer == "hidden") & (found.node == "0")]
-    assert points[:, 1].tolist() == pytest.approx(own.effect.abs().tolist())
+    own = found[(found.layer == "hidden") & (found.node == "0") & (found.metric == "effect")]
+    assert points[:, 1].tolist() == pytest.approx(own.value.abs().tolist())
     figure.savefig(tmp_path / "figure.png")
     with pytest.raises(ValueError, match="no layer 'none'"):
         intervention_figure(found, layer="none")

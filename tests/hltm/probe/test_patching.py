@@ -170,7 +170,7 @@ def test_a_bare_module_is_patched_in_all_of_its_parts(few):
     rows = same.metric.isin(["own_change", "own_share"])  # the random units are others
     assert same[rows].value.equals(named[rows].value)
     effects = hltm.probe.intervention_effect(model, tree, samples=100, seed=1, layers=["3"])
-    assert len(effects.table) == 3 * 6
+    assert len(effects.table) == 3 * 6 * 3
 
 
 def test_the_best_units_are_those_of_the_metric():
