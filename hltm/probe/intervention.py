@@ -115,7 +115,7 @@ def intervention_effect(
 
     Returns:
         The effects as tensors, and as a table: member, layer, level, node, metric (`effect`,
-        `selectivity` or `confounded`), unit (counted within its candidates), candidates, states (such as
+        `selectivity` or `confounded`), candidates, unit (counted within its candidates), states (such as
         `0-1`), value, standard_error (of the effect), null, ceiling, ceiling_error, parent_baseline (of the
         effect), n, note (why a number is missing). For their meaning see `LayerEffect`. A unit whose
         |effect| does not exceed `parent_baseline` shows nothing of the latent that a unit that follows

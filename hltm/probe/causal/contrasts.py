@@ -102,8 +102,9 @@ def exchanged(covariance: Tensor, rows: Tensor, count: int) -> Tensor:
     Row i has the number x_is under do(z = s), and its own state z_i, in which it is seen. The mean over the
     n_s rows with z_i = s less that over all N rows has the variance C_ss (1/n_s - 1/N) when states are
     exchanged among rows, because these rows are then a random sample without replacement, and for two
-    states the covariance is -C_st / N. Over pairs it is Bonferroni's. For numbers that do not depend on
-    the state, x_is = x_i, this is the difference of two means of observed rows.
+    states the covariance is -C_st / N. Over pairs the point is that of Tukey and Kramer (Hayter 1984, Annals
+    of Statistics 12: at most 5 % where K means are independent). For numbers that do not depend on the
+    state, x_is = x_i, this is the difference of two means of observed rows.
 
     Args:
         covariance: `(…, K, K)` C over rows.
@@ -115,12 +116,10 @@ def exchanged(covariance: Tensor, rows: Tensor, count: int) -> Tensor:
         >>> round(float(points), 4)  # 1.96 sqrt(1/50 + 1/50)
         0.392
     """
-    from scipy import stats
-
     a, b = pairs_of(rows.shape[-1]).unbind(1)
     own = covariance.diagonal(dim1=-2, dim2=-1) * (1 / rows - 1 / count)
     variance = own[..., a] + own[..., b] + 2 * covariance[..., a, b] / count
-    return float(stats.norm.isf((1 - QUANTILE) / (2 * len(a)))) * variance.clamp(min=0).sqrt()
+    return _widest(rows.shape[-1]) * (variance / 2).clamp(min=0).sqrt()
 
 
 @cache

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hltm.probe.intervention import LayerEffect
 
 COLUMNS = [
-    "member", "layer", "level", "node", "metric", "unit", "candidates", "states", "value", "standard_error",
+    "member", "layer", "level", "node", "metric", "candidates", "unit", "states", "value", "standard_error",
     "null", "ceiling", "ceiling_error", "parent_baseline", "n", "note",
 ]  # fmt: skip
 
@@ -50,7 +50,7 @@ def effect_table(
                         for i, (x, e, y) in enumerate(zip(*columns, strict=True)):
                             low, high = pairs[i]
                             yield [
-                                *index, kind, i, chosen, f"{low}-{high}", x, e, y, ceiling, wrong, parent,
+                                *index, kind, chosen, i, f"{low}-{high}", x, e, y, ceiling, wrong, parent,
                                 samples, _note(x, ceiling),
                             ]  # fmt: skip
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROUNDING = 1e-12
 COLUMNS = [
     "member", "layer", "level", "node", "metric", "candidates", "units", "value", "standard_error", "others",
-    "null", "ceiling", "note", "n",
+    "null", "ceiling", "n", "note",
 ]  # fmt: skip
 
 

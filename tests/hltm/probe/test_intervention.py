@@ -235,7 +235,7 @@ def test_a_torch_module():
     found = intervention_effect(network, tree, samples=100, seed=1, nodes=["0"], layers=["2"])
     assert list(found.layers) == ["2"]
     assert len(found.table) == 2 * 3
-    assert " ".join(found.table.columns[:7]) == "member layer level node metric unit candidates"
+    assert " ".join(found.table.columns[:7]) == "member layer level node metric candidates unit"
 
 
 def test_no_bound_where_an_intervention_makes_leaves_that_cannot_occur():
