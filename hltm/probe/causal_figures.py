@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMED = 80  # latents up to which each has its name
+CROSSED = "#555555"
+LINES = (("ceiling", "-", "ceiling"), ("parent_baseline", ":", "effect on the parent's posterior"))
 DIGITS = 20  # latents up to which each cell has its number
 
 
@@ -20,7 +23,7 @@ def patching_figure(
     """A figure of latents by layers from the table of `patch` or `ablate`: means over members.
 
     A cell that is not above its null, mean over members, is crossed out; a latent that was not patched in a
-    layer leaves it blank.
+    layer leaves it blank; where values are below 0, these are red.
 
     Args:
         metric: of the table; its first by default.
@@ -57,9 +60,12 @@ def patching_figure(
     axes = figure.subplots()
     finite = ceiling[np.isfinite(ceiling)]
     top = max(float(finite.max()) if len(finite) else 1.0, 1e-9)
+    least = min(float(np.nanmin(value, initial=0.0)), 0.0)
+    signed = least < -0.05 * top  # red for what counteracts
     image = axes.imshow(
-        value, aspect="auto", cmap="Blues", vmin=0, vmax=top, interpolation="nearest"
-    )
+        value, aspect="auto", cmap="RdBu" if signed else "Blues", vmin=-top if signed else 0, vmax=top,
+        interpolation="nearest",
+    )  # fmt: skip
     for i, t in zip(*np.nonzero(np.isfinite(value)), strict=True):
         weak = np.isfinite(null[i, t]) and value[i, t] <= null[i, t]
         if len(nodes) <= DIGITS:
@@ -68,10 +74,11 @@ def patching_figure(
                 if abs(value[i, t]) < 1
                 else f"{value[i, t]:.1f}"
             )
-            colour = "white" if value[i, t] > 0.6 * top else "black"
+            dark = abs(value[i, t]) if signed else value[i, t]
+            colour = "white" if dark > 0.6 * top else "black"
             axes.text(t, i, shown, ha="center", va="center", fontsize=7, color=colour)
         if weak:
-            axes.plot([t - 0.45, t + 0.45], [i + 0.45, i - 0.45], color="#d6604d", linewidth=1.2)
+            axes.plot([t - 0.45, t + 0.45], [i + 0.45, i - 0.45], color=CROSSED, linewidth=1.0)
     if len(nodes) <= NAMED:
         turned = 90 if max(map(len, map(str, nodes))) > 2 else 0
         axes.set_xticks(
@@ -90,11 +97,13 @@ def patching_figure(
     axes.set_ylabel("layer", fontsize=9)
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
     bar.set_label(name.replace("_", " "), fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
     members = rows["member"].nunique()
     over = f", mean of {members} members" if members > 1 else ""
     shown = title or f"{name.replace('_', ' ')}{over}; a line through a cell: not above its null"
-    figure.suptitle(_plain(shown), x=0.01, ha="left", fontsize=9, fontweight="bold")
+    shown = fill(_plain(shown), int(12 * figure.get_figwidth()))
+    figure.suptitle(shown, x=0.01, ha="left", fontsize=9, fontweight="bold")
     return figure
 
 
@@ -102,8 +111,8 @@ def intervention_figure(table: pd.DataFrame, *, layer: int | str | None = None) 
     """Each unit's |effect| of do(latent) against its |selectivity|, one panel per latent of a layer.
 
     A unit on the diagonal shows what it causes; one below it shows what comes through the parent. Lines are
-    the ceiling, and dotted the effect on the parent's exact posterior. Means over members are not
-    taken: every member's units are points.
+    the ceiling, which may be above what is shown, and dotted the effect on the parent's exact posterior. Means
+    over members are not taken: every member's units are points.
 
     Args:
         table: of `intervention_effect`.
@@ -134,22 +143,38 @@ def intervention_figure(table: pd.DataFrame, *, layer: int | str | None = None) 
     lines = -(-len(nodes) // columns)
     figure = Figure(figsize=(1.9 * columns + 0.8, 1.9 * lines + 0.8), dpi=110, layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    top = float(rows[["effect", "selectivity"]].abs().max(axis=None)) * 1.05 or 1.0
+    top = float(rows.loc[rows["metric"] != "confounded", "value"].abs().max()) * 1.05 or 1.0
+    highest = top
     for axes, node in zip(panels.flat, nodes, strict=False):
-        own = rows[rows["node"] == node]
+        of_node = rows[rows["node"] == node]
+        own = of_node[of_node["metric"] == "effect"]
+        observed = of_node.loc[of_node["metric"] == "selectivity", "value"].abs()
         axes.plot([0, top], [0, top], color="#bbbbbb", linewidth=0.8)
-        axes.scatter(
-            own["selectivity"].abs(), own["effect"].abs(), s=9, color="#3182bd", linewidths=0
-        )
-        for column, style in (("ceiling", "-"), ("parent_baseline", ":")):
+        axes.scatter(observed, own["value"].abs(), s=9, color="#3182bd", linewidths=0)
+        for column, style, name in LINES:
             height = own[column].replace(np.inf, np.nan).mean()
-            if np.isfinite(height) and height <= top * 1.5:
-                axes.axhline(height, color="black", linewidth=0.9, linestyle=style)
+            if np.isfinite(height):
+                axes.axhline(height, color="black", linewidth=0.9, linestyle=style, label=name)
+                highest = max(highest, height)
         axes.set_title(_plain(f"{node} (level {own['level'].iloc[0]})"), fontsize=8)
         axes.tick_params(labelsize=7, length=2)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in list(panels.flat)[len(nodes) :]:
         axes.set_visible(False)
+    panels[0, 0].set_ylim(-0.03 * top, min(1.05 * highest, 2.5 * top))
+    handles = {
+        name: line
+        for axes in panels.flat
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside upper left",
+        ncols=2,
+        fontsize=8,
+        frameon=False,
+    )
     figure.supxlabel("|selectivity| observed, in standard deviations", fontsize=8)
     figure.supylabel("|effect| of do(latent)", fontsize=8)
     return figure

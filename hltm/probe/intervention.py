@@ -12,7 +12,7 @@ what is observed of z and not caused by it comes through the parent (Pearl 2009,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -23,8 +23,9 @@ from hltm.inference.ceiling import Ceiling, Leaves
 from hltm.model.nodes import Node
 from hltm.probe.accumulators.conditional import StreamingConditional
 from hltm.probe.batches import Label, row_ranges
-from hltm.probe.causal.contrasts import ContrastSums, largest, pairs_of
-from hltm.probe.causal.do_ceiling import DoCeiling
+from hltm.probe.causal.contrasts import ContrastSums, exchanged, largest, pairs_of
+from hltm.probe.causal.do_ceiling import KINDS, DoCeiling
+from hltm.probe.causal.effect_table import effect_table
 from hltm.probe.causal.flat_network import FlatNetwork
 from hltm.probe.causal.setup import latents_of
 from hltm.sampling.counterfactual import counterfactual
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST = 40  # rows
-COLUMNS = [
-    "member", "layer", "level", "node", "candidates", "unit", "states", "effect", "standard_error", "null",
-    "ceiling", "ceiling_error", "selectivity", "confounded", "parent_baseline", "n",
-]  # fmt: skip
 
 
 class LayerEffect(NamedTuple):
@@ -51,14 +48,16 @@ class LayerEffect(NamedTuple):
         nodes: numbers of the T latents.
         allowed: `(U, T)` bool, the units of each latent's own block, or all.
         effect: `(S, U, T)` E[unit | do(z = s')] - E[unit | do(z = s)] for s < s'.
-        states: `(S, U, T, 2)` int64, the s and s' of the effect.
         standard_error: `(S, U, T)` of the effect, from the pairs of rows.
-        null: `(S, U, T)` the 95 % point of |effect| were the states of each row exchanged at random.
         selectivity: `(S, U, T)` E[unit | z = s'] - E[unit | z = s].
-        confounded: `(S, U, T)` selectivity - effect, which comes through the parent; 0 for the root but
-            for sampling.
-        ceiling: `(S, T)` the largest |effect| that any function of the same leaves can have, and its
-            standard error; infinite where do(z = s) makes leaves that cannot occur otherwise.
+        confounded: `(S, U, T)` selectivity - effect of the same states, which comes through the parent; 0
+            for the root but for sampling.
+        states: each of these three names -> `(S, U, T, 2)` int64, its s and s'.
+        null: the same -> `(S, U, T)` the 95 % point of its absolute value: of the effect were what a
+            row's states give exchanged at random, of the others were the states exchanged among rows.
+        ceiling: the same -> `(S, T)` the largest absolute value that any function of the same leaves can
+            have, and its standard error; infinite where do(z = s) makes leaves that cannot occur otherwise,
+            and 0 for what is confounded where leaves are a latent's own, which know no more of its parent.
         parent_baseline: `(S, T)` the |effect| on the exact posterior of z's parent: what a unit has that
             follows nothing but the parent, as well as the leaves allow. NaN for the root.
         leaves: `own` or `all`, the leaves that ceiling and baseline are given.
@@ -67,12 +66,12 @@ class LayerEffect(NamedTuple):
     nodes: list[int]
     allowed: Tensor
     effect: Tensor
-    states: Tensor
     standard_error: Tensor
-    null: Tensor
     selectivity: Tensor
     confounded: Tensor
-    ceiling: Ceiling
+    states: dict[str, Tensor]
+    null: dict[str, Tensor]
+    ceiling: dict[str, Ceiling]
     parent_baseline: Tensor
     leaves: Leaves
 
@@ -82,7 +81,7 @@ class InterventionEffect(NamedTuple):
 
     Attributes:
         layers: the source's name of a layer -> `LayerEffect`.
-        table: one row per member, layer, latent and unit that may stand for it.
+        table: one row per member, layer, latent, unit that may stand for it, and metric.
     """
 
     layers: dict[Label, LayerEffect]
@@ -115,11 +114,12 @@ def intervention_effect(
             it has a block of units.
 
     Returns:
-        The effects as tensors, and as a table: member, layer, level, node, candidates, unit (counted
-        within its candidates), states (such as `0-1`), effect, standard_error, null, ceiling,
-        ceiling_error, selectivity, confounded, parent_baseline, n. For their meaning see
-        `LayerEffect`. A unit whose |effect| does not exceed `parent_baseline` shows nothing of the
-        latent that a unit that follows its parent would not show.
+        The effects as tensors, and as a table: member, layer, level, node, metric (`effect`,
+        `selectivity` or `confounded`), candidates, unit (counted within its candidates), states (such as
+        `0-1`), value, standard_error (of the effect), null, ceiling, ceiling_error, parent_baseline (of the
+        effect), n, note (why a number is missing). For their meaning see `LayerEffect`. A unit whose
+        |effect| does not exceed `parent_baseline` shows nothing of the latent that a unit that follows
+        its parent would not show.
 
     Raises:
         TypeError: a source that cannot be run on other leaves, or samples that are no integer.
@@ -167,7 +167,7 @@ def intervention_effect(
             changed = [network.activations(each) for each in made]
             for label, values in shown.items():
                 differences = [each[label].double() - values.double() for each in changed]
-                probes[label].sums[v].update(torch.stack(differences, 2))  # (S, U, K, B)
+                probes[label].update(v, values, torch.stack(differences, 2))  # (S, U, K, B)
             for kind in {probe.leaves for probe in probes.values()}:
                 if (v, kind) not in ceilings:
                     ceilings[v, kind] = DoCeiling(tree, v, own_states, own=kind == "own")
@@ -176,7 +176,7 @@ def intervention_effect(
         label: probe.result(network.candidates(label, wanted), ceilings)
         for label, probe in probes.items()
     }
-    return InterventionEffect(found, _table(found, network, samples))
+    return InterventionEffect(found, effect_table(found, network, samples))
 
 
 def _states(tree: LatentTree, node: int, states: Sequence[int] | None) -> list[int]:
@@ -203,69 +203,74 @@ class _LayerSums:
         self.asked, self.leaves = asked, leaves
         self.observed = StreamingConditional(int(max(tree.tables.cardinality[v] for v in asked)))
         self.sums = {v: ContrastSums() for v in asked}
+        self.levels = {v: ContrastSums() for v in asked}
+        self.centre: Tensor | None = None
 
     def observe(self, activations: Tensor, states: Tensor) -> None:
         """Add a batch of the data: `(S, U, B)` and the latents' states `(S, T, B)`."""
         self.observed.update(activations.double(), states.to(torch.int32))
+
+    def update(self, node: int, activations: Tensor, differences: Tensor) -> None:
+        """Add a batch `(S, U, B)`, and what do(node = s) adds to it for each state, `(S, U, K, B)`."""
+        if self.centre is None:
+            self.centre = activations.double().mean(-1, keepdim=True)
+        self.sums[node].update(differences)
+        self.levels[node].update((activations.double() - self.centre)[..., None, :] + differences)
 
     def result(self, allowed: Tensor, ceilings: dict[tuple[int, Leaves], DoCeiling]) -> LayerEffect:
         seen = self.observed.result()
         # (S, U, 1)
         deviation = (seen.variance.sqrt() * seen.scale).masked_fill(seen.dead, 0.0)[..., None]
         scale = torch.where(deviation > 0, 1 / deviation.where(deviation > 0, 1.0), 0.0).cpu()
-        parts: dict[str, list[Tensor]] = {}
+        values: dict[str, list[Tensor]] = {}
+        nulls: dict[str, list[Tensor]] = {}
+        states: dict[str, list[Tensor]] = {}
         for t, (v, own) in enumerate(self.asked.items()):
             a, b = pairs_of(len(own)).unbind(1)
             contrast, mean = self.sums[v].result(), self.sums[v].mean()
-            given = (seen.mean * seen.scale[..., None, None])[..., t, own].masked_fill(
-                ~(seen.rows[:, None, t, own] > 0), torch.nan
-            )
+            rows = seen.rows[:, None, t, own]  # (S, 1, K)
+            given = (seen.mean * seen.scale[..., None, None])[..., t, own]
+            given = given.masked_fill(~(rows > 0), torch.nan)
             selectivity = given[..., b] - given[..., a]
+            confounded = selectivity - (mean[..., b] - mean[..., a])
+            count = self.sums[v].samples
+            same = deviation.square()[..., None].expand(*mean.shape, len(own))
             found = {
-                "effect": contrast.value, "standard_error": contrast.standard_error, "null": contrast.null,
-                "states": torch.tensor(own)[pairs_of(len(own))[contrast.pair.cpu()]],
-                "selectivity": largest(selectivity)[0],
-                "confounded": largest(selectivity - (mean[..., b] - mean[..., a]))[0],
-            }  # fmt: skip
-            for name, part in found.items():
-                parts.setdefault(name, []).append(part.cpu())
-        stacked = {name: torch.stack(each, 2) for name, each in parts.items()}
-        pairs = stacked.pop("states")
+                "effect": (contrast.value, contrast.pair, contrast.null),
+                "selectivity": _largest(selectivity, exchanged(same, rows, count)),
+                "confounded": _largest(
+                    confounded, exchanged(self.levels[v].covariance(), rows, count)
+                ),
+            }
+            values.setdefault("standard_error", []).append(contrast.standard_error.cpu())
+            for kind, (value, pair, null) in found.items():
+                values.setdefault(kind, []).append(value.cpu())
+                nulls.setdefault(kind, []).append(null.cpu())
+                states.setdefault(kind, []).append(
+                    torch.tensor(own)[pairs_of(len(own))[pair.cpu()]]
+                )
         bounds = [ceilings[v, self.leaves] for v in self.asked]
         return LayerEffect(
             nodes=list(self.asked),
             allowed=allowed,
-            states=pairs,
-            ceiling=Ceiling(
-                *(torch.stack(x, 1) for x in zip(*(c.result() for c in bounds), strict=True))
-            ),
+            states={kind: torch.stack(each, 2) for kind, each in states.items()},
+            null={kind: torch.stack(each, 2) * scale for kind, each in nulls.items()},
+            ceiling={
+                kind: Ceiling(
+                    *(
+                        torch.stack(x, 1)
+                        for x in zip(*(c.result(kind) for c in bounds), strict=True)
+                    )
+                )
+                for kind in KINDS
+            },
             parent_baseline=torch.stack([c.parent_effect() for c in bounds], 1),
             leaves=self.leaves,
-            **{name: part * scale for name, part in stacked.items()},
+            **{name: torch.stack(each, 2) * scale for name, each in values.items()},
         )
 
 
-def _table(layers: dict[Label, LayerEffect], network: FlatNetwork, samples: int) -> pd.DataFrame:
-    """One row per member, layer, latent and candidate."""
-    import pandas as pd
-
-    topology = network.tree.topology
-
-    def rows() -> Iterator[list[Any]]:
-        for label, found in layers.items():
-            kind = "whole layer" if network.blocks[label] is None else "own block"
-            for s, member in enumerate(network.members):
-                for t, v in enumerate(found.nodes):
-                    units = found.allowed[:, t].nonzero()[:, 0]
-                    parts = (found.effect, found.standard_error, found.null, found.selectivity)
-                    own = [part[s, units, t].tolist() for part in (*parts, found.confounded)]
-                    bound = [float(part[s, t]) for part in found.ceiling]
-                    for i, (low, high) in enumerate(found.states[s, units, t].tolist()):
-                        effect, error, null, selectivity, confounded = (part[i] for part in own)
-                        yield [
-                            member, label, int(topology.level[v]), topology.names[v], kind, i,
-                            f"{low}-{high}", effect, error, null, *bound, selectivity, confounded,
-                            float(found.parent_baseline[s, t]), samples,
-                        ]  # fmt: skip
-
-    return pd.DataFrame(list(rows()), columns=COLUMNS)
+def _largest(differences: Tensor, nulls: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest of `(…, P)`, its place, and its null."""
+    value, place = largest(differences)
+    return value, place, nulls.expand_as(differences).gather(-1, place[..., None])[..., 0]

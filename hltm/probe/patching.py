@@ -86,12 +86,14 @@ def patch(
 
     Returns:
         One row per member, layer, latent and metric: member, layer, level, node, metric, candidates,
-        units (their number), value, standard_error (jackknife), others, null, ceiling, note, n (pairs
-        whose swapped leaves can occur). The metrics are
+        units (their number), value, standard_error (jackknife), others, null, ceiling, n (pairs whose
+        swapped leaves can occur), note. The metrics are
 
-        - `exact_change`: 1 - Σ|Δ - E|² / Σ|E|², 1 where the answer changes exactly as it should, 0 where
-          it does not change; its ceiling is the same of C, what the network makes of swapped leaves;
-        - `own_change`: 1 - Σ|Δ - C|² / Σ|C|², 1 where the answer changes as the network's own does;
+        - `exact_change`: 2 ΣΔE / (Σ|Δ|² + Σ|E|²), Lin's concordance (1989, Biometrics 45) of changes: 1
+          where the answer changes exactly as it should, 0 where it does not change, -1 where it changes
+          the other way, and near 0 where the answer changes and the exact one hardly does; its ceiling is
+          the same of C, what the network makes of swapped leaves;
+        - `own_change`: 2 ΣΔC / (Σ|Δ|² + Σ|C|²), 1 where the answer changes as the network's own does;
           its ceiling is 1;
         - `own_share`: ΣΔC / Σ|C|², the share of the network's own change that comes through these
           units. With `own` leaves the shares of the units of a layer of a linear network add up to 1, and

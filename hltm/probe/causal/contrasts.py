@@ -90,6 +90,37 @@ class ContrastSums:
         null = _widest(states) * (within / self.samples).sqrt()
         return Contrast(value, error, null, place)
 
+    def covariance(self) -> Tensor:
+        """`(…, K, K)` of the numbers of different states over rows."""
+        mean = self.mean()
+        return self.products / self.samples - mean[..., None] * mean[..., None, :]
+
+
+def exchanged(covariance: Tensor, rows: Tensor, count: int) -> Tensor:
+    """`(…, P)` 95 % points of what is confounded, for every pair of K states, were rows' states exchanged.
+
+    Row i has the number x_is under do(z = s), and its own state z_i, in which it is seen. The mean over the
+    n_s rows with z_i = s less that over all N rows has the variance C_ss (1/n_s - 1/N) when states are
+    exchanged among rows, because these rows are then a random sample without replacement, and for two
+    states the covariance is -C_st / N. Over pairs the point is that of Tukey and Kramer (Hayter 1984, Annals
+    of Statistics 12: at most 5 % where K means are independent). For numbers that do not depend on the
+    state, x_is = x_i, this is the difference of two means of observed rows.
+
+    Args:
+        covariance: `(…, K, K)` C over rows.
+        rows: `(…, K)` n_s; infinite points where it is 0.
+        count: N.
+
+    Example:
+        >>> points = exchanged(torch.ones(2, 2, dtype=torch.float64), torch.tensor([50.0, 50.0]), 100)
+        >>> round(float(points), 4)  # 1.96 sqrt(1/50 + 1/50)
+        0.392
+    """
+    a, b = pairs_of(rows.shape[-1]).unbind(1)
+    own = covariance.diagonal(dim1=-2, dim2=-1) * (1 / rows - 1 / count)
+    variance = own[..., a] + own[..., b] + 2 * covariance[..., a, b] / count
+    return _widest(rows.shape[-1]) * (variance / 2).clamp(min=0).sqrt()
+
 
 @cache
 def _widest(states: int) -> float:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROUNDING = 1e-12
 COLUMNS = [
     "member", "layer", "level", "node", "metric", "candidates", "units", "value", "standard_error", "others",
-    "null", "ceiling", "note", "n",
+    "null", "ceiling", "n", "note",
 ]  # fmt: skip
 
 
@@ -52,8 +52,8 @@ def change_numbers(
 
 
 def _agreement(square: Tensor, product: Tensor, whole: Tensor) -> Tensor:
-    """1 - Σ|a - b|² / Σ|b|² from Σ|a|², Σab and Σ|b|²; NaN where b is 0."""
-    return _ratio(2 * product - square, whole)
+    """2 Σab / (Σ|a|² + Σ|b|²) from Σ|a|², Σab and Σ|b|², in -1..1; NaN where b is 0."""
+    return _ratio(2 * product, square + whole).masked_fill(whole <= 0, torch.nan)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

@@ -61,6 +61,8 @@ def test_the_rule(leads, trees, verdict, reason):
     assert reason in found.reason
     assert found.effect_value == pytest.approx(min(leads.values()), abs=0.02)
     assert {d["variant"] for d in found.details} == set(leads)
+    if verdict == "holds":
+        assert "more than before training with simclr, byol" in found.reason
 
 
 def test_leads_that_vary_much_leave_the_claim_open():
@@ -81,15 +83,12 @@ def test_a_member_that_diverged_has_no_share_and_changes_no_other():
     assert set(found.node) == {"1", "2"}  # not the root
 
 
-def test_a_small_run():
-    small = {
-        "depth": 3,
-        "members": 2,
-        "steps": 4,
-        "snapshots": 2,
-        "evaluation_samples": 512,
-        "batch": 32,
-    }
+def test_a_small_run(monkeypatch):
+    for name, value in {"_use.PATCHED": 60, "_use.DRAWS": 2}.items():
+        monkeypatch.setattr(f"dualnets.experiments.objectives.{name}", value)
+    monkeypatch.setattr("hltm.probe.causal.setup.FITTED", 128)
+    small = {"depth": 3, "members": 2, "steps": 2, "snapshots": 2, "evaluation_samples": 512}
+    small["batch"] = 8
     parts = []
     for settings in cells(USE, "smoke", {name: [value] for name, value in small.items()})[1:]:
         outcome = USE.run_cell(settings, torch.device("cpu"), ProgressListener())
@@ -97,10 +96,12 @@ def test_a_small_run():
         parts.append(with_columns(outcome.table, settings))
     table = pd.concat(parts, ignore_index=True)
     assert USE.verdict(table).reason == "2 trees are fewer than 12"
-    assert USE.summary_table(table)["variant"].tolist() == ["byol", LABEL]
+    summary = USE.summary_table(table)
+    assert summary["variant"].tolist() == ["byol", LABEL]
+    assert {"used before", "others before", "null", "ceiling"} <= set(summary)
     rows = table[table.metric == _use.USED]
     assert set(rows.level) == {1, 2}
-    assert rows.n.eq(_use.PATCHED).all()
+    assert rows.n.eq(60).all()
     start = rows[rows.step == 0]
     assert start.value.eq(start.initial).all()
     assert len(USE.plot(table).axes) == 5

@@ -7,6 +7,7 @@ from torch import nn
 
 import hltm
 from hltm.probe import intervention_effect, intervention_figure, patch, patching_figure
+from hltm.probe.causal_figures import CROSSED
 
 TREE = hltm.symmetric_binary(depth=2, seed=0)
 
@@ -18,7 +19,7 @@ def network():
 
 
 def test_latents_by_layers_with_numbers_and_crossed_cells(tmp_path):
-    table = patch(network(), TREE, samples=200, seed=1, units=2, draws=5)
+    table = patch(network(), TREE, samples=60, seed=1, units=2, draws=3)
     figure = patching_figure(table, metric="own_change")
     axes = figure.axes[0]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1", "2"]
@@ -28,7 +29,7 @@ def test_latents_by_layers_with_numbers_and_crossed_cells(tmp_path):
     assert float(axes.images[0].get_array()[1, 0]) == pytest.approx(
         own[own.layer == "hidden"].value.iloc[0]
     )
-    crossed = [line for line in axes.lines if line.get_color() == "#d6604d"]
+    crossed = [line for line in axes.lines if line.get_color() == CROSSED]
     assert len(crossed) == int((own.value <= own.null).sum())
     figure.savefig(tmp_path / "figure.png")
     with pytest.raises(ValueError, match="no metric 'drop'"):
@@ -42,6 +43,8 @@ def test_means_over_members_and_blank_cells():
     })  # fmt: skip
     shown = patching_figure(table).axes[0].images[0].get_array()
     assert float(shown[0, 1]) == pytest.approx(0.3)
+    image = patching_figure(table.assign(value=-table.value)).axes[0].images[0]
+    assert image.get_clim() == (-1, 1)  # what counteracts has a colour of its own
     assert bool(torch.as_tensor(shown.data).isnan()[0, 0])
 
 
@@ -54,8 +57,14 @@ def test_effects_beside_selectivities(tmp_path):
         "2 (level 1)",
     ]
     points = figure.axes[0].collections[0].get_offsets()
-    own = found[(found.layer == "hidden") & (found.node == "0")]
-    assert points[:, 1].tolist() == pytest.approx(own.effect.abs().tolist())
+    own = found[(found.layer == "hidden") & (found.node == "0") & (found.metric == "effect")]
+    assert points[:, 1].tolist() == pytest.approx(own.value.abs().tolist())
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "ceiling",
+        "effect on the parent's posterior",
+    ]
+    bounds = own.ceiling.iloc[0], found.value.abs().max()
+    assert figure.axes[0].get_ylim()[1] > min(max(bounds), 2 * bounds[1])
     figure.savefig(tmp_path / "figure.png")
     with pytest.raises(ValueError, match="no layer 'none'"):
         intervention_figure(found, layer="none")

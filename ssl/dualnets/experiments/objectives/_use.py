@@ -73,10 +73,13 @@ def use_of_units(network: Any, trees: LatentTree, seed: int) -> pd.DataFrame:
     own = table[table["metric"] == "own_share"]
     parts = [
         own.assign(metric=USED),
-        own.assign(metric=OTHERS, value=own["others"], null=np.nan),
+        own.assign(
+            metric=OTHERS, value=own["others"], null=np.nan, note="no null: it is one itself"
+        ),
         table[table["metric"] == EXACT],
     ]
     kept = ["member", "level", "node", "metric", "candidates", "value", "null", "ceiling", "n"]
+    kept.append("note")
     return pd.concat(parts, ignore_index=True)[kept]
 
 
@@ -108,7 +111,9 @@ def judge(table: pd.DataFrame) -> Judgement:
         return Judgement("open", "no method was run", effect, NOTHING, [])
     yes = [d["variant"] for d in details if d["p_more"] < SIGNIFICANCE]
     less = [d["variant"] for d in details if d["p_less"] < SIGNIFICANCE]
+    grown = [d["variant"] for d in details if d["p_grown"] < SIGNIFICANCE]
     reason = f"aligned units are used with {', '.join(yes) or 'no method'}"
+    reason += f", more than before training with {', '.join(grown) or 'none'}" if yes else ""
     outcome: Outcome = "open"
     if few := too_few(min(lead.n for lead in leads)):
         reason = few
@@ -130,17 +135,23 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         found.append(
             {
                 "variant": name,
-                "used before": mean_interval(shares(rows, USED, "initial")).brief,
-                "used": mean_interval(shares(rows, USED)).brief,
-                "others": mean_interval(shares(rows, OTHERS)).brief,
+                **{
+                    f"{label}{when}": mean_interval(shares(rows, metric, column)).brief
+                    for when, column in ((" before", "initial"), ("", "value"))
+                    for label, metric in (("used", USED), ("others", OTHERS))
+                },
                 "null": f"{shares(rows, USED, 'null').mean():.2f}",
+                "ceiling": f"{shares(rows, USED, 'ceiling').mean():.2f}",
                 "exact change": mean_interval(shares(rows, EXACT)).brief,
+                "its ceiling": f"{shares(rows, EXACT, 'ceiling').mean():.2f}",
                 GAP: str(upper.gap),
                 **upper.collapse_columns,
             }
         )
     made = pd.DataFrame(found)
     made.attrs["caption"] = (
-        f"used: share of the answer's change through the best aligned unit of a block; {INTERVALS}"
+        "used, others: share of the answer's own change through the best aligned unit of a block, and "
+        f"through another; before: of the untrained network; null: the 95% point of {DRAWS} other units of "
+        f"the block, mean over latents; {INTERVALS}"
     )
     return made
