@@ -9,12 +9,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from hltm._results import by_content
 from hltm.probe.capture import find_parts, run_hooked
 from hltm.probe.layer_axes import LayerAxes
 from hltm.probe.reading import Side
 from hltm.probe.torch_network import TorchNetwork
 
 
+@by_content
 class Replacement(NamedTuple):
     """The units of one layer that are replaced, and by what.
 

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch, power_of_two
 
 
+@by_content
 class Collapsed(NamedTuple):
     """How far a layer has collapsed.
 

@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 
+
+@by_content
 class Matching(NamedTuple):
     """A one-to-one matching of units with targets.
 

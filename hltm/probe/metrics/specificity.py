@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.probe.accumulators.checks import check_fit, check_states
 from hltm.probe.accumulators.conditional import StreamingConditional
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
@@ -18,6 +19,7 @@ LAGS = 39  # the second largest of 39 values that a null makes is exceeded by a 
 HELD = 4096, 1 << 23  # the first rows are kept for the null, and fewer if there are so many numbers
 
 
+@by_content
 class Specific(NamedTuple):
     """How specific some units are to their targets; float64 unless stated otherwise.
 
