@@ -107,7 +107,7 @@ def test_all_results_of_a_probe_compare_and_print():
     assert first[0] != dataclasses.replace(first[0], samples=199)
     for a, b in zip(first, again, strict=True):
         assert a == b
-        assert not a != b
+        assert (a != b) is False
         assert hash(a) == hash(b)
         assert (a == None) is False  # noqa: E711
         shown = repr(a)
