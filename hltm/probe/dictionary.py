@@ -38,7 +38,9 @@ HELD = 1 << 26  # activations that are kept; with more, every pass asks the sour
 
 @by_content
 class Dictionary(NamedTuple):
-    """A dictionary of F features for activations of U units; S stands in front for stacked sources.
+    """A dictionary of F features for activations of U units, from `dictionary`.
+
+    S stands in front for stacked sources.
 
     Attributes:
         decoder: `(…, F, U)` float32 directions of length 1.

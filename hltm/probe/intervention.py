@@ -81,7 +81,7 @@ class LayerEffect(NamedTuple):
 
 @by_content
 class InterventionEffect(NamedTuple):
-    """Effects on the units of all layers.
+    """Effects on the units of all layers, from `intervention_effect`.
 
     Attributes:
         layers: the source's name of a layer -> `LayerEffect`.

@@ -58,7 +58,7 @@ class LatentCeilings:
 @by_content
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What is measured of one layer; tensors lie on the CPU.
+    """What is measured of one layer, from `probe_layers`; tensors lie on the CPU.
 
     Attributes:
         label: the name that the source gives to the layer.

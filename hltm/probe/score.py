@@ -18,7 +18,7 @@ from hltm.probe.null import NullSet
 
 @by_content
 class Score(NamedTuple):
-    """One metric of a layer's U units with T targets; float64 unless stated otherwise.
+    """One metric of a layer's U units with T targets, in `Layer.scores`; float64 unless stated otherwise.
 
     Attributes:
         kind: the metric.

@@ -14,7 +14,7 @@ from hltm.probe.accumulators.units import StreamingUnits, UnitBatch, power_of_tw
 
 @by_content
 class Collapsed(NamedTuple):
-    """How far a layer has collapsed.
+    """How far a layer has collapsed, from `Collapse`.
 
     Attributes:
         spread: `(…,)` float64, near 0 where all outputs point the same way, 1 where they point

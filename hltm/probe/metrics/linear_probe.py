@@ -20,7 +20,7 @@ RIDGES = tuple(10.0**i for i in range(-6, 4))  # penalties that are tried
 
 @by_content
 class LinearReadout(NamedTuple):
-    """Linear probes and their quality on rows that they were not fitted to; all float64.
+    """Linear probes, from `LinearProbe`, and their quality on rows that they were not fitted to; float64.
 
     Attributes:
         correlation: `(…, T)` of predicted and true indicators of the state, over all states

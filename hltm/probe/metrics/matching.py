@@ -13,7 +13,7 @@ from hltm._results import by_content
 
 @by_content
 class Matching(NamedTuple):
-    """A one-to-one matching of units with targets.
+    """A one-to-one matching of units with targets, from `match_units`.
 
     Attributes:
         unit: `(…, T)` int64, the unit matched with each target; -1 where there are too few units.

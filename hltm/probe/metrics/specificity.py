@@ -21,7 +21,7 @@ HELD = 4096, 1 << 23  # the first rows are kept for the null, and fewer if there
 
 @by_content
 class Specific(NamedTuple):
-    """How specific some units are to their targets; float64 unless stated otherwise.
+    """How specific some units are to their targets, from `Specificity`; float64 unless stated otherwise.
 
     Attributes:
         strength: `(…, T)` correlation ratio of each target's unit with it; for two states
@@ -184,6 +184,9 @@ class RivalBaseline:
     It is what a unit scores on a latent if it follows nothing but a rival of that latent, as well
     as the leaves allow: a score that is not above it is no evidence that the unit follows the
     latent itself. For more than two `states` the best of the posterior's probabilities counts.
+
+    Raises:
+        ValueError: in `update` as `CorrelationRatio`.
 
     Example:
         >>> import hltm

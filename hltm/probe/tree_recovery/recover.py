@@ -43,7 +43,7 @@ COLUMNS = [
 
 @by_content
 class Recovered(NamedTuple):
-    """A recovered tree beside the true one; it has no states and no tables.
+    """A recovered tree beside the true one, from `recover_tree`; it has no states and no tables.
 
     Attributes:
         topology: the tree, whose leaves have the true names. Its root and the names of its latents have
@@ -193,12 +193,15 @@ def recover_table(
 ) -> pd.DataFrame:
     """The trees of all layers and members of a source, compared with the true ones, as a tidy table.
 
-    Arguments and errors are those of `recover_tree`; the tree and the source may have S members.
+    Arguments are those of `recover_tree`; the tree and the source may have S members.
 
     Returns:
         One row per member and layer: member, layer (empty for what is no layer), method, by,
         robinson_foulds, normalised, null, best, missing, wrong, splits, true_splits, and n, the rows
         that distances were estimated from, 0 where they are exact.
+
+    Raises:
+        TypeError, ValueError: as `recover_tree`.
 
     Example:
         >>> import hltm

@@ -317,3 +317,20 @@ def test_as_array_tells_members_from_batches():
     parts = [np.ones((4, 2)), np.zeros((4, 2))]
     assert as_array("h", parts, rows=8).shape == (8, 2)
     assert as_array("h", parts, rows=4, members=2).shape == (2, 4, 2)
+
+
+def test_an_ensemble_of_ones_own_modules():
+    models = [torch.nn.Linear(8, 3) for _ in range(2)]
+    for several in (models, tuple(models), dict(enumerate(models))):
+        with pytest.raises(ValueError, match="got several modules: measure one at a time"):
+            measure(several, TREE, samples=N, seed=0)
+
+    class Both:
+        stacked, members = True, range(2)
+
+        def activations(self, leaves):  # (S, B, X)
+            pairs = zip(models, leaves.float(), strict=True)
+            return {"top": torch.stack([model(x) for model, x in pairs])}
+
+    table = measure(Both(), TREE, samples=N, seed=0, lags=0, details=False)
+    assert table["member"].unique().tolist() == [0, 1]
