@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from hltm.probe.intervention import InterventionEffect
 
 NAMED = 80  # latents up to which each has its name
 CROSSED = "#555555"
@@ -30,7 +32,7 @@ def patching_figure(
         title: a line above the figure.
 
     Raises:
-        ValueError: a metric that the table does not have.
+        ValueError: another table, or a metric that the table does not have.
 
     Example:
         >>> import hltm, torch
@@ -39,6 +41,10 @@ def patching_figure(
         >>> table = hltm.probe.patch(hltm.probe.TorchNetwork(model, ["0", "1"]), tree, samples=200, seed=1)
         >>> patching_figure(table).savefig("/dev/null", format="png")
     """
+    if "metric" not in getattr(table, "columns", ()):
+        raise ValueError(
+            f"expected a table of patch or ablate, got a {type(table).__name__} without metric"
+        )
     known = list(dict.fromkeys(table["metric"]))
     name = metric or (known[0] if known else "")
     if name not in known:
@@ -107,7 +113,9 @@ def patching_figure(
     return figure
 
 
-def intervention_figure(table: pd.DataFrame, *, layer: int | str | None = None) -> Figure:
+def intervention_figure(
+    table: pd.DataFrame | InterventionEffect, *, layer: int | str | None = None
+) -> Figure:
     """Each unit's |effect| of do(latent) against its |selectivity|, one panel per latent of a layer.
 
     A unit on the diagonal shows what it causes; one below it shows what comes through the parent. Lines are
@@ -115,11 +123,11 @@ def intervention_figure(table: pd.DataFrame, *, layer: int | str | None = None) 
     over members are not taken: every member's units are points.
 
     Args:
-        table: of `intervention_effect`.
+        table: what `intervention_effect` returns, or its table.
         layer: of the table; its first by default.
 
     Raises:
-        ValueError: a layer that the table does not have.
+        ValueError: another table, or a layer that the table does not have.
 
     Example:
         >>> import hltm
@@ -128,13 +136,18 @@ def intervention_figure(table: pd.DataFrame, *, layer: int | str | None = None) 
         ...     def activations(self, leaves):
         ...         return {"leaves": leaves.float()}
         >>> found = hltm.probe.intervention_effect(Reader(), tree, samples=100, seed=1)
-        >>> intervention_figure(found.table).savefig("/dev/null", format="png")
+        >>> intervention_figure(found).savefig("/dev/null", format="png")
     """
-    known = list(dict.fromkeys(table["layer"]))
+    shown: Any = table if hasattr(table, "columns") else getattr(table, "table", table)
+    if "selectivity" not in getattr(shown, "columns", ()):
+        raise ValueError(
+            f"expected what intervention_effect returns, got a {type(table).__name__} without selectivity"
+        )
+    known = list(dict.fromkeys(shown["layer"]))
     chosen = known[0] if layer is None and known else layer
     if chosen not in known:
         raise ValueError(f"the table has no layer {chosen!r}, expected one of {known}"[:290])
-    rows = table[table["layer"] == chosen]
+    rows = shown[shown["layer"] == chosen]
     nodes = list(dict.fromkeys(rows["node"]))[:DIGITS]
 
     from matplotlib.figure import Figure

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.probe.accumulators.units import UnitBatch
 from hltm.probe.metrics.cka import LinearCKA
 from hltm.probe.metrics.collapse import Collapse, Collapsed
@@ -16,6 +17,7 @@ from hltm.probe.metrics.specificity import LAGS, RivalBaseline, Specific, Specif
 from hltm.tree import LatentTree
 
 
+@by_content
 class Details(NamedTuple):
     """What is measured of one layer besides its metrics; tensors lie on the CPU.
 

@@ -38,7 +38,9 @@ FAR = 3.0  # a mean of so many standard deviations is an offset, not part of the
 
 @by_content
 class Dictionary(NamedTuple):
-    """A dictionary of F features for activations of U units; S stands in front for stacked sources.
+    """A dictionary of F features for activations of U units, from `dictionary`.
+
+    S stands in front for stacked sources.
 
     Attributes:
         decoder: `(…, F, U)` float32 directions of length 1.

@@ -79,6 +79,7 @@ def dictionary_scores(
         1 and that of `absorption` 0: what an ideal dictionary has.
 
     Raises:
+        TypeError: a `Dictionary` instead of its features.
         ValueError: features of another shape, not finite, or without a column; a draw of another
             tree or without latents, fewer rows than twice the lags.
 
@@ -95,6 +96,8 @@ def dictionary_scores(
     """
     import pandas as pd
 
+    if isinstance(features, Dictionary):
+        raise TypeError("expected features of the draw's rows, dictionary.encode(activations)")
     kinds = features if isinstance(features, Mapping) else {"dictionary": features}
     if isinstance(lags, bool) or not hasattr(lags, "__index__") or lags < 1:
         raise ValueError(f"lags must be a positive integer, got {lags!r:.60}")

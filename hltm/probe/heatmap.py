@@ -55,6 +55,7 @@ def heatmap_figure(
         title: a line above the figure.
 
     Raises:
+        TypeError: anything but a `Layer`.
         ValueError: a metric or a member that the layer does not have, or another tree.
 
     Example:
@@ -64,6 +65,10 @@ def heatmap_figure(
         >>> layer = hltm.probe.probe_layers(draw.leaves.float(), tree, draw=draw, lags=20)["activations"]
         >>> heatmap_figure(layer, tree).savefig("/dev/null", format="png")
     """
+    if not isinstance(layer, Layer):
+        raise TypeError(
+            f"expected a Layer, one of those that probe_layers returns, got {type(layer).__name__}"
+        )
     if layer.nodes and [tree.topology.names[v] for v in layer.nodes] != layer.names:
         raise ValueError("the layer was measured on another tree: its latents have other names")
     name = next(iter(layer.scores)) if metric is None else metric

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hltm._integers import as_integer
+from hltm._results import by_content
 from hltm.inference.ceiling import Ceiling, Leaves
 from hltm.model.nodes import Node
 from hltm.probe.accumulators.conditional import StreamingConditional
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 FEWEST = 40  # rows
 
 
+@by_content
 class LayerEffect(NamedTuple):
     """Effects of do(latent = state) on the U units of a layer, for T latents; float64 unless stated.
 
@@ -76,8 +78,9 @@ class LayerEffect(NamedTuple):
     leaves: Leaves
 
 
+@by_content
 class InterventionEffect(NamedTuple):
-    """Effects on the units of all layers.
+    """Effects on the units of all layers, from `intervention_effect`.
 
     Attributes:
         layers: the source's name of a layer -> `LayerEffect`.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.inference.ceiling import Ceiling, Leaves
 from hltm.probe.accumulators.checks import check_finite
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
@@ -29,6 +30,12 @@ class LatentCeilings:
         self.tree = tree
         self.found: dict[tuple[str, Leaves], Ceiling] = {}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LatentCeilings) and self.tree == other.tree
+
+    def __hash__(self) -> int:
+        return hash(self.tree)
+
     def correlation(self, leaves: Leaves, members: int) -> Ceiling:
         """`(S, L)` each, of `tree.ceiling`."""
         return self._of("correlation", leaves, members)
@@ -48,9 +55,10 @@ class LatentCeilings:
         return Ceiling(*(part.reshape(-1, part.shape[-1]).expand(members, -1) for part in parts))
 
 
+@by_content
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What is measured of one layer; tensors lie on the CPU.
+    """What is measured of one layer, from `probe_layers`; tensors lie on the CPU.
 
     Attributes:
         label: the name that the source gives to the layer.
@@ -79,7 +87,7 @@ class Layer:
     scores: dict[str, Score]
     dead: Tensor
     posterior_ceilings: dict[str, Ceiling]
-    latent_ceilings: LatentCeilings
+    latent_ceilings: LatentCeilings = field(repr=False)
     leaves: Leaves
     details: Details | None
     samples: int

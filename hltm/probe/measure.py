@@ -50,7 +50,13 @@ def probe_layers(
 ) -> dict[Label, Layer]:
     """Measure how the units of every layer follow the latents, in one pass that stores no activations.
 
-    Arguments and errors are those of `measure`, which makes a table of this.
+    Arguments are those of `measure`, which makes a table of this.
+
+    Returns:
+        The source's name of a layer -> `Layer`, tensors on the CPU.
+
+    Raises:
+        ValueError: as `measure`.
 
     Example:
         >>> import hltm
@@ -233,6 +239,9 @@ def measure(
             every latent of a level `(B, V, U)` or `(S, B, V, U)`; a mapping layer -> such; or a
             network with `activations(leaves)` that returns such a mapping. A layer whose name is a
             level's number is compared with that level's latents, any other layer with all latents.
+            A network of S members has `stacked = True` and `members`, a number for each; it takes leaves
+            `(S, B, X)`, rows of its own for each member, and returns `(S, B, U)` or `(S, B, V, U)`.
+            A torch module shows its parts; `hltm.probe.TorchNetwork` chooses them and its inputs.
         tree: the tree of the latents; S draws or networks may share one tree.
         draw: the rows that the activations were computed on. For a network, rows to run it on.
         samples, seed: for a network without a draw: so many rows, from a stream that training never

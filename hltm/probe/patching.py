@@ -181,7 +181,7 @@ def ablate(
 ) -> pd.DataFrame:
     """Take a latent's units out of a network, and measure how much worse it answers.
 
-    Arguments and errors are those of `patch`, and:
+    Arguments are those of `patch`, and:
 
     Args:
         by: what the units are replaced by: their `mean`, `zero`, or by `resample` their values in
@@ -195,6 +195,10 @@ def ablate(
           many other units, drawn at random;
         - `exact_drop`: the drop of the exact posterior's correlation when the latent's own leaves
           are missing: what these leaves are needed for. It has no null, and 1 as its ceiling.
+
+    Raises:
+        TypeError: as `patch`.
+        ValueError: as `patch`, or `by` something else.
 
     Example:
         >>> import hltm

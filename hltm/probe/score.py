@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
 from hltm.probe.function_metric import FunctionMetric, FunctionNull
 from hltm.probe.metric import Metric
@@ -15,8 +16,9 @@ from hltm.probe.metrics.matching import Matching, match_units
 from hltm.probe.null import NullSet
 
 
+@by_content
 class Score(NamedTuple):
-    """One metric of a layer's U units with T targets; float64 unless stated otherwise.
+    """One metric of a layer's U units with T targets, in `Layer.scores`; float64 unless stated otherwise.
 
     Attributes:
         kind: the metric.

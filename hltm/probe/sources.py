@@ -137,6 +137,14 @@ def open_source(
             f"{name} is a function, expected arrays, a torch module, or an object with "
             "activations(leaves)"
         )
+    several = source.values() if isinstance(source, Mapping) else source
+    if isinstance(several, list | tuple | type({}.values())) and any(
+        isinstance(each, nn.Module) for each in several
+    ):
+        raise ValueError(
+            "got several modules: measure one at a time, or give an object with stacked = True, members (one "
+            "number each) and activations(leaves), from leaves (S, B, X) to layer -> (S, B, U)"
+        )
     if not network and draw is None:
         raise ValueError("activations as arrays need the draw that they were computed on")
     rows = as_rows(draw, tree, given, samples, seed)

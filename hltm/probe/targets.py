@@ -107,6 +107,11 @@ def _compared_with_own(
 
 def _checked(targets: Targets, draw: Draw, batch: ActivationBatch) -> dict[Label, Tensor]:
     """Label -> `(S, T, B)` or `(S, V, T, B)` targets of a draw."""
+    if not callable(targets):
+        raise ValueError(
+            "targets must be a function from a draw to layer -> states, because the null needs those of "
+            f"other rows too, got {type(targets).__name__}"
+        )
     given = targets(draw)
     if not isinstance(given, Mapping) or not given:
         shown = type(given).__name__ if not isinstance(given, Mapping) else "an empty one"

@@ -101,6 +101,11 @@ class LearningCurves:
         self._tables: dict[float, pd.DataFrame] = {}
         self._handles: list[Any] = []
 
+    def __repr__(self) -> str:
+        steps = list(self._tables)
+        shown = f"steps {steps[0]} to {steps[-1]}" if steps else "nothing yet"
+        return f"LearningCurves({shown}, {len(steps)} recorded; table() and figure() show them)"
+
     def record(self, step: float) -> None:
         """Measure now, as step `step`.
 

@@ -1,5 +1,6 @@
 """Results compare by content, never raise, and print in one line."""
 
+import dataclasses
 import pickle
 import re
 from typing import NamedTuple
@@ -85,3 +86,40 @@ def test_numbers_that_are_nan_are_equal():
     assert Found(torch.ones(1), float("nan")) == Found(torch.ones(1), float("nan"))
     assert hash(Found(torch.ones(1), float("nan"))) == hash(Found(torch.ones(1), float("nan")))
     assert Found(torch.ones(1), float("nan")) != Found(torch.ones(1), 0.0)
+
+
+def test_all_results_of_a_probe_compare_and_print():
+    class Reader:
+        def activations(self, leaves):
+            return {"leaves": leaves.float()}
+
+    def mine(activations, states):
+        return (activations.double().T @ states.double()).abs()
+
+    tree = hltm.symmetric_binary(depth=2, polarity=0.8, seed=0)
+
+    def probed():
+        options = {"samples": 200, "seed": 1, "lags": 2, "metrics": ["correlation", mine]}
+        layer = hltm.probe.probe_layers(Reader(), tree, **options)["leaves"]
+        effect = hltm.probe.intervention_effect(Reader(), tree, samples=40, seed=1)
+        parts = [layer, layer.scores["mine"], layer.scores["correlation"].matched, effect]
+        details = layer.details
+        parts += [details, details.specific, details.readout, details.collapsed]
+        return [*parts, effect.layers["leaves"], hltm.probe.Replacement(LEAVES > 0, LEAVES)]
+
+    first, again = probed(), probed()
+    assert first[1] != first[1]._replace(null=first[1].null + 1)
+    assert first[3] != first[3]._replace(table=first[3].table[1:])
+    assert first[0] != dataclasses.replace(first[0], samples=199)
+    for a, b in zip(first, again, strict=True):
+        assert a == b
+        assert (a != b) is False
+        assert hash(a) == hash(b)
+        assert (a == None) is False  # noqa: E711
+        shown = repr(a)
+        assert "\n" not in shown
+        assert "tensor(" not in shown
+        assert a._repr_html_().startswith("<table><tr><th>" + type(a).__name__)
+    assert "latent_ceilings" not in repr(first[0])  # they are computed when they are read
+    assert "kind=mine" in repr(first[1])
+    assert "table=12 rows" in repr(first[3])

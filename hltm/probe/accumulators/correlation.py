@@ -15,6 +15,9 @@ class StreamingCorrelation:
     they must be the same for both. Finite numbers are not required: a unit with one that is not has NaN
     (`Correlation` raises).
 
+    Raises:
+        ValueError: in `update`, no real numbers, or unequal numbers of rows.
+
     Example:
         >>> x = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
         >>> tracker = StreamingCorrelation()

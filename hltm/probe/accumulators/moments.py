@@ -33,6 +33,9 @@ class StreamingMoments:
     Sums are float64, of features that `StreamingUnits` (`x` and `y`) has centred and scaled. Leading
     axes are equal or broadcast. Finite numbers are not required: a feature with one that is not has NaN.
 
+    Raises:
+        ValueError: in `update`, no real numbers, or unequal numbers of rows.
+
     Example:
         >>> moments = StreamingMoments()
         >>> moments.update(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]]))

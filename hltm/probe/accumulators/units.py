@@ -77,7 +77,14 @@ class UnitBatch:
         """`(…, U, T)` the same around the means of all rows, from that of the rows before.
 
         By the formula of Chan, Golub and LeVeque (1983).
+
+        Raises:
+            ValueError: other rows.
         """
+        if self.shape[-1] != other.shape[-1]:
+            raise ValueError(
+                f"expected as many rows of both, got {self.shape[-1]} and {other.shape[-1]}"
+            )
         if not self.before:
             return self.inner(other)
         count = self.shape[-1]

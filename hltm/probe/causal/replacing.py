@@ -9,12 +9,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from hltm._results import by_content
 from hltm.probe.capture import find_parts, run_hooked
 from hltm.probe.layer_axes import LayerAxes
 from hltm.probe.reading import Side
 from hltm.probe.torch_network import TorchNetwork
 
 
+@by_content
 class Replacement(NamedTuple):
     """The units of one layer that are replaced, and by what.
 
@@ -33,6 +35,17 @@ class PatchableNetwork(Protocol):
     `activations(leaves)` returns layer -> activations, `(…, B, U)` or `(…, B, V, U)`.
     `run_with(leaves, replace)` returns the network's output, as in evaluation, where in the layers that
     `replace` names some units of these activations have other values, and everything above reads those.
+
+    Example:
+        >>> class Sum:  # of two hidden units
+        ...     def activations(self, leaves):
+        ...         return {"hidden": leaves[..., :2].float()}
+        ...     def run_with(self, leaves, replace):
+        ...         hidden = self.activations(leaves)["hidden"]
+        ...         return replaced(hidden, replace.get("hidden")).sum(-1, keepdim=True)
+        >>> first = Replacement(torch.tensor([True, False]), torch.tensor([5.0, 0.0]))
+        >>> Sum().run_with(torch.tensor([[1, 1, 0]]), {"hidden": first})
+        tensor([[6.]])
     """
 
     def activations(self, leaves: Tensor) -> dict[Any, Tensor]: ...
@@ -65,6 +78,12 @@ def run_with(network: Any, leaves: Tensor, replace: Mapping[Any, Replacement]) -
     Raises:
         TypeError: a network of another kind, or an output that is no tensor.
         ValueError: as `run_replaced`.
+
+    Example:
+        >>> network = TorchNetwork(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), ["0"])
+        >>> zero = Replacement(torch.ones(3, dtype=torch.bool), torch.zeros(3))
+        >>> run_with(network, torch.ones(2, 4, dtype=torch.int64), {"0": zero})[0]
+        tensor([0., 0., 0.])
     """
     if isinstance(network, TorchNetwork):
         if leaves.ndim == 3:  # one model on the leaves of S trees, tree by tree

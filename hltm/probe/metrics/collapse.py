@@ -8,11 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch, power_of_two
 
 
+@by_content
 class Collapsed(NamedTuple):
-    """How far a layer has collapsed.
+    """How far a layer has collapsed, from `Collapse`.
 
     Attributes:
         spread: `(…,)` float64, near 0 where all outputs point the same way, 1 where they point

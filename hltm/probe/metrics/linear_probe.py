@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.probe.accumulators.checks import check_pair, one_hot
 from hltm.probe.accumulators.moments import PairMoments, StreamingMoments
 
@@ -17,8 +18,9 @@ ROUNDING = 4e-7  # a spread below this share of the mean is rounding
 RIDGES = tuple(10.0**i for i in range(-6, 4))  # penalties that are tried
 
 
+@by_content
 class LinearReadout(NamedTuple):
-    """Linear probes and their quality on rows that they were not fitted to; all float64.
+    """Linear probes, from `LinearProbe`, and their quality on rows that they were not fitted to; float64.
 
     Attributes:
         correlation: `(…, T)` of predicted and true indicators of the state, over all states

@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 
+
+@by_content
 class Matching(NamedTuple):
-    """A one-to-one matching of units with targets.
+    """A one-to-one matching of units with targets, from `match_units`.
 
     Attributes:
         unit: `(…, T)` int64, the unit matched with each target; -1 where there are too few units.

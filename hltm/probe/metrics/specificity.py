@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm._results import by_content
 from hltm.probe.accumulators.checks import check_fit, check_states
 from hltm.probe.accumulators.conditional import StreamingConditional
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
@@ -18,8 +19,9 @@ LAGS = 39  # the second largest of 39 values that a null makes is exceeded by a 
 HELD = 4096, 1 << 23  # the first rows are kept for the null, and fewer if there are so many numbers
 
 
+@by_content
 class Specific(NamedTuple):
-    """How specific some units are to their targets; float64 unless stated otherwise.
+    """How specific some units are to their targets, from `Specificity`; float64 unless stated otherwise.
 
     Attributes:
         strength: `(…, T)` correlation ratio of each target's unit with it; for two states
@@ -182,6 +184,9 @@ class RivalBaseline:
     It is what a unit scores on a latent if it follows nothing but a rival of that latent, as well
     as the leaves allow: a score that is not above it is no evidence that the unit follows the
     latent itself. For more than two `states` the best of the posterior's probabilities counts.
+
+    Raises:
+        ValueError: in `update` as `CorrelationRatio`.
 
     Example:
         >>> import hltm

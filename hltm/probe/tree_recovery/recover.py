@@ -141,12 +141,15 @@ def recover_table(
 ) -> pd.DataFrame:
     """The trees of all layers and members of a source, compared with the true ones, as a tidy table.
 
-    Arguments and errors are those of `recover_tree`; the tree and the source may have S members.
+    Arguments are those of `recover_tree`; the tree and the source may have S members.
 
     Returns:
         One row per member and layer: member, layer (empty for what is no layer), method, by,
         robinson_foulds, normalised, null, initial, ceiling, missing, wrong, splits, true_splits, n, the
         rows that distances were estimated from, 0 where they are exact, and note.
+
+    Raises:
+        TypeError, ValueError: as `recover_tree`.
 
     Example:
         >>> import hltm

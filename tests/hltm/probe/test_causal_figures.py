@@ -68,3 +68,15 @@ def test_effects_beside_selectivities(tmp_path):
     figure.savefig(tmp_path / "figure.png")
     with pytest.raises(ValueError, match="no layer 'none'"):
         intervention_figure(found, layer="none")
+
+
+def test_figures_take_results_and_name_other_tables():
+    found = intervention_effect(network(), TREE, samples=100, seed=1)
+    assert len(intervention_figure(found).axes) == len(intervention_figure(found.table).axes)
+    with pytest.raises(ValueError, match="expected a table of patch or ablate, got a DataFrame"):
+        patching_figure(found.table)
+    for other in (found.layers, found.table[["layer"]]):
+        with pytest.raises(ValueError, match="expected what intervention_effect returns"):
+            intervention_figure(other)
+    with pytest.raises(TypeError, match="expected a Layer, one of those that probe_layers returns"):
+        hltm.probe.heatmap_figure(found.table, TREE)

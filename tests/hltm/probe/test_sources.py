@@ -346,3 +346,20 @@ def test_an_axis_that_is_no_number_and_long_names_are_one_sentence():
     with pytest.raises(ValueError, match="expected 60 rows") as refusal:
         measure({"x" * 400: A[:-1]}, TREE, draw=DRAW)
     assert len(str(refusal.value)) < 300
+
+
+def test_an_ensemble_of_ones_own_modules():
+    models = [torch.nn.Linear(8, 3) for _ in range(2)]
+    for several in (models, tuple(models), dict(enumerate(models))):
+        with pytest.raises(ValueError, match="got several modules: measure one at a time"):
+            measure(several, TREE, samples=N, seed=0)
+
+    class Both:
+        stacked, members = True, range(2)
+
+        def activations(self, leaves):  # (S, B, X)
+            pairs = zip(models, leaves.float(), strict=True)
+            return {"top": torch.stack([model(x) for model, x in pairs])}
+
+    table = measure(Both(), TREE, samples=N, seed=0, lags=0, details=False)
+    assert table["member"].unique().tolist() == [0, 1]

@@ -130,6 +130,8 @@ def test_targets_that_do_not_fit_are_refused():
     for targets, message in cases:
         with pytest.raises(ValueError, match=message):
             measure(Student(), TREES, targets=targets, **options)
+    with pytest.raises(ValueError, match=r"targets must be a function .*, got Tensor"):
+        measure(Student(), TREES, targets=torch.zeros(100, 2), **options)
     with pytest.raises(ValueError, match="selectivity is for states, but the targets of layer 1"):
         measure(Student(), TREES, targets=teacher, metrics="selectivity", **options)
     with pytest.raises(ValueError, match="give nodes, which are latents, or targets of your own"):

@@ -164,3 +164,9 @@ def test_sums_row_by_row_are_the_products_with_indicators(states):
     assert torch.allclose(sums, torch.einsum("abux,abtxk->abutk", x, indicator), atol=1e-12)
     flat = state_sums(x[0, 0], z[0, 0], states)
     assert torch.allclose(flat[1], sums[0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [StreamingCorrelation, StreamingMoments])
+def test_both_sides_have_the_same_rows(kind):
+    with pytest.raises(ValueError, match="expected as many rows of both, got 5 and 4"):
+        kind().update(torch.ones(2, 5), torch.ones(2, 4))
