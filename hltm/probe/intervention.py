@@ -26,7 +26,7 @@ from hltm.probe.batches import Label, row_ranges
 from hltm.probe.causal.contrasts import ContrastSums, largest, pairs_of
 from hltm.probe.causal.do_ceiling import DoCeiling
 from hltm.probe.causal.flat_network import FlatNetwork
-from hltm.probe.causal.setup import latents_of
+from hltm.probe.targets import chosen_latents
 from hltm.sampling.counterfactual import counterfactual
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
@@ -144,7 +144,7 @@ def intervention_effect(
     check_seed(seed)
     if leaves not in (None, "own", "all"):
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
-    wanted = latents_of(tree, nodes)
+    wanted = chosen_latents(tree, nodes)
     asked = {v: _states(tree, v, states) for v in wanted}
     network = FlatNetwork(source, tree, seed, layers)
     probes: dict[Label, _LayerSums] = {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from hltm.inference.ceiling import Leaves
-from hltm.model.nodes import Node, NodeNumber
+from hltm.model.nodes import Node
 from hltm.probe.batches import ROWS, Label, batches, posteriors
 from hltm.probe.function_metric import Chosen, metric_kinds
 from hltm.probe.layer import LatentCeilings, Layer, LayerProbe
@@ -17,8 +17,8 @@ from hltm.probe.metric import Metric
 from hltm.probe.null import LAGS
 from hltm.probe.rows import Rowed, is_network, members_of
 from hltm.probe.sources import BatchAxis
-from hltm.probe.table import KEY, to_frame
-from hltm.probe.targets import Compared, Targets, compared, latents_of
+from hltm.probe.table import KEY, gap_closed, to_frame
+from hltm.probe.targets import Compared, Targets, chosen_latents, compared, latents_of
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
@@ -89,7 +89,7 @@ def _probe(
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
     if lags < 0:
         raise ValueError(f"lags must be at least 0, got {lags}")
-    wanted = _wanted(tree, nodes)
+    wanted = None if nodes is None else chosen_latents(tree, nodes)
     if wanted is not None and targets is not None:
         raise ValueError("give nodes, which are latents, or targets of your own, not both")
     if seed is not None:
@@ -146,18 +146,6 @@ def _warn_of_other_rows(layers: Mapping[Label, Layer]) -> None:
         UserWarning,
         stacklevel=3,
     )
-
-
-def _wanted(tree: LatentTree, nodes: Sequence[Node] | None) -> list[int] | None:
-    """Numbers of the latents that layers are compared with, if they were chosen."""
-    if nodes is None:
-        return None
-    wanted: list[int] = list(map(NodeNumber, tree.topology.nodes(nodes)))
-    bad = [v for v in wanted if v not in tree.latents]
-    if bad or not wanted:
-        shown = repr(tree.topology.names[bad[0]]) if bad else "none"
-        raise ValueError(f"nodes must be latents, got {shown}")
-    return wanted
 
 
 def _binary(tree: LatentTree) -> bool:
@@ -321,6 +309,5 @@ def measure(
         if given != expected:
             raise ValueError(f"the initial source has layers {given}, expected {expected}")
         table["initial"] = table[KEY].merge(before[[*KEY, "value"]], on=KEY, how="left")["value"]
-    room = table["ceiling"] - table["initial"]
-    table["gap_closed"] = ((table["value"] - table["initial"]) / room).where(room > 0)
+    table["gap_closed"] = gap_closed(table)
     return table

@@ -124,7 +124,7 @@ def test_a_metric_of_another_library_has_a_null():
     score = found["activations"].scores["information"]
     assert score.unit.tolist() in ([[0]], [[1]])
     assert score.best.item() > score.null.item()
-    assert score.below_null[0, 2] or score.strength[0, 2, 0] < 0.1
+    assert score.units_below_null[0, 2] or score.strength[0, 2, 0] < 0.1
 
 
 def test_a_subclass_of_a_metric_has_a_null_of_its_own():
