@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -24,7 +23,7 @@ from hltm._integers import as_integer
 from hltm._results import by_content
 from hltm.probe.accumulators.checks import check_finite
 from hltm.probe.autoencoder import Autoencoder, largest, random_directions
-from hltm.probe.batches import Label, batches
+from hltm.probe.batches import Label, batches, one_layer
 from hltm.sampling.draw import Draw
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
@@ -219,19 +218,8 @@ class _Rows:
         kept: list[tuple[Tensor, Tensor]] | None = []
         size = 0
         for batch in batches(*self.asked, 0):
-            label = self.layer
-            if label is None:
-                if len(batch.shown) > 1:
-                    raise ValueError(
-                        f"the source has layers {list(batch.shown)!r:.200}: choose one with layer="
-                    )
-                label = next(iter(batch.shown))
-            if label not in batch.shown:
-                raise ValueError(
-                    f"the source has layers {list(batch.shown)!r:.200}, got layer={label!r:.60}"
-                )
-            values = batch.shown[label]
-            flat = values.flatten(1, 2) if values.ndim == 4 else values
+            label = one_layer(batch.shown, self.layer)
+            flat = batch.shown[label].flatten(1, -2)  # blocks of units side by side
             check_finite(flat, label)
             count = flat.shape[-1]
             if count < 10:
@@ -273,7 +261,7 @@ def _explained(
     """
     total = error = inner = square = on = torch.zeros((), dtype=torch.float64)
     count = 0
-    for x in chain.from_iterable(held[1:] for held in rows.pass_over()):
+    for _, x in rows.pass_over():
         code = found.encode(x)
         written = (found.decode(code) - found.bias[:, None]).double()
         around = (x - mean).double()

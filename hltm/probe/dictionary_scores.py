@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hltm.probe.batches import Label, batches
+from hltm._integers import as_integer
+from hltm.probe.batches import Label, batches, one_layer
 from hltm.probe.dictionary import Dictionary
 from hltm.probe.feature_scores import FeatureScores, indicators, posterior_ceilings
 from hltm.sampling.draw import Draw, check_draw
@@ -92,8 +93,7 @@ def dictionary_scores(
     import pandas as pd
 
     kinds = features if isinstance(features, Mapping) else {"dictionary": features}
-    if isinstance(lags, bool) or not hasattr(lags, "__index__") or lags < 1:
-        raise ValueError(f"lags must be a positive integer, got {lags!r:.60}")
+    lags = as_integer("lags", lags, 1)
     check_draw(tree.tables, tree.members if tree.stacked else draw.members, draw)
     rows: list[dict[str, Any]] = []
     found = {str(name): _columns(name, values, draw) for name, values in kinds.items()}
@@ -145,12 +145,8 @@ def baselines(
     """
     parts = []
     for batch in batches(source, tree, draw, None, None, 0):
-        if layer is None and len(batch.shown) > 1:
-            raise ValueError(
-                f"the source has layers {list(batch.shown)!r:.200}: choose one with layer="
-            )
-        values = batch.shown[next(iter(batch.shown)) if layer is None else layer]
-        parts.append((values.flatten(1, 2) if values.ndim == 4 else values).mT.float())
+        values = batch.shown[one_layer(batch.shown, layer)]
+        parts.append(values.flatten(1, -2).mT.float())
     a = torch.cat(parts, 1)  # (S, B, U)
     mean = a.mean(1, keepdim=True)
     a = a if draw.stacked else a[0]

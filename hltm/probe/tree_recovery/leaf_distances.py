@@ -187,7 +187,7 @@ def layer_distances(
         x = _indicators(batch.draw.states_SVB[:, tree.leaves.start :], states)
         for label, values in batch.shown.items():
             check_finite(values, label)
-            a = (values.flatten(1, 2) if values.ndim == 4 else values).to(x)
+            a = values.flatten(1, -2).to(x)
             blocks = moments.setdefault(label, [StreamingMoments() for _ in range(BLOCKS)])
             pieces = zip(x.tensor_split(BLOCKS, -1), a.tensor_split(BLOCKS, -1), strict=True)
             for block, (some, units) in zip(blocks, pieces, strict=True):

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._integers import as_integer
 from hltm._results import by_content
 from hltm.formats.newick_writing import newick_text
 from hltm.model.topology import Topology
-from hltm.probe.batches import Label
+from hltm.probe.batches import Label, one_layer
 from hltm.probe.tree_recovery.edges import contracted, edge_lengths
 from hltm.probe.tree_recovery.joining import neighbour_joining, recursive_grouping
 from hltm.probe.tree_recovery.leaf_distances import (
@@ -169,11 +170,7 @@ def recover_tree(
         raise ValueError(f"expected one true tree, got {len(tree)}: choose one, e.g. trees[0]")
     options = _options(by, method, tolerance, permutations)
     found = _sources(source, tree, draw, samples, seed, by)
-    if layer is None and len(found) > 1:
-        raise ValueError(f"the source has layers {list(found)!r:.200}: choose one with layer=")
-    if layer is not None and layer not in found:
-        raise ValueError(f"the source has layers {list(found)!r:.200}, got layer={layer!r:.60}")
-    members = next(iter(found.values())) if layer is None else found[layer]
+    members = found[one_layer(found, layer)]
     if len(members) > 1:
         raise ValueError(f"expected one member, got {len(members)}: recover_table takes several")
     return _recovered(members[0], tree, **options)
@@ -235,9 +232,8 @@ def _options(by: str, method: str, tolerance: float | None, permutations: int) -
         )
     if tolerance is not None and not 0 <= tolerance < np.inf:
         raise ValueError(f"tolerance must be a number of at least 0, got {tolerance!r:.60}")
-    if isinstance(permutations, bool) or not hasattr(permutations, "__index__") or permutations < 1:
-        raise ValueError(f"permutations must be a positive integer, got {permutations!r:.60}")
-    return {"method": method, "tolerance": tolerance, "permutations": int(permutations)}
+    permutations = as_integer("permutations", permutations, 1)
+    return {"method": method, "tolerance": tolerance, "permutations": permutations}
 
 
 def _sources(
