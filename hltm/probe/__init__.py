@@ -10,7 +10,7 @@
 - `measure`: all layers of a network, or activations as arrays, in one pass
 - `table`: the measurements of layers as one tidy table
 - `targets`: what the units of a layer are compared with
-- `function_metric`: what a user may give as a metric
+- `metric_kinds`: what a user may give as metrics; `function_metric`: a function as one
 - `details`: what is measured of a layer besides its metrics
 - `sources`: whatever is probed, as batches of activations; `rows`: of draws, folders or new ones
 - `containers`: arrays of torch, numpy, pandas and lists, converted when their rows are read
@@ -61,7 +61,8 @@ from hltm.probe.score import Score
 from hltm.probe.table import to_frame
 from hltm.probe.torch_network import TorchNetwork
 from hltm.probe.training import LearningCurves
-from hltm.probe.tree_recovery.recover import Recovered, recover_table, recover_tree
+from hltm.probe.tree_recovery.recover import recover_table, recover_tree
+from hltm.probe.tree_recovery.recovered import Recovered
 from hltm.probe.tree_recovery.splits import RobinsonFoulds, robinson_foulds
 
 # fmt: off

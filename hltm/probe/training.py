@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hltm.probe.function_metric import Chosen
 from hltm.probe.measure import measure
+from hltm.probe.metric_kinds import Chosen
 from hltm.probe.rows import is_network
 from hltm.probe.table import KEY, gap_closed
 from hltm.probe.torch_network import TorchNetwork

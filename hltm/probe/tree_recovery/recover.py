@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hltm._integers import as_integer
-from hltm._results import by_content
-from hltm.formats.newick_writing import newick_text
-from hltm.model.topology import Topology
 from hltm.probe.batches import Label, one_layer
 from hltm.probe.tree_recovery.edges import contracted, edge_lengths
+from hltm.probe.tree_recovery.exact_distances import tree_distances, true_splits
 from hltm.probe.tree_recovery.joining import neighbour_joining, recursive_grouping
 from hltm.probe.tree_recovery.leaf_distances import (
     BY,
     LeafDistances,
     layer_distances,
     state_distances,
-    tree_distances,
-    true_splits,
 )
+from hltm.probe.tree_recovery.recovered import Recovered
 from hltm.probe.tree_recovery.splits import compare, keys, leaf_names, leaves_below, permuted
 from hltm.sampling.draw import Draw, check_draw
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
-    import networkx as nx
     import pandas as pd
-    from matplotlib.figure import Figure
 
 Method = Literal["neighbour-joining", "recursive-grouping"]
 PERMUTATIONS = 200
@@ -40,73 +35,6 @@ COLUMNS = [
     "member", "layer", "method", "by", "robinson_foulds", "normalised", "null", "best", "missing",
     "wrong", "splits", "true_splits", "n",
 ]  # fmt: skip
-
-
-@by_content
-class Recovered(NamedTuple):
-    """A recovered tree beside the true one; it has no states and no tables.
-
-    Attributes:
-        topology: the tree, whose leaves have the true names. Its root and the names of its latents have
-            no meaning: the root is the node in the middle of the longest path.
-        lengths: `(V,)` float64 length of the edge above every node, 0 for the root; negative estimates
-            are 0.
-        right: `(V,)` bool, whether the true tree has the split that this edge makes; true for leaves
-            and the root.
-        distances: `(X, X)` float64, from which the tree was made, leaves in the true tree's order.
-        robinson_foulds: splits of one of the trees that the other has not.
-        normalised: the same, divided by the splits of both: 0 where all agree, 1 where none does.
-        null: the 5% point of `normalised` with the leaves of the recovered tree permuted.
-        best: 0, what the exact distances give.
-        missing: true splits that were not found.
-        wrong: splits found that are not true.
-    """
-
-    topology: Topology
-    lengths: Tensor
-    right: Tensor
-    distances: Tensor
-    robinson_foulds: int
-    normalised: float
-    null: float
-    best: float
-    missing: int
-    wrong: int
-
-    def __str__(self) -> str:
-        return (
-            f"{len(self.topology.leaves)} leaves, {int(self.splits)} splits: Robinson-Foulds distance "
-            f"{self.robinson_foulds} ({self.missing} missing, {self.wrong} wrong), normalised "
-            f"{self.normalised:.3f}, null {self.null:.3f}, best {self.best:.0f}"
-        )
-
-    @property
-    def splits(self) -> int:
-        """How many edges between inner nodes the tree has."""
-        return len(set(keys(leaves_below(self.topology))))
-
-    def to_newick(self) -> str:
-        """Newick text with lengths."""
-        lengths = np.where(self.topology.parent < 0, np.inf, self.lengths.numpy())
-        return newick_text(self.topology, lengths, [""] * len(self.topology))
-
-    def to_networkx(self) -> nx.Graph[str]:
-        """The tree without a root: nodes by name, edges with `length` and `right`."""
-        import networkx as nx
-
-        graph: nx.Graph[str] = nx.Graph()
-        names = self.topology.names
-        graph.add_nodes_from(names)
-        for v in range(1, len(names)):
-            length, right = float(self.lengths[v]), bool(self.right[v])
-            graph.add_edge(names[self.topology.parent[v]], names[v], length=length, right=right)
-        return graph
-
-    def figure(self, title: str | None = None) -> Figure:
-        """The tree, its right edges grey and its wrong ones red; depth is the length from the root."""
-        from hltm.probe.tree_recovery.figure import recovered_figure
-
-        return recovered_figure(self, title)
 
 
 def recover_tree(

@@ -11,7 +11,7 @@ from sklearn.feature_selection import mutual_info_classif
 
 import hltm
 from hltm.probe import METRICS, Correlation, Metric, heatmap_figure, measure, probe_layers
-from hltm.probe.function_metric import metric_kinds
+from hltm.probe.metric_kinds import metric_kinds
 from hltm.probe.metrics.correlation_ratio import CorrelationRatio
 
 TREES = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.95), members=2, seed=0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import hltm
 from hltm.formats.newick import topology_from_newick
 from hltm.probe import recover_table, recover_tree, robinson_foulds
-from hltm.probe.tree_recovery.leaf_distances import true_splits
+from hltm.probe.tree_recovery.exact_distances import true_splits
 
 METHODS = ("neighbour-joining", "recursive-grouping")
 TREE = hltm.symmetric_binary(depth=4, polarity=(0.6, 0.95), seed=0)
