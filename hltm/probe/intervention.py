@@ -53,7 +53,7 @@ class LayerEffect(NamedTuple):
         effect: `(S, U, T)` E[unit | do(z = s')] - E[unit | do(z = s)] for s < s'.
         states: `(S, U, T, 2)` int64, the s and s' of the effect.
         standard_error: `(S, U, T)` of the effect, from the pairs of rows.
-        null: `(S, U, T)` the 95 % point of |effect| were the states of each row exchanged at random.
+        null: `(S, U, T)` the 95% point of |effect| were the states of each row exchanged at random.
         selectivity: `(S, U, T)` E[unit | z = s'] - E[unit | z = s].
         confounded: `(S, U, T)` selectivity - effect, which comes through the parent; 0 for the root but
             for sampling.

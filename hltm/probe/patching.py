@@ -99,7 +99,7 @@ def patch(
         - `change_correlation`: ΣΔE / sqrt(Σ|Δ|² Σ|E|²), with the ceiling of C;
         - `interchange_accuracy`: how often the likeliest state is that of the exact answer.
 
-        `others` is the mean, and the null the 95 % point, over random sets of as many other units: of
+        `others` is the mean, and the null the 95% point, over random sets of as many other units: of
         the latent's candidates where there are enough, else of the layer. `note` says why a number
         is missing.
 

@@ -82,7 +82,7 @@ class BestUnitNull:
         self.allowed = (may if allowed is None else allowed).to(targets.device)
 
     def rival(self) -> Tensor:
-        """`(…, T)` float64 95 % point of the best unit's correlation ratio with its rival."""
+        """`(…, T)` float64 95% point of the best unit's correlation ratio with its rival."""
         rows, found = self.targets.shape[-1], []
 
         def shifted(lag: int) -> Tensor:
@@ -95,7 +95,7 @@ class BestUnitNull:
         return _point(found)
 
     def partial(self, children: Sequence[int], above: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """`(…, C)` float64 95 % point of the best unit's partial correlation, and `(…, C, K²)` numbers of
+        """`(…, C)` float64 95% point of the best unit's partial correlation, and `(…, C, K²)` numbers of
         rows with every joint state.
 
         Args:
