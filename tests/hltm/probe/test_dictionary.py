@@ -40,7 +40,7 @@ def summary(table):
 def test_planted_directions_are_found_and_nothing_else():
     a, directions = planted(STATES)
     before = torch.get_rng_state()
-    found = dictionary(a, TREE, draw=DRAW, features=18, active=3, seed=0, steps=1000)
+    found = dictionary(a, TREE, draw=DRAW, features=18, active=3, seed=0, steps=600)
     assert torch.get_rng_state().equal(before)
     assert found.decoder.norm(dim=-1).allclose(torch.ones(18))
     assert found.explained > 0.999

@@ -113,7 +113,7 @@ def test_nan_and_bad_settings_are_named():
     assert probe.result().correlation.isfinite().all()
 
 
-@pytest.mark.parametrize(("rows", "units"), [(512, 8), (512, 120), (512, 250), (300, 600)])
+@pytest.mark.parametrize(("rows", "units"), [(512, 8), (512, 120), (200, 400)])
 def test_the_penalty_is_chosen_on_the_training_side(rows, units):
     generator = torch.Generator().manual_seed(units)
     z = torch.randint(2, (2, 1, rows), generator=generator)
