@@ -10,7 +10,7 @@
 - `measure`: all layers of a network, or activations as arrays, in one pass
 - `table`: the measurements of layers as one tidy table
 - `targets`: what the units of a layer are compared with
-- `function_metric`: what a user may give as a metric
+- `metric_kinds`: what a user may give as metrics; `function_metric`: a function as one
 - `details`: what is measured of a layer besides its metrics
 - `sources`: whatever is probed, as batches of activations; `rows`: of draws, folders or new ones
 - `containers`: arrays of torch, numpy, pandas and lists, converted when their rows are read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +93,19 @@ def row_ranges(total: int, least: int, size: Callable[[], int] = lambda: ROWS) -
             stop = total  # the last rows would make a batch that is too short
         yield range(start, stop)
         start = stop
+
+
+def one_layer(labels: Collection[Label], layer: Label | None) -> Label:
+    """The layer that was chosen, or the only one there is.
+
+    Raises:
+        ValueError: a layer that is not there, or several without a choice.
+    """
+    if layer is None and len(labels) > 1:
+        raise ValueError(f"the source has layers {list(labels)!r:.200}: choose one with layer=")
+    if layer is not None and layer not in labels:
+        raise ValueError(f"the source has layers {list(labels)!r:.200}, got layer={layer!r:.60}")
+    return next(iter(labels)) if layer is None else layer
 
 
 def block_nodes(label: Label, tree: LatentTree) -> list[int]:

@@ -26,7 +26,7 @@ class Details(NamedTuple):
             latents of the tree, and `Layer.nodes` are the targets' places.
         rival_baseline: `(S, L, L)` what the posterior of one latent scores on another.
         readout: linear probes on a target's block or on the whole layer; None for too few rows.
-        cka: `(S,)` linear CKA of the layer with the posteriors of all latents, and cka_null: its 95 %
+        cka: `(S,)` linear CKA of the layer with the posteriors of all latents, and cka_null: its 95%
             point for a layer that knows nothing.
         collapsed: spread and effective rank of the layer as a whole.
     """

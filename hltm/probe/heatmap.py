@@ -83,7 +83,7 @@ def heatmap_figure(
     strength = _of_pairs(layer, score.strength[member].numpy())
     alone = len(strength) == len(layer.allowed)  # otherwise one number for all units together
     dead = layer.dead[member].numpy() if alone else np.zeros(1, dtype=bool)
-    below = score.below_null[member].numpy() if alone else dead
+    below = score.units_below_null[member].numpy() if alone else dead
     candidates = layer.allowed.numpy() if alone else np.ones_like(strength, dtype=bool)
     best = score.unit[member].numpy()
     bound = np.full(len(layer.names), np.nan)

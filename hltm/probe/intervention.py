@@ -28,7 +28,7 @@ from hltm.probe.causal.contrasts import ContrastSums, exchanged, largest, pairs_
 from hltm.probe.causal.do_ceiling import KINDS, DoCeiling
 from hltm.probe.causal.effect_table import effect_table
 from hltm.probe.causal.flat_network import FlatNetwork
-from hltm.probe.causal.setup import latents_of
+from hltm.probe.targets import chosen_latents
 from hltm.sampling.counterfactual import counterfactual
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
@@ -147,7 +147,7 @@ def intervention_effect(
     check_seed(seed)
     if leaves not in (None, "own", "all"):
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
-    wanted = latents_of(tree, nodes)
+    wanted = chosen_latents(tree, nodes)
     asked = {v: _states(tree, v, states) for v in wanted}
     network = FlatNetwork(source, tree, seed, layers)
     probes: dict[Label, _LayerSums] = {}

@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from hltm.inference.ceiling import Leaves
-from hltm.model.nodes import Node, NodeNumber
+from hltm.model.nodes import Node
 from hltm.probe.batches import ROWS, Label, batches, posteriors
-from hltm.probe.function_metric import Chosen, metric_kinds
 from hltm.probe.layer import LatentCeilings, Layer, LayerProbe
-from hltm.probe.metric import Metric
+from hltm.probe.metric_kinds import (
+    Chosen,
+    check_numbers,
+    check_states,
+    metric_kinds,
+    usual_metrics,
+)
 from hltm.probe.null import LAGS
 from hltm.probe.rows import Rowed, is_network, members_of
 from hltm.probe.sources import BatchAxis
-from hltm.probe.table import KEY, to_frame
-from hltm.probe.targets import Compared, Targets, compared, latents_of
+from hltm.probe.table import KEY, gap_closed, to_frame
+from hltm.probe.targets import Compared, Targets, chosen_latents, compared, latents_of
 from hltm.probe.undisturbed import undisturbed
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
@@ -97,13 +102,13 @@ def _probe(
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
     if lags < 0:
         raise ValueError(f"lags must be at least 0, got {lags}")
-    wanted = _wanted(tree, nodes)
+    wanted = None if nodes is None else chosen_latents(tree, nodes)
     if wanted is not None and targets is not None:
         raise ValueError("give nodes, which are latents, or targets of your own, not both")
     if seed is not None:
         check_seed(seed)
     if given is not None and targets is None:
-        _check_states(given, tree)
+        check_states(given, tree)
     ceilings = LatentCeilings(tree)
     probes: dict[Label, LayerProbe] = {}
     rows = batches(
@@ -118,8 +123,8 @@ def _probe(
         exact: dict[Leaves, Tensor] = {}  # posteriors that layers share
         for label, layer in layers.items():
             if label not in probes:
-                kinds = given or _usual(tree, layer)
-                _check_numbers(kinds, layer)
+                kinds = given or usual_metrics(tree, layer)
+                check_numbers(kinds, layer)
                 probes[label] = LayerProbe(
                     label, tree, layer.nodes, layer.names, own=layer.own,
                     kinds=kinds, states=_states(tree, layer), lags=lags,
@@ -154,49 +159,6 @@ def _warn_of_other_rows(layers: Mapping[Label, Layer]) -> None:
         UserWarning,
         stacklevel=3,
     )
-
-
-def _wanted(tree: LatentTree, nodes: Sequence[Node] | None) -> list[int] | None:
-    """Numbers of the latents that layers are compared with, if they were chosen."""
-    if nodes is None:
-        return None
-    wanted: list[int] = list(map(NodeNumber, tree.topology.nodes(nodes)))
-    bad = [v for v in wanted if v not in tree.latents]
-    if bad or not wanted:
-        shown = repr(tree.topology.names[bad[0]]) if bad else "none"
-        raise ValueError(f"nodes must be latents, got {shown}")
-    return wanted
-
-
-def _binary(tree: LatentTree) -> bool:
-    return bool((tree.tables.cardinality[list(tree.latents)] == 2).all())
-
-
-def _check_states(kinds: Mapping[str, type[Metric]], tree: LatentTree) -> None:
-    """Raise for a metric of two states on a tree with more."""
-    for name, kind in kinds.items():
-        if kind.two_states and not _binary(tree):
-            raise ValueError(f"{name} is for latents of two states; use correlation_ratio instead")
-
-
-def _check_numbers(kinds: Mapping[str, type[Metric]], layer: Compared) -> None:
-    """Raise for a metric of states where the targets are real numbers."""
-    for name, kind in kinds.items():
-        if layer.targets.is_floating_point() and not kind.numbers:
-            raise ValueError(
-                f"{name} is for states, but the targets of layer {layer.label!r} are real numbers; "
-                "use correlation"
-            )
-
-
-def _usual(tree: LatentTree, layer: Compared) -> dict[str, type[Metric]]:
-    """The metrics of a layer where none are named."""
-    if layer.nodes:
-        return metric_kinds(
-            ("correlation", "selectivity") if _binary(tree) else "correlation_ratio"
-        )
-    numbers = layer.targets.is_floating_point()
-    return metric_kinds("correlation" if numbers else "correlation_ratio")
 
 
 def _states(tree: LatentTree, layer: Compared) -> int:
@@ -334,6 +296,5 @@ def measure(
         if given != expected:
             raise ValueError(f"the initial source has layers {given}, expected {expected}")
         table["initial"] = table[KEY].merge(before[[*KEY, "value"]], on=KEY, how="left")["value"]
-    room = table["ceiling"] - table["initial"]
-    table["gap_closed"] = ((table["value"] - table["initial"]) / room).where(room > 0)
+    table["gap_closed"] = gap_closed(table)
     return table

@@ -24,7 +24,7 @@ from hltm.probe.causal.grouped_sums import GroupedSums
 from hltm.probe.causal.readout import Readout
 from hltm.probe.causal.scores import (
     CHANGES,
-    Score,
+    ChangeScore,
     answer_numbers,
     change,
     change_numbers,
@@ -101,7 +101,7 @@ def patch(
         - `change_correlation`: ΣΔE / sqrt(Σ|Δ|² Σ|E|²), with the ceiling of C;
         - `interchange_accuracy`: how often the likeliest state is that of the exact answer.
 
-        `others` is the mean, and the null the 95 % point, over random sets of as many other units: of
+        `others` is the mean, and the null the 95% point, over random sets of as many other units: of
         the latent's candidates where there are enough, else of the layer. `note` says why a number
         is missing.
 
@@ -148,10 +148,10 @@ def patch(
                 after = given.answers(base, {label: (units_SU, values[label])})
                 sums[label, v, i].update(numbers(after))
 
-    def score(label: Label, v: int) -> dict[str, Score]:
+    def score(label: Label, v: int) -> dict[str, ChangeScore]:
         null = [sums[label, v, i + 1] for i in range(len(given.others[label, v]))]
         return {
-            name: Score(
+            name: ChangeScore(
                 statistic,
                 sums[label, v, 0],
                 null,
@@ -235,11 +235,13 @@ def ablate(
                 after = given.answers(leaves, {label: (units_SU, values[label])})
                 sums[label, v, i].update(answer_numbers(truth, before, after))
 
-    def score(label: Label, v: int) -> dict[str, Score]:
+    def score(label: Label, v: int) -> dict[str, ChangeScore]:
         null = [sums[label, v, i + 1] for i in range(len(given.others[label, v]))]
         return {
-            "drop": Score(drop, sums[label, v, 0], null, sums[label], given.no_null),
-            "exact_drop": Score(drop, sums["exact", v], [], None, "exact: no units are chosen"),
+            "drop": ChangeScore(drop, sums[label, v, 0], null, sums[label], given.no_null),
+            "exact_drop": ChangeScore(
+                drop, sums["exact", v], [], None, "exact: no units are chosen"
+            ),
         }
 
     return to_table(given, score)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -30,8 +31,8 @@ class Score(NamedTuple):
         best: `(S, T)` the largest strength among a target's candidates; blocks follow each other.
         unit: `(S, T)` int64, the unit that has it; -1 for a function of all units together.
         null: `(S, T)` the 95% point of the best strength of meaningless candidates; NaN without lags.
-        below_null: `(S, U)` bool, units whose strength is at or below their own null on every target
-            of theirs; all False without lags.
+        units_below_null: `(S, U)` bool, units whose strength is at or below their own null, the 95%
+            point of a meaningless unit's best strength, on every target of theirs; all False without lags.
         factor: `(S, T)` the ceiling of `best` divided by the ceiling of correlations; None for none.
         matched: the one-to-one matching of candidates with targets; None without details.
     """
@@ -42,9 +43,14 @@ class Score(NamedTuple):
     best: Tensor
     unit: Tensor
     null: Tensor
-    below_null: Tensor
+    units_below_null: Tensor
     factor: Tensor | None
     matched: Matching | None
+
+    @property
+    def below_null(self) -> Tensor:
+        """`(S, T)` bool, targets whose `best` is at or below `null`; all False without lags."""
+        return self.best <= self.null
 
 
 class Candidates(NamedTuple):
@@ -94,10 +100,8 @@ class MetricSet:
         self.kinds, self.lags, self.pairs = dict(kinds), lags, pairs
         self.metrics = {name: kind.for_states(states) for name, kind in kinds.items()}
         streamed = {k: v for k, v in kinds.items() if not issubclass(v, FunctionMetric)}
-        self.nulls: list[NullSet] = []
         self.units = StreamingUnits(checked=False)
-        if lags and streamed:
-            self.nulls.append(NullSet(streamed, states, lags))
+        self.null = NullSet(streamed, states, lags) if lags and streamed else None
         self.functions = {
             name: FunctionNull(kind(), lags)
             for name, kind in kinds.items()
@@ -139,9 +143,9 @@ class MetricSet:
                 metric.update(batch, numbers)
             else:
                 metric.update(batch if _shares(metric) else a, z)
-        if other is not None and self.lags:
-            for null in self.nulls:
-                null.update(activations, other)
+        if other is not None:
+            if self.null is not None:
+                self.null.update(activations, other)
             for function in self.functions.values():
                 function.update(activations, other)
 
@@ -169,10 +173,10 @@ class MetricSet:
         null = torch.full_like(best, torch.nan)
         below = torch.zeros(among.members, len(allowed), dtype=torch.bool)
         if self.lags:
-            null = self._quantile(name).cpu().flatten(1)
-        if self.lags and each:
-            own = self._unit_quantile(name).cpu().flatten(1)
-            below = candidates.amax(-1).flatten(1) <= own
+            of_target, of_unit = self._quantiles(name)
+            null = of_target().cpu().flatten(1)
+            if each:
+                below = candidates.amax(-1).flatten(1) <= of_unit().cpu().flatten(1)
         matching = None
         if matched and each:
             value, strength = map(among.block_diagonal, (value, strength))
@@ -180,17 +184,13 @@ class MetricSet:
         unit = unit if each else torch.full_like(unit, -1)
         return Score(metric.__class__, value, strength, best, unit, null, below, factor, matching)
 
-    def _quantile(self, name: str) -> Tensor:
-        """`(…, T)`."""
+    def _quantiles(self, name: str) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+        """What computes the null of every target `(…, T)`, and that of every unit `(…, U)`."""
         if name in self.functions:
-            return self.functions[name].quantile()
-        return self.nulls[0].quantile(name)
-
-    def _unit_quantile(self, name: str) -> Tensor:
-        """`(…, U)`."""
-        if name in self.functions:
-            return self.functions[name].unit_quantile()
-        return self.nulls[0].unit_quantile(name)
+            function = self.functions[name]
+            return function.quantile, function.unit_quantile
+        assert self.null is not None
+        return partial(self.null.quantile, name), partial(self.null.unit_quantile, name)
 
     def _checked(self, name: str, found: Tensor, among: Candidates) -> Tensor:
         """A metric's numbers on the CPU, if they are as many as they should be, and finite."""

@@ -62,6 +62,12 @@ def to_frame(
     return pd.DataFrame(columns | {name: columns[name].tolist() for name in TEXT})
 
 
+def gap_closed(table: pd.DataFrame) -> pd.Series[float]:
+    """(value - initial) / (ceiling - initial) of every row; NaN where there is no room above `initial`."""
+    room = table["ceiling"] - table["initial"]
+    return ((table["value"] - table["initial"]) / room).where(room > 0)
+
+
 class _Entry(NamedTuple):
     """Rows of one metric: one for each target of a member, or one for the layer.
 
@@ -102,7 +108,7 @@ def _of_targets(layer: Layer) -> list[_Entry]:
         )
         found.append(matched)
     if not _no_null(layer):
-        below = (head.best <= head.null).double()
+        below = head.below_null.double()
         found.append(_Entry("below_null", below, note="compares with the null; no ceiling"))
     if layer.candidates == "own block":
         size = len(layer.allowed) // layer.blocks
@@ -183,7 +189,7 @@ def _of_layer(layer: Layer) -> list[_Entry]:
     found.append(one("dead_units", layer.dead.sum(-1), COUNT))
     if not _no_null(layer):
         head = next(iter(layer.scores.values()))
-        found.append(one("units_below_null", head.below_null.sum(-1), COUNT))
+        found.append(one("units_below_null", head.units_below_null.sum(-1), COUNT))
     return found
 
 

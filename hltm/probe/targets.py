@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from hltm.model.nodes import Node, NodeNumber
 from hltm.probe.batches import ActivationBatch, Label, block_nodes
 from hltm.sampling.draw import Draw, public_dtype
 from hltm.tree import LatentTree
@@ -69,6 +70,21 @@ def compared(
         after = None if batch.rectified is None else batch.rectified[label]
         assert z is not None
         yield Compared(label, mine, names, own, values, after, z, other)
+
+
+def chosen_latents(tree: LatentTree, nodes: Sequence[Node] | None) -> list[int]:
+    """Numbers of latents, in the order given; all by default.
+
+    Raises:
+        ValueError: nodes that are not latents, or none.
+    """
+    given = tree.latents if nodes is None else tree.topology.nodes(nodes)
+    found: list[int] = list(map(NodeNumber, given))
+    bad = [v for v in found if v not in tree.latents]
+    if bad or not found:
+        shown = repr(tree.topology.names[bad[0]]) if bad else "none"
+        raise ValueError(f"nodes must be latents, got {shown}")
+    return found
 
 
 def latents_of(draw: Draw) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from hltm._integers import as_integer
-from hltm.probe.function_metric import Chosen
 from hltm.probe.measure import measure
+from hltm.probe.metric_kinds import Chosen
 from hltm.probe.rows import is_network
-from hltm.probe.table import KEY
+from hltm.probe.table import KEY, gap_closed
 from hltm.probe.torch_network import TorchNetwork
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
@@ -198,8 +198,7 @@ class LearningCurves:
         first = parts[0].set_index(KEY)["value"].rename("initial")
         found = pd.concat(parts, ignore_index=True).drop(columns=["initial", "gap_closed"])
         found = found.join(first, on=KEY)
-        room = found["ceiling"] - found["initial"]
-        found["gap_closed"] = ((found["value"] - found["initial"]) / room).where(room > 0)
+        found["gap_closed"] = gap_closed(found)
         return found[COLUMNS]
 
     def figure(

@@ -10,9 +10,8 @@ from torch import Tensor
 from hltm.probe.accumulators.checks import check_fit, check_states, one_hot
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
 
-PRODUCTS = (
-    16  # more states than this are summed row by row, which takes the same time for any number
-)
+# more states than this are summed row by row, which takes the same time for any number
+PRODUCTS = 16
 
 
 class Conditional(NamedTuple):

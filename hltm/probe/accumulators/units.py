@@ -207,10 +207,14 @@ class StreamingUnits:
         share = (self.square / self.samples).clamp(min=0).masked_fill(self.dead(), 0.0)
         return share * self.scale() * self.scale()
 
-    def dead(self) -> Tensor:
-        """`(…, U)` bool: units that never varied by more than rounding."""
-        size = torch.maximum(self.low.abs(), self.high.abs())
-        return (self.high - self.low <= ROUNDING * self.eps * size) & size.isfinite()
+    def dead(self, *others: StreamingUnits) -> Tensor:
+        """`(…, U)` bool: units that never varied by more than rounding, on these rows and on others."""
+        low, high, eps = self.low, self.high, self.eps
+        for other in others:
+            low, high = torch.minimum(low, other.low), torch.maximum(high, other.high)
+            eps = max(eps, other.eps)
+        size = torch.maximum(low.abs(), high.abs())
+        return (high - low <= ROUNDING * eps * size) & size.isfinite()
 
 
 def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ from hltm.model.nodes import Node
 from hltm.probe.batches import Label
 from hltm.probe.causal.flat_network import FlatNetwork
 from hltm.probe.metric import Metric
+from hltm.probe.metric_kinds import check_states
 from hltm.probe.metrics import METRICS
 from hltm.tree import LatentTree
 
@@ -112,8 +113,5 @@ def metric_class(tree: LatentTree, metric: str) -> type[Metric]:
     """
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}, expected one of {', '.join(METRICS)}")
-    kind = METRICS[metric]
-    cardinality = tree.tables.cardinality[list(tree.latents)]
-    if kind.two_states and bool((cardinality > 2).any()):
-        raise ValueError(f"{metric} is for latents of two states; use correlation_ratio instead")
-    return kind
+    check_states({metric: METRICS[metric]}, tree)
+    return METRICS[metric]

@@ -18,7 +18,7 @@ class Contrast(NamedTuple):
     Attributes:
         value: mean at the second state minus mean at the first, of the pair at which |this| is largest.
         standard_error: of `value`, from the pairs of rows.
-        null: the 95 % point of |value| where each row's states are exchanged at random.
+        null: the 95% point of |value| where each row's states are exchanged at random.
         pair: int64, the place of the pair in `pairs_of`.
     """
 
@@ -124,7 +124,7 @@ def exchanged(covariance: Tensor, rows: Tensor, count: int) -> Tensor:
 
 @cache
 def _widest(states: int) -> float:
-    """The 95 % point of the range of K independent standard normal numbers."""
+    """The 95% point of the range of K independent standard normal numbers."""
     from scipy import stats
 
     if states == 2:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hltm.probe.batches import Label
 from hltm.probe.causal.grouped_sums import GroupedSums
 from hltm.probe.causal.setup import Interchange
-from hltm.probe.null import QUANTILE
+from hltm.probe.null import upper_point
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ def drop(f: Tensor) -> Tensor:
     return correlations[0] - correlations[1]
 
 
-class Score(NamedTuple):
+class ChangeScore(NamedTuple):
     """One metric of the units of one latent in one layer.
 
     Attributes:
@@ -119,7 +119,7 @@ class Score(NamedTuple):
 
 
 def to_table(
-    given: Interchange, score: Callable[[Label, int], Mapping[str, Score]]
+    given: Interchange, score: Callable[[Label, int], Mapping[str, ChangeScore]]
 ) -> pd.DataFrame:
     """One row per member, layer, latent and metric.
 
@@ -136,10 +136,7 @@ def to_table(
             others = null = torch.full_like(found.value, torch.nan)
             if own.null:
                 nulls = [each.estimate(own.statistic).value for each in own.null]
-                others, null = (
-                    torch.stack(nulls).mean(0),
-                    torch.stack(nulls).quantile(QUANTILE, dim=0),
-                )
+                others, null = torch.stack(nulls).mean(0), upper_point(torch.stack(nulls), 0)
             ceiling = torch.ones_like(found.value)
             if own.ceiling is not None:
                 ceiling = own.ceiling.estimate(own.statistic).value

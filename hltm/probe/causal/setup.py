@@ -24,25 +24,12 @@ from hltm.probe.causal.chosen_units import (
 from hltm.probe.causal.flat_network import FlatNetwork
 from hltm.probe.causal.grouped_sums import GROUPS
 from hltm.probe.causal.readout import Answer, AnswerFit, Readout, check_readout
+from hltm.probe.targets import chosen_latents
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
 FEWEST = 2 * GROUPS  # rows
 FITTED = 2048  # rows, at least, that choose units and fit the readout
-
-
-def latents_of(tree: LatentTree, nodes: Sequence[Node] | None) -> list[int]:
-    """Numbers of latents; all by default.
-
-    Raises:
-        ValueError: nodes that are not latents, or none.
-    """
-    found = list(tree.latents) if nodes is None else [int(v) for v in tree.topology.nodes(nodes)]
-    bad = [v for v in found if v not in tree.latents]
-    if bad or not found:
-        shown = repr(tree.topology.names[bad[0]]) if bad else "none"
-        raise ValueError(f"nodes must be latents, got {shown}")
-    return found
 
 
 @dataclass(frozen=True)
@@ -131,7 +118,7 @@ def prepare(
     """Check the arguments of `patch`, choose units and fit the readout on rows that it does not use."""
     samples, draws = as_integer("samples", samples, FEWEST), as_integer("draws", draws, 0)
     check_seed(seed)
-    wanted, (asked,) = latents_of(tree, nodes), latents_of(tree, [target])
+    wanted, (asked,) = chosen_latents(tree, nodes), chosen_latents(tree, [target])
     check_units(units)
     check_readout(readout)
     kind = metric_class(tree, metric)

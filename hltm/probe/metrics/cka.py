@@ -9,8 +9,7 @@ from torch import Tensor
 
 from hltm.probe.accumulators.checks import check_finite
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch, power_of_two
-
-QUANTILE = 0.95
+from hltm.probe.null import QUANTILE
 
 
 class LinearCKA:

@@ -14,7 +14,6 @@ from hltm.probe.accumulators.moments import PairMoments, StreamingMoments
 BLOCK = 32  # rows that go to one side of the split together
 LEAST = 32  # rows that each side needs
 NORMAL = 1.6448536269514722  # the 95% point of the normal distribution
-ROUNDING = 4e-7  # a spread below this share of the mean is rounding
 RIDGES = tuple(10.0**i for i in range(-6, 4))  # penalties that are tried
 
 
@@ -48,7 +47,7 @@ class LinearProbe:
     """Ridge regression of every target's state on all units, by second moments.
 
     Minimises `Σ |indicator - w·unit - b|² + ridge · n · Σ_u var(u) w_u²` over n rows: the penalty is in units
-    of each unit's own variance, so it does not depend on a unit's scale. A constant unit gets weight 0.
+    of each unit's own variance, so it does not depend on a unit's scale. A dead unit gets weight 0.
     Rows are fitted and tested in alternating blocks of 32, by their number, so the split is the
     same however rows are batched. Takes `(…, U, B)` activations and `(…, T, B)` states; memory is
     three times `(…, U, U + T·K)`.
@@ -115,21 +114,21 @@ class LinearProbe:
                 f"got {self.samples}"
             )
         halves, test = [side.result() for side in self.sides[:2]], self.sides[2].result()
-        train = _merged(*halves)
+        train, units = _merged(*halves), [side.x for side in self.sides[:2]]
         if self.ridge is None:
-            ridge = self._chosen(halves)
+            ridge = self._chosen(halves, [unit.dead() for unit in units])
         else:
             ridge = torch.full_like(self._together(train.mean_y), self.ridge)
-        fit, weight = _Ridge(train), torch.zeros_like(train.xy)
+        fit, weight = _Ridge(train, units[0].dead(units[1])), torch.zeros_like(train.xy)
         for penalty in ridge.unique().tolist():
             mine = (ridge == penalty).repeat_interleave(self.states, -1)[..., None, :]
             weight = torch.where(mine, fit.weight(penalty), weight)
         return self._tested(weight, train, test, ridge)
 
-    def _chosen(self, halves: list[PairMoments]) -> Tensor:
-        """`(…, T)` the penalty with which either half predicts the other best."""
+    def _chosen(self, halves: list[PairMoments], dead: list[Tensor]) -> Tensor:
+        """`(…, T)` the penalty with which either half, with its dead units, predicts the other best."""
         error: list[Tensor] = []
-        fits = [_Ridge(half) for half in halves]
+        fits = [_Ridge(*half) for half in zip(halves, dead, strict=True)]
         for ridge in RIDGES:
             each = [
                 _Errors.of(fit.weight(ridge), half, other).wrong
@@ -174,12 +173,11 @@ class LinearProbe:
 
 
 class _Ridge:
-    """Ridge regressions of the same rows with any penalty."""
+    """Ridge regressions of the same rows with any penalty, without their dead units `(…, U)`."""
 
-    def __init__(self, train: PairMoments) -> None:
+    def __init__(self, train: PairMoments, dead: Tensor) -> None:
         scale = train.xx.diagonal(dim1=-2, dim2=-1).sqrt()
-        constant = scale <= ROUNDING * train.mean_x.abs()
-        self.inverse = torch.where(constant, torch.zeros_like(scale), 1 / scale)
+        self.inverse = torch.where(dead | (scale == 0), torch.zeros_like(scale), 1 / scale)
         self.whitened = self.inverse[..., :, None] * train.xx * self.inverse[..., None, :]
         self.right = self.inverse[..., None] * train.xy
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hltm.probe.accumulators.conditional import state_sums
 from hltm.probe.accumulators.units import StreamingUnits
+from hltm.probe.null import upper_point
 
 ROUNDING = 1e-6  # a share of variance that rounding alone leaves unexplained
-QUANTILE = 0.95
 HELD = 1 << 23  # shifted indicators of states held at a time
 
 
@@ -82,7 +82,7 @@ class BestUnitNull:
         self.allowed = (may if allowed is None else allowed).to(targets.device)
 
     def rival(self) -> Tensor:
-        """`(…, T)` float64 95 % point of the best unit's correlation ratio with its rival."""
+        """`(…, T)` float64 95% point of the best unit's correlation ratio with its rival."""
         rows, found = self.targets.shape[-1], []
 
         def shifted(lag: int) -> Tensor:
@@ -95,7 +95,7 @@ class BestUnitNull:
         return _point(found)
 
     def partial(self, children: Sequence[int], above: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """`(…, C)` float64 95 % point of the best unit's partial correlation, and `(…, C, K²)` numbers of
+        """`(…, C)` float64 95% point of the best unit's partial correlation, and `(…, C, K²)` numbers of
         rows with every joint state.
 
         Args:
@@ -161,5 +161,5 @@ def _sums(values: Tensor, cells: Tensor, number: int) -> Tensor:
 
 
 def _point(found: list[Tensor]) -> Tensor:
-    """The 95 % point over lags, axis -2, that a further one exceeds in at most 5 % of cases; no squares."""
-    return torch.cat(found, -2).quantile(QUANTILE, dim=-2, interpolation="higher").sqrt()
+    """The 95% point over lags, axis -2, of what these are the squares of."""
+    return upper_point(torch.cat(found, -2), -2).sqrt()

@@ -15,7 +15,7 @@ from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
 from hltm.probe.metrics.correlation_ratio import CorrelationRatio, ratio_square
 from hltm.probe.metrics.partial_correlation import BestUnitNull, partial_square, sampling_error
 
-LAGS = 39  # the second largest of 39 values that a null makes is exceeded by a 40th in 5 % of cases
+LAGS = 39  # the second largest of 39 values that a null makes is exceeded by a 40th in 5% of cases
 HELD = 4096, 1 << 23  # the first rows are kept for the null, and fewer if there are so many numbers
 
 
@@ -30,9 +30,9 @@ class Specific(NamedTuple):
         rival_strength: `(…, T)` its correlation ratio with the rival; 0 where there is none.
         partial: `(…, T)` the partial correlation with the target given its parent; NaN for a target
             without a parent.
-        partial_null: `(…, T)` the 95 % point of the partial correlation of the best unit, if units
+        partial_null: `(…, T)` the 95% point of the partial correlation of the best unit, if units
             follow the parent as they do, and nothing of the target besides; NaN without lags.
-        rival_null: `(…, T)` the 95 % point of the best unit's correlation ratio with its rival, if no
+        rival_null: `(…, T)` the 95% point of the best unit's correlation ratio with its rival, if no
             unit knows anything; NaN without lags.
     """
 

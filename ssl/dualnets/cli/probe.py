@@ -84,8 +84,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> Any:
-    from hltm.probe.null import LAGS
-
     metrics = "correlation, correlation_ratio, selectivity, roc_auc, mutual_information"
     options = [
         *grouped(
@@ -128,7 +126,7 @@ def _parse(arguments: list[str]) -> Any:
                    default=[], metavar="NAME|MODULE:FUNCTION", several=True,
                    note="(default: correlation and selectivity; for more than two states correlation_ratio)"),
             Option("lags", "Pairings of units with the latents of other rows, for the null; 0 for none.",
-                   kind=int, default=LAGS),
+                   kind=int, note="(default: 200)"),
             Option("out", "Folder for table.csv, a heatmap of each layer and a page.", default="",
                    metavar="FOLDER"),
         ),
@@ -204,7 +202,7 @@ def _measured(
     from hltm.probe import probe_layers
 
     rows = _rows(options.rows) if options.rows else None
-    choices: dict[str, Any] = {"lags": options.lags}
+    choices: dict[str, Any] = {} if options.lags is None else {"lags": options.lags}
     if options.metrics:
         choices["metrics"] = [
             code.function("--metrics", name, 2) if ":" in name else name for name in options.metrics

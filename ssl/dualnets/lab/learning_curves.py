@@ -12,9 +12,9 @@ import torch
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import Snapshot, describe_frozen, log_spaced, trajectory
-from hltm.probe.layer import Layer
-from hltm.probe.measure import probe_layers
+from hltm.probe import Layer, probe_layers
 from hltm.probe.null import LAGS
+from hltm.probe.table import gap_closed
 from hltm.probe.targets import Targets
 
 if TYPE_CHECKING:
@@ -180,8 +180,7 @@ def _rows(
         index = {"member": trees.members, "step": step, "level": level, "node": names,
                  "metric": name, "candidates": now.candidates}  # fmt: skip
         part = tidy(index, {"value": value, "initial": start, **beside})
-        room = part["ceiling"] - part["initial"]
-        part["gap_closed"] = ((part["value"] - part["initial"]) / room).where(room > 0)
+        part["gap_closed"] = gap_closed(part)
         part["n"] = now.samples
         parts.append(part)
     return pd.concat(parts, ignore_index=True)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from hltm.probe import Correlation, probe_layers
 from hltm.probe.accumulators.units import StreamingUnits
-from hltm.probe.measure import probe_layers
-from hltm.probe.metrics.correlation import Correlation
 from hltm.probe.null import LAGS
 from hltm.sampling.draw import Draw
 from hltm.sampling.philox import Stream

@@ -273,3 +273,10 @@ def test_pickled_arrays_are_not_read(home, capsys):
     )
     assert status == 2
     assert "Python objects" in error
+
+
+def test_the_help_names_the_default_of_measure(capsys):
+    from hltm.probe.null import LAGS
+
+    lags = run(capsys, "--help")[1].split("--lags")[1].split("--")[0]
+    assert f"(default: {LAGS})" in " ".join(lags.split())

@@ -91,7 +91,7 @@ def test_of_many_units_those_that_matter_have_names():
     a = 0.1 * torch.randn(2000, 600, generator=torch.Generator().manual_seed(1))
     a[:, [100, 200, 300, 400]] += Z[:, :4]
     a[:, 500:] = 0
-    found = probe_layers(a, TREE, draw=DRAW, lags=20)["activations"]
+    found = probe_layers(a, TREE, draw=DRAW, lags=20, details=False)["activations"]
     figure = heatmap_figure(found, TREE)
     _, main = drawn(figure)
     names = [text.get_text() for text in main.get_yticklabels()]
@@ -117,9 +117,7 @@ def test_bad_requests_are_refused():
         heatmap_figure(layer(lags=0), TREE, member=1)
 
 
-@pytest.mark.parametrize(
-    "name", ["$\\frac{1$", "\\input{x}", "$", "a\nb", "x" * 300, "_", "é", "#%&{}^"]
-)
+@pytest.mark.parametrize("name", ["$\\frac{1$", "\\input{x}", "a\nb", "é_" * 150, "#%&{}^"])
 def test_names_are_text(name):
     import matplotlib as mpl
 
