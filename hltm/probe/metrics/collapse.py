@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch, power_of_two
+
+LARGE = 2.0**20  # squares of numbers up to this, and of their inverses, are far from overflow
+RESOLVED = 3e-3  # a spread above this share of the mean is exact in float32 to four digits or more
 
 
 class Collapsed(NamedTuple):
@@ -47,7 +49,7 @@ class Collapse:
     """
 
     def __init__(self) -> None:
-        self.units, self.directions = StreamingUnits(), StreamingUnits()
+        self.units, self.directions = StreamingUnits(), StreamingUnits(checked=False)
         self.products: Tensor | float = 0.0  # (…, U, U) in the units' scales
 
     def update(self, activations: Tensor | UnitBatch) -> None:
@@ -57,11 +59,7 @@ class Collapse:
             batch = self.units.take(batch)
         self.units = batch.owner(self.units)
         self.products = batch.cross(batch, self.products)
-        # float64: a layer whose units share a large mean spreads less than float32 resolves
-        a = batch.given.double()
-        largest = torch.linalg.vector_norm(a, math.inf, dim=-2, keepdim=True)
-        a = a / largest.where(largest > 0, 1.0)
-        self.directions.take(torch.nn.functional.normalize(a, dim=-2))
+        self.directions.take(_directions(batch.given))
 
     def result(self) -> Collapsed:
         """Spread, rank and dead units of all rows so far."""
@@ -78,3 +76,17 @@ class Collapse:
         deviation = self.directions.variance().sqrt()
         spread = deviation.mean(-1) * deviation.shape[-1] ** 0.5
         return Collapsed(spread, torch.where(total > 0, rank, 0.0), dead)
+
+
+def _directions(a: Tensor) -> Tensor:
+    """Rows of `(…, U, B)` of length 1; float64 where float32 does not resolve how far they spread."""
+    largest = a.abs().amax(-2, keepdim=True)
+    if bool(((largest > LARGE) | (largest < 1 / LARGE) & (largest > 0)).any()):
+        a = a / largest.where(largest > 0, 1.0)
+    length = a.square().sum(-2, keepdim=True).sqrt()
+    found = a / length.where(length > 0, 1.0)
+    if a.dtype == torch.float32:
+        square = torch.linalg.vector_norm(found, dim=-1).square() / found.shape[-1]
+        if bool((square < (1 + RESOLVED**2) * found.mean(-1).square()).any()):
+            return _directions(a.double())
+    return found
