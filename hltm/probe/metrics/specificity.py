@@ -14,7 +14,7 @@ from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
 from hltm.probe.metrics.correlation_ratio import CorrelationRatio, ratio_square
 from hltm.probe.metrics.partial_correlation import BestUnitNull, partial_square, sampling_error
 
-LAGS = 39  # the second largest of 39 values that a null makes is exceeded by a 40th in 5 % of cases
+LAGS = 19  # the largest of 19 values that a null makes is exceeded by a 20th in 5 % of cases
 HELD = 4096, 1 << 23  # the first rows are kept for the null, and fewer if there are so many numbers
 
 
