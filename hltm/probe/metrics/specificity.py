@@ -171,7 +171,8 @@ class Specificity:
             return nan, rival
         found, kept_rows = null.partial(self.children, self.above)
         error, kept_error = (sampling_error(x, self.states) for x in (self.joint.count, kept_rows))
-        found = found * (error / kept_error).sqrt()
+        # without an error, the latent has one state for each of its parent's: it has no effect
+        found = found * (error / kept_error.where(kept_error > 0, torch.inf)).sqrt()
         nan[..., self.children] = found.where(~partial[..., self.children].isnan(), torch.nan)
         return nan, rival
 
