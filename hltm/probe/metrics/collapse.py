@@ -9,8 +9,7 @@ from torch import Tensor
 
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch, power_of_two
 
-LARGE = 2.0**20  # squares of numbers up to this, and of their inverses, are far from overflow
-RESOLVED = 3e-3  # a spread above this share of the mean is exact in float32 to four digits or more
+LARGE = 2.0**400  # squares of numbers up to this, and of their inverses, are far from overflow
 
 
 class Collapsed(NamedTuple):
@@ -79,14 +78,15 @@ class Collapse:
 
 
 def _directions(a: Tensor) -> Tensor:
-    """Rows of `(…, U, B)` of length 1; float64 where float32 does not resolve how far they spread."""
-    largest = a.abs().amax(-2, keepdim=True)
-    if bool(((largest > LARGE) | (largest < 1 / LARGE) & (largest > 0)).any()):
-        a = a / largest.where(largest > 0, 1.0)
+    """Rows of `(…, U, B)` of length 1.
+
+    In float64, where squares of float32 do not overflow and a layer whose units share a large mean spreads
+    more than rounding. Other rows and members have no part in it, to the last bit.
+    """
+    if a.dtype == torch.float64:
+        largest = a.abs().amax(-2, keepdim=True)
+        far = (largest > LARGE) | (largest < 1 / LARGE) & (largest > 0)
+        a = a / largest.where(far, 1.0)
+    a = a.double()
     length = a.square().sum(-2, keepdim=True).sqrt()
-    found = a / length.where(length > 0, 1.0)
-    if a.dtype == torch.float32:
-        square = torch.linalg.vector_norm(found, dim=-1).square() / found.shape[-1]
-        if bool((square < (1 + RESOLVED**2) * found.mean(-1).square()).any()):
-            return _directions(a.double())
-    return found
+    return a / length.where(length > 0, 1.0)
