@@ -192,8 +192,8 @@ class LayerProbe:
             latents: `(S, L, B)` states of all latents.
             posterior: `(S, L, K, B)` of all latents.
         """
-        a = values.contiguous()  # one copy here is faster than strides in every sum
-        after = None if rectified is None else rectified.contiguous()
+        # sums over rows, of which there are many, take several times as long across the memory
+        a, after = values.contiguous(), None if rectified is None else rectified.contiguous()
         z = targets.to(a.device)
         shifted = None if other is None else other.to(a.device)
         self.samples += a.shape[-1]

@@ -139,7 +139,8 @@ class NullSet:
 
     def _add(self, activations: Tensor, targets: Tensor) -> None:
         """Add a block of rows to the shifted sums."""
-        activations = activations[..., shuffle(activations.shape[-1]).to(activations.device)]
+        order = shuffle(activations.shape[-1]).to(activations.device)
+        activations = activations.gather(-1, order.expand(activations.shape))
         for name, sums in self.sums.items():
             a, z = activations, targets
             if name == "ranks":
@@ -268,7 +269,7 @@ def _ratio(sums: ShiftedCorrelation, states: int) -> Tensor:
     found = sums.correlation().unflatten(-2, (-1, states - 1))  # (…, U, T, K - 1, lags)
     spread, mean = (
         x.unflatten(-1, (-1, states - 1))[..., None, :, :, None]
-        for x in (sums.deviation()[1], sums.mean_z)
+        for x in (sums.deviation()[1], sums.mean())
     )
     found = found * spread
     share = torch.cat([1 - mean.sum(-2, keepdim=True), mean], -2)

@@ -13,6 +13,7 @@ from hltm.inference.ceiling import Ceiling
 from hltm.probe.batches import Label
 from hltm.probe.layer import BEHIND, Layer
 from hltm.probe.metric import Metric
+from hltm.probe.metrics.partial_ceiling import PAIRS
 from hltm.probe.metrics.specificity import Specific
 from hltm.tree import LatentTree
 
@@ -140,7 +141,7 @@ def _of_details(layer: Layer) -> list[_Entry]:
     partial = layer.latent_ceilings.partial(layer.leaves, members)
     partial = Ceiling(*(part[:, layer.nodes] for part in partial))
     alone = ["" if some else "no other latent is followed" for some in (~none).any(0)]
-    root = ["no parent" if v == 0 else "" for v in layer.nodes]
+    notes = _partial_notes(layer, specific, partial)
     readout = found.readout
     probe = torch.full_like(head.best, torch.nan) if readout is None else readout.correlation
     return [
@@ -148,10 +149,22 @@ def _of_details(layer: Layer) -> list[_Entry]:
                [note or _no_null(layer) for note in alone], rival=True),
         _Entry("rival_baseline", baseline, None, None, bound, "no null: read from no unit", rival=True),
         _Entry("partial_correlation", specific.partial, head.unit,
-               _null(layer, specific.partial_null), partial, [note or _no_null(layer) for note in root]),
+               _null(layer, specific.partial_null), partial, notes),
         _Entry("linear_probe", probe, None, readout and _null(layer, readout.null), bound,
                _no_null(layer) if readout else "too few rows to fit and to test"),
     ]  # fmt: skip
+
+
+def _partial_notes(layer: Layer, found: Specific, ceiling: Ceiling) -> list[str]:
+    """Why a latent has no partial correlation, or none of its null and ceiling, in any member."""
+    notes = []
+    for t, v in enumerate(layer.nodes):
+        few = bool(found.partial[:, t].isnan().any())
+        parts = ["too few rows" if few else _no_null(layer)]
+        if bool(ceiling.value[:, t].isnan().any()):
+            parts.append(f"no ceiling: over {PAIRS} joint states with the parent")
+        notes.append("; ".join(filter(None, parts)) if v else "no parent")
+    return notes
 
 
 def _no_null(layer: Layer) -> str:
@@ -181,8 +194,9 @@ def _of_layer(layer: Layer) -> list[_Entry]:
     if layer.details is not None:
         spread, rank, _ = layer.details.collapsed
         null = _null(layer, layer.details.cka_null)
+        few = "too few rows" if bool(layer.details.cka.isnan().any()) else ""
         found += [
-            one("linear_cka", layer.details.cka, _no_null(layer), 1.0, null),
+            one("linear_cka", layer.details.cka, few or _no_null(layer), 1.0, null),
             one("feature_spread", spread, ALONE, 1.0),
             one("effective_rank", rank, ALONE, float(len(layer.allowed))),
         ]

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm.probe.accumulators.units import StreamingUnits
+
 TILE = 1 << 22  # activations that are transformed at a time
 
 
@@ -56,8 +58,8 @@ class ShiftedCorrelation:
     """Correlations of units with targets of other rows at `lags` shifts within each batch.
 
     Both are centred within each batch, since a shift within it changes no sum over it, and all sums are
-    float64 of units in the scale of the first batch in which they vary, so that numbers of any size
-    neither overflow nor vanish. Units do not mix: one that is not finite gives NaN for itself alone.
+    float64 of units in the scale of `StreamingUnits`, so that numbers of any size neither overflow nor
+    vanish. Units do not mix: one that is not finite gives NaN for itself alone.
     Memory is `(…, U, T, lags)`.
 
     Example:
@@ -69,33 +71,31 @@ class ShiftedCorrelation:
 
     def __init__(self, lags: int) -> None:
         self.lags = lags
-        self.samples = self.used = 0
-        none = torch.zeros((), dtype=torch.float64)
-        self.cross = self.square_a = self.square_z = self.scale = none
-        self.mean_a = self.mean_z = self.total_a = self.total_z = none
+        self.samples = 0
+        self.units, self.targets = StreamingUnits(checked=False), StreamingUnits(checked=False)
+        self.cross = self.square_a = self.square_z = torch.zeros((), dtype=torch.float64)
+
+    @property
+    def used(self) -> int:
+        return self.units.samples
 
     def update(self, activations: Tensor, targets: Tensor) -> None:
         """Add a batch: activations `(…, U, B)`, and targets `(…, T, B)` of other rows; B >= lags."""
         used = used_rows(activations.shape[-1], self.lags)
-        kind = activations.dtype if activations.dtype == torch.float32 else torch.float64
-        mean_a, a, size = _centred(activations[..., :used])
-        mean_z, z, _ = _centred(targets[..., :used])
-        self.scale = torch.where(self.scale == 0, size, self.scale)
-        scale = torch.where(self.scale == 0, torch.ones_like(self.scale), self.scale)
-        # centred and scaled, products within a batch are as exact as the activations are themselves
-        a, z = (a / scale[..., None]).to(kind), z.to(kind)
+        batch = self.units.take(activations[..., :used])
+        target = self.targets.take(targets[..., :used].double())
+        a, z = batch.values, target.values - target.rest[..., None]
         square_a, square_z = (torch.linalg.vector_norm(x, dim=-1).double().square() for x in (a, z))
-        weight = self.used * used / (self.used + used)
-        self.total_a = self.total_a + square_a + weight * ((mean_a - self.mean_a) / scale).square()
-        self.total_z = self.total_z + square_z + weight * (mean_z - self.mean_z).square()
-        self.mean_a = self.mean_a + (mean_a - self.mean_a) * used / (self.used + used)
-        self.mean_z = self.mean_z + (mean_z - self.mean_z) * used / (self.used + used)
-        self.square_a, self.square_z = self.square_a + square_a, self.square_z + square_z
-        self.used += used
+        self.square_a = self.square_a * batch.power.square() + square_a - used * batch.rest.square()
+        self.square_z = self.square_z * target.power.square() + square_z
+        z = z.to(a.dtype)  # of sum 0, so that the centre of a need not be exact
         self.samples += activations.shape[-1]
         shape = (*a.shape[:-2], self.lags, a.shape[-2], z.shape[-2])
         if self.cross.ndim == 0:
             self.cross = torch.zeros(shape, dtype=torch.float64, device=a.device)
+        power = batch.power[..., :, None] * target.power[..., None, :]
+        if bool((power != 1).any()):
+            self.cross *= power[..., None, :, :]
         cross = self.cross.view(-1, *shape[-3:])
         for lead, units in tiles(a.shape[:-1], used):
             cross[lead, :, units] += shifted_products(
@@ -109,15 +109,18 @@ class ShiftedCorrelation:
 
         Rows that a whole number of steps leaves out count as if they had been used.
         """
-        scale = (self.square_a[..., :, None] * self.square_z[..., None, :]).sqrt()[..., None, :, :]
-        # only what never varied has a scale of exactly 0; NaN stays NaN
-        found = torch.where(scale == 0, torch.zeros_like(scale), self.cross / scale)
-        return found.movedim(-3, -1) * (self.used / self.samples) ** 0.5
+        size = self.square_a.clamp(min=0)[..., :, None] * self.square_z[..., None, :]
+        constant = self.units.dead()[..., :, None] | self.targets.dead()[..., None, :] | (size == 0)
+        scale = size.masked_fill(constant, torch.inf).sqrt()[..., None, :, :]
+        return (self.cross / scale).movedim(-3, -1) * (self.used / self.samples) ** 0.5
 
     def deviation(self) -> tuple[Tensor, Tensor]:
         """Standard deviations over all rows, of the units `(…, U)` and of the targets `(…, T)`."""
-        scale = torch.where(self.scale == 0, torch.ones_like(self.scale), self.scale)
-        return (self.total_a / self.used).sqrt() * scale, (self.total_z / self.used).sqrt()
+        return self.units.variance().sqrt(), self.targets.variance().sqrt()
+
+    def mean(self) -> Tensor:
+        """`(…, T)` means of the targets over all rows."""
+        return self.targets.mean * self.targets.scale()
 
 
 def tiles(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, slice]]:
@@ -131,12 +134,3 @@ def tiles(shape: tuple[int, ...], rows: int) -> Iterator[tuple[slice, slice]]:
     for i in range(0, lead, many):
         for u in range(0, units, few if many == 1 else units):
             yield slice(i, i + many), slice(u, u + (few if many == 1 else units))
-
-
-def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Means over the last axis, what is left, exactly 0 where all are equal, and its size; float64."""
-    x = x.double()
-    low, high = x.amin(-1), x.amax(-1)
-    # the mean of equal values may be rounded
-    mean = torch.where(low == high, low, x.mean(-1))
-    return mean, x - mean[..., None], torch.maximum(high - mean, mean - low)

@@ -140,8 +140,9 @@ class StreamingUnits:
         if not moderate:
             centre, values, norm = _centred(x * power_of_two(-self.exponent).to(x.dtype)[..., None])
         rest = torch.zeros_like(norm)
-        if bool((centre.abs() > OFFSET * norm / count**0.5).any()):  # the centre was rounded
-            rest = values.mean(-1).double()
+        far = centre.abs() > OFFSET * norm / count**0.5  # the centre was rounded
+        if bool(far.any()):
+            rest = torch.where(far, values.mean(-1).double(), rest)
         step = centre.double() + rest - self.mean * power
         square = norm.square() - count * rest.square()
         self.square = self.square * power.square() + square

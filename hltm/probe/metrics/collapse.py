@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -10,6 +9,8 @@ from torch import Tensor
 
 from hltm._results import by_content
 from hltm.probe.accumulators.units import StreamingUnits, UnitBatch, power_of_two
+
+LARGE = 2.0**400  # squares of numbers up to this, and of their inverses, are far from overflow
 
 
 @by_content
@@ -49,7 +50,7 @@ class Collapse:
     """
 
     def __init__(self) -> None:
-        self.units, self.directions = StreamingUnits(), StreamingUnits()
+        self.units, self.directions = StreamingUnits(), StreamingUnits(checked=False)
         self.products: Tensor | float = 0.0  # (…, U, U) in the units' scales
 
     def update(self, activations: Tensor | UnitBatch) -> None:
@@ -59,11 +60,7 @@ class Collapse:
             batch = self.units.take(batch)
         self.units = batch.owner(self.units)
         self.products = batch.cross(batch, self.products)
-        # float64: a layer whose units share a large mean spreads less than float32 resolves
-        a = batch.given.double()
-        largest = torch.linalg.vector_norm(a, math.inf, dim=-2, keepdim=True)
-        a = a / largest.where(largest > 0, 1.0)
-        self.directions.take(torch.nn.functional.normalize(a, dim=-2))
+        self.directions.take(_directions(batch.given))
 
     def result(self) -> Collapsed:
         """Spread, rank and dead units of all rows so far."""
@@ -80,3 +77,18 @@ class Collapse:
         deviation = self.directions.variance().sqrt()
         spread = deviation.mean(-1) * deviation.shape[-1] ** 0.5
         return Collapsed(spread, torch.where(total > 0, rank, 0.0), dead)
+
+
+def _directions(a: Tensor) -> Tensor:
+    """Rows of `(…, U, B)` of length 1.
+
+    In float64, where squares of float32 do not overflow and a layer whose units share a large mean spreads
+    more than rounding. Other rows and members have no part in it, to the last bit.
+    """
+    if a.dtype == torch.float64:
+        largest = a.abs().amax(-2, keepdim=True)
+        far = (largest > LARGE) | (largest < 1 / LARGE) & (largest > 0)
+        a = a / largest.where(far, 1.0)
+    a = a.double()
+    length = a.square().sum(-2, keepdim=True).sqrt()
+    return a / length.where(length > 0, 1.0)

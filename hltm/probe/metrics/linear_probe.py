@@ -91,14 +91,10 @@ class LinearProbe:
         """Add a batch of the next rows."""
         a = check_pair(activations, targets)
         indicator = one_hot(targets, self.states).to(a.dtype)
-        rows = torch.arange(self.samples, self.samples + a.shape[-1], device=a.device)
-        block = rows // BLOCK % 4  # half, test, other half, test
-        for which, moments in zip(
-            (block == 0, block == 2, block % 2 == 1), self.sides, strict=True
-        ):
-            mine = which.nonzero()[:, 0]
-            if len(mine):
-                moments.update(a[..., mine], indicator[..., mine])
+        for which, moments in zip(((0,), (2,), (1, 3)), self.sides, strict=True):
+            x, y = (_blocks(part, self.samples, which) for part in (a, indicator))
+            if x.shape[-1]:
+                moments.update(x, y)
         self.samples += a.shape[-1]
 
     @property
@@ -119,25 +115,21 @@ class LinearProbe:
             ridge = self._chosen(halves, [unit.dead() for unit in units])
         else:
             ridge = torch.full_like(self._together(train.mean_y), self.ridge)
-        fit, weight = _Ridge(train, units[0].dead(units[1])), torch.zeros_like(train.xy)
-        for penalty in ridge.unique().tolist():
-            mine = (ridge == penalty).repeat_interleave(self.states, -1)[..., None, :]
-            weight = torch.where(mine, fit.weight(penalty), weight)
+        fit = _Ridge(train, units[0].dead(units[1]))
+        weight = fit.weight(ridge.repeat_interleave(self.states, -1))
         return self._tested(weight, train, test, ridge)
 
     def _chosen(self, halves: list[PairMoments], dead: list[Tensor]) -> Tensor:
         """`(…, T)` the penalty with which either half, with its dead units, predicts the other best."""
-        error: list[Tensor] = []
-        fits = [_Ridge(*half) for half in zip(halves, dead, strict=True)]
-        for ridge in RIDGES:
-            each = [
-                _Errors.of(fit.weight(ridge), half, other).wrong
-                for fit, half, other in zip(fits, halves, reversed(halves), strict=True)
-            ]
-            error.append(self._together(each[0] + each[1]))
-        best = torch.tensor(RIDGES, dtype=torch.float64, device=error[0].device)
+        penalties = torch.tensor(RIDGES, dtype=torch.float64, device=halves[0].xx.device)
+        error: Tensor | float = 0.0
+        for half, other, constant in zip(halves, reversed(halves), dead, strict=True):
+            fit = _Ridge(half, constant)
+            error = error + torch.stack(
+                [self._together(_Errors.of(fit.weight(p), half, other).wrong) for p in penalties]
+            )
         # the same penalty is half the share of twice as many rows
-        return best[torch.stack(error).argmin(0)] / 2
+        return penalties[torch.as_tensor(error).argmin(0)] / 2
 
     def _together(self, values: Tensor) -> Tensor:
         """`(…, T)` sums over the K indicators of each target."""
@@ -172,26 +164,44 @@ class LinearProbe:
         )
 
 
+def _blocks(values: Tensor, start: int, which: tuple[int, ...]) -> Tensor:
+    """The rows of `(…, B)`, the first of which is row `start`, in the given blocks of every four."""
+    every = 4 * BLOCK
+    head = min(-start % every, values.shape[-1])
+    whole = (values.shape[-1] - head) // every * every
+    rows = torch.arange(start, start + values.shape[-1], device=values.device) // BLOCK % 4
+    wanted = torch.isin(rows, torch.tensor(which, device=values.device))
+    ends = [
+        part[..., mine.nonzero()[:, 0]]
+        for part, mine in (
+            (values[..., :head], wanted[:head]),
+            (values[..., head + whole :], wanted[head + whole :]),
+        )
+    ]
+    step = which[-1] - which[0] if len(which) > 1 else 4
+    middle = values[..., head : head + whole].unflatten(-1, (-1, 4, BLOCK))
+    middle = middle[..., which[0] :: step, :].flatten(-3)  # copies whole blocks, not single rows
+    return torch.cat([ends[0], middle, ends[1]], -1) if len(rows) > whole else middle
+
+
 class _Ridge:
-    """Ridge regressions of the same rows with any penalty, without their dead units `(…, U)`."""
+    """Ridge regressions of the same rows with any penalty, without their dead units `(…, U)`.
+
+    One decomposition of the symmetric matrix serves all penalties.
+    """
 
     def __init__(self, train: PairMoments, dead: Tensor) -> None:
         scale = train.xx.diagonal(dim1=-2, dim2=-1).sqrt()
         self.inverse = torch.where(dead | (scale == 0), torch.zeros_like(scale), 1 / scale)
-        self.whitened = self.inverse[..., :, None] * train.xx * self.inverse[..., None, :]
-        self.right = self.inverse[..., None] * train.xy
+        whitened = self.inverse[..., :, None] * train.xx * self.inverse[..., None, :]
+        size, self.basis = torch.linalg.eigh(whitened)
+        self.size = size.clamp(min=0)[..., None]  # but for rounding, none is below 0
+        self.right = self.basis.mT @ (self.inverse[..., None] * train.xy)
 
-    def weight(self, ridge: float) -> Tensor:
-        """`(…, U, T · K)`. The system is symmetric and positive definite but for rounding."""
-        penalty = torch.full_like(self.whitened[..., 0, 0], ridge)
-        while True:
-            penalized = self.whitened.clone()
-            penalized.diagonal(dim1=-2, dim2=-1).add_(penalty[..., None])
-            lower, failed = torch.linalg.cholesky_ex(penalized)
-            if not failed.any():
-                return self.inverse[..., None] * torch.cholesky_solve(self.right, lower)
-            # moments of float32 products: the smallest penalties drown in their rounding
-            penalty = torch.where(failed > 0, 10 * penalty, penalty)
+    def weight(self, ridge: Tensor) -> Tensor:
+        """`(…, U, T · K)` with the penalty of each indicator, `(…, T · K)`, or one for all, `()`."""
+        penalty = ridge[..., None, :] if ridge.ndim else ridge
+        return self.inverse[..., None] * (self.basis @ (self.right / (self.size + penalty)))
 
 
 class _Errors(NamedTuple):

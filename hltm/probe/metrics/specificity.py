@@ -15,7 +15,7 @@ from hltm.probe.accumulators.units import StreamingUnits, UnitBatch
 from hltm.probe.metrics.correlation_ratio import CorrelationRatio, ratio_square
 from hltm.probe.metrics.partial_correlation import BestUnitNull, partial_square, sampling_error
 
-LAGS = 39  # the second largest of 39 values that a null makes is exceeded by a 40th in 5% of cases
+LAGS = 19  # the largest of 19 values that a null makes is exceeded by a 20th in 5% of cases
 HELD = 4096, 1 << 23  # the first rows are kept for the null, and fewer if there are so many numbers
 
 
@@ -173,7 +173,8 @@ class Specificity:
             return nan, rival
         found, kept_rows = null.partial(self.children, self.above)
         error, kept_error = (sampling_error(x, self.states) for x in (self.joint.count, kept_rows))
-        found = found * (error / kept_error).sqrt()
+        # without an error, the latent has one state for each of its parent's: it has no effect
+        found = found * (error / kept_error.where(kept_error > 0, torch.inf)).sqrt()
         nan[..., self.children] = found.where(~partial[..., self.children].isnan(), torch.nan)
         return nan, rival
 

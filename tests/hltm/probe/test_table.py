@@ -125,3 +125,14 @@ def test_activations_of_other_rows_are_noticed():
         warnings.simplefilter("error")  # too few comparisons to tell; and none without a null
         measure(turned, DEEP, draw=draw, lags=39, nodes=[0], details=False)
         measure(turned, DEEP, draw=draw, lags=0, details=False)
+
+
+@pytest.mark.parametrize(("cardinality", "rows", "lags"), [(2, 2, 1), (2, 10, 2), (32, 400, 20)])
+def test_what_has_no_value_null_or_ceiling_has_a_note(
+    cardinality: int, rows: int, lags: int
+) -> None:
+    tree = hltm.balanced(depth=2, cardinality=cardinality, seed=0)
+    activations = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0))
+    table = measure(activations, tree, draw=tree.sample(rows, seed=3), lags=lags)
+    without = table[table[["value", "null", "ceiling"]].isna().any(axis=1)]
+    assert (without["note"] != "").all()

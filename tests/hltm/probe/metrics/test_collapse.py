@@ -67,3 +67,14 @@ def test_nan_is_named():
     a[1, 2, 3] = math.nan
     with pytest.raises(ValueError, match=r"unit 2 at \(1,\) has activation nan in row 3"):
         collapse(a)
+
+
+def test_a_member_of_another_size_changes_no_bit_of_the_others() -> None:
+    members = torch.randn(3, 5, 200, generator=torch.Generator().manual_seed(0))
+    other = members.clone()
+    other[1] = 3e37 * (1 + 1e-6 * other[1])
+    first, second = Collapse(), Collapse()
+    first.update(members)
+    second.update(other)
+    for a, b in zip(first.result(), second.result(), strict=True):
+        assert torch.equal(a[[0, 2]], b[[0, 2]])
