@@ -54,6 +54,11 @@ def as_array(label: Any, values: Any, *, rows: int | None = None, members: int =
     return found
 
 
+def as_label(label: Any) -> Any:
+    """A label as it is, with a number of numpy as Python's."""
+    return int(label) if isinstance(label, np.integer) else label
+
+
 def as_floats(values: Array) -> Tensor:
     """Activations as a tensor of floats without gradient; numbers that float32 would round as float64.
 

@@ -7,12 +7,11 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hltm.probe.capture import find_parts, is_end, per_layer, plain_module, read_parts
-from hltm.probe.containers import Label
+from hltm.probe.containers import Label, as_label
 from hltm.probe.encodings import ENCODINGS, Encode
 from hltm.probe.layer_axes import (
     FEW,
@@ -122,7 +121,7 @@ class TorchNetwork:
             self.labels = {name: name for name in self.parts}
             if isinstance(layers, Mapping):
                 self.labels = {
-                    key: label if isinstance(label, str) else _level(label)
+                    key: as_label(label)
                     for name, label in layers.items()
                     for key in find_parts(self.model, [name])
                 }
@@ -283,11 +282,6 @@ def _takes_cardinality(encode: Callable[..., Any]) -> bool:
     except ValueError:  # functions that are not written in Python need not have a signature
         return False
     return found is not None and found.default is inspect.Parameter.empty
-
-
-def _level(label: Any) -> Any:
-    """A number of numpy as Python's."""
-    return int(label) if isinstance(label, np.integer) else label
 
 
 def _check_labels(labels: Mapping[str, Any]) -> None:

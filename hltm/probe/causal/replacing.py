@@ -14,6 +14,7 @@ from hltm.probe.capture import find_parts, run_hooked
 from hltm.probe.layer_axes import LayerAxes
 from hltm.probe.reading import Side
 from hltm.probe.torch_network import TorchNetwork
+from hltm.probe.undisturbed import kept_state
 
 
 @by_content
@@ -96,10 +97,11 @@ def run_with(network: Any, leaves: Tensor, replace: Mapping[Any, Replacement]) -
             raise ValueError("units of layers that are read with select or call cannot be replaced")
         names = {label: name for name, label in network.labels.items()}
         axes = network.axes(leaves)
-        output = run_replaced(
-            network.model, network.inputs(leaves), {names[k]: r for k, r in replace.items()},
-            side=network.side, axes={names[k]: axes[k] for k in replace}, rows=len(leaves),
-        )  # fmt: skip
+        with kept_state(network.model):
+            output = run_replaced(
+                network.model, network.inputs(leaves), {names[k]: r for k, r in replace.items()},
+                side=network.side, axes={names[k]: axes[k] for k in replace}, rows=len(leaves),
+            )  # fmt: skip
     elif hasattr(network, "run_with"):
         output = network.run_with(leaves, replace)
     else:

@@ -203,7 +203,8 @@ class TorchEnsemble(Network):
             parts = [part.broadcast_to(*rows, part.shape[-1]) for part in replacement]
             parts = parts if self.stacked else [part[None] for part in parts]
             given[self.layers[level]] = Replacement(*(part.to(inputs.device) for part in parts))
-        output = vmap(self._changed)(self._stacks(), inputs, given)
+        with kept_state(self.model):
+            output = vmap(self._changed)(self._stacks(), inputs, given)
         return output if self.stacked else output[0]
 
     def _changed(

@@ -180,7 +180,9 @@ class Counted(nn.Sequential):
 
 def test_reading_activations_leaves_buffers():
     network = ensemble(lambda: Counted(nn.Linear(16, 4)), layers={1: "0"})
-    network.activations(torch.zeros(len(network.members), 5, 16, dtype=torch.uint8))
+    leaves = torch.zeros(len(network.members), 5, 16, dtype=torch.uint8)
+    network.activations(leaves)
+    network.run_with(leaves, {})
     assert not network.model.runs.any()
 
 
