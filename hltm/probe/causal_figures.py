@@ -111,8 +111,8 @@ def intervention_figure(table: pd.DataFrame, *, layer: int | str | None = None) 
     """Each unit's |effect| of do(latent) against its |selectivity|, one panel per latent of a layer.
 
     A unit on the diagonal shows what it causes; one below it shows what comes through the parent. Lines are
-    the ceiling, which may be above what is shown, and dotted the effect on the parent's exact posterior. Means
-    over members are not taken: every member's units are points.
+    the ceiling, which may be above what is shown, and dotted the effect on the parent's exact posterior.
+    Means over members are not taken: every member's units are points.
 
     Args:
         table: of `intervention_effect`.
