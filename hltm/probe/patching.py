@@ -87,7 +87,7 @@ def patch(
     Returns:
         One row per member, layer, latent and metric: member, layer, level, node, metric, candidates,
         units (their number), value, standard_error (jackknife), others, null, ceiling, n (pairs whose
-        swapped leaves can occur), note. The metrics are
+        swapped leaves can occur and have an answer), note. The metrics are
 
         - `exact_change`: 2 ΣΔE / (Σ|Δ|² + Σ|E|²), Lin's concordance (1989, Biometrics 45) of changes: 1
           where the answer changes exactly as it should, 0 where it does not change, -1 where it changes

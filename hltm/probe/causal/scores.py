@@ -36,11 +36,11 @@ def change_numbers(
 
     Args:
         exact: the change of the exact answer; rows where it is NaN, because the swapped leaves cannot
-            occur, are all 0.
+            occur, or an answer of the network is, are all 0.
         own: the change of the network's answer when its leaves are swapped.
         target: the exact answer after the swap.
     """
-    kept = exact.isfinite().all(-1, keepdim=True)
+    kept = (exact + after + before + own).isfinite().all(-1, keepdim=True)
     made = change(after, before)
     pairs = ((made, made), (made, exact), (made, own), (exact, exact), (own, own))
     # the likeliest state, or one of several that are equally likely up to rounding

@@ -160,6 +160,19 @@ def test_patching_finds_what_is_used_and_what_only_follows_the_latent(states, mo
     assert strength[:, :k, 0].equal(strength[:, k + 1 : 2 * k + 1, 0])  # as aligned as what is read
 
 
+def test_units_of_another_row_that_contradict_the_leaves_are_left_out(monkeypatch):
+    monkeypatch.setattr("hltm.probe.causal.setup.FITTED", 60)
+    tree = with_zeros(hltm.random_tree(nodes=9, cardinality=3, seed=3))
+    network = belief_network(tree, copies=1)
+    table = hltm.probe.patch(network, tree, samples=80, seed=1, readout="output", draws=3, units=1)
+    counts = table.groupby("node").n.agg("nunique")
+    assert counts.eq(1).all()
+    rows = table[table.metric == "interchange_accuracy"]
+    assert rows.value.between(0, 1).all()
+    assert rows.null.between(0, 1).all()
+    assert rows.n.min() < 80
+
+
 def test_members_on_one_tree_and_float32():
     tree = TREES["single"]
     network = belief_network(tree, members=2, dtype=torch.float32)
