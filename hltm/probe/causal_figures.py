@@ -139,9 +139,9 @@ def intervention_figure(
         >>> intervention_figure(found).savefig("/dev/null", format="png")
     """
     shown: Any = table if hasattr(table, "columns") else getattr(table, "table", table)
-    if "selectivity" not in getattr(shown, "columns", ()):
+    if "parent_baseline" not in getattr(shown, "columns", ()):
         raise ValueError(
-            f"expected what intervention_effect returns, got a {type(table).__name__} without selectivity"
+            f"expected what intervention_effect returns, got a {type(table).__name__}"
         )
     known = list(dict.fromkeys(shown["layer"]))
     chosen = known[0] if layer is None and known else layer
