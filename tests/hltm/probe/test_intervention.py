@@ -70,7 +70,7 @@ def exact(tree, source, node):
 def test_effects_of_any_function_are_those_of_enumeration(name):
     tree = TREES[name]
     source = Table(tree, units=6)
-    found = intervention_effect(source, tree, samples=4000, seed=1).layers["table"]
+    found = intervention_effect(source, tree, samples=2500, seed=1).layers["table"]
     for t, v in enumerate(found.nodes):
         do, seen, plain, values = exact(tree, source, v)
         mean = plain @ values
