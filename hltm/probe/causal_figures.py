@@ -41,10 +41,9 @@ def patching_figure(
         >>> table = hltm.probe.patch(hltm.probe.TorchNetwork(model, ["0", "1"]), tree, samples=200, seed=1)
         >>> patching_figure(table).savefig("/dev/null", format="png")
     """
-    if "metric" not in getattr(table, "columns", ()):
-        raise ValueError(
-            f"expected a table of patch or ablate, got a {type(table).__name__} without metric"
-        )
+    columns = getattr(table, "columns", ())
+    if "metric" not in columns or "parent_baseline" in columns:  # which effects have
+        raise ValueError(f"expected a table of patch or ablate, got a {type(table).__name__}")
     known = list(dict.fromkeys(table["metric"]))
     name = metric or (known[0] if known else "")
     if name not in known:

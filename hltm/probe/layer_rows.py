@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hltm.probe.accumulators.checks import as_numbers, check_finite
-from hltm.probe.batches import Label, batches
+from hltm.probe.batches import Label, batches, one_layer
 from hltm.probe.rows import Rowed
 from hltm.probe.sources import BatchAxis
 from hltm.tree import LatentTree
@@ -51,19 +51,8 @@ class LayerRows:
         kept: list[Tensor] | None = []
         size = 0
         for batch in batches(*self.asked):
-            label = self.layer
-            if label is None:
-                if len(batch.shown) > 1:
-                    raise ValueError(
-                        f"the source has layers {list(batch.shown)!r:.200}: choose one with layer="
-                    )
-                label = next(iter(batch.shown))
-            if label not in batch.shown:
-                raise ValueError(
-                    f"the source has layers {list(batch.shown)!r:.200}, got layer={label!r:.60}"
-                )
-            values = batch.shown[label]
-            flat = values.flatten(1, 2) if values.ndim == 4 else values
+            label = one_layer(batch.shown, self.layer)
+            flat = batch.shown[label].flatten(1, -2)  # blocks of units side by side
             check_finite(flat, label)
             check_finite(flat.float(), label)  # too large for float32
             if flat.shape[-1] < LEAST:

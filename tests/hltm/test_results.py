@@ -122,4 +122,4 @@ def test_all_results_of_a_probe_compare_and_print():
         assert a._repr_html_().startswith("<table><tr><th>" + type(a).__name__)
     assert "latent_ceilings" not in repr(first[0])  # they are computed when they are read
     assert "kind=mine" in repr(first[1])
-    assert "table=12 rows" in repr(first[3])
+    assert "table=36 rows" in repr(first[3])

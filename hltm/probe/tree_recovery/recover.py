@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import torch
 
-from hltm.probe.batches import Label
+from hltm.probe.batches import Label, one_layer
 from hltm.probe.rows import Rowed
 from hltm.probe.sources import BatchAxis
 from hltm.probe.tree_recovery.distance_sources import (
@@ -113,11 +113,7 @@ def recover_tree(
         {} if each is None else leaf_distances_of(each, tree, by=by, **rows)
         for each in (source, initial)
     )
-    if layer is None and len(found) > 1:
-        raise ValueError(f"the source has layers {list(found)!r:.200}: choose one with layer=")
-    if layer is not None and layer not in found:
-        raise ValueError(f"the source has layers {list(found)!r:.200}, got layer={layer!r:.60}")
-    label = next(iter(found)) if layer is None else layer
+    label = one_layer(found, layer)
     if len(found[label]) > 1:
         raise ValueError(
             f"expected one member, got {len(found[label])}: recover_table takes several"
