@@ -1,45 +1,36 @@
 """Probes: how well a network's units follow the latents, beside null and ceiling.
 
-- `metrics/`: one file per metric, and `METRICS`, which finds them
+- `sources/`: whatever is probed, as batches of activations
 - `accumulators/`: streaming sums that metrics are computed from
-- `metric`: what every metric of units and latents has in common
+- `metrics/`: one file per metric, and `METRICS`, which finds them
+- `metric`: what every metric of units and latents has in common; `metric_kinds`: what a user may give as
+  metrics; `function_metric`: a function as one
 - `null`: what meaningless units score; `information_null`: the same for mutual information
-- `batches`: activations with the latents of the same rows, from arrays or from a network
+- `batches`: activations and the rows that they were computed on
+- `targets`: what the units of a layer are compared with
 - `score`: the metrics of one layer's units with their targets, beside their nulls
-- `layer`: all that is measured of one layer
+- `layer`: all that is measured of one layer; `details`: what that is besides its metrics
 - `measure`: all layers of a network, or activations as arrays, in one pass
 - `table`: the measurements of layers as one tidy table
-- `targets`: what the units of a layer are compared with
-- `metric_kinds`: what a user may give as metrics; `function_metric`: a function as one
-- `details`: what is measured of a layer besides its metrics
-- `sources`: whatever is probed, as batches of activations; `rows`: of draws, folders or new ones
-- `containers`: arrays of torch, numpy, pandas and lists, converted when their rows are read
-- `capture`: activations of any torch module by name; `reading`: of which run, and which item
-- `torch_network`: any torch module as a network to probe; `encodings`: leaves as its input
-- `layer_axes`: which axis of a layer is the batch, and what becomes of its positions
-- `training`: learning curves of a network that trains, which is not disturbed
-- `heatmap`: a figure of units by latents
-- `dictionary`, `autoencoder`, `layer_rows`: a sparse dictionary of activations, how it is trained, on what
-- `dictionary_scores`, `feature_scores`: what its features are for
-- `tree_recovery/`: which tree a network learned, and how far it is from the truth
-- `intervention`: what units make of do(latent = state), by counterfactual rows
-- `patching`: whether a network uses the units of a latent: their replacement, and the exact answer
-- `causal_figures`: latents by layers, and effects beside selectivities
-- `causal/`: what that is made of, and the protocol of networks whose units can be replaced
 - `intervals`: means over the members of an ensemble, with bootstrap intervals
+- `heatmap`: a figure of units by latents
+- `training`: learning curves of a network that trains, which is not disturbed
+- `causal/`: what units make of interventions, and whether a network uses them
+- `dictionaries/`: a sparse dictionary of activations, and what its features are for
+- `tree_recovery/`: which tree a network learned, and how far it is from the truth
 """
 
 from hltm.probe.accumulators.correlation import StreamingCorrelation
 from hltm.probe.accumulators.histogram import StreamingHistogram
 from hltm.probe.accumulators.moments import StreamingMoments
-from hltm.probe.capture import capture
+from hltm.probe.causal.figures import intervention_figure, patching_figure
+from hltm.probe.causal.intervention import InterventionEffect, LayerEffect, intervention_effect
+from hltm.probe.causal.patching import ablate, patch
 from hltm.probe.causal.replacing import PatchableNetwork, Replacement, run_replaced, run_with
-from hltm.probe.causal_figures import intervention_figure, patching_figure
-from hltm.probe.dictionary import Dictionary, dictionary
-from hltm.probe.dictionary_scores import baselines, dictionary_scores
+from hltm.probe.dictionaries.dictionary import Dictionary, dictionary
+from hltm.probe.dictionaries.dictionary_scores import baselines, dictionary_scores
 from hltm.probe.heatmap import heatmap_figure
 from hltm.probe.intervals import over_members
-from hltm.probe.intervention import InterventionEffect, LayerEffect, intervention_effect
 from hltm.probe.layer import Layer
 from hltm.probe.measure import measure, probe_layers
 from hltm.probe.metric import Metric
@@ -56,10 +47,10 @@ from hltm.probe.metrics.roc_auc import RocAuc
 from hltm.probe.metrics.selectivity import Selectivity
 from hltm.probe.metrics.specificity import RivalBaseline, Specific, Specificity
 from hltm.probe.null import MetricNull, NullSet
-from hltm.probe.patching import ablate, patch
 from hltm.probe.score import Score
+from hltm.probe.sources.capture import capture
+from hltm.probe.sources.torch_network import TorchNetwork
 from hltm.probe.table import to_frame
-from hltm.probe.torch_network import TorchNetwork
 from hltm.probe.training import LearningCurves
 from hltm.probe.tree_recovery.recover import recover_table, recover_tree
 from hltm.probe.tree_recovery.recovered import Recovered

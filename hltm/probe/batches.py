@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from hltm.inference.posterior import posterior
-from hltm.probe.containers import Label as Label
-from hltm.probe.rows import Rowed
-from hltm.probe.sources import BatchAxis, open_source
+from hltm.probe.sources.containers import Label as Label
+from hltm.probe.sources.open_source import BatchAxis, open_source
+from hltm.probe.sources.rows import Rowed
 from hltm.sampling.draw import Draw
 from hltm.tree import LatentTree
 

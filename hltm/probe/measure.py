@@ -20,11 +20,11 @@ from hltm.probe.metric_kinds import (
     usual_metrics,
 )
 from hltm.probe.null import LAGS
-from hltm.probe.rows import Rowed, is_network, members_of
-from hltm.probe.sources import BatchAxis
+from hltm.probe.sources.open_source import BatchAxis
+from hltm.probe.sources.rows import Rowed, is_network, members_of
+from hltm.probe.sources.undisturbed import undisturbed
 from hltm.probe.table import KEY, gap_closed, to_frame
 from hltm.probe.targets import Compared, Targets, chosen_latents, compared, latents_of
-from hltm.probe.undisturbed import undisturbed
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 

@@ -14,9 +14,9 @@ from torch import nn
 from hltm._integers import as_integer
 from hltm.probe.measure import measure
 from hltm.probe.metric_kinds import Chosen
-from hltm.probe.rows import is_network
+from hltm.probe.sources.rows import is_network
+from hltm.probe.sources.torch_network import TorchNetwork
 from hltm.probe.table import KEY, gap_closed
-from hltm.probe.torch_network import TorchNetwork
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 

@@ -1,5 +1,8 @@
-"""What the causal probes `intervention` and `patching` are made of.
+"""Causal probes: what units make of interventions, and whether a network uses them.
 
+- `intervention`: what units make of do(latent = state), by counterfactual rows; `effect_table`: as a table
+- `patching`: whether a network uses the units of a latent: their replacement, and the exact answer
+- `figures`: latents by layers, and effects beside selectivities
 - `replacing`: a run of a network in which some units have other values
 - `flat_network`: a network with members in front and every layer as flat units
 - `chosen_units`: which units stand for a latent

@@ -14,7 +14,7 @@ from hltm.probe.causal.flat_network import FlatNetwork
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hltm.probe.intervention import LayerEffect
+    from hltm.probe.causal.intervention import LayerEffect
 
 COLUMNS = [
     "member", "layer", "level", "node", "metric", "candidates", "unit", "states", "value", "standard_error",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hltm.probe.accumulators.checks import check_finite
 from hltm.probe.batches import Label
 from hltm.probe.causal.replacing import Replacement, run_with
-from hltm.probe.sources import open_source
+from hltm.probe.sources.open_source import open_source
 from hltm.sampling.draw import Draw
 from hltm.sampling.philox import Stream
 from hltm.sampling.sample import sample

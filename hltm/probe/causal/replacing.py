@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from hltm._results import by_content
-from hltm.probe.capture import find_parts, run_hooked
-from hltm.probe.layer_axes import LayerAxes
-from hltm.probe.reading import Side
-from hltm.probe.torch_network import TorchNetwork
-from hltm.probe.undisturbed import kept_state
+from hltm.probe.sources.capture import find_parts, run_hooked
+from hltm.probe.sources.layer_axes import LayerAxes
+from hltm.probe.sources.reading import Side
+from hltm.probe.sources.torch_network import TorchNetwork
+from hltm.probe.sources.undisturbed import kept_state
 
 
 @by_content

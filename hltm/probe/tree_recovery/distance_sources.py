@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from hltm.probe.batches import Label
-from hltm.probe.rows import Rowed, members_of
-from hltm.probe.sources import BatchAxis
+from hltm.probe.sources.open_source import BatchAxis
+from hltm.probe.sources.rows import Rowed, members_of
 from hltm.probe.tree_recovery.exact_distances import LeafDistances, tree_distances
 from hltm.probe.tree_recovery.leaf_distances import layer_distances, state_distances
 from hltm.probe.tree_recovery.splits import leaf_names

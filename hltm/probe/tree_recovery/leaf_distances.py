@@ -37,8 +37,8 @@ from torch import Tensor
 from hltm.probe.accumulators.checks import check_finite
 from hltm.probe.accumulators.moments import PairMoments, StreamingMoments
 from hltm.probe.batches import Label, batches
-from hltm.probe.rows import Rowed, as_rows
-from hltm.probe.sources import BatchAxis
+from hltm.probe.sources.open_source import BatchAxis
+from hltm.probe.sources.rows import Rowed, as_rows
 from hltm.probe.tree_recovery.exact_distances import LeafDistances
 from hltm.probe.tree_recovery.splits import leaf_names
 from hltm.sampling.draw import Draw, check_draw

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from hltm.probe.batches import Label, one_layer
-from hltm.probe.rows import Rowed
-from hltm.probe.sources import BatchAxis
+from hltm.probe.sources.open_source import BatchAxis
+from hltm.probe.sources.rows import Rowed
 from hltm.probe.tree_recovery.distance_sources import (
     ROUNDING,
     Distances,

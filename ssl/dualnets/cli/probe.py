@@ -262,7 +262,7 @@ def _network(options: Any, code: UserCode) -> Any:
     """The model that `module:function` makes, with its weights, ready to be probed."""
     from dualnets.cli._models import make_model
     from hltm.probe import TorchNetwork
-    from hltm.probe.encodings import ENCODINGS
+    from hltm.probe.sources.encodings import ENCODINGS
 
     encode = options.encode or "bits"
     if ":" in encode:

@@ -12,9 +12,9 @@ from torch.func import functional_call, vmap
 
 from dualnets.networks.network import Network, leaf_states, network_members
 from dualnets.networks.stacked_module import build_member, stack_members
-from hltm.probe.capture import find_parts, per_layer, read_parts
 from hltm.probe.causal.replacing import Replacement, run_replaced
-from hltm.probe.layer_axes import (
+from hltm.probe.sources.capture import find_parts, per_layer, read_parts
+from hltm.probe.sources.layer_axes import (
     FEW,
     MANY,
     LayerAxes,
@@ -24,8 +24,8 @@ from hltm.probe.layer_axes import (
     check_reduction,
     find_axes,
 )
-from hltm.probe.reading import Selector, Side
-from hltm.probe.undisturbed import kept_state
+from hltm.probe.sources.reading import Selector, Side
+from hltm.probe.sources.undisturbed import kept_state
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 

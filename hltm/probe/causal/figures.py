@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from hltm.probe.intervention import InterventionEffect
+    from hltm.probe.causal.intervention import InterventionEffect
 
 NAMED = 80  # latents up to which each has its name
 CROSSED = "#555555"
@@ -139,9 +139,7 @@ def intervention_figure(
     """
     shown: Any = table if hasattr(table, "columns") else getattr(table, "table", table)
     if "parent_baseline" not in getattr(shown, "columns", ()):
-        raise ValueError(
-            f"expected what intervention_effect returns, got a {type(table).__name__}"
-        )
+        raise ValueError(f"expected what intervention_effect returns, got a {type(table).__name__}")
     known = list(dict.fromkeys(shown["layer"]))
     chosen = known[0] if layer is None and known else layer
     if chosen not in known:

@@ -12,7 +12,7 @@ from torch import nn
 
 import hltm
 from hltm.probe import TorchNetwork, capture, measure
-from hltm.probe.layer_axes import FEW, MANY, LayerAxes, MixedRows, find_batch_axis
+from hltm.probe.sources.layer_axes import FEW, MANY, LayerAxes, MixedRows, find_batch_axis
 
 TREE = hltm.symmetric_binary(depth=3, polarity=0.95, seed=0)
 LEAVES = TREE.sample(50, seed=3).leaves

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hltm.probe.capture import is_end, run_hooked
+from hltm.probe.sources.capture import is_end, run_hooked
 
 
 def refusal(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hltm.probe.accumulators.checks import as_numbers, check_finite
 from hltm.probe.batches import Label, batches, one_layer
-from hltm.probe.rows import Rowed
-from hltm.probe.sources import BatchAxis
+from hltm.probe.sources.open_source import BatchAxis
+from hltm.probe.sources.rows import Rowed
 from hltm.tree import LatentTree
 
 BATCH = 256  # rows of a step

@@ -10,10 +10,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from hltm.probe.capture import find_parts, is_end, per_layer, plain_module, read_parts
-from hltm.probe.containers import Label, as_label
-from hltm.probe.encodings import ENCODINGS, Encode
-from hltm.probe.layer_axes import (
+from hltm.probe.sources.capture import find_parts, is_end, per_layer, plain_module, read_parts
+from hltm.probe.sources.containers import Label, as_label
+from hltm.probe.sources.encodings import ENCODINGS, Encode
+from hltm.probe.sources.layer_axes import (
     FEW,
     MANY,
     LayerAxes,
@@ -24,9 +24,9 @@ from hltm.probe.layer_axes import (
     check_reduction,
     find_axes,
 )
-from hltm.probe.reading import Part, Selector, Side
-from hltm.probe.refusal import refusal
-from hltm.probe.undisturbed import kept_state, undisturbed
+from hltm.probe.sources.reading import Part, Selector, Side
+from hltm.probe.sources.refusal import refusal
+from hltm.probe.sources.undisturbed import kept_state, undisturbed
 from hltm.tree import LatentTree
 
 

@@ -12,8 +12,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from hltm.probe.reading import Part, Reading, Selector, Side
-from hltm.probe.undisturbed import kept_state
+from hltm.probe.sources.reading import Part, Reading, Selector, Side
+from hltm.probe.sources.undisturbed import kept_state
 
 PARAMETERS = {"parametrizations", "_packed_params"}  # parts that a part keeps its parameters in
 

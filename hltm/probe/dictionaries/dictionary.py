@@ -22,12 +22,12 @@ from torch import Tensor
 from hltm._integers import as_integer
 from hltm._results import by_content
 from hltm.probe.accumulators.checks import as_numbers, check_finite
-from hltm.probe.autoencoder import Autoencoder, best_of, largest, random_directions
 from hltm.probe.batches import Label
-from hltm.probe.containers import as_array, as_floats
-from hltm.probe.layer_rows import LayerRows
-from hltm.probe.rows import Rowed, members_of
-from hltm.probe.sources import BatchAxis
+from hltm.probe.dictionaries.autoencoder import Autoencoder, best_of, largest, random_directions
+from hltm.probe.dictionaries.layer_rows import LayerRows
+from hltm.probe.sources.containers import as_array, as_floats
+from hltm.probe.sources.open_source import BatchAxis
+from hltm.probe.sources.rows import Rowed, members_of
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hltm.probe.containers import Array, Label, as_array, as_floats
-from hltm.probe.layer_axes import check_axis
-from hltm.probe.rows import Rowed, Rows, as_rows, is_network
-from hltm.probe.torch_network import TorchNetwork
+from hltm.probe.sources.containers import Array, Label, as_array, as_floats
+from hltm.probe.sources.layer_axes import check_axis
+from hltm.probe.sources.rows import Rowed, Rows, as_rows, is_network
+from hltm.probe.sources.torch_network import TorchNetwork
 from hltm.tree import LatentTree
 
 BatchAxis = int | Mapping[Any, int]

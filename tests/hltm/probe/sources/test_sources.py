@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import hltm
 from hltm.probe import measure
-from hltm.probe.containers import as_array, as_floats
-from hltm.probe.sources import open_source
+from hltm.probe.sources.containers import as_array, as_floats
+from hltm.probe.sources.open_source import open_source
 
 TREE = hltm.symmetric_binary(depth=3, polarity=0.9, seed=0)
 TREES = hltm.symmetric_binary(depth=3, polarity=0.9, members=3, seed=0)

@@ -57,7 +57,7 @@ def find_batch_axis(name: object, many: Tensor, few: Tensor, given: int | None =
         1
         >>> find_batch_axis("rnn", rows.cumsum(0), rows[1:3].cumsum(0))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        hltm.probe.layer_axes.MixedRows: layer 'rnn' depends on other rows...
+        hltm.probe.sources.layer_axes.MixedRows: layer 'rnn' depends on other rows...
     """
     a, b = tuple(many.shape), tuple(few.shape)
     changed = [i for i, sizes in enumerate(zip(a, b, strict=False)) if sizes[0] != sizes[1]]

@@ -1,4 +1,4 @@
-"""The scores of one member's features: the formulas of `hltm.probe.dictionary_scores`."""
+"""The scores of one member's features: the formulas of `dictionary_scores`."""
 
 from __future__ import annotations
 

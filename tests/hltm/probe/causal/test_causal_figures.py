@@ -7,7 +7,7 @@ from torch import nn
 
 import hltm
 from hltm.probe import intervention_effect, intervention_figure, patch, patching_figure
-from hltm.probe.causal_figures import CROSSED
+from hltm.probe.causal.figures import CROSSED
 
 TREE = hltm.symmetric_binary(depth=2, seed=0)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import hltm
 from hltm.probe import LearningCurves, TorchNetwork, capture, measure
-from hltm.probe.undisturbed import kept_state
+from hltm.probe.sources.undisturbed import kept_state
 
 TREE = hltm.symmetric_binary(depth=3, polarity=0.8, seed=0)
 LEAVES = TREE.sample(9, seed=1).leaves

@@ -1,7 +1,5 @@
 """Dictionaries of planted directions: found exactly, whatever the scale; deterministic; what is refused."""
 
-import importlib
-
 import pandas as pd
 import pytest
 import torch
@@ -157,12 +155,6 @@ def test_folders_axes_and_containers(tmp_path):
     expected = dictionary_scores(baselines(a, TREE, found, draw=draw), TREE, draw=draw, lags=10)
     for rows in (folder, packed):
         pd.testing.assert_frame_equal(dictionary_scores(kinds, TREE, draw=rows, lags=10), expected)
-
-
-def test_the_name_is_that_of_the_function():
-    for module in ("dictionary_scores", "dictionary"):
-        importlib.import_module(f"hltm.probe.{module}")
-        assert hltm.probe.dictionary is dictionary
 
 
 def test_bad_input_is_refused():

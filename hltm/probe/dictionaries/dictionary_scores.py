@@ -25,12 +25,12 @@ from torch import Tensor
 
 from hltm.probe.accumulators.checks import as_numbers
 from hltm.probe.batches import Label
-from hltm.probe.containers import as_array, as_floats
-from hltm.probe.dictionary import Dictionary
-from hltm.probe.feature_scores import FeatureScores, indicators, posterior_ceilings
-from hltm.probe.layer_rows import LayerRows
-from hltm.probe.rows import Rowed, Rows, as_rows
-from hltm.probe.sources import BatchAxis
+from hltm.probe.dictionaries.dictionary import Dictionary
+from hltm.probe.dictionaries.feature_scores import FeatureScores, indicators, posterior_ceilings
+from hltm.probe.dictionaries.layer_rows import LayerRows
+from hltm.probe.sources.containers import as_array, as_floats
+from hltm.probe.sources.open_source import BatchAxis
+from hltm.probe.sources.rows import Rowed, Rows, as_rows
 from hltm.tree import LatentTree
 
 if TYPE_CHECKING:
