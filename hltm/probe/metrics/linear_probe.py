@@ -115,19 +115,21 @@ class LinearProbe:
             ridge = self._chosen(halves, [unit.dead() for unit in units])
         else:
             ridge = torch.full_like(self._together(train.mean_y), self.ridge)
-        fit = _Ridge(train, units[0].dead(units[1]))
-        weight = fit.weight(ridge.repeat_interleave(self.states, -1))
+        fit, weight = _Ridge(train, units[0].dead(units[1])), torch.zeros_like(train.xy)
+        for penalty in ridge.unique().tolist():
+            mine = (ridge == penalty).repeat_interleave(self.states, -1)[..., None, :]
+            weight = torch.where(mine, fit.weight(penalty), weight)
         return self._tested(weight, train, test, ridge)
 
     def _chosen(self, halves: list[PairMoments], dead: list[Tensor]) -> Tensor:
         """`(…, T)` the penalty with which either half, with its dead units, predicts the other best."""
-        penalties = torch.tensor(RIDGES, dtype=torch.float64, device=halves[0].xx.device)
         error: Tensor | float = 0.0
         for half, other, constant in zip(halves, reversed(halves), dead, strict=True):
             fit = _Ridge(half, constant)
             error = error + torch.stack(
-                [self._together(_Errors.of(fit.weight(p), half, other).wrong) for p in penalties]
+                [self._together(_Errors.of(fit.weight(p), half, other).wrong) for p in RIDGES]
             )
+        penalties = torch.tensor(RIDGES, dtype=torch.float64, device=halves[0].xx.device)
         # the same penalty is half the share of twice as many rows
         return penalties[torch.as_tensor(error).argmin(0)] / 2
 
@@ -185,23 +187,29 @@ def _blocks(values: Tensor, start: int, which: tuple[int, ...]) -> Tensor:
 
 
 class _Ridge:
-    """Ridge regressions of the same rows with any penalty, without their dead units `(…, U)`.
-
-    One decomposition of the symmetric matrix serves all penalties.
-    """
+    """Ridge regressions of the same rows with any penalty, without their dead units `(…, U)`."""
 
     def __init__(self, train: PairMoments, dead: Tensor) -> None:
         scale = train.xx.diagonal(dim1=-2, dim2=-1).sqrt()
         self.inverse = torch.where(dead | (scale == 0), torch.zeros_like(scale), 1 / scale)
-        whitened = self.inverse[..., :, None] * train.xx * self.inverse[..., None, :]
-        size, self.basis = torch.linalg.eigh(whitened)
-        self.size = size.clamp(min=0)[..., None]  # but for rounding, none is below 0
-        self.right = self.basis.mT @ (self.inverse[..., None] * train.xy)
+        self.whitened = self.inverse[..., :, None] * train.xx * self.inverse[..., None, :]
+        self.right = self.inverse[..., None] * train.xy
 
-    def weight(self, ridge: Tensor) -> Tensor:
-        """`(…, U, T · K)` with the penalty of each indicator, `(…, T · K)`, or one for all, `()`."""
-        penalty = ridge[..., None, :] if ridge.ndim else ridge
-        return self.inverse[..., None] * (self.basis @ (self.right / (self.size + penalty)))
+    def weight(self, ridge: float) -> Tensor:
+        """`(…, U, T · K)`. The system is symmetric and positive definite but for rounding.
+
+        A factorisation for each penalty is as fast as one decomposition into eigenvectors for 512 units,
+        and four times as fast for 4096.
+        """
+        penalty = torch.full_like(self.whitened[..., 0, 0], ridge)
+        while True:
+            penalized = self.whitened.clone()
+            penalized.diagonal(dim1=-2, dim2=-1).add_(penalty[..., None])
+            lower, failed = torch.linalg.cholesky_ex(penalized)
+            if not failed.any():
+                return self.inverse[..., None] * torch.cholesky_solve(self.right, lower)
+            # moments of float32 products: the smallest penalties drown in their rounding
+            penalty = torch.where(failed > 0, 10 * penalty, penalty)
 
 
 class _Errors(NamedTuple):
