@@ -206,7 +206,7 @@ class _Ridge:
             penalized = self.whitened.clone()
             penalized.diagonal(dim1=-2, dim2=-1).add_(penalty[..., None])
             lower, failed = torch.linalg.cholesky_ex(penalized)
-            if not failed.any():
+            if not failed.any() or not penalty.isfinite().all():
                 return self.inverse[..., None] * torch.cholesky_solve(self.right, lower)
             # moments of float32 products: the smallest penalties drown in their rounding
             penalty = torch.where(failed > 0, 10 * penalty, penalty)
