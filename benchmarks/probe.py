@@ -1,7 +1,7 @@
 """Seconds of `hltm.probe.measure` on wide layers, beside numpy and another checkout of hltm, in turns.
 
-    python benchmarks/probe.py                      # half a minute
-    python benchmarks/probe.py --beside ../before   # and the same by the checkout in that folder
+    python benchmarks/probe.py                      # a few minutes
+    python benchmarks/probe.py --beside ../before   # the same by the checkout in that folder
 
 Three layers of 512 ReLU units on 8,192 rows, one member, one thread. numpy has the correlations, their null
 by one product of matrices for each lag, and nothing else. Each line is the median of CPU seconds over the
