@@ -145,8 +145,11 @@ class StreamingHistogram:
         new = np.zeros((units, cells, z.shape[1] * self.states))
         moved = np.zeros((units, new.shape[2]))
         old = counts.reshape(units, -1, new.shape[2])
+        # each array by itself: numba 0.59 takes tuples of arrays for those of another call
+        head, tail, cell = found.head, found.tail, found.cell
         in_threads(
-            lambda low, high: _count(found, old, z, self.states, low, high, new, moved), units
+            lambda low, high: _count(head, tail, cell, old, z, self.states, low, high, new, moved),
+            units,
         )
         return new, moved
 
@@ -166,11 +169,11 @@ def _torch(cells: Cells) -> torch.dtype:
 
 
 @compiled()
-def _count(found, old, targets, states, start, stop, new, moved):  # type: ignore[no-untyped-def]
+def _count(heads, tails, cells, old, targets, states, start, stop, new, moved):  # type: ignore[no-untyped-def]
     per = len(new) // len(targets)  # units that have the same targets
     for u in range(start, stop):
         for f in range(old.shape[1]):
-            head, tail = found.head[u, f], found.tail[u, f]
+            head, tail = heads[u, f], tails[u, f]
             if head < 0:
                 continue  # no cell
             for k in range(new.shape[2]):
@@ -178,7 +181,7 @@ def _count(found, old, targets, states, start, stop, new, moved):  # type: ignor
                 new[u, tail, k] += old[u, f, k] / 2
                 if head != tail:
                     moved[u, k] += old[u, f, k]
-        cell = found.cell[u]
+        cell = cells[u]
         for t in range(targets.shape[1]):
             z = targets[u // per, t]
             for b in range(len(cell)):

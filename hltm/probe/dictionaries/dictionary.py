@@ -143,7 +143,8 @@ def dictionary(
         active: how many of them are on in a row, on average where selection is `batch`.
         seed: of the first directions; for a network without a draw, of its rows as well.
         layer: which one; needed where the source has several.
-        selection: the `active` largest of every `row`, or of a `batch` of rows together.
+        selection: the `active` largest of every `row`, or of a `batch` of rows together, which finds fewer
+            directions in as many steps.
         steps: of Adam.
         restarts: of every member.
 
