@@ -77,7 +77,7 @@ class FlatNetwork:
         found = {}
         for label, full in shown.items():
             self.blocks[label] = (full.shape[1], full.shape[2]) if full.ndim == 4 else None
-            flat = full.flatten(1, 2) if full.ndim == 4 else full
+            flat = full.flatten(1, -2)
             check_finite(flat, label)
             self.units[label] = flat.shape[1]
             found[label] = flat

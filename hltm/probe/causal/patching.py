@@ -129,7 +129,8 @@ def patch(
     network = given.network
     for rows in row_ranges(given.samples, 1):
         base, other = (network.leaves(network.draw(each)) for each in (rows, given.later(rows)))
-        values = network.activations(other)
+        if leaves == "all":  # else each latent has a source run of its own
+            values = network.activations(other)
         before, exact_before = given.answers(base), given.exact(base)
         for v in given.nodes:
             mixed = torch.where(given.own_leaves(v), other, base)

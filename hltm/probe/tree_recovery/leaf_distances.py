@@ -117,7 +117,7 @@ def layer_distances(
         x = _indicators(batch.draw.states_SVB[:, tree.leaves.start :], states)
         for label, values in batch.shown.items():
             check_finite(values, label)
-            flat = values.flatten(1, 2) if values.ndim == 4 else values
+            flat = values.flatten(1, -2)
             pieces = flat.split(PIECE if by == "effect" else flat.shape[1], 1)
             every = moments.setdefault(label, [_blocks() for _ in pieces])
             for blocks, units in zip(every, pieces, strict=True):

@@ -103,16 +103,8 @@ def recover_tree(
     if tree.stacked:
         raise ValueError(f"expected one true tree, got {len(tree)}: choose one, e.g. trees[0]")
     options = _options(by, method, tolerance, permutations)
-    rows: dict[str, Any] = {
-        "draw": draw,
-        "samples": samples,
-        "seed": seed,
-        "batch_axis": batch_axis,
-    }
-    found, before = (
-        {} if each is None else leaf_distances_of(each, tree, by=by, **rows)
-        for each in (source, initial)
-    )
+    rows = {"draw": draw, "samples": samples, "seed": seed, "batch_axis": batch_axis}
+    found, before = _both(source, initial, tree, by, rows)
     label = one_layer(found, layer)
     if len(found[label]) > 1:
         raise ValueError(
@@ -156,16 +148,8 @@ def recover_table(
     import pandas as pd
 
     options = _options(by, method, tolerance, permutations)
-    given: dict[str, Any] = {
-        "draw": draw,
-        "samples": samples,
-        "seed": seed,
-        "batch_axis": batch_axis,
-    }
-    found, before = (
-        {} if each is None else leaf_distances_of(each, tree, by=by, **given)
-        for each in (source, initial)
-    )
+    given = {"draw": draw, "samples": samples, "seed": seed, "batch_axis": batch_axis}
+    found, before = _both(source, initial, tree, by, given)
     rows = []
     for label, members in found.items():
         addresses = addresses_of(source, tree, draw)
@@ -184,6 +168,14 @@ def recover_table(
             }  # fmt: skip
             rows.append({name: values[name] for name in COLUMNS})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _both(
+    source: Any, initial: Any, tree: LatentTree, by: str, rows: dict[str, Any]
+) -> tuple[Distances, Distances]:
+    """Distances as a source shows them, and as the initial one does, if there is one."""
+    found = leaf_distances_of(source, tree, by=by, **rows)
+    return found, {} if initial is None else leaf_distances_of(initial, tree, by=by, **rows)
 
 
 def _compared(
