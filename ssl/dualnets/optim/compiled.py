@@ -19,7 +19,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
-from dualnets.optim.optimizers import LARS, SGD, Adam, AdamW, Optimizer, has_plain_momentum
+from dualnets.optim.optimizers import (
+    LARS,
+    SGD,
+    Adam,
+    AdamW,
+    Optimizer,
+    finite_members,
+    has_plain_momentum,
+)
 from dualnets.optim.per_member import Group
 from dualnets.optim.schedule import Schedule
 from hltm._compile import compiled
@@ -31,7 +39,8 @@ RULES: dict[type[Optimizer], tuple[int, tuple[str, ...]]] = {  # and the rates t
     AdamW: (DECOUPLED, ("beta1", "beta2", "epsilon")),
     LARS: (LAYER_WISE, ("momentum", "trust")),
 }
-DTYPES = (torch.float32, torch.float64)
+LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1)}
+DTYPES = (*LIKE,)
 SLOTS = 3  # the most that a rule has
 GRADIENT, SIZE, SPARED, FIRST_SLOT = 1, 2, 3, 4  # columns of the table beside 0, the parameter
 
@@ -100,21 +109,46 @@ class CompiledUpdate:
         frozen_at: Tensor,
         step: int,
         steps: int,
-    ) -> int:
-        """Change parameters and memory in place; returns how many members are alive afterwards.
+        others: Sequence[Tensor] = (),
+    ) -> bool:
+        """Change parameters and memory in place; returns whether all members are alive afterwards.
 
         Args:
             gradients: in the order of the parameters, of their shapes.
             losses: `(S,)`, without gradient.
             frozen_at: `(S,)` int64, changed: members that are frozen now get the number of the step.
             step, steps: as for `Optimizer.update`.
+            others: more tensors `(S, …)` of any dtype that must be finite.
         """
         whole = [gradient.contiguous() for gradient in gradients]
         self.table[:, GRADIENT] = [gradient.data_ptr() for gradient in whole]
-        return _update(
+        if not all_finite(others):
+            lost = ~finite_members(others)
+            frozen_at.copy_(torch.where(lost & (frozen_at < 0), step, frozen_at))
+        alive = _update(
             self.rule, self.slots, self.nesterov, self.table, self.own_rates, self.rates,
             self.schedule.factor(step, steps), losses.to(self.dtype).numpy(), frozen_at.numpy(), step,
         )  # fmt: skip
+        return alive == len(frozen_at)
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all numbers in tensors on the CPU are finite, in one pass over each of float32 or float64.
+
+    Example:
+        >>> all_finite([torch.ones(2), torch.zeros(3, 1)]), all_finite([torch.tensor([1.0, torch.nan])])
+        (True, False)
+    """
+    for dtype in {tensor.dtype for tensor in tensors if tensor.is_floating_point()}:
+        own = [tensor.contiguous() for tensor in tensors if tensor.dtype == dtype]
+        if dtype not in DTYPES:
+            found = all(bool(tensor.isfinite().all()) for tensor in own)
+        else:
+            places = np.array([(tensor.data_ptr(), tensor.numel()) for tensor in own])
+            found = _are_finite(places, LIKE[dtype])
+        if not found:
+            return False
+    return True
 
 
 @intrinsic
@@ -140,6 +174,15 @@ def is_finite(values):  # type: ignore[no-untyped-def]
     for p in range(len(values)):
         found |= values[p] - values[p] != 0  # NaN for NaN and both infinities
     return found == 0
+
+
+@compiled()
+def _are_finite(places, like):  # type: ignore[no-untyped-def]
+    """Whether all numbers at addresses and of sizes `(K, 2)` are finite."""
+    for k in range(len(places)):
+        if not is_finite(member_of(places[k, 0], places[k, 1], 0, like)):
+            return False
+    return True
 
 
 @compiled(error_model="numpy", fastmath={"reassoc", "contract"})
@@ -187,7 +230,7 @@ def _update(  # type: ignore[no-untyped-def]
                 _change(
                     rule, nesterov, table[k], own_rates[k, 1, s],
                     rates[0, s] * (factor * own_rates[k, 0, s]), rates[:, s], scale, s, losses,
-                    new[:, at : at + size],
+                    new, at,
                 )  # fmt: skip
                 at += size
             for row in range(1 + slots):
@@ -211,26 +254,28 @@ def _update(  # type: ignore[no-untyped-def]
 
 @compiled(error_model="numpy")
 def _change(  # type: ignore[no-untyped-def]
-    rule, nesterov, row, decay, rate, rates, scale, s, like, new
+    rule, nesterov, row, decay, rate, rates, scale, s, like, new, at
 ):
-    """New numbers of one parameter and its memory, `(1 + slots, size)`, by the rules of `optimizers`."""
+    """New numbers of one parameter and its memory, by the rules of `optimizers`, in columns from `at` on."""
     kind = like.dtype.type
     size = row[SIZE]
     w = member_of(row[0], size, s, like)
     g = member_of(row[GRADIENT], size, s, like)
     rate, scale, decay = kind(rate), kind(scale), kind(decay)
+    end = at + size
+    new_w = new[0, at:end]
     if rule == DESCENT:
         momentum = kind(rates[2])
         if len(new) == 1:
             for p in range(size):
-                new[0, p] = w[p] - (g[p] * scale + decay * w[p]) * rate
+                new_w[p] = w[p] - (g[p] * scale + decay * w[p]) * rate
             return
-        v = member_of(row[FIRST_SLOT], size, s, like)
+        v, new_v = member_of(row[FIRST_SLOT], size, s, like), new[1, at:end]
         for p in range(size):
             slope = g[p] * scale + decay * w[p]
-            new[1, p] = v[p] * momentum + slope
-            ahead = slope + momentum * new[1, p] if nesterov else new[1, p]
-            new[0, p] = w[p] - ahead * rate
+            new_v[p] = v[p] * momentum + slope
+            ahead = slope + momentum * new_v[p] if nesterov else new_v[p]
+            new_w[p] = w[p] - ahead * rate
     elif rule == LAYER_WISE:
         momentum, local = kind(rates[2]), kind(1)
         if row[SPARED]:
@@ -239,14 +284,14 @@ def _change(  # type: ignore[no-untyped-def]
             length, slope = np.sqrt(_square(w)), scale * np.sqrt(_square(g))
             if length > 0 and slope > 0:
                 local = kind(rates[3] * length / (slope + decay * length))
-        v = member_of(row[FIRST_SLOT], size, s, like)
+        v, new_v = member_of(row[FIRST_SLOT], size, s, like), new[1, at:end]
         for p in range(size):
-            new[1, p] = v[p] * momentum + (g[p] * scale + decay * w[p]) * local * rate
-            new[0, p] = w[p] - new[1, p]
+            new_v[p] = v[p] * momentum + (g[p] * scale + decay * w[p]) * local * rate
+            new_w[p] = w[p] - new_v[p]
     else:
         beta1, beta2, epsilon = kind(rates[2]), kind(rates[3]), kind(rates[4])
-        m = member_of(row[FIRST_SLOT], size, s, like)
-        q = member_of(row[FIRST_SLOT + 1], size, s, like)
+        m, new_m = member_of(row[FIRST_SLOT], size, s, like), new[1, at:end]
+        q, new_q = member_of(row[FIRST_SLOT + 1], size, s, like), new[2, at:end]
         updates = member_of(row[FIRST_SLOT + 2], 1, s, like)[0] + kind(1)
         first = kind(1 - rates[2] ** updates)
         second = kind(1 - rates[3] ** updates)
@@ -254,8 +299,8 @@ def _change(  # type: ignore[no-untyped-def]
         decoupled = decay if rule == DECOUPLED else kind(0)
         for p in range(size):
             slope = g[p] * scale + coupled * w[p]
-            new[1, p] = m[p] * beta1 + slope * (kind(1) - beta1)
-            new[2, p] = q[p] * beta2 + slope * slope * (kind(1) - beta2)
-            adapted = (new[1, p] / first) / (np.sqrt(new[2, p] / second) + epsilon)
-            new[0, p] = w[p] - (adapted + decoupled * w[p]) * rate
-        new[3] = updates
+            new_m[p] = m[p] * beta1 + slope * (kind(1) - beta1)
+            new_q[p] = q[p] * beta2 + slope * slope * (kind(1) - beta2)
+            adapted = (new_m[p] / first) / (np.sqrt(new_q[p] / second) + epsilon)
+            new_w[p] = w[p] - (adapted + decoupled * w[p]) * rate
+        new[3, at:end] = updates
