@@ -123,7 +123,7 @@ class CompiledUpdate:
         whole = [gradient.contiguous() for gradient in gradients]
         self.table[:, GRADIENT] = [gradient.data_ptr() for gradient in whole]
         if not all_finite(others):
-            lost = ~finite_members(others)
+            lost = ~finite_members(others, frozen_at)
             frozen_at.copy_(torch.where(lost & (frozen_at < 0), step, frozen_at))
         alive = _update(
             self.rule, self.slots, self.nesterov, self.table, self.own_rates, self.rates,
@@ -179,10 +179,10 @@ def is_finite(values):  # type: ignore[no-untyped-def]
 @compiled()
 def _are_finite(places, like):  # type: ignore[no-untyped-def]
     """Whether all numbers at addresses and of sizes `(K, 2)` are finite."""
+    found = True
     for k in range(len(places)):
-        if not is_finite(member_of(places[k, 0], places[k, 1], 0, like)):
-            return False
-    return True
+        found = found and is_finite(member_of(places[k, 0], places[k, 1], 0, like))
+    return found
 
 
 @compiled(error_model="numpy", fastmath={"reassoc", "contract"})

@@ -179,7 +179,7 @@ class Optimizer(ABC):
             )
             pairs.append((stored, (parameter - self._change(one)).to(stored.dtype)))
             pairs += [(memory[f"{slot}.{name}"], new) for slot, new in slots.items()]
-        updated = alive & finite_members([new for _, new in pairs])
+        updated = alive & finite_members([new for _, new in pairs], alive)
         for stored, new in pairs:
             # the gradient of a frozen member may be NaN, and 0 * NaN is NaN: select, do not multiply
             stored.copy_(torch.where(broadcast(updated, new), new, stored))
@@ -349,15 +349,24 @@ def has_plain_momentum(name: str, parameter: Tensor) -> bool:
     return parameter.ndim <= 2 or (bool(words) and words[-1] in NOT_ADAPTED)
 
 
-def finite_members(tensors: Sequence[Tensor]) -> Tensor:
-    """`(S,)` bool: members all of whose numbers in tensors `(S, …)` are finite.
+def finite_members(tensors: Sequence[Tensor], members: Tensor) -> Tensor:
+    """`(S,)` bool: members all of whose numbers are finite.
+
+    Args:
+        tensors: `(S, …)`; others, and those of whole numbers, are passed over.
+        members: any tensor `(S,)`.
 
     Example:
-        >>> finite_members([torch.tensor([[1.0, 2.0], [torch.inf, 1.0]])]).tolist()
+        >>> finite_members([torch.tensor([[1.0, 2.0], [torch.inf, 1.0]])], torch.zeros(2)).tolist()
         [True, False]
     """
     # 0 times a number that is not finite is NaN, and no sum of large numbers overflows
-    return torch.stack([tensor.flatten(1).mul(0).sum(1) for tensor in tensors]).sum(0) == 0
+    sums = [
+        own.reshape(len(members), -1).mul(0).sum(1)
+        for own in tensors
+        if own.is_floating_point() and own.ndim and len(own) == len(members)
+    ]
+    return torch.stack([torch.zeros_like(members, dtype=torch.float32), *sums]).sum(0) == 0
 
 
 def _values(rates: Any) -> tuple[float, ...]:

@@ -79,8 +79,7 @@ def _update(
         gradients: Sequence[Tensor], losses: Tensor, frozen_at: Tensor, step: int, steps: int,
         others: Sequence[Tensor],
     ) -> bool:  # fmt: skip
-        numbers = [losses[:, None], *gradients, *_of_members(others, len(losses))]
-        alive = (frozen_at < 0) & finite_members(numbers)
+        alive = (frozen_at < 0) & finite_members([losses, *gradients, *others], frozen_at)
         named = dict(zip(trained, gradients, strict=True))
         updated = optimizer.update(trained, named, memory, alive, step, steps, groups)
         freeze(frozen_at, ~updated, step)
@@ -122,9 +121,7 @@ def merge(
     if all_alive and compiled.all_finite([*new.values()]):
         merged = {name: own.contiguous() for name, own in new.items()}
     else:
-        numbers = _of_members([*new.values()], len(frozen_at))
-        if numbers:
-            freeze(frozen_at, ~finite_members(numbers), step)
+        freeze(frozen_at, ~finite_members([*new.values()], frozen_at), step)
         alive = frozen_at < 0
         merged = {
             name: _where(alive, own, state[name]).contiguous() if name in state else own
@@ -142,15 +139,6 @@ def merge(
                     )
             merged[name] = before.copy_(merged[name])
     return {**after, **merged}
-
-
-def _of_members(tensors: Sequence[Tensor], members: int) -> list[Tensor]:
-    """Those that hold numbers of each of so many members, as `(S, n)`."""
-    return [
-        own.reshape(members, -1)
-        for own in tensors
-        if own.is_floating_point() and own.ndim and len(own) == members
-    ]
 
 
 def _where(alive: Tensor, yes: Tensor, no: Tensor) -> Tensor:

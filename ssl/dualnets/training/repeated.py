@@ -116,7 +116,7 @@ class _Writer:
 
 
 def _plain_name(target: Any) -> str | None:
-    """The function of `torch`, or the method of a tensor, that calls the same operation with less overhead."""
+    """The function of `torch`, or the method of a tensor, that calls the same operation at less cost."""
     if target is torch.ops.aten._unsafe_view.default:
         return "view"
     namespace, name = target._schema.name.split("::")
