@@ -8,7 +8,7 @@ w a parameter, g its gradient, v its velocity.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -141,47 +141,53 @@ class Optimizer(ABC):
         gradients: Mapping[str, Tensor],
         memory: Tensors,
         alive: Tensor,
-        step: int = 0,
+        step: int | Tensor = 0,
         steps: int = 1,
         groups: Mapping[str, Group] | None = None,
-    ) -> None:
+    ) -> Tensor:
         """Change parameters and memory, `(S, …)` each, in place; computed in float32 at least.
 
-        Parameters of members that are not alive stay the same, bit for bit; the memory of such members
-        is not meaningful afterwards.
+        Parameters and memory of members that are not alive stay the same, bit for bit, and so do those of
+        a member of which any new number would not be finite.
 
         Args:
             parameters, gradients: by name, of equal shapes.
             memory: as `init` returns it.
             alive: `(S,)` bool.
-            step, steps: number of this update, counted from 0, and of all updates, for the schedule.
+            step, steps: number of this update, counted from 0, and of all updates, for the schedule. A
+                tensor `()` for the number keeps it out of the operations that are recorded.
             groups: name of a parameter -> its own rates.
+
+        Returns:
+            `(S,)` bool, the members that were updated.
         """
         factor = self.schedule.factor(step, steps)
         scale = self._clipping(gradients)
-        # on a GPU the question itself would make the CPU wait for the device
-        everyone = alive.device.type == "cpu" and bool(alive.all())
+        pairs: list[tuple[Tensor, Tensor]] = []  # a stored tensor and its new values
         for name, stored in parameters.items():
             group = (groups or {}).get(name, Group())
             parameter, gradient = at_least_float32(stored), at_least_float32(gradients[name])
             if scale is not None:
                 gradient = gradient * broadcast(scale, parameter)
             decay = self.weight_decay if group.weight_decay is None else group.weight_decay
-            slots = {slot: memory[f"{slot}.{name}"] for slot in self.slots}
+            slots = {slot: memory[f"{slot}.{name}"].clone() for slot in self.slots}
             rate = broadcast_rates(self.lr, parameter) * (
                 factor * broadcast_rates(group.lr, parameter)
             )
             one = ParameterUpdate(
                 name, parameter, gradient, slots, rate, broadcast_rates(decay, parameter)
             )
-            change = self._change(one)
+            pairs.append((stored, (parameter - self._change(one)).to(stored.dtype)))
+            pairs += [(memory[f"{slot}.{name}"], new) for slot, new in slots.items()]
+        updated = alive & finite_members([new for _, new in pairs], alive)
+        for stored, new in pairs:
             # the gradient of a frozen member may be NaN, and 0 * NaN is NaN: select, do not multiply
-            kept = change if everyone else torch.where(broadcast(alive, parameter), change, 0)
-            stored.sub_(kept)
+            stored.copy_(torch.where(broadcast(updated, new), new, stored))
+        return updated
 
     @abstractmethod
     def _change(self, one: ParameterUpdate) -> Tensor:
-        """The tensor to subtract from the parameter; the memory changes in place."""
+        """The tensor to subtract from the parameter; the memory, which is a copy, changes in place."""
 
     def _clipping(self, gradients: Mapping[str, Tensor]) -> Tensor | None:
         """`(S,)` factors that reduce every gradient longer than `clip` to that length."""
@@ -326,7 +332,7 @@ class LARS(Optimizer):
 
     def _change(self, one: ParameterUpdate) -> Tensor:
         velocity, gradient = one.memory["momentum"], one.gradient
-        if not _has_plain_momentum(one.name, one.parameter):
+        if not has_plain_momentum(one.name, one.parameter):
             size = broadcast(one.parameter.flatten(1).norm(dim=1), gradient)  # |w|
             slope = broadcast(gradient.flatten(1).norm(dim=1), gradient)  # |g|
             local = broadcast_rates(self.trust, gradient) * size / (slope + one.decay * size)
@@ -337,10 +343,30 @@ class LARS(Optimizer):
         return velocity
 
 
-def _has_plain_momentum(name: str, parameter: Tensor) -> bool:
+def has_plain_momentum(name: str, parameter: Tensor) -> bool:
     """Whether LARS updates a parameter `(S, …)` with plain momentum."""
     words = [word for word in name.split(".") if not word.isdigit()]
     return parameter.ndim <= 2 or (bool(words) and words[-1] in NOT_ADAPTED)
+
+
+def finite_members(tensors: Sequence[Tensor], members: Tensor) -> Tensor:
+    """`(S,)` bool: members all of whose numbers are finite.
+
+    Args:
+        tensors: `(S, …)`; others, and those of whole numbers, are passed over.
+        members: any tensor `(S,)`.
+
+    Example:
+        >>> finite_members([torch.tensor([[1.0, 2.0], [torch.inf, 1.0]])], torch.zeros(2)).tolist()
+        [True, False]
+    """
+    # 0 times a number that is not finite is NaN, and no sum of large numbers overflows
+    sums = [
+        own.reshape(len(members), -1).mul(0).sum(1)
+        for own in tensors
+        if own.is_floating_point() and own.ndim and len(own) == len(members)
+    ]
+    return torch.stack([torch.zeros_like(members, dtype=torch.float32), *sums]).sum(0) == 0
 
 
 def _values(rates: Any) -> tuple[float, ...]:

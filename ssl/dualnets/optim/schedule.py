@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dualnets._checks import check_choice, check_number, check_whole
+from dualnets._lazy import torch
 from dualnets._options import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,21 @@ class Schedule:
         check_whole("warm_up", self.warm_up, low=0, unit="steps")
         check_number("final", self.final, low=0, high=1)
 
-    def factor(self, step: int, steps: int) -> float:
-        """The factor at update number `step`, counted from 0, of `steps` updates."""
+    def factor(self, step: int | Tensor, steps: int) -> Any:
+        """The factor at update number `step`, counted from 0, of `steps` updates.
+
+        A float for a number; for a tensor `()` a tensor, without a decision that depends on its value.
+        """
+        if not isinstance(step, int):
+            rising = (step + 1) / max(self.warm_up, 1)
+            return torch.where(step < self.warm_up, rising, self._after_warm_up(step, steps))
         if step < self.warm_up:
             return (step + 1) / self.warm_up
+        return self._after_warm_up(step, steps)
+
+    def _after_warm_up(self, step: int | Tensor, steps: int) -> Any:
         if self.kind == "constant":
             return 1.0
         share = (step - self.warm_up) / max(steps - self.warm_up, 1)
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * share)) / 2
+        cosine = math.cos(math.pi * share) if isinstance(step, int) else (share * math.pi).cos()
+        return self.final + (1 - self.final) * (1 + cosine) / 2

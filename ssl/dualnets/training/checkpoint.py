@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dualnets._checks import check_kind, check_whole
 from dualnets._files import read_json, replace_folder, write_json
 from dualnets.training.fingerprint import first_difference
-from dualnets.training.steps import TrainState
+from dualnets.training.state import TrainState
 from hltm._paths import local_path
 
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"

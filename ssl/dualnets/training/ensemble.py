@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dualnets._checks import check_whole
 from dualnets.training import memory
 from dualnets.training.memory import take
-from dualnets.training.steps import TrainConfig, TrainState
+from dualnets.training.state import TrainConfig, TrainState
 
 MEMORY = 4 << 30  # bytes that members trained at once may take, on any machine
 Network = TypeVar("Network", bound=nn.Module)

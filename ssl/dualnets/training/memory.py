@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dualnets.methods.protocol import Batch
 from dualnets.networks.heads import Head
-from dualnets.training.steps import TrainConfig, trained_tensors
+from dualnets.training.state import TrainConfig, trained_tensors
 
 SMALL = 1 << 28  # bytes that may be allocated to measure a member
 COUNTABLE = 1 << 64  # bytes beyond which sizes overflow

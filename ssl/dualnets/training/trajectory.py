@@ -17,7 +17,8 @@ from dualnets.training.checkpoint import Checkpoints
 from dualnets.training.data import FixedData, FreshData, Rows
 from dualnets.training.ensemble import Part
 from dualnets.training.fingerprint import fingerprint
-from dualnets.training.steps import Precision, TrainConfig, TrainState, train_steps
+from dualnets.training.state import Precision, TrainConfig, TrainState
+from dualnets.training.steps import train_steps
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree

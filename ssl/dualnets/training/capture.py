@@ -1,0 +1,153 @@
+"""The gradients of a step as a list of operations, recorded once and then repeated without autograd.
+
+In a small ensemble nearly all the time of a step in torch is spent on what surrounds the operations:
+modules, dispatch, and the graph that autograd builds. What a loss and its gradients compute does not
+change from step to step, so the operations are recorded (`torch.fx`), those without effect are left
+out, those of constants alone are done once, and the rest is called from generated code: the same
+operations in the same order, hence the same bits.
+
+Only what is known to compute the same operations in every step is recorded (`is_repeatable`). A method or
+network that decides by the value of a tensor cannot be recorded, and a recording that does not give the
+same bits is not used.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import stateless
+
+from dualnets.methods.protocol import Batch, State
+from dualnets.networks.norm_layer import NormLayer
+from dualnets.training.compiled.unmodified import is_unmodified
+from dualnets.training.eager import Gradients
+from dualnets.training.repeated import repeated
+from dualnets.training.simplified import simplify
+from dualnets.training.state import TrainConfig, trained_tensors
+
+OWN = "dualnets."  # classes of modules whose names begin so are known
+
+
+def is_repeatable(network: nn.Module, config: TrainConfig) -> bool:
+    """Whether a step is known to be the same operations every time, with no effect beside its results.
+
+    So it is for networks and methods of this package whose parts are all of this package, too, in the
+    network's own precision.
+    """
+    return (
+        is_unmodified(network)
+        and all(type(layer) is NormLayer for layer in network.norms)
+        and _is_own(network.norm)
+        and config.precision == "float32"
+        and _is_own(config.method)
+    )
+
+
+def _is_own(thing: Any) -> bool:
+    """Whether settings, and all settings within them, are of classes of this package."""
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return True
+    if isinstance(thing, tuple):
+        return all(map(_is_own, thing))
+    if not is_dataclass(thing) or not type(thing).__module__.startswith(OWN):
+        return False
+    return all(_is_own(getattr(thing, item.name)) for item in fields(thing) if item.compare)
+
+
+class Recording:
+    """`differentiate` for a certain network and method, as recorded operations.
+
+    Args:
+        network, config: for which `is_repeatable` holds.
+        state, batch: of any step, for shapes; they are left as they are.
+
+    Raises:
+        RuntimeError: what cannot be recorded, or gives other bits when it is repeated.
+    """
+
+    def __init__(self, network: nn.Module, config: TrainConfig, state: State, batch: Batch) -> None:
+        trained = trained_tensors(network, state)
+        self._method = config.method
+        self._fixed = [*trained.values(), *network.buffers()]  # changed in place only
+        self._others = [name for name, tensor in state.items() if not tensor.requires_grad]
+        self._carried: list[str] = []
+        step = self._flat_step(network, config, [*trained], batch)
+        inputs = self._copies(state, batch)
+        from torch.fx.experimental.proxy_tensor import make_fx  # imports for seconds
+
+        recorded = make_fx(step)(*self._copies(state, batch))
+        simplify(recorded.graph)
+        with torch.no_grad():
+            self._code = repeated(recorded.graph, fixed=len(self._fixed))
+            again = self._copies(state, batch)
+            found = self._code.repeat(*again, *self._code.prepare(*again[: len(self._fixed)]))
+            self._prepared = self._code.prepare(*self._fixed)
+        expected = step(*inputs)
+        pairs = [*zip(expected, found, strict=True), *zip(inputs, again, strict=True)]
+        if not all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs):
+            raise RuntimeError("the recorded operations give other numbers")
+        self._count = len(trained)
+
+    @torch.no_grad()
+    def __call__(
+        self, network: nn.Module, config: TrainConfig, state: State, batch: Batch
+    ) -> Gradients:
+        """The same as `differentiate` for the network and method that were recorded."""
+        losses, *rest = self._code.repeat(
+            *self._fixed, *(state[name] for name in self._others), *_present(batch), *self._prepared
+        )  # fmt: skip
+        count = self._count
+        return losses, rest[:count], dict(zip(self._carried, rest[count:], strict=True))
+
+    def fits(self, network: nn.Module, config: TrainConfig, state: State) -> bool:
+        """Whether method, network and trained tensors are still those that were recorded."""
+        now = [*trained_tensors(network, state).values(), *network.buffers()]
+        same = (
+            config.method is self._method
+            and len(now) == len(self._fixed)
+            and all(map(operator.is_, now, self._fixed))
+        )
+        return same and self._others == [n for n, own in state.items() if not own.requires_grad]
+
+    def _copies(self, state: State, batch: Batch) -> list[Tensor]:
+        """All inputs, copied, as recorded operations may change them in place."""
+        given = [*self._fixed, *(state[name] for name in self._others), *_present(batch)]
+        return [own.detach().clone().requires_grad_(own.requires_grad) for own in given]
+
+    def _flat_step(
+        self, network: nn.Module, config: TrainConfig, names: Sequence[str], batch: Batch
+    ) -> Callable[..., list[Tensor]]:
+        """`differentiate` as a function of tensors alone that returns a list."""
+        buffers = [f"network.{name}" for name, _ in network.named_buffers()]
+        others = [f"state.{name}" for name in self._others]
+        places = [
+            name for name in ("leaves", "targets", "places") if getattr(batch, name) is not None
+        ]
+
+        def step(*inputs: Tensor) -> list[Tensor]:
+            named = dict(zip([*names, *buffers, *others, *places], inputs, strict=True))
+            own = {
+                n.removeprefix("network."): t for n, t in named.items() if n.startswith("network.")
+            }
+            state = {
+                n.removeprefix("state."): t for n, t in named.items() if n.startswith("state.")
+            }
+            given = batch._replace(**{name: named[name] for name in places})
+            with stateless._reparametrize_module(network, own):
+                losses, carried = config.method.loss(network, state, given)
+                gradients = torch.autograd.grad(
+                    losses.sum(), inputs[: len(names)], allow_unused=True, materialize_grads=True
+                )
+            self._carried = [*carried]
+            return [losses.detach(), *gradients, *(own.detach() for own in carried.values())]
+
+        return step
+
+
+def _present(batch: Batch) -> Iterator[Tensor]:
+    return (own for own in (batch.leaves, batch.targets, batch.places) if own is not None)
