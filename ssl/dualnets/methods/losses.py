@@ -192,23 +192,14 @@ class NTXent(_Checked):
     negatives: int = field(default=0, init=False)
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        # 1/2 ||u - v||^2 = ||u||^2/2 + ||v||^2/2 - u·v, for all pairs in one product: in float64 and around
-        # the mean, since the squares of what outputs share would hide their differences
-        kind = at_least_float32(anchor).dtype
-        outputs = torch.cat([anchor, positive], dim=1).double()  # (S, 2B, U)
-        outputs = (outputs - outputs.mean(1, keepdim=True).detach()) * self.temperature**-0.5
-        square = outputs.square().sum(-1) / 2
-        near = distance(*outputs.chunk(2, dim=1)).repeat(1, 2)
-        # (r_+ - r_k) / τ, since the outputs are over sqrt(τ)
-        gaps = (near - square)[:, :, None] - square[:, None]
-        gaps = gaps.baddbmm_(outputs, outputs.transpose(1, 2))
-        # An anchor and its positive are left out, by the lowest number rather than -inf, whose gradient
-        # is NaN for a batch of one. Less their largest, gaps need no more digits than outputs have.
-        place = torch.arange(anchor.shape[1], device=gaps.device).repeat(2)
-        own, low = place[:, None] == place, torch.finfo(kind).min
-        peak = gaps.detach().masked_fill(own, low).amax(-1, keepdim=True)
-        total = torch.logsumexp(gaps.sub_(peak).to(kind).masked_fill(own, low), -1) + peak[..., 0]
-        return self.temperature * torch.nn.functional.softplus(total).mean(-1).to(kind)
+        from dualnets.methods.compiled.operation import is_supported
+
+        given = at_least_float32(anchor), at_least_float32(positive), self.temperature
+        if is_supported(*given[:2]):
+            from dualnets.methods.compiled.ntxent import ntxent
+
+            return ntxent(*given)[0]
+        return plain_ntxent(*given)
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         """Distances and weights of 2B anchors, each with 2B - 2 negatives."""
@@ -361,3 +352,24 @@ def _softmax_pairs(near: Tensor, far: Tensor, temperature: float, margin: float 
     """Of -τ log of the positive's share: β_k is negative k's share, exp(-r_k/τ) over the sum of all."""
     logits = -torch.cat([near + margin, far], dim=1).detach() / temperature
     return Pairs(near, far, logits.softmax(dim=1)[:, 1:])
+
+
+def plain_ntxent(anchor: Tensor, positive: Tensor, temperature: float) -> Tensor:
+    """NT-Xent `(S,)` of outputs `(S, B, U)` in plain torch."""
+    # 1/2 ||u - v||^2 = ||u||^2/2 + ||v||^2/2 - u·v, for all pairs in one product: in float64 and around
+    # the mean, since the squares of what outputs share would hide their differences
+    kind = anchor.dtype
+    outputs = torch.cat([anchor, positive], dim=1).double()  # (S, 2B, U)
+    outputs = (outputs - outputs.mean(1, keepdim=True).detach()) * temperature**-0.5
+    square = outputs.square().sum(-1) / 2
+    near = distance(*outputs.chunk(2, dim=1)).repeat(1, 2)
+    # (r_+ - r_k) / τ, since the outputs are over sqrt(τ)
+    gaps = (near - square)[:, :, None] - square[:, None]
+    gaps = gaps.baddbmm_(outputs, outputs.transpose(1, 2))
+    # An anchor and its positive are left out, by the lowest number rather than -inf, whose gradient
+    # is NaN for a batch of one. Less their largest, gaps need no more digits than outputs have.
+    place = torch.arange(anchor.shape[1], device=gaps.device).repeat(2)
+    own, low = place[:, None] == place, torch.finfo(kind).min
+    peak = gaps.detach().masked_fill(own, low).amax(-1, keepdim=True)
+    total = torch.logsumexp(gaps.sub_(peak).to(kind).masked_fill(own, low), -1) + peak[..., 0]
+    return temperature * torch.nn.functional.softplus(total).mean(-1).to(kind)

@@ -23,6 +23,7 @@ from dualnets._checks import check_kind, check_number, check_switch, check_whole
 from dualnets._lazy import torch
 from dualnets._options import option
 from dualnets.methods._directions import direction, random_directions
+from dualnets.methods._matching import matching_losses
 from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (
     Batch,
@@ -128,11 +129,11 @@ class MoCo(Method):
         queries, carried = directions(self.projector, network, state, asked)
         with torch.no_grad():
             keys = self._keys(network, state, batch if self.symmetric else second)[::-1]
-        losses = [
-            self._contrast(query, key, state["queue"])
-            for query, key in zip(queries, keys, strict=True)
-        ]
-        return torch.stack(losses).mean(0), carried | {"keys": torch.cat(keys, dim=1)}
+        matching = torch.cat(keys, dim=1)
+        losses = matching_losses(
+            torch.cat(queries, dim=1), matching, state["queue"], self.temperature
+        )
+        return losses.mean(-1), carried | {"keys": matching}
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
@@ -153,13 +154,6 @@ class MoCo(Method):
         found = outputs(network, batch, {**buffers, **strip_prefix(state, "key")})
         projector = strip_prefix(state, "key_projector")
         return [direction(self.projector(projector, own)) for own in found]
-
-    def _contrast(self, query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
-        """`(S,)` cross-entropies of the key among the keys of the queue."""
-        near = (query * key).sum(-1, keepdim=True).to(queue.dtype)  # (S, B, 1)
-        far = (query @ queue.transpose(1, 2)).to(queue.dtype)  # (S, B, Q)
-        logits = torch.cat([near, far], dim=-1) / self.temperature
-        return (torch.logsumexp(logits, dim=-1) - logits[..., 0]).mean(-1)
 
     def _average(self, prefix: str, state: State, online: Mapping[str, Tensor]) -> State:
         """m slow + (1 - m) online for the slow parameters under a prefix of the state."""

@@ -23,6 +23,7 @@ from dualnets._checks import check_kind, check_number, check_switch, check_whole
 from dualnets._lazy import torch
 from dualnets._options import option
 from dualnets.methods._directions import direction, random_directions
+from dualnets.methods._matching import matching_losses
 from dualnets.methods._projector import directions
 from dualnets.methods.protocol import (
     Batch,
@@ -141,11 +142,17 @@ class PIRL(Method):
             g, above = apply_head("view_projector", self.view_projector, state, second)
             f, g, carried = direction(f), direction(g), carried | above
         memory = bank[:, batch.places]  # (S, B, U), m_i
-        itself = batch.places[None, :, None] == state["negatives"][:, None]  # (S, B, N)
-        places = state["negatives"][..., None].expand(-1, -1, bank.shape[-1])
-        others = bank.gather(1, places)  # (S, N, U)
-        losses = self.weight * self._nce(g, memory, others, itself)
-        losses = losses + (1 - self.weight) * self._nce(f, memory, others, itself)
+        # the second view's losses, then the first's, in one call
+        losses = matching_losses(
+            torch.cat([g, f], dim=1),
+            memory.repeat(1, 2, 1),
+            bank.gather(1, state["negatives"][..., None].expand(-1, -1, bank.shape[-1])),
+            self.temperature,
+            places=(batch.places.repeat(2), state["negatives"]),
+            classify=self.classify_negatives,
+        )
+        of_second, of_first = (own.mean(-1) for own in losses.split(batch.size, dim=1))
+        losses = self.weight * of_second + (1 - self.weight) * of_first
         return losses, carried | {"places": batch.places, "outputs": f.detach()}
 
     def after_step(
@@ -159,20 +166,6 @@ class PIRL(Method):
             "bank": bank.index_copy(1, places, direction(average)),
             "negatives": self._drawn(network, setup, step + 1),
         }
-
-    def _nce(self, outputs: Tensor, memory: Tensor, others: Tensor, itself: Tensor) -> Tensor:
-        """`(S,)`, mean N(v) of the batch; `itself` `(S, B, N)` is True where a negative is the sample."""
-        near = (outputs * memory).sum(-1).to(memory.dtype) / self.temperature  # (S, B)
-        far = (outputs @ others.transpose(1, 2)).to(memory.dtype) / self.temperature  # (S, B, N)
-        # the lowest number rather than -inf, whose gradient is NaN for a sample with no other negative
-        far = far.masked_fill(itself, torch.finfo(far.dtype).min)
-        mass = torch.logsumexp(far, dim=-1)  # (S, B)
-        softplus = torch.nn.functional.softplus
-        losses = softplus(mass - near)  # -log h(m_i)
-        if self.classify_negatives:
-            each = softplus(far - mass[..., None])  # -log(1 - h(n))
-            losses = losses + each.masked_fill(itself, 0).sum(-1)
-        return losses.mean(-1)
 
     def _drawn(self, network: nn.Module, setup: TrainContext, step: int) -> Tensor:
         """`(S, N)` int64 places in the bank of a step's negatives."""
