@@ -111,12 +111,8 @@ def _scratch(
     pending = Pending(
         block=np.zeros(entries, dtype=np.uint64),
         node=np.zeros(entries, dtype=np.uint64),
-        at=np.empty(entries, dtype=np.int64),
-        draw=np.empty(entries, dtype=np.int64),
-        lanes=np.empty((entries, 2), dtype=np.uint64),
-        t0=np.empty(draws, dtype=np.uint64),
-        t1=np.empty(draws, dtype=np.uint64),
-        above=np.empty(draws, dtype=np.int64),
+        rest=np.empty(4 * entries, dtype=np.uint64),
+        draws=np.empty(4 * draws, dtype=np.uint64),
     )
     scratch = Scratch(
         numbers=np.zeros(padded, dtype=np.uint64),

@@ -37,7 +37,8 @@ from hltm.sampling.kernels.generator import (
 FIRST = 8  # planes made for all blocks
 PLANES = 32
 
-_NONE, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
+_NONE, _ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in range(5))
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SHIFT = np.uint64(32)
 _PLANE = np.uint64(24)
 
@@ -47,21 +48,17 @@ class Pending(NamedTuple):
 
     Attributes:
         block, node: `(E,)` uint64 counter words 1 and 2 of a block's calls.
-        at: `(E,)` int64 where the block's two words begin among the words of all nodes.
-        draw: `(E,)` int64 the number of its draw.
-        lanes: `(E, 2)` uint64, a 1 for every lane whose bits have all equalled its threshold's.
-        t0, t1: `(D,)` uint64 thresholds of a draw.
-        above: `(D,)` int64 how far the words of the parent's states lie from those of the draw.
+        rest: `(4 E,)` uint64, four numbers a block: where its two words begin among the words of all
+            nodes; the number of its draw; and for each of the two words, a 1 for every lane whose bits have
+            all equalled its threshold's.
+        draws: `(4 D,)` uint64, four numbers a draw, of which two are its thresholds, and the third is
+            how far the words of the parent's states lie before those of the draw.
     """
 
     block: np.ndarray
     node: np.ndarray
-    at: np.ndarray
-    draw: np.ndarray
-    lanes: np.ndarray
-    t0: np.ndarray
-    t1: np.ndarray
-    above: np.ndarray
+    rest: np.ndarray
+    draws: np.ndarray
 
 
 @compiled()
@@ -82,7 +79,10 @@ def start_bits(  # type: ignore[no-untyped-def]
     Returns:
         How many blocks are pending. Their lanes that are not decided are 0.
     """
-    pending.t0[draw], pending.t1[draw], pending.above[draw] = t0, t1, above - at
+    draw, left = np.uint64(draw), np.uint64(left)  # numba takes signed indices for ones from the end
+    pending.draws[_FOUR * draw] = t0
+    pending.draws[_FOUR * draw + _ONE] = t1
+    pending.draws[_FOUR * draw + _TWO] = at - above
     # where the remaining bits of a threshold are all 0, an undecided u is >= it whatever its bits
     rest = (t0 | t1) << _SHIFT
     planes = 0
@@ -95,14 +95,16 @@ def start_bits(  # type: ignore[no-untyped-def]
             _ALL if rest == _NONE else _NONE, undecided,
         )  # fmt: skip
         for k in range(min(LANES, count - j) if rest != _NONE else 0):
-            pending.block[left] = numbers[j + k]
+            block, first = np.uint64(j + k), undecided[np.uint64(2 * k)]
+            second = undecided[np.uint64(2 * k + 1)]
+            pending.block[left] = numbers[block]
             pending.node[left] = c2
-            pending.at[left] = at + 2 * (j + k)
-            pending.draw[left] = draw
-            pending.lanes[left, 0] = undecided[2 * k]
-            pending.lanes[left, 1] = undecided[2 * k + 1]
-            left += (undecided[2 * k] | undecided[2 * k + 1]) != _NONE
-    return left
+            pending.rest[_FOUR * left] = np.uint64(at) + _TWO * block
+            pending.rest[_FOUR * left + _ONE] = draw
+            pending.rest[_FOUR * left + _TWO] = first
+            pending.rest[_FOUR * left + _THREE] = second
+            left += np.uint64((first | second) != _NONE)
+    return np.int64(left)
 
 
 @compiled()
@@ -113,38 +115,43 @@ def finish_bits(bits, pending, left, key0, key1, c0, c3, words):  # type: ignore
         key0, key1, c0, c3: as in `start_bits`.
         words: `(2 LANES,)` uint64 scratch.
     """
+    block, node, rest, draws = pending
     for plane in range(FIRST, PLANES):
         if left == 0:
             break
         word0 = c0 | np.uint64(plane) << _PLANE
         bit = np.uint64(PLANES - 1 - plane)
-        kept = 0
+        kept = _NONE
         for low in range(0, left, LANES):
-            philox_lanes(key0, key1, word0, pending.block, pending.node, c3, low, words, 0)
-            for k in range(low, min(low + LANES, left)):
-                at, draw = pending.at[k], pending.draw[k]
+            philox_lanes(key0, key1, word0, block, node, c3, low, words, 0)
+            for lane in range(min(LANES, left - low)):
+                k, w = np.uint64(low + lane), np.uint64(2 * lane)
+                at, draw = rest[_FOUR * k], _FOUR * rest[_FOUR * k + _ONE]
                 # a lane's threshold bit is `same`, flipped where the parent's state is 1 if they differ
-                same = _NONE - ((pending.t0[draw] >> bit) & _ONE)
-                differ = (_NONE - ((pending.t1[draw] >> bit) & _ONE)) ^ same
-                some = _NONE
-                for half in range(2):
-                    word = words[2 * (k - low) + half]
-                    lanes = pending.lanes[k, half]
-                    # decided here: the lanes where the bit of u differs from that of the threshold
-                    parent = bits[at + pending.above[draw] + half]
-                    found = (word ^ same ^ (differ & parent)) & lanes
-                    bits[at + half] |= found & word
-                    pending.lanes[kept, half] = lanes ^ found
-                    some |= lanes ^ found
-                pending.block[kept] = pending.block[k]
-                pending.node[kept] = pending.node[k]
-                pending.at[kept] = at
-                pending.draw[kept] = draw
-                kept += some != _NONE
-        left = kept
+                same = _NONE - ((draws[draw] >> bit) & _ONE)
+                differ = (_NONE - ((draws[draw + _ONE] >> bit) & _ONE)) ^ same
+                above = at - draws[draw + _TWO]
+                # decided here: the lanes where the bit of u differs from that of the threshold
+                lanes0, word = rest[_FOUR * k + _TWO], words[w]
+                found = (word ^ same ^ (differ & bits[above])) & lanes0
+                bits[at] |= found & word
+                lanes0 ^= found
+                lanes1, word = rest[_FOUR * k + _THREE], words[w + _ONE]
+                found = (word ^ same ^ (differ & bits[above + _ONE])) & lanes1
+                bits[at + _ONE] |= found & word
+                lanes1 ^= found
+                block[kept] = block[k]
+                node[kept] = node[k]
+                rest[_FOUR * kept] = at
+                rest[_FOUR * kept + _ONE] = rest[_FOUR * k + _ONE]
+                rest[_FOUR * kept + _TWO] = lanes0
+                rest[_FOUR * kept + _THREE] = lanes1
+                kept += np.uint64((lanes0 | lanes1) != _NONE)
+        left = np.int64(kept)
     for k in range(left):  # u equals its threshold
-        for half in range(2):
-            bits[pending.at[k] + half] |= pending.lanes[k, half]
+        k = _FOUR * np.uint64(k)
+        bits[rest[k]] |= rest[k + _TWO]
+        bits[rest[k] + _ONE] |= rest[k + _THREE]
 
 
 @compiled()

@@ -82,7 +82,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
     flat = bits.reshape(-1)
     width = bits.shape[2]
     redrawn = bits[2]
-    most = len(pending.at) - width // 2  # pending blocks, so that one more node's have room
+    most = len(pending.block) - width // 2  # pending blocks, so that one more node's have room
     for task in range(low, high):
         s = task // tiles
         tile = task % tiles * size
