@@ -35,15 +35,24 @@ def _spread_word(typing: Any, out: Any, at: Any, word: Any) -> Any:
     return types.void(out, types.intp, types.uint64), generate
 
 
-def _collect_word(typing: Any, states: Any, at: Any) -> Any:
-    """The word whose bit k is the lowest bit of states[at + k], k = 0..63."""
+def _collect_word(typing: Any, numbers: Any, at: Any, bit: Any) -> Any:
+    """The word whose bit k is one bit of numbers[at + k], k = 0..63; bit 0 is the lowest.
+
+    `numbers` is contiguous, of any unsigned integers.
+    """
+    place_of_bit = numbers.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place, _ = _lanes_at(context, builder, signature.args[0], *arguments)
-        bits = builder.trunc(builder.load(place, align=1), ir.VectorType(ir.IntType(1), _LANES))
+        place, lanes = _lanes_at(context, builder, signature.args[0], *arguments[:2])
+        one = builder.insert_element(
+            ir.Constant(lanes, ir.Undefined), arguments[2], ir.IntType(32)(0)
+        )
+        shift = builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), _LANES)([0] * _LANES))
+        found = builder.lshr(builder.load(place, align=1), shift)
+        bits = builder.trunc(found, ir.VectorType(ir.IntType(1), _LANES))
         return builder.bitcast(bits, ir.IntType(64))
 
-    return types.uint64(states, types.intp), generate
+    return types.uint64(numbers, types.intp, place_of_bit), generate
 
 
 spread_word: Any = intrinsic(_spread_word)

@@ -21,9 +21,11 @@ from hltm.sampling.kernels.generator import LANES
 from hltm.sampling.kernels.guide import Guide, guide_of
 from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.kernels.threads import share
+from hltm.sampling.kernels.planes import Pending
 from hltm.sampling.kernels.tiles import Scratch, Wide, draw_tiles
 
 MOST_BLOCKS = 128  # of a tile
+PENDING = 512  # blocks that wait until eight of them can be drawn side by side; a multiple of eight
 TILE_BYTES = 1 << 22  # of the states of a tile, at most
 PARALLEL_STATES = 1 << 20  # below this many binary states, 0.3 ms, one thread is as fast as two
 WIDE_COST = 8  # one state of a wide node takes as long as this many binary states
@@ -103,17 +105,22 @@ def _scratch(
     """One thread's own memory for tiles of `size` blocks."""
     nodes = len(tables.topology)
     padded = -(-size // LANES) * LANES
-    lanes, words = size * BLOCK, padded * 2
-    calls = padded if tables.binary else lanes // 4
+    lanes = size * BLOCK
+    calls = LANES if tables.binary else lanes // 4
+    entries, draws = PENDING + padded, 2 * nodes
+    pending = Pending(
+        block=np.zeros(entries, dtype=np.uint64),
+        node=np.zeros(entries, dtype=np.uint64),
+        rest=np.empty(4 * entries, dtype=np.uint64),
+        draws=np.empty(4 * draws, dtype=np.uint64),
+    )
     scratch = Scratch(
-        numbers=np.zeros(calls, dtype=np.uint64),
+        numbers=np.zeros(padded, dtype=np.uint64),
+        calls=np.zeros(calls, dtype=np.uint64),
         words=np.empty(2 * calls, dtype=np.uint64),
-        undecided=np.empty(words, dtype=np.uint64),
-        undecided_words=np.empty(padded, dtype=np.uint64),
-        lane_bits=np.zeros(words, dtype=np.uint64),
-        zeros=np.zeros(words, dtype=np.uint64),
-        bits=np.empty((2, nodes, words), dtype=np.uint64),
-        redrawn=np.zeros((nodes, words), dtype=np.uint64),
+        undecided=np.empty(2 * LANES, dtype=np.uint64),
+        pending=pending,
+        bits=np.zeros((3, nodes, 2 * padded), dtype=np.uint64),
     )
     if guide is None:
         return scratch, None

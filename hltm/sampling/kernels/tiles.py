@@ -14,7 +14,7 @@ import numpy as np
 from hltm._compile import compiled
 from hltm.sampling.kernels.bits import collect_word, spread_word
 from hltm.sampling.kernels.guide import draw_wide
-from hltm.sampling.kernels.planes import draw_bits
+from hltm.sampling.kernels.planes import Pending, draw_by_lane, finish_bits, start_bits
 from hltm.sampling.kernels.request import BLOCK, NEVER, SOMETIMES
 from hltm.sampling.philox import DECISIONS, WORD_PLANE
 
@@ -28,22 +28,20 @@ class Scratch(NamedTuple):
     """A thread's own memory for tiles of some blocks.
 
     Attributes:
-        numbers, words: block numbers and output words of calls of the generator.
-        undecided, undecided_words: see `hltm.sampling.kernels.planes.draw_bits`.
-        lane_bits: `(words,)` uint64, scratch for the threshold bits of lanes.
-        zeros: `(words,)` uint64, all 0: the parent's states of the root and of every decision.
-        bits: `(2, V, words)` uint64 states of binary nodes, of the data and of the view.
-        redrawn: `(V, words)` uint64 whether the view redrew a node.
+        numbers: the numbers of the tile's blocks, padded to LANES.
+        calls, words: counters and output words of calls of the generator; 2 LANES words at least.
+        undecided: `(2 LANES,)` uint64, see `hltm.sampling.kernels.planes`.
+        pending: see there.
+        bits: `(3, V, words)` uint64 states of binary nodes, of the data and of the view, and whether
+            the view redrew a node.
     """
 
     numbers: np.ndarray
+    calls: np.ndarray
     words: np.ndarray
     undecided: np.ndarray
-    undecided_words: np.ndarray
-    lane_bits: np.ndarray
-    zeros: np.ndarray
+    pending: Pending
     bits: np.ndarray
-    redrawn: np.ndarray
 
 
 class Wide(NamedTuple):
@@ -80,12 +78,17 @@ def draw_tiles(  # type: ignore[no-untyped-def]
     nodes = parent.shape[0]
     blocks = len(block_numbers)
     tiles = (blocks + size - 1) // size
-    numbers, words, undecided, undecided_words, lane_bits, zeros, bits, redrawn = scratch
+    numbers, calls, words, undecided, pending, bits = scratch
+    flat = bits.reshape(-1)
+    width = bits.shape[2]
+    redrawn = bits[2]
+    most = len(pending.block) - width // 2  # pending blocks, so that one more node's have room
     for task in range(low, high):
         s = task // tiles
         tile = task % tiles * size
         count = min(size, blocks - tile)
-        block = block_numbers[tile : tile + count]
+        for j in range(count):
+            numbers[j] = block_numbers[tile + j]
         of = s if thresholds.shape[0] > 1 else 0  # one set of tables may serve all members
         start = tile * BLOCK - offset  # the tile's first sample, counted from the first asked for
         # the lanes that were asked for
@@ -102,71 +105,61 @@ def draw_tiles(  # type: ignore[no-untyped-def]
             view = _NONE if step < 0 else views[step]
             now = 1 if view > _NONE else 0
             drawing = view > _NONE or (step < 0 and draw_base)
-            for v in range(nodes if drawing else 0):
+            done = left = draws = 0  # finished nodes; pending blocks, and the draws they are of
+            for v in range(nodes + 1 if drawing else 0):
+                if v == nodes or left > most or (v > 0 and parent[v] >= done):
+                    finish_bits(flat, pending, left, key0, key1, view, members[s], words)
+                    for w in range(done, v if step >= 0 else 0):
+                        _keep_states(bits, parent, redraw_case, cardinality, held, w, count, wide)
+                    done, left, draws = v, 0, 0
+                if v == nodes:
+                    break
                 two = cardinality[v] == 2
                 if step < 0 and (held[v] or not base_needed[v]):
                     continue
                 if step >= 0 and redraw_case[v] == NEVER:
-                    for i in range(2 * count):
-                        bits[1, v, i] = bits[0, v, i]
-                    if wide is not None and not two:
-                        for i in range(BLOCK * count):
-                            wide.states[1, v, i] = wide.states[0, v, i]
                     continue
                 c2 = np.uint64(v) << _NODE | stream
-                at = threshold_start[v]
-                t0 = thresholds[of, at]
-                t1 = t0
-                by_lane = False
-                above = zeros
-                if v > 0 and cardinality[parent[v]] == 2:
-                    above = bits[now, parent[v]]
-                    if two:
-                        t1 = thresholds[of, at + 1]
-                if wide is not None:
-                    by_lane = v > 0 and cardinality[parent[v]] > 2
+                by_lane = v > 0 and cardinality[parent[v]] > 2
+                if wide is not None and (by_lane or not two):
                     row = wide.states[now, parent[v]] if by_lane else wide.row
                     if not two:
-                        if not by_lane:
-                            for i in range(2 * count):
-                                spread_word(row, 64 * i, above[i])
+                        for i in range(2 * count if v > 0 and not by_lane else 0):
+                            spread_word(row, 64 * i, bits[now, parent[v], i])
                         draw_wide(
                             row, wide.rank[of, wide.rank_start[v] :], wide.cells[of],
-                            wide.start[v], wide.bits[v],
-                            thresholds[of], at, cardinality[v] - 1, key0, key1, _WORDS | view,
-                            block, c2, members[s], 32 * count, numbers, words,
-                            wide.states[now, v],
+                            wide.start[v], wide.bits[v], thresholds[of], threshold_start[v],
+                            cardinality[v] - 1, key0, key1, _WORDS | view, numbers, c2,
+                            members[s], 32 * count, calls, words, wide.states[now, v],
                         )  # fmt: skip
-                    elif by_lane:
-                        above, t0, t1 = lane_bits, _NONE, _NONE
+                    else:
                         for i in range(BLOCK * count):
-                            wide.thresholds[i] = thresholds[of, at + np.int64(row[i])]
-                            t0 |= wide.thresholds[i]
-                sometimes = step >= 0 and redraw_case[v] == SOMETIMES
+                            wide.thresholds[i] = thresholds[
+                                of, threshold_start[v] + np.int64(row[i])
+                            ]
+                        draw_by_lane(
+                            flat, (now * nodes + v) * width, wide.thresholds, key0, key1, view,
+                            numbers, c2, members[s], count, undecided, words,
+                        )  # fmt: skip
                 # First the states, then the decision which of them are new: one call in a loop, as
-                # two calls would inline `draw_bits` twice and compile much longer.
-                for own in range(0 if two else 1, 2 if sometimes else 1):  # 1: its own decision
-                    draw_bits(
-                        zeros if own else above, redraw_limits[v] if own else t0,
-                        redraw_limits[v] if own else t1, wide, by_lane and own == 0, key0, key1,
-                        view, block, c2 | _DECISIONS if own else c2, members[s], count, numbers,
-                        words, undecided, undecided_words, redrawn[v] if own else bits[now, v],
-                    )  # fmt: skip
-                # A node that is always redrawn needs no mark: all nodes below it always are, too.
-                if sometimes:
-                    for i in range(2 * count):
+                # two calls would inline `start_bits` twice and compile longer.
+                states = two and not by_lane
+                decision = step >= 0 and redraw_case[v] == SOMETIMES
+                for own in range(0 if states else 1, 2 if decision else 1):  # 1: the decision
+                    at = ((2 if own else now) * nodes + v) * width
+                    above = at
+                    t0 = t1 = redraw_limits[v]
+                    if own == 0:
+                        t0 = t1 = thresholds[of, threshold_start[v]]
                         if v > 0:
-                            redrawn[v, i] |= redrawn[parent[v], i]
-                        kept = bits[0, v, i] & ~redrawn[v, i]
-                        bits[1, v, i] = (bits[1, v, i] & redrawn[v, i]) | kept
-                    if wide is not None and not two:
-                        _keep(redrawn[v], count, wide.states[0, v], wide.states[1, v])
-                if held[v]:  # its mark is for the nodes below; its state is given
-                    for i in range(2 * count):
-                        bits[1, v, i] = bits[0, v, i]
-                    if wide is not None and not two:
-                        for i in range(BLOCK * count):
-                            wide.states[1, v, i] = wide.states[0, v, i]
+                            above = (now * nodes + parent[v]) * width
+                            t1 = thresholds[of, threshold_start[v] + 1]
+                    left = start_bits(
+                        flat, at, above, t0, t1, key0, key1, view, numbers,
+                        c2 | _DECISIONS if own else c2, members[s], count, undecided, pending,
+                        left, draws,
+                    )  # fmt: skip
+                    draws += 1
             for v in range(first, nodes if step >= 0 else 0):
                 if packed.shape[0] > 0:
                     part = packed[step, s, v - first, 2 * tile :]
@@ -199,7 +192,7 @@ def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
     for i in range(2 * count):
         at = start + 64 * i
         if at >= 0 and at + 64 <= states.shape[0]:
-            bits[i] = collect_word(states, at)
+            bits[i] = collect_word(states, at, 0)
         else:
             bits[i] = _NONE
             for k in range(max(0, -at), min(64, states.shape[0] - at)):
@@ -207,8 +200,22 @@ def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _keep(redrawn, count, old, new):  # type: ignore[no-untyped-def]
-    """Put the old state back where a node was not redrawn."""
-    for i in range(BLOCK * count):
-        if not (redrawn[i >> 6] >> np.uint64(i & 63)) & _ONE:
-            new[i] = old[i]
+def _keep_states(  # type: ignore[no-untyped-def]
+    bits, parent, redraw_case, cardinality, held, v, count, wide
+):
+    """Give a node its states of the data in the view where it is not redrawn, or held."""
+    redrawn = bits[2]
+    some = redraw_case[v] == SOMETIMES
+    none = redraw_case[v] == NEVER or held[v]  # a held node's mark is for the nodes below
+    # A node that is always redrawn needs no mark: all nodes below it always are, too.
+    if some and v > 0 and redraw_case[parent[v]] == SOMETIMES:
+        for i in range(2 * count):
+            redrawn[v, i] |= redrawn[parent[v], i]
+    for i in range(2 * count if some or none else 0):
+        new = _NONE if none else redrawn[v, i]
+        bits[1, v, i] = (bits[1, v, i] & new) | (bits[0, v, i] & ~new)
+        if wide is not None and cardinality[v] > 2:
+            old_states, states = wide.states[0, v, 64 * i :], wide.states[1, v, 64 * i :]
+            for k in range(64):
+                if not (new >> np.uint64(k)) & _ONE:
+                    states[k] = old_states[k]
