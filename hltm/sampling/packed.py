@@ -12,7 +12,7 @@ from torch import Tensor
 from hltm.model.tables import Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Addressed, Draw, Origin, shown_rows
-from hltm.sampling.kernels import reference
+from hltm.sampling.kernels import on_device
 from hltm.sampling.kernels.request import BLOCK
 from hltm.sampling.philox import DRAW_FORMAT, Stream
 from hltm.sampling.sample import data_request
@@ -106,7 +106,7 @@ def sample_packed(
             cpu.draw_packed(tables, request)[0], request.start % BLOCK, request.samples
         )
     else:
-        bits = pack_bits(reference.draw(tables, request)[0])
+        bits = pack_bits(on_device.draw(tables, request)[0])
     return PackedDraw(
         bits, request.samples, tables.topology, stacked, request.seed, stream, request.members,
         request.start, origin=Origin(tables.digest, request.members),

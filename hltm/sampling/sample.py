@@ -16,7 +16,7 @@ from hltm.model.states import check_range
 from hltm.model.tables import Tables
 from hltm.model.topology import Topology
 from hltm.sampling.draw import Draw, Origin, check_draw
-from hltm.sampling.kernels import reference
+from hltm.sampling.kernels import on_device
 from hltm.sampling.kernels.request import DrawRequest, decision_limits
 from hltm.sampling.philox import DECISIONS, MAX_ROWS, MAX_VIEWS, Stream, check_seed, words_at
 
@@ -272,7 +272,7 @@ def draw_states(tables: Tables, request: DrawRequest) -> list[Tensor]:
         from hltm.sampling.kernels import cpu  # compiles: at the first draw, not at import
 
         return cpu.draw(tables, request)
-    return reference.draw(tables, request)
+    return on_device.draw(tables, request)
 
 
 def _one_set(tables: Tables) -> Tables:

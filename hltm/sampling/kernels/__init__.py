@@ -1,10 +1,12 @@
-"""Kernels, which draw states by address: `reference` runs anywhere and defines the bits, `cpu` is fast.
+"""Kernels, which draw states by address: `reference` runs anywhere and defines the bits, the others are fast.
 
 A kernel is a function `draw(tables, request) -> list of (S, V - first, B) tensors`, one per view.
 
     request    what a kernel is asked to draw
-    reference  torch, any device, any tree: the definition that `cpu` must equal bit for bit
+    reference  torch, any device, any tree: the definition that `cpu` and `cuda` must equal bit for bit
     cpu        numba: shares tiles of samples among threads
+    cuda       numba.cuda: a GPU's threads share the nodes of a tile of samples
+    on_device  which kernel draws for a device that is not the CPU
     threads    compiled work split over plain threads
     tiles      one tile of samples through the whole tree and all views
     planes     binary nodes, bit by bit, 128 samples to a block

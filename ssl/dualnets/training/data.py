@@ -88,6 +88,10 @@ class Rows(ABC):
         trees = self.trees[low:high] if len(self.trees.members) > 1 else self.trees
         return replace(self, trees=trees, members=self.members[low:high])
 
+    def on(self: Self, device: torch.device) -> Self:
+        """The same rows, drawn on another device."""
+        return replace(self, device=device)
+
     def steps_at_once(self, needs: Needs) -> int:
         """For how many steps the leaves fit `DRAWN_BYTES`; at least 1."""
         passes = needs.views + needs.negatives
@@ -124,14 +128,16 @@ class Rows(ABC):
         parts = [*drawn.views]
         if drawn.negatives is not None:
             parts += drawn.negatives.unflatten(-1, (-1, needs.negatives)).unbind(-1)
+        # all steps at once: one operation on a GPU, and every batch is a view of its result
+        by_step = [part.unflatten(-1, (steps, -1)).permute(2, 0, 1, 3) for part in parts]
+        leaves = torch.cat(by_step, dim=-1).transpose(2, 3)  # (steps, S, P * B, X)
+        targets = None if drawn.targets is None else drawn.targets.transpose(1, 2).long()
         for t in range(steps):
             rows = slice(t * self.batch, (t + 1) * self.batch)
-            leaves = torch.cat([part[..., rows] for part in parts], dim=-1)
-            leaves = leaves.transpose(1, 2)  # (S, P * B, X)
             yield Batch(
-                leaves if self.stacked else leaves[0],
+                leaves[t] if self.stacked else leaves[t, 0],
                 self.batch,
-                None if drawn.targets is None else drawn.targets[..., rows].transpose(1, 2).long(),
+                None if targets is None else targets[:, rows],
                 None if drawn.places is None else drawn.places[rows],
             )
 
@@ -220,6 +226,9 @@ class FixedData(Rows):
                 f"{steps} steps are {epochs} epochs of {self.samples} samples, but there are only "
                 f"2^24 views of a sample"
             )
+
+    def on(self, device: torch.device) -> FixedData:
+        return replace(super().on(device), _epochs={})
 
     def of_members(self, low: int, high: int) -> FixedData:
         return replace(super().of_members(low, high), _epochs={})

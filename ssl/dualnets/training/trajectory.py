@@ -15,6 +15,7 @@ from dualnets.optim.optimizers import Optimizer
 from dualnets.training import ensemble
 from dualnets.training.checkpoint import Checkpoints
 from dualnets.training.data import FixedData, FreshData, Rows
+from dualnets.training.draw_ahead import drawn_ahead
 from dualnets.training.ensemble import Part
 from dualnets.training.fingerprint import fingerprint
 from dualnets.training.state import Precision, TrainConfig, TrainState
@@ -241,8 +242,22 @@ def _train(
     strict: bool,
     progress: Callable[[int], None] | None,
 ) -> Iterator[Snapshot]:
-    """The training loop: yield a snapshot at every chosen step."""
+    """Train in parts, whose rows are drawn ahead where that is faster."""
     parts = ensemble.split(network, config, at_once)
+    with drawn_ahead(parts, chosen[-1]):
+        yield from _train_parts(parts, network, config, chosen, checkpoints, strict, progress)
+
+
+def _train_parts(
+    parts: Sequence[Part],
+    network: Any,
+    config: TrainConfig,
+    chosen: Sequence[int],
+    checkpoints: Checkpoints | None,
+    strict: bool,
+    progress: Callable[[int], None] | None,
+) -> Iterator[Snapshot]:
+    """The training loop: yield a snapshot at every chosen step."""
     members = config.data.members
     step = 0
     stored: list[int] = []
