@@ -17,15 +17,15 @@ HOOKS = (
 )  # fmt: skip
 
 
-def is_unmodified(network: nn.Module) -> TypeGuard[BlockNetwork]:
-    """Whether a network computes and trains what `BlockNetwork` does on a CPU, and nothing else.
+def is_unmodified(network: nn.Module, device: str = "cpu") -> TypeGuard[BlockNetwork]:
+    """Whether a network computes and trains what `BlockNetwork` does on a device of this type, and nothing else.
 
     False for a subclass, for a part or a forward pass that was replaced, with any hook, and with a
     parameter that is not trained: compiled code would ignore all of them.
     """
     if type(network) is not BlockNetwork or "forward" in vars(network):
         return False
-    if network.device.type != "cpu" or network.dtype not in DTYPES:
+    if network.device.type != device or network.dtype not in DTYPES:
         return False
     hooked = (
         getattr(owner, hooks, None)

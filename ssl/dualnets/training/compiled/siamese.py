@@ -44,12 +44,13 @@ def supported_kernel(
     spec: SiameseSpec | None,
     optimizer: Optimizer,
     groups: Mapping[str, Group],
+    device: str = "cpu",
 ) -> SiameseKernel | None:
     """The compiled training of a network by a Siamese method; None if it is not supported.
 
     A method of another kind has no `spec`. Only the predictor can have rates of its own here.
     """
-    if spec is None or type(optimizer) is not SGD or not is_unmodified(network):
+    if spec is None or type(optimizer) is not SGD or not is_unmodified(network, device):
         return None
     if not network.plain:
         return None

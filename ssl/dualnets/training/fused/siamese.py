@@ -1,0 +1,161 @@
+"""Training of a Siamese method by SGD, fused for CUDA: `compiled.siamese` with one program per member."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dualnets.methods.siamese import SiameseSpec
+from dualnets.optim.optimizers import Optimizer
+from dualnets.optim.per_member import Group
+from dualnets.training.compiled import siamese
+from dualnets.training.compiled.members import flatten, unflatten
+from dualnets.training.compiled.siamese import (
+    SiameseKernel,
+    _parameter_order,
+    _rates,
+    _RunningMoments,
+    _velocity_name,
+)
+from dualnets.training.fused.launch import is_available, launch
+from dualnets.training.fused.table import (
+    CHUNK,
+    LARGEST,
+    SMALLEST,
+    Table,
+    head_tiles,
+    network_tiles,
+    power_of_two,
+)
+
+
+def supported_kernel(
+    network: nn.Module,
+    spec: SiameseSpec | None,
+    optimizer: Optimizer,
+    groups: Mapping[str, Group],
+) -> SiameseKernel | None:
+    """The fused training of a network by a Siamese method; None if it is not supported."""
+    if not is_available(network, "train_siamese"):
+        return None
+    return siamese.supported_kernel(network, spec, optimizer, groups, device="cuda")
+
+
+def fits(kernel: SiameseKernel, batch: int) -> bool:
+    """Whether a program can hold a pass of the whole batch, block by block."""
+    block = power_of_two(batch, SMALLEST)
+    network, spec = kernel.network, kernel.spec
+    outputs = network.blocks[-1] * network.units[-1]
+    tiles = (network_tiles(network), head_tiles((spec.projector, spec.predictor), outputs))
+    return all(own.fit(block) for own in tiles) and power_of_two(outputs) * block <= LARGEST
+
+
+@torch.no_grad()
+def train(
+    kernel: SiameseKernel,
+    state: Mapping[str, Tensor],
+    memory: Mapping[str, Tensor],
+    views: Sequence[Tensor],
+    batch: int,
+    first_step: int,
+    total_steps: int,
+    frozen_at: Tensor,
+    *,
+    keep_last_target: bool = False,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Train network, heads and target, as `compiled.siamese.train` does.
+
+    Raises:
+        LaunchError: the kernel could not be compiled or started; nothing was changed.
+    """
+    network, spec, optimizer, _ = kernel
+    # 1. parameters, their momentum, and the target's parameters, side by side
+    names, ends = _parameter_order(network, spec)
+    online = {f"network.{name}": p for name, p in network.named_parameters()} | {**state}
+    flat = flatten([online[name] for name in names])
+    velocities = [memory[_velocity_name(name)] for name in names] if optimizer.slots else []
+    velocity = flatten([flat[:, :0], *velocities])
+    own = names[: ends[3].names] if spec.separate_target else []
+    target_names = [f"target.{name}" for name in own]
+    target = flatten([flat[:, :0], *(state[name] for name in target_names)])
+    running = _RunningMoments(state, spec, flat)
+    running.batches = running.batches.to(flat.device)
+    # 2. the kernel
+    losses = torch.full_like(flat[:, 0], torch.nan)
+    found = frozen_at.clone()
+    steps = range(first_step, first_step + views[0].shape[2] // batch)
+    decays = [spec.ema_decay(step, total_steps) if own else 1.0 for step in steps]
+    if keep_last_target:
+        decays[-1] = 1.0
+    factors = [optimizer.schedule.factor(step, total_steps) for step in steps]
+    given = arguments(kernel, views, batch, first_step, flat, velocity, target) | {
+        "losses": losses, "frozen_at": found, "running": running.moments, "batches": running.batches,
+        "ema_decays": flat.new_tensor(decays), "factors": flat.new_tensor(factors),
+    }  # fmt: skip
+    launch("train_siamese", _kernel, given, len(flat))
+    # 3. trained tensors change in place; all other tensors of the state are new ones
+    frozen_at.copy_(found)
+    unflatten(flat, [online[name] for name in names])
+    unflatten(velocity, velocities)
+    new_target = {name: torch.empty_like(state[name]) for name in target_names}
+    unflatten(target, list(new_target.values()))
+    return {**state} | new_target | running.by_name(), losses
+
+
+def _kernel() -> Any:
+    from dualnets.training.fused.siamese_kernel import train_siamese
+
+    return train_siamese
+
+
+def arguments(
+    kernel: SiameseKernel, views: Sequence[Tensor], batch: int, first_step: int, flat: Tensor,
+    velocity: Tensor, target: Tensor,
+) -> dict[str, Any]:  # fmt: skip
+    """Most arguments of `train_siamese` by name: all that follow from what is trained."""
+    network, spec, optimizer, _ = kernel
+    outputs = network.blocks[-1] * network.units[-1]
+    units = spec.projector.outputs(outputs)
+    table = Table(rows=network.inputs)
+    top = table.add_network(network)
+    network_end = len(table)
+    output = table.add_rows(outputs)
+    projections = table.add_head(spec.projector, outputs, output)
+    projector_end, predictor_at = len(table), table.parameters
+    predictions = table.add_head(spec.predictor, units, projections)
+    slopes_at = table.add_rows(table.rows - output)
+    targets_at = table.add_rows(units)
+    layers, coefficients = table.tensors(flat)
+    passes = 2 if spec.symmetric or not spec.separate_target else 1
+    block = power_of_two(batch, SMALLEST)
+    tiles = network_tiles(network)
+    heads = head_tiles((spec.projector, spec.predictor), outputs)
+
+    def tensor(numbers: Any) -> Tensor:
+        return torch.as_tensor(np.asarray(numbers)).to(flat)
+
+    rates, decays, momenta, clips = (tensor(each).contiguous() for each in _rates(kernel, flat))
+    return {
+        "first": views[0].contiguous(), "second": views[1].contiguous(), "parameters": flat,
+        "velocity": velocity, "target": target, "gradients": torch.empty_like(flat),
+        "values": flat.new_empty(len(flat), table.rows, passes * block),
+        "statistics": flat.new_empty(len(flat), 4, table.norm_units, passes),
+        "rates": rates, "decays": decays, "momenta": momenta, "clips": clips,
+        "table": layers, "coefficients": coefficients,
+        "constants": tensor([spec.scale, spec.offset, 1 / batch]),
+        "count": flat.shape[1], "target_count": target.shape[1], "predictor_at": predictor_at,
+        "rows": table.rows, "features": network.inputs, "outputs": outputs, "units": units, "top": top,
+        "output": output, "projections": projections, "predictions": predictions,
+        "slopes_at": slopes_at, "targets_at": targets_at, "network_end": network_end,
+        "projector_end": projector_end, "predictor_end": len(table), "norm_units": table.norm_units,
+        "steps": views[0].shape[2] // batch, "batch": batch, "first_step": first_step,
+        "NORMALIZE": network.normalize, "SEPARATE": spec.separate_target, "STOP": spec.stop_gradient,
+        "COSINE": spec.normalized, "SYMMETRIC": spec.symmetric, "VELOCITY": velocity.shape[1] > 0,
+        "NESTEROV": optimizer.nesterov, "UNITS": tiles.units, "FIRST": tiles.first,
+        "TERMS": tiles.terms,        "FAN": tiles.fan_in, "HEAD_UNITS": heads.units, "HEAD_FAN": heads.fan_in,
+        "OUT": power_of_two(max(outputs, units)), "PASSES": passes, "BLOCK": block, "CHUNK": CHUNK,
+    }  # fmt: skip
