@@ -21,7 +21,7 @@ import torch
 
 from hltm._compile import compiled
 from hltm.inference.scaling import log_of, mark_shifted, terms_of
-from hltm.inference.upward_kernel import problem_of, scratch_of, sweep_up
+from hltm.inference.upward_kernel import problem_of, scratch_of, shifts_of, sweep_up
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.threads import share
 
@@ -57,7 +57,7 @@ def expected_counts(tables: Tables, rows: Rows) -> tuple[np.ndarray, list[np.nda
         rows: their evidence.
     """
     likelihoods = {v: torch.from_numpy(factor)[None] for v, factor in rows.likelihoods.items()}
-    problem = problem_of(tables, torch.from_numpy(rows.leaves)[None], likelihoods)
+    problem = problem_of(tables, torch.from_numpy(rows.leaves)[None])
     size = tables.flat.shape[1]
     tasks, first_task = _tasks(rows.bounds, size)
     counts = np.zeros((len(tasks), size))
@@ -65,10 +65,13 @@ def expected_counts(tables: Tables, rows: Rows) -> tuple[np.ndarray, list[np.nda
     sent_offset = np.concatenate([[0], np.cumsum(tables.rows)])
 
     def work(shares: Iterator[tuple[int, int]]) -> None:
+        scratch = scratch_of(problem, scales=1, sent=int(sent_offset[-1]))
+        shifts = shifts_of(problem, likelihoods)
         for low, high in shares:
             _sweeps(
-                problem, sent_offset, rows.weights, tasks[low:high], counts[low:high], log_evidence
-            )
+                problem, scratch, shifts, sent_offset, rows.weights, tasks[low:high],
+                counts[low:high], log_evidence,
+            )  # fmt: skip
 
     parallel = len(log_evidence) * len(tables.topology) >= PARALLEL_STATES
     share(work, len(tasks), threads=torch.get_num_threads() if parallel else 1)
@@ -95,22 +98,21 @@ def _tasks(bounds: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @compiled(error_model="numpy")
-def _sweeps(problem, sent_offset, weights, tasks, counts, log_evidence):  # type: ignore[no-untyped-def]
+def _sweeps(  # type: ignore[no-untyped-def]
+    problem, scratch, shifts, sent_offset, weights, tasks, counts, log_evidence
+):
     """Do some tasks, each into its own counts: all blocks of lanes of some rows of one model."""
-    scratch = scratch_of(problem, 1)
     below, offset, start = scratch.below, problem.offset, problem.start
-    sent = np.empty((sent_offset[-1], problem.lanes))
-    found = np.empty((problem.most, problem.lanes))
-    total = np.empty(problem.lanes)
+    sent, found, total = scratch.sent, shifts.found, scratch.total
     for t in range(len(tasks)):
         s, first, last, place = tasks[t]
         table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
-        extreme = problem.extreme[s if problem.extreme.shape[0] > 1 else 0]
+        extreme = shifts.extreme[s if shifts.extreme.shape[0] > 1 else 0]
         for begin in range(first, last, problem.lanes):
             size = min(problem.lanes, last - begin)
-            sweep_up(problem, scratch, s, begin, size, sent, sent_offset)
+            sweep_up(problem, scratch, shifts, s, begin, size, sent_offset)
             out = log_evidence[place + begin - first :][:size]
-            _weigh_root(scratch, table[: offset[1]], weights[begin:][:size], out, counts[t])
+            _weigh_root(scratch, shifts, table[: offset[1]], weights[begin:][:size], out, counts[t])
             for v in range(1, len(problem.parent)):
                 p, states = problem.parent[v], problem.cardinality[v]
                 above = below[offset[p] : offset[p + 1]]
@@ -118,47 +120,47 @@ def _sweeps(problem, sent_offset, weights, tasks, counts, log_evidence):  # type
                 if v >= problem.first_leaf and not scratch.stored[v]:
                     _count_leaf(rows, states, above, scratch.state[v - problem.first_leaf], into)
                     continue
-                at, shift = below[offset[v] : offset[v + 1]], scratch.shift[offset[v] :][:states]
-                apart = scratch.shifted[v] and mark_shifted(shift, extreme[v], scratch.apart)
+                at, shift = below[offset[v] : offset[v + 1]], shifts.shift[offset[v] :][:states]
+                apart = shifts.shifted[v] and mark_shifted(shift, extreme[v], shifts.apart)
                 if apart:
-                    _descend_apart(rows, above, at, shift, scratch, found, into)
+                    _descend_apart(rows, above, at, shift, shifts, found, into)
                 _descend(rows, above, sent[sent_offset[v] : sent_offset[v + 1]], at, total, into)
                 if apart:
                     for j in range(problem.lanes):
-                        for k in range(states if scratch.apart[j] else 0):
+                        for k in range(states if shifts.apart[j] else 0):
                             at[k, j] = found[k, j]
 
 
 @compiled(error_model="numpy")
-def _weigh_root(scratch, prior, weights, log_evidence, counts):  # type: ignore[no-untyped-def]
+def _weigh_root(scratch, shifts, prior, weights, log_evidence, counts):  # type: ignore[no-untyped-def]
     """Turn λ of the root into its posterior times each row's weight; lanes without a row get 0."""
     states = len(prior)
-    below, shift = scratch.below[:states], scratch.shift[:states]
-    if not scratch.shifted[0]:
+    below, shift = scratch.below[:states], shifts.shift[:states]
+    if not shifts.shifted[0]:
         shift[:] = 0
     for j in range(below.shape[1]):
         total = 0.0
         if j < len(weights):
-            total, top = terms_of(prior, scratch.none, below, shift, j, scratch.terms)
+            total, top = terms_of(prior, shifts.none, below, shift, j, shifts.terms)
             log_evidence[j] = log_of(total, top + scratch.scale[0, j])
         for k in range(states):
-            below[k, j] = scratch.terms[k] / total * weights[j] if total > 0.0 else 0.0
+            below[k, j] = shifts.terms[k] / total * weights[j] if total > 0.0 else 0.0
             counts[k] += below[k, j]
 
 
 @compiled(error_model="numpy")
-def _descend_apart(table, above, below, shift, scratch, found, counts):  # type: ignore[no-untyped-def]
+def _descend_apart(table, above, below, shift, shifts, found, counts):  # type: ignore[no-untyped-def]
     """`_descend` in the lanes `apart`, whose posterior goes to `found`; their λ becomes 0."""
     states = below.shape[0]
     for j in range(below.shape[1]):
-        if scratch.apart[j]:
+        if shifts.apart[j]:
             found[:states, j] = 0.0
             for i in range(above.shape[0]):
                 row = table[i * states : (i + 1) * states]
-                total, _ = terms_of(row, scratch.none, below, shift, j, scratch.terms)
+                total, _ = terms_of(row, shifts.none, below, shift, j, shifts.terms)
                 if total > 0.0:
                     for k in range(states):
-                        part = above[i, j] * (scratch.terms[k] / total)
+                        part = above[i, j] * (shifts.terms[k] / total)
                         counts[i * states + k] += part
                         found[k, j] += part
             below[:, j] = 0.0

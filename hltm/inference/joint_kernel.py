@@ -15,7 +15,7 @@ from torch import Tensor
 from hltm._compile import compiled
 from hltm.inference.messages import Likelihoods
 from hltm.inference.scaling import terms_of
-from hltm.inference.upward_kernel import Problem, problem_of, scratch_of, sweep_up
+from hltm.inference.upward_kernel import Problem, problem_of, scratch_of, shifts_of, sweep_up
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES as CALLS
 from hltm.sampling.kernels.generator import philox_blocks
@@ -41,15 +41,17 @@ def samples(
     likelihoods: Likelihoods | None,
 ) -> Tensor:
     """`(S, N, V, B)` int64 joint states, see `hltm.inference.most_probable.posterior_samples`."""
-    problem = problem_of(tables, leaves_SXB, likelihoods)
+    problem = problem_of(tables, leaves_SXB)
     shape = (len(leaves_SXB), len(numbers), len(tables.topology), leaves_SXB.shape[-1])
     found = np.empty(shape, dtype=np.int64)
     key = np.array([seed & 0xFFFFFFFF, seed >> 32, Stream.POSTERIOR], dtype=np.uint64)
     address = np.array(members, dtype=np.uint64)
 
     def work(shares: Iterator[tuple[int, int]]) -> None:
+        scratch = scratch_of(problem, scales=1, sent=problem.most)
+        shifts = shifts_of(problem, likelihoods)
         for low, high in shares:
-            _samples(problem, key, address, numbers.start, start, found, low, high)
+            _samples(problem, scratch, shifts, key, address, numbers.start, start, found, low, high)
 
     _share(problem, work, found.size)
     return torch.from_numpy(found)
@@ -66,18 +68,20 @@ def most_likely(
 
     Scores x and y count as equal if |x - y| <= slack + relative_slack * |x|.
     """
-    problem = problem_of(tables, leaves_SXB, likelihoods)
+    problem = problem_of(tables, leaves_SXB)
     members, _, batch = problem.leaves.shape
     with np.errstate(divide="ignore"):
-        problem = problem._replace(
-            flat=np.log(problem.flat), likelihoods=np.log(problem.likelihoods)
-        )
+        given = shifts_of(problem, likelihoods)
+        problem = problem._replace(flat=np.log(problem.flat))
+        soft = np.log(given.likelihoods)
     states = np.empty((members, len(tables.topology), batch), dtype=np.int64)
     score = np.empty((members, batch))
 
     def work(shares: Iterator[tuple[int, int]]) -> None:
         for low, high in shares:
-            _most_likely(problem, slack, relative_slack, states, score, low, high)
+            _most_likely(
+                problem, given.given, soft, slack, relative_slack, states, score, low, high
+            )
 
     _share(problem, work, states.size)
     return torch.from_numpy(states), torch.from_numpy(score)
@@ -91,25 +95,25 @@ def _share(problem: Problem, work, states: int) -> None:  # type: ignore[no-unty
 
 
 @compiled(error_model="numpy")
-def _samples(problem, key, members, first, start, found, low, high):  # type: ignore[no-untyped-def]
+def _samples(  # type: ignore[no-untyped-def]
+    problem, scratch, shifts, key, members, first, start, found, low, high
+):
     """Do tasks low..high-1; a task is one block of rows of one member: ancestral sampling.
 
     Given its parent's state, a node's posterior is proportional to its row of the table times its
     message from below; the state is where the cumulative sum passes a uniform number.
     """
-    scratch = scratch_of(problem, 1)
-    below, shift, terms = scratch.below, scratch.shift, scratch.terms
+    below, shift, terms = scratch.below, shifts.shift, shifts.terms
     lanes, offset, first_leaf = problem.lanes, problem.offset, problem.first_leaf
     batch = found.shape[3]
     blocks = (batch + lanes - 1) // lanes
-    none = offset[:0]
     number = np.empty(lanes)
     possible = np.empty(lanes, np.bool_)
     for task in range(low, high):
         s = task // blocks
         begin = (task % blocks) * lanes
         size = min(lanes, batch - begin)
-        sweep_up(problem, scratch, s, begin, size, np.empty_like(scratch.some), none)
+        sweep_up(problem, scratch, shifts, s, begin, size, None)
         table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
         for i in range(found.shape[1]):
             for v in range(len(problem.parent)):
@@ -127,9 +131,9 @@ def _samples(problem, key, members, first, start, found, low, high):  # type: ig
                         continue
                     row = 0 if v == 0 else found[s, i, p, begin + j]
                     weight = table[problem.start[v] + row * states :][:states]
-                    if scratch.shifted[v]:
+                    if shifts.shifted[v]:
                         at, up = below[offset[v] :][:states], shift[offset[v] :][:states]
-                        total, _ = terms_of(weight, scratch.none, at, up, j, terms)
+                        total, _ = terms_of(weight, shifts.none, at, up, j, terms)
                     else:
                         total = 0.0
                         for k in range(states):
@@ -171,7 +175,7 @@ def _uniform(key, member, node, view, start, out):  # type: ignore[no-untyped-de
 
 @compiled(error_model="numpy")
 def _most_likely(  # type: ignore[no-untyped-def]
-    problem, slack, relative_slack, states, score, low, high
+    problem, given, likelihoods, slack, relative_slack, states, score, low, high
 ):
     """Do tasks low..high-1 in logarithms; a task is one block of rows of one member."""
     offset, lanes, first_leaf = problem.offset, problem.lanes, problem.first_leaf
@@ -183,7 +187,7 @@ def _most_likely(  # type: ignore[no-untyped-def]
         begin = (task % blocks) * lanes
         size = min(lanes, batch - begin)
         table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
-        soft = problem.likelihoods[s if problem.likelihoods.shape[0] > 1 else 0]
+        soft = likelihoods[s if likelihoods.shape[0] > 1 else 0]
         best[:] = 0.0
         for v in range(len(problem.parent) - 1, -1, -1):
             own = best[offset[v] : offset[v + 1]]
@@ -193,8 +197,8 @@ def _most_likely(  # type: ignore[no-untyped-def]
                         seen = problem.leaves[s, v - first_leaf, begin + j]
                         if seen >= 0 and seen != k:
                             own[k, j] = -np.inf
-                    if problem.given[v] >= 0:
-                        own[k, j] += soft[problem.given[v] + k, begin + j]
+                    if given[v] >= 0:
+                        own[k, j] += soft[given[v] + k, begin + j]
             if v == 0:
                 break
             above = best[offset[problem.parent[v]] : offset[problem.parent[v] + 1]]

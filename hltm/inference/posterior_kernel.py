@@ -16,12 +16,14 @@ from torch import Tensor
 
 from hltm._compile import compiled
 from hltm.inference.messages import Likelihoods
-from hltm.inference.scaling import SMALL, log_of, mark_shifted, terms_of
+from hltm.inference.scaling import SMALL, log_of, logs_of, mark_shifted, terms_of
 from hltm.inference.upward_kernel import (
     fill_leaf,
+    is_small,
     problem_of,
     rows_of_trees,
     scratch_of,
+    shifts_of,
     sweep_up,
 )
 from hltm.model.tables import Tables
@@ -51,7 +53,7 @@ def posterior(
         marginals `(S, V, K, B)` and log evidence `(S, B)` or, for own leaves, `(S, V, B)`.
     """
     own = priors is not None
-    problem = problem_of(tables, leaves_SXB, likelihoods)
+    problem = problem_of(tables, leaves_SXB)
     members, _, batch = problem.leaves.shape
     states = int(tables.cardinality[nodes].max(initial=0))
     kind = np.float32 if dtype == torch.float32 else np.float64
@@ -59,112 +61,98 @@ def posterior(
     evidence = np.empty((members, len(nodes) if own else 1, batch), dtype=kind)
     root = tables.flat[:, : int(tables.cardinality[0])]
     prior, exponent = (root, torch.zeros_like(root)) if priors is None else priors
-    sent_offset = np.concatenate([[0], np.cumsum(tables.rows)])
     weight, lift = rows_of_trees(prior), rows_of_trees(exponent).astype(np.int64)
+    sent_offset = None if own else np.concatenate([[0], np.cumsum(tables.rows)])
     arguments = (
-        problem, sent_offset[: 0 if own else None], weight, lift, _logs(weight, lift),
-        nodes.astype(np.int64), tables.topology.with_ancestors(nodes), own, marginals, evidence,
+        sent_offset, weight, lift, logs_of(weight, lift) if own else None, nodes.astype(np.int64),
+        tables.topology.with_ancestors(nodes), marginals, evidence,
     )  # fmt: skip
-
-    def work(shares: Iterator[tuple[int, int]]) -> None:
-        for low, high in shares:
-            _rows(*arguments, low, high)
-
+    tasks = np.arange(members * -(-batch // problem.lanes))
+    doubtful = np.zeros(len(tasks), dtype=np.bool_)
     parallel = members * len(tables.topology) * batch >= PARALLEL_STATES
     threads = torch.get_num_threads() if parallel else 1
-    share(work, members * -(-batch // problem.lanes), threads=threads, grain=GRAIN)
+
+    def compute(chosen: np.ndarray, with_shifts: bool) -> None:
+        def work(shares: Iterator[tuple[int, int]]) -> None:
+            scratch = scratch_of(
+                problem, scales=len(problem.parent) if own else 1,
+                sent=problem.most if sent_offset is None else int(sent_offset[-1]),
+            )  # fmt: skip
+            shifts = shifts_of(problem, likelihoods) if with_shifts else None
+            for low, high in shares:
+                _rows(problem, scratch, shifts, *arguments, doubtful, chosen[low:high])
+
+        share(work, len(chosen), threads=threads, grain=GRAIN)
+
+    rare = bool(likelihoods or lift.any())
+    rare = rare or is_small(weight).any() or is_small(problem.flat).any()
+    compute(tasks, rare)
+    if doubtful.any():
+        compute(tasks[doubtful], True)
     return torch.from_numpy(marginals), torch.from_numpy(evidence if own else evidence[:, 0])
 
 
 @compiled(error_model="numpy")
 def _rows(  # type: ignore[no-untyped-def]
-    problem, sent_offset, prior, lift, log_prior, nodes, needed, own, marginals, evidence, low, high
-):
-    """Do tasks low..high-1; a task is one block of samples of one member.
+    problem, scratch, shifts, sent_offset, prior, lift, log_prior, nodes, needed, marginals, evidence,
+    doubtful, tasks,
+):  # fmt: skip
+    """Do some tasks, each a block of samples of one member, or find that a task needs shifts.
 
-    For own leaves there is no sweep down, so σ is not kept, and each node has its own scale.
+    For own leaves `sent_offset` is None: there is no sweep down, so σ is not kept, and each node has
+    its own scale. Otherwise `log_prior` is None.
     """
-    count = len(problem.parent)
-    lanes, offset = problem.lanes, problem.offset
+    count, lanes, offset = len(problem.parent), problem.lanes, problem.offset
     parent, start, first_leaf = problem.parent, problem.start, problem.first_leaf
-    scratch = scratch_of(problem, count if own else 1)
-    below, shift, shifted = scratch.below, scratch.shift, scratch.shifted
-    scale, stored, state = scratch.scale, scratch.stored, scratch.state
-    most = problem.most
-    sent = np.empty((most if own else sent_offset[-1], lanes))
-    found = np.empty((most, lanes))
-    total = np.empty(lanes)
-    exponent = np.empty(lanes, np.int64)
+    below, stored, state = scratch.below, scratch.stored, scratch.state
     batch = problem.leaves.shape[2]
     blocks = (batch + lanes - 1) // lanes
-    for task in range(low, high):
+    for task in tasks:
         s = task // blocks
         begin = (task % blocks) * lanes
         size = min(lanes, batch - begin)
-        sweep_up(problem, scratch, s, begin, size, sent, sent_offset)
+        if sweep_up(problem, scratch, shifts, s, begin, size, sent_offset):
+            doubtful[task] = True
+            continue
         table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
-        extreme = problem.extreme[s if problem.extreme.shape[0] > 1 else 0]
         before = prior[s if prior.shape[0] > 1 else 0]
         raised = lift[s if lift.shape[0] > 1 else 0]
-        for i in range(len(nodes) if own else 1):  # the nodes, or the root: prior times message
-            v = nodes[i] if own else 0
-            at = below[offset[v] : offset[v + 1]]
-            if own and not stored[v]:
-                _observed(
-                    offset[v], offset[v + 1], before, raised,
-                    log_prior[s if log_prior.shape[0] > 1 else 0], state[v - first_leaf, :size],
-                    begin, marginals[s, i], evidence[s, i],
-                )  # fmt: skip
-                continue
-            if not stored[v]:
-                fill_leaf(state[v - first_leaf], at)
-            scaled = False
-            for j in range(lanes):
-                exponent[j] = scale[v, j]
-                scaled |= exponent[j] != 0
-            apart = _finish(
-                before, raised, offset[v], at, shifted[v], scratch, found, total, exponent
-            )
-            if scaled or apart:
-                for j in range(size):
-                    evidence[s, i, begin + j] = log_of(total[j], exponent[j])
-            else:
-                for j in range(size):
-                    evidence[s, i, begin + j] = np.log(total[j])
-            if own:
-                _write(at, marginals[s, i], begin, size)
-        if own:
-            continue
-        for v in range(1, count):
-            if needed[v]:
-                p = parent[v]
-                at = below[offset[v] : offset[v + 1]]
-                if not stored[v]:
-                    fill_leaf(state[v - first_leaf], at)
-                above = below[offset[p] : offset[p + 1]]
-                rows = table[start[v] :]
-                apart = False
-                if shifted[v]:
-                    exponents = shift[offset[v] : offset[v + 1]]
-                    apart = mark_shifted(exponents, extreme[v], scratch.apart)
-                    if apart:
-                        _descend_apart(rows, above, at, exponents, scratch, found)
-                _descend(rows, above, sent[sent_offset[v] : sent_offset[v + 1]], at, total)
-                if apart:
-                    _put(found, scratch.apart, at)
-        for i in range(len(nodes)):
-            v = nodes[i]
-            _write(below[offset[v] : offset[v + 1]], marginals[s, i], begin, size)
-
-
-@compiled()
-def _logs(prior, lift):  # type: ignore[no-untyped-def]
-    """The logarithms of the priors 2^lift."""
-    found = np.empty(prior.shape)
-    for s in range(len(prior)):
-        for k in range(prior.shape[1]):
-            found[s, k] = log_of(prior[s, k], lift[s if lift.shape[0] > 1 else 0, k])
-    return found
+        if log_prior is not None:
+            for i in range(len(nodes)):
+                v = nodes[i]
+                if stored[v]:
+                    _finish(
+                        problem, scratch, shifts, v, before, raised, begin, size, evidence[s, i]
+                    )
+                    _write(below[offset[v] : offset[v + 1]], marginals[s, i], begin, size)
+                else:
+                    _observed(
+                        offset[v], offset[v + 1], before, raised,
+                        log_prior[s if log_prior.shape[0] > 1 else 0], state[v - first_leaf, :size],
+                        begin, marginals[s, i], evidence[s, i],
+                    )  # fmt: skip
+        if sent_offset is not None:
+            if not stored[0]:
+                fill_leaf(state[0], below)
+            _finish(problem, scratch, shifts, 0, before, raised, begin, size, evidence[s, 0])
+            for v in range(1, count):
+                if needed[v]:
+                    p = parent[v]
+                    at = below[offset[v] : offset[v + 1]]
+                    if not stored[v]:
+                        fill_leaf(state[v - first_leaf], at)
+                    above = below[offset[p] : offset[p + 1]]
+                    apart = False
+                    if shifts is not None:
+                        apart = _descend_apart(problem, scratch, shifts, v, s, table, above, at)
+                    sent = scratch.sent[sent_offset[v] : sent_offset[v + 1]]
+                    _descend(table[start[v] :], above, sent, at, scratch.total)
+                    if shifts is not None:
+                        if apart:
+                            _put(shifts.found, shifts.apart, at)
+            for i in range(len(nodes)):
+                v = nodes[i]
+                _write(below[offset[v] : offset[v + 1]], marginals[s, i], begin, size)
 
 
 @compiled(error_model="numpy")
@@ -191,46 +179,67 @@ def _observed(low, high, prior, lift, log_prior, state, begin, marginals, eviden
 
 
 @compiled(error_model="numpy")
-def _finish(prior, lift, low, below, shifted, scratch, found, total, exponent):  # type: ignore[no-untyped-def]
-    """Turn λ into a posterior in place: times the prior 2^lift, normalised; whether lanes have shifts.
+def _finish(problem, scratch, shifts, v, prior, lift, begin, size, evidence):  # type: ignore[no-untyped-def]
+    """Turn λ of a node into its posterior in place: times the prior 2^lift, normalised.
 
-    The probability of the leaves is `total` 2^exponent; `exponent` holds that of λ. The node's states
-    begin at number `low` of all states, to which `prior` and `lift` belong.
+    The prior is that of all states. The probability of the leaves is `total` 2^exponent.
     """
-    everywhere, apart = False, False
-    for k in range(low, low + below.shape[0]):
-        everywhere |= (0.0 < prior[k] < SMALL) or lift[k] != 0
-    if shifted or everywhere:
-        states = slice(low, low + below.shape[0])
-        shift = scratch.shift[states]
-        if not shifted:
-            shift[:] = 0
-        apart = mark_shifted(shift, everywhere, scratch.apart)
-        for j in range(below.shape[1]):
-            if scratch.apart[j]:
-                terms = scratch.terms
-                _, top = terms_of(prior[states], lift[states], below, shift, j, terms)
-                exponent[j] += top
-                for k in range(below.shape[0]):
-                    found[k, j] = terms[k]
+    low = problem.offset[v]
+    below = scratch.below[low : problem.offset[v + 1]]
+    total, exponent = scratch.total, scratch.exponent
+    scale = scratch.scale[v if scratch.scale.shape[0] > 1 else 0]
+    raised = False
     for j in range(below.shape[1]):
         total[j] = 0.0
+        exponent[j] = scale[j]
+        raised |= scale[j] != 0
+    apart = False
+    if shifts is not None:
+        apart = _finish_apart(scratch, shifts, v, low, prior, lift, below)
     for k in range(below.shape[0]):
         weight = prior[low + k]
         for j in range(below.shape[1]):
             below[k, j] *= weight
             total[j] += below[k, j]
-    if apart:
-        _put(found, scratch.apart, below)
-        for j in range(below.shape[1]):
-            if scratch.apart[j]:
-                total[j] = 0.0
-                for k in range(below.shape[0]):
-                    total[j] += below[k, j]
+    if shifts is not None:
+        if apart:
+            _put(shifts.found, shifts.apart, below)
+            for j in range(below.shape[1]):
+                if shifts.apart[j]:
+                    total[j] = 0.0
+                    for k in range(below.shape[0]):
+                        total[j] += below[k, j]
     for k in range(below.shape[0]):
         for j in range(below.shape[1]):
             below[k, j] /= total[j]
-    return apart
+    if raised or apart:
+        for j in range(size):
+            evidence[begin + j] = log_of(total[j], exponent[j])
+    else:
+        for j in range(size):
+            evidence[begin + j] = np.log(total[j])
+
+
+@compiled(error_model="numpy")
+def _finish_apart(scratch, shifts, v, low, prior, lift, below):  # type: ignore[no-untyped-def]
+    """The terms of `_finish` in the lanes `apart`, into `found`; whether there are any."""
+    everywhere = False
+    for k in range(low, low + below.shape[0]):
+        everywhere |= (0.0 < prior[k] < SMALL) or lift[k] != 0
+    if not shifts.shifted[v] and not everywhere:
+        return False
+    states = slice(low, low + below.shape[0])
+    shift = shifts.shift[states]
+    if not shifts.shifted[v]:
+        shift[:] = 0
+    some = mark_shifted(shift, everywhere, shifts.apart)
+    for j in range(below.shape[1]):
+        if shifts.apart[j]:
+            _, top = terms_of(prior[states], lift[states], below, shift, j, shifts.terms)
+            scratch.exponent[j] += top
+            for k in range(below.shape[0]):
+                shifts.found[k, j] = shifts.terms[k]
+    return some
 
 
 @compiled(error_model="numpy")
@@ -265,18 +274,30 @@ def _descend(table, above, sent, below, total):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _descend_apart(table, above, below, shift, scratch, found):  # type: ignore[no-untyped-def]
-    """`_descend` in the lanes `apart`, into `found`: the sum of P(z | r, leaves) P(r | leaves)."""
+def _descend_apart(problem, scratch, shifts, v, s, table, above, below):  # type: ignore[no-untyped-def]
+    """`_descend` in the lanes `apart`, into `found`: the sum of P(z | r, leaves) P(r | leaves).
+
+    Returns:
+        whether there are such lanes.
+    """
+    if not shifts.shifted[v]:
+        return False
     states = below.shape[0]
+    shift = shifts.shift[problem.offset[v] :][:states]
+    extreme = shifts.extreme[s if shifts.extreme.shape[0] > 1 else 0, v]
+    if not mark_shifted(shift, extreme, shifts.apart):
+        return False
+    found = shifts.found
     for j in range(below.shape[1]):
-        if scratch.apart[j]:
+        if shifts.apart[j]:
             found[:states, j] = 0.0
             for r in range(above.shape[0]):
-                row = table[r * states : (r + 1) * states]
-                total, _ = terms_of(row, scratch.none, below, shift, j, scratch.terms)
+                row = table[problem.start[v] + r * states :][:states]
+                total, _ = terms_of(row, shifts.none, below, shift, j, shifts.terms)
                 share = above[r, j] / (total if total > 0.0 else 1.0)
                 for k in range(states):
-                    found[k, j] += share * scratch.terms[k]
+                    found[k, j] += share * shifts.terms[k]
+    return True
 
 
 @compiled(error_model="numpy")

@@ -54,6 +54,22 @@ def settle(value, shift, j):  # type: ignore[no-untyped-def]
 
 
 @compiled()
+def settle_together(value, j):  # type: ignore[no-untyped-def]
+    """`settle` without shifts: the exponent, and whether some state is too far behind to do without."""
+    settled, most = True, 0.0
+    for k in range(value.shape[0]):
+        settled &= value[k, j] == 0.0 or 2.0**NEAR <= value[k, j] <= 1.0
+        most = max(most, value[k, j])
+    if settled or not most > 0.0:
+        return 0, False
+    top, alone = math.frexp(most)[1], False
+    for k in range(value.shape[0]):
+        alone |= 0.0 < value[k, j] < math.ldexp(1.0, top + NEAR - 1)
+        value[k, j] = math.ldexp(value[k, j], -top)
+    return top, alone
+
+
+@compiled()
 def terms_of(weight, lift, value, shift, j, terms):  # type: ignore[no-untyped-def]
     """Products of weights `(K,)` and the states of lane j: they are `terms` times a power of two.
 
@@ -78,6 +94,17 @@ def terms_of(weight, lift, value, shift, j, terms):  # type: ignore[no-untyped-d
             terms[k] = math.ldexp(mantissa * value[k, j], below)
             total += terms[k]
     return total, (top if total > 0.0 else 0)
+
+
+def logs_of(value: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """`log_of` of arrays."""
+    with np.errstate(divide="ignore"):
+        mantissa, power = np.frexp(value)
+        power = power + exponent
+        near = np.abs(power) < 1000
+        plain = np.log(np.ldexp(mantissa, np.where(near, power, 0)))
+        found: np.ndarray = np.where(near, plain, np.log(mantissa) + power * LN2)
+    return found
 
 
 @compiled(error_model="numpy")

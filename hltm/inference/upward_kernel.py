@@ -6,6 +6,11 @@ does not depend on those beside it. The states of a node share a scale in most l
 far behind the best one it gets a shift of its own, and the lane leaves the fast loops
 (`hltm.inference.scaling`, which says why no state is lost).
 
+Few trees have such lanes, and the code for them is half of all that is to be compiled. So every
+kernel comes in two forms from one source: with `Shifts`, and with None in their place, where numba
+leaves out what is under `if shifts is not None`. The second form reports the blocks that need shifts,
+and the first computes these again; elsewhere both give the same bits.
+
 Notation as there: `below` is λ_v = P(leaves below v | v), `sent` is σ_v = P(leaves below v | parent).
 """
 
@@ -19,7 +24,7 @@ from torch import Tensor
 
 from hltm._compile import compiled
 from hltm.inference.messages import Likelihoods
-from hltm.inference.scaling import SMALL, mark_shifted, settle, terms_of
+from hltm.inference.scaling import SMALL, mark_shifted, settle, settle_together, terms_of
 from hltm.model.tables import Tables
 
 LANES = 128  # samples of a block
@@ -34,10 +39,7 @@ class Problem(NamedTuple):
         offset: `(V + 1,)` where each node's states begin in an array of all states.
         first_leaf: the number of the first leaf.
         flat: `(S or 1, N)` all tables.
-        extreme: `(S or 1, V)` bool: which tables have entries between 0 and SMALL.
         leaves: `(S or 1, X, B)` int32 states, -1 where missing.
-        given: `(V,)` the place of each node's likelihoods in `likelihoods`, or -1.
-        likelihoods: `(S or 1, sum of K, B)`.
         lanes: how many samples a block has.
         most: the largest number of states of a node.
     """
@@ -48,10 +50,7 @@ class Problem(NamedTuple):
     offset: np.ndarray
     first_leaf: int
     flat: np.ndarray
-    extreme: np.ndarray
     leaves: np.ndarray
-    given: np.ndarray
-    likelihoods: np.ndarray
     lanes: int
     most: int
 
@@ -61,49 +60,59 @@ class Scratch(NamedTuple):
 
     Attributes:
         below: `(ΣK, lanes)` mantissas of λ.
-        shift: `(ΣK, lanes)` their exponents of two, where `shifted`; else they are 0.
         scale: `(V or 1, lanes)` the exponents shared by a node's states, or by all nodes.
         stored: `(V,)` bool: whether λ is in `below`; it is not for a leaf that is merely observed.
-        shifted: `(V,)` bool: whether `shift` holds.
         state: `(X, lanes)` observed states.
+        sent: σ of every node, or `(K, lanes)` of one node at a time.
+        total, exponent: `(lanes,)` sums over states, and their exponents of two.
+    """
+
+    below: np.ndarray
+    scale: np.ndarray
+    stored: np.ndarray
+    state: np.ndarray
+    sent: np.ndarray
+    total: np.ndarray
+    exponent: np.ndarray
+
+
+class Shifts(NamedTuple):
+    """What is needed where states have exponents of their own: of the tree, and memory of one thread.
+
+    Attributes:
+        extreme: `(S or 1, V)` bool: which tables have entries between 0 and SMALL.
+        given: `(V,)` the place of each node's likelihoods in `likelihoods`, or -1.
+        likelihoods: `(S or 1, sum of K, B)`.
+        shift: `(ΣK, lanes)` exponents of two of `below`, where `shifted`; else they are 0.
+        shifted: `(V,)` bool: whether `shift` holds.
         some: `(K, lanes)` and `lift` `(K, lanes)`: mantissas and exponents of one node.
+        found: `(K, lanes)` results of one node.
         terms: `(K,)` of one sum.
         apart: `(lanes,)` bool: the lanes of a node that the fast loops cannot compute.
         none: `(K,)` zeros.
     """
 
-    below: np.ndarray
+    extreme: np.ndarray
+    given: np.ndarray
+    likelihoods: np.ndarray
     shift: np.ndarray
-    scale: np.ndarray
-    stored: np.ndarray
     shifted: np.ndarray
-    state: np.ndarray
     some: np.ndarray
     lift: np.ndarray
+    found: np.ndarray
     terms: np.ndarray
     apart: np.ndarray
     none: np.ndarray
 
 
-def problem_of(tables: Tables, leaves_SXB: Tensor, likelihoods: Likelihoods | None) -> Problem:
+def problem_of(tables: Tables, leaves_SXB: Tensor) -> Problem:
     """Arrays for the kernels, of tensors on the CPU."""
-    flat = rows_of_trees(tables.flat)
     batch = leaves_SXB.shape[-1]
     offset = np.concatenate([[0], np.cumsum(tables.cardinality)])
-    given = np.full(len(tables.topology), -1)
-    parts, size = [np.empty((1, 0, batch))], 0
-    for v, found in (likelihoods or {}).items():
-        given[v], size = size, size + found.shape[1]
-        parts.append(found.detach().to(torch.float64).numpy())
-    most = max(len(part) for part in parts)
-    parts = [np.broadcast_to(part, (most, *part.shape[1:])) for part in parts]
-    small = (flat > 0) & (flat < SMALL)
     return Problem(
         parent=tables.topology.parent, cardinality=tables.cardinality, start=tables.start,
-        offset=offset, first_leaf=tables.topology.leaves.start, flat=flat,
-        extreme=np.logical_or.reduceat(small, tables.start, axis=1),
-        leaves=np.ascontiguousarray(leaves_SXB.numpy(), dtype=np.int32), given=given,
-        likelihoods=np.concatenate(parts, axis=1),
+        offset=offset, first_leaf=tables.topology.leaves.start, flat=rows_of_trees(tables.flat),
+        leaves=np.ascontiguousarray(leaves_SXB.numpy(), dtype=np.int32),
         lanes=max(min(LANES, CACHE // int(offset[-1]) // 8 * 8, -(-batch // 8) * 8), 8),
         most=int(tables.cardinality.max()),
     )  # fmt: skip
@@ -115,28 +124,55 @@ def rows_of_trees(flat: Tensor) -> np.ndarray:
     return np.ascontiguousarray(shared.detach().numpy())
 
 
-@compiled()
-def scratch_of(problem, scales):  # type: ignore[no-untyped-def]
-    """Memory for blocks of a problem, with so many scales."""
-    count, lanes, most = len(problem.parent), problem.lanes, problem.most
-    total = problem.offset[-1]
+def is_small(probabilities: np.ndarray) -> np.ndarray:
+    """Bool: which are between 0 and SMALL."""
+    small: np.ndarray = (probabilities > 0) & (probabilities < SMALL)
+    return small
+
+
+def scratch_of(problem: Problem, *, scales: int, sent: int) -> Scratch:
+    """Memory for blocks of a problem, with so many scales and so many rows of messages sent."""
+    count, lanes = len(problem.parent), problem.lanes
     return Scratch(
-        np.empty((total, lanes)), np.empty((total, lanes), np.int64),
-        np.empty((scales, lanes), np.int64), np.empty(count, np.bool_), np.empty(count, np.bool_),
-        np.empty((count - problem.first_leaf, lanes), np.int64), np.empty((most, lanes)),
-        np.empty((most, lanes), np.int64), np.empty(most), np.empty(lanes, np.bool_),
-        np.zeros(most, np.int64),
+        below=np.empty((problem.offset[-1], lanes)), scale=np.empty((scales, lanes), np.int64),
+        stored=np.empty(count, np.bool_),
+        state=np.empty((count - problem.first_leaf, lanes), np.int64),
+        sent=np.empty((sent, lanes)), total=np.empty(lanes), exponent=np.empty(lanes, np.int64),
+    )  # fmt: skip
+
+
+def shifts_of(problem: Problem, likelihoods: Likelihoods | None) -> Shifts:
+    """What is needed for lanes with shifts."""
+    count, lanes, most = len(problem.parent), problem.lanes, problem.most
+    given = np.full(count, -1)
+    parts, size = [np.empty((1, 0, problem.leaves.shape[-1]))], 0
+    for v, found in (likelihoods or {}).items():
+        given[v], size = size, size + found.shape[1]
+        parts.append(found.detach().to(torch.float64).numpy())
+    trees = max(len(part) for part in parts)
+    parts = [np.broadcast_to(part, (trees, *part.shape[1:])) for part in parts]
+    return Shifts(
+        extreme=np.logical_or.reduceat(is_small(problem.flat), problem.start, axis=1),
+        given=given, likelihoods=np.concatenate(parts, axis=1),
+        shift=np.empty((problem.offset[-1], lanes), np.int64), shifted=np.empty(count, np.bool_),
+        some=np.empty((most, lanes)), lift=np.empty((most, lanes), np.int64),
+        found=np.empty((most, lanes)), terms=np.empty(most), apart=np.empty(lanes, np.bool_),
+        none=np.zeros(most, np.int64),
     )  # fmt: skip
 
 
 @compiled(error_model="numpy")
-def sweep_up(problem, scratch, s, begin, size, sent, sent_offset):  # type: ignore[no-untyped-def]
-    """λ of every node, and σ in `sent`, of samples begin .. begin + size - 1 of member s.
+def sweep_up(problem, scratch, shifts, s, begin, size, sent_offset):  # type: ignore[no-untyped-def]
+    """λ of every node, and σ, of samples begin .. begin + size - 1 of member s.
 
-    `sent` keeps σ of every node at `sent_offset`; if that is empty it holds one node at a time. With one
-    scale per node, a node's λ is that of its own leaves; with one for all nodes, only the root's is.
+    `scratch.sent` keeps σ of every node at `sent_offset`; if that is None it holds one node at a time.
+    With one scale per node, a node's λ is that of its own leaves; with one for all nodes, only the
+    root's is.
+
+    Returns:
+        whether some lane needs shifts that are not given: then nothing holds.
     """
-    below, stored, shifted, state = scratch.below, scratch.stored, scratch.shifted, scratch.state
+    below, stored, state = scratch.below, scratch.stored, scratch.state
     parent, cardinality, start = problem.parent, problem.cardinality, problem.start
     offset, first_leaf = problem.offset, problem.first_leaf
     leaves = problem.leaves[s if problem.leaves.shape[0] > 1 else 0]
@@ -147,98 +183,122 @@ def sweep_up(problem, scratch, s, begin, size, sent, sent_offset):  # type: igno
             state[x, j] = -1
     scratch.scale[:] = 0
     stored[:] = False
-    shifted[:] = False
+    if shifts is not None:
+        shifts.shifted[:] = False
     table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
-    extreme = problem.extreme[s if problem.flat.shape[0] > 1 else 0]
-    each, keep = scratch.scale.shape[0] > 1, len(sent_offset) > 0
+    each, doubtful = scratch.scale.shape[0] > 1, False
     for v in range(len(parent) - 1, -1, -1):  # children before parents
-        if extreme[v] or problem.given[v] >= 0:
-            _prepare(problem, scratch, v, s, begin, size, extreme[v])
+        if shifts is not None:
+            _prepare(problem, scratch, shifts, v, s, begin, size)
         if v == 0:
             break
         p, states = parent[v], cardinality[v]
-        out = sent[sent_offset[v] : sent_offset[v + 1]] if keep else sent[: cardinality[p]]
+        if sent_offset is None:
+            out = scratch.sent[: cardinality[p]]
+        else:
+            out = scratch.sent[sent_offset[v] : sent_offset[v + 1]]
         raised = False
         if v >= first_leaf and not stored[v]:
             _send_leaf(table[start[v] :], states, state[v - first_leaf], out)
         else:
             _send(table[start[v] :], below[offset[v] : offset[v + 1]], out)
-            if shifted[v]:
-                raised = _send_apart(problem, scratch, v, table, out, extreme[v])
+            if shifts is not None:
+                raised = _send_apart(problem, scratch, shifts, v, s, table, out)
         into = below[offset[p] : offset[p + 1]]
         if not stored[p]:
             stored[p] = True
             into[:] = 1.0
         small = _multiply(out, into)
         if small or raised:
-            _rescale(problem, scratch, p, raised)
+            if shifts is None:
+                doubtful |= _rescale_together(into, scratch.scale[p if each else 0])
+            else:
+                _rescale(problem, scratch, shifts, p, raised)
         if each:
             for j in range(size):
                 scratch.scale[p, j] += scratch.scale[v, j]
+    return doubtful
 
 
 @compiled(error_model="numpy")
-def _prepare(problem, scratch, v, s, begin, size, extreme):  # type: ignore[no-untyped-def]
+def _prepare(problem, scratch, shifts, v, s, begin, size):  # type: ignore[no-untyped-def]
     """Store λ of a node with an extreme table or likelihoods, and multiply it by these."""
+    extreme = shifts.extreme[s if shifts.extreme.shape[0] > 1 else 0, v]
+    if not extreme and shifts.given[v] < 0:
+        return
     low, high = problem.offset[v], problem.offset[v + 1]
-    at, shift = scratch.below[low:high], scratch.shift[low:high]
+    at, shift = scratch.below[low:high], shifts.shift[low:high]
     if not scratch.stored[v]:  # a leaf
         scratch.stored[v] = True
         fill_leaf(scratch.state[v - problem.first_leaf], at)
-    if not scratch.shifted[v]:
-        scratch.shifted[v] = True
+    if not shifts.shifted[v]:
+        shifts.shifted[v] = True
         shift[:] = 0
-    if problem.given[v] >= 0:
-        given, lift = scratch.some[: high - low], scratch.lift[: high - low]
-        place = s if problem.likelihoods.shape[0] > 1 else 0
+    if shifts.given[v] >= 0:
+        given, lift = shifts.some[: high - low], shifts.lift[: high - low]
+        place = s if shifts.likelihoods.shape[0] > 1 else 0
         scale = scratch.scale[v if scratch.scale.shape[0] > 1 else 0]
         lift[:] = 0
         for j in range(problem.lanes):
             for k in range(high - low):
-                row = problem.given[v] + k
-                given[k, j] = problem.likelihoods[place, row, begin + j] if j < size else 1.0
+                row = shifts.given[v] + k
+                given[k, j] = shifts.likelihoods[place, row, begin + j] if j < size else 1.0
             scale[j] += settle(given, lift, j)
         _multiply(given, at)
         # not `True`, for which numba would compile the function once more
-        _rescale(problem, scratch, v, problem.given[v] >= 0)
-        scratch.shifted[v] |= extreme
+        _rescale(problem, scratch, shifts, v, shifts.given[v] >= 0)
+        shifts.shifted[v] |= extreme
 
 
 @compiled(error_model="numpy")
-def _send_apart(problem, scratch, v, table, out, extreme):  # type: ignore[no-untyped-def]
+def _send_apart(problem, scratch, shifts, v, s, table, out):  # type: ignore[no-untyped-def]
     """`_send` in the lanes where states have shifts; whether there are any. Their exponents are `lift`."""
-    low, states = problem.offset[v], problem.cardinality[v]
-    at, shift = scratch.below[low : low + states], scratch.shift[low : low + states]
-    if not mark_shifted(shift, extreme, scratch.apart):
+    if not shifts.shifted[v]:
         return False
-    lift = scratch.lift[: out.shape[0]]
+    low, states = problem.offset[v], problem.cardinality[v]
+    at, shift = scratch.below[low : low + states], shifts.shift[low : low + states]
+    extreme = shifts.extreme[s if shifts.extreme.shape[0] > 1 else 0, v]
+    if not mark_shifted(shift, extreme, shifts.apart):
+        return False
+    lift = shifts.lift[: out.shape[0]]
     scale = scratch.scale[problem.parent[v] if scratch.scale.shape[0] > 1 else 0]
     lift[:] = 0
     for j in range(problem.lanes):
-        if scratch.apart[j]:
+        if shifts.apart[j]:
             for r in range(out.shape[0]):
                 row = table[problem.start[v] + r * states :][:states]
-                out[r, j], lift[r, j] = terms_of(row, scratch.none, at, shift, j, scratch.terms)
+                out[r, j], lift[r, j] = terms_of(row, shifts.none, at, shift, j, shifts.terms)
             scale[j] += settle(out, lift, j)
     return True
 
 
 @compiled(error_model="numpy")
-def _rescale(problem, scratch, v, raised):  # type: ignore[no-untyped-def]
+def _rescale(problem, scratch, shifts, v, raised):  # type: ignore[no-untyped-def]
     """Settle a node's λ, after adding the exponents `lift` to its own if it is `raised`."""
     low, high = problem.offset[v], problem.offset[v + 1]
-    at, shift = scratch.below[low:high], scratch.shift[low:high]
+    at, shift = scratch.below[low:high], shifts.shift[low:high]
     scale = scratch.scale[v if scratch.scale.shape[0] > 1 else 0]
-    if not scratch.shifted[v]:
+    if not shifts.shifted[v]:
         shift[:] = 0
     if raised:
-        shift += scratch.lift[: high - low]
+        shift += shifts.lift[: high - low]
     some = False
     for j in range(problem.lanes):
         scale[j] += settle(at, shift, j)
         for k in range(high - low):
             some |= shift[k, j] != 0
-    scratch.shifted[v] = some
+    shifts.shifted[v] = some
+
+
+@compiled()
+def _rescale_together(value, scale):  # type: ignore[no-untyped-def]
+    """`_rescale` with one exponent for all states of a lane; whether some state needs its own."""
+    doubtful = False
+    for j in range(value.shape[1]):
+        exponent, alone = settle_together(value, j)
+        scale[j] += exponent
+        doubtful |= alone
+    return doubtful
 
 
 @compiled(error_model="numpy")
