@@ -50,11 +50,13 @@ WIDE = 4 if REGISTER != 32 else 2  # vectors of a tile: 32 registers but for AVX
 ROWS = 5  # rows of a tile
 
 
-@compiled()
-def padded(columns, size):  # type: ignore[no-untyped-def]
+def pad(columns: int, size: int) -> int:
     """The number of columns, at least as many, that fit whole vectors of numbers of `size` bytes."""
     lanes = REGISTER // size
     return (columns + lanes - 1) // lanes * lanes
+
+
+padded = compiled()(pad)
 
 
 class _Writer:
@@ -192,6 +194,17 @@ def size_of(typing, like):  # type: ignore[no-untyped-def]
         return ir.Constant(ir.IntType(64), like.bitwidth // 8)
 
     return types.int64(like), write
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def compiled_once(typing):  # type: ignore[no-untyped-def]
+    """Make the function that calls this one of its own in machine code, not a part of its callers."""
+
+    def write(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), write
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -365,6 +378,7 @@ def combine_rows(  # type: ignore[no-untyped-def]
             above 0.
         then: PLAIN, RELU or MASKED.
     """
+    compiled_once()
     stride = columns * size_of(like)
     at = 0
     while at < stride:
@@ -405,6 +419,7 @@ def row_products(like, count, g, count_x, x, x_rows, columns, out, out_row):  # 
         columns: of both arrays, whole vectors.
         out, out_row: number (r, i) is at `out + r * out_row`, plus i numbers.
     """
+    compiled_once()
     size = size_of(like)
     stride = columns * size
     for r in range(0, count, ROWS):
