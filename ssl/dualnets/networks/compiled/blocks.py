@@ -83,8 +83,7 @@ class Values(NamedTuple):
     statistics: np.ndarray
 
 
-@compiled()
-def row_counts(layers):  # type: ignore[no-untyped-def]
+def count_rows(layers: Layers) -> tuple[int, int, int, int, int]:
     """Rows of `values`, `normed` and `inverse`, of the outputs, and of each array of gradients."""
     units = normed = groups = 0
     widest = outputs = layers.features
@@ -100,6 +99,9 @@ def row_counts(layers):  # type: ignore[no-untyped-def]
             normed = units
     rows = layers.features + units
     return rows, normed, groups, outputs, widest if layers.alternating else rows
+
+
+row_counts = compiled()(count_rows)
 
 
 @compiled()

@@ -80,9 +80,7 @@ def train_members(  # type: ignore[no-untyped-def]
     predictions = p_values.values[rows - units :]
     widest = max(widest, wide)
     inverse_lengths = np.empty(columns, kind)
-    first_of_two = aligned(like, widest, columns)  # gradients
-    second_of_two = aligned(like, widest, columns)
-    both = first_of_two.ctypes.data + second_of_two.ctypes.data
+    gradients = aligned(like, 2 * widest, columns)  # two arrays, used in turns
     room = aligned(like, 2, columns)
     targets = aligned(like, units, columns)
     d_targets = aligned(like, units, columns)
@@ -130,10 +128,10 @@ def train_members(  # type: ignore[no-untyped-def]
             # 3. the loss, and its gradients with respect to predictions and targets
             losses[s] = linear[1] + _compare(
                 predictions, targets, compared, normalized, linear[0] / weights.dtype.type(batch),
-                first_of_two, d_targets,
+                gradients, d_targets,
             )  # fmt: skip
             # 4. backward through predictor, projector and network
-            at_g = first_of_two.ctypes.data
+            at_g = gradients.ctypes.data
             at_g = _backward(
                 like,
                 predictor,
@@ -144,7 +142,7 @@ def train_members(  # type: ignore[no-untyped-def]
                 batch,
                 p_values,
                 at_g,
-                both,
+                gradients,
                 room,
                 True,
             )
@@ -162,7 +160,7 @@ def train_members(  # type: ignore[no-untyped-def]
                 batch,
                 g_values,
                 at_g,
-                both,
+                gradients,
                 room,
                 True,
             )
@@ -180,7 +178,7 @@ def train_members(  # type: ignore[no-untyped-def]
                 batch,
                 f_values,
                 at_g,
-                both,
+                gradients,
                 room,
                 False,
             )
@@ -250,12 +248,15 @@ def _forward(like, layers, table, columns, passes, batch, own):  # type: ignore[
 
 @compiled()
 def _backward(  # type: ignore[no-untyped-def]
-    like, layers, table, d_table, columns, passes, batch, own, at, both, room, of_inputs
+    like, layers, table, d_table, columns, passes, batch, own, at, gradients, room, of_inputs
 ):
-    """The address of the gradient of the inputs; `both` the sum of those of both arrays of gradients."""
+    """The address of the gradient of the inputs, in one half of `gradients`; that of the outputs is `at`."""
+    half = gradients.nbytes // 2
+    start = gradients.ctypes.data
+    other = start + half if at == start else start
     return blocks.backward(
         like, layers, table, d_table, columns, passes, batch, own.values.ctypes.data,
-        own.normed.ctypes.data, own.inverse.ctypes.data, own.statistics, at, both - at,
+        own.normed.ctypes.data, own.inverse.ctypes.data, own.statistics, at, other,
         room.ctypes.data, of_inputs,
     )  # fmt: skip
 
