@@ -20,7 +20,7 @@ from dualnets._checks import check_kind, check_number, check_whole
 from dualnets._lazy import torch
 from dualnets._options import Above, option
 from dualnets.methods._directions import direction, random_directions
-from dualnets.methods._projector import directions
+from dualnets.methods._projector import directions, joined
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -182,14 +182,14 @@ class SwAV(Method):
             free = (state["steps"] >= self.frozen_steps)[:, None, None]
             prototypes = torch.where(free, prototypes, prototypes.detach())
         z, carried = directions(self.projector, network, state, batch)
-        both = torch.cat(z, dim=1)  # (S, 2B, U), then scores (S, 2B, K)
+        both = joined(z)  # (S, 2B, U), then scores (S, 2B, K)
         scores = (prototypes @ both.transpose(1, 2)).transpose(1, 2).to(prototypes.dtype)
         with torch.no_grad():
             assigned = [
                 self._assigned(own, state, view, batch.size)
                 for view, own in enumerate(scores.split(batch.size, dim=1))
             ]
-            exchanged = torch.cat(assigned[::-1], dim=1)
+            exchanged = joined(assigned[::-1])
         losses = cross_entropies(scores, exchanged, self.temperature).mean(-1)
         carried["prototypes"] = state["prototypes"].detach().clone()  # the update is in place
         if self.queue:
