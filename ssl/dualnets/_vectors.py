@@ -29,9 +29,9 @@ def _vector_bytes() -> int:
 
 LANES = _vector_bytes() // 4  # numbers of float32 in a register; float64 takes two
 
-# log 2 in two parts, the first of so few digits that n times it is exact; the exponents between
-# which it is computed; and the coefficients of exp(r), |r| <= log(2) / 2, that interpolate it at Chebyshev's points (relative error 3e-9
-# and 4e-18)
+# log 2 in two parts, the first of so few digits that n times it is exact; the exponents between which exp
+# is computed; and the coefficients of exp(r), |r| <= log(2) / 2, that interpolate it at Chebyshev's
+# points (relative error 3e-9 and 4e-18)
 _EXP: dict[Any, tuple[float, float, int, int, tuple[float, ...]]] = {
     types.float32: (
         0.693359375, -2.12194440e-4, -100, 128,

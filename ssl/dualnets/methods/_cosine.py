@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dualnets._precision import at_least_float32
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,6 +23,17 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
         >>> cosine_similarity(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[2.0, 0.0]]]))
         tensor([[0.6000]])
     """
-    a, b = (own.float() if own.dtype.itemsize < 4 else own for own in (a, b))
+    from dualnets.methods.compiled.operation import is_supported
+
+    a, b = at_least_float32(a), at_least_float32(b)
+    if a.ndim == 3 and a.shape == b.shape and is_supported(a, b):
+        from dualnets.methods.compiled import samples
+
+        return samples.cosines(a, b)[0]
+    return plain_cosine_similarity(a, b)
+
+
+def plain_cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """`cosine_similarity` in plain torch, of at least 32 bits."""
     inverse_a, inverse_b = (own.square().sum(-1).clamp(min=SMALLEST**2).rsqrt() for own in (a, b))
     return (a * b).sum(-1) * inverse_a * inverse_b

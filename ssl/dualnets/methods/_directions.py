@@ -23,6 +23,17 @@ def direction(values: Tensor) -> Tensor:
         >>> direction(torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e30, 0.0]])).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0], [nan, nan]]
     """
+    from dualnets.methods.compiled.operation import is_supported
+
+    if values.ndim == 3 and is_supported(values):
+        from dualnets.methods.compiled import samples
+
+        return samples.direction(values)[0]
+    return plain_direction(values)
+
+
+def plain_direction(values: Tensor) -> Tensor:
+    """`direction` in plain torch."""
     length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
     return values / length.clamp(min=1e-12).masked_fill(length.isinf(), torch.nan)
 
@@ -70,4 +81,6 @@ def random_directions(
     )
     # normal numbers after Box and Muller; u < 1, so that log(1 - u) is finite
     normal = (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
-    return direction(normal.view(-1, count, units)).to(torch.float32 if dtype is None else dtype)
+    return plain_direction(normal.view(-1, count, units)).to(
+        torch.float32 if dtype is None else dtype
+    )

@@ -1,8 +1,8 @@
 """Which of many vectors belongs to a query: the losses of MoCo and PIRL.
 
-With v the query of a sample, m the vector that belongs to it, n the M candidates that do not, and
-h(m) = exp(v·m/τ) / (exp(v·m/τ) + Σ_n exp(v·n/τ)), likewise h(n) = exp(v·n/τ) / (exp(v·n/τ) + Σ_n' exp(v·n'/τ)),
-a query's loss is -log h(m), to which -Σ_n log(1 - h(n)) may be added.
+With v the query of a sample, m the vector that belongs to it, n the M candidates that do not, Z = Σ_n
+exp(v·n/τ) and h(u) = exp(v·u/τ) / (exp(v·u/τ) + Z) for u = m or n, a query's loss is -log h(m), to which
+-Σ_n log(1 - h(n)) may be added.
 """
 
 from __future__ import annotations

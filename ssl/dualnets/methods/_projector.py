@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dualnets._lazy import torch
@@ -11,13 +12,18 @@ from dualnets.methods.protocol import (
     State,
     apply_head,
     outputs,
-    strip_prefix,
-    update_running_stats,
 )
-from dualnets.networks.heads import BatchMoments, Head
+from dualnets.networks.heads import Head
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+def joined(passes: Sequence[Tensor]) -> Tensor:
+    """`(S, P * B, U)` of passes `(S, B, U)`, in the batch-last storage that they have."""
+    if len(passes) == 1:
+        return passes[0]
+    return torch.cat([own.transpose(1, 2) for own in passes], dim=2).transpose(1, 2)
 
 
 def projections(
@@ -27,15 +33,14 @@ def projections(
     passes = outputs(network, batch)
     if not head.widths:
         return list(passes), {}
-    joined, carried = apply_head("projector", head, state, torch.cat(list(passes), 1), len(passes))
-    return list(joined.split(batch.size, dim=1)), carried
+    found, carried = apply_head("projector", head, state, joined(passes), len(passes))
+    return list(found.split(batch.size, dim=1)), carried
 
 
 def directions(
     head: Head, network: nn.Module, state: State, batch: Batch
 ) -> tuple[list[Tensor], State]:
-    """The same scaled to length 1; the head computes one pass after the other."""
-    record: list[BatchMoments] = []
-    projector = strip_prefix(state, "projector")
-    found = [direction(head(projector, own, record=record)) for own in outputs(network, batch)]
-    return found, update_running_stats("projector", head, state, record)
+    """The same scaled to length 1."""
+    passes = outputs(network, batch)
+    found, carried = apply_head("projector", head, state, joined(passes), len(passes))
+    return list(direction(found).split(batch.size, dim=1)), carried

@@ -23,6 +23,7 @@ from dualnets._options import Above, option
 from dualnets.methods._byol_target import moving_average, schedule_factor, shuffled_parameters
 from dualnets.methods._cosine import cosine_similarity
 from dualnets.methods._direct_predictor import DirectPredictor
+from dualnets.methods._projector import joined
 from dualnets.methods.protocol import (
     PROJECTOR,
     Batch,
@@ -233,7 +234,7 @@ class BYOL(Method):
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         projector, size = strip_prefix(state, "projector"), batch.size
-        online = torch.cat(list(outputs(network, batch)), dim=1)
+        online = joined(outputs(network, batch))
         record: list[BatchMoments] = []
         projections = self.projector(projector, online, passes=2, record=record)  # (S, 2 * B, U)
         given = projections if self.symmetric else projections[:, :size]
@@ -293,7 +294,7 @@ class BYOL(Method):
             batch = batch._replace(leaves=batch.leaves[..., size:, :])
         with torch.no_grad():
             passes = list(outputs(network, batch, own))
-            exchanged = torch.cat(passes[::-1], dim=1)
+            exchanged = joined(passes[::-1])
             return self.projector(strip_prefix(state, "target.projector"), exchanged, len(passes))
 
     def _decay(self, step: int, steps: int) -> Any:

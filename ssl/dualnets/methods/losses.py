@@ -116,7 +116,7 @@ class Simple:
     margin: ClassVar[float] = 0.0
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        return (distance(anchor, positive) - distance(anchor, negatives[:, 0])).mean(-1)
+        return _pair_loss(self, anchor, positive, negatives)
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         near, far = _distances(anchor, positive, negatives)
@@ -139,8 +139,7 @@ class Triplet(_Checked):
     exponential: ClassVar[bool] = True
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        gap = distance(anchor, positive) - distance(anchor, negatives[:, 0]) + self.margin
-        return self.temperature * torch.nn.functional.softplus(gap / self.temperature).mean(-1)
+        return _pair_loss(self, anchor, positive, negatives)
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         near, far = _distances(anchor, positive, negatives)
@@ -166,11 +165,7 @@ class InfoNCE(_Checked):
     margin: ClassVar[float] = 0.0
 
     def __call__(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        near, far = _distances(anchor, positive, negatives)
-        gaps = (near - far) / self.temperature
-        # with the 1 kept apart, neither a small loss nor its gradient is a difference of large numbers
-        total = gaps[:, 0] if self.negatives == 1 else torch.logsumexp(gaps, 1)
-        return self.temperature * torch.nn.functional.softplus(total).mean(-1)
+        return _pair_loss(self, anchor, positive, negatives)
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         near, far = _distances(anchor, positive, negatives)
@@ -352,6 +347,32 @@ def _softmax_pairs(near: Tensor, far: Tensor, temperature: float, margin: float 
     """Of -τ log of the positive's share: β_k is negative k's share, exp(-r_k/τ) over the sum of all."""
     logits = -torch.cat([near + margin, far], dim=1).detach() / temperature
     return Pairs(near, far, logits.softmax(dim=1)[:, 1:])
+
+
+def _pair_loss(loss: PairLoss, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+    from dualnets.methods.compiled.operation import is_supported
+
+    outputs = [at_least_float32(own) for own in (anchor, positive, negatives)]
+    settings = loss.exponential, loss.temperature, loss.margin
+    if is_supported(*outputs):
+        from dualnets.methods.compiled import samples
+
+        return samples.pair_loss(*outputs, *settings)[0]
+    return plain_pair_loss(*outputs, *settings)
+
+
+def plain_pair_loss(
+    anchor: Tensor, positive: Tensor, negatives: Tensor, exponential: bool, temperature: float,
+    margin: float,
+) -> Tensor:  # fmt: skip
+    """The loss `(S,)` of a `PairLoss` in plain torch."""
+    near, far = _distances(anchor, positive, negatives)
+    if not exponential:
+        return (near - far).mean((1, 2))
+    gaps = (near - far + margin) / temperature
+    # with the 1 kept apart, neither a small loss nor its gradient is a difference of large numbers
+    total = gaps[:, 0] if gaps.shape[1] == 1 else torch.logsumexp(gaps, 1)
+    return temperature * torch.nn.functional.softplus(total).mean(-1)
 
 
 def plain_ntxent(anchor: Tensor, positive: Tensor, temperature: float) -> Tensor:

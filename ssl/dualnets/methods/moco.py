@@ -24,7 +24,7 @@ from dualnets._lazy import torch
 from dualnets._options import option
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods._matching import matching_losses
-from dualnets.methods._projector import directions
+from dualnets.methods._projector import directions, joined
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -129,10 +129,8 @@ class MoCo(Method):
         queries, carried = directions(self.projector, network, state, asked)
         with torch.no_grad():
             keys = self._keys(network, state, batch if self.symmetric else second)[::-1]
-        matching = torch.cat(keys, dim=1)
-        losses = matching_losses(
-            torch.cat(queries, dim=1), matching, state["queue"], self.temperature
-        )
+        matching = joined(keys)
+        losses = matching_losses(joined(queries), matching, state["queue"], self.temperature)
         return losses.mean(-1), carried | {"keys": matching}
 
     def after_step(

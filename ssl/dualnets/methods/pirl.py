@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from dualnets._checks import check_kind, check_number, check_switch, check_whole
-from dualnets._lazy import torch
 from dualnets._options import option
 from dualnets.methods._directions import direction, random_directions
 from dualnets.methods._matching import matching_losses
-from dualnets.methods._projector import directions
+from dualnets.methods._projector import directions, joined
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -144,7 +143,7 @@ class PIRL(Method):
         memory = bank[:, batch.places]  # (S, B, U), m_i
         # the second view's losses, then the first's, in one call
         losses = matching_losses(
-            torch.cat([g, f], dim=1),
+            joined([g, f]),
             memory.repeat(1, 2, 1),
             bank.gather(1, state["negatives"][..., None].expand(-1, -1, bank.shape[-1])),
             self.temperature,

@@ -338,7 +338,8 @@ def outputs(
 
     if getattr(network, "batch_dependent", False):
         return [call(leaves) for leaves in batch.leaves.split(batch.size, dim=-2)]
-    return call(batch.leaves).split(batch.size, dim=1)
+    # split as they are stored, batch-last, so that their gradient is, too
+    return [own.mT for own in call(batch.leaves).mT.split(batch.size, dim=2)]
 
 
 def output_units(network: nn.Module, setup: TrainContext) -> int:

@@ -70,5 +70,9 @@ class SimCLR(Method):
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         found, carried = projections(self.projector, network, state, batch)
         anchor, positive, *others = found
-        negatives = torch.stack(others, dim=1) if others else anchor[:, None][:, :0]
+        if len(others) == 1:
+            negatives = others[0][:, None]
+        else:  # (S, H, B, U), in batch-last storage; none is a slice of nothing
+            stored = [own.mT for own in others]
+            negatives = torch.stack(stored, dim=1).mT if stored else anchor[:, None][:, :0]
         return self.criterion(anchor, positive, negatives), carried

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_switch
-from dualnets._lazy import torch
 from dualnets.methods._cosine import cosine_similarity
+from dualnets.methods._projector import joined
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -94,7 +94,7 @@ class SimSiam(Method):
         return super().init(network, setup) | predictor
 
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
-        both = torch.cat(list(outputs(network, batch)), dim=1)
+        both = joined(outputs(network, batch))
         z, carried = apply_head("projector", self.projector, state, both, 2)  # (S, 2 * B, U)
         p, above = apply_head("predictor", self.predictor, state, z, 2)
         other = z.detach() if self.stop_gradient else z

@@ -20,7 +20,7 @@ from dualnets._checks import check_kind, check_number, check_whole
 from dualnets._lazy import torch
 from dualnets._options import Above, option
 from dualnets.methods._directions import direction, random_directions
-from dualnets.methods._projector import directions
+from dualnets.methods._projector import directions, joined
 from dualnets.methods.protocol import (
     Batch,
     Method,
@@ -58,12 +58,42 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor | Non
         >>> found.sum(1).round(decimals=3).tolist(), found.sum(2).round(decimals=3).tolist()
         ([[1.0, 1.0]], [[1.0, 1.0]])
     """
+    from dualnets.methods.compiled.operation import is_supported
+
+    if is_supported(scores):
+        from dualnets.methods.compiled import assignments
+
+        every = scores.new_ones(scores.shape[:2], dtype=torch.bool) if used is None else used
+        return assignments.sinkhorn(scores.detach(), epsilon, iterations, every)
+    return plain_sinkhorn(scores, epsilon, iterations, used)
+
+
+def plain_sinkhorn(
+    scores: Tensor, epsilon: float, iterations: int, used: Tensor | None = None
+) -> Tensor:
+    """`sinkhorn` in plain torch."""
     log = scores / epsilon
     left_out = None if used is None else ~used[:, :, None]
     for _ in range(iterations):
         counted = log if left_out is None else log.masked_fill(left_out, -torch.inf)
         log = torch.log_softmax(log - torch.logsumexp(counted, dim=1, keepdim=True), dim=2)
     return torch.softmax(log, dim=2)
+
+
+def cross_entropies(scores: Tensor, assigned: Tensor, temperature: float) -> Tensor:
+    """`(S, N)` -Σ_k q_k log p_k: q the assignments `(S, N, K)`, p the softmax of scores over τ."""
+    from dualnets.methods.compiled.operation import is_supported
+
+    if not assigned.requires_grad and is_supported(scores, assigned):
+        from dualnets.methods.compiled import assignments
+
+        return assignments.cross_entropies(scores, assigned, temperature)[0]
+    return plain_cross_entropies(scores, assigned, temperature)
+
+
+def plain_cross_entropies(scores: Tensor, assigned: Tensor, temperature: float) -> Tensor:
+    """`cross_entropies` in plain torch."""
+    return -(assigned * torch.log_softmax(scores / temperature, dim=-1)).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -152,13 +182,15 @@ class SwAV(Method):
             free = (state["steps"] >= self.frozen_steps)[:, None, None]
             prototypes = torch.where(free, prototypes, prototypes.detach())
         z, carried = directions(self.projector, network, state, batch)
-        scores = [(own @ prototypes.transpose(1, 2)).to(prototypes.dtype) for own in z]
+        both = joined(z)  # (S, 2B, U), then scores (S, 2B, K)
+        scores = (prototypes @ both.transpose(1, 2)).transpose(1, 2).to(prototypes.dtype)
         with torch.no_grad():
             assigned = [
-                self._assigned(own, state, view, batch.size) for view, own in enumerate(scores)
+                self._assigned(own, state, view, batch.size)
+                for view, own in enumerate(scores.split(batch.size, dim=1))
             ]
-        log_p = [torch.log_softmax(own / self.temperature, dim=-1) for own in scores]
-        losses = -(assigned[1] * log_p[0] + assigned[0] * log_p[1]).sum(-1).mean(-1) / 2
+            exchanged = joined(assigned[::-1])
+        losses = cross_entropies(scores, exchanged, self.temperature).mean(-1)
         carried["prototypes"] = state["prototypes"].detach().clone()  # the update is in place
         if self.queue:
             carried |= {str(view): own.detach() for view, own in enumerate(z)}

@@ -1,7 +1,7 @@
-"""Losses of many pairs compiled for a CPU: value and gradient together, one member at a time in a core's cache.
+"""Losses compiled for a CPU: value and gradient together, one member at a time in a core's cache.
 
 - `operation`: a kernel as an operation of torch, and when it may be used
-- `matching`, `ntxent`, `sinkhorn`, `pairs`: the kernels, each beside the name of its plain twin
+- `matching`, `ntxent`, `assignments`, `samples`: the kernels
 
 Every operation has a plain twin in torch, which is the statement of what it computes, the reference in the
 tests, and what runs on other devices and where a gradient is differentiated again.

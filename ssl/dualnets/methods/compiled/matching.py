@@ -95,9 +95,7 @@ def _match(  # type: ignore[no-untyped-def]
     for start in range(0, batch, LANES):
         count = min(LANES, batch - start)
         # 1. logits, less their largest
-        for u in range(units):
-            for lane in range(LANES):  # lanes without a sample repeat the last one
-                query[u, lane] = queries[u, start + min(lane, count - 1)] * inverse
+        copy_tile(queries, start, inverse, query)
         for j in range(0, rows, 8):
             multiply(8, table, j * width, width, 1, query, 0, LANES, units, weights, j * LANES)
         for j in range(len(labels)):
@@ -155,6 +153,17 @@ def _classify(weights, many, scales, shares, products):  # type: ignore[no-untyp
     for j in range(many):
         share = load(weights, j * LANES)
         store(weights, j * LANES, share * (rest + one / (one + share)))
+
+
+@compiled()
+def copy_tile(values, start, scale, tile):  # type: ignore[no-untyped-def]
+    """Columns from `start` on, times a scale, a lane each; lanes beyond the last column repeat it."""
+    count = min(LANES, values.shape[1] - start)
+    for row in range(len(values)):
+        for lane in range(count):
+            tile[row, lane] = values[row, start + lane] * scale
+        for lane in range(count, LANES):
+            tile[row, lane] = tile[row, count - 1]
 
 
 @compiled()

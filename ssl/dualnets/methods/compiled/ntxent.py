@@ -1,7 +1,7 @@
 """NT-Xent compiled for the CPU: all pairs of a member's 2B outputs, LANES anchors at a time.
 
-With x the outputs less their mean, over sqrt(τ), r_ik = ½ |x_i - x_k|² and g_ik = h_i exp(-r_ik) / Σ_k' exp(-r_ik')
-the share of negative k among those of anchor i times h_i = 1 / (1 + exp(-total_i)), the gradient is
+With x the outputs less their mean, over sqrt(τ), r_ik = ½ |x_i - x_k|², h_i = 1 less the positive's share and
+g_ik = h_i exp(-r_ik) / Σ_k' exp(-r_ik') the share of negative k, the gradient is
 
     ∂L/∂x_i  ∝  (h_i + h_i+) (x_i - x_i+) - Σ_k (g_ik + g_ki) (x_i - x_k).
 

@@ -71,12 +71,17 @@ def register_gradient(operation: Any, plain: Callable[..., Tensor], differentiab
             wanted = [given[i] for i in range(differentiable)]
             gradients = _differentiated_plainly(plain, given, wanted, upstream)
         else:
-            factor = upstream.view(*upstream.shape, *[1] * (gradients[0].ndim - upstream.ndim))
-            gradients = [own * factor for own in gradients]
+            needed = zip(gradients, ctx.needs_input_grad, strict=False)
+            gradients = [_scaled(own, upstream) if need else None for own, need in needed]
         found[:differentiable] = gradients
         return tuple(found)
 
     operation.register_autograd(differentiate, setup_context=keep)
+
+
+def _scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
+    """The gradient of each loss times the loss's own; upstream has the first axes of the gradient."""
+    return gradient * upstream[(..., *[None] * (gradient.ndim - upstream.ndim))]
 
 
 def _differentiated_plainly(

@@ -1,0 +1,271 @@
+"""What methods compute of each sample alone, compiled for the CPU: directions, cosines, losses of pairs.
+
+All are a few passes over `(U, B)` numbers of a member, whose inner loops run over samples side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualnets.methods._cosine import SMALLEST, plain_cosine_similarity
+from dualnets.methods._directions import plain_direction
+from dualnets.methods.compiled.matching import softplus
+from dualnets.methods.compiled.operation import (
+    NAMESPACE,
+    batch_last,
+    new_gradient,
+    register_gradient,
+    share_members,
+)
+from dualnets.methods.losses import plain_pair_loss
+from hltm._compile import compiled
+
+_FAST = {"reassoc", "contract", "nsz"}  # NaN and infinity keep their meaning
+_SQUARE = SMALLEST**2
+_SHORTEST = 1e-12  # shorter vectors are divided by this, as in `plain_direction`
+
+
+def _storage(values: Tensor) -> np.ndarray:
+    """`(S, U, B)` memory of an array that `new_gradient` made."""
+    return values.transpose(1, 2).numpy()
+
+
+@torch.library.custom_op(f"{NAMESPACE}::direction", mutates_args=(), device_types="cpu")
+def direction(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values `(S, B, U)` scaled to length 1, and their lengths `(S, B)`."""
+    found, lengths = new_gradient(values), values.new_empty(values.shape[:2])
+    given = batch_last(values).numpy(), _storage(found), lengths.numpy()
+
+    def work(low: int, high: int) -> None:
+        _direction(low, high, *given)
+
+    share_members(len(values), values[0].numel(), work)
+    return found, lengths
+
+
+@direction.register_fake
+def _(values):  # type: ignore[no-untyped-def]
+    return new_gradient(values), values.new_empty(values.shape[:2])
+
+
+@torch.library.custom_op(f"{NAMESPACE}::direction_slope", mutates_args=(), device_types="cpu")
+def direction_slope(unit: Tensor, lengths: Tensor, upstream: Tensor) -> Tensor:
+    """The gradient of the values, from that of their directions."""
+    found = new_gradient(unit)
+    given = batch_last(unit).numpy(), lengths.numpy(), batch_last(upstream).numpy()
+
+    def work(low: int, high: int) -> None:
+        _direction_slope(low, high, *given, _storage(found))
+
+    share_members(len(unit), unit[0].numel(), work)
+    return found
+
+
+@direction_slope.register_fake
+def _(unit, lengths, upstream):  # type: ignore[no-untyped-def]
+    return new_gradient(unit)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], *output)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, upstream: Tensor | None, _: Any) -> Tensor | None:
+    values, unit, lengths = ctx.saved_tensors
+    if upstream is None:
+        return None
+    if torch.is_grad_enabled():  # the gradient is to be differentiated itself
+        found = plain_direction(values)
+        return torch.autograd.grad(found, values, upstream, create_graph=True)[0]
+    return direction_slope(unit, lengths, upstream)
+
+
+direction.register_autograd(_differentiate, setup_context=_keep)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::cosines", mutates_args=(), device_types="cpu")
+def cosines(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosines `(S, B)`, and their gradients with respect to both."""
+    found, slopes = a.new_empty(a.shape[:2]), (new_gradient(a), new_gradient(b))
+    given = batch_last(a).numpy(), batch_last(b).numpy(), found.numpy()
+
+    def work(low: int, high: int) -> None:
+        _cosines(low, high, *given, *map(_storage, slopes))
+
+    share_members(len(a), 4 * a[0].numel(), work)
+    return found, *slopes
+
+
+@cosines.register_fake
+def _(a, b):  # type: ignore[no-untyped-def]
+    return a.new_empty(a.shape[:2]), new_gradient(a), new_gradient(b)
+
+
+register_gradient(cosines, plain_cosine_similarity, 2)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::pair_loss", mutates_args=(), device_types="cpu")
+def pair_loss(
+    anchor: Tensor, positive: Tensor, negatives: Tensor, exponential: bool, temperature: float,
+    margin: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Losses `(S,)`, and their gradients with respect to anchor, positive and negatives."""
+    losses, slopes = anchor.new_empty(len(anchor)), [new_gradient(anchor) for _ in range(2)]
+    of_negatives = torch.empty_like(
+        negatives.transpose(2, 3), memory_format=torch.contiguous_format
+    )
+    given = (
+        batch_last(anchor).numpy(), batch_last(positive).numpy(),
+        negatives.detach().transpose(2, 3).contiguous().numpy(), exponential, temperature, margin,
+        losses.numpy(), *map(_storage, slopes), of_negatives.numpy(),
+    )  # fmt: skip
+
+    def work(low: int, high: int) -> None:
+        _pair_losses(low, high, *given)
+
+    share_members(len(anchor), 2 * (anchor[0].numel() + negatives[0].numel()), work)
+    return losses, *slopes, of_negatives.transpose(2, 3)
+
+
+@pair_loss.register_fake
+def _(anchor, positive, negatives, exponential, temperature, margin):  # type: ignore[no-untyped-def]
+    members, many, batch, units = negatives.shape
+    slope = negatives.new_empty(members, many, units, batch).transpose(2, 3)
+    return anchor.new_empty(members), new_gradient(anchor), new_gradient(anchor), slope
+
+
+register_gradient(pair_loss, plain_pair_loss, 3)
+
+
+@compiled(fastmath=_FAST)
+def _direction(low, high, values, found, lengths):  # type: ignore[no-untyped-def]
+    least = values.dtype.type(_SHORTEST)
+    for s in range(low, high):
+        length = lengths[s]
+        length[:] = 0
+        for u in range(values.shape[1]):
+            for b in range(len(length)):
+                length[b] += values[s, u, b] * values[s, u, b]
+        for b in range(len(length)):
+            length[b] = np.nan if np.isinf(length[b]) else np.sqrt(length[b])
+        for u in range(values.shape[1]):
+            for b in range(len(length)):
+                found[s, u, b] = values[s, u, b] / (least if length[b] < least else length[b])
+
+
+@compiled(fastmath=_FAST)
+def _direction_slope(low, high, unit, lengths, upstream, found):  # type: ignore[no-untyped-def]
+    kind = unit.dtype.type
+    least = kind(_SHORTEST)
+    along = np.empty(unit.shape[2], unit.dtype)
+    for s in range(low, high):
+        length = lengths[s]
+        along[:] = 0
+        for u in range(unit.shape[1]):
+            for b in range(len(along)):
+                along[b] += unit[s, u, b] * upstream[s, u, b]
+        for b in range(len(along)):  # a length that is replaced by another has no gradient
+            along[b] = kind(0) if length[b] < least else along[b]
+        for u in range(unit.shape[1]):
+            for b in range(len(along)):
+                rest = upstream[s, u, b] - unit[s, u, b] * along[b]
+                found[s, u, b] = rest / (least if length[b] < least else length[b])
+
+
+@compiled(fastmath=_FAST)
+def _cosines(low, high, a, b, found, d_a, d_b):  # type: ignore[no-untyped-def]
+    kind = a.dtype.type
+    least, one, zero = kind(_SQUARE), kind(1), kind(0)
+    units, batch = a.shape[1:]
+    aa, bb, ab = np.empty(batch, a.dtype), np.empty(batch, a.dtype), np.empty(batch, a.dtype)
+    for s in range(low, high):
+        aa[:], bb[:], ab[:] = zero, zero, zero
+        for u in range(units):
+            for c in range(batch):
+                aa[c] += a[s, u, c] * a[s, u, c]
+                bb[c] += b[s, u, c] * b[s, u, c]
+                ab[c] += a[s, u, c] * b[s, u, c]
+        for c in range(batch):
+            inverse_a = one / np.sqrt(least if aa[c] < least else aa[c])
+            inverse_b = one / np.sqrt(least if bb[c] < least else bb[c])
+            cosine = ab[c] * inverse_a * inverse_b
+            found[s, c] = cosine
+            # ∂cos/∂a = b / (|a| |b|) - cos a / |a|²; a length that is replaced has no gradient
+            ab[c] = inverse_a * inverse_b
+            aa[c] = zero if aa[c] < least else cosine * inverse_a * inverse_a
+            bb[c] = zero if bb[c] < least else cosine * inverse_b * inverse_b
+        for u in range(units):
+            for c in range(batch):
+                d_a[s, u, c] = ab[c] * b[s, u, c] - aa[c] * a[s, u, c]
+                d_b[s, u, c] = ab[c] * a[s, u, c] - bb[c] * b[s, u, c]
+
+
+@compiled(fastmath=_FAST)
+def _pair_losses(  # type: ignore[no-untyped-def]
+    low, high, anchor, positive, negatives, exponential, temperature, margin, losses, d_anchor,
+    d_positive, d_negatives,
+):  # fmt: skip
+    kind = anchor.dtype.type
+    many, units, batch = negatives.shape[1:]
+    half, one, tau, extra = kind(0.5), kind(1), kind(temperature), kind(margin)
+    near, pull = np.empty(batch, anchor.dtype), np.empty(batch, anchor.dtype)
+    weights = np.empty((many, batch), anchor.dtype)  # gaps, then β
+    share = kind(1 / batch)
+    for s in range(low, high):
+        near[:] = 0
+        for u in range(units):
+            for b in range(batch):
+                apart = anchor[s, u, b] - positive[s, u, b]
+                near[b] += apart * apart
+        for k in range(many):
+            far = weights[k]
+            far[:] = 0
+            for u in range(units):
+                for b in range(batch):
+                    apart = anchor[s, u, b] - negatives[s, k, u, b]
+                    far[b] += apart * apart
+            for b in range(batch):
+                far[b] = half * (near[b] - far[b])
+        loss = 0.0
+        if exponential:
+            for b in range(batch):
+                loss += _weigh(weights, b, tau, extra, one, pull)
+        else:
+            for b in range(batch):
+                loss += weights[0, b]
+                weights[0, b], pull[b] = one, one
+        losses[s] = loss / batch
+        for u in range(units):
+            for b in range(batch):
+                slope = pull[b] * (anchor[s, u, b] - positive[s, u, b]) * share
+                d_anchor[s, u, b], d_positive[s, u, b] = slope, -slope
+            for k in range(many):
+                for b in range(batch):
+                    slope = weights[k, b] * (anchor[s, u, b] - negatives[s, k, u, b]) * share
+                    d_anchor[s, u, b] -= slope
+                    d_negatives[s, k, u, b] = slope
+
+
+@compiled()
+def _weigh(weights, b, tau, extra, one, pull):  # type: ignore[no-untyped-def]
+    """Replace the gaps r_+ - r_k of sample b by pair weights β_k, and fill their sum; the sample's loss."""
+    many = len(weights)
+    peak = (weights[0, b] + extra) / tau
+    for k in range(many):
+        weights[k, b] = (weights[k, b] + extra) / tau
+        peak = max(peak, weights[k, b])
+    total = one - one
+    for k in range(many):
+        weights[k, b] = math.exp(weights[k, b] - peak) if many > 1 else one
+        total += weights[k, b]
+    loss, pull[b] = softplus(peak + math.log(total), one)
+    for k in range(many):
+        weights[k, b] *= pull[b] / total
+    return tau * loss
