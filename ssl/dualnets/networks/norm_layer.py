@@ -71,9 +71,7 @@ class NormLayer(nn.Module):
             values = self.norm(values)
         elif training:
             moments, count = self._moments(values)
-            if count < 2:
-                raise ValueError("a BatchNorm in training needs at least 2 samples, got 1")
-            self._update_running(moments, count)
+            self.update_running(moments, count)
             values = self.norm(values, moments)
         else:
             values = self.norm(values, self._running(values))
@@ -89,9 +87,19 @@ class NormLayer(nn.Module):
         return BatchNorm.moments(pooled), pooled.shape[-1]
 
     @torch.no_grad()
-    def _update_running(self, moments: Moments, count: int) -> None:
-        """Move the running moments towards those of a batch."""
+    def update_running(self, moments: Moments, count: int) -> None:
+        """Move the running moments towards those of a batch.
+
+        Args:
+            moments: `(S, V, U, 1)`.
+            count: number of values behind each.
+
+        Raises:
+            ValueError: a single value, which has no variance.
+        """
         assert isinstance(self.norm, BatchNorm)
+        if count < 2:
+            raise ValueError("a BatchNorm in training needs at least 2 samples, got 1")
         self.batches += 1
         step = (1 / self.batches.to(self.mean.dtype)).clamp_min(self.norm.momentum)
         step = step.view(-1, 1, 1, 1)

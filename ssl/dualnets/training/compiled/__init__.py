@@ -2,7 +2,6 @@
 
 - `pairs`, `pairs_kernel`: a loss of pairs by plain SGD: when it is supported, and the kernel
 - `siamese`, `siamese_kernel`: a Siamese method by SGD, likewise
-- `blocks`, `heads`: the layers of a network and of a head, forward and backward
-- `members`: the parameters of all members side by side, and their work on threads
-- `unmodified`: which networks the kernels compute exactly
+
+The layers are those of `dualnets.networks.compiled`.
 """

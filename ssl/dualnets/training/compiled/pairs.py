@@ -22,10 +22,12 @@ from torch import Tensor, nn
 
 from dualnets.methods.losses import InfoNCE, PairLoss, Simple, Triplet
 from dualnets.networks.block_network import BlockNetwork
+from dualnets.networks.compiled.blocks import Layers
+from dualnets.networks.compiled.members import flatten, train_all, unflatten
+from dualnets.networks.compiled.structure import network_layers
+from dualnets.networks.compiled.unmodified import is_unmodified
 from dualnets.optim.per_member import PerMember
-from dualnets.training.compiled.members import flatten, train_all, unflatten
 from dualnets.training.compiled.pairs_kernel import train_members
-from dualnets.training.compiled.unmodified import is_unmodified
 
 LOSSES = (Simple, Triplet, InfoNCE)
 
@@ -34,6 +36,7 @@ class PairKernel(NamedTuple):
     """A network and a loss for which there is compiled code."""
 
     network: BlockNetwork
+    layers: Layers
     loss: PairLoss
 
 
@@ -42,7 +45,8 @@ def supported_kernel(network: nn.Module, loss: object) -> PairKernel | None:
     if type(loss) not in LOSSES or not is_unmodified(network) or not network.equal_shares:
         return None
     assert isinstance(loss, PairLoss)
-    return PairKernel(network, loss)
+    layers = network_layers(network)
+    return None if layers is None else PairKernel(network, layers, loss)
 
 
 @torch.no_grad()
@@ -64,18 +68,17 @@ def train(
     Returns:
         `(S,)` losses of the last step.
     """
-    network, loss = kernel
+    network, layers, loss = kernel
     # 1. arrays for the kernel
     weights = flatten(list(network.weights))
     biases = flatten([weights[:, :0], *(network.biases or [])])
-    layout = np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights])
     rates = torch.as_tensor(lr, dtype=network.dtype).expand(len(weights)).contiguous()
     losses = torch.full_like(rates, torch.nan)
     inputs = [network.read(part).contiguous() for part in leaves]
     tensors = (*inputs, weights, biases, rates, losses, frozen_at)
     constants = np.array([loss.temperature, loss.margin], dtype=losses.numpy().dtype)
     arguments = (
-        *(part.numpy() for part in tensors), layout, batch, loss.exponential, constants,
+        *(part.numpy() for part in tensors), layers, batch, loss.exponential, constants,
         network.normalize, first_step,
     )  # fmt: skip
     # 2. the kernel

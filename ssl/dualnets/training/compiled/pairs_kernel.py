@@ -20,19 +20,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from dualnets.training.compiled.blocks import (
-    FAST,
-    backward,
-    forward,
-    normalize_backward,
-    normalize_forward,
-)
+from dualnets.networks.compiled import blocks
+from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
+from dualnets.networks.compiled.products import aligned, padded, size_of
 from hltm._compile import compiled
 
 
 @compiled(fastmath=FAST)
 def train_members(  # type: ignore[no-untyped-def]
-    anchors, positives, negatives, weights, biases, rates, losses, frozen_at, layout, batch, exponential,
+    anchors, positives, negatives, weights, biases, rates, losses, frozen_at, layers, batch, exponential,
     constants, normalize, first_step, low, high,
 ):  # fmt: skip
     """Train members low .. high - 1 through all steps of the given leaves.
@@ -46,7 +42,7 @@ def train_members(  # type: ignore[no-untyped-def]
         losses: `(S,)`, filled: of the last step of each member.
         frozen_at: `(S,)` int64, changed: a member is frozen, before the update, at the step whose
             loss or gradient is not finite.
-        layout: as in `blocks`.
+        layers: of the network, as in `blocks`.
         batch: B.
         exponential: whether β_k has exponentials, else it is 1.
         constants: τ and the margin.
@@ -55,24 +51,29 @@ def train_members(  # type: ignore[no-untyped-def]
     """
     steps = anchors.shape[2] // batch
     many = negatives.shape[2] // (steps * batch)  # H
-    columns = batch * (2 + many)
     kind = weights.dtype
-    outputs = layout[-1, 0] * layout[-1, 1]
-    rows = 0
-    widest = 0
-    for layer in range(len(layout)):
-        rows += layout[layer, 0] * layout[layer, 1]
-        widest = max(widest, layout[layer, 0] * max(layout[layer, 1], layout[layer, 2]))
+    like = kind.type(0)
+    columns = padded(batch * (2 + many), size_of(like))
     # arrays of this thread, used again for every member and step, so that they stay in the cache
-    inputs = np.empty((anchors.shape[1], columns), kind)
-    activations = np.empty((rows, columns), kind)
-    output = np.empty((outputs, columns), kind)
+    own = blocks.new_values(like, layers, columns, 1)
+    rows, _, _, outputs, widest = blocks.row_counts(layers)
+    inputs, output = own.values[: layers.features], own.values[rows - outputs :]
     inverse_lengths = np.empty(columns, kind)
-    gradient = np.empty((widest, columns), kind)
-    spare = np.empty((widest, columns), kind)
+    gradient = aligned(like, widest, columns)
+    spare = aligned(like, widest, columns)
+    room = aligned(like, 2, columns)
     d_weights = np.empty(weights.shape[1], kind)
     d_biases = np.empty(biases.shape[1], kind)
+    table = np.zeros((len(layers.layout), 4), np.int64)
+    d_table = np.zeros((len(layers.layout), 4), np.int64)
+    has_biases = biases.shape[1] > 0
+    blocks.parameter_addresses(
+        like, layers, d_weights.ctypes.data, d_biases.ctypes.data * has_biases, d_table
+    )
     for s in range(low, high):
+        blocks.parameter_addresses(
+            like, layers, weights[s].ctypes.data, biases[s].ctypes.data * has_biases, table
+        )
         for t in range(steps):
             if frozen_at[s] >= 0:
                 break
@@ -86,13 +87,21 @@ def train_members(  # type: ignore[no-untyped-def]
                     for b in range(batch):
                         inputs[x, (2 + h) * batch + b] = negatives[s, x, (at + b) * many + h]
             # 2. forward
-            forward(inputs, weights[s], biases[s], activations, layout)
-            normalize_forward(activations[rows - outputs :], normalize, output, inverse_lengths)
+            blocks.forward(
+                like, layers, table, columns, 1, batch, own.values.ctypes.data, own.normed.ctypes.data,
+                own.inverse.ctypes.data, own.statistics,
+            )  # fmt: skip
+            if normalize:
+                unit_length(output, inverse_lengths)
             losses[s] = _pair_loss(output, batch, many, exponential, constants, gradient)
             # 3. backward
             if normalize:
-                normalize_backward(output, inverse_lengths, gradient)
-            backward(inputs, weights[s], activations, gradient, spare, layout, d_weights, d_biases)
+                unit_length_backward(output, inverse_lengths, gradient)
+            blocks.backward(
+                like, layers, table, d_table, columns, 1, batch, own.values.ctypes.data,
+                own.normed.ctypes.data, own.inverse.ctypes.data, own.statistics, gradient.ctypes.data,
+                spare.ctypes.data, room.ctypes.data, False,
+            )  # fmt: skip
             # 4. a number that is not finite leaves no sum of absolute values finite
             total = losses[s]
             for p in range(len(d_weights)):
@@ -114,6 +123,7 @@ def _pair_loss(output, batch, many, exponential, constants, gradient):  # type: 
     """The mean loss of a batch; its gradient with respect to `output` fills the rows of `gradient`."""
     units = len(output)
     kind = output.dtype.type
+    gradient[:units, batch * (2 + many) :] = 0  # columns of no sample
     temperature, margin = constants
     # 1. distances r_+ and r_k
     near = np.zeros(batch, output.dtype)

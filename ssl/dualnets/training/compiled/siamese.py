@@ -18,18 +18,22 @@ from torch import Tensor, nn
 
 from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.block_network import BlockNetwork
+from dualnets.networks.compiled.blocks import Layers
+from dualnets.networks.compiled.members import flatten, train_all, unflatten
+from dualnets.networks.compiled.structure import head_layers, network_layers
+from dualnets.networks.compiled.unmodified import is_unmodified
+from dualnets.networks.heads import Head
+from dualnets.networks.normalizations import BatchNorm
 from dualnets.optim.optimizers import SGD, Optimizer
 from dualnets.optim.per_member import Group, PerMember
-from dualnets.training.compiled import heads
-from dualnets.training.compiled.members import flatten, train_all, unflatten
 from dualnets.training.compiled.siamese_kernel import train_members
-from dualnets.training.compiled.unmodified import is_unmodified
 
 
 class SiameseKernel(NamedTuple):
     """A network, a method and an optimiser for which there is compiled code."""
 
     network: BlockNetwork
+    layers: tuple[Layers, Layers, Layers]  # of the network, the projector and the predictor
     spec: SiameseSpec
     optimizer: SGD
     predictor: Group
@@ -49,11 +53,32 @@ def supported_kernel(
         return None
     if not network.plain:
         return None
-    if not heads.is_supported(spec.projector) or not heads.is_supported(spec.predictor):
+    outputs = network.blocks[-1] * network.units[-1]
+    layers = network_layers(network)
+    projector = _head_layers(spec.projector, outputs)
+    predictor = _head_layers(spec.predictor, spec.projector.outputs(outputs))
+    if layers is None or projector is None or predictor is None:
         return None
     if not set(groups) <= {"predictor"}:
         return None
-    return SiameseKernel(network, spec, optimizer, groups.get("predictor", Group()))
+    return SiameseKernel(
+        network, (layers, projector, predictor), spec, optimizer, groups.get("predictor", Group())
+    )
+
+
+def _head_layers(head: Head, inputs: int) -> Layers | None:
+    """The layers of a head; None if it computes anything that is not compiled here."""
+    norms = [norm for norm in (head.norm, head.last_norm) if norm is not None]
+    plain = all(type(norm) is BatchNorm and not norm.affine for norm in norms)
+    if type(head) is not Head or not plain or head.weight_standardization:
+        return None
+    return head_layers(head, inputs)
+
+
+def _momenta(head: Head) -> list[float]:
+    """The smallest step of the running moments of each layer."""
+    norms = [head.norm] * (len(head.widths) - 1) + [head.last_norm] * bool(head.widths)
+    return [norm.momentum if isinstance(norm, BatchNorm) else 0.0 for norm in norms]
 
 
 @torch.no_grad()
@@ -86,7 +111,7 @@ def train(
         The state, with new tensors for the target and the running moments, and `(S,)` losses of the
         last step.
     """
-    network, spec, optimizer, _ = kernel
+    network, layers, spec, optimizer, _ = kernel
     # 1. parameters, their momentum, and the target's parameters, side by side
     names, ends = _parameter_order(network, spec)
     online = {f"network.{name}": p for name, p in network.named_parameters()} | {**state}
@@ -104,7 +129,6 @@ def train(
     ]
     if keep_last_target:
         ema_decay[-1] = 1.0
-    outputs = network.blocks[-1] * network.units[-1]
     running = _RunningMoments(state, spec, weights)
     losses = torch.full((len(weights),), torch.nan, dtype=network.dtype)
     kind = losses.numpy().dtype
@@ -116,9 +140,8 @@ def train(
         np.array(ema_decay, dtype=kind),
         losses.numpy(), frozen_at.numpy(), running.moments.numpy(), running.batches.numpy(),
         np.array([0, *(end.numbers for end in ends)]),
-        np.array([[w.shape[1], w.shape[2], w.shape[3]] for w in network.weights]),
-        *heads.head_layout(spec.projector, outputs, kind),
-        *heads.head_layout(spec.predictor, spec.projector.outputs(outputs), kind),
+        *layers,
+        np.array(_momenta(spec.projector) + _momenta(spec.predictor), dtype=kind),
         np.array([spec.scale, spec.offset], dtype=kind),
         batch,
         (network.normalize, spec.stop_gradient, spec.normalized, spec.symmetric),

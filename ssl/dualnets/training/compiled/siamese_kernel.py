@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dualnets.training.compiled import blocks, heads
-from dualnets.training.compiled.blocks import FAST
+from dualnets.networks.compiled import blocks
+from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
+from dualnets.networks.compiled.products import aligned, array_at, padded, size_of
+from dualnets.training.compiled.running_moments import update_running_moments
 from hltm._compile import compiled
 
 _SMALLEST = 1e-16  # squared lengths below this count as this, as in the methods' cosine
@@ -30,8 +32,8 @@ _SMALLEST = 1e-16  # squared lengths below this count as this, as in the methods
 @compiled(fastmath=FAST)
 def train_members(  # type: ignore[no-untyped-def]
     first, second, weights, velocity, target, rates, decays, momenta, clips, factors, ema_decay,
-    losses, frozen_at, running, batches, ends, layout, projector, projector_coefficients, predictor,
-    predictor_coefficients, linear, batch, switches, nesterov, first_step, low, high,
+    losses, frozen_at, running, batches, ends, network, projector, predictor, steps, linear,
+    batch, switches, nesterov, first_step, low, high,
 ):  # fmt: skip
     """Train members low .. high - 1 through all steps of the given leaves.
 
@@ -49,8 +51,8 @@ def train_members(  # type: ignore[no-untyped-def]
         running, batches: `(S, 2, units of both heads)` and `(S, layers of both heads)`, changed:
             running moments and how many updates they have seen, projector first.
         ends: `(7,)`, where the six parts of the parameters begin, and P.
-        layout: of the network, as in `blocks`.
-        projector, projector_coefficients, predictor, predictor_coefficients: as in `heads`.
+        network, projector, predictor: their layers, as in `blocks`.
+        steps: of both heads, the smallest step of the running moments of each layer.
         linear: scale and offset of the loss.
         batch: B.
         switches: whether the network normalises its outputs, whether gradients stop at the target,
@@ -63,33 +65,38 @@ def train_members(  # type: ignore[no-untyped-def]
     separate = target.shape[1] > 0  # the target has parameters of its own
     compared = 2 * batch if symmetric else batch  # columns that enter the loss
     passes = 2 if symmetric or not separate else 1
-    columns = passes * batch
-    outputs = layout[-1, 0] * layout[-1, 1]
-    rows = 0
-    widest = 0
-    for layer in range(len(layout)):
-        rows += layout[layer, 0] * layout[layer, 1]
-        widest = max(widest, layout[layer, 0] * max(layout[layer, 1], layout[layer, 2]))
-    for head in (projector, predictor):
-        for layer in range(len(head)):
-            widest = max(widest, max(head[layer, 0], head[layer, 1]))
+    like = kind.type(0)
+    columns = padded(passes * batch, size_of(like))
     # arrays of this thread, used again for every member and step, so that they stay in the cache
-    inputs = np.empty((first.shape[1], columns), kind)
-    activations = np.empty((rows, columns), kind)
-    output = np.empty((outputs, columns), kind)
+    f_values = blocks.new_values(like, network, columns, passes)
+    g_values = blocks.new_values(like, projector, columns, passes)
+    p_values = blocks.new_values(like, predictor, columns, passes)
+    rows, _, _, outputs, widest = blocks.row_counts(network)
+    inputs, output = f_values.values[: network.features], f_values.values[rows - outputs :]
+    rows, _, _, units, wide = blocks.row_counts(projector)
+    projections = g_values.values[rows - units :]
+    widest = max(widest, wide)
+    rows, _, _, units, wide = blocks.row_counts(predictor)
+    predictions = p_values.values[rows - units :]
+    widest = max(widest, wide)
     inverse_lengths = np.empty(columns, kind)
-    gradient = np.empty((widest, columns), kind)
-    spare = np.empty((widest, columns), kind)
-    f_values = heads.new_values(projector, columns, passes, weights)
-    p_values = heads.new_values(predictor, columns, passes, weights)
-    projected = projector[:, 0].sum()
-    units = projector[-1, 0] if len(projector) else outputs
-    targets = np.empty((units, columns), kind)
-    d_targets = np.empty((units, columns), kind)
+    gradients = aligned(like, 2 * widest, columns)  # two arrays, used in turns
+    room = aligned(like, 2, columns)
+    targets = aligned(like, units, columns)
+    d_targets = aligned(like, units, columns)
     d_weights = np.empty(weights.shape[1], kind)
-    e0, e1, e2, e3, e4, e5, e6 = ends
+    table_f, table_g, table_p = _new_tables(network, projector, predictor)
+    table_f_target, table_g_target, _ = _new_tables(network, projector, predictor)
+    d_table_f, d_table_g, d_table_p = _new_tables(network, projector, predictor)
+    _fill_tables(like, d_weights, ends, network, projector, d_table_f, d_table_g)
+    _fill_table(like, d_weights, ends, 4, predictor, d_table_p)
+    e0, e4, e6 = ends[0], ends[4], ends[6]
     for s in range(low, high):
         own, average, moving = weights[s], target[s], velocity[s]
+        _fill_tables(like, own, ends, network, projector, table_f, table_g)
+        _fill_table(like, own, ends, 4, predictor, table_p)
+        if separate:
+            _fill_tables(like, average, ends, network, projector, table_f_target, table_g_target)
         for t in range(len(factors)):
             if frozen_at[s] >= 0:
                 break
@@ -99,54 +106,82 @@ def train_members(  # type: ignore[no-untyped-def]
                 _read(second[s], at, batch, inputs, 0)
                 if passes == 2:
                     _read(first[s], at, batch, inputs, batch)
-                blocks.forward(inputs, average[e0:e1], average[e1:e2], activations, layout)
-                blocks.normalize_forward(
-                    activations[rows - outputs :], normalize, output, inverse_lengths
-                )
-                targets[:] = heads.forward(
-                    output, average[e2:e3], average[e3:e4], projector, projector_coefficients,
-                    passes, f_values,
-                )  # fmt: skip
+                _forward(like, network, table_f_target, columns, passes, batch, f_values)
+                if normalize:
+                    unit_length(output, inverse_lengths)
+                g_values.values[:outputs] = output
+                _forward(like, projector, table_g_target, columns, passes, batch, g_values)
+                targets[:] = projections
             # 2. the online branch f: x1, then x2; and its predictions p(f)
             _read(first[s], at, batch, inputs, 0)
             if passes == 2:
                 _read(second[s], at, batch, inputs, batch)
-            blocks.forward(inputs, own[e0:e1], own[e1:e2], activations, layout)
-            blocks.normalize_forward(
-                activations[rows - outputs :], normalize, output, inverse_lengths
-            )
-            projections = heads.forward(
-                output, own[e2:e3], own[e3:e4], projector, projector_coefficients, passes, f_values
-            )
-            predictions = heads.forward(
-                projections, own[e4:e5], own[e5:e6], predictor, predictor_coefficients, passes,
-                p_values,
-            )  # fmt: skip
+            _forward(like, network, table_f, columns, passes, batch, f_values)
+            if normalize:
+                unit_length(output, inverse_lengths)
+            g_values.values[:outputs] = output
+            _forward(like, projector, table_g, columns, passes, batch, g_values)
+            p_values.values[:units] = projections
+            _forward(like, predictor, table_p, columns, passes, batch, p_values)
             if not separate:
                 _exchange(projections, batch, targets)
             # 3. the loss, and its gradients with respect to predictions and targets
             losses[s] = linear[1] + _compare(
                 predictions, targets, compared, normalized, linear[0] / weights.dtype.type(batch),
-                gradient, d_targets,
+                gradients, d_targets,
             )  # fmt: skip
             # 4. backward through predictor, projector and network
-            heads.backward(
-                projections, own[e4:e5], predictor, passes, p_values, gradient, spare,
-                d_weights[e4:e5], d_weights[e5:e6],
-            )  # fmt: skip
+            at_g = gradients.ctypes.data
+            at_g = _backward(
+                like,
+                predictor,
+                table_p,
+                d_table_p,
+                columns,
+                passes,
+                batch,
+                p_values,
+                at_g,
+                gradients,
+                room,
+                True,
+            )
             if not stop_gradient:  # the target of one pass is the projection of the other
                 _exchange(d_targets, batch, targets)
-                gradient[:units] += targets
-            heads.backward(
-                output, own[e2:e3], projector, passes, f_values, gradient, spare,
-                d_weights[e2:e3], d_weights[e3:e4],
-            )  # fmt: skip
+                total = array_at(like, at_g, units, columns)
+                total += targets
+            at_g = _backward(
+                like,
+                projector,
+                table_g,
+                d_table_g,
+                columns,
+                passes,
+                batch,
+                g_values,
+                at_g,
+                gradients,
+                room,
+                True,
+            )
             if normalize:
-                blocks.normalize_backward(output, inverse_lengths, gradient)
-            blocks.backward(
-                inputs, own[e0:e1], activations, gradient, spare, layout,
-                d_weights[e0:e1], d_weights[e1:e2],
-            )  # fmt: skip
+                unit_length_backward(
+                    output, inverse_lengths, array_at(like, at_g, outputs, columns)
+                )
+            _backward(
+                like,
+                network,
+                table_f,
+                d_table_f,
+                columns,
+                passes,
+                batch,
+                f_values,
+                at_g,
+                gradients,
+                room,
+                False,
+            )
             # 5. a number that is not finite leaves no sum of absolute values finite
             total = losses[s]
             for p in range(len(d_weights)):
@@ -164,15 +199,66 @@ def train_members(  # type: ignore[no-untyped-def]
                 )  # fmt: skip
             # 7. the moving average and the running moments
             _update_average(average, own, ema_decay[t])
-            heads.update_running_moments(
-                projector, projector_coefficients, f_values.moments, batch,
-                running[s, :, :projected], batches[s, : len(projector)],
+            projected = len(g_values.values) - projector.features
+            own_layers = len(projector.layout)
+            update_running_moments(
+                projector, steps[:own_layers], g_values.statistics[2:], batch, running[s, :, :projected],
+                batches[s, :own_layers],
             )  # fmt: skip
             # the predictor counts the passes whose predictions enter the loss
-            heads.update_running_moments(
-                predictor, predictor_coefficients, p_values.moments[:, :, : compared // batch], batch,
-                running[s, :, projected:], batches[s, len(projector) :],
+            update_running_moments(
+                predictor, steps[own_layers:], p_values.statistics[2:, :, : compared // batch], batch,
+                running[s, :, projected:], batches[s, own_layers:],
             )  # fmt: skip
+
+
+@compiled()
+def _new_tables(network, projector, predictor):  # type: ignore[no-untyped-def]
+    """Room for addresses of the parameters of the three parts."""
+    return (
+        np.zeros((len(network.layout), 4), np.int64),
+        np.zeros((len(projector.layout), 4), np.int64),
+        np.zeros((len(predictor.layout), 4), np.int64),
+    )
+
+
+@compiled()
+def _fill_tables(like, flat, ends, network, projector, table_f, table_g):  # type: ignore[no-untyped-def]
+    """Addresses of the parameters of network and projector."""
+    _fill_table(like, flat, ends, 0, network, table_f)
+    _fill_table(like, flat, ends, 2, projector, table_g)
+
+
+@compiled()
+def _fill_table(like, flat, ends, part, layers, table):  # type: ignore[no-untyped-def]
+    """Addresses of the parameters of one part, whose weights and biases are `part` and the next of `ends`."""
+    start = flat.ctypes.data
+    size = size_of(like)
+    biases = start + ends[part + 1] * size if ends[part + 2] > ends[part + 1] else 0
+    blocks.parameter_addresses(like, layers, start + ends[part] * size, biases, table)
+
+
+@compiled()
+def _forward(like, layers, table, columns, passes, batch, own):  # type: ignore[no-untyped-def]
+    blocks.forward(
+        like, layers, table, columns, passes, batch, own.values.ctypes.data, own.normed.ctypes.data,
+        own.inverse.ctypes.data, own.statistics,
+    )  # fmt: skip
+
+
+@compiled()
+def _backward(  # type: ignore[no-untyped-def]
+    like, layers, table, d_table, columns, passes, batch, own, at, gradients, room, of_inputs
+):
+    """The address of the gradient of the inputs, in one half of `gradients`; that of the outputs is `at`."""
+    half = gradients.nbytes // 2
+    start = gradients.ctypes.data
+    other = start + half if at == start else start
+    return blocks.backward(
+        like, layers, table, d_table, columns, passes, batch, own.values.ctypes.data,
+        own.normed.ctypes.data, own.inverse.ctypes.data, own.statistics, at, other,
+        room.ctypes.data, of_inputs,
+    )  # fmt: skip
 
 
 @compiled(fastmath=FAST)

@@ -1,0 +1,34 @@
+"""Whether tensors can be handed to compiled code: plain ones on a CPU, in plain reverse-mode autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+DTYPES = (torch.float32, torch.float64)
+# what takes the place of tensors while a graph is recorded
+_KNOWN = (torch.Tensor, torch.nn.Parameter)
+_RECORDED = ("FakeTensor", "FunctionalTensor")
+
+
+def are_plain(parameters: Iterable[Tensor]) -> bool:
+    """Whether compiled code may compute with these parameters, now.
+
+    It may not under transforms of `torch.func`, forward-mode differentiation or autocast, on other
+    devices, in other or several dtypes, or with subclasses of `Tensor`.
+    """
+    dtype = None
+    for own in parameters:
+        dtype = own.dtype if dtype is None else dtype
+        known = type(own) in _KNOWN or type(own).__name__ in _RECORDED
+        if not known or own.dtype != dtype or own.device.type != "cpu":
+            return False
+    return (
+        dtype in DTYPES
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and not torch.is_autocast_enabled("cpu")
+    )
