@@ -16,6 +16,7 @@ from dualnets.training.memory import take
 from dualnets.training.state import TrainConfig, TrainState
 
 MEMORY = 4 << 30  # bytes that members trained at once may take, on any machine
+MOST_PER_PART = 8
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -40,6 +41,17 @@ def split(network: Any, config: TrainConfig, at_once: int) -> list[Part]:
         own, own_config = take(network, low, high).train(), config.of_members(low, high)
         parts.append(Part(own, own_config, own_config.init(own)))
     return parts
+
+
+def members_per_part(network: nn.Module, members: int, at_once: int) -> int:
+    """How many members are trained in one operation, of `members`, where `at_once` fit the memory.
+
+    On a CPU so few that their numbers stay in a core's cache and that several threads have a part each. It
+    depends on the ensemble alone, so that the number of threads changes no bit.
+    """
+    if next(network.parameters()).device.type != "cpu":
+        return at_once
+    return min(at_once, max(MOST_PER_PART // 2, 1), -(-members // 2)) if members < 32 else min(at_once, MOST_PER_PART)
 
 
 def restore(parts: Sequence[Part], network: nn.Module, whole: TrainState) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from dualnets.training.ensemble import Part
 from dualnets.training.fingerprint import fingerprint
 from dualnets.training.state import Precision, TrainConfig, TrainState
 from dualnets.training.steps import train_steps
+from dualnets.training.threads import on_threads
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
@@ -242,14 +244,20 @@ def _train(
     strict: bool,
     progress: Callable[[int], None] | None,
 ) -> Iterator[Snapshot]:
-    """Train in parts, whose rows are drawn ahead where that is faster."""
-    parts = ensemble.split(network, config, at_once)
+    """Train in parts, on threads, whose rows are drawn ahead where that is faster."""
+    each = ensemble.members_per_part(network, len(config.data.members), at_once)
+    parts = ensemble.split(network, config, each)
+    # parts that are trained side by side are no more than fit the memory
+    threads = min(len(parts), max(at_once // each, 1), torch.get_num_threads())
     with drawn_ahead(parts, chosen[-1]):
-        yield from _train_parts(parts, network, config, chosen, checkpoints, strict, progress)
+        yield from _train_parts(
+            parts, threads, network, config, chosen, checkpoints, strict, progress
+        )
 
 
 def _train_parts(
     parts: Sequence[Part],
+    threads: int,
     network: Any,
     config: TrainConfig,
     chosen: Sequence[int],
@@ -282,11 +290,10 @@ def _train_parts(
     for stop in sorted(stops):
         if stop < step or (stop == step and stop in stored):
             continue  # before the newest checkpoint
-        # 2. train up to the next stop, one part after the other
+        # 2. train up to the next stop, parts on threads
         while step < stop:
             many = min(STEPS_AT_ONCE, stop - step)
-            for part in parts:
-                _advance(part, step, many)
+            on_threads(partial(_advance, step=step, steps=many), parts, threads)
             step += many
             frozen_at = torch.cat([part.state.frozen_at for part in parts])
             if strict and bool((frozen_at >= 0).any()):

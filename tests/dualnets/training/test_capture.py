@@ -1,0 +1,185 @@
+"""Recorded steps have the bits of eager ones; what is not known to repeat itself is not recorded."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import fx
+
+import dualnets
+import hltm
+from dualnets.methods.losses import InfoNCE
+from dualnets.methods.protocol import TrainContext
+from dualnets.training import steps as steps_module
+from dualnets.training.capture import Recording, is_repeatable
+from dualnets.training.data import FixedData, FreshData
+from dualnets.training.eager import differentiate, train_steps_eager
+from dualnets.training.repeated import repeated
+from dualnets.training.simplified import simplify
+from dualnets.training.state import TrainConfig
+
+TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
+HEAD = dualnets.Head((4, 3), norm=dualnets.BatchNorm(affine=True))
+PLAIN = dualnets.Head((5, 3))
+METHODS = {
+    "simclr": dualnets.SimCLR(),
+    "simclr-head": dualnets.SimCLR(dualnets.InfoNCE(negatives=2), projector=HEAD),
+    "ntxent": dualnets.SimCLR(dualnets.NTXent()),
+    "batchwise": dualnets.SimCLR(dualnets.BatchwiseNCE()),
+    "detached": dualnets.SimCLR(dualnets.Detached(dualnets.Triplet())),
+    "byol": dualnets.BYOL(HEAD, HEAD),
+    "byol-online": dualnets.BYOL(
+        HEAD, PLAIN, target="online", stop_gradient=False, symmetric=False
+    ),
+    "byol-direct": dualnets.BYOL(PLAIN, dualnets.DirectPredictor()),
+    "byol-redrawn": dualnets.BYOL(PLAIN, PLAIN, redraw_every=2),
+    "simsiam": dualnets.SimSiam(HEAD, HEAD),
+    "moco": dualnets.MoCo(queue=16, projector=HEAD),
+    "swav": dualnets.SwAV(prototypes=4, queue=16, queue_from=1, frozen_steps=1, projector=HEAD),
+    "pirl": dualnets.PIRL(negatives=5),
+    "barlow": dualnets.BarlowTwins(HEAD),
+    "vicreg": dualnets.VICReg(HEAD),
+    "supervised": dualnets.Supervised("latents"),
+}
+
+
+def setting(method, norm=None, optimizer=None, network=None):
+    if network is None:
+        network = dualnets.tree_network(TREES, units=3, seed=1, bias=True, norm=norm).train()
+    rows = (TREES, TREES.members, hltm.resample_leaves(0.0), 8, 2, True, torch.device("cpu"))
+    data = FixedData(*rows, samples=32) if method.needs.places else FreshData(*rows)
+    context = TrainContext(TREES, 2, 10, 8, 32 if method.needs.places else None)
+    config = TrainConfig(method, optimizer or dualnets.AdamW(0.01), data, context)
+    return network, config, config.init(network)
+
+
+def record(network, config, before):
+    batch = next(iter(config.data.batches(config.method.needs, 0, 1)))
+    return Recording(network, config, before.state, batch)
+
+
+def everything(network, state):
+    named = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    return named | state.state | {"losses": state.losses} | state.memory
+
+
+@pytest.mark.parametrize("norm", [None, dualnets.BatchNorm()], ids=["plain", "norm"])
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_recorded_steps_have_the_bits_of_eager_ones(method, norm):
+    found = []
+    for recorded in (True, False):
+        network, config, before = setting(method, norm)
+        assert is_repeatable(network, config)
+        gradients = record(network, config, before) if recorded else differentiate
+        after = train_steps_eager(network, config, before, 0, 4, gradients)
+        found.append(everything(network, after))
+    ours, theirs = found
+    assert ours.keys() == theirs.keys()
+    for name, own in ours.items():
+        assert own.equal(theirs[name]), name
+    assert any(own.isfinite().all() for own in ours.values())
+
+
+def test_long_trainings_are_recorded(monkeypatch):
+    made = []
+    monkeypatch.setattr(steps_module, "WORTH_RECORDING", 8)
+    monkeypatch.setattr(
+        steps_module, "Recording", lambda *given: made.append(1) or Recording(*given)
+    )
+    for steps, count in ((7, 0), (9, 1)):
+        dualnets.train(
+            dualnets.tree_network(TREES, units=2, seed=1), dualnets.VICReg(), TREES, steps=steps,
+            augment=hltm.keep_root(), batch=4, optimizer=dualnets.SGD(0.1), seed=2,
+        )  # fmt: skip
+        assert len(made) == count
+
+
+class Own(dualnets.SimCLR):
+    """A subclass, which may compute something else."""
+
+
+@dataclass(frozen=True)
+class Annealed(InfoNCE):
+    """A user's own loss, which may change from step to step."""
+
+
+def replaced_forward():
+    network = dualnets.tree_network(TREES, units=3, seed=1)
+    network.forward = type(network).forward.__get__(network)
+    return network
+
+
+def hooked():
+    network = dualnets.tree_network(TREES, units=3, seed=1)
+    network.register_forward_hook(lambda *given: None)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("method", "network"),
+    [
+        (Own(), None),
+        (dualnets.SimCLR(Annealed()), None),
+        (dualnets.SimCLR(), replaced_forward),
+        (dualnets.SimCLR(), hooked),
+    ],
+    ids=["subclass", "loss", "forward", "hook"],
+)
+def test_what_may_change_is_not_recorded(method, network):
+    assert not is_repeatable(*setting(method, network=network and network())[:2])
+
+
+@dataclass(frozen=True)
+class Deciding(dualnets.SimCLR):
+    """Decides by a value, so that its operations are not always the same."""
+
+    def loss(self, network, state, batch):
+        losses, carried = super().loss(network, state, batch)
+        return (losses if bool(losses.sum() > 1) else 2 * losses), carried
+
+
+def test_a_decision_by_value_cannot_be_recorded():
+    with pytest.raises(RuntimeError):
+        record(*setting(Deciding()))
+
+
+def traced(function, *inputs):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    recorded = make_fx(function)(*inputs)
+    simplify(recorded.graph)
+    return repeated(recorded.graph, fixed=1), recorded.graph
+
+
+def test_what_changes_in_place_is_made_again_and_random_numbers_are_drawn_again():
+    def function(fixed, other):
+        count = torch.zeros(2)  # a constant, but changed in place
+        count += other
+        fixed += 1
+        return [count, torch.rand(2), fixed.detach() + fixed.view(2), torch.ones_like(other) * 3]
+
+    fixed, other = torch.zeros(2), torch.ones(2)
+    code, graph = traced(function, fixed.clone(), other)
+    prepared = code.prepare(fixed)
+    first, second = (code.repeat(fixed, other, *prepared) for _ in range(2))
+    assert first[0].tolist() == second[0].tolist() == [1, 1]
+    assert not first[1].equal(second[1])
+    assert first[2].tolist() == [2, 2]
+    assert second[2].tolist() == [4, 4]
+    assert second[3].tolist() == [3, 3]
+    assert isinstance(graph, fx.Graph)
+    assert "mul" not in code.code.split("def repeat")[1]  # 3 times ones is a constant
+
+
+def test_work_without_effect_is_left_out_and_no_bit_changes():
+    def function(fixed, other):
+        unused = fixed.exp()
+        twice = [(other * 1).pow(1).sin() + fixed.sin() for _ in range(2)]
+        return [*twice, unused[:0]]
+
+    fixed, other = torch.randn(3), torch.randn(3)
+    code, graph = traced(function, fixed, other)
+    found = code.repeat(fixed, other, *code.prepare(fixed))
+    assert found[0].equal(other.sin() + fixed.sin())
+    assert found[1].equal(found[0])
+    assert sum("sin" in str(node.target) for node in graph.nodes) == 2

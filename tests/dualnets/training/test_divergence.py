@@ -1,0 +1,70 @@
+"""A member that diverges keeps its last finite numbers, everywhere: network, heads, target, moments, queue."""
+
+import pytest
+import torch
+
+import dualnets
+import hltm
+from dualnets.training import trajectory
+from dualnets.training.steps import train_steps_eager
+
+TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
+HEAD = dualnets.Head((4, 3), norm=dualnets.BatchNorm())
+METHODS = {
+    "simclr": dualnets.SimCLR(dualnets.Simple()),
+    "ntxent": dualnets.SimCLR(dualnets.NTXent()),
+    "byol": dualnets.BYOL(HEAD, HEAD, ema_decay=0.9),
+    "byol-free": dualnets.BYOL(HEAD, HEAD, normalized=False),
+    "byol-direct": dualnets.BYOL(dualnets.Head((3,)), dualnets.DirectPredictor(), normalized=False),
+    "simsiam": dualnets.SimSiam(HEAD, HEAD),
+    "moco": dualnets.MoCo(queue=16, projector=HEAD),
+    "swav": dualnets.SwAV(prototypes=4, queue=16, projector=HEAD),
+    "pirl": dualnets.PIRL(negatives=5),
+    "barlow": dualnets.BarlowTwins(HEAD),
+    "vicreg": dualnets.VICReg(HEAD),
+    "supervised": dualnets.Supervised(),
+}
+OPTIMIZERS = {
+    "sgd": dualnets.SGD,
+    "momentum": lambda lr: dualnets.SGD(lr, momentum=0.9, weight_decay=0.1),
+    "adam": dualnets.Adam,
+    "adamw": dualnets.AdamW,
+    "lars": lambda lr: dualnets.LARS(lr, weight_decay=0.1),
+}
+
+
+def finals(method, optimizer, norm=None):
+    """Every snapshot of a training of one healthy member and one with an absurd rate."""
+    network = dualnets.tree_network(TREES, units=3, seed=1, bias=True, norm=norm)
+    return [
+        *trajectory.trajectory(
+            network, method, TREES, augment=hltm.resample_leaves(0.0), steps=12, batch=16,
+            optimizer=optimizer, seed=2, samples=32, snapshots=range(13),
+        )
+    ]  # fmt: skip
+
+
+def tensors(snapshot, member):
+    named = {**dict(snapshot.network.named_parameters()), **dict(snapshot.network.named_buffers())}
+    named |= {f"state.{name}": own for name, own in snapshot.state.items()}
+    return {name: own[member].detach() for name, own in named.items()}
+
+
+@pytest.mark.parametrize("rate", [1e6, 1e18, 1e30, 1e38])
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_kept_is_finite(method, compiled, rate, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(trajectory, "train_steps", train_steps_eager)
+    for name, make in OPTIMIZERS.items():
+        for norm in (None, dualnets.BatchNorm())[: 1 + (name == "sgd")]:
+            found = finals(METHODS[method], make((0.01, rate)), norm)
+            last = found[-1]
+            assert last.frozen_at[0] == -1
+            for member in range(2):
+                for what, own in tensors(last, member).items():
+                    assert own.isfinite().all() or not own.is_floating_point(), (name, what)
+            at = int(last.frozen_at[1])
+            if at >= 0:  # nothing of it changes afterwards
+                kept = tensors(found[at + 1], 1)
+                assert all(own.equal(kept[what]) for what, own in tensors(last, 1).items())
