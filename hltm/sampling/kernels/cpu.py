@@ -26,6 +26,7 @@ from hltm.sampling.kernels.tiles import Scratch, Wide, draw_tiles
 
 MOST_BLOCKS = 128  # of a tile
 PENDING = 512  # blocks that wait until eight of them can be drawn side by side; a multiple of eight
+PENDING_DRAWS = 64  # that they are of
 TILE_BYTES = 1 << 22  # of the states of a tile, at most
 PARALLEL_STATES = 1 << 20  # below this many binary states, 0.3 ms, one thread is as fast as two
 WIDE_COST = 8  # one state of a wide node takes as long as this many binary states
@@ -107,18 +108,20 @@ def _scratch(
     padded = -(-size // LANES) * LANES
     lanes = size * BLOCK
     calls = LANES if tables.binary else lanes // 4
-    entries, draws = PENDING + padded, 2 * nodes
+    # twice as many as one node has at most, for its states and its decisions
+    entries = PENDING + 2 * padded
     pending = Pending(
         block=np.zeros(entries, dtype=np.uint64),
         node=np.zeros(entries, dtype=np.uint64),
-        rest=np.empty(4 * entries, dtype=np.uint64),
-        draws=np.empty(4 * draws, dtype=np.uint64),
+        at=np.empty(entries, dtype=np.uint64),
+        draw=np.empty(entries, dtype=np.uint64),
+        draws=np.empty(4 * PENDING_DRAWS, dtype=np.uint64),
+        equal=np.empty(PENDING_DRAWS * 2 * padded, dtype=np.uint64),
     )
     scratch = Scratch(
         numbers=np.zeros(padded, dtype=np.uint64),
         calls=np.zeros(calls, dtype=np.uint64),
         words=np.empty(2 * calls, dtype=np.uint64),
-        undecided=np.empty(2 * LANES, dtype=np.uint64),
         pending=pending,
         bits=np.zeros((3, nodes, 2 * padded), dtype=np.uint64),
     )
