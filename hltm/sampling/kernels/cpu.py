@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES
-from hltm.sampling.kernels.guide import Guide, guide_of
+from hltm.sampling.kernels.guide import CALLS, Guide, guide_of
 from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.kernels.threads import share
 from hltm.sampling.kernels.planes import Pending
@@ -107,7 +107,7 @@ def _scratch(
     nodes = len(tables.topology)
     padded = -(-size // LANES) * LANES
     lanes = size * BLOCK
-    calls = LANES if tables.binary else lanes // 4
+    calls = LANES if tables.binary else CALLS
     # twice as many as one node has at most, for its states and its decisions
     entries = PENDING + 2 * padded
     pending = Pending(
@@ -132,5 +132,6 @@ def _scratch(
         states=np.zeros((2, nodes, lanes), dtype=dtype),
         row=np.zeros(lanes, dtype=dtype),
         thresholds=np.zeros(lanes, dtype=np.uint64),
+        found=np.zeros(BLOCK, dtype=np.uint32),
     )
     return scratch, wide

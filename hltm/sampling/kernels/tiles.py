@@ -56,6 +56,7 @@ class Wide(NamedTuple):
         states: `(2, V, lanes)` of the data and of the view.
         row: `(lanes,)` the row of its table that a lane uses, its parent's state.
         thresholds: `(lanes,)` uint64, those of a binary node whose parent has more states.
+        found: `(BLOCK,)` uint32 scratch, see `hltm.sampling.kernels.guide.draw_wide`.
     """
 
     rank: np.ndarray
@@ -66,9 +67,10 @@ class Wide(NamedTuple):
     states: np.ndarray
     row: np.ndarray
     thresholds: np.ndarray
+    found: np.ndarray
 
 
-@compiled()
+@compiled(_nrt=False)  # no memory is allocated; references to parts of arrays need not be counted
 def draw_tiles(  # type: ignore[no-untyped-def]
     key0, key1, stream, members, views, block_numbers, samples, size, offset, parent, cardinality,
     thresholds, threshold_start, redraw_case, redraw_limits, base_needed, given, draw_base, held, first,
@@ -133,10 +135,11 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                         for i in range(2 * count if v > 0 and not by_lane else 0):
                             spread_word(row, 64 * i, bits[now, parent[v], word_place(i)])
                         draw_wide(
-                            row, wide.rank[of, wide.rank_start[v] :], wide.cells[of],
-                            wide.start[v], wide.bits[v], thresholds[of], threshold_start[v],
-                            cardinality[v] - 1, key0, key1, _WORDS | view, numbers, c2,
-                            members[s], 32 * count, calls, words, wide.states[now, v],
+                            row, wide.rank[of, wide.rank_start[v] :],
+                            wide.cells[of, wide.start[v] :], wide.bits[v], thresholds[of],
+                            threshold_start[v], cardinality[v] - 1, key0, key1, _WORDS | view,
+                            numbers, c2, members[s], count, calls, words, wide.found,
+                            wide.states[now, v],
                         )  # fmt: skip
                     else:
                         for i in range(BLOCK * count):
