@@ -107,7 +107,7 @@ def _fill_cells(thresholds, bits, cells):  # type: ignore[no-untyped-def]
 
 _ONE, _WORD_BITS = np.uint64(1), np.uint64(32)
 CALLS = BLOCK // 4  # of the generator, for the numbers of a block's lanes
-PART = 32  # lanes that are looked through where one is in a flagged cell
+PART = 16  # lanes that are looked through where one is in a flagged cell
 
 
 @compiled()

@@ -132,8 +132,9 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                 if wide is not None and (by_lane or not two):
                     row = wide.states[now, parent[v]] if by_lane else wide.row
                     if not two:
-                        for i in range(2 * count if v > 0 and not by_lane else 0):
-                            spread_word(row, 64 * i, bits[now, parent[v], word_place(i)])
+                        for i in range(0 if by_lane else 2 * count):
+                            above_bits = bits[now, parent[v], word_place(i)] if v > 0 else _NONE
+                            spread_word(row, 64 * i, above_bits)
                         draw_wide(
                             row, wide.rank[of, wide.rank_start[v] :],
                             wide.cells[of, wide.start[v] :], wide.bits[v], thresholds[of],
