@@ -10,7 +10,9 @@ so they follow `torch.set_num_threads`, and run single-threaded inside a DataLoa
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES
-from hltm.sampling.kernels.guide import Guide, guide_of
+from hltm.sampling.kernels.guide import CALLS, Guide, guide_of
 from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.kernels.threads import share
 from hltm.sampling.kernels.planes import Pending
@@ -26,8 +28,10 @@ from hltm.sampling.kernels.tiles import Scratch, Wide, draw_tiles
 
 MOST_BLOCKS = 128  # of a tile
 PENDING = 512  # blocks that wait until eight of them can be drawn side by side; a multiple of eight
+PENDING_DRAWS = 64  # that they are of
 TILE_BYTES = 1 << 22  # of the states of a tile, at most
 PARALLEL_STATES = 1 << 20  # below this many binary states, 0.3 ms, one thread is as fast as two
+_last = threading.local()  # the shape of a thread's last scratch memory, and the memory
 WIDE_COST = 8  # one state of a wide node takes as long as this many binary states
 
 
@@ -58,14 +62,41 @@ def _blocks(request: DrawRequest) -> range:
     return range(request.start // BLOCK, (request.start + request.samples - 1) // BLOCK + 1)
 
 
+class _Layout(NamedTuple):
+    """What depends on the tables alone."""
+
+    binary: bool
+    parent: np.ndarray
+    cardinality: np.ndarray
+    thresholds: np.ndarray
+    threshold_start: np.ndarray
+    guide: Guide | None
+    none_held: np.ndarray
+
+
+def _layout(tables: Tables) -> _Layout:
+    parent, cardinality = tables.topology.parent, tables.cardinality
+    held = np.zeros(len(parent), dtype=np.bool_)
+    if tables.binary:
+        thresholds = tables.thresholds.numpy().view(np.uint64)
+        return _Layout(
+            True, parent, cardinality, thresholds, tables.threshold_start, None, held
+        )
+    guide = guide_of(tables)
+    return _Layout(
+        False, parent, cardinality, guide.thresholds, guide.threshold_start, guide, held
+    )
+
+
 def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndarray) -> None:
     """Fill `out` with states or, if it is empty, `packed`."""
-    blocks, members, nodes = _blocks(request), len(request.members), len(tables.topology)
+    layout = tables.kept("layout", _layout)
+    blocks, members, nodes = _blocks(request), len(request.members), len(layout.parent)
     states = members * nodes * len(blocks) * BLOCK * len(request.views)
-    effort = states * (1 if tables.binary else WIDE_COST)
+    effort = states * (1 if layout.binary else WIDE_COST)
     threads = torch.get_num_threads() if effort >= PARALLEL_STATES else 1
-    bytes_per_block = nodes * (16 if tables.binary else 16 + BLOCK * out.itemsize)
-    most = int(np.clip(TILE_BYTES // bytes_per_block, 1, MOST_BLOCKS))
+    bytes_per_block = nodes * (16 if layout.binary else 16 + BLOCK * out.itemsize)
+    most = min(max(TILE_BYTES // bytes_per_block, 1), MOST_BLOCKS)
     tiles = max(-(-len(blocks) // most), min(-(-threads // members), len(blocks)))
     size = -(-len(blocks) // tiles)
     tiles = -(-len(blocks) // size)
@@ -73,26 +104,18 @@ def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndar
     given = np.empty((0, 0, 0), dtype=out.dtype)
     if request.base is not None:
         given = np.ascontiguousarray(request.base.numpy().astype(out.dtype, copy=False))
-    held = np.zeros(nodes, dtype=np.bool_) if request.held is None else request.held
-    guide = None if tables.binary else guide_of(tables)
-    if guide is None:
-        thresholds, threshold_start = (
-            tables.thresholds.numpy().view(np.uint64),
-            tables.threshold_start,
-        )
-    else:
-        thresholds, threshold_start = guide.thresholds, guide.threshold_start
     arguments = (
         np.uint64(request.seed & 0xFFFFFFFF), np.uint64(request.seed >> 32), np.uint64(request.stream),
         np.array(request.members, dtype=np.uint64), np.array(request.views, dtype=np.uint64),
         block_numbers, request.samples, size, request.start - blocks.start * BLOCK,
-        tables.topology.parent, tables.cardinality, thresholds, threshold_start,
+        layout.parent, layout.cardinality, layout.thresholds, layout.threshold_start,
         request.redraw_case, request.redraw_limits.view(np.uint64), request.base_needed, given,
-        request.base is None or request.base_held, held, request.first, out, packed,
+        request.base is None or request.base_held,
+        layout.none_held if request.held is None else request.held, request.first, out, packed,
     )  # fmt: skip
 
     def work(shares: Iterator[tuple[int, int]]) -> None:
-        scratch, wide = _scratch(tables, guide, size, out.dtype)
+        scratch, wide = _scratch(nodes, layout.guide, size, out.dtype)
         for low, high in shares:
             draw_tiles(*arguments, scratch, wide, low, high)
 
@@ -100,34 +123,39 @@ def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndar
 
 
 def _scratch(
-    tables: Tables, guide: Guide | None, size: int, dtype: np.dtype
+    nodes: int, guide: Guide | None, size: int, dtype: np.dtype
 ) -> tuple[Scratch, Wide | None]:
-    """One thread's own memory for tiles of `size` blocks."""
-    nodes = len(tables.topology)
+    """One thread's own memory for tiles of `size` blocks; for binary trees the last one's is kept."""
+    if guide is None and getattr(_last, "shape", None) == (nodes, size):
+        return _last.scratch, None
     padded = -(-size // LANES) * LANES
     lanes = size * BLOCK
-    calls = LANES if tables.binary else lanes // 4
-    entries, draws = PENDING + padded, 2 * nodes
+    calls = LANES if guide is None else CALLS
+    # twice as many as one node has at most, for its states and its decisions
+    entries = PENDING + 2 * padded
     pending = Pending(
         block=np.zeros(entries, dtype=np.uint64),
         node=np.zeros(entries, dtype=np.uint64),
-        rest=np.empty(4 * entries, dtype=np.uint64),
-        draws=np.empty(4 * draws, dtype=np.uint64),
+        at=np.empty(entries, dtype=np.uint64),
+        draw=np.empty(entries, dtype=np.uint64),
+        draws=np.empty(4 * PENDING_DRAWS, dtype=np.uint64),
+        equal=np.empty(PENDING_DRAWS * 2 * padded, dtype=np.uint64),
     )
     scratch = Scratch(
         numbers=np.zeros(padded, dtype=np.uint64),
         calls=np.zeros(calls, dtype=np.uint64),
         words=np.empty(2 * calls, dtype=np.uint64),
-        undecided=np.empty(2 * LANES, dtype=np.uint64),
         pending=pending,
         bits=np.zeros((3, nodes, 2 * padded), dtype=np.uint64),
     )
     if guide is None:
+        _last.shape, _last.scratch = (nodes, size), scratch
         return scratch, None
     wide = Wide(
         *guide[2:],
         states=np.zeros((2, nodes, lanes), dtype=dtype),
         row=np.zeros(lanes, dtype=dtype),
         thresholds=np.zeros(lanes, dtype=np.uint64),
+        found=np.zeros(BLOCK, dtype=np.uint32),
     )
     return scratch, wide

@@ -33,7 +33,6 @@ LANES = 8  # calls side by side; arrays of calls are padded to a multiple
 
 _INTEGER = ir.IntType(64)
 VECTOR = ir.VectorType(_INTEGER, LANES)
-_EVEN_ODD = [[*range(i, 2 * LANES, 2)] for i in range(2)]
 _IN_TURNS = [[i // 2 + i % 2 * LANES for i in range(half, half + LANES)] for half in (0, LANES)]
 
 
@@ -65,7 +64,10 @@ def _philox_lanes(
             for kind, value in zip(given, arguments[2:6], strict=True)
         ]  # fmt: skip
         pairs = philox_rounds(builder, arguments[:2], counter)
-        store_pairs(context, builder, words, arguments[7], arguments[8], pairs)
+        for i, order in zip((0, LANES), _IN_TURNS, strict=True):
+            at = builder.add(arguments[8], arguments[8].type(i))
+            both = _chosen(builder, pairs, order)
+            store_lanes(context, builder, words, arguments[7], at, both)
         return context.get_dummy_value()
 
     return types.void(word, word, *given, types.intp, words, types.intp), generate
@@ -97,21 +99,9 @@ def load_lanes(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> An
     return builder.load(_place(context, builder, kind, array, at), align=8)
 
 
-def load_pairs(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> list[Any]:
-    """Elements at, at + 2, … and at + 1, at + 3, …: the first and the second word of LANES blocks."""
-    halves = [
-        load_lanes(context, builder, kind, array, builder.add(at, at.type(i))) for i in (0, LANES)
-    ]
-    return [_chosen(builder, halves, order) for order in _EVEN_ODD]
-
-
-def store_pairs(
-    context: Any, builder: Any, kind: Any, array: Any, at: Any, pairs: Sequence[Any]
-) -> None:
-    """The reverse of `load_pairs`."""
-    for i, order in zip((0, LANES), _IN_TURNS, strict=True):
-        place = _place(context, builder, kind, array, builder.add(at, at.type(i)))
-        builder.store(_chosen(builder, pairs, order), place, align=8)
+def store_lanes(context: Any, builder: Any, kind: Any, array: Any, at: Any, value: Any) -> None:
+    """The reverse of `load_lanes`."""
+    builder.store(value, _place(context, builder, kind, array, at), align=8)
 
 
 def spread(builder: Any, value: Any) -> Any:

@@ -17,6 +17,7 @@ import torch
 from hltm._compile import compiled
 from hltm.model.tables import ONE, Tables, row_thresholds
 from hltm.sampling.kernels.generator import philox_blocks
+from hltm.sampling.kernels.request import BLOCK
 
 
 class Guide(NamedTuple):
@@ -105,42 +106,51 @@ def _fill_cells(thresholds, bits, cells):  # type: ignore[no-untyped-def]
 
 
 _ONE, _WORD_BITS = np.uint64(1), np.uint64(32)
-_WORD = np.uint64(0xFFFFFFFF)
+CALLS = BLOCK // 4  # of the generator, for the numbers of a block's lanes
+PART = 16  # lanes that are looked through where one is in a flagged cell
 
 
 @compiled()
 def draw_wide(  # type: ignore[no-untyped-def]
-    row, rank, cells, cell_start, bits, thresholds, threshold_start, steps, key0, key1, c0, numbers,
-    c2, c3, count, blocks, words, out,
+    row, rank, cells, bits, thresholds, threshold_start, steps, key0, key1, c0, numbers, c2, c3, count,
+    calls, words, found, out,
 ):  # fmt: skip
     """State of every lane of a tile: how many thresholds of its row are <= u.
 
     Args:
         row: which row of the table a lane uses: the state of its parent.
         rank: which distinct row each row of this node's table is.
-        cells, thresholds: of the tree; this node's begin at `cell_start` and `threshold_start`,
-            distinct row after distinct row, `steps` thresholds each.
-        numbers: numbers of the tile's blocks, uint64; a block is 32 of the `count` calls of the
-            generator, of four lanes each.
+        cells, bits: of this node.
+        thresholds: of the tree; this node's begin at `threshold_start`, distinct row after distinct row,
+            `steps` thresholds each.
+        numbers: numbers of the tile's `count` blocks, uint64.
+        calls, words: `(CALLS,)` and `(2 CALLS,)` uint64 scratch.
+        found: `(BLOCK,)` uint32 scratch.
     """
-    for j in range(count):
-        blocks[j] = (numbers[j >> 5] << np.uint64(5)) + np.uint64(j & 31)
-    philox_blocks(key0, key1, c0, blocks, c2, c3, count, words)
-    shift = _WORD_BITS - bits
-    low = (_ONE << shift) - _ONE
-    flag = _ONE << (bits - _ONE)
-    at = np.uint64(cell_start)  # numba takes signed indices for ones that may be negative
-    for j in range(2 * count):
-        pair = words[j]
-        for half in range(2):
-            i = 2 * j + half
-            u = pair & _WORD
-            pair = pair >> _WORD_BITS
-            r = np.uint64(rank[row[i]])
-            cell = np.uint64(cells[at + (r << bits) + (u >> shift)])
-            out[i] = (cell & (flag - _ONE)) + np.uint64((u & low) > (cell >> bits))
-            if cell & flag:
-                out[i] = _search(thresholds, threshold_start + np.int64(r) * steps, steps, u)
+    shift, scale = np.uint32(_WORD_BITS - bits), np.uint32(_ONE << bits)
+    state = np.uint32((_ONE << (bits - _ONE)) - _ONE)
+    u = words.view(np.uint32)
+    for b in range(count):
+        own_row, own = row[b * BLOCK : (b + 1) * BLOCK], out[b * BLOCK : (b + 1) * BLOCK]
+        for j in range(CALLS):
+            calls[j] = numbers[b] * np.uint64(CALLS) + np.uint64(j)
+        philox_blocks(key0, key1, c0, calls, c2, c3, CALLS, words)
+        for i in range(BLOCK):
+            cell = (np.uint64(rank[own_row[i]]) << bits) + np.uint64(u[i] >> shift)
+            found[i] = cells[cell]
+        for low in range(0, BLOCK, PART):
+            many = np.uint32(0)
+            for i in range(low, low + PART):
+                cell = found[i]
+                many |= cell
+                # the low bits of u, moved up to those of the cell
+                above = np.uint32(u[i] * scale) > np.uint32(cell | np.uint32(scale - np.uint32(1)))
+                own[i] = np.uint32(cell & state) + np.uint32(above)
+            if many & np.uint32(state + np.uint32(1)):
+                for i in range(low, low + PART):
+                    if found[i] & np.uint32(state + np.uint32(1)):
+                        r = np.int64(rank[own_row[i]])
+                        own[i] = _search(thresholds, threshold_start + r * steps, steps, u[i])
 
 
 @compiled()

@@ -4,11 +4,11 @@ A state is 1 where u >= t, with u a uniform 32-bit number and t the threshold of
 At the highest bit where u and t differ, u >= t exactly if u has the 1. One call of the generator makes
 one bit, a *plane*, of u for a whole block. Every plane decides half of the samples that are left, so a
 sample needs two planes on average and a block about eight and a half. The first planes are made for all
-blocks, eight blocks side by side, and compared in registers (`first_planes`). The blocks that still have
-an undecided sample wait until many nodes have some, so that eight of them can be made side by side again
-(`start_bits`, `finish_bits`).
+blocks, eight side by side (`start_bits`). The blocks that still have an undecided sample wait until many
+nodes have some, so that eight of them can again be made side by side (`finish_bits`).
 
-Samples are lanes: bit k of word i of a node is sample 64 i + k of the tile, two words to a block.
+Samples are lanes, 64 to a word and two words to a block. Of eight blocks the first words lie side by side
+and then the second ones: word i of a node's samples in order is the one at `word_place(i)`.
 """
 
 from __future__ import annotations
@@ -16,31 +16,29 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hltm._compile import compiled
 from hltm.sampling.kernels.bits import collect_word
 from hltm.sampling.kernels.generator import (
     LANES,
-    VECTOR,
+    exclusive_or,
     load_lanes,
-    load_pairs,
     philox_lanes,
     philox_rounds,
     spread,
-    store_pairs,
+    store_lanes,
 )
 
-FIRST = 8  # planes made for all blocks
+FIRST = 9  # planes made for all blocks
 PLANES = 32
 
 _NONE, _ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in range(5))
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SHIFT = np.uint64(32)
 _PLANE = np.uint64(24)
+_SECOND = np.uint64(LANES)  # how far the second word of a block lies behind the first
 
 
 class Pending(NamedTuple):
@@ -48,22 +46,30 @@ class Pending(NamedTuple):
 
     Attributes:
         block, node: `(E,)` uint64 counter words 1 and 2 of a block's calls.
-        rest: `(4 E,)` uint64, four numbers a block: where its two words begin among the words of all
-            nodes; the number of its draw; and for each of the two words, a 1 for every lane whose bits have
-            all equalled its threshold's.
-        draws: `(4 D,)` uint64, four numbers a draw, of which two are its thresholds, and the third is
-            how far the words of the parent's states lie before those of the draw.
+        at: `(E,)` uint64 where its first word lies among the words of all nodes.
+        draw: `(E,)` uint64 the place of its draw in `draws`.
+        draws: `(4 D,)` uint64, four numbers a draw: two thresholds, and how far before its words lie those
+            of the parent's states, and its words in `equal`.
+        equal: `(D * words,)` uint64, a 1 for every lane whose bits have all equalled its threshold's.
     """
 
     block: np.ndarray
     node: np.ndarray
-    rest: np.ndarray
+    at: np.ndarray
+    draw: np.ndarray
     draws: np.ndarray
+    equal: np.ndarray
+
+
+@compiled()
+def word_place(i):  # type: ignore[no-untyped-def]
+    """Where word i of a node's samples lies among the node's words."""
+    return (i & ~15) | (i & 1) << 3 | (i >> 1) & 7
 
 
 @compiled()
 def start_bits(  # type: ignore[no-untyped-def]
-    bits, at, above, t0, t1, key0, key1, c0, numbers, c2, c3, count, undecided, pending, left, draw
+    bits, at, above, t0, t1, key0, key1, c0, numbers, c2, c3, count, pending, left, draw
 ):
     """Set bit i of `bits[at:]` where u_i >= its threshold, t0 or t1 by bit i of `bits[above:]`.
 
@@ -73,38 +79,56 @@ def start_bits(  # type: ignore[no-untyped-def]
         key0, key1, c0, c2, c3: key and counter words of the generator, see `philox_blocks`; c0 is that
             of plane 0.
         numbers: `(count,)` uint64 numbers of the tile's blocks, padded to LANES.
-        undecided: `(2 LANES,)` uint64 scratch.
         pending: takes the blocks that are not decided from place `left` on, as those of draw `draw`.
 
     Returns:
         How many blocks are pending. Their lanes that are not decided are 0.
     """
-    draw, left = np.uint64(draw), np.uint64(left)  # numba takes signed indices for ones from the end
-    pending.draws[_FOUR * draw] = t0
-    pending.draws[_FOUR * draw + _ONE] = t1
-    pending.draws[_FOUR * draw + _TWO] = at - above
+    words = 2 * len(numbers)
+    own, parents = bits[at : at + words], bits[above : above + words]
+    equal = pending.equal[draw * words : (draw + 1) * words]
+    for i in range(words):
+        own[i] = _NONE
+        equal[i] = _ALL
     # where the remaining bits of a threshold are all 0, an undecided u is >= it whatever its bits
     rest = (t0 | t1) << _SHIFT
     planes = 0
     while planes < FIRST and rest != _NONE:
         rest = rest << _ONE
         planes += 1
+    # the lowest first: whichever plane differs last is then the highest that does
+    for plane in range(planes - 1, -1, -1):
+        bit = np.uint64(PLANES - 1 - plane)
+        low, differ = _threshold_bits(t0, t1, bit)
+        for j in range(0, count, LANES):
+            compare(
+                key0, key1, c0 | np.uint64(plane) << _PLANE, numbers, c2, c3, j, low, differ, parents,
+                own, equal,
+            )  # fmt: skip
+    # a threshold of 2^32, whose bit 32 was not compared, is above every u
+    if (t0 | t1) >> _SHIFT != _NONE or rest == _NONE:
+        low, differ = _threshold_bits(t0, t1, _SHIFT)
+        for i in range(words):
+            possible = ~(low ^ (differ & parents[i]))
+            equal[i] &= possible
+            own[i] = (own[i] & possible) | (equal[i] if rest == _NONE else _NONE)
+    if rest == _NONE:
+        return left
+    first = np.uint64(left)  # numba takes signed indices for ones from the end
+    place = _FOUR * np.uint64(draw)
+    pending.draws[place], pending.draws[place + _ONE] = t0, t1
+    pending.draws[place + _TWO] = np.uint64(at - above)
+    pending.draws[place + _THREE] = np.uint64(at - draw * words)
     for j in range(0, count, LANES):
-        first_planes(
-            key0, key1, c0, numbers, c2, c3, j, planes, t0, t1, bits, above + 2 * j, at + 2 * j,
-            _ALL if rest == _NONE else _NONE, undecided,
-        )  # fmt: skip
-        for k in range(min(LANES, count - j) if rest != _NONE else 0):
-            block, first = np.uint64(j + k), undecided[np.uint64(2 * k)]
-            second = undecided[np.uint64(2 * k + 1)]
-            pending.block[left] = numbers[block]
-            pending.node[left] = c2
-            pending.rest[_FOUR * left] = np.uint64(at) + _TWO * block
-            pending.rest[_FOUR * left + _ONE] = draw
-            pending.rest[_FOUR * left + _TWO] = first
-            pending.rest[_FOUR * left + _THREE] = second
-            left += np.uint64((first | second) != _NONE)
-    return np.int64(left)
+        for k in range(min(LANES, count - j)):
+            word = np.uint64(2 * j + k)
+            lanes = equal[word] | equal[word + _SECOND]
+            pending.block[first] = numbers[np.uint64(j + k)]
+            pending.node[first] = c2
+            pending.at[first] = np.uint64(at) + word
+            pending.draw[first] = place
+            first += np.uint64(lanes != _NONE)
+    return np.int64(first)
 
 
 @compiled()
@@ -115,57 +139,60 @@ def finish_bits(bits, pending, left, key0, key1, c0, c3, words):  # type: ignore
         key0, key1, c0, c3: as in `start_bits`.
         words: `(2 LANES,)` uint64 scratch.
     """
-    block, node, rest, draws = pending
+    block, node, place, draw, draws, equal = pending
     for plane in range(FIRST, PLANES):
         if left == 0:
             break
         word0 = c0 | np.uint64(plane) << _PLANE
         bit = np.uint64(PLANES - 1 - plane)
         kept = _NONE
-        for low in range(0, left, LANES):
-            philox_lanes(key0, key1, word0, block, node, c3, low, words, 0)
-            for lane in range(min(LANES, left - low)):
-                k, w = np.uint64(low + lane), np.uint64(2 * lane)
-                at, draw = rest[_FOUR * k], _FOUR * rest[_FOUR * k + _ONE]
-                # a lane's threshold bit is `same`, flipped where the parent's state is 1 if they differ
-                same = _NONE - ((draws[draw] >> bit) & _ONE)
-                differ = (_NONE - ((draws[draw + _ONE] >> bit) & _ONE)) ^ same
-                above = at - draws[draw + _TWO]
+        for j in range(0, left, LANES):
+            philox_lanes(key0, key1, word0, block, node, c3, j, words, 0)
+            for lane in range(min(LANES, left - j)):
+                k, w = np.uint64(j + lane), np.uint64(2 * lane)
+                at, d = place[k], draw[k]
+                low, differ = _threshold_bits(draws[d], draws[d + _ONE], bit)
+                above, own = at - draws[d + _TWO], at - draws[d + _THREE]
                 # decided here: the lanes where the bit of u differs from that of the threshold
-                lanes0, word = rest[_FOUR * k + _TWO], words[w]
-                found = (word ^ same ^ (differ & bits[above])) & lanes0
+                lanes, word = equal[own], words[w]
+                found = (word ^ low ^ (differ & bits[above])) & lanes
                 bits[at] |= found & word
-                lanes0 ^= found
-                lanes1, word = rest[_FOUR * k + _THREE], words[w + _ONE]
-                found = (word ^ same ^ (differ & bits[above + _ONE])) & lanes1
-                bits[at + _ONE] |= found & word
-                lanes1 ^= found
-                block[kept] = block[k]
-                node[kept] = node[k]
-                rest[_FOUR * kept] = at
-                rest[_FOUR * kept + _ONE] = rest[_FOUR * k + _ONE]
-                rest[_FOUR * kept + _TWO] = lanes0
-                rest[_FOUR * kept + _THREE] = lanes1
-                kept += np.uint64((lanes0 | lanes1) != _NONE)
+                some = lanes ^ found
+                equal[own] = some
+                lanes, word = equal[own + _SECOND], words[w + _ONE]
+                found = (word ^ low ^ (differ & bits[above + _SECOND])) & lanes
+                bits[at + _SECOND] |= found & word
+                equal[own + _SECOND] = lanes ^ found
+                block[kept], node[kept], place[kept], draw[kept] = block[k], node[k], at, d
+                kept += np.uint64((some | (lanes ^ found)) != _NONE)
         left = np.int64(kept)
-    for k in range(left):  # u equals its threshold
-        k = _FOUR * np.uint64(k)
-        bits[rest[k]] |= rest[k + _TWO]
-        bits[rest[k] + _ONE] |= rest[k + _THREE]
+    for j in range(left):  # u equals its threshold
+        k = np.uint64(j)
+        own = place[k] - draws[draw[k] + _THREE]
+        bits[place[k]] |= equal[own]
+        bits[place[k] + _SECOND] |= equal[own + _SECOND]
+
+
+@compiled()
+def _threshold_bits(t0, t1, bit):  # type: ignore[no-untyped-def]
+    """A bit of t0 for all lanes of a word, and whether that of t1 differs."""
+    low = _NONE - ((t0 >> bit) & _ONE)
+    return low, (_NONE - ((t1 >> bit) & _ONE)) ^ low
 
 
 @compiled()
 def draw_by_lane(  # type: ignore[no-untyped-def]
-    bits, at, thresholds, key0, key1, c0, numbers, c2, c3, count, undecided, words
+    bits, at, thresholds, key0, key1, c0, numbers, c2, c3, count, equal, words
 ):
     """Set bit i of `bits[at:]` where u_i >= `thresholds[i]`, 0..2^32; else as `start_bits`.
 
     Args:
         thresholds: one for every lane of the tile.
-        undecided, words: `(2 LANES,)` uint64 scratch.
+        equal, words: `(2 LANES,)` uint64 scratch.
     """
     for j in range(0, count, LANES):
         here = at + 2 * j
+        size = 2 * min(LANES, count - j)
         some = _ALL
         for plane in range(PLANES):
             if some == _NONE:
@@ -173,78 +200,50 @@ def draw_by_lane(  # type: ignore[no-untyped-def]
             some = _NONE
             word0 = c0 | np.uint64(plane) << _PLANE
             philox_lanes(key0, key1, word0, numbers, c2, c3, j, words, 0)
-            for i in range(2 * min(LANES, count - j)):
+            for i in range(size):
                 same = collect_word(thresholds, 64 * (2 * j + i), PLANES - 1 - plane)
-                lanes = undecided[i] if plane > 0 else _ALL
+                lanes = equal[i] if plane > 0 else _ALL
                 found = (words[i] ^ same) & lanes
-                bits[here + i] = found & words[i] | (bits[here + i] if plane > 0 else _NONE)
-                undecided[i] = lanes ^ found
-                some |= undecided[i]
-        for i in range(2 * min(LANES, count - j)):
+                before = bits[here + word_place(i)] if plane > 0 else _NONE
+                bits[here + word_place(i)] = found & words[i] | before
+                equal[i] = lanes ^ found
+                some |= equal[i]
+        for i in range(size):
             above = collect_word(thresholds, 64 * (2 * j + i), PLANES)
-            bits[here + i] = (bits[here + i] | undecided[i]) & ~above
+            place = here + word_place(i)
+            bits[place] = (bits[place] | equal[i]) & ~above
 
 
-def _first_planes(
+def _compare(
     typing: Any, key0: Any, key1: Any, c0: Any, numbers: Any, c2: Any, c3: Any, block: Any,
-    planes: Any, t0: Any, t1: Any, bits: Any, above: Any, at: Any, last: Any, undecided: Any,
+    low: Any, differ: Any, parents: Any, own: Any, equal: Any,
 ) -> Any:  # fmt: skip
-    """The first planes of LANES blocks against their thresholds.
+    """One plane of blocks block .. block + LANES - 1 against the same bit of their thresholds.
 
-    Sets the words `bits[at ...]`, two a block, to u >= threshold, and `undecided` to the lanes where all
-    planes equal the threshold's bits; these are 0 in `bits`, or if `last` is all ones, 1 and decided.
+    Where they differ, sets the lanes of `own` to the bit of u, and those of `equal` to 0. The threshold's
+    bit of a lane is that of `low`, flipped where `differ` and `parents` are 1.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        (key0, key1, c0, numbers_, c2, c3, block, planes, t0, t1, bits_, above, at, last, undecided_) = (
-            arguments
-        )
-        integer = ir.IntType(64)
+        key, c0, numbers_, c2, c3, block = arguments[:2], *arguments[2:7]
+        low, differ, parents_, own_, equal_ = arguments[7:]
         c1 = load_lanes(context, builder, numbers, numbers_, block)
-        parents = load_pairs(context, builder, bits, bits_, above)
-
-        def chosen(high: Any, low: Any, parent: Any) -> Any:
-            """For every lane, `low` or `high`, which are no bits or all, by its parent's state."""
-            differ = builder.and_(spread(builder, builder.xor(high, low)), parent)
-            return builder.xor(spread(builder, low), differ)
-
-        none, every = VECTOR([0] * LANES), VECTOR([(1 << 64) - 1] * LANES)
-        found = [cgutils.alloca_once_value(builder, none) for _ in parents]
-        equal = [cgutils.alloca_once_value(builder, every) for _ in parents]
-        with cgutils.for_range(builder, planes) as loop:
-            # the lowest first: whichever plane differs last is then the highest that does
-            plane = builder.sub(builder.sub(planes, planes.type(1)), loop.index)
-            word0 = builder.or_(c0, builder.shl(plane, integer(24)))
-            words = philox_rounds(builder, (key0, key1), (word0, c1, c2, c3))
-            bit = builder.sub(integer(PLANES - 1), plane)
-            low, high = (
-                builder.neg(builder.and_(builder.lshr(t, bit), integer(1))) for t in (t0, t1)
-            )
-            for i, (word, parent) in enumerate(zip(words, parents, strict=True)):
-                differs = builder.xor(word, chosen(high, low, parent))
-                before = builder.and_(builder.load(found[i]), builder.not_(differs))
-                builder.store(builder.or_(before, builder.and_(word, differs)), found[i])
-                builder.store(builder.and_(builder.load(equal[i]), builder.not_(differs)), equal[i])
-        # a threshold of 2^32, whose bit 32 was not compared, is above every u
-        low, high = (builder.sub(builder.lshr(t, integer(32)), integer(1)) for t in (t0, t1))
-        results, rest = [], []
-        for i, parent in enumerate(parents):
-            possible = chosen(high, low, parent)
-            same = builder.and_(builder.load(equal[i]), possible)
-            ending = spread(builder, last)
-            ones = builder.and_(builder.load(found[i]), possible)
-            results.append(builder.or_(ones, builder.and_(same, ending)))
-            rest.append(builder.and_(same, builder.not_(ending)))
-        store_pairs(context, builder, bits, bits_, at, results)
-        store_pairs(context, builder, undecided, undecided_, integer(0), rest)
+        for i, word in enumerate(philox_rounds(builder, key, (c0, c1, c2, c3))):
+            at = builder.add(builder.add(block, block), block.type(i * LANES))
+            parent = load_lanes(context, builder, parents, parents_, at)
+            flipped = builder.and_(spread(builder, differ), parent)
+            differs = exclusive_or(builder, word, low, flipped)
+            same = builder.not_(differs)
+            found = builder.and_(load_lanes(context, builder, own, own_, at), same)
+            found = builder.or_(found, builder.and_(word, differs))
+            store_lanes(context, builder, own, own_, at, found)
+            left = builder.and_(load_lanes(context, builder, equal, equal_, at), same)
+            store_lanes(context, builder, equal, equal_, at, left)
         return context.get_dummy_value()
 
-    word, place = types.uint64, types.intp
-    given = (
-        word, word, word, numbers, word, word, place, place, word, word, bits, place, place, word,
-        undecided,
-    )  # fmt: skip
+    word = types.uint64
+    given = (word, word, word, numbers, word, word, types.intp, word, word, parents, own, equal)
     return types.void(*given), generate
 
 
-first_planes: Any = intrinsic(_first_planes)
+compare: Any = intrinsic(_compare)

@@ -79,8 +79,9 @@ class DrawRequest:
     @cached_property
     def redraw_limits(self) -> np.ndarray:
         """`(V,)` int64: a node's own decision is 1 where its uniform 32-bit number is >= this."""
-        rates = np.zeros(len(self.topology)) if self.rates is None else self.rates
-        return decision_limits(rates)
+        if self.rates is None:
+            return np.full(len(self.topology), ONE)
+        return decision_limits(self.rates)
 
     @cached_property
     def base_needed(self) -> np.ndarray:

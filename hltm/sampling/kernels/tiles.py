@@ -14,7 +14,13 @@ import numpy as np
 from hltm._compile import compiled
 from hltm.sampling.kernels.bits import collect_word, spread_word
 from hltm.sampling.kernels.guide import draw_wide
-from hltm.sampling.kernels.planes import Pending, draw_by_lane, finish_bits, start_bits
+from hltm.sampling.kernels.planes import (
+    Pending,
+    draw_by_lane,
+    finish_bits,
+    start_bits,
+    word_place,
+)
 from hltm.sampling.kernels.request import BLOCK, NEVER, SOMETIMES
 from hltm.sampling.philox import DECISIONS, WORD_PLANE
 
@@ -30,8 +36,7 @@ class Scratch(NamedTuple):
     Attributes:
         numbers: the numbers of the tile's blocks, padded to LANES.
         calls, words: counters and output words of calls of the generator; 2 LANES words at least.
-        undecided: `(2 LANES,)` uint64, see `hltm.sampling.kernels.planes`.
-        pending: see there.
+        pending: see `hltm.sampling.kernels.planes`.
         bits: `(3, V, words)` uint64 states of binary nodes, of the data and of the view, and whether
             the view redrew a node.
     """
@@ -39,7 +44,6 @@ class Scratch(NamedTuple):
     numbers: np.ndarray
     calls: np.ndarray
     words: np.ndarray
-    undecided: np.ndarray
     pending: Pending
     bits: np.ndarray
 
@@ -52,6 +56,7 @@ class Wide(NamedTuple):
         states: `(2, V, lanes)` of the data and of the view.
         row: `(lanes,)` the row of its table that a lane uses, its parent's state.
         thresholds: `(lanes,)` uint64, those of a binary node whose parent has more states.
+        found: `(BLOCK,)` uint32 scratch, see `hltm.sampling.kernels.guide.draw_wide`.
     """
 
     rank: np.ndarray
@@ -62,9 +67,10 @@ class Wide(NamedTuple):
     states: np.ndarray
     row: np.ndarray
     thresholds: np.ndarray
+    found: np.ndarray
 
 
-@compiled()
+@compiled(_nrt=False)  # no memory is allocated; references to parts of arrays need not be counted
 def draw_tiles(  # type: ignore[no-untyped-def]
     key0, key1, stream, members, views, block_numbers, samples, size, offset, parent, cardinality,
     thresholds, threshold_start, redraw_case, redraw_limits, base_needed, given, draw_base, held, first,
@@ -78,11 +84,12 @@ def draw_tiles(  # type: ignore[no-untyped-def]
     nodes = parent.shape[0]
     blocks = len(block_numbers)
     tiles = (blocks + size - 1) // size
-    numbers, calls, words, undecided, pending, bits = scratch
+    numbers, calls, words, pending, bits = scratch
     flat = bits.reshape(-1)
     width = bits.shape[2]
     redrawn = bits[2]
-    most = len(pending.block) - width // 2  # pending blocks, so that one more node's have room
+    # pending blocks and draws, so that those of one more node have room
+    most, most_draws = len(pending.block) - width, len(pending.draws) // 4 - 2
     for task in range(low, high):
         s = task // tiles
         tile = task % tiles * size
@@ -107,7 +114,8 @@ def draw_tiles(  # type: ignore[no-untyped-def]
             drawing = view > _NONE or (step < 0 and draw_base)
             done = left = draws = 0  # finished nodes; pending blocks, and the draws they are of
             for v in range(nodes + 1 if drawing else 0):
-                if v == nodes or left > most or (v > 0 and parent[v] >= done):
+                full = left > most or draws > most_draws
+                if v == nodes or full or (v > 0 and parent[v] >= done):
                     finish_bits(flat, pending, left, key0, key1, view, members[s], words)
                     for w in range(done, v if step >= 0 else 0):
                         _keep_states(bits, parent, redraw_case, cardinality, held, w, count, wide)
@@ -124,13 +132,15 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                 if wide is not None and (by_lane or not two):
                     row = wide.states[now, parent[v]] if by_lane else wide.row
                     if not two:
-                        for i in range(2 * count if v > 0 and not by_lane else 0):
-                            spread_word(row, 64 * i, bits[now, parent[v], i])
+                        for i in range(0 if by_lane else 2 * count):
+                            above_bits = bits[now, parent[v], word_place(i)] if v > 0 else _NONE
+                            spread_word(row, 64 * i, above_bits)
                         draw_wide(
-                            row, wide.rank[of, wide.rank_start[v] :], wide.cells[of],
-                            wide.start[v], wide.bits[v], thresholds[of], threshold_start[v],
-                            cardinality[v] - 1, key0, key1, _WORDS | view, numbers, c2,
-                            members[s], 32 * count, calls, words, wide.states[now, v],
+                            row, wide.rank[of, wide.rank_start[v] :],
+                            wide.cells[of, wide.start[v] :], wide.bits[v], thresholds[of],
+                            threshold_start[v], cardinality[v] - 1, key0, key1, _WORDS | view,
+                            numbers, c2, members[s], count, calls, words, wide.found,
+                            wide.states[now, v],
                         )  # fmt: skip
                     else:
                         for i in range(BLOCK * count):
@@ -139,7 +149,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                             ]
                         draw_by_lane(
                             flat, (now * nodes + v) * width, wide.thresholds, key0, key1, view,
-                            numbers, c2, members[s], count, undecided, words,
+                            numbers, c2, members[s], count, calls, words,
                         )  # fmt: skip
                 # First the states, then the decision which of them are new: one call in a loop, as
                 # two calls would inline `start_bits` twice and compile longer.
@@ -156,15 +166,14 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                             t1 = thresholds[of, threshold_start[v] + 1]
                     left = start_bits(
                         flat, at, above, t0, t1, key0, key1, view, numbers,
-                        c2 | _DECISIONS if own else c2, members[s], count, undecided, pending,
-                        left, draws,
+                        c2 | _DECISIONS if own else c2, members[s], count, pending, left, draws,
                     )  # fmt: skip
                     draws += 1
             for v in range(first, nodes if step >= 0 else 0):
                 if packed.shape[0] > 0:
                     part = packed[step, s, v - first, 2 * tile :]
                     for i in range(2 * count):
-                        part[i] = bits[now, v, i]
+                        part[i] = bits[now, v, word_place(i)]
                 elif cardinality[v] == 2:
                     _spread(bits[now, v], start, count, out[step, s, v - first])
                 elif wide is not None:
@@ -180,10 +189,10 @@ def _spread(bits, start, count, out):  # type: ignore[no-untyped-def]
     for i in range(2 * count):
         at = start + 64 * i
         if at >= 0 and at + 64 <= out.shape[0]:
-            spread_word(out, at, bits[i])
+            spread_word(out, at, bits[word_place(i)])
         else:
             for k in range(max(0, -at), min(64, out.shape[0] - at)):
-                out[at + k] = (bits[i] >> np.uint64(k)) & _ONE
+                out[at + k] = (bits[word_place(i)] >> np.uint64(k)) & _ONE
 
 
 @compiled()
@@ -192,11 +201,11 @@ def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
     for i in range(2 * count):
         at = start + 64 * i
         if at >= 0 and at + 64 <= states.shape[0]:
-            bits[i] = collect_word(states, at, 0)
+            bits[word_place(i)] = collect_word(states, at, 0)
         else:
-            bits[i] = _NONE
+            bits[word_place(i)] = _NONE
             for k in range(max(0, -at), min(64, states.shape[0] - at)):
-                bits[i] |= np.uint64(states[at + k] & 1) << np.uint64(k)
+                bits[word_place(i)] |= np.uint64(states[at + k] & 1) << np.uint64(k)
 
 
 @compiled()
@@ -209,13 +218,14 @@ def _keep_states(  # type: ignore[no-untyped-def]
     none = redraw_case[v] == NEVER or held[v]  # a held node's mark is for the nodes below
     # A node that is always redrawn needs no mark: all nodes below it always are, too.
     if some and v > 0 and redraw_case[parent[v]] == SOMETIMES:
-        for i in range(2 * count):
+        for i in range(bits.shape[2]):
             redrawn[v, i] |= redrawn[parent[v], i]
-    for i in range(2 * count if some or none else 0):
+    for j in range(2 * count if some or none else 0):
+        i = word_place(j)
         new = _NONE if none else redrawn[v, i]
         bits[1, v, i] = (bits[1, v, i] & new) | (bits[0, v, i] & ~new)
         if wide is not None and cardinality[v] > 2:
-            old_states, states = wide.states[0, v, 64 * i :], wide.states[1, v, 64 * i :]
+            old_states, states = wide.states[0, v, 64 * j :], wide.states[1, v, 64 * j :]
             for k in range(64):
                 if not (new >> np.uint64(k)) & _ONE:
                     states[k] = old_states[k]
