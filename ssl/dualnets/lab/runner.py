@@ -99,7 +99,7 @@ def run(
         OSError: before any work: a folder that cannot be written to.
         MemoryError: a cell needs more memory than there is.
     """
-    from hltm.sampling.sample import check_device
+    from hltm._devices import check_device
 
     # 1. Check everything that can be checked before work begins.
     listed = value_lists(changes)
