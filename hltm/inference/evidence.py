@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._devices import float64_device
 from hltm.inference.frames import column_states, columns_by_node, is_frame, is_row, labels_of_nodes
 from hltm.inference.leaves import as_states, check_leaves, check_states, refuse_signs
 from hltm.model.nodes import Node
@@ -186,7 +187,9 @@ def _read(tables: Tables, v: int, value: Tensor | np.ndarray) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.ma.isMaskedArray(value):
         value = torch.from_numpy(np.array(value, dtype=np.float64))
     if isinstance(value, Tensor) and value.dtype.is_floating_point:
-        return _check_likelihoods(name, value.to(torch.float64), count)
+        return _check_likelihoods(
+            name, value.to(float64_device(value.device), torch.float64), count
+        )
     states = as_states(value, f"evidence on {name!r}: values").to(torch.int64)
     check_range(tables, states.reshape(1, -1), [v], missing=True)
     return states

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._devices import float64_device
 from hltm.inference.posterior import posterior
 from hltm.model.states import MISSING, check_range
 from hltm.model.tables import Tables
@@ -38,7 +39,7 @@ def as_states(values: Any, what: str = "leaves") -> Tensor:
         ValueError: not an array of integers, or an integer above 2^63 - 1.
     """
     if isinstance(values, Tensor):
-        found = values.detach()
+        found = values.detach().to(float64_device(values.device))  # all that follows is in float64
         whole = not (found.dtype.is_floating_point or found.dtype.is_complex)
     else:
         try:

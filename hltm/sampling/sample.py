@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._devices import check_device
 from hltm._integers import as_integer
 from hltm.model.states import check_range
 from hltm.model.tables import Tables
@@ -32,23 +33,6 @@ def check_rows(start: int, samples: int, *, least: int = 1) -> None:
     start = as_integer("start", start)
     if start < 0 or start + samples > MAX_ROWS:
         raise ValueError(f"rows must lie in 0..2^34-1, got {start}..{start + samples - 1}")
-
-
-def check_device(device: torch.device | str) -> torch.device:
-    """The device by name; `auto` is CUDA if the machine has it, else the CPU.
-
-    Raises:
-        ValueError: an unknown name, or CUDA on a machine without it.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {str(device)!r}, expected auto, cpu or cuda") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} needs CUDA, which this machine does not have")
-    return found
 
 
 def sample(
@@ -169,15 +153,15 @@ def missing_leaves(
     shape = (len(members), len(leaves), len(rows))
     found = torch.zeros(shape, dtype=torch.bool, device=rows.device)
     some = np.flatnonzero(missing_rates[leaves] > 0)
-    if len(some) and rows.device.type == "cpu":
+    if len(some) and rows.device.type != "cuda":
         # compiles: at the first use, not at import
         from hltm.sampling.kernels.missing import missing
 
         decided = missing(
-            rows.numpy(), decision_limits(missing_rates[leaves[some]]), leaves[some], seed=seed,
+            rows.cpu().numpy(), decision_limits(missing_rates[leaves[some]]), leaves[some], seed=seed,
             stream=stream | DECISIONS, members=members, view=view,
         )  # fmt: skip
-        found[:, some] = torch.from_numpy(decided)
+        found[:, some] = torch.from_numpy(decided).to(rows.device)
     elif len(some):
         limit = torch.as_tensor(decision_limits(missing_rates[leaves[some]]), device=rows.device)
         u = words_at(

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hltm._devices import float64_device
+
 Array = Tensor | np.ndarray
 Label = int | str  # of a layer: the number of a level, or any name
 
@@ -69,7 +71,7 @@ def as_floats(values: Array) -> Tensor:
         tensor([2., 1., 0.], dtype=torch.float64)
     """
     if isinstance(values, Tensor):
-        found = values.detach()
+        found = values.detach().to(float64_device(values.device))  # metrics sum in float64
         if found.is_floating_point():
             return found if found.element_size() > 1 else found.float()  # 8 bits cannot be added
         small = found.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 import torch
 from torch import Tensor, nn
 
+from hltm._devices import float64_device
 from hltm._integers import as_integer
 from hltm.sampling.draw import Draw, Origin, check_draw
 from hltm.sampling.packed import PackedDraw
@@ -98,7 +99,7 @@ def as_rows(
         samples = as_integer("samples", samples)
         members = tuple(getattr(source, "members", tree.members))
         stacked = bool(getattr(source, "stacked", tree.stacked))
-        device = getattr(source, "device", torch.device("cpu"))
+        device = float64_device(getattr(source, "device", torch.device("cpu")))
         return Rows(tree, samples, members, stacked, seed, Stream.EVALUATION, 0, device)
     if isinstance(draw, PackedDraw):
         draw = draw.unpack()
@@ -110,12 +111,13 @@ def as_rows(
             f"{int(draw.missing_SXB.sum())} leaves of the draw are missing, but posteriors and ceilings of "
             "a probe are those of all leaves; probe a draw without missing leaves"
         )
+    states = draw.states_SVB.to(float64_device(draw.states_SVB.device))
     made = Rows(
-        tree, draw.states_SVB.shape[-1], draw.members, draw.stacked, draw.seed, draw.stream,
-        draw.start, draw.states_SVB.device,
+        tree, states.shape[-1], draw.members, draw.stacked, draw.seed, draw.stream, draw.start,
+        states.device,
     )  # fmt: skip
     if not draw.first:
-        return made._replace(kept=draw.states_SVB)
+        return made._replace(kept=states)
     if draw.view or draw.redraws or draw.origin is None:
         raise ValueError(
             f"the draw keeps nodes from {draw.first} on, but a probe needs its latents as well, and "

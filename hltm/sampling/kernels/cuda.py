@@ -366,9 +366,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                 for item in range(thread, (nodes - first) * words, threads):
                     v, i = item // words, item % words
                     place = BLOCK * tile // per + i
-                    out[step, s, v, place] = _written(
-                        plan, v + first, i, per, bits[now], wide[now]
-                    )
+                    out[step, s, v, place] = _written(plan, v + first, i, per, bits[now], wide[now])
                 cuda.syncthreads()
 
 

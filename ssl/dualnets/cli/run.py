@@ -95,10 +95,11 @@ def _options(experiment: Experiment) -> list[Option]:
         "options of the run",
         Option("scale", f"How large a grid: {', '.join(experiment.grids)}.", default="default",
                metavar="NAME"),
-        Option("device", "Where to compute: auto, cpu or cuda.", default="auto", metavar="NAME"),
+        Option("device", "Where to compute: auto, cpu, cuda (all cards), cuda:1, mps or xpu.",
+               default="auto", metavar="NAME"),
         Option("out", "Folder of all results.", default="runs", metavar="FOLDER"),
         Option("fresh", "Compute again what is stored.", switch=True),
-        Option("workers", "Processes that compute cells in parallel; 0 for one per core.", kind=int,
+        Option("workers", "Processes that compute cells in parallel; 0 for one per core or card.", kind=int,
                default=0),
     )  # fmt: skip
 

@@ -86,11 +86,13 @@ def run(
     Args:
         experiment: what to run; `dualnets.experiments.load` finds it by name.
         scale: `smoke`, `default` or `paper`.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, which is CUDA or else the CPU, `cpu`, `cuda`, `mps` or `xpu`; `cuda` and `xpu`
+            are all cards of the machine, which share the cells among as many workers, `cuda:1` is one.
         out: the folder of all results.
         fresh: whether to compute again what is stored.
-        workers: processes that compute cells in parallel, one thread each; None for one per core. A
-            script that asks for more than one needs the usual `if __name__ == "__main__":`.
+        workers: processes that compute cells in parallel; None for one per core, with one thread
+            each, or one per card. A script that asks for more than one needs the usual
+            `if __name__ == "__main__":`.
         reporter: receives the progress.
         **changes: settings, each one value or a list of values.
 
@@ -99,7 +101,7 @@ def run(
         OSError: before any work: a folder that cannot be written to.
         MemoryError: a cell needs more memory than there is.
     """
-    from hltm.sampling.sample import check_device
+    from hltm._devices import check_device
 
     # 1. Check everything that can be checked before work begins.
     listed = value_lists(changes)
@@ -107,7 +109,8 @@ def run(
     where = check_device(device)
     if where.type != "cuda" and any(getattr(s, "precision", "") == "bfloat16" for s in wanted):
         raise ValueError(f"bfloat16 is for CUDA, this run is on {where.type}")
-    worker_processes.worker_count(workers, 1, where.type, scale)  # checks `workers`
+    cards = worker_processes.cards_of(where)
+    worker_processes.worker_count(workers, 1, cards, scale)  # checks `workers`
     store = Store(out, experiment.name)
     store.check_writable()
 
@@ -128,22 +131,22 @@ def run(
     # 3. Compute what is missing, one cell after the other or in parallel.
     reporter = reporter or Reporter()
     reporter.plan([asdict(s) for s in wanted], len(wanted) - len(missing))
-    count = worker_processes.worker_count(workers, len(missing), where.type, scale)
+    count = worker_processes.worker_count(workers, len(missing), cards, scale)
     if count == 1:
         for cell, settings in missing:
             listener = reporter.cell_started(asdict(settings), getattr(settings, "steps", 0))
-            compute(experiment, str(out), cell, settings, str(where), listener)
+            compute(experiment, str(out), cell, settings, cards[0], listener)
             _report_done(store, cell, settings, reporter)
     elif missing:
-        _compute_in_parallel(experiment, str(out), missing, str(where), count, reporter)
+        _compute_in_parallel(experiment, str(out), missing, cards, count, reporter)
 
     # 4. Join the cells and write the files of the run.
     return _finish(experiment, store, run_id, named, scale, command)
 
 
 def _compute_in_parallel(
-    experiment: Experiment, out: str, missing: Sequence[tuple[str, Any]], device: str, count: int,
-    reporter: Reporter,
+    experiment: Experiment, out: str, missing: Sequence[tuple[str, Any]], cards: Sequence[str],
+    count: int, reporter: Reporter,
 ) -> None:  # fmt: skip
     """Compute cells in several processes and pass their progress on to the reporter."""
     store = Store(out, experiment.name)
@@ -159,8 +162,8 @@ def _compute_in_parallel(
         else:
             getattr(listeners[at], kind)(*details)
 
-    tasks = [(experiment, out, cell, settings, device) for cell, settings in missing]
-    worker_processes.run(compute, tasks, count, on_event)
+    tasks = [(experiment, out, cell, settings) for cell, settings in missing]
+    worker_processes.run(compute, tasks, count, on_event, cards)
 
 
 def _report_done(store: Store, cell: str, settings: Any, reporter: Reporter) -> None:
@@ -182,8 +185,14 @@ def compute(
 
     start = time.time()
     chosen = asdict(settings)
-    with _name_memory_errors():
-        result = experiment.run_cell(settings, torch.device(device), progress)
+    where = torch.device(device)
+    several = where.type in ("cuda", "xpu") and where.index is not None
+    current = getattr(torch, where.type).device(where) if several else contextlib.nullcontext()
+    with (
+        _name_memory_errors(),
+        current,
+    ):  # some kernels run on the current card, whatever they are given
+        result = experiment.run_cell(settings, where, progress)
     table = result.table
     table.insert(0, "cell", cell)
     table = with_columns(table, settings)

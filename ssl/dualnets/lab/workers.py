@@ -1,4 +1,8 @@
-"""Cells computed in parallel: a few processes, each with one thread, that report to this one."""
+"""Cells computed in parallel: a few processes that report to this one.
+
+On a CPU every process has one thread. With several cards every process has a card of its own, and
+takes the next cell when its card is free; what a cell gives does not depend on the card.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ import queue
 import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dualnets.lab.experiment import ProgressListener
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_WORKERS = 16  # by default; every process loads libraries of some hundred megabytes
 CHECK_INTERVAL = 0.2  # seconds between two checks that all processes are alive
@@ -23,28 +30,43 @@ class WorkerDiedError(WorkerError):
     """A process ended in the middle of a cell: it was killed, perhaps for its memory."""
 
 
-def worker_count(requested: int | None, cells: int, device: str, scale: str) -> int:
+def cards_of(device: torch.device) -> list[str]:
+    """The devices that share the cells: all cards for `cuda` or `xpu` without a number, else the one.
+
+    Example:
+        >>> import torch
+        >>> cards_of(torch.device("cpu")), cards_of(torch.device("cuda:1"))
+        (['cpu'], ['cuda:1'])
+    """
+    import torch
+
+    several = device.type in ("cuda", "xpu") and device.index is None
+    count = getattr(torch, device.type).device_count() if several else 1
+    return [f"{device.type}:{i}" for i in range(count)] if count > 1 else [str(device)]
+
+
+def worker_count(requested: int | None, cells: int, cards: Sequence[str], scale: str) -> int:
     """The number of processes to use.
 
     Args:
-        requested: how many, or None for one per core on a CPU. On a GPU, and for a smoke run, which
-            is over before a second process has started, None means one.
+        requested: how many, or None for one per core on a CPU and one per card on GPUs. For a smoke
+            run, which is over before a second process has started, None means one.
         cells: how many cells there are to compute.
-        device: type of the device, e.g. `cpu`.
+        cards: the devices that share the cells, e.g. `["cpu"]`.
         scale: of the run.
 
     Raises:
         ValueError: fewer than one is requested.
 
     Example:
-        >>> worker_count(None, 8, "cuda", "default"), worker_count(3, 8, "cpu", "smoke")
-        (1, 3)
+        >>> worker_count(None, 8, ["cuda:0", "cuda:1"], "default"), worker_count(3, 8, ["cpu"], "smoke")
+        (2, 3)
     """
     if requested is not None and requested < 1:
         raise ValueError(f"workers must be at least 1, got {requested}")
     if requested is None:
-        one = device != "cpu" or scale == "smoke"
-        requested = 1 if one else min(os.cpu_count() or 1, MAX_WORKERS)
+        many = min(os.cpu_count() or 1, MAX_WORKERS) if cards[0] == "cpu" else len(cards)
+        requested = 1 if scale == "smoke" else many
     return max(min(requested, cells), 1)
 
 
@@ -53,8 +75,9 @@ def run(
     cells: Sequence[tuple[Any, ...]],
     workers: int,
     on_event: Callable[[int, str, tuple[Any, ...]], None],
+    cards: Sequence[str] = ("cpu",),
 ) -> None:
-    """Call `work(*cell, progress)` for every cell, in other processes.
+    """Call `work(*cell, device, progress)` for every cell, in other processes.
 
     Args:
         work: a function that another process can import.
@@ -62,6 +85,7 @@ def run(
         workers: how many processes.
         on_event: called in this process with a cell's number, what happened (`started`, `updated`,
             `probed`, `done`) and its details, as it happens.
+        cards: the devices; each process has one of them, in turns, for all of its cells.
 
     Raises:
         ValueError: a cell raised a ValueError, OSError or MemoryError, which a user can mend.
@@ -78,9 +102,13 @@ def run(
         tasks.put((at, cell))
     for _ in range(workers):
         tasks.put(None)
+    # on a GPU the threads of a process draw data
+    threads = 1 if cards[0] == "cpu" else max((os.cpu_count() or 1) // workers, 1)
     processes = [
-        context.Process(target=_serve, args=(work, tasks, events), daemon=True)
-        for _ in range(workers)
+        context.Process(
+            target=_serve, args=(work, tasks, events, cards[i % len(cards)], threads), daemon=True
+        )
+        for i in range(workers)
     ]
     for process in processes:
         process.start()
@@ -126,14 +154,14 @@ class _Sender(ProgressListener):
         self.events.put((self.at, "probed", (step, dict(alignment))))
 
 
-def _serve(work: Callable[..., None], tasks: Any, events: Any) -> None:
+def _serve(work: Callable[..., None], tasks: Any, events: Any, device: str, threads: int) -> None:
     """One process: it takes cells from the queue until there are none."""
     import torch
 
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches all; the waiting process ends this one
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     while True:
         task = tasks.get()
         if task is None:
@@ -141,7 +169,7 @@ def _serve(work: Callable[..., None], tasks: Any, events: Any) -> None:
         at, cell = task
         events.put((at, "started", ()))
         try:
-            work(*cell, _Sender(events, at))
+            work(*cell, device, _Sender(events, at))
         except (ValueError, OSError, MemoryError) as error:
             events.put((at, "refused", (str(error),)))
             return

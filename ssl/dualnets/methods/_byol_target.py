@@ -40,7 +40,9 @@ def shuffled_parameters(network: nn.Module, setup: TrainContext) -> State:
         padding = values == 0
         # places and shuffled values, both with the padding last, in equal numbers
         places = padding.to(torch.uint8).argsort(dim=1, stable=True)
-        order = keys.to(values.device).masked_fill(padding, 2).argsort(dim=1, stable=True)
+        # as whole numbers, since a device may have no float64
+        whole = (keys * 2.0**53).long().to(values.device)
+        order = whole.masked_fill(padding, 1 << 54).argsort(dim=1, stable=True)
         found[name] = values.scatter(1, places, values.gather(1, order)).view_as(parameter)
     return found
 

@@ -65,6 +65,7 @@ def random_directions(
         >>> found[1].equal(random_directions(5, 3, seed=0, members=[7], place=9, dtype=torch.float64)[0])
         True
     """
+    from hltm._devices import float64_device
     from hltm.sampling.philox import Stream, uniform
 
     radius, angle = (
@@ -75,12 +76,11 @@ def random_directions(
             members=members,
             node=place * LAYERS,
             view=part,
-            device=device,
+            device=float64_device(device),
         )
         for part in (0, 1)
     )
     # normal numbers after Box and Muller; u < 1, so that log(1 - u) is finite
     normal = (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
-    return plain_direction(normal.view(-1, count, units)).to(
-        torch.float32 if dtype is None else dtype
-    )
+    found = plain_direction(normal.view(-1, count, units))
+    return found.to(torch.float32 if dtype is None else dtype).to(device)

@@ -168,9 +168,11 @@ class PIRL(Method):
 
     def _drawn(self, network: nn.Module, setup: TrainContext, step: int) -> Tensor:
         """`(S, N)` int64 places in the bank of a step's negatives."""
+        from hltm._devices import float64_device
         from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
 
         samples = self._samples(setup)
+        device = next(network.parameters()).device
         numbers = uniform(
             self.negatives,
             seed=setup.seed,
@@ -178,10 +180,10 @@ class PIRL(Method):
             members=network.members,  # type: ignore[arg-type]
             node=NEGATIVES * LAYERS + step // MAX_VIEWS,
             view=step % MAX_VIEWS,
-            device=next(network.parameters()).device,
+            device=float64_device(device),
         )
         # a number just below 1 may round to `samples`
-        return (numbers * samples).long().clamp(max=samples - 1)
+        return (numbers * samples).long().clamp(max=samples - 1).to(device)
 
     @staticmethod
     def _samples(setup: TrainContext) -> int:

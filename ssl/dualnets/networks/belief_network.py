@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dualnets._checks import check_whole
 from dualnets.networks.network import Network, leaf_states, network_members
+from hltm._devices import check_device
 from hltm.model.nodes import Nodes
 from hltm.probe.causal.replacing import Replacement, replaced
 from hltm.tree import LatentTree
@@ -60,7 +61,7 @@ class BeliefNetwork(Network):
         self.floor = -4 * (smallest * len(topology) + 250)  # exp(floor) is 0
         for v in range(len(topology)):  # (S or 1, K of the parent, K), log P(v | parent)
             self.constants[f"table{v}"] = tree.tables.of(v).to(dtype).log()
-        self.to(device)
+        self.to(check_device(device, dtype))
 
     def extra_repr(self) -> str:
         names = [self.tree.topology.names[v] for v in self.readout]

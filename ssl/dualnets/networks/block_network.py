@@ -14,6 +14,7 @@ from dualnets.networks.network import Network
 from dualnets.networks.norm_layer import NormLayer
 from dualnets.networks.normalizations import Normalization, standardize
 from dualnets.networks.wiring import Wires, standardize_own
+from hltm._devices import check_device
 from hltm.probe.causal.replacing import Replacement, replaced
 from hltm.sampling.philox import check_seed
 
@@ -114,7 +115,7 @@ class BlockNetwork(Network):
                     norm, members=len(self.members), blocks=count, units=width, shared=shared
                 )
                 self.norms.append(made.to(dtype))
-        self.to(device)
+        self.to(check_device(device, dtype))
 
     def extra_repr(self) -> str:
         layers = " -> ".join(f"{v}x{u}" for v, u in zip(self.blocks, self.units, strict=True))

@@ -12,6 +12,7 @@ from torch.func import functional_call, vmap
 
 from dualnets.networks.network import Network, leaf_states, network_members
 from dualnets.networks.stacked_module import build_member, stack_members
+from hltm._devices import check_device
 from hltm.probe.causal.replacing import Replacement, run_replaced
 from hltm.probe.sources.capture import find_parts, per_layer, read_parts
 from hltm.probe.sources.layer_axes import (
@@ -118,7 +119,7 @@ class TorchEnsemble(Network):
             norms = nn.modules.batchnorm._BatchNorm
             batch_dependent = any(isinstance(part, norms) for part in self.model.modules())
         self._batch_dependent = batch_dependent
-        self.to(device, dtype)
+        self.to(check_device(device, dtype), dtype)
         self._reading = {"select": select, "call": call}
         self._set = {
             "select": select, "call": call, "batch_axis": batch_axis, "unit_axis": unit_axis,

@@ -145,7 +145,11 @@ main({arguments!r})
         ("emergence", {"scale": "huge"}, "unknown scale 'huge', expected one of smoke"),
         ("emergence", {"unit": 3}, r"unknown setting 'unit' \(did you mean units\?\)"),
         ("emergence", {"units": [3, 0]}, "units must be at least 1, got 0"),
-        ("emergence", {"device": "tpu0"}, "unknown device 'tpu0', expected auto, cpu or cuda"),
+        (
+            "emergence",
+            {"device": "tpu0"},
+            "unknown device 'tpu0', expected auto, cpu, cuda",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(tmp_path, name, changes, message):

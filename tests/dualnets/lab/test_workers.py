@@ -1,30 +1,43 @@
 """Cells in parallel: the same results as one after the other, failures reported, no process left."""
 
+import json
 import os
 import signal
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from tiny_runs import blank_figures, tiny_run
 
 from dualnets.lab import workers
 from dualnets.lab.experiment import ProgressListener
 
 
-def report(name: str, progress: ProgressListener) -> None:
+def report(name: str, device: str, progress: ProgressListener) -> None:
     """Work that reports the length of its name as steps."""
     progress.updated(len(name))
     progress.probed(3, {1: 0.5})
 
 
-def fail(name: str, progress: ProgressListener) -> None:
+def fail(name: str, device: str, progress: ProgressListener) -> None:
     """Work that fails."""
     raise {"refused": ValueError, "failed": KeyError}[name]("no such luck")
 
 
-def die(name: str, progress: ProgressListener) -> None:
+def die(name: str, device: str, progress: ProgressListener) -> None:
     """Work whose process is killed."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def meet(folder: str, device: str, progress: ProgressListener) -> None:
+    """Work that reports the number of its card, when another card has begun as well."""
+    (Path(folder) / device).touch()
+    deadline = time.monotonic() + 100
+    while len(list(Path(folder).iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    progress.updated(int(device.removeprefix("cuda:")))
 
 
 def test_every_cell_is_done_and_reported():
@@ -54,9 +67,13 @@ def test_a_cell_that_fails_ends_the_run_and_says_why(work, name, error, words):
         workers.run(work, [(name,)], 1, lambda *_: None)
 
 
-def test_a_run_has_the_same_results_whatever_the_workers(stored, tmp_path):
+def test_a_run_has_the_same_results_whatever_the_workers_and_cards(stored, tmp_path, monkeypatch):
+    """The CPU by two of its names stands in for two cards."""
+    monkeypatch.setattr(workers, "cards_of", lambda device: ["cpu", "cpu:0"])
     with blank_figures("emergence"):
         parallel = tiny_run(tmp_path, workers=2)
+    manifest = json.loads((parallel.folder / "manifest.json").read_text())
+    assert {cell["device"] for cell in manifest["cells"]} <= {"cpu", "cpu:0"}
     tables = [parallel.table, stored[0].table]
     # gap closed divides by what is left to the ceiling, where there may be little: rounding grows in it
     gaps = [table.pop("gap_closed") for table in tables]
@@ -66,9 +83,33 @@ def test_a_run_has_the_same_results_whatever_the_workers(stored, tmp_path):
 
 def test_the_number_of_workers():
     cores = min(os.cpu_count(), workers.MAX_WORKERS)
-    assert workers.worker_count(None, 100, "cpu", "default") == cores
-    assert workers.worker_count(None, 1, "cpu", "default") == 1
-    assert workers.worker_count(None, 100, "cpu", "smoke") == 1
-    assert workers.worker_count(4, 0, "cpu", "default") == 1
+    cards = ["cuda:0", "cuda:1", "cuda:2"]
+    assert workers.worker_count(None, 100, ["cpu"], "default") == cores
+    assert workers.worker_count(None, 1, ["cpu"], "default") == 1
+    assert workers.worker_count(None, 100, ["cpu"], "smoke") == 1
+    assert workers.worker_count(4, 0, ["cpu"], "default") == 1
+    assert workers.worker_count(None, 100, cards, "default") == 3
+    assert workers.worker_count(None, 2, cards, "default") == 2
+    assert workers.worker_count(None, 100, ["cuda:1"], "default") == 1
+    assert workers.worker_count(6, 100, cards, "default") == 6
     with pytest.raises(ValueError, match="at least 1, got -1"):
-        workers.worker_count(-1, 3, "cpu", "default")
+        workers.worker_count(-1, 3, ["cpu"], "default")
+
+
+def test_cuda_without_a_number_is_all_cards(monkeypatch):
+    cuda = torch.device("cuda")
+    for count, expected in ((0, ["cuda"]), (1, ["cuda"]), (2, ["cuda:0", "cuda:1"])):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert workers.cards_of(cuda) == expected
+    assert workers.cards_of(torch.device("cuda:1")) == ["cuda:1"]
+    assert workers.cards_of(torch.device("mps")) == ["mps"]
+
+
+def test_every_card_takes_cells(tmp_path):
+    cards = []
+    workers.run(
+        meet, [(str(tmp_path),)] * 2, 2,
+        lambda at, kind, details: cards.extend(details if kind == "updated" else ()),
+        ["cuda:0", "cuda:1"],
+    )  # fmt: skip
+    assert sorted(cards) == [0, 1]

@@ -11,7 +11,6 @@ from draw_cases import BINARY, MIXED, PARENTS, random_tree
 
 import hltm
 from hltm.sampling.packed import pack_bits, unpack_bits
-from hltm.sampling.sample import check_device
 
 
 @pytest.fixture(scope="module")
@@ -101,17 +100,6 @@ def test_what_cannot_be_drawn_is_named(binary, asked, error, message, packed):
 
 def test_the_last_row_has_an_address(tree):
     assert tree.sample(1, seed=2**64 - 1, start=2**34 - 1).rows == range(2**34 - 1, 2**34)
-
-
-def test_a_device_that_is_not_there_is_named():
-    if torch.cuda.is_available():
-        assert check_device("auto").type == "cuda"
-        return
-    assert check_device("auto").type == "cpu"
-    with pytest.raises(
-        ValueError, match="device 'cuda' needs CUDA, which this machine does not have"
-    ):
-        check_device("cuda")
 
 
 def test_a_seed_is_required(tree):

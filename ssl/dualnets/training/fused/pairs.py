@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dualnets.optim.per_member import PerMember
 from dualnets.training.compiled import pairs
-from dualnets.training.compiled.members import flatten, unflatten
+from dualnets.networks.compiled.members import flatten, unflatten
 from dualnets.training.compiled.pairs import PairKernel
 from dualnets.training.fused.launch import is_available, launch
 from dualnets.training.fused.table import CHUNK, SMALLEST, Table, network_tiles, power_of_two

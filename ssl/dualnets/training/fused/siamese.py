@@ -13,7 +13,7 @@ from dualnets.methods.siamese import SiameseSpec
 from dualnets.optim.optimizers import Optimizer
 from dualnets.optim.per_member import Group
 from dualnets.training.compiled import siamese
-from dualnets.training.compiled.members import flatten, unflatten
+from dualnets.networks.compiled.members import flatten, unflatten
 from dualnets.training.compiled.siamese import (
     SiameseKernel,
     _parameter_order,
