@@ -16,6 +16,7 @@ from dualnets.networks.normalizations import BatchNorm
 SMALLEST = 16  # sides of a matrix product
 LARGEST = 8192  # numbers of a tile, which a program keeps in registers
 PARTS = ("off", "on", "stop")  # of a BatchNorm, as `layers` numbers them
+TILE = 32  # columns of a product
 CHUNK = 1024  # parameters that are updated at once
 
 
@@ -34,10 +35,10 @@ class Tiles(NamedTuple):
     terms: int
     fan_in: int
 
-    def fit(self, columns: int) -> bool:
-        """Whether a program can hold tiles of so many columns, and of weights."""
-        widest = max(self.units, self.first, self.fan_in)
-        return widest * columns <= LARGEST and self.units * max(self.first, self.fan_in) <= LARGEST
+    @property
+    def fit(self) -> bool:
+        """Whether a program can hold the weights of a block and their gradient."""
+        return self.units * max(self.first, self.fan_in) <= LARGEST // 2
 
 
 def power_of_two(number: int, smallest: int = 1) -> int:
