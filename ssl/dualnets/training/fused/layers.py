@@ -26,7 +26,7 @@ PRECISION = tl.constexpr("ieee")
 
 @triton.jit
 def layer_row(table, layer):
-    """Blocks, U_out, U_in, places of weights, biases (or -1), inputs, outputs; is rectified; mean, std, unit."""
+    """Blocks, U_out, U_in; places of weights, biases (or -1), inputs, outputs; rectified; mean, std, unit."""
     at = table + layer * 11
     return (
         tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), tl.load(at + 4), tl.load(at + 5),

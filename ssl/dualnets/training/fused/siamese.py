@@ -21,7 +21,7 @@ from dualnets.training.compiled.siamese import (
     _RunningMoments,
     _velocity_name,
 )
-from dualnets.training.fused.launch import is_available, launch
+from dualnets.training.fused.launch import device_type, is_available, launch
 from dualnets.training.fused.table import (
     CHUNK,
     LARGEST,
@@ -39,14 +39,16 @@ def supported_kernel(
     spec: SiameseSpec | None,
     optimizer: Optimizer,
     groups: Mapping[str, Group],
+    batch: int,
 ) -> SiameseKernel | None:
     """The fused training of a network by a Siamese method; None if it is not supported."""
     if not is_available(network, "train_siamese"):
         return None
-    return siamese.supported_kernel(network, spec, optimizer, groups, device="cuda")
+    kernel = siamese.supported_kernel(network, spec, optimizer, groups, device_type(network))
+    return kernel if kernel is not None and _fits(kernel, batch) else None
 
 
-def fits(kernel: SiameseKernel, batch: int) -> bool:
+def _fits(kernel: SiameseKernel, batch: int) -> bool:
     """Whether a program can hold its tiles: of layers, and of a pass of the whole batch."""
     block = power_of_two(batch, SMALLEST)
     network, spec = kernel.network, kernel.spec

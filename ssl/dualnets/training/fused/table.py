@@ -63,7 +63,7 @@ def network_tiles(network: BlockNetwork) -> Tiles:
 
 
 def head_tiles(heads: Sequence[Head], inputs: int) -> Tiles:
-    """The tiles of heads, the first on `inputs` features and each other one on the outputs of the one before."""
+    """The tiles of heads, the first on `inputs` features, each other one on the outputs of the one before."""
     shapes: list[tuple[int, int, int]] = []
     for head in heads:
         shapes += head_shapes(head, inputs)
@@ -121,7 +121,7 @@ class Table:
         return self.rows - count
 
     def tensors(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """`table` `(layers, 11)` int32 and `coefficients` `(layers, 2)`, ε and momentum, as kernels read them."""
+        """`table` `(layers, 11)` int32, and `coefficients` `(layers, 2)`, ε and momentum, for the kernels."""
         table = torch.tensor(self._layers, dtype=torch.int32, device=like.device)
         coefficients = torch.tensor(self._coefficients, dtype=like.dtype, device=like.device)
         return table, coefficients
