@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dualnets.methods.protocol import Method
 from dualnets.optim.optimizers import SGD
@@ -16,6 +17,9 @@ from dualnets.training.capture import Recording, is_repeatable
 from dualnets.training.compiled import pairs, siamese
 from dualnets.training.data import Rows
 from dualnets.training.eager import Differentiate, differentiate, merge, train_steps_eager
+from dualnets.training.fused import pairs as fused_pairs
+from dualnets.training.fused import siamese as fused_siamese
+from dualnets.training.fused.launch import LaunchError
 from dualnets.training.state import TrainConfig, TrainState
 from dualnets.training.state import trained_tensors as trained_tensors
 
@@ -37,14 +41,28 @@ def train_steps(
     known = type(optimizer) is SGD and type(optimizer.schedule) is Schedule
     known = known and type(config.data).batches is Rows.batches and config.precision == "float32"
     if known and optimizer.is_plain:
-        pair_kernel = pairs.supported_kernel(network, _own_property(method, "plain_loss"))
+        loss = _own_property(method, "plain_loss")
+        pair_kernel = pairs.supported_kernel(network, loss)
         if pair_kernel is not None:
-            return _train_pairs(pair_kernel, config, before, first_step, steps)
+            return _train_pairs(pairs.train, pair_kernel, config, before, first_step, steps)
+        pair_kernel = fused_pairs.supported_kernel(network, loss)
+        if pair_kernel is not None:
+            with suppress(LaunchError):  # then in plain torch
+                return _train_pairs(
+                    fused_pairs.train, pair_kernel, config, before, first_step, steps
+                )
     if known:
         spec = _own_property(method, "siamese")
-        siamese_kernel = siamese.supported_kernel(network, spec, optimizer, method.groups)
-        if siamese_kernel is not None:
-            return _train_siamese(siamese_kernel, config, before, first_step, steps)
+        given = (network, spec, optimizer, method.groups)
+        kernel = siamese.supported_kernel(*given)
+        if kernel is not None:
+            return _train_siamese(siamese.train, kernel, config, before, first_step, steps)
+        kernel = fused_siamese.supported_kernel(*given, config.data.batch)
+        if kernel is not None:
+            with suppress(LaunchError):
+                return _train_siamese(
+                    fused_siamese.train, kernel, config, before, first_step, steps
+                )
     gradients = _gradients(network, config, before, first_step)
     return train_steps_eager(network, config, before, first_step, steps, gradients)
 
@@ -75,19 +93,23 @@ def _own_property(method: Method, name: str) -> Any:
 
 
 def _train_pairs(
-    kernel: pairs.PairKernel, config: TrainConfig, before: TrainState, first_step: int, steps: int
+    train: Callable[..., Tensor],
+    kernel: pairs.PairKernel,
+    config: TrainConfig,
+    before: TrainState,
+    first_step: int,
+    steps: int,
 ) -> TrainState:
     """Compiled steps of a loss of pairs."""
     drawn = config.data.draw(config.method.needs, first_step, steps)
     assert drawn.negatives is not None  # every loss of pairs has one
     frozen_at, leaves = before.frozen_at.clone(), [*drawn.views, drawn.negatives]
-    losses = pairs.train(
-        kernel, config.optimizer.lr, leaves, config.data.batch, first_step, frozen_at
-    )
+    losses = train(kernel, config.optimizer.lr, leaves, config.data.batch, first_step, frozen_at)
     return before._replace(losses=losses, frozen_at=frozen_at)
 
 
 def _train_siamese(
+    train: Callable[..., tuple[State, Tensor]],
     kernel: siamese.SiameseKernel,
     config: TrainConfig,
     before: TrainState,
@@ -106,7 +128,7 @@ def _train_siamese(
         rows = slice((step - first_step) * batch, (stop - first_step) * batch)
         interrupted = every > 0 and stop % every == 0
         # where the method's own after_step follows, it updates the target itself
-        state, losses = siamese.train(
+        state, losses = train(
             kernel, state, memory, [view[..., rows] for view in views], batch, step,
             config.context.steps, frozen_at, keep_last_target=interrupted,
         )  # fmt: skip

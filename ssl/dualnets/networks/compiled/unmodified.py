@@ -18,7 +18,7 @@ HOOKS = (
 
 
 def is_unmodified(network: nn.Module, device: str = "cpu") -> TypeGuard[BlockNetwork]:
-    """Whether a network computes and trains what `BlockNetwork` does on a device of this type, and nothing else.
+    """Whether a network, on a device of this type, computes and trains what `BlockNetwork` does, and no more.
 
     False for a subclass, for a part or a forward pass that was replaced, with any hook, and with a
     parameter that is not trained: compiled code would ignore all of them.

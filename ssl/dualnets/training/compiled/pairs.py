@@ -40,9 +40,7 @@ class PairKernel(NamedTuple):
     loss: PairLoss
 
 
-def supported_kernel(
-    network: nn.Module, loss: object, device: str = "cpu"
-) -> PairKernel | None:
+def supported_kernel(network: nn.Module, loss: object, device: str = "cpu") -> PairKernel | None:
     """The compiled training of a network on a loss by plain SGD; None if it is not supported."""
     if type(loss) not in LOSSES or not is_unmodified(network, device) or not network.equal_shares:
         return None

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-WARPS = 4  # of a program
+# of the compiler: one stage, as no load may move before the barriers of an earlier iteration
+OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 _failed: set[str] = set()  # names of kernels that could not be compiled or started
 
 
@@ -22,8 +23,12 @@ class LaunchError(RuntimeError):
 
 def is_available(network: nn.Module, name: str) -> bool:
     """Whether the network is on CUDA, there is Triton, and its kernel `name` has not failed before."""
-    device = next(network.parameters()).device
-    return device.type == "cuda" and has_triton() and name not in _failed
+    return device_type(network) == "cuda" and has_triton() and name not in _failed
+
+
+def device_type(network: nn.Module) -> str:
+    """The type of the network's device."""
+    return next(network.parameters()).device.type
 
 
 @cache
@@ -51,8 +56,7 @@ def launch(
     try:
         # Triton's interpreter, which the tests use, runs on the CPU
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            # loads must not be moved before the barriers of an earlier iteration, hence one stage
-            kernel()[(members,)](**arguments, num_warps=WARPS, num_stages=1)
+            kernel()[(members,)](**arguments, **OPTIONS)
     except Exception as error:  # of many kinds: Triton's, LLVM's, the driver's
         _failed.add(name)
         warnings.warn(

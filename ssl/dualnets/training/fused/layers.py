@@ -1,28 +1,32 @@
 """The layers of a network and of its heads, and their gradients, in Triton: one program per member.
 
 A program holds the activations of one member in rows of `values`, PASSES * BLOCK columns each: a pass is
-one view of BLOCK samples, of which those that are `valid` exist; the others are read as 0 and are never
-written. The first rows are the leaves, then come the units of every layer, block after block, so that
-the inputs of a block are neighbouring rows. Row `layer` of `table` has the numbers that `layer_row`
-returns (`fused.table`). A layer computes
+one view of BLOCK samples, of which the first `batch` exist (all of them where it is larger); the others
+are read as 0 and are never written. The first rows are the leaves, then come the units of every layer,
+block after block, so that the inputs of a block are neighbouring rows. Row `layer` of `table` has the
+numbers that `layer_row` returns (`fused.table`). A layer computes
 
     p = W x + b,    y = (p - μ) r,    x = max(y', 0) of the y' below, or y' itself where nothing is rectified,
 
 and `values` keeps y, from before the ReLU: its sign is what the gradient of the ReLU needs, and the
 gradient of a BatchNorm needs y itself.
 
-Threads of a program read what others have written only behind a barrier. Loops over layers, blocks and
-passes are loops at run time, so that what is compiled does not grow with the network.
+Threads of a program read what others have written only behind a barrier. Products are computed in tiles
+of TILE columns, which bound the registers of a thread. Loops over layers, blocks and tiles are loops at
+run time, so that what is compiled does not grow with the network.
 """
 # mypy: ignore-errors
 
 import triton
 import triton.language as tl
 
+# 32-bit products, rather than those of tensor cores, which round to 10 bits
+PRECISION = tl.constexpr("ieee")
+
 
 @triton.jit
 def layer_row(table, layer):
-    """Blocks, U_out, U_in, places of weights, biases (or -1), inputs, outputs; is rectified; mean, std, unit."""
+    """Blocks, U_out, U_in; places of weights, biases (or -1), inputs, outputs; rectified; mean, std, unit."""
     at = table + layer * 11
     return (
         tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), tl.load(at + 4), tl.load(at + 5),
@@ -38,14 +42,14 @@ def floor_and_biased(rectified, biases, units):
 
 @triton.jit
 def read_leaves(
-    leaves, features, length, start, between, values, column, valid,
+    leaves, features, length, start, between, values, column, batch,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Copy a pass of leaves `(X, length)`, every `between`-th from `start` on, to BLOCK columns."""
     b = tl.arange(0, BLOCK)
     for low in range(0, features, 16):
         x = low + tl.arange(0, 16)
-        mask = (x < features)[:, None] & valid[None, :]
+        mask = (x < features)[:, None] & (b < batch)[None, :]
         states = tl.load(
             leaves + x[:, None] * length + (start + b * between)[None, :], mask=mask, other=0
         )
@@ -55,71 +59,59 @@ def read_leaves(
 
 @triton.jit
 def forward(
-    table, low, high, values, parameters, statistics, norm_units, coefficients, valid, batch,
-    UNITS: tl.constexpr, FAN: tl.constexpr, TERMS: tl.constexpr, PASSES: tl.constexpr,
-    BLOCK: tl.constexpr, NORMED: tl.constexpr,
+    table, low, high, values, parameters, batch, UNITS: tl.constexpr, FAN: tl.constexpr,
+    TERMS: tl.constexpr, PASSES: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Compute layers low .. high - 1, whose blocks have at most UNITS units of at most FAN inputs.
+    """Compute p of layers low .. high - 1, whose blocks have at most UNITS units of at most FAN inputs.
 
-    With TERMS, every unit has so many inputs, which are added up one by one: a matrix product needs 16. With
-    NORMED, layers may have a BatchNorm and a pass is the whole batch.
+    With TERMS, every unit has so many inputs, which are added up one by one: a matrix product needs 16.
     """
     WIDTH: tl.constexpr = PASSES * BLOCK
     u = tl.arange(0, UNITS)
     i = tl.arange(0, FAN)
-    b = tl.arange(0, BLOCK)
-    y_tile = u[:, None] * WIDTH + b[None, :]
-    x_tile = i[:, None] * WIDTH + b[None, :]
+    c = tl.arange(0, TILE)
+    y_tile = u[:, None] * WIDTH + c[None, :]
+    x_tile = i[:, None] * WIDTH + c[None, :]
     for layer in range(low, high):
-        blocks, units, fan_in, weights, biases, below, above, rectified, mean, std, unit = (
-            layer_row(table, layer)
+        blocks, units, fan_in, weights, biases, below, above, rectified, _, _, _ = layer_row(
+            table, layer
         )
         floor, biased = floor_and_biased(rectified, biases, units)
         for v in range(blocks):
             w_at = parameters + weights + v * units * fan_in
+            x_at = values + (below + v * fan_in) * WIDTH
+            y_at = values + (above + v * units) * WIDTH + y_tile
             bias = tl.load(parameters + biases + v * units + u, mask=u < biased, other=0)
             if TERMS == 0:
                 w = tl.load(
                     w_at + u[:, None] * fan_in + i[None, :],
                     mask=(u < units)[:, None] & (i < fan_in)[None, :], other=0,
                 )  # fmt: skip
-            for p in range(PASSES):
+            for column in range(0, WIDTH, TILE):
+                valid = column % BLOCK + c < batch
                 if TERMS == 0:
-                    x = tl.load(
-                        values + (below + v * fan_in) * WIDTH + p * BLOCK + x_tile,
-                        mask=(i < fan_in)[:, None] & valid[None, :], other=0,
-                    )  # fmt: skip
+                    x_mask = (i < fan_in)[:, None] & valid[None, :]
+                    x = tl.load(x_at + column + x_tile, mask=x_mask, other=0)
                     x = tl.where(x < floor, floor, x)  # NaN stays NaN
-                    y = tl.dot(w, x, input_precision="ieee") + bias[:, None]
+                    y = tl.dot(w, x, input_precision=PRECISION) + bias[:, None]
                 else:
-                    y = tl.zeros((UNITS, BLOCK), values.dtype.element_ty) + bias[:, None]
+                    y = tl.zeros((UNITS, TILE), values.dtype.element_ty) + bias[:, None]
                     for k in tl.static_range(TERMS):
                         w_k = tl.load(w_at + u * fan_in + k, mask=u < units, other=0)
-                        x_k = tl.load(
-                            values + (below + v * fan_in + k) * WIDTH + p * BLOCK + b,
-                            mask=valid, other=0,
-                        )  # fmt: skip
+                        x_k = tl.load(x_at + k * WIDTH + column + c, mask=valid, other=0)
                         x_k = tl.where(x_k < floor, floor, x_k)
                         y += w_k[:, None] * x_k[None, :]
-                if NORMED:
-                    y = normalize_batch(
-                        y, mean, std, tl.load(coefficients + 2 * layer), statistics, norm_units,
-                        unit + u, u < units, p, valid, batch, PASSES,
-                    )  # fmt: skip
-                tl.store(
-                    values + (above + v * units) * WIDTH + p * BLOCK + y_tile, y,
-                    mask=(u < units)[:, None] & valid[None, :],
-                )  # fmt: skip
+                tl.store(y_at + column, y, mask=(u < units)[:, None] & valid[None, :])
         tl.debug_barrier()
 
 
 @triton.jit
 def backward(
-    table, low, high, values, slopes, parameters, gradients, statistics, norm_units, valid, batch,
-    earlier, UNITS: tl.constexpr, FAN: tl.constexpr, TERMS: tl.constexpr, PASSES: tl.constexpr,
-    BLOCK: tl.constexpr, NORMED: tl.constexpr, BOTTOM: tl.constexpr,
+    table, low, high, values, slopes, parameters, gradients, batch, earlier, UNITS: tl.constexpr,
+    FAN: tl.constexpr, TERMS: tl.constexpr, PASSES: tl.constexpr, BLOCK: tl.constexpr,
+    TILE: tl.constexpr, BOTTOM: tl.constexpr,
 ):  # fmt: skip
-    """Compute the gradients of layers high - 1 .. low, from ∂L/∂y of the last one in its rows of `slopes`.
+    """Compute the gradients of layers high - 1 .. low, from ∂L/∂p of the last one in its rows of `slopes`.
 
     Those of the inputs go to the inputs' rows of `slopes`, except in the BOTTOM layer, whose inputs are
     leaves. `slopes` may be `values`: a block's inputs are no other block's. Gradients of parameters are
@@ -129,13 +121,13 @@ def backward(
     kind: tl.constexpr = values.dtype.element_ty
     u = tl.arange(0, UNITS)
     i = tl.arange(0, FAN)
-    b = tl.arange(0, BLOCK)
-    y_tile = u[:, None] * WIDTH + b[None, :]
-    x_tile = i[:, None] * WIDTH + b[None, :]
+    c = tl.arange(0, TILE)
+    y_tile = u[:, None] * WIDTH + c[None, :]
+    x_tile = i[:, None] * WIDTH + c[None, :]
     for downwards in range(high - low):
         layer = high - 1 - downwards
-        blocks, units, fan_in, weights, biases, below, above, rectified, mean, std, unit = (
-            layer_row(table, layer)
+        blocks, units, fan_in, weights, biases, below, above, rectified, _, _, _ = layer_row(
+            table, layer
         )
         floor, biased = floor_and_biased(rectified, biases, units)
         known = units * tl.minimum(earlier, 1)  # of these units there are sums already
@@ -146,43 +138,27 @@ def backward(
                 w = tl.load(parameters + w_offsets, mask=w_mask, other=0)
             dw = tl.zeros((UNITS, FAN), kind)
             db = tl.zeros((UNITS,), kind)
-            for p in range(PASSES):
+            g_at = slopes + (above + v * units) * WIDTH + y_tile
+            x_at = values + (below + v * fan_in) * WIDTH
+            for column in range(0, WIDTH, TILE):
+                valid = column % BLOCK + c < batch
                 y_mask = (u < units)[:, None] & valid[None, :]
-                g = tl.load(
-                    slopes + (above + v * units) * WIDTH + p * BLOCK + y_tile, mask=y_mask, other=0
-                )
-                if NORMED:
-                    y = tl.load(
-                        values + (above + v * units) * WIDTH + p * BLOCK + y_tile, mask=y_mask,
-                        other=0,
-                    )  # fmt: skip
-                    g = normalize_batch_backward(
-                        g, y, mean, std, statistics, norm_units, unit + u, u < units, p, valid, batch,
-                        PASSES,
-                    )  # fmt: skip
+                g = tl.load(g_at + column, mask=y_mask, other=0)
                 db += tl.sum(g, 1)
                 if TERMS == 0:
                     x_mask = (i < fan_in)[:, None] & valid[None, :]
-                    x = tl.load(
-                        values + (below + v * fan_in) * WIDTH + p * BLOCK + x_tile, mask=x_mask,
-                        other=0,
-                    )  # fmt: skip
+                    x = tl.load(x_at + column + x_tile, mask=x_mask, other=0)
                     x = tl.where(x < floor, floor, x)
-                    dw += tl.dot(g, tl.trans(x), input_precision="ieee")
+                    dw += tl.dot(g, tl.trans(x), input_precision=PRECISION)
                     if not BOTTOM:
-                        dx = tl.dot(tl.trans(w), g, input_precision="ieee")
+                        dx = tl.dot(tl.trans(w), g, input_precision=PRECISION)
                         dx = tl.where(x > floor, dx, 0)
                         tl.debug_barrier()  # all threads have read x, which may lie where dx goes
-                        tl.store(
-                            slopes + (below + v * fan_in) * WIDTH + p * BLOCK + x_tile, dx,
-                            mask=x_mask,
-                        )  # fmt: skip
+                        dx_at = slopes + (below + v * fan_in) * WIDTH + column + x_tile
+                        tl.store(dx_at, dx, mask=x_mask)
                 else:
                     for k in tl.static_range(TERMS):
-                        x_k = tl.load(
-                            values + (below + v * fan_in + k) * WIDTH + p * BLOCK + b,
-                            mask=valid, other=0,
-                        )  # fmt: skip
+                        x_k = tl.load(x_at + k * WIDTH + column + c, mask=valid, other=0)
                         x_k = tl.where(x_k < floor, floor, x_k)
                         dw += tl.where((i == k)[None, :], tl.sum(g * x_k[None, :], 1)[:, None], 0)
             before = tl.load(gradients + w_offsets, mask=w_mask & (u < known)[:, None], other=0)
@@ -191,52 +167,6 @@ def backward(
             before = tl.load(b_at, mask=(u < biased) & (u < known), other=0)
             tl.store(b_at, before + db, mask=u < biased)
         tl.debug_barrier()
-
-
-@triton.jit
-def normalize_batch(
-    y,
-    mean,
-    std,
-    epsilon,
-    statistics,
-    norm_units,
-    unit,
-    exists,
-    p,
-    valid,
-    batch,
-    PASSES: tl.constexpr,
-):
-    """Apply a BatchNorm to a pass `(UNITS, BLOCK)`, and write r, r times the mean not subtracted, μ, and the
-    sum of squares around it, which is 0 where the deviation is off, to `statistics` `(4, norm_units, PASSES)`.
-    """
-    centre = tl.sum(tl.where(valid[None, :], y, 0), 1) / batch
-    away = tl.where(valid[None, :], y - centre[:, None], 0)
-    squares = tl.where(std != 0, tl.sum(away * away, 1), 0)
-    scale = tl.where(std != 0, 1 / tl.sqrt(squares / batch + epsilon), 1)
-    subtracted = tl.where(mean != 0, centre, 0)
-    at = statistics + unit * PASSES + p
-    part = norm_units * PASSES
-    tl.store(at, scale, mask=exists)
-    tl.store(at + part, (centre - subtracted) * scale, mask=exists)
-    tl.store(at + 2 * part, centre, mask=exists)
-    tl.store(at + 3 * part, squares, mask=exists)
-    return (y - subtracted[:, None]) * scale[:, None]
-
-
-@triton.jit
-def normalize_batch_backward(
-    g, y, mean, std, statistics, norm_units, unit, exists, p, valid, batch, PASSES: tl.constexpr
-):
-    """∂L/∂p from ∂L/∂y: r (g_i - mean_j g_j - (y_i - shift) mean_j g_j y_j), as in `compiled.heads`."""
-    at = statistics + unit * PASSES + p
-    scale = tl.load(at, mask=exists, other=0)
-    shift = tl.load(at + norm_units * PASSES, mask=exists, other=0)
-    level = tl.where(mean == 1, tl.sum(g, 1) / batch, 0)
-    along = tl.where(std == 1, tl.sum(g * y, 1) / batch, 0)
-    found = scale[:, None] * (g - level[:, None] - along[:, None] * (y - shift[:, None]))
-    return tl.where(valid[None, :], found, 0)
 
 
 @triton.jit

@@ -12,8 +12,8 @@ from dualnets.optim.per_member import PerMember
 from dualnets.training.compiled import pairs
 from dualnets.networks.compiled.members import flatten, unflatten
 from dualnets.training.compiled.pairs import PairKernel
-from dualnets.training.fused.launch import is_available, launch
-from dualnets.training.fused.table import CHUNK, SMALLEST, Table, network_tiles, power_of_two
+from dualnets.training.fused.launch import device_type, is_available, launch
+from dualnets.training.fused.table import CHUNK, SMALLEST, TILE, Table, network_tiles, power_of_two
 
 ANCHORS = 64  # of a tile, at most; a multiple of a warp
 
@@ -22,9 +22,8 @@ def supported_kernel(network: nn.Module, loss: object) -> PairKernel | None:
     """The fused training of a network on a loss by plain SGD; None if it is not supported."""
     if not is_available(network, "train_pairs"):
         return None
-    kernel = pairs.supported_kernel(network, loss, device="cuda")
-    fits = kernel is not None and network_tiles(kernel.network).fit(ANCHORS)
-    return kernel if fits else None
+    kernel = pairs.supported_kernel(network, loss, device_type(network))
+    return kernel if kernel is not None and network_tiles(kernel.network).fit else None
 
 
 @torch.no_grad()
@@ -82,6 +81,6 @@ def arguments(
         "features": features[0].shape[1], "outputs": outputs, "top": top, "steps": steps,
         "batch": batch, "first_step": first_step, "EXPONENTIAL": loss.exponential,
         "NORMALIZE": network.normalize, "UNITS": tiles.units, "FIRST": tiles.first,
-        "TERMS": tiles.terms,        "FAN": tiles.fan_in, "OUT": power_of_two(outputs), "PASSES": passes, "BLOCK": block,
-        "CHUNK": CHUNK,
+        "TERMS": tiles.terms, "FAN": tiles.fan_in, "OUT": power_of_two(outputs), "PASSES": passes,
+        "BLOCK": block, "TILE": min(TILE, block), "CHUNK": CHUNK,
     }  # fmt: skip

@@ -24,7 +24,8 @@ def train_pairs(
     anchors, positives, negatives, parameters, gradients, values, rates, losses, frozen_at, table,
     constants, count, rows, layers, features, outputs, top, steps, batch, first_step,
     EXPONENTIAL: tl.constexpr, NORMALIZE: tl.constexpr, UNITS: tl.constexpr, FIRST: tl.constexpr,
-    TERMS: tl.constexpr, FAN: tl.constexpr, OUT: tl.constexpr, PASSES: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+    TERMS: tl.constexpr, FAN: tl.constexpr, OUT: tl.constexpr, PASSES: tl.constexpr,
+    BLOCK: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Train one member through all steps of the given leaves.
 
@@ -62,40 +63,38 @@ def train_pairs(
     while t < last:
         total = tl.zeros((BLOCK,), kind)
         for low in range(0, batch, BLOCK):
-            valid = low + b < batch
+            left = batch - low
             start = t * batch + low
             # 1. the tile's leaves
-            read_leaves(anchors, features, length, start, 1, values, 0, valid, WIDTH, BLOCK)
-            read_leaves(positives, features, length, start, 1, values, BLOCK, valid, WIDTH, BLOCK)
+            read_leaves(anchors, features, length, start, 1, values, 0, left, WIDTH, BLOCK)
+            read_leaves(positives, features, length, start, 1, values, BLOCK, left, WIDTH, BLOCK)
             for h in range(MANY):
                 read_leaves(
                     negatives, features, length * MANY, start * MANY + h, MANY, values,
-                    (2 + h) * BLOCK, valid, WIDTH, BLOCK,
+                    (2 + h) * BLOCK, left, WIDTH, BLOCK,
                 )  # fmt: skip
             tl.debug_barrier()
             # 2. forward
             forward(
-                table, 0, 1, values, parameters, values, 0, constants, valid, batch, UNITS, FIRST, TERMS,
-                PASSES, BLOCK, False,
+                table, 0, 1, values, parameters, left, UNITS, FIRST, TERMS, PASSES, BLOCK, TILE
             )  # fmt: skip
             forward(
-                table, 1, layers, values, parameters, values, 0, constants, valid, batch, UNITS, FAN, 0,
-                PASSES, BLOCK, False,
+                table, 1, layers, values, parameters, left, UNITS, FAN, 0, PASSES, BLOCK, TILE
             )  # fmt: skip
             # 3. the loss; its gradient replaces the outputs
             total += pair_losses(
-                values, top, outputs, valid, temperature, margin, share, EXPONENTIAL, NORMALIZE, OUT,
+                values, top, outputs, b < left, temperature, margin, share, EXPONENTIAL, NORMALIZE, OUT,
                 PASSES, BLOCK,
             )  # fmt: skip
             tl.debug_barrier()
             # 4. backward
             backward(
-                table, 1, layers, values, values, parameters, gradients, values, 0, valid, batch,
-                low, UNITS, FAN, 0, PASSES, BLOCK, False, False,
+                table, 1, layers, values, values, parameters, gradients, left, low, UNITS, FAN, 0,
+                PASSES, BLOCK, TILE, False,
             )  # fmt: skip
             backward(
-                table, 0, 1, values, values, parameters, gradients, values, 0, valid, batch, low,
-                UNITS, FIRST, TERMS, PASSES, BLOCK, False, True,
+                table, 0, 1, values, values, parameters, gradients, left, low, UNITS, FIRST, TERMS,
+                PASSES, BLOCK, TILE, True,
             )  # fmt: skip
         loss = tl.sum(total, 0) * share
         tl.store(losses + s, loss)

@@ -21,11 +21,12 @@ from dualnets.training.compiled.siamese import (
     _RunningMoments,
     _velocity_name,
 )
-from dualnets.training.fused.launch import is_available, launch
+from dualnets.training.fused.launch import device_type, is_available, launch
 from dualnets.training.fused.table import (
     CHUNK,
     LARGEST,
     SMALLEST,
+    TILE,
     Table,
     head_tiles,
     network_tiles,
@@ -38,20 +39,23 @@ def supported_kernel(
     spec: SiameseSpec | None,
     optimizer: Optimizer,
     groups: Mapping[str, Group],
+    batch: int,
 ) -> SiameseKernel | None:
     """The fused training of a network by a Siamese method; None if it is not supported."""
     if not is_available(network, "train_siamese"):
         return None
-    return siamese.supported_kernel(network, spec, optimizer, groups, device="cuda")
+    kernel = siamese.supported_kernel(network, spec, optimizer, groups, device_type(network))
+    return kernel if kernel is not None and _fits(kernel, batch) else None
 
 
-def fits(kernel: SiameseKernel, batch: int) -> bool:
-    """Whether a program can hold a pass of the whole batch, block by block."""
+def _fits(kernel: SiameseKernel, batch: int) -> bool:
+    """Whether a program can hold its tiles: of layers, and of a pass of the whole batch."""
     block = power_of_two(batch, SMALLEST)
     network, spec = kernel.network, kernel.spec
     outputs = network.blocks[-1] * network.units[-1]
     tiles = (network_tiles(network), head_tiles((spec.projector, spec.predictor), outputs))
-    return all(own.fit(block) for own in tiles) and power_of_two(outputs) * block <= LARGEST
+    widest = power_of_two(max(outputs, spec.projector.outputs(outputs)), SMALLEST)
+    return all(own.fit for own in tiles) and widest * block <= LARGEST
 
 
 @torch.no_grad()
@@ -92,13 +96,15 @@ def train(
     if keep_last_target:
         decays[-1] = 1.0
     factors = [optimizer.schedule.factor(step, total_steps) for step in steps]
-    given = arguments(kernel, views, batch, first_step, flat, velocity, target) | {
+    both = torch.cat([flat, target], dim=1)
+    given = arguments(kernel, views, batch, first_step, both, velocity) | {
         "losses": losses, "frozen_at": found, "running": running.moments, "batches": running.batches,
         "ema_decays": flat.new_tensor(decays), "factors": flat.new_tensor(factors),
     }  # fmt: skip
     launch("train_siamese", _kernel, given, len(flat))
     # 3. trained tensors change in place; all other tensors of the state are new ones
     frozen_at.copy_(found)
+    flat, target = both[:, : flat.shape[1]], both[:, flat.shape[1] :]
     unflatten(flat, [online[name] for name in names])
     unflatten(velocity, velocities)
     new_target = {name: torch.empty_like(state[name]) for name in target_names}
@@ -114,7 +120,7 @@ def _kernel() -> Any:
 
 def arguments(
     kernel: SiameseKernel, views: Sequence[Tensor], batch: int, first_step: int, flat: Tensor,
-    velocity: Tensor, target: Tensor,
+    velocity: Tensor,
 ) -> dict[str, Any]:  # fmt: skip
     """Most arguments of `train_siamese` by name: all that follow from what is trained."""
     network, spec, optimizer, _ = kernel
@@ -127,6 +133,7 @@ def arguments(
     projections = table.add_head(spec.projector, outputs, output)
     projector_end, predictor_at = len(table), table.parameters
     predictions = table.add_head(spec.predictor, units, projections)
+    count = table.parameters
     slopes_at = table.add_rows(table.rows - output)
     targets_at = table.add_rows(units)
     layers, coefficients = table.tensors(flat)
@@ -141,13 +148,13 @@ def arguments(
     rates, decays, momenta, clips = (tensor(each).contiguous() for each in _rates(kernel, flat))
     return {
         "first": views[0].contiguous(), "second": views[1].contiguous(), "parameters": flat,
-        "velocity": velocity, "target": target, "gradients": torch.empty_like(flat),
+        "velocity": velocity, "gradients": flat.new_empty(len(flat), count),
         "values": flat.new_empty(len(flat), table.rows, passes * block),
         "statistics": flat.new_empty(len(flat), 4, table.norm_units, passes),
         "rates": rates, "decays": decays, "momenta": momenta, "clips": clips,
         "table": layers, "coefficients": coefficients,
         "constants": tensor([spec.scale, spec.offset, 1 / batch]),
-        "count": flat.shape[1], "target_count": target.shape[1], "predictor_at": predictor_at,
+        "count": count, "target_count": flat.shape[1] - count, "predictor_at": predictor_at,
         "rows": table.rows, "features": network.inputs, "outputs": outputs, "units": units, "top": top,
         "output": output, "projections": projections, "predictions": predictions,
         "slopes_at": slopes_at, "targets_at": targets_at, "network_end": network_end,
@@ -156,6 +163,7 @@ def arguments(
         "NORMALIZE": network.normalize, "SEPARATE": spec.separate_target, "STOP": spec.stop_gradient,
         "COSINE": spec.normalized, "SYMMETRIC": spec.symmetric, "VELOCITY": velocity.shape[1] > 0,
         "NESTEROV": optimizer.nesterov, "UNITS": tiles.units, "FIRST": tiles.first,
-        "TERMS": tiles.terms,        "FAN": tiles.fan_in, "HEAD_UNITS": heads.units, "HEAD_FAN": heads.fan_in,
-        "OUT": power_of_two(max(outputs, units)), "PASSES": passes, "BLOCK": block, "CHUNK": CHUNK,
+        "TERMS": tiles.terms, "FAN": tiles.fan_in, "HEAD_UNITS": heads.units, "HEAD_FAN": heads.fan_in,
+        "OUT": power_of_two(max(outputs, units)), "PASSES": passes, "BLOCK": block,
+        "TILE": min(TILE, block), "CHUNK": CHUNK,
     }  # fmt: skip

@@ -10,11 +10,9 @@ layers; then the gradients of the rows from the output on; then the targets.
 import triton
 import triton.language as tl
 
+from dualnets.training.fused import heads, layers
 from dualnets.training.fused.layers import (
-    backward,
-    forward,
     inverse_lengths,
-    layer_row,
     read_leaves,
     sum_of_magnitudes,
     through_lengths,
@@ -23,21 +21,22 @@ from dualnets.training.fused.layers import (
 
 @triton.jit
 def train_siamese(
-    first, second, parameters, velocity, target, gradients, values, statistics, rates, decays, momenta,
+    first, second, parameters, velocity, gradients, values, statistics, rates, decays, momenta,
     clips, factors, ema_decays, losses, frozen_at, running, batches, table, coefficients, constants,
     count, target_count, predictor_at, rows, features, outputs, units, top, output, projections,
     predictions, slopes_at, targets_at, network_end, projector_end, predictor_end, norm_units, steps,
     batch, first_step,
     NORMALIZE: tl.constexpr, SEPARATE: tl.constexpr, STOP: tl.constexpr, COSINE: tl.constexpr,
     SYMMETRIC: tl.constexpr, VELOCITY: tl.constexpr, NESTEROV: tl.constexpr, UNITS: tl.constexpr,
-    FIRST: tl.constexpr, TERMS: tl.constexpr, FAN: tl.constexpr, HEAD_UNITS: tl.constexpr, HEAD_FAN: tl.constexpr,
-    OUT: tl.constexpr, PASSES: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+    FIRST: tl.constexpr, TERMS: tl.constexpr, FAN: tl.constexpr, HEAD_UNITS: tl.constexpr,
+    HEAD_FAN: tl.constexpr, OUT: tl.constexpr, PASSES: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Train one member through all steps of the given leaves.
 
     Args:
         first, second: `(S, X, n * B)` uint8 leaves of the two views in n steps.
-        parameters, velocity, target: `(S, P)`, `(S, P)`, `(S, Q)`, changed.
+        parameters, velocity: `(S, P + Q)`, those of the target behind the others, and `(S, P)`, changed.
         gradients, values, statistics: `(S, P)`, `(S, rows, PASSES * BLOCK)` and
             `(S, 4, norm_units, PASSES)`, space.
         rates, decays, momenta, clips, factors, ema_decays, losses, frozen_at, running, batches: as in
@@ -57,14 +56,14 @@ def train_siamese(
     length = steps * batch
     first += s * features * length
     second += s * features * length
-    parameters += s * count
+    parameters += s * (count + target_count)
     velocity += s * count
     gradients += s * count
-    target += s * target_count
     values += s * rows * WIDTH
     statistics += s * 4 * norm_units * PASSES
     running += s * 2 * norm_units
     batches += s * (predictor_end - network_end)
+    target = parameters + count
     slopes = values + (slopes_at - output) * WIDTH  # the gradient of row r is row r of `slopes`
     scale = tl.load(constants)
     offset = tl.load(constants + 1)
@@ -73,30 +72,38 @@ def train_siamese(
     last = tl.where(tl.load(frozen_at + s) < 0, steps, 0)
     t = 0
     while t < last:
-        start = t * batch
-        # 1. the target branch f': x2, then x1
-        if SEPARATE:
-            read_leaves(second, features, length, start, 1, values, 0, valid, WIDTH, BLOCK)
-            if PASSES == 2:
-                read_leaves(first, features, length, start, 1, values, BLOCK, valid, WIDTH, BLOCK)
-            branch(
-                table, values, target, statistics, norm_units, coefficients, top, output, outputs,
-                network_end, projector_end, valid, batch, NORMALIZE, UNITS, FIRST, TERMS, FAN, HEAD_UNITS,
-                HEAD_FAN, OUT, PASSES, BLOCK,
+        # 1. the target branch f' on x2, then x1; then the online branch f on x1, then x2
+        for online in range(1 - SEPARATE, 2):
+            own = parameters + tl.where(online == 0, count, 0)
+            # of one pass, the second column is left out
+            at_first = tl.where(online == 0, BLOCK, 0)
+            at_second = BLOCK - at_first
+            read_leaves(
+                first, features, length, t * batch, 1, values, at_first,
+                tl.where(at_first < WIDTH, batch, 0), WIDTH, BLOCK,
             )  # fmt: skip
-            copy_rows(values, projections, targets_at, units, valid, OUT, PASSES, BLOCK)
-        # 2. the online branch f: x1, then x2; and its predictions p(f)
-        read_leaves(first, features, length, start, 1, values, 0, valid, WIDTH, BLOCK)
-        if PASSES == 2:
-            read_leaves(second, features, length, start, 1, values, BLOCK, valid, WIDTH, BLOCK)
-        branch(
-            table, values, parameters, statistics, norm_units, coefficients, top, output, outputs,
-            network_end, projector_end, valid, batch, NORMALIZE, UNITS, FIRST, TERMS, FAN, HEAD_UNITS, HEAD_FAN,
-            OUT, PASSES, BLOCK,
-        )  # fmt: skip
-        forward(
+            read_leaves(
+                second, features, length, t * batch, 1, values, at_second,
+                tl.where(at_second < WIDTH, batch, 0), WIDTH, BLOCK,
+            )  # fmt: skip
+            tl.debug_barrier()
+            layers.forward(
+                table, 0, 1, values, own, batch, UNITS, FIRST, TERMS, PASSES, BLOCK, TILE
+            )
+            layers.forward(
+                table, 1, network_end, values, own, batch, UNITS, FAN, 0, PASSES, BLOCK, TILE
+            )
+            copy_rows(values, top, output, outputs, valid, NORMALIZE, OUT, PASSES, BLOCK)
+            heads.forward(
+                table, network_end, projector_end, values, own, statistics, norm_units, coefficients,
+                batch, HEAD_UNITS, HEAD_FAN, PASSES, BLOCK, TILE,
+            )  # fmt: skip
+            if online == 0:
+                copy_rows(values, projections, targets_at, units, valid, False, OUT, PASSES, BLOCK)
+        # 2. the predictions p(f)
+        heads.forward(
             table, projector_end, predictor_end, values, parameters, statistics, norm_units, coefficients,
-            valid, batch, HEAD_UNITS, HEAD_FAN, 0, PASSES, BLOCK, True,
+            batch, HEAD_UNITS, HEAD_FAN, PASSES, BLOCK, TILE,
         )  # fmt: skip
         # 3. the loss, and its gradients with respect to predictions and targets
         loss = offset + compare(
@@ -105,24 +112,24 @@ def train_siamese(
         )  # fmt: skip
         tl.store(losses + s, loss)
         # 4. backward through predictor, projector and network
-        backward(
+        heads.backward(
             table, projector_end, predictor_end, values, slopes, parameters, gradients, statistics,
-            norm_units, valid, batch, 0, HEAD_UNITS, HEAD_FAN, 0, PASSES, BLOCK, True, False,
+            norm_units, batch, HEAD_UNITS, HEAD_FAN, PASSES, BLOCK, TILE,
         )  # fmt: skip
         if not SEPARATE and not STOP:
             add_exchanged(values, slopes, projections, targets_at, units, valid, OUT, PASSES, BLOCK)
-        backward(
+        heads.backward(
             table, network_end, projector_end, values, slopes, parameters, gradients, statistics,
-            norm_units, valid, batch, 0, HEAD_UNITS, HEAD_FAN, 0, PASSES, BLOCK, True, False,
+            norm_units, batch, HEAD_UNITS, HEAD_FAN, PASSES, BLOCK, TILE,
         )  # fmt: skip
         output_backward(values, slopes, top, output, outputs, valid, NORMALIZE, OUT, PASSES, BLOCK)
-        backward(
-            table, 1, network_end, values, values, parameters, gradients, statistics, norm_units, valid,
-            batch, 0, UNITS, FAN, 0, PASSES, BLOCK, False, False,
+        layers.backward(
+            table, 1, network_end, values, values, parameters, gradients, batch, 0, UNITS, FAN, 0, PASSES,
+            BLOCK, TILE, False,
         )  # fmt: skip
-        backward(
-            table, 0, 1, values, values, parameters, gradients, statistics, norm_units, valid, batch, 0,
-            UNITS, FIRST, TERMS, PASSES, BLOCK, False, True,
+        layers.backward(
+            table, 0, 1, values, values, parameters, gradients, batch, 0, UNITS, FIRST, TERMS, PASSES,
+            BLOCK, TILE, True,
         )  # fmt: skip
         # 5. a number that is not finite leaves no sum of magnitudes finite
         magnitude, square = sum_of_magnitudes(gradients, count, CHUNK)
@@ -156,52 +163,19 @@ def train_siamese(
             tl.store(target + place, average, mask=averaged)
         # 7. the running moments; the predictor counts the passes whose predictions enter the loss
         if finite:
-            update_running_moments(
+            heads.update_running_moments(
                 table, network_end, projector_end, coefficients, statistics, norm_units, running, batches,
-                batch, HEAD_UNITS, PASSES, PASSES,
+                batch, PASSES, PASSES,
             )  # fmt: skip
-            update_running_moments(
+            heads.update_running_moments(
                 table, projector_end, predictor_end, coefficients, statistics, norm_units, running,
-                batches + (projector_end - network_end), batch, HEAD_UNITS, PASSES,
+                batches + (projector_end - network_end), batch, PASSES,
                 PASSES if SYMMETRIC else 1,
             )  # fmt: skip
         tl.store(frozen_at + s, first_step + t, mask=finite == 0)
         tl.debug_barrier()
         last = tl.where(finite, last, 0)
         t += 1
-
-
-@triton.jit
-def branch(
-    table, values, parameters, statistics, norm_units, coefficients, top, output, outputs, network_end,
-    projector_end, valid, batch, NORMALIZE: tl.constexpr, UNITS: tl.constexpr, FIRST: tl.constexpr,
-    TERMS: tl.constexpr, FAN: tl.constexpr, HEAD_UNITS: tl.constexpr, HEAD_FAN: tl.constexpr, OUT: tl.constexpr,
-    PASSES: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The network and its projector on the leaves that `values` has."""
-    WIDTH: tl.constexpr = PASSES * BLOCK
-    tl.debug_barrier()
-    forward(
-        table, 0, 1, values, parameters, statistics, norm_units, coefficients, valid, batch, UNITS, FIRST, TERMS,
-        PASSES, BLOCK, False,
-    )  # fmt: skip
-    forward(
-        table, 1, network_end, values, parameters, statistics, norm_units, coefficients, valid, batch,
-        UNITS, FAN, 0, PASSES, BLOCK, False,
-    )  # fmt: skip
-    o = tl.arange(0, OUT)
-    b = tl.arange(0, BLOCK)
-    mask = (o < outputs)[:, None] & valid[None, :]
-    tile = o[:, None] * WIDTH + b[None, :]
-    for p in range(PASSES):
-        f = tl.load(values + top * WIDTH + p * BLOCK + tile, mask=mask, other=0)
-        f *= inverse_lengths(f, NORMALIZE)[None, :]
-        tl.store(values + output * WIDTH + p * BLOCK + tile, f, mask=mask)
-    tl.debug_barrier()
-    forward(
-        table, network_end, projector_end, values, parameters, statistics, norm_units, coefficients,
-        valid, batch, HEAD_UNITS, HEAD_FAN, 0, PASSES, BLOCK, True,
-    )  # fmt: skip
 
 
 @triton.jit
@@ -228,9 +202,10 @@ def output_backward(
 
 @triton.jit
 def copy_rows(
-    values, source, goal, units, valid, OUT: tl.constexpr, PASSES: tl.constexpr, BLOCK: tl.constexpr
-):
-    """Copy all passes of some rows to others."""
+    values, source, goal, units, valid, NORMALIZE: tl.constexpr, OUT: tl.constexpr,
+    PASSES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Copy all passes of some rows to others, where NORMALIZE scaled to length 1."""
     WIDTH: tl.constexpr = PASSES * BLOCK
     o = tl.arange(0, OUT)
     b = tl.arange(0, BLOCK)
@@ -238,6 +213,7 @@ def copy_rows(
     tile = o[:, None] * WIDTH + b[None, :]
     for p in range(PASSES):
         found = tl.load(values + source * WIDTH + p * BLOCK + tile, mask=mask, other=0)
+        found *= inverse_lengths(found, NORMALIZE)[None, :]
         tl.store(values + goal * WIDTH + p * BLOCK + tile, found, mask=mask)
     tl.debug_barrier()
 
@@ -316,33 +292,3 @@ def compare(
             tl.store(values + targets_at * WIDTH + p * BLOCK + tile, db, mask=mask)
     tl.debug_barrier()
     return weight * tl.sum(total, 0)
-
-
-@triton.jit
-def update_running_moments(
-    table, low, high, coefficients, statistics, norm_units, running, batches, batch, UNITS: tl.constexpr,
-    PASSES: tl.constexpr, COUNTED: tl.constexpr,
-):  # fmt: skip
-    """Move running moments towards those of an update's passes, as in `compiled.heads`."""
-    u = tl.arange(0, UNITS)
-    for layer in range(low, high):
-        _, units, _, _, _, _, _, _, mean, std, unit = layer_row(table, layer)
-        if (mean != 0) | (std != 0):
-            momentum = tl.load(coefficients + 2 * layer + 1)
-            seen = tl.load(batches + layer - low) + 1
-            tl.debug_barrier()  # all threads have read it
-            tl.store(batches + layer - low, seen)
-            step = tl.maximum(1 / seen.to(momentum.dtype), momentum)
-            mask = u < units
-            at = statistics + (unit + u) * PASSES
-            part = norm_units * PASSES
-            centre = tl.zeros((UNITS,), momentum.dtype)
-            squares = tl.zeros((UNITS,), momentum.dtype)
-            for p in range(COUNTED):
-                centre += tl.load(at + 2 * part + p, mask=mask, other=0)
-                squares += tl.load(at + 3 * part + p, mask=mask, other=0)
-            old = tl.load(running + unit + u, mask=mask, other=0)
-            tl.store(running + unit + u, old + step * (centre / COUNTED - old), mask=mask)
-            variance = squares / (batch - 1) / COUNTED  # unbiased
-            old = tl.load(running + norm_units + unit + u, mask=mask, other=0)
-            tl.store(running + norm_units + unit + u, old + step * (variance - old), mask=mask)

@@ -16,6 +16,7 @@ from dualnets.networks.normalizations import BatchNorm
 SMALLEST = 16  # sides of a matrix product
 LARGEST = 8192  # numbers of a tile, which a program keeps in registers
 PARTS = ("off", "on", "stop")  # of a BatchNorm, as `layers` numbers them
+TILE = 32  # columns of a product
 CHUNK = 1024  # parameters that are updated at once
 
 
@@ -34,10 +35,10 @@ class Tiles(NamedTuple):
     terms: int
     fan_in: int
 
-    def fit(self, columns: int) -> bool:
-        """Whether a program can hold tiles of so many columns, and of weights."""
-        widest = max(self.units, self.first, self.fan_in)
-        return widest * columns <= LARGEST and self.units * max(self.first, self.fan_in) <= LARGEST
+    @property
+    def fit(self) -> bool:
+        """Whether a program can hold the weights of a block and their gradient."""
+        return self.units * max(self.first, self.fan_in) <= LARGEST // 2
 
 
 def power_of_two(number: int, smallest: int = 1) -> int:
@@ -62,7 +63,7 @@ def network_tiles(network: BlockNetwork) -> Tiles:
 
 
 def head_tiles(heads: Sequence[Head], inputs: int) -> Tiles:
-    """The tiles of heads, the first on `inputs` features and each other one on the outputs of the one before."""
+    """The tiles of heads, the first on `inputs` features, each other one on the outputs of the one before."""
     shapes: list[tuple[int, int, int]] = []
     for head in heads:
         shapes += head_shapes(head, inputs)
@@ -120,7 +121,7 @@ class Table:
         return self.rows - count
 
     def tensors(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """`table` `(layers, 11)` int32 and `coefficients` `(layers, 2)`, ε and momentum, as kernels read them."""
+        """`table` `(layers, 11)` int32, and `coefficients` `(layers, 2)`, ε and momentum, for the kernels."""
         table = torch.tensor(self._layers, dtype=torch.int32, device=like.device)
         coefficients = torch.tensor(self._coefficients, dtype=like.dtype, device=like.device)
         return table, coefficients
