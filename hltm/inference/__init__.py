@@ -6,6 +6,7 @@ frames            states in the columns of a data frame
 messages          messages from the leaves to the root in torch: any device, differentiable
 beliefs           posteriors from messages, and prior probabilities, in torch
 scaling           numbers of any size in compiled kernels
+blocks            what those kernels read, and their memory
 upward_kernel     the messages, compiled for the CPU
 posterior_kernel  posteriors, compiled for the CPU
 posterior         P(node | evidence) and P(evidence)

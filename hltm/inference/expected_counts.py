@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from hltm._compile import compiled
+from hltm.inference.blocks import problem_of, scratch_of, shifts_of
 from hltm.inference.scaling import log_of, mark_shifted, terms_of
-from hltm.inference.upward_kernel import problem_of, scratch_of, shifts_of, sweep_up
+from hltm.inference.upward_kernel import sweep_up
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.threads import share
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from hltm._compile import compiled
+from hltm.inference.blocks import Problem, problem_of, scratch_of, shifts_of
 from hltm.inference.messages import Likelihoods
 from hltm.inference.scaling import terms_of
-from hltm.inference.upward_kernel import Problem, problem_of, scratch_of, shifts_of, sweep_up
+from hltm.inference.upward_kernel import sweep_up
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES as CALLS
 from hltm.sampling.kernels.generator import philox_blocks

@@ -15,17 +15,10 @@ import torch
 from torch import Tensor
 
 from hltm._compile import compiled
+from hltm.inference.blocks import is_small, problem_of, rows_of_trees, scratch_of, shifts_of
 from hltm.inference.messages import Likelihoods
 from hltm.inference.scaling import SMALL, log_of, logs_of, mark_shifted, terms_of
-from hltm.inference.upward_kernel import (
-    fill_leaf,
-    is_small,
-    problem_of,
-    rows_of_trees,
-    scratch_of,
-    shifts_of,
-    sweep_up,
-)
+from hltm.inference.upward_kernel import fill_leaf, sweep_up
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.threads import share
 
@@ -84,9 +77,10 @@ def posterior(
 
         share(work, len(chosen), threads=threads, grain=GRAIN)
 
-    rare = bool(likelihoods or lift.any())
-    rare = rare or is_small(weight).any() or is_small(problem.flat).any()
-    compute(tasks, rare)
+    rare = bool(likelihoods) or any(map(np.any, (lift, is_small(weight), is_small(problem.flat))))
+    compute(tasks[:1], rare)  # a tree of which the first block needs shifts is not tried without
+    rare |= bool(doubtful[:1].any())
+    compute(tasks[1:], rare)
     if doubtful.any():
         compute(tasks[doubtful], True)
     return torch.from_numpy(marginals), torch.from_numpy(evidence if own else evidence[:, 0])
@@ -147,9 +141,8 @@ def _rows(  # type: ignore[no-untyped-def]
                         apart = _descend_apart(problem, scratch, shifts, v, s, table, above, at)
                     sent = scratch.sent[sent_offset[v] : sent_offset[v + 1]]
                     _descend(table[start[v] :], above, sent, at, scratch.total)
-                    if shifts is not None:
-                        if apart:
-                            _put(shifts.found, shifts.apart, at)
+                    if shifts is not None and apart:
+                        _put(shifts.found, shifts.apart, at)
             for i in range(len(nodes)):
                 v = nodes[i]
                 _write(below[offset[v] : offset[v + 1]], marginals[s, i], begin, size)
@@ -201,14 +194,13 @@ def _finish(problem, scratch, shifts, v, prior, lift, begin, size, evidence):  #
         for j in range(below.shape[1]):
             below[k, j] *= weight
             total[j] += below[k, j]
-    if shifts is not None:
-        if apart:
-            _put(shifts.found, shifts.apart, below)
-            for j in range(below.shape[1]):
-                if shifts.apart[j]:
-                    total[j] = 0.0
-                    for k in range(below.shape[0]):
-                        total[j] += below[k, j]
+    if shifts is not None and apart:
+        _put(shifts.found, shifts.apart, below)
+        for j in range(below.shape[1]):
+            if shifts.apart[j]:
+                total[j] = 0.0
+                for k in range(below.shape[0]):
+                    total[j] += below[k, j]
     for k in range(below.shape[0]):
         for j in range(below.shape[1]):
             below[k, j] /= total[j]
