@@ -21,9 +21,9 @@ from torch import Tensor
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES
 from hltm.sampling.kernels.guide import CALLS, Guide, guide_of
+from hltm.sampling.kernels.planes import Pending
 from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.kernels.threads import share
-from hltm.sampling.kernels.planes import Pending
 from hltm.sampling.kernels.tiles import Scratch, Wide, draw_tiles
 
 MOST_BLOCKS = 128  # of a tile

@@ -11,8 +11,8 @@ import torch
 import dualnets
 import hltm
 from dualnets import BYOL, SGD, BatchNorm, Head, InfoNCE, SimCLR, SimSiam
-from dualnets.training import steps
 from dualnets.networks.compiled.members import flatten
+from dualnets.training import steps
 from dualnets.training.fused import launch, pairs, siamese, table
 
 HERE = Path(__file__).parent

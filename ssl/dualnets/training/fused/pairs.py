@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dualnets.networks.compiled.members import flatten, unflatten
 from dualnets.optim.per_member import PerMember
 from dualnets.training.compiled import pairs
-from dualnets.networks.compiled.members import flatten, unflatten
 from dualnets.training.compiled.pairs import PairKernel
 from dualnets.training.fused.launch import device_type, is_available, launch
 from dualnets.training.fused.table import CHUNK, SMALLEST, TILE, Table, network_tiles, power_of_two

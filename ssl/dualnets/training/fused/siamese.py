@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.methods.siamese import SiameseSpec
+from dualnets.networks.compiled.members import flatten, unflatten
 from dualnets.optim.optimizers import Optimizer
 from dualnets.optim.per_member import Group
 from dualnets.training.compiled import siamese
-from dualnets.networks.compiled.members import flatten, unflatten
 from dualnets.training.compiled.siamese import (
     SiameseKernel,
     _parameter_order,
