@@ -54,7 +54,7 @@ def options() -> argparse.Namespace:
     add("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     add("--optimizers", nargs="+", choices=list(OPTIMIZERS), default=list(OPTIMIZERS))
     add("--members", nargs="+", type=int, help="S; 1 8 32 128 on a CPU, 32 128 1024 on a GPU")
-    add("--contenders", nargs="+", choices=("own", "eager", "fused", "modules", "jax"))
+    add("--contenders", nargs="+", choices=("own", "eager", "unfused", "modules", "jax"))
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--threads", type=int, default=2)
     add("--repeats", type=int, default=5)
@@ -91,9 +91,9 @@ class Run:
 
         self.given, self.cells = given, []
         missing = {name: why for name, why in available(given.device).items() if why}
-        wanted = given.contenders or ["own", "eager", "fused", "modules", "jax"]
+        wanted = given.contenders or ["own", "eager", "unfused", "modules", "jax"]
         for name in wanted:
-            if name in missing and (given.contenders or name != "fused"):
+            if name in missing and (given.contenders or name != "unfused"):
                 note(f"{name} is left out: {missing[name]}")
         self.contenders = [name for name in wanted if name not in missing]
         self.common = {
@@ -111,7 +111,7 @@ class Run:
     def make(self, name: str, members: int, task: Any, seconds: float | None = None) -> Any:
         """One contender, warm."""
         make, count = contenders([name], task, members, self.given.device)[name]
-        steps = max(1, min(STEPS, 1024 // members)) if name == "jax" else None
+        steps = max(1, min(STEPS, 512 // members)) if name == "jax" else None
         return Contender(make, count, self.given.device, seconds or self.given.seconds, steps)
 
     def peers(self) -> None:
@@ -120,7 +120,7 @@ class Run:
             flops = operations(method)
             for optimizer in self.given.optimizers:
                 if not self.given.no_check:
-                    names = [name for name in self.contenders if name not in ("eager", "fused")]
+                    names = [name for name in self.contenders if name not in ("eager", "unfused")]
                     worst = disagreement(names, method, optimizer, self.given.device)
                     note(f"{method}, {optimizer}: contenders agree to {worst:.0e}")
                 for members in self.members:
@@ -160,7 +160,7 @@ class Run:
                     made = {n: self.make(n, members, task, 0.05) for n in ("own", "eager")}
                     quiet = measure(made, self.given.repeats)
                     with busy_core():
-                        busy = measure(made, self.given.repeats)
+                        busy = measure(made, self.given.repeats, calibrated=True)
                     rates = quiet | {f"{name}, busy": found for name, found in busy.items()}
                     self.add(
                         table="busy",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from contenders.rates import Contender, timed
-from contenders.task import Ours, Task
+from contenders.task import Eager, Own, Task
 from dualnets.methods.protocol import Batch, strip_prefix
 from dualnets.networks.heads import Head
 from dualnets.training.steps import trained_tensors
@@ -29,8 +29,9 @@ def parts(task: Task, seconds: float) -> dict[str, float]:
         return 1e6 * total / task.members
 
     found, faults = {}, {}
-    for name, eager in (("hltm", False), ("eager", True)):
-        own = Contender(lambda e=eager: Ours(task, eager=e), task.members, task.device, seconds)
+    for name, kind in (("hltm", Own), ("eager", Eager)):
+        own = Contender(lambda k=kind: k(task), task.members, task.device, seconds)
+        own.calibrate()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         found[name] = 1e6 / own.rate()
         done = task.members * own.steps * own.calls

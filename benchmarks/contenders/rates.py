@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from contenders.task import Ours, Task
+from contenders.task import Eager, Own, Task
 
 Make = Callable[[], Any]
 LOOPED = 32  # a loop over more members than this is timed with this many: they cost the same each
@@ -44,14 +44,21 @@ class Contender:
     def __init__(
         self, make: Make, members: int, device: str, seconds: float, steps: int | None = None
     ) -> None:
-        self.trainer, self.members, self.device = make(), members, device
-        self.step, self.steps = 0, steps or 1
+        self.trainer, self.members, self.device, self.seconds = make(), members, device, seconds
+        self.step, self.given, self.steps, self.calls = 0, steps, steps or 1, 1
         self.first = self.run()  # compiles, where something does
-        if steps is None:  # from one step to as many as fit
-            most = max(1, min(STEPS, 1024 // members))
-            self.steps = max(1, min(most, int(seconds / self.run())))
+
+    def calibrate(self) -> None:
+        """Choose the steps of a call and the calls of a repeat by the time that they take now."""
+        if self.given is None:  # from one step to as many as fit
+            default = max(1, min(STEPS, 512 // self.members))
+            most = getattr(self.trainer, "most", default)
+            self.steps = 1
             self.run()
-        self.calls = max(1, round(seconds / self.run()))
+            for _ in range(2):  # the first steps of all are slow
+                self.steps = max(1, min(most, int(self.steps * self.seconds / self.run())))
+                self.run()
+        self.calls = max(1, round(self.seconds / self.run()))
 
     def run(self) -> float:
         """Seconds of one call."""
@@ -72,7 +79,7 @@ class Contender:
 
 def available(device: str) -> dict[str, str]:
     """Name of a contender -> why it cannot run here; empty where it can."""
-    found = {"own": "", "eager": "", "modules": "", "jax": "", "fused": ""}
+    found = {"own": "", "unfused": "", "eager": "", "modules": "", "jax": ""}
     if importlib.util.find_spec("jax") is None:
         found["jax"] = "JAX is not installed"
     elif device == "cuda":
@@ -80,10 +87,8 @@ def available(device: str) -> dict[str, str]:
 
         if jax.default_backend() != "gpu":
             found["jax"] = f"JAX runs on {jax.default_backend()!r} here"
-    if device != "cuda":
-        found["fused"] = "the fused engine is for CUDA"
-    elif importlib.util.find_spec("dualnets.training.fused") is None:
-        found["fused"] = "there is no dualnets.training.fused"
+    if device != "cuda" or importlib.util.find_spec("dualnets.training.fused") is None:
+        found["unfused"] = "there are no fused steps here"
     return found
 
 
@@ -95,13 +100,28 @@ def contenders(
 
     looped = min(members, LOOPED)
     known: dict[str, tuple[Make, int]] = {
-        "own": (lambda: Ours(task()), members),
-        "eager": (lambda: Ours(task(), eager=True), members),
+        "own": (lambda: Own(task()), members),
+        "unfused": (lambda: Unfused(task()), members),
+        "eager": (lambda: Eager(task()), members),
         "modules": (lambda: Modules(task(), looped), looped),
         "jax": (lambda: _jax(task()), members),
-        "fused": (lambda: Ours(task(), fused=True), members),
     }
     return {name: known[name] for name in names}
+
+
+class Unfused(Own):
+    """hltm by itself where Triton's fused steps are not used: on CUDA, the graph of a step."""
+
+    def train(self, first_step: int, steps: int) -> None:
+        """Draw and train."""
+        from dualnets.training.fused import pairs, siamese
+
+        kept = pairs.supported_kernel, siamese.supported_kernel
+        pairs.supported_kernel = siamese.supported_kernel = lambda *_: None
+        try:
+            super().train(first_step, steps)
+        finally:
+            pairs.supported_kernel, siamese.supported_kernel = kept
 
 
 def _jax(task: Task) -> Any:
@@ -167,10 +187,14 @@ def _floats(tensors: dict[str, Any]) -> dict[str, Any]:
     return {n: own.detach().cpu() for n, own in tensors.items() if own.is_floating_point()}
 
 
-def measure(made: dict[str, Contender], repeats: int, check: bool = True) -> dict[str, list[float]]:
+def measure(
+    made: dict[str, Contender], repeats: int, calibrated: bool = False
+) -> dict[str, list[float]]:
     """Member-steps per second of every contender in every repeat, in turns."""
+    for own in () if calibrated else made.values():
+        own.calibrate()
     rounds = [{name: own.rate() for name, own in made.items()} for _ in range(repeats)]
-    for own in made.values() if check else ():
+    for own in made.values():
         own.trainer.check()
     return {name: [each[name] for each in rounds] for name in made}
 

@@ -14,11 +14,11 @@ Cell = dict[str, Any]
 TITLES = {
     "own": "hltm",
     "eager": "eager",
-    "fused": "fused",
+    "unfused": "hltm, not fused",
     "modules": "modules in a loop",
     "jax": "JAX",
 }
-OURS, PEERS = ("fused", "own", "eager"), ("modules", "jax")
+OURS, PEERS = ("own", "unfused", "eager"), ("modules", "jax")
 
 
 def save(path: Path | None, cell: Cell) -> None:

@@ -14,7 +14,7 @@ import hltm
 from dualnets.methods.protocol import TrainContext
 from dualnets.networks.heads import RUNNING
 from dualnets.training.data import FixedData, FreshData
-from dualnets.training.steps import TrainConfig, train_steps, train_steps_eager, trained_tensors
+from dualnets.training.steps import TrainConfig, train_steps_eager, trained_tensors
 
 DEPTH, UNITS, TEACHER_UNITS, BATCH = 5, 10, 5, 128
 SAMPLES = 4096  # of a fixed data set, for methods that remember every sample
@@ -124,22 +124,56 @@ def named(network: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n: t.detach().clone() for n, t in (found | state).items()}
 
 
-class Ours:
-    """hltm: as it runs by itself, or in plain eager torch."""
+class Own:
+    """hltm as it runs by itself: `dualnets.trajectory`, asked for a network after every call's steps."""
 
-    def __init__(self, task: Task, *, eager: bool = False) -> None:
-        self.task, self.run = task, train_steps_eager if eager else train_steps
+    most = STEPS  # a call ends with a copy of the ensemble, so it should have many steps
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.stride = task, 0
+
+    def train(self, first_step: int, steps: int) -> None:
+        """Draw and train; with another number of steps than before, from the start again."""
+        if steps != self.stride:
+            task, self.stride = self.task, steps
+            self.run = dualnets.trajectory(
+                task.network, task.config.method, task.data.trees, augment=task.data.augment,
+                steps=STEPS, batch=BATCH, optimizer=task.config.optimizer, seed=task.data.seed,
+                samples=task.config.context.samples, snapshots=range(0, STEPS, steps),
+            )  # fmt: skip
+            next(self.run)
+        self.now = next(self.run)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What has been trained, by name."""
+        return named(self.now.network, self.now.state)
+
+    def check(self) -> None:
+        """Raise RuntimeError where a member has been frozen: its steps cost nothing."""
+        _check_none_frozen(self.now.frozen_at, self.task)
+
+
+class Eager:
+    """hltm in plain eager torch, all members in one product."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self.now = task.config.init(task.network)
 
     def train(self, first_step: int, steps: int) -> None:
         """Draw and train."""
-        self.now = self.run(self.task.network, self.task.config, self.now, first_step, steps)
+        task = self.task
+        self.now = train_steps_eager(task.network, task.config, self.now, first_step, steps)
 
     def tensors(self) -> dict[str, Tensor]:
         """What has been trained, by name."""
         return named(self.task.network, self.now.state)
 
     def check(self) -> None:
-        """Raise RuntimeError where a member has been frozen: its steps cost nothing."""
-        if bool((self.now.frozen_at >= 0).any()):
-            raise RuntimeError(f"members of {self.task.method} have diverged")
+        """Raise RuntimeError where a member has been frozen."""
+        _check_none_frozen(self.now.frozen_at, self.task)
+
+
+def _check_none_frozen(frozen_at: Tensor, task: Task) -> None:
+    if bool((frozen_at >= 0).any()):
+        raise RuntimeError(f"members of {task.method} have diverged under {task.optimizer}")
