@@ -6,6 +6,9 @@ Contenders take turns, round after round, so that a machine that slows down slow
 ratio is the median of the rounds' ratios. Compilation and pgmpy's building of a model are outside
 the clock. `--cpu-time` counts the seconds of this process alone, for machines that others use too;
 what runs on two threads is then left out. Prints Markdown.
+
+The generator is a contender, too: the words of Philox that a binary state needs at least, made by one
+thread and thrown away, are all of its rate that a draw can reach.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +31,9 @@ from hltm.sampling.kernels.generator import philox_blocks
 
 Clock = Callable[[], float]
 CHUNK = 1 << 18  # states that numpy draws at a time: fewer or more are slower here
+BITS = 128  # states whose random bits come from one call of the generator, which makes four words
+WORDS = 10_000 * 512  # that the generator makes in a round
+GENERATOR = "Philox 4x32-10"
 
 
 @dataclass(frozen=True)
@@ -135,10 +142,29 @@ def seconds(work: Callable[[], object], clock: Clock) -> float:
     return clock() - begin
 
 
-def measure(
-    case: Case, rounds: int, pgmpy: bool, clock: Clock
-) -> list[tuple[str, float, float, float]]:
-    """Name, node-states per second, and ratio to numpy and to pgmpy of every contender."""
+def words_per_state() -> float:
+    """32-bit words that a binary state needs on average.
+
+    A state is decided when its random bits differ from those of its probability, after n bits but for
+    2^-n of all; the states of a block are drawn until the last of them is.
+    """
+    planes = sum(1 - (1 - 2.0**-n) ** BITS for n in range(64))
+    return 4 * planes / BITS
+
+
+class Row(NamedTuple):
+    """One contender: states per second, and medians of ratios; NaN where there is none."""
+
+    name: str
+    rate: float
+    of_numpy: float
+    of_pgmpy: float
+    of_generator: float
+    of_one_thread: float
+
+
+def measure(case: Case, rounds: int, pgmpy: bool, clock: Clock) -> list[Row]:
+    """Every contender's row."""
     tree, count = case.tree, case.rows
     nodes = len(tree.topology)
 
@@ -160,24 +186,39 @@ def measure(
             contenders[f"hltm packed, {name}"] = hltm_draw(threads, True)
     baseline = (numpy_binary if tree.tables.binary else numpy_states)(tree)
     contenders["numpy, level by level"] = lambda: baseline(count)
+    contenders[GENERATOR] = generator()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for work in contenders.values():
         work()
     for _ in range(rounds):
         for name, work in contenders.items():
             times[name].append(seconds(work, clock))
-    rate = {name: count * nodes / np.median(spent) for name, spent in times.items()}
-    reference = np.array(times["numpy, level by level"])
-    ratio = {name: float(np.median(reference / spent)) for name, spent in times.items()}
-    rival = np.nan
+    spent = {name: np.array(own) for name, own in times.items()}
+    possible = WORDS / words_per_state() / spent.pop(GENERATOR)  # states per second
+    rows = []
+    for name, own in spent.items():
+        # of the generator's rate only where states are binary and made by one thread
+        limited = tree.tables.binary and name.startswith("hltm") and "two" not in name
+        single = spent[name.replace("two threads", "one thread")]
+        rows.append(
+            Row(
+                name,
+                count * nodes / float(np.median(own)),
+                float(np.median(spent["numpy, level by level"] / own)),
+                np.nan,
+                float(np.median(count * nodes / own / possible)) if limited else np.nan,
+                float(np.median(single / own)) if "two" in name else np.nan,
+            )
+        )
     if pgmpy:
         sampler = pgmpy_sampler(tree)
         sampler(2)
-        spent = min(seconds(lambda: sampler(case.pgmpy_rows), clock) for _ in range(2))
-        rival = case.pgmpy_rows * nodes / spent
-        rate["pgmpy, forward sampling"] = rival
-        ratio["pgmpy, forward sampling"] = rival / rate["numpy, level by level"]
-    return [(name, rate[name], ratio[name], rate[name] / rival) for name in rate]
+        took = min(seconds(lambda: sampler(case.pgmpy_rows), clock) for _ in range(2))
+        rival = case.pgmpy_rows * nodes / took
+        rows = [row._replace(of_pgmpy=row.rate / rival) for row in rows]
+        of_numpy = rival / rows[-1].rate
+        rows.append(Row("pgmpy, forward sampling", rival, of_numpy, 1.0, np.nan, np.nan))
+    return rows
 
 
 @njit
@@ -189,23 +230,24 @@ def generate(blocks, words, repeats):  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
+def generator() -> Callable[[], None]:
+    """Makes WORDS words in one thread."""
+    blocks, words = np.arange(128, dtype=np.uint64), np.empty(256, dtype=np.uint64)
+    return lambda: generate(blocks, words, WORDS // 512)
+
+
 def ceilings(rounds: int, clock: Clock) -> list[tuple[str, float]]:
     """What the machine does at best: bytes and words per second of one thread."""
     torch.set_num_threads(1)
     size = 1 << 24
     source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
-    blocks, words = np.arange(128, dtype=np.uint64), np.empty(256, dtype=np.uint64)
-    repeats = 10_000
-
-    def generator() -> None:
-        generate(blocks, words, repeats)
-
-    generator()
+    make = generator()
+    make()
     works = {
         "copy 16 MiB, bytes": (lambda: np.copyto(target, source), size),
         "fill 16 MiB, bytes": (lambda: target.fill(1), size),
         "fill 16 MiB of new memory, bytes": (lambda: np.empty(size, np.uint8).fill(1), size),
-        "Philox 4x32-10, 32-bit words": (generator, repeats * 512),
+        f"{GENERATOR}, 32-bit words": (make, WORDS),
     }
     return [
         (name, amount / float(np.median([seconds(work, clock) for _ in range(rounds)])))
@@ -213,7 +255,13 @@ def ceilings(rounds: int, clock: Clock) -> list[tuple[str, float]]:
     ]
 
 
+def shown(number: float) -> str:
+    """Two digits, or nothing."""
+    return "" if np.isnan(number) else f"{number:.4g}" if number >= 100 else f"{number:.2g}"
+
+
 def main() -> None:
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--no-pgmpy", action="store_true")
@@ -221,11 +269,17 @@ def main() -> None:
     options = parser.parse_args()
     clock = time.process_time if options.cpu_time else time.perf_counter
     print(f"{platform.machine()}, numpy {np.__version__}, torch {torch.__version__}\n")
-    print("| tree | contender | node-states/s | x numpy | x pgmpy |\n|---|---|---|---|---|")
+    print(
+        "| tree | contender | node-states/s | x numpy | x pgmpy | of the generator | x one thread |"
+    )
+    print("|---" * 7 + "|")
     for case in cases():
-        for name, rate, ratio, rival in measure(case, options.rounds, not options.no_pgmpy, clock):
-            shown = "" if np.isnan(rival) else f"{rival:.0f}"
-            print(f"| {case.name} | {name} | {rate:.2g} | {ratio:.2g} | {shown} |", flush=True)
+        for row in measure(case, options.rounds, not options.no_pgmpy, clock):
+            ratios = [f"{row.of_numpy:.2g}", shown(row.of_pgmpy)]
+            share = "" if np.isnan(row.of_generator) else f"{row.of_generator:.0%}"
+            cells = [case.name, row.name, f"{row.rate:.2g}", *ratios, share]
+            print("| " + " | ".join([*cells, shown(row.of_one_thread)]) + " |", flush=True)
+    print(f"\nA binary state takes {words_per_state():.3f} words of the generator at least.")
     print("\n| ceiling of one thread | per second |\n|---|---|")
     for name, rate in ceilings(options.rounds, clock):
         print(f"| {name} | {rate:.2g} |")
