@@ -131,9 +131,9 @@ def _jax(task: Task) -> Any:
 
 
 @contextmanager
-def double_precision() -> Iterator[None]:
-    """JAX with 64 bits, where it is there."""
-    if importlib.util.find_spec("jax") is None:
+def double_precision(names: list[str]) -> Iterator[None]:
+    """JAX with 64 bits, where it is among the contenders."""
+    if "jax" not in names:
         yield
         return
     import jax
@@ -160,7 +160,7 @@ def disagreement(names: list[str], method: str, optimizer: str, device: str = "c
         return Task(method, optimizer, 3, device, torch.float64)
 
     after = {}
-    with double_precision():
+    with double_precision(names):
         for name, (make, _) in contenders(["eager", *names], task, 3, device).items():
             trainer = make()
             trainer.train(0, steps)
