@@ -56,7 +56,7 @@ def options() -> argparse.Namespace:
     add("--members", nargs="+", type=int, help="S; 1 8 32 128 on a CPU, 32 128 1024 on a GPU")
     add("--contenders", nargs="+", choices=("own", "eager", "unfused", "modules", "jax"))
     add("--device", choices=("cpu", "cuda"), default="cpu")
-    add("--threads", type=int, default=2)
+    add("--threads", type=int, help="2 on a CPU; beside a GPU as many as torch takes")
     add("--repeats", type=int, default=5)
     add("--seconds", type=float, default=0.2, help="of a contender in every repeat")
     add("--no-check", action="store_true", help="do not check that contenders agree")
@@ -69,6 +69,8 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     given = options()
+    if given.threads is None:
+        given.threads = 2 if given.device == "cpu" else torch.get_num_threads()
     if given.device == "cpu" and not given.render and hasattr(os, "sched_setaffinity"):
         # every contender, JAX's own pool included, gets as many cores; before any of them starts
         cores = sorted(os.sched_getaffinity(0))
