@@ -48,9 +48,11 @@ part() {
   timeout -k 5 "$limit" "$@" >>"$page" 2>"$log" || status=$?
   if [ "$status" -ne 0 ]; then
     if [ "$status" -ge 124 ]; then echo "Stopped after $limit s." >>"$page"; fi
-    printf '\nExit status %s; the end of its messages:\n\n```\n' "$status" >>"$page"
-    tail -n 25 "$log" >>"$page"
-    echo '```' >>"$page"
+    {
+      printf '\nExit status %s; the end of its messages:\n\n```\n' "$status"
+      tail -n 25 "$log"
+      echo '```'
+    } >>"$page"
   fi
   printf '\n(%s s)\n' $((SECONDS - began)) >>"$page"
   echo "  $((SECONDS - began)) s, exit status $status"

@@ -50,15 +50,16 @@ class Contender:
 
     def calibrate(self) -> None:
         """Choose the steps of a call and the calls of a repeat by the time that they take now."""
+        wanted = self.seconds * getattr(self.trainer, "longer", 1)
         if self.given is None:  # from one step to as many as fit
             default = max(1, min(STEPS, 512 // self.members))
             most = getattr(self.trainer, "most", default)
             self.steps = 1
             self.run()
             for _ in range(2):  # the first steps of all are slow
-                self.steps = max(1, min(most, int(self.steps * self.seconds / self.run())))
+                self.steps = max(1, min(most, int(self.steps * wanted / self.run())))
                 self.run()
-        self.calls = max(1, round(self.seconds / self.run()))
+        self.calls = max(1, round(wanted / self.run()))
 
     def run(self) -> float:
         """Seconds of one call."""
