@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.utils import stateless
 
 from dualnets.methods.protocol import Batch, State
+from dualnets.networks.compiled.unmodified import is_unmodified
 from dualnets.networks.norm_layer import NormLayer
-from dualnets.training.compiled.unmodified import is_unmodified
 from dualnets.training.eager import Gradients
 from dualnets.training.repeated import repeated
 from dualnets.training.simplified import simplify
