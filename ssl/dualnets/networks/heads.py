@@ -185,7 +185,7 @@ class Head:
         """
         found: dict[str, Tensor] = {}
         for layer, width in enumerate(self.widths):
-            norm = self._batch_norm(layer)
+            norm = self.batch_norm(layer)
             if norm is None or (layers is not None and layer not in layers):
                 continue
             zeros = torch.zeros(members, width, 1, dtype=like.dtype, device=like.device)
@@ -223,6 +223,18 @@ class Head:
             ValueError: `running` without running moments among the parameters.
         """
         hidden = inputs.transpose(1, 2)  # (S, U, B)
+        running = running and any(self.batch_norm(layer) for layer in range(len(self.widths)))
+        if (
+            self.widths and not running and type(self) is Head
+        ):  # a subclass may compute something else
+            from dualnets.networks.compiled.head_pass import head_output
+
+            found = head_output(self, parameters, hidden, passes)
+            if found is not None:
+                if record is not None:
+                    samples = hidden.shape[2] // passes
+                    record += [BatchMoments(*own, samples) for own in found[1].items()]
+                return found[0].transpose(1, 2)
         for layer in range(len(self.widths)):
             weight = parameters[f"{layer}.weight"]
             last = layer == len(self.widths) - 1
@@ -231,7 +243,7 @@ class Head:
             hidden = linear(hidden, weight, parameters.get(f"{layer}.bias"))
             norm = self._norm(layer)
             if norm is not None:
-                batch_norm = self._batch_norm(layer)
+                batch_norm = self.batch_norm(layer)
                 if running and batch_norm is not None:
                     hidden = batch_norm(hidden, self._running(parameters, layer, hidden))
                 else:
@@ -272,7 +284,7 @@ class Head:
         """
         found: dict[str, Tensor] = {}
         for layer in sorted({own.layer for own in record}):
-            norm, calls = self._batch_norm(layer), [own for own in record if own.layer == layer]
+            norm, calls = self.batch_norm(layer), [own for own in record if own.layer == layer]
             assert norm is not None
             samples = calls[0].samples
             if samples < 2:
@@ -307,7 +319,19 @@ class Head:
         )
         return Moments(mean, variance)
 
-    def _batch_norm(self, layer: int) -> BatchNorm | None:
+    def parameter_names(self, parameters: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """Names of the parameters that a call uses, layer after layer."""
+        names: list[str] = []
+        for layer in range(len(self.widths)):
+            names.append(f"{layer}.weight")
+            if f"{layer}.bias" in parameters:
+                names.append(f"{layer}.bias")
+            norm = self._norm(layer)
+            if norm is not None and norm.affine:
+                names += [f"{layer}.gain", f"{layer}.shift"]
+        return tuple(names)
+
+    def batch_norm(self, layer: int) -> BatchNorm | None:
         """A layer's BatchNorm, unless both of its parts are off."""
         norm = self._norm(layer)
         if not isinstance(norm, BatchNorm) or norm.mean == norm.std == "off":

@@ -37,7 +37,7 @@ def apply_layers(
     if torch.is_grad_enabled() and (
         features.requires_grad or any(own.requires_grad for own in parameters)
     ):
-        return _Layers.apply(passes, count, features, *parameters)  # type: ignore[no-any-return, no-untyped-call]
+        return _Layers.apply(passes, count, features, *parameters)
     output, statistics, _ = passes.forward(features, parameters, count)
     return output, statistics
 
@@ -46,7 +46,7 @@ class _Layers(torch.autograd.Function):
     """The same, without a dispatcher between autograd and the kernels."""
 
     @staticmethod
-    def forward(  # type: ignore[no-untyped-def, override]
+    def forward(  # type: ignore[no-untyped-def]
         ctx, passes: Passes, count: int, features: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         found = passes.forward(features, parameters, count, keep=True)
@@ -57,7 +57,7 @@ class _Layers(torch.autograd.Function):
         return found.output, found.statistics
 
     @staticmethod
-    def backward(ctx: Any, arrived: Tensor, _: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, arrived: Tensor, _: Any) -> Any:
         features, *parameters = ctx.saved_tensors
         of_inputs = ctx.needs_input_grad[2]
         if torch.is_grad_enabled():
@@ -76,7 +76,7 @@ class _Layers(torch.autograd.Function):
 def _differentiable(
     passes: Passes, features: Tensor, parameters: Sequence[Tensor], arrived: Tensor, count: int,
     of_inputs: bool,
-) -> tuple[list[Tensor], Tensor | None]:  # fmt: skip
+) -> tuple[list[Tensor | None], Tensor | None]:  # fmt: skip
     """Gradients that can be differentiated again, by plain torch."""
     wanted = [own for own in (features, *parameters) if own.requires_grad]
     output = plain_layers(passes, features, parameters, count)

@@ -26,14 +26,16 @@ from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic as numba_intrinsic
 
 from hltm._compile import compiled
 
+intrinsic: Any = numba_intrinsic  # its type is that of a function that has the typing context, too
 # NaN and infinity keep their meaning, as members whose loss is not finite must be found
 FLAGS = ("contract",)
 PLAIN, RELU, MASKED = 0, 1, 2  # what `combine_rows` does to its sums before they are stored
@@ -186,7 +188,7 @@ def _writer(context: Any, builder: Any, like: Any) -> _Writer:
     return _Writer(builder, context.get_value_type(like), like.bitwidth // 8)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def size_of(typing, like):  # type: ignore[no-untyped-def]
     """The bytes of one number of a dtype."""
 
@@ -196,7 +198,7 @@ def size_of(typing, like):  # type: ignore[no-untyped-def]
     return types.int64(like), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def compiled_once(typing):  # type: ignore[no-untyped-def]
     """Make the function that calls this one of its own in machine code, not a part of its callers."""
 
@@ -207,7 +209,7 @@ def compiled_once(typing):  # type: ignore[no-untyped-def]
     return types.void(), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def zero_of(typing, like):  # type: ignore[no-untyped-def]
     """The address of a zero of a dtype: a bias where there is none."""
 
@@ -219,7 +221,7 @@ def zero_of(typing, like):  # type: ignore[no-untyped-def]
     return types.int64(like), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _pointer(typing, like, address):  # type: ignore[no-untyped-def]
     """An address as a pointer."""
 
@@ -232,7 +234,7 @@ def _pointer(typing, like, address):  # type: ignore[no-untyped-def]
 @compiled()
 def array_at(like, address, rows, columns):  # type: ignore[no-untyped-def]
     """The array `(rows, columns)` at an address."""
-    return carray(_pointer(like, address), (rows, columns))
+    return numba.carray(_pointer(like, address), (rows, columns))
 
 
 @compiled()
@@ -247,7 +249,7 @@ def aligned(like, rows, columns):  # type: ignore[no-untyped-def]
 def _combining(rows: int, vectors: int) -> Any:
     """A tile of `combine_rows`: up to `rows` rows of sums by `vectors` vectors of columns."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def tile(  # type: ignore[no-untyped-def]
         typing, like, valid, weights, weight_row, weight_step, depth, bias, bias_row, stride, x, x_rows,
         y, y_rows, mask, then,
@@ -309,7 +311,7 @@ def _combining(rows: int, vectors: int) -> Any:
 def _multiplying(rows: int, others: int) -> Any:
     """A tile of `row_products`: up to `rows` rows of g by up to `others` rows of x."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def tile(  # type: ignore[no-untyped-def]
         typing, like, valid, g, valid_x, x, x_rows, stride, end, out, out_row
     ):
