@@ -26,6 +26,7 @@ from dualnets.methods.protocol import Batch, State
 from dualnets.networks.compiled.unmodified import is_unmodified
 from dualnets.networks.norm_layer import NormLayer
 from dualnets.training.eager import Gradients
+from dualnets.training.linked_layers import link_layers
 from dualnets.training.repeated import repeated
 from dualnets.training.simplified import simplify
 from dualnets.training.state import TrainConfig, trained_tensors
@@ -82,6 +83,7 @@ class Recording:
 
         recorded = make_fx(step)(*self._copies(state, batch))
         simplify(recorded.graph)
+        link_layers(recorded.graph)
         with torch.no_grad():
             self._code = repeated(recorded.graph, fixed=len(self._fixed))
             again = self._copies(state, batch)

@@ -119,6 +119,8 @@ def _plain_name(target: Any) -> str | None:
     """The function of `torch`, or the method of a tensor, that calls the same operation at less cost."""
     if target is torch.ops.aten._unsafe_view.default:
         return "view"
+    if not isinstance(target, torch._ops.OpOverload):
+        return None
     namespace, name = target._schema.name.split("::")
     if namespace != "aten" or name.startswith("_"):
         return None
