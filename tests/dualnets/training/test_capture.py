@@ -55,7 +55,7 @@ def setting(method, norm=None, optimizer=None, network=None):
 
 def record(network, config, before):
     batch = next(iter(config.data.batches(config.method.needs, 0, 1)))
-    return Recording(network, config, before.state, batch)
+    return Recording(network, config, before, batch)
 
 
 def everything(network, state):

@@ -1,7 +1,6 @@
-"""A member that diverges keeps its last finite numbers, everywhere: network, heads, target, moments, queue."""
+"""A member that diverges keeps its last finite numbers: network, heads, target, moments and queue."""
 
 import pytest
-import torch
 
 import dualnets
 import hltm
