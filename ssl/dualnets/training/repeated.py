@@ -124,9 +124,8 @@ def _plain_name(target: Any) -> str | None:
     namespace, name = target._schema.name.split("::")
     if namespace != "aten" or name.startswith("_"):
         return None
-    first = target._schema.arguments[:1]
-    method = hasattr(torch.Tensor, name) and [own.name for own in first] == ["self"]
-    return name if hasattr(torch, name) or method else None
+    known = hasattr(torch, name) or name in ("view", "expand") or name.endswith("_")
+    return name if known else None
 
 
 def _function(

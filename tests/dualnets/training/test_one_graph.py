@@ -31,6 +31,7 @@ def update(method, optimizer):
     return Update(network, config, before, before.frozen_at.clone()), (network, config, before)
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a .functools.lru_cache")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda own: type(own).__name__)
 def test_an_update_is_one_graph_for_every_step(optimizer):
     ours, given = update(dualnets.SimCLR(), optimizer)
