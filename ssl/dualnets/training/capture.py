@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from torch.nn.utils import stateless
 
 from dualnets.methods.protocol import Batch, State
-from dualnets.networks.compiled.unmodified import is_unmodified
+from dualnets.networks.compiled.unmodified import has_known_parts
 from dualnets.networks.norm_layer import NormLayer
 from dualnets.training.eager import Gradients
+from dualnets.training.linked_layers import link_layers
 from dualnets.training.repeated import repeated
 from dualnets.training.simplified import simplify
-from dualnets.training.state import TrainConfig, trained_tensors
+from dualnets.training.state import TrainConfig, TrainState, trained_tensors
 
 OWN = "dualnets."  # classes of modules whose names begin so are known
 
@@ -40,7 +41,7 @@ def is_repeatable(network: nn.Module, config: TrainConfig) -> bool:
     network's own precision.
     """
     return (
-        is_unmodified(network)
+        has_known_parts(network)
         and all(type(layer) is NormLayer for layer in network.norms)
         and _is_own(network.norm)
         and config.precision == "float32"
@@ -64,13 +65,16 @@ class Recording:
 
     Args:
         network, config: for which `is_repeatable` holds.
-        state, batch: of any step, for shapes; they are left as they are.
+        before, batch: of any step, for shapes; they are left as they are.
 
     Raises:
         RuntimeError: what cannot be recorded, or gives other bits when it is repeated.
     """
 
-    def __init__(self, network: nn.Module, config: TrainConfig, state: State, batch: Batch) -> None:
+    def __init__(
+        self, network: nn.Module, config: TrainConfig, before: TrainState, batch: Batch
+    ) -> None:
+        state = before.state
         trained = trained_tensors(network, state)
         self._method = config.method
         self._fixed = [*trained.values(), *network.buffers()]  # changed in place only
@@ -82,6 +86,7 @@ class Recording:
 
         recorded = make_fx(step)(*self._copies(state, batch))
         simplify(recorded.graph)
+        link_layers(recorded.graph)
         with torch.no_grad():
             self._code = repeated(recorded.graph, fixed=len(self._fixed))
             again = self._copies(state, batch)
@@ -104,15 +109,17 @@ class Recording:
         count = self._count
         return losses, rest[:count], dict(zip(self._carried, rest[count:], strict=True))
 
-    def fits(self, network: nn.Module, config: TrainConfig, state: State) -> bool:
+    def fits(self, network: nn.Module, config: TrainConfig, before: TrainState) -> bool:
         """Whether method, network and trained tensors are still those that were recorded."""
-        now = [*trained_tensors(network, state).values(), *network.buffers()]
+        now = [*trained_tensors(network, before.state).values(), *network.buffers()]
         same = (
             config.method is self._method
             and len(now) == len(self._fixed)
             and all(map(operator.is_, now, self._fixed))
         )
-        return same and self._others == [n for n, own in state.items() if not own.requires_grad]
+        return same and self._others == [
+            n for n, own in before.state.items() if not own.requires_grad
+        ]
 
     def _copies(self, state: State, batch: Batch) -> list[Tensor]:
         """All inputs, copied, as recorded operations may change them in place."""

@@ -9,14 +9,12 @@ from torch import Tensor, nn
 
 from dualnets.methods.protocol import Batch, Method, State
 from dualnets.optim import compiled
-from dualnets.optim.optimizers import Optimizer, finite_members
+from dualnets.optim.optimizers import finite_members
 from dualnets.optim.per_member import Group
 from dualnets.training.state import TrainConfig, TrainState, trained_tensors
 
 Gradients = tuple[Tensor, Sequence[Tensor], State]  # losses, gradients, what a loss passes on
 Differentiate = Callable[[nn.Module, TrainConfig, State, Batch], Gradients]
-# (gradients, losses, frozen_at, step, steps, other tensors) -> whether all members are surely alive
-Update = Callable[[Sequence[Tensor], Tensor, Tensor, int, int, Sequence[Tensor]], bool]
 
 
 def differentiate(network: nn.Module, config: TrainConfig, state: State, batch: Batch) -> Gradients:
@@ -30,6 +28,51 @@ def differentiate(network: nn.Module, config: TrainConfig, state: State, batch: 
     return losses.detach(), gradients, carried
 
 
+class Update:
+    """The update of all trained tensors of members whose numbers are finite and will be; others are frozen.
+
+    Args:
+        network, config, before: what is trained, in place.
+        frozen_at: `(S,)`, changed in place.
+    """
+
+    def __init__(
+        self, network: nn.Module, config: TrainConfig, before: TrainState, frozen_at: Tensor
+    ) -> None:
+        self.optimizer, self.steps = config.optimizer, config.context.steps
+        self.trained = trained_tensors(network, before.state)
+        self.memory, self.frozen_at = before.memory, frozen_at
+        self.groups = _groups(config.method, self.trained)
+        self.buffers = [*network.buffers()]
+        given = (self.optimizer, self.trained, self.memory)
+        self.compiled: compiled.CompiledUpdate | None = None
+        if compiled.is_compiled(*given):
+            self.compiled = compiled.CompiledUpdate(*given, self.groups)
+
+    @torch.no_grad()
+    def __call__(self, found: Gradients, step: int | Tensor) -> bool:
+        """Update after update number `step`; returns whether all members are surely alive afterwards.
+
+        Where the number is a tensor `()`, nothing depends on numbers that are not tensors.
+        """
+        losses, gradients, carried = found
+        others = [*self.buffers, *carried.values()]
+        if self.compiled is not None and isinstance(step, int):
+            return self.compiled(gradients, losses, self.frozen_at, step, self.steps, others)
+        alive = (self.frozen_at < 0) & finite_members([losses, *gradients, *others], losses)
+        named = dict(zip(self.trained, gradients, strict=True))
+        updated = self.optimizer.update(
+            self.trained, named, self.memory, alive, step, self.steps, self.groups
+        )
+        freeze(self.frozen_at, ~updated, step)
+        return False
+
+
+# (method's state, batch, number of the step, frozen_at, changed in place) -> losses, what a loss passes on,
+# and what `Update` returns
+Advance = Callable[[State, Batch, int, Tensor], tuple[Tensor, State, bool]]
+
+
 def train_steps_eager(
     network: nn.Module,
     config: TrainConfig,
@@ -37,55 +80,34 @@ def train_steps_eager(
     first_step: int,
     steps: int,
     differentiate: Differentiate = differentiate,
+    advance: Advance | None = None,
 ) -> TrainState:
     """`train_steps` in plain torch: the reference for compiled code.
 
-    Gradients are those of `differentiate`, e.g. a recording of it.
+    Gradients are those of `differentiate`, e.g. a recording of it; or `advance` computes them and the update,
+    e.g. as a graph on a GPU.
     """
-    method, optimizer, data, context, precision = config
+    method, _, data, context, precision = config
     state, memory, losses, frozen_at = before
     frozen_at = frozen_at.clone()
-    trained = trained_tensors(network, state)
-    update = _update(optimizer, trained, memory, _groups(method, trained))
-    buffers = [*network.buffers()]
+    update = Update(network, config, before, frozen_at)
+    buffers = update.buffers
     for step, batch in enumerate(data.batches(method.needs, first_step, steps), start=first_step):
         kept = [buffer.clone() for buffer in buffers]
         if precision == "bfloat16":
             batch = batch._replace(precision=torch.bfloat16)
-        # 1. losses and gradients
-        losses, gradients, carried = differentiate(network, config, state, batch)
+        # 1. losses and gradients, and the optimiser's update
+        if advance is None:
+            found = differentiate(network, config, state, batch)
+            losses, carried, all_alive = found[0], found[2], update(found, step)
+        else:
+            losses, carried, all_alive = advance(state, batch, step, frozen_at)
+        # 2. the method's own update, which no frozen member takes part in
         with torch.no_grad():
-            # 2. the optimiser's update of members whose numbers are finite and will be; others are frozen
-            others = [*buffers, *carried.values()]
-            all_alive = update(gradients, losses, frozen_at, step, context.steps, others)
-            # 3. the method's own update, which no frozen member takes part in
             after = method.after_step(network, state, carried, step, context)
             changed = [*zip(buffers, kept, strict=True)]
             state = merge(state, after, memory, frozen_at, step, all_alive, changed)
     return TrainState(state, memory, losses, frozen_at)
-
-
-def _update(
-    optimizer: Optimizer,
-    trained: Mapping[str, Tensor],
-    memory: dict[str, Tensor],
-    groups: Mapping[str, Group],
-) -> Update:
-    """The optimiser's update of all trained tensors, compiled where that is the same."""
-    if compiled.is_compiled(optimizer, trained, memory):
-        return compiled.CompiledUpdate(optimizer, trained, memory, groups)
-
-    def update(
-        gradients: Sequence[Tensor], losses: Tensor, frozen_at: Tensor, step: int, steps: int,
-        others: Sequence[Tensor],
-    ) -> bool:  # fmt: skip
-        alive = (frozen_at < 0) & finite_members([losses, *gradients, *others], frozen_at)
-        named = dict(zip(trained, gradients, strict=True))
-        updated = optimizer.update(trained, named, memory, alive, step, steps, groups)
-        freeze(frozen_at, ~updated, step)
-        return False
-
-    return update
 
 
 def freeze(frozen_at: Tensor, lost: Tensor, step: int | Tensor) -> None:

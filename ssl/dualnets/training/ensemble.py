@@ -16,7 +16,7 @@ from dualnets.training.memory import take
 from dualnets.training.state import TrainConfig, TrainState
 
 MEMORY = 4 << 30  # bytes that members trained at once may take, on any machine
-MOST_PER_PART = 8
+PER_PART = 16  # members whose steps are one operation on a CPU
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -46,12 +46,13 @@ def split(network: Any, config: TrainConfig, at_once: int) -> list[Part]:
 def members_per_part(network: nn.Module, members: int, at_once: int) -> int:
     """How many members are trained in one operation, of `members`, where `at_once` fit the memory.
 
-    On a CPU so few that their numbers stay in a core's cache and that several threads have a part each. It
-    depends on the ensemble alone, so that the number of threads changes no bit.
+    On a CPU equal parts of about `PER_PART`, of which several threads train one each. With fewer members the
+    threads would wait for the interpreter's lock between short operations, with more their numbers leave the
+    cache. It depends on the ensemble alone, so that the number of threads changes no bit.
     """
     if next(network.parameters()).device.type != "cpu":
         return at_once
-    return min(at_once, max(MOST_PER_PART // 2, 1), -(-members // 2)) if members < 32 else min(at_once, MOST_PER_PART)
+    return min(at_once, -(-members // max(members // PER_PART, 1)))
 
 
 def restore(parts: Sequence[Part], network: nn.Module, whole: TrainState) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dualnets.methods.protocol import Batch
 from dualnets.networks.heads import Head
+from dualnets.optim.compiled import is_compiled
 from dualnets.training.state import TrainConfig, trained_tensors
 
 SMALL = 1 << 28  # bytes that may be allocated to measure a member
@@ -179,6 +180,10 @@ def _measured(one: nn.Module, config: TrainConfig) -> Footprint:
     stored = sum(tensor.nbytes for tensor in [*own, *state, *before.memory.values()])
     # of what is trained a gradient, of a state that is replaced a copy
     gradients = sum(tensor.nbytes for tensor in [*one.parameters(), *state])
+    trained = trained_tensors(one, before.state)
+    if not is_compiled(config.optimizer, trained, before.memory):
+        # new values of all that an update changes, which is changed when all are known to be finite
+        gradients += sum(tensor.nbytes for tensor in [*trained.values(), *before.memory.values()])
     # going backward, gradients of activations stand beside the activations
     step = gradients + 2 * sum(kept.values()) + config.data.step_bytes(config.method.needs)
     drawn = BYTES_PER_DRAW * max((tensor.numel() for tensor in state), default=0)

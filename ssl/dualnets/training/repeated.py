@@ -119,12 +119,13 @@ def _plain_name(target: Any) -> str | None:
     """The function of `torch`, or the method of a tensor, that calls the same operation at less cost."""
     if target is torch.ops.aten._unsafe_view.default:
         return "view"
+    if not isinstance(target, torch._ops.OpOverload):
+        return None
     namespace, name = target._schema.name.split("::")
     if namespace != "aten" or name.startswith("_"):
         return None
-    first = target._schema.arguments[:1]
-    method = hasattr(torch.Tensor, name) and [own.name for own in first] == ["self"]
-    return name if hasattr(torch, name) or method else None
+    known = hasattr(torch, name) or name in ("view", "expand") or name.endswith("_")
+    return name if known else None
 
 
 def _function(

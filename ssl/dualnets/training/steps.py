@@ -16,17 +16,18 @@ from dualnets.optim.schedule import Schedule
 from dualnets.training.capture import Recording, is_repeatable
 from dualnets.training.compiled import pairs, siamese
 from dualnets.training.data import Rows
-from dualnets.training.eager import Differentiate, differentiate, merge, train_steps_eager
+from dualnets.training.eager import differentiate, merge, train_steps_eager
 from dualnets.training.fused import pairs as fused_pairs
 from dualnets.training.fused import siamese as fused_siamese
 from dualnets.training.fused.launch import LaunchError
+from dualnets.training.graphs import Graph
 from dualnets.training.state import TrainConfig, TrainState
 from dualnets.training.state import trained_tensors as trained_tensors
 
 WORTH_RECORDING = (
     1000  # steps that are left, for which recording them takes less time than it saves
 )
-_recordings: WeakKeyDictionary[nn.Module, Differentiate] = WeakKeyDictionary()
+_recordings: WeakKeyDictionary[nn.Module, Recording | Graph | None] = WeakKeyDictionary()
 
 
 def train_steps(
@@ -63,25 +64,31 @@ def train_steps(
                 return _train_siamese(
                     fused_siamese.train, kernel, config, before, first_step, steps
                 )
-    gradients = _gradients(network, config, before, first_step)
+    recorded = _recorded(network, config, before, first_step)
+    if isinstance(recorded, Graph):
+        return train_steps_eager(network, config, before, first_step, steps, advance=recorded)
+    gradients = recorded or differentiate
     return train_steps_eager(network, config, before, first_step, steps, gradients)
 
 
-def _gradients(
+def _recorded(
     network: nn.Module, config: TrainConfig, before: TrainState, first_step: int
-) -> Differentiate:
-    """How to compute gradients: as recorded operations where that is possible and pays."""
-    found = _recordings.get(network)
-    if isinstance(found, Recording) and not found.fits(network, config, before.state):
-        found = None
-    if found is None and config.context.steps - first_step >= WORTH_RECORDING:
-        found = differentiate
-        if is_repeatable(network, config):
-            batch = next(iter(config.data.batches(config.method.needs, first_step, 1)))
-            with suppress(Exception):  # of many kinds: whatever cannot be recorded is run as it is
-                found = Recording(network, config, before.state, batch)
-        _recordings[network] = found
-    return found or differentiate
+) -> Recording | Graph | None:
+    """The step of this training as recorded operations, where that is possible and pays."""
+    if network in _recordings:
+        found = _recordings[network]
+        if found is None or found.fits(network, config, before):
+            return found
+    if config.context.steps - first_step < WORTH_RECORDING:
+        return None
+    found = None
+    if is_repeatable(network, config):
+        kind = Graph if before.frozen_at.is_cuda else Recording
+        (batch,) = config.data.batches(config.method.needs, first_step, 1)
+        with suppress(RuntimeError, TypeError):  # what cannot be recorded is run as it is
+            found = kind(network, config, before, batch)
+    _recordings[network] = found
+    return found
 
 
 def _own_property(method: Method, name: str) -> Any:

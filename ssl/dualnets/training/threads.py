@@ -18,10 +18,10 @@ Item = TypeVar("Item")
 
 
 def on_threads(work: Callable[[Item], object], items: Iterable[Item], threads: int) -> None:
-    """Do `work(item)` for all items on so many threads, in each of which torch uses no further ones.
+    """Do `work(item)` for all items on so many threads, among which torch's threads are divided.
 
     With one thread it is done here, and torch uses as many as before. An error in one of them, or Ctrl-C, is
-    raised when all have ended; no further item is begun.
+    raised when all have ended what they are at; no further item is begun.
     """
     if threads <= 1:
         for item in items:
@@ -29,9 +29,10 @@ def on_threads(work: Callable[[Item], object], items: Iterable[Item], threads: i
         return
     waiting = deque(items)
     given = torch.get_num_threads()
+    each = max(given // threads, 1)
 
     def work_through() -> None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(each)
         while waiting:
             try:
                 item = waiting.popleft()
@@ -43,7 +44,7 @@ def on_threads(work: Callable[[Item], object], items: Iterable[Item], threads: i
                 waiting.clear()
                 raise
 
-    torch.set_num_threads(1)  # which threads that start now begin with
+    torch.set_num_threads(each)  # which threads that start now begin with
     try:
         with ThreadPoolExecutor(threads, thread_name_prefix="dualnets") as pool:
             running = [pool.submit(work_through) for _ in range(threads)]

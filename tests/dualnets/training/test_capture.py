@@ -55,7 +55,7 @@ def setting(method, norm=None, optimizer=None, network=None):
 
 def record(network, config, before):
     batch = next(iter(config.data.batches(config.method.needs, 0, 1)))
-    return Recording(network, config, before.state, batch)
+    return Recording(network, config, before, batch)
 
 
 def everything(network, state):
@@ -63,10 +63,10 @@ def everything(network, state):
     return named | state.state | {"losses": state.losses} | state.memory
 
 
-@pytest.mark.parametrize("norm", [None, dualnets.BatchNorm()], ids=["plain", "norm"])
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_recorded_steps_have_the_bits_of_eager_ones(method, norm):
+@pytest.mark.parametrize("name", METHODS)
+def test_recorded_steps_have_the_bits_of_eager_ones(name):
     found = []
+    method, norm = METHODS[name], dualnets.BatchNorm() if name in ("simclr", "moco") else None
     for recorded in (True, False):
         network, config, before = setting(method, norm)
         assert is_repeatable(network, config)
@@ -168,7 +168,7 @@ def test_what_changes_in_place_is_made_again_and_random_numbers_are_drawn_again(
     assert second[2].tolist() == [4, 4]
     assert second[3].tolist() == [3, 3]
     assert isinstance(graph, fx.Graph)
-    assert "mul" not in code.code.split("def repeat")[1]  # 3 times ones is a constant
+    assert "mul = " not in code.code.split("def repeat")[1]  # 3 times ones is a constant
 
 
 def test_work_without_effect_is_left_out_and_no_bit_changes():

@@ -5,6 +5,8 @@ import torch
 
 import dualnets
 import hltm
+from dualnets.training import steps
+from dualnets.training.graphs import Graph
 
 pytestmark = [
     pytest.mark.gpu,
@@ -75,3 +77,43 @@ def test_the_main_job_runs(tmp_path):
     )  # fmt: skip
     assert run.verdict.verdict == "open"
     assert (run.folder / "index.html").exists()
+
+
+class Counted(Graph):
+    """Counts the graphs that are made."""
+
+    made = 0
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        Counted.made += 1
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        dualnets.SimCLR(dualnets.NTXent()),
+        dualnets.BYOL(dualnets.Head((4, 3), norm=dualnets.BatchNorm()), dualnets.Head((4, 3))),
+        dualnets.MoCo(queue=64),
+    ],
+    ids=["simclr", "byol", "moco"],
+)
+def test_a_step_in_a_graph_gives_the_cpus_numbers(method, monkeypatch):
+    """Schedule and step number change from step to step, one member diverges, and the graph stays."""
+    Counted.made = 0
+    monkeypatch.setattr(steps, "WORTH_RECORDING", 2)
+    monkeypatch.setattr(steps, "Graph", Counted)
+    trees = hltm.symmetric_binary(depth=3, members=3, seed=0)
+    optimizer = dualnets.AdamW([0.01, 1e38, 0.02], schedule=dualnets.Schedule("cosine", warm_up=3))
+    finals = [
+        dualnets.train(
+            dualnets.tree_network(trees, units=5, seed=1, dtype=torch.float64, device=device),
+            method, trees, augment=hltm.keep_root(), steps=10, batch=32, optimizer=optimizer, seed=2,
+        )
+        for device in ("cpu", "cuda")
+    ]  # fmt: skip
+    assert Counted.made == 1
+    here, there = finals
+    assert here.frozen_at.equal(there.frozen_at.cpu())
+    for a, b in zip(here.network.parameters(), there.network.parameters(), strict=True):
+        torch.testing.assert_close(a[[0, 2]], b[[0, 2]].cpu(), rtol=1e-8, atol=1e-10)

@@ -18,14 +18,18 @@ HOOKS = (
 
 
 def is_unmodified(network: nn.Module, device: str = "cpu") -> TypeGuard[BlockNetwork]:
-    """Whether a network, on a device of this type, computes and trains what `BlockNetwork` does, and no more.
+    """Whether a network, on a device of this type, computes and trains what `BlockNetwork` does, and no more."""
+    known = has_known_parts(network)
+    return known and network.device.type == device and network.dtype in DTYPES
+
+
+def has_known_parts(network: nn.Module) -> TypeGuard[BlockNetwork]:
+    """Whether a network computes and trains what `BlockNetwork` does on any device, and nothing else.
 
     False for a subclass, for a part or a forward pass that was replaced, with any hook, and with a
     parameter that is not trained: compiled code would ignore all of them.
     """
     if type(network) is not BlockNetwork or "forward" in vars(network):
-        return False
-    if network.device.type != device or network.dtype not in DTYPES:
         return False
     hooked = (
         getattr(owner, hooks, None)

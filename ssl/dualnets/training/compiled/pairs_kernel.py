@@ -102,12 +102,13 @@ def train_members(  # type: ignore[no-untyped-def]
                 own.normed.ctypes.data, own.inverse.ctypes.data, own.statistics, gradient.ctypes.data,
                 spare.ctypes.data, room.ctypes.data, False,
             )  # fmt: skip
-            # 4. a number that is not finite leaves no sum of absolute values finite
+            # 4. a number that is not finite, now or after the update, leaves no sum of absolute values
+            # finite
             total = losses[s]
             for p in range(len(d_weights)):
-                total += abs(d_weights[p])
+                total += abs(d_weights[p]) + abs(weights[s, p] - rates[s] * d_weights[p])
             for p in range(len(d_biases)):
-                total += abs(d_biases[p])
+                total += abs(d_biases[p]) + abs(biases[s, p] - rates[s] * d_biases[p])
             if not np.isfinite(total):
                 frozen_at[s] = first_step + t
                 break

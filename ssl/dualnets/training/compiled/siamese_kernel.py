@@ -85,6 +85,8 @@ def train_members(  # type: ignore[no-untyped-def]
     targets = aligned(like, units, columns)
     d_targets = aligned(like, units, columns)
     d_weights = np.empty(weights.shape[1], kind)
+    kept = np.empty((2, weights.shape[1]), kind)  # parameters and velocity before an update
+    kept_running, kept_batches = np.empty_like(running[0]), np.empty_like(batches[0])
     table_f, table_g, table_p = _new_tables(network, projector, predictor)
     table_f_target, table_g_target, _ = _new_tables(network, projector, predictor)
     d_table_f, d_table_g, d_table_p = _new_tables(network, projector, predictor)
@@ -190,6 +192,8 @@ def train_members(  # type: ignore[no-untyped-def]
                 frozen_at[s] = first_step + t
                 break
             # 6. SGD, with rates of its own for the predictor
+            kept[0], kept[1] = own, moving
+            kept_running[:], kept_batches[:] = running[s], batches[s]
             clipping = _clip_factor(d_weights, clips[s])
             for group in range(2):
                 start, stop = (e0, e4) if group == 0 else (e4, e6)
@@ -197,8 +201,7 @@ def train_members(  # type: ignore[no-untyped-def]
                     own[start:stop], d_weights[start:stop], moving[start:stop], clipping,
                     rates[s, group] * factors[t], decays[s, group], momenta[s], nesterov,
                 )  # fmt: skip
-            # 7. the moving average and the running moments
-            _update_average(average, own, ema_decay[t])
+            # 7. the running moments
             projected = len(g_values.values) - projector.features
             own_layers = len(projector.layout)
             update_running_moments(
@@ -210,6 +213,22 @@ def train_members(  # type: ignore[no-untyped-def]
                 predictor, steps[own_layers:], p_values.statistics[2:, :, : compared // batch], batch,
                 running[s, :, projected:], batches[s, own_layers:],
             )  # fmt: skip
+            # 8. numbers that are not finite are taken back; else the moving average follows
+            if not (_finite(own) and _finite(moving) and _finite(running[s].ravel())):
+                own[:], moving[:] = kept[0], kept[1]
+                running[s], batches[s] = kept_running, kept_batches
+                frozen_at[s] = first_step + t
+                break
+            _update_average(average, own, ema_decay[t])
+
+
+@compiled()
+def _finite(values):  # type: ignore[no-untyped-def]
+    """Whether all numbers are finite."""
+    found = True
+    for p in range(len(values)):
+        found &= bool(np.isfinite(values[p]))
+    return found
 
 
 @compiled()
