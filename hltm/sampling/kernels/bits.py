@@ -47,7 +47,9 @@ def _collect_word(typing: Any, numbers: Any, at: Any, bit: Any) -> Any:
         one = builder.insert_element(
             ir.Constant(lanes, ir.Undefined), arguments[2], ir.IntType(32)(0)
         )
-        shift = builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), _LANES)([0] * _LANES))
+        shift = builder.shuffle_vector(
+            one, one, ir.VectorType(ir.IntType(32), _LANES)([0] * _LANES)
+        )
         found = builder.lshr(builder.load(place, align=1), shift)
         bits = builder.trunc(found, ir.VectorType(ir.IntType(1), _LANES))
         return builder.bitcast(bits, ir.IntType(64))

@@ -79,13 +79,9 @@ def _layout(tables: Tables) -> _Layout:
     held = np.zeros(len(parent), dtype=np.bool_)
     if tables.binary:
         thresholds = tables.thresholds.numpy().view(np.uint64)
-        return _Layout(
-            True, parent, cardinality, thresholds, tables.threshold_start, None, held
-        )
+        return _Layout(True, parent, cardinality, thresholds, tables.threshold_start, None, held)
     guide = guide_of(tables)
-    return _Layout(
-        False, parent, cardinality, guide.thresholds, guide.threshold_start, guide, held
-    )
+    return _Layout(False, parent, cardinality, guide.thresholds, guide.threshold_start, guide, held)
 
 
 def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndarray) -> None:

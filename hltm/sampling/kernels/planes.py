@@ -225,10 +225,9 @@ def _compare(
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        key, c0, numbers_, c2, c3, block = arguments[:2], *arguments[2:7]
-        low, differ, parents_, own_, equal_ = arguments[7:]
+        c0, numbers_, c2, c3, block, low, differ, parents_, own_, equal_ = arguments[2:]
         c1 = load_lanes(context, builder, numbers, numbers_, block)
-        for i, word in enumerate(philox_rounds(builder, key, (c0, c1, c2, c3))):
+        for i, word in enumerate(philox_rounds(builder, arguments[:2], (c0, c1, c2, c3))):
             at = builder.add(builder.add(block, block), block.type(i * LANES))
             parent = load_lanes(context, builder, parents, parents_, at)
             flipped = builder.and_(spread(builder, differ), parent)

@@ -87,7 +87,6 @@ def draw_tiles(  # type: ignore[no-untyped-def]
     numbers, calls, words, pending, bits = scratch
     flat = bits.reshape(-1)
     width = bits.shape[2]
-    redrawn = bits[2]
     # pending blocks and draws, so that those of one more node have room
     most, most_draws = len(pending.block) - width, len(pending.draws) // 4 - 2
     for task in range(low, high):

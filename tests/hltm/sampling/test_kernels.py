@@ -1,5 +1,7 @@
 """The fast kernel gives the reference's bits on every tree."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,38 @@ def test_a_base_that_is_given_equals_one_by_address(cardinality):
     addressed = both(tables, **request, views=(1, 2))
     given_base = both(tables, **request, views=(1, 2), base=base.to(tables.state_dtype))
     assert all(torch.equal(a, b) for a, b in zip(addressed, given_base, strict=True))
+
+
+def test_what_many_nodes_leave_undecided_is_finished_for_each(monkeypatch):
+    """More blocks and more draws wait than there is room for, and several children share a parent."""
+    monkeypatch.setattr(cpu, "PENDING", 8)
+    monkeypatch.setattr(cpu, "PENDING_DRAWS", 7)
+    monkeypatch.setattr(cpu, "_last", threading.local())
+    parents = [-1, *np.repeat(np.arange(5), 6)]
+    tables = random_tables(parents, [2] * len(parents), seed=1, members=2)
+    rates = np.where(np.arange(len(parents)) % 5 == 0, 0.3, 0.0)
+    both(tables, samples=1500, start=90, members=(3, 1), rates=rates, views=(0, 1))
+
+
+def test_thresholds_of_few_bits_and_of_all():
+    """Planes that no threshold needs are not made; a threshold may differ in its last bit alone."""
+    ones = [0.5, 0.25, 2**-9, 2**-10, 2**-32, 1 - 2**-32, 0.5 + 2**-32, 0.0, 1.0]
+    rows = [[[1 - p, p], [1 - q, q]] for p in ones for q in ones[::2]]
+    topology = Topology.from_parents([-1] + [0] * len(rows))
+    tables = make_tables(topology, [[0.5, 0.5], *rows])
+    rates = np.array([0.0, *np.resize([0.5, 0.0, 2**-9, 1.0], len(rows))])
+    both(tables, samples=300, start=1, views=(0, 1), rates=rates)
+
+
+def test_memory_of_other_draws_changes_nothing():
+    """The root has no parent's states to read, whatever an earlier tile or draw left in their place."""
+    tables = random_tables([-1, 0, 1, 2, 2], [3, 2, 4, 2, 5], seed=2)
+    both(tables, samples=900, members=(0, 1, 2))
+    rates = np.array([0.0, 0.5, 0.0, 0.5, 0.0])
+    for parents in ([-1, 0, 1, 2, 2], [-1, 0, 0, 0, 0]):  # of one size, so they share memory
+        binary = random_tables(parents, [2] * 5, seed=3)
+        both(binary, samples=900, rates=rates, views=(1, 2))
+        both(binary, samples=900, rates=1 - rates, views=(0, 3))
 
 
 @pytest.mark.parametrize("parent_states", [2, 3])
