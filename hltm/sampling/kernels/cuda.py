@@ -11,6 +11,7 @@ All arithmetic is of integers; words of 32 bits are cast back to 32 bits after e
 numba computes in 64 (and numba's simulator, in which the tests run this file, with numpy's scalars).
 """
 
+# mypy: disable-error-code="attr-defined"
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -387,7 +388,7 @@ def draw(tables: Tables, request: DrawRequest) -> list[Tensor]:
     tile_bytes = nodes * (3 * 4 * WORDS * tile_blocks + 2 * 2 * lanes)
     tasks = len(request.members) * -(-len(numbers) // tile_blocks)
     at_once = min(tasks, max(SCRATCH_BYTES // tile_bytes, 1), PER_PROCESSOR * _processors(device))
-    words = {"dtype": torch.int32, "device": device}
+    words: dict[str, Any] = {"dtype": torch.int32, "device": device}
     shape = (len(request.views), len(request.members), nodes - request.first)
     out = torch.empty((*shape, len(numbers) * BLOCK // per), **words)
     bits = torch.empty((at_once, 3, nodes, WORDS * tile_blocks), **words)

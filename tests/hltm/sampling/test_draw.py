@@ -88,7 +88,7 @@ def test_nodes_that_were_not_kept_are_an_error(tree):
         ({"start": 0.5}, TypeError, "start must be an integer, got 0.5"),
         ({"seed": -1}, ValueError, r"seed must be in 0..2\^64-1, got -1"),
         ({"seed": "a"}, TypeError, "seed must be an integer, got 'a'"),
-        ({"device": "abacus"}, ValueError, "unknown device 'abacus', expected auto, cpu or cuda"),
+        ({"device": "abacus"}, ValueError, "unknown device 'abacus', expected auto, cpu, cuda"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
