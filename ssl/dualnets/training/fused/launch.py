@@ -22,7 +22,7 @@ class LaunchError(RuntimeError):
 
 
 def is_available(network: nn.Module, name: str) -> bool:
-    """Whether the network is on CUDA in float32, there is Triton, and its kernel `name` has not failed before.
+    """Whether the network is on CUDA in float32, there is Triton, and its kernel `name` has not failed.
 
     Products of float64 are not in every version of Triton.
     """
