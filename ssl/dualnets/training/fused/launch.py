@@ -22,8 +22,12 @@ class LaunchError(RuntimeError):
 
 
 def is_available(network: nn.Module, name: str) -> bool:
-    """Whether the network is on CUDA, there is Triton, and its kernel `name` has not failed before."""
-    return device_type(network) == "cuda" and has_triton() and name not in _failed
+    """Whether the network is on CUDA in float32, there is Triton, and its kernel `name` has not failed.
+
+    Products of float64 are not in every version of Triton.
+    """
+    single = next(network.parameters()).dtype == torch.float32
+    return single and device_type(network) == "cuda" and name not in _failed and has_triton()
 
 
 def device_type(network: nn.Module) -> str:
