@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dualnets.methods.protocol import Method
+from dualnets.methods.protocol import Method, State
 from dualnets.optim.optimizers import SGD
 from dualnets.optim.schedule import Schedule
 from dualnets.training.capture import Recording, is_repeatable

@@ -18,7 +18,7 @@ HOOKS = (
 
 
 def is_unmodified(network: nn.Module, device: str = "cpu") -> TypeGuard[BlockNetwork]:
-    """Whether a network, on a device of this type, computes and trains what `BlockNetwork` does, and no more."""
+    """Whether a network, on a device of this type, computes what `BlockNetwork` does, and no more."""
     known = has_known_parts(network)
     return known and network.device.type == device and network.dtype in DTYPES
 
