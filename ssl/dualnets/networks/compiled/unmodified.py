@@ -19,8 +19,9 @@ HOOKS = (
 
 def is_unmodified(network: nn.Module) -> TypeGuard[BlockNetwork]:
     """Whether a network computes and trains what `BlockNetwork` does on a CPU, and nothing else."""
-    known = has_known_parts(network)
-    return known and network.device.type == "cpu" and network.dtype in DTYPES
+    if not has_known_parts(network):
+        return False
+    return network.device.type == "cpu" and network.dtype in DTYPES
 
 
 def has_known_parts(network: nn.Module) -> TypeGuard[BlockNetwork]:
