@@ -251,15 +251,24 @@ def backward(  # type: ignore[no-untyped-def]
             row_products(like, units, of_block, count, values, rows, columns, target, fan_in * size)
             if repeated:
                 total = array_at(like, gradients[layer, WEIGHT], units, fan_in)
-                total += array_at(like, room, units, fan_in)
+                more = array_at(like, room, units, fan_in)
+                for u in range(units):
+                    for i in range(fan_in):
+                        total[u, i] += more[u, i]
             elif count < fan_in:  # padding
-                array_at(like, target, units, fan_in)[:, count:] = 0
+                total = array_at(like, target, units, fan_in)
+                for u in range(units):
+                    for i in range(count, fan_in):
+                        total[u, i] = 0
             # 2. ∂L/∂b = Σ g
             if gradients[layer, BIAS] != 0:
                 sums = array_at(like, gradients[layer, BIAS] + own * size, 1, units)[0]
                 arrived = array_at(like, of_block, units, columns)
                 for u in range(units):
-                    sums[u] = arrived[u].sum() + (sums[u] if repeated else type(like)(0))
+                    sum_u = sums[u] if repeated else type(like)(0)
+                    for c in range(columns):
+                        sum_u += arrived[u, c]
+                    sums[u] = sum_u
             # 3. ∂L/∂x = Wᵀ g
             if wanted:
                 combine_rows(

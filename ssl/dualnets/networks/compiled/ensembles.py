@@ -8,7 +8,13 @@ import numpy as np
 
 from dualnets.networks.compiled import blocks
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
-from dualnets.networks.compiled.products import array_at, compiled_once, padded, size_of
+from dualnets.networks.compiled.products import (
+    array_at,
+    compiled_once,
+    copy_rows,
+    padded,
+    size_of,
+)
 from hltm._compile import compiled
 
 
@@ -50,14 +56,14 @@ def forward_members(like, layers, given, kept, step, statistics, output, low, hi
     count = given.passes * given.batch
     columns = padded(count, size_of(like))
     rows, _, _, outputs, _ = blocks.row_counts(layers)
-    table = np.zeros_like(given.addresses)
+    table = np.zeros((len(given.addresses), 4), np.int64)
     for s in range(low, high):
         values = kept + s * step
         _own_table(given.addresses, given.sizes, s, table)
         _forward(like, layers, given, table, s, values, statistics[s])
         top = array_at(like, values + (rows - outputs) * columns * size_of(like), outputs, columns)
         found = array_at(like, output + s * outputs * count * size_of(like), outputs, count)
-        found[:] = top[:, :count]
+        copy_rows(top, found, count)
 
 
 @compiled(fastmath=FAST)
@@ -81,7 +87,8 @@ def backward_members(  # type: ignore[no-untyped-def]
     stride = columns * size
     rows, normed, groups, outputs, widest = blocks.row_counts(layers)
     features = layers.features
-    table, own_gradients = np.zeros_like(gradients), np.zeros_like(gradients)
+    table = np.zeros((len(gradients), 4), np.int64)
+    own_gradients = np.zeros((len(gradients), 4), np.int64)
     spare = room + widest * stride
     rest = spare + (widest * stride if layers.alternating else 0)
     for s in range(low, high):
@@ -92,8 +99,7 @@ def backward_members(  # type: ignore[no-untyped-def]
             _forward(like, layers, given, table, s, values, statistics[s])
         first = 0 if layers.alternating else widest - outputs
         g = array_at(like, room + first * stride, outputs, columns)
-        g[:, :count] = array_at(like, arrived + s * outputs * count * size, outputs, count)
-        g[:, count:] = 0
+        copy_rows(array_at(like, arrived + s * outputs * count * size, outputs, count), g, count)
         inverse = values + (rows + normed) * stride
         if given.normalize:
             top = array_at(like, values + (rows - outputs) * stride, outputs, columns)
@@ -105,7 +111,7 @@ def backward_members(  # type: ignore[no-untyped-def]
         )  # fmt: skip
         if of_inputs != 0:
             found = array_at(like, of_inputs + s * features * count * size, features, count)
-            found[:] = array_at(like, at, features, columns)[:, :count]
+            copy_rows(array_at(like, at, features, columns), found, count)
 
 
 @compiled(fastmath=FAST)
@@ -125,8 +131,11 @@ def _forward(like, layers, given, table, s, values, statistics):  # type: ignore
             for b in range(count):
                 inputs[x, b] = own[b]
         else:
-            inputs[x, :count] = array_at(like, at, 1, count)[0]
-        inputs[x, count:] = 0
+            numbers = array_at(like, at, 1, count)[0]
+            for b in range(count):
+                inputs[x, b] = numbers[b]
+        for b in range(count, columns):
+            inputs[x, b] = 0
     inverse = values + (rows + normed) * stride
     blocks.forward(
         like, layers, table, columns, given.passes, given.batch, values, values + rows * stride, inverse,

@@ -20,6 +20,8 @@ from dualnets.networks.normalizations import Moments
 if TYPE_CHECKING:
     from dualnets.networks.block_network import BlockNetwork
 
+FEW = 4  # rows for whose output alone nothing is compiled, such as those that show how many units it has
+
 _known: WeakKeyDictionary[BlockNetwork, Passes | None] = WeakKeyDictionary()
 
 
@@ -53,7 +55,8 @@ def network_output(network: BlockNetwork, leaves: Tensor) -> Tensor | None:
 
     Running moments of a BatchNorm are updated in training.
     """
-    if not are_plain(network.parameters()):
+    few = leaves.shape[-2] <= FEW and not torch.is_grad_enabled()
+    if few or not are_plain(network.parameters()):
         return None
     passes = network_passes(network)
     if passes is None or not _norms_are_known(network):

@@ -73,14 +73,16 @@ def group_norm(rows, epsilon, inverse):  # type: ignore[no-untyped-def]
     kind = rows.dtype.type
     share = kind(1) / kind(len(rows))
     columns = rows.shape[1]
-    inverse[:] = 0
+    for b in range(columns):
+        inverse[b] = 0
     for u in range(len(rows)):
         for b in range(columns):
             inverse[b] += rows[u, b] * share
     for u in range(len(rows)):
         for b in range(columns):
             rows[u, b] -= inverse[b]
-    inverse[:] = 0
+    for b in range(columns):
+        inverse[b] = 0
     for u in range(len(rows)):
         for b in range(columns):
             inverse[b] += rows[u, b] * rows[u, b]
@@ -99,8 +101,9 @@ def group_norm_backward(g, rows, inverse, level, along):  # type: ignore[no-unty
     """
     share = rows.dtype.type(1) / rows.dtype.type(len(rows))
     columns = rows.shape[1]
-    level[:] = 0
-    along[:] = 0
+    for b in range(columns):
+        level[b] = 0
+        along[b] = 0
     for u in range(len(rows)):
         for b in range(columns):
             level[b] += g[u, b] * share
@@ -139,7 +142,8 @@ def unit_length(top, inverse_lengths):  # type: ignore[no-untyped-def]
         inverse_lengths: `(columns,)`, filled with 1 / max(|f|, 1e-12).
     """
     kind = top.dtype.type
-    inverse_lengths[:] = 0
+    for c in range(len(inverse_lengths)):
+        inverse_lengths[c] = 0
     for u in range(len(top)):
         for c in range(len(inverse_lengths)):
             inverse_lengths[c] += top[u, c] * top[u, c]
@@ -153,7 +157,7 @@ def unit_length(top, inverse_lengths):  # type: ignore[no-untyped-def]
 @compiled(fastmath=FAST)
 def unit_length_backward(output, inverse_lengths, gradient):  # type: ignore[no-untyped-def]
     """Turn the gradient of n = f / |f| into that of f, in place: (g - n (n · g)) / |f|."""
-    along = np.zeros_like(inverse_lengths)  # n · g
+    along = np.zeros(len(inverse_lengths), inverse_lengths.dtype)  # n · g
     for u in range(len(output)):
         for c in range(len(along)):
             along[c] += output[u, c] * gradient[u, c]

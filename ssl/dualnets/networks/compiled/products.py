@@ -26,10 +26,9 @@ from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
-import numba
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic as numba_intrinsic
 
@@ -234,7 +233,20 @@ def _pointer(typing, like, address):  # type: ignore[no-untyped-def]
 @compiled()
 def array_at(like, address, rows, columns):  # type: ignore[no-untyped-def]
     """The array `(rows, columns)` at an address."""
-    return numba.carray(_pointer(like, address), (rows, columns))
+    return carray(_pointer(like, address), (rows, columns))
+
+
+@compiled()
+def copy_rows(source, target, columns):  # type: ignore[no-untyped-def]
+    """Copy the first columns of all rows of `source`; what `target` has beside them becomes 0.
+
+    In loops: numba compiles an assignment of slices for a second.
+    """
+    for r in range(len(source)):
+        for c in range(columns):
+            target[r, c] = source[r, c]
+        for c in range(columns, target.shape[1]):
+            target[r, c] = 0
 
 
 @compiled()

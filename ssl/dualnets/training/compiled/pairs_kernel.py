@@ -124,7 +124,9 @@ def _pair_loss(output, batch, many, exponential, constants, gradient):  # type: 
     """The mean loss of a batch; its gradient with respect to `output` fills the rows of `gradient`."""
     units = len(output)
     kind = output.dtype.type
-    gradient[:units, batch * (2 + many) :] = 0  # columns of no sample
+    for u in range(units):  # columns of no sample
+        for c in range(batch * (2 + many), output.shape[1]):
+            gradient[u, c] = 0
     temperature, margin = constants
     # 1. distances r_+ and r_k
     near = np.zeros(batch, output.dtype)

@@ -22,7 +22,7 @@ import numpy as np
 
 from dualnets.networks.compiled import blocks
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
-from dualnets.networks.compiled.products import aligned, array_at, padded, size_of
+from dualnets.networks.compiled.products import aligned, array_at, copy_rows, padded, size_of
 from dualnets.training.compiled.running_moments import update_running_moments
 from hltm._compile import compiled
 
@@ -111,9 +111,9 @@ def train_members(  # type: ignore[no-untyped-def]
                 _forward(like, network, table_f_target, columns, passes, batch, f_values)
                 if normalize:
                     unit_length(output, inverse_lengths)
-                g_values.values[:outputs] = output
+                copy_rows(output, g_values.values, columns)
                 _forward(like, projector, table_g_target, columns, passes, batch, g_values)
-                targets[:] = projections
+                copy_rows(projections, targets, columns)
             # 2. the online branch f: x1, then x2; and its predictions p(f)
             _read(first[s], at, batch, inputs, 0)
             if passes == 2:
@@ -121,9 +121,9 @@ def train_members(  # type: ignore[no-untyped-def]
             _forward(like, network, table_f, columns, passes, batch, f_values)
             if normalize:
                 unit_length(output, inverse_lengths)
-            g_values.values[:outputs] = output
+            copy_rows(output, g_values.values, columns)
             _forward(like, projector, table_g, columns, passes, batch, g_values)
-            p_values.values[:units] = projections
+            copy_rows(projections, p_values.values, columns)
             _forward(like, predictor, table_p, columns, passes, batch, p_values)
             if not separate:
                 _exchange(projections, batch, targets)
@@ -151,7 +151,9 @@ def train_members(  # type: ignore[no-untyped-def]
             if not stop_gradient:  # the target of one pass is the projection of the other
                 _exchange(d_targets, batch, targets)
                 total = array_at(like, at_g, units, columns)
-                total += targets
+                for u in range(units):
+                    for c in range(columns):
+                        total[u, c] += targets[u, c]
             at_g = _backward(
                 like,
                 projector,
