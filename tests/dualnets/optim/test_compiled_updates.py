@@ -49,9 +49,10 @@ def test_updates_equal_the_rules(rule, dtype):
     assert frozen_at.tolist() == [-1, 3, -1]
     for name, own in {**ours, **memory}.items():
         expected = theirs[name] if name in theirs else plain[name]
-        torch.testing.assert_close(
-            own, expected, rtol=1e-12 if dtype == torch.float64 else 2e-5, atol=1e-6
-        )
+        # in float32 the rules compute 1 - beta2^t to four digits, the kernel in float64
+        double = dtype == torch.float64
+        close = {"rtol": 1e-12, "atol": 1e-13} if double else {"rtol": 1e-3, "atol": 3e-5}
+        torch.testing.assert_close(own, expected, **close)
     assert all(own[1].equal(numbers(0, dtype)[name][1]) for name, own in ours.items())
 
 
