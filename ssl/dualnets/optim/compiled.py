@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
-from numba import carray, types
+from numba import carray, config, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
@@ -54,7 +53,7 @@ def is_compiled(
     return (
         type(optimizer) in RULES
         and type(optimizer.schedule) is Schedule
-        and not numba.config.DISABLE_JIT
+        and not config.DISABLE_JIT  # type: ignore[attr-defined]
         and len(dtypes) == 1
         and dtypes <= {*DTYPES}
         and all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in tensors)
@@ -151,8 +150,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     return True
 
 
-@intrinsic
-def _pointer(context, address):  # type: ignore[no-untyped-def]
+def _pointer_of(context, address):  # type: ignore[no-untyped-def]
     """An address, given as a whole number, as a pointer."""
 
     def convert(_context, builder, _signature, arguments):  # type: ignore[no-untyped-def]
@@ -161,10 +159,14 @@ def _pointer(context, address):  # type: ignore[no-untyped-def]
     return types.voidptr(address), convert
 
 
+_pointer: Any = intrinsic(_pointer_of)
+
+
 @compiled(error_model="numpy")
 def member_of(address, size, s, like):  # type: ignore[no-untyped-def]
     """The `size` numbers of member s of a contiguous tensor at an address, of the dtype of `like`."""
-    return carray(_pointer(address + s * size * like.itemsize), size, like.dtype)
+    start = _pointer(address + s * size * like.itemsize)
+    return carray(start, size, like.dtype)
 
 
 @compiled(error_model="numpy")

@@ -57,5 +57,6 @@ class Schedule:
         if self.kind == "constant":
             return 1.0
         share = (step - self.warm_up) / max(steps - self.warm_up, 1)
-        cosine = math.cos(math.pi * share) if isinstance(step, int) else (share * math.pi).cos()
+        angle = math.pi * share
+        cosine = math.cos(angle) if isinstance(angle, float) else torch.cos(angle)
         return self.final + (1 - self.final) * (1 + cosine) / 2

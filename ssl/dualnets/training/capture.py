@@ -144,7 +144,8 @@ class Recording:
             state = {
                 n.removeprefix("state."): t for n, t in named.items() if n.startswith("state.")
             }
-            given = batch._replace(**{name: named[name] for name in places})
+            tensors: dict[str, Any] = {name: named[name] for name in places}
+            given = batch._replace(**tensors)
             with stateless._reparametrize_module(network, own):
                 losses, carried = config.method.loss(network, state, given)
                 gradients = torch.autograd.grad(

@@ -141,25 +141,25 @@ def merge(
     """
     new = {name: own.detach() for name, own in after.items() if own is not state.get(name)}
     if all_alive and compiled.all_finite([*new.values()]):
-        merged = {name: own.contiguous() for name, own in new.items()}
+        merged = {name: value.contiguous() for name, value in new.items()}
     else:
         freeze(frozen_at, ~finite_members([*new.values()], frozen_at), step)
         alive = frozen_at < 0
         merged = {
-            name: _where(alive, own, state[name]).contiguous() if name in state else own
-            for name, own in new.items()
+            name: _where(alive, value, state[name]).contiguous() if name in state else value
+            for name, value in new.items()
         }
         for now, before in buffers:
             now.copy_(_where(alive, now, before))
     for name in new:
-        before = state.get(name)
-        if before is not None and before.requires_grad:
+        own = state.get(name)
+        if own is not None and own.requires_grad:
             for slot, remembered in memory.items():
                 if slot.endswith(f".state.{name}"):
                     remembered.copy_(
                         _where(frozen_at < 0, torch.zeros_like(remembered), remembered)
                     )
-            merged[name] = before.copy_(merged[name])
+            merged[name] = own.copy_(merged[name])
     return {**after, **merged}
 
 

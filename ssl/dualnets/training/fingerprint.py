@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dualnets.methods.protocol import detached_copy
-from dualnets.training.steps import TrainConfig
+from dualnets.training.state import TrainConfig
 from hltm.sampling.philox import DRAW_FORMAT, Stream, uniform
 from hltm.tree import LatentTree
 

@@ -7,6 +7,8 @@ and parameters and the optimiser's memory are changed where they lie. `after_ste
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,10 @@ class Graph:
         self, network: nn.Module, config: TrainConfig, before: TrainState, batch: Batch
     ) -> None:
         self.config = config
-        self.batch = Batch(*(_copied(own) for own in batch))
+        copies: dict[str, Any] = {
+            name: own.clone() for name, own in batch._asdict().items() if isinstance(own, Tensor)
+        }
+        self.batch = batch._replace(**copies)
         trained = trained_tensors(network, before.state)
         self.state = {
             name: own if own.requires_grad else own.clone() for name, own in before.state.items()
@@ -66,7 +71,7 @@ class Graph:
             if not own.requires_grad:
                 own.copy_(state[name], non_blocking=True)
         for mine, given in zip(self.batch, batch, strict=True):
-            if isinstance(mine, Tensor):
+            if isinstance(mine, Tensor) and isinstance(given, Tensor):
                 mine.copy_(given, non_blocking=True)
         self.step.fill_(step)
         self.frozen_at.copy_(frozen_at)
@@ -87,8 +92,3 @@ class Graph:
             and all(a is b for a, b in zip(now, self.fixed, strict=True))
             and self.state.keys() == before.state.keys()
         )
-
-
-def _copied(own: object) -> object:
-    """A tensor of a batch as the graph reads it; other values are constants."""
-    return own.clone() if isinstance(own, Tensor) else own

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from dualnets.methods.protocol import Batch
 from dualnets.networks.heads import Head
-from dualnets.optim.compiled import is_compiled
 from dualnets.training.state import TrainConfig, trained_tensors
 
 SMALL = 1 << 28  # bytes that may be allocated to measure a member
@@ -173,7 +172,9 @@ def _measured(one: nn.Module, config: TrainConfig) -> Footprint:
     before = config.init(one)
     kept: dict[int, int] = {}
     batch = _empty_batch(one, config)
-    with _keeping(kept):
+    # within a level of forward-mode differentiation layers are plain operations of torch, all of which can be
+    # counted; compiled ones keep no more
+    with _keeping(kept), torch.autograd.forward_ad.dual_level():
         config.method.loss(one, before.state, batch)
     own = [*one.parameters(), *one.buffers()]
     state = [*before.state.values()]
@@ -181,8 +182,9 @@ def _measured(one: nn.Module, config: TrainConfig) -> Footprint:
     # of what is trained a gradient, of a state that is replaced a copy
     gradients = sum(tensor.nbytes for tensor in [*one.parameters(), *state])
     trained = trained_tensors(one, before.state)
-    if not is_compiled(config.optimizer, trained, before.memory):
-        # new values of all that an update changes, which is changed when all are known to be finite
+    if config.data.device.type != "cpu":
+        # new values of all that an update changes, which is changed when all are known to be finite;
+        # compiled updates have those of one member
         gradients += sum(tensor.nbytes for tensor in [*trained.values(), *before.memory.values()])
     # going backward, gradients of activations stand beside the activations
     step = gradients + 2 * sum(kept.values()) + config.data.step_bytes(config.method.needs)

@@ -321,3 +321,16 @@ def test_a_mistake_names_the_flag_as_it_was_typed(typed, message, tmp_path, caps
 def test_help_leaves_out_what_a_fixed_number_makes_useless():
     """SwAV's `queue-from` needs a queue, and `methods` fixes that there is none."""
     assert "queue_from" not in settable_fields(experiments.load("methods"))
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_torchs_threads_sleep_while_they_wait_unless_the_user_decided(given, monkeypatch, capsys):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for name in names:
+        monkeypatch.setenv(name, "")  # restored afterwards
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--version"]) == 0
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    assert found == (given or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"})

@@ -5,7 +5,7 @@ A GPU records them once, with the number of the step as a tensor; here the same 
 
 import pytest
 import torch
-from test_capture import METHODS, setting
+from test_recorded_steps import METHODS, setting
 
 import dualnets
 from dualnets.networks.compiled import head_pass, network_pass

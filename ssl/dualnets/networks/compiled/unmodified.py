@@ -19,8 +19,9 @@ HOOKS = (
 
 def is_unmodified(network: nn.Module, device: str = "cpu") -> TypeGuard[BlockNetwork]:
     """Whether a network, on a device of this type, computes what `BlockNetwork` does, and no more."""
-    known = has_known_parts(network)
-    return known and network.device.type == device and network.dtype in DTYPES
+    if not has_known_parts(network):
+        return False
+    return network.device.type == device and network.dtype in DTYPES
 
 
 def has_known_parts(network: nn.Module) -> TypeGuard[BlockNetwork]:
