@@ -12,7 +12,7 @@ from dualnets.methods._cosine import cosine_similarity, plain_cosine_similarity
 from dualnets.methods._directions import direction, plain_direction
 from dualnets.methods._matching import matching_losses, plain_losses
 from dualnets.methods.compiled import operation
-from dualnets.methods.losses import InfoNCE, NTXent, Simple, Triplet, plain_ntxent, plain_pair_loss
+from dualnets.methods.losses import NTXent, plain_ntxent
 from dualnets.methods.swav import (
     cross_entropies,
     plain_cross_entropies,
@@ -58,13 +58,6 @@ def matching(places: bool, classify: bool):
     return fast, slow
 
 
-def pairs(loss):
-    def slow(*given):
-        return plain_pair_loss(*given, loss.exponential, loss.temperature, loss.margin)
-
-    return loss, slow
-
-
 def exchanged(assigned):
     return (
         lambda own: cross_entropies(own, assigned(own), 0.1),
@@ -72,27 +65,21 @@ def exchanged(assigned):
     )
 
 
-# name -> compiled, plain, how many arguments (S, B, U), whether a fresh negative (S, H, B, U) follows
+# name -> compiled, plain, how many arguments (S, B, U)
 LOSSES = {
-    "queue": (*matching(False, False), 1, 0),
-    "bank": (*matching(True, True), 1, 0),
-    "bank, positives alone": (*matching(True, False), 1, 0),
-    "ntxent": (lambda a, p: NTXent(0.5)(a, p, None), lambda a, p: plain_ntxent(a, p, 0.5), 2, 0),
-    "infonce": (*pairs(InfoNCE(0.5)), 2, 1),
-    "infonce of 3": (*pairs(InfoNCE(0.5, negatives=3)), 2, 3),
-    "triplet": (*pairs(Triplet(0.5, 0.3)), 2, 1),
-    "simple": (*pairs(Simple()), 2, 1),
-    "cosine": (cosine_similarity, plain_cosine_similarity, 2, 0),
-    "direction": (direction, plain_direction, 1, 0),
-    "assignments": (*exchanged(lambda own: own.detach().roll(1, 1).softmax(-1)), 1, 0),
+    "queue": (*matching(False, False), 1),
+    "bank": (*matching(True, True), 1),
+    "bank, positives alone": (*matching(True, False), 1),
+    "ntxent": (lambda a, p: NTXent(0.5)(a, p, None), lambda a, p: plain_ntxent(a, p, 0.5), 2),
+    "cosine": (cosine_similarity, plain_cosine_similarity, 2),
+    "direction": (direction, plain_direction, 1),
+    "assignments": (*exchanged(lambda own: own.detach().roll(1, 1).softmax(-1)), 1),
 }
 
 
 def arguments(name: str, members: int, batch: int, units: int, dtype: torch.dtype) -> list:
-    *_, many, negatives = LOSSES[name]
+    many = LOSSES[name][2]
     found = [draw(members, batch, units, dtype=dtype, seed=i) for i in range(many)]
-    if negatives:
-        found.append(draw(members, negatives, batch, units, dtype=dtype, seed=9))
     return [own.requires_grad_() for own in found]
 
 
