@@ -349,7 +349,9 @@ def _softmax_pairs(near: Tensor, far: Tensor, temperature: float, margin: float 
     return Pairs(near, far, logits.softmax(dim=1)[:, 1:])
 
 
-def _pair_loss(loss: PairLoss, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+def _pair_loss(
+    loss: Simple | Triplet | InfoNCE, anchor: Tensor, positive: Tensor, negatives: Tensor
+) -> Tensor:
     """`(S,)` a loss of distances and its settings."""
     near, far = _distances(anchor, positive, negatives)
     if not loss.exponential:
