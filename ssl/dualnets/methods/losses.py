@@ -349,30 +349,18 @@ def _softmax_pairs(near: Tensor, far: Tensor, temperature: float, margin: float 
     return Pairs(near, far, logits.softmax(dim=1)[:, 1:])
 
 
-def _pair_loss(loss: PairLoss, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-    from dualnets.methods.compiled.operation import is_supported
-
-    outputs = [at_least_float32(own) for own in (anchor, positive, negatives)]
-    settings = loss.exponential, loss.temperature, loss.margin
-    if is_supported(*outputs):
-        from dualnets.methods.compiled import samples
-
-        return samples.pair_loss(*outputs, *settings)[0]
-    return plain_pair_loss(*outputs, *settings)
-
-
-def plain_pair_loss(
-    anchor: Tensor, positive: Tensor, negatives: Tensor, exponential: bool, temperature: float,
-    margin: float,
-) -> Tensor:  # fmt: skip
-    """The loss `(S,)` of a `PairLoss` in plain torch."""
+def _pair_loss(
+    loss: Simple | Triplet | InfoNCE, anchor: Tensor, positive: Tensor, negatives: Tensor
+) -> Tensor:
+    """`(S,)` a loss of distances and its settings."""
     near, far = _distances(anchor, positive, negatives)
-    if not exponential:
+    if not loss.exponential:
         return (near - far).mean((1, 2))
-    gaps = (near - far + margin) / temperature
+    gaps = near - far + loss.margin if loss.margin else near - far
+    gaps = gaps / loss.temperature
     # with the 1 kept apart, neither a small loss nor its gradient is a difference of large numbers
     total = gaps[:, 0] if gaps.shape[1] == 1 else torch.logsumexp(gaps, 1)
-    return temperature * torch.nn.functional.softplus(total).mean(-1)
+    return loss.temperature * torch.nn.functional.softplus(total).mean(-1)
 
 
 def plain_ntxent(anchor: Tensor, positive: Tensor, temperature: float) -> Tensor:

@@ -37,8 +37,8 @@ _LOWEST = np.finfo(np.float64).min
 def ntxent(anchor: Tensor, positive: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """Losses `(S,)` and their gradients with respect to anchor and positive `(S, B, U)`."""
     losses, slopes = anchor.new_empty(len(anchor)), (new_gradient(anchor), new_gradient(anchor))
-    given = [batch_last(own).numpy() for own in (anchor, positive)]
-    found = [own.transpose(1, 2).numpy() for own in slopes]
+    given = batch_last(anchor).numpy(), batch_last(positive).numpy()
+    found = slopes[0].mT.numpy(), slopes[1].mT.numpy()
 
     def work(low: int, high: int) -> None:
         _ntxent_members(low, high, *given, temperature, losses.numpy(), *found)

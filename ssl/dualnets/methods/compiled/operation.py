@@ -38,7 +38,7 @@ def is_supported(*tensors: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and torch._C._functorch.peek_interpreter_stack() is None
         and forward_ad._current_level < 0
-        and not config.DISABLE_JIT
+        and not config.DISABLE_JIT  # type: ignore[attr-defined]
     )
 
 

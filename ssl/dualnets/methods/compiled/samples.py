@@ -5,7 +5,6 @@ All are a few passes over `(U, B)` numbers of a member, whose inner loops run ov
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from dualnets.methods._cosine import SMALLEST, plain_cosine_similarity
 from dualnets.methods._directions import plain_direction
-from dualnets.methods.compiled.matching import softplus
 from dualnets.methods.compiled.operation import (
     NAMESPACE,
     batch_last,
@@ -22,7 +20,6 @@ from dualnets.methods.compiled.operation import (
     register_gradient,
     share_members,
 )
-from dualnets.methods.losses import plain_pair_loss
 from hltm._compile import compiled
 
 _FAST = {"reassoc", "contract", "nsz"}  # NaN and infinity keep their meaning
@@ -111,39 +108,6 @@ def _(a, b):  # type: ignore[no-untyped-def]
 register_gradient(cosines, plain_cosine_similarity, 2)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::pair_loss", mutates_args=(), device_types="cpu")
-def pair_loss(
-    anchor: Tensor, positive: Tensor, negatives: Tensor, exponential: bool, temperature: float,
-    margin: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Losses `(S,)`, and their gradients with respect to anchor, positive and negatives."""
-    losses, slopes = anchor.new_empty(len(anchor)), [new_gradient(anchor) for _ in range(2)]
-    of_negatives = torch.empty_like(
-        negatives.transpose(2, 3), memory_format=torch.contiguous_format
-    )
-    given = (
-        batch_last(anchor).numpy(), batch_last(positive).numpy(),
-        negatives.detach().transpose(2, 3).contiguous().numpy(), exponential, temperature, margin,
-        losses.numpy(), *map(_storage, slopes), of_negatives.numpy(),
-    )  # fmt: skip
-
-    def work(low: int, high: int) -> None:
-        _pair_losses(low, high, *given)
-
-    share_members(len(anchor), 2 * (anchor[0].numel() + negatives[0].numel()), work)
-    return losses, *slopes, of_negatives.transpose(2, 3)
-
-
-@pair_loss.register_fake
-def _(anchor, positive, negatives, exponential, temperature, margin):  # type: ignore[no-untyped-def]
-    members, many, batch, units = negatives.shape
-    slope = negatives.new_empty(members, many, units, batch).transpose(2, 3)
-    return anchor.new_empty(members), new_gradient(anchor), new_gradient(anchor), slope
-
-
-register_gradient(pair_loss, plain_pair_loss, 3)
-
-
 @compiled(fastmath=_FAST)
 def _direction(low, high, values, found, lengths):  # type: ignore[no-untyped-def]
     least = values.dtype.type(_SHORTEST)
@@ -205,67 +169,3 @@ def _cosines(low, high, a, b, found, d_a, d_b):  # type: ignore[no-untyped-def]
             for c in range(batch):
                 d_a[s, u, c] = ab[c] * b[s, u, c] - aa[c] * a[s, u, c]
                 d_b[s, u, c] = ab[c] * a[s, u, c] - bb[c] * b[s, u, c]
-
-
-@compiled(fastmath=_FAST)
-def _pair_losses(  # type: ignore[no-untyped-def]
-    low, high, anchor, positive, negatives, exponential, temperature, margin, losses, d_anchor,
-    d_positive, d_negatives,
-):  # fmt: skip
-    kind = anchor.dtype.type
-    many, units, batch = negatives.shape[1:]
-    half, one, tau, extra = kind(0.5), kind(1), kind(temperature), kind(margin)
-    near, pull = np.empty(batch, anchor.dtype), np.empty(batch, anchor.dtype)
-    weights = np.empty((many, batch), anchor.dtype)  # gaps, then β
-    share = kind(1 / batch)
-    for s in range(low, high):
-        near[:] = 0
-        for u in range(units):
-            for b in range(batch):
-                apart = anchor[s, u, b] - positive[s, u, b]
-                near[b] += apart * apart
-        for k in range(many):
-            far = weights[k]
-            far[:] = 0
-            for u in range(units):
-                for b in range(batch):
-                    apart = anchor[s, u, b] - negatives[s, k, u, b]
-                    far[b] += apart * apart
-            for b in range(batch):
-                far[b] = half * (near[b] - far[b])
-        loss = 0.0
-        if exponential:
-            for b in range(batch):
-                loss += _weigh(weights, b, tau, extra, one, pull)
-        else:
-            for b in range(batch):
-                loss += weights[0, b]
-                weights[0, b], pull[b] = one, one
-        losses[s] = loss / batch
-        for u in range(units):
-            for b in range(batch):
-                slope = pull[b] * (anchor[s, u, b] - positive[s, u, b]) * share
-                d_anchor[s, u, b], d_positive[s, u, b] = slope, -slope
-            for k in range(many):
-                for b in range(batch):
-                    slope = weights[k, b] * (anchor[s, u, b] - negatives[s, k, u, b]) * share
-                    d_anchor[s, u, b] -= slope
-                    d_negatives[s, k, u, b] = slope
-
-
-@compiled()
-def _weigh(weights, b, tau, extra, one, pull):  # type: ignore[no-untyped-def]
-    """Replace the gaps r_+ - r_k of sample b by pair weights β_k, and fill their sum; the sample's loss."""
-    many = len(weights)
-    peak = (weights[0, b] + extra) / tau
-    for k in range(many):
-        weights[k, b] = (weights[k, b] + extra) / tau
-        peak = max(peak, weights[k, b])
-    total = one - one
-    for k in range(many):
-        weights[k, b] = math.exp(weights[k, b] - peak) if many > 1 else one
-        total += weights[k, b]
-    loss, pull[b] = softplus(peak + math.log(total), one)
-    for k in range(many):
-        weights[k, b] *= pull[b] / total
-    return tau * loss
