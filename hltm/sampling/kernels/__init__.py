@@ -5,7 +5,8 @@ A kernel is a function `draw(tables, request) -> list of (S, V - first, B) tenso
     request    what a kernel is asked to draw
     reference  torch, any device, any tree: the definition that `cpu` and `cuda` must equal bit for bit
     cpu        numba: shares tiles of samples among threads
-    cuda       numba.cuda: a GPU's threads share the nodes of a tile of samples
+    cuda       numba.cuda: tiles of samples shared among blocks of a GPU's threads
+    cuda_tiles one tile through the whole tree and all views, its nodes shared among threads
     on_device  which kernel draws for a device that is not the CPU
     threads    compiled work split over plain threads
     tiles      one tile of samples through the whole tree and all views

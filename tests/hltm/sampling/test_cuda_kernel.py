@@ -37,7 +37,7 @@ def test_the_kernel_compiles_to_integer_instructions(monkeypatch):
 
     cuda = pytest.importorskip("numba.cuda")
     try:
-        from hltm.sampling.kernels import cuda as kernel
+        from hltm.sampling.kernels import cuda_tiles as kernel
 
         cuda.cudadrv.nvvm.NVVM()
     except Exception:
