@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -159,6 +160,11 @@ def _compute_in_parallel(
         else:
             getattr(listeners[at], kind)(*details)
 
+    if device == "cpu":
+        # while the other processes start, and then train; what two need, one of them compiles
+        kinds = [settings for _, settings in missing if hasattr(settings, "compile_kernels")]
+        compiling = lambda: [settings.compile_kernels() for settings in kinds]  # noqa: E731
+        threading.Thread(target=compiling, daemon=True).start()
     tasks = [(experiment, out, cell, settings, device) for cell, settings in missing]
     worker_processes.run(compute, tasks, count, on_event)
 
