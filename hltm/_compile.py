@@ -4,6 +4,8 @@ numba compiles the functions that a kernel calls into the kernel, yet its own ca
 file of the kernel alone: after an edit in another file it would go on running the old code. Here
 the cache of a kernel depends on everything that is compiled into it (`source_stamp`).
 
+Of several processes that need one kernel at once, one compiles it and the others wait for its file.
+
 Where no folder for the cache can be written, as in a read-only container, kernels are compiled
 again in every process, and one warning says so.
 """
@@ -11,6 +13,7 @@ again in every process, and one warning says so.
 from __future__ import annotations
 
 import hashlib
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,7 +27,13 @@ import numpy as np
 from numba import njit
 from numba.core.caching import FunctionCache, NullCache
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where processes that start together compile the same twice
+    fcntl = None  # type: ignore[assignment]
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+LONGEST = 60.0  # seconds for which a process waits for another one that compiles
 CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
 
 
@@ -50,6 +59,7 @@ class KernelCache(NullCache):
 
     def __init__(self, kernel: Any) -> None:
         self._kernel = kernel
+        self._turn: Any = None  # the locked file while this process compiles
 
     @cached_property
     def _disk(self) -> Any:
@@ -68,6 +78,15 @@ class KernelCache(NullCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The machine code for arguments of these types; None if it is not stored, or damaged."""
+        found = self._load(sig, target_context)
+        if found is None:
+            self._take_turn()
+            found = self._load(sig, target_context)  # another process may have stored it meanwhile
+            if found is not None:
+                self._end_turn()
+        return found
+
+    def _load(self, sig: Any, target_context: Any) -> Any:
         try:
             return self._disk.load_overload(sig, target_context)
         except Exception:  # of many kinds: what is in a damaged file is anything
@@ -81,6 +100,38 @@ class KernelCache(NullCache):
             self._disk.save_overload(sig, data)
         except OSError:
             _warn_of_no_cache()
+        finally:
+            self._end_turn()
+
+    def _take_turn(self) -> None:
+        """Wait until no other process compiles this function, where the system has such locks.
+
+        A turn ends when the machine code is stored, or with the process. Nobody waits forever for one
+        that failed to compile.
+        """
+        self._end_turn()
+        if fcntl is None or self.cache_path is None:
+            return
+        with suppress(OSError):  # a folder that cannot be written, a file system without locks
+            path = Path(self.cache_path, self._disk._cache_file._index_name).with_suffix(".lock")
+            turn = path.open("w")
+            end = time.monotonic() + LONGEST
+            while time.monotonic() < end:
+                try:
+                    fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(0.02)
+                else:
+                    self._turn = turn
+                    return
+            turn.close()
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            with suppress(OSError):
+                fcntl.flock(self._turn, fcntl.LOCK_UN)  # a forked process may hold the file, too
+            self._turn.close()
+            self._turn = None
 
 
 def source_stamp(kernel: Any) -> str:

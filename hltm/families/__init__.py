@@ -15,15 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from hltm.tree import LatentTree
+if TYPE_CHECKING:
+    from hltm.tree import LatentTree
 
 NAMES = (
     "balanced", "caterpillar", "random_hierarchy", "random_tables", "random_tree", "symmetric_binary",
 )  # fmt: skip
 
 
-class Families(Mapping[str, Callable[..., LatentTree]]):
+class Families(Mapping[str, Callable[..., "LatentTree"]]):
     """Every family by name; its file is imported when it is first used.
 
     Raises:

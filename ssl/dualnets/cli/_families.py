@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import inspect
 import types
 import typing
 from collections.abc import Callable, Container
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from dualnets._options import described
@@ -22,15 +25,43 @@ GROUP = "tree"
 
 def families() -> dict[str, Callable[..., LatentTree]]:
     """Name -> function, of each family whose required arguments can all be flags."""
-    import hltm.families
+    from hltm.families import NAMES
 
     found = {}
-    for name, make in hltm.families.FAMILIES.items():
+    for name in NAMES:
+        make = _declared(name)
         parameters = inspect.signature(make).parameters.values()
         required = {p.name for p in parameters if p.default is p.empty}
         if required <= flags(make).keys():
             found[name.replace("_", "-")] = make
     return found
+
+
+def _declared(name: str) -> Callable[..., LatentTree]:
+    """The function of a family as its file declares it, which imports the file when it is called.
+
+    So a help text does not wait for torch.
+    """
+    import hltm.families
+
+    source = (Path(hltm.families.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    made = ast.parse("from __future__ import annotations")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            call = f"given = locals()\nfrom hltm.families import FAMILIES\nreturn FAMILIES[{name!r}](**given)"
+            node.body[1:] = ast.parse(call).body
+            made.body.append(node)
+    namespace: dict[str, Any] = {}
+    exec(compile(made, f"<hltm.families.{name}>", "exec"), namespace)  # our own file
+    make: Callable[..., LatentTree] = namespace[name]
+    return make
+
+
+class _Names(dict[str, Any]):
+    """The names in type hints: those of Python, and a type that no flag has for all others."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name, list)
 
 
 def flags(make: Callable[..., LatentTree], taken: Container[str] = ()) -> dict[str, list[Option]]:
@@ -40,7 +71,10 @@ def flags(make: Callable[..., LatentTree], taken: Container[str] = ()) -> dict[s
         make: the function that makes its trees.
         taken: names of other flags of the command; an argument with such a name becomes `--tree-NAME`.
     """
-    hints, meanings = get_type_hints(make), described(inspect.getdoc(make) or "", "Args")
+    hints, meanings = (
+        get_type_hints(make, localns=_Names()),
+        described(inspect.getdoc(make) or "", "Args"),
+    )
     found = {}
     for name, parameter in inspect.signature(make).parameters.items():
         default, hint = parameter.default, hints[name]

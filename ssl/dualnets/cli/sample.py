@@ -26,6 +26,7 @@ is the seed of the tree, --draw-seed that of the rows.
 A call that was interrupted continues where it stopped when it is repeated.
 
 `hltm sample --verify OUT` checks files that are written."""
+FORMATS = ("npz", "parquet", "safetensors", "huggingface", "csv")
 TAKEN = ("nodes",)  # --nodes names latents to keep; how many nodes a tree has is --tree-nodes
 VERIFY = """Check a folder's checksums, and draw random rows again from their addresses.
 
@@ -34,15 +35,14 @@ The exit status is 0 if the files are what they claim to be, 1 if not."""
 
 def main(arguments: list[str]) -> int:
     """Write the files of a data set, or verify them."""
-    console = terminal()
     if "--verify" in arguments:
-        return _verify(console, arguments)
+        return _verify(arguments)
     options, make = _parse(arguments)
     if not options["out"]:
         raise ValueError("name the folder to write to, e.g. hltm sample -n 1_000_000 out/")
     if options["n"] is None:
         raise ValueError("give the number of rows to write, e.g. -n 1_000_000")
-    tree = _tree(make, options)
+    tree, console = _tree(make, options), terminal()
     started = time.perf_counter()
     try:
         data = _export(console, tree, options)
@@ -56,8 +56,6 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
     """The options, and the function that makes a tree of the family; None with --tree."""
-    from hltm.data.export.recipe import SUFFIXES
-
     file = _tree_files.named(arguments)
     if file is None:
         name, make = _families.requested(arguments)
@@ -84,7 +82,7 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
         *grouped(
             "files",
             _out("Folder to write to; made if missing."),
-            Option("format", "Format of the files.", default="npz", metavar="{" + ",".join(SUFFIXES) + "}"),
+            Option("format", "Format of the files.", default="npz", metavar="{" + ",".join(FORMATS) + "}"),
             Option("columns", "arrays, one column for each group of nodes, or nodes, one for each node.",
                    metavar="{arrays,nodes}", note="(default: arrays; nodes in CSV)"),
             Option("rows_per_shard", "Rows of one file.", kind=int,
@@ -157,7 +155,7 @@ def _show(console: Console, data: DataFolder, out: str, seconds: float) -> None:
     console.print("\nhltm.load reads it in Python; hltm sample --verify checks it.", style="dim")
 
 
-def _verify(console: Console, arguments: list[str]) -> int:
+def _verify(arguments: list[str]) -> int:
     """Check a folder and print what is found."""
     import hltm
 
@@ -172,6 +170,7 @@ def _verify(console: Console, arguments: list[str]) -> int:
     if not given["out"]:
         raise ValueError("name the folder to check, e.g. hltm sample --verify out/")
     found = hltm.verify(given["out"], rows=given["rows"], seed=given["seed"])
+    console = terminal()
     for line in str(found).splitlines():
         print_plain(console, line)
     return 0 if found.ok else 1

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LISTED = 127  # the most nodes that have a line each; larger trees are shown by level
 DEEPEST = 10  # the most levels for whose branches a line has room
+SAMPLES = 1 << 15  # of the ceilings, by default
 WORK = 1 << 25  # nodes times samples of the ceilings, unless more samples are asked for
 FEWEST = 128  # samples of a tree of any size
 USAGE = """usage: hltm tree [--family NAME | --tree FILE] [OPTIONS]
@@ -91,8 +92,6 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> tuple[dict[str, Any], Callable[..., LatentTree] | None, str]:
     """The options, the function that makes a tree of the family (None with --tree), and a title."""
-    from hltm.inference.ceiling import SAMPLES
-
     output = [
         Option("samples", "Samples for a ceiling that cannot be computed by enumeration.", kind=int,
                note=f"(default: {SAMPLES}; above {WORK // SAMPLES} nodes fewer)", group="output"),
@@ -131,8 +130,6 @@ def _one(tree: LatentTree, member: int | None, title: str) -> tuple[LatentTree, 
 
 def _samples(tree: LatentTree, asked: int | None) -> int:
     """Samples for ceilings: by default fewer of large trees, so that the command takes seconds."""
-    from hltm.inference.ceiling import SAMPLES
-
     if asked is not None and asked < 2:
         raise ValueError(f"--samples must be at least 2, got {asked}")
     return asked or min(SAMPLES, max(WORK // len(tree.topology), FEWEST))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -162,8 +163,18 @@ def _compute_in_parallel(
         else:
             getattr(listeners[at], kind)(*details)
 
+    if cards == ["cpu"]:
+        # while the other processes start, and then train; what two need, one of them compiles
+        threading.Thread(target=_compile_kernels, args=(missing,), daemon=True).start()
     tasks = [(experiment, out, cell, settings) for cell, settings in missing]
     worker_processes.run(compute, tasks, count, on_event, cards)
+
+
+def _compile_kernels(missing: Sequence[tuple[str, Any]]) -> None:
+    """Compile what the cells will run, where their settings know it."""
+    for _, settings in missing:
+        if hasattr(settings, "compile_kernels"):
+            settings.compile_kernels()
 
 
 def _report_done(store: Store, cell: str, settings: Any, reporter: Reporter) -> None:

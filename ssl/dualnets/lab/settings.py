@@ -113,6 +113,12 @@ class TreeSettings(Checked):
             seed=self.seed,
         )
 
+    def compile_kernels(self) -> None:
+        """Compile what drawing and ceilings of these trees need, where it is not stored compiled."""
+        trees = self.build_trees()
+        leaves = trees.sample(1, seed=self.seed).leaves
+        trees.posterior(leaves, nodes=trees.latents, given=getattr(self, "leaves_seen", "own"))
+
 
 @functools.lru_cache(maxsize=16)
 def _balanced(depth: int, branching: int) -> Topology:

@@ -30,7 +30,8 @@ from dualnets import experiments
 from dualnets.cli import main
 before = set()
 for arguments in (["--help"], ["run", "--help"], ["list"], ["claims", "--help"],
-                  ["probe", "--help"],
+                  ["probe", "--help"], ["tree", "--help"], ["sample", "--help"],
+                  ["tree", "--family", "balanced", "--help"], ["sample", "--verify", "--help"],
                   *(["run", name, "--help"] for name in experiments.names())):
     assert main(arguments) == 0
     found = {{name for name in {HEAVY} if name in sys.modules}}

@@ -175,7 +175,7 @@ def test_states_beyond_binary_are_compared_by_information(capsys, monkeypatch):
         topology = hltm.Topology.balanced(1, 2)
         return hltm.LatentTree.from_tables(topology, [np.ones(3) / 3, table, table])
 
-    monkeypatch.setattr(_families, "get_type_hints", lambda make: {"seed": int})
+    monkeypatch.setattr(_families, "get_type_hints", lambda make, **_: {"seed": int})
     monkeypatch.setattr(_families, "families", lambda: {"three": three})
     status, out, _ = run(capsys, "--family", "three")
     assert status == 0

@@ -265,6 +265,26 @@ def test_samples_of_a_contradictory_star_take_both_states():
     assert slow[0, :, 0].double().equal(drawn)
 
 
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("first", ["missing", "contradictory"])
+def test_without_shifts_the_bits_are_the_same(first, own):
+    """Blocks that need shifts are computed again; a likelihood of 1 makes all be computed with them."""
+    tree = star(400, noisy(0.05))
+    rows = torch.full((300, 400), -1)
+    rows[200 if first == "missing" else 0 :][:60] = torch.tensor([[1] * 200 + [0] * 200])
+    deep, drawn = hltm.balanced(depth=8, seed=0), hltm.balanced(depth=8, seed=0).sample(20, seed=0)
+    for model, leaves in ((tree, rows), (deep, drawn.leaves)):
+        leaves_SXB, nodes = leaves.T[None], np.arange(len(model.topology))
+        ones = {1: torch.ones(1, 2, len(leaves), dtype=torch.float64)}
+        fast = posterior(model.tables, leaves_SXB, nodes, own=own)
+        slow = posterior(model.tables, leaves_SXB, nodes, own=own, likelihoods=ones)
+        assert fast.marginals[0, 0].equal(slow.marginals[0, 0])
+        keep = nodes != 1  # with a likelihood it is no leaf that is merely observed
+        assert fast.marginals[:, keep].equal(slow.marginals[:, keep])
+        if not own:
+            assert fast.log_evidence.equal(slow.log_evidence)
+
+
 @settings(max_examples=8)
 @given(
     seed=st.integers(0, 10**6), nodes=st.integers(2, 30), lowest=st.sampled_from([-300, -60, -2])
