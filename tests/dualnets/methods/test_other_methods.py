@@ -120,9 +120,10 @@ def test_labels_are_those_of_the_data():
 def test_a_student_that_is_its_teacher_has_nothing_to_learn():
     net = network(bias=True)
     found = train(TeacherStudent(net), network(bias=True), steps=2)
-    assert found.losses.eq(0).all()
+    # the teacher is in evaluation, where sums are in another order than in training
+    assert found.losses.lt(1e-30).all()
     for p, q in zip(found.network.parameters(), net.parameters(), strict=True):
-        assert p.equal(q)
+        torch.testing.assert_close(p, q, rtol=1e-14, atol=1e-15)
 
 
 def test_the_teacher_never_changes_and_is_looked_up_by_address():
