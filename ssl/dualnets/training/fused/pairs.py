@@ -31,12 +31,14 @@ def train(
     kernel: PairKernel, lr: PerMember, leaves: Sequence[Tensor], batch: int, first_step: int,
     frozen_at: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Train the kernel's network in place, as `compiled.pairs.train` does.
+    """Train the kernel's network in place, as `compiled.pairs.train` does by plain SGD.
+
+    `lr` is the learning rate, or one per member.
 
     Raises:
         LaunchError: the kernel could not be compiled or started; nothing was changed.
     """
-    network, _ = kernel
+    network = kernel.network
     parameters = [*network.weights, *(network.biases or [])]
     flat = flatten(parameters)
     losses = torch.full_like(flat[:, 0], torch.nan)
@@ -59,7 +61,7 @@ def arguments(
     flat: Tensor, losses: Tensor, frozen_at: Tensor,
 ) -> dict[str, Any]:  # fmt: skip
     """The arguments of `train_pairs` by name."""
-    network, loss = kernel
+    network, _, loss = kernel
     features = [network.read(part).contiguous() for part in leaves]
     table = Table(rows=features[0].shape[1])
     top = table.add_network(network)
