@@ -89,6 +89,26 @@ def test_gives_the_eager_numbers_after_twenty_steps(monkeypatch, label, optimize
         assert tensor.requires_grad == theirs.state[name].requires_grad
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [  # a large epsilon, since Adam enlarges the rounding of small gradients
+        dualnets.Adam([0.01, 0.02, 0.005], weight_decay=0.1, clip=0.5, epsilon=1e-2),
+        dualnets.AdamW(0.01, schedule=Schedule("cosine", warm_up=3), epsilon=1e-2),
+        dualnets.LARS([0.5, 0.2, 0.1], weight_decay=0.1, trust=0.1, clip=0.5),
+    ],
+    ids=lambda own: type(own).__name__,
+)
+def test_gives_the_eager_numbers_with_any_optimizer(monkeypatch, optimizer):
+    rates = {"predictor_lr": [0.5, 2.0, 0.0], "predictor_weight_decay": [0.2, 0.0, 0.1]}
+    for method in (BYOL(SMALL, SMALL, redraw_every=6, **rates), SimSiam(SMALL, SMALL)):
+        assert method.groups or isinstance(method, SimSiam)
+        for steps, close in ((1, 1e-12), (20, 1e-9)):
+            given = (method, network())
+            ours = train(*given, steps=steps, batch=32, optimizer=optimizer)
+            theirs = eagerly(monkeypatch, *given, steps=steps, batch=32, optimizer=optimizer)
+            assert_close(ours, theirs, close, close)
+
+
 parts = st.sampled_from(["on", "off", "stop"])
 norms = st.one_of(
     st.none(), st.builds(BatchNorm, mean=parts, std=parts, epsilon=st.sampled_from([1e-2, 1e-1]))
