@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,16 +24,21 @@ from dualnets.training.graphs import Graph
 from dualnets.training.state import TrainConfig, TrainState
 from dualnets.training.state import trained_tensors as trained_tensors
 
-WORTH_RECORDING = (
-    1000  # steps that are left, for which recording them takes less time than it saves
-)
+# steps that are left, for which recording them takes less time than it saves: a graph is recorded in about the
+# time of ten steps, operations are traced and compared for seconds
+WORTH_RECORDING = 1000
+WORTH_A_GRAPH = 50
 _recordings: WeakKeyDictionary[nn.Module, Recording | Graph | None] = WeakKeyDictionary()
 
 
 def train_steps(
     network: nn.Module, config: TrainConfig, before: TrainState, first_step: int, steps: int
 ) -> TrainState:
-    """Train the network in place for `steps` steps, by compiled code where it computes the same.
+    """Train the network in place for `steps` steps, by the fastest code that computes the same:
+
+    1. many steps of a member in one kernel: of `compiled` on a CPU, of `fused` on CUDA
+    2. a recorded step: a CUDA graph, on other devices a list of operations
+    3. plain torch
 
     Compiled code replaces the optimiser, its schedule, the assembly of batches, the method and the
     network, so each must be exactly of a class that it knows: a subclass may do something else.
@@ -43,27 +48,18 @@ def train_steps(
     known = known and type(config.data).batches is Rows.batches and config.precision == "float32"
     if known and optimizer.is_plain:
         loss = _own_property(method, "plain_loss")
-        pair_kernel = pairs.supported_kernel(network, loss)
-        if pair_kernel is not None:
-            return _train_pairs(pairs.train, pair_kernel, config, before, first_step, steps)
-        pair_kernel = fused_pairs.supported_kernel(network, loss)
-        if pair_kernel is not None:
-            with suppress(LaunchError):  # then in plain torch
-                return _train_pairs(
-                    fused_pairs.train, pair_kernel, config, before, first_step, steps
-                )
+        for own in (pairs, fused_pairs):
+            pair_kernel = own.supported_kernel(network, loss)
+            if pair_kernel is not None:
+                return _train_pairs(own.train, pair_kernel, config, before, first_step, steps)
     if known:
-        spec = _own_property(method, "siamese")
-        given = (network, spec, optimizer, method.groups)
+        given = (network, _own_property(method, "siamese"), optimizer, method.groups)
         kernel = siamese.supported_kernel(*given)
         if kernel is not None:
             return _train_siamese(siamese.train, kernel, config, before, first_step, steps)
         kernel = fused_siamese.supported_kernel(*given, config.data.batch)
         if kernel is not None:
-            with suppress(LaunchError):
-                return _train_siamese(
-                    fused_siamese.train, kernel, config, before, first_step, steps
-                )
+            return _train_siamese(fused_siamese.train, kernel, config, before, first_step, steps)
     recorded = _recorded(network, config, before, first_step)
     if isinstance(recorded, Graph):
         return train_steps_eager(network, config, before, first_step, steps, advance=recorded)
@@ -79,14 +75,23 @@ def _recorded(
         found = _recordings[network]
         if found is None or found.fits(network, config, before):
             return found
-    if config.context.steps - first_step < WORTH_RECORDING:
+        del _recordings[network]  # and its memory, before there is another
+    kind = Graph if before.frozen_at.is_cuda else Recording
+    worth = WORTH_A_GRAPH if kind is Graph else WORTH_RECORDING
+    if config.context.steps - first_step < worth:
         return None
     found = None
     if is_repeatable(network, config):
-        kind = Graph if before.frozen_at.is_cuda else Recording
         (batch,) = config.data.batches(config.method.needs, first_step, 1)
-        with suppress(RuntimeError, TypeError):  # what cannot be recorded is run as it is
+        try:
             found = kind(network, config, before, batch)
+        except (RuntimeError, TypeError) as error:  # what cannot be recorded is run as it is
+            if kind is Graph:
+                warnings.warn(
+                    f"a step cannot be recorded as a CUDA graph, so its operations are launched one by "
+                    f"one: {error}",
+                    stacklevel=2,
+                )
     _recordings[network] = found
     return found
 
@@ -111,7 +116,11 @@ def _train_pairs(
     drawn = config.data.draw(config.method.needs, first_step, steps)
     assert drawn.negatives is not None  # every loss of pairs has one
     frozen_at, leaves = before.frozen_at.clone(), [*drawn.views, drawn.negatives]
-    losses = train(kernel, config.optimizer.lr, leaves, config.data.batch, first_step, frozen_at)
+    given = (kernel, config.optimizer.lr, leaves, config.data.batch, first_step, frozen_at)
+    try:
+        losses = train(*given)
+    except LaunchError:  # nothing has changed, and there is no kernel any more
+        return train_steps(kernel.network, config, before, first_step, steps)
     return before._replace(losses=losses, frozen_at=frozen_at)
 
 
@@ -135,10 +144,14 @@ def _train_siamese(
         rows = slice((step - first_step) * batch, (stop - first_step) * batch)
         interrupted = every > 0 and stop % every == 0
         # where the method's own after_step follows, it updates the target itself
-        state, losses = train(
-            kernel, state, memory, [view[..., rows] for view in views], batch, step,
-            config.context.steps, frozen_at, keep_last_target=interrupted,
-        )  # fmt: skip
+        try:
+            state, losses = train(
+                kernel, state, memory, [view[..., rows] for view in views], batch, step,
+                config.context.steps, frozen_at, keep_last_target=interrupted,
+            )  # fmt: skip
+        except LaunchError:  # these steps have changed nothing, and there is no kernel any more
+            now = TrainState(state, memory, losses, frozen_at)
+            return train_steps(kernel.network, config, now, step, end - step)
         if interrupted:
             with torch.no_grad():
                 after = method.after_step(kernel.network, state, {}, stop - 1, config.context)

@@ -114,10 +114,10 @@ def train(
     """
     network, layers, spec, optimizer, _ = kernel
     # 1. parameters, their momentum, and the target's parameters, side by side
-    names, ends = _parameter_order(network, spec)
+    names, ends = parameter_order(network, spec)
     online = {f"network.{name}": p for name, p in network.named_parameters()} | {**state}
     weights = flatten([online[name] for name in names])
-    velocities = [memory[_velocity_name(name)] for name in names] if optimizer.slots else []
+    velocities = [memory[velocity_name(name)] for name in names] if optimizer.slots else []
     velocity = flatten(velocities) if velocities else torch.zeros_like(weights)
     target_names = (
         [f"target.{name}" for name in names[: ends[3].names]] if spec.separate_target else []
@@ -130,13 +130,13 @@ def train(
     ]
     if keep_last_target:
         ema_decay[-1] = 1.0
-    running = _RunningMoments(state, spec, weights)
+    running = RunningMoments(state, spec, weights)
     losses = torch.full((len(weights),), torch.nan, dtype=network.dtype)
     kind = losses.numpy().dtype
     arguments = (
         *(view.contiguous().numpy() for view in views),
         weights.numpy(), velocity.numpy(), target.numpy(),
-        *_rates(kernel, weights),
+        *member_rates(kernel, weights),
         np.array([optimizer.schedule.factor(step, total_steps) for step in steps], dtype=kind),
         np.array(ema_decay, dtype=kind),
         losses.numpy(), frozen_at.numpy(), running.moments.numpy(), running.batches.numpy(),
@@ -158,7 +158,7 @@ def train(
     return {**state} | new_target | running.by_name(), losses
 
 
-class _RunningMoments:
+class RunningMoments:
     """Running moments of both heads side by side, as the kernel reads them.
 
     Attributes:
@@ -180,7 +180,7 @@ class _RunningMoments:
                 self.places.append((f"{name}.{own}.batches", (), slice(layer, layer + 1)))
                 unit, layer = unit + width, layer + 1
         self.moments = like.new_zeros(members, 2, unit)
-        self.batches = torch.zeros(members, layer, dtype=torch.int64)
+        self.batches = torch.zeros(members, layer, dtype=torch.int64, device=like.device)
         for name, view in self._views():
             view.copy_(state[name].view_as(view))
 
@@ -195,14 +195,14 @@ class _RunningMoments:
                 yield name, self.moments[:, row[0], place] if row else self.batches[:, place]
 
 
-class _End(NamedTuple):
+class End(NamedTuple):
     """Where a part of the flat parameters ends: how many names and how many numbers come before."""
 
     names: int
     numbers: int
 
 
-def _parameter_order(network: BlockNetwork, spec: SiameseSpec) -> tuple[list[str], list[_End]]:
+def parameter_order(network: BlockNetwork, spec: SiameseSpec) -> tuple[list[str], list[End]]:
     """Names of all trained tensors as they lie side by side, and where the six parts end.
 
     The parts are weights and biases of the network, of the projector and of the predictor.
@@ -225,19 +225,19 @@ def _parameter_order(network: BlockNetwork, spec: SiameseSpec) -> tuple[list[str
         sizes.append(sum(head.widths) if head.bias else 0)
         inputs = head.outputs(inputs)
     names: list[str] = []
-    ends: list[_End] = []
+    ends: list[End] = []
     for part, size in zip(parts, sizes, strict=True):
         names += part
-        ends.append(_End(len(names), size + (ends[-1].numbers if ends else 0)))
+        ends.append(End(len(names), size + (ends[-1].numbers if ends else 0)))
     return names, ends
 
 
-def _velocity_name(name: str) -> str:
+def velocity_name(name: str) -> str:
     """The name of a trained tensor's velocity in the optimiser's memory."""
     return f"momentum.{name}" if name.startswith("network.") else f"momentum.state.{name}"
 
 
-def _rates(kernel: SiameseKernel, like: Tensor) -> tuple[np.ndarray, ...]:
+def member_rates(kernel: SiameseKernel, like: Tensor) -> tuple[np.ndarray, ...]:
     """Learning rates and decays `(S, 2)`, of all and of the predictor; momenta and clips `(S,)`."""
     optimizer, predictor = kernel.optimizer, kernel.predictor
 

@@ -16,10 +16,10 @@ from dualnets.optim.per_member import Group
 from dualnets.training.compiled import siamese
 from dualnets.training.compiled.siamese import (
     SiameseKernel,
-    _parameter_order,
-    _rates,
-    _RunningMoments,
-    _velocity_name,
+    parameter_order,
+    member_rates,
+    RunningMoments,
+    velocity_name,
 )
 from dualnets.training.fused.launch import device_type, is_available, launch
 from dualnets.training.fused.table import (
@@ -42,7 +42,7 @@ def supported_kernel(
     batch: int,
 ) -> SiameseKernel | None:
     """The fused training of a network by a Siamese method; None if it is not supported."""
-    if not is_available(network, "train_siamese"):
+    if not is_available(network):
         return None
     kernel = siamese.supported_kernel(network, spec, optimizer, groups, device_type(network))
     return kernel if kernel is not None and _fits(kernel, batch) else None
@@ -76,18 +76,17 @@ def train(
     Raises:
         LaunchError: the kernel could not be compiled or started; nothing was changed.
     """
-    network, spec, optimizer, _ = kernel
+    network, spec, optimizer = kernel.network, kernel.spec, kernel.optimizer
     # 1. parameters, their momentum, and the target's parameters, side by side
-    names, ends = _parameter_order(network, spec)
+    names, ends = parameter_order(network, spec)
     online = {f"network.{name}": p for name, p in network.named_parameters()} | {**state}
     flat = flatten([online[name] for name in names])
-    velocities = [memory[_velocity_name(name)] for name in names] if optimizer.slots else []
+    velocities = [memory[velocity_name(name)] for name in names] if optimizer.slots else []
     velocity = flatten([flat[:, :0], *velocities])
     own = names[: ends[3].names] if spec.separate_target else []
     target_names = [f"target.{name}" for name in own]
     target = flatten([flat[:, :0], *(state[name] for name in target_names)])
-    running = _RunningMoments(state, spec, flat)
-    running.batches = running.batches.to(flat.device)
+    running = RunningMoments(state, spec, flat)
     # 2. the kernel
     losses = torch.full_like(flat[:, 0], torch.nan)
     found = frozen_at.clone()
@@ -101,7 +100,7 @@ def train(
         "losses": losses, "frozen_at": found, "running": running.moments, "batches": running.batches,
         "ema_decays": flat.new_tensor(decays), "factors": flat.new_tensor(factors),
     }  # fmt: skip
-    launch("train_siamese", _kernel, given, len(flat))
+    launch(network, _kernel, given)
     # 3. trained tensors change in place; all other tensors of the state are new ones
     frozen_at.copy_(found)
     flat, target = both[:, : flat.shape[1]], both[:, flat.shape[1] :]
@@ -123,7 +122,7 @@ def arguments(
     velocity: Tensor,
 ) -> dict[str, Any]:  # fmt: skip
     """Most arguments of `train_siamese` by name: all that follow from what is trained."""
-    network, spec, optimizer, _ = kernel
+    network, spec, optimizer = kernel.network, kernel.spec, kernel.optimizer
     outputs = network.blocks[-1] * network.units[-1]
     units = spec.projector.outputs(outputs)
     table = Table(rows=network.inputs)
@@ -145,7 +144,7 @@ def arguments(
     def tensor(numbers: Any) -> Tensor:
         return torch.as_tensor(np.asarray(numbers)).to(flat)
 
-    rates, decays, momenta, clips = (tensor(each).contiguous() for each in _rates(kernel, flat))
+    rates, decays, momenta, clips = (tensor(each).contiguous() for each in member_rates(kernel, flat))
     return {
         "first": views[0].contiguous(), "second": views[1].contiguous(), "parameters": flat,
         "velocity": velocity, "gradients": flat.new_empty(len(flat), count),
