@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,16 +28,21 @@ from dualnets.training.graphs import Graph
 from dualnets.training.state import TrainConfig, TrainState
 from dualnets.training.state import trained_tensors as trained_tensors
 
-WORTH_RECORDING = (
-    1000  # steps that are left, for which recording them takes less time than it saves
-)
+# steps that are left, for which recording them takes less time than it saves: a graph is recorded in about the
+# time of ten steps, operations are traced and compared for seconds
+WORTH_RECORDING = 1000
+WORTH_A_GRAPH = 50
 _recordings: WeakKeyDictionary[nn.Module, Recording | Graph | None] = WeakKeyDictionary()
 
 
 def train_steps(
     network: nn.Module, config: TrainConfig, before: TrainState, first_step: int, steps: int
 ) -> TrainState:
-    """Train the network in place for `steps` steps, by compiled code where it computes the same.
+    """Train the network in place for `steps` steps, by the fastest code that computes the same:
+
+    1. many steps of a member in one kernel: of `compiled` on a CPU, of `fused` on CUDA
+    2. a recorded step: a CUDA graph, on other devices a list of operations
+    3. plain torch
 
     Compiled code replaces the optimiser, its schedule, the assembly of batches, the method and the
     network, so each must be exactly of a class that it knows: a subclass may do something else.
@@ -64,14 +70,23 @@ def _recorded(
         found = _recordings[network]
         if found is None or found.fits(network, config, before):
             return found
-    if config.context.steps - first_step < WORTH_RECORDING:
+        del _recordings[network]  # and its memory, before there is another
+    kind = Graph if before.frozen_at.is_cuda else Recording
+    worth = WORTH_A_GRAPH if kind is Graph else WORTH_RECORDING
+    if config.context.steps - first_step < worth:
         return None
     found = None
     if is_repeatable(network, config):
-        kind = Graph if before.frozen_at.is_cuda else Recording
         (batch,) = config.data.batches(config.method.needs, first_step, 1)
-        with suppress(RuntimeError, TypeError):  # what cannot be recorded is run as it is
+        try:
             found = kind(network, config, before, batch)
+        except (RuntimeError, TypeError) as error:  # what cannot be recorded is run as it is
+            if kind is Graph:
+                warnings.warn(
+                    f"a step cannot be recorded as a CUDA graph, so its operations are launched one by "
+                    f"one: {error}",
+                    stacklevel=2,
+                )
     _recordings[network] = found
     return found
 
@@ -173,10 +188,14 @@ def _train_siamese(
         rows = slice((step - first_step) * batch, (stop - first_step) * batch)
         interrupted = every > 0 and stop % every == 0
         # where the method's own after_step follows, it updates the target itself
-        state, losses = train(
-            state, [view[..., rows] for view in views], batch, step, config.context.steps, frozen_at,
-            keep_last_target=interrupted,
-        )  # fmt: skip
+        try:
+            state, losses = train(
+                state, [view[..., rows] for view in views], batch, step, config.context.steps,
+                frozen_at, keep_last_target=interrupted,
+            )  # fmt: skip
+        except LaunchError:  # these steps have changed nothing, and there is no kernel any more
+            now = TrainState(state, memory, losses, frozen_at)
+            return train_steps(network, config, now, step, end - step)
         if interrupted:
             with torch.no_grad():
                 after = method.after_step(network, state, {}, stop - 1, config.context)

@@ -178,7 +178,7 @@ class RunningMoments:
                 self.places.append((f"{name}.{own}.batches", (), slice(layer, layer + 1)))
                 unit, layer = unit + width, layer + 1
         self.moments = like.new_zeros(members, 2, unit)
-        self.batches = torch.zeros(members, layer, dtype=torch.int64)
+        self.batches = torch.zeros(members, layer, dtype=torch.int64, device=like.device)
         for name, view in self._views():
             view.copy_(state[name].view_as(view))
 

@@ -48,7 +48,7 @@ def supported_kernel(
     """The fused training of a network by a Siamese method and SGD; None if it is not supported."""
     if type(optimizer) is not SGD or not set(groups) <= {"predictor"}:
         return None
-    if not is_available(network, "train_siamese"):
+    if not is_available(network):
         return None
     found = siamese.supported_kernel(network, spec, device_type(network))
     if found is None:
@@ -96,7 +96,6 @@ def train(
     target_names = [f"target.{name}" for name in own]
     target = flatten([flat[:, :0], *(state[name] for name in target_names)])
     running = RunningMoments(state, spec, flat)
-    running.batches = running.batches.to(flat.device)
     # 2. the kernel
     losses = torch.full_like(flat[:, 0], torch.nan)
     found = frozen_at.clone()
@@ -108,7 +107,7 @@ def train(
         "losses": losses, "frozen_at": found, "running": running.moments, "batches": running.batches,
         "ema_decays": flat.new_tensor(decays), "factors": flat.new_tensor(factors),
     }  # fmt: skip
-    launch("train_siamese", _kernel, given, len(flat))
+    launch(network, _kernel, given)
     # 3. trained tensors change in place; all other tensors of the state are new ones
     frozen_at.copy_(found)
     flat, target = both[:, : flat.shape[1]], both[:, flat.shape[1] :]
