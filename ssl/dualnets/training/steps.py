@@ -25,7 +25,7 @@ from dualnets.training.state import TrainConfig, TrainState
 from dualnets.training.state import trained_tensors as trained_tensors
 
 WORTH_RECORDING = (
-    1000  # steps that are left, for which recording them takes less time than it saves
+    1000  # steps of a whole training, for which recording one takes less time than it saves
 )
 _recordings: WeakKeyDictionary[nn.Module, Recording | Graph | None] = WeakKeyDictionary()
 
@@ -74,12 +74,16 @@ def train_steps(
 def _recorded(
     network: nn.Module, config: TrainConfig, before: TrainState, first_step: int
 ) -> Recording | Graph | None:
-    """The step of this training as recorded operations, where that is possible and pays."""
+    """The step of this training as recorded operations, where that is possible and pays.
+
+    It depends on the whole training, not on what is left of it, so that one that is interrupted goes
+    on in the same way.
+    """
     if network in _recordings:
         found = _recordings[network]
         if found is None or found.fits(network, config, before):
             return found
-    if config.context.steps - first_step < WORTH_RECORDING:
+    if config.context.steps < WORTH_RECORDING:
         return None
     found = None
     if is_repeatable(network, config):
