@@ -112,7 +112,9 @@ def draw_tiles(  # type: ignore[no-untyped-def]
             view = _NONE if step < 0 else views[step]
             now = 1 if view > _NONE else 0
             drawing = view > _NONE or (step < 0 and draw_base)
-            done = left = draws = _NOTHING  # finished nodes; pending blocks, and the draws they are of
+            done = left = draws = (
+                _NOTHING  # finished nodes; pending blocks, and the draws they are of
+            )
             for v in range(nodes + 1 if drawing else 0):
                 full = left > most or draws > most_draws
                 if v == nodes or full or (v > 0 and parent[v] >= done):

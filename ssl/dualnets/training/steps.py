@@ -28,8 +28,8 @@ from dualnets.training.graphs import Graph
 from dualnets.training.state import TrainConfig, TrainState
 from dualnets.training.state import trained_tensors as trained_tensors
 
-# steps that are left, for which recording them takes less time than it saves: a graph is recorded in about the
-# time of ten steps, operations are traced and compared for seconds
+# steps of a whole training, for which recording them takes less time than it saves: a graph is recorded in
+# about the time of ten steps, operations are traced and compared for seconds
 WORTH_RECORDING = 1000
 WORTH_A_GRAPH = 50
 _recordings: WeakKeyDictionary[nn.Module, Recording | Graph | None] = WeakKeyDictionary()
@@ -65,15 +65,18 @@ def train_steps(
 def _recorded(
     network: nn.Module, config: TrainConfig, before: TrainState, first_step: int
 ) -> Recording | Graph | None:
-    """The step of this training as recorded operations, where that is possible and pays."""
+    """The step of this training as recorded operations, where that is possible and pays.
+
+    It depends on the whole training, not on what is left of it, so that one that is interrupted goes
+    on in the same way.
+    """
     if network in _recordings:
         found = _recordings[network]
         if found is None or found.fits(network, config, before):
             return found
         del _recordings[network]  # and its memory, before there is another
     kind = Graph if before.frozen_at.is_cuda else Recording
-    worth = WORTH_A_GRAPH if kind is Graph else WORTH_RECORDING
-    if config.context.steps - first_step < worth:
+    if config.context.steps < (WORTH_A_GRAPH if kind is Graph else WORTH_RECORDING):
         return None
     found = None
     if is_repeatable(network, config):
