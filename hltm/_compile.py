@@ -13,6 +13,7 @@ again in every process, and one warning says so.
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,6 +35,10 @@ except ImportError:  # on Windows, where processes that start together compile t
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 LONGEST = 60.0  # seconds for which a process waits for another one that compiles
+# options of functions that other kernels call and Python does not: they compile sooner
+INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# packages whose functions change with their versions, of which numba takes notice
+OTHERS = sys.stdlib_module_names | {"llvmlite", "numba", "numpy", "torch"}
 CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
 
 
@@ -148,9 +153,12 @@ def source_stamp(kernel: Any) -> str:
 
 def _ingredients(kernel: Any, seen: set[FunctionType]) -> Iterator[str]:
     """Hashes of files, options, and constants with their names."""
-    # a compiled function, or an intrinsic, which writes instructions of the machine itself
-    function = getattr(kernel, "py_func", None) or getattr(kernel, "_defn", None)
+    # a compiled function, or an intrinsic, which writes instructions of the machine itself, or a plain
+    # function that an intrinsic calls
+    function = getattr(kernel, "py_func", None) or getattr(kernel, "_defn", None) or kernel
     if not isinstance(function, FunctionType) or function in seen:
+        return
+    if (function.__module__ or "").partition(".")[0] in OTHERS:
         return
     seen.add(function)
     yield _digest(function.__code__.co_filename)

@@ -9,7 +9,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
-    "settings": "SCALE = SHIFT = ADDED = 1.0",
+    "settings": "SCALE = SHIFT = ADDED = 1.0; TERM = 0",
+    "instructions": """
+from settings import TERM
+
+def sum_of(builder, x):
+    return builder.fadd(x, x.type(TERM))
+""",
     "unrelated": "",
     "callee": """
 import settings
@@ -23,7 +29,16 @@ def double(x):
 import callee
 import unrelated
 from hltm._compile import compiled
+from instructions import sum_of
+from numba import types
+from numba.extending import intrinsic
 from settings import ADDED, SCALE
+
+@intrinsic
+def more(typing, x):
+    def generate(context, builder, signature, arguments):
+        return sum_of(builder, arguments[0])
+    return types.float64(types.float64), generate
 
 def plus(number):
     @compiled()
@@ -39,7 +54,7 @@ def inner(x):
 
 @compiled()
 def outer(x):
-    return added(inner(x))
+    return added(more(inner(x)))
 """,
 }
 RUN = """
@@ -88,6 +103,8 @@ def test_what_a_kernel_calls_or_reads_is_compiled_again_when_it_changes(project)
         ("settings", "SCALE =", "SCALE = 2.0;", "26.0"),  # a constant of a file without a kernel
         ("settings", "SHIFT =", "SHIFT = 100.0;", "125.0"),  # reached through another module
         ("settings", "ADDED =", "ADDED = 1000.0;", "1124.0"),  # kept in a closure
+        ("settings", "TERM = 0", "TERM = 2", "1126.0"),  # of a function that an intrinsic calls
+        ("instructions", "return", "return x or", "1124.0"),  # that function itself
     ):
         edit(project / f"{file}.py", old, new)
         assert run(project, *strict) == (f"{expected} compiled", "")

@@ -31,7 +31,8 @@ PENDING = 512  # blocks that wait until eight of them can be drawn side by side;
 PENDING_DRAWS = 64  # that they are of
 TILE_BYTES = 1 << 22  # of the states of a tile, at most
 PARALLEL_STATES = 1 << 20  # below this many binary states, 0.3 ms, one thread is as fast as two
-_last = threading.local()  # the shape of a thread's last scratch memory, and the memory
+KEPT_BYTES = 1 << 25  # of the memory that a thread keeps between draws, at most
+_last = threading.local()  # `kept`: the shape of a thread's last scratch memory, and the memory
 WIDE_COST = 8  # one state of a wide node takes as long as this many binary states
 
 
@@ -92,7 +93,9 @@ def _fill(tables: Tables, request: DrawRequest, out: np.ndarray, packed: np.ndar
     effort = states * (1 if layout.binary else WIDE_COST)
     threads = torch.get_num_threads() if effort >= PARALLEL_STATES else 1
     bytes_per_block = nodes * (16 if layout.binary else 16 + BLOCK * out.itemsize)
-    most = min(max(TILE_BYTES // bytes_per_block, 1), MOST_BLOCKS)
+    # memory is for a multiple of LANES blocks of binary nodes, and as many are drawn side by side
+    least = LANES if layout.binary else 1
+    most = min(max(TILE_BYTES // bytes_per_block, least), MOST_BLOCKS)
     tiles = max(-(-len(blocks) // most), min(-(-threads // members), len(blocks)))
     size = -(-len(blocks) // tiles)
     tiles = -(-len(blocks) // size)
@@ -122,8 +125,9 @@ def _scratch(
     nodes: int, guide: Guide | None, size: int, dtype: np.dtype
 ) -> tuple[Scratch, Wide | None]:
     """One thread's own memory for tiles of `size` blocks; for binary trees the last one's is kept."""
-    if guide is None and getattr(_last, "shape", None) == (nodes, size):
-        return _last.scratch, None
+    shape, kept = getattr(_last, "kept", (None, None))
+    if guide is None and kept is not None and shape == (nodes, size):
+        return kept, None
     padded = -(-size // LANES) * LANES
     lanes = size * BLOCK
     calls = LANES if guide is None else CALLS
@@ -145,7 +149,9 @@ def _scratch(
         bits=np.zeros((3, nodes, 2 * padded), dtype=np.uint64),
     )
     if guide is None:
-        _last.shape, _last.scratch = (nodes, size), scratch
+        if scratch.bits.nbytes <= KEPT_BYTES:
+            # one assignment: an interrupt between two would leave a shape with other memory
+            _last.kept = (nodes, size), scratch
         return scratch, None
     wide = Wide(
         *guide[2:],

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hltm._compile import compiled
+from hltm._compile import INNER, compiled
 from hltm.sampling.kernels.bits import collect_word, spread_word
 from hltm.sampling.kernels.guide import draw_wide
 from hltm.sampling.kernels.planes import (
@@ -112,9 +112,8 @@ def draw_tiles(  # type: ignore[no-untyped-def]
             view = _NONE if step < 0 else views[step]
             now = 1 if view > _NONE else 0
             drawing = view > _NONE or (step < 0 and draw_base)
-            done = left = draws = (
-                _NOTHING  # finished nodes; pending blocks, and the draws they are of
-            )
+            # finished nodes; pending blocks, and the draws they are of
+            done = left = draws = _NOTHING
             for v in range(nodes + 1 if drawing else 0):
                 full = left > most or draws > most_draws
                 if v == nodes or full or (v > 0 and parent[v] >= done):
@@ -185,7 +184,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                         shown_out[i] = shown_states[i]
 
 
-@compiled()
+@compiled(**INNER)
 def _spread(bits, start, count, out):  # type: ignore[no-untyped-def]
     """Write the states of a tile to places start.. of `out`, as far as it has such places."""
     for i in range(2 * count):
@@ -197,7 +196,7 @@ def _spread(bits, start, count, out):  # type: ignore[no-untyped-def]
                 out[at + k] = (bits[word_place(i)] >> np.uint64(k)) & _ONE
 
 
-@compiled()
+@compiled(**INNER)
 def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
     """Read the states of a tile from places start.. of `states`, as far as it has such places."""
     for i in range(2 * count):
@@ -210,7 +209,7 @@ def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
                 bits[word_place(i)] |= np.uint64(states[at + k] & 1) << np.uint64(k)
 
 
-@compiled()
+@compiled(**INNER)
 def _keep_states(  # type: ignore[no-untyped-def]
     bits, parent, redraw_case, cardinality, held, v, count, wide
 ):
