@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import dualnets
 import hltm
 from dualnets import BatchNorm, GroupNorm, Head, LayerNorm
-from dualnets.networks.compiled import head_pass, network_pass
+from dualnets.networks.compiled import head_pass, memory, network_pass
 from dualnets.networks.compiled.plain import plain_layers
 
 NORMS = [
@@ -62,7 +62,9 @@ def test_a_network_has_the_numbers_of_plain_torch(kind, units, batch, norm, bias
         strict=True,
     )
     for own, other in pairs:
-        torch.testing.assert_close(own, other, rtol=1e-8, atol=1e-8 * float(1 + other.abs().max()))
+        torch.testing.assert_close(
+            own, other, rtol=1e-11, atol=1e-12 * float(1 + other.abs().max())
+        )
     for own, other in zip(network.buffers(), twin.buffers(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-12)
 
@@ -88,7 +90,9 @@ def test_a_head_has_the_numbers_of_plain_torch(passes, norm, last, widths, bias)
     torch.testing.assert_close(used, plain, rtol=1e-9, atol=1e-10)
     every = [head_inputs, *parameters.values()]
     for own, other in zip(gradients(used, every), gradients(plain, every), strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-7, atol=1e-7 * float(1 + other.abs().max()))
+        torch.testing.assert_close(
+            own, other, rtol=1e-10, atol=1e-10 * float(1 + other.abs().max())
+        )
     for own, other in zip(found, expected, strict=True):
         assert (own.layer, own.samples) == (other.layer, other.samples)
         torch.testing.assert_close(own.moments, other.moments, rtol=1e-9, atol=1e-11)
@@ -195,3 +199,70 @@ def test_plain_layers_are_those_of_the_network():
     features = network.read(LEAVES.transpose(1, 2))
     found = plain_layers(passes, features, network_pass.network_parameters(network))
     torch.testing.assert_close(found.transpose(1, 2), plain_output(network, LEAVES))
+
+
+def test_parameters_of_another_shape_never_reach_the_kernels():
+    network, _ = network_of("tree", units=4, bias=True)
+    given = {name: own.detach() for name, own in network.named_parameters()}
+    fewer = {name: own[:2] for name, own in given.items()}
+    with pytest.raises(RuntimeError):
+        torch.func.functional_call(network, fewer, (LEAVES,))
+    head = Head((4, 3))
+    parameters = head.init(5, seed=0, members=(0, 1), place=0)
+    with pytest.raises(RuntimeError):
+        head(parameters, torch.zeros(3, 7, 5))
+    narrow = given | {"biases.1": given["biases.1"][..., :1]}  # broadcasts
+    found = torch.func.functional_call(network, narrow, (LEAVES,))
+    wide = narrow | {"biases.1": narrow["biases.1"].expand_as(given["biases.1"])}
+    expected = torch.func.functional_call(network, wide, (LEAVES,))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_options_and_methods_that_were_replaced_are_heeded():
+    network, _ = network_of("tree", units=4)
+    network(LEAVES)
+    network.normalize = True
+    torch.testing.assert_close(network(LEAVES), plain_output(network, LEAVES))
+    assert network_pass.network_output(network, LEAVES) is not None
+    network._output = lambda top: torch.zeros(3)
+    assert network(LEAVES).equal(torch.zeros(3))
+
+
+def test_several_gradients_at_once_are_those_of_plain_torch():
+    network, _ = network_of("tree", units=4)
+    output, weights = network(LEAVES), list(network.parameters())
+    several = torch.stack([output.detach().cos(), output.detach().sin()])
+    found = torch.autograd.grad(output, weights, several, is_grads_batched=True, retain_graph=True)
+    expected = torch.autograd.grad(output, weights, several[1])
+    for own, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(own[1], other, rtol=1e-12, atol=1e-12)
+
+
+def test_torch_compiles_a_network_that_was_never_used():
+    network, _ = network_of("tree", units=4)
+    found = torch.compile(network.forward, backend="eager", fullgraph=True)(LEAVES)
+    torch.testing.assert_close(found, network(LEAVES), rtol=1e-12, atol=1e-12)
+
+
+def test_parameters_that_change_before_the_backward_pass_are_noticed():
+    network, _ = network_of("tree", units=4)
+    output = network(LEAVES)
+    with torch.no_grad():
+        network.weights[0].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+def test_a_buffer_may_be_deleted_while_another_is_made(monkeypatch):
+    """As by the garbage collector, in the same thread."""
+    first = [memory.Buffer(999)]
+    address = first[0].address
+    original = torch.empty
+
+    def collecting(*arguments, **options):
+        first.clear()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(torch, "empty", collecting)
+    assert memory.Buffer(998).address != address
+    assert memory.Buffer(999).address == address

@@ -38,7 +38,7 @@ from dualnets.networks.compiled.products import (
     size_of,
     zero_of,
 )
-from hltm._compile import compiled
+from hltm._compile import inner
 
 NO_NORM, BATCH_NORM, GROUP_NORM = 0, 1, 2
 WEIGHT, BIAS, GAIN, SHIFT = 0, 1, 2, 3  # columns of `table`
@@ -101,10 +101,10 @@ def count_rows(layers: Layers) -> tuple[int, int, int, int, int]:
     return rows, normed, groups, outputs, widest if layers.alternating else rows
 
 
-row_counts = compiled()(count_rows)
+row_counts = inner()(count_rows)
 
 
-@compiled()
+@inner()
 def new_values(like, layers, columns, passes):  # type: ignore[no-untyped-def]
     """`Values` of zeros, of the dtype of `like`."""
     rows, normed, groups, _, _ = row_counts(layers)
@@ -116,7 +116,7 @@ def new_values(like, layers, columns, passes):  # type: ignore[no-untyped-def]
     )
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def forward(like, layers, table, columns, passes, batch, values, normed, inverse, statistics):  # type: ignore[no-untyped-def]
     """Compute all layers.
 
@@ -182,7 +182,7 @@ def forward(like, layers, table, columns, passes, batch, values, normed, inverse
         unit += blocks * units
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def backward(  # type: ignore[no-untyped-def]
     like, layers, table, gradients, columns, passes, batch, values, normed, inverse, statistics, gradient,
     spare, room, of_inputs,
@@ -270,7 +270,7 @@ def backward(  # type: ignore[no-untyped-def]
     return g
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def _norm_backward(  # type: ignore[no-untyped-def]
     like,
     layers,

@@ -32,3 +32,15 @@ def are_plain(parameters: Iterable[Tensor]) -> bool:
         and forward_ad._current_level < 0
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is numbers in memory.
+
+    Where autograd differentiates for several gradients at once (`is_grads_batched`), one of them is not.
+    """
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True

@@ -15,7 +15,7 @@ from dualnets.networks.compiled.products import (
     padded,
     size_of,
 )
-from hltm._compile import compiled
+from hltm._compile import compiled, inner
 
 
 class Given(NamedTuple):
@@ -114,7 +114,7 @@ def backward_members(  # type: ignore[no-untyped-def]
             copy_rows(array_at(like, at, features, columns), found, count)
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def _forward(like, layers, given, table, s, values, statistics):  # type: ignore[no-untyped-def]
     """Read the features of member s, and compute all rows at `values`."""
     compiled_once()
@@ -146,7 +146,7 @@ def _forward(like, layers, given, table, s, values, statistics):  # type: ignore
         unit_length(top, array_at(like, inverse + groups * stride, 1, columns)[0])
 
 
-@compiled()
+@inner()
 def _own_table(addresses, sizes, s, table):  # type: ignore[no-untyped-def]
     """Addresses of the parameters of member s."""
     for layer in range(len(table)):

@@ -55,6 +55,8 @@ def head_output(
             standardize(each) if name.endswith("weight") and name != last else each
             for name, each in zip(names, given, strict=True)
         ]
+    if not own.fit(inputs, given):
+        return None
     output, statistics = apply_layers(own, inputs, [each.contiguous() for each in given], passes)
     moments, unit = {}, 0
     samples = inputs.shape[2] // passes

@@ -6,7 +6,6 @@ next one, which took a tenth of a training step.
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 
 import torch
@@ -14,8 +13,11 @@ from torch import Tensor
 
 KEPT = 4  # free buffers of one size; more are given back
 
+SIZES = 64  # for so many sizes; with one more, all that is free is given back
+
+# No lock: each change is one operation of a list. The garbage collector may delete a buffer at any time,
+# also while this thread makes another one, and would wait for ever for a lock that it holds itself.
 _free: defaultdict[int, list[Tensor]] = defaultdict(list)
-_lock = threading.Lock()
 
 
 class Buffer:
@@ -24,9 +26,10 @@ class Buffer:
     __slots__ = ("memory",)
 
     def __init__(self, size: int) -> None:
-        with _lock:
-            own = _free[size]
-            self.memory = own.pop() if own else torch.empty(size + 64, dtype=torch.uint8)
+        try:
+            self.memory = _free[size].pop()
+        except IndexError:
+            self.memory = torch.empty(size + 64, dtype=torch.uint8)
 
     @property
     def address(self) -> int:
@@ -34,7 +37,8 @@ class Buffer:
         return -(-self.memory.data_ptr() // 64) * 64
 
     def __del__(self) -> None:
-        with _lock:
-            own = _free[self.memory.numel() - 64]
-            if len(own) < KEPT:
-                own.append(self.memory)
+        if len(_free) > SIZES:
+            _free.clear()
+        own = _free[self.memory.numel() - 64]
+        if len(own) < KEPT:
+            own.append(self.memory)

@@ -14,20 +14,24 @@ from dualnets.networks.compiled.conditions import are_plain
 from dualnets.networks.compiled.operation import apply_layers
 from dualnets.networks.compiled.passes import Passes
 from dualnets.networks.compiled.structure import network_layers
+from dualnets.networks.compiled.unmodified import HOOKS
 from dualnets.networks.norm_layer import NormLayer
 from dualnets.networks.normalizations import Moments
 
 if TYPE_CHECKING:
     from dualnets.networks.block_network import BlockNetwork
 
-FEW = 4  # rows for whose output alone nothing is compiled, such as those that show how many units it has
+FEW = 4  # rows for which nothing is compiled, such as those that show how many units the output has
 
-_known: WeakKeyDictionary[BlockNetwork, Passes | None] = WeakKeyDictionary()
+PARTS = ("_layers", "_output", "_weight")  # methods of a network that the kernels stand for
+
+_known: WeakKeyDictionary[BlockNetwork, tuple[object, Passes | None]] = WeakKeyDictionary()
 
 
 def network_passes(network: BlockNetwork) -> Passes | None:
     """The passes of a network; None where the kernels cannot compute it."""
-    if network not in _known:
+    options = network.norm, network.normalize  # attributes that may be changed
+    if network not in _known or _known[network][0] != options:
         layers = network_layers(network)
         parts = [(layer, WEIGHT) for layer in range(network.depth)]
         if network.biases is not None:
@@ -35,10 +39,9 @@ def network_passes(network: BlockNetwork) -> Passes | None:
         for layer, _ in enumerate(network.norms):
             if network.norm is not None and network.norm.affine:
                 parts += [(layer, GAIN), (layer, SHIFT)]
-        _known[network] = (
-            None if layers is None else Passes(layers, parts, normalize=network.normalize)
-        )
-    return _known[network]
+        passes = None if layers is None else Passes(layers, parts, normalize=network.normalize)
+        _known[network] = options, passes
+    return _known[network][1]
 
 
 def network_parameters(network: BlockNetwork) -> list[Tensor]:
@@ -53,10 +56,14 @@ def network_parameters(network: BlockNetwork) -> list[Tensor]:
 def network_output(network: BlockNetwork, leaves: Tensor) -> Tensor | None:
     """`(S, U, B)` outputs in training; None where plain torch has to compute them.
 
+    That is so where torch compiles, with parameters of other shapes, and where a method of the network or
+    one of its norms was replaced.
+
     Running moments of a BatchNorm are updated in training.
     """
-    few = leaves.shape[-2] <= FEW and not torch.is_grad_enabled()
-    if few or not are_plain(network.parameters()):
+    if leaves.shape[-2] <= FEW or torch.compiler.is_compiling():
+        return None
+    if not _is_unchanged(network) or not are_plain(network.parameters()):
         return None
     passes = network_passes(network)
     if passes is None or not _norms_are_known(network):
@@ -66,7 +73,10 @@ def network_output(network: BlockNetwork, leaves: Tensor) -> Tensor | None:
         features = features.to(network.dtype)
     if features.requires_grad or features.device.type != "cpu":
         return None
-    output, statistics = apply_layers(passes, features, network_parameters(network))
+    parameters = network_parameters(network)
+    if not passes.fit(features, parameters):
+        return None
+    output, statistics = apply_layers(passes, features, parameters)
     unit = 0
     for layer, norm in enumerate(network.norms):
         assert isinstance(norm, NormLayer)
@@ -84,13 +94,17 @@ def _norms_are_known(network: BlockNetwork) -> bool:
     norms = list(network.norms)
     if not norms:
         return True
-    if modules._has_any_global_hook():
+    if any(getattr(modules, f"_global{hooks}", None) for hooks in HOOKS):
         return False
     return all(
         type(norm) is NormLayer
         and norm.norm == network.norm
-        and not (norm._forward_hooks or norm._forward_pre_hooks)
-        and not (norm._backward_hooks or norm._backward_pre_hooks)
+        and not any(getattr(norm, hooks, None) for hooks in HOOKS)
         and "forward" not in vars(norm)
         for norm in norms
     )
+
+
+def _is_unchanged(network: BlockNetwork) -> bool:
+    """Whether a network has the methods of its class."""
+    return not any(part in vars(network) for part in PARTS)

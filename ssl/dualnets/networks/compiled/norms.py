@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hltm._compile import compiled
+from hltm._compile import inner
 
 # sums may be reordered and products joined with sums; NaN and infinity keep their meaning, as
 # members whose loss is not finite must be found
@@ -22,7 +22,7 @@ PARTS = ("off", "on", "stop")
 _OFF, _ON = 0, 1
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def batch_norm(row, mean, std, epsilon):  # type: ignore[no-untyped-def]
     """Normalise one pass of one row, in place.
 
@@ -47,7 +47,7 @@ def batch_norm(row, mean, std, epsilon):  # type: ignore[no-untyped-def]
     return scale, (centre - subtracted) * scale, centre, squares
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def batch_norm_backward(g, row, mean, std, scale, shift):  # type: ignore[no-untyped-def]
     """Turn ∂L/∂y into ∂L/∂p of one pass of one row, in place.
 
@@ -67,7 +67,7 @@ def batch_norm_backward(g, row, mean, std, scale, shift):  # type: ignore[no-unt
         g[b] = scale * (g[b] - level - along * (row[b] - shift))
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def group_norm(rows, epsilon, inverse):  # type: ignore[no-untyped-def]
     """Normalise every column of one group of rows, in place; `inverse` is filled with its r."""
     kind = rows.dtype.type
@@ -93,7 +93,7 @@ def group_norm(rows, epsilon, inverse):  # type: ignore[no-untyped-def]
             rows[u, b] *= inverse[b]
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def group_norm_backward(g, rows, inverse, level, along):  # type: ignore[no-untyped-def]
     """Turn ∂L/∂y into ∂L/∂p of one group of rows, in place: r (g - mean g - y mean g y).
 
@@ -113,7 +113,7 @@ def group_norm_backward(g, rows, inverse, level, along):  # type: ignore[no-unty
             g[u, b] = inverse[b] * (g[u, b] - level[b] - along[b] * rows[u, b])
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def gain(row, factor, shift, rectified, out):  # type: ignore[no-untyped-def]
     """out = factor * row + shift, behind a ReLU where `rectified`."""
     zero = row.dtype.type(0)
@@ -122,7 +122,7 @@ def gain(row, factor, shift, rectified, out):  # type: ignore[no-untyped-def]
         out[b] = zero if rectified and value < zero else value  # NaN stays NaN
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def gain_backward(g, row, factor):  # type: ignore[no-untyped-def]
     """Turn the gradient of `gain` into that of its row, in place; return those of factor and shift."""
     of_factor = of_shift = row.dtype.type(0)
@@ -133,7 +133,7 @@ def gain_backward(g, row, factor):  # type: ignore[no-untyped-def]
     return of_factor, of_shift
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def unit_length(top, inverse_lengths):  # type: ignore[no-untyped-def]
     """Scale every column to length 1: f / max(|f|, 1e-12), the bound of torch's `normalize`.
 
@@ -154,7 +154,7 @@ def unit_length(top, inverse_lengths):  # type: ignore[no-untyped-def]
             top[u, c] *= inverse_lengths[c]
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def unit_length_backward(output, inverse_lengths, gradient):  # type: ignore[no-untyped-def]
     """Turn the gradient of n = f / |f| into that of f, in place: (g - n (n · g)) / |f|."""
     along = np.zeros(len(inverse_lengths), inverse_lengths.dtype)  # n · g

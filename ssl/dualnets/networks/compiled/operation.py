@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from dualnets.networks.compiled.conditions import has_memory
 from dualnets.networks.compiled.passes import Forward, Passes
 from dualnets.networks.compiled.plain import plain_layers
 
@@ -60,7 +61,7 @@ class _Layers(torch.autograd.Function):
     def backward(ctx: Any, arrived: Tensor, _: Any) -> Any:
         features, *parameters = ctx.saved_tensors
         of_inputs = ctx.needs_input_grad[2]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not has_memory(arrived):
             gradients, inputs = _differentiable(
                 ctx.passes, features, parameters, arrived, ctx.count, of_inputs
             )
@@ -77,10 +78,12 @@ def _differentiable(
     passes: Passes, features: Tensor, parameters: Sequence[Tensor], arrived: Tensor, count: int,
     of_inputs: bool,
 ) -> tuple[list[Tensor | None], Tensor | None]:  # fmt: skip
-    """Gradients that can be differentiated again, by plain torch."""
+    """Gradients by plain torch, which can be differentiated again where autograd is on."""
     wanted = [own for own in (features, *parameters) if own.requires_grad]
-    output = plain_layers(passes, features, parameters, count)
-    found = iter(torch.autograd.grad(output, wanted, arrived, create_graph=True))
+    with torch.enable_grad():
+        output = plain_layers(passes, features, parameters, count)
+    again = torch.is_grad_enabled()
+    found = iter(torch.autograd.grad(output, wanted, arrived, create_graph=again))
     inputs = next(found) if features.requires_grad else None
     return [next(found) if own.requires_grad else None for own in parameters], inputs
 

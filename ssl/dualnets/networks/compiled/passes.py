@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualnets.networks.compiled.blocks import Layers, count_rows
+from dualnets.networks.compiled.blocks import WEIGHT, Layers, count_rows
 from dualnets.networks.compiled.ensembles import Given, backward_members, forward_members
 from dualnets.networks.compiled.memory import Buffer
 from dualnets.networks.compiled.products import pad
@@ -56,6 +56,7 @@ class Passes:
         rows, self.units, groups, self.outputs, widest = count_rows(layers)
         self.rows = rows + self.units + groups + 1  # that a forward pass fills
         self.places = np.array([4 * layer + part for layer, part in parts])
+        self._sizes = [_size(layers, layer, part) for layer, part in parts]
         self.gradient_rows = (2 if layers.alternating else 1) * widest
         self.largest_block = max(int(units * fan_in) for _, units, fan_in, *_ in layers.layout)
 
@@ -70,6 +71,14 @@ class Passes:
     def numbered(number: int) -> Passes:
         """The passes of a number."""
         return _numbered[number]
+
+    def fit(self, features: Tensor, parameters: Sequence[Tensor]) -> bool:
+        """Whether all have the shapes that the kernels, which read addresses, take for granted."""
+        members = features.shape[0]
+        return features.shape[1] == self.layers.features and all(
+            own.shape[0] == members and own.numel() == members * size
+            for own, size in zip(parameters, self._sizes, strict=True)
+        )
 
     def forward(
         self, features: Tensor, parameters: Sequence[Tensor], passes: int = 1, *, keep: bool = False
@@ -131,6 +140,13 @@ class Passes:
         found = np.zeros(4 * len(self.layers.layout), dtype=np.int64)
         found[self.places] = numbers
         return found.reshape(-1, 4)
+
+
+def _size(layers: Layers, layer: int, part: int) -> int:
+    """Numbers of one member's parameter, which is a column of `table` in `blocks`."""
+    blocks, units, fan_in, *_, shared, _ = layers.layout[layer].tolist()
+    rows = units if shared else blocks * units
+    return rows * fan_in if part == WEIGHT else rows
 
 
 class ForwardPass:

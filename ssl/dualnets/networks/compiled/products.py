@@ -32,7 +32,7 @@ from numba import carray, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic as numba_intrinsic
 
-from hltm._compile import compiled
+from hltm._compile import inner
 
 intrinsic: Any = numba_intrinsic  # its type is that of a function that has the typing context, too
 # NaN and infinity keep their meaning, as members whose loss is not finite must be found
@@ -57,7 +57,7 @@ def pad(columns: int, size: int) -> int:
     return (columns + lanes - 1) // lanes * lanes
 
 
-padded = compiled()(pad)
+padded = inner()(pad)
 
 
 class _Writer:
@@ -230,13 +230,13 @@ def _pointer(typing, like, address):  # type: ignore[no-untyped-def]
     return types.CPointer(like)(like, types.int64), write
 
 
-@compiled()
+@inner()
 def array_at(like, address, rows, columns):  # type: ignore[no-untyped-def]
     """The array `(rows, columns)` at an address."""
     return carray(_pointer(like, address), (rows, columns))
 
 
-@compiled()
+@inner()
 def copy_rows(source, target, columns):  # type: ignore[no-untyped-def]
     """Copy the first columns of all rows of `source`; what `target` has beside them becomes 0.
 
@@ -249,7 +249,7 @@ def copy_rows(source, target, columns):  # type: ignore[no-untyped-def]
             target[r, c] = 0
 
 
-@compiled()
+@inner()
 def aligned(like, rows, columns):  # type: ignore[no-untyped-def]
     """A new array of zeros `(rows, columns)`, whose vectors do not straddle lines of the cache."""
     count = REGISTER // size_of(like)
@@ -372,7 +372,7 @@ _combine_narrow = _combining(ROWS, 1)
 _multiply_wide, _multiply_narrow = _multiplying(ROWS, WIDE), _multiplying(ROWS, 2)
 
 
-@compiled()
+@inner()
 def combine_rows(  # type: ignore[no-untyped-def]
     like, count, columns, weights, weight_row, weight_step, depth, bias, bias_row, x, x_rows, y, y_rows,
     mask, then,
@@ -422,7 +422,7 @@ def combine_rows(  # type: ignore[no-untyped-def]
         at += WIDE * REGISTER if wide else REGISTER
 
 
-@compiled()
+@inner()
 def row_products(like, count, g, count_x, x, x_rows, columns, out, out_row):  # type: ignore[no-untyped-def]
     """out[r, i] = Σ_b g[r, b] x[i, b].
 
