@@ -71,7 +71,8 @@ def kernel_and_arguments(method):
         found = pairs.arguments(kernel, 0.1, parts, batch, 0, flat, flat[:, 0], frozen_at)
         return pairs._kernel(), found
     optimizer = SGD(0.1, momentum=0.9, weight_decay=4e-4)
-    kernel = siamese.siamese.supported_kernel(network, method.siamese, optimizer, method.groups)
+    rates = method.groups.get("predictor", dualnets.Group())
+    kernel = siamese.FusedKernel(network, method.siamese, optimizer, rates)
     assert siamese._fits(kernel, batch)
     outputs = method.siamese.projector.outputs(10)
     own = table.Table(rows=network.inputs)
