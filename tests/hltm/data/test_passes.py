@@ -273,7 +273,7 @@ def test_copies_count_for_themselves():
 
 
 @settings(max_examples=60)
-@given(st.lists(st.sampled_from(["all", "some", "pin", "unpin", "load", "read"]), max_size=12))
+@given(st.lists(st.sampled_from(["all", "some", "pin", "unpin", "load", "read"]), max_size=10))
 def test_any_sequence_of_loops_and_settings(actions):
     data, loader, next_epoch, pinned = fixed(), None, 0, None
     loader = DataLoader(data, batch_size=25, shuffle=True)

@@ -47,7 +47,7 @@ def correlation_of(pair, f, g):
     return 0.0 if deviation < 1e-12 else f @ pair @ g / deviation
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 10**6), nodes=st.integers(2, 7), zeros=st.sampled_from([0.0, 0.3]),
     leaves=st.sampled_from(["own", "all"]),

@@ -73,7 +73,7 @@ def has_rows(evidence):
     return any(np.ndim(x) > (np.asarray(x).dtype.kind == "f") for x in evidence.values())
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), members=st.sampled_from([None, 1, 3]))
 def test_posteriors_of_mappings_equal_enumeration(seed, members):
     tree = irregular_tree(seed, nodes=6, max_states=3, members=members, zeros=0.1)
