@@ -7,7 +7,7 @@ A lane is the place of a sample in the tile.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from hltm.sampling.kernels.request import BLOCK, NEVER, SOMETIMES
 from hltm.sampling.philox import DECISIONS, WORD_PLANE
 
 _NONE, _ONE = np.uint64(0), np.uint64(1)
-_NOTHING = np.int64(0)  # of a type: for a plain 0, numba compiles what is called with it once more
+# of a type: for a plain 0, numba compiles what is called with it once more
+_NOTHING: Any = np.int64(0)
 _DECISIONS = np.uint64(DECISIONS)
 _WORDS = np.uint64(WORD_PLANE << 24)
 _NODE = np.uint64(8)

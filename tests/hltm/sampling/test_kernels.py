@@ -121,6 +121,17 @@ def test_memory_of_other_draws_changes_nothing():
         both(binary, samples=900, rates=1 - rates, views=(0, 3))
 
 
+def test_large_memory_is_not_kept(monkeypatch):
+    tables = random_tables([-1, 0, 0], [2] * 3, seed=0)
+    monkeypatch.setattr(cpu, "_last", threading.local())
+    monkeypatch.setattr(cpu, "KEPT_BYTES", 3 * 3 * 16 * 8 - 1)  # a byte below that of eight blocks
+    both(tables, samples=900)
+    assert not hasattr(cpu._last, "kept")
+    monkeypatch.setattr(cpu, "KEPT_BYTES", 3 * 3 * 16 * 8)
+    both(tables, samples=900)
+    assert cpu._last.kept[0] == (3, 8)
+
+
 @pytest.mark.parametrize("parent_states", [2, 3])
 def test_probabilities_0_and_1_are_exact(parent_states):
     prior = np.eye(parent_states)[0]
