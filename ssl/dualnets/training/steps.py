@@ -24,8 +24,8 @@ from dualnets.training.graphs import Graph
 from dualnets.training.state import TrainConfig, TrainState
 from dualnets.training.state import trained_tensors as trained_tensors
 
-# steps that are left, for which recording them takes less time than it saves: a graph is recorded in about the
-# time of ten steps, operations are traced and compared for seconds
+# steps that are left, for which recording them takes less time than it saves: a graph is recorded in about
+# the time of ten steps, operations are traced and compared for seconds
 WORTH_RECORDING = 1000
 WORTH_A_GRAPH = 50
 _recordings: WeakKeyDictionary[nn.Module, Recording | Graph | None] = WeakKeyDictionary()

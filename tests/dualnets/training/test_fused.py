@@ -50,13 +50,13 @@ def interpreted(*options):
 
 @needs_triton
 def test_gives_the_eager_numbers_in_the_interpreter():
-    interpreted()
+    interpreted("-k", "several_tiles or every_option")
 
 
 @needs_triton
 @pytest.mark.slow
 def test_gives_the_eager_numbers_in_the_interpreter_for_all_methods():
-    interpreted("-m", "slow")
+    interpreted("-m", "slow or not slow")
 
 
 def kernel_and_arguments(method):
@@ -179,9 +179,13 @@ def test_a_kernel_that_fails_is_tried_again_with_other_settings(no_device):
         assert len(no_device) == many
 
 
+@pytest.mark.slow
 def test_a_launch_that_fails_between_two_others_repeats_no_step(monkeypatch, no_device):
     """A kernel may be compiled again for other numbers of steps, so that a later launch can fail."""
-    method, given = BYOL(HEAD, HEAD, redraw_every=2), {"steps": 5, "optimizer": SGD(0.02, momentum=0.9)}
+    method, given = (
+        BYOL(HEAD, HEAD, redraw_every=2),
+        {"steps": 5, "optimizer": SGD(0.02, momentum=0.9)},
+    )
     train = steps.siamese.train
     for module in (pairs, siamese):
         monkeypatch.setattr(module, "is_available", lambda own: False)

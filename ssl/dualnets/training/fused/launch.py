@@ -29,9 +29,7 @@ def is_available(network: nn.Module) -> bool:
     Products of float64 are not in every version of Triton.
     """
     single = next(network.parameters()).dtype == torch.float32
-    return (
-        single and device_type(network) == "cuda" and network not in _refused and has_triton()
-    )
+    return single and device_type(network) == "cuda" and network not in _refused and has_triton()
 
 
 def device_type(network: nn.Module) -> str:
@@ -45,9 +43,7 @@ def has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-def launch(
-    network: nn.Module, kernel: Callable[[], Any], arguments: Mapping[str, Any]
-) -> None:
+def launch(network: nn.Module, kernel: Callable[[], Any], arguments: Mapping[str, Any]) -> None:
     """Run a kernel with one program per member.
 
     Args:

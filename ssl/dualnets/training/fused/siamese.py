@@ -15,10 +15,10 @@ from dualnets.optim.optimizers import Optimizer
 from dualnets.optim.per_member import Group
 from dualnets.training.compiled import siamese
 from dualnets.training.compiled.siamese import (
-    SiameseKernel,
-    parameter_order,
-    member_rates,
     RunningMoments,
+    SiameseKernel,
+    member_rates,
+    parameter_order,
     velocity_name,
 )
 from dualnets.training.fused.launch import device_type, is_available, launch
@@ -144,7 +144,9 @@ def arguments(
     def tensor(numbers: Any) -> Tensor:
         return torch.as_tensor(np.asarray(numbers)).to(flat)
 
-    rates, decays, momenta, clips = (tensor(each).contiguous() for each in member_rates(kernel, flat))
+    rates, decays, momenta, clips = (
+        tensor(each).contiguous() for each in member_rates(kernel, flat)
+    )
     return {
         "first": views[0].contiguous(), "second": views[1].contiguous(), "parameters": flat,
         "velocity": velocity, "gradients": flat.new_empty(len(flat), count),
