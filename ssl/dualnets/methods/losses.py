@@ -365,9 +365,7 @@ def _pair_loss(
 
 def plain_ntxent(anchor: Tensor, positive: Tensor, temperature: float) -> Tensor:
     """NT-Xent `(S,)` of outputs `(S, B, U)` in plain torch."""
-    from hltm._devices import (
-        has_float64,
-    )  # loads torch, which help of the command line does without
+    from hltm._devices import has_float64  # loads torch, which help does without
 
     # 1/2 ||u - v||^2 = ||u||^2/2 + ||v||^2/2 - u·v, for all pairs in one product: in float64 and around
     # the mean, since the squares of what outputs share would hide their differences
