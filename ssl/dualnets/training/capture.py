@@ -88,10 +88,11 @@ class Recording:
         simplify(recorded.graph)
         link_layers(recorded.graph)
         with torch.no_grad():
-            self._code = repeated(recorded.graph, fixed=len(self._fixed))
+            count = len(self._fixed)
+            self._code = repeated(recorded.graph, count, range(1, 1 + len(trained)))
             again = self._copies(state, batch)
-            found = self._code.repeat(*again, *self._code.prepare(*again[: len(self._fixed)]))
-            self._prepared = self._code.prepare(*self._fixed)
+            found = self._code.bind(*again[:count])(*again[count:])
+            self._repeat = self._code.bind(*self._fixed)
         expected = step(*inputs)
         pairs = [*zip(expected, found, strict=True), *zip(inputs, again, strict=True)]
         if not all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs):
@@ -102,10 +103,11 @@ class Recording:
     def __call__(
         self, network: nn.Module, config: TrainConfig, state: State, batch: Batch
     ) -> Gradients:
-        """The same as `differentiate` for the network and method that were recorded."""
-        losses, *rest = self._code.repeat(
-            *self._fixed, *(state[name] for name in self._others), *_present(batch), *self._prepared
-        )  # fmt: skip
+        """The same as `differentiate` for the network and method that were recorded.
+
+        The next call overwrites the gradients.
+        """
+        losses, *rest = self._repeat(*(state[name] for name in self._others), *_present(batch))
         count = self._count
         return losses, rest[:count], dict(zip(self._carried, rest[count:], strict=True))
 

@@ -10,7 +10,10 @@ from torch import Tensor, fx
 
 aten = torch.ops.aten
 ALIASES = (aten.detach.default, aten.alias.default)  # without autograd the tensor itself
-FILLED = {aten.ones_like.default: 1, aten.zeros_like.default: 0}
+FILLED = {
+    aten.ones_like.default: 1, aten.new_ones.default: 1,
+    aten.zeros_like.default: 0, aten.new_zeros.default: 0,
+}  # fmt: skip
 
 
 def simplify(graph: fx.Graph) -> None:
@@ -55,6 +58,8 @@ def is_view(node: fx.Node) -> bool:
         return is_view(node.args[0])  # type: ignore[arg-type]
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
+    if node.target is aten._unsafe_view.default:
+        return True  # which its schema does not say
     return any(result.alias_info is not None for result in node.target._schema.returns)
 
 

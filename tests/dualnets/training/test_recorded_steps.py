@@ -160,8 +160,8 @@ def test_what_changes_in_place_is_made_again_and_random_numbers_are_drawn_again(
 
     fixed, other = torch.zeros(2), torch.ones(2)
     code, graph = traced(function, fixed.clone(), other)
-    prepared = code.prepare(fixed)
-    first, second = (code.repeat(fixed, other, *prepared) for _ in range(2))
+    repeat = code.bind(fixed)
+    first, second = (repeat(other) for _ in range(2))
     assert first[0].tolist() == second[0].tolist() == [1, 1]
     assert not first[1].equal(second[1])
     assert first[2].tolist() == [2, 2]
@@ -179,7 +179,29 @@ def test_work_without_effect_is_left_out_and_no_bit_changes():
 
     fixed, other = torch.randn(3), torch.randn(3)
     code, graph = traced(function, fixed, other)
-    found = code.repeat(fixed, other, *code.prepare(fixed))
+    found = code.bind(fixed)(other)
     assert found[0].equal(other.sin() + fixed.sin())
     assert found[1].equal(found[0])
     assert sum("sin" in str(node.target) for node in graph.nodes) == 2
+
+
+def test_memory_is_shared_only_by_what_is_never_needed_together():
+    def function(fixed, other):
+        first = other * 3
+        second = first.transpose(0, 1).exp()  # needs the first through a view
+        third = second + first
+        fourth = third.neg().exp()  # by now the first two are free
+        fifth = fourth @ second.reshape(9).reshape(3, 3)
+        sixth = fifth.neg().exp() + fourth
+        return [sixth, third.detach(), fifth.transpose(0, 1)]
+
+    fixed = torch.zeros(1)
+    others = [torch.rand(3, 3) for _ in range(3)]
+    code, _ = traced(function, fixed, others[0])
+    repeat = code.bind(fixed)
+    found = [repeat(other) for other in others]
+    for other, own in zip(others, found, strict=True):
+        for ours, theirs in zip(own, function(fixed, other), strict=True):
+            assert ours.equal(theirs)  # results of a call outlive the next one
+    before = code.code.split("def repeat")[0]
+    assert before.count("as_strided") > before.count("    slot") > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAMES = {"weight": WEIGHT, "bias": BIAS, "gain": GAIN, "shift": SHIFT}
 
 
-@lru_cache(maxsize=64)
+@cache  # for good, as graphs name passes by numbers; equal heads share theirs
 def head_passes(head: Head, inputs: int, names: tuple[str, ...]) -> Passes | None:
     """The passes of a head with these parameters; None where the kernels cannot compute it."""
     layers = head_layers(head, inputs)

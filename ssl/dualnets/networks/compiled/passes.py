@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -17,7 +19,8 @@ from dualnets.networks.compiled.products import pad
 from hltm.sampling.kernels.threads import share
 
 CACHE = 2**20  # bytes; what a forward pass computes is kept for the backward pass up to this size
-_numbered: list[Passes] = []
+_numbered: WeakValueDictionary[int, Passes] = WeakValueDictionary()
+_numbers = itertools.count()
 _KINDS: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
@@ -51,16 +54,17 @@ class Passes:
     ) -> None:
         self.layers, self.normalize = layers, normalize
         rows, self.units, groups, self.outputs, widest = count_rows(layers)
-        self._rows = rows + self.units + groups + 1  # that a forward pass fills
+        self.rows = rows + self.units + groups + 1  # that a forward pass fills
         self.places = np.array([4 * layer + part for layer, part in parts])
-        self._gradient_rows = (2 if layers.alternating else 1) * widest
-        self._largest_block = max(int(units * fan_in) for _, units, fan_in, *_ in layers.layout)
+        self.gradient_rows = (2 if layers.alternating else 1) * widest
+        self.largest_block = max(int(units * fan_in) for _, units, fan_in, *_ in layers.layout)
 
     @cached_property
     def number(self) -> int:
-        """By which a graph names these passes."""
-        _numbered.append(self)
-        return len(_numbered) - 1
+        """By which a graph names these passes, as long as they exist."""
+        number = next(_numbers)
+        _numbered[number] = self
+        return number
 
     @staticmethod
     def numbered(number: int) -> Passes:
@@ -78,24 +82,9 @@ class Passes:
             passes: how many, each normalised by its own moments.
             keep: whether `backward` will follow.
         """
-        features, given = self._given(features, parameters, passes)
-        members, _, count = features.shape
-        dtype = parameters[0].dtype
-        output = torch.empty(members, self.outputs, count, dtype=dtype)
-        statistics = torch.empty(members, 4, self.units, passes, dtype=dtype)
-        size = self._kept_bytes(count, dtype)
-        buffer = Buffer(size * members) if keep and size * members <= CACHE else None
-        zero, moments, address = _KINDS[dtype](0), statistics.numpy(), output.data_ptr()
-
-        def work(shares: Iterator[tuple[int, int]]) -> None:
-            own, step = (Buffer(size), 0) if buffer is None else (buffer, size)
-            for low, high in shares:
-                forward_members(
-                    zero, self.layers, given, own.address, step, moments, address, low, high
-                )
-
-        share(work, members, threads=torch.get_num_threads())
-        return Forward(output, statistics, buffer)
+        own = ForwardPass(self, parameters, features.shape[2], passes, keep=keep)
+        own(features)
+        return Forward(own.output, own.statistics, own.kept)
 
     def backward(
         self, features: Tensor, parameters: Sequence[Tensor], arrived: Tensor, passes: int = 1, *,
@@ -109,58 +98,133 @@ class Passes:
             found: what `forward` returned; where it kept nothing, it is computed again.
             of_inputs: whether the features' gradient is wanted.
         """
-        features, given = self._given(features, parameters, passes)
-        arrived = arrived.contiguous()
-        members, _, count = arrived.shape
-        dtype = arrived.dtype
-        gradients = [torch.empty_like(parameter) for parameter in parameters]
-        inputs = torch.empty(features.shape, dtype=dtype) if of_inputs else None
-        kept = None if found is None else found.kept
-        size = self._kept_bytes(count, dtype)
-        columns = pad(count, dtype.itemsize)
-        room = self._gradient_rows + max(2, -(-self._largest_block // columns))
-        room *= columns * dtype.itemsize
-        statistics = torch.empty(members, 4, self.units, passes, dtype=dtype)
-        if kept is not None and found is not None:
-            statistics = found.statistics
-        arguments = (_KINDS[dtype](0), self.layers, given, self._table(gradients))
-        moments, above = statistics.numpy(), arrived.data_ptr()
-        below = 0 if inputs is None else inputs.data_ptr()
+        own = BackwardPass(self, parameters, features.shape[2], passes, found, of_inputs=of_inputs)
+        own(features, arrived)
+        return own.gradients, own.inputs
 
-        def work(shares: Iterator[tuple[int, int]]) -> None:
-            own, step = (Buffer(size), 0) if kept is None else (kept, size)
-            scratch = Buffer(room)
-            for low, high in shares:
-                backward_members(
-                    *arguments, own.address, step, moments, above, scratch.address, below, low, high
-                )
-
-        share(work, members, threads=torch.get_num_threads())
-        return gradients, inputs
-
-    def _given(
-        self, features: Tensor, parameters: Sequence[Tensor], passes: int
-    ) -> tuple[Tensor, Given]:
-        """The features, whose columns lie side by side, and what the kernels are given."""
-        if features.stride(2) != 1:
-            features = features.contiguous()
+    def given(
+        self, parameters: Sequence[Tensor], columns: int, passes: int
+    ) -> Callable[[Tensor], Given]:
+        """What the kernels are given for features, as long as the parameters stay where they are."""
         steps = [own.stride(0) * own.itemsize for own in parameters]
-        size = features.itemsize
-        given = Given(
-            self._table(parameters), self._spread(steps), features.data_ptr(), features.stride(0) * size,
-            features.stride(1) * size, size == 1, passes, features.shape[2] // passes, self.normalize,
-        )  # fmt: skip
-        return features, given
+        places = self.table(parameters), self.spread(steps)
+        batch, normalize = columns // passes, self.normalize
 
-    def _kept_bytes(self, columns: int, dtype: torch.dtype) -> int:
-        return self._rows * pad(columns, dtype.itemsize) * dtype.itemsize
+        def given(features: Tensor) -> Given:
+            size = features.itemsize
+            step, row, _ = features.stride()
+            return Given(
+                *places, features.data_ptr(), step * size, row * size, size == 1, passes, batch, normalize
+            )  # fmt: skip
 
-    def _table(self, tensors: Sequence[Tensor]) -> np.ndarray:
+        return given
+
+    def kept_bytes(self, columns: int, dtype: torch.dtype) -> int:
+        return self.rows * pad(columns, dtype.itemsize) * dtype.itemsize
+
+    def table(self, tensors: Sequence[Tensor]) -> np.ndarray:
         """Addresses of member 0, `(L, 4)`."""
-        return self._spread([own.data_ptr() for own in tensors])
+        return self.spread([own.data_ptr() for own in tensors])
 
-    def _spread(self, numbers: list[int]) -> np.ndarray:
+    def spread(self, numbers: list[int]) -> np.ndarray:
         """A number for every parameter, `(L, 4)`."""
         found = np.zeros(4 * len(self.layers.layout), dtype=np.int64)
         found[self.places] = numbers
         return found.reshape(-1, 4)
+
+
+class ForwardPass:
+    """Forward passes on parameters that stay where they are; each overwrites the results of the one before.
+
+    Args:
+        passes, parameters, count, keep: as in `Passes.forward`, `count` its `passes`.
+        columns: count * B.
+
+    Attributes:
+        output, statistics, kept: as in `Forward`.
+        results: output and statistics.
+    """
+
+    def __init__(
+        self, passes: Passes, parameters: Sequence[Tensor], columns: int, count: int, *, keep: bool
+    ) -> None:
+        dtype, members = parameters[0].dtype, len(parameters[0])
+        self.output = torch.empty(members, passes.outputs, columns, dtype=dtype)
+        self.statistics = torch.empty(members, 4, passes.units, count, dtype=dtype)
+        size = self._size = passes.kept_bytes(columns, dtype)
+        self.kept = Buffer(size * members) if keep and size * members <= CACHE else None
+        self._given = passes.given(parameters, columns, count)
+        self._first = _KINDS[dtype](0), passes.layers
+        self._last = self.statistics.numpy(), self.output.data_ptr()
+        self._held = parameters
+        self.results = self.output, self.statistics
+
+    def __call__(self, features: Tensor) -> None:
+        """Compute all members, of features as in `Passes.forward`."""
+        if features.stride(2) != 1:
+            features = features.contiguous()
+        given = self._given(features)
+
+        def work(shares: Iterator[tuple[int, int]]) -> None:
+            kept = self.kept
+            own, step = (Buffer(self._size), 0) if kept is None else (kept, self._size)
+            for low, high in shares:
+                forward_members(*self._first, given, own.address, step, *self._last, low, high)
+
+        share(work, len(self.output), threads=torch.get_num_threads())
+
+
+class BackwardPass:
+    """Backward passes on parameters that stay where they are; each overwrites the results of the one before.
+
+    Args:
+        passes, parameters, count, found, of_inputs: as in `Passes.backward`, `count` its `passes`.
+        columns: count * B.
+
+    Attributes:
+        gradients, inputs: what `Passes.backward` returns.
+        results: all of them in one list.
+    """
+
+    def __init__(
+        self, passes: Passes, parameters: Sequence[Tensor], columns: int, count: int,
+        found: Forward | ForwardPass | None, *, of_inputs: bool,
+    ) -> None:  # fmt: skip
+        dtype, members = parameters[0].dtype, len(parameters[0])
+        self.gradients = [torch.empty_like(parameter) for parameter in parameters]
+        shape = members, passes.layers.features, columns
+        self.inputs = torch.empty(shape, dtype=dtype) if of_inputs else None
+        self.results = [*self.gradients, *([] if self.inputs is None else [self.inputs])]
+        self._kept = None if found is None else found.kept
+        if self._kept is not None and found is not None:
+            statistics = found.statistics
+        else:
+            statistics = torch.empty(members, 4, passes.units, count, dtype=dtype)
+        self._size = passes.kept_bytes(columns, dtype)
+        padded = pad(columns, dtype.itemsize)
+        rows = passes.gradient_rows + max(2, -(-passes.largest_block // padded))
+        self._room = rows * padded * dtype.itemsize
+        self._given = passes.given(parameters, columns, count)
+        self._first = _KINDS[dtype](0), passes.layers
+        self._table, self._moments = passes.table(self.gradients), statistics.numpy()
+        self._below = 0 if self.inputs is None else self.inputs.data_ptr()
+        self._held, self._members = parameters, members
+
+    def __call__(self, features: Tensor, arrived: Tensor) -> None:
+        """Compute the gradients, of features and a gradient of the output as in `Passes.backward`."""
+        if features.stride(2) != 1:
+            features = features.contiguous()
+        arrived = arrived.contiguous()
+        given, above = self._given(features), arrived.data_ptr()
+
+        def work(shares: Iterator[tuple[int, int]]) -> None:
+            kept = self._kept
+            own, step = (Buffer(self._size), 0) if kept is None else (kept, self._size)
+            scratch = Buffer(self._room)
+            for low, high in shares:
+                backward_members(
+                    *self._first, given, self._table, own.address, step, self._moments, above,
+                    scratch.address, self._below, low, high,
+                )  # fmt: skip
+
+        share(work, self._members, threads=torch.get_num_threads())

@@ -31,7 +31,9 @@ def train(
     kernel: PairKernel, lr: PerMember, leaves: Sequence[Tensor], batch: int, first_step: int,
     frozen_at: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Train the kernel's network in place, as `compiled.pairs.train` does.
+    """Train the kernel's network in place, as `compiled.pairs.train` does by plain SGD.
+
+    `lr` is the learning rate, or one per member.
 
     Raises:
         LaunchError: the kernel could not be compiled or started; nothing was changed.
