@@ -2,7 +2,7 @@
 # What one GPU can tell in eight minutes: the tests marked gpu, training and drawing at S = 32, 128 and
 # 1024, and profiles, in one Markdown file.
 #
-#     bash benchmarks/gpu.sh             # writes gpu.md and gpu.jsonl into $OUT, or beside this script
+#     bash benchmarks/gpu.sh             # writes gpu_measured.md and gpu.jsonl into $OUT, or beside this script
 #     bash benchmarks/gpu.sh --dry-run   # the same parts on the CPU with tiny sizes; also where there is no CUDA
 #
 # It needs the packages of pyproject.toml and pytest, and no network; PYTHON names the interpreter. Every part
@@ -15,7 +15,7 @@ set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=${OUT:-$root/benchmarks}
 python=${PYTHON:-python3}
-page=$out/gpu.md
+page=$out/gpu_measured.md
 cells=$out/gpu.jsonl
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

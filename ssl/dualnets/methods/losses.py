@@ -365,10 +365,13 @@ def _pair_loss(
 
 def plain_ntxent(anchor: Tensor, positive: Tensor, temperature: float) -> Tensor:
     """NT-Xent `(S,)` of outputs `(S, B, U)` in plain torch."""
+    from hltm._devices import has_float64  # loads torch, which help does without
+
     # 1/2 ||u - v||^2 = ||u||^2/2 + ||v||^2/2 - u·v, for all pairs in one product: in float64 and around
     # the mean, since the squares of what outputs share would hide their differences
     kind = anchor.dtype
-    outputs = torch.cat([anchor, positive], dim=1).double()  # (S, 2B, U)
+    outputs = torch.cat([anchor, positive], dim=1)  # (S, 2B, U)
+    outputs = outputs.double() if has_float64(outputs.device) else outputs
     outputs = (outputs - outputs.mean(1, keepdim=True).detach()) * temperature**-0.5
     square = outputs.square().sum(-1) / 2
     near = distance(*outputs.chunk(2, dim=1)).repeat(1, 2)

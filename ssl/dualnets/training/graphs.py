@@ -74,7 +74,7 @@ class Graph:
     def _record(self, advance: Callable[[], tuple[Tensor, State]]) -> None:
         """Warm up and record, on the same stream, which is not the one that others work on."""
         other = next((own for own in _alive if own.device == self.device), None)
-        self.stream = torch.cuda.Stream() if other is None else other.stream
+        self.stream: Any = torch.cuda.Stream() if other is None else other.stream
         self.graph = torch.cuda.CUDAGraph()
         now = torch.cuda.current_stream()
         # the outer one, as a recording that fails does not go back to the stream it came from

@@ -15,14 +15,18 @@ from dualnets.methods._byol_target import shuffled_parameters
 from dualnets.methods._directions import random_directions
 from dualnets.methods.protocol import TrainContext
 from dualnets.training.data import FixedData, FreshData
+from dualnets.training.eager import Update, differentiate
 from dualnets.training.steps import TrainConfig, train_steps_eager
 from hltm import _devices
 
 TREES = hltm.symmetric_binary(depth=3, members=2, seed=0)
 META = torch.device("meta")
+aten = torch.ops.aten
+COPIES = (aten._to_copy.default, aten.copy_.default, aten.index.Tensor, aten.index_put_.default)
 METHODS = [
     *(dualnets.SimCLR(loss) for loss in (
         dualnets.Simple(), dualnets.Triplet(0.2), dualnets.InfoNCE(0.1, 2), dualnets.BatchwiseNCE(0.1),
+        dualnets.NTXent(),
     )),
     dualnets.BYOL(), dualnets.SimSiam(), dualnets.BarlowTwins(), dualnets.VICReg(),
     dualnets.MoCo(queue=16), dualnets.SwAV(), dualnets.PIRL(), dualnets.Supervised(),
@@ -40,6 +44,19 @@ class NoFloat64(TorchDispatchMode):
         for each in tree_leaves((args, kwargs, found)):
             wrong = isinstance(each, torch.Tensor) and each.is_meta and each.dtype == torch.float64
             assert not wrong, f"{func} with float64"
+        return found
+
+
+class NoCopies(TorchDispatchMode):
+    """Refuses copies from the CPU, which no graph of a GPU can record, and numbers that are read."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        given = [own for own in tree_leaves((args, kwargs)) if isinstance(own, torch.Tensor)]
+        made = [own for own in tree_leaves(found) if isinstance(own, torch.Tensor)]
+        copied = func in COPIES and any(own.is_meta for own in made)
+        assert not copied or all(own.is_meta for own in given), f"{func} from the CPU"
+        assert func is not aten.lift_fresh.default or not made[0].is_meta, "a constant from the CPU"
         return found
 
 
@@ -62,6 +79,12 @@ def test_a_step_needs_no_float64(method, optimizer, without_float64):
     with NoFloat64():
         after = train_steps_eager(network, config, state, 0, 2)
     assert after.losses.dtype == torch.float32
+    # as a graph is recorded: with the number of the step as a tensor
+    update = Update(network, config, after, after.frozen_at)
+    (batch,) = data.batches(method.needs, 2, 1)
+    number = torch.zeros((), dtype=torch.int64, device=META)
+    with NoFloat64(), NoCopies():
+        update(differentiate(network, config, after.state, batch), number)
 
 
 def test_what_methods_begin_with_needs_no_float64(without_float64):
