@@ -35,8 +35,6 @@ except ImportError:  # on Windows, where processes that start together compile t
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 LONGEST = 60.0  # seconds for which a process waits for another one that compiles
-# options of functions that other kernels call and Python does not: they compile sooner
-INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # packages whose functions change with their versions, of which numba takes notice
 OTHERS = sys.stdlib_module_names | {"llvmlite", "numba", "numpy", "torch"}
 CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
@@ -62,9 +60,25 @@ def compiled(**options: Any) -> Callable[[Function], Function]:
 def inner(**options: Any) -> Callable[[Function], Function]:
     """As `compiled`, for a function that only compiled code calls.
 
-    It takes less time to compile, since nothing is made for callers from Python.
+    It takes less time to compile, since nothing is made for callers from Python. A call from Python would jump to
+    nowhere, so it is refused with a TypeError.
     """
-    return compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
+
+    def decorate(function: Function) -> Function:
+        kernel: Any = compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+        if hasattr(kernel, "py_func"):
+
+            def refuse(*_: Any, **__: Any) -> None:
+                raise TypeError(f"{function.__name__} can be called from compiled code alone")
+
+            # numba's table of compiled forms for calls from Python stays empty, so that it asks for one
+            kernel.add_overload = lambda found: kernel.overloads.update(
+                {tuple(found.signature.args): found}
+            )
+            kernel._compile_for_args = refuse
+        return kernel
+
+    return decorate
 
 
 class KernelCache(NullCache):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hltm._compile import compiled, inner
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "settings": "SCALE = SHIFT = ADDED = 1.0; TERM = 0",
@@ -155,3 +157,20 @@ def test_processes_that_share_a_cache_and_damaged_files_do_no_harm(project):
             os.truncate(path, 30)
         assert run(project, NUMBA_CACHE_DIR=folder) == ("4.0 compiled", "")
         assert run(project, NUMBA_CACHE_DIR=folder) == ("4.0 from the cache", "")
+
+
+def test_what_only_kernels_call_is_refused_from_python():
+    """Compiled or not yet: without what Python needs, a call would end the process."""
+
+    @inner()
+    def double(x):
+        return 2 * x
+
+    @compiled()
+    def quadruple(x):
+        return double(double(x))
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match="double can be called from compiled code alone"):
+            double(3.0)
+        assert quadruple(3.0) == 12

@@ -26,7 +26,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from hltm._compile import INNER, compiled
+from hltm._compile import inner
 from hltm.sampling.philox import MASK, MULTIPLIER, ROUNDS, WEYL
 
 LANES = 8  # calls side by side; arrays of calls are padded to a multiple
@@ -36,7 +36,7 @@ VECTOR = ir.VectorType(_INTEGER, LANES)
 _IN_TURNS = [[i // 2 + i % 2 * LANES for i in range(half, half + LANES)] for half in (0, LANES)]
 
 
-@compiled(**INNER)
+@inner()
 def philox_blocks(key0, key1, c0, blocks, c2, c3, count, words):  # type: ignore[no-untyped-def]
     """Words of `count` calls: those of block j in words[2j] (0, then 1) and words[2j + 1] (2, 3).
 

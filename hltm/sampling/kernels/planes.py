@@ -19,7 +19,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from hltm._compile import INNER, compiled
+from hltm._compile import inner
 from hltm.sampling.kernels.bits import collect_word
 from hltm.sampling.kernels.generator import (
     LANES,
@@ -61,13 +61,13 @@ class Pending(NamedTuple):
     equal: np.ndarray
 
 
-@compiled(**INNER)
+@inner()
 def word_place(i):  # type: ignore[no-untyped-def]
     """Where word i of a node's samples lies among the node's words."""
     return (i & ~15) | (i & 1) << 3 | (i >> 1) & 7
 
 
-@compiled(**INNER)
+@inner()
 def start_bits(  # type: ignore[no-untyped-def]
     bits, at, above, t0, t1, key0, key1, c0, numbers, c2, c3, count, pending, left, draw
 ):
@@ -131,7 +131,7 @@ def start_bits(  # type: ignore[no-untyped-def]
     return np.int64(first)
 
 
-@compiled(**INNER)
+@inner()
 def finish_bits(bits, pending, left, key0, key1, c0, c3, words):  # type: ignore[no-untyped-def]
     """Set the bits of the lanes of all pending blocks, 0 .. left - 1.
 
@@ -173,14 +173,14 @@ def finish_bits(bits, pending, left, key0, key1, c0, c3, words):  # type: ignore
         bits[place[k] + _SECOND] |= equal[own + _SECOND]
 
 
-@compiled(**INNER)
+@inner()
 def _threshold_bits(t0, t1, bit):  # type: ignore[no-untyped-def]
     """A bit of t0 for all lanes of a word, and whether that of t1 differs."""
     low = _NONE - ((t0 >> bit) & _ONE)
     return low, (_NONE - ((t1 >> bit) & _ONE)) ^ low
 
 
-@compiled(**INNER)
+@inner()
 def draw_by_lane(  # type: ignore[no-untyped-def]
     bits, at, thresholds, key0, key1, c0, numbers, c2, c3, count, equal, words
 ):

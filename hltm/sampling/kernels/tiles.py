@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hltm._compile import INNER, compiled
+from hltm._compile import compiled, inner
 from hltm.sampling.kernels.bits import collect_word, spread_word
 from hltm.sampling.kernels.guide import draw_wide
 from hltm.sampling.kernels.planes import (
@@ -185,7 +185,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                         shown_out[i] = shown_states[i]
 
 
-@compiled(**INNER)
+@inner()
 def _spread(bits, start, count, out):  # type: ignore[no-untyped-def]
     """Write the states of a tile to places start.. of `out`, as far as it has such places."""
     for i in range(2 * count):
@@ -197,7 +197,7 @@ def _spread(bits, start, count, out):  # type: ignore[no-untyped-def]
                 out[at + k] = (bits[word_place(i)] >> np.uint64(k)) & _ONE
 
 
-@compiled(**INNER)
+@inner()
 def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
     """Read the states of a tile from places start.. of `states`, as far as it has such places."""
     for i in range(2 * count):
@@ -210,7 +210,7 @@ def _collect(states, start, count, bits):  # type: ignore[no-untyped-def]
                 bits[word_place(i)] |= np.uint64(states[at + k] & 1) << np.uint64(k)
 
 
-@compiled(**INNER)
+@inner()
 def _keep_states(  # type: ignore[no-untyped-def]
     bits, parent, redraw_case, cardinality, held, v, count, wide
 ):

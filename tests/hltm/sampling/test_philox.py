@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hltm._compile import compiled
 from hltm.sampling.kernels.generator import philox_blocks
 from hltm.sampling.philox import Stream, check_seed, philox, uniform
 
@@ -23,6 +24,11 @@ PUBLISHED = [
 word = st.integers(0, ONES)
 
 
+@compiled()
+def fill(key0, key1, c0, blocks, c2, c3, count, words):
+    philox_blocks(key0, key1, c0, blocks, c2, c3, count, words)
+
+
 def fast(counter, key, blocks):
     """Words `(len(blocks), 4)` by the compiled generator."""
     padded = -(-len(blocks) // 8) * 8
@@ -30,7 +36,7 @@ def fast(counter, key, blocks):
     numbers[: len(blocks)] = blocks
     words = np.empty(2 * padded, dtype=np.uint64)
     c0, _, c2, c3 = (np.uint64(c) for c in counter)
-    philox_blocks(np.uint64(key[0]), np.uint64(key[1]), c0, numbers, c2, c3, len(blocks), words)
+    fill(np.uint64(key[0]), np.uint64(key[1]), c0, numbers, c2, c3, len(blocks), words)
     return words.view(np.uint32).reshape(-1, 4)[: len(blocks)]
 
 
