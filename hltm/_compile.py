@@ -60,8 +60,8 @@ def compiled(**options: Any) -> Callable[[Function], Function]:
 def inner(**options: Any) -> Callable[[Function], Function]:
     """As `compiled`, for a function that only compiled code calls.
 
-    It takes less time to compile, since nothing is made for callers from Python. A call from Python would jump to
-    nowhere, so it is refused with a TypeError.
+    It takes less time to compile, since nothing is made for callers from Python. A call from Python would
+    jump to nowhere, so it is refused with a TypeError.
     """
 
     def decorate(function: Function) -> Function:

@@ -17,14 +17,14 @@ from dualnets.methods.siamese import SiameseSpec
 from dualnets.optim.compiled import CompiledUpdate, is_compiled
 from dualnets.optim.optimizers import SGD
 from dualnets.optim.schedule import Schedule
-from dualnets.training.capture import Recording, is_repeatable
 from dualnets.training.compiled import pairs, siamese
 from dualnets.training.data import Rows
 from dualnets.training.eager import differentiate, groups_by_name, merge, train_steps_eager
 from dualnets.training.fused import pairs as fused_pairs
 from dualnets.training.fused import siamese as fused_siamese
 from dualnets.training.fused.launch import LaunchError
-from dualnets.training.graphs import Graph
+from dualnets.training.recorded.capture import Recording, is_repeatable
+from dualnets.training.recorded.graphs import Graph
 from dualnets.training.state import TrainConfig, TrainState
 from dualnets.training.state import trained_tensors as trained_tensors
 

@@ -6,7 +6,7 @@ import torch
 import dualnets
 import hltm
 from dualnets.training import steps
-from dualnets.training.graphs import Graph
+from dualnets.training.recorded.graphs import Graph
 
 pytestmark = [
     pytest.mark.gpu,

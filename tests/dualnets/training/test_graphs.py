@@ -15,8 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 import dualnets
 from dualnets.networks.compiled import head_pass, network_pass
-from dualnets.training import eager, graphs, steps
+from dualnets.training import eager, steps
 from dualnets.training.eager import train_steps_eager
+from dualnets.training.recorded import graphs
 
 aten = torch.ops.aten
 REFUSED = (aten._local_scalar_dense.default, aten.lift_fresh.default, aten.nonzero.default)

@@ -11,11 +11,11 @@ import hltm
 from dualnets.methods.losses import InfoNCE
 from dualnets.methods.protocol import TrainContext
 from dualnets.training import steps as steps_module
-from dualnets.training.capture import Recording, is_repeatable
 from dualnets.training.data import FixedData, FreshData
 from dualnets.training.eager import differentiate, train_steps_eager
-from dualnets.training.repeated import repeated
-from dualnets.training.simplified import simplify
+from dualnets.training.recorded.capture import Recording, is_repeatable
+from dualnets.training.recorded.repeated import repeated
+from dualnets.training.recorded.simplified import simplify
 from dualnets.training.state import TrainConfig
 
 TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)

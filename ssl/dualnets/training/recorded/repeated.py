@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, fx
 from torch._library import custom_ops
 
-from dualnets.training.linked_layers import LinkedBackward, LinkedForward
-from dualnets.training.simplified import base_of, changes, is_pure, is_view
+from dualnets.training.recorded.linked_layers import LinkedBackward, LinkedForward
+from dualnets.training.recorded.simplified import base_of, changes, is_pure, is_view
 
 aten = torch.ops.aten
 LINKED = (LinkedForward, LinkedBackward)

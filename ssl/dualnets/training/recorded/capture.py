@@ -26,9 +26,9 @@ from dualnets.methods.protocol import Batch, State
 from dualnets.networks.compiled.unmodified import has_known_parts
 from dualnets.networks.norm_layer import NormLayer
 from dualnets.training.eager import Gradients
-from dualnets.training.linked_layers import link_layers
-from dualnets.training.repeated import repeated
-from dualnets.training.simplified import simplify
+from dualnets.training.recorded.linked_layers import link_layers
+from dualnets.training.recorded.repeated import repeated
+from dualnets.training.recorded.simplified import simplify
 from dualnets.training.state import TrainConfig, TrainState, trained_tensors
 
 OWN = "dualnets."  # classes of modules whose names begin so are known
