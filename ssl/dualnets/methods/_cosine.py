@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dualnets._precision import at_least_float32
+from dualnets.methods._plain import plain_cosine_similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SMALLEST = 1e-8  # shorter vectors count as this long, as in torch.nn.functional.cosine_similarity
 
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -31,9 +30,3 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 
         return samples.cosines(a, b)[0]
     return plain_cosine_similarity(a, b)
-
-
-def plain_cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """`cosine_similarity` in plain torch, of at least 32 bits."""
-    inverse_a, inverse_b = (own.square().sum(-1).clamp(min=SMALLEST**2).rsqrt() for own in (a, b))
-    return (a * b).sum(-1) * inverse_a * inverse_b

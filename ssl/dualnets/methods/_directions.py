@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dualnets._lazy import torch
+from dualnets.methods._plain import plain_direction
 from dualnets.networks.heads import LAYERS
 
 if TYPE_CHECKING:
@@ -30,12 +31,6 @@ def direction(values: Tensor) -> Tensor:
 
         return samples.direction(values)[0]
     return plain_direction(values)
-
-
-def plain_direction(values: Tensor) -> Tensor:
-    """`direction` in plain torch."""
-    length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
-    return values / length.clamp(min=1e-12).masked_fill(length.isinf(), torch.nan)
 
 
 def random_directions(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dualnets._lazy import torch
+from dualnets.methods._plain import plain_losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,29 +54,3 @@ def matching_losses(
 
         return match(*given)[0]
     return plain_losses(*given)
-
-
-def plain_losses(
-    queries: Tensor,
-    positives: Tensor,
-    candidates: Tensor,
-    own: Tensor,
-    theirs: Tensor,
-    temperature: float,
-    classify: bool,
-) -> Tensor:
-    """The same in plain torch; without places `own` and `theirs` are empty."""
-    softplus = torch.nn.functional.softplus
-    near = (queries * positives).sum(-1) / temperature  # (S, B)
-    far = queries @ candidates.transpose(1, 2) / temperature  # (S, B, M)
-    itself = None
-    if own.numel():
-        itself = own[None, :, None] == theirs[:, None]
-        # the lowest number rather than -inf, whose gradient is NaN for a sample with no other candidate
-        far = far.masked_fill(itself, torch.finfo(far.dtype).min)
-    mass = torch.logsumexp(far, dim=-1)  # (S, B)
-    losses = softplus(mass - near)  # -log h(m)
-    if classify:
-        each = softplus(far - mass[..., None])  # -log(1 - h(n))
-        losses = losses + (each if itself is None else each.masked_fill(itself, 0)).sum(-1)
-    return losses

@@ -26,6 +26,8 @@ from dualnets._checks import check_number, check_whole
 from dualnets._lazy import torch
 from dualnets._options import Registry, option
 from dualnets._precision import at_least_float32
+from dualnets.methods._plain import distance as distance
+from dualnets.methods._plain import plain_ntxent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,11 +100,6 @@ class _Checked:
 def weighted_gap(pairs: Pairs) -> Tensor:
     """`(S,)` the mean over anchors of Σ_k β_k (r_+ - r_k), the weights held fixed."""
     return (pairs.beta * (pairs.near - pairs.far)).sum(1).mean(-1)
-
-
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """r = 1/2 ||a - b||^2 over the last axis, in float32 at least."""
-    return (at_least_float32(a) - at_least_float32(b)).square().sum(-1) / 2
 
 
 @LOSSES.register("simple")
@@ -361,27 +358,3 @@ def _pair_loss(
     # with the 1 kept apart, neither a small loss nor its gradient is a difference of large numbers
     total = gaps[:, 0] if gaps.shape[1] == 1 else torch.logsumexp(gaps, 1)
     return loss.temperature * torch.nn.functional.softplus(total).mean(-1)
-
-
-def plain_ntxent(anchor: Tensor, positive: Tensor, temperature: float) -> Tensor:
-    """NT-Xent `(S,)` of outputs `(S, B, U)` in plain torch."""
-    from hltm._devices import has_float64  # loads torch, which help does without
-
-    # 1/2 ||u - v||^2 = ||u||^2/2 + ||v||^2/2 - u·v, for all pairs in one product: in float64 and around
-    # the mean, since the squares of what outputs share would hide their differences
-    kind = anchor.dtype
-    outputs = torch.cat([anchor, positive], dim=1)  # (S, 2B, U)
-    outputs = outputs.double() if has_float64(outputs.device) else outputs
-    outputs = (outputs - outputs.mean(1, keepdim=True).detach()) * temperature**-0.5
-    square = outputs.square().sum(-1) / 2
-    near = distance(*outputs.chunk(2, dim=1)).repeat(1, 2)
-    # (r_+ - r_k) / τ, since the outputs are over sqrt(τ)
-    gaps = (near - square)[:, :, None] - square[:, None]
-    gaps = gaps.baddbmm_(outputs, outputs.transpose(1, 2))
-    # An anchor and its positive are left out, by the lowest number rather than -inf, whose gradient
-    # is NaN for a batch of one. Less their largest, gaps need no more digits than outputs have.
-    place = torch.arange(anchor.shape[1], device=gaps.device).repeat(2)
-    own, low = place[:, None] == place, torch.finfo(kind).min
-    peak = gaps.detach().masked_fill(own, low).amax(-1, keepdim=True)
-    total = torch.logsumexp(gaps.sub_(peak).to(kind).masked_fill(own, low), -1) + peak[..., 0]
-    return temperature * torch.nn.functional.softplus(total).mean(-1).to(kind)

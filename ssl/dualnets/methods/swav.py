@@ -20,6 +20,7 @@ from dualnets._checks import check_kind, check_number, check_whole
 from dualnets._lazy import torch
 from dualnets._options import Above, option
 from dualnets.methods._directions import direction, random_directions
+from dualnets.methods._plain import plain_cross_entropies, plain_sinkhorn
 from dualnets.methods._projector import directions, joined
 from dualnets.methods.protocol import (
     Batch,
@@ -68,18 +69,6 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor | Non
     return plain_sinkhorn(scores, epsilon, iterations, used)
 
 
-def plain_sinkhorn(
-    scores: Tensor, epsilon: float, iterations: int, used: Tensor | None = None
-) -> Tensor:
-    """`sinkhorn` in plain torch."""
-    log = scores / epsilon
-    left_out = None if used is None else ~used[:, :, None]
-    for _ in range(iterations):
-        counted = log if left_out is None else log.masked_fill(left_out, -torch.inf)
-        log = torch.log_softmax(log - torch.logsumexp(counted, dim=1, keepdim=True), dim=2)
-    return torch.softmax(log, dim=2)
-
-
 def cross_entropies(scores: Tensor, assigned: Tensor, temperature: float) -> Tensor:
     """`(S, N)` -Σ_k q_k log p_k: q the assignments `(S, N, K)`, p the softmax of scores over τ."""
     from dualnets.methods.compiled.operation import is_supported
@@ -89,11 +78,6 @@ def cross_entropies(scores: Tensor, assigned: Tensor, temperature: float) -> Ten
 
         return assignments.cross_entropies(scores, assigned, temperature)[0]
     return plain_cross_entropies(scores, assigned, temperature)
-
-
-def plain_cross_entropies(scores: Tensor, assigned: Tensor, temperature: float) -> Tensor:
-    """`cross_entropies` in plain torch."""
-    return -(assigned * torch.log_softmax(scores / temperature, dim=-1)).sum(-1)
 
 
 @dataclass(frozen=True)

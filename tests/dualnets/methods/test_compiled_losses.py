@@ -8,17 +8,20 @@ import pytest
 import torch
 
 from dualnets._vectors import LANES, exponential, load, store
-from dualnets.methods._cosine import cosine_similarity, plain_cosine_similarity
-from dualnets.methods._directions import direction, plain_direction
-from dualnets.methods._matching import matching_losses, plain_losses
-from dualnets.methods.compiled import operation
-from dualnets.methods.losses import NTXent, plain_ntxent
-from dualnets.methods.swav import (
-    cross_entropies,
+from dualnets.methods._cosine import cosine_similarity
+from dualnets.methods._directions import direction
+from dualnets.methods._matching import matching_losses
+from dualnets.methods._plain import (
+    plain_cosine_similarity,
     plain_cross_entropies,
+    plain_direction,
+    plain_losses,
+    plain_ntxent,
     plain_sinkhorn,
-    sinkhorn,
 )
+from dualnets.methods.compiled import operation
+from dualnets.methods.losses import NTXent
+from dualnets.methods.swav import cross_entropies, sinkhorn
 from hltm._compile import compiled
 
 KINDS = (torch.float32, torch.float64)

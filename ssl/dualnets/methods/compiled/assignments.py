@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dualnets._vectors import LANES, exponential, load, spread, store
+from dualnets.methods._plain import plain_cross_entropies, plain_sinkhorn
 from dualnets.methods.compiled.matching import copy_tile, largest
 from dualnets.methods.compiled.operation import (
     NAMESPACE,
@@ -22,7 +23,6 @@ from dualnets.methods.compiled.operation import (
     register_gradient,
     share_members,
 )
-from dualnets.methods.swav import plain_cross_entropies, plain_sinkhorn
 from hltm._compile import compiled
 
 _LEAST = -600.0  # exponentials are 0 below -693; the rest is room for what the scalings may add

@@ -1,4 +1,4 @@
-"""`methods._matching.plain_losses` compiled for the CPU: one query per lane, so no sum crosses lanes.
+"""`methods._plain.plain_losses` compiled for the CPU: one query per lane, so no sum crosses lanes.
 
 A tile is LANES samples. Its logits, `(M, LANES)`, are one product with all M candidates, stay in the
 cache, become exponentials and then weights in place, and a second product makes the gradient of them.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dualnets._vectors import LANES, convert, exponential, load, maximum, multiply, spread, store
-from dualnets.methods._matching import plain_losses
+from dualnets.methods._plain import plain_losses
 from dualnets.methods.compiled.operation import (
     NAMESPACE,
     batch_last,
@@ -75,7 +75,7 @@ def _match(  # type: ignore[no-untyped-def]
         queries, positives: `(U, B)`.
         candidates: `(M, U)`.
         own, labels: `(B,)` and `(M,)`; a candidate with a sample's own label is left out. Both may be empty.
-        temperature, classify: as in `methods._matching.plain_losses`.
+        temperature, classify: as in `methods._plain.plain_losses`.
         losses, gradient: `(B,)` and `(U, B)`, filled.
     """
     units, batch = queries.shape

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dualnets._vectors import LANES, convert, exponential, load, maximum, multiply, spread, store
+from dualnets.methods._plain import plain_ntxent
 from dualnets.methods.compiled.matching import combine, largest, softplus
 from dualnets.methods.compiled.operation import (
     NAMESPACE,
@@ -27,7 +28,6 @@ from dualnets.methods.compiled.operation import (
     register_gradient,
     share_members,
 )
-from dualnets.methods.losses import plain_ntxent
 from hltm._compile import compiled
 
 _LOWEST = np.finfo(np.float64).min

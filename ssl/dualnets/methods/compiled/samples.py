@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualnets.methods._cosine import SMALLEST, plain_cosine_similarity
-from dualnets.methods._directions import plain_direction
+from dualnets.methods._plain import SMALLEST, plain_cosine_similarity, plain_direction
 from dualnets.methods.compiled.operation import (
     NAMESPACE,
     batch_last,

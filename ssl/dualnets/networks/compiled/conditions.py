@@ -9,6 +9,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 DTYPES = (torch.float32, torch.float64)
+# attributes of modules and parameters that hold a user's hooks
+HOOKS = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+    "_post_accumulate_grad_hooks",
+)  # fmt: skip
 # what takes the place of tensors while a graph is recorded
 _KNOWN = (torch.Tensor, torch.nn.Parameter)
 _RECORDED = ("FakeTensor", "FunctionalTensor")

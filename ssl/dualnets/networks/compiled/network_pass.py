@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn.modules import module as modules
 
 from dualnets.networks.compiled.blocks import BATCH_NORM, BIAS, GAIN, SHIFT, WEIGHT
-from dualnets.networks.compiled.conditions import are_plain
+from dualnets.networks.compiled.conditions import HOOKS, are_plain
 from dualnets.networks.compiled.operation import apply_layers
 from dualnets.networks.compiled.passes import Passes
 from dualnets.networks.compiled.structure import network_layers
-from dualnets.networks.compiled.unmodified import HOOKS
 from dualnets.networks.norm_layer import NormLayer
 from dualnets.networks.normalizations import Moments
 

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
-import torch
 from torch import nn
 from torch.nn.modules import module as modules
 
 from dualnets.networks.block_network import BlockNetwork
-
-DTYPES = (torch.float32, torch.float64)
-HOOKS = (
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
-    "_post_accumulate_grad_hooks",
-)  # fmt: skip
+from dualnets.networks.compiled.conditions import DTYPES, HOOKS
 
 
 def is_unmodified(network: nn.Module, device: str = "cpu") -> TypeGuard[BlockNetwork]:
