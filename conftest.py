@@ -7,6 +7,7 @@ benchmarks. `pytest --hypothesis-profile=explore` tries other examples each time
 
 import os
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -14,6 +15,12 @@ from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+
+# kernels in Triton, an optional dependency, are imported only where it is there
+FUSED = ("heads", "layers", "pairs_kernel", "siamese_kernel")
+collect_ignore = [
+    f"ssl/dualnets/training/fused/{name}.py" for name in FUSED if find_spec("triton") is None
+]
 
 settings.register_profile("same", deadline=None, derandomize=True, max_examples=30)
 settings.register_profile(
