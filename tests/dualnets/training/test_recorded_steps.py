@@ -40,6 +40,9 @@ METHODS = {
     "barlow": dualnets.BarlowTwins(HEAD),
     "vicreg": dualnets.VICReg(HEAD),
     "supervised": dualnets.Supervised("latents"),
+    "teacher": dualnets.TeacherStudent(
+        dualnets.tree_network(TREES, units=2, seed=7), readout=dualnets.Head((2,), bias=False)
+    ),
 }
 
 
@@ -122,8 +125,9 @@ def hooked():
         (dualnets.SimCLR(Annealed()), None),
         (dualnets.SimCLR(), replaced_forward),
         (dualnets.SimCLR(), hooked),
+        (dualnets.TeacherStudent(hooked()), None),
     ],
-    ids=["subclass", "loss", "forward", "hook"],
+    ids=["subclass", "loss", "forward", "hook", "teacher"],
 )
 def test_what_may_change_is_not_recorded(method, network):
     assert not is_repeatable(*setting(method, network=network and network())[:2])
