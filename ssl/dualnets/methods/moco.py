@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from dualnets._checks import check_kind, check_number, check_switch, check_whole
 from dualnets._lazy import torch
@@ -155,12 +155,8 @@ class MoCo(Method):
 
     def _average(self, prefix: str, state: State, online: Mapping[str, Tensor]) -> State:
         """m slow + (1 - m) online for the slow parameters under a prefix of the state."""
-        slow = strip_prefix(state, prefix)
-        olds, news = [*slow.values()], [online[name].detach() for name in slow]
-        decays: Any = self.ema_decay
-        if isinstance(decays, tuple):
-            decays = [broadcast_rates(decays, old) for old in olds]
-        rest = [1 - decay for decay in decays] if isinstance(decays, list) else 1 - decays
-        # all tensors in three operations
-        found = torch._foreach_add(torch._foreach_mul(olds, decays), torch._foreach_mul(news, rest))
-        return with_prefix(prefix, dict(zip(slow, found, strict=True)))
+        found = {}
+        for name, slow in strip_prefix(state, prefix).items():
+            decay = broadcast_rates(self.ema_decay, slow)
+            found[name] = slow * decay + online[name].detach() * (1 - decay)
+        return with_prefix(prefix, found)

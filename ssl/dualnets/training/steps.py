@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,6 +28,7 @@ from dualnets.training.state import trained_tensors as trained_tensors
 WORTH_RECORDING = (
     1000  # steps of a whole training, for which recording one takes less time than it saves
 )
+_one_at_a_time = Lock()
 _recordings: WeakKeyDictionary[nn.Module, Recording | Graph | None] = WeakKeyDictionary()
 
 
@@ -89,7 +91,8 @@ def _recorded(
     if is_repeatable(network, config):
         kind = Graph if before.frozen_at.is_cuda else Recording
         (batch,) = config.data.batches(config.method.needs, first_step, 1)
-        with suppress(RuntimeError, TypeError):  # what cannot be recorded is run as it is
+        # what cannot be recorded is run as it is; torch records on one thread at a time
+        with _one_at_a_time, suppress(RuntimeError, TypeError):
             found = kind(network, config, before, batch)
     _recordings[network] = found
     return found

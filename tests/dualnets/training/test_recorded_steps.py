@@ -17,6 +17,7 @@ from dualnets.training.eager import differentiate, train_steps_eager
 from dualnets.training.repeated import repeated
 from dualnets.training.simplified import simplify
 from dualnets.training.state import TrainConfig
+from dualnets.training.threads import on_threads
 
 TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
 HEAD = dualnets.Head((4, 3), norm=dualnets.BatchNorm(affine=True))
@@ -95,6 +96,17 @@ def test_long_trainings_are_recorded(monkeypatch):
             augment=hltm.keep_root(), batch=4, optimizer=dualnets.SGD(0.1), seed=2,
         )  # fmt: skip
         assert len(made) == count
+
+
+def test_parts_on_several_threads_are_recorded(monkeypatch):
+    monkeypatch.setattr(steps_module, "WORTH_RECORDING", 1)
+    settings = [setting(dualnets.VICReg()) for _ in range(4)]
+
+    def advance(given):
+        steps_module.train_steps(*given, 0, 1)
+        assert isinstance(steps_module._recordings[given[0]], Recording)
+
+    on_threads(advance, settings, 4)
 
 
 class Own(dualnets.SimCLR):
