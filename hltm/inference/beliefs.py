@@ -24,7 +24,7 @@ from hltm.inference.messages import (
     split,
     terms_of,
 )
-from hltm.model.moments import marginals
+from hltm.model.moments import state_marginals
 from hltm.model.tables import Tables
 
 
@@ -51,7 +51,7 @@ def priors(tables: Tables) -> tuple[Tensor, Tensor]:
 
     The exponents are 0 unless some table or probability has a number between 0 and 1e-100.
     """
-    plain = torch.cat(marginals(tables), dim=1)
+    plain = state_marginals(tables)
     # else the terms of a probability are 0 or at least the square of that, so that none underflowed
     if not (has_small(plain, torch.float64) or has_small(tables.flat, torch.float64)):
         return plain, torch.zeros_like(plain)

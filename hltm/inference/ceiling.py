@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from hltm._results import by_content
+from hltm.inference.ceiling_enumerated import CHUNK, largest, own_squares
 from hltm.inference.posterior import posterior
 from hltm.model.enumeration import all_states
-from hltm.model.moments import marginals
+from hltm.model.moments import state_marginals
 from hltm.model.tables import Tables
 from hltm.sampling.philox import Stream
 from hltm.sampling.sample import sample
@@ -29,7 +30,6 @@ Leaves = Literal["own", "all"]
 MAX_EXACT = 1 << 16  # joint states of leaves that are enumerated; with more, leaves are sampled
 SAMPLES = 1 << 15
 UNSEEN = 3  # a state that is expected fewer times in the samples is likely to be missed by them
-CHUNK = 1 << 15  # numbers that are computed at a time: few enough to stay in cache
 STORED = 1 << 23  # posterior probabilities that are kept for the standard error
 HELD = 1 << 25  # posterior probabilities that are computed at a time, at most
 
@@ -78,26 +78,19 @@ def ceiling(
     if samples < 2:
         raise ValueError(f"a ceiling needs at least 2 samples, got {samples}")
     exact = np.isin(nodes, _enumerable(tables, leaves))
-    value = np.zeros((len(members), len(nodes)))
-    error = np.zeros_like(value)
+    square = np.zeros((len(members), len(nodes)))
+    error = np.zeros_like(square)
     with torch.no_grad():
         for s, member in enumerate(members):
             one = tables.take([s])
-            prior = [found[0].cpu().numpy() for found in marginals(one)]
+            prior = state_marginals(one)[0].cpu().numpy()
             if exact.any():
-                enumerated = _own_moments if leaves == "own" else _all_moments
-                moments = enumerated(one, prior, nodes[exact])
-                value[s, exact] = [_square(moment)[0] ** 0.5 for moment in moments]
+                enumerated = own_squares if leaves == "own" else _all_squares
+                square[s, exact] = enumerated(one, prior, nodes[exact])
             if not exact.all():
                 found = _sampled(one, member, prior, nodes[~exact], leaves, seed, samples)
-                value[s, ~exact], error[s, ~exact] = found
-    return Ceiling(torch.from_numpy(value), torch.from_numpy(error))
-
-
-def _square(moment: np.ndarray) -> tuple[float, np.ndarray]:
-    """The squared ceiling and the direction w in which it is reached, from E[d d^T], `(K, K)`."""
-    eigenvalue, eigenvector = np.linalg.eigh(moment)
-    return float(eigenvalue[-1].clip(0, 1)), eigenvector[:, -1]
+                square[s, ~exact], error[s, ~exact] = found
+    return Ceiling(torch.from_numpy(np.sqrt(square)), torch.from_numpy(error))
 
 
 def _enumerable(tables: Tables, leaves: Leaves) -> np.ndarray:
@@ -112,85 +105,26 @@ def _enumerable(tables: Tables, leaves: Leaves) -> np.ndarray:
     return np.flatnonzero(seen <= np.log2(MAX_EXACT) + 1e-9)
 
 
-def _own_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> list[np.ndarray]:
-    """`(K, K)` moments of nodes given their own leaves.
-
-    For each state of a node, the likelihoods of all N joint states of the leaves below it are the
-    Kronecker product of those that its children send, so one sweep up the tree gives all moments.
-    """
-    topology = tables.topology
-    needed = np.isin(np.arange(len(topology)), nodes)
-    for v in range(1, len(topology)):
-        needed[v] |= needed[topology.parent[v]]
-    found: dict[int, np.ndarray] = {}
-    sent: dict[int, np.ndarray] = {}  # (K_parent, N) likelihoods of the leaf states below a node
-    wanted = set(map(int, nodes))
-    for v in map(int, np.flatnonzero(needed)[::-1]):
-        states = int(tables.cardinality[v])
-        for_parent = v > 0 and needed[topology.parent[v]]
-        table = tables.of(v)[0].cpu().numpy()
-        if v in topology.leaves:
-            blocks: Iterator[np.ndarray] = iter([np.eye(states)])
-        else:
-            blocks = _products([sent.pop(int(c)) for c in topology.children[v]])
-        moment = np.zeros((states, states))
-        parts = []
-        for likelihood in blocks:
-            if v in wanted:
-                belief, probability = _posterior(prior[v], likelihood)
-                moment += _moment(_deviation(prior[v], belief), probability)
-            if for_parent:
-                parts.append(table @ likelihood)
-        if v in wanted:
-            found[v] = moment
-        if for_parent:
-            sent[v] = np.concatenate(parts, axis=1)
-    return [found[int(v)] for v in nodes]
-
-
-def _products(factors: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Column blocks of the row-wise Kronecker product of `(K, N_i)` factors, `(K, product of N_i)`."""
-    left = np.ones((len(factors[0]), 1))
-    for factor in factors[:-1]:
-        left = (left[:, :, None] * factor[:, None]).reshape(len(left), -1)
-    right = factors[-1]
-    step = max(CHUNK // right.size, 1)
-    for low in range(0, left.shape[1], step):
-        part = left[:, low : low + step, None] * right[:, None]
-        yield part.reshape(len(part), -1)
-
-
-def _posterior(prior: np.ndarray, likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`(K, N)` posteriors π of a node from likelihoods of N joint states of leaves, and their `(N,)`
-    probabilities.
-
-    Every column is first scaled to a largest likelihood of 1, so that the sum cannot underflow.
-    Leaves that cannot occur have posterior 0 and probability 0.
-    """
-    top = likelihood.max(0)
-    joint = prior[:, None] * np.divide(
-        likelihood, top, out=np.zeros_like(likelihood), where=top > 0
-    )
-    evidence = joint.sum(0)
-    return np.divide(joint, evidence, out=joint, where=evidence > 0), top * evidence
-
-
 def _deviation(prior: np.ndarray, posterior: np.ndarray) -> np.ndarray:
-    """`(..., K, N)` d = D^-1/2 (π - prior) from `(..., K)` and `(..., K, N)`; 0 for a state of prior 0."""
-    scale = np.divide(1, np.sqrt(prior), out=np.zeros_like(prior), where=prior > 0)
-    return scale[..., None] * (posterior - prior[..., None])
+    """`(V, K, N)` d = D^-1/2 (π - prior) from `(V, K)` and `(V, K, N)`; 0 for a state of prior 0."""
+    return _scale(prior)[..., None] * (posterior - prior[..., None])
+
+
+def _scale(prior: np.ndarray) -> np.ndarray:
+    """prior^-1/2; 0 for a state of prior 0."""
+    return np.divide(1, np.sqrt(prior), out=np.zeros_like(prior), where=prior > 0)
 
 
 def _moment(deviation: np.ndarray, probability: np.ndarray | float) -> np.ndarray:
-    """`(..., K, K)` the sum of probability · d d^T over N joint states of leaves."""
+    """`(V, K, K)` the sum of probability · d d^T over N joint states of leaves."""
     weighted = deviation * np.sqrt(probability)
     return weighted @ weighted.swapaxes(-1, -2)
 
 
-def _all_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> list[np.ndarray]:
-    """`(K, K)` moments of nodes given all leaves, by enumeration of the leaves' joint states."""
+def _all_squares(tables: Tables, prior: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """`(V,)` squared ceilings of nodes given all leaves, by enumeration of the leaves' joint states."""
     patterns = all_states(tables.cardinality[list(tables.topology.leaves)])
-    before = _padded(prior, nodes)
+    before = _padded(tables, prior, nodes)
     states = before.shape[1]
     moment = np.zeros((len(nodes), states, states))
     for part in patterns.T.split(_chunk(len(nodes) * states), dim=1):
@@ -199,59 +133,82 @@ def _all_moments(tables: Tables, prior: list[np.ndarray], nodes: np.ndarray) -> 
         moment += _moment(
             _deviation(before, np.nan_to_num(found.marginals[0].numpy())), probability
         )
-    return [m[: len(prior[v]), : len(prior[v])] for v, m in zip(nodes, moment, strict=True)]
+    return largest(moment)
 
 
 def _sampled(
     tables: Tables,
     member: int,
-    prior: list[np.ndarray],
+    prior: np.ndarray,
     nodes: np.ndarray,
     leaves: Leaves,
     seed: int,
     samples: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`(V,)` ceilings from samples of the leaves, and their standard errors."""
+    """`(V,)` squared ceilings from samples of the leaves, and the standard errors of their roots."""
     first = tables.topology.leaves.start
-    before = _padded(prior, nodes)
+    before = _padded(tables, prior, nodes)
     states = before.shape[1]
     step = _chunk(before.size)
 
-    def deviations() -> Iterator[np.ndarray]:
+    def posteriors() -> Iterator[np.ndarray]:
         for start in range(0, samples, step):
             draw = sample(
                 tables, [member], min(step, samples - start), seed=seed, start=start,
                 stream=Stream.CEILING, first=first,
             )  # fmt: skip
             found = posterior(tables, draw.states_SVB, nodes, own=leaves == "own")
-            yield _deviation(before, found.marginals[0].numpy())
+            yield found.marginals[0].numpy()
 
-    # The standard error takes a second pass, over what was kept or, of large trees, drawn again.
-    kept = list(deviations()) if before.size * samples <= STORED else None
-    moment = np.zeros((len(nodes), states, states))
-    for part in kept or deviations():
-        moment += _moment(part, 1 / samples)
-    square, direction = np.zeros(len(nodes)), np.zeros_like(before)
-    for i, v in enumerate(nodes):
-        k = len(prior[v])
-        square[i], direction[i, :k] = _square(moment[i, :k, :k])
-    # To first order in the sampling noise the squared ceiling c² is the mean of q = (w · d)², since a
-    # change of the eigenvector w has no first-order effect; and sd(c) = sd(c²) / 2c.
-    spread = np.zeros(len(nodes))
-    for part in kept or deviations():
-        q = (direction[:, None] @ part)[:, 0] ** 2
-        spread += ((q - square[:, None]) ** 2).sum(1)
-    value = square**0.5
-    scale = 2 * value * (samples * (samples - 1.0)) ** 0.5
-    error = np.divide(spread**0.5, scale, out=np.zeros_like(value), where=value > 0)
+    if states == 2:
+        # D^1/2 d sums to 0, so d lies in one direction whatever the leaves, and one pass is enough
+        kept, direction = None, np.sqrt(before[:, ::-1]) * np.array([1.0, -1.0])
+    else:
+        # a second pass, over what was kept or, of large trees, drawn again
+        kept = list(posteriors()) if before.size * samples <= STORED else None
+        moment = np.zeros((len(nodes), states, states))
+        for part in kept or posteriors():
+            for some in _slices(part):
+                moment[some] += _moment(_deviation(before[some], part[some]), 1 / samples)
+        direction = np.linalg.eigh(moment)[1][..., -1]
+    # To first order in the sampling noise the squared ceiling c² is the mean of q = (w · d)² in the
+    # direction w where it is largest, since a change of this eigenvector has no first-order effect; and
+    # sd(c) = sd(c²) / 2c.
+    weight = direction * _scale(before)
+    square, spread, seen = np.zeros(len(nodes)), np.zeros(len(nodes)), 0
+    for part in kept or posteriors():
+        rows = part.shape[-1]
+        for some in _slices(part):
+            follow = (weight[some, None] @ part[some])[:, 0]
+            q = (follow - (weight[some] * before[some]).sum(1)[:, None]) ** 2
+            mean = q.mean(1)
+            change = mean - square[some]
+            spread[some] += ((q - mean[:, None]) ** 2).sum(1)
+            spread[some] += change**2 * (seen * rows / (seen + rows))
+            square[some] += change * (rows / (seen + rows))
+        seen += rows
+    mean, square = square, square.clip(0, 1)
+    spread += samples * (mean - square) ** 2
+    scale = 2 * (square * samples * (samples - 1.0)) ** 0.5
+    error = np.divide(spread**0.5, scale, out=np.zeros_like(square), where=square > 0)
     rare = ((before > 0) & (before * samples < UNSEEN)).any(1)
-    return value, np.where(rare, np.inf, error)
+    return square, np.where(rare, np.inf, error)
 
 
-def _padded(prior: list[np.ndarray], nodes: np.ndarray) -> np.ndarray:
+def _slices(values: np.ndarray) -> Iterator[slice]:
+    """Nodes of `(V, K, B)` numbers that fit into cache together."""
+    step = max(CHUNK // values[0].size, 1)
+    for low in range(0, len(values), step):
+        yield slice(low, low + step)
+
+
+def _padded(tables: Tables, prior: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """`(V, K)` prior probabilities of nodes, padded with zeros."""
-    states = max(len(prior[v]) for v in nodes)
-    return np.stack([np.pad(prior[v], (0, states - len(prior[v]))) for v in nodes])
+    counts = tables.cardinality[nodes]
+    start = np.cumsum(tables.cardinality) - tables.cardinality
+    own = np.arange(counts.max()) < counts[:, None]
+    place = np.minimum(start[nodes][:, None] + np.arange(counts.max()), len(prior) - 1)
+    return np.where(own, prior[place], 0.0)
 
 
 def _chunk(numbers: int) -> int:

@@ -17,12 +17,20 @@ from hltm.model.tables import Tables
 
 def marginals(tables: Tables) -> list[Tensor]:
     """`(S, K_v)` float64 prior probabilities of every node's states."""
-    found = [tables.of(0)[:, 0]] * len(tables.topology)
+    return list(state_marginals(tables).split(tables.cardinality.tolist(), 1))
+
+
+def state_marginals(tables: Tables) -> Tensor:
+    """`(S, sum of K_v)` float64 prior probabilities of all nodes' states, node after node."""
+    start = np.cumsum(tables.cardinality) - tables.cardinality
+    found = tables.flat.new_zeros(tables.count, int(tables.cardinality.sum()))
+    found[:, : tables.cardinality[0]] = tables.of(0)[:, 0]
     for nodes in tables.groups[1:]:
-        above = torch.stack([found[p] for p in tables.topology.parent[nodes]], dim=1)
-        below = torch.einsum("sgp,sgpk->sgk", above, tables.of(nodes))
-        for v, prior in zip(nodes, below.unbind(1), strict=True):
-            found[v] = prior
+        table = tables.of(nodes)
+        rows, states = (np.arange(size) for size in table.shape[-2:])
+        above = found[:, torch.as_tensor(start[tables.topology.parent[nodes]][:, None] + rows)]
+        below = torch.einsum("sgp,sgpk->sgk", above, table)
+        found[:, torch.as_tensor(start[nodes][:, None] + states)] = below
     return found
 
 
@@ -36,7 +44,7 @@ def edge_correlation(tables: Tables) -> Tensor:
     """
     remedy = "mutual_information takes any number of states"
     tables.check_binary("correlation is defined for binary nodes", remedy)
-    up = torch.stack(marginals(tables), dim=1)  # (S, V, 2)
+    up = state_marginals(tables).unflatten(1, (-1, 2))  # (S, V, 2)
     deviation = up.prod(-1).sqrt()
     below = torch.arange(1, len(tables.topology))
     table = tables.of(below.numpy())  # (S, V - 1, 2, 2)
@@ -60,7 +68,7 @@ def correlation(tables: Tables, a: np.ndarray, b: np.ndarray) -> Tensor:
     # way one more edge multiplies by its correlation, and the branch point is already known.
     edge = edge_correlation(tables)
     topology = tables.topology
-    varies = torch.stack(marginals(tables), dim=1).prod(-1) > 0
+    varies = state_marginals(tables).unflatten(1, (-1, 2)).prod(-1) > 0
     found = edge.new_zeros(len(edge), len(a), len(topology))
     for i, v in enumerate(map(int, a)):
         found[:, i, v] = varies[:, v].to(edge.dtype)

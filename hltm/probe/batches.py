@@ -17,6 +17,7 @@ from hltm.sampling.draw import Draw
 from hltm.tree import LatentTree
 
 ROWS = 4096  # of a batch
+KEPT = 1 << 25  # posterior probabilities that are kept at most
 
 
 class ActivationBatch(NamedTuple):
@@ -114,12 +115,35 @@ def block_nodes(label: Label, tree: LatentTree) -> list[int]:
     return list(tree.level(int(label))) if level else []
 
 
-def posteriors(tree: LatentTree, draw: Draw, *, own: bool) -> Tensor:
-    """`(S, L, K, B)` float64 P(latent | its own leaves, or all leaves) of all latents."""
-    leaves = draw.states_SVB[:, tree.leaves.start :]
-    nodes = np.arange(tree.leaves.start)
-    found = []
-    for s in range(len(leaves)):
-        tables = tree.tables.take([s if tree.tables.count > 1 else 0])
-        found.append(posterior(tables, leaves[s : s + 1].long(), nodes, own=own).marginals)
-    return torch.cat(found)
+class Posteriors:
+    """Exact posteriors of batches of rows.
+
+    Args:
+        tree: of the latents.
+        keep: whether to keep them, up to 256 MB, for another pass over the same rows.
+    """
+
+    def __init__(self, tree: LatentTree, *, keep: bool = False) -> None:
+        self.tree, self.room = tree, KEPT if keep else 0
+        self.kept: list[tuple[bool, Tensor, Tensor]] = []  # own leaves or all, leaves, posteriors
+
+    def of(self, draw: Draw, *, own: bool) -> Tensor:
+        """`(S, L, K, B)` float64 P(latent | its own leaves, or all leaves) of all latents."""
+        leaves = draw.states_SVB[:, self.tree.leaves.start :]
+        for kind, rows, found in self.kept:
+            if kind == own and rows.device == leaves.device and torch.equal(rows, leaves):
+                return found
+        found = self._computed(leaves, own)
+        if found.numel() <= self.room:
+            self.room -= found.numel()
+            self.kept.append((own, leaves, found))
+        return found
+
+    def _computed(self, leaves: Tensor, own: bool) -> Tensor:
+        tables, nodes = self.tree.tables, np.arange(self.tree.leaves.start)
+        found = []
+        for s in range(len(leaves)):
+            one = tables.take([s if tables.count > 1 else 0])
+            rows = leaves[s : s + 1].long()
+            found.append(posterior(one, rows, nodes, own=own).marginals)
+        return torch.cat(found)

@@ -47,13 +47,21 @@ class DetailProbe:
         nodes: numbers of the latents that its units are compared with.
         states: K, the largest number of states of a latent.
         lags: of the nulls; 0 for none.
+        rival_baseline: of the posteriors, with all batches; layers share it, so it is not updated here.
     """
 
-    def __init__(self, tree: LatentTree, nodes: Sequence[int], states: int, lags: int) -> None:
+    def __init__(
+        self,
+        tree: LatentTree,
+        nodes: Sequence[int],
+        states: int,
+        lags: int,
+        rival_baseline: RivalBaseline,
+    ) -> None:
         self.nodes, self.latents = list(nodes), list(tree.latents)
         parents = tree.topology.parent[self.latents].tolist()
         self.specificity = Specificity(parents, states, min(lags, LAGS))
-        self.rival_baseline = RivalBaseline(states)
+        self.rival_baseline = rival_baseline
         self.probe, self.cka, self.collapse = LinearProbe(states), LinearCKA(), Collapse()
 
     def update(
@@ -74,7 +82,6 @@ class DetailProbe:
             posterior: `(S, L, K, B)` given the leaves.
         """
         self.specificity.update(batch, latents)
-        self.rival_baseline.update(posterior, latents)
         self.probe.update(activations, targets)
         self.cka.update(batch, posterior.flatten(1, 2))
         self.collapse.update(batch)

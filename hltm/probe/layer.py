@@ -17,6 +17,7 @@ from hltm.probe.batches import Label
 from hltm.probe.details import DetailProbe, Details
 from hltm.probe.metric import Metric
 from hltm.probe.metrics.partial_ceiling import partial_ceiling
+from hltm.probe.metrics.specificity import RivalBaseline
 from hltm.probe.score import Candidates, MetricSet, Score
 from hltm.tree import LatentTree
 
@@ -125,7 +126,7 @@ class LayerProbe:
         states: K, the largest number of states of a target.
         lags: of the null; 0 for none.
         leaves: `own` or `all`, the leaves that the posteriors are given.
-        details: whether to measure the details too.
+        details: what the posteriors score on other latents, for the details; None leaves them out.
         ceilings: of all latents.
         members: addresses, for errors.
     """
@@ -142,7 +143,7 @@ class LayerProbe:
         states: int,
         lags: int,
         leaves: Leaves,
-        details: bool,
+        details: RivalBaseline | None,
         ceilings: LatentCeilings,
         members: Sequence[int],
     ) -> None:
@@ -151,7 +152,7 @@ class LayerProbe:
         self.kinds, self.lags, self.states, self.leaves = dict(kinds), lags, states, leaves
         self.latent_ceilings, self.members = ceilings, members
         self.first = next(iter(kinds))
-        self.before = MetricSet(kinds, states, lags, pairs=own and details)
+        self.before = MetricSet(kinds, states, lags, pairs=own and details is not None)
         self.targets = StreamingUnits(checked=False)
         self.behind: MetricSet | None = None  # the first metric behind the nonlinearity
         made = {
@@ -159,7 +160,7 @@ class LayerProbe:
             for name, kind in kinds.items()
         }
         self.ceilings = {name: found for name, found in made.items() if found is not None}
-        self.details = DetailProbe(tree, nodes, states, lags) if details else None
+        self.details = None if details is None else DetailProbe(tree, nodes, states, lags, details)
         self.samples, self.among = 0, Candidates(len(members), 0, 0, 0)
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hltm.inference.ceiling import Leaves
 from hltm.model.nodes import Node
-from hltm.probe.batches import ROWS, Label, batches, posteriors
+from hltm.probe.batches import ROWS, Label, Posteriors, batches
 from hltm.probe.layer import LatentCeilings, Layer, LayerProbe
 from hltm.probe.metric_kinds import (
     Chosen,
@@ -19,6 +19,7 @@ from hltm.probe.metric_kinds import (
     metric_kinds,
     usual_metrics,
 )
+from hltm.probe.metrics.specificity import RivalBaseline
 from hltm.probe.null import LAGS
 from hltm.probe.sources.open_source import BatchAxis
 from hltm.probe.sources.rows import Rowed, is_network, members_of
@@ -75,9 +76,9 @@ def probe_layers(
         found = _probe(
             source, tree, draw=draw, samples=samples, seed=seed, metrics=metrics, nodes=nodes,
             leaves=leaves, lags=lags, details=details, targets=targets, batch_axis=batch_axis,
+            known=Posteriors(tree),
         )  # fmt: skip
-    if draw is not None and not is_network(source) and not isinstance(source, nn.Module):
-        _warn_of_other_rows(found)
+    _warn_of_other_rows(source, draw, found)
     return found
 
 
@@ -95,8 +96,13 @@ def _probe(
     details: bool,
     targets: Targets | None,
     batch_axis: BatchAxis | None,
+    known: Posteriors,
 ) -> dict[Label, Layer]:
-    """As `probe_layers`, without a warning."""
+    """As `probe_layers`, without a warning.
+
+    Args:
+        known: posteriors, of the same rows where another source was measured on them.
+    """
     given = None if metrics is None else metric_kinds(metrics)
     if leaves not in (None, "own", "all"):
         raise ValueError(f"leaves must be 'own' or 'all', got {leaves!r}")
@@ -111,6 +117,8 @@ def _probe(
         check_states(given, tree)
     ceilings = LatentCeilings(tree)
     probes: dict[Label, LayerProbe] = {}
+    rivals: dict[Leaves, RivalBaseline] = {}  # layers share them, as the posteriors
+    shown = details and targets is None
     rows = batches(
         source, tree, draw, samples, seed, lags, batch_axis,
         size=lambda: ROWS if details else _cached_rows(probes.values(), lags),
@@ -120,21 +128,23 @@ def _probe(
         if probes and layers.keys() != probes.keys():
             raise ValueError(f"layers changed from {list(probes)} to {list(layers)}")
         latents = latents_of(batch.draw)
-        exact: dict[Leaves, Tensor] = {}  # posteriors that layers share
+        exact: dict[Leaves, Tensor] = {}
         for label, layer in layers.items():
             if label not in probes:
-                kinds = given or usual_metrics(tree, layer)
+                kinds, near = given or usual_metrics(tree, layer), leaves or layer.leaves
                 check_numbers(kinds, layer)
+                states = _states(tree, layer)
                 probes[label] = LayerProbe(
                     label, tree, layer.nodes, layer.names, own=layer.own,
-                    kinds=kinds, states=_states(tree, layer), lags=lags,
-                    leaves=leaves or ("own" if layer.own else "all"),
-                    details=details and targets is None, ceilings=ceilings,
-                    members=batch.draw.members,
+                    kinds=kinds, states=states, lags=lags,
+                    leaves=near, ceilings=ceilings, members=batch.draw.members,
+                    details=rivals.setdefault(near, RivalBaseline(states)) if shown else None,
                 )  # fmt: skip
             probe = probes[label]
             if probe.reads_posterior and probe.leaves not in exact:
-                exact[probe.leaves] = posteriors(tree, batch.draw, own=probe.leaves == "own")
+                exact[probe.leaves] = known.of(batch.draw, own=probe.leaves == "own")
+                if shown:
+                    rivals[probe.leaves].update(exact[probe.leaves], latents)
             posterior = exact[probe.leaves] if probe.reads_posterior else None
             probe.update(
                 layer.values, layer.rectified, layer.targets, layer.other, latents, posterior
@@ -142,8 +152,10 @@ def _probe(
     return {label: probe.result() for label, probe in probes.items()}
 
 
-def _warn_of_other_rows(layers: Mapping[Label, Layer]) -> None:
-    """Warn where units beat their nulls hardly more often, and no further, than chance lets them."""
+def _warn_of_other_rows(source: Any, draw: Rowed | None, layers: Mapping[Label, Layer]) -> None:
+    """Warn where units given as arrays beat their nulls hardly more often, or further, than by chance."""
+    if draw is None or is_network(source) or isinstance(source, nn.Module):
+        return
     heads = [next(iter(layer.scores.values())) for layer in layers.values()]
     known = [head for head in heads if not head.null.isnan().any()]
     count = sum(head.best.numel() for head in known)
@@ -285,12 +297,15 @@ def measure(
         "leaves": leaves, "lags": lags, "details": details, "targets": targets,
         "batch_axis": batch_axis,
     }  # fmt: skip
-    found = probe_layers(source, tree, **options)
+    known = Posteriors(tree, keep=initial is not None)
+    with undisturbed(source):
+        found = _probe(source, tree, **options, known=known)
+    _warn_of_other_rows(source, draw, found)
     table = to_frame(found, tree, members_of(source, tree, draw))
     if initial is not None:
         # units that were not trained yet may follow nothing
         with undisturbed(initial):
-            layers = _probe(initial, tree, **options)
+            layers = _probe(initial, tree, **options, known=known)
         before = to_frame(layers, tree, members_of(initial, tree, draw))
         given, expected = (sorted(set(x["layer"]), key=str) for x in (before, table))
         if given != expected:

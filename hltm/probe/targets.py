@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hltm.inference.ceiling import Leaves
 from hltm.model.nodes import Node, NodeNumber
 from hltm.probe.batches import ActivationBatch, Label, block_nodes
 from hltm.sampling.draw import Draw, public_dtype
@@ -38,6 +39,11 @@ class Compared(NamedTuple):
     rectified: Tensor | None
     targets: Tensor
     other: Tensor | None
+
+    @property
+    def leaves(self) -> Leaves:
+        """Those that its posteriors are given unless chosen: a block's own, of a shared layer all."""
+        return "own" if self.own else "all"
 
 
 def compared(

@@ -25,6 +25,7 @@ from hltm.sampling.kernels.request import BLOCK, NEVER, SOMETIMES
 from hltm.sampling.philox import DECISIONS, WORD_PLANE
 
 _NONE, _ONE = np.uint64(0), np.uint64(1)
+_NOTHING = np.int64(0)  # of a type: for a plain 0, numba compiles what is called with it once more
 _DECISIONS = np.uint64(DECISIONS)
 _WORDS = np.uint64(WORD_PLANE << 24)
 _NODE = np.uint64(8)
@@ -111,14 +112,16 @@ def draw_tiles(  # type: ignore[no-untyped-def]
             view = _NONE if step < 0 else views[step]
             now = 1 if view > _NONE else 0
             drawing = view > _NONE or (step < 0 and draw_base)
-            done = left = draws = 0  # finished nodes; pending blocks, and the draws they are of
+            done = left = draws = (
+                _NOTHING  # finished nodes; pending blocks, and the draws they are of
+            )
             for v in range(nodes + 1 if drawing else 0):
                 full = left > most or draws > most_draws
                 if v == nodes or full or (v > 0 and parent[v] >= done):
                     finish_bits(flat, pending, left, key0, key1, view, members[s], words)
                     for w in range(done, v if step >= 0 else 0):
                         _keep_states(bits, parent, redraw_case, cardinality, held, w, count, wide)
-                    done, left, draws = v, 0, 0
+                    done, left, draws = v, _NOTHING, _NOTHING
                 if v == nodes:
                     break
                 two = cardinality[v] == 2

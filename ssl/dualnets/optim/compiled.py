@@ -3,13 +3,13 @@
 The rules of `optimizers` are the reference; here `SGD`, `Adam`, `AdamW` and `LARS`, exactly these classes,
 are one kernel. It reads addresses rather than arrays, so that one compilation per dtype serves every
 network. A member whose loss, gradient, new parameters or new memory are not finite is frozen as it was
-before the update.
+before the update. Kernels that train a member through many steps call `propose` and `commit`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,8 +40,27 @@ RULES: dict[type[Optimizer], tuple[int, tuple[str, ...]]] = {  # and the rates t
 }
 LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1)}
 DTYPES = (*LIKE,)
-SLOTS = 3  # the most that a rule has
-GRADIENT, SIZE, SPARED, FIRST_SLOT = 1, 2, 3, 4  # columns of the table beside 0, the parameter
+SLOTS, OWN_RATES = 3, 3  # the most that a rule has
+SIZE, SPARED, FIRST_SLOT = 1, 2, 3  # columns of the table beside 0, the parameter
+
+
+class Rules(NamedTuple):
+    """An optimiser and its tensors, as kernels read them; T tensors, S members.
+
+    Attributes:
+        rule, slots, nesterov: the rule, the number of slots it uses, and its variant.
+        table: `(T, 6)` int64: addresses of parameters, sizes of a member's part, whether LARS spares it,
+            addresses of the slots.
+        own_rates: `(T, 2, S)` float64, factors of the learning rate, and decays.
+        rates: `(5, S)` float64: learning rates, largest lengths, and the rule's own.
+    """
+
+    rule: int
+    slots: int
+    nesterov: bool
+    table: np.ndarray
+    own_rates: np.ndarray
+    rates: np.ndarray
 
 
 def is_compiled(
@@ -76,30 +95,37 @@ class CompiledUpdate:
         groups: Mapping[str, Group],
     ) -> None:
         self._held = [*parameters.values(), *memory.values()]  # their addresses stay valid
+        self.names = [*parameters]
         self.schedule = optimizer.schedule
         first = self._held[0]
         self.dtype, members = first.dtype, len(first)
-        self.nesterov = bool(getattr(optimizer, "nesterov", False))
-        self.rule, names = RULES[type(optimizer)]
+        rule, names = RULES[type(optimizer)]
 
         def each(rates: Any) -> np.ndarray:
             return np.broadcast_to(np.asarray(rates, dtype=np.float64), (members,))
 
         clip = np.inf if optimizer.clip is None else optimizer.clip
-        rates = [optimizer.lr, clip, *(getattr(optimizer, name) for name in names)]
-        self.rates = np.stack([each(own) for own in rates])
-        self.table = np.zeros((len(parameters), FIRST_SLOT + SLOTS), dtype=np.int64)
+        rates = np.zeros((2 + OWN_RATES, members))
+        for place, own in enumerate((optimizer.lr, clip, *(getattr(optimizer, n) for n in names))):
+            rates[place] = each(own)
+        table = np.zeros((len(parameters), FIRST_SLOT + SLOTS), dtype=np.int64)
         own_rates = []
-        for row, (name, parameter) in zip(self.table, parameters.items(), strict=True):
+        for row, (name, parameter) in zip(table, parameters.items(), strict=True):
             group = groups.get(name, Group())
             row[0], row[SIZE] = parameter.data_ptr(), parameter[0].numel()
             row[SPARED] = has_plain_momentum(name, parameter)
-            for place, slot in enumerate(optimizer.slots, start=FIRST_SLOT):
-                row[place] = memory[f"{slot}.{name}"].data_ptr()
+            for column, slot in enumerate(optimizer.slots, start=FIRST_SLOT):
+                row[column] = memory[f"{slot}.{name}"].data_ptr()
             decay = optimizer.weight_decay if group.weight_decay is None else group.weight_decay
             own_rates.append([each(group.lr), each(decay)])
-        self.own_rates = np.array(own_rates)  # (T, 2, S)
-        self.slots = len(optimizer.slots)
+        nesterov = bool(getattr(optimizer, "nesterov", False))
+        self.rules = Rules(rule, len(optimizer.slots), nesterov, table, np.array(own_rates), rates)
+
+    def factors(self, first_step: int, steps: int, total_steps: int) -> np.ndarray:
+        """`(steps,)` float64 factors of the schedule from a step on."""
+        return np.array(
+            [self.schedule.factor(first_step + step, total_steps) for step in range(steps)]
+        )
 
     def __call__(
         self,
@@ -120,13 +146,13 @@ class CompiledUpdate:
             others: more tensors `(S, …)` of any dtype that must be finite.
         """
         whole = [gradient.contiguous() for gradient in gradients]
-        self.table[:, GRADIENT] = [gradient.data_ptr() for gradient in whole]
+        starts = np.array([gradient.data_ptr() for gradient in whole], dtype=np.int64)
         if not all_finite(others):
             lost = ~finite_members(others, frozen_at)
             frozen_at.copy_(torch.where(lost & (frozen_at < 0), step, frozen_at))
         alive = _update(
-            self.rule, self.slots, self.nesterov, self.table, self.own_rates, self.rates,
-            self.schedule.factor(step, steps), losses.to(self.dtype).numpy(), frozen_at.numpy(), step,
+            self.rules, starts, self.schedule.factor(step, steps), losses.to(self.dtype).numpy(),
+            frozen_at.numpy(), step,
         )  # fmt: skip
         return alive == len(frozen_at)
 
@@ -197,72 +223,100 @@ def _square(values):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _update(  # type: ignore[no-untyped-def]
-    rule, slots, nesterov, table, own_rates, rates, factor, losses, frozen_at, step
-):
-    """See `CompiledUpdate`; new numbers are written to memory of this call until all are known to be finite.
+def _update(rules, starts, factor, losses, frozen_at, step):  # type: ignore[no-untyped-def]
+    """All members, see `CompiledUpdate`; returns how many are alive afterwards.
 
     Args:
-        rule, slots, nesterov: the rule, the number of slots it uses, and its variant.
-        table: `(T, 7)` int64: addresses of parameters and gradients, sizes of a member's part, whether
-            LARS spares it, addresses of the slots.
-        own_rates: `(T, 2, S)` float64, factors of the learning rate and decays.
-        rates: `(2 + C, S)`: learning rates, largest lengths, and the rule's own.
+        rules: `Rules`.
+        starts: `(T,)` int64, addresses of the gradients of all members.
         factor: of the schedule.
         losses, frozen_at, step: as for `CompiledUpdate.__call__`.
     """
-    total = table[:, SIZE].sum()
-    new = np.empty((1 + slots, total), losses.dtype)
+    new = new_numbers(rules, losses)
+    gradients = np.empty_like(starts)
     alive = 0
     for s in range(len(losses)):
         if frozen_at[s] >= 0:
             continue
-        finite = losses[s] - losses[s] == 0
-        squares = 0.0
-        for k in range(len(table)):
-            gradient = member_of(table[k, GRADIENT], table[k, SIZE], s, losses)
-            finite = finite and is_finite(gradient)
-            if rates[1, s] < np.inf:
-                squares += _square(gradient)
-        scale = min(rates[1, s] / max(np.sqrt(squares), 1e-12), 1.0)
-        if finite:
-            at = 0
-            for k in range(len(table)):
-                size = table[k, SIZE]
-                _change(
-                    rule, nesterov, table[k], own_rates[k, 1, s],
-                    rates[0, s] * (factor * own_rates[k, 0, s]), rates[:, s], scale, s, losses,
-                    new, at,
-                )  # fmt: skip
-                at += size
-            for row in range(1 + slots):
-                finite = finite and is_finite(new[row])
-        if not finite:
+        for k in range(len(starts)):
+            gradients[k] = starts[k] + s * rules.table[k, SIZE] * losses.itemsize
+        if propose(rules, gradients, factor, losses[s], s, new):
+            commit(rules, s, new)
+            alive += 1
+        else:
             frozen_at[s] = step
-            continue
-        alive += 1
-        at = 0
-        for k in range(len(table)):
-            size = table[k, SIZE]
-            member_of(table[k, 0], size, s, losses)[:] = new[0, at : at + size]
-            for slot in range(slots):
-                # the slot that counts updates is one number
-                kept = 1 if rule in (ADAPTIVE, DECOUPLED) and slot == 2 else size
-                address = table[k, FIRST_SLOT + slot]
-                member_of(address, kept, s, losses)[:] = new[1 + slot, at : at + kept]
-            at += size
     return alive
+
+
+@compiled()
+def new_numbers(rules, like):  # type: ignore[no-untyped-def]
+    """Room for the new numbers of a member: parameters in row 0, then memory, `(1 + slots, numbers)`."""
+    return np.empty((1 + rules.slots, rules.table[:, SIZE].sum()), like.dtype)
+
+
+@compiled(error_model="numpy")
+def propose(rules, gradients, factor, loss, s, new):  # type: ignore[no-untyped-def]
+    """Fill `new` with what the update makes of member s; returns whether that and all it is from is finite.
+
+    Args:
+        rules: `Rules`.
+        gradients: `(T,)` int64, addresses of this member's gradients.
+        factor: of the schedule.
+        loss: of this member.
+        s: the member.
+        new: `new_numbers`.
+    """
+    table, rates = rules.table, rules.rates
+    finite = loss - loss == 0
+    squares = 0.0
+    for k in range(len(table)):
+        gradient = member_of(gradients[k], table[k, SIZE], 0, new)
+        finite = finite and is_finite(gradient)
+        if rates[1, s] < np.inf:
+            squares += _square(gradient)
+    if not finite:
+        return False
+    scale = min(rates[1, s] / max(np.sqrt(squares), 1e-12), 1.0)
+    at = 0
+    for k in range(len(table)):
+        rate = rates[0, s] * (factor * rules.own_rates[k, 0, s])
+        _change(
+            rules.rule, rules.nesterov, table[k], gradients[k], rules.own_rates[k, 1, s], rate,
+            rates[:, s], scale, s, new, at,
+        )  # fmt: skip
+        at += table[k, SIZE]
+    for row in range(len(new)):
+        finite = finite and is_finite(new[row])
+    return finite
+
+
+@compiled(error_model="numpy")
+def commit(rules, s, new):  # type: ignore[no-untyped-def]
+    """Give member s the numbers that `propose` found."""
+    at = 0
+    for k in range(len(rules.table)):
+        size = rules.table[k, SIZE]
+        own = member_of(rules.table[k, 0], size, s, new)
+        for p in range(size):
+            own[p] = new[0, at + p]
+        for slot in range(rules.slots):
+            # the slot that counts updates is one number
+            kept = 1 if rules.rule in (ADAPTIVE, DECOUPLED) and slot == 2 else size
+            own = member_of(rules.table[k, FIRST_SLOT + slot], kept, s, new)
+            for p in range(kept):
+                own[p] = new[1 + slot, at + p]
+        at += size
 
 
 @compiled(error_model="numpy")
 def _change(  # type: ignore[no-untyped-def]
-    rule, nesterov, row, decay, rate, rates, scale, s, like, new, at
+    rule, nesterov, row, gradient, decay, rate, rates, scale, s, new, at
 ):
     """New numbers of one parameter and its memory, by the rules of `optimizers`, in columns from `at` on."""
-    kind = like.dtype.type
+    kind = new.dtype.type
     size = row[SIZE]
-    w = member_of(row[0], size, s, like)
-    g = member_of(row[GRADIENT], size, s, like)
+    w = member_of(row[0], size, s, new)
+    g = member_of(gradient, size, 0, new)
     rate, scale, decay = kind(rate), kind(scale), kind(decay)
     end = at + size
     new_w = new[0, at:end]
@@ -272,7 +326,7 @@ def _change(  # type: ignore[no-untyped-def]
             for p in range(size):
                 new_w[p] = w[p] - (g[p] * scale + decay * w[p]) * rate
             return
-        v, new_v = member_of(row[FIRST_SLOT], size, s, like), new[1, at:end]
+        v, new_v = member_of(row[FIRST_SLOT], size, s, new), new[1, at:end]
         for p in range(size):
             slope = g[p] * scale + decay * w[p]
             new_v[p] = v[p] * momentum + slope
@@ -286,15 +340,15 @@ def _change(  # type: ignore[no-untyped-def]
             length, slope = np.sqrt(_square(w)), scale * np.sqrt(_square(g))
             if length > 0 and slope > 0:
                 local = kind(rates[3] * length / (slope + decay * length))
-        v, new_v = member_of(row[FIRST_SLOT], size, s, like), new[1, at:end]
+        v, new_v = member_of(row[FIRST_SLOT], size, s, new), new[1, at:end]
         for p in range(size):
             new_v[p] = v[p] * momentum + (g[p] * scale + decay * w[p]) * local * rate
             new_w[p] = w[p] - new_v[p]
     else:
         beta1, beta2, epsilon = kind(rates[2]), kind(rates[3]), kind(rates[4])
-        m, new_m = member_of(row[FIRST_SLOT], size, s, like), new[1, at:end]
-        q, new_q = member_of(row[FIRST_SLOT + 1], size, s, like), new[2, at:end]
-        updates = member_of(row[FIRST_SLOT + 2], 1, s, like)[0] + kind(1)
+        m, new_m = member_of(row[FIRST_SLOT], size, s, new), new[1, at:end]
+        q, new_q = member_of(row[FIRST_SLOT + 1], size, s, new), new[2, at:end]
+        updates = member_of(row[FIRST_SLOT + 2], 1, s, new)[0] + kind(1)
         first = kind(1 - rates[2] ** updates)
         second = kind(1 - rates[3] ** updates)
         coupled = decay if rule == ADAPTIVE else kind(0)

@@ -42,7 +42,7 @@ class Update:
         self.optimizer, self.steps = config.optimizer, config.context.steps
         self.trained = trained_tensors(network, before.state)
         self.memory, self.frozen_at = before.memory, frozen_at
-        self.groups = _groups(config.method, self.trained)
+        self.groups = groups_by_name(config.method, self.trained)
         self.buffers = [*network.buffers()]
         given = (self.optimizer, self.trained, self.memory)
         self.compiled: compiled.CompiledUpdate | None = None
@@ -115,7 +115,7 @@ def freeze(frozen_at: Tensor, lost: Tensor, step: int | Tensor) -> None:
     frozen_at.copy_(torch.where(lost & (frozen_at < 0), step, frozen_at))
 
 
-def _groups(method: Method, trained: Mapping[str, Tensor]) -> dict[str, Group]:
+def groups_by_name(method: Method, trained: Mapping[str, Tensor]) -> dict[str, Group]:
     """Name of a trained tensor -> its rates, where the method gives it rates of its own."""
     return {
         name: group

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from dualnets.methods.protocol import Method, State
+from dualnets.methods.siamese import SiameseSpec
+from dualnets.optim.compiled import CompiledUpdate, is_compiled
 from dualnets.optim.optimizers import SGD
 from dualnets.optim.schedule import Schedule
 from dualnets.training.capture import Recording, is_repeatable
 from dualnets.training.compiled import pairs, siamese
 from dualnets.training.data import Rows
-from dualnets.training.eager import differentiate, merge, train_steps_eager
+from dualnets.training.eager import differentiate, groups_by_name, merge, train_steps_eager
 from dualnets.training.fused import pairs as fused_pairs
 from dualnets.training.fused import siamese as fused_siamese
 from dualnets.training.fused.launch import LaunchError
@@ -25,47 +29,34 @@ from dualnets.training.graphs import Graph
 from dualnets.training.state import TrainConfig, TrainState
 from dualnets.training.state import trained_tensors as trained_tensors
 
-WORTH_RECORDING = (
-    1000  # steps of a whole training, for which recording one takes less time than it saves
-)
-_one_at_a_time = Lock()
+# steps of a whole training, for which recording them takes less time than it saves: a graph is recorded in
+# about the time of ten steps, operations are traced and compared for seconds
+WORTH_RECORDING = 1000
+WORTH_A_GRAPH = 50
+_one_at_a_time = Lock()  # torch.fx does not record on several threads
 _recordings: WeakKeyDictionary[nn.Module, Recording | Graph | None] = WeakKeyDictionary()
 
 
 def train_steps(
     network: nn.Module, config: TrainConfig, before: TrainState, first_step: int, steps: int
 ) -> TrainState:
-    """Train the network in place for `steps` steps, by compiled code where it computes the same.
+    """Train the network in place for `steps` steps, by the fastest code that computes the same:
+
+    1. many steps of a member in one kernel: of `compiled` on a CPU, of `fused` on CUDA
+    2. a recorded step: a CUDA graph, on other devices a list of operations
+    3. plain torch
 
     Compiled code replaces the optimiser, its schedule, the assembly of batches, the method and the
     network, so each must be exactly of a class that it knows: a subclass may do something else.
     """
-    method, optimizer = config.method, config.optimizer
-    known = type(optimizer) is SGD and type(optimizer.schedule) is Schedule
-    known = known and type(config.data).batches is Rows.batches and config.precision == "float32"
-    if known and optimizer.is_plain:
-        loss = _own_property(method, "plain_loss")
-        pair_kernel = pairs.supported_kernel(network, loss)
-        if pair_kernel is not None:
-            return _train_pairs(pairs.train, pair_kernel, config, before, first_step, steps)
-        pair_kernel = fused_pairs.supported_kernel(network, loss)
-        if pair_kernel is not None:
+    optimizer = config.optimizer
+    if type(config.data).batches is Rows.batches and config.precision == "float32":
+        found = _train_compiled(network, config, before, first_step, steps)
+        if found is None and type(optimizer) is SGD and type(optimizer.schedule) is Schedule:
             with suppress(LaunchError):  # then in plain torch
-                return _train_pairs(
-                    fused_pairs.train, pair_kernel, config, before, first_step, steps
-                )
-    if known:
-        spec = _own_property(method, "siamese")
-        given = (network, spec, optimizer, method.groups)
-        kernel = siamese.supported_kernel(*given)
-        if kernel is not None:
-            return _train_siamese(siamese.train, kernel, config, before, first_step, steps)
-        kernel = fused_siamese.supported_kernel(*given, config.data.batch)
-        if kernel is not None:
-            with suppress(LaunchError):
-                return _train_siamese(
-                    fused_siamese.train, kernel, config, before, first_step, steps
-                )
+                found = _train_fused(network, config, before, first_step, steps)
+        if found is not None:
+            return found
     recorded = _recorded(network, config, before, first_step)
     if isinstance(recorded, Graph):
         return train_steps_eager(network, config, before, first_step, steps, advance=recorded)
@@ -85,17 +76,78 @@ def _recorded(
         found = _recordings[network]
         if found is None or found.fits(network, config, before):
             return found
-    if config.context.steps < WORTH_RECORDING:
+        del _recordings[network]  # and its memory, before there is another
+    kind = Graph if before.frozen_at.is_cuda else Recording
+    if config.context.steps < (WORTH_A_GRAPH if kind is Graph else WORTH_RECORDING):
         return None
     found = None
     if is_repeatable(network, config):
-        kind = Graph if before.frozen_at.is_cuda else Recording
         (batch,) = config.data.batches(config.method.needs, first_step, 1)
-        # what cannot be recorded is run as it is; torch records on one thread at a time
-        with _one_at_a_time, suppress(RuntimeError, TypeError):
-            found = kind(network, config, before, batch)
+        try:
+            with _one_at_a_time:
+                found = kind(network, config, before, batch)
+        except (RuntimeError, TypeError) as error:  # what cannot be recorded is run as it is
+            if kind is Graph:
+                warnings.warn(
+                    f"a step cannot be recorded as a CUDA graph, so its operations are launched one by "
+                    f"one: {error}",
+                    stacklevel=2,
+                )
     _recordings[network] = found
     return found
+
+
+def _train_compiled(
+    network: nn.Module, config: TrainConfig, before: TrainState, first_step: int, steps: int
+) -> TrainState | None:
+    """Steps compiled for a CPU; None where they are not supported."""
+    method, optimizer, total = config.method, config.optimizer, config.context.steps
+    pair_kernel = pairs.supported_kernel(network, _own_property(method, "plain_loss"))
+    spec = _own_property(method, "siamese")
+    siamese_kernel = None if pair_kernel else siamese.supported_kernel(network, spec)
+    if pair_kernel is None and siamese_kernel is None:
+        return None
+    trained = trained_tensors(network, before.state)
+    if not is_compiled(optimizer, trained, before.memory):
+        return None
+    update = CompiledUpdate(optimizer, trained, before.memory, groups_by_name(method, trained))
+    if siamese_kernel is None:
+        assert pair_kernel is not None
+
+        def train_pairs(leaves: Sequence[Tensor], frozen_at: Tensor) -> Tensor:
+            batch = config.data.batch
+            return pairs.train(pair_kernel, update, leaves, batch, first_step, total, frozen_at)
+
+        return _train_pairs(train_pairs, config, before, first_step, steps)
+    train = partial(siamese.train, siamese_kernel, update)
+    return _train_siamese(train, siamese_kernel.spec, network, config, before, first_step, steps)
+
+
+def _train_fused(
+    network: nn.Module, config: TrainConfig, before: TrainState, first_step: int, steps: int
+) -> TrainState | None:
+    """Steps by SGD fused for a GPU; None where they are not supported.
+
+    Raises:
+        LaunchError: the kernel could not be compiled or started; nothing was changed.
+    """
+    method, optimizer, batch = config.method, config.optimizer, config.data.batch
+    loss = _own_property(method, "plain_loss") if optimizer.is_plain else None
+    pair_kernel = fused_pairs.supported_kernel(network, loss)
+    if pair_kernel is not None:
+
+        def train_pairs(leaves: Sequence[Tensor], frozen_at: Tensor) -> Tensor:
+            return fused_pairs.train(
+                pair_kernel, optimizer.lr, leaves, batch, first_step, frozen_at
+            )
+
+        return _train_pairs(train_pairs, config, before, first_step, steps)
+    spec = _own_property(method, "siamese")
+    kernel = fused_siamese.supported_kernel(network, spec, optimizer, method.groups, batch)
+    if kernel is None:
+        return None
+    train = partial(fused_siamese.train, kernel, before.memory)
+    return _train_siamese(train, kernel.spec, network, config, before, first_step, steps)
 
 
 def _own_property(method: Method, name: str) -> Any:
@@ -107,24 +159,24 @@ def _own_property(method: Method, name: str) -> Any:
 
 
 def _train_pairs(
-    train: Callable[..., Tensor],
-    kernel: pairs.PairKernel,
+    train: Callable[[Sequence[Tensor], Tensor], Tensor],
     config: TrainConfig,
     before: TrainState,
     first_step: int,
     steps: int,
 ) -> TrainState:
-    """Compiled steps of a loss of pairs."""
+    """Compiled steps of a loss of pairs by `train`: (leaves, frozen_at) -> losses."""
     drawn = config.data.draw(config.method.needs, first_step, steps)
     assert drawn.negatives is not None  # every loss of pairs has one
-    frozen_at, leaves = before.frozen_at.clone(), [*drawn.views, drawn.negatives]
-    losses = train(kernel, config.optimizer.lr, leaves, config.data.batch, first_step, frozen_at)
+    frozen_at = before.frozen_at.clone()
+    losses = train([*drawn.views, drawn.negatives], frozen_at)
     return before._replace(losses=losses, frozen_at=frozen_at)
 
 
 def _train_siamese(
     train: Callable[..., tuple[State, Tensor]],
-    kernel: siamese.SiameseKernel,
+    spec: SiameseSpec,
+    network: nn.Module,
     config: TrainConfig,
     before: TrainState,
     first_step: int,
@@ -135,20 +187,24 @@ def _train_siamese(
     views = config.data.draw(method.needs, first_step, steps).views
     state, memory, losses, frozen_at = before
     frozen_at = frozen_at.clone()
-    every = kernel.spec.after_step_every
+    every = spec.after_step_every
     step, end = first_step, first_step + steps
     while step < end:
         stop = min(end, (step // every + 1) * every) if every else end
         rows = slice((step - first_step) * batch, (stop - first_step) * batch)
         interrupted = every > 0 and stop % every == 0
         # where the method's own after_step follows, it updates the target itself
-        state, losses = train(
-            kernel, state, memory, [view[..., rows] for view in views], batch, step,
-            config.context.steps, frozen_at, keep_last_target=interrupted,
-        )  # fmt: skip
+        try:
+            state, losses = train(
+                state, [view[..., rows] for view in views], batch, step, config.context.steps,
+                frozen_at, keep_last_target=interrupted,
+            )  # fmt: skip
+        except LaunchError:  # these steps have changed nothing, and there is no kernel any more
+            now = TrainState(state, memory, losses, frozen_at)
+            return train_steps(network, config, now, step, end - step)
         if interrupted:
             with torch.no_grad():
-                after = method.after_step(kernel.network, state, {}, stop - 1, config.context)
+                after = method.after_step(network, state, {}, stop - 1, config.context)
                 state = merge(state, after, memory, frozen_at, stop - 1)
         step = stop
     return TrainState(state, memory, losses, frozen_at)

@@ -17,7 +17,10 @@ LOSSES = [
 ]
 
 
-def both(network, trees, loss, steps, batch, rate, monkeypatch):
+def both(network, trees, loss, steps, batch, optimizer, monkeypatch):
+    """The compiled training and the eager one; a number or list for an optimiser is the rate of SGD."""
+    if not isinstance(optimizer, dualnets.optim.optimizers.Optimizer):
+        optimizer = dualnets.SGD(lr=optimizer)
     found = []
     for supported in (compiled.supported_kernel, lambda network, loss: None):
         with monkeypatch.context() as patch:
@@ -30,7 +33,7 @@ def both(network, trees, loss, steps, batch, rate, monkeypatch):
                     augment=hltm.resample_leaves(0.3).then(hltm.keep_level(1)),
                     steps=steps,
                     batch=batch,
-                    optimizer=dualnets.SGD(lr=rate),
+                    optimizer=optimizer,
                     seed=3,
                 )
             )
@@ -119,11 +122,12 @@ def test_losses_of_whole_batches_are_not_supported(loss):
     assert compiled.supported_kernel(torch.nn.Linear(2, 2), dualnets.InfoNCE()) is None
 
 
-def test_a_loss_with_a_wrong_kind_of_weights_is_found_out(monkeypatch):
-    """A broken twin: an InfoNCE that claims β = 1 trains to other numbers."""
+def test_a_loss_that_differs_is_found_out(monkeypatch):
+    """A broken twin: the eager path computes twice the loss that the kernel has."""
 
     class Broken(dualnets.InfoNCE):
-        exponential = False
+        def __call__(self, anchor, positive, negatives):
+            return 2 * super().__call__(anchor, positive, negatives)
 
     trees = hltm.symmetric_binary(depth=2, members=2, seed=0)
     network = dualnets.tree_network(trees, units=3, seed=1, dtype=torch.float64)
@@ -134,3 +138,50 @@ def test_a_loss_with_a_wrong_kind_of_weights_is_found_out(monkeypatch):
         for a, b in zip(fast.network.parameters(), slow.network.parameters(), strict=True)
     )
     assert worst > 1e-3
+
+
+COSINE = dualnets.Schedule("cosine", warm_up=3, final=0.1)
+OPTIMIZERS = [  # a large epsilon, since Adam enlarges the rounding of small gradients
+    dualnets.SGD([0.05, 0.1], schedule=COSINE),
+    dualnets.SGD(0.05, momentum=[0.9, 0.0], weight_decay=[0.1, 0.0], clip=[0.01, float("inf")]),
+    dualnets.SGD(0.05, momentum=0.9, nesterov=True),
+    dualnets.Adam([0.01, 0.02], weight_decay=0.1, beta1=[0.9, 0.5], clip=0.1, epsilon=1e-2),
+    dualnets.AdamW([0.01, 0.02], schedule=COSINE, epsilon=1e-2),
+    dualnets.LARS(0.5, weight_decay=[0.1, 0.0], trust=[0.1, 0.2], clip=0.1),
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("loss", [LOSSES[0], LOSSES[3]], ids=repr)
+def test_gives_the_eager_numbers_with_any_optimizer(optimizer, loss, monkeypatch):
+    trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+    network = dualnets.tree_network(trees, units=4, seed=1, bias=True, dtype=torch.float64)
+    calls = []
+    train = compiled.train
+    monkeypatch.setattr(compiled, "train", lambda *given: calls.append(1) or train(*given))
+    for steps, close in ((1, 1e-12), (20, 1e-9)):
+        fast, slow = both(network, trees, loss, steps, 12, optimizer, monkeypatch)
+        assert len(calls) == 1
+        calls.clear()
+        for a, b in zip(fast.network.parameters(), slow.network.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=close, atol=close)
+        assert fast.frozen_at.equal(slow.frozen_at)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [dualnets.SGD([0.1, 1e200], momentum=0.9), dualnets.AdamW([0.1, 1e300]), dualnets.LARS([0.1, 1e308])],
+    ids=repr,
+)  # fmt: skip
+def test_a_frozen_member_keeps_its_last_finite_numbers(optimizer, monkeypatch):
+    trees = hltm.symmetric_binary(depth=3, members=2, seed=0)
+    network = dualnets.tree_network(trees, units=4, seed=1, bias=True, dtype=torch.float64)
+    fast, slow = both(network, trees, dualnets.Simple(), 9, 12, optimizer, monkeypatch)
+    assert fast.frozen_at.equal(slow.frozen_at)
+    assert (fast.frozen_at >= 0).tolist() == [False, True]
+    stopped = both(
+        network, trees, dualnets.Simple(), int(fast.frozen_at[1]), 12, optimizer, monkeypatch
+    )
+    for own, before in zip(fast.network.parameters(), stopped[0].network.parameters(), strict=True):
+        assert own[1].equal(before[1])
+        assert own[1].isfinite().all()

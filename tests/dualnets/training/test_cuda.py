@@ -101,7 +101,7 @@ class Counted(Graph):
 def test_a_step_in_a_graph_gives_the_cpus_numbers(method, monkeypatch):
     """Schedule and step number change from step to step, one member diverges, and the graph stays."""
     Counted.made = 0
-    monkeypatch.setattr(steps, "WORTH_RECORDING", 2)
+    monkeypatch.setattr(steps, "WORTH_A_GRAPH", 2)
     monkeypatch.setattr(steps, "Graph", Counted)
     trees = hltm.symmetric_binary(depth=3, members=3, seed=0)
     optimizer = dualnets.AdamW([0.01, 1e38, 0.02], schedule=dualnets.Schedule("cosine", warm_up=3))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -124,36 +125,90 @@ def test_is_compiled_for_a_gpu_within_its_limits(label, capability):
     assert len(found.asm["cubin"]) > 0
 
 
-@pytest.mark.parametrize("method", [SimCLR(), BYOL(HEAD, HEAD)], ids=["pairs", "siamese"])
-def test_without_the_kernel_training_is_the_ordinary_one_after_one_warning(monkeypatch, method):
+@pytest.fixture
+def no_device(monkeypatch):
     """On a CPU a kernel that fails stands for one that does not compile on a GPU."""
+    calls = []
 
     def fails():
+        calls.append(1)
         raise RuntimeError("no such instruction")
 
-    network = dualnets.tree_network(TREES, units=3, seed=1)
-    monkeypatch.setattr(launch, "_failed", {"train_pairs", "train_siamese"})
+    monkeypatch.setattr(launch, "_failed", set())
+    monkeypatch.setattr(launch, "_refused", WeakSet())
     for module, compiled in ((pairs, steps.pairs), (siamese, steps.siamese)):
         found = compiled.supported_kernel
         monkeypatch.setattr(
             compiled, "supported_kernel",
             lambda *given, found=found: found(*given) if given[-1] == "cpu" else None,
         )  # fmt: skip
-        monkeypatch.setattr(module, "is_available", lambda _, name: name not in launch._failed)
+        monkeypatch.setattr(module, "is_available", lambda own: own not in launch._refused)
         monkeypatch.setattr(module, "_kernel", fails)
-    usual = run(method, network)
-    launch._failed.clear()
+    return calls
+
+
+SMALL = hltm.symmetric_binary(depth=2, members=2, seed=0)
+
+
+def short(method, units=3, **changes):
+    network = dualnets.tree_network(SMALL, units=units, seed=1)
+    given = {"steps": 4, "batch": 8, "optimizer": SGD(0.02), "seed": 3}
+    return dualnets.train(network, method, SMALL, augment=hltm.keep_root(), **(given | changes))
+
+
+@pytest.mark.parametrize("method", [SimCLR(), BYOL(HEAD, HEAD)], ids=["pairs", "siamese"])
+def test_without_the_kernel_training_is_the_ordinary_one_after_one_warning(
+    monkeypatch, no_device, method
+):
     with pytest.warns(UserWarning, match="plain torch: no such instruction"):
-        found = run(method, network)
-    again = run(method, network)  # without a warning, which would be an error
+        found = short(method)
+    again = short(method)  # without a warning, which would be an error
+    assert len(no_device) == 1
+    for module in (pairs, siamese):
+        monkeypatch.setattr(module, "is_available", lambda own: False)
+    usual = short(method)
     for other in (found, again):
         pairs_of = zip(usual.network.parameters(), other.network.parameters(), strict=True)
         assert all(a.equal(b) for a, b in pairs_of)
 
 
+def test_a_kernel_that_fails_is_tried_again_with_other_settings(no_device):
+    for many, units in enumerate((3, 17), start=1):
+        with pytest.warns(UserWarning, match="no such instruction"):
+            short(SimCLR(), units)
+        assert len(no_device) == many
+
+
+def test_a_launch_that_fails_between_two_others_repeats_no_step(monkeypatch, no_device):
+    """A kernel may be compiled again for other numbers of steps, so that a later launch can fail."""
+    method, given = (
+        BYOL(HEAD, HEAD, redraw_every=2),
+        {"steps": 5, "optimizer": SGD(0.02, momentum=0.9)},
+    )
+    train = steps.siamese.train
+    for module in (pairs, siamese):
+        monkeypatch.setattr(module, "is_available", lambda own: False)
+    usual = short(method, **given)
+    launches = []
+
+    def fails_later(kernel, *own, **options):
+        launches.append(1)
+        if len(launches) == 2:
+            launch._refused.add(kernel.network)
+            raise launch.LaunchError("no memory")
+        return train(kernel, *own, **options)
+
+    monkeypatch.setattr(siamese, "is_available", lambda own: own not in launch._refused)
+    monkeypatch.setattr(siamese, "train", fails_later)
+    found = short(method, **given)
+    assert len(launches) == 2
+    for a, b in zip(usual.network.parameters(), found.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_only_networks_on_cuda_are_fused():
     network = dualnets.tree_network(TREES, units=3, seed=1)
-    assert not launch.is_available(network, "train_pairs")
+    assert not launch.is_available(network)
     assert pairs.supported_kernel(network, InfoNCE()) is None
 
 

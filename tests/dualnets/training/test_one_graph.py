@@ -71,5 +71,5 @@ def test_a_loss_is_one_graph(name, plain):
         return config.method.loss(network, before.state, batch._replace(leaves=leaves))[0]
 
     found = torch.compile(loss, backend=backend, fullgraph=True)(batch.leaves)
-    assert found.equal(loss(batch.leaves))
+    torch.testing.assert_close(found, loss(batch.leaves))  # which may be compiled code
     assert len(graphs) == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from irregular_trees import irregular_tree
 
 import hltm
-from hltm.inference import ceiling
+from hltm.inference import ceiling, ceiling_enumerated
 from hltm.model.tables import symmetric_table
 
 
@@ -179,18 +179,30 @@ def test_sampled_ceilings_do_not_depend_on_chunks(monkeypatch):
     assert float(whole.value[0]) == pytest.approx(float(kept.value[0]), abs=1e-12)  # same samples
 
 
-def test_many_nodes_cost_two_passes_over_the_samples(monkeypatch):
+@pytest.mark.parametrize(("states", "count"), [(2, 1), (3, 2)])
+def test_many_nodes_cost_a_pass_or_two_over_the_samples(monkeypatch, states, count):
     """A pass for every few nodes would make the work quadratic in their number."""
-    tree = hltm.symmetric_binary(depth=7, seed=0)
+    tree = hltm.balanced(depth=6, cardinality=states, seed=0)
     kept = tree.ceiling(tree.latents, leaves="all", samples=500)
     passes, draw = [], ceiling.sample
     monkeypatch.setattr(ceiling, "STORED", 1 << 10)
-    monkeypatch.setattr(ceiling, "HELD", 1 << 14)  # 64 samples at a time
+    monkeypatch.setattr(ceiling, "HELD", 64 * 63 * states)  # 64 samples at a time
     monkeypatch.setattr(
         ceiling, "sample", lambda *a, **k: (passes.append((k["start"], a[2])), draw(*a, **k))[1]
     )
     torch.testing.assert_close(tree.ceiling(tree.latents, leaves="all", samples=500), kept)
-    assert passes == [(start, min(64, 500 - start)) for start in range(0, 500, 64)] * 2
+    assert passes == [(start, min(64, 500 - start)) for start in range(0, 500, 64)] * count
+
+
+def test_likelihoods_are_enumerated_in_blocks_and_given_back(monkeypatch):
+    """Irregular trees, in which few nodes have the same tree below them, in blocks of any size."""
+    for seed in range(6):
+        trees = irregular_tree(seed, nodes=14, max_states=3, zeros=0.3, members=2)
+        nodes = [v for v in range(14) if v % 3 != seed % 3]
+        whole = trees.ceiling(nodes).value
+        with monkeypatch.context() as small:
+            small.setattr(ceiling_enumerated, "CHUNK", 7)
+            torch.testing.assert_close(trees.ceiling(nodes).value, whole, rtol=0, atol=1e-12)
 
 
 def test_all_leaves_tell_at_least_as_much_as_ones_own():

@@ -4,13 +4,14 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from made_up_units import noise_and_latents
 from sklearn.metrics import roc_auc_score
 
 import hltm
-from hltm.probe import TorchNetwork, measure, probe_layers
+from hltm.probe import RivalBaseline, TorchNetwork, batches, measure, probe_layers
 
 TREES = hltm.symmetric_binary(depth=3, polarity=(0.7, 0.95), members=3, seed=0)
 TREE = TREES[0]
@@ -267,3 +268,20 @@ def test_chosen_nodes_and_numpy_arrays():
         "activations"
     ]
     assert found.scores["correlation"].strength.shape == (1, 14, 2)
+
+
+def test_a_pass_over_the_same_rows_computes_no_posterior_again(monkeypatch):
+    tree = hltm.symmetric_binary(depth=2, seed=0)
+    draw = tree.sample(6000, seed=1)  # two batches
+    layers = {name: draw.leaves.float() + k for k, name in enumerate("ab")}
+    found, calls = measure(layers, tree, draw=draw, lags=20), []
+    whole, once = batches.posterior, RivalBaseline.update
+    monkeypatch.setattr(batches, "posterior", lambda *a, **k: calls.append("p") or whole(*a, **k))
+    monkeypatch.setattr(RivalBaseline, "update", lambda *a: calls.append("r") or once(*a))
+    again = measure(layers, tree, draw=draw, lags=20, initial=layers)
+    assert sorted(calls) == ["p"] * 2 + ["r"] * 4  # for both layers together, and before training
+    both = again.metric != "dead_units"
+    pd.testing.assert_series_equal(again.initial[both], found.value[both], check_names=False)
+    monkeypatch.setattr(batches, "KEPT", 10)
+    assert measure(layers, tree, draw=draw, lags=20, initial=layers).equals(again)
+    assert calls.count("p") == 2 + 4

@@ -116,19 +116,6 @@ def new_values(like, layers, columns, passes):  # type: ignore[no-untyped-def]
     )
 
 
-@compiled()
-def parameter_addresses(like, layers, weights, biases, table):  # type: ignore[no-untyped-def]
-    """Fill weights and biases of `table` for flat parameters, layer after layer; 0 biases for none."""
-    size = size_of(like)
-    for layer in range(len(layers.layout)):
-        blocks, units, fan_in, _, _, _, _, _ = layers.layout[layer]
-        table[layer, WEIGHT] = weights
-        weights += blocks * units * fan_in * size
-        if biases != 0:
-            table[layer, BIAS] = biases
-            biases += blocks * units * size
-
-
 @compiled(fastmath=FAST)
 def forward(like, layers, table, columns, passes, batch, values, normed, inverse, statistics):  # type: ignore[no-untyped-def]
     """Compute all layers.

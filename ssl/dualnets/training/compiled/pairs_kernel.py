@@ -1,4 +1,4 @@
-"""Gradient descent on a loss of pairs, compiled for the CPU: many steps of one member at a time.
+"""Training on a loss of pairs, compiled for the CPU: many steps of one member at a time.
 
 For an anchor f_1, its positive f_+ and H negatives f_k, with r = ½ |f_1 - f|² for each of the
 others, the loss of a batch is the mean over its B anchors of one of (`dualnets.methods.losses`;
@@ -23,12 +23,14 @@ import numpy as np
 from dualnets.networks.compiled import blocks
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
 from dualnets.networks.compiled.products import aligned, padded, size_of
+from dualnets.optim.compiled import commit, new_numbers, propose
+from dualnets.training.compiled.tables import point_to_member, side_by_side
 from hltm._compile import compiled
 
 
 @compiled(fastmath=FAST)
 def train_members(  # type: ignore[no-untyped-def]
-    anchors, positives, negatives, weights, biases, rates, losses, frozen_at, layers, batch, exponential,
+    anchors, positives, negatives, rules, places, factors, losses, frozen_at, layers, batch, exponential,
     constants, normalize, first_step, low, high,
 ):  # fmt: skip
     """Train members low .. high - 1 through all steps of the given leaves.
@@ -36,12 +38,12 @@ def train_members(  # type: ignore[no-untyped-def]
     Args:
         anchors, positives: `(S, X, n * B)` leaves of n steps.
         negatives: `(S, X, n * B * H)`, the H negatives of an anchor side by side.
-        weights, biases: `(S, P)` and `(S, Q)` flat parameters, changed; Q = 0 for a network without
-            biases.
-        rates: `(S,)` learning rates.
+        rules: `optim.compiled.Rules` of the parameters and their memory, which change.
+        places: `(T,)`, of every parameter in the table of the layers.
+        factors: `(n,)`, of the schedule.
         losses: `(S,)`, filled: of the last step of each member.
-        frozen_at: `(S,)` int64, changed: a member is frozen, before the update, at the step whose
-            loss or gradient is not finite.
+        frozen_at: `(S,)` int64, changed: a member is frozen, before the update, at the step of which
+            any number is not finite.
         layers: of the network, as in `blocks`.
         batch: B.
         exponential: whether β_k has exponentials, else it is 1.
@@ -49,9 +51,9 @@ def train_members(  # type: ignore[no-untyped-def]
         normalize: whether outputs are scaled to length 1.
         first_step: the number of the first step.
     """
-    steps = anchors.shape[2] // batch
+    steps = len(factors)
     many = negatives.shape[2] // (steps * batch)  # H
-    kind = weights.dtype
+    kind = losses.dtype
     like = kind.type(0)
     columns = padded(batch * (2 + many), size_of(like))
     # arrays of this thread, used again for every member and step, so that they stay in the cache
@@ -62,18 +64,15 @@ def train_members(  # type: ignore[no-untyped-def]
     gradient = aligned(like, widest, columns)
     spare = aligned(like, widest, columns)
     room = aligned(like, 2, columns)
-    d_weights = np.empty(weights.shape[1], kind)
-    d_biases = np.empty(biases.shape[1], kind)
     table = np.zeros((len(layers.layout), 4), np.int64)
     d_table = np.zeros((len(layers.layout), 4), np.int64)
-    has_biases = biases.shape[1] > 0
-    blocks.parameter_addresses(
-        like, layers, d_weights.ctypes.data, d_biases.ctypes.data * has_biases, d_table
-    )
+    starts = rules.table[:, 0].copy()
+    new = new_numbers(rules, losses)
+    numbers = np.empty_like(new[0])  # gradients
     for s in range(low, high):
-        blocks.parameter_addresses(
-            like, layers, weights[s].ctypes.data, biases[s].ctypes.data * has_biases, table
-        )
+        gradients = side_by_side(rules, numbers)  # here, so that numba keeps them until the end
+        point_to_member(like, rules, gradients, places, 0, d_table)
+        point_to_member(like, rules, starts, places, s, table)
         for t in range(steps):
             if frozen_at[s] >= 0:
                 break
@@ -102,21 +101,11 @@ def train_members(  # type: ignore[no-untyped-def]
                 own.normed.ctypes.data, own.inverse.ctypes.data, own.statistics, gradient.ctypes.data,
                 spare.ctypes.data, room.ctypes.data, False,
             )  # fmt: skip
-            # 4. a number that is not finite, now or after the update, leaves no sum of absolute values
-            # finite
-            total = losses[s]
-            for p in range(len(d_weights)):
-                total += abs(d_weights[p]) + abs(weights[s, p] - rates[s] * d_weights[p])
-            for p in range(len(d_biases)):
-                total += abs(d_biases[p]) + abs(biases[s, p] - rates[s] * d_biases[p])
-            if not np.isfinite(total):
+            # 4. the update
+            if not propose(rules, gradients, factors[t], losses[s], s, new):
                 frozen_at[s] = first_step + t
                 break
-            # 5. gradient descent
-            for p in range(len(d_weights)):
-                weights[s, p] -= rates[s] * d_weights[p]
-            for p in range(len(d_biases)):
-                biases[s, p] -= rates[s] * d_biases[p]
+            commit(rules, s, new)
 
 
 @compiled(fastmath=FAST)

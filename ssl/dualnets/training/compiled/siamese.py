@@ -1,10 +1,10 @@
-"""Training of a Siamese method by SGD, compiled for the CPU.
+"""Training of a Siamese method, compiled for the CPU.
 
 As in `pairs`, each member is trained on its own through many steps, on one core: target and online
-network, projector and predictor with batch statistics and running moments, the loss, momentum and
-weight decay, and the moving average of the target (`siamese_kernel`). `train_steps` takes this path
-where `supported_kernel` finds it exact. The eager path is the reference; both give the same numbers
-up to the order of sums.
+network, projector and predictor with batch statistics and running moments, the loss, the update, and
+the moving average of the target (`siamese_kernel`). `train_steps` takes this path where
+`supported_kernel` finds it exact and the optimiser has a compiled update. The eager path is the
+reference; both give the same numbers up to the order of sums.
 """
 
 from __future__ import annotations
@@ -19,40 +19,32 @@ from torch import Tensor, nn
 from dualnets.methods.siamese import SiameseSpec
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.compiled.blocks import Layers
-from dualnets.networks.compiled.members import flatten, train_all, unflatten
+from dualnets.networks.compiled.members import train_all
 from dualnets.networks.compiled.structure import head_layers, network_layers
 from dualnets.networks.compiled.unmodified import is_unmodified
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
-from dualnets.optim.optimizers import SGD, Optimizer
-from dualnets.optim.per_member import Group, PerMember
+from dualnets.optim.compiled import CompiledUpdate
 from dualnets.training.compiled.siamese_kernel import train_members
+from dualnets.training.compiled.tables import head_places, in_order, network_places
 
 
 class SiameseKernel(NamedTuple):
-    """A network, a method and an optimiser for which there is compiled code."""
+    """A network and a method for which there is compiled code."""
 
     network: BlockNetwork
     layers: tuple[Layers, Layers, Layers]  # of the network, the projector and the predictor
     spec: SiameseSpec
-    optimizer: SGD
-    predictor: Group
 
 
 def supported_kernel(
-    network: nn.Module,
-    spec: SiameseSpec | None,
-    optimizer: Optimizer,
-    groups: Mapping[str, Group],
-    device: str = "cpu",
+    network: nn.Module, spec: SiameseSpec | None, device: str = "cpu"
 ) -> SiameseKernel | None:
     """The compiled training of a network by a Siamese method; None if it is not supported.
 
-    A method of another kind has no `spec`. Only the predictor can have rates of its own here.
+    A method of another kind has no `spec`.
     """
-    if spec is None or type(optimizer) is not SGD or not is_unmodified(network, device):
-        return None
-    if not network.plain:
+    if spec is None or not is_unmodified(network, device) or not network.plain:
         return None
     outputs = network.blocks[-1] * network.units[-1]
     layers = network_layers(network)
@@ -60,11 +52,7 @@ def supported_kernel(
     predictor = _head_layers(spec.predictor, spec.projector.outputs(outputs))
     if layers is None or projector is None or predictor is None:
         return None
-    if not set(groups) <= {"predictor"}:
-        return None
-    return SiameseKernel(
-        network, (layers, projector, predictor), spec, optimizer, groups.get("predictor", Group())
-    )
+    return SiameseKernel(network, (layers, projector, predictor), spec)
 
 
 def _head_layers(head: Head, inputs: int) -> Layers | None:
@@ -85,8 +73,8 @@ def _momenta(head: Head) -> list[float]:
 @torch.no_grad()
 def train(
     kernel: SiameseKernel,
+    update: CompiledUpdate,
     state: Mapping[str, Tensor],
-    memory: Mapping[str, Tensor],
     views: Sequence[Tensor],
     batch: int,
     first_step: int,
@@ -98,9 +86,9 @@ def train(
     """Train network, heads and target, one step for every batch of the drawn leaves.
 
     Args:
-        kernel: from `supported_kernel`; the parameters of its network change in place.
-        state: the method's; trained tensors change in place.
-        memory: the optimiser's; changes in place.
+        kernel: from `supported_kernel`.
+        update: of all trained tensors and the optimiser's memory, which change in place.
+        state: the method's.
         views: two, `(S, X, n * B)` leaves of n steps.
         batch: B.
         first_step: the number of the first step, counted from 0.
@@ -112,53 +100,63 @@ def train(
         The state, with new tensors for the target and the running moments, and `(S,)` losses of the
         last step.
     """
-    network, layers, spec, optimizer, _ = kernel
-    # 1. parameters, their momentum, and the target's parameters, side by side
-    names, ends = _parameter_order(network, spec)
-    online = {f"network.{name}": p for name, p in network.named_parameters()} | {**state}
-    weights = flatten([online[name] for name in names])
-    velocities = [memory[_velocity_name(name)] for name in names] if optimizer.slots else []
-    velocity = flatten(velocities) if velocities else torch.zeros_like(weights)
-    target_names = (
-        [f"target.{name}" for name in names[: ends[3].names]] if spec.separate_target else []
-    )
-    target = flatten([weights[:, :0], *(state[name] for name in target_names)])
+    network, layers, spec = kernel
+    # 1. the moving average of every trained tensor that has one
+    averages = {
+        name: state[target_name(name)].contiguous().clone()
+        for name in update.names
+        if spec.separate_target and target_name(name) in state
+    }
+    addresses = [averages[name].data_ptr() if name in averages else 0 for name in update.names]
     # 2. schedules, and what the heads are
-    steps = [first_step + t for t in range(views[0].shape[2] // batch)]
-    ema_decay = [
-        spec.ema_decay(step, total_steps) if spec.separate_target else 1.0 for step in steps
-    ]
-    if keep_last_target:
-        ema_decay[-1] = 1.0
-    running = _RunningMoments(state, spec, weights)
-    losses = torch.full((len(weights),), torch.nan, dtype=network.dtype)
+    count = views[0].shape[2] // batch
+    decays = target_decays(spec, first_step, count, total_steps, keep_last=keep_last_target)
+    losses = torch.full((len(frozen_at),), torch.nan, dtype=network.dtype)
+    running = RunningMoments(state, spec, losses)
     kind = losses.numpy().dtype
     arguments = (
         *(view.contiguous().numpy() for view in views),
-        weights.numpy(), velocity.numpy(), target.numpy(),
-        *_rates(kernel, weights),
-        np.array([optimizer.schedule.factor(step, total_steps) for step in steps], dtype=kind),
-        np.array(ema_decay, dtype=kind),
+        update.rules, np.array(addresses, dtype=np.int64), _places(kernel, update.names),
+        update.factors(first_step, count, total_steps), np.array(decays, dtype=kind),
         losses.numpy(), frozen_at.numpy(), running.moments.numpy(), running.batches.numpy(),
-        np.array([0, *(end.numbers for end in ends)]),
         *layers,
         np.array(_momenta(spec.projector) + _momenta(spec.predictor), dtype=kind),
         np.array([spec.scale, spec.offset], dtype=kind),
         batch,
         (network.normalize, spec.stop_gradient, spec.normalized, spec.symmetric),
-        optimizer.nesterov, first_step,
+        first_step,
     )  # fmt: skip
     # 3. the kernel
-    train_all(train_members, arguments, len(weights))
-    # 4. trained tensors change in place; all other tensors of the state are new ones
-    unflatten(weights, [online[name] for name in names])
-    unflatten(velocity, velocities)
-    new_target = {name: torch.empty_like(state[name]) for name in target_names}
-    unflatten(target, list(new_target.values()))
-    return {**state} | new_target | running.by_name(), losses
+    train_all(train_members, arguments, len(losses))
+    # 4. tensors that are not trained are new ones
+    target = {target_name(name): own for name, own in averages.items()}
+    return {**state} | target | running.by_name(), losses
 
 
-class _RunningMoments:
+def target_name(name: str) -> str:
+    """The name in the state of the target's tensor beside a trained one."""
+    return f"target.{name.removeprefix('state.')}"
+
+
+def target_decays(
+    spec: SiameseSpec, first_step: int, steps: int, total_steps: int, *, keep_last: bool
+) -> list[float]:
+    """m of the moving average in every step; 1 in the last one where the target stays as it is."""
+    if not spec.separate_target:
+        return [1.0] * steps
+    found = [spec.ema_decay(first_step + step, total_steps) for step in range(steps)]
+    return [*found[:-1], 1.0] if keep_last else found
+
+
+def _places(kernel: SiameseKernel, names: Sequence[str]) -> np.ndarray:
+    """`(T,)` places of the trained tensors in the table of all layers."""
+    network, _, spec = kernel
+    first, second = len(spec.projector.widths), len(spec.predictor.widths)
+    places = network_places(network.depth) | head_places("projector", first, network.depth)
+    return in_order(names, places | head_places("predictor", second, network.depth + first))
+
+
+class RunningMoments:
     """Running moments of both heads side by side, as the kernel reads them.
 
     Attributes:
@@ -180,7 +178,7 @@ class _RunningMoments:
                 self.places.append((f"{name}.{own}.batches", (), slice(layer, layer + 1)))
                 unit, layer = unit + width, layer + 1
         self.moments = like.new_zeros(members, 2, unit)
-        self.batches = torch.zeros(members, layer, dtype=torch.int64)
+        self.batches = torch.zeros(members, layer, dtype=torch.int64, device=like.device)
         for name, view in self._views():
             view.copy_(state[name].view_as(view))
 
@@ -193,64 +191,3 @@ class _RunningMoments:
         for name, row, place in self.places:
             if name in self.state:
                 yield name, self.moments[:, row[0], place] if row else self.batches[:, place]
-
-
-class _End(NamedTuple):
-    """Where a part of the flat parameters ends: how many names and how many numbers come before."""
-
-    names: int
-    numbers: int
-
-
-def _parameter_order(network: BlockNetwork, spec: SiameseSpec) -> tuple[list[str], list[_End]]:
-    """Names of all trained tensors as they lie side by side, and where the six parts end.
-
-    The parts are weights and biases of the network, of the projector and of the predictor.
-    """
-    parts = [
-        [f"network.weights.{i}" for i in range(network.depth)],
-        [f"network.biases.{i}" for i in range(network.depth if network.biases else 0)],
-    ]
-    sizes = [
-        sum(weight[0].numel() for weight in network.weights),
-        sum(bias[0].numel() for bias in network.biases or []),
-    ]
-    inputs = network.blocks[-1] * network.units[-1]
-    for place, head in (("projector", spec.projector), ("predictor", spec.predictor)):
-        layers = range(len(head.widths))
-        parts.append([f"{place}.{i}.weight" for i in layers])
-        parts.append([f"{place}.{i}.bias" for i in layers if head.bias])
-        fans = [inputs, *head.widths][: len(layers)]
-        sizes.append(sum(u * fan for u, fan in zip(head.widths, fans, strict=True)))
-        sizes.append(sum(head.widths) if head.bias else 0)
-        inputs = head.outputs(inputs)
-    names: list[str] = []
-    ends: list[_End] = []
-    for part, size in zip(parts, sizes, strict=True):
-        names += part
-        ends.append(_End(len(names), size + (ends[-1].numbers if ends else 0)))
-    return names, ends
-
-
-def _velocity_name(name: str) -> str:
-    """The name of a trained tensor's velocity in the optimiser's memory."""
-    return f"momentum.{name}" if name.startswith("network.") else f"momentum.state.{name}"
-
-
-def _rates(kernel: SiameseKernel, like: Tensor) -> tuple[np.ndarray, ...]:
-    """Learning rates and decays `(S, 2)`, of all and of the predictor; momenta and clips `(S,)`."""
-    optimizer, predictor = kernel.optimizer, kernel.predictor
-
-    def each(rates: PerMember) -> Tensor:
-        return torch.as_tensor(rates, dtype=like.dtype).expand(len(like))
-
-    decay = each(optimizer.weight_decay)
-    own = decay if predictor.weight_decay is None else each(predictor.weight_decay)
-    lr = each(optimizer.lr)
-    clip = float("inf") if optimizer.clip is None else optimizer.clip
-    return (
-        torch.stack([lr, lr * each(predictor.lr)], dim=1).numpy(),
-        torch.stack([decay, own], dim=1).numpy(),
-        each(optimizer.momentum).contiguous().numpy(),
-        each(clip).contiguous().numpy(),
-    )

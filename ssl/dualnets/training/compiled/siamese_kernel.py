@@ -11,9 +11,8 @@ f, or it is f itself, with or without the gradient that flows through it.
 
 Layout: arrays are batch-last. The columns of a pass are the B samples of one view; passes lie side
 by side. The online branch computes x1 and then x2 where both are needed; the target branch computes
-x2 and then x1, so that the column of a prediction and that of its target are the same. The
-parameters of a member are flat: weights and biases of the network, then of the projector, then of
-the predictor; those of the target are the first four of these parts.
+x2 and then x1, so that the column of a prediction and that of its target are the same. Tables have
+the addresses of the layers' parameters: of the network, then of the projector, then of the predictor.
 """
 
 from __future__ import annotations
@@ -23,7 +22,9 @@ import numpy as np
 from dualnets.networks.compiled import blocks
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
 from dualnets.networks.compiled.products import aligned, array_at, copy_rows, padded, size_of
+from dualnets.optim.compiled import SIZE, commit, is_finite, member_of, new_numbers, propose
 from dualnets.training.compiled.running_moments import update_running_moments
+from dualnets.training.compiled.tables import point_to_member, side_by_side
 from hltm._compile import compiled
 
 _SMALLEST = 1e-16  # squared lengths below this count as this, as in the methods' cosine
@@ -31,38 +32,34 @@ _SMALLEST = 1e-16  # squared lengths below this count as this, as in the methods
 
 @compiled(fastmath=FAST)
 def train_members(  # type: ignore[no-untyped-def]
-    first, second, weights, velocity, target, rates, decays, momenta, clips, factors, ema_decay,
-    losses, frozen_at, running, batches, ends, network, projector, predictor, steps, linear,
-    batch, switches, nesterov, first_step, low, high,
+    first, second, rules, averages, places, factors, ema_decay, losses, frozen_at, running, batches,
+    network, projector, predictor, steps, linear, batch, switches, first_step, low, high,
 ):  # fmt: skip
     """Train members low .. high - 1 through all steps of the given leaves.
 
     Args:
         first, second: `(S, X, n * B)` leaves of the two views in n steps.
-        weights, velocity: `(S, P)`, changed: all parameters, and their momentum.
-        target: `(S, Q)`, changed: the target's parameters; Q = 0 where it is the online network.
-        rates, decays: `(S, 2)`, learning rates and weight decays of all parameters, and of the
-            predictor's.
-        momenta, clips: `(S,)`, momentum, and the largest length of a gradient.
+        rules: `optim.compiled.Rules` of all trained tensors and their memory, which change.
+        averages: `(T,)` int64, addresses of the target's tensors of all members beside the trained
+            ones, changed; 0 for none, and for all where the target is the online network.
+        places: `(T,)`, of every trained tensor in the table of all layers.
         factors, ema_decay: `(n,)`, what rates are multiplied with, and m, at each step.
         losses: `(S,)`, changed: of the last step of each member.
-        frozen_at: `(S,)` int64, changed: a member is frozen, before the update, at the step whose
-            loss or gradient is not finite.
+        frozen_at: `(S,)` int64, changed: a member is frozen, before the update, at the step of which
+            any number is not finite.
         running, batches: `(S, 2, units of both heads)` and `(S, layers of both heads)`, changed:
             running moments and how many updates they have seen, projector first.
-        ends: `(7,)`, where the six parts of the parameters begin, and P.
         network, projector, predictor: their layers, as in `blocks`.
         steps: of both heads, the smallest step of the running moments of each layer.
         linear: scale and offset of the loss.
         batch: B.
         switches: whether the network normalises its outputs, whether gradients stop at the target,
             whether D is the cosine form, whether the loss is symmetric.
-        nesterov: whether momentum is Nesterov's.
         first_step: the number of the first step.
     """
     normalize, stop_gradient, normalized, symmetric = switches
-    kind = weights.dtype
-    separate = target.shape[1] > 0  # the target has parameters of its own
+    kind = losses.dtype
+    separate = averages.max() > 0  # the target has parameters of its own
     compared = 2 * batch if symmetric else batch  # columns that enter the loss
     passes = 2 if symmetric or not separate else 1
     like = kind.type(0)
@@ -84,21 +81,21 @@ def train_members(  # type: ignore[no-untyped-def]
     room = aligned(like, 2, columns)
     targets = aligned(like, units, columns)
     d_targets = aligned(like, units, columns)
-    d_weights = np.empty(weights.shape[1], kind)
-    kept = np.empty((2, weights.shape[1]), kind)  # parameters and velocity before an update
+    new = new_numbers(rules, losses)
+    numbers = np.empty_like(new[0])  # gradients
     kept_running, kept_batches = np.empty_like(running[0]), np.empty_like(batches[0])
-    table_f, table_g, table_p = _new_tables(network, projector, predictor)
-    table_f_target, table_g_target, _ = _new_tables(network, projector, predictor)
-    d_table_f, d_table_g, d_table_p = _new_tables(network, projector, predictor)
-    _fill_tables(like, d_weights, ends, network, projector, d_table_f, d_table_g)
-    _fill_table(like, d_weights, ends, 4, predictor, d_table_p)
-    e0, e4, e6 = ends[0], ends[4], ends[6]
+    # layers begin in the tables here
+    g0 = len(network.layout)
+    p0 = g0 + len(projector.layout)
+    end = p0 + len(predictor.layout)
+    table, target = np.zeros((end, 4), np.int64), np.zeros((end, 4), np.int64)
+    d_table = np.zeros((end, 4), np.int64)
+    starts = rules.table[:, 0].copy()
     for s in range(low, high):
-        own, average, moving = weights[s], target[s], velocity[s]
-        _fill_tables(like, own, ends, network, projector, table_f, table_g)
-        _fill_table(like, own, ends, 4, predictor, table_p)
-        if separate:
-            _fill_tables(like, average, ends, network, projector, table_f_target, table_g_target)
+        gradients_at = side_by_side(rules, numbers)  # here, so that numba keeps them until the end
+        point_to_member(like, rules, gradients_at, places, 0, d_table)
+        point_to_member(like, rules, starts, places, s, table)
+        point_to_member(like, rules, averages, places, s, target)
         for t in range(len(factors)):
             if frozen_at[s] >= 0:
                 break
@@ -108,46 +105,36 @@ def train_members(  # type: ignore[no-untyped-def]
                 _read(second[s], at, batch, inputs, 0)
                 if passes == 2:
                     _read(first[s], at, batch, inputs, batch)
-                _forward(like, network, table_f_target, columns, passes, batch, f_values)
+                _forward(like, network, target[:g0], columns, passes, batch, f_values)
                 if normalize:
                     unit_length(output, inverse_lengths)
                 copy_rows(output, g_values.values, columns)
-                _forward(like, projector, table_g_target, columns, passes, batch, g_values)
+                _forward(like, projector, target[g0:p0], columns, passes, batch, g_values)
                 copy_rows(projections, targets, columns)
             # 2. the online branch f: x1, then x2; and its predictions p(f)
             _read(first[s], at, batch, inputs, 0)
             if passes == 2:
                 _read(second[s], at, batch, inputs, batch)
-            _forward(like, network, table_f, columns, passes, batch, f_values)
+            _forward(like, network, table[:g0], columns, passes, batch, f_values)
             if normalize:
                 unit_length(output, inverse_lengths)
             copy_rows(output, g_values.values, columns)
-            _forward(like, projector, table_g, columns, passes, batch, g_values)
+            _forward(like, projector, table[g0:p0], columns, passes, batch, g_values)
             copy_rows(projections, p_values.values, columns)
-            _forward(like, predictor, table_p, columns, passes, batch, p_values)
+            _forward(like, predictor, table[p0:], columns, passes, batch, p_values)
             if not separate:
                 _exchange(projections, batch, targets)
             # 3. the loss, and its gradients with respect to predictions and targets
             losses[s] = linear[1] + _compare(
-                predictions, targets, compared, normalized, linear[0] / weights.dtype.type(batch),
+                predictions, targets, compared, normalized, linear[0] / kind.type(batch),
                 gradients, d_targets,
             )  # fmt: skip
             # 4. backward through predictor, projector and network
             at_g = gradients.ctypes.data
             at_g = _backward(
-                like,
-                predictor,
-                table_p,
-                d_table_p,
-                columns,
-                passes,
-                batch,
-                p_values,
-                at_g,
-                gradients,
-                room,
-                True,
-            )
+                like, predictor, table[p0:], d_table[p0:], columns, passes, batch, p_values, at_g,
+                gradients, room, True,
+            )  # fmt: skip
             if not stop_gradient:  # the target of one pass is the projection of the other
                 _exchange(d_targets, batch, targets)
                 total = array_at(like, at_g, units, columns)
@@ -155,108 +142,41 @@ def train_members(  # type: ignore[no-untyped-def]
                     for c in range(columns):
                         total[u, c] += targets[u, c]
             at_g = _backward(
-                like,
-                projector,
-                table_g,
-                d_table_g,
-                columns,
-                passes,
-                batch,
-                g_values,
-                at_g,
-                gradients,
-                room,
-                True,
-            )
+                like, projector, table[g0:p0], d_table[g0:p0], columns, passes, batch, g_values, at_g,
+                gradients, room, True,
+            )  # fmt: skip
             if normalize:
                 unit_length_backward(
                     output, inverse_lengths, array_at(like, at_g, outputs, columns)
                 )
             _backward(
-                like,
-                network,
-                table_f,
-                d_table_f,
-                columns,
-                passes,
-                batch,
-                f_values,
-                at_g,
-                gradients,
-                room,
-                False,
-            )
-            # 5. a number that is not finite leaves no sum of absolute values finite
-            total = losses[s]
-            for p in range(len(d_weights)):
-                total += abs(d_weights[p])
-            if not np.isfinite(total):
-                frozen_at[s] = first_step + t
-                break
-            # 6. SGD, with rates of its own for the predictor
-            kept[0], kept[1] = own, moving
-            kept_running[:], kept_batches[:] = running[s], batches[s]
-            clipping = _clip_factor(d_weights, clips[s])
-            for group in range(2):
-                start, stop = (e0, e4) if group == 0 else (e4, e6)
-                _sgd(
-                    own[start:stop], d_weights[start:stop], moving[start:stop], clipping,
-                    rates[s, group] * factors[t], decays[s, group], momenta[s], nesterov,
+                like, network, table[:g0], d_table[:g0], columns, passes, batch, f_values, at_g,
+                gradients, room, False,
+            )  # fmt: skip
+            # 5. the update and the running moments, all or nothing
+            finite = propose(rules, gradients_at, factors[t], losses[s], s, new)
+            if finite:
+                kept_running[:], kept_batches[:] = running[s], batches[s]
+                projected = len(g_values.values) - projector.features
+                update_running_moments(
+                    projector, steps[: p0 - g0], g_values.statistics[2:], batch,
+                    running[s, :, :projected], batches[s, : p0 - g0],
                 )  # fmt: skip
-            # 7. the running moments
-            projected = len(g_values.values) - projector.features
-            own_layers = len(projector.layout)
-            update_running_moments(
-                projector, steps[:own_layers], g_values.statistics[2:], batch, running[s, :, :projected],
-                batches[s, :own_layers],
-            )  # fmt: skip
-            # the predictor counts the passes whose predictions enter the loss
-            update_running_moments(
-                predictor, steps[own_layers:], p_values.statistics[2:, :, : compared // batch], batch,
-                running[s, :, projected:], batches[s, own_layers:],
-            )  # fmt: skip
-            # 8. numbers that are not finite are taken back; else the moving average follows
-            if not (_finite(own) and _finite(moving) and _finite(running[s].ravel())):
-                own[:], moving[:] = kept[0], kept[1]
-                running[s], batches[s] = kept_running, kept_batches
+                # the predictor counts the passes whose predictions enter the loss
+                update_running_moments(
+                    predictor, steps[p0 - g0 :], p_values.statistics[2:, :, : compared // batch],
+                    batch, running[s, :, projected:], batches[s, p0 - g0 :],
+                )  # fmt: skip
+                finite = is_finite(running[s].ravel())
+                if not finite:
+                    running[s], batches[s] = kept_running, kept_batches
+            if not finite:
                 frozen_at[s] = first_step + t
                 break
-            _update_average(average, own, ema_decay[t])
-
-
-@compiled()
-def _finite(values):  # type: ignore[no-untyped-def]
-    """Whether all numbers are finite."""
-    found = True
-    for p in range(len(values)):
-        found &= bool(np.isfinite(values[p]))
-    return found
-
-
-@compiled()
-def _new_tables(network, projector, predictor):  # type: ignore[no-untyped-def]
-    """Room for addresses of the parameters of the three parts."""
-    return (
-        np.zeros((len(network.layout), 4), np.int64),
-        np.zeros((len(projector.layout), 4), np.int64),
-        np.zeros((len(predictor.layout), 4), np.int64),
-    )
-
-
-@compiled()
-def _fill_tables(like, flat, ends, network, projector, table_f, table_g):  # type: ignore[no-untyped-def]
-    """Addresses of the parameters of network and projector."""
-    _fill_table(like, flat, ends, 0, network, table_f)
-    _fill_table(like, flat, ends, 2, projector, table_g)
-
-
-@compiled()
-def _fill_table(like, flat, ends, part, layers, table):  # type: ignore[no-untyped-def]
-    """Addresses of the parameters of one part, whose weights and biases are `part` and the next of `ends`."""
-    start = flat.ctypes.data
-    size = size_of(like)
-    biases = start + ends[part + 1] * size if ends[part + 2] > ends[part + 1] else 0
-    blocks.parameter_addresses(like, layers, start + ends[part] * size, biases, table)
+            commit(rules, s, new)
+            # 6. the moving average follows
+            if separate:
+                _update_averages(rules, averages, s, ema_decay[t], new)
 
 
 @compiled()
@@ -352,35 +272,13 @@ def _compare(a, b, compared, normalized, weight, d_a, d_b):  # type: ignore[no-u
 
 
 @compiled(fastmath=FAST)
-def _clip_factor(gradients, limit):  # type: ignore[no-untyped-def]
-    """The factor, at most 1, that brings a gradient's length down to the limit."""
-    kind = gradients.dtype.type
-    if np.isinf(limit):
-        return kind(1)
-    square = kind(0)
-    for p in range(len(gradients)):
-        square += gradients[p] * gradients[p]
-    return min(limit / max(np.sqrt(square), kind(1e-12)), kind(1))
-
-
-@compiled(fastmath=FAST)
-def _sgd(  # type: ignore[no-untyped-def]
-    parameters, gradients, velocity, clipping, rate, decay, momentum, nesterov
-):
-    """One step of stochastic gradient descent, as `optim.optimizers.SGD` makes it, in place."""
-    for p in range(len(parameters)):
-        g = gradients[p] * clipping + decay * parameters[p]
-        velocity[p] = momentum * velocity[p] + g
-        change = g + momentum * velocity[p] if nesterov else velocity[p]
-        parameters[p] -= rate * change
-
-
-@compiled(fastmath=FAST)
-def _update_average(target, online, ema_decay):  # type: ignore[no-untyped-def]
+def _update_averages(rules, averages, s, ema_decay, like):  # type: ignore[no-untyped-def]
     """target <- m target + (1 - m) online, with m = `ema_decay`: exact for m = 0 and m = 1."""
-    if ema_decay == 0:
-        target[:] = online[: len(target)]
-    elif ema_decay < 1:
-        step = target.dtype.type(1) - ema_decay
-        for p in range(len(target)):
-            target[p] += step * (online[p] - target[p])
+    step = like.dtype.type(1) - ema_decay
+    for k in range(len(averages)):
+        if averages[k] != 0:
+            size = rules.table[k, SIZE]
+            target = member_of(averages[k], size, s, like)
+            online = member_of(rules.table[k, 0], size, s, like)
+            for p in range(size):
+                target[p] = online[p] if step == 1 else target[p] + step * (online[p] - target[p])

@@ -20,7 +20,7 @@ ANCHORS = 64  # of a tile, at most; a multiple of a warp
 
 def supported_kernel(network: nn.Module, loss: object) -> PairKernel | None:
     """The fused training of a network on a loss by plain SGD; None if it is not supported."""
-    if not is_available(network, "train_pairs"):
+    if not is_available(network):
         return None
     kernel = pairs.supported_kernel(network, loss, device_type(network))
     return kernel if kernel is not None and network_tiles(kernel.network).fit else None
@@ -31,18 +31,20 @@ def train(
     kernel: PairKernel, lr: PerMember, leaves: Sequence[Tensor], batch: int, first_step: int,
     frozen_at: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Train the kernel's network in place, as `compiled.pairs.train` does.
+    """Train the kernel's network in place, as `compiled.pairs.train` does by plain SGD.
+
+    `lr` is the learning rate, or one per member.
 
     Raises:
         LaunchError: the kernel could not be compiled or started; nothing was changed.
     """
-    network, _ = kernel
+    network = kernel.network
     parameters = [*network.weights, *(network.biases or [])]
     flat = flatten(parameters)
     losses = torch.full_like(flat[:, 0], torch.nan)
     found = frozen_at.clone()
     given = arguments(kernel, lr, leaves, batch, first_step, flat, losses, found)
-    launch("train_pairs", _kernel, given, len(flat))
+    launch(network, _kernel, given)
     unflatten(flat, parameters)
     frozen_at.copy_(found)
     return losses
@@ -59,7 +61,7 @@ def arguments(
     flat: Tensor, losses: Tensor, frozen_at: Tensor,
 ) -> dict[str, Any]:  # fmt: skip
     """The arguments of `train_pairs` by name."""
-    network, loss = kernel
+    network, loss = kernel.network, kernel.loss
     features = [network.read(part).contiguous() for part in leaves]
     table = Table(rows=features[0].shape[1])
     top = table.add_network(network)

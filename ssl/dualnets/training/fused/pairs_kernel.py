@@ -14,12 +14,12 @@ from dualnets.training.fused.layers import (
     forward,
     inverse_lengths,
     read_leaves,
-    sum_of_magnitudes,
     through_lengths,
 )
 
 
-@triton.jit
+# the steps of a call vary; for none of their numbers is it compiled again
+@triton.jit(do_not_specialize=["steps", "first_step"])
 def train_pairs(
     anchors, positives, negatives, parameters, gradients, values, rates, losses, frozen_at, table,
     constants, count, rows, layers, features, outputs, top, steps, batch, first_step,
@@ -98,9 +98,14 @@ def train_pairs(
             )  # fmt: skip
         loss = tl.sum(total, 0) * share
         tl.store(losses + s, loss)
-        # 5. a number that is not finite leaves no sum of magnitudes finite
-        magnitude, _ = sum_of_magnitudes(gradients, count, CHUNK)
-        finite = tl.abs(loss) + magnitude < float("inf")
+        # 5. a number that is not finite, now or after the update, leaves no sum of magnitudes finite
+        magnitudes = tl.zeros((CHUNK,), kind)
+        for low in range(0, count, CHUNK):
+            place = low + tl.arange(0, CHUNK)
+            w = tl.load(parameters + place, mask=place < count, other=0)
+            g = tl.load(gradients + place, mask=place < count, other=0)
+            magnitudes += tl.abs(g) + tl.abs(w - rate * g)
+        finite = tl.abs(loss) + tl.sum(magnitudes, 0) < float("inf")
         # 6. gradient descent
         for low in range(0, count, CHUNK):
             place = low + tl.arange(0, CHUNK)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dualnets.methods.siamese import SiameseSpec
+from dualnets.networks.block_network import BlockNetwork
 from dualnets.networks.compiled.members import flatten, unflatten
-from dualnets.optim.optimizers import Optimizer
+from dualnets.optim.optimizers import SGD, Optimizer
 from dualnets.optim.per_member import Group
 from dualnets.training.compiled import siamese
-from dualnets.training.compiled.siamese import (
-    SiameseKernel,
-    _parameter_order,
-    _rates,
-    _RunningMoments,
-    _velocity_name,
-)
+from dualnets.training.compiled.siamese import RunningMoments, target_decays
+from dualnets.training.fused.flat import parameter_order, rates_of, velocity_name
 from dualnets.training.fused.launch import device_type, is_available, launch
 from dualnets.training.fused.table import (
     CHUNK,
@@ -34,21 +29,35 @@ from dualnets.training.fused.table import (
 )
 
 
+class FusedKernel(NamedTuple):
+    """A network, a method and an optimiser for which there is fused code."""
+
+    network: BlockNetwork
+    spec: SiameseSpec
+    optimizer: SGD
+    predictor: Group  # its rates; no other part has rates of its own
+
+
 def supported_kernel(
     network: nn.Module,
     spec: SiameseSpec | None,
     optimizer: Optimizer,
     groups: Mapping[str, Group],
     batch: int,
-) -> SiameseKernel | None:
-    """The fused training of a network by a Siamese method; None if it is not supported."""
-    if not is_available(network, "train_siamese"):
+) -> FusedKernel | None:
+    """The fused training of a network by a Siamese method and SGD; None if it is not supported."""
+    if type(optimizer) is not SGD or not set(groups) <= {"predictor"}:
         return None
-    kernel = siamese.supported_kernel(network, spec, optimizer, groups, device_type(network))
-    return kernel if kernel is not None and _fits(kernel, batch) else None
+    if not is_available(network):
+        return None
+    found = siamese.supported_kernel(network, spec, device_type(network))
+    if found is None:
+        return None
+    kernel = FusedKernel(found.network, found.spec, optimizer, groups.get("predictor", Group()))
+    return kernel if _fits(kernel, batch) else None
 
 
-def _fits(kernel: SiameseKernel, batch: int) -> bool:
+def _fits(kernel: FusedKernel, batch: int) -> bool:
     """Whether a program can hold its tiles: of layers, and of a pass of the whole batch."""
     block = power_of_two(batch, SMALLEST)
     network, spec = kernel.network, kernel.spec
@@ -60,9 +69,9 @@ def _fits(kernel: SiameseKernel, batch: int) -> bool:
 
 @torch.no_grad()
 def train(
-    kernel: SiameseKernel,
-    state: Mapping[str, Tensor],
+    kernel: FusedKernel,
     memory: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
     views: Sequence[Tensor],
     batch: int,
     first_step: int,
@@ -78,30 +87,27 @@ def train(
     """
     network, spec, optimizer, _ = kernel
     # 1. parameters, their momentum, and the target's parameters, side by side
-    names, ends = _parameter_order(network, spec)
+    names, ends = parameter_order(network, spec)
     online = {f"network.{name}": p for name, p in network.named_parameters()} | {**state}
     flat = flatten([online[name] for name in names])
-    velocities = [memory[_velocity_name(name)] for name in names] if optimizer.slots else []
+    velocities = [memory[velocity_name(name)] for name in names] if optimizer.slots else []
     velocity = flatten([flat[:, :0], *velocities])
     own = names[: ends[3].names] if spec.separate_target else []
     target_names = [f"target.{name}" for name in own]
     target = flatten([flat[:, :0], *(state[name] for name in target_names)])
-    running = _RunningMoments(state, spec, flat)
-    running.batches = running.batches.to(flat.device)
+    running = RunningMoments(state, spec, flat)
     # 2. the kernel
     losses = torch.full_like(flat[:, 0], torch.nan)
     found = frozen_at.clone()
     steps = range(first_step, first_step + views[0].shape[2] // batch)
-    decays = [spec.ema_decay(step, total_steps) if own else 1.0 for step in steps]
-    if keep_last_target:
-        decays[-1] = 1.0
+    decays = target_decays(spec, first_step, len(steps), total_steps, keep_last=keep_last_target)
     factors = [optimizer.schedule.factor(step, total_steps) for step in steps]
     both = torch.cat([flat, target], dim=1)
     given = arguments(kernel, views, batch, first_step, both, velocity) | {
         "losses": losses, "frozen_at": found, "running": running.moments, "batches": running.batches,
         "ema_decays": flat.new_tensor(decays), "factors": flat.new_tensor(factors),
     }  # fmt: skip
-    launch("train_siamese", _kernel, given, len(flat))
+    launch(network, _kernel, given)
     # 3. trained tensors change in place; all other tensors of the state are new ones
     frozen_at.copy_(found)
     flat, target = both[:, : flat.shape[1]], both[:, flat.shape[1] :]
@@ -119,11 +125,11 @@ def _kernel() -> Any:
 
 
 def arguments(
-    kernel: SiameseKernel, views: Sequence[Tensor], batch: int, first_step: int, flat: Tensor,
+    kernel: FusedKernel, views: Sequence[Tensor], batch: int, first_step: int, flat: Tensor,
     velocity: Tensor,
 ) -> dict[str, Any]:  # fmt: skip
     """Most arguments of `train_siamese` by name: all that follow from what is trained."""
-    network, spec, optimizer, _ = kernel
+    network, spec, optimizer, predictor = kernel
     outputs = network.blocks[-1] * network.units[-1]
     units = spec.projector.outputs(outputs)
     table = Table(rows=network.inputs)
@@ -142,10 +148,8 @@ def arguments(
     tiles = network_tiles(network)
     heads = head_tiles((spec.projector, spec.predictor), outputs)
 
-    def tensor(numbers: Any) -> Tensor:
-        return torch.as_tensor(np.asarray(numbers)).to(flat)
-
-    rates, decays, momenta, clips = (tensor(each).contiguous() for each in _rates(kernel, flat))
+    own = rates_of(optimizer, predictor, flat)
+    rates, decays, momenta, clips = (each.to(flat).contiguous() for each in own)
     return {
         "first": views[0].contiguous(), "second": views[1].contiguous(), "parameters": flat,
         "velocity": velocity, "gradients": flat.new_empty(len(flat), count),
@@ -153,7 +157,7 @@ def arguments(
         "statistics": flat.new_empty(len(flat), 4, table.norm_units, passes),
         "rates": rates, "decays": decays, "momenta": momenta, "clips": clips,
         "table": layers, "coefficients": coefficients,
-        "constants": tensor([spec.scale, spec.offset, 1 / batch]),
+        "constants": flat.new_tensor([spec.scale, spec.offset, 1 / batch]),
         "count": count, "target_count": flat.shape[1] - count, "predictor_at": predictor_at,
         "rows": table.rows, "features": network.inputs, "outputs": outputs, "units": units, "top": top,
         "output": output, "projections": projections, "predictions": predictions,

@@ -19,7 +19,8 @@ from dualnets.training.fused.layers import (
 )
 
 
-@triton.jit
+# the steps of a call vary; for none of their numbers is it compiled again
+@triton.jit(do_not_specialize=["steps", "first_step"])
 def train_siamese(
     first, second, parameters, velocity, gradients, values, statistics, rates, decays, momenta,
     clips, factors, ema_decays, losses, frozen_at, running, batches, table, coefficients, constants,
@@ -53,6 +54,7 @@ def train_siamese(
     """
     s = tl.program_id(0).to(tl.int64)
     WIDTH: tl.constexpr = PASSES * BLOCK
+    kind: tl.constexpr = parameters.dtype.element_ty
     length = steps * batch
     first += s * features * length
     second += s * features * length
@@ -131,10 +133,8 @@ def train_siamese(
             table, 0, 1, values, values, parameters, gradients, batch, 0, UNITS, FIRST, TERMS, PASSES,
             BLOCK, TILE, True,
         )  # fmt: skip
-        # 5. a number that is not finite leaves no sum of magnitudes finite
+        # 5. what SGD takes, with rates of its own for the predictor
         magnitude, square = sum_of_magnitudes(gradients, count, CHUNK)
-        finite = tl.abs(loss) + magnitude < float("inf")
-        # 6. SGD, with rates of its own for the predictor; and the target's moving average
         factor = tl.load(factors + t)
         step_to = 1 - tl.load(ema_decays + t)
         rate = tl.load(rates + 2 * s) * factor
@@ -145,23 +145,34 @@ def train_siamese(
         limit = tl.load(clips + s)
         clipping = tl.minimum(limit / tl.maximum(tl.sqrt(square), 1e-12), 1)
         clipping = tl.where(limit < float("inf"), clipping, 1)
+        # 6. a number that is not finite, now or after the update, leaves no sum of magnitudes finite
+        part = 2 * norm_units * PASSES
+        moments, _ = sum_of_magnitudes(statistics + part, part, CHUNK)
+        magnitudes = tl.zeros((CHUNK,), kind)
+        for low in range(0, count, CHUNK):
+            place = low + tl.arange(0, CHUNK)
+            w, v = updated(
+                parameters, velocity, gradients, place, place < count, place < predictor_at, clipping,
+                rate, predictor_rate, decay, predictor_decay, momentum, VELOCITY, NESTEROV,
+            )  # fmt: skip
+            magnitudes += tl.abs(w) + tl.abs(v)
+        finite = tl.abs(loss) + magnitude + moments + tl.sum(magnitudes, 0) < float("inf")
+        # 7. the update, and the target's moving average
         for low in range(0, count, CHUNK):
             place = low + tl.arange(0, CHUNK)
             mask = place < tl.where(finite, count, 0)
-            w = tl.load(parameters + place, mask=mask, other=0)
-            g = tl.load(gradients + place, mask=mask, other=0) * clipping
-            g += tl.where(place < predictor_at, decay, predictor_decay) * w
+            w, v = updated(
+                parameters, velocity, gradients, place, mask, place < predictor_at, clipping, rate,
+                predictor_rate, decay, predictor_decay, momentum, VELOCITY, NESTEROV,
+            )  # fmt: skip
             if VELOCITY:
-                v = momentum * tl.load(velocity + place, mask=mask, other=0) + g
                 tl.store(velocity + place, v, mask=mask)
-                g = g + momentum * v if NESTEROV else v
-            w -= tl.where(place < predictor_at, rate, predictor_rate) * g
             tl.store(parameters + place, w, mask=mask)
             averaged = place < tl.where(finite & (step_to > 0), target_count, 0)
             average = tl.load(target + place, mask=averaged, other=0)
             average = tl.where(step_to < 1, average + step_to * (w - average), w)
             tl.store(target + place, average, mask=averaged)
-        # 7. the running moments; the predictor counts the passes whose predictions enter the loss
+        # 8. the running moments; the predictor counts the passes whose predictions enter the loss
         if finite:
             heads.update_running_moments(
                 table, network_end, projector_end, coefficients, statistics, norm_units, running, batches,
@@ -176,6 +187,22 @@ def train_siamese(
         tl.debug_barrier()
         last = tl.where(finite, last, 0)
         t += 1
+
+
+@triton.jit
+def updated(
+    parameters, velocity, gradients, place, mask, common, clipping, rate, predictor_rate, decay,
+    predictor_decay, momentum, VELOCITY: tl.constexpr, NESTEROV: tl.constexpr,
+):  # fmt: skip
+    """Some parameters and velocities after the update; `common` marks those that are not the predictor's."""
+    w = tl.load(parameters + place, mask=mask, other=0)
+    g = tl.load(gradients + place, mask=mask, other=0) * clipping
+    v = g + tl.where(common, decay, predictor_decay) * w
+    change = v
+    if VELOCITY:
+        v += momentum * tl.load(velocity + place, mask=mask, other=0)
+        change = change + momentum * v if NESTEROV else v
+    return w - tl.where(common, rate, predictor_rate) * change, v
 
 
 @triton.jit

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 import hltm
 from hltm.probe import Correlation, LinearProbe
+from hltm.probe.metrics import linear_probe
 from hltm.probe.metrics.linear_probe import BLOCK, RIDGES
 
 
@@ -137,6 +138,22 @@ def test_the_penalty_is_chosen_on_the_training_side(rows, units):
         assert torch.allclose(found.weight[s], fixed.weight[s], atol=1e-9)
         small = streamed(LinearProbe(ridge=1e-4), a, z).result()
         assert found.r2[s, 0] > small.r2[s, 0] - 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_eigenvectors_give_what_a_factorisation_for_each_penalty_gives(monkeypatch, dtype):
+    """Also where copies of a unit make the moments singular, and the smallest penalties their rounding."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randint(3, (2, 4, 400), generator=generator)
+    mix, noise = (torch.randn(2, 30, n, generator=generator) for n in (4, 400))
+    a = (mix @ z.float() + noise).to(dtype)
+    a = torch.cat([a, a[:, :3], torch.zeros_like(a[:, :1])], 1)
+    found = streamed(LinearProbe(3), a, z).result()
+    monkeypatch.setattr(linear_probe, "MANY", 99)
+    expected = streamed(LinearProbe(3), a, z).result()
+    assert (found.ridge == expected.ridge).all()
+    for name in ("correlation", "null", "r2"):
+        assert torch.allclose(getattr(found, name), getattr(expected, name), atol=1e-9), name
 
 
 def test_a_readout_of_as_many_units_as_rows_is_above_its_best_unit():
