@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -32,6 +33,7 @@ from dualnets.training.state import trained_tensors as trained_tensors
 # about the time of ten steps, operations are traced and compared for seconds
 WORTH_RECORDING = 1000
 WORTH_A_GRAPH = 50
+_one_at_a_time = Lock()  # torch.fx does not record on several threads
 _recordings: WeakKeyDictionary[nn.Module, Recording | Graph | None] = WeakKeyDictionary()
 
 
@@ -82,7 +84,8 @@ def _recorded(
     if is_repeatable(network, config):
         (batch,) = config.data.batches(config.method.needs, first_step, 1)
         try:
-            found = kind(network, config, before, batch)
+            with _one_at_a_time:
+                found = kind(network, config, before, batch)
         except (RuntimeError, TypeError) as error:  # what cannot be recorded is run as it is
             if kind is Graph:
                 warnings.warn(

@@ -17,6 +17,7 @@ from dualnets.training.recorded.capture import Recording, is_repeatable
 from dualnets.training.recorded.repeated import repeated
 from dualnets.training.recorded.simplified import simplify
 from dualnets.training.state import TrainConfig
+from dualnets.training.threads import on_threads
 
 TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
 HEAD = dualnets.Head((4, 3), norm=dualnets.BatchNorm(affine=True))
@@ -40,6 +41,9 @@ METHODS = {
     "barlow": dualnets.BarlowTwins(HEAD),
     "vicreg": dualnets.VICReg(HEAD),
     "supervised": dualnets.Supervised("latents"),
+    "teacher": dualnets.TeacherStudent(
+        dualnets.tree_network(TREES, units=2, seed=7), readout=dualnets.Head((2,), bias=False)
+    ),
 }
 
 
@@ -94,6 +98,17 @@ def test_long_trainings_are_recorded(monkeypatch):
         assert len(made) == count
 
 
+def test_parts_on_several_threads_are_recorded(monkeypatch):
+    monkeypatch.setattr(steps_module, "WORTH_RECORDING", 1)
+    settings = [setting(dualnets.VICReg()) for _ in range(4)]
+
+    def advance(given):
+        steps_module.train_steps(*given, 0, 1)
+        assert isinstance(steps_module._recordings[given[0]], Recording)
+
+    on_threads(advance, settings, 4)
+
+
 class Own(dualnets.SimCLR):
     """A subclass, which may compute something else."""
 
@@ -122,8 +137,9 @@ def hooked():
         (dualnets.SimCLR(Annealed()), None),
         (dualnets.SimCLR(), replaced_forward),
         (dualnets.SimCLR(), hooked),
+        (dualnets.TeacherStudent(hooked()), None),
     ],
-    ids=["subclass", "loss", "forward", "hook"],
+    ids=["subclass", "loss", "forward", "hook", "teacher"],
 )
 def test_what_may_change_is_not_recorded(method, network):
     assert not is_repeatable(*setting(method, network=network and network())[:2])

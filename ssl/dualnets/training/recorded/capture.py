@@ -40,17 +40,21 @@ def is_repeatable(network: nn.Module, config: TrainConfig) -> bool:
     So it is for networks and methods of this package whose parts are all of this package, too, in the
     network's own precision.
     """
+    return _is_own_network(network) and config.precision == "float32" and _is_own(config.method)
+
+
+def _is_own_network(network: nn.Module) -> bool:
     return (
         has_known_parts(network)
         and all(type(layer) is NormLayer for layer in network.norms)
         and _is_own(network.norm)
-        and config.precision == "float32"
-        and _is_own(config.method)
     )
 
 
 def _is_own(thing: Any) -> bool:
-    """Whether settings, and all settings within them, are of classes of this package."""
+    """Whether settings, and all settings and networks within them, are of classes of this package."""
+    if isinstance(thing, nn.Module):
+        return _is_own_network(thing)  # a teacher, which no step changes
     if thing is None or isinstance(thing, bool | int | float | str):
         return True
     if isinstance(thing, tuple):
