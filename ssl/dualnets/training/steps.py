@@ -86,7 +86,7 @@ def _recorded(
         try:
             with _one_at_a_time:
                 found = kind(network, config, before, batch)
-        except (RuntimeError, TypeError) as error:  # what cannot be recorded is run as it is
+        except Exception as error:  # of many kinds: what cannot be recorded is run as it is
             if kind is Graph:
                 warnings.warn(
                     f"a step cannot be recorded as a CUDA graph, so its operations are launched one by "
