@@ -10,13 +10,11 @@ from typing import Any
 
 import torch
 from numba import config
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd import forward_ad
+from torch import Tensor
 
+from dualnets.networks.compiled.conditions import are_known
 from hltm.sampling.kernels import threads
 
-DTYPES = (torch.float32, torch.float64)
 NAMESPACE = "dualnets"
 GRAIN = 1 << 16  # fewer numbers than this are not worth a second thread
 
@@ -24,21 +22,10 @@ GRAIN = 1 << 16  # fewer numbers than this are not worth a second thread
 def is_supported(*tensors: Tensor) -> bool:
     """Whether compiled code computes the same for these tensors, and what may become of them.
 
-    They must be of one dtype on the CPU, and no subclass. Under transforms of `torch.func`, in forward
-    mode and where torch compiles, plain torch is used.
+    Where torch compiles, or numba does not, plain torch is used.
     """
     return (
-        all(
-            type(own) in (Tensor, nn.Parameter, FakeTensor)
-            and own.device.type == "cpu"
-            and own.dtype == tensors[0].dtype
-            for own in tensors
-        )
-        and tensors[0].dtype in DTYPES
-        and not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and forward_ad._current_level < 0
-        and not config.DISABLE_JIT  # type: ignore[attr-defined]
+        are_known(tensors) and not torch.compiler.is_compiling() and not config.DISABLE_JIT  # type: ignore[attr-defined]
     )
 
 

@@ -19,14 +19,14 @@ _KNOWN = (torch.Tensor, torch.nn.Parameter)
 _RECORDED = ("FakeTensor", "FunctionalTensor")
 
 
-def are_plain(parameters: Iterable[Tensor]) -> bool:
-    """Whether compiled code may compute with these parameters, now.
+def are_known(tensors: Iterable[Tensor]) -> bool:
+    """Whether compiled code computes with these tensors what plain torch would, but for autocast.
 
-    It may not under transforms of `torch.func`, forward-mode differentiation or autocast, on other
-    devices, in other or several dtypes, or with subclasses of `Tensor`.
+    It does not under transforms of `torch.func` or forward-mode differentiation, on other devices, in other
+    or several dtypes, or with subclasses of `Tensor`.
     """
     dtype = None
-    for own in parameters:
+    for own in tensors:
         dtype = own.dtype if dtype is None else dtype
         known = type(own) in _KNOWN or type(own).__name__ in _RECORDED
         if not known or own.dtype != dtype or own.device.type != "cpu":
@@ -35,8 +35,12 @@ def are_plain(parameters: Iterable[Tensor]) -> bool:
         dtype in DTYPES
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-        and not torch.is_autocast_enabled("cpu")
     )
+
+
+def are_plain(parameters: Iterable[Tensor]) -> bool:
+    """Whether compiled code may compute with these parameters, now: `are_known`, and without autocast."""
+    return are_known(parameters) and not torch.is_autocast_enabled("cpu")
 
 
 def has_memory(tensor: Tensor) -> bool:
