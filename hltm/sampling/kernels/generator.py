@@ -63,7 +63,7 @@ def _philox_lanes(
             if isinstance(kind, types.Array) else value
             for kind, value in zip(given, arguments[2:6], strict=True)
         ]  # fmt: skip
-        pairs = philox_rounds(builder, arguments[:2], counter)
+        (pairs,) = philox_rounds(builder, arguments[:2], [counter])
         for i, order in zip((0, LANES), _IN_TURNS, strict=True):
             at = builder.add(arguments[8], arguments[8].type(i))
             both = _chosen(builder, pairs, order)
@@ -76,21 +76,33 @@ def _philox_lanes(
 philox_lanes: Any = intrinsic(_philox_lanes)
 
 
-def philox_rounds(builder: Any, key: Sequence[Any], counter: Sequence[Any]) -> list[Any]:
-    """All rounds: words 0 (the low half) and 1, then words 2 and 3, of every lane."""
-    x0, x1, x2, x3 = counter
+def philox_rounds(
+    builder: Any, key: Sequence[Any], counters: Sequence[Sequence[Any]]
+) -> list[list[Any]]:
+    """All rounds, of several counters in turns: of each words 0 (the low half) and 1, then 2 and 3."""
+    states = list(counters)
     for r in range(ROUNDS):
         k0, k1 = (
             _low(builder, builder.add(k, _INTEGER(r * w))) for k, w in zip(key, WEYL, strict=True)
         )
-        a, b = _product(builder, x0, MULTIPLIER[0]), _product(builder, x2, MULTIPLIER[1])
+        products = [
+            [_product(builder, x[2 * i], MULTIPLIER[i]) for i in (0, 1)] for x in states
+        ]
         if r == ROUNDS - 1:
             break
-        x0, x1 = exclusive_or(builder, _high(builder, b), x1, k0), b
-        x2, x3 = exclusive_or(builder, _high(builder, a), x3, k1), a
+        states = [
+            [
+                exclusive_or(builder, _high(builder, b), x[1], k0), b,
+                exclusive_or(builder, _high(builder, a), x[3], k1), a,
+            ]
+            for x, (a, b) in zip(states, products, strict=True)
+        ]  # fmt: skip
     return [
-        exclusive_or(builder, _rotated(builder, product), _low(builder, x), k)
-        for product, x, k in ((b, x1, k0), (a, x3, k1))
+        [
+            exclusive_or(builder, _rotated(builder, product), _low(builder, word), k)
+            for product, word, k in ((b, x[1], k0), (a, x[3], k1))
+        ]
+        for x, (a, b) in zip(states, products, strict=True)
     ]
 
 

@@ -32,6 +32,7 @@ from hltm.sampling.kernels.generator import (
 )
 
 FIRST = 9  # planes made for all blocks
+AT_ONCE = 3  # of them made side by side
 PLANES = 32
 
 _NONE, _ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in range(5))
@@ -96,14 +97,10 @@ def start_bits(  # type: ignore[no-untyped-def]
     while planes < FIRST and rest != _NONE:
         rest = rest << _ONE
         planes += 1
-    # the lowest first: whichever plane differs last is then the highest that does
-    for plane in range(planes - 1, -1, -1):
-        bit = np.uint64(PLANES - 1 - plane)
-        low, differ = _threshold_bits(t0, t1, bit)
+    for plane in range((planes - 1) // AT_ONCE * AT_ONCE, -1, -AT_ONCE):
         for j in range(0, count, LANES):
             compare(
-                key0, key1, c0 | np.uint64(plane) << _PLANE, numbers, c2, c3, j, low, differ, parents,
-                own, equal,
+                key0, key1, c0, numbers, c2, c3, j, np.uint64(plane), t0, t1, parents, own, equal,
             )  # fmt: skip
     # a threshold of 2^32, whose bit 32 was not compared, is above every u
     if (t0 | t1) >> _SHIFT != _NONE or rest == _NONE:
@@ -216,32 +213,45 @@ def draw_by_lane(  # type: ignore[no-untyped-def]
 
 def _compare(
     typing: Any, key0: Any, key1: Any, c0: Any, numbers: Any, c2: Any, c3: Any, block: Any,
-    low: Any, differ: Any, parents: Any, own: Any, equal: Any,
+    plane: Any, t0: Any, t1: Any, parents: Any, own: Any, equal: Any,
 ) -> Any:  # fmt: skip
-    """One plane of blocks block .. block + LANES - 1 against the same bit of their thresholds.
+    """AT_ONCE planes, from `plane` on, of blocks block .. block + LANES - 1 against their thresholds.
 
-    Where they differ, sets the lanes of `own` to the bit of u, and those of `equal` to 0. The threshold's
-    bit of a lane is that of `low`, flipped where `differ` and `parents` are 1.
+    Where they differ, sets the lanes of `own` to the bit of u, and those of `equal` to 0. The threshold
+    of a lane is t0 or t1, by its bit of `parents`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        c0, numbers_, c2, c3, block, low, differ, parents_, own_, equal_ = arguments[2:]
+        c0, numbers_, c2, c3, block, plane, t0, t1, parents_, own_, equal_ = arguments[2:]
+        number = plane.type
         c1 = load_lanes(context, builder, numbers, numbers_, block)
-        for i, word in enumerate(philox_rounds(builder, arguments[:2], (c0, c1, c2, c3))):
-            at = builder.add(builder.add(block, block), block.type(i * LANES))
+        each = [builder.add(plane, number(i)) for i in range(AT_ONCE)]
+        word0 = [builder.or_(c0, builder.shl(one, number(24))) for one in each]
+        made = philox_rounds(builder, arguments[:2], [(word, c1, c2, c3) for word in word0])
+        for half in (0, 1):
+            at = builder.add(builder.add(block, block), block.type(half * LANES))
             parent = load_lanes(context, builder, parents, parents_, at)
-            flipped = builder.and_(spread(builder, differ), parent)
-            differs = exclusive_or(builder, word, low, flipped)
-            same = builder.not_(differs)
-            found = builder.and_(load_lanes(context, builder, own, own_, at), same)
-            found = builder.or_(found, builder.and_(word, differs))
+            found = load_lanes(context, builder, own, own_, at)
+            left = load_lanes(context, builder, equal, equal_, at)
+            # the lowest first: whichever plane differs last is then the highest that does
+            for one, words in zip(reversed(each), reversed(made), strict=True):
+                top = builder.add(one, number(PLANES))
+                # the bit of a threshold in all lanes
+                low, high = (
+                    builder.ashr(builder.shl(t, top), number(63)) for t in (t0, t1)
+                )
+                flipped = builder.and_(spread(builder, builder.xor(low, high)), parent)
+                differs = exclusive_or(builder, words[half], flipped, low)
+                same = builder.not_(differs)
+                found = builder.and_(found, same)
+                found = builder.or_(found, builder.and_(words[half], differs))
+                left = builder.and_(left, same)
             store_lanes(context, builder, own, own_, at, found)
-            left = builder.and_(load_lanes(context, builder, equal, equal_, at), same)
             store_lanes(context, builder, equal, equal_, at, left)
         return context.get_dummy_value()
 
     word = types.uint64
-    given = (word, word, word, numbers, word, word, types.intp, word, word, parents, own, equal)
+    given = (word, word, word, numbers, word, word, types.intp, word, word, word, parents, own, equal)
     return types.void(*given), generate
 
 
