@@ -10,6 +10,7 @@ so they follow `torch.set_num_threads`, and run single-threaded inside a DataLoa
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from torch import Tensor
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES
 from hltm.sampling.kernels.guide import CALLS, Guide, guide_of
-from hltm.sampling.kernels.planes import Pending
+from hltm.sampling.kernels.planes import FIELDS, LAST, Pending
 from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.kernels.threads import share
 from hltm.sampling.kernels.tiles import Scratch, Wide, draw_tiles
@@ -31,6 +32,7 @@ PENDING = 512  # blocks that wait until eight of them can be drawn side by side;
 PENDING_DRAWS = 64  # that they are of
 TILE_BYTES = 1 << 22  # of the states of a tile, at most
 PARALLEL_STATES = 1 << 20  # below this many binary states, 0.3 ms, one thread is as fast as two
+LINE = 64  # bytes of a line of the cache, and of the longest vector
 KEPT_BYTES = 1 << 25  # of the memory that a thread keeps between draws, at most
 _last = threading.local()  # `kept`: the shape of a thread's last scratch memory, and the memory
 WIDE_COST = 8  # one state of a wide node takes as long as this many binary states
@@ -138,15 +140,15 @@ def _scratch(
         node=np.zeros(entries, dtype=np.uint64),
         at=np.empty(entries, dtype=np.uint64),
         draw=np.empty(entries, dtype=np.uint64),
-        draws=np.empty(4 * PENDING_DRAWS, dtype=np.uint64),
-        equal=np.empty(PENDING_DRAWS * 2 * padded, dtype=np.uint64),
+        draws=np.empty(int(FIELDS) * PENDING_DRAWS, dtype=np.uint64),
+        equal=_aligned(PENDING_DRAWS * 2 * padded),
     )
     scratch = Scratch(
-        numbers=np.zeros(padded, dtype=np.uint64),
+        numbers=_aligned(padded),
         calls=np.zeros(calls, dtype=np.uint64),
-        words=np.empty(2 * calls, dtype=np.uint64),
+        words=np.empty(2 * LAST * calls, dtype=np.uint64),
         pending=pending,
-        bits=np.zeros((3, nodes, 2 * padded), dtype=np.uint64),
+        bits=_aligned(3, nodes, 2 * padded),
     )
     if guide is None:
         if scratch.bits.nbytes <= KEPT_BYTES:
@@ -161,3 +163,11 @@ def _scratch(
         found=np.zeros(BLOCK, dtype=np.uint32),
     )
     return scratch, wide
+
+
+def _aligned(*shape: int) -> np.ndarray:
+    """uint64 zeros that begin with a line of the cache: a vector across two lines takes twice as long."""
+    size = math.prod(shape)
+    found = np.zeros(size + LINE // 8, dtype=np.uint64)
+    first = -found.ctypes.data % LINE // 8
+    return found[first : first + size].reshape(shape)

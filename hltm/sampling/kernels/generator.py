@@ -152,7 +152,14 @@ def _low(builder: Any, value: Any) -> Any:
 
 
 def _high(builder: Any, value: Any) -> Any:
-    return builder.lshr(value, _constant(value, 32))
+    """The high halves; of vectors the lanes above 32 bits are not cleared, see below."""
+    if value.type != VECTOR:
+        return builder.lshr(value, _constant(value, 32))
+    # a shuffle, since LLVM would see that a shift leaves nothing to clear, take the clearing of a factor
+    # away, and then no longer see that one instruction can multiply
+    halves = builder.bitcast(value, ir.VectorType(ir.IntType(32), 2 * LANES))
+    order = ir.VectorType(ir.IntType(32), 2 * LANES)([i | 1 for i in range(2 * LANES)])
+    return builder.bitcast(builder.shuffle_vector(halves, halves, order), VECTOR)
 
 
 def _product(builder: Any, value: Any, multiplier: int) -> Any:
@@ -160,4 +167,5 @@ def _product(builder: Any, value: Any, multiplier: int) -> Any:
 
 
 def _rotated(builder: Any, value: Any) -> Any:
-    return builder.or_(_high(builder, value), builder.shl(value, _constant(value, 32)))
+    half = _constant(value, 32)
+    return builder.or_(builder.lshr(value, half), builder.shl(value, half))

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -33,9 +34,19 @@ from hltm.sampling.kernels.generator import (
 
 FIRST = 9  # planes made for all blocks
 AT_ONCE = 3  # of them made side by side
+LAST = 2  # planes made side by side for the blocks that are left
 PLANES = 32
+FIELDS = np.uint64(8)  # numbers of a draw in `Pending.draws`
+# the lanes that each number of LANES bits marks, in order
+CHOSEN = np.array(
+    [
+        [*(k for k in range(LANES) if m >> k & 1), *(0 for k in range(LANES) if not m >> k & 1)]
+        for m in range(1 << LANES)
+    ],
+    dtype=np.uint8,
+)
 
-_NONE, _ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in range(5))
+_NONE, _ONE, _TWO, _THREE, _FOUR, _FIVE = (np.uint64(number) for number in range(6))
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SHIFT = np.uint64(32)
 _PLANE = np.uint64(24)
@@ -111,57 +122,61 @@ def start_bits(  # type: ignore[no-untyped-def]
             own[i] = (own[i] & possible) | (equal[i] if rest == _NONE else _NONE)
     if rest == _NONE:
         return left
-    first = np.uint64(left)  # numba takes signed indices for ones from the end
-    place = _FOUR * np.uint64(draw)
-    pending.draws[place], pending.draws[place + _ONE] = t0, t1
+    place = FIELDS * np.uint64(draw)
+    pending.draws[place], pending.draws[place + _ONE] = t0 << _ONE, t1 << _ONE
     pending.draws[place + _TWO] = np.uint64(at - above)
     pending.draws[place + _THREE] = np.uint64(at - draw * words)
+    pending.draws[place + _FOUR], pending.draws[place + _FIVE] = c2, np.uint64(at)
     for j in range(0, count, LANES):
-        for k in range(min(LANES, count - j)):
-            word = np.uint64(2 * j + k)
-            lanes = equal[word] | equal[word + _SECOND]
-            pending.block[first] = numbers[np.uint64(j + k)]
-            pending.node[first] = c2
-            pending.at[first] = np.uint64(at) + word
-            pending.draw[first] = place
-            first += np.uint64(lanes != _NONE)
-    return np.int64(first)
+        blocks = (_ONE << np.uint64(min(LANES, count - j))) - _ONE
+        left = list_undecided(
+            equal, 2 * j, blocks, CHOSEN, np.uint64(at), place, pending.at, pending.draw, left
+        )
+    return left
 
 
 @inner()
-def finish_bits(bits, pending, left, key0, key1, c0, c3, words):  # type: ignore[no-untyped-def]
+def finish_bits(bits, pending, left, key0, key1, c0, numbers, c3, words):  # type: ignore[no-untyped-def]
     """Set the bits of the lanes of all pending blocks, 0 .. left - 1.
 
     Args:
-        key0, key1, c0, c3: as in `start_bits`.
-        words: `(2 LANES,)` uint64 scratch.
+        key0, key1, c0, numbers, c3: as in `start_bits`.
+        words: `(2 LAST LANES,)` uint64 scratch.
     """
     block, node, place, draw, draws, equal = pending
-    for plane in range(FIRST, PLANES):
+    for j in range(left):
+        k = np.uint64(j)
+        at, d = place[k], draw[k]
+        word = at - draws[d + _FIVE]  # see `word_place`
+        block[k] = numbers[(word >> _FOUR) << _THREE | word & np.uint64(LANES - 1)]
+        node[k] = draws[d + _FOUR]
+    for plane in range(FIRST, PLANES, LAST):
         if left == 0:
             break
-        word0 = c0 | np.uint64(plane) << _PLANE
-        bit = np.uint64(PLANES - 1 - plane)
         kept = _NONE
         for j in range(0, left, LANES):
-            philox_lanes(key0, key1, word0, block, node, c3, j, words, 0)
+            make_planes(key0, key1, c0, block, node, c3, j, np.uint64(plane), words)
             for lane in range(min(LANES, left - j)):
-                k, w = np.uint64(j + lane), np.uint64(2 * lane)
+                k = np.uint64(j + lane)
                 at, d = place[k], draw[k]
-                low, differ = _threshold_bits(draws[d], draws[d + _ONE], bit)
                 above, own = at - draws[d + _TWO], at - draws[d + _THREE]
-                # decided here: the lanes where the bit of u differs from that of the threshold
-                lanes, word = equal[own], words[w]
-                found = (word ^ low ^ (differ & bits[above])) & lanes
-                bits[at] |= found & word
-                some = lanes ^ found
-                equal[own] = some
-                lanes, word = equal[own + _SECOND], words[w + _ONE]
-                found = (word ^ low ^ (differ & bits[above + _SECOND])) & lanes
-                bits[at + _SECOND] |= found & word
-                equal[own + _SECOND] = lanes ^ found
+                some = _NONE
+                for half in (_NONE, _SECOND):
+                    parents, lanes, found = bits[above + half], equal[own + half], _NONE
+                    same = lanes
+                    for i in range(LAST - 1, -1, -1):  # the lowest first
+                        low, differ = _threshold_bits(
+                            draws[d], draws[d + _ONE], np.uint64(PLANES - plane - i)
+                        )
+                        word = words[np.uint64(2 * LANES * i + lane) + half]
+                        differs = word ^ low ^ (differ & parents)
+                        found = (found & ~differs) | (word & differs)
+                        same &= ~differs
+                    bits[at + half] |= found & lanes
+                    equal[own + half] = same
+                    some |= same
                 block[kept], node[kept], place[kept], draw[kept] = block[k], node[k], at, d
-                kept += np.uint64((some | (lanes ^ found)) != _NONE)
+                kept += np.uint64(some != _NONE)
         left = np.int64(kept)
     for j in range(left):  # u equals its threshold
         k = np.uint64(j)
@@ -225,26 +240,25 @@ def _compare(
         c0, numbers_, c2, c3, block, plane, t0, t1, parents_, own_, equal_ = arguments[2:]
         number = plane.type
         c1 = load_lanes(context, builder, numbers, numbers_, block)
-        each = [builder.add(plane, number(i)) for i in range(AT_ONCE)]
-        word0 = [builder.or_(c0, builder.shl(one, number(24))) for one in each]
-        made = philox_rounds(builder, arguments[:2], [(word, c1, c2, c3) for word in word0])
+        counters = [(_plane_word(builder, c0, plane, i), c1, c2, c3) for i in range(AT_ONCE)]
+        made = philox_rounds(builder, arguments[:2], counters)
         for half in (0, 1):
             at = builder.add(builder.add(block, block), block.type(half * LANES))
             parent = load_lanes(context, builder, parents, parents_, at)
             found = load_lanes(context, builder, own, own_, at)
             left = load_lanes(context, builder, equal, equal_, at)
             # the lowest first: whichever plane differs last is then the highest that does
-            for one, words in zip(reversed(each), reversed(made), strict=True):
-                top = builder.add(one, number(PLANES))
+            for i in reversed(range(AT_ONCE)):
+                word, top = made[i][half], builder.add(plane, number(PLANES + i))
                 # the bit of a threshold in all lanes
                 low, high = (
                     builder.ashr(builder.shl(t, top), number(63)) for t in (t0, t1)
                 )
                 flipped = builder.and_(spread(builder, builder.xor(low, high)), parent)
-                differs = exclusive_or(builder, words[half], flipped, low)
+                differs = exclusive_or(builder, word, flipped, low)
                 same = builder.not_(differs)
                 found = builder.and_(found, same)
-                found = builder.or_(found, builder.and_(words[half], differs))
+                found = builder.or_(found, builder.and_(word, differs))
                 left = builder.and_(left, same)
             store_lanes(context, builder, own, own_, at, found)
             store_lanes(context, builder, equal, equal_, at, left)
@@ -255,4 +269,68 @@ def _compare(
     return types.void(*given), generate
 
 
+def _make_planes(
+    typing: Any, key0: Any, key1: Any, c0: Any, blocks: Any, nodes: Any, c3: Any, at: Any,
+    plane: Any, words: Any,
+) -> Any:  # fmt: skip
+    """LAST planes, from `plane` on, of LANES pending blocks: for each plane first words, then second ones."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        c0, blocks_, nodes_, c3, at, plane, words_ = arguments[2:]
+        c1, c2 = (
+            load_lanes(context, builder, kind, array, at)
+            for kind, array in ((blocks, blocks_), (nodes, nodes_))
+        )
+        counters = [(_plane_word(builder, c0, plane, i), c1, c2, c3) for i in range(LAST)]
+        made = philox_rounds(builder, arguments[:2], counters)
+        for i, vector in enumerate(vector for pair in made for vector in pair):
+            store_lanes(context, builder, words, words_, at.type(i * LANES), vector)
+        return context.get_dummy_value()
+
+    word = types.uint64
+    given = (word, word, word, blocks, nodes, word, types.intp, word, words)
+    return types.void(*given), generate
+
+
+def _list_undecided(
+    typing: Any, equal: Any, word: Any, blocks: Any, chosen: Any, at: Any, draw: Any, places: Any,
+    draws: Any, left: Any,
+) -> Any:  # fmt: skip
+    """Add the blocks with a lane in equal[word ..] to those pending; returns how many are pending then.
+
+    `blocks` has a bit for each block that there is. All LANES places are written, and those beyond the
+    last one found are written again.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        equal_, word, blocks, chosen_, at, draw, places_, draws_, left = arguments
+        lanes = builder.or_(*(
+            load_lanes(context, builder, equal, equal_, builder.add(word, word.type(i)))
+            for i in (0, LANES)
+        ))  # fmt: skip
+        some = builder.icmp_unsigned("!=", lanes, ir.Constant(lanes.type, None))
+        marks = builder.zext(builder.bitcast(some, ir.IntType(LANES)), blocks.type)
+        marks = builder.and_(marks, blocks)
+        table = context.make_array(chosen)(context, builder, chosen_).data
+        row = builder.gep(table, [builder.mul(marks, marks.type(LANES))])
+        row = builder.bitcast(row, ir.VectorType(ir.IntType(8), LANES).as_pointer())
+        found = builder.zext(builder.load(row, align=1), lanes.type)
+        found = builder.add(found, spread(builder, builder.add(at, word)))
+        store_lanes(context, builder, places, places_, left, found)
+        store_lanes(context, builder, draws, draws_, left, spread(builder, draw))
+        return builder.add(left, builder.ctpop(marks))
+
+    word_ = types.uint64
+    given = (equal, types.intp, word_, chosen, word_, word_, places, draws, types.intp)
+    return types.intp(*given), generate
+
+
+def _plane_word(builder: Any, c0: Any, plane: Any, i: int) -> Any:
+    """Counter word 0 of the plane that is i after `plane`."""
+    own = builder.add(plane, plane.type(i))
+    return builder.or_(c0, builder.shl(own, plane.type(24)))
+
+
 compare: Any = intrinsic(_compare)
+make_planes: Any = intrinsic(_make_planes)
+list_undecided: Any = intrinsic(_list_undecided)

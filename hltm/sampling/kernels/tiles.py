@@ -15,6 +15,7 @@ from hltm._compile import compiled, inner
 from hltm.sampling.kernels.bits import collect_word, spread_word
 from hltm.sampling.kernels.guide import draw_wide
 from hltm.sampling.kernels.planes import (
+    FIELDS,
     Pending,
     draw_by_lane,
     finish_bits,
@@ -90,7 +91,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
     flat = bits.reshape(-1)
     width = bits.shape[2]
     # pending blocks and draws, so that those of one more node have room
-    most, most_draws = len(pending.block) - width, len(pending.draws) // 4 - 2
+    most, most_draws = len(pending.block) - width, len(pending.draws) // np.int64(FIELDS) - 2
     for task in range(low, high):
         s = task // tiles
         tile = task % tiles * size
@@ -118,7 +119,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
             for v in range(nodes + 1 if drawing else 0):
                 full = left > most or draws > most_draws
                 if v == nodes or full or (v > 0 and parent[v] >= done):
-                    finish_bits(flat, pending, left, key0, key1, view, members[s], words)
+                    finish_bits(flat, pending, left, key0, key1, view, numbers, members[s], words)
                     for w in range(done, v if step >= 0 else 0):
                         _keep_states(bits, parent, redraw_case, cardinality, held, w, count, wide)
                     done, left, draws = v, _NOTHING, _NOTHING
