@@ -160,7 +160,6 @@ def _scratch(
         states=np.zeros((2, nodes, lanes), dtype=dtype),
         row=np.zeros(lanes, dtype=dtype),
         thresholds=np.zeros(lanes, dtype=np.uint64),
-        found=np.zeros(BLOCK, dtype=np.uint32),
     )
     return scratch, wide
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import product
 from typing import Any
 
 from llvmlite import ir
@@ -42,38 +43,41 @@ def philox_blocks(key0, key1, c0, blocks, c2, c3, count, words):  # type: ignore
 
     `count` is rounded up to LANES; keys and counters are uint64 that hold 32 bits.
     """
-    for j in range(0, count, LANES):
+    whole = count // (2 * LANES) * (2 * LANES)
+    for j in range(0, whole, 2 * LANES):
+        _philox_pairs(key0, key1, c0, blocks, c2, c3, j, words, 2 * j)
+    for j in range(whole, count, LANES):
         philox_lanes(key0, key1, c0, blocks, c2, c3, j, words, 2 * j)
 
 
-def _philox_lanes(
-    typing: Any, key0: Any, key1: Any, c0: Any, c1: Any, c2: Any, c3: Any, at: Any, words: Any,
-    place: Any,
-) -> Any:  # fmt: skip
-    """words[place ..] = those of calls at .. at + LANES - 1, two uint64 a call.
+def _philox_lanes(groups: int) -> Any:
+    """Instructions for some times LANES calls, in turns, so that their multiplications overlap."""
 
-    Keys and counters hold 32 bits: `uint64`, or contiguous arrays of them with one number a call.
-    """
-    word = types.uint64
-    given = (*(c if isinstance(c, types.Array) else word for c in (c0, c1, c2, c3)),)
+    def write(
+        typing: Any, key0: Any, key1: Any, c0: Any, blocks: Any, c2: Any, c3: Any, at: Any,
+        words: Any, place: Any,
+    ) -> Any:  # fmt: skip
+        """words[place ..] = those of calls at, at + 1, …, two uint64 a call; counter word 1 is `blocks`."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        counter = [
-            load_lanes(context, builder, kind, value, arguments[6])
-            if isinstance(kind, types.Array) else value
-            for kind, value in zip(given, arguments[2:6], strict=True)
-        ]  # fmt: skip
-        (pairs,) = philox_rounds(builder, arguments[:2], [counter])
-        for i, order in zip((0, LANES), _IN_TURNS, strict=True):
-            at = builder.add(arguments[8], arguments[8].type(i))
-            both = _chosen(builder, pairs, order)
-            store_lanes(context, builder, words, arguments[7], at, both)
-        return context.get_dummy_value()
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            c0, blocks_, c2, c3, at, words_, place = arguments[2:]
+            each = [at.type(i * LANES) for i in range(groups)]
+            c1 = [load_lanes(context, builder, blocks, blocks_, builder.add(at, i)) for i in each]
+            made = philox_rounds(builder, arguments[:2], [(c0, one, c2, c3) for one in c1])
+            for i, (pair, order) in enumerate(product(made, _IN_TURNS)):
+                where = builder.add(place, place.type(i * LANES))
+                store_lanes(context, builder, words, words_, where, _chosen(builder, pair, order))
+            return context.get_dummy_value()
 
-    return types.void(word, word, *given, types.intp, words, types.intp), generate
+        word = types.uint64
+        given = (word, word, word, blocks, word, word, types.intp, words, types.intp)
+        return types.void(*given), generate
+
+    return intrinsic(write)
 
 
-philox_lanes: Any = intrinsic(_philox_lanes)
+philox_lanes: Any = _philox_lanes(1)
+_philox_pairs: Any = _philox_lanes(2)
 
 
 def philox_rounds(
@@ -85,9 +89,7 @@ def philox_rounds(
         k0, k1 = (
             _low(builder, builder.add(k, _INTEGER(r * w))) for k, w in zip(key, WEYL, strict=True)
         )
-        products = [
-            [_product(builder, x[2 * i], MULTIPLIER[i]) for i in (0, 1)] for x in states
-        ]
+        products = [[_product(builder, x[2 * i], MULTIPLIER[i]) for i in (0, 1)] for x in states]
         if r == ROUNDS - 1:
             break
         states = [

@@ -17,6 +17,7 @@ import torch
 from hltm._compile import compiled
 from hltm.model.tables import ONE, Tables, row_thresholds
 from hltm.sampling.kernels.generator import philox_blocks
+from hltm.sampling.kernels.lookup import PART, look_up
 from hltm.sampling.kernels.request import BLOCK
 
 
@@ -105,15 +106,14 @@ def _fill_cells(thresholds, bits, cells):  # type: ignore[no-untyped-def]
                 below = end
 
 
-_ONE, _WORD_BITS = np.uint64(1), np.uint64(32)
+_NONE, _ONE = np.uint64(0), np.uint64(1)
 CALLS = BLOCK // 4  # of the generator, for the numbers of a block's lanes
-PART = 16  # lanes that are looked through where one is in a flagged cell
 
 
 @compiled()
 def draw_wide(  # type: ignore[no-untyped-def]
     row, rank, cells, bits, thresholds, threshold_start, steps, key0, key1, c0, numbers, c2, c3, count,
-    calls, words, found, out,
+    calls, words, out,
 ):  # fmt: skip
     """State of every lane of a tile: how many thresholds of its row are <= u.
 
@@ -125,32 +125,22 @@ def draw_wide(  # type: ignore[no-untyped-def]
             `steps` thresholds each.
         numbers: numbers of the tile's `count` blocks, uint64.
         calls, words: `(CALLS,)` and `(2 CALLS,)` uint64 scratch.
-        found: `(BLOCK,)` uint32 scratch.
     """
-    shift, scale = np.uint32(_WORD_BITS - bits), np.uint32(_ONE << bits)
-    state = np.uint32((_ONE << (bits - _ONE)) - _ONE)
     u = words.view(np.uint32)
     for b in range(count):
-        own_row, own = row[b * BLOCK : (b + 1) * BLOCK], out[b * BLOCK : (b + 1) * BLOCK]
         for j in range(CALLS):
             calls[j] = numbers[b] * np.uint64(CALLS) + np.uint64(j)
         philox_blocks(key0, key1, c0, calls, c2, c3, CALLS, words)
-        for i in range(BLOCK):
-            cell = (np.uint64(rank[own_row[i]]) << bits) + np.uint64(u[i] >> shift)
-            found[i] = cells[cell]
         for low in range(0, BLOCK, PART):
-            many = np.uint32(0)
-            for i in range(low, low + PART):
-                cell = found[i]
-                many |= cell
-                # the low bits of u, moved up to those of the cell
-                above = np.uint32(u[i] * scale) > np.uint32(cell | np.uint32(scale - np.uint32(1)))
-                own[i] = np.uint32(cell & state) + np.uint32(above)
-            if many & np.uint32(state + np.uint32(1)):
-                for i in range(low, low + PART):
-                    if found[i] & np.uint32(state + np.uint32(1)):
-                        r = np.int64(rank[own_row[i]])
-                        own[i] = _search(thresholds, threshold_start + r * steps, steps, u[i])
+            many = look_up(row, b * BLOCK + low, words, low, rank, cells, bits, out)
+            i = low
+            while many != _NONE:
+                if many & _ONE:
+                    lane = b * BLOCK + i
+                    r = np.int64(rank[row[lane]])
+                    out[lane] = _search(thresholds, threshold_start + r * steps, steps, u[i])
+                many >>= _ONE
+                i += 1
 
 
 @compiled()

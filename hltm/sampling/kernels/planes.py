@@ -251,9 +251,7 @@ def _compare(
             for i in reversed(range(AT_ONCE)):
                 word, top = made[i][half], builder.add(plane, number(PLANES + i))
                 # the bit of a threshold in all lanes
-                low, high = (
-                    builder.ashr(builder.shl(t, top), number(63)) for t in (t0, t1)
-                )
+                low, high = (builder.ashr(builder.shl(t, top), number(63)) for t in (t0, t1))
                 flipped = builder.and_(spread(builder, builder.xor(low, high)), parent)
                 differs = exclusive_or(builder, word, flipped, low)
                 same = builder.not_(differs)
@@ -265,7 +263,21 @@ def _compare(
         return context.get_dummy_value()
 
     word = types.uint64
-    given = (word, word, word, numbers, word, word, types.intp, word, word, word, parents, own, equal)
+    given = (
+        word,
+        word,
+        word,
+        numbers,
+        word,
+        word,
+        types.intp,
+        word,
+        word,
+        word,
+        parents,
+        own,
+        equal,
+    )
     return types.void(*given), generate
 
 

@@ -59,7 +59,6 @@ class Wide(NamedTuple):
         states: `(2, V, lanes)` of the data and of the view.
         row: `(lanes,)` the row of its table that a lane uses, its parent's state.
         thresholds: `(lanes,)` uint64, those of a binary node whose parent has more states.
-        found: `(BLOCK,)` uint32 scratch, see `hltm.sampling.kernels.guide.draw_wide`.
     """
 
     rank: np.ndarray
@@ -70,7 +69,6 @@ class Wide(NamedTuple):
     states: np.ndarray
     row: np.ndarray
     thresholds: np.ndarray
-    found: np.ndarray
 
 
 @compiled(_nrt=False)  # no memory is allocated; references to parts of arrays need not be counted
@@ -142,8 +140,7 @@ def draw_tiles(  # type: ignore[no-untyped-def]
                             row, wide.rank[of, wide.rank_start[v] :],
                             wide.cells[of, wide.start[v] :], wide.bits[v], thresholds[of],
                             threshold_start[v], cardinality[v] - 1, key0, key1, _WORDS | view,
-                            numbers, c2, members[s], count, calls, words, wide.found,
-                            wide.states[now, v],
+                            numbers, c2, members[s], count, calls, words, wide.states[now, v],
                         )  # fmt: skip
                     else:
                         for i in range(BLOCK * count):
