@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES
-from hltm.sampling.kernels.guide import CALLS, Guide, guide_of
+from hltm.sampling.kernels.guide import AT_ONCE, CALLS, Guide, guide_of
 from hltm.sampling.kernels.planes import FIELDS, LAST, Pending
 from hltm.sampling.kernels.request import BLOCK, DrawRequest
 from hltm.sampling.kernels.threads import share
@@ -132,7 +132,7 @@ def _scratch(
         return kept, None
     padded = -(-size // LANES) * LANES
     lanes = size * BLOCK
-    calls = LANES if guide is None else CALLS
+    calls = LANES if guide is None else AT_ONCE * CALLS
     # twice as many as one node has at most, for its states and its decisions
     entries = PENDING + 2 * padded
     pending = Pending(
@@ -145,8 +145,8 @@ def _scratch(
     )
     scratch = Scratch(
         numbers=_aligned(padded),
-        calls=np.zeros(calls, dtype=np.uint64),
-        words=np.empty(2 * LAST * calls, dtype=np.uint64),
+        calls=_aligned(calls),
+        words=_aligned(2 * LAST * calls),
         pending=pending,
         bits=_aligned(3, nodes, 2 * padded),
     )

@@ -17,7 +17,7 @@ import torch
 from hltm._compile import compiled
 from hltm.model.tables import ONE, Tables, row_thresholds
 from hltm.sampling.kernels.generator import philox_blocks
-from hltm.sampling.kernels.lookup import PART, look_up
+from hltm.sampling.kernels.lookup import PART, look_up, lowest_bit
 from hltm.sampling.kernels.request import BLOCK
 
 
@@ -108,6 +108,7 @@ def _fill_cells(thresholds, bits, cells):  # type: ignore[no-untyped-def]
 
 _NONE, _ONE = np.uint64(0), np.uint64(1)
 CALLS = BLOCK // 4  # of the generator, for the numbers of a block's lanes
+AT_ONCE = 8  # blocks whose numbers are made one after the other
 
 
 @compiled()
@@ -124,33 +125,32 @@ def draw_wide(  # type: ignore[no-untyped-def]
         thresholds: of the tree; this node's begin at `threshold_start`, distinct row after distinct row,
             `steps` thresholds each.
         numbers: numbers of the tile's `count` blocks, uint64.
-        calls, words: `(CALLS,)` and `(2 CALLS,)` uint64 scratch.
+        calls, words: `(AT_ONCE CALLS,)` and `(2 AT_ONCE CALLS,)` uint64 scratch.
     """
     u = words.view(np.uint32)
-    for b in range(count):
-        for j in range(CALLS):
-            calls[j] = numbers[b] * np.uint64(CALLS) + np.uint64(j)
-        philox_blocks(key0, key1, c0, calls, c2, c3, CALLS, words)
-        for low in range(0, BLOCK, PART):
-            many = look_up(row, b * BLOCK + low, words, low, rank, cells, bits, out)
-            i = low
+    for first in range(0, count, AT_ONCE):
+        blocks = min(AT_ONCE, count - first)
+        for j in range(blocks * CALLS):
+            calls[j] = numbers[first + j // CALLS] * np.uint64(CALLS) + np.uint64(j % CALLS)
+        philox_blocks(key0, key1, c0, calls, c2, c3, blocks * CALLS, words)
+        for low in range(0, blocks * BLOCK, PART):
+            lane = first * BLOCK + low
+            many = look_up(row, lane, words, low, rank, cells, bits, out)
             while many != _NONE:
-                if many & _ONE:
-                    lane = b * BLOCK + i
-                    r = np.int64(rank[row[lane]])
-                    out[lane] = _search(thresholds, threshold_start + r * steps, steps, u[i])
-                many >>= _ONE
-                i += 1
+                i = lowest_bit(many)
+                r = np.int64(rank[row[lane + i]])
+                out[lane + i] = _search(
+                    thresholds, threshold_start + r * steps, steps, np.uint64(u[low + i])
+                )
+                many &= many - _ONE
 
 
 @compiled()
 def _search(thresholds, start, steps, u):  # type: ignore[no-untyped-def]
     """How many of the sorted thresholds start .. start + steps - 1 are <= u."""
-    low, high = start, start + steps
-    while low < high:
-        middle = (low + high) >> 1
-        if thresholds[middle] <= u:
-            low = middle + 1
-        else:
-            high = middle
+    low = start
+    while steps > 0:  # without a branch in the loop, which would be guessed wrong
+        half = (steps + 1) >> 1
+        low += half if thresholds[low + half - 1] <= u else 0
+        steps -= half
     return low - start

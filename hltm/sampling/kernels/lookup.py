@@ -85,4 +85,14 @@ def _gather(context: Any, builder: Any, kind: Any, array: Any, places: Any) -> A
     return builder.call(function, [pointers, _WORD(4), every, ir.Constant(_WORDS, ir.Undefined)])
 
 
+def _lowest_bit(typing: Any, word: Any) -> Any:
+    """The place of the lowest 1 of a word that has one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.intp(types.uint64), generate
+
+
 look_up: Any = intrinsic(_look_up)
+lowest_bit: Any = intrinsic(_lowest_bit)
