@@ -17,7 +17,7 @@ from torch import Tensor
 from hltm._compile import compiled
 from hltm.inference.blocks import is_small, problem_of, rows_of_trees, scratch_of, shifts_of
 from hltm.inference.messages import Likelihoods
-from hltm.inference.scaling import SMALL, log_of, logs_of, mark_shifted, terms_of
+from hltm.inference.scaling import SMALL, logs_of, mark_shifted, store_logs, terms_of
 from hltm.inference.upward_kernel import fill_leaf, sweep_up
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.threads import share
@@ -66,6 +66,9 @@ def posterior(
     threads = torch.get_num_threads() if parallel else 1
 
     def compute(chosen: np.ndarray, with_shifts: bool) -> None:
+        if len(chosen) == 0:
+            return
+
         def work(shares: Iterator[tuple[int, int]]) -> None:
             scratch = scratch_of(
                 problem, scales=len(problem.parent) if own else 1,
@@ -81,8 +84,7 @@ def posterior(
     compute(tasks[:1], rare)  # a tree of which the first block needs shifts is not tried without
     rare |= bool(doubtful[:1].any())
     compute(tasks[1:], rare)
-    if doubtful.any():
-        compute(tasks[doubtful], True)
+    compute(tasks[doubtful], True)
     return torch.from_numpy(marginals), torch.from_numpy(evidence if own else evidence[:, 0])
 
 
@@ -164,20 +166,27 @@ def _observed(low, high, prior, lift, log_prior, state, begin, marginals, eviden
     Its states begin at number `low` of all states. It is what `_finish` finds, without a logarithm of
     every sample.
     """
-    total = 0.0
+    total, impossible = 0.0, False
     for k in range(low, high):
         total += math.ldexp(prior[k], max(lift[k], -2000))  # so that it fits 32 bits
-    log_total = np.log(total)
-    for j in range(len(state)):
-        evidence[begin + j] = log_prior[low + state[j]] if state[j] >= 0 else log_total
-    for k in range(high - low):
+        impossible |= prior[k] <= 0.0
+    found = evidence[begin : begin + len(state)]
+    found[:] = np.log(total)
+    for k in range(marginals.shape[0]):
+        row = marginals[k, begin : begin + len(state)]
+        if low + k >= high:
+            row[:] = 0.0
+            continue
         unseen = math.ldexp(prior[low + k], max(lift[low + k], -2000)) / total
+        log = log_prior[low + k]
         for j in range(len(state)):
-            never = state[j] >= 0 and prior[low + state[j]] <= 0.0
-            known = np.nan if never else (1.0 if state[j] == k else 0.0)
-            marginals[k, begin + j] = known if state[j] >= 0 else unseen
-    for k in range(high - low, marginals.shape[0]):
-        marginals[k, begin : begin + len(state)] = 0.0
+            row[j] = 1.0 if state[j] == k else (0.0 if state[j] >= 0 else unseen)
+        for j in range(len(state)):
+            found[j] = log if state[j] == k else found[j]
+    if impossible:
+        for j in range(len(state)):
+            if state[j] >= 0 and prior[low + state[j]] <= 0.0:
+                marginals[: high - low, begin + j] = np.nan
 
 
 @compiled(error_model="numpy")
@@ -190,19 +199,17 @@ def _finish(problem, scratch, shifts, v, prior, lift, begin, size, evidence):  #
     below = scratch.below[low : problem.offset[v + 1]]
     total, exponent = scratch.total, scratch.exponent
     scale = scratch.scale[v if scratch.scale.shape[0] > 1 else 0]
-    raised = False
-    for j in range(below.shape[1]):
-        total[j] = 0.0
-        exponent[j] = scale[j]
-        raised |= scale[j] != 0
+    total[:] = 0.0
+    exponent[:] = scale
     apart = False
     if shifts is not None:
         apart = _finish_apart(scratch, shifts, v, low, prior, lift, below)
     for k in range(below.shape[0]):
         weight = prior[low + k]
         for j in range(below.shape[1]):
-            below[k, j] *= weight
-            total[j] += below[k, j]
+            term = below[k, j] * weight
+            below[k, j] = term
+            total[j] += term
     if shifts is not None and apart:
         _put(shifts.found, shifts.apart, below)
         for j in range(below.shape[1]):
@@ -213,12 +220,7 @@ def _finish(problem, scratch, shifts, v, prior, lift, begin, size, evidence):  #
     for k in range(below.shape[0]):
         for j in range(below.shape[1]):
             below[k, j] /= total[j]
-    if raised or apart:
-        for j in range(size):
-            evidence[begin + j] = log_of(total[j], exponent[j])
-    else:
-        for j in range(size):
-            evidence[begin + j] = np.log(total[j])
+    store_logs(total, exponent, evidence[begin : begin + size])
 
 
 @compiled(error_model="numpy")

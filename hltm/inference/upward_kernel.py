@@ -16,8 +16,6 @@ Notation as there: `below` is λ_v = P(leaves below v | v), `sent` is σ_v = P(l
 
 from __future__ import annotations
 
-import numpy as np
-
 from hltm._compile import compiled
 from hltm.inference.scaling import SMALL, mark_shifted, settle, settle_together, terms_of
 
@@ -81,12 +79,11 @@ def _read(leaves, begin, size, state, missing):  # type: ignore[no-untyped-def]
     a sample get -1."""
     for x in range(state.shape[0]):
         row = leaves[x, begin : begin + size]
-        least = 0
+        some = False
         for j in range(size):
-            k = np.int64(row[j])
-            state[x, j] = k
-            least = min(least, k)
-        missing[x] = least < 0
+            state[x, j] = row[j]
+            some |= row[j] < 0
+        missing[x] = some
         for j in range(size, state.shape[1]):
             state[x, j] = -1
 
