@@ -17,7 +17,7 @@ from hltm.inference.scaling import SMALL
 from hltm.model.tables import Tables
 
 LANES = 128  # samples of a block
-CACHE = 1 << 16  # numbers that a block may hold; the blocks of a large tree have fewer lanes
+CACHE = 1 << 19  # numbers that a block may hold; the blocks of a large tree have fewer lanes
 
 
 class Problem(NamedTuple):
@@ -51,7 +51,8 @@ class Scratch(NamedTuple):
         below: `(ΣK, lanes)` mantissas of λ.
         scale: `(V or 1, lanes)` the exponents shared by a node's states, or by all nodes.
         stored: `(V,)` bool: whether λ is in `below`; it is not for a leaf that is merely observed.
-        state: `(X, lanes)` observed states.
+        state: `(X, lanes)` observed states, -1 where missing.
+        missing: `(X,)` bool: whether some sample of the block lacks the leaf.
         sent: σ of every node, or `(K, lanes)` of one node at a time.
         total, exponent: `(lanes,)` sums over states, and their exponents of two.
     """
@@ -60,6 +61,7 @@ class Scratch(NamedTuple):
     scale: np.ndarray
     stored: np.ndarray
     state: np.ndarray
+    missing: np.ndarray
     sent: np.ndarray
     total: np.ndarray
     exponent: np.ndarray
@@ -126,6 +128,7 @@ def scratch_of(problem: Problem, *, scales: int, sent: int) -> Scratch:
         below=np.empty((problem.offset[-1], lanes)), scale=np.empty((scales, lanes), np.int64),
         stored=np.empty(count, np.bool_),
         state=np.empty((count - problem.first_leaf, lanes), np.int64),
+        missing=np.empty(count - problem.first_leaf, np.bool_),
         sent=np.empty((sent, lanes)), total=np.empty(lanes), exponent=np.empty(lanes, np.int64),
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from hltm._compile import compiled
 from hltm.inference.blocks import is_small, problem_of, rows_of_trees, scratch_of, shifts_of
 from hltm.inference.messages import Likelihoods
-from hltm.inference.scaling import SMALL, log_of, logs_of, mark_shifted, terms_of
+from hltm.inference.scaling import SMALL, logs_of, mark_shifted, store_logs, terms_of
 from hltm.inference.upward_kernel import fill_leaf, sweep_up
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.threads import share
@@ -66,6 +66,9 @@ def posterior(
     threads = torch.get_num_threads() if parallel else 1
 
     def compute(chosen: np.ndarray, with_shifts: bool) -> None:
+        if len(chosen) == 0:
+            return
+
         def work(shares: Iterator[tuple[int, int]]) -> None:
             scratch = scratch_of(
                 problem, scales=len(problem.parent) if own else 1,
@@ -81,8 +84,7 @@ def posterior(
     compute(tasks[:1], rare)  # a tree of which the first block needs shifts is not tried without
     rare |= bool(doubtful[:1].any())
     compute(tasks[1:], rare)
-    if doubtful.any():
-        compute(tasks[doubtful], True)
+    compute(tasks[doubtful], True)
     return torch.from_numpy(marginals), torch.from_numpy(evidence if own else evidence[:, 0])
 
 
@@ -118,7 +120,7 @@ def _rows(  # type: ignore[no-untyped-def]
                     _finish(
                         problem, scratch, shifts, v, before, raised, begin, size, evidence[s, i]
                     )
-                    _write(below[offset[v] : offset[v + 1]], marginals[s, i], begin, size)
+                    _write(below, offset[v], offset[v + 1], marginals[s, i], begin, size)
                 else:
                     _observed(
                         offset[v], offset[v + 1], before, raised,
@@ -129,23 +131,32 @@ def _rows(  # type: ignore[no-untyped-def]
             if not stored[0]:
                 fill_leaf(state[0], below)
             _finish(problem, scratch, shifts, 0, before, raised, begin, size, evidence[s, 0])
-            for v in range(1, count):
-                if needed[v]:
-                    p = parent[v]
-                    at = below[offset[v] : offset[v + 1]]
-                    if not stored[v]:
-                        fill_leaf(state[v - first_leaf], at)
-                    above = below[offset[p] : offset[p + 1]]
+            i = 0  # of the next of the nodes
+            for v in range(count):
+                wanted = i < len(nodes) and nodes[i] == v
+                if v > 0 and needed[v] and (v < first_leaf or stored[v]):
+                    p, low, high = parent[v], offset[v], offset[v + 1]
                     apart = False
                     if shifts is not None:
-                        apart = _descend_apart(problem, scratch, shifts, v, s, table, above, at)
-                    sent = scratch.sent[sent_offset[v] : sent_offset[v + 1]]
-                    _descend(table[start[v] :], above, sent, at, scratch.total)
+                        apart = _descend_apart(
+                            problem, scratch, shifts, v, s, table,
+                            below[offset[p] : offset[p + 1]], below[low:high],
+                        )  # fmt: skip
+                    _descend(
+                        table, start[v], high - low, below, offset[p], low, scratch.sent,
+                        sent_offset[v], sent_offset[v + 1], scratch.total,
+                    )  # fmt: skip
                     if shifts is not None and apart:
-                        _put(shifts.found, shifts.apart, at)
-            for i in range(len(nodes)):
-                v = nodes[i]
-                _write(below[offset[v] : offset[v + 1]], marginals[s, i], begin, size)
+                        _put(shifts.found, shifts.apart, below[low:high])
+                if wanted and (v == 0 or v < first_leaf or stored[v]):
+                    _write(below, offset[v], offset[v + 1], marginals[s, i], begin, size)
+                elif wanted:
+                    p, states = parent[v], offset[v + 1] - offset[v]
+                    _reveal(
+                        table, start[v], states, below, offset[p], offset[p + 1], scratch,
+                        v - first_leaf, marginals[s, i], begin, size,
+                    )  # fmt: skip
+                i += wanted
 
 
 @compiled(error_model="numpy")
@@ -155,20 +166,27 @@ def _observed(low, high, prior, lift, log_prior, state, begin, marginals, eviden
     Its states begin at number `low` of all states. It is what `_finish` finds, without a logarithm of
     every sample.
     """
-    total = 0.0
+    total, impossible = 0.0, False
     for k in range(low, high):
         total += math.ldexp(prior[k], max(lift[k], -2000))  # so that it fits 32 bits
-    log_total = np.log(total)
-    for j in range(len(state)):
-        evidence[begin + j] = log_prior[low + state[j]] if state[j] >= 0 else log_total
-    for k in range(high - low):
+        impossible |= prior[k] <= 0.0
+    found = evidence[begin : begin + len(state)]
+    found[:] = np.log(total)
+    for k in range(marginals.shape[0]):
+        row = marginals[k, begin : begin + len(state)]
+        if low + k >= high:
+            row[:] = 0.0
+            continue
         unseen = math.ldexp(prior[low + k], max(lift[low + k], -2000)) / total
+        log = log_prior[low + k]
         for j in range(len(state)):
-            never = state[j] >= 0 and prior[low + state[j]] <= 0.0
-            known = np.nan if never else (1.0 if state[j] == k else 0.0)
-            marginals[k, begin + j] = known if state[j] >= 0 else unseen
-    for k in range(high - low, marginals.shape[0]):
-        marginals[k, begin : begin + len(state)] = 0.0
+            row[j] = 1.0 if state[j] == k else (0.0 if state[j] >= 0 else unseen)
+        for j in range(len(state)):
+            found[j] = log if state[j] == k else found[j]
+    if impossible:
+        for j in range(len(state)):
+            if state[j] >= 0 and prior[low + state[j]] <= 0.0:
+                marginals[: high - low, begin + j] = np.nan
 
 
 @compiled(error_model="numpy")
@@ -181,19 +199,17 @@ def _finish(problem, scratch, shifts, v, prior, lift, begin, size, evidence):  #
     below = scratch.below[low : problem.offset[v + 1]]
     total, exponent = scratch.total, scratch.exponent
     scale = scratch.scale[v if scratch.scale.shape[0] > 1 else 0]
-    raised = False
-    for j in range(below.shape[1]):
-        total[j] = 0.0
-        exponent[j] = scale[j]
-        raised |= scale[j] != 0
+    total[:] = 0.0
+    exponent[:] = scale
     apart = False
     if shifts is not None:
         apart = _finish_apart(scratch, shifts, v, low, prior, lift, below)
     for k in range(below.shape[0]):
         weight = prior[low + k]
         for j in range(below.shape[1]):
-            below[k, j] *= weight
-            total[j] += below[k, j]
+            term = below[k, j] * weight
+            below[k, j] = term
+            total[j] += term
     if shifts is not None and apart:
         _put(shifts.found, shifts.apart, below)
         for j in range(below.shape[1]):
@@ -204,12 +220,7 @@ def _finish(problem, scratch, shifts, v, prior, lift, begin, size, evidence):  #
     for k in range(below.shape[0]):
         for j in range(below.shape[1]):
             below[k, j] /= total[j]
-    if raised or apart:
-        for j in range(size):
-            evidence[begin + j] = log_of(total[j], exponent[j])
-    else:
-        for j in range(size):
-            evidence[begin + j] = np.log(total[j])
+    store_logs(total, exponent, evidence[begin : begin + size])
 
 
 @compiled(error_model="numpy")
@@ -244,25 +255,56 @@ def _put(found, apart, below):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _descend(table, above, sent, below, total):  # type: ignore[no-untyped-def]
+def _descend(table, start, states, below, above, low, sent, first, last, total):  # type: ignore[no-untyped-def]
     """Turn λ into a posterior in place: times T's transpose times the parent's posterior / σ.
 
-    `sent` is overwritten.
+    The arrays' rows are the parent's posterior from `above` on, λ from `low` on, and σ from `first` to
+    `last` - 1, which is overwritten.
     """
-    states, lanes = below.shape
-    for r in range(above.shape[0]):
+    lanes = below.shape[1]
+    for r in range(first, last):
         for j in range(lanes):
             divisor = sent[r, j] if sent[r, j] > 0.0 else 1.0
-            sent[r, j] = above[r, j] / divisor
+            sent[r, j] = below[above + r - first, j] / divisor
     for k in range(states):
-        for j in range(lanes):
-            total[j] = 0.0
-        for r in range(above.shape[0]):
-            weight = table[r * states + k]
+        weight = table[start + k :]
+        if last - first == 2:
+            zero, one = weight[0], weight[states]
             for j in range(lanes):
-                total[j] += weight * sent[r, j]
+                below[low + k, j] *= zero * sent[first, j] + one * sent[first + 1, j]
+            continue
         for j in range(lanes):
-            below[k, j] *= total[j]
+            total[j] = weight[0] * sent[first, j]
+        for r in range(1, last - first):
+            for j in range(lanes):
+                total[j] += weight[r * states] * sent[first + r, j]
+        for j in range(lanes):
+            below[low + k, j] *= total[j]
+
+
+@compiled(error_model="numpy")
+def _reveal(table, start, states, below, above, end, scratch, x, out, begin, size):  # type: ignore[no-untyped-def]
+    """Store the posterior of an observed leaf: its state, or T's transpose times the parent's posterior.
+
+    The parent's posterior is in rows `above` .. `end` - 1 of `below`; where it is NaN, so is the leaf's.
+    """
+    state, total = scratch.state, scratch.total
+    for k in range(states):
+        row = out[k, begin : begin + size]
+        if scratch.missing[x]:
+            total[:] = 0.0
+            for r in range(above, end):
+                weight = table[start + (r - above) * states + k]
+                for j in range(below.shape[1]):
+                    total[j] += weight * below[r, j]
+            for j in range(size):
+                known = (1.0 if state[x, j] == k else 0.0) + 0.0 * below[above, j]
+                row[j] = known if state[x, j] >= 0 else total[j]
+        else:
+            for j in range(size):
+                row[j] = (1.0 if state[x, j] == k else 0.0) + 0.0 * below[above, j]
+    for k in range(states, out.shape[0]):
+        out[k, begin : begin + size] = 0.0
 
 
 @compiled(error_model="numpy")
@@ -293,11 +335,12 @@ def _descend_apart(problem, scratch, shifts, v, s, table, above, below):  # type
 
 
 @compiled(error_model="numpy")
-def _write(belief, out, begin, size):  # type: ignore[no-untyped-def]
-    """Store a node's posterior; states that it does not have get 0."""
-    for k in range(belief.shape[0]):
-        for j in range(size):
-            out[k, begin + j] = belief[k, j]
-    for k in range(belief.shape[0], out.shape[0]):
-        for j in range(size):
-            out[k, begin + j] = 0.0
+def _write(below, low, high, out, begin, size):  # type: ignore[no-untyped-def]
+    """Store a node's posterior, rows `low` .. `high` - 1; states that it does not have get 0."""
+    for k in range(out.shape[0]):
+        row = out[k, begin : begin + size]
+        if k < high - low:
+            for j in range(size):
+                row[j] = below[low + k, j]
+        else:
+            row[:] = 0.0

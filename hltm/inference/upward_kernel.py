@@ -31,15 +31,12 @@ def sweep_up(problem, scratch, shifts, s, begin, size, sent_offset):  # type: ig
     Returns:
         whether some lane needs shifts that are not given: then nothing holds.
     """
-    below, stored, state = scratch.below, scratch.stored, scratch.state
+    below, sent, stored, state = scratch.below, scratch.sent, scratch.stored, scratch.state
     parent, cardinality, start = problem.parent, problem.cardinality, problem.start
     offset, first_leaf = problem.offset, problem.first_leaf
-    leaves = problem.leaves[s if problem.leaves.shape[0] > 1 else 0]
-    for x in range(state.shape[0]):
-        for j in range(size):
-            state[x, j] = leaves[x, begin + j]
-        for j in range(size, state.shape[1]):
-            state[x, j] = -1
+    _read(
+        problem.leaves[s if problem.leaves.shape[0] > 1 else 0], begin, size, state, scratch.missing
+    )
     scratch.scale[:] = 0
     stored[:] = False
     if shifts is not None:
@@ -52,31 +49,43 @@ def sweep_up(problem, scratch, shifts, s, begin, size, sent_offset):  # type: ig
         if v == 0:
             break
         p, states = parent[v], cardinality[v]
-        if sent_offset is None:
-            out = scratch.sent[: cardinality[p]]
-        else:
-            out = scratch.sent[sent_offset[v] : sent_offset[v + 1]]
+        into, rows, first = offset[p], cardinality[p], not stored[p]
+        stored[p] = True
         raised = False
         if v >= first_leaf and not stored[v]:
-            _send_leaf(table[start[v] :], states, state[v - first_leaf], out)
+            small = _meet_leaf(
+                table, start[v], states, state, v - first_leaf, below, into, rows, first
+            )
         else:
-            _send(table[start[v] :], below[offset[v] : offset[v + 1]], out)
+            at = 0 if sent_offset is None else sent_offset[v]
+            _send(table, start[v], states, below, offset[v], sent, at, rows)
             if shifts is not None:
-                raised = _send_apart(problem, scratch, shifts, v, s, table, out)
-        into = below[offset[p] : offset[p + 1]]
-        if not stored[p]:
-            stored[p] = True
-            into[:] = 1.0
-        small = _multiply(out, into)
+                raised = _send_apart(problem, scratch, shifts, v, s, table, sent[at : at + rows])
+            small = _meet(sent, at, below, into, rows, first)
         if small or raised:
             if shifts is not None:
                 _rescale(problem, scratch, shifts, p, raised)
-            elif _rescale_together(into, scratch.scale[p if each else 0]):
+            elif _rescale_together(below[into : into + rows], scratch.scale[p if each else 0]):
                 return True
         if each:
             for j in range(size):
                 scratch.scale[p, j] += scratch.scale[v, j]
     return False
+
+
+@compiled()
+def _read(leaves, begin, size, state, missing):  # type: ignore[no-untyped-def]
+    """Observed states of samples begin .. begin + size - 1, and whether some are missing; lanes without
+    a sample get -1."""
+    for x in range(state.shape[0]):
+        row = leaves[x, begin : begin + size]
+        some = False
+        for j in range(size):
+            state[x, j] = row[j]
+            some |= row[j] < 0
+        missing[x] = some
+        for j in range(size, state.shape[1]):
+            state[x, j] = -1
 
 
 @compiled(error_model="numpy")
@@ -103,7 +112,7 @@ def _prepare(problem, scratch, shifts, v, s, begin, size):  # type: ignore[no-un
                 row = shifts.given[v] + k
                 given[k, j] = shifts.likelihoods[place, row, begin + j] if j < size else 1.0
             scale[j] += settle(given, lift, j)
-        _multiply(given, at)
+        _meet(given, 0, scratch.below, low, high - low, False)
         # not `True`, for which numba would compile the function once more
         _rescale(problem, scratch, shifts, v, shifts.given[v] >= 0)
         shifts.shifted[v] |= extreme
@@ -160,57 +169,67 @@ def _rescale_together(value, scale):  # type: ignore[no-untyped-def]
     return doubtful
 
 
-@compiled(error_model="numpy")
-def _send_leaf(table, states, state, out):  # type: ignore[no-untyped-def]
-    """σ of a leaf: the column of its table for its observed state, or ones if it is missing."""
-    if states == 2:  # a choice between two numbers: faster than indexed loads
-        for r in range(out.shape[0]):
-            first, second = table[2 * r], table[2 * r + 1]
-            for j in range(out.shape[1]):
-                out[r, j] = second if state[j] == 1 else (first if state[j] == 0 else 1.0)
-        return
-    for r in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            k = state[j]
-            out[r, j] = 1.0 if k < 0 else table[r * states + k]
+# The functions below are given rows of arrays by number: a slice of an array for each node would cost as
+# much as a loop over its lanes.
 
 
 @compiled(error_model="numpy")
-def _send(table, message, out):  # type: ignore[no-untyped-def]
-    """σ of a latent: the sum over its states of P(state | parent) times λ."""
-    states = message.shape[0]
-    if states == 2:
-        for r in range(out.shape[0]):
-            first, second = table[2 * r], table[2 * r + 1]
-            for j in range(out.shape[1]):
-                out[r, j] = first * message[0, j] + second * message[1, j]
-        return
-    for r in range(out.shape[0]):
-        weight = table[r * states]
-        for j in range(out.shape[1]):
-            out[r, j] = weight * message[0, j]
-        for k in range(1, states):
-            weight = table[r * states + k]
-            for j in range(out.shape[1]):
-                out[r, j] += weight * message[k, j]
+def _meet_leaf(table, start, states, state, x, below, into, rows, first):  # type: ignore[no-untyped-def]
+    """Multiply σ of an observed leaf into its parent's λ; whether some state got small.
 
-
-@compiled(error_model="numpy")
-def _multiply(sent, into):  # type: ignore[no-untyped-def]
-    """Multiply a message into a node's λ; whether some state got small."""
+    σ is the column of the leaf's table for its state, or ones if that is missing. The `first` message
+    to a parent is its λ so far.
+    """
     small = 0
-    if into.shape[0] == 2:
-        for j in range(into.shape[1]):
-            a = into[0, j] * sent[0, j]
-            b = into[1, j] * sent[1, j]
-            into[0, j] = a
-            into[1, j] = b
-            small += ((a < SMALL) & (a > 0.0)) | ((b < SMALL) & (b > 0.0))
-        return small > 0
-    for r in range(into.shape[0]):
-        for j in range(into.shape[1]):
-            a = into[r, j] * sent[r, j]
-            into[r, j] = a
+    for r in range(rows):
+        if states == 2:  # a choice between two numbers: faster than indexed loads
+            zero, one = table[start + 2 * r], table[start + 2 * r + 1]
+            for j in range(below.shape[1]):
+                k = state[x, j]
+                a = one if k == 1 else (zero if k == 0 else 1.0)
+                if not first:
+                    a *= below[into + r, j]
+                below[into + r, j] = a
+                small += (a < SMALL) & (a > 0.0)
+        else:
+            row = table[start + r * states : start + (r + 1) * states]
+            for j in range(below.shape[1]):
+                k = state[x, j]
+                a = 1.0 if k < 0 else row[k]
+                if not first:
+                    a *= below[into + r, j]
+                below[into + r, j] = a
+                small += (a < SMALL) & (a > 0.0)
+    return small > 0
+
+
+@compiled(error_model="numpy")
+def _send(table, start, states, below, low, sent, at, rows):  # type: ignore[no-untyped-def]
+    """σ of a latent: the sum over its states of P(state | parent) times λ."""
+    for r in range(rows):
+        weight = table[start + r * states :]
+        if states == 2:
+            zero, one = weight[0], weight[1]
+            for j in range(below.shape[1]):
+                sent[at + r, j] = zero * below[low, j] + one * below[low + 1, j]
+            continue
+        for j in range(below.shape[1]):
+            sent[at + r, j] = weight[0] * below[low, j]
+        for k in range(1, states):
+            for j in range(below.shape[1]):
+                sent[at + r, j] += weight[k] * below[low + k, j]
+
+
+@compiled(error_model="numpy")
+def _meet(sent, at, below, into, rows, first):  # type: ignore[no-untyped-def]
+    """Multiply a message into a node's λ, of which it may be the first; whether some state got small."""
+    small = 0
+    for r in range(rows):
+        for j in range(below.shape[1]):
+            a = sent[at + r, j]
+            if not first:
+                a *= below[into + r, j]
+            below[into + r, j] = a
             small += (a < SMALL) & (a > 0.0)
     return small > 0
 

@@ -66,12 +66,17 @@ class UnitBatch:
         """`(…, U, U)` of all pairs of units, summed over rows."""
         return self.values @ self.values.mT
 
-    def inner(self, other: UnitBatch) -> Tensor:
-        """`(…, U, T)` float64 sums of products around the means of the batch."""
+    def inner(self, other: UnitBatch, moved: float = 0.0) -> Tensor:
+        """`(…, U, T)` float64 sums of products around the means of the batch, in memory of its own.
+
+        To them is added `moved` times the product of the batches' steps. All that is of size U T is
+        passed over few times: of a wide layer that takes longer than the products.
+        """
         kind = torch.promote_types(self.values.dtype, other.values.dtype)
         same = other is self
-        found = self.products if same else self.values.to(kind) @ other.values.to(kind).mT
-        return found.double() - self.shape[-1] * _outer(self.rest, other.rest)
+        products = self.products if same else self.values.to(kind) @ other.values.to(kind).mT
+        left = torch.stack([-self.shape[-1] * self.rest, moved * self.step], -1)
+        return (left @ torch.stack([other.rest, other.step], -2)).add_(products)
 
     def cross(self, other: UnitBatch, old: Tensor | float) -> Tensor:
         """`(…, U, T)` the same around the means of all rows, from that of the rows before.
@@ -88,9 +93,10 @@ class UnitBatch:
         if not self.before:
             return self.inner(other)
         count = self.shape[-1]
-        weight = self.before * count / (self.before + count)
-        moved = weight * _outer(self.step, other.step)
-        return old * _outer(self.power, other.power) + self.inner(other) + moved
+        found = self.inner(other, self.before * count / (self.before + count))
+        if bool((self.power != 1).any() | (other.power != 1).any()):
+            old = old * self.power[..., :, None] * other.power[..., None, :]
+        return found.add_(old)
 
 
 class StreamingUnits:
@@ -233,7 +239,3 @@ def power_of_two(exponent: Tensor) -> Tensor:
         [0.5, 1024.0]
     """
     return ((exponent.long() + 1023) << 52).view(torch.float64)
-
-
-def _outer(a: Tensor, b: Tensor) -> Tensor:
-    return a[..., :, None] * b[..., None, :]

@@ -144,7 +144,7 @@ class _Pair(NamedTuple):
         (a, s), (b, r) = (p.batch, p.squares), (q.batch, q.squares)
         return cls(
             a.shape[-1],
-            a.inner(b) * p.weight[..., :, None] * q.weight[..., None, :],
+            a.inner(b).mul_(p.weight[..., :, None]).mul_(q.weight[..., None, :]),
             s.sum(-1).double(),
             r.sum(-1).double(),
             (s * r).sum(-1).double(),
@@ -154,6 +154,8 @@ class _Pair(NamedTuple):
 
     def scaled(self, p: Tensor, q: Tensor) -> _Pair:
         """The same of p x and q y."""
+        if bool((p == 1).all() and (q == 1).all()):
+            return self
         pq, p2, q2 = p * q, p.square(), q.square()
         return _Pair(
             self.rows, self.xy * pq[..., None, None], self.x * p2, self.y * q2, self.both * pq.square(),
@@ -168,7 +170,7 @@ class _Pair(NamedTuple):
         second = d2 * self.y + e2 * self.x + 4 * (d_xy * e).sum(-1) + n * d2 * e2
         return _Pair(
             n,
-            self.xy + n * d[..., :, None] * e[..., None, :],
+            ((n * d)[..., :, None] @ e[..., None, :]).add_(self.xy),
             self.x + n * d2,
             self.y + n * e2,
             self.both - 2 * first + second,
