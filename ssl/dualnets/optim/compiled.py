@@ -8,6 +8,7 @@ before the update. Kernels that train a member through many steps call `propose`
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from dualnets.optim.optimizers import (
 )
 from dualnets.optim.per_member import Group
 from dualnets.optim.schedule import Schedule
-from hltm._compile import compiled
+from hltm._compile import compiled, inner
 
 DESCENT, ADAPTIVE, DECOUPLED, LAYER_WISE = range(4)
 RULES: dict[type[Optimizer], tuple[int, tuple[str, ...]]] = {  # and the rates that a rule reads
@@ -41,6 +42,7 @@ RULES: dict[type[Optimizer], tuple[int, tuple[str, ...]]] = {  # and the rates t
 LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1)}
 DTYPES = (*LIKE,)
 SLOTS, OWN_RATES = 3, 3  # the most that a rule has
+SMALLEST = tuple(float(np.finfo(kind).tiny) for kind in (np.float32, np.float64))
 SIZE, SPARED, FIRST_SLOT = 1, 2, 3  # columns of the table beside 0, the parameter
 
 
@@ -98,28 +100,33 @@ class CompiledUpdate:
         self.names = [*parameters]
         self.schedule = optimizer.schedule
         first = self._held[0]
-        self.dtype, members = first.dtype, len(first)
+        self.dtype, self._members = first.dtype, len(first)
+        members = self._members
         rule, names = RULES[type(optimizer)]
-
-        def each(rates: Any) -> np.ndarray:
-            return np.broadcast_to(np.asarray(rates, dtype=np.float64), (members,))
-
         clip = np.inf if optimizer.clip is None else optimizer.clip
         rates = np.zeros((2 + OWN_RATES, members))
         for place, own in enumerate((optimizer.lr, clip, *(getattr(optimizer, n) for n in names))):
-            rates[place] = each(own)
-        table = np.zeros((len(parameters), FIRST_SLOT + SLOTS), dtype=np.int64)
-        own_rates = []
-        for row, (name, parameter) in zip(table, parameters.items(), strict=True):
-            group = groups.get(name, Group())
-            row[0], row[SIZE] = parameter.data_ptr(), parameter[0].numel()
-            row[SPARED] = has_plain_momentum(name, parameter)
-            for column, slot in enumerate(optimizer.slots, start=FIRST_SLOT):
-                row[column] = memory[f"{slot}.{name}"].data_ptr()
-            decay = optimizer.weight_decay if group.weight_decay is None else group.weight_decay
-            own_rates.append([each(group.lr), each(decay)])
+            rates[place] = own
+        table, own_rates, slots = [], np.empty((len(parameters), 2, members)), optimizer.slots
+        for k, (name, parameter) in enumerate(parameters.items()):
+            group = groups.get(name)
+            own_rates[k, 0] = 1.0 if group is None else group.lr
+            decay = None if group is None else group.weight_decay
+            own_rates[k, 1] = optimizer.weight_decay if decay is None else decay
+            row = [parameter.data_ptr(), parameter.numel() // members]
+            row.append(has_plain_momentum(name, parameter))
+            row += [memory[f"{slot}.{name}"].data_ptr() for slot in slots]
+            table.append(row + [0] * (SLOTS - len(slots)))
         nesterov = bool(getattr(optimizer, "nesterov", False))
-        self.rules = Rules(rule, len(optimizer.slots), nesterov, table, np.array(own_rates), rates)
+        whole = np.array(table, dtype=np.int64)
+        self.rules = Rules(rule, len(slots), nesterov, whole, own_rates, rates)
+        addresses = [each.ctypes.data for each in (whole, own_rates, rates)]
+        header = [rule, len(slots), nesterov, *addresses, len(whole), members]
+        self._header = np.array(header, dtype=np.int64)
+        self._like = LIKE[self.dtype]
+        # of the last call: gradients whose addresses are known, and all addresses
+        self._gradients: list[Tensor] = []
+        self._pointers = np.empty(0, dtype=np.int64)
 
     def factors(self, first_step: int, steps: int, total_steps: int) -> np.ndarray:
         """`(steps,)` float64 factors of the schedule from a step on."""
@@ -145,16 +152,41 @@ class CompiledUpdate:
             step, steps: as for `Optimizer.update`.
             others: more tensors `(S, …)` of any dtype that must be finite.
         """
-        whole = [gradient.contiguous() for gradient in gradients]
-        starts = np.array([gradient.data_ptr() for gradient in whole], dtype=np.int64)
-        if not all_finite(others):
-            lost = ~finite_members(others, frozen_at)
-            frozen_at.copy_(torch.where(lost & (frozen_at < 0), step, frozen_at))
-        alive = _update(
-            self.rules, starts, self.schedule.factor(step, steps), losses.to(self.dtype).numpy(),
-            frozen_at.numpy(), step,
-        )  # fmt: skip
-        return alive == len(frozen_at)
+        if len(gradients) != len(self._gradients) or not all(
+            map(operator.is_, gradients, self._gradients)
+        ):  # recorded steps give the same tensors every time
+            self._contiguous = [own.contiguous() for own in gradients]
+            self._starts = [own.data_ptr() for own in self._contiguous]
+            # a copy is of this step alone
+            same = all(map(operator.is_, gradients, self._contiguous))
+            self._gradients = [*gradients] if same else []
+            self._pointers = np.empty(0, dtype=np.int64)
+        if losses.dtype != self.dtype or not losses.is_contiguous():
+            losses = losses.to(self.dtype).contiguous()
+        latest = [losses.data_ptr(), frozen_at.data_ptr()]
+        for own in others:
+            if own.dtype == self.dtype and own.is_contiguous():
+                latest += own.data_ptr(), own.numel()
+            elif own.is_floating_point() and not all_finite([own]):
+                _freeze(others, frozen_at, step)
+        many = len(self._starts)
+        if len(self._pointers) != many + len(latest):
+            self._pointers = np.array([*self._starts, *latest], dtype=np.int64)
+        else:
+            self._pointers[many:] = latest
+        factor = self.schedule.factor(step, steps)
+        alive = _update(self._header, self._pointers, factor, step, self._like)
+        if alive < 0:  # one of the others is not finite, and nothing was changed
+            _freeze(others, frozen_at, step)
+            known = self._pointers[: many + 2]
+            alive = _update(self._header, known, factor, step, self._like)
+        return alive == self._members
+
+
+def _freeze(others: Sequence[Tensor], frozen_at: Tensor, step: int) -> None:
+    """Freeze members of which any of the tensors is not finite."""
+    lost = ~finite_members(others, frozen_at)
+    frozen_at.copy_(torch.where(lost & (frozen_at < 0), step, frozen_at))
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
@@ -164,13 +196,12 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
         >>> all_finite([torch.ones(2), torch.zeros(3, 1)]), all_finite([torch.tensor([1.0, torch.nan])])
         (True, False)
     """
-    for dtype in {tensor.dtype for tensor in tensors if tensor.is_floating_point()}:
-        own = [tensor.contiguous() for tensor in tensors if tensor.dtype == dtype]
-        if dtype not in DTYPES:
-            found = all(bool(tensor.isfinite().all()) for tensor in own)
+    for tensor in tensors:
+        if tensor.dtype in LIKE:
+            flat = tensor.detach().reshape(-1).numpy()
+            found = _is_finite(flat)
         else:
-            places = np.array([(tensor.data_ptr(), tensor.numel()) for tensor in own])
-            found = _are_finite(places, LIKE[dtype])
+            found = not tensor.is_floating_point() or bool(tensor.isfinite().all())
         if not found:
             return False
     return True
@@ -188,14 +219,20 @@ def _pointer_of(context, address):  # type: ignore[no-untyped-def]
 _pointer: Any = intrinsic(_pointer_of)
 
 
-@compiled(error_model="numpy")
+@inner(error_model="numpy")
 def member_of(address, size, s, like):  # type: ignore[no-untyped-def]
     """The `size` numbers of member s of a contiguous tensor at an address, of the dtype of `like`."""
     start = _pointer(address + s * size * like.itemsize)
     return carray(start, size, like.dtype)
 
 
-@compiled(error_model="numpy")
+@inner(error_model="numpy")
+def array_at(address, shape, dtype):  # type: ignore[no-untyped-def]
+    """The array of a certain shape and dtype at an address."""
+    return carray(_pointer(address), shape, dtype)
+
+
+@inner(error_model="numpy")
 def is_finite(values):  # type: ignore[no-untyped-def]
     """Whether all numbers are finite, without a branch, so that it runs over vectors."""
     found = 0
@@ -204,16 +241,12 @@ def is_finite(values):  # type: ignore[no-untyped-def]
     return found == 0
 
 
-@compiled()
-def _are_finite(places, like):  # type: ignore[no-untyped-def]
-    """Whether all numbers at addresses and of sizes `(K, 2)` are finite."""
-    found = True
-    for k in range(len(places)):
-        found = found and is_finite(member_of(places[k, 0], places[k, 1], 0, like))
-    return found
+@compiled(error_model="numpy")
+def _is_finite(values):  # type: ignore[no-untyped-def]
+    return is_finite(values)
 
 
-@compiled(error_model="numpy", fastmath={"reassoc", "contract"})
+@inner(error_model="numpy", fastmath={"reassoc", "contract"})
 def _square(values):  # type: ignore[no-untyped-def]
     """The sum of squares, in float64."""
     found = 0.0
@@ -223,23 +256,40 @@ def _square(values):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def _update(rules, starts, factor, losses, frozen_at, step):  # type: ignore[no-untyped-def]
+def _update(header, pointers, factor, step, like):  # type: ignore[no-untyped-def]
     """All members, see `CompiledUpdate`; returns how many are alive afterwards.
 
+    Arrays are given by their addresses, since a call from Python takes as long as its arguments are many.
+
     Args:
-        rules: `Rules`.
-        starts: `(T,)` int64, addresses of the gradients of all members.
+        header: `(8,)` int64: the fields of `Rules`, arrays by address; then T and S.
+        pointers: `(T + 2 + 2K,)` int64: addresses of the gradients, the losses and `frozen_at`; of K more
+            tensors that must be finite, address and size of each. If they are not, nothing is
+            changed, and -1 returned.
         factor: of the schedule.
-        losses, frozen_at, step: as for `CompiledUpdate.__call__`.
+        step: its number.
+        like: an array of the parameters' dtype.
     """
-    new = new_numbers(rules, losses)
-    gradients = np.empty_like(starts)
+    many, members = header[6], header[7]
+    for k in range(many + 2, len(pointers), 2):
+        if not is_finite(member_of(pointers[k], pointers[k + 1], 0, like)):
+            return -1
+    rules = Rules(
+        header[0], header[1], header[2] != 0,
+        array_at(header[3], (many, FIRST_SLOT + SLOTS), np.int64),
+        array_at(header[4], (many, 2, members), np.float64),
+        array_at(header[5], (2 + OWN_RATES, members), np.float64),
+    )  # fmt: skip
+    losses = array_at(pointers[many], (members,), like.dtype)
+    frozen_at = array_at(pointers[many + 1], (members,), np.int64)
+    new = new_numbers(rules, like)
+    gradients = np.empty(many, np.int64)
     alive = 0
-    for s in range(len(losses)):
+    for s in range(members):
         if frozen_at[s] >= 0:
             continue
-        for k in range(len(starts)):
-            gradients[k] = starts[k] + s * rules.table[k, SIZE] * losses.itemsize
+        for k in range(many):
+            gradients[k] = pointers[k] + s * rules.table[k, SIZE] * like.itemsize
         if propose(rules, gradients, factor, losses[s], s, new):
             commit(rules, s, new)
             alive += 1
@@ -248,13 +298,13 @@ def _update(rules, starts, factor, losses, frozen_at, step):  # type: ignore[no-
     return alive
 
 
-@compiled()
+@inner()
 def new_numbers(rules, like):  # type: ignore[no-untyped-def]
     """Room for the new numbers of a member: parameters in row 0, then memory, `(1 + slots, numbers)`."""
     return np.empty((1 + rules.slots, rules.table[:, SIZE].sum()), like.dtype)
 
 
-@compiled(error_model="numpy")
+@inner(error_model="numpy")
 def propose(rules, gradients, factor, loss, s, new):  # type: ignore[no-untyped-def]
     """Fill `new` with what the update makes of member s; returns whether that and all it is from is finite.
 
@@ -267,30 +317,26 @@ def propose(rules, gradients, factor, loss, s, new):  # type: ignore[no-untyped-
         new: `new_numbers`.
     """
     table, rates = rules.table, rules.rates
+    scale = 1.0
+    if rates[1, s] < np.inf:
+        squares = 0.0
+        for k in range(len(table)):
+            squares += _square(member_of(gradients[k], table[k, SIZE], 0, new))
+        scale = min(rates[1, s] / max(np.sqrt(squares), 1e-12), 1.0)
     finite = loss - loss == 0
-    squares = 0.0
-    for k in range(len(table)):
-        gradient = member_of(gradients[k], table[k, SIZE], 0, new)
-        finite = finite and is_finite(gradient)
-        if rates[1, s] < np.inf:
-            squares += _square(gradient)
-    if not finite:
-        return False
-    scale = min(rates[1, s] / max(np.sqrt(squares), 1e-12), 1.0)
     at = 0
     for k in range(len(table)):
         rate = rates[0, s] * (factor * rules.own_rates[k, 0, s])
-        _change(
+        found = _change(
             rules.rule, rules.nesterov, table[k], gradients[k], rules.own_rates[k, 1, s], rate,
             rates[:, s], scale, s, new, at,
         )  # fmt: skip
+        finite = finite and found
         at += table[k, SIZE]
-    for row in range(len(new)):
-        finite = finite and is_finite(new[row])
     return finite
 
 
-@compiled(error_model="numpy")
+@inner(error_model="numpy")
 def commit(rules, s, new):  # type: ignore[no-untyped-def]
     """Give member s the numbers that `propose` found."""
     at = 0
@@ -308,30 +354,41 @@ def commit(rules, s, new):  # type: ignore[no-untyped-def]
         at += size
 
 
-@compiled(error_model="numpy")
+@inner(error_model="numpy")
 def _change(  # type: ignore[no-untyped-def]
     rule, nesterov, row, gradient, decay, rate, rates, scale, s, new, at
 ):
-    """New numbers of one parameter and its memory, by the rules of `optimizers`, in columns from `at` on."""
+    """New numbers of one parameter and its memory, by the rules of `optimizers`, in columns from `at` on.
+
+    Returns whether they are finite, which they are not where a number of the gradient is not.
+    """
     kind = new.dtype.type
     size = row[SIZE]
     w = member_of(row[0], size, s, new)
     g = member_of(gradient, size, 0, new)
     rate, scale, decay = kind(rate), kind(scale), kind(decay)
+    # Averages that decay towards 0, as those of units without gradient do, are 0 below the smallest normal
+    # number: processors take a hundred times as long for smaller ones, where they would stay for ever.
+    tiny = kind(SMALLEST[0] if new.itemsize == 4 else SMALLEST[1])
     end = at + size
     new_w = new[0, at:end]
+    lost = False
     if rule == DESCENT:
         momentum = kind(rates[2])
         if len(new) == 1:
             for p in range(size):
                 new_w[p] = w[p] - (g[p] * scale + decay * w[p]) * rate
-            return
+                lost |= new_w[p] - new_w[p] != 0
+            return not lost
         v, new_v = member_of(row[FIRST_SLOT], size, s, new), new[1, at:end]
         for p in range(size):
             slope = g[p] * scale + decay * w[p]
-            new_v[p] = v[p] * momentum + slope
-            ahead = slope + momentum * new_v[p] if nesterov else new_v[p]
-            new_w[p] = w[p] - ahead * rate
+            velocity = v[p] * momentum + slope
+            velocity = kind(0) if abs(velocity) < tiny else velocity
+            ahead = slope + momentum * velocity if nesterov else velocity
+            value = w[p] - ahead * rate
+            new_v[p], new_w[p] = velocity, value
+            lost |= (velocity - velocity) + (value - value) != 0
     elif rule == LAYER_WISE:
         momentum, local = kind(rates[2]), kind(1)
         if row[SPARED]:
@@ -342,21 +399,31 @@ def _change(  # type: ignore[no-untyped-def]
                 local = kind(rates[3] * length / (slope + decay * length))
         v, new_v = member_of(row[FIRST_SLOT], size, s, new), new[1, at:end]
         for p in range(size):
-            new_v[p] = v[p] * momentum + (g[p] * scale + decay * w[p]) * local * rate
-            new_w[p] = w[p] - new_v[p]
+            velocity = v[p] * momentum + (g[p] * scale + decay * w[p]) * local * rate
+            velocity = kind(0) if abs(velocity) < tiny else velocity
+            value = w[p] - velocity
+            new_v[p], new_w[p] = velocity, value
+            lost |= (velocity - velocity) + (value - value) != 0
     else:
         beta1, beta2, epsilon = kind(rates[2]), kind(rates[3]), kind(rates[4])
         m, new_m = member_of(row[FIRST_SLOT], size, s, new), new[1, at:end]
         q, new_q = member_of(row[FIRST_SLOT + 1], size, s, new), new[2, at:end]
         updates = member_of(row[FIRST_SLOT + 2], 1, s, new)[0] + kind(1)
-        first = kind(1 - rates[2] ** updates)
-        second = kind(1 - rates[3] ** updates)
+        first = kind(1 / (1 - rates[2] ** updates))
+        second = kind(1 / (1 - rates[3] ** updates))
         coupled = decay if rule == ADAPTIVE else kind(0)
         decoupled = decay if rule == DECOUPLED else kind(0)
+        if rates[4] < 1e-12:
+            tiny = kind(0)  # beside such an epsilon the smallest numbers count
         for p in range(size):
             slope = g[p] * scale + coupled * w[p]
-            new_m[p] = m[p] * beta1 + slope * (kind(1) - beta1)
-            new_q[p] = q[p] * beta2 + slope * slope * (kind(1) - beta2)
-            adapted = (new_m[p] / first) / (np.sqrt(new_q[p] / second) + epsilon)
-            new_w[p] = w[p] - (adapted + decoupled * w[p]) * rate
-        new[3, at:end] = updates
+            average = m[p] * beta1 + slope * (kind(1) - beta1)
+            average = kind(0) if abs(average) < tiny else average
+            square = q[p] * beta2 + slope * slope * (kind(1) - beta2)
+            square = kind(0) if square < tiny else square
+            adapted = (average * first) / (np.sqrt(square * second) + epsilon)
+            value = w[p] - (adapted + decoupled * w[p]) * rate
+            new_m[p], new_q[p], new_w[p] = average, square, value
+            lost |= (average - average) + (square - square) + (value - value) != 0
+        new[3, at] = updates
+    return not lost
