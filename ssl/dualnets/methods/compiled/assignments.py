@@ -17,7 +17,9 @@ from dualnets._vectors import LANES, exponential, load, spread, store
 from dualnets.methods._plain import plain_cross_entropies, plain_sinkhorn
 from dualnets.methods.compiled.matching import copy_tile, largest
 from dualnets.methods.compiled.operation import (
+    KERNELS,
     NAMESPACE,
+    Kernel,
     batch_last,
     new_gradient,
     register_gradient,
@@ -56,13 +58,9 @@ def _(scores, epsilon, iterations, used):  # type: ignore[no-untyped-def]
 def cross_entropies(scores: Tensor, assigned: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Losses `(S, N)` and their gradients with respect to the scores `(S, N, K)`."""
     losses, gradient = scores.new_empty(scores.shape[:2]), new_gradient(scores)
-    given = batch_last(scores).numpy(), batch_last(assigned).numpy()
-    found = losses.numpy(), gradient.transpose(1, 2).numpy()
-
-    def work(low: int, high: int) -> None:
-        _cross_entropy_members(low, high, *given, temperature, *found)
-
-    share_members(len(scores), 2 * scores[0].numel(), work)
+    KERNELS["cross_entropies"](
+        2 * scores[0].numel(), scores, assigned, temperature, losses, gradient
+    )
     return losses, gradient
 
 
@@ -141,6 +139,15 @@ def _cross_entropy_members(low, high, scores, assigned, temperature, losses, gra
     """Members low .. high - 1."""
     for s in range(low, high):
         _cross_entropies(scores[s], assigned[s], temperature, losses[s], gradient[s])
+
+
+KERNELS["cross_entropies"] = Kernel(
+    _cross_entropy_members,
+    lambda scores, assigned, temperature, losses, gradient: (
+        scores.numpy(), assigned.numpy(), temperature, losses.numpy(), gradient.transpose(1, 2).numpy(),
+    ),
+    batch_last=(0, 1),
+)  # fmt: skip
 
 
 @compiled()
