@@ -31,8 +31,7 @@ from dualnets.training.recorded.repeated import repeated
 from dualnets.training.recorded.simplified import simplify
 from dualnets.training.state import TrainConfig, TrainState, trained_tensors
 
-# rounding of a step, in units of the dtype's: of a tensor's mean size, and of the largest such
-PER_TENSOR, PER_STEP = 1024, 16
+ROUNDINGS = 64  # by which the numbers of a recording may differ
 OWN = "dualnets."  # classes of modules whose names begin so are known
 
 
@@ -101,8 +100,9 @@ class Recording:
             found = self._code.bind(*again[:count])(*again[count:])
             self._repeat = self._code.bind(*self._fixed)
         expected = step(*inputs)
-        pairs = [*zip(expected, found, strict=True), *zip(inputs, again, strict=True)]
-        if not _agree(pairs):
+        changed = _shaken(self._copies(state, batch))
+        shaken = [*step(*changed), *changed]
+        if not all(map(agree, [*expected, *inputs], [*found, *again], shaken)):
             raise RuntimeError("the recorded operations give other numbers")
         self._count = len(trained)
 
@@ -166,19 +166,35 @@ class Recording:
         return step
 
 
-def _agree(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Whether pairs of tensors are equal to rounding; each belongs to one step.
+def _shaken(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies with every trained number changed by its rounding."""
+    own, found = torch.Generator().manual_seed(0), []
+    for tensor in tensors:
+        copy = tensor.detach().clone()
+        if tensor.requires_grad:
+            noise = torch.rand(copy.shape, generator=own, dtype=copy.dtype).to(copy.device)
+            copy *= 1 + torch.finfo(copy.dtype).eps * (2 * noise - 1)
+        found.append(copy.requires_grad_(tensor.requires_grad))
+    return found
 
-    What is 0 but for rounding, as the gradient of a bias below a BatchNorm, has the rounding of the others.
+
+def agree(expected: Tensor, found: Tensor, shaken: Tensor) -> bool:
+    """Whether tensors are equal to rounding.
+
+    How much that is depends on what was computed: the gradient of a bias below a BatchNorm is 0 but for
+    rounding.
+
+    Args:
+        expected, found: compared.
+        shaken: as expected, of parameters that differ by their rounding.
     """
-    floats = [pair for pair in pairs if pair[0].is_floating_point()]
-    sizes = [float(own.detach().nan_to_num(0, 0, 0).abs().sum()) for own, _ in floats]
-    sizes = [size / max(own.numel(), 1) for size, (own, _) in zip(sizes, floats, strict=True)]
-    for size, (expected, found) in zip(sizes, floats, strict=True):
-        bound = torch.finfo(expected.dtype).eps * max(PER_TENSOR * size, PER_STEP * max(sizes))
-        if not torch.allclose(found, expected, rtol=0, atol=bound, equal_nan=True):
-            return False
-    return all(a.equal(b) for a, b in pairs if not a.is_floating_point())
+    if not expected.is_floating_point():
+        return expected.equal(found)
+    values = expected.detach().nan_to_num(0, 0, 0)
+    noise = (shaken.detach() - values).nan_to_num(0, 0, 0).abs()
+    unit = torch.finfo(expected.dtype).eps
+    bound = ROUNDINGS * (unit * values.abs().sum() + noise.sum()) / max(values.numel(), 1)
+    return torch.allclose(found, expected, rtol=ROUNDINGS * unit, atol=float(bound), equal_nan=True)
 
 
 def _present(batch: Batch) -> Iterator[Tensor]:
