@@ -20,10 +20,8 @@ from dualnets.methods.compiled.operation import (
     KERNELS,
     NAMESPACE,
     Kernel,
-    batch_last,
     new_gradient,
     register_gradient,
-    share_members,
 )
 from hltm._compile import compiled
 
@@ -34,15 +32,8 @@ _LEAST = -600.0  # exponentials are 0 below -693; the rest is room for what the 
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor) -> Tensor:
     """Assignments `(S, N, K)`; `used` `(S, N)` bool."""
     found = new_gradient(scores)
-    exact = np.zeros(len(scores), dtype=np.bool_)
-    given = batch_last(scores).numpy(), used.contiguous().numpy()
-
-    def work(low: int, high: int) -> None:
-        _sinkhorn_members(
-            low, high, *given, epsilon, iterations, exact, found.transpose(1, 2).numpy()
-        )
-
-    share_members(len(scores), (iterations + 2) * scores[0].numel(), work)
+    each = (iterations + 2) * scores[0].numel()
+    exact = KERNELS["sinkhorn"](each, scores, epsilon, iterations, used, found)[SINKHORN_EXACT]
     if not exact.all():
         rest = torch.from_numpy(~exact)
         found[rest] = plain_sinkhorn(scores[rest], epsilon, iterations, used[rest])
@@ -77,6 +68,18 @@ def _sinkhorn_members(low, high, scores, used, epsilon, iterations, exact, found
     """Members low .. high - 1; `exact` says of which."""
     for s in range(low, high):
         exact[s] = _sinkhorn(scores[s], used[s], epsilon, iterations, found[s])
+
+
+SINKHORN_EXACT = 4
+KERNELS["sinkhorn"] = Kernel(
+    _sinkhorn_members,
+    lambda scores, epsilon, iterations, used, found: (
+        scores.numpy(), used.contiguous().numpy(), epsilon, iterations,
+        np.zeros(len(scores), dtype=np.bool_), found.transpose(1, 2).numpy(),
+    ),
+    batch_last=(0,),
+    exact=SINKHORN_EXACT,
+)  # fmt: skip
 
 
 @compiled()

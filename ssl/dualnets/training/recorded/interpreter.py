@@ -16,7 +16,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from dualnets._vectors import LANES, exponential, load, spread, store
+from dualnets._vectors import LANES, exponential, load, multiply, spread, store
 from dualnets.networks.compiled.products import array_at, intrinsic, size_of
 from hltm._compile import compiled, inner
 
@@ -38,8 +38,10 @@ from hltm._compile import compiled, inner
     LOG_SOFTMAX, LOG_SOFTMAX_SLOPE,  # along the last dimension; of a; of slopes a and results b
     NORM,  # (a - mean) / sqrt(variance + EXTRA) along the last dimension; b and c become mean and factor
     NORM_SLOPE,  # of slopes a, the norm's a, and its mean and factor
+    PRODUCT,  # of matrices; dimensions are those of batches, rows, columns and terms
     CALL,  # a function at the address of the result, of numbers at the address of a
-) = range(23)  # fmt: skip
+    CHECK,  # fails unless all bytes a are true
+) = range(25)  # fmt: skip
 NONE, FLOAT, BYTE, INTEGER = -1, 0, 1, 2  # kinds of operands; FLOAT is the table's dtype
 OPERANDS, DIMENSIONS = 5, 4
 # the first columns of a row's addresses, kinds, shape and steps, and of two more numbers
@@ -61,8 +63,8 @@ def _call(typing, function, numbers):  # type: ignore[no-untyped-def]
 
 
 @compiled(error_model="numpy")
-def run(like, rows, moves, bases):  # type: ignore[no-untyped-def]
-    """Run the rows; returns 0, or 1 + the number of the row that failed.
+def run(like, rows, moves, bases, first):  # type: ignore[no-untyped-def]
+    """Run the rows from the first on; returns 0, or 1 + the number of the row that failed.
 
     Args:
         like: any number of the dtype.
@@ -74,12 +76,14 @@ def run(like, rows, moves, bases):  # type: ignore[no-untyped-def]
     tiles = np.empty((OPERANDS, TILE), type(like))
     for m in range(len(moves)):
         array_at(np.int64(0), moves[m, 0], 1, 1)[0, 0] = bases[moves[m, 1]] + moves[m, 2]
-    for r in range(len(rows)):
+    for r in range(first, len(rows)):
         row = rows[r]
         op = row[0]
         failed = np.int64(0)
         if op < INTEGERS:
             _numbers(like, op, row, tiles)
+        elif op == PRODUCT:
+            _product(like, row, tiles[0])
         elif op == CALL:
             failed = _call(row[ADDRESS], row[ADDRESS + 1])
         else:
@@ -261,6 +265,43 @@ def _compute(like, op, count, a, b, c, target):  # type: ignore[no-untyped-def]
 
 
 @inner(error_model="numpy")
+def _product(like, row, sums):  # type: ignore[no-untyped-def]
+    """out[r, c] = Σ_t a[r, t] b[t, c] for every matrix, LANES columns at a time."""
+    size = size_of(like)
+    rows, columns, terms = row[SHAPE + 1], row[SHAPE + 2], row[SHAPE + 3]
+    out_steps, a_steps, b_steps = row[STEP : STEP + 4], row[STEP + 4 : STEP + 8], row[STEP + 8 : STEP + 12]
+    many = 8 if rows >= 8 else 4 if rows >= 4 else 1
+    block = np.zeros(terms * LANES, type(like))
+    for matrix in range(row[SHAPE]):
+        a = array_at(like, row[ADDRESS + 1] + matrix * a_steps[0], 1, 1)[0]
+        row_step, step = a_steps[1] // size, a_steps[3] // size
+        for column in range(0, columns, LANES):
+            count = min(LANES, columns - column)
+            at = row[ADDRESS + 2] + matrix * b_steps[0] + column * b_steps[2]
+            given, stride = array_at(like, at, 1, 1)[0], b_steps[3] // size
+            if count < LANES or b_steps[2] != size:
+                for t in range(terms):
+                    far = array_at(like, at + t * b_steps[3], count, b_steps[2] // size)
+                    for lane in range(count):
+                        block[t * LANES + lane] = far[lane, 0]
+                given, stride = block, LANES
+            for start in range(0, rows, many):
+                r = min(start, rows - many)
+                if many == 8:
+                    multiply(8, a, r * row_step, row_step, step, given, 0, stride, terms, sums, 0)
+                elif many == 4:
+                    multiply(4, a, r * row_step, row_step, step, given, 0, stride, terms, sums, 0)
+                else:
+                    multiply(1, a, r * row_step, row_step, step, given, 0, stride, terms, sums, 0)
+                for own in range(many):
+                    target = row[ADDRESS] + matrix * out_steps[0] + (r + own) * out_steps[1]
+                    _take(
+                        like, FLOAT, sums[own * LANES :].ctypes.data, count,
+                        target + column * out_steps[2], out_steps[2],
+                    )  # fmt: skip
+
+
+@inner(error_model="numpy")
 def _others(like, op, row):  # type: ignore[no-untyped-def]
     """An operation of another form; returns whether it failed."""
     last = row[SHAPE + 3]
@@ -269,6 +310,11 @@ def _others(like, op, row):  # type: ignore[no-untyped-def]
         for j in range(row[SHAPE + 1]):
             for k in range(row[SHAPE + 2]):
                 a, b, c = _at(row, 1, i, j, k), _at(row, 2, i, j, k), _at(row, 3, i, j, k)
+                if op == CHECK:
+                    for e in range(last):
+                        if array_at(np.uint8(0), a + e * row[STEP + 7], 1, 1)[0, 0] == 0:
+                            return 1
+                    continue
                 at = _at(row, 0, i, j, k)
                 if op == INTEGERS or op == GATHER or op == SCATTER_ADD:
                     out_step, step, other = row[STEP + 3], row[STEP + 7], row[STEP + 11]

@@ -18,6 +18,7 @@ from dualnets.training.recorded.interpreter import ADDRESS, DIMENSIONS, EXTRA, K
 
 aten = torch.ops.aten
 DTYPES: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
+LARGE = 2**19  # multiplications of one matrix product, from which torch is faster
 Row = Callable[..., None]
 KNOWN: dict[Any, Row] = {}  # operation -> writes its rows: (rows, result, arguments)
 
@@ -38,6 +39,7 @@ class Rows:
         self.dtype, self.moving = dtype, moving
         self.rows: list[list[int]] = []
         self.held: list[Any] = []
+        self.plain: dict[int, Callable[[], object]] = {}  # 1 + number of a row -> what is done if it fails
         # an array, or None for the rows, place in it, number of the base, and what is added to it
         self.moves: list[tuple[np.ndarray | None, int, int, int]] = []
 
@@ -57,7 +59,7 @@ class Rows:
         elif target in KNOWN:
             KNOWN[target](self, result, *given, **options)
         elif (kernel := KERNELS.get(_own_name(target))) is not None:
-            self._kernel(kernel, given, [result] if isinstance(result, Tensor) else result)
+            self._kernel(target, kernel, given, [result] if isinstance(result, Tensor) else result)
         else:
             raise UnknownError(str(target))
 
@@ -67,28 +69,40 @@ class Rows:
         moves = np.zeros((len(self.moves), 3), dtype=np.int64)
         for move, (array, place, *rest) in zip(moves, self.moves, strict=True):
             move[:] = (rows if array is None else array).ctypes.data + 8 * place, *rest
-        like, held, run = DTYPES[self.dtype](0), self.held, kinds.run
+        like, held, run, plain = DTYPES[self.dtype](0), self.held, kinds.run, self.plain
 
         def repeat(held: list[Any] = held) -> None:  # noqa: ARG001, they live as long as this
-            if failed := run(like, rows, moves, bases):
-                raise IndexError(f"an index is out of range in operation {failed} of a recorded step")
+            failed = run(like, rows, moves, bases, 0)
+            while failed:
+                if failed not in plain:
+                    raise IndexError("an index of a recorded step is out of range")
+                plain[failed]()
+                failed = run(like, rows, moves, bases, failed)
 
         return repeat
 
-    def _kernel(self, kernel: Kernel, given: Sequence[Any], results: Sequence[Tensor]) -> None:
+    def _kernel(
+        self, target: Any, kernel: Kernel, given: Sequence[Any], results: Sequence[Tensor]
+    ) -> None:
         """A compiled loss."""
-        given = [
+        prepared = [
             self._contiguous(own.transpose(1, 2)) if i in kernel.batch_last else own
             for i, own in enumerate(given)
         ]
-        arguments = kernel.arguments(*given, *results)
-        known = [own for own in (*given, *results) if isinstance(own, Tensor)]
-        for own in arguments:
-            if isinstance(own, np.ndarray) and own.size and not any(
-                _holds(tensor, own.ctypes.data) for tensor in known
-            ):
-                raise UnknownError("an argument that is copied first")
+        known = [own for own in (*prepared, *results) if isinstance(own, Tensor)]
+        arguments = kernel.arguments(*prepared, *results)
+        for i, own in enumerate(arguments):
+            if isinstance(own, np.ndarray) and own.size and i != kernel.exact:
+                if not any(_holds(tensor, own.ctypes.data) for tensor in known):
+                    raise UnknownError("an argument that is copied first")
         self._call(kernel.function, 0, len(results[0]), *arguments)
+        if kernel.exact is not None:
+            (result,) = results
+            if any(_holds(moving, own.data_ptr()) for own in known for moving in self.moving):
+                raise UnknownError("plain torch of what moves")
+            flags = torch.from_numpy(arguments[kernel.exact])
+            self.row(kinds.CHECK, flags, flags, last=1)
+            self.plain[len(self.rows)] = lambda: result.copy_(target(*given))
 
     def _layers(
         self, bound: ForwardPass | BackwardPass, features: Tensor, parameters: Sequence[Tensor],
@@ -141,7 +155,7 @@ class Rows:
 
     def row(
         self, op: int, result: Tensor, *operands: Any, leading: int = 0, extra: Sequence[int] = (0, 0),
-        last: bool = False,
+        last: int = 0,
     ) -> None:  # fmt: skip
         """Append a row.
 
@@ -150,20 +164,19 @@ class Rows:
             result, operands: tensors, or numbers, which broadcast to the shape of the result.
             leading: the operand in whose memory neighbours are computed one after the other.
             extra: two more numbers.
-            last: whether the last dimension stays last and by itself.
+            last: how many of the last dimensions stay as they are.
         """
         shape = [*result.shape]
         if not all(shape):
             return
         tensors = [result, *map(self._tensor, operands)]
         steps = [[s * t.itemsize for s in t.expand(shape).stride()] for t in tensors]
-        dims = [d for d in range(len(shape) - last) if shape[d] != 1]
+        free = len(shape) - last
+        dims = [d for d in range(free) if shape[d] != 1]
         dims.sort(key=lambda d: -steps[leading][d])
         sizes, found = _merged([shape[d] for d in dims], [[own[d] for d in dims] for own in steps])
-        if last:
-            sizes.append(shape[-1])
-            for own, all_steps in zip(found, steps, strict=True):
-                own.append(all_steps[-1])
+        sizes += shape[free:]
+        found = [own + all_steps[free:] for own, all_steps in zip(found, steps, strict=True)]
         room = DIMENSIONS - len(sizes)
         if room < 0:
             raise UnknownError("dimensions")
@@ -453,6 +466,18 @@ def _scatter_add(rows: Rows, out: Tensor, a: Tensor, dim: int, index: Tensor, sl
     rows.row(kinds.SCATTER_ADD, own, given, index, extra=extra)
 
 
+@_known(aten.bmm.default)
+def _product(rows: Rows, out: Tensor, a: Tensor, b: Tensor) -> None:
+    if out.dtype != rows.dtype or not a.numel() or a.shape[1] * a.shape[2] * b.shape[2] > LARGE:
+        raise UnknownError("large product")
+    # vectors are columns side by side, of b or of the transposed a, so that less is copied
+    if b.stride(2) != 1 and (a.stride(1) == 1 or a.shape[1] < b.shape[2]):
+        out, a, b = out.mT, b.mT, a.mT
+    shape = *out.shape, a.shape[2]
+    result, left, right = out.unsqueeze(3), a.unsqueeze(2), b.mT.unsqueeze(1)
+    rows.row(kinds.PRODUCT, result.expand(shape), left, right, last=4)
+
+
 @_known(aten._log_softmax.default)
 def _log_softmax(rows: Rows, out: Tensor, a: Tensor, dim: int, _: bool) -> None:
     _along(rows, kinds.LOG_SOFTMAX, dim, out, a)
@@ -468,7 +493,7 @@ def _along(rows: Rows, op: int, dim: int, *operands: Tensor, extra: Sequence[int
     if any(own.dtype != rows.dtype for own in operands) or not operands[0].numel():
         raise UnknownError("dtype")
     result, *given = (own.movedim(dim, -1) for own in operands)
-    rows.row(op, result, *given, last=True, extra=extra)
+    rows.row(op, result, *given, last=1, extra=extra)
 
 
 @_known(aten.native_layer_norm.default)
