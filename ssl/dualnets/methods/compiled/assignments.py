@@ -17,11 +17,11 @@ from dualnets._vectors import LANES, exponential, load, spread, store
 from dualnets.methods._plain import plain_cross_entropies, plain_sinkhorn
 from dualnets.methods.compiled.matching import copy_tile, largest
 from dualnets.methods.compiled.operation import (
+    KERNELS,
     NAMESPACE,
-    batch_last,
+    Kernel,
     new_gradient,
     register_gradient,
-    share_members,
 )
 from hltm._compile import compiled
 
@@ -32,15 +32,8 @@ _LEAST = -600.0  # exponentials are 0 below -693; the rest is room for what the 
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor) -> Tensor:
     """Assignments `(S, N, K)`; `used` `(S, N)` bool."""
     found = new_gradient(scores)
-    exact = np.zeros(len(scores), dtype=np.bool_)
-    given = batch_last(scores).numpy(), used.contiguous().numpy()
-
-    def work(low: int, high: int) -> None:
-        _sinkhorn_members(
-            low, high, *given, epsilon, iterations, exact, found.transpose(1, 2).numpy()
-        )
-
-    share_members(len(scores), (iterations + 2) * scores[0].numel(), work)
+    each = (iterations + 2) * scores[0].numel()
+    exact = KERNELS["sinkhorn"](each, scores, epsilon, iterations, used, found)[SINKHORN_EXACT]
     if not exact.all():
         rest = torch.from_numpy(~exact)
         found[rest] = plain_sinkhorn(scores[rest], epsilon, iterations, used[rest])
@@ -56,13 +49,9 @@ def _(scores, epsilon, iterations, used):  # type: ignore[no-untyped-def]
 def cross_entropies(scores: Tensor, assigned: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Losses `(S, N)` and their gradients with respect to the scores `(S, N, K)`."""
     losses, gradient = scores.new_empty(scores.shape[:2]), new_gradient(scores)
-    given = batch_last(scores).numpy(), batch_last(assigned).numpy()
-    found = losses.numpy(), gradient.transpose(1, 2).numpy()
-
-    def work(low: int, high: int) -> None:
-        _cross_entropy_members(low, high, *given, temperature, *found)
-
-    share_members(len(scores), 2 * scores[0].numel(), work)
+    KERNELS["cross_entropies"](
+        2 * scores[0].numel(), scores, assigned, temperature, losses, gradient
+    )
     return losses, gradient
 
 
@@ -79,6 +68,18 @@ def _sinkhorn_members(low, high, scores, used, epsilon, iterations, exact, found
     """Members low .. high - 1; `exact` says of which."""
     for s in range(low, high):
         exact[s] = _sinkhorn(scores[s], used[s], epsilon, iterations, found[s])
+
+
+SINKHORN_EXACT = 4
+KERNELS["sinkhorn"] = Kernel(
+    _sinkhorn_members,
+    lambda scores, epsilon, iterations, used, found: (
+        scores.numpy(), used.contiguous().numpy(), epsilon, iterations,
+        np.zeros(len(scores), dtype=np.bool_), found.transpose(1, 2).numpy(),
+    ),
+    batch_last=(0,),
+    exact=SINKHORN_EXACT,
+)  # fmt: skip
 
 
 @compiled()
@@ -141,6 +142,15 @@ def _cross_entropy_members(low, high, scores, assigned, temperature, losses, gra
     """Members low .. high - 1."""
     for s in range(low, high):
         _cross_entropies(scores[s], assigned[s], temperature, losses[s], gradient[s])
+
+
+KERNELS["cross_entropies"] = Kernel(
+    _cross_entropy_members,
+    lambda scores, assigned, temperature, losses, gradient: (
+        scores.numpy(), assigned.numpy(), temperature, losses.numpy(), gradient.transpose(1, 2).numpy(),
+    ),
+    batch_last=(0, 1),
+)  # fmt: skip
 
 
 @compiled()

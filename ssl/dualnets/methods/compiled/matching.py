@@ -16,11 +16,11 @@ from torch import Tensor
 from dualnets._vectors import LANES, convert, exponential, load, maximum, multiply, spread, store
 from dualnets.methods._plain import plain_losses
 from dualnets.methods.compiled.operation import (
+    KERNELS,
     NAMESPACE,
-    batch_last,
+    Kernel,
     new_gradient,
     register_gradient,
-    share_members,
 )
 from hltm._compile import compiled
 
@@ -32,16 +32,10 @@ def match(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Losses `(S, B)` and their gradients with respect to the queries `(S, B, U)`."""
     losses, gradient = queries.new_empty(queries.shape[:2]), new_gradient(queries)
-    given = (
-        batch_last(queries).numpy(), batch_last(positives).numpy(),
-        candidates.detach().contiguous().numpy(), own.numpy(), labels.contiguous().numpy(),
-        temperature, classify, losses.numpy(), gradient.transpose(1, 2).numpy(),
+    KERNELS["match"](
+        candidates.shape[1] * queries.shape[1],
+        queries, positives, candidates, own, labels, temperature, classify, losses, gradient,
     )  # fmt: skip
-
-    def work(low: int, high: int) -> None:
-        _match_members(low, high, *given)
-
-    share_members(len(queries), candidates.shape[1] * queries.shape[1], work)
     return losses, gradient
 
 
@@ -63,6 +57,17 @@ def _match_members(  # type: ignore[no-untyped-def]
             queries[s], positives[s], candidates[s], own, labels[s], temperature, classify,
             losses[s], gradient[s],
         )  # fmt: skip
+
+
+KERNELS["match"] = Kernel(
+    _match_members,
+    lambda queries, positives, candidates, own, labels, temperature, classify, losses, gradient: (
+        queries.numpy(), positives.numpy(), candidates.detach().contiguous().numpy(), own.numpy(),
+        labels.contiguous().numpy(), temperature, classify, losses.numpy(),
+        gradient.transpose(1, 2).numpy(),
+    ),
+    batch_last=(0, 1),
+)  # fmt: skip
 
 
 @compiled()

@@ -22,11 +22,11 @@ from dualnets._vectors import LANES, convert, exponential, load, maximum, multip
 from dualnets.methods._plain import plain_ntxent
 from dualnets.methods.compiled.matching import combine, largest, softplus
 from dualnets.methods.compiled.operation import (
+    KERNELS,
     NAMESPACE,
-    batch_last,
+    Kernel,
     new_gradient,
     register_gradient,
-    share_members,
 )
 from hltm._compile import compiled
 
@@ -37,13 +37,7 @@ _LOWEST = np.finfo(np.float64).min
 def ntxent(anchor: Tensor, positive: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """Losses `(S,)` and their gradients with respect to anchor and positive `(S, B, U)`."""
     losses, slopes = anchor.new_empty(len(anchor)), (new_gradient(anchor), new_gradient(anchor))
-    given = batch_last(anchor).numpy(), batch_last(positive).numpy()
-    found = slopes[0].mT.numpy(), slopes[1].mT.numpy()
-
-    def work(low: int, high: int) -> None:
-        _ntxent_members(low, high, *given, temperature, losses.numpy(), *found)
-
-    share_members(len(anchor), 4 * anchor.shape[1] ** 2, work)
+    KERNELS["ntxent"](4 * anchor.shape[1] ** 2, anchor, positive, temperature, losses, *slopes)
     return losses, *slopes
 
 
@@ -62,6 +56,16 @@ def _ntxent_members(  # type: ignore[no-untyped-def]
     """Members low .. high - 1."""
     for s in range(low, high):
         losses[s] = _ntxent(anchor[s], positive[s], temperature, d_anchor[s], d_positive[s])
+
+
+KERNELS["ntxent"] = Kernel(
+    _ntxent_members,
+    lambda anchor, positive, temperature, losses, d_anchor, d_positive: (
+        anchor.numpy(), positive.numpy(), temperature, losses.numpy(), d_anchor.mT.numpy(),
+        d_positive.mT.numpy(),
+    ),
+    batch_last=(0, 1),
+)  # fmt: skip
 
 
 @compiled()

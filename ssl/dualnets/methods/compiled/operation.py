@@ -29,6 +29,39 @@ def is_supported(*tensors: Tensor) -> bool:
     )
 
 
+class Kernel:
+    """A compiled function `(low, high, …)` of members low .. high - 1, and how an operation calls it.
+
+    Args:
+        function: releases the interpreter's lock.
+        arguments: (arguments of the operation, its results) -> what the function takes behind low and high.
+        batch_last: places of the arguments `(S, B, U)` that `arguments` is given as `(S, U, B)`, contiguous.
+        exact: the place behind low and high of an array `(S,)` that says which members have results;
+            those of the others are left to the operation.
+    """
+
+    def __init__(
+        self, function: Any, arguments: Callable[..., tuple[Any, ...]], batch_last: tuple[int, ...],
+        exact: int | None = None,
+    ) -> None:  # fmt: skip
+        self.function, self.arguments, self.batch_last = function, arguments, batch_last
+        self.exact = exact
+
+    def __call__(self, each: int, *given: Any) -> tuple[Any, ...]:
+        """Fill the results; `each` is about how many numbers one member's work passes over."""
+        prepared = [batch_last(own) if i in self.batch_last else own for i, own in enumerate(given)]
+        arguments = self.arguments(*prepared)
+
+        def work(low: int, high: int) -> None:
+            self.function(low, high, *arguments)
+
+        share_members(len(given[0]), each, work)
+        return arguments
+
+
+KERNELS: dict[str, Kernel] = {}  # name of an operation -> its kernel, which fills its results
+
+
 def register_gradient(operation: Any, plain: Callable[..., Tensor], differentiable: int) -> None:
     """Let autograd differentiate an operation that returns losses and their gradients.
 

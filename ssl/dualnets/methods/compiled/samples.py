@@ -13,11 +13,11 @@ from torch import Tensor
 
 from dualnets.methods._plain import SMALLEST, plain_cosine_similarity, plain_direction
 from dualnets.methods.compiled.operation import (
+    KERNELS,
     NAMESPACE,
-    batch_last,
+    Kernel,
     new_gradient,
     register_gradient,
-    share_members,
 )
 from hltm._compile import compiled
 
@@ -35,12 +35,7 @@ def _storage(values: Tensor) -> np.ndarray:
 def direction(values: Tensor) -> tuple[Tensor, Tensor]:
     """Values `(S, B, U)` scaled to length 1, and their lengths `(S, B)`."""
     found, lengths = new_gradient(values), values.new_empty(values.shape[:2])
-    given = batch_last(values).numpy(), _storage(found), lengths.numpy()
-
-    def work(low: int, high: int) -> None:
-        _direction(low, high, *given)
-
-    share_members(len(values), values[0].numel(), work)
+    KERNELS["direction"](values[0].numel(), values, found, lengths)
     return found, lengths
 
 
@@ -53,12 +48,7 @@ def _(values):  # type: ignore[no-untyped-def]
 def direction_slope(unit: Tensor, lengths: Tensor, upstream: Tensor) -> Tensor:
     """The gradient of the values, from that of their directions."""
     found = new_gradient(unit)
-    given = batch_last(unit).numpy(), lengths.numpy(), batch_last(upstream).numpy()
-
-    def work(low: int, high: int) -> None:
-        _direction_slope(low, high, *given, _storage(found))
-
-    share_members(len(unit), unit[0].numel(), work)
+    KERNELS["direction_slope"](unit[0].numel(), unit, lengths, upstream, found)
     return found
 
 
@@ -90,12 +80,7 @@ direction.register_autograd(_differentiate, setup_context=_keep)
 def cosines(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Cosines `(S, B)`, and their gradients with respect to both."""
     found, slopes = a.new_empty(a.shape[:2]), (new_gradient(a), new_gradient(b))
-    given = batch_last(a).numpy(), batch_last(b).numpy(), found.numpy()
-
-    def work(low: int, high: int) -> None:
-        _cosines(low, high, *given, *map(_storage, slopes))
-
-    share_members(len(a), 4 * a[0].numel(), work)
+    KERNELS["cosines"](4 * a[0].numel(), a, b, found, *slopes)
     return found, *slopes
 
 
@@ -168,3 +153,24 @@ def _cosines(low, high, a, b, found, d_a, d_b):  # type: ignore[no-untyped-def]
             for c in range(batch):
                 d_a[s, u, c] = ab[c] * b[s, u, c] - aa[c] * a[s, u, c]
                 d_b[s, u, c] = ab[c] * a[s, u, c] - bb[c] * b[s, u, c]
+
+
+KERNELS["direction"] = Kernel(
+    _direction,
+    lambda values, found, lengths: (values.numpy(), _storage(found), lengths.numpy()),
+    batch_last=(0,),
+)
+KERNELS["direction_slope"] = Kernel(
+    _direction_slope,
+    lambda unit, lengths, upstream, found: (
+        unit.numpy(), lengths.numpy(), upstream.numpy(), _storage(found),
+    ),
+    batch_last=(0, 2),
+)  # fmt: skip
+KERNELS["cosines"] = Kernel(
+    _cosines,
+    lambda a, b, found, d_a, d_b: (
+        a.numpy(), b.numpy(), found.numpy(), _storage(d_a), _storage(d_b),
+    ),
+    batch_last=(0, 1),
+)  # fmt: skip

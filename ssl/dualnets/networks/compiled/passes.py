@@ -24,6 +24,10 @@ _numbers = itertools.count()
 _KINDS: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
+class Address(int):
+    """An address of numbers that may lie elsewhere in another call."""
+
+
 class Forward(NamedTuple):
     """What a forward pass returns.
 
@@ -123,7 +127,7 @@ class Passes:
             size = features.itemsize
             step, row, _ = features.stride()
             return Given(
-                *places, features.data_ptr(), step * size, row * size, size == 1, passes, batch, normalize
+                *places, Address(features.data_ptr()), step * size, row * size, size == 1, passes, batch, normalize
             )  # fmt: skip
 
         return given
@@ -159,7 +163,11 @@ class ForwardPass:
     Attributes:
         output, statistics, kept: as in `Forward`.
         results: output and statistics.
+        kernel: the compiled function.
+        places: of the parameters' addresses in the `(L, 4)` table that the kernel reads.
     """
+
+    kernel = forward_members
 
     def __init__(
         self, passes: Passes, parameters: Sequence[Tensor], columns: int, count: int, *, keep: bool
@@ -174,6 +182,17 @@ class ForwardPass:
         self._last = self.statistics.numpy(), self.output.data_ptr()
         self._held = parameters
         self.results = self.output, self.statistics
+        self.places = passes.places
+
+    def arguments(self, features: Tensor) -> tuple[Any, ...]:
+        """What `forward_members` is given to compute all members one after the other.
+
+        Features have neighbouring columns. The memory belongs to this object.
+        """
+        self._own = Buffer(self._size) if self.kept is None else self.kept
+        step = 0 if self.kept is None else self._size
+        given = self._given(features), self._own.address, step, *self._last
+        return *self._first, *given, 0, len(self.output)
 
     def __call__(self, features: Tensor) -> None:
         """Compute all members, of features as in `Passes.forward`."""
@@ -200,7 +219,10 @@ class BackwardPass:
     Attributes:
         gradients, inputs: what `Passes.backward` returns.
         results: all of them in one list.
+        kernel, places: as of `ForwardPass`.
     """
+
+    kernel = backward_members
 
     def __init__(
         self, passes: Passes, parameters: Sequence[Tensor], columns: int, count: int,
@@ -225,6 +247,21 @@ class BackwardPass:
         self._table, self._moments = passes.table(self.gradients), statistics.numpy()
         self._below = 0 if self.inputs is None else self.inputs.data_ptr()
         self._held, self._members = parameters, members
+        self.places = passes.places
+
+    def arguments(self, features: Tensor, arrived: Tensor) -> tuple[Any, ...]:
+        """What `backward_members` is given to compute all members one after the other.
+
+        Features have neighbouring columns, and the gradient of the output is contiguous. The memory belongs
+        to this object.
+        """
+        self._own = Buffer(self._size) if self._kept is None else self._kept
+        step = 0 if self._kept is None else self._size
+        self._scratch = Buffer(self._room)
+        return (
+            *self._first, self._given(features), self._table, self._own.address, step, self._moments,
+            Address(arrived.data_ptr()), self._scratch.address, self._below, 0, self._members,
+        )  # fmt: skip
 
     def __call__(self, features: Tensor, arrived: Tensor) -> None:
         """Compute the gradients, of features and a gradient of the output as in `Passes.backward`."""

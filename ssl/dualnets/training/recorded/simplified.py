@@ -38,6 +38,7 @@ def simplify(graph: fx.Graph) -> None:
                     aten.full.default, (list(value.shape), FILLED[node.target]),
                     {"dtype": value.dtype, "device": value.device},
                 )  # fmt: skip
+            same.meta = node.meta
         elif is_pure(node):
             key = str((node.target, node.args, node.kwargs))
             same = seen.setdefault(key, node)
@@ -45,6 +46,20 @@ def simplify(graph: fx.Graph) -> None:
             node.replace_all_uses_with(same)
             graph.erase_node(node)
     _remove_unused(graph)
+    _change_nothing_in_vain(graph)
+
+
+def _change_nothing_in_vain(graph: fx.Graph) -> None:
+    """Let operations that change what nobody reads afterwards return a new tensor instead."""
+    for node in [*graph.nodes]:
+        source = node.args[0] if node.args else None
+        if not changes(node) or not isinstance(source, fx.Node) or [*source.users] != [node]:
+            continue
+        if is_view(source) or source.op != "call_function":
+            continue
+        packet = getattr(aten, node.target._schema.name.split("::")[1].removesuffix("_"))
+        if node.target._overloadname in packet.overloads():
+            node.target = getattr(packet, node.target._overloadname)
 
 
 def changes(node: fx.Node) -> bool:
@@ -71,8 +86,8 @@ def is_pure(node: fx.Node) -> bool:
 
 
 def base_of(node: fx.Node) -> fx.Node:
-    """The node whose memory a view, or the result of a change in place, shares."""
-    while is_view(node):
+    """The node whose memory a view, one of several results, or the result of a change in place, shares."""
+    while is_view(node) or node.target is operator.getitem:
         node = node.args[0]  # type: ignore[assignment]
     return node
 

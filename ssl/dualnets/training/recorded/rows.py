@@ -1,0 +1,518 @@
+"""Recorded operations on certain tensors as rows of the interpreter's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualnets.methods.compiled.operation import KERNELS, NAMESPACE, Kernel
+from dualnets.networks.compiled.ensembles import Given
+from dualnets.networks.compiled.passes import BackwardPass, ForwardPass
+from dualnets.training.recorded import interpreter as kinds
+from dualnets.training.recorded.calls import call
+from dualnets.training.recorded.interpreter import ADDRESS, DIMENSIONS, EXTRA, KIND, SHAPE, STEP
+
+aten = torch.ops.aten
+DTYPES: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
+LARGE = 2**19  # multiplications of one matrix product, from which torch is faster
+Row = Callable[..., None]
+KNOWN: dict[Any, Row] = {}  # operation -> writes its rows: (rows, result, arguments)
+
+
+class UnknownError(Exception):
+    """An operation, or a form of one, that the interpreter does not have."""
+
+
+class Rows:
+    """Rows that one call runs, and the tensors that they read and write, which stay alive with them.
+
+    Args:
+        dtype: float32 or float64.
+        moving: memory that moves between calls: tensors that stand for those that will be there.
+    """
+
+    def __init__(self, dtype: torch.dtype, moving: Sequence[Tensor] = ()) -> None:
+        self.dtype, self.moving = dtype, moving
+        self.rows: list[list[int]] = []
+        self.held: list[Any] = []
+        self.plain: dict[int, Callable[[], object]] = {}  # 1 + number of a row -> what is done if it fails
+        # an array, or None for the rows, place in it, number of the base, and what is added to it
+        self.moves: list[tuple[np.ndarray | None, int, int, int]] = []
+
+    def add(self, target: Any, result: Any, *given: Any, **options: Any) -> None:
+        """Append an operation.
+
+        Args:
+            target: the operation, one of linked layers included.
+            result: its result, a tensor or several; of layers, what they are bound to.
+            given, options: its arguments.
+
+        Raises:
+            UnknownError: it is not known.
+        """
+        if isinstance(result, ForwardPass | BackwardPass):
+            self._layers(result, *given)
+        elif target in KNOWN:
+            KNOWN[target](self, result, *given, **options)
+        elif (kernel := KERNELS.get(_own_name(target))) is not None:
+            self._kernel(target, kernel, given, [result] if isinstance(result, Tensor) else result)
+        else:
+            raise UnknownError(str(target))
+
+    def bound(self, bases: np.ndarray) -> Callable[[], None]:
+        """The function that runs the rows. `bases` are the addresses of memory that moves."""
+        rows = np.array(self.rows, dtype=np.int64).reshape(-1, kinds.WIDTH)
+        moves = np.zeros((len(self.moves), 3), dtype=np.int64)
+        for move, (array, place, *rest) in zip(moves, self.moves, strict=True):
+            move[:] = (rows if array is None else array).ctypes.data + 8 * place, *rest
+        like, held, run, plain = DTYPES[self.dtype](0), self.held, kinds.run, self.plain
+
+        def repeat(held: list[Any] = held) -> None:  # noqa: ARG001, they live as long as this
+            failed = run(like, rows, moves, bases, 0)
+            while failed:
+                if failed not in plain:
+                    raise IndexError("an index of a recorded step is out of range")
+                plain[failed]()
+                failed = run(like, rows, moves, bases, failed)
+
+        return repeat
+
+    def _kernel(
+        self, target: Any, kernel: Kernel, given: Sequence[Any], results: Sequence[Tensor]
+    ) -> None:
+        """A compiled loss."""
+        prepared = [
+            self._contiguous(own.transpose(1, 2)) if i in kernel.batch_last else own
+            for i, own in enumerate(given)
+        ]
+        known = [own for own in (*prepared, *results) if isinstance(own, Tensor)]
+        arguments = kernel.arguments(*prepared, *results)
+        for i, own in enumerate(arguments):
+            if isinstance(own, np.ndarray) and own.size and i != kernel.exact:
+                if not any(_holds(tensor, own.ctypes.data) for tensor in known):
+                    raise UnknownError("an argument that is copied first")
+        self._call(kernel.function, 0, len(results[0]), *arguments)
+        if kernel.exact is not None:
+            (result,) = results
+            if any(_holds(moving, own.data_ptr()) for own in known for moving in self.moving):
+                raise UnknownError("plain torch of what moves")
+            flags = torch.from_numpy(arguments[kernel.exact])
+            self.row(kinds.CHECK, flags, flags, last=1)
+            self.plain[len(self.rows)] = lambda: result.copy_(target(*given))
+
+    def _layers(
+        self, bound: ForwardPass | BackwardPass, features: Tensor, parameters: Sequence[Tensor],
+        arrived: Tensor | None = None, _: Any = None,
+    ) -> None:  # fmt: skip
+        """Layers, forward or backward."""
+        if features.stride(2) != 1:
+            features = self._contiguous(features)
+        if arrived is None:
+            arguments = bound.arguments(features)
+        else:
+            arguments = bound.arguments(features, self._contiguous(arrived))
+        self._call(bound.kernel, *arguments)
+        table = next(own for own in arguments if isinstance(own, Given)).addresses
+        for place, own in zip(bound.places, parameters, strict=True):
+            self._address(table, int(place), own)
+
+    def _call(self, kernel: Any, *arguments: Any) -> None:
+        own = call(kernel, *arguments)
+        self.held.append(own)
+        row = [0] * kinds.WIDTH
+        row[0], row[ADDRESS], row[ADDRESS + 1] = kinds.CALL, own.function, own.numbers.ctypes.data
+        self.rows.append(row)
+        for place in own.addresses:
+            self._move(own.numbers, place, int(own.numbers[place]))
+
+    def _contiguous(self, tensor: Tensor) -> Tensor:
+        """The same numbers in contiguous memory."""
+        if tensor.is_contiguous():
+            self.held.append(tensor)
+            return tensor
+        found = torch.empty(tensor.shape, dtype=tensor.dtype)
+        self.copy(found, tensor)
+        return found
+
+    def _address(self, array: np.ndarray | None, place: int, tensor: Tensor) -> None:
+        """Note that the address of a tensor is at a place of an array, or of the row that comes next."""
+        if not self._move(array, place, tensor.data_ptr()):
+            self.held.append(tensor)
+
+    def _move(self, array: np.ndarray | None, place: int, address: int) -> bool:
+        """Note an address that is within memory that moves."""
+        for base, stand_in in enumerate(self.moving):
+            if _holds(stand_in, address):
+                if array is None:
+                    place += len(self.rows) * kinds.WIDTH
+                self.moves.append((array, place, base, address - stand_in.data_ptr()))
+                return True
+        return False
+
+    def row(
+        self, op: int, result: Tensor, *operands: Any, leading: int = 0, extra: Sequence[int] = (0, 0),
+        last: int = 0,
+    ) -> None:  # fmt: skip
+        """Append a row.
+
+        Args:
+            op: of the interpreter.
+            result, operands: tensors, or numbers, which broadcast to the shape of the result.
+            leading: the operand in whose memory neighbours are computed one after the other.
+            extra: two more numbers.
+            last: how many of the last dimensions stay as they are.
+        """
+        shape = [*result.shape]
+        if not all(shape):
+            return
+        tensors = [result, *map(self._tensor, operands)]
+        steps = [[s * t.itemsize for s in t.expand(shape).stride()] for t in tensors]
+        free = len(shape) - last
+        dims = [d for d in range(free) if shape[d] != 1]
+        dims.sort(key=lambda d: -steps[leading][d])
+        sizes, found = _merged([shape[d] for d in dims], [[own[d] for d in dims] for own in steps])
+        sizes += shape[free:]
+        found = [own + all_steps[free:] for own, all_steps in zip(found, steps, strict=True)]
+        room = DIMENSIONS - len(sizes)
+        if room < 0:
+            raise UnknownError("dimensions")
+        row = [0] * kinds.WIDTH
+        row[0] = op
+        row[KIND : KIND + kinds.OPERANDS] = [kinds.NONE] * kinds.OPERANDS
+        row[SHAPE:STEP] = [1] * room + sizes
+        row[EXTRA:] = extra
+        for i, (tensor, own) in enumerate(zip(tensors, found, strict=True)):
+            row[ADDRESS + i] = tensor.data_ptr()
+            self._address(None, ADDRESS + i, tensor)
+            row[KIND + i] = self._kind(tensor)
+            row[STEP + DIMENSIONS * i : STEP + DIMENSIONS * (i + 1)] = [0] * room + own
+        self.rows.append(row)
+
+    def copy(self, target: Tensor, source: Any) -> None:
+        """Copy numbers, or fill with one."""
+        if target.dtype == torch.int64:
+            if isinstance(source, Tensor) and source.dtype != torch.int64:
+                raise UnknownError("conversion to whole numbers")
+            source = source if isinstance(source, Tensor) else torch.tensor(source)
+            self.row(kinds.INTEGERS, target, source)
+        elif target.dtype == self.dtype or (isinstance(source, Tensor) and source.dtype == target.dtype):
+            self.row(kinds.COPY, target, source)
+        else:
+            raise UnknownError("conversion")
+
+    def float(self, op: int, result: Tensor, *operands: Any) -> None:
+        """An operation on numbers whose results are of the table's dtype."""
+        if result.dtype != self.dtype:
+            raise UnknownError(str(result.dtype))
+        self.row(op, result, *operands)
+
+    def _tensor(self, operand: Any) -> Tensor:
+        if isinstance(operand, Tensor):
+            return operand
+        return torch.tensor(operand, dtype=self.dtype)
+
+    def _kind(self, tensor: Tensor) -> int:
+        if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+            raise UnknownError(str(tensor.device))
+        if tensor.dtype == self.dtype:
+            return kinds.FLOAT
+        if tensor.dtype in (torch.uint8, torch.bool):
+            return kinds.BYTE
+        if tensor.dtype == torch.int64:
+            return kinds.INTEGER
+        raise UnknownError(str(tensor.dtype))
+
+
+def _holds(tensor: Tensor, address: int) -> bool:
+    """Whether an address is within the memory of a tensor."""
+    memory = tensor.untyped_storage()
+    return memory.data_ptr() <= address < memory.data_ptr() + memory.nbytes()
+
+
+def _own_name(target: Any) -> str:
+    """The name of an operation of compiled losses."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return ""
+    namespace, _, name = target._schema.name.partition("::")
+    return name if namespace == NAMESPACE else ""
+
+
+def _merged(sizes: list[int], steps: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """Dimensions of which one goes on where the other ends joined into one, for all operands."""
+    found: list[int] = []
+    own_steps: list[list[int]] = [[] for _ in steps]
+    for d, size in enumerate(sizes):
+        if found and all(own[-1] == given[d] * size for own, given in zip(own_steps, steps, strict=True)):
+            found[-1] *= size
+            for own, given in zip(own_steps, steps, strict=True):
+                own[-1] = given[d]
+        else:
+            found.append(size)
+            for own, given in zip(own_steps, steps, strict=True):
+                own.append(given[d])
+    return found, own_steps
+
+
+def _known(*targets: Any) -> Callable[[Row], Row]:
+    def register(write: Row) -> Row:
+        KNOWN.update(dict.fromkeys(targets, write))
+        return write
+
+    return register
+
+
+def _each(op: int) -> Row:
+    """An operation whose operands are its arguments."""
+
+    def write(rows: Rows, out: Tensor, *given: Any) -> None:
+        rows.float(op, out, *given)
+
+    return write
+
+
+KNOWN |= {
+    aten.mul.Tensor: _each(kinds.MULTIPLY), aten.mul.Scalar: _each(kinds.MULTIPLY),
+    aten.div.Tensor: _each(kinds.DIVIDE), aten.div.Scalar: _each(kinds.DIVIDE),
+    aten.lerp.Tensor: _each(kinds.LERP), aten.lerp.Scalar: _each(kinds.LERP),
+    aten.sqrt.default: _each(kinds.SQUARE_ROOT), aten.exp.default: _each(kinds.EXP),
+    aten.sigmoid.default: _each(kinds.SIGMOID), aten.sigmoid_backward.default: _each(kinds.SIGMOID_SLOPE),
+    aten.where.self: _each(kinds.WHERE), aten.threshold_backward.default: _each(kinds.KEEP_ABOVE),
+    aten.maximum.default: _each(kinds.MAXIMUM), aten.clamp_min.default: _each(kinds.MAXIMUM),
+}  # fmt: skip
+
+
+@_known(aten.add.Tensor, aten.add.Scalar)
+def _add(rows: Rows, out: Tensor, a: Tensor, b: Any, *, alpha: float = 1) -> None:
+    if alpha != 1:
+        raise UnknownError("alpha")
+    if out.dtype != torch.int64:
+        rows.float(kinds.ADD, out, a, b)
+        return
+    b = b if isinstance(b, Tensor) else torch.tensor(b)
+    if not a.dtype == b.dtype == torch.int64:
+        raise UnknownError("whole numbers")
+    rows.row(kinds.INTEGERS, out, a, b)
+
+
+@_known(aten.sub.Tensor, aten.sub.Scalar)
+def _subtract(rows: Rows, out: Tensor, a: Tensor, b: Any, *, alpha: float = 1) -> None:
+    if alpha != 1:
+        raise UnknownError("alpha")
+    rows.float(kinds.SUBTRACT, out, a, b)
+
+
+@_known(aten.rsub.Scalar, aten.rsub.Tensor)
+def _subtract_from(rows: Rows, out: Tensor, a: Tensor, b: Any, alpha: float = 1) -> None:
+    _subtract(rows, out, b, a, alpha=alpha)
+
+
+@_known(aten.neg.default)
+def _negate(rows: Rows, out: Tensor, a: Tensor) -> None:
+    rows.float(kinds.MULTIPLY, out, a, -1)
+
+
+@_known(aten.reciprocal.default)
+def _invert(rows: Rows, out: Tensor, a: Tensor) -> None:
+    rows.float(kinds.DIVIDE, out, 1, a)
+
+
+@_known(aten.pow.Tensor_Scalar)
+def _power(rows: Rows, out: Tensor, a: Tensor, exponent: float) -> None:
+    if exponent != 2:
+        raise UnknownError("exponent")
+    rows.float(kinds.MULTIPLY, out, a, a)
+
+
+@_known(aten.relu.default)
+def _rectify(rows: Rows, out: Tensor, a: Tensor) -> None:
+    rows.float(kinds.MAXIMUM, out, a, 0)
+
+
+@_known(aten.gt.Scalar, aten.gt.Tensor)
+def _above(rows: Rows, out: Tensor, a: Tensor, b: Any) -> None:
+    rows.row(kinds.ABOVE, out, a, b)
+
+
+@_known(aten.lt.Scalar, aten.lt.Tensor)
+def _below(rows: Rows, out: Tensor, a: Tensor, b: Any) -> None:
+    rows.row(kinds.ABOVE, out, b, a)
+
+
+@_known(aten.masked_fill.Scalar)
+def _masked_fill(rows: Rows, out: Tensor, a: Tensor, mask: Tensor, value: float) -> None:
+    rows.float(kinds.WHERE, out, mask, value, a)
+
+
+@_known(aten.sum.dim_IntList)
+def _sum(
+    rows: Rows, out: Tensor, a: Tensor, dims: Sequence[int] | None = None, keepdim: bool = False,
+    dtype: torch.dtype | None = None,
+) -> None:  # fmt: skip
+    if not a.dtype == out.dtype == rows.dtype:
+        raise UnknownError("dtype")
+    rows.copy(out, 0)
+    if not keepdim:
+        for d in sorted(d % a.ndim for d in dims or range(a.ndim)):
+            out = out.unsqueeze(d)
+    rows.row(kinds.TOTAL, out.expand(a.shape), a, leading=1)
+
+
+@_known(aten.mean.dim)
+def _mean(rows: Rows, out: Tensor, a: Tensor, dims: Any = None, keepdim: bool = False) -> None:
+    _sum(rows, out, a, dims, keepdim)
+    rows.float(kinds.DIVIDE, out, out, a.numel() // max(out.numel(), 1))
+
+
+@_known(aten.clone.default, aten._to_copy.default)
+def _copy(rows: Rows, out: Tensor, a: Tensor, **_: Any) -> None:
+    rows.copy(out, a)
+
+
+@_known(aten.cat.default)
+def _join(rows: Rows, out: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> None:
+    at = 0
+    for own in tensors:
+        if own.ndim == out.ndim:  # torch takes an empty vector for anything
+            rows.copy(out.narrow(dim, at, own.shape[dim]), own)
+            at += own.shape[dim]
+
+
+@_known(aten.stack.default)
+def _stack(rows: Rows, out: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> None:
+    for place, own in enumerate(tensors):
+        rows.copy(out.select(dim, place), own)
+
+
+@_known(aten.repeat.default)
+def _repeat(rows: Rows, out: Tensor, a: Tensor, times: Sequence[int]) -> None:
+    sizes = [1] * (len(times) - a.ndim) + [*a.shape]
+    pairs = [size for pair in zip(times, sizes, strict=True) for size in pair]
+    whole = a.view(sizes)
+    for d in range(len(sizes)):
+        whole = whole.unsqueeze(2 * d)
+    rows.copy(out.view(pairs), whole)
+
+
+@_known(aten.roll.default)
+def _roll(rows: Rows, out: Tensor, a: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> None:
+    if len(dims) != 1:
+        raise UnknownError("several dimensions")
+    size = a.shape[dims[0]]
+    by = shifts[0] % size
+    rows.copy(out.narrow(dims[0], by, size - by), a.narrow(dims[0], 0, size - by))
+    rows.copy(out.narrow(dims[0], 0, by), a.narrow(dims[0], size - by, by))
+
+
+@_known(aten.diag_embed.default)
+def _diagonal_matrix(rows: Rows, out: Tensor, a: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> None:
+    rows.copy(out, 0)
+    rows.copy(out.diagonal(offset, dim1, dim2), a)
+
+
+@_known(aten.diagonal_backward.default)
+def _diagonal_slope(rows: Rows, out: Tensor, a: Tensor, _: Any, offset: int, dim1: int, dim2: int) -> None:
+    _diagonal_matrix(rows, out, a, offset, dim1, dim2)
+
+
+@_known(aten.select_backward.default)
+def _select_slope(rows: Rows, out: Tensor, a: Tensor, _: Any, dim: int, place: int) -> None:
+    rows.copy(out, 0)
+    rows.copy(out.select(dim, place), a)
+
+
+@_known(aten.slice_backward.default)
+def _slice_slope(
+    rows: Rows, out: Tensor, a: Tensor, _: Any, dim: int, start: int, end: int, step: int
+) -> None:
+    rows.copy(out, 0)
+    rows.copy(aten.slice.Tensor(out, dim, start, end, step), a)
+
+
+def _standing(tensor: Tensor, shape: Sequence[int], dim: int) -> tuple[Tensor, tuple[int, int]]:
+    """A tensor at its first place of a dimension, and the size and step of that."""
+    dim %= tensor.ndim
+    steps = [0 if d == dim else step for d, step in enumerate(tensor.stride())]
+    own = tensor.as_strided([*shape], steps, tensor.storage_offset())
+    return own, (tensor.shape[dim], tensor.stride(dim) * tensor.itemsize)
+
+
+@_known(aten.gather.default)
+def _gather(rows: Rows, out: Tensor, a: Tensor, dim: int, index: Tensor, **_: Any) -> None:
+    if not a.dtype == out.dtype == rows.dtype:
+        raise UnknownError("dtype")
+    own, extra = _standing(a, index.shape, dim)
+    rows.row(kinds.GATHER, out, own, index, extra=extra)
+
+
+@_known(aten.index.Tensor)
+def _index(rows: Rows, out: Tensor, a: Tensor, indices: Sequence[Tensor | None]) -> None:
+    (dim, index), *more = [(d, own) for d, own in enumerate(indices) if own is not None]
+    if more or index.ndim != 1 or index.dtype != torch.int64:
+        raise UnknownError("indices")
+    _gather(rows, out, a, dim, index.view(-1, *[1] * (a.ndim - dim - 1)).expand(out.shape))
+
+
+@_known(aten.scatter_add.default)
+def _scatter_add(rows: Rows, out: Tensor, a: Tensor, dim: int, index: Tensor, slopes: Tensor) -> None:
+    if not a.dtype == slopes.dtype == rows.dtype:
+        raise UnknownError("dtype")
+    rows.copy(out, a)
+    own, extra = _standing(out, index.shape, dim)
+    given = slopes.as_strided(index.shape, slopes.stride(), slopes.storage_offset())
+    rows.row(kinds.SCATTER_ADD, own, given, index, extra=extra)
+
+
+@_known(aten.bmm.default)
+def _product(rows: Rows, out: Tensor, a: Tensor, b: Tensor) -> None:
+    if out.dtype != rows.dtype or not a.numel() or a.shape[1] * a.shape[2] * b.shape[2] > LARGE:
+        raise UnknownError("large product")
+    # vectors are columns side by side, of b or of the transposed a, so that less is copied
+    if b.stride(2) != 1 and (a.stride(1) == 1 or a.shape[1] < b.shape[2]):
+        out, a, b = out.mT, b.mT, a.mT
+    shape = *out.shape, a.shape[2]
+    result, left, right = out.unsqueeze(3), a.unsqueeze(2), b.mT.unsqueeze(1)
+    rows.row(kinds.PRODUCT, result.expand(shape), left, right, last=4)
+
+
+@_known(aten._log_softmax.default)
+def _log_softmax(rows: Rows, out: Tensor, a: Tensor, dim: int, _: bool) -> None:
+    _along(rows, kinds.LOG_SOFTMAX, dim, out, a)
+
+
+@_known(aten._log_softmax_backward_data.default)
+def _log_softmax_slope(rows: Rows, out: Tensor, slopes: Tensor, found: Tensor, dim: int, _: Any) -> None:
+    _along(rows, kinds.LOG_SOFTMAX_SLOPE, dim, out, slopes, found)
+
+
+def _along(rows: Rows, op: int, dim: int, *operands: Tensor, extra: Sequence[int] = (0, 0)) -> None:
+    """An operation along one dimension."""
+    if any(own.dtype != rows.dtype for own in operands) or not operands[0].numel():
+        raise UnknownError("dtype")
+    result, *given = (own.movedim(dim, -1) for own in operands)
+    rows.row(op, result, *given, last=1, extra=extra)
+
+
+@_known(aten.native_layer_norm.default)
+def _norm(
+    rows: Rows, outs: Sequence[Tensor], a: Tensor, shape: Sequence[int], gain: Any, shift: Any, epsilon: float
+) -> None:
+    if len(shape) != 1 or gain is not None or shift is not None:
+        raise UnknownError("norm")
+    constant = torch.tensor(epsilon, dtype=torch.float64)
+    rows.held.append(constant)
+    out, mean, factor = outs
+    _along(rows, kinds.NORM, -1, out, a, mean, factor, extra=(constant.data_ptr(), 0))
+
+
+@_known(aten.native_layer_norm_backward.default)
+def _norm_slope(
+    rows: Rows, outs: Sequence[Tensor], slopes: Tensor, a: Tensor, shape: Sequence[int], mean: Tensor,
+    factor: Tensor, gain: Any, shift: Any, wanted: Sequence[bool],
+) -> None:  # fmt: skip
+    if len(shape) != 1 or gain is not None or shift is not None or [*wanted] != [True, False, False]:
+        raise UnknownError("norm")
+    _along(rows, kinds.NORM_SLOPE, -1, outs[0], slopes, a, mean, factor)
