@@ -21,7 +21,7 @@ ROOMS = {
         "inference", "tree", "families", "formats", "data", "plot", "display", "probe",
     ],
     "dualnets": [
-        "_lazy", "_vectors", "_precision", "_checks", "_options", "_files", "optim", "networks", "methods",
+        "_lazy", "_instructions", "_vectors", "_precision", "_checks", "_options", "_files", "optim", "networks", "methods",
         "training", "theory", "lab", "experiments", "cli",
     ],
 }

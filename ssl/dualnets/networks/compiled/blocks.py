@@ -26,18 +26,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dualnets.networks.compiled import norms
+from dualnets.networks.compiled.addresses import aligned, array_at, size_of, zero_of
 from dualnets.networks.compiled.norms import FAST
-from dualnets.networks.compiled.products import (
-    MASKED,
-    PLAIN,
-    RELU,
-    aligned,
-    array_at,
-    combine_rows,
-    row_products,
-    size_of,
-    zero_of,
-)
+from dualnets.networks.compiled.products import combine_rows, row_products
+from dualnets.networks.compiled.tiles import MASKED, PLAIN, RELU
 from hltm._compile import inner
 
 NO_NORM, BATCH_NORM, GROUP_NORM = 0, 1, 2

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from dualnets.networks.compiled import blocks
-from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
-from dualnets.networks.compiled.products import (
+from dualnets.networks.compiled.addresses import (
     array_at,
     compiled_once,
     copy_rows,
     padded,
     size_of,
 )
+from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
 from hltm._compile import compiled, inner
 
 

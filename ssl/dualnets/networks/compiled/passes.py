@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualnets.networks.compiled.addresses import pad
 from dualnets.networks.compiled.blocks import WEIGHT, Layers, count_rows
 from dualnets.networks.compiled.ensembles import Given, backward_members, forward_members
 from dualnets.networks.compiled.memory import Buffer
-from dualnets.networks.compiled.products import pad
 from hltm.sampling.kernels.threads import share
 
 CACHE = 2**20  # bytes; what a forward pass computes is kept for the backward pass up to this size

@@ -21,8 +21,8 @@ from __future__ import annotations
 import numpy as np
 
 from dualnets.networks.compiled import blocks
+from dualnets.networks.compiled.addresses import aligned, padded, size_of
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
-from dualnets.networks.compiled.products import aligned, padded, size_of
 from dualnets.optim.compiled import commit, new_numbers, propose
 from dualnets.training.compiled.tables import point_to_member, side_by_side
 from hltm._compile import compiled

@@ -20,8 +20,8 @@ from __future__ import annotations
 import numpy as np
 
 from dualnets.networks.compiled import blocks
+from dualnets.networks.compiled.addresses import aligned, array_at, copy_rows, padded, size_of
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
-from dualnets.networks.compiled.products import aligned, array_at, copy_rows, padded, size_of
 from dualnets.optim.compiled import SIZE, commit, is_finite, member_of, new_numbers, propose
 from dualnets.training.compiled.running_moments import update_running_moments
 from dualnets.training.compiled.tables import point_to_member, side_by_side

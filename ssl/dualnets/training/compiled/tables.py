@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dualnets.networks.compiled.addresses import size_of
 from dualnets.networks.compiled.blocks import BIAS, WEIGHT
-from dualnets.networks.compiled.products import size_of
 from dualnets.optim.compiled import SIZE
 from hltm._compile import compiled
 
