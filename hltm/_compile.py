@@ -25,8 +25,10 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numba.core.caching import FunctionCache, NullCache
+
+from hltm._linking import Pipeline
 
 try:
     import fcntl
@@ -43,15 +45,19 @@ CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
 def compiled(**options: Any) -> Callable[[Function], Function]:
     """A decorator that compiles a function to machine code, run without the interpreter's lock.
 
-    It takes the options of `numba.njit`, e.g. `@compiled(fastmath=True)`.
+    It takes the options of `numba.njit`, e.g. `@compiled(fastmath=True)`. Where compiled code calls the
+    function, it is compiled into its caller, as by `inner`.
     """
 
     def decorate(function: Function) -> Function:
-        kernel: Any = njit(nogil=True, **options)(function)
+        kernel: Any = _jit(function, no_cfunc_wrapper=True, **options)
         if hasattr(kernel, "py_func"):  # with NUMBA_DISABLE_JIT=1 it is the function itself
             # the file as it is while it is imported: it may be edited while this process runs
             _digest(kernel.py_func.__code__.co_filename)
             kernel._cache = KernelCache(kernel)
+            callee: Any = inner(**options)(function)
+            kernel.get_call_template = callee.get_call_template
+            kernel.get_overload = callee.get_overload
         return kernel
 
     return decorate
@@ -65,7 +71,7 @@ def inner(**options: Any) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
-        kernel: Any = compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+        kernel: Any = _jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
         if hasattr(kernel, "py_func"):
 
             def refuse(*_: Any, **__: Any) -> None:
@@ -76,9 +82,18 @@ def inner(**options: Any) -> Callable[[Function], Function]:
                 {tuple(found.signature.args): found}
             )
             kernel._compile_for_args = refuse
+            # one compiled form for an argument, be it a constant or not
+            template = kernel.get_call_template
+            kernel.get_call_template = lambda args, kws: template(
+                tuple(types.unliteral(own) for own in args), kws
+            )
         return kernel
 
     return decorate
+
+
+def _jit(function: Callable[..., Any], **options: Any) -> Any:
+    return njit(nogil=True, pipeline_class=Pipeline, **options)(function)
 
 
 class KernelCache(NullCache):
