@@ -102,28 +102,31 @@ def run(
         OSError: before any work: a folder that cannot be written to.
         MemoryError: a cell needs more memory than there is.
     """
-    from hltm._devices import check_device
-
     # 1. Check everything that can be checked before work begins.
     listed = value_lists(changes)
     wanted = cells(experiment, scale, listed)
+    store = Store(out, experiment.name)
+    named = {cell_name(experiment, settings): settings for settings in wanted}
+    missing = [
+        (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
+    ]
+    if device in ("auto", "cpu") and worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1:
+        worker_processes.load([experiment.code])  # while this process loads torch
+
+    from hltm._devices import check_device
+
     where = check_device(device)
     if where.type != "cuda" and any(getattr(s, "precision", "") == "bfloat16" for s in wanted):
         raise ValueError(f"bfloat16 is for CUDA, this run is on {where.type}")
     cards = worker_processes.cards_of(where)
     worker_processes.worker_count(workers, 1, cards, scale)  # checks `workers`
-    store = Store(out, experiment.name)
     store.check_writable()
 
     # 2. Look up what is stored.
-    named = {cell_name(experiment, settings): settings for settings in wanted}
     run_id = name_of_cells(experiment, named)
     command = grids.repeat_command(experiment.name, scale, listed)
     if store.has_run(run_id) and not fresh:
         return _stored_run(store, experiment.name, run_id, named, command)
-    missing = [
-        (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
-    ]
     with _name_memory_errors():
         for _, settings in missing:
             if hasattr(settings, "check"):  # what shows only when training starts
