@@ -50,11 +50,8 @@ def compiled(**options: Any) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
-        kernel: Any = _jit(function, no_cfunc_wrapper=True, **options)
+        kernel: Any = stored(function, **options)
         if hasattr(kernel, "py_func"):  # with NUMBA_DISABLE_JIT=1 it is the function itself
-            # the file as it is while it is imported: it may be edited while this process runs
-            _digest(kernel.py_func.__code__.co_filename)
-            kernel._cache = KernelCache(kernel)
             callee: Any = inner(**options)(function)
             kernel.get_call_template = callee.get_call_template
             kernel.get_overload = callee.get_overload
@@ -71,7 +68,7 @@ def inner(**options: Any) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
-        kernel: Any = _jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
+        kernel: Any = _jit(function, no_cpython_wrapper=True, **options)
         if hasattr(kernel, "py_func"):
 
             def refuse(*_: Any, **__: Any) -> None:
@@ -92,8 +89,28 @@ def inner(**options: Any) -> Callable[[Function], Function]:
     return decorate
 
 
-def _jit(function: Callable[..., Any], **options: Any) -> Any:
-    return njit(nogil=True, pipeline_class=Pipeline, **options)(function)
+def stored(function: Callable[..., Any], **options: Any) -> Any:
+    """numba's compiled function, whose machine code is kept on disk."""
+    kernel = _jit(function, **options)
+    if hasattr(kernel, "py_func"):
+        # the file as it is while it is imported: it may be edited while this process runs
+        _digest(kernel.py_func.__code__.co_filename)
+        kernel._cache = KernelCache(kernel)
+    return kernel
+
+
+def _jit(
+    function: Callable[..., Any], *, fastmath: Any = False, error_model: str = "numpy", **options: Any
+) -> Any:
+    """As `numba.njit`.
+
+    An option that is not given would be that of the function which happens to call this one first. Divisions
+    by 0 give infinity or NaN, as numpy's do: to raise errors takes many instructions.
+    """
+    return njit(
+        nogil=True, no_cfunc_wrapper=True, pipeline_class=Pipeline, fastmath=fastmath,
+        error_model=error_model, **options,
+    )(function)  # fmt: skip
 
 
 class KernelCache(NullCache):
@@ -145,6 +162,21 @@ class KernelCache(NullCache):
         finally:
             self._end_turn()
 
+    def is_taken(self) -> bool:
+        """Whether another process compiles this function now."""
+        if fcntl is None or self.cache_path is None or not self._lock_path.exists():
+            return False
+        try:
+            with self._lock_path.open("w") as turn:
+                fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends as it is closed
+        except OSError:
+            return True
+        return False
+
+    @property
+    def _lock_path(self) -> Path:
+        return Path(self.cache_path or "", self._disk._cache_file._index_name).with_suffix(".lock")
+
     def _take_turn(self) -> None:
         """Wait until no other process compiles this function, where the system has such locks.
 
@@ -155,8 +187,7 @@ class KernelCache(NullCache):
         if fcntl is None or self.cache_path is None:
             return
         with suppress(OSError):  # a folder that cannot be written, a file system without locks
-            path = Path(self.cache_path, self._disk._cache_file._index_name).with_suffix(".lock")
-            turn = path.open("w")
+            turn = self._lock_path.open("w")
             end = time.monotonic() + LONGEST
             while time.monotonic() < end:
                 try:

@@ -45,6 +45,12 @@ class Library(JITCodeLibrary):  # type: ignore[misc]
         address: int = super().get_pointer_to_function(name)
         return address
 
+    def serialize_using_object_code(self) -> Any:
+        """What is stored on disk."""
+        if not self._has_machine_code:
+            self._make_machine_code()
+        return super().serialize_using_object_code()
+
     def _make_machine_code(self) -> None:
         self._has_machine_code = True
         super()._optimize_final_module()
