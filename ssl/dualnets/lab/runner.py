@@ -155,6 +155,7 @@ def _compute_in_parallel(
     """Compute cells in several processes and pass their progress on to the reporter."""
     store = Store(out, experiment.name)
     listeners: dict[int, ProgressListener] = {}
+    begun = threading.Event()  # a first cell is done
 
     def on_event(at: int, kind: str, details: tuple[Any, ...]) -> None:
         cell, settings = missing[at]
@@ -162,20 +163,24 @@ def _compute_in_parallel(
             steps = getattr(settings, "steps", 0)
             listeners[at] = reporter.cell_started(asdict(settings), steps)
         elif kind == "done":
+            begun.set()
             _report_done(store, cell, settings, reporter)
         else:
             getattr(listeners[at], kind)(*details)
 
     if cards == ["cpu"]:
         # while the other processes start, and then train; what two need, one of them compiles
-        threading.Thread(target=_compile_kernels, args=(missing,), daemon=True).start()
+        given = [settings for _, settings in missing]
+        threading.Thread(target=_compile_kernels, args=(given, count, begun), daemon=True).start()
     tasks = [(experiment, out, cell, settings) for cell, settings in missing]
     worker_processes.run(compute, tasks, count, on_event, cards)
 
 
-def _compile_kernels(missing: Sequence[tuple[str, Any]]) -> None:
-    """Compile what the cells will run, where their settings know it."""
-    for _, settings in missing:
+def _compile_kernels(given: Sequence[Any], count: int, begun: threading.Event) -> None:
+    """Compile what cells will run, where their settings know it; for the first `count` of them at once."""
+    for at, settings in enumerate(given):
+        if at >= count:
+            begun.wait()
         if hasattr(settings, "compile_kernels"):
             settings.compile_kernels()
 
