@@ -25,8 +25,10 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numba.core.caching import FunctionCache, NullCache
+
+from hltm._linking import Pipeline
 
 try:
     import fcntl
@@ -43,15 +45,16 @@ CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
 def compiled(**options: Any) -> Callable[[Function], Function]:
     """A decorator that compiles a function to machine code, run without the interpreter's lock.
 
-    It takes the options of `numba.njit`, e.g. `@compiled(fastmath=True)`.
+    It takes the options of `numba.njit`, e.g. `@compiled(fastmath=True)`. Where compiled code calls the
+    function, it is compiled into its caller, as by `inner`.
     """
 
     def decorate(function: Function) -> Function:
-        kernel: Any = njit(nogil=True, **options)(function)
+        kernel: Any = stored(function, **options)
         if hasattr(kernel, "py_func"):  # with NUMBA_DISABLE_JIT=1 it is the function itself
-            # the file as it is while it is imported: it may be edited while this process runs
-            _digest(kernel.py_func.__code__.co_filename)
-            kernel._cache = KernelCache(kernel)
+            callee: Any = inner(**options)(function)
+            kernel.get_call_template = callee.get_call_template
+            kernel.get_overload = callee.get_overload
         return kernel
 
     return decorate
@@ -65,7 +68,7 @@ def inner(**options: Any) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
-        kernel: Any = compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+        kernel: Any = _jit(function, no_cpython_wrapper=True, **options)
         if hasattr(kernel, "py_func"):
 
             def refuse(*_: Any, **__: Any) -> None:
@@ -76,9 +79,38 @@ def inner(**options: Any) -> Callable[[Function], Function]:
                 {tuple(found.signature.args): found}
             )
             kernel._compile_for_args = refuse
+            # one compiled form for an argument, be it a constant or not
+            template = kernel.get_call_template
+            kernel.get_call_template = lambda args, kws: template(
+                tuple(types.unliteral(own) for own in args), kws
+            )
         return kernel
 
     return decorate
+
+
+def stored(function: Callable[..., Any], **options: Any) -> Any:
+    """numba's compiled function, whose machine code is kept on disk."""
+    kernel = _jit(function, **options)
+    if hasattr(kernel, "py_func"):
+        # the file as it is while it is imported: it may be edited while this process runs
+        _digest(kernel.py_func.__code__.co_filename)
+        kernel._cache = KernelCache(kernel)
+    return kernel
+
+
+def _jit(
+    function: Callable[..., Any], *, fastmath: Any = False, error_model: str = "numpy", **options: Any
+) -> Any:
+    """As `numba.njit`.
+
+    An option that is not given would be that of the function which happens to call this one first. Divisions
+    by 0 give infinity or NaN, as numpy's do: to raise errors takes many instructions.
+    """
+    return njit(
+        nogil=True, no_cfunc_wrapper=True, pipeline_class=Pipeline, fastmath=fastmath,
+        error_model=error_model, **options,
+    )(function)  # fmt: skip
 
 
 class KernelCache(NullCache):
@@ -130,6 +162,21 @@ class KernelCache(NullCache):
         finally:
             self._end_turn()
 
+    def is_taken(self) -> bool:
+        """Whether another process compiles this function now."""
+        if fcntl is None or self.cache_path is None or not self._lock_path.exists():
+            return False
+        try:
+            with self._lock_path.open("w") as turn:
+                fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends as it is closed
+        except OSError:
+            return True
+        return False
+
+    @property
+    def _lock_path(self) -> Path:
+        return Path(self.cache_path or "", self._disk._cache_file._index_name).with_suffix(".lock")
+
     def _take_turn(self) -> None:
         """Wait until no other process compiles this function, where the system has such locks.
 
@@ -140,8 +187,7 @@ class KernelCache(NullCache):
         if fcntl is None or self.cache_path is None:
             return
         with suppress(OSError):  # a folder that cannot be written, a file system without locks
-            path = Path(self.cache_path, self._disk._cache_file._index_name).with_suffix(".lock")
-            turn = path.open("w")
+            turn = self._lock_path.open("w")
             end = time.monotonic() + LONGEST
             while time.monotonic() < end:
                 try:

@@ -102,28 +102,31 @@ def run(
         OSError: before any work: a folder that cannot be written to.
         MemoryError: a cell needs more memory than there is.
     """
-    from hltm._devices import check_device
-
     # 1. Check everything that can be checked before work begins.
     listed = value_lists(changes)
     wanted = cells(experiment, scale, listed)
+    store = Store(out, experiment.name)
+    named = {cell_name(experiment, settings): settings for settings in wanted}
+    missing = [
+        (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
+    ]
+    if device in ("auto", "cpu") and worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1:
+        worker_processes.load([experiment.code])  # while this process loads torch
+
+    from hltm._devices import check_device
+
     where = check_device(device)
     if where.type != "cuda" and any(getattr(s, "precision", "") == "bfloat16" for s in wanted):
         raise ValueError(f"bfloat16 is for CUDA, this run is on {where.type}")
     cards = worker_processes.cards_of(where)
     worker_processes.worker_count(workers, 1, cards, scale)  # checks `workers`
-    store = Store(out, experiment.name)
     store.check_writable()
 
     # 2. Look up what is stored.
-    named = {cell_name(experiment, settings): settings for settings in wanted}
     run_id = name_of_cells(experiment, named)
     command = grids.repeat_command(experiment.name, scale, listed)
     if store.has_run(run_id) and not fresh:
         return _stored_run(store, experiment.name, run_id, named, command)
-    missing = [
-        (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
-    ]
     with _name_memory_errors():
         for _, settings in missing:
             if hasattr(settings, "check"):  # what shows only when training starts
@@ -152,6 +155,7 @@ def _compute_in_parallel(
     """Compute cells in several processes and pass their progress on to the reporter."""
     store = Store(out, experiment.name)
     listeners: dict[int, ProgressListener] = {}
+    begun = threading.Event()  # a first cell is done
 
     def on_event(at: int, kind: str, details: tuple[Any, ...]) -> None:
         cell, settings = missing[at]
@@ -159,20 +163,24 @@ def _compute_in_parallel(
             steps = getattr(settings, "steps", 0)
             listeners[at] = reporter.cell_started(asdict(settings), steps)
         elif kind == "done":
+            begun.set()
             _report_done(store, cell, settings, reporter)
         else:
             getattr(listeners[at], kind)(*details)
 
     if cards == ["cpu"]:
         # while the other processes start, and then train; what two need, one of them compiles
-        threading.Thread(target=_compile_kernels, args=(missing,), daemon=True).start()
+        given = [settings for _, settings in missing]
+        threading.Thread(target=_compile_kernels, args=(given, count, begun), daemon=True).start()
     tasks = [(experiment, out, cell, settings) for cell, settings in missing]
     worker_processes.run(compute, tasks, count, on_event, cards)
 
 
-def _compile_kernels(missing: Sequence[tuple[str, Any]]) -> None:
-    """Compile what the cells will run, where their settings know it."""
-    for _, settings in missing:
+def _compile_kernels(given: Sequence[Any], count: int, begun: threading.Event) -> None:
+    """Compile what cells will run, where their settings know it; for the first `count` of them at once."""
+    for at, settings in enumerate(given):
+        if at >= count:
+            begun.wait()
         if hasattr(settings, "compile_kernels"):
             settings.compile_kernels()
 

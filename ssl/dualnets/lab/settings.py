@@ -115,9 +115,8 @@ class TreeSettings(Checked):
 
     def compile_kernels(self) -> None:
         """Compile what drawing and ceilings of these trees need, where it is not stored compiled."""
-        trees = self.build_trees()
-        leaves = trees.sample(1, seed=self.seed).leaves
-        trees.posterior(leaves, nodes=trees.latents, given=getattr(self, "leaves_seen", "own"))
+        own = {item.name: getattr(self, item.name) for item in fields(TreeSettings)}
+        _compile_kernels(TreeSettings(**own), getattr(self, "leaves_seen", "own"))
 
 
 @functools.lru_cache(maxsize=16)
@@ -125,6 +124,13 @@ def _balanced(depth: int, branching: int) -> Topology:
     from hltm.model.topology import Topology
 
     return Topology.balanced(depth, branching)
+
+
+@functools.lru_cache(maxsize=16)
+def _compile_kernels(settings: TreeSettings, leaves: Literal["own", "all"]) -> None:
+    trees = settings.build_trees()
+    drawn = trees.sample(1, seed=settings.seed).leaves
+    trees.posterior(drawn, nodes=trees.latents, given=leaves)
 
 
 @functools.lru_cache(maxsize=16)

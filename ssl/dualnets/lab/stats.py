@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from dualnets.lab.rules import FEWEST_TREES
+from hltm._lazy import LazyModule
 
 if TYPE_CHECKING:
     import pandas as pd
 
+stats: Any = LazyModule("scipy.stats")  # which processes that only compute cells do not need
 Array = NDArray[np.float64]
 Outcome = Literal["holds", "fails", "open"]
 

@@ -2,6 +2,9 @@
 
 On a CPU every process has one thread. With several cards every process has a card of its own, and
 takes the next cell when its card is free; what a cell gives does not depend on the card.
+
+On Linux processes that compute on a CPU are copies of one that has loaded the libraries (`load`), which
+each of them would load for two to three seconds.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_WORKERS = 16  # by default; every process loads libraries of some hundred megabytes
 CHECK_INTERVAL = 0.2  # seconds between two checks that all processes are alive
+_started_with: dict[str, str] = {}  # environment and folder of the process that has loaded the libraries
 
 
 class WorkerError(RuntimeError):
@@ -70,6 +75,28 @@ def worker_count(requested: int | None, cells: int, cards: Sequence[str], scale:
     return max(min(requested, cells), 1)
 
 
+def load(modules: Sequence[str]) -> None:
+    """Start a process that imports these modules, to be copied when cells are computed on the CPU.
+
+    It returns at once. There is one such process, which ends with this one. It must not be asked for where
+    a copy of a process may not use what its original has loaded, as on a Mac.
+    """
+    import multiprocessing
+    from multiprocessing import forkserver
+
+    if sys.platform != "linux":
+        return
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*modules])
+    if not _started_with:
+        _started_with.update(_surroundings())
+    forkserver.ensure_running()
+
+
+def _surroundings() -> dict[str, str]:
+    """What a process has from the one that started it."""
+    return {**os.environ, "": os.getcwd()}  # no variable has an empty name
+
+
 def run(
     work: Callable[..., None],
     cells: Sequence[tuple[Any, ...]],
@@ -94,8 +121,9 @@ def run(
     """
     import multiprocessing
 
-    # not fork: a forked process inherits torch's threads in an undefined state
-    context = multiprocessing.get_context("spawn")
+    # not fork: a forked process inherits torch's threads in an undefined state, and this one may have some
+    loaded = cards[0] == "cpu" and _started_with == _surroundings()
+    context: Any = multiprocessing.get_context("forkserver" if loaded else "spawn")
     tasks: Any = context.Queue()
     events: Any = context.Queue()
     for at, cell in enumerate(cells):

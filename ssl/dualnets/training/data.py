@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -186,6 +186,26 @@ class FreshData(Rows):
         many = needs.negatives
         (negatives,), _ = self._states(Needs(), Stream.NEGATIVES, rows * many, count * many, (1,))
         return DrawnViews(views, negatives, targets, None)
+
+
+@dataclass(frozen=True)
+class Undrawn(Rows):
+    """Rows of zeros in place of others, of their shapes and dtypes."""
+
+    @classmethod
+    def like(cls, data: Rows) -> Undrawn:
+        """In place of `data`, which need not have been drawn."""
+        return cls(**{item.name: getattr(data, item.name) for item in fields(cls)})
+
+    def draw(self, needs: Needs, first_step: int, steps: int) -> DrawnViews:
+        shape = len(self.members), len(self.trees.leaves), steps * self.batch
+        dtype = torch.uint8 if self._state_bytes == 1 else torch.int16
+
+        def zeros(many: int) -> Tensor:
+            return torch.zeros(*shape[:2], many * shape[2], dtype=dtype)
+
+        negatives = zeros(needs.negatives) if needs.negatives else None
+        return DrawnViews([zeros(1) for _ in range(needs.views)], negatives, None, None)
 
 
 @dataclass(frozen=True)

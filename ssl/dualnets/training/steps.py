@@ -19,7 +19,7 @@ from dualnets.optim.compiled import CompiledUpdate, is_compiled
 from dualnets.optim.optimizers import SGD
 from dualnets.optim.schedule import Schedule
 from dualnets.training.compiled import pairs, siamese
-from dualnets.training.data import Rows
+from dualnets.training.data import Rows, Undrawn
 from dualnets.training.eager import differentiate, groups_by_name, merge, train_steps_eager
 from dualnets.training.fused import pairs as fused_pairs
 from dualnets.training.fused import siamese as fused_siamese
@@ -62,6 +62,16 @@ def train_steps(
         return train_steps_eager(network, config, before, first_step, steps, advance=recorded)
     gradients = recorded or differentiate
     return train_steps_eager(network, config, before, first_step, steps, gradients)
+
+
+def compile_steps(network: nn.Module, config: TrainConfig, before: TrainState) -> None:
+    """Compile what the first step will call, where that is one kernel, without drawing or training.
+
+    Kernels of the draws may be compiled by another process meanwhile.
+    """
+    if type(config.data).batches is Rows.batches and config.precision == "float32":
+        frozen = before._replace(frozen_at=torch.zeros_like(before.frozen_at))
+        _train_compiled(network, config._replace(data=Undrawn.like(config.data)), frozen, 0, 1)
 
 
 def _recorded(

@@ -20,7 +20,7 @@ from dualnets.training.draw_ahead import drawn_ahead
 from dualnets.training.ensemble import Part
 from dualnets.training.fingerprint import fingerprint
 from dualnets.training.state import Precision, TrainConfig, TrainState
-from dualnets.training.steps import train_steps
+from dualnets.training.steps import compile_steps, train_steps
 from dualnets.training.threads import on_threads
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import check_seed
@@ -247,6 +247,8 @@ def _train(
     """Train in parts, on threads, whose rows are drawn ahead where that is faster."""
     each = ensemble.members_per_part(network, len(config.data.members), at_once)
     parts = ensemble.split(network, config, each)
+    if chosen[-1] > 0:
+        compile_steps(parts[0].network, parts[0].config, parts[0].state)
     # parts that are trained side by side are no more than fit the memory
     threads = min(len(parts), max(at_once // each, 1), torch.get_num_threads())
     with drawn_ahead(parts, chosen[-1]):

@@ -25,12 +25,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numba import typeof, types
+
 from dualnets.networks.compiled import norms
 from dualnets.networks.compiled.addresses import aligned, array_at, size_of, zero_of
 from dualnets.networks.compiled.norms import FAST
 from dualnets.networks.compiled.products import combine_rows, row_products
 from dualnets.networks.compiled.tiles import MASKED, PLAIN, RELU
 from hltm._compile import inner
+from hltm._separate import address_of, separate
 
 NO_NORM, BATCH_NORM, GROUP_NORM = 0, 1, 2
 WEIGHT, BIAS, GAIN, SHIFT = 0, 1, 2, 3  # columns of `table`
@@ -75,6 +78,22 @@ class Values(NamedTuple):
     statistics: np.ndarray
 
 
+def _types(like, addresses):  # type: ignore[no-untyped-def]
+    """Types of what `forward` and `backward` both take."""
+    table, numbers = np.zeros((1, 8), np.int64), np.zeros(1, np.int64)
+    layers = typeof(Layers(table, numbers, np.zeros(1), 1, True))
+    statistics = types.Array(like, 3, "C")
+    return like, layers, *[typeof(table)] * addresses, *[types.int64] * 6, statistics
+
+
+def _forward_types(like):  # type: ignore[no-untyped-def]
+    return types.void(*_types(like, 1))
+
+
+def _backward_types(like):  # type: ignore[no-untyped-def]
+    return types.int64(*_types(like, 2), *[types.int64] * 3, types.boolean)
+
+
 def count_rows(layers: Layers) -> tuple[int, int, int, int, int]:
     """Rows of `values`, `normed` and `inverse`, of the outputs, and of each array of gradients."""
     units = normed = groups = 0
@@ -108,7 +127,7 @@ def new_values(like, layers, columns, passes):  # type: ignore[no-untyped-def]
     )
 
 
-@inner(fastmath=FAST)
+@separate(_forward_types, fastmath=FAST)
 def forward(like, layers, table, columns, passes, batch, values, normed, inverse, statistics):  # type: ignore[no-untyped-def]
     """Compute all layers.
 
@@ -139,8 +158,8 @@ def forward(like, layers, table, columns, passes, batch, values, normed, inverse
             at = place + v * (fan_in + 1)
             combine_rows(
                 like, units, columns, table[layer, WEIGHT] + own * fan_in * size, fan_in * size, size,
-                places[at], bias, bias_row, values, places.ctypes.data + 8 * (at + 1),
-                out + v * units * stride, places.ctypes.data, 0, then,
+                places[at], bias, bias_row, values, address_of(places) + 8 * (at + 1),
+                out + v * units * stride, address_of(places), 0, then,
             )  # fmt: skip
         if norm == BATCH_NORM:
             rows = array_at(like, out, blocks * units, columns)
@@ -174,7 +193,7 @@ def forward(like, layers, table, columns, passes, batch, values, normed, inverse
         unit += blocks * units
 
 
-@inner(fastmath=FAST)
+@separate(_backward_types, fastmath=FAST)
 def backward(  # type: ignore[no-untyped-def]
     like, layers, table, gradients, columns, passes, batch, values, normed, inverse, statistics, gradient,
     spare, room, of_inputs,
@@ -221,7 +240,7 @@ def backward(  # type: ignore[no-untyped-def]
         for v in range(blocks):
             own = 0 if shared else v * units
             at = place + v * (fan_in + 1)
-            count, rows = places[at], places.ctypes.data + 8 * (at + 1)
+            count, rows = places[at], address_of(places) + 8 * (at + 1)
             of_block = g + v * units * stride
             weights = own * fan_in * size
             # 1. ∂L/∂W = g xᵀ
@@ -252,7 +271,7 @@ def backward(  # type: ignore[no-untyped-def]
             if wanted:
                 combine_rows(
                     like, count, columns, table[layer, WEIGHT] + weights, size, fan_in * size, units,
-                    zero_of(like), 0, of_block, places.ctypes.data, base, rows, values,
+                    zero_of(like), 0, of_block, address_of(places), base, rows, values,
                     MASKED if layer > 0 else PLAIN,
                 )  # fmt: skip
         if layers.alternating:
@@ -260,6 +279,9 @@ def backward(  # type: ignore[no-untyped-def]
         elif layer > 0:
             g -= layout[layer - 1, 0] * layout[layer - 1, 1] * stride
     return g
+
+
+call_forward, call_backward = forward.call, backward.call
 
 
 @inner(fastmath=FAST)

@@ -42,10 +42,11 @@ class Given(NamedTuple):
 
 
 @compiled(fastmath=FAST)
-def forward_members(like, layers, given, kept, step, statistics, output, low, high):  # type: ignore[no-untyped-def]
+def forward_members(code, like, layers, given, kept, step, statistics, output, low, high):  # type: ignore[no-untyped-def]
     """Compute members low .. high - 1.
 
     Args:
+        code: addresses of the machine code of layers, forward and backward.
         like: any number of the dtype.
         layers, given: `blocks.Layers`, and as above.
         kept: address of `kept_rows` rows, filled.
@@ -60,7 +61,7 @@ def forward_members(like, layers, given, kept, step, statistics, output, low, hi
     for s in range(low, high):
         values = kept + s * step
         _own_table(given.addresses, given.sizes, s, table)
-        _forward(like, layers, given, table, s, values, statistics[s])
+        _forward(code, like, layers, given, table, s, values, statistics[s])
         top = array_at(like, values + (rows - outputs) * columns * size_of(like), outputs, columns)
         found = array_at(like, output + s * outputs * count * size_of(like), outputs, count)
         copy_rows(top, found, count)
@@ -68,12 +69,12 @@ def forward_members(like, layers, given, kept, step, statistics, output, low, hi
 
 @compiled(fastmath=FAST)
 def backward_members(  # type: ignore[no-untyped-def]
-    like, layers, given, gradients, kept, step, statistics, arrived, room, of_inputs, low, high
+    code, like, layers, given, gradients, kept, step, statistics, arrived, room, of_inputs, low, high
 ):
     """Compute the gradients of members low .. high - 1.
 
     Args:
-        like, layers, given, kept, step, statistics: as `forward_members` had and left them. Where `step` is
+        code, like, layers, given, kept, step, statistics: as `forward_members` had and left them. Where `step` is
             0, the forward pass is made again: it takes less time than to fetch what it left from beyond the
             cache.
         gradients: `(L, 4)` int64, addresses of the gradients of what is at `addresses`, filled.
@@ -96,7 +97,7 @@ def backward_members(  # type: ignore[no-untyped-def]
         _own_table(given.addresses, given.sizes, s, table)
         _own_table(gradients, given.sizes, s, own_gradients)
         if step == 0:
-            _forward(like, layers, given, table, s, values, statistics[s])
+            _forward(code, like, layers, given, table, s, values, statistics[s])
         first = 0 if layers.alternating else widest - outputs
         g = array_at(like, room + first * stride, outputs, columns)
         copy_rows(array_at(like, arrived + s * outputs * count * size, outputs, count), g, count)
@@ -104,10 +105,11 @@ def backward_members(  # type: ignore[no-untyped-def]
         if given.normalize:
             top = array_at(like, values + (rows - outputs) * stride, outputs, columns)
             unit_length_backward(top, array_at(like, inverse + groups * stride, 1, columns)[0], g)
-        at = blocks.backward(
-            like, layers, table, own_gradients, columns, given.passes, given.batch, values,
-            values + rows * stride, inverse + groups * stride, statistics[s], room, spare, rest,
-            of_inputs != 0,
+        at = blocks.call_backward(
+            code[1],
+            (like, layers, table, own_gradients, columns, given.passes, given.batch, values,
+             values + rows * stride, inverse + groups * stride, statistics[s], room, spare, rest,
+             of_inputs != 0),
         )  # fmt: skip
         if of_inputs != 0:
             found = array_at(like, of_inputs + s * features * count * size, features, count)
@@ -115,7 +117,7 @@ def backward_members(  # type: ignore[no-untyped-def]
 
 
 @inner(fastmath=FAST)
-def _forward(like, layers, given, table, s, values, statistics):  # type: ignore[no-untyped-def]
+def _forward(code, like, layers, given, table, s, values, statistics):  # type: ignore[no-untyped-def]
     """Read the features of member s, and compute all rows at `values`."""
     compiled_once()
     size = size_of(like)
@@ -137,9 +139,10 @@ def _forward(like, layers, given, table, s, values, statistics):  # type: ignore
         for b in range(count, columns):
             inputs[x, b] = 0
     inverse = values + (rows + normed) * stride
-    blocks.forward(
-        like, layers, table, columns, given.passes, given.batch, values, values + rows * stride, inverse,
-        statistics,
+    blocks.call_forward(
+        code[0],
+        (like, layers, table, columns, given.passes, given.batch, values, values + rows * stride,
+         inverse, statistics),
     )  # fmt: skip
     if given.normalize:
         top = array_at(like, values + (rows - outputs) * stride, outputs, columns)

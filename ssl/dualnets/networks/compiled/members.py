@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dualnets.networks.compiled.code import layer_code
 from hltm.sampling.kernels.threads import share
 
 
@@ -30,14 +32,18 @@ def unflatten(flat: Tensor, tensors: Sequence[Tensor]) -> None:
         at += size
 
 
-def train_all(kernel: Callable[..., Any], arguments: Sequence[Any], members: int) -> None:
-    """Call `kernel(*arguments, low, high)` for shares low .. high - 1 of all members, on torch's threads.
+def train_all(kernel: Callable[..., Any], arguments: Sequence[Any], losses: np.ndarray) -> None:
+    """Call a kernel with `layer_code`, arguments, and shares low, high of all members, on torch's threads.
 
-    Each member is trained through all steps by one thread.
+    Each member low .. high - 1 is trained through all steps by one thread.
+
+    Args:
+        losses: `(S,)`, of the parameters' dtype.
     """
+    code = layer_code(losses.dtype, kernel, [*arguments, 0, 0])
 
     def work(shares: Iterator[tuple[int, int]]) -> None:
         for low, high in shares:
-            kernel(*arguments, low, high)
+            kernel(code, *arguments, low, high)
 
-    share(work, members, threads=torch.get_num_threads())
+    share(work, len(losses), threads=torch.get_num_threads())

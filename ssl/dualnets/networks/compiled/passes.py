@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dualnets.networks.compiled.addresses import pad
 from dualnets.networks.compiled.blocks import WEIGHT, Layers, count_rows
+from dualnets.networks.compiled.code import layer_code
 from dualnets.networks.compiled.ensembles import Given, backward_members, forward_members
 from dualnets.networks.compiled.memory import Buffer
 from hltm.sampling.kernels.threads import share
@@ -178,7 +179,7 @@ class ForwardPass:
         size = self._size = passes.kept_bytes(columns, dtype)
         self.kept = Buffer(size * members) if keep and size * members <= CACHE else None
         self._given = passes.given(parameters, columns, count)
-        self._first = _KINDS[dtype](0), passes.layers
+        self._first = layer_code(_KINDS[dtype]), _KINDS[dtype](0), passes.layers
         self._last = self.statistics.numpy(), self.output.data_ptr()
         self._held = parameters
         self.results = self.output, self.statistics
@@ -243,7 +244,7 @@ class BackwardPass:
         rows = passes.gradient_rows + max(2, -(-passes.largest_block // padded))
         self._room = rows * padded * dtype.itemsize
         self._given = passes.given(parameters, columns, count)
-        self._first = _KINDS[dtype](0), passes.layers
+        self._first = layer_code(_KINDS[dtype]), _KINDS[dtype](0), passes.layers
         self._table, self._moments = passes.table(self.gradients), statistics.numpy()
         self._below = 0 if self.inputs is None else self.inputs.data_ptr()
         self._held, self._members = parameters, members

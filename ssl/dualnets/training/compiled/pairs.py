@@ -80,5 +80,5 @@ def train(
         np.array([loss.temperature, loss.margin], dtype=losses.numpy().dtype), network.normalize,
         first_step,
     )  # fmt: skip
-    train_all(train_members, arguments, len(losses))
+    train_all(train_members, arguments, losses.numpy())
     return losses

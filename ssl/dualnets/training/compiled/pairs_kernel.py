@@ -25,17 +25,19 @@ from dualnets.networks.compiled.addresses import aligned, padded, size_of
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
 from dualnets.optim.compiled import commit, new_numbers, propose
 from dualnets.training.compiled.tables import point_to_member, side_by_side
-from hltm._compile import compiled
+from hltm._compile import compiled, inner
+from hltm._separate import address_of
 
 
 @compiled(fastmath=FAST)
 def train_members(  # type: ignore[no-untyped-def]
-    anchors, positives, negatives, rules, places, factors, losses, frozen_at, layers, batch, exponential,
+    code, anchors, positives, negatives, rules, places, factors, losses, frozen_at, layers, batch, exponential,
     constants, normalize, first_step, low, high,
 ):  # fmt: skip
     """Train members low .. high - 1 through all steps of the given leaves.
 
     Args:
+        code: addresses of the machine code of layers, forward and backward.
         anchors, positives: `(S, X, n * B)` leaves of n steps.
         negatives: `(S, X, n * B * H)`, the H negatives of an anchor side by side.
         rules: `optim.compiled.Rules` of the parameters and their memory, which change.
@@ -86,9 +88,10 @@ def train_members(  # type: ignore[no-untyped-def]
                     for b in range(batch):
                         inputs[x, (2 + h) * batch + b] = negatives[s, x, (at + b) * many + h]
             # 2. forward
-            blocks.forward(
-                like, layers, table, columns, 1, batch, own.values.ctypes.data, own.normed.ctypes.data,
-                own.inverse.ctypes.data, own.statistics,
+            blocks.call_forward(
+                code[0],
+                (like, layers, table, columns, 1, batch, address_of(own.values),
+                 address_of(own.normed), address_of(own.inverse), own.statistics),
             )  # fmt: skip
             if normalize:
                 unit_length(output, inverse_lengths)
@@ -96,10 +99,11 @@ def train_members(  # type: ignore[no-untyped-def]
             # 3. backward
             if normalize:
                 unit_length_backward(output, inverse_lengths, gradient)
-            blocks.backward(
-                like, layers, table, d_table, columns, 1, batch, own.values.ctypes.data,
-                own.normed.ctypes.data, own.inverse.ctypes.data, own.statistics, gradient.ctypes.data,
-                spare.ctypes.data, room.ctypes.data, False,
+            blocks.call_backward(
+                code[1],
+                (like, layers, table, d_table, columns, 1, batch, address_of(own.values),
+                 address_of(own.normed), address_of(own.inverse), own.statistics,
+                 address_of(gradient), address_of(spare), address_of(room), False),
             )  # fmt: skip
             # 4. the update
             if not propose(rules, gradients, factors[t], losses[s], s, new):
@@ -108,7 +112,7 @@ def train_members(  # type: ignore[no-untyped-def]
             commit(rules, s, new)
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def _pair_loss(output, batch, many, exponential, constants, gradient):  # type: ignore[no-untyped-def]
     """The mean loss of a batch; its gradient with respect to `output` fills the rows of `gradient`."""
     units = len(output)

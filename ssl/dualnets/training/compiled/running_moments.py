@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dualnets.networks.compiled.blocks import BATCH_NORM
 from dualnets.networks.compiled.norms import FAST
-from hltm._compile import compiled
+from hltm._compile import inner
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def update_running_moments(layers, smallest, moments, batch, running, batches):  # type: ignore[no-untyped-def]
     """Move running moments towards those of an update's passes, m <- m + step (new - m).
 

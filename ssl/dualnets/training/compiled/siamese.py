@@ -127,7 +127,7 @@ def train(
         first_step,
     )  # fmt: skip
     # 3. the kernel
-    train_all(train_members, arguments, len(losses))
+    train_all(train_members, arguments, losses.numpy())
     # 4. tensors that are not trained are new ones
     target = {target_name(name): own for name, own in averages.items()}
     return {**state} | target | running.by_name(), losses

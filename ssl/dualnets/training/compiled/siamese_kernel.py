@@ -25,19 +25,21 @@ from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_back
 from dualnets.optim.compiled import SIZE, commit, is_finite, member_of, new_numbers, propose
 from dualnets.training.compiled.running_moments import update_running_moments
 from dualnets.training.compiled.tables import point_to_member, side_by_side
-from hltm._compile import compiled
+from hltm._compile import compiled, inner
+from hltm._separate import address_of
 
 _SMALLEST = 1e-16  # squared lengths below this count as this, as in the methods' cosine
 
 
 @compiled(fastmath=FAST)
 def train_members(  # type: ignore[no-untyped-def]
-    first, second, rules, averages, places, factors, ema_decay, losses, frozen_at, running, batches,
+    code, first, second, rules, averages, places, factors, ema_decay, losses, frozen_at, running, batches,
     network, projector, predictor, steps, linear, batch, switches, first_step, low, high,
 ):  # fmt: skip
     """Train members low .. high - 1 through all steps of the given leaves.
 
     Args:
+        code: addresses of the machine code of layers, forward and backward.
         first, second: `(S, X, n * B)` leaves of the two views in n steps.
         rules: `optim.compiled.Rules` of all trained tensors and their memory, which change.
         averages: `(T,)` int64, addresses of the target's tensors of all members beside the trained
@@ -105,23 +107,23 @@ def train_members(  # type: ignore[no-untyped-def]
                 _read(second[s], at, batch, inputs, 0)
                 if passes == 2:
                     _read(first[s], at, batch, inputs, batch)
-                _forward(like, network, target[:g0], columns, passes, batch, f_values)
+                _forward(code, like, network, target[:g0], columns, passes, batch, f_values)
                 if normalize:
                     unit_length(output, inverse_lengths)
                 copy_rows(output, g_values.values, columns)
-                _forward(like, projector, target[g0:p0], columns, passes, batch, g_values)
+                _forward(code, like, projector, target[g0:p0], columns, passes, batch, g_values)
                 copy_rows(projections, targets, columns)
             # 2. the online branch f: x1, then x2; and its predictions p(f)
             _read(first[s], at, batch, inputs, 0)
             if passes == 2:
                 _read(second[s], at, batch, inputs, batch)
-            _forward(like, network, table[:g0], columns, passes, batch, f_values)
+            _forward(code, like, network, table[:g0], columns, passes, batch, f_values)
             if normalize:
                 unit_length(output, inverse_lengths)
             copy_rows(output, g_values.values, columns)
-            _forward(like, projector, table[g0:p0], columns, passes, batch, g_values)
+            _forward(code, like, projector, table[g0:p0], columns, passes, batch, g_values)
             copy_rows(projections, p_values.values, columns)
-            _forward(like, predictor, table[p0:], columns, passes, batch, p_values)
+            _forward(code, like, predictor, table[p0:], columns, passes, batch, p_values)
             if not separate:
                 _exchange(projections, batch, targets)
             # 3. the loss, and its gradients with respect to predictions and targets
@@ -130,9 +132,9 @@ def train_members(  # type: ignore[no-untyped-def]
                 gradients, d_targets,
             )  # fmt: skip
             # 4. backward through predictor, projector and network
-            at_g = gradients.ctypes.data
+            at_g = address_of(gradients)
             at_g = _backward(
-                like, predictor, table[p0:], d_table[p0:], columns, passes, batch, p_values, at_g,
+                code, like, predictor, table[p0:], d_table[p0:], columns, passes, batch, p_values, at_g,
                 gradients, room, True,
             )  # fmt: skip
             if not stop_gradient:  # the target of one pass is the projection of the other
@@ -142,7 +144,7 @@ def train_members(  # type: ignore[no-untyped-def]
                     for c in range(columns):
                         total[u, c] += targets[u, c]
             at_g = _backward(
-                like, projector, table[g0:p0], d_table[g0:p0], columns, passes, batch, g_values, at_g,
+                code, like, projector, table[g0:p0], d_table[g0:p0], columns, passes, batch, g_values, at_g,
                 gradients, room, True,
             )  # fmt: skip
             if normalize:
@@ -150,7 +152,7 @@ def train_members(  # type: ignore[no-untyped-def]
                     output, inverse_lengths, array_at(like, at_g, outputs, columns)
                 )
             _backward(
-                like, network, table[:g0], d_table[:g0], columns, passes, batch, f_values, at_g,
+                code, like, network, table[:g0], d_table[:g0], columns, passes, batch, f_values, at_g,
                 gradients, room, False,
             )  # fmt: skip
             # 5. the update and the running moments, all or nothing
@@ -179,30 +181,32 @@ def train_members(  # type: ignore[no-untyped-def]
                 _update_averages(rules, averages, s, ema_decay[t], new)
 
 
-@compiled()
-def _forward(like, layers, table, columns, passes, batch, own):  # type: ignore[no-untyped-def]
-    blocks.forward(
-        like, layers, table, columns, passes, batch, own.values.ctypes.data, own.normed.ctypes.data,
-        own.inverse.ctypes.data, own.statistics,
+@inner()
+def _forward(code, like, layers, table, columns, passes, batch, own):  # type: ignore[no-untyped-def]
+    blocks.call_forward(
+        code[0],
+        (like, layers, table, columns, passes, batch, address_of(own.values), address_of(own.normed),
+         address_of(own.inverse), own.statistics),
     )  # fmt: skip
 
 
-@compiled()
+@inner()
 def _backward(  # type: ignore[no-untyped-def]
-    like, layers, table, d_table, columns, passes, batch, own, at, gradients, room, of_inputs
+    code, like, layers, table, d_table, columns, passes, batch, own, at, gradients, room, of_inputs
 ):
     """The address of the gradient of the inputs, in one half of `gradients`; that of the outputs is `at`."""
     half = gradients.nbytes // 2
-    start = gradients.ctypes.data
+    start = address_of(gradients)
     other = start + half if at == start else start
-    return blocks.backward(
-        like, layers, table, d_table, columns, passes, batch, own.values.ctypes.data,
-        own.normed.ctypes.data, own.inverse.ctypes.data, own.statistics, at, other,
-        room.ctypes.data, of_inputs,
+    return blocks.call_backward(
+        code[1],
+        (like, layers, table, d_table, columns, passes, batch, address_of(own.values),
+         address_of(own.normed), address_of(own.inverse), own.statistics, at, other,
+         address_of(room), of_inputs),
     )  # fmt: skip
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def _read(leaves, at, batch, inputs, column):  # type: ignore[no-untyped-def]
     """Copy the leaves of one step, which begin at `at`, into B columns of `inputs`."""
     for x in range(len(inputs)):
@@ -210,7 +214,7 @@ def _read(leaves, at, batch, inputs, column):  # type: ignore[no-untyped-def]
             inputs[x, column + b] = leaves[x, at + b]
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def _exchange(values, batch, out):  # type: ignore[no-untyped-def]
     """Copy two passes side by side, the second one first."""
     for u in range(len(values)):
@@ -219,7 +223,7 @@ def _exchange(values, batch, out):  # type: ignore[no-untyped-def]
             out[u, batch + b] = values[u, b]
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def _compare(a, b, compared, normalized, weight, d_a, d_b):  # type: ignore[no-untyped-def]
     """weight * Σ D(a, b) over the first `compared` columns, and its gradients.
 
@@ -271,7 +275,7 @@ def _compare(a, b, compared, normalized, weight, d_a, d_b):  # type: ignore[no-u
     return weight * total
 
 
-@compiled(fastmath=FAST)
+@inner(fastmath=FAST)
 def _update_averages(rules, averages, s, ema_decay, like):  # type: ignore[no-untyped-def]
     """target <- m target + (1 - m) online, with m = `ema_decay`: exact for m = 0 and m = 1."""
     step = like.dtype.type(1) - ema_decay

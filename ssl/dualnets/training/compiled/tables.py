@@ -13,7 +13,8 @@ import numpy as np
 from dualnets.networks.compiled.addresses import size_of
 from dualnets.networks.compiled.blocks import BIAS, WEIGHT
 from dualnets.optim.compiled import SIZE
-from hltm._compile import compiled
+from hltm._compile import inner
+from hltm._separate import address_of
 
 
 def network_places(depth: int) -> dict[str, int]:
@@ -44,7 +45,7 @@ def in_order(names: Sequence[str], places: Mapping[str, int]) -> np.ndarray:
     return np.array([places[name] for name in names], dtype=np.int64)
 
 
-@compiled()
+@inner()
 def point_to_member(like, rules, starts, places, s, table):  # type: ignore[no-untyped-def]
     """Fill `table` for member s of tensors of all members, which begin at `starts`; 0 for no tensor."""
     for k in range(len(places)):
@@ -52,11 +53,11 @@ def point_to_member(like, rules, starts, places, s, table):  # type: ignore[no-u
         table[places[k] // 4, places[k] % 4] = starts[k] + own if starts[k] != 0 else 0
 
 
-@compiled()
+@inner()
 def side_by_side(rules, numbers):  # type: ignore[no-untyped-def]
     """`(T,)` addresses of one member's tensors in an array, which has to outlive their use."""
     starts = np.empty(len(rules.table), np.int64)
-    at = numbers.ctypes.data
+    at = address_of(numbers)
     for k in range(len(starts)):
         starts[k] = at
         at += rules.table[k, SIZE] * numbers.itemsize

@@ -1,0 +1,105 @@
+"""Machine code for a kernel as a whole, in place of one for each function that is compiled into it.
+
+numba optimises every function when it has compiled it and translates it to machine code, then joins what
+a kernel calls, directly or not, into the kernel, and does all of it again for that. Most of this work is
+on functions that are called from compiled code alone, numba's own for arrays among them. Here such a
+function stays as it was written until somebody asks for its address, which nobody does as a rule: a kernel
+is optimised once, with all that it calls.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+
+
+class Library(JITCodeLibrary):  # type: ignore[misc]
+    """The code of one function, which becomes machine code when its address is asked for."""
+
+    def __init__(self, codegen: Any, name: str) -> None:
+        super().__init__(codegen, name)
+        self._has_machine_code = False
+        self._environments: dict[str, Any] = {}
+
+    @property
+    def codegen(self) -> Any:
+        """What numba tells of environments: this library while there is no machine code to know them."""
+        return self if self._finalized and not self._has_machine_code else self._codegen
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """Keep the environment of a function: objects of Python for its machine code."""
+        self._environments[name] = environment
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """The address of a function; 0 if there is none of this name."""
+        self._ensure_finalized()
+        if not self._has_machine_code:
+            if not any(found.name == name for found in self.get_defined_functions()):
+                return 0
+            self._make_machine_code()
+        address: int = super().get_pointer_to_function(name)
+        return address
+
+    def serialize_using_object_code(self) -> Any:
+        """What is stored on disk."""
+        if not self._has_machine_code:
+            self._make_machine_code()
+        return super().serialize_using_object_code()
+
+    def _make_machine_code(self) -> None:
+        self._has_machine_code = True
+        super()._optimize_final_module()
+        self._final_module.verify()
+        super()._finalize_final_module()
+        for name, environment in self._environments.items():
+            if self._codegen._engine.is_symbol_defined(name):
+                self._codegen.set_env(name, environment)
+
+    # numba calls these when a function is compiled
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        for library in self._linking_libraries:
+            self._environments.update(getattr(library, "_environments", {}))
+        self._finalized = True
+
+
+class Pipeline(Compiler):  # type: ignore[misc]
+    """numba's own steps, whose functions are each kept in a `Library`."""
+
+    def compile_extra(self, function: Any) -> Any:
+        with _libraries(self.state.targetctx.codegen()), _no_collection():
+            return super().compile_extra(function)
+
+
+@contextmanager
+def _libraries(codegen: Any) -> Iterator[None]:
+    """Let numba make libraries of the class above; its lock is held while it compiles."""
+    before = codegen._library_class
+    codegen._library_class = Library
+    try:
+        yield
+    finally:
+        codegen._library_class = before
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the garbage collector, which looks through all that is being compiled again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
