@@ -1,5 +1,8 @@
 """For every test: one torch thread, the same examples of Hypothesis every time, no figures left open.
 
+With pytest-xdist, whole folders are tested in several processes at once; files and single tests, and all
+with `-n 0`, in this one.
+
 Tests work on small tensors, where a second thread gives nothing, and on a busy machine torch's threads
 spin while they wait for each other. Tests about threads set their own number. Speed is left to the
 benchmarks. `pytest --hypothesis-profile=explore` tries other examples each time.
@@ -21,6 +24,21 @@ FUSED = ("heads", "layers", "pairs_kernel", "siamese_kernel")
 collect_ignore = [
     f"ssl/dualnets/training/fused/{name}.py" for name in FUSED if find_spec("triton") is None
 ]
+
+MOST_PROCESSES = 4  # each takes 1.5 GB
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Run the tests of whole folders in a process per core, unless `-n` says how many."""
+    option = config.option
+    undecided = getattr(option, "numprocesses", 0) is None and not hasattr(config, "workerinput")
+    seen = option.usepdb or option.capture == "no"  # what a test prints or asks, here alone
+    if undecided and not seen and all(os.path.isdir(name) for name in config.args):
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+        if cores > 1:
+            option.numprocesses, option.dist = min(cores, MOST_PROCESSES), "worksteal"
+
 
 settings.register_profile("same", deadline=None, derandomize=True, max_examples=30)
 settings.register_profile(

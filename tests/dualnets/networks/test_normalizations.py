@@ -41,7 +41,7 @@ def each(function, p):
         (GroupNorm(3), lambda x: functional.group_norm(x, 3)),
         (GroupNorm(1), lambda x: functional.layer_norm(x, (UNITS,))),
     ],
-    ids=repr,
+    ids=["batch", "batch, other epsilon", "layer", "groups", "one group"],
 )
 def test_values_and_gradients_equal_torchs(ours, theirs):
     p, above = values(), values(1).detach()
