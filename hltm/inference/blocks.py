@@ -17,7 +17,7 @@ from hltm.inference.messages import Likelihoods
 from hltm.inference.scaling import SMALL
 from hltm.model.tables import Tables
 
-LANES = 128  # samples of a block
+LANES = 256  # samples of a block
 CACHE = 1 << 19  # numbers that a block may hold; the blocks of a large tree have fewer lanes
 LINE = 64  # bytes
 

@@ -29,7 +29,7 @@ from hltm.inference.upward_kernel import fill_leaf, sweep_up
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.threads import share
 
-GRAIN = 16  # blocks that a thread takes at a time
+GRAIN = 8  # blocks that a thread takes at a time
 PARALLEL_STATES = 1 << 18  # below this many states one thread is as fast as two
 
 
