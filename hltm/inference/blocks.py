@@ -20,6 +20,7 @@ from hltm.model.tables import Tables
 LANES = 256  # samples of a block
 CACHE = 1 << 19  # numbers that a block may hold; the blocks of a large tree have fewer lanes
 LINE = 64  # bytes
+SMALLEST = 1 << 15  # bytes of an array that is worth the microsecond that it takes to align it
 
 
 class Problem(NamedTuple):
@@ -125,8 +126,10 @@ def is_small(probabilities: np.ndarray) -> np.ndarray:
 
 def aligned(shape: tuple[int, ...], kind: type = np.float64) -> np.ndarray:
     """An empty array from the start of a line of the cache on: where its rows are whole lines, no vector
-    of them lies in two lines, which would take twice as long to read or write."""
+    of them lies in two lines, which would take twice as long to read or write. Small ones begin anywhere."""
     size = math.prod(shape) * np.dtype(kind).itemsize
+    if size < SMALLEST:
+        return np.empty(shape, kind)
     memory = np.empty(size + LINE, np.uint8)
     first = -memory.__array_interface__["data"][0] % LINE
     return memory[first : first + size].view(kind).reshape(shape)
