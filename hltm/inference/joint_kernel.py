@@ -180,55 +180,70 @@ def _most_likely(  # type: ignore[no-untyped-def]
 ):
     """Do tasks low..high-1 in logarithms; a task is one block of rows of one member."""
     offset, lanes, first_leaf = problem.offset, problem.lanes, problem.first_leaf
-    batch = states.shape[2]
+    parent, start, batch = problem.parent, problem.start, states.shape[2]
     blocks = (batch + lanes - 1) // lanes
     best = np.empty((offset[-1], lanes))  # of the joint states below a node, for each of its states
+    most = np.empty(lanes)
+    none = np.zeros(lanes, np.int64)
     for task in range(low, high):
         s = task // blocks
         begin = (task % blocks) * lanes
-        size = min(lanes, batch - begin)
+        end = min(begin + lanes, batch)
         table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
         soft = likelihoods[s if likelihoods.shape[0] > 1 else 0]
         best[:] = 0.0
-        for v in range(len(problem.parent) - 1, -1, -1):
+        for v in range(len(parent) - 1, -1, -1):
             own = best[offset[v] : offset[v + 1]]
-            for k in range(own.shape[0]):
-                for j in range(size):
-                    if v >= first_leaf:
-                        seen = problem.leaves[s, v - first_leaf, begin + j]
-                        if seen >= 0 and seen != k:
-                            own[k, j] = -np.inf
-                    if given[v] >= 0:
-                        own[k, j] += soft[given[v] + k, begin + j]
-            if v == 0:
-                break
-            above = best[offset[problem.parent[v]] : offset[problem.parent[v] + 1]]
-            for r in range(above.shape[0]):
-                row = table[problem.start[v] + r * own.shape[0] :]
-                for j in range(size):
-                    most = row[0] + own[0, j]
-                    for k in range(1, own.shape[0]):
-                        most = max(most, row[k] + own[k, j])
-                    above[r, j] += most
-        for v in range(len(problem.parent)):
-            own = best[offset[v] : offset[v + 1]]
-            for j in range(size):
-                r = 0 if v == 0 else states[s, problem.parent[v], begin + j]
-                if r < 0:
-                    states[s, v, begin + j] = -1
-                    continue
-                row = table[problem.start[v] + r * own.shape[0] :]
-                most = row[0] + own[0, j]
-                for k in range(1, own.shape[0]):
-                    most = max(most, row[k] + own[k, j])
-                if v == 0:
-                    score[s, begin + j] = most
-                    if most == -np.inf:
-                        states[s, v, begin + j] = -1
-                        continue
-                limit = most - slack - relative_slack * abs(most)
-                chosen = -1
-                for k in range(own.shape[0] - 1, -1, -1):
-                    if row[k] + own[k, j] >= limit:
-                        chosen = k
-                states[s, v, begin + j] = chosen
+            if v >= first_leaf:
+                _exclude(problem.leaves[s, v - first_leaf, begin:end], own)
+            for k in range(own.shape[0] if given[v] >= 0 else 0):
+                own[k, : end - begin] += soft[given[v] + k, begin:end]
+            if v > 0:
+                above = best[offset[parent[v]] : offset[parent[v] + 1]]
+                for r in range(above.shape[0]):
+                    _largest(table[start[v] + r * own.shape[0] :], own, most)
+                    above[r] += most
+        for v in range(len(parent)):
+            own, out = best[offset[v] : offset[v + 1]], states[s, v, begin:end]
+            above = none[: end - begin] if v == 0 else states[s, parent[v], begin:end]
+            _decide(table[start[v] :], own, above, slack, relative_slack, out)
+        _largest(table, best[: offset[1]], most)
+        score[s, begin:end] = most[: end - begin]
+        for j in range(end - begin):
+            if most[j] == -np.inf:
+                states[s, :, begin + j] = -1
+
+
+@compiled(error_model="numpy")
+def _exclude(state, own):  # type: ignore[no-untyped-def]
+    """Make the states that an observed leaf is not in impossible."""
+    for k in range(own.shape[0]):
+        for j in range(len(state)):
+            own[k, j] = -np.inf if (state[j] >= 0) & (state[j] != k) else 0.0
+
+
+@compiled(error_model="numpy")
+def _largest(row, own, most):  # type: ignore[no-untyped-def]
+    """The largest score of a node's states given its parent's, in every lane."""
+    for j in range(len(most)):
+        most[j] = row[0] + own[0, j]
+    for k in range(1, own.shape[0]):
+        for j in range(len(most)):
+            value = row[k] + own[k, j]
+            most[j] = value if value > most[j] else most[j]
+
+
+@compiled(error_model="numpy")
+def _decide(table, own, above, slack, relative_slack, out):  # type: ignore[no-untyped-def]
+    """The lowest of a node's best states given the state `above` of its parent."""
+    states = own.shape[0]
+    for j in range(len(out)):
+        row = max(above[j], 0) * states
+        most = table[row] + own[0, j]
+        for k in range(1, states):
+            most = max(most, table[row + k] + own[k, j])
+        limit = most - slack - relative_slack * abs(most)
+        chosen = 0
+        for k in range(states - 1, -1, -1):
+            chosen = k if table[row + k] + own[k, j] >= limit else chosen
+        out[j] = chosen

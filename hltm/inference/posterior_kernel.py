@@ -15,14 +15,21 @@ import torch
 from torch import Tensor
 
 from hltm._compile import compiled
-from hltm.inference.blocks import is_small, problem_of, rows_of_trees, scratch_of, shifts_of
+from hltm.inference.blocks import (
+    aligned,
+    is_small,
+    problem_of,
+    rows_of_trees,
+    scratch_of,
+    shifts_of,
+)
 from hltm.inference.messages import Likelihoods
 from hltm.inference.scaling import SMALL, logs_of, mark_shifted, store_logs, terms_of
 from hltm.inference.upward_kernel import fill_leaf, sweep_up
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.threads import share
 
-GRAIN = 16  # blocks that a thread takes at a time
+GRAIN = 8  # blocks that a thread takes at a time
 PARALLEL_STATES = 1 << 18  # below this many states one thread is as fast as two
 
 
@@ -49,9 +56,9 @@ def posterior(
     problem = problem_of(tables, leaves_SXB)
     members, _, batch = problem.leaves.shape
     states = int(tables.cardinality[nodes].max(initial=0))
-    kind = np.float32 if dtype == torch.float32 else np.float64
-    marginals = np.empty((members, len(nodes), states, batch), dtype=kind)
-    evidence = np.empty((members, len(nodes) if own else 1, batch), dtype=kind)
+    kind: type = np.float32 if dtype == torch.float32 else np.float64
+    marginals = aligned((members, len(nodes), states, batch), kind)
+    evidence = aligned((members, len(nodes) if own else 1, batch), kind)
     root = tables.flat[:, : int(tables.cardinality[0])]
     prior, exponent = (root, torch.zeros_like(root)) if priors is None else priors
     weight, lift = rows_of_trees(prior), rows_of_trees(exponent).astype(np.int64)
@@ -137,7 +144,7 @@ def _rows(  # type: ignore[no-untyped-def]
                 if v > 0 and needed[v] and (v < first_leaf or stored[v]):
                     p, low, high = parent[v], offset[v], offset[v + 1]
                     apart = False
-                    if shifts is not None:
+                    if shifts is not None and shifts.shifted[v]:
                         apart = _descend_apart(
                             problem, scratch, shifts, v, s, table,
                             below[offset[p] : offset[p + 1]], below[low:high],
@@ -314,8 +321,6 @@ def _descend_apart(problem, scratch, shifts, v, s, table, above, below):  # type
     Returns:
         whether there are such lanes.
     """
-    if not shifts.shifted[v]:
-        return False
     states = below.shape[0]
     shift = shifts.shift[problem.offset[v] :][:states]
     extreme = shifts.extreme[s if shifts.extreme.shape[0] > 1 else 0, v]

@@ -44,8 +44,11 @@ def sweep_up(problem, scratch, shifts, s, begin, size, sent_offset):  # type: ig
     table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
     each = scratch.scale.shape[0] > 1
     for v in range(len(parent) - 1, -1, -1):  # children before parents
+        # a call with so many arrays takes as long as a loop over lanes, so only where it is needed
         if shifts is not None:
-            _prepare(problem, scratch, shifts, v, s, begin, size)
+            extreme = shifts.extreme[s if shifts.extreme.shape[0] > 1 else 0, v]
+            if extreme or shifts.given[v] >= 0:
+                _prepare(problem, scratch, shifts, v, s, begin, size)
         if v == 0:
             break
         p, states = parent[v], cardinality[v]
@@ -59,7 +62,7 @@ def sweep_up(problem, scratch, shifts, s, begin, size, sent_offset):  # type: ig
         else:
             at = 0 if sent_offset is None else sent_offset[v]
             _send(table, start[v], states, below, offset[v], sent, at, rows)
-            if shifts is not None:
+            if shifts is not None and shifts.shifted[v]:
                 raised = _send_apart(problem, scratch, shifts, v, s, table, sent[at : at + rows])
             small = _meet(sent, at, below, into, rows, first)
         if small or raised:
@@ -92,8 +95,6 @@ def _read(leaves, begin, size, state, missing):  # type: ignore[no-untyped-def]
 def _prepare(problem, scratch, shifts, v, s, begin, size):  # type: ignore[no-untyped-def]
     """Store λ of a node with an extreme table or likelihoods, and multiply it by these."""
     extreme = shifts.extreme[s if shifts.extreme.shape[0] > 1 else 0, v]
-    if not extreme and shifts.given[v] < 0:
-        return
     low, high = problem.offset[v], problem.offset[v + 1]
     at, shift = scratch.below[low:high], shifts.shift[low:high]
     if not scratch.stored[v]:  # a leaf
@@ -121,8 +122,6 @@ def _prepare(problem, scratch, shifts, v, s, begin, size):  # type: ignore[no-un
 @compiled(error_model="numpy")
 def _send_apart(problem, scratch, shifts, v, s, table, out):  # type: ignore[no-untyped-def]
     """`_send` in the lanes where states have shifts; whether there are any. Their exponents are `lift`."""
-    if not shifts.shifted[v]:
-        return False
     low, states = problem.offset[v], problem.cardinality[v]
     at, shift = scratch.below[low : low + states], shifts.shift[low : low + states]
     extreme = shifts.extreme[s if shifts.extreme.shape[0] > 1 else 0, v]

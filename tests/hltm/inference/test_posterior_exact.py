@@ -14,6 +14,7 @@ import hltm
 from hltm.inference import messages
 from hltm.inference.most_probable import torch_most_likely, torch_samples
 from hltm.inference.posterior import posterior, torch_posterior
+from hltm.inference.scaling import log_of, store_logs
 from hltm.model.tables import Tables
 
 WAYS = ["kernel", "torch"]
@@ -327,3 +328,27 @@ def test_joint_states_of_a_very_deep_tree():
     post = tree.posterior(leaves, nodes=[0, 5000])
     assert (best.log_probability < post.log_evidence).all()
     assert tree.posterior_samples(leaves[:2], 1, seed=0, first=2)[0].equal(drawn[2, :2])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_observed_leaf_is_exactly_in_its_state_where_it_can_be(own):
+    topology = hltm.Topology.from_parents([None, 0, 0, 0])
+    tree = hltm.LatentTree.from_tables(
+        topology, [[0.5, 0.5], noisy(0.3), [[1, 0], [1, 0]], [[0.2, 0.3, 0.5], [0.1, 0.9, 0]]]
+    )
+    leaves = torch.tensor([[1, 0, 2], [0, -1, 1], [1, 1, 0]], dtype=torch.int64)  # the last never
+    found = tree.posterior(leaves, nodes=[1, 2, 3], given="own" if own else "all").marginals
+    assert found[0].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    assert found[1, 1].tolist() == [1, 0, 0]  # missing, and always in state 0
+    assert found[2].isnan().any(-1).tolist() == [not own, True, not own]
+
+
+def test_logarithms_of_several_numbers_are_exact():
+    random = np.random.default_rng(0)
+    value = np.concatenate([random.random(3000), 1 + random.random(3000) * 1e-3])
+    value = np.concatenate([value, 10.0 ** random.uniform(-300, 0, 3000), [0, np.nan, 1]])
+    exponent = random.integers(-5000, 5000, len(value)) * (np.arange(len(value)) % 2)
+    expected = [log_of(*pair) for pair in zip(value, exponent, strict=True)]
+    found = np.empty(len(value))
+    store_logs(value, exponent, found)
+    np.testing.assert_allclose(found, expected, rtol=4e-16, atol=0)
