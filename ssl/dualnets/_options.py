@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from inspect import cleandoc, get_annotations
 from types import NoneType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -76,7 +77,8 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def options(kind: type) -> list[Option]:
+@cache
+def options(kind: type) -> tuple[Option, ...]:
     """The options of a dataclass, in the order of its fields; fields of other types are left out.
 
     Example:
@@ -108,7 +110,7 @@ def options(kind: type) -> list[Option]:
                 meaning=next((_sentence(m[item.name]) for m in meanings if item.name in m), ""),
             )
         )
-    return found
+    return tuple(found)
 
 
 def described(docstring: str, heading: str) -> dict[str, str]:

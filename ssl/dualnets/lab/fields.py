@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from dualnets._options import SCALARS, Option, options
@@ -112,6 +113,7 @@ class Checked:
         return f"{flag} {_any_of(needed[other] for needed in same)}, and {flag} is {getattr(self, other)}"
 
 
+@cache
 def kind_of(item: Any) -> tuple[type, bool]:
     """A field's type, `int`, `float`, `bool` or `str`, and whether None is allowed, too."""
     name = getattr(item.type, "__name__", item.type)

@@ -21,6 +21,7 @@ GAP = "gap closed ≥ 2"  # the column: of the latents of levels >= 2
 SPREAD, RANK = "spread", "effective_rank"
 PRE, RATIO = "correlation", "correlation_ratio"  # of latents of two states both are the same number
 ALIGNMENT = (PRE, RATIO)
+READ = ("metric", "node", "level", "member", "initial", "value", "ceiling")
 INTERVALS = "means over n trees; ± and [ ]: 95% intervals over trees"
 
 
@@ -80,16 +81,19 @@ def variant_stats(
         step: the last by default.
     """
     step = int(rows["step"].max()) if step is None else step
-    now = rows[rows["step"] == step]
+    # of all columns those that are read: a run's table has fifty
+    now = rows.loc[rows["step"] == step, list(READ)]
     scores = now[now["metric"].isin(ALIGNMENT)]
     if levels is None:
         levels = [level for level in scores["level"].unique() if level >= 2] or [1]
     kept = scores[scores["level"].isin(levels)]
     means = kept.groupby("member")[["initial", "value", "ceiling"]].mean()
 
+    embedding = now[now["node"] == "embedding"].set_index("member")
+
     def collapse(name: str) -> np.ndarray:
-        found = now[(now["metric"] == name) & (now["node"] == "embedding")]
-        return found.set_index("member")["value"].reindex(means.index).to_numpy(np.float64)
+        found = embedding["value"][embedding["metric"] == name]
+        return found.reindex(means.index).to_numpy(np.float64)
 
     initial, value, ceiling = (
         means[name].to_numpy(np.float64) for name in ("initial", "value", "ceiling")

@@ -66,11 +66,12 @@ def test_stored_results_are_of_experiments_there_are(changes):
 
 
 def test_only_a_whole_scale_counts(out):
-    (claim,) = (c for c in claims.stored(EVERY, out) if c.experiment == "depth_and_width")
+    found = claims.stored(EVERY, out)
+    (claim,) = (c for c in found if c.experiment == "depth_and_width")
     assert claim.scale == "smoke"
     assert claim.n == 12
     assert claim.run == run_name(experiments.load("depth_and_width"), "smoke")
-    others = [c for c in claims.stored(EVERY, out) if c.experiment != "depth_and_width"]
+    others = [c for c in found if c.experiment != "depth_and_width"]
     assert {c.verdict for c in others} == {"not run"}
     assert all(c.verdict == "not run" for c in claims.stored(EVERY, out, "default"))
 

@@ -25,7 +25,11 @@ AUGMENT = hltm.resample_leaves(0.3)
 TREES = hltm.symmetric_binary(depth=2, members=2, seed=0)
 NETWORK = dualnets.tree_network(TREES, units=4, seed=1, dtype=torch.float64)
 VIEWS = view_distribution(TREES, AUGMENT, dtype=torch.float64, device="cpu")
-OUTPUTS = NETWORK(VIEWS.leaves.expand(2, -1, -1)).detach()
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    return NETWORK(VIEWS.leaves.expand(2, -1, -1)).detach()
 
 
 def test_pairs_are_what_views_do():
@@ -41,21 +45,21 @@ def test_pairs_are_what_views_do():
 
 
 @pytest.mark.parametrize("loss", [Simple(), Triplet(0.5, 0.3), InfoNCE(0.05), InfoNCE(0.001)])
-def test_sums_over_every_triple(loss):
+def test_sums_over_every_triple(loss, outputs):
     a, b, k = (torch.tensor(i.ravel()) for i in np.indices((16, 16, 16)))
     weight = VIEWS.pairs[:, a, b] * VIEWS.marginal[:, k]  # (S, 4096)
     shape = (2 * 4096, 1, 4)  # every triple a batch of one
-    parts = [OUTPUTS[:, i].reshape(shape) for i in (a, b, k)]
+    parts = [outputs[:, i].reshape(shape) for i in (a, b, k)]
     values = loss(parts[0], parts[1], parts[2][:, None]).view(2, 4096)
     assert torch.allclose(
-        population_loss(loss, OUTPUTS, VIEWS), (weight * values).sum(1), rtol=1e-11
+        population_loss(loss, outputs, VIEWS), (weight * values).sum(1), rtol=1e-11
     )
 
 
 @pytest.mark.parametrize("loss", [Triplet(0.5, 0.3), InfoNCE(0.05), InfoNCE(0.0005)])
-def test_gradients_of_triples(loss):
-    outputs = OUTPUTS[:, :, :2].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda f: population_loss(loss, f, VIEWS), (outputs,))
+def test_gradients_of_triples(loss, outputs):
+    some = outputs[:, :, :2].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: population_loss(loss, f, VIEWS), (some,))
 
 
 def drawn(n):
@@ -64,18 +68,18 @@ def drawn(n):
     return anchor, positive, NETWORK(TREES.sample(n, seed=4).leaves)
 
 
-def test_losses_of_large_batches_approach_it():
+def test_losses_of_large_batches_approach_it(outputs):
     with torch.no_grad():
         anchor, positive, negative = drawn(100_000)
         batchwise = BatchwiseNCE(0.05)(anchor, positive, negative[:, None])
         spectral = SpectralContrastive()(anchor, positive, negative[:, None])
         assert torch.allclose(
-            population_loss(BatchwiseNCE(0.05), OUTPUTS, VIEWS), batchwise, atol=2e-3
+            population_loss(BatchwiseNCE(0.05), outputs, VIEWS), batchwise, atol=2e-3
         )
-        expected = population_loss(SpectralContrastive(), OUTPUTS, VIEWS)
+        expected = population_loss(SpectralContrastive(), outputs, VIEWS)
         assert torch.allclose(expected, spectral, atol=2e-3)
         anchor, positive, _ = drawn(2000)
-        limit = population_loss(InfiniteInfoNCE(0.1), OUTPUTS, VIEWS)
+        limit = population_loss(InfiniteInfoNCE(0.1), outputs, VIEWS)
         together = NTXent(0.1)(anchor, positive, anchor[:, None, :0]) - 0.1 * np.log(2 * 2000 - 2)
         assert torch.allclose(limit, together, atol=4e-3)
 
@@ -112,13 +116,13 @@ def test_the_flow_descends_and_members_do_not_meet():
     assert NETWORK.weights[0].equal(found[0].network.weights[0])  # the given one is left alone
 
 
-def test_errors():
+def test_errors(outputs):
     with pytest.raises(ValueError, match="NTXent takes its negatives"):
-        population_loss(NTXent(), OUTPUTS, VIEWS)
+        population_loss(NTXent(), outputs, VIEWS)
     with pytest.raises(ValueError, match=r"3 negatives has X\^5"):
-        population_loss(InfoNCE(0.1, 3), OUTPUTS, VIEWS)
+        population_loss(InfoNCE(0.1, 3), outputs, VIEWS)
     with pytest.raises(ValueError, match="int has no population form"):
-        population_loss(3, OUTPUTS, VIEWS)
+        population_loss(3, outputs, VIEWS)
     big = hltm.symmetric_binary(depth=4, seed=0)
     with pytest.raises(ValueError, match="65536 joint states"):
         view_distribution(big, AUGMENT, dtype=torch.float64, device="cpu")

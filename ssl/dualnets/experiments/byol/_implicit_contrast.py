@@ -148,9 +148,9 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
 def early(rows: pd.DataFrame, metric: str) -> Array:
     """`(S,)` mean over the first snapshots of one variant; values that are not finite count as 0."""
     first = rows["step"] <= EARLY * rows["step"].max()
-    found = rows[first & (rows["metric"] == metric)]
-    values = found.assign(value=found["value"].where(np.isfinite(found["value"]), 0.0))
-    return values.groupby("member")["value"].mean().to_numpy(np.float64)
+    found = rows.loc[first & (rows["metric"] == metric), ["member", "value"]]
+    values = found["value"].where(np.isfinite(found["value"]), 0.0)
+    return values.groupby(found["member"]).mean().to_numpy(np.float64)
 
 
 def scores(works: Array, others: Array) -> Array:
