@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dualnets.networks.compiled.addresses import pad
-from dualnets.networks.compiled.blocks import WEIGHT, Layers, count_room, count_rows
+from dualnets.networks.compiled.blocks import WEIGHT, Layers, count_rows
 from dualnets.networks.compiled.ensembles import Given, backward_members, forward_members
 from dualnets.networks.compiled.memory import Buffer
 from hltm.sampling.kernels.threads import share
@@ -58,6 +58,7 @@ class Passes:
         self.places = np.array([4 * layer + part for layer, part in parts])
         self._sizes = [_size(layers, layer, part) for layer, part in parts]
         self.gradient_rows = (2 if layers.alternating else 1) * widest
+        self.largest_block = max(int(units * fan_in) for _, units, fan_in, *_ in layers.layout)
 
     @cached_property
     def number(self) -> int:
@@ -217,7 +218,7 @@ class BackwardPass:
             statistics = torch.empty(members, 4, passes.units, count, dtype=dtype)
         self._size = passes.kept_bytes(columns, dtype)
         padded = pad(columns, dtype.itemsize)
-        rows = passes.gradient_rows + int(count_room(passes.layers, padded))
+        rows = passes.gradient_rows + max(2, -(-passes.largest_block // padded))
         self._room = rows * padded * dtype.itemsize
         self._given = passes.given(parameters, columns, count)
         self._first = _KINDS[dtype](0), passes.layers
