@@ -21,8 +21,8 @@ ROOMS = {
         "inference", "tree", "families", "formats", "data", "plot", "display", "probe",
     ],
     "dualnets": [
-        "_lazy", "_instructions", "_vectors", "_precision", "_checks", "_options", "_files", "optim", "networks", "methods",
-        "training", "theory", "lab", "experiments", "cli",
+        "_lazy", "_instructions", "_vectors", "_precision", "_checks", "_options", "_files", "optim",
+        "networks", "methods", "training", "theory", "lab", "experiments", "cli",
     ],
 }
 # fmt: on

@@ -133,10 +133,8 @@ class Writer:
         ):  # squares of 2 * step rows exchange their upper right and lower left
             low = [j - step + self.lanes if j & step else j for j in range(self.lanes)]
             high = [j + self.lanes if j & step else j + step for j in range(self.lanes)]
-            rows = [
-                self.shuffle(rows[i ^ step], own, high) if i & step else self.shuffle(own, rows[i ^ step], low)
-                for i, own in enumerate(rows)
-            ]  # fmt: skip
+            pairs = [(rows[i & ~step], rows[i | step]) for i in range(self.lanes)]
+            rows = [self.shuffle(*own, high if i & step else low) for i, own in enumerate(pairs)]
             step *= 2
         return rows
 

@@ -14,22 +14,16 @@ import math
 import operator
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import extending, types
-from numba.core import cgutils
 from numba.extending import models, overload, register_model
+
+from dualnets._instructions import REGISTER, Writer
 
 intrinsic: Any = extending.intrinsic  # numba's types count the typing context among the arguments
 
 
-def _vector_bytes() -> int:
-    """The length of a vector register of this machine."""
-    features = binding.get_host_cpu_features()
-    lengths = {"avx512f": 64, "avx": 32}
-    return next((size for name, size in lengths.items() if features.get(name)), 16)
-
-
-LANES = _vector_bytes() // 4  # numbers of float32 in a register; float64 takes two
+LANES = REGISTER // 4  # numbers of float32 in a register; float64 takes two
 
 # log 2 in two parts, the first of so few digits that n times it is exact; the exponents between which exp
 # is computed; and the coefficients of exp(r), |r| <= log(2) / 2, that interpolate it at Chebyshev's
@@ -66,34 +60,18 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, ir.VectorType(_SHORT[fe_type.dtype], LANES))
 
 
-def _constant(dtype: Any, value: float) -> ir.Constant:
-    kind = _SHORT[dtype]
-    return ir.Constant(ir.VectorType(kind, LANES), [ir.Constant(kind, value)] * LANES)
+def _writer(builder: Any, dtype: Any) -> Writer:
+    return Writer(builder, _SHORT[dtype], LANES)
 
 
-def _spread(builder: Any, scalar: Any, lanes: int = LANES) -> Any:
-    """A scalar in every lane."""
-    start = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
-    first = builder.insert_element(start, scalar, ir.Constant(ir.IntType(32), 0))
-    places = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-    return builder.shuffle_vector(first, start, places)
+def _start(context: Any, w: Writer, kind: Any, array: Any) -> Any:
+    """The address of a contiguous array."""
+    return w.builder.ptrtoint(context.make_array(kind)(context, w.builder, array).data, w.i64)
 
 
-def _call(builder: Any, name: str, *values: Any) -> Any:
-    """LLVM's own function of vectors, such as fmuladd."""
-    kind = values[0].type
-    word = "f32" if kind.element == ir.FloatType() else "f64"
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [kind] * len(values)), f"llvm.{name}.v{LANES}{word}"
-    )
-    return builder.call(function, values)
-
-
-def _at(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
-    """A pointer to the vector that begins at a place of a contiguous array, counted in numbers."""
-    data = context.make_array(kind)(context, builder, array).data
-    start = builder.gep(data, [place])
-    return builder.bitcast(start, ir.VectorType(_SHORT[kind.dtype], LANES).as_pointer())
+def _at(context: Any, w: Writer, kind: Any, array: Any, place: Any) -> Any:
+    """A pointer to a place of a contiguous array, counted in numbers."""
+    return w.builder.gep(context.make_array(kind)(context, w.builder, array).data, [place])
 
 
 @intrinsic
@@ -101,9 +79,8 @@ def load(typing_context, array, place):  # type: ignore[no-untyped-def]
     """The vector that begins at a place of a contiguous array."""
 
     def build(context, builder, signature, given):  # type: ignore[no-untyped-def]
-        kind = signature.args[0]
-        pointer = _at(context, builder, kind, *given)
-        return builder.load(pointer, align=kind.dtype.bitwidth // 8)
+        w = _writer(builder, array.dtype)
+        return w.load(_at(context, w, array, *given))
 
     return Vector(array.dtype)(array, types.intp), build
 
@@ -113,9 +90,8 @@ def store(typing_context, array, place, vector):  # type: ignore[no-untyped-def]
     """Write a vector to a place of a contiguous array."""
 
     def build(context, builder, signature, given):  # type: ignore[no-untyped-def]
-        kind = signature.args[0]
-        pointer = _at(context, builder, kind, *given[:2])
-        builder.store(given[2], pointer, align=kind.dtype.bitwidth // 8)
+        w = _writer(builder, array.dtype)
+        w.store(given[2], _at(context, w, array, *given[:2]))
         return context.get_dummy_value()
 
     return types.none(array, types.intp, vector), build
@@ -126,7 +102,7 @@ def spread(typing_context, scalar):  # type: ignore[no-untyped-def]
     """A number in every lane."""
 
     def build(context, builder, signature, given):  # type: ignore[no-untyped-def]
-        return _spread(builder, given[0])
+        return _writer(builder, scalar).broadcast(given[0])
 
     return Vector(scalar)(scalar), build
 
@@ -136,7 +112,7 @@ def convert(typing_context, vector, like):  # type: ignore[no-untyped-def]
     """The same numbers in the dtype of the array `like`."""
 
     def build(context, builder, signature, given):  # type: ignore[no-untyped-def]
-        ours, theirs = signature.args[0].dtype, signature.args[1].dtype
+        ours, theirs = vector.dtype, like.dtype
         if ours == theirs:
             return given[0]
         change = builder.fptrunc if theirs == types.float32 else builder.fpext
@@ -194,37 +170,33 @@ def exponential(typing_context, vector):  # type: ignore[no-untyped-def]
     """
 
     def build(context, builder, signature, given):  # type: ignore[no-untyped-def]
-        kind, x = signature.args[0].dtype, given[0]
+        kind, x, w = vector.dtype, given[0], _writer(builder, vector.dtype)
         high, low, lowest, highest, coefficients = _EXP[kind]
         number, fraction = _BITS[kind]
         whole = ir.VectorType(number, LANES)
-
-        def constant(value: float) -> ir.Constant:
-            return _constant(kind, value)
-
-        least, most = constant(lowest * math.log(2)), constant(highest * math.log(2))
+        least, most = w.constant(lowest * math.log(2)), w.constant(highest * math.log(2))
         bound = builder.select(
             builder.fcmp_ordered(">", x, least), x, least
         )  # NaN for now is `least`
         bound = builder.select(builder.fcmp_ordered("<", bound, most), bound, most)
         # 1. x = n log 2 + r: 3 * 2^(fraction - 1) is so large that a sum with it is rounded to a whole
         #    number, whose last bits are those of n
-        large = constant(1.5 * 2**fraction)
-        shifted = _call(builder, "fmuladd", bound, constant(1 / math.log(2)), large)
+        large = w.constant(1.5 * 2**fraction)
+        shifted = w.add_product(large, bound, w.constant(1 / math.log(2)))
         n = builder.fsub(shifted, large)
-        r = _call(builder, "fmuladd", n, constant(-high), bound)
-        r = _call(builder, "fmuladd", n, constant(-low), r)
+        r = w.add_product(bound, n, w.constant(-high))
+        r = w.add_product(r, n, w.constant(-low))
         # 2. exp(r) by Horner's rule
-        found = constant(coefficients[-1])
+        found = w.constant(coefficients[-1])
         for coefficient in coefficients[-2::-1]:
-            found = _call(builder, "fmuladd", found, r, constant(coefficient))
+            found = w.add_product(w.constant(coefficient), found, r)
         # 3. times 2^n: n is added to the bits that hold the exponent
         places = ir.Constant(whole, [ir.Constant(number, fraction)] * LANES)
         power = builder.shl(builder.bitcast(shifted, whole), places)
         found = builder.bitcast(builder.add(builder.bitcast(found, whole), power), x.type)
         # 4. what was out of range
-        found = builder.select(builder.fcmp_ordered("<", x, least), constant(0.0), found)
-        found = builder.select(builder.fcmp_ordered(">=", x, most), constant(math.inf), found)
+        found = builder.select(builder.fcmp_ordered("<", x, least), w.constant(0.0), found)
+        found = builder.select(builder.fcmp_ordered(">=", x, most), w.constant(math.inf), found)
         return builder.select(builder.fcmp_unordered("uno", x, x), x, found)
 
     return vector(vector), build
@@ -248,34 +220,25 @@ def multiply(  # type: ignore[no-untyped-def]
     """
     if not isinstance(rows, types.IntegerLiteral):
         return None
-    many = rows.literal_value
     whole = types.intp
 
     def build(context, builder, signature, given):  # type: ignore[no-untyped-def]
         _, factors, first, row_step, step, columns, start, stride, count, out, place = given
-        kinds = signature.args
-        factor_kind, column_kind, out_kind = kinds[1], kinds[5], kinds[9]
-        data = context.make_array(factor_kind)(context, builder, factors).data
-        zero = _constant(column_kind.dtype, 0.0)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(many)]
-        for own in sums:  # once more, since the value above is set at the function's start
-            builder.store(zero, own)
-        with cgutils.for_range(builder, count, intp=count.type) as loop:
-            at = builder.add(start, builder.mul(loop.index, stride))
-            pointer = _at(context, builder, column_kind, columns, at)
-            column = builder.load(pointer, align=column_kind.dtype.bitwidth // 8)
-            where = builder.add(first, builder.mul(loop.index, step))
+        w = _writer(builder, signature.args[5].dtype)
+        size = w.index(w.size)
+        factors, columns, out = (_start(context, w, signature.args[i], given[i]) for i in (1, 5, 9))
+
+        def body(d: Any, sums: list[Any]) -> list[Any]:
+            column = w.load(w.row(columns, size, w.row(start, stride, d)))
+            where, new = w.row(factors, size, w.row(first, step, d)), []
             for own in sums:
-                factor = _spread(builder, builder.load(builder.gep(data, [where])))
-                total = _call(builder, "fmuladd", factor, column, builder.load(own))
-                builder.store(total, own)
-                where = builder.add(where, row_step)
-        lanes = ir.Constant(place.type, LANES)
-        for own in sums:
-            pointer = _at(context, builder, out_kind, out, place)
-            builder.store(builder.load(own), pointer, align=out_kind.dtype.bitwidth // 8)
-            place = builder.add(place, lanes)
+                new.append(w.add_product(own, w.broadcast(w.load(where, w.number)), column))
+                where = w.row(where, size, row_step)
+            return new
+
+        sums = w.loop(count, 1, [w.constant(0.0)] * rows.literal_value, body)
+        w.store_all(sums, w.row(out, size, place))
         return context.get_dummy_value()
 
-    given = (rows, factors, whole, whole, whole, columns, whole, whole, whole, out, whole)
-    return types.none(*given), build
+    kinds = (rows, factors, whole, whole, whole, columns, whole, whole, whole, out, whole)
+    return types.none(*kinds), build

@@ -5,8 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dualnets
+import hltm
 from dualnets.networks.compiled.addresses import padded, size_of
+from dualnets.networks.compiled.blocks import count_room
 from dualnets.networks.compiled.products import DEPTH, combine_rows, row_products
+from dualnets.networks.compiled.structure import network_layers
 from hltm._compile import compiled
 
 PLAIN, RELU, MASKED = 0, 1, 2
@@ -114,3 +118,10 @@ def test_numbers_that_are_not_finite_stay_so_through_a_relu(depth, bad):
     rows = np.arange(max(depth, 30))
     combine(a, False, bias, x, rows, y, rows, mask, RELU)
     assert (~np.isfinite(y)).any(1).tolist() == [r == 7 for r in range(30)]
+
+
+def test_there_is_room_for_the_gradients_of_shared_weights_of_one_block():
+    tree = hltm.symmetric_binary(depth=2, seed=0)
+    layers = network_layers(dualnets.conv_tree(tree, units=40, seed=1))
+    assert count_room(layers, 64) * 64 >= 40 * 80
+    assert count_room(network_layers(dualnets.tree_network(tree, units=40, seed=1)), 64) == 2

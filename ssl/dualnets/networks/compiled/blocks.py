@@ -112,7 +112,17 @@ def count_rows(layers: Layers) -> tuple[int, int, int, int, int]:
     return rows, normed, groups, outputs, widest if layers.alternating else rows
 
 
-row_counts = inner()(count_rows)
+def count_room(layers: Layers, columns: int) -> int:
+    """Rows of `room` in `backward`."""
+    rows = 2
+    for layer in range(len(layers.layout)):
+        _, units, fan_in, _, _, _, shared, _ = layers.layout[layer]
+        if shared:
+            rows = max(rows, (units * fan_in + columns - 1) // columns)
+    return rows
+
+
+row_counts, room_rows = inner()(count_rows), inner()(count_room)
 
 
 @inner()
@@ -207,7 +217,7 @@ def backward(  # type: ignore[no-untyped-def]
         gradient, spare: addresses of two arrays with as many rows as the widest layer has units or
             inputs, changed; the gradients of the outputs are in the first rows of `gradient`. Unless
             `layers.alternating`, `gradient` has rows as `values` has, those of the outputs last.
-        room: address of two rows, or of the weights of a block if they are more numbers; changed.
+        room: address of `count_room` rows; changed.
         of_inputs: whether the gradient of the input features is computed, too, where alternating.
 
     Returns:

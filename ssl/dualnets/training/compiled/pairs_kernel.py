@@ -65,7 +65,7 @@ def train_members(  # type: ignore[no-untyped-def]
     inverse_lengths = np.empty(columns, kind)
     gradient = aligned(like, widest, columns)
     spare = aligned(like, widest, columns)
-    room = aligned(like, 2, columns)
+    room = aligned(like, blocks.room_rows(layers, columns), columns)
     table = np.zeros((len(layers.layout), 4), np.int64)
     d_table = np.zeros((len(layers.layout), 4), np.int64)
     starts = rules.table[:, 0].copy()

@@ -80,7 +80,7 @@ def train_members(  # type: ignore[no-untyped-def]
     widest = max(widest, wide)
     inverse_lengths = np.empty(columns, kind)
     gradients = aligned(like, 2 * widest, columns)  # two arrays, used in turns
-    room = aligned(like, 2, columns)
+    room = aligned(like, blocks.room_rows(network, columns), columns)
     targets = aligned(like, units, columns)
     d_targets = aligned(like, units, columns)
     new = new_numbers(rules, losses)
