@@ -153,7 +153,7 @@ class MoCo(Method):
         slow, online = zip(*self._slow_and_online(network, state).values(), strict=True)
         if not are_averaged(slow, online):
             return None
-        average, queue = MovingAverage(slow, online), state["queue"]
+        average, queue = MovingAverage(slow, online), state["queue"].numpy()
         decay: Any = self.ema_decay
         rate = tuple(1 - m for m in decay) if isinstance(decay, tuple) else 1 - decay
 

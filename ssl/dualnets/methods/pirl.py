@@ -153,7 +153,8 @@ class PIRL(Method):
         )
         of_second, of_first = (own.mean(-1) for own in losses.split(batch.size, dim=1))
         losses = self.weight * of_second + (1 - self.weight) * of_first
-        return losses, carried | {"places": batch.places, "outputs": f.detach()}
+        kept = f.detach().mT.contiguous().mT  # batch-last, of its own
+        return losses, carried | {"places": batch.places, "outputs": kept}
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
@@ -178,11 +179,12 @@ class PIRL(Method):
         if not (is_supported(bank) and bank.is_contiguous() and negatives.is_contiguous()):
             return None
         members: Any = network.members
+        memory, drawn = bank.numpy(), negatives.numpy()
         places = Places(setup.seed, members, Stream.PREDICTOR, self._samples(setup))
 
         def advance(carried: State, step: int) -> None:
-            remember(bank, carried["places"], carried["outputs"], self.bank_momentum)
-            places.draw(*_address_of(step + 1), negatives)
+            remember(memory, carried["places"], carried["outputs"], self.bank_momentum)
+            places.draw(*_address_of(step + 1), drawn)
 
         return advance
 

@@ -221,10 +221,12 @@ class SwAV(Method):
         ):
             return None
 
+        own, arrays = prototypes.detach().numpy(), [queue.numpy() for queue in queues]
+
         def advance(carried: State, step: int) -> None:
             steps.add_(1)
-            scale(prototypes, carried["prototypes"])
-            for view, queue in enumerate(queues):
+            scale(own, carried["prototypes"])
+            for view, queue in enumerate(arrays):
                 push(queue, carried[str(view)])
 
         return advance

@@ -109,7 +109,7 @@ def test_places_have_the_bits_of_the_generator(seed, count):
     found = torch.empty(3, count, dtype=torch.int64)
     for samples in (1, 77, 1 << 34):
         for node, view in ((0, 0), (4160, MAX_VIEWS - 1)):
-            Places(seed, members, Stream.PREDICTOR, samples).draw(node, view, found)
+            Places(seed, members, Stream.PREDICTOR, samples).draw(node, view, found.numpy())
             numbers = uniform(
                 count, seed=seed, stream=Stream.PREDICTOR, members=members, node=node, view=view
             )

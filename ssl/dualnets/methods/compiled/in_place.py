@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from dualnets.methods.compiled.operation import batch_last, is_supported
+from dualnets.methods.compiled.operation import is_supported
 from dualnets.optim.compiled import LIKE, member_of
 from hltm._compile import compiled, inner
 from hltm.sampling.kernels.generator import LANES, philox_blocks
@@ -52,23 +52,30 @@ def are_averaged(targets: Sequence[Tensor], onlines: Sequence[Tensor]) -> bool:
     return bool(given) and is_supported(*given) and all(own.is_contiguous() for own in given)
 
 
-def push(queue: Tensor, keys: Tensor) -> None:
+# What stays where it is, is given as an array: an operation of torch takes as long as the work itself.
+
+
+def push(queue: np.ndarray, keys: Tensor) -> None:
     """Put keys `(S, B, U)` in front of a queue `(S, Q, U)`, which loses its last ones; B is at most Q."""
-    _push(queue.numpy(), batch_last(keys.to(queue.dtype)).numpy())
+    _push(queue, _batch_last(keys))
 
 
-def remember(bank: Tensor, places: Tensor, outputs: Tensor, momentum: float) -> None:
+def remember(bank: np.ndarray, places: Tensor, outputs: Tensor, momentum: float) -> None:
     """Move vectors of a bank `(S, P, U)` towards outputs `(S, B, U)`, and scale them to length 1.
 
     `places` `(B,)` int64 are all different.
     """
-    given = batch_last(outputs.to(bank.dtype)).numpy()
-    _remember(bank.numpy(), places.contiguous().numpy(), given, momentum)
+    _remember(bank, np.ascontiguousarray(places.numpy()), _batch_last(outputs), momentum)
 
 
-def scale(prototypes: Tensor, before: Tensor) -> None:
+def scale(prototypes: np.ndarray, before: Tensor) -> None:
     """Scale prototypes `(S, K, U)` to length 1, but for those that are as they were before."""
-    _scale(prototypes.detach().numpy(), before.contiguous().numpy())
+    _scale(prototypes, np.ascontiguousarray(before.numpy()))
+
+
+def _batch_last(values: Tensor) -> np.ndarray:
+    """`(S, U, B)` of `(S, B, U)`, without a copy where storage is batch-last already."""
+    return np.ascontiguousarray(values.detach().numpy().swapaxes(1, 2))
 
 
 class Places:
@@ -84,10 +91,10 @@ class Places:
         self._members = np.array(members, dtype=np.uint64)
         self._stream, self._samples = int(stream), samples
 
-    def draw(self, node: int, view: int, found: Tensor) -> None:
-        """Fill `found` `(S, N)` int64, contiguous."""
+    def draw(self, node: int, view: int, found: np.ndarray) -> None:
+        """Fill `found` `(S, N)` int64."""
         word = np.array([REAL_PLANE << 24 | view, node << 8 | self._stream], dtype=np.uint64)
-        _draw_places(self._key, word, self._members, self._samples, found.numpy())
+        _draw_places(self._key, word, self._members, self._samples, found)
 
 
 @compiled(error_model="numpy")
