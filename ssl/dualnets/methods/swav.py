@@ -214,13 +214,9 @@ class SwAV(Method):
         queues = [state[f"queue.{view}"] for view in range(2 if self.queue else 0)]
         given = [prototypes, *queues]
         # prototypes that are not trained yet are replaced, which the optimiser has to know
-        if (
-            self.frozen_steps
-            or not is_supported(*given)
-            or not all(own.is_contiguous() for own in given)
-        ):
+        known = is_supported(*given) and all(own.is_contiguous() for own in given)
+        if self.frozen_steps or not known:
             return None
-
         own, arrays = prototypes.detach().numpy(), [queue.numpy() for queue in queues]
 
         def advance(carried: State, step: int) -> None:

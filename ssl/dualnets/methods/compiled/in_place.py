@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from dualnets.methods.compiled.operation import is_supported
-from dualnets.optim.compiled import LIKE, member_of
+from dualnets.optim.compiled import LIKE
+from dualnets.optim.update_kernel import member_of
 from hltm._compile import compiled, inner
 from hltm.sampling.kernels.generator import LANES, philox_blocks
 from hltm.sampling.philox import MASK, REAL_PLANE, Stream

@@ -23,7 +23,7 @@ import numpy as np
 from dualnets.networks.compiled import blocks
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
 from dualnets.networks.compiled.products import aligned, padded, size_of
-from dualnets.optim.compiled import commit, new_numbers, propose
+from dualnets.optim.update_kernel import commit, new_numbers, propose
 from dualnets.training.compiled.tables import point_to_member, side_by_side
 from hltm._compile import compiled
 
@@ -38,7 +38,7 @@ def train_members(  # type: ignore[no-untyped-def]
     Args:
         anchors, positives: `(S, X, n * B)` leaves of n steps.
         negatives: `(S, X, n * B * H)`, the H negatives of an anchor side by side.
-        rules: `optim.compiled.Rules` of the parameters and their memory, which change.
+        rules: `optim.update_kernel.Rules` of the parameters and their memory, which change.
         places: `(T,)`, of every parameter in the table of the layers.
         factors: `(n,)`, of the schedule.
         losses: `(S,)`, filled: of the last step of each member.

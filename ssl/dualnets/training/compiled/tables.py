@@ -12,7 +12,7 @@ import numpy as np
 
 from dualnets.networks.compiled.blocks import BIAS, WEIGHT
 from dualnets.networks.compiled.products import size_of
-from dualnets.optim.compiled import SIZE
+from dualnets.optim.update_kernel import SIZE
 from hltm._compile import compiled
 
 
