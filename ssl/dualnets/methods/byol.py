@@ -13,7 +13,7 @@ Section 6), and every pass has batch statistics of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -265,19 +265,48 @@ class BYOL(Method):
             found |= with_prefix("predictor", updated)
         if self.redraw_every and (step + 1) % self.redraw_every == 0:
             found |= with_prefix("predictor", self._redrawn(network, state, setup, step))
-        rate: float | tuple[float, ...]
-        if isinstance(self.ema_decay, tuple) and self.target == "ema":
-            rate = tuple(1 - m for m in self.ema_decay)
-            factor = schedule_factor(self.ema_schedule, step, setup.steps)
-        else:
-            rate, factor = 1 - self._decay(step, setup.steps), 1.0
+        rate, factor = self._rate(step, setup)
         if rate != 0:
-            named = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-            online = with_prefix("network", named)
-            online |= with_prefix("projector", strip_prefix(state, "projector"))
+            online = self._online(network, state)
             average = moving_average(strip_prefix(state, "target"), online, rate, factor)
             found |= with_prefix("target", average)
         return found
+
+    def _online(self, network: nn.Module, state: State) -> State:
+        """What the target follows, by the target's names."""
+        named = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        projector = with_prefix("projector", strip_prefix(state, "projector"))
+        return with_prefix("network", named) | projector
+
+    def _rate(self, step: int, setup: TrainContext) -> tuple[float | tuple[float, ...], float]:
+        """1 - m at update number `step`, or one per member and a common factor."""
+        if isinstance(self.ema_decay, tuple) and self.target == "ema":
+            factor = schedule_factor(self.ema_schedule, step, setup.steps)
+            return tuple(1 - m for m in self.ema_decay), factor
+        return 1 - self._decay(step, setup.steps), 1.0
+
+    def in_place(
+        self, network: nn.Module, state: State, setup: TrainContext
+    ) -> Callable[[State, int], None] | None:
+        from dualnets.methods.compiled.in_place import MovingAverage, are_averaged
+
+        if self.redraw_every or isinstance(self.predictor, DirectPredictor):
+            return None
+        target = strip_prefix(state, "target")
+        if not target or self.target == "random":
+            return super().in_place(network, state, setup)
+        online = self._online(network, state)
+        pairs = [*target.values()], [online[name] for name in target]
+        if not are_averaged(*pairs):
+            return None
+        average = MovingAverage(*pairs)
+
+        def advance(carried: State, step: int) -> None:
+            rate, factor = self._rate(step, setup)
+            if rate != 0:
+                average(rate, factor)
+
+        return advance
 
     def _targets(
         self, network: nn.Module, state: State, batch: Batch, projections: Tensor

@@ -15,9 +15,9 @@ there without a queue).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dualnets._checks import check_kind, check_number, check_switch, check_whole
 from dualnets._lazy import torch
@@ -138,12 +138,30 @@ class MoCo(Method):
     ) -> State:
         queue = state["queue"]
         keys = carried["keys"].to(queue.dtype)
+        pairs = self._slow_and_online(network, state)
         return {
             **super().after_step(network, state, carried, step, setup),
-            **self._average("key", state, dict(network.named_parameters())),
-            **self._average("key_projector", state, strip_prefix(state, "projector")),
+            **{name: self._average(slow, online) for name, (slow, online) in pairs.items()},
             "queue": torch.cat([keys, queue], dim=1)[:, : self.queue],
         }
+
+    def in_place(
+        self, network: nn.Module, state: State, setup: TrainContext
+    ) -> Callable[[State, int], None] | None:
+        from dualnets.methods.compiled.in_place import MovingAverage, are_averaged, push
+
+        slow, online = zip(*self._slow_and_online(network, state).values(), strict=True)
+        if not are_averaged(slow, online):
+            return None
+        average, queue = MovingAverage(slow, online), state["queue"].numpy()
+        decay: Any = self.ema_decay
+        rate = tuple(1 - m for m in decay) if isinstance(decay, tuple) else 1 - decay
+
+        def advance(carried: State, step: int) -> None:
+            average(rate)
+            push(queue, carried["keys"])
+
+        return advance
 
     def _keys(self, network: nn.Module, state: State, batch: Batch) -> list[Tensor]:
         """The key encoder's outputs on every pass, of length 1."""
@@ -153,10 +171,15 @@ class MoCo(Method):
         projector = strip_prefix(state, "key_projector")
         return [direction(self.projector(projector, own)) for own in found]
 
-    def _average(self, prefix: str, state: State, online: Mapping[str, Tensor]) -> State:
-        """m slow + (1 - m) online for the slow parameters under a prefix of the state."""
-        found = {}
-        for name, slow in strip_prefix(state, prefix).items():
-            decay = broadcast_rates(self.ema_decay, slow)
-            found[name] = slow * decay + online[name].detach() * (1 - decay)
-        return with_prefix(prefix, found)
+    def _average(self, slow: Tensor, online: Tensor) -> Tensor:
+        """m slow + (1 - m) online."""
+        decay = broadcast_rates(self.ema_decay, slow)
+        return slow * decay + online.detach() * (1 - decay)
+
+    def _slow_and_online(
+        self, network: nn.Module, state: State
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """The slow parameters by their names in the state, each with the one that it follows."""
+        own = with_prefix("key", dict(network.named_parameters()))
+        own |= with_prefix("key_projector", strip_prefix(state, "projector"))
+        return {name: (state[name], online) for name, online in own.items() if name in state}

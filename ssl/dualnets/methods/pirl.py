@@ -16,8 +16,9 @@ batch; where a sample is among its own negatives, it is left out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dualnets._checks import check_kind, check_number, check_switch, check_whole
 from dualnets._options import option
@@ -152,7 +153,8 @@ class PIRL(Method):
         )
         of_second, of_first = (own.mean(-1) for own in losses.split(batch.size, dim=1))
         losses = self.weight * of_second + (1 - self.weight) * of_first
-        return losses, carried | {"places": batch.places, "outputs": f.detach()}
+        kept = f.detach().mT.contiguous().mT  # batch-last, of its own
+        return losses, carried | {"places": batch.places, "outputs": kept}
 
     def after_step(
         self, network: nn.Module, state: State, carried: State, step: int, setup: TrainContext
@@ -166,20 +168,41 @@ class PIRL(Method):
             "negatives": self._drawn(network, setup, step + 1),
         }
 
+    def in_place(
+        self, network: nn.Module, state: State, setup: TrainContext
+    ) -> Callable[[State, int], None] | None:
+        from dualnets.methods.compiled.in_place import Places, remember
+        from dualnets.methods.compiled.operation import is_supported
+        from hltm.sampling.philox import Stream
+
+        bank, negatives = state["bank"], state["negatives"]
+        if not (is_supported(bank) and bank.is_contiguous() and negatives.is_contiguous()):
+            return None
+        members: Any = network.members
+        memory, drawn = bank.numpy(), negatives.numpy()
+        places = Places(setup.seed, members, Stream.PREDICTOR, self._samples(setup))
+
+        def advance(carried: State, step: int) -> None:
+            remember(memory, carried["places"], carried["outputs"], self.bank_momentum)
+            places.draw(*_address_of(step + 1), drawn)
+
+        return advance
+
     def _drawn(self, network: nn.Module, setup: TrainContext, step: int) -> Tensor:
         """`(S, N)` int64 places in the bank of a step's negatives."""
         from hltm._devices import float64_device
-        from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
+        from hltm.sampling.philox import Stream, uniform
 
         samples = self._samples(setup)
         device = next(network.parameters()).device
+        node, view = _address_of(step)
         numbers = uniform(
             self.negatives,
             seed=setup.seed,
             stream=Stream.PREDICTOR,
             members=network.members,  # type: ignore[arg-type]
-            node=NEGATIVES * LAYERS + step // MAX_VIEWS,
-            view=step % MAX_VIEWS,
+            node=node,
+            view=view,
             device=float64_device(device),
         )
         # a number just below 1 may round to `samples`
@@ -192,3 +215,10 @@ class PIRL(Method):
                 "PIRL has a memory of every sample and needs a fixed data set, got samples=None"
             )
         return setup.samples
+
+
+def _address_of(step: int) -> tuple[int, int]:
+    """Node and view in the address of a step's negatives."""
+    from hltm.sampling.philox import MAX_VIEWS
+
+    return NEGATIVES * LAYERS + step // MAX_VIEWS, step % MAX_VIEWS

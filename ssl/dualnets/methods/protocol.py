@@ -10,7 +10,7 @@ Abbreviations in shapes: S members, B samples, X leaves, U units.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -215,6 +215,27 @@ class Method(ABC):
             setup: as in `init`.
         """
         return {**state, **strip_prefix(carried, MOMENTS)}
+
+    def in_place(
+        self, network: nn.Module, state: State, setup: TrainContext
+    ) -> Callable[[State, int], None] | None:
+        """`after_step` as a function (carried, step) that changes tensors of the state where they lie.
+
+        It is called instead of `after_step` on a CPU as long as every member is trained and the state is
+        the one given here, but for running moments, which the caller updates. What it makes of finite
+        numbers must be finite. It counts only where the class that defines `after_step` defines it, too.
+
+        Args:
+            network, state, setup: as for `after_step`.
+
+        Returns:
+            None where there is only `after_step`.
+        """
+        return _nothing_more
+
+
+def _nothing_more(carried: State, step: int) -> None:
+    """The work after a step of a method that keeps running moments alone."""
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> State:

@@ -13,6 +13,7 @@ takes part in the assignments only. There are two views and, unlike in the paper
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -202,6 +203,29 @@ class SwAV(Method):
             new = carried[str(view)].to(queue.dtype)
             after[f"queue.{view}"] = torch.cat([new, queue], dim=1)[:, : self.queue]
         return after
+
+    def in_place(
+        self, network: nn.Module, state: State, setup: TrainContext
+    ) -> Callable[[State, int], None] | None:
+        from dualnets.methods.compiled.in_place import push, scale
+        from dualnets.methods.compiled.operation import is_supported
+
+        prototypes, steps = state["prototypes"], state["steps"]
+        queues = [state[f"queue.{view}"] for view in range(2 if self.queue else 0)]
+        given = [prototypes, *queues]
+        # prototypes that are not trained yet are replaced, which the optimiser has to know
+        known = is_supported(*given) and all(own.is_contiguous() for own in given)
+        if self.frozen_steps or not known:
+            return None
+        own, arrays = prototypes.detach().numpy(), [queue.numpy() for queue in queues]
+
+        def advance(carried: State, step: int) -> None:
+            steps.add_(1)
+            scale(own, carried["prototypes"])
+            for view, queue in enumerate(arrays):
+                push(queue, carried[str(view)])
+
+        return advance
 
     def _assigned(self, scores: Tensor, state: State, view: int, size: int) -> Tensor:
         """`(S, B, K)` assignments of a view's samples, together with its queue once that is used."""

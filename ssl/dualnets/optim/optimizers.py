@@ -198,7 +198,7 @@ class Optimizer(ABC):
         ]
         length = torch.stack(squares).sum(0).sqrt()
         limit = broadcast_rates(self.clip, length)
-        return (limit / length.clamp(min=1e-12)).clamp(max=1)
+        return torch.where(length > limit, limit / length, 1)  # 1 also where both are infinite
 
 
 OPTIMIZERS: Registry[type[Optimizer]] = Registry()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from dualnets.methods.protocol import Batch, Method, State
+from dualnets.methods.protocol import MOMENTS, Batch, Method, State, strip_prefix
 from dualnets.optim import compiled
 from dualnets.optim.optimizers import finite_members
 from dualnets.optim.per_member import Group
@@ -92,8 +92,11 @@ def train_steps_eager(
     frozen_at = frozen_at.clone()
     update = Update(network, config, before, frozen_at)
     buffers = update.buffers
+    kept = [buffer.clone() for buffer in buffers]
+    state, in_place = _in_place(network, config, state)
     for step, batch in enumerate(data.batches(method.needs, first_step, steps), start=first_step):
-        kept = [buffer.clone() for buffer in buffers]
+        if kept:
+            torch._foreach_copy_(kept, buffers)
         if precision == "bfloat16":
             batch = batch._replace(precision=torch.bfloat16)
         # 1. losses and gradients, and the optimiser's update
@@ -103,11 +106,32 @@ def train_steps_eager(
         else:
             losses, carried, all_alive = advance(state, batch, step, frozen_at)
         # 2. the method's own update, which no frozen member takes part in
+        if all_alive and in_place is not None:
+            in_place(carried, step)
+            state = {**state, **strip_prefix(carried, MOMENTS)}
+            continue
+        in_place = None  # from now on the state's tensors are replaced
         with torch.no_grad():
             after = method.after_step(network, state, carried, step, context)
             changed = [*zip(buffers, kept, strict=True)]
             state = merge(state, after, memory, frozen_at, step, all_alive, changed)
     return TrainState(state, memory, losses, frozen_at)
+
+
+def _in_place(
+    network: nn.Module, config: TrainConfig, state: State
+) -> tuple[State, Callable[[State, int], None] | None]:
+    """The method's `in_place`, where the class that defines its `after_step` defines it; and its state.
+
+    Tensors that are not trained are copied for it, since whoever gave the state may still read them.
+    """
+    method = config.method
+    owner = next(own for own in type(method).__mro__ if "after_step" in vars(own))
+    if "in_place" not in vars(owner):
+        return state, None
+    copied = {name: own if own.requires_grad else own.clone() for name, own in state.items()}
+    found = method.in_place(network, copied, config.context)
+    return (state, None) if found is None else (copied, found)
 
 
 def freeze(frozen_at: Tensor, lost: Tensor, step: int | Tensor) -> None:

@@ -147,6 +147,13 @@ def test_clipping_is_by_a_members_own_length(kind):
             torch.testing.assert_close(found[name][s], parameter.detach(), rtol=0, atol=1e-12)
 
 
+def test_a_member_without_a_limit_may_have_gradients_whose_length_overflows():
+    optimizer, parameters = SGD(1e-30, clip=(1.0, math.inf)), {"w": torch.zeros(2, 1)}
+    given = {"w": torch.full((2, 1), 1e30)}
+    assert optimizer.update(parameters, given, {}, torch.tensor([True, True])).all()
+    assert parameters["w"].tolist() == [[0.0], [-1.0]]
+
+
 @pytest.mark.parametrize("kind", [SGD, AdamW])
 @pytest.mark.parametrize(
     "schedule", [Schedule("cosine", warm_up=2, final=0.1), Schedule(warm_up=3)], ids=str

@@ -23,7 +23,7 @@ import numpy as np
 from dualnets.networks.compiled import blocks
 from dualnets.networks.compiled.addresses import aligned, padded, size_of
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
-from dualnets.optim.compiled import commit, new_numbers, propose
+from dualnets.optim.update_kernel import commit, new_numbers, propose
 from dualnets.training.compiled.tables import point_to_member, side_by_side
 from hltm._compile import compiled, inner
 from hltm._separate import address_of
@@ -40,7 +40,7 @@ def train_members(  # type: ignore[no-untyped-def]
         code: addresses of the machine code of layers, forward and backward.
         anchors, positives: `(S, X, n * B)` leaves of n steps.
         negatives: `(S, X, n * B * H)`, the H negatives of an anchor side by side.
-        rules: `optim.compiled.Rules` of the parameters and their memory, which change.
+        rules: `optim.update_kernel.Rules` of the parameters and their memory, which change.
         places: `(T,)`, of every parameter in the table of the layers.
         factors: `(n,)`, of the schedule.
         losses: `(S,)`, filled: of the last step of each member.

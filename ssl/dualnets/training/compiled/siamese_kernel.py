@@ -22,7 +22,7 @@ import numpy as np
 from dualnets.networks.compiled import blocks
 from dualnets.networks.compiled.addresses import aligned, array_at, copy_rows, padded, size_of
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
-from dualnets.optim.compiled import SIZE, commit, is_finite, member_of, new_numbers, propose
+from dualnets.optim.update_kernel import SIZE, commit, is_finite, member_of, new_numbers, propose
 from dualnets.training.compiled.running_moments import update_running_moments
 from dualnets.training.compiled.tables import point_to_member, side_by_side
 from hltm._compile import compiled, inner
@@ -41,7 +41,7 @@ def train_members(  # type: ignore[no-untyped-def]
     Args:
         code: addresses of the machine code of layers, forward and backward.
         first, second: `(S, X, n * B)` leaves of the two views in n steps.
-        rules: `optim.compiled.Rules` of all trained tensors and their memory, which change.
+        rules: `optim.update_kernel.Rules` of all trained tensors and their memory, which change.
         averages: `(T,)` int64, addresses of the target's tensors of all members beside the trained
             ones, changed; 0 for none, and for all where the target is the online network.
         places: `(T,)`, of every trained tensor in the table of all layers.

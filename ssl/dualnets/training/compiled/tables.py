@@ -12,7 +12,7 @@ import numpy as np
 
 from dualnets.networks.compiled.addresses import size_of
 from dualnets.networks.compiled.blocks import BIAS, WEIGHT
-from dualnets.optim.compiled import SIZE
+from dualnets.optim.update_kernel import SIZE
 from hltm._compile import inner
 from hltm._separate import address_of
 
