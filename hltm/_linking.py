@@ -18,7 +18,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
 
-class Library(JITCodeLibrary):  # type: ignore[misc]
+class Library(JITCodeLibrary):
     """The code of one function, which becomes machine code when its address is asked for."""
 
     def __init__(self, codegen: Any, name: str) -> None:
@@ -56,9 +56,10 @@ class Library(JITCodeLibrary):  # type: ignore[misc]
         super()._optimize_final_module()
         self._final_module.verify()
         super()._finalize_final_module()
+        codegen: Any = self._codegen
         for name, environment in self._environments.items():
-            if self._codegen._engine.is_symbol_defined(name):
-                self._codegen.set_env(name, environment)
+            if codegen._engine.is_symbol_defined(name):
+                codegen.set_env(name, environment)
 
     # numba calls these when a function is compiled
 
@@ -74,7 +75,7 @@ class Library(JITCodeLibrary):  # type: ignore[misc]
         self._finalized = True
 
 
-class Pipeline(Compiler):  # type: ignore[misc]
+class Pipeline(Compiler):
     """numba's own steps, whose functions are each kept in a `Library`."""
 
     def compile_extra(self, function: Any) -> Any:

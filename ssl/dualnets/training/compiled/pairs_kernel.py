@@ -31,8 +31,8 @@ from hltm._separate import address_of
 
 @compiled(fastmath=FAST)
 def train_members(  # type: ignore[no-untyped-def]
-    code, anchors, positives, negatives, rules, places, factors, losses, frozen_at, layers, batch, exponential,
-    constants, normalize, first_step, low, high,
+    code, anchors, positives, negatives, rules, places, factors, losses, frozen_at, layers, batch,
+    exponential, constants, normalize, first_step, low, high,
 ):  # fmt: skip
     """Train members low .. high - 1 through all steps of the given leaves.
 
