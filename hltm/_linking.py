@@ -3,8 +3,8 @@
 numba optimises every function when it has compiled it and translates it to machine code, then joins what
 a kernel calls, directly or not, into the kernel, and does all of it again for that. Most of this work is
 on functions that are called from compiled code alone, numba's own for arrays among them. Here such a
-function stays as it was written until somebody asks for its address, which nobody does as a rule: a kernel
-is optimised once, with all that it calls.
+function is only simplified by itself (without that, training a loss of pairs is 15 % slower) until somebody
+asks for its address, which nobody does as a rule: a kernel is optimised once, with all that it calls.
 """
 
 from __future__ import annotations
@@ -62,9 +62,6 @@ class Library(JITCodeLibrary):
                 codegen.set_env(name, environment)
 
     # numba calls these when a function is compiled
-
-    def _optimize_functions(self, module: Any) -> None:
-        module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self) -> None:
         pass

@@ -22,7 +22,7 @@ import numpy as np
 
 from dualnets.networks.compiled import blocks
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
-from dualnets.networks.compiled.products import aligned, padded, size_of
+from dualnets.networks.compiled.products import aligned, compiled_once, padded, size_of
 from dualnets.optim.compiled import commit, new_numbers, propose
 from dualnets.training.compiled.tables import point_to_member, side_by_side
 from hltm._compile import compiled, inner
@@ -115,6 +115,7 @@ def train_members(  # type: ignore[no-untyped-def]
 @inner(fastmath=FAST)
 def _pair_loss(output, batch, many, exponential, constants, gradient):  # type: ignore[no-untyped-def]
     """The mean loss of a batch; its gradient with respect to `output` fills the rows of `gradient`."""
+    compiled_once()
     units = len(output)
     kind = output.dtype.type
     for u in range(units):  # columns of no sample
