@@ -100,14 +100,19 @@ def stored(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def _jit(
-    function: Callable[..., Any], *, fastmath: Any = False, error_model: str = "numpy", **options: Any
+    function: Callable[..., Any],
+    *,
+    fastmath: Any = False,
+    error_model: str = "numpy",
+    **options: Any,
 ) -> Any:
     """As `numba.njit`.
 
     An option that is not given would be that of the function which happens to call this one first. Divisions
     by 0 give infinity or NaN, as numpy's do: to raise errors takes many instructions.
     """
-    return njit(
+    jit: Any = njit  # its types do not know all of its options
+    return jit(
         nogil=True, no_cfunc_wrapper=True, pipeline_class=Pipeline, fastmath=fastmath,
         error_model=error_model, **options,
     )(function)  # fmt: skip

@@ -3,8 +3,8 @@
 numba optimises every function when it has compiled it and translates it to machine code, then joins what
 a kernel calls, directly or not, into the kernel, and does all of it again for that. Most of this work is
 on functions that are called from compiled code alone, numba's own for arrays among them. Here such a
-function stays as it was written until somebody asks for its address, which nobody does as a rule: a kernel
-is optimised once, with all that it calls.
+function is only simplified by itself (without that, training a loss of pairs is 15 % slower) until somebody
+asks for its address, which nobody does as a rule: a kernel is optimised once, with all that it calls.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
 
-class Library(JITCodeLibrary):  # type: ignore[misc]
+class Library(JITCodeLibrary):
     """The code of one function, which becomes machine code when its address is asked for."""
 
     def __init__(self, codegen: Any, name: str) -> None:
@@ -56,14 +56,12 @@ class Library(JITCodeLibrary):  # type: ignore[misc]
         super()._optimize_final_module()
         self._final_module.verify()
         super()._finalize_final_module()
+        codegen: Any = self._codegen
         for name, environment in self._environments.items():
-            if self._codegen._engine.is_symbol_defined(name):
-                self._codegen.set_env(name, environment)
+            if codegen._engine.is_symbol_defined(name):
+                codegen.set_env(name, environment)
 
     # numba calls these when a function is compiled
-
-    def _optimize_functions(self, module: Any) -> None:
-        module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self) -> None:
         pass
@@ -74,7 +72,7 @@ class Library(JITCodeLibrary):  # type: ignore[misc]
         self._finalized = True
 
 
-class Pipeline(Compiler):  # type: ignore[misc]
+class Pipeline(Compiler):
     """numba's own steps, whose functions are each kept in a `Library`."""
 
     def compile_extra(self, function: Any) -> Any:

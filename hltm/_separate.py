@@ -21,7 +21,7 @@ from typing import Any
 
 from numba import typeof, types
 from numba.core import cgutils
-from numba.core.typing import Signature
+from numba.core.typing.templates import Signature
 from numba.extending import intrinsic as numba_intrinsic
 
 from hltm._compile import stored
@@ -51,7 +51,10 @@ class Separate:
                 values = [
                     context.cast(builder, value, before, after)
                     for value, before, after in zip(
-                        cgutils.unpack_tuple(builder, given[1]), own.args[1], signature.args, strict=True
+                        cgutils.unpack_tuple(builder, given[1]),
+                        own.args[1],
+                        signature.args,
+                        strict=True,
                     )
                 ]
                 status, found = convention.call_function(

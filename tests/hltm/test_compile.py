@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numba import types
 
 from hltm._compile import compiled, inner
+from hltm._separate import compile_together, separate
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -174,3 +177,63 @@ def test_what_only_kernels_call_is_refused_from_python():
         with pytest.raises(TypeError, match="double can be called from compiled code alone"):
             double(3.0)
         assert quadruple(3.0) == 12
+
+
+def test_a_separate_function_is_called_by_its_address():
+    """With arguments of other types, which become its own; errors pass through."""
+
+    @separate(lambda like: types.float64(like, types.int64, types.float64[::1]))
+    def total(like, count, values):
+        if count > len(values):
+            raise ValueError("too many")
+        found = like
+        for i in range(count):
+            found += values[i]
+        return found
+
+    call = total.call
+
+    @compiled()
+    def twice(at, like, count, values):
+        return 2 * call(at, (like, count, values))
+
+    compile_together([(total.kernel, total.signature_of(types.float64).args)] * 2)
+    at = total.address(0.5)
+    assert at == total.address(1.5) > 0
+    assert twice(at, 0.5, np.uint8(2), np.arange(5.0)) == 3
+    assert twice(at, 1.0, True, np.arange(5.0)) == 2
+    with pytest.raises(ValueError, match="too many"):
+        twice(at, 0.5, 6, np.arange(5.0))
+
+
+def test_what_kernels_call_has_no_machine_code_of_its_own():
+    @compiled()
+    def double(x):
+        return 2 * x
+
+    @compiled()
+    def quadruple(x):
+        return double(double(x))
+
+    assert quadruple(1.5) == 6
+    assert not double.overloads  # asked for from Python, it gets some
+    assert double(1.5) == 3
+
+
+def test_options_of_a_function_are_its_own():
+    """numba's would be those of the function that called it first."""
+
+    @inner()
+    def rest(x):
+        return (x + 1e16) - 1e16
+
+    @compiled(fastmath=True)
+    def fast(x):
+        return rest(x)
+
+    @compiled()
+    def exact(x):
+        return rest(x) + 1 / (x - x)
+
+    assert fast(1.0) == 0.0  # 1 where sums may be reordered
+    assert exact(1.0) == np.inf

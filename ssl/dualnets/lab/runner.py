@@ -110,8 +110,13 @@ def run(
     missing = [
         (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
     ]
-    if device in ("auto", "cpu") and worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1:
-        worker_processes.load([experiment.code])  # while this process loads torch
+    if (
+        device in ("auto", "cpu")
+        and worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1
+    ):
+        worker_processes.load(
+            ["dualnets.lab.loaded", experiment.code]
+        )  # while this process loads torch
 
     from hltm._devices import check_device
 

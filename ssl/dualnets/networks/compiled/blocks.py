@@ -24,7 +24,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-
 from numba import typeof, types
 
 from dualnets.networks.compiled import norms

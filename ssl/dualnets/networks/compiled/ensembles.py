@@ -69,14 +69,26 @@ def forward_members(code, like, layers, given, kept, step, statistics, output, l
 
 @compiled(fastmath=FAST)
 def backward_members(  # type: ignore[no-untyped-def]
-    code, like, layers, given, gradients, kept, step, statistics, arrived, room, of_inputs, low, high
+    code,
+    like,
+    layers,
+    given,
+    gradients,
+    kept,
+    step,
+    statistics,
+    arrived,
+    room,
+    of_inputs,
+    low,
+    high,
 ):
     """Compute the gradients of members low .. high - 1.
 
     Args:
-        code, like, layers, given, kept, step, statistics: as `forward_members` had and left them. Where `step` is
-            0, the forward pass is made again: it takes less time than to fetch what it left from beyond the
-            cache.
+        code, like, layers, given, kept, step, statistics: as `forward_members` had and left them. Where
+            `step` is 0, the forward pass is made again: it takes less time than to fetch what it left from
+            beyond the cache.
         gradients: `(L, 4)` int64, addresses of the gradients of what is at `addresses`, filled.
         arrived: address of the gradient of the output, `(S, U, passes * B)`.
         room: address of as many rows as `Passes` counts.

@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from dualnets.networks.compiled import blocks
-from dualnets.networks.compiled.addresses import aligned, padded, size_of
+from dualnets.networks.compiled.addresses import aligned, compiled_once, padded, size_of
 from dualnets.networks.compiled.norms import FAST, unit_length, unit_length_backward
 from dualnets.optim.update_kernel import commit, new_numbers, propose
 from dualnets.training.compiled.tables import point_to_member, side_by_side
@@ -31,8 +31,8 @@ from hltm._separate import address_of
 
 @compiled(fastmath=FAST)
 def train_members(  # type: ignore[no-untyped-def]
-    code, anchors, positives, negatives, rules, places, factors, losses, frozen_at, layers, batch, exponential,
-    constants, normalize, first_step, low, high,
+    code, anchors, positives, negatives, rules, places, factors, losses, frozen_at, layers, batch,
+    exponential, constants, normalize, first_step, low, high,
 ):  # fmt: skip
     """Train members low .. high - 1 through all steps of the given leaves.
 
@@ -115,6 +115,7 @@ def train_members(  # type: ignore[no-untyped-def]
 @inner(fastmath=FAST)
 def _pair_loss(output, batch, many, exponential, constants, gradient):  # type: ignore[no-untyped-def]
     """The mean loss of a batch; its gradient with respect to `output` fills the rows of `gradient`."""
+    compiled_once()
     units = len(output)
     kind = output.dtype.type
     for u in range(units):  # columns of no sample
