@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +41,7 @@ class Rows:
         self.dtype, self.moving = dtype, moving
         self.rows: list[list[int]] = []
         self.held: list[Any] = []
-        self.plain: dict[int, Callable[[], object]] = {}  # 1 + number of a row -> what is done if it fails
+        self.plain: dict[int, Callable[[np.ndarray], object]] = {}  # 1 + number of a row -> what is done if it fails
         # an array, or None for the rows, place in it, number of the base, and what is added to it
         self.moves: list[tuple[np.ndarray | None, int, int, int]] = []
 
@@ -76,7 +78,7 @@ class Rows:
             while failed:
                 if failed not in plain:
                     raise IndexError("an index of a recorded step is out of range")
-                plain[failed]()
+                plain[failed](bases)
                 failed = run(like, rows, moves, bases, failed)
 
         return repeat
@@ -97,12 +99,20 @@ class Rows:
                     raise UnknownError("an argument that is copied first")
         self._call(kernel.function, 0, len(results[0]), *arguments)
         if kernel.exact is not None:
-            (result,) = results
-            if any(_holds(moving, own.data_ptr()) for own in known for moving in self.moving):
-                raise UnknownError("plain torch of what moves")
             flags = torch.from_numpy(arguments[kernel.exact])
             self.row(kinds.CHECK, flags, flags, last=1)
-            self.plain[len(self.rows)] = lambda: result.copy_(target(*given))
+            self.plain[len(self.rows)] = partial(self._in_plain_torch, target, given, *results)
+
+    def _in_plain_torch(
+        self, target: Any, given: Sequence[Any], result: Tensor, bases: np.ndarray
+    ) -> None:
+        """Do an operation as it was recorded; what moves is copied to where it is for the table, and back."""
+        for base, own in enumerate(self.moving):
+            ctypes.memmove(own.data_ptr(), int(bases[base]), own.untyped_storage().nbytes())
+        result.copy_(target(*given))
+        for base, own in enumerate(self.moving):
+            if _holds(own, result.data_ptr()):
+                ctypes.memmove(int(bases[base]), own.data_ptr(), own.untyped_storage().nbytes())
 
     def _layers(
         self, bound: ForwardPass | BackwardPass, features: Tensor, parameters: Sequence[Tensor],
