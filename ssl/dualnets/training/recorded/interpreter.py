@@ -271,7 +271,11 @@ def _product(like, row, tile):  # type: ignore[no-untyped-def]
     """out[r, c] = Σ_t a[r, t] b[t, c] for every matrix, LANES columns at a time."""
     size = size_of(like)
     rows, columns, terms = row[SHAPE + 1], row[SHAPE + 2], row[SHAPE + 3]
-    out_steps, a_steps, b_steps = row[STEP : STEP + 4], row[STEP + 4 : STEP + 8], row[STEP + 8 : STEP + 12]
+    out_steps, a_steps, b_steps = (
+        row[STEP : STEP + 4],
+        row[STEP + 4 : STEP + 8],
+        row[STEP + 8 : STEP + 12],
+    )
     many = 8 if rows >= 8 else 4 if rows >= 4 else 1
     block = np.zeros(terms * LANES, type(like))
     sums = array_at(like, tile, 1, TILE)[0]
@@ -312,14 +316,18 @@ def _others(like, op, row):  # type: ignore[no-untyped-def]
     for i in range(row[SHAPE]):
         for j in range(row[SHAPE + 1]):
             for k in range(row[SHAPE + 2]):
-                a, b, c = _at(row, one, i, j, k), _at(row, one + 1, i, j, k), _at(row, one + 2, i, j, k)
+                a, b, c = (
+                    _at(row, one, i, j, k),
+                    _at(row, one + 1, i, j, k),
+                    _at(row, one + 2, i, j, k),
+                )
                 if op == CHECK:
                     for e in range(last):
                         if array_at(np.uint8(0), a + e * row[STEP + 7], 1, 1)[0, 0] == 0:
                             return 1
                     continue
                 at = _at(row, one - 1, i, j, k)
-                if op == INTEGERS or op == GATHER or op == SCATTER_ADD:
+                if INTEGERS <= op <= SCATTER_ADD:
                     out_step, step, other = row[STEP + 3], row[STEP + 7], row[STEP + 11]
                     for e in range(last):
                         from_, to = a + e * step, at + e * out_step
@@ -351,7 +359,10 @@ def _others(like, op, row):  # type: ignore[no-untyped-def]
                     array_at(like, b, 1, 1)[0, 0] = mean
                     array_at(like, c, 1, 1)[0, 0] = factor
                 else:
-                    mean, factor = array_at(like, c, 1, 1)[0, 0], array_at(like, _at(row, one + 3, i, j, k), 1, 1)[0, 0]
+                    mean, factor = (
+                        array_at(like, c, 1, 1)[0, 0],
+                        array_at(like, _at(row, one + 3, i, j, k), 1, 1)[0, 0],
+                    )
                     y = array_at(like, b, last, row[STEP + 11] // size)
                     _norm_slope(x[:, 0], y[:, 0], mean, factor, out[:, 0])
     return 0

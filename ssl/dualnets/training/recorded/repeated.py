@@ -141,7 +141,11 @@ def _plan(nodes: list[fx.Node], fixed: int, returned: set[fx.Node], alone: bool)
                         rows.add(node)
             elif is_view(node) and not changes(node):
                 views.add(node)
-            elif sources and _is_known(node, dtype, alone) and not (node in returned and _is_several(node)):
+            elif (
+                sources
+                and _is_known(node, dtype, alone)
+                and not (node in returned and _is_several(node))
+            ):
                 rows.add(node)
                 if node not in returned:
                     placed.add(node)
@@ -180,7 +184,9 @@ def _is_known(node: fx.Node, dtype: torch.dtype, alone: bool) -> bool:
                 return getattr(value.graph.owning_module, str(value.target))
             value = value.meta["val"]
         if isinstance(value, Tensor):
-            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+            return torch.empty_strided(
+                value.shape, value.stride(), dtype=value.dtype, device=value.device
+            )
         return [*map(stand_in, value)] if isinstance(value, list | tuple) else value
 
     if not alone and node.target not in KNOWN:
@@ -326,9 +332,16 @@ class _Writer:
                 table, dtype = self._global(Rows), self._global(self.plan.dtype)
                 yield f"_table = {table}({dtype}, [{moving}])"
                 for node in run:
-                    options = [f"{name}={self.expression(own)}" for name, own in node.kwargs.items()]
+                    options = [
+                        f"{name}={self.expression(own)}" for name, own in node.kwargs.items()
+                    ]
                     given = ", ".join(
-                        [self._global(node.target), node.name, *map(self.expression, node.args), *options]
+                        [
+                            self._global(node.target),
+                            node.name,
+                            *map(self.expression, node.args),
+                            *options,
+                        ]
                     )
                     yield f"_table.add({given})"
                 yield f"_run{number} = _table.bound(_bases)"
@@ -355,7 +368,11 @@ class _Writer:
                 yield self.line(run)
                 if run in plan.moving:
                     yield from self.moved(run)
-            ended = [known.name for known, at in last.items() if at == place and known in own & self.needed]
+            ended = [
+                known.name
+                for known, at in last.items()
+                if at == place and known in own & self.needed
+            ]
             if ended:
                 yield f"del {', '.join(ended)}"
 
