@@ -42,7 +42,8 @@ METHODS = {
     "vicreg": dualnets.VICReg(HEAD),
     "supervised": dualnets.Supervised("latents"),
     "teacher": dualnets.TeacherStudent(
-        dualnets.tree_network(hltm.symmetric_binary(depth=2, members=3, seed=0), units=2, seed=7), readout=dualnets.Head((2,), bias=False)
+        dualnets.tree_network(hltm.symmetric_binary(depth=2, members=3, seed=0), units=2, seed=7),
+        readout=dualnets.Head((2,), bias=False),
     ),
 }
 

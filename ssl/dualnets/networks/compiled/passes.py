@@ -128,7 +128,8 @@ class Passes:
             size = features.itemsize
             step, row, _ = features.stride()
             return Given(
-                *places, Address(features.data_ptr()), step * size, row * size, size == 1, passes, batch, normalize
+                *places, Address(features.data_ptr()), step * size, row * size, size == 1, passes,
+                batch, normalize,
             )  # fmt: skip
 
         return given

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types, typeof  # type: ignore[attr-defined]
+from numba import typeof, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
@@ -54,7 +54,7 @@ def _flatten(kind: Any, own: Any, numbers: list[int], addresses: list[int]) -> N
         addresses.append(len(numbers) + 4)
         numbers += [0, 0, own.size, own.itemsize, own.ctypes.data, *own.shape, *own.strides]
     elif isinstance(kind, types.BaseTuple):
-        for part, value in zip(kind.types, own, strict=True):
+        for part, value in zip(kind.types, own, strict=True):  # type: ignore[attr-defined]
             _flatten(part, value, numbers, addresses)
     elif isinstance(kind, types.Float):
         bits = np.zeros(1, dtype=np.int64)
@@ -67,13 +67,15 @@ def _flatten(kind: Any, own: Any, numbers: list[int], addresses: list[int]) -> N
 
 
 @cache
-@global_compiler_lock
+@global_compiler_lock  # type: ignore[untyped-decorator]
 def _function(kernel: Any, signature: tuple[Any, ...]) -> tuple[int, Any]:
     """The address of a function that loads arguments of these types and calls the kernel."""
     kernel.compile(signature)
     found = kernel.overloads[signature]
     context = cpu_target.target_context
-    convention = context.call_conv.get_function_type(found.signature.return_type, found.signature.args)
+    convention = context.call_conv.get_function_type(
+        found.signature.return_type, found.signature.args
+    )
     library = context.codegen().create_library("arguments")
     module = library.create_ir_module("arguments")
     name = f"load_and_call_{id(kernel)}_{abs(hash(signature))}"

@@ -3,12 +3,12 @@
 In a small ensemble nearly all the time of a step in torch is spent on what surrounds the operations:
 modules, dispatch, and the graph that autograd builds. What a loss and its gradients compute does not
 change from step to step, so the operations are recorded (`torch.fx`), those without effect are left
-out, those of constants alone are done once, and the rest is called from generated code: the same
-operations in the same order, hence the same bits.
+out, those of constants alone are done once, and the rest is repeated by generated code: most of them by
+an interpreter that computes the same to rounding.
 
 Only what is known to compute the same operations in every step is recorded (`is_repeatable`). A method or
 network that decides by the value of a tensor cannot be recorded, and a recording that does not give the
-same bits is not used.
+same numbers to rounding is not used.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Recording:
         before, batch: of any step, for shapes; they are left as they are.
 
     Raises:
-        RuntimeError: what cannot be recorded, or gives other bits when it is repeated.
+        RuntimeError: what cannot be recorded, or gives other numbers when it is repeated.
     """
 
     def __init__(

@@ -73,7 +73,9 @@ def run(like, rows, moves, bases, first):  # type: ignore[no-untyped-def]
             each with the place of a base and what is added to it.
         bases: int64, addresses.
     """
-    tiles = np.empty((OPERANDS, TILE), type(like))
+    memory = np.empty((OPERANDS, TILE), type(like))
+    tiles = np.int64(memory.ctypes.data)
+    inputs = np.empty(OPERANDS, np.int64)
     for m in range(len(moves)):
         array_at(np.int64(0), moves[m, 0], 1, 1)[0, 0] = bases[moves[m, 1]] + moves[m, 2]
     for r in range(first, len(rows)):
@@ -81,9 +83,9 @@ def run(like, rows, moves, bases, first):  # type: ignore[no-untyped-def]
         op = row[0]
         failed = np.int64(0)
         if op < INTEGERS:
-            _numbers(like, op, row, tiles)
+            _numbers(like, op, row, tiles, inputs)
         elif op == PRODUCT:
-            _product(like, row, tiles[0])
+            _product(like, row, tiles)
         elif op == CALL:
             failed = _call(row[ADDRESS], row[ADDRESS + 1])
         else:
@@ -101,45 +103,45 @@ def _at(row, operand, i, j, k):  # type: ignore[no-untyped-def]
 
 
 @inner(error_model="numpy")
-def _numbers(like, op, row, tiles):  # type: ignore[no-untyped-def]
+def _numbers(like, op, row, tiles, inputs):  # type: ignore[no-untyped-def]
     """An operation on each number."""
     size, last = size_of(like), row[SHAPE + 3]
-    step = row[STEP + 3]
+    step, zero = row[STEP + 3], np.int64(0)
     direct = row[KIND] == FLOAT and step == size
     for i in range(row[SHAPE]):
         for j in range(row[SHAPE + 1]):
             for k in range(row[SHAPE + 2]):
-                target = _at(row, 0, i, j, k)
                 for start in range(0, last, TILE):
                     count = min(TILE, last - start)
-                    first = i + j + k + start == 0
-                    out = target + start * step if direct else tiles[0].ctypes.data
+                    target = _at(row, zero, i, j, k) + start * step
+                    out = target if direct else tiles
                     if op == COPY and direct:
-                        at = _at(row, 1, i, j, k) + start * row[STEP + 7]
+                        at = _at(row, zero + 1, i, j, k) + start * row[STEP + 7]
                         _bring(like, row[KIND + 1], at, row[STEP + 7], count, out)
                         continue
-                    a = _source(like, op, row, 1, i, j, k, start, count, first, tiles)
+                    first = i + j + k + start == 0
+                    for operand in range(1, 4):
+                        if row[KIND + operand] != NONE:
+                            inputs[operand] = _source(
+                                like, op, row, operand, i, j, k, start, count, first, tiles
+                            )
                     if op == TOTAL:
-                        _add_to(like, a, count, target + start * step, step)
+                        _add_to(like, inputs[1], count, target, step)
                         continue
                     if op == COPY:
-                        out = a
+                        out = inputs[1]
                     else:
-                        b = _source(like, op, row, 2, i, j, k, start, count, first, tiles)
-                        c = _source(like, op, row, 3, i, j, k, start, count, first, tiles)
-                        _compute(like, op, count, a, b, c, out)
+                        _compute(like, op, count, inputs[1], inputs[2], inputs[3], out)
                     if not direct:
-                        _take(like, row[KIND], out, count, target + start * step, step)
+                        _take(like, row[KIND], out, count, target, step)
 
 
 @inner(error_model="numpy")
 def _source(like, op, row, operand, i, j, k, start, count, first, tiles):  # type: ignore[no-untyped-def]
     """The address of `count` neighbouring numbers of an operand, in a tile where they are none."""
     kind, step = row[KIND + operand], STEP + DIMENSIONS * operand
-    tile = tiles[operand].ctypes.data
+    tile = tiles + operand * TILE * size_of(like)
     last = row[step + 3]
-    if kind == NONE:
-        return tile
     if last == 0 and not first and row[step] == 0 and row[step + 1] == 0 and row[step + 2] == 0:
         return tile  # as it was filled before
     at = _at(row, operand, i, j, k) + start * last
@@ -265,13 +267,18 @@ def _compute(like, op, count, a, b, c, target):  # type: ignore[no-untyped-def]
 
 
 @inner(error_model="numpy")
-def _product(like, row, sums):  # type: ignore[no-untyped-def]
+def _product(like, row, tile):  # type: ignore[no-untyped-def]
     """out[r, c] = Σ_t a[r, t] b[t, c] for every matrix, LANES columns at a time."""
     size = size_of(like)
     rows, columns, terms = row[SHAPE + 1], row[SHAPE + 2], row[SHAPE + 3]
-    out_steps, a_steps, b_steps = row[STEP : STEP + 4], row[STEP + 4 : STEP + 8], row[STEP + 8 : STEP + 12]
+    out_steps, a_steps, b_steps = (
+        row[STEP : STEP + 4],
+        row[STEP + 4 : STEP + 8],
+        row[STEP + 8 : STEP + 12],
+    )
     many = 8 if rows >= 8 else 4 if rows >= 4 else 1
     block = np.zeros(terms * LANES, type(like))
+    sums = array_at(like, tile, 1, TILE)[0]
     for matrix in range(row[SHAPE]):
         a = array_at(like, row[ADDRESS + 1] + matrix * a_steps[0], 1, 1)[0]
         row_step, step = a_steps[1] // size, a_steps[3] // size
@@ -296,7 +303,7 @@ def _product(like, row, sums):  # type: ignore[no-untyped-def]
                 for own in range(many):
                     target = row[ADDRESS] + matrix * out_steps[0] + (r + own) * out_steps[1]
                     _take(
-                        like, FLOAT, sums[own * LANES :].ctypes.data, count,
+                        like, row[KIND], tile + own * LANES * size, count,
                         target + column * out_steps[2], out_steps[2],
                     )  # fmt: skip
 
@@ -304,19 +311,23 @@ def _product(like, row, sums):  # type: ignore[no-untyped-def]
 @inner(error_model="numpy")
 def _others(like, op, row):  # type: ignore[no-untyped-def]
     """An operation of another form; returns whether it failed."""
-    last = row[SHAPE + 3]
+    last, one = row[SHAPE + 3], np.int64(1)
     size = size_of(like)
     for i in range(row[SHAPE]):
         for j in range(row[SHAPE + 1]):
             for k in range(row[SHAPE + 2]):
-                a, b, c = _at(row, 1, i, j, k), _at(row, 2, i, j, k), _at(row, 3, i, j, k)
+                a, b, c = (
+                    _at(row, one, i, j, k),
+                    _at(row, one + 1, i, j, k),
+                    _at(row, one + 2, i, j, k),
+                )
                 if op == CHECK:
                     for e in range(last):
                         if array_at(np.uint8(0), a + e * row[STEP + 7], 1, 1)[0, 0] == 0:
                             return 1
                     continue
-                at = _at(row, 0, i, j, k)
-                if op == INTEGERS or op == GATHER or op == SCATTER_ADD:
+                at = _at(row, one - 1, i, j, k)
+                if INTEGERS <= op <= SCATTER_ADD:
                     out_step, step, other = row[STEP + 3], row[STEP + 7], row[STEP + 11]
                     for e in range(last):
                         from_, to = a + e * step, at + e * out_step
@@ -348,7 +359,10 @@ def _others(like, op, row):  # type: ignore[no-untyped-def]
                     array_at(like, b, 1, 1)[0, 0] = mean
                     array_at(like, c, 1, 1)[0, 0] = factor
                 else:
-                    mean, factor = array_at(like, c, 1, 1)[0, 0], array_at(like, _at(row, 4, i, j, k), 1, 1)[0, 0]
+                    mean, factor = (
+                        array_at(like, c, 1, 1)[0, 0],
+                        array_at(like, _at(row, one + 3, i, j, k), 1, 1)[0, 0],
+                    )
                     y = array_at(like, b, last, row[STEP + 11] // size)
                     _norm_slope(x[:, 0], y[:, 0], mean, factor, out[:, 0])
     return 0

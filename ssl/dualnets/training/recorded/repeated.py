@@ -27,7 +27,6 @@ from dualnets.training.recorded.simplified import base_of, changes, is_pure, is_
 
 aten = torch.ops.aten
 LINKED = (LinkedForward, LinkedBackward)
-COPIES = (aten.clone.default, aten._to_copy.default)
 
 
 class Repeated(NamedTuple):
@@ -101,6 +100,7 @@ class _Plan(NamedTuple):
         placed: whose results lie in chosen memory.
         bound: layers that are bound to their parameters.
         rows: of `every`, those that the interpreter does, in tables of `dtype`.
+        views: of `every`, those that are views.
         moving: what lies elsewhere in every call, and is read or written by rows, with its number.
         seen: views of these that rows read.
     """
@@ -110,6 +110,7 @@ class _Plan(NamedTuple):
     placed: set[fx.Node]
     bound: set[fx.Node]
     rows: set[fx.Node]
+    views: set[fx.Node]
     dtype: torch.dtype
     moving: dict[fx.Node, int]
     seen: set[fx.Node]
@@ -140,14 +141,15 @@ def _plan(nodes: list[fx.Node], fixed: int, returned: set[fx.Node], alone: bool)
                         rows.add(node)
             elif is_view(node) and not changes(node):
                 views.add(node)
-            elif sources and _is_known(node, dtype, alone) and not (node in returned and _is_several(node)):
+            elif (
+                sources
+                and _is_known(node, dtype, alone)
+                and not (node in returned and _is_several(node))
+            ):
                 rows.add(node)
                 if node not in returned:
                     placed.add(node)
                     lasting.add(node)
-            elif node not in returned and sources and _writes(node):
-                placed.add(node)
-                lasting.add(node)
             continue
         once.add(node)
     moving, seen = dict[fx.Node, int](), set[fx.Node]()
@@ -158,7 +160,8 @@ def _plan(nodes: list[fx.Node], fixed: int, returned: set[fx.Node], alone: bool)
                 used = used.args[0]  # type: ignore[assignment]
             if used not in lasting | constants | bound:
                 moving.setdefault(used, len(moving))
-    return _Plan(once, _in_order(every, rows, views), placed, bound, rows, dtype, moving, seen)
+    order = _in_order(every, rows, views)
+    return _Plan(once, order, placed, bound, rows, views, dtype, moving, seen)
 
 
 def _dtype(nodes: list[fx.Node]) -> torch.dtype:
@@ -181,7 +184,9 @@ def _is_known(node: fx.Node, dtype: torch.dtype, alone: bool) -> bool:
                 return getattr(value.graph.owning_module, str(value.target))
             value = value.meta["val"]
         if isinstance(value, Tensor):
-            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+            return torch.empty_strided(
+                value.shape, value.stride(), dtype=value.dtype, device=value.device
+            )
         return [*map(stand_in, value)] if isinstance(value, list | tuple) else value
 
     if not alone and node.target not in KNOWN:
@@ -226,37 +231,6 @@ def _stays(node: fx.Node, stay: set[fx.Node]) -> bool:
     """Whether parameters of layers, and where their forward pass keeps its values, stay where they are."""
     _, parameters, *rest = node.args
     return {*parameters, *rest[1:]} - {None} <= stay  # type: ignore[misc]
-
-
-def _writes(node: fx.Node) -> bool:
-    """Whether the operation can write its result into given memory at no cost."""
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor) or is_view(node) or changes(node):
-        return False
-    return node.target in COPIES or (_plain_name(node.target) is not None and _has_out(node.target))
-
-
-def _has_out(target: Any) -> bool:
-    """Whether the function of `torch` for an operation has an argument `out`."""
-    packet = getattr(aten, target._schema.name.split("::")[1])
-    given = [_kind(argument) for argument in target._schema.arguments]
-    for name in packet.overloads():
-        other = getattr(packet, name)
-        arguments = other._schema.arguments
-        rest = [_kind(argument) for argument in arguments if not argument.is_out]
-        if (
-            len(arguments) == len(rest) + 1
-            and rest == given
-            and torch.Tag.generated not in other.tags
-        ):
-            return True
-    return False
-
-
-def _kind(argument: Any) -> str:
-    """The type of an argument; where a function takes a tensor, it takes a number for its second."""
-    kind = str(argument.type)
-    return "Tensor" if argument.name == "other" else kind
 
 
 def _slots(nodes: list[fx.Node], placed: set[fx.Node]) -> dict[fx.Node, int]:
@@ -310,10 +284,15 @@ class _Writer:
     def __init__(self, graph: fx.Graph, plan: _Plan) -> None:
         self.module, self.plan = graph.owning_module, plan
         self.names: dict[str, Any] = {}
+        self.needed = {*graph.output_node().all_input_nodes}  # by more than rows
+        for node in reversed(plan.every):
+            if node not in plan.rows and (node not in plan.views or node in self.needed):
+                self.needed |= {node, *node.all_input_nodes}
         self.runs: list[list[fx.Node] | fx.Node] = []  # operations by themselves, and rows together
         for node in plan.every:
             if node not in plan.rows:
-                self.runs.append(node)
+                if node in self.needed:
+                    self.runs.append(node)
             elif self.runs and isinstance(self.runs[-1], list):
                 self.runs[-1].append(node)
             else:
@@ -353,9 +332,16 @@ class _Writer:
                 table, dtype = self._global(Rows), self._global(self.plan.dtype)
                 yield f"_table = {table}({dtype}, [{moving}])"
                 for node in run:
-                    options = [f"{name}={self.expression(own)}" for name, own in node.kwargs.items()]
+                    options = [
+                        f"{name}={self.expression(own)}" for name, own in node.kwargs.items()
+                    ]
                     given = ", ".join(
-                        [self._global(node.target), node.name, *map(self.expression, node.args), *options]
+                        [
+                            self._global(node.target),
+                            node.name,
+                            *map(self.expression, node.args),
+                            *options,
+                        ]
                     )
                     yield f"_table.add({given})"
                 yield f"_run{number} = _table.bound(_bases)"
@@ -363,11 +349,6 @@ class _Writer:
     def lines(self, inputs: list[fx.Node], kept: set[fx.Node]) -> Iterable[str]:
         """Repeated operations, each of which forgets what is needed no longer."""
         plan = self.plan
-        needed = {*kept}  # by more than rows
-        for node in reversed(plan.every):
-            if node not in plan.rows and (not is_view(node) or changes(node) or node in needed):
-                needed |= {*node.all_input_nodes}
-                needed.add(node)
         last: dict[fx.Node, int] = {}
         for place, run in enumerate(self.runs):
             for node in run if isinstance(run, list) else [run]:
@@ -383,11 +364,15 @@ class _Writer:
         for place, run in enumerate(self.runs):
             if isinstance(run, list):
                 yield f"_run{place}()"
-            elif run in needed:
+            else:
                 yield self.line(run)
                 if run in plan.moving:
                     yield from self.moved(run)
-            ended = [known.name for known, at in last.items() if at == place and known in own & needed]
+            ended = [
+                known.name
+                for known, at in last.items()
+                if at == place and known in own & self.needed
+            ]
             if ended:
                 yield f"del {', '.join(ended)}"
 
@@ -417,16 +402,12 @@ class _Writer:
             return f"{node.name} = {arguments[0]}{results}[{arguments[1]}]"
         if node in self.plan.bound:
             return f"{node.name}({', '.join([arguments[0], *arguments[2:3]])})"
-        if node in self.plan.placed and node.target in COPIES:
-            return f"{node.name}.copy_({arguments[0]})"
         named = [f"{name}={self.expression(value)}" for name, value in node.kwargs.items()]
         name = _plain_name(node.target)
         if name is not None and not hasattr(torch, name):
             receiver, *arguments = arguments
             return f"{node.name} = {receiver}.{name}({', '.join([*arguments, *named])})"
         function = self._global(_function_of(node.target) if name is None else getattr(torch, name))
-        if node in self.plan.placed:
-            return f"{function}({', '.join([*arguments, *named, f'out={node.name}'])})"
         return f"{node.name} = {function}({', '.join([*arguments, *named])})"
 
     def expression(self, value: Any) -> str:

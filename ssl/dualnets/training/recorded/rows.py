@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +41,9 @@ class Rows:
         self.dtype, self.moving = dtype, moving
         self.rows: list[list[int]] = []
         self.held: list[Any] = []
-        self.plain: dict[int, Callable[[], object]] = {}  # 1 + number of a row -> what is done if it fails
+        self.plain: dict[
+            int, Callable[[np.ndarray], object]
+        ] = {}  # 1 + number of a row -> what is done if it fails
         # an array, or None for the rows, place in it, number of the base, and what is added to it
         self.moves: list[tuple[np.ndarray | None, int, int, int]] = []
 
@@ -71,12 +75,12 @@ class Rows:
             move[:] = (rows if array is None else array).ctypes.data + 8 * place, *rest
         like, held, run, plain = DTYPES[self.dtype](0), self.held, kinds.run, self.plain
 
-        def repeat(held: list[Any] = held) -> None:  # noqa: ARG001, they live as long as this
+        def repeat(held: list[Any] = held) -> None:
             failed = run(like, rows, moves, bases, 0)
             while failed:
                 if failed not in plain:
                     raise IndexError("an index of a recorded step is out of range")
-                plain[failed]()
+                plain[failed](bases)
                 failed = run(like, rows, moves, bases, failed)
 
         return repeat
@@ -92,17 +96,26 @@ class Rows:
         known = [own for own in (*prepared, *results) if isinstance(own, Tensor)]
         arguments = kernel.arguments(*prepared, *results)
         for i, own in enumerate(arguments):
-            if isinstance(own, np.ndarray) and own.size and i != kernel.exact:
-                if not any(_holds(tensor, own.ctypes.data) for tensor in known):
-                    raise UnknownError("an argument that is copied first")
+            if not isinstance(own, np.ndarray) or not own.size or i == kernel.exact:
+                continue
+            if not any(_holds(tensor, own.ctypes.data) for tensor in known):
+                raise UnknownError("an argument that is copied first")
         self._call(kernel.function, 0, len(results[0]), *arguments)
         if kernel.exact is not None:
-            (result,) = results
-            if any(_holds(moving, own.data_ptr()) for own in known for moving in self.moving):
-                raise UnknownError("plain torch of what moves")
             flags = torch.from_numpy(arguments[kernel.exact])
             self.row(kinds.CHECK, flags, flags, last=1)
-            self.plain[len(self.rows)] = lambda: result.copy_(target(*given))
+            self.plain[len(self.rows)] = partial(self._in_plain_torch, target, given, results[0])
+
+    def _in_plain_torch(
+        self, target: Any, given: Sequence[Any], result: Tensor, bases: np.ndarray
+    ) -> None:
+        """Do an operation as it was recorded; what moves is copied to where it is for the table, and back."""
+        for base, own in enumerate(self.moving):
+            ctypes.memmove(own.data_ptr(), int(bases[base]), own.untyped_storage().nbytes())
+        result.copy_(target(*given))
+        for base, own in enumerate(self.moving):
+            if _holds(own, result.data_ptr()):
+                ctypes.memmove(int(bases[base]), own.data_ptr(), own.untyped_storage().nbytes())
 
     def _layers(
         self, bound: ForwardPass | BackwardPass, features: Tensor, parameters: Sequence[Tensor],
@@ -111,9 +124,11 @@ class Rows:
         """Layers, forward or backward."""
         if features.stride(2) != 1:
             features = self._contiguous(features)
-        if arrived is None:
+        arguments: tuple[Any, ...]
+        if isinstance(bound, ForwardPass):
             arguments = bound.arguments(features)
         else:
+            assert arrived is not None
             arguments = bound.arguments(features, self._contiguous(arrived))
         self._call(bound.kernel, *arguments)
         table = next(own for own in arguments if isinstance(own, Given)).addresses
@@ -199,7 +214,9 @@ class Rows:
                 raise UnknownError("conversion to whole numbers")
             source = source if isinstance(source, Tensor) else torch.tensor(source)
             self.row(kinds.INTEGERS, target, source)
-        elif target.dtype == self.dtype or (isinstance(source, Tensor) and source.dtype == target.dtype):
+        elif target.dtype == self.dtype or (
+            isinstance(source, Tensor) and source.dtype == target.dtype
+        ):
             self.row(kinds.COPY, target, source)
         else:
             raise UnknownError("conversion")
@@ -246,7 +263,9 @@ def _merged(sizes: list[int], steps: list[list[int]]) -> tuple[list[int], list[l
     found: list[int] = []
     own_steps: list[list[int]] = [[] for _ in steps]
     for d, size in enumerate(sizes):
-        if found and all(own[-1] == given[d] * size for own, given in zip(own_steps, steps, strict=True)):
+        if found and all(
+            own[-1] == given[d] * size for own, given in zip(own_steps, steps, strict=True)
+        ):
             found[-1] *= size
             for own, given in zip(own_steps, steps, strict=True):
                 own[-1] = given[d]
@@ -398,7 +417,9 @@ def _repeat(rows: Rows, out: Tensor, a: Tensor, times: Sequence[int]) -> None:
 
 
 @_known(aten.roll.default)
-def _roll(rows: Rows, out: Tensor, a: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> None:
+def _roll(
+    rows: Rows, out: Tensor, a: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()
+) -> None:
     if len(dims) != 1:
         raise UnknownError("several dimensions")
     size = a.shape[dims[0]]
@@ -408,13 +429,17 @@ def _roll(rows: Rows, out: Tensor, a: Tensor, shifts: Sequence[int], dims: Seque
 
 
 @_known(aten.diag_embed.default)
-def _diagonal_matrix(rows: Rows, out: Tensor, a: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> None:
+def _diagonal_matrix(
+    rows: Rows, out: Tensor, a: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1
+) -> None:
     rows.copy(out, 0)
     rows.copy(out.diagonal(offset, dim1, dim2), a)
 
 
 @_known(aten.diagonal_backward.default)
-def _diagonal_slope(rows: Rows, out: Tensor, a: Tensor, _: Any, offset: int, dim1: int, dim2: int) -> None:
+def _diagonal_slope(
+    rows: Rows, out: Tensor, a: Tensor, _: Any, offset: int, dim1: int, dim2: int
+) -> None:
     _diagonal_matrix(rows, out, a, offset, dim1, dim2)
 
 
@@ -457,7 +482,9 @@ def _index(rows: Rows, out: Tensor, a: Tensor, indices: Sequence[Tensor | None])
 
 
 @_known(aten.scatter_add.default)
-def _scatter_add(rows: Rows, out: Tensor, a: Tensor, dim: int, index: Tensor, slopes: Tensor) -> None:
+def _scatter_add(
+    rows: Rows, out: Tensor, a: Tensor, dim: int, index: Tensor, slopes: Tensor
+) -> None:
     if not a.dtype == slopes.dtype == rows.dtype:
         raise UnknownError("dtype")
     rows.copy(out, a)
@@ -484,7 +511,9 @@ def _log_softmax(rows: Rows, out: Tensor, a: Tensor, dim: int, _: bool) -> None:
 
 
 @_known(aten._log_softmax_backward_data.default)
-def _log_softmax_slope(rows: Rows, out: Tensor, slopes: Tensor, found: Tensor, dim: int, _: Any) -> None:
+def _log_softmax_slope(
+    rows: Rows, out: Tensor, slopes: Tensor, found: Tensor, dim: int, _: Any
+) -> None:
     _along(rows, kinds.LOG_SOFTMAX_SLOPE, dim, out, slopes, found)
 
 
@@ -498,7 +527,13 @@ def _along(rows: Rows, op: int, dim: int, *operands: Tensor, extra: Sequence[int
 
 @_known(aten.native_layer_norm.default)
 def _norm(
-    rows: Rows, outs: Sequence[Tensor], a: Tensor, shape: Sequence[int], gain: Any, shift: Any, epsilon: float
+    rows: Rows,
+    outs: Sequence[Tensor],
+    a: Tensor,
+    shape: Sequence[int],
+    gain: Any,
+    shift: Any,
+    epsilon: float,
 ) -> None:
     if len(shape) != 1 or gain is not None or shift is not None:
         raise UnknownError("norm")
@@ -513,6 +548,11 @@ def _norm_slope(
     rows: Rows, outs: Sequence[Tensor], slopes: Tensor, a: Tensor, shape: Sequence[int], mean: Tensor,
     factor: Tensor, gain: Any, shift: Any, wanted: Sequence[bool],
 ) -> None:  # fmt: skip
-    if len(shape) != 1 or gain is not None or shift is not None or [*wanted] != [True, False, False]:
+    if (
+        len(shape) != 1
+        or gain is not None
+        or shift is not None
+        or [*wanted] != [True, False, False]
+    ):
         raise UnknownError("norm")
     _along(rows, kinds.NORM_SLOPE, -1, outs[0], slopes, a, mean, factor)
