@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import types
 
 from dualnets._vectors import LANES, exponential, load, multiply, spread, store
-from dualnets.networks.compiled.products import array_at, intrinsic, size_of
+from dualnets.networks.compiled.addresses import array_at, intrinsic, size_of
 from hltm._compile import compiled, inner
 
 # operations on each number; a, b, c are the operands behind the result
