@@ -91,8 +91,8 @@ def run(like, rows, moves, bases, first):  # type: ignore[no-untyped-def]
         else:
             failed = _others(like, op, row)
         if failed != 0:
-            return r + 1
-    return 0
+            return r + 1 + 0 * len(memory)
+    return 0 * len(memory)  # which numba frees behind its last use
 
 
 @inner(error_model="numpy")
