@@ -71,7 +71,8 @@ class Library(JITCodeLibrary):
 
     def _get_module_for_linking(self) -> Any:
         """What is joined into a caller; numba's own libraries do not know its environment from this one."""
-        if self._codegen._library_class is not Library and not self._has_machine_code:
+        codegen: Any = self._codegen
+        if codegen._library_class is not Library and not self._has_machine_code:
             self._make_machine_code()
         return super()._get_module_for_linking()
 
