@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from enum import Enum
 from functools import cache, cached_property
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -28,8 +29,10 @@ import numpy as np
 from numba import njit, types
 from numba.core.caching import FunctionCache, NullCache
 
-from hltm._linking import Pipeline
-
+try:
+    from hltm._linking import Pipeline
+except ImportError:  # a numba with other insides, whose own way of compiling takes longer
+    from numba.core.compiler import Compiler as Pipeline  # type: ignore[assignment]
 try:
     import fcntl
 except ImportError:  # on Windows, where processes that start together compile the same twice
@@ -39,7 +42,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 LONGEST = 60.0  # seconds for which a process waits for another one that compiles
 # packages whose functions change with their versions, of which numba takes notice
 OTHERS = sys.stdlib_module_names | {"llvmlite", "numba", "numpy", "torch"}
-CONSTANTS = (bool, int, float, complex, str, bytes, tuple, np.generic)
+CONSTANTS = (bool, int, float, complex, str, bytes, np.generic, np.dtype, Enum)
 
 
 def compiled(**options: Any) -> Callable[[Function], Function]:
@@ -93,8 +96,6 @@ def stored(function: Callable[..., Any], **options: Any) -> Any:
     """numba's compiled function, whose machine code is kept on disk."""
     kernel = _jit(function, **options)
     if hasattr(kernel, "py_func"):
-        # the file as it is while it is imported: it may be edited while this process runs
-        _digest(kernel.py_func.__code__.co_filename)
         kernel._cache = KernelCache(kernel)
     return kernel
 
@@ -215,69 +216,76 @@ class KernelCache(NullCache):
 def source_stamp(kernel: Any) -> str:
     """A hash of all that is compiled into a kernel.
 
-    That is the source files and options of its function and of all functions that it calls, directly
-    or not, and the constants that any of them reads from a module or from a function around it.
+    That is the code, source files and options of its function and of all functions and classes that it
+    uses, directly or not, and the constants that any of them reads from a module or from a function
+    around it. A file alone does not do: it may have been edited since this process imported it.
     """
     hashed = hashlib.sha256()
-    for ingredient in sorted(set(_ingredients(kernel, set()))):
+    for ingredient in sorted(set(_ingredients("", kernel, set()))):
         hashed.update(ingredient.encode())
     return hashed.hexdigest()
 
 
-def _ingredients(kernel: Any, seen: set[FunctionType]) -> Iterator[str]:
-    """Hashes of files, options, and constants with their names."""
-    # a compiled function, or an intrinsic, which writes instructions of the machine itself, or a plain
-    # function that an intrinsic calls
-    function = getattr(kernel, "py_func", None) or getattr(kernel, "_defn", None) or kernel
-    if not isinstance(function, FunctionType) or function in seen:
-        return
-    if (function.__module__ or "").partition(".")[0] in OTHERS:
-        return
-    seen.add(function)
-    yield _digest(function.__code__.co_filename)
-    for option, value in getattr(kernel, "targetoptions", {}).items():
-        yield f"{option}: {sorted(value) if isinstance(value, set) else value}"
-    names = set(_names(function.__code__))
-    values = {name: function.__globals__[name] for name in names & {*function.__globals__}}
-    values |= _closure_values(function)
+def _ingredients(name: str, value: Any, seen: set[Any]) -> Iterator[str]:
+    """Of a value of this name: hashes of files, code, options, and constants with their names."""
+    own = value
+    # of a compiled function, an intrinsic, which writes instructions of the machine itself, or a method
+    for inside in ("py_func", "_defn", "__func__", "fget"):
+        own = getattr(own, inside, None) or own
+    if isinstance(value, CONSTANTS):
+        yield f"{name} = {value!r}"
+    elif isinstance(value, np.ndarray):
+        yield f"{name} = {value.dtype} {value.shape} {value.tobytes()!r}"
+    elif isinstance(value, tuple | list | dict):
+        for at, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _ingredients(f"{name}[{at}]", part, seen)
+    elif isinstance(own, FunctionType | type):
+        yield f"{name} = {own.__module__}.{own.__qualname__}"
+        if own in seen or str(own.__module__).partition(".")[0] in OTHERS:
+            return
+        seen.add(own)
+        for option, chosen in getattr(value, "targetoptions", {}).items():
+            yield f"{option}: {sorted(chosen) if isinstance(chosen, set) else chosen}"
+        for at, part in _parts(own).items():
+            yield from _ingredients(at, part, seen)
+
+
+def _parts(own: FunctionType | type) -> dict[str, Any]:
+    """What a function or class consists of and what it reads, by name."""
+    if isinstance(own, type):
+        parts = {
+            name: part for name, part in vars(own).items() if name[:2] != "__" or callable(part)
+        }
+        return {"bases": own.__bases__, **parts}
+    codes = [own.__code__]
+    for code in codes:  # grows by the functions that are defined inside
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    names = {name for code in codes for name in code.co_names}
+    values = {name: own.__globals__[name] for name in names & {*own.__globals__}}
+    cells = zip(codes[0].co_freevars, own.__closure__ or (), strict=True)
+    values |= {name: cell.cell_contents for name, cell in cells}
     modules = [value for value in values.values() if isinstance(value, ModuleType)]
     for module in modules:  # grows: a module may be reached through another
         found = {f"{module.__name__}.{name}": vars(module).get(name) for name in names}
         inner = [value for value in found.values() if isinstance(value, ModuleType)]
         modules += [value for value in inner if value not in modules]
         values |= found
-    for name, value in values.items():
-        if isinstance(value, CONSTANTS):
-            yield f"{name} = {value!r}"
-        elif isinstance(value, type):  # a dtype, or an enumeration or a named tuple
-            parts = getattr(value, "__members__", None) or getattr(value, "_fields", None)
-            yield f"{name} = {value!r} {parts}"
-        elif isinstance(value, np.ndarray):
-            yield f"{name} = {value.dtype} {value.shape} {value.tobytes()!r}"
-        else:
-            yield from _ingredients(value, seen)
-
-
-def _closure_values(function: FunctionType) -> dict[str, Any]:
-    """The variables of enclosing functions that a function reads, by name."""
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    return {name: cell.cell_contents for name, cell in cells}
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    """The names of globals and attributes in a function and in those that are defined inside it."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+    return values | {
+        "file": _digest(codes[0].co_filename),
+        "code": [(code.co_code, code.co_names, code.co_consts) for code in codes],
+        "defaults": own.__defaults__,
+    }
 
 
 @cache
 def _digest(file: str) -> str:
     """A hash of a file's content, as it was when first asked for.
 
-    Where it cannot be read, as in a zip archive, it counts as changed in every process.
+    Where it cannot be read, as in a zip archive, it counts as changed in every process; where there is
+    none, as for what a named tuple is made of, it has none.
     """
+    if file.startswith("<"):
+        return ""
     try:
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()
     except OSError:

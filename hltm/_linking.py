@@ -5,6 +5,9 @@ a kernel calls, directly or not, into the kernel, and does all of it again for t
 on functions that are called from compiled code alone, numba's own for arrays among them. Here such a
 function is only simplified by itself (without that, training a loss of pairs is 15 % slower) until somebody
 asks for its address, which nobody does as a rule: a kernel is optimised once, with all that it calls.
+
+This changes numba's insides, of which other versions may have others: then an ImportError says what is
+missing, and `_compile` compiles as numba does.
 """
 
 from __future__ import annotations
@@ -14,8 +17,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from numba.core.codegen import JITCodeLibrary
+from numba.core.codegen import JITCodeLibrary, JITCPUCodegen, JitEngine
 from numba.core.compiler import Compiler
+
+NEEDED = {
+    JITCPUCodegen: ("_library_class", "set_env"),
+    JitEngine: ("is_symbol_defined",),
+    JITCodeLibrary: (
+        "codegen", "_ensure_finalized", "get_defined_functions", "get_pointer_to_function",
+        "serialize_using_object_code", "_get_module_for_linking", "_optimize_final_module",
+        "_finalize_final_module", "_finalized",
+    ),
+    Compiler: ("compile_extra",),
+}  # fmt: skip
+for owner, names in NEEDED.items():
+    for name in names:
+        if getattr(owner, name, None) is None:
+            raise ImportError(f"{getattr(owner, '__name__', owner)} has no {name}")
 
 
 class Library(JITCodeLibrary):
@@ -50,6 +68,13 @@ class Library(JITCodeLibrary):
         if not self._has_machine_code:
             self._make_machine_code()
         return super().serialize_using_object_code()
+
+    def _get_module_for_linking(self) -> Any:
+        """What is joined into a caller; numba's own libraries do not know its environment from this one."""
+        codegen: Any = self._codegen
+        if codegen._library_class is not Library and not self._has_machine_code:
+            self._make_machine_code()
+        return super()._get_module_for_linking()
 
     def _make_machine_code(self) -> None:
         self._has_machine_code = True

@@ -179,9 +179,10 @@ def _collect(beliefs: list[Tensor], kept: list[np.ndarray], nodes: np.ndarray) -
         for belief, group in zip(beliefs, kept, strict=True)
         if np.isin(group, nodes).any()
     )
-    padded = [
-        torch.nn.functional.pad(belief[:, :, :states], (0, 0, 0, max(states - belief.shape[2], 0)))
-        for belief in beliefs
-    ]
+    padded = []
+    for belief in beliefs:  # torch.nn.functional.pad refuses batches without rows, before torch 2.7
+        members, count, own, samples = belief.shape
+        missing = belief.new_zeros(members, count, max(states - own, 0), samples)
+        padded.append(torch.cat([belief[:, :, :states], missing], dim=2))
     place = torch.as_tensor(places(kept, nodes), device=padded[0].device)
     return torch.cat(padded, dim=1)[:, place]

@@ -1,5 +1,6 @@
 """Compiled kernels are never older than their sources, and need no folder for a cache."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -7,19 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import types
+from numba import njit, types
 
-from hltm._compile import compiled, inner
+from hltm._compile import _digest, compiled, inner, source_stamp
 from hltm._separate import compile_together, separate
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "settings": "SCALE = SHIFT = ADDED = 1.0; TERM = 0",
-    "instructions": """
+    "writer": """
 from settings import TERM
 
+class Writer:
+    def sum_of(self, builder, x):
+        return builder.fadd(x, x.type(TERM))
+""",
+    "instructions": """
+from writer import Writer
+
 def sum_of(builder, x):
-    return builder.fadd(x, x.type(TERM))
+    return Writer().sum_of(builder, x)
 """,
     "unrelated": "",
     "callee": """
@@ -108,13 +116,55 @@ def test_what_a_kernel_calls_or_reads_is_compiled_again_when_it_changes(project)
         ("settings", "SCALE =", "SCALE = 2.0;", "26.0"),  # a constant of a file without a kernel
         ("settings", "SHIFT =", "SHIFT = 100.0;", "125.0"),  # reached through another module
         ("settings", "ADDED =", "ADDED = 1000.0;", "1124.0"),  # kept in a closure
-        ("settings", "TERM = 0", "TERM = 2", "1126.0"),  # of a function that an intrinsic calls
-        ("instructions", "return", "return x or", "1124.0"),  # that function itself
+        ("settings", "TERM = 0", "TERM = 2", "1126.0"),  # of a class that an intrinsic uses
+        ("writer", "fadd", "fsub", "1122.0"),  # that class itself
+        ("instructions", "return", "return x or", "1124.0"),  # a function that uses it
     ):
         edit(project / f"{file}.py", old, new)
         assert run(project, *strict) == (f"{expected} compiled", "")
     edit(project / "unrelated.py", "", "x = 1")
     assert run(project, *strict) == ("1124.0 from the cache", "")
+
+
+def test_code_that_was_edited_after_it_was_imported_is_not_stored_as_the_new_code(tmp_path):
+    """A run may be starting while its files are edited."""
+    file = tmp_path / "edited.py"
+    stamps = []
+    for number in (1, 2):
+        text = f"def half(x):\n    return x / 2 + {number}\ndef kernel(x):\n    return half(x)\n"
+        file.write_text(text)
+        space = {"__name__": "edited"}
+        exec(compile(text, str(file), "exec"), space)
+        _digest.cache_clear()
+        file.write_text(text.replace("1", "2"))
+        stamps.append(source_stamp(compiled()(space["kernel"])))
+    assert stamps[0] != stamps[1]
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "codegen.JITCPUCodegen._library_class",
+        "codegen.JITCodeLibrary._finalize_final_module",
+        "compiler.Compiler.compile_extra",
+    ],
+)
+def test_a_numba_with_other_insides_compiles_in_its_own_way(monkeypatch, missing):
+    """hltm replaces parts of numba where they are as it knows them, and nowhere else."""
+    monkeypatch.delitem(sys.modules, "hltm._linking")
+    monkeypatch.setattr(f"numba.core.{missing}", None)
+    with pytest.raises(ImportError, match=missing.rpartition(".")[2]):
+        importlib.import_module("hltm._linking")
+
+
+def test_kernels_that_numba_compiles_in_its_own_way_compute_the_same(project):
+    without = "import numba.core.codegen as codegen\ndel codegen.JITCodeLibrary\n"
+    edit(project / "settings.py", "SCALE", f"{without}SCALE")
+    check = (
+        "import hltm._compile\nassert hltm._compile.Pipeline.__module__ == 'numba.core.compiler'\n"
+    )
+    edit(project / "unrelated.py", "", check)
+    assert run(project, "-W", "error") == ("4.0 compiled", "")
 
 
 @pytest.mark.slow
@@ -204,6 +254,26 @@ def test_a_separate_function_is_called_by_its_address():
     assert twice(at, 1.0, True, np.arange(5.0)) == 2
     with pytest.raises(ValueError, match="too many"):
         twice(at, 0.5, 6, np.arange(5.0))
+
+
+def test_functions_that_others_compile_call_what_kernels_call(capfd):
+    """To print takes objects of Python, which the code of a caller must find, be it a kernel or not."""
+
+    @inner()
+    def told(x):
+        print("told")
+        return x
+
+    @compiled()
+    def kernel(x):
+        return told(x)
+
+    @njit
+    def other(x):
+        return told(x)
+
+    assert kernel(1.0) == other(1.0) == 1
+    assert capfd.readouterr().out.split() == ["told", "told"]
 
 
 def test_what_kernels_call_has_no_machine_code_of_its_own():

@@ -160,7 +160,10 @@ def _compute_in_parallel(
     """Compute cells in several processes and pass their progress on to the reporter."""
     store = Store(out, experiment.name)
     listeners: dict[int, ProgressListener] = {}
-    begun = threading.Event()  # a first cell is done
+    begun, over = (
+        threading.Event(),
+        threading.Event(),
+    )  # a first cell is done; nothing is left to do
 
     def on_event(at: int, kind: str, details: tuple[Any, ...]) -> None:
         cell, settings = missing[at]
@@ -176,18 +179,31 @@ def _compute_in_parallel(
     if cards == ["cpu"]:
         # while the other processes start, and then train; what two need, one of them compiles
         given = [settings for _, settings in missing]
-        threading.Thread(target=_compile_kernels, args=(given, count, begun), daemon=True).start()
+        wanted = given, count, begun, over
+        threading.Thread(target=_compile_kernels, args=wanted, daemon=True).start()
     tasks = [(experiment, out, cell, settings) for cell, settings in missing]
-    worker_processes.run(compute, tasks, count, on_event, cards)
+    try:
+        worker_processes.run(compute, tasks, count, on_event, cards)
+    finally:
+        over.set()
+        begun.set()
 
 
-def _compile_kernels(given: Sequence[Any], count: int, begun: threading.Event) -> None:
-    """Compile what cells will run, where their settings know it; for the first `count` of them at once."""
+def _compile_kernels(
+    given: Sequence[Any], count: int, begun: threading.Event, over: threading.Event
+) -> None:
+    """Compile what cells will run, where their settings know it; for the first `count` of them at once.
+
+    What is wrong with settings, the process that computes the cell says.
+    """
     for at, settings in enumerate(given):
         if at >= count:
             begun.wait()
+        if over.is_set():
+            return
         if hasattr(settings, "compile_kernels"):
-            settings.compile_kernels()
+            with contextlib.suppress(Exception):
+                settings.compile_kernels()
 
 
 def _report_done(store: Store, cell: str, settings: Any, reporter: Reporter) -> None:

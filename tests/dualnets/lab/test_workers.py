@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from cells_elsewhere import die, fail, meet, report
 from tiny_runs import blank_figures, tiny_run
 
 from dualnets.lab import workers
+from dualnets.lab.runner import _compile_kernels
 
 
 def test_every_cell_is_done_and_reported():
@@ -85,3 +87,22 @@ def test_every_card_takes_cells(tmp_path):
         ["cuda:0", "cuda:1"],
     )  # fmt: skip
     assert sorted(cards) == [0, 1]
+
+
+def test_compiling_ahead_ends_with_the_run_and_leaves_errors_to_the_cells():
+    class Settings:
+        compiled = 0
+
+        def compile_kernels(self):
+            Settings.compiled += 1
+            raise ValueError("refused")
+
+    begun, over = threading.Event(), threading.Event()
+    _compile_kernels([Settings()] * 2, 2, begun, over)
+    assert Settings.compiled == 2
+    ahead = threading.Thread(target=_compile_kernels, args=([Settings()] * 3, 2, begun, over))
+    ahead.start()  # the third waits for a first cell
+    over.set()  # as when a cell fails
+    begun.set()
+    ahead.join()
+    assert Settings.compiled <= 4

@@ -103,7 +103,7 @@ def newest(folder: Path) -> int:
     return max(dualnets.Checkpoints(folder).steps(), default=0)
 
 
-def _wait(seen, result, seconds=20.0):
+def _wait(seen, result, seconds=100.0):
     until = time.monotonic() + seconds
     while not (seen() or result.exists()):
         assert time.monotonic() < until
