@@ -25,9 +25,9 @@ from torch.nn.utils import stateless
 from dualnets.methods.protocol import Batch, State
 from dualnets.networks.compiled.unmodified import has_known_parts
 from dualnets.networks.norm_layer import NormLayer
-from dualnets.training.eager import Gradients
+from dualnets.training.eager import Gradients, differentiate
 from dualnets.training.recorded.linked_layers import link_layers
-from dualnets.training.recorded.repeated import repeated
+from dualnets.training.recorded.repeated import OtherInputsError, repeated
 from dualnets.training.recorded.simplified import simplify
 from dualnets.training.state import TrainConfig, TrainState, trained_tensors
 
@@ -83,6 +83,8 @@ class Recording:
         trained = trained_tensors(network, state)
         self._method = config.method
         self._fixed = [*trained.values(), *network.buffers()]  # changed in place only
+        self._memory = [own.detach() for own in self._fixed]  # which stays allocated
+        self._modes = _modes(network)
         self._others = [name for name, tensor in state.items() if not tensor.requires_grad]
         self._carried: list[str] = []
         step = self._flat_step(network, config, [*trained], batch)
@@ -112,23 +114,28 @@ class Recording:
     ) -> Gradients:
         """The same as `differentiate` for the network and method that were recorded.
 
-        The next call overwrites the gradients.
+        The next call overwrites the gradients. Inputs of other shapes or dtypes are left to plain torch.
         """
-        losses, *rest = self._repeat(*(state[name] for name in self._others), *_present(batch))
+        try:
+            losses, *rest = self._repeat(*(state[name] for name in self._others), *_present(batch))
+        except OtherInputsError:
+            with torch.enable_grad():
+                return differentiate(network, config, state, batch)
         count = self._count
         return losses, rest[:count], dict(zip(self._carried, rest[count:], strict=True))
 
     def fits(self, network: nn.Module, config: TrainConfig, before: TrainState) -> bool:
-        """Whether method, network and trained tensors are still those that were recorded."""
+        """Whether method, network and tensors are still those that were recorded, where they were."""
         now = [*trained_tensors(network, before.state).values(), *network.buffers()]
-        same = (
+        return (
             config.method is self._method
+            and is_repeatable(network, config)
+            and self._modes == _modes(network)
             and len(now) == len(self._fixed)
             and all(map(operator.is_, now, self._fixed))
+            and all(map(Tensor.is_set_to, now, self._memory))
+            and self._others == [n for n, own in before.state.items() if not own.requires_grad]
         )
-        return same and self._others == [
-            n for n, own in before.state.items() if not own.requires_grad
-        ]
 
     def _copies(self, state: State, batch: Batch) -> list[Tensor]:
         """All inputs, copied, as recorded operations may change them in place."""
@@ -164,6 +171,11 @@ class Recording:
             return [losses.detach(), *gradients, *(own.detach() for own in carried.values())]
 
         return step
+
+
+def _modes(network: nn.Module) -> list[bool]:
+    """Whether parts of a network are in training, on which norms depend."""
+    return [own.training for own in network.modules()]
 
 
 def _shaken(tensors: Sequence[Tensor]) -> list[Tensor]:
