@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from dualnets.methods.compiled import samples
+from dualnets.methods.compiled import assignments, samples
 from dualnets.training.recorded.calls import call
 from dualnets.training.recorded.repeated import repeated
 from dualnets.training.recorded.rows import Rows, UnknownError
@@ -219,3 +219,21 @@ def test_random_graphs(data):
         expected, found = function(fixed, *given), repeat(*given)
         for ours, theirs in zip(found, expected, strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12 * float(theirs.abs().max()))
+
+
+def test_assignments_with_too_small_exponentials_are_made_in_plain_torch():
+    """Also where another row reads what a later operation will make."""
+
+    def function(fixed, scores, used):
+        found = assignments.sinkhorn(scores + fixed, 0.05, 3, used)
+        return [(found + 1).cumsum(0) * 2, found]
+
+    fixed, used = torch.zeros(2, 8, 4), torch.ones(2, 8, dtype=torch.bool)
+    used[1, 5:] = False
+    scores = torch.randn(2, 8, 4)
+    graph = make_fx(function)(fixed, scores, used).graph
+    repeat = repeated(graph, fixed=1).bind(fixed)
+    for scale in (1000.0, 1.0, 500.0):
+        expected = function(fixed, scale * scores, used)
+        for ours, theirs in zip(repeat(scale * scores, used), expected, strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-7)

@@ -1,6 +1,8 @@
 """Recorded steps have the numbers of eager ones; what is not known to repeat itself is not recorded."""
 
+import gc
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -9,12 +11,13 @@ from torch import fx
 import dualnets
 import hltm
 from dualnets.methods.losses import InfoNCE
-from dualnets.methods.protocol import TrainContext
+from dualnets.methods.protocol import Batch, TrainContext
+from dualnets.networks.compiled.passes import ForwardPass
 from dualnets.training import steps as steps_module
 from dualnets.training.data import FixedData, FreshData
 from dualnets.training.eager import differentiate, train_steps_eager
 from dualnets.training.recorded.capture import Recording, is_repeatable
-from dualnets.training.recorded.repeated import repeated
+from dualnets.training.recorded.repeated import OtherInputsError, repeated
 from dualnets.training.recorded.simplified import simplify
 from dualnets.training.state import TrainConfig
 from dualnets.training.threads import on_threads
@@ -199,6 +202,104 @@ def test_what_changes_in_place_is_made_again_and_random_numbers_are_drawn_again(
     assert second[3].tolist() == [3, 3]
     assert isinstance(graph, fx.Graph)
     assert "mul = " not in code.code.split("def _repeat")[1]  # 3 times ones is a constant
+
+
+def test_a_view_is_read_again_after_its_memory_has_changed():
+    def function(fixed, other):
+        view, again = fixed[:2], (other * 3)[:2]
+        first = [view * 2, again.sin()]
+        fixed.add_(other)
+        again.mul_(2)
+        return [*first, view * 2, again.sin(), torch.zeros(2)]
+
+    other = torch.ones(3)
+    code, _ = traced(function, torch.zeros(3), other)
+    repeat, fixed = code.bind(torch.zeros(3)), torch.zeros(3)
+    for _ in range(2):
+        found, expected = repeat(other), function(fixed, other)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert torch.allclose(ours, theirs)
+        found[-1].add_(1)  # the caller's own
+
+
+@pytest.mark.parametrize(
+    "change", [lambda own: own.to(torch.uint8), lambda own: own.double(), lambda own: own[:1],
+               lambda own: own.to("meta")],
+)  # fmt: skip
+def test_other_inputs_than_were_recorded_are_refused(change):
+    fixed, other = torch.zeros(2, 3), torch.ones(2, 3)
+    repeat = traced(lambda fixed, other: [fixed + other * 2], fixed, other)[0].bind(fixed)
+    with pytest.raises(OtherInputsError):
+        repeat(change(other))
+
+
+def test_a_changed_input_is_changed_where_it_is():
+    def function(fixed, other):
+        before = other * 2 + fixed
+        return [other.add_(1), before]
+
+    fixed = torch.zeros(2, 3)
+    repeat = traced(function, fixed, torch.zeros(2, 3))[0].bind(fixed)
+    other = torch.zeros(2, 3)
+    assert not repeat(other)[1].any()
+    assert other.eq(1).all()
+    with pytest.raises(OtherInputsError):
+        repeat(torch.zeros(3, 2).T)
+
+
+def test_shapes_that_depend_on_values_are_not_recorded():
+    with pytest.raises(RuntimeError, match="values"):
+        traced(lambda fixed, other: [other.nonzero() + fixed], torch.zeros(1), torch.ones(2))
+
+
+def test_other_batches_are_left_to_plain_torch():
+    network, config, before = setting(METHODS["vicreg"])
+    recording = record(network, config, before)
+    for leaves in (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.rand(2, 16, 4)):
+        batch = Batch(leaves, len(leaves[0]) // 2)
+        expected = differentiate(network, config, before.state, batch)
+        found = recording(network, config, before.state, batch)
+        assert found[0].equal(expected[0])
+        assert all(map(torch.equal, found[1], expected[1]))
+
+
+def replaced(network):
+    for own in network.parameters():
+        own.data = own.data.clone()
+
+
+def reshaped(network):
+    for own in network.parameters():
+        own.data = own.data[..., ::1].mT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replaced, lambda own: own.eval(), lambda own: own.double(), reshaped,
+        lambda own: own.register_forward_hook(print), lambda own: own.to("meta"),
+    ],
+)  # fmt: skip
+def test_a_recording_fits_only_the_tensors_and_the_network_that_it_is_of(change):
+    network, config, before = setting(METHODS["supervised"], members=1)
+    recording = record(network, config, before)
+    network.load_state_dict({name: own + 0.1 for name, own in network.state_dict().items()})
+    assert recording.fits(network, config, before)
+    change(network)
+    assert not recording.fits(network, config, before)
+
+
+def test_memory_of_layers_lives_as_long_as_the_recording(monkeypatch):
+    made, prepare = WeakSet(), ForwardPass.__init__
+    monkeypatch.setattr(
+        ForwardPass, "__init__", lambda own, *given, **named: made.add(own) or prepare(own, *given, **named)
+    )  # fmt: skip
+    recording = record(*setting(METHODS["supervised"], members=1))
+    gc.collect()
+    assert made
+    del recording
+    gc.collect()
+    assert not made
 
 
 def test_work_without_effect_is_left_out_and_no_bit_changes():

@@ -169,7 +169,7 @@ class ForwardPass:
         places: of the parameters' addresses in the `(L, 4)` table that the kernel reads.
     """
 
-    kernel = forward_members
+    kernel = staticmethod(forward_members)
 
     def __init__(
         self, passes: Passes, parameters: Sequence[Tensor], columns: int, count: int, *, keep: bool
@@ -224,7 +224,7 @@ class BackwardPass:
         kernel, places: as of `ForwardPass`.
     """
 
-    kernel = backward_members
+    kernel = staticmethod(backward_members)
 
     def __init__(
         self, passes: Passes, parameters: Sequence[Tensor], columns: int, count: int,

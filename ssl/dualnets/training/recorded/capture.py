@@ -25,13 +25,14 @@ from torch.nn.utils import stateless
 from dualnets.methods.protocol import Batch, State
 from dualnets.networks.compiled.unmodified import has_known_parts
 from dualnets.networks.norm_layer import NormLayer
-from dualnets.training.eager import Gradients
+from dualnets.training.eager import Gradients, differentiate
 from dualnets.training.recorded.linked_layers import link_layers
-from dualnets.training.recorded.repeated import repeated
+from dualnets.training.recorded.repeated import OtherInputsError, repeated
 from dualnets.training.recorded.simplified import simplify
 from dualnets.training.state import TrainConfig, TrainState, trained_tensors
 
 ROUNDINGS = 64  # by which the numbers of a recording may differ
+ELSEWHERE = 0.1  # by which numbers are changed to compare a second time
 OWN = "dualnets."  # classes of modules whose names begin so are known
 
 
@@ -83,27 +84,26 @@ class Recording:
         trained = trained_tensors(network, state)
         self._method = config.method
         self._fixed = [*trained.values(), *network.buffers()]  # changed in place only
+        self._memory = [own.detach() for own in self._fixed]  # which stays allocated
+        self._modes = _modes(network)
         self._others = [name for name, tensor in state.items() if not tensor.requires_grad]
         self._carried: list[str] = []
         step = self._flat_step(network, config, [*trained], batch)
-        inputs = self._copies(state, batch)
         from torch.fx.experimental.proxy_tensor import make_fx  # imports for seconds
 
-        recorded = make_fx(step)(*self._copies(state, batch))
+        recorded = make_fx(step)(*self._inputs(state, batch))
         simplify(recorded.graph)
         link_layers(recorded.graph)
+        count = len(self._fixed)
+        alone = torch.get_num_threads() == 1 or len(self._fixed[0]) == 1
+        self._code = repeated(recorded.graph, count, range(1, 1 + len(trained)), alone=alone)
+        self._check(step, self._inputs(state, batch))
+        # at the start of a training views or networks may be equal, and much is 0
+        order = torch.randperm(batch.leaves.shape[1], generator=torch.Generator().manual_seed(0))
+        mixed = batch._replace(leaves=batch.leaves[:, order.to(batch.leaves.device)])
+        self._check(step, _with_noise(self._inputs(state, mixed), lambda own: own * 0 + ELSEWHERE))
         with torch.no_grad():
-            count = len(self._fixed)
-            alone = torch.get_num_threads() == 1 or len(self._fixed[0]) == 1
-            self._code = repeated(recorded.graph, count, range(1, 1 + len(trained)), alone=alone)
-            again = self._copies(state, batch)
-            found = self._code.bind(*again[:count])(*again[count:])
             self._repeat = self._code.bind(*self._fixed)
-        expected = step(*inputs)
-        changed = _shaken(self._copies(state, batch))
-        shaken = [*step(*changed), *changed]
-        if not all(map(agree, [*expected, *inputs], [*found, *again], shaken)):
-            raise RuntimeError("the recorded operations give other numbers")
         self._count = len(trained)
 
     @torch.no_grad()
@@ -112,28 +112,42 @@ class Recording:
     ) -> Gradients:
         """The same as `differentiate` for the network and method that were recorded.
 
-        The next call overwrites the gradients.
+        The next call overwrites the gradients. Inputs of other shapes or dtypes are left to plain torch.
         """
-        losses, *rest = self._repeat(*(state[name] for name in self._others), *_present(batch))
+        try:
+            losses, *rest = self._repeat(*(state[name] for name in self._others), *_present(batch))
+        except OtherInputsError:
+            with torch.enable_grad():
+                return differentiate(network, config, state, batch)
         count = self._count
         return losses, rest[:count], dict(zip(self._carried, rest[count:], strict=True))
 
     def fits(self, network: nn.Module, config: TrainConfig, before: TrainState) -> bool:
-        """Whether method, network and trained tensors are still those that were recorded."""
+        """Whether method, network and tensors are still those that were recorded, where they were."""
         now = [*trained_tensors(network, before.state).values(), *network.buffers()]
-        same = (
+        return (
             config.method is self._method
+            and is_repeatable(network, config)
+            and self._modes == _modes(network)
             and len(now) == len(self._fixed)
             and all(map(operator.is_, now, self._fixed))
+            and all(map(Tensor.is_set_to, now, self._memory))
+            and self._others == [n for n, own in before.state.items() if not own.requires_grad]
         )
-        return same and self._others == [
-            n for n, own in before.state.items() if not own.requires_grad
-        ]
 
-    def _copies(self, state: State, batch: Batch) -> list[Tensor]:
+    def _inputs(self, state: State, batch: Batch) -> list[Tensor]:
         """All inputs, copied, as recorded operations may change them in place."""
-        given = [*self._fixed, *(state[name] for name in self._others), *_present(batch)]
-        return [own.detach().clone().requires_grad_(own.requires_grad) for own in given]
+        return _copies([*self._fixed, *(state[name] for name in self._others), *_present(batch)])
+
+    def _check(self, step: Callable[..., list[Tensor]], inputs: list[Tensor]) -> None:
+        """Raise a RuntimeError unless the code gives the numbers of a step and of changed inputs."""
+        count, again, changed = len(self._fixed), _copies(inputs), _shaken(inputs)
+        with torch.no_grad():
+            found = [*self._code.bind(*again[:count])(*again[count:]), *again]
+        shaken = [*step(*changed), *changed]
+        expected = [*step(*inputs), *inputs]
+        if not all(map(agree, expected, found, shaken)):
+            raise RuntimeError("the recorded operations give other numbers")
 
     def _flat_step(
         self, network: nn.Module, config: TrainConfig, names: Sequence[str], batch: Batch
@@ -166,14 +180,32 @@ class Recording:
         return step
 
 
+def _modes(network: nn.Module) -> list[bool]:
+    """Whether parts of a network are in training, on which norms depend."""
+    return [own.training for own in network.modules()]
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [own.detach().clone().requires_grad_(own.requires_grad) for own in tensors]
+
+
 def _shaken(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Copies with every trained number changed by its rounding."""
+    return _with_noise(
+        tensors, lambda own: own * torch.finfo(own.dtype).eps * own.requires_grad, lowest=-1
+    )
+
+
+def _with_noise(
+    tensors: Sequence[Tensor], size: Callable[[Tensor], Tensor], lowest: float = 0
+) -> list[Tensor]:
+    """Copies, to whose numbers of floating point `size` times noise between `lowest` and 1 is added."""
     own, found = torch.Generator().manual_seed(0), []
     for tensor in tensors:
         copy = tensor.detach().clone()
-        if tensor.requires_grad:
+        if copy.is_floating_point():
             noise = torch.rand(copy.shape, generator=own, dtype=copy.dtype).to(copy.device)
-            copy *= 1 + torch.finfo(copy.dtype).eps * (2 * noise - 1)
+            copy += size(tensor).detach() * (lowest + (1 - lowest) * noise)
         found.append(copy.requires_grad_(tensor.requires_grad))
     return found
 

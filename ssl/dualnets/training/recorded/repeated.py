@@ -29,12 +29,16 @@ aten = torch.ops.aten
 LINKED = (LinkedForward, LinkedBackward)
 
 
+class OtherInputsError(RuntimeError):
+    """An input of another shape, dtype or device than was recorded; nothing was done."""
+
+
 class Repeated(NamedTuple):
     """A recording as code.
 
     Attributes:
-        bind: (fixed inputs) -> a function of the other inputs that returns a tuple of the results. It
-            has memory of its own, so that it must not run twice at once.
+        bind: (fixed inputs) -> a function of the other inputs that returns a tuple of the results, or
+            raises `OtherInputsError`. It has memory of its own, so that it must not run twice at once.
         code: the source.
     """
 
@@ -52,8 +56,13 @@ def repeated(
         fixed: how many of the first inputs stay the same.
         lent: which results the next call may overwrite; the others are new tensors in every call.
         alone: whether one thread computes all, so that layers and losses can be rows, too.
+
+    Raises:
+        RuntimeError: the shape of a result depends on values.
     """
     (output,) = (node for node in graph.nodes if node.op == "output")
+    if any(map(_has_shape_of_values, graph.nodes)):
+        raise RuntimeError("shapes that depend on values")
     _copy_parts(graph, output, lent)
     nodes = [*graph.nodes]
     kept = [own for place, own in enumerate(output.args[0]) if place not in lent]
@@ -61,7 +70,7 @@ def repeated(
     plan = _plan(nodes, fixed, returned, alone)
     writer = _Writer(graph, plan)
     inputs = [node for node in nodes if node.op == "placeholder"]
-    results = ", ".join(writer.expression(result) for result in output.args[0])
+    results = ", ".join(map(writer.result, output.args[0]))
     lines = [
         f"def bind({', '.join(node.name for node in inputs[:fixed])}):",
         *(f"    {line}" for line in writer.memory(nodes)),
@@ -76,6 +85,14 @@ def repeated(
     names = writer.names
     exec(compile(code, "<recorded operations>", "exec"), names)
     return Repeated(names["bind"], code)
+
+
+def _has_shape_of_values(node: fx.Node) -> bool:
+    """Whether other values of the inputs may give a result of another shape."""
+    if node.target is aten.index.Tensor:
+        _, *places = node.all_input_nodes
+        return any(own.meta["val"].dtype in (torch.bool, torch.uint8) for own in places)
+    return torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ())
 
 
 def _copy_parts(graph: fx.Graph, output: fx.Node, lent: range) -> None:
@@ -103,6 +120,7 @@ class _Plan(NamedTuple):
         views: of `every`, those that are views.
         moving: what lies elsewhere in every call, and is read or written by rows, with its number.
         seen: views of these that rows read.
+        changed: what is changed in place.
     """
 
     once: set[fx.Node]
@@ -114,6 +132,7 @@ class _Plan(NamedTuple):
     dtype: torch.dtype
     moving: dict[fx.Node, int]
     seen: set[fx.Node]
+    changed: set[fx.Node]
 
 
 def _plan(nodes: list[fx.Node], fixed: int, returned: set[fx.Node], alone: bool) -> _Plan:
@@ -161,7 +180,7 @@ def _plan(nodes: list[fx.Node], fixed: int, returned: set[fx.Node], alone: bool)
             if used not in lasting | constants | bound:
                 moving.setdefault(used, len(moving))
     order = _in_order(every, rows, views)
-    return _Plan(once, order, placed, bound, rows, views, dtype, moving, seen)
+    return _Plan(once, order, placed, bound, rows, views, dtype, moving, seen, changed)
 
 
 def _dtype(nodes: list[fx.Node]) -> torch.dtype:
@@ -262,15 +281,9 @@ def _room(node: fx.Node) -> tuple[int, torch.dtype]:
     return 1 + sum((size - 1) * step for size, step in steps) if value.numel() else 0, value.dtype
 
 
-def _as_recorded(tensor: Tensor, shape: Any, steps: Any) -> Tensor:
-    """A tensor of the shape and strides that rows take for granted.
-
-    Raises:
-        RuntimeError: it has another shape.
-    """
-    if tensor.shape != shape:
-        raise RuntimeError(f"the recorded step has {tuple(shape)} here, got {tuple(tensor.shape)}")
-    return torch.empty_strided(shape, steps, dtype=tensor.dtype).copy_(tensor)
+def _as_recorded(tensor: Tensor, steps: Any) -> Tensor:
+    """A tensor with the strides that rows take for granted."""
+    return torch.empty_strided(tensor.shape, steps, dtype=tensor.dtype).copy_(tensor)
 
 
 class _Writer:
@@ -356,6 +369,11 @@ class _Writer:
                     last[used] = last[base_of(used)] = place
         own = {*plan.every} - plan.placed - plan.bound - kept - plan.rows
         for node in inputs:
+            value, name = node.meta["val"], node.name
+            form = self._global((value.shape, value.dtype, value.device))
+            yield f"if ({name}.shape, {name}.dtype, {name}.device) != {form}:"
+            yield f"    raise {self._global(OtherInputsError)}({name!r})"
+        for node in inputs:
             if node in plan.moving:
                 yield from self.moved(node)
         for node in plan.rows & {*plan.moving}:
@@ -380,9 +398,12 @@ class _Writer:
         """Tell the tables where a tensor lies."""
         name, value = node.name, node.meta["val"]
         if not checked:
-            shape, steps = self._global(value.shape), self._global(value.stride())
-            yield f"if {name}.shape != {shape} or {name}.stride() != {steps}:"
-            yield f"    {name} = {self._global(_as_recorded)}({name}, {shape}, {steps})"
+            steps = self._global(value.stride())
+            yield f"if {name}.stride() != {steps}:"
+            if node in self.plan.changed:
+                yield f"    raise {self._global(OtherInputsError)}({name!r})"
+            else:
+                yield f"    {name} = {self._global(_as_recorded)}({name}, {steps})"
         yield f"_bases[{self.plan.moving[node]}] = {name}.data_ptr()"
 
     def binding(self, node: fx.Node) -> str:
@@ -409,6 +430,11 @@ class _Writer:
             return f"{node.name} = {receiver}.{name}({', '.join([*arguments, *named])})"
         function = self._global(_function_of(node.target) if name is None else getattr(torch, name))
         return f"{node.name} = {function}({', '.join([*arguments, *named])})"
+
+    def result(self, value: Any) -> str:
+        """A result, of constants a copy."""
+        constant = isinstance(value, fx.Node) and base_of(value) in self.plan.once
+        return f"{self.expression(value)}{'.clone()' * constant}"
 
     def expression(self, value: Any) -> str:
         """An argument: nodes as variables, lists of them, and numbers."""

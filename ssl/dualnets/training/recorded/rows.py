@@ -109,9 +109,11 @@ class Rows:
     def _in_plain_torch(
         self, target: Any, given: Sequence[Any], result: Tensor, bases: np.ndarray
     ) -> None:
-        """Do an operation as it was recorded; what moves is copied to where it is for the table, and back."""
-        for base, own in enumerate(self.moving):
-            ctypes.memmove(own.data_ptr(), int(bases[base]), own.untyped_storage().nbytes())
+        """Do an operation as it was recorded; what moves is copied from where it is, and back."""
+        read = [own.data_ptr() for own in given if isinstance(own, Tensor)]
+        for base, own in enumerate(self.moving):  # others may not be there yet
+            if any(_holds(own, address) for address in read):
+                ctypes.memmove(own.data_ptr(), int(bases[base]), own.untyped_storage().nbytes())
         result.copy_(target(*given))
         for base, own in enumerate(self.moving):
             if _holds(own, result.data_ptr()):
@@ -131,6 +133,9 @@ class Rows:
             assert arrived is not None
             arguments = bound.arguments(features, self._contiguous(arrived))
         self._call(bound.kernel, *arguments)
+        self.held.append(
+            (bound, features, arrived)
+        )  # whose addresses are numbers among the arguments
         table = next(own for own in arguments if isinstance(own, Given)).addresses
         for place, own in zip(bound.places, parameters, strict=True):
             self._address(table, int(place), own)

@@ -39,7 +39,7 @@ def simplify(graph: fx.Graph) -> None:
                     {"dtype": value.dtype, "device": value.device},
                 )  # fmt: skip
             same.meta = node.meta
-        elif is_pure(node):
+        elif is_pure(node) and not _is_changed(node, changed):
             key = str((node.target, node.args, node.kwargs))
             same = seen.setdefault(key, node)
         if isinstance(same, fx.Node) and same is not node:
