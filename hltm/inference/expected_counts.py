@@ -30,6 +30,9 @@ GRAIN = 4096  # rows of a task, at least
 TASKS = 16  # of a model, at most: each has its own counts, added in a fixed order
 COUNTS = 1 << 18  # numbers in all counts of a model, at most, where that is possible
 FEW = 16  # states of a leaf, up to which a loop for each of them is faster than one for all
+# Sums of a block's lanes are sums of so many at a time at most: if its lanes are a multiple, those without
+# a row do not change the order in which the others are added.
+TOGETHER = 64
 PARALLEL_STATES = 1 << 18  # below this many states one thread is as fast as two
 
 
@@ -60,6 +63,7 @@ def expected_counts(tables: Tables, rows: Rows) -> tuple[np.ndarray, list[np.nda
     """
     likelihoods = {v: torch.from_numpy(factor)[None] for v, factor in rows.likelihoods.items()}
     problem = problem_of(tables, torch.from_numpy(rows.leaves)[None])
+    problem = problem._replace(lanes=-(-problem.lanes // TOGETHER) * TOGETHER)
     size = tables.flat.shape[1]
     tasks, first_task = _tasks(rows.bounds, size)
     counts = np.zeros((len(tasks), size))
