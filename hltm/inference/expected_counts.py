@@ -29,6 +29,10 @@ from hltm.sampling.kernels.threads import share
 GRAIN = 4096  # rows of a task, at least
 TASKS = 16  # of a model, at most: each has its own counts, added in a fixed order
 COUNTS = 1 << 18  # numbers in all counts of a model, at most, where that is possible
+FEW = 16  # states of a leaf, up to which a loop for each of them is faster than one for all
+# Sums of a block's lanes are sums of so many at a time at most: if its lanes are a multiple, those without
+# a row do not change the order in which the others are added.
+TOGETHER = 64
 PARALLEL_STATES = 1 << 18  # below this many states one thread is as fast as two
 
 
@@ -59,6 +63,7 @@ def expected_counts(tables: Tables, rows: Rows) -> tuple[np.ndarray, list[np.nda
     """
     likelihoods = {v: torch.from_numpy(factor)[None] for v, factor in rows.likelihoods.items()}
     problem = problem_of(tables, torch.from_numpy(rows.leaves)[None])
+    problem = problem._replace(lanes=-(-problem.lanes // TOGETHER) * TOGETHER)
     size = tables.flat.shape[1]
     tasks, first_task = _tasks(rows.bounds, size)
     counts = np.zeros((len(tasks), size))
@@ -119,7 +124,8 @@ def _sweeps(  # type: ignore[no-untyped-def]
                 above = below[offset[p] : offset[p + 1]]
                 rows, into = table[start[v] :], counts[t, start[v] :]
                 if v >= problem.first_leaf and not scratch.stored[v]:
-                    _count_leaf(rows, states, above, scratch.state[v - problem.first_leaf], into)
+                    x = v - problem.first_leaf
+                    _count_leaf(rows, states, above, scratch.state[x], scratch.missing[x], into)
                     continue
                 at, shift = below[offset[v] : offset[v + 1]], shifts.shift[offset[v] :][:states]
                 apart = shifts.shifted[v] and mark_shifted(shift, extreme[v], shifts.apart)
@@ -192,24 +198,23 @@ def _descend(table, above, sent, below, total, counts):  # type: ignore[no-untyp
 
 
 @compiled(error_model="numpy", fastmath={"reassoc", "nsz"})
-def _count_leaf(table, states, above, state, counts):  # type: ignore[no-untyped-def]
+def _count_leaf(table, states, above, state, missing, counts):  # type: ignore[no-untyped-def]
     """Add the expected counts of a leaf's table: its observed state, or P(state | parent) if missing."""
     lanes = above.shape[1]
     for i in range(above.shape[0]):
-        missing = 0.0
-        if states == 2:
-            first, second = 0.0, 0.0
-            for j in range(lanes):
-                first += above[i, j] if state[j] == 0 else 0.0
-                second += above[i, j] if state[j] == 1 else 0.0
-                missing += above[i, j] if state[j] < 0 else 0.0
-            counts[2 * i] += first
-            counts[2 * i + 1] += second
+        if states <= FEW:  # a loop for each state adds several numbers at a time
+            for k in range(states):
+                part = 0.0
+                for j in range(lanes):
+                    part += above[i, j] if state[j] == k else 0.0
+                counts[i * states + k] += part
         else:
             for j in range(lanes):
-                if state[j] < 0:
-                    missing += above[i, j]
-                else:
+                if state[j] >= 0:
                     counts[i * states + state[j]] += above[i, j]
-        for k in range(states):
-            counts[i * states + k] += missing * table[i * states + k]
+        if missing:
+            part = 0.0
+            for j in range(lanes):
+                part += above[i, j] if state[j] < 0 else 0.0
+            for k in range(states):
+                counts[i * states + k] += part * table[i * states + k]

@@ -16,7 +16,7 @@ from hltm._compile import compiled
 from hltm.inference.blocks import Problem, problem_of, scratch_of, shifts_of
 from hltm.inference.messages import Likelihoods
 from hltm.inference.scaling import terms_of
-from hltm.inference.upward_kernel import sweep_up
+from hltm.inference.upward_kernel import fill_leaf, sweep_up
 from hltm.model.tables import Tables
 from hltm.sampling.kernels.generator import LANES as CALLS
 from hltm.sampling.kernels.generator import philox_blocks
@@ -26,6 +26,7 @@ from hltm.sampling.philox import WORD_PLANE, Stream
 PARALLEL_STATES = 1 << 16  # below this many states one thread is as fast as two
 
 _WORD_PLANE = np.uint64(WORD_PLANE << 24)
+_ONE = np.uint64(1)
 _BYTE = np.uint64(8)
 _HALF = np.uint64(32)
 _WORD = np.uint64(0xFFFFFFFF)
@@ -104,74 +105,102 @@ def _samples(  # type: ignore[no-untyped-def]
     Given its parent's state, a node's posterior is proportional to its row of the table times its
     message from below; the state is where the cumulative sum passes a uniform number.
     """
-    below, shift, terms = scratch.below, shifts.shift, shifts.terms
+    below, state, stored = scratch.below, scratch.state, scratch.stored
     lanes, offset, first_leaf = problem.lanes, problem.offset, problem.first_leaf
     batch = found.shape[3]
     blocks = (batch + lanes - 1) // lanes
-    number = np.empty(lanes)
-    possible = np.empty(lanes, np.bool_)
+    number, total, sum_so_far = np.empty(lanes), np.empty(lanes), np.empty(lanes)
+    none = np.zeros(lanes, np.int64)
+    calls = np.empty(lanes // 4 + CALLS + 1, np.uint64)
+    words = np.empty(2 * len(calls), np.uint64)
     for task in range(low, high):
         s = task // blocks
         begin = (task % blocks) * lanes
-        size = min(lanes, batch - begin)
-        sweep_up(problem, scratch, shifts, s, begin, size, None)
+        end = min(begin + lanes, batch)
+        sweep_up(problem, scratch, shifts, s, begin, end - begin, None)
         table = problem.flat[s if problem.flat.shape[0] > 1 else 0]
+        for x in range(len(state)):
+            if scratch.missing[x] and not stored[first_leaf + x]:
+                fill_leaf(state[x], below[offset[first_leaf + x] : offset[first_leaf + x + 1]])
         for i in range(found.shape[1]):
             for v in range(len(problem.parent)):
-                out = found[s, i, v, begin : begin + size]
-                p, states = problem.parent[v], problem.cardinality[v]
-                unseen = v < first_leaf or np.any(scratch.state[v - first_leaf, :size] < 0)
-                if unseen:
-                    _uniform(key, members[s], v, first + i, start + begin, number[:size])
-                for j in range(size):
-                    if v > 0 and not possible[j]:
-                        out[j] = -1
-                        continue
-                    if v >= first_leaf and scratch.state[v - first_leaf, j] >= 0:
-                        out[j] = scratch.state[v - first_leaf, j]
-                        continue
-                    row = 0 if v == 0 else found[s, i, p, begin + j]
-                    weight = table[problem.start[v] + row * states :][:states]
-                    if shifts.shifted[v]:
-                        at, up = below[offset[v] :][:states], shift[offset[v] :][:states]
-                        total, _ = terms_of(weight, shifts.none, at, up, j, terms)
-                    else:
-                        total = 0.0
-                        for k in range(states):
-                            value = below[offset[v] + k, j] if scratch.stored[v] else 1.0
-                            terms[k] = weight[k] * value
-                            total += terms[k]
-                    if v == 0:
-                        possible[j] = total > 0.0
-                    out[j] = _choose(terms[:states], number[j] * total) if total > 0.0 else -1
+                out = found[s, i, v, begin:end]
+                if v >= first_leaf and not scratch.missing[v - first_leaf]:
+                    out[:] = state[v - first_leaf, : end - begin]
+                    continue
+                word0 = _WORD_PLANE | np.uint64(first + i)
+                word2 = np.uint64(v) << _BYTE | key[2]
+                _uniform(key, word0, word2, members[s], start + begin, calls, words, number)
+                above = none if v == 0 else found[s, i, problem.parent[v], begin:end]
+                rows, at = table[problem.start[v] :], below[offset[v] : offset[v + 1]]
+                if shifts.shifted[v]:
+                    shift = shifts.shift[offset[v] : offset[v + 1]]
+                    _choose_apart(rows, above, at, shift, shifts, number, total, out)
+                else:
+                    _choose(rows, above, at, number, total, sum_so_far, out)
+                if v == 0:
+                    possible = total[: end - begin] > 0.0
+            for j in range(end - begin):
+                if not possible[j]:
+                    found[s, i, :, begin + j] = -1
 
 
 @compiled(error_model="numpy")
-def _choose(terms, limit):  # type: ignore[no-untyped-def]
-    """The first state at which the cumulative sum of the terms exceeds the limit."""
-    cumulative = 0.0
-    chosen = 0
-    for k in range(len(terms)):
-        cumulative += terms[k]
-        chosen += cumulative <= limit
-    return chosen
+def _choose(table, above, below, number, total, sum_so_far, out):  # type: ignore[no-untyped-def]
+    """The first state of each lane at which the sum of the terms so far exceeds number times `total`.
+
+    Terms are λ times the row of the table for the parent's state `above`; `total` is their sum. The
+    last state needs no comparison. Indices without a sign are not asked whether they are negative.
+    """
+    states = np.uint64(below.shape[0])
+    if states == 2:
+        for j in range(len(out)):
+            row = np.uint64(above[j]) * states
+            zero = table[row] * below[0, j]
+            total[j] = zero + table[row + np.uint64(1)] * below[1, j]
+            out[j] = zero <= number[j] * total[j]
+        return
+    for j in range(len(out)):
+        total[j] = table[np.uint64(above[j]) * states] * below[0, j]
+    for k in range(1, below.shape[0]):
+        for j in range(len(out)):
+            total[j] += table[np.uint64(above[j]) * states + np.uint64(k)] * below[k, j]
+    sum_so_far[:] = 0.0
+    out[:] = 0
+    for k in range(below.shape[0] - 1):
+        for j in range(len(out)):
+            sum_so_far[j] += table[np.uint64(above[j]) * states + np.uint64(k)] * below[k, j]
+            out[j] += sum_so_far[j] <= number[j] * total[j]
 
 
 @compiled(error_model="numpy")
-def _uniform(key, member, node, view, start, out):  # type: ignore[no-untyped-def]
-    """Numbers in (0, 1) of rows start, start + 1, …: those of plane 255 of `hltm.sampling.philox`."""
-    numbers = np.empty(CALLS, np.uint64)
-    words = np.empty(2 * CALLS, np.uint64)
-    word0 = _WORD_PLANE | np.uint64(view)
-    word2 = np.uint64(node) << _BYTE | key[2]
-    for low in range(start // 4, (start + len(out) - 1) // 4 + 1, CALLS):
-        for i in range(CALLS):
-            numbers[i] = np.uint64(low + i)
-        philox_blocks(key[0], key[1], word0, numbers, word2, member, CALLS, words)
-        for at in range(max(4 * low, start), min(4 * (low + CALLS), start + len(out))):
-            place = at - 4 * low
-            unit = words[place >> 1] >> (_HALF * np.uint64(place & 1)) & _WORD
-            out[at - start] = (float(unit) + 0.5) * 2.0**-32
+def _choose_apart(table, above, below, shift, shifts, number, total, out):  # type: ignore[no-untyped-def]
+    """`_choose` where states have shifts."""
+    states = below.shape[0]
+    for j in range(len(out)):
+        row = table[above[j] * states : (above[j] + 1) * states]
+        total[j], _ = terms_of(row, shifts.none, below, shift, j, shifts.terms)
+        sum_so_far, out[j] = 0.0, 0
+        for k in range(states - 1):
+            sum_so_far += shifts.terms[k]
+            out[j] += sum_so_far <= number[j] * total[j]
+
+
+@compiled(error_model="numpy")
+def _uniform(key, word0, word2, member, start, calls, words, out):  # type: ignore[no-untyped-def]
+    """Numbers in (0, 1) of rows start, start + 1, …: those of plane 255 of `hltm.sampling.philox`.
+
+    A call makes the words of four rows; `calls` and `words` are overwritten.
+    """
+    first, count = start // 4, (start + len(out) - 1) // 4 - start // 4 + 1
+    for i in range(len(calls)):
+        calls[i] = np.uint64(first + i)
+    philox_blocks(key[0], key[1], word0, calls, word2, member, count, words)
+    skipped = start - 4 * first
+    for j in range(len(out)):
+        place = np.uint64(skipped + j)
+        unit = words[place >> _ONE] >> (_HALF * (place & _ONE)) & _WORD
+        out[j] = (float(unit) + 0.5) * 2.0**-32
 
 
 @compiled(error_model="numpy")

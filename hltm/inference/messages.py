@@ -28,7 +28,6 @@ each operation on the way from the leaves to it, *provided that no number other 
   or in [1/2, 1), those of the tables too; products of such numbers cannot underflow, and in a sum a
   term vanishes only beside one that is 2^1000 times as large. Leaves whose tables have no entry
   between 0 and ε are as above all the same: what they send is 0 or at least ε.
-
 """
 
 from __future__ import annotations

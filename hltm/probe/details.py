@@ -82,7 +82,7 @@ class DetailProbe:
             posterior: `(S, L, K, B)` given the leaves.
         """
         self.specificity.update(batch, latents)
-        self.probe.update(activations, targets)
+        self.probe.update(activations, targets, batch)
         self.cka.update(batch, posterior.flatten(1, 2))
         self.collapse.update(batch)
 

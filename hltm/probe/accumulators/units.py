@@ -6,6 +6,7 @@ protection from overflow, underflow and cancellation serve them all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,6 +66,27 @@ class UnitBatch:
     def products(self) -> Tensor:
         """`(…, U, U)` of all pairs of units, summed over rows."""
         return self.values @ self.values.mT
+
+    def join(self, parts: Sequence[UnitBatch]) -> None:
+        """Make `products` of those of the latest batches of others, which have all of its rows between them.
+
+        With values v + d of the part's values v, of mean r over n rows, the part's share is
+        Σ v vᵀ + n (d rᵀ + r dᵀ + d dᵀ). Parts of another scale change nothing.
+        """
+        if not all(bool((part.units.exponent == self.units.exponent).all()) for part in parts):
+            return
+        left, right = [], []
+        for part in parts:
+            moved, n = part._centre() - self._centre(), part.shape[-1]
+            left += [moved, n * part.rest]
+            right += [n * (part.rest + moved), moved]
+        shifts = (torch.stack(left, -1) @ torch.stack(right, -2)).to(self.values.dtype)
+        self.__dict__["products"] = sum((part.products for part in parts), shifts)
+
+    def _centre(self) -> Tensor:
+        """`(…, U)` float64, what was taken off `values`; while this is the latest batch of `units`."""
+        share = self.before / (self.before + self.shape[-1])
+        return self.units.mean + share * self.step - self.rest
 
     def inner(self, other: UnitBatch, moved: float = 0.0) -> Tensor:
         """`(…, U, T)` float64 sums of products around the means of the batch, in memory of its own.

@@ -10,6 +10,7 @@ from torch import Tensor
 from hltm._results import by_content
 from hltm.probe.accumulators.checks import check_pair, one_hot
 from hltm.probe.accumulators.moments import PairMoments, StreamingMoments
+from hltm.probe.accumulators.units import UnitBatch
 
 BLOCK = 32  # rows that go to one side of the split together
 LEAST = 32  # rows that each side needs
@@ -89,14 +90,21 @@ class LinearProbe:
         # two halves to fit, and rows to test
         self.sides = StreamingMoments(), StreamingMoments(), StreamingMoments()
 
-    def update(self, activations: Tensor, targets: Tensor) -> None:
-        """Add a batch of the next rows."""
+    def update(self, activations: Tensor, targets: Tensor, batch: UnitBatch | None = None) -> None:
+        """Add a batch of the next rows.
+
+        Args:
+            batch: the same activations, whose `products` are made of those of both sides.
+        """
         a = check_pair(activations, targets)
-        indicator = one_hot(targets, self.states).to(a.dtype)
+        indicator, parts = one_hot(targets, self.states).to(a.dtype), []
         for which, moments in zip(((0,), (2,), (1, 3)), self.sides, strict=True):
             x, y = (_blocks(part, self.samples, which) for part in (a, indicator))
             if x.shape[-1]:
-                moments.update(x, y)
+                parts.append(moments.x.take(x))
+                moments.update(parts[-1], y)
+        if batch is not None and batch.shape == a.shape and batch.values.dtype == a.dtype:
+            batch.join(parts)
         self.samples += a.shape[-1]
 
     @property

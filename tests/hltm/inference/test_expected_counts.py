@@ -151,3 +151,23 @@ def test_impossible_rows_count_nothing():
     assert log_p.tolist() == [-math.inf, pytest.approx(math.log(0.5)), -math.inf]
     assert found[0, :2].tolist() == [0, 1]
     assert rational_counts(tree, [0, 1])[1] == Fraction(0)
+
+
+def test_counts_of_a_model_do_not_depend_on_the_rows_of_others():
+    tree = irregular_tree(3, nodes=12)
+    leaves = some_leaves(tree, 300, 0, 0.2)
+    beside = Tables(tree.topology, tree.tables.cardinality, tree.tables.flat.expand(2, -1))
+    for count in (5, 131, 199):
+        alone, _ = counts_of(tree, rows_of(leaves[:count]))
+        rows = rows_of(leaves)._replace(bounds=np.array([[0, count], [0, 300]]))
+        assert np.array_equal(alone[0], expected_counts(beside, rows)[0][0])
+
+
+@pytest.mark.parametrize("states", [3, 40])
+def test_leaves_of_few_and_of_many_states_are_counted(states):
+    random = np.random.default_rng(0)
+    topology = hltm.Topology.from_parents([None, 0, 0])
+    table = random.dirichlet(np.ones(states), 3)
+    tree = hltm.LatentTree.from_tables(topology, [np.full(3, 1 / 3), table, table])
+    check_row(tree, [states - 1, -1])
+    check_row(tree, [0, states - 2])

@@ -170,3 +170,20 @@ def test_sums_row_by_row_are_the_products_with_indicators(states):
 def test_both_sides_have_the_same_rows(kind):
     with pytest.raises(ValueError, match="expected as many rows of both, got 5 and 4"):
         kind().update(torch.ones(2, 5), torch.ones(2, 4))
+
+
+def test_products_of_a_batch_are_made_of_those_of_parts():
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 90, generator=random, dtype=torch.float64) + 1000
+    x[:, 1] = 1e5 + torch.arange(90) // 30  # all of its variance is between the parts
+    whole, sides = StreamingUnits(), [StreamingUnits() for _ in range(3)]
+    for _ in range(2):  # the second batch moves all means
+        batch = whole.take(x)
+        expected = batch.values @ batch.values.mT
+        batch.join([side.take(x[..., 30 * i : 30 * i + 30]) for i, side in enumerate(sides)])
+        assert "products" in vars(batch)
+        torch.testing.assert_close(batch.products, expected, rtol=1e-9, atol=1e-8)
+        x = 2 * x + 1
+    batch = whole.take(x * 1e30)
+    batch.join([StreamingUnits().take(x)])  # of another scale
+    assert "products" not in vars(batch)
