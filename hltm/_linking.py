@@ -15,6 +15,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen, JitEngine
@@ -101,8 +102,19 @@ class Pipeline(Compiler):
     """numba's own steps, whose functions are each kept in a `Library`."""
 
     def compile_extra(self, function: Any) -> Any:
-        with _libraries(self.state.targetctx.codegen()), _no_collection():
+        codegen = self.state.targetctx.codegen()
+        if not _fits(codegen):
             return super().compile_extra(function)
+        with _libraries(codegen), _no_collection():
+            return super().compile_extra(function)
+
+
+@cache
+def _fits(codegen: Any) -> bool:
+    """Whether objects of numba have the attributes that are used here."""
+    names = ("_codegen", "_final_module", "_linking_libraries")
+    own = JITCodeLibrary(codegen, "probe")
+    return hasattr(codegen, "_engine") and all(hasattr(own, name) for name in names)
 
 
 @contextmanager

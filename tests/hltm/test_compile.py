@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numba import njit, types
+from numba.core.registry import cpu_target
 
 from hltm._compile import _digest, compiled, inner, source_stamp
 from hltm._separate import compile_together, separate
@@ -155,6 +156,23 @@ def test_a_numba_with_other_insides_compiles_in_its_own_way(monkeypatch, missing
     monkeypatch.setattr(f"numba.core.{missing}", None)
     with pytest.raises(ImportError, match=missing.rpartition(".")[2]):
         importlib.import_module("hltm._linking")
+
+
+def test_objects_of_numba_with_other_attributes_compile_in_its_own_way(monkeypatch):
+    linking = importlib.import_module("hltm._linking")
+    monkeypatch.setattr(linking, "_fits", lambda codegen: False)
+    monkeypatch.setattr(linking, "_libraries", None)
+
+    @compiled()
+    def double(x):
+        return 2 * x
+
+    assert double(1.5) == 3
+    monkeypatch.undo()
+    codegen = cpu_target.target_context.codegen()
+    assert linking._fits.__wrapped__(codegen)
+    monkeypatch.setattr(linking, "JITCodeLibrary", lambda *_: object())
+    assert not linking._fits.__wrapped__(codegen)
 
 
 def test_kernels_that_numba_compiles_in_its_own_way_compute_the_same(project):
