@@ -22,11 +22,4 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
         >>> cosine_similarity(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[2.0, 0.0]]]))
         tensor([[0.6000]])
     """
-    from dualnets.methods.compiled.operation import is_supported
-
-    a, b = at_least_float32(a), at_least_float32(b)
-    if a.ndim == 3 and a.shape == b.shape and is_supported(a, b):
-        from dualnets.methods.compiled import samples
-
-        return samples.cosines(a, b)[0]
-    return plain_cosine_similarity(a, b)
+    return plain_cosine_similarity(at_least_float32(a), at_least_float32(b))

@@ -103,7 +103,7 @@ def compiled_steps(rule, groups, bad, zeros, resumed_at=STEPS):
     return {**parameters, **memory}, frozen_at
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(RULES, GROUPS, LOSSES, st.sets(st.sampled_from([*SHAPES])), st.integers(0, STEPS))
 def test_any_update_equals_the_rules(rule, groups, bad, zeros, resumed_at):
     """Members are lost at the same steps, and all numbers are the same; a resumed run has the same bits."""
@@ -127,7 +127,7 @@ TORCH = {
 
 
 @pytest.mark.parametrize("kind", TORCH)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.data())
 def test_any_update_equals_torch_optim(kind, data):
     """One tensor has a rate of its own and no weight decay, as one excludes biases."""
