@@ -16,6 +16,7 @@ from dualnets.networks.compiled.passes import ForwardPass
 from dualnets.training import steps as steps_module
 from dualnets.training.data import FixedData, FreshData
 from dualnets.training.eager import differentiate, train_steps_eager
+from dualnets.training.recorded import capture
 from dualnets.training.recorded.capture import Recording, is_repeatable
 from dualnets.training.recorded.repeated import OtherInputsError, repeated
 from dualnets.training.recorded.simplified import simplify
@@ -261,6 +262,39 @@ def test_other_batches_are_left_to_plain_torch():
         found = recording(network, config, before.state, batch)
         assert found[0].equal(expected[0])
         assert all(map(torch.equal, found[1], expected[1]))
+
+
+def dropped(graph, node):
+    node.replace_all_uses_with(node.args[0])
+    graph.erase_node(node)
+
+
+def swapped(_, node):
+    node.args = (node.args[1], node.args[0])
+
+
+def wrong_by_a_thousandth(_, node):
+    node.args = (node.args[0], 1.001 * node.args[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "operation", "change"),
+    [
+        ("vicreg", "mul_11", dropped),  # 0 where views are equal, as they are here
+        ("vicreg", "sub", swapped), ("simclr", "div", wrong_by_a_thousandth),
+    ],
+)  # fmt: skip
+def test_a_recording_that_computes_something_else_is_refused(monkeypatch, name, operation, change):
+    def simplified(graph):
+        simplify(graph)
+        nodes = [own for own in graph.nodes if own.op == "call_function"]
+        change(graph, next(own for own in nodes if own.name.startswith(operation)
+                           and str(own.target).startswith(f"aten.{operation.split('_')[0]}.")
+                           and (change is dropped or len(own.args) == 2)))  # fmt: skip
+
+    monkeypatch.setattr(capture, "simplify", simplified)
+    with pytest.raises(RuntimeError, match="other numbers"):
+        record(*setting(METHODS[name], members=1))
 
 
 def replaced(network):
