@@ -157,6 +157,24 @@ def test_products_and_places(data):
     check(aten._log_softmax_backward_data.default, found.exp() - 0.1, found, 1, torch.float64)
 
 
+@pytest.mark.parametrize("target", [aten.bmm.default, aten.exp.default, aten.mul.Tensor])
+def test_single_precision_and_again_in_the_same_memory(target):
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(8, 10, 128, generator=generator)
+    given = {aten.bmm.default: [a, a.mT], aten.exp.default: [a], aten.mul.Tensor: [a, a[:, :1]]}[
+        target
+    ]
+    expected = target(*given)
+    found = torch.empty_like(expected)
+    table = Rows(torch.float32)
+    table.add(target, found, *given)
+    repeat = table.bound(np.zeros(1, dtype=np.int64))
+    for _ in range(50):
+        found.fill_(NAN)
+        repeat()
+        assert torch.allclose(found, expected, rtol=2e-6, atol=2e-6)
+
+
 @pytest.mark.parametrize("place", [3, -4])
 def test_an_index_out_of_range_is_refused(place):
     values, index = torch.zeros(3, dtype=torch.float64), torch.tensor([0, place])
