@@ -93,3 +93,8 @@ def plain_sinkhorn(
         counted = log if left_out is None else log.masked_fill(left_out, -torch.inf)
         log = torch.log_softmax(log - torch.logsumexp(counted, dim=1, keepdim=True), dim=2)
     return torch.softmax(log, dim=2)
+
+
+def plain_cross_entropies(scores: Tensor, assigned: Tensor, temperature: float) -> Tensor:
+    """`cross_entropies` in plain torch."""
+    return -(assigned * torch.log_softmax(scores / temperature, dim=-1)).sum(-1)

@@ -21,7 +21,7 @@ from dualnets._checks import check_kind, check_number, check_whole
 from dualnets._lazy import torch
 from dualnets._options import Above, option
 from dualnets.methods._directions import direction, random_directions
-from dualnets.methods._plain import plain_sinkhorn
+from dualnets.methods._plain import plain_cross_entropies, plain_sinkhorn
 from dualnets.methods._projector import directions, joined
 from dualnets.methods.protocol import (
     Batch,
@@ -72,7 +72,13 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor | Non
 
 def cross_entropies(scores: Tensor, assigned: Tensor, temperature: float) -> Tensor:
     """`(S, N)` -Σ_k q_k log p_k: q the assignments `(S, N, K)`, p the softmax of scores over τ."""
-    return -(assigned * torch.log_softmax(scores / temperature, dim=-1)).sum(-1)
+    from dualnets.methods.compiled.operation import is_supported
+
+    if not assigned.requires_grad and is_supported(scores, assigned):
+        from dualnets.methods.compiled import assignments
+
+        return assignments.cross_entropies(scores, assigned, temperature)[0]
+    return plain_cross_entropies(scores, assigned, temperature)
 
 
 @dataclass(frozen=True)

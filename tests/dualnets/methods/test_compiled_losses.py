@@ -11,6 +11,7 @@ from dualnets._vectors import LANES, exponential, load, store
 from dualnets.methods._directions import direction
 from dualnets.methods._matching import matching_losses
 from dualnets.methods._plain import (
+    plain_cross_entropies,
     plain_direction,
     plain_losses,
     plain_ntxent,
@@ -18,7 +19,7 @@ from dualnets.methods._plain import (
 )
 from dualnets.methods.compiled import operation
 from dualnets.methods.losses import NTXent
-from dualnets.methods.swav import sinkhorn
+from dualnets.methods.swav import cross_entropies, sinkhorn
 from hltm._compile import compiled
 
 KINDS = (torch.float32, torch.float64)
@@ -58,6 +59,13 @@ def matching(places: bool, classify: bool):
     return fast, slow
 
 
+def exchanged(assigned):
+    return (
+        lambda own: cross_entropies(own, assigned(own), 0.1),
+        lambda own: plain_cross_entropies(own, assigned(own), 0.1),
+    )
+
+
 # name -> compiled, plain, how many arguments (S, B, U)
 LOSSES = {
     "queue": (*matching(False, False), 1),
@@ -65,6 +73,7 @@ LOSSES = {
     "bank, positives alone": (*matching(True, False), 1),
     "ntxent": (lambda a, p: NTXent(0.5)(a, p, None), lambda a, p: plain_ntxent(a, p, 0.5), 2),
     "direction": (direction, plain_direction, 1),
+    "assignments": (*exchanged(lambda own: own.detach().roll(1, 1).softmax(-1)), 1),
 }
 
 
@@ -201,7 +210,7 @@ def test_an_operation_can_be_recorded_and_knows_its_shapes(name):
         found = recorded(*given)
     assert found[0].equal(expected[0])
     assert all(a.equal(b) for a, b in zip(found[1], expected[1], strict=True))
-    if not name.startswith(("queue", "bank")):
+    if not name.startswith(("queue", "bank", "assignments")):
         with FakeTensorMode() as mode:
             fake = [mode.from_tensor(own) for own in given]
             values, slopes = with_gradients(fast, fake)

@@ -1,8 +1,8 @@
-"""`methods.swav.sinkhorn`, compiled for the CPU: `(K, N)` numbers of a member, a sample per lane.
+"""`methods.swav.sinkhorn` and the cross-entropy with its assignments, compiled for the CPU.
 
-Sinkhorn's scalings multiply exponentials in float64, each sample's largest being 1, in place of sums in
-logarithms. That is exact as long as no prototype's exponentials all come near the smallest number; where
-they do, the plain function is called.
+Both work on `(K, N)` numbers of a member, a sample per lane. Sinkhorn's scalings multiply exponentials in
+float64, each sample's largest being 1, in place of sums in logarithms. That is exact as long as no
+prototype's exponentials all come near the smallest number; where they do, the plain function is called.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from dualnets._vectors import LANES, exponential, load, spread, store
-from dualnets.methods._plain import plain_sinkhorn
+from dualnets.methods._plain import plain_cross_entropies, plain_sinkhorn
 from dualnets.methods.compiled.matching import copy_tile, largest
 from dualnets.methods.compiled.operation import (
     KERNELS,
     NAMESPACE,
     Kernel,
     new_gradient,
+    register_gradient,
 )
 from hltm._compile import compiled
 
@@ -42,6 +43,24 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int, used: Tensor) -> T
 @sinkhorn.register_fake
 def _(scores, epsilon, iterations, used):  # type: ignore[no-untyped-def]
     return new_gradient(scores)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::cross_entropies", mutates_args=(), device_types="cpu")
+def cross_entropies(scores: Tensor, assigned: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Losses `(S, N)` and their gradients with respect to the scores `(S, N, K)`."""
+    losses, gradient = scores.new_empty(scores.shape[:2]), new_gradient(scores)
+    KERNELS["cross_entropies"](
+        2 * scores[0].numel(), scores, assigned, temperature, losses, gradient
+    )
+    return losses, gradient
+
+
+@cross_entropies.register_fake
+def _(scores, assigned, temperature):  # type: ignore[no-untyped-def]
+    return scores.new_empty(scores.shape[:2]), new_gradient(scores)
+
+
+register_gradient(cross_entropies, plain_cross_entropies, 1)
 
 
 @compiled()
@@ -116,3 +135,51 @@ def _sum_of_products(a, b):  # type: ignore[no-untyped-def]
         total = total + load(a, i) * load(b, i)
     store(parts, 0, total)
     return parts.sum()
+
+
+@compiled()
+def _cross_entropy_members(low, high, scores, assigned, temperature, losses, gradient):  # type: ignore[no-untyped-def]
+    """Members low .. high - 1."""
+    for s in range(low, high):
+        _cross_entropies(scores[s], assigned[s], temperature, losses[s], gradient[s])
+
+
+KERNELS["cross_entropies"] = Kernel(
+    _cross_entropy_members,
+    lambda scores, assigned, temperature, losses, gradient: (
+        scores.numpy(), assigned.numpy(), temperature, losses.numpy(), gradient.transpose(1, 2).numpy(),
+    ),
+    batch_last=(0, 1),
+)  # fmt: skip
+
+
+@compiled()
+def _cross_entropies(scores, assigned, temperature, losses, gradient):  # type: ignore[no-untyped-def]
+    """Fill the losses `(N,)` of one member and their gradients `(K, N)`."""
+    kinds, samples = scores.shape
+    kind = scores.dtype.type
+    inverse = spread(kind(1 / temperature))
+    logits, wanted = np.empty((kinds, LANES), scores.dtype), np.empty((kinds, LANES), scores.dtype)
+    totals, of_lanes = np.empty(LANES, scores.dtype), np.empty(LANES, scores.dtype)
+    for start in range(0, samples, LANES):
+        count = min(LANES, samples - start)
+        copy_tile(scores, start, kind(1 / temperature), logits)
+        copy_tile(assigned, start, kind(1), wanted)
+        # -Σ_k q_k log p_k with log p_k = x_k - log Σ exp(x), x less the largest
+        peak = largest(logits, kinds, load(logits, 0))
+        total = cross = mass = spread(kind(0))
+        for k in range(kinds):
+            x, q = load(logits, k * LANES) - peak, load(wanted, k * LANES)
+            each = exponential(x)
+            store(logits, k * LANES, each)
+            total, cross, mass = total + each, cross + q * x, mass + q
+        store(totals, 0, total)
+        for lane in range(LANES):
+            of_lanes[lane] = math.log(totals[lane])
+        store(of_lanes, 0, load(of_lanes, 0) * mass - cross)
+        losses[start : start + count] = of_lanes[:count]
+        scale = mass / total
+        for k in range(kinds):
+            slope = load(logits, k * LANES) * scale - load(wanted, k * LANES)
+            store(logits, k * LANES, slope * inverse)
+            gradient[k, start : start + count] = logits[k, :count]
