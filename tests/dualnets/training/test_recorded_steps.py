@@ -102,6 +102,24 @@ def test_recorded_steps_have_the_numbers_of_eager_ones(name, members):
     assert steps == [True] * 4
 
 
+@pytest.mark.parametrize("name", ["vicreg", "moco"])
+def test_layers_shared_by_threads_give_the_same_bits(name, monkeypatch):
+    found = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for worth in (0, 2**40):
+            monkeypatch.setattr(capture, "WORTH_THREADS", worth)
+            network, config, before = setting(METHODS[name], members=3)
+            batch = next(iter(config.data.batches(config.method.needs, 0, 1)))
+            recording = Recording(network, config, before, batch)
+            losses, gradients, carried = recording(network, config, before.state, batch)
+            found.append([losses, *(own.clone() for own in gradients), *carried.values()])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, *found))
+
+
 def test_long_trainings_are_recorded(monkeypatch):
     made = []
     monkeypatch.setattr(steps_module, "WORTH_RECORDING", 8)

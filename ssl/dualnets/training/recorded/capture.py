@@ -33,6 +33,8 @@ from dualnets.training.state import TrainConfig, TrainState, trained_tensors
 
 ROUNDINGS = 64  # by which the numbers of a recording may differ
 ELSEWHERE = 0.1  # by which numbers are changed to compare a second time
+# parameters times samples, below which one thread is faster than several that meet after every layer
+WORTH_THREADS = 2**26
 OWN = "dualnets."  # classes of modules whose names begin so are known
 
 
@@ -95,7 +97,9 @@ class Recording:
         simplify(recorded.graph)
         link_layers(recorded.graph)
         count = len(self._fixed)
-        alone = torch.get_num_threads() == 1 or len(self._fixed[0]) == 1
+        work = sum(own.numel() for own in trained.values()) * batch.leaves.shape[1]
+        one_thread = torch.get_num_threads() == 1 or len(self._fixed[0]) == 1
+        alone = one_thread or work < WORTH_THREADS
         self._code = repeated(recorded.graph, count, range(1, 1 + len(trained)), alone=alone)
         self._check(step, self._inputs(state, batch))
         # at the start of a training views or networks may be equal, and much is 0
