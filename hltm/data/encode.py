@@ -66,8 +66,7 @@ def signs(
     states = _binary(states)
     if not dtype.is_signed:
         raise ValueError(f"dtype {dtype} does not hold -1, expected a signed one")
-    minus_one = torch.tensor(-1, dtype=dtype, device=states.device)
-    return _replaced(states, torch.add(minus_one, states.to(dtype), alpha=2), missing)
+    return _replaced(states, states.to(dtype, copy=True).mul_(2).sub_(1), missing)
 
 
 def one_hot(

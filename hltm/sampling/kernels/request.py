@@ -7,7 +7,7 @@ by address like any state. A node is redrawn if its own decision is 1 or its par
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -66,9 +66,15 @@ class DrawRequest:
     @cached_property
     def redraw_case(self) -> np.ndarray:
         """`(V,)` uint8: whether a view NEVER, SOMETIMES or ALWAYS redraws a node or one above it."""
+        found = np.zeros(len(self.topology), dtype=np.uint8)
         if self.rates is None:
-            return np.zeros(len(self.topology), dtype=np.uint8)
-        return _redraw_case(self.topology, np.asarray(self.rates, np.float64).tobytes())
+            return found
+        found[self.rates > 0] = SOMETIMES
+        found[self.rates >= 1] = ALWAYS
+        for level in range(self.topology.depth - 1, -1, -1):
+            nodes = np.asarray(self.topology.at_level(level))
+            found[nodes] = np.maximum(found[nodes], found[self.topology.parent[nodes]])
+        return found
 
     @cached_property
     def redraw_limits(self) -> np.ndarray:
@@ -83,18 +89,6 @@ class DrawRequest:
         if 0 in self.views:
             return np.ones(len(self.topology), dtype=bool)
         return self.redraw_case < ALWAYS
-
-
-@lru_cache(maxsize=16)  # a loader asks for the same ones batch after batch
-def _redraw_case(topology: Topology, rates: bytes) -> np.ndarray:
-    given = np.frombuffer(rates)
-    found = np.zeros(len(topology), dtype=np.uint8)
-    found[given > 0] = SOMETIMES
-    found[given >= 1] = ALWAYS
-    for level in range(topology.depth - 1, -1, -1):
-        nodes = np.asarray(topology.at_level(level))
-        found[nodes] = np.maximum(found[nodes], found[topology.parent[nodes]])
-    return found
 
 
 def decision_limits(rates: np.ndarray) -> np.ndarray:
