@@ -100,13 +100,7 @@ def stored(function: Callable[..., Any], **options: Any) -> Any:
     return kernel
 
 
-def _jit(
-    function: Callable[..., Any],
-    *,
-    fastmath: Any = False,
-    error_model: str = "numpy",
-    **options: Any,
-) -> Any:
+def _jit(function: Callable[..., Any], *, fastmath: Any = False, **options: Any) -> Any:
     """As `numba.njit`.
 
     An option that is not given would be that of the function which happens to call this one first. Divisions
@@ -115,7 +109,7 @@ def _jit(
     jit: Any = njit  # its types do not know all of its options
     return jit(
         nogil=True, no_cfunc_wrapper=True, pipeline_class=Pipeline, fastmath=fastmath,
-        error_model=error_model, **options,
+        error_model="numpy", **options,
     )(function)  # fmt: skip
 
 

@@ -74,11 +74,7 @@ class Separate:
         Args:
             like: any number of the dtype.
         """
-        arguments = self.signature_of(typeof(like)).args
-        self.kernel.compile(arguments)
-        found = self.kernel.overloads[arguments]
-        address: int = found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
-        return address
+        return machine_code(self.kernel, self.signature_of(typeof(like)).args)[0]
 
 
 def separate(signature_of: Callable[[Any], Signature], **options: Any) -> Callable[[Any], Separate]:
@@ -93,6 +89,16 @@ def separate(signature_of: Callable[[Any], Signature], **options: Any) -> Callab
         return Separate(stored(function, no_cpython_wrapper=True, **options), signature_of)
 
     return decorate
+
+
+def machine_code(kernel: Any, arguments: tuple[Any, ...]) -> tuple[int, Any]:
+    """Where the machine code of a kernel for arguments of these types begins, and numba's compiled form.
+
+    It is compiled first if it has to be. The form has to outlive the use of the address.
+    """
+    kernel.compile(arguments)
+    found = kernel.overloads[arguments]
+    return found.library.get_pointer_to_function(found.fndesc.llvm_func_name), found
 
 
 def compile_together(wanted: Sequence[tuple[Any, tuple[Any, ...]]]) -> None:
@@ -118,3 +124,13 @@ def address_of(typing, array):  # type: ignore[no-untyped-def]
         return builder.ptrtoint(data, context.get_value_type(types.int64))
 
     return types.int64(array), write
+
+
+@intrinsic
+def pointer(typing, address):  # type: ignore[no-untyped-def]
+    """An address as a pointer, of which `numba.carray` makes an array."""
+
+    def write(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), write

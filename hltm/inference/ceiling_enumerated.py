@@ -26,9 +26,8 @@ def own_squares(tables: Tables, prior: np.ndarray, nodes: np.ndarray) -> np.ndar
     square = np.zeros(len(topology))
     start = np.cumsum(tables.cardinality) - tables.cardinality
     kind, place = np.zeros((2, len(topology)), dtype=np.int64)
-    sent: list[
-        np.ndarray
-    ] = []  # of every kind of node, (G, K_parent, N) likelihoods of leaf states
+    # of every kind of node, (G, K_parent, N) likelihoods of leaf states
+    sent: list[np.ndarray] = []
     unread: list[int] = []  # how many nodes of a kind have not been read by their parents
     for alike, children in _kinds(tables, needed, kind):
         kind[alike], place[alike] = len(sent), np.arange(len(alike))

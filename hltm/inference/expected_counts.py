@@ -103,7 +103,7 @@ def _tasks(bounds: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(found, dtype=np.int64), np.array(first_task)
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _sweeps(  # type: ignore[no-untyped-def]
     problem, scratch, shifts, sent_offset, weights, tasks, counts, log_evidence
 ):
@@ -138,7 +138,7 @@ def _sweeps(  # type: ignore[no-untyped-def]
                             at[k, j] = found[k, j]
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _weigh_root(scratch, shifts, prior, weights, log_evidence, counts):  # type: ignore[no-untyped-def]
     """Turn λ of the root into its posterior times each row's weight; lanes without a row get 0."""
     states = len(prior)
@@ -155,7 +155,7 @@ def _weigh_root(scratch, shifts, prior, weights, log_evidence, counts):  # type:
             counts[k] += below[k, j]
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _descend_apart(table, above, below, shift, shifts, found, counts):  # type: ignore[no-untyped-def]
     """`_descend` in the lanes `apart`, whose posterior goes to `found`; their λ becomes 0."""
     states = below.shape[0]
@@ -174,7 +174,7 @@ def _descend_apart(table, above, below, shift, shifts, found, counts):  # type: 
 
 
 # sums over lanes may be added in any order, and so several numbers at a time
-@compiled(error_model="numpy", fastmath={"reassoc", "nsz"})
+@compiled(fastmath={"reassoc", "nsz"})
 def _descend(table, above, sent, below, total, counts):  # type: ignore[no-untyped-def]
     """Turn λ into a posterior in place, and add the expected counts of its table; overwrites `sent`."""
     states, lanes = below.shape
@@ -197,7 +197,7 @@ def _descend(table, above, sent, below, total, counts):  # type: ignore[no-untyp
             below[k, j] *= total[j]
 
 
-@compiled(error_model="numpy", fastmath={"reassoc", "nsz"})
+@compiled(fastmath={"reassoc", "nsz"})
 def _count_leaf(table, states, above, state, missing, counts):  # type: ignore[no-untyped-def]
     """Add the expected counts of a leaf's table: its observed state, or P(state | parent) if missing."""
     lanes = above.shape[1]

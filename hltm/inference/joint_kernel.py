@@ -96,7 +96,7 @@ def _share(problem: Problem, work, states: int) -> None:  # type: ignore[no-unty
     share(work, members * -(-batch // problem.lanes), threads=threads)
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _samples(  # type: ignore[no-untyped-def]
     problem, scratch, shifts, key, members, first, start, found, low, high
 ):
@@ -145,7 +145,7 @@ def _samples(  # type: ignore[no-untyped-def]
                     found[s, i, :, begin + j] = -1
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _choose(table, above, below, number, total, sum_so_far, out):  # type: ignore[no-untyped-def]
     """The first state of each lane at which the sum of the terms so far exceeds number times `total`.
 
@@ -173,7 +173,7 @@ def _choose(table, above, below, number, total, sum_so_far, out):  # type: ignor
             out[j] += sum_so_far[j] <= number[j] * total[j]
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _choose_apart(table, above, below, shift, shifts, number, total, out):  # type: ignore[no-untyped-def]
     """`_choose` where states have shifts."""
     states = below.shape[0]
@@ -186,7 +186,7 @@ def _choose_apart(table, above, below, shift, shifts, number, total, out):  # ty
             out[j] += sum_so_far <= number[j] * total[j]
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _uniform(key, word0, word2, member, start, calls, words, out):  # type: ignore[no-untyped-def]
     """Numbers in (0, 1) of rows start, start + 1, …: those of plane 255 of `hltm.sampling.philox`.
 
@@ -203,7 +203,7 @@ def _uniform(key, word0, word2, member, start, calls, words, out):  # type: igno
         out[j] = (float(unit) + 0.5) * 2.0**-32
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _most_likely(  # type: ignore[no-untyped-def]
     problem, given, likelihoods, slack, relative_slack, states, score, low, high
 ):
@@ -243,7 +243,7 @@ def _most_likely(  # type: ignore[no-untyped-def]
                 states[s, :, begin + j] = -1
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _exclude(state, own):  # type: ignore[no-untyped-def]
     """Make the states that an observed leaf is not in impossible."""
     for k in range(own.shape[0]):
@@ -251,7 +251,7 @@ def _exclude(state, own):  # type: ignore[no-untyped-def]
             own[k, j] = -np.inf if (state[j] >= 0) & (state[j] != k) else 0.0
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _largest(row, own, most):  # type: ignore[no-untyped-def]
     """The largest score of a node's states given its parent's, in every lane."""
     for j in range(len(most)):
@@ -262,7 +262,7 @@ def _largest(row, own, most):  # type: ignore[no-untyped-def]
             most[j] = value if value > most[j] else most[j]
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _decide(table, own, above, slack, relative_slack, out):  # type: ignore[no-untyped-def]
     """The lowest of a node's best states given the state `above` of its parent."""
     states = own.shape[0]

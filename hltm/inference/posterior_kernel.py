@@ -95,7 +95,7 @@ def posterior(
     return torch.from_numpy(marginals), torch.from_numpy(evidence if own else evidence[:, 0])
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _rows(  # type: ignore[no-untyped-def]
     problem, scratch, shifts, sent_offset, prior, lift, log_prior, nodes, needed, marginals, evidence,
     doubtful, tasks,
@@ -166,7 +166,7 @@ def _rows(  # type: ignore[no-untyped-def]
                 i += wanted
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _observed(low, high, prior, lift, log_prior, state, begin, marginals, evidence):  # type: ignore[no-untyped-def]
     """Store the posterior of a leaf given itself alone: its state, or the prior where it is missing.
 
@@ -196,7 +196,7 @@ def _observed(low, high, prior, lift, log_prior, state, begin, marginals, eviden
                 marginals[: high - low, begin + j] = np.nan
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _finish(problem, scratch, shifts, v, prior, lift, begin, size, evidence):  # type: ignore[no-untyped-def]
     """Turn λ of a node into its posterior in place: times the prior 2^lift, normalised.
 
@@ -230,7 +230,7 @@ def _finish(problem, scratch, shifts, v, prior, lift, begin, size, evidence):  #
     store_logs(total, exponent, evidence[begin : begin + size])
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _finish_apart(scratch, shifts, v, low, prior, lift, below):  # type: ignore[no-untyped-def]
     """The terms of `_finish` in the lanes `apart`, into `found`; whether there are any."""
     everywhere = False
@@ -252,7 +252,7 @@ def _finish_apart(scratch, shifts, v, low, prior, lift, below):  # type: ignore[
     return some
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _put(found, apart, below):  # type: ignore[no-untyped-def]
     """Overwrite the lanes that were computed apart."""
     for j in range(below.shape[1]):
@@ -261,7 +261,7 @@ def _put(found, apart, below):  # type: ignore[no-untyped-def]
                 below[k, j] = found[k, j]
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _descend(table, start, states, below, above, low, sent, first, last, total):  # type: ignore[no-untyped-def]
     """Turn λ into a posterior in place: times T's transpose times the parent's posterior / σ.
 
@@ -289,7 +289,7 @@ def _descend(table, start, states, below, above, low, sent, first, last, total):
             below[low + k, j] *= total[j]
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _reveal(table, start, states, below, above, end, scratch, x, out, begin, size):  # type: ignore[no-untyped-def]
     """Store the posterior of an observed leaf: its state, or T's transpose times the parent's posterior.
 
@@ -314,7 +314,7 @@ def _reveal(table, start, states, below, above, end, scratch, x, out, begin, siz
         out[k, begin : begin + size] = 0.0
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _descend_apart(problem, scratch, shifts, v, s, table, above, below):  # type: ignore[no-untyped-def]
     """`_descend` in the lanes `apart`, into `found`: the sum of P(z | r, leaves) P(r | leaves).
 
@@ -339,7 +339,7 @@ def _descend_apart(problem, scratch, shifts, v, s, table, above, below):  # type
     return True
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _write(below, low, high, out, begin, size):  # type: ignore[no-untyped-def]
     """Store a node's posterior, rows `low` .. `high` - 1; states that it does not have get 0."""
     for k in range(out.shape[0]):

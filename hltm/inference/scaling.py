@@ -114,7 +114,7 @@ def logs_of(value: np.ndarray, exponent: np.ndarray) -> np.ndarray:
     return found
 
 
-@compiled(error_model="numpy")
+@compiled()
 def log_of(value, exponent):  # type: ignore[no-untyped-def]
     """The natural logarithm of value · 2^exponent, a function of that product alone."""
     if exponent == 0 or not value > 0.0:  # the usual case, and -inf or NaN
@@ -126,7 +126,7 @@ def log_of(value, exponent):  # type: ignore[no-untyped-def]
     return np.log(mantissa) + power * LN2
 
 
-@compiled(error_model="numpy")
+@compiled()
 def store_logs(value, exponent, out):  # type: ignore[no-untyped-def]
     """`log_of` of arrays, several at a time, with an error below 1 unit in the last place.
 

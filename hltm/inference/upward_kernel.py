@@ -20,7 +20,7 @@ from hltm._compile import compiled
 from hltm.inference.scaling import SMALL, mark_shifted, settle, settle_together, terms_of
 
 
-@compiled(error_model="numpy")
+@compiled()
 def sweep_up(problem, scratch, shifts, s, begin, size, sent_offset):  # type: ignore[no-untyped-def]
     """λ of every node, and σ, of samples begin .. begin + size - 1 of member s.
 
@@ -91,7 +91,7 @@ def _read(leaves, begin, size, state, missing):  # type: ignore[no-untyped-def]
             state[x, j] = -1
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _prepare(problem, scratch, shifts, v, s, begin, size):  # type: ignore[no-untyped-def]
     """Store λ of a node with an extreme table or likelihoods, and multiply it by these."""
     extreme = shifts.extreme[s if shifts.extreme.shape[0] > 1 else 0, v]
@@ -119,7 +119,7 @@ def _prepare(problem, scratch, shifts, v, s, begin, size):  # type: ignore[no-un
         shifts.shifted[v] |= extreme
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _send_apart(problem, scratch, shifts, v, s, table, out):  # type: ignore[no-untyped-def]
     """`_send` in the lanes where states have shifts; whether there are any. Their exponents are `lift`."""
     low, states = problem.offset[v], problem.cardinality[v]
@@ -139,7 +139,7 @@ def _send_apart(problem, scratch, shifts, v, s, table, out):  # type: ignore[no-
     return True
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _rescale(problem, scratch, shifts, v, raised):  # type: ignore[no-untyped-def]
     """Settle a node's λ, after adding the exponents `lift` to its own if it is `raised`."""
     low, high = problem.offset[v], problem.offset[v + 1]
@@ -172,7 +172,7 @@ def _rescale_together(value, scale):  # type: ignore[no-untyped-def]
 # much as a loop over its lanes.
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _meet_leaf(table, start, states, state, x, below, into, rows, first):  # type: ignore[no-untyped-def]
     """Multiply σ of an observed leaf into its parent's λ; whether some state got small.
 
@@ -202,7 +202,7 @@ def _meet_leaf(table, start, states, state, x, below, into, rows, first):  # typ
     return small > 0
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _send(table, start, states, below, low, sent, at, rows):  # type: ignore[no-untyped-def]
     """σ of a latent: the sum over its states of P(state | parent) times λ."""
     for r in range(rows):
@@ -219,7 +219,7 @@ def _send(table, start, states, below, low, sent, at, rows):  # type: ignore[no-
                 sent[at + r, j] += weight[k] * below[low + k, j]
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _meet(sent, at, below, into, rows, first):  # type: ignore[no-untyped-def]
     """Multiply a message into a node's λ, of which it may be the first; whether some state got small."""
     small = 0
@@ -233,7 +233,7 @@ def _meet(sent, at, below, into, rows, first):  # type: ignore[no-untyped-def]
     return small > 0
 
 
-@compiled(error_model="numpy")
+@compiled()
 def fill_leaf(state, below):  # type: ignore[no-untyped-def]
     """λ of a leaf: 1 for its state and 0 for others, or ones if it is missing."""
     for k in range(below.shape[0]):

@@ -15,13 +15,11 @@ import operator
 from typing import Any
 
 from llvmlite import ir
-from numba import extending, types
+from numba import types
 from numba.extending import models, overload, register_model
 
 from dualnets._instructions import REGISTER, Writer
-
-intrinsic: Any = extending.intrinsic  # numba's types count the typing context among the arguments
-
+from hltm._separate import intrinsic
 
 LANES = REGISTER // 4  # numbers of float32 in a register; float64 takes two
 

@@ -1,6 +1,7 @@
 """What every process that computes cells loads, imported once by the process that is copied (`workers.load`).
 
-Nothing here starts a thread of its own, which a copy of the process would not have.
+Threads that libraries start as they are loaded, of OpenBLAS and jemalloc, prepare themselves for copies of
+their process; nothing else here may start one, which a copy would not have.
 """
 
 import pyarrow.parquet  # noqa: F401

@@ -110,15 +110,13 @@ def run(
     missing = [
         (cell, settings) for cell, settings in named.items() if fresh or not store.has_cell(cell)
     ]
-    if (
-        device in ("auto", "cpu")
-        and worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1
-    ):
-        worker_processes.load(
-            ["dualnets.lab.loaded", experiment.code]
-        )  # while this process loads torch
+    several = worker_processes.worker_count(workers, len(missing), ["cpu"], scale) > 1
+    if device in ("auto", "cpu") and several:
+        worker_processes.load(["dualnets.lab.loaded", experiment.code])
 
-    from hltm._devices import check_device
+    from hltm._devices import (
+        check_device,  # loads torch, as the process that was started does meanwhile
+    )
 
     where = check_device(device)
     if where.type != "cuda" and any(getattr(s, "precision", "") == "bfloat16" for s in wanted):

@@ -98,8 +98,7 @@ class TreeSettings(Checked):
         Args:
             leaves: the leaves that a unit can see: those below its latent, or all.
         """
-        own = {item.name: getattr(self, item.name) for item in fields(TreeSettings)}
-        return _ceilings(TreeSettings(**own), leaves)
+        return _ceilings(self._of_trees(), leaves)
 
     def build_trees(self) -> LatentTree:
         """S trees over one topology."""
@@ -115,8 +114,13 @@ class TreeSettings(Checked):
 
     def compile_kernels(self) -> None:
         """Compile what drawing and ceilings of these trees need, where it is not stored compiled."""
-        own = {item.name: getattr(self, item.name) for item in fields(TreeSettings)}
-        _compile_kernels(TreeSettings(**own), getattr(self, "leaves_seen", "own"))
+        _compile_kernels(self._of_trees(), getattr(self, "leaves_seen", "own"))
+
+    def _of_trees(self) -> TreeSettings:
+        """The settings of trees alone, which are equal for equal trees."""
+        return TreeSettings(
+            **{item.name: getattr(self, item.name) for item in fields(TreeSettings)}
+        )
 
 
 @functools.lru_cache(maxsize=16)

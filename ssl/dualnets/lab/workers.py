@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 MAX_WORKERS = 16  # by default; every process loads libraries of some hundred megabytes
 CHECK_INTERVAL = 0.2  # seconds between two checks that all processes are alive
-_started_with: dict[
-    str, str
-] = {}  # environment and folder of the process that has loaded the libraries
+# environment and folder of the process that has loaded the libraries
+_started_with: dict[str, str] = {}
 
 
 class WorkerError(RuntimeError):

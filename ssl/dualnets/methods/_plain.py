@@ -13,6 +13,7 @@ from dualnets._precision import at_least_float32
 if TYPE_CHECKING:
     from torch import Tensor
 
+SHORTEST = 1e-12  # of lengths that directions are divided by
 SMALLEST = 1e-8  # shorter vectors count as this long, as in torch.nn.functional.cosine_similarity
 
 
@@ -24,7 +25,7 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 def plain_direction(values: Tensor) -> Tensor:
     """`direction` in plain torch."""
     length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
-    return values / length.clamp(min=1e-12).masked_fill(length.isinf(), torch.nan)
+    return values / length.clamp(min=SHORTEST).masked_fill(length.isinf(), torch.nan)
 
 
 def plain_cosine_similarity(a: Tensor, b: Tensor) -> Tensor:

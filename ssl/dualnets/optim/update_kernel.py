@@ -6,14 +6,13 @@ train a member through many steps call `propose` and `commit`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import carray, types  # type: ignore[attr-defined]
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import carray  # type: ignore[attr-defined]
 
 from hltm._compile import compiled, inner
+from hltm._separate import pointer
 
 DESCENT, ADAPTIVE, DECOUPLED, LAYER_WISE = range(4)  # rules
 SLOTS, OWN_RATES = 3, 3  # the most that a rule has
@@ -40,32 +39,13 @@ class Rules(NamedTuple):
     rates: np.ndarray
 
 
-def _pointer_of(context, address):  # type: ignore[no-untyped-def]
-    """An address, given as a whole number, as a pointer."""
-
-    def convert(_context, builder, _signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(address), convert
-
-
-_pointer: Any = intrinsic(_pointer_of)
-
-
-@inner(error_model="numpy")
+@inner()
 def member_of(address, size, s, like):  # type: ignore[no-untyped-def]
     """The `size` numbers of member s of a contiguous tensor at an address, of the dtype of `like`."""
-    start = _pointer(address + s * size * like.itemsize)
-    return carray(start, size, like.dtype)
+    return carray(pointer(address + s * size * like.itemsize), size, like.dtype)
 
 
-@inner(error_model="numpy")
-def array_at(address, shape, dtype):  # type: ignore[no-untyped-def]
-    """The array of a certain shape and dtype at an address."""
-    return carray(_pointer(address), shape, dtype)
-
-
-@inner(error_model="numpy")
+@inner()
 def is_finite(values):  # type: ignore[no-untyped-def]
     """Whether all numbers are finite, without a branch, so that it runs over vectors."""
     found = 0
@@ -74,13 +54,13 @@ def is_finite(values):  # type: ignore[no-untyped-def]
     return found == 0
 
 
-@compiled(error_model="numpy")
+@compiled()
 def all_are_finite(values):  # type: ignore[no-untyped-def]
     """`is_finite` of a contiguous array, for callers from Python."""
     return is_finite(values)
 
 
-@inner(error_model="numpy", fastmath={"reassoc", "contract"})
+@inner(fastmath={"reassoc", "contract"})
 def _square(values):  # type: ignore[no-untyped-def]
     """The sum of squares, in float64."""
     found = 0.0
@@ -89,7 +69,7 @@ def _square(values):  # type: ignore[no-untyped-def]
     return found
 
 
-@compiled(error_model="numpy")
+@compiled()
 def update_members(header, pointers, factor, step, like):  # type: ignore[no-untyped-def]
     """All members, see `CompiledUpdate`; returns how many are alive afterwards.
 
@@ -110,12 +90,12 @@ def update_members(header, pointers, factor, step, like):  # type: ignore[no-unt
             return -1
     rules = Rules(
         header[0], header[1], header[2] != 0,
-        array_at(header[3], (many, FIRST_SLOT + SLOTS), np.int64),
-        array_at(header[4], (many, 2, members), np.float64),
-        array_at(header[5], (2 + OWN_RATES, members), np.float64),
+        carray(pointer(header[3]), (many, FIRST_SLOT + SLOTS), np.int64),
+        carray(pointer(header[4]), (many, 2, members), np.float64),
+        carray(pointer(header[5]), (2 + OWN_RATES, members), np.float64),
     )  # fmt: skip
-    losses = array_at(pointers[many], (members,), like.dtype)
-    frozen_at = array_at(pointers[many + 1], (members,), np.int64)
+    losses = carray(pointer(pointers[many]), (members,), like.dtype)
+    frozen_at = carray(pointer(pointers[many + 1]), (members,), np.int64)
     new = new_numbers(rules, like)
     gradients = np.empty(many, np.int64)
     alive = 0
@@ -138,7 +118,7 @@ def new_numbers(rules, like):  # type: ignore[no-untyped-def]
     return np.empty((1 + rules.slots, rules.table[:, SIZE].sum()), like.dtype)
 
 
-@inner(error_model="numpy")
+@inner()
 def propose(rules, gradients, factor, loss, s, new):  # type: ignore[no-untyped-def]
     """Fill `new` with what the update makes of member s; returns whether that and all it is from is finite.
 
@@ -170,7 +150,7 @@ def propose(rules, gradients, factor, loss, s, new):  # type: ignore[no-untyped-
     return finite
 
 
-@inner(error_model="numpy")
+@inner()
 def commit(rules, s, new):  # type: ignore[no-untyped-def]
     """Give member s the numbers that `propose` found."""
     at = 0
@@ -188,7 +168,7 @@ def commit(rules, s, new):  # type: ignore[no-untyped-def]
         at += size
 
 
-@inner(error_model="numpy")
+@inner()
 def _change(  # type: ignore[no-untyped-def]
     rule, nesterov, row, gradient, decay, rate, rates, scale, s, new, at
 ):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from dualnets.methods._plain import SHORTEST
 from dualnets.methods.compiled.operation import is_supported
 from dualnets.optim.compiled import LIKE
 from dualnets.optim.update_kernel import member_of
@@ -17,7 +18,6 @@ from hltm._compile import compiled, inner
 from hltm.sampling.kernels.generator import LANES, philox_blocks
 from hltm.sampling.philox import MASK, REAL_PLANE, Stream
 
-_SHORTEST = 1e-12  # shorter vectors are divided by this, as in `plain_direction`
 _LOW = np.uint64(MASK)
 _LEAST_LARGEST = 1e-30  # of the numbers of a prototype
 
@@ -98,7 +98,7 @@ class Places:
         _draw_places(self._key, word, self._members, self._samples, found)
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _average(table, rates, like):  # type: ignore[no-untyped-def]
     """`MovingAverage`; this form is finite wherever both tensors are."""
     kind = like.dtype.type
@@ -128,19 +128,19 @@ def _push(queue, keys):  # type: ignore[no-untyped-def]
                 own[b * units + u] = keys[s, u, b]
 
 
-@inner(error_model="numpy")
+@inner()
 def _scale_vector(vector):  # type: ignore[no-untyped-def]
     """Scale a vector to length 1; zeros stay zeros."""
     kind = vector.dtype.type
     square = kind(0)
     for u in range(len(vector)):
         square += vector[u] * vector[u]
-    length = max(np.sqrt(square), kind(_SHORTEST))
+    length = max(np.sqrt(square), kind(SHORTEST))
     for u in range(len(vector)):
         vector[u] /= length
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _remember(bank, places, outputs, momentum):  # type: ignore[no-untyped-def]
     """`remember` of outputs `(S, U, B)`."""
     kind = bank.dtype.type
@@ -153,7 +153,7 @@ def _remember(bank, places, outputs, momentum):  # type: ignore[no-untyped-def]
             _scale_vector(vector)
 
 
-@compiled(error_model="numpy")
+@compiled()
 def _scale(prototypes, before):  # type: ignore[no-untyped-def]
     """`scale`, of vectors whose largest number is 1 first, so that no length overflows."""
     kind = prototypes.dtype.type

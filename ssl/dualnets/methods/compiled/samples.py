@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualnets.methods._plain import plain_direction
+from dualnets.methods._plain import SHORTEST, plain_direction
 from dualnets.methods.compiled.operation import (
     KERNELS,
     NAMESPACE,
@@ -21,7 +21,6 @@ from dualnets.methods.compiled.operation import (
 from hltm._compile import compiled
 
 _FAST = {"reassoc", "contract", "nsz"}  # NaN and infinity keep their meaning
-_SHORTEST = 1e-12  # shorter vectors are divided by this, as in `plain_direction`
 
 
 def _storage(values: Tensor) -> np.ndarray:
@@ -76,7 +75,7 @@ direction.register_autograd(_differentiate, setup_context=_keep)
 
 @compiled(fastmath=_FAST)
 def _direction(low, high, values, found, lengths):  # type: ignore[no-untyped-def]
-    least = values.dtype.type(_SHORTEST)
+    least = values.dtype.type(SHORTEST)
     for s in range(low, high):
         length = lengths[s]
         length[:] = 0
@@ -93,7 +92,7 @@ def _direction(low, high, values, found, lengths):  # type: ignore[no-untyped-de
 @compiled(fastmath=_FAST)
 def _direction_slope(low, high, unit, lengths, upstream, found):  # type: ignore[no-untyped-def]
     kind = unit.dtype.type
-    least = kind(_SHORTEST)
+    least = kind(SHORTEST)
     along = np.empty(unit.shape[2], unit.dtype)
     for s in range(low, high):
         length = lengths[s]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import carray, types  # type: ignore[attr-defined]
 from numba.core import cgutils
-from numba.extending import intrinsic as numba_intrinsic
 
 from dualnets._instructions import REGISTER
 from hltm._compile import inner
-
-intrinsic: Any = numba_intrinsic  # its type is that of a function that has the typing context, too
+from hltm._separate import intrinsic, pointer
 
 
 def pad(columns: int, size: int) -> int:
@@ -58,20 +54,10 @@ def zero_of(typing, like):  # type: ignore[no-untyped-def]
     return types.int64(like), write
 
 
-@intrinsic
-def _pointer(typing, like, address):  # type: ignore[no-untyped-def]
-    """An address as a pointer."""
-
-    def write(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.inttoptr(arguments[1], context.get_value_type(types.CPointer(like)))
-
-    return types.CPointer(like)(like, types.int64), write
-
-
 @inner()
 def array_at(like, address, rows, columns):  # type: ignore[no-untyped-def]
     """The array `(rows, columns)` at an address."""
-    return carray(_pointer(like, address), (rows, columns))
+    return carray(pointer(address), (rows, columns), type(like))
 
 
 @inner()

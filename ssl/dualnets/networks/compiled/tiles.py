@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 
 from dualnets._instructions import REGISTER, Writer
-from dualnets.networks.compiled.addresses import intrinsic
+from hltm._separate import intrinsic
 
 PLAIN, RELU, MASKED = 0, 1, 2  # what a tile does to its sums before they are stored
 

@@ -17,6 +17,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from dualnets.networks.compiled.passes import Address
+from hltm._separate import machine_code
 
 I64 = ir.IntType(64)
 
@@ -70,8 +71,7 @@ def _flatten(kind: Any, own: Any, numbers: list[int], addresses: list[int]) -> N
 @global_compiler_lock  # type: ignore[untyped-decorator]
 def _function(kernel: Any, signature: tuple[Any, ...]) -> tuple[int, Any]:
     """The address of a function that loads arguments of these types and calls the kernel."""
-    kernel.compile(signature)
-    found = kernel.overloads[signature]
+    address, found = machine_code(kernel, signature)
     context = cpu_target.target_context
     convention = context.call_conv.get_function_type(
         found.signature.return_type, found.signature.args
@@ -87,7 +87,6 @@ def _function(kernel: Any, signature: tuple[Any, ...]) -> tuple[int, Any]:
         given.append(_loaded(builder, at, kind))
     room = [builder.alloca(ir.ArrayType(I64, 16)) for _ in range(2)]  # a result, and an exception
     results = [builder.bitcast(own, kind) for own, kind in zip(room, convention.args, strict=False)]
-    address = found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
     target = builder.inttoptr(ir.Constant(I64, address), convention.as_pointer())
     status = builder.call(target, [*results, *given])
     # a function that returns nothing may say so

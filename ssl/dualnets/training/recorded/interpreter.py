@@ -17,8 +17,9 @@ from llvmlite import ir
 from numba import types
 
 from dualnets._vectors import LANES, exponential, load, multiply, spread, store
-from dualnets.networks.compiled.addresses import array_at, intrinsic, size_of
+from dualnets.networks.compiled.addresses import array_at, size_of
 from hltm._compile import compiled, inner
+from hltm._separate import intrinsic
 
 # operations on each number; a, b, c are the operands behind the result
 (
@@ -62,7 +63,7 @@ def _call(typing, function, numbers):  # type: ignore[no-untyped-def]
     return types.int64(types.int64, types.int64), write
 
 
-@compiled(error_model="numpy")
+@compiled()
 def run(like, rows, moves, bases, first):  # type: ignore[no-untyped-def]
     """Run the rows from the first on; returns 0, or 1 + the number of the row that failed.
 
@@ -95,14 +96,14 @@ def run(like, rows, moves, bases, first):  # type: ignore[no-untyped-def]
     return 0 * len(memory)  # which numba frees behind its last use
 
 
-@inner(error_model="numpy")
+@inner()
 def _at(row, operand, i, j, k):  # type: ignore[no-untyped-def]
     """The address of the first number of an innermost dimension."""
     step = STEP + DIMENSIONS * operand
     return row[ADDRESS + operand] + i * row[step] + j * row[step + 1] + k * row[step + 2]
 
 
-@inner(error_model="numpy")
+@inner()
 def _numbers(like, op, row, tiles, inputs):  # type: ignore[no-untyped-def]
     """An operation on each number."""
     size, last = size_of(like), row[SHAPE + 3]
@@ -136,7 +137,7 @@ def _numbers(like, op, row, tiles, inputs):  # type: ignore[no-untyped-def]
                         _take(like, row[KIND], out, count, target, step)
 
 
-@inner(error_model="numpy")
+@inner()
 def _source(like, op, row, operand, i, j, k, start, count, first, tiles):  # type: ignore[no-untyped-def]
     """The address of `count` neighbouring numbers of an operand, in a tile where they are none."""
     kind, step = row[KIND + operand], STEP + DIMENSIONS * operand
@@ -152,7 +153,7 @@ def _source(like, op, row, operand, i, j, k, start, count, first, tiles):  # typ
     return tile
 
 
-@inner(error_model="numpy")
+@inner()
 def _bring(like, kind, at, step, count, target):  # type: ignore[no-untyped-def]
     """Copy numbers of any kind, `step` bytes from one to the next, to neighbouring ones of the dtype."""
     out = array_at(like, target, 1, count)[0]
@@ -179,7 +180,7 @@ def _bring(like, kind, at, step, count, target):  # type: ignore[no-untyped-def]
             out[e] = whole[e, 0]
 
 
-@inner(error_model="numpy")
+@inner()
 def _take(like, kind, source, count, at, step):  # type: ignore[no-untyped-def]
     """The reverse of `_bring`."""
     given = array_at(like, source, 1, count)[0]
@@ -193,7 +194,7 @@ def _take(like, kind, source, count, at, step):  # type: ignore[no-untyped-def]
             short[e, 0] = np.uint8(given[e])
 
 
-@inner(error_model="numpy", fastmath=SUMS)
+@inner(fastmath=SUMS)
 def _add_to(like, source, count, at, step):  # type: ignore[no-untyped-def]
     """Add neighbouring numbers to others, or all to one."""
     given = array_at(like, source, 1, count)[0]
@@ -212,7 +213,7 @@ def _add_to(like, source, count, at, step):  # type: ignore[no-untyped-def]
             far[e, 0] += given[e]
 
 
-@inner(error_model="numpy")
+@inner()
 def _compute(like, op, count, a, b, c, target):  # type: ignore[no-untyped-def]
     """An operation on neighbouring numbers."""
     kind = type(like)
@@ -266,7 +267,7 @@ def _compute(like, op, count, a, b, c, target):  # type: ignore[no-untyped-def]
             out[e] = x[e]
 
 
-@inner(error_model="numpy")
+@inner()
 def _product(like, row, tile):  # type: ignore[no-untyped-def]
     """out[r, c] = Σ_t a[r, t] b[t, c] for every matrix, LANES columns at a time."""
     size = size_of(like)
@@ -308,7 +309,7 @@ def _product(like, row, tile):  # type: ignore[no-untyped-def]
                     )  # fmt: skip
 
 
-@inner(error_model="numpy")
+@inner()
 def _others(like, op, row):  # type: ignore[no-untyped-def]
     """An operation of another form; returns whether it failed."""
     last, one = row[SHAPE + 3], np.int64(1)
@@ -368,7 +369,7 @@ def _others(like, op, row):  # type: ignore[no-untyped-def]
     return 0
 
 
-@inner(error_model="numpy")
+@inner()
 def _log_softmax(x, out):  # type: ignore[no-untyped-def]
     """x - log Σ exp x, of `(n, 1)` columns."""
     top = x[0, 0]
@@ -383,7 +384,7 @@ def _log_softmax(x, out):  # type: ignore[no-untyped-def]
         out[e, 0] = x[e, 0] - top - level
 
 
-@inner(error_model="numpy")
+@inner()
 def _log_softmax_slope(slopes, found, out):  # type: ignore[no-untyped-def]
     total = slopes.dtype.type(0)
     for e in range(len(slopes)):
@@ -392,7 +393,7 @@ def _log_softmax_slope(slopes, found, out):  # type: ignore[no-untyped-def]
         out[e, 0] = slopes[e, 0] - math.exp(found[e, 0]) * total
 
 
-@inner(error_model="numpy", fastmath=SUMS)
+@inner(fastmath=SUMS)
 def _norm(x, epsilon, out):  # type: ignore[no-untyped-def]
     kind = x.dtype.type
     share = kind(1) / kind(len(x))
@@ -408,7 +409,7 @@ def _norm(x, epsilon, out):  # type: ignore[no-untyped-def]
     return mean, factor
 
 
-@inner(error_model="numpy", fastmath=SUMS)
+@inner(fastmath=SUMS)
 def _norm_slope(slopes, x, mean, factor, out):  # type: ignore[no-untyped-def]
     """factor (g - mean g - y mean(g y)), y = (x - mean) factor."""
     kind = x.dtype.type

@@ -20,9 +20,8 @@ from dualnets.training.recorded.interpreter import ADDRESS, DIMENSIONS, EXTRA, K
 
 DTYPES: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 Row = Callable[..., None]
-KNOWN: dict[
-    Any, Row
-] = {}  # operation -> writes its rows: (rows, result, arguments); by `operations`
+# operation -> writes its rows: (rows, result, arguments); filled by `operations`
+KNOWN: dict[Any, Row] = {}
 
 
 class UnknownError(Exception):
@@ -41,9 +40,8 @@ class Rows:
         self.dtype, self.moving = dtype, moving
         self.rows: list[list[int]] = []
         self.held: list[Any] = []
-        self.plain: dict[
-            int, Callable[[np.ndarray], object]
-        ] = {}  # 1 + number of a row -> what is done if it fails
+        # 1 + number of a row -> what is done if it fails
+        self.plain: dict[int, Callable[[np.ndarray], object]] = {}
         # an array, or None for the rows, place in it, number of the base, and what is added to it
         self.moves: list[tuple[np.ndarray | None, int, int, int]] = []
 
