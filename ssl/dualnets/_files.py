@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,15 +66,14 @@ def add_files(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an indented JSON object; NaN becomes null, because JSON has no NaN."""
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write an indented JSON object or array; NaN becomes null, because JSON has no NaN."""
     path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+def read_json(path: Path) -> Any:
+    """Read a JSON object or array."""
+    return json.loads(path.read_text())
 
 
 def _plain(value: Any) -> Any:

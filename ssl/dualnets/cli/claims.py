@@ -11,20 +11,21 @@ from dualnets.cli._flags import Option, parse
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dualnets.lab.claims import Claim
+    from dualnets.lab.claims import ClaimResult
 
 DESCRIPTION = """Show every claim with its outcome in stored runs: verdict, what was measured, the effect
 with a 95% interval, n, and the run."""
-SCALES = ("smoke", "default", "paper")
+SCALES = ("smoke", "default", "long", "paper")
 OPTIONS = [
     Option("out", "Folder of all results.", default="runs", metavar="FOLDER"),
-    Option("scale", "Run what is missing at this scale, and show it: smoke, default or paper. Without it, "
-           "the largest stored runs are shown.", metavar="NAME"),
+    Option("scale", "Run what is missing at this scale, and show it: smoke, default, paper, or long, which "
+           "few have. Without it, the stored runs of all scales that give verdicts are shown.",
+           metavar="NAME"),
     Option("seed", "Repeat the claims on other trees, weights and rows: runs with this seed in place of the "
            "scale's own.", kind=int),
     Option("markdown", "Write the table into this page, between its marks, and the claims as small files "
-           "into benchmarks/claims in the same folder; repetitions with another seed become a column. - "
-           "prints the table.", metavar="PAGE"),
+           "into benchmarks/claims in the same folder; other scales and repetitions with another seed become "
+           "columns. - prints the table.", metavar="PAGE"),
     Option("workers", "Processes that compute cells in parallel; 0 for one per core.", kind=int, default=0),
 ]  # fmt: skip
 
@@ -52,29 +53,36 @@ def main(arguments: list[str]) -> int:
     console = terminal()
     if scale is not None:
         _run_missing(console, scale, out, given["workers"] or None, seed)
-    found = claims.stored(map(experiments.load, experiments.names()), out, scale, seed)
-    ran = [claim for claim in found if claim.run]
+    scales = claims.SCALES if scale is None else (scale,)
+    every = [experiments.load(name) for name in experiments.names()]
+    found = {each: claims.stored(every, out, each, seed) for each in scales}
+    ran = {each: [result for result in results if result.run] for each, results in found.items()}
 
     # 3. Show it, or write it.
-    if markdown is not None and not ran:
+    if markdown is not None and not any(ran.values()):
         raise ValueError(f"{out} holds no run of a whole scale: there is nothing to write")
     if markdown == "-":
-        print(claims.markdown(ran))
+        print(claims.markdown([result for results in ran.values() for result in results]))
     elif page is not None:
         folder = page.parent / "benchmarks" / "claims"
-        saved = folder if seed is None else claims.repetition_folder(folder, seed)
-        written = claims.save(ran, saved, experiments.names())
+        for each, results in ran.items():
+            if results:
+                saved = claims.results_folder(folder, each, seed)
+                written = claims.save(results, saved, experiments.names())
+                print_plain(
+                    console, f"{len(written)} claims of the {each} scale are written to {saved}."
+                )
+                kept = len(claims.load(saved)) - len(written)
+                if kept:
+                    print_plain(
+                        console, f"{kept} others there are unchanged: {out} holds no run of them."
+                    )
         page.write_text(claims.insert_table(claims.table(folder), page.read_text()))
-        print_plain(
-            console, f"The table in {page} and {len(written)} claims in {saved} are written."
-        )
-        kept = len(list(saved.glob("*.json"))) - len(written)
-        if kept:
-            text = f"{kept} claims are unchanged: there is no run of their scale in {out}."
-            print_plain(console, text)
+        print_plain(console, f"The table in {page} is written.")
     else:
-        _show(console, found)
-        if not ran:
+        first, *others = found.values()
+        _show(console, first, [result for results in others for result in results if result.run])
+        if not any(ran.values()):
             text = f"{out} holds no run of a whole scale; --scale default runs them."
             print_plain(console, text)
     return 0
@@ -102,9 +110,9 @@ def _run_missing(
     failed = []
     for name in experiments.names():
         experiment = experiments.load(name)
-        if runner.has_run(experiment, scale, out, **changes):
+        if scale not in experiment.grids or runner.has_run(experiment, scale, out, **changes):
             continue
-        print_plain(console, f"{experiment.flag}: {experiment.claim}", "bold")
+        print_plain(console, f"{experiment.flag}: {experiment.title}", "bold")
         try:
             with TerminalReporter(console, experiment) as reporter:
                 run = runner.run(
@@ -116,13 +124,17 @@ def _run_missing(
             failed.append(name)
             print(f"hltm: {name} could not be run: {error}", file=sys.stderr)
         else:
-            print_plain(console, f"{run.verdict.verdict.upper()}. {run.verdict.reason}\n")
+            for verdict in run.verdicts:
+                print_plain(
+                    console, f"{verdict.verdict.upper()}. {verdict.claim}: {verdict.reason}"
+                )
+            print_plain(console, "")
     if failed:
         print(f"hltm: not run: {', '.join(failed)}", file=sys.stderr)
 
 
-def _show(console: Console, found: list[Claim]) -> None:
-    """One entry per claim: verdict, effect and n on a line, the words below it."""
+def _show(console: Console, found: list[ClaimResult], others: list[ClaimResult]) -> None:
+    """One entry per claim: verdict, effect and n on a line, the words below it, then other scales' runs."""
     from rich.text import Text
 
     from dualnets.cli._terminal import print_plain
@@ -135,9 +147,9 @@ def _show(console: Console, found: list[Claim]) -> None:
 
     colours = {"holds": "green", "fails": "red", "open": "yellow", "not run": "dim"}
     for claim in found:
-        name = claim.experiment.replace("_", "-")
         head = Text.assemble(
-            (f"{name:22}", "bold"), (f"{claim.verdict.upper():9}", f"bold {colours[claim.verdict]}")
+            (f"{claim.title:32}", "bold"),
+            (f"{claim.verdict.upper():9}", f"bold {colours[claim.verdict]}"),
         )
         if claim.run:
             head.append(f"{claim.shown_effect}, n = {claim.n} {claim.of}")
@@ -150,5 +162,9 @@ def _show(console: Console, found: list[Claim]) -> None:
         if claim.run:
             # a command is for copying, too
             print_plain(console, f"  {claim.scale} scale, run {claim.run}: {claim.command}", "dim")
+        for other in others:
+            if (other.experiment, other.name) == (claim.experiment, claim.name):
+                text = f"{other.scale} scale: {other.verdict}, {other.shown_effect}, n = {other.n}"
+                print_below(f"{text} {other.of}; {other.reason}")
     counts = {kind: sum(claim.verdict == kind for claim in found) for kind in colours}
     console.print(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))

@@ -1,4 +1,4 @@
-"""Run an experiment: table, figure, page and verdict."""
+"""Run an experiment: table, figure, page and verdicts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 USAGE = """usage: hltm run EXPERIMENT [OPTIONS]
 
-Run an experiment and leave its table, figure, page and verdict under runs/.
+Run an experiment and leave its table, figure, page and verdicts under runs/.
 What is stored already is not computed again.
 
 experiments: {names}
@@ -80,7 +80,9 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
         changes = {option.name: given[option.name] for option in settings if given.get(option.name)}
         shown = settable_fields(experiment, changes)
         settings = [option for option in _settings(experiment, shown) if option.name in shown]
-    description = f"{experiment.claim}.\n\n{experiment.description.strip()}\n\n{SETTINGS}"
+    claims = [f"{claim.text} ({claim.reference})." for claim in experiment.claims]
+    paragraphs = [experiment.title, *claims, *experiment.description]
+    description = "\n\n".join([*paragraphs, SETTINGS])
     given = parse([*of_the_run, *settings], arguments, command, description)
     options = {option.name: given.pop(option.name) for option in of_the_run}
     if options["workers"] < 0:
@@ -142,7 +144,7 @@ def _group(settings: type, name: str) -> str:
 
 
 def _show(console: Console, experiment: Experiment, run: Run) -> None:
-    """Print the final table, the verdict, and the paths of the files."""
+    """Print the final table, the verdicts, and the paths of the files."""
     from rich.text import Text
 
     from dualnets.cli._tables import terminal_tables
@@ -158,10 +160,11 @@ def _show(console: Console, experiment: Experiment, run: Run) -> None:
     for table in terminal_tables(summary_table(experiment, run), console.width):
         console.print(table)
         console.print()
-    colour = {"holds": "green", "fails": "red", "open": "yellow"}[run.verdict.verdict]
-    console.print(Text(f"{experiment.claim}:", "bold"))
-    verdict = (run.verdict.verdict.upper(), f"bold {colour}")
-    console.print(Text.assemble(verdict, f". {sentence(run.verdict)}"))
-    console.print()
+    colours = {"holds": "green", "fails": "red", "open": "yellow"}
+    for verdict in run.verdicts:
+        console.print(Text(f"{verdict.claim}:", "bold"))
+        word = (verdict.verdict.upper(), f"bold {colours[verdict.verdict]}")
+        console.print(Text.assemble(word, f". {sentence(verdict)}"))
+        console.print()
     for file in ("index.html", f"{run.experiment}.png", "results.parquet", "verdict.json"):
         print_plain(console, f"  {run.folder / file}")

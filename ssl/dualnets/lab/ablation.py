@@ -1,16 +1,15 @@
 """Ablations, declared: named variants of one setting, one cell each, judged and drawn together.
 
 A variant is a handful of settings that differ. All variants train on the same trees and read the same
-samples, so that they can be compared tree by tree. A declaration is data: the claim, the variants and what
-they have in common, the scales, the rule and the figure.
+samples, so that they can be compared tree by tree. A declaration is data: the claims with their rules, the
+variants and what they have in common, the scales and the figure.
 
     EXPERIMENT = ablation(
         __name__,
-        claim="…", reference="…", summary="…",
+        claims=(Claim("…", "…", all_emerge("width", "widths")),), summary="…",
         variants={"narrow": {"units": 2}, "wide": {"units": 20}},
         common={"members": 12, "steps": 1000},
         scales={"smoke": {"depth": 3, "steps": 150}, "default": {}, "paper": {"members": 30}},
-        rule=all_emerge("width", "widths"),
     )
 
 Cells are trained by `ablation_cell.py`, tables are read by `variants.py`; both are imported when called.
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dualnets.lab.experiment import Experiment, Fixed, Grid
 from dualnets.lab.method_settings import MethodSettings
-from dualnets.lab.rules import Deferred, Rule
+from dualnets.lab.rules import Claim, Deferred
 from dualnets.lab.settings import (
     NetworkSettings,
     ProbeSettings,
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from dualnets.lab.stats import Verdict
     from hltm.probe.targets import Targets
 
 Variants = Mapping[str, Mapping[str, Any]]  # name -> the settings that are its own
@@ -138,13 +136,11 @@ class Ablation(Experiment):
     """An experiment whose cells are named variants.
 
     Attributes:
-        rule: how the claim is judged.
         table: makes the short table of a run.
         figure: draws the figure of a run.
         sweep: the learning rates that were tried, if any were.
     """
 
-    rule: Rule
     table: Deferred
     figure: Deferred
     sweep: Sweep | None
@@ -156,44 +152,31 @@ class Ablation(Experiment):
     def _draw(self, table: pd.DataFrame) -> Figure:
         return cast("Figure", self.figure(table))
 
-    def verdict(self, table: pd.DataFrame) -> Verdict:
-        """Whether the claim holds, by the rule."""
-        from dualnets.lab.stats import verdict_of
-
-        found = self.rule(table)
-        return verdict_of(
-            self.claim, found.outcome, self.rule.text, found.reason, found.effect, found.estimate,
-            found.details,
-        )  # fmt: skip
-
 
 def ablation(
     module: str,
     *,
-    claim: str,
-    reference: str,
+    claims: tuple[Claim, ...],
     summary: str,
     variants: Variants,
     common: Mapping[str, Any],
     scales: Mapping[str, Mapping[str, Any]],
-    rule: Rule,
     variants_at: Mapping[str, Variants] | None = None,
     sweep: Sweep | None = None,
     settings: type[VariantSettings] = AblationSettings,
     table: Deferred = SUMMARY_TABLE,
     figure: Deferred = FIGURE,
     code: str = "dualnets.lab.ablation_cell",
-    result_version: int = 1,
+    result_version: int = 2,
 ) -> Ablation:
     """Declare an ablation.
 
     Args:
         module: the declaring file's `__name__`; its last part is the experiment's name.
-        claim, reference, summary, result_version: as in `Experiment`.
+        claims, summary, result_version: as in `Experiment`.
         variants: the variants, in the order of tables and figures.
         common: settings that all variants share; see `variant_grids`.
         scales: scale -> what differs there from `common`.
-        rule: how the claim is judged.
         variants_at: scale -> its variants, where they are not `variants`.
         sweep: the tuned learning rates of variants that have none of their own.
         settings: one cell's settings.
@@ -212,8 +195,7 @@ def ablation(
     own = variants_at or {}
     return Ablation(
         module=module,
-        claim=claim,
-        reference=reference,
+        claims=claims,
         summary=summary,
         result_version=result_version,
         Settings=settings,
@@ -224,7 +206,6 @@ def ablation(
             for scale, changes in scales.items()
         },
         code=code,
-        rule=rule,
         table=table,
         figure=figure,
         sweep=sweep,

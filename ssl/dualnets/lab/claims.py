@@ -1,8 +1,8 @@
-"""The outcome of every claim: read from stored runs, as a table in Markdown, and as small JSON files."""
+"""The outcomes of all claims: read from stored runs, kept as small JSON files, and as a table in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,28 +11,37 @@ from dualnets.lab.experiment import Experiment
 from dualnets.lab.grids import run_name
 from dualnets.lab.report.page import number
 from dualnets.lab.store import MANIFEST, VERDICT, Store
+from dualnets.lab.verdicts import Verdict
 from hltm._paths import local_path
 
 BEGIN, END = "<!-- claims -->", "<!-- end of claims -->"
-OWN_SEED = 0  # the seed of every scale
-SCALES = ("paper", "default", "smoke")  # largest first
+OWN_SEED = 0  # the seed of every scale that does not name others
+SCALES = (
+    "default",
+    "long",
+    "paper",
+)  # those that give verdicts; the first is that of the table's rows
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One experiment's claim and its outcome in one run.
+class ClaimResult:
+    """One claim and its outcome in one run.
 
     Attributes:
-        experiment, claim, reference: its name, what it claims, and where the claim is made.
+        experiment, name: whose claim, and its name there; empty where it is the only one.
+        claim, reference: what is claimed, and where.
         verdict: `holds`, `fails`, `open`, or `not run`.
         measured: what the effect is, in words.
         effect, low, high: its value and 95% interval; None where it is not defined.
         n, of: the number of independent values, and what they are.
         reason: why the verdict is what it is.
+        flat: whether all curves are flat at the end of training; None where the claim is not about it.
         scale, run, command: of the run; empty where there is none.
+        cpu_seconds: that the run took.
     """
 
     experiment: str
+    name: str
     claim: str
     reference: str
     verdict: str = "not run"
@@ -43,9 +52,22 @@ class Claim:
     n: int = 0
     of: str = ""
     reason: str = ""
+    flat: bool | None = None
     scale: str = ""
     run: str = ""
     command: str = ""
+    cpu_seconds: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """Experiment and claim as they are called, e.g. `top-down: growth`.
+
+        Example:
+            >>> ClaimResult("top_down", "growth", "A claim", "ours").title
+            'top-down: growth'
+        """
+        flag = self.experiment.replace("_", "-")
+        return f"{flag}: {self.name}" if self.name else flag
 
     @property
     def shown_effect(self) -> str:
@@ -61,27 +83,33 @@ class Claim:
 def stored(
     experiments: Iterable[Experiment],
     out: str | Path,
-    scale: str | None = None,
+    scale: str = SCALES[0],
     seed: int | None = None,
-) -> list[Claim]:
-    """Every experiment's claim with its outcome in the stored run of the largest scale.
+) -> list[ClaimResult]:
+    """Every claim with its outcome in the stored run of a scale.
 
-    Only runs of a whole scale count, not those with other settings.
+    Only runs of a whole scale count, not those with other settings. Experiments that do not have the
+    scale are left out.
 
     Args:
         experiments: whose claims.
         out: the folder of all results.
-        scale: read runs of this scale only.
+        scale: of the runs.
         seed: read repetitions instead: runs with this seed, that is on other trees, weights and rows,
             which otherwise have the settings of the scale.
 
     Raises:
         ValueError: the seed that every scale has.
     """
-    changes = {} if seed is None else {"seed": seed}
     check_seed(seed)
+    changes = {} if seed is None else {"seed": seed}
     home = local_path(out)
-    return [_claim(experiment, home, scale, changes) for experiment in experiments]
+    return [
+        result
+        for experiment in experiments
+        if scale in experiment.grids
+        for result in _of_run(experiment, home, scale, changes)
+    ]
 
 
 def check_seed(seed: int | None) -> None:
@@ -90,41 +118,53 @@ def check_seed(seed: int | None) -> None:
         raise ValueError(f"seed {seed} is that of every scale; a repetition needs another")
 
 
-def _claim(experiment: Experiment, out: Path, scale: str | None, changes: dict[str, int]) -> Claim:
+def _of_run(
+    experiment: Experiment, out: Path, scale: str, changes: Mapping[str, int]
+) -> list[ClaimResult]:
+    """The claims of one experiment, run or not."""
     store = Store(out, experiment.name)
-    for wanted in SCALES if scale is None else (scale,):
-        run = run_name(experiment, wanted, **changes)
-        if store.has_run(run):
-            manifest = read_json(store.run(run) / MANIFEST)
-            verdict = read_json(store.run(run) / VERDICT)
-            low, high = verdict["interval"] or (None, None)
-            return Claim(
-                experiment=experiment.name,
-                claim=experiment.claim,
-                reference=experiment.reference,
-                verdict=verdict["verdict"],
-                measured=verdict["effect"],
-                effect=verdict["effect_value"],
-                low=low,
-                high=high,
-                n=verdict["n"],
-                of=verdict.get("of", "trees"),
-                reason=verdict["reason"],
-                scale=wanted,
-                run=run,
-                command=manifest["command"],
-            )
-    return Claim(experiment.name, experiment.claim, experiment.reference)
+    run = run_name(experiment, scale, **changes)
+    if not store.has_run(run):
+        return [
+            ClaimResult(experiment.name, claim.name, claim.text, claim.reference)
+            for claim in experiment.claims
+        ]
+    manifest = read_json(store.run(run) / MANIFEST)
+    verdicts = [Verdict.of_dict(values) for values in read_json(store.run(run) / VERDICT)]
+    seconds = round(sum(cell["cpu_seconds"] for cell in manifest["cells"]), 1)
+    return [
+        ClaimResult(
+            experiment=experiment.name,
+            name=verdict.name,
+            claim=verdict.claim,
+            reference=verdict.reference,
+            verdict=verdict.verdict,
+            measured=verdict.effect,
+            effect=verdict.effect_value,
+            low=verdict.interval[0] if verdict.interval else None,
+            high=verdict.interval[1] if verdict.interval else None,
+            n=verdict.n,
+            of=verdict.of,
+            reason=verdict.reason,
+            flat=verdict.flat,
+            scale=scale,
+            run=run,
+            command=manifest["command"],
+            cpu_seconds=seconds,
+        )
+        for verdict in verdicts
+    ]
 
 
-def save(claims: Iterable[Claim], folder: str | Path, known: Collection[str]) -> list[Claim]:
-    """Write each claim that was run as `<experiment>.json`.
+def save(
+    results: Iterable[ClaimResult], folder: str | Path, known: Collection[str]
+) -> list[ClaimResult]:
+    """Write the claims of each experiment that was run as `<experiment>.json`, in place of older ones.
 
-    A saved claim is replaced only by a run of its scale or of a larger one. Files of experiments that
-    no longer exist are deleted.
+    Files of experiments that no longer exist are deleted.
 
     Args:
-        claims: some or all of them, run or not.
+        results: some or all of them, run or not.
         folder: where the files are; made if missing.
         known: the names of all experiments.
 
@@ -136,63 +176,76 @@ def save(claims: Iterable[Claim], folder: str | Path, known: Collection[str]) ->
     for old in home.glob("*.json"):
         if old.stem not in known:
             old.unlink()
-    saved = {claim.experiment: claim for claim in load(home)}
-    written = []
-    for claim in claims:
-        before = saved.get(claim.experiment)
-        if claim.run and (before is None or _size(claim) >= _size(before)):
-            write_json(home / f"{claim.experiment}.json", asdict(claim))
-            written.append(claim)
-    return written
+    written: dict[str, list[ClaimResult]] = {}
+    for result in results:
+        if result.run:
+            written.setdefault(result.experiment, []).append(result)
+    for experiment, found in written.items():
+        write_json(home / f"{experiment}.json", [asdict(result) for result in found])
+    return [result for found in written.values() for result in found]
 
 
-def _size(claim: Claim) -> int:
-    return -SCALES.index(claim.scale)
+def load(folder: str | Path) -> list[ClaimResult]:
+    """Claims as `save` wrote them, by experiment."""
+    paths = sorted(Path(folder).glob("*.json"))
+    return [ClaimResult(**values) for path in paths for values in read_json(path)]
 
 
-def load(folder: str | Path) -> list[Claim]:
-    """Claims as `save` wrote them, by name."""
-    return [Claim(**read_json(path)) for path in sorted(Path(folder).glob("*.json"))]
+def results_folder(folder: str | Path, scale: str, seed: int | None = None) -> Path:
+    """Where the claims of a scale and a seed are saved, inside the folder of all.
 
-
-def repetition_folder(folder: str | Path, seed: int) -> Path:
-    """The folder in which repetitions with another seed are saved, inside that of the claims."""
-    return Path(folder) / f"seed_{seed}"
+    Example:
+        >>> results_folder("claims", "default").as_posix()
+        'claims'
+        >>> results_folder("claims", "long", 1).as_posix()
+        'claims/long/seed_1'
+    """
+    home = Path(folder) if scale == SCALES[0] else Path(folder) / scale
+    return home if seed is None else home / f"seed_{seed}"
 
 
 def table(folder: str | Path) -> str:
-    """The claims saved in a folder as a table in Markdown, with a column for each repetition."""
-    seeds = sorted(int(home.name.removeprefix("seed_")) for home in Path(folder).glob("seed_*"))
-    return markdown(load(folder), {seed: load(repetition_folder(folder, seed)) for seed in seeds})
+    """The claims saved in a folder as a table in Markdown, with a column for each other scale and seed."""
+    columns: dict[str, list[ClaimResult]] = {}
+    for scale in SCALES:
+        home = results_folder(folder, scale)
+        if scale != SCALES[0] and (found := load(home)):
+            columns[f"{scale} scale"] = found
+        of_scale = "again" if scale == SCALES[0] else f"{scale} scale"
+        for seed in sorted(int(path.name.removeprefix("seed_")) for path in home.glob("seed_*")):
+            columns[f"{of_scale}, seed {seed}"] = load(results_folder(folder, scale, seed))
+    return markdown(load(folder), columns)
 
 
-def markdown(claims: Iterable[Claim], repeated: Mapping[int, Iterable[Claim]] | None = None) -> str:
+def markdown(
+    results: Iterable[ClaimResult], others: Mapping[str, Sequence[ClaimResult]] | None = None
+) -> str:
     """The claims as a table in Markdown, without a line break at its end.
 
     Args:
-        claims: one per row.
-        repeated: seed -> the same claims in runs with this seed, one column per seed.
+        results: one per row.
+        others: title -> the same claims in other runs, one column each.
     """
     columns = {
-        seed: {claim.experiment: claim for claim in others}
-        for seed, others in (repeated or {}).items()
+        title: {(other.experiment, other.name): other for other in found}
+        for title, found in (others or {}).items()
     }
-    titles = ["experiment", "claim and reference", "verdict", "measured", "effect, 95% interval"]
-    titles += ["n", "run"]
-    titles += [f"again, seed {seed}" for seed in columns]
+    titles = ["claim", "in words, and where it is made", "verdict", "measured"]
+    titles += ["effect, 95% interval", "n", "flat", "run", *columns]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for claim in claims:
+    for result in results:
         cells = [
-            f"`{claim.experiment.replace('_', '-')}`",
-            f"{claim.claim}<br>*{claim.reference}*",
-            f"**{claim.verdict}**",
-            claim.measured,
-            claim.shown_effect,
-            f"{claim.n} {claim.of}" if claim.n else "",
-            f"{claim.scale} {claim.run}",
+            f"`{result.title}`",
+            f"{result.claim}<br>*{result.reference}*",
+            f"**{result.verdict}**",
+            result.measured,
+            result.shown_effect,
+            f"{result.n} {result.of}" if result.n else "",
+            {None: "", True: "yes", False: "no"}[result.flat],
+            f"{result.scale} {result.run}, {result.cpu_seconds:.0f} CPU s",
         ]
-        for others in columns.values():
-            other = others.get(claim.experiment)
+        for found in columns.values():
+            other = found.get((result.experiment, result.name))
             cells.append(f"**{other.verdict}** {other.shown_effect}" if other else "")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What an experiment is: a claim, settings as data, and four functions; and the result of a cell."""
+"""What an experiment is: claims, settings as data, and the functions of a cell; and a cell's result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from dualnets.lab.stats import Verdict
+    from dualnets.lab.rules import Claim
+    from dualnets.lab.verdicts import Verdict
 
 
 class ProgressListener:
@@ -61,24 +62,22 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One claim and how it is tested. Everything but `code` can be read without importing torch.
+    """Claims and how they are tested. Everything but `code` can be read without importing torch.
 
     Attributes:
         module: the file that declares it, `__name__`; its last part is the experiment's name.
-        claim: a sentence that can hold or fail.
-        reference: where the paper makes the claim, or that it is ours.
+        claims: what is tested, each with its rule.
         summary: at most 58 characters, for `hltm list`.
         result_version: raised when the numbers of a cell would change; a part of a cell's name.
         Settings: a frozen dataclass of scalars and names: one ensemble.
         grids: scale -> grids of settings; `Fixed` holds what makes a control.
-        code: a module with `run_cell(settings, device, progress) -> CellResult`,
-            `summary_table(table)` and `verdict(table)`, imported when one is called; it may also have
-            `headline(table)`. Beside it stands a module `<code>_figure` with `draw(table)`.
+        code: a module with `run_cell(settings, device, progress) -> CellResult` and
+            `summary_table(table)`, imported when one is called; it may also have `headline(table)`.
+            Beside it stands a module `<code>_figure` with `draw(table)`.
     """
 
     module: str
-    claim: str
-    reference: str
+    claims: tuple[Claim, ...]
     summary: str
     result_version: int
     Settings: type[Any]
@@ -96,9 +95,18 @@ class Experiment:
         return self.name.replace("_", "-")
 
     @property
-    def description(self) -> str:
-        """The science in a few paragraphs: the docstring of the file that declares it."""
-        return import_module(self.module).__doc__ or ""
+    def title(self) -> str:
+        """What is asked: the first paragraph of the docstring of the file that declares it."""
+        return self._paragraphs()[0]
+
+    @property
+    def description(self) -> list[str]:
+        """The science in a few paragraphs: those after the title."""
+        return self._paragraphs()[1:]
+
+    def _paragraphs(self) -> list[str]:
+        text = (import_module(self.module).__doc__ or self.summary).strip()
+        return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
     def run_cell(
         self, settings: Any, device: torch.device, progress: ProgressListener
@@ -121,9 +129,16 @@ class Experiment:
         plt.close(figure)
         return figure
 
-    def verdict(self, table: pd.DataFrame) -> Verdict:
-        """Whether the claim holds, by a rule that was fixed before the run."""
-        return cast("Verdict", self._function("verdict")(table))
+    def verdicts(self, table: pd.DataFrame, own: str = "") -> list[Verdict]:
+        """Whether each claim holds, by a rule that was fixed before the run.
+
+        Args:
+            table: of a run, the trees of all seeds together.
+            own: why the settings of the run allow no verdict; empty if they do.
+        """
+        from dualnets.lab.verdicts import verdict_on
+
+        return [verdict_on(claim, table, own) for claim in self.claims]
 
     def headline(self, table: pd.DataFrame) -> str:
         """A few words about a finished cell: the code's own, or the root's alignment before and after."""

@@ -64,7 +64,7 @@ def learning_curves(
     trees, seed = settings.build_trees(), settings.seed
     snapshots = trajectory(
         settings.build_network(trees, seed, device), settings.build_method(), trees, seed=seed,
-        snapshots=log_spaced(settings.steps, settings.snapshots), progress=progress.updated,
+        snapshots=snapshot_steps(settings), progress=progress.updated,
         **settings.training(),
     )  # fmt: skip
     found: list[tuple[Snapshot, dict[int, Level]]] = []
@@ -90,6 +90,15 @@ def learning_curves(
     frozen = describe_frozen(trees.members, last.frozen_at)
     table = pd.concat(parts, ignore_index=True)
     return LearningCurves(table, first.network, last.network, [frozen] if frozen else [])
+
+
+def snapshot_steps(settings: Any) -> list[int]:
+    """The steps at which networks are probed: even in their logarithm, and after half of the updates.
+
+    By the latter it is seen whether curves are flat at their end (`dualnets.lab.plateau`).
+    """
+    steps = log_spaced(settings.steps, settings.snapshots)
+    return sorted({*steps, settings.steps // 2})
 
 
 class FiniteMembers:

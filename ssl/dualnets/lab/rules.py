@@ -1,4 +1,4 @@
-"""Rules of ablations, fixed before a run: in words, and the function that applies them.
+"""Claims and their rules, fixed before a run: in words, and the function that applies them.
 
 The file of an experiment is read whenever experiments are listed, which must not wait for torch or
 pandas. A declaration therefore gives the functions that judge and draw by their names, as `Deferred`.
@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dualnets.lab.variants import Judgement
+    from dualnets.lab.stats import Judgement
 
 SIGNIFICANCE = 0.01
 FEWEST_TREES = 12  # with fewer, the exact test has no room for a correction over variants
 # Of the gap: that a test does not show growth is no evidence that there is none.
 NEGLIGIBLE = 0.1
+# Spreads are near 0.8 where networks with normalised outputs learn and near 0 where they collapse; a tenth of
+# the spread of outputs that point everywhere lies far from both.
+COLLAPSED = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,11 @@ class Deferred:
 
 @dataclass(frozen=True)
 class Rule:
-    """How the claim of an ablation is judged.
+    """How a claim is judged.
 
     Attributes:
         text: the rule in words.
-        judge: applies it: the table of a run -> `dualnets.lab.variants.Judgement`.
+        judge: applies it: the table of a run -> `dualnets.lab.stats.Judgement`.
     """
 
     text: str
@@ -63,6 +66,32 @@ class Rule:
         """Judge the table of a run."""
         found: Judgement = self.judge(table)
         return found
+
+
+# Gap closed at the last step of a table, by variant: what must be flat before an end of training is judged
+UPPER_LEVELS = Deferred("dualnets.lab.plateau:upper_levels")
+ROOT = Deferred("dualnets.lab.plateau:root")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim and how it is judged.
+
+    Attributes:
+        text: a sentence that can hold or fail.
+        reference: where the paper makes the claim, or that it is ours.
+        rule: applied to the table of a run; fixed before it, for the settings of its scales.
+        name: short, e.g. `growth`; empty where the experiment has one claim only.
+        plateau: what must be flat at the end of training before the claim is said to hold or fail:
+            takes a table and returns part -> `dualnets.lab.stats.Estimate` at the table's last step. None
+            where the claim is about no end of training.
+    """
+
+    text: str
+    reference: str
+    rule: Rule
+    name: str = ""
+    plateau: Deferred | None = UPPER_LEVELS
 
 
 def all_emerge(

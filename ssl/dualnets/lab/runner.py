@@ -23,7 +23,7 @@ from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, vers
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dualnets.lab.stats import Verdict
+    from dualnets.lab.verdicts import Verdict
 
 
 class Reporter:
@@ -48,7 +48,7 @@ class Run:
         experiment, name: of which experiment, and its own name, which follows from its cells.
         folder: where its files are.
         table: the tidy results.
-        verdict: whether the claim holds.
+        verdicts: whether each claim holds.
         reused: whether the run was found finished and nothing was computed.
         command: the command that repeats it.
     """
@@ -57,7 +57,7 @@ class Run:
     name: str
     folder: Path
     table: pd.DataFrame
-    verdict: Verdict
+    verdicts: list[Verdict]
     reused: bool
     command: str
 
@@ -78,7 +78,7 @@ def run(
     reporter: Reporter | None = None,
     **changes: Any,
 ) -> Run:
-    """Run an experiment and leave its table, figure, page and verdict in `<out>/<name>/<run>/`.
+    """Run an experiment and leave its table, figure, page and verdicts in `<out>/<name>/<run>/`.
 
     Cells that are stored are read, not computed; a run that is finished is returned at once. Every
     cell is stored as soon as it is computed, so an interrupted run loses at most the cells that were
@@ -86,7 +86,7 @@ def run(
 
     Args:
         experiment: what to run; `dualnets.experiments.load` finds it by name.
-        scale: `smoke`, `default` or `paper`.
+        scale: `smoke`, `default`, `paper`, or `long` where an experiment has it.
         device: `auto`, which is CUDA or else the CPU, `cpu`, `cuda`, `mps` or `xpu`; `cuda` and `xpu`
             are all cards of the machine, which share the cells among as many workers, `cuda:1` is one.
         out: the folder of all results.
@@ -95,7 +95,8 @@ def run(
             each, or one per card. A script that asks for more than one needs the usual
             `if __name__ == "__main__":`.
         reporter: receives the progress.
-        **changes: settings, each one value or a list of values.
+        **changes: settings, each one value or a list of values. A rule belongs to the settings of its
+            scales: with any of one's own but other seeds, which are more trees, every verdict is open.
 
     Raises:
         ValueError: before any work: an unknown scale, setting or device, or a setting out of range.
@@ -148,7 +149,21 @@ def run(
         _compute_in_parallel(experiment, str(out), missing, cards, count, reporter)
 
     # 4. Join the cells and write the files of the run.
-    return _finish(experiment, store, run_id, named, scale, command)
+    own = own_settings(experiment, scale, listed, run_id)
+    return _finish(experiment, store, run_id, named, scale, command, own)
+
+
+def own_settings(experiment: Experiment, scale: str, changes: grids.Changes, run_id: str) -> str:
+    """Why there is no verdict with these settings; empty if they are those that a rule was made for.
+
+    Args:
+        experiment, scale, changes: as in `run`; other seeds are other trees, and no change.
+        run_id: the name of the run.
+    """
+    if scale == "smoke":
+        return "the smoke scale only shows that everything runs: no verdict"
+    seeds = {name: values for name, values in changes.items() if name == "seed"}
+    return "" if run_name(experiment, scale, **seeds) == run_id else "your settings: no verdict"
 
 
 def _compute_in_parallel(
@@ -221,7 +236,7 @@ def compute(
     """Compute one cell and store it; all arguments can be pickled, to be sent to another process."""
     import torch
 
-    start = time.time()
+    start, cpu_start = time.perf_counter(), time.process_time()
     chosen = asdict(settings)
     where = torch.device(device)
     several = where.type in ("cuda", "xpu") and where.index is not None
@@ -240,7 +255,8 @@ def compute(
         "result_version": experiment.result_version,
         "settings": chosen,
         "device": device,
-        "seconds": round(time.time() - start, 3),
+        "seconds": round(time.perf_counter() - start, 3),
+        "cpu_seconds": round(time.process_time() - cpu_start, 3),
         "notes": result.notes,
         "versions": versions(),
     }
@@ -265,7 +281,8 @@ def _name_memory_errors() -> Iterator[None]:
 
 
 def _finish(
-    experiment: Experiment, store: Store, run_id: str, wanted: Mapping[str, Any], scale: str, command: str
+    experiment: Experiment, store: Store, run_id: str, wanted: Mapping[str, Any], scale: str, command: str,
+    own: str,
 ) -> Run:  # fmt: skip
     """Join the stored cells of a run and write its files; `wanted`: cell -> its settings."""
     from dualnets.lab.report import page, style
@@ -275,28 +292,28 @@ def _finish(
     stored = [_read_cell(store, cell, settings) for cell, settings in wanted.items()]
     table = _joined([part for part, _ in stored], name, run_id)
     of_all_seeds = pooled(table)
-    verdict = experiment.verdict(of_all_seeds)
-    of_a_cell = ("cell", "settings", "device", "seconds", "notes", "versions")
+    verdicts = experiment.verdicts(of_all_seeds, own)
+    of_a_cell = ("cell", "settings", "device", "seconds", "cpu_seconds", "notes", "versions")
     manifest = {
         "experiment": name,
         "run": run_id,
         "scale": scale,
         "command": command,
-        "cells": [{key: own[key] for key in of_a_cell} for _, own in stored],
+        "cells": [{key: its[key] for key in of_a_cell} for _, its in stored],
         "versions": versions(),
     }
     with replace_folder(store.run(run_id)) as folder:
         table.to_parquet(folder / RESULTS, index=False)
-        write_json(folder / VERDICT, verdict.as_dict())
+        write_json(folder / VERDICT, [verdict.as_dict() for verdict in verdicts])
         (folder / NETWORKS).mkdir()
         for cell in wanted:
             for file in sorted((store.cell(cell) / NETWORKS).iterdir()):
                 shutil.copyfile(file, folder / NETWORKS / f"{cell}-{file.name}")
         style.save(experiment.plot(of_all_seeds), folder / name)
         summary = experiment.summary_table(of_all_seeds)
-        page.write(folder, experiment, table, summary, verdict, manifest)
+        page.write(folder, experiment, table, summary, verdicts, manifest)
         write_json(folder / MANIFEST, manifest)  # last: a run with a manifest is finished
-    return Run(name, run_id, store.run(run_id), table, verdict, False, command)
+    return Run(name, run_id, store.run(run_id), table, verdicts, False, command)
 
 
 def _joined(parts: Sequence[pd.DataFrame], name: str, run_id: str) -> pd.DataFrame:
@@ -313,15 +330,14 @@ def _stored_run(
     store: Store, name: str, run_id: str, wanted: Mapping[str, Any], command: str
 ) -> Run:
     """A run that is finished, read back, with the columns of its settings as they are named today."""
-    from dualnets.lab.stats import Verdict
+    from dualnets.lab.verdicts import Verdict
 
     stored, found = store.read_run(run_id)
-    if found["interval"] is not None:
-        found["interval"] = tuple(found["interval"])
     stored = stored.drop(columns=["experiment", "run"])
     parts = [with_columns(stored[stored["cell"] == cell], own) for cell, own in wanted.items()]
     table = _joined(parts, name, run_id)
-    return Run(name, run_id, store.run(run_id), table, Verdict(**found), True, command)
+    verdicts = [Verdict.of_dict(values) for values in found]
+    return Run(name, run_id, store.run(run_id), table, verdicts, True, command)
 
 
 def summary_table(experiment: Experiment, run: Run) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Statistics of results: intervals, exact paired tests, gap closed, verdicts.
+"""Statistics of results: intervals, exact paired tests, ratios, how a rule came out.
 
 Values are one per member (a tree with its network), so that members are the independent draws
 behind every interval and test. Whatever is compared stands on the same trees, and is compared tree
@@ -7,8 +7,7 @@ by tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -79,36 +78,24 @@ class Estimate(NamedTuple):
 NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0)  # of no values at all
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a run supports a claim, by a rule that was fixed before the run.
+class Judgement(NamedTuple):
+    """How a rule came out on the table of a run.
 
     Attributes:
-        claim: the claim.
-        verdict: `holds`, `fails`, or `open` where the run does not decide.
-        rule: the rule, in words.
-        reason: what was found, in the terms of the rule.
-        effect: what `effect_value` is.
-        effect_value, interval: the effect and its 95% interval; None where it is not defined.
-        n: independent members behind it.
+        outcome: `holds`, `fails` or `open`.
+        reason: how the rule came out.
+        effect: what `estimate` is.
+        estimate: the effect with its interval.
         details: one entry per part of the claim.
-        of: what n counts.
+        of: what `estimate.n` counts.
     """
 
-    claim: str
-    verdict: Outcome
-    rule: str
+    outcome: Outcome
     reason: str
     effect: str
-    effect_value: float | None
-    interval: tuple[float, float] | None
-    n: int
-    details: list[dict[str, Any]] = field(default_factory=list)
+    estimate: Estimate
+    details: list[dict[str, Any]]
     of: str = "trees"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return asdict(self)
 
 
 def mean_interval(values: Array, among: int = 1) -> Estimate:
@@ -206,15 +193,83 @@ def bootstrap(
     return Estimate(value, float(low), float(high), n)
 
 
-def gap_closed(initial: Array, final: Array, ceiling: Array, among: int = 1) -> Estimate:
-    """(final - initial) / (ceiling - initial), a ratio of means over members.
+def ratio_interval(gain: Array, room: Array, among: int = 1) -> Estimate:
+    """A ratio of means of paired values with Fieller's 95% interval.
 
-    The interval is the percentile bootstrap's over members, which are drawn together with their
-    initial value and ceiling. Not defined (NaN) where the mean initial value is not below the mean
-    ceiling.
+    The interval holds every ratio R for which Student's test does not refute that the mean of
+    gain - R * room is 0 (Fieller 1954); for means of few members it covers what it says, which a
+    percentile bootstrap does not.
 
     Args:
-        initial, final, ceiling: one value per member.
+        gain, room: `(S,)` float64, one value of each per member; members with a value that is not finite
+            are left out.
+        among: how many intervals are to hold all at once, as in `mean_interval`.
+
+    Returns:
+        The ratio, NaN where the mean of `room` is not above 0. Ends are infinite where that mean is not
+        shown to be above 0, and NaN for fewer than two members.
+
+    Example:
+        >>> gain, room = np.array([0.2, 0.3, 0.4, 0.3]), np.array([0.5, 0.6, 0.7, 0.6])
+        >>> print(ratio_interval(gain, room))
+        0.50 [0.42, 0.56]
+    """
+    gain, room = _finite_pairs(gain, room)
+    n = len(gain)
+    if n == 0 or not room.mean() > 0:
+        return NOTHING._replace(n=n)
+    a, b = float(gain.mean()), float(room.mean())
+    if n < 2:
+        return Estimate(a / b, float("nan"), float("nan"), n)
+    (aa, ab), (_, bb) = float(stats.t.ppf(1 - _tail(among), n - 1)) ** 2 / n * np.cov(gain, room)
+    # (a - R b)^2 <= aa - 2 R ab + R^2 bb is a quadratic inequality in R
+    square, half, rest = b**2 - bb, a * b - ab, a**2 - aa
+    if square <= 0:
+        return Estimate(a / b, float("-inf"), float("inf"), n)
+    root = max(half**2 - square * rest, 0.0) ** 0.5
+    return Estimate(a / b, float((half - root) / square), float((half + root) / square), n)
+
+
+def ratio_difference(
+    first: tuple[Array, Array], second: tuple[Array, Array], among: int = 1
+) -> Estimate:
+    """One ratio of means minus another over the same members, with Student's interval.
+
+    Each ratio is linearised about its means (the delta method), so that every member has a share of
+    the difference.
+
+    Args:
+        first, second: gain and room of each, `(S,)` float64; members with a value that is not finite are
+            left out.
+        among: as in `mean_interval`.
+
+    Returns:
+        The difference, NaN where a mean of `room` is not above 0.
+
+    Example:
+        >>> one, room = np.array([0.2, 0.3, 0.4, 0.3]), np.array([0.5, 0.6, 0.7, 0.6])
+        >>> print(ratio_difference((one, room), (one / 2, room)))
+        0.25 [0.22, 0.28]
+    """
+    gain_a, room_a, gain_b, room_b = _finite_pairs(*first, *second)
+    if len(gain_a) == 0 or not (room_a.mean() > 0 and room_b.mean() > 0):
+        return NOTHING._replace(n=len(gain_a))
+    a, b = gain_a.mean() / room_a.mean(), gain_b.mean() / room_b.mean()
+    share = (gain_a - a * room_a) / room_a.mean() - (gain_b - b * room_b) / room_b.mean()
+    return mean_interval(share + (a - b), among)
+
+
+def _finite_pairs(*values: Array) -> list[Array]:
+    """The same members of each array: those whose values are all finite."""
+    stacked = np.stack([np.asarray(each, dtype=np.float64) for each in values])
+    return list(stacked[:, np.isfinite(stacked).all(0)])
+
+
+def gap_closed(initial: Array, final: Array, ceiling: Array, among: int = 1) -> Estimate:
+    """(final - initial) / (ceiling - initial), a ratio of means over members; see `ratio_interval`.
+
+    Args:
+        initial, final, ceiling: `(S,)` float64, one value per member.
         among: how many intervals are to hold all at once, as in `mean_interval`.
 
     Example:
@@ -222,48 +277,7 @@ def gap_closed(initial: Array, final: Array, ceiling: Array, among: int = 1) -> 
         >>> print(gap_closed(zero, zero + 0.5, zero + 1))
         0.50 [0.50, 0.50]
     """
-    n, room, gain = len(initial), ceiling - initial, final - initial
-    if not room.mean() > 0:
-        return NOTHING._replace(n=n)
-
-    def ratio(picks: NDArray[np.intp]) -> Array:
-        mean_room = room[picks].mean(1)
-        found: Array = gain[picks].mean(1) / np.where(mean_room > 0, mean_room, np.nan)
-        return found
-
-    return bootstrap(ratio, n, among=among)
-
-
-def verdict_of(
-    claim: str, outcome: Any, rule: str, reason: str, effect: str, found: Estimate,
-    details: Iterable[Mapping[str, Any]], of: str = "trees",
-) -> Verdict:  # fmt: skip
-    """A verdict whose effect is an estimate; numbers that are not finite become None."""
-    return Verdict(
-        claim=claim,
-        verdict=outcome,
-        rule=rule,
-        reason=reason,
-        effect=effect,
-        effect_value=found.value if np.isfinite(found.value) else None,
-        interval=(found.low, found.high) if np.isfinite(found.low) else None,
-        n=found.n,
-        details=[finite(detail) for detail in details],
-        of=of,
-    )
-
-
-def finite(detail: Mapping[str, Any]) -> dict[str, Any]:
-    """A detail of a verdict with None for numbers that are not finite, which JSON does not have.
-
-    Example:
-        >>> finite({"variant": "a", "gap": float("nan"), "n": 12})
-        {'variant': 'a', 'gap': None, 'n': 12}
-    """
-    return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value
-        for key, value in detail.items()
-    }
+    return ratio_interval(final - initial, ceiling - initial, among)
 
 
 def too_few(n: int, least: int = FEWEST_TREES) -> str:

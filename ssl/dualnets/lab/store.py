@@ -128,8 +128,8 @@ class Store:
         folder = self.cell(name)
         return _read_table(folder / RESULTS), read_json(folder / MANIFEST)
 
-    def read_run(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """A finished run's table and verdict."""
+    def read_run(self, name: str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+        """A finished run's table and verdicts."""
         folder = self.run(name)
         return _read_table(folder / RESULTS), read_json(folder / VERDICT)
 

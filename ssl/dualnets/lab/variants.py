@@ -14,14 +14,25 @@ import pandas as pd
 
 from dualnets.lab import stats
 from dualnets.lab.grids import free_settings
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, Outcome, exceeds, mean_interval, pooled, too_few
+from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.stats import (
+    NOTHING,
+    Estimate,
+    Judgement,
+    Outcome,
+    exceeds,
+    last_step,
+    mean_interval,
+    pooled,
+    too_few,
+)
 
 GAP = "gap closed ≥ 2"  # the column: of the latents of levels >= 2
 SPREAD, RANK = "spread", "effective_rank"
 PRE, RATIO = "correlation", "correlation_ratio"  # of latents of two states both are the same number
 ALIGNMENT = (PRE, RATIO)
 READ = ("metric", "node", "level", "member", "initial", "value", "ceiling")
+FEW = 0.25  # of the trees of a variant
 INTERVALS = "means over n trees; ± and [ ]: 95% intervals over trees"
 
 
@@ -61,9 +72,20 @@ class VariantStats(NamedTuple):
 
     @property
     def collapse_columns(self) -> dict[str, Any]:
-        """Spread with its interval (a dash unless it is finite for every tree), rank and n, as text."""
+        """Spread with its interval (a dash unless it is finite for every tree), rank, lost trees and n."""
         spread = mean_interval(self.spread).brief if np.isfinite(self.spread).all() else "–"
-        return {"spread": spread, "rank": f"{self.rank.mean():.1f}", "n": len(self.value)}
+        return {"spread": spread, "rank": f"{self.rank.mean():.1f}", "collapsed": self.collapsed,
+                "diverged": self.diverged, "n": len(self.value)}  # fmt: skip
+
+    @property
+    def collapsed(self) -> int:
+        """Trees whose embedding's spread is below COLLAPSED."""
+        return int((self.spread < COLLAPSED).sum())
+
+    @property
+    def diverged(self) -> int:
+        """Trees with an alignment or a spread that is not finite."""
+        return int((~np.isfinite(self.value + self.spread)).sum())
 
     def p_grown(self, tests: int = 1) -> float:
         """P that the alignment did not grow (exact, one-sided), after Bonferroni over `tests` tests."""
@@ -111,17 +133,40 @@ def of_root(rows: pd.DataFrame) -> VariantStats:
 def by_variant(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Variant -> its rows, in order; the trees of all seeds together.
 
-    Cells of one variant that differ in anything but their seed are named apart.
+    Cells of one variant that differ in anything but their seed are named apart; in a table without
+    variants all cells are of one.
     """
-    settings = table.columns[: list(table.columns).index("variant") + 1]
-    settings = settings.drop(["experiment", "run", "cell", "seed"], errors="ignore")
+    columns = list(table.columns)
+    end = columns.index("variant") + 1 if "variant" in columns else columns.index("member")
+    settings = table.columns[:end].drop(["experiment", "run", "cell", "seed"], errors="ignore")
     cells = table.drop_duplicates("cell").set_index("cell")[settings].to_dict("index")
-    free, names = free_settings(list(cells.values())), {}
+    free, names = free_settings([{"variant": "", **own} for own in cells.values()]), {}
     for cell, own in cells.items():
-        extra = ", ".join(f"{name.replace('_', ' ')} {own[name]}" for name in free)
-        names[cell] = f"{own['variant']} ({extra})" if extra else str(own["variant"])
+        name = str(own.get("variant", ""))
+        extra = ", ".join(f"{field.replace('_', ' ')} {own[field]}" for field in free)
+        names[cell] = f"{name} ({extra})" if name and extra else name or extra or "all"
     together = pooled(table).groupby(table["cell"].map(names), sort=False)
     return {str(name): rows for name, rows in together}
+
+
+def lost_members(table: pd.DataFrame) -> set[int]:
+    """Trees that diverged or collapsed with a variant with which at least three of four did neither.
+
+    A tree diverged if an alignment or the spread of its embedding is not finite at the end, and collapsed
+    if this spread is below COLLAPSED. What befalls more trees is what the variant does, and is no loss.
+
+    Args:
+        table: of a run, the trees of all seeds together; without alignments nothing is lost.
+    """
+    if not {"metric", "step", "value", "member", "cell"} <= set(table):
+        return set()
+    last = last_step(table)
+    last = last[last["metric"].isin((*ALIGNMENT, SPREAD)) & (last["node"] != "output")]
+    bad = ~np.isfinite(last["value"].to_numpy(np.float64))
+    bad |= ((last["metric"] == SPREAD) & (last["value"] < COLLAPSED)).to_numpy()
+    of_tree = pd.Series(bad, last.index).groupby([last["cell"], last["member"]]).any()
+    few = of_tree.groupby(level="cell").transform("mean") < FEW
+    return {int(member) for member in of_tree[of_tree & few].index.get_level_values("member")}
 
 
 # comparisons of variants
@@ -158,24 +203,6 @@ def contrast(a: np.ndarray, b: np.ndarray, among: int = 1) -> Contrast:
 
 
 # judging
-
-
-class Judgement(NamedTuple):
-    """How a rule came out; with the claim and the rule in words it is a `Verdict`.
-
-    Attributes:
-        outcome: `holds`, `fails` or `open`.
-        reason: how the rule came out.
-        effect: what `estimate` is.
-        estimate: the effect with its interval.
-        details: one entry per part of the claim.
-    """
-
-    outcome: Outcome
-    reason: str
-    effect: str
-    estimate: Estimate
-    details: list[dict[str, Any]]
 
 
 def at_once(count: int) -> str:

@@ -214,7 +214,9 @@ def test_a_run_reads_well_at_80_columns_without_colour(stored, capsys, monkeypat
         sum(bool(re.match(r"\d/4  .*: root \d\.\d\d -> \d\.\d\d  \(\d+ s\)", s)) for s in lines)
         == 4
     )
-    assert "OPEN. 2 trees are fewer than 13" in printed
+    assert "OPEN. The smoke scale only shows that everything runs: no verdict; 2 trees" in " ".join(
+        printed.split()
+    )
     paths = [line.strip() for line in lines if str(out) in line]
     assert len(paths) == 4
     assert all(os.path.exists(path) for path in paths)

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from judging import judge
 
 import dualnets
 import hltm
+from dualnets import experiments
 from dualnets.experiments.theorems import _amplification as amplification
 from dualnets.theory import population_trajectory
 
@@ -78,12 +80,12 @@ def made_up(growth=0.8, units=0.5, hits=1.0, trees=24):
     ],
 )
 def test_the_rule(changes, verdict):
-    found = amplification.verdict(made_up(**changes))
+    found = judge(experiments.load("amplification"), made_up(**changes))
     assert found.verdict == verdict, found.reason
 
 
 def test_the_forecast_is_compared_with_the_ranking_before_training():
-    beaten = amplification.verdict(made_up(hits=0.4, units=0.9, trees=60))
+    beaten = judge(experiments.load("amplification"), made_up(hits=0.4, units=0.9, trees=60))
     assert "beats chance at 2 of 2" in beaten.reason
     assert "beats the ranking before at 0 of 2 levels and is beaten by it at 2" in beaten.reason
     paired = [entry for entry in beaten.details if entry["what"] == "advantage"]
@@ -93,13 +95,16 @@ def test_the_forecast_is_compared_with_the_ranking_before_training():
     won = amplification.winners(table[table["normalize"]])
     assert won["advantage"].equals(won["forecast_hits"] - won["first_stays"])
     table["forecast"] = table["initial"]  # the same ranking has no advantage
-    assert "at 0 of 2 levels and is beaten by it at 0" in amplification.verdict(table).reason
+    assert (
+        "at 0 of 2 levels and is beaten by it at 0"
+        in judge(experiments.load("amplification"), table).reason
+    )
     assert amplification.winners(table)["advantage"].eq(0).all()
 
 
 def test_one_network_is_not_enough():
     table = made_up()
-    assert amplification.verdict(table[table["normalize"]]).verdict == "open"
+    assert judge(experiments.load("amplification"), table[table["normalize"]]).verdict == "open"
 
 
 def test_scores_out_of_sample():

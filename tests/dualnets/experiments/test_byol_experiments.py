@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from judging import judge
 from made_up_variants import FLAT, TINY, WELL, few_resamples, made_up, seeded
 
 import dualnets
@@ -29,7 +30,7 @@ def cells(name):
 
 def parts(name):
     """Variants that must work, and variant that must fall short -> its counterpart."""
-    options = experiments.load(name).rule.judge.options
+    options = experiments.load(name).claims[0].rule.judge.options
     return options["works"], options["short"]
 
 
@@ -38,7 +39,7 @@ def test_what_is_needed(name):
     experiment = experiments.load(name)
     works, short = parts(name)
     flat = dict.fromkeys(short, FLAT)
-    found = experiment.verdict(made_up(name, flat))
+    found = judge(experiment, made_up(name, flat))
     assert found.verdict == "holds"
     assert found.effect_value == pytest.approx(0.2, abs=0.02)
     assert found.interval[0] < found.effect_value < found.interval[1]
@@ -52,11 +53,11 @@ def test_what_is_needed(name):
         ({one: (0.2, COLLAPSED)}, "open", one),  # spread unclear, aligned as well
         ({one: (0.0, np.nan)}, "holds", "fall short"),  # not finite is collapsed
     ):
-        found = experiment.verdict(made_up(name, flat | change))
+        found = judge(experiment, made_up(name, flat | change))
         assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
-    assert experiment.verdict(made_up(name, flat, trees=11)).reason.startswith("11 trees")
+    assert judge(experiment, made_up(name, flat, trees=11)).reason.startswith("11 trees")
     table = made_up(name, flat)
-    found = experiment.verdict(table[table["variant"] != works[0]])
+    found = judge(experiment, table[table["variant"] != works[0]])
     assert (found.verdict, found.effect_value) == ("open", None)
     assert works[0] in found.reason
 
@@ -70,7 +71,7 @@ def test_what_is_as_good(name):
         else ("linear", "linear, set to root of F")
     )
     quiet = {"noise": 0.002}
-    found = experiment.verdict(made_up(name, {}, **quiet))
+    found = judge(experiment, made_up(name, {}, **quiet))
     assert found.verdict == "holds"
     assert abs(found.effect_value) < 0.01
     for change, verdict, reason in (
@@ -81,30 +82,30 @@ def test_what_is_as_good(name):
         ({other: (0.2, COLLAPSED)}, "open", other),
         ({other: (0.18, 0.8)}, "open", other),  # on the border
     ):
-        found = experiment.verdict(made_up(name, change, **quiet))
+        found = judge(experiment, made_up(name, change, **quiet))
         assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
-    assert experiment.verdict(made_up(name, {}, trees=11)).verdict == "open"
+    assert judge(experiment, made_up(name, {}, trees=11)).verdict == "open"
     table = made_up(name, {})
-    assert experiment.verdict(table[table["variant"] == reference]).verdict == "open"
+    assert judge(experiment, table[table["variant"] == reference]).verdict == "open"
 
 
 def test_redraws_that_were_added_later_are_described_and_decide_nothing():
     experiment = experiments.load("byol_reinit")
     quiet = {"noise": 0.002}
-    options = experiment.rule.judge.options
+    options = experiment.claims[0].rule.judge.options
     for gain, words in (
         ((0.0, 0.8), "redrawn at every single update nothing is learned (gap closed"),
         ((0.1, 0.8), "redrawn at every single update it gains less (gap closed 0.25"),
         ((0.18, 0.8), "redrawn at every single update it is shown neither as good nor worse"),
     ):
         table = made_up("byol_reinit", {"all, every 1": gain}, **quiet)
-        found = experiment.verdict(table)
+        found = judge(experiment, table)
         assert (found.verdict, words in found.reason) == ("holds", True), found.reason
         assert found.reason.startswith("9 of 9 are as good")
         deciding = {d["variant"] for d in found.details if d.get("decides")}
         assert deciding == set(options["others"])
         papers = table[~table["variant"].isin(options["added"])]
-        assert experiment.verdict(papers).interval == found.interval
+        assert judge(experiment, papers).interval == found.interval
     assert "added after a first run" in experiment.summary_table(table).attrs["caption"]
     assert "added after" not in experiment.summary_table(papers).attrs["caption"]
 
@@ -112,9 +113,9 @@ def test_redraws_that_were_added_later_are_described_and_decide_nothing():
 def test_a_norm_that_has_begun_to_close_the_gap_is_named():
     experiment = experiments.load("byol_normalisation")
     flat = dict.fromkeys(parts(experiment.name)[1], FLAT)
-    assert "begun" not in experiment.verdict(made_up("byol_normalisation", flat)).reason
+    assert "begun" not in judge(experiment, made_up("byol_normalisation", flat)).reason
     slow = flat | {"layer": (0.1, COLLAPSED)}
-    found = experiment.verdict(made_up("byol_normalisation", slow, noise=0.002))
+    found = judge(experiment, made_up("byol_normalisation", slow, noise=0.002))
     assert found.verdict == "holds"
     assert "in these 1000 updates; a gap has begun to close with layer 0.25 [" in found.reason
 
@@ -125,14 +126,14 @@ def test_trees_of_several_seeds_add_up(name):
     table = made_up(name, flat, trees=24)
     split = seeded(table, (0, 1))
     experiment = experiments.load(name)
-    alone, both = experiment.verdict(table), experiment.verdict(split)
+    alone, both = judge(experiment, table), judge(experiment, split)
     assert (both.verdict, both.n, both.reason) == (alone.verdict, 24, alone.reason)
     assert both.interval == pytest.approx(alone.interval, abs=1e-12)
     summary = experiment.summary_table(split)
     assert set(summary["n"]) == {24}
     assert (summary["root"] + summary["spread"]).str.count("±").eq(2).all()
     # a seed's trees alone are too few for nothing but their own interval
-    assert experiment.verdict(split[split["seed"] == 0]).n == 12
+    assert judge(experiment, split[split["seed"] == 0]).n == 12
 
 
 def test_to_work_needs_both_growth_and_spread():
@@ -181,15 +182,15 @@ def test_variants_train(name):
     for settings in grids.cells(experiment, "smoke", {k: [v] for k, v in TINY.items()})[1::2]:
         table = experiment.run_cell(settings, torch.device("cpu"), ProgressListener()).table
         seen = table[(table["metric"] == "spread") & (table["node"] == "embedding")]
-        assert sorted(seen["step"].unique()) == [0, 6]
+        assert sorted(seen["step"].unique()) == [0, 3, 6]
         assert seen["value"].notna().all()
 
 
 @pytest.mark.parametrize("name", ["byol_batchnorm", "byol_reinit"])
 def test_a_small_run_leaves_a_verdict_a_summary_and_a_figure(name, tmp_path):
     run = dualnets.run(name, scale="smoke", out=tmp_path, workers=1, **TINY)
-    assert run.verdict.verdict == "open"
-    assert "3 trees" in run.verdict.reason
+    assert run.verdicts[0].verdict == "open"
+    assert "3 trees" in run.verdicts[0].reason
     assert (run.folder / f"{name}.png").stat().st_size > 10_000
     summary = experiments.load(name).summary_table(run.table)
     assert len(summary) == run.table["variant"].nunique()

@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from judging import judge
 
 import dualnets
+from dualnets import experiments
 from dualnets.experiments.byol import _byol_linear as byol_linear
 
 
@@ -16,9 +18,9 @@ def run(tmp_path_factory):
 
 
 def test_it_holds(run):
-    assert run.verdict.verdict == "holds"
-    assert run.verdict.effect_value == 1.0
-    assert run.verdict.of == "networks"
+    assert judge(experiments.load("byol_linear"), run.table).verdict == "holds"
+    assert run.verdicts[0].effect_value == 1.0
+    assert run.verdicts[0].of == "networks"
     assert (run.folder / "byol_linear.png").exists()
     modes = run.table[run.table["quantity"] == "mode"]
     assert (modes["value"] - modes["predicted"]).abs().max() < 1e-9
@@ -33,7 +35,7 @@ def test_every_network_counts_once_and_is_another(run):
     phase = run.table[run.table["quantity"] == "phase"]
     assert len(found) == 3 * 9 * 2  # members, decays, rates
     assert len(phase) == 4 * len(found)
-    assert run.verdict.n == (found["away"] > byol_linear.NEAR).sum() <= len(found)
+    assert run.verdicts[0].n == (found["away"] > byol_linear.NEAR).sum() <= len(found)
     edges = run.table[run.table["quantity"] == "edge"]
     assert edges.groupby("target_rate")["value"].nunique().eq(12).all()  # no start twice
     at_once = phase.groupby(["target_rate", "step_decay", "member"])["value"]
@@ -48,7 +50,7 @@ def test_a_network_with_one_wrong_mode_is_wrong(run):
     one = (table["quantity"] == "phase") & (table["mode"] == 2)
     table.loc[one, "value"] = np.where(byol_linear.collapsed(table[one]), 1.0, 0.0)
     assert not byol_linear.networks(table)["agrees"].any()
-    assert byol_linear.verdict(table).verdict == "fails"
+    assert judge(experiments.load("byol_linear"), table).verdict == "fails"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_the_rule(run, spoil, verdict):
         table = table[~table["quantity"].isin(["phase", "edge"])]
     else:
         table = table[table["quantity"].isin(["phase", "edge"])]
-    assert byol_linear.verdict(table).verdict == verdict
+    assert judge(experiments.load("byol_linear"), table).verdict == verdict
 
 
 def test_settings_are_checked():

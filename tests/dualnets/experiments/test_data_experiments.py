@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from judging import judge
 from made_up_variants import cell, joined, seeded
 
 import hltm
@@ -40,8 +41,8 @@ augmentation, teacher_student = (
     ],
 )
 def test_every_variant_is_asked_whether_its_latents_emerge(name, gains, trees, verdict, reason):
-    found = load(name).verdict(
-        joined(cell("a", gains[0], trees=trees), cell("b", gains[1], trees=trees))
+    found = judge(
+        load(name), joined(cell("a", gains[0], trees=trees), cell("b", gains[1], trees=trees))
     )
     assert found.verdict == verdict
     assert reason in found.reason
@@ -50,7 +51,7 @@ def test_every_variant_is_asked_whether_its_latents_emerge(name, gains, trees, v
 
 def test_what_is_not_shown_to_grow_is_not_said_to_stand_still():
     table = joined(cell("a", 0.0, noise=0.2, seed=1), cell("b", 0.0, noise=0.2, seed=2))
-    found = load("losses").verdict(table)
+    found = judge(load("losses"), table)
     assert max(detail["high"] for detail in found.details) > NEGLIGIBLE
     assert (found.verdict, found.reason) == (
         "open",
@@ -62,14 +63,12 @@ def test_the_architecture_that_knows_the_tree_has_no_vote():
     architecture = load("architecture")
     asked = ("wrong tree", "dense, as many parameters", "dense, as wide")
     emerging = [cell(name, 0.2) for name in asked]
-    assert architecture.verdict(joined(cell("tree", -0.2), *emerging)).verdict == "holds"
+    assert judge(architecture, joined(cell("tree", -0.2), *emerging)).verdict == "holds"
     failing = [cell(name, -0.1) for name in asked]
-    assert architecture.verdict(joined(cell("tree", 0.2), *failing)).verdict == "fails"
-    assert (
-        architecture.verdict(joined(cell("tree", 0.2), emerging[0], failing[1])).verdict == "open"
-    )
-    assert architecture.verdict(cell("tree", 0.2)).verdict == "open"
-    against = architecture.verdict(joined(cell("tree", 0.3), *emerging)).details[-1]
+    assert judge(architecture, joined(cell("tree", 0.2), *failing)).verdict == "fails"
+    assert judge(architecture, joined(cell("tree", 0.2), emerging[0], failing[1])).verdict == "open"
+    assert judge(architecture, cell("tree", 0.2)).verdict == "open"
+    against = judge(architecture, joined(cell("tree", 0.3), *emerging)).details[-1]
     assert against["variant"].endswith("- tree")
     assert against["share_of_ceiling_difference"] == pytest.approx(-0.1 * 2 / 3 / 0.9, abs=0.08)
     assert against["p_less"] < 0.01 < against["p_more"]
@@ -104,14 +103,14 @@ def sweep(gains, *, trees=14, **options):
 def test_below_the_threshold_the_gap_closes_as_far_or_the_learner_is_to_blame(
     gains, options, verdict, reason
 ):
-    found = load("polarity").verdict(sweep(gains, **options))
+    found = judge(load("polarity"), sweep(gains, **options))
     assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
     assert [d["kesten_stigum"] for d in found.details] == pytest.approx([0.5, 1.62])
 
 
 def test_one_side_alone_decides_nothing():
     one = sweep((0.2, 0.2))
-    found = load("polarity").verdict(one[one["polarity_low"] == 0.9])
+    found = judge(load("polarity"), one[one["polarity_low"] == 0.9])
     assert (found.verdict, found.reason) == (
         "open",
         "all settings lie on one side of the threshold",
@@ -148,7 +147,7 @@ def children(few, many):
     ],
 )
 def test_more_children_must_help_and_close_the_gap_as_far(few, many, verdict, reason):
-    found = load("branching").verdict(children(few, many))
+    found = judge(load("branching"), children(few, many))
     assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
@@ -195,7 +194,7 @@ def grown(gains, *, trees=14, widths=(2, 10)):
     ],
 )
 def test_more_units_help_depth_by_depth(gains, options, verdict, reason):
-    found = load("depth_and_width").verdict(grown(gains, **options))
+    found = judge(load("depth_and_width"), grown(gains, **options))
     assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
@@ -251,7 +250,7 @@ BARE = "; necessity: latents of which nothing is shared do not emerge at level 2
     ],
 )  # fmt: skip
 def test_latents_follow_what_views_share_or_do_not(slopes, options, verdict, reason):
-    found = load("augmentation").verdict(views(*slopes, **options))
+    found = judge(load("augmentation"), views(*slopes, **options))
     assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
@@ -262,7 +261,7 @@ def test_a_correlation_that_is_sure_but_small_is_not_followed():
     upper = table["level"].isin((2, 3)) & (table["step"] == 10) & (table["metric"] == PRE)
     for i, name in enumerate(KEPT):
         table.loc[upper & (table["variant"] == name), "value"] += turned[i] - 0.1 * i
-    found = load("augmentation").verdict(table)
+    found = judge(load("augmentation"), table)
     kept = [d for d in found.details if d["family"] == "level kept"]
     assert all(d["p_more"] < 0.01 and 0 < d["rank_correlation"] < 0.3 for d in kept), kept
     assert (found.verdict, found.effect_value) == ("open", pytest.approx(0.2, abs=0.03))
@@ -304,8 +303,8 @@ def test_families_are_those_of_the_names():
 )
 def test_trees_of_several_seeds_add_up(name, table):
     experiment = load(name)
-    alone = experiment.verdict(table)
-    both = experiment.verdict(seeded(table, (5, 6)))
+    alone = judge(experiment, table)
+    both = judge(experiment, seeded(table, (5, 6)))
     assert both.n == alone.n == 24
     assert (both.verdict, both.reason) == (alone.verdict, alone.reason)
     assert both.effect_value == pytest.approx(alone.effect_value, abs=1e-12)
@@ -349,7 +348,7 @@ def test_students_that_do_not_specialise_differ_from_those_not_shown_to(noise, v
         own = cell(name, -0.001, noise=noise, seed=at + 7)
         found = own[own["metric"] == PRE].assign(metric=teacher_student.SPECIALISATION, null=0.0)
         made += [own, found.assign(node="teacher's layer", level=found["level"] - 1)]
-    found = load("teacher_student").verdict(joined(*made))
+    found = judge(load("teacher_student"), joined(*made))
     assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
@@ -431,7 +430,7 @@ def test_a_small_run_has_all_its_numbers_and_is_too_small(small):
     error = 5 / np.sqrt(scored["n"]) + 5 * scored["ceiling_error"]
     assert (scored["value"] <= scored["ceiling"] + error).all()
     assert {SPREAD, RANK} < set(table["metric"])
-    found = small.experiment.verdict(table)
+    found = judge(small.experiment, table)
     assert found.verdict == "open"
     assert "3 trees are fewer" in found.reason
     summary = small.experiment.summary_table(table)

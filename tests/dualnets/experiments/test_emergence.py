@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from judging import judge
 
 import dualnets
+from dualnets import experiments
 from dualnets.experiments.emergence import _emergence as emergence
 
 LEVELS = (1, 2, 3)
@@ -45,7 +47,7 @@ def made_up(
 
 
 def test_holds_where_latents_emerge_and_the_control_stays():
-    found = emergence.verdict(made_up())
+    found = judge(experiments.load("emergence"), made_up())
     assert found.verdict == "holds"
     assert found.effect_value == pytest.approx(0.5, abs=0.05)
     assert found.interval[0] < found.effect_value < found.interval[1]
@@ -67,7 +69,7 @@ def test_holds_where_latents_emerge_and_the_control_stays():
     ],
 )
 def test_the_rule(changes, verdict, reason):
-    found = emergence.verdict(made_up(**changes))
+    found = judge(experiments.load("emergence"), made_up(**changes))
     assert found.verdict == verdict
     assert reason in found.reason
 
@@ -76,13 +78,13 @@ def test_only_the_widest_tree_network_counts():
     table = made_up(gain=0.2)
     narrow = (table["units"] == 2) & (table["step"] == 10)
     table.loc[narrow, "value"] -= 0.4
-    assert emergence.verdict(table).verdict == "holds"
+    assert judge(experiments.load("emergence"), table).verdict == "holds"
 
 
 def test_without_a_tree_network_the_claim_stays_open():
     table = made_up()
     table["network"] = "mlp"
-    found = emergence.verdict(table)
+    found = judge(experiments.load("emergence"), table)
     assert found.verdict == "open"
     assert found.effect_value is None
     assert "no tree network" in found.reason
@@ -92,7 +94,7 @@ def test_settings_that_differ_are_judged_apart():
     low, high = made_up(), made_up(gain=0.0)
     low["polarity_low"], high["polarity_low"] = 0.7, 0.9
     high["cell"] += "-high"
-    found = emergence.verdict(pd.concat([low, high]))
+    found = judge(experiments.load("emergence"), pd.concat([low, high]))
     assert found.verdict == "open"
     emerges = {(d["polarity_low"], d["level"]): d["emerges"] for d in found.details}
     assert emerges == {(0.7, 2): True, (0.7, 3): True, (0.9, 2): False, (0.9, 3): False}
@@ -113,8 +115,8 @@ def run(tmp_path_factory):
 
 
 def test_latents_emerge_in_a_small_run(run):
-    assert run.verdict.verdict == "holds"
-    assert run.verdict.effect_value > 0.4
+    assert run.verdicts[0].reason.endswith("latents emerge at every level >= 2 (2, 3)")
+    assert run.verdicts[0].effect_value > 0.4
     last = emergence.by_level(run.table)
     root = last[(last["level"] == 3) & (last["units"] == 5)]
     free, idle = (root[root["augment"] == a]["value"].mean() for a in ("keep-root", "keep-nothing"))
@@ -155,9 +157,9 @@ def test_the_same_trees_serve_every_width(run):
 
 def test_the_page_stands_alone(run):
     page = (run.folder / "index.html").read_text()
-    assert emergence.EXPERIMENT.claim in page
+    assert experiments.load("emergence").claims[0].text in page
     assert run.command in page
-    assert f'class="verdict {run.verdict.verdict}"' in page
+    assert f'class="verdict {run.verdicts[0].verdict}"' in page
     assert "data:image/svg+xml;base64," in page
     outside = re.findall(r'(?:src|href)="(?!data:)([^"]*)"', page)
     assert outside == []
@@ -174,4 +176,4 @@ def test_the_summary_is_the_tables_means(run):
     ]  # fmt: skip
     assert row["network"] == "tree 5 control"
     assert row["final"] == pytest.approx(last["value"].mean())
-    assert json.loads((run.folder / "verdict.json").read_text())["n"] == row["n"]
+    assert json.loads((run.folder / "verdict.json").read_text())[0]["n"] == row["n"]

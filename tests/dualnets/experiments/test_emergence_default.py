@@ -25,8 +25,8 @@ def means(run):
 
 
 def test_the_claim_holds(run):
-    assert run.verdict.verdict == "holds"
-    assert run.verdict.interval[0] > 0.7
+    assert run.verdicts[0].verdict == "holds"
+    assert run.verdicts[0].interval[0] > 0.7
 
 
 def test_tree_networks_come_near_their_ceilings(means):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from judging import judge
 from made_up_variants import FLAT, TINY, few_resamples, made_up
 from tiny_runs import blank_figures
 
@@ -135,7 +136,7 @@ def table(term, ends=None, **changes):
 
 def test_the_rule():
     right = dict.fromkeys(WORKING, 0.5)
-    found = EXPERIMENT.verdict(table(right))
+    found = judge(EXPERIMENT, table(right))
     assert (found.verdict, found.effect_value) == ("holds", 1.0)
     for term, changes, verdict, reason in (
         (dict.fromkeys(WORKING, -0.5), {}, "fails", "against the operator's update"),
@@ -147,7 +148,7 @@ def test_the_rule():
         (right, {"trees": 11}, "open", "11 trees"),
         (right, {"ends": dict.fromkeys(WORKING, FLAT)}, "open", "0 of 8"),
     ):  # fmt: skip
-        found = EXPERIMENT.verdict(table(term, **changes))
+        found = judge(EXPERIMENT, table(term, **changes))
         assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
@@ -163,7 +164,7 @@ def test_what_is_not_finite_counts_as_no_term():
 def test_a_small_run(tmp_path):
     with blank_figures("implicit_contrast"):
         run = dualnets.run("implicit_contrast", scale="smoke", out=tmp_path, workers=1, **TINY)
-    assert run.verdict.verdict == "open"
+    assert run.verdicts[0].verdict == "open"
     seen = run.table[run.table["node"] == "network"].pivot_table(
         index=["variant", "member", "step"], columns="metric", values="value"
     )

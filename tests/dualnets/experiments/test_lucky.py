@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from judging import judge
 
 import dualnets
+from dualnets import experiments
 from dualnets.experiments.theorems import _lucky as lucky
 from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, mean_ranks, ranks, root
 
@@ -55,7 +57,7 @@ def made_up(offset=0.0, narrow=0.3, wide=0.8, gap=0.9, trees=24, widths=True, sh
     ],
 )
 def test_the_rule(changes, verdict, reason):
-    found = lucky.verdict(made_up(**changes))
+    found = judge(experiments.load("lucky"), made_up(**changes))
     assert found.verdict == verdict, found.reason
     assert reason in found.reason
 
@@ -63,14 +65,14 @@ def test_the_rule(changes, verdict, reason):
 def test_one_width_at_which_the_luckier_do_not_learn_better_leaves_it_open():
     good, bad = made_up(), made_up(gap=0.0)
     table = pd.concat([good[good["units"] == 2], bad[bad["units"] == 10]])
-    found = lucky.verdict(table)
+    found = judge(experiments.load("lucky"), table)
     assert found.verdict == "open"
     assert "close more of the gap at 1 of 2 widths" in found.reason
 
 
 def test_without_training_the_rule_leaves_learning_open():
     table = made_up()
-    found = lucky.verdict(table[table["depth"] == 2])
+    found = judge(experiments.load("lucky"), table[table["depth"] == 2])
     assert found.verdict == "open"
     assert "nothing was trained" in found.reason
     assert found.effect_value is None

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from judging import judge
 from made_up_variants import cell, joined
 
 from dualnets.experiments import load
@@ -39,7 +40,7 @@ def made_up(gains, trees=12, **options):
 
 def judged(name, table):
     """The verdict, which JSON can hold."""
-    found = load(name).verdict(table)
+    found = judge(load(name), table)
     json.dumps(found.as_dict(), allow_nan=False)
     return found
 
@@ -122,7 +123,7 @@ def test_samples_for_half_are_between_the_sets():
 
 # labels
 
-PAIRS = load("supervised").rule.judge.options["pairs"]
+PAIRS = load("supervised").claims[0].rule.judge.options["pairs"]
 ROOT, ALL = PAIRS
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from judging import judge
 
 import dualnets
 import hltm
+from dualnets import experiments
 from dualnets.experiments.theorems import _population as population
 from hltm.probe import probe_layers
 
@@ -47,7 +49,7 @@ def made_up(bias=0.0, noise=0.005, trees=20, spread=0.05):
     ],
 )
 def test_the_rule(changes, verdict):
-    found = population.verdict(made_up(**changes))
+    found = judge(experiments.load("population"), made_up(**changes))
     assert found.verdict == verdict, found.reason
 
 
@@ -58,19 +60,19 @@ def test_the_interval_of_a_share_includes_the_noise_of_the_gain():
     assert row["difference"].high - row["difference"].low < 1e-12
     assert row["share"].value == pytest.approx(0.02 / row["gain"])
     assert row["share"].high - row["share"].low > 0.01
-    found = population.verdict(made)
+    found = judge(experiments.load("population"), made)
     assert found.interval == (row["share"].low, row["share"].high)
 
 
 def test_an_infinite_batch_that_gains_nothing_decides_nothing():
-    found = population.verdict(made_up().assign(initial=0.95))
+    found = judge(experiments.load("population"), made_up().assign(initial=0.95))
     assert found.verdict == "open"
     assert "gains nothing" in found.reason
 
 
 def test_without_an_infinite_batch_it_is_open():
     table = made_up()
-    assert population.verdict(table[table["batch"] != 0]).verdict == "open"
+    assert judge(experiments.load("population"), table[table["batch"] != 0]).verdict == "open"
 
 
 def test_a_small_run(tmp_path):

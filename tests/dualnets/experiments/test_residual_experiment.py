@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from judging import judge
 
 import dualnets
+from dualnets import experiments
 from dualnets.experiments.theorems import _residual as residual
 from dualnets.lab.experiment import ProgressListener
 
@@ -40,7 +42,7 @@ def made_up(medians=(0.9, 0.08, 0.03), trees=16, references=residual.REFERENCES,
     ],
 )
 def test_the_rule(changes, verdict, reason):
-    found = residual.verdict(made_up(**changes))
+    found = judge(experiments.load("residual"), made_up(**changes))
     assert found.verdict == verdict
     assert reason in found.reason
 
@@ -49,7 +51,7 @@ def test_one_bad_reference_is_enough_to_fail():
     good = made_up(references=residual.REFERENCES[:2])
     bad = made_up(references=residual.REFERENCES[2:], medians=(1.5, 1.6, 1.7))
     bad["cosine"] = -0.6  # it points the wrong way
-    found = residual.verdict(pd.concat([good, bad]))
+    found = judge(experiments.load("residual"), pd.concat([good, bad]))
     assert found.verdict == "fails"
     assert "10 units, initial weights, τ 0.1 (median 1.7, cosine -0.6)" in found.reason
     assert found.effect_value == pytest.approx(1.65, abs=0.05)
@@ -59,8 +61,8 @@ def test_one_bad_reference_is_enough_to_fail():
 
 def test_other_settings_are_no_reference():
     table = made_up().assign(negatives=2)
-    assert residual.verdict(table).verdict == "open"
-    assert "no reference" in residual.verdict(table).reason
+    assert judge(experiments.load("residual"), table).verdict == "open"
+    assert "no reference" in judge(experiments.load("residual"), table).reason
 
 
 def test_a_cell_measures_the_operators():
@@ -85,7 +87,7 @@ def test_a_cell_measures_the_operators():
 def test_a_run_leaves_figure_and_page(tmp_path):
     run = dualnets.run("residual", scale="smoke", out=tmp_path, device="cpu", members=2)
     assert (run.folder / "residual.png").exists()
-    assert run.verdict.verdict == "open"
+    assert run.verdicts[0].verdict == "open"
     assert "residual" in residual.headline(run.table)
     summary = residual.summary_table(run.table)
     assert list(summary["polarity"]) == [0.7, 0.7, 0.97, 0.97]

@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from judging import judge
 
 import dualnets
+from dualnets import experiments
 from dualnets.experiments.theorems import _top_down as top_down
 from dualnets.lab.stats import mean_interval
 
@@ -41,7 +43,7 @@ def made_up(constant=0.1, full=0.1, trees=16):
     ],
 )
 def test_the_rule(changes, verdict, reason):
-    found = top_down.verdict(made_up(**changes))
+    found = judge(experiments.load("top_down"), made_up(**changes))
     assert found.verdict == verdict
     assert reason in found.reason
 
@@ -102,7 +104,7 @@ def test_rates_stand_in_the_summary_and_the_verdict():
         ("difference of rates", wide["full"] - wide["uncoupled"]),
     ):
         assert row[column] == f"{mean_interval(values.to_numpy()):.4f}"
-    details = top_down.verdict(table).details
+    details = judge(experiments.load("top_down"), table).details
     assert [row["rate with"], row["rate without"]] == next(
         entry["rates"][:2] for entry in details if entry["pair"] == "full / uncoupled"
     )

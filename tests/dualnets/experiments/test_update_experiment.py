@@ -5,9 +5,10 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from judging import judge
 
 import dualnets
-from dualnets import theory
+from dualnets import experiments, theory
 from dualnets.experiments.theorems import _digits, _update_comparisons
 from dualnets.experiments.theorems import _update as update
 from dualnets.experiments.theorems._update_comparisons import HALVED
@@ -45,7 +46,7 @@ def made_up(exact=1e-15, estimate=1.0, broken=0.5, error=0.05, halved=0.5):
     ],
 )
 def test_the_rule(changes, verdict):
-    found = update.verdict(made_up(**changes))
+    found = judge(experiments.load("update"), made_up(**changes))
     assert found.verdict == verdict
     assert found.of == "comparisons"
     assert "1 of 1" in found.reason
@@ -54,9 +55,9 @@ def test_the_rule(changes, verdict):
 
 def test_without_a_control_it_stays_open():
     table = made_up()
-    assert update.verdict(table[table["assumptions"] == "met"]).verdict == "open"
-    assert update.verdict(table[table["form"] != HALVED]).verdict == "open"
-    assert update.verdict(table[table["form"] != "operator"]).verdict == "open"
+    assert judge(experiments.load("update"), table[table["assumptions"] == "met"]).verdict == "open"
+    assert judge(experiments.load("update"), table[table["form"] != HALVED]).verdict == "open"
+    assert judge(experiments.load("update"), table[table["form"] != "operator"]).verdict == "open"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_run_without_scikit_learn_names_what_it_left_out(monkeypatch, tmp_path
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     settings = {"data": ["digits"], "loss": "simple", "batches": 2, "network": "mlp"}
     run = dualnets.run("update", scale="smoke", out=tmp_path, device="cpu", **settings)
-    assert run.verdict.verdict == "open"
+    assert run.verdicts[0].verdict == "open"
     assert run.table.empty
     page = (run.folder / "index.html").read_text()
     assert "scikit-learn is not installed" in page
@@ -144,7 +145,7 @@ def test_a_run_leaves_figure_and_page(tmp_path):
         "update", scale="smoke", data=["tree", "irregular"], loss="simple", batch=1024, **common
     )
     assert (run.folder / "update.png").exists()
-    assert run.verdict.verdict == "holds"
+    assert judge(experiments.load("update"), run.table).verdict == "holds"
     summary = update.summary_table(run.table)
     assert set(summary["data"]) == {
         "tree, irregular", "biases", "normalised", "prediction halved",

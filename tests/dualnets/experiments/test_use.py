@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from judging import judge
 from made_up_variants import cell, joined
 
 import hltm
@@ -55,7 +56,7 @@ def made_up(leads, trees=12, noise=0.01):
     ],
 )
 def test_the_rule(leads, trees, verdict, reason):
-    found = USE.verdict(made_up(leads, trees))
+    found = judge(USE, made_up(leads, trees))
     json.dumps(found.as_dict(), allow_nan=False)
     assert found.verdict == verdict
     assert reason in found.reason
@@ -66,7 +67,7 @@ def test_the_rule(leads, trees, verdict, reason):
 
 
 def test_leads_that_vary_much_leave_the_claim_open():
-    found = USE.verdict(made_up(dict.fromkeys(METHODS, 0.0), noise=1.0))
+    found = judge(USE, made_up(dict.fromkeys(METHODS, 0.0), noise=1.0))
     assert found.verdict == "open"
     assert "no method" in found.reason
 
@@ -95,7 +96,7 @@ def test_a_small_run(monkeypatch):
         outcome.table.insert(0, "cell", str(len(parts)))
         parts.append(with_columns(outcome.table, settings))
     table = pd.concat(parts, ignore_index=True)
-    assert USE.verdict(table).reason == "2 trees are fewer than 12"
+    assert judge(USE, table).reason == "2 trees are fewer than 12"
     summary = USE.summary_table(table)
     assert summary["variant"].tolist() == ["byol", LABEL]
     assert {"used before", "others before", "null", "ceiling"} <= set(summary)

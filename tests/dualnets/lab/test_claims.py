@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ from dualnets.lab.grids import run_name
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = experiments.names()
-EVERY = [experiments.load(name) for name in NAMES]
 SAVED = ROOT / "benchmarks" / "claims"
-FOUND = claims.Claim(
+FOUND = claims.ClaimResult(
     experiment="emergence",
+    name="levels",
     claim="It emerges | or not",
     reference="somewhere",
     verdict="holds",
@@ -31,18 +32,36 @@ FOUND = claims.Claim(
     reason="it grew",
     scale="default",
     run="abc",
+    flat=True,
     command="hltm run emergence",
+    cpu_seconds=12.3,
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_default():
+    """The default scale of one experiment is as small as its smoke scale."""
+    experiment = experiments.load("depth_and_width")
+    grids = {**experiment.grids, "default": experiment.grids["smoke"]}
+    with pytest.MonkeyPatch.context() as patch:
+        small = dataclasses.replace(experiment, grids=grids)
+        patch.setattr(sys.modules[experiment.module], "EXPERIMENT", small)
+        yield
+
+
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def every(small_default):
+    return [experiments.load(name) for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, small_default):
     """A folder with a stored run of a whole scale, its repetition, and one with other settings."""
     folder = tmp_path_factory.mktemp("runs")
     small = {"members": 2, "steps": 2, "evaluation_samples": 512}
     with blank_figures("depth_and_width"):
         for changes in ({}, small, {"seed": 3}):
-            dualnets.run("depth_and_width", scale="smoke", out=folder, **changes)
+            dualnets.run("depth_and_width", out=folder, **changes)
     return folder
 
 
@@ -53,66 +72,87 @@ def test_the_readme_says_what_the_stored_results_say():
     )
 
 
+@pytest.mark.parametrize("scale", claims.SCALES)
 @pytest.mark.parametrize("changes", [{}, {"seed": 1}], ids=["as it stands", "again"])
-def test_stored_results_are_of_experiments_there_are(changes):
-    found = claims.load(claims.repetition_folder(SAVED, changes["seed"]) if changes else SAVED)
-    assert [claim.experiment for claim in found] == experiments.names()
-    for claim in found:
-        experiment = experiments.load(claim.experiment)
-        assert claim.claim == experiment.claim
-        assert claim.reference == experiment.reference
-        assert claim.scale in ("default", "paper")
-        assert claim.run == run_name(experiment, claim.scale, **changes)
+def test_stored_results_are_of_claims_there_are(scale, changes):
+    found = claims.load(claims.results_folder(SAVED, scale, **changes))
+    if scale == "default":
+        assert list(dict.fromkeys(result.experiment for result in found)) == experiments.names()
+    for experiment in dict.fromkeys(result.experiment for result in found):
+        declared = experiments.load(experiment)
+        own = [result for result in found if result.experiment == experiment]
+        assert [(each.name, each.claim, each.reference) for each in own] == [
+            (claim.name, claim.text, claim.reference) for claim in declared.claims
+        ]
+        assert {each.run for each in own} == {run_name(declared, scale, **changes)}
+        assert {each.scale for each in own} == {scale}
 
 
-def test_only_a_whole_scale_counts(out):
-    found = claims.stored(EVERY, out)
-    (claim,) = (c for c in found if c.experiment == "depth_and_width")
-    assert claim.scale == "smoke"
-    assert claim.n == 12
-    assert claim.run == run_name(experiments.load("depth_and_width"), "smoke")
-    others = [c for c in found if c.experiment != "depth_and_width"]
-    assert {c.verdict for c in others} == {"not run"}
-    assert all(c.verdict == "not run" for c in claims.stored(EVERY, out, "default"))
+def test_only_a_whole_scale_counts(out, every):
+    found = claims.stored(every, out)
+    (result,) = (each for each in found if each.experiment == "depth_and_width")
+    assert result.scale == "default"
+    assert result.n == 12
+    assert result.run == run_name(experiments.load("depth_and_width"), "default")
+    assert result.cpu_seconds > 0
+    others = [each for each in found if each.experiment != "depth_and_width"]
+    assert {each.verdict for each in others} == {"not run"}
+    long = claims.stored(every, out, "long")
+    assert {each.experiment for each in long} == {e.name for e in every if "long" in e.grids}
+    assert {each.verdict for each in [*long, *claims.stored(every, out, "paper")]} <= {"not run"}
+
+
+def test_every_claim_has_a_name_where_there_are_several(every):
+    for experiment in every:
+        names = [claim.name for claim in experiment.claims]
+        assert len(set(names)) == len(names)
+        assert all(names) or len(names) == 1
 
 
 def test_runs_of_another_seed_are_those_of_this_seed_alone(out):
     pair = [experiments.load(name) for name in ("depth_and_width", "emergence")]
     for seed, ran in ((None, 1), (3, 1), (4, 0)):
-        found = [claim for claim in claims.stored(pair, out, seed=seed) if claim.run]
+        found = [each for each in claims.stored(pair, out, seed=seed) if each.run]
         assert len(found) == ran
-    (again,) = (claim for claim in claims.stored(pair, out, "smoke", 3) if claim.run)
-    (first,) = (claim for claim in claims.stored(pair, out, "smoke") if claim.run)
-    assert again.run == run_name(experiments.load("depth_and_width"), "smoke", seed=3) != first.run
+    (again,) = (each for each in claims.stored(pair, out, seed=3) if each.run)
+    (first,) = (each for each in claims.stored(pair, out) if each.run)
+    assert (
+        again.run == run_name(experiments.load("depth_and_width"), "default", seed=3) != first.run
+    )
     assert "--seed 3" in again.command
     assert again.effect != first.effect
 
 
 def test_claims_are_saved_and_loaded_whole(tmp_path):
-    assert claims.save(
-        [FOUND, claims.Claim("lucky", "not run yet", "nowhere")], tmp_path, NAMES
-    ) == [FOUND]
-    assert claims.load(tmp_path) == [FOUND]
+    other = dataclasses.replace(FOUND, name="root", flat=None)
+    missing = claims.ClaimResult("lucky", "", "not run yet", "nowhere")
+    assert claims.save([FOUND, missing, other], tmp_path, NAMES) == [FOUND, other]
+    assert claims.load(tmp_path) == [FOUND, other]
     (tmp_path / "gone.json").write_text("{}")
-    claims.save([FOUND], tmp_path, NAMES)
+    newer = dataclasses.replace(FOUND, n=20)
+    claims.save([newer], tmp_path, NAMES)
     assert [file.name for file in tmp_path.iterdir()] == ["emergence.json"]
+    assert claims.load(tmp_path) == [newer]
 
 
-def test_a_saved_claim_gives_way_to_its_scale_or_a_larger_one_only(tmp_path):
-    claims.save([FOUND], tmp_path, NAMES)
-    assert claims.save([], tmp_path, NAMES) == []
-    assert claims.save([dataclasses.replace(FOUND, scale="smoke", n=2)], tmp_path, NAMES) == []
-    assert claims.load(tmp_path) == [FOUND]
-    for scale in ("default", "paper"):
-        larger = dataclasses.replace(FOUND, scale=scale, n=20)
-        assert claims.save([larger], tmp_path, NAMES) == [larger]
-        assert claims.load(tmp_path) == [larger]
+def test_other_scales_and_seeds_are_columns_of_the_table(tmp_path):
+    root = dataclasses.replace(FOUND, name="root")
+    longer = dataclasses.replace(FOUND, scale="long", verdict="fails", effect=0.5, low=None)
+    claims.save([FOUND, root], tmp_path, NAMES)
+    claims.save([longer], claims.results_folder(tmp_path, "long"), NAMES)
+    claims.save([root], claims.results_folder(tmp_path, "default", 1), NAMES)
+    claims.save([longer], claims.results_folder(tmp_path, "long", 2), NAMES)
+    head, _, first, second = claims.table(tmp_path).splitlines()
+    assert head.endswith("| run | again, seed 1 | long scale | long scale, seed 2 |")
+    assert first.endswith("| default abc, 12 CPU s |  | **fails** 0.50 | **fails** 0.50 |")
+    assert second.endswith("| default abc, 12 CPU s | **holds** 0.76 [0.73, 0.78] |  |  |")
 
 
 def test_the_table_stands_between_its_marks():
     table = claims.markdown([FOUND])
     assert "It emerges \\| or not<br>*somewhere* | **holds**" in table
-    assert "0.76 [0.73, 0.78] | 16 trees | default abc |" in table
+    assert "0.76 [0.73, 0.78] | 16 trees | yes | default abc, 12 CPU s |" in table
+    assert "| `emergence: levels` |" in table
     page = f"before\n{claims.BEGIN}\nold\n{claims.END}\nafter\n"
     once = claims.insert_table(table, page)
     assert once == f"before\n{claims.BEGIN}\n{table}\n{claims.END}\nafter\n"
@@ -122,15 +162,16 @@ def test_the_table_stands_between_its_marks():
 
 
 def test_the_command_shows_prints_and_writes(out, tmp_path, capsys):
-    assert main(["claims", "--out", str(out)]) == 0
+    command = ["claims", "--out", str(out)]
+    assert main(command) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"depth-and-width +HOLDS", shown)
+    assert re.search(r"depth-and-width.* HOLDS", shown)
     assert "not run" in shown
-    assert main(["claims", "--out", str(out), "--markdown", "-"]) == 0
+    assert main([*command, "--markdown", "-"]) == 0
     printed = capsys.readouterr().out.strip()
     page = tmp_path / "README.md"
     page.write_text(f"{claims.BEGIN}\n{claims.END}\n")
-    assert main(["claims", "--out", str(out), "--markdown", str(page)]) == 0
+    assert main([*command, "--markdown", str(page)]) == 0
     assert page.read_text() == f"{claims.BEGIN}\n{printed}\n{claims.END}\n"
     assert (tmp_path / "benchmarks" / "claims" / "depth_and_width.json").is_file()
 
@@ -141,7 +182,7 @@ def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
     write = ["claims", "--out", str(out), "--markdown", str(page)]
     assert main(write) == 0
     assert main([*write, "--seed", "3"]) == 0
-    assert "seed_3 are written" in capsys.readouterr().out
+    assert "seed_3." in capsys.readouterr().out
     header, line, row = page.read_text().splitlines()[1:-1]
     (again,) = claims.load(tmp_path / "benchmarks" / "claims" / "seed_3")
     assert header.endswith("| run | again, seed 3 |")

@@ -144,8 +144,8 @@ def test_every_experiment_is_complete_and_reaches_other_processes(name):
     experiment = experiments.load(name)
     assert isinstance(experiment, Experiment)
     assert len(experiment.summary) <= 58
-    assert experiment.claim
-    assert experiment.reference
+    assert experiment.claims
+    assert all(each.text and each.reference and each.rule.text for each in experiment.claims)
     assert experiment.description
     assert {"smoke", "default", "paper"} <= set(experiment.grids)
     for scale in experiment.grids:

@@ -18,7 +18,6 @@ from dualnets import experiments
 from dualnets.cli import main
 from dualnets.lab import runner
 from dualnets.lab.report import page
-from dualnets.lab.stats import Verdict
 
 EMERGENCE = experiments.load("emergence")
 
@@ -43,18 +42,20 @@ def test_a_run_leaves_all_its_files_and_is_found_again(stored, monkeypatch):
     )
     assert set(wanted.split()) <= set(run.table.columns)
     assert len(list((run.folder / "networks").glob("*.safetensors"))) == 2 * 4
-    verdict = json.loads((run.folder / "verdict.json").read_text())
-    assert {"claim", "verdict", "rule", "effect", "interval", "n"} <= set(verdict)
-    assert verdict["verdict"] == "open"  # two trees are too few
+    (verdict,) = json.loads((run.folder / "verdict.json").read_text())
+    assert {"claim", "reference", "verdict", "rule", "effect", "interval", "n"} <= set(verdict)
+    assert verdict["verdict"] == "open"
+    assert verdict["reason"].startswith("the smoke scale only shows that everything runs")
     manifest = json.loads((run.folder / "manifest.json").read_text())
     assert len(manifest["cells"]) == 4
+    assert all(cell["cpu_seconds"] > 0 for cell in manifest["cells"])
     assert str(out) not in (run.folder / "manifest.json").read_text()
 
     monkeypatch.setattr(code_of("emergence"), "run_cell", lambda *_: pytest.fail("computed again"))
     again = tiny_run(out)
     assert again.reused
     assert again.folder == run.folder
-    assert again.verdict == run.verdict
+    assert again.verdicts == run.verdicts
     assert again.table.equals(run.table)
 
 
@@ -160,7 +161,7 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, name, changes, mess
 
 def test_a_pages_details_keep_whole_numbers_beside_rows_without_one():
     details = [{"variant": "a", "level": 2}, {"variant": "b", "spread": 0.25}]
-    shown = page.details_table(Verdict("c", "open", "r", "", "e", None, None, 2, details))
+    shown = page.details_table(details)
     assert "<td>2</td>" in shown
     assert "<td>0.250</td>" in shown
     assert shown.count("<td>–</td>") == 2
@@ -197,13 +198,13 @@ def test_what_was_stored_before_a_setting_was_added_is_read_with_it(copied):
     with blank_figures("emergence"):
         again = tiny_run(out)
     pd.testing.assert_frame_equal(again.table, first.table)
-    assert again.verdict == first.verdict
+    assert again.verdicts == first.verdicts
 
 
 @pytest.mark.parametrize("name", ["residual", "top_down"])
 def test_trees_of_several_seeds_are_kept_apart_by_every_experiment(name, tmp_path):
     with blank_figures(name):
         two = dualnets.run(name, scale="smoke", out=tmp_path, seed=[0, 1], members=2)
-    assert two.verdict.n in (4, 0)
+    assert two.verdicts[0].n in (4, 0)
     assert two.table["member"].nunique() == 2  # as they were drawn
     assert len(runner.summary_table(experiments.load(name), two))

@@ -75,7 +75,7 @@ def test_the_main_job_runs(tmp_path):
         "emergence", scale="smoke", device="cuda", out=tmp_path, steps=50, members=3,
         evaluation_samples=512,
     )  # fmt: skip
-    assert run.verdict.verdict == "open"
+    assert run.verdicts[0].verdict == "open"
     assert (run.folder / "index.html").exists()
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dualnets.lab.experiment import Fixed
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Deferred, Rule
+from dualnets.lab.rules import COLLAPSED, FEWEST_TREES, SIGNIFICANCE, Deferred, Rule
 
 COMMON: dict[str, Any] = {
     "method": Fixed("byol"),  # what the variants' names are about
@@ -46,9 +46,6 @@ def tuned_scales(steps: int) -> dict[str, dict[str, Any]]:
     return {**SCALES, "default": {"depth": 4, "steps": steps}}
 
 
-# Spreads are near 0.8 where BYOL works on this data and near 0 where it collapses; a tenth of the
-# spread of outputs that point everywhere lies far from both.
-COLLAPSED = 0.1
 KEPT = 0.9  # "as good as": of the reference's gain in |correlation|
 WORKS = (
     "A variant works if over trees the mean best |correlation| of the latents of levels >= 2 grows and "

@@ -11,15 +11,13 @@ import torch
 from dualnets.experiments.byol.byol_linear import (
     AGREE,
     EXACT,
-    EXPERIMENT,
     FEWEST,
     FIRST_ORDER,
     NEAR,
-    RULE,
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Estimate, Verdict, verdict_of
+from dualnets.lab.stats import Estimate, Judgement, Outcome
 from dualnets.theory.byol.byol_modes import Modes, critical_decay, integrate_modes, largest_decay
 from dualnets.theory.byol.linear_byol import (
     LinearByol,
@@ -217,8 +215,9 @@ def headline(table: pd.DataFrame) -> str:
     return f"drift of the conserved matrix {exact.max():.1e}"
 
 
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE."""
+def judge(table: pd.DataFrame) -> Judgement:
+    """Apply the rule."""
+    outcome: Outcome
     drift = table[table["quantity"] == CONSERVED]
     exact = drift[drift["source"] == "integrated"]["value"]
     ends = drift[drift["time"] == drift.groupby("cell")["time"].transform("max")]
@@ -252,4 +251,4 @@ def verdict(table: pd.DataFrame) -> Verdict:
         outcome, reason = "holds", f"{drifted}, SGD's shrinks with its rate, and {agree}"
     what = "share of networks that lose the modes that the separatrix says"
     found = Estimate(share, np.nan, np.nan, len(right))
-    return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, found, details, of="networks")
+    return Judgement(outcome, reason, what, found, details, "networks")

@@ -18,9 +18,9 @@ from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings as Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Array, Outcome, exceeds, mean_interval, too_few
+from dualnets.lab.stats import NOTHING, Array, Judgement, Outcome, exceeds, mean_interval, too_few
 from dualnets.lab.tidy import tidy
-from dualnets.lab.variants import Judgement, by_variant
+from dualnets.lab.variants import by_variant
 from dualnets.methods.byol import BYOL
 from dualnets.methods.protocol import Batch, State, outputs
 from dualnets.networks.normalizations import BatchNorm

@@ -8,11 +8,19 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dualnets.experiments.byol._byol import COLLAPSED, KEPT
+from dualnets.experiments.byol._byol import KEPT
 from dualnets.lab import variants
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, Outcome, exceeds, mean_interval, too_few
-from dualnets.lab.variants import Judgement, VariantStats, at_once, contrast, variant_stats
+from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.stats import (
+    NOTHING,
+    Estimate,
+    Judgement,
+    Outcome,
+    exceeds,
+    mean_interval,
+    too_few,
+)
+from dualnets.lab.variants import VariantStats, at_once, contrast, variant_stats
 
 
 class CollapseStatus(NamedTuple):

@@ -25,6 +25,7 @@ from typing import Any
 
 from dualnets.experiments.byol._byol import COMMON, SCALES, SUMMARY_TABLE, needed
 from dualnets.lab.ablation import ablation
+from dualnets.lab.rules import Claim
 
 WITHOUT: dict[str, dict[str, Any]] = {
     "predictor": {"predictor": "none"},
@@ -48,18 +49,21 @@ VARIANTS = _variants()
 BOTH = ("predictor BN", "predictor EMA BN")
 EXPERIMENT = ablation(
     __name__,
-    claim="BYOL needs its predictor and BatchNorm, but not the moving average",
-    reference="arXiv 2010.00578, BYOL: the ablation of predictor, moving average and BatchNorm",
+    claims=(
+        Claim(
+            "BYOL needs its predictor and BatchNorm, but not the moving average",
+            "arXiv 2010.00578, BYOL: the ablation of predictor, moving average and BatchNorm",
+            needed(
+                BOTH,
+                {name: BOTH["EMA" in name] for name in VARIANTS if name not in BOTH},
+                counterpart="of these two, the one with the same target",
+                short_words="the other six",
+            ),
+        ),
+    ),
     summary="BYOL needs its predictor and BatchNorm, not its average",
     variants=VARIANTS,
     common=COMMON,
     scales=SCALES,
-    # the effect is the smallest lead of having both parts
-    rule=needed(
-        BOTH,
-        {name: BOTH["EMA" in name] for name in VARIANTS if name not in BOTH},
-        counterpart="of these two, the one with the same target",
-        short_words="the other six",
-    ),
     table=SUMMARY_TABLE,
 )

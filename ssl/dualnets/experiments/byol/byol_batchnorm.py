@@ -21,6 +21,7 @@ from typing import Any
 
 from dualnets.experiments.byol._byol import COMMON, SCALES, SUMMARY_TABLE, needed
 from dualnets.lab.ablation import ablation
+from dualnets.lab.rules import Claim
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "no part": {"head_norm": "none"},
@@ -34,22 +35,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 EXPERIMENT = ablation(
     __name__,
-    claim=(
-        "What BatchNorm does for BYOL is done by the gradient through its mean, and none through its "
-        "deviation is needed"
-    ),
-    reference=(
-        "arXiv 2010.00578, BYOL: the ablation of BatchNorm's mean and deviation, with and without gradient"
+    claims=(
+        Claim(
+            (
+                "What BatchNorm does for BYOL is done by the gradient through its mean, and none through its "
+                "deviation is needed"
+            ),
+            "arXiv 2010.00578, BYOL: the ablation of BatchNorm's mean and deviation, with and without "
+            "gradient",
+            needed(
+                ("mean, std", "mean, std (stop)"),
+                {"mean (stop), std": "mean, std", "mean (stop), std (stop)": "mean, std (stop)"},
+                counterpart="of the former, the one with the same std",
+            ),
+        ),
     ),
     summary="BatchNorm saves BYOL by the gradient through its mean",
     variants=VARIANTS,
     common=COMMON,
     scales=SCALES,
-    # the effect is the smallest lead of the gradient through the mean
-    rule=needed(
-        ("mean, std", "mean, std (stop)"),
-        {"mean (stop), std": "mean, std", "mean (stop), std (stop)": "mean, std (stop)"},
-        counterpart="of the former, the one with the same std",
-    ),
     table=SUMMARY_TABLE,
 )

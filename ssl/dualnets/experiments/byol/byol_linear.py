@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnets.lab.experiment import Experiment, Grid
+from dualnets.lab.rules import Claim, Deferred, Rule
 from dualnets.lab.settings import Checked, setting
 
 EXACT = 1e-9  # largest change of what is conserved, relative
@@ -82,8 +83,14 @@ RULE = (
 
 EXPERIMENT = Experiment(
     module=__name__,
-    claim="Linear BYOL conserves its imbalance and collapses exactly beyond its modes' separatrix",
-    reference="arXiv 2010.00578, Section 5; arXiv 2102.06810",
+    claims=(
+        Claim(
+            "Linear BYOL conserves its imbalance and collapses exactly beyond its modes' separatrix",
+            "arXiv 2010.00578, Section 5; arXiv 2102.06810",
+            Rule(RULE, Deferred("dualnets.experiments.byol._byol_linear:judge")),
+            plateau=None,
+        ),
+    ),
     summary="linear BYOL keeps a balance, collapses as predicted",
     result_version=2,
     Settings=Settings,

@@ -20,6 +20,7 @@ from typing import Any
 
 from dualnets.experiments.byol._byol import COMMON, SUMMARY_TABLE, needed, tuned_scales
 from dualnets.lab.ablation import Sweep, ablation
+from dualnets.lab.rules import Claim
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "batch": {},
@@ -36,8 +37,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 EXPERIMENT = ablation(
     __name__,
-    claim="BYOL needs BatchNorm: no normalisation that looks at one sample will do",
-    reference="arXiv 2010.00578, BYOL: the implicit contrastive term; against arXiv 2010.10241",
+    claims=(
+        Claim(
+            "BYOL needs BatchNorm: no normalisation that looks at one sample will do",
+            "arXiv 2010.00578, BYOL: the implicit contrastive term; against arXiv 2010.10241",
+            needed(
+                ("batch",),
+                dict.fromkeys([name for name in VARIANTS if name != "batch"], "batch"),
+                counterpart="`batch`",
+                short_words="the others",
+                name_slow=True,
+            ),
+        ),
+    ),
     summary="BYOL needs a norm over the batch, none per sample will do",
     variants=VARIANTS,
     common=COMMON,
@@ -54,14 +66,6 @@ EXPERIMENT = ablation(
             "standardised weights": (-0.04, -0.03, -0.15),
             "none": (0.00, -0.01, -0.10),
         },
-    ),
-    # the effect is BatchNorm's lead over the best of the others
-    rule=needed(
-        ("batch",),
-        dict.fromkeys([name for name in VARIANTS if name != "batch"], "batch"),
-        counterpart="`batch`",
-        short_words="the others",
-        name_slow=True,
     ),
     table=SUMMARY_TABLE,
 )

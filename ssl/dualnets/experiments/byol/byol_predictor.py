@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from dualnets.experiments.byol._byol import COMMON, SUMMARY_TABLE, as_good, tuned_scales
 from dualnets.lab.ablation import Sweep, ablation
+from dualnets.lab.rules import Claim
 
 LINEAR, ROOT, COPY = "linear", "linear, set to root of F", "linear, set to F"
 EXPERIMENT = ablation(
     __name__,
-    claim=(
-        "BYOL with a linear predictor set from its inputs' correlation does as well as with a trained one"
+    claims=(
+        Claim(
+            "BYOL with a linear predictor set from its inputs' correlation does as well as with a "
+            "trained one",
+            "arXiv 2102.06810, DirectPred; arXiv 2110.04947, DirectCopy; not in arXiv 2010.00578",
+            as_good(LINEAR, (ROOT, COPY)),
+        ),
     ),
-    reference="arXiv 2102.06810, DirectPred; arXiv 2110.04947, DirectCopy; not in arXiv 2010.00578",
     summary="BYOL's predictor can be set directly, not trained",
     variants={
         "usual": {},
@@ -48,7 +53,5 @@ EXPERIMENT = ablation(
             COPY: (0.510, 0.618, 0.699, 0.740, 0.746, 0.589, 0.420, 0.410),
         },
     ),
-    # the effect is the difference to a trained linear predictor, the worse of the two
-    rule=as_good(LINEAR, (ROOT, COPY)),
     table=SUMMARY_TABLE,
 )

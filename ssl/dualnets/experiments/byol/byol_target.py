@@ -10,12 +10,18 @@ from __future__ import annotations
 
 from dualnets.experiments.byol._byol import COMMON, SUMMARY_TABLE, needed, tuned_scales
 from dualnets.lab.ablation import Sweep, ablation
+from dualnets.lab.rules import Claim
 
 ITSELF, WITH_GRADIENT = "itself", "itself, with gradient"
 EXPERIMENT = ablation(
     __name__,
-    claim="BYOL's target may be slow or the online network itself, but no gradient may reach it",
-    reference="arXiv 2006.07733, targets and their rates; arXiv 2011.10566, the stopped gradient",
+    claims=(
+        Claim(
+            "BYOL's target may be slow or the online network itself, but no gradient may reach it",
+            "arXiv 2006.07733, targets and their rates; arXiv 2011.10566, the stopped gradient",
+            needed(("average 0.99", ITSELF), {WITH_GRADIENT: ITSELF}, counterpart=f"`{ITSELF}`"),
+        ),
+    ),
     summary="BYOL's target may be itself, if no gradient reaches it",
     variants={
         "average 0.9": {"ema_decay": 0.9},
@@ -43,7 +49,5 @@ EXPERIMENT = ablation(
             WITH_GRADIENT: (0.165, 0.193, 0.141, 0.077, 0.071, 0.007, -0.081, -0.216),
         },
     ),
-    # the effect is the lead of stopping the gradient
-    rule=needed(("average 0.99", ITSELF), {WITH_GRADIENT: ITSELF}, counterpart=f"`{ITSELF}`"),
     table=SUMMARY_TABLE,
 )

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dualnets.experiments.byol._byol import COMMON, WORKS, tuned_scales
 from dualnets.experiments.byol.byol_batchnorm import VARIANTS
 from dualnets.lab.ablation import ablation
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
 
 CODE = "dualnets.experiments.byol._implicit_contrast"
 EARLY = 0.05  # of all updates: before the variants' spreads part
@@ -33,16 +33,20 @@ RULE = (
 )
 EXPERIMENT = ablation(
     __name__,
-    claim=(
-        "BatchNorm's implicit contrastive term points along the covariance operator's update, and how far it "
-        "does early on tells which variants of BYOL survive"
+    claims=(
+        Claim(
+            (
+                "BatchNorm's implicit contrastive term points along the covariance operator's update, "
+                "and how far it does early on tells which variants of BYOL survive"
+            ),
+            "arXiv 2010.00578, BYOL: BatchNorm's mean as an implicit contrastive term",
+            Rule(RULE, Deferred(f"{CODE}:judge")),
+        ),
     ),
-    reference="arXiv 2010.00578, BYOL: BatchNorm's mean as an implicit contrastive term",
     summary="BatchNorm's implicit contrast predicts what survives",
     variants=VARIANTS,
     common=COMMON,
     scales=tuned_scales(500),
-    rule=Rule(RULE, Deferred(f"{CODE}:judge")),
     table=Deferred(f"{CODE}:summary_table"),
     figure=Deferred("dualnets.experiments.byol._implicit_contrast_figure:draw"),
     code=CODE,

@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from dualnets.lab.variants import Judgement, all_emerge, by_variant, contrast, variant_stats
+from dualnets.lab.stats import Judgement
+from dualnets.lab.variants import all_emerge, by_variant, contrast, variant_stats
 
 
 def judge(table: pd.DataFrame, *, plural: str, excluded: Collection[str]) -> Judgement:

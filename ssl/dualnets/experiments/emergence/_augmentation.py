@@ -17,6 +17,7 @@ from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
+    Judgement,
     Outcome,
     exceeds,
     last_step,
@@ -24,7 +25,7 @@ from dualnets.lab.stats import (
     too_few,
 )
 from dualnets.lab.tidy import tidy
-from dualnets.lab.variants import ALIGNMENT, Judgement, at_once, by_variant, variant_stats
+from dualnets.lab.variants import ALIGNMENT, at_once, by_variant, variant_stats
 
 CORRELATION, INFORMATION = "view_correlation", "view_information"
 FAMILIES = {

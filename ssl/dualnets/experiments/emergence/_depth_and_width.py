@@ -9,8 +9,8 @@ import pandas as pd
 from dualnets.experiments.emergence._kesten_stigum import root_entry
 from dualnets.lab import variants
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, Outcome, too_few
-from dualnets.lab.variants import Judgement, at_once, by_variant, contrast, of_root
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, too_few
+from dualnets.lab.variants import at_once, by_variant, contrast, of_root
 
 
 def judge(table: pd.DataFrame) -> Judgement:

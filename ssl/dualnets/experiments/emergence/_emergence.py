@@ -12,9 +12,7 @@ import torch
 
 from dualnets.experiments.emergence.emergence import (
     CONTROL,
-    EXPERIMENT,
     FEWEST_TREES,
-    RULE,
     SIGNIFICANCE,
     Settings,
 )
@@ -23,12 +21,12 @@ from dualnets.lab.learning_curves import learning_curves
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
-    Verdict,
+    Judgement,
+    Outcome,
     exceeds,
     gap_closed,
     last_step,
     too_few,
-    verdict_of,
 )
 from dualnets.lab.variants import PRE
 
@@ -119,8 +117,9 @@ def _gap(means: pd.DataFrame) -> Estimate:
     return gap_closed(*(means[name].to_numpy() for name in ("initial", "value", "ceiling")))
 
 
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE; the effect is the smallest of those of several settings."""
+def judge(table: pd.DataFrame) -> Judgement:
+    """Apply the rule; the effect is the smallest of those of several settings."""
+    outcome: Outcome
     details: list[dict[str, Any]] = []
     effects: list[Estimate] = []
     problems: list[str] = []
@@ -164,4 +163,4 @@ def verdict(table: pd.DataFrame) -> Verdict:
         outcome, reason = "open", f"latents emerge at level {where} only"
     what = "gap closed, mean over levels >= 2"
     effect = min(effects, key=lambda each: each.value, default=NOTHING)
-    return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)
+    return Judgement(outcome, reason, what, effect, details)

@@ -14,8 +14,8 @@ import pandas as pd
 
 from dualnets.experiments.emergence.polarity import MARGIN
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Array, Estimate, Outcome, bootstrap, too_few
-from dualnets.lab.variants import Judgement, VariantStats, by_variant, contrast, of_root
+from dualnets.lab.stats import NOTHING, Array, Estimate, Judgement, Outcome, bootstrap, too_few
+from dualnets.lab.variants import VariantStats, by_variant, contrast, of_root
 
 Side = Literal["below", "above"]
 

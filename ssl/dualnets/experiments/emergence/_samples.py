@@ -8,9 +8,18 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Array, Estimate, Outcome, exceeds, mean_interval, too_few
+from dualnets.lab.stats import (
+    NOTHING,
+    Array,
+    Estimate,
+    Judgement,
+    Outcome,
+    exceeds,
+    mean_interval,
+    too_few,
+)
 from dualnets.lab.time_to_threshold import time_to_threshold
-from dualnets.lab.variants import INTERVALS, Judgement, at_once, by_variant, variant_stats
+from dualnets.lab.variants import INTERVALS, at_once, by_variant, variant_stats
 
 
 class Learned(NamedTuple):

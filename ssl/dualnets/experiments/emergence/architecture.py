@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dualnets.lab.ablation import AblationSettings, Sweep, ablation
-from dualnets.lab.rules import all_emerge
+from dualnets.lab.rules import Claim, all_emerge
 from dualnets.lab.settings import setting
 
 if TYPE_CHECKING:
@@ -57,9 +57,17 @@ def _variants(conv: int, dense: int) -> dict[str, dict[str, Any]]:
 
 EXPERIMENT = ablation(
     __name__,
-    claim="Latents emerge in architectures that do not know the tree",
-    reference=(
-        "not in the paper: its networks have the tree's receptive fields (arXiv 2010.00578, Section 4)"
+    claims=(
+        Claim(
+            "Latents emerge in architectures that do not know the tree",
+            "not in the paper: its networks have the tree's receptive fields (arXiv 2010.00578, Section 4)",
+            all_emerge(
+                "architecture that does not know which leaves belong together (wrong tree, dense)",
+                "architectures",
+                excluded=("tree", "conv, as wide", "conv, as many parameters"),
+                judge="dualnets.experiments.emergence._architecture:judge",
+            ),
+        ),
     ),
     summary="does emergence need the tree's receptive fields?",
     settings=Settings,
@@ -83,12 +91,5 @@ EXPERIMENT = ablation(
             "dense, as many parameters": (0.496, 0.546, 0.608, 0.622, 0.439, 0.367),
             "dense, as wide": (0.401, 0.472, 0.528, 0.454, 0.229, -0.009),
         },
-    ),
-    # the effect is the smallest gap closed of the architectures that the claim is about
-    rule=all_emerge(
-        "architecture that does not know which leaves belong together (wrong tree, dense)",
-        "architectures",
-        excluded=("tree", "conv, as wide", "conv, as many parameters"),
-        judge="dualnets.experiments.emergence._architecture:judge",
     ),
 )

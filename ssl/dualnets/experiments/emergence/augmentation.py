@@ -22,7 +22,7 @@ from typing import Any
 
 from dualnets.experiments.emergence.polarity import RATE
 from dualnets.lab.ablation import ablation
-from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Claim, Deferred, Rule
 
 CODE = "dualnets.experiments.emergence._augmentation"
 MINIMUM = 0.3  # a rank correlation of medium size (Cohen 1988)
@@ -56,10 +56,15 @@ def _variants(depth: int) -> dict[str, dict[str, Any]]:
 
 EXPERIMENT = ablation(
     __name__,
-    claim="The more of a latent two views share, the better it emerges",
-    reference=(
-        "arXiv 2010.00578, Section 3: the covariance operator keeps what survives the average over "
-        "augmentations; the sweep is not in the paper"
+    claims=(
+        Claim(
+            "The more of a latent two views share, the better it emerges",
+            (
+                "arXiv 2010.00578, Section 3: the covariance operator keeps what survives the average over "
+                "augmentations; the sweep is not in the paper"
+            ),
+            Rule(RULE, Deferred(f"{CODE}:judge")),
+        ),
     ),
     summary="which latents survive as views keep less",
     variants=_variants(5),
@@ -70,7 +75,6 @@ EXPERIMENT = ablation(
         "default": {},
         "paper": {"members": 30, "steps": 10_000, "snapshots": 12},
     },
-    rule=Rule(RULE, Deferred(f"{CODE}:judge")),
     table=Deferred(f"{CODE}:summary_table"),
     figure=Deferred("dualnets.experiments.emergence._augmentation_figure:draw"),
     code=CODE,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dualnets.experiments.emergence.polarity import RATE
 from dualnets.lab.ablation import VariantSettings, ablation, sweep_figure
-from dualnets.lab.rules import all_emerge
+from dualnets.lab.rules import Claim, all_emerge
 from dualnets.lab.settings import TreeSettings, setting
 
 if TYPE_CHECKING:
@@ -84,9 +84,12 @@ def _variants(*counts: int) -> dict[str, dict[str, Any]]:
 
 EXPERIMENT = ablation(
     __name__,
-    claim="Latents of any number of states emerge",
-    reference=(
-        "not in the paper, whose experiments are binary; its model (Section 4) allows any number"
+    claims=(
+        Claim(
+            "Latents of any number of states emerge",
+            "not in the paper, whose experiments are binary; its model (Section 4) allows any number",
+            all_emerge("number of states", "numbers of states", score="correlation ratio"),
+        ),
     ),
     summary="do latents of K states emerge as binary ones do?",
     settings=Settings,
@@ -98,7 +101,5 @@ EXPERIMENT = ablation(
         "default": {},
         "paper": {"depth": 5, "members": 30, "steps": 10_000, "snapshots": 12},
     },
-    # the effect is the smallest gap closed of all numbers of states
-    rule=all_emerge("number of states", "numbers of states", score="correlation ratio"),
     figure=sweep_figure("states", "states of every node", score="best correlation ratio"),
 )

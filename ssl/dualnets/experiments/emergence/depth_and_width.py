@@ -14,7 +14,7 @@ from typing import Any
 
 from dualnets.experiments.emergence.polarity import RATE
 from dualnets.lab.ablation import ablation, sweep_figure
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
 
 
 def _variants(depths: Iterable[int], widths: Iterable[int]) -> dict[str, dict[str, Any]]:
@@ -26,9 +26,21 @@ def _variants(depths: Iterable[int], widths: Iterable[int]) -> dict[str, dict[st
 
 EXPERIMENT = ablation(
     __name__,
-    claim="More units per latent bring the root closer to its ceiling, at every depth",
-    reference=(
-        "arXiv 2010.00578, Section 4: over-parameterisation and lucky nodes; widths and depths of our own"
+    claims=(
+        Claim(
+            "More units per latent bring the root closer to its ceiling, at every depth",
+            "arXiv 2010.00578, Section 4: over-parameterisation and lucky nodes; widths and depths of "
+            "our own",
+            Rule(
+                "At a depth, units help if the root's best |correlation| after training, as a share of "
+                "its ceiling, is larger in the widest networks than in the narrowest on the same trees "
+                f"(Wilcoxon's exact signed-rank test, one-sided, p < {SIGNIFICANCE} after Bonferroni over "
+                "depths), and harm if it is smaller (the same test, turned round). Holds if they help at "
+                "every depth, fails if they harm at one, open otherwise, with one width only, or with "
+                f"fewer than {FEWEST_TREES} trees.",
+                Deferred("dualnets.experiments.emergence._depth_and_width:judge"),
+            ),
+        ),
     ),
     summary="how deep a root is found, by how many units",
     variants=_variants((2, 3, 4, 5, 6), (2, 5, 12)),
@@ -42,16 +54,6 @@ EXPERIMENT = ablation(
         "default": {},
         "paper": {"members": 30, "steps": 10_000, "snapshots": 12},
     },
-    # the effect is the smallest gain of all depths, as a share of the ceiling
-    rule=Rule(
-        "At a depth, units help if the root's best |correlation| after training, as a share of its "
-        "ceiling, is larger in the widest networks than in the narrowest on the same trees (Wilcoxon's "
-        f"exact signed-rank test, one-sided, p < {SIGNIFICANCE} after Bonferroni over depths), and harm "
-        "if it is smaller (the same test, turned round). Holds if they help at every depth, fails if they "
-        "harm at one, open otherwise, with one width only, or with fewer than "
-        f"{FEWEST_TREES} trees.",
-        Deferred("dualnets.experiments.emergence._depth_and_width:judge"),
-    ),
     table=Deferred("dualnets.experiments.emergence._depth_and_width:summary_table"),
     figure=sweep_figure("depth", "depth of the tree", line="units", line_label="units"),
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualnets.lab.experiment import Experiment, Fixed, Grid
+from dualnets.lab.rules import Claim, Deferred, Rule
 from dualnets.lab.settings import (
     ContrastSettings,
     NetworkSettings,
@@ -67,10 +68,15 @@ RULE = (
 
 EXPERIMENT = Experiment(
     module=__name__,
-    claim="The latent variables of a tree emerge in the layers of a network trained by contrast",
-    reference="arXiv 2010.00578, experiments on hierarchical latent tree models",
+    claims=(
+        Claim(
+            "The latent variables of a tree emerge in the layers of a network trained by contrast",
+            "arXiv 2010.00578, experiments on hierarchical latent tree models",
+            Rule(RULE, Deferred("dualnets.experiments.emergence._emergence:judge")),
+        ),
+    ),
     summary="latents emerge in networks trained by contrast",
-    result_version=1,
+    result_version=2,
     Settings=Settings,
     grids=GRIDS,
     code="dualnets.experiments.emergence._emergence",

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from dualnets.lab.ablation import ablation
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
 
 CODE = "dualnets.experiments.emergence._samples"
 COMMON: dict[str, Any] = {
@@ -37,10 +37,15 @@ RULE = (
 )
 EXPERIMENT = ablation(
     __name__,
-    claim="The higher a latent, the more samples it takes to emerge",
-    reference=(
-        "not in the paper: in the Random Hierarchy Model higher latents need more samples (arXiv "
-        "2307.02129, 2406.00048)"
+    claims=(
+        Claim(
+            "The higher a latent, the more samples it takes to emerge",
+            (
+                "not in the paper: in the Random Hierarchy Model higher latents need more samples (arXiv "
+                "2307.02129, 2406.00048)"
+            ),
+            Rule(RULE, Deferred(f"{CODE}:judge")),
+        ),
     ),
     summary="how many samples until each level's latents emerge",
     # Rates are the best of 0.01, 0.03, 0.1, 0.3 by gap closed on levels >= 2, with
@@ -56,11 +61,13 @@ EXPERIMENT = ablation(
         "smoke": {"depth": 3, "steps": 60, "evaluation_samples": 2048, "samples": [32, 256, 0]},
         "default": {},
         "paper": {
-            "depth": 5, "batch": 64, "members": 30, "steps": 10_000,
+            "depth": 5,
+            "batch": 64,
+            "members": 30,
+            "steps": 10_000,
             "samples": [*(2**k for k in range(6, 17)), 0],
         },
     },
-    rule=Rule(RULE, Deferred(f"{CODE}:judge")),
     table=Deferred(f"{CODE}:summary_table"),
     figure=Deferred("dualnets.experiments.emergence._samples_figure:draw"),
-)  # fmt: skip
+)

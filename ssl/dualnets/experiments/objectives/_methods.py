@@ -7,9 +7,9 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from dualnets.lab.stats import Estimate
+from dualnets.lab.stats import Estimate, Judgement
 from dualnets.lab.time_to_threshold import time_to_threshold
-from dualnets.lab.variants import GAP, Judgement, all_emerge, by_variant, of_root, variant_stats
+from dualnets.lab.variants import GAP, all_emerge, by_variant, of_root, variant_stats
 
 
 def half_time(rows: pd.DataFrame, levels: list[int] | None = None) -> Estimate:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, Outcome, exceeds, gap_closed, too_few
-from dualnets.lab.variants import Judgement, VariantStats, by_variant, of_root, variant_stats
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, exceeds, gap_closed, too_few
+from dualnets.lab.variants import VariantStats, by_variant, of_root, variant_stats
 
 
 def intermediate(rows: pd.DataFrame) -> VariantStats:

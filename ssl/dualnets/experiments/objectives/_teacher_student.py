@@ -16,6 +16,7 @@ from dualnets.lab.specialisation import specialisation
 from dualnets.lab.stats import (
     NOTHING,
     Array,
+    Judgement,
     Outcome,
     exceeds,
     gap_closed,
@@ -23,7 +24,7 @@ from dualnets.lab.stats import (
     mean_interval,
     too_few,
 )
-from dualnets.lab.variants import GAP, INTERVALS, Judgement, by_variant, variant_stats
+from dualnets.lab.variants import GAP, INTERVALS, by_variant, variant_stats
 from hltm.probe.null import LAGS
 
 if TYPE_CHECKING:

@@ -13,8 +13,17 @@ from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Array, Outcome, exceeds, last_step, mean_interval, too_few
-from dualnets.lab.variants import GAP, INTERVALS, Judgement, by_variant, variant_stats
+from dualnets.lab.stats import (
+    NOTHING,
+    Array,
+    Judgement,
+    Outcome,
+    exceeds,
+    last_step,
+    mean_interval,
+    too_few,
+)
+from dualnets.lab.variants import GAP, INTERVALS, by_variant, variant_stats
 from hltm.probe import Replacement, patch
 
 if TYPE_CHECKING:

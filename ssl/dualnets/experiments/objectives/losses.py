@@ -8,12 +8,17 @@ it, because losses carry different factors.
 from __future__ import annotations
 
 from dualnets.lab.ablation import Sweep, ablation
-from dualnets.lab.rules import all_emerge
+from dualnets.lab.rules import Claim, all_emerge
 
 EXPERIMENT = ablation(
     __name__,
-    claim="The latents of a tree emerge whatever the contrastive loss",
-    reference="arXiv 2010.00578, Theorems 2-4: one covariance operator behind all losses",
+    claims=(
+        Claim(
+            "The latents of a tree emerge whatever the contrastive loss",
+            "arXiv 2010.00578, Theorems 2-4: one covariance operator behind all losses",
+            all_emerge("loss", "losses"),
+        ),
+    ),
     summary="latents emerge whatever the contrastive loss",
     variants={
         "simple": {"loss": "simple"},
@@ -49,6 +54,4 @@ EXPERIMENT = ablation(
             "weights 1/r": (0.497, 0.628, 0.704, 0.739, 0.764, 0.752, 0.704, 0.685, 0.640),
         },
     ),
-    # the effect is the smallest gap closed of all losses
-    rule=all_emerge("loss", "losses"),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from dualnets.lab.ablation import Sweep, ablation
-from dualnets.lab.rules import Deferred, all_emerge
+from dualnets.lab.rules import Claim, Deferred, all_emerge
 
 LABEL, BARE = "label of the root", ("swav, no projector", "pirl, no projector")  # for comparison
 NAN = float("nan")
@@ -73,10 +73,20 @@ def _variants(samples: int, negatives: int, queue: int) -> dict[str, dict[str, A
 
 EXPERIMENT = ablation(
     __name__,
-    claim="The latents of a tree emerge with every method of self-supervised learning",
-    reference=(
-        "not in the paper: it has SimCLR and BYOL (arXiv 2010.00578, Sections 3 and 5); the other methods "
-        "are later or have other losses"
+    claims=(
+        Claim(
+            "The latents of a tree emerge with every method of self-supervised learning",
+            (
+                "not in the paper: it has SimCLR and BYOL (arXiv 2010.00578, Sections 3 and 5); the "
+                "other methods are later or have other losses"
+            ),
+            all_emerge(
+                "self-supervised method with its own heads",
+                "methods",
+                judge="dualnets.experiments.objectives._methods:judge",
+                excluded=(LABEL, *BARE),
+            ),
+        ),
     ),
     summary="all methods side by side: what emerges, how fast",
     variants=_variants(1024, 256, 1024),
@@ -84,12 +94,5 @@ EXPERIMENT = ablation(
     common=COMMON,
     scales=SCALES,
     sweep=SWEEP,
-    # the effect is the smallest gap closed of the self-supervised methods
-    rule=all_emerge(
-        "self-supervised method with its own heads",
-        "methods",
-        judge="dualnets.experiments.objectives._methods:judge",
-        excluded=(LABEL, *BARE),
-    ),
     table=Deferred("dualnets.experiments.objectives._methods:summary_table"),
-)  # fmt: skip
+)

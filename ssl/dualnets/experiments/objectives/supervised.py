@@ -12,7 +12,7 @@ from typing import Any
 
 from dualnets.experiments.objectives.methods import COMMON, SCALES
 from dualnets.lab.ablation import Sweep, ablation
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
 
 ENOUGH = 0.5  # of contrast's gain: less is not "as contrast does", whatever it is
 # labels -> the contrast whose views share what is labelled
@@ -24,8 +24,25 @@ LABELS: dict[str, Any] = {"method": "supervised", "augment": "resample-leaves:0"
 CONTRAST: dict[str, Any] = {"method": "simclr", "loss": "ntxent"}
 EXPERIMENT = ablation(
     __name__,
-    claim="Labels make intermediate latents emerge as contrast does",
-    reference="not in the paper: it asks what contrast and prediction of views do, without labels",
+    claims=(
+        Claim(
+            "Labels make intermediate latents emerge as contrast does",
+            "not in the paper: it asks what contrast and prediction of views do, without labels",
+            Rule(
+                "A tree's gain is how much the mean best |correlation| of its intermediate latents "
+                "(levels 2 to one below the root) grew in training. For labels of the root, and of all "
+                "latents, three exact one-sided signed-rank tests over trees (Wilcoxon), p < "
+                f"{SIGNIFICANCE} after Bonferroni over the two: the gain is above 0; it is above "
+                f"{ENOUGH:g} times that of the contrast whose views share what is labelled; it is below "
+                "it. Holds if for both the first two are so; fails if the third is so for one, or the "
+                f"first for none; open otherwise, or with fewer than {FEWEST_TREES} trees.",
+                Deferred(
+                    "dualnets.experiments.objectives._supervised:judge",
+                    {"pairs": PAIRS, "enough": ENOUGH},
+                ),
+            ),
+        ),
+    ),
     summary="do labels make intermediate latents emerge?",
     variants={
         "label of the root": {**LABELS, "labels": "root"},
@@ -45,16 +62,5 @@ EXPERIMENT = ablation(
             "contrast, all latents shared": (0.51, 0.58, 0.59, 0.63),
         },
     ),
-    # the effect is the smaller gain of labels, over contrast's, of the two pairs
-    rule=Rule(
-        "A tree's gain is how much the mean best |correlation| of its intermediate latents (levels 2 to "
-        "one below the root) grew in training. For labels of the root, and of all latents, three exact "
-        f"one-sided signed-rank tests over trees (Wilcoxon), p < {SIGNIFICANCE} after Bonferroni over the "
-        f"two: the gain is above 0; it is above {ENOUGH:g} times that of the contrast whose views share "
-        "what is labelled; it is below it. Holds if for both the first two are so; fails if the third is "
-        "so for one, or the first for none; open otherwise, or with fewer than "
-        f"{FEWEST_TREES} trees.",
-        Deferred("dualnets.experiments.objectives._supervised:judge", {"pairs": PAIRS, "enough": ENOUGH}),
-    ),
     table=Deferred("dualnets.experiments.objectives._supervised:summary_table"),
-)  # fmt: skip
+)

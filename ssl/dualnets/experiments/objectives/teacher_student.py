@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dualnets.lab.ablation import AblationSettings, ablation
-from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Claim, Deferred, Rule
 
 if TYPE_CHECKING:
     from dualnets.networks.block_network import BlockNetwork
@@ -52,10 +52,15 @@ class Settings(AblationSettings):
 
 EXPERIMENT = ablation(
     __name__,
-    claim="A student's hidden units specialise to its teacher's, the more the wider it is",
-    reference=(
-        "arXiv 2010.00578, Section 2: the pair with a fixed second network; the claim is that of arXiv "
-        "1909.13458"
+    claims=(
+        Claim(
+            "A student's hidden units specialise to its teacher's, the more the wider it is",
+            (
+                "arXiv 2010.00578, Section 2: the pair with a fixed second network; the claim is that of "
+                "arXiv 1909.13458"
+            ),
+            Rule(RULE, Deferred(f"{CODE}:judge")),
+        ),
     ),
     summary="do students specialise, and do latents emerge in them?",
     # Rates are the best of 0.01, 0.03, 0.1, 0.3 by specialisation (contrast: by gap closed on levels >= 2),
@@ -67,12 +72,24 @@ EXPERIMENT = ablation(
         "student x2": {**_TAUGHT, "units": 6, "lr": 0.1},
         WIDE: {**_TAUGHT, "units": 12, "lr": 0.1},
         CONTRAST: {
-            "method": "simclr", "loss": "ntxent", "units": 12, "augment": "keep-root", "lr": 0.3,
+            "method": "simclr",
+            "loss": "ntxent",
+            "units": 12,
+            "augment": "keep-root",
+            "lr": 0.3,
         },
     },
     common={
-        "depth": 4, "members": 12, "steps": 800, "batch": 64, "bias": True, "momentum": 0.9,
-        "snapshots": 7, "evaluation_samples": 4096, "teacher_units": 3, "augment": "resample-leaves:0",
+        "depth": 4,
+        "members": 12,
+        "steps": 800,
+        "batch": 64,
+        "bias": True,
+        "momentum": 0.9,
+        "snapshots": 7,
+        "evaluation_samples": 4096,
+        "teacher_units": 3,
+        "augment": "resample-leaves:0",
     },
     scales={
         "smoke": {"depth": 3, "steps": 150, "snapshots": 5, "evaluation_samples": 2048},
@@ -80,8 +97,7 @@ EXPERIMENT = ablation(
         "paper": {"depth": 5, "batch": 128, "members": 30, "steps": 20_000, "snapshots": 16},
     },
     settings=Settings,
-    rule=Rule(RULE, Deferred(f"{CODE}:judge")),
     table=Deferred(f"{CODE}:summary_table"),
     figure=Deferred("dualnets.experiments.objectives._teacher_student_figure:draw"),
     code=CODE,
-)  # fmt: skip
+)

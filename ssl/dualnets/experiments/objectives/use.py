@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from dualnets.experiments.objectives.methods import COMMON, LABEL, SWEEP
 from dualnets.lab.ablation import AblationSettings, ablation
-from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Claim, Deferred, Rule
 from dualnets.lab.settings import setting
 
 CODE = "dualnets.experiments.objectives._use"
@@ -50,8 +50,13 @@ class Settings(AblationSettings):
 
 EXPERIMENT = ablation(
     __name__,
-    claim="Networks use the units that are aligned with the latents",
-    reference="not in the paper, which measures alignment only (arXiv 2010.00578, Section 5)",
+    claims=(
+        Claim(
+            "Networks use the units that are aligned with the latents",
+            "not in the paper, which measures alignment only (arXiv 2010.00578, Section 5)",
+            Rule(RULE, Deferred(f"{CODE}:judge")),
+        ),
+    ),
     summary="are the aligned units those that the answer comes from?",
     variants={
         "simclr": {"method": "simclr", "loss": "ntxent", "lr": SWEEP.best("simclr")},
@@ -61,12 +66,17 @@ EXPERIMENT = ablation(
     settings=Settings,
     common={**COMMON, "members": 16},
     scales={
-        "smoke": {"depth": 3, "members": 12, "steps": 60, "snapshots": 4, "evaluation_samples": 2048},
+        "smoke": {
+            "depth": 3,
+            "members": 12,
+            "steps": 60,
+            "snapshots": 4,
+            "evaluation_samples": 2048,
+        },
         "default": {},
         "paper": {"depth": 5, "batch": 128, "members": 30, "steps": 10_000, "snapshots": 16},
     },
-    rule=Rule(RULE, Deferred(f"{CODE}:judge")),
     table=Deferred(f"{CODE}:summary_table"),
     figure=Deferred("dualnets.experiments.objectives._use_figure:draw"),
     code=CODE,
-)  # fmt: skip
+)

@@ -11,17 +11,17 @@ import torch
 from scipy import stats
 
 from dualnets import theory
-from dualnets.experiments.theorems.amplification import EXPERIMENT, RULE, Settings
+from dualnets.experiments.theorems.amplification import Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
-    Verdict,
+    Judgement,
+    Outcome,
     adjusted,
     exceeds,
     mean_interval,
     too_few,
-    verdict_of,
 )
 from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
@@ -228,8 +228,9 @@ def headline(table: pd.DataFrame) -> str:
     )
 
 
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE."""
+def judge(table: pd.DataFrame) -> Judgement:
+    """Apply the rule."""
+    outcome: Outcome
     details: list[dict[str, Any]] = []
     passed: dict[str, list[bool]] = {kind: [] for kind in WORDS}
     behind, effects = [], []
@@ -276,7 +277,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
     elif not any(passed["growth"]) or not any(passed["units"]):
         outcome = "fails"
     what = "rank correlation of units before and after, mean over levels"
-    return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)
+    return Judgement(outcome, reason, what, effect, details)
 
 
 def _above(values: pd.Series, null: float, tests: int, *, exact: bool = False) -> dict[str, Any]:

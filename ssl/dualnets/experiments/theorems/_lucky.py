@@ -11,10 +11,10 @@ import torch
 
 from dualnets import theory
 from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, mean_ranks, ranks, root
-from dualnets.experiments.theorems.lucky import CALIBRATED, EXPERIMENT, RULE, Settings
+from dualnets.experiments.theorems.lucky import CALIBRATED, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import Verdict, adjusted, exceeds, too_few, verdict_of
+from dualnets.lab.stats import Judgement, Outcome, adjusted, exceeds, too_few
 from dualnets.lab.tidy import tidy
 from dualnets.networks.tree_network import tree_network
 
@@ -143,8 +143,9 @@ def headline(table: pd.DataFrame) -> str:
     return f"{text}, root's luck ~ gap closed {ranks(root(table), GAP).value:.2f}"
 
 
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE."""
+def judge(table: pd.DataFrame) -> Judgement:
+    """Apply the rule."""
+    outcome: Outcome
     details: list[dict[str, Any]] = []
     missed, problems = [], []
     trained = table[table["final"].notna()]
@@ -192,4 +193,4 @@ def verdict(table: pd.DataFrame) -> Verdict:
         outcome, reason = "holds", f"luck is as predicted and grows with width; {learned}"
     what = "rank correlation of the root's gap closed with its luck before, mean over widths"
     found = mean_ranks(root(rows) for *_, rows in widths(trained))
-    return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, found, details)
+    return Judgement(outcome, reason, what, found, details)

@@ -11,16 +11,14 @@ import torch
 
 from dualnets import theory
 from dualnets.experiments.theorems.population import (
-    EXPERIMENT,
     INFINITE,
     JUDGED,
-    RULE,
     SMALL,
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.rules import FEWEST_TREES
-from dualnets.lab.stats import NOTHING, Verdict, gap_closed, last_step, mean_interval, verdict_of
+from dualnets.lab.stats import NOTHING, Judgement, Outcome, gap_closed, last_step, mean_interval
 from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import log_spaced, trajectory
 
@@ -162,8 +160,9 @@ def headline(table: pd.DataFrame) -> str:
     return f"best |corr| {rows['initial'].mean():.3f} -> {rows['value'].mean():.3f}"
 
 
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE."""
+def judge(table: pd.DataFrame) -> Judgement:
+    """Apply the rule."""
+    outcome: Outcome
     made = compare(table).to_dict("records") if (table["batch"] == INFINITE).any() else []
     judged = [row for row in made if row["batch"] == JUDGED]
     details = [
@@ -201,4 +200,4 @@ def verdict(table: pd.DataFrame) -> Verdict:
             and max(noise) < SMALL
         ):
             outcome = "holds"
-    return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, worst, details)
+    return Judgement(outcome, reason, what, worst, details)

@@ -12,17 +12,15 @@ import torch
 
 from dualnets import theory
 from dualnets.experiments.theorems.residual import (
-    EXPERIMENT,
     FEWEST_TREES,
     QUIET,
     REFERENCES,
-    RULE,
     SIGNIFICANCE,
     SMALL,
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import NOTHING, Verdict, exceeds, mean_interval, verdict_of
+from dualnets.lab.stats import NOTHING, Judgement, Outcome, exceeds, mean_interval
 from dualnets.lab.tidy import tidy
 from hltm.sampling.augment import parse
 
@@ -110,8 +108,9 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     return made
 
 
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE."""
+def judge(table: pd.DataFrame) -> Judgement:
+    """Apply the rule."""
+    outcome: Outcome
     found = list(references(table))
     tests = sum((part["polarity_low"].nunique() - 1) * part["layer"].nunique() for _, part in found)
     details: list[dict[str, Any]] = []
@@ -141,7 +140,7 @@ def verdict(table: pd.DataFrame) -> Verdict:
         reason += f". At the noisiest views its median is up to {max(noisy):.2g}"
     effect = max(quiet_means, key=lambda e: e.value, default=NOTHING)
     what = f"mean residual at polarities of at least {QUIET:g}, at the worst reference"
-    return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)
+    return Judgement(outcome, reason, what, effect, details)
 
 
 def _medians(name: str, rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.experiments.theorems.top_down import EXPERIMENT, PAIRS, RULE, Settings
+from dualnets.experiments.theorems.top_down import PAIRS, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import Verdict, exceeds, mean_interval, too_few, verdict_of
+from dualnets.lab.stats import Judgement, Outcome, exceeds, mean_interval, too_few
 from dualnets.lab.tidy import tidy
 
 MEASURES = {"per_norm": "selectivity / ||w||", "correlation": "|correlation|"}
@@ -159,8 +159,9 @@ def headline(table: pd.DataFrame) -> str:
     return f"log ratio of |correlation|: {shown}"
 
 
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE."""
+def judge(table: pd.DataFrame) -> Judgement:
+    """Apply the rule."""
+    outcome: Outcome
     details: list[dict[str, Any]] = []
     found = list(_comparisons(table))
     for setting, pair, measure, part, speeds in found:
@@ -188,4 +189,4 @@ def verdict(table: pd.DataFrame) -> Verdict:
     else:
         outcome = "holds" if all(faster) else "open" if any(faster) else "fails"
     what = "log ratio of |correlation|, constant norm against frozen, mean over settings"
-    return verdict_of(EXPERIMENT.claim, outcome, RULE, reason, what, effect, details)
+    return Judgement(outcome, reason, what, effect, details)

@@ -24,14 +24,12 @@ from dualnets.experiments.theorems.update import (
     BROKEN,
     ERRORS,
     EXACT,
-    EXPERIMENT,
     PAIR,
     PRECISE,
-    RULE,
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Estimate, Verdict, verdict_of
+from dualnets.lab.stats import Estimate, Judgement, Outcome
 from dualnets.networks.mlp import mlp
 from hltm.families.caterpillar import caterpillar
 from hltm.sampling.augment import parse
@@ -172,8 +170,9 @@ def _broken(table: pd.DataFrame) -> pd.Series:
     return pd.Series(np.where(table["assumptions"] == "broken", why, ""), index=table.index)
 
 
-def verdict(table: pd.DataFrame) -> Verdict:
-    """Apply RULE."""
+def judge(table: pd.DataFrame) -> Judgement:
+    """Apply the rule."""
+    outcome: Outcome
     # 1. Identities that hold exactly must agree with autograd to rounding.
     exact = table[table["exact"]]
     wrong = exact[~(exact["relative_error"] < EXACT)]
@@ -215,6 +214,4 @@ def verdict(table: pd.DataFrame) -> Verdict:
     ]  # fmt: skip
     largest = Estimate(float(exact["relative_error"].max()), np.nan, np.nan, len(exact))
     what = "largest relative error of an exact identity"
-    return verdict_of(
-        EXPERIMENT.claim, outcome, RULE, reason, what, largest, details, "comparisons"
-    )
+    return Judgement(outcome, reason, what, largest, details, "comparisons")

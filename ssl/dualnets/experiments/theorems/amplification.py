@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualnets.lab.experiment import Experiment, Grid
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
 from dualnets.lab.settings import (
     ContrastSettings,
     NetworkSettings,
@@ -85,8 +85,14 @@ RULE = (
 
 EXPERIMENT = Experiment(
     module=__name__,
-    claim="Training amplifies the covariance operator's directions, so the most selective units win",
-    reference="arXiv 2010.00578, Theorems 2-5: the covariance operator and lucky nodes",
+    claims=(
+        Claim(
+            "Training amplifies the covariance operator's directions, so the most selective units win",
+            "arXiv 2010.00578, Theorems 2-5: the covariance operator and lucky nodes",
+            Rule(RULE, Deferred("dualnets.experiments.theorems._amplification:judge")),
+            plateau=None,
+        ),
+    ),
     summary="the operator amplifies; do the best units stay the best?",
     result_version=1,
     Settings=Settings,

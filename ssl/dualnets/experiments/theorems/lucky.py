@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnets.lab.experiment import Experiment, Fixed, Grid
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
 from dualnets.lab.settings import (
     ContrastSettings,
     TrainSettings,
@@ -83,9 +83,15 @@ RULE = (
 
 EXPERIMENT = Experiment(
     module=__name__,
-    claim="The wider a layer, the more latents are born with a lucky unit, as many as predicted, and the "
-    "luckier learn better",
-    reference="arXiv 2010.00578, Section 4.2: lucky nodes at initialisation",
+    claims=(
+        Claim(
+            "The wider a layer, the more latents are born with a lucky unit, as many as predicted, and the "
+            "luckier learn better",
+            "arXiv 2010.00578, Section 4.2: lucky nodes at initialisation",
+            Rule(RULE, Deferred("dualnets.experiments.theorems._lucky:judge")),
+            plateau=None,
+        ),
+    ),
     summary="width makes lucky units; do the luckier learn better?",
     result_version=1,
     Settings=Settings,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnets.lab.experiment import Experiment, Grid
-from dualnets.lab.rules import FEWEST_TREES
+from dualnets.lab.rules import FEWEST_TREES, Claim, Deferred, Rule
 from dualnets.lab.settings import (
     ContrastSettings,
     NetworkSettings,
@@ -79,8 +79,14 @@ RULE = (
 
 EXPERIMENT = Experiment(
     module=__name__,
-    claim="What a batch of 128 teaches is what an infinite batch teaches; the rest is little noise",
-    reference="theory: expected updates of arXiv 2010.00578, Theorems 2-4, against sampled ones",
+    claims=(
+        Claim(
+            "What a batch of 128 teaches is what an infinite batch teaches; the rest is little noise",
+            "theory: expected updates of arXiv 2010.00578, Theorems 2-4, against sampled ones",
+            Rule(RULE, Deferred("dualnets.experiments.theorems._population:judge")),
+            plateau=None,
+        ),
+    ),
     summary="a large batch is as good as an infinite one",
     result_version=1,
     Settings=Settings,

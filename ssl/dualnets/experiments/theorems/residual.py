@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualnets.lab.experiment import Experiment, Grid
+from dualnets.lab.rules import Claim, Deferred, Rule
 from dualnets.lab.settings import (
     ContrastSettings,
     NetworkSettings,
@@ -97,8 +98,14 @@ RULE = (
 
 EXPERIMENT = Experiment(
     module=__name__,
-    claim="A covariance operator weighted by pairs of samples predicts a contrastive loss's update",
-    reference="arXiv 2010.00578, Theorem 4",
+    claims=(
+        Claim(
+            "A covariance operator weighted by pairs of samples predicts a contrastive loss's update",
+            "arXiv 2010.00578, Theorem 4",
+            Rule(RULE, Deferred("dualnets.experiments.theorems._residual:judge")),
+            plateau=None,
+        ),
+    ),
     summary="how good is the pair-weighted covariance form?",
     result_version=1,
     Settings=Settings,

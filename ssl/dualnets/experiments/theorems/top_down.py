@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualnets.lab.experiment import Experiment, Grid
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
 from dualnets.lab.settings import TreeSettings, setting
 
 # with the operator, without it, and what the two are compared at
@@ -71,8 +71,14 @@ RULE = (
 
 EXPERIMENT = Experiment(
     module=__name__,
-    claim="The top-level covariance operator accelerates the learning of low-level features",
-    reference="arXiv 2010.00578, Section 4: two layers under one root",
+    claims=(
+        Claim(
+            "The top-level covariance operator accelerates the learning of low-level features",
+            "arXiv 2010.00578, Section 4: two layers under one root",
+            Rule(RULE, Deferred("dualnets.experiments.theorems._top_down:judge")),
+            plateau=None,
+        ),
+    ),
     summary="the top layer's operator speeds up features below it",
     result_version=1,
     Settings=Settings,

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualnets.lab.experiment import Experiment, Fixed, Grid
+from dualnets.lab.rules import Claim, Deferred, Rule
 from dualnets.lab.settings import (
     ContrastSettings,
     NetworkSettings,
@@ -142,8 +143,14 @@ RULE = (
 
 EXPERIMENT = Experiment(
     module=__name__,
-    claim="Gradient descent updates a weight as the theorems predict",
-    reference="arXiv 2010.00578, Theorems 1 to 4 and Section 5",
+    claims=(
+        Claim(
+            "Gradient descent updates a weight as the theorems predict",
+            "arXiv 2010.00578, Theorems 1 to 4 and Section 5",
+            Rule(RULE, Deferred("dualnets.experiments.theorems._update:judge")),
+            plateau=None,
+        ),
+    ),
     summary="theorem by theorem: the predicted update, the actual one",
     result_version=2,
     Settings=Settings,

@@ -1,10 +1,10 @@
-"""A self-contained HTML page of a run: claim, verdict, figure, table, settings."""
+"""A self-contained HTML page of a run: claims, verdicts, figure, table, settings."""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dualnets.lab.experiment import Experiment
-    from dualnets.lab.stats import Verdict
+    from dualnets.lab.verdicts import Verdict
 
 STYLE = """
 :root { --ink: #1d1d1f; --quiet: #6b6b70; --line: #e3e3e6; --ground: #ffffff; --soft: #f6f6f8; }
@@ -40,48 +40,46 @@ details summary { cursor: pointer; color: var(--quiet); }
 
 
 def write(
-    folder: Path, experiment: Experiment, table: pd.DataFrame, summary: pd.DataFrame, verdict: Verdict,
-    manifest: Mapping[str, Any],
+    folder: Path, experiment: Experiment, table: pd.DataFrame, summary: pd.DataFrame,
+    verdicts: Sequence[Verdict], manifest: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Write a run's `index.html`, which needs neither a network nor other files.
 
     Args:
         folder: of the run; the figure is in it as `<experiment>.svg`.
-        experiment, table, summary, verdict, manifest: of the run; `summary` is the short table.
+        experiment, table, summary, verdicts, manifest: of the run; `summary` is the short table.
     """
     name = manifest["experiment"]
     picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-    paragraphs = experiment.description.strip().split("\n\n")
-    description = "\n".join(  # its first paragraph is a title, and the claim is one already
-        f"<p>{html.escape(' '.join(text.split()))}</p>" for text in paragraphs[1:] or paragraphs
-    )
+    description = "\n".join(f"<p>{html.escape(text)}</p>" for text in experiment.description)
     settings = [cell["settings"] for cell in manifest["cells"]]
     notes = [f"cell {cell['cell']}: {note}" for cell in manifest["cells"] for note in cell["notes"]]
     seconds = sum(cell["seconds"] for cell in manifest["cells"])
     devices = ", ".join(dict.fromkeys(cell["device"] for cell in manifest["cells"]))
     items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    origin = f"{name} · run {manifest['run']} · {experiment.reference}"
+    origin = f"{name} · {manifest['scale']} scale · run {manifest['run']}"
+    cpu = sum(cell["cpu_seconds"] for cell in manifest["cells"])
     body = f"""<div class="quiet">{html.escape(origin)}</div>
-<h1>{html.escape(experiment.claim)}</h1>
+<h1>{html.escape(experiment.title)}</h1>
 {description}
-<div class="verdict {verdict.verdict}"><b>{verdict.verdict}</b>
-<div>{html.escape(sentence(verdict))}</div></div>
+{"".join(_box(verdict) for verdict in verdicts)}
 <figure><img alt="Figure of the run" src="data:image/svg+xml;base64,{picture}"></figure>
 <h2>Numbers</h2>
 <div class="wide">{html_table(summary)}</div>
 {f"<h2>Notes</h2><ul>{items}</ul>" if notes else ""}
-<h2>The rule</h2>
-<p>{html.escape(verdict.rule)}</p>
-<div class="wide">{details_table(verdict)}</div>
+{"".join(_rule(verdict, several=len(verdicts) > 1) for verdict in verdicts)}
 <h2>Settings</h2>
 <div class="wide">{_settings(settings)}</div>
 <h2>Command</h2>
 <pre>{html.escape(manifest["command"])}</pre>
-<p class="quiet">{len(settings)} cells, {seconds:.0f} s of computation on {html.escape(devices)};
+<p class="quiet">{len(settings)} cells, {seconds:.0f} s of computation ({cpu:.0f} CPU seconds) on
+{html.escape(devices)};
 {html.escape(", ".join(f"{key} {value}" for key, value in manifest["versions"].items() if value))}.
 All {len(table)} rows are in <code>results.parquet</code> beside this page.</p>
 """
-    (folder / "index.html").write_text(document(f"{name}: {verdict.verdict}", body))
+    (folder / "index.html").write_text(
+        document(f"{name}: {', '.join(verdict.verdict for verdict in verdicts)}", body)
+    )
 
 
 def document(title: str, body: str, style: str = "") -> str:
@@ -93,6 +91,31 @@ def document(title: str, body: str, style: str = "") -> str:
 <body><main>
 {body}
 </main></body></html>
+"""
+
+
+def _box(verdict: Verdict) -> str:
+    """A claim, where it is made, and its verdict."""
+    return f"""<div class="verdict {verdict.verdict}"><b>{verdict.verdict}</b>
+<div><strong>{html.escape(verdict.claim)}.</strong>
+<span class="quiet">{html.escape(verdict.reference)}</span><br>
+{html.escape(sentence(verdict))}</div></div>"""
+
+
+def _rule(verdict: Verdict, several: bool) -> str:
+    """The rule of a claim, its details, and the curves that must be flat."""
+    title = f"The rule: {verdict.name}" if several else "The rule"
+    curves = ""
+    if verdict.plateau:
+        curves = (
+            "<p>A verdict about the end of training needs flat curves: over the last half of the updates "
+            "each changes by no more than is allowed.</p>"
+            f'<div class="wide">{details_table(verdict.plateau)}</div>'
+        )
+    return f"""<h2>{html.escape(title)}</h2>
+<p>{html.escape(verdict.rule)}</p>
+<div class="wide">{details_table(verdict.details)}</div>
+{curves}
 """
 
 
@@ -155,12 +178,12 @@ def html_table(rows: pd.DataFrame) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def details_table(verdict: Verdict) -> str:
-    """The details of a verdict as an HTML table; empty if there are none."""
+def details_table(details: Sequence[Mapping[str, Any]]) -> str:
+    """Details of a verdict as an HTML table; empty if there are none."""
     import pandas as pd
 
     # as objects: in a column of floats, made by a row that has no level, level 1 would be 1.000
-    return html_table(pd.DataFrame(verdict.details, dtype=object)) if verdict.details else ""
+    return html_table(pd.DataFrame(list(details), dtype=object)) if details else ""
 
 
 def _settings(cells: list[Mapping[str, Any]]) -> str:
