@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from dualnets._checks import check_choice
-from dualnets.methods.losses import Loss, NTXent, distance
+from dualnets.methods.losses import InfoNCE, Loss, NTXent, Triplet, distance
 from dualnets.theory.updates.any_network import batch_axis, in_dtype
-from dualnets.theory.updates.connection import MAX_ENTRIES, Connection, connection
+from dualnets.theory.updates.connection import MAX_ENTRIES, connection
 from dualnets.theory.updates.covariance import check_sampling
 from dualnets.theory.updates.enumeration import ViewTable
 from dualnets.theory.updates.loss_slopes import (
@@ -44,6 +44,8 @@ from dualnets.theory.updates.operators import Kernel, Operator
 from dualnets.theory.updates.views import Data, draw_views, exact_table, table_inputs
 
 Branches = Literal["both", "anchor"]
+
+MOST_SIGMOIDS = 1 << 30  # terms of a loss whose β is a sigmoid; X² of them are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ def pairwise_operator(
 
     Raises:
         TypeError: a loss, data or a network of another kind.
-        ValueError: more than 2^26 terms, a loss of whole batches or of anything but distances, data
-            that cannot be enumerated.
+        ValueError: more than 2^26 terms (2^30 of InfoNCE or triplet loss with one negative), a loss
+            of whole batches or of anything but distances, data that cannot be enumerated.
 
     Example:
         >>> import dualnets, hltm
@@ -114,7 +116,30 @@ def pairwise_operator(
     check_branches(branches, loss)
     table = exact_table(data)
     found = connection(network, layer, table_inputs(network, table), block=block, dtype=dtype)
-    pairs, repulsion = _enumerate(found, table, loss)
+    exact, weighted, repulsion = pair_kernels(found.outputs_S, table, loss, branches)
+    return PairwiseOperator(
+        Operator([(found, exact)], exact=True, symmetric=branches == "both"),
+        Operator([(found, weighted)], exact=True, factor=1.0 if branches == "both" else 0.5),
+        repulsion if found.stacked else repulsion[0],
+    )
+
+
+def pair_kernels(
+    outputs: Tensor, table: ViewTable, loss: Loss, branches: Branches = "both"
+) -> tuple[Kernel, Kernel, Tensor]:
+    """The kernels of Equations 3.3 and 3.6 and the pair weights ξ, which all layers of a network share.
+
+    With a kernel applied to the outputs as the cotangent, one backward pass gives the update of every
+    weight; the kernel of Equation 3.6 is that through both branches.
+
+    Args:
+        outputs: `(S, X, m)` the network's outputs at the table's views.
+        table, loss, branches: see `pairwise_operator`.
+
+    Returns:
+        the two kernels, and ξ, `(S, N, N)`.
+    """
+    pairs, repulsion = _enumerate(outputs, table, loss)
     view = table.view.to(repulsion.device, repulsion.dtype)
     chance = table.probability.to(repulsion.device, repulsion.dtype)
     between = chance[..., :, None] * chance[..., None, :] * repulsion
@@ -122,11 +147,7 @@ def pairwise_operator(
     def weighted(values: Tensor) -> Tensor:
         return view.transpose(-1, -2) @ _laplacian(2 * between, view @ values)
 
-    return PairwiseOperator(
-        Operator([(found, pair_kernel(pairs, branches))], exact=True, symmetric=branches == "both"),
-        Operator([(found, weighted)], exact=True, factor=1.0 if branches == "both" else 0.5),
-        repulsion if found.stacked else repulsion[0],
-    )
+    return pair_kernel(pairs, branches), weighted, repulsion
 
 
 def sampled_pairwise_operator(
@@ -233,9 +254,8 @@ def _over(part: Tensor, whole: Tensor) -> Tensor:
     return part / whole.where((part > 0) | (whole > 0), torch.ones_like(whole))
 
 
-def _enumerate(found: Connection, table: ViewTable, loss: Loss) -> tuple[Tensor, Tensor]:
+def _enumerate(outputs: Tensor, table: ViewTable, loss: Loss) -> tuple[Tensor, Tensor]:
     """`(S, X, X)` M of every two views, and `(S, N, N)` ξ of every two classes."""
-    outputs = found.outputs_S
     members, views = outputs.shape[:2]
     view = table.view.to(outputs).expand(members, -1, -1)
     together = table.positive_pairs().to(outputs).expand(members, -1, -1)
@@ -244,9 +264,9 @@ def _enumerate(found: Connection, table: ViewTable, loss: Loss) -> tuple[Tensor,
     towards = outputs.new_zeros(members, view.shape[1], views)  # E[β | x of the anchor, view k]
     r = distance(outputs[:, :, None], outputs[:, None])
     for a, repulsion in enumerate(_mean_repulsion(loss, r, marginal)):  # (S, X of +, X of k)
-        chance = repulsion * marginal[:, None]
-        pairs[:, a] += (together[:, a, :, None] * chance).sum(1)  # k repelled with E[β_k; k]
-        pairs[:, a] -= together[:, a] * chance.sum(2)  # + attracted with Σ_k E[β_k; +]
+        here = together[:, a, None]
+        pairs[:, a] += marginal * (here @ repulsion)[:, 0]  # k repelled with E[β_k; k]
+        pairs[:, a] -= here[:, 0] * (repulsion @ marginal[..., None])[..., 0]  # +: Σ_k E[β_k; +]
         towards += view[:, :, a, None] * (view @ repulsion)
     one_way = towards @ view.transpose(1, 2)  # (S, N, N): also averaged over the views k of y
     return pairs, (one_way + one_way.transpose(1, 2)) / 2
@@ -259,12 +279,13 @@ def _mean_repulsion(loss: Loss, r: Tensor, marginal: Tensor) -> Iterator[Tensor]
     """
     members, views = marginal.shape
     many = loss.negatives
-    terms = members * views ** (2 + many)
-    if terms > MAX_ENTRIES:
-        raise ValueError(
-            f"{views} views and {many} negative(s) make {terms} terms, expected at most {MAX_ENTRIES}; "
-            "use sampled_pairwise_operator"
-        )
+    if many == 1 and (type(loss) is InfoNCE or type(loss) is Triplet):
+        _check_terms(members, views, many, MOST_SIGMOIDS)
+        for a in range(views):  # β = 1 / (1 + exp(-(r_+ - r_k + margin) / τ))
+            near = (r[:, a] + loss.margin) / loss.temperature
+            yield (near[:, :, None] - r[:, a, None] / loss.temperature).sigmoid_()
+        return
+    _check_terms(members, views, many, MAX_ENTRIES)
     grid = [views] * many
     for a in range(views):
         near = r[:, a, :, None].expand(-1, -1, views**many)
@@ -288,3 +309,13 @@ def _mean_repulsion(loss: Loss, r: Tensor, marginal: Tensor) -> Iterator[Tensor]
                     part = (part * weight).sum(2 + other)
             total = total + part
         yield total
+
+
+def _check_terms(members: int, views: int, negatives: int, most: int) -> None:
+    """Raise ValueError if a sum over anchors, positives and negatives has more than `most` terms."""
+    terms = members * views ** (2 + negatives)
+    if terms > most:
+        raise ValueError(
+            f"{views} views and {negatives} negative(s) make {terms} terms, expected at most {most}; "
+            "use sampled_pairwise_operator"
+        )
