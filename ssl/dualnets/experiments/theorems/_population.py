@@ -1,38 +1,46 @@
-"""Finite batches compared with the infinite one, tree by tree: cells and rule of `population`."""
+"""Finite batches compared with the infinite one, tree by tree: cells and rules of `population`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from dualnets import theory
-from dualnets.experiments.theorems.population import (
-    INFINITE,
-    JUDGED,
-    SMALL,
-    Settings,
-)
+from dualnets.experiments.theorems.population import INFINITE, JUDGED, LARGE, SMALL, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.learning_curves import snapshot_steps
 from dualnets.lab.rules import FEWEST_TREES
-from dualnets.lab.stats import NOTHING, Judgement, Outcome, gap_closed, last_step, mean_interval
+from dualnets.lab.stats import (
+    NOTHING,
+    Estimate,
+    Judgement,
+    Outcome,
+    last_step,
+    mean_interval,
+    ratio_interval,
+)
 from dualnets.lab.tidy import tidy
-from dualnets.training.trajectory import log_spaced, trajectory
+from dualnets.training.trajectory import trajectory
+from hltm.probe import probe_layers
 
 if TYPE_CHECKING:
     from hltm.tree import LatentTree
 
 
+MOST_STATES = 256  # of the leaves, over which alignment is summed
+
+
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Train with one batch size and measure alignment exactly, by enumeration."""
+    """Train with one batch size and measure alignment, exactly where leaf states can be enumerated."""
     trees = settings.build_trees()
     network = settings.build_network(trees, settings.seed, device)
-    steps = log_spaced(settings.steps, settings.snapshots)
+    steps = snapshot_steps(settings)
     ceilings = settings.build_ceilings(settings.leaves_seen)
-    exact = ExactProbe(trees)
+    small = 2 ** len(trees.leaves) <= MOST_STATES
+    probe = ExactProbe(trees) if small else SampledProbe(trees, settings)
     snapshots: list[tuple[int, Any]] = []
     if settings.batch == INFINITE:
         path: Iterator[Any] = theory.population_trajectory(
@@ -55,7 +63,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
             {"value": best, "ceiling": ceilings[level].value},
         )
         for data_seed, snapshot in snapshots
-        for level, best in exact.best(snapshot.network).items()
+        for level, best in probe.best(snapshot.network).items()
     ]  # fmt: skip
     table = pd.concat(parts, ignore_index=True)
     keys = ["data_seed", "member", "level", "latent"]
@@ -100,6 +108,20 @@ class ExactProbe:
         return found
 
 
+class SampledProbe:
+    """Correlations of units with latents on samples, the same ones for all batches."""
+
+    def __init__(self, trees: LatentTree, settings: Settings) -> None:
+        self.trees, self.samples, self.seed = trees, settings.evaluation_samples, settings.seed
+
+    def best(self, network: Any) -> dict[int, torch.Tensor]:
+        """Level -> `(S, V)` best |correlation| of a latent's candidates."""
+        layers: dict[Any, Any] = probe_layers(
+            network, self.trees, samples=self.samples, seed=self.seed, lags=0, details=False
+        )
+        return {level: layer.scores["correlation"].best.cpu() for level, layer in layers.items()}
+
+
 def by_tree(table: pd.DataFrame) -> pd.DataFrame:
     """At the end: one row per batch, data seed and tree, the mean over latents of levels >= 2."""
     last = last_step(table)
@@ -110,27 +132,38 @@ def by_tree(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per network and finite batch: bias and noise beside the spread between trees."""
+    """One row per network, depth and finite batch: bias and noise beside the spread between trees.
+
+    The reference is the infinite batch, or one of at least LARGE samples where there is none; a group
+    without either has no rows.
+    """
+    groups = list(by_tree(table).groupby(["network", "depth"], sort=False))
     found = []
-    for (network, depth), rows in by_tree(table).groupby(["network", "depth"], sort=False):
-        infinite = rows[rows["batch"] == INFINITE].set_index("member")
-        for batch, part in rows[rows["batch"] != INFINITE].groupby("batch"):
+    for (network, depth), rows in groups:
+        reference = INFINITE if (rows["batch"] == INFINITE).any() else int(rows["batch"].max())
+        if reference != INFINITE and reference < LARGE:
+            continue
+        own = rows[rows["batch"] == reference].groupby("member")[["value", "initial"]].mean()
+        for batch, part in rows[rows["batch"] != reference].groupby("batch"):
             values = part.pivot(index="member", columns="data_seed", values="value")
-            joined = values.join(
-                infinite[["value", "initial"]].rename(columns={"value": "infinite"})
-            ).dropna()
-            apart = (values.mean(axis=1).loc[joined.index] - joined["infinite"]).to_numpy()
+            joined = values.join(own.rename(columns={"value": "infinite"}), how="inner").dropna()
+            runs = joined[values.columns]
+            apart = (runs.mean(axis=1) - joined["infinite"]).to_numpy()
             gain = (joined["infinite"] - joined["initial"]).to_numpy()
+            between = (joined["infinite"] - joined["infinite"].mean()).to_numpy() ** 2
+            n = len(joined)
             found.append({
-                "network": network, "depth": int(depth), "batch": int(batch),
+                "network": network, "depth": int(depth), "batch": int(batch), "reference": reference,
                 "difference": mean_interval(apart), "gain": float(gain.mean()),
-                # a ratio of means, whose trees are drawn together
-                "share": gap_closed(np.zeros_like(gain), apart, gain),
-                "seed_variance": float(values.var(axis=1, ddof=1).mean()),
+                "share": ratio_interval(apart, gain, len(groups)),
+                "noise": ratio_interval(
+                    runs.var(axis=1, ddof=1).to_numpy(), between * n / max(n - 1, 1), len(groups)
+                ),
+                "seed_variance": float(runs.var(axis=1, ddof=1).mean()),
                 "tree_variance": float(joined["infinite"].var(ddof=1)),
-                "final": float(values.to_numpy().mean()), "infinite": float(joined["infinite"].mean()),
+                "final": float(runs.to_numpy().mean()), "infinite": float(joined["infinite"].mean()),
                 "initial": float(joined["initial"].mean()), "ceiling": float(part["ceiling"].mean()),
-                "n": len(joined),
+                "n": n,
             })  # fmt: skip
     return pd.DataFrame(found)
 
@@ -140,18 +173,24 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     found = [
         {
             **{name: row[name] for name in ("network", "depth", "batch", "initial", "final")},
-            "infinite batch": row["infinite"], "ceiling": row["ceiling"],
-            "difference": f"{row['difference']:+.4f}", "over gain": f"{row['share']:+.1%}",
-            "s.d. seeds": row["seed_variance"] ** 0.5, "s.d. trees": row["tree_variance"] ** 0.5,
-            "n": row["n"],
+            "compared with": batch_name(row["reference"]), "reaches": row["infinite"],
+            "ceiling": row["ceiling"], "over gain": f"{row['share']:+.1%}",
+            "seeds / trees": f"{row['noise']:.3f}", "n": row["n"],
         }
         for row in compare(table).to_dict("records")
     ]  # fmt: skip
     result = pd.DataFrame(found)
     result.attrs["caption"] = (
-        "best |correlation|, mean over levels >= 2, exact by enumeration: the null is 0"
+        "best |correlation|, mean over levels >= 2, to depth 3 exact by enumeration (the null is 0); over "
+        "gain: difference over the gain of what it is compared with; seeds / trees: variance between data "
+        "seeds over that between trees; 95% intervals, simultaneous over depths"
     )
     return result
+
+
+def batch_name(batch: int) -> str:
+    """A size of batch in words."""
+    return "infinite" if batch == INFINITE else str(batch)
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -160,44 +199,62 @@ def headline(table: pd.DataFrame) -> str:
     return f"best |corr| {rows['initial'].mean():.3f} -> {rows['value'].mean():.3f}"
 
 
-def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule."""
-    outcome: Outcome
-    made = compare(table).to_dict("records") if (table["batch"] == INFINITE).any() else []
-    judged = [row for row in made if row["batch"] == JUDGED]
+def shares(table: pd.DataFrame) -> dict[str, Estimate]:
+    """The bias of the judged batch as a share of the gain, of every network and depth."""
+    return _of_judged(table, "share")
+
+
+def noises(table: pd.DataFrame) -> dict[str, Estimate]:
+    """Variance between data seeds over variance between trees, of every network and depth."""
+    return _of_judged(table, "noise")
+
+
+def _of_judged(table: pd.DataFrame, column: str) -> dict[str, Estimate]:
+    rows = compare(table).to_dict("records")
+    judged = [row for row in rows if row["batch"] == JUDGED]
+    return {f"{row['network']}, depth {row['depth']}": row[column] for row in judged}
+
+
+def judge_bias(table: pd.DataFrame) -> Judgement:
+    """Apply the rule on the bias of finite batches."""
+    what = f"difference of batch {JUDGED} from the infinite one, over the latter's gain, at its largest"
+    return _judge(table, "share", what, lambda share: abs(share.value), "{:+.1%} of the gain")
+
+
+def judge_noise(table: pd.DataFrame) -> Judgement:
+    """Apply the rule on the noise of finite batches."""
+    what = f"variance between data seeds of batch {JUDGED} over that between trees, at its largest"
+    return _judge(table, "noise", what, lambda noise: noise.value, "{:.3f} of the trees' variance")
+
+
+def _judge(
+    table: pd.DataFrame, column: str, what: str, size: Callable[[Estimate], float], words: str
+) -> Judgement:
+    """Whether an estimate lies within ±SMALL at every depth."""
+    made = compare(table).to_dict("records")
     details = [
-        {
-            "network": row["network"], "depth": row["depth"], "batch": row["batch"],
-            "difference": row["difference"].value, "low": row["difference"].low,
-            "high": row["difference"].high, "gain": row["gain"], "share": row["share"].value,
-            "share_low": row["share"].low, "share_high": row["share"].high,
-            "variance_of_seeds_over_trees": row["seed_variance"] / max(row["tree_variance"], 1e-300),
-            "n": row["n"],
-        }
+        {"network": row["network"], "depth": row["depth"], "batch": row["batch"],
+         "compared_with": batch_name(row["reference"]), **row[column].detail(column)}
         for row in made
     ]  # fmt: skip
-    what = f"difference of batch {JUDGED} from the infinite one, over the latter's gain"
-    worst, reason = NOTHING, ""
-    outcome = "open"
+    judged = [row for row in made if row["batch"] == JUDGED]
+    outcome: Outcome = "open"
     if not judged or min(row["n"] for row in judged) < FEWEST_TREES:
         reason = (
-            f"batch {JUDGED} and the infinite batch on at least {FEWEST_TREES} trees are needed"
+            f"batch {JUDGED} and an infinite batch, or one of {LARGE}, on at least {FEWEST_TREES} trees are "
+            "needed"
         )
-    elif not all(row["gain"] > 0 for row in judged):
-        reason = "the infinite batch gains nothing"
-    else:
-        shares = [row["share"] for row in judged]
-        noise = [row["seed_variance"] / row["tree_variance"] for row in judged]
-        worst = max(shares, key=lambda share: abs(share.value))
-        reason = (
-            f"batch {JUDGED} differs by {worst.value:+.1%} of the gain, and its seeds spread "
-            f"{max(noise):.1%} of the variance between trees"
-        )
-        if any(share.low > SMALL or share.high < -SMALL for share in shares) or max(noise) > 1:
-            outcome = "fails"
-        elif (
-            all(share.low > -SMALL and share.high < SMALL for share in shares)
-            and max(noise) < SMALL
-        ):
-            outcome = "holds"
+        return Judgement(outcome, reason, what, NOTHING, details)
+    found = [row[column] for row in judged]
+    worst = max(found, key=size)
+    if not all(row["gain"] > 0 for row in judged):
+        return Judgement(outcome, "the infinite batch gains nothing", what, worst, details)
+    shown = ", ".join(
+        f"{words.format(row[column].value)} at depth {row['depth']}" for row in judged
+    )
+    reason = f"batch {JUDGED} against the infinite one: {shown}"
+    if all(each.low > -SMALL and each.high < SMALL for each in found):
+        outcome = "holds"
+    elif any(each.low > SMALL or each.high < -SMALL for each in found):
+        outcome = "fails"
     return Judgement(outcome, reason, what, worst, details)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dualnets.experiments.theorems._population import by_tree, compare
+from dualnets.experiments.theorems._population import batch_name, by_tree, compare
 from dualnets.experiments.theorems.population import INFINITE
 from dualnets.lab.report.style import WIDTH
 
@@ -41,8 +41,7 @@ def _training(axes: Axes, rows: pd.DataFrame, shades: dict[int, object]) -> None
         if part.empty:
             continue
         mean = part.groupby("step")["value"].mean()
-        name = "infinite" if batch == INFINITE else batch
-        axes.plot(mean.index, mean, color=colour, lw=1.8, label=f"batch {name}")
+        axes.plot(mean.index, mean, color=colour, lw=1.8, label=f"batch {batch_name(batch)}")
     axes.axhline(root["ceiling"].mean(), color="#d1495b", lw=1.2, label="mean ceiling")
     axes.set_xscale("symlog", linthresh=1)
     axes.set(xlim=(0, float(root["step"].max()) * 1.1), xlabel="updates",
@@ -51,16 +50,19 @@ def _training(axes: Axes, rows: pd.DataFrame, shades: dict[int, object]) -> None
 
 
 def _trees(axes: Axes, ends: pd.DataFrame, shades: dict[int, object]) -> None:
-    infinite = ends[ends["batch"] == INFINITE].set_index("member")["value"]
+    reference = INFINITE if (ends["batch"] == INFINITE).any() else ends["batch"].max()
+    infinite = ends[ends["batch"] == reference].groupby("member")["value"].mean()
     for batch, colour in shades.items():
         part = ends[ends["batch"] == batch]
-        if batch == INFINITE or part.empty or infinite.empty:
+        if batch == reference or part.empty:
             continue
         x = part["member"].map(infinite)
         axes.scatter(x, part["value"], s=9, color=colour, lw=0, label=str(batch))
     low, high = ends["value"].min() - 0.02, ends["value"].max() + 0.02
     axes.plot([low, high], [low, high], color="#bbbbbb", lw=1, zorder=0)
-    axes.set(xlabel="infinite batch", ylabel="finite batch, one point per data seed")
+    axes.set(
+        xlabel=f"batch {batch_name(int(reference))}", ylabel="finite batch, one point per data seed"
+    )
     axes.legend(loc="upper left", title="batch", title_fontsize=8)
 
 

@@ -1,166 +1,109 @@
-"""The residual of the covariance form, enumerated without sampling noise: cells and rule of `residual`."""
+"""The residue of the covariance form, enumerated without sampling noise: cells of `residual`.
+
+Every row is one weight of one network at one moment: the lengths of the exact expected update, of the
+residue, and cosines. Layer 0 stands for all weights together. The rules are in `_residual_rules`.
+
+Axes: S member, N class of samples, X view, P entry of the weights.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from dualnets import theory
-from dualnets.experiments.theorems.residual import (
-    FEWEST_TREES,
-    QUIET,
-    REFERENCES,
-    SIGNIFICANCE,
-    SMALL,
-    Settings,
-)
+from dualnets.experiments.theorems._residual_rules import judge_guide as judge_guide
+from dualnets.experiments.theorems._residual_rules import judge_rate as judge_rate
+from dualnets.experiments.theorems._residual_rules import summary_table as summary_table
+from dualnets.experiments.theorems.residual import Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import NOTHING, Judgement, Outcome, exceeds, mean_interval
 from dualnets.lab.tidy import tidy
-from hltm.sampling.augment import parse
-
-SETTINGS = ("network", "depth", "units", "weights", "temperature", "negatives", "loss", "augment",
-            "polarity_low")  # fmt: skip
-TITLES = {"network": "shape", "polarity_low": "polarity", "temperature": "τ", "negatives": "H"}
+from dualnets.theory.updates.covariance import covariance_kernel
+from dualnets.theory.updates.pairwise import pair_kernels
+from dualnets.theory.updates.views import table_inputs
+from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """The residual of every member and layer."""
+    """Measure untrained networks, or networks at some moments of their training."""
     trees = settings.build_trees()
-    network = settings.build_network(trees, settings.seed, device).double()
+    network = settings.build_network(trees, settings.seed, device)
     if settings.weights > 0:
         with torch.no_grad():
             for weight in network.weights:  # uniform in ±1/sqrt(fan-in): their deviation is known
                 weight *= settings.weights * (3 * weight.shape[-1]) ** 0.5
-    views = theory.TreeViews(trees, parse(settings.augment)).table()
+    table = theory.TreeViews(trees, settings.build_augmentation()).table()
+    notes = []
+    moments: Iterable[tuple[int, Any]] = [(0, network)]
+    if settings.steps:
+        path = list(trajectory(
+            network, settings.build_method(), trees, seed=settings.seed,
+            snapshots=log_spaced(settings.steps, settings.snapshots), progress=progress.updated,
+            **settings.training(),
+        ))  # fmt: skip
+        moments = [(snapshot.step, snapshot.network) for snapshot in path]
+        notes = [text for text in [describe_frozen(trees.members, path[-1].frozen_at)] if text]
+    loss = settings.build_loss()
+    parts = [
+        measured(copy.deepcopy(moved).double(), table, loss, null=settings.steps > 0).assign(step=step)
+        for step, moved in moments
+    ]  # fmt: skip
+    return CellResult(pd.concat(parts, ignore_index=True), notes=notes)
+
+
+def measured(network: Any, table: theory.ViewTable, loss: Any, *, null: bool) -> pd.DataFrame:
+    """The exact expected update beside the covariance form, for every member and layer.
+
+    Args:
+        network: an ensemble in float64.
+        table: its trees' views.
+        loss: a loss of pairs.
+        null: whether to compare with the form made of another tree's views, too.
+    """
+    members = network.members
+    outputs = network(table_inputs(network, table))
+    fixed = outputs.detach()
+    exact, form, _ = pair_kernels(fixed, table, loss)
+    kernels = {"exact": exact, "form": form, "unweighted": covariance_kernel(table, fixed)}
+    if null:  # trees are moved on by one member, networks stay
+        moved = [part.roll(1, 0) for part in (table.probability, table.view)]
+        kernels["other"] = pair_kernels(fixed, theory.ViewTable(*table[:3], *moved), loss)[1]
+    weights = list(network.weights)
+    updates: dict[str, list[Tensor]] = {}
+    for name, kernel in kernels.items():
+        found = torch.autograd.grad(outputs, weights, kernel(fixed), retain_graph=True)
+        each = [update.flatten(1) for update in found]  # (S, P) of every layer
+        updates[name] = [torch.cat(each, 1), *each]
+    within = table.over_views(fixed.square()) - table.over_views(fixed).square()
+    columns = {"variance": table.mean(within.clamp_min(0).sum(-1)).cpu()}  # E_x tr V_aug[f(x')]
     parts = []
-    for layer in range(1, network.depth + 1):
-        found = theory.pairwise_operator(network, views, layer, settings.build_loss())
-        exact, weighted = (o.on_outputs().value for o in (found.exact, found.weighted))
-        columns = {
-            "residual": found.residual(), "matrix_residual": found.matrix_residual(),
-            "cosine": torch.nn.functional.cosine_similarity(exact, weighted, dim=-1),
-            "length": weighted.norm(dim=-1) / exact.norm(dim=-1),
-        }  # fmt: skip
-        parts.append(tidy({"layer": layer, "member": range(len(exact))}, columns))
-        progress.updated(1)
-    table = pd.concat(parts, ignore_index=True)
-    dead = int(table["residual"].isna().sum())
-    notes = [f"{dead} of {len(table)} layers have no update at all (dead units)"] if dead else []
-    return CellResult(table, notes=notes)
+    for layer in range(len(weights) + 1):
+        of_layer = {name: found[layer].cpu() for name, found in updates.items()}
+        actual, form_ = of_layer["exact"], of_layer["form"]
+        columns |= {"update": actual.norm(dim=-1), "residue": (actual - form_).norm(dim=-1)}
+        for name in ("form", "unweighted", "other"):
+            missing = torch.full((len(members),), torch.nan)
+            columns[name] = cosine(actual, of_layer[name]) if name in of_layer else missing
+        parts.append(tidy({"layer": layer, "member": members}, columns))
+    return pd.concat(parts, ignore_index=True)
 
 
-PLAIN: dict[str, Any] = {"negatives": 1, "loss": "infonce", "augment": "keep-root", "depth": 2}
-BASE: dict[str, Any] = {**PLAIN, "network": "tree", **REFERENCES[0]}
-
-
-def along(table: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """The rows in which, beside the polarity, only `axis` may differ from BASE."""
-    return _where(table, {name: value for name, value in BASE.items() if name != axis})
-
-
-def references(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The rows of each reference and network, by a name."""
-    for network, rows in table.groupby("network", sort=False):
-        for at in REFERENCES:
-            part = _where(rows, {**PLAIN, **at})
-            if len(part):
-                weights = f"weights {at['weights']:g}" if at["weights"] else "initial weights"
-                shape = "" if network == "tree" else "dense, "
-                units = f"{at['units']} units"
-                yield f"{shape}{units}, {weights}, τ {at['temperature']:g}", part
-
-
-def _where(table: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
-    """The rows whose settings have these values."""
-    return table[(table[list(values)] == pd.Series(values)).all(axis=1)]
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """`(S,)` cosines of `(S, P)` vectors; NaN where one is zero, as a dead network's update is."""
+    found = cosine_similarity(a, b, dim=-1, eps=1e-300)
+    return found.where((a.norm(dim=-1) > 0) & (b.norm(dim=-1) > 0), torch.nan)
 
 
 def headline(table: pd.DataFrame) -> str:
-    """The median residual of each layer."""
-    medians = table.groupby("layer")["residual"].median()
-    return "median residual " + ", ".join(f"{v:.2g} (layer {k})" for k, v in medians.items())
-
-
-def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell and layer: median and quartiles of the residual, those of matrices, the cosine."""
-    found = []
-    names = [name for name in SETTINGS if table[name].nunique() > 1]
-    for (_, layer), part in table.groupby(["cell", "layer"], sort=False):
-        low, middle, high = part["residual"].quantile([0.25, 0.5, 0.75])
-        found.append({
-            **{TITLES.get(name, name): part[name].iloc[0] for name in names},
-            "layer": layer, "median": middle, "quartiles": f"{low:.2g} to {high:.2g}",
-            "matrices": part["matrix_residual"].median(),
-            **part[["cosine", "length"]].median(),
-        })  # fmt: skip
-    made = pd.DataFrame(found)
-    trees = ", ".join(map(str, sorted(table.groupby("cell")["member"].nunique().unique())))
-    made.attrs["caption"] = (
-        f"residual |exact - covariance form| / |exact| of the update (matrices: of the operators), "
-        f"medians over n = {trees} trees; cosine and ratio of lengths of the two updates"
-    )
-    return made
-
-
-def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule."""
-    outcome: Outcome
-    found = list(references(table))
-    tests = sum((part["polarity_low"].nunique() - 1) * part["layer"].nunique() for _, part in found)
-    details: list[dict[str, Any]] = []
-    good, bad, unclear, quiet_means, noisy = [], [], [], [], []
-    for name, part in found:
-        medians, steps = _medians(name, part), _steps(name, part, max(tests, 1))
-        details += [*medians, *steps]
-        worst = max(medians, key=lambda row: row["median"], default={"median": np.nan})
-        noisiest = part[part["polarity_low"] == part["polarity_low"].min()]
-        noisy.append(noisiest.groupby("layer")["residual"].median().max())
-        quiet = part[part["polarity_low"] >= QUIET]
-        if part["member"].nunique() < FEWEST_TREES or not (steps and medians):
-            unclear.append(name)
-        elif worst["median"] >= SMALL:
-            bad.append(f"{name} (median {worst['median']:.2g}, cosine {worst['cosine']:.2g})")
-        elif any(row["p_falls"] >= SIGNIFICANCE for row in steps):
-            unclear.append(name)
-        else:
-            good.append(f"{name} (median {worst['median']:.2g})")
-        if len(quiet):
-            quiet_means.append(mean_interval(quiet.groupby("member")["residual"].mean().to_numpy()))
-    outcome = "fails" if bad else "holds" if good and not unclear else "open"
-    where = {"it predicts the update at": good, "it does not at": bad, "not decided at": unclear}
-    parts = [f"{text}: {'; '.join(names)}" for text, names in where.items() if names]
-    reason = ". ".join(parts) or "no reference was run"
-    if noisy:
-        reason += f". At the noisiest views its median is up to {max(noisy):.2g}"
-    effect = max(quiet_means, key=lambda e: e.value, default=NOTHING)
-    what = f"mean residual at polarities of at least {QUIET:g}, at the worst reference"
-    return Judgement(outcome, reason, what, effect, details)
-
-
-def _medians(name: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The median residual of each layer where views are quiet."""
-    quiet = rows[rows["polarity_low"] >= QUIET]
-    return [
-        {"where": name, "layer": int(layer), "polarity": f"{polarity:g}",
-         "median": float(at["residual"].median()), "cosine": float(at["cosine"].median()), "n": len(at)}
-        for (layer, polarity), at in quiet.groupby(["layer", "polarity_low"])
-    ]  # fmt: skip
-
-
-def _steps(name: str, rows: pd.DataFrame, tests: int) -> list[dict[str, Any]]:
-    """Whether the residual falls from each polarity to the next, tree by tree."""
-    found = []
-    for layer, at in rows.groupby("layer"):
-        wide = at.pivot(index="member", columns="polarity_low", values="residual")
-        for low, high in itertools.pairwise(sorted(wide.columns)):
-            pair = wide[[low, high]].dropna()
-            p = exceeds(pair[low].to_numpy(), pair[high].to_numpy(), tests)
-            found.append({"where": name, "layer": int(layer), "polarity": f"{low:g} to {high:g}",
-                          "p_falls": p, "n": len(pair)})  # fmt: skip
-    return found
+    """The cosine along training, or the relative residue of the untrained network."""
+    whole = table[table["layer"] == 0]
+    if whole["step"].nunique() > 1:
+        means = whole.groupby("step")["form"].mean()
+        return f"cosine {means.iloc[0]:.2f} -> {means.iloc[-1]:.2f}"
+    return f"median |residue| / |update| {(whole['residue'] / whole['update']).median():.2g}"

@@ -1,72 +1,118 @@
-"""The figure of `residual`: the references against noise, then what else the residual depends on."""
+"""The figure of `residual`: the residue as views become quiet, and the form as a guide along training."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dualnets.experiments.theorems._residual import along, references
-from dualnets.experiments.theorems.residual import SMALL
-from dualnets.lab.report.style import WIDTH
+from dualnets.experiments.theorems._residual_rules import (
+    NETWORKS,
+    path_name,
+    paths,
+    rate_settings,
+)
+from dualnets.experiments.theorems.residual import GUIDE, USUAL
+from dualnets.lab.report.style import DISTINCT, MARKS, WIDTH
+from dualnets.lab.stats import mean_interval
 
-LABELS = {
-    "weights": ("b  size of weights", "standard deviation of weights"),
-    "temperature": ("c  temperature", "temperature τ"),
-    "negatives": ("d  negatives", "negatives per anchor H"),
-}
-COLOURS = ["#440154", "#21918c", "#e08214", "#d1495b", "#31688e", "#b5a90f"]
+GREY = "#777777"
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """The residual at the references, and against weights, temperature and negatives.
-
-    Medians over trees with quartiles; full lines are the top layer, dashed ones those below.
-    """
-    figure, panels = plt.subplots(
-        1, 4, figsize=(WIDTH, 3.7), layout="constrained", sharey=True, width_ratios=[1.5, 1, 1, 0.8]
-    )
-    first = panels[0]
-    for colour, (name, rows) in zip(COLOURS, references(table), strict=False):
-        _lines(first, rows.assign(x=1 - rows["polarity_low"]), name, colour)
-    first.set(xscale="log", title="a  noise of the views", xlabel="1 - lowest polarity",
-              ylabel="|exact - covariance form| / |exact|")  # fmt: skip
-    for axes, (axis, (title, label)) in zip(panels[1:], LABELS.items(), strict=True):
-        axes.set(title=title, xlabel=label)
-        _by_polarity(axes, along(table, axis), axis)
-    for axes in panels:
-        axes.set_yscale("log")
-        axes.axhline(SMALL, color="#777777", lw=1, ls=(0, (4, 2)))
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower right", handlelength=1.4)
-    panels[-1].legend().set_visible(False)
+    """Residue and relative residue against the augmentation's variance; cosines along training."""
+    figure, panels = plt.subplots(2, 2, figsize=(WIDTH, 8.2), layout="constrained")
+    _rates(panels[0, 0], panels[0, 1], table)
+    _training(panels[1, 0], table)
+    _noise(panels[1, 1], table)
     return figure
 
 
-def _by_polarity(axes: Axes, rows: pd.DataFrame, axis: str) -> None:
-    """One colour for each polarity at which the axis was varied most."""
-    if rows.empty:
-        return
-    often = rows.groupby("polarity_low")[axis].nunique()
-    chosen: list[Any] = sorted(often[often == often.max()].index)[:3]
-    for colour, polarity in zip(COLOURS[::-1], chosen, strict=False):
-        part = rows[rows["polarity_low"] == polarity]
-        _lines(axes, part.assign(x=part[axis]), f"polarity ≥ {polarity:g}", colour)
-    if axis == "negatives":
-        ticks = sorted(rows[axis].unique())
-        axes.set(xticks=ticks, xlim=(ticks[0] - 0.4, ticks[-1] + 0.4))
-    else:
-        axes.set_xscale("log")
+def _rates(left: Axes, right: Axes, table: pd.DataFrame) -> None:
+    """Medians over trees with quartiles, all weights together."""
+    colours: dict[Any, str] = {}
+    kinds: dict[Any, Any] = {}
+    reach = []
+    for name, rows in rate_settings(table):
+        first = rows.iloc[0]
+        network = tuple(first[column] for column in NETWORKS if column != "depth")
+        kind = (first["depth"], first["augment"].partition(":")[0])
+        colour = colours.setdefault(network, DISTINCT[len(colours) % len(DISTINCT)])
+        mark, line = kinds.setdefault(kind, MARKS[len(kinds) % len(MARKS)])
+        whole = rows[rows["layer"] == 0]
+        whole = whole.assign(relative=whole["residue"] / whole["update"])
+        by = whole.groupby("cell")
+        x = by["variance"].median().sort_values()
+        reach += list(x)
+        for axes, column in ((left, "residue"), (right, "relative")):
+            low, middle, high = (by[column].quantile(q).loc[x.index] for q in (0.25, 0.5, 0.75))
+            axes.errorbar(x, middle, [middle - low, high - middle], color=colour, ls=line, marker=mark, ms=4,
+                          lw=1.3, elinewidth=0.8, label=name if axes is left else None)  # fmt: skip
+    for axes in (left, right):
+        axes.set(xscale="log", yscale="log", xlabel="variance of the augmentation, E tr V[f]")
+    left.set(
+        title="a  residue |θ| of untrained networks", ylabel="|exact update - covariance form|"
+    )
+    right.set(title="b  the same over the update's own length", ylabel="|θ| / |exact update|")
+    if reach:
+        ends = np.array([min(reach), max(reach)])
+        middle = float(np.exp(np.mean(np.log(left.get_ylim()))))
+        left.plot(ends, middle * ends / np.sqrt(ends.prod()), color="black", lw=3, alpha=0.25, zorder=0,
+                  label="slope 1, the theorem's order")  # fmt: skip
+        left.legend(fontsize=6.5, loc="upper left", handlelength=3)
+        left.set_ylim(top=left.get_ylim()[1] * 10 ** (0.28 * len(left.get_lines()) ** 0.5 + 2))
 
 
-def _lines(axes: Axes, rows: pd.DataFrame, name: str, colour: str) -> None:
-    top = rows["layer"].max()
-    for layer, at in rows.groupby("layer"):
-        by = at.groupby("x")["residual"].quantile([0.25, 0.5, 0.75]).unstack()
-        style: Any = "-" if layer == top else (0, (3, 1.5))
-        axes.plot(by.index, by[0.5], color=colour, ls=style, lw=1.6, marker="o", ms=3,
-                  label=name if layer == top else None)  # fmt: skip
-        axes.fill_between(by.index, by[0.25], by[0.75], color=colour, alpha=0.12, lw=0)
+def _training(axes: Axes, table: pd.DataFrame) -> None:
+    """Means over trees with their 95% intervals, and dashed the same with another tree's views."""
+    shown = [(at, rows) for at, rows in paths(table) if at["polarity_low"] == USUAL]
+    for (at, rows), colour in zip(shown, DISTINCT * 9, strict=False):
+        found = {
+            step: mean_interval(part["form"].to_numpy()) for step, part in rows.groupby("step")
+        }
+        steps, middle = list(found), [estimate.value for estimate in found.values()]
+        axes.fill_between(steps, [e.low for e in found.values()], [e.high for e in found.values()],
+                          color=colour, alpha=0.13, lw=0)  # fmt: skip
+        axes.plot(steps, middle, color=colour, lw=1.7, marker="o", ms=3, label=path_name(at))
+        axes.plot(steps, rows.groupby("step")["other"].mean(), color=colour, lw=1, ls=(0, (2, 2)))
+    axes.axhline(GUIDE, color=GREY, lw=1, ls=(0, (4, 2)))
+    axes.annotate(f"a good guide: above {GUIDE:g} ", (1, GUIDE), xycoords=("axes fraction", "data"),
+                  ha="right", va="bottom", fontsize=7, color=GREY)  # fmt: skip
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set(title="c  along training; dashed: another tree's views", xlabel="updates", ylim=(-1.05, 1.08),
+             xlim=(-0.05, None), ylabel="cosine of exact update and form")  # fmt: skip
+    if shown:
+        axes.legend(fontsize=6.5, loc="lower left")
+
+
+def _noise(axes: Axes, table: pd.DataFrame) -> None:
+    """The mean over training against the noise of the tree."""
+    kinds: dict[tuple[Any, ...], list[Any]] = {}
+    for at, rows in paths(table):
+        if at["augment"] == "keep-root":
+            key = (at["network"], at["loss"], at["depth"], at["normalize"])
+            per_tree = rows.groupby("member")[["form", "other"]].mean()
+            kinds.setdefault(key, []).append((1 - at["polarity_low"], per_tree))
+    for ((_, _, depth, normalize), points), colour in zip(
+        kinds.items(), DISTINCT * 9, strict=False
+    ):
+        points.sort(key=lambda point: point[0])
+        found = [mean_interval(trees["form"].to_numpy()) for _, trees in points]
+        middle = np.array([estimate.value for estimate in found])
+        sides = [middle - [e.low for e in found], [e.high for e in found] - middle]
+        x = [noise for noise, _ in points]
+        output = "normalised" if normalize else "raw outputs"
+        axes.errorbar(x, middle, np.nan_to_num(sides), color=colour, marker="o", ms=4, capsize=2, lw=1.5,
+                      label=f"depth {depth}, {output}")  # fmt: skip
+        axes.plot(
+            x, [trees["other"].mean() for _, trees in points], color=colour, lw=1, ls=(0, (2, 2))
+        )
+    axes.axhline(GUIDE, color=GREY, lw=1, ls=(0, (4, 2)))
+    axes.set(title="d  mean over training, by noise (views keep the root)", xlabel="1 - lowest polarity",
+             ylabel="cosine of exact update and form", ylim=(-1.05, 1.08), xscale="log")  # fmt: skip
+    if kinds:
+        axes.legend(fontsize=7, loc="lower left")

@@ -1,0 +1,186 @@
+"""How the claims of `residual` are judged: the residue's rate, and the form as a guide along training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dualnets.experiments.theorems.residual import (
+    ALLOWANCE,
+    GUIDE,
+    ORDER,
+    QUIETEST,
+    USUAL,
+)
+from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, exceeds, mean_interval
+
+NETWORKS = ["network", "loss", "negatives", "units", "weights", "temperature", "depth"]
+PATHS = ["network", "loss", "depth", "normalize", "augment", "polarity_low"]
+
+
+def rate_settings(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of untrained networks: of every network, depth and way in which noise falls, by a name."""
+    rows = table[table["steps"] == 0]
+    views = rows["augment"].str.partition(":")[0].rename("views")
+    for keys, part in rows.groupby([*NETWORKS, views], sort=False):
+        at = dict(zip([*NETWORKS, "views"], keys, strict=True))
+        weights = f"weights {at['weights']:g}" if at["weights"] else "initial weights"
+        shape = "" if at["network"] == "tree" else "dense, "
+        loss = "" if at["loss"] == "infonce" else f", {at['loss']}"
+        many = "" if at["negatives"] == 1 else f", H {at['negatives']}"
+        yield (
+            (
+                f"{shape}{at['units']} units, {weights}, τ {at['temperature']:g}{loss}{many}, depth "
+                f"{at['depth']}, {at['views']}"
+            ),
+            part,
+        )
+
+
+def slopes(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """One member's slope each: log of a column on the log of the variance, at the quietest levels.
+
+    Members without a residue or with fewer levels than QUIETEST have none and are left out.
+    """
+    found = []
+    for _, part in rows.groupby("member"):
+        quiet = part.nsmallest(QUIETEST, "variance")
+        values = quiet[["variance", "residue", column]].to_numpy()
+        if len(quiet) == QUIETEST and (values > 0).all():
+            found.append(np.polyfit(np.log(values[:, 0]), np.log(values[:, 2]), 1)[0])
+    return np.array(found)
+
+
+def rates(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Of every setting and layer: the slopes of the residue and, beside it, of the update itself."""
+    layers = [
+        (name, int(layer), rows)
+        for name, part in rate_settings(table)
+        for layer, rows in part[part["layer"] > 0].groupby("layer")
+    ]
+    return [
+        {"where": name, "layer": layer,
+         "slope": mean_interval(slopes(rows, "residue"), len(layers)),
+         "of_update": mean_interval(slopes(rows, "update"), len(layers))}
+        for name, layer, rows in layers
+    ]  # fmt: skip
+
+
+def judge_rate(table: pd.DataFrame) -> Judgement:
+    """Apply the rule on the residue's rate."""
+    found = rates(table)
+    least = ORDER - ALLOWANCE
+    outcome: Outcome = "open"
+    details = [
+        {"where": row["where"], "layer": row["layer"], **row["slope"].detail("slope"),
+         "slope_of_update": row["of_update"].value}
+        for row in found
+    ]  # fmt: skip
+    decided = [row["slope"] for row in found if row["slope"].n >= FEWEST_TREES]
+    smallest = min(decided, key=lambda slope: slope.value, default=NOTHING)
+    if not decided or len(decided) < len(found):
+        few = len(found) - len(decided)
+        reason = f"fewer than {FEWEST_TREES} trees have a slope in {few} of {len(found)} layers"
+    else:
+        low, high = (pick(slope.value for slope in decided) for pick in (min, max))
+        reason = (
+            f"slopes of log |θ| on log variance are {low:.3f} to {high:.3f} over {len(found)} layers of "
+            f"{len({row['where'] for row in found})} settings"
+        )
+        if all(slope.low > least for slope in decided):
+            outcome = "holds"
+        elif any(slope.high < least for slope in decided):
+            outcome = "fails"
+    what = "slope of log |residue| on log variance of the augmentation, smallest over settings and layers"
+    return Judgement(outcome, reason, what, smallest, details)
+
+
+def paths(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows of all weights of networks in training, by setting."""
+    rows = table[(table["steps"] > 0) & (table["layer"] == 0)]
+    for keys, part in rows.groupby(PATHS, sort=False):
+        yield dict(zip(PATHS, keys, strict=True)), part
+
+
+def path_name(at: dict[str, Any]) -> str:
+    """A setting of training in words."""
+    output = "normalised" if at["normalize"] else "raw outputs"
+    shape = "" if at["network"] == "tree" else "dense, "
+    loss = "" if at["loss"] == "infonce" else f"{at['loss']}, "
+    return f"{shape}{loss}depth {at['depth']}, {output}, {at['augment']}, polarity ≥ {at['polarity_low']:g}"
+
+
+def guides(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Of every setting of training: mean cosines over the path, of the form and of what it competes with."""
+    judged = [(at, part) for at, part in paths(table) if at["polarity_low"] == USUAL]
+    found = []
+    for at, part in paths(table):
+        means = part.groupby("member")[["form", "other", "unweighted"]].mean()
+        whole = means.dropna(subset=["form", "other"])
+        among = max(len(judged), 1)
+        found.append({
+            "where": path_name(at), "judged": at["polarity_low"] == USUAL,
+            **{name: mean_interval(means[name].to_numpy(), among) for name in means},
+            "p": exceeds(whole["form"].to_numpy(), whole["other"].to_numpy(), among),
+        })  # fmt: skip
+    return found
+
+
+def judge_guide(table: pd.DataFrame) -> Judgement:
+    """Apply the rule on the form as a guide along training."""
+    found = guides(table)
+    judged = [row for row in found if row["judged"]]
+    details = [
+        {"where": row["where"], "judged": row["judged"], **row["form"].detail("cosine"),
+         "of_another_tree": row["other"].value, "without_weights": row["unweighted"].value, "p": row["p"]}
+        for row in found
+    ]  # fmt: skip
+    outcome: Outcome = "open"
+    what = "mean cosine of the form and the exact update along training, smallest over settings"
+    smallest: Estimate = min(
+        (row["form"] for row in judged), key=lambda e: e.value, default=NOTHING
+    )
+    if not judged or min(row["form"].n for row in judged) < FEWEST_TREES:
+        reason = (
+            f"training on at least {FEWEST_TREES} trees with polarities from {USUAL:g} is needed"
+        )
+        return Judgement(outcome, reason, what, smallest, details)
+    good = [row["form"].low > GUIDE and row["p"] < SIGNIFICANCE for row in judged]
+    bad = [row["form"].high < GUIDE for row in judged]
+    low, high = (pick(row["form"].value for row in judged) for pick in (min, max))
+    reason = (
+        f"the mean cosine is {low:.2f} to {high:.2f} over {len(judged)} settings, above {GUIDE:g} in "
+        f"{sum(good)} and below in {sum(bad)}; with another tree's views it is "
+        f"{min(row['other'].value for row in judged):.2f} to {max(row['other'].value for row in judged):.2f}"
+    )
+    outcome = "holds" if all(good) else "fails" if any(bad) else "open"
+    return Judgement(outcome, reason, what, smallest, details)
+
+
+def summary_table(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per setting: the smallest slope of its layers, or the cosines along its training."""
+    rows = []
+    found = rates(table)
+    for name in dict.fromkeys(row["where"] for row in found):
+        own = [row for row in found if row["where"] == name]
+        least = min(own, key=lambda row: row["slope"].value)
+        rows.append({
+            "setting": name, "slope of |θ|": f"{least['slope']:.3f}",
+            "slope of |update|": f"{least['of_update'].value:.2f}", "n": least["slope"].n,
+        })  # fmt: skip
+    for row in guides(table):
+        rows.append({
+            "setting": row["where"], "cosine": f"{row['form']:.2f}", "n": row["form"].n,
+            "another tree's": f"{row['other'].value:.2f}", "without ξ": f"{row['unweighted'].value:.2f}",
+        })  # fmt: skip
+    made = pd.DataFrame(rows).fillna("")
+    made.attrs["caption"] = (
+        "slopes of logarithms on the log of the augmentation's variance, at the layer with the smallest; "
+        "cosines of the exact expected update and the covariance form, mean over training; 95% intervals "
+        "over n trees, simultaneous over settings"
+    )
+    return made
