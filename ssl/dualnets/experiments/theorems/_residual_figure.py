@@ -27,8 +27,8 @@ def draw(table: pd.DataFrame) -> Figure:
     """Residue and relative residue against the augmentation's variance; cosines along training."""
     figure, panels = plt.subplots(2, 2, figsize=(WIDTH, 8.2), layout="constrained")
     _rates(panels[0, 0], panels[0, 1], table)
-    _training(panels[1, 0], table)
-    _noise(panels[1, 1], table)
+    _training(panels[1, 0], table, normalize=False)
+    _training(panels[1, 1], table, normalize=True)
     return figure
 
 
@@ -67,9 +67,13 @@ def _rates(left: Axes, right: Axes, table: pd.DataFrame) -> None:
         left.set_ylim(top=left.get_ylim()[1] * 10 ** (0.28 * len(left.get_lines()) ** 0.5 + 2))
 
 
-def _training(axes: Axes, table: pd.DataFrame) -> None:
+def _training(axes: Axes, table: pd.DataFrame, *, normalize: bool) -> None:
     """Means over trees with their 95% intervals, and dashed the same with another tree's views."""
-    shown = [(at, rows) for at, rows in paths(table) if at["polarity_low"] == USUAL]
+    shown = [
+        (at, rows)
+        for at, rows in paths(table)
+        if at["polarity_low"] == USUAL and at["normalize"] == normalize
+    ]
     for (at, rows), colour in zip(shown, DISTINCT * 9, strict=False):
         found = {
             step: mean_interval(part["form"].to_numpy()) for step, part in rows.groupby("step")
@@ -83,36 +87,12 @@ def _training(axes: Axes, table: pd.DataFrame) -> None:
     axes.annotate(f"a good guide: above {GUIDE:g} ", (1, GUIDE), xycoords=("axes fraction", "data"),
                   ha="right", va="bottom", fontsize=7, color=GREY)  # fmt: skip
     axes.set_xscale("symlog", linthresh=1)
-    axes.set(title="c  along training; dashed: another tree's views", xlabel="updates", ylim=(-1.05, 1.08),
-             xlim=(-0.05, None), ylabel="cosine of exact update and form")  # fmt: skip
+    title = (
+        "d  the same, normalised outputs"
+        if normalize
+        else "c  training, raw outputs; dashed: another tree"
+    )
+    axes.set(title=title, xlabel="updates", ylim=(-1.05, 1.08), xlim=(-0.05, None),
+             ylabel="cosine of exact update and form")  # fmt: skip
     if shown:
         axes.legend(fontsize=6.5, loc="lower left")
-
-
-def _noise(axes: Axes, table: pd.DataFrame) -> None:
-    """The mean over training against the noise of the tree."""
-    kinds: dict[tuple[Any, ...], list[Any]] = {}
-    for at, rows in paths(table):
-        if at["augment"] == "keep-root":
-            key = (at["network"], at["loss"], at["depth"], at["normalize"])
-            per_tree = rows.groupby("member")[["form", "other"]].mean()
-            kinds.setdefault(key, []).append((1 - at["polarity_low"], per_tree))
-    for ((_, _, depth, normalize), points), colour in zip(
-        kinds.items(), DISTINCT * 9, strict=False
-    ):
-        points.sort(key=lambda point: point[0])
-        found = [mean_interval(trees["form"].to_numpy()) for _, trees in points]
-        middle = np.array([estimate.value for estimate in found])
-        sides = [middle - [e.low for e in found], [e.high for e in found] - middle]
-        x = [noise for noise, _ in points]
-        output = "normalised" if normalize else "raw outputs"
-        axes.errorbar(x, middle, np.nan_to_num(sides), color=colour, marker="o", ms=4, capsize=2, lw=1.5,
-                      label=f"depth {depth}, {output}")  # fmt: skip
-        axes.plot(
-            x, [trees["other"].mean() for _, trees in points], color=colour, lw=1, ls=(0, (2, 2))
-        )
-    axes.axhline(GUIDE, color=GREY, lw=1, ls=(0, (4, 2)))
-    axes.set(title="d  mean over training, by noise (views keep the root)", xlabel="1 - lowest polarity",
-             ylabel="cosine of exact update and form", ylim=(-1.05, 1.08), xscale="log")  # fmt: skip
-    if kinds:
-        axes.legend(fontsize=7, loc="lower left")

@@ -1,4 +1,4 @@
-"""Predicted updates compared with those of autograd: cells and rule of `update`."""
+"""Predicted updates compared with those of autograd: cells of `update`; its rules are in `_update_rules`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,15 @@ from torch import nn
 from dualnets import theory
 from dualnets.experiments.theorems._digits import digits
 from dualnets.experiments.theorems._update_comparisons import (
-    HALVED,
     Comparison,
     layers,
     pairs,
     tree_operators,
     updates,
 )
-from dualnets.experiments.theorems.update import (
-    BROKEN,
-    ERRORS,
-    EXACT,
-    PAIR,
-    PRECISE,
-    Settings,
-)
+from dualnets.experiments.theorems._update_rules import summary_table as summary_table
+from dualnets.experiments.theorems.update import PAIR, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Estimate, Judgement, Outcome
 from dualnets.networks.mlp import mlp
 from hltm.families.caterpillar import caterpillar
 from hltm.sampling.augment import parse
@@ -134,84 +126,3 @@ def headline(table: pd.DataFrame) -> str:
     exact = table[table["exact"]]
     part = exact if len(exact) else table
     return f"{len(table)} comparisons, largest error {part['relative_error'].max():.0e}"
-
-
-def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per identity and form: errors over data, networks, losses and layers."""
-    found = []
-    marked = table.assign(broken=_broken(table), estimated=table["standard_error"] > 0)
-    for (identity, form, broken, estimated), part in marked.groupby(
-        ["identity", "form", "broken", "estimated"], sort=False
-    ):
-        off = part["relative_error"] / part["standard_error"].where(part["standard_error"] > 0)
-        kinds = [kind for kind in ("tree", "irregular", "digits") if kind in set(part["data"])]
-        found.append({
-            "identity": identity + (", estimated" if estimated else ""), "form": form,
-            "data": broken or ", ".join(kinds), "median": part["relative_error"].median(),
-            "largest": part["relative_error"].max(), "/ s.e.": off.max(), "n": len(part),
-        })  # fmt: skip
-    names = list(dict.fromkeys(table["identity"]))
-    found.sort(key=lambda row: names.index(row["identity"].removesuffix(", estimated")))
-    made = pd.DataFrame(found or [{"identity": "nothing was compared"}])
-    made.attrs["caption"] = (
-        "relative errors |predicted - actual| / |actual| of whole weights, float64, over n networks, "
-        "losses and layers"
-    )
-    return made
-
-
-def _broken(table: pd.DataFrame) -> pd.Series:
-    """Which assumption is broken, in a word; empty where all are met."""
-    why = np.select(
-        [table["form"] == HALVED, table["bias"], table["normalize"]],
-        ["prediction halved", "biases", "normalised"],
-        "skips a layer",
-    )
-    return pd.Series(np.where(table["assumptions"] == "broken", why, ""), index=table.index)
-
-
-def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule."""
-    outcome: Outcome
-    # 1. Identities that hold exactly must agree with autograd to rounding.
-    exact = table[table["exact"]]
-    wrong = exact[~(exact["relative_error"] < EXACT)]
-    # 2. Estimates must agree within their errors, and these must be small enough to tell.
-    estimated = table[~table["exact"] & (table["assumptions"] == "met")]
-    near = estimated["relative_error"] < ERRORS * estimated["standard_error"]
-    # both forms of a prediction are one estimate: they differ by rounding
-    near = near.groupby([estimated[name] for name in ("cell", "layer", "member")]).all()
-    vague = estimated[~(estimated["standard_error"] < PRECISE) & (estimated["form"] == "outputs")]
-    # 3. Controls must miss: half of a prediction, and forms whose assumption is broken.
-    halved = table[table["form"] == HALVED]
-    caught = halved[halved["relative_error"] > ERRORS * halved["standard_error"]]
-    broken = table[(table["assumptions"] == "broken") & (table["form"] != HALVED)]
-    kinds = ["identity", "form", _broken(broken).rename("why")]
-    medians = broken.groupby(kinds)["relative_error"].median()
-    missed = medians > BROKEN
-    reason = (
-        f"{len(exact) - len(wrong)} of {len(exact)} exact comparisons agree to {EXACT:g}, "
-        f"{near.sum()} of {len(near)} estimates lie within {ERRORS:g} standard "
-        f"errors, {len(caught)} of {len(halved)} halved predictions do not, "
-        f"{missed.sum()} of {len(missed)} forms with a broken assumption miss"
-    )
-    if len(vague):
-        reason += (
-            f"; {len(vague)} estimates have standard errors of {PRECISE:g} of the update or more"
-        )
-    complete = min(len(broken), len(exact), len(halved)) > 0
-    if len(wrong) or not near.all():
-        outcome = "fails"
-    elif complete and missed.all() and vague.empty and len(caught) == len(halved):
-        outcome = "holds"
-    else:
-        outcome = "open"
-    kinds = ["identity", "form", "assumptions", "exact"]
-    details = [
-        {"identity": identity, "form": form, "assumptions": assumptions, "exact": bool(is_exact),
-         "largest_error": float(part["relative_error"].max()), "n": len(part)}
-        for (identity, form, assumptions, is_exact), part in table.groupby(kinds, sort=False)
-    ]  # fmt: skip
-    largest = Estimate(float(exact["relative_error"].max()), np.nan, np.nan, len(exact))
-    what = "largest relative error of an exact identity"
-    return Judgement(outcome, reason, what, largest, details, "comparisons")

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from dualnets import theory
+from dualnets.experiments.theorems.update import CONNECTION, COVARIANCE, PAIRS, TREE, WEIGHTED
 from dualnets.methods.losses import Loss, Simple
 from dualnets.theory.updates.any_network import batch_axis
 from dualnets.theory.updates.views import draw_views, table_inputs
 from hltm.sampling.augment import parse
 
-HALVED = "outputs, halved"  # a prediction that is wrong on purpose
+# predictions that are wrong on purpose
+HALVED = "outputs, halved"
+OTHER = "another tree's"
 MOST_NUMBERS = 1 << 24  # of a connection as an array
 
 # identity, form, whether exact, assumptions met, predicted, actual, standard error
@@ -32,7 +35,7 @@ def pairs(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[
     arrays = [part.explicit() for part in (one, two)]  # (..., B, P, n)
     scaled = [torch.einsum("...bpn,...p->...bn", array, one.weight) for array in arrays]
     homogeneous, met = _homogeneous(settings, network, layer)
-    yield ("Kᵀw = f", "operator", homogeneous, homogeneous, scaled[0].flatten(-2),
+    yield (CONNECTION, "operator", homogeneous, homogeneous, scaled[0].flatten(-2),
            one.outputs.flatten(-2), None)  # fmt: skip
     sides: tuple[Literal["anchor"], Literal["both"]] = ("anchor", "both")
     for branches in sides:
@@ -40,7 +43,7 @@ def pairs(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[
         apart = f[0] - (f[1] if branches == "both" else f[1].detach())
         r = apart.square().sum(-1).mean(-1).sum() / 2
         actual = torch.autograd.grad(r, parameter)[0].reshape(one.weight.shape)
-        name = "pair, one branch" if branches == "anchor" else "pair, both branches"
+        name = PAIRS[branches]
         moved = arrays[0] - arrays[1] if branches == "both" else arrays[0]
         found, operator = (
             torch.einsum("...bpn,...bn->...p", moved, gap) / gap.shape[-2]
@@ -71,7 +74,7 @@ def updates(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterato
     sampled = {"batches": settings.batches, "batch": settings.batch, "seed": settings.seed}
     how: dict[str, Any] = sampled if settings.batches else {}
     _, met = _homogeneous(settings, network, layer)
-    name = "covariance" if isinstance(loss, Simple) else "β-weighted pairs"
+    name = COVARIANCE if isinstance(loss, Simple) else WEIGHTED
     operator = _operator(network, data, layer, loss, how)
     found, on_weight = operator.on_outputs(), operator.matvec(operator.weight)
     if not (settings.batches and isinstance(loss, Simple)):
@@ -119,8 +122,10 @@ def tree_operators(settings: Any, network: nn.Module, data: Any) -> Iterator[Com
     found = theory.tree_operator(tree, nodes, s.flatten(-2)).matrix
     below = exact.rectify(exact.activations(wide.inputs))[level].detach().flatten(-2)
     expected = table.covariance(table.over_views(below.double().cpu()))
-    yield ("tree operator o oᵀ", "operator", True, True, found.flatten(-2), expected.flatten(-2),
-           None)  # fmt: skip
+    predicted, actual = found.flatten(-2), expected.flatten(-2)
+    yield TREE, "operator", True, True, predicted, actual, None
+    if len(predicted) > 1:
+        yield TREE, OTHER, False, False, predicted.roll(1, 0), actual, None
 
 
 def _homogeneous(settings: Any, network: nn.Module, layer: str) -> tuple[bool, bool]:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dualnets.experiments.theorems.update import BROKEN, ERRORS, EXACT
+from dualnets.experiments.theorems.update import BROKEN, EXACT, EXCESS
 from dualnets.lab.report.style import WIDTH
 
 COLOURS = {"tree": "#3b528b", "irregular": "#21918c", "digits": "#e08214"}
@@ -78,8 +78,8 @@ def _estimates(axes: Axes, rows: pd.DataFrame) -> None:
     high = float(rows[["standard_error", "relative_error"]].max().max()) * 1.5
     line = np.array([low, high])
     axes.plot(line, line, color="#777777", lw=1, label="1 standard error")
-    axes.plot(line, ERRORS * line, color="#d1495b", lw=1, ls=(0, (4, 2)),
-              label=f"{ERRORS:g} standard errors")  # fmt: skip
+    axes.plot(line, EXCESS**0.5 * line, color="#d1495b", lw=1, ls=(0, (4, 2)),
+              label=f"mean square {EXCESS:g}")  # fmt: skip
     for data, colour in COLOURS.items():
         for met in (True, False):
             shown = rows[(rows["data"] == data) & ((rows["assumptions"] == "met") == met)]

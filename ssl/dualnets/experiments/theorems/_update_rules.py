@@ -1,0 +1,113 @@
+"""How the claims of `update` are judged, and the short table of all comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dualnets.experiments.theorems._update_comparisons import HALVED, OTHER
+from dualnets.experiments.theorems.update import BROKEN, EXACT, EXCESS, PRECISE
+from dualnets.lab.rules import FEWEST_TREES
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, mean_interval
+
+
+def summary_table(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per identity and form: errors over data, networks, losses and layers."""
+    found = []
+    marked = table.assign(broken=_broken(table), estimated=table["standard_error"] > 0)
+    for (identity, form, broken, estimated), part in marked.groupby(
+        ["identity", "form", "broken", "estimated"], sort=False
+    ):
+        off = part["relative_error"] / part["standard_error"].where(part["standard_error"] > 0)
+        kinds = [kind for kind in ("tree", "irregular", "digits") if kind in set(part["data"])]
+        found.append({
+            "identity": identity + (", estimated" if estimated else ""), "form": form,
+            "data": broken or ", ".join(kinds), "median": part["relative_error"].median(),
+            "largest": part["relative_error"].max(), "/ s.e.": off.max(), "n": len(part),
+        })  # fmt: skip
+    names = list(dict.fromkeys(table["identity"]))
+    found.sort(key=lambda row: names.index(row["identity"].removesuffix(", estimated")))
+    made = pd.DataFrame(found or [{"identity": "nothing was compared"}])
+    made.attrs["caption"] = (
+        "relative errors |predicted - actual| / |actual| of whole weights, float64, over n networks, "
+        "losses and layers"
+    )
+    return made
+
+
+def _broken(table: pd.DataFrame) -> pd.Series:
+    """Which assumption is broken, in a word; empty where all are met."""
+    why = np.select(
+        [table["form"] == HALVED, table["form"] == OTHER, table["bias"], table["normalize"]],
+        ["prediction halved", "another tree", "biases", "normalised"],
+        "skips a layer",
+    )
+    return pd.Series(np.where(table["assumptions"] == "broken", why, ""), index=table.index)
+
+
+def judge_identity(table: pd.DataFrame, identities: Sequence[str]) -> Judgement:
+    """Apply the rule on identities that hold to rounding."""
+    table = table[table["identity"].isin(identities)]
+    exact = table[table["exact"]]
+    wrong = exact[~(exact["relative_error"] < EXACT)]
+    controls = table[(table["assumptions"] == "broken") & (table["form"] != HALVED)]
+    kinds = [controls["identity"], controls["form"], _broken(controls).rename("why")]
+    medians = controls["relative_error"].groupby(kinds).median()
+    missed = medians > BROKEN
+    reason = (
+        f"{len(exact) - len(wrong)} of {len(exact)} comparisons agree to {EXACT:g}, and {missed.sum()} of "
+        f"{len(missed)} kinds of controls miss"
+    )
+    outcome: Outcome = "open"
+    if len(wrong):
+        outcome = "fails"
+    elif len(exact) and len(missed) and missed.all():
+        outcome = "holds"
+    details: list[dict[str, Any]] = [
+        {"identity": identity, "form": form, "control": why, "largest_error": float(part.max()),
+         "median_error": float(part.median()), "n": len(part)}
+        for (identity, form, why), part in table["relative_error"].groupby(
+            [table["identity"], table["form"], _broken(table).rename("why")], sort=False)
+    ]  # fmt: skip
+    largest = Estimate(float(exact["relative_error"].max()), np.nan, np.nan, len(exact))
+    what = "largest relative error of an exact comparison"
+    return Judgement(outcome, reason, what, largest, details, "comparisons")
+
+
+def judge_estimates(table: pd.DataFrame) -> Judgement:
+    """Apply the rule on updates that are estimated from samples."""
+    # both forms of a prediction are one estimate: they differ by rounding
+    rows = table[(table["standard_error"] > 0) & (table["form"] != "operator")]
+    squares = (rows["relative_error"] / rows["standard_error"]) ** 2
+    rows = rows.assign(square=squares, halved=rows["form"] == HALVED)
+    found: dict[bool, Estimate] = {}
+    details: list[dict[str, Any]] = []
+    for halved, part in rows.groupby("halved"):
+        per_network = part.groupby(["cell", "member"])["square"].mean()
+        found[bool(halved)] = mean_interval(per_network.to_numpy())
+        for (data, network), own in part.groupby(["data", "network"], sort=False):
+            means = own.groupby(["cell", "member"])["square"].mean()
+            details.append({
+                "data": data, "network": network, "halved": bool(halved),
+                **mean_interval(means.to_numpy()).detail("mean_square"),
+                "largest_standard_error": float(own["standard_error"].max()),
+            })  # fmt: skip
+    right, wrong = found.get(False, NOTHING), found.get(True, NOTHING)
+    vague = int((~(rows["standard_error"] < PRECISE) & ~rows["halved"]).sum())
+    what = "mean square of (predicted - actual) / standard error, 1 if right"
+    outcome: Outcome = "open"
+    if right.n < FEWEST_TREES:
+        reason = f"{right.n} networks are fewer than {FEWEST_TREES}"
+        return Judgement(outcome, reason, what, right, details, "networks")
+    reason = (
+        f"the mean square is {right:.2f} for predictions and {wrong:.0f} for halved ones; {vague} of "
+        f"{(~rows['halved']).sum()} standard errors are {PRECISE:g} of the update or more"
+    )
+    if right.low > EXCESS:
+        outcome = "fails"
+    elif right.high < EXCESS < wrong.low and not vague:
+        outcome = "holds"
+    return Judgement(outcome, reason, what, right, details, "networks")
