@@ -46,13 +46,17 @@ def slopes(rows: pd.DataFrame, column: str) -> np.ndarray:
 
     Members without a residue or with fewer levels than QUIETEST have none and are left out.
     """
-    found = []
-    for _, part in rows.groupby("member"):
-        quiet = part.nsmallest(QUIETEST, "variance")
-        values = quiet[["variance", "residue", column]].to_numpy()
-        if len(quiet) == QUIETEST and (values > 0).all():
-            found.append(np.polyfit(np.log(values[:, 0]), np.log(values[:, 2]), 1)[0])
-    return np.array(found)
+    quiet = rows.sort_values("variance").groupby("member").head(QUIETEST)
+    valid = (quiet[["variance", "residue", column]] > 0).all(axis=1)
+    kept = valid.groupby(quiet["member"]).sum() == QUIETEST
+    quiet = quiet[quiet["member"].map(kept)]
+    logs = np.log(quiet[["variance", column]].to_numpy())
+    x, y = (pd.Series(part, quiet["member"]) for part in logs.T)
+    apart = x - x.groupby(level=0).transform("mean")
+    found: np.ndarray = (
+        (apart * y).groupby(level=0).sum() / apart.pow(2).groupby(level=0).sum()
+    ).to_numpy()
+    return found
 
 
 def rates(table: pd.DataFrame) -> list[dict[str, Any]]:
