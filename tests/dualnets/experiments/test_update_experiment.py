@@ -1,7 +1,8 @@
-"""The experiment `update`: its rule on made-up tables, its rows, a run without scikit-learn."""
+"""The experiment `update`: its rules on made-up tables, its rows, a run without scikit-learn."""
 
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,53 +12,113 @@ import dualnets
 from dualnets import experiments, theory
 from dualnets.experiments.theorems import _digits, _update_comparisons
 from dualnets.experiments.theorems import _update as update
-from dualnets.experiments.theorems._update_comparisons import HALVED
+from dualnets.experiments.theorems._update_comparisons import HALVED, OTHER
+from dualnets.experiments.theorems._update_rules import summary_table
+from dualnets.experiments.theorems.update import BROKEN, EXCESS, PRECISE
 from dualnets.lab.experiment import ProgressListener
+from dualnets.lab.stats import pooled
 
 CPU = torch.device("cpu")
+EXPERIMENT = experiments.load("update")
+COVARIANCE, ESTIMATES = 2, -1
 
 
-def made_up(exact=1e-15, estimate=1.0, broken=0.5, error=0.05, halved=0.5):
+def made_up(identity="covariance", exact=1e-15, broken=0.5, control="operator", members=3):
     rows = [
-        {"identity": "covariance", "form": "outputs", "exact": True, "assumptions": "met",
+        {"identity": identity, "form": "outputs", "exact": True, "assumptions": "met",
          "relative_error": exact},
-        {"identity": "covariance", "form": "operator", "exact": False, "assumptions": "broken",
+        {"identity": identity, "form": control, "exact": False, "assumptions": "broken",
          "relative_error": broken},
-        {"identity": "covariance", "form": "outputs", "exact": False, "assumptions": "met",
-         "relative_error": error * estimate, "standard_error": error},
-        {"identity": "covariance", "form": HALVED, "exact": False, "assumptions": "broken",
-         "relative_error": halved, "standard_error": error},
+        {"identity": "another", "form": "outputs", "exact": True, "assumptions": "met",
+         "relative_error": 1.0},
     ]  # fmt: skip
-    settings = vars(update.Settings())
-    common = {"standard_error": 0.0, "layer": 1, "member": 0, "entries": 4, "cell": "a"}
-    return pd.DataFrame([settings | common | row for row in rows])
+    common = vars(update.Settings()) | {
+        "standard_error": 0.0,
+        "layer": 1,
+        "entries": 4,
+        "cell": "a",
+    }
+    return pd.DataFrame([common | row | {"member": m} for row in rows for m in range(members)])
 
 
+def estimated(square=1.0, spread=0.3, error=0.05, halved=100.0, networks=12, seed=0):
+    """Errors whose mean square, in standard errors, varies from network to network."""
+    random = np.random.default_rng(seed)
+    settings = vars(update.Settings(loss="simple", batches=40, seed=seed))
+    rows = []
+    for member in range(networks):
+        for form, mean in (("outputs", square), ("operator", square), (HALVED, halved)):
+            for layer in (1, 2, 3):
+                off = error * (mean * np.exp(spread * random.normal())) ** 0.5
+                rows.append(settings | {
+                    "identity": "covariance", "form": form, "exact": False, "layer": layer,
+                    "assumptions": "broken" if form == HALVED else "met", "relative_error": off,
+                    "standard_error": error, "entries": 4, "cell": f"a{seed}", "member": member,
+                })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("claim", [claim.name for claim in EXPERIMENT.claims[:-1]])
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
         ({}, "holds"),
         ({"exact": 1e-8}, "fails"),
         ({"exact": float("nan")}, "fails"),
-        ({"estimate": 3.0}, "fails"),
         ({"broken": 1e-4}, "open"),
-        ({"error": 0.12, "halved": 0.6}, "open"),  # too vague to tell
-        ({"halved": 0.1}, "open"),  # a wrong prediction passes
+        ({"control": OTHER}, "holds"),
     ],
 )
-def test_the_rule(changes, verdict):
-    found = judge(experiments.load("update"), made_up(**changes))
-    assert found.verdict == verdict
-    assert found.of == "comparisons"
-    assert "1 of 1" in found.reason
-    assert ("standard errors of 0.1" in found.reason) == ("error" in changes)
+def test_the_rule_on_identities(claim, changes, verdict):
+    at = [claim.name for claim in EXPERIMENT.claims].index(claim)
+    (first, *_) = EXPERIMENT.claims[at].rule.judge.options["identities"]
+    found = judge(EXPERIMENT, made_up(first, **changes), at)
+    assert (found.verdict, found.of, found.n) == (verdict, "comparisons", 3)
+    assert found.interval is None
+    assert "of 3 comparisons agree" in found.reason  # those of another identity do not count
+    assert judge(EXPERIMENT, made_up("another", **changes), at).verdict == "open"
 
 
-def test_without_a_control_it_stays_open():
+def test_without_a_control_an_identity_stays_open():
     table = made_up()
-    assert judge(experiments.load("update"), table[table["assumptions"] == "met"]).verdict == "open"
-    assert judge(experiments.load("update"), table[table["form"] != HALVED]).verdict == "open"
-    assert judge(experiments.load("update"), table[table["form"] != "operator"]).verdict == "open"
+    assert judge(EXPERIMENT, table[table["assumptions"] == "met"], COVARIANCE).verdict == "open"
+    halved = table.assign(
+        form=table["form"].replace("operator", HALVED)
+    )  # no control of an identity
+    assert judge(EXPERIMENT, halved, COVARIANCE).verdict == "open"
+
+
+def test_every_claim_has_a_theorem_and_every_identity_a_claim():
+    names = [
+        name for claim in EXPERIMENT.claims[:-1] for name in claim.rule.judge.options["identities"]
+    ]
+    assert len(names) == len(set(names)) == 6
+    assert all("docs/theory.md" in claim.reference for claim in EXPERIMENT.claims)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "holds"),
+        ({"square": 4.0}, "fails"),
+        ({"square": 2.0}, "open"),
+        ({"spread": 3.0}, "open"),
+        ({"halved": 1.2}, "open"),  # a wrong prediction passes
+        ({"error": 0.12}, "open"),  # too vague to tell
+        ({"networks": 11}, "open"),
+    ],
+)
+def test_the_rule_on_estimates(changes, verdict):
+    found = judge(EXPERIMENT, estimated(**changes), ESTIMATES)
+    assert (found.verdict, found.of) == (verdict, "networks")
+    assert found.n == changes.get("networks", 12)
+    assert ("3 of" in found.reason or "36 of 36" in found.reason) == ("error" in changes)
+
+
+def test_seeds_are_more_networks():
+    table = pooled(pd.concat([estimated(networks=6, seed=seed) for seed in (3, 4)]))
+    found = judge(EXPERIMENT, table, ESTIMATES)
+    assert (found.verdict, found.n) == ("holds", 12)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +143,11 @@ def test_a_cell_compares_every_layer(changes):
     assert table["layer"].max() >= 2
     exact = table[table["exact"]]
     assert (exact["relative_error"] < 1e-12).all()
-    broken = table[(table["assumptions"] == "broken") & (table["form"] != HALVED)]
-    assert (broken.groupby("identity")["relative_error"].median() > update.BROKEN).all()
+    others = table[table["form"] == OTHER]
+    assert (len(others) > 0) == (changes == {"loss": "pair", "network": "tree"})
+    assert (others["relative_error"] > BROKEN).all()
+    broken = table[(table["assumptions"] == "broken") & ~table["form"].isin([HALVED, OTHER])]
+    assert (broken.groupby("identity")["relative_error"].median() > BROKEN).all()
     expected = bool({"normalize", "bias"} & changes.keys()) or changes.get("data") == "irregular"
     assert (len(broken) > 0) == expected
     assert ("tree operator o oᵀ" in set(table["identity"])) == (changes["loss"] == "pair")
@@ -103,7 +167,7 @@ def test_a_pair_is_compared_with_a_connection_that_can_be_wrong(monkeypatch):
     assert (right > 0).all()  # not the same computation twice
     explicit = theory.Connection.explicit
     monkeypatch.setattr(theory.Connection, "explicit", lambda found: explicit(found).flip(-2))
-    assert (errors() > update.BROKEN).all()
+    assert (errors() > BROKEN).all()
 
 
 def test_where_an_array_of_all_pairs_is_too_large_fewer_are_compared(monkeypatch):
@@ -122,9 +186,9 @@ def test_estimates_can_tell_a_prediction_that_is_halved():
     table = update.run_cell(settings, CPU, ProgressListener()).table
     off = table["relative_error"] / table["standard_error"]
     right = table["form"] != HALVED
-    assert (table["standard_error"] < update.PRECISE).all()
-    assert (off[right] < update.ERRORS).all()
-    assert (off[~right] > update.ERRORS).all()
+    assert (table["standard_error"] < PRECISE).all()
+    assert (off[right] ** 2).mean() < EXCESS
+    assert (off[~right] ** 2 > EXCESS).all()
     assert (~right).sum() == 2 * settings.layers
 
 
@@ -145,8 +209,9 @@ def test_a_run_leaves_figure_and_page(tmp_path):
         "update", scale="smoke", data=["tree", "irregular"], loss="simple", batch=1024, **common
     )
     assert (run.folder / "update.png").exists()
-    assert judge(experiments.load("update"), run.table).verdict == "holds"
-    summary = update.summary_table(run.table)
+    assert judge(EXPERIMENT, run.table, COVARIANCE).verdict == "holds"
+    assert [verdict.name for verdict in run.verdicts] == [claim.name for claim in EXPERIMENT.claims]
+    summary = summary_table(run.table)
     assert set(summary["data"]) == {
         "tree, irregular", "biases", "normalised", "prediction halved",
     }  # fmt: skip
