@@ -19,7 +19,6 @@ from dualnets.lab.stats import (
     Judgement,
     Outcome,
     last_step,
-    mean_interval,
     ratio_interval,
 )
 from dualnets.lab.tidy import tidy
@@ -154,13 +153,11 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
             n = len(joined)
             found.append({
                 "network": network, "depth": int(depth), "batch": int(batch), "reference": reference,
-                "difference": mean_interval(apart), "gain": float(gain.mean()),
+                "gain": float(gain.mean()),
                 "share": ratio_interval(apart, gain, len(groups)),
                 "noise": ratio_interval(
                     runs.var(axis=1, ddof=1).to_numpy(), between * n / max(n - 1, 1), len(groups)
                 ),
-                "seed_variance": float(runs.var(axis=1, ddof=1).mean()),
-                "tree_variance": float(joined["infinite"].var(ddof=1)),
                 "final": float(runs.to_numpy().mean()), "infinite": float(joined["infinite"].mean()),
                 "initial": float(joined["initial"].mean()), "ceiling": float(part["ceiling"].mean()),
                 "n": n,
@@ -182,8 +179,8 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     result = pd.DataFrame(found)
     result.attrs["caption"] = (
         "best |correlation|, mean over levels >= 2, to depth 3 exact by enumeration (the null is 0); over "
-        "gain: difference over the gain of what it is compared with; seeds / trees: variance between data "
-        "seeds over that between trees; 95% intervals, simultaneous over depths"
+        "gain: difference over the gain of what it is compared with; seeds / trees: variance of data seeds "
+        "over that of trees; 95% intervals, simultaneous over depths"
     )
     return result
 

@@ -1,4 +1,4 @@
-"""The figure of `population`: training with every batch, trees one by one, and sources of spread."""
+"""The figure of `population`: training with every batch, trees one by one, bias and noise."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dualnets.experiments.theorems._population import batch_name, by_tree, compare
-from dualnets.experiments.theorems.population import INFINITE
-from dualnets.lab.report.style import WIDTH
+from dualnets.experiments.theorems.population import INFINITE, SMALL
+from dualnets.lab.report.style import AFTER, CEILING, WIDTH
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """One row per network: training with every batch, trees one by one, and sources of spread."""
+    """One row per network and depth: training with every batch, trees one by one, bias and noise."""
     groups = list(table.groupby(["network", "depth"], sort=False))
     figure = plt.figure(figsize=(WIDTH, 3.6 * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), 3, squeeze=False)
@@ -22,12 +22,16 @@ def draw(table: pd.DataFrame) -> Figure:
     shades = dict(
         zip(batches, plt.get_cmap("viridis_r")(np.linspace(0.1, 0.95, len(batches))), strict=True)
     )
-    titles = ("the root, over training", "each tree, after training", "where spread comes from")
+    titles = (
+        "the root, over training",
+        "each tree, after training",
+        "bias and noise; dashed: small",
+    )
     for i, (row, ((network, depth), rows)) in enumerate(zip(panels, groups, strict=True)):
         _training(row[0], rows, shades)
         _trees(row[1], by_tree(rows), shades)
         if len(made := compare(rows)):
-            _spread(row[2], made)
+            _judged(row[2], made)
         for j, title in enumerate(titles):
             more = f" ({network}, depth {depth})" if len(groups) > 1 and j == 0 else ""
             row[j].set_title(f"{'abcdefghijkl'[3 * i + j]}  {title}{more}")
@@ -66,17 +70,19 @@ def _trees(axes: Axes, ends: pd.DataFrame, shades: dict[int, object]) -> None:
     axes.legend(loc="upper left", title="batch", title_fontsize=8)
 
 
-def _spread(axes: Axes, made: pd.DataFrame) -> None:
+def _judged(axes: Axes, made: pd.DataFrame) -> None:
+    """Bias and noise of every finite batch with their 95% intervals, beside what counts as small."""
     place = np.arange(len(made))
-    bars = {
-        "between trees": (made["tree_variance"] ** 0.5, "#c9c9c9"),
-        "between data seeds": (made["seed_variance"] ** 0.5, "#e07b39"),
-        "|bias| of the mean": (made["difference"].map(lambda each: abs(each.value)), "#440154"),
-    }
-    for i, (word, (values, colour)) in enumerate(bars.items()):
-        axes.bar(place + (i - 1) * 0.26, values, width=0.25, color=colour, label=word)
+    parts = {"share": ("bias over gain", AFTER), "noise": ("variance, seeds over trees", CEILING)}
+    for i, (column, (word, colour)) in enumerate(parts.items()):
+        values = np.array([estimate.value for estimate in made[column]])
+        ends = np.array([[e.low, e.high] for e in made[column]]).T.clip(-9, 9)
+        axes.errorbar(place + (i - 0.5) * 0.2, values, np.abs(ends - values), color=colour, ls="none",
+                      marker="os"[i], ms=5, capsize=3, label=word)  # fmt: skip
+    for border in (-SMALL, SMALL):
+        axes.axhline(border, color="#777777", lw=1, ls=(0, (4, 2)))
     axes.set_xticks(place, [str(b) for b in made["batch"]])
-    axes.set(xlabel="batch", ylabel="s.d. of best |correlation|",
-             ylim=(0, 1.45 * float((made["tree_variance"] ** 0.5).max())))  # fmt: skip
+    axes.set(xlabel="batch", ylim=(-0.32, 0.42), xlim=(-0.5, len(made) - 0.5),
+             ylabel="against the infinite batch, or the largest")  # fmt: skip
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper right")

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.theorems._update_comparisons import OTHER
 from dualnets.experiments.theorems.update import BROKEN, EXACT, EXCESS
 from dualnets.lab.report.style import WIDTH
 
@@ -29,6 +30,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _identities(axes: Axes, rows: pd.DataFrame) -> None:
+    rows = rows.assign(form=rows["form"].replace({OTHER: "operator"}))
     both = rows.groupby("identity")["form"].transform("nunique") > 1
     form = rows["form"].replace({"outputs": "with f", "operator": "operator on w"})
     rows = rows.assign(name=rows["identity"].where(~both, rows["identity"] + ", " + form))
@@ -58,7 +60,7 @@ def _identities(axes: Axes, rows: pd.DataFrame) -> None:
     for data, colour in COLOURS.items():
         axes.scatter([], [], s=20, color=colour, label=NAMES[data])
     axes.scatter([], [], s=20, facecolor="none", edgecolor="#d1495b", marker="D",
-                 label="assumption broken")  # fmt: skip
+                 label="assumption broken, or another tree")  # fmt: skip
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, -0.27), ncols=4, handletextpad=0.2)
 
 
