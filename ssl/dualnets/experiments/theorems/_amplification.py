@@ -1,4 +1,4 @@
-"""Growth along the operator's directions, and which units win: cells and rule of `amplification`."""
+"""Growth along the operator's directions, and which units win: cells and rules of `amplification`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from scipy import stats
 from dualnets import theory
 from dualnets.experiments.theorems.amplification import Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
+from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
+    Array,
+    Estimate,
     Judgement,
     Outcome,
     adjusted,
     exceeds,
     mean_interval,
+    pooled,
     too_few,
 )
 from dualnets.lab.tidy import tidy
+from dualnets.lab.variants import at_once
 from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
 
 if TYPE_CHECKING:
@@ -32,12 +36,6 @@ if TYPE_CHECKING:
 DIRECTION, UNIT = "direction", "unit"
 # added to the seed of the forecast's samples, so that the last probe reads none of them
 ELSEWHERE = 1 << 63
-WORDS = {
-    "growth": "growth follows eigenvalues",
-    "units": "units keep their order",
-    "forecast": "the forecast beats chance",
-    "advantage": "it beats the ranking before",
-}
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
@@ -52,7 +50,9 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     )
     path = trajectory(
         network, settings.build_method(), trees, seed=settings.seed, progress=progress.updated,
-        snapshots=log_spaced(settings.steps, settings.snapshots), **settings.training(),
+        # and after half of the updates, for the plateau
+        snapshots=[*log_spaced(settings.steps, settings.snapshots), settings.steps // 2],
+        **settings.training(),
     )  # fmt: skip
     parts: list[pd.DataFrame] = []
     earlier: tuple[int, list[Any], Any] | None = None
@@ -62,17 +62,26 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
                 parts.append(growth_rates(*earlier, snapshot.step, snapshot.network, settings.lr))
             directions = operator_directions(snapshot.network, trees, n=n // 2, seed=elsewhere)
             earlier = snapshot.step, directions, snapshot.network
+        if snapshot.step in (settings.steps // 2, settings.steps):
+            after = theory.forecast(
+                snapshot.network, trees, augment, growth=0.0, samples=n, seed=settings.seed
+            )
+            parts += [_units(trees, level, before[level], after[level], snapshot.step) for level in before]
         last = snapshot
-    after = theory.forecast(last.network, trees, augment, growth=0.0, samples=n, seed=settings.seed)
-    for level, found in before.items():
-        _, latents, units = found.present.shape
-        index = {"kind": UNIT, "member": trees.members, "level": level, "latent": range(latents),
-                 "place": range(units)}  # fmt: skip
-        columns = {"initial": found.present, "forecast": found.correlations,
-                   "value": after[level].present, "step": settings.steps}  # fmt: skip
-        parts.append(tidy(index, columns))
     frozen = describe_frozen(trees.members, last.frozen_at)
     return CellResult(pd.concat(parts, ignore_index=True), notes=[frozen] if frozen else [])
+
+
+def _units(
+    trees: LatentTree, level: int, before: theory.Forecast, after: theory.Forecast, step: int
+) -> pd.DataFrame:
+    """Every unit of a level: |correlation| with its latent before, after `step` updates, and as forecast."""
+    _, latents, units = before.present.shape
+    index = {"kind": UNIT, "member": trees.members, "level": level, "latent": range(latents),
+             "place": range(units)}  # fmt: skip
+    columns = {"initial": before.present, "forecast": before.correlations, "value": after.present,
+               "step": step}  # fmt: skip
+    return tidy(index, columns)
 
 
 def operator_directions(
@@ -133,10 +142,10 @@ def growth_rates(
 
 
 def _networks(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame, pd.DataFrame]]:
-    """Every cell: the kind of its outputs, its units, and its `amplified` and `winners`."""
-    for _, rows in table.groupby("cell", sort=False):
-        output = "normalised" if rows["normalize"].iloc[0] else "plain"
-        yield output, int(rows["units"].iloc[0]), amplified(rows), winners(rows)
+    """Every network of all seeds: the kind of its outputs, its units, and its `amplified` and `winners`."""
+    for (normalize, units), rows in pooled(table).groupby(["normalize", "units"]):
+        output = "normalised" if normalize else "plain"
+        yield output, int(units), amplified(rows), winners(rows)
 
 
 def _spearman(a: pd.Series, b: pd.Series) -> float:
@@ -146,9 +155,9 @@ def _spearman(a: pd.Series, b: pd.Series) -> float:
 
 
 def amplified(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, level and tree: rank correlation of eigenvalue and growth, mean over time."""
+    """One row per network, level and tree: rank correlation of eigenvalue and growth, mean over time."""
     rows = table[(table["kind"] == DIRECTION) & np.isfinite(table["value"])]
-    keys = ["cell", "units", "level", "member", "step"]
+    keys = ["normalize", "units", "level", "member", "step"]
     found = [
         {**dict(zip(keys, key, strict=True)), "rank": _spearman(part["initial"], part["value"])}
         for key, part in rows.groupby(keys)
@@ -158,23 +167,36 @@ def amplified(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def winners(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, level and tree: who won, mean over latents.
+    """One row per network, level and tree: who has won at the last step, mean over latents.
 
     `advantage` is that of the forecast over the ranking before training.
     """
-    keys = ["cell", "normalize", "units", "level", "member"]
-    found = []
-    for key, part in table[table["kind"] == UNIT].groupby([*keys, "latent"]):
-        won = part["value"].idxmax()
-        found.append({
-            **dict(zip(keys, key, strict=False)),
-            "rank": _spearman(part["initial"], part["value"]),
-            "first_stays": float(part["initial"].idxmax() == won),
-            "forecast_hits": float(part["forecast"].idxmax() == won),
-            **part[["forecast", "initial", "value"]].max(),
-        })  # fmt: skip
-    made = pd.DataFrame(found).groupby(keys).mean().reset_index()
+    keys = ["normalize", "units", "level", "member"]
+    parts = []
+    for (_, units), rows in table[table["kind"] == UNIT].groupby(["normalize", "units"]):
+        last = rows[rows["step"] == rows["step"].max()]
+        last = last.sort_values(["level", "member", "latent", "place"])
+        initial, forecast, value = (
+            last[name].to_numpy().reshape(-1, int(units)) for name in ("initial", "forecast", "value")
+        )  # (latents of all trees, units)
+        won = value.argmax(1)
+        part = last[keys].iloc[:: int(units)].assign(
+            rank=_rank_correlations(initial, value),
+            first_stays=(initial.argmax(1) == won).astype(float),
+            forecast_hits=(forecast.argmax(1) == won).astype(float),
+            forecast=forecast.max(1), initial=initial.max(1), value=value.max(1),
+        )  # fmt: skip
+        parts.append(part)
+    made = pd.concat(parts).groupby(keys).mean().reset_index()
     return made.assign(advantage=made["forecast_hits"] - made["first_stays"])
+
+
+def _rank_correlations(a: Array, b: Array) -> Array:
+    """`(N,)` Spearman's rank correlations of the rows of `(N, U)` arrays; NaN where all are equal."""
+    one, two = (stats.rankdata(each, axis=1) - (a.shape[1] + 1) / 2 for each in (a, b))
+    size = np.sqrt((one**2).sum(1) * (two**2).sum(1))
+    found: Array = (one * two).sum(1) / np.where(size > 0, size, np.nan)
+    return found
 
 
 def out_of_sample(rows: pd.DataFrame, source: str) -> float:
@@ -228,69 +250,89 @@ def headline(table: pd.DataFrame) -> str:
     )
 
 
-def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule."""
-    outcome: Outcome
-    details: list[dict[str, Any]] = []
-    passed: dict[str, list[bool]] = {kind: [] for kind in WORDS}
-    behind, effects = [], []
-    fewest = table.groupby("cell")["member"].nunique().min()
-    for output, units, grown, won in _networks(table):
-        levels = sorted(won["level"].unique())
-        if output == "normalised":
-            effects.append(mean_interval(won.groupby("member")["rank"].mean().to_numpy()))
-        for level in levels:
-            own = won[won["level"] == level]
-            if output == "normalised":
-                judged = {
-                    "units": _above(own["rank"], 0.0, len(levels), exact=True),
-                    "forecast": _above(own["forecast_hits"], 1 / units, len(levels)),
-                    "advantage": _above(own["advantage"], 0.0, len(levels)),
-                }
-                behind.append(_above(-own["advantage"], 0.0, len(levels))["passes"])
-                judged["advantage"] |= {
-                    "behind": behind[-1],
-                    "r2_forecast": out_of_sample(own, "forecast"),
-                    "r2_initial": out_of_sample(own, "initial"),
-                }
-            elif level < levels[-1]:
-                rank = grown[grown["level"] == level]["rank"]
-                judged = {"growth": _above(rank, 0.0, len(levels), exact=True)}
-            else:  # V[fbar] ⊗ 1 is of rank one in every output: its eigenvalues have no order
-                judged = {}
-            for kind, entry in judged.items():
-                passed[kind].append(entry["passes"])
-                place = {"output": output, "units": units, "what": kind, "level": int(level)}
-                details.append(place | entry)
-    effect = min(effects, key=lambda e: e.value, default=NOTHING)
-    reason = ", ".join(
-        f"{WORDS[kind]} at {sum(won)} of {len(won)} levels" for kind, won in passed.items()
-    )
-    reason += f" and is beaten by it at {sum(behind)}"
-    outcome = "open"
-    if not passed["growth"] or not passed["units"]:
-        reason = "plain and normalised outputs are both needed"
-    elif fewest < FEWEST_TREES:
-        reason = too_few(fewest)
-    elif all(all(passed[kind]) for kind in ("growth", "units", "forecast")):
+def growth(table: pd.DataFrame) -> Judgement:
+    """Whether growth follows eigenvalues; the effect is the smallest rank correlation of all levels."""
+    ranks = {
+        # at the top V[fbar] ⊗ 1 is of rank one in every output: its eigenvalues have no order
+        (output, units, int(level)): part["rank"].to_numpy()
+        for output, units, grown, won in _networks(table)
+        if output == "plain"
+        for level, part in grown[grown["level"] < won["level"].max()].groupby("level")
+    }
+    tests = {key: exceeds(rank, 0.0, len(ranks)) for key, rank in ranks.items()}
+    what = "rank correlation of eigenvalues and growth rates, smallest of all levels"
+    return _judged(ranks, tests, what, "growth follows eigenvalues at {} of {} levels")
+
+
+def first(table: pd.DataFrame) -> Judgement:
+    """Whether the first stay first; the effect is the smallest share above chance of all levels."""
+    above = {key: part["first_stays"].to_numpy() - 1 / key[1] for key, part in _levels(table)}
+    tests = {key: _p_positive(values, len(above)) for key, values in above.items()}
+    what = "share of latents whose best unit stays the best, less chance, smallest of all levels"
+    return _judged(above, tests, what, "the first stay first at {} of {} levels")
+
+
+def forecast(table: pd.DataFrame) -> Judgement:
+    """Whether the forecast is better than the ranking before; the effect is its smallest lead of all levels."""
+    lead = {key: part["advantage"].to_numpy() for key, part in _levels(table)}
+    tests = {key: _p_positive(values, len(lead)) for key, values in lead.items()}
+    behind = sum(_p_positive(-values, len(lead)) < SIGNIFICANCE for values in lead.values())
+    what = "share of winners that the forecast names, less that of the ranking, smallest of all levels"
+    reason = f"the forecast is ahead of the ranking at {{}} of {{}} levels and behind at {behind}"
+    return _judged(lead, tests, what, reason)
+
+
+def shares(table: pd.DataFrame, *, of: str) -> dict[str, Estimate]:
+    """Output, units and level -> a column of `winners`, mean over trees, at the last step of a table."""
+    return {
+        f"{output} outputs, {units} units, level {level}": mean_interval(part[of].to_numpy())
+        for (output, units, level), part in _levels(table)
+    }
+
+
+Key = tuple[str, int, int]  # the kind of outputs, units, level
+
+
+def _levels(table: pd.DataFrame) -> list[tuple[Key, pd.DataFrame]]:
+    return [
+        ((output, units, int(level)), part)
+        for output, units, _, won in _networks(table)
+        for level, part in won.groupby("level")
+    ]
+
+
+def _judged(
+    values: dict[Key, Array], tests: dict[Key, float], what: str, reason: str
+) -> Judgement:
+    """Holds if every level has p < SIGNIFICANCE; fails if none has and every effect is below NEGLIGIBLE."""
+    if not values:
+        return Judgement("open", "no network of this kind was trained", what, NOTHING, [])
+    effects = {key: mean_interval(each, len(values)) for key, each in values.items()}
+    details = [
+        {"output": key[0], "units": key[1], "level": key[2], **effect.detail(), "p": tests[key]}
+        for key, effect in effects.items()
+    ]
+    passed = [p < SIGNIFICANCE for p in tests.values()]
+    reason = reason.format(sum(passed), len(passed))
+    outcome: Outcome = "open"
+    if few := too_few(min(effect.n for effect in effects.values())):
+        reason = few
+    elif all(passed):
         outcome = "holds"
-    elif not any(passed["growth"]) or not any(passed["units"]):
+    elif not any(passed) and all(effect.high < NEGLIGIBLE for effect in effects.values()):
         outcome = "fails"
-    what = "rank correlation of units before and after, mean over levels"
-    return Judgement(outcome, reason, what, effect, details)
+    smallest = min(effects.values(), key=lambda effect: effect.value)
+    return Judgement(outcome, reason, what + at_once(len(values)), smallest, details)
 
 
-def _above(values: pd.Series, null: float, tests: int, *, exact: bool = False) -> dict[str, Any]:
-    """Whether values of trees are above their null, by exact signed ranks or by Student's test.
+def _p_positive(values: Array, among: int) -> float:
+    """P of Student's test that a mean over trees is above 0, one-sided; P is multiplied by `among`.
 
-    The latter is for hits: those of a single latent are 0 or 1, which ranks cannot order.
+    The values of a single latent are 0 or 1, which signed ranks cannot order.
     """
-    kept = values.to_numpy()[np.isfinite(values)]
-    p = 1.0
-    if exact and len(kept):
-        p = exceeds(kept, null, tests)
-    elif len(kept) > 1 and kept.std() > 0:
-        p = adjusted(float(stats.ttest_1samp(kept, null, alternative="greater").pvalue), tests)
-    elif len(kept) > 1:
-        p = float(kept.mean() <= null)
-    return mean_interval(kept).detail() | {"null": null, "p": p, "passes": p < SIGNIFICANCE}
+    kept = values[np.isfinite(values)]
+    if len(kept) < 2:
+        return 1.0
+    if kept.std() == 0:
+        return float(kept.mean() <= 0)
+    return adjusted(float(stats.ttest_1samp(kept, 0.0, alternative="greater").pvalue), among)

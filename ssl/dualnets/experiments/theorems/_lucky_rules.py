@@ -148,7 +148,7 @@ def sooner(table: pd.DataFrame, *, normalize: bool) -> Judgement:
             "units": units, **({"of": extra} if extra else {}), **ratios[-1].detail("ratio"),
             "p": later(unlucky, lucky, len(cells)), "trees": len(lucky),
             "never_lucky": int(np.isinf(lucky).sum()), "never_unlucky": int(np.isinf(unlucky).sum()),
-            **end_difference(rows, len(cells)).detail("end_over_gap"),
+            "end_over_gap": f"{end_difference(rows, len(cells)):+.3f}",
         })  # fmt: skip
     what = "updates to the goal, unlucky over lucky, median over trees, smallest of all widths"
     return _all_or_none(
