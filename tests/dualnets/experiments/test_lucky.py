@@ -63,9 +63,7 @@ def siblings(rank=0.6, trees=16, seed=0):
     rng = np.random.default_rng(seed)
     rows = []
     for normalize in (False, True):
-        settings = vars(
-            lucky.Settings(test="siblings", units=5, normalize=normalize, seed=seed)
-        )
+        settings = vars(lucky.Settings(test="siblings", units=5, normalize=normalize, seed=seed))
         for member in range(trees):
             luck = rng.normal(size=24)
             time = np.exp(-rank * luck + (1 - abs(rank)) * rng.normal(size=24))
@@ -122,7 +120,11 @@ def test_copies_that_never_reach_the_goal_are_later_than_all():
 
 
 def test_more_seeds_are_more_trees():
-    for name, made, n in (("calibration", born, 24), ("speed", graft, 24), ("within", siblings, 16)):
+    for name, made, n in (
+        ("calibration", born, 24),
+        ("speed", graft, 24),
+        ("within", siblings, 16),
+    ):
         two = pooled(pd.concat([made(seed=0), made(seed=1)], ignore_index=True))
         found = RULES[name](two)
         assert found.estimate.n == 2 * n
@@ -142,7 +144,9 @@ def test_times_are_those_of_the_curves():
 
 
 def test_copies_differ_in_one_unit_of_one_norm_and_read_the_same_samples():
-    settings = lucky.Settings(test="graft", depth=2, units=3, members=5, candidates=50, steps=8, seed=3)
+    settings = lucky.Settings(
+        test="graft", depth=2, units=3, members=5, candidates=50, steps=8, seed=3
+    )
     trees = settings.build_trees()
     network, both = cells.twins(settings, trees)
     own = dualnets.tree_network(trees, units=3, seed=3)
@@ -155,7 +159,9 @@ def test_copies_differ_in_one_unit_of_one_norm_and_read_the_same_samples():
     inputs = dualnets.theory.latent_inputs(own, trees)[2]
     drawn = cells.random_units(settings, trees, once[:, 0].double())
     all_luck = inputs.selectivities(drawn[:, None])[:, 0].abs()
-    chosen = inputs.selectivities(torch.stack([top[:5, 0], top[5:, 0]], 1)[:, None].double())[:, 0].abs()
+    chosen = inputs.selectivities(torch.stack([top[:5, 0], top[5:, 0]], 1)[:, None].double())[
+        :, 0
+    ].abs()
     assert torch.allclose(chosen[:, 0], all_luck.amax(1), atol=1e-6)
     assert torch.allclose(chosen[:, 1], all_luck.amin(1), atol=1e-6)
     with torch.no_grad():  # copies that are the same stay the same

@@ -37,7 +37,12 @@ def made_up(constant=0.2, full=0.2, uncoupled=0.0, noise=0.01, trees=16, seed=0)
     [
         ("growth", {"uncoupled": 0.1}, "holds", "1 of 1"),
         ("growth", {"uncoupled": 0.2}, "fails", "0 of 1"),
-        ("growth", {"uncoupled": 0.2, "noise": 0.1}, "open", "0 of 1"),  # a ratio of 1.1 is not excluded
+        (
+            "growth",
+            {"uncoupled": 0.2, "noise": 0.1},
+            "open",
+            "0 of 1",
+        ),  # a ratio of 1.1 is not excluded
         ("growth", {"uncoupled": 0.4}, "fails", "0 of 1"),
         ("growth", {"uncoupled": 0.1, "trees": 8}, "open", "8 trees are fewer"),
         ("learned", {}, "holds", "2 of 2"),

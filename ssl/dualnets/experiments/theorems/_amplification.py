@@ -28,6 +28,7 @@ from dualnets.lab.stats import (
 )
 from dualnets.lab.tidy import tidy
 from dualnets.lab.variants import at_once
+from dualnets.theory.hierarchy.forecast import Forecast
 from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
 
 if TYPE_CHECKING:
@@ -66,14 +67,16 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
             after = theory.forecast(
                 snapshot.network, trees, augment, growth=0.0, samples=n, seed=settings.seed
             )
-            parts += [_units(trees, level, before[level], after[level], snapshot.step) for level in before]
+            parts += [
+                _units(trees, level, before[level], after[level], snapshot.step) for level in before
+            ]
         last = snapshot
     frozen = describe_frozen(trees.members, last.frozen_at)
     return CellResult(pd.concat(parts, ignore_index=True), notes=[frozen] if frozen else [])
 
 
 def _units(
-    trees: LatentTree, level: int, before: theory.Forecast, after: theory.Forecast, step: int
+    trees: LatentTree, level: int, before: Forecast, after: Forecast, step: int
 ) -> pd.DataFrame:
     """Every unit of a level: |correlation| with its latent before, after `step` updates, and as forecast."""
     _, latents, units = before.present.shape
@@ -177,7 +180,8 @@ def winners(table: pd.DataFrame) -> pd.DataFrame:
         last = rows[rows["step"] == rows["step"].max()]
         last = last.sort_values(["level", "member", "latent", "place"])
         initial, forecast, value = (
-            last[name].to_numpy().reshape(-1, int(units)) for name in ("initial", "forecast", "value")
+            last[name].to_numpy().reshape(-1, int(units))
+            for name in ("initial", "forecast", "value")
         )  # (latents of all trees, units)
         won = value.argmax(1)
         part = last[keys].iloc[:: int(units)].assign(
@@ -273,11 +277,13 @@ def first(table: pd.DataFrame) -> Judgement:
 
 
 def forecast(table: pd.DataFrame) -> Judgement:
-    """Whether the forecast is better than the ranking before; the effect is its smallest lead of all levels."""
+    """Whether the forecast is better than the ranking before; the effect is its smallest lead."""
     lead = {key: part["advantage"].to_numpy() for key, part in _levels(table)}
     tests = {key: _p_positive(values, len(lead)) for key, values in lead.items()}
     behind = sum(_p_positive(-values, len(lead)) < SIGNIFICANCE for values in lead.values())
-    what = "share of winners that the forecast names, less that of the ranking, smallest of all levels"
+    what = (
+        "share of winners that the forecast names, less that of the ranking, smallest of all levels"
+    )
     reason = f"the forecast is ahead of the ranking at {{}} of {{}} levels and behind at {behind}"
     return _judged(lead, tests, what, reason)
 
@@ -301,10 +307,8 @@ def _levels(table: pd.DataFrame) -> list[tuple[Key, pd.DataFrame]]:
     ]
 
 
-def _judged(
-    values: dict[Key, Array], tests: dict[Key, float], what: str, reason: str
-) -> Judgement:
-    """Holds if every level has p < SIGNIFICANCE; fails if none has and every effect is below NEGLIGIBLE."""
+def _judged(values: dict[Key, Array], tests: dict[Key, float], what: str, reason: str) -> Judgement:
+    """Holds if every level has p < SIGNIFICANCE; fails if none has and all effects are negligible."""
     if not values:
         return Judgement("open", "no network of this kind was trained", what, NOTHING, [])
     effects = {key: mean_interval(each, len(values)) for key, each in values.items()}

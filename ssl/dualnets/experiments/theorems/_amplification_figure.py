@@ -111,6 +111,8 @@ def _hits(axes: Axes, kinds: list[pd.DataFrame]) -> None:
         range(len(levels)),
         [f"{level}\n{words[bool(won['normalize'].iloc[0])]}" for won, level in levels],
     )
-    axes.set(ylim=(0, 1), xlabel="level and outputs", ylabel="share of latents whose winner it names")
+    axes.set(
+        ylim=(0, 1), xlabel="level and outputs", ylabel="share of latents whose winner it names"
+    )
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper right")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -203,11 +202,10 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     result = pd.DataFrame(found).astype(object).fillna("")
     result.attrs["caption"] = (
         "born: lucky is a best |correlation| of at least its share of the ceiling, luck the best "
-        "|selectivity| before training; graft: copies with a lucky and an unlucky unit, ratio of the updates "
-        "to the common goal with the unlucky unit and with the lucky one (above 1: the lucky one is sooner; a copy "
-        "that never reaches it is later than all), end: alignment with the lucky unit less that "
-        "with the other after training, over the gap; siblings: rank correlation of luck with how soon the goal "
-        "is reached, within trees, null 0"
+        "|selectivity| before training; graft: copies with a lucky and an unlucky unit, median ratio of the "
+        "updates to their common goal (above 1: the lucky one is sooner; a copy that never reaches it is "
+        "later than all), end: alignment after training with the lucky unit less that with the other, over "
+        "the gap; siblings: rank correlation of luck with how soon the goal is reached, within trees, null 0"
     )
     return result
 
@@ -217,7 +215,9 @@ def _born_lines(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for low, depth, units, rows in rules.widths(table):
         for level, part in rows.groupby("level"):
             error = (part["predicted"] * (1 - part["predicted"])).sum() ** 0.5 / len(part)
-            means = part[["lucky", "predicted", "luck", "luck_predicted", "initial", "ceiling"]].mean()
+            means = part[
+                ["lucky", "predicted", "luck", "luck_predicted", "initial", "ceiling"]
+            ].mean()
             yield {
                 "test": BORN, **({"polarity low": low} if several else {}), "depth": depth,
                 "units": units, "level": int(level),

@@ -1,4 +1,4 @@
-"""The figure of `lucky`: chances by width, level and depth, best selectivity, and what one lucky unit does."""
+"""The figure of `lucky`: chances by width, level and depth, best selectivity, what one lucky unit does."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def _trained(figure: Any, rows: pd.DataFrame, letters: Any) -> None:
         _, _, units, part = plain[len(plain) // 2]
         _copies(curves, part)
         curves.set_title(f"{next(letters)}  one unit exchanged, {units} units")
-        made = {n: [(u, rules.ratio(*rules.times(p))) for m, _, u, p in graft if m == n] for n in OUTPUTS}
+        made = {
+            n: [(u, rules.ratio(*rules.times(p))) for m, _, u, p in graft if m == n]
+            for n in OUTPUTS
+        }
         _by_outputs(ratios, made)
         ratios.set_yscale("log")
         ratios.axhline(1, color=GREY, lw=1, ls=(0, (4, 2)))
@@ -93,7 +96,7 @@ def _copies(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _by_outputs(axes: Axes, found: dict[bool, list[tuple[int, Estimate]]]) -> None:
-    """Estimates by width; an end that is infinite, where copies never reach the goal, is drawn as an arrow."""
+    """Estimates by width; an infinite end, where copies never reach the goal, is drawn as an arrow."""
     sizes = sorted({units for each in found.values() for units, _ in each})
     for shift, (normalize, each) in zip((-0.1, 0.1), found.items(), strict=True):
         label = f"outputs {rules.OUTPUTS[normalize]}"

@@ -71,7 +71,8 @@ def calibration(table: pd.DataFrame) -> Judgement:
     elif far:
         outcome = "fails"
         reason = "; ".join(
-            f"depth {d['depth']}, {d['units']} units: {d['standard_errors']:.1f} standard errors" for d in far
+            f"depth {d['depth']}, {d['units']} units: {d['standard_errors']:.1f} standard errors"
+            for d in far
         )
     else:
         largest = max(abs(d["standard_errors"]) for d in details)
@@ -82,11 +83,11 @@ def calibration(table: pd.DataFrame) -> Judgement:
 
 
 def width(table: pd.DataFrame) -> Judgement:
-    """Whether more latents are lucky in the widest networks; the effect is the smallest growth of all depths."""
+    """Whether more latents are lucky in the widest networks; the effect is the smallest of all depths."""
     details: list[dict[str, Any]] = []
     grown = []
     groups = list(table[table["test"] == BORN].groupby(["polarity_low", "depth"]))
-    what = "growth of the share of lucky latents of levels >= 2 from the narrowest to the widest, smallest of all depths"
+    what = "growth of the share of lucky latents, narrowest to widest, smallest of all depths"
     for (low, depth), rows in groups:
         sizes = sorted(rows["units"].unique())
         if len(sizes) < 2:
@@ -103,7 +104,7 @@ def width(table: pd.DataFrame) -> Judgement:
 
 
 def trained(table: pd.DataFrame, test: str) -> Iterator[tuple[bool, str, int, pd.DataFrame]]:
-    """Whether outputs have length 1, what else differs, width and rows of the cells of a test with training."""
+    """Whether outputs have length 1, what else differs, width and rows, of a test with training."""
     rows = table[table["test"] == test]
     others = [name for name in ("polarity_low", "depth") if rows[name].nunique() > 1]
     for key, part in rows.groupby(["normalize", *others, "units"]):
@@ -137,7 +138,7 @@ def ratio(lucky: Array, unlucky: Array, among: int = 1) -> Estimate:
 
 
 def sooner(table: pd.DataFrame, *, normalize: bool) -> Judgement:
-    """Whether the lucky unit makes the root's learning faster; the effect is the smallest ratio of all widths."""
+    """Whether the root is learned sooner with the lucky unit; the effect is the smallest ratio."""
     cells = [cell for cell in trained(table, GRAFT) if cell[0] == normalize]
     details: list[dict[str, Any]] = []
     ratios = []
@@ -157,7 +158,7 @@ def sooner(table: pd.DataFrame, *, normalize: bool) -> Judgement:
 
 
 def end_difference(rows: pd.DataFrame, among: int = 1) -> Estimate:
-    """The alignment after training with the lucky unit less that with the unlucky one, over the latter's gap."""
+    """Alignment after training with the lucky unit less that with the other, over the latter's gap."""
     last = rows[rows["step"] == rows["step"].max()].pivot(
         index="member", columns="twin", values=["value", "initial", "ceiling"]
     )
@@ -167,7 +168,7 @@ def end_difference(rows: pd.DataFrame, among: int = 1) -> Estimate:
 
 
 def rank_correlations(rows: pd.DataFrame) -> Array:
-    """`(S,)` per tree, Spearman's rank correlation over its networks of luck with how soon the goal is reached."""
+    """`(S,)` per tree, Spearman's rank correlation over its networks of luck with speed to the goal."""
     return np.array([
         _spearman(part["luck"].to_numpy(), -part["updates"].to_numpy())
         for _, part in rows[rows["updates"].notna()].groupby("member")
@@ -193,7 +194,9 @@ def within(table: pd.DataFrame) -> Judgement:
             **means[-1].detail("rank_correlation"), "p": exceeds(ranks, 0.0, len(cells)),
             "never": float(np.isinf(rows["updates"]).mean()),
         })  # fmt: skip
-    what = "rank correlation of luck and speed within trees, mean over trees, smallest of all settings"
+    what = (
+        "rank correlation of luck and speed within trees, mean over trees, smallest of all settings"
+    )
     return _all_or_none(details, means, what, "the luckier are sooner in {} of {} settings")
 
 
@@ -230,7 +233,8 @@ def trained_lines(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 "ceiling": f"{rows['ceiling'].mean():.2f}",
             }
             trees = f"{rows['member'].nunique()} trees"
-            yield {"test": name, "depth": int(rows["depth"].iloc[0]), "units": units, **ends, **line(rows), "n": trees}  # fmt: skip
+            place = {"test": name, "depth": int(rows["depth"].iloc[0]), "units": units}
+            yield {**place, **ends, **line(rows), "n": trees}
 
 
 def _graft_line(rows: pd.DataFrame) -> dict[str, Any]:

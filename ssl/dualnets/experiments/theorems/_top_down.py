@@ -161,7 +161,7 @@ def headline(table: pd.DataFrame) -> str:
 
 
 def faster(table: pd.DataFrame) -> Judgement:
-    """Whether features grow faster with the operator; the effect is the smallest ratio of rates of all settings."""
+    """Whether features grow faster with the operator; the effect is the smallest ratio of rates."""
     cells = list(settings_of(table))
     details, effects = [], []
     for setting, rows in cells:

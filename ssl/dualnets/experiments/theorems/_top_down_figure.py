@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dualnets.experiments.theorems._top_down import compare, rate_pairs, rates, settings_of
+from dualnets.experiments.theorems.top_down import COUPLED
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH
-from dualnets.experiments.theorems.top_down import COUPLED
 from dualnets.lab.stats import mean_interval, ratio_interval
 
 COLOURS = {"full": "#440154", "uncoupled": "#e07b39", "frozen": "#8a8a8a", "constant": "#21918c"}
@@ -91,9 +91,7 @@ def _intervals(axes: Axes, values: list[pd.Series], shift: float, **style: Any) 
     bars(axes, np.arange(len(values)) + shift, means, ms=4, lw=1.2, **style)
 
 
-def _by_setting(
-    axes: Axes, settings: list[dict[str, Any]], margin: float, null: float = 0
-) -> None:
+def _by_setting(axes: Axes, settings: list[dict[str, Any]], margin: float, null: float = 0) -> None:
     """Every setting's values below its place."""
     axes.axhline(null, color="#777777", lw=1)
     labels = ["\n".join(str(value) for value in setting.values()) for setting in settings]

@@ -79,8 +79,8 @@ FIRST = Rule(
     "With plain and with normalised outputs, at every level, the unit with the largest |correlation| before "
     "training must have the largest after it in more latents than one in n, for n units per latent "
     f"(Student's test over trees of the shares of latents, one-sided, p < {SIGNIFICANCE} after Bonferroni "
-    "over levels and outputs). Holds if it has everywhere, fails if nowhere and every share exceeds chance by less "
-    f"than {NEGLIGIBLE} with its whole 95% interval (all at once). {_FEW}",
+    "over levels and outputs). Holds if it has everywhere, fails if nowhere and every share exceeds chance "
+    f"by less than {NEGLIGIBLE} with its whole 95% interval (all at once). {_FEW}",
     Deferred(f"{_CODE}:first"),
 )
 FORECAST = Rule(

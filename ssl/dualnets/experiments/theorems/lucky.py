@@ -37,7 +37,6 @@ from dualnets.lab.settings import (
 
 CALIBRATED = 3.3  # standard errors, p = 0.001
 BORN, GRAFT, SIBLINGS = "born", "graft", "siblings"
-_TRAINED = ("steps", "batch", "lr", "augment", "loss", "normalize", "snapshots")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +44,17 @@ class Settings(TrainSettings, ContrastSettings, TreeSettings):
     """Trees and tree networks of one width, and one of three measurements."""
 
     CONDITIONS: ClassVar[Conditions] = {
-        **dict.fromkeys(("share", "draws"), [{"test": (BORN,)}]),
-        **dict.fromkeys(_TRAINED, [{"test": (GRAFT, SIBLINGS)}]),
-        "candidates": [{"test": (GRAFT,)}],
-        "networks": [{"test": (SIBLINGS,)}],
+        name: [{"test": tests}]
+        for tests, names in (
+            ((BORN,), ("share", "draws")),
+            ((GRAFT,), ("candidates",)),
+            ((SIBLINGS,), ("networks",)),
+            (
+                (GRAFT, SIBLINGS),
+                ("steps", "batch", "lr", "augment", "loss", "normalize", "snapshots"),
+            ),
+        )
+        for name in names
     }
 
     test: str = setting(
@@ -65,13 +71,18 @@ class Settings(TrainSettings, ContrastSettings, TreeSettings):
     )
     draws: int = setting(4000, "fresh units behind a latent's distribution", low=100, high=1 << 24)
     candidates: int = setting(
-        100, "random units, of which the luckiest and the unluckiest are put in", low=2, high=1 << 20
+        100,
+        "random units, of which the luckiest and the unluckiest are put in",
+        low=2,
+        high=1 << 20,
     )
     networks: int = setting(24, "networks of each tree", low=3, high=1 << 16)
     members: int = setting(48, "trees", low=1, high=1 << 20)
     steps: int = setting(2000, "updates", low=1, high=10**9)
     lr: float = setting(1.0, "learning rate", above=0)
-    snapshots: int = setting(24, "times the root is measured, evenly in log steps", low=2, high=1000)
+    snapshots: int = setting(
+        24, "times the root is measured, evenly in log steps", low=2, high=1000
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,9 +11,9 @@ a constant norm, and at an equal norm.
 The claim is about growth: the rate d log(s / ||w||) / dt with the operator and without its blocks between
 groups, over the same interval of a tree's time, until the full dynamics have made the first half of their
 log growth (which, growth being explosive, takes some .8 of the time). Rates do depend on scale, since the
-gradient of the lower layer grows with W_2, and making W_2 grow is a part of what the operator does. Whether it does
-more than that is asked apart, at an equal norm: does it matter that the upper layer learns, and does it
-matter that groups are coupled?
+gradient of the lower layer grows with W_2, and making W_2 grow is a part of what the operator does. Whether
+it does more than that is asked apart, at an equal norm: does it matter that the upper layer learns, and
+does it matter that groups are coupled?
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ _FEW = f"It is open otherwise, and with fewer than {FEWEST_TREES} trees."
 GROWTH = Rule(
     "In every setting the growth rate of the best unit's selectivity per norm, mean over latents, must be "
     "larger in the full dynamics than without the operator's blocks between groups (Wilcoxon's exact "
-    f"signed-rank test over trees, one-sided, p < {SIGNIFICANCE} after Bonferroni over settings). Fails if the "
-    f"ratio of the mean rates is below {1 + NEGLIGIBLE:g} with its whole 95% interval in every setting (all at "
-    f"once), and else holds if the rate is larger in every setting. {_FEW}",
+    f"signed-rank test over trees, one-sided, p < {SIGNIFICANCE} after Bonferroni over settings). Fails if "
+    f"the ratio of the mean rates is below {1 + NEGLIGIBLE:g} with its whole 95% interval in every setting "
+    f"(all at once), and else holds if the rate is larger in every setting. {_FEW}",
     Deferred(f"{_CODE}:faster"),
 )
 
@@ -91,7 +91,9 @@ EXPERIMENT = Experiment(
         Claim(
             "At an equal norm of the upper weights, features are further if the upper layer learns",
             "ours: what remains of the acceleration without scale",
-            _further(LEARNED, "The full dynamics with constant ||W_2|| against frozen W_2, at equal time"),
+            _further(
+                LEARNED, "The full dynamics with constant ||W_2|| against frozen W_2, at equal time"
+            ),
             "learned",
             plateau=None,
         ),
@@ -99,7 +101,8 @@ EXPERIMENT = Experiment(
             "At an equal norm of the upper weights, features are further if groups are coupled",
             "ours: what remains of the coupling's acceleration without scale",
             _further(
-                COUPLED, "The full dynamics against those without blocks between groups, at equal ||W_2||"
+                COUPLED,
+                "The full dynamics against those without blocks between groups, at equal ||W_2||",
             ),
             "coupled",
             plateau=None,
