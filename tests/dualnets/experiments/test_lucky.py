@@ -138,9 +138,21 @@ def test_a_tree_of_which_a_copy_diverged_is_left_out():
 
 
 def test_times_are_those_of_the_curves():
-    lucky_times, unlucky_times = rules.times(graft(factor=4.0, noise=0.0).query("units == 2"))
-    assert np.allclose(np.log(unlucky_times / lucky_times), np.log(4), atol=0.1)
-    assert ((lucky_times >= 30) & (lucky_times <= 61)).all()
+    table = graft(factor=4.0, noise=0.0).query("units == 2")
+    found = rules.times(table)
+    assert np.allclose(np.log(found.unlucky / found.lucky), np.log(4), atol=0.1)
+    assert ((found.lucky >= 30) & (found.lucky <= 61)).all()
+    assert (found.level == 1).all()  # both start where the lucky one does
+
+
+def test_a_head_start_and_no_more_has_a_ratio_of_one_when_level():
+    """A copy that takes 60 updates, of which 20 to where the other one starts, which takes 40."""
+    lucky_at, unlucky_at, level = np.full((3, 12), [[41.0], [61.0], [21.0]])
+    found = rules.Times(lucky_at, unlucky_at, level)
+    assert found.ratio_when_level.value == 1
+    assert found.ratio().value == pytest.approx(61 / 41)
+    never = rules.Times(lucky_at, np.full(12, np.inf), np.full(12, np.inf))
+    assert never.ratio_when_level.value == np.inf
 
 
 def test_copies_differ_in_one_unit_of_one_norm_and_read_the_same_samples():

@@ -144,11 +144,10 @@ def growth_rates(
     return pd.concat(parts)
 
 
-def _networks(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame, pd.DataFrame]]:
-    """Every network of all seeds: the kind of its outputs, its units, and its `amplified` and `winners`."""
+def _networks(table: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """Every network of all seeds: the kind of its outputs, its units, and its rows."""
     for (normalize, units), rows in pooled(table).groupby(["normalize", "units"]):
-        output = "normalised" if normalize else "plain"
-        yield output, int(units), amplified(rows), winners(rows)
+        yield "normalised" if normalize else "plain", int(units), rows
 
 
 def _spearman(a: pd.Series, b: pd.Series) -> float:
@@ -220,8 +219,9 @@ def out_of_sample(rows: pd.DataFrame, source: str) -> float:
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """Per cell and level: growth along directions, who wins, and how often the forecast is right."""
     found = []
-    for output, units, grown, won in _networks(table):
-        for level, part in won.groupby("level"):
+    for output, units, rows in _networks(table):
+        grown = amplified(rows)
+        for level, part in winners(rows).groupby("level"):
             growth = mean_interval(grown[grown["level"] == level]["rank"].to_numpy())
             found.append({
                 "network": f"{output} {units}", "level": level,
@@ -259,9 +259,9 @@ def growth(table: pd.DataFrame) -> Judgement:
     ranks = {
         # at the top V[fbar] ⊗ 1 is of rank one in every output: its eigenvalues have no order
         (output, units, int(level)): part["rank"].to_numpy()
-        for output, units, grown, won in _networks(table)
+        for output, units, rows in _networks(table)
         if output == "plain"
-        for level, part in grown[grown["level"] < won["level"].max()].groupby("level")
+        for level, part in amplified(rows[rows["level"] < rows["level"].max()]).groupby("level")
     }
     tests = {key: exceeds(rank, 0.0, len(ranks)) for key, rank in ranks.items()}
     what = "rank correlation of eigenvalues and growth rates, smallest of all levels"
@@ -302,8 +302,8 @@ Key = tuple[str, int, int]  # the kind of outputs, units, level
 def _levels(table: pd.DataFrame) -> list[tuple[Key, pd.DataFrame]]:
     return [
         ((output, units, int(level)), part)
-        for output, units, _, won in _networks(table)
-        for level, part in won.groupby("level")
+        for output, units, rows in _networks(table)
+        for level, part in winners(rows).groupby("level")
     ]
 
 

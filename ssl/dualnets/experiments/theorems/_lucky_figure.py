@@ -60,10 +60,7 @@ def _trained(figure: Any, rows: pd.DataFrame, letters: Any) -> None:
         _, _, units, part = plain[len(plain) // 2]
         _copies(curves, part)
         curves.set_title(f"{next(letters)}  one unit exchanged, {units} units")
-        made = {
-            n: [(u, rules.ratio(*rules.times(p))) for m, _, u, p in graft if m == n]
-            for n in OUTPUTS
-        }
+        made = {n: [(u, rules.times(p).ratio()) for m, _, u, p in graft if m == n] for n in OUTPUTS}
         _by_outputs(ratios, made)
         ratios.set_yscale("log")
         ratios.axhline(1, color=GREY, lw=1, ls=(0, (4, 2)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dualnets.experiments.theorems.lucky import BORN, CALIBRATED, GRAFT, SIBLINGS
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
@@ -112,29 +113,46 @@ def trained(table: pd.DataFrame, test: str) -> Iterator[tuple[bool, str, int, pd
         yield bool(key[0]), extra, int(key[-1]), part
 
 
-def times(rows: pd.DataFrame) -> tuple[Array, Array]:
-    """`(S,)` each, updates to the common goal with the lucky and with the unlucky unit; inf where never.
+class Times(NamedTuple):
+    """When copies get where; `(S,)` each, updates + 1 (a log axis has no 0), inf where never.
 
-    The goal is halfway from the luckier copy's alignment before training to the ceiling. Trees of which a
-    copy has diverged are left out.
+    Attributes:
+        lucky, unlucky: at the common goal, halfway from the lucky copy's first alignment to the ceiling.
+        level: the unlucky copy, where the lucky one started.
     """
+
+    lucky: Array
+    unlucky: Array
+    level: Array
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """`(S,)` whether at least one copy reaches the goal."""
+        return np.isfinite(self.lucky) | np.isfinite(self.unlucky)
+
+    def ratio(self, among: int = 1) -> Estimate:
+        """The median of unlucky / lucky over the trees of which at least one copy reaches the goal."""
+        return median_time(self.unlucky[self.known] / self.lucky[self.known], among)
+
+    @property
+    def ratio_when_level(self) -> Estimate:
+        """The same where the unlucky copy's updates count from where the lucky one started."""
+        left = self.unlucky - np.where(np.isfinite(self.level), self.level, 0)
+        return median_time(left[self.known] / (self.lucky - 1)[self.known])
+
+
+def times(rows: pd.DataFrame) -> Times:
+    """The times of one cell; trees of which a copy has diverged are left out."""
     curves = rows.pivot(index=["twin", "member"], columns="step", values="value")
     lucky, unlucky = (curves.loc[twin] for twin in ("lucky", "unlucky"))
     kept = np.isfinite(lucky).all(axis=1) & np.isfinite(unlucky).all(axis=1)
-    ceiling = rows.groupby("member")["ceiling"].first()
-    goal = ((lucky[0] + ceiling) / 2)[kept].to_numpy()
-    steps = curves.columns.to_numpy()
-    if not kept.any():
-        return np.empty(0), np.empty(0)
-    # the untrained network is at 0 updates, which has no place on a log axis
-    one, two = (member_times(steps + 1, part[kept].to_numpy(), goal) for part in (lucky, unlucky))
-    return one, two
-
-
-def ratio(lucky: Array, unlucky: Array, among: int = 1) -> Estimate:
-    """The median of unlucky / lucky over the trees of which at least one copy reaches the goal."""
-    known = np.isfinite(lucky) | np.isfinite(unlucky)
-    return median_time(unlucky[known] / lucky[known], among)
+    lucky, unlucky = lucky[kept], unlucky[kept]
+    if lucky.empty:
+        return Times(*np.empty((3, 0)))
+    goal = (lucky[0] + rows.groupby("member")["ceiling"].first()[kept]) / 2
+    places = curves.columns.to_numpy() + 1
+    wanted = (lucky, goal), (unlucky, goal), (unlucky, lucky[0])
+    return Times(*(member_times(places, part, aim) for part, aim in wanted))
 
 
 def sooner(table: pd.DataFrame, *, normalize: bool) -> Judgement:
@@ -143,12 +161,14 @@ def sooner(table: pd.DataFrame, *, normalize: bool) -> Judgement:
     details: list[dict[str, Any]] = []
     ratios = []
     for _, extra, units, rows in cells:
-        lucky, unlucky = times(rows)
-        ratios.append(ratio(lucky, unlucky, len(cells)))
+        found = times(rows)
+        ratios.append(found.ratio(len(cells)))
         details.append({
             "units": units, **({"of": extra} if extra else {}), **ratios[-1].detail("ratio"),
-            "p": later(unlucky, lucky, len(cells)), "trees": len(lucky),
-            "never_lucky": int(np.isinf(lucky).sum()), "never_unlucky": int(np.isinf(unlucky).sum()),
+            "p": later(found.unlucky, found.lucky, len(cells)), "trees": len(found.lucky),
+            "never_lucky": int(np.isinf(found.lucky).sum()),
+            "never_unlucky": int(np.isinf(found.unlucky).sum()),
+            "ratio_when_level": str(found.ratio_when_level),
             "end_over_gap": f"{end_difference(rows, len(cells)):+.3f}",
         })  # fmt: skip
     what = "updates to the goal, unlucky over lucky, median over trees, smallest of all widths"
@@ -238,11 +258,12 @@ def trained_lines(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _graft_line(rows: pd.DataFrame) -> dict[str, Any]:
-    lucky, unlucky = times(rows)
-    never = f"{np.isinf(lucky).mean():.2f} / {np.isinf(unlucky).mean():.2f}"
+    found = times(rows)
+    never = f"{np.isinf(found.lucky).mean():.2f} / {np.isinf(found.unlucky).mean():.2f}"
     return {
-        "unlucky / lucky": str(ratio(lucky, unlucky)), "p": f"{later(unlucky, lucky):.2g}",
-        "never (lucky / unlucky)": never, "end": f"{end_difference(rows):+.2f}",
+        "unlucky / lucky": str(found.ratio()), "when level": str(found.ratio_when_level),
+        "p": f"{later(found.unlucky, found.lucky):.2g}", "never (lucky / unlucky)": never,
+        "end": f"{end_difference(rows):+.2f}",
     }  # fmt: skip
 
 

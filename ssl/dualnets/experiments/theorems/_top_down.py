@@ -203,7 +203,7 @@ def _judged(
         return Judgement("open", "nothing was integrated", what, NOTHING, [])
     passed = [entry["p"] < SIGNIFICANCE for entry in details]
     low, high = (pick(effect.value for effect in effects) for pick in (min, max))
-    reason += f" {sum(passed)} of {len(passed)}: {low:.3f} to {high:.3f}"
+    reason += f" {sum(passed)} of {len(passed)} comparisons, {low:.2g} to {high:.2g}"
     outcome: Outcome = "open"
     if few := too_few(min(effect.n for effect in effects)):
         reason = few
