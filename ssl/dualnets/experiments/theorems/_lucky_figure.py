@@ -62,7 +62,8 @@ def _trained(figure: Any, rows: pd.DataFrame, letters: Any) -> None:
         curves.set_title(f"{next(letters)}  one unit exchanged, {units} units")
         made = {n: [(u, rules.times(p).ratio()) for m, _, u, p in graft if m == n] for n in OUTPUTS}
         _by_outputs(ratios, made)
-        ratios.set_yscale("log")
+        ratios.set_yscale("log", base=2)
+        ratios.yaxis.set_major_formatter("{x:g}")
         ratios.axhline(1, color=GREY, lw=1, ls=(0, (4, 2)))
         ratios.set_ylabel("updates to the goal, unlucky / lucky")
         ratios.set_title(f"{next(letters)}  is the lucky copy sooner?")
@@ -76,6 +77,8 @@ def _trained(figure: Any, rows: pd.DataFrame, letters: Any) -> None:
         ranks.axhline(0, color=GREY, lw=1, ls=(0, (4, 2)))
         ranks.set_ylabel("rank correlation of luck and speed")
         ranks.set_title(f"{next(letters)}  networks of one tree")
+    handles, words = (ratios if graft else ranks).get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside lower right", ncols=2)
 
 
 def _copies(axes: Axes, rows: pd.DataFrame) -> None:
@@ -115,8 +118,6 @@ def _by_outputs(axes: Axes, found: dict[bool, list[tuple[int, Estimate]]]) -> No
     axes.set_xlim(-0.5, len(sizes) - 0.5)
     axes.set_xlabel("units per latent")
     axes.grid(axis="x", visible=False)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper right")
 
 
 def _shades(rows: pd.DataFrame) -> dict[int, Any]:
