@@ -203,10 +203,10 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     result.attrs["caption"] = (
         "born: lucky is a best |correlation| of at least its share of the ceiling, |s| the best "
         "|selectivity|; graft: copies with a lucky and an unlucky unit, median ratio of the updates to their "
-        "common goal (above 1: the lucky one is sooner; a copy that never reaches it is later than all); when "
-        "level: the same, with the unlucky copy's updates counted from where the lucky one started, so that 1 "
-        "means a head start and no more; end: alignment after training with the lucky unit less that with the "
-        "other, over the gap; siblings: rank correlation of luck with how soon the goal is reached, within "
+        "common goal (above 1: the lucky one is sooner; a copy that never reaches it is later than all); "
+        "when level: the same, with the unlucky copy's updates counted from where the lucky one started, so "
+        "that 1 means a head start and no more; end: alignment after training with the lucky unit less that "
+        "with the other, over the gap; siblings: rank correlation of luck with how soon the goal is reached, within "
         "trees, null 0"
     )
     return result

@@ -116,12 +116,12 @@ GRIDS: dict[str, list[Grid]] = {
     ],
     "default": [
         {**_BORN, "units": [*_WIDTHS, 20], "depth": [3, 4, 5], "members": [24]},
-        *_trained(48, 16, units=_WIDTHS),
+        *_trained(96, 16, units=_WIDTHS),
     ],
     "paper": [
         {**_BORN, "units": [*_WIDTHS, 20, 50], "members": [100], "depth": [2, 3, 4, 5],
          "polarity_low": [0.7, 0.8, 0.9]},
-        *_trained(100, 30, units=[*_WIDTHS, 20], depth=[3, 4], steps=[10_000]),
+        *_trained(200, 40, units=[*_WIDTHS, 20], depth=[3, 4], steps=[10_000]),
     ],
 }  # fmt: skip
 
