@@ -8,7 +8,8 @@ import torch
 import dualnets
 import hltm
 from dualnets.experiments.theorems import _amplification as amplification
-from dualnets.experiments.theorems.amplification import EXPERIMENT
+from dualnets.experiments.theorems import _amplification_rules as rules
+from dualnets.experiments.theorems.amplification import EXPERIMENT, Settings
 from dualnets.lab.plateau import changes
 from dualnets.lab.stats import pooled
 from dualnets.theory import population_trajectory
@@ -47,7 +48,7 @@ def made_up(growth=0.8, units=0.5, hits=1.0, trees=24, seed=0):
         return a, share * a + (1 - abs(share)) * rng.normal(size=n)
 
     for normalize in (False, True):
-        settings = vars(amplification.Settings(normalize=normalize, units=8, depth=2, seed=seed))
+        settings = vars(Settings(normalize=normalize, units=8, depth=2, seed=seed))
         for member in range(trees):
             for level in (1, 2):
                 place = {"cell": f"{normalize} {seed}", "member": member, "level": level}
@@ -101,7 +102,7 @@ def test_more_seeds_are_more_trees():
 
 def test_chance_is_one_in_n_and_the_forecast_is_compared_with_the_ranking_before():
     table = made_up(units=0.9, hits=0.2, trees=60)
-    won = amplification.winners(table[table["normalize"]])
+    won = rules.winners(table[table["normalize"]])
     assert won["advantage"].equals(won["forecast_hits"] - won["first_stays"])
     share = won[won["level"] == 1]["first_stays"].mean()
     detail = next(
@@ -120,7 +121,7 @@ def test_winners_are_those_of_the_last_step_and_must_have_settled():
     table = made_up(units=0.9)
     half = table[table["kind"] == "unit"].assign(step=500)
     settled = pd.concat([table, half], ignore_index=True)
-    assert amplification.winners(settled).equals(amplification.winners(table))
+    assert rules.winners(settled).equals(rules.winners(table))
     curves = changes(CLAIMS["first"].plateau, settled)
     assert len(curves) == 4
     assert all(curve.flat and curve.change == 0 for curve in curves)
@@ -150,4 +151,4 @@ def test_a_small_run(tmp_path):
     assert units["value"].between(0, 1).all()
     assert (run.folder / "amplification.png").exists()
     with pytest.raises(ValueError, match="keep-root"):
-        amplification.Settings(augment="resample-leaves:0.3")
+        Settings(augment="resample-leaves:0.3")

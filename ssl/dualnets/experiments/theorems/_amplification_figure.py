@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dualnets.experiments.theorems._amplification import DIRECTION, UNIT, amplified, winners
+from dualnets.experiments.theorems._amplification_rules import amplified, winners
+from dualnets.experiments.theorems.amplification import DIRECTION, UNIT
 from dualnets.lab.report.intervals import bars
 from dualnets.lab.report.style import WIDTH, level_colours
 from dualnets.lab.stats import mean_interval

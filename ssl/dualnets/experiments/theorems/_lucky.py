@@ -206,8 +206,8 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         "common goal (above 1: the lucky one is sooner; a copy that never reaches it is later than all); "
         "when level: the same, with the unlucky copy's updates counted from where the lucky one started, so "
         "that 1 means a head start and no more; end: alignment after training with the lucky unit less that "
-        "with the other, over the gap; siblings: rank correlation of luck with how soon the goal is reached, within "
-        "trees, null 0"
+        "with the other, over the gap; siblings: rank correlation of luck with how soon the goal is reached "
+        "over the networks of each tree, null 0"
     )
     return result
 

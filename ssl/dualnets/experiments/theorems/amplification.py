@@ -28,6 +28,8 @@ from dualnets.lab.settings import (
     setting,
 )
 
+DIRECTION, UNIT = "direction", "unit"  # the kinds of rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, TreeSettings):
@@ -65,7 +67,7 @@ GRIDS: dict[str, list[Grid]] = {
     ],
 }
 
-_CODE = "dualnets.experiments.theorems._amplification"
+_RULES = "dualnets.experiments.theorems._amplification_rules"
 _FEW = f"It is open otherwise, and with fewer than {FEWEST_TREES} trees."
 GROWTH = Rule(
     "With plain outputs, at every level below the top (where the operator has but one eigenvalue), the rank "
@@ -73,7 +75,7 @@ GROWTH = Rule(
     f"(Wilcoxon's exact signed-rank test over trees, one-sided, p < {SIGNIFICANCE} after Bonferroni over "
     "levels). Holds if it is at every level, fails if at none and every mean is below "
     f"{NEGLIGIBLE} with its whole 95% interval (all levels at once). {_FEW}",
-    Deferred(f"{_CODE}:growth"),
+    Deferred(f"{_RULES}:growth"),
 )
 FIRST = Rule(
     "With plain and with normalised outputs, at every level, the unit with the largest |correlation| before "
@@ -81,7 +83,7 @@ FIRST = Rule(
     f"(Student's test over trees of the shares of latents, one-sided, p < {SIGNIFICANCE} after Bonferroni "
     "over levels and outputs). Holds if it has everywhere, fails if nowhere and every share exceeds chance "
     f"by less than {NEGLIGIBLE} with its whole 95% interval (all at once). {_FEW}",
-    Deferred(f"{_CODE}:first"),
+    Deferred(f"{_RULES}:first"),
 )
 FORECAST = Rule(
     "With plain and with normalised outputs, at every level, the forecast must name the unit that is best "
@@ -89,7 +91,7 @@ FORECAST = Rule(
     f"difference of both shares, one-sided, p < {SIGNIFICANCE} after Bonferroni over levels and outputs). "
     "Holds if it does everywhere, fails if nowhere and every difference is below "
     f"{NEGLIGIBLE} with its whole 95% interval (all at once). {_FEW}",
-    Deferred(f"{_CODE}:forecast"),
+    Deferred(f"{_RULES}:forecast"),
 )
 
 EXPERIMENT = Experiment(
@@ -107,19 +109,19 @@ EXPERIMENT = Experiment(
             "arXiv 2010.00578, lucky nodes: the covariance operator amplifies what is selective already",
             FIRST,
             "first",
-            plateau=Deferred(f"{_CODE}:shares", {"of": "first_stays"}),
+            plateau=Deferred(f"{_RULES}:shares", {"of": "first_stays"}),
         ),
         Claim(
             "The operator's forecast names the winner more often than the ranking before training",
             "ours: docs/theory.md, Equation 4.6",
             FORECAST,
             "forecast",
-            plateau=Deferred(f"{_CODE}:shares", {"of": "advantage"}),
+            plateau=Deferred(f"{_RULES}:shares", {"of": "advantage"}),
         ),
     ),
     summary="the operator amplifies; do the best units stay the best?",
     result_version=2,
     Settings=Settings,
     grids=GRIDS,
-    code=_CODE,
+    code="dualnets.experiments.theorems._amplification",
 )
