@@ -1,16 +1,20 @@
-"""The experiment `amplification`: the operator's directions, its rule, a small run."""
+"""The experiment `amplification`: the operator's directions, its rules, a small run."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from judging import judge
 
 import dualnets
 import hltm
-from dualnets import experiments
 from dualnets.experiments.theorems import _amplification as amplification
+from dualnets.experiments.theorems import _amplification_rules as rules
+from dualnets.experiments.theorems.amplification import EXPERIMENT, Settings
+from dualnets.lab.plateau import changes
+from dualnets.lab.stats import pooled
 from dualnets.theory import population_trajectory
+
+CLAIMS = {claim.name: claim for claim in EXPERIMENT.claims}
 
 
 def test_along_an_eigenvector_the_simple_loss_grows_at_twice_the_eigenvalue():
@@ -34,9 +38,9 @@ def test_along_an_eigenvector_the_simple_loss_grows_at_twice_the_eigenvalue():
     assert gaps[True] > 0.3
 
 
-def made_up(growth=0.8, units=0.5, hits=1.0, trees=24):
+def made_up(growth=0.8, units=0.5, hits=1.0, trees=24, seed=0):
     """Directions and units with given rank correlations and hits."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     rows = []
 
     def follow(share, n=8):
@@ -44,10 +48,10 @@ def made_up(growth=0.8, units=0.5, hits=1.0, trees=24):
         return a, share * a + (1 - abs(share)) * rng.normal(size=n)
 
     for normalize in (False, True):
-        settings = vars(amplification.Settings(normalize=normalize, units=8, depth=2))
+        settings = vars(Settings(normalize=normalize, units=8, depth=2, seed=seed))
         for member in range(trees):
             for level in (1, 2):
-                place = {"cell": str(normalize), "member": member, "level": level}
+                place = {"cell": f"{normalize} {seed}", "member": member, "level": level}
                 if not normalize:
                     for step in (0, 10):
                         a, b = follow(growth)
@@ -68,43 +72,62 @@ def made_up(growth=0.8, units=0.5, hits=1.0, trees=24):
 
 
 @pytest.mark.parametrize(
-    ("changes", "verdict"),
+    ("name", "given", "outcome"),
     [
-        ({}, "holds"),
-        ({"growth": 0.0}, "fails"),
-        ({"units": -0.8}, "fails"),
-        # below the trivial ranking, which is reported and does not decide
-        ({"hits": 0.4, "units": 0.9, "trees": 60}, "holds"),
-        ({"hits": 0.0}, "open"),
-        ({"trees": 8}, "open"),
+        ("growth", {}, "holds"),
+        ("growth", {"growth": -0.8}, "fails"),
+        ("growth", {"growth": 0.0, "trees": 12}, "open"),  # so few trees exclude nothing
+        ("growth", {"trees": 8}, "open"),
+        ("first", {"units": 0.8}, "holds"),
+        ("first", {"units": -0.9, "trees": 60}, "fails"),
+        ("first", {"units": 0.0, "trees": 12}, "open"),
+        ("first", {"units": 0.9, "trees": 8}, "open"),
+        ("forecast", {"units": 0.0}, "holds"),
+        ("forecast", {"units": 0.9, "hits": 0.2, "trees": 60}, "fails"),
+        ("forecast", {"units": 0.9, "hits": 0.2, "trees": 8}, "open"),
     ],
 )
-def test_the_rule(changes, verdict):
-    found = judge(experiments.load("amplification"), made_up(**changes))
-    assert found.verdict == verdict, found.reason
+def test_the_rules(name, given, outcome):
+    found = CLAIMS[name].rule(made_up(**given))
+    assert found.outcome == outcome, found
 
 
-def test_the_forecast_is_compared_with_the_ranking_before_training():
-    beaten = judge(experiments.load("amplification"), made_up(hits=0.4, units=0.9, trees=60))
-    assert "beats chance at 2 of 2" in beaten.reason
-    assert "beats the ranking before at 0 of 2 levels and is beaten by it at 2" in beaten.reason
-    paired = [entry for entry in beaten.details if entry["what"] == "advantage"]
-    assert [entry["behind"] for entry in paired] == [True, True]
-    assert all(entry["high"] < 0 for entry in paired)
-    table = made_up()
-    won = amplification.winners(table[table["normalize"]])
+def test_more_seeds_are_more_trees():
+    both = pd.concat([made_up(units=0.8), made_up(units=0.8, seed=1)], ignore_index=True)
+    for name in ("growth", "first"):
+        found = CLAIMS[name].rule(pooled(both))
+        assert found.estimate.n == 48
+        assert len(found.details) == {"growth": 1, "first": 4}[name]
+
+
+def test_chance_is_one_in_n_and_the_forecast_is_compared_with_the_ranking_before():
+    table = made_up(units=0.9, hits=0.2, trees=60)
+    won = rules.winners(table[table["normalize"]])
     assert won["advantage"].equals(won["forecast_hits"] - won["first_stays"])
-    table["forecast"] = table["initial"]  # the same ranking has no advantage
-    assert (
-        "at 0 of 2 levels and is beaten by it at 0"
-        in judge(experiments.load("amplification"), table).reason
-    )
-    assert amplification.winners(table)["advantage"].eq(0).all()
+    share = won[won["level"] == 1]["first_stays"].mean()
+    detail = next(
+        d for d in CLAIMS["first"].rule(table).details
+        if (d["output"], d["level"]) == ("normalised", 1)
+    )  # fmt: skip
+    assert detail["value"] == pytest.approx(share - 1 / 8)
+    assert "behind at 4" in CLAIMS["forecast"].rule(table).reason
+    table["forecast"] = table["initial"]  # the same ranking has no lead
+    same = CLAIMS["forecast"].rule(table)
+    assert same.outcome == "fails"
+    assert same.estimate.value == same.estimate.high == 0
 
 
-def test_one_network_is_not_enough():
-    table = made_up()
-    assert judge(experiments.load("amplification"), table[table["normalize"]]).verdict == "open"
+def test_winners_are_those_of_the_last_step_and_must_have_settled():
+    table = made_up(units=0.9)
+    half = table[table["kind"] == "unit"].assign(step=500)
+    settled = pd.concat([table, half], ignore_index=True)
+    assert rules.winners(settled).equals(rules.winners(table))
+    curves = changes(CLAIMS["first"].plateau, settled)
+    assert len(curves) == 4
+    assert all(curve.flat and curve.change == 0 for curve in curves)
+    half["value"] = -half["value"]
+    moved = changes(CLAIMS["first"].plateau, pd.concat([table, half], ignore_index=True))
+    assert not any(curve.flat for curve in moved)
 
 
 def test_scores_out_of_sample():
@@ -124,7 +147,8 @@ def test_a_small_run(tmp_path):
     assert set(kinds[False]) == {"direction", "unit"}
     assert set(kinds[True]) == {"unit"}
     units = run.table[run.table["kind"] == "unit"]
+    assert set(units["step"]) == {10, 20}
     assert units["value"].between(0, 1).all()
     assert (run.folder / "amplification.png").exists()
     with pytest.raises(ValueError, match="keep-root"):
-        amplification.Settings(augment="resample-leaves:0.3")
+        Settings(augment="resample-leaves:0.3")

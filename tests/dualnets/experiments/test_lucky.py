@@ -1,120 +1,204 @@
-"""The experiment `lucky`: its rule on made-up tables, and a small run."""
+"""The experiment `lucky`: its rules on made-up tables, the exchange of one unit, a small run."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from judging import judge
+import torch
 
 import dualnets
-from dualnets import experiments
-from dualnets.experiments.theorems import _lucky as lucky
-from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, mean_ranks, ranks, root
+from dualnets.experiments.theorems import _lucky as cells
+from dualnets.experiments.theorems import _lucky_rules as rules
+from dualnets.experiments.theorems import lucky
+from dualnets.lab.experiment import ProgressListener
+from dualnets.lab.stats import pooled
+
+RULES = {claim.name: claim.rule for claim in lucky.EXPERIMENT.claims}
+STEPS = np.array([0, 1, 3, 9, 27, 81, 243, 729])
 
 
-def made_up(offset=0.0, narrow=0.3, wide=0.8, gap=0.9, trees=24, widths=True, shallow=0.8):
-    """Trees of depth 3 that are trained, and of depth 2 that are not.
-
-    `gap` is how closely the gap closed at the roots of the former follows the best |selectivity| before.
-    """
-    rng = np.random.default_rng(0)
+def born(offset=0.0, narrow=0.3, wide=0.8, trees=24, widths=(2, 10), seed=0):
+    """Trees of depths 2 and 3 whose latents are lucky with the given chances, plus an offset."""
+    rng = np.random.default_rng(seed)
     rows = []
-    for depth, units, chance in (
-        (3, 2, narrow), (3, 10, wide), (2, 2, narrow), (2, 10, shallow),
-    ):  # fmt: skip
-        if units == 10 and not widths:
-            continue
-        settings = vars(lucky.Settings(units=units, depth=depth, steps=1000 * (depth == 3)))
+    for depth in (2, 3):
+        for units in widths:
+            chance = narrow if units == 2 else wide
+            settings = vars(lucky.Settings(units=units, depth=depth, seed=seed))
+            for member in range(trees):
+                for level in range(1, depth + 1):
+                    for latent in range(2 ** (depth - level)):
+                        place = {"cell": f"{depth} {units} {seed}", "member": member}
+                        place |= {"level": level, "latent": latent}
+                        is_lucky = float(rng.random() < chance + offset)
+                        rows.append(settings | place | {"predicted": chance, "lucky": is_lucky})
+    return pd.DataFrame(rows)
+
+
+def curve(start, time):
+    """An alignment that is halfway from `start` to a ceiling of .9 after `time` updates."""
+    share = np.log(STEPS + 1) / np.log(time + 1)
+    return start + (0.9 - start) * np.minimum(share / 2, 0.95)
+
+
+def graft(factor=3.0, noise=0.1, normalize=False, trees=24, seed=0):
+    """Copies of which the lucky one is sooner by a factor, with noise in its logarithm."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for units in (2, 10):
         for member in range(trees):
-            for level in range(1, depth + 1):
-                for latent in range(2 ** (depth - level)):
-                    luck, chances = rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.3)
-                    start = 0.3 + luck / 10
-                    closed = 2 * (gap * luck + (1 - abs(gap)) * chances)
-                    end = start + (0.9 - start) * closed if depth == 3 else np.nan
-                    place = {"cell": f"{depth} {units}", "member": member, "level": level}
-                    born = {"predicted": chance, "lucky": float(rng.random() < chance + offset)}
-                    values = {"initial": start, "final": end, "ceiling": 0.9, "null": 0.02}
-                    size = {"selectivity": luck, "selectivity_predicted": 0.1, "latent": latent}
-                    rows.append(settings | place | born | values | size)
+            log_ratio = np.log(factor) + noise * rng.normal()
+            time = rng.uniform(30, 60)
+            for twin, each in (("lucky", time), ("unlucky", time * np.exp(log_ratio))):
+                for step, value in zip(STEPS, curve(0.5, each), strict=True):
+                    rows.append(
+                        vars(lucky.Settings(test="graft", units=units, normalize=normalize, seed=seed))
+                        | {"cell": f"{units} {normalize} {seed}", "member": member, "twin": twin}
+                        | {"step": step, "value": value, "initial": 0.5, "ceiling": 0.9, "luck": 0.1}
+                    )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def siblings(rank=0.6, trees=16, seed=0):
+    """Networks whose time falls with luck, to a degree."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for normalize in (False, True):
+        settings = vars(lucky.Settings(test="siblings", units=5, normalize=normalize, seed=seed))
+        for member in range(trees):
+            luck = rng.normal(size=24)
+            time = np.exp(-rank * luck + (1 - abs(rank)) * rng.normal(size=24))
+            time[time > 2] = np.inf
+            for network in range(24):
+                own = {"luck": luck[network], "updates": time[network], "ceiling": 0.9}
+                place = {"cell": f"{normalize} {seed}", "member": member, "network": network}
+                rows.append(settings | place | own)
     return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize(
-    ("changes", "verdict", "reason"),
+    ("name", "table", "outcome", "reason"),
     [
-        (
-            {},
-            "holds",
-            "close more of the gap at 2 of 2 widths, end closer to the ceiling at 2 of 2",
-        ),
-        ({"offset": 0.2}, "fails", "standard errors"),
-        ({"wide": 0.3}, "fails", "depth 3: width does not help"),
-        ({"shallow": 0.3}, "fails", "depth 2: width does not help"),
-        ({"gap": -0.9}, "fails", "close more of the gap at 0 of 2 widths"),
-        ({"gap": 0.0}, "fails", "close more of the gap at 0 of 2 widths"),
-        ({"widths": False}, "open", "one width"),
-        ({"trees": 10}, "open", "10 trees are fewer"),
+        ("calibration", born(), "holds", "at all 4 widths and depths"),
+        ("calibration", born(offset=0.2), "fails", "standard errors"),
+        ("calibration", born(trees=10), "open", "10 trees are fewer"),
+        ("width", born(), "holds", "2 of 2 depths"),
+        ("width", born(narrow=0.02, wide=0.02, trees=48), "fails", "0 of 2 depths"),
+        ("width", born(wide=0.3, trees=14), "open", "0 of 2"),  # an effect is not excluded
+        ("width", born(widths=(2,)), "open", "one width"),
+        ("width", graft(), "open", "not measured"),
+        ("speed", graft(), "holds", "2 of 2 widths"),
+        ("speed", graft(factor=1.0, noise=0.05), "fails", "0 of 2"),
+        ("speed", graft(factor=1.0, noise=2.0), "open", "0 of 2"),
+        ("speed", graft(factor=1 / 3), "fails", "0 of 2"),
+        ("speed", graft(trees=10), "open", "10 trees are fewer"),
+        ("speed", graft(normalize=True), "open", "not measured"),
+        ("normalised", graft(normalize=True), "holds", "2 of 2"),
+        ("within", siblings(), "holds", "2 of 2"),
+        ("within", siblings(rank=-0.6), "fails", "0 of 2"),
+        ("within", siblings(rank=0.0, trees=14), "open", "0 of 2"),
     ],
-)
-def test_the_rule(changes, verdict, reason):
-    found = judge(experiments.load("lucky"), made_up(**changes))
-    assert found.verdict == verdict, found.reason
+)  # fmt: skip
+def test_the_rules(name, table, outcome, reason):
+    found = RULES[name](table)
+    assert found.outcome == outcome, found
     assert reason in found.reason
 
 
-def test_one_width_at_which_the_luckier_do_not_learn_better_leaves_it_open():
-    good, bad = made_up(), made_up(gap=0.0)
-    table = pd.concat([good[good["units"] == 2], bad[bad["units"] == 10]])
-    found = judge(experiments.load("lucky"), table)
-    assert found.verdict == "open"
-    assert "close more of the gap at 1 of 2 widths" in found.reason
+def test_copies_that_never_reach_the_goal_are_later_than_all():
+    """They are counted by rank and shown; a tree of which neither copy does so says nothing."""
+    table = graft(noise=0.5)
+    slow = (table["twin"] == "unlucky") & (table["member"] < 8)
+    table.loc[slow, "value"] = 0.5
+    neither = table["member"] >= 22
+    table.loc[neither, "value"] = 0.5
+    found = RULES["speed"](table)
+    assert found.outcome == "holds"
+    assert found.details[0]["never_lucky"] == 2
+    assert found.details[0]["never_unlucky"] >= 10
+    assert found.estimate.n == 22
+    assert np.isfinite(found.estimate.value)
 
 
-def test_without_training_the_rule_leaves_learning_open():
-    table = made_up()
-    found = judge(experiments.load("lucky"), table[table["depth"] == 2])
-    assert found.verdict == "open"
-    assert "nothing was trained" in found.reason
-    assert found.effect_value is None
+def test_more_seeds_are_more_trees():
+    for name, made, n in (
+        ("calibration", born, 24),
+        ("speed", graft, 24),
+        ("within", siblings, 16),
+    ):
+        two = pooled(pd.concat([made(seed=0), made(seed=1)], ignore_index=True))
+        found = RULES[name](two)
+        assert found.estimate.n == 2 * n
+        assert found.outcome == "holds"
 
 
-def test_luck_that_does_nothing_looks_like_harm_in_gap_closed_alone():
-    """Ends that know nothing of the start: regression to the mean, which the other measure lacks."""
-    rng = np.random.default_rng(0)
-    luck = rng.uniform(0.2, 0.6, 400)
-    rows = pd.DataFrame(
-        {"member": np.arange(400), "selectivity": luck, "initial": luck, "ceiling": 0.9}
+def test_a_tree_of_which_a_copy_diverged_is_left_out():
+    table = graft()
+    table.loc[(table["member"] == 3) & (table["twin"] == "lucky"), "value"] = np.nan
+    assert RULES["speed"](table).details[0]["trees"] == 23
+
+
+def test_times_are_those_of_the_curves():
+    table = graft(factor=4.0, noise=0.0).query("units == 2")
+    found = rules.times(table)
+    assert np.allclose(np.log(found.unlucky / found.lucky), np.log(4), atol=0.1)
+    assert ((found.lucky >= 30) & (found.lucky <= 61)).all()
+    assert (found.level == 1).all()  # both start where the lucky one does
+
+
+def test_a_head_start_and_no_more_has_a_ratio_of_one_when_level():
+    """A copy that takes 60 updates, of which 20 to where the other one starts, which takes 40."""
+    lucky_at, unlucky_at, level = np.full((3, 12), [[41.0], [61.0], [21.0]])
+    found = rules.Times(lucky_at, unlucky_at, level)
+    assert found.ratio_when_level.value == 1
+    assert found.ratio().value == pytest.approx(61 / 41)
+    never = rules.Times(lucky_at, np.full(12, np.inf), np.full(12, np.inf))
+    assert never.ratio_when_level.value == np.inf
+
+
+def test_copies_differ_in_one_unit_of_one_norm_and_read_the_same_samples():
+    settings = lucky.Settings(
+        test="graft", depth=2, units=3, members=5, candidates=50, steps=8, seed=3
     )
-    rows["final"] = rng.normal(0.8, 0.02, 400)
-    assert ranks(rows, GAP).value < -0.4
-    assert abs(ranks(rows, FINAL).value) < 0.15
-
-
-def test_the_mean_rank_correlation_is_bootstrapped_over_trees():
-    table = made_up(gap=0.5)
-    cells = [root(rows) for _, depth, _, rows in lucky.widths(table) if depth == 3]
-    found = mean_ranks(cells)
-    assert found.value == pytest.approx(np.mean([ranks(part, GAP).value for part in cells]))
-    assert found.low < found.value < found.high
-    assert found.n == 24
-    assert mean_ranks([]).n == 0
+    trees = settings.build_trees()
+    network, both = cells.twins(settings, trees)
+    own = dualnets.tree_network(trees, units=3, seed=3)
+    top, once = network.weights[-1].detach()[:, 0], own.weights[-1].detach()[:, 0]
+    assert torch.equal(network.weights[0][:5], network.weights[0][5:])
+    assert torch.equal(top[:5, 1:], once[:, 1:])
+    assert torch.equal(top[5:, 1:], once[:, 1:])
+    norms = top[:, 0].norm(dim=1)
+    assert torch.allclose(norms, once[:, 0].norm(dim=1).repeat(2))
+    inputs = dualnets.theory.latent_inputs(own, trees)[2]
+    drawn = cells.random_units(settings, trees, once[:, 0].double())
+    all_luck = inputs.selectivities(drawn[:, None])[:, 0].abs()
+    chosen = inputs.selectivities(torch.stack([top[:5, 0], top[5:, 0]], 1)[:, None].double())[
+        :, 0
+    ].abs()
+    assert torch.allclose(chosen[:, 0], all_luck.amax(1), atol=1e-6)
+    assert torch.allclose(chosen[:, 1], all_luck.amin(1), atol=1e-6)
+    with torch.no_grad():  # copies that are the same stay the same
+        network.weights[-1][5:] = network.weights[-1][:5]
+    found = cells._train(settings, network, both, ProgressListener())
+    assert np.array_equal(found.alignment[:5], found.alignment[5:])
+    assert not np.array_equal(found.alignment[:, 0], found.alignment[:, -1])
 
 
 def test_a_small_run(tmp_path):
-    few = {"steps": 20, "evaluation_samples": 512, "draws": 300}
-    run = dualnets.run("lucky", scale="smoke", out=tmp_path, **few)
+    run = dualnets.run("lucky", scale="smoke", out=tmp_path, steps=10, draws=300)
     table = run.table
-    assert table.groupby("depth")["steps"].unique().map(list).to_dict() == {2: [0], 3: [20]}
-    assert table[table["steps"] == 0]["final"].isna().all()
-    assert table[table["steps"] > 0]["final"].notna().all()
-    assert (table["initial"] <= table["ceiling"] + 1e-9).all()
-    assert table["lucky"].eq(table["initial"] >= 0.8 * table["ceiling"]).all()
-    for *_, rows in lucky.widths(table):
-        assert abs(lucky.standard_errors(rows)) < lucky.CALIBRATED
-        if rows["depth"].iloc[0] == 2:
-            continue  # too few latents to tell
-        broken = rows.assign(predicted=rows["predicted"] ** 3)
-        assert abs(lucky.standard_errors(broken)) > 2
-        ratio = rows["selectivity"].mean() / rows["selectivity_predicted"].mean()
-        assert ratio == pytest.approx(1, abs=0.15)
+    assert set(table["test"]) == {"born", "graft", "siblings"}
+    before = table[table["test"] == "born"]
+    assert (before["initial"] <= before["ceiling"] + 1e-9).all()
+    assert before["lucky"].eq(before["initial"] >= 0.8 * before["ceiling"]).all()
+    deeper = before[before["depth"] == 3]  # there are too few latents in the others to tell
+    assert abs(rules.standard_errors(deeper)) < lucky.CALIBRATED
+    assert abs(rules.standard_errors(deeper.assign(predicted=deeper["predicted"] ** 3))) > 2
+    assert deeper["luck"].mean() == pytest.approx(deeper["luck_predicted"].mean(), rel=0.15)
+    pairs = table[table["test"] == "graft"].drop_duplicates(["normalize", "twin", "member"])
+    luck = pairs.pivot(index=["normalize", "member"], columns="twin", values="luck")
+    assert (luck["lucky"] >= luck["unlucky"]).all()
+    many = table[table["test"] == "siblings"]
+    assert many.groupby(["normalize", "member"]).size().eq(4).all()
+    assert [verdict.name for verdict in run.verdicts] == list(RULES)
+    assert {verdict.verdict for verdict in run.verdicts} == {"open"}
     assert (run.folder / "lucky.png").exists()

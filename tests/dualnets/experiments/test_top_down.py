@@ -1,31 +1,31 @@
-"""The experiment `top_down`: its rule on made-up tables, growth rates, a small run."""
+"""The experiment `top_down`: its rules on made-up tables, growth rates, a small run."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from judging import judge
 
 import dualnets
-from dualnets import experiments
 from dualnets.experiments.theorems import _top_down as top_down
-from dualnets.lab.stats import mean_interval
+from dualnets.experiments.theorems.top_down import EXPERIMENT
+from dualnets.lab.stats import mean_interval, pooled, ratio_interval
+
+RULES = {claim.name: claim.rule for claim in EXPERIMENT.claims}
 
 
-def made_up(constant=0.1, full=0.1, trees=16):
+def made_up(constant=0.2, full=0.2, uncoupled=0.0, noise=0.01, trees=16, seed=0):
     """Paths as `run_cell` makes them, with the given log gains of the pairs."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     rows = []
-    settings = vars(top_down.Settings())
+    settings = vars(top_down.Settings(seed=seed))
     for member in range(trees):
         start = rng.uniform(0.4, 0.6)
-        noise = rng.normal(0, 0.01, 4)
-        gains = noise + np.array([full, 0, 0, constant])
+        gains = rng.normal(0, noise, 4) + np.array([full, uncoupled, 0, constant])
         for name, gain in zip(("full", "uncoupled", "frozen", "constant"), gains, strict=True):
             for share in np.linspace(0, 1, 5):
                 measures = ("selectivity", "per_norm", "correlation")
                 values = dict.fromkeys(measures, start * np.exp(gain * share))
                 growing = name in ("full", "uncoupled")
-                place = {"cell": "a", "member": member, "intervention": name, "share": share}
+                place = {"cell": str(seed), "member": member, "intervention": name, "share": share}
                 norms = {"upper_norm": 1 + share * growing, "ceiling": 0.95}
                 norms["time"] = 2 * share * (1 + member)
                 rows.append(settings | place | values | norms)
@@ -33,19 +33,42 @@ def made_up(constant=0.1, full=0.1, trees=16):
 
 
 @pytest.mark.parametrize(
-    ("changes", "verdict", "reason"),
+    ("name", "changes", "outcome", "reason"),
     [
-        ({}, "holds", "2 of 2 constant against frozen, 2 of 2 full"),
-        ({"constant": 0.0, "full": 0.0}, "fails", "0 of 2 constant against frozen, 0 of 2 full"),
-        ({"constant": -0.1, "full": -0.1}, "fails", "0 of 2"),
-        ({"full": 0.0}, "open", "2 of 2 constant against frozen, 0 of 2 full"),
-        ({"trees": 8}, "open", "8 trees are fewer"),
+        ("growth", {"uncoupled": 0.1}, "holds", "1 of 1"),
+        ("growth", {"uncoupled": 0.2}, "fails", "0 of 1"),
+        (
+            "growth",
+            {"uncoupled": 0.2, "noise": 0.1},
+            "open",
+            "0 of 1",
+        ),  # a ratio of 1.1 is not excluded
+        ("growth", {"uncoupled": 0.4}, "fails", "0 of 1"),
+        ("growth", {"uncoupled": 0.1, "trees": 8}, "open", "8 trees are fewer"),
+        ("learned", {}, "holds", "2 of 2"),
+        ("learned", {"constant": 0.0}, "fails", "0 of 2"),
+        # significant, and less than a tenth
+        ("learned", {"constant": 0.05}, "fails", "2 of 2"),
+        ("learned", {"constant": -0.1}, "fails", "0 of 2"),
+        ("coupled", {}, "holds", "2 of 2"),
+        ("coupled", {"full": 0.0}, "fails", "0 of 2"),
+        ("coupled", {"trees": 8}, "open", "8 trees are fewer"),
     ],
 )
-def test_the_rule(changes, verdict, reason):
-    found = judge(experiments.load("top_down"), made_up(**changes))
-    assert found.verdict == verdict
+def test_the_rules(name, changes, outcome, reason):
+    found = RULES[name](made_up(**changes))
+    assert found.outcome == outcome, found
     assert reason in found.reason
+
+
+def test_more_seeds_are_more_trees():
+    """Cells that differ in their seed alone are one setting."""
+    both = pd.concat([made_up(uncoupled=0.1), made_up(uncoupled=0.1, seed=1)], ignore_index=True)
+    for name, rule in RULES.items():
+        found = rule(pooled(both))
+        assert found.estimate.n == 32
+        assert len(found.details) == (1 if name == "growth" else 2)
+    assert top_down.summary_table(both)["n"].eq(32).all()
 
 
 def test_norms_are_compared_where_both_have_them():
@@ -91,23 +114,19 @@ def test_growth_rates_are_slopes_of_logarithms():
     assert (top_down.rates(table)["until"] == 0.75).all()
 
 
-def test_rates_stand_in_the_summary_and_the_verdict():
-    table = made_up(full=0.3)
-    row = (
-        top_down.summary_table(table).set_index(["pair", "measure"]).loc["full / uncoupled"].iloc[0]
-    )
+def test_rates_stand_in_the_summary_and_the_judgement():
+    table = made_up(full=0.3, uncoupled=0.1)
+    rows = top_down.summary_table(table).set_index(["pair", "measure"])
+    row = rows.loc[("full / uncoupled", top_down.MEASURES["per_norm"])]
     wide = top_down.rates(table).query("measure == 'per_norm'")
     wide = wide.pivot(index="member", columns="intervention", values="rate")
-    for column, values in (
-        ("rate with", wide["full"]),
-        ("rate without", wide["uncoupled"]),
-        ("difference of rates", wide["full"] - wide["uncoupled"]),
-    ):
-        assert row[column] == f"{mean_interval(values.to_numpy()):.4f}"
-    details = judge(experiments.load("top_down"), table).details
-    assert [row["rate with"], row["rate without"]] == next(
-        entry["rates"][:2] for entry in details if entry["pair"] == "full / uncoupled"
-    )
+    full, without = wide["full"].to_numpy(), wide["uncoupled"].to_numpy()
+    assert row["rate with"] == f"{mean_interval(full):.4f}"
+    assert row["rate without"] == f"{mean_interval(without):.4f}"
+    assert row["ratio of rates"] == str(ratio_interval(full, without))
+    found = RULES["growth"](table)
+    assert found.estimate.value == pytest.approx(full.mean() / without.mean())
+    assert found.details[0]["rate_with"] == pytest.approx(full.mean())
 
 
 def test_a_small_run(tmp_path):

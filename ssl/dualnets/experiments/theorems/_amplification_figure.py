@@ -10,33 +10,33 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dualnets.experiments.theorems._amplification import DIRECTION, UNIT, amplified, winners
+from dualnets.experiments.theorems._amplification_rules import amplified, winners
+from dualnets.experiments.theorems.amplification import DIRECTION, UNIT
 from dualnets.lab.report.intervals import bars
 from dualnets.lab.report.style import WIDTH, level_colours
 from dualnets.lab.stats import mean_interval
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Directions on top (plain outputs), units below (normalised outputs, the widest network)."""
+    """Directions on top (plain outputs), units below (the widest network of each kind of outputs)."""
     colours = level_colours(int(table["level"].max()))
-    # the widest network of each kind of outputs
     kinds = [table[table["normalize"] == normalize] for normalize in (False, True)]
-    plain, usual = (rows[rows["units"] == rows["units"].max()] for rows in kinds)
-    rows = 1 + bool(len(plain) and len(usual))
-    figure = plt.figure(figsize=(WIDTH, 3.5 * rows), layout="constrained")
-    blocks = figure.subfigures(rows, 1, squeeze=False)[:, 0]
+    kinds = [rows[rows["units"] == rows["units"].max()] for rows in kinds if len(rows)]
+    plain = kinds[0] if not kinds[0]["normalize"].iloc[0] else None
+    figure = plt.figure(figsize=(WIDTH, 7.0 if plain is not None else 3.5), layout="constrained")
+    blocks = figure.subfigures(1 + (plain is not None), 1, squeeze=False)[:, 0]
     titles = []
-    if len(plain):
+    if plain is not None:
         left, right = blocks[0].subplots(1, 2)
         _growth(left, plain, colours)
         _ranks(right, amplified(plain), colours)
         titles += [(left, "growth of a direction against 2 x eigenvalue"),
                    (right, "rank correlation of growth and eigenvalue, trees")]  # fmt: skip
-    if len(usual):
-        left, right = blocks[-1].subplots(1, 2)
-        _units(left, usual, colours)
-        _hits(right, winners(usual), int(usual["units"].iloc[0]))
-        titles += [(left, "units before and after"), (right, "who wins?")]
+    left, right = blocks[-1].subplots(1, 2)
+    _units(left, kinds[-1], colours)
+    _hits(right, [winners(rows) for rows in kinds])
+    output = "normalised" if kinds[-1]["normalize"].iloc[0] else "plain"
+    titles += [(left, f"units before and after, {output} outputs"), (right, "who wins?")]
     for letter, (axes, title) in zip("abcd", titles, strict=False):
         axes.set_title(f"{letter}  {title}")
     return figure
@@ -81,27 +81,39 @@ def _ranks(axes: Axes, made: pd.DataFrame, colours: dict[int, object]) -> None:
 
 def _units(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
     """Every unit's |correlation| with its latent after training against that before."""
-    _by_level(axes, rows[rows["kind"] == UNIT], "initial", colours, s=6, alpha=0.4)
+    rows = rows[(rows["kind"] == UNIT) & (rows["step"] == rows["step"].max())]
+    _by_level(axes, rows, "initial", colours, s=6, alpha=0.4)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", lw=1, zorder=0)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="a unit's |correlation| with its latent before",
              ylabel="after training")  # fmt: skip
     axes.legend(loc="lower right", markerscale=2.5)
 
 
-def _hits(axes: Axes, won: pd.DataFrame, units: int) -> None:
-    """Share of latents whose winner was the best unit before training, or was forecast."""
+def _hits(axes: Axes, kinds: list[pd.DataFrame]) -> None:
+    """Share of latents whose winner was the best unit before training, or was forecast, and chance."""
     styles = {
         "first_stays": ("the best unit before", "#21918c"),
         "forecast_hits": ("the forecast", "#440154"),
     }
-    levels = sorted(won["level"].unique())
+    levels = [(won, level) for won in kinds for level in sorted(won["level"].unique())]
     for i, (name, (word, colour)) in enumerate(styles.items()):
-        means = [mean_interval(won[won["level"] == level][name].to_numpy()) for level in levels]
+        means = [
+            mean_interval(won[won["level"] == level][name].to_numpy()) for won, level in levels
+        ]
         place = np.arange(len(levels)) + (i - 0.5) * 0.3
         axes.bar(place, [mean.value for mean in means], width=0.28, color=colour, label=word)
         bars(axes, place, means, fmt="none", color="#1d1d1f", lw=1)
-    axes.axhline(1 / units, color="#d1495b", lw=1.3, label=f"chance, 1 in {units}")
-    axes.set_xticks(range(len(levels)), [str(level) for level in levels])
-    axes.set(ylim=(0, 1), xlabel="level", ylabel="share of latents whose winner it names")
+    for at, (won, _) in enumerate(levels):
+        units = int(won["units"].iloc[0])
+        label = f"chance, 1 in {units}" if at == 0 else ""
+        axes.plot([at - 0.45, at + 0.45], [1 / units] * 2, color="#d1495b", lw=1.3, label=label)
+    words = {False: "plain", True: "norm."}
+    axes.set_xticks(
+        range(len(levels)),
+        [f"{level}\n{words[bool(won['normalize'].iloc[0])]}" for won, level in levels],
+    )
+    axes.set(
+        ylim=(0, 1), xlabel="level and outputs", ylabel="share of latents whose winner it names"
+    )
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper right")

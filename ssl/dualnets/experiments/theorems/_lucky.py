@@ -1,67 +1,46 @@
-"""Luck before training, predicted and counted, and what the lucky learn: cells and rule of `lucky`."""
+"""Luck before training and what comes of it: cells, summary and headline of `lucky`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from dualnets import theory
-from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, mean_ranks, ranks, root
-from dualnets.experiments.theorems.lucky import CALIBRATED, Settings
+from dualnets.experiments.theorems import _lucky_rules as rules
+from dualnets.experiments.theorems.lucky import BORN, GRAFT, SIBLINGS, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import Judgement, Outcome, adjusted, exceeds, too_few
 from dualnets.lab.tidy import tidy
+from dualnets.lab.time_to_threshold import member_times
 from dualnets.networks.tree_network import tree_network
-
-if TYPE_CHECKING:
-    from hltm.tree import LatentTree
+from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
+from hltm.sampling.philox import Stream, uniform
+from hltm.tree import LatentTree
 
 MEMBERS_AT_ONCE = 8  # whose leaf states are enumerated together
+TWINS = ("lucky", "unlucky")
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Predict luck, count the lucky latents, train, and measure what became of them."""
-    from dualnets.training.trajectory import describe_frozen, train
-    from hltm.probe.measure import probe_layers
-
+    """One of the three measurements."""
     trees = settings.build_trees()
-    parts = [
-        _before_training(settings, trees[low : low + MEMBERS_AT_ONCE])
-        for low in range(0, len(trees), MEMBERS_AT_ONCE)
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    if settings.steps == 0:
-        return CellResult(table.assign(final=np.nan, null=np.nan, gap_closed=np.nan))
-    network = tree_network(
-        trees, units=settings.units, seed=settings.seed, normalize=True, device=device
-    )
-    final = train(
-        network, settings.build_method(), trees, seed=settings.seed,
-        progress=progress.updated, **settings.training(),
-    )  # fmt: skip
-    layers = probe_layers(
-        final.network, trees, samples=settings.evaluation_samples, seed=settings.seed,
-        metrics=["correlation"], details=False,
-    )  # fmt: skip
-    scores = {level: layer.scores["correlation"] for level, layer in layers.items()}
-    after = [
-        tidy({"member": trees.members, "level": level, "latent": range(score.best.shape[1])},
-             {"final": score.best, "null": score.null})
-        for level, score in scores.items()
-    ]  # fmt: skip
-    table = table.merge(pd.concat(after), on=["member", "level", "latent"])
-    room = table["ceiling"] - table["initial"]
-    table["gap_closed"] = (table["final"] - table["initial"]) / room
-    frozen = describe_frozen(trees.members, final.frozen_at)
-    return CellResult(table, notes=[frozen] if frozen else [])
+    if settings.test == GRAFT:
+        return _grafted(settings, trees, device, progress)
+    if settings.test == SIBLINGS:
+        return _siblings(settings, trees, device, progress)
+    parts = [_born(settings, part) for part in _few_at_once(trees)]
+    return CellResult(pd.concat(parts, ignore_index=True))
 
 
-def _before_training(settings: Settings, trees: LatentTree) -> pd.DataFrame:
+def _few_at_once(trees: LatentTree) -> Iterator[LatentTree]:
+    for low in range(0, len(trees), MEMBERS_AT_ONCE):
+        yield trees[low : low + MEMBERS_AT_ONCE]
+
+
+def _born(settings: Settings, trees: LatentTree) -> pd.DataFrame:
     """Every latent's luck and its prediction (docs/theory.md, Equations 4.4 to 4.6)."""
     units = settings.units
     network = tree_network(trees, units=units, seed=settings.seed)
@@ -84,113 +63,179 @@ def _before_training(settings: Settings, trees: LatentTree) -> pd.DataFrame:
         columns = {
             "predicted": 1 - below**units,  # the best of n independent units (4.5)
             "lucky": (best >= threshold).double(), "initial": best, "ceiling": ceiling,
-            "selectivity": inputs.selectivities(weight).abs().amax(-1),
-            "selectivity_predicted": mean_selectivity,
+            "luck": inputs.selectivities(weight).abs().amax(-1),
+            "luck_predicted": mean_selectivity,
         }  # fmt: skip
         parts.append(tidy(index, columns))
     return pd.concat(parts, ignore_index=True)
 
 
-def standard_errors(rows: pd.DataFrame) -> float:
-    """How far the number of lucky latents is from its prediction, in standard errors.
+class Curves(NamedTuple):
+    """Training as the root sees it, exact: nothing is sampled but what the networks are trained on.
 
-    Given the layers below, blocks are independent, so over all layers the differences are those of a
-    martingale and their variances add.
+    Attributes:
+        steps: of the snapshots, from 0.
+        alignment: `(S, T)` |correlation| of the root's best unit; NaN for a member that diverged.
+        luck: `(S,)` the best |selectivity| of the root's units before training.
+        notes: which members diverged.
     """
-    p = rows["predicted"].to_numpy()
-    spread = float((p * (1 - p)).sum()) ** 0.5
-    return float((rows["lucky"].to_numpy() - p).sum() / spread) if spread > 0 else 0.0
+
+    steps: list[int]
+    alignment: np.ndarray
+    luck: np.ndarray
+    notes: list[str]
 
 
-def widths(table: pd.DataFrame) -> Iterator[tuple[str, int, int, pd.DataFrame]]:
-    """Polarity, depth, width and rows of every cell, narrow first."""
-    for (low, depth, units), rows in table.groupby(["polarity_low", "depth", "units"]):
-        yield f"{low:g}", int(depth), int(units), rows
+def _root_inputs(network: Any, trees: LatentTree) -> theory.BlockInputs:
+    return theory.latent_inputs(network, trees)[trees.topology.depth]
+
+
+def _train(
+    settings: Settings, network: Any, trees: LatentTree, progress: ProgressListener
+) -> Curves:
+    """Train, and measure the root at every snapshot."""
+
+    def top(net: Any) -> torch.Tensor:
+        return net.weights[-1].detach().double().cpu()
+
+    luck = _root_inputs(network, trees).selectivities(top(network)).abs().amax(-1)[:, 0]
+    path = list(trajectory(
+        network, settings.build_method(), trees, seed=settings.seed, progress=progress.updated,
+        snapshots=log_spaced(settings.steps, settings.snapshots), **settings.training(),
+    ))  # fmt: skip
+    best = [
+        _root_inputs(at.network, trees).correlations(top(at.network)).amax(-1)[:, 0] for at in path
+    ]
+    alignment = torch.stack(best, dim=1)
+    frozen_at = path[-1].frozen_at
+    alignment[frozen_at >= 0] = torch.nan
+    notes = [note] if (note := describe_frozen(trees.members, frozen_at)) else []
+    return Curves([at.step for at in path], alignment.numpy(), luck.numpy(), notes)
+
+
+def _root_ceiling(settings: Settings) -> np.ndarray:
+    """`(S,)` of every tree's root."""
+    found: np.ndarray = settings.build_ceilings("own")[settings.depth].value[:, 0].numpy()
+    return found
+
+
+def random_units(settings: Settings, trees: LatentTree, like: torch.Tensor) -> torch.Tensor:
+    """`(S, C, I)` random units with weights of the norms of `(S, I)` given ones."""
+    members, size = like.shape
+    # node 1: not the numbers of a latent's own units
+    drawn = uniform(settings.candidates * size, seed=settings.seed, stream=Stream.NULL,
+                    members=trees.members, node=1)  # fmt: skip
+    drawn = (2 * drawn - 1).view(members, settings.candidates, size)
+    return drawn * (like.norm(dim=1)[:, None, None] / drawn.norm(dim=2, keepdim=True))
+
+
+def twins(
+    settings: Settings, trees: LatentTree, device: torch.device | str = "cpu"
+) -> tuple[Any, LatentTree]:
+    """Two copies of every network, with the luckiest and the unluckiest unit, and of every tree.
+
+    Copies have one address, so that they have the same weights and read the same samples. The luckiest units
+    are those of the first S members.
+    """
+    both = LatentTree(trees.tables.take([*range(len(trees))] * 2), trees.members * 2, True)
+    network = tree_network(
+        both, units=settings.units, seed=settings.seed, normalize=settings.normalize, device=device
+    )
+    single = tree_network(trees, units=settings.units, seed=settings.seed)
+    own = single.weights[-1].detach().double()[:, 0, 0]  # the first unit, (S, I)
+    drawn = random_units(settings, trees, own)
+    luck = _root_inputs(single, trees).selectivities(drawn[:, None])[:, 0].abs()  # (S, C)
+    at = torch.arange(len(trees))
+    chosen = torch.cat([drawn[at, luck.argmax(1)], drawn[at, luck.argmin(1)]])  # (2 S, I)
+    with torch.no_grad():
+        network.weights[-1][:, 0, 0] = chosen.to(network.weights[-1])
+    return network, both
+
+
+def _grafted(
+    settings: Settings, trees: LatentTree, device: torch.device, progress: ProgressListener
+) -> CellResult:
+    """The root's alignment along training in the two copies of every network."""
+    network, both = twins(settings, trees, device)
+    found = _train(settings, network, both, progress)
+    members = len(trees)
+    value = found.alignment.reshape(2, members, -1)
+    index = {"twin": TWINS, "member": trees.members, "step": found.steps}
+    columns = {
+        "value": value, "initial": value[..., :1], "luck": found.luck.reshape(2, members, 1),
+        "ceiling": _root_ceiling(settings)[:, None],
+    }  # fmt: skip
+    rows = tidy(index, columns).assign(level=settings.depth)
+    return CellResult(rows[["member", *rows.columns.drop("member")]], notes=found.notes)
+
+
+def _siblings(
+    settings: Settings, trees: LatentTree, device: torch.device, progress: ProgressListener
+) -> CellResult:
+    """When each of many networks of one tree reaches the goal that they share."""
+    members, each = len(trees), settings.networks
+    rows = [s for s in range(members) for _ in range(each)]
+    many = LatentTree(trees.tables.take(rows), tuple(range(members * each)), True)
+    network = tree_network(
+        many, units=settings.units, seed=settings.seed, normalize=settings.normalize, device=device
+    )
+    found = _train(settings, network, many, progress)
+    value = found.alignment.reshape(members, each, -1)
+    ceiling = _root_ceiling(settings)[:, None]
+    goal = np.repeat((np.nanmean(value[..., 0], axis=1)[:, None] + ceiling) / 2, each)
+    # the untrained network is at 0 updates, which has no place on a log axis
+    times = member_times(np.array(found.steps) + 1, found.alignment, goal) - 1
+    times[np.isnan(found.alignment).any(1)] = np.nan
+    index = {"member": trees.members, "network": range(each)}
+    columns = {
+        "luck": found.luck.reshape(members, each), "updates": times.reshape(members, each),
+        "initial": value[..., 0], "value": value[..., -1], "ceiling": ceiling,
+    }  # fmt: skip
+    return CellResult(
+        tidy(index, columns).assign(level=settings.depth, step=settings.steps), notes=found.notes
+    )
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Per depth, width and level: lucky latents, predicted and counted, and what they learned."""
-    found = []
-    several = table["polarity_low"].nunique() > 1
-    for low, depth, units, rows in widths(table):
-        for level, part in rows.groupby("level"):
-            error = (part["predicted"] * (1 - part["predicted"])).sum() ** 0.5 / len(part)
-            gap, final = (ranks(part, measure) for measure in (GAP, FINAL))
-            found.append({
-                "depth": depth, "units": units, **({"polarity low": low} if several else {}),
-                "level": level,
-                "lucky": part["lucky"].mean(), "predicted": part["predicted"].mean(),
-                "± (s.e.)": float(error),
-                "best |s|": part["selectivity"].mean(),
-                "predicted |s|": part["selectivity_predicted"].mean(),
-                **part[["initial", "final", "ceiling", "null"]].mean(),
-                "|s| ~ gap closed": gap.value, "|s| ~ final": final.value, "n": len(part),
-            })  # fmt: skip
-    result = pd.DataFrame(found)
+    """Per test, outputs and width: luck before training, and what came of it."""
+    found = [*_born_lines(table), *rules.trained_lines(table)]
+    result = pd.DataFrame(found).astype(object).fillna("")
     result.attrs["caption"] = (
-        "n counts latents; lucky: best |correlation| reaches its share of the ceiling; |s| ~: rank "
-        "correlations over trees of the best |selectivity| before training with the gap closed and with "
-        "|correlation| over ceiling after it"
+        "born: lucky is a best |correlation| of at least its share of the ceiling, |s| the best "
+        "|selectivity|; graft: copies with a lucky and an unlucky unit, median ratio of the updates to their "
+        "common goal (above 1: the lucky one is sooner; a copy that never reaches it is later than all); "
+        "when level: the same, with the unlucky copy's updates counted from where the lucky one started, so "
+        "that 1 means a head start and no more; end: alignment after training with the lucky unit less that "
+        "with the other, over the gap; siblings: rank correlation of luck with how soon the goal is reached "
+        "over the networks of each tree, null 0"
     )
     return result
 
 
+def _born_lines(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    several = table["polarity_low"].nunique() > 1
+    for low, depth, units, rows in rules.widths(table):
+        for level, part in rows.groupby("level"):
+            error = (part["predicted"] * (1 - part["predicted"])).sum() ** 0.5 / len(part)
+            means = part[
+                ["lucky", "predicted", "luck", "luck_predicted", "initial", "ceiling"]
+            ].mean()
+            yield {
+                "test": BORN, **({"polarity low": low} if several else {}), "depth": depth,
+                "units": units, "level": int(level),
+                "lucky": f"{means['lucky']:.2f}",
+                "predicted": f"{means['predicted']:.2f} ±{1.96 * error:.2f}",
+                "|s|": f"{means['luck']:.3f} ({means['luck_predicted']:.3f} predicted)",
+                "initial": f"{means['initial']:.2f}", "ceiling": f"{means['ceiling']:.2f}",
+                "n": f"{len(part)} latents",
+            }  # fmt: skip
+
+
 def headline(table: pd.DataFrame) -> str:
     """Of one cell."""
-    text = f"lucky {table['lucky'].mean():.2f}, predicted {table['predicted'].mean():.2f}"
-    if not table["final"].notna().any():
-        return text
-    return f"{text}, root's luck ~ gap closed {ranks(root(table), GAP).value:.2f}"
-
-
-def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule."""
-    outcome: Outcome
-    details: list[dict[str, Any]] = []
-    missed, problems = [], []
-    trained = table[table["final"].notna()]
-    tests = trained.groupby(["polarity_low", "depth", "units"]).ngroups
-    rising: dict[str, list[bool]] = {GAP: [], FINAL: []}
-    for low, depth, units, rows in widths(table):
-        z, trees = standard_errors(rows), rows["member"].nunique()
-        entry = {
-            "polarity_low": float(low), "depth": depth, "units": units,
-            "lucky": float(rows["lucky"].mean()), "predicted": float(rows["predicted"].mean()),
-            "standard_errors": z, "n": int(trees),
-        }  # fmt: skip
-        if abs(z) > CALIBRATED:
-            missed.append(f"depth {depth}, {units} units: {z:.1f} standard errors")
-        problems.append(too_few(trees))
-        if rows["final"].notna().any():
-            for measure, passes in rising.items():
-                rank = ranks(root(rows), measure)
-                p = adjusted(rank.rises, tests)
-                passes.append(p < SIGNIFICANCE)
-                entry |= {f"{measure}_rank": rank.value, f"{measure}_p": p}
-        details.append(entry)
-    for (_, depth), cells in table.groupby(["polarity_low", "depth"]):
-        sizes = sorted(cells["units"].unique())
-        if len(sizes) < 2:
-            problems.append("one width cannot show an effect of width")
-            continue
-        upper = cells[cells["level"] >= 2].groupby(["units", "member"])["lucky"].mean().unstack()
-        grown = exceeds(upper.loc[sizes[-1]].to_numpy(), upper.loc[sizes[0]].to_numpy())
-        if grown >= SIGNIFICANCE:
-            missed.append(f"depth {depth}: width does not help (p = {grown:.2g})")
-    if trained.empty:
-        problems.append("nothing was trained")
-    learned = (
-        f"the luckier roots close more of the gap at {sum(rising[GAP])} of {tests} widths, "
-        f"end closer to the ceiling at {sum(rising[FINAL])} of {tests} widths"
-    )
-    if any(problems):
-        outcome, reason = "open", "; ".join(dict.fromkeys(filter(None, problems)))
-    elif missed or not any(rising[GAP]):
-        outcome, reason = "fails", "; ".join([*missed, learned])
-    elif not all(rising[GAP] + rising[FINAL]):
-        outcome, reason = "open", learned
-    else:
-        outcome, reason = "holds", f"luck is as predicted and grows with width; {learned}"
-    what = "rank correlation of the root's gap closed with its luck before, mean over widths"
-    found = mean_ranks(root(rows) for *_, rows in widths(trained))
-    return Judgement(outcome, reason, what, found, details)
+    test = table["test"].iloc[0]
+    if test == BORN:
+        return f"lucky {table['lucky'].mean():.2f}, predicted {table['predicted'].mean():.2f}"
+    if test == GRAFT:
+        return f"updates unlucky / lucky {rules.times(table).ratio():.2f}"
+    return f"luck ~ speed {rules.rank_correlations(table).mean():+.2f}"

@@ -1,4 +1,4 @@
-"""The figure of `lucky`: chances by width, level and depth, best selectivity, and what roots learned."""
+"""The figure of `lucky`: chances by width, level and depth, best selectivity, what one lucky unit does."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dualnets.experiments.theorems._lucky_ranks import FINAL, GAP, by_tree, ranks, root
-from dualnets.lab.report.style import WIDTH, level_colours
+from dualnets.experiments.theorems import _lucky_rules as rules
+from dualnets.experiments.theorems.lucky import BORN, GRAFT, SIBLINGS
+from dualnets.lab.report.intervals import band, bars
+from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, level_colours
+from dualnets.lab.stats import Estimate, mean_interval
 
 GREY = "#777777"
+TWINS = {"lucky": AFTER, "unlucky": BEFORE}
+OUTPUTS = {False: {"color": "#0072b2", "fmt": "o"}, True: {"color": "#cc79a7", "fmt": "s"}}
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Two rows per polarity: chances and selectivity, then what roots learned against their luck."""
+    """Luck before training on top, below it what one lucky unit does, per polarity."""
     groups = list(table.groupby("polarity_low"))
     figure = plt.figure(figsize=(WIDTH, 6.9 * len(groups)), layout="constrained")
     blocks = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
@@ -26,26 +31,93 @@ def draw(table: pd.DataFrame) -> Figure:
         if len(groups) > 1:
             block.suptitle(f"polarity >= {low:g}")
         upper, lower = block.subfigures(2, 1)
-        by_width, by_depth, best = upper.subplots(1, 3)
-        deepest = rows[rows["depth"] == rows["depth"].max()]
-        colours = level_colours(int(deepest["level"].max()))
-        _chances(by_width, deepest, colours)
-        _roots(by_depth, rows)
-        _selectivity(best, deepest, colours)
-        by_width.set_title(f"{next(letters)}  chance of luck, depth {deepest['depth'].iloc[0]}")
-        by_depth.set_title(f"{next(letters)}  the root's, by depth")
-        best.set_title(f"{next(letters)}  best |s| before training")
-        handles, words = by_width.get_legend_handles_labels()
-        upper.legend(handles, words, loc="outside lower center", ncols=len(words), handlelength=1.4)
-        learned = lower.subplots(1, 2)
-        for axes, measure, word, title in zip(
-            learned, (GAP, FINAL), ("gap closed", "|correlation| after, over its ceiling"),
-            ("do the luckier gain more?", "do the luckier end higher?"), strict=True,
-        ):  # fmt: skip
-            _learned(axes, rows, measure)
-            axes.set_ylabel(f"root's {word}")
-            axes.set_title(f"{next(letters)}  {title}")
+        born = rows[rows["test"] == BORN]
+        if len(born):
+            _born(upper, born, letters)
+        _trained(lower, rows, letters)
     return figure
+
+
+def _born(figure: Any, rows: pd.DataFrame, letters: Any) -> None:
+    by_width, by_depth, best = figure.subplots(1, 3)
+    deepest = rows[rows["depth"] == rows["depth"].max()]
+    colours = level_colours(int(deepest["level"].max()))
+    _chances(by_width, deepest, colours)
+    _roots(by_depth, rows)
+    _selectivity(best, deepest, colours)
+    by_width.set_title(f"{next(letters)}  chance of luck, depth {deepest['depth'].iloc[0]}")
+    by_depth.set_title(f"{next(letters)}  the root's, by depth")
+    best.set_title(f"{next(letters)}  best |s| before training")
+    handles, words = by_width.get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside lower center", ncols=len(words), handlelength=1.4)
+
+
+def _trained(figure: Any, rows: pd.DataFrame, letters: Any) -> None:
+    curves, ratios, ranks = figure.subplots(1, 3)
+    graft = list(rules.trained(rows, GRAFT))
+    if graft:
+        plain = [cell for cell in graft if not cell[0]] or graft
+        _, _, units, part = plain[len(plain) // 2]
+        _copies(curves, part)
+        curves.set_title(f"{next(letters)}  one unit exchanged, {units} units")
+        made = {n: [(u, rules.times(p).ratio()) for m, _, u, p in graft if m == n] for n in OUTPUTS}
+        _by_outputs(ratios, made)
+        ratios.set_yscale("log", base=2)
+        ratios.yaxis.set_major_formatter("{x:g}")
+        ratios.axhline(1, color=GREY, lw=1, ls=(0, (4, 2)))
+        ratios.set_ylabel("updates to the goal, unlucky / lucky")
+        ratios.set_title(f"{next(letters)}  is the lucky copy sooner?")
+    siblings = list(rules.trained(rows, SIBLINGS))
+    if siblings:
+        found = {
+            n: [(u, mean_interval(rules.rank_correlations(p))) for m, _, u, p in siblings if m == n]
+            for n in OUTPUTS
+        }
+        _by_outputs(ranks, found)
+        ranks.axhline(0, color=GREY, lw=1, ls=(0, (4, 2)))
+        ranks.set_ylabel("rank correlation of luck and speed")
+        ranks.set_title(f"{next(letters)}  networks of one tree")
+    handles, words = (ratios if graft else ranks).get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside lower right", ncols=2)
+
+
+def _copies(axes: Axes, rows: pd.DataFrame) -> None:
+    """The mean alignment of both copies along training, and the ceiling."""
+    for twin, colour in TWINS.items():
+        curves = rows[rows["twin"] == twin].pivot(index="member", columns="step", values="value")
+        band(axes, curves.columns + 1, curves.to_numpy().T, color=colour, lw=1.8,
+             label=f"with the {twin} unit")  # fmt: skip
+    axes.axhline(rows["ceiling"].mean(), color=CEILING, lw=1.2, label="ceiling")
+    axes.set_xscale("log")
+    axes.set(xlabel="updates + 1", ylabel="root's |correlation|, outputs as they are")
+    if rows["normalize"].iloc[0]:
+        axes.set_ylabel("root's |correlation|, outputs of length 1")
+    axes.legend(loc="lower right")
+
+
+def _by_outputs(axes: Axes, found: dict[bool, list[tuple[int, Estimate]]]) -> None:
+    """Estimates by width; an infinite end, where copies never reach the goal, is drawn as an arrow."""
+    sizes = sorted({units for each in found.values() for units, _ in each})
+    for shift, (normalize, each) in zip((-0.1, 0.1), found.items(), strict=True):
+        label = f"outputs {rules.OUTPUTS[normalize]}"
+        for units, estimate in each:
+            at = sizes.index(units) + shift
+            ends = [end for end in estimate[:3] if np.isfinite(end) and end != 0]
+            if not ends:
+                continue
+            value, low, high = (
+                end if np.isfinite(end) else max(ends) * 1.3 for end in estimate[:3]
+            )
+            low = low if low != 0 else min(ends)
+            bars(axes, [at], [Estimate(value, low, high, estimate.n)], ms=5, lw=1.3, **OUTPUTS[normalize],
+                 label=label)  # fmt: skip
+            label = ""
+            if np.isinf(estimate.high):
+                axes.plot([at], [high], "^", ms=6, color=OUTPUTS[normalize]["color"])
+    axes.set_xticks(range(len(sizes)), [str(units) for units in sizes])
+    axes.set_xlim(-0.5, len(sizes) - 0.5)
+    axes.set_xlabel("units per latent")
+    axes.grid(axis="x", visible=False)
 
 
 def _shades(rows: pd.DataFrame) -> dict[int, Any]:
@@ -87,7 +159,7 @@ def _chances(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None
 def _roots(axes: Axes, rows: pd.DataFrame) -> None:
     """Roots of trees of several depths, one colour per width."""
     shades = _shades(rows)
-    for i, (units, part) in enumerate(root(rows).groupby("units")):
+    for i, (units, part) in enumerate(rows[rows["level"] == rows["depth"]].groupby("units")):
         aside = (i - (len(shades) - 1) / 2) * 0.06
         _counted(axes, part.groupby("depth"), shades[int(units)], points=str(units), aside=aside)
     depths = sorted(rows["depth"].unique())
@@ -98,28 +170,10 @@ def _roots(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _selectivity(axes: Axes, rows: pd.DataFrame, colours: dict[int, object]) -> None:
     for level, part in rows.groupby("level"):
-        found = part.groupby("units")[["selectivity", "selectivity_predicted"]].mean()
+        found = part.groupby("units")[["luck", "luck_predicted"]].mean()
         colour = colours[int(level)]
-        axes.plot(found.index, found["selectivity_predicted"], color=colour, lw=1.5)
-        axes.plot(found.index, found["selectivity"], "o", ms=4.5, color=colour)
+        axes.plot(found.index, found["luck_predicted"], color=colour, lw=1.5)
+        axes.plot(found.index, found["luck"], "o", ms=4.5, color=colour)
     axes.set_yscale("log")
     _by_width(axes, rows)
     axes.set_ylabel("best |selectivity|, mean over latents")
-
-
-def _learned(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
-    """Every tree's root of every width that was trained."""
-    trained = root(rows[rows["final"].notna()])
-    axes.set_xlabel("best |selectivity| of the root's units before training")
-    if trained.empty:
-        axes.text(0.5, 0.5, "nothing was trained", transform=axes.transAxes, ha="center")
-        return
-    shades = _shades(rows)
-    for units, part in trained.groupby("units"):
-        made, found = by_tree(part), ranks(part, measure)
-        axes.scatter(made["selectivity"], made[measure], s=16, color=shades[int(units)], lw=0, alpha=0.85,
-                     label=f"{units} units, rank correlation {found.value:+.2f}")  # fmt: skip
-    axes.set_xscale("log")
-    low = min(0.0, float(by_tree(trained)[measure].min()))
-    axes.set_ylim(low - 0.05, 1.03)
-    axes.legend(loc="upper left", handletextpad=0.1)

@@ -1,4 +1,4 @@
-"""Two layers with and without the top layer's operator: cells and rule of `top_down`."""
+"""Two layers with and without the top layer's operator: cells and rules of `top_down`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.experiments.theorems.top_down import PAIRS, Settings
+from dualnets.experiments.theorems.top_down import COUPLED, PAIRS, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import Judgement, Outcome, exceeds, mean_interval, too_few
+from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.stats import (
+    NOTHING,
+    Estimate,
+    Judgement,
+    Outcome,
+    exceeds,
+    mean_interval,
+    pooled,
+    ratio_interval,
+    too_few,
+)
 from dualnets.lab.tidy import tidy
+from dualnets.lab.variants import at_once
 
 MEASURES = {"per_norm": "selectivity / ||w||", "correlation": "|correlation|"}
 
@@ -52,13 +63,14 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
 
 
 def settings_of(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The settings in which cells differ, and their rows."""
-    varying = [item.name for item in fields(Settings) if table[item.name].nunique() > 1]
-    equal = table["polarity_low"].equals(table["polarity_high"])
-    if equal and "polarity_high" in varying:  # one polarity, the same for all edges
-        varying.remove("polarity_high")
-    for _, rows in table.groupby("cell", sort=False):
-        yield {name: rows[name].tolist()[0] for name in varying}, rows
+    """The settings in which cells differ, and their rows; the trees of all seeds together."""
+    names = [item.name for item in fields(Settings) if item.name != "seed"]
+    varying = [name for name in names if table[name].nunique() > 1]
+    if table["polarity_low"].equals(table["polarity_high"]) and "polarity_high" in varying:
+        varying.remove("polarity_high")  # one polarity, the same for all edges
+    rows = pooled(table)
+    for _, part in rows.groupby(varying, sort=False) if varying else [((), rows)]:
+        yield {name: part[name].tolist()[0] for name in varying}, part
 
 
 def _paths(rows: pd.DataFrame) -> Iterator[tuple[Any, dict[Any, pd.DataFrame]]]:
@@ -71,8 +83,8 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per member, pair and measure: the measure with the operator and without it."""
     found = []
     for member, paths in _paths(rows):
-        for with_it, without, at in PAIRS:
-            pair = paths[with_it], paths[without]
+        for name, at in PAIRS.items():
+            pair = [paths[intervention] for intervention in name.split(" / ")]
             norm = min(path["upper_norm"].max() for path in pair)
             for measure in MEASURES:
                 ends = [
@@ -82,7 +94,7 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
                     for path in pair
                 ]
                 found.append({
-                    "member": member, "pair": f"{with_it} / {without}", "at": at, "measure": measure,
+                    "member": member, "pair": name, "at": at, "measure": measure,
                     "with": ends[0], "without": ends[1], "initial": float(pair[0][measure].iloc[0]),
                     "log_gain": float(np.log(ends[0] / ends[1])),
                 })  # fmt: skip
@@ -111,82 +123,93 @@ def rates(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _comparisons(
-    table: pd.DataFrame,
-) -> Iterator[tuple[dict[str, Any], str, str, pd.DataFrame, list[str]]]:
-    """Every setting, pair and measure: the members' comparison, and their growth rates.
-
-    The rates are those with the operator and without it, and their paired difference.
-    """
-    for setting, rows in settings_of(table):
-        grown = rates(rows).pivot(
-            index="member", columns=["measure", "intervention"], values="rate"
-        )
-        for (pair, measure), part in compare(rows).groupby(["pair", "measure"], sort=False):
-            a, b = (grown[measure, name].to_numpy() for name in pair.split(" / "))
-            shown = [f"{mean_interval(values):.4f}" for values in (a, b, a - b)]
-            yield setting, pair, measure, part, shown
+def rate_pairs(rows: pd.DataFrame, pair: str, measure: str) -> list[Any]:
+    """`(S,)` each, the growth rates with the operator and without it in one setting."""
+    found = rates(rows)
+    wide = found[found["measure"] == measure].pivot(
+        index="member", columns="intervention", values="rate"
+    )
+    return [wide[name].to_numpy() for name in pair.split(" / ")]
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """Per setting, pair and measure: ends and early growth rates with and without the operator."""
     found = []
-    for setting, pair, measure, part, (with_it, without, faster) in _comparisons(table):
-        gain = mean_interval(part["log_gain"].to_numpy())
-        found.append({
-            "pair": pair, "measure": MEASURES[measure],
-            **{name.replace("_", " "): str(value) for name, value in setting.items()},
-            **part[["initial", "with", "without"]].mean(), "log ratio": f"{gain:+.1%}",
-            "rate with": with_it, "rate without": without, "difference of rates": faster,
-            "n": gain.n,
-        })  # fmt: skip
+    for setting, rows in settings_of(table):
+        for (pair, measure), part in compare(rows).groupby(["pair", "measure"], sort=False):
+            gain = mean_interval(part["log_gain"].to_numpy())
+            a, b = rate_pairs(rows, pair, measure)
+            found.append({
+                "pair": pair, "measure": MEASURES[measure],
+                **{name.replace("_", " "): str(value) for name, value in setting.items()},
+                **part[["initial", "with", "without"]].mean(), "log ratio": f"{gain:+.1%}",
+                "rate with": f"{mean_interval(a):.4f}", "rate without": f"{mean_interval(b):.4f}",
+                "ratio of rates": str(ratio_interval(a, b)), "n": gain.n,
+            })  # fmt: skip
     result = pd.DataFrame(found)
     result.attrs["caption"] = (
         "Exact expectations: the null is 0. Log ratio: of the values with and without, at equal time "
         "(constant / frozen) or equal ||W_2|| (full / uncoupled); rates: d log / dt in the first half of "
-        "the full dynamics' log growth"
+        "the full dynamics' log growth, whose ratio without an effect is 1"
     )
     return result
 
 
 def headline(table: pd.DataFrame) -> str:
     """Of one cell."""
-    made = compare(table)
-    gain = made.groupby(["pair", "measure"])["log_gain"].mean()
-    shown = ", ".join(
-        f"{pair} {value:+.3f}" for (pair, m), value in gain.items() if m == "correlation"
-    )
-    return f"log ratio of |correlation|: {shown}"
+    return f"growth rate full / uncoupled: {ratio_interval(*rate_pairs(table, COUPLED, 'per_norm')):.2f}"
 
 
-def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule."""
-    outcome: Outcome
-    details: list[dict[str, Any]] = []
-    found = list(_comparisons(table))
-    for setting, pair, measure, part, speeds in found:
-        p = exceeds(part["with"].to_numpy(), part["without"].to_numpy(), len(found))
-        gain = mean_interval(part["log_gain"].to_numpy())
+def faster(table: pd.DataFrame) -> Judgement:
+    """Whether features grow faster with the operator; the effect is the smallest ratio of rates."""
+    cells = list(settings_of(table))
+    details, effects = [], []
+    for setting, rows in cells:
+        a, b = rate_pairs(rows, COUPLED, "per_norm")
+        effects.append(ratio_interval(a, b, len(cells)))
         details.append({
-            **setting, "pair": pair, "measure": MEASURES[measure], **gain.detail("log_ratio"),
-            "p": p, "faster": p < SIGNIFICANCE, "rates": speeds,
+            **setting, **effects[-1].detail("ratio_of_rates"), "p": exceeds(a, b, len(cells)),
+            "rate_with": float(a.mean()), "rate_without": float(b.mean()),
         })  # fmt: skip
-    every = pd.concat([part for *_, part, _ in found])
-    chosen = every[(every["measure"] == "correlation") & (every["at"] == "equal time")]
-    effect = mean_interval(chosen.groupby("member")["log_gain"].mean().to_numpy())
-    won = {
-        pair: [entry["faster"] for entry in details if entry["pair"] == pair]
-        for pair in (f"{a} / {b}" for a, b, _ in PAIRS)
-    }
-    count = ", ".join(
-        f"{sum(faster)} of {len(faster)} {pair.replace(' / ', ' against ')}"
-        for pair, faster in won.items()
+    what = "ratio of growth rates, full to uncoupled dynamics, smallest of all settings"
+    return _judged(
+        details, effects, what, "features grow faster with the operator in", 1 + NEGLIGIBLE
     )
-    reason = f"features are further with the operator: {count}"
-    faster = [entry["faster"] for entry in details]
-    if few := too_few(min(entry["n"] for entry in details)):
-        outcome, reason = "open", few
-    else:
-        outcome = "holds" if all(faster) else "open" if any(faster) else "fails"
-    what = "log ratio of |correlation|, constant norm against frozen, mean over settings"
-    return Judgement(outcome, reason, what, effect, details)
+
+
+def further(table: pd.DataFrame, *, pair: str) -> Judgement:
+    """Whether features are further with the operator; the effect is the smallest log ratio."""
+    cells = list(settings_of(table))
+    details, effects = [], []
+    for setting, rows in cells:
+        made = compare(rows)
+        for measure, words in MEASURES.items():
+            part = made[(made["pair"] == pair) & (made["measure"] == measure)]
+            among = len(cells) * len(MEASURES)
+            effects.append(mean_interval(part["log_gain"].to_numpy(), among))
+            details.append({
+                **setting, "measure": words, **effects[-1].detail("log_ratio"),
+                "p": exceeds(part["with"].to_numpy(), part["without"].to_numpy(), among),
+            })  # fmt: skip
+    what = f"log ratio, {pair.replace(' / ', ' to ')}, smallest of all settings and measures"
+    return _judged(details, effects, what, "features are further with the operator in", NEGLIGIBLE)
+
+
+def _judged(
+    details: list[dict[str, Any]], effects: list[Estimate], what: str, reason: str, bound: float
+) -> Judgement:
+    """Fails if every effect is below the bound; else holds if every part has p < SIGNIFICANCE."""
+    if not details:
+        return Judgement("open", "nothing was integrated", what, NOTHING, [])
+    passed = [entry["p"] < SIGNIFICANCE for entry in details]
+    low, high = (pick(effect.value for effect in effects) for pick in (min, max))
+    reason += f" {sum(passed)} of {len(passed)} comparisons, {low:.2g} to {high:.2g}"
+    outcome: Outcome = "open"
+    if few := too_few(min(effect.n for effect in effects)):
+        reason = few
+    elif all(effect.high < bound for effect in effects):
+        outcome = "fails"
+    elif all(passed):
+        outcome = "holds"
+    smallest = min(effects, key=lambda effect: effect.value)
+    return Judgement(outcome, reason, what + at_once(len(effects)), smallest, details)

@@ -10,10 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dualnets.experiments.theorems._top_down import compare, rates, settings_of
+from dualnets.experiments.theorems._top_down import compare, rate_pairs, rates, settings_of
+from dualnets.experiments.theorems.top_down import COUPLED
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH
-from dualnets.lab.stats import mean_interval
+from dualnets.lab.stats import mean_interval, ratio_interval
 
 COLOURS = {"full": "#440154", "uncoupled": "#e07b39", "frozen": "#8a8a8a", "constant": "#21918c"}
 WORDS = {
@@ -53,7 +54,7 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_ylabel("log ratio, with / without")
         axes.set_title(f"{'de'[i]}  {pair.replace(' / ', ' against ')}, {at}")
         axes.legend(loc="upper right", ncols=2)
-    axes = figure.add_subplot(grid[2, :])
+    axes = figure.add_subplot(grid[2, :3])
     grown = [rates(part).query("measure == 'per_norm'") for _, part in cells]
     for i, (intervention, colour) in enumerate(COLOURS.items()):
         own = [part[part["intervention"] == intervention]["rate"] for part in grown]
@@ -62,6 +63,12 @@ def draw(table: pd.DataFrame) -> Figure:
     axes.set_ylabel("d log(|s| / ‖w‖) / dt")
     axes.set_title("f  growth rate of the selectivity per norm")
     axes.legend(loc="upper left", ncols=4)
+    axes = figure.add_subplot(grid[2, 3:])
+    found = [ratio_interval(*rate_pairs(part, COUPLED, "per_norm")) for _, part in cells]
+    bars(axes, range(len(found)), found, fmt="o", ms=4, lw=1.2, color=COLOURS["full"])
+    _by_setting(axes, settings, 0.15, null=1)
+    axes.set_ylabel("rate full / rate uncoupled")
+    axes.set_title("g  ratio of these rates, with and without coupling")
     return figure
 
 
@@ -84,9 +91,9 @@ def _intervals(axes: Axes, values: list[pd.Series], shift: float, **style: Any) 
     bars(axes, np.arange(len(values)) + shift, means, ms=4, lw=1.2, **style)
 
 
-def _by_setting(axes: Axes, settings: list[dict[str, Any]], margin: float) -> None:
+def _by_setting(axes: Axes, settings: list[dict[str, Any]], margin: float, null: float = 0) -> None:
     """Every setting's values below its place."""
-    axes.axhline(0, color="#777777", lw=1)
+    axes.axhline(null, color="#777777", lw=1)
     labels = ["\n".join(str(value) for value in setting.values()) for setting in settings]
     axes.set_xticks(range(len(settings)), labels)
     names = " / ".join(name.removesuffix("_low").replace("_", " ") for name in settings[0])
