@@ -221,6 +221,8 @@ def test_a_side_is_the_mean_of_its_variants_whatever_their_room():
     assert found == pytest.approx((-0.4, -0.4, -0.4, 20))
     found = gap_difference([variant(0.2, 0.01), variant(0.6)], [variant(0.4)])
     assert found.value == pytest.approx(0.0, abs=1e-12)
+    lost = variant(0.3)._replace(initial=np.where(np.arange(20) == 3, np.nan, none))
+    assert gap_difference([lost], [variant(0.7)]) == pytest.approx((-0.4, -0.4, -0.4, 19))
 
 
 def test_a_cells_strength_is_that_of_its_mean_square_polarity():

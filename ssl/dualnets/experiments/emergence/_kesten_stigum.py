@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Array, Estimate, Judgement, Outcome, mean_interval, too_few
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, mean_interval, too_few
 from dualnets.lab.variants import VariantStats, by_variant, of_root
 
 Side = Literal["below", "above"]
@@ -35,8 +35,8 @@ def gap_difference(a: list[VariantStats], b: list[VariantStats]) -> Estimate:
     """Mean gap closed by some variants minus that by others, with Student's interval over their trees.
 
     A variant's gap closed is its mean gain over its mean room, linearised about these means as in
-    `dualnets.lab.stats.ratio_difference`, so that every tree has a share of it. Not defined (NaN) where
-    some variant has no room.
+    `dualnets.lab.stats.ratio_difference`, so that every tree has a share of it. Trees with a value that
+    is not finite with some variant are left out. Not defined (NaN) where some variant has no room.
 
     Example:
         >>> zero = np.zeros(12)
@@ -45,18 +45,17 @@ def gap_difference(a: list[VariantStats], b: list[VariantStats]) -> Estimate:
         >>> print(gap_difference([variant(0.25, 1.0), variant(0.1, 0.2)], [variant(0.75, 1.0)]))
         -0.38 [-0.38, -0.38]
     """
-    if not all((found.ceiling - found.initial).mean() > 0 for found in (*a, *b)):
-        return NOTHING._replace(n=len(a[0].value))
-    of_a, of_b = (np.mean([_shares(found) for found in side], axis=0) for side in (a, b))
-    return mean_interval(of_a - of_b)
-
-
-def _shares(found: VariantStats) -> Array:
-    """`(S,)` each tree's share of the gap closed by one variant; their mean is the gap closed."""
-    room = found.ceiling - found.initial
-    closed = found.gain.mean() / room.mean()
-    shares: Array = closed + (found.gain - closed * room) / room.mean()
-    return shares
+    gain, room = (
+        np.stack([getattr(found, name) - found.initial for found in (*a, *b)])
+        for name in ("value", "ceiling")
+    )  # (variants, S)
+    kept = np.isfinite(gain + room).all(0)
+    gain, room = gain[:, kept], room[:, kept]
+    if not kept.any() or not (room.mean(1) > 0).all():
+        return NOTHING._replace(n=int(kept.sum()))
+    closed, mean = (gain.mean(1) / room.mean(1))[:, None], room.mean(1)[:, None]
+    shares = closed + (gain - closed * room) / mean
+    return mean_interval(shares[: len(a)].mean(0) - shares[len(a) :].mean(0))
 
 
 def root_entry(name: str, rows: pd.DataFrame, tests: int) -> dict[str, Any]:

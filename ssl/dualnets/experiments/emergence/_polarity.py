@@ -91,8 +91,8 @@ def power_law(signals: Array, times: Array) -> Power:
     Example:
         >>> signals = np.array([0.5, 0.25, 0.125, 0.0625])
         >>> found = power_law(signals, 3 * signals[:, None] ** -2 * np.ones(12))
-        >>> print(found.exponent, round(found.factor, 2), found.bend)
-        2.00 [2.00, 2.00] 3.00 0.00 [0.00, 0.00]
+        >>> print(found.exponent, round(found.factor, 2), round(abs(found.bend.value), 2))
+        2.00 [2.00, 2.00] 3.00 0.0
     """
     x, y = -np.log(signals), np.log(times)
     half = (len(x) + 1) // 2

@@ -1,10 +1,13 @@
 """How much longer does the root take as edges get noisier, and does it get as close to its ceiling?
 
 Binary trees whose every edge has one polarity. Two views share the root, so that what a leaf of one has in
-common with the same leaf of the other is a correlation of polarity ** (2 * depth): the signal. Below
-branching * polarity² = 1 (Kesten and Stigum) the leaves of a deep tree carry no information about its root,
-and the Bayes ceiling falls. A weak signal can slow a network down, or keep it from what its ceiling allows:
-only training that goes on until nothing changes can tell these apart.
+common with the same leaf of the other is a correlation of polarity ** (2 * depth): the signal. At one depth
+a power of it is a power of the polarity, and of branching * polarity². Where the latter is below 1 (Kesten
+and Stigum) the leaves of a deep tree carry no information about its root, and the Bayes ceiling falls.
+
+A weak signal can slow a network down, or keep it from what its ceiling allows: only training that goes on
+until nothing changes can tell these apart. Times depend on the batch and the learning rate, which are those
+of all polarities.
 """
 
 from __future__ import annotations
