@@ -92,7 +92,7 @@ def power_law(signals: Array, times: Array) -> Power:
         >>> signals = np.array([0.5, 0.25, 0.125, 0.0625])
         >>> found = power_law(signals, 3 * signals[:, None] ** -2 * np.ones(12))
         >>> print(found.exponent, round(found.factor, 2), round(abs(found.bend.value), 2))
-        2.00 [2.00, 2.00] 3.00 0.0
+        2.00 [2.00, 2.00] 3.0 0.0
     """
     x, y = -np.log(signals), np.log(times)
     half = (len(x) + 1) // 2

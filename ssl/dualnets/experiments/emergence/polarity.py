@@ -83,7 +83,7 @@ EXPERIMENT = ablation(
     scales={
         "smoke": {"members": 12, "depth": 3, "steps": 300, "snapshots": 8},
         "default": {},
-        "long": {"steps": 160_000, "snapshots": 32},
+        "long": {"members": 16, "steps": 160_000, "snapshots": 32},
         "paper": {"members": 30, "steps": 600_000, "snapshots": 40},
     },
     table=Deferred("dualnets.experiments.emergence._polarity:summary_table"),
