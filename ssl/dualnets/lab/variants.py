@@ -14,7 +14,7 @@ import pandas as pd
 
 from dualnets.lab import stats
 from dualnets.lab.grids import free_settings
-from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.rules import LOST, NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
@@ -79,8 +79,8 @@ class VariantStats(NamedTuple):
 
     @property
     def collapsed(self) -> int:
-        """Trees whose embedding's spread is below COLLAPSED."""
-        return int((self.spread < COLLAPSED).sum())
+        """Trees whose embedding's spread is below LOST."""
+        return int((self.spread < LOST).sum())
 
     @property
     def diverged(self) -> int:
@@ -153,7 +153,7 @@ def lost_members(table: pd.DataFrame) -> set[int]:
     """Trees that diverged or collapsed with a variant with which at least three of four did neither.
 
     A tree diverged if an alignment or the spread of its embedding is not finite at the end, and collapsed
-    if this spread is below COLLAPSED. What befalls more trees is what the variant does, and is no loss.
+    if this spread is below LOST. What befalls more trees is what the variant does, and is no loss.
 
     Args:
         table: of a run, the trees of all seeds together; without alignments nothing is lost.
@@ -163,7 +163,7 @@ def lost_members(table: pd.DataFrame) -> set[int]:
     last = last_step(table)
     last = last[last["metric"].isin((*ALIGNMENT, SPREAD)) & (last["node"] != "output")]
     bad = ~np.isfinite(last["value"].to_numpy(np.float64))
-    bad |= ((last["metric"] == SPREAD) & (last["value"] < COLLAPSED)).to_numpy()
+    bad |= ((last["metric"] == SPREAD) & (last["value"] < LOST)).to_numpy()
     of_tree = pd.Series(bad, last.index).groupby([last["cell"], last["member"]]).any()
     few = of_tree.groupby(level="cell").transform("mean") < FEW
     return {int(member) for member in of_tree[of_tree & few].index.get_level_values("member")}

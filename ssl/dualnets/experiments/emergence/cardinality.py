@@ -87,7 +87,7 @@ EXPERIMENT = ablation(
     claims=(
         Claim(
             "Latents of any number of states emerge",
-            "not in the paper, whose experiments are binary; its model (Section 4) allows any number",
+            "ours: the experiments of arXiv 2010.00578 are binary; its model (Section 4) allows any number",
             all_emerge("number of states", "numbers of states", score="correlation ratio"),
         ),
     ),
@@ -95,7 +95,7 @@ EXPERIMENT = ablation(
     settings=Settings,
     variants=_variants(2, 3, 4, 6),
     variants_at={"smoke": _variants(2, 4), "paper": _variants(2, 3, 4, 6, 8, 16)},
-    common={"members": 12, "depth": 4, "steps": 1000, "snapshots": 4, "lr": RATE},
+    common={"members": 12, "depth": 4, "steps": 4000, "snapshots": 8, "lr": RATE},
     scales={
         "smoke": {"depth": 2, "steps": 150, "snapshots": 3, "evaluation_samples": 4096},
         "default": {},

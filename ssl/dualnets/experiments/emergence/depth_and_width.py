@@ -14,7 +14,7 @@ from typing import Any
 
 from dualnets.experiments.emergence.polarity import RATE
 from dualnets.lab.ablation import ablation, sweep_figure
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, ROOT, SIGNIFICANCE, Claim, Deferred, Rule
 
 
 def _variants(depths: Iterable[int], widths: Iterable[int]) -> dict[str, dict[str, Any]]:
@@ -40,6 +40,7 @@ EXPERIMENT = ablation(
                 f"fewer than {FEWEST_TREES} trees.",
                 Deferred("dualnets.experiments.emergence._depth_and_width:judge"),
             ),
+            plateau=ROOT,
         ),
     ),
     summary="how deep a root is found, by how many units",
@@ -48,11 +49,11 @@ EXPERIMENT = ablation(
         "smoke": _variants((2, 3), (2, 8)),
         "paper": _variants((2, 3, 4, 5, 6, 7, 8), (2, 5, 10, 20)),
     },
-    common={"members": 12, "steps": 1000, "snapshots": 3, "lr": RATE},
+    common={"members": 24, "steps": 5000, "snapshots": 6, "lr": RATE},
     scales={
-        "smoke": {"steps": 150},
+        "smoke": {"members": 12, "steps": 150},
         "default": {},
-        "paper": {"members": 30, "steps": 10_000, "snapshots": 12},
+        "paper": {"members": 30, "steps": 30_000, "snapshots": 12},
     },
     table=Deferred("dualnets.experiments.emergence._depth_and_width:summary_table"),
     figure=sweep_figure("depth", "depth of the tree", line="units", line_label="units"),

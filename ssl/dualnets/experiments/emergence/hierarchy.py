@@ -106,7 +106,7 @@ EXPERIMENT = ablation(
     claims=(
         Claim(
             "The symbols of a Random Hierarchy Model emerge by contrast, however many synonyms they have",
-            "not in the paper; the data are of Cagnetti et al., arXiv 2307.02129",
+            "ours: not in arXiv 2010.00578; the data are of Cagnetti et al., arXiv 2307.02129",
             all_emerge(
                 "grammar",
                 "grammars",
@@ -120,7 +120,7 @@ EXPERIMENT = ablation(
     settings=Settings,
     variants=_variants((2, 4, 6), (2, 3)),
     variants_at={"smoke": _variants((2, 4), (2,)), "paper": _variants((2, 3, 4, 5, 6), (2, 3, 4))},
-    common={"members": 12, "units": 16, "steps": 1000, "snapshots": 4, "lr": RATE},
+    common={"members": 12, "units": 16, "steps": 6000, "snapshots": 8, "lr": RATE},
     scales={
         "smoke": {"steps": 150, "snapshots": 3, "evaluation_samples": 4096},
         "default": {},

@@ -53,9 +53,9 @@ def draw(
         threshold: whether to mark where on the axis branching * polarity² is 1.
         score: what a latent is scored by, in words.
     """
-    lines = _lines(table, axis, line, line_label)
+    lines = lines_of(table, axis, line, line_label)
     values = sorted({x for one in lines for x, _ in one.cells})
-    critical = _critical(table, axis) if threshold else None
+    critical = critical_value(table, axis) if threshold else None
     figure = plt.figure(figsize=(WIDTH, 7.4), layout="constrained")
     grid = figure.add_gridspec(2, 2)
     root, gap, levels = (figure.add_subplot(grid[at]) for at in ((0, 0), (0, 1), (1, 0)))
@@ -64,8 +64,8 @@ def draw(
     rank = figure.add_subplot(lower[1], sharex=spread)
     width = 0.012 * (values[-1] - values[0])
     for at, one in enumerate(lines):
-        _root(root, one)
-        _gap(gap, one, width * (at - (len(lines) - 1) / 2), width)
+        root_panel(root, one)
+        gap_panel(gap, one, width * (at - (len(lines) - 1) / 2), width)
         _collapse(spread, rank, one)
     _levels(levels, lines[-1], label, score)
     for panel in (root, gap, spread, rank):
@@ -90,7 +90,7 @@ def draw(
     return figure
 
 
-def _critical(table: pd.DataFrame, axis: str) -> float:
+def critical_value(table: pd.DataFrame, axis: str) -> float:
     """Where branching * polarity² is 1 (Kesten and Stigum 1966), on the axis of either."""
     first = table.iloc[0]
     if axis == "branching":
@@ -98,7 +98,7 @@ def _critical(table: pd.DataFrame, axis: str) -> float:
     return float(first["branching"]) ** -0.5
 
 
-def _lines(table: pd.DataFrame, axis: str, line: str | None, line_label: str) -> list[Line]:
+def lines_of(table: pd.DataFrame, axis: str, line: str | None, line_label: str) -> list[Line]:
     """The cells by line, lines and cells in the order of their settings."""
     cells = [
         (rows[axis].iloc[0], None if line is None else rows[line].iloc[0], rows)
@@ -123,7 +123,7 @@ def _keys(lines: list[Line], threshold: bool) -> list[Any]:
     keys = [Line2D([], [], color=CEILING, label="ceiling")]
     keys += [Line2D([], [], ms=4, label=one.name or "root, after", **one.style) for one in lines]
     if alone:
-        keys.append(Line2D([], [], **_UPPER, label="levels ≥ 2, after"))
+        keys.append(Line2D([], [], **UPPER, label="levels ≥ 2, after"))
         keys.append(Line2D([], [], color=AFTER, marker=".", alpha=0.4, ls="", label="trees"))
     colour = BEFORE if alone else "0.3"
     keys.append(Line2D([], [], color=colour, ls=":", label="before training"))
@@ -137,10 +137,10 @@ def _keys(lines: list[Line], threshold: bool) -> list[Any]:
     return keys
 
 
-_UPPER: dict[str, Any] = {"color": "#56b4e9", "marker": "s", "ms": 4, "ls": "--"}
+UPPER: dict[str, Any] = {"color": "#56b4e9", "marker": "s", "ms": 4, "ls": "--"}
 
 
-def _root(axes: Any, line: Line) -> None:
+def root_panel(axes: Any, line: Line) -> None:
     """Means before and after training, and of the ceilings; with one line, every tree is a dot."""
     xs = [x for x, _ in line.cells]
     found = [of_root(rows) for _, rows in line.cells]
@@ -154,14 +154,14 @@ def _root(axes: Any, line: Line) -> None:
     axes.plot(xs, [finite_mean(f.value) for f in found], ms=4, **line.style)
 
 
-def _gap(axes: Any, line: Line, aside: float, width: float) -> None:
+def gap_panel(axes: Any, line: Line, aside: float, width: float) -> None:
     """Gap closed at the root; where there is one line, of all latents of levels >= 2 as well.
 
     A line is moved `aside` and its parts stand a `width` apart, so that no interval hides another.
     """
     parts = [(of_root, {**line.style, "ms": 4})]
     if line.value is None:
-        parts.append((variant_stats, _UPPER))
+        parts.append((variant_stats, UPPER))
     for at, (part, style) in enumerate(parts):
         xs = [x + aside + at * width for x, _ in line.cells]
         bars(axes, xs, [part(rows).gap for _, rows in line.cells], lw=1.2, **style)
