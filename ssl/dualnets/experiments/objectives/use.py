@@ -79,7 +79,9 @@ EXPERIMENT = ablation(
     # leads grow in some hundred updates and shrink in some ten thousand
     common={**COMMON, "seed": [2, 3], "members": 16, "steps": 32_000, "snapshots": 9},
     scales={
-        "smoke": {"depth": 3, "members": 12, "steps": 60, "snapshots": 4, "evaluation_samples": 2048},
+        "smoke": {
+            "seed": 2, "depth": 3, "members": 12, "steps": 60, "snapshots": 4, "evaluation_samples": 2048,
+        },
         "default": {},
         "long": {"steps": 100_000},
         "paper": {"depth": 5, "batch": 128, "members": 30, "snapshots": 16},
