@@ -93,7 +93,7 @@ def test_a_member_that_diverged_has_no_share_and_changes_no_other():
 
 
 def test_a_small_run(monkeypatch):
-    for name, value in {"_use.PATCHED": 60, "_use.DRAWS": 2}.items():
+    for name, value in {"_use.PATCHED": 60, "_use.DRAWS": 2, "_use.EARLY": 1}.items():
         monkeypatch.setattr(f"dualnets.experiments.objectives.{name}", value)
     monkeypatch.setattr("hltm.probe.causal.setup.FITTED", 128)
     small = {"depth": 3, "members": 2, "steps": 2, "snapshots": 2, "evaluation_samples": 512}
@@ -111,6 +111,7 @@ def test_a_small_run(monkeypatch):
     rows = table[table.metric == _use.USED]
     assert set(rows.level) == {1, 2}
     assert rows.n.eq(60).all()
+    assert set(rows.step) == {0, 2}  # not patched early in training
     start = rows[rows.step == 0]
     assert start.value.eq(start.initial).all()
     assert len(USE.plot(table).axes) == 5
