@@ -51,7 +51,7 @@ def made_up(leads, trees=12, noise=0.01):
             "above 0 with simclr, label of the root",
         ),
         ({"simclr": 0.3, "byol": -0.1, LABEL: 0.3}, 12, "fails", "below 0 with byol"),
-        (dict.fromkeys(METHODS, 0.0), 12, "fails", "with no method, and every one is below 0.1"),
+        (dict.fromkeys(METHODS, 0.0), 12, "fails", "with no method, and every one is below 0.05"),
         (dict.fromkeys(METHODS, 0.3), 11, "open", "11 trees are fewer than 12"),
     ],
 )

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dualnets.experiments.objectives.use import NEGLIGIBLE
 from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
     Array,
