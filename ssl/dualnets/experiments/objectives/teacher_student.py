@@ -110,8 +110,8 @@ EXPERIMENT = ablation(
     __name__,
     claims=(
         Claim(
-            "A student wider than its teacher that reproduces it has a unit for each of the teacher's in the "
-            "lowest layer",
+            "In the lowest layer, the units of a student that is wider than its teacher and reproduces it "
+            "specialise to the teacher's",
             "arXiv 1909.13458v6, abstract and theorem on several layers; the pair of networks is that of "
             "arXiv 2010.00578, Section 2",
             SPECIALISES,
