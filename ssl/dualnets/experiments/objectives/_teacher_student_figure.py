@@ -43,7 +43,7 @@ def draw(table: pd.DataFrame) -> Figure:
     axes[1].set(
         ylim=(0, 1.03),
         xlabel="layer",
-        ylabel="best correlation, mean over units",
+        ylabel="best correlation",
         title="b  by layer (dashed: before,\ndotted: null)",
     )
     axes[2].axvline(REPRODUCED, color="0.6", linewidth=0.8)
