@@ -18,9 +18,7 @@ from dualnets.lab.fields import with_columns
 from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD, by_variant, variant_stats
 
-augmentation, teacher_student = (
-    import_module(load(name).code) for name in ("augmentation", "teacher_student")
-)
+augmentation = import_module(load("augmentation").code)
 
 
 # one rule that asks all variants: losses, architectures, numbers of states, grammars
@@ -204,23 +202,6 @@ def test_trees_of_several_seeds_add_up_for_every_set_of_samples():
     for left, right in zip(one.gains(3), two.gains(3), strict=True):
         assert np.array_equal(left, right)
     assert len(two.gains(3)[1]) == 24
-
-
-@pytest.mark.parametrize(
-    ("noise", "verdict", "reason"),
-    [
-        (0.001, "fails", "with no student, and each closes less than 0.1"),
-        (0.6, "open", "no student"),
-    ],
-)
-def test_students_that_do_not_specialise_differ_from_those_not_shown_to(noise, verdict, reason):
-    made = []
-    for at, name in enumerate((teacher_student.NARROW, "student x2", teacher_student.WIDE)):
-        own = cell(name, -0.001, noise=noise, seed=at + 7)
-        found = own[own["metric"] == PRE].assign(metric=teacher_student.SPECIALISATION, null=0.0)
-        made += [own, found.assign(node="teacher's layer", level=found["level"] - 1)]
-    found = judge(load("teacher_student"), joined(*made))
-    assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
 # trees of other families

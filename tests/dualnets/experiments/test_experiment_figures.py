@@ -27,7 +27,7 @@ DRAWN = (
 TREES = 2
 # settings that figures and rules use; each of the others would be a column that costs time
 USED = ("variant", "depth", "branching", "polarity_low", "polarity_high", "units", "states", "rules",
-        "samples", "method", "augment")  # fmt: skip
+        "samples", "method", "augment", "seed")  # fmt: skip
 
 
 def made_up(name, alike):
@@ -61,8 +61,9 @@ def made_up(name, alike):
                 metric = RATIO if name in BY_RATIO else PRE
                 rows.append(of_level | {"metric": metric, "node": str(level)})
                 if name == "teacher_student":
-                    specialised = import_module(experiment.code).SPECIALISATION
-                    rows.append(of_level | {"metric": specialised, "node": f"layer {level}"})
+                    code = import_module(experiment.code)
+                    for metric in (code.SPECIALISATION, code.FOUND, code.UNEXPLAINED):
+                        rows.append(of_level | {"metric": metric, "node": f"layer {level}"})
                 if name == "use" and level < depth:
                     code = import_module(experiment.code)
                     for metric, part in ((code.USED, 0.4), (code.OTHERS, 0.1), (code.EXACT, 0.3)):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from judging import judge
-from made_up_variants import cell, joined
+from made_up_variants import cell, joined, seeded
 
 import hltm
 from dualnets.experiments import load
@@ -43,27 +43,35 @@ def made_up(leads, trees=12, noise=0.01):
 @pytest.mark.parametrize(
     ("leads", "trees", "verdict", "reason"),
     [
-        (dict.fromkeys(METHODS, 0.3), 12, "holds", "used with simclr, byol, label of the root"),
+        (dict.fromkeys(METHODS, 0.3), 12, "holds", "above 0 with simclr, byol, label of the root"),
         (
             {"simclr": 0.3, "byol": 0.0, LABEL: 0.3},
             12,
             "open",
-            "used with simclr, label of the root",
+            "above 0 with simclr, label of the root",
         ),
-        ({"simclr": 0.3, "byol": -0.1, LABEL: 0.3}, 12, "fails", "less than others with byol"),
-        (dict.fromkeys(METHODS, 0.0), 12, "fails", "with no method, and every lead is below 0.1"),
+        ({"simclr": 0.3, "byol": -0.1, LABEL: 0.3}, 12, "fails", "below 0 with byol"),
+        (dict.fromkeys(METHODS, 0.0), 12, "fails", "with no method, and every one is below 0.05"),
         (dict.fromkeys(METHODS, 0.3), 11, "open", "11 trees are fewer than 12"),
     ],
 )
-def test_the_rule(leads, trees, verdict, reason):
-    found = judge(USE, made_up(leads, trees))
+@pytest.mark.parametrize("claim", [0, 1])
+def test_the_rules(leads, trees, verdict, reason, claim):
+    """Before training leads are 0 here, so that both rules come out alike."""
+    found = judge(USE, made_up(leads, trees), claim)
     json.dumps(found.as_dict(), allow_nan=False)
     assert found.verdict == verdict
     assert reason in found.reason
     assert found.effect_value == pytest.approx(min(leads.values()), abs=0.02)
     assert {d["variant"] for d in found.details} == set(leads)
-    if verdict == "holds":
-        assert "more than before training with simclr, byol" in found.reason
+
+
+def test_a_lead_that_was_there_before_training_is_a_lead_and_no_growth():
+    table = made_up(dict.fromkeys(METHODS, 0.3))
+    table.loc[table["metric"] == _use.USED, "initial"] = 0.4
+    assert [judge(USE, table, claim).verdict for claim in (0, 1)] == ["holds", "fails"]
+    both = [judge(USE, seeded(made_up(dict.fromkeys(METHODS, 0.3), 24), (5, 6)), c) for c in (0, 1)]
+    assert [(found.verdict, found.n) for found in both] == [("holds", 24)] * 2
 
 
 def test_leads_that_vary_much_leave_the_claim_open():
@@ -85,7 +93,7 @@ def test_a_member_that_diverged_has_no_share_and_changes_no_other():
 
 
 def test_a_small_run(monkeypatch):
-    for name, value in {"_use.PATCHED": 60, "_use.DRAWS": 2}.items():
+    for name, value in {"_use.PATCHED": 60, "_use.DRAWS": 2, "_use.EARLY": 1}.items():
         monkeypatch.setattr(f"dualnets.experiments.objectives.{name}", value)
     monkeypatch.setattr("hltm.probe.causal.setup.FITTED", 128)
     small = {"depth": 3, "members": 2, "steps": 2, "snapshots": 2, "evaluation_samples": 512}
@@ -103,6 +111,7 @@ def test_a_small_run(monkeypatch):
     rows = table[table.metric == _use.USED]
     assert set(rows.level) == {1, 2}
     assert rows.n.eq(60).all()
+    assert set(rows.step) == {0, 2}  # not patched early in training
     start = rows[rows.step == 0]
     assert start.value.eq(start.initial).all()
     assert len(USE.plot(table).axes) == 5

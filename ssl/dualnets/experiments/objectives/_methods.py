@@ -1,4 +1,4 @@
-"""How fast the latents emerge with each method, and the rule that they emerge with all."""
+"""How fast the latents emerge with each method, and the rule that they do with all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
+from dualnets.lab.plateau import upper_levels
 from dualnets.lab.stats import Estimate, Judgement
 from dualnets.lab.time_to_threshold import time_to_threshold
 from dualnets.lab.variants import GAP, all_emerge, by_variant, of_root, variant_stats
@@ -29,13 +30,22 @@ def half_time(rows: pd.DataFrame, levels: list[int] | None = None) -> Estimate:
     return Estimate(at.value - 1, at.low - 1, at.high - 1, at.n)
 
 
-def judge(table: pd.DataFrame, *, plural: str, excluded: Collection[str]) -> Judgement:
-    """Apply `dualnets.lab.rules.all_emerge`.
+def judge(
+    table: pd.DataFrame, *, plural: str, excluded: Collection[str], only: Collection[str]
+) -> Judgement:
+    """Apply `dualnets.lab.rules.all_emerge` to some methods.
 
-    Details also hold every method's gap by level and its updates to half of it, None where they are
-    more than there were.
+    Details also hold their gaps by level and their updates to half of it, None where they are more than
+    there were.
+
+    Args:
+        table: of a run.
+        plural: what the methods are.
+        excluded: methods that the claim is not about.
+        only: the methods that it is about; all but those excluded where there are none.
     """
-    found = all_emerge(table, plural=plural, excluded=excluded)
+    table = _chosen(table, excluded, only)
+    found = all_emerge(table, plural=plural)
     for name, rows in by_variant(table).items():
         for level in sorted(int(level) for level in rows["level"].unique()):
             gap, time = variant_stats(rows, [level]).gap, half_time(rows, [level])
@@ -44,6 +54,18 @@ def judge(table: pd.DataFrame, *, plural: str, excluded: Collection[str]) -> Jud
                  "half_of_the_gap_at": time.value, "earliest": time.low, "latest": time.high}
             )  # fmt: skip
     return found
+
+
+def gaps(
+    table: pd.DataFrame, *, excluded: Collection[str], only: Collection[str]
+) -> dict[str, Estimate]:
+    """Gap closed with the methods that a claim is about, as in `judge`: what must be flat."""
+    return upper_levels(_chosen(table, excluded, only))
+
+
+def _chosen(table: pd.DataFrame, excluded: Collection[str], only: Collection[str]) -> pd.DataFrame:
+    variant = table["variant"]
+    return table[variant.isin(list(only)) if only else ~variant.isin(list(excluded))]
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,148 +1,248 @@
-"""The experiment on teachers and students: what students found of their teachers, and the rule applied."""
+"""The experiment on teachers and students: what students found of their teachers, and the rules applied."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from dualnets.experiments.objectives.teacher_student import NARROW, WIDE, Settings
-from dualnets.lab import ablation_cell
+from dualnets.experiments.objectives.teacher_student import ALIKE, EACH, MOST, REPRODUCED
+from dualnets.lab.ablation_cell import collapse_rows
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.specialisation import specialisation
 from dualnets.lab.stats import (
     NOTHING,
     Array,
+    Estimate,
     Judgement,
     Outcome,
-    exceeds,
-    gap_closed,
     last_step,
     mean_interval,
     too_few,
 )
-from dualnets.lab.variants import GAP, INTERVALS, by_variant, variant_stats
+from dualnets.lab.tidy import tidy
+from dualnets.lab.time_to_threshold import later, median_time, member_times, time_in_words
+from dualnets.lab.variants import INTERVALS, by_variant
+from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
 from hltm.probe.null import LAGS
+from hltm.sampling.philox import Stream
 
 if TYPE_CHECKING:
+    from dualnets.experiments.objectives.teacher_student import Settings
+    from dualnets.methods.protocol import Method
     from dualnets.training.trajectory import Snapshot
+    from hltm.tree import LatentTree
 
 SPECIALISATION = "specialisation"  # the teacher's units' best correlations, mean over a layer
+FOUND = "found"  # share of a layer's units of the teacher whose best correlation is above ALIKE
+UNEXPLAINED = "unexplained"  # 1 - R² of the teacher's outputs
+LOWEST = 1
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
     """Train one ensemble, and measure how much of their teachers the students have found."""
-    if settings.method != "teacher-student":
-        return ablation_cell.run_cell(settings, device, progress)
-    trees, teacher = settings.build_trees(), settings.build_teacher().to(device)
-
-    def found(snapshot: Snapshot) -> pd.DataFrame:
-        lags = LAGS if snapshot.step == settings.steps else 0
+    trees, method = settings.build_trees(), settings.build_method()
+    teacher, steps = settings.build_teacher().to(device), settings.steps
+    snapshots = trajectory(
+        settings.build_network(trees, settings.seed, device), method, trees, seed=settings.seed,
+        snapshots=sorted({*log_spaced(steps, settings.snapshots), steps // 2}),
+        progress=progress.updated, **settings.training(),
+    )  # fmt: skip
+    parts = []
+    for snapshot in snapshots:
         units = specialisation(
-            snapshot.network, teacher, trees, samples=settings.evaluation_samples,
-            seed=settings.seed, lags=lags,
+            snapshot.network, teacher, trees, samples=settings.evaluation_samples, seed=settings.seed,
+            lags=LAGS if snapshot.step == steps else 0,
         )  # fmt: skip
-        return _rows(units, snapshot.step)
+        found = _by_layer(units)
+        parts += [
+            found.assign(step=snapshot.step),
+            _unexplained(snapshot, method, teacher, trees, settings),
+            collapse_rows(snapshot, method, trees, settings.seed),
+        ]
+        means = found[found["metric"] == SPECIALISATION].groupby("level")["value"].mean()
+        progress.probed(snapshot.step, {int(level): mean for level, mean in means.items()})
+    table = pd.concat(parts, ignore_index=True)
+    by_curve = table.groupby(["metric", "node", "member"], sort=False)["value"]
+    table["initial"] = by_curve.transform("first")
+    frozen = describe_frozen(trees.members, snapshot.frozen_at)
+    network = dict(snapshot.network.named_parameters())
+    return CellResult(table, {"final": network}, [frozen] if frozen else [])
 
-    return ablation_cell.run_cell(settings, device, progress, also=found)
 
-
-def _rows(units: pd.DataFrame, step: int) -> pd.DataFrame:
-    """One row per member and layer, from one per teacher's unit; hidden layers under `hidden`."""
+def _by_layer(units: pd.DataFrame) -> pd.DataFrame:
+    """One row per member, layer and metric (SPECIALISATION, FOUND), from one per teacher's unit."""
+    units = units.assign(found=(units["value"] > ALIKE).astype(float).where(units["value"].notna()))
     by_layer = units.groupby(["member", "layer", "candidates"], sort=False)
-    rows = by_layer[["value", "null", "n"]].mean().reset_index()
-    rows = rows.rename(columns={"layer": "level"})
-    rows["node"] = "teacher's layer " + rows["level"].astype(str)
-    rows["n"] = rows["n"].astype(int)
-    return rows.assign(step=step, metric=SPECIALISATION)
+    means = by_layer[["value", "null", "found", "n"]].mean().reset_index()
+    means = means.rename(columns={"layer": "level"}).astype({"n": int})
+    means["node"] = "teacher's layer " + means["level"].astype(str)
+    found = means.assign(metric=FOUND, value=means["found"], null=np.nan)
+    return pd.concat([means.assign(metric=SPECIALISATION), found]).drop(columns="found")
 
 
-def hidden(rows: pd.DataFrame) -> tuple[Array, Array, Array]:
-    """`(S,)` specialisation before and after training, and its null, mean over hidden layers.
+@torch.no_grad()
+def _unexplained(
+    snapshot: Snapshot, method: Method, teacher: Any, trees: LatentTree, settings: Settings
+) -> pd.DataFrame:
+    """One row per member: the student's squared error over the variance of the teacher's outputs."""
+    samples, network = settings.evaluation_samples, snapshot.network
+    draw = trees.draw(samples, seed=settings.seed, stream=Stream.EVALUATION)
+    leaves = draw.leaves.to(network.device)
+    wanted = teacher(leaves).double()  # (S, B, U)
+    error = method.embedding(network, snapshot.state, leaves).double() - wanted
+    variance = wanted.var(1, correction=0).sum(-1)
+    share = (error.square().mean(1).sum(-1) / variance).cpu()
+    index = {"member": trees.members, "step": snapshot.step, "level": teacher.depth,
+             "node": "teacher's outputs", "metric": UNEXPLAINED, "candidates": "all"}  # fmt: skip
+    return tidy(index, {"value": share, "n": samples})
+
+
+def of_trees(rows: pd.DataFrame, metric: str, level: int | None = LOWEST) -> pd.DataFrame:
+    """The numbers of one cell at its last step, by member: columns value, initial, null.
 
     Args:
-        rows: of one cell; a teacher of a single layer has no hidden one, and its top layer counts.
+        level: a layer; None for all that have the metric, of which it is the mean.
     """
-    last = last_step(rows)
-    found = last[last["metric"] == SPECIALISATION]
-    below = found[found["level"] < found["level"].max()]
-    means = (below if len(below) else found).groupby("member")[["initial", "value", "null"]].mean()
-    before, after, null = (means[name].to_numpy(np.float64) for name in means)
-    return before, after, null
+    now = last_step(rows)
+    kept = now[(now["metric"] == metric) & ((level is None) | (now["level"] == level))]
+    return kept.groupby("member")[["value", "initial", "null"]].mean()
 
 
-def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule; the effect is how much more of its room the widest student closed.
+def reproduced(rows: pd.DataFrame) -> pd.Series:
+    """By member, bool: whose student leaves less than REPRODUCED of its teacher's variance unexplained."""
+    return of_trees(rows, UNEXPLAINED, None)["value"] < REPRODUCED
 
-    Details also hold whether the latents of levels >= 2 emerge, without a teacher too.
+
+def judge_specialisation(table: pd.DataFrame, *, students: Sequence[str]) -> Judgement:
+    """Apply the rule; the effect is the share of the teacher's units that is found.
+
+    Args:
+        table: of a run.
+        students: the variants that the claim is about.
     """
-    details: list[dict[str, Any]] = []
-    variants = by_variant(table)
-    taught = {
-        n: hidden(rows) for n, rows in variants.items() if SPECIALISATION in set(rows["metric"])
-    }
-    tests = len(taught)
-    for name, (before, after, null) in taught.items():
-        p = exceeds(after, before, tests)
-        closed = gap_closed(before, after, np.ones_like(before), tests)
-        details.append(
-            {"variant": name, "specialises": p < SIGNIFICANCE, "p_grown": p, "before":
-             float(before.mean()), "after": float(after.mean()), "null": float(null.mean()),
-             **closed.detail("room_closed")}
-        )  # fmt: skip
-    students = list(details)
-    for name, rows in variants.items():
-        latents = variant_stats(rows)
-        p = latents.p_grown(len(variants))
-        details.append(
-            {"variant": name, "latents_emerge": p < SIGNIFICANCE, "p_grown": p,
-             **latents.gap.detail("gap_closed"), "spread": float(latents.spread.mean())}
-        )  # fmt: skip
-    effect = "share of the room to 1 that training closed, widest student less narrowest"
-    if not {NARROW, WIDE} <= {*taught}:
-        reason = f"{NARROW} and {WIDE} were not both run"
-        return Judgement("open", reason, effect, NOTHING, details)
-    narrow, wide = (
-        (after - before) / (1 - before) for before, after, _ in (taught[NARROW], taught[WIDE])
+    effect = (
+        "share of the units of the teacher's lowest layer found by wider students that reproduce it"
     )
-    if len(wide) != len(narrow):
-        raise ValueError(f"{NARROW} and {WIDE} must be run on the same trees")
-    lead = mean_interval(wide - narrow)
-    p_more, p_less = exceeds(wide, narrow), exceeds(narrow, wide)
-    details.append(
-        {"variant": f"{WIDE} - {NARROW}", **lead.detail("room_closed"), "p_more": p_more,
-         "p_less": p_less}
-    )  # fmt: skip
-    yes = [student["variant"] for student in students if student["specialises"]]
+    details: list[dict[str, Any]] = []
+    counted = []
+    for name, rows in by_variant(table).items():
+        found, alike, kept = of_trees(rows, FOUND), of_trees(rows, SPECIALISATION), reproduced(rows)
+        if name in students:
+            counted.append(found["value"][kept])
+        details.append(
+            {"variant": name, "reproduced": int(kept.sum()), "of": len(kept),
+             **mean_interval(found["value"][kept].to_numpy()).detail("found_where_reproduced"),
+             "found": float(found["value"].mean()), "found_before": float(found["initial"].mean()),
+             "correlation": float(alike["value"].mean()), "null": float(alike["null"].mean()),
+             "correlation_before": float(alike["initial"].mean())}
+        )  # fmt: skip
+    if not counted:
+        return Judgement("open", f"none of {', '.join(students)} was run", effect, NOTHING, details)
+    share = mean_interval(pd.concat(counted).groupby(level=0).mean().to_numpy())
     outcome: Outcome = "open"
-    reason = f"hidden units specialise with {', '.join(yes) or 'no student'}"
-    if few := too_few(lead.n):
-        reason = few
-    elif not yes and all(student["high"] < NEGLIGIBLE for student in students):
-        outcome, reason = "fails", f"{reason}, and each closes less than {NEGLIGIBLE} of its room"
-    elif p_less < SIGNIFICANCE:
-        outcome, reason = "fails", f"{reason}, the widest less so"
-    elif p_more >= SIGNIFICANCE:
-        reason += ", the widest not more so"
-    elif len(yes) == len(taught):
-        outcome, reason = "holds", f"{reason}, the widest more so"
-    return Judgement(outcome, reason, effect, lead, details)
+    if few := too_few(share.n):
+        return Judgement(outcome, f"{few}, where the teacher is reproduced", effect, share, details)
+    if share.low > EACH:
+        outcome = "holds"
+    elif share.high < MOST:
+        outcome = "fails"
+    reason = f"{share.value:.1%} of the units are found on the {share.n} trees that count"
+    return Judgement(outcome, reason, effect, share, details)
+
+
+def times(rows: pd.DataFrame) -> Array:
+    """`(S,)` updates until half of the teacher's units of the lowest layer are found; inf for never."""
+    lowest = rows[(rows["metric"] == FOUND) & (rows["level"] == LOWEST)]
+    curves = lowest.pivot(index="member", columns="step", values="value")
+    # the untrained network is at 0 updates, which has no place on a log axis
+    at = member_times(curves.columns.to_numpy() + 1, curves, np.full(len(curves), 0.5))
+    found: Array = np.maximum(at - 1, 1)
+    return found
+
+
+def judge_width(table: pd.DataFrame, *, narrow: str, wide: str) -> Judgement:
+    """Apply the rule; the effect is the median ratio of times, the last step standing for later ones.
+
+    Args:
+        table: of a run.
+        narrow, wide: the variants that are compared.
+    """
+    effect = (
+        f"updates to half of the units, median ratio of {narrow} to {wide} (never: the last update)"
+    )
+    variants = by_variant(table)
+    all_times = {name: times(rows) for name, rows in variants.items()}
+    details: list[dict[str, Any]] = [
+        {"variant": name, **median_time(found).detail("half_found_at"),
+         "never": int(np.isinf(found).sum())}
+        for name, found in all_times.items()
+    ]  # fmt: skip
+    if not {narrow, wide} <= {*all_times}:
+        return Judgement("open", f"{narrow} and {wide} were not both run", effect, NOTHING, details)
+    slow, fast = all_times[narrow], all_times[wide]
+    if len(slow) != len(fast):
+        raise ValueError(f"{narrow} and {wide} must be run on the same trees")
+    last = float(table["step"].max())
+    ratio = median_time(np.minimum(slow, last) / np.minimum(fast, last))
+    p_later, p_earlier = later(slow, fast), later(fast, slow)
+    details.append({"variant": f"{narrow} / {wide}", "p_later": p_later, "p_earlier": p_earlier})
+    outcome: Outcome = "open"
+    if reason := too_few(ratio.n):
+        pass
+    elif p_later < SIGNIFICANCE:
+        outcome, reason = "holds", f"later with {narrow} than with {wide}"
+    elif p_earlier < SIGNIFICANCE:
+        outcome, reason = "fails", f"earlier with {narrow} than with {wide}"
+    else:
+        reason = f"neither later nor earlier with {narrow} than with {wide}"
+    return Judgement(outcome, reason, effect, ratio, details)
+
+
+def shares_found(table: pd.DataFrame, *, students: Sequence[str]) -> Mapping[str, Estimate]:
+    """Student -> share of the teacher's lowest units found at the last step: what must be flat."""
+    return {
+        name: mean_interval(of_trees(rows, FOUND)["value"].to_numpy())
+        for name, rows in by_variant(table).items()
+        if name in students
+    }
+
+
+def headline(table: pd.DataFrame) -> str:
+    """A few words about a finished cell."""
+    found, share = of_trees(table, FOUND), of_trees(table, UNEXPLAINED, None)
+    return f"found {found['value'].mean():.2f}, unexplained {share['value'].median():.3f}"
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per variant: the teacher's hidden units, the latents, spread, rank, n."""
-    found = []
+    """One row per student: what it reproduces and what it found of the lowest layer, and how many trees."""
+    made = []
     for name, rows in by_variant(table).items():
-        upper = variant_stats(rows)
-        units = {"found before": "-", "found": "-", "null": "-"}
-        if SPECIALISATION in set(rows["metric"]):
-            before, after, null = hidden(rows)
-            means = [mean_interval(values).brief for values in (before, after)]
-            units = dict(zip(units, [*means, f"{null.mean():.2f}"], strict=True))
-        found.append({"variant": name, **units, GAP: str(upper.gap), **upper.collapse_columns})
-    made = pd.DataFrame(found)
-    made.attrs["caption"] = f"found: best correlation with a teacher's unit; {INTERVALS}"
-    return made
+        alike, found, kept = of_trees(rows, SPECIALISATION), of_trees(rows, FOUND), reproduced(rows)
+        made.append(
+            {
+                "variant": name,
+                "unexplained (median)": f"{of_trees(rows, UNEXPLAINED, None)['value'].median():.4f}",
+                "reproduced": f"{kept.sum()} of {len(kept)}",
+                "found before": f"{found['initial'].mean():.2f}",
+                "found": mean_interval(found["value"].to_numpy()).brief,
+                "found where reproduced": mean_interval(found["value"][kept].to_numpy()).brief,
+                "half found at": time_in_words(median_time(times(rows)), rows["step"].max()),
+                "correlation before": f"{alike['initial'].mean():.2f}",
+                "correlation": mean_interval(alike["value"].to_numpy()).brief,
+                "null": f"{alike['null'].mean():.2f}",
+                "n": len(kept),
+            }
+        )
+    table = pd.DataFrame(made)
+    table.attrs["caption"] = (
+        f"reproduced: less than {REPRODUCED:.0%} of the variance of the teacher's outputs unexplained; "
+        "found: "
+        f"share of the teacher's units of the lowest layer with a correlation above {ALIKE} with a student's "
+        f"unit; half found at: updates, median; correlation: the best one, mean over these units; {INTERVALS}"
+    )
+    return table

@@ -1,8 +1,7 @@
-"""The figure of the teacher and its students: what was found, by layer and over training; latents; spread."""
+"""The figure of teachers and students: what was found over training, by layer, and where it is reproduced."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,8 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dualnets.experiments.objectives._teacher_student import SPECIALISATION
-from dualnets.lab.report.ablation_figure import gaps, spreads
+from dualnets.experiments.objectives._teacher_student import (
+    FOUND,
+    LOWEST,
+    SPECIALISATION,
+    UNEXPLAINED,
+    of_trees,
+)
+from dualnets.experiments.objectives.teacher_student import ALIKE, REPRODUCED
 from dualnets.lab.report.intervals import band
 from dualnets.lab.report.style import WIDTH, distinct
 from dualnets.lab.stats import last_step
@@ -19,57 +24,54 @@ from dualnets.lab.variants import by_variant
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Four panels: what was found by layer and over training, latents, spread; the variants in order."""
+    """Three panels; the students in the order of their first cells."""
     variants = by_variant(table)
-    figure, axes = plt.subplots(
-        2, 2, figsize=(WIDTH, 5.6), height_ratios=(1.0, 0.7), layout="constrained"
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.0), layout="constrained")
+    for (name, rows), style in zip(variants.items(), distinct(len(variants)), strict=True):
+        solid = {**style, "linestyle": "-", "markersize": 4}
+        _training(axes[0], rows, {**solid, "label": name})
+        _layers(axes[1], rows, solid)
+        found, share = (of_trees(rows, *what)["value"] for what in ((FOUND,), (UNEXPLAINED, None)))
+        axes[2].plot(share, found, **{**solid, "linestyle": "none"}, alpha=0.6)
+    axes[0].set(
+        xscale="log",
+        ylim=(-0.03, 1.03),
+        xlabel="updates + 1",
+        ylabel=f"share of units above {ALIKE}",
+        title="a  lowest layer, over training",
     )
-    styles = dict(zip(variants, distinct(len(variants)), strict=True))
-    taught = {n: rows[rows["metric"] == SPECIALISATION] for n, rows in variants.items()}
-    taught = {n: rows for n, rows in taught.items() if len(rows)}
-    _layers(axes[0, 0], taught, styles)
-    _training(axes[0, 1], taught, styles)
-    gaps(axes[1, 0], variants)
-    spreads(axes[1, 1], variants)
-    axes[1, 0].set_title("c  which latents emerge")
-    axes[1, 1].set_title("d  what collapses")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=6)
+    axes[1].set(
+        ylim=(0, 1.03),
+        xlabel="layer",
+        ylabel="best correlation",
+        title="b  by layer (dashed: before,\ndotted: null)",
+    )
+    axes[2].axvline(REPRODUCED, color="0.6", linewidth=0.8)
+    axes[2].set(
+        xscale="log",
+        ylim=(-0.03, 1.03),
+        xlabel="variance unexplained",
+        ylabel=f"share of units above {ALIKE}",
+        title="c  every tree (reproduced:\nleft of the line)",
+    )
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=6)
     return figure
 
 
-def _layers(axes: Any, taught: Mapping[str, pd.DataFrame], styles: Mapping[str, Any]) -> None:
+def _training(axes: Any, rows: pd.DataFrame, style: dict[str, Any]) -> None:
+    """The share of the lowest layer's units that are found, with 95% intervals."""
+    lowest = rows[(rows["metric"] == FOUND) & (rows["level"] == LOWEST)]
+    by_step = {step: part["value"].to_numpy(np.float64) for step, part in lowest.groupby("step")}
+    band(axes, [step + 1 for step in by_step], list(by_step.values()), alpha=0.12, **style)
+
+
+def _layers(axes: Any, rows: pd.DataFrame, style: dict[str, Any]) -> None:
     """Layer by layer after training, with 95% intervals; dashed before, dotted the null."""
-    for name, rows in taught.items():
-        by_layer = {int(layer): part for layer, part in last_step(rows).groupby("level")}
-        layers = list(by_layer)
-        values = [part["value"].to_numpy(np.float64) for part in by_layer.values()]
-        style = {**styles[name], "linestyle": "-", "markersize": 5}
-        band(axes, layers, values, alpha=0.12, label=name, **style)
-        for column, dashes in (("initial", "--"), ("null", ":")):
-            level = [part[column].mean() for part in by_layer.values()]
-            axes.plot(layers, level, dashes, color=style["color"], linewidth=1)
-        axes.set_xticks(layers)
-    axes.set(
-        ylim=(0, 1.03),
-        xlabel="layer",
-        ylabel="best correlation of a teacher's unit",
-        title="a  what was found (dashed: before training, dotted: null)",
-    )
-
-
-def _training(axes: Any, taught: Mapping[str, pd.DataFrame], styles: Mapping[str, Any]) -> None:
-    """Hidden layers over training."""
-    for name, rows in taught.items():
-        below = rows[rows["level"] < rows["level"].max()]
-        mean = (below if len(below) else rows).groupby("step")["value"].mean()
-        axes.plot(
-            mean.index + 1, mean.to_numpy(), **{**styles[name], "linestyle": "-"}, markersize=3.5
-        )
-    axes.set(
-        xscale="log",
-        ylim=(0, 1.03),
-        xlabel="updates + 1",
-        ylabel="mean over hidden units",
-        title="b  over training",
-    )
+    now = last_step(rows)
+    by_layer = dict(iter(now[now["metric"] == SPECIALISATION].groupby("level")))
+    values = [part["value"].to_numpy(np.float64) for part in by_layer.values()]
+    band(axes, list(by_layer), values, alpha=0.12, **style)
+    for column, dashes in (("initial", "--"), ("null", ":")):
+        level = [part[column].mean() for part in by_layer.values()]
+        axes.plot(list(by_layer), level, dashes, color=style["color"], linewidth=1)
+    axes.set_xticks(list(by_layer))

@@ -1,4 +1,4 @@
-"""Whether aligned units are used: cells, rule and table of `use`."""
+"""Whether aligned units are used: cells, rules and table of `use`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dualnets.experiments.objectives.use import NEGLIGIBLE
 from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
     Array,
+    Estimate,
     Judgement,
     Outcome,
     exceeds,
@@ -32,26 +34,29 @@ if TYPE_CHECKING:
     from dualnets.training.trajectory import Snapshot
     from hltm.tree import LatentTree
 
-USED, OTHERS = "used", "others_used"  # own shares: of the best aligned unit, of others
+USED, OTHERS = "used", "others_used"  # agreement: of the best aligned unit, of others
 EXACT = "exact_change"  # of the best aligned unit: against the exact answer
-PATCHED = 1024  # pairs of rows of a snapshot
+PATCHED = 512  # pairs of rows of a snapshot
 DRAWS = 10  # other units
+EARLY = 100  # trained networks are patched from this part of all updates on
 
 
 def run_cell(
     settings: AblationSettings, device: torch.device, progress: ProgressListener
 ) -> CellResult:
-    """Train one ensemble, and patch the best aligned unit of every latent at every snapshot."""
+    """Train one ensemble, and patch the best aligned unit of every latent along the way."""
     trees = settings.build_trees()
 
     def found(snapshot: Snapshot) -> pd.DataFrame:
+        if 0 < snapshot.step < settings.steps / EARLY:
+            return pd.DataFrame()
         return use_of_units(snapshot.network, trees, settings.seed).assign(step=snapshot.step)
 
     return ablation_cell.run_cell(settings, device, progress, also=found)
 
 
 class _Finite:
-    """A network in which a member that diverged is one that does nothing, so that it has no share."""
+    """A network in which a member that diverged is one that does nothing, so that nothing agrees."""
 
     def __init__(self, network: Any) -> None:
         self.network, self.members, self.stacked = network, network.members, network.stacked
@@ -79,7 +84,7 @@ def use_of_units(network: Any, trees: LatentTree, seed: int) -> pd.DataFrame:
             draws=DRAWS,
         )  # fmt: skip
     table = table[table["layer"] == table["level"]]
-    own = table[table["metric"] == "own_share"]
+    own = table[table["metric"] == "own_change"]
     parts = [
         own.assign(metric=USED),
         own.assign(
@@ -92,52 +97,69 @@ def use_of_units(network: Any, trees: LatentTree, seed: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[kept]
 
 
-def shares(rows: pd.DataFrame, metric: str, column: str = "value") -> Array:
-    """`(S,)` shares of one cell, mean over the latents below the root."""
+def agreements(rows: pd.DataFrame, metric: str, column: str = "value") -> Array:
+    """`(S,)` agreements of one cell, mean over the latents below the root."""
     kept = rows[rows["metric"] == metric]
     return kept.groupby("member")[column].mean().to_numpy(np.float64)
 
 
-def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule; the effect is the smallest lead of all methods."""
-    effect = "lead of the best aligned unit over another in share of the answer's change, smallest of all"
-    variants = {name: last_step(rows) for name, rows in by_variant(table).items()}
+def leads(rows: pd.DataFrame, column: str = "value") -> Array:
+    """`(S,)` agreement through the best aligned unit less that through another of its block."""
+    return agreements(rows, USED, column) - agreements(rows, OTHERS, column)
+
+
+def judge(table: pd.DataFrame, *, growth: bool) -> Judgement:
+    """Apply a rule; the effect is the smallest lead, or growth of the lead, of all methods.
+
+    Args:
+        table: of a run.
+        growth: whether leads are compared with those before training rather than with 0.
+    """
+    what = "growth of the lead" if growth else "lead"
+    effect = f"{what} of the best aligned unit over another of its block, smallest of all methods"
+    variants = by_variant(table)
     details: list[dict[str, Any]] = []
-    leads = []
-    for name, rows in variants.items():
-        used, others = shares(rows, USED), shares(rows, OTHERS)
-        lead = mean_interval(used - others, len(variants))
-        leads.append(lead)
-        initial = shares(rows, USED, "initial") - shares(rows, OTHERS, "initial")
+    effects = []
+    for name, every in variants.items():
+        rows = last_step(every)
+        by_step = every[every["metric"].isin([USED, OTHERS])].groupby("step")
+        course = {int(step): float(leads(part).mean()) for step, part in by_step}
+        after, before = leads(rows), leads(rows, "initial")
+        base = before if growth else np.zeros_like(after)
+        effects.append(mean_interval(after - base, len(variants)))
         details.append(
-            {"variant": name, "used": float(used.mean()), "others": float(others.mean()),
-             **lead.detail("lead"), "p_more": exceeds(used, others, len(variants)),
-             "p_less": exceeds(others, used, len(variants)), "lead_before": float(initial.mean()),
-             "p_grown": exceeds(used - others, initial, len(variants)),
-             "exact_change": float(shares(rows, EXACT).mean())}
+            {"variant": name, "used": float(agreements(rows, USED).mean()),
+             "others": float(agreements(rows, OTHERS).mean()), "lead": float(after.mean()),
+             "lead_before": float(before.mean()), **effects[-1].detail(what.replace(" ", "_")),
+             "p_more": exceeds(after, base, len(variants)),
+             "p_less": exceeds(base, after, len(variants)),
+             "highest_lead": max(course.values()), "highest_at": max(course, key=lambda at: course[at]),
+             "exact_change": float(agreements(rows, EXACT).mean())}
         )  # fmt: skip
-    if not leads:
+    if not effects:
         return Judgement("open", "no method was run", effect, NOTHING, [])
-    yes = [d["variant"] for d in details if d["p_more"] < SIGNIFICANCE]
+    more = [d["variant"] for d in details if d["p_more"] < SIGNIFICANCE]
     less = [d["variant"] for d in details if d["p_less"] < SIGNIFICANCE]
-    grown = [d["variant"] for d in details if d["p_grown"] < SIGNIFICANCE]
-    reason = f"aligned units are used with {', '.join(yes) or 'no method'}"
-    reason += f", more than before training with {', '.join(grown) or 'none'}" if yes else ""
+    reason = f"the {what} is above 0 with {', '.join(more) or 'no method'}"
     outcome: Outcome = "open"
-    if few := too_few(min(lead.n for lead in leads)):
+    if few := too_few(min(found.n for found in effects)):
         reason = few
     elif less:
-        outcome, reason = "fails", f"{reason}, and less than others with {', '.join(less)}"
-    elif len(yes) == len(details):
+        outcome, reason = "fails", f"{reason}, and below 0 with {', '.join(less)}"
+    elif len(more) == len(details):
         outcome = "holds"
-    elif not yes and all(lead.high < NEGLIGIBLE for lead in leads):
-        outcome, reason = "fails", f"{reason}, and every lead is below {NEGLIGIBLE}"
-    smallest = min(leads, key=lambda lead: lead.value)
-    return Judgement(outcome, reason, effect, smallest, details)
+    elif not more and all(found.high < NEGLIGIBLE for found in effects):
+        outcome, reason = "fails", f"{reason}, and every one is below {NEGLIGIBLE}"
+    return Judgement(outcome, reason, effect, min(effects, key=lambda found: found.value), details)
+
+
+def leads_by_method(table: pd.DataFrame) -> dict[str, Estimate]:
+    """Method -> lead at the last step: what must be flat."""
+    return {name: mean_interval(leads(last_step(rows))) for name, rows in by_variant(table).items()}
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per method: shares through the best aligned unit and through others, alignment, collapse."""
+    """One row per method: agreement through the best aligned unit and through others, gap, collapse."""
     found = []
     for name, every in by_variant(table).items():
         rows, upper = last_step(every), variant_stats(every)
@@ -145,22 +167,22 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
             {
                 "variant": name,
                 **{
-                    f"{label}{when}": mean_interval(shares(rows, metric, column)).brief
+                    f"{label}{when}": mean_interval(agreements(rows, metric, column)).brief
                     for when, column in ((" before", "initial"), ("", "value"))
                     for label, metric in (("used", USED), ("others", OTHERS))
                 },
-                "null": f"{shares(rows, USED, 'null').mean():.2f}",
-                "ceiling": f"{shares(rows, USED, 'ceiling').mean():.2f}",
-                "exact change": mean_interval(shares(rows, EXACT)).brief,
-                "its ceiling": f"{shares(rows, EXACT, 'ceiling').mean():.2f}",
+                "null": f"{agreements(rows, USED, 'null').mean():.2f}",
+                "ceiling": f"{agreements(rows, USED, 'ceiling').mean():.2f}",
+                "exact change": mean_interval(agreements(rows, EXACT)).brief,
+                "its ceiling": f"{agreements(rows, EXACT, 'ceiling').mean():.2f}",
                 GAP: str(upper.gap),
                 **upper.collapse_columns,
             }
         )
     made = pd.DataFrame(found)
     made.attrs["caption"] = (
-        "used, others: share of the answer's own change through the best aligned unit of a block, and "
-        f"through another; before: of the untrained network; null: the 95% point of {DRAWS} other units of "
-        f"the block, mean over latents; {INTERVALS}"
+        "used, others: how far the answer's change through the best aligned unit of a block, and through "
+        "another, agrees with its own; before: of the untrained network; null: the 95% point of "
+        f"{DRAWS} other units of the block, mean over latents; {INTERVALS}"
     )
     return made
