@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor
 
 from dualnets.experiments.emergence.emergence import CONTROL
@@ -89,21 +90,20 @@ def operator_norms(
 
 
 def by_level(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean norms over the latents of a level: one row per cell, tree, level and step."""
+    """Mean norms over the latents of a level: one row per cell, tree, level and step.
+
+    `growth` is log2 of the norm over that before training, NaN or infinite where one of them is 0.
+    """
     keys = ["cell", *GROUP, "units", "augment", "member", "level", "step"]
-    return table.groupby(keys, sort=False)[["value", "initial"]].mean().reset_index()
-
-
-def growths(table: pd.DataFrame) -> pd.DataFrame:
-    """The growth of each tree at each level, log2 of the norm after training over that before it."""
-    found = last_step(by_level(table))
-    return found.assign(growth=np.log2(found["value"] / found["initial"]))
+    found = table.groupby(keys, sort=False)[["value", "initial"]].mean().reset_index()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return found.assign(growth=np.log2(found["value"] / found["initial"]))
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row per network and level: medians of the norm over trees, and the growth with its interval."""
     found = []
-    kinds = growths(table).groupby([*GROUP, "units", "augment", "level"], sort=False)
+    kinds = last_step(by_level(table)).groupby([*GROUP, "units", "augment", "level"], sort=False)
     for (low, high, units, augment, level), part in kinds:
         found.append(
             {
@@ -125,13 +125,13 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def headline(table: pd.DataFrame) -> str:
     """Of one cell."""
-    median = growths(table).groupby("level")["growth"].median()
+    median = last_step(by_level(table)).groupby("level")["growth"].median()
     return f"log2 growth {', '.join(f'{each:.1f}' for each in median)}, lowest level to root"
 
 
 def judge(table: pd.DataFrame) -> Judgement:
     """Apply the rule; the effect is the smallest growth of all levels and settings."""
-    found = growths(table)
+    found = last_step(by_level(table))
     found = found[found["units"] == found["units"].max()]
     control = found["augment"] == CONTROL
     kinds = list(found[~control].groupby([*GROUP, "level"]))
@@ -158,6 +158,57 @@ def judge(table: pd.DataFrame) -> Judgement:
     smallest: Estimate = min(each, key=lambda one: one.value, default=NOTHING)
     what = "smallest log2 growth of the norm of all levels"
     return Judgement(outcome, reason, what, smallest, details)
+
+
+def root_first(table: pd.DataFrame) -> Judgement:
+    """Apply the rule of the root's first doubling; the effect is the smallest share of trees."""
+    found = by_level(table[table["augment"] != CONTROL])
+    found = found[found["units"] == found["units"].max()]
+    kinds = list(found.groupby(GROUP))
+    details: list[dict[str, Any]] = []
+    shares: list[Estimate] = []
+    for (low, high), part in kinds:
+        starts = doubling_steps(part)
+        root = int(part["level"].max())
+        first = int((starts[root] < starts.drop(columns=root).min(axis=1)).sum())
+        shares.append(_share(first, len(starts), len(kinds)))
+        medians = {f"level_{level}": float(starts[level].median()) for level in starts}
+        details.append(
+            {"polarity_low": float(low), "polarity_high": float(high), "root_first": first,
+             **shares[-1].detail("share"), **medians}
+        )  # fmt: skip
+    outcome: Outcome = "open"
+    smallest = min(shares, key=lambda one: one.value, default=NOTHING)
+    counts = ", ".join(f"{d['root_first']} of {d['n']}" for d in details)
+    reason = f"the root's operator starts first in {counts} trees"
+    if few := too_few(min((one.n for one in shares), default=0)):
+        reason = few
+    elif all(one.low > 0.5 for one in shares):
+        outcome = "holds"
+    elif all(one.high < 0.5 for one in shares):
+        outcome = "fails"
+    return Judgement(outcome, reason, "smallest share of trees", smallest, details)
+
+
+def doubling_steps(rows: pd.DataFrame) -> pd.DataFrame:
+    """Member -> level -> the step at which the norm has doubled; infinite if it never does."""
+    found: dict[int, dict[int, float]] = {}
+    for (member, level), part in rows.sort_values("step").groupby(["member", "level"]):
+        growth, step = part["growth"].to_numpy(), part["step"].to_numpy(np.float64)
+        at = int((growth >= 1).argmax())
+        place = np.inf
+        if growth[at] >= 1:
+            # the untrained network has growth 0, so that there is a snapshot before
+            x, y = np.log(np.maximum(step[at - 1 : at + 1], 1)), growth[at - 1 : at + 1]
+            place = float(np.exp(x[0] + (x[1] - x[0]) * (1 - y[0]) / (y[1] - y[0])))
+        found.setdefault(int(member), {})[int(level)] = place
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def _share(count: int, n: int, among: int) -> Estimate:
+    """A share with Clopper and Pearson's exact interval, one of so many that hold at once."""
+    interval = stats.binomtest(count, n).proportion_ci(1 - 0.05 / among, method="exact")
+    return Estimate(count / n, float(interval.low), float(interval.high), n)
 
 
 def _at_level(

@@ -17,7 +17,6 @@ from dualnets.lab.report.style import WIDTH, level_colours
 def draw(table: pd.DataFrame) -> Figure:
     """A row per range of polarities, a panel per network: norms over their start, mean over trees."""
     found = by_level(table)
-    found["growth"] = np.log2(found["value"] / found["initial"])
     found["control"] = found["augment"] == CONTROL
     ranges = list(found.groupby(GROUP))
     kinds = list(found.groupby(["control", "units"]).groups)
