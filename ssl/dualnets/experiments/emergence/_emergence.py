@@ -26,9 +26,9 @@ from dualnets.lab.stats import (
     Judgement,
     Outcome,
     exceeds,
-    gap_closed,
     last_step,
     ratio_difference,
+    ratio_interval,
     too_few,
 )
 from dualnets.lab.variants import PRE
@@ -113,10 +113,10 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def _gap(means: pd.DataFrame, among: int = 1) -> Estimate:
     """Gap closed, of one row per tree."""
-    return gap_closed(*(means[name].to_numpy() for name in ("initial", "value", "ceiling")), among)
+    return ratio_interval(*gain_and_room(means), among)
 
 
-def _gain_and_room(means: pd.DataFrame) -> tuple[Array, Array]:
+def gain_and_room(means: pd.DataFrame) -> tuple[Array, Array]:
     """What was gained and what could be, of one row per tree."""
     initial, value, ceiling = (means[name].to_numpy() for name in ("initial", "value", "ceiling"))
     return value - initial, ceiling - initial
@@ -208,7 +208,7 @@ def _at_level(part: pd.DataFrame, rest: pd.DataFrame, tests: int) -> dict[str, A
     grown, above = (exceeds(after, bound, tests) for bound in (before, null))
     gap, idle = _gap(part, tests), _gap(rest, tests) if len(rest) else NOTHING
     both = part.set_index("member").index.intersection(rest["member"])
-    pair = [_gain_and_room(own.set_index("member").loc[both]) for own in (part, rest)]
+    pair = [gain_and_room(own.set_index("member").loc[both]) for own in (part, rest)]
     beyond = ratio_difference(pair[0], pair[1], tests)
     return {
         "emerges": max(grown, above) < SIGNIFICANCE and idle.high < NEGLIGIBLE,

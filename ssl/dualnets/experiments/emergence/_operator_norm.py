@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -213,7 +212,7 @@ def _share(count: int, n: int, among: int) -> Estimate:
 
 def _at_level(
     key: tuple[Any, ...], part: pd.DataFrame, control: pd.DataFrame, tests: int
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """How one level of one setting comes out."""
     both = part.set_index("member")[["growth"]].join(
         control.set_index("member")["growth"].rename("control"), how="inner"

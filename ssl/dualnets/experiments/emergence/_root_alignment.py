@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dualnets.experiments.emergence._emergence import gain_and_room
 from dualnets.experiments.emergence.emergence import Settings
 from dualnets.experiments.emergence.root_alignment import SMALL
 from dualnets.lab.experiment import CellResult, ProgressListener
@@ -22,10 +23,10 @@ from dualnets.lab.stats import (
     Judgement,
     Outcome,
     exceeds,
-    gap_closed,
     last_step,
     mean_interval,
     ratio_difference,
+    ratio_interval,
     too_few,
 )
 from dualnets.lab.variants import PRE
@@ -77,7 +78,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row per range and number of units: means, standard deviations, gap closed, roots below null."""
     found = []
     for (where, units), part in roots(table).groupby(["where", "units"], sort=False):
-        closed = gap_closed(*_numbers(part, "initial", "value", "ceiling"))
+        closed = ratio_interval(*gain_and_room(part))
         found.append(
             {
                 "polarity": where,
@@ -152,10 +153,9 @@ def closes_more(table: pd.DataFrame) -> Judgement:
         wide, narrow = (part[part["units"] == pick(part["units"])] for pick in (max, min))
         both = sorted({*wide["member"]} & {*narrow["member"]})
         pairs = [own.set_index("member").loc[both] for own in (wide, narrow)]
-        gaps = [gap_closed(*_numbers(own, "initial", "value", "ceiling")).value for own in pairs]
-        gain = [(own["value"] - own["initial"], own["ceiling"] - own["initial"]) for own in pairs]
-        first, second = ((a.to_numpy(), b.to_numpy()) for a, b in gain)
-        difference = ratio_difference(first, second, len(kinds))
+        gains = [gain_and_room(own) for own in pairs]
+        difference = ratio_difference(gains[0], gains[1], len(kinds))
+        gaps = [ratio_interval(*gain).value for gain in gains]
         differences.append(difference)
         details.append(
             {"where": key, "widest": gaps[0], "narrowest": gaps[1],
@@ -184,7 +184,3 @@ def _rises(x: Array, values: Array) -> Array:
     # equal values have a slope of 0, not one of rounding
     slopes: Array = (values - values[:, :1]) @ centred / (centred @ centred)
     return slopes * (x.max() - x.min())
-
-
-def _numbers(rows: pd.DataFrame, *names: str) -> list[Array]:
-    return [rows[name].to_numpy(np.float64) for name in names]

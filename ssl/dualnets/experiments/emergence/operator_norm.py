@@ -43,7 +43,7 @@ _COMMON: dict[str, list[Any]] = {
     "bias": [True],
     "members": [12],
 }
-_SMOKE = {
+_SMOKE: dict[str, list[Any]] = {
     "depth": [3],
     "steps": [100],
     "members": [3],

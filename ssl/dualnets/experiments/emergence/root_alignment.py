@@ -27,7 +27,13 @@ _COMMON: dict[str, list[Any]] = {
     "bias": [True],
     "snapshots": [6],
 }
-_SMOKE = {"units": [2, 5], "polarity_low": [0.7, 0.9], "depth": [3], "steps": [100], "members": [4]}
+_SMOKE: dict[str, list[Any]] = {
+    "units": [2, 5],
+    "polarity_low": [0.7, 0.9],
+    "depth": [3],
+    "steps": [100],
+    "members": [4],
+}
 GRIDS: dict[str, list[Grid]] = {
     "smoke": [{**_COMMON, **_SMOKE}],
     "default": [{**_COMMON, "steps": [5000]}],

@@ -1,0 +1,60 @@
+"""Does training by the covariance operator itself make latents emerge, and what does an intra-pair term do?
+
+The authors' code tests Theorem 4 by an objective whose pair weights are held fixed, so that its update is the
+covariance operator's: weights of the views' distances or, since then the theorem is exact, of the samples'
+without augmentation. It also has a term β that attracts the two views of a sample more (β > 0) or less than
+the loss does (docs/theory.md, Equations 3.6 and 3.10). Both are compared here with the losses without them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualnets.lab.ablation import ablation
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, Claim, Deferred, Rule, all_emerge
+
+_VIEWS: dict[str, Any] = {"loss": "covariance"}
+_SAMPLES: dict[str, Any] = {"loss": "covariance", "weights_from": "samples"}
+VIEWS, SAMPLES = "weights of views", "weights of samples"
+EQUAL = Rule(
+    f"The gap closed on the levels >= 2 with {SAMPLES}, less that with {VIEWS}, on the same trees (ratios of "
+    f"means, 95% interval). Holds if it lies within ±{NEGLIGIBLE} with its whole interval, fails if it lies "
+    f"outside with its whole interval, and is open otherwise, or with fewer than {FEWEST_TREES} trees.",
+    Deferred("dualnets.experiments.objectives._pair_weights:as_good"),
+)
+
+EXPERIMENT = ablation(
+    __name__,
+    claims=(
+        Claim(
+            "Latents emerge with fixed pair weights, of views or of samples, as with the loss itself",
+            "arXiv 2010.00578, Theorem 4 (the authors' code: exact covariance objective)",
+            all_emerge("objective", "objectives"),
+            name="emerge",
+        ),
+        Claim(
+            "Weights of samples without augmentation, with which Theorem 4 is exact, do as well as weights "
+            "of views",
+            "ours: the authors' code has both",
+            EQUAL,
+            name="samples",
+        ),
+    ),
+    summary="fixed pair weights and an intra-pair term",
+    variants={
+        "ntxent": {"loss": "ntxent"},
+        "ntxent, β = 0.5": {"loss": "ntxent", "intra_pair": 0.5},
+        "batch-wise": {"loss": "batchwise-nce"},
+        "batch-wise, β = 0.5": {"loss": "batchwise-nce", "intra_pair": 0.5},
+        VIEWS: _VIEWS,
+        SAMPLES: _SAMPLES,
+        f"{SAMPLES}, β = 0.5": {**_SAMPLES, "intra_pair": 0.5},
+        f"{SAMPLES}, β = -0.5": {**_SAMPLES, "intra_pair": -0.5},
+    },
+    common={"members": 12, "depth": 4, "batch": 64, "steps": 2000, "snapshots": 6},
+    scales={
+        "smoke": {"depth": 3, "steps": 50, "snapshots": 3},
+        "default": {},
+        "paper": {"depth": 5, "batch": 128, "members": 30, "steps": 10_000, "snapshots": 12},
+    },
+)
