@@ -44,6 +44,12 @@ def test_what_was_not_run_is_not_compared():
         assert judge(load("pair_weights"), table, claim).verdict == "open"
 
 
+def test_only_what_a_claim_is_about_must_be_flat():
+    table = made_up(GAINS, steps=(0, 5, 10))
+    parts = [set(claim.plateau(table)) for claim in load("pair_weights").claims]
+    assert parts == [{VIEWS, SAMPLES}, {VIEWS, SAMPLES}, {MORE, SAMPLES, LESS}]
+
+
 def test_a_small_run(tmp_path):
     run = dualnets.run("pair_weights", scale="smoke", out=tmp_path, steps=5, members=2)
     settings = run.table.drop_duplicates("variant").set_index("variant")

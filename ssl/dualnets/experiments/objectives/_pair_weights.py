@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pandas as pd
 
 from dualnets.experiments.objectives.pair_weights import LESS, MORE, SAMPLES, VIEWS
+from dualnets.lab.plateau import upper_levels
 from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, ratio_difference, too_few
 from dualnets.lab.variants import by_variant, variant_stats
+
+
+def gaps(table: pd.DataFrame, *, variants: Collection[str]) -> dict[str, Estimate]:
+    """Gap closed on the levels >= 2 at the last step, of some variants."""
+    return upper_levels(table[table["variant"].isin(list(variants))])
 
 
 def as_good(table: pd.DataFrame) -> Judgement:

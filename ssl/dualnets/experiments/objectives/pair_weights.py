@@ -20,6 +20,13 @@ MORE, LESS = f"{SAMPLES}, β = 0.5", f"{SAMPLES}, β = -0.5"
 _OTHERS = ("ntxent", "ntxent, β = 0.5", "batch-wise", "batch-wise, β = 0.5", MORE, LESS)
 _CODE = "dualnets.experiments.objectives._pair_weights"
 _DIFFERENCE = "of gap closed on the levels >= 2, on the same trees (ratios of means, 95% interval"
+
+
+def _gaps(*variants: str) -> Deferred:
+    """What must be flat: the gap closed of the variants that a claim is about."""
+    return Deferred(f"{_CODE}:gaps", {"variants": variants})
+
+
 EQUAL = Rule(
     f"{SAMPLES.capitalize()} less {VIEWS}: the difference {_DIFFERENCE}). Holds if it lies within "
     f"±{NEGLIGIBLE} with its whole interval, fails if it lies outside with its whole interval, and is open "
@@ -41,6 +48,7 @@ EXPERIMENT = ablation(
             "arXiv 2010.00578, Theorem 4 (the authors' code: exact covariance objective)",
             all_emerge("weighting", "weightings", excluded=_OTHERS),
             name="emerge",
+            plateau=_gaps(VIEWS, SAMPLES),
         ),
         Claim(
             "Weights of samples without augmentation, with which Theorem 4 is exact, do as well as weights "
@@ -48,12 +56,14 @@ EXPERIMENT = ablation(
             "ours: the authors' code has both",
             EQUAL,
             name="samples",
+            plateau=_gaps(VIEWS, SAMPLES),
         ),
         Claim(
             "With weights of samples, more attraction within pairs than the loss has helps latents to emerge",
             "ours: the authors' code has the term with either sign",
             ATTRACTION,
             name="attraction",
+            plateau=_gaps(MORE, SAMPLES, LESS),
         ),
     ),
     summary="fixed pair weights and an intra-pair term",
