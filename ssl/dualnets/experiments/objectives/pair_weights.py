@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualnets.lab.ablation import ablation
+from dualnets.lab.ablation import Sweep, ablation
 from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, Claim, Deferred, Rule, all_emerge
 
 _VIEWS: dict[str, Any] = {"loss": "covariance"}
@@ -83,4 +83,18 @@ EXPERIMENT = ablation(
         "default": {},
         "paper": {"depth": 5, "batch": 128, "members": 30, "steps": 10_000, "snapshots": 12},
     },
+    sweep=Sweep(
+        "hltm run pair-weights --seed 1000 --members 4 --steps 500 --lr 0.03 0.1 0.3 1 3 10 30",
+        (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+        {
+            "ntxent": (0.362, 0.537, 0.647, 0.723, 0.700, -0.027, 0.008),
+            "ntxent, β = 0.5": (0.306, 0.491, 0.446, 0.267, 0.101, -0.395, -0.388),
+            "batch-wise": (0.541, 0.640, 0.673, 0.145, 0.486, -0.427, -0.162),
+            "batch-wise, β = 0.5": (0.230, 0.241, 0.225, 0.036, -0.203, -0.501, -0.613),
+            VIEWS: (0.226, 0.368, 0.529, 0.669, 0.722, 0.762, 0.746),
+            SAMPLES: (0.239, 0.367, 0.480, 0.579, 0.033, -0.154, -0.107),
+            MORE: (0.293, 0.482, 0.602, 0.708, 0.741, 0.406, 0.068),
+            LESS: (-0.009, -0.206, -0.125, 0.132, -0.140, -0.092, -0.523),
+        },
+    ),
 )
