@@ -15,7 +15,10 @@ from dualnets.lab.report.style import WIDTH, level_colours
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """A row per range of polarities, a panel per network: norms over their start, mean over trees."""
+    """A row per range of polarities, a panel per network: norms over their start.
+
+    Thick lines are means over trees and the latents of a level, thin ones the latents of one tree.
+    """
     found = by_level(table)
     found["control"] = found["augment"] == CONTROL
     ranges = list(found.groupby(GROUP))
@@ -28,6 +31,8 @@ def draw(table: pd.DataFrame) -> Figure:
         for column, (control, units) in enumerate(kinds):
             axes = grid[row, column]
             rows = part[(part["control"] == control) & (part["units"] == units)]
+            of_cells = table[table["cell"].isin(rows["cell"])]
+            _latents_of_one_tree(axes, of_cells[of_cells["member"] == rows["member"].min()])
             _over_training(axes, rows, legend=row == column == 0)
             name = "control, views share nothing" if control else "views keep the root"
             letter = "abcdefghijkl"[row * len(kinds) + column]
@@ -36,6 +41,15 @@ def draw(table: pd.DataFrame) -> Figure:
                 axes.set_xlabel("updates")
         grid[row, 0].set_ylabel("norm of the operator,\nlog2 of after / before")
     return figure
+
+
+def _latents_of_one_tree(axes: Axes, rows: pd.DataFrame) -> None:
+    """A thin line for every latent; a latent whose units are dead has none."""
+    colours = level_colours(int(rows["level"].max())) if len(rows) else {}
+    for (level, _), part in rows.sort_values("step").groupby(["level", "node"]):
+        own = part[(part["value"] > 0) & (part["initial"] > 0)]
+        growth = np.log2(own["value"] / own["initial"])
+        axes.plot(own["step"], growth, color=colours[level], lw=0.5, alpha=0.5, zorder=1)
 
 
 def _over_training(axes: Axes, rows: pd.DataFrame, legend: bool) -> None:
