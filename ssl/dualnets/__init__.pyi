@@ -6,9 +6,11 @@ from dualnets.methods.barlow_twins import BarlowTwins as BarlowTwins
 from dualnets.methods.byol import BYOL as BYOL
 from dualnets.methods.losses import LOSSES as LOSSES
 from dualnets.methods.losses import BatchwiseNCE as BatchwiseNCE
+from dualnets.methods.losses import CovarianceObjective as CovarianceObjective
 from dualnets.methods.losses import Detached as Detached
 from dualnets.methods.losses import ExponentialWeights as ExponentialWeights
 from dualnets.methods.losses import InfoNCE as InfoNCE
+from dualnets.methods.losses import IntraPair as IntraPair
 from dualnets.methods.losses import InverseDistanceWeights as InverseDistanceWeights
 from dualnets.methods.losses import NTXent as NTXent
 from dualnets.methods.losses import Simple as Simple

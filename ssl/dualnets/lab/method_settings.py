@@ -63,6 +63,7 @@ class MethodSettings(ContrastSettings):
 
     CONDITIONS: ClassVar[Conditions] = {
         "loss": [_CONTRASTIVE],
+        "intra_pair": [_CONTRASTIVE],
         **{
             name: [{**_CONTRASTIVE, **needed} for needed in alternatives]
             for name, alternatives in ContrastSettings.CONDITIONS.items()

@@ -17,7 +17,7 @@ from dualnets._options import options
 from dualnets.lab.fields import LATER, Stored, given_options, with_options
 from dualnets.lab.fields import Checked as Checked
 from dualnets.lab.fields import setting as setting
-from dualnets.methods.losses import LOSSES
+from dualnets.methods.losses import LOSSES, IntraPair
 from dualnets.networks.normalizations import NORMS
 from dualnets.optim.optimizers import OPTIMIZERS
 from dualnets.optim.schedule import Schedule
@@ -241,6 +241,9 @@ class ContrastSettings(Checked):
     """SimCLR and its loss."""
 
     loss: str = setting("infonce", "contrastive loss", choices=tuple(_CONTRASTIVE))
+    intra_pair: float = setting(
+        0.0, "β of an additional attraction β r_+ between the two views of a sample", stored=LATER
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -257,7 +260,7 @@ class ContrastSettings(Checked):
         """The contrastive loss."""
         kind = LOSSES[self.loss]
         made: Loss = in_flags(kind, lambda: kind(**given_options(kind, self)))
-        return made
+        return IntraPair(made, self.intra_pair) if self.intra_pair else made
 
     def build_method(self) -> Method:
         """SimCLR with this loss."""

@@ -20,7 +20,7 @@ one class below, registered under the word that selects it on the command line.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from dualnets._checks import check_number, check_whole
 from dualnets._lazy import torch
@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 
 class Loss(Protocol):
-    """A contrastive loss; `negatives` is H, the number of fresh negatives per anchor."""
+    """A contrastive loss; `negatives` is H, the number of fresh negatives per anchor.
+
+    A loss whose attribute `original` is true is also given the outputs of the samples without augmentation,
+    `(S, B, U)`, as a fourth argument.
+    """
 
     @property
     def negatives(self) -> int: ...
@@ -79,6 +83,10 @@ class PairWeighted(Loss, Protocol):
 
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         """Distances and weights; the loss's gradient is that of their `weighted_gap`."""
+
+
+class GivenWeights:
+    """Marks losses Σ_k w_k (r_+ - r_k) whose weights w_k are given, not derived, and held fixed."""
 
 
 LOSSES: Registry[type[Any]] = Registry()
@@ -259,7 +267,7 @@ class SpectralContrastive(_Checked):
 
 @LOSSES.register("exponential")
 @dataclass(frozen=True)
-class ExponentialWeights(_Checked):
+class ExponentialWeights(_Checked, GivenWeights):
     """Σ_k w_k (r_+ - r_k) with w_k = exp(-r_k / τ) held fixed: near negatives have the largest weights.
 
     A loss defined by its covariance operator (docs/theory.md, Section 3): its pair weights are given,
@@ -283,7 +291,7 @@ class ExponentialWeights(_Checked):
 
 @LOSSES.register("inverse-distance")
 @dataclass(frozen=True)
-class InverseDistanceWeights(_Checked):
+class InverseDistanceWeights(_Checked, GivenWeights):
     """Σ_k w_k (r_+ - r_k) with w_k = 1 / (r_k + epsilon) held fixed; else as `ExponentialWeights`.
 
     Attributes:
@@ -300,6 +308,110 @@ class InverseDistanceWeights(_Checked):
     def pairs(self, anchor: Tensor, positive: Tensor, negatives: Tensor) -> Pairs:
         near, far = _distances(anchor, positive, negatives)
         return Pairs(near, far, (far.detach() + self.epsilon).reciprocal())
+
+
+@LOSSES.register("covariance")
+@dataclass(frozen=True)
+class CovarianceObjective(_Checked, GivenWeights):
+    """mean_k w_k (r_+ - r_k) with w_k = 1 / (1 + exp(r_k / τ)) held fixed, over the batch's other views.
+
+    w_k is InfoNCE's pair weight of one negative at r_+ = 0. As in the code of arXiv 2010.00578 (there over
+    τ), the 2B views are the anchors and the 2B - 2 views of other samples are an anchor's negatives. With
+    weights of the samples without augmentation, w_k = 1 / (1 + exp(r(x, x_k) / τ)) neither varies with the
+    views nor is asymmetric, and the covariance operator of Theorem 4 is exact (docs/theory.md, Equation 3.6).
+
+    Attributes:
+        temperature: τ of the weights.
+        weights_from: what the distances in the weights are between, the views or the samples without
+            augmentation.
+    """
+
+    temperature: float = 0.1
+    weights_from: Literal["views", "samples"] = "views"
+    negatives: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights_from not in ("views", "samples"):
+            raise ValueError(f"weights_from must be views or samples, got {self.weights_from!r}")
+
+    @property
+    def original(self) -> bool:
+        """Whether it needs the outputs of the samples without augmentation."""
+        return self.weights_from == "samples"
+
+    def __call__(
+        self, anchor: Tensor, positive: Tensor, negatives: Tensor, samples: Tensor | None = None
+    ) -> Tensor:
+        return weighted_gap(self.pairs(anchor, positive, negatives, samples))
+
+    def pairs(
+        self, anchor: Tensor, positive: Tensor, negatives: Tensor, samples: Tensor | None = None
+    ) -> Pairs:
+        """Distances and weights of 2B anchors and all 2B views; those of its own sample have weight 0."""
+        outputs = torch.cat([anchor, positive], dim=1)
+        size, count = anchor.shape[1], outputs.shape[1]
+        far = _all_distances(outputs)
+        compared = far
+        if self.original:
+            assert samples is not None
+            compared = _all_distances(samples.detach()).repeat(1, 2, 2)
+        place = torch.arange(size, device=outputs.device).repeat(2)
+        own = place[:, None] == place
+        weights = torch.sigmoid(-compared.detach() / self.temperature).masked_fill(own, 0)
+        near = distance(outputs, outputs.roll(size, 1))[:, None]
+        return Pairs(near, far, weights / max(count - 2, 1))
+
+
+@dataclass(frozen=True)
+class IntraPair:
+    """Another loss with an additional attraction within pairs, L + β r_+, β of either sign.
+
+    As in the code of arXiv 2010.00578: where a loss's pair weights are given, they are those of the
+    additional term, too, Σ_k w_k ((1 + β) r_+ - r_k). For the simple loss the update through both branches
+    is then 2 Cov_x[Kbar, fbar] - 2 β E_x Cov_aug[K, f]: the operator of Theorem 3, less β times the
+    variance within samples (docs/theory.md, Equation 3.10). It has no pair weights, since its slopes do not
+    sum to 0.
+
+    Attributes:
+        criterion: the other loss.
+        weight: β.
+
+    Raises:
+        ValueError: a weight that is not finite, or something else than a loss.
+
+    Example:
+        >>> outputs = torch.randn(3, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+        >>> IntraPair(Simple(), weight=0.5)(outputs[0], outputs[1], outputs[2][:, None]).shape
+        torch.Size([2])
+    """
+
+    criterion: Loss
+    weight: float
+
+    def __post_init__(self) -> None:
+        check_number("weight", self.weight)
+        if isinstance(self.criterion, type) or not hasattr(self.criterion, "negatives"):
+            raise ValueError(f"criterion must be a loss, got {self.criterion}")
+
+    @property
+    def negatives(self) -> int:
+        """H of the other loss."""
+        return self.criterion.negatives
+
+    @property
+    def original(self) -> bool:
+        """Whether the other loss needs the outputs of the samples without augmentation."""
+        return getattr(self.criterion, "original", False)
+
+    def __call__(
+        self, anchor: Tensor, positive: Tensor, negatives: Tensor, *samples: Tensor
+    ) -> Tensor:
+        if isinstance(self.criterion, GivenWeights):
+            pairs = self.criterion.pairs(anchor, positive, negatives, *samples)  # type: ignore[attr-defined]
+            return weighted_gap(pairs._replace(near=(1 + self.weight) * pairs.near))
+        found = self.criterion(anchor, positive, negatives, *samples)
+        return found + self.weight * distance(anchor, positive).mean(-1)
 
 
 @LOSSES.register("detached")
@@ -325,6 +437,8 @@ class Detached:
     def __post_init__(self) -> None:
         if isinstance(self.criterion, type) or not hasattr(self.criterion, "pairs"):
             raise ValueError(f"criterion must be a loss with pair weights, got {self.criterion}")
+        if getattr(self.criterion, "original", False):
+            raise ValueError(f"criterion must have pair weights of views, got {self.criterion}")
 
     @property
     def negatives(self) -> int:
@@ -338,6 +452,19 @@ class Detached:
 def _distances(anchor: Tensor, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
     """r_+ `(S, 1, B)` and r_k `(S, H, B)`."""
     return distance(anchor, positive)[:, None], distance(anchor[:, None], negatives)
+
+
+def _all_distances(outputs: Tensor) -> Tensor:
+    """`(S, N, N)` r of all pairs of `(S, N, U)`, in float32 at least."""
+    from hltm._devices import has_float64  # loads torch, which help does without
+
+    # of squares in one product: in float64 and around the mean, as in `plain_ntxent`
+    kind = at_least_float32(outputs).dtype
+    given = outputs.double() if has_float64(outputs.device) else outputs.to(kind)
+    given = given - given.mean(1, keepdim=True).detach()
+    square = given.square().sum(-1) / 2
+    found = torch.baddbmm(square[:, :, None] + square[:, None], given, given.mT, alpha=-1)
+    return found.to(kind)
 
 
 def _softmax_pairs(near: Tensor, far: Tensor, temperature: float, margin: float = 0.0) -> Pairs:

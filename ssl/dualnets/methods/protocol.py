@@ -45,19 +45,26 @@ class Needs(NamedTuple):
             by default.
         places: whether the samples' places in a fixed data set come with the batch; a method that
             needs them cannot train on fresh data.
+        original: whether the sample without augmentation is a pass, too, behind the views.
     """
 
     views: int = 2
     negatives: int = 0
     targets: str | tuple[Node, ...] = ()
     places: bool = False
+    original: bool = False
+
+    @property
+    def passes(self) -> int:
+        """P, the number of passes of a sample: views, the sample itself if needed, and negatives."""
+        return self.views + self.original + self.negatives
 
 
 class Batch(NamedTuple):
     """One step's data for all members.
 
     Attributes:
-        leaves: `(S, P * B, X)`, all P = views + negatives passes one after the other, so that a
+        leaves: `(S, P * B, X)`, all P passes (`Needs.passes`) one after the other, so that a
             network sees them in one call; no S axis where the network has none.
         size: B.
         targets: `(S, B, T)` int64 states, where the method needs them.

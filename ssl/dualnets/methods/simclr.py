@@ -61,7 +61,8 @@ class SimCLR(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(views=2, negatives=self.criterion.negatives)
+        original = getattr(self.criterion, "original", False)
+        return Needs(views=2, negatives=self.criterion.negatives, original=original)
 
     @property
     def plain_loss(self) -> Loss | None:
@@ -70,9 +71,10 @@ class SimCLR(Method):
     def loss(self, network: nn.Module, state: State, batch: Batch) -> tuple[Tensor, State]:
         found, carried = projections(self.projector, network, state, batch)
         anchor, positive, *others = found
+        samples = [others.pop(0)] if self.needs.original else []
         if len(others) == 1:
             negatives = others[0][:, None]
         else:  # (S, H, B, U), in batch-last storage; none is a slice of nothing
             stored = [own.mT for own in others]
             negatives = torch.stack(stored, dim=1).mT if stored else anchor[:, None][:, :0]
-        return self.criterion(anchor, positive, negatives), carried
+        return self.criterion(anchor, positive, negatives, *samples), carried

@@ -31,7 +31,7 @@ class DrawnViews(NamedTuple):
     """The data of consecutive steps, batch-last.
 
     Attributes:
-        views: `(S, X, steps * B)` leaves of each view.
+        views: `(S, X, steps * B)` leaves of each view, and of the samples themselves where needed.
         negatives: `(S, X, steps * B * H)`, the H negatives of a sample side by side; None for H = 0.
         targets: `(S, T, steps * B)` states; None where none are needed.
         places: `(steps * B,)` int64 places in the fixed data set; None for fresh data.
@@ -94,7 +94,7 @@ class Rows(ABC):
 
     def steps_at_once(self, needs: Needs) -> int:
         """For how many steps the leaves fit `DRAWN_BYTES`; at least 1."""
-        passes = needs.views + needs.negatives
+        passes = needs.passes
         leaves = len(self.members) * len(self.trees.leaves) * self.batch * passes
         return max(DRAWN_BYTES // leaves, 1)
 
@@ -104,7 +104,7 @@ class Rows(ABC):
 
     def step_bytes(self, needs: Needs) -> int:
         """Bytes of one step's rows for all members, as they are drawn and as the batch."""
-        passes = needs.views + needs.negatives
+        passes = needs.passes
         leaves = len(self.trees.leaves) * passes * self._state_bytes
         each = 2 * leaves + 9 * self.target_count(needs)  # targets are int64 in a batch
         return len(self.members) * self.batch * each
@@ -179,7 +179,7 @@ class FreshData(Rows):
 
     def draw(self, needs: Needs, first_step: int, steps: int) -> DrawnViews:
         rows, count = first_step * self.batch, steps * self.batch
-        numbers = tuple(range(1, needs.views + 1))
+        numbers = (*range(1, needs.views + 1), *[0] * needs.original)
         views, targets = self._states(needs, Stream.DATA, rows, count, numbers)
         if needs.negatives == 0:
             return DrawnViews(views, None, targets, None)
@@ -205,7 +205,9 @@ class Undrawn(Rows):
             return torch.zeros(*shape[:2], many * shape[2], dtype=dtype)
 
         negatives = zeros(needs.negatives) if needs.negatives else None
-        return DrawnViews([zeros(1) for _ in range(needs.views)], negatives, None, None)
+        return DrawnViews(
+            [zeros(1) for _ in range(needs.views + needs.original)], negatives, None, None
+        )
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ class FixedData(Rows):
 
     def kept_bytes(self, needs: Needs) -> tuple[int, int]:
         """An epoch's rows, as drawn and in its order; and that order with the keys that are sorted."""
-        leaves = len(self.trees.leaves) * needs.views
+        leaves = len(self.trees.leaves) * (needs.views + needs.original)
         each = (leaves + self.target_count(needs)) * self._state_bytes
         return 2 * len(self.members) * self.samples * each, 64 * self.samples
 
@@ -284,7 +286,7 @@ class FixedData(Rows):
         if needs.negatives:
             places = torch.arange(rows.start, rows.stop, device=self.device)[:, None]
             others = places + 1 + torch.arange(needs.negatives, device=self.device)
-            negatives = whole.views[-1][..., (others % self.samples).flatten()]
+            negatives = whole.views[needs.views - 1][..., (others % self.samples).flatten()]
         return DrawnViews(
             [view[..., rows] for view in whole.views],
             negatives,
@@ -296,7 +298,8 @@ class FixedData(Rows):
         """All samples of an epoch in its order; those of the epoch last asked for are kept."""
         if (needs, epoch) not in self._epochs:
             self._epochs.clear()
-            numbers = tuple(range(needs.views * epoch + 1, needs.views * (epoch + 1) + 1))
+            first = needs.views * epoch + 1
+            numbers = (*range(first, first + needs.views), *[0] * needs.original)
             views, targets = self._states(needs, Stream.DATA, 0, self.samples, numbers)
             places = self.order(epoch).to(self.device)
 

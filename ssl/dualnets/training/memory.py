@@ -111,7 +111,7 @@ def upper_bound(one: nn.Module, config: TrainConfig) -> int:
     the sizes in its settings, and the rows, are assumed to make a matrix.
     """
     needs, data = config.method.needs, config.data
-    rows = config.context.batch * (needs.views + needs.negatives)
+    rows = config.context.batch * needs.passes
     parameters = list(one.parameters())
     like = parameters[0]
     kept: dict[int, int] = {}
@@ -213,7 +213,7 @@ def _empty_batch(one: nn.Module, config: TrainConfig) -> Batch:
     """A batch of zeros, as one step of one member reads it."""
     needs, size = config.method.needs, config.context.batch
     device = next(one.parameters()).device
-    shape = (size * (needs.views + needs.negatives), len(config.data.trees.leaves))
+    shape = (size * needs.passes, len(config.data.trees.leaves))
     leaves = torch.zeros(*([1] * bool(one.stacked)), *shape, dtype=torch.uint8, device=device)
     targets = places = None
     if needs.targets != ():

@@ -22,7 +22,7 @@ OF_THEIR_OWN = ("augmentation", "depth_and_width", "hierarchy", "polarity", "sam
 DRAWN = (
     *OF_THEIR_OWN, "architecture", "branching", "byol_ablation", "byol_batchnorm",
     "byol_normalisation", "byol_predictor", "byol_reinit", "byol_target", "cardinality", "losses",
-    "methods", "supervised",
+    "methods", "pair_weights", "supervised",
 )  # fmt: skip
 TREES = 2
 # settings that figures and rules use; each of the others would be a column that costs time

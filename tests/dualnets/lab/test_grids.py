@@ -35,9 +35,9 @@ def test_the_scales_of_emergence_are_as_described():
     for settings in cells(EMERGENCE, "default", {}):
         assert (settings.depth, settings.branching) == (5, 2)
         assert (settings.polarity_low, settings.polarity_high) == (0.7, 1.0)
-        assert (settings.members, settings.steps, settings.batch) == (16, 2000, 128)
+        assert (settings.members, settings.steps, settings.batch) == (16, 8000, 128)
         assert (settings.loss, settings.temperature, settings.negatives) == ("infonce", 0.1, 1)
-        assert (settings.lr, settings.bias) == (0.1, False)
+        assert (settings.lr, settings.bias) == (0.3, False)
     paper = cells(EMERGENCE, "paper", {})
     assert {s.polarity_low for s in paper} == {0.7, 0.8, 0.9}
     assert {s.units for s in paper if s.network == "tree"} == {2, 5, 10, 20}
@@ -124,7 +124,7 @@ def test_the_help_shows_the_values_of_every_grid():
     values = values_by_field(EMERGENCE, "default")
     assert values["units"] == [[2, 5, 10], [64], [10]]
     assert values["augment"] == [["keep-root"], ["keep-nothing"]]
-    assert values["steps"] == [[2000]]
+    assert values["steps"] == [[8000]]
 
 
 def test_a_run_is_named_after_its_cells():

@@ -221,3 +221,13 @@ assert not heavy, heavy
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 60
+
+
+def test_an_intra_pair_term_is_a_part_of_every_contrastive_loss():
+    for loss in ("simple", "ntxent", "covariance"):
+        found = AblationSettings(loss=loss, intra_pair=-0.3).build_loss()
+        assert isinstance(found, dualnets.IntraPair)
+        assert (type(found.criterion), found.weight) == (dualnets.LOSSES[loss], -0.3)
+    assert isinstance(AblationSettings(loss="simple").build_loss(), dualnets.Simple)
+    assert "intra_pair" in AblationSettings(method="byol", intra_pair=0.5).unused()
+    assert "intra_pair" not in AblationSettings(intra_pair=0.5).unused()

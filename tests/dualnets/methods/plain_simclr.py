@@ -22,6 +22,9 @@ CASES = {
     "inverse-distance": dualnets.SimCLR(dualnets.InverseDistanceWeights(epsilon=0.3)),
     "detached-infonce": dualnets.SimCLR(dualnets.Detached(dualnets.InfoNCE(0.5, negatives=3))),
     "detached-triplet": dualnets.SimCLR(dualnets.Detached(dualnets.Triplet(0.5, margin=0.2))),
+    "covariance": dualnets.SimCLR(dualnets.CovarianceObjective(0.5)),
+    "covariance-samples": dualnets.SimCLR(dualnets.CovarianceObjective(0.5, "samples")),
+    "intra-pair": dualnets.SimCLR(dualnets.IntraPair(dualnets.InfoNCE(0.5), 0.3)),
     "projector": dualnets.SimCLR(
         dualnets.NTXent(temperature=0.5), Head((6, 3), norm=BatchNorm(affine=True))
     ),
@@ -34,7 +37,9 @@ def r(a, b):
 
 
 def plain_loss(method, f, state, batch):
-    loss = method.criterion
+    loss, beta = method.criterion, 0.0
+    if isinstance(loss, dualnets.IntraPair):
+        loss, beta = loss.criterion, loss.weight
     head = strip_prefix(state, "projector")
     a, p, *others = (
         plain_head(method.projector, head, f(view)) for view in batch.views + batch.negatives
@@ -46,6 +51,7 @@ def plain_loss(method, f, state, batch):
     total = torch.zeros((), dtype=torch.float64)
     for i in range(many):
         near = r(a[i], p[i])
+        total = total + beta * near
         far = [r(a[i], other[i]) for other in others]
         if isinstance(loss, dualnets.Simple):
             total = total + near - far[0]
@@ -66,6 +72,12 @@ def plain_loss(method, f, state, batch):
             t, margin = loss.criterion.temperature, loss.criterion.margin
             mass = torch.exp(-(near + margin) / t) + sum(torch.exp(-k / t) for k in far)
             total = total + sum((torch.exp(-k / t) / mass).detach() * (near - k) for k in far)
+        elif isinstance(loss, dualnets.CovarianceObjective):
+            views, compared = [*a, *p], [*others[0], *others[0]] if others else [*a, *p]
+            for me in (i, many + i):
+                for k in (k for k in range(2 * many) if k % many != i):
+                    weight = torch.sigmoid(-r(compared[me], compared[k]) / t).detach()
+                    total = total + weight * (near - r(views[me], views[k])) / (2 * many - 2) / 2
         elif isinstance(loss, dualnets.NTXent):
             views = [*a, *p]
             for me in (i, many + i):

@@ -6,12 +6,16 @@ import pytest
 import torch
 
 import dualnets
+import hltm
 from dualnets.methods.losses import (
     LOSSES,
     BatchwiseNCE,
+    CovarianceObjective,
     Detached,
     ExponentialWeights,
+    GivenWeights,
     InfoNCE,
+    IntraPair,
     InverseDistanceWeights,
     NTXent,
     Simple,
@@ -19,6 +23,7 @@ from dualnets.methods.losses import (
     Triplet,
     weighted_gap,
 )
+from dualnets.theory import enumerate_views
 
 MEMBERS, BATCH, UNITS = 3, 5, 4
 
@@ -76,6 +81,12 @@ def slow(loss, anchor, positive, negatives) -> list[float]:
                 t = loss.criterion.temperature
                 mass = math.exp(-near / t) + sum(math.exp(-r / t) for r in far)
                 total += sum(math.exp(-r / t) / mass * (near - r) for r in far)
+            elif isinstance(loss, CovarianceObjective):
+                for i in (b, BATCH + b):
+                    others = [views[k] for k in range(2 * BATCH) if k % BATCH != b]
+                    for r in (half_square(views[i], other) for other in others):
+                        weight = 1 / (1 + math.exp(r / loss.temperature))
+                        total += weight * (near - r) / len(others) / 2
             elif isinstance(loss, NTXent):
                 t = loss.temperature
                 for i in (b, BATCH + b):
@@ -108,6 +119,7 @@ CASES = [
     ExponentialWeights(temperature=0.7, negatives=2),
     InverseDistanceWeights(epsilon=0.2, negatives=2),
     Detached(InfoNCE(temperature=0.8, negatives=3)),
+    CovarianceObjective(temperature=0.6),
 ]
 
 
@@ -160,8 +172,106 @@ def test_pair_weights_are_all_that_training_hears_of_a_loss(loss):
     pairs = loss.pairs(*given)
     assert (pairs.beta >= 0).all()
     assert not pairs.beta.requires_grad
-    if not isinstance(loss, ExponentialWeights | InverseDistanceWeights):
+    if not isinstance(loss, GivenWeights):
         torch.testing.assert_close(Detached(loss)(*given), weighted_gap(pairs))
+
+
+def as_in_the_papers_code(zi, zj, zs, temperature, beta):
+    """The objective of arXiv 2010.00578's code for unit outputs `(B, U)`, there over τ, pair by pair."""
+    views, size = [*zi, *zj], len(zi)
+    total = 0.0
+    for i, view in enumerate(views):
+        near = 1 - view @ views[(i + size) % (2 * size)]
+        for k, other in enumerate(views):
+            if k % size != i % size:
+                compared = view @ other if zs is None else zs[i % size] @ zs[k % size]
+                weight = torch.exp(-(1 - compared.detach()) / temperature)
+                weight = weight / (1 + weight) / (2 * size - 2)
+                total = total + weight * ((1 + beta) * near - (1 - view @ other))
+    return total / (2 * size)
+
+
+@pytest.mark.parametrize("weights_from", ["views", "samples"])
+@pytest.mark.parametrize("beta", [0.0, 0.5, -0.5])
+def test_the_covariance_objective_is_that_of_the_papers_code(weights_from, beta):
+    loss = CovarianceObjective(0.4, weights_from)
+    loss = IntraPair(loss, beta) if beta else loss
+    parts = [*outputs(0)[:2], outputs(0, seed=7)[0]]
+    parts = [torch.nn.functional.normalize(part, dim=-1).requires_grad_() for part in parts]
+    assert loss.original == (weights_from == "samples")
+    given = (*parts[:2], parts[0][:, None][:, :0], *parts[2:][: loss.original])
+    found = loss(*given)
+    zs = parts[2] if loss.original else [None] * MEMBERS
+    looped = torch.stack([
+        as_in_the_papers_code(*own, 0.4, beta) for own in zip(*parts[:2], zs, strict=True)
+    ])  # fmt: skip
+    torch.testing.assert_close(found, looped, rtol=1e-12, atol=1e-12)
+    ours, theirs = (torch.autograd.grad(own.sum(), parts[:2]) for own in (found, looped))
+
+    def tangent(slope, at):
+        """Of unit outputs, whose cosine and distance differ in what changes their length."""
+        return slope - (slope * at).sum(-1, keepdim=True) * at
+
+    for slope, expected, at in zip(ours, theirs, parts, strict=False):
+        torch.testing.assert_close(tangent(slope, at), tangent(expected, at), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, -0.5])
+def test_weights_of_samples_make_theorem_4_exact(beta):
+    """The mean over all views of two samples x, y is w (β (tr C_x + tr C_y) - ||Δ||²) / 2."""
+    random = torch.Generator().manual_seed(2)
+    states = torch.randn(5, 3, generator=random, dtype=torch.float64).requires_grad_()
+    chance = torch.rand(2, 5, generator=random, dtype=torch.float64)  # P(view | sample)
+    chance = chance / chance.sum(1, keepdim=True)
+    samples = torch.randn(2, 3, generator=random, dtype=torch.float64)
+    tuples = torch.cartesian_prod(*[torch.arange(5)] * 4)  # views of x, y, x, y
+    anchor, positive = states[tuples[:, :2]], states[tuples[:, 2:]]
+    likely = chance[torch.tensor([0, 1, 0, 1]), tuples].prod(1)
+    loss = IntraPair(CovarianceObjective(0.7, "samples"), beta)
+    found = loss(anchor, positive, anchor[:, None][:, :0], samples.expand(len(tuples), -1, -1))
+    found = (likely * found).sum()
+    weight = 1 / (1 + math.exp(half_square(*samples) / 0.7))
+    mean = chance @ states
+    within = (chance @ states.square() - mean.square()).sum()
+    expected = weight * (beta * within - (mean[0] - mean[1]).square().sum()) / 2
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+    slopes = [torch.autograd.grad(value, states)[0] for value in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=0, atol=1e-14)
+
+
+def test_an_intra_pair_term_takes_away_what_varies_within_samples():
+    """Equation 3.10, from every view of every sample of a small tree: Kbar and fbar by autograd."""
+    tree = hltm.symmetric_binary(depth=2, seed=0)
+    network = dualnets.tree_network(tree, units=3, seed=1, dtype=torch.float64)
+    table = enumerate_views(tree, hltm.resample_leaves(0.4))
+    weight, beta = network.weights[0], 0.6
+
+    def slope(found):
+        return torch.autograd.grad(found, weight, retain_graph=True)[0]
+
+    f = network(table.leaves)  # (X, U)
+    a, b, k = torch.cartesian_prod(*[torch.arange(len(f))] * 3).T
+    loss = IntraPair(Simple(), beta)(f[a, None], f[b, None], f[k, None, None])
+    chance = table.positive_pairs()[a, b] * table.marginal[k]
+    update = -slope((chance * loss).sum())
+    # Cov[K, f] is the slope of half the variance of f
+    mean = table.over_views(f)
+    between = table.mean((mean - table.mean(mean)).square()).sum() / 2
+    within = table.mean(table.over_views(f.square()) - mean.square()).sum() / 2
+    expected = 2 * slope(between) - 2 * beta * slope(within)
+    torch.testing.assert_close(update, expected, rtol=0, atol=1e-14)
+    assert update.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("criterion", [c for c in CASES if c.negatives < 3], ids=repr)
+def test_an_intra_pair_term_is_added(criterion):
+    given = outputs(criterion.negatives)
+    found = IntraPair(criterion, 0.3)(*given) - criterion(*given)
+    expected = (given[0] - given[1]).square().sum(-1).mean(-1) / 2
+    if isinstance(criterion, GivenWeights):
+        pairs = criterion.pairs(*given)
+        expected = (pairs.beta.sum(1) * pairs.near[:, 0]).mean(-1)
+    torch.testing.assert_close(found, 0.3 * expected, rtol=1e-10, atol=1e-13)
 
 
 def test_large_distances_do_not_overflow():
@@ -194,6 +304,13 @@ def test_large_distances_do_not_overflow():
             "epsilon must be above 0 and finite, got 0.0",
         ),
         (lambda: Detached(SpectralContrastive()), "a loss with pair weights, got Spectral"),
+        (lambda: Detached(CovarianceObjective(0.1, "samples")), "weights of views, got Covariance"),
+        (
+            lambda: CovarianceObjective(0.1, "pairs"),
+            "weights_from must be views or samples, got 'p",
+        ),
+        (lambda: IntraPair(Simple, 0.5), "criterion must be a loss, got <class"),
+        (lambda: IntraPair(Simple(), float("inf")), "weight must be finite, got inf"),
     ],
 )
 def test_what_cannot_be_is_refused(make, message):

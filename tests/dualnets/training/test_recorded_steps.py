@@ -32,6 +32,9 @@ METHODS = {
     "ntxent": dualnets.SimCLR(dualnets.NTXent()),
     "batchwise": dualnets.SimCLR(dualnets.BatchwiseNCE()),
     "detached": dualnets.SimCLR(dualnets.Detached(dualnets.Triplet())),
+    "covariance": dualnets.SimCLR(
+        dualnets.IntraPair(dualnets.CovarianceObjective(weights_from="samples"), 0.5)
+    ),
     "byol": dualnets.BYOL(HEAD, HEAD),
     "byol-online": dualnets.BYOL(
         HEAD, PLAIN, target="online", stop_gradient=False, symmetric=False

@@ -53,6 +53,24 @@ def test_fresh_rows_and_views_are_the_trees_own():
         assert batch.places is None
 
 
+@pytest.mark.parametrize("make", [lambda: rows(FreshData), lambda: fixed()])
+def test_the_sample_itself_stands_behind_its_views(make):
+    """With it, views and negatives are those without it."""
+    data, needs = make(), Needs(negatives=2)
+    assert needs._replace(original=True).passes == needs.passes + 1
+    both = (data.batches(own, 0, 9) for own in (needs, needs._replace(original=True)))
+    base = TREES.sample(SAMPLES if isinstance(data, FixedData) else 9 * BATCH, seed=9).leaves
+    for step, (without, given) in enumerate(zip(*both, strict=True)):
+        expected, passes = (b.leaves.split(BATCH, dim=1) for b in (without, given))
+        assert all(map(torch.equal, expected, (*passes[:2], *passes[3:])))
+        if isinstance(data, FixedData):
+            epoch, at = divmod(step, data.steps_per_epoch)
+            here = data.order(epoch)[at * BATCH : (at + 1) * BATCH]
+        else:
+            here = torch.arange(step * BATCH, (step + 1) * BATCH)
+        assert passes[2].equal(base[:, here])
+
+
 def test_every_sample_once_per_epoch_in_another_order_each():
     data = fixed(batch=SAMPLES)
     needs = Needs(places=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,14 +18,17 @@ from dualnets.experiments.emergence.emergence import (
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import learning_curves
+from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.stats import (
     NOTHING,
+    Array,
     Estimate,
     Judgement,
     Outcome,
     exceeds,
-    gap_closed,
     last_step,
+    ratio_difference,
+    ratio_interval,
     too_few,
 )
 from dualnets.lab.variants import PRE
@@ -58,9 +61,9 @@ def by_level(table: pd.DataFrame, step: str | None = "last") -> pd.DataFrame:
 def groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
     """What is judged together: settings that differ, the rows that share them, the rows of their control.
 
-    Groups differ in settings other than network, units, and the control's augmentation.
+    Groups differ in settings other than network, units, the control's augmentation, and the seed.
     """
-    apart = {"network", "units", "augment"}
+    apart = {"network", "units", "augment", "seed"}
     others = [
         item.name
         for item in fields(Settings)
@@ -78,89 +81,138 @@ def groups(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame, 
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell and level: means over trees, gap closed with its 95% interval, latents below null.
+    """One row per network and level: means over trees, gap closed with its 95% interval, latents below null.
 
     `below null` counts the latents, over all trees, with no candidate whose correlation is above the null.
     """
     ends = last_step(table[table["metric"] == "below_null"])
-    labels = {
-        cell: {name: value for name, value in setting.items() if name != "augment" or rows is main}
-        for setting, main, control in groups(table)
-        for rows in (main, control)
-        for cell in rows["cell"].unique()
-    }
     found = []
-    for (cell, level), part in by_level(table).groupby(["cell", "level"], sort=False):
-        first, closed = part.iloc[0], _gap(part)
-        closed_text = str(closed) if np.isfinite(closed.value) else "at ceiling"
-        below = ends[(ends["cell"] == cell) & (ends["level"] == level)]["value"].dropna()
-        control = " control" if first["augment"] == CONTROL else ""
-        found.append(
-            {
-                **{name.replace("_", " "): value for name, value in labels.get(cell, {}).items()},
-                "network": f"{first['network']} {first['units']}{control}",
-                "level": level,
-                "initial": part["initial"].mean(),
-                "final": part["value"].mean(),
-                "ceiling": part["ceiling"].mean(),
-                "null": part["null"].mean(),
-                "gap closed": "–" if part["value"].isna().any() else closed_text,
-                "below null": f"{int(below.sum())}/{len(below)}",
-                "n": len(part),
-            }
-        )
+    for setting, main, control in groups(table):
+        for rows in (main, control):
+            kinds = by_level(rows).groupby(["network", "units", "level"], sort=False)
+            for (network, units, level), part in kinds:
+                closed, own = _gap(part), ends[ends["cell"].isin(part["cell"])]
+                below = own[own["level"] == level]["value"].dropna()
+                label = {k: v for k, v in setting.items() if k != "augment" or rows is main}
+                found.append(
+                    {
+                        **{name.replace("_", " "): value for name, value in label.items()},
+                        "network": f"{network} {units}{' control' if rows is control else ''}",
+                        "level": level,
+                        "initial": part["initial"].mean(),
+                        "final": part["value"].mean(),
+                        "ceiling": part["ceiling"].mean(),
+                        "null": part["null"].mean(),
+                        "gap closed": str(closed) if np.isfinite(closed.value) else "at ceiling",
+                        "below null": f"{int(below.sum())}/{len(below)}",
+                        "n": closed.n,
+                    }
+                )
     return pd.DataFrame(found)
 
 
-def _gap(means: pd.DataFrame) -> Estimate:
+def _gap(means: pd.DataFrame, among: int = 1) -> Estimate:
     """Gap closed, of one row per tree."""
-    return gap_closed(*(means[name].to_numpy() for name in ("initial", "value", "ceiling")))
+    return ratio_interval(*gain_and_room(means), among)
+
+
+def gain_and_room(means: pd.DataFrame) -> tuple[Array, Array]:
+    """What was gained and what could be, of one row per tree."""
+    initial, value, ceiling = (means[name].to_numpy() for name in ("initial", "value", "ceiling"))
+    return value - initial, ceiling - initial
+
+
+class Judged(NamedTuple):
+    """What the claim is judged by in one group of settings: `by_level` at the last step, levels >= 2.
+
+    Attributes:
+        setting: what distinguishes the group.
+        units: of the widest tree network.
+        last: its rows.
+        idle: those of its control.
+    """
+
+    setting: dict[str, Any]
+    units: int
+    last: pd.DataFrame
+    idle: pd.DataFrame
+
+    @property
+    def gap(self) -> Estimate:
+        """Gap closed, mean over the levels >= 2."""
+        return _gap(self.last.groupby("member")[["initial", "value", "ceiling"]].mean())
+
+
+def judged(table: pd.DataFrame) -> list[Judged]:
+    """The widest tree network of every group of settings that has one."""
+    found = []
+    for setting, main, control in groups(table):
+        trees = main[main["network"] == "tree"]
+        if trees.empty:
+            continue
+        units = trees["units"].max()
+        idle = control[(control["network"] == "tree") & (control["units"] == units)]
+        last, idle = (by_level(rows) for rows in (trees[trees["units"] == units], idle))
+        parts = (rows[rows["level"] >= 2] for rows in (last, idle))
+        found.append(Judged(setting, int(units), *parts))
+    return found
+
+
+def judged_gaps(table: pd.DataFrame) -> dict[str, Estimate]:
+    """What must be flat: the gap closed that is judged, by setting."""
+    return {
+        ", ".join([f"tree {one.units}", *(f"{k} {v}" for k, v in one.setting.items())]): one.gap
+        for one in judged(table)
+    }
 
 
 def judge(table: pd.DataFrame) -> Judgement:
     """Apply the rule; the effect is the smallest of those of several settings."""
-    outcome: Outcome
+    found = judged(table)
+    tests = max(sum(one.last["level"].nunique() for one in found), 1)
     details: list[dict[str, Any]] = []
-    effects: list[Estimate] = []
-    problems: list[str] = []
-    found = list(groups(table))
-    levels = int(table["level"].max()) - 1
-    tests = max(levels * len(found), 1)
-    for setting, main, control in found:
-        trees = main[main["network"] == "tree"]
-        if trees.empty or levels < 1:
-            problems.append("no tree network with a level >= 2 was run")
-            continue
-        units = trees["units"].max()
-        last = by_level(trees[trees["units"] == units])
-        idle = by_level(control[(control["network"] == "tree") & (control["units"] == units)])
-        if idle.empty:
-            problems.append(f"no control with {units} units was run")
-        problems.append(too_few(last["member"].nunique(), FEWEST_TREES))
-        upper = last[last["level"] >= 2]
-        effects.append(_gap(upper.groupby("member")[["initial", "value", "ceiling"]].mean()))
-        for level, part in upper.groupby("level"):
-            after, before, null = (part[c].to_numpy() for c in ("value", "initial", "null"))
-            grown, above = (exceeds(after, bound, tests) for bound in (before, null))
-            rest = idle[idle["level"] == level]
-            still = np.nan
-            if len(rest):
-                still = exceeds(rest["value"].to_numpy(), rest["initial"].to_numpy(), tests)
-            emerges = max(grown, above) < SIGNIFICANCE <= still
-            details.append(
-                {**setting, "units": int(units), "level": int(level), "emerges": emerges,
-                 "p_grown": grown, "p_above_null": above, "p_control_grown": still, "n": len(part)}
-            )  # fmt: skip
-    emerged = [str(entry["level"]) for entry in details if entry["emerges"]]
-    where = ", ".join(emerged)
-    if any(problems):
-        outcome, reason = "open", "; ".join(dict.fromkeys(filter(None, problems)))
+    problems = [] if found else ["no tree network was run"]
+    for one in found:
+        if one.last.empty:
+            problems.append("there is no level >= 2")
+        if one.idle.empty:
+            problems.append(f"no control with {one.units} units was run")
+        problems.append(too_few(one.last["member"].nunique(), FEWEST_TREES))
+        details += [
+            {**one.setting, "units": one.units, "level": int(level),
+             **_at_level(part, one.idle[one.idle["level"] == level], tests)}
+            for level, part in one.last.groupby("level")
+        ]  # fmt: skip
+    emerged = [entry["level"] for entry in details if entry["emerges"]]
+    where = ", ".join(map(str, emerged))
+    outcome: Outcome = "open"
+    reason = "; ".join(dict.fromkeys(filter(None, problems)))
+    if reason:
+        pass
     elif len(emerged) == len(details):
         outcome, reason = "holds", f"latents emerge at every level >= 2 ({where})"
-    elif not emerged:
+    elif all(entry["absent"] for entry in details):
         outcome, reason = "fails", "latents emerge at no level >= 2"
+    elif emerged:
+        reason = f"latents emerge at level {where} only"
     else:
-        outcome, reason = "open", f"latents emerge at level {where} only"
+        reason = "latents are shown to emerge at no level >= 2"
     what = "gap closed, mean over levels >= 2"
-    effect = min(effects, key=lambda each: each.value, default=NOTHING)
+    effect = min((one.gap for one in found), key=lambda each: each.value, default=NOTHING)
     return Judgement(outcome, reason, what, effect, details)
+
+
+def _at_level(part: pd.DataFrame, rest: pd.DataFrame, tests: int) -> dict[str, Any]:
+    """How one level comes out: its rows, one per tree, and those of its control."""
+    after, before, null = (part[c].to_numpy() for c in ("value", "initial", "null"))
+    grown, above = (exceeds(after, bound, tests) for bound in (before, null))
+    gap, idle = _gap(part, tests), _gap(rest, tests) if len(rest) else NOTHING
+    both = part.set_index("member").index.intersection(rest["member"])
+    pair = [gain_and_room(own.set_index("member").loc[both]) for own in (part, rest)]
+    beyond = ratio_difference(pair[0], pair[1], tests)
+    return {
+        "emerges": max(grown, above) < SIGNIFICANCE and idle.high < NEGLIGIBLE,
+        "absent": gap.high < NEGLIGIBLE or beyond.high < NEGLIGIBLE,
+        "p_grown": grown, "p_above_null": above, **gap.detail("gap_closed"),
+        "control": idle.value, "control_high": idle.high, "beyond_control": beyond.value,
+    }  # fmt: skip
