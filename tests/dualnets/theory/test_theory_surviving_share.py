@@ -45,7 +45,9 @@ def average_views(tree, augment, states):
 def test_shares_are_those_of_the_operator_by_enumeration(augment):
     rng = np.random.default_rng(0)
     tables = [
-        torch.from_numpy(rng.dirichlet([1, 1], size=1 if v == 0 else 2).reshape(-1 if v == 0 else 2, 2))
+        torch.from_numpy(
+            rng.dirichlet([1, 1], size=1 if v == 0 else 2).reshape(-1 if v == 0 else 2, 2)
+        )
         for v in range(7)
     ]  # binary, not symmetric
     tables[0] = tables[0].reshape(2)
