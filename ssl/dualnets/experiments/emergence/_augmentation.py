@@ -52,9 +52,9 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
 def growths(table: pd.DataFrame) -> pd.DataFrame:
     """The latents of a run, one row per variant and latent.
 
-    Columns: variant, level, member, node, share, shared (the correlation of its states in two views), initial,
-    ceiling, growth (of the best |correlation|, the mean over all snapshots after the first) and gain (at the
-    last).
+    Columns: variant, level, member, node, share, shared (the correlation of its states in two views),
+    initial, ceiling, growth (of the best |correlation|, the mean over all snapshots after the first) and
+    gain (at the last).
     """
     parts = []
     for name, rows in by_variant(table).items():
@@ -140,19 +140,14 @@ def judge_within(table: pd.DataFrame) -> Judgement:
         return Judgement("open", reason, effect, NOTHING, [])
     numbers = each.mean(axis=1).to_numpy()
     mean, p = mean_interval(numbers), exceeds(numbers, 0.0)
-    details = [
-        {"augmentation": str(name), "p": exceeds(own.to_numpy(), 0.0), **mean_interval(own.to_numpy()).detail("rank_correlation")}
-        for name, own in each.items()
-    ]  # fmt: skip
+    details = [_of_augmentation(str(name), own.to_numpy()) for name, own in each.items()]
     members = sorted(set(found["member"]))
     after = dict(zip(members, [*members[1:], members[0]], strict=True))
     columns = [*LATENT, "variant"]
     others = found[[*columns, "share"]].replace({"member": after})
     swapped = found.drop(columns="share").merge(others, on=columns)
     placebo = within_level(swapped).mean(axis=1).to_numpy()
-    details.append(
-        {"augmentation": "shares of another tree", "p": exceeds(placebo, 0.0), **mean_interval(placebo).detail("rank_correlation")}
-    )  # fmt: skip
+    details.append(_of_augmentation("shares of another tree", placebo))
     outcome: Outcome = "open"
     reason = too_few(mean.n)
     if reason:
@@ -166,6 +161,12 @@ def judge_within(table: pd.DataFrame) -> Judgement:
     return Judgement(outcome, reason, effect, mean, details)
 
 
+def _of_augmentation(name: str, values: Array) -> dict[str, Any]:
+    """A part of the verdict's details, from one rank correlation per tree."""
+    p = exceeds(values, 0.0)
+    return {"augmentation": name, "p": p, **mean_interval(values).detail("rank_correlation")}
+
+
 def between_levels(table: pd.DataFrame) -> dict[str, Estimate]:
     """The rank correlation over augmentations at the table's last step, per level."""
     found = following(growths(table))
@@ -177,7 +178,8 @@ def judge_between(table: pd.DataFrame) -> Judgement:
     found = growths(table)
     levels = following(found)
     beside = following(found, "shared")
-    effect = "smallest rank correlation, over augmentations, of a latent's share with its gain" + at_once(len(levels))  # fmt: skip
+    effect = "smallest rank correlation, over augmentations, of a latent's share with its gain"
+    effect += at_once(len(levels))
     if not levels:
         return Judgement("open", "all augmentations give the same shares", effect, NOTHING, [])
     details: list[dict[str, Any]] = []
@@ -191,8 +193,8 @@ def judge_between(table: pd.DataFrame) -> Judgement:
             result = "opposes"
         other = float(beside[level].mean()) if level in beside else float("nan")
         details.append(
-            {"level": level, "result": result, "p_more": p_more, "p_less": p_less, **mean.detail("rank_correlation"),
-             "rank_correlation_with_what_two_views_share": other}
+            {"level": level, "result": result, "p_more": p_more, "p_less": p_less,
+             **mean.detail("rank_correlation"), "rank_correlation_with_what_two_views_share": other}
         )  # fmt: skip
     smallest = min(
         (Estimate(d["rank_correlation"], d["low"], d["high"], d["n"]) for d in details),
@@ -231,7 +233,8 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     made = pd.DataFrame(shown)
     trees = ", ".join(map(str, sorted(set(made["n"]))))
     made.attrs["caption"] = (
-        f"means over n = {trees} trees; share: of the latent in what survives the average over augmentations; "
-        "gain: of its best |correlation|; gap closed, levels >= 2; ± and [ ]: 95% intervals over trees"
+        f"means over n = {trees} trees; share: of the latent in what survives the average over "
+        "augmentations; gain: of its best |correlation|; gap closed, levels >= 2; ± and [ ]: 95% intervals "
+        "over trees"
     )
     return made.drop(columns="n")

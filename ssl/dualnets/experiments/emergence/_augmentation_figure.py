@@ -35,6 +35,9 @@ def draw(table: pd.DataFrame) -> Figure:
     axes[1].set_yticks(range(len(names)), [])
     _within(axes[2], within_level(found), names)
     _plane(axes[3], found)
+    figure.legend(
+        *axes[3].get_legend_handles_labels(), loc="outside lower right", ncols=5, fontsize=7
+    )
     figure.suptitle(
         "A latent's share of what survives the average over augmentations, and what it gained",
         fontsize=10,
@@ -86,5 +89,4 @@ def _plane(axes: Any, found: pd.DataFrame) -> None:
         axes.plot(x, y.mean(), "o", markersize=4, color=colour, label=f"level {level}")
     axes.axhline(0, color="0.6", lw=0.8)
     axes.set(xlabel="share of what survives", ylabel="gain of the best |correlation|")
-    axes.legend(fontsize=6.5, loc="upper left", handlelength=1.0)
     axes.set_title("d  one against the other")

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from dualnets.experiments.emergence._invariance import Probe
-from dualnets.experiments.emergence.samples import CLASS, Settings
+from dualnets.experiments.emergence.samples import CLASS, TOLERANCE, Settings
 from dualnets.lab.ablation_cell import collapse_rows
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import snapshot_steps
@@ -57,7 +57,9 @@ def headline(table: pd.DataFrame) -> str:
     """The invariance to synonyms of the lowest and of the highest level at the end of a cell."""
     last = table[(table["step"] == table["step"].max()) & (table["metric"] == INVARIANCE)]
     means = last.groupby("level")["value"].mean()
-    return f"invariance {means.iloc[0]:.2f} (level {means.index[0]}), {means.iloc[-1]:.2f} (level {means.index[-1]})"
+    return "invariance " + ", ".join(
+        f"{value:.2f} (level {level})" for level, value in means.items()
+    )
 
 
 class Learned(NamedTuple):
@@ -111,7 +113,7 @@ class Learned(NamedTuple):
 
 
 def learned(table: pd.DataFrame, kinds: Collection[str] = KINDS) -> list[Learned]:
-    """What was learned in a run, per kind of training and number of rules; the trees of all seeds together."""
+    """What was learned, per kind of training and number of rules; the trees of all seeds together."""
     table = table[table["variant"].str.rpartition(", m ")[0].isin(list(kinds))]
     cells: dict[str, dict[int, pd.DataFrame]] = {}
     for size in sorted(set(table["samples"])):
@@ -149,11 +151,21 @@ def _means(rows: pd.DataFrame, column: str, step: int) -> dict[int, Array]:
     return {int(level): own.to_numpy(np.float64) for level, own in means.groupby("level")}
 
 
-def ends(table: pd.DataFrame, *, kinds: Collection[str]) -> dict[str, Estimate]:
-    """Gap closed at the table's last step, the mean over all sizes, per kind, m and level."""
-    found = {}
-    for own in learned(table, kinds):
-        for level in own.levels:
+def ends(
+    table: pd.DataFrame, *, kinds: Collection[str], fewest: bool = False, levels: int | None = None
+) -> dict[str, Estimate]:
+    """Gap closed at the table's last step, the mean over all sizes, per kind, m and level.
+
+    Args:
+        table: of a run.
+        kinds: of training.
+        fewest: only with the fewest rules that were run.
+        levels: how many of the lowest; all by default.
+    """
+    found: dict[str, Estimate] = {}
+    every = sorted(learned(table, kinds), key=lambda own: own.rules)
+    for own in every[:1] if fewest else every:
+        for level in own.levels[:levels]:
             values = [*own.fixed[level].T, *([own.fresh[level]] if own.fresh else [])]
             initial = own.initial[level]
             name = f"{own.kind}, m {own.rules}, level {level}"
@@ -161,15 +173,15 @@ def ends(table: pd.DataFrame, *, kinds: Collection[str]) -> dict[str, Estimate]:
     return found
 
 
-def _obstacle(cells: list[Learned], least: int) -> str:
-    """Why cells do not decide a rule; empty if they can."""
+def _obstacle(cells: list[Learned], least: int, levels: int | None = None) -> str:
+    """Why cells do not decide a rule about the lowest levels, by default all; empty if they can."""
     if len(cells) < least or not all(own.complete for own in cells):
         return "fixed and fresh samples were not both run"
     few = too_few(min(len(own.initial[own.levels[0]]) for own in cells))
     bare = [
         f"{own.kind}, m {own.rules}, level {level}"
         for own in cells
-        for level in own.levels
+        for level in own.levels[:levels]
         if not own.gap(level).value > NEGLIGIBLE
     ]
     return few or (f"fresh samples close too little of the gap ({'; '.join(bare)})" if bare else "")
@@ -191,53 +203,80 @@ def _within(found: Estimate, low: float, high: float) -> Outcome:
     return "fails" if found.low > high or found.high < low else "open"
 
 
-def judge_exponent(table: pd.DataFrame) -> Judgement:
-    """Apply the rule `EXPONENT`; the effect is the exponent of m.
+def published(own: Learned, level: int) -> float:
+    """The samples that the papers name for the symbols of a level.
 
-    Details have the samples needed beside n_c m^L, the published number.
+    n_c m^L with the class as the label (arXiv 2307.02129), for all levels; where a leaf is predicted,
+    v m^(2 l - 1) / (1 - m / v^(s - 1)), by which correlations of leaves with a common ancestor at level
+    l = level + 1 emerge from sampling noise (arXiv 2406.00048, Equations 5 to 9). Here n_c = v.
     """
-    cells = sorted(learned(table, (CLASS,)), key=lambda own: own.rules)
-    effect = "exponent of m in the samples needed with the class as label, median over trees"
-    if obstacle := _obstacle(cells, least=2):
+    first = own.rows[0].iloc[0]
+    v, s, m = int(first["symbols"]), int(first["branching"]), own.rules
+    if own.kind == CLASS:
+        return float(v * m**own.depth)
+    return float(v * m ** (2 * level + 1) / (1 - m / v ** (s - 1)))
+
+
+def judge_exponent(table: pd.DataFrame, *, kind: str) -> Judgement:
+    """Apply the rule `EXPONENT` or `LOWEST`; the effect is the exponent of m.
+
+    Details have the samples needed beside the published number.
+
+    Args:
+        table: of a run.
+        kind: of training: the class (the mean of all levels is judged), or a hidden leaf (the lowest level).
+    """
+    cells = sorted(learned(table, (kind,)), key=lambda own: own.rules)
+    effect = f"exponent of m in the samples needed ({kind}), median over trees"
+    if obstacle := _obstacle(cells, least=2, levels=None if kind == CLASS else 1):
         return Judgement("open", obstacle, effect, NOTHING, [])
-    depth = cells[0].depth
-    needed = np.stack([own.needed(*own.levels) for own in cells], axis=1)  # (S, M)
-    slope = median_time(_slopes(np.log([own.rules for own in cells]), np.log(needed)))
-    classes = int(cells[0].rows[0]["symbols"].iloc[0])
+    levels = cells[0].levels if kind == CLASS else cells[0].levels[:1]
+    rules = np.log([own.rules for own in cells])
+    needed = np.stack([own.needed(*levels) for own in cells], axis=1)  # (S, M)
+    slope = median_time(_slopes(rules, np.log(needed)))
+    wanted = np.array([published(own, levels[0]) for own in cells])
+    (exponent,) = _slopes(rules, np.log(wanted)[None])
     details = [
-        {**_half(own, *own.levels), "published": classes * own.rules**depth} for own in cells
+        {**_half(own, *levels), "published": number}
+        for own, number in zip(cells, wanted, strict=True)
     ]
-    outcome = _within(slope, depth - 1, depth + 1)
-    reason = f"the exponent is {slope}, published: L = {depth}"
-    return Judgement(outcome, reason, effect, slope, details)
+    outcome = _within(slope, exponent - TOLERANCE, exponent + TOLERANCE)
+    return Judgement(
+        outcome, f"the exponent is {slope}, published: {exponent:.2g}", effect, slope, details
+    )
 
 
 def _slopes(x: Array, y: Array) -> Array:
     """`(S,)` slopes of the lines through the points (x, y); infinite where a y is."""
     centred = x - x.mean()
     finite = np.isfinite(y).all(axis=1)
-    found: Array = np.where(finite, np.where(np.isfinite(y), y, 0.0) @ centred / (centred @ centred), np.inf)
+    found: Array = np.where(
+        finite, np.where(np.isfinite(y), y, 0.0) @ centred / (centred @ centred), np.inf
+    )
     return found
 
 
 def _power(own: Learned) -> Array:
-    """`(S,)` power of m by which the samples needed grow per level; infinite where the highest is censored."""
+    """`(S,)` power of m by which the samples needed grow per level; infinite if the highest is censored."""
     low, high = own.levels[0], own.levels[-1]
-    needed = np.log(own.needed(high)) / np.log(own.rules), np.log(own.needed(low)) / np.log(own.rules)
+    needed = (
+        np.log(own.needed(high)) / np.log(own.rules),
+        np.log(own.needed(low)) / np.log(own.rules),
+    )
     with np.errstate(invalid="ignore"):
         found: Array = (needed[0] - needed[1]) / (high - low)
     return np.where(np.isnan(found), np.inf, found)
 
 
 def judge_levels(
-    table: pd.DataFrame, *, kind: str, band: tuple[float, float], fewest: bool = False
+    table: pd.DataFrame, *, kind: str, claimed: float, fewest: bool = False
 ) -> Judgement:
     """Apply `TOGETHER` or `LEVEL_BY_LEVEL`; the effect is the power of m per level.
 
     Args:
         table: of a run.
         kind: of training.
-        band: between which the power's interval must lie.
+        claimed: the power.
         fewest: whether only the fewest rules that were run are judged; the others are among the details.
     """
     cells = sorted(learned(table, (kind,)), key=lambda own: own.rules)
@@ -246,13 +285,16 @@ def judge_levels(
     if obstacle := _obstacle(judged, least=1):
         return Judgement("open", obstacle, effect, NOTHING, [])
     power = median_time(np.mean([_power(own) for own in judged], axis=0))
-    details = [_half(own, level) for own in cells if own.complete for level in own.levels]
+    details = [
+        {**_half(own, level), "published": published(own, level)}
+        for own in cells if own.complete for level in own.levels
+    ]  # fmt: skip
     details += [
         {"variant": f"{own.kind}, m {own.rules}", **median_time(_power(own)).detail("power_per_level")}
         for own in cells if own.complete
     ]  # fmt: skip
-    outcome = _within(power, *band)
-    reason = f"a factor m to the power {power} per level, claimed: between {band[0]:g} and {band[1]:g}"
+    outcome = _within(power, claimed - TOLERANCE, claimed + TOLERANCE)
+    reason = f"a factor m to the power {power} per level, published: {claimed:g}"
     return Judgement(outcome, reason, effect, power, details)
 
 
@@ -272,7 +314,14 @@ def judge_views(table: pd.DataFrame) -> Judgement:
         more += [own.kind] if p_more < SIGNIFICANCE else []
         fewer += [own.kind] if p_fewer < SIGNIFICANCE else []
         details += [_half(own, level) for level in own.levels]
-        details.append({"variant": own.kind, "p_more": p_more, "p_fewer": p_fewer, **ratios[-1].detail("ratio")})
+        details.append(
+            {
+                "variant": own.kind,
+                "p_more": p_more,
+                "p_fewer": p_fewer,
+                **ratios[-1].detail("ratio"),
+            }
+        )
     outcome: Outcome = "open"
     if len(more) == len(cells):
         outcome = "holds"
@@ -281,7 +330,9 @@ def judge_views(table: pd.DataFrame) -> Judgement:
     reason = f"the highest level needs more with {', '.join(more) or 'no method'}"
     reason += f", fewer with {', '.join(fewer)}" if fewer else ""
     smallest = min(ratios, key=lambda ratio: ratio.value)
-    return Judgement(outcome, reason, effect, smallest._replace(n=len(cells[0].initial[1])), details)
+    return Judgement(
+        outcome, reason, effect, smallest._replace(n=len(cells[0].initial[1])), details
+    )
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -305,8 +356,8 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         found.append(row)
     made = pd.DataFrame(found)
     made.attrs["caption"] = (
-        "samples: with which the invariance to synonyms grows half as much as with fresh samples, median over n "
-        "trees and its 95% interval (>: more than the largest set); gap closed: by fresh samples, to 1; spread and "
-        "rank: of the embedding, with fresh samples"
+        "samples: with which the invariance to synonyms grows half as much as with fresh samples, median "
+        "over n trees and its 95% interval (>: more than the largest set); gap closed: by fresh samples, to "
+        "1; spread and rank: of the embedding, with fresh samples"
     )
     return made

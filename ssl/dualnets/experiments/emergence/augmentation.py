@@ -23,22 +23,24 @@ from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Claim, De
 CODE = "dualnets.experiments.emergence._augmentation"
 MINIMUM = 0.3  # a rank correlation of medium size (Cohen 1988)
 WITHIN = (
-    "For each augmentation that gives latents of one level different shares: the partial rank correlation of share "
-    "and growth among the latents of a level, given their initial |correlation| and its ceiling, all levels from "
-    "2 to the one below the root together (ranks within a level; from those of share and of growth the part that "
-    "is linear in the ranks of the other two is removed). Growth is that of the best |correlation|, averaged over "
-    "the snapshots, which are evenly spaced in the logarithm of updates. A tree's number is the mean over these "
-    f"augmentations. Holds if over trees it is above 0 (Wilcoxon's exact signed-rank test, one-sided, p < "
-    f"{SIGNIFICANCE}), fails if its mean's whole 95% interval lies below {NEGLIGIBLE}, open otherwise, or with "
-    f"fewer than {FEWEST_TREES} trees."
+    "For each augmentation that gives latents of one level different shares: the partial rank "
+    "correlation of share and growth among the latents of a level, given their initial |correlation| "
+    "and its ceiling, all levels from 2 to the one below the root together (ranks within a level; from "
+    "those of share and of growth the part that is linear in the ranks of the other two is removed). "
+    "Growth is that of the best |correlation|, averaged over the snapshots, which are evenly spaced in "
+    "the logarithm of updates. A tree's number is the mean over these augmentations. Holds if over "
+    f"trees it is above 0 (Wilcoxon's exact signed-rank test, one-sided, p < {SIGNIFICANCE}), fails if "
+    f"its mean's whole 95% interval lies below {NEGLIGIBLE}, open otherwise, or with fewer than "
+    f"{FEWEST_TREES} trees."
 )
 BETWEEN = (
-    "For every latent of levels >= 2: Spearman's rank correlation, over all augmentations, of its share with "
-    "the growth of its best |correlation| by the end of training; its mean over the latents of a level is a "
-    "tree's number. A level follows if over trees the number is above 0 (Wilcoxon's exact signed-rank test, "
-    f"one-sided, p < {SIGNIFICANCE} after Bonferroni over levels) and at least {MINIMUM} on average; it opposes if "
-    f"it is below 0 (the same test, turned round) and at most -{MINIMUM}. Holds if every level follows, fails if "
-    f"one opposes, open otherwise, or with fewer than {FEWEST_TREES} trees."
+    "For every latent of levels >= 2: Spearman's rank correlation, over all augmentations, of its share "
+    "with the growth of its best |correlation| by the end of training; its mean over the latents of a "
+    "level is a tree's number. A level follows if over trees the number is above 0 (Wilcoxon's exact "
+    f"signed-rank test, one-sided, p < {SIGNIFICANCE} after Bonferroni over levels) and at least "
+    f"{MINIMUM} on average; it opposes if it is below 0 (the same test, turned round) and at most "
+    f"-{MINIMUM}. Holds if every level follows, fails if one opposes, open otherwise, or with fewer than "
+    f"{FEWEST_TREES} trees."
 )
 
 
