@@ -47,7 +47,8 @@ def views(
         own = [share.get(key, np.nan) for key in zip(made["member"], made["node"], strict=True)]
         made[augmentation.SHARE], made[augmentation.CORRELATION] = own, own
         slopes = made["level"].map(by_level or dict.fromkeys(LEVELS, slope))
-        made["value"] += (made["metric"] == PRE) * slopes * np.nan_to_num(own) * np.log1p(made["step"]) / np.log(11)  # fmt: skip
+        grown = slopes * np.nan_to_num(own) * np.log1p(made["step"]) / np.log(11)
+        made["value"] += grown * (made["metric"] == PRE)
         cells.append(made)
     return joined(*cells)
 

@@ -57,8 +57,8 @@ def trained(
             }))  # fmt: skip
         table = pd.concat(rows, ignore_index=True)
         variant = f"{kind}, m {rules}"
-        left = {"cell": f"{variant}, {size}", "depth": 3, "branching": 2, "symbols": 8, "rules": rules, "samples": size,
-                "variant": variant}  # fmt: skip
+        left = {"cell": f"{variant}, {size}", "depth": 3, "branching": 2, "symbols": 8, "rules": rules,
+                "samples": size, "variant": variant}  # fmt: skip
         for place, (column, value) in enumerate(left.items()):
             table.insert(place, column, value)
         made.append(table)

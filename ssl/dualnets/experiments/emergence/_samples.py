@@ -49,8 +49,9 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     table["initial"] = table.groupby(["metric", "node", "member"])["value"].transform("first")
     table["ceiling"] = np.where(table["metric"] == INVARIANCE, 1.0, np.nan)
     frozen = describe_frozen(trees.members, snapshot.frozen_at)
-    final = {"final": dict(snapshot.network.named_parameters())}
-    return CellResult(table, final, [frozen] if frozen else [])
+    return CellResult(
+        table, {"final": dict(snapshot.network.named_parameters())}, [frozen] if frozen else []
+    )
 
 
 def headline(table: pd.DataFrame) -> str:

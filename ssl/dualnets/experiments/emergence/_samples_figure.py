@@ -36,11 +36,11 @@ def draw(table: pd.DataFrame) -> Figure:
             panel.sharey(axes[0, 0])
             panel.tick_params(labelleft=False)
     axes[0, 0].set_ylabel("invariance to synonyms")
-    axes[0, 0].legend(
-        fontsize=6.5, title="level (dotted: before;\nsquare: fresh samples)", title_fontsize=6.5
-    )
     _needed(axes[0, -1], [own for own in found if own.kind in STYLES and own.complete])
     axes[0, -1].set_title(f"{'abcde'[len(shown)]}  samples needed")
+    first, last = (panel.get_legend_handles_labels() for panel in (axes[0, 0], axes[0, -1]))
+    entries = [one + other for one, other in zip(first, last, strict=True)]
+    figure.legend(*entries, loc="outside lower center", ncols=6, fontsize=7)
     return figure
 
 
@@ -48,12 +48,14 @@ def _curves(axes: Any, own: Learned) -> None:
     """A line per level with its 95% band over the sizes of the set; fresh samples stand last."""
     far = 8.0 * max(own.samples, default=1)
     for level, colour in _colours(own.levels).items():
-        axes.axhline(own.initial[level].mean(), color=colour, linestyle=":", linewidth=1)
+        before = {"label": "before training"} if level == own.levels[-1] else {}
+        axes.axhline(own.initial[level].mean(), color=colour, linestyle=":", linewidth=1, **before)
         if own.samples:
             values = list(own.fixed[level].T)
-            band(axes, own.samples, values, color=colour, label=f"{level}", **MARKED)
+            band(axes, own.samples, values, color=colour, label=f"level {level}", **MARKED)
         if own.fresh:
-            axes.plot(far, own.fresh[level].mean(), "s", color=colour, markersize=4)
+            mark = {"label": "fresh samples"} if level == own.levels[-1] else {}
+            axes.plot(far, own.fresh[level].mean(), "s", color=colour, markersize=4, **mark)
     axes.set(xscale="log", xlabel="samples P", ylim=(-0.05, 1.05))
 
 
@@ -68,18 +70,19 @@ def _needed(axes: Any, found: list[Learned]) -> None:
             axes.plot([at, at], [max(needed.low, own.samples[0]), top], color=colour, lw=1)
             axes.plot(at, min(needed.value, most), mark, color=colour, markersize=4)
     for kind, style in STYLES.items():
-        own = [each for each in found if each.kind == kind]
-        for level in own[0].levels[: 1 if kind == CLASS else None] if own else []:
-            colour = "0.5" if kind == CLASS else _colours(own[0].levels)[level]
-            label = PUBLISHED[kind] if level == own[0].levels[0] else None
-            numbers = [published(each, level) for each in own]
-            axes.plot([each.rules for each in own], numbers, style, color=colour, lw=1, label=label)
+        same = [each for each in found if each.kind == kind]
+        for level in same[0].levels[: 1 if kind == CLASS else None] if same else []:
+            colour = "0.5" if kind == CLASS else _colours(same[0].levels)[level]
+            label = PUBLISHED[kind] if level == same[0].levels[0] else None
+            numbers = [published(each, level) for each in same]
+            axes.plot(
+                [each.rules for each in same], numbers, style, color=colour, lw=1, label=label
+            )
     axes.set(xscale="log", yscale="log", xlabel="rules per symbol m")
     if found:
         rules = sorted({own.rules for own in found})
         axes.set_xticks(rules, [str(m) for m in rules])
         axes.minorticks_off()
-        axes.legend(fontsize=6.5)
 
 
 def _colours(levels: list[int]) -> dict[int, Any]:

@@ -7,9 +7,9 @@ that the state z_ν of the latent explains is
     share_ν = Σ_i Cov(x̄_i, z_ν)² / ( Var(z_ν) Σ_i Var(x̄_i) )  =  c_ν² Σ_i σ_i² ρ_νi² / Σ_i σ_i² κ_i,
 
 with σ_i² the variance of leaf i, ρ_νi its correlation with ν, κ_i the correlation of leaf i in two views,
-and c_ν the correlation of z_ν in a view and in the sample: leaf i of a view depends on z_ν through the state of
-ν in the view alone. If views keep a binary root alone, share_ν = ρ_0ν², the square of the factor of Equation 4.3;
-if they keep everything, it is the mean squared correlation of ν with its leaves.
+and c_ν the correlation of z_ν in a view and in the sample: leaf i of a view depends on z_ν through the state
+of ν in the view alone. If views keep a binary root alone, share_ν = ρ_0ν², the square of the factor of
+Equation 4.3; if they keep everything, it is the mean squared correlation of ν with its leaves.
 """
 
 from __future__ import annotations
