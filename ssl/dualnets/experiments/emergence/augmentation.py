@@ -81,7 +81,7 @@ EXPERIMENT = ablation(
     variants_at={"smoke": _variants(3)},
     common={"members": 24, "steps": 2000, "snapshots": 8, "lr": RATE},
     scales={
-        "smoke": {"members": 4, "steps": 60, "snapshots": 4, "evaluation_samples": 2048},
+        "smoke": {"members": 12, "steps": 60, "snapshots": 4, "evaluation_samples": 2048},
         "default": {},
         "paper": {"members": 30, "steps": 10_000, "snapshots": 12},
     },

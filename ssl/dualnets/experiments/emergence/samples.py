@@ -200,16 +200,16 @@ EXPERIMENT = ablation(
     variants=_variants(2, 3, 4, steps=1500, longer=4000),
     variants_at={
         "smoke": _variants(2, 3, steps=40, longer=40),
-        **dict.fromkeys(("long", "paper"), _variants(2, 3, 4, steps=6000, longer=16_000)),
+        **dict.fromkeys(("long", "paper"), _variants(2, 3, 4, steps=3000, longer=12_000)),
     },
     common={
         "depth": 3, "symbols": 8, "members": 12, "batch": 32, "units": 32, "bias": True, "momentum": 0.9,
         "snapshots": 4, "evaluation_samples": 2048, "samples": [4, 16, 64, 256, 1024, 4096, 0],
     },
     scales={
-        "smoke": {"members": 3, "units": 8, "evaluation_samples": 512, "samples": [4, 256, 0]},
+        "smoke": {"units": 8, "evaluation_samples": 512, "samples": [4, 256, 0]},
         "default": {},
-        "long": {"samples": [4, 16, 64, 256, 1024, 4096, 16_384, 0]},
+        "long": {"members": 24, "samples": [4, 16, 64, 256, 1024, 4096, 16_384, 0]},
         "paper": {"members": 30, "samples": [*(2**k for k in range(2, 15)), 0]},
     },
     table=Deferred(f"{CODE}:summary_table"),
