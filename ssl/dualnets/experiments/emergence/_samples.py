@@ -44,7 +44,9 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
                      "node": [trees.topology.names[v] for v in nodes], "metric": INVARIANCE,
                      "candidates": "parent's block"}  # fmt: skip
             parts.append(tidy(index, {"value": values, "n": settings.evaluation_samples}))
-        parts.append(collapse_rows(snapshot, method, trees, seed))
+        if settings.method != "supervised" or settings.samples == 0:
+            # a few samples may all have one label, and one output for it is no collapse
+            parts.append(collapse_rows(snapshot, method, trees, seed))
     table = pd.concat(parts, ignore_index=True)
     table["initial"] = table.groupby(["metric", "node", "member"])["value"].transform("first")
     table["ceiling"] = np.where(table["metric"] == INVARIANCE, 1.0, np.nan)

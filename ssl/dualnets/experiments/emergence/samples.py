@@ -203,7 +203,7 @@ EXPERIMENT = ablation(
         **dict.fromkeys(("long", "paper"), _variants(2, 3, 4, steps=3000, longer=12_000)),
     },
     common={
-        "depth": 3, "symbols": 8, "members": 12, "batch": 32, "units": 32, "bias": True, "momentum": 0.9,
+        "depth": 3, "symbols": 8, "members": 14, "batch": 32, "units": 32, "bias": True, "momentum": 0.9,
         "snapshots": 4, "evaluation_samples": 2048, "samples": [4, 16, 64, 256, 1024, 4096, 0],
     },
     scales={
