@@ -1,4 +1,4 @@
-"""Augmentations: how likely a view is to redraw each node, and to miss each leaf."""
+"""Augmentations: how likely a view is to redraw each node, and to miss leaves or whole subtrees."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from hltm.sampling.rules import AtLevel, KeepLevel, KeepNodes, Rule, at_root, ei
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A redraw rate per node and a missing rate per leaf, evaluated on a tree when it is used.
+    """A redraw rate and a missing rate per node, evaluated on a tree when it is used.
 
     Node v of a view is redrawn, which means drawn again from P(v | parent), with probability
     `rates[v]`, and whenever its parent was redrawn: a redraw carries down to the leaves. The data's
-    marginal distribution is unchanged. A leaf is missing in a view with probability
-    `missing_rates[v]`. All these decisions are independent, within a view and between views.
+    marginal distribution is unchanged. Node v is missing from a view with probability
+    `missing_rates[v]`, and all leaves below it with it. All these decisions are independent, within a view
+    and between views.
 
     Two augmentations are equal if their names and rules are: those of this module go by their
     arguments, functions of your own by identity. An augmentation pickles if its rules do, as functions
@@ -29,8 +30,7 @@ class Augmentation:
     Attributes:
         name: how it is written on the command line, e.g. `resample-leaves:0.3`.
         rule: from a topology to `(V,)` float64 redraw rates in [0, 1].
-        missing: from a topology to `(V,)` float64 missing rates, 0 for latents; None if no leaf is
-            ever missing.
+        missing: from a topology to `(V,)` float64 missing rates; None if no leaf is ever missing.
 
     Example:
         >>> from hltm import Topology
@@ -54,10 +54,10 @@ class Augmentation:
         return self._checked(topology, self.rule(topology), "rate")
 
     def missing_rates(self, tree: Topology | object) -> np.ndarray:
-        """`(V,)` float64 probabilities that each leaf is missing from a view; 0 for latents.
+        """`(V,)` float64 probabilities that each node is missing from a view, with all leaves below it.
 
         Raises:
-            TypeError, ValueError: as `rates`, and a latent that may be missing.
+            TypeError, ValueError: as `rates`.
 
         Example:
             >>> from hltm import Topology
@@ -67,13 +67,7 @@ class Augmentation:
         topology = _topology_of(tree)
         if self.missing is None:
             return np.zeros(len(topology))
-        found = self._checked(topology, self.missing(topology), "missing rate")
-        for v in np.flatnonzero(found[: topology.leaves.start]):
-            raise ValueError(
-                f"augmentation {self.name!r} gives latent {topology.names[v]!r} the missing rate "
-                f"{found[v]}, expected 0: only leaves can be missing"
-            )
-        return found
+        return self._checked(topology, self.missing(topology), "missing rate")
 
     def _checked(self, topology: Topology, given: np.ndarray, kind: str) -> np.ndarray:
         """Rates as `(V,)` float64, after a check of their shape and range."""
@@ -231,6 +225,30 @@ def drop_leaves(rate: float) -> Augmentation:
     return Augmentation(f"drop-leaves:{rate:g}", nowhere, AtLevel(rate, 0))
 
 
+def drop_subtrees(rate: float, level: int) -> Augmentation:
+    """Miss each subtree under a node of a level with this probability; nothing is redrawn.
+
+    All leaves of a subtree are missing together, as the pixels of a masked patch are.
+
+    Args:
+        rate: the probability, in [0, 1].
+        level: 0 = leaves … L = root.
+
+    Raises:
+        TypeError: a level that is not an integer.
+        ValueError: a rate outside [0, 1]; on use, a level that the tree does not have.
+
+    Example:
+        >>> import hltm
+        >>> tree = hltm.symmetric_binary(depth=2, polarity=0.9, seed=0)
+        >>> view, _ = tree.views(tree.sample(3, seed=1), drop_subtrees(0.5, level=1))
+        >>> (view.leaves[:, :2] == -1).all(1).equal((view.leaves[:, :2] == -1).any(1))
+        True
+    """
+    rate, level = _check_rate(rate), as_integer("level", level)
+    return Augmentation(f"drop-subtrees:{rate:g}:{level}", nowhere, AtLevel(rate, level))
+
+
 def parse(text: str) -> Augmentation:
     """The augmentation of a name: `keep-root`, `resample-subtrees:0.3:2`, ….
 
@@ -274,6 +292,7 @@ BY_NAME: dict[str, tuple[Callable[[str], object] | None, Callable[..., Augmentat
     "resample-leaves": (float, resample_leaves, "0.3"),
     "resample-subtrees": (_rate_and_level, lambda given: resample_subtrees(*given), "0.3:2"),
     "drop-leaves": (float, drop_leaves, "0.2"),
+    "drop-subtrees": (_rate_and_level, lambda given: drop_subtrees(*given), "0.3:2"),
 }
 
 

@@ -104,7 +104,7 @@ def views(
     Args:
         draw: the data themselves (view 0), with all nodes kept.
         rates: `(V,)` the redraw rate of every node.
-        missing_rates: `(V,)` the probability that each leaf is missing; None for 0.
+        missing_rates: `(V,)` the probability that each node is missing; None for 0.
         first_view: the number of the first; a fixed data set's epoch e uses 2e + 1 and 2e + 2.
 
     Raises:
@@ -145,34 +145,41 @@ def missing_leaves(
     """`(S, X, B)` bool: the leaves that a view misses at any samples, by address.
 
     Args:
-        missing_rates: `(V,)` the probability that each leaf is missing.
+        missing_rates: `(V,)` the probability that each node is missing, with all leaves below it.
         rows: `(B,)` int64 numbers of samples.
         seed, stream, members, view: the rest of the address.
     """
-    leaves = np.asarray(topology.leaves)
-    shape = (len(members), len(leaves), len(rows))
+    shape = (len(members), len(topology.leaves), len(rows))
     found = torch.zeros(shape, dtype=torch.bool, device=rows.device)
-    some = np.flatnonzero(missing_rates[leaves] > 0)
-    if len(some) and rows.device.type != "cuda":
+    some = np.flatnonzero(missing_rates > 0)
+    if len(some) == 0:
+        return found
+    if rows.device.type != "cuda":
         # compiles: at the first use, not at import
         from hltm.sampling.kernels.missing import missing
 
-        decided = missing(
-            rows.cpu().numpy(), decision_limits(missing_rates[leaves[some]]), leaves[some], seed=seed,
+        made = missing(
+            rows.cpu().numpy(), decision_limits(missing_rates[some]), some, seed=seed,
             stream=stream | DECISIONS, members=members, view=view,
         )  # fmt: skip
-        found[:, some] = torch.from_numpy(decided).to(rows.device)
-    elif len(some):
-        limit = torch.as_tensor(decision_limits(missing_rates[leaves[some]]), device=rows.device)
+        decided = torch.from_numpy(made).to(rows.device)
+    else:
+        limit = torch.as_tensor(decision_limits(missing_rates[some]), device=rows.device)
         u = words_at(
             rows,
             seed=seed,
             stream=stream | DECISIONS,
             members=members,
-            nodes=leaves[some],
+            nodes=some,
             view=view,
         )
-        found[:, some] = u >= limit[:, None]
+        decided = u >= limit[:, None]
+    first = topology.leaves.start
+    own = some >= first
+    found[:, some[own] - first] = decided[:, own]
+    for g in np.flatnonzero(~own):
+        below = topology.descendants(int(some[g]))
+        found[:, below[below >= first] - first] |= decided[:, g : g + 1]
     return found
 
 

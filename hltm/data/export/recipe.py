@@ -60,7 +60,7 @@ class ExportRecipe:
         views: the number of views of each row, numbered from 1.
         augment: the name of the augmentation; None without views.
         rates: `(V,)` the redraw rate of each node in a view; None without views.
-        missing_rates: `(V,)` the missing rate of each leaf in a view, 0 for latents; None without views.
+        missing_rates: `(V,)` the missing rate of each node in a view; None without views.
         latents: numbers of the latents that are exported beside the leaves.
         file_format: a key of `SUFFIXES`.
         columns: the layout of the files' columns: `arrays`, one for each group, or `nodes`, one for

@@ -181,8 +181,6 @@ def recipe_of(found: dict[str, Any]) -> ExportRecipe:
             )
         if made.columns not in LAYOUTS[made.file_format]:
             raise ValueError(f"columns {made.columns!r} do not fit format {made.file_format!r}")
-        if made.missing_rates is not None and made.missing_rates[: tree.leaves.start].any():
-            raise ValueError("the augmentation gives a latent a missing rate above 0")
         if (made.views > 0) != (made.rates is not None):
             raise ValueError("views and augmentation do not fit")
         if version(made) != found["version"]:

@@ -9,6 +9,7 @@ from dualnets.theory.hierarchy.latent_inputs import drawn_correlations as drawn_
 from dualnets.theory.hierarchy.latent_inputs import drawn_selectivities as drawn_selectivities
 from dualnets.theory.hierarchy.latent_inputs import latent_inputs as latent_inputs
 from dualnets.theory.hierarchy.latent_inputs import simulated_best as simulated_best
+from dualnets.theory.hierarchy.surviving_share import surviving_share as surviving_share
 from dualnets.theory.hierarchy.tree_operator import TreeOperator as TreeOperator
 from dualnets.theory.hierarchy.tree_operator import selectivity as selectivity
 from dualnets.theory.hierarchy.tree_operator import tree_operator as tree_operator

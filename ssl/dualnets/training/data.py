@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from hltm.data.view_batches import check_kept, target_nodes
 from hltm.sampling.augment import Augmentation
 from hltm.sampling.kernels.request import DrawRequest
 from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
-from hltm.sampling.sample import draw_states
+from hltm.sampling.sample import draw_states, missing_leaves
 from hltm.tree import LatentTree
 
 DRAWN_BYTES = 1 << 26  # of the leaves that are drawn in one call
@@ -146,7 +147,8 @@ class Rows(ABC):
     ) -> tuple[list[Tensor], Tensor | None]:
         """`(S, X, count)` leaves of each view, and `(S, T, count)` targets.
 
-        No view redraws a target (`check`), so the first view has the data's own states there.
+        No view redraws a target (`check`), so the first view has the data's own states there. A missing
+        leaf has the largest number of the dtype, which is no state of a leaf (`check_missing`).
         """
         topology = self.trees.topology
         leaves = topology.leaves.start
@@ -159,7 +161,49 @@ class Rows(ABC):
         )  # fmt: skip
         states = draw_states(self.trees.tables, request)
         targets = None if nodes is None else states[0][:, torch.from_numpy(nodes - first)]
-        return [view[:, leaves - first :] for view in states], targets
+        shown = [view[:, leaves - first :] for view in states]
+        rates = self.augment.missing_rates(topology)
+        if rates.any():
+            rows = torch.arange(start, start + count, device=self.device)
+            missing = partial(
+                missing_leaves, topology, rates, rows, seed=self.seed, stream=stream,
+                members=self.members,
+            )  # fmt: skip
+            shown = [
+                _without(view, missing(view=number))
+                for view, number in zip(shown, views, strict=True)
+            ]
+        return shown, targets
+
+
+def check_missing(trees: LatentTree, augment: Augmentation) -> None:
+    """Check that a network can read that a leaf is missing: one-hot, and then all zeros.
+
+    Raises:
+        ValueError: a leaf of two states, which is read as one bit, or of so many states that none is left
+            to mark it as missing.
+    """
+    rates, topology = augment.missing_rates(trees), trees.topology
+    states = trees.tables.cardinality
+    most = int(states.max())
+    for top in np.flatnonzero(rates):
+        for v in topology.descendants(int(top)):
+            if v in topology.leaves and states[v] <= 2:
+                raise ValueError(
+                    f"networks read a leaf of two states as one bit, which cannot be missing, but {augment} "
+                    "leaves some out"
+                )
+            if v in topology.leaves and states[v] == most and most in (1 << 8, 1 << 16):
+                raise ValueError(
+                    f"{augment} leaves out leaves of {most} states, expected at most {most - 1}"
+                )
+
+
+def _without(leaves: Tensor, missing: Tensor) -> Tensor:
+    """The leaves, those that are missing with the largest number of their dtype."""
+    # torch has few operations for uint16; -1 has the same bits
+    signed = leaves.view(torch.int8 if leaves.dtype == torch.uint8 else torch.int16)
+    return signed.masked_fill(missing, -1).view(leaves.dtype)
 
 
 @dataclass(frozen=True)

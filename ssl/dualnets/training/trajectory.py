@@ -15,7 +15,7 @@ from dualnets.methods.protocol import Method, State, TrainContext
 from dualnets.optim.optimizers import Optimizer
 from dualnets.training import ensemble
 from dualnets.training.checkpoint import Checkpoints
-from dualnets.training.data import FixedData, FreshData, Rows
+from dualnets.training.data import FixedData, FreshData, Rows, check_missing
 from dualnets.training.draw_ahead import drawn_ahead
 from dualnets.training.ensemble import Part
 from dualnets.training.fingerprint import fingerprint
@@ -225,8 +225,7 @@ def _check_fit(network: Any, trees: LatentTree, augment: Augmentation, precision
         raise ValueError(
             f"the trees have {len(trees.leaves)} leaves, the network reads {network.inputs}"
         )
-    if augment.missing_rates(trees).any():
-        raise ValueError(f"networks need every leaf of a sample, but {augment} leaves some out")
+    check_missing(trees, augment)
     augment.rates(trees)
     device = next(network.parameters()).device
     if precision not in ("float32", "bfloat16"):

@@ -9,16 +9,13 @@ import torch
 from judging import judge
 from made_up_variants import cell, joined, seeded
 
-import hltm
 from dualnets.experiments import load
-from dualnets.experiments.emergence._samples import by_method
 from dualnets.lab import grids
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.fields import with_columns
 from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD, by_variant, variant_stats
 
-augmentation = import_module(load("augmentation").code)
 
 
 # one rule that asks all variants: losses, architectures, numbers of states, grammars
@@ -69,94 +66,6 @@ def test_the_architecture_that_knows_the_tree_has_no_vote():
     assert against["p_less"] < 0.01 < against["p_more"]
 
 
-# what the augmentation lets through
-
-
-KEPT = [f"keep-level:{level}" for level in range(4)]
-REDRAWN = [f"resample-subtrees:{rate}:2" for rate in (0.5, 0.4, 0.2, 0.1)]
-
-
-def views(kept, redrawn, *, trees=14, levels=(2, 3), bare=0.0, shared_by=3.0):
-    """Two families that let more and more through, and one that lets all through; levels follow.
-
-    Args:
-        kept, redrawn: what alignment gains from the least to the most shared, in each.
-        bare: what it gains where nothing is shared.
-        shared_by: the least and the most shared are so many steps apart; 0 for all alike.
-    """
-    cells = []
-
-    def add(name, shared, gain, of=levels):
-        made = cell(name, 0.0, trees=trees, seed=len(cells), augment=name)
-        made[augmentation.INFORMATION] = shared
-        made.loc[made["level"].isin(of) & (made["step"] == 10), "value"] += gain
-        cells.append(made)
-
-    for names, slope in ((KEPT, kept), (REDRAWN, redrawn)):
-        for i, name in enumerate(names):
-            add(name, 0.1 + 0.1 * i * shared_by / 3, slope * i / 3 + 0.1)
-    for rate, gain in ((0.1, 0.3), (0.6, 0.0)):  # shared alike: cannot speak
-        add(f"resample-leaves:{rate}", 0.69, gain)
-    add("keep-nothing", 0.0, bare, (2, 3))
-    return joined(*cells)
-
-
-BARE = "; necessity: latents of which nothing is shared do not emerge at level 2, 3"
-
-
-@pytest.mark.parametrize(
-    ("slopes", "options", "verdict", "reason"),
-    [
-        ((0.3, 0.3), {}, "holds",
-         f"the better latents emerge (level kept, level 2, 3; subtrees, level 2, 3){BARE}"),
-        ((0.3, -0.3), {}, "fails", "the worse the more is shared (subtrees, level 2, 3) and the "
-         f"better (level kept, level 2, 3){BARE}"),
-        ((-0.3, -0.3), {}, "fails", "(level kept, level 2, 3; subtrees, level 2, 3);"),
-        ((0.0, 0.3), {}, "open", "follow: subtrees, level 2, 3;"),
-        ((0.3, 0.3), {"levels": (3,)}, "open", "follow: level kept, level 3; subtrees, level 3;"),
-        ((0.3, 0.3), {"trees": 11}, "open", "11 trees are fewer than 12"),
-        ((0.3, 0.3), {"shared_by": 0}, "open", "nothing that views share differs within a family"),
-        ((0.3, 0.3), {"bare": 0.2}, "holds", "nothing is shared emerge at level 2, 3"),
-        ((0.3, 0.3), {"bare": 0.04}, "holds", "nothing is shared emerge at level 2, 3"),
-    ],
-)  # fmt: skip
-def test_latents_follow_what_views_share_or_do_not(slopes, options, verdict, reason):
-    found = judge(load("augmentation"), views(*slopes, **options))
-    assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
-
-
-def test_a_correlation_that_is_sure_but_small_is_not_followed():
-    table = views(0.3, 0.3)
-    # half of the order is turned round: the correlation is 0.2 in every tree
-    turned = {0: 0.0, 1: 0.3, 2: 0.2, 3: 0.1}
-    upper = table["level"].isin((2, 3)) & (table["step"] == 10) & (table["metric"] == PRE)
-    for i, name in enumerate(KEPT):
-        table.loc[upper & (table["variant"] == name), "value"] += turned[i] - 0.1 * i
-    found = judge(load("augmentation"), table)
-    kept = [d for d in found.details if d["family"] == "level kept"]
-    assert all(d["p_more"] < 0.01 and 0 < d["rank_correlation"] < 0.3 for d in kept), kept
-    assert (found.verdict, found.effect_value) == ("open", pytest.approx(0.2, abs=0.03))
-
-
-def test_the_rank_correlation_is_spearmans():
-    from scipy.stats import spearmanr
-
-    found = augmentation.ends(views(0.05, 0.05))
-    own = found[found["family"] == "level kept"]
-    assert set(own["variant"]) == set(KEPT)
-    followed = augmentation.following(own).set_index(["level", "member"])["follows"]
-    part = own[(own["member"] == 3) & (own["level"] == 2)]
-    each = [spearmanr(rows["shared"], rows["value"])[0] for _, rows in part.groupby("node")]
-    assert followed[2, 3] == pytest.approx(np.mean(each))
-    alike = augmentation.following(found[found["family"] == "leaves"])
-    assert alike.empty
-
-
-def test_families_are_those_of_the_names():
-    assert augmentation.family_of("keep-root") == "level kept"
-    assert augmentation.family_of("resample-leaves:0.1") == "leaves"
-    assert augmentation.family_of("resample-subtrees:0.5:2") == "subtrees"
-    assert augmentation.family_of("keep-nothing") == ""
 
 
 # trees of several seeds
@@ -166,9 +75,6 @@ def test_families_are_those_of_the_names():
     ("name", "table"),
     [
         ("losses", joined(cell("a", 0.2, trees=24), cell("b", 0.1, trees=24))),
-        ("augmentation", views(0.3, -0.3, trees=24)),
-    ],
-    ids=["losses", "augmentation"],
 )
 def test_trees_of_several_seeds_add_up(name, table):
     experiment = load(name)
@@ -191,17 +97,6 @@ def test_trees_of_one_variant_stay_beside_their_own_in_another():
     assert set(by_variant(other)) == {"a (lr 0.5)", "a (lr 0.6)", "b (lr 0.5)", "b (lr 0.6)"}
 
 
-def test_trees_of_several_seeds_add_up_for_every_set_of_samples():
-    sizes = {32: 0.1, 512: 0.2, 0: 0.3}
-    made = [
-        cell("simclr", gain, trees=24, samples=size, name=str(size)) for size, gain in sizes.items()
-    ]
-    alone, both = joined(*made), seeded(joined(*made), (5, 6))
-    one, two = (by_method(table)["simclr"] for table in (alone, both))
-    assert one.samples == two.samples == [32, 512]
-    for left, right in zip(one.gains(3), two.gains(3), strict=True):
-        assert np.array_equal(left, right)
-    assert len(two.gains(3)[1]) == 24
 
 
 # trees of other families
@@ -250,7 +145,6 @@ def test_a_pyramid_is_as_wide_as_the_trees_levels():
 
 SMALL = {"members": 3, "steps": 6, "snapshots": 2, "evaluation_samples": 512, "batch": 16}
 FEW = {  # at least two variants of each, both kinds where there are two
-    "augmentation": ["keep-level:1", "keep-root"],
     "architecture": ["tree", "conv, as wide", "wrong tree", "dense, as wide"],
     "polarity": ["polarity 0.6", "polarity 0.8"],
     "branching": ["2 children", "4 children"],
@@ -295,16 +189,3 @@ def test_its_figure_draws(small):
     figure.canvas.draw()
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [title[0] for title in titles if title] == ["a", "b", "c", "d"]
-
-
-@pytest.mark.parametrize("small", ["augmentation"], indirect=True)
-def test_what_views_share_is_the_closed_form(small):
-    table = small.table
-    settings = load("augmentation").Settings(members=3, depth=3)
-    trees = settings.build_trees()
-    rows = table[
-        (table["variant"] == "keep-root") & (table["metric"] == PRE) & (table["step"] == 0)
-    ]
-    for row in rows.itertuples():
-        exact = trees.view_correlation(row.node, hltm.keep_root())[row.member]
-        assert row.view_correlation == pytest.approx(float(exact))

@@ -11,6 +11,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from dualnets import experiments
+from dualnets.experiments.emergence._samples import INVARIANCE
 from dualnets.lab import grids
 from dualnets.lab.report import style as figures
 from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD
@@ -27,7 +28,7 @@ DRAWN = (
 TREES = 2
 # settings that figures and rules use; each of the others would be a column that costs time
 USED = ("variant", "depth", "branching", "polarity_low", "polarity_high", "units", "states", "rules",
-        "samples", "method", "augment", "seed")  # fmt: skip
+        "samples", "symbols", "method", "augment", "seed")  # fmt: skip
 
 
 def made_up(name, alike):
@@ -56,9 +57,9 @@ def made_up(name, alike):
                 value = np.nan if lost and step else start + share * gain
                 of_level = common | {
                     "level": level, "ceiling": 0.97, "initial": start, "value": value, "null": 0.03,
-                    "view_correlation": 1 / (level + at), "view_information": 1 / (level + at),
+                    "view_correlation": 1 / (level + at), "surviving_share": 1 / (level + at),
                 }  # fmt: skip
-                metric = RATIO if name in BY_RATIO else PRE
+                metric = RATIO if name in BY_RATIO else INVARIANCE if name == "samples" else PRE
                 rows.append(of_level | {"metric": metric, "node": str(level)})
                 if name == "teacher_student":
                     code = import_module(experiment.code)

@@ -1,4 +1,4 @@
-"""Methods, samples, labels: every rule on made-up tables, one small run, the figure."""
+"""Methods and labels: every rule on made-up tables, one small run, the figure."""
 
 import json
 
@@ -9,7 +9,6 @@ from judging import judge
 from made_up_variants import cell, joined, seeded
 
 from dualnets.experiments import load
-from dualnets.experiments.emergence._samples import by_method
 from dualnets.experiments.objectives import _methods
 from dualnets.experiments.objectives.methods import BARE, LABEL
 from dualnets.experiments.objectives.supervised import PAIRS
@@ -88,50 +87,6 @@ def test_half_of_the_gap_takes_as_long_as_it_takes():
     assert {d["half_of_the_gap_at"] for d in never.details if "level" in d} == {None}
 
 
-# samples
-
-ENDS = (32, 512, 0)
-
-
-def learned(low, top, methods=("simclr", "byol"), trees=12, fresh=0.3, sizes=ENDS):
-    """Growth of levels 2 and TOP with P samples, as shares of that with fresh ones."""
-    gains = {}
-    for name in methods:
-        for size in sizes:
-            share = dict.fromkeys(range(1, TOP + 1), 1.0 if size == 0 else low)
-            share[TOP] = 1.0 if size == 0 else (top[name] if isinstance(top, dict) else top)
-            gains[name, size] = {level: fresh * part for level, part in share.items()}
-    return made_up(gains, trees)
-
-
-@pytest.mark.parametrize(
-    ("given", "verdict", "reason"),
-    [
-        ({"low": 0.9, "top": 0.3}, "holds", "lacks more with simclr, byol"),
-        ({"low": 0.3, "top": 0.9}, "fails", "less with simclr, byol"),
-        ({"low": 0.6, "top": {"simclr": 0.6, "byol": 0.9}}, "fails", "less with byol"),
-        ({"low": 0.6, "top": {"simclr": 0.6, "byol": 0.2}}, "open", "more with byol"),
-        ({"low": 0.6, "top": {"simclr": 0.9, "byol": 0.2}}, "open", "more with byol, less with simclr"),
-        ({"low": 0.9, "top": 0.3, "fresh": -0.1}, "open", "do not make both emerge"),
-        ({"low": 0.9, "top": 0.3, "trees": 9}, "open", "9 trees are fewer than 12"),
-        ({"low": 0.9, "top": 0.3, "sizes": (32, 512)}, "open", "were not both run"),
-        ({"low": 0.9, "top": 0.3, "sizes": (0,)}, "open", "were not both run"),
-    ],
-)  # fmt: skip
-def test_the_rule_of_samples(given, verdict, reason):
-    found = judged("samples", learned(**given))
-    assert found.verdict == verdict
-    assert reason in found.reason
-
-
-def test_samples_for_half_are_between_the_sets():
-    gains = {("simclr", size): 0.3 * share for size, share in ((32, 0.1), (128, 0.7), (0, 1.0))}
-    of = by_method(made_up(gains, noise=1e-6))["simclr"]
-    assert of.enough(2).value == pytest.approx(32 * 4 ** (0.4 / 0.6), rel=1e-2)
-    assert by_method(learned(0.9, 0.3))["byol"].half(2) == "<=32 [<=32, <=32]"
-    assert by_method(learned(0.9, 0.3))["byol"].half(TOP) == ">512 [>512, >512]"
-
-
 # labels
 
 ROOT, ALL = PAIRS
@@ -181,7 +136,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", ["methods", "samples", "supervised"])
+@pytest.mark.parametrize("name", ["methods", "supervised"])
 def test_runs_and_draws(name):
     """The smoke scale, smaller still, or every third cell of it; figure, summary and verdict."""
     experiment = load(name)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import dualnets
 import hltm
 from dualnets.methods.protocol import Needs
 from dualnets.training import data as training_data
@@ -69,6 +70,36 @@ def test_the_sample_itself_stands_behind_its_views(make):
         else:
             here = torch.arange(step * BATCH, (step + 1) * BATCH)
         assert passes[2].equal(base[:, here])
+
+
+def test_missing_leaves_are_those_of_the_views_and_read_as_zeros():
+    trees = hltm.random_hierarchy(v=3, m=2, s=2, L=2, classes=3, members=2, seed=0)
+    augment = hltm.drop_subtrees(0.4, 1).then(hltm.drop_leaves(0.2))
+    network = dualnets.tree_network(trees, units=3, seed=0)
+    views = trees.views(trees.sample(4 * BATCH, seed=9), augment)
+    batches = rows(FreshData, trees, augment=augment).batches(Needs(views=2), 0, 4)
+    for step, batch in enumerate(batches):
+        here = slice(step * BATCH, (step + 1) * BATCH)
+        for view, found in zip(views, batch.leaves.split(BATCH, dim=1), strict=True):
+            shown = view.leaves[:, here]
+            assert found.dtype == torch.uint8
+            assert torch.where(found == 255, -1, found.short()).equal(shown)
+            read = network.read(found.transpose(1, 2)).unflatten(1, (4, 3)).sum(2)  # (S, X, B)
+            assert read.transpose(1, 2).equal((shown >= 0).to(read.dtype))
+    few = rows(FixedData, trees, augment=augment, samples=BATCH).batches(Needs(views=2), 1, 1)
+    second = trees.views(trees.sample(BATCH, seed=9), augment, first_view=3)
+    (batch,) = few
+    for view, found in zip(second, batch.leaves.split(BATCH, dim=1), strict=True):
+        given = sorted(map(tuple, view.leaves[0].tolist()))
+        assert sorted(map(tuple, torch.where(found == 255, -1, found.short())[0].tolist())) == given
+
+
+def test_leaves_of_which_no_number_is_left_cannot_be_missing():
+    tree = hltm.LatentTree.from_tables(
+        hltm.Topology.balanced(1), [torch.ones(1, 2) / 2, *[torch.ones(1, 2, 256) / 256] * 2]
+    )
+    with pytest.raises(ValueError, match="leaves of 256 states, expected at most 255"):
+        training_data.check_missing(tree, hltm.drop_leaves(0.1))
 
 
 def test_every_sample_once_per_epoch_in_another_order_each():

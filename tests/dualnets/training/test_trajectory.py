@@ -186,7 +186,7 @@ def test_training_lowers_the_loss_and_the_control_does_not_matter(path):
         ({"augment": hltm.keep_level(9)}, "level must be in 0..3, got 9"),
         (
             {"augment": hltm.drop_leaves(0.2)},
-            "need every leaf of a sample, but drop-leaves:0.2 leaves some out",
+            "as one bit, which cannot be missing, but drop-leaves:0.2 leaves some out",
         ),
     ],
 )

@@ -107,6 +107,7 @@ def test_a_tree_serves_as_its_topology():
         ("resample-leaves:0.3", hltm.resample_leaves(0.3)),
         ("keep-nodes:1+2", hltm.keep_nodes([1, 2])),
         ("drop-leaves:0.2", hltm.drop_leaves(0.2)),
+        ("drop-subtrees:0.2:1", hltm.drop_subtrees(0.2, 1)),
         ("resample-subtrees:0.3:1", hltm.resample_subtrees(0.3, 1)),
         ("keep-level:1,resample-leaves:0.25", hltm.keep_level(1).then(hltm.resample_leaves(0.25))),
         (
@@ -181,7 +182,6 @@ def test_a_rule_of_one_s_own_is_checked(rates, message):
     [
         ([0, 0, 0.5], r"'own' gives missing rates of shape \(3,\), expected \(6,\)"),
         ([0, 0, 2, 0, 0, 0], "'own' gives node 'x' the missing rate 2.0, expected a number in"),
-        ([0, 0.5, 0, 0, 0, 0], "'own' gives latent 'a' the missing rate 0.5, expected 0"),
     ],
 )
 def test_missing_rates_of_ones_own_are_checked(rates, message):

@@ -86,6 +86,24 @@ def test_a_rate_is_of_its_own_leaf():
     assert abs(share[2] - 0.5) < 0.05
 
 
+def test_a_subtree_is_missing_as_a_whole_and_what_is_missing_alone_besides():
+    tree = random_tree([-1, 0, 0, 1, 1, 2, 3, 3], [3] * 8, seed=0)  # leaves of two levels
+    draw = tree.sample(4000, seed=1)
+    leaves = tree.leaves.start
+    (whole,) = tree.views(draw, hltm.drop_subtrees(0.3, 1), count=1)
+    (both,) = tree.views(draw, hltm.drop_subtrees(0.3, 1).then(hltm.drop_leaves(0.5)), count=1)
+    (alone,) = tree.views(draw, hltm.drop_leaves(0.5), count=1)
+    for top in tree.level(1):
+        below = tree.topology.descendants(top)
+        own = whole.missing[:, below[below >= leaves] - leaves]
+        assert own.all(1).equal(own.any(1))
+        assert abs(own[:, 0].double().mean() - 0.3) < 4 * (0.3 * 0.7 / 4000) ** 0.5
+    assert both.missing.equal(whole.missing | alone.missing)
+    assert whole.states.equal(draw.states)
+    (none,) = tree.views(draw, hltm.drop_subtrees(1, tree.topology.depth), count=1)
+    assert none.missing.all()
+
+
 def test_known_missing_leaves():
     # the layout of missing-leaf decisions is part of DRAW_FORMAT 1
     tree = hltm.symmetric_binary(depth=2, polarity=0.9, seed=0)

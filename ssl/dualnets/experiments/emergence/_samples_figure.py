@@ -1,66 +1,91 @@
-"""The figure of the experiment on samples: alignment by level over P, method by method; spread and rank."""
+"""The figure of the experiment on samples: invariance by level over P, and the samples needed over m."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dualnets.experiments.emergence._samples import Learned, by_method
+from dualnets.experiments.emergence._samples import KINDS, Learned, learned, published
+from dualnets.experiments.emergence.samples import CLASS, LEAF
 from dualnets.lab.report.intervals import band
 from dualnets.lab.report.style import WIDTH, level_colours
-from dualnets.lab.variants import variant_stats
+from dualnets.lab.time_to_threshold import median_time
 
 MARKED: dict[str, Any] = {"marker": "o", "markersize": 3.5}
+STYLES = {CLASS: "-", LEAF: "--"}
+PUBLISHED = {CLASS: "class (○): $n_c m^L$", LEAF: "leaf (◇): $v m^{2l-1}/(1-m/v)$"}
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """A column per method: share of the ceiling by level; spread and effective rank of the embedding."""
-    methods = by_method(table)
+    """A panel per kind of training with the fewest rules, and one of the samples needed over m."""
+    found = sorted(learned(table), key=lambda own: (KINDS.index(own.kind), own.rules))
+    fewest = {own.kind: own for own in reversed(found)}
+    shown = [fewest[kind] for kind in KINDS if kind in fewest]
     figure, axes = plt.subplots(
-        3, len(methods), figsize=(WIDTH, 6.4), height_ratios=(1.0, 0.4, 0.4), sharex="col",
-        sharey="row", squeeze=False, layout="constrained",
+        1, len(shown) + 1, figsize=(WIDTH, 3.4), width_ratios=[1] * len(shown) + [1.3],
+        layout="constrained", squeeze=False,
     )  # fmt: skip
-    for column, (name, learned) in enumerate(methods.items()):
-        places, cells, labels = _places(learned)
-        found = [variant_stats(rows) for rows in cells]
-        _levels(axes[0, column], places, cells)
-        band(axes[1, column], places, [f.spread for f in found], color="#3a6ea5", **MARKED)
-        band(axes[2, column], places, [f.rank for f in found], color="#c1666b", **MARKED)
-        axes[0, column].set_title(f"{'abcdefgh'[column % 8]}  {name}")
-        axes[2, column].set_xscale("log")
-        axes[2, column].set_xticks(places, labels, rotation=45 if len(places) > 6 else 0)
-        axes[2, column].minorticks_off()
-        axes[2, column].set_xlabel("samples P")
-    axes[0, 0].set_ylabel("best |correlation| / ceiling")
-    axes[1, 0].set(ylabel="spread", ylim=(-0.03, 1.05))
-    axes[2, 0].set_ylabel("effective rank")
-    axes[0, -1].legend(
-        loc="center left", bbox_to_anchor=(1.01, 0.5), title="level\n(dotted: before\ntraining)"
-    )
+    for own, panel, letter in zip(shown, axes[0], "abcd", strict=False):
+        _curves(panel, own)
+        panel.set_title(f"{letter}  {own.kind}, m = {own.rules}")
+        if panel is not axes[0, 0]:
+            panel.sharey(axes[0, 0])
+            panel.tick_params(labelleft=False)
+    axes[0, 0].set_ylabel("invariance to synonyms")
+    _needed(axes[0, -1], [own for own in found if own.kind in STYLES and own.complete])
+    axes[0, -1].set_title(f"{'abcde'[len(shown)]}  samples needed")
+    first, last = (panel.get_legend_handles_labels() for panel in (axes[0, 0], axes[0, -1]))
+    entries = [one + other for one, other in zip(first, last, strict=True)]
+    figure.legend(*entries, loc="outside lower center", ncols=6, fontsize=7)
     return figure
 
 
-def _places(learned: Learned) -> tuple[list[float], list[pd.DataFrame], list[str]]:
-    """Where cells stand on the axis, the cells, and their labels; fresh data stand last."""
-    places = [float(size) for size in learned.samples]
-    cells, labels = [*learned.fixed], [f"{size}" for size in learned.samples]
-    if learned.fresh is not None:
-        places.append(places[-1] * 8 if places else 1.0)
-        cells.append(learned.fresh)
-        labels.append("fresh")
-    return places, cells, labels
+def _curves(axes: Any, own: Learned) -> None:
+    """A line per level with its 95% band over the sizes of the set; fresh samples stand last."""
+    far = 8.0 * max(own.samples, default=1)
+    for level, colour in _colours(own.levels).items():
+        before = {"label": "before training"} if level == own.levels[-1] else {}
+        axes.axhline(own.initial[level].mean(), color=colour, linestyle=":", linewidth=1, **before)
+        if own.samples:
+            values = list(own.fixed[level].T)
+            band(axes, own.samples, values, color=colour, label=f"level {level}", **MARKED)
+        if own.fresh:
+            mark = {"label": "fresh samples"} if level == own.levels[-1] else {}
+            axes.plot(far, own.fresh[level].mean(), "s", color=colour, markersize=4, **mark)
+    axes.set(xscale="log", xlabel="samples P", ylim=(-0.05, 1.05))
 
 
-def _levels(axes: Any, places: list[float], cells: list[pd.DataFrame]) -> None:
-    """A line per level with its 95% band; dotted where it stood before training."""
-    top = int(cells[0]["level"].max())
-    for level, colour in level_colours(top).items():
-        found = [variant_stats(rows, [level]) for rows in cells]
-        before = float((found[0].initial / found[0].ceiling).mean())
-        axes.axhline(before, color=colour, linestyle=":", linewidth=1)
-        label = f"{level}" if level < top else f"{level}, the root"
-        shares = [f.value / f.ceiling for f in found]
-        band(axes, places, shares, color=colour, label=label, **MARKED)
+def _needed(axes: Any, found: list[Learned]) -> None:
+    """The samples needed with their 95% intervals, and the published powers of m; arrows where censored."""
+    for own in found:
+        for level, colour in _colours(own.levels).items():
+            needed = median_time(own.needed(level))
+            at = own.rules * (1 + 0.03 * level * (1 if own.kind == LEAF else -1))
+            top, most = min(needed.high, 2.0 * own.samples[-1]), own.samples[-1]
+            mark = {CLASS: "o", LEAF: "D"}[own.kind] if np.isfinite(needed.value) else "^"
+            axes.plot([at, at], [max(needed.low, own.samples[0]), top], color=colour, lw=1)
+            axes.plot(at, min(needed.value, most), mark, color=colour, markersize=4)
+    for kind, style in STYLES.items():
+        same = [each for each in found if each.kind == kind]
+        for level in same[0].levels[: 1 if kind == CLASS else None] if same else []:
+            colour = "0.5" if kind == CLASS else _colours(same[0].levels)[level]
+            label = PUBLISHED[kind] if level == same[0].levels[0] else None
+            numbers = [published(each, level) for each in same]
+            axes.plot(
+                [each.rules for each in same], numbers, style, color=colour, lw=1, label=label
+            )
+    axes.set(xscale="log", yscale="log", xlabel="rules per symbol m")
+    if found:
+        rules = sorted({own.rules for own in found})
+        axes.set_xticks(rules, [str(m) for m in rules])
+        axes.minorticks_off()
+
+
+def _colours(levels: list[int]) -> dict[int, Any]:
+    return {
+        level: colour for level, colour in level_colours(max(levels) + 1).items() if level in levels
+    }

@@ -1,73 +1,219 @@
-"""How many samples until the latents of each level emerge?
+"""How many samples until the symbols of each level are learned?
 
-A fixed set of P samples, used again and again, each time in new views, instead of fresh samples; the number
-of updates is the same for all P. A view redraws some of the lowest subtrees, and keeps most of its sample:
-with views that keep the root alone, any P would be as good as fresh data. SimCLR and BYOL compare views,
-the supervised network predicts the root's state from one; each has the learning rate that did best for it
-on fresh data, of the same four, on other trees.
+Data are those of the Random Hierarchy Model (Cagnetta et al., arXiv 2307.02129; the experiment `hierarchy`
+describes it): v symbols per level, m synonymous rules per symbol, tuples of s = 2, L levels. Training uses a
+fixed set of P samples, again and again; what a view hides is hidden, and nothing is drawn anew, so that a
+network sees no more of the model than its samples.
 
-By default P goes from 2^5, a single batch, to 2^13; 400 batches of 32 are 12 800 samples, so sets of 2^14
-and more would show none twice: those are fresh data. At the paper's scale P goes from 2^6 to 2^16.
-The samples for half are those with which latents grow half as much *as with fresh data*, which is not
-half of the gap to their ceiling. Where the smallest set is enough already, all that is known is that
-no more are needed: `<=`.
+A level is learned where synonyms make no difference: invariance is 1 - r / s, with r the mean squared change
+of the layer above where the rule of a symbol is drawn again, and all below it, and s that where the symbol,
+too, is replaced by that of another sample. It is 1 if the layer depends on the symbol alone; before training
+it is above 0. (The papers measure such ratios, too.) The samples that a level needs are those with which a
+tree's invariance grows half as much as with fresh samples; a tree that does not get there with the largest
+set needs more than that.
+
+Four kinds of training: a label, the class; a hidden leaf, the last, predicted from all others (the layer then
+looks at the symbols beside the path to that leaf); and two that compare views of which whole tuples of leaves
+are hidden, SimCLR and BYOL.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from dualnets.lab.ablation import ablation
-from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
+from dualnets.experiments.emergence.hierarchy import HierarchySettings
+from dualnets.lab.ablation import VariantSettings, ablation
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Claim, Deferred, Rule
+from dualnets.lab.settings import setting
+
+if TYPE_CHECKING:
+    from dualnets.methods.protocol import Method
+    from hltm.sampling.augment import Augmentation
 
 CODE = "dualnets.experiments.emergence._samples"
-COMMON: dict[str, Any] = {
-    "depth": 4, "members": 12, "steps": 400, "batch": 32, "units": 10, "bias": True, "momentum": 0.9,
-    "weight_decay": 4e-4, "snapshots": 2, "evaluation_samples": 4096, "lr": 0.3,
-    "augment": "resample-subtrees:0.3:2", "samples": [32, 64, 128, 512, 2048, 8192, 0],
-}  # fmt: skip
-RULE = (
-    "What a tree's level lacks for want of samples: how much less the mean best |correlation| of its "
-    "latents grew with P samples than with fresh ones, averaged over all P, as a share of the mean growth "
-    "with fresh ones. For each method, exact one-sided signed-rank tests over trees (Wilcoxon, p < "
-    f"{SIGNIFICANCE} after Bonferroni over methods) of whether the root lacks more than level "
-    "2, and whether it lacks less. Holds if it lacks more with every method; fails if it lacks less "
-    "with one and more with none; open otherwise, where fresh samples make either not emerge, or with "
-    f"fewer than {FEWEST_TREES} trees."
+CLASS, LEAF = "class", "hidden leaf"
+TOLERANCE = 1.0  # powers of m by which an exponent may miss the published one
+
+NEEDED = (
+    "The samples that a tree needs: where its curve over the size of the set, linear in the logarithm of "
+    "the size, first reaches half of the growth with fresh samples; infinite where it does not with the "
+    "largest set. "
 )
+MEDIAN = (
+    "the median over trees has a 95% interval between two trees (order statistics, which censored trees "
+    "leave valid)"
+)
+OPEN = (
+    f"open otherwise, where fresh samples close less than {NEGLIGIBLE} of the gap, or with fewer than "
+    f"{FEWEST_TREES} trees"
+)
+EXPONENT = (
+    f"{NEEDED}Of the mean invariance of all levels, trained with the class. A tree's number is the slope of "
+    f"the logarithm of the samples needed on log m, over all m; {MEDIAN}. Holds if the interval lies within "
+    f"{TOLERANCE:g} of L, fails if it lies wholly outside, {OPEN}."
+)
+LOWEST = (
+    f"{NEEDED}Of the lowest level, trained to predict a hidden leaf. A tree's number is the slope of the "
+    f"logarithm of the samples needed on log m, over all m; {MEDIAN}. Holds if the interval lies within "
+    f"{TOLERANCE:g} of the same slope of the published numbers, fails if it lies wholly outside, {OPEN}."
+)
+TOGETHER = (
+    f"{NEEDED}Trained with the class, level by level. A tree's number is the mean over m of log_m of the "
+    "ratio of the samples needed for the highest level below the root to those for the lowest, per level "
+    f"between them; {MEDIAN}. Holds if the interval lies within {TOLERANCE:g} of 0, less than a factor m per "
+    f"level, fails if it lies wholly outside, {OPEN}."
+)
+LEVEL_BY_LEVEL = (
+    f"{NEEDED}Trained to predict a hidden leaf, with the fewest rules m that were run. A tree's number is "
+    "log_m of the ratio of the samples needed for the highest level below the root to those for the lowest, "
+    f"per level between them; {MEDIAN}. Holds if the interval lies within {TOLERANCE:g} of 2, fails if it "
+    f"lies wholly outside, {OPEN}."
+)
+VIEWS = (
+    f"{NEEDED}For SimCLR and for BYOL, an exact signed-rank test over trees (Wilcoxon, one-sided, p < "
+    f"{SIGNIFICANCE} after Bonferroni over methods, censored trees last) of whether the highest level below "
+    "the root needs more samples than the lowest, and whether it needs fewer. Holds if it needs more with "
+    f"every method, fails if it needs fewer with one and more with none, {OPEN}."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(VariantSettings, HierarchySettings):
+    """One training: rules, a network on each set of them, a method, a set of samples."""
+
+    predict: str = setting(
+        "labels",
+        "what a supervised network predicts: its labels, or the last leaf, which it is not shown",
+        choices=("labels", "leaf"),
+    )
+
+    def __post_init__(self) -> None:
+        if 0 < self.samples < self.batch:  # a set smaller than a batch is read as a whole
+            object.__setattr__(self, "batch", self.samples)
+        super().__post_init__()
+        if self.depth < 3:
+            raise ValueError(f"depth must be at least 3 for two levels, got {self.depth}")
+        if self.predict == "leaf" and self.method != "supervised":
+            raise ValueError(f"predict leaf needs method supervised, got {self.method}")
+
+    def build_augmentation(self) -> Augmentation:
+        """The augmentation by name, which also hides the last leaf where that is predicted."""
+        from dualnets.experiments.emergence._hidden_leaf import hide_last_leaf
+
+        made = super().build_augmentation()
+        return made.then(hide_last_leaf()) if self.predict == "leaf" else made
+
+    def build_method(self) -> Method:
+        """The method; a supervised one with the last leaf as its label where that is predicted."""
+        made: Any = super().build_method()
+        last = len(self.build_topology()) - 1
+        return replace(made, targets=(last,)) if self.predict == "leaf" else made
+
+
+def _variants(*counts: int, steps: int, longer: int) -> dict[str, dict[str, Any]]:
+    """The kinds of training; those that the papers are about with several numbers of rules.
+
+    Args:
+        counts: numbers of rules m.
+        steps: updates with labels.
+        longer: updates of those that compare views.
+    """
+    shown = {
+        "method": "supervised",
+        "labels": "root",
+        "augment": "resample-leaves:0",
+        "steps": steps,
+    }
+    labelled = {CLASS: {**shown, "lr": 0.3}, LEAF: {**shown, "predict": "leaf", "lr": 0.1}}
+    views: dict[str, dict[str, Any]] = {
+        "simclr": {"method": "simclr", "loss": "ntxent", "temperature": 0.5, "lr": 1.0, "momentum": 0.0,
+                   "augment": "drop-subtrees:0.7:1", "steps": longer},
+        "byol": {"method": "byol", "lr": 0.3, "augment": "drop-subtrees:0.5:1", "steps": longer},
+    }  # fmt: skip
+    of_rules = {
+        f"{name}, m {m}": {**own, "rules": m} for name, own in labelled.items() for m in counts
+    }
+    few = counts[0]
+    return of_rules | {f"{name}, m {few}": {**own, "rules": few} for name, own in views.items()}
+
+
+def _ends(*kinds: str, **options: Any) -> Deferred:
+    """What must be flat at the end of training."""
+    return Deferred(f"{CODE}:ends", {"kinds": kinds, **options})
+
+
 EXPERIMENT = ablation(
     __name__,
     claims=(
         Claim(
-            "The higher a latent, the more samples it takes to emerge",
-            (
-                "not in the paper: in the Random Hierarchy Model higher latents need more samples (arXiv "
-                "2307.02129, 2406.00048)"
+            "With the class as the label, the samples needed grow as m to the power L",
+            "arXiv 2307.02129v5 (Phys. Rev. X 14, 031001): P* ≈ n_c m^L, measured, and from the noise of "
+            "correlations (Equation 10); not in arXiv 2010.00578",
+            Rule(EXPONENT, Deferred(f"{CODE}:judge_exponent", {"kind": CLASS})),
+            name="class",
+            plateau=_ends(CLASS),
+        ),
+        Claim(
+            "With the class as the label, all levels are learned with the same number of samples",
+            "arXiv 2307.02129v5: sensitivities to synonyms of all levels fall at the same P*; not in arXiv "
+            "2010.00578",
+            Rule(
+                TOGETHER,
+                Deferred(f"{CODE}:judge_levels", {"kind": CLASS, "claimed": 0.0}),
             ),
-            Rule(RULE, Deferred(f"{CODE}:judge")),
+            name="at once",
+            plateau=_ends(CLASS),
+        ),
+        Claim(
+            "Predicting a hidden leaf, the samples needed for the lowest level grow with m as its "
+            "correlations with that leaf emerge from noise",
+            "arXiv 2406.00048v3: correlations of leaves with a common ancestor at level l emerge at "
+            "v m^(2l - 1) / (1 - m / v^(s - 1)) samples (Equations 5 to 9), l = 2 here; not in arXiv "
+            "2010.00578",
+            Rule(LOWEST, Deferred(f"{CODE}:judge_exponent", {"kind": LEAF})),
+            name="leaf",
+            plateau=_ends(LEAF, levels=1),
+        ),
+        Claim(
+            "Predicting a hidden leaf, every further level needs m² times as many samples",
+            "arXiv 2406.00048v3, Equations 5 to 9: l grows by one per level; not in arXiv 2010.00578",
+            Rule(
+                LEVEL_BY_LEVEL,
+                Deferred(
+                    f"{CODE}:judge_levels", {"kind": LEAF, "claimed": 2.0, "fewest": True}
+                ),
+            ),
+            name="level by level",
+            plateau=_ends(LEAF, fewest=True),
+        ),
+        Claim(
+            "Comparing views that hide tuples of leaves, higher levels need more samples",
+            "ours: not in the papers",
+            Rule(VIEWS, Deferred(f"{CODE}:judge_views")),
+            name="views",
+            plateau=_ends("simclr", "byol"),
         ),
     ),
-    summary="how many samples until each level's latents emerge",
-    # Rates are the best of 0.01, 0.03, 0.1, 0.3 by gap closed on levels >= 2, with
-    # `hltm run samples --seed 1000 --members 8 --steps 200 --samples 0 --lr 0.01 0.03 0.1 0.3`:
-    # simclr .44 .50 .59 .71 · byol .67 .69 .64 .74 · supervised .73 .78 .80 .77
-    variants={
-        "simclr": {"method": "simclr", "loss": "ntxent"},
-        "byol": {"method": "byol"},
-        "supervised": {"method": "supervised", "labels": "root", "lr": 0.1},
+    summary="how many samples each level of a grammar needs",
+    settings=Settings,
+    variants=_variants(2, 3, 4, steps=1500, longer=4000),
+    variants_at={
+        "smoke": _variants(2, 3, steps=40, longer=40),
+        **dict.fromkeys(("long", "paper"), _variants(2, 3, 4, steps=3000, longer=12_000)),
     },
-    common=COMMON,
+    common={
+        "depth": 3, "symbols": 8, "members": 14, "batch": 32, "units": 32, "bias": True, "momentum": 0.9,
+        "snapshots": 4, "evaluation_samples": 2048, "samples": [4, 16, 64, 256, 1024, 4096, 0],
+    },
     scales={
-        "smoke": {"depth": 3, "steps": 60, "evaluation_samples": 2048, "samples": [32, 256, 0]},
+        "smoke": {"units": 8, "evaluation_samples": 512, "samples": [4, 256, 0]},
         "default": {},
-        "paper": {
-            "depth": 5,
-            "batch": 64,
-            "members": 30,
-            "steps": 10_000,
-            "samples": [*(2**k for k in range(6, 17)), 0],
-        },
+        "long": {"members": 24, "samples": [4, 16, 64, 256, 1024, 4096, 16_384, 0]},
+        "paper": {"members": 30, "samples": [*(2**k for k in range(2, 15)), 0]},
     },
     table=Deferred(f"{CODE}:summary_table"),
     figure=Deferred("dualnets.experiments.emergence._samples_figure:draw"),
-)
+    code=CODE,
+    result_version=2,
+)  # fmt: skip

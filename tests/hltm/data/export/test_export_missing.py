@@ -258,7 +258,6 @@ def test_names_that_miss_nothing_are_no_problem(tmp_path):
         ({"augmentation": {"name": "x", "rates": [0.0] * 15}}, "version 2, expected 1"),
         ({"missing_rates": [1.5] * 15}, r"missing_rates must be in \[0, 1\], one per node"),
         ({"missing_rates": [0.5] * 14}, r"missing_rates must be in \[0, 1\], one per node"),
-        ({"missing_rates": [0.5] * 15}, "gives a latent a missing rate"),
         ({"columns": "nodes"}, "columns 'nodes' do not fit format 'npz'"),
     ],
 )
