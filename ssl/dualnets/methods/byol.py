@@ -343,10 +343,9 @@ class BYOL(Method):
         top = len(self.predictor.widths) - 1
         layers = {"all": None, "top": (top,), "bottom": (0,)}[self.redraw]
         like = sample_parameter(network)
-        inputs = state["predictor.0.weight"].shape[-1]
-        moments = self.predictor.init_running_stats(inputs, len(like), like, layers)
+        moments = self.predictor.init_running_stats(len(like), like, layers)
         return moments | self.predictor.init(
-            inputs, place=PREDICTOR,
+            state["predictor.0.weight"].shape[-1], place=PREDICTOR,
             version=(step + 1) // self.redraw_every, layers=layers, **address(network, setup),
         )  # fmt: skip
 

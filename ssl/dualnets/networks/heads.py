@@ -180,26 +180,32 @@ class Head:
         return found
 
     def init_running_stats(
-        self, inputs: int, members: int, like: Tensor, layers: Sequence[int] | None = None
+        self,
+        members: int,
+        like: Tensor,
+        layers: Sequence[int] | None = None,
+        inputs: int | None = None,
     ) -> dict[str, Tensor]:
         """Running moments of every BatchNorm before the first batch, for evaluation.
 
         They are kept beside the parameters, under the same layers' names. A part that is off has none.
 
         Args:
-            inputs: number of input features.
             members: S.
             like: a tensor that gives dtype and device.
             layers: only these layers, counted from 0; all by default.
+            inputs: number of input features, for the norm of the inputs; None for the layers' only.
 
         Returns:
             Names such as `0.mean` and `0.variance` `(S, U, 1)` and `0.batches` `(S,)` int64; of the norm
             of the inputs `input.mean` and so on.
         """
         found: dict[str, Tensor] = {}
-        for layer, width in enumerate((inputs, *self.widths), start=INPUT):
+        units = {} if inputs is None else {INPUT: inputs}
+        units |= {n: width for n, width in enumerate(self.widths) if layers is None or n in layers}
+        for layer, width in units.items():
             norm, name = self.batch_norm(layer), _name(layer)
-            if norm is None or (layers is not None and layer not in layers):
+            if norm is None:
                 continue
             zeros = torch.zeros(members, width, 1, dtype=like.dtype, device=like.device)
             if norm.mean != "off":

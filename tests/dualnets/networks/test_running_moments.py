@@ -24,7 +24,7 @@ def rows(batch: int, seed: int) -> torch.Tensor:
 
 def initial(head):
     drawn = head.init(INPUTS, seed=3, members=MEMBERS, place=1, dtype=torch.float64)
-    return drawn | head.init_running_stats(INPUTS, len(MEMBERS), rows(1, 0))
+    return drawn | head.init_running_stats(len(MEMBERS), rows(1, 0), inputs=INPUTS)
 
 
 def after(head, parameters, batches, passes=1):
@@ -96,7 +96,7 @@ def test_move_by_the_momentum_once_it_is_the_larger_step_and_once_for_all_passes
 @pytest.mark.parametrize("std", ["on", "off", "stop"])
 def test_a_part_that_is_off_has_none(mean, std):
     head = Head((6, 4), norm=BatchNorm(mean, std))
-    found = set(head.init_running_stats(INPUTS, 3, rows(1, 0)))
+    found = set(head.init_running_stats(3, rows(1, 0)))
     expected = {"0.mean"} if mean != "off" else set()
     expected |= {"0.variance"} if std != "off" else set()
     assert found == (expected | {"0.batches"} if expected else set())
