@@ -1,14 +1,20 @@
 """Time to threshold: how many updates, or samples, a curve takes to reach a goal.
 
-The curve is known at a few places and linear between them in the logarithm of the place.
+The curve is known at a few places and linear between them in the logarithm of the place. A curve that
+does not reach its goal at any of them is censored: its time is infinite here and is shown as "> T".
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dualnets.lab.stats import Array, Estimate, bootstrap
+from dualnets.lab.stats import Array, Estimate, adjusted, bootstrap, stats
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def time_to_threshold(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) -> Estimate:
@@ -34,6 +40,147 @@ def time_to_threshold(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) ->
         >>> print(time_to_threshold([1, 10, 100], rising, np.full(4, 1.5)))
         31.62 [31.62, 31.62]
     """
+    x, y, goal = _checked(places, curves, goals)
+    # a quantile that is one of the values: no mean of a number and infinity
+    return bootstrap(
+        lambda picks: _crossings(x, y[picks].mean(1), goal[picks].mean(1)),
+        len(goal),
+        method="inverted_cdf",
+    )
+
+
+def member_times(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) -> NDArray[np.float64]:
+    """The place at which every member's own curve first reaches its goal.
+
+    Args:
+        places, curves, goals: as in `time_to_threshold`. Values that are not finite reach no goal.
+
+    Returns:
+        `(S,)` places; infinite where the goal is not reached at any place (censored), NaN where the goal
+        is not finite.
+
+    Raises:
+        ValueError: as `time_to_threshold`.
+
+    Example:
+        >>> member_times([1, 10, 100], [[0, 1, 2], [0, 0, 1]], [1.5, 1.5]).round(2)
+        array([31.62,   inf])
+    """
+    x, y, goal = _checked(places, curves, goals)
+    return _crossings(x, np.where(np.isfinite(y), y, -1e300), goal)  # far below any goal
+
+
+def later(a: ArrayLike, b: ArrayLike, among: int = 1) -> float:
+    """P of Wilcoxon's signed-rank test, one-sided, that paired times of `a` are later than those of `b`.
+
+    Differences are those of the logarithms of the times. A censored time is later than every other:
+    its difference from one that is not censored has the highest rank, which all such pairs share. Pairs
+    of two censored times are ties and left out, as all pairs without a difference; if nothing is left, or
+    a time is NaN, P is 1. The distribution of the sum of ranks is exact, shared ranks included.
+
+    Args:
+        a, b: `(S,)` times above 0, inf where censored, of the same members.
+        among: how many tests are made; P is multiplied by it (Bonferroni), up to 1.
+
+    Raises:
+        ValueError: times of different members, or of 0 or less.
+
+    Example:
+        >>> later([200, 300, 400, np.inf, np.inf], [100, 120, 130, 150, np.inf])
+        0.0625
+        >>> later([np.inf, np.inf], [np.inf, np.inf])
+        1.0
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"times must be (S,) of the same members, got {a.shape} and {b.shape}")
+    if (a <= 0).any() or (b <= 0).any():
+        raise ValueError(f"times must be above 0, got {min(a.min(), b.min())}")
+    if np.isnan(a).any() or np.isnan(b).any():
+        return 1.0
+    apart = a != b
+    difference = np.log(a[apart]) - np.log(b[apart])
+    if len(difference) == 0:
+        return 1.0
+    # ranks from 1 in halves, doubled so that they are whole
+    ranks = np.rint(2 * stats.rankdata(np.abs(difference))).astype(int)
+    chances = np.ones(
+        1
+    )  # of every sum of the ranks that have a plus sign, signs drawn with P = 1/2
+    for rank in ranks:
+        without = np.pad(chances, (0, rank))
+        chances = (without + np.roll(without, rank)) / 2
+    return adjusted(float(chances[ranks[difference > 0].sum() :].sum()), among)
+
+
+def median_time(times: ArrayLike, among: int = 1) -> Estimate:
+    """The median of times and its 95% interval between two of them, which censored ones leave valid.
+
+    The interval is that of order statistics: it covers the median with 95% or more for any distribution
+    (Conover, Practical Nonparametric Statistics, Section 3.2). Its ends and the median are infinite where
+    the times there are censored; the upper one is infinite, too, where there are too few times for an
+    interval within them, and the lower one is 0.
+
+    Args:
+        times: `(S,)`, inf where censored, or ratios of such times.
+        among: how many intervals are to hold all at once (Bonferroni).
+
+    Example:
+        >>> print(median_time([10.0, 20.0, 30.0, 40.0, 50.0, 60.0, np.inf, np.inf, np.inf]))
+        50.00 [20.00, inf]
+    """
+    given = np.sort(np.asarray(times, dtype=np.float64))
+    n = len(given)
+    if n == 0 or np.isnan(given).any():
+        return Estimate(float("nan"), float("nan"), float("nan"), n)
+    middle = given[(n - 1) // 2 : n // 2 + 1]
+    value = float(middle[0] if middle[0] == middle[-1] else middle.mean())
+    # the number of times on either side that are outside: P(Binomial(n, 1/2) < outside) <= 2.5%
+    outside = int(stats.binom.ppf(0.025 / among, n, 0.5))
+    if outside == 0:
+        return Estimate(value, 0.0, float("inf"), n)
+    return Estimate(value, float(given[outside - 1]), float(given[n - outside]), n)
+
+
+def half_gap_times(rows: pd.DataFrame, levels: list[int] | None = None) -> NDArray[np.float64]:
+    """Updates until each member has closed half of its own gap to the ceiling; infinite where censored.
+
+    Args:
+        rows: of one variant, with snapshots; they start at 0 updates.
+        levels: whose latents, as in `dualnets.lab.variants.variant_stats`.
+
+    Returns:
+        `(S,)` updates, 1 at least; a member that has diverged by then has none.
+    """
+    from dualnets.lab.variants import variant_stats
+
+    steps = sorted(rows["step"].unique())
+    found = [variant_stats(rows, levels, step) for step in steps]
+    half = (found[0].initial + found[0].ceiling) / 2
+    curves = np.stack([each.value for each in found[1:]], axis=1)
+    return member_times(steps[1:], curves, half)
+
+
+def time_in_words(time: Estimate, last: float) -> str:
+    """A time and its interval as text, with "> T" for what is censored at `last`.
+
+    Example:
+        >>> time_in_words(Estimate(1234.0, 800.0, float("inf"), 12), 20_000)
+        '1,234 [800, > 20,000]'
+    """
+    value, low, high = (
+        f"{number:,.0f}" if np.isfinite(number) else f"> {last:,.0f}" if number > 0 else "–"
+        for number in time[:3]
+    )
+    return value if value == low == high else f"{value} [{low}, {high}]"
+
+
+def _checked(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) -> tuple[Array, Array, Array]:
+    """The arguments of `time_to_threshold` as float64.
+
+    Raises:
+        ValueError: as there.
+    """
     x, y, goal = (np.asarray(given, dtype=np.float64) for given in (places, curves, goals))
     if y.ndim != 2 or y.shape != (len(goal), len(x)):
         raise ValueError(
@@ -42,12 +189,7 @@ def time_to_threshold(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) ->
         )
     if len(x) == 0 or not (x[0] > 0 and (np.diff(x) > 0).all()):
         raise ValueError(f"places must grow from above 0, got {x.tolist()}")
-    # a quantile that is one of the values: no mean of a number and infinity
-    return bootstrap(
-        lambda picks: _crossings(x, y[picks].mean(1), goal[picks].mean(1)),
-        len(goal),
-        method="inverted_cdf",
-    )
+    return x, y, goal
 
 
 def _crossings(x: Array, y: Array, goal: Array) -> NDArray[np.float64]:
