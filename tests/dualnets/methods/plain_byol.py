@@ -20,6 +20,7 @@ CASES = {
     "redraw-bottom": BYOL(
         SMALL, Head((5, 3), norm=BatchNorm(affine=True)), redraw_every=3, redraw="bottom"
     ),
+    "scaled-predictor": BYOL(SMALL, SMALL, predictor_scale=0.3, redraw_every=2),
     "cosine-momentum": BYOL(SMALL, SMALL, ema_decay=0.6, ema_schedule="cosine"),
     "online": BYOL(SMALL, SMALL, target="online"),
     "online-both-branches": BYOL(SMALL, SMALL, target="online", stop_gradient=False),
@@ -110,7 +111,8 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
         for name, tensor in drawn.items():
             layer, top = int(name.split(".")[0]), len(method.predictor.widths) - 1
             if method.redraw == "all" or layer == {"top": top, "bottom": 0}[method.redraw]:
-                found[f"predictor.{name}"] = tensor[0]
+                scale = method.predictor_scale if name.endswith("weight") else 1
+                found[f"predictor.{name}"] = scale * tensor[0]
                 for kind, start in (("mean", 0), ("variance", 1), ("batches", 0)):
                     own = f"predictor.{layer}.{kind}"
                     if own in state:
