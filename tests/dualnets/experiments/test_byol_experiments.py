@@ -185,9 +185,15 @@ def test_whether_byol_learns_at_all_with_a_norm_over_one_sample():
     (_, found) = experiment.verdicts(norms({**batch, "layer": (0.3, 0.8)}))
     assert (found.verdict, found.plateau) == ("fails", [])
     assert found.effect_value == pytest.approx(0.75, abs=0.05)
-    for ends, word in (((0.3, 0.01), "layer"), ((0.0, 0.8), "layer")):  # one without the other
+    table = norms({**batch, "layer": (0.3, 0.8)})
+    third = (table["variant"] == "layer") & (table["member"] % 3 == 0)
+    table.loc[third, "value"] = table.loc[third, "initial"]  # these trees learn nothing
+    table.loc[third & (table["metric"] == SPREAD), "value"] = 0.0
+    assert judge(experiment, table, 1).verdict == "fails"
+    for ends in ((0.3, 0.01), (0.3, np.nan), (0.04, 0.8)):  # one without the other; on the border
         found = judge(experiment, norms({**batch, "layer": ends}), 1)
-        assert (found.verdict, word in found.reason) == ("open", True)
+        assert (found.verdict, "not decided: layer" in found.reason) == ("open", True)
+    assert judge(experiment, norms({**batch, "layer": (0.0, 0.8)}), 1).verdict == "holds"
     assert judge(experiment, norms(batch, trees=11), 1).verdict == "open"
 
 

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from dualnets.experiments.byol import _verdicts
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Array, Estimate, Judgement, Outcome, too_few
+from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.stats import (
+    NOTHING,
+    Array,
+    Estimate,
+    Judgement,
+    Outcome,
+    mean_interval,
+    too_few,
+)
 from dualnets.lab.time_to_threshold import half_gap_times, later, median_time, time_in_words
 from dualnets.lab.variants import GAP, INTERVALS, at_once, by_variant, variant_stats
 
 
 def sooner(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Judgement:
-    """Apply the rule on times; the effect is the smallest median ratio of a time to the reference's.
-
-    Ratios count a censored time at the last update, so that they are lower bounds where the other time is
-    known.
-    """
-    effect = "time to half of the gap over that of the reference, median over trees, the smallest"
-    effect += f"{at_once(len(others))}; a lower bound, as a time that is not reached counts as all updates"
+    """Apply the rule on times; the effect is the smallest median ratio of a time to the reference's."""
+    effect = "least ratio of a time to half of the gap to that of the reference, median over trees, a lower "
+    effect += f"bound: a time that is not reached counts as all updates{at_once(len(others))}"
     rows_of = by_variant(table)
     if missing := [name for name in (reference, *others) if name not in rows_of]:
         reason = f"not run, or run in several ways: {', '.join(missing)}"
         return Judgement("open", reason, effect, NOTHING, [])
-    times, last = (
-        {name: half_gap_times(rows_of[name]) for name in (reference, *others)},
-        int(table["step"].max()),
-    )
+    times = {name: half_gap_times(rows_of[name]) for name in (reference, *others)}
+    last = int(table["step"].max())
     first = times[reference]
     details, ratios = [], []
     for name, own in times.items():
@@ -76,42 +78,69 @@ def _counts(details: Sequence[dict[str, Any]]) -> str:
     return f"later or never the others ({', '.join(parts)} of {details[0]['n']} trees{rest})"
 
 
+class End(NamedTuple):
+    """What became of BYOL with one norm, with intervals that hold for all norms at once.
+
+    Attributes:
+        gap: gap closed.
+        spread: of the embedding, one that is not finite counting as 0.
+    """
+
+    gap: Estimate
+    spread: Estimate
+
+    @property
+    def word(self) -> Literal["learns", "nothing", "neither"]:
+        """`learns`, `nothing` is learned, or `neither` where neither is shown."""
+        if self.gap.low > NEGLIGIBLE and self.spread.low > COLLAPSED:
+            return "learns"
+        return "nothing" if self.gap.high < NEGLIGIBLE else "neither"
+
+
+def _ends(table: pd.DataFrame, names: Sequence[str]) -> dict[str, End]:
+    """Variant -> its end, of those that were run."""
+    found = {}
+    for name, rows in by_variant(table[table["variant"].isin(names)]).items():
+        end = variant_stats(rows)
+        spread = np.where(np.isfinite(end.spread), end.spread, 0.0)
+        found[name] = End(end.gap_among(len(names)), mean_interval(spread, len(names)))
+    return found
+
+
 def none_learns(table: pd.DataFrame, *, names: Sequence[str]) -> Judgement:
     """Apply the rule that BYOL learns with none of some variants; the effect is the largest gap closed."""
     effect = f"largest gap closed with a norm over one sample{at_once(len(names))}"
-    chosen = table[table["variant"].isin(names)]
-    statuses = _verdicts.collapse_status(chosen)
-    if missing := [name for name in names if name not in statuses]:
+    ends = _ends(table, names)
+    if missing := [name for name in names if name not in ends]:
         reason = f"not run, or run in several ways: {', '.join(missing)}"
         return Judgement("open", reason, effect, NOTHING, [])
-    gaps = {name: statuses[name].found.gap_among(len(names)) for name in names}
+    words = {name: ends[name].word for name in names}
     details = [
-        {"variant": name, "status": statuses[name].word, **gaps[name].detail("gap_closed"),
-         "spread": float(np.nanmean(statuses[name].found.spread))}
+        {"variant": name, "end": words[name], **ends[name].gap.detail("gap_closed"),
+         "spread": ends[name].spread.value, "spread_low": ends[name].spread.low}
         for name in names
     ]  # fmt: skip
-    working = [name for name in names if statuses[name].word == "works"]
-    nothing = [n for n in names if statuses[n].word == "collapses" and gaps[n].high < NEGLIGIBLE]
+    learns = [f"{n} (gap closed {ends[n].gap})" for n in names if words[n] == "learns"]
+    unclear = [name for name in names if words[name] == "neither"]
     outcome: Outcome = "open"
-    if reason := too_few(min(gap.n for gap in gaps.values())):
+    if reason := too_few(min(end.gap.n for end in ends.values())):
         pass
-    elif working:
-        outcome = "fails"
-        reason = f"works with {', '.join(f'{name} (gap closed {gaps[name]})' for name in working)}"
-    elif len(nothing) == len(names):
-        outcome, reason = "holds", f"nothing is learned with any of {len(names)}"
+    elif learns:
+        outcome, reason = "fails", f"learns with {', '.join(learns)}"
+    elif unclear:
+        reason = f"not decided: {', '.join(unclear)}"
     else:
-        reason = f"not decided: {', '.join(n for n in names if n not in nothing)}"
-    return Judgement(outcome, reason, effect, max(gaps.values(), key=lambda g: g.value), details)
+        outcome, reason = "holds", f"nothing is learned with any of {len(names)}"
+    largest = max((end.gap for end in ends.values()), key=lambda gap: gap.value)
+    return Judgement(outcome, reason, effect, largest, details)
 
 
-def ends_unless_one_works(table: pd.DataFrame, *, names: Sequence[str]) -> dict[str, Estimate]:
+def ends_unless_one_learns(table: pd.DataFrame, *, names: Sequence[str]) -> dict[str, Estimate]:
     """What must be flat before BYOL is said to learn with none of some variants; nothing if it does.
 
     That it learns is seen while a curve still rises; that it never will takes curves that are flat.
     """
-    statuses = _verdicts.collapse_status(table[table["variant"].isin(names)])
-    if any(status.word == "works" for status in statuses.values()):
+    if any(end.word == "learns" for end in _ends(table, names).values()):
         return {}
     return _verdicts.ends(table, names=names)
 

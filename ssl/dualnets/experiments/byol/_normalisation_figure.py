@@ -39,9 +39,8 @@ def draw(table: pd.DataFrame) -> Figure:
     right.axvline(last, color="0.6", linewidth=0.8)
     right.set(
         xlim=(1, 2.5 * last), ylim=(len(rows_of) - 0.5, -0.5), yticks=range(len(rows_of)),
-        xlabel="updates until half of the gap is closed\n(dots: trees, bar: median and its 95% interval; "
-        "arrows: not reached)",
-        title="b  time to half of the gap",
+        xlabel="updates (dots: trees, arrows: not reached;\ncircle and bar: median and its 95% interval)",
+        title="b  until half of the gap is closed",
     )  # fmt: skip
     right.set_yticklabels(list(rows_of))
     right.grid(visible=False, axis="y")
@@ -65,7 +64,8 @@ def _times(axes: Any, at: int, times: Any, colour: str, last: int) -> None:
     beyond = np.full((~reached).sum(), 1.5 * last)
     axes.plot(beyond, at + scatter[~reached], ">", color=colour, markersize=4, alpha=0.5)
     middle = median_time(times)
-    ends = np.clip([middle.low, middle.high], 1, 1.5 * last)
-    axes.plot(ends, [at, at], color=colour, linewidth=2.5, solid_capstyle="butt")
+    if middle.low > 0:  # there are enough trees for an interval
+        ends = np.clip([middle.low, middle.high], 1, 1.5 * last)
+        axes.plot(ends, [at, at], color=colour, linewidth=2.5, solid_capstyle="butt")
     axes.plot(min(middle.value, 1.5 * last), at, "o", color=colour, markersize=6,
               markeredgecolor="white", markeredgewidth=0.8)  # fmt: skip

@@ -16,9 +16,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualnets.experiments.byol._byol import COMMON, WORKS, flat_scales
+from dualnets.experiments.byol._byol import COMMON, flat_scales
 from dualnets.lab.ablation import Sweep, ablation
-from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Claim, Deferred, Rule
+from dualnets.lab.rules import (
+    COLLAPSED,
+    FEWEST_TREES,
+    NEGLIGIBLE,
+    SIGNIFICANCE,
+    Claim,
+    Deferred,
+    Rule,
+)
 
 BATCH = "batch"
 ONE_SAMPLE: dict[str, dict[str, Any]] = {
@@ -43,9 +51,11 @@ SOONER = (
     f"test, turned round), open otherwise, or with fewer than {FEWEST_TREES} trees."
 )
 NONE_LEARNS = (
-    f"{WORKS} Fails if a norm over one sample works, whether its curve is flat or still rises. Holds if with "
-    f"each of them the embedding collapses and the gap closed stays below {NEGLIGIBLE} with its whole 95% "
-    "interval (those of all of them at once), on flat curves. Open otherwise, or with fewer than "
+    "With a norm BYOL learns if the 95% interval over trees of the gap closed (levels >= 2) lies above "
+    f"{NEGLIGIBLE} and that of the embedding's mean spread above {COLLAPSED} (a spread that is not finite "
+    "counts as 0), and learns nothing if the former lies below (all norms' intervals at once). Fails if it "
+    "learns with a norm over one sample, whether its curve is flat or still rises; holds if it learns "
+    "nothing with any of them, on flat curves of gap and spread; open otherwise, or with fewer than "
     f"{FEWEST_TREES} trees."
 )
 EXPERIMENT = ablation(
@@ -67,7 +77,7 @@ EXPERIMENT = ablation(
             "2010.10241 refutes on images",
             Rule(NONE_LEARNS, Deferred(f"{CODE}:none_learns", {"names": tuple(ONE_SAMPLE)})),
             "at all",
-            Deferred(f"{CODE}:ends_unless_one_works", {"names": tuple(ONE_SAMPLE)}),
+            Deferred(f"{CODE}:ends_unless_one_learns", {"names": tuple(ONE_SAMPLE)}),
         ),
     ),
     summary="BYOL learns soonest with BatchNorm",
