@@ -32,6 +32,10 @@ CASES = {
         Head((6, 3), norm=BatchNorm(mean="stop"), last_norm=BatchNorm(std="off")),
         Head((5, 3), norm=BatchNorm(mean="off", std="stop")),
     ),
+    "input-norm": BYOL(
+        Head((6, 3), input_norm=BatchNorm()),
+        Head((6, 3), norm=BatchNorm(), input_norm=BatchNorm(mean="stop")),
+    ),
     "directpred": BYOL(BARE, DirectPredictor(epsilon=0.2, every=2)),
     "directcopy": BYOL(SMALL, DirectPredictor("copy", rate=0.6), normalized=False),
 }
@@ -39,6 +43,9 @@ CASES = {
 
 def plain_head(head, parameters, rows):
     """`(B, U)` -> `(B, U)`, unit by unit where a norm looks at the batch."""
+    if head.input_norm is not None:
+        SEEN.append((parameters.get("input.mean"), head.input_norm, rows.detach()))
+        rows = torch.stack([plain_batch_norm(head.input_norm, unit) for unit in rows.T], dim=1)
     for layer in range(len(head.widths)):
         last = layer == len(head.widths) - 1
         rows = rows @ parameters[f"{layer}.weight"][0].T
