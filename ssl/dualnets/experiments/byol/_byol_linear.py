@@ -256,7 +256,7 @@ def headline(table: pd.DataFrame) -> str:
 
 
 def judge_balance(table: pd.DataFrame) -> Judgement:
-    """Apply the rule on what is conserved; the effect is SGD's drift at half the rate over that at the rate."""
+    """Apply the rule on what is conserved; the effect is the ratio of SGD's drifts."""
     drift = table[table["quantity"] == CONSERVED]
     effect = "drift of SGD at half the learning rate, over that at the rate"
     if drift.empty:

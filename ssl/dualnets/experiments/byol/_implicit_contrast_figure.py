@@ -17,7 +17,7 @@ from dualnets.lab.variants import SPREAD, by_variant, variant_stats
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Four panels: the cosine, the term's part of it and the spread over training; the cosine early, the end."""
+    """Cosine, the term's part of it and spread over training; the cosine early against the end."""
     variants = by_variant(table)
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 6.4), layout="constrained")
     colours = dict(zip(variants, sns.color_palette("husl", len(variants)), strict=True))

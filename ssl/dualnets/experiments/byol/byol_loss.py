@@ -11,7 +11,7 @@ from typing import Any
 
 from dualnets.experiments.byol._byol import COMMON, SUMMARY_TABLE, as_good, needed, tuned_scales
 from dualnets.lab.ablation import ablation
-from dualnets.lab.rules import Claim
+from dualnets.lab.rules import Claim, Deferred
 
 COSINE, SQUARED = "cosine", "squared distance"
 RAW: dict[str, Any] = {"normalized_loss": False}
@@ -19,6 +19,8 @@ WITHOUT: dict[str, dict[str, Any]] = {
     f"{SQUARED}, no BN": {**RAW, "head_norm": "none"},
     f"{SQUARED}, no predictor": {**RAW, "predictor": "none"},
 }
+# that something is learned is not enough: what is compared must stay apart
+PLATEAU = Deferred("dualnets.experiments.byol._byol_loss:gap_and_spread")
 EXPERIMENT = ablation(
     __name__,
     claims=(
@@ -27,17 +29,19 @@ EXPERIMENT = ablation(
             "arXiv 2010.00578, BYOL: the loss without normalisation; against arXiv 2006.07733, Appendix F",
             as_good(COSINE, (SQUARED,)),
             name="squared",
+            plateau=PLATEAU,
         ),
         Claim(
             "Without normalised outputs in the loss, too, BYOL needs its predictor and BatchNorm",
             "ours: arXiv 2010.00578, BYOL, for the loss of its theory",
             needed((SQUARED,), dict.fromkeys(WITHOUT, SQUARED), counterpart=f"`{SQUARED}`"),
             name="needs",
+            plateau=PLATEAU,
         ),
     ),
     summary="BYOL's loss may compare outputs that aren't normalised",
     variants={COSINE: {}, SQUARED: RAW, **WITHOUT},
     common=COMMON,
-    scales=tuned_scales(steps=2000),
+    scales={**tuned_scales(steps=4000), "long": {"depth": 4, "steps": 20_000}},
     table=SUMMARY_TABLE,
 )
