@@ -108,7 +108,7 @@ def judge(table: pd.DataFrame) -> Judgement:
     found = {name: _share(rows, len(ends)) for name, rows in ends.items()}
     details = [
         {"part": name, **found[name].detail("share"),
-         "p_above_null": exceeds(*(rows[of].to_numpy() for of in ("value", "null")), len(ends)),
+         "p_above_null": exceeds(rows["value"].to_numpy(), rows["null"].to_numpy(), len(ends)),
          **{of: float(rows[of].mean()) for of in ("initial", "value", "null")}}
         for name, rows in ends.items()
     ]  # fmt: skip

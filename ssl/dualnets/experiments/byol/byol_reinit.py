@@ -44,8 +44,8 @@ DELAY = (
 )
 NOTHING_LEARNED = (
     f"Holds if the 95% interval of the gap closed lies below {NEGLIGIBLE} while with a predictor that is "
-    f"never redrawn it lies above {ENOUGH}; fails if it lies above {NEGLIGIBLE}; open otherwise, or with fewer "
-    f"than {FEWEST_TREES} trees."
+    f"never redrawn it lies above {ENOUGH}; fails if it lies above {NEGLIGIBLE}; open otherwise, or with "
+    f"fewer than {FEWEST_TREES} trees."
 )
 EXPERIMENT = ablation(
     __name__,

@@ -35,8 +35,8 @@ def _rule(metric: str, words: str, again: str = "") -> Rule:
         f"(one of `{'` and `'.join(AHEAD)}`, one of the other variants) in which {words} of the former is "
         f"larger, ties counting half; an update or an operator without a direction counts as 0. {WORKS} "
         f"Holds if over trees the score is above 1/2 (signed ranks, one-sided, p < {SIGNIFICANCE}), fails "
-        "if it is below (the same test, turned round); open otherwise, if one of the former does not work, or with "
-        f"fewer than {FEWEST_TREES} trees."
+        "if it is below (the same test, turned round); open otherwise, if one of the former does not work, "
+        f"or with fewer than {FEWEST_TREES} trees."
     )
     options = {"metric": metric, "again": again, "ahead": AHEAD}
     return Rule(text, Deferred(f"{CODE}:judge", options))
