@@ -44,9 +44,11 @@ class Estimate(NamedTuple):
         Example:
             >>> f"{Estimate(0.125, -0.05, 0.3, 12):+.1%}"
             '+12.5% [-5.0%, +30.0%]'
+            >>> f"{Estimate(0.125, -float('inf'), float('inf'), 12)}"
+            '0.12 [unbounded]'
         """
         value, low, high = (format(number, spec or ".2f") for number in self[:3])
-        return f"{value} [{low}, {high}]"
+        return f"{value} [{'unbounded' if np.isinf(self.high - self.low) else f'{low}, {high}'}]"
 
     @property
     def brief(self) -> str:
@@ -212,7 +214,7 @@ def ratio_interval(gain: Array, room: Array, among: int = 1) -> Estimate:
     Example:
         >>> gain, room = np.array([0.2, 0.3, 0.4, 0.3]), np.array([0.5, 0.6, 0.7, 0.6])
         >>> print(ratio_interval(gain, room))
-        0.50 [0.42, 0.56]
+        0.50 [0.36, 0.59]
     """
     gain, room = _finite_pairs(gain, room)
     n = len(gain)
@@ -249,7 +251,7 @@ def ratio_difference(
     Example:
         >>> one, room = np.array([0.2, 0.3, 0.4, 0.3]), np.array([0.5, 0.6, 0.7, 0.6])
         >>> print(ratio_difference((one, room), (one / 2, room)))
-        0.25 [0.22, 0.28]
+        0.25 [0.20, 0.30]
     """
     gain_a, room_a, gain_b, room_b = _finite_pairs(*first, *second)
     if len(gain_a) == 0 or not (room_a.mean() > 0 and room_b.mean() > 0):

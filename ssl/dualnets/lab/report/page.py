@@ -145,6 +145,8 @@ def number(value: float) -> str:
 
 def shown(value: Any) -> str:
     """The text of one value in a table: three decimals, small probabilities with a power of ten."""
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
