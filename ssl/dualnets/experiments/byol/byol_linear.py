@@ -10,9 +10,9 @@ separatrix, as weight decay, the target's rate and the predictor's rate change.
 Third, the predictor's eigenspaces should align with those of the correlation F of its inputs, which is why it
 can be set from F (`byol_predictor`). An eigenvector v of F is one of W_p if W_p v is parallel to v: the
 alignment is the mean of |v · W_p v| / |W_p v| over F's eigenvectors, weighted by F's eigenvalues, as lost
-modes have no direction. Its null, the same for random bases, is above 0: a W_p near a multiple of the identity
-turns no vector. Starts are random, W_p not symmetric, and the target moves; on data with random moments,
-beyond the theorem, it is shown beside.
+modes have no direction. Its null, the same for random bases, is above 0: a W_p near a multiple of the
+identity turns no vector. Starts are random, W_p not symmetric, and the target moves; on data with random
+moments, beyond the theorem, it is shown beside.
 """
 
 from __future__ import annotations

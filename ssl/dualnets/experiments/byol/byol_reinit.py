@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualnets.experiments.byol._byol import COMMON, SCALES, as_good
+from dualnets.experiments.byol._byol import COMMON, as_good, ends, flat_scales
 from dualnets.lab.ablation import ablation
 from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Claim, Deferred, Rule
 
@@ -53,12 +53,9 @@ EXPERIMENT = ablation(
         Claim(
             "BYOL's predictor can be drawn again every half to four times to emerge without harm",
             "arXiv 2010.00578, BYOL: the table of predictors re-initialised every T epochs",
-            as_good(
-                NEVER,
-                tuple(SLOW),
-                words="all that are redrawn every 25 to 200 updates and were run",
-            ),
+            as_good(NEVER, tuple(SLOW), words="all that are redrawn every 25 to 200 updates"),
             name="harm",
+            plateau=ends(NEVER, *SLOW),
         ),
         Claim(
             "Redraws that are much more frequent than features emerge delay them",
@@ -77,12 +74,13 @@ EXPERIMENT = ablation(
                 ),
             ),
             name="fresh",
+            plateau=ends(NEVER, *FRESH),
         ),
     ),
     summary="redrawing BYOL's predictor now and then does no harm",
     variants={NEVER: {}, **SLOW, **FAST, **FRESH},
     variants_at={"smoke": {NEVER: {}, **_redrawn("all", 0.1, 1)}},
-    common={**COMMON, "snapshots": 14},
-    scales={**SCALES, "default": {"steps": 2000}},
+    common=COMMON,
+    scales=flat_scales(steps=2000),
     table=Deferred(f"{CODE}:summary_table"),
 )

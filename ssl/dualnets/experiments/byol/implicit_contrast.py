@@ -18,7 +18,7 @@ the deviation alone they emerge, too, but only after some 1000 updates.
 
 from __future__ import annotations
 
-from dualnets.experiments.byol._byol import COMMON, WORKS, tuned_scales
+from dualnets.experiments.byol._byol import COMMON, WORKS, flat_scales
 from dualnets.experiments.byol.byol_batchnorm import VARIANTS
 from dualnets.lab.ablation import ablation
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
@@ -42,9 +42,8 @@ def _rule(metric: str, words: str, again: str = "") -> Rule:
     return Rule(text, Deferred(f"{CODE}:judge", options))
 
 
-SCALES = tuned_scales(
-    625
-)  # 25 ** 2: an even logarithmic spacing then has a snapshot after 25 updates
+# 625 = 25 ** 2: an even logarithmic spacing then has a snapshot after 25 updates
+SCALES = flat_scales(depth=4, steps=625, snapshots=8)
 EXPERIMENT = ablation(
     __name__,
     claims=(
