@@ -45,7 +45,7 @@ def draw(table: pd.DataFrame) -> Figure:
     )  # fmt: skip
     right.set_yticklabels(list(rows_of))
     right.grid(visible=False, axis="y")
-    left.legend(loc="upper left")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

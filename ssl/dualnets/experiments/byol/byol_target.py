@@ -72,7 +72,7 @@ EXPERIMENT = ablation(
         WITH_GRADIENT: {"target": "online", "stop_gradient": False, "lr": 0.003},
     },
     common=COMMON,
-    scales=flat_scales(steps=4000),
+    scales=flat_scales(steps=8000),
     table=SUMMARY_TABLE,
     result_version=2,
 )
