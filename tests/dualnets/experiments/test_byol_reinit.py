@@ -63,7 +63,7 @@ def test_a_delay_is_the_ratio_of_the_times_and_never_reached_is_said():
     [
         ({}, 0.002, "holds"),
         ({ALWAYS: 0.1}, 0.002, "fails"),
-        ({ALWAYS: 0.04}, 0.06, "open"),  # on the border
+        ({ALWAYS: 0.052}, 0.02, "open"),  # on the border
         ({NEVER: 0.1}, 0.002, "open"),  # no reference
     ],
 )
