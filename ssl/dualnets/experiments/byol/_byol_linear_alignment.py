@@ -68,7 +68,8 @@ def aligned(path: Path, moment: Array, seed: int) -> Alignment:
 
     Args:
         path: of weights with members.
-        moment: `(X, X)` X + X', the second moment of views, with which F = W (X + X') W^T.
+        moment: `(X, X)` X + X', the second moment of views, with which F = W (X + X') W^T; on isotropic
+            data this is proportional to the theorem's W X W^T.
         seed: of the random bases.
     """
     rng = np.random.default_rng([seed, 4])

@@ -65,5 +65,4 @@ EXPERIMENT = ablation(
     common=COMMON,
     scales=flat_scales(depth=4, steps=2000),
     table=SUMMARY_TABLE,
-    result_version=2,
 )

@@ -81,6 +81,6 @@ EXPERIMENT = ablation(
     variants={NEVER: {}, **SLOW, **FAST, **FRESH},
     variants_at={"smoke": {NEVER: {}, **_redrawn("all", 0.1, 1)}},
     common=COMMON,
-    scales=flat_scales(steps=2000),
+    scales=flat_scales(steps=2000, long={"steps": 10_000}),
     table=Deferred(f"{CODE}:summary_table"),
 )
