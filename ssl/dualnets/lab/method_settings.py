@@ -138,8 +138,8 @@ class MethodSettings(ContrastSettings):
             found |= {name: reason for name in names if name not in found}
         if self.method == "byol" and self.predictor in ("none", *DIRECT):
             reason = f"a trained predictor, and predictor is {self.predictor}"
-            names = ("predictor_lr", "predictor_weight_decay", "predictor_scale")
-            found |= dict.fromkeys((*names, "redraw_every", "redraw"), reason)
+            trained = ("predictor_lr", "predictor_weight_decay", "predictor_scale")
+            found |= dict.fromkeys((*trained, "redraw_every", "redraw"), reason)
         return found
 
     def build_teacher(self) -> nn.Module:

@@ -165,7 +165,7 @@ def _phase(settings: Settings) -> list[dict[str, Any]]:
     edge = critical_decay(modes, np.stack([p, w, settings.lag * w]))
     most = float(largest_decay(modes))
     places = list(np.ndindex(*edge.shape))
-    found = [_row(EDGE, "modes", m, 0.0, float(edge[m, k]), mode=k, predicted=most,
+    found = [_row(EDGE, "modes", m, 0.0, float(edge[m, k]), mode=k, step=0.0, predicted=most,
                   initial=float(p[m, k] * w[m, k])) for m, k in places]  # fmt: skip
     for decay in np.geomspace(0.05, 1.2, settings.points) * most:
         slowest = min(float(decay), settings.target_rate)
@@ -256,7 +256,7 @@ def headline(table: pd.DataFrame) -> str:
 
 
 def judge_balance(table: pd.DataFrame) -> Judgement:
-    """Apply the rule on what is conserved; the effect is SGD's drift at half the rate over that at the rate."""
+    """Apply the rule on what is conserved; the effect is the ratio of SGD's drifts."""
     drift = table[table["quantity"] == CONSERVED]
     effect = "drift of SGD at half the learning rate, over that at the rate"
     if drift.empty:

@@ -20,8 +20,8 @@ from dualnets.lab.stats import (
     Judgement,
     Outcome,
     exceeds,
+    gap_closed,
     last_step,
-    mean_interval,
 )
 
 if TYPE_CHECKING:
@@ -30,23 +30,24 @@ if TYPE_CHECKING:
 ALIGNMENT = "alignment"
 
 
-def alignment(predictor: Array, bases: Array) -> Array:
-    """`(...)` mean over the vectors v of orthonormal bases of |v · W_p v| / |W_p v|; 0 where W_p v is 0.
+def alignment(predictor: Array, bases: Array, weights: Array) -> Array:
+    """`(...)` weighted mean over the vectors v of orthonormal bases of |v · W_p v| / |W_p v|.
 
-    It is 1 if every v is an eigenvector of W_p.
+    It is 1 if every v with a weight is an eigenvector of W_p; 0 counts where W_p v is 0.
 
     Args:
         predictor: `(..., F, F)` W_p.
         bases: `(..., F, F)`, one vector per column, e.g. the eigenvectors of F.
+        weights: `(..., F)` of the vectors, e.g. the eigenvalues of F: modes that are lost have no direction.
 
     Example:
-        >>> float(alignment(np.diag([3.0, 1.0]), np.eye(2)))
+        >>> float(alignment(np.diag([3.0, 1.0]), np.eye(2), np.ones(2)))
         1.0
     """
     images = predictor @ bases
     lengths = np.linalg.norm(images, axis=-2)
-    along = np.abs((bases * images).sum(-2))
-    found: Array = (along / np.where(lengths > 0, lengths, 1.0)).mean(-1)
+    cosines = np.abs((bases * images).sum(-2)) / np.where(lengths > 0, lengths, 1.0)
+    found: Array = (weights * cosines).sum(-1) / weights.sum(-1)
     return found
 
 
@@ -54,8 +55,8 @@ class Alignment(NamedTuple):
     """The alignment of predictors with their inputs along training, `(T, S)` each.
 
     Attributes:
-        value: with the eigenvectors of F.
-        null: the mean over NULLS random orthonormal bases in their place.
+        value: with the eigenvectors of F, weighted by its eigenvalues.
+        null: the mean over NULLS random orthonormal bases in their place, with the same weights.
     """
 
     value: Array
@@ -67,21 +68,24 @@ def aligned(path: Path, moment: Array, seed: int) -> Alignment:
 
     Args:
         path: of weights with members.
-        moment: `(X, X)` X + X', the second moment of views, with which F = W (X + X') W^T.
+        moment: `(X, X)` X + X', the second moment of views, with which F = W (X + X') W^T; on isotropic
+            data this is proportional to the theorem's W X W^T.
         seed: of the random bases.
     """
     rng = np.random.default_rng([seed, 4])
     correlation = path.online @ moment @ np.swapaxes(path.online, -1, -2)
     bases = np.linalg.qr(rng.standard_normal((NULLS, *correlation.shape[-2:])))[0]
+    values, vectors = np.linalg.eigh(correlation)
+    weights = values.clip(0)  # rounding may leave a lost mode below 0
     return Alignment(
-        alignment(path.predictor, np.linalg.eigh(correlation)[1]),
-        alignment(path.predictor[..., None, :, :], bases).mean(-1),
+        alignment(path.predictor, vectors, weights),
+        alignment(path.predictor[..., None, :, :], bases, weights[..., None, :]).mean(-1),
     )
 
 
 def curves(table: pd.DataFrame) -> dict[str, Estimate]:
-    """Predictor rate -> the mean share at the last time of a table, which must be flat."""
-    return {name: mean_interval(_share(rows)) for name, rows in _ends(table).items()}
+    """Predictor rate -> the share of the room at the last time of a table, which must be flat."""
+    return {name: _share(rows) for name, rows in _ends(table).items()}
 
 
 def _ends(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -92,33 +96,33 @@ def _ends(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def _share(rows: pd.DataFrame) -> Array:
-    """`(S,)` alignment above its null, over the room between the null and 1."""
-    found: Array = ((rows["value"] - rows["null"]) / (1 - rows["null"])).to_numpy(np.float64)
-    return found
+def _share(rows: pd.DataFrame, among: int = 1) -> Estimate:
+    """Alignment above its null, over the room between the null and 1: a ratio of means over networks."""
+    null, value = (rows[of].to_numpy(np.float64) for of in ("null", "value"))
+    return gap_closed(null, value, np.ones_like(null), among)
 
 
 def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule; the effect is the smallest mean share of all predictor rates."""
+    """Apply the rule; the effect is the smallest share of all predictor rates."""
     effect = "alignment above its null, of the room between null and 1, smallest of all rates"
     ends = _ends(table)
-    means = {name: mean_interval(_share(rows), len(ends)) for name, rows in ends.items()}
+    found = {name: _share(rows, len(ends)) for name, rows in ends.items()}
     details = [
-        {"part": name, **means[name].detail("share"),
-         "p_above_null": exceeds(*(rows[of].to_numpy() for of in ("value", "null")), len(ends)),
+        {"part": name, **found[name].detail("share"),
+         "p_above_null": exceeds(rows["value"].to_numpy(), rows["null"].to_numpy(), len(ends)),
          **{of: float(rows[of].mean()) for of in ("initial", "value", "null")}}
         for name, rows in ends.items()
     ]  # fmt: skip
-    count = min((mean.n for mean in means.values()), default=0)
+    count = min((share.n for share in found.values()), default=0)
     if count < FEWEST_STARTS:
         reason = f"{count} networks are fewer than {FEWEST_STARTS}"
         return Judgement("open", reason, effect, NOTHING, details, "networks")
     outcome: Outcome = "open"
-    if any(mean.high < ALIGNED for mean in means.values()):
+    if any(share.high < ALIGNED for share in found.values()):
         outcome = "fails"
     elif all(d["low"] > ALIGNED and d["p_above_null"] < SIGNIFICANCE for d in details):
         outcome = "holds"
-    smallest = min(means.values(), key=lambda mean: mean.value)
+    smallest = min(found.values(), key=lambda share: share.value)
     reason = ", ".join(
         f"{d['initial']:.2f} -> {d['value']:.3f} over a null of {d['null']:.3f} ({d['part']})"
         for d in details

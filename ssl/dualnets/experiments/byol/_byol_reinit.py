@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 
 from dualnets.experiments.byol import _verdicts
-from dualnets.experiments.byol.byol_reinit import NEVER
+from dualnets.experiments.byol.byol_reinit import ENOUGH, NEVER
 from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, too_few
 from dualnets.lab.time_to_threshold import half_gap_times, later, median_time, time_in_words
 from dualnets.lab.variants import by_variant, variant_stats
 
-ENOUGH = 0.5  # of the gap: what the reference must close for a comparison
-
 
 def delay(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Judgement:
     """Apply the rule on times to emerge; the effect is the smallest median ratio to the reference's time."""
-    effect = "time to emerge over that without redraws, median over trees, the variant with the smallest"
+    effect = (
+        "time to emerge over that without redraws, median over trees, the variant with the smallest"
+    )
     rows_of = by_variant(table)
     missing = [name for name in (reference, *others) if name not in rows_of]
     if missing:
@@ -30,7 +30,9 @@ def delay(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Judg
     for name in others:
         # of two that are censored nothing is known but that neither is shown to be later
         both = np.isinf(times[name]) & np.isinf(usual)
-        ratio = median_time(np.where(both, 1.0, times[name] / np.where(both, 1.0, usual)), len(others))
+        ratio = median_time(
+            np.where(both, 1.0, times[name] / np.where(both, 1.0, usual)), len(others)
+        )
         ratios.append(ratio)
         details.append(
             {"variant": name, "time": time_in_words(median_time(times[name]), last),

@@ -59,14 +59,22 @@ class Directions(NamedTuple):
     operator: Tensor
 
 
-def directions(network: Any, method: BYOL, state: State, batch: Batch) -> Directions:
-    """The directions at one point of training, over the two views of one batch."""
+def directions(
+    network: Any, method: BYOL, state: State, batch: Batch, *, split: bool = True
+) -> Directions:
+    """The directions at one point of training, over the two views of one batch.
+
+    Args:
+        network, method, state: at that point.
+        batch: of two views; batch statistics are theirs.
+        split: whether the term is wanted, which takes a second gradient of the loss; else it is 0.
+    """
     update = -_gradient(network, method.loss(network, state, batch)[0])
     stopped = replace(
         method, projector=_mean_stopped(method.projector), predictor=_mean_stopped(method.predictor)
     )
     without = update
-    if stopped != method:
+    if split and stopped != method:
         without = -_gradient(network, stopped.loss(network, state, batch)[0])
     one, two = (
         normalize(method.embedding(network, state, leaves, batch_statistics=True), dim=-1)
@@ -133,15 +141,15 @@ def direction_rows(
     state = {n: t.double() if t.is_floating_point() else t for n, t in snapshot.state.items()}
     device = next(network.parameters()).device
 
-    def measured(start: int) -> dict[str, Tensor]:
+    def measured(start: int, split: bool) -> dict[str, Tensor]:
         draw = trees.draw(SAMPLES, seed=seed, start=start, stream=Stream.EVALUATION)
         leaves = torch.cat([view.leaves for view in trees.views(draw, augment)], dim=1)
         batch = Batch(leaves.to(device, torch.float64), SAMPLES)
-        return projections(directions(network, method, state, batch))
+        return projections(directions(network, method, state, batch, split=split))
 
-    values = measured(0)
+    values = measured(0, split=True)
     if snapshot.step <= EARLY:
-        values[AGAIN] = measured(SAMPLES)[COSINE]
+        values[AGAIN] = measured(SAMPLES, split=False)[COSINE]
     index = {"member": trees.members, "step": snapshot.step, "level": trees.topology.depth,
              "node": "network"}  # fmt: skip
     parts = [

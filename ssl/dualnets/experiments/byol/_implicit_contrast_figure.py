@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from dualnets.experiments.byol._implicit_contrast import COSINE, TERM, early
 from dualnets.experiments.byol.implicit_contrast import EARLY
 from dualnets.lab.report.style import WIDTH
+from dualnets.lab.stats import mean_interval
 from dualnets.lab.variants import SPREAD, by_variant, variant_stats
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Four panels: the cosine, the term's part of it and the spread over training; the cosine early, the end."""
+    """Cosine, the term's part of it and spread over training; the cosine early against the end."""
     variants = by_variant(table)
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 6.4), layout="constrained")
     colours = dict(zip(variants, sns.color_palette("husl", len(variants)), strict=True))
@@ -53,11 +54,12 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _line(axes: Any, rows: pd.DataFrame, colour: Any) -> None:
-    """Mean over trees, with the range of the middle four fifths."""
-    steps = rows.groupby("step")["value"]
-    mean, low, high = steps.mean(), steps.quantile(0.1), steps.quantile(0.9)
-    axes.plot(mean.index + 1, mean.to_numpy(), "o-", color=colour, markersize=3)
-    axes.fill_between(mean.index + 1, low, high, color=colour, alpha=0.12, linewidth=0)
+    """Mean over trees, with its 95% interval."""
+    found = {step: mean_interval(own.to_numpy()) for step, own in rows.groupby("step")["value"]}
+    steps = np.array(list(found)) + 1
+    mean, low, high = np.array([each[:3] for each in found.values()]).T
+    axes.plot(steps, mean, "o-", color=colour, markersize=3)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
 def _without(axes: Any, colours: list[Any]) -> None:

@@ -9,9 +9,10 @@ separatrix, as weight decay, the target's rate and the predictor's rate change.
 
 Third, the predictor's eigenspaces should align with those of the correlation F of its inputs, which is why it
 can be set from F (`byol_predictor`). An eigenvector v of F is one of W_p if W_p v is parallel to v: the
-alignment is the mean of |v · W_p v| / |W_p v| over F's eigenvectors. It has a null above 0, the same for random
-bases, since a W_p near a multiple of the identity turns no vector. Starts are random, W_p not symmetric, and
-the target moves; on data with random moments, beyond the theorem, it is shown beside.
+alignment is the mean of |v · W_p v| / |W_p v| over F's eigenvectors, weighted by F's eigenvalues, as lost
+modes have no direction. Its null, the same for random bases, is above 0: a W_p near a multiple of the
+identity turns no vector. Starts are random, W_p not symmetric, and the target moves; on data with random
+moments, beyond the theorem, it is shown beside.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnets.lab.experiment import Experiment, Grid
-from dualnets.lab.rules import Claim, Deferred, Rule
+from dualnets.lab.rules import SIGNIFICANCE, Claim, Deferred, Rule
 from dualnets.lab.settings import Checked, setting
 
 EXACT = 1e-9  # largest change of what is conserved, relative
@@ -65,7 +66,7 @@ class Settings(Checked):
 
 
 _RATES = {"predictor_rate": [0.25, 1.0, 4.0], "target_rate": [0.003, 0.03, 0.3, 3.0]}
-_ALIGNMENT = {"data": ["isotropic", "random"], "until": [400.0], "members": [24]}
+_ALIGNMENT: Grid = {"data": ["isotropic", "random"], "until": [200.0], "members": [24]}
 GRIDS: dict[str, list[Grid]] = {
     "smoke": [
         {"part": ["paths"], "members": [4], "until": [5.0], "batch": [256]},
@@ -86,10 +87,10 @@ GRIDS: dict[str, list[Grid]] = {
     ],
 }  # fmt: skip
 BALANCE = (
-    f"Holds if along the integrated equations e^(2ηt) D(t) changes by less than {EXACT:.0e} of its norm, for "
-    "random data and any rates, and SGD's drift of it shrinks at least by the factor "
-    f"{FIRST_ORDER} as the learning rate is halved. Fails if the former is not so; open if only the latter is "
-    "not, or without paths."
+    f"Holds if along the integrated equations e^(2ηt) D(t) changes by less than {EXACT:.0e} of its norm, "
+    "for random data and any rates, and SGD's drift of it shrinks at least by the factor "
+    f"{FIRST_ORDER} as the learning rate is halved (the whole 95% interval of the mean ratio). Fails if the "
+    "former is not so; open if only the latter is not, or without paths."
 )
 COLLAPSE = (
     f"Holds if at least {AGREE:.0%} of the networks of the diagram lose exactly those modes that the "
@@ -98,10 +99,11 @@ COLLAPSE = (
     f"{NEAR:.0%} in weight decay). Open with fewer than {FEWEST} networks."
 )
 ALIGNMENT = (
-    "Share: (alignment - null) / (1 - null), on isotropic data, at the end. Holds if for every predictor rate "
-    "the alignment is above its null over networks (signed ranks, one-sided, p < 0.01 after Bonferroni over "
-    f"rates) and the 95% interval of the mean share lies above {ALIGNED}; fails if one of these intervals (all "
-    f"at once) lies below; open otherwise, or with fewer than {FEWEST_STARTS} networks."
+    "Share: (alignment - null) / (1 - null), a ratio of means over networks, on isotropic data, at the end. "
+    "Holds if for every predictor rate the alignment is above its null (signed ranks over networks, "
+    f"one-sided, p < {SIGNIFICANCE} after Bonferroni over rates) and the share lies above {ALIGNED} with its "
+    "whole 95% interval (those of all rates at once); fails if such an interval lies below; open otherwise, "
+    f"or with fewer than {FEWEST_STARTS} networks."
 )
 CODE = "dualnets.experiments.byol._byol_linear"
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualnets.experiments.byol._byol import COMMON, SUMMARY_TABLE, as_good, needed, tuned_scales
+from dualnets.experiments.byol._byol import (
+    COMMON,
+    SUMMARY_TABLE,
+    as_good,
+    ends,
+    flat_scales,
+    needed,
+)
 from dualnets.lab.ablation import ablation
 from dualnets.lab.rules import Claim
 
@@ -27,17 +34,19 @@ EXPERIMENT = ablation(
             "arXiv 2010.00578, BYOL: the loss without normalisation; against arXiv 2006.07733, Appendix F",
             as_good(COSINE, (SQUARED,)),
             name="squared",
+            plateau=ends(COSINE, SQUARED),
         ),
         Claim(
             "Without normalised outputs in the loss, too, BYOL needs its predictor and BatchNorm",
             "ours: arXiv 2010.00578, BYOL, for the loss of its theory",
             needed((SQUARED,), dict.fromkeys(WITHOUT, SQUARED), counterpart=f"`{SQUARED}`"),
             name="needs",
+            plateau=ends(SQUARED, *WITHOUT),
         ),
     ),
     summary="BYOL's loss may compare outputs that aren't normalised",
     variants={COSINE: {}, SQUARED: RAW, **WITHOUT},
     common=COMMON,
-    scales=tuned_scales(steps=2000),
+    scales=flat_scales(depth=4, steps=4000, long={"steps": 20_000}),
     table=SUMMARY_TABLE,
 )

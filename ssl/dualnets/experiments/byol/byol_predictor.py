@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualnets.experiments.byol._byol import COMMON, SUMMARY_TABLE, as_good, tuned_scales
+from dualnets.experiments.byol._byol import COMMON, SUMMARY_TABLE, as_good, ends, flat_scales
 from dualnets.lab.ablation import ablation
 from dualnets.lab.rules import Claim
 
@@ -37,6 +37,7 @@ EXPERIMENT = ablation(
             "arXiv 2102.06810, DirectPred; arXiv 2110.04947, DirectCopy; not in arXiv 2010.00578",
             as_good(LINEAR, (ROOT, COPY)),
             name="direct",
+            plateau=ends(LINEAR, ROOT, COPY),
         ),
         Claim(
             "The range of the predictor's initial weights, from a tenth of the usual to ten times it, does "
@@ -44,6 +45,7 @@ EXPERIMENT = ablation(
             "ours, after the initial ranges of the predictor in arXiv 2010.00578, BYOL and its supplement",
             as_good(USUAL, tuple(RANGES)),
             name="range",
+            plateau=ends(USUAL, *RANGES),
         ),
     ),
     summary="BYOL's predictor can be set directly, not trained",
@@ -61,7 +63,6 @@ EXPERIMENT = ablation(
         COPY: {"predictor": "copy"},
     },
     common=COMMON,
-    scales=tuned_scales(steps=2000),
+    scales=flat_scales(depth=4, steps=2000),
     table=SUMMARY_TABLE,
-    result_version=2,
 )

@@ -18,7 +18,7 @@ the deviation alone they emerge, too, but only after some 1000 updates.
 
 from __future__ import annotations
 
-from dualnets.experiments.byol._byol import COMMON, WORKS, tuned_scales
+from dualnets.experiments.byol._byol import COMMON, WORKS, flat_scales
 from dualnets.experiments.byol.byol_batchnorm import VARIANTS
 from dualnets.lab.ablation import ablation
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
@@ -33,26 +33,25 @@ def _rule(metric: str, words: str, again: str = "") -> Rule:
     text = (
         f"Early: the mean over snapshots in the first {EARLY} updates. A tree's score is the share of pairs "
         f"(one of `{'` and `'.join(AHEAD)}`, one of the other variants) in which {words} of the former is "
-        f"larger, ties counting half; an update or an operator without a direction counts as 0. {WORKS} Holds "
-        f"if over trees the score is above 1/2 (signed ranks, one-sided, p < {SIGNIFICANCE}), fails if it is "
-        "below (the same test, turned round); open otherwise, if one of the former does not work, or with "
-        f"fewer than {FEWEST_TREES} trees."
+        f"larger, ties counting half; an update or an operator without a direction counts as 0. {WORKS} "
+        f"Holds if over trees the score is above 1/2 (signed ranks, one-sided, p < {SIGNIFICANCE}), fails "
+        "if it is below (the same test, turned round); open otherwise, if one of the former does not work, "
+        f"or with fewer than {FEWEST_TREES} trees."
     )
     options = {"metric": metric, "again": again, "ahead": AHEAD}
     return Rule(text, Deferred(f"{CODE}:judge", options))
 
 
-SCALES = tuned_scales(
-    625
-)  # 25 ** 2: an even logarithmic spacing then has a snapshot after 25 updates
+# 625 = 25 ** 2: an even logarithmic spacing then has a snapshot after 25 updates
+SCALES = flat_scales(depth=4, steps=625, snapshots=8)
 EXPERIMENT = ablation(
     __name__,
     claims=(
         Claim(
             "How far BYOL's update points early on along the covariance operator's update distinguishes the "
             "variants of BatchNorm with which features emerge at once from the others",
-            "arXiv 2010.00578, BYOL: BatchNorm's mean makes the update an approximate covariance operator; the "
-            "measure is ours",
+            "arXiv 2010.00578, BYOL: with BatchNorm's mean the update approximates the covariance "
+            "operator's; the measure is ours",
             _rule("cosine", "the cosine of the update", again="cosine_again"),
             name="update",
             plateau=None,  # about the first updates
@@ -68,7 +67,7 @@ EXPERIMENT = ablation(
     ),
     summary="BYOL's early update distinguishes what emerges at once",
     variants=VARIANTS,
-    common={**COMMON, "seed": [2, 3], "snapshots": 10},
+    common={**COMMON, "seed": [2, 3]},
     scales={**SCALES, "smoke": {**SCALES["smoke"], "seed": 2}},
     table=Deferred(f"{CODE}:summary_table"),
     figure=Deferred("dualnets.experiments.byol._implicit_contrast_figure:draw"),
