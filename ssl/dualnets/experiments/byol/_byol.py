@@ -47,13 +47,15 @@ def tuned_scales(steps: int) -> dict[str, dict[str, Any]]:
 
 
 def flat_scales(*, long: Mapping[str, Any] | None = None, **default: Any) -> dict[str, Any]:
-    """The scales of an experiment about the end of training.
+    """The scales of an experiment about the end of training, with more than the fewest trees by default.
+
+    A few trees that diverge or collapse then leave enough for a verdict.
 
     Args:
         long: settings of a scale `long`, where they are not the default's; None for no such scale.
         **default: settings of the default scale, `steps` among them.
     """
-    default = {"snapshots": 16, **default}
+    default = {"members": 16, "snapshots": 16, **default}
     longer = {"long": {**default, **long}} if long else {}
     paper = {**PAPER, "steps": max(PAPER["steps"], default["steps"])}
     return {"smoke": SMOKE, "default": default, **longer, "paper": paper}
@@ -75,7 +77,6 @@ def needed(
     short: Mapping[str, str],
     *,
     counterpart: str,
-    short_words: str = "",
 ) -> Rule:
     """The rule that some variants work and others fall short of them.
 
@@ -83,10 +84,9 @@ def needed(
         works: variants that must work.
         short: variant that must fall short -> the one of `works` that it is compared with.
         counterpart: which one that is, in words.
-        short_words: which variants must fall short, in words; by default their names.
     """
     text = (
-        f"{WORKS} Holds if {_named(works)} work and each of {short_words or _named(short)} falls short: "
+        f"{WORKS} Holds if {_named(works)} work and each of {_named(short)} falls short: "
         "it does not work, and it collapses or its alignment ends below that of its counterpart "
         f"({counterpart}; paired signed ranks, p < {SIGNIFICANCE} after Bonferroni over these pairs). "
         "Fails if one of the former collapses or one of the latter works; open otherwise, or with fewer "

@@ -120,6 +120,6 @@ EXPERIMENT = ablation(
     summary="BatchNorm saves BYOL by the gradient through its mean",
     variants={**VARIANTS, **NINTH, **ELSEWHERE},
     common=COMMON,
-    scales=flat_scales(steps=6000, long={"steps": 30_000}),
+    scales=flat_scales(steps=5000, long={"steps": 30_000}),
     table=SUMMARY_TABLE,
 )

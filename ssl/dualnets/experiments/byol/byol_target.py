@@ -74,5 +74,4 @@ EXPERIMENT = ablation(
     common=COMMON,
     scales=flat_scales(steps=8000),
     table=SUMMARY_TABLE,
-    result_version=2,
 )
