@@ -2,7 +2,8 @@
 
 import torch
 
-SEEN = []  # (weight of a layer, its norm, the rows before the norm), one per call of a plain head
+# (weight of a layer, or the running mean of the inputs, the norm, the rows before it), per plain head called
+SEEN = []
 
 
 def looped_head(head, parameters, rows):
@@ -29,10 +30,11 @@ def updated_moments(state):
         if not name.endswith(".batches"):
             continue
         layer = name.removesuffix(".batches")
+        of_layer = state.get(f"{layer}.weight", state.get(f"{layer}.mean"))
         calls = []
         for weight, norm, rows in SEEN:
             fresh = all(not rows.equal(others) for _, others in calls)
-            if weight is state[f"{layer}.weight"] and fresh:
+            if weight is of_layer and fresh:
                 calls.append((norm, rows))
         count = int(state[name]) + 1
         step = max(calls[0][0].momentum, 1 / count)

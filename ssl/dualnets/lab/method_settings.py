@@ -71,6 +71,7 @@ class MethodSettings(ContrastSettings):
         **{name: [{"method": _methods_with(name)}] for name in HEADS},
         "head_norm": [{"method": _WITH_HEADS}],
         "head_weight_standardization": [{"method": _WITH_HEADS}],
+        "head_input_norm": [{"method": _WITH_HEADS}],
         **dict.fromkeys(("readout", "teacher_units", "teacher_seed"), _TAUGHT),
     }
     method: str = setting("simclr", "training method", choices=tuple(METHODS))
@@ -96,6 +97,12 @@ class MethodSettings(ContrastSettings):
         False,
         "whether the weights of the heads' hidden layers are standardised",
         stored=Stored("weight_standardization"),
+    )
+    head_input_norm: str = setting(
+        "none",
+        "normalisation of the heads' inputs, without gain and shift",
+        choices=("none", *NORMS),
+        stored=LATER,
     )
     readout: str = setting(
         USUAL,
@@ -123,12 +130,17 @@ class MethodSettings(ContrastSettings):
         found = super().unused()
         heads = [head for head in self._heads().values() if isinstance(head, Head)]
         if heads and not any(map(_normed_widths, heads)):
+            names = [
+                n
+                for n in _head_fields()
+                if n != "head_input_norm" or not any(h.widths for h in heads)
+            ]
             reason = "heads with hidden layers, and there are none"
-            found |= {name: reason for name in _head_fields() if name not in found}
+            found |= {name: reason for name in names if name not in found}
         if self.method == "byol" and self.predictor in ("none", *DIRECT):
             reason = f"a trained predictor, and predictor is {self.predictor}"
-            names = ("predictor_lr", "predictor_weight_decay", "redraw_every", "redraw")
-            found |= dict.fromkeys(names, reason)
+            trained = ("predictor_lr", "predictor_weight_decay", "predictor_scale")
+            found |= dict.fromkeys((*trained, "redraw_every", "redraw"), reason)
         return found
 
     def build_teacher(self) -> nn.Module:
@@ -190,7 +202,7 @@ class MethodSettings(ContrastSettings):
 
     def _normed(self, head: Head) -> Head:
         """The head with the normalisation of all heads."""
-        norm = build_norm(self, "head_norm")
+        norm, word = build_norm(self, "head_norm"), self.head_input_norm
         for layer, units in enumerate(_normed_widths(head) if norm is not None else ()):
             norm.check_units(units, f"in layer {layer} of a head")  # type: ignore[union-attr]
         return replace(
@@ -198,6 +210,7 @@ class MethodSettings(ContrastSettings):
             norm=norm if len(head.widths) > 1 else None,
             last_norm=None if head.last_norm is None else norm,
             weight_standardization=self.head_weight_standardization,
+            input_norm=NORMS[word]() if word != "none" and head.widths else None,
         )
 
 

@@ -126,8 +126,8 @@ def median_time(times: ArrayLike, among: int = 1) -> Estimate:
         among: how many intervals are to hold all at once (Bonferroni).
 
     Example:
-        >>> print(median_time([10.0, 20.0, 30.0, 40.0, 50.0, 60.0, np.inf, np.inf, np.inf]))
-        50.00 [20.00, inf]
+        >>> median_time([10.0, 20.0, 30.0, 40.0, 50.0, 60.0, np.inf, np.inf, np.inf])
+        Estimate(value=50.0, low=20.0, high=inf, n=9)
     """
     given = np.sort(np.asarray(times, dtype=np.float64))
     n = len(given)
@@ -162,17 +162,17 @@ def half_gap_times(rows: pd.DataFrame, levels: list[int] | None = None) -> NDArr
 
 
 def time_in_words(time: Estimate, last: float) -> str:
-    """A time and its interval as text, with "> T" for what is censored at `last`.
+    """A time and its interval, if it has two ends, as text, with "> T" for what is censored at `last`.
 
     Example:
         >>> time_in_words(Estimate(1234.0, 800.0, float("inf"), 12), 20_000)
         '1,234 [800, > 20,000]'
     """
     value, low, high = (
-        f"{number:,.0f}" if np.isfinite(number) else f"> {last:,.0f}" if number > 0 else "–"
+        "–" if np.isnan(number) else f"{number:,.0f}" if number <= last else f"> {last:,.0f}"
         for number in time[:3]
     )
-    return value if value == low == high else f"{value} [{low}, {high}]"
+    return value if value == low == high or time.low == 0 else f"{value} [{low}, {high}]"
 
 
 def _checked(places: ArrayLike, curves: ArrayLike, goals: ArrayLike) -> tuple[Array, Array, Array]:

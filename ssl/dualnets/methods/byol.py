@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from dualnets._checks import check_choice, check_kind, check_switch, check_whole
+from dualnets._checks import check_choice, check_kind, check_number, check_switch, check_whole
 from dualnets._lazy import torch
 from dualnets._options import Above, option
 from dualnets.methods._byol_target import moving_average, schedule_factor, shuffled_parameters
@@ -75,6 +75,10 @@ class BYOL(Method):
             one per member.
         predictor_weight_decay: weight decay of the predictor; by default that of the optimiser. One
             number or one per member.
+        predictor_scale: factor of the initial weights of the predictor, redrawn ones included; its initial
+            biases are not scaled. With normalised hidden layers and the cosine form it leaves the
+            directions of the predictions as they are but for the biases, and divides the effective
+            learning rate by its square.
         redraw_every: number of updates between two redraws of the predictor; 0 for never. Draw number n
             is version n of its address, so it does not depend on training.
         redraw: layers of the predictor that are drawn again: all, the top or the bottom one.
@@ -110,6 +114,7 @@ class BYOL(Method):
     predictor: Head | DirectPredictor | None = field(default_factory=_head)
     predictor_lr: PerMember = 1.0
     predictor_weight_decay: PerMember | None = None
+    predictor_scale: float = 1.0
     redraw_every: int = 0
     redraw: Literal["all", "top", "bottom"] = option("all", applies_to={"redraw_every": Above(0)})
     target: Literal["ema", "online", "random", "copy"] = "ema"
@@ -134,6 +139,7 @@ class BYOL(Method):
                 "redraw_every": 0,
                 "predictor_lr": 1.0,
                 "predictor_weight_decay": None,
+                "predictor_scale": 1.0,
             }
             for name, default in defaults.items():
                 if getattr(self, name) != default:
@@ -161,6 +167,7 @@ class BYOL(Method):
         if self.predictor is not None:
             examples = "dualnets.Head((32, 16)), dualnets.DirectPredictor() or None"
             check_kind("predictor", self.predictor, Head | DirectPredictor, examples)
+        check_number("predictor_scale", self.predictor_scale, above=0)
         for name in ("redraw_every", "copy_every"):
             check_whole(name, getattr(self, name), low=0, unit="updates")
         for name in ("stop_gradient", "normalized", "symmetric"):
@@ -212,7 +219,8 @@ class BYOL(Method):
         state = super().init(network, setup)
         projector = strip_prefix(state, "projector")
         if isinstance(self.predictor, Head):
-            state |= init_head("predictor", self.predictor, units, network, setup, PREDICTOR)
+            drawn = init_head("predictor", self.predictor, units, network, setup, PREDICTOR)
+            state |= self._scaled(drawn)
         elif self.predictor is not None:
             like = sample_parameter(network)
             state |= with_prefix("predictor", self.predictor.init(units, like))
@@ -344,10 +352,19 @@ class BYOL(Method):
         layers = {"all": None, "top": (top,), "bottom": (0,)}[self.redraw]
         like = sample_parameter(network)
         moments = self.predictor.init_running_stats(len(like), like, layers)
-        return moments | self.predictor.init(
+        drawn = self.predictor.init(
             state["predictor.0.weight"].shape[-1], place=PREDICTOR,
             version=(step + 1) // self.redraw_every, layers=layers, **address(network, setup),
         )  # fmt: skip
+        return moments | self._scaled(drawn)
+
+    def _scaled(self, drawn: State) -> State:
+        """Initial parameters of the predictor, the weights times `predictor_scale`, in place."""
+        with torch.no_grad():
+            for name, tensor in drawn.items():
+                if name.endswith(".weight"):
+                    tensor.mul_(self.predictor_scale)
+        return drawn
 
 
 def _cosine_form(predictions: Tensor, targets: Tensor) -> Tensor:

@@ -275,7 +275,8 @@ def init_head(
     """
     drawn = head.init(inputs, place=place, **address(network, setup))
     like = sample_parameter(network)
-    return with_prefix(name, trained(drawn) | head.init_running_stats(len(like), like))
+    moments = head.init_running_stats(len(like), like, inputs=inputs)
+    return with_prefix(name, trained(drawn) | moments)
 
 
 def apply_head(

@@ -18,6 +18,7 @@ from dualnets.networks.normalizations import BatchNorm, Moments, Normalization, 
 if TYPE_CHECKING:
     from torch import Tensor
 
+INPUT = -1  # the number of the norm of the inputs; its running moments are under the name `input`
 LAYERS = 256  # the largest number of layers of a head, each with an address of its own
 RUNNING = ("mean", "variance", "batches")  # last names of running statistics
 
@@ -26,7 +27,7 @@ class BatchMoments(NamedTuple):
     """The moments of the batches that one BatchNorm normalised in one call.
 
     Attributes:
-        layer: number of the layer, counted from 0.
+        layer: number of the layer, counted from 0, or INPUT.
         moments: `(S, U, passes)` each.
         samples: B, the samples of each pass.
     """
@@ -50,10 +51,12 @@ class Head:
         last_norm: normalisation of the output; None for none.
         bias: whether linear layers have biases.
         weight_standardization: whether the weights of hidden layers are standardised.
+        input_norm: normalisation of the inputs, which has no gain and shift; None for none.
 
     Raises:
         TypeError: widths that are not whole numbers, or a norm that is not a normalisation.
-        ValueError: a width below 1, or more than 256 layers.
+        ValueError: a width below 1, more than 256 layers, or a norm of the inputs that is affine or
+            stands before no layer.
 
     Example:
         >>> head = Head((8, 4))
@@ -67,6 +70,7 @@ class Head:
     last_norm: Normalization | None = None
     bias: bool = True
     weight_standardization: bool = False
+    input_norm: Normalization | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.widths, tuple | list):
@@ -75,11 +79,16 @@ class Head:
         if any(width < 1 for width in widths) or len(widths) > LAYERS:
             raise ValueError(f"a head has up to {LAYERS} layers of 1 unit or more, got {widths}")
         object.__setattr__(self, "widths", widths)
-        for name in ("norm", "last_norm"):
+        for name in ("norm", "last_norm", "input_norm"):
             if getattr(self, name) is not None:
                 check_kind(name, getattr(self, name), Normalization, "dualnets.BatchNorm()")
         check_switch("bias", self.bias)
         check_switch("weight_standardization", self.weight_standardization)
+        if self.input_norm is not None and (self.input_norm.affine or not widths):
+            raise ValueError(
+                "input_norm needs layers after it, whose weights stand for its gain and shift, got "
+                f"{self.input_norm!r} and widths {widths}"
+            )
 
     def check(self, inputs: int, name: str = "head") -> None:
         """Raise ValueError where the output of some layer would be constant.
@@ -98,6 +107,8 @@ class Head:
             Traceback (most recent call last):
             ValueError: LayerNorm needs equal groups of 2 units or more, got 1 units in ...
         """
+        if self.input_norm is not None:
+            self.input_norm.check_units(inputs, f"at the input of the {name}")
         for layer, width in enumerate(self.widths):
             norm = self._norm(layer)
             if norm is not None:
@@ -112,7 +123,7 @@ class Head:
     @property
     def batch_dependent(self) -> bool:
         """Whether the output of a sample depends on the other samples of its batch."""
-        norms = [self.norm] * (len(self.widths) - 1) + [self.last_norm] * bool(self.widths)
+        norms = [self._norm(layer) for layer in range(INPUT, len(self.widths))]
         return any(norm is not None and norm.batch_dependent for norm in norms)
 
     def outputs(self, inputs: int) -> int:
@@ -169,7 +180,11 @@ class Head:
         return found
 
     def init_running_stats(
-        self, members: int, like: Tensor, layers: Sequence[int] | None = None
+        self,
+        members: int,
+        like: Tensor,
+        layers: Sequence[int] | None = None,
+        inputs: int | None = None,
     ) -> dict[str, Tensor]:
         """Running moments of every BatchNorm before the first batch, for evaluation.
 
@@ -179,21 +194,25 @@ class Head:
             members: S.
             like: a tensor that gives dtype and device.
             layers: only these layers, counted from 0; all by default.
+            inputs: number of input features, for the norm of the inputs; None for the layers' only.
 
         Returns:
-            Names such as `0.mean` and `0.variance` `(S, U, 1)` and `0.batches` `(S,)` int64.
+            Names such as `0.mean` and `0.variance` `(S, U, 1)` and `0.batches` `(S,)` int64; of the norm
+            of the inputs `input.mean` and so on.
         """
         found: dict[str, Tensor] = {}
-        for layer, width in enumerate(self.widths):
-            norm = self.batch_norm(layer)
-            if norm is None or (layers is not None and layer not in layers):
+        units = {} if inputs is None else {INPUT: inputs}
+        units |= {n: width for n, width in enumerate(self.widths) if layers is None or n in layers}
+        for layer, width in units.items():
+            norm, name = self.batch_norm(layer), _name(layer)
+            if norm is None:
                 continue
             zeros = torch.zeros(members, width, 1, dtype=like.dtype, device=like.device)
             if norm.mean != "off":
-                found[f"{layer}.mean"] = zeros
+                found[f"{name}.mean"] = zeros
             if norm.std != "off":
-                found[f"{layer}.variance"] = torch.ones_like(zeros)
-            found[f"{layer}.batches"] = torch.zeros(members, dtype=torch.int64, device=like.device)
+                found[f"{name}.variance"] = torch.ones_like(zeros)
+            found[f"{name}.batches"] = torch.zeros(members, dtype=torch.int64, device=like.device)
         return found
 
     def __call__(
@@ -223,7 +242,7 @@ class Head:
             ValueError: `running` without running moments among the parameters.
         """
         hidden = inputs.transpose(1, 2)  # (S, U, B)
-        running = running and any(self.batch_norm(layer) for layer in range(len(self.widths)))
+        running = running and any(map(self.batch_norm, range(INPUT, len(self.widths))))
         if (
             self.widths and not running and type(self) is Head
         ):  # a subclass may compute something else
@@ -235,29 +254,35 @@ class Head:
                     samples = hidden.shape[2] // passes
                     record += [BatchMoments(*own, samples) for own in found[1].items()]
                 return found[0].transpose(1, 2)
+
+        def normalized(layer: int, values: Tensor) -> Tensor:
+            norm, batch_norm = self._norm(layer), self.batch_norm(layer)
+            if norm is None:
+                return values
+            if running and batch_norm is not None:
+                values = batch_norm(values, self._running(parameters, layer, values))
+            else:
+                apart = passes > 1 and norm.batch_dependent
+                split = values.unflatten(2, (passes, -1)) if apart else values
+                if batch_norm is None or record is None:
+                    split = norm(split)
+                else:
+                    split, moments = batch_norm.with_moments(split)
+                    kept = (own.detach().flatten(2) for own in moments)
+                    record.append(BatchMoments(layer, Moments(*kept), split.shape[-1]))
+                values = split.flatten(2) if apart else split
+            if norm.affine:
+                values = values * parameters[f"{layer}.gain"] + parameters[f"{layer}.shift"]
+            return values
+
+        hidden = normalized(INPUT, hidden)
         for layer in range(len(self.widths)):
             weight = parameters[f"{layer}.weight"]
             last = layer == len(self.widths) - 1
             if self.weight_standardization and not last:
                 weight = standardize(weight)
             hidden = linear(hidden, weight, parameters.get(f"{layer}.bias"))
-            norm = self._norm(layer)
-            if norm is not None:
-                batch_norm = self.batch_norm(layer)
-                if running and batch_norm is not None:
-                    hidden = batch_norm(hidden, self._running(parameters, layer, hidden))
-                else:
-                    apart = passes > 1 and norm.batch_dependent
-                    split = hidden.unflatten(2, (passes, -1)) if apart else hidden
-                    if batch_norm is None or record is None:
-                        split = norm(split)
-                    else:
-                        split, moments = batch_norm.with_moments(split)
-                        kept = (own.detach().flatten(2) for own in moments)
-                        record.append(BatchMoments(layer, Moments(*kept), split.shape[-1]))
-                    hidden = split.flatten(2) if apart else split
-                if norm.affine:
-                    hidden = hidden * parameters[f"{layer}.gain"] + parameters[f"{layer}.shift"]
+            hidden = normalized(layer, hidden)
             if not last:
                 hidden = hidden.relu()
         return hidden.transpose(1, 2)
@@ -293,29 +318,31 @@ class Head:
                 parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
                 for parts in zip(*(own.moments for own in calls), strict=True)
             )
-            batches = parameters[f"{layer}.batches"] + 1
+            name = _name(layer)
+            batches = parameters[f"{name}.batches"] + 1
             step = (1 / batches.to(mean.dtype)).clamp_min(norm.momentum).view(-1, 1, 1)
-            found[f"{layer}.batches"] = batches
+            found[f"{name}.batches"] = batches
             new = {"mean": mean.mean(2, keepdim=True), "variance": variance.mean(2, keepdim=True)}
             new["variance"] *= samples / (samples - 1)
-            for name, value in new.items():
-                old = parameters.get(f"{layer}.{name}")
+            for part, value in new.items():
+                old = parameters.get(f"{name}.{part}")
                 if old is not None:  # a part that is off has none
-                    found[f"{layer}.{name}"] = old.lerp(value.to(old.dtype), step.to(old.dtype))
+                    found[f"{name}.{part}"] = old.lerp(value.to(old.dtype), step.to(old.dtype))
         return found
 
     def _running(self, parameters: Mapping[str, Tensor], layer: int, values: Tensor) -> Moments:
         """A layer's running moments; for members trained on no batch, those of the batch at hand."""
-        if f"{layer}.batches" not in parameters:
+        name = _name(layer)
+        if f"{name}.batches" not in parameters:
             raise ValueError(
-                f"layer {layer} of a head needs running moments in evaluation, but its parameters "
+                f"layer {name} of a head needs running moments in evaluation, but its parameters "
                 f"are only {sorted(parameters)}: see Head.init_running_stats"
             )
         own = BatchNorm.moments(values)
-        fresh = (parameters[f"{layer}.batches"] == 0).view(-1, 1, 1)
+        fresh = (parameters[f"{name}.batches"] == 0).view(-1, 1, 1)
         mean, variance = (
-            torch.where(fresh, now, parameters.get(f"{layer}.{name}", now))
-            for name, now in zip(("mean", "variance"), own, strict=True)
+            torch.where(fresh, now, parameters.get(f"{name}.{part}", now))
+            for part, now in zip(("mean", "variance"), own, strict=True)
         )
         return Moments(mean, variance)
 
@@ -339,4 +366,11 @@ class Head:
         return norm
 
     def _norm(self, layer: int) -> Normalization | None:
+        if layer == INPUT:
+            return self.input_norm
         return self.last_norm if layer == len(self.widths) - 1 else self.norm
+
+
+def _name(layer: int) -> str:
+    """The first part of the names of a layer's running moments."""
+    return "input" if layer == INPUT else str(layer)

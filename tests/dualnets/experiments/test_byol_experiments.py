@@ -1,25 +1,32 @@
-"""BYOL's experiments: their two rules on made-up tables, their variants, small runs."""
+"""BYOL's experiments: their rules on made-up tables, their variants, small runs."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
 import torch
 from judging import judge
-from made_up_variants import FLAT, TINY, WELL, few_resamples, made_up, seeded
+from made_up_variants import FLAT, TINY, WELL, cell, joined, made_up, seeded
 
 import dualnets
 from dualnets import experiments
 from dualnets.experiments.byol._byol import COLLAPSED
 from dualnets.experiments.byol._verdicts import collapse_status
+from dualnets.experiments.byol.byol_batchnorm import ELSEWHERE
 from dualnets.lab import grids
 from dualnets.lab.experiment import ProgressListener
+from dualnets.lab.stats import pooled
+from dualnets.lab.variants import SPREAD
 from dualnets.methods.byol import BYOL
+from dualnets.networks.heads import Head
+from dualnets.networks.normalizations import PARTS, BatchNorm
 
-__all__ = ["few_resamples"]  # a fixture
-VARIANTS = {"byol_ablation": 8, "byol_batchnorm": 8, "byol_normalisation": 7, "byol_target": 8,
-            "byol_predictor": 9, "byol_reinit": 13}  # fmt: skip
-NEEDED, AS_GOOD = list(VARIANTS)[:4], list(VARIANTS)[4:]
+VARIANTS = {"byol_ablation": 8, "byol_batchnorm": 13, "byol_normalisation": 7, "byol_target": 8}
+NAMES = tuple(
+    name for name in experiments.names() if name.startswith("byol_") and name != "byol_linear"
+)
+NORMS = "byol_normalisation"
 
 
 @functools.cache
@@ -28,18 +35,24 @@ def cells(name):
     return grids.cells(experiments.load(name), "default", {})
 
 
-def parts(name):
-    """Variants that must work, and variant that must fall short -> its counterpart."""
-    options = experiments.load(name).claims[0].rule.judge.options
-    return options["works"], options["short"]
+@pytest.mark.parametrize("name", NAMES)
+def test_claims_are_about_variants_that_there_are(name):
+    experiment, table = experiments.load(name), made_up(name, {}, noise=0.002)
+    for at, claim in enumerate(experiment.claims):
+        rule = claim.rule.judge
+        if rule.function.endswith("_verdicts:needed"):  # all work here, also what must fall short
+            assert judge(experiment, table, at).verdict == "fails"
+        elif rule.function.endswith("_verdicts:as_good"):
+            assert judge(experiment, table, at).verdict == "holds"
 
 
-@pytest.mark.parametrize("name", NEEDED)
-def test_what_is_needed(name):
+def test_what_is_needed():
+    name, at = "byol_ablation", 0
     experiment = experiments.load(name)
-    works, short = parts(name)
+    options = experiment.claims[at].rule.judge.options
+    works, short = options["works"], options["short"]
     flat = dict.fromkeys(short, FLAT)
-    found = judge(experiment, made_up(name, flat))
+    found = judge(experiment, made_up(name, flat), at)
     assert found.verdict == "holds"
     assert found.effect_value == pytest.approx(0.2, abs=0.02)
     assert found.interval[0] < found.effect_value < found.interval[1]
@@ -53,25 +66,22 @@ def test_what_is_needed(name):
         ({one: (0.2, COLLAPSED)}, "open", one),  # spread unclear, aligned as well
         ({one: (0.0, np.nan)}, "holds", "fall short"),  # not finite is collapsed
     ):
-        found = judge(experiment, made_up(name, flat | change))
+        found = judge(experiment, made_up(name, flat | change), at)
         assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
-    assert judge(experiment, made_up(name, flat, trees=11)).reason.startswith("11 trees")
+    assert judge(experiment, made_up(name, flat, trees=11), at).reason.startswith("11 trees")
     table = made_up(name, flat)
-    found = judge(experiment, table[table["variant"] != works[0]])
+    found = judge(experiment, table[table["variant"] != works[0]], at)
     assert (found.verdict, found.effect_value) == ("open", None)
     assert works[0] in found.reason
 
 
-@pytest.mark.parametrize("name", AS_GOOD)
-def test_what_is_as_good(name):
+def test_what_is_as_good():
+    name, at = "byol_ablation", 2
     experiment = experiments.load(name)
-    reference, other = (
-        ("never", "top, every 100")
-        if name == "byol_reinit"
-        else ("linear", "linear, set to root of F")
-    )
+    options = experiment.claims[at].rule.judge.options
+    reference, other = options["reference"], options["others"][0]
     quiet = {"noise": 0.002}
-    found = judge(experiment, made_up(name, {}, **quiet))
+    found = judge(experiment, made_up(name, {}, **quiet), at)
     assert found.verdict == "holds"
     assert abs(found.effect_value) < 0.01
     for change, verdict, reason in (
@@ -82,48 +92,124 @@ def test_what_is_as_good(name):
         ({other: (0.2, COLLAPSED)}, "open", other),
         ({other: (0.18, 0.8)}, "open", other),  # on the border
     ):
-        found = judge(experiment, made_up(name, change, **quiet))
+        found = judge(experiment, made_up(name, change, **quiet), at)
         assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
-    assert judge(experiment, made_up(name, {}, trees=11)).verdict == "open"
+    assert judge(experiment, made_up(name, {}, trees=11), at).verdict == "open"
     table = made_up(name, {})
-    assert judge(experiment, table[table["variant"] == reference]).verdict == "open"
+    assert judge(experiment, table[table["variant"] == reference], at).verdict == "open"
 
 
-def test_redraws_that_were_added_later_are_described_and_decide_nothing():
-    experiment = experiments.load("byol_reinit")
-    quiet = {"noise": 0.002}
-    options = experiment.claims[0].rule.judge.options
-    for gain, words in (
-        ((0.0, 0.8), "redrawn at every single update nothing is learned (gap closed"),
-        ((0.1, 0.8), "redrawn at every single update it gains less (gap closed 0.25"),
-        ((0.18, 0.8), "redrawn at every single update it is shown neither as good nor worse"),
-    ):
-        table = made_up("byol_reinit", {"all, every 1": gain}, **quiet)
-        found = judge(experiment, table)
-        assert (found.verdict, words in found.reason) == ("holds", True), found.reason
-        assert found.reason.startswith("9 of 9 are as good")
-        deciding = {d["variant"] for d in found.details if d.get("decides")}
-        assert deciding == set(options["others"])
-        papers = table[~table["variant"].isin(options["added"])]
-        assert judge(experiment, papers).interval == found.interval
-    assert "added after a first run" in experiment.summary_table(table).attrs["caption"]
-    assert "added after" not in experiment.summary_table(papers).attrs["caption"]
+def test_a_claim_is_judged_by_its_own_variants():
+    experiment = experiments.load("byol_ablation")
+    flat = dict.fromkeys(experiment.claims[0].rule.judge.options["short"], FLAT)
+    for other in (FLAT, WELL):  # what another claim is about
+        found = judge(experiment, made_up("byol_ablation", flat | {"predictor EMA": other}))
+        assert found.verdict == "holds"
+        assert {each["variant"] for each in found.details} == {
+            *flat,
+            "predictor BN",
+            "predictor EMA BN",
+        }
 
 
-def test_a_norm_that_has_begun_to_close_the_gap_is_named():
-    experiment = experiments.load("byol_normalisation")
-    flat = dict.fromkeys(parts(experiment.name)[1], FLAT)
-    assert "begun" not in judge(experiment, made_up("byol_normalisation", flat)).reason
-    slow = flat | {"layer": (0.1, COLLAPSED)}
-    found = judge(experiment, made_up("byol_normalisation", slow, noise=0.002))
-    assert found.verdict == "holds"
-    assert "in these 1000 updates; a gap has begun to close with layer 0.25 [" in found.reason
+def test_what_must_be_flat_are_gap_and_spread_of_the_claims_variants():
+    experiment = experiments.load("byol_ablation")
+    flat = dict.fromkeys(("EMA BN", "BN"), FLAT)
+    ends = {"predictor EMA BN": WELL, "predictor BN": WELL, "predictor": WELL, **flat}
+    tables = [
+        cell(name, gain, spread=spread, levels=(2,), steps=(0, 500, 1000), seed=at)
+        for at, (name, (gain, spread)) in enumerate(ends.items())
+    ]
+    table = joined(*tables)
+    (verdict, *_) = experiment.verdicts(table)
+    # spreads are 0.5 at 500 updates in made-up tables
+    moving = {each["part"] for each in verdict.plateau if not each["flat"]}
+    assert (verdict.verdict, "still changing" in verdict.reason) == ("open", True)
+    names = ("predictor EMA BN", "predictor BN", "EMA BN", "BN")
+    parts = {f"{n}, {what}" for n in names for what in ("gap", "spread")}
+    assert {each["part"] for each in verdict.plateau} == parts
+    assert moving == {f"{n}, spread" for n in names}
+    still = table.copy()
+    spread = still["metric"] == SPREAD
+    ends = still[spread & (still["step"] == 1000)].set_index(["cell", "member"])["value"]
+    still.loc[spread, "value"] = ends.loc[
+        list(zip(still["cell"][spread], still["member"][spread], strict=True))
+    ].to_numpy()
+    assert experiment.verdicts(still)[0].verdict == "holds"
 
 
-@pytest.mark.parametrize("name", ["byol_ablation", "byol_reinit"])
-def test_trees_of_several_seeds_add_up(name):
-    flat = dict.fromkeys(parts(name)[1], FLAT) if name in NEEDED else {}
-    table = made_up(name, flat, trees=24)
+def norms(gains, *, trees=12):
+    """A table of `byol_normalisation`: variant -> (gain, spread), which grows with log updates to 1000."""
+    names = [grid["variant"].value for grid in experiments.load(NORMS).grids["default"]]
+    return joined(*(
+        cell(name, gain, spread=spread, levels=(2,), steps=(0, 1, 10, 100, 500, 1000), trees=trees, seed=at)
+        for at, name in enumerate(names)
+        for gain, spread in [gains.get(name, FLAT)]
+    ))  # fmt: skip
+
+
+def test_sooner_by_the_time_to_half_of_the_gap():
+    experiment = experiments.load(NORMS)
+    fast, slow = (0.39, 0.8), (0.3, 0.8)  # of a gap of 0.4
+    found = judge(experiment, norms({"batch": fast}))
+    assert (found.verdict, found.n) == ("holds", 12)
+    assert "the others in no tree" in found.reason
+    # log1p updates at 0.2 / 0.39 of the way to 1000 is about 34 updates; what is censored counts 1000
+    assert found.effect_value == pytest.approx(1000 / 34, rel=0.3)
+    shown = {each["variant"]: each for each in found.details}
+    assert (shown["batch"]["reached"], shown["layer"]["half_of_the_gap_at"]) == (12, "> 1,000")
+    found = judge(experiment, norms({"batch": fast, "layer": slow}))
+    assert (found.verdict, "layer in 12 of 12 trees, the rest in none" in found.reason) == (
+        "holds",
+        True,
+    )
+    assert 2 < found.effect_value < 10
+    assert judge(experiment, norms({"batch": slow, "layer": fast})).verdict == "fails"
+    assert judge(experiment, norms({"batch": fast, "layer": fast})).verdict == "open"
+    assert judge(experiment, norms({})).verdict == "open"  # nobody gets there: nobody is later
+    assert judge(experiment, norms({"batch": fast}, trees=11)).reason.startswith("11 trees")
+    table = norms({"batch": fast})
+    assert judge(experiment, table[table["variant"] != "layer"]).verdict == "open"
+    both = seeded(norms({"batch": fast}, trees=24), (0, 1))
+    assert judge(experiment, pooled(both)).n == 24
+
+
+def test_whether_byol_learns_at_all_with_a_norm_over_one_sample():
+    experiment = experiments.load(NORMS)
+    batch = {"batch": (0.39, 0.8)}
+    (_, found) = experiment.verdicts(norms(batch))
+    assert found.verdict == "open"  # the spread falls from 0.5 to its end: not flat
+    assert "so far: nothing is learned with any of 6" in found.reason
+    assert judge(experiment, norms(batch), 1).verdict == "holds"
+    # one that learns refutes it, though its curve still rises
+    (_, found) = experiment.verdicts(norms({**batch, "layer": (0.3, 0.8)}))
+    assert (found.verdict, found.plateau) == ("fails", [])
+    assert found.effect_value == pytest.approx(0.75, abs=0.05)
+    table = norms({**batch, "layer": (0.3, 0.8)})
+    third = (table["variant"] == "layer") & (table["member"] % 3 == 0)
+    table.loc[third, "value"] = table.loc[third, "initial"]  # these trees learn nothing
+    table.loc[third & (table["metric"] == SPREAD), "value"] = 0.0
+    assert judge(experiment, table, 1).verdict == "fails"
+    for ends in ((0.3, 0.01), (0.3, np.nan), (0.04, 0.8)):  # one without the other; on the border
+        found = judge(experiment, norms({**batch, "layer": ends}), 1)
+        assert (found.verdict, "not decided: layer" in found.reason) == ("open", True)
+    assert judge(experiment, norms({**batch, "layer": (0.0, 0.8)}), 1).verdict == "holds"
+    assert judge(experiment, norms(batch, trees=11), 1).verdict == "open"
+
+
+def test_the_table_of_norms_shows_times_and_in_how_many_trees():
+    made = experiments.load(NORMS).summary_table(norms({"batch": (0.39, 0.8)})).set_index("variant")
+    assert made.loc["batch", "trees"] == "12 of 12"
+    assert (made.loc["layer", "half of the gap at"], made.loc["layer", "trees"]) == (
+        "> 1,000",
+        "0 of 12",
+    )
+    assert (made.loc["batch", "status"], made.loc["layer", "status"]) == ("works", "collapses")
+
+
+def test_trees_of_several_seeds_add_up():
+    name = "byol_ablation"
+    table = made_up(name, dict.fromkeys(("EMA BN", "BN"), FLAT), trees=24)
     split = seeded(table, (0, 1))
     experiment = experiments.load(name)
     alone, both = judge(experiment, table), judge(experiment, split)
@@ -137,12 +223,11 @@ def test_trees_of_several_seeds_add_up(name):
 
 
 def test_to_work_needs_both_growth_and_spread():
-    ends = {"never": (0.2, 0.01), "all, every 50": (0.0, 0.8), "top, every 50": (-0.2, 0.0)}
-    found = collapse_status(made_up("byol_reinit", ends))
+    ends = {"nothing": (0.2, 0.01), "BN": (0.0, 0.8), "EMA": (-0.2, 0.0)}
+    found = collapse_status(made_up("byol_ablation", ends))
     words = {name: status.word for name, status in found.items()}
-    assert words["never"] == words["top, every 50"] == "collapses"
-    assert words["all, every 50"] == "neither"
-    assert words["all, every 100"] == "works"
+    assert words["nothing"] == words["EMA"] == "collapses"
+    assert (words["BN"], words["predictor BN"]) == ("neither", "works")
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -151,8 +236,8 @@ def test_variants_differ_in_what_they_say_and_in_nothing_else(name):
     assert len(experiment.summary) <= 58
     for scale in ("smoke", "default"):
         found = cells(name) if scale == "default" else grids.cells(experiment, scale, {})
-        methods = [(settings.build_method(), settings.lr) for settings in found]
-        assert all(isinstance(method, BYOL) for method, _ in methods)
+        methods = [(s.build_method(), s.build_network_norm(), s.lr) for s in found]
+        assert all(isinstance(method, BYOL) for method, *_ in methods)
         assert len(set(methods)) == len(found)
         assert len({(settings.steps, settings.members, settings.seed) for settings in found}) == 1
     assert len(cells(name)) == VARIANTS[name]
@@ -176,6 +261,24 @@ def test_every_combination_of_predictor_average_and_norm_is_there():
         )
 
 
+def test_every_combination_of_mean_and_deviation_is_there_and_batchnorm_in_every_place():
+    found = {s.variant: s.build_method().projector for s in cells("byol_batchnorm")}
+    parts = {
+        (norm.mean, norm.std) if (norm := head.norm) is not None else ("off", "off")
+        for name, head in found.items()
+        if name not in ELSEWHERE
+    }
+    assert parts == set(itertools.product(PARTS, PARTS))
+    assert found["at the heads' inputs"] == Head((32, 16), input_norm=BatchNorm())
+    assert found["with gain and shift"] == Head((32, 16), norm=BatchNorm(affine=True))
+    networks = {s.variant: s.build_network_norm() for s in cells("byol_batchnorm")}
+    assert {name for name, norm in networks.items() if norm} == {
+        "in the network",
+        "in heads and network",
+    }
+    assert found["in the network"].norm is None
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_train(name):
     experiment = experiments.load(name)
@@ -186,12 +289,11 @@ def test_variants_train(name):
         assert seen["value"].notna().all()
 
 
-@pytest.mark.parametrize("name", ["byol_batchnorm", "byol_reinit"])
-def test_a_small_run_leaves_a_verdict_a_summary_and_a_figure(name, tmp_path):
-    run = dualnets.run(name, scale="smoke", out=tmp_path, workers=1, **TINY)
-    assert run.verdicts[0].verdict == "open"
+def test_a_small_run_leaves_verdicts_a_summary_and_a_figure(tmp_path):
+    run = dualnets.run(NORMS, scale="smoke", out=tmp_path, workers=1, **TINY)
+    assert [verdict.verdict for verdict in run.verdicts] == ["open", "open"]
     assert "3 trees" in run.verdicts[0].reason
-    assert (run.folder / f"{name}.png").stat().st_size > 10_000
-    summary = experiments.load(name).summary_table(run.table)
+    assert (run.folder / f"{NORMS}.png").stat().st_size > 10_000
+    summary = experiments.load(NORMS).summary_table(run.table)
     assert len(summary) == run.table["variant"].nunique()
     assert set(summary["status"]) <= {"works", "collapses", "neither"}

@@ -71,13 +71,9 @@ def test_the_architecture_that_knows_the_tree_has_no_vote():
 # trees of several seeds
 
 
-@pytest.mark.parametrize(
-    ("name", "table"),
-    [
-        ("losses", joined(cell("a", 0.2, trees=24), cell("b", 0.1, trees=24))),
-)
-def test_trees_of_several_seeds_add_up(name, table):
-    experiment = load(name)
+def test_trees_of_several_seeds_add_up():
+    experiment = load("losses")
+    table = joined(cell("a", 0.2, trees=24), cell("b", 0.1, trees=24))
     alone = judge(experiment, table)
     both = judge(experiment, seeded(table, (5, 6)))
     assert both.n == alone.n == 24

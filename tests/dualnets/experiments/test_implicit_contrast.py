@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from judging import judge
-from made_up_variants import FLAT, TINY, few_resamples, made_up
+from made_up_variants import FLAT, TINY, few_resamples, made_up, seeded
 from tiny_runs import blank_figures
 
 import dualnets
@@ -12,16 +12,17 @@ import hltm
 from dualnets.experiments import load
 from dualnets.experiments.byol import _implicit_contrast as implicit_contrast
 from dualnets.experiments.byol.byol_batchnorm import VARIANTS
+from dualnets.experiments.byol.implicit_contrast import AHEAD
+from dualnets.lab import grids
 from dualnets.methods.byol import BYOL
 from dualnets.methods.protocol import Batch, TrainContext
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
 from dualnets.theory.byol.batch_mean import batch_covariance, mean_parts
-from hltm.probe.metrics.collapse import Collapse
+from dualnets.training.trajectory import log_spaced
 
 __all__ = ["few_resamples"]  # a fixture
 EXPERIMENT = load("implicit_contrast")
-WORKING = ("mean, std", "mean, std (stop)")
 ROWS = 16
 
 
@@ -77,35 +78,53 @@ def test_directions_are_those_of_the_theory(place, at):
     assert torch.allclose(found.update[at], flat(expected.total, network), atol=1e-12)
     assert torch.allclose(found.term[at], flat(expected.through_mean, network), atol=1e-12)
     assert found.term[at].norm() > 0.01 * found.update[at].norm()
+
+    def unit(parameters, leaves):
+        hidden = below(parameters, leaves)
+        hidden = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt()
+        weight, bias = (heads[f"projector.1.{part}"][0, 0] for part in ("weight", "bias"))
+        projected = hidden.relu() @ weight.T + bias
+        return projected / projected.norm(dim=1, keepdim=True)
+
     halves = [
-        batch_covariance(outputs, own, views[a][at], outputs(own, views[b][at]).detach())
+        batch_covariance(unit, own, views[a][at], unit(own, views[b][at]).detach())
         for a, b in ((0, 1), (1, 0))
     ]
     both = sum(flat(half, network) for half in halves) / 2
     assert torch.allclose(found.operator[at], both, atol=1e-12)
 
 
-def test_a_step_along_the_growth_of_spread_spreads(place):
+def test_the_operator_is_the_growth_of_unit_projections_variance(place):
     network, method, state, views = place
-    leaves = torch.cat(views, 1)
-    slope = implicit_contrast.directions(network, method, state, Batch(leaves, ROWS)).spreading
+    same = Batch(torch.cat([views[0]] * 2, 1), ROWS)
+    found = implicit_contrast.directions(network, method, state, same, split=False).operator
 
-    def spread(step):
+    def variance(step):
         moved, parameters = 0, {}
         for name, parameter in network.named_parameters():
             size = parameter[0].numel()
-            change = slope[:, moved : moved + size].view_as(parameter)
+            change = found[:, moved : moved + size].view_as(parameter)
             parameters[name], moved = (parameter + step * change).detach(), moved + size
-        shown = torch.func.functional_call(network, parameters, (leaves,))
-        hidden = method.projector(
-            {n[10:]: t for n, t in state.items() if n[:10] == "projector."}, shown
-        )
-        metric = Collapse()
-        metric.update(hidden.detach().transpose(1, 2))
-        return metric.result().spread
+        shown = torch.func.functional_call(network, parameters, (views[0],))
+        own = {name[10:]: t for name, t in state.items() if name.startswith("projector.")}
+        hidden = method.projector(own, shown).detach()
+        return (hidden / hidden.norm(dim=-1, keepdim=True)).var(1, correction=0).sum(-1)
 
-    grown = (spread(1e-5) - spread(-1e-5)) / 2e-5
-    assert torch.allclose(grown, slope.square().sum(1), rtol=1e-6)
+    grown = (variance(1e-5) - variance(-1e-5)) / 2e-5
+    assert torch.allclose(grown, 2 * found.square().sum(1), rtol=1e-6)
+
+
+def test_the_cosine_is_the_sum_of_its_parts_and_no_direction_counts_as_0():
+    update, term, operator = torch.randn(
+        3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    update[1], operator[2], operator[3], update[4] = 0, 0, torch.nan, 1e-14 * update[4]
+    found = implicit_contrast.projections(implicit_contrast.Directions(update, term, operator))
+    assert found["vanished"].tolist() == [0, 1, 1, 1, 1]
+    expected = torch.cosine_similarity(update, operator, dim=1)[0]
+    torch.testing.assert_close(found["cosine"][0], expected)
+    torch.testing.assert_close(found["term_along"] + found["rest_along"], found["cosine"])
+    assert all(value[1:].eq(0).all() for name, value in found.items() if name != "vanished")
 
 
 @pytest.mark.parametrize("norm", [BatchNorm(mean="stop"), BatchNorm(mean="off"), None])
@@ -119,65 +138,71 @@ def test_no_gradient_through_a_mean_no_term(place, norm):
     assert (found.update != 0).any()
 
 
-def table(term, ends=None, **changes):
-    """BatchNorm's variants with the term early pointing so far along the operator's update."""
-    found = dict.fromkeys(VARIANTS, FLAT) | dict.fromkeys(WORKING, (0.2, 0.8))
-    names = (
-        "term_along",
-        "rest_along",
-        "update_along",
-        "term_size",
-        "term_spreading",
-        "rest_spreading",
-    )
-    more = [(name, term if name == "term_along" else {}) for name in names]
+def table(early, ends=None, metric="cosine", **changes):
+    """BatchNorm's variants with an update that points early so far along the operator's."""
+    found = dict.fromkeys(VARIANTS, FLAT) | dict.fromkeys(AHEAD, (0.2, 0.8))
+    names = ("cosine", "cosine_again", "term_along", "rest_along", "term_size", "vanished")
+    again = {"cosine": ("cosine", "cosine_again")}.get(metric, (metric,))
+    more = [(name, early if name in again else {}) for name in names]
     return made_up("implicit_contrast", found | (ends or {}), more=more, **changes)
 
 
-def test_the_rule():
-    right = dict.fromkeys(WORKING, 0.5)
-    found = judge(EXPERIMENT, table(right))
-    assert (found.verdict, found.effect_value) == ("holds", 1.0)
-    for term, changes, verdict, reason in (
-        (dict.fromkeys(WORKING, -0.5), {}, "fails", "against the operator's update"),
-        ({**right, WORKING[0]: -0.5}, {}, "fails", WORKING[0]),
-        (right | {"mean": 0.9}, {}, "holds", "2 variants that work"),  # one of six is ahead
-        ({WORKING[0]: 0.5}, {}, "open", "neither"),  # one of the two has no term
-        ({**right, **dict.fromkeys(("mean", "std", "no part", "mean (stop)"), 0.9)}, {},
-         "fails", "does not order"),
+@pytest.mark.parametrize(("claim", "metric"), [(0, "cosine"), (1, "term_along")])
+def test_the_rules(claim, metric):
+    right = dict.fromkeys(AHEAD, 0.5)
+    found = judge(EXPERIMENT, table(right, metric=metric), claim)
+    assert (found.verdict, found.effect_value, found.n) == ("holds", 1.0, 12)
+    assert ("with other samples the share is 1.00" in found.reason) == (claim == 0)
+    most = dict.fromkeys(("mean", "std", "no part", "mean (stop)"), 0.9)
+    for early, changes, verdict, reason in (
+        (dict.fromkeys(AHEAD, -0.5), {}, "fails", "behind"),
+        (right | {"mean": 0.9}, {}, "holds", "ahead of 6"),  # one of six is ahead
+        (right | most, {}, "fails", "behind"),
+        ({AHEAD[0]: 0.5, AHEAD[1]: -0.5}, {}, "open", "no order"),
         (right, {"trees": 11}, "open", "11 trees"),
-        (right, {"ends": dict.fromkeys(WORKING, FLAT)}, "open", "0 of 8"),
-    ):  # fmt: skip
-        found = judge(EXPERIMENT, table(term, **changes))
+        (right, {"ends": dict.fromkeys(AHEAD, FLAT)}, "open", "not shown to work: mean, std, mean"),
+    ):
+        found = judge(EXPERIMENT, table(early, metric=metric, **changes), claim)
         assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
+    # the other claim reads other numbers
+    assert judge(EXPERIMENT, table(right, metric=metric), 1 - claim).verdict == "open"
 
 
-def test_what_is_not_finite_counts_as_no_term():
-    rows = table(dict.fromkeys(WORKING, 0.5))
-    rows = rows[rows["variant"] == WORKING[0]].copy()
-    rows.loc[(rows["metric"] == "term_along") & (rows["member"] == 0), "value"] = np.nan
-    found = implicit_contrast.early(rows, "term_along")
-    assert found[0] == 0
-    assert (found[1:] > 0.4).all()
+def test_a_variant_that_was_not_run_and_trees_of_two_seeds():
+    right = table(dict.fromkeys(AHEAD, 0.5), trees=24)
+    found = judge(EXPERIMENT, right[right["variant"] != AHEAD[0]])
+    assert (found.verdict, found.reason) == ("open", f"not run: {AHEAD[0]}")
+    pooled = judge(EXPERIMENT, seeded(right, (2, 3)))
+    assert (pooled.verdict, pooled.n) == ("holds", 24)
+    assert all(claim.plateau is None for claim in EXPERIMENT.claims)
 
 
-def test_a_small_run(tmp_path):
+def test_seeds_that_did_not_choose_the_rule_decide():
+    found = grids.cells(EXPERIMENT, "default", {})
+    assert {settings.seed for settings in found} == {2, 3}
+    steps = log_spaced(found[0].steps, found[0].snapshots)
+    assert implicit_contrast.EARLY in steps
+
+
+def test_a_small_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(implicit_contrast, "SAMPLES", 64)
     with blank_figures("implicit_contrast"):
         run = dualnets.run("implicit_contrast", scale="smoke", out=tmp_path, workers=1, **TINY)
-    assert run.verdicts[0].verdict == "open"
+    assert [verdict.verdict for verdict in run.verdicts] == ["open", "open"]
     seen = run.table[run.table["node"] == "network"].pivot_table(
         index=["variant", "member", "step"], columns="metric", values="value"
     )
-    assert np.allclose(seen["term_along"] + seen["rest_along"], seen["update_along"], atol=1e-6)
-    assert (seen["update_along"].abs() <= 1 + 1e-6).all()
+    assert np.allclose(seen["term_along"] + seen["rest_along"], seen["cosine"], atol=1e-12)
+    assert (seen["cosine"].abs() <= 1 + 1e-12).all()
+    assert (seen["cosine_again"] != seen["cosine"]).any()
     sizes = seen["term_size"].groupby("variant").max()
-    assert {name for name, size in sizes.items() if size > 0} == {"mean", *WORKING}
+    assert {name for name, size in sizes.items() if size > 0} == {"mean", *AHEAD}
     assert len(implicit_contrast.summary_table(run.table)) == 8
-    along, spreading = EXPERIMENT.plot(run.table).axes[:2]
-    for axes in (along, spreading):
-        assert axes.get_ylabel() == "projection of the term, over |update|"  # it may be above 1
-        beside = axes.collections[-1]  # lines at 0 would lie on each other
-        assert len(beside.get_offsets()) == len({*map(tuple, beside.get_facecolors())}) == 5
+    cosine, term = EXPERIMENT.plot(run.table).axes[:2]
+    assert cosine.get_ylabel() == "cosine"
+    assert term.get_ylabel() == "projection of the term, over |update|"  # it may be above 1
+    beside = term.collections[-1]  # lines at 0 would lie on each other
+    assert len(beside.get_offsets()) == len({*map(tuple, beside.get_facecolors())}) == 5
 
 
 def test_only_byol_has_it():

@@ -69,6 +69,19 @@ def test_heads_of_two_views_may_differ():
     assert built("simsiam", projector="4", predictor="none").predictor == Head()
 
 
+def test_inputs_of_heads_have_a_norm_of_their_own_where_there_are_layers():
+    found = built("byol", projector="none", predictor="16", head_input_norm="batch", units=16)
+    assert (found.projector, found.predictor) == (
+        Head(),
+        Head((16,), input_norm=dualnets.BatchNorm()),
+    )
+    given = SMALL | {"method": "byol", "projector": "none", "predictor": "16", "units": 16}
+    settings = AblationSettings(**given)
+    assert "head_input_norm" not in settings.unused()
+    assert "head_norm" in settings.unused()  # no hidden layers
+    assert "head_input_norm" in AblationSettings(**SMALL, method="simclr").unused()
+
+
 def test_a_teacher_has_units_weights_and_a_readout_of_its_own():
     settings = AblationSettings(**SMALL, method="teacher-student", teacher_units=3, seed=5)
     method = settings.build_method()

@@ -159,6 +159,7 @@ def test_a_median_may_be_censored():
     assert np.isnan(median_time([1.0, np.nan]).value)
     assert time_in_words(median_time([np.inf] * 12), 5000) == "> 5,000"
     assert time_in_words(median_time([30.0] * 6), 5000) == "30"
+    assert time_in_words(median_time([30.0, 40.0, np.inf]), 5000) == "40"  # too few for an interval
 
 
 def test_half_of_every_members_own_gap():

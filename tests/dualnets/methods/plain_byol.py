@@ -20,6 +20,7 @@ CASES = {
     "redraw-bottom": BYOL(
         SMALL, Head((5, 3), norm=BatchNorm(affine=True)), redraw_every=3, redraw="bottom"
     ),
+    "scaled-predictor": BYOL(SMALL, SMALL, predictor_scale=0.3, redraw_every=2),
     "cosine-momentum": BYOL(SMALL, SMALL, ema_decay=0.6, ema_schedule="cosine"),
     "online": BYOL(SMALL, SMALL, target="online"),
     "online-both-branches": BYOL(SMALL, SMALL, target="online", stop_gradient=False),
@@ -31,6 +32,10 @@ CASES = {
         Head((6, 3), norm=BatchNorm(mean="stop"), last_norm=BatchNorm(std="off")),
         Head((5, 3), norm=BatchNorm(mean="off", std="stop")),
     ),
+    "input-norm": BYOL(
+        Head((6, 3), input_norm=BatchNorm()),
+        Head((6, 3), norm=BatchNorm(), input_norm=BatchNorm(mean="stop")),
+    ),
     "directpred": BYOL(BARE, DirectPredictor(epsilon=0.2, every=2)),
     "directcopy": BYOL(SMALL, DirectPredictor("copy", rate=0.6), normalized=False),
 }
@@ -38,6 +43,9 @@ CASES = {
 
 def plain_head(head, parameters, rows):
     """`(B, U)` -> `(B, U)`, unit by unit where a norm looks at the batch."""
+    if head.input_norm is not None:
+        SEEN.append((parameters.get("input.mean"), head.input_norm, rows.detach()))
+        rows = torch.stack([plain_batch_norm(head.input_norm, unit) for unit in rows.T], dim=1)
     for layer in range(len(head.widths)):
         last = layer == len(head.widths) - 1
         rows = rows @ parameters[f"{layer}.weight"][0].T
@@ -110,7 +118,8 @@ def plain_after_step(method, f, state, batch, step, setup, member, before=None):
         for name, tensor in drawn.items():
             layer, top = int(name.split(".")[0]), len(method.predictor.widths) - 1
             if method.redraw == "all" or layer == {"top": top, "bottom": 0}[method.redraw]:
-                found[f"predictor.{name}"] = tensor[0]
+                scale = method.predictor_scale if name.endswith("weight") else 1
+                found[f"predictor.{name}"] = scale * tensor[0]
                 for kind, start in (("mean", 0), ("variance", 1), ("batches", 0)):
                     own = f"predictor.{layer}.{kind}"
                     if own in state:

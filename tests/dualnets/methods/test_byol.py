@@ -63,6 +63,15 @@ def test_nothing_but_the_redrawn_layers_changes_at_a_redraw():
         assert changed == expected
 
 
+def test_the_predictors_initial_weights_are_scaled_and_nothing_else():
+    usual, scaled = (begun(BYOL(SMALL, SMALL, predictor_scale=scale))[1] for scale in (1.0, 0.25))
+    for name, tensor in usual.items():
+        weight = name.startswith("predictor.") and name.endswith(".weight")
+        assert scaled[name].equal(tensor * 0.25 if weight else tensor)
+        assert scaled[name].requires_grad == tensor.requires_grad
+        assert scaled[name].is_leaf
+
+
 def test_the_linear_theorys_predictor_is_the_root_of_its_inputs_correlation():
     rows = torch.randn(3, 50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     own = DirectPredictor(epsilon=0.0)
@@ -200,6 +209,8 @@ def test_running_statistics_follow_the_online_network_and_are_not_changed_in_pla
         ({"predictor": None, "redraw_every": 5}, "redraw_every=5 needs a predictor that is"),
         ({"predictor": Head(), "redraw_every": 5}, "redraw_every=5 needs a predictor that is"),
         ({"predictor": DirectPredictor(), "predictor_lr": 2.0}, "predictor_lr=2.0 needs a pred"),
+        ({"predictor_scale": 0.0}, "predictor_scale must be above 0 and finite, got 0.0"),
+        ({"predictor": None, "predictor_scale": 0.5}, "predictor_scale=0.5 needs a predictor that"),
         ({"target": "copy"}, "target='copy' needs copy_every of at least 1 update, got 0"),
         ({"copy_every": 5}, "copy_every=5 needs target='copy', got 'ema'"),
         ({"target": "random", "ema_schedule": "cosine"}, "'cosine' needs target='ema'"),

@@ -35,6 +35,8 @@ def torch_norm(norm, width):
 def plain(head, parameters, s, x):
     """Member s of a head as torch modules."""
     layers, given, wide = [], {}, INPUTS
+    if head.input_norm is not None:
+        layers.append(torch_norm(head.input_norm, wide))
     for layer, width in enumerate(head.widths):
         last = layer == len(head.widths) - 1
         given[f"{len(layers)}.weight"] = parameters[f"{layer}.weight"][s, 0]
@@ -60,6 +62,8 @@ CASES = [
     Head((8, 3), norm=BatchNorm()),
     Head((8, 6, 4), norm=BatchNorm(affine=True), last_norm=BatchNorm()),
     Head((8, 4), norm=LayerNorm(affine=True), last_norm=GroupNorm(2, affine=True)),
+    Head((3,), input_norm=BatchNorm()),
+    Head((8, 3), norm=BatchNorm(), input_norm=LayerNorm()),
 ]
 
 
@@ -128,3 +132,19 @@ def test_whether_outputs_depend_on_the_batch():
 def test_widths_that_cannot_be_are_refused(widths):
     with pytest.raises(ValueError, match="a head has up to 256 layers of 1 unit or more"):
         Head(widths)
+
+
+@pytest.mark.parametrize(("widths", "affine"), [((), False), ((3,), True)])
+def test_a_norm_of_the_inputs_needs_a_layer_and_has_no_gain(widths, affine):
+    with pytest.raises(ValueError, match="input_norm needs layers after it"):
+        Head(widths, input_norm=BatchNorm(affine=affine))
+
+
+def test_passes_are_normalised_apart_at_the_input_too():
+    head = Head((4, 3), input_norm=BatchNorm())
+    parameters, x = drawn(head), inputs()
+    both = head(parameters, torch.cat([x, 5 * x + 1], dim=1), passes=2)
+    torch.testing.assert_close(both[:, :BATCH], head(parameters, x))
+    torch.testing.assert_close(both[:, BATCH:], both[:, :BATCH], rtol=0, atol=1e-4)  # epsilon
+    with pytest.raises(ValueError, match=r"1 units .*at the input of the projector"):
+        Head((3,), input_norm=LayerNorm()).check(1, "projector")

@@ -24,7 +24,7 @@ def rows(batch: int, seed: int) -> torch.Tensor:
 
 def initial(head):
     drawn = head.init(INPUTS, seed=3, members=MEMBERS, place=1, dtype=torch.float64)
-    return drawn | head.init_running_stats(len(MEMBERS), rows(1, 0))
+    return drawn | head.init_running_stats(len(MEMBERS), rows(1, 0), inputs=INPUTS)
 
 
 def after(head, parameters, batches, passes=1):
@@ -57,6 +57,23 @@ def test_are_torchs_own_and_evaluation_goes_by_them():
                 torch.testing.assert_close(own, theirs, rtol=0, atol=1e-12)
         torch.testing.assert_close(ours[s], model.eval()(held_out[s]), rtol=0, atol=1e-12)
     assert parameters["0.batches"].tolist() == [5, 5, 5]
+
+
+def test_a_norm_of_the_inputs_has_them_too():
+    head, model = (
+        Head((4,), input_norm=BatchNorm(momentum=0.0)),
+        nn.BatchNorm1d(INPUTS, momentum=None),
+    )
+    parameters = after(head, initial(head), [rows(9, seed) for seed in range(3)])
+    model = model.double().train()
+    for seed in range(3):
+        model(rows(9, seed)[1])
+    torch.testing.assert_close(parameters["input.mean"][1, :, 0], model.running_mean)
+    torch.testing.assert_close(parameters["input.variance"][1, :, 0], model.running_var)
+    held_out = rows(7, 99)
+    plain = {"0.weight": parameters["0.weight"][1:2], "0.bias": parameters["0.bias"][1:2]}
+    expected = Head((4,))(plain, model.eval()(held_out[1])[None])
+    torch.testing.assert_close(head(parameters, held_out, running=True)[1:2], expected)
 
 
 def test_move_by_the_momentum_once_it_is_the_larger_step_and_once_for_all_passes():

@@ -3,7 +3,7 @@
 Settings: networks of 10 units per latent with biases, output not normalised; projector 10-32-16 and
 predictor 16-32-16, each Linear, BatchNorm without gain and shift, ReLU, Linear; cosine losses of both
 directions summed; moving average 0.99; SGD at rate 0.03 with momentum 0.9 and weight decay 4e-4 on
-everything; batch 128; 1000 updates; trees of depth 5 with polarities ± U[0.7, 1] (docs/theory.md,
+everything; batch 128; trees of depth 5 with polarities ± U[0.7, 1] (docs/theory.md,
 Section 6).
 
 Alignment without spread is collapse in slow motion, and spread without growing alignment is no
@@ -46,12 +46,27 @@ def tuned_scales(steps: int) -> dict[str, dict[str, Any]]:
     return {**SCALES, "default": {"depth": 4, "steps": steps}}
 
 
+def flat_scales(*, long: Mapping[str, Any] | None = None, **default: Any) -> dict[str, Any]:
+    """The scales of an experiment about the end of training, with more than the fewest trees by default.
+
+    A few trees that diverge or collapse then leave enough for a verdict.
+
+    Args:
+        long: settings of a scale `long`, where they are not the default's; None for no such scale.
+        **default: settings of the default scale, `steps` among them.
+    """
+    default = {"members": 16, "snapshots": 16, **default}
+    longer = {"long": {**default, **long}} if long else {}
+    paper = {**PAPER, "steps": max(PAPER["steps"], default["steps"])}
+    return {"smoke": SMOKE, "default": default, **longer, "paper": paper}
+
+
 KEPT = 0.9  # "as good as": of the reference's gain in |correlation|
 WORKS = (
     "A variant works if over trees the mean best |correlation| of the latents of levels >= 2 grows and "
     f"the embedding's spread ends above {COLLAPSED}, and collapses if the spread ends below (Wilcoxon's "
-    f"exact signed-rank tests, one-sided, p < {SIGNIFICANCE} after Bonferroni over variants; a spread "
-    "that is not finite counts as 0)."
+    f"exact signed-rank tests, one-sided, p < {SIGNIFICANCE} after Bonferroni over the claim's variants; a "
+    "spread that is not finite counts as 0)."
 )
 _VERDICTS = "dualnets.experiments.byol._verdicts"
 SUMMARY_TABLE = Deferred(f"{_VERDICTS}:summary_table")
@@ -62,8 +77,6 @@ def needed(
     short: Mapping[str, str],
     *,
     counterpart: str,
-    short_words: str = "",
-    name_slow: bool = False,
 ) -> Rule:
     """The rule that some variants work and others fall short of them.
 
@@ -71,18 +84,15 @@ def needed(
         works: variants that must work.
         short: variant that must fall short -> the one of `works` that it is compared with.
         counterpart: which one that is, in words.
-        short_words: which variants must fall short, in words; by default their names.
-        name_slow: whether the reason also names variants that fall short although their gap starts
-            to close.
     """
     text = (
-        f"{WORKS} Holds if {_named(works)} work and each of {short_words or _named(short)} falls short: "
+        f"{WORKS} Holds if {_named(works)} work and each of {_named(short)} falls short: "
         "it does not work, and it collapses or its alignment ends below that of its counterpart "
         f"({counterpart}; paired signed ranks, p < {SIGNIFICANCE} after Bonferroni over these pairs). "
         "Fails if one of the former collapses or one of the latter works; open otherwise, or with fewer "
         f"than {FEWEST_TREES} trees."
     )
-    options = {"works": works, "short": short, "name_slow": name_slow}
+    options = {"works": works, "short": short}
     return Rule(text, Deferred(f"{_VERDICTS}:needed", options))
 
 
@@ -95,18 +105,13 @@ def as_good(
     others: Sequence[str],
     *,
     words: str = "",
-    added: Mapping[str, str] | None = None,
-    more: str = "",
 ) -> Rule:
     """The rule that some variants do no worse than a reference.
 
     Args:
         reference: a variant.
-        others: those that must be as good; with `added`, those of them that were run.
+        others: those that must be as good.
         words: which variants they are, in words; by default their names.
-        added: variants that were added after a first run -> how the reason describes them. They are
-            compared in the same way, among themselves, and decide nothing.
-        more: a sentence of the rule about them.
     """
     text = (
         f"{WORKS} A variant is as good as `{reference}` if it keeps {KEPT:.0%} of the latter's gain in "
@@ -116,5 +121,13 @@ def as_good(
         "others collapses or gains less (the same test, turned round); open otherwise, or with fewer than "
         f"{FEWEST_TREES} trees."
     )
-    options = {"reference": reference, "others": others, "added": added or {}}
-    return Rule(f"{text} {more}".strip(), Deferred(f"{_VERDICTS}:as_good", options))
+    options = {"reference": reference, "others": others}
+    return Rule(text, Deferred(f"{_VERDICTS}:as_good", options))
+
+
+def ends(*names: str) -> Deferred:
+    """What must be flat for a claim about these variants: their gap closed and their spread.
+
+    A spread has the scale of a gap, so that the same change of it is allowed.
+    """
+    return Deferred(f"{_VERDICTS}:ends", {"names": names})

@@ -1,13 +1,15 @@
-"""What linear BYOL conserves and which modes it loses: cells and rule of `byol_linear`."""
+"""What linear BYOL conserves and which modes it loses: cells and two rules of `byol_linear`."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from dualnets.experiments.byol import _byol_linear_alignment as aligning
 from dualnets.experiments.byol.byol_linear import (
     AGREE,
     EXACT,
@@ -17,7 +19,7 @@ from dualnets.experiments.byol.byol_linear import (
     Settings,
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import Estimate, Judgement, Outcome
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, last_step, mean_interval
 from dualnets.theory.byol.byol_modes import Modes, critical_decay, integrate_modes, largest_decay
 from dualnets.theory.byol.linear_byol import (
     LinearByol,
@@ -35,17 +37,18 @@ CONSERVED, MODE, PHASE, EDGE = "conserved", "mode", "phase", "edge"
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
-    """Paths of one set of rates, or one column of the phase diagram."""
-    rows = _paths(settings) if settings.part == "paths" else _phase(settings)
-    return CellResult(pd.DataFrame(rows))
+    """Paths or alignment of one set of rates, or one column of the phase diagram."""
+    parts = {"paths": _paths, "alignment": _alignment, "phase": _phase}
+    return CellResult(pd.DataFrame(parts[settings.part](settings)))
 
 
 def _row(
     quantity: str, source: str, member: int, time: float, value: float, **more: Any
 ) -> dict[str, Any]:
-    """One number; `predicted` is its value by the theory."""
-    place = {"step_decay": np.nan, "predicted": np.nan, "initial": np.nan, "mode": -1,
-             "quantity": quantity, "source": source, "member": member, "time": time}  # fmt: skip
+    """One number; `predicted` is its value by the theory, `step` the time as a share of all, if it is one."""
+    place = {"step": np.nan, "step_decay": np.nan, "predicted": np.nan, "initial": np.nan,
+             "null": np.nan, "mode": -1, "quantity": quantity, "source": source, "member": member,
+             "time": time}  # fmt: skip
     return place | {"value": value} | more
 
 
@@ -63,18 +66,43 @@ def _isotropic(settings: Settings, decay: float) -> LinearByol:
     return _system(settings, one, settings.noise * one, decay)
 
 
-def _paths(settings: Settings) -> list[dict[str, Any]]:
-    """Conserved quantities and modes, by integration and by SGD at two rates."""
+def _random_moments(settings: Settings) -> LinearByol:
+    """The equations for data with random second moments."""
     rng = np.random.default_rng([settings.seed, 1])
     moments = []
     for scale in (1.0, settings.noise):
         a = rng.standard_normal((settings.inputs, settings.inputs))
         moments.append(scale * a @ a.T / settings.inputs)
-    system = _system(settings, moments[0], moments[1], settings.decay)
-    weights = random_weights(
+    return _system(settings, moments[0], moments[1], settings.decay)
+
+
+def _random_start(settings: Settings) -> Weights:
+    return random_weights(
         features=settings.features, inputs=settings.inputs, members=settings.members,
         seed=settings.seed,
     )  # fmt: skip
+
+
+def _alignment(settings: Settings) -> list[dict[str, Any]]:
+    """The alignment of predictor and inputs' correlation along the integrated equations."""
+    random = settings.data == "random"
+    system = _random_moments(settings) if random else _isotropic(settings, settings.decay)
+    times = np.linspace(0, 1, 33) ** 2 * settings.until  # denser at first
+    times = np.unique([*times, settings.until / 2])
+    path = integrate(system, _random_start(settings), times, tolerance=1e-9)
+    found = aligning.aligned(path, system.mean + system.noise, settings.seed)
+    ends = times / settings.until
+    return [
+        _row(aligning.ALIGNMENT, "integrated", m, float(times[i]), float(found.value[i, m]),
+             step=float(ends[i]), null=float(found.null[i, m]), predicted=1.0,
+             initial=float(found.value[0, m]))
+        for i, m in np.ndindex(*found.value.shape)
+    ]  # fmt: skip
+
+
+def _paths(settings: Settings) -> list[dict[str, Any]]:
+    """Conserved quantities and modes, by integration and by SGD at two rates."""
+    system, weights = _random_moments(settings), _random_start(settings)
     times = np.linspace(0, settings.until, 21)
     found = _drift(system, integrate(system, weights, times), "integrated")
     for share in (1, 2):
@@ -137,15 +165,16 @@ def _phase(settings: Settings) -> list[dict[str, Any]]:
     edge = critical_decay(modes, np.stack([p, w, settings.lag * w]))
     most = float(largest_decay(modes))
     places = list(np.ndindex(*edge.shape))
-    found = [_row(EDGE, "modes", m, 0.0, float(edge[m, k]), mode=k, predicted=most,
+    found = [_row(EDGE, "modes", m, 0.0, float(edge[m, k]), mode=k, step=0.0, predicted=most,
                   initial=float(p[m, k] * w[m, k])) for m, k in places]  # fmt: skip
     for decay in np.geomspace(0.05, 1.2, settings.points) * most:
         slowest = min(float(decay), settings.target_rate)
         end = 15 / float(decay) + 10 / slowest
-        path = integrate(_isotropic(settings, float(decay)), stacked, [0.0, end], tolerance=1e-7)
-        for m, k in places:
-            left = turns[m][:, k] @ path.predictor[-1][m] @ path.online[-1][m] @ rights[m][k]
-            found.append(_row(PHASE, "integrated", m, end, abs(float(left)), mode=k,
+        times = [0.0, end / 2, end]
+        path = integrate(_isotropic(settings, float(decay)), stacked, times, tolerance=1e-7)
+        for at, (m, k) in itertools.product((1, 2), places):
+            left = turns[m][:, k] @ path.predictor[at][m] @ path.online[at][m] @ rights[m][k]
+            found.append(_row(PHASE, "integrated", m, times[at], abs(float(left)), mode=k, step=at / 2,
                               step_decay=float(decay), predicted=float(decay > edge[m, k]),
                               initial=float(p[m, k] * w[m, k])))  # fmt: skip
     return found
@@ -160,10 +189,13 @@ def collapsed(rows: pd.DataFrame) -> pd.Series:
 
 
 def networks(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per network of the diagram: whether it lost the predicted modes, and how near an edge."""
+    """One row per network of the diagram: whether it lost the predicted modes, and how near an edge.
+
+    They are read at the last time of each cell.
+    """
     keys = ["predictor_rate", "target_rate", "member", "mode"]
     edges = table[table["quantity"] == EDGE].set_index(keys)["value"].rename("edge")
-    phase = table[table["quantity"] == PHASE].join(edges, on=keys)
+    phase = last_step(table[table["quantity"] == PHASE]).join(edges, on=keys)
     each = phase.assign(
         agrees=collapsed(phase) == (phase["predicted"] > 0),
         away=np.abs(np.log(phase["step_decay"] / phase["edge"])),
@@ -200,6 +232,11 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         edge = edges.get_group((rate, target))
         add("modes lost where predicted", "integrated", f"edges {edge.min():.2g} to {edge.max():.2g}",
             rows, f"{rows['agrees'].mean():.2f}", "", len(rows))  # fmt: skip
+    aligned = last_step(table[table["quantity"] == aligning.ALIGNMENT])
+    for (data, _), rows in aligned.groupby(["data", "predictor_rate"]):
+        means = " -> ".join(f"{rows[of].mean():.3f}" for of in ("initial", "value"))
+        add(f"alignment, {data} data", "integrated", f"{rows['decay'].iloc[0]:g}", rows, means,
+            f"null {rows['null'].mean():.3f}", len(rows))  # fmt: skip
     return pd.DataFrame(found)
 
 
@@ -211,44 +248,55 @@ def headline(table: pd.DataFrame) -> str:
         return (
             f"edges at η = {edges.min():.2g} to {edges.max():.2g}, right in {right:.0%} of networks"
         )
+    if (table["quantity"] == aligning.ALIGNMENT).any():
+        end = last_step(table)
+        return f"alignment {end['initial'].mean():.2f} -> {end['value'].mean():.3f}"
     exact = table[(table["quantity"] == CONSERVED) & (table["source"] == "integrated")]["value"]
     return f"drift of the conserved matrix {exact.max():.1e}"
 
 
-def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule."""
-    outcome: Outcome
+def judge_balance(table: pd.DataFrame) -> Judgement:
+    """Apply the rule on what is conserved; the effect is the ratio of SGD's drifts."""
     drift = table[table["quantity"] == CONSERVED]
+    effect = "drift of SGD at half the learning rate, over that at the rate"
+    if drift.empty:
+        return Judgement("open", "no paths", effect, NOTHING, [], "networks")
     exact = drift[drift["source"] == "integrated"]["value"]
     ends = drift[drift["time"] == drift.groupby("cell")["time"].transform("max")]
-    sgd = ends.groupby("source")["value"].mean().reindex(["sgd lr / 1", "sgd lr / 2"])
-    ratio = float(sgd["sgd lr / 2"] / sgd["sgd lr / 1"])
-    phase = networks(table)
-    right = phase[phase["away"] > NEAR]["agrees"]
+    sgd = ends.pivot_table(index=["cell", "member"], columns="source", values="value")
+    ratio = mean_interval((sgd["sgd lr / 2"] / sgd["sgd lr / 1"]).to_numpy(np.float64))
+    kept, shrinks = bool(exact.max() < EXACT), ratio.high < FIRST_ORDER
+    details = [
+        {"part": "integrated drift", "value": float(exact.max()), "bound": EXACT, "passes": kept,
+         "n": len(sgd)},
+        {"part": "drift of SGD, lr / 2 over lr", "value": ratio.value, "bound": FIRST_ORDER,
+         "passes": bool(shrinks), "n": ratio.n},
+    ]  # fmt: skip
+    outcome: Outcome = "fails" if not kept else "holds" if shrinks else "open"
+    words = "shrinks" if shrinks else "is not shown to shrink"
+    reason = f"drift {exact.max():.1e}, and SGD's {words} with its rate"
+    return Judgement(outcome, reason, effect, ratio, details, "networks")
+
+
+def right_shares(table: pd.DataFrame) -> dict[str, Estimate]:
+    """The share of networks, none near an edge, that lose the predicted modes by the last time of a table."""
+    found = networks(table) if (table["quantity"] == PHASE).any() else None
+    if found is None:
+        return {}
+    right = found[found["away"] > NEAR]["agrees"]
     share = float(right.mean()) if len(right) else np.nan
-    kept = bool(exact.max() < EXACT)
-    details = []
+    return {"modes lost where predicted": Estimate(share, np.nan, np.nan, len(right))}
 
-    def add(part: str, value: float, bound: float, passes: bool, n: int) -> None:
-        details.append({"part": part, "value": value, "bound": bound, "passes": passes, "n": n})
 
-    members = int(drift["member"].nunique())
-    add("integrated drift", float(exact.max()), EXACT, kept, members)
-    if np.isfinite(sgd).any():
-        add("drift of SGD, lr / 2 over lr", ratio, FIRST_ORDER, ratio < FIRST_ORDER, members)
-    if len(phase):
-        add("modes lost where predicted", share, AGREE, share >= AGREE, len(right))
-    drifted = f"drift {exact.max():.1e}"
-    agree = f"modes are lost where predicted in {share:.1%} of networks"
-    if exact.empty or len(phase) < FEWEST:
-        outcome = "open"
-        reason = f"{len(exact)} integrated and {len(phase)} networks in the diagram are too few"
-    elif not kept or not share >= AGREE:
-        outcome, reason = "fails", f"{drifted}, {agree}"
-    elif not ratio < FIRST_ORDER:
-        outcome, reason = "open", "SGD's drift does not shrink with its rate"
-    else:
-        outcome, reason = "holds", f"{drifted}, SGD's shrinks with its rate, and {agree}"
-    what = "share of networks that lose the modes that the separatrix says"
-    found = Estimate(share, np.nan, np.nan, len(right))
-    return Judgement(outcome, reason, what, found, details, "networks")
+def judge_collapse(table: pd.DataFrame) -> Judgement:
+    """Apply the rule on the phase diagram."""
+    effect = "share of networks that lose the modes that the separatrix says"
+    count = len(networks(table)) if (table["quantity"] == PHASE).any() else 0
+    if count < FEWEST:
+        reason = f"{count} networks in the diagram are fewer than {FEWEST}"
+        return Judgement("open", reason, effect, NOTHING, [], "networks")
+    ((part, found),) = right_shares(table).items()
+    right = found.value >= AGREE
+    details = [{"part": part, "value": found.value, "bound": AGREE, "passes": right, "n": found.n}]
+    reason = f"modes are lost where predicted in {found.value:.1%} of networks"
+    return Judgement("holds" if right else "fails", reason, effect, found, details, "networks")

@@ -1,4 +1,4 @@
-"""The figure of `byol_linear`: what is conserved, modes, and the phase diagram of collapse."""
+"""The figure of `byol_linear`: what is conserved, modes, alignment, and the phase diagram of collapse."""
 
 from __future__ import annotations
 
@@ -9,37 +9,70 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dualnets.experiments.byol._byol_linear import CONSERVED, EDGE, MODE, PHASE, collapsed
+from dualnets.experiments.byol._byol_linear_alignment import ALIGNMENT
 from dualnets.experiments.byol.byol_linear import EXACT
 from dualnets.lab.report.style import WIDTH
+from dualnets.lab.stats import last_step, mean_interval
 
 SURVIVES, LOST, DARK = "#21918c", "#b3392f", "#1d1d1f"
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Paths on top, one phase diagram per predictor rate below."""
+    """Paths on top, alignment below, one phase diagram per predictor rate at the bottom; what was run."""
     phase = table[table["quantity"] == PHASE]
     rates = sorted(phase["predictor_rate"].unique())
+    aligned = table[table["quantity"] == ALIGNMENT]
+    kinds = list(aligned["data"].unique())
     paths = (table["quantity"] == CONSERVED).any()
-    figure = plt.figure(figsize=(WIDTH, 3.3 * (bool(paths) + bool(rates))), layout="constrained")
-    blocks = figure.subfigures(int(paths) + bool(rates), 1, squeeze=False)[:, 0]
+    count = int(paths) + bool(kinds) + bool(rates)
+    figure = plt.figure(figsize=(WIDTH, 3.3 * count), layout="constrained")
+    blocks = iter(figure.subfigures(count, 1, squeeze=False)[:, 0])
+    letters = iter("abcdefghij")
     if paths:
-        left, right = blocks[0].subplots(1, 2)
-        _drift(left, table)
-        _modes(right, table)
+        left, right = next(blocks).subplots(1, 2)
+        _drift(left, table, next(letters))
+        _modes(right, table, next(letters))
+    if kinds:
+        panels = next(blocks).subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+        for axes, kind in zip(panels, kinds, strict=True):
+            _alignment(axes, aligned[aligned["data"] == kind])
+            axes.set_title(f"{next(letters)}  predictor's eigenspaces, {kind} data")
+        panels[0].set_ylabel("alignment with inputs' correlation")
+        panels[-1].legend(loc="lower right")
     if rates:
-        panels = blocks[-1].subplots(1, len(rates), sharey=True, squeeze=False)[0]
+        block = next(blocks)
+        panels = block.subplots(1, len(rates), sharey=True, squeeze=False)[0]
         for i, (axes, rate) in enumerate(zip(panels, rates, strict=True)):
             _diagram(axes, table, rate)
-            letter = "abcdefghij"[2 * int(paths) + i]
-            axes.set_title(f"{letter}  predictor rate {rate:g}")
+            axes.set_title(f"{next(letters)}  predictor rate {rate:g}")
             if i == 0:
                 axes.set_ylabel("weight decay")
                 handles, words = axes.get_legend_handles_labels()
-        blocks[-1].legend(handles, words, loc="outside lower center", ncols=4)
+        block.legend(handles, words, loc="outside lower center", ncols=4)
     return figure
 
 
-def _drift(axes: Axes, table: pd.DataFrame) -> None:
+def _alignment(axes: Axes, rows: pd.DataFrame) -> None:
+    """Means over networks with their 95% intervals, the null dashed, the theorem's end dotted."""
+    shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.7, rows["predictor_rate"].nunique()))
+    for colour, (rate, own) in zip(shades, rows.groupby("predictor_rate"), strict=True):
+        found = {
+            time: mean_interval(part["value"].to_numpy()) for time, part in own.groupby("time")
+        }
+        times = np.array(list(found)) + 1
+        mean, low, high = (np.array([getattr(e, of) for e in found.values()])
+                           for of in ("value", "low", "high"))  # fmt: skip
+        axes.plot(times, mean, color=colour, lw=1.5, label=f"predictor rate {rate:g}")
+        axes.fill_between(times, low, high, color=colour, alpha=0.15, lw=0)
+        null = own.groupby("time")["null"].mean().to_numpy()
+        axes.plot(
+            times, null, color=colour, lw=1, ls=(0, (4, 2)), label=f"random bases, rate {rate:g}"
+        )
+    axes.axhline(1, color="#777777", lw=1, ls=":")
+    axes.set(xscale="log", xlabel="time + 1", ylim=(0, 1.03))
+
+
+def _drift(axes: Axes, table: pd.DataFrame, letter: str) -> None:
     rows = table[(table["quantity"] == CONSERVED) & (table["time"] > 0)]
     styles = {
         "integrated": (DARK, "equations, integrated"),
@@ -57,10 +90,10 @@ def _drift(axes: Axes, table: pd.DataFrame) -> None:
                   fontsize=8, color="#777777")  # fmt: skip
     axes.set(xlabel="time", ylabel="relative change of $e^{2ηt} D(t)$")
     axes.legend(loc="center right")
-    axes.set_title("a  conserved along the equations, nearly along SGD")
+    axes.set_title(f"{letter}  conserved along the equations, nearly along SGD")
 
 
-def _modes(axes: Axes, table: pd.DataFrame) -> None:
+def _modes(axes: Axes, table: pd.DataFrame, letter: str) -> None:
     rows = table[table["quantity"] == MODE]
     cells = list(rows.groupby("cell", sort=False))
     rows = cells[-1][1]
@@ -74,7 +107,7 @@ def _modes(axes: Axes, table: pd.DataFrame) -> None:
     axes.set(xlabel="time", ylabel="predictor's eigenvalues")
     axes.legend(loc="lower right")
     axes.set_title(
-        f"b  modes: decay {first['decay']:g}, predictor rate {first['predictor_rate']:g}"
+        f"{letter}  modes: decay {first['decay']:g}, predictor rate {first['predictor_rate']:g}"
     )
 
 
@@ -87,7 +120,7 @@ def _diagram(axes: Axes, table: pd.DataFrame, rate: float) -> None:
     width = edges.groupby("target_rate")["value"].transform("size")
     aside = 0.8 * ((order + 0.5) / width - 0.5)  # decades
     edges = edges.assign(x=edges["target_rate"] * 10**aside)
-    rows = own[own["quantity"] == PHASE].join(edges.set_index(keys)["x"], on=keys)
+    rows = last_step(own[own["quantity"] == PHASE]).join(edges.set_index(keys)["x"], on=keys)
     gone = collapsed(rows)
     for lost, colour, word in ((False, SURVIVES, "mode survives"), (True, LOST, "mode is lost")):
         part = rows[gone == lost]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +24,7 @@ from dualnets.lab.stats import NOTHING, Array, Judgement, Outcome, exceeds, mean
 from dualnets.lab.tidy import tidy
 from dualnets.lab.variants import by_variant
 from dualnets.methods.byol import BYOL
-from dualnets.methods.protocol import Batch, State, outputs
+from dualnets.methods.protocol import Batch, State
 from dualnets.networks.normalizations import BatchNorm
 from dualnets.training.trajectory import Snapshot
 from hltm.sampling.augment import Augmentation
@@ -32,9 +34,15 @@ from hltm.tree import LatentTree
 if TYPE_CHECKING:
     from dualnets.networks.heads import Head
 
-SAMPLES = 1024  # behind a direction; batch statistics are theirs
-SIZE, ALONG, REST, WHOLE = "term_size", "term_along", "rest_along", "update_along"
-SPREADING, REST_SPREADING = "term_spreading", "rest_spreading"
+SAMPLES = 4096  # behind a direction; batch statistics are theirs
+VANISHED = 1e-12  # a direction that is not longer has no direction: float64 would see rounding only
+COSINE, AGAIN = "cosine", "cosine_again"  # of update and operator; with other samples
+TERM, REST, SIZE = (
+    "term_along",
+    "rest_along",
+    "term_size",
+)  # the cosine's two summands; |term| / |update|
+NO_DIRECTION = "vanished"
 
 
 class Directions(NamedTuple):
@@ -43,38 +51,40 @@ class Directions(NamedTuple):
     Attributes:
         update: -∇ of the method's loss.
         term: the part of it that comes through the heads' batch means; 0 where no gradient does.
-        operator: Cov_x[Kbar, fbar] of the network's outputs.
-        spreading: the gradient of the embedding's spread.
+        operator: Cov_x[Kbar, fbar] of the unit projections f = z / |z|, which the loss compares.
     """
 
     update: Tensor
     term: Tensor
     operator: Tensor
-    spreading: Tensor
 
 
-def directions(network: Any, method: BYOL, state: State, batch: Batch) -> Directions:
-    """The directions at one point of training, over the two views of one batch."""
+def directions(
+    network: Any, method: BYOL, state: State, batch: Batch, *, split: bool = True
+) -> Directions:
+    """The directions at one point of training, over the two views of one batch.
+
+    Args:
+        network, method, state: at that point.
+        batch: of two views; batch statistics are theirs.
+        split: whether the term is wanted, which takes a second gradient of the loss; else it is 0.
+    """
     update = -_gradient(network, method.loss(network, state, batch)[0])
     stopped = replace(
         method, projector=_mean_stopped(method.projector), predictor=_mean_stopped(method.predictor)
     )
     without = update
-    if stopped != method:
+    if split and stopped != method:
         without = -_gradient(network, stopped.loss(network, state, batch)[0])
-    one, two = outputs(network, batch)
+    one, two = (
+        normalize(method.embedding(network, state, leaves, batch_statistics=True), dim=-1)
+        for leaves in batch.leaves.split(batch.size, dim=1)
+    )
     # K of one view with f of the other: independent given the sample, so unbiased
     halves = [(a * (b - b.mean(1, keepdim=True)).detach()).sum(-1).mean(1) for a, b in
               ((one, two), (two, one))]  # fmt: skip
-    compared = method.embedding(network, state, batch.leaves, batch_statistics=True)
-    embedded = normalize(compared, dim=-1)
-    spread = embedded.std(1, correction=0).mean(-1) * embedded.shape[-1] ** 0.5
-    return Directions(
-        update=update,
-        term=update - without,
-        operator=_gradient(network, halves[0] + halves[1]) / 2,
-        spreading=_gradient(network, spread),
-    )
+    operator = _gradient(network, halves[0] + halves[1]) / 2
+    return Directions(update, update - without, operator)
 
 
 def _mean_stopped(head: Any) -> Any:
@@ -98,29 +108,48 @@ def _gradient(network: Any, values: Tensor) -> Tensor:
     return torch.cat([gradient.flatten(1) for gradient in found], dim=1)
 
 
+def projections(found: Directions) -> dict[str, Tensor]:
+    """Metric -> `(S,)`: the cosine of update and operator, its two summands, and the term's size.
+
+    The summands are the projections of the term and of the rest of the update on the operator's direction,
+    over the update's length. A member whose update or operator has no direction (not longer than VANISHED,
+    or not finite) has 0 for all of them, and 1 for `vanished`.
+    """
+    update, term, operator = found
+    lengths = update.norm(dim=1), operator.norm(dim=1)
+    known = torch.stack([(own > VANISHED) & own.isfinite() for own in lengths]).all(0)
+    length = torch.where(known, lengths[0], 1.0)
+    unit = operator / torch.where(known, lengths[1], 1.0)[:, None]
+    values = {
+        COSINE: (update * unit).sum(1) / length,
+        TERM: (term * unit).sum(1) / length,
+        REST: ((update - term) * unit).sum(1) / length,
+        SIZE: term.norm(dim=1) / length,
+    }
+    shown = {name: torch.where(known, value, 0.0) for name, value in values.items()}
+    return shown | {NO_DIRECTION: (~known).double()}
+
+
 def direction_rows(
     snapshot: Snapshot, *, method: BYOL, trees: LatentTree, augment: Augmentation, seed: int
 ) -> pd.DataFrame:
-    """Sizes and projections of one snapshot, over the update's length.
+    """What `projections` finds at one snapshot, in float64; early the cosine with other samples, too.
 
     Columns are member, step, level, node, metric, candidates, value, n.
     """
-    draw = trees.draw(SAMPLES, seed=seed, stream=Stream.EVALUATION)
-    views = trees.views(draw, augment)
-    device = next(snapshot.network.parameters()).device
-    leaves = torch.cat([view.leaves for view in views], dim=1).to(device)
-    found = directions(snapshot.network, method, snapshot.state, Batch(leaves, SAMPLES))
-    update, term, operator, spreading = (part.double() for part in found)
-    length = update.norm(dim=1)
-    unit, outward = normalize(operator, dim=1), normalize(spreading, dim=1)
-    values = {
-        SIZE: term.norm(dim=1) / length,
-        ALONG: (term * unit).sum(1) / length,
-        REST: ((update - term) * unit).sum(1) / length,
-        WHOLE: (update * unit).sum(1) / length,
-        SPREADING: (term * outward).sum(1) / length,
-        REST_SPREADING: ((update - term) * outward).sum(1) / length,
-    }
+    network = copy.deepcopy(snapshot.network).double()
+    state = {n: t.double() if t.is_floating_point() else t for n, t in snapshot.state.items()}
+    device = next(network.parameters()).device
+
+    def measured(start: int, split: bool) -> dict[str, Tensor]:
+        draw = trees.draw(SAMPLES, seed=seed, start=start, stream=Stream.EVALUATION)
+        leaves = torch.cat([view.leaves for view in trees.views(draw, augment)], dim=1)
+        batch = Batch(leaves.to(device, torch.float64), SAMPLES)
+        return projections(directions(network, method, state, batch, split=split))
+
+    values = measured(0, split=True)
+    if snapshot.step <= EARLY:
+        values[AGAIN] = measured(SAMPLES, split=False)[COSINE]
     index = {"member": trees.members, "step": snapshot.step, "level": trees.topology.depth,
              "node": "network"}  # fmt: skip
     parts = [
@@ -146,11 +175,9 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
 
 
 def early(rows: pd.DataFrame, metric: str) -> Array:
-    """`(S,)` mean over the first snapshots of one variant; values that are not finite count as 0."""
-    first = rows["step"] <= EARLY * rows["step"].max()
-    found = rows.loc[first & (rows["metric"] == metric), ["member", "value"]]
-    values = found["value"].where(np.isfinite(found["value"]), 0.0)
-    return values.groupby(found["member"]).mean().to_numpy(np.float64)
+    """`(S,)` mean over the snapshots of the first EARLY updates of one variant."""
+    first = rows[(rows["step"] <= EARLY) & (rows["metric"] == metric)]
+    return first.groupby("member")["value"].mean().to_numpy(np.float64)
 
 
 def scores(works: Array, others: Array) -> Array:
@@ -165,64 +192,79 @@ def scores(works: Array, others: Array) -> Array:
     return found
 
 
-def judge(table: pd.DataFrame) -> Judgement:
-    """Apply the rule; the effect is the mean score."""
-    found, variants = collapse_status(table), by_variant(table)
-    details = [_detail(name, found[name], rows) for name, rows in variants.items()]
-    term = {name: early(rows, ALONG) for name, rows in variants.items()}
-    works = [name for name, status in found.items() if status.word == "works"]
-    others = [name for name in found if name not in works]
-    effect = "share of pairs of variants ordered rightly by the term"
-    few = too_few(min(len(status.gain) for status in found.values()))
-    if few or not works or not others:
-        reason = few or f"{len(works)} of {len(found)} variants work"
+def judge(table: pd.DataFrame, *, metric: str, ahead: Sequence[str], again: str = "") -> Judgement:
+    """Apply the rule to what is measured early as `metric`; the effect is the mean score.
+
+    Args:
+        table: of a run.
+        metric: of every variant, e.g. `cosine`.
+        ahead: the variants that should be.
+        again: the same with other samples, whose score is reported beside; empty where it is not measured.
+    """
+    statuses, variants = collapse_status(table), by_variant(table)
+    details = [_detail(name, statuses[name], rows) for name, rows in variants.items()]
+    others = [name for name in variants if name not in ahead]
+    effect = "share of pairs of variants ordered rightly"
+    missing = [name for name in ahead if name not in variants]
+    reason = f"not run: {', '.join(missing)}" if missing or not others else ""
+    reason = reason or too_few(min(len(status.gain) for status in statuses.values()))
+    if reason:
         return Judgement("open", reason, effect, NOTHING, details)
-    score = scores(*(np.stack([term[name] for name in part], 1) for part in (works, others)))
-    along = [exceeds(term[name], 0.0, len(works)) < SIGNIFICANCE for name in works]
-    against = [name for name in works if exceeds(-term[name], 0.0, len(works)) < SIGNIFICANCE]
+
+    def scored(measured: str) -> Array:
+        value = {name: early(rows, measured) for name, rows in variants.items()}
+        return scores(*(np.stack([value[name] for name in part], 1) for part in (ahead, others)))
+
+    score = scored(metric)
+    idle = [name for name in ahead if statuses[name].word != "works"]
     outcome: Outcome = "open"
-    reason = "neither is shown"
-    if against:
-        outcome = "fails"
-        reason = f"the term points against the operator's update with {', '.join(against)}"
+    reason = "no order is shown"
+    if idle:
+        reason = f"not shown to work: {', '.join(idle)}"
+    elif exceeds(score, 0.5) < SIGNIFICANCE:
+        outcome, reason = "holds", f"{' and '.join(ahead)} are ahead of {len(others)} others"
     elif exceeds(0.5 - score, 0.0) < SIGNIFICANCE:
-        outcome, reason = "fails", "the term does not order the variants"
-    elif exceeds(score, 0.5) < SIGNIFICANCE and all(along):
-        outcome = "holds"
-        reason = f"the term distinguishes {len(works)} variants that work from {len(others)}"
+        outcome, reason = "fails", f"{' and '.join(ahead)} are behind {len(others)} others"
+    if again:
+        reason += f"; with other samples the share is {scored(again).mean():.2f}"
     return Judgement(outcome, reason, effect, mean_interval(score), details)
 
 
 def _detail(name: str, status: CollapseStatus, rows: pd.DataFrame) -> dict[str, Any]:
     """Early directions, each with its interval, and the end."""
-    measured = (SIZE, ALONG, REST, WHOLE, SPREADING, REST_SPREADING)
     return {
         "variant": name,
         "status": status.word,
-        **{f"{metric}_early": str(mean_interval(early(rows, metric))) for metric in measured},
+        **{f"{metric}_early": str(mean_interval(early(rows, metric)))
+           for metric in (COSINE, AGAIN, TERM, REST, SIZE)},
+        "vanished": int(rows.loc[rows["metric"] == NO_DIRECTION, "value"].sum()),
         "spread": float(status.found.spread.mean()),
         "gap_closed": status.found.gap.value,
         "n": len(status.gain),
-    }
+    }  # fmt: skip
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per variant: the term early, the update early, and what became of it."""
-    found = collapse_status(table)
-    rows_of = by_variant(table)
-    return pd.DataFrame(
+    """One row per variant: the cosine early and its summands, and what became of the variant."""
+    statuses = collapse_status(table)
+    made = pd.DataFrame(
         [
             {
                 "variant": name,
-                "term's size": early(rows_of[name], SIZE).mean(),
-                "term along": early(rows_of[name], ALONG).mean(),
-                "rest along": early(rows_of[name], REST).mean(),
-                "spreading": early(rows_of[name], SPREADING).mean(),
-                "gap": status.found.gap.value,
-                "spread": status.found.spread.mean(),
-                "status": status.word,
-                "n": len(status.gain),
+                "cosine": mean_interval(early(rows, COSINE)).brief,
+                "other samples": early(rows, AGAIN).mean(),
+                "term's part": early(rows, TERM).mean(),
+                "the rest's": early(rows, REST).mean(),
+                "gap": str(statuses[name].found.gap),
+                "spread": statuses[name].found.spread.mean(),
+                "status": statuses[name].word,
+                "n": len(statuses[name].gain),
             }
-            for name, status in found.items()
+            for name, rows in by_variant(table).items()
         ]
     )
+    made.attrs["caption"] = (
+        f"cosine of BYOL's update with the covariance operator of its unit projections, mean over the first "
+        f"{EARLY} updates, and its two summands; ± and [ ]: 95% intervals over trees"
+    )
+    return made

@@ -1,4 +1,4 @@
-"""The figure of `implicit_contrast`: the term along training, and the early term against the end."""
+"""The figure of `implicit_contrast`: cosine and term along training, and the early cosine against the end."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from dualnets.experiments.byol._implicit_contrast import ALONG, SPREADING, early
+from dualnets.experiments.byol._implicit_contrast import COSINE, TERM, early
+from dualnets.experiments.byol.implicit_contrast import EARLY
 from dualnets.lab.report.style import WIDTH
+from dualnets.lab.stats import mean_interval
 from dualnets.lab.variants import SPREAD, by_variant, variant_stats
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Four panels: the term along two directions and the spread over training; the term early, the end."""
+    """Cosine, the term's part of it and spread over training; the cosine early against the end."""
     variants = by_variant(table)
     figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 6.4), layout="constrained")
     colours = dict(zip(variants, sns.color_palette("husl", len(variants)), strict=True))
-    share = "projection of the term, over |update|"
     panels = (
-        (ALONG, "network", "a  the term along the operator's update", share),
-        (SPREADING, "network", "b  the term along the growth of spread", share),
+        (COSINE, "network", "a  BYOL's update and the operator's", "cosine"),
+        (
+            TERM,
+            "network",
+            "b  the term's part of the cosine",
+            "projection of the term, over |update|",
+        ),
         (SPREAD, "embedding", "c  what collapses", "spread of the embedding"),
     )
     for (metric, node, title, label), place in zip(panels, axes.flat[:3], strict=True):
@@ -39,6 +45,7 @@ def draw(table: pd.DataFrame) -> Figure:
             _without(place, [colours[name] for name in flat])
         if metric != SPREAD:
             place.axhline(0, color="0.6", linewidth=0.8)
+            place.axvspan(1, EARLY + 1, color="0.93", linewidth=0, zorder=0)
         place.set(xscale="log", xlabel="updates + 1", ylabel=label, title=title)
     _early(axes[1, 1], variants, colours)
     handles, labels = axes[1, 1].get_legend_handles_labels()
@@ -47,11 +54,12 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _line(axes: Any, rows: pd.DataFrame, colour: Any) -> None:
-    """Mean over trees, with the range of the middle four fifths."""
-    steps = rows.groupby("step")["value"]
-    mean, low, high = steps.mean(), steps.quantile(0.1), steps.quantile(0.9)
-    axes.plot(mean.index + 1, mean.to_numpy(), "o-", color=colour, markersize=3)
-    axes.fill_between(mean.index + 1, low, high, color=colour, alpha=0.12, linewidth=0)
+    """Mean over trees, with its 95% interval."""
+    found = {step: mean_interval(own.to_numpy()) for step, own in rows.groupby("step")["value"]}
+    steps = np.array(list(found)) + 1
+    mean, low, high = np.array([each[:3] for each in found.values()]).T
+    axes.plot(steps, mean, "o-", color=colour, markersize=3)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
 def _without(axes: Any, colours: list[Any]) -> None:
@@ -67,13 +75,13 @@ def _without(axes: Any, colours: list[Any]) -> None:
 
 
 def _early(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]) -> None:
-    """Every tree of every variant: the term early, the spread at the end."""
+    """Every tree of every variant: the cosine early, the spread at the end."""
     for name, rows in variants.items():
         spread = variant_stats(rows).spread
         spread = np.where(np.isfinite(spread), spread, 0.0)
-        axes.plot(early(rows, ALONG), spread, ".", color=colours[name], alpha=0.7, label=name)
+        axes.plot(early(rows, COSINE), spread, ".", color=colours[name], alpha=0.7, label=name)
     axes.set(
-        xlabel="projection of the term on the operator's update, over |update|, early",
+        xlabel=f"cosine, mean over the first {EARLY} updates (shaded in a)",
         ylabel="spread at the end",
-        title="d  early term, final spread",
+        title="d  early cosine, final spread",
     )

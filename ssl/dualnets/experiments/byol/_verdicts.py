@@ -10,7 +10,7 @@ import pandas as pd
 
 from dualnets.experiments.byol._byol import KEPT
 from dualnets.lab import variants
-from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.rules import COLLAPSED, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
@@ -31,7 +31,7 @@ class CollapseStatus(NamedTuple):
         p_grown: P that alignment did not grow.
         p_spread, p_collapsed: P that the spread is not above, not below COLLAPSED.
 
-    All P are after Bonferroni over variants.
+    All P are after Bonferroni over the variants of the table.
     """
 
     found: VariantStats
@@ -106,19 +106,16 @@ def _outcome(refuted: Sequence[str], unclear: Sequence[str], confirmed: str) -> 
     return "holds", confirmed
 
 
-def needed(
-    table: pd.DataFrame, *, works: Sequence[str], short: Mapping[str, str], name_slow: bool
-) -> Judgement:
+def needed(table: pd.DataFrame, *, works: Sequence[str], short: Mapping[str, str]) -> Judgement:
     """Apply `_byol.needed`; the effect is the smallest lead of what works over what falls short."""
-    statuses = collapse_status(table)
+    statuses = collapse_status(_only(table, [*works, *short]))
     details = _details(statuses)
     effect = (
         "smallest lead of a variant that should work over one that should not, mean |correlation|"
     )
     effect += at_once(len(short))
-    slow = _slow(table, [details[name] for name in short if name in details]) if name_slow else ""
     if reason := _undecidable(statuses, [*works, *short]):
-        return Judgement("open", reason + slow, effect, NOTHING, list(details.values()))
+        return Judgement("open", reason, effect, NOTHING, list(details.values()))
     leads = {
         name: contrast(statuses[ahead].found.value, statuses[name].found.value, len(short))
         for name, ahead in short.items()
@@ -133,47 +130,21 @@ def needed(
     confirmed = f"{len(works)} of {len(works)} work, {len(short)} of {len(short)} fall short"
     outcome, reason = _outcome(refuted, unclear, confirmed)
     smallest = min((lead.difference for lead in leads.values()), key=lambda each: each.value)
-    return Judgement(outcome, reason + slow, effect, smallest, list(details.values()))
+    return Judgement(outcome, reason, effect, smallest, list(details.values()))
 
 
-def _slow(table: pd.DataFrame, details: Sequence[Mapping[str, Any]]) -> str:
-    """Which variants do not work, but have started to close their gap; empty if none."""
-    found = [
-        f"{detail['variant']} {_gap(detail)}"
-        for detail in details
-        if detail["status"] != "works" and detail["low"] > 0 and detail["gap_closed"] > NEGLIGIBLE
-    ]
-    if not found:
-        return ""
-    updates = int(table["steps"].iloc[0])
-    return f" in these {updates} updates; a gap has begun to close with {', '.join(found)}"
-
-
-def _gap(detail: Mapping[str, Any]) -> Estimate:
-    return Estimate(detail["gap_closed"], detail["low"], detail["high"], detail["n"])
-
-
-def as_good(
-    table: pd.DataFrame, *, reference: str, others: Sequence[str], added: Mapping[str, str]
-) -> Judgement:
+def as_good(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Judgement:
     """Apply `_byol.as_good`; the effect is the difference to the reference of the worst variant."""
-    if added:
-        others = [name for name in others if name in set(table["variant"])]
-    statuses = collapse_status(table)
+    statuses = collapse_status(_only(table, [reference, *others]))
     details = _details(statuses)
-    effect = f"gain in mean |correlation| against that of {reference}, the worst variant"
-    effect += at_once(len(others))
-    reason = _undecidable(statuses, [reference, *others]) if others else "nothing to compare with"
-    if reason:
+    effect = f"gain in mean |correlation| against that of {reference}"
+    effect += f", the worst variant{at_once(len(others))}" if len(others) > 1 else ""
+    if reason := _undecidable(statuses, [reference, *others]):
         return Judgement("open", reason, effect, NOTHING, list(details.values()))
     enough = KEPT * statuses[reference].gain
-    beside = [name for name in added if name in statuses]
-    for group in (others, beside):
-        for name in group:
-            test = contrast(statuses[name].gain, enough, len(group))
-            details[name] |= {"p_as_good": test.p_more, "p_less": test.p_less}
-            if beside:
-                details[name]["decides"] = name in others
+    for name in others:
+        test = contrast(statuses[name].gain, enough, len(others))
+        details[name] |= {"p_as_good": test.p_more, "p_less": test.p_less}
     word = {name: details[name]["status"] for name in (reference, *others)}
     refuted = [f"{name} collapses" for name in word if word[name] == "collapses"]
     refuted += [f"{name} gains less" for name in others if details[name]["p_less"] < SIGNIFICANCE]
@@ -181,7 +152,6 @@ def as_good(
     unclear += [name for name in others if not details[name]["p_as_good"] < SIGNIFICANCE]
     confirmed = f"{len(others)} of {len(others)} are as good as {reference}"
     outcome, reason = _outcome(refuted, unclear, confirmed)
-    reason = "; ".join([reason, *(f"{added[name]} {_beside(details[name])}" for name in beside)])
     gains = (
         mean_interval(statuses[n].gain - statuses[reference].gain, len(others)) for n in others
     )
@@ -189,29 +159,23 @@ def as_good(
     return Judgement(outcome, reason, effect, worst, list(details.values()))
 
 
-def _beside(detail: Mapping[str, Any]) -> str:
-    """How a variant that decides nothing came out."""
-    if detail["p_as_good"] < SIGNIFICANCE and detail["status"] == "works":
-        return "it is as good"
-    if detail["status"] == "collapses":
-        return "it collapses"
-    if not detail["p_grown"] < SIGNIFICANCE and detail["high"] < NEGLIGIBLE:
-        return f"nothing is learned (gap closed {_gap(detail)})"
-    if detail["p_less"] < SIGNIFICANCE:
-        return f"it gains less (gap closed {_gap(detail)})"
-    return f"it is shown neither as good nor worse (gap closed {_gap(detail)})"
+def ends(table: pd.DataFrame, *, names: Sequence[str]) -> dict[str, Estimate]:
+    """Gap closed and spread at the last step of some variants: what must be flat, see `_byol.ends`."""
+    found: dict[str, Estimate] = {}
+    for name, rows in variants.by_variant(_only(table, names)).items():
+        end = variant_stats(rows)
+        found |= {f"{name}, gap": end.gap, f"{name}, spread": mean_interval(end.spread)}
+    return found
 
 
-def summary_table(table: pd.DataFrame, added: Sequence[str] = ()) -> pd.DataFrame:
-    """One row per variant: the root before and after, gap closed, spread, rank, status, n.
+def _only(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The rows of the variants that a claim is about."""
+    return table[table["variant"].isin(names)]
 
-    Args:
-        table: of a run.
-        added: variants that were added after a first run.
-    """
+
+def summary_table(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per variant: the root before and after, gap closed, spread, rank, status, n."""
     made = variants.summary_table(table)
     words = [status.word for status in collapse_status(table).values()]
     made.insert(len(made.columns) - 1, "status", words)
-    if late := [name for name in made["variant"] if name in added]:
-        made.attrs["caption"] += f"; added after a first run, deciding nothing: {'; '.join(late)}"
     return made

@@ -72,7 +72,9 @@ def _wired(network: BlockNetwork, layer: int, starts: Sequence[int]) -> list[lis
 
 
 def head_layers(head: Head, inputs: int) -> Layers | None:
-    """The layers of a head with a number of inputs; None with a normalisation of a class unknown here.
+    """The layers of a head with a number of inputs.
+
+    None with a normalisation of a class unknown here, or one of the inputs.
 
     Example:
         >>> from dualnets.networks.heads import Head
@@ -81,7 +83,7 @@ def head_layers(head: Head, inputs: int) -> Layers | None:
     """
     count = len(head.widths)
     kinds = [norm_numbers(head.norm)] * (count - 1) + [norm_numbers(head.last_norm)] * (count > 0)
-    if None in kinds:
+    if None in kinds or head.input_norm is not None:
         return None
     fans = [inputs, *head.widths][:count]
     firsts = np.cumsum([0, *fans])
