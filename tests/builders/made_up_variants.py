@@ -99,6 +99,11 @@ def made_up(name, ends, *, trees=12, noise=0.01, more=()):
         made = cell(variant, gain, trees=trees, levels=(2,), noise=noise, spread=spread,
                     steps=(0, 1000), seed=at, name=str(at))  # fmt: skip
         made.insert(1, "steps", steps)
+        if not cells:
+            first = made["initial"].where(made["metric"] == PRE)
+        # all variants start with the same networks
+        shift = (first - made["initial"]).fillna(0)
+        made[["initial", "value"]] = made[["initial", "value"]].add(shift, axis=0)
         cells.append(made)
         for metric, by_variant in more:
             for step in (0, 10):

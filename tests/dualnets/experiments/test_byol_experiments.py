@@ -17,7 +17,7 @@ from dualnets.experiments.byol.byol_batchnorm import ELSEWHERE
 from dualnets.lab import grids
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.stats import pooled
-from dualnets.lab.variants import SPREAD
+from dualnets.lab.variants import PRE, SPREAD
 from dualnets.methods.byol import BYOL
 from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import PARTS, BatchNorm
@@ -94,6 +94,12 @@ def test_what_is_as_good():
     ):
         found = judge(experiment, made_up(name, change, **quiet), at)
         assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
+    lower = made_up(
+        name, {other: (0.25, 0.8)}, **quiet
+    )  # from an untrained network that is worse by 0.1
+    lower.loc[(lower["variant"] == other) & (lower["metric"] == PRE), ["initial", "value"]] -= 0.1
+    found = judge(experiment, lower, at)
+    assert (found.verdict, found.effect_value) == ("fails", pytest.approx(-0.05, abs=0.01))
     assert judge(experiment, made_up(name, {}, trees=11), at).verdict == "open"
     table = made_up(name, {})
     assert judge(experiment, table[table["variant"] == reference], at).verdict == "open"

@@ -115,8 +115,9 @@ def as_good(
     """
     text = (
         f"{WORKS} A variant is as good as `{reference}` if it keeps {KEPT:.0%} of the latter's gain in "
-        f"mean best |correlation| (paired signed ranks of gain - {KEPT} gain of the latter, p < "
-        f"{SIGNIFICANCE} after Bonferroni over variants compared). Holds if `{reference}` works, and "
+        "mean best |correlation|, both gains from the latter's untrained network (paired signed ranks of "
+        f"gain - {KEPT} gain of the latter, p < {SIGNIFICANCE} after Bonferroni over variants compared). "
+        f"Holds if `{reference}` works, and "
         f"{words or _named(others)} work and are as good; fails if `{reference}` collapses, or one of the "
         "others collapses or gains less (the same test, turned round); open otherwise, or with fewer than "
         f"{FEWEST_TREES} trees."

@@ -137,13 +137,15 @@ def as_good(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Ju
     """Apply `_byol.as_good`; the effect is the difference to the reference of the worst variant."""
     statuses = collapse_status(_only(table, [reference, *others]))
     details = _details(statuses)
-    effect = f"gain in mean |correlation| against that of {reference}"
+    effect = f"mean |correlation| against that of {reference}"
     effect += f", the worst variant{at_once(len(others))}" if len(others) > 1 else ""
     if reason := _undecidable(statuses, [reference, *others]):
         return Judgement("open", reason, effect, NOTHING, list(details.values()))
-    enough = KEPT * statuses[reference].gain
+    # a variant that changes the untrained network must not gain by a lower start
+    start = statuses[reference].found.initial
+    gain = {name: statuses[name].found.value - start for name in (reference, *others)}
     for name in others:
-        test = contrast(statuses[name].gain, enough, len(others))
+        test = contrast(gain[name], KEPT * gain[reference], len(others))
         details[name] |= {"p_as_good": test.p_more, "p_less": test.p_less}
     word = {name: details[name]["status"] for name in (reference, *others)}
     refuted = [f"{name} collapses" for name in word if word[name] == "collapses"]
@@ -152,10 +154,8 @@ def as_good(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Ju
     unclear += [name for name in others if not details[name]["p_as_good"] < SIGNIFICANCE]
     confirmed = f"{len(others)} of {len(others)} are as good as {reference}"
     outcome, reason = _outcome(refuted, unclear, confirmed)
-    gains = (
-        mean_interval(statuses[n].gain - statuses[reference].gain, len(others)) for n in others
-    )
-    worst = min(gains, key=lambda each: each.value)
+    ahead = (mean_interval(gain[name] - gain[reference], len(others)) for name in others)
+    worst = min(ahead, key=lambda each: each.value)
     return Judgement(outcome, reason, effect, worst, list(details.values()))
 
 
