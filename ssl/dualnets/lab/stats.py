@@ -48,7 +48,8 @@ class Estimate(NamedTuple):
             '0.12 [unbounded]'
         """
         value, low, high = (format(number, spec or ".2f") for number in self[:3])
-        return f"{value} [{'unbounded' if np.isinf(self.high - self.low) else f'{low}, {high}'}]"
+        unbounded = np.isinf(self.low) and np.isinf(self.high)
+        return f"{value} [{'unbounded' if unbounded else f'{low}, {high}'}]"
 
     @property
     def brief(self) -> str:
