@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualnets.cli._terminal import print_plain, progress_bar
 from dualnets.lab.experiment import Experiment, ProgressListener
-from dualnets.lab.grids import free_settings
+from dualnets.lab.free_settings import free_settings
 from dualnets.lab.runner import Reporter
 
 if TYPE_CHECKING:

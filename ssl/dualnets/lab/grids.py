@@ -104,15 +104,6 @@ def values_by_field(experiment: Experiment, scale: str) -> dict[str, list[list[A
     return found
 
 
-def free_settings(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings that differ between cells of one variant."""
-    seen: dict[tuple[Any, str], set[str]] = {}
-    for cell in cells:
-        for name, value in cell.items():
-            seen.setdefault((cell["variant"], name), set()).add(str(value))
-    return list(dict.fromkeys(name for (_, name), values in seen.items() if len(values) > 1))
-
-
 def cell_name(experiment: Experiment, settings: Any) -> str:
     """A cell's name: the same for the same experiment, result version and settings."""
     return identity(experiment.name, experiment.result_version, stored_form(settings))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab import stats
-from dualnets.lab.grids import free_settings
+from dualnets.lab.free_settings import free_settings
 from dualnets.lab.rules import LOST, NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
