@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from dualnets.lab.report.page import shown
 if TYPE_CHECKING:
     import pandas as pd
 
+N_TREES = re.compile(r"\bn trees\b")  # not within "between trees"
 # columns of words, which are aligned left
 TEXTS = ("loss", "network", "data", "identity", "where", "what", "verdict")
 
@@ -48,8 +50,8 @@ def _fitting_tables(
                 "of what the loss compares, a spread of 0 is a collapse"
             )
         rows = rows.drop(columns="n")
-    elif caption is not None and "n trees" in caption and rows["n"].nunique() == 1:
-        caption = caption.replace("n trees", f"n = {rows['n'].iloc[0]} trees")
+    elif caption is not None and N_TREES.search(caption) and rows["n"].nunique() == 1:
+        caption = N_TREES.sub(f"n = {rows['n'].iloc[0]} trees", caption)
         rows = rows.drop(columns="n")
     texts = {str(name): [shown(value) for value in rows[name]] for name in rows}
     # a column is as wide as its cells and the longest word of its name, which is wrapped at spaces
