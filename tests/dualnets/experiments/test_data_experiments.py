@@ -1,6 +1,5 @@
 """Ablations of data, architecture and loss: their rules on made-up tables, small runs, figures."""
 
-from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,8 +14,6 @@ from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.fields import with_columns
 from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD, by_variant, variant_stats
-
-
 
 # one rule that asks all variants: losses, architectures, numbers of states, grammars
 
@@ -66,8 +63,6 @@ def test_the_architecture_that_knows_the_tree_has_no_vote():
     assert against["p_less"] < 0.01 < against["p_more"]
 
 
-
-
 # trees of several seeds
 
 
@@ -91,8 +86,6 @@ def test_trees_of_one_variant_stay_beside_their_own_in_another():
     other = seeded(table, (5, 6)).assign(lr=lambda rows: rows["seed"] / 10)
     other = other[["lr", *(c for c in other.columns if c != "lr")]]
     assert set(by_variant(other)) == {"a (lr 0.5)", "a (lr 0.6)", "b (lr 0.5)", "b (lr 0.6)"}
-
-
 
 
 # trees of other families
