@@ -11,7 +11,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from dualnets import experiments
-from dualnets.experiments.emergence._samples import INVARIANCE
+from dualnets.experiments.emergence._samples_needed import INVARIANCE
 from dualnets.lab import grids
 from dualnets.lab.report import style as figures
 from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD
