@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from dualnets.experiments.emergence.samples import CLASS, TOLERANCE, Settings
 from dualnets.lab.ablation_cell import collapse_rows
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import snapshot_steps
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Array, Estimate, Judgement, Outcome, gap_closed, too_few
+from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE, Deferred
+from dualnets.lab.stats import NOTHING, Array, Estimate, Judgement, Outcome, too_few
 from dualnets.lab.tidy import tidy
 from dualnets.lab.time_to_threshold import later, median_time, time_in_words
 from dualnets.lab.variants import RANK, SPREAD, at_once
@@ -63,26 +62,10 @@ def headline(table: pd.DataFrame) -> str:
     )
 
 
-def ends(
-    table: pd.DataFrame, *, kinds: Collection[str], fewest: bool = False, levels: int | None = None
-) -> dict[str, Estimate]:
-    """Gap closed at the table's last step, the mean over all sizes, per kind, m and level.
-
-    Args:
-        table: of a run.
-        kinds: of training.
-        fewest: only with the fewest rules that were run.
-        levels: how many of the lowest; all by default.
-    """
-    found: dict[str, Estimate] = {}
-    every = sorted(learned(table, kinds), key=lambda own: own.rules)
-    for own in every[:1] if fewest else every:
-        for level in own.levels[:levels]:
-            values = [*own.fixed[level].T, *([own.fresh[level]] if own.fresh else [])]
-            initial = own.initial[level]
-            name = f"{own.kind}, m {own.rules}, level {level}"
-            found[name] = gap_closed(initial, np.mean(values, axis=0), np.ones_like(initial))
-    return found
+def effect(table: pd.DataFrame, *, judge: Deferred) -> dict[str, Estimate]:
+    """What must be flat: the effect of a rule, at the table's last step."""
+    found = judge(table)
+    return {found.effect: found.estimate}
 
 
 def _obstacle(cells: list[Learned], least: int, levels: int | None = None) -> str:
@@ -100,25 +83,45 @@ def _obstacle(cells: list[Learned], least: int, levels: int | None = None) -> st
 
 
 def _half(own: Learned, *levels: int) -> dict[str, Any]:
-    """The samples needed as part of a verdict's details."""
-    found = median_time(own.needed(*levels))
+    """The samples needed as part of a verdict's details, with the published number."""
     return {
         "variant": f"{own.kind}, m {own.rules}", "level": ", ".join(map(str, levels)),
-        **found.detail("samples_needed"), "gap_closed_by_fresh_samples": own.gap(*levels).value,
+        **median_time(own.needed(*levels)).detail("samples_needed"),
+        "gap_closed_by_fresh_samples": own.gap(*levels).value, "published": published(own, levels[0]),
     }  # fmt: skip
 
 
-def _within(found: Estimate, low: float, high: float) -> Outcome:
-    """Whether an interval lies within bounds, outside of them, or neither."""
+def median_between(least: Array, most: Array, among: int = 1) -> Estimate:
+    """The median of numbers that are known to lie between bounds, with an interval that holds for all of them.
+
+    Args:
+        least, most: `(S,)`, infinite where there is no bound.
+        among: as in `median_time`.
+
+    Returns:
+        The median, NaN unless the bounds have the same.
+    """
+    low, high = median_time(least, among), median_time(most, among)
+    value = high.value if low.value == high.value else float("nan")
+    return Estimate(value, low.low, high.high, low.n)
+
+
+def _judged(
+    effect: str, found: Estimate, claimed: float, details: list[dict[str, Any]]
+) -> Judgement:
+    """Whether an interval lies within TOLERANCE of a number, wholly outside, or neither."""
+    low, high = claimed - TOLERANCE, claimed + TOLERANCE
+    outcome: Outcome = "open"
     if low < found.low and found.high < high:
-        return "holds"
-    return "fails" if found.low > high or found.high < low else "open"
+        outcome = "holds"
+    elif found.low > high or found.high < low:
+        outcome = "fails"
+    reason = f"between {found.low:.2f} and {found.high:.2f} (95%), published: {claimed:.2f}"
+    return Judgement(outcome, reason, effect, found, details)
 
 
 def judge_exponent(table: pd.DataFrame, *, kind: str) -> Judgement:
     """Apply the rule `EXPONENT` or `LOWEST`; the effect is the exponent of m.
-
-    Details have the samples needed beside the published number.
 
     Args:
         table: of a run.
@@ -130,40 +133,31 @@ def judge_exponent(table: pd.DataFrame, *, kind: str) -> Judgement:
         return Judgement("open", obstacle, effect, NOTHING, [])
     levels = cells[0].levels if kind == CLASS else cells[0].levels[:1]
     rules = np.log([own.rules for own in cells])
-    needed = np.stack([own.needed(*levels) for own in cells], axis=1)  # (S, M)
-    slope = median_time(_slopes(rules, np.log(needed)))
-    wanted = np.array([published(own, levels[0]) for own in cells])
-    (exponent,) = _slopes(rules, np.log(wanted)[None])
-    details = [
-        {**_half(own, *levels), "published": number}
-        for own, number in zip(cells, wanted, strict=True)
-    ]
-    outcome = _within(slope, exponent - TOLERANCE, exponent + TOLERANCE)
-    return Judgement(
-        outcome, f"the exponent is {slope}, published: {exponent:.2g}", effect, slope, details
-    )
+    least, most = np.log([own.bounds(*levels) for own in cells]).transpose(1, 2, 0)  # (S, M) each
+    wanted = np.log([[published(own, levels[0]) for own in cells]])
+    (claimed,), _ = slopes(rules, wanted, wanted)
+    details = [_half(own, *levels) for own in cells]
+    return _judged(effect, median_between(*slopes(rules, least, most)), float(claimed), details)
 
 
-def _slopes(x: Array, y: Array) -> Array:
-    """`(S,)` slopes of the lines through the points (x, y); infinite where a y is."""
-    centred = x - x.mean()
-    finite = np.isfinite(y).all(axis=1)
-    found: Array = np.where(
-        finite, np.where(np.isfinite(y), y, 0.0) @ centred / (centred @ centred), np.inf
-    )
-    return found
+def slopes(x: Array, least: Array, most: Array) -> tuple[Array, Array]:
+    """`(S,)` bounds of the slopes of the lines through points (x, y), of y between `(S, X)` bounds."""
+    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    rising, falling = weights > 0, weights < 0  # a weight of 0 times an infinite bound is left out
+
+    def total(up: Array, down: Array) -> Array:
+        found: Array = up[:, rising] @ weights[rising] + down[:, falling] @ weights[falling]
+        return found
+
+    return total(least, most), total(most, least)
 
 
-def _power(own: Learned) -> Array:
-    """`(S,)` power of m by which the samples needed grow per level; infinite if the highest is censored."""
+def powers(own: Learned) -> tuple[Array, Array]:
+    """`(S,)` bounds of the power of m by which the samples needed grow per level."""
     low, high = own.levels[0], own.levels[-1]
-    needed = (
-        np.log(own.needed(high)) / np.log(own.rules),
-        np.log(own.needed(low)) / np.log(own.rules),
-    )
-    with np.errstate(invalid="ignore"):
-        found: Array = (needed[0] - needed[1]) / (high - low)
-    return np.where(np.isnan(found), np.inf, found)
+    lowest, highest = (np.log(own.bounds(level)) / np.log(own.rules) for level in (low, high))
+    apart = high - low
+    return (highest[0] - lowest[1]) / apart, (highest[1] - lowest[0]) / apart
 
 
 def judge_levels(
@@ -182,44 +176,34 @@ def judge_levels(
     judged = cells[:1] if fewest else cells
     if obstacle := _obstacle(judged, least=1):
         return Judgement("open", obstacle, effect, NOTHING, [])
-    power = median_time(np.mean([_power(own) for own in judged], axis=0))
-    details = [
-        {**_half(own, level), "published": published(own, level)}
-        for own in cells if own.complete for level in own.levels
-    ]  # fmt: skip
+    found = median_between(*np.mean([powers(own) for own in judged], axis=0))
+    complete = [own for own in cells if own.complete]
+    details = [_half(own, level) for own in complete for level in own.levels]
     details += [
-        {"variant": f"{own.kind}, m {own.rules}", **median_time(_power(own)).detail("power_per_level")}
-        for own in cells if own.complete
+        {"variant": f"{own.kind}, m {own.rules}",
+         **median_between(*powers(own)).detail("power_per_level")}
+        for own in complete
     ]  # fmt: skip
-    outcome = _within(power, claimed - TOLERANCE, claimed + TOLERANCE)
-    reason = f"a factor m to the power {power} per level, published: {claimed:g}"
-    return Judgement(outcome, reason, effect, power, details)
+    return _judged(effect, found, claimed, details)
 
 
 def judge_views(table: pd.DataFrame) -> Judgement:
-    """Apply the rule `VIEWS`; the effect is the smallest median ratio of the samples needed."""
+    """Apply the rule `VIEWS`; the effect is the smallest power of m per level."""
     cells = learned(table, ("simclr", "byol"))
-    effect = "samples needed, highest level below the root over lowest, smallest median of methods"
+    effect = "power of m by which the samples needed grow per level, smallest median of methods"
     effect += at_once(len(cells))
     if obstacle := _obstacle(cells, least=2):
         return Judgement("open", obstacle, effect, NOTHING, [])
-    more, fewer, details, ratios = [], [], [], []
+    more, fewer, details, found = [], [], [], []
     for own in cells:
         low, high = own.needed(own.levels[0]), own.needed(own.levels[-1])
         p_more, p_fewer = later(high, low, len(cells)), later(low, high, len(cells))
-        both = ~(np.isinf(high) & np.isinf(low))  # of two censored ones no ratio is known
-        ratios.append(median_time(high[both] / low[both], len(cells)))
+        found.append(median_between(*powers(own), len(cells)))
         more += [own.kind] if p_more < SIGNIFICANCE else []
         fewer += [own.kind] if p_fewer < SIGNIFICANCE else []
         details += [_half(own, level) for level in own.levels]
-        details.append(
-            {
-                "variant": own.kind,
-                "p_more": p_more,
-                "p_fewer": p_fewer,
-                **ratios[-1].detail("ratio"),
-            }
-        )
+        details.append({"variant": own.kind, "p_more": p_more, "p_fewer": p_fewer,
+                        **found[-1].detail("power_per_level")})  # fmt: skip
     outcome: Outcome = "open"
     if len(more) == len(cells):
         outcome = "holds"
@@ -227,10 +211,7 @@ def judge_views(table: pd.DataFrame) -> Judgement:
         outcome = "fails"
     reason = f"the highest level needs more with {', '.join(more) or 'no method'}"
     reason += f", fewer with {', '.join(fewer)}" if fewer else ""
-    smallest = min(ratios, key=lambda ratio: ratio.value)
-    return Judgement(
-        outcome, reason, effect, smallest._replace(n=len(cells[0].initial[1])), details
-    )
+    return Judgement(outcome, reason, effect, min(found, key=lambda one: one.low), details)
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:

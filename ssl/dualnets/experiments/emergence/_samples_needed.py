@@ -54,7 +54,17 @@ class Learned(NamedTuple):
         initial, fixed, fresh = (
             self._mean(of, levels) for of in (self.initial, self.fixed, self.fresh)
         )
-        return member_times(self.samples, fixed, (initial + fresh) / 2)
+        half = np.where(fresh > initial, (initial + fresh) / 2, np.inf)
+        # of a tree that fresh samples do not help, nothing is known
+        return np.where(fresh > initial, member_times(self.samples, fixed, half), np.inf)
+
+    def bounds(self, *levels: int) -> tuple[Array, Array]:
+        """`(S,)` bounds of the samples needed: half may be reached below the smallest set, or beyond all."""
+        needed = self.needed(*levels)
+        initial, fresh = (self._mean(of, levels) for of in (self.initial, self.fresh))
+        least = np.where(np.isinf(needed), self.samples[-1], needed)
+        least[(needed <= self.samples[0]) | ~(fresh > initial)] = 1.0
+        return least, needed
 
     def gap(self, *levels: int) -> Estimate:
         """The gap that fresh samples close."""
@@ -109,9 +119,11 @@ def _means(rows: pd.DataFrame, column: str, step: int) -> dict[int, Array]:
 def published(own: Learned, level: int) -> float:
     """The samples that the papers name for the symbols of a level.
 
-    n_c m^L with the class as the label (arXiv 2307.02129), for all levels; where a leaf is predicted,
-    v m^(2 l - 1) / (1 - m / v^(s - 1)), by which correlations of leaves with a common ancestor at level
-    l = level + 1 emerge from sampling noise (arXiv 2406.00048, Equations 5 to 9). Here n_c = v.
+    n_c m^L with the class as the label (arXiv 2307.02129), for all levels; here n_c = v. Where a leaf is
+    predicted, v m^(2 l - 1) / (1 - m / v^(s - 1)), with which the covariance of two leaves whose common
+    ancestor has level l, of root mean square ((1 - m / v^(s - 1)) / (v³ m^(2 l - 1)))^(1/2) over grammars
+    for large v and m, exceeds its sampling noise (v² P)^(-1/2) (arXiv 2406.00048, Appendices D to F). That
+    the symbols of a level are learned by correlations across the level above, l = level + 1, is our reading.
     """
     first = own.rows[0].iloc[0]
     v, s, m = int(first["symbols"]), int(first["branching"]), own.rules

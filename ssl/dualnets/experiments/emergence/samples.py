@@ -10,7 +10,7 @@ of the layer above where the rule of a symbol is drawn again, and all below it, 
 too, is replaced by that of another sample. It is 1 if the layer depends on the symbol alone; before training
 it is above 0. (The papers measure such ratios, too.) The samples that a level needs are those with which a
 tree's invariance grows half as much as with fresh samples; a tree that does not get there with the largest
-set needs more than that.
+set needs more than that, and one that gets there with the smallest may need fewer.
 
 Four kinds of training: a label, the class; a hidden leaf, the last, predicted from all others (the layer then
 looks at the symbols beside the path to that leaf); and two that compare views of which whole tuples of leaves
@@ -38,11 +38,12 @@ TOLERANCE = 1.0  # powers of m by which an exponent may miss the published one
 NEEDED = (
     "The samples that a tree needs: where its curve over the size of the set, linear in the logarithm of "
     "the size, first reaches half of the growth with fresh samples; infinite where it does not with the "
-    "largest set. "
+    "largest set. A tree that gets there with the smallest set needs between 1 sample and that set, one that "
+    "never does more than the largest: its number then has two bounds. "
 )
 MEDIAN = (
-    "the median over trees has a 95% interval between two trees (order statistics, which censored trees "
-    "leave valid)"
+    "the median over trees has a 95% interval between two trees (order statistics, the lower end from the "
+    "trees' lower bounds, the upper one from the upper bounds)"
 )
 OPEN = (
     f"open otherwise, where fresh samples close less than {NEGLIGIBLE} of the gap, or with fewer than "
@@ -138,61 +139,52 @@ def _variants(*counts: int, steps: int, longer: int) -> dict[str, dict[str, Any]
     return of_rules | {f"{name}, m {few}": {**own, "rules": few} for name, own in views.items()}
 
 
-def _ends(*kinds: str, **options: Any) -> Deferred:
-    """What must be flat at the end of training."""
-    return Deferred(f"{CODE}:ends", {"kinds": kinds, **options})
+def _by(function: str, text: str, **options: Any) -> dict[str, Any]:
+    """A rule of a claim, whose own effect must be flat at the end of training."""
+    judge = Deferred(f"{CODE}:{function}", options)
+    return {"rule": Rule(text, judge), "plateau": Deferred(f"{CODE}:effect", {"judge": judge})}
 
+
+CLASSIFIED = "arXiv 2307.02129v5 (Phys. Rev. X 14, 031001); not in arXiv 2010.00578"
+PREDICTED = (
+    "arXiv 2406.00048, Appendices D to F: with v m^(2l - 1) / (1 - m / v^(s - 1)) samples, correlations of "
+    "leaves with a common ancestor at level l exceed their noise; l = level + 1 is our reading; not in "
+    "arXiv 2010.00578"
+)
 
 EXPERIMENT = ablation(
     __name__,
     claims=(
         Claim(
             "With the class as the label, the samples needed grow as m to the power L",
-            "arXiv 2307.02129v5 (Phys. Rev. X 14, 031001): P* ≈ n_c m^L, measured, and from the noise of "
-            "correlations (Equation 10); not in arXiv 2010.00578",
-            Rule(EXPONENT, Deferred(f"{CODE}:judge_exponent", {"kind": CLASS})),
+            f"P* ≈ n_c m^L, measured, and from the noise of correlations (Equation 10): {CLASSIFIED}",
+            **_by("judge_exponent", EXPONENT, kind=CLASS),
             name="class",
-            plateau=_ends(CLASS),
         ),
         Claim(
-            "With the class as the label, all levels are learned with the same number of samples",
-            "arXiv 2307.02129v5: sensitivities to synonyms of all levels fall at the same P*; not in arXiv "
-            "2010.00578",
-            Rule(
-                TOGETHER,
-                Deferred(f"{CODE}:judge_levels", {"kind": CLASS, "claimed": 0.0}),
-            ),
+            "With the class as the label, levels differ by less than a factor m in the samples needed",
+            f"sensitivities to synonyms of all levels fall at the same P*: {CLASSIFIED}",
+            **_by("judge_levels", TOGETHER, kind=CLASS, claimed=0.0),
             name="at once",
-            plateau=_ends(CLASS),
         ),
         Claim(
             "Predicting a hidden leaf, the samples needed for the lowest level grow with m as its "
             "correlations with that leaf emerge from noise",
-            "arXiv 2406.00048v3: correlations of leaves with a common ancestor at level l emerge at "
-            "v m^(2l - 1) / (1 - m / v^(s - 1)) samples (Equations 5 to 9), l = 2 here; not in arXiv "
-            "2010.00578",
-            Rule(LOWEST, Deferred(f"{CODE}:judge_exponent", {"kind": LEAF})),
+            PREDICTED,
+            **_by("judge_exponent", LOWEST, kind=LEAF),
             name="leaf",
-            plateau=_ends(LEAF, levels=1),
         ),
         Claim(
-            "Predicting a hidden leaf, every further level needs m² times as many samples",
-            "arXiv 2406.00048v3, Equations 5 to 9: l grows by one per level; not in arXiv 2010.00578",
-            Rule(
-                LEVEL_BY_LEVEL,
-                Deferred(
-                    f"{CODE}:judge_levels", {"kind": LEAF, "claimed": 2.0, "fewest": True}
-                ),
-            ),
+            "Predicting a hidden leaf, every further level needs about m² times as many samples",
+            PREDICTED,
+            **_by("judge_levels", LEVEL_BY_LEVEL, kind=LEAF, claimed=2.0, fewest=True),
             name="level by level",
-            plateau=_ends(LEAF, fewest=True),
         ),
         Claim(
             "Comparing views that hide tuples of leaves, higher levels need more samples",
             "ours: not in the papers",
-            Rule(VIEWS, Deferred(f"{CODE}:judge_views")),
+            **_by("judge_views", VIEWS),
             name="views",
-            plateau=_ends("simclr", "byol"),
         ),
     ),
     summary="how many samples each level of a grammar needs",
