@@ -1,6 +1,6 @@
 """The Random Hierarchy Model: a class is rewritten, level by level, by random production rules.
 
-The letters v, m, s and L are those of Cagnetti et al. (arXiv 2307.02129): v symbols per level, m
+The letters v, m, s and L are those of Cagnetta et al. (arXiv 2307.02129): v symbols per level, m
 production rules per symbol, s symbols on the right of a rule, L levels.
 """
 
@@ -25,7 +25,7 @@ MAX_TUPLES = 1 << 53  # a uniform number has 53 bits
 def random_hierarchy(
     *, v: int, m: int, s: int, L: int, classes: int, members: int | None = None, seed: int
 ) -> LatentTree:
-    """The Random Hierarchy Model of Cagnetti et al. (arXiv 2307.02129, Section 2).
+    """The Random Hierarchy Model of Cagnetta et al. (arXiv 2307.02129, Section 2).
 
     A class label is replaced by s symbols, each of these by s more, L times. Every symbol has m
     synonymous production rules, chosen uniformly each time; the rules of a level are drawn once,

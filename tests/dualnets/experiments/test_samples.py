@@ -225,7 +225,7 @@ def test_leaves_covary_as_published():
         joint = a.mT @ b / a.shape[1]
         covariance = joint - joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
         published = (1 - m / v) / (v**3 * m ** (2 * level - 1))
-        assert float(covariance.square().mean()) == pytest.approx(published, rel=0.15)
+        assert float(covariance.square().mean()) == pytest.approx(published, rel=0.25)
 
 
 # invariance

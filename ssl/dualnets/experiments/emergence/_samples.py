@@ -92,7 +92,7 @@ def _half(own: Learned, *levels: int) -> dict[str, Any]:
 
 
 def median_between(least: Array, most: Array, among: int = 1) -> Estimate:
-    """The median of numbers that are known to lie between bounds, with an interval that holds for all of them.
+    """The median of numbers that are known to lie between bounds, with an interval for whatever they are.
 
     Args:
         least, most: `(S,)`, infinite where there is no bound.

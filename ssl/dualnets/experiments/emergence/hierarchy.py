@@ -1,6 +1,6 @@
 """How far does emergence go in a grammar, where every latent can be read off the leaves?
 
-The Random Hierarchy Model of Cagnetti et al. (arXiv 2307.02129): a class is rewritten, level by
+The Random Hierarchy Model of Cagnetta et al. (arXiv 2307.02129): a class is rewritten, level by
 level, each symbol by one of m synonymous tuples of symbols. Leaves determine every symbol with certainty,
 so all ceilings are 1 and whatever does not emerge is the learner's doing. Two views share the
 root's state, which is its class and the rule that rewrites it; all below is rewritten anew. A
@@ -106,7 +106,7 @@ EXPERIMENT = ablation(
     claims=(
         Claim(
             "The symbols of a Random Hierarchy Model emerge by contrast, however many synonyms they have",
-            "ours: not in arXiv 2010.00578; the data are of Cagnetti et al., arXiv 2307.02129",
+            "ours: not in arXiv 2010.00578; the data are of Cagnetta et al., arXiv 2307.02129",
             all_emerge(
                 "grammar",
                 "grammars",
