@@ -70,6 +70,11 @@ def test_growth_follows_shares_within_a_level_or_does_not(table, verdict, reason
     assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
+def test_what_is_shown_and_negligible_does_not_hold(monkeypatch):
+    monkeypatch.setattr(augmentation, "NEGLIGIBLE", 1.0)
+    assert judge(EXPERIMENT, views(0.6), WITHIN).verdict == "fails"
+
+
 def test_shares_of_another_tree_are_not_followed():
     found = judge(EXPERIMENT, views(0.6, trees=40), WITHIN)
     *own, placebo = found.details

@@ -85,7 +85,8 @@ def test_growth_needs_a_control_and_every_setting():
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [({"delay": 2.0}, "holds"), ({"delay": 0.3}, "fails"), ({"growth": (3.0, 3.0)}, "open"),
-     ({"delay": 2.0, "trees": 11}, "open"), ({"growth": (0.0, 3.0)}, "holds")],
+     ({"delay": 2.0, "trees": 11}, "open"), ({"growth": (0.0, 3.0)}, "holds"),
+     ({"growth": (0.0, 0.0)}, "open")],
 )  # fmt: skip
 def test_the_rule_of_the_first(changed, expected):
     assert judge(experiments.load("operator_norm"), made_up(**changed), 1).verdict == expected

@@ -152,10 +152,10 @@ def judge_within(table: pd.DataFrame) -> Judgement:
     reason = too_few(mean.n)
     if reason:
         pass
-    elif p < SIGNIFICANCE:
-        outcome, reason = "holds", f"growth follows the share (p = {p:.1g})"
     elif mean.high < NEGLIGIBLE:
         outcome, reason = "fails", f"growth does not follow the share: below {NEGLIGIBLE}"
+    elif p < SIGNIFICANCE:
+        outcome, reason = "holds", f"growth follows the share (p = {p:.1g})"
     else:
         reason = f"growth is not shown to follow the share (p = {p:.2g})"
     return Judgement(outcome, reason, effect, mean, details)

@@ -167,8 +167,10 @@ def root_first(table: pd.DataFrame) -> Judgement:
     details: list[dict[str, Any]] = []
     shares: list[Estimate] = []
     for (low, high), part in kinds:
-        starts = doubling_steps(part)
-        root = int(part["level"].max())
+        starts, root = doubling_steps(part), int(part["level"].max())
+        starts = starts[np.isfinite(starts).any(axis=1)]
+        if starts.empty:
+            return Judgement("open", "no operator starts to grow", "", NOTHING, details)
         first = int((starts[root] < starts.drop(columns=root).min(axis=1)).sum())
         shares.append(_share(first, len(starts), len(kinds)))
         medians = {f"level_{level}": float(starts[level].median()) for level in starts}

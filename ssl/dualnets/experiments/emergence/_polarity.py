@@ -16,7 +16,9 @@ from dualnets.lab.variants import by_variant
 REACHED = 0.8  # of the trees: a median that as many reach stays known in resamples of the trees
 FEWEST_UPDATES = 10  # before that a time counts whole updates, whatever the signal
 FEWEST_SIGNALS = 4  # two in either half
-BENT = 0.5  # of the exponent: the difference of the halves' exponents that is no power any more
+# Of the exponent: the difference of the halves' exponents that is no power any more. From 1, what gradient
+# flow has, to 2, what averaging over samples takes until a signal exceeds its noise, it would be 2/3.
+BENT = 0.5
 
 
 class Times(NamedTuple):
@@ -42,10 +44,14 @@ class Times(NamedTuple):
         return median_time(self.times)
 
     @property
+    def known(self) -> bool:
+        """Whether so many trees get there that the median is known."""
+        return bool(np.isfinite(self.times).mean() >= REACHED)
+
+    @property
     def counts(self) -> bool:
-        """Whether the median is known well enough to be part of the fit."""
-        reached = np.isfinite(self.times).mean() >= REACHED
-        return bool(reached and self.median.value >= FEWEST_UPDATES)
+        """Whether the median is part of the fit."""
+        return self.known and self.median.value >= FEWEST_UPDATES
 
 
 class Power(NamedTuple):
@@ -160,6 +166,8 @@ def judge(table: pd.DataFrame) -> Judgement:
     elif power.bend.low > BENT or power.bend.high < -BENT:
         outcome = "fails"
         reason = f"{range_} the halves' exponents differ by {power.bend} of the exponent"
+    elif unknown := [each.variant for each in found if not each.known]:
+        reason = f"too few trees close half of the gap at {', '.join(unknown)}"
     elif power.exponent.low > 0 and power.bend.low > -BENT and power.bend.high < BENT:
         outcome = "holds"
         reason = f"{range_} one power; the halves' exponents differ by {power.bend} of it"

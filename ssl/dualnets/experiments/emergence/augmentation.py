@@ -29,9 +29,9 @@ WITHIN = (
     "those of share and of growth the part that is linear in the ranks of the other two is removed). "
     "Growth is that of the best |correlation|, averaged over the snapshots, which are evenly spaced in "
     "the logarithm of updates. A tree's number is the mean over these augmentations. Holds if over "
-    f"trees it is above 0 (Wilcoxon's exact signed-rank test, one-sided, p < {SIGNIFICANCE}), fails if "
-    f"its mean's whole 95% interval lies below {NEGLIGIBLE}, open otherwise, or with fewer than "
-    f"{FEWEST_TREES} trees."
+    f"trees it is above 0 (Wilcoxon's exact signed-rank test, one-sided, p < {SIGNIFICANCE}), fails if, "
+    f"whatever the test, its mean's whole 95% interval lies below {NEGLIGIBLE}, open otherwise, or with "
+    f"fewer than {FEWEST_TREES} trees."
 )
 BETWEEN = (
     "For every latent of levels >= 2: Spearman's rank correlation, over all augmentations, of its share "

@@ -25,7 +25,7 @@ EXPERIMENT = ablation(
     __name__,
     claims=(
         Claim(
-            "More children per latent bring back a root",
+            "With more children per latent the root is better represented after training",
             OWN,
             Rule(
                 "Holds if the root's best |correlation| after training is larger with the most children "

@@ -74,8 +74,8 @@ RULE = (
 FIRST_RULE = (
     "For the widest networks with views that keep the root, an operator has started to grow when its norm "
     "(the mean over the level's latents) has doubled, between snapshots on a logarithmic axis; those that "
-    "never do are later than all others. Counted are the trees in which the root's starts before that of "
-    "every lower level. Holds if their share is above one half with its whole exact 95% interval (Clopper "
+    "never do are later than all others, and trees in which none does are left out. Counted are the trees "
+    "in which the root's starts before that of every lower level. Holds if their share is above one half with its whole exact 95% interval (Clopper "
     "and Pearson, all settings at once) in every setting, fails if it is below one half with its whole "
     f"interval in every setting, and is open otherwise, or with fewer than {FEWEST_TREES} trees."
 )
@@ -91,7 +91,7 @@ EXPERIMENT = Experiment(
             plateau=None,  # that norms grow, not where they end
         ),
         Claim(
-            "The root's operator starts to grow first, and those below follow",
+            "In most trees the root's operator starts to grow before that of any level below",
             "ours: the paper has the upper levels' operators modulate those below",
             Rule(FIRST_RULE, Deferred(f"{_CODE}:root_first")),
             name="first",

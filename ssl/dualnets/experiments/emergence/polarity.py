@@ -33,20 +33,21 @@ EXPERIMENT = ablation(
     __name__,
     claims=(
         Claim(
-            "The time until half of the root's gap is closed grows as a power of the falling signal",
+            "The time until half of the root's gap is closed grows about as one power of the falling signal",
             OWN,
             Rule(
                 "The signal is polarity ** (2 * depth). A polarity's time is the median over trees of the "
                 "updates until half of the root's gap between untrained network and ceiling is closed, "
-                "trees that never get there counted as later than all others. A polarity is fitted if "
-                "four fifths of the trees get there and the median is 10 updates or more. The exponent "
+                "trees that never get there counted as later than all others. It is known if four fifths "
+                "of the trees get there, and a polarity is fitted if its time is known and 10 updates or "
+                "more. The exponent "
                 "is minus the slope of the least-squares line of log time over log signal, and the bend "
                 "is the exponent of the weaker half of the signals minus that of the stronger half, as a "
                 "share of the exponent; their 95% intervals are bootstrapped over trees, each with its "
                 "times at all polarities. Holds if the exponent's interval is above 0 and the bend's "
                 "within ±0.5; fails if the exponent's interval is not above 0 anywhere or the bend's "
-                "nowhere within ±0.5; open otherwise, with fewer than 4 fitted signals, or with fewer "
-                f"than {FEWEST_TREES} trees.",
+                "nowhere within ±0.5; open otherwise, if the time of some polarity is not known, with fewer "
+                f"than 4 fitted signals, or with fewer than {FEWEST_TREES} trees.",
                 Deferred("dualnets.experiments.emergence._polarity:judge"),
             ),
             name="time",
