@@ -75,9 +75,10 @@ FIRST_RULE = (
     "For the widest networks with views that keep the root, an operator has started to grow when its norm "
     "(the mean over the level's latents) has doubled, between snapshots on a logarithmic axis; those that "
     "never do are later than all others, and trees in which none does are left out. Counted are the trees "
-    "in which the root's starts before that of every lower level. Holds if their share is above one half with its whole exact 95% interval (Clopper "
-    "and Pearson, all settings at once) in every setting, fails if it is below one half with its whole "
-    f"interval in every setting, and is open otherwise, or with fewer than {FEWEST_TREES} trees."
+    "in which the root's starts before that of every lower level. Holds if their share is above one half "
+    "with its whole exact 95% interval (Clopper and Pearson, all settings at once) in every setting, fails "
+    "if it is below one half with its whole interval in every setting, and is open otherwise, or with fewer "
+    f"than {FEWEST_TREES} trees."
 )
 
 EXPERIMENT = Experiment(
