@@ -90,6 +90,10 @@ def test_the_four_theorems_and_only_they_are_numbered():
             assert set(filter(None, match.groups())) <= named, (file, match.group())
 
 
+def test_every_experiment_stands_on_the_page():
+    assert set(experiments.names()) <= set(quoted(PAGE[PAGE.index("\n## 8. ") :]))
+
+
 def test_cited_sections_and_equations_exist():
     found = [*cited(r"docs/theory\.md, Sections? (\d)(?:(?: to | and |-)(\d))?")]
     assert found
