@@ -2,12 +2,18 @@
 
 import contextlib
 import importlib
+from dataclasses import replace
 from types import ModuleType
 
+import pandas as pd
 import pytest
+import torch
 
 import dualnets
 from dualnets import experiments
+from dualnets.lab import grids
+from dualnets.lab.experiment import ProgressListener
+from dualnets.lab.fields import with_columns
 
 TINY = {"depth": 2, "steps": 20, "members": 2, "evaluation_samples": 512, "snapshots": 3}
 FLAGS = [f"--{key.replace('_', '-')}={value}" for key, value in TINY.items()]
@@ -31,3 +37,18 @@ def blank_figures(name: str):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(experiments.load(name)), "plot", lambda *_: Figure((1, 1)))
         yield
+
+
+def few_cells(experiment, keep, **changes):
+    """The table of those cells of the smoke scale whose settings are kept, small, and these settings."""
+    small = {"members": 3, "snapshots": 2, "evaluation_samples": 512, "batch": 16} | changes
+    steps = small.pop("steps", 6)  # which variants may fix
+    axes = {name: value if isinstance(value, list) else [value] for name, value in small.items()}
+    kept = [own for own in grids.cells(experiment, "smoke", axes) if keep(own)]
+    kept = [replace(own, steps=steps) for own in kept]
+    tables = []
+    for at, settings in enumerate(kept):
+        table = experiment.run_cell(settings, torch.device("cpu"), ProgressListener()).table
+        table.insert(0, "cell", str(at))
+        tables.append(with_columns(table, settings))
+    return pd.concat(tables, ignore_index=True), kept

@@ -1,20 +1,14 @@
 """The experiment on augmentations: its rules on made-up tables, the shares of a small run."""
 
-from types import SimpleNamespace
-
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 from judging import judge
 from made_up_variants import cell, joined, seeded
+from tiny_runs import few_cells
 
 import hltm
 from dualnets.experiments import load
 from dualnets.experiments.emergence import _augmentation as augmentation
-from dualnets.lab import grids
-from dualnets.lab.experiment import ProgressListener
-from dualnets.lab.fields import with_columns
 from dualnets.lab.variants import PRE
 from dualnets.theory import surviving_share
 
@@ -146,41 +140,21 @@ def test_trees_of_several_seeds_add_up(claim):
     assert both.effect_value == pytest.approx(alone.effect_value, abs=1e-12)
 
 
-@pytest.fixture(scope="module")
-def small():
-    """Two cells of three trees."""
-    changes = {
-        "members": [3],
-        "steps": [6],
-        "snapshots": [3],
-        "evaluation_samples": [512],
-        "batch": [16],
-    }
-    tables = []
-    for settings in grids.cells(EXPERIMENT, "smoke", changes):
-        if settings.variant in ("keep-level:1", "keep-root"):
-            table = EXPERIMENT.run_cell(settings, torch.device("cpu"), ProgressListener()).table
-            table.insert(0, "cell", settings.variant)
-            tables.append(with_columns(table, settings))
-    return SimpleNamespace(table=pd.concat(tables, ignore_index=True), settings=settings)
-
-
-def test_a_small_run_has_the_closed_forms_and_is_too_small(small):
-    trees = small.settings.build_trees()
-    rows = small.table[(small.table["metric"] == PRE) & (small.table["variant"] == "keep-root")]
+def test_a_small_run_has_the_closed_forms_and_is_too_small():
+    names = ["keep-level:1", "keep-root"]
+    table, (settings, _) = few_cells(EXPERIMENT, lambda own: own.variant in names, snapshots=3)
+    trees = settings.build_trees()
+    rows = table[(table["metric"] == PRE) & (table["variant"] == "keep-root")]
     exact = surviving_share(trees, hltm.keep_root())
     shared = trees.view_correlation(trees.latents, hltm.keep_root())
     for row in rows.itertuples():
         v = trees.topology.node(row.node)
         assert row.surviving_share == pytest.approx(float(exact[row.member, v]))
         assert row.view_correlation == pytest.approx(float(shared[row.member, v]))
-    for verdict in EXPERIMENT.verdicts(small.table):
+    for verdict in EXPERIMENT.verdicts(table):
         assert verdict.verdict == "open"
         assert "trees are fewer than 12" in verdict.reason
-    assert EXPERIMENT.summary_table(small.table)["variant"].tolist() == [
-        "keep-level:1",
-        "keep-root",
-    ]
-    figure = EXPERIMENT.plot(small.table)
+    assert EXPERIMENT.summary_table(table)["variant"].tolist() == names
+    figure = EXPERIMENT.plot(table)
     figure.canvas.draw()
     assert [axes.get_title(loc="left")[0] for axes in figure.axes] == ["a", "b", "c", "d"]

@@ -7,11 +7,9 @@ import pytest
 import torch
 from judging import judge
 from made_up_variants import cell, joined, seeded
+from tiny_runs import few_cells
 
 from dualnets.experiments import load
-from dualnets.lab import grids
-from dualnets.lab.experiment import ProgressListener
-from dualnets.lab.fields import with_columns
 from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD, by_variant, variant_stats
 
@@ -132,7 +130,6 @@ def test_a_pyramid_is_as_wide_as_the_trees_levels():
 
 # small runs
 
-SMALL = {"members": 3, "steps": 6, "snapshots": 2, "evaluation_samples": 512, "batch": 16}
 FEW = {  # at least two variants of each, both kinds where there are two
     "architecture": ["tree", "conv, as wide", "wrong tree", "dense, as wide"],
     "polarity": ["polarity 0.6", "polarity 0.8"],
@@ -147,15 +144,9 @@ FEW = {  # at least two variants of each, both kinds where there are two
 @pytest.fixture(scope="module", params=FEW)
 def small(request):
     """A few small cells of an experiment, as one table."""
-    experiment = load(request.param)
-    changes = {name: [value] for name, value in SMALL.items()}
-    tables = []
-    for settings in grids.cells(experiment, "smoke", changes):
-        if settings.variant in FEW[request.param]:
-            table = experiment.run_cell(settings, torch.device("cpu"), ProgressListener()).table
-            table.insert(0, "cell", settings.variant)
-            tables.append(with_columns(table, settings))
-    return SimpleNamespace(experiment=experiment, table=joined(*tables))
+    experiment, names = load(request.param), FEW[request.param]
+    table, _ = few_cells(experiment, lambda own: own.variant in names)
+    return SimpleNamespace(experiment=experiment, table=table)
 
 
 def test_a_small_run_has_all_its_numbers_and_is_too_small(small):

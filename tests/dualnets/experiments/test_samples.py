@@ -1,7 +1,6 @@
 """The experiment on samples: rules on made-up tables, invariance against brute force, a small run."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +8,7 @@ import pytest
 import torch
 from judging import judge
 from made_up_variants import joined, seeded
+from tiny_runs import few_cells
 
 import dualnets
 import hltm
@@ -17,9 +17,6 @@ from dualnets.experiments.emergence import _samples as samples
 from dualnets.experiments.emergence._invariance import Probe
 from dualnets.experiments.emergence._samples_needed import INVARIANCE
 from dualnets.experiments.emergence.samples import CLASS, LEAF
-from dualnets.lab.experiment import ProgressListener
-from dualnets.lab.fields import with_columns
-from dualnets.lab.grids import cells
 from dualnets.lab.variants import RANK, SPREAD
 from dualnets.lab.verdicts import verdict_on
 
@@ -235,14 +232,8 @@ def test_leaves_covary_as_published():
 def test_invariance_is_its_definition_block_by_block(hidden):
     trees = hltm.random_hierarchy(v=4, m=2, s=2, L=3, classes=4, members=2, seed=0)
     network = dualnets.tree_network(trees, units=5, seed=1)
-    probe = Probe.draw(trees, 600, seed=3, hidden=hidden)
+    probe = Probe.draw(trees, 100, seed=3, hidden=hidden)
     found = probe.measure(network)
-    symbol = {
-        level: hltm.families.random_hierarchy.symbols(
-            trees.draw(600, seed=3, stream=hltm.sampling.philox.Stream.EVALUATION), m=2, level=level
-        )
-        for level in (1, 2)
-    }
     for level in (1, 2):
         width, nodes = 2**level, 8 // 2**level
         rewritten = probe.rewritten[level]
@@ -259,12 +250,11 @@ def test_invariance_is_its_definition_block_by_block(hidden):
             )
             expected = 1 - (r - here).square().sum((1, 2)) / (s - here).square().sum((1, 2))
             assert torch.allclose(found[level][:, place], expected)
-        assert symbol[level].shape[-1] == nodes
 
 
 def test_what_is_rewritten_keeps_its_symbol():
     trees = hltm.random_hierarchy(v=4, m=2, s=2, L=3, classes=4, members=2, seed=0)
-    probe = Probe.draw(trees, 300, seed=3, hidden=False)
+    probe = Probe.draw(trees, 60, seed=3, hidden=False)
     for level in (1, 2):
         same = trees.posterior(probe.leaves.long(), nodes=trees.level(level)).marginals
         new = trees.posterior(probe.rewritten[level].long(), nodes=trees.level(level)).marginals
@@ -331,17 +321,8 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
 
 
 def test_a_small_run_has_all_its_numbers_and_is_too_small():
-    changes = {"members": [2], "snapshots": [2], "units": [4], "evaluation_samples": [512],
-               "samples": [4, 16, 0], "symbols": [4]}  # fmt: skip
-    tables = []
-    for settings in cells(EXPERIMENT, "smoke", changes):
-        settings = replace(settings, steps=4)
-        if settings.rules == 2 and (settings.samples != 16 or settings.method == "supervised"):
-            outcome = EXPERIMENT.run_cell(settings, torch.device("cpu"), ProgressListener())
-            outcome.table.insert(0, "cell", str(len(tables)))
-            tables.append(with_columns(outcome.table, settings))
-            assert not outcome.notes
-    table = pd.concat(tables, ignore_index=True)
+    table, _ = few_cells(EXPERIMENT, lambda own: own.rules == 2, members=2, units=4, symbols=4,
+                         samples=[4, 0], steps=4)  # fmt: skip
     measured = table[table["metric"] == INVARIANCE]
     assert measured[["value", "initial", "ceiling"]].notna().all().all()
     assert (measured["value"] <= 1).all()

@@ -15,7 +15,7 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 
 from dualnets.experiments.emergence._emergence import by_level, groups
 from dualnets.lab.report.intervals import band, bars
-from dualnets.lab.report.style import WIDTH, level_colours
+from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, level_colours
 from dualnets.lab.stats import gap_closed, last_step
 from dualnets.lab.variants import PRE
 from hltm.model.topology import Topology
@@ -93,12 +93,17 @@ def _over_training(axes: Axes, rows: pd.DataFrame, colours: dict[int, Any], titl
     null = rows["null"].mean()
     axes.axhline(null, **DASHED)
     axes.annotate("null", (0.01, null), xycoords=ACROSS, va="bottom", **NOTE)
+    over_updates(axes, steps[-1])
+    axes.set(ylim=(0, 1.0), xlabel="updates", title=title)
+
+
+def over_updates(axes: Axes, last: float) -> None:
+    """A horizontal axis of updates from 0 to the last, logarithmic from 1."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
-    axes.set(xlim=(0, steps[-1]), ylim=(0, 1.0))
-    powers = 10 ** np.arange(0, np.floor(np.log10(max(steps[-1], 1))) + 1)
+    powers = 10 ** np.arange(0, np.floor(np.log10(max(last, 1))) + 1)
     axes.set_xticks([0, *powers], ["0", *(f"{int(p):,}".replace(",", " ") for p in powers)])
     axes.minorticks_off()
-    axes.set(xlabel="updates", title=title)
+    axes.set_xlim(0, max(last, 1))
 
 
 def _gap_by_units(axes: Axes, last: pd.DataFrame, colours: dict[int, Any], letter: str) -> None:
@@ -132,31 +137,34 @@ def _root_by_units(axes: Axes, last: pd.DataFrame, letter: str) -> None:
     """The root's alignment tree by tree, before and after."""
     root = last[last["level"] == last["level"].max()]
     kinds = _kinds(root)
-    rng = np.random.default_rng(0)
-    for i, (network, units) in enumerate(kinds):
-        part = root[(root["network"] == network) & (root["units"] == units)]
-        jitter = rng.uniform(-0.09, 0.09, len(part))
-        left, right = i - 0.2 + jitter, i + 0.2 + jitter
-        axes.plot(
-            [left, right], [part["initial"], part["value"]], color="#bbbbbb", lw=0.6, zorder=1
-        )
-        axes.scatter(left, part["initial"], s=13, color="#9a9a9a", lw=0, zorder=2,
-                     label="before" if i == 0 else None)  # fmt: skip
-        axes.scatter(right, part["value"], s=13, color="#440154", lw=0, zorder=2,
-                     label="after" if i == 0 else None)  # fmt: skip
-        axes.plot([i - 0.38, i + 0.38], [part["ceiling"].mean()] * 2, color="#d1495b", lw=1.4,
-                  label="mean ceiling" if i == 0 else None)  # fmt: skip
-    axes.axhline(root["null"].mean(), **DASHED, label="null")
-    axes.set_xticks(range(len(kinds)), _kind_labels(kinds))
-    axes.set(
-        xlim=(-0.5, len(kinds) - 0.5),
-        ylim=(0, 1.0),
-        xlabel="units",
-        ylabel="best |correlation| with the root",
-    )
-    axes.grid(axis="x", visible=False)
+    by_kind = root.groupby(["network", "units"])
+    tree_by_tree(axes, [by_kind.get_group(kind) for kind in kinds], _kind_labels(kinds))
+    axes.set(xlabel="units", ylabel="best |correlation| with the root")
     axes.legend(loc="lower right", ncols=2, columnspacing=1.0, handletextpad=0.4)
     axes.set_title(f"{letter}  the root, tree by tree")
+
+
+def tree_by_tree(axes: Axes, parts: list[pd.DataFrame], names: list[str]) -> None:
+    """Values of trees before and after training, a place per part, with mean ceilings and nulls."""
+    rng = np.random.default_rng(0)
+    for i, part in enumerate(parts):
+        jitter = rng.uniform(-0.08, 0.08, len(part))
+        left, right = i - 0.2 + jitter, i + 0.2 + jitter
+        axes.plot(
+            [left, right], [part["initial"], part["value"]], color="#cccccc", lw=0.6, zorder=1
+        )
+        for x, name, colour, label in (
+            (left, "initial", BEFORE, "before"),
+            (right, "value", AFTER, "after"),
+        ):
+            axes.scatter(x, part[name], s=12, color=colour, lw=0, zorder=2,
+                         label=label if i == 0 else None)  # fmt: skip
+        for name, style in (("ceiling", {"color": CEILING, "lw": 1.4}), ("null", DASHED)):
+            axes.plot([i - 0.38, i + 0.38], [part[name].mean()] * 2, **style,
+                      label=f"mean {name}" if i == 0 else None)  # fmt: skip
+    axes.set_xticks(range(len(parts)), names)
+    axes.set(xlim=(-0.5, len(parts) - 0.5), ylim=(0, 1.02))
+    axes.grid(axis="x", visible=False)
 
 
 def _one_tree(block: Any, place: Any, rows: pd.DataFrame, letter: str) -> None:

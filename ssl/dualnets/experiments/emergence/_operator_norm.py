@@ -26,6 +26,7 @@ from dualnets.lab.stats import (
     too_few,
 )
 from dualnets.lab.tidy import tidy
+from dualnets.lab.time_to_threshold import member_times
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.training.trajectory import describe_frozen, trajectory
 from hltm.sampling.philox import Stream
@@ -153,8 +154,8 @@ def judge(table: pd.DataFrame) -> Judgement:
             f"U[{e['low_polarity']:g}, …] level {e['level']}" for e in details if not e["grows"]
         ]
         reason = f"growth is not shown at {', '.join(names)}"
-    each = [mean_interval(part["growth"].to_numpy(), len(kinds)) for _, part in kinds]
-    smallest: Estimate = min(each, key=lambda one: one.value, default=NOTHING)
+    each = [Estimate(*(entry[key] for key in ("growth", "low", "high", "n"))) for entry in details]
+    smallest = min(each, key=lambda one: one.value, default=NOTHING)
     what = "smallest log2 growth of the norm of all levels"
     return Judgement(outcome, reason, what, smallest, details)
 
@@ -193,17 +194,11 @@ def root_first(table: pd.DataFrame) -> Judgement:
 
 def doubling_steps(rows: pd.DataFrame) -> pd.DataFrame:
     """Member -> level -> the step at which the norm has doubled; infinite if it never does."""
-    found: dict[int, dict[int, float]] = {}
-    for (member, level), part in rows.sort_values("step").groupby(["member", "level"]):
-        growth, step = part["growth"].to_numpy(), part["step"].to_numpy(np.float64)
-        at = int((growth >= 1).argmax())
-        place = np.inf
-        if growth[at] >= 1:
-            # the untrained network has growth 0, so that there is a snapshot before
-            x, y = np.log(np.maximum(step[at - 1 : at + 1], 1)), growth[at - 1 : at + 1]
-            place = float(np.exp(x[0] + (x[1] - x[0]) * (1 - y[0]) / (y[1] - y[0])))
-        found.setdefault(int(member), {})[int(level)] = place
-    return pd.DataFrame.from_dict(found, orient="index")
+    curves = rows.pivot_table(index=["member", "level"], columns="step", values="growth").drop(
+        columns=0
+    )
+    times = member_times(curves.columns, curves, np.ones(len(curves)))
+    return pd.Series(times, curves.index).unstack()
 
 
 def _share(count: int, n: int, among: int) -> Estimate:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.emergence._emergence_figure import DASHED, over_updates
 from dualnets.experiments.emergence._operator_norm import GROUP, by_level
 from dualnets.experiments.emergence.emergence import CONTROL
 from dualnets.lab.report.intervals import band
@@ -54,7 +55,7 @@ def _latents_of_one_tree(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _over_training(axes: Axes, rows: pd.DataFrame, legend: bool) -> None:
     """The levels of one network: means over trees with 95% intervals."""
-    axes.axhline(0, color="#777777", lw=1, ls=(0, (4, 2)))
+    axes.axhline(0, **DASHED)
     if rows.empty:
         return
     steps = np.array(sorted(rows["step"].unique()), dtype=float)
@@ -63,10 +64,6 @@ def _over_training(axes: Axes, rows: pd.DataFrame, legend: bool) -> None:
         over = [at["growth"].to_numpy() for _, at in part.groupby("step")]
         label = f"level {level}" + (" (root)" if level == root else "")
         band(axes, steps, over, color=level_colours(root)[level], alpha=0.18, lw=1.8, label=label)
-    axes.set_xscale("symlog", linthresh=1, linscale=0.4)
-    powers = 10 ** np.arange(0, np.floor(np.log10(max(steps[-1], 1))) + 1)
-    axes.set_xticks([0, *powers], ["0", *(f"{int(p):,}".replace(",", " ") for p in powers)])
-    axes.minorticks_off()
-    axes.set_xlim(0, max(steps[-1], 1))
+    over_updates(axes, steps[-1])
     if legend:
         axes.legend(loc="upper left")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dualnets.experiments.emergence._polarity import judge, times_of
-from dualnets.lab.report.ablation_figure import finite_mean, lost_trees
+from dualnets.lab.report.ablation_figure import finite_mean
 from dualnets.lab.report.intervals import bars
 from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, ordered
 from dualnets.lab.report.sweep_figure import (
@@ -19,10 +19,11 @@ from dualnets.lab.report.sweep_figure import (
     UPPER,
     critical_value,
     gap_panel,
+    left_out,
     lines_of,
     root_panel,
 )
-from dualnets.lab.variants import ALIGNMENT, of_root, variant_stats
+from dualnets.lab.variants import ALIGNMENT, variant_stats
 
 NULL: dict[str, Any] = {"color": "0.5", "lw": 1, "ls": "-."}
 HALF: dict[str, Any] = {"color": "0.3", "lw": 0.8, "ls": ":"}
@@ -107,8 +108,4 @@ def _keys(cells: list[tuple[Any, pd.DataFrame]]) -> list[Line2D]:
         Line2D([], [], label="null", **NULL),
         Line2D([], [], label="branching · polarity² = 1", **THRESHOLD),
     ]
-    found = [of_root(rows) for _, rows in cells]
-    if lost := sum(map(lost_trees, found)):
-        trees = sum(len(each.value) for each in found)
-        keys.append(Line2D([], [], ls="", label=f"{lost} of {trees} not finite, left out"))
-    return keys
+    return keys + left_out([rows for _, rows in cells])

@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dualnets.experiments.emergence._emergence_figure import tree_by_tree
 from dualnets.experiments.emergence._root_alignment import roots
 from dualnets.lab.report.intervals import bars
-from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, ordered
+from dualnets.lab.report.style import WIDTH, ordered
 from dualnets.lab.stats import mean_interval
 
-NULL: dict[str, Any] = {"color": "#777777", "lw": 1, "ls": (0, (4, 2))}
 PER_ROW = 4
 
 
@@ -31,7 +31,8 @@ def draw(table: pd.DataFrame) -> Figure:
     places = grid.flatten()
     for number, (where, part) in enumerate(ranges):
         axes = places[number]
-        _tree_by_tree(axes, part)
+        widths = [own for _, own in part.groupby("units")]
+        tree_by_tree(axes, widths, [str(own["units"].iloc[0]) for own in widths])
         axes.set_title(f"{'abcdefghijklm'[number]}  polarities ± {where}")
         axes.set_xlabel("units per latent")
     places[0].set_ylabel("best |correlation| with the root")
@@ -40,29 +41,6 @@ def draw(table: pd.DataFrame) -> Figure:
     for axes in places[panels:]:
         axes.set_axis_off()
     return figure
-
-
-def _tree_by_tree(axes: Axes, part: pd.DataFrame) -> None:
-    """Before and after of every tree, with mean ceilings and nulls."""
-    rng = np.random.default_rng(0)
-    widths = sorted(part["units"].unique())
-    for i, units in enumerate(widths):
-        own = part[part["units"] == units]
-        jitter = rng.uniform(-0.08, 0.08, len(own))
-        left, right = i - 0.2 + jitter, i + 0.2 + jitter
-        axes.plot([left, right], [own["initial"], own["value"]], color="#cccccc", lw=0.6, zorder=1)
-        for x, name, colour, label in (
-            (left, "initial", BEFORE, "before"),
-            (right, "value", AFTER, "after"),
-        ):
-            axes.scatter(x, own[name], s=12, color=colour, lw=0, zorder=2,
-                         label=label if i == 0 else None)  # fmt: skip
-        for name, style in (("ceiling", {"color": CEILING, "lw": 1.4}), ("null", NULL)):
-            axes.plot([i - 0.38, i + 0.38], [own[name].mean()] * 2, **style,
-                      label=name if i == 0 else None)  # fmt: skip
-    axes.set_xticks(range(len(widths)), [str(units) for units in widths])
-    axes.set(xlim=(-0.5, len(widths) - 0.5), ylim=(0, 1.02))
-    axes.grid(axis="x", visible=False)
 
 
 def _means(axes: Axes, ranges: list[Any], letter: str) -> None:

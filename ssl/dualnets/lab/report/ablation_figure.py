@@ -156,14 +156,9 @@ def _rows(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
 def _named(name: str, found: VariantStats) -> str:
     """The name of a row, and how many of its trees have no finite numbers."""
     lines = textwrap.wrap(name, 26, break_long_words=False)
-    if lost := lost_trees(found):
+    if lost := found.diverged:
         lines.append(f"{lost} of {len(found.value)} not finite")
     return "\n".join(lines)
-
-
-def lost_trees(found: VariantStats) -> int:
-    """The number of trees without an alignment or a spread, because their networks are not finite."""
-    return int((~np.isfinite(found.value) | ~np.isfinite(found.spread)).sum())
 
 
 def _beside(axes: Any, at: int, text: str) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dualnets.lab.report.ablation_figure import finite_mean, lost_trees
+from dualnets.lab.report.ablation_figure import finite_mean
 from dualnets.lab.report.intervals import bars
 from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, ordered
 from dualnets.lab.variants import ALIGNMENT, by_variant, of_root, variant_stats
@@ -130,11 +130,14 @@ def _keys(lines: list[Line], threshold: bool) -> list[Any]:
     if threshold:
         label = "branching · polarity² = 1 (Kesten-Stigum)"
         keys.append(Line2D([], [], **THRESHOLD, label=label))
-    found = [variant_stats(rows) for one in lines for _, rows in one.cells]
-    if lost := sum(map(lost_trees, found)):
-        trees = sum(len(f.value) for f in found)
-        keys.append(Line2D([], [], ls="", label=f"{lost} of {trees} not finite, left out"))
-    return keys
+    return keys + left_out([rows for one in lines for _, rows in one.cells])
+
+
+def left_out(cells: list[pd.DataFrame]) -> list[Line2D]:
+    """An entry of a key with the number of trees whose numbers are not finite, if there are any."""
+    found = [variant_stats(rows) for rows in cells]
+    lost, trees = sum(each.diverged for each in found), sum(len(each.value) for each in found)
+    return [Line2D([], [], ls="", label=f"{lost} of {trees} not finite, left out")] if lost else []
 
 
 UPPER: dict[str, Any] = {"color": "#56b4e9", "marker": "s", "ms": 4, "ls": "--"}
