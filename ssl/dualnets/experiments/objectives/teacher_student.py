@@ -116,10 +116,11 @@ EXPERIMENT = ablation(
             "arXiv 2010.00578, Section 2",
             SPECIALISES,
             "specialisation",
-            Deferred(f"{CODE}:shares_found", {"students": WIDER}),
+            Deferred(f"{CODE}:share_found", {"students": WIDER}),
         ),
         Claim(
-            "The wider a student, the fewer updates until it has found half of its teacher's lowest units",
+            "A student four times as wide as its teacher has found half of its lowest units in fewer updates "
+            "than one as wide",
             "arXiv 1909.13458, abstract of an earlier version: over-realisation helps to specialise in fewer "
             "iterations",
             FASTER,
