@@ -34,10 +34,8 @@ def judge(table: pd.DataFrame, *, labels: str, contrast: str, enough: float) -> 
     if not np.array_equal(found.members, other.members):
         raise ValueError(f"{labels} and {contrast} must be run on the same trees")
     zero, bar = np.zeros_like(found.value), enough * other.gain
-    p_grown, p_enough, p_short, p_shrunk = (
-        exceeds(a, b)
-        for a, b in ((found.gain, zero), (found.gain, bar), (bar, found.gain), (zero, found.gain))
-    )
+    p_grown, p_enough = exceeds(found.gain, zero), exceeds(found.gain, bar)  # both must be small
+    p_short, p_shrunk = exceeds(bar, found.gain, 2), exceeds(zero, found.gain, 2)  # one of the two
     # a ratio of means, as a gap closed is: contrast's gain is the room
     ratio = gap_closed(zero, found.gain, other.gain)
     details = [
