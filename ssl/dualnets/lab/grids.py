@@ -117,8 +117,7 @@ def run_name(experiment: Experiment, scale: str, **changes: Any) -> str:
 
 def name_of_cells(experiment: Experiment, names: Iterable[str]) -> str:
     """The name of the run that consists of these cells, in any order, judged by today's rules."""
-    rules = [(claim.text, claim.rule.text) for claim in experiment.claims]
-    return identity(experiment.name, sorted(set(names)), rules)
+    return identity(experiment.name, sorted(set(names)), list(map(repr, experiment.claims)))
 
 
 def value_lists(changes: Mapping[str, Any]) -> dict[str, list[Any]]:

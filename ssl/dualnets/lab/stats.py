@@ -302,9 +302,12 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
     """The same rows with the trees of several seeds numbered on, each seed's after those before.
 
     A seed is that of trees, weights and samples, so trees of two seeds are different trees: they count
-    as more trees, and what is paired tree by tree stays paired.
+    as more trees, and what is paired tree by tree stays paired. Trees that are numbered on already stay so.
     """
     if "seed" not in table or table["seed"].nunique() < 2:
+        return table
+    trees = table[["seed", "member"]].drop_duplicates()
+    if not trees["member"].duplicated().any():
         return table
     at = {seed: number for number, seed in enumerate(dict.fromkeys(table["seed"]))}
     size = int(table["member"].max()) + 1

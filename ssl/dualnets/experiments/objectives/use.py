@@ -44,6 +44,7 @@ def _claim(text: str, rule: str, name: str, *, growth: bool) -> Claim:
         Rule(_LEAD + rule + _WITH_ALL, Deferred(f"{CODE}:judge", {"growth": growth})),
         name,
         Deferred(f"{CODE}:leads_by_method"),
+        NEGLIGIBLE,
     )
 
 
