@@ -160,10 +160,13 @@ def own_settings(experiment: Experiment, scale: str, changes: grids.Changes, run
         experiment, scale, changes: as in `run`; other seeds are other trees, and no change.
         run_id: the name of the run.
     """
+    seeds = {name: values for name, values in changes.items() if name == "seed"}
+    judged = (each for each in experiment.grids if each != "smoke")
+    if any(run_name(experiment, each, **seeds) == run_id for each in judged):
+        return ""
     if scale == "smoke":
         return "the smoke scale only shows that everything runs: no verdict"
-    seeds = {name: values for name, values in changes.items() if name == "seed"}
-    return "" if run_name(experiment, scale, **seeds) == run_id else "your settings: no verdict"
+    return "your settings: no verdict"
 
 
 def _compute_in_parallel(
