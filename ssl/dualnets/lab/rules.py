@@ -88,6 +88,8 @@ class Claim:
         plateau: what must be flat at the end of training before the claim is said to hold or fail:
             takes a table and returns part -> `dualnets.lab.stats.Estimate` at the table's last step. None
             where the claim is about no end of training.
+        about: the variants that the claim is about: its rule and its curves see no others, nor do trees count
+            as lost that others lost. All where it is empty.
         negligible: a change in the units of `plateau`; no curve that changes by more over the last doubling
             of updates is flat, and one that changes by half of it always is.
     """
@@ -97,6 +99,7 @@ class Claim:
     rule: Rule
     name: str = ""
     plateau: Deferred | None = UPPER_LEVELS
+    about: tuple[str, ...] = ()
     negligible: float = NEGLIGIBLE
 
 

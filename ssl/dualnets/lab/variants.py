@@ -231,7 +231,7 @@ def all_emerge(table: pd.DataFrame, *, plural: str, excluded: Collection[str] = 
     found = {name: variant_stats(rows) for name, rows in variants.items()}
     gaps = {name: own.gap_among(len(found)) for name, own in found.items()}
     for name, own in found.items():
-        if own.diverged >= FEW * len(own.value):  # then the others do not stand for all
+        if gaps[name].n <= (1 - FEW) * len(own.value):  # then those left do not stand for all
             gaps[name] = gaps[name]._replace(low=float("nan"), high=float("nan"))
     details = [
         {"variant": name, "emerges": gap.low > NEGLIGIBLE, **gap.detail("gap_closed"),

@@ -83,7 +83,10 @@ def verdict_on(claim: Claim, table: pd.DataFrame, own: str = "") -> Verdict:
         table: of a run; the trees of several seeds count together.
         own: why these settings allow no verdict; empty if they do.
     """
-    found, kept = _without_lost(claim, pooled(table))
+    table = pooled(table)
+    if claim.about:
+        table = table[table["variant"].isin(claim.about)]
+    found, kept = _without_lost(claim, table)
     curves = [] if claim.plateau is None else changes(claim.plateau, kept, claim.negligible)
     moving = [curve for curve in curves if not curve.flat]
     outcome, reason = found.outcome, found.reason

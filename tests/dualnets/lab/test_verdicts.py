@@ -142,6 +142,17 @@ def test_lost_members_never_decide_alone():
     )
 
 
+def test_what_a_claim_is_not_about_does_not_touch_it():
+    wide, narrow = curve(0.7, 0.7, trees=13), curve(0.4, 0.7, "narrow", trees=13)
+    both = collapsed(joined(wide, narrow), [3, 4], "narrow")  # 11 trees are left
+    assert verdict_on(CLAIM, both).verdict == "open"
+    about = verdict_on(dataclasses.replace(CLAIM, about=("wide",)), both)
+    assert (about.verdict, about.n) == ("holds", 13)
+    assert about.reason == "latents emerge with all 1 widths"
+    none = verdict_on(dataclasses.replace(CLAIM, about=("other",)), both)
+    assert (none.verdict, none.reason) == ("open", "none of the widths was run")
+
+
 def test_lost_trees_of_one_seed_are_not_those_of_another():
     table = seeded(collapsed(curve(0.7, 0.7, trees=32), [3], "wide"), (5, 6))
     assert len(lost_members(pooled(table))) == 1
@@ -176,6 +187,8 @@ def test_other_seeds_are_more_trees_and_no_settings_of_ones_own():
     given = {"batch": [128]}
     assert own_settings(emergence, "default", given, run_name(emergence, "default", **given)) == ""
     assert "smoke" in own_settings(emergence, "smoke", {}, run_name(emergence, "smoke"))
+    # what another scale has is that scale, however it was asked for
+    assert own_settings(emergence, "smoke", {}, run_name(emergence, "paper")) == ""
 
 
 def test_a_verdict_is_the_same_after_json():

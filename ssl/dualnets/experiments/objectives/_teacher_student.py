@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,13 +118,8 @@ def reproduced(rows: pd.DataFrame) -> pd.Series:
     return of_trees(rows, UNEXPLAINED, None)["value"] < REPRODUCED
 
 
-def judge_specialisation(table: pd.DataFrame, *, students: Sequence[str]) -> Judgement:
-    """Apply the rule; the effect is the share of the teacher's units that is found.
-
-    Args:
-        table: of a run.
-        students: the variants that the claim is about.
-    """
+def judge_specialisation(table: pd.DataFrame) -> Judgement:
+    """Apply the rule; the effect is the share of the teacher's units that is found."""
     effect = (
         "share of the units of the teacher's lowest layer found by wider students that reproduce it"
     )
@@ -138,9 +133,9 @@ def judge_specialisation(table: pd.DataFrame, *, students: Sequence[str]) -> Jud
              "correlation": float(alike["value"].mean()), "null": float(alike["null"].mean()),
              "correlation_before": float(alike["initial"].mean())}
         )  # fmt: skip
-    if not any(d["variant"] in students for d in details):
-        return Judgement("open", f"none of {', '.join(students)} was run", effect, NOTHING, details)
-    (share,) = share_found(table, students=students).values()
+    if not details:
+        return Judgement("open", "no wider student was run", effect, NOTHING, details)
+    (share,) = share_found(table).values()
     outcome: Outcome = "open"
     if few := too_few(share.n):
         return Judgement(outcome, f"{few}, where the teacher is reproduced", effect, share, details)
@@ -197,12 +192,10 @@ def judge_width(table: pd.DataFrame, *, narrow: str, wide: str) -> Judgement:
     return Judgement(outcome, reason, effect, ratio, details)
 
 
-def share_found(table: pd.DataFrame, *, students: Sequence[str]) -> Mapping[str, Estimate]:
+def share_found(table: pd.DataFrame) -> Mapping[str, Estimate]:
     """What is judged, and must be flat: the share found at the last step on the trees that count by then."""
     counted = [
-        of_trees(rows, FOUND)["value"][reproduced(rows)]
-        for name, rows in by_variant(table).items()
-        if name in students
+        of_trees(rows, FOUND)["value"][reproduced(rows)] for rows in by_variant(table).values()
     ]
     trees = pd.concat(counted or [pd.Series(dtype=float)]).groupby(level=0).mean()
     return {"students that reproduce their teachers": mean_interval(trees.to_numpy())}

@@ -28,7 +28,6 @@ CONTRAST: dict[str, Any] = {"method": "simclr", "loss": "ntxent"}
 def _as_contrast(labels: str, name: str) -> Claim:
     """The claim for one kind of labels; the effect is their gain over that of contrast."""
     contrast = PAIRS[labels]
-    pair = {"labels": labels, "contrast": contrast}
     rule = (
         "A tree's gain is how much the mean best |correlation| of its intermediate latents (levels 2 to one "
         f"below the root) grew in training. Holds if, over trees, the gain by {labels} is above 0 and above "
@@ -40,9 +39,13 @@ def _as_contrast(labels: str, name: str) -> Claim:
         f"From the {labels}, intermediate latents gain more than {ENOUGH:.0%} of the alignment they gain "
         "by contrast whose views share just that",
         "ours: not in arXiv 2010.00578, which asks what contrast and prediction do without labels",
-        Rule(rule, Deferred(f"{CODE}:judge", {**pair, "enough": ENOUGH})),
+        Rule(
+            rule,
+            Deferred(f"{CODE}:judge", {"labels": labels, "contrast": contrast, "enough": ENOUGH}),
+        ),
         name,
-        Deferred(f"{CODE}:gaps", pair),
+        Deferred(f"{CODE}:gaps"),
+        (labels, contrast),
     )
 
 
