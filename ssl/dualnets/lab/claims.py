@@ -126,26 +126,12 @@ def _of_run(
     seconds = round(sum(cell["cpu_seconds"] for cell in manifest["cells"]), 1)
     return [
         ClaimResult(
-            experiment=experiment.name,
-            name=verdict.name,
-            claim=verdict.claim,
-            reference=verdict.reference,
-            verdict=verdict.verdict,
-            measured=verdict.effect,
-            effect=verdict.effect_value,
-            low=verdict.interval[0] if verdict.interval else None,
-            high=verdict.interval[1] if verdict.interval else None,
-            n=verdict.n,
-            of=verdict.of,
-            reason=verdict.reason,
-            flat=verdict.flat,
-            scale=scale,
-            run=run,
-            command=manifest["command"],
-            cpu_seconds=seconds,
+            experiment.name, v.name, v.claim, v.reference, v.verdict, v.effect, v.effect_value,
+            *(v.interval or (None, None)), n=v.n, of=v.of, reason=v.reason, flat=v.flat, scale=scale, run=run,
+            command=manifest["command"], cpu_seconds=seconds,
         )
-        for verdict in verdicts
-    ]
+        for v in verdicts
+    ]  # fmt: skip
 
 
 def save(

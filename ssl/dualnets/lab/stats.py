@@ -59,14 +59,10 @@ class Estimate(NamedTuple):
             >>> Estimate(0.836, 0.82, 0.852, 12).brief
             '0.84 ±.02'
         """
-        half = (self.high - self.low) / 2
         if not np.isfinite(self.value):
             return "–"
-        return (
-            f"{self.value:.2f} ±{half:.2f}".replace("±0.", "±.")
-            if half == half
-            else f"{self.value:.2f}"
-        )
+        value, half = f"{self.value:.2f}", (self.high - self.low) / 2
+        return value if np.isnan(half) else f"{value} ±{half:.2f}".replace("±0.", "±.")
 
     def detail(self, name: str = "value") -> dict[str, Any]:
         """The four numbers as part of a verdict's details, the value under the given name.

@@ -8,10 +8,9 @@ import pytest
 from made_up_variants import cell, joined, seeded
 
 from dualnets.experiments import load
-from dualnets.lab.grids import run_name
+from dualnets.lab.grids import own_settings, run_name
 from dualnets.lab.plateau import changes, root, upper_levels
 from dualnets.lab.rules import NEGLIGIBLE, Claim, Deferred, Rule, all_emerge
-from dualnets.lab.runner import own_settings
 from dualnets.lab.stats import pooled
 from dualnets.lab.variants import PRE, SPREAD, by_variant, lost_members
 from dualnets.lab.verdicts import Verdict, verdict_on
