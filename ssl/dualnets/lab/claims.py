@@ -127,7 +127,8 @@ def _of_run(
     return [
         ClaimResult(
             experiment.name, v.name, v.claim, v.reference, v.verdict, v.effect, v.effect_value,
-            *(v.interval or (None, None)), n=v.n, of=v.of, reason=v.reason, flat=v.flat, scale=scale, run=run,
+            low=v.interval[0] if v.interval else None, high=v.interval[1] if v.interval else None,
+            n=v.n, of=v.of, reason=v.reason, flat=v.flat, scale=scale, run=run,
             command=manifest["command"], cpu_seconds=seconds,
         )
         for v in verdicts
