@@ -211,7 +211,7 @@ def _at_level(part: pd.DataFrame, rest: pd.DataFrame, tests: int) -> dict[str, A
     pair = [gain_and_room(own.set_index("member").loc[both]) for own in (part, rest)]
     beyond = ratio_difference(pair[0], pair[1], tests)
     return {
-        "emerges": max(grown, above) < SIGNIFICANCE and idle.high < NEGLIGIBLE,
+        "emerges": gap.low > NEGLIGIBLE and idle.high < NEGLIGIBLE and above < SIGNIFICANCE,
         "absent": gap.high < NEGLIGIBLE or beyond.high < NEGLIGIBLE,
         "p_grown": grown, "p_above_null": above, **gap.detail("gap_closed"),
         "control": idle.value, "control_high": idle.high, "beyond_control": beyond.value,

@@ -14,13 +14,12 @@ from dualnets.experiments.emergence.emergence import CONTROL
 from dualnets.experiments.emergence.operator_norm import Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import snapshot_steps
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
     Judgement,
     Outcome,
-    exceeds,
     last_step,
     mean_interval,
     too_few,
@@ -215,10 +214,10 @@ def _at_level(
         control.set_index("member")["growth"].rename("control"), how="inner"
     )
     growth, more = part["growth"].to_numpy(), (both["growth"] - both["control"]).to_numpy()
-    p = max(exceeds(growth, 0.0, tests), exceeds(more, 0.0, tests))
     found, beyond = mean_interval(growth, tests), mean_interval(more, tests)
     return {
-        "low_polarity": float(key[0]), "level": int(key[-1]), "grows": p < SIGNIFICANCE, "p": p,
+        "low_polarity": float(key[0]), "level": int(key[-1]),
+        "grows": min(found.low, beyond.low) > NEGLIGIBLE,
         "absent": found.high < NEGLIGIBLE or beyond.high < NEGLIGIBLE, **found.detail("growth"),
         "more_than_control": beyond.value, "more_low": beyond.low, "more_high": beyond.high,
     }  # fmt: skip

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dualnets.lab.ablation import AblationSettings, Sweep, ablation
-from dualnets.lab.rules import Claim, all_emerge
+from dualnets.lab.rules import Claim, Deferred, all_emerge
 from dualnets.lab.settings import setting
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ EXPERIMENT = ablation(
             all_emerge(
                 "architecture that does not know which leaves belong together (wrong tree, dense)",
                 "architectures",
-                excluded=("tree", "conv, as wide", "conv, as many parameters"),
-                judge="dualnets.experiments.emergence._architecture:judge",
             ),
+            about=("wrong tree", "dense, as many parameters", "dense, as wide"),
         ),
     ),
     summary="does emergence need the tree's receptive fields?",
     settings=Settings,
+    table=Deferred("dualnets.experiments.emergence._architecture:summary_table"),
     # 680 parameters in a tree network of depth 3, 3320 in one of depth 5
     variants=_variants(20, 25),
     variants_at={"smoke": _variants(13, 16)},

@@ -17,7 +17,7 @@ from typing import Any
 from dualnets.experiments.emergence.emergence import CONTROL, REFERENCE
 from dualnets.experiments.emergence.emergence import Settings as EmergenceSettings
 from dualnets.lab.experiment import Experiment, Fixed, Grid
-from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Claim, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, Claim, Deferred, Rule
 from dualnets.lab.settings import setting
 
 
@@ -64,12 +64,10 @@ GRIDS: dict[str, list[Grid]] = {
 _CODE = "dualnets.experiments.emergence._operator_norm"
 RULE = (
     "For the widest networks, a tree's growth at a level is the logarithm to base 2 of the mean norm of the "
-    "level's latents after training over that before it. It grows if the growths of the trees are above 0 "
-    "and above those of the control on the same trees (Wilcoxon's exact signed-rank test, p < "
-    f"{SIGNIFICANCE} after Bonferroni over levels and settings). Holds if it grows at every level, fails if "
-    f"at every level its growth, or what it is more than the control's, is below {NEGLIGIBLE} with its whole "
-    "95% interval (all at once). Open otherwise, without a control, or with fewer than "
-    f"{FEWEST_TREES} trees."
+    f"level's latents after training over that before it. A level grows if the mean over trees, and what it "
+    f"is more than the control's on the same trees, are above {NEGLIGIBLE} with their whole 95% intervals "
+    "(those of all levels and settings at once), and does not if one of them is below. Holds if every level "
+    f"grows, fails if none does, open otherwise, without a control, or with fewer than {FEWEST_TREES} trees."
 )
 FIRST_RULE = (
     "For the widest networks with views that keep the root, an operator has started to grow when its norm "

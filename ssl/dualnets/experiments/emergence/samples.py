@@ -142,7 +142,8 @@ def _variants(*counts: int, steps: int, longer: int) -> dict[str, dict[str, Any]
 def _by(function: str, text: str, **options: Any) -> dict[str, Any]:
     """A rule of a claim, whose own effect must be flat at the end of training."""
     judge = Deferred(f"{CODE}:{function}", options)
-    return {"rule": Rule(text, judge), "plateau": Deferred(f"{CODE}:effect", {"judge": judge})}
+    plateau = Deferred(f"{CODE}:effect", {"judge": judge})
+    return {"rule": Rule(text, judge), "plateau": plateau, "negligible": TOLERANCE / 2}
 
 
 CLASSIFIED = "arXiv 2307.02129v5 (Phys. Rev. X 14, 031001); not in arXiv 2010.00578"
