@@ -70,8 +70,8 @@ GRIDS: dict[str, list[Grid]] = {
 RULE = (
     "For the widest tree network, latents emerge at a level >= 2 if training closes more than "
     f"{NEGLIGIBLE} of the gap between the mean best |correlation| of the level's latents and its ceiling, "
-    "the control, whose views share nothing, closes less than that, and the correlation after training is above "
-    f"its null (Wilcoxon's exact signed-rank test over trees, p < {SIGNIFICANCE} after Bonferroni over "
+    "the control, whose views share nothing, closes less than that, and the correlation after training is "
+    f"above its null (Wilcoxon's exact signed-rank test over trees, p < {SIGNIFICANCE} after Bonferroni over "
     "levels and settings). Holds if they emerge at every such level. Fails if at every such level the gap "
     f"closed, or what it is more than the control's on the same trees, is less than {NEGLIGIBLE}. Open "
     f"otherwise, without a control, or with fewer than {FEWEST_TREES} trees. 'More' and 'less' are with the "

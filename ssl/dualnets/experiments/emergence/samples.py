@@ -38,12 +38,12 @@ TOLERANCE = 1.0  # powers of m by which an exponent may miss the published one
 NEEDED = (
     "The samples that a tree needs: where its curve over the size of the set, linear in the logarithm of "
     "the size, first reaches half of the growth with fresh samples; infinite where it does not with the "
-    "largest set. A tree that gets there with the smallest set needs between 1 sample and that set, one that "
-    "never does more than the largest: its number then has two bounds. "
+    "largest set, or where fresh samples do not help. A tree that gets there with the smallest set needs "
+    "between 1 sample and that set, one that never does more than the largest: its number has two bounds. "
 )
 MEDIAN = (
-    "the median over trees has a 95% interval between two trees (order statistics, the lower end from the "
-    "trees' lower bounds, the upper one from the upper bounds)"
+    "the median over trees has a 95% interval between two trees (order statistics: its lower end from the "
+    "lower bounds, its upper end from the upper ones)"
 )
 OPEN = (
     f"open otherwise, where fresh samples close less than {NEGLIGIBLE} of the gap, or with fewer than "
