@@ -106,19 +106,6 @@ def test_the_time_grows_as_one_power_or_not(exponent, options, outcome, reason):
         assert found.estimate.low < exponent < found.estimate.high
 
 
-def test_seeds_add_trees_to_the_exponent():
-    table = rising(1.5, trees=24)
-    alone, both = (rule("polarity", "time")(t) for t in (table, pooled_seeds(table)))
-    assert both.estimate == alone.estimate
-    assert both.estimate.n == 24
-
-
-def pooled_seeds(table):
-    from dualnets.lab.stats import pooled
-
-    return pooled(seeded(table, (5, 6)))
-
-
 def test_the_short_table_shows_the_times():
     found = summary_table(rising(1.5, noise=0.0, steps=STEPS[:8], stuck=16))
     times = dict(zip(found["variant"], found["updates to half"], strict=True))
@@ -264,11 +251,12 @@ def test_more_units_help_depth_by_depth(gains, options, outcome, reason):
 @pytest.mark.parametrize(
     ("name", "claim", "table"),
     [
+        ("polarity", "time", rising(1.5, trees=24)),
         ("polarity", "end", sweep((0.1, 0.2), trees=24)),
         ("depth_and_width", "", grown({2: (0.1, 0.2), 3: (0.1, 0.2)}, trees=24)),
         ("architecture", "", joined(*(cell(name, 0.2, trees=24) for name in ("tree", "wrong tree")))),
     ],
-    ids=["polarity", "depth_and_width", "architecture"],
+    ids=["time", "polarity", "depth_and_width", "architecture"],
 )  # fmt: skip
 def test_trees_of_several_seeds_add_up(name, claim, table):
     alone, both = (rule(name, claim)(t) for t in (table, seeded(table, (5, 6))))

@@ -15,14 +15,13 @@ from dualnets.experiments.emergence.emergence import Settings
 from dualnets.experiments.emergence.root_alignment import SMALL
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import learning_curves
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.stats import (
     NOTHING,
     Array,
     Estimate,
     Judgement,
     Outcome,
-    exceeds,
     last_step,
     mean_interval,
     ratio_difference,
@@ -118,11 +117,10 @@ def grows(table: pd.DataFrame, *, along: str) -> Judgement:
         x = values.columns.to_numpy(np.float64)
         rise = _rises(np.log(x) if along == "units" else x, values.to_numpy(np.float64))
         rises.append(mean_interval(rise, len(kinds)))
-        p = exceeds(rise, 0.0, len(kinds))
         top = mean_interval((values.iloc[:, -1] - values.iloc[:, -2]).to_numpy(), len(kinds))
         details.append(
-            {"where": key if along == "units" else f"{key} units", "grows": p < SIGNIFICANCE,
-             "p": p, **rises[-1].detail("rise"), "last_step": top.value, "last_step_low": top.low,
+            {"where": key if along == "units" else f"{key} units", "grows": rises[-1].low > SMALL,
+             **rises[-1].detail("rise"), "last_step": top.value, "last_step_low": top.low,
              "last_step_high": top.high}
         )  # fmt: skip
     smallest = min(rises, key=lambda each: each.value, default=NOTHING)
@@ -134,7 +132,7 @@ def grows(table: pd.DataFrame, *, along: str) -> Judgement:
         pass
     elif len(growing) == len(details):
         outcome, reason = "holds", f"the root's alignment grows for {', '.join(growing)}"
-    elif not growing and all(each.high < SMALL for each in rises):
+    elif all(each.high < SMALL for each in rises):
         outcome, reason = "fails", "the root's alignment grows nowhere"
     else:
         reason = f"the root's alignment is shown to grow for {', '.join(growing) or 'none'}"

@@ -17,7 +17,7 @@ from typing import Any
 
 from dualnets.experiments.emergence.emergence import REFERENCE, Settings
 from dualnets.lab.experiment import Experiment, Grid
-from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, SIGNIFICANCE, Claim, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, Claim, Deferred, Rule
 
 SMALL = 0.05  # of a correlation: a difference that does not matter
 _COMMON: dict[str, list[Any]] = {
@@ -46,10 +46,9 @@ def _trend(along: str, what: str, at: str) -> Rule:
     """The rule that the root's alignment after training grows along a setting, tree by tree."""
     return Rule(
         f"For {at}, a line is fitted to every tree's best |correlation| with the root after training against "
-        f"{what}. It grows if these slopes are above 0 (Wilcoxon's exact signed-rank test over trees, p < "
-        f"{SIGNIFICANCE} after Bonferroni). Holds if it grows for {at}. Fails if for none, and what the "
-        f"lines rise from end to end is below {SMALL} with its whole interval everywhere (95%, all at once). "
-        f"Open otherwise, or with fewer than {FEWEST_TREES} trees.",
+        f"{what}. It grows if what these lines rise from end to end is above {SMALL} with its whole 95% "
+        "interval (those of all at once), and does not if it is below. Holds if it grows for "
+        f"{at}, fails if for none, open otherwise, or with fewer than {FEWEST_TREES} trees.",
         Deferred(f"{_CODE}:grows", {"along": along}),
     )
 
