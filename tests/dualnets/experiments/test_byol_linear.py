@@ -10,6 +10,7 @@ import dualnets
 from dualnets import experiments
 from dualnets.experiments.byol import _byol_linear as byol_linear
 from dualnets.experiments.byol import _byol_linear_alignment as aligning
+from dualnets.lab import grids
 from dualnets.lab.plateau import changes
 from dualnets.theory.byol.linear_byol import Path
 
@@ -148,6 +149,14 @@ def test_a_predictor_with_the_inputs_eigenvectors_is_aligned_and_a_turned_one_is
         else:
             difference = (found.value - found.null)[0]
             assert abs(difference.mean()) < 3 * difference.std() / 8
+
+
+@pytest.mark.parametrize("scale", ["default", "paper"])
+def test_seeds_that_did_not_choose_the_alignment_decide_it(scale):
+    seeds = {}
+    for settings in grids.cells(EXPERIMENT, scale, {}):
+        seeds.setdefault(settings.part, set()).add(settings.seed)
+    assert seeds == {"paths": {0}, "phase": {0}, "alignment": {2, 3}}
 
 
 def test_settings_are_checked():

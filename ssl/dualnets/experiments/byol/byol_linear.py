@@ -12,7 +12,8 @@ can be set from F (`byol_predictor`). An eigenvector v of F is one of W_p if W_p
 alignment is the mean of |v · W_p v| / |W_p v| over F's eigenvectors, weighted by F's eigenvalues, as lost
 modes have no direction. Its null, the same for random bases, is above 0: a W_p near a multiple of the
 identity turns no vector. Starts are random, W_p not symmetric, and the target moves; on data with random
-moments, beyond the theorem, it is shown beside.
+moments, beyond the theorem, it is shown beside. This measure was chosen after a look at seed 0, so seeds 2
+and 3 decide, with the networks of both.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class Settings(Checked):
 
 
 _RATES = {"predictor_rate": [0.25, 1.0, 4.0], "target_rate": [0.003, 0.03, 0.3, 3.0]}
-_ALIGNMENT: Grid = {"data": ["isotropic", "random"], "until": [200.0], "members": [24]}
+_ALIGNMENT: Grid = {
+    "data": ["isotropic", "random"], "until": [200.0], "members": [24], "seed": [2, 3],
+}  # fmt: skip
 GRIDS: dict[str, list[Grid]] = {
     "smoke": [
         {"part": ["paths"], "members": [4], "until": [5.0], "batch": [256]},
