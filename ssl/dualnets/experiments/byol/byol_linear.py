@@ -26,12 +26,12 @@ from dualnets.lab.settings import Checked, setting
 
 EXACT = 1e-9  # largest change of what is conserved, relative
 FIRST_ORDER = 0.75  # half the rate must reduce the error of SGD at least to this share
-AGREE = 0.95  # of the networks
+AGREE = 0.95  # of the networks: integration and the search for edges have errors of their own
 NEAR = 0.03  # of an edge, in the logarithm of weight decay
-FEWEST = 50
+FEWEST = 8  # starts
 ALIGNED = 0.9  # of the room between the null of an alignment and 1
 NULLS = 200  # random bases behind it
-FEWEST_STARTS = 12
+FEWEST_ALIGNED = 12  # starts: a test is made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +92,22 @@ GRIDS: dict[str, list[Grid]] = {
 BALANCE = (
     f"Holds if along the integrated equations e^(2ηt) D(t) changes by less than {EXACT:.0e} of its norm, "
     "for random data and any rates, and SGD's drift of it shrinks at least by the factor "
-    f"{FIRST_ORDER} as the learning rate is halved (the whole 95% interval of the mean ratio). Fails if the "
-    "former is not so; open if only the latter is not, or without paths."
+    f"{FIRST_ORDER} as the learning rate is halved (the whole 95% interval over starts of the ratio, a mean "
+    "over rates). Fails if the former is not so; open if only the latter is not, or without paths."
 )
 COLLAPSE = (
-    f"Holds if at least {AGREE:.0%} of the networks of the diagram lose exactly those modes that the "
-    "separatrix predicts, and fails otherwise (every network has sizes of its own for all modes of predictor "
-    "and online network, in random rotations; left out are networks with a mode nearer to its edge than "
-    f"{NEAR:.0%} in weight decay). Open with fewer than {FEWEST} networks."
+    "A start has sizes of its own for all modes of predictor and online network, in random rotations; a "
+    "network is a start at one set of rates and weight decay. Share: of a start's networks, those that lose "
+    "exactly the modes that the separatrix predicts (left out are networks with a mode nearer to its edge "
+    f"than {NEAR:.0%} in weight decay). Holds if the 95% interval over starts of the mean share lies above "
+    f"{AGREE:.0%}, fails if it lies below; open otherwise, or with fewer than {FEWEST} starts."
 )
 ALIGNMENT = (
-    "Share: (alignment - null) / (1 - null), a ratio of means over networks, on isotropic data, at the end. "
-    "Holds if for every predictor rate the alignment is above its null (signed ranks over networks, "
+    "Share: (alignment - null) / (1 - null), a ratio of means over starts, on isotropic data, at the end. "
+    "Holds if for every predictor rate the alignment is above its null (signed ranks over starts, "
     f"one-sided, p < {SIGNIFICANCE} after Bonferroni over rates) and the share lies above {ALIGNED} with its "
     "whole 95% interval (those of all rates at once); fails if such an interval lies below; open otherwise, "
-    f"or with fewer than {FEWEST_STARTS} networks."
+    f"or with fewer than {FEWEST_ALIGNED} starts."
 )
 CODE = "dualnets.experiments.byol._byol_linear"
 
