@@ -118,6 +118,11 @@ def test_networks_of_several_seeds_add_up(run):
     for claim in (BALANCE, COLLAPSE, ALIGNMENT):
         alone, pooled = (judge(EXPERIMENT, rows, claim) for rows in (run.table, both))
         assert (pooled.verdict, pooled.n) == (alone.verdict, 2 * alone.n)
+    same = run.table.assign(cell=cells, predictor_rate=2.0)  # the same starts at another rate
+    both = pd.concat([run.table, same], ignore_index=True)
+    for claim in (BALANCE, COLLAPSE, ALIGNMENT):
+        found = judge(EXPERIMENT, both, claim)
+        assert (found.verdict, found.n) == ("holds", STARTS)
 
 
 def test_alignment_is_a_cosine_that_is_known_in_two_dimensions():

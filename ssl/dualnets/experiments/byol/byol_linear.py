@@ -116,7 +116,7 @@ EXPERIMENT = Experiment(
     claims=(
         Claim(
             "Linear BYOL conserves its imbalance up to weight decay, for any data and any target",
-            "arXiv 2102.06810, Theorem 1; not in arXiv 2010.00578",
+            "arXiv 2102.06810, Theorem 1",
             Rule(BALANCE, Deferred(f"{CODE}:judge_balance")),
             name="balance",
             plateau=None,  # about every time
@@ -130,7 +130,7 @@ EXPERIMENT = Experiment(
         ),
         Claim(
             "The predictor's eigenspaces align with those of the correlation of its inputs",
-            "arXiv 2102.06810, Theorem 3, the reason for DirectPred; not in arXiv 2010.00578",
+            "arXiv 2102.06810, Theorem 3, the reason for DirectPred",
             Rule(ALIGNMENT, Deferred(f"{CODE}_alignment:judge")),
             name="alignment",
             plateau=Deferred(f"{CODE}_alignment:curves"),

@@ -35,7 +35,7 @@ EXPERIMENT = ablation(
         Claim(
             "BYOL with a linear predictor set from its inputs' correlation does as well as with a "
             "trained one",
-            "arXiv 2102.06810, DirectPred; arXiv 2110.04947, DirectCopy; not in arXiv 2010.00578",
+            "arXiv 2102.06810, DirectPred; arXiv 2110.04947, DirectCopy",
             as_good(LINEAR, (ROOT, COPY)),
             name="direct",
             plateau=ends(LINEAR, ROOT, COPY),
