@@ -64,7 +64,9 @@ def test_what_is_needed():
         ({one: (0.0, COLLAPSED)}, "holds", "fall short"),  # spread unclear, nothing learned
         ({one: (0.2, COLLAPSED)}, "open", one),  # spread unclear, and learned
         ({one: (0.02, 0.8)}, "holds", "fall short"),  # what it learns is negligible
-        ({one: (0.04, 0.8)}, "open", one),  # on the border of that
+        ({one: (0.04, 0.8)}, "holds", "fall short"),  # on the border of that, most is lost
+        ({one: (0.08, 0.8)}, "fails", f"{one} works"),  # most is lost, not all
+        ({one: (0.08, COLLAPSED)}, "holds", "fall short"),
         ({one: (0.2, np.nan)}, "holds", "fall short"),  # not finite is collapsed
     ):
         found = judge(experiment, made_up(name, flat | change), at)
@@ -202,6 +204,11 @@ def test_whether_byol_works_at_all_with_a_norm_over_one_sample():
     assert "so far: 1 of 1 work, 6 of 6 fall short" in found.reason
     assert judge(experiment, norms(batch), 1).verdict == "holds"
     assert judge(experiment, norms({}), 1).verdict == "open"  # it works with nothing
+    found = judge(experiment, norms({**batch, "layer": (0.04, 0.8)}), 1)
+    assert (found.verdict, "layer" in found.reason) == (
+        "open",
+        True,
+    )  # most is lost, perhaps not all
     # one that works refutes it, though its curve still rises
     (_, found) = experiment.verdicts(norms({**batch, "layer": SLOWER}))
     assert (found.verdict, found.plateau) == ("fails", [])

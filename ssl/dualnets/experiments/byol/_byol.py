@@ -62,7 +62,7 @@ def flat_scales(*, long: Mapping[str, Any] | None = None, **default: Any) -> dic
     return {"smoke": SMOKE, "default": default, **longer, "paper": paper}
 
 
-KEPT = 0.9  # "as good as": of the reference's gain in |correlation|
+KEPT, LESS = 0.9, 0.5  # of a gain in mean best |correlation|: as good as it, most of it is lost
 # We could not read these versions; the authors' code is github.com/facebookresearch/luckmatters
 EARLIER = "arXiv 2010.00578 on BYOL (earlier versions than v6, by our notes)"
 WORKS = (
@@ -82,13 +82,24 @@ def table_of_times(**options: Any) -> Deferred:
     return Deferred(f"{_TIMES}:summary_table", options)
 
 
-def needed(works: Sequence[str], short: Sequence[str]) -> Rule:
-    """The rule that some variants work and others do not."""
-    text = (
-        f"{WORKS} Holds if {_named(works)} work and {_named(short)} do not; fails if one of the latter "
-        f"works; open otherwise, {_FEW}"
+def needed(works: Sequence[str], short: Sequence[str], *, at_all: bool = False) -> Rule:
+    """The rule that some variants work and others fall short of them.
+
+    Args:
+        works: variants that must work.
+        short: variants that must fall short.
+        at_all: whether these must be shown not to work; else that they lose most of the gain is enough.
+    """
+    lost = (
+        f" or keeps less than {LESS:.0%} of the gain of each of the former (paired signed ranks of gain - "
+        f"{LESS} gain of the former, one-sided, p < {SIGNIFICANCE} after Bonferroni over the latter)"
     )
-    return Rule(text, Deferred(f"{_VERDICTS}:needed", {"works": works, "short": short}))
+    text = (
+        f"{WORKS} Holds if {_named(works)} work and each of {_named(short)} is shown not to work"
+        f"{'' if at_all else lost}; fails if one of the latter works; open otherwise, {_FEW}"
+    )
+    options = {"works": works, "short": short, "at_all": at_all}
+    return Rule(text, Deferred(f"{_VERDICTS}:needed", options))
 
 
 def as_good(reference: str, others: Sequence[str]) -> Rule:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dualnets.experiments.byol._byol import KEPT
+from dualnets.experiments.byol._byol import KEPT, LESS
 from dualnets.lab import variants
 from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import (
@@ -99,7 +99,9 @@ def _trees(ends: Mapping[str, End]) -> int:
     return min((end.gap.n for end in ends.values()), default=0)
 
 
-def needed(table: pd.DataFrame, *, works: Sequence[str], short: Sequence[str]) -> Judgement:
+def needed(
+    table: pd.DataFrame, *, works: Sequence[str], short: Sequence[str], at_all: bool = False
+) -> Judgement:
     """Apply `_byol.needed`; the effect is the lead of the worst that should work over the best other."""
     pairs = len(works) * len(short)
     effect = "smallest lead, in gap closed, of a variant that should work over one that should not"
@@ -114,7 +116,12 @@ def needed(table: pd.DataFrame, *, works: Sequence[str], short: Sequence[str]) -
     lead = ratio_difference(one, other, pairs)
     refuted = [f"{n} works (gap closed {ends[n].gap})" for n in short if ends[n].status == "works"]
     unclear = [name for name in works if ends[name].status != "works"]
-    unclear += [name for name in short if not ends[name].falls_short]
+    for name in short:
+        gain = ends[name].found.gain
+        less = [contrast(gain, LESS * ends[n].found.gain, len(short)).p_less for n in works]
+        details[name]["p_less_than_half"] = max(less)
+        falls_short = ends[name].falls_short or (not at_all and max(less) < SIGNIFICANCE)
+        unclear += [] if falls_short else [name]
     confirmed = f"{len(works)} of {len(works)} work, {len(short)} of {len(short)} fall short"
     outcome, reason = _outcome(refuted, unclear, confirmed)
     return Judgement(outcome, reason, effect, lead, list(details.values()))

@@ -56,7 +56,7 @@ EXPERIMENT = ablation(
         Claim(
             "BYOL works with BatchNorm, and with no normalisation over one sample at all",
             "ours: the strongest reading of that term; arXiv 2010.10241 refutes it on images",
-            needed((BATCH,), tuple(ONE_SAMPLE)),
+            needed((BATCH,), tuple(ONE_SAMPLE), at_all=True),
             "at all",
             ends(BATCH, *ONE_SAMPLE, unless=tuple(ONE_SAMPLE)),
         ),

@@ -64,7 +64,7 @@ EXPERIMENT = ablation(
         Claim(
             "With a predictor that is drawn again at every update BYOL does not work",
             "ours",
-            needed((NEVER,), (ALWAYS,)),
+            needed((NEVER,), (ALWAYS,), at_all=True),
             name="fresh",
             plateau=ends(NEVER, ALWAYS),
         ),
