@@ -64,7 +64,7 @@ def flat_scales(*, long: Mapping[str, Any] | None = None, **default: Any) -> dic
 
 KEPT, LESS = 0.9, 0.5  # of a gain in mean best |correlation|: as good as it, most of it is lost
 # We could not read these versions; the authors' code is github.com/facebookresearch/luckmatters
-EARLIER = "arXiv 2010.00578 on BYOL (earlier versions than v6, by our notes)"
+EARLIER = "arXiv 2010.00578 on BYOL (earlier versions, by our notes)"
 WORKS = (
     "A variant works if the 95% interval over trees of the gap closed (levels >= 2) lies above "
     f"{NEGLIGIBLE} and that of the embedding's mean spread above {COLLAPSED}; it does not work if one of "
@@ -95,7 +95,7 @@ def needed(works: Sequence[str], short: Sequence[str], *, at_all: bool = False) 
         f"{LESS} gain of the former, one-sided, p < {SIGNIFICANCE} after Bonferroni over the latter)"
     )
     text = (
-        f"{WORKS} Holds if {_named(works)} work and each of {_named(short)} is shown not to work"
+        f"{WORKS} Holds if each of {_named(works)} works and each of {_named(short)} is shown not to work"
         f"{'' if at_all else lost}; fails if one of the latter works; open otherwise, {_FEW}"
     )
     options = {"works": works, "short": short, "at_all": at_all}

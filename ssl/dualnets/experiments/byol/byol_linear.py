@@ -129,7 +129,7 @@ EXPERIMENT = Experiment(
             plateau=Deferred(f"{CODE}:right_shares"),
         ),
         Claim(
-            "The predictor's eigenspaces align with those of the correlation of its inputs",
+            "Linear BYOL's predictor comes to share the eigenspaces of the correlation of its inputs",
             "arXiv 2102.06810, Theorem 3, the reason for DirectPred",
             Rule(ALIGNMENT, Deferred(f"{CODE}_alignment:judge")),
             name="alignment",

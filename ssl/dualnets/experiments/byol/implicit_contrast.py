@@ -56,8 +56,8 @@ EXPERIMENT = ablation(
             plateau=None,  # about the first updates
         ),
         Claim(
-            "The implicit contrastive term alone distinguishes them: its part of the update's cosine with "
-            "the covariance operator's",
+            "The implicit contrastive term alone, its part of the cosine of BYOL's early update with the "
+            "covariance operator's, distinguishes the variants with which features emerge at once",
             f"ours, about the term in {EARLIER}",
             _rule(
                 "term_along",
