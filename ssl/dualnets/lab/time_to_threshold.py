@@ -130,12 +130,16 @@ def median_time(times: ArrayLike, among: int = 1) -> Estimate:
     return Estimate(value, float(given[outside - 1]), float(given[n - outside]), n)
 
 
-def half_gap_times(rows: pd.DataFrame, levels: list[int] | None = None) -> NDArray[np.float64]:
+def half_gap_times(
+    rows: pd.DataFrame, levels: list[int] | None = None, *, for_good: bool = False
+) -> NDArray[np.float64]:
     """Updates until each member has closed half of its own gap to the ceiling; infinite where censored.
 
     Args:
         rows: of one variant, with snapshots; they start at 0 updates.
         levels: whose latents, as in `dualnets.lab.variants.variant_stats`.
+        for_good: whether half of the gap must stay closed until the last update; a member that loses it
+            again, or diverges, has no time unless it closes it once more.
 
     Returns:
         `(S,)` updates, 1 at least; a member that has diverged by then has none.
@@ -146,6 +150,9 @@ def half_gap_times(rows: pd.DataFrame, levels: list[int] | None = None) -> NDArr
     found = [variant_stats(rows, levels, step) for step in steps]
     half = (found[0].initial + found[0].ceiling) / 2
     curves = np.stack([each.value for each in found[1:]], axis=1)
+    if for_good:  # before the last value below half, or not finite, nothing counts as reached
+        stays = np.logical_and.accumulate((curves >= half[:, None])[:, ::-1], axis=1)[:, ::-1]
+        curves = np.where(stays, curves, np.minimum(curves, np.nextafter(half, -np.inf)[:, None]))
     return member_times(steps[1:], curves, half)
 
 

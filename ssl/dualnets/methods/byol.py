@@ -43,8 +43,9 @@ from dualnets.methods.protocol import (
     with_prefix,
 )
 from dualnets.methods.siamese import SiameseSpec, check_predictor
-from dualnets.networks.heads import RUNNING, BatchMoments, Head
+from dualnets.networks.heads import Head
 from dualnets.networks.normalizations import BatchNorm
+from dualnets.networks.running_moments import RUNNING, BatchMoments
 from dualnets.optim.per_member import Group, PerMember, at_least_0, between_0_and_1, check_rates
 
 if TYPE_CHECKING:

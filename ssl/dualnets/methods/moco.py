@@ -37,7 +37,8 @@ from dualnets.methods.protocol import (
     strip_prefix,
     with_prefix,
 )
-from dualnets.networks.heads import RUNNING, Head
+from dualnets.networks.heads import Head
+from dualnets.networks.running_moments import RUNNING
 from dualnets.optim.per_member import PerMember, between_0_and_1, broadcast_rates, check_rates
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from dualnets._lazy import torch
 from dualnets._precision import at_least_float32, with_bounded_slopes
 from dualnets.methods._directions import direction
 from dualnets.methods.siamese import SiameseSpec
-from dualnets.networks.heads import BatchMoments, Head
+from dualnets.networks.heads import Head
+from dualnets.networks.running_moments import BatchMoments
 from dualnets.optim.per_member import Group, check_count, rates_of_members
 
 if TYPE_CHECKING:

@@ -8,41 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dualnets._checks import check_kind, check_switch, check_whole
-from dualnets._lazy import no_grad, torch
+from dualnets._lazy import torch
 from dualnets.networks.layers import initial_parameters, linear
-from dualnets.networks.normalizations import BatchNorm, Moments, Normalization, standardize
+from dualnets.networks.normalizations import Moments, Normalization, standardize
+from dualnets.networks.running_moments import INPUT, BatchMoments, RunningMoments
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-INPUT = -1  # the number of the norm of the inputs; its running moments are under the name `input`
 LAYERS = 256  # the largest number of layers of a head, each with an address of its own
-RUNNING = ("mean", "variance", "batches")  # last names of running statistics
-
-
-class BatchMoments(NamedTuple):
-    """The moments of the batches that one BatchNorm normalised in one call.
-
-    Attributes:
-        layer: number of the layer, counted from 0, or INPUT.
-        moments: `(S, U, passes)` each.
-        samples: B, the samples of each pass.
-    """
-
-    layer: int
-    moments: Moments
-    samples: int
-
-    def of_first_pass(self) -> BatchMoments:
-        """The same without the other passes."""
-        return self._replace(moments=Moments(*(own[..., :1] for own in self.moments)))
 
 
 @dataclass(frozen=True)
-class Head:
+class Head(RunningMoments):
     """Linear layers with a normalisation and a ReLU between them; without widths it is the identity.
 
     Attributes:
@@ -110,7 +91,7 @@ class Head:
         if self.input_norm is not None:
             self.input_norm.check_units(inputs, f"at the input of the {name}")
         for layer, width in enumerate(self.widths):
-            norm = self._norm(layer)
+            norm = self.norm_of(layer)
             if norm is not None:
                 norm.check_units(width, f"in layer {layer} of the {name}")
             if self.weight_standardization and inputs < 2 and layer < len(self.widths) - 1:
@@ -123,7 +104,7 @@ class Head:
     @property
     def batch_dependent(self) -> bool:
         """Whether the output of a sample depends on the other samples of its batch."""
-        norms = [self._norm(layer) for layer in range(INPUT, len(self.widths))]
+        norms = [self.norm_of(layer) for layer in range(INPUT, len(self.widths))]
         return any(norm is not None and norm.batch_dependent for norm in norms)
 
     def outputs(self, inputs: int) -> int:
@@ -172,47 +153,11 @@ class Head:
                 found[f"{layer}.weight"] = weight.to(device, dtype)
                 if bias is not None:
                     found[f"{layer}.bias"] = bias.to(device, dtype)
-                norm = self._norm(layer)
+                norm = self.norm_of(layer)
                 if norm is not None and norm.affine:
                     ones = torch.ones(len(members), width, 1, dtype=dtype, device=device)
                     found[f"{layer}.gain"], found[f"{layer}.shift"] = ones, torch.zeros_like(ones)
             inputs = width
-        return found
-
-    def init_running_stats(
-        self,
-        members: int,
-        like: Tensor,
-        layers: Sequence[int] | None = None,
-        inputs: int | None = None,
-    ) -> dict[str, Tensor]:
-        """Running moments of every BatchNorm before the first batch, for evaluation.
-
-        They are kept beside the parameters, under the same layers' names. A part that is off has none.
-
-        Args:
-            members: S.
-            like: a tensor that gives dtype and device.
-            layers: only these layers, counted from 0; all by default.
-            inputs: number of input features, for the norm of the inputs; None for the layers' only.
-
-        Returns:
-            Names such as `0.mean` and `0.variance` `(S, U, 1)` and `0.batches` `(S,)` int64; of the norm
-            of the inputs `input.mean` and so on.
-        """
-        found: dict[str, Tensor] = {}
-        units = {} if inputs is None else {INPUT: inputs}
-        units |= {n: width for n, width in enumerate(self.widths) if layers is None or n in layers}
-        for layer, width in units.items():
-            norm, name = self.batch_norm(layer), _name(layer)
-            if norm is None:
-                continue
-            zeros = torch.zeros(members, width, 1, dtype=like.dtype, device=like.device)
-            if norm.mean != "off":
-                found[f"{name}.mean"] = zeros
-            if norm.std != "off":
-                found[f"{name}.variance"] = torch.ones_like(zeros)
-            found[f"{name}.batches"] = torch.zeros(members, dtype=torch.int64, device=like.device)
         return found
 
     def __call__(
@@ -256,11 +201,11 @@ class Head:
                 return found[0].transpose(1, 2)
 
         def normalized(layer: int, values: Tensor) -> Tensor:
-            norm, batch_norm = self._norm(layer), self.batch_norm(layer)
+            norm, batch_norm = self.norm_of(layer), self.batch_norm(layer)
             if norm is None:
                 return values
             if running and batch_norm is not None:
-                values = batch_norm(values, self._running(parameters, layer, values))
+                values = batch_norm(values, self.running_moments(parameters, layer, values))
             else:
                 apart = passes > 1 and norm.batch_dependent
                 split = values.unflatten(2, (passes, -1)) if apart else values
@@ -287,65 +232,6 @@ class Head:
                 hidden = hidden.relu()
         return hidden.transpose(1, 2)
 
-    @no_grad
-    def update_running_stats(
-        self, parameters: Mapping[str, Tensor], record: Sequence[BatchMoments]
-    ) -> dict[str, Tensor]:
-        """The running moments after an update, from the batches of all its passes.
-
-        They move once per update, towards the mean over its passes in any order: by the norm's
-        momentum, or by 1/n in update n while that is larger. So they are the plain mean of the first
-        few updates and do not depend on their initial value. The variance is the unbiased one.
-
-        Args:
-            parameters: with the running moments before the update.
-            record: the moments that calls within this update have appended.
-
-        Returns:
-            The running moments, as new tensors; nothing where there are none.
-
-        Raises:
-            ValueError: a batch of one sample, which has no variance.
-        """
-        found: dict[str, Tensor] = {}
-        for layer in sorted({own.layer for own in record}):
-            norm, calls = self.batch_norm(layer), [own for own in record if own.layer == layer]
-            assert norm is not None
-            samples = calls[0].samples
-            if samples < 2:
-                raise ValueError("a BatchNorm in training needs at least 2 samples, got 1")
-            mean, variance = (
-                parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-                for parts in zip(*(own.moments for own in calls), strict=True)
-            )
-            name = _name(layer)
-            batches = parameters[f"{name}.batches"] + 1
-            step = (1 / batches.to(mean.dtype)).clamp_min(norm.momentum).view(-1, 1, 1)
-            found[f"{name}.batches"] = batches
-            new = {"mean": mean.mean(2, keepdim=True), "variance": variance.mean(2, keepdim=True)}
-            new["variance"] *= samples / (samples - 1)
-            for part, value in new.items():
-                old = parameters.get(f"{name}.{part}")
-                if old is not None:  # a part that is off has none
-                    found[f"{name}.{part}"] = old.lerp(value.to(old.dtype), step.to(old.dtype))
-        return found
-
-    def _running(self, parameters: Mapping[str, Tensor], layer: int, values: Tensor) -> Moments:
-        """A layer's running moments; for members trained on no batch, those of the batch at hand."""
-        name = _name(layer)
-        if f"{name}.batches" not in parameters:
-            raise ValueError(
-                f"layer {name} of a head needs running moments in evaluation, but its parameters "
-                f"are only {sorted(parameters)}: see Head.init_running_stats"
-            )
-        own = BatchNorm.moments(values)
-        fresh = (parameters[f"{name}.batches"] == 0).view(-1, 1, 1)
-        mean, variance = (
-            torch.where(fresh, now, parameters.get(f"{name}.{part}", now))
-            for part, now in zip(("mean", "variance"), own, strict=True)
-        )
-        return Moments(mean, variance)
-
     def parameter_names(self, parameters: Mapping[str, Tensor]) -> tuple[str, ...]:
         """Names of the parameters that a call uses, layer after layer."""
         names: list[str] = []
@@ -353,24 +239,13 @@ class Head:
             names.append(f"{layer}.weight")
             if f"{layer}.bias" in parameters:
                 names.append(f"{layer}.bias")
-            norm = self._norm(layer)
+            norm = self.norm_of(layer)
             if norm is not None and norm.affine:
                 names += [f"{layer}.gain", f"{layer}.shift"]
         return tuple(names)
 
-    def batch_norm(self, layer: int) -> BatchNorm | None:
-        """A layer's BatchNorm, unless both of its parts are off."""
-        norm = self._norm(layer)
-        if not isinstance(norm, BatchNorm) or norm.mean == norm.std == "off":
-            return None
-        return norm
-
-    def _norm(self, layer: int) -> Normalization | None:
+    def norm_of(self, layer: int) -> Normalization | None:
+        """The norm of a layer, or of the inputs (INPUT); None for none."""
         if layer == INPUT:
             return self.input_norm
         return self.last_norm if layer == len(self.widths) - 1 else self.norm
-
-
-def _name(layer: int) -> str:
-    """The first part of the names of a layer's running moments."""
-    return "input" if layer == INPUT else str(layer)

@@ -11,11 +11,12 @@ from made_up_variants import FLAT, TINY, WELL, cell, joined, made_up, seeded
 
 import dualnets
 from dualnets import experiments
-from dualnets.experiments.byol._byol import COLLAPSED
-from dualnets.experiments.byol._verdicts import collapse_status
+from dualnets.experiments.byol._verdicts import variant_ends
 from dualnets.experiments.byol.byol_batchnorm import ELSEWHERE
+from dualnets.experiments.byol.byol_reinit import ALWAYS, EMERGENCE, NEVER, SLOW
 from dualnets.lab import grids
 from dualnets.lab.experiment import ProgressListener
+from dualnets.lab.rules import COLLAPSED
 from dualnets.lab.stats import pooled
 from dualnets.lab.variants import PRE, SPREAD
 from dualnets.methods.byol import BYOL
@@ -26,7 +27,7 @@ VARIANTS = {"byol_ablation": 8, "byol_batchnorm": 13, "byol_normalisation": 7, "
 NAMES = tuple(
     name for name in experiments.names() if name.startswith("byol_") and name != "byol_linear"
 )
-NORMS = "byol_normalisation"
+NORMS, REDRAWS = "byol_normalisation", "byol_reinit"
 
 
 @functools.cache
@@ -51,20 +52,22 @@ def test_what_is_needed():
     experiment = experiments.load(name)
     options = experiment.claims[at].rule.judge.options
     works, short = options["works"], options["short"]
-    flat = dict.fromkeys(short, FLAT)
+    flat, one = dict.fromkeys(short, FLAT), short[0]
     found = judge(experiment, made_up(name, flat), at)
-    assert found.verdict == "holds"
-    assert found.effect_value == pytest.approx(0.2, abs=0.02)
+    assert (found.verdict, found.n) == ("holds", 12)
+    assert found.effect_value == pytest.approx(0.5, abs=0.05)  # 0.2 of 0.4
     assert found.interval[0] < found.effect_value < found.interval[1]
-    assert found.n == 12
-    one = next(iter(short))
     for change, verdict, reason in (
         ({one: WELL}, "fails", f"{one} works"),
-        ({works[0]: (0.2, 0.01)}, "fails", f"{works[0]} collapses"),
-        ({works[0]: (0.0, 0.8)}, "open", works[0]),  # nothing grows, nothing collapses
-        ({one: (0.0, COLLAPSED)}, "holds", "fall short"),  # spread unclear, alignment worse
-        ({one: (0.2, COLLAPSED)}, "open", one),  # spread unclear, aligned as well
-        ({one: (0.0, np.nan)}, "holds", "fall short"),  # not finite is collapsed
+        ({works[0]: (0.2, 0.01)}, "open", works[0]),  # nothing to compare with
+        ({works[0]: (0.0, 0.8)}, "open", works[0]),
+        ({one: (0.0, COLLAPSED)}, "holds", "fall short"),  # spread unclear, nothing learned
+        ({one: (0.2, COLLAPSED)}, "open", one),  # spread unclear, and learned
+        ({one: (0.02, 0.8)}, "holds", "fall short"),  # what it learns is negligible
+        ({one: (0.04, 0.8)}, "holds", "fall short"),  # on the border of that, most is lost
+        ({one: (0.08, 0.8)}, "fails", f"{one} works"),  # most is lost, not all
+        ({one: (0.08, COLLAPSED)}, "holds", "fall short"),
+        ({one: (0.2, np.nan)}, "holds", "fall short"),  # not finite is collapsed
     ):
         found = judge(experiment, made_up(name, flat | change), at)
         assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
@@ -88,7 +91,9 @@ def test_what_is_as_good():
         ({other: (0.195, 0.8)}, "holds", ""),  # within the margin
         ({other: (0.15, 0.8)}, "fails", f"{other} gains less"),
         ({other: (0.2, 0.01)}, "fails", f"{other} collapses"),
-        ({reference: FLAT}, "fails", f"{reference} collapses"),
+        ({other: (0.0, 0.8)}, "fails", f"{other} learns nothing"),
+        ({reference: FLAT}, "open", reference),  # nothing to compare with
+        ({reference: FLAT, other: FLAT}, "open", reference),
         ({other: (0.2, COLLAPSED)}, "open", other),
         ({other: (0.18, 0.8)}, "open", other),  # on the border
     ):
@@ -154,63 +159,89 @@ def norms(gains, *, trees=12):
     ))  # fmt: skip
 
 
-def test_sooner_by_the_time_to_half_of_the_gap():
+FAST, SLOWER = (0.39, 0.8), (0.3, 0.8)  # of a gap of 0.4
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict", "reason"),
+    [
+        ({"batch": FAST}, "holds", "none of 12 trees"),
+        ({"batch": FAST, "layer": SLOWER}, "holds", "layer in 12 of 12 trees"),
+        ({"batch": SLOWER, "layer": FAST}, "fails", "layer"),
+        ({"batch": FAST, "layer": FAST}, "open", "layer"),
+        ({}, "open", "layer"),  # nobody gets there: nobody is later
+    ],
+)
+def test_sooner_by_the_time_to_half_of_the_gap(gains, verdict, reason):
+    found = judge(experiments.load(NORMS), norms(gains))
+    assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
+    assert experiments.load(NORMS).claims[0].plateau is None
+
+
+def test_sooner_is_shown_as_a_ratio_and_what_does_not_stay_does_not_count():
     experiment = experiments.load(NORMS)
-    fast, slow = (0.39, 0.8), (0.3, 0.8)  # of a gap of 0.4
-    found = judge(experiment, norms({"batch": fast}))
-    assert (found.verdict, found.n) == ("holds", 12)
-    assert "the others in no tree" in found.reason
-    # log1p updates at 0.2 / 0.39 of the way to 1000 is about 34 updates; what is censored counts 1000
+    table = norms({"batch": FAST})
+    found = judge(experiment, table)
+    # log1p updates at 0.2 / 0.39 of the way to 1000 is about 34 updates; never counts as 1000
     assert found.effect_value == pytest.approx(1000 / 34, rel=0.3)
     shown = {each["variant"]: each for each in found.details}
-    assert (shown["batch"]["reached"], shown["layer"]["half_of_the_gap_at"]) == (12, "> 1,000")
-    found = judge(experiment, norms({"batch": fast, "layer": slow}))
-    assert (found.verdict, "layer in 12 of 12 trees, the rest in none" in found.reason) == (
-        "holds",
-        True,
-    )
-    assert 2 < found.effect_value < 10
-    assert judge(experiment, norms({"batch": slow, "layer": fast})).verdict == "fails"
-    assert judge(experiment, norms({"batch": fast, "layer": fast})).verdict == "open"
-    assert judge(experiment, norms({})).verdict == "open"  # nobody gets there: nobody is later
-    assert judge(experiment, norms({"batch": fast}, trees=11)).reason.startswith("11 trees")
-    table = norms({"batch": fast})
+    assert (shown["batch"]["reached"], shown["layer"]["time"]) == (12, "> 1,000")
+    assert judge(experiment, norms({"batch": FAST}, trees=11)).reason.startswith("11 trees")
     assert judge(experiment, table[table["variant"] != "layer"]).verdict == "open"
-    both = seeded(norms({"batch": fast}, trees=24), (0, 1))
+    both = seeded(norms({"batch": FAST}, trees=24), (0, 1))
     assert judge(experiment, pooled(both)).n == 24
+    early = norms({"batch": SLOWER, "layer": FAST})  # would be sooner, but has lost it at the end
+    lost = (early["variant"] == "layer") & (early["step"] == 1000)
+    early.loc[lost, "value"] = early.loc[lost, "initial"]
+    assert judge(experiment, early).verdict == "holds"
 
 
-def test_whether_byol_learns_at_all_with_a_norm_over_one_sample():
+def test_whether_byol_works_at_all_with_a_norm_over_one_sample():
     experiment = experiments.load(NORMS)
-    batch = {"batch": (0.39, 0.8)}
+    batch = {"batch": FAST}
     (_, found) = experiment.verdicts(norms(batch))
     assert found.verdict == "open"  # the spread falls from 0.5 to its end: not flat
-    assert "so far: nothing is learned with any of 6" in found.reason
+    assert "so far: 1 of 1 work, 6 of 6 fall short" in found.reason
     assert judge(experiment, norms(batch), 1).verdict == "holds"
-    # one that learns refutes it, though its curve still rises
-    (_, found) = experiment.verdicts(norms({**batch, "layer": (0.3, 0.8)}))
+    assert judge(experiment, norms({}), 1).verdict == "open"  # it works with nothing
+    found = judge(experiment, norms({**batch, "layer": (0.04, 0.8)}), 1)
+    assert (found.verdict, "layer" in found.reason) == (
+        "open",
+        True,
+    )  # most is lost, perhaps not all
+    # one that works refutes it, though its curve still rises
+    (_, found) = experiment.verdicts(norms({**batch, "layer": SLOWER}))
     assert (found.verdict, found.plateau) == ("fails", [])
-    assert found.effect_value == pytest.approx(0.75, abs=0.05)
-    table = norms({**batch, "layer": (0.3, 0.8)})
-    third = (table["variant"] == "layer") & (table["member"] % 3 == 0)
-    table.loc[third, "value"] = table.loc[third, "initial"]  # these trees learn nothing
-    table.loc[third & (table["metric"] == SPREAD), "value"] = 0.0
-    assert judge(experiment, table, 1).verdict == "fails"
-    for ends in ((0.3, 0.01), (0.3, np.nan), (0.04, 0.8)):  # one without the other; on the border
-        found = judge(experiment, norms({**batch, "layer": ends}), 1)
-        assert (found.verdict, "not decided: layer" in found.reason) == ("open", True)
-    assert judge(experiment, norms({**batch, "layer": (0.0, 0.8)}), 1).verdict == "holds"
-    assert judge(experiment, norms(batch, trees=11), 1).verdict == "open"
 
 
-def test_the_table_of_norms_shows_times_and_in_how_many_trees():
-    made = experiments.load(NORMS).summary_table(norms({"batch": (0.39, 0.8)})).set_index("variant")
-    assert made.loc["batch", "trees"] == "12 of 12"
-    assert (made.loc["layer", "half of the gap at"], made.loc["layer", "trees"]) == (
-        "> 1,000",
-        "0 of 12",
-    )
-    assert (made.loc["batch", "status"], made.loc["layer", "status"]) == ("works", "collapses")
+def test_a_tree_that_diverged_closes_nothing_and_has_no_spread():
+    table = norms({"batch": (0.4, 0.8)})
+    third = (table["variant"] == "batch") & (table["member"] % 3 == 0) & (table["step"] == 1000)
+    table.loc[third, "value"] = np.nan
+    found = variant_ends(table)["batch"]
+    assert found.gap.value == pytest.approx(2 / 3, abs=0.05)
+    assert found.spread.value == pytest.approx(0.8 * 2 / 3, abs=0.02)
+    assert (found.gap.n, found.spread.n) == (12, 12)
+
+
+def test_the_tables_show_times_in_how_many_trees_and_redraws_in_units_of_them():
+    made = experiments.load(NORMS).summary_table(norms({"batch": FAST})).set_index("variant")
+    columns = ["half of the gap at", "trees", "status"]
+    assert made.loc["layer", columns].tolist() == ["> 1,000", "0 of 12", "collapses"]
+    assert made.loc["batch", columns[1:]].tolist() == ["12 of 12", "works"]
+    found = cells(REDRAWS)
+    periods = {settings.variant: settings.redraw_every for settings in found}
+    assert {periods[name] / EMERGENCE for name in SLOW} == {0.5, 1, 2, 4}
+    assert (periods[NEVER], periods[ALWAYS]) == (0, 1)
+    table = joined(*(
+        cell(name, gain, spread=0.8, levels=(2,), steps=(0, 1, 10, 100, 1000), redraw_every=periods[name])
+        for name, gain in ((NEVER, 0.36), ("all, every 25", 0.36), (ALWAYS, 0.0))
+    ))  # fmt: skip
+    made = experiments.load(REDRAWS).summary_table(table).set_index("variant")
+    unit = float(made.loc[NEVER, "half of the gap at"].split()[0])
+    shown = made["T / time to emerge"]
+    assert shown[NEVER] == "–"
+    assert float(shown["all, every 25"]) == pytest.approx(25 / unit, rel=0.05)
 
 
 def test_trees_of_several_seeds_add_up():
@@ -228,12 +259,12 @@ def test_trees_of_several_seeds_add_up():
     assert judge(experiment, split[split["seed"] == 0]).n == 12
 
 
-def test_to_work_needs_both_growth_and_spread():
+def test_to_work_needs_both_a_gap_and_spread():
     ends = {"nothing": (0.2, 0.01), "BN": (0.0, 0.8), "EMA": (-0.2, 0.0)}
-    found = collapse_status(made_up("byol_ablation", ends))
-    words = {name: status.word for name, status in found.items()}
+    found = variant_ends(made_up("byol_ablation", ends))
+    words = {name: end.status for name, end in found.items()}
     assert words["nothing"] == words["EMA"] == "collapses"
-    assert (words["BN"], words["predictor BN"]) == ("neither", "works")
+    assert (words["BN"], words["predictor BN"]) == ("learns nothing", "works")
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -302,4 +333,4 @@ def test_a_small_run_leaves_verdicts_a_summary_and_a_figure(tmp_path):
     assert (run.folder / f"{NORMS}.png").stat().st_size > 10_000
     summary = experiments.load(NORMS).summary_table(run.table)
     assert len(summary) == run.table["variant"].nunique()
-    assert set(summary["status"]) <= {"works", "collapses", "neither"}
+    assert set(summary["status"]) <= {"works", "collapses", "learns nothing", "unclear"}

@@ -123,3 +123,26 @@ def test_half_of_every_members_own_gap():
         ]
     )  # fmt: skip
     assert half_gap_times(rows) == pytest.approx([100, np.inf])
+
+
+def test_half_of_the_gap_for_good_is_the_last_time_it_is_closed():
+    curves = (
+        (0.6, 0.4, 0.6),
+        (0.6, 0.4, 0.4),
+        (0.6, np.nan, 0.6),
+        (0.6, 0.6, np.nan),
+        (0.4, 0.6, 0.7),
+    )
+    rows = pd.DataFrame(
+        [
+            {"member": member, "step": step, "level": 2, "node": "a", "metric": "correlation",
+             "initial": 0.0, "value": value, "ceiling": 1.0}
+            for member, values in enumerate(curves)
+            for step, value in zip((0, 10, 100, 1000), (0, *values), strict=True)
+        ]
+    )  # fmt: skip
+    middle = 10**1.5
+    found = half_gap_times(rows)
+    assert found == pytest.approx([10, 10, 10, 10, middle])
+    found = half_gap_times(rows, for_good=True)
+    assert found == pytest.approx([10 * middle, np.inf, 1000, np.inf, middle])

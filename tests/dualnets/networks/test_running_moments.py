@@ -8,7 +8,7 @@ import dualnets
 import hltm
 from dualnets import BYOL, SGD, BarlowTwins, BatchNorm, Head, MoCo, SimSiam, TeacherStudent, VICReg
 from dualnets.methods.protocol import strip_prefix
-from dualnets.networks.heads import RUNNING
+from dualnets.networks.running_moments import RUNNING
 
 TREES = hltm.symmetric_binary(depth=3, members=3, seed=0)
 MEMBERS, INPUTS = (4, 7, 9), 5

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dualnets.experiments.byol.byol_linear import ALIGNED, FEWEST_STARTS, NULLS
+from dualnets.experiments.byol.byol_linear import ALIGNED, FEWEST_ALIGNED, NULLS
 from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
@@ -114,9 +114,9 @@ def judge(table: pd.DataFrame) -> Judgement:
         for name, rows in ends.items()
     ]  # fmt: skip
     count = min((share.n for share in found.values()), default=0)
-    if count < FEWEST_STARTS:
-        reason = f"{count} networks are fewer than {FEWEST_STARTS}"
-        return Judgement("open", reason, effect, NOTHING, details, "networks")
+    if count < FEWEST_ALIGNED:
+        reason = f"{count} starts are fewer than {FEWEST_ALIGNED}"
+        return Judgement("open", reason, effect, NOTHING, details, "starts")
     outcome: Outcome = "open"
     if any(share.high < ALIGNED for share in found.values()):
         outcome = "fails"
@@ -127,4 +127,4 @@ def judge(table: pd.DataFrame) -> Judgement:
         f"{d['initial']:.2f} -> {d['value']:.3f} over a null of {d['null']:.3f} ({d['part']})"
         for d in details
     )
-    return Judgement(outcome, f"alignment {reason}", effect, smallest, details, "networks")
+    return Judgement(outcome, f"alignment {reason}", effect, smallest, details, "starts")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dualnets.experiments.byol._verdicts import CollapseStatus, collapse_status
+from dualnets.experiments.byol._verdicts import End, variant_ends
 from dualnets.experiments.byol.implicit_contrast import EARLY
 from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings as Settings
@@ -201,13 +201,13 @@ def judge(table: pd.DataFrame, *, metric: str, ahead: Sequence[str], again: str 
         ahead: the variants that should be.
         again: the same with other samples, whose score is reported beside; empty where it is not measured.
     """
-    statuses, variants = collapse_status(table), by_variant(table)
-    details = [_detail(name, statuses[name], rows) for name, rows in variants.items()]
+    ends, variants = variant_ends(table), by_variant(table)
+    details = [_detail(name, ends[name], rows) for name, rows in variants.items()]
     others = [name for name in variants if name not in ahead]
     effect = "share of pairs of variants ordered rightly"
     missing = [name for name in ahead if name not in variants]
     reason = f"not run: {', '.join(missing)}" if missing or not others else ""
-    reason = reason or too_few(min(len(status.gain) for status in statuses.values()))
+    reason = reason or too_few(min(end.gap.n for end in ends.values()))
     if reason:
         return Judgement("open", reason, effect, NOTHING, details)
 
@@ -216,7 +216,7 @@ def judge(table: pd.DataFrame, *, metric: str, ahead: Sequence[str], again: str 
         return scores(*(np.stack([value[name] for name in part], 1) for part in (ahead, others)))
 
     score = scored(metric)
-    idle = [name for name in ahead if statuses[name].word != "works"]
+    idle = [name for name in ahead if ends[name].status != "works"]
     outcome: Outcome = "open"
     reason = "no order is shown"
     if idle:
@@ -230,23 +230,23 @@ def judge(table: pd.DataFrame, *, metric: str, ahead: Sequence[str], again: str 
     return Judgement(outcome, reason, effect, mean_interval(score), details)
 
 
-def _detail(name: str, status: CollapseStatus, rows: pd.DataFrame) -> dict[str, Any]:
+def _detail(name: str, end: End, rows: pd.DataFrame) -> dict[str, Any]:
     """Early directions, each with its interval, and the end."""
     return {
         "variant": name,
-        "status": status.word,
+        "status": end.status,
         **{f"{metric}_early": str(mean_interval(early(rows, metric)))
            for metric in (COSINE, AGAIN, TERM, REST, SIZE)},
         "vanished": int(rows.loc[rows["metric"] == NO_DIRECTION, "value"].sum()),
-        "spread": float(status.found.spread.mean()),
-        "gap_closed": status.found.gap.value,
-        "n": len(status.gain),
+        "spread": end.spread.value,
+        "gap_closed": end.gap.value,
+        "n": end.gap.n,
     }  # fmt: skip
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: the cosine early and its summands, and what became of the variant."""
-    statuses = collapse_status(table)
+    ends = variant_ends(table)
     made = pd.DataFrame(
         [
             {
@@ -255,10 +255,10 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                 "other samples": early(rows, AGAIN).mean(),
                 "term's part": early(rows, TERM).mean(),
                 "the rest's": early(rows, REST).mean(),
-                "gap": str(statuses[name].found.gap),
-                "spread": statuses[name].found.spread.mean(),
-                "status": statuses[name].word,
-                "n": len(statuses[name].gain),
+                "gap": str(ends[name].found.gap),
+                "spread": ends[name].spread.value,
+                "status": ends[name].status,
+                "n": ends[name].gap.n,
             }
             for name, rows in by_variant(table).items()
         ]

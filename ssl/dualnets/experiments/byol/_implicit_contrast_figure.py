@@ -27,7 +27,7 @@ def draw(table: pd.DataFrame) -> Figure:
         (
             TERM,
             "network",
-            "b  the term's part of the cosine",
+            "b  the term's part of the cosine (0 where no line is)",
             "projection of the term, over |update|",
         ),
         (SPREAD, "embedding", "c  what collapses", "spread of the embedding"),
@@ -37,12 +37,9 @@ def draw(table: pd.DataFrame) -> Figure:
             name: rows[(rows["metric"] == metric) & (rows["node"] == node)]
             for name, rows in variants.items()
         }
-        flat = [name for name, rows in measured.items() if (rows["value"] == 0).all()]
-        for name in variants:
-            if name not in flat:
-                _line(place, measured[name], colours[name])
-        if flat:
-            _without(place, [colours[name] for name in flat])
+        for name, rows in measured.items():
+            if not (rows["value"] == 0).all():  # lines at 0 would lie on each other
+                _line(place, rows, colours[name])
         if metric != SPREAD:
             place.axhline(0, color="0.6", linewidth=0.8)
             place.axvspan(1, EARLY + 1, color="0.93", linewidth=0, zorder=0)
@@ -60,18 +57,6 @@ def _line(axes: Any, rows: pd.DataFrame, colour: Any) -> None:
     mean, low, high = np.array([each[:3] for each in found.values()]).T
     axes.plot(steps, mean, "o-", color=colour, markersize=3)
     axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
-
-
-def _without(axes: Any, colours: list[Any]) -> None:
-    """The variants that are 0 throughout, beside each other: their lines would lie on each other."""
-    axes.margins(y=0.12)
-    axes.text(
-        0.02, 0.05, "0 throughout, no term:", transform=axes.transAxes, va="center", fontsize=8
-    )
-    place = 0.32 + 0.035 * np.arange(len(colours))
-    axes.scatter(
-        place, np.full(len(place), 0.05), s=28, color=colours, lw=0, transform=axes.transAxes
-    )
 
 
 def _early(axes: Any, variants: dict[str, pd.DataFrame], colours: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ def draw(table: pd.DataFrame) -> Figure:
         zip(rows_of.items(), distinct(len(rows_of)), strict=True)
     ):
         _curve(left, name, rows, style)
-        _times(right, at, half_gap_times(rows), style["color"], last)
+        _times(right, at, half_gap_times(rows, for_good=True), style["color"], last)
     left.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
     for height in (0, 1):
         left.axhline(height, color="0.6", linewidth=0.8)
@@ -40,7 +40,7 @@ def draw(table: pd.DataFrame) -> Figure:
     right.set(
         xlim=(1, 2.5 * last), ylim=(len(rows_of) - 0.5, -0.5), yticks=range(len(rows_of)),
         xlabel="updates (dots: trees, arrows: not reached;\ncircle and bar: median and its 95% interval)",
-        title="b  until half of the gap is closed",
+        title="b  until half of the gap is closed for good",
     )  # fmt: skip
     right.set_yticklabels(list(rows_of))
     right.grid(visible=False, axis="y")

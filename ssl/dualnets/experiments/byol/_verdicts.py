@@ -1,4 +1,4 @@
-"""Which variants of BYOL work, collapse, or do neither; and the two rules of `_byol.py` applied."""
+"""Which variants of BYOL work and which do not, and the rules of `_byol.py` about them applied."""
 
 from __future__ import annotations
 
@@ -8,93 +8,82 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dualnets.experiments.byol._byol import KEPT
+from dualnets.experiments.byol._byol import KEPT, LESS
 from dualnets.lab import variants
-from dualnets.lab.rules import COLLAPSED, SIGNIFICANCE
+from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
     Judgement,
     Outcome,
-    exceeds,
     mean_interval,
+    ratio_difference,
     too_few,
 )
-from dualnets.lab.variants import VariantStats, at_once, contrast, variant_stats
+from dualnets.lab.variants import VariantStats, at_once, by_variant, contrast, variant_stats
 
 
-class CollapseStatus(NamedTuple):
-    """Whether a variant works or collapses.
+class End(NamedTuple):
+    """What became of a variant, with intervals that hold for all variants of a table at once.
 
     Attributes:
-        found: its numbers.
-        p_grown: P that alignment did not grow.
-        p_spread, p_collapsed: P that the spread is not above, not below COLLAPSED.
-
-    All P are after Bonferroni over the variants of the table.
+        found: its numbers; a tree that diverged has its initial alignment and no spread.
+        gap: gap closed.
+        spread: of the embedding.
     """
 
     found: VariantStats
-    p_grown: float
-    p_spread: float
-    p_collapsed: float
+    gap: Estimate
+    spread: Estimate
 
     @property
-    def word(self) -> Literal["works", "collapses", "neither"]:
-        """`works`, `collapses`, or `neither` where neither is shown."""
-        if max(self.p_grown, self.p_spread) < SIGNIFICANCE:
-            return "works"
-        return "collapses" if self.p_collapsed < SIGNIFICANCE else "neither"
+    def status(self) -> Literal["works", "collapses", "learns nothing", "unclear"]:
+        """As `_byol.WORKS` has it; both of the middle two are ways not to work."""
+        if self.spread.high < COLLAPSED:
+            return "collapses"
+        if self.gap.high < NEGLIGIBLE:
+            return "learns nothing"
+        works = self.gap.low > NEGLIGIBLE and self.spread.low > COLLAPSED
+        return "works" if works else "unclear"
 
     @property
-    def gain(self) -> np.ndarray:
-        """`(S,)` growth of the mean best |correlation|."""
-        return self.found.gain
+    def falls_short(self) -> bool:
+        """Whether it is shown not to work."""
+        return self.status in ("collapses", "learns nothing")
 
 
-def collapse_status(table: pd.DataFrame) -> dict[str, CollapseStatus]:
-    """Variant -> whether it works or collapses."""
-    rows_of = variants.by_variant(table)
-    tests = len(rows_of)
+def variant_ends(table: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, End]:
+    """Variant -> its end, of those of these names that were run; of all by default."""
+    rows_of = by_variant(table[table["variant"].isin(list(names))] if names else table)
     made = {}
     for name, rows in rows_of.items():
-        found = variant_stats(rows)
-        spread = np.where(np.isfinite(found.spread), found.spread, 0.0)
-        border = np.full_like(spread, COLLAPSED)
-        above, below = exceeds(spread, border, tests), exceeds(border, spread, tests)
-        made[name] = CollapseStatus(found, found.p_grown(tests), above, below)
+        own = variant_stats(rows)
+        own = own._replace(
+            value=np.where(np.isfinite(own.value), own.value, own.initial),
+            spread=np.where(np.isfinite(own.spread), own.spread, 0.0),
+        )
+        count = 2 * len(rows_of)
+        made[name] = End(own, own.gap_among(count), mean_interval(own.spread, count))
     return made
 
 
-def _details(statuses: Mapping[str, CollapseStatus]) -> dict[str, dict[str, Any]]:
+def _details(ends: Mapping[str, End]) -> dict[str, dict[str, Any]]:
     """Variant -> its entry in the details of a verdict."""
-    made = {}
-    for name, status in statuses.items():
-        spread = mean_interval(status.found.spread)
-        if not np.isfinite(status.found.spread).all():
-            spread = NOTHING
-        made[name] = {
-            "variant": name,
-            "status": status.word,
-            "p_grown": status.p_grown,
-            "p_spread": status.p_spread,
-            "p_collapsed": status.p_collapsed,
-            **status.found.gap.detail("gap_closed"),
-            "spread": spread.value,
-            "spread_low": spread.low,
-            "spread_high": spread.high,
-            "rank": float(status.found.rank.mean()),
-            "n": len(status.gain),
+    return {
+        name: {
+            "variant": name, "status": end.status, **end.gap.detail("gap_closed"),
+            "spread": end.spread.value, "spread_low": end.spread.low, "spread_high": end.spread.high,
+            "rank": float(end.found.rank.mean()),
         }
-    return made
+        for name, end in ends.items()
+    }  # fmt: skip
 
 
-def _undecidable(statuses: Mapping[str, CollapseStatus], names: Sequence[str]) -> str:
-    """Why a table cannot answer at all; empty if it can."""
-    missing = [name for name in names if name not in statuses]
-    if missing:
+def undecidable(found: Mapping[str, Any], names: Sequence[str], n: int) -> str:
+    """Why n trees and the variants found cannot answer at all; empty if they can."""
+    if missing := [name for name in names if name not in found]:
         return f"not run, or run in several ways: {', '.join(missing)}"
-    return too_few(min(len(statuses[name].gain) for name in names))
+    return too_few(n)
 
 
 def _outcome(refuted: Sequence[str], unclear: Sequence[str], confirmed: str) -> tuple[Outcome, str]:
@@ -106,51 +95,57 @@ def _outcome(refuted: Sequence[str], unclear: Sequence[str], confirmed: str) -> 
     return "holds", confirmed
 
 
-def needed(table: pd.DataFrame, *, works: Sequence[str], short: Mapping[str, str]) -> Judgement:
-    """Apply `_byol.needed`; the effect is the smallest lead of what works over what falls short."""
-    statuses = collapse_status(_only(table, [*works, *short]))
-    details = _details(statuses)
-    effect = (
-        "smallest lead of a variant that should work over one that should not, mean |correlation|"
-    )
-    effect += at_once(len(short))
-    if reason := _undecidable(statuses, [*works, *short]):
+def _trees(ends: Mapping[str, End]) -> int:
+    return min((end.gap.n for end in ends.values()), default=0)
+
+
+def needed(
+    table: pd.DataFrame, *, works: Sequence[str], short: Sequence[str], at_all: bool = False
+) -> Judgement:
+    """Apply `_byol.needed`; the effect is the lead of the worst that should work over the best other."""
+    pairs = len(works) * len(short)
+    effect = "smallest lead, in gap closed, of a variant that should work over one that should not"
+    effect += at_once(pairs)
+    ends = variant_ends(table, [*works, *short])
+    details = _details(ends)
+    if reason := undecidable(ends, [*works, *short], _trees(ends)):
         return Judgement("open", reason, effect, NOTHING, list(details.values()))
-    leads = {
-        name: contrast(statuses[ahead].found.value, statuses[name].found.value, len(short))
-        for name, ahead in short.items()
-    }
-    word = {name: status.word for name, status in statuses.items()}
-    refuted = [f"{name} collapses" for name in works if word[name] == "collapses"]
-    refuted += [f"{name} works" for name in short if word[name] == "works"]
-    unclear = [name for name in works if word[name] == "neither"]
-    for name, lead in leads.items():
-        details[name]["p_worse"] = lead.p_more
-        unclear += [name] if word[name] == "neither" and not lead.p_more < SIGNIFICANCE else []
+    worst = min((ends[name] for name in works), key=lambda end: end.gap.value).found
+    best = max((ends[name] for name in short), key=lambda end: end.gap.value).found
+    one, other = ((own.gain, own.ceiling - own.initial) for own in (worst, best))
+    lead = ratio_difference(one, other, pairs)
+    refuted = [f"{n} works (gap closed {ends[n].gap})" for n in short if ends[n].status == "works"]
+    unclear = [name for name in works if ends[name].status != "works"]
+    for name in short:
+        gain = ends[name].found.gain
+        less = [contrast(gain, LESS * ends[n].found.gain, len(short)).p_less for n in works]
+        details[name]["p_less_than_half"] = max(less)
+        falls_short = ends[name].falls_short or (not at_all and max(less) < SIGNIFICANCE)
+        unclear += [] if falls_short else [name]
     confirmed = f"{len(works)} of {len(works)} work, {len(short)} of {len(short)} fall short"
     outcome, reason = _outcome(refuted, unclear, confirmed)
-    smallest = min((lead.difference for lead in leads.values()), key=lambda each: each.value)
-    return Judgement(outcome, reason, effect, smallest, list(details.values()))
+    return Judgement(outcome, reason, effect, lead, list(details.values()))
 
 
 def as_good(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Judgement:
     """Apply `_byol.as_good`; the effect is the difference to the reference of the worst variant."""
-    statuses = collapse_status(_only(table, [reference, *others]))
-    details = _details(statuses)
     effect = f"mean |correlation| against that of {reference}"
     effect += f", the worst variant{at_once(len(others))}" if len(others) > 1 else ""
-    if reason := _undecidable(statuses, [reference, *others]):
+    ends = variant_ends(table, [reference, *others])
+    details = _details(ends)
+    if reason := undecidable(ends, [reference, *others], _trees(ends)):
         return Judgement("open", reason, effect, NOTHING, list(details.values()))
     # a variant that changes the untrained network must not gain by a lower start
-    start = statuses[reference].found.initial
-    gain = {name: statuses[name].found.value - start for name in (reference, *others)}
+    start = ends[reference].found.initial
+    gain = {name: end.found.value - start for name, end in ends.items()}
     for name in others:
         test = contrast(gain[name], KEPT * gain[reference], len(others))
         details[name] |= {"p_as_good": test.p_more, "p_less": test.p_less}
-    word = {name: details[name]["status"] for name in (reference, *others)}
-    refuted = [f"{name} collapses" for name in word if word[name] == "collapses"]
-    refuted += [f"{name} gains less" for name in others if details[name]["p_less"] < SIGNIFICANCE]
-    unclear = [name for name in word if word[name] == "neither"]
+    refuted, unclear = [], [name for name, end in ends.items() if end.status != "works"]
+    if reference not in unclear:
+        refuted = [f"{name} {ends[name].status}" for name in others if ends[name].falls_short]
+        less = [name for name in others if details[name]["p_less"] < SIGNIFICANCE]
+        refuted += [f"{name} gains less" for name in less]
     unclear += [name for name in others if not details[name]["p_as_good"] < SIGNIFICANCE]
     confirmed = f"{len(others)} of {len(others)} are as good as {reference}"
     outcome, reason = _outcome(refuted, unclear, confirmed)
@@ -159,23 +154,22 @@ def as_good(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Ju
     return Judgement(outcome, reason, effect, worst, list(details.values()))
 
 
-def ends(table: pd.DataFrame, *, names: Sequence[str]) -> dict[str, Estimate]:
+def ends(
+    table: pd.DataFrame, *, names: Sequence[str], unless: Sequence[str] = ()
+) -> dict[str, Estimate]:
     """Gap closed and spread at the last step of some variants: what must be flat, see `_byol.ends`."""
-    found: dict[str, Estimate] = {}
-    for name, rows in variants.by_variant(_only(table, names)).items():
-        end = variant_stats(rows)
-        found |= {f"{name}, gap": end.gap, f"{name}, spread": mean_interval(end.spread)}
-    return found
-
-
-def _only(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The rows of the variants that a claim is about."""
-    return table[table["variant"].isin(names)]
+    found = variant_ends(table, names)
+    if any(found[name].status == "works" for name in unless if name in found):
+        return {}
+    parts: dict[str, Estimate] = {}
+    for name, (own, _, _) in found.items():
+        parts |= {f"{name}, gap": own.gap, f"{name}, spread": mean_interval(own.spread)}
+    return parts
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row per variant: the root before and after, gap closed, spread, rank, status, n."""
     made = variants.summary_table(table)
-    words = [status.word for status in collapse_status(table).values()]
+    words = [end.status for end in variant_ends(table).values()]
     made.insert(len(made.columns) - 1, "status", words)
     return made

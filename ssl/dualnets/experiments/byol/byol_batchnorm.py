@@ -17,6 +17,7 @@ from typing import Any
 
 from dualnets.experiments.byol._byol import (
     COMMON,
+    EARLIER,
     SUMMARY_TABLE,
     as_good,
     ends,
@@ -47,77 +48,55 @@ ELSEWHERE: dict[str, dict[str, Any]] = {
     "with gain and shift": {"head_norm_affine": True},
 }
 WHOLE, WITHOUT_STD = "mean, std", "mean, std (stop)"
-ALONE = ("mean", "std", "std (stop)")
-PARTS = (
-    "arXiv 2010.00578, BYOL (the versions of 2020): the table of BatchNorm's mean and deviation, with and "
-    "without gradient"
-)
-TERM = "ours: the term of arXiv 2010.00578, BYOL, arises wherever a batch mean is subtracted"
-OURS = "ours: not in arXiv 2010.00578"
-PLACES = [
-    (
-        "at the heads' inputs",
-        "inputs",
-        "BYOL does as well with BatchNorm at the heads' inputs as in their hidden layers",
-        TERM,
-    ),
-    (
-        "in the network",
-        "network",
-        "BYOL does as well with BatchNorm in the network alone as in the heads' hidden layers",
-        TERM,
-    ),
-    (
-        "in heads and network",
-        "both",
-        "BYOL does as well with BatchNorm in the network besides the heads",
-        OURS,
-    ),
-    (
-        "with gain and shift",
-        "affine",
-        "BYOL does as well where BatchNorm has a trained gain and shift",
-        OURS,
-    ),
-]
+STOPPED = ("mean (stop), std", "mean (stop), std (stop)")
+ALONE = {"mean": ("mean",), "deviation": ("std", "std (stop)")}
+PARTS = f"{EARLIER}; the authors' code has mean and deviation with and without gradient as options"
+OURS = "ours; the authors' code has it as an option"
+PLACES = {
+    "inputs": ("at the heads' inputs", "at the heads' inputs as in their hidden layers", OURS),
+    "network": ("in the network", "in the network alone as in the heads' hidden layers", "ours"),
+    "both": ("in heads and network", "in the network besides the heads as in the heads", "ours"),
+    "affine": ("with gain and shift", "that has a trained gain and shift as without", OURS),
+}
 EXPERIMENT = ablation(
     __name__,
     claims=(
         Claim(
-            "What BatchNorm does for BYOL is done by the gradient through its mean",
+            "Where BatchNorm subtracts a mean, BYOL needs the gradient through it",
             PARTS,
-            needed(
-                (WHOLE, WITHOUT_STD),
-                {"mean (stop), std": WHOLE, "mean (stop), std (stop)": WITHOUT_STD},
-                counterpart="of the former, the one with the same std",
-            ),
-            name="mean",
-            plateau=ends(WHOLE, WITHOUT_STD, "mean (stop), std", "mean (stop), std (stop)"),
+            needed((WHOLE, WITHOUT_STD), STOPPED),
+            "mean",
+            ends(WHOLE, WITHOUT_STD, *STOPPED),
         ),
         Claim(
             "BYOL needs no gradient through BatchNorm's deviation",
             PARTS,
             as_good(WHOLE, (WITHOUT_STD,)),
-            name="deviation",
-            plateau=ends(WHOLE, WITHOUT_STD),
-        ),
-        Claim(
-            "Neither the mean alone nor the deviation alone is enough for BYOL",
-            "ours: arXiv 2010.00578, BYOL (the versions of 2020), has the variants and makes no such claim",
-            needed(
-                (WHOLE,),
-                dict.fromkeys(ALONE, WHOLE),
-                counterpart=f"`{WHOLE}`",
-            ),
-            name="alone",
-            plateau=ends(WHOLE, *ALONE),
+            "deviation",
+            ends(WHOLE, WITHOUT_STD),
         ),
         *(
-            Claim(text, reference, as_good(WHOLE, (variant,)), name, ends(WHOLE, variant))
-            for variant, name, text, reference in PLACES
+            Claim(
+                f"BatchNorm's {part} alone is not enough for BYOL",
+                "ours; the authors' code has the variants as options",
+                needed((WHOLE,), short),
+                f"{part} alone",
+                ends(WHOLE, *short),
+            )
+            for part, short in ALONE.items()
+        ),
+        *(
+            Claim(
+                f"BYOL does as well with BatchNorm {where}",
+                reference,
+                as_good(WHOLE, (variant,)),
+                name,
+                ends(WHOLE, variant),
+            )
+            for name, (variant, where, reference) in PLACES.items()
         ),
     ),
-    summary="BatchNorm saves BYOL by the gradient through its mean",
+    summary="BYOL needs the gradient through BatchNorm's mean",
     variants={**VARIANTS, **NINTH, **ELSEWHERE},
     common=COMMON,
     scales=flat_scales(steps=5000, long={"steps": 30_000}),

@@ -12,7 +12,8 @@ can be set from F (`byol_predictor`). An eigenvector v of F is one of W_p if W_p
 alignment is the mean of |v · W_p v| / |W_p v| over F's eigenvectors, weighted by F's eigenvalues, as lost
 modes have no direction. Its null, the same for random bases, is above 0: a W_p near a multiple of the
 identity turns no vector. Starts are random, W_p not symmetric, and the target moves; on data with random
-moments, beyond the theorem, it is shown beside.
+moments, beyond the theorem, it is shown beside. This measure was chosen after a look at seed 0, so seeds 2
+and 3 decide, with the networks of both.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from dualnets.lab.settings import Checked, setting
 
 EXACT = 1e-9  # largest change of what is conserved, relative
 FIRST_ORDER = 0.75  # half the rate must reduce the error of SGD at least to this share
-AGREE = 0.95  # of the networks
+AGREE = 0.95  # of the networks: integration and the search for edges have errors of their own
 NEAR = 0.03  # of an edge, in the logarithm of weight decay
-FEWEST = 50
+FEWEST = 8  # starts
 ALIGNED = 0.9  # of the room between the null of an alignment and 1
 NULLS = 200  # random bases behind it
-FEWEST_STARTS = 12
+FEWEST_ALIGNED = 12  # starts: a test is made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,9 @@ class Settings(Checked):
 
 
 _RATES = {"predictor_rate": [0.25, 1.0, 4.0], "target_rate": [0.003, 0.03, 0.3, 3.0]}
-_ALIGNMENT: Grid = {"data": ["isotropic", "random"], "until": [200.0], "members": [24]}
+_ALIGNMENT: Grid = {
+    "data": ["isotropic", "random"], "until": [200.0], "members": [24], "seed": [2, 3],
+}  # fmt: skip
 GRIDS: dict[str, list[Grid]] = {
     "smoke": [
         {"part": ["paths"], "members": [4], "until": [5.0], "batch": [256]},
@@ -89,21 +92,22 @@ GRIDS: dict[str, list[Grid]] = {
 BALANCE = (
     f"Holds if along the integrated equations e^(2ηt) D(t) changes by less than {EXACT:.0e} of its norm, "
     "for random data and any rates, and SGD's drift of it shrinks at least by the factor "
-    f"{FIRST_ORDER} as the learning rate is halved (the whole 95% interval of the mean ratio). Fails if the "
-    "former is not so; open if only the latter is not, or without paths."
+    f"{FIRST_ORDER} as the learning rate is halved (the whole 95% interval over starts of the ratio, a mean "
+    "over rates). Fails if the former is not so; open if only the latter is not, or without paths."
 )
 COLLAPSE = (
-    f"Holds if at least {AGREE:.0%} of the networks of the diagram lose exactly those modes that the "
-    "separatrix predicts, and fails otherwise (every network has sizes of its own for all modes of predictor "
-    "and online network, in random rotations; left out are networks with a mode nearer to its edge than "
-    f"{NEAR:.0%} in weight decay). Open with fewer than {FEWEST} networks."
+    "A start has sizes of its own for all modes of predictor and online network, in random rotations; a "
+    "network is a start at one set of rates and weight decay. Share: of a start's networks, those that lose "
+    "exactly the modes that the separatrix predicts (left out are networks with a mode nearer to its edge "
+    f"than {NEAR:.0%} in weight decay). Holds if the 95% interval over starts of the mean share lies above "
+    f"{AGREE:.0%}, fails if it lies below; open otherwise, or with fewer than {FEWEST} starts."
 )
 ALIGNMENT = (
-    "Share: (alignment - null) / (1 - null), a ratio of means over networks, on isotropic data, at the end. "
-    "Holds if for every predictor rate the alignment is above its null (signed ranks over networks, "
+    "Share: (alignment - null) / (1 - null), a ratio of means over starts, on isotropic data, at the end. "
+    "Holds if for every predictor rate the alignment is above its null (signed ranks over starts, "
     f"one-sided, p < {SIGNIFICANCE} after Bonferroni over rates) and the share lies above {ALIGNED} with its "
     "whole 95% interval (those of all rates at once); fails if such an interval lies below; open otherwise, "
-    f"or with fewer than {FEWEST_STARTS} networks."
+    f"or with fewer than {FEWEST_ALIGNED} starts."
 )
 CODE = "dualnets.experiments.byol._byol_linear"
 
@@ -112,7 +116,7 @@ EXPERIMENT = Experiment(
     claims=(
         Claim(
             "Linear BYOL conserves its imbalance up to weight decay, for any data and any target",
-            "arXiv 2102.06810, Theorem 1; not in arXiv 2010.00578",
+            "arXiv 2102.06810, Theorem 1",
             Rule(BALANCE, Deferred(f"{CODE}:judge_balance")),
             name="balance",
             plateau=None,  # about every time
@@ -125,8 +129,8 @@ EXPERIMENT = Experiment(
             plateau=Deferred(f"{CODE}:right_shares"),
         ),
         Claim(
-            "The predictor's eigenspaces align with those of the correlation of its inputs",
-            "arXiv 2102.06810, Theorem 3, the reason for DirectPred; not in arXiv 2010.00578",
+            "Linear BYOL's predictor comes to share the eigenspaces of the correlation of its inputs",
+            "arXiv 2102.06810, Theorem 3, the reason for DirectPred",
             Rule(ALIGNMENT, Deferred(f"{CODE}_alignment:judge")),
             name="alignment",
             plateau=Deferred(f"{CODE}_alignment:curves"),

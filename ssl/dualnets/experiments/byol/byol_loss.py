@@ -11,6 +11,7 @@ from typing import Any
 
 from dualnets.experiments.byol._byol import (
     COMMON,
+    EARLIER,
     SUMMARY_TABLE,
     as_good,
     ends,
@@ -22,31 +23,38 @@ from dualnets.lab.rules import Claim
 
 COSINE, SQUARED = "cosine", "squared distance"
 RAW: dict[str, Any] = {"normalized_loss": False}
-WITHOUT: dict[str, dict[str, Any]] = {
-    f"{SQUARED}, no BN": {**RAW, "head_norm": "none"},
-    f"{SQUARED}, no predictor": {**RAW, "predictor": "none"},
-}
+NO_NORM, NO_PREDICTOR = f"{SQUARED}, no BN", f"{SQUARED}, no predictor"
 EXPERIMENT = ablation(
     __name__,
     claims=(
         Claim(
             "BYOL learns as well if its loss compares the outputs as they are, not their directions",
-            "arXiv 2010.00578, BYOL (the versions of 2020): its theory is about this loss; against arXiv "
-            "2006.07733, which normalises",
+            f"{EARLIER}: the loss of its theory; the authors' code has it as an option",
             as_good(COSINE, (SQUARED,)),
             name="squared",
             plateau=ends(COSINE, SQUARED),
         ),
-        Claim(
-            "Without normalised outputs in the loss, too, BYOL needs its predictor and BatchNorm",
-            "ours: for the loss of the theory in arXiv 2010.00578, BYOL (the versions of 2020)",
-            needed((SQUARED,), dict.fromkeys(WITHOUT, SQUARED), counterpart=f"`{SQUARED}`"),
-            name="needs",
-            plateau=ends(SQUARED, *WITHOUT),
+        *(
+            Claim(
+                f"Without normalised outputs in the loss, too, BYOL needs {part}",
+                f"ours: for the loss of the theory in {EARLIER}",
+                needed((SQUARED,), (short,)),
+                name=name,
+                plateau=ends(SQUARED, short),
+            )
+            for name, part, short in (
+                ("norm", "BatchNorm", NO_NORM),
+                ("predictor", "its predictor", NO_PREDICTOR),
+            )
         ),
     ),
     summary="BYOL's loss may compare outputs that aren't normalised",
-    variants={COSINE: {}, SQUARED: RAW, **WITHOUT},
+    variants={
+        COSINE: {},
+        SQUARED: RAW,
+        NO_NORM: {**RAW, "head_norm": "none"},
+        NO_PREDICTOR: {**RAW, "predictor": "none"},
+    },
     common=COMMON,
     scales=flat_scales(depth=4, steps=4000, long={"steps": 20_000}),
     table=SUMMARY_TABLE,

@@ -18,7 +18,7 @@ the deviation alone they emerge, too, but only after some 1000 updates.
 
 from __future__ import annotations
 
-from dualnets.experiments.byol._byol import COMMON, WORKS, flat_scales
+from dualnets.experiments.byol._byol import COMMON, EARLIER, WORKS, flat_scales
 from dualnets.experiments.byol.byol_batchnorm import VARIANTS
 from dualnets.lab.ablation import ablation
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE, Claim, Deferred, Rule
@@ -35,7 +35,7 @@ def _rule(metric: str, words: str, again: str = "") -> Rule:
         f"(one of `{'` and `'.join(AHEAD)}`, one of the other variants) in which {words} of the former is "
         f"larger, ties counting half; an update or an operator without a direction counts as 0. {WORKS} "
         f"Holds if over trees the score is above 1/2 (signed ranks, one-sided, p < {SIGNIFICANCE}), fails "
-        "if it is below (the same test, turned round); open otherwise, if one of the former does not work, "
+        "if it is below (the same test, turned round); open otherwise, unless both of the former work, "
         f"or with fewer than {FEWEST_TREES} trees."
     )
     options = {"metric": metric, "again": again, "ahead": AHEAD}
@@ -50,17 +50,19 @@ EXPERIMENT = ablation(
         Claim(
             "How far BYOL's update points early on along the covariance operator's update distinguishes the "
             "variants of BatchNorm with which features emerge at once from the others",
-            "arXiv 2010.00578, BYOL (the versions of 2020): with BatchNorm's mean the update approximates "
-            "the covariance operator's; the measure is ours",
+            f"{EARLIER}: BatchNorm's mean makes BYOL's update contrast samples; the measure is ours",
             _rule("cosine", "the cosine of the update", again="cosine_again"),
             name="update",
             plateau=None,  # about the first updates
         ),
         Claim(
-            "The implicit contrastive term alone distinguishes them: its part of the update's cosine with "
-            "the covariance operator's",
-            "ours: arXiv 2010.00578, BYOL (the versions of 2020), derives the term and does not measure it",
-            _rule("term_along", "the term's part"),
+            "The implicit contrastive term alone, its part of the cosine of BYOL's early update with the "
+            "covariance operator's, distinguishes the variants with which features emerge at once",
+            f"ours, about the term in {EARLIER}",
+            _rule(
+                "term_along",
+                "the term's part (0 without a gradient through a mean, so that mainly its sign counts)",
+            ),
             name="term",
             plateau=None,
         ),
