@@ -6,7 +6,7 @@ pandas. A declaration therefore gives the functions that judge and draw by their
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -111,7 +111,6 @@ def all_emerge(
     latents: str = "latents",
     score: str = "|correlation|",
     samples_of: str = "trees",
-    excluded: Sequence[str] = (),
     judge: str = "dualnets.lab.variants:all_emerge",
     **options: Any,
 ) -> Rule:
@@ -122,7 +121,6 @@ def all_emerge(
         latents: what the latents of this data are called.
         score: what a unit is scored by.
         samples_of: what the members of an ensemble are.
-        excluded: variants that are run for comparison; the claim is not about them.
         judge: the function that applies the rule, for experiments that add to it.
         **options: more keyword arguments of that function.
 
@@ -137,4 +135,4 @@ def all_emerge(
         f"Holds if they emerge with all {plural}, fails if with each they do not; open otherwise, with fewer "
         f"than {FEWEST_TREES} {samples_of}, or where a quarter of them diverge."
     )
-    return Rule(text, Deferred(judge, {"plural": plural, "excluded": excluded, **options}))
+    return Rule(text, Deferred(judge, {"plural": plural, **options}))

@@ -6,7 +6,7 @@ with it. Values are per tree; comparisons are paired tree by tree.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -217,15 +217,14 @@ def at_once(count: int) -> str:
     return f", intervals of all {count} at once" if count > 1 else ""
 
 
-def all_emerge(table: pd.DataFrame, *, plural: str, excluded: Collection[str] = ()) -> Judgement:
+def all_emerge(table: pd.DataFrame, *, plural: str) -> Judgement:
     """Apply `dualnets.lab.rules.all_emerge`; the effect is the smallest gap closed of all variants.
 
     Args:
         table: of a run.
         plural: what the variants are.
-        excluded: variants that the claim is not about.
     """
-    variants = by_variant(table[~table["variant"].isin(list(excluded))])
+    variants = by_variant(table)
     if not variants:
         return Judgement("open", f"none of the {plural} was run", "", NOTHING, [])
     found = {name: variant_stats(rows) for name, rows in variants.items()}

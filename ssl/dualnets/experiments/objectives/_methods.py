@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import pandas as pd
 
 from dualnets.lab import variants
@@ -12,15 +10,14 @@ from dualnets.lab.time_to_threshold import half_gap_times, median_time, time_in_
 from dualnets.lab.variants import all_emerge, by_variant, variant_stats
 
 
-def judge(table: pd.DataFrame, *, plural: str, excluded: Collection[str] = ()) -> Judgement:
+def judge(table: pd.DataFrame, *, plural: str) -> Judgement:
     """Apply `dualnets.lab.rules.all_emerge`, with details of gaps by level and of updates to half of them.
 
     Args:
         table: of a run.
         plural: what the methods are.
-        excluded: methods that the claim is not about.
     """
-    found = all_emerge(table, plural=plural, excluded=excluded)
+    found = all_emerge(table, plural=plural)
     for name, rows in by_variant(table).items():
         for level in sorted(int(level) for level in rows["level"].unique()):
             gap = variant_stats(rows, [level]).gap.detail("gap_closed")
