@@ -119,6 +119,18 @@ def test_copies_that_never_reach_the_goal_are_later_than_all():
     assert np.isfinite(found.estimate.value)
 
 
+def test_networks_that_never_reach_their_goal_do_not_show_that_luck_makes_no_difference():
+    table = siblings()
+    table.loc[table["normalize"], "updates"] = np.inf
+    found = RULES["within"](table)
+    assert (found.outcome, found.reason) == ("open", "0 trees are fewer than 12")
+    table["updates"] = np.inf
+    assert RULES["within"](table).outcome == "open"
+    few = siblings()
+    few.loc[few["member"] < 2, "updates"] = np.inf
+    assert RULES["within"](few).estimate.n == 14
+
+
 def test_more_seeds_are_more_trees():
     for name, made, n in (
         ("calibration", born, 24),
