@@ -12,18 +12,8 @@ import torch
 
 from dualnets.experiments.theorems.top_down import COUPLED, PAIRS, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import (
-    NOTHING,
-    Estimate,
-    Judgement,
-    Outcome,
-    exceeds,
-    mean_interval,
-    pooled,
-    ratio_interval,
-    too_few,
-)
+from dualnets.lab.rules import NEGLIGIBLE
+from dualnets.lab.stats import Estimate, Judgement, Outcome, mean_interval, ratio_interval, too_few
 from dualnets.lab.tidy import tidy
 from dualnets.lab.variants import at_once
 
@@ -63,13 +53,12 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
 
 
 def settings_of(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The settings in which cells differ, and their rows; the trees of all seeds together."""
+    """The settings in which cells differ, and their rows; cells that differ in their seed are one."""
     names = [item.name for item in fields(Settings) if item.name != "seed"]
     varying = [name for name in names if table[name].nunique() > 1]
     if table["polarity_low"].equals(table["polarity_high"]) and "polarity_high" in varying:
         varying.remove("polarity_high")  # one polarity, the same for all edges
-    rows = pooled(table)
-    for _, part in rows.groupby(varying, sort=False) if varying else [((), rows)]:
+    for _, part in table.groupby(varying, sort=False) if varying else [((), table)]:
         yield {name: part[name].tolist()[0] for name in varying}, part
 
 
@@ -168,48 +157,42 @@ def faster(table: pd.DataFrame) -> Judgement:
         a, b = rate_pairs(rows, COUPLED, "per_norm")
         effects.append(ratio_interval(a, b, len(cells)))
         details.append({
-            **setting, **effects[-1].detail("ratio_of_rates"), "p": exceeds(a, b, len(cells)),
+            **setting, **effects[-1].detail("ratio_of_rates"),
             "rate_with": float(a.mean()), "rate_without": float(b.mean()),
         })  # fmt: skip
     what = "ratio of growth rates, full to uncoupled dynamics, smallest of all settings"
-    return _judged(
-        details, effects, what, "features grow faster with the operator in", 1 + NEGLIGIBLE
-    )
+    return _judged(details, effects, what, 1 + NEGLIGIBLE)
 
 
 def further(table: pd.DataFrame, *, pair: str) -> Judgement:
-    """Whether features are further with the operator; the effect is the smallest log ratio."""
+    """How much further features are with the operator; the effect is the smallest log ratio."""
     cells = list(settings_of(table))
     details, effects = [], []
     for setting, rows in cells:
         made = compare(rows)
         for measure, words in MEASURES.items():
             part = made[(made["pair"] == pair) & (made["measure"] == measure)]
-            among = len(cells) * len(MEASURES)
-            effects.append(mean_interval(part["log_gain"].to_numpy(), among))
-            details.append({
-                **setting, "measure": words, **effects[-1].detail("log_ratio"),
-                "p": exceeds(part["with"].to_numpy(), part["without"].to_numpy(), among),
-            })  # fmt: skip
+            gains = part["log_gain"].to_numpy()
+            effects.append(mean_interval(gains, len(cells) * len(MEASURES)))
+            details.append({**setting, "measure": words, **effects[-1].detail("log_ratio")})
     what = f"log ratio, {pair.replace(' / ', ' to ')}, smallest of all settings and measures"
-    return _judged(details, effects, what, "features are further with the operator in", NEGLIGIBLE)
+    return _judged(details, effects, what, NEGLIGIBLE)
 
 
 def _judged(
-    details: list[dict[str, Any]], effects: list[Estimate], what: str, reason: str, bound: float
+    details: list[dict[str, Any]], effects: list[Estimate], what: str, bound: float
 ) -> Judgement:
-    """Fails if every effect is below the bound; else holds if every part has p < SIGNIFICANCE."""
-    if not details:
-        return Judgement("open", "nothing was integrated", what, NOTHING, [])
-    passed = [entry["p"] < SIGNIFICANCE for entry in details]
+    """Holds if every effect is above the bound with its whole interval, fails if every one is below it."""
+    above, below = ([e.low > bound for e in effects], [e.high < bound for e in effects])
     low, high = (pick(effect.value for effect in effects) for pick in (min, max))
-    reason += f" {sum(passed)} of {len(passed)} comparisons, {low:.2g} to {high:.2g}"
+    reason = (
+        f"{low:.2g} to {high:.2g}, above {bound:.2g} in {sum(above)} and below it in {sum(below)} of "
+        f"{len(effects)} comparisons"
+    )
     outcome: Outcome = "open"
     if few := too_few(min(effect.n for effect in effects)):
         reason = few
-    elif all(effect.high < bound for effect in effects):
-        outcome = "fails"
-    elif all(passed):
-        outcome = "holds"
+    elif all(above) or all(below):
+        outcome = "holds" if all(above) else "fails"
     smallest = min(effects, key=lambda effect: effect.value)
     return Judgement(outcome, reason, what + at_once(len(effects)), smallest, details)
