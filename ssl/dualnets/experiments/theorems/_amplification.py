@@ -11,10 +11,11 @@ from dualnets import theory
 from dualnets.experiments.theorems import _amplification_rules as rules
 from dualnets.experiments.theorems.amplification import DIRECTION, UNIT, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.learning_curves import snapshot_steps
 from dualnets.lab.stats import mean_interval
 from dualnets.lab.tidy import tidy
 from dualnets.theory.hierarchy.forecast import Forecast
-from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
+from dualnets.training.trajectory import describe_frozen, trajectory
 
 if TYPE_CHECKING:
     from hltm.tree import LatentTree
@@ -35,9 +36,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     )
     path = trajectory(
         network, settings.build_method(), trees, seed=settings.seed, progress=progress.updated,
-        # and after half of the updates, for the plateau
-        snapshots=[*log_spaced(settings.steps, settings.snapshots), settings.steps // 2],
-        **settings.training(),
+        snapshots=snapshot_steps(settings), **settings.training(),
     )  # fmt: skip
     parts: list[pd.DataFrame] = []
     earlier: tuple[int, list[Any], Any] | None = None
