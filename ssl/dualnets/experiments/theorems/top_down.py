@@ -68,10 +68,11 @@ GROWTH = Rule(
 
 def _further(pair: str, words: str) -> Rule:
     return Rule(
-        f"{words}: log ratios, with the operator to without it, of the best unit's selectivity per norm and "
-        "|correlation|, mean over latents. Means over trees have Student's 95% intervals, simultaneous over "
-        f"settings and measures. Holds if every interval lies above {NEGLIGIBLE}, fails if every one lies "
-        f"below. Expectations are exact, so that a test of the sign would find any difference. {_FEW}",
+        f"{words}: the log ratio, with the operator to without it, of the best unit's selectivity per norm, "
+        "mean over latents. Means over trees have Student's 95% intervals, simultaneous over settings. Holds "
+        f"if every interval lies above {NEGLIGIBLE}, fails if every one lies below. Expectations are exact, "
+        "so that a test of the sign would find any difference; |correlation|, which starts near its ceiling, "
+        f"is shown beside. {_FEW}",
         Deferred(f"{_CODE}:further", {"pair": pair}),
     )
 
