@@ -14,6 +14,7 @@ from dualnets.experiments.theorems._top_down import compare, rate_pairs, rates, 
 from dualnets.experiments.theorems.top_down import COUPLED
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH
+from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.stats import mean_interval, ratio_interval
 
 COLOURS = {"full": "#440154", "uncoupled": "#e07b39", "frozen": "#8a8a8a", "constant": "#21918c"}
@@ -62,7 +63,7 @@ def draw(table: pd.DataFrame) -> Figure:
     for i, (intervention, colour) in enumerate(COLOURS.items()):
         own = [rate_pairs(part, intervention)[0] for part in grown]
         _intervals(axes, own, (i - 1.5) * 0.16, fmt="o", color=colour, label=intervention)
-    _by_setting(axes, settings, 0.15)
+    _by_setting(axes, settings, 0.15, judged=False)
     axes.set_ylabel("d log(|s| / ‖w‖) / dt")
     axes.set_title("f  growth rate of the selectivity per norm")
     axes.legend(loc="upper left", ncols=4)
@@ -94,9 +95,13 @@ def _intervals(axes: Axes, values: list[Any], shift: float, **style: Any) -> Non
     bars(axes, np.arange(len(values)) + shift, means, ms=4, lw=1.2, **style)
 
 
-def _by_setting(axes: Axes, settings: list[dict[str, Any]], margin: float, null: float = 0) -> None:
-    """Every setting's values below its place."""
+def _by_setting(
+    axes: Axes, settings: list[dict[str, Any]], margin: float, null: float = 0, judged: bool = True
+) -> None:
+    """Every setting's values below its place; a line at the null, and a dashed one that claims are about."""
     axes.axhline(null, color="#777777", lw=1)
+    if judged:
+        axes.axhline(null + NEGLIGIBLE, color="#777777", lw=1, ls=(0, (4, 2)))
     labels = ["\n".join(str(value) for value in setting.values()) for setting in settings]
     axes.set_xticks(range(len(settings)), labels)
     names = " / ".join(name.removesuffix("_low").replace("_", " ") for name in settings[0])

@@ -99,7 +99,7 @@ EXPERIMENT = Experiment(
     module=__name__,
     claims=(
         Claim(
-            "Training amplifies the covariance operator's directions in the order of their eigenvalues",
+            "Training amplifies the covariance operator's directions the more, the larger their eigenvalues",
             "arXiv 2010.00578 v6, Theorems 3 and 4, whose operators have the same directions if views keep "
             "a binary root: docs/theory.md, Equations 3.5 and 3.6",
             GROWTH,
