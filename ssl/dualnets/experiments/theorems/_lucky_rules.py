@@ -159,10 +159,11 @@ def sooner(table: pd.DataFrame, *, normalize: bool) -> Judgement:
     """Whether the root is learned sooner with the lucky unit; the effect is the smallest ratio."""
     cells = [cell for cell in trained(table, GRAFT) if cell[0] == normalize]
     details: list[dict[str, Any]] = []
-    ratios = []
+    ratios, level = [], []
     for _, extra, units, rows in cells:
         found = times(rows)
         ratios.append(found.ratio(len(cells)))
+        level.append(f"{found.ratio_when_level.value:.2f}")
         details.append({
             "units": units, **({"of": extra} if extra else {}), **ratios[-1].detail("ratio"),
             "p": later(found.unlucky, found.lucky, len(cells)), "trees": len(found.lucky),
@@ -170,10 +171,12 @@ def sooner(table: pd.DataFrame, *, normalize: bool) -> Judgement:
             "never_unlucky": int(np.isinf(found.unlucky).sum()),
             "ratio_when_level": str(found.ratio_when_level),
         })  # fmt: skip
-    what = "updates to the goal, unlucky over lucky, median over trees, smallest of all widths"
-    return all_or_none(
-        details, ratios, what, "the lucky unit is sooner at {} of {} widths", 1 + NEGLIGIBLE
+    reason = (
+        "the lucky unit is sooner at {} of {} widths; without its head start the ratios are "
+        f"{', '.join(level)}"
     )
+    what = "updates to the goal, unlucky over lucky, median over trees, smallest of all widths"
+    return all_or_none(details, ratios, what, reason, 1 + NEGLIGIBLE)
 
 
 def end_difference(rows: pd.DataFrame) -> Estimate:
