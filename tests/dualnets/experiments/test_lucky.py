@@ -104,6 +104,27 @@ def test_the_rules(name, table, outcome, reason):
     assert reason in found.reason
 
 
+def test_few_latents_do_not_show_that_a_prediction_is_right():
+    table = born(offset=0.1, trees=12).query("depth == 2 and units == 2")
+    found = RULES["calibration"](table)
+    assert (found.outcome, found.estimate.high > 0.1) == ("open", True)
+
+
+def test_luck_at_the_lowest_level_does_not_count():
+    table = born(wide=0.3)
+    lowest = table["level"] == 1
+    table.loc[lowest, "lucky"] = (table["units"] == 10)[lowest].astype(float)
+    assert RULES["width"](table).outcome == "open"
+
+
+def test_more_widths_are_more_tests():
+    table = graft(noise=2.0)
+    both, one = (
+        RULES["speed"](rows).details[0]["p"] for rows in (table, table.query("units == 2"))
+    )
+    assert both == pytest.approx(2 * one)
+
+
 def test_copies_that_never_reach_the_goal_are_later_than_all():
     """They are counted by rank and shown; a tree of which neither copy does so says nothing."""
     table = graft(noise=0.5)

@@ -56,6 +56,13 @@ def test_the_rules(name, changes, outcome, reason):
     assert reason in found.reason
 
 
+def test_settings_that_disagree_leave_a_claim_open():
+    table = pd.concat([made_up(), made_up(constant=0.0).assign(units=50)], ignore_index=True)
+    found = RULES["learned"](table)
+    assert found.outcome == "open"
+    assert "above 0.1 in 1 and below it in 1 of 2" in found.reason
+
+
 def test_more_seeds_are_more_trees():
     """Cells that differ in their seed alone are one setting."""
     parts = [made_up(uncoupled=0.1), made_up(uncoupled=0.1, seed=1)]
