@@ -2,10 +2,8 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from dualnets import experiments
-from dualnets.lab import stats
 from dualnets.lab.variants import PRE, RANK, SPREAD
 
 WELL, FLAT = (0.2, 0.8), (0.0, 0.01)  # gain in |correlation|, spread
@@ -114,9 +112,3 @@ def made_up(name, ends, *, trees=12, noise=0.01, more=()):
                     "step": step, "level": 2, "node": "network", "metric": metric, "value": values,
                 }))  # fmt: skip
     return joined(*cells)
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    """Intervals of gaps closed are not what these tests are about."""
-    monkeypatch.setattr(stats, "RESAMPLES", 50)

@@ -22,7 +22,7 @@ OPTIONS = [
            "few have. Without it, the stored runs of all scales that give verdicts are shown.",
            metavar="NAME"),
     Option("seed", "Repeat the claims on other trees, weights and rows: runs with this seed in place of the "
-           "scale's own.", kind=int),
+           "scale's own, of experiments that have others.", kind=int),
     Option("markdown", "Write the table into this page, between its marks, and the claims as small files "
            "into benchmarks/claims in the same folder; other scales and repetitions with another seed become "
            "columns. - prints the table.", metavar="PAGE"),
@@ -47,7 +47,6 @@ def main(arguments: list[str]) -> int:
         if not page.is_file():
             raise ValueError(f"there is no page {page} to write the table into")
         claims.insert_table("", page.read_text())
-    claims.check_seed(seed)
 
     # 2. Run what is missing, and read what is stored.
     console = terminal()
@@ -105,12 +104,15 @@ def _run_missing(
     from dualnets.cli._reporter import TerminalReporter
     from dualnets.cli._terminal import print_plain
     from dualnets.lab import runner
+    from dualnets.lab.claims import can_run
 
     changes: dict[str, Any] = {} if seed is None else {"seed": seed}
     failed = []
     for name in experiments.names():
         experiment = experiments.load(name)
-        if scale not in experiment.grids or runner.has_run(experiment, scale, out, **changes):
+        if not can_run(experiment, scale, seed):
+            continue
+        if runner.has_run(experiment, scale, out, **changes):
             continue
         print_plain(console, f"{experiment.flag}: {experiment.title}", "bold")
         try:

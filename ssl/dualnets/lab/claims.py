@@ -8,19 +8,14 @@ from pathlib import Path
 
 from dualnets._files import read_json, write_json
 from dualnets.lab.experiment import Experiment
-from dualnets.lab.grids import run_name
+from dualnets.lab.grids import run_name, values_by_field
 from dualnets.lab.report.page import number
 from dualnets.lab.store import MANIFEST, VERDICT, Store
 from dualnets.lab.verdicts import Verdict
 from hltm._paths import local_path
 
 BEGIN, END = "<!-- claims -->", "<!-- end of claims -->"
-OWN_SEED = 0  # the seed of every scale that does not name others
-SCALES = (
-    "default",
-    "long",
-    "paper",
-)  # those that give verdicts; the first is that of the table's rows
+SCALES = ("default", "long", "paper")  # that give verdicts; the first is that of the table's rows
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ def stored(
     """Every claim with its outcome in the stored run of a scale.
 
     Only runs of a whole scale count, not those with other settings. Experiments that do not have the
-    scale are left out.
+    scale, or whose own seed is asked for, are left out.
 
     Args:
         experiments: whose claims.
@@ -97,25 +92,22 @@ def stored(
         scale: of the runs.
         seed: read repetitions instead: runs with this seed, that is on other trees, weights and rows,
             which otherwise have the settings of the scale.
-
-    Raises:
-        ValueError: the seed that every scale has.
     """
-    check_seed(seed)
     changes = {} if seed is None else {"seed": seed}
     home = local_path(out)
     return [
         result
         for experiment in experiments
-        if scale in experiment.grids
+        if can_run(experiment, scale, seed)
         for result in _of_run(experiment, home, scale, changes)
     ]
 
 
-def check_seed(seed: int | None) -> None:
-    """Raise ValueError for the seed that every scale has."""
-    if seed == OWN_SEED:
-        raise ValueError(f"seed {seed} is that of every scale; a repetition needs another")
+def can_run(experiment: Experiment, scale: str, seed: int | None) -> bool:
+    """Whether an experiment has the scale and, if a seed is given, other seeds there."""
+    if seed is None or scale not in experiment.grids:
+        return scale in experiment.grids
+    return not any(seed in own for own in values_by_field(experiment, scale)["seed"])
 
 
 def _of_run(
@@ -134,26 +126,13 @@ def _of_run(
     seconds = round(sum(cell["cpu_seconds"] for cell in manifest["cells"]), 1)
     return [
         ClaimResult(
-            experiment=experiment.name,
-            name=verdict.name,
-            claim=verdict.claim,
-            reference=verdict.reference,
-            verdict=verdict.verdict,
-            measured=verdict.effect,
-            effect=verdict.effect_value,
-            low=verdict.interval[0] if verdict.interval else None,
-            high=verdict.interval[1] if verdict.interval else None,
-            n=verdict.n,
-            of=verdict.of,
-            reason=verdict.reason,
-            flat=verdict.flat,
-            scale=scale,
-            run=run,
-            command=manifest["command"],
-            cpu_seconds=seconds,
+            experiment.name, v.name, v.claim, v.reference, v.verdict, v.effect, v.effect_value,
+            low=v.interval[0] if v.interval else None, high=v.interval[1] if v.interval else None,
+            n=v.n, of=v.of, reason=v.reason, flat=v.flat, scale=scale, run=run,
+            command=manifest["command"], cpu_seconds=seconds,
         )
-        for verdict in verdicts
-    ]
+        for v in verdicts
+    ]  # fmt: skip
 
 
 def save(

@@ -133,7 +133,7 @@ class Experiment:
         """Whether each claim holds, by a rule that was fixed before the run.
 
         Args:
-            table: of a run, the trees of all seeds together.
+            table: of a run; the trees of several seeds count together.
             own: why the settings of the run allow no verdict; empty if they do.
         """
         from dualnets.lab.verdicts import verdict_on

@@ -117,8 +117,23 @@ def run_name(experiment: Experiment, scale: str, **changes: Any) -> str:
 
 def name_of_cells(experiment: Experiment, names: Iterable[str]) -> str:
     """The name of the run that consists of these cells, in any order, judged by today's rules."""
-    rules = [(claim.text, claim.rule.text) for claim in experiment.claims]
-    return identity(experiment.name, sorted(set(names)), rules)
+    return identity(experiment.name, sorted(set(names)), list(map(repr, experiment.claims)))
+
+
+def own_settings(experiment: Experiment, scale: str, changes: Changes, run_id: str) -> str:
+    """Why there is no verdict with these settings; empty if they are those that a rule was made for.
+
+    Args:
+        experiment, scale, changes: as in `run`; other seeds are other trees, and no change.
+        run_id: the name of the run.
+    """
+    seeds = {name: values for name, values in changes.items() if name == "seed"}
+    judged = (each for each in experiment.grids if each != "smoke")
+    if any(run_name(experiment, each, **seeds) == run_id for each in judged):
+        return ""
+    if scale == "smoke":
+        return "the smoke scale only shows that everything runs: no verdict"
+    return "your settings: no verdict"
 
 
 def value_lists(changes: Mapping[str, Any]) -> dict[str, list[Any]]:

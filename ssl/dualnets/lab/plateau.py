@@ -1,7 +1,8 @@
 """Whether the curves behind a claim about the end of training are flat there.
 
 A curve is flat if over the last doubling of updates its effect changes by no more than half the width of the
-effect's 95% interval, or by no more than TOLERANCE, whichever is more.
+effect's 95% interval, where this lies between half of what is negligible and all of it: few trees, whose
+intervals are wide, do not make a curve flat.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from dualnets.lab.stats import Estimate
+from dualnets.lab.rules import NEGLIGIBLE
+from dualnets.lab.stats import NOTHING, Estimate
 from dualnets.lab.variants import by_variant, of_root, variant_stats
 
-TOLERANCE = 0.05  # of the gap between the untrained network and the ceiling
 EARLIEST = 0.4  # of all updates: a snapshot that is earlier does not stand for half of them
 
 Effects = Callable[[pd.DataFrame], Mapping[str, Estimate]]
@@ -43,13 +44,13 @@ class Change(NamedTuple):
         return bool(abs(self.change) <= self.allowed)
 
 
-def changes(effects: Effects, table: pd.DataFrame) -> list[Change]:
+def changes(effects: Effects, table: pd.DataFrame, negligible: float = NEGLIGIBLE) -> list[Change]:
     """Compare the effects of a run with those after half of its updates.
 
     Args:
-        effects: takes a table and returns part -> the effect at the last step of the table, in units of
-            the gap, or others of order 1.
+        effects: takes a table and returns part -> the effect at the last step of the table.
         table: of a run, with snapshots. Cells without updates cannot change, and are left out.
+        negligible: no curve that changes by more is flat, one that changes by half of it always is.
     """
     last = table.groupby("cell")["step"].transform("max")
     trained = table[last > 0]
@@ -58,15 +59,15 @@ def changes(effects: Effects, table: pd.DataFrame) -> list[Change]:
     step, last = trained["step"], last[last > 0]
     until = trained[step <= last / 2]
     reached = until["step"].groupby(until["cell"]).transform("max")
-    half = effects(until[reached >= EARLIEST * last[until.index]])
-    return [_change(part, half.get(part, None), now) for part, now in effects(trained).items()]
-
-
-def _change(part: str, half: Estimate | None, last: Estimate) -> Change:
-    before = float("nan") if half is None else half.value
-    width = (last.high - last.low) / 2
-    allowed = max(TOLERANCE, width) if np.isfinite(width) else TOLERANCE
-    return Change(part, before, last.value, last.value - before, allowed)
+    before = effects(until[reached >= EARLIEST * last[until.index]])
+    found = []
+    for part, now in effects(trained).items():
+        half, width = before.get(part, NOTHING).value, (now.high - now.low) / 2
+        allowed = (
+            min(max(width, negligible / 2), negligible) if np.isfinite(width) else negligible / 2
+        )
+        found.append(Change(part, half, now.value, now.value - half, allowed))
+    return found
 
 
 def upper_levels(table: pd.DataFrame) -> dict[str, Estimate]:

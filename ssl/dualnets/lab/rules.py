@@ -88,6 +88,10 @@ class Claim:
         plateau: what must be flat at the end of training before the claim is said to hold or fail:
             takes a table and returns part -> `dualnets.lab.stats.Estimate` at the table's last step. None
             where the claim is about no end of training.
+        about: the variants that the claim is about: its rule and its curves see no others, nor do trees count
+            as lost that others lost. All where it is empty.
+        negligible: a change in the units of `plateau`; no curve that changes by more over the last doubling
+            of updates is flat, and one that changes by half of it always is.
     """
 
     text: str
@@ -95,6 +99,8 @@ class Claim:
     rule: Rule
     name: str = ""
     plateau: Deferred | None = UPPER_LEVELS
+    about: tuple[str, ...] = ()
+    negligible: float = NEGLIGIBLE
 
 
 def all_emerge(
@@ -120,16 +126,14 @@ def all_emerge(
         **options: more keyword arguments of that function.
 
     Example:
-        >>> print(all_emerge("loss", "losses").text[:65])
-        For each loss, latents emerge if over trees the mean best |correl
+        >>> print(all_emerge("loss", "losses").text[:58])
+        For each loss, latents emerge if over trees more than 0.1
     """
     text = (
-        f"For each {each}, {latents} emerge if over {samples_of} the mean best {score} of the {latents} "
-        "of levels >= 2 is larger after training than before (Wilcoxon's exact signed-rank test, "
-        f"one-sided, p < {SIGNIFICANCE} after Bonferroni over these {plural}). Holds if they emerge with "
-        f"all {plural}, fails if with none, open if with some, or with fewer than {FEWEST_TREES} "
-        f"{samples_of}. That a test shows no growth is no evidence that there is none: the claim fails only "
-        f"if, besides, every gap closed is below {NEGLIGIBLE} with its whole 95% interval (those of all "
-        f"{plural} at once, Bonferroni), and is open otherwise."
+        f"For each {each}, {latents} emerge if over {samples_of} more than {NEGLIGIBLE} of the gap is closed "
+        f"between the untrained networks' mean best {score} of the {latents} of levels >= 2 and its ceiling, "
+        f"and do not if less is, with the whole 95% interval (of all {plural} at once, Bonferroni). "
+        f"Holds if they emerge with all {plural}, fails if with each they do not; open otherwise, with fewer "
+        f"than {FEWEST_TREES} {samples_of}, or where a quarter of them diverge."
     )
     return Rule(text, Deferred(judge, {"plural": plural, "excluded": excluded, **options}))

@@ -149,21 +149,8 @@ def run(
         _compute_in_parallel(experiment, str(out), missing, cards, count, reporter)
 
     # 4. Join the cells and write the files of the run.
-    own = own_settings(experiment, scale, listed, run_id)
+    own = grids.own_settings(experiment, scale, listed, run_id)
     return _finish(experiment, store, run_id, named, scale, command, own)
-
-
-def own_settings(experiment: Experiment, scale: str, changes: grids.Changes, run_id: str) -> str:
-    """Why there is no verdict with these settings; empty if they are those that a rule was made for.
-
-    Args:
-        experiment, scale, changes: as in `run`; other seeds are other trees, and no change.
-        run_id: the name of the run.
-    """
-    if scale == "smoke":
-        return "the smoke scale only shows that everything runs: no verdict"
-    seeds = {name: values for name, values in changes.items() if name == "seed"}
-    return "" if run_name(experiment, scale, **seeds) == run_id else "your settings: no verdict"
 
 
 def _compute_in_parallel(
@@ -241,10 +228,8 @@ def compute(
     where = torch.device(device)
     several = where.type in ("cuda", "xpu") and where.index is not None
     current = getattr(torch, where.type).device(where) if several else contextlib.nullcontext()
-    with (
-        _name_memory_errors(),
-        current,
-    ):  # some kernels run on the current card, whatever they are given
+    # some kernels run on the current card, whatever they are given
+    with _name_memory_errors(), current:
         result = experiment.run_cell(settings, where, progress)
     table = result.table
     table.insert(0, "cell", cell)

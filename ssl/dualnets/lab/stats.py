@@ -59,14 +59,10 @@ class Estimate(NamedTuple):
             >>> Estimate(0.836, 0.82, 0.852, 12).brief
             '0.84 ±.02'
         """
-        half = (self.high - self.low) / 2
         if not np.isfinite(self.value):
             return "–"
-        return (
-            f"{self.value:.2f} ±{half:.2f}".replace("±0.", "±.")
-            if half == half
-            else f"{self.value:.2f}"
-        )
+        value, half = f"{self.value:.2f}", (self.high - self.low) / 2
+        return value if np.isnan(half) else f"{value} ±{half:.2f}".replace("±0.", "±.")
 
     def detail(self, name: str = "value") -> dict[str, Any]:
         """The four numbers as part of a verdict's details, the value under the given name.
@@ -302,9 +298,12 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
     """The same rows with the trees of several seeds numbered on, each seed's after those before.
 
     A seed is that of trees, weights and samples, so trees of two seeds are different trees: they count
-    as more trees, and what is paired tree by tree stays paired.
+    as more trees, and what is paired tree by tree stays paired. Trees that are numbered on already stay so.
     """
     if "seed" not in table or table["seed"].nunique() < 2:
+        return table
+    trees = table[["seed", "member"]].drop_duplicates()
+    if not trees["member"].duplicated().any():
         return table
     at = {seed: number for number, seed in enumerate(dict.fromkeys(table["seed"]))}
     size = int(table["member"].max()) + 1

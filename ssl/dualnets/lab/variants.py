@@ -14,7 +14,7 @@ import pandas as pd
 
 from dualnets.lab import stats
 from dualnets.lab.free_settings import free_settings
-from dualnets.lab.rules import LOST, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.rules import LOST, NEGLIGIBLE
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
@@ -160,13 +160,15 @@ def lost_members(table: pd.DataFrame) -> set[int]:
     """
     if not {"metric", "step", "value", "member", "cell"} <= set(table):
         return set()
-    last = last_step(table)
-    last = last[last["metric"].isin((*ALIGNMENT, SPREAD)) & (last["node"] != "output")]
-    bad = ~np.isfinite(last["value"].to_numpy(np.float64))
-    bad |= ((last["metric"] == SPREAD) & (last["value"] < LOST)).to_numpy()
-    of_tree = pd.Series(bad, last.index).groupby([last["cell"], last["member"]]).any()
-    few = of_tree.groupby(level="cell").transform("mean") < FEW
-    return {int(member) for member in of_tree[of_tree & few].index.get_level_values("member")}
+    found: set[int] = set()
+    for rows in by_variant(table).values():
+        last = last_step(rows)
+        last = last[last["metric"].isin((*ALIGNMENT, SPREAD)) & (last["node"] != "output")]
+        bad = ~np.isfinite(last["value"]) | ((last["metric"] == SPREAD) & (last["value"] < LOST))
+        of_tree = bad.groupby(last["member"]).any()
+        if of_tree.mean() < FEW:
+            found.update(int(member) for member in of_tree.index[of_tree])
+    return found
 
 
 # comparisons of variants
@@ -218,10 +220,6 @@ def at_once(count: int) -> str:
 def all_emerge(table: pd.DataFrame, *, plural: str, excluded: Collection[str] = ()) -> Judgement:
     """Apply `dualnets.lab.rules.all_emerge`; the effect is the smallest gap closed of all variants.
 
-    A variant's latents emerge if, over trees, the mean best alignment of the levels >= 2 grows (exact
-    one-sided signed-rank test, p < SIGNIFICANCE after Bonferroni over variants). The claim holds if they
-    do in all variants, and fails if they do in none, each of which is shown to stay below NEGLIGIBLE.
-
     Args:
         table: of a run.
         plural: what the variants are.
@@ -230,32 +228,30 @@ def all_emerge(table: pd.DataFrame, *, plural: str, excluded: Collection[str] = 
     variants = by_variant(table[~table["variant"].isin(list(excluded))])
     if not variants:
         return Judgement("open", f"none of the {plural} was run", "", NOTHING, [])
-    details: list[dict[str, Any]] = []
-    gaps = []
-    for name, rows in variants.items():
-        found = variant_stats(rows)
-        p = found.p_grown(len(variants))
-        gap = found.gap_among(len(variants))
-        gaps.append(gap)
-        details.append(
-            {"variant": name, "emerges": p < SIGNIFICANCE, "p_grown": p, **gap.detail("gap_closed"),
-             "spread": float(found.spread.mean()), "n": gap.n}
-        )  # fmt: skip
-    not_emerged = [d for d in details if not d["emerges"]]
-    absent = [d for d in not_emerged if d["high"] < NEGLIGIBLE]
+    found = {name: variant_stats(rows) for name, rows in variants.items()}
+    gaps = {name: own.gap_among(len(found)) for name, own in found.items()}
+    for name, own in found.items():
+        if gaps[name].n <= (1 - FEW) * len(own.value):  # then those left do not stand for all
+            gaps[name] = gaps[name]._replace(low=float("nan"), high=float("nan"))
+    details = [
+        {"variant": name, "emerges": gap.low > NEGLIGIBLE, **gap.detail("gap_closed"),
+         "p_grown": found[name].p_grown(len(found)), "spread": float(found[name].spread.mean())}
+        for name, gap in gaps.items()
+    ]  # fmt: skip
+    not_emerged = [name for name, gap in gaps.items() if not gap.low > NEGLIGIBLE]
     outcome: Outcome = "open"
-    if reason := too_few(min(gap.n for gap in gaps)):
+    if reason := too_few(min(gap.n for gap in gaps.values())):
         pass
     elif not not_emerged:
-        outcome, reason = "holds", f"latents emerge with all {len(variants)} {plural}"
-    elif len(absent) == len(variants):
-        outcome, reason = "fails", f"latents emerge with none of {len(variants)} {plural}"
-    elif len(not_emerged) == len(variants):
-        reason = f"latents are shown to emerge with none of {len(variants)} {plural}"
+        outcome, reason = "holds", f"latents emerge with all {len(gaps)} {plural}"
+    elif all(gap.high < NEGLIGIBLE for gap in gaps.values()):
+        outcome, reason = "fails", f"latents emerge with none of {len(gaps)} {plural}"
+    elif len(not_emerged) == len(gaps):
+        reason = f"latents are shown to emerge with none of {len(gaps)} {plural}"
     else:
-        reason = f"latents do not emerge with {', '.join(d['variant'] for d in not_emerged)}"
-    effect = f"smallest gap closed of all {plural}{at_once(len(variants))}"
-    smallest = min(gaps, key=lambda gap: gap.value)
+        reason = f"latents are not shown to emerge with {', '.join(not_emerged)}"
+    effect = f"smallest gap closed of all {plural}{at_once(len(gaps))}"
+    smallest = min(gaps.values(), key=lambda gap: gap.value)
     return Judgement(outcome, reason, effect, smallest, details)
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from dualnets.lab.plateau import Change, changes
 from dualnets.lab.rules import FEWEST_TREES
+from dualnets.lab.stats import pooled
 from dualnets.lab.variants import lost_members
 
 if TYPE_CHECKING:
@@ -79,11 +80,14 @@ def verdict_on(claim: Claim, table: pd.DataFrame, own: str = "") -> Verdict:
 
     Args:
         claim: with its rule.
-        table: of a run, the trees of all seeds together (`dualnets.lab.stats.pooled`).
+        table: of a run; the trees of several seeds count together.
         own: why these settings allow no verdict; empty if they do.
     """
+    table = pooled(table)
+    if claim.about:
+        table = table[table["variant"].isin(claim.about)]
     found, kept = _without_lost(claim, table)
-    curves = [] if claim.plateau is None else changes(claim.plateau, kept)
+    curves = [] if claim.plateau is None else changes(claim.plateau, kept, claim.negligible)
     moving = [curve for curve in curves if not curve.flat]
     outcome, reason = found.outcome, found.reason
     if own:

@@ -169,8 +169,8 @@ class Rows(ABC):
                 missing_leaves, topology, rates, rows, seed=self.seed, stream=stream,
                 members=self.members,
             )  # fmt: skip
-            shown = [
-                _without(view, missing(view=number))
+            shown = [  # view 0 is the samples themselves
+                _without(view, missing(view=number)) if number else view
                 for view, number in zip(shown, views, strict=True)
             ]
         return shown, targets

@@ -24,7 +24,7 @@ from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD, by_variant, variant_
     [
         ((0.2, 0.1), 14, "holds", "latents emerge with all 2"),
         ((0.0, -0.1), 14, "fails", "latents emerge with none of 2"),
-        ((0.2, -0.1), 14, "open", "latents do not emerge with b"),
+        ((0.2, -0.1), 14, "open", "latents are not shown to emerge with b"),
         ((0.003, 0.0), 14, "fails", "latents emerge with none of 2"),
         ((0.2, 0.1), 11, "open", "11 trees are fewer than 12"),
     ],

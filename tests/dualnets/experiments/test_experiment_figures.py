@@ -11,7 +11,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from dualnets import experiments
-from dualnets.experiments.emergence._samples import INVARIANCE
+from dualnets.experiments.emergence._samples_needed import INVARIANCE
 from dualnets.lab import grids
 from dualnets.lab.report import style as figures
 from dualnets.lab.variants import PRE, RANK, RATIO, SPREAD
@@ -155,7 +155,7 @@ def test_every_variant_and_what_is_lost_is_named():
     """Nothing is left out without a word: as many rows as variants, lost trees counted."""
     table = made_up("byol_reinit", alike=False)
     panels = experiments.load("byol_reinit").plot(table).axes
-    assert {len(axes.get_yticks()) for axes in panels} == {13}
+    assert {len(axes.get_yticks()) for axes in panels} == {12}
     names = [label.get_text() for label in panels[0].get_yticklabels()]
     assert [name.split("\n")[0] for name in names] == list(dict.fromkeys(table["variant"]))
     assert [name for name in names if "1 of 2 not finite" in name] == names[1::3]

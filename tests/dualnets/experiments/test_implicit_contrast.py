@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from judging import judge
-from made_up_variants import FLAT, TINY, few_resamples, made_up, seeded
+from made_up_variants import FLAT, TINY, made_up, seeded
 from tiny_runs import blank_figures
 
 import dualnets
@@ -21,7 +21,6 @@ from dualnets.networks.normalizations import BatchNorm
 from dualnets.theory.byol.batch_mean import batch_covariance, mean_parts
 from dualnets.training.trajectory import log_spaced
 
-__all__ = ["few_resamples"]  # a fixture
 EXPERIMENT = load("implicit_contrast")
 ROWS = 16
 

@@ -13,8 +13,8 @@ from made_up_variants import joined, seeded
 import dualnets
 import hltm
 from dualnets.experiments import load
-from dualnets.experiments.emergence import _samples as samples
 from dualnets.experiments.emergence._invariance import Probe
+from dualnets.experiments.emergence._samples_needed import INVARIANCE
 from dualnets.experiments.emergence.samples import CLASS, LEAF
 from dualnets.lab.experiment import ProgressListener
 from dualnets.lab.fields import with_columns
@@ -48,7 +48,7 @@ def trained(
                 value = 0.1 + (fresh - 0.1) * share * (step > 0) * np.ones(trees)
                 rows.append(pd.DataFrame({
                     "member": np.arange(trees), "step": step, "level": level, "node": f"n{level}",
-                    "metric": samples.INVARIANCE, "value": value, "initial": 0.1, "ceiling": 1.0,
+                    "metric": INVARIANCE, "value": value, "initial": 0.1, "ceiling": 1.0,
                 }))  # fmt: skip
         for metric in (SPREAD, RANK):
             rows.append(pd.DataFrame({
@@ -309,7 +309,7 @@ def test_a_small_run_has_all_its_numbers_and_is_too_small():
             tables.append(with_columns(outcome.table, settings))
             assert not outcome.notes
     table = pd.concat(tables, ignore_index=True)
-    measured = table[table["metric"] == samples.INVARIANCE]
+    measured = table[table["metric"] == INVARIANCE]
     assert measured[["value", "initial", "ceiling"]].notna().all().all()
     assert (measured["value"] <= 1).all()
     assert {SPREAD, RANK} < set(table["metric"])

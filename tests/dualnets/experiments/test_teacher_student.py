@@ -216,12 +216,12 @@ def test_the_rule_of_specialisation(found, options, verdict, reason):
     made = judge(EXPERIMENT, table)
     json.dumps(made.as_dict(), allow_nan=False)
     assert (made.verdict, reason in made.reason) == (verdict, True), made.reason
-    assert [d["variant"] for d in made.details] == [NARROW, MIDDLE, WIDE]
+    assert [d["variant"] for d in made.details] == [MIDDLE, WIDE]
 
 
 def test_wide_students_that_were_not_run_decide_nothing():
     made = judge(EXPERIMENT, made_up({NARROW: 1.0}))
-    assert (made.verdict, made.reason) == ("open", f"none of {MIDDLE}, {WIDE} was run")
+    assert (made.verdict, made.reason) == ("open", "no wider student was run")
 
 
 def test_what_still_changes_is_open():
@@ -229,9 +229,13 @@ def test_what_still_changes_is_open():
     found = dict.fromkeys((NARROW, MIDDLE, WIDE), 1.0)
     specialisation = EXPERIMENT.verdicts(made_up(found, curve=growing))[0]
     assert specialisation.verdict == "open"
-    assert specialisation.reason.startswith(f"still changing ({MIDDLE}, {WIDE})")
+    assert specialisation.reason.startswith("still changing (students that reproduce")
     flat = EXPERIMENT.verdicts(made_up(found))[0]
     assert (flat.verdict, flat.flat) == ("holds", True)
+    # of trees that do not count it does not matter what they still find
+    late = made_up(found, {NARROW: 0.0, MIDDLE: 0.2, WIDE: 0.0})
+    late.loc[late["variant"].eq(MIDDLE) & late["step"].eq(100), "value"] /= 2
+    assert EXPERIMENT.verdicts(late)[0].verdict == "holds"
 
 
 def crossing(at, trees=12, name=NARROW):
@@ -264,7 +268,7 @@ def test_the_rule_of_widths(narrow, wide, trees, verdict):
 
 def test_half_is_found_between_two_snapshots():
     table = made_up({NARROW: 1.0}, curve={0: 0.0, 9: 0.0, 99: 1.0}, spread=0.0)
-    assert code.times(table) == pytest.approx(10**1.5 - 1)
+    assert code.times(table) == pytest.approx((9 * 99) ** 0.5)
     assert judge(EXPERIMENT, table, claim=1).reason == f"{NARROW} and {WIDE} were not both run"
 
 

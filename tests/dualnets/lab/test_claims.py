@@ -120,6 +120,15 @@ def test_runs_of_another_seed_are_those_of_this_seed_alone(out):
         again.run == run_name(experiments.load("depth_and_width"), "default", seed=3) != first.run
     )
     assert "--seed 3" in again.command
+    # runs with an experiment's own seeds are no repetitions
+    use = experiments.load("use")
+    assert [claims.can_run(use, "default", seed) for seed in (None, 0, 2, 3)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert claims.stored(pair, out, seed=0) == []
     assert again.effect != first.effect
 
 
@@ -199,7 +208,6 @@ def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["--seed", "-1"], "seed must be"),
-        (["--seed", "0", "--scale", "smoke"], "seed 0 is that of every scale"),
         (["--scale", "huge"], "unknown scale 'huge'"),
         (["--markdown", "nowhere.md"], "there is no page nowhere.md"),
         (["--markdown", "-", "--out", "nowhere"], "nowhere holds no run of a whole scale"),

@@ -132,6 +132,9 @@ def test_a_run_is_named_after_its_cells():
     assert run_name(EMERGENCE, "smoke", units=[5, 2]) != named
     assert run_name(EMERGENCE, "smoke", seed=0) == named
     assert run_name(EMERGENCE, "smoke", seed=1) != named
+    # a run that was judged otherwise is another run
+    claims = tuple(dataclasses.replace(claim, plateau=None) for claim in EMERGENCE.claims)
+    assert run_name(dataclasses.replace(EMERGENCE, claims=claims), "smoke") != named
 
 
 def test_the_command_repeats_the_run():

@@ -135,7 +135,7 @@ main({arguments!r})
         assert main(arguments) == 0
     assert "2 of them stored" in capsys.readouterr().out
     assert all((path / "manifest.json").stat().st_mtime_ns == at for path, at in stamps.items())
-    results = next((tmp_path / "emergence").glob("[!c]*/results.parquet"))
+    (results,) = (tmp_path / "emergence").glob("*/results.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(results), stored[0].table)
 
 

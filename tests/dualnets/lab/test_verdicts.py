@@ -8,12 +8,11 @@ import pytest
 from made_up_variants import cell, joined, seeded
 
 from dualnets.experiments import load
-from dualnets.lab.grids import run_name
-from dualnets.lab.plateau import TOLERANCE, changes, root, upper_levels
-from dualnets.lab.rules import Claim, Deferred, Rule, all_emerge
-from dualnets.lab.runner import own_settings
+from dualnets.lab.grids import own_settings, run_name
+from dualnets.lab.plateau import changes, root, upper_levels
+from dualnets.lab.rules import NEGLIGIBLE, Claim, Deferred, Rule, all_emerge
 from dualnets.lab.stats import pooled
-from dualnets.lab.variants import SPREAD, by_variant, lost_members
+from dualnets.lab.variants import PRE, SPREAD, by_variant, lost_members
 from dualnets.lab.verdicts import Verdict, verdict_on
 
 CLAIM = Claim("Latents emerge", "ours", all_emerge("width", "widths"), "emerge")
@@ -32,16 +31,28 @@ def test_a_curve_is_flat_if_it_changes_by_little_over_the_last_doubling():
     (flat,) = changes(upper_levels, curve(0.7, 0.72))
     assert flat.part == "wide"
     assert (flat.half, flat.last) == pytest.approx((0.7, 0.72), abs=0.02)
-    assert flat.allowed == pytest.approx(TOLERANCE)
+    assert flat.allowed == pytest.approx(NEGLIGIBLE / 2)
     assert flat.flat
     (moving,) = changes(upper_levels, curve(0.5, 0.7))
     assert moving.change == pytest.approx(0.2, abs=0.02)
     assert not moving.flat
     assert changes(root, curve(0.5, 0.7))[0].last == pytest.approx(0.7, abs=0.02)
-    # a wide interval allows more
-    wide = cell("wide", 0.28, steps=(0, 500, 1000), noise=0.4, trees=12)
-    (noisy,) = changes(upper_levels, wide)
-    assert noisy.allowed > TOLERANCE
+
+
+def test_a_wide_interval_allows_more_but_never_what_is_not_negligible():
+    def allowed(noise, negligible=NEGLIGIBLE):
+        rows = cell("wide", 0.28, steps=(0, 500, 1000), noise=noise, trees=12)
+        return changes(upper_levels, rows, negligible)[0].allowed
+
+    assert NEGLIGIBLE / 2 < allowed(0.12) < NEGLIGIBLE
+    assert allowed(0.4) == NEGLIGIBLE
+    assert [allowed(noise, 0.2) for noise in (0.0, 0.6)] == [0.1, 0.2]
+    # half of a gap in the last doubling, but the trees differ by more
+    growing = cell("wide", 0.3, steps=(0, 500, 1000), noise=0.6)
+    upper = growing["metric"].eq("correlation") & growing["step"].eq(500)
+    growing.loc[upper, "value"] -= 0.2
+    for claim, flat in ((CLAIM, False), (dataclasses.replace(CLAIM, negligible=1.2), True)):
+        assert verdict_on(claim, growing).flat == flat
 
 
 def test_without_a_snapshot_at_half_of_the_updates_nothing_is_known():
@@ -108,17 +119,21 @@ def test_a_few_lost_members_are_those_that_differ_from_most():
 
 def test_lost_members_never_decide_alone():
     table = curve(0.7, 0.7, trees=16)
-    found = verdict_on(CLAIM, diverged(table, [3], "wide"))
-    assert found.verdict == "open"
+    for lost in (diverged, collapsed):
+        same = verdict_on(CLAIM, lost(table, [3, 4], "wide"))
+        assert same.verdict == "holds"
+        assert same.reason.endswith("; 2 of 16 trees diverged or collapsed, and change nothing")
+    # one that is so bad that no interval is narrow
+    bad = collapsed(table, [3], "wide")
+    bad["value"] -= 9.0 * (bad["member"].eq(3) & bad["step"].eq(1000) & bad["metric"].eq(PRE))
+    found = verdict_on(CLAIM, bad)
+    assert (found.verdict, found.n) == ("open", 16)
     assert (
         found.reason
         == "1 of 16 trees diverged or collapsed and would decide: open with them, holds without"
     )
-    assert found.n == 15
-    assert found.effect_value == pytest.approx(0.7, abs=0.02)
-    same = verdict_on(CLAIM, collapsed(table, [3, 4], "wide"))
-    assert same.verdict == "holds"
-    assert same.reason.endswith("; 2 of 16 trees diverged or collapsed, and change nothing")
+    many = verdict_on(CLAIM, diverged(curve(0.7, 0.7, trees=32), range(8), "wide"))
+    assert many.verdict == "open"  # 24 trees are enough, but do not stand for all
     few = verdict_on(CLAIM, collapsed(curve(0.7, 0.7, trees=12), [3], "wide"))
     assert few.verdict == "open"
     assert few.reason.startswith(
@@ -126,10 +141,27 @@ def test_lost_members_never_decide_alone():
     )
 
 
+def test_what_a_claim_is_not_about_does_not_touch_it():
+    wide, narrow = curve(0.7, 0.7, trees=13), curve(0.4, 0.7, "narrow", trees=13)
+    both = collapsed(joined(wide, narrow), [3, 4], "narrow")  # 11 trees are left
+    assert verdict_on(CLAIM, both).verdict == "open"
+    about = verdict_on(dataclasses.replace(CLAIM, about=("wide",)), both)
+    assert (about.verdict, about.n) == ("holds", 13)
+    assert about.reason == "latents emerge with all 1 widths"
+    none = verdict_on(dataclasses.replace(CLAIM, about=("other",)), both)
+    assert (none.verdict, none.reason) == ("open", "none of the widths was run")
+
+
 def test_lost_trees_of_one_seed_are_not_those_of_another():
-    table = pooled(seeded(collapsed(curve(0.7, 0.7, trees=32), [3], "wide"), (5, 6)))
-    assert len(lost_members(table)) == 1
+    table = seeded(collapsed(curve(0.7, 0.7, trees=32), [3], "wide"), (5, 6))
+    assert len(lost_members(pooled(table))) == 1
     assert "1 of 32 trees" in verdict_on(CLAIM, table).reason
+    assert pooled(pooled(table)).equals(pooled(table))
+
+
+def test_what_befalls_few_of_a_variants_trees_is_a_loss_whatever_their_seeds():
+    table = seeded(collapsed(curve(0.7, 0.7, trees=32), range(5), "wide"), (5, 6))
+    assert lost_members(pooled(table)) == set(range(5))  # 5 of 32, though 5 of 16 of one seed
 
 
 def test_settings_of_ones_own_give_effects_and_no_verdict():
@@ -154,6 +186,8 @@ def test_other_seeds_are_more_trees_and_no_settings_of_ones_own():
     given = {"batch": [128]}
     assert own_settings(emergence, "default", given, run_name(emergence, "default", **given)) == ""
     assert "smoke" in own_settings(emergence, "smoke", {}, run_name(emergence, "smoke"))
+    # what another scale has is that scale, however it was asked for
+    assert own_settings(emergence, "smoke", {}, run_name(emergence, "paper")) == ""
 
 
 def test_a_verdict_is_the_same_after_json():

@@ -77,10 +77,12 @@ def test_missing_leaves_are_those_of_the_views_and_read_as_zeros():
     augment = hltm.drop_subtrees(0.4, 1).then(hltm.drop_leaves(0.2))
     network = dualnets.tree_network(trees, units=3, seed=0)
     views = trees.views(trees.sample(4 * BATCH, seed=9), augment)
-    batches = rows(FreshData, trees, augment=augment).batches(Needs(views=2), 0, 4)
+    batches = rows(FreshData, trees, augment=augment).batches(Needs(views=2, original=True), 0, 4)
     for step, batch in enumerate(batches):
         here = slice(step * BATCH, (step + 1) * BATCH)
-        for view, found in zip(views, batch.leaves.split(BATCH, dim=1), strict=True):
+        *seen, itself = batch.leaves.split(BATCH, dim=1)
+        assert itself.equal(trees.sample(4 * BATCH, seed=9).leaves[:, here])  # misses nothing
+        for view, found in zip(views, seen, strict=True):
             shown = view.leaves[:, here]
             assert found.dtype == torch.uint8
             assert torch.where(found == 255, -1, found.short()).equal(shown)

@@ -38,12 +38,6 @@ COMMON: dict[str, Any] = {
 SMOKE: dict[str, Any] = {**COMMON, "depth": 3, "steps": 150, "batch": 64, "snapshots": 4,
                          "evaluation_samples": 2048}  # fmt: skip
 PAPER: dict[str, Any] = {**COMMON, "members": 48, "steps": 10_000, "snapshots": 12}
-SCALES: dict[str, dict[str, Any]] = {"smoke": SMOKE, "default": {}, "paper": PAPER}
-
-
-def tuned_scales(steps: int) -> dict[str, dict[str, Any]]:
-    """The scales of an experiment whose learning rates are tuned: by default shallower and shorter."""
-    return {**SCALES, "default": {"depth": 4, "steps": steps}}
 
 
 def flat_scales(*, long: Mapping[str, Any] | None = None, **default: Any) -> dict[str, Any]:

@@ -31,14 +31,15 @@ EXPERIMENT = ablation(
     claims=(
         Claim(
             "BYOL learns as well if its loss compares the outputs as they are, not their directions",
-            "arXiv 2010.00578, BYOL: the loss without normalisation; against arXiv 2006.07733, Appendix F",
+            "arXiv 2010.00578, BYOL (the versions of 2020): its theory is about this loss; against arXiv "
+            "2006.07733, which normalises",
             as_good(COSINE, (SQUARED,)),
             name="squared",
             plateau=ends(COSINE, SQUARED),
         ),
         Claim(
             "Without normalised outputs in the loss, too, BYOL needs its predictor and BatchNorm",
-            "ours: arXiv 2010.00578, BYOL, for the loss of its theory",
+            "ours: for the loss of the theory in arXiv 2010.00578, BYOL (the versions of 2020)",
             needed((SQUARED,), dict.fromkeys(WITHOUT, SQUARED), counterpart=f"`{SQUARED}`"),
             name="needs",
             plateau=ends(SQUARED, *WITHOUT),

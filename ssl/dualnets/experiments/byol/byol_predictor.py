@@ -42,7 +42,7 @@ EXPERIMENT = ablation(
         Claim(
             "The range of the predictor's initial weights, from a tenth of the usual to ten times it, does "
             "not matter for what BYOL learns",
-            "ours, after the initial ranges of the predictor in arXiv 2010.00578, BYOL and its supplement",
+            "ours: the original code of arXiv 2010.00578 has this range as an option of redraws",
             as_good(USUAL, tuple(RANGES)),
             name="range",
             plateau=ends(USUAL, *RANGES),

@@ -51,8 +51,10 @@ EXPERIMENT = ablation(
     __name__,
     claims=(
         Claim(
-            "BYOL's predictor can be drawn again every half to four times to emerge without harm",
-            "arXiv 2010.00578, BYOL: the table of predictors re-initialised every T epochs",
+            "BYOL's predictor can be drawn again without harm every half, one, two or four times the time in "
+            "which features emerge",
+            "arXiv 2010.00578, BYOL (the versions of 2020): the table of predictors re-initialised every T "
+            "epochs",
             as_good(NEVER, tuple(SLOW), words="all that are redrawn every 25 to 200 updates"),
             name="harm",
             plateau=ends(NEVER, *SLOW),

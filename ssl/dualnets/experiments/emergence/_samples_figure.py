@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dualnets.experiments.emergence._samples import KINDS, Learned, learned, published
+from dualnets.experiments.emergence._samples_needed import KINDS, Learned, learned, published
 from dualnets.experiments.emergence.samples import CLASS, LEAF
 from dualnets.lab.report.intervals import band
 from dualnets.lab.report.style import WIDTH, level_colours

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
+from itertools import pairwise
 
 import pandas as pd
 
@@ -13,9 +14,10 @@ from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, ratio_diff
 from dualnets.lab.variants import by_variant, variant_stats
 
 
-def gaps(table: pd.DataFrame, *, variants: Collection[str]) -> dict[str, Estimate]:
-    """Gap closed on the levels >= 2 at the last step, of some variants."""
-    return upper_levels(table[table["variant"].isin(list(variants))])
+def gaps(table: pd.DataFrame, *, compared: Sequence[str]) -> dict[str, Estimate]:
+    """Variant -> gap closed on the levels >= 2, and of those that are compared one's less the next's."""
+    differences = {f"{a} less {b}": _difference(table, a, b) for a, b in pairwise(compared)}
+    return upper_levels(table) | differences
 
 
 def as_good(table: pd.DataFrame) -> Judgement:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,22 +118,14 @@ def reproduced(rows: pd.DataFrame) -> pd.Series:
     return of_trees(rows, UNEXPLAINED, None)["value"] < REPRODUCED
 
 
-def judge_specialisation(table: pd.DataFrame, *, students: Sequence[str]) -> Judgement:
-    """Apply the rule; the effect is the share of the teacher's units that is found.
-
-    Args:
-        table: of a run.
-        students: the variants that the claim is about.
-    """
+def judge_specialisation(table: pd.DataFrame) -> Judgement:
+    """Apply the rule; the effect is the share of the teacher's units that is found."""
     effect = (
         "share of the units of the teacher's lowest layer found by wider students that reproduce it"
     )
     details: list[dict[str, Any]] = []
-    counted = []
     for name, rows in by_variant(table).items():
         found, alike, kept = of_trees(rows, FOUND), of_trees(rows, SPECIALISATION), reproduced(rows)
-        if name in students:
-            counted.append(found["value"][kept])
         details.append(
             {"variant": name, "reproduced": int(kept.sum()), "of": len(kept),
              **mean_interval(found["value"][kept].to_numpy()).detail("found_where_reproduced"),
@@ -141,9 +133,9 @@ def judge_specialisation(table: pd.DataFrame, *, students: Sequence[str]) -> Jud
              "correlation": float(alike["value"].mean()), "null": float(alike["null"].mean()),
              "correlation_before": float(alike["initial"].mean())}
         )  # fmt: skip
-    if not counted:
-        return Judgement("open", f"none of {', '.join(students)} was run", effect, NOTHING, details)
-    share = mean_interval(pd.concat(counted).groupby(level=0).mean().to_numpy())
+    if not details:
+        return Judgement("open", "no wider student was run", effect, NOTHING, details)
+    (share,) = share_found(table).values()
     outcome: Outcome = "open"
     if few := too_few(share.n):
         return Judgement(outcome, f"{few}, where the teacher is reproduced", effect, share, details)
@@ -158,11 +150,8 @@ def judge_specialisation(table: pd.DataFrame, *, students: Sequence[str]) -> Jud
 def times(rows: pd.DataFrame) -> Array:
     """`(S,)` updates until half of the teacher's units of the lowest layer are found; inf for never."""
     lowest = rows[(rows["metric"] == FOUND) & (rows["level"] == LOWEST)]
-    curves = lowest.pivot(index="member", columns="step", values="value")
-    # the untrained network is at 0 updates, which has no place on a log axis
-    at = member_times(curves.columns.to_numpy() + 1, curves, np.full(len(curves), 0.5))
-    found: Array = np.maximum(at - 1, 1)
-    return found
+    curves = lowest[lowest["step"] > 0].pivot(index="member", columns="step", values="value")
+    return member_times(curves.columns, curves, np.full(len(curves), 0.5))
 
 
 def judge_width(table: pd.DataFrame, *, narrow: str, wide: str) -> Judgement:
@@ -203,13 +192,13 @@ def judge_width(table: pd.DataFrame, *, narrow: str, wide: str) -> Judgement:
     return Judgement(outcome, reason, effect, ratio, details)
 
 
-def shares_found(table: pd.DataFrame, *, students: Sequence[str]) -> Mapping[str, Estimate]:
-    """Student -> share of the teacher's lowest units found at the last step: what must be flat."""
-    return {
-        name: mean_interval(of_trees(rows, FOUND)["value"].to_numpy())
-        for name, rows in by_variant(table).items()
-        if name in students
-    }
+def share_found(table: pd.DataFrame) -> Mapping[str, Estimate]:
+    """What is judged, and must be flat: the share found at the last step on the trees that count by then."""
+    counted = [
+        of_trees(rows, FOUND)["value"][reproduced(rows)] for rows in by_variant(table).values()
+    ]
+    trees = pd.concat(counted or [pd.Series(dtype=float)]).groupby(level=0).mean()
+    return {"students that reproduce their teachers": mean_interval(trees.to_numpy())}
 
 
 def headline(table: pd.DataFrame) -> str:

@@ -28,21 +28,24 @@ CONTRAST: dict[str, Any] = {"method": "simclr", "loss": "ntxent"}
 def _as_contrast(labels: str, name: str) -> Claim:
     """The claim for one kind of labels; the effect is their gain over that of contrast."""
     contrast = PAIRS[labels]
-    pair = {"labels": labels, "contrast": contrast}
     rule = (
         "A tree's gain is how much the mean best |correlation| of its intermediate latents (levels 2 to one "
         f"below the root) grew in training. Holds if, over trees, the gain by {labels} is above 0 and above "
         f"{ENOUGH:g} times that by {contrast}, fails if it is below {ENOUGH:g} times that, or if it is below "
-        f"0 (exact one-sided signed-rank tests, Wilcoxon, p < {SIGNIFICANCE}); open otherwise, or with fewer "
-        f"than {FEWEST_TREES} trees."
+        f"0 (exact one-sided signed-rank tests, Wilcoxon, p < {SIGNIFICANCE}, for the two ways to fail after "
+        f"Bonferroni); open otherwise, or with fewer than {FEWEST_TREES} trees."
     )
     return Claim(
-        f"{labels[0].upper()}{labels[1:]} make{'' if labels.startswith('labels') else 's'} intermediate "
-        "latents emerge as contrast does whose views share just that",
+        f"From the {labels}, intermediate latents gain more than {ENOUGH:.0%} of the alignment they gain "
+        "by contrast whose views share just that",
         "ours: not in arXiv 2010.00578, which asks what contrast and prediction do without labels",
-        Rule(rule, Deferred(f"{CODE}:judge", {**pair, "enough": ENOUGH})),
+        Rule(
+            rule,
+            Deferred(f"{CODE}:judge", {"labels": labels, "contrast": contrast, "enough": ENOUGH}),
+        ),
         name,
-        Deferred(f"{CODE}:gaps", pair),
+        Deferred(f"{CODE}:gaps"),
+        (labels, contrast),
     )
 
 

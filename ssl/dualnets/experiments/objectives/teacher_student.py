@@ -45,7 +45,7 @@ SPECIALISES = Rule(
     f"students wider than their teachers ({', '.join(WIDER)}) for which it counts. Holds if the whole 95% "
     f"interval over trees is above {EACH}; fails if it is below {MOST}; open otherwise, or with fewer than "
     f"{FEWEST_TREES} such trees.",
-    Deferred(f"{CODE}:judge_specialisation", {"students": WIDER}),
+    Deferred(f"{CODE}:judge_specialisation"),
 )
 FASTER = Rule(
     "A tree's time is the number of updates until half of the teacher's units of the lowest layer are found, "
@@ -116,10 +116,12 @@ EXPERIMENT = ablation(
             "arXiv 2010.00578, Section 2",
             SPECIALISES,
             "specialisation",
-            Deferred(f"{CODE}:shares_found", {"students": WIDER}),
+            Deferred(f"{CODE}:share_found"),
+            WIDER,
         ),
         Claim(
-            "The wider a student, the fewer updates until it has found half of its teacher's lowest units",
+            "A student four times as wide as its teacher has found half of its lowest units in fewer updates "
+            "than one as wide",
             "arXiv 1909.13458, abstract of an earlier version: over-realisation helps to specialise in fewer "
             "iterations",
             FASTER,

