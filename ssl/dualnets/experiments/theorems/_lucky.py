@@ -201,13 +201,14 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     found = [*_born_lines(table), *rules.trained_lines(table)]
     result = pd.DataFrame(found).astype(object).fillna("")
     result.attrs["caption"] = (
-        "initial, ceiling: of roots; born: lucky is a best |correlation| of at least its share of the ceiling, "
-        "standard errors those of all latents from the prediction; graft: copies with a lucky and an unlucky "
-        "unit, median ratio of the updates to their common goal (above 1: the lucky one is sooner; a copy that "
-        "never reaches it is later than all); when level: the same, with the unlucky copy's updates counted "
-        "from where the lucky one started, so that 1 means a head start and no more; end: alignment after "
-        "training with the lucky unit less that with the other, over the gap; siblings: rank correlation of "
-        "luck with how soon the goal is reached over the networks of each tree, null 0"
+        "initial, ceiling: of roots; born: lucky is a best |correlation| of at least its share of the "
+        "ceiling, standard errors those of all latents from the prediction; graft: copies with a lucky "
+        "and an unlucky unit, median ratio of the updates to their common goal (above 1: the lucky one is "
+        "sooner; a copy that never reaches it is later than all); when level: the same, with the unlucky "
+        "copy's updates counted from where the lucky one started, so that 1 means a head start and no "
+        "more; end: alignment after training with the lucky unit less that with the other, over the gap; "
+        "siblings: rank correlation of luck with how soon the goal is reached over the networks of each "
+        "tree, null 0"
     )
     return result
 
