@@ -130,15 +130,6 @@ def test_winners_are_those_of_the_last_step_and_must_have_settled():
     assert not any(curve.flat for curve in moved)
 
 
-def test_scores_out_of_sample():
-    rng = np.random.default_rng(0)
-    known = rng.normal(size=40)
-    rows = pd.DataFrame({"member": np.arange(40), "good": known, "value": 2 * known + 1})
-    rows["bad"] = rng.normal(size=40)
-    assert amplification.out_of_sample(rows, "good") == pytest.approx(1)
-    assert amplification.out_of_sample(rows, "bad") < 0.1
-
-
 def test_a_small_run(tmp_path):
     run = dualnets.run(
         "amplification", scale="smoke", out=tmp_path, steps=20, snapshots=3, evaluation_samples=512

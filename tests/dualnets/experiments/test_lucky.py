@@ -86,7 +86,7 @@ def siblings(rank=0.6, trees=16, seed=0):
         ("width", born(wide=0.3, trees=14), "open", "0 of 2"),  # an effect is not excluded
         ("width", born(widths=(2,)), "open", "one width"),
         ("width", graft(), "open", "not measured"),
-        ("speed", graft(), "holds", "2 of 2 widths"),
+        ("speed", graft(), "holds", "2 of 2 widths; without its head start the ratios are 2.9"),
         ("speed", graft(factor=1.0, noise=0.05), "fails", "0 of 2"),
         ("speed", graft(factor=1.0, noise=2.0), "open", "0 of 2"),
         ("speed", graft(factor=1 / 3), "fails", "0 of 2"),
@@ -104,6 +104,27 @@ def test_the_rules(name, table, outcome, reason):
     assert reason in found.reason
 
 
+def test_few_latents_do_not_show_that_a_prediction_is_right():
+    table = born(offset=0.1, trees=12).query("depth == 2 and units == 2")
+    found = RULES["calibration"](table)
+    assert (found.outcome, found.estimate.high > 0.1) == ("open", True)
+
+
+def test_luck_at_the_lowest_level_does_not_count():
+    table = born(wide=0.3)
+    lowest = table["level"] == 1
+    table.loc[lowest, "lucky"] = (table["units"] == 10)[lowest].astype(float)
+    assert RULES["width"](table).outcome == "open"
+
+
+def test_more_widths_are_more_tests():
+    table = graft(noise=2.0)
+    both, one = (
+        RULES["speed"](rows).details[0]["p"] for rows in (table, table.query("units == 2"))
+    )
+    assert both == pytest.approx(2 * one)
+
+
 def test_copies_that_never_reach_the_goal_are_later_than_all():
     """They are counted by rank and shown; a tree of which neither copy does so says nothing."""
     table = graft(noise=0.5)
@@ -117,6 +138,18 @@ def test_copies_that_never_reach_the_goal_are_later_than_all():
     assert found.details[0]["never_unlucky"] >= 10
     assert found.estimate.n == 22
     assert np.isfinite(found.estimate.value)
+
+
+def test_networks_that_never_reach_their_goal_do_not_show_that_luck_makes_no_difference():
+    table = siblings()
+    table.loc[table["normalize"], "updates"] = np.inf
+    found = RULES["within"](table)
+    assert (found.outcome, found.reason) == ("open", "0 trees are fewer than 12")
+    table["updates"] = np.inf
+    assert RULES["within"](table).outcome == "open"
+    few = siblings()
+    few.loc[few["member"] < 2, "updates"] = np.inf
+    assert RULES["within"](few).estimate.n == 14
 
 
 def test_more_seeds_are_more_trees():

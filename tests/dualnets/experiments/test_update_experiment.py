@@ -110,15 +110,18 @@ def test_every_claim_has_a_theorem_and_every_identity_a_claim():
 )
 def test_the_rule_on_estimates(changes, verdict):
     found = judge(EXPERIMENT, estimated(**changes), ESTIMATES)
-    assert (found.verdict, found.of) == (verdict, "networks")
+    assert (found.verdict, found.of) == (verdict, "sets of samples")
     assert found.n == changes.get("networks", 12)
     assert ("3 of" in found.reason or "36 of 36" in found.reason) == ("error" in changes)
 
 
-def test_seeds_are_more_networks():
+def test_seeds_are_more_samples_and_other_networks_on_the_same_ones_are_not():
     table = pooled(pd.concat([estimated(networks=6, seed=seed) for seed in (3, 4)]))
     found = judge(EXPERIMENT, table, ESTIMATES)
     assert (found.verdict, found.n) == ("holds", 12)
+    twice = pd.concat([table, table.assign(network="tree", cell="b" + table["cell"])])
+    digits = estimated(networks=20).assign(data="digits")  # all of the same images
+    assert judge(EXPERIMENT, pd.concat([twice, digits]), ESTIMATES).n == 13
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def average_views(tree, augment, states):
     ids=str,
 )  # fmt: skip
 def test_shares_are_those_of_the_operator_by_enumeration(augment):
+    """Equation 4.10, on trees that are not symmetric."""
     rng = np.random.default_rng(0)
     tables = [
         torch.from_numpy(

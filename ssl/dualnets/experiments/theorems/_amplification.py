@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -12,12 +11,11 @@ from dualnets import theory
 from dualnets.experiments.theorems import _amplification_rules as rules
 from dualnets.experiments.theorems.amplification import DIRECTION, UNIT, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
-from dualnets.lab.stats import (
-    mean_interval,
-)
+from dualnets.lab.learning_curves import snapshot_steps
+from dualnets.lab.stats import mean_interval
 from dualnets.lab.tidy import tidy
 from dualnets.theory.hierarchy.forecast import Forecast
-from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
+from dualnets.training.trajectory import describe_frozen, trajectory
 
 if TYPE_CHECKING:
     from hltm.tree import LatentTree
@@ -38,9 +36,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     )
     path = trajectory(
         network, settings.build_method(), trees, seed=settings.seed, progress=progress.updated,
-        # and after half of the updates, for the plateau
-        snapshots=[*log_spaced(settings.steps, settings.snapshots), settings.steps // 2],
-        **settings.training(),
+        snapshots=snapshot_steps(settings), **settings.training(),
     )  # fmt: skip
     parts: list[pd.DataFrame] = []
     earlier: tuple[int, list[Any], Any] | None = None
@@ -131,45 +127,24 @@ def growth_rates(
     return pd.concat(parts)
 
 
-def out_of_sample(rows: pd.DataFrame, source: str) -> float:
-    """R² of the final alignment from a line through `source`, fitted on the other half of the trees."""
-    even = rows["member"] % 2 == 0
-    error = total = 0.0
-    for half in (even, ~even):
-        fit, test = rows[~half], rows[half]
-        if len(fit) < 3 or fit[source].nunique() < 2:
-            return float("nan")
-        slope, cut = np.polyfit(fit[source], fit["value"], 1)
-        error += float(((test["value"] - cut - slope * test[source]) ** 2).sum())
-        total += float(((test["value"] - fit["value"].mean()) ** 2).sum())
-    return 1 - error / total
-
-
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     """Per cell and level: growth along directions, who wins, and how often the forecast is right."""
+    ranks = dict(iter(rules.amplified(table).groupby(rules.LEVELS)["rank"]))
     found = []
-    for output, units, rows in rules.networks(table):
-        grown = rules.amplified(rows)
-        for level, part in rules.winners(rows).groupby("level"):
-            growth = mean_interval(grown[grown["level"] == level]["rank"].to_numpy())
-            found.append({
-                "network": f"{output} {units}", "level": level,
-                "initial": part["initial"].mean(), "final": part["value"].mean(),
-                "growth ~ eigenvalue": str(growth) if growth.n else "–",
-                "before ~ after": str(mean_interval(part["rank"].to_numpy())),
-                "first stays": part["first_stays"].mean(),
-                "forecast hits": part["forecast_hits"].mean(),
-                "forecast - first": str(mean_interval(part["advantage"].to_numpy())),
-                "chance": 1 / units,
-                "R² forecast": out_of_sample(part, "forecast"),
-                "R² initial": out_of_sample(part, "initial"),
-                "n": len(part),
-            })  # fmt: skip
+    for (normalize, units, level), part in rules.winners(table).groupby(rules.LEVELS):
+        growth = ranks.get((normalize, units, level))
+        found.append({
+            "network": f"{rules.output(normalize)} {units}", "level": level,
+            "initial": part["initial"].mean(), "final": part["value"].mean(),
+            "growth ~ eigenvalue": "–" if growth is None else str(mean_interval(growth.to_numpy())),
+            "first stays": part["first_stays"].mean(), "forecast hits": part["forecast_hits"].mean(),
+            "forecast - first": str(mean_interval(part["advantage"].to_numpy())),
+            "chance": 1 / units, "n": len(part),
+        })  # fmt: skip
     result = pd.DataFrame(found)
     result.attrs["caption"] = (
-        "rank correlations of each tree's own directions or units, null 0; first stays, forecast hits: "
-        "shares of latents whose winner was the best unit before, or the forecast's; R² of the winner's "
-        "|correlation| in the half of all trees that is left out of the fit, chance 0"
+        "growth ~ eigenvalue: rank correlation over the directions of each tree, null 0; first stays, "
+        "forecast hits: shares of latents whose winner was the best unit before, or the forecast's"
     )
     return result
 

@@ -201,13 +201,14 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
     found = [*_born_lines(table), *rules.trained_lines(table)]
     result = pd.DataFrame(found).astype(object).fillna("")
     result.attrs["caption"] = (
-        "born: lucky is a best |correlation| of at least its share of the ceiling, |s| the best "
-        "|selectivity|; graft: copies with a lucky and an unlucky unit, median ratio of the updates to their "
-        "common goal (above 1: the lucky one is sooner; a copy that never reaches it is later than all); "
-        "when level: the same, with the unlucky copy's updates counted from where the lucky one started, so "
-        "that 1 means a head start and no more; end: alignment after training with the lucky unit less that "
-        "with the other, over the gap; siblings: rank correlation of luck with how soon the goal is reached "
-        "over the networks of each tree, null 0"
+        "initial, ceiling: of roots; born: lucky is a best |correlation| of at least its share of the "
+        "ceiling, standard errors those of all latents from the prediction; graft: copies with a lucky "
+        "and an unlucky unit, median ratio of the updates to their common goal (above 1: the lucky one is "
+        "sooner; a copy that never reaches it is later than all); when level: the same, with the unlucky "
+        "copy's updates counted from where the lucky one started, so that 1 means a head start and no "
+        "more; end: alignment after training with the lucky unit less that with the other, over the gap; "
+        "siblings: rank correlation of luck with how soon the goal is reached over the networks of each "
+        "tree, null 0"
     )
     return result
 
@@ -215,20 +216,16 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
 def _born_lines(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     several = table["polarity_low"].nunique() > 1
     for low, depth, units, rows in rules.widths(table):
-        for level, part in rows.groupby("level"):
-            error = (part["predicted"] * (1 - part["predicted"])).sum() ** 0.5 / len(part)
-            means = part[
-                ["lucky", "predicted", "luck", "luck_predicted", "initial", "ceiling"]
-            ].mean()
-            yield {
-                "test": BORN, **({"polarity low": low} if several else {}), "depth": depth,
-                "units": units, "level": int(level),
-                "lucky": f"{means['lucky']:.2f}",
-                "predicted": f"{means['predicted']:.2f} ±{1.96 * error:.2f}",
-                "|s|": f"{means['luck']:.3f} ({means['luck_predicted']:.3f} predicted)",
-                "initial": f"{means['initial']:.2f}", "ceiling": f"{means['ceiling']:.2f}",
-                "n": f"{len(part)} latents",
-            }  # fmt: skip
+        root = rows[rows["level"] == depth]
+        lucky, of_roots = (
+            f"{part['lucky'].mean():.2f} ({part['predicted'].mean():.2f})" for part in (rows, root)
+        )
+        yield {
+            "test": BORN, **({"polarity low": low} if several else {}), "depth": depth, "units": units,
+            "initial": f"{root['initial'].mean():.2f}", "ceiling": f"{root['ceiling'].mean():.2f}",
+            "lucky (predicted)": lucky, "roots": of_roots,
+            "standard errors": f"{rules.standard_errors(rows):+.1f}", "n": f"{len(rows)} latents",
+        }  # fmt: skip
 
 
 def headline(table: pd.DataFrame) -> str:

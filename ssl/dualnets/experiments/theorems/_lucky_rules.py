@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dualnets.experiments.theorems.lucky import BORN, CALIBRATED, GRAFT, SIBLINGS
-from dualnets.lab.rules import NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.all_or_none import all_or_none
+from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.stats import (
     NOTHING,
     Array,
@@ -24,7 +25,6 @@ from dualnets.lab.stats import (
     too_few,
 )
 from dualnets.lab.time_to_threshold import later, median_time, member_times
-from dualnets.lab.variants import at_once
 
 OUTPUTS = {False: "as they are", True: "of length 1"}  # by `normalize`
 
@@ -101,7 +101,7 @@ def width(table: pd.DataFrame) -> Judgement:
             "polarity_low": float(low), "depth": int(depth), "narrow": int(sizes[0]), "wide": int(sizes[-1]),
             **grown[-1].detail("growth"), "p": exceeds(wide, narrow, len(groups)),
         })  # fmt: skip
-    return _all_or_none(details, grown, what, "the share grows with width at {} of {} depths")
+    return all_or_none(details, grown, what, "the share grows with width at {} of {} depths")
 
 
 def trained(table: pd.DataFrame, test: str) -> Iterator[tuple[bool, str, int, pd.DataFrame]]:
@@ -159,46 +159,48 @@ def sooner(table: pd.DataFrame, *, normalize: bool) -> Judgement:
     """Whether the root is learned sooner with the lucky unit; the effect is the smallest ratio."""
     cells = [cell for cell in trained(table, GRAFT) if cell[0] == normalize]
     details: list[dict[str, Any]] = []
-    ratios = []
+    ratios, level = [], []
     for _, extra, units, rows in cells:
         found = times(rows)
         ratios.append(found.ratio(len(cells)))
+        level.append(f"{found.ratio_when_level.value:.2f}")
         details.append({
             "units": units, **({"of": extra} if extra else {}), **ratios[-1].detail("ratio"),
             "p": later(found.unlucky, found.lucky, len(cells)), "trees": len(found.lucky),
             "never_lucky": int(np.isinf(found.lucky).sum()),
             "never_unlucky": int(np.isinf(found.unlucky).sum()),
             "ratio_when_level": str(found.ratio_when_level),
-            "end_over_gap": f"{end_difference(rows, len(cells)):+.3f}",
         })  # fmt: skip
-    what = "updates to the goal, unlucky over lucky, median over trees, smallest of all widths"
-    return _all_or_none(
-        details, ratios, what, "the lucky unit is sooner at {} of {} widths", 1 + NEGLIGIBLE
+    reason = (
+        "the lucky unit is sooner at {} of {} widths; without its head start the ratios are "
+        f"{', '.join(level)}"
     )
+    what = "updates to the goal, unlucky over lucky, median over trees, smallest of all widths"
+    return all_or_none(details, ratios, what, reason, 1 + NEGLIGIBLE)
 
 
-def end_difference(rows: pd.DataFrame, among: int = 1) -> Estimate:
+def end_difference(rows: pd.DataFrame) -> Estimate:
     """Alignment after training with the lucky unit less that with the other, over the latter's gap."""
     last = rows[rows["step"] == rows["step"].max()].pivot(
         index="member", columns="twin", values=["value", "initial", "ceiling"]
     )
     gain = last["value", "lucky"] - last["value", "unlucky"]
     room = last["ceiling", "unlucky"] - last["initial", "unlucky"]
-    return ratio_interval(gain.to_numpy(), room.to_numpy(), among)
+    return ratio_interval(gain.to_numpy(), room.to_numpy())
 
 
 def rank_correlations(rows: pd.DataFrame) -> Array:
-    """`(S,)` per tree, Spearman's rank correlation over its networks of luck with speed to the goal."""
-    return np.array([
-        _spearman(part["luck"].to_numpy(), -part["updates"].to_numpy())
-        for _, part in rows[rows["updates"].notna()].groupby("member")
-    ])  # fmt: skip
+    """Per tree, Spearman's rank correlation over its networks of luck with speed to the goal.
 
-
-def _spearman(a: Array, b: Array) -> float:
-    if len(a) < 3 or min(len(np.unique(a)), len(np.unique(b))) < 2:
-        return 0.0  # all networks are as soon: luck makes no difference
-    return float(stats.spearmanr(a, b).statistic)
+    Trees of which no network reaches the goal say nothing about speed and are left out.
+    """
+    found = []
+    for _, part in rows[rows["updates"].notna()].groupby("member"):
+        luck, updates = part["luck"].to_numpy(), part["updates"].to_numpy()
+        if len(np.unique(luck)) > 2 and np.isfinite(updates).any():
+            alike = len(np.unique(updates)) == 1
+            found.append(0.0 if alike else float(stats.spearmanr(luck, -updates).statistic))
+    return np.array(found)
 
 
 def within(table: pd.DataFrame) -> Judgement:
@@ -217,26 +219,7 @@ def within(table: pd.DataFrame) -> Judgement:
     what = (
         "rank correlation of luck and speed within trees, mean over trees, smallest of all settings"
     )
-    return _all_or_none(details, means, what, "the luckier are sooner in {} of {} settings")
-
-
-def _all_or_none(
-    details: list[dict[str, Any]], effects: list[Estimate], what: str, reason: str, bound: float = NEGLIGIBLE
-) -> Judgement:  # fmt: skip
-    """Holds if every part has p < SIGNIFICANCE; fails if none has and every effect is below the bound."""
-    if not details:
-        return Judgement("open", "this was not measured", what, NOTHING, [])
-    passed = [d["p"] < SIGNIFICANCE for d in details]
-    reason = reason.format(sum(passed), len(passed))
-    smallest = min(effects, key=lambda e: e.value)
-    outcome: Outcome = "open"
-    if few := too_few(min(effect.n for effect in effects)):
-        reason = few
-    elif all(passed):
-        outcome = "holds"
-    elif not any(passed) and all(effect.high < bound for effect in effects):
-        outcome = "fails"
-    return Judgement(outcome, reason, what + at_once(len(effects)), smallest, details)
+    return all_or_none(details, means, what, "the luckier are sooner in {} of {} settings")
 
 
 def trained_lines(table: pd.DataFrame) -> Iterator[dict[str, Any]]:

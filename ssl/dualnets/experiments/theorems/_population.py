@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,14 +13,7 @@ from dualnets.experiments.theorems.population import INFINITE, JUDGED, LARGE, SM
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import snapshot_steps
 from dualnets.lab.rules import FEWEST_TREES
-from dualnets.lab.stats import (
-    NOTHING,
-    Estimate,
-    Judgement,
-    Outcome,
-    last_step,
-    ratio_interval,
-)
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, last_step, ratio_interval
 from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import trajectory
 from hltm.probe import probe_layers
@@ -30,6 +23,16 @@ if TYPE_CHECKING:
 
 
 MOST_STATES = 256  # of the leaves, over which alignment is summed
+WORDS = {
+    "share": (
+        f"difference of batch {JUDGED} from the infinite one, over the latter's gain, at its largest",
+        "{:+.1%} of the gain",
+    ),
+    "noise": (
+        f"variance between data seeds of batch {JUDGED} over that between trees, at its largest",
+        "{:.3f} of the trees' variance",
+    ),
+}  # column of `compare` -> what is judged, and a value in words
 
 
 def run_cell(settings: Settings, device: torch.device, progress: ProgressListener) -> CellResult:
@@ -196,38 +199,16 @@ def headline(table: pd.DataFrame) -> str:
     return f"best |corr| {rows['initial'].mean():.3f} -> {rows['value'].mean():.3f}"
 
 
-def shares(table: pd.DataFrame) -> dict[str, Estimate]:
-    """The bias of the judged batch as a share of the gain, of every network and depth."""
-    return _of_judged(table, "share")
-
-
-def noises(table: pd.DataFrame) -> dict[str, Estimate]:
-    """Variance between data seeds over variance between trees, of every network and depth."""
-    return _of_judged(table, "noise")
-
-
-def _of_judged(table: pd.DataFrame, column: str) -> dict[str, Estimate]:
+def at_judged(table: pd.DataFrame, *, column: str) -> dict[str, Estimate]:
+    """A column of `compare` for the judged batch, of every network and depth."""
     rows = compare(table).to_dict("records")
     judged = [row for row in rows if row["batch"] == JUDGED]
     return {f"{row['network']}, depth {row['depth']}": row[column] for row in judged}
 
 
-def judge_bias(table: pd.DataFrame) -> Judgement:
-    """Apply the rule on the bias of finite batches."""
-    what = f"difference of batch {JUDGED} from the infinite one, over the latter's gain, at its largest"
-    return _judge(table, "share", what, lambda share: abs(share.value), "{:+.1%} of the gain")
-
-
-def judge_noise(table: pd.DataFrame) -> Judgement:
-    """Apply the rule on the noise of finite batches."""
-    what = f"variance between data seeds of batch {JUDGED} over that between trees, at its largest"
-    return _judge(table, "noise", what, lambda noise: noise.value, "{:.3f} of the trees' variance")
-
-
-def _judge(
-    table: pd.DataFrame, column: str, what: str, size: Callable[[Estimate], float], words: str
-) -> Judgement:
-    """Whether an estimate lies within ±SMALL at every depth."""
+def judge(table: pd.DataFrame, *, column: str) -> Judgement:
+    """Whether the bias (`share`) or the noise of the judged batch lies within ±SMALL at every depth."""
+    what, words = WORDS[column]
     made = compare(table).to_dict("records")
     details = [
         {"network": row["network"], "depth": row["depth"], "batch": row["batch"],
@@ -235,23 +216,23 @@ def _judge(
         for row in made
     ]  # fmt: skip
     judged = [row for row in made if row["batch"] == JUDGED]
-    outcome: Outcome = "open"
     if not judged or min(row["n"] for row in judged) < FEWEST_TREES:
         reason = (
             f"batch {JUDGED} and an infinite batch, or one of {LARGE}, on at least {FEWEST_TREES} trees are "
             "needed"
         )
-        return Judgement(outcome, reason, what, NOTHING, details)
+        return Judgement("open", reason, what, NOTHING, details)
     found = [row[column] for row in judged]
-    worst = max(found, key=size)
+    worst = max(found, key=lambda each: abs(each.value))
     if not all(row["gain"] > 0 for row in judged):
-        return Judgement(outcome, "the infinite batch gains nothing", what, worst, details)
+        return Judgement("open", "the infinite batch gains nothing", what, worst, details)
     shown = ", ".join(
         f"{words.format(row[column].value)} at depth {row['depth']}" for row in judged
     )
-    reason = f"batch {JUDGED} against the infinite one: {shown}"
+    outcome: Outcome = "open"
     if all(each.low > -SMALL and each.high < SMALL for each in found):
         outcome = "holds"
     elif any(each.low > SMALL or each.high < -SMALL for each in found):
         outcome = "fails"
+    reason = f"batch {JUDGED} against the infinite one: {shown}"
     return Judgement(outcome, reason, what, worst, details)

@@ -18,8 +18,6 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from dualnets import theory
-from dualnets.experiments.theorems._residual_rules import judge_guide as judge_guide
-from dualnets.experiments.theorems._residual_rules import judge_rate as judge_rate
 from dualnets.experiments.theorems._residual_rules import summary_table as summary_table
 from dualnets.experiments.theorems.residual import Settings
 from dualnets.lab.experiment import CellResult, ProgressListener

@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dualnets.experiments.theorems.residual import (
-    ALLOWANCE,
-    GUIDE,
-    ORDER,
-    QUIETEST,
-    USUAL,
-)
+from dualnets.experiments.theorems.residual import ALLOWANCE, GUIDE, ORDER, QUIETEST, USUAL
 from dualnets.lab.rules import FEWEST_TREES, SIGNIFICANCE
 from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, exceeds, mean_interval
 
@@ -32,13 +26,8 @@ def rate_settings(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         shape = "" if at["network"] == "tree" else "dense, "
         loss = "" if at["loss"] == "infonce" else f", {at['loss']}"
         many = "" if at["negatives"] == 1 else f", H {at['negatives']}"
-        yield (
-            (
-                f"{shape}{at['units']} units, {weights}, τ {at['temperature']:g}{loss}{many}, depth "
-                f"{at['depth']}, {at['views']}"
-            ),
-            part,
-        )
+        where = f"{shape}{at['units']} units, {weights}, τ {at['temperature']:g}{loss}{many}"
+        yield f"{where}, depth {at['depth']}, {at['views']}", part
 
 
 def slopes(rows: pd.DataFrame, column: str) -> np.ndarray:
@@ -47,16 +36,13 @@ def slopes(rows: pd.DataFrame, column: str) -> np.ndarray:
     Members without a residue or with fewer levels than QUIETEST have none and are left out.
     """
     quiet = rows.sort_values("variance").groupby("member").head(QUIETEST)
-    valid = (quiet[["variance", "residue", column]] > 0).all(axis=1)
-    kept = valid.groupby(quiet["member"]).sum() == QUIETEST
-    quiet = quiet[quiet["member"].map(kept)]
-    logs = np.log(quiet[["variance", column]].to_numpy())
-    x, y = (pd.Series(part, quiet["member"]) for part in logs.T)
-    apart = x - x.groupby(level=0).transform("mean")
-    found: np.ndarray = (
-        (apart * y).groupby(level=0).sum() / apart.pow(2).groupby(level=0).sum()
-    ).to_numpy()
-    return found
+    quiet = quiet[(quiet[["variance", "residue", column]] > 0).all(axis=1)]
+    found = [
+        np.polyfit(np.log(part["variance"]), np.log(part[column]), 1)[0]
+        for _, part in quiet.groupby("member")
+        if len(part) == QUIETEST
+    ]
+    return np.array(found)
 
 
 def rates(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -90,9 +76,8 @@ def judge_rate(table: pd.DataFrame) -> Judgement:
         few = len(found) - len(decided)
         reason = f"fewer than {FEWEST_TREES} trees have a slope in {few} of {len(found)} layers"
     else:
-        low, high = (pick(slope.value for slope in decided) for pick in (min, max))
         reason = (
-            f"slopes of log |θ| on log variance are {low:.3f} to {high:.3f} over {len(found)} layers of "
+            f"slopes of log |θ| on log variance are {_range(decided, '.3f')} over {len(found)} layers of "
             f"{len({row['where'] for row in found})} settings"
         )
         if all(slope.low > least for slope in decided):
@@ -120,12 +105,12 @@ def path_name(at: dict[str, Any]) -> str:
 
 def guides(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Of every setting of training: mean cosines over the path, of the form and of what it competes with."""
-    judged = [(at, part) for at, part in paths(table) if at["polarity_low"] == USUAL]
+    settings = list(paths(table))
+    among = max(sum(at["polarity_low"] == USUAL for at, _ in settings), 1)
     found = []
-    for at, part in paths(table):
+    for at, part in settings:
         means = part.groupby("member")[["form", "other", "unweighted"]].mean()
         whole = means.dropna(subset=["form", "other"])
-        among = max(len(judged), 1)
         found.append({
             "where": path_name(at), "judged": at["polarity_low"] == USUAL,
             **{name: mean_interval(means[name].to_numpy(), among) for name in means},
@@ -143,26 +128,27 @@ def judge_guide(table: pd.DataFrame) -> Judgement:
          "of_another_tree": row["other"].value, "without_weights": row["unweighted"].value, "p": row["p"]}
         for row in found
     ]  # fmt: skip
-    outcome: Outcome = "open"
     what = "mean cosine of the form and the exact update along training, smallest over settings"
-    smallest: Estimate = min(
-        (row["form"] for row in judged), key=lambda e: e.value, default=NOTHING
-    )
-    if not judged or min(row["form"].n for row in judged) < FEWEST_TREES:
+    forms = [row["form"] for row in judged]
+    smallest = min(forms, key=lambda form: form.value, default=NOTHING)
+    if not judged or min(form.n for form in forms) < FEWEST_TREES:
         reason = (
             f"training on at least {FEWEST_TREES} trees with polarities from {USUAL:g} is needed"
         )
-        return Judgement(outcome, reason, what, smallest, details)
+        return Judgement("open", reason, what, smallest, details)
     good = [row["form"].low > GUIDE and row["p"] < SIGNIFICANCE for row in judged]
-    bad = [row["form"].high < GUIDE for row in judged]
-    low, high = (pick(row["form"].value for row in judged) for pick in (min, max))
+    bad = [form.high < GUIDE for form in forms]
     reason = (
-        f"the mean cosine is {low:.2f} to {high:.2f} over {len(judged)} settings, above {GUIDE:g} in "
-        f"{sum(good)} and below in {sum(bad)}; with another tree's views it is "
-        f"{min(row['other'].value for row in judged):.2f} to {max(row['other'].value for row in judged):.2f}"
+        f"the mean cosine is {_range(forms)} over {len(judged)} settings, above {GUIDE:g} in {sum(good)} and "
+        f"below in {sum(bad)}; with another tree's views it is {_range([row['other'] for row in judged])}"
     )
-    outcome = "holds" if all(good) else "fails" if any(bad) else "open"
+    outcome: Outcome = "holds" if all(good) else "fails" if any(bad) else "open"
     return Judgement(outcome, reason, what, smallest, details)
+
+
+def _range(estimates: list[Estimate], spec: str = ".2f") -> str:
+    low, high = (pick(each.value for each in estimates) for pick in (min, max))
+    return f"{low:{spec}} to {high:{spec}}"
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from dualnets.experiments.theorems._top_down import compare, rate_pairs, rates, 
 from dualnets.experiments.theorems.top_down import COUPLED
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH
+from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.stats import mean_interval, ratio_interval
 
 COLOURS = {"full": "#440154", "uncoupled": "#e07b39", "frozen": "#8a8a8a", "constant": "#21918c"}
@@ -48,23 +49,26 @@ def draw(table: pd.DataFrame) -> Figure:
     for i, (pair, at) in enumerate(pairs):
         gains = axes = figure.add_subplot(grid[1, 3 * i : 3 * i + 3], sharey=gains)
         for (measure, style), shift in zip(GAINS.items(), (-0.12, 0.12), strict=True):
-            own = [f[(f["pair"] == pair) & (f["measure"] == measure)]["log_gain"] for f in made]
+            own = [
+                f[(f["pair"] == pair) & (f["measure"] == measure)]["log_gain"].to_numpy()
+                for f in made
+            ]
             _intervals(axes, own, shift, label=WORDS[measure], **style)
         _by_setting(axes, settings, 0.25)
         axes.set_ylabel("log ratio, with / without")
         axes.set_title(f"{'de'[i]}  {pair.replace(' / ', ' against ')}, {at}")
         axes.legend(loc="upper right", ncols=2)
     axes = figure.add_subplot(grid[2, :3])
-    grown = [rates(part).query("measure == 'per_norm'") for _, part in cells]
+    grown = [rates(part) for _, part in cells]
     for i, (intervention, colour) in enumerate(COLOURS.items()):
-        own = [part[part["intervention"] == intervention]["rate"] for part in grown]
+        own = [rate_pairs(part, intervention)[0] for part in grown]
         _intervals(axes, own, (i - 1.5) * 0.16, fmt="o", color=colour, label=intervention)
-    _by_setting(axes, settings, 0.15)
+    _by_setting(axes, settings, 0.15, judged=False)
     axes.set_ylabel("d log(|s| / ‖w‖) / dt")
     axes.set_title("f  growth rate of the selectivity per norm")
     axes.legend(loc="upper left", ncols=4)
     axes = figure.add_subplot(grid[2, 3:])
-    found = [ratio_interval(*rate_pairs(part, COUPLED, "per_norm")) for _, part in cells]
+    found = [ratio_interval(*rate_pairs(part, COUPLED)) for part in grown]
     bars(axes, range(len(found)), found, fmt="o", ms=4, lw=1.2, color=COLOURS["full"])
     _by_setting(axes, settings, 0.15, null=1)
     axes.set_ylabel("rate full / rate uncoupled")
@@ -85,15 +89,19 @@ def _paths(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
     axes.set_xlabel("time, as a share of each tree's whole time")
 
 
-def _intervals(axes: Axes, values: list[pd.Series], shift: float, **style: Any) -> None:
+def _intervals(axes: Axes, values: list[Any], shift: float, **style: Any) -> None:
     """The mean of each setting's values with its interval, beside the setting's place."""
-    means = [mean_interval(each.to_numpy()) for each in values]
+    means = [mean_interval(each) for each in values]
     bars(axes, np.arange(len(values)) + shift, means, ms=4, lw=1.2, **style)
 
 
-def _by_setting(axes: Axes, settings: list[dict[str, Any]], margin: float, null: float = 0) -> None:
-    """Every setting's values below its place."""
+def _by_setting(
+    axes: Axes, settings: list[dict[str, Any]], margin: float, null: float = 0, judged: bool = True
+) -> None:
+    """Every setting's values below its place; a line at the null, and a dashed one that claims are about."""
     axes.axhline(null, color="#777777", lw=1)
+    if judged:
+        axes.axhline(null + NEGLIGIBLE, color="#777777", lw=1, ls=(0, (4, 2)))
     labels = ["\n".join(str(value) for value in setting.values()) for setting in settings]
     axes.set_xticks(range(len(settings)), labels)
     names = " / ".join(name.removesuffix("_low").replace("_", " ") for name in settings[0])

@@ -82,14 +82,16 @@ def judge_estimates(table: pd.DataFrame) -> Judgement:
     # both forms of a prediction are one estimate: they differ by rounding
     rows = table[(table["standard_error"] > 0) & (table["form"] != "operator")]
     squares = (rows["relative_error"] / rows["standard_error"]) ** 2
-    rows = rows.assign(square=squares, halved=rows["form"] == HALVED)
+    # networks on one tree read the same samples, and so do all networks on digits
+    member = rows["member"].where(rows["data"] != "digits", -1)
+    rows = rows.assign(square=squares, halved=rows["form"] == HALVED, member=member)
+    source = ["data", "seed", "member"]
     found: dict[bool, Estimate] = {}
     details: list[dict[str, Any]] = []
     for halved, part in rows.groupby("halved"):
-        per_network = part.groupby(["cell", "member"])["square"].mean()
-        found[bool(halved)] = mean_interval(per_network.to_numpy())
+        found[bool(halved)] = mean_interval(part.groupby(source)["square"].mean().to_numpy())
         for (data, network), own in part.groupby(["data", "network"], sort=False):
-            means = own.groupby(["cell", "member"])["square"].mean()
+            means = own.groupby(source)["square"].mean()
             details.append({
                 "data": data, "network": network, "halved": bool(halved),
                 **mean_interval(means.to_numpy()).detail("mean_square"),
@@ -98,10 +100,11 @@ def judge_estimates(table: pd.DataFrame) -> Judgement:
     right, wrong = found.get(False, NOTHING), found.get(True, NOTHING)
     vague = int((~(rows["standard_error"] < PRECISE) & ~rows["halved"]).sum())
     what = "mean square of (predicted - actual) / standard error, 1 if right"
+    of = "sets of samples"
     outcome: Outcome = "open"
     if right.n < FEWEST_TREES:
-        reason = f"{right.n} networks are fewer than {FEWEST_TREES}"
-        return Judgement(outcome, reason, what, right, details, "networks")
+        reason = f"{right.n} sets of samples are fewer than {FEWEST_TREES}"
+        return Judgement(outcome, reason, what, right, details, of)
     reason = (
         f"the mean square is {right:.2f} for predictions and {wrong:.0f} for halved ones; {vague} of "
         f"{(~rows['halved']).sum()} standard errors are {PRECISE:g} of the update or more"
@@ -110,4 +113,4 @@ def judge_estimates(table: pd.DataFrame) -> Judgement:
         outcome = "fails"
     elif right.high < EXCESS < wrong.low and not vague:
         outcome = "holds"
-    return Judgement(outcome, reason, what, right, details, "networks")
+    return Judgement(outcome, reason, what, right, details, of)

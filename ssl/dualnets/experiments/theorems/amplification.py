@@ -1,9 +1,10 @@
 """Does training amplify the directions of the covariance operator, and do the first stay first?
 
 With views that keep the root, the operator of a layer is V[Kbar] = (Kbar_+ - Kbar_-)(Kbar_+ - Kbar_-)^T / 4
-(docs/theory.md, Equation 3.5), which has as many directions as there are outputs. Along training, the growth
-rate of the weights along each eigenvector is compared with its eigenvalue (for plain outputs, where the
-operator acts on the weights).
+(docs/theory.md, Equation 3.5), which has as many directions as there are outputs. There are two classes of
+samples, so that a pair weight is one factor, and a contrastive loss has the directions of the simple one.
+Along training, the growth rate of the weights along each eigenvector is compared with its eigenvalue (for
+plain outputs, where the operator acts on the weights).
 
 Then the units. The operator amplifies what is selective already, so the unit that follows its latent best
 before training should win more often than one in n, the chance of a unit that is picked blindly. Whether
@@ -98,15 +99,18 @@ EXPERIMENT = Experiment(
     module=__name__,
     claims=(
         Claim(
-            "Training amplifies the covariance operator's directions in the order of their eigenvalues",
-            "arXiv 2010.00578, Theorem 3: the covariance operator of the simple loss",
+            "Training amplifies the covariance operator's directions the more, the larger their eigenvalues",
+            "arXiv 2010.00578 v6, Theorems 3 and 4, whose operators have the same directions if views keep "
+            "a binary root: docs/theory.md, Equations 3.5 and 3.6",
             GROWTH,
             "growth",
             plateau=None,
         ),
         Claim(
-            "The first stay first: the most selective unit before training wins more often than by chance",
-            "arXiv 2010.00578, lucky nodes: the covariance operator amplifies what is selective already",
+            "The first stay first: the unit that follows its latent best before training is the best after "
+            "it more often than by chance",
+            "arXiv 2010.00578 v6, lucky nodes: the covariance operator amplifies what is selective already "
+            "(weights that hardly move would keep the first, too)",
             FIRST,
             "first",
             plateau=Deferred(f"{_RULES}:shares", {"of": "first_stays"}),

@@ -148,9 +148,10 @@ def _sooner(normalize: bool) -> Rule:
         f"With outputs {'of length 1' if normalize else 'as they are'}: at every width the copy with the "
         "lucky unit must reach the common goal in fewer updates than the copy with the unlucky one (exact "
         "signed-rank test over trees of the logarithms of the times, one-sided; a copy that never reaches "
-        f"it is later than all; p < {SIGNIFICANCE} after Bonferroni over widths). Holds if it does at every "
-        "width. Fails if at none and the median ratio of the times, of trees in which at least one copy "
-        f"reaches the goal, is below {1 + NEGLIGIBLE:g} with its whole 95% interval (all widths at once). "
+        f"it is later than all; p < {SIGNIFICANCE} after Bonferroni over widths). A head start counts, "
+        "and is taken away in the table. Holds if it does at every width. Fails if at none and the median "
+        "ratio of the times, of trees in which at least one copy reaches the goal, is below "
+        f"{1 + NEGLIGIBLE:g} with its whole 95% interval (all widths at once). "
         f"{_FEW}",
         Deferred(f"{_RULES}:sooner", {"normalize": normalize}),
     )
@@ -161,7 +162,8 @@ WITHIN = Rule(
     "soon the goal is reached, over the networks of one tree, must be above 0 on average over trees "
     "(Wilcoxon's exact signed-rank test, one-sided, "
     f"p < {SIGNIFICANCE} after Bonferroni over these settings). The goal is halfway from the mean of a "
-    "tree's networks before training to its ceiling; networks that never reach it share the last rank. "
+    "tree's networks before training to its ceiling; networks that never reach it share the last rank, and "
+    "trees none of whose networks reach it are left out. "
     "Holds if it is in every setting, fails if in none and every mean is below "
     f"{NEGLIGIBLE} with its whole 95% interval (all settings at once). {_FEW}",
     Deferred(f"{_RULES}:within"),

@@ -89,43 +89,44 @@ GRIDS: dict[str, list[Grid]] = {
         *_deeper([3, 4, 5], 128, steps=[4000]),
     ],
 }  # fmt: skip
-_MEASURE = (
-    f"Per tree, batch {JUDGED} is compared with the infinite batch (at depths without one, with batch "
-    f"{LARGE}, mean over its data seeds) in the mean best |correlation| of latents of levels >= 2 after "
-    "training"
-)
-BIAS_RULE = (
-    f"{_MEASURE}. The difference, with batch {JUDGED} averaged over data seeds, is taken as a share of the "
-    "gain of the infinite batch: a ratio of means over trees with Fieller's 95% interval, simultaneous over "
-    f"depths. Holds if the interval lies within ±{SMALL} at every depth, fails if it lies outside at one; "
-    f"open otherwise, if a gain is not above 0, or with fewer than {FEWEST_TREES} trees. The shares must be "
-    "flat over the last doubling of updates."
-)
-NOISE_RULE = (
-    f"{_MEASURE}. The variance between the data seeds of a tree, mean over trees, is divided by the "
-    "variance between trees with the infinite batch: a ratio of means over trees with Fieller's 95% "
-    f"interval, simultaneous over depths. Holds if the interval lies below {SMALL} at every depth, fails if "
-    f"it lies above at one, open otherwise, or with fewer than {FEWEST_TREES} trees. The ratios must be flat "
-    "over the last doubling of updates."
+_CODE = "dualnets.experiments.theorems._population"
+_REFERENCE = (
+    "ours: the expected updates of arXiv 2010.00578 v6, Theorems 2 to 4, against sampled ones"
 )
 
-_CODE = "dualnets.experiments.theorems._population"
+
+def _claim(text: str, name: str, column: str, ratio: str, what: str) -> Claim:
+    rule = Rule(
+        f"Per tree, batch {JUDGED} is compared with the infinite batch (at depths without one, with batch "
+        f"{LARGE}, mean over its data seeds) in the mean best |correlation| of latents of levels >= 2 after "
+        f"training. {ratio}: a ratio of means over trees with Fieller's 95% interval, simultaneous over "
+        f"depths. Holds if it lies within ±{SMALL} at every depth, fails if it lies outside at one; "
+        f"open otherwise, if the infinite batch gains nothing, or with fewer than {FEWEST_TREES} trees. The "
+        f"{what} must be flat over the last doubling of updates.",
+        Deferred(f"{_CODE}:judge", {"column": column}),
+    )
+    plateau = Deferred(f"{_CODE}:at_judged", {"column": column})
+    return Claim(text, _REFERENCE, rule, name, plateau)
+
+
 EXPERIMENT = Experiment(
     module=__name__,
     claims=(
-        Claim(
+        _claim(
             f"A batch of {JUDGED} teaches what an infinite batch teaches, on average over its draws",
-            "ours: the expected updates of arXiv 2010.00578 v6, Theorems 2 to 4, against sampled ones",
-            Rule(BIAS_RULE, Deferred(f"{_CODE}:judge_bias")),
-            name="bias",
-            plateau=Deferred(f"{_CODE}:shares"),
+            "bias",
+            "share",
+            f"The difference, with batch {JUDGED} averaged over data seeds, is divided by the gain of the "
+            "infinite batch",
+            "shares",
         ),
-        Claim(
+        _claim(
             f"At batch {JUDGED} the draw of the data matters little beside the tree and the initial network",
-            "ours: the expected updates of arXiv 2010.00578 v6, Theorems 2 to 4, against sampled ones",
-            Rule(NOISE_RULE, Deferred(f"{_CODE}:judge_noise")),
-            name="noise",
-            plateau=Deferred(f"{_CODE}:noises"),
+            "noise",
+            "noise",
+            "The variance between the data seeds of a tree is divided by the variance between trees with the "
+            "infinite batch",
+            "ratios",
         ),
     ),
     summary="a large batch is as good as an infinite one",

@@ -117,21 +117,22 @@ GUIDE_RULE = (
     "asked for. Quieter views are shown, and not judged."
 )
 
+_CODE = "dualnets.experiments.theorems._residual"
 EXPERIMENT = Experiment(
     module=__name__,
     claims=(
         Claim(
             "The residue of the pair-weighted covariance operator vanishes with the variance of the "
-            "augmentation, at first order",
+            "augmentation, at first order or faster",
             "arXiv 2010.00578 v6, Theorem 4",
-            Rule(RATE_RULE, Deferred("dualnets.experiments.theorems._residual:judge_rate")),
+            Rule(RATE_RULE, Deferred(f"{_CODE}_rules:judge_rate")),
             name="rate",
             plateau=None,
         ),
         Claim(
             "Along training, the pair-weighted covariance operator is a good guide to the expected update",
             "ours: Theorem 4 of arXiv 2010.00578 bounds the residue's rate, not its size at a given noise",
-            Rule(GUIDE_RULE, Deferred("dualnets.experiments.theorems._residual:judge_guide")),
+            Rule(GUIDE_RULE, Deferred(f"{_CODE}_rules:judge_guide")),
             name="guide",
             plateau=None,
         ),
@@ -140,5 +141,5 @@ EXPERIMENT = Experiment(
     result_version=2,
     Settings=Settings,
     grids=GRIDS,
-    code="dualnets.experiments.theorems._residual",
+    code=_CODE,
 )

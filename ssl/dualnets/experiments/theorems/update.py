@@ -85,7 +85,7 @@ _TREES: dict[str, list[Any]] = {"network": ["tree", "mlp"]}
 _SAMPLED: dict[str, list[Any]] = {"batches": [40], "batch": [64]}
 # the simple loss's update is estimated, which takes more samples: of digits most, whose update is small
 _TREES_ESTIMATED: dict[str, list[Any]] = {
-    "loss": ["simple"], "batches": [40], "batch": [256], "members": [8],
+    "loss": ["simple"], "batches": [40], "batch": [256], "members": [12],
 }  # fmt: skip
 _DIGITS_ESTIMATED: dict[str, list[Any]] = {
     "data": ["digits"], "loss": ["simple"], "units": [32], "batches": [40], "batch": [4096],
@@ -141,12 +141,13 @@ IDENTITY_RULE = (
 )
 ESTIMATE_RULE = (
     "Prediction and actual update are estimated from different samples. Their difference as a norm over "
-    "the weight, in standard errors, has a mean square of 1 if the prediction is right. Per network it is "
-    "averaged over layers; the mean over networks has Student's 95% interval. Holds if the interval lies "
+    "the weight, in standard errors, has a mean square of 1 if the prediction is right. It is averaged over "
+    "layers and over networks that read the same samples (those on one tree, all those on digits), whose "
+    "errors go together; the mean over these sets of samples has Student's 95% interval. Holds if it lies "
     f"below {EXCESS:g} (what is off is less than one standard error), that of predictions halved on purpose "
     f"lies above, and every standard error is below {PRECISE:g} of the update; fails if the interval lies "
-    f"above {EXCESS:g}; open otherwise, or with fewer than {FEWEST_TREES} networks. There is no training, "
-    "so no plateau is asked for."
+    f"above {EXCESS:g}; open otherwise, or with fewer than {FEWEST_TREES} sets. There is no training, so no "
+    "plateau is asked for."
 )
 _CODE = "dualnets.experiments.theorems._update_rules"
 

@@ -1,15 +1,8 @@
-"""How much of what survives the average over augmentations is about one latent, in closed form.
+"""How much of what survives the average over augmentations is about a latent: docs/theory.md, Equation 4.10.
 
-x̄ = E_aug[x'] is the average view of a sample, over the leaves i below a latent ν. For linear units on these
-leaves the covariance operator of Theorem 3 (docs/theory.md, Equation 3.5) is V_x[x̄]. The share of its trace
-that the state z_ν of the latent explains is
-
-    share_ν = Σ_i Cov(x̄_i, z_ν)² / ( Var(z_ν) Σ_i Var(x̄_i) )  =  c_ν² Σ_i σ_i² ρ_νi² / Σ_i σ_i² κ_i,
-
-with σ_i² the variance of leaf i, ρ_νi its correlation with ν, κ_i the correlation of leaf i in two views,
-and c_ν the correlation of z_ν in a view and in the sample: leaf i of a view depends on z_ν through the state
-of ν in the view alone. If views keep a binary root alone, share_ν = ρ_0ν², the square of the factor of
-Equation 4.3; if they keep everything, it is the mean squared correlation of ν with its leaves.
+Leaf i of a view depends on the state of a latent ν above it in the sample through the state of ν in the view
+alone. The covariance of the average view with z_ν is therefore that of the leaf itself, times the correlation
+of z_ν in a view and in the sample.
 """
 
 from __future__ import annotations

@@ -278,14 +278,18 @@ def _mean_repulsion(loss: Loss, r: Tensor, marginal: Tensor) -> Iterator[Tensor]
     The expectation is over the other H - 1 negatives, each with the marginal distribution of views.
     """
     members, views = marginal.shape
-    many = loss.negatives
-    if many == 1 and (type(loss) is InfoNCE or type(loss) is Triplet):
-        _check_terms(members, views, many, MOST_SIGMOIDS)
+    many, terms = loss.negatives, members * views ** (2 + loss.negatives)
+    one = many == 1 and type(loss) in (InfoNCE, Triplet)
+    if terms > (most := MOST_SIGMOIDS if one else MAX_ENTRIES):
+        raise ValueError(
+            f"{views} views and {many} negative(s) make {terms} terms, expected at most {most}; "
+            "use sampled_pairwise_operator"
+        )
+    if one and isinstance(loss, InfoNCE | Triplet):
         for a in range(views):  # β = 1 / (1 + exp(-(r_+ - r_k + margin) / τ))
             near = (r[:, a] + loss.margin) / loss.temperature
             yield (near[:, :, None] - r[:, a, None] / loss.temperature).sigmoid_()
         return
-    _check_terms(members, views, many, MAX_ENTRIES)
     grid = [views] * many
     for a in range(views):
         near = r[:, a, :, None].expand(-1, -1, views**many)
@@ -309,13 +313,3 @@ def _mean_repulsion(loss: Loss, r: Tensor, marginal: Tensor) -> Iterator[Tensor]
                     part = (part * weight).sum(2 + other)
             total = total + part
         yield total
-
-
-def _check_terms(members: int, views: int, negatives: int, most: int) -> None:
-    """Raise ValueError if a sum over anchors, positives and negatives has more than `most` terms."""
-    terms = members * views ** (2 + negatives)
-    if terms > most:
-        raise ValueError(
-            f"{views} views and {negatives} negative(s) make {terms} terms, expected at most {most}; "
-            "use sampled_pairwise_operator"
-        )
