@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 
 from dualnets import theory
-from dualnets.experiments.theorems.population import INFINITE, JUDGED, LARGE, SMALL, Settings
+from dualnets.experiments.theorems.population import INFINITE, JUDGED, LARGE, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import snapshot_steps
-from dualnets.lab.rules import FEWEST_TREES
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE
 from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, last_step, ratio_interval
 from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import trajectory
@@ -207,7 +207,7 @@ def at_judged(table: pd.DataFrame, *, column: str) -> dict[str, Estimate]:
 
 
 def judge(table: pd.DataFrame, *, column: str) -> Judgement:
-    """Whether the bias (`share`) or the noise of the judged batch lies within ±SMALL at every depth."""
+    """Whether the bias (`share`) or the noise of the judged batch lies within ±NEGLIGIBLE at every depth."""
     what, words = WORDS[column]
     made = compare(table).to_dict("records")
     details = [
@@ -230,9 +230,9 @@ def judge(table: pd.DataFrame, *, column: str) -> Judgement:
         f"{words.format(row[column].value)} at depth {row['depth']}" for row in judged
     )
     outcome: Outcome = "open"
-    if all(each.low > -SMALL and each.high < SMALL for each in found):
+    if all(each.low > -NEGLIGIBLE and each.high < NEGLIGIBLE for each in found):
         outcome = "holds"
-    elif any(each.low > SMALL or each.high < -SMALL for each in found):
+    elif any(each.low > NEGLIGIBLE or each.high < -NEGLIGIBLE for each in found):
         outcome = "fails"
     reason = f"batch {JUDGED} against the infinite one: {shown}"
     return Judgement(outcome, reason, what, worst, details)

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dualnets.experiments.theorems._population import batch_name, by_tree, compare
-from dualnets.experiments.theorems.population import INFINITE, SMALL
+from dualnets.experiments.theorems.population import INFINITE
 from dualnets.lab.report.style import AFTER, CEILING, WIDTH
+from dualnets.lab.rules import NEGLIGIBLE
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -79,7 +80,7 @@ def _judged(axes: Axes, made: pd.DataFrame) -> None:
         ends = np.array([[e.low, e.high] for e in made[column]]).T.clip(-9, 9)
         axes.errorbar(place + (i - 0.5) * 0.2, values, np.abs(ends - values), color=colour, ls="none",
                       marker="os"[i], ms=5, capsize=3, label=word)  # fmt: skip
-    for border in (-SMALL, SMALL):
+    for border in (-NEGLIGIBLE, NEGLIGIBLE):
         axes.axhline(border, color="#777777", lw=1, ls=(0, (4, 2)))
     axes.set_xticks(place, [str(b) for b in made["batch"]])
     axes.set(xlabel="batch", ylim=(-0.32, 0.42), xlim=(-0.5, len(made) - 0.5),

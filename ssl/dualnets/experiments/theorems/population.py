@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualnets.lab.experiment import Experiment, Grid
-from dualnets.lab.rules import FEWEST_TREES, Claim, Deferred, Rule
+from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE, Claim, Deferred, Rule
 from dualnets.lab.settings import (
     ContrastSettings,
     NetworkSettings,
@@ -33,7 +33,6 @@ from dualnets.lab.settings import (
 INFINITE = 0
 JUDGED = 128
 LARGE = 2048  # stands for the infinite batch where there is none
-SMALL = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +99,7 @@ def _claim(text: str, name: str, column: str, ratio: str, what: str) -> Claim:
         f"Per tree, batch {JUDGED} is compared with the infinite batch (at depths without one, with batch "
         f"{LARGE}, mean over its data seeds) in the mean best |correlation| of latents of levels >= 2 after "
         f"training. {ratio}: a ratio of means over trees with Fieller's 95% interval, simultaneous over "
-        f"depths. Holds if it lies within ±{SMALL} at every depth, fails if it lies outside at one; "
+        f"depths. Holds if it lies within ±{NEGLIGIBLE} at every depth, fails if it lies outside at one; "
         f"open otherwise, if the infinite batch gains nothing, or with fewer than {FEWEST_TREES} trees. The "
         f"{what} must be flat over the last doubling of updates.",
         Deferred(f"{_CODE}:judge", {"column": column}),
