@@ -24,8 +24,8 @@ OPTIONS = [
     Option("seed", "Repeat the claims on other trees, weights and rows: runs with this seed in place of the "
            "scale's own, of experiments that have others.", kind=int),
     Option("markdown", "Write the table into this page, between its marks, and the claims as small files "
-           "into benchmarks/claims in the same folder; other scales and repetitions with another seed become "
-           "columns. - prints the table.", metavar="PAGE"),
+           "into the folder of its name, e.g. claims/ beside claims.md; other scales and repetitions with "
+           "another seed become columns. - prints the table.", metavar="PAGE"),
     Option("workers", "Processes that compute cells in parallel; 0 for one per core.", kind=int, default=0),
 ]  # fmt: skip
 
@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> int:
     if page is not None:
         if not page.is_file():
             raise ValueError(f"there is no page {page} to write the table into")
+        if not page.suffix:
+            raise ValueError(f"the name of the page must have an ending, as claims.md has, got {page}")
         claims.insert_table("", page.read_text())
 
     # 2. Run what is missing, and read what is stored.
@@ -63,7 +65,7 @@ def main(arguments: list[str]) -> int:
     if markdown == "-":
         print(claims.markdown([result for results in ran.values() for result in results]))
     elif page is not None:
-        folder = page.parent / "benchmarks" / "claims"
+        folder = page.with_suffix("")
         for each, results in ran.items():
             if results:
                 saved = claims.results_folder(folder, each, seed)
