@@ -12,7 +12,7 @@ from torch import Tensor
 import dualnets
 import hltm
 from dualnets.methods.protocol import TrainContext
-from dualnets.networks.heads import RUNNING
+from dualnets.networks.running_moments import RUNNING
 from dualnets.training.data import FixedData, FreshData
 from dualnets.training.steps import TrainConfig, train_steps_eager, trained_tensors
 

@@ -73,7 +73,7 @@ def assert_close(ours, theirs, rtol=1e-9, atol=1e-9):
 
 
 def test_most_of_the_methods_cases_are_supported():
-    assert len(CASES) == 14
+    assert len(CASES) == 15
     assert {type(method) for method in CASES.values()} == {BYOL, SimSiam}
 
 

@@ -137,7 +137,7 @@ EXPERIMENT = Experiment(
             plateau=None,
         ),
     ),
-    summary="the residue of Theorem 4: its rate, and its size in training",
+    summary="the residue of Theorem 4: its rate, its size in training",
     result_version=2,
     Settings=Settings,
     grids=GRIDS,
