@@ -47,7 +47,9 @@ def main(arguments: list[str]) -> int:
         if not page.is_file():
             raise ValueError(f"there is no page {page} to write the table into")
         if not page.suffix:
-            raise ValueError(f"the name of the page must have an ending, as claims.md has, got {page}")
+            raise ValueError(
+                f"the name of the page must have an ending, as claims.md has, got {page}"
+            )
         claims.insert_table("", page.read_text())
 
     # 2. Run what is missing, and read what is stored.
