@@ -44,6 +44,16 @@ def test_functions_that_are_given_by_name_are_there_and_take_their_options(name)
 
 
 @pytest.mark.parametrize("name", WITH_VARIANTS)
+def test_claims_are_about_variants_that_there_are(name):
+    experiment = experiments.load(name)
+    variants = {grid["variant"].value for grids in experiment.grids.values() for grid in grids}
+    for claim in experiment.claims:
+        assert set(claim.about) <= variants
+        if claim.plateau is not None and claim.plateau.function.endswith("_verdicts:ends"):
+            assert claim.about or claim.plateau.options  # some, or all but one
+
+
+@pytest.mark.parametrize("name", WITH_VARIANTS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_what_one_variant_fixes_all_fix(name, scale):
     every = experiments.load(name).grids[scale]

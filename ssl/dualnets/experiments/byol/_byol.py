@@ -73,6 +73,7 @@ WORKS = (
 )
 _FEW = f"or with fewer than {FEWEST_TREES} trees."
 _VERDICTS = "dualnets.experiments.byol._verdicts"
+ENDS = Deferred(f"{_VERDICTS}:ends")  # gap closed and spread: what must be flat
 _TIMES = "dualnets.experiments.byol._times"
 SUMMARY_TABLE = Deferred(f"{_VERDICTS}:summary_table")
 
@@ -128,16 +129,9 @@ def sooner(reference: str, others: Sequence[str]) -> Rule:
     return Rule(text, Deferred(f"{_TIMES}:sooner", {"reference": reference, "others": others}))
 
 
-def ends(*names: str, unless: Sequence[str] = ()) -> Deferred:
-    """What must be flat for a claim about these variants: their gap closed and their spread.
-
-    A spread has the scale of a gap, so that the same change of it is allowed.
-
-    Args:
-        names: of the variants.
-        unless: variants of which it is said that they never work: one that does refutes it, flat or not.
-    """
-    return Deferred(f"{_VERDICTS}:ends", {"names": names, "unless": unless})
+def ends_unless(*names: str) -> Deferred:
+    """As ENDS, for a claim that these variants never work: one that does refutes it, flat or not."""
+    return Deferred(f"{_VERDICTS}:ends", {"unless": names})
 
 
 def _named(variants: Iterable[str]) -> str:

@@ -154,11 +154,12 @@ def as_good(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Ju
     return Judgement(outcome, reason, effect, worst, list(details.values()))
 
 
-def ends(
-    table: pd.DataFrame, *, names: Sequence[str], unless: Sequence[str] = ()
-) -> dict[str, Estimate]:
-    """Gap closed and spread at the last step of some variants: what must be flat, see `_byol.ends`."""
-    found = variant_ends(table, names)
+def ends(table: pd.DataFrame, *, unless: Sequence[str] = ()) -> dict[str, Estimate]:
+    """Gap closed and spread of every variant at the last step: what must be flat; see `_byol.ends_unless`.
+
+    A spread has the scale of a gap, so that the same change of it is allowed.
+    """
+    found = variant_ends(table)
     if any(found[name].status == "works" for name in unless if name in found):
         return {}
     parts: dict[str, Estimate] = {}

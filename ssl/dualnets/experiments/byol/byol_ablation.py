@@ -13,9 +13,9 @@ from typing import Any
 from dualnets.experiments.byol._byol import (
     COMMON,
     EARLIER,
+    ENDS,
     SUMMARY_TABLE,
     as_good,
-    ends,
     flat_scales,
     needed,
 )
@@ -49,7 +49,7 @@ REFERENCE = f"{EARLIER}: which of predictor, moving average and BatchNorm are ne
 def _claim(text: str, short: tuple[str, ...], name: str) -> Claim:
     """That some variants do not work, while those do that have all parts but perhaps the moving average."""
     works = (USUAL, WITHOUT_EMA)
-    return Claim(text, REFERENCE, needed(works, short), name, ends(*works, *short))
+    return Claim(text, REFERENCE, needed(works, short), name, ENDS, (*works, *short))
 
 
 EXPERIMENT = ablation(
@@ -62,7 +62,8 @@ EXPERIMENT = ablation(
             REFERENCE,
             as_good(USUAL, (WITHOUT_EMA,)),
             "average",
-            ends(USUAL, WITHOUT_EMA),
+            ENDS,
+            (USUAL, WITHOUT_EMA),
         ),
     ),
     summary="BYOL needs its predictor and BatchNorm, not its average",

@@ -18,9 +18,9 @@ from typing import Any
 from dualnets.experiments.byol._byol import (
     COMMON,
     EARLIER,
+    ENDS,
     SUMMARY_TABLE,
     as_good,
-    ends,
     flat_scales,
     needed,
 )
@@ -66,14 +66,16 @@ EXPERIMENT = ablation(
             PARTS,
             needed((WHOLE, WITHOUT_STD), STOPPED),
             "mean",
-            ends(WHOLE, WITHOUT_STD, *STOPPED),
+            ENDS,
+            (WHOLE, WITHOUT_STD, *STOPPED),
         ),
         Claim(
             "BYOL needs no gradient through BatchNorm's deviation",
             PARTS,
             as_good(WHOLE, (WITHOUT_STD,)),
             "deviation",
-            ends(WHOLE, WITHOUT_STD),
+            ENDS,
+            (WHOLE, WITHOUT_STD),
         ),
         *(
             Claim(
@@ -81,7 +83,8 @@ EXPERIMENT = ablation(
                 "ours; the authors' code has the variants as options",
                 needed((WHOLE,), short),
                 f"{part} alone",
-                ends(WHOLE, *short),
+                ENDS,
+                (WHOLE, *short),
             )
             for part, short in ALONE.items()
         ),
@@ -91,7 +94,8 @@ EXPERIMENT = ablation(
                 reference,
                 as_good(WHOLE, (variant,)),
                 name,
-                ends(WHOLE, variant),
+                ENDS,
+                (WHOLE, variant),
             )
             for name, (variant, where, reference) in PLACES.items()
         ),

@@ -12,9 +12,9 @@ from typing import Any
 from dualnets.experiments.byol._byol import (
     COMMON,
     EARLIER,
+    ENDS,
     SUMMARY_TABLE,
     as_good,
-    ends,
     flat_scales,
     needed,
 )
@@ -32,7 +32,8 @@ EXPERIMENT = ablation(
             f"{EARLIER}: the loss of its theory; the authors' code has it as an option",
             as_good(COSINE, (SQUARED,)),
             name="squared",
-            plateau=ends(COSINE, SQUARED),
+            plateau=ENDS,
+            about=(COSINE, SQUARED),
         ),
         *(
             Claim(
@@ -40,7 +41,8 @@ EXPERIMENT = ablation(
                 f"ours: for the loss of the theory in {EARLIER}",
                 needed((SQUARED,), (short,)),
                 name=name,
-                plateau=ends(SQUARED, short),
+                plateau=ENDS,
+                about=(SQUARED, short),
             )
             for name, part, short in (
                 ("norm", "BatchNorm", NO_NORM),

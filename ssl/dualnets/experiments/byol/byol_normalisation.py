@@ -20,7 +20,7 @@ from typing import Any
 from dualnets.experiments.byol._byol import (
     COMMON,
     EARLIER,
-    ends,
+    ends_unless,
     flat_scales,
     needed,
     sooner,
@@ -58,7 +58,7 @@ EXPERIMENT = ablation(
             "ours: the strongest reading of that term; arXiv 2010.10241 refutes it on images",
             needed((BATCH,), tuple(ONE_SAMPLE), at_all=True),
             "at all",
-            ends(BATCH, *ONE_SAMPLE, unless=tuple(ONE_SAMPLE)),
+            ends_unless(*ONE_SAMPLE),
         ),
     ),
     summary="BYOL learns soonest with BatchNorm",

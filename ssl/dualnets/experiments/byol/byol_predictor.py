@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualnets.experiments.byol._byol import COMMON, SUMMARY_TABLE, as_good, ends, flat_scales
+from dualnets.experiments.byol._byol import COMMON, ENDS, SUMMARY_TABLE, as_good, flat_scales
 from dualnets.lab.ablation import ablation
 from dualnets.lab.rules import Claim
 
@@ -38,14 +38,16 @@ EXPERIMENT = ablation(
             "arXiv 2102.06810, DirectPred; arXiv 2110.04947, DirectCopy",
             as_good(LINEAR, (ROOT, COPY)),
             name="direct",
-            plateau=ends(LINEAR, ROOT, COPY),
+            plateau=ENDS,
+            about=(LINEAR, ROOT, COPY),
         ),
         Claim(
             "BYOL learns as well with initial weights of the predictor x 0.1 or x 10",
             "ours: the range was chosen after a pilot; the authors' code has such ranges as an option",
             as_good(USUAL, tuple(RANGES)),
             name="range",
-            plateau=ends(USUAL, *RANGES),
+            plateau=ENDS,
+            about=(USUAL, *RANGES),
         ),
     ),
     summary="BYOL's predictor can be set directly, not trained",

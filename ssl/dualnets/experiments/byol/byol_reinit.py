@@ -17,8 +17,8 @@ from typing import Any
 from dualnets.experiments.byol._byol import (
     COMMON,
     EARLIER,
+    ENDS,
     as_good,
-    ends,
     flat_scales,
     needed,
     sooner,
@@ -52,7 +52,8 @@ EXPERIMENT = ablation(
             f"{EARLIER}: predictors drawn again now and then; the authors' code has it as an option",
             as_good(NEVER, tuple(SLOW)),
             name="harm",
-            plateau=ends(NEVER, *SLOW),
+            plateau=ENDS,
+            about=(NEVER, *SLOW),
         ),
         Claim(
             "Redraws every 5 and 10 updates, more often than features emerge, delay them",
@@ -60,13 +61,15 @@ EXPERIMENT = ablation(
             sooner(NEVER, tuple(FAST)),
             name="delay",
             plateau=None,  # about a time
+            about=(NEVER, *FAST),
         ),
         Claim(
             "With a predictor that is drawn again at every update BYOL does not work",
             "ours",
             needed((NEVER,), (ALWAYS,), at_all=True),
             name="fresh",
-            plateau=ends(NEVER, ALWAYS),
+            plateau=ENDS,
+            about=(NEVER, ALWAYS),
         ),
     ),
     summary="redrawing BYOL's predictor now and then does no harm",
