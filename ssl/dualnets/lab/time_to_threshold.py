@@ -130,6 +130,21 @@ def median_time(times: ArrayLike, among: int = 1) -> Estimate:
     return Estimate(value, float(given[outside - 1]), float(given[n - outside]), n)
 
 
+def median_ratio(times: ArrayLike, others: ArrayLike, last: float, among: int = 1) -> Estimate:
+    """The median of paired ratios of times, `last` standing for those that are censored there.
+
+    Args:
+        times, others: `(S,)` each, of the same members, inf where censored.
+        last: the last place that was looked at.
+        among: as in `median_time`.
+
+    Example:
+        >>> median_ratio([30.0, 40.0, np.inf], [10.0, 20.0, 20.0], last=100.0).value
+        3.0
+    """
+    return median_time(np.minimum(times, last) / np.minimum(others, last), among)
+
+
 def half_gap_times(
     rows: pd.DataFrame, levels: list[int] | None = None, *, for_good: bool = False
 ) -> NDArray[np.float64]:

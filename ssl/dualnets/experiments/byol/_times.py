@@ -11,7 +11,13 @@ import pandas as pd
 from dualnets.experiments.byol import _verdicts
 from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.stats import NOTHING, Judgement, Outcome
-from dualnets.lab.time_to_threshold import half_gap_times, later, median_time, time_in_words
+from dualnets.lab.time_to_threshold import (
+    half_gap_times,
+    later,
+    median_ratio,
+    median_time,
+    time_in_words,
+)
 from dualnets.lab.variants import at_once, by_variant
 
 
@@ -30,7 +36,7 @@ def sooner(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Jud
     details: list[dict[str, Any]] = []
     ratios = []
     for name, own in times.items():
-        ratios.append(median_time(np.minimum(own, last) / np.minimum(first, last), len(others)))
+        ratios.append(median_ratio(own, first, last, len(others)))
         details.append(
             {"variant": name, "time": time_in_words(median_time(own), last),
              "reached": int(np.isfinite(own).sum()), **ratios[-1].detail("ratio"),

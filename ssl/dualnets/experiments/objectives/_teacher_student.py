@@ -12,6 +12,7 @@ import torch
 from dualnets.experiments.objectives.teacher_student import ALIKE, EACH, MOST, REPRODUCED
 from dualnets.lab.ablation_cell import collapse_rows
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.learning_curves import snapshot_steps
 from dualnets.lab.rules import SIGNIFICANCE
 from dualnets.lab.specialisation import specialisation
 from dualnets.lab.stats import (
@@ -25,9 +26,15 @@ from dualnets.lab.stats import (
     too_few,
 )
 from dualnets.lab.tidy import tidy
-from dualnets.lab.time_to_threshold import later, median_time, member_times, time_in_words
+from dualnets.lab.time_to_threshold import (
+    later,
+    median_ratio,
+    median_time,
+    member_times,
+    time_in_words,
+)
 from dualnets.lab.variants import INTERVALS, by_variant
-from dualnets.training.trajectory import describe_frozen, log_spaced, trajectory
+from dualnets.training.trajectory import describe_frozen, trajectory
 from hltm.probe.null import LAGS
 from hltm.sampling.philox import Stream
 
@@ -49,8 +56,7 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     teacher, steps = settings.build_teacher().to(device), settings.steps
     snapshots = trajectory(
         settings.build_network(trees, settings.seed, device), method, trees, seed=settings.seed,
-        snapshots=sorted({*log_spaced(steps, settings.snapshots), steps // 2}),
-        progress=progress.updated, **settings.training(),
+        snapshots=snapshot_steps(settings), progress=progress.updated, **settings.training(),
     )  # fmt: skip
     parts = []
     for snapshot in snapshots:
@@ -177,7 +183,7 @@ def judge_width(table: pd.DataFrame, *, narrow: str, wide: str) -> Judgement:
     if len(slow) != len(fast):
         raise ValueError(f"{narrow} and {wide} must be run on the same trees")
     last = float(table["step"].max())
-    ratio = median_time(np.minimum(slow, last) / np.minimum(fast, last))
+    ratio = median_ratio(slow, fast, last)
     p_later, p_earlier = later(slow, fast), later(fast, slow)
     details.append({"variant": f"{narrow} / {wide}", "p_later": p_later, "p_earlier": p_earlier})
     outcome: Outcome = "open"
