@@ -167,6 +167,10 @@ def test_a_pages_details_keep_whole_numbers_beside_rows_without_one():
     assert shown.count("<td>–</td>") == 2
 
 
+def test_a_page_shows_code_between_backticks():
+    assert page.prose("1 < `a & b`") == "1 &lt; <code>a &amp; b</code>"
+
+
 def test_settings_of_the_optimizer_reach_it():
     flags = {
         "momentum": 0.5,

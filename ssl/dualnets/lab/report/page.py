@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from dualnets.lab.verdicts import Verdict
 
 STYLE = """
-:root { --ink: #1d1d1f; --quiet: #6b6b70; --line: #e3e3e6; --ground: #ffffff; --soft: #f6f6f8; }
+:root { --ink: #1d1d1f; --quiet: #6b6b70; --line: #e3e3e6; --ground: #ffffff; --soft: #f6f6f8;
+  --rule: #b9b9be; --good: #1a7f5a; --bad: #b3392f; --unsure: #9a6b00; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -26,16 +28,27 @@ h2 { font-size: 18px; margin: 40px 0 10px; }
 .verdict { display: flex; gap: 18px; align-items: center; margin: 22px 0; padding: 16px 20px;
   border-radius: 10px; background: var(--soft); border-left: 6px solid var(--mark); }
 .verdict b { font-size: 22px; color: var(--mark); }
-.holds { --mark: #1a7f5a; } .fails { --mark: #b3392f; } .open { --mark: #9a6b00; }
-figure { margin: 0; } figure img { width: 100%; height: auto; display: block; }
+.holds { --mark: var(--good); } .fails { --mark: var(--bad); } .open { --mark: var(--unsure); }
+figure { margin: 0; overflow-x: auto; }
+figure img { width: 100%; height: auto; display: block; border-radius: 6px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; width: 100%; }
 th { text-align: right; font-weight: 600; border-bottom: 2px solid var(--ink); padding: 5px 10px;
   white-space: nowrap; }
-td { text-align: right; border-top: 1px solid #b9b9be; padding: 4px 10px; white-space: nowrap; }
+td { text-align: right; border-top: 1px solid var(--rule); padding: 4px 10px; white-space: nowrap; }
 td.text, th.text { text-align: left; } tr.again td { border-top: none; }
 pre { background: var(--soft); padding: 12px 16px; border-radius: 8px; overflow-x: auto; font-size: 14px; }
 details summary { cursor: pointer; color: var(--quiet); }
+p, li { overflow-wrap: anywhere; }
+@media (max-width: 700px) {
+  main { padding: 24px 14px 48px; } td, th { padding: 3px 6px; }
+  .verdict { display: block; padding: 12px 14px; }
+  figure img { width: 850px; }
+}
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ececf0; --quiet: #a3a3ab; --line: #3c3c42; --ground: #17171a; --soft: #222226;
+    --rule: #4a4a51; --good: #4cc394; --bad: #ef7d72; --unsure: #d9a441; }
+}
 """
 
 
@@ -51,7 +64,7 @@ def write(
     """
     name = manifest["experiment"]
     picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-    description = "\n".join(f"<p>{html.escape(text)}</p>" for text in experiment.description)
+    description = "\n".join(f"<p>{prose(text)}</p>" for text in experiment.description)
     settings = [cell["settings"] for cell in manifest["cells"]]
     notes = [f"cell {cell['cell']}: {note}" for cell in manifest["cells"] for note in cell["notes"]]
     seconds = sum(cell["seconds"] for cell in manifest["cells"])
@@ -60,7 +73,7 @@ def write(
     origin = f"{name} · {manifest['scale']} scale · run {manifest['run']}"
     cpu = sum(cell["cpu_seconds"] for cell in manifest["cells"])
     body = f"""<div class="quiet">{html.escape(origin)}</div>
-<h1>{html.escape(experiment.title)}</h1>
+<h1>{prose(experiment.title)}</h1>
 {description}
 {"".join(_box(verdict) for verdict in verdicts)}
 <figure><img alt="Figure of the run" src="data:image/svg+xml;base64,{picture}"></figure>
@@ -102,6 +115,11 @@ def _box(verdict: Verdict) -> str:
 {html.escape(sentence(verdict))}</div></div>"""
 
 
+def prose(text: str) -> str:
+    """A text as HTML, with what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
 def _rule(verdict: Verdict, several: bool) -> str:
     """The rule of a claim, its details, and the curves that must be flat."""
     title = f"The rule: {verdict.name}" if several else "The rule"
@@ -113,7 +131,7 @@ def _rule(verdict: Verdict, several: bool) -> str:
             f'<div class="wide">{details_table(verdict.plateau)}</div>'
         )
     return f"""<h2>{html.escape(title)}</h2>
-<p>{html.escape(verdict.rule)}</p>
+<p>{prose(verdict.rule)}</p>
 <div class="wide">{details_table(verdict.details)}</div>
 {curves}
 """

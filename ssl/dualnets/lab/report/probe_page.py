@@ -24,17 +24,12 @@ CAPTION = (
 STYLE = """
 h1, h2, summary { overflow-wrap: anywhere; }
 table { width: auto; } td { border-top-color: var(--line); }
-figure { overflow-x: auto; margin: 18px 0; }
-figure img { width: auto; max-width: 100%; border-radius: 6px; }
+figure { margin: 18px 0; } figure img { width: auto; max-width: 100%; }
 @media (max-width: 700px) {
-  main { padding: 24px 14px 48px; } table { font-size: 12px; } td, th { padding: 3px; }
-  figure img { max-width: 850px; }
+  table { font-size: 12px; } td, th { padding: 3px; } figure img { max-width: 850px; }
 }
 details { margin: 14px 0; } details h2 { display: inline; }
 a { color: inherit; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #ececf0; --quiet: #a3a3ab; --line: #3c3c42; --ground: #17171a; --soft: #222226; }
-}
 """
 
 
