@@ -42,6 +42,12 @@ def main(arguments: list[str]) -> int:
         raise ValueError("name the folder to write to, e.g. hltm sample -n 1_000_000 out/")
     if options["n"] is None:
         raise ValueError("give the number of rows to write, e.g. -n 1_000_000")
+    if options["views"] > 0 and not options["augment"]:
+        raise ValueError(f"--views {options['views']} needs --augment, e.g. --augment keep-root")
+    if options["augment"] and not options["views"]:
+        raise ValueError(
+            f"--augment {options['augment']} has no effect without --views, e.g. --views 2"
+        )
     tree, console = _tree(make, options), terminal()
     started = time.perf_counter()
     try:

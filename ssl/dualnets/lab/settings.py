@@ -63,10 +63,11 @@ def check_augmentation(augment: str, topology: Topology) -> None:
     """Raise ValueError unless the augmentation of this name fits trees of this shape."""
     from hltm.sampling.augment import parse
 
+    made = parse(augment)
     try:
-        parse(augment).rates(topology)
-    except (KeyError, IndexError) as error:  # a node that the trees do not have
-        raise ValueError(error.args[0]) from error
+        made.rates(topology)
+    except (KeyError, IndexError, ValueError) as error:  # no such node or level
+        raise ValueError(f"augmentation {augment!r}: {error.args[0]}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,7 +165,11 @@ def test_the_bar_shows_rate_and_time_left():
         (("-n", "5", "--family", "oak", "out"), "unknown family 'oak', expected one of"),
         (("-n", "5", "--depth", "0", "out"), "depth must be at least 1, got 0"),
         (("-n", "5", "--format", "tsv", "out"), "unknown format 'tsv', expected one of npz"),
-        (("-n", "5", "--views", "1", "out"), "views=1 needs augment"),
+        (("-n", "5", "--views", "1", "out"), "--views 1 needs --augment"),
+        (
+            ("-n", "5", "--augment", "keep-root", "out"),
+            "--augment keep-root has no effect without --views",
+        ),
         (("-n", "5", "--augment", "blur", "--views", "1", "out"), "unknown augmentation 'blur'"),
         (("-n", "5", "--nodes", "oak", "out"), "oak"),
         (("-n", "5", "--tree", "none.json", "out"), "none.json: no such file"),
