@@ -194,7 +194,8 @@ def judge(table: pd.DataFrame) -> Judgement:
     elif all(entry["absent"] for entry in details):
         outcome, reason = "fails", "latents emerge at no level >= 2"
     elif emerged:
-        reason = f"latents emerge at level {where} only"
+        levels = "level" if len(emerged) == 1 else "levels"
+        reason = f"latents emerge at {levels} {where} only"
     else:
         reason = "latents are shown to emerge at no level >= 2"
     what = "gap closed, mean over levels >= 2"
