@@ -602,7 +602,7 @@ class LatentTree:
             rate: lengths are multiplied by it.
             states: of every node: 2 is the Cavender-Farris-Neyman model, 4 Jukes-Cantor.
             negative: refuse negative lengths, or take them as zero.
-            keep_underscores: whether underscores in names are no blanks.
+            keep_underscores: whether underscores in names are not read as blanks.
         """
         return import_module("hltm.formats.newick").from_newick(
             text, lengths=lengths, rate=rate, states=states, negative=negative,

@@ -31,7 +31,7 @@ def random_tree(
     cardinalities.
 
     Args:
-        nodes: V, at least 2.
+        nodes: how many nodes, at least 2.
         max_branching: the largest number of children of a node; 1 gives a chain.
         cardinality: (lowest, highest) states per node, uniform between; or one number.
         concentration: of the Dirichlet tables.

@@ -19,7 +19,8 @@ trees, networks trained on them, and how well units align with the latents.
 commands:
 {commands}
 
-`hltm COMMAND --help` shows a command's options. To start with:
+`hltm COMMAND --help` shows a command's options, `hltm --version` the version.
+To start with:
 
   hltm run emergence
 """

@@ -101,6 +101,8 @@ def flags(make: Callable[..., LatentTree], taken: Container[str] = ()) -> dict[s
 def _option(name: str, meaning: str, kind: type, default: Any) -> Option:
     required = default is inspect.Parameter.empty
     text = meaning.replace("`", "")
+    if text.startswith("of "):  # in a docstring it continues the argument's name
+        text = f"{name.replace('_', ' ')} {text}"
     return Option(name, text[:1].upper() + text[1:], kind=kind, required=required, group=GROUP,
                   default=None if required else default)  # fmt: skip
 

@@ -43,7 +43,8 @@ def reading(group: str) -> list[Option]:
         Option("states", "Newick, NEXUS: states of every node.", kind=int, note="(default: 2)"),
         Option("negative", "Newick, NEXUS: refuse negative lengths, or take them as zero.",
                note="(default: refuse)"),
-        Option("keep_underscores", "Newick, NEXUS: underscores in names are no blanks.", switch=True),
+        Option("keep_underscores", "Newick, NEXUS: underscores in names are not read as blanks.",
+               switch=True),
         Option("root", "GraphML, GML: the root, where edges have no direction.", metavar="NODE"),
     )  # fmt: skip
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 DESCRIPTION = """Show every claim with its outcome in stored runs: verdict, what was measured, the effect
 with a 95% interval, n, and the run."""
 SCALES = ("smoke", "default", "long", "paper")
+NOTHING_RUN = """
+No run in {out} gives a verdict; hltm claims --scale default makes such runs.
+What our own runs found is in benchmarks/claims.md in the repository."""
 OPTIONS = [
     Option("out", "Folder of all results.", default="runs", metavar="FOLDER"),
     Option("scale", "Run what is missing at this scale, and show it: smoke, default, paper, or long, which "
@@ -86,8 +89,7 @@ def main(arguments: list[str]) -> int:
         first, *others = found.values()
         _show(console, first, [result for results in others for result in results if result.run])
         if not any(ran.values()):
-            text = f"{out} holds no run of a whole scale; --scale default runs them."
-            print_plain(console, text)
+            print_plain(console, NOTHING_RUN.format(out=out))
     return 0
 
 

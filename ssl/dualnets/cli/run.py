@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ USAGE = """usage: hltm run EXPERIMENT [OPTIONS]
 Run an experiment and leave its table, figure, page and verdicts under runs/.
 What is stored already is not computed again.
 
-experiments: {names}
+experiments:
+{names}
 
 `hltm run EXPERIMENT --help` shows its settings; every setting is a flag that
 takes one value or several, e.g. --units 2 10.
@@ -39,7 +41,10 @@ def main(arguments: list[str]) -> int:
     """Run the experiment that is named first, with the settings after it."""
     if not arguments or arguments[0] in HELP:
         names = ", ".join(name.replace("_", "-") for name in experiments.names())
-        print(USAGE.format(names=names), end="")
+        lines = textwrap.fill(
+            names, 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+        print(USAGE.format(names=lines), end="")
         return 0 if arguments else 2
     if arguments[0].startswith("-"):
         raise ValueError(f"name the experiment before {arguments[0]}, e.g. hltm run emergence")

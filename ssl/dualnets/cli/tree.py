@@ -74,8 +74,10 @@ def main(arguments: list[str]) -> int:
     every = tree.ceiling(tree.latents, leaves="all", samples=samples)
     console.print((_nodes if listed else _levels)(tree, own, every))
     console.print("\n".join(_notes(tree, own, every, listed, samples)), style="dim")
+    if options["save"] or options["picture"]:
+        console.print()
     if options["save"]:
-        print_plain(console, f"\n  {options['save']}")
+        print_plain(console, f"  {options['save']}")
     if options["picture"]:
         from hltm.plot import tree_figure
 
@@ -86,7 +88,7 @@ def main(arguments: list[str]) -> int:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for it
             figure.savefig(options["picture"])
-        print_plain(console, f"\n  {options['picture']}")
+        print_plain(console, f"  {options['picture']}")
     return 0
 
 
