@@ -14,6 +14,6 @@ What runs it:
 
 What it is read by:
 
-- `stats`, `time_to_threshold`, `variants`, `tidy`: intervals, exact tests, comparisons, tables
+- `stats`, `ratios`, `time_to_threshold`: intervals and exact tests; `variants`, `tidy`: comparisons, tables
 - `claims`: the outcome of every claim; `report/`: figures and pages
 """

@@ -10,16 +10,9 @@ import pandas as pd
 
 from dualnets.experiments.byol._byol import KEPT, LESS
 from dualnets.lab import variants
+from dualnets.lab.ratios import ratio_difference
 from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import (
-    NOTHING,
-    Estimate,
-    Judgement,
-    Outcome,
-    mean_interval,
-    ratio_difference,
-    too_few,
-)
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, mean_interval, too_few
 from dualnets.lab.variants import VariantStats, at_once, by_variant, contrast, variant_stats
 
 
