@@ -8,7 +8,7 @@ It knows no particular experiment. What an experiment declares, imported without
 
 What runs it:
 
-- `runner`, `workers`: cells computed, in parallel, and joined to a run; `store`: both on disk
+- `runner`: from an experiment to a run; `computing`, `workers`: its cells, in parallel; `store`: both on disk
 - `ablation_cell`, `learning_curves`: one cell of an ablation; alignment along training
 - `specialisation`: how well students' units follow those of their teacher
 

@@ -11,7 +11,7 @@ from cells_elsewhere import die, fail, meet, report
 from tiny_runs import blank_figures, tiny_run
 
 from dualnets.lab import workers
-from dualnets.lab.runner import _compile_kernels
+from dualnets.lab.computing import _compile_kernels
 
 
 def test_every_cell_is_done_and_reported():
