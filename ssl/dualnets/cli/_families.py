@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from dualnets._options import described
-from dualnets.cli._flags import Option
+from dualnets.cli._flags import Flag
 
 if TYPE_CHECKING:
     from hltm import LatentTree
@@ -64,7 +64,7 @@ class _Names(dict[str, Any]):
         return getattr(builtins, name, list)
 
 
-def flags(make: Callable[..., LatentTree], taken: Container[str] = ()) -> dict[str, list[Option]]:
+def flags(make: Callable[..., LatentTree], taken: Container[str] = ()) -> dict[str, list[Flag]]:
     """Argument of a family -> its flags: one for a number or a text, two for the ends of a range.
 
     Args:
@@ -98,13 +98,13 @@ def flags(make: Callable[..., LatentTree], taken: Container[str] = ()) -> dict[s
     return found
 
 
-def _option(name: str, meaning: str, kind: type, default: Any) -> Option:
+def _option(name: str, meaning: str, kind: type, default: Any) -> Flag:
     required = default is inspect.Parameter.empty
     text = meaning.replace("`", "")
     if text.startswith("of "):  # in a docstring it continues the argument's name
         text = f"{name.replace('_', ' ')} {text}"
-    return Option(name, text[:1].upper() + text[1:], kind=kind, required=required, group=GROUP,
-                  default=None if required else default)  # fmt: skip
+    return Flag(name, text[:1].upper() + text[1:], kind=kind, required=required, group=GROUP,
+                default=None if required else default)  # fmt: skip
 
 
 def requested(arguments: list[str]) -> tuple[str, Callable[..., LatentTree]]:
@@ -129,9 +129,9 @@ def value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
-def options(name: str, make: Callable[..., LatentTree], taken: Container[str] = ()) -> list[Option]:
+def options(name: str, make: Callable[..., LatentTree], taken: Container[str] = ()) -> list[Flag]:
     """The options of a family, `--family` among them; `taken` as in `flags`."""
-    family = Option("family", "Which family of trees.", default=name, group=GROUP)
+    family = Flag("family", "Which family of trees.", default=name, group=GROUP)
     return [family, *chain.from_iterable(flags(make, taken).values())]
 
 

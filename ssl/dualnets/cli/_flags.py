@@ -22,7 +22,7 @@ MISSING = object()  # the value of a flag that was given without one
 
 
 @dataclass(frozen=True)
-class Option:
+class Flag:
     """One flag of a command.
 
     Attributes:
@@ -92,7 +92,7 @@ class Option:
         raise argparse.ArgumentTypeError(f"{name} must be {expected}, got {text!r}")
 
 
-def grouped(heading: str, *options: Option) -> list[Option]:
+def grouped(heading: str, *options: Flag) -> list[Flag]:
     """The same options under a heading of the help text."""
     return [replace(option, group=heading) for option in options]
 
@@ -115,7 +115,7 @@ def asks_for_help(arguments: Iterable[str]) -> bool:
 
 
 def parse(
-    options: Sequence[Option], arguments: Sequence[str], command: str, description: str
+    options: Sequence[Flag], arguments: Sequence[str], command: str, description: str
 ) -> dict[str, Any]:
     """The value of every option, by name.
 
@@ -138,7 +138,7 @@ def parse(
         raise ValueError(f"{error}; {command} --help shows the options") from None
 
 
-def _parse(options: Sequence[Option], arguments: Sequence[str]) -> dict[str, Any]:
+def _parse(options: Sequence[Flag], arguments: Sequence[str]) -> dict[str, Any]:
     parser = _Parser()
     for option in options:
         _add(parser, option)
@@ -163,7 +163,7 @@ def _parse(options: Sequence[Option], arguments: Sequence[str]) -> dict[str, Any
     return given
 
 
-def _add(parser: argparse.ArgumentParser, option: Option) -> None:
+def _add(parser: argparse.ArgumentParser, option: Flag) -> None:
     names = [option.name] if option.positional else [option.flag]
     names = [option.short, *names] if option.short else names
     more: dict[str, Any] = {} if option.positional else {"dest": option.name}
@@ -194,7 +194,7 @@ def _unknown(text: str, flags: Sequence[str]) -> str:
     return f"unknown option {flag}" + (f" (did you mean {near[0]}?)" if near else "")
 
 
-def help_text(options: Sequence[Option], command: str, description: str) -> str:
+def help_text(options: Sequence[Flag], command: str, description: str) -> str:
     """The help of a command: usage, description, and its options by groups."""
     width = min(shutil.get_terminal_size().columns, WIDEST)
     named = "".join(f" {option.shown_value()}" for option in options if option.positional)
@@ -202,7 +202,7 @@ def help_text(options: Sequence[Option], command: str, description: str) -> str:
     lines = [f"usage: {usage}"]
     for paragraph in description.strip().split("\n\n"):
         lines += ["", *_wrapped(paragraph, width)]
-    groups: dict[str, list[Option]] = {}
+    groups: dict[str, list[Flag]] = {}
     for option in options:
         groups.setdefault(option.group, []).append(option)
     for heading, members in groups.items():
@@ -212,7 +212,7 @@ def help_text(options: Sequence[Option], command: str, description: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _described(option: Option, width: int) -> list[str]:
+def _described(option: Flag, width: int) -> list[str]:
     """The lines of one option: its flag, and to the right or below it its meaning and default."""
     start = MEANINGS if width >= 70 else 10  # on a narrow terminal the meaning is below the flag
     flag = option.shown_value()

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli._terminal import print_plain, progress_bar
+from dualnets.lab.computing import Reporter
 from dualnets.lab.experiment import Experiment, ProgressListener
 from dualnets.lab.free_settings import free_settings
-from dualnets.lab.runner import Reporter
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families
-from dualnets.cli._flags import Option, grouped
+from dualnets.cli._flags import Flag, grouped
 from hltm._paths import local_path
 
 if TYPE_CHECKING:
@@ -27,25 +27,25 @@ def named(arguments: list[str]) -> str | None:
     return file
 
 
-def option(meaning: str, group: str) -> Option:
+def option(meaning: str, group: str) -> Flag:
     """The option `--tree`."""
-    return Option("tree", meaning, default="", metavar="FILE", group=group)
+    return Flag("tree", meaning, default="", metavar="FILE", group=group)
 
 
-def reading(group: str) -> list[Option]:
+def reading(group: str) -> list[Flag]:
     """The options of reading a tree: keywords of `hltm.load_tree`, for some formats only."""
     return grouped(
         group,
-        Option("lengths", "Newick, NEXUS: what branch lengths are: paralinear, or expected-changes per "
-               "site.", note="(default: paralinear)"),
-        Option("rate", "Newick, NEXUS: lengths are multiplied by it.", kind=float,
-               note="(default: 1)"),
-        Option("states", "Newick, NEXUS: states of every node.", kind=int, note="(default: 2)"),
-        Option("negative", "Newick, NEXUS: refuse negative lengths, or take them as zero.",
-               note="(default: refuse)"),
-        Option("keep_underscores", "Newick, NEXUS: underscores in names are not read as blanks.",
-               switch=True),
-        Option("root", "GraphML, GML: the root, where edges have no direction.", metavar="NODE"),
+        Flag("lengths", "Newick, NEXUS: what branch lengths are: paralinear, or expected-changes per "
+             "site.", note="(default: paralinear)"),
+        Flag("rate", "Newick, NEXUS: lengths are multiplied by it.", kind=float,
+             note="(default: 1)"),
+        Flag("states", "Newick, NEXUS: states of every node.", kind=int, note="(default: 2)"),
+        Flag("negative", "Newick, NEXUS: refuse negative lengths, or take them as zero.",
+             note="(default: refuse)"),
+        Flag("keep_underscores", "Newick, NEXUS: underscores in names are not read as blanks.",
+             switch=True),
+        Flag("root", "GraphML, GML: the root, where edges have no direction.", metavar="NODE"),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualnets.cli._flags import Option, parse
+from dualnets.cli._flags import Flag, parse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,16 +20,16 @@ NOTHING_RUN = """
 No run in {out} gives a verdict; hltm claims --scale default makes such runs.
 What our own runs found is in benchmarks/claims.md in the repository."""
 OPTIONS = [
-    Option("out", "Folder of all results.", default="runs", metavar="FOLDER"),
-    Option("scale", "Run what is missing at this scale, and show it: smoke, default, paper, or long, which "
-           "few have. Without it, the stored runs of all scales that give verdicts are shown.",
-           metavar="NAME"),
-    Option("seed", "Repeat the claims on other trees, weights and rows: runs with this seed in place of the "
-           "scale's own, of experiments that have others.", kind=int),
-    Option("markdown", "Write the table into this page, between its marks, and the claims as small files "
-           "into the folder of its name, e.g. claims/ beside claims.md; other scales and repetitions with "
-           "another seed become columns. - prints the table.", metavar="PAGE"),
-    Option("workers", "Processes that compute cells in parallel; 0 for one per core.", kind=int, default=0),
+    Flag("out", "Folder of all results.", default="runs", metavar="FOLDER"),
+    Flag("scale", "Run what is missing at this scale, and show it: smoke, default, paper, or long, which "
+         "few have. Without it, the stored runs of all scales that give verdicts are shown.",
+         metavar="NAME"),
+    Flag("seed", "Repeat the claims on other trees, weights and rows: runs with this seed in place of the "
+         "scale's own, of experiments that have others.", kind=int),
+    Flag("markdown", "Write the table into this page, between its marks, and the claims as small files "
+         "into the folder of its name, e.g. claims/ beside claims.md; other scales and repetitions with "
+         "another seed become columns. - prints the table.", metavar="PAGE"),
+    Flag("workers", "Processes that compute cells in parallel; 0 for one per core.", kind=int, default=0),
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _tree_files
-from dualnets.cli._flags import Option, grouped, parse
+from dualnets.cli._flags import Flag, grouped, parse
 from dualnets.cli._probe_files import check_folder, write_files
 from hltm._names import brief
 
@@ -89,46 +89,46 @@ def _parse(arguments: list[str]) -> Any:
         *grouped(
             "rows and tree",
             _tree_files.option(f"File of a tree: {_tree_files.FORMATS}.", "rows and tree"),
-            Option("data", "Rows that hltm sample wrote, and their tree.", default="", metavar="FOLDER"),
-            Option("rows", "The rows that the activations were computed on, or that a model is run on.",
-                   default="", metavar="START:STOP", note="(default: all of --data)"),
-            Option("samples", "Rows that a model is run on, if not --rows.", kind=int,
-                   note=f"(default: {SAMPLES})"),
-            Option("seed", "Seed of the rows, unless --data gives it.", kind=int, note="(default: 0)"),
+            Flag("data", "Rows that hltm sample wrote, and their tree.", default="", metavar="FOLDER"),
+            Flag("rows", "The rows that the activations were computed on, or that a model is run on.",
+                 default="", metavar="START:STOP", note="(default: all of --data)"),
+            Flag("samples", "Rows that a model is run on, if not --rows.", kind=int,
+                 note=f"(default: {SAMPLES})"),
+            Flag("seed", "Seed of the rows, unless --data gives it.", kind=int, note="(default: 0)"),
             *_tree_files.reading("rows and tree"),
         ),
         *grouped(
             "what is probed",
-            Option("activations", "An array for each layer: .npz, .safetensors, .pt; one layer: .npy, or "
-                   ".csv or .parquet with a column for each unit.", default="", metavar="FILE"),
-            Option("model", "The function that makes the torch module.", default="",
-                   metavar="MODULE:FUNCTION"),
-            Option("weights", "Its state dict: .safetensors, .pt or .pth.", metavar="FILE"),
-            Option("layers", "Layers of the file, or parts of the model, in this order; * stands for any "
-                   "text.", default=[], metavar="NAME", several=True,
-                   note="(default: all layers; all parts without parts of their own)"),
-            Option("side", "Whether the output or the input of a part is probed.",
-                   choices=("output", "input"), note="(default: output)"),
-            Option("encode", "From leaves to the model's input: bits, signs, one-hot, one-hot-sequence, "
-                   "tokens, or a function of states (B, X).", metavar="NAME|MODULE:FUNCTION",
-                   note="(default: bits)"),
-            Option("select", "The item of what the parts return, by place or name, e.g. 0 or hidden.",
-                   metavar="ITEM"),
-            Option("pool", "One position, or their mean or maximum, where parts return a sequence or an "
-                   "image.", choices=("mean", "max", "first", "last"),
-                   note="(default: units at every position)"),
-            Option("batch_axis", "The axis of the rows in arrays or in what the parts return, members "
-                   "aside.", kind=int, note="(default: the first; of a model, it is found)"),
+            Flag("activations", "An array for each layer: .npz, .safetensors, .pt; one layer: .npy, or "
+                 ".csv or .parquet with a column for each unit.", default="", metavar="FILE"),
+            Flag("model", "The function that makes the torch module.", default="",
+                 metavar="MODULE:FUNCTION"),
+            Flag("weights", "Its state dict: .safetensors, .pt or .pth.", metavar="FILE"),
+            Flag("layers", "Layers of the file, or parts of the model, in this order; * stands for any "
+                 "text.", default=[], metavar="NAME", several=True,
+                 note="(default: all layers; all parts without parts of their own)"),
+            Flag("side", "Whether the output or the input of a part is probed.",
+                 choices=("output", "input"), note="(default: output)"),
+            Flag("encode", "From leaves to the model's input: bits, signs, one-hot, one-hot-sequence, "
+                 "tokens, or a function of states (B, X).", metavar="NAME|MODULE:FUNCTION",
+                 note="(default: bits)"),
+            Flag("select", "The item of what the parts return, by place or name, e.g. 0 or hidden.",
+                 metavar="ITEM"),
+            Flag("pool", "One position, or their mean or maximum, where parts return a sequence or an "
+                 "image.", choices=("mean", "max", "first", "last"),
+                 note="(default: units at every position)"),
+            Flag("batch_axis", "The axis of the rows in arrays or in what the parts return, members "
+                 "aside.", kind=int, note="(default: the first; of a model, it is found)"),
         ),
         *grouped(
             "measures and output",
-            Option("metrics", f"Some of {metrics}, or functions of activations (B, U) and states (B, T).",
-                   default=[], metavar="NAME|MODULE:FUNCTION", several=True,
-                   note="(default: correlation and selectivity; for more than two states correlation_ratio)"),
-            Option("lags", "Pairings of units with the latents of other rows, for the null; 0 for none.",
-                   kind=int, note="(default: 200)"),
-            Option("out", "Folder for table.csv, a heatmap of each layer and a page.", default="",
-                   metavar="FOLDER"),
+            Flag("metrics", f"Some of {metrics}, or functions of activations (B, U) and states (B, T).",
+                 default=[], metavar="NAME|MODULE:FUNCTION", several=True,
+                 note="(default: correlation and selectivity; for more than two states correlation_ratio)"),
+            Flag("lags", "Pairings of units with the latents of other rows, for the null; 0 for none.",
+                 kind=int, note="(default: 200)"),
+            Flag("out", "Folder for table.csv, a heatmap of each layer and a page.", default="",
+                 metavar="FOLDER"),
         ),
     ]  # fmt: skip
     return SimpleNamespace(**parse(options, arguments, "hltm probe", DESCRIPTION))

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from dualnets import experiments
-from dualnets.cli._flags import HELP, Option, asks_for_help, grouped, parse
+from dualnets.cli._flags import HELP, Flag, asks_for_help, grouped, parse
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import applies_to, conditions, kind_of
 from dualnets.lab.grids import settable_fields, values_by_field
@@ -96,22 +96,22 @@ def _parse(experiment: Experiment, arguments: list[str]) -> tuple[dict[str, Any]
     return options, {name: values for name, values in given.items() if values is not None}
 
 
-def _options(experiment: Experiment) -> list[Option]:
+def _options(experiment: Experiment) -> list[Flag]:
     """The options that are not settings."""
     return grouped(
         "options of the run",
-        Option("scale", f"How large a grid: {', '.join(experiment.grids)}.", default="default",
-               metavar="NAME"),
-        Option("device", "Where to compute: auto, cpu, cuda (all cards), cuda:1, mps or xpu.",
-               default="auto", metavar="NAME"),
-        Option("out", "Folder of all results.", default="runs", metavar="FOLDER"),
-        Option("fresh", "Compute again what is stored.", switch=True),
-        Option("workers", "Processes that compute cells in parallel; 0 for one per core or card.", kind=int,
-               default=0),
+        Flag("scale", f"How large a grid: {', '.join(experiment.grids)}.", default="default",
+             metavar="NAME"),
+        Flag("device", "Where to compute: auto, cpu, cuda (all cards), cuda:1, mps or xpu.",
+             default="auto", metavar="NAME"),
+        Flag("out", "Folder of all results.", default="runs", metavar="FOLDER"),
+        Flag("fresh", "Compute again what is stored.", switch=True),
+        Flag("workers", "Processes that compute cells in parallel; 0 for one per core or card.", kind=int,
+             default=0),
     )  # fmt: skip
 
 
-def _settings(experiment: Experiment, shown: Sequence[str]) -> list[Option]:
+def _settings(experiment: Experiment, shown: Sequence[str]) -> list[Flag]:
     """Every setting as an option that takes several values; `shown`: those that the help explains."""
     default_values = values_by_field(experiment, "default")
     needed = conditions(experiment.Settings)
@@ -126,7 +126,7 @@ def _settings(experiment: Experiment, shown: Sequence[str]) -> list[Option]:
         if len(condition) > LONGEST:
             condition = ""
         found.append(
-            Option(
+            Flag(
                 item.name,
                 item.metadata["meaning"] + f"; for {condition}" * bool(condition),
                 kind=kind,

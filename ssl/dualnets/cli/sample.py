@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families, _tree_files
-from dualnets.cli._flags import Option, grouped, parse
+from dualnets.cli._flags import Flag, grouped, parse
 from dualnets.cli._terminal import print_plain, progress_bar, terminal
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
         of_the_tree = _families.options(name, make, TAKEN)
         if "members" in inspect.signature(make).parameters:
             of_the_tree.append(
-                Option("members", "Trees of one shape with tables of their own, n rows each.", kind=int,
-                       note="(default: one tree)", group="tree")
+                Flag("members", "Trees of one shape with tables of their own, n rows each.", kind=int,
+                     note="(default: one tree)", group="tree")
             )  # fmt: skip
     else:
         make, of_the_tree = None, _tree_files.reading("tree")
@@ -78,30 +78,30 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Any]:
         *of_the_tree,
         *grouped(
             "rows",
-            Option("n", "How many rows.", short="-n", kind=int, note="(required)"),
-            Option("draw_seed", "Seed of the rows: 64 bits.", kind=int, default=0),
-            Option("start", "The first row.", kind=int, default=0),
-            Option("views", "Augmented draws of the leaves for each row.", kind=int, default=0),
-            Option("augment", "What a view draws again, e.g. keep-root or resample-leaves:0.2.", default=""),
-            Option("nodes", "Latents to keep: all, leaves (none), or names: 0,1,2.", default="all"),
+            Flag("n", "How many rows.", short="-n", kind=int, note="(required)"),
+            Flag("draw_seed", "Seed of the rows: 64 bits.", kind=int, default=0),
+            Flag("start", "The first row.", kind=int, default=0),
+            Flag("views", "Augmented draws of the leaves for each row.", kind=int, default=0),
+            Flag("augment", "What a view draws again, e.g. keep-root or resample-leaves:0.2.", default=""),
+            Flag("nodes", "Latents to keep: all, leaves (none), or names: 0,1,2.", default="all"),
         ),
         *grouped(
             "files",
             _out("Folder to write to; made if missing."),
-            Option("format", "Format of the files.", default="npz", metavar="{" + ",".join(FORMATS) + "}"),
-            Option("columns", "arrays, one column for each group of nodes, or nodes, one for each node.",
-                   metavar="{arrays,nodes}", note="(default: arrays; nodes in CSV)"),
-            Option("rows_per_shard", "Rows of one file.", kind=int,
-                   note="(default: 2^20, fewer above 256 MiB)"),
-            Option("verify", "Check OUT instead; see hltm sample --verify --help.", switch=True),
+            Flag("format", "Format of the files.", default="npz", metavar="{" + ",".join(FORMATS) + "}"),
+            Flag("columns", "arrays, one column for each group of nodes, or nodes, one for each node.",
+                 metavar="{arrays,nodes}", note="(default: arrays; nodes in CSV)"),
+            Flag("rows_per_shard", "Rows of one file.", kind=int,
+                 note="(default: 2^20, fewer above 256 MiB)"),
+            Flag("verify", "Check OUT instead; see hltm sample --verify --help.", switch=True),
         ),
     ]  # fmt: skip
     return parse(options, arguments, "hltm sample", DESCRIPTION), make
 
 
-def _out(meaning: str) -> Option:
+def _out(meaning: str) -> Flag:
     """The folder, which is given without a flag."""
-    return Option("out", meaning, default="", metavar="OUT", positional=True, note="(required)")
+    return Flag("out", meaning, default="", metavar="OUT", positional=True, note="(required)")
 
 
 def _tree(make: Any, options: dict[str, Any]) -> LatentTree:
@@ -168,9 +168,9 @@ def _verify(arguments: list[str]) -> int:
     options = grouped(
         "files",
         _out("Folder that hltm sample or hltm.export wrote."),
-        Option("verify", "Check OUT.", switch=True),
-        Option("rows", "How many random rows to draw again.", kind=int, default=1000),
-        Option("seed", "Seed that chooses the rows.", kind=int, default=0),
+        Flag("verify", "Check OUT.", switch=True),
+        Flag("rows", "How many random rows to draw again.", kind=int, default=1000),
+        Flag("seed", "Seed that chooses the rows.", kind=int, default=0),
     )
     given = parse(options, arguments, "hltm sample", VERIFY)
     if not given["out"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnets.cli import _families, _tree_files
-from dualnets.cli._flags import HELP, Option, parse
+from dualnets.cli._flags import HELP, Flag, parse
 from hltm._paths import local_path
 
 if TYPE_CHECKING:
@@ -95,12 +95,12 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> tuple[dict[str, Any], Callable[..., LatentTree] | None, str]:
     """The options, the function that makes a tree of the family (None with --tree), and a title."""
     output = [
-        Option("samples", "Samples for a ceiling that cannot be computed by enumeration.", kind=int,
-               note=f"(default: {SAMPLES}; above {WORK // SAMPLES} nodes fewer)", group="output"),
-        Option("save", f"File to write the tree to: {_tree_files.WRITTEN}.", default="",
-               metavar="FILE", group="output"),
-        Option("picture", "File to draw the tree into: .png, .svg or .pdf.", default="", metavar="FILE",
-               group="output"),
+        Flag("samples", "Samples for a ceiling that cannot be computed by enumeration.", kind=int,
+             note=f"(default: {SAMPLES}; above {WORK // SAMPLES} nodes fewer)", group="output"),
+        Flag("save", f"File to write the tree to: {_tree_files.WRITTEN}.", default="",
+             metavar="FILE", group="output"),
+        Flag("picture", "File to draw the tree into: .png, .svg or .pdf.", default="", metavar="FILE",
+             group="output"),
     ]  # fmt: skip
     file = _tree_files.named(arguments)
     if file is None:
@@ -112,7 +112,7 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], Callable[..., LatentTr
     options = [
         _tree_files.option("The file.", "tree"),
         *_tree_files.reading("tree"),
-        Option("member", "Which of several trees, from 0.", kind=int, group="tree"),
+        Flag("member", "Which of several trees, from 0.", kind=int, group="tree"),
         *output,
     ]
     description = OF_A_FILE.format(formats=_tree_files.FORMATS)

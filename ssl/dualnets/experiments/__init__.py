@@ -13,6 +13,7 @@ import pkgutil
 from pathlib import Path
 
 from dualnets.lab import runner
+from dualnets.lab.computing import Reporter
 from dualnets.lab.experiment import Experiment, declared_in
 
 
@@ -66,7 +67,7 @@ def run(
     out: str | Path = "runs",
     fresh: bool = False,
     workers: int | None = 1,
-    reporter: runner.Reporter | None = None,
+    reporter: Reporter | None = None,
     **changes: object,
 ) -> runner.Run:
     """Run an experiment by its name; the arguments are those of `dualnets.lab.runner.run`."""

@@ -8,12 +8,12 @@ It knows no particular experiment. What an experiment declares, imported without
 
 What runs it:
 
-- `runner`, `workers`: cells computed, in parallel, and joined to a run; `store`: both on disk
+- `runner`: from an experiment to a run; `computing`, `workers`: its cells, in parallel; `store`: both on disk
 - `ablation_cell`, `learning_curves`: one cell of an ablation; alignment along training
 - `specialisation`: how well students' units follow those of their teacher
 
 What it is read by:
 
-- `stats`, `time_to_threshold`, `variants`, `tidy`: intervals, exact tests, comparisons, tables
+- `stats`, `ratios`, `time_to_threshold`: intervals and exact tests; `variants`, `tidy`: comparisons, tables
 - `claims`: the outcome of every claim; `report/`: figures and pages
 """

@@ -29,7 +29,7 @@ from dualnets.lab.settings import (
     ProbeSettings,
     TrainSettings,
     TreeSettings,
-    check_augmentation,
+    check_augment_setting,
     setting,
 )
 
@@ -64,7 +64,7 @@ class VariantSettings(ProbeSettings, TrainSettings, MethodSettings, NetworkSetti
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
-        check_augmentation(self.augment, cast("TreeSettings", self).build_topology())
+        check_augment_setting(self.augment, cast("TreeSettings", self).build_topology())
 
     def build_probe(self) -> tuple[str, Targets | None]:
         """The metric of units, one of `ALIGNMENT`, and what they are compared with; None: the latents."""

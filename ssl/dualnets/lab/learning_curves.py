@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from hltm.tree import LatentTree
 
 
-class LearningCurves(NamedTuple):
-    """Training as numbers.
+class ProbedTraining(NamedTuple):
+    """A training whose networks were probed at every snapshot.
 
     Attributes:
         table: one row per member, step, latent and metric: member, step, level, node, metric,
@@ -50,7 +50,7 @@ def learning_curves(
     each: Callable[[Snapshot], None] | None = None,
     metric: str = "correlation",
     targets: Targets | None = None,
-) -> LearningCurves:
+) -> ProbedTraining:
     """Train the ensemble that settings describe, and probe every snapshot.
 
     Args:
@@ -89,7 +89,7 @@ def learning_curves(
     ]  # fmt: skip
     frozen = describe_frozen(trees.members, last.frozen_at)
     table = pd.concat(parts, ignore_index=True)
-    return LearningCurves(table, first.network, last.network, [frozen] if frozen else [])
+    return ProbedTraining(table, first.network, last.network, [frozen] if frozen else [])
 
 
 def snapshot_steps(settings: Any) -> list[int]:

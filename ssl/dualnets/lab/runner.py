@@ -1,13 +1,9 @@
-"""From an experiment to a run on disk: cells are computed, stored one by one, and joined."""
+"""From an experiment to a run on disk: cells that are not stored are computed, and all are joined."""
 
 from __future__ import annotations
 
-import contextlib
-import re
 import shutil
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dualnets._files import replace_folder, write_json
 from dualnets.lab import grids
 from dualnets.lab import workers as worker_processes
-from dualnets.lab.experiment import Experiment, ProgressListener
+from dualnets.lab.computing import Reporter, compute_all, name_memory_errors, read_cell
+from dualnets.lab.experiment import Experiment
 from dualnets.lab.fields import with_columns
 from dualnets.lab.grids import cell_name, cells, name_of_cells, run_name, value_lists
 from dualnets.lab.store import MANIFEST, NETWORKS, RESULTS, VERDICT, Store, versions
@@ -24,20 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dualnets.lab.verdicts import Verdict
-
-
-class Reporter:
-    """Receives the progress of a run; this one ignores it."""
-
-    def plan(self, cells: Sequence[Mapping[str, Any]], stored: int) -> None:
-        """The run has these cells, and so many of them are stored already."""
-
-    def cell_started(self, settings: Mapping[str, Any], steps: int) -> ProgressListener:
-        """A cell of so many updates starts; what is returned receives its progress."""
-        return ProgressListener()
-
-    def cell_done(self, settings: Mapping[str, Any], table: pd.DataFrame, seconds: float) -> None:
-        """A cell is stored."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +114,7 @@ def run(
     command = grids.repeat_command(experiment.name, scale, listed)
     if store.has_run(run_id) and not fresh:
         return _stored_run(store, experiment.name, run_id, named, command)
-    with _name_memory_errors():
+    with name_memory_errors():
         for _, settings in missing:
             if hasattr(settings, "check"):  # what shows only when training starts
                 settings.check()
@@ -140,129 +123,11 @@ def run(
     reporter = reporter or Reporter()
     reporter.plan([asdict(s) for s in wanted], len(wanted) - len(missing))
     count = worker_processes.worker_count(workers, len(missing), cards, scale)
-    if count == 1:
-        for cell, settings in missing:
-            listener = reporter.cell_started(asdict(settings), getattr(settings, "steps", 0))
-            compute(experiment, str(out), cell, settings, cards[0], listener)
-            _report_done(store, cell, settings, reporter)
-    elif missing:
-        _compute_in_parallel(experiment, str(out), missing, cards, count, reporter)
+    compute_all(experiment, str(out), missing, cards, count, reporter)
 
     # 4. Join the cells and write the files of the run.
     own = grids.own_settings(experiment, scale, listed, run_id)
     return _finish(experiment, store, run_id, named, scale, command, own)
-
-
-def _compute_in_parallel(
-    experiment: Experiment, out: str, missing: Sequence[tuple[str, Any]], cards: Sequence[str],
-    count: int, reporter: Reporter,
-) -> None:  # fmt: skip
-    """Compute cells in several processes and pass their progress on to the reporter."""
-    store = Store(out, experiment.name)
-    listeners: dict[int, ProgressListener] = {}
-    begun, over = (
-        threading.Event(),
-        threading.Event(),
-    )  # a first cell is done; nothing is left to do
-
-    def on_event(at: int, kind: str, details: tuple[Any, ...]) -> None:
-        cell, settings = missing[at]
-        if kind == "started":
-            steps = getattr(settings, "steps", 0)
-            listeners[at] = reporter.cell_started(asdict(settings), steps)
-        elif kind == "done":
-            begun.set()
-            _report_done(store, cell, settings, reporter)
-        else:
-            getattr(listeners[at], kind)(*details)
-
-    if cards == ["cpu"]:
-        # while the other processes start, and then train; what two need, one of them compiles
-        given = [settings for _, settings in missing]
-        wanted = given, count, begun, over
-        threading.Thread(target=_compile_kernels, args=wanted, daemon=True).start()
-    tasks = [(experiment, out, cell, settings) for cell, settings in missing]
-    try:
-        worker_processes.run(compute, tasks, count, on_event, cards)
-    finally:
-        over.set()
-        begun.set()
-
-
-def _compile_kernels(
-    given: Sequence[Any], count: int, begun: threading.Event, over: threading.Event
-) -> None:
-    """Compile what cells will run, where their settings know it; for the first `count` of them at once.
-
-    What is wrong with settings, the process that computes the cell says.
-    """
-    for at, settings in enumerate(given):
-        if at >= count:
-            begun.wait()
-        if over.is_set():
-            return
-        if hasattr(settings, "compile_kernels"):
-            with contextlib.suppress(Exception):
-                settings.compile_kernels()
-
-
-def _report_done(store: Store, cell: str, settings: Any, reporter: Reporter) -> None:
-    table, manifest = _read_cell(store, cell, settings)
-    reporter.cell_done(asdict(settings), table, manifest["seconds"])
-
-
-def _read_cell(store: Store, cell: str, settings: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A stored cell, with the columns of its settings as they are named today."""
-    table, manifest = store.read_cell(cell)
-    return with_columns(table, settings), manifest
-
-
-def compute(
-    experiment: Experiment, out: str, cell: str, settings: Any, device: str, progress: ProgressListener
-) -> None:  # fmt: skip
-    """Compute one cell and store it; all arguments can be pickled, to be sent to another process."""
-    import torch
-
-    start, cpu_start = time.perf_counter(), time.process_time()
-    chosen = asdict(settings)
-    where = torch.device(device)
-    several = where.type in ("cuda", "xpu") and where.index is not None
-    current = getattr(torch, where.type).device(where) if several else contextlib.nullcontext()
-    # some kernels run on the current card, whatever they are given
-    with _name_memory_errors(), current:
-        result = experiment.run_cell(settings, where, progress)
-    table = result.table
-    table.insert(0, "cell", cell)
-    table = with_columns(table, settings)
-    manifest = {
-        "experiment": experiment.name,
-        "cell": cell,
-        "result_version": experiment.result_version,
-        "settings": chosen,
-        "device": device,
-        "seconds": round(time.perf_counter() - start, 3),
-        "cpu_seconds": round(time.process_time() - cpu_start, 3),
-        "notes": result.notes,
-        "versions": versions(),
-    }
-    Store(out, experiment.name).write_cell(cell, table, manifest, result.networks)
-
-
-@contextlib.contextmanager
-def _name_memory_errors() -> Iterator[None]:
-    """Turn every error about memory into a MemoryError with one line of text."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        import torch
-
-        text = str(error)
-        # on a CPU torch raises a plain RuntimeError, which only its text distinguishes
-        if isinstance(error, torch.OutOfMemoryError) or "allocate" in text:
-            requested = re.search(r"allocate ([\d.]+ ?\w+)", text)
-            size = f": {requested[1]} at once" if requested else ""
-            raise MemoryError(f"a cell needs more memory than there is{size}") from error
-        raise
 
 
 def _finish(
@@ -274,7 +139,7 @@ def _finish(
     from dualnets.lab.stats import pooled
 
     name = experiment.name
-    stored = [_read_cell(store, cell, settings) for cell, settings in wanted.items()]
+    stored = [read_cell(store, cell, settings) for cell, settings in wanted.items()]
     table = _joined([part for part, _ in stored], name, run_id)
     of_all_seeds = pooled(table)
     verdicts = experiment.verdicts(of_all_seeds, own)

@@ -59,7 +59,7 @@ def by_flags(kind: type, message: str, prefix: str = "") -> str:
     return message
 
 
-def check_augmentation(augment: str, topology: Topology) -> None:
+def check_augment_setting(augment: str, topology: Topology) -> None:
     """Raise ValueError unless the augmentation of this name fits trees of this shape."""
     from hltm.sampling.augment import parse
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dualnets.lab import stats
 from dualnets.lab.free_settings import free_settings
+from dualnets.lab.ratios import gap_closed
 from dualnets.lab.rules import LOST, NEGLIGIBLE
 from dualnets.lab.stats import (
     NOTHING,
@@ -68,7 +68,7 @@ class VariantStats(NamedTuple):
 
     def gap_among(self, count: int) -> Estimate:
         """Gap closed, with one of `count` intervals that hold all at once."""
-        return stats.gap_closed(self.initial, self.value, self.ceiling, count)
+        return gap_closed(self.initial, self.value, self.ceiling, count)
 
     @property
     def collapse_columns(self) -> dict[str, Any]:

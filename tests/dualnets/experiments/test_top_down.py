@@ -7,7 +7,8 @@ import pytest
 import dualnets
 from dualnets.experiments.theorems import _top_down as top_down
 from dualnets.experiments.theorems.top_down import EXPERIMENT
-from dualnets.lab.stats import mean_interval, pooled, ratio_interval
+from dualnets.lab.ratios import ratio_interval
+from dualnets.lab.stats import mean_interval, pooled
 
 RULES = {claim.name: claim.rule for claim in EXPERIMENT.claims}
 

@@ -330,6 +330,13 @@ def test_every_loss_is_tested_and_public():
         assert getattr(dualnets, kind.__name__) is kind
 
 
+def test_losses_are_in_one_order_in_help_and_in_the_columns_of_tables():
+    assert list(LOSSES) == [
+        "simple", "triplet", "infonce", "ntxent", "batchwise-nce", "spectral", "exponential",
+        "inverse-distance", "covariance", "detached",
+    ]  # fmt: skip
+
+
 def test_a_class_is_no_loss_to_take_weights_from():
     with pytest.raises(ValueError, match="a loss with pair weights, got <class"):
         Detached(InfoNCE)

@@ -144,7 +144,7 @@ def test_what_is_no_block_network_is_refused():
         TypeError, match=r"an optimizer such as dualnets\.SGD\(lr=0\.1\), got 'sgd'"
     ):
         population_trajectory(network, Simple(), trees, **{**common, "optimizer": "sgd"})
-    with pytest.raises(TypeError, match=r"an augmentation such as hltm\.keep_root\(\), got 'keep'"):
+    with pytest.raises(TypeError, match=r"an Augmentation, e\.g\. hltm\.keep_root\(\), got 'keep'"):
         population_trajectory(network, Simple(), trees, **{**common, "augment": "keep"})
     with pytest.raises(ValueError, match="temperature must be above 0 and finite, got inf"):
         InfiniteInfoNCE(float("inf"))

@@ -12,17 +12,9 @@ import numpy as np
 import pandas as pd
 
 from dualnets.experiments.byol.byol_linear import ALIGNED, FEWEST_ALIGNED, NULLS
+from dualnets.lab.ratios import gap_closed
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import (
-    NOTHING,
-    Array,
-    Estimate,
-    Judgement,
-    Outcome,
-    exceeds,
-    gap_closed,
-    last_step,
-)
+from dualnets.lab.stats import NOTHING, Array, Estimate, Judgement, Outcome, exceeds, last_step
 
 if TYPE_CHECKING:
     from dualnets.theory.byol.linear_byol import Path

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dualnets.experiments.byol._verdicts import End, variant_ends
+from dualnets.experiments.byol._verdicts import VariantEnd, variant_ends
 from dualnets.experiments.byol.implicit_contrast import EARLY
 from dualnets.lab import ablation_cell
 from dualnets.lab.ablation import AblationSettings as Settings
@@ -230,7 +230,7 @@ def judge(table: pd.DataFrame, *, metric: str, ahead: Sequence[str], again: str 
     return Judgement(outcome, reason, effect, mean_interval(score), details)
 
 
-def _detail(name: str, end: End, rows: pd.DataFrame) -> dict[str, Any]:
+def _detail(name: str, end: VariantEnd, rows: pd.DataFrame) -> dict[str, Any]:
     """Early directions, each with its interval, and the end."""
     return {
         "variant": name,

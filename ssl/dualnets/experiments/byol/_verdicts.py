@@ -10,20 +10,13 @@ import pandas as pd
 
 from dualnets.experiments.byol._byol import KEPT, LESS
 from dualnets.lab import variants
+from dualnets.lab.ratios import ratio_difference
 from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE
-from dualnets.lab.stats import (
-    NOTHING,
-    Estimate,
-    Judgement,
-    Outcome,
-    mean_interval,
-    ratio_difference,
-    too_few,
-)
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, mean_interval, too_few
 from dualnets.lab.variants import VariantStats, at_once, by_variant, contrast, variant_stats
 
 
-class End(NamedTuple):
+class VariantEnd(NamedTuple):
     """What became of a variant, with intervals that hold for all variants of a table at once.
 
     Attributes:
@@ -52,7 +45,7 @@ class End(NamedTuple):
         return self.status in ("collapses", "learns nothing")
 
 
-def variant_ends(table: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, End]:
+def variant_ends(table: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, VariantEnd]:
     """Variant -> its end, of those of these names that were run; of all by default."""
     rows_of = by_variant(table[table["variant"].isin(list(names))] if names else table)
     made = {}
@@ -63,11 +56,11 @@ def variant_ends(table: pd.DataFrame, names: Sequence[str] = ()) -> dict[str, En
             spread=np.where(np.isfinite(own.spread), own.spread, 0.0),
         )
         count = 2 * len(rows_of)
-        made[name] = End(own, own.gap_among(count), mean_interval(own.spread, count))
+        made[name] = VariantEnd(own, own.gap_among(count), mean_interval(own.spread, count))
     return made
 
 
-def _details(ends: Mapping[str, End]) -> dict[str, dict[str, Any]]:
+def _details(ends: Mapping[str, VariantEnd]) -> dict[str, dict[str, Any]]:
     """Variant -> its entry in the details of a verdict."""
     return {
         name: {
@@ -95,7 +88,7 @@ def _outcome(refuted: Sequence[str], unclear: Sequence[str], confirmed: str) -> 
     return "holds", confirmed
 
 
-def _trees(ends: Mapping[str, End]) -> int:
+def _trees(ends: Mapping[str, VariantEnd]) -> int:
     return min((end.gap.n for end in ends.values()), default=0)
 
 

@@ -18,6 +18,7 @@ from dualnets.experiments.emergence.emergence import (
 )
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import learning_curves
+from dualnets.lab.ratios import ratio_difference, ratio_interval
 from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.stats import (
     NOTHING,
@@ -27,8 +28,6 @@ from dualnets.lab.stats import (
     Outcome,
     exceeds,
     last_step,
-    ratio_difference,
-    ratio_interval,
     too_few,
 )
 from dualnets.lab.variants import PRE

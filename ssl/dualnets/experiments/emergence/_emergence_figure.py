@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpecFromSubplotSpec
 
 from dualnets.experiments.emergence._emergence import by_level, groups
+from dualnets.lab.ratios import gap_closed
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import AFTER, BEFORE, CEILING, WIDTH, level_colours
-from dualnets.lab.stats import gap_closed, last_step
+from dualnets.lab.stats import last_step
 from dualnets.lab.variants import PRE
 from hltm.model.topology import Topology
 from hltm.plot import positions

@@ -35,7 +35,7 @@ def gap_difference(a: list[VariantStats], b: list[VariantStats]) -> Estimate:
     """Mean gap closed by some variants minus that by others, with Student's interval over their trees.
 
     A variant's gap closed is its mean gain over its mean room, linearised about these means as in
-    `dualnets.lab.stats.ratio_difference`, so that every tree has a share of it. Trees with a value that
+    `dualnets.lab.ratios.ratio_difference`, so that every tree has a share of it. Trees with a value that
     is not finite with some variant are left out. Not defined (NaN) where some variant has no room.
 
     Example:

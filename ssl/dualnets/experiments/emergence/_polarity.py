@@ -21,7 +21,7 @@ FEWEST_SIGNALS = 4  # two in either half
 BENT = 0.5
 
 
-class Times(NamedTuple):
+class VariantTimes(NamedTuple):
     """How long each tree takes with one variant.
 
     Attributes:
@@ -77,13 +77,13 @@ def signal(rows: pd.DataFrame) -> float:
     return float(mean_square(rows) ** int(rows["depth"].iloc[0]))
 
 
-def times_of(table: pd.DataFrame) -> list[Times]:
+def times_of(table: pd.DataFrame) -> list[VariantTimes]:
     """The times of all variants, from the strongest signal to the weakest."""
     found = []
     for name, rows in by_variant(table).items():
         times = half_gap_times(rows, [int(rows["level"].max())])
         members = np.sort(rows["member"].unique())
-        found.append(Times(name, signal(rows), times, int(rows["step"].max()), members))
+        found.append(VariantTimes(name, signal(rows), times, int(rows["step"].max()), members))
     return sorted(found, key=lambda each: -each.signal)
 
 

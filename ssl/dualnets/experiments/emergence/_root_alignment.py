@@ -15,6 +15,7 @@ from dualnets.experiments.emergence.emergence import Settings
 from dualnets.experiments.emergence.root_alignment import SMALL
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import learning_curves
+from dualnets.lab.ratios import ratio_difference, ratio_interval
 from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.stats import (
     NOTHING,
@@ -24,8 +25,6 @@ from dualnets.lab.stats import (
     Outcome,
     last_step,
     mean_interval,
-    ratio_difference,
-    ratio_interval,
     too_few,
 )
 from dualnets.lab.variants import PRE

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dualnets.experiments.emergence.samples import CLASS, LEAF
-from dualnets.lab.stats import Array, Estimate, gap_closed
+from dualnets.lab.ratios import gap_closed
+from dualnets.lab.stats import Array, Estimate
 from dualnets.lab.time_to_threshold import member_times
 from dualnets.lab.variants import by_variant
 

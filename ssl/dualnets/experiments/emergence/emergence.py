@@ -20,7 +20,7 @@ from dualnets.lab.settings import (
     ProbeSettings,
     TrainSettings,
     TreeSettings,
-    check_augmentation,
+    check_augment_setting,
 )
 
 CONTROL = "keep-nothing"
@@ -38,7 +38,7 @@ class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
-        check_augmentation(self.augment, self.build_topology())
+        check_augment_setting(self.augment, self.build_topology())
 
 
 # at 0.1, the original's rate, curves need three times the updates to become flat

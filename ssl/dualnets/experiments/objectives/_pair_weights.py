@@ -9,8 +9,9 @@ import pandas as pd
 
 from dualnets.experiments.objectives.pair_weights import LESS, MORE, SAMPLES, VIEWS
 from dualnets.lab.plateau import upper_levels
+from dualnets.lab.ratios import ratio_difference
 from dualnets.lab.rules import NEGLIGIBLE
-from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, ratio_difference, too_few
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, too_few
 from dualnets.lab.variants import by_variant, variant_stats
 
 

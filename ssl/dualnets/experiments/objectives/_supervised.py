@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab import variants
+from dualnets.lab.ratios import gap_closed
 from dualnets.lab.rules import SIGNIFICANCE
-from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, exceeds, gap_closed, too_few
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, exceeds, too_few
 from dualnets.lab.variants import VariantStats, by_variant, variant_stats
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dualnets.experiments.theorems.lucky import BORN, CALIBRATED, GRAFT, SIBLINGS
 from dualnets.lab.all_or_none import all_or_none
+from dualnets.lab.ratios import ratio_interval
 from dualnets.lab.rules import NEGLIGIBLE
 from dualnets.lab.stats import (
     NOTHING,
@@ -20,7 +21,6 @@ from dualnets.lab.stats import (
     Outcome,
     exceeds,
     mean_interval,
-    ratio_interval,
     stats,
     too_few,
 )

@@ -12,8 +12,9 @@ from dualnets import theory
 from dualnets.experiments.theorems.population import INFINITE, JUDGED, LARGE, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import snapshot_steps
+from dualnets.lab.ratios import ratio_interval
 from dualnets.lab.rules import FEWEST_TREES, NEGLIGIBLE
-from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, last_step, ratio_interval
+from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, last_step
 from dualnets.lab.tidy import tidy
 from dualnets.training.trajectory import trajectory
 from hltm.probe import probe_layers

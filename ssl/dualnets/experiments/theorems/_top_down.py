@@ -14,16 +14,9 @@ from numpy.typing import NDArray
 
 from dualnets.experiments.theorems.top_down import COUPLED, PAIRS, Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
+from dualnets.lab.ratios import ratio_interval
 from dualnets.lab.rules import NEGLIGIBLE
-from dualnets.lab.stats import (
-    Array,
-    Estimate,
-    Judgement,
-    Outcome,
-    mean_interval,
-    ratio_interval,
-    too_few,
-)
+from dualnets.lab.stats import Array, Estimate, Judgement, Outcome, mean_interval, too_few
 from dualnets.lab.tidy import tidy
 from dualnets.lab.variants import at_once
 

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 
 from dualnets.experiments.theorems._top_down import compare, rate_pairs, rates, settings_of
 from dualnets.experiments.theorems.top_down import COUPLED
+from dualnets.lab.ratios import ratio_interval
 from dualnets.lab.report.intervals import band, bars
 from dualnets.lab.report.style import WIDTH
 from dualnets.lab.rules import NEGLIGIBLE
-from dualnets.lab.stats import mean_interval, ratio_interval
+from dualnets.lab.stats import mean_interval
 
 COLOURS = {"full": "#440154", "uncoupled": "#e07b39", "frozen": "#8a8a8a", "constant": "#21918c"}
 WORDS = {

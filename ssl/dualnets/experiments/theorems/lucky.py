@@ -31,7 +31,7 @@ from dualnets.lab.settings import (
     ContrastSettings,
     TrainSettings,
     TreeSettings,
-    check_augmentation,
+    check_augment_setting,
     setting,
 )
 
@@ -87,7 +87,7 @@ class Settings(TrainSettings, ContrastSettings, TreeSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
-        check_augmentation(self.augment, self.build_topology())
+        check_augment_setting(self.augment, self.build_topology())
 
 
 _BORN: dict[str, Any] = {"test": Fixed(BORN)}

@@ -26,7 +26,7 @@ from dualnets.lab.settings import (
     ProbeSettings,
     TrainSettings,
     TreeSettings,
-    check_augmentation,
+    check_augment_setting,
     setting,
 )
 
@@ -58,7 +58,7 @@ class Settings(ProbeSettings, TrainSettings, ContrastSettings, NetworkSettings, 
         if self.batch == 1:
             raise ValueError("batch must be at least 2, or 0 for the infinite one, got 1")
         self.build_loss()
-        check_augmentation(self.augment, self.build_topology())
+        check_augment_setting(self.augment, self.build_topology())
 
 
 _FINITE: list[int] = [32, 128, 512]

@@ -29,7 +29,7 @@ from dualnets.lab.settings import (
     NetworkSettings,
     TrainSettings,
     TreeSettings,
-    check_augmentation,
+    check_augment_setting,
     setting,
 )
 
@@ -66,7 +66,7 @@ class Settings(TrainSettings, ContrastSettings, NetworkSettings, TreeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_augmentation(self.augment, self.build_topology())
+        check_augment_setting(self.augment, self.build_topology())
 
 
 _POLARITIES = [0.97, 0.99, 0.997, 0.999, 0.9997]

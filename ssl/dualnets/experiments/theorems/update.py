@@ -19,7 +19,7 @@ from dualnets.lab.settings import (
     ContrastSettings,
     NetworkSettings,
     TreeSettings,
-    check_augmentation,
+    check_augment_setting,
     setting,
 )
 
@@ -72,7 +72,7 @@ class Settings(ContrastSettings, NetworkSettings, TreeSettings):
 
         parse(self.augment)
         if self.data == "tree":
-            check_augmentation(self.augment, self.build_topology())
+            check_augment_setting(self.augment, self.build_topology())
         if self.data == "digits" and (self.batches < 2 or self.network != "mlp"):
             raise ValueError("digits are sampled (batches of at least 2) and read by network mlp")
         if self.batches == 1:

@@ -28,12 +28,11 @@ from torch import Tensor
 from dualnets._checks import check_number, check_whole
 from dualnets.networks.block_network import BlockNetwork
 from dualnets.theory.updates.fitting import (
-    check_augmentation,
     check_binary,
     check_finite_weights,
     check_fit,
 )
-from hltm.sampling.augment import Augmentation
+from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.sampling.draw import Draw
 from hltm.sampling.philox import Stream, check_seed
 from hltm.sampling.sample import sample, views

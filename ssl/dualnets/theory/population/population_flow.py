@@ -26,8 +26,8 @@ from dualnets.theory.population.population_loss import (
     gradient_form,
     view_distribution,
 )
-from dualnets.theory.updates.fitting import check_augmentation, check_fit
-from hltm.sampling.augment import Augmentation
+from dualnets.theory.updates.fitting import check_fit
+from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.tree import LatentTree
 
 

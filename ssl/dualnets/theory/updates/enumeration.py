@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualnets.theory.updates.fitting import check_augmentation, check_trees
+from dualnets.theory.updates.fitting import check_trees
 from hltm.model.tables import Tables
-from hltm.sampling.augment import Augmentation
+from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.tree import LatentTree
 
 MAX_ENTRIES = 1 << 24  # of p(view | x), 128 MiB

@@ -1,4 +1,4 @@
-"""Checks that a network, trees and an augmentation fit together, made before any work on them."""
+"""Checks that a network and trees fit together, made before any work on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from dualnets.networks.block_network import BlockNetwork
-from hltm.sampling.augment import Augmentation
 from hltm.tree import LatentTree
 
 
@@ -25,16 +24,6 @@ def check_trees(trees: object) -> None:
     """Raise TypeError unless these are trees."""
     if not isinstance(trees, LatentTree):
         raise TypeError(f"expected trees, got {type(trees).__name__}")
-
-
-def check_augmentation(augmentation: object) -> None:
-    """Raise TypeError unless this is an augmentation."""
-    if not isinstance(augmentation, Augmentation):
-        by_name = ": hltm.sampling.augment.parse makes one of a name"
-        hint = by_name if isinstance(augmentation, str) else ""
-        raise TypeError(
-            f"expected an augmentation such as hltm.keep_root(), got {augmentation!r}{hint}"
-        )
 
 
 def check_members(trees: Sequence[int], members: Sequence[int]) -> None:

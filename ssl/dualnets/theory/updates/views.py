@@ -19,9 +19,9 @@ from torch.utils.data import Dataset, TensorDataset
 
 from dualnets.theory.updates.any_network import stacked_members
 from dualnets.theory.updates.enumeration import ViewTable, enumerate_views
-from dualnets.theory.updates.fitting import check_augmentation, check_members, check_trees
+from dualnets.theory.updates.fitting import check_members, check_trees
 from hltm.model.tables import Tables
-from hltm.sampling.augment import Augmentation
+from hltm.sampling.augment import Augmentation, check_augmentation
 from hltm.sampling.philox import Stream, check_seed
 from hltm.tree import LatentTree
 

@@ -112,7 +112,7 @@ def train(
     count = views[0].shape[2] // batch
     decays = target_decays(spec, first_step, count, total_steps, keep_last=keep_last_target)
     losses = torch.full((len(frozen_at),), torch.nan, dtype=network.dtype)
-    running = RunningMoments(state, spec, losses)
+    running = HeadMoments(state, spec, losses)
     kind = losses.numpy().dtype
     arguments = (
         *(view.contiguous().numpy() for view in views),
@@ -156,7 +156,7 @@ def _places(kernel: SiameseKernel, names: Sequence[str]) -> np.ndarray:
     return in_order(names, places | head_places("predictor", second, network.depth + first))
 
 
-class RunningMoments:
+class HeadMoments:
     """Running moments of both heads side by side, as the kernel reads them.
 
     Attributes:

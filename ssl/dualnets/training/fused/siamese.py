@@ -14,7 +14,7 @@ from dualnets.networks.compiled.members import flatten, unflatten
 from dualnets.optim.optimizers import SGD, Optimizer
 from dualnets.optim.per_member import Group
 from dualnets.training.compiled import siamese
-from dualnets.training.compiled.siamese import RunningMoments, target_decays
+from dualnets.training.compiled.siamese import HeadMoments, target_decays
 from dualnets.training.fused.flat import parameter_order, rates_of, velocity_name
 from dualnets.training.fused.launch import device_type, is_available, launch
 from dualnets.training.fused.table import (
@@ -95,7 +95,7 @@ def train(
     own = names[: ends[3].names] if spec.separate_target else []
     target_names = [f"target.{name}" for name in own]
     target = flatten([flat[:, :0], *(state[name] for name in target_names)])
-    running = RunningMoments(state, spec, flat)
+    running = HeadMoments(state, spec, flat)
     # 2. the kernel
     losses = torch.full_like(flat[:, 0], torch.nan)
     found = frozen_at.clone()
