@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ OPTIONS = [
          "few have. Without it, the stored runs of all scales that give verdicts are shown.",
          metavar="NAME"),
     Flag("seed", "Repeat the claims on other trees, weights and rows: runs with this seed in place of the "
-         "scale's own, of experiments that have others.", kind=int),
+         "scale's own, of experiments that have others. The trees of several seeds count together.",
+         kind=int, several=True, default=[]),
     Flag("markdown", "Write the table into this page, between its marks, and the claims as small files "
          "into the folder of its name, e.g. claims/ beside claims.md; other scales and repetitions with "
          "another seed become columns. - prints the table.", metavar="PAGE"),
@@ -36,7 +38,7 @@ OPTIONS = [
 def main(arguments: list[str]) -> int:
     """Show the claims; with a scale first run what is missing; with a page write its table."""
     given = _parse(arguments)
-    out, scale, seed, markdown = (given[key] for key in ("out", "scale", "seed", "markdown"))
+    out, scale, seeds, markdown = (given[key] for key in ("out", "scale", "seed", "markdown"))
 
     from dualnets import experiments
     from dualnets.cli._terminal import print_plain, terminal
@@ -58,10 +60,10 @@ def main(arguments: list[str]) -> int:
     # 2. Run what is missing, and read what is stored.
     console = terminal()
     if scale is not None:
-        _run_missing(console, scale, out, given["workers"] or None, seed)
+        _run_missing(console, scale, out, given["workers"] or None, seeds)
     scales = claims.SCALES if scale is None else (scale,)
     every = [experiments.load(name) for name in experiments.names()]
-    found = {each: claims.stored(every, out, each, seed) for each in scales}
+    found = {each: claims.stored(every, out, each, seeds) for each in scales}
     ran = {each: [result for result in results if result.run] for each, results in found.items()}
 
     # 3. Show it, or write it.
@@ -73,7 +75,7 @@ def main(arguments: list[str]) -> int:
         folder = page.with_suffix("")
         for each, results in ran.items():
             if results:
-                saved = claims.results_folder(folder, each, seed)
+                saved = claims.results_folder(folder, each, seeds)
                 written = claims.save(results, saved, experiments.names())
                 print_plain(
                     console, f"{len(written)} claims of the {each} scale are written to {saved}."
@@ -103,7 +105,7 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
 
 
 def _run_missing(
-    console: Console, scale: str, out: str, workers: int | None, seed: int | None
+    console: Console, scale: str, out: str, workers: int | None, seeds: Sequence[int]
 ) -> None:
     """Run every experiment that has no stored run of the scale; name those that cannot be run."""
     from dualnets import experiments
@@ -112,11 +114,11 @@ def _run_missing(
     from dualnets.lab import runner
     from dualnets.lab.claims import can_run
 
-    changes: dict[str, Any] = {} if seed is None else {"seed": seed}
+    changes: dict[str, Any] = {"seed": seeds} if seeds else {}
     failed = []
     for name in experiments.names():
         experiment = experiments.load(name)
-        if not can_run(experiment, scale, seed):
+        if not can_run(experiment, scale, seeds):
             continue
         if runner.has_run(experiment, scale, out, **changes):
             continue

@@ -65,6 +65,11 @@ class ClaimResult:
         return f"{flag}: {self.name}" if self.name else flag
 
     @property
+    def shows_reason(self) -> bool:
+        """Whether a table must say why: the claim does not plainly hold, or some trees were lost."""
+        return self.verdict != "holds" or "diverged or collapsed" in self.reason
+
+    @property
     def shown_effect(self) -> str:
         """The effect with its interval."""
         if self.effect is None:
@@ -79,39 +84,39 @@ def stored(
     experiments: Iterable[Experiment],
     out: str | Path,
     scale: str = SCALES[0],
-    seed: int | None = None,
+    seeds: Sequence[int] = (),
 ) -> list[ClaimResult]:
     """Every claim with its outcome in the stored run of a scale.
 
     Only runs of a whole scale count, not those with other settings. Experiments that do not have the
-    scale, or whose own seed is asked for, are left out.
+    scale, or whose own seeds are asked for, are left out.
 
     Args:
         experiments: whose claims.
         out: the folder of all results.
         scale: of the runs.
-        seed: read repetitions instead: runs with this seed, that is on other trees, weights and rows,
-            which otherwise have the settings of the scale.
+        seeds: read repetitions instead: runs with these seeds, that is on other trees, weights and rows,
+            which otherwise have the settings of the scale; the trees of several seeds count together.
     """
-    changes = {} if seed is None else {"seed": seed}
+    changes = {"seed": list(seeds)} if seeds else {}
     home = local_path(out)
     return [
         result
         for experiment in experiments
-        if can_run(experiment, scale, seed)
+        if can_run(experiment, scale, seeds)
         for result in _of_run(experiment, home, scale, changes)
     ]
 
 
-def can_run(experiment: Experiment, scale: str, seed: int | None) -> bool:
-    """Whether an experiment has the scale and, if a seed is given, other seeds there."""
-    if seed is None or scale not in experiment.grids:
+def can_run(experiment: Experiment, scale: str, seeds: Sequence[int]) -> bool:
+    """Whether an experiment has the scale and, if seeds are given, not all of them there."""
+    if not seeds or scale not in experiment.grids:
         return scale in experiment.grids
-    return not any(seed in own for own in values_by_field(experiment, scale)["seed"])
+    return not any(set(seeds) <= set(own) for own in values_by_field(experiment, scale)["seed"])
 
 
 def _of_run(
-    experiment: Experiment, out: Path, scale: str, changes: Mapping[str, int]
+    experiment: Experiment, out: Path, scale: str, changes: Mapping[str, Sequence[int]]
 ) -> list[ClaimResult]:
     """The claims of one experiment, run or not."""
     store = Store(out, experiment.name)
@@ -170,29 +175,35 @@ def load(folder: str | Path) -> list[ClaimResult]:
     return [ClaimResult(**values) for path in paths for values in read_json(path)]
 
 
-def results_folder(folder: str | Path, scale: str, seed: int | None = None) -> Path:
-    """Where the claims of a scale and a seed are saved, inside the folder of all.
+def results_folder(folder: str | Path, scale: str, seeds: Sequence[int] = ()) -> Path:
+    """Where the claims of a scale and of seeds are saved, inside the folder of all.
 
     Example:
         >>> results_folder("claims", "default").as_posix()
         'claims'
-        >>> results_folder("claims", "long", 1).as_posix()
-        'claims/long/seed_1'
+        >>> results_folder("claims", "long", [0, 1]).as_posix()
+        'claims/long/seed_0_1'
     """
     home = Path(folder) if scale == SCALES[0] else Path(folder) / scale
-    return home if seed is None else home / f"seed_{seed}"
+    return home / f"seed_{'_'.join(map(str, seeds))}" if seeds else home
 
 
 def table(folder: str | Path) -> str:
-    """The claims saved in a folder as a table in Markdown, with a column for each other scale and seed."""
+    """The claims saved in a folder as a table in Markdown, with a column for other scales and seeds each."""
     columns: dict[str, list[ClaimResult]] = {}
     for scale in SCALES:
         home = results_folder(folder, scale)
         if scale != SCALES[0] and (found := load(home)):
             columns[f"{scale} scale"] = found
         of_scale = "again" if scale == SCALES[0] else f"{scale} scale"
-        for seed in sorted(int(path.name.removeprefix("seed_")) for path in home.glob("seed_*")):
-            columns[f"{of_scale}, seed {seed}"] = load(results_folder(folder, scale, seed))
+        stored_seeds = ([int(s) for s in path.name.split("_")[1:]] for path in home.glob("seed_*"))
+        for seeds in sorted(stored_seeds, key=lambda own: (len(own), own)):
+            which = (
+                f"seed {seeds[0]}"
+                if len(seeds) == 1
+                else f"seeds {', '.join(map(str, seeds))} pooled"
+            )
+            columns[f"{of_scale}, {which}"] = load(results_folder(folder, scale, seeds))
     return markdown(load(folder), columns)
 
 
@@ -216,7 +227,7 @@ def markdown(
         cells = [
             f"`{result.title}`",
             f"{result.claim}<br>*{result.reference}*",
-            f"**{result.verdict}**",
+            f"**{result.verdict}**" + (f"<br>{result.reason}" if result.shows_reason else ""),
             result.measured,
             result.shown_effect,
             f"{result.n} {result.of}" if result.n else "",

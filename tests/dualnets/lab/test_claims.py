@@ -74,11 +74,13 @@ def test_the_page_says_what_the_stored_results_say():
 
 
 @pytest.mark.parametrize("scale", claims.SCALES)
-@pytest.mark.parametrize("changes", [{}, {"seed": 1}], ids=["as it stands", "again"])
-def test_stored_results_are_of_claims_there_are(scale, changes):
-    found = claims.load(claims.results_folder(SAVED, scale, **changes))
-    if scale == "default" and not changes:
-        assert list(dict.fromkeys(result.experiment for result in found)) == experiments.names()
+@pytest.mark.parametrize("seeds", [[], [1], [0, 1]], ids=["as it stands", "again", "pooled"])
+def test_stored_results_are_of_claims_there_are(scale, seeds):
+    found = claims.load(claims.results_folder(SAVED, scale, seeds))
+    changes = {"seed": seeds} if seeds else {}
+    if scale == "default":
+        those = [name for name in NAMES if claims.can_run(DECLARED[name], scale, seeds)]
+        assert list(dict.fromkeys(result.experiment for result in found)) == those
     for experiment in dict.fromkeys(result.experiment for result in found):
         declared = DECLARED[experiment]
         own = [result for result in found if result.experiment == experiment]
@@ -112,10 +114,10 @@ def test_every_claim_has_a_name_where_there_are_several(every):
 
 def test_runs_of_another_seed_are_those_of_this_seed_alone(out):
     pair = [experiments.load(name) for name in ("depth_and_width", "emergence")]
-    for seed, ran in ((None, 1), (3, 1), (4, 0)):
-        found = [each for each in claims.stored(pair, out, seed=seed) if each.run]
+    for seeds, ran in (((), 1), ([3], 1), ([4], 0), ([0, 3], 0)):
+        found = [each for each in claims.stored(pair, out, seeds=seeds) if each.run]
         assert len(found) == ran
-    (again,) = (each for each in claims.stored(pair, out, seed=3) if each.run)
+    (again,) = (each for each in claims.stored(pair, out, seeds=[3]) if each.run)
     (first,) = (each for each in claims.stored(pair, out) if each.run)
     assert (
         again.run == run_name(experiments.load("depth_and_width"), "default", seed=3) != first.run
@@ -123,13 +125,14 @@ def test_runs_of_another_seed_are_those_of_this_seed_alone(out):
     assert "--seed 3" in again.command
     # runs with an experiment's own seeds are no repetitions
     use = experiments.load("use")
-    assert [claims.can_run(use, "default", seed) for seed in (None, 0, 2, 3)] == [
+    assert [claims.can_run(use, "default", own) for own in ([], [0], [2], [3], [0, 1])] == [
         True,
         True,
         False,
         False,
+        True,
     ]
-    assert claims.stored(pair, out, seed=0) == []
+    assert claims.stored(pair, out, seeds=[0]) == []
     assert again.effect != first.effect
 
 
@@ -150,10 +153,10 @@ def test_other_scales_and_seeds_are_columns_of_the_table(tmp_path):
     longer = dataclasses.replace(FOUND, scale="long", verdict="fails", effect=0.5, low=None)
     claims.save([FOUND, root], tmp_path, NAMES)
     claims.save([longer], claims.results_folder(tmp_path, "long"), NAMES)
-    claims.save([root], claims.results_folder(tmp_path, "default", 1), NAMES)
-    claims.save([longer], claims.results_folder(tmp_path, "long", 2), NAMES)
+    claims.save([root], claims.results_folder(tmp_path, "default", [1]), NAMES)
+    claims.save([longer], claims.results_folder(tmp_path, "long", [2, 3]), NAMES)
     head, _, first, second = claims.table(tmp_path).splitlines()
-    assert head.endswith("| run | again, seed 1 | long scale | long scale, seed 2 |")
+    assert head.endswith("| run | again, seed 1 | long scale | long scale, seeds 2, 3 pooled |")
     assert first.endswith("| default abc, 12 CPU s |  | **fails** 0.50 | **fails** 0.50 |")
     assert second.endswith("| default abc, 12 CPU s | **holds** 0.76 [0.73, 0.78] |  |  |")
 
