@@ -47,13 +47,13 @@ def sooner(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Jud
     if few:
         reason = few
     elif earlier := [d["variant"] for d in compared if d["p_sooner"] < SIGNIFICANCE]:
-        outcome, reason = "fails", f"sooner than {reference}: {', '.join(earlier)}"
+        outcome, reason = "fails", f"sooner than `{reference}`: {_verdicts.quoted(earlier)}"
     elif unclear := [d["variant"] for d in compared if not d["p_later"] < SIGNIFICANCE]:
-        reason = f"not shown to be later than {reference}: {', '.join(unclear)}"
+        reason = f"not shown to be later than `{reference}`: {_verdicts.quoted(unclear)}"
     else:
-        got = ", ".join(f"{d['variant']} in {d['reached']}" for d in compared if d["reached"])
+        got = ", ".join(f"`{d['variant']}` in {d['reached']}" for d in compared if d["reached"])
         rest = f"{got or 'none'} of {len(first)} trees got there at all"
-        outcome, reason = "holds", f"{reference} after {details[0]['time']} updates; {rest}"
+        outcome, reason = "holds", f"`{reference}` after {details[0]['time']} updates; {rest}"
     smallest = min(ratios[1:], key=lambda ratio: ratio.value)
     return Judgement(outcome, reason, effect, smallest, details)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -72,10 +72,20 @@ def _details(ends: Mapping[str, VariantEnd]) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def quoted(names: Iterable[str]) -> str:
+    """The names of variants, which contain commas themselves, as a list in a sentence.
+
+    Example:
+        >>> quoted(["mean (stop), std", "none"])
+        '`mean (stop), std`, `none`'
+    """
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def undecidable(found: Mapping[str, Any], names: Sequence[str], n: int) -> str:
     """Why n trees and the variants found cannot answer at all; empty if they can."""
     if missing := [name for name in names if name not in found]:
-        return f"not run, or run in several ways: {', '.join(missing)}"
+        return f"not run, or run in several ways: {quoted(missing)}"
     return too_few(n)
 
 
@@ -84,7 +94,7 @@ def _outcome(refuted: Sequence[str], unclear: Sequence[str], confirmed: str) -> 
     if refuted:
         return "fails", "; ".join(refuted)
     if unclear:
-        return "open", f"not decided: {', '.join(dict.fromkeys(unclear))}"
+        return "open", f"not decided: {quoted(dict.fromkeys(unclear))}"
     return "holds", confirmed
 
 
@@ -107,7 +117,9 @@ def needed(
     best = max((ends[name] for name in short), key=lambda end: end.gap.value).found
     one, other = ((own.gain, own.ceiling - own.initial) for own in (worst, best))
     lead = ratio_difference(one, other, pairs)
-    refuted = [f"{n} works (gap closed {ends[n].gap})" for n in short if ends[n].status == "works"]
+    refuted = [
+        f"`{n}` works (gap closed {ends[n].gap})" for n in short if ends[n].status == "works"
+    ]
     unclear = [name for name in works if ends[name].status != "works"]
     for name in short:
         gain = ends[name].found.gain
@@ -136,11 +148,11 @@ def as_good(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Ju
         details[name] |= {"p_as_good": test.p_more, "p_less": test.p_less}
     refuted, unclear = [], [name for name, end in ends.items() if end.status != "works"]
     if reference not in unclear:
-        refuted = [f"{name} {ends[name].status}" for name in others if ends[name].falls_short]
+        refuted = [f"`{name}` {ends[name].status}" for name in others if ends[name].falls_short]
         less = [name for name in others if details[name]["p_less"] < SIGNIFICANCE]
-        refuted += [f"{name} gains less" for name in less]
+        refuted += [f"`{name}` gains less" for name in less]
     unclear += [name for name in others if not details[name]["p_as_good"] < SIGNIFICANCE]
-    confirmed = f"{len(others)} of {len(others)} are as good as {reference}"
+    confirmed = f"{len(others)} of {len(others)} are as good as `{reference}`"
     outcome, reason = _outcome(refuted, unclear, confirmed)
     ahead = (mean_interval(gain[name] - gain[reference], len(others)) for name in others)
     worst = min(ahead, key=lambda each: each.value)

@@ -69,6 +69,6 @@ EXPERIMENT = ablation(
     summary="BYOL needs its predictor and BatchNorm, not its average",
     variants=VARIANTS,
     common=COMMON,
-    scales=flat_scales(steps=10_000, long={"steps": 40_000}),
+    scales=flat_scales(steps=10_000),
     table=SUMMARY_TABLE,
 )

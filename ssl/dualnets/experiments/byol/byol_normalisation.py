@@ -54,7 +54,7 @@ EXPERIMENT = ablation(
             plateau=None,  # about a time
         ),
         Claim(
-            "BYOL works with BatchNorm, and with no normalisation over one sample at all",
+            "BYOL works with BatchNorm, and with none of the normalisations over one sample",
             "ours: the strongest reading of that term; arXiv 2010.10241 refutes it on images",
             needed((BATCH,), tuple(ONE_SAMPLE), at_all=True),
             "at all",

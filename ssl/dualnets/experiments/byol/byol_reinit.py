@@ -76,6 +76,6 @@ EXPERIMENT = ablation(
     variants={NEVER: {}, **SLOW, **FAST, **FRESH},
     variants_at={"smoke": {NEVER: {}, **_redrawn("all", 0.1, 1)}},
     common=COMMON,
-    scales=flat_scales(steps=2000, long={"steps": 10_000}),
+    scales=flat_scales(steps=2000),
     table=table_of_times(redraws=NEVER),
 )
