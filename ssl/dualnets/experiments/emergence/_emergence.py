@@ -182,19 +182,21 @@ def judge(table: pd.DataFrame) -> Judgement:
              **_at_level(part, one.idle[one.idle["level"] == level], tests)}
             for level, part in one.last.groupby("level")
         ]  # fmt: skip
-    emerged = [entry["level"] for entry in details if entry["emerges"]]
+    # levels at which the latents emerge with every setting
+    levels = dict.fromkeys(entry["level"] for entry in details)
+    short = {entry["level"] for entry in details if not entry["emerges"]}
+    emerged = [level for level in levels if level not in short]
     where = ", ".join(map(str, emerged))
     outcome: Outcome = "open"
     reason = "; ".join(dict.fromkeys(filter(None, problems)))
     if reason:
         pass
-    elif len(emerged) == len(details):
+    elif not short:
         outcome, reason = "holds", f"latents emerge at every level >= 2 ({where})"
     elif all(entry["absent"] for entry in details):
         outcome, reason = "fails", "latents emerge at no level >= 2"
     elif emerged:
-        levels = "level" if len(emerged) == 1 else "levels"
-        reason = f"latents emerge at {levels} {where} only"
+        reason = f"latents emerge at {'level' if len(emerged) == 1 else 'levels'} {where} only"
     else:
         reason = "latents are shown to emerge at no level >= 2"
     what = "gap closed, mean over levels >= 2"
