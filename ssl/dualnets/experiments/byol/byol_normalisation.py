@@ -64,7 +64,7 @@ EXPERIMENT = ablation(
     summary="BYOL learns soonest with BatchNorm",
     variants={BATCH: {}, **ONE_SAMPLE},
     common=COMMON,
-    scales=flat_scales(depth=4, steps=20_000, long={"steps": 60_000}),
+    scales=flat_scales(depth=4, steps=20_000),
     sweep=Sweep(
         "hltm run byol-normalisation --seed 1000 --members 4 --steps 10000 --evaluation-samples 2048 "
         "--lr 0.01 0.03 0.1",
