@@ -58,14 +58,14 @@ def test_what_is_needed():
     assert found.effect_value == pytest.approx(0.5, abs=0.05)  # 0.2 of 0.4
     assert found.interval[0] < found.effect_value < found.interval[1]
     for change, verdict, reason in (
-        ({one: WELL}, "fails", f"{one} works"),
+        ({one: WELL}, "fails", f"`{one}` works"),
         ({works[0]: (0.2, 0.01)}, "open", works[0]),  # nothing to compare with
         ({works[0]: (0.0, 0.8)}, "open", works[0]),
         ({one: (0.0, COLLAPSED)}, "holds", "fall short"),  # spread unclear, nothing learned
         ({one: (0.2, COLLAPSED)}, "open", one),  # spread unclear, and learned
         ({one: (0.02, 0.8)}, "holds", "fall short"),  # what it learns is negligible
         ({one: (0.04, 0.8)}, "holds", "fall short"),  # on the border of that, most is lost
-        ({one: (0.08, 0.8)}, "fails", f"{one} works"),  # most is lost, not all
+        ({one: (0.08, 0.8)}, "fails", f"`{one}` works"),  # most is lost, not all
         ({one: (0.08, COLLAPSED)}, "holds", "fall short"),
         ({one: (0.2, np.nan)}, "holds", "fall short"),  # not finite is collapsed
     ):
@@ -89,9 +89,9 @@ def test_what_is_as_good():
     assert abs(found.effect_value) < 0.01
     for change, verdict, reason in (
         ({other: (0.195, 0.8)}, "holds", ""),  # within the margin
-        ({other: (0.15, 0.8)}, "fails", f"{other} gains less"),
-        ({other: (0.2, 0.01)}, "fails", f"{other} collapses"),
-        ({other: (0.0, 0.8)}, "fails", f"{other} learns nothing"),
+        ({other: (0.15, 0.8)}, "fails", f"`{other}` gains less"),
+        ({other: (0.2, 0.01)}, "fails", f"`{other}` collapses"),
+        ({other: (0.0, 0.8)}, "fails", f"`{other}` learns nothing"),
         ({reference: FLAT}, "open", reference),  # nothing to compare with
         ({reference: FLAT, other: FLAT}, "open", reference),
         ({other: (0.2, COLLAPSED)}, "open", other),
@@ -166,7 +166,7 @@ FAST, SLOWER = (0.39, 0.8), (0.3, 0.8)  # of a gap of 0.4
     ("gains", "verdict", "reason"),
     [
         ({"batch": FAST}, "holds", "none of 12 trees"),
-        ({"batch": FAST, "layer": SLOWER}, "holds", "layer in 12 of 12 trees"),
+        ({"batch": FAST, "layer": SLOWER}, "holds", "`layer` in 12 of 12 trees"),
         ({"batch": SLOWER, "layer": FAST}, "fails", "layer"),
         ({"batch": FAST, "layer": FAST}, "open", "layer"),
         ({}, "open", "layer"),  # nobody gets there: nobody is later
