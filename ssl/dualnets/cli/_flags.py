@@ -158,6 +158,8 @@ def _parse(options: Sequence[Flag], arguments: Sequence[str]) -> dict[str, Any]:
     for option in options:
         if given[option.name] is MISSING:
             raise ValueError(f"{option.flag} needs a value")
+        if given[option.name] == [] and given[option.name] is not option.default:
+            raise ValueError(f"{option.flag} needs a value, or several")
         if option.required and given[option.name] is None:
             raise ValueError(f"{option.flag} is required")
     return given

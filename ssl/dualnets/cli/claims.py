@@ -101,7 +101,7 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
         raise ValueError(f"unknown scale {given['scale']!r}, expected one of {', '.join(SCALES)}")
     if given["workers"] < 0:
         raise ValueError(f"workers must be at least 0, got {given['workers']}")
-    return given
+    return given | {"seed": sorted(set(given["seed"]))}  # so that 1 0 is the run that 0 1 is
 
 
 def _run_missing(

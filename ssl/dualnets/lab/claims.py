@@ -198,11 +198,8 @@ def table(folder: str | Path) -> str:
         of_scale = "again" if scale == SCALES[0] else f"{scale} scale"
         stored_seeds = ([int(s) for s in path.name.split("_")[1:]] for path in home.glob("seed_*"))
         for seeds in sorted(stored_seeds, key=lambda own: (len(own), own)):
-            which = (
-                f"seed {seeds[0]}"
-                if len(seeds) == 1
-                else f"seeds {', '.join(map(str, seeds))} pooled"
-            )
+            names = ", ".join(map(str, seeds))
+            which = f"seeds {names} pooled" if len(seeds) > 1 else f"seed {names}"
             columns[f"{of_scale}, {which}"] = load(results_folder(folder, scale, seeds))
     return markdown(load(folder), columns)
 

@@ -202,6 +202,8 @@ def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
     assert line.count("|") == header.count("|")
     assert row.endswith(f" | **{again.verdict}** {again.shown_effect} |")
     assert main(write) == 0
+    assert main([*write, "--seed", "3", "3"]) == 0  # the same run
+    assert [path.name for path in (tmp_path / "claims").glob("seed_*")] == ["seed_3"]
     assert "again, seed 3" in page.read_text()
     before = page.read_text()
     assert main(["claims", "--out", str(tmp_path / "empty"), "--markdown", str(page)]) == 2
@@ -212,6 +214,7 @@ def test_runs_of_another_seed_become_a_column(out, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["--seed", "-1"], "seed must be"),
+        (["--seed"], "--seed needs a value, or several"),
         (["--scale", "huge"], "unknown scale 'huge'"),
         (["--markdown", "nowhere.md"], "there is no page nowhere.md"),
         (["--markdown", str(ROOT / "LICENSE")], "must have an ending, as claims.md has, got "),

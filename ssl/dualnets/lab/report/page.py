@@ -110,9 +110,9 @@ def document(title: str, body: str, style: str = "") -> str:
 def _box(verdict: Verdict) -> str:
     """A claim, where it is made, and its verdict."""
     return f"""<div class="verdict {verdict.verdict}"><b>{verdict.verdict}</b>
-<div><strong>{html.escape(verdict.claim)}.</strong>
+<div><strong>{prose(verdict.claim)}.</strong>
 <span class="quiet">{html.escape(verdict.reference)}</span><br>
-{html.escape(sentence(verdict))}</div></div>"""
+{prose(sentence(verdict))}</div></div>"""
 
 
 def prose(text: str) -> str:
