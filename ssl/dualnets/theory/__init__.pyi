@@ -25,6 +25,7 @@ from dualnets.theory.updates.connection import connection as connection
 from dualnets.theory.updates.covariance import covariance_operator as covariance_operator
 from dualnets.theory.updates.enumeration import ViewTable as ViewTable
 from dualnets.theory.updates.enumeration import enumerate_views as enumerate_views
+from dualnets.theory.updates.enumeration import finite_views as finite_views
 from dualnets.theory.updates.loss_slopes import Slopes as Slopes
 from dualnets.theory.updates.loss_slopes import loss_slopes as loss_slopes
 from dualnets.theory.updates.operator_form import check_operator_form as check_operator_form

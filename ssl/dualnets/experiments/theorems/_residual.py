@@ -19,6 +19,7 @@ from torch.nn.functional import cosine_similarity
 
 from dualnets import theory
 from dualnets.experiments.theorems._residual_rules import summary_table as summary_table
+from dualnets.experiments.theorems._update_comparisons import layers
 from dualnets.experiments.theorems.residual import Settings
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.tidy import tidy
@@ -37,6 +38,10 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
             for weight in network.weights:  # uniform in ±1/sqrt(fan-in): their deviation is known
                 weight *= settings.weights * (3 * weight.shape[-1]) ** 0.5
     table = theory.TreeViews(trees, settings.build_augmentation()).table()
+    null = None
+    if settings.steps:  # trees are moved on by one member, networks stay
+        moved_on = [part.roll(1, 0) for part in (table.probability, table.view)]
+        null = theory.ViewTable(*table[:3], *moved_on)
     notes = []
     moments: Iterable[tuple[int, Any]] = [(0, network)]
     if settings.steps:
@@ -49,30 +54,32 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
         notes = [text for text in [describe_frozen(trees.members, path[-1].frozen_at)] if text]
     loss = settings.build_loss()
     parts = [
-        measured(copy.deepcopy(moved).double(), table, loss, null=settings.steps > 0).assign(step=step)
+        measured(copy.deepcopy(moved).double(), table, loss, null).assign(step=step)
         for step, moved in moments
-    ]  # fmt: skip
+    ]
     return CellResult(pd.concat(parts, ignore_index=True), notes=notes)
 
 
-def measured(network: Any, table: theory.ViewTable, loss: Any, *, null: bool) -> pd.DataFrame:
+def measured(
+    network: Any, table: theory.ViewTable, loss: Any, null: theory.ViewTable | None = None
+) -> pd.DataFrame:
     """The exact expected update beside the covariance form, for every member and layer.
 
     Args:
         network: an ensemble in float64.
-        table: its trees' views.
+        table: the views that it reads.
         loss: a loss of pairs.
-        null: whether to compare with the form made of another tree's views, too.
+        null: a wrong table of the same views, to compare with the form that is made of it.
     """
     members = network.members
     outputs = network(table_inputs(network, table))
     fixed = outputs.detach()
     exact, form, _ = pair_kernels(fixed, table, loss)
     kernels = {"exact": exact, "form": form, "unweighted": covariance_kernel(table, fixed)}
-    if null:  # trees are moved on by one member, networks stay
-        moved = [part.roll(1, 0) for part in (table.probability, table.view)]
-        kernels["other"] = pair_kernels(fixed, theory.ViewTable(*table[:3], *moved), loss)[1]
-    weights = list(network.weights)
+    if null is not None:
+        kernels["other"] = pair_kernels(fixed, null, loss)[1]
+    parameters = dict(network.named_parameters())
+    weights = [parameters[name] for _, name in layers(network)]
     updates: dict[str, list[Tensor]] = {}
     for name, kernel in kernels.items():
         found = torch.autograd.grad(outputs, weights, kernel(fixed), retain_graph=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -46,10 +46,15 @@ def slopes(rows: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def rates(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Of every setting and layer: the slopes of the residue and, beside it, of the update itself."""
+    """Of every setting of trees and layer: the slopes of the residue and of the update itself."""
+    return rates_of(rate_settings(table))
+
+
+def rates_of(settings: Iterable[tuple[str, pd.DataFrame]]) -> list[dict[str, Any]]:
+    """Of every named setting and layer: the slopes of the residue and, beside it, of the update itself."""
     layers = [
         (name, int(layer), rows)
-        for name, part in rate_settings(table)
+        for name, part in settings
         for layer, rows in part[part["layer"] > 0].groupby("layer")
     ]
     return [
@@ -61,8 +66,12 @@ def rates(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def judge_rate(table: pd.DataFrame) -> Judgement:
-    """Apply the rule on the residue's rate."""
-    found = rates(table)
+    """Apply the rule on the residue's rate to trees."""
+    return judged_rates(rates(table))
+
+
+def judged_rates(found: list[dict[str, Any]], of: str = "trees") -> Judgement:
+    """Apply the rule on the residue's rate to `rates_of` some settings; `of`: what members are."""
     least = ORDER - ALLOWANCE
     outcome: Outcome = "open"
     details = [
@@ -74,7 +83,7 @@ def judge_rate(table: pd.DataFrame) -> Judgement:
     smallest = min(decided, key=lambda slope: slope.value, default=NOTHING)
     if not decided or len(decided) < len(found):
         few = len(found) - len(decided)
-        reason = f"fewer than {FEWEST_TREES} trees have a slope in {few} of {len(found)} layers"
+        reason = f"fewer than {FEWEST_TREES} {of} have a slope in {few} of {len(found)} layers"
     else:
         reason = (
             f"slopes of log |θ| on log variance are {_range(decided, '.3f')} over {len(found)} layers of "
@@ -85,7 +94,7 @@ def judge_rate(table: pd.DataFrame) -> Judgement:
         elif any(slope.high < least for slope in decided):
             outcome = "fails"
     what = "slope of log |residue| on log variance of the augmentation, smallest over settings and layers"
-    return Judgement(outcome, reason, what, smallest, details)
+    return Judgement(outcome, reason, what, smallest, details, of)
 
 
 def paths(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -104,24 +113,52 @@ def path_name(at: dict[str, Any]) -> str:
 
 
 def guides(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Of every setting of training: mean cosines over the path, of the form and of what it competes with."""
-    settings = list(paths(table))
-    among = max(sum(at["polarity_low"] == USUAL for at, _ in settings), 1)
+    """Of every setting of training on trees: mean cosines over the path, as `guides_of` finds them."""
+    return guides_of(
+        (path_name(at), at["polarity_low"] == USUAL, part) for at, part in paths(table)
+    )
+
+
+def guides_of(paths: Iterable[tuple[str, bool, pd.DataFrame]]) -> list[dict[str, Any]]:
+    """Mean cosines over every path of training, of the form and of what it competes with.
+
+    Args:
+        paths: name, whether it is judged, and the rows of all weights.
+    """
+    settings = list(paths)
+    among = max(sum(judged for _, judged, _ in settings), 1)
     found = []
-    for at, part in settings:
+    for name, judged, part in settings:
         means = part.groupby("member")[["form", "other", "unweighted"]].mean()
         whole = means.dropna(subset=["form", "other"])
         found.append({
-            "where": path_name(at), "judged": at["polarity_low"] == USUAL,
-            **{name: mean_interval(means[name].to_numpy(), among) for name in means},
+            "where": name, "judged": judged,
+            **{form: mean_interval(means[form].to_numpy(), among) for form in means},
             "p": exceeds(whole["form"].to_numpy(), whole["other"].to_numpy(), among),
         })  # fmt: skip
     return found
 
 
 def judge_guide(table: pd.DataFrame) -> Judgement:
-    """Apply the rule on the form as a guide along training."""
-    found = guides(table)
+    """Apply the rule on the form as a guide along training to trees."""
+    return judged_guides(guides(table), f"trees with polarities from {USUAL:g}")
+
+
+def judged_guides(
+    found: list[dict[str, Any]],
+    needed: str,
+    *,
+    other: str = "another tree's views",
+    of: str = "trees",
+) -> Judgement:
+    """Apply the rule on the form as a guide along training.
+
+    Args:
+        found: by `guides_of`.
+        needed: on how many of what a network must be trained.
+        other: what the form competes with.
+        of: what members are.
+    """
     judged = [row for row in found if row["judged"]]
     details = [
         {"where": row["where"], "judged": row["judged"], **row["form"].detail("cosine"),
@@ -132,18 +169,16 @@ def judge_guide(table: pd.DataFrame) -> Judgement:
     forms = [row["form"] for row in judged]
     smallest = min(forms, key=lambda form: form.value, default=NOTHING)
     if not judged or min(form.n for form in forms) < FEWEST_TREES:
-        reason = (
-            f"training on at least {FEWEST_TREES} trees with polarities from {USUAL:g} is needed"
-        )
-        return Judgement("open", reason, what, smallest, details)
+        reason = f"training on at least {FEWEST_TREES} {needed} is needed"
+        return Judgement("open", reason, what, smallest, details, of)
     good = [row["form"].low > GUIDE and row["p"] < SIGNIFICANCE for row in judged]
     bad = [form.high < GUIDE for form in forms]
     reason = (
         f"the mean cosine is {_range(forms)} over {len(judged)} settings, above {GUIDE:g} in {sum(good)} and "
-        f"below in {sum(bad)}; with another tree's views it is {_range([row['other'] for row in judged])}"
+        f"below in {sum(bad)}; with {other} it is {_range([row['other'] for row in judged])}"
     )
     outcome: Outcome = "holds" if all(good) else "fails" if any(bad) else "open"
-    return Judgement(outcome, reason, what, smallest, details)
+    return Judgement(outcome, reason, what, smallest, details, of)
 
 
 def _range(estimates: list[Estimate], spec: str = ".2f") -> str:
@@ -152,9 +187,27 @@ def _range(estimates: list[Estimate], spec: str = ".2f") -> str:
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per setting: the smallest slope of its layers, or the cosines along its training."""
+    """The short table of a run on trees."""
+    made = pd.DataFrame(setting_rows(rates(table), guides(table), "another tree's")).fillna("")
+    made.attrs["caption"] = (
+        "slopes of logarithms on the log of the augmentation's variance, at the layer with the smallest; "
+        "cosines of the exact expected update and the covariance form, mean over training; 95% intervals "
+        "over n trees, simultaneous over settings"
+    )
+    return made
+
+
+def setting_rows(
+    found: list[dict[str, Any]], guiding: list[dict[str, Any]], other: str
+) -> list[dict[str, Any]]:
+    """One row per setting: the smallest slope of its layers, or the cosines along its training.
+
+    Args:
+        found: by `rates_of`.
+        guiding: by `guides_of`.
+        other: the column of what the form competes with.
+    """
     rows = []
-    found = rates(table)
     for name in dict.fromkeys(row["where"] for row in found):
         own = [row for row in found if row["where"] == name]
         least = min(own, key=lambda row: row["slope"].value)
@@ -162,15 +215,9 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
             "setting": name, "slope of |θ|": f"{least['slope']:.3f}",
             "slope of |update|": f"{least['of_update'].value:.2f}", "n": least["slope"].n,
         })  # fmt: skip
-    for row in guides(table):
+    for row in guiding:
         rows.append({
             "setting": row["where"], "cosine": f"{row['form']:.2f}", "n": row["form"].n,
-            "another tree's": f"{row['other'].value:.2f}", "without ξ": f"{row['unweighted'].value:.2f}",
+            other: f"{row['other'].value:.2f}", "without ξ": f"{row['unweighted'].value:.2f}",
         })  # fmt: skip
-    made = pd.DataFrame(rows).fillna("")
-    made.attrs["caption"] = (
-        "slopes of logarithms on the log of the augmentation's variance, at the layer with the smallest; "
-        "cosines of the exact expected update and the covariance form, mean over training; 95% intervals "
-        "over n trees, simultaneous over settings"
-    )
-    return made
+    return rows

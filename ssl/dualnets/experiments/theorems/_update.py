@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from dualnets import theory
 from dualnets.experiments.theorems._digits import digits
 from dualnets.experiments.theorems._update_comparisons import (
     Comparison,
+    Homogeneous,
+    homogeneous,
     layers,
     pairs,
     tree_operators,
@@ -38,18 +40,41 @@ def run_cell(settings: Settings, device: torch.device, progress: ProgressListene
     """Compare every identity that applies to the settings with autograd, layer by layer."""
     networks, data, notes = networks_and_data(settings, device)
     rows: list[dict[str, Any]] = []
-    compare = pairs if settings.loss == PAIR else updates
     for first_member, network in networks:
         network.double()
-        for layer, name in layers(network):
-            found = compare(settings, network, data, name)
-            rows += _tidy(found, layer, first_member)
-            progress.updated(1)
+        rows += compared(settings, network, data, first_member, homogeneous, progress)
         if settings.loss == PAIR:
             rows += _tidy(tree_operators(settings, network, data), None, first_member)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     # columns without rows have no types of their own
     return CellResult(table if rows else table.astype(COLUMNS), notes=notes)
+
+
+def compared(
+    settings: Any,
+    network: nn.Module,
+    data: Any,
+    first_member: int,
+    form: Callable[[Any, nn.Module, str], Homogeneous],
+    progress: ProgressListener,
+) -> list[dict[str, Any]]:
+    """The rows of a network: every identity that applies to the settings' loss, layer by layer.
+
+    Args:
+        settings: with a `loss`, `batch`, `batches` and `seed`.
+        network: in the dtype to compare in.
+        data: what the updates are expectations over.
+        first_member: the number of the network's first member.
+        form: of settings, network and a layer, whether Kᵀ w = f must hold.
+        progress: told of every layer.
+    """
+    compare = pairs if settings.loss == PAIR else updates
+    rows: list[dict[str, Any]] = []
+    for layer, name in layers(network):
+        found = compare(settings, network, data, name, form(settings, network, name))
+        rows += _tidy(found, layer, first_member)
+        progress.updated(1)
+    return rows
 
 
 def _tidy(

@@ -24,7 +24,13 @@ MOST_NUMBERS = 1 << 24  # of a connection as an array
 Comparison = tuple[str, str, bool, bool, Tensor, Tensor, Tensor | None]
 
 
-def pairs(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
+# Whether Kᵀ w = f must hold for a weight, and whether it must up to a constant, by construction
+Homogeneous = tuple[bool, bool]
+
+
+def pairs(
+    settings: Any, network: nn.Module, data: Any, layer: str, form: Homogeneous
+) -> Iterator[Comparison]:
     """Kᵀ w = f, and Theorem 1 on one batch of pairs, with K as an array (docs/theory.md, 1.3, 2.2 and 2.3).
 
     A product with K in reverse mode would be the very computation that it is compared with; an array
@@ -34,7 +40,7 @@ def pairs(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[
     one, two = (theory.connection(network, layer, x, dtype=torch.float64) for x in inputs)
     arrays = [part.explicit() for part in (one, two)]  # (..., B, P, n)
     scaled = [torch.einsum("...bpn,...p->...bn", array, one.weight) for array in arrays]
-    homogeneous, met = _homogeneous(settings, network, layer)
+    homogeneous, met = form
     yield (CONNECTION, "operator", homogeneous, homogeneous, scaled[0].flatten(-2),
            one.outputs.flatten(-2), None)  # fmt: skip
     sides: tuple[Literal["anchor"], Literal["both"]] = ("anchor", "both")
@@ -68,12 +74,14 @@ def few_enough(settings: Any, network: nn.Module, data: Any, layer: str) -> list
     return [side.narrow(batch_axis(network), 0, kept) for side in sides]
 
 
-def updates(settings: Any, network: nn.Module, data: Any, layer: str) -> Iterator[Comparison]:
+def updates(
+    settings: Any, network: nn.Module, data: Any, layer: str, form: Homogeneous
+) -> Iterator[Comparison]:
     """A contrastive loss's update, with f and as an operator on the weight (docs/theory.md, 3.3 to 3.5)."""
     loss = settings.build_loss()
     sampled = {"batches": settings.batches, "batch": settings.batch, "seed": settings.seed}
     how: dict[str, Any] = sampled if settings.batches else {}
-    _, met = _homogeneous(settings, network, layer)
+    _, met = form
     name = COVARIANCE if isinstance(loss, Simple) else WEIGHTED
     operator = _operator(network, data, layer, loss, how)
     found, on_weight = operator.on_outputs(), operator.matvec(operator.weight)
@@ -128,7 +136,7 @@ def tree_operators(settings: Any, network: nn.Module, data: Any) -> Iterator[Com
         yield TREE, OTHER, False, False, predicted.roll(1, 0), actual, None
 
 
-def _homogeneous(settings: Any, network: nn.Module, layer: str) -> tuple[bool, bool]:
+def homogeneous(settings: Any, network: nn.Module, layer: str) -> Homogeneous:
     """Whether Kᵀ w = f must hold for a weight, and whether it must up to a constant.
 
     By construction, not by measurement: no bias (one on top is a constant to the top layer), no

@@ -13,29 +13,36 @@ from dualnets.experiments.theorems.update import BROKEN, EXACT, EXCESS, PRECISE
 from dualnets.lab.rules import FEWEST_TREES
 from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, mean_interval
 
+ERRORS_CAPTION = (
+    "relative errors |predicted - actual| / |actual| of whole weights, float64, over n networks, losses and "
+    "layers"
+)
+
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The short table of a run, with what was compared."""
+    made = pd.DataFrame(error_rows(table) or [{"identity": "nothing was compared"}])
+    made.attrs["caption"] = ERRORS_CAPTION
+    return made
+
+
+def error_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """One row per identity and form: errors over data, networks, losses and layers."""
-    found = []
+    found: list[dict[str, Any]] = []
     marked = table.assign(broken=_broken(table), estimated=table["standard_error"] > 0)
     for (identity, form, broken, estimated), part in marked.groupby(
         ["identity", "form", "broken", "estimated"], sort=False
     ):
         off = part["relative_error"] / part["standard_error"].where(part["standard_error"] > 0)
-        kinds = [kind for kind in ("tree", "irregular", "digits") if kind in set(part["data"])]
         found.append({
             "identity": identity + (", estimated" if estimated else ""), "form": form,
-            "data": broken or ", ".join(kinds), "median": part["relative_error"].median(),
-            "largest": part["relative_error"].max(), "/ s.e.": off.max(), "n": len(part),
+            "data": broken or ", ".join(dict.fromkeys(part["data"])),
+            "median": part["relative_error"].median(), "largest": part["relative_error"].max(),
+            "/ s.e.": off.max(), "n": len(part),
         })  # fmt: skip
     names = list(dict.fromkeys(table["identity"]))
     found.sort(key=lambda row: names.index(row["identity"].removesuffix(", estimated")))
-    made = pd.DataFrame(found or [{"identity": "nothing was compared"}])
-    made.attrs["caption"] = (
-        "relative errors |predicted - actual| / |actual| of whole weights, float64, over n networks, "
-        "losses and layers"
-    )
-    return made
+    return found
 
 
 def _broken(table: pd.DataFrame) -> pd.Series:
@@ -77,13 +84,13 @@ def judge_identity(table: pd.DataFrame, identities: Sequence[str]) -> Judgement:
     return Judgement(outcome, reason, what, largest, details, "comparisons")
 
 
-def judge_estimates(table: pd.DataFrame) -> Judgement:
-    """Apply the rule on updates that are estimated from samples."""
+def judge_estimates(table: pd.DataFrame, shared: str | None = "digits") -> Judgement:
+    """Apply the rule on updates that are estimated from samples; `shared`: data that all networks share."""
     # both forms of a prediction are one estimate: they differ by rounding
     rows = table[(table["standard_error"] > 0) & (table["form"] != "operator")]
     squares = (rows["relative_error"] / rows["standard_error"]) ** 2
-    # networks on one tree read the same samples, and so do all networks on digits
-    member = rows["member"].where(rows["data"] != "digits", -1)
+    # networks on one tree read the same samples, and so do all networks on shared data
+    member = rows["member"].where(rows["data"] != shared, -1)
     rows = rows.assign(square=squares, halved=rows["form"] == HALVED, member=member)
     source = ["data", "seed", "member"]
     found: dict[bool, Estimate] = {}

@@ -16,6 +16,8 @@ expectation of the theory is a finite sum (docs/theory.md, Section 3, "Populatio
     table.positive_pairs()     (X, X)  p(x', x'') of two views of one sample
     table.classes              (N, R)  the states that make a class, of the nodes `table.nodes`
 
+`finite_views` makes such a table of any samples of which each has a few views, such as pictures.
+
 All are float64 (states int64). With S trees, the member axis S is in front of `probability`, `view`,
 `marginal`, all values and all results, never of `leaves` and `classes`. So for a network f without the
 S axis, E_x of E_aug of its outputs is `table.mean(table.over_views(f(table.leaves)))`.
@@ -46,7 +48,8 @@ class ViewTable(NamedTuple):
     Attributes:
         nodes: R node numbers: those on whose states a view's distribution depends.
         classes: `(N, R)` int64, their joint states, the last node varying fastest.
-        leaves: `(X, V)` int64, the joint states of the leaves, the last leaf varying fastest.
+        leaves: `(X, V)` int64, the joint states of the leaves, the last leaf varying fastest; of
+            `finite_views`, the views as they were given.
         probability: `(N,)` or `(S, N)` float64, p(x).
         view: `(N, X)` or `(S, N, X)` float64, p(view | x).
     """
@@ -111,6 +114,48 @@ class ViewTable(NamedTuple):
             raise ValueError(f"values have shape {tuple(values.shape)}, expected ({shown})")
         found = weights @ values.reshape(*expected, -1).to(weights.dtype)
         return found.reshape(*found.shape[:-1], *values.shape[at + 1 :])
+
+
+def finite_views(views: Tensor) -> ViewTable:
+    """The table of N samples with J views each, where every sample and each of its views is as likely.
+
+    It is the exact distribution of a data set that has these samples and views and no others, whatever
+    they are, e.g. pictures. Its one node is the sample's number.
+
+    Args:
+        views: `(N, J, ...)`, view j of sample i.
+
+    Raises:
+        TypeError: views that are no tensor.
+        ValueError: fewer than 2 samples, none of a view, or a table of more than 2^24 entries.
+
+    Example:
+        >>> table = finite_views(torch.tensor([[[0.0], [1.0]], [[4.0], [5.0]]]))
+        >>> table.leaves.shape, table.over_views(table.leaves).flatten()
+        (torch.Size([4, 1]), tensor([0.5000, 4.5000], dtype=torch.float64))
+        >>> table.covariance(table.over_views(table.leaves))
+        tensor([[4.]], dtype=torch.float64)
+    """
+    if not isinstance(views, Tensor):
+        raise TypeError(f"views must be a tensor, got {type(views).__name__}")
+    if views.ndim < 2 or len(views) < 2 or not views.shape[1]:
+        raise ValueError(
+            f"views have shape {tuple(views.shape)}, expected (N, J, ...): at least 2 samples, with views"
+        )
+    samples, each = views.shape[:2]
+    if samples * samples * each > MAX_ENTRIES:
+        raise ValueError(
+            f"{samples} samples times {samples * each} views are {samples * samples * each} entries, "
+            f"expected at most {MAX_ENTRIES}"
+        )
+    own = torch.eye(samples, dtype=torch.float64) / each
+    return ViewTable(
+        (0,),
+        torch.arange(samples)[:, None],
+        views.flatten(0, 1),
+        torch.full((samples,), 1 / samples, dtype=torch.float64),
+        own.repeat_interleave(each, dim=1),
+    )
 
 
 class _Below(NamedTuple):

@@ -207,7 +207,8 @@ def table_inputs(network: nn.Module, table: ViewTable) -> Tensor:
     members = stacked_members(network)
     if table.stacked and (members is None or len(table.probability) != len(members)):
         raise ValueError(_misfit(len(table.probability), members))
-    return table.leaves if members is None else table.leaves.expand(len(members), -1, -1)
+    leaves = table.leaves
+    return leaves if members is None else leaves.expand(len(members), *leaves.shape)
 
 
 def draw_views(
