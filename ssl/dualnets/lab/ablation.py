@@ -52,18 +52,40 @@ def sweep_figure(axis: str, label: str, **options: Any) -> Deferred:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariantSettings(ProbeSettings, TrainSettings, MethodSettings, NetworkSettings):
-    """One variant: a network on each tree, a method, a budget; a subclass adds the trees.
-
-    Raises:
-        ValueError: also where the method, its data and the network do not fit each other.
-    """
+class NamedSettings(TrainSettings, MethodSettings):
+    """One variant: a method and a budget under a name; a subclass adds networks and data."""
 
     variant: str = setting("given", "name of what is different")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.build_loss()
+
+    def check_training(self, source: Any, network: Any) -> None:
+        """Start to train a network, which checks everything, and stop there.
+
+        Raises:
+            ValueError: what the method, the network or the data cannot do, in the flags' names.
+        """
+        from dualnets.training.trajectory import trajectory
+
+        method = self.build_method()
+        try:
+            trajectory(network, method, source, **self.training(), seed=cast("Any", self).seed)
+        except ValueError as error:
+            raise ValueError(self.by_flags(str(error))) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantSettings(NamedSettings, ProbeSettings, NetworkSettings):
+    """One variant: a network on each tree, a method, a budget; a subclass adds the trees.
+
+    Raises:
+        ValueError: also where the method, its data and the network do not fit each other.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_augment_setting(self.augment, cast("TreeSettings", self).build_topology())
 
     def build_probe(self) -> tuple[str, Targets | None]:
@@ -76,22 +98,11 @@ class AblationSettings(VariantSettings, TreeSettings):
     """One variant on symmetric binary trees."""
 
     def check(self) -> None:
-        """Start to train one network, which checks everything, and stop there.
-
-        Raises:
-            ValueError: what the method, the network or the data cannot do, in the flags' names.
-        """
+        """Start to train one network on its tree, as `check_training` does."""
         import torch
 
-        from dualnets.training.trajectory import trajectory
-
-        method = self.build_method()
         trees = self.build_trees()[:1]
-        network = self.build_network(trees, self.seed, torch.device("cpu"))
-        try:
-            trajectory(network, method, trees, **self.training(), seed=self.seed)
-        except ValueError as error:
-            raise ValueError(self.by_flags(str(error))) from None
+        self.check_training(trees, self.build_network(trees, self.seed, torch.device("cpu")))
 
     def build_teacher(self) -> Any:
         """A network like the student's, with `teacher_units` and weights of its own."""
@@ -163,7 +174,7 @@ def ablation(
     scales: Mapping[str, Mapping[str, Any]],
     variants_at: Mapping[str, Variants] | None = None,
     sweep: Sweep | None = None,
-    settings: type[VariantSettings] = AblationSettings,
+    settings: type[NamedSettings] = AblationSettings,
     table: Deferred = SUMMARY_TABLE,
     figure: Deferred = FIGURE,
     code: str = "dualnets.lab.ablation_cell",
@@ -216,7 +227,7 @@ def variant_grids(
     common: Mapping[str, Any],
     variants: Variants,
     free: Sequence[str] = ("lr",),
-    settings: type[VariantSettings] = AblationSettings,
+    settings: type[NamedSettings] = AblationSettings,
 ) -> list[Grid]:
     """One grid per variant: whatever distinguishes variants is fixed in all of them.
 

@@ -6,7 +6,7 @@ measured with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -21,6 +21,8 @@ from hltm.probe.metrics.collapse import Collapse
 from hltm.sampling.philox import Stream
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dualnets.lab.ablation import VariantSettings
     from dualnets.methods.protocol import Method
     from hltm.tree import LatentTree
@@ -63,7 +65,6 @@ def run_cell(
     return CellResult(table, {"final": dict(curves.last.named_parameters())}, curves.notes)
 
 
-@torch.no_grad()
 def collapse_rows(snapshot: Snapshot, method: Method, trees: LatentTree, seed: int) -> pd.DataFrame:
     """Spread and effective rank of the network's output and of what the loss compares.
 
@@ -73,7 +74,15 @@ def collapse_rows(snapshot: Snapshot, method: Method, trees: LatentTree, seed: i
     draw = trees.draw(
         COLLAPSE_SAMPLES, seed=seed, stream=Stream.EVALUATION, first=trees.leaves.start
     )
-    leaves = draw.leaves.to(next(snapshot.network.parameters()).device)
+    return collapse_of(snapshot, method, draw.leaves, trees.members, trees.topology.depth)
+
+
+@torch.no_grad()
+def collapse_of(
+    snapshot: Snapshot, method: Method, leaves: Tensor, members: Sequence[int], level: int
+) -> pd.DataFrame:
+    """As `collapse_rows`, on given inputs of the network, `(S, B, X)` or `(B, X)`, all at this level."""
+    leaves = leaves.to(next(snapshot.network.parameters()).device)
     output = snapshot.network(leaves)
     embedding = method.embedding(snapshot.network, snapshot.state, leaves, batch_statistics=True)
     stacked = {"output": output if output.ndim == 3 else output[None], "embedding": embedding}
@@ -88,8 +97,8 @@ def collapse_rows(snapshot: Snapshot, method: Method, trees: LatentTree, seed: i
         collapse.update(kept.transpose(1, 2))
         found = collapse.result()
         for name, numbers in ((SPREAD, found.spread), (RANK, found.effective_rank)):
-            index = {"member": trees.members, "step": snapshot.step, "level": trees.topology.depth,
+            index = {"member": members, "step": snapshot.step, "level": level,
                      "node": node, "metric": name, "candidates": "all"}  # fmt: skip
             value = torch.where(finite, numbers, torch.nan).cpu()
-            parts.append(tidy(index, {"value": value, "n": COLLAPSE_SAMPLES}))
+            parts.append(tidy(index, {"value": value, "n": leaves.shape[-2]}))
     return pd.concat(parts, ignore_index=True)

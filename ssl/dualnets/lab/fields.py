@@ -34,6 +34,7 @@ class Stored(NamedTuple):
         values: stored values by value.
         later: whether the field was added when results were stored already: it is not a part of the name
             of a cell that has its default.
+        apart: whether the field changes no result, so that it is never a part of a cell's name.
         explicit: of a field that was made from dataclasses, whether a cell that was given a dataclass's own
             default has it in its identity, unlike one that was given nothing: the field's default is None
             then.
@@ -43,9 +44,10 @@ class Stored(NamedTuple):
     values: Mapping[Any, Any] = {}
     later: bool = False
     explicit: bool = False
+    apart: bool = False
 
 
-UNCHANGED, LATER = Stored(), Stored(later=True)
+UNCHANGED, LATER, APART = Stored(), Stored(later=True), Stored(apart=True)
 
 
 def setting(
@@ -256,7 +258,7 @@ def stored_form(settings: Any) -> dict[str, Any]:
     form = {}
     for item in fields(settings):
         value, stored = getattr(settings, item.name), item.metadata.get("stored", UNCHANGED)
-        if not (stored.later and value == item.default):
+        if not (stored.apart or (stored.later and value == item.default)):
             form[stored.name or item.name] = stored.values.get(value, value)
     return form
 

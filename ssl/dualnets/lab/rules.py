@@ -30,6 +30,52 @@ LOST = 0.03
 
 
 @dataclass(frozen=True)
+class Members:
+    """What the members of an ensemble are, what they are scored by, and how pairs of them are compared.
+
+    Attributes:
+        of: what the members are, in the plural.
+        found: what training is to bring out, in the plural.
+        score: what a member is scored by.
+        gap: where a gap closed is measured.
+        fewest: with fewer members there is no verdict.
+        exact: whether pairs are compared by exact signed ranks, which need no assumption but cannot tell
+            fewer than seven pairs from chance; else by Student's test, as intervals are.
+    """
+
+    of: str
+    found: str
+    score: str
+    gap: str
+    fewest: int
+    exact: bool
+
+    @property
+    def one(self) -> str:
+        """A member, in the singular."""
+        return self.of.removesuffix("s")
+
+    @property
+    def test(self) -> str:
+        """How pairs are compared, in words."""
+        return "paired signed ranks" if self.exact else "Student's paired test"
+
+
+TREES = Members(
+    "trees", "latents", "mean best |correlation|", "levels >= 2", FEWEST_TREES, exact=True
+)
+# A network on pictures costs as much as many on trees. What is learned has no known ceiling.
+NETWORKS = Members(
+    "networks",
+    "features",
+    "accuracy",
+    "of a linear probe's accuracy on all labels, to 1",
+    6,
+    exact=False,
+)
+
+
+@dataclass(frozen=True)
 class Deferred:
     """A function that is imported when it is first called.
 
@@ -93,6 +139,10 @@ class Claim:
             as lost that others lost. All where it is empty.
         negligible: a change in the units of `plateau`; no curve that changes by more over the last doubling
             of updates is flat, and one that changes by half of it always is.
+        members: what the members are; with fewer than `members.fewest` there is no verdict, nor without
+            those that were lost.
+        partner: the same claim on other data, as its experiment and name are written, such as
+            `byol-ablation: predictor`; empty where there is none.
     """
 
     text: str
@@ -102,6 +152,9 @@ class Claim:
     plateau: Deferred | None = UPPER_LEVELS
     about: tuple[str, ...] = ()
     negligible: float = NEGLIGIBLE
+    # not in the repr, which names a run: the rule says what the members are, and a partner changes no verdict
+    members: Members = field(default=TREES, repr=False)
+    partner: str = field(default="", repr=False)
 
 
 def all_emerge(
@@ -111,6 +164,7 @@ def all_emerge(
     latents: str = "latents",
     score: str = "|correlation|",
     samples_of: str = "trees",
+    members: Members = TREES,
     judge: str = "dualnets.lab.variants:all_emerge",
     **options: Any,
 ) -> Rule:
@@ -120,7 +174,8 @@ def all_emerge(
         each, plural: what a variant is, in the singular and in the plural, e.g. `loss`, `losses`.
         latents: what the latents of this data are called.
         score: what a unit is scored by.
-        samples_of: what the members of an ensemble are.
+        samples_of: what the members of an ensemble of trees are.
+        members: `TREES`, or else what they are, with words of their own in place of the three above.
         judge: the function that applies the rule, for experiments that add to it.
         **options: more keyword arguments of that function.
 
@@ -128,11 +183,17 @@ def all_emerge(
         >>> print(all_emerge("loss", "losses").text[:58])
         For each loss, latents emerge if over trees more than 0.1
     """
+    between = (
+        f"the untrained networks' mean best {score} of the {latents} of levels >= 2 and its ceiling"
+    )
+    if members is not TREES:
+        latents, samples_of, options = members.found, members.of, {"members": members, **options}
+        between = f"the untrained networks' {members.score} and 1 ({members.gap})"
     text = (
         f"For each {each}, {latents} emerge if over {samples_of} more than {NEGLIGIBLE} of the gap is closed "
-        f"between the untrained networks' mean best {score} of the {latents} of levels >= 2 and its ceiling, "
+        f"between {between}, "
         f"and do not if less is, with the whole 95% interval (of all {plural} at once, Bonferroni). "
         f"Holds if they emerge with all {plural}, fails if with each they do not; open otherwise, with fewer "
-        f"than {FEWEST_TREES} {samples_of}, or where a quarter of them diverge."
+        f"than {members.fewest} {samples_of}, or where a quarter of them diverge."
     )
     return Rule(text, Deferred(judge, {"plural": plural, **options}))

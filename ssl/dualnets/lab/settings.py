@@ -169,8 +169,24 @@ def build_norm(settings: Any, prefix: str) -> Normalization | None:
     prefix="network_norm_",
     stored={f"network_norm_{name}": Stored() for name in ("mean", "std", "affine", "groups")},
 )
-class NetworkSettings(Checked):
-    """One network per member, and its normalisation."""
+class NormSettings(Checked):
+    """The normalisation inside a network."""
+
+    network_norm: str = setting(
+        "none", "normalisation of hidden pre-activations", choices=("none", *NORMS)
+    )
+    network_weight_standardization: bool = setting(
+        False, "whether weights below the top are standardised"
+    )
+
+    def build_network_norm(self) -> Normalization | None:
+        """The normalisation of the network's hidden layers."""
+        return build_norm(self, "network_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings(NormSettings):
+    """One network per member."""
 
     network: str = setting(
         "tree",
@@ -182,22 +198,12 @@ class NetworkSettings(Checked):
     units: int = setting(10, "units per latent, or per layer (mlp)", low=1, high=1 << 16)
     bias: bool = setting(False, "whether units have biases")
     normalize: bool = setting(True, "whether the output is scaled to length 1")
-    network_norm: str = setting(
-        "none", "normalisation of hidden pre-activations", choices=("none", *NORMS)
-    )
-    network_weight_standardization: bool = setting(
-        False, "whether weights below the top are standardised"
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         norm = self.build_network_norm()
         if norm is not None:
             norm.check_units(self.units)
-
-    def build_network_norm(self) -> Normalization | None:
-        """The normalisation of the network's hidden layers."""
-        return build_norm(self, "network_norm")
 
     @property
     def leaves_seen(self) -> Literal["own", "all"]:

@@ -133,25 +133,33 @@ def _tail(among: int) -> float:
     return (1 - LEVEL) / 2 / among
 
 
-def exceeds(after: Array, before: Array | float, among: int = 1) -> float:
-    """P of Wilcoxon's exact signed-rank test, one-sided, that paired values grew.
+def exceeds(after: Array, before: Array | float, among: int = 1, *, exact: bool = True) -> float:
+    """P of Wilcoxon's exact signed-rank test, or of Student's test, one-sided, that paired values grew.
 
-    Pairs without a difference carry no sign and are left out; if nothing is left, or a value is
-    not finite, P is 1.
+    To signed ranks pairs without a difference carry no sign and are left out; if nothing is left, or a
+    value is not finite, P is 1.
 
     Args:
         after, before: one value per member, or a single one to compare all with.
         among: how many tests are made; P is multiplied by it (Bonferroni), up to 1.
+        exact: whether by signed ranks, whose P cannot fall below 2 to the power of minus the pairs.
 
     Example:
         >>> exceeds(np.arange(13) + 1.0, 0.0)
         0.0001220703125
+        >>> round(exceeds(np.arange(5) + 1.0, 0.0, exact=False), 4), exceeds(np.arange(5) + 1.0, 0.0)
+        (0.0066, 0.03125)
         >>> exceeds(np.arange(13) + 1.0, 0.0, among=100)
         0.01220703125
     """
     difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     if not np.isfinite(difference).all():
         return 1.0
+    if not exact:
+        middle, error = difference.mean(), difference.std(ddof=1) / len(difference) ** 0.5
+        # members that all differ by the same leave no doubt
+        at = middle / error if error > 0 else np.copysign(np.inf, middle) if middle else 0.0
+        return adjusted(float(stats.t.sf(at, len(difference) - 1)), among)
     difference = difference[difference != 0]
     if len(difference) == 0:
         return 1.0
@@ -202,14 +210,14 @@ def bootstrap(
     return Estimate(value, float(low), float(high), n)
 
 
-def too_few(n: int, least: int = FEWEST_TREES) -> str:
-    """Why n trees cannot decide a rule that needs `least`; empty if they can.
+def too_few(n: int, least: int = FEWEST_TREES, of: str = "trees") -> str:
+    """Why n trees, or other members, cannot decide a rule that needs `least`; empty if they can.
 
     Example:
-        >>> too_few(8, 12), too_few(12, 12)
-        ('8 trees are fewer than 12', '')
+        >>> too_few(8, 12), too_few(12, 12), too_few(5, 6, "networks")
+        ('8 trees are fewer than 12', '', '5 networks are fewer than 6')
     """
-    return f"{n} trees are fewer than {least}" if n < least else ""
+    return f"{n} {of} are fewer than {least}" if n < least else ""
 
 
 def last_step(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from dualnets.lab.free_settings import free_settings
 from dualnets.lab.ratios import gap_closed
-from dualnets.lab.rules import LOST, NEGLIGIBLE
+from dualnets.lab.rules import LOST, NEGLIGIBLE, TREES, Members
 from dualnets.lab.stats import (
     NOTHING,
     Estimate,
@@ -31,6 +31,8 @@ GAP = "gap closed ≥ 2"  # the column: of the latents of levels >= 2
 SPREAD, RANK = "spread", "effective_rank"
 PRE, RATIO = "correlation", "correlation_ratio"  # of latents of two states both are the same number
 ALIGNMENT = (PRE, RATIO)
+ACCURACY = "linear all"  # of pictures: a linear probe on all labels, by `dualnets.images.evaluate`
+SCORES = (*ALIGNMENT, ACCURACY)  # a table has one of them
 READ = ("metric", "node", "level", "member", "initial", "value", "ceiling")
 FEW = 0.25  # of the trees of a variant
 INTERVALS = "means over n trees; ± and [ ]: 95% intervals over trees"
@@ -99,13 +101,14 @@ def variant_stats(
 
     Args:
         rows: of one cell.
-        levels: whose latents; by default all >= 2, or the root's where the tree has one level.
+        levels: whose latents; by default all >= 2, or the root's where the tree has one level. Pictures have
+            level 1 alone.
         step: the last by default.
     """
     step = int(rows["step"].max()) if step is None else step
     # of all columns those that are read: a run's table has fifty
     now = rows.loc[rows["step"] == step, list(READ)]
-    scores = now[now["metric"].isin(ALIGNMENT)]
+    scores = now[now["metric"].isin(SCORES)]
     if levels is None:
         levels = [level for level in scores["level"].unique() if level >= 2] or [1]
     kept = scores[scores["level"].isin(levels)]
@@ -163,7 +166,7 @@ def lost_members(table: pd.DataFrame) -> set[int]:
     found: set[int] = set()
     for rows in by_variant(table).values():
         last = last_step(rows)
-        last = last[last["metric"].isin((*ALIGNMENT, SPREAD)) & (last["node"] != "output")]
+        last = last[last["metric"].isin((*SCORES, SPREAD)) & (last["node"] != "output")]
         bad = ~np.isfinite(last["value"]) | ((last["metric"] == SPREAD) & (last["value"] < LOST))
         of_tree = bad.groupby(last["member"]).any()
         if of_tree.mean() < FEW:
@@ -179,8 +182,8 @@ class Contrast(NamedTuple):
 
     Attributes:
         difference: a - b, the mean over trees with its 95% interval.
-        p_more, p_less: exact one-sided P (Wilcoxon's signed ranks) that a is no more, no less than b,
-            after Bonferroni.
+        p_more, p_less: one-sided P (Wilcoxon's exact signed ranks, or Student's) that a is no more, no less
+            than b, after Bonferroni.
     """
 
     difference: Estimate
@@ -188,20 +191,22 @@ class Contrast(NamedTuple):
     p_less: float
 
 
-def contrast(a: np.ndarray, b: np.ndarray, among: int = 1) -> Contrast:
+def contrast(a: np.ndarray, b: np.ndarray, among: int = 1, *, exact: bool = True) -> Contrast:
     """Compare two variants, one value per tree each, in the same order.
 
     Args:
         a, b: `(S,)` each.
         among: how many such comparisons are made: their intervals hold all at once, and each P is
             multiplied by this number.
+        exact: whether by signed ranks; else by Student's test.
 
     Example:
         >>> found = contrast(np.arange(10) + 1.0, np.zeros(10))
         >>> found.difference.value, found.p_more < 0.01, found.p_less
         (5.5, True, 1.0)
     """
-    return Contrast(mean_interval(a - b, among), exceeds(a, b, among), exceeds(b, a, among))
+    p_more, p_less = (exceeds(*pair, among, exact=exact) for pair in ((a, b), (b, a)))
+    return Contrast(mean_interval(a - b, among), p_more, p_less)
 
 
 # judging
@@ -217,16 +222,17 @@ def at_once(count: int) -> str:
     return f", intervals of all {count} at once" if count > 1 else ""
 
 
-def all_emerge(table: pd.DataFrame, *, plural: str) -> Judgement:
+def all_emerge(table: pd.DataFrame, *, plural: str, members: Members = TREES) -> Judgement:
     """Apply `dualnets.lab.rules.all_emerge`; the effect is the smallest gap closed of all variants.
 
     Args:
         table: of a run.
         plural: what the variants are.
+        members: what the members are.
     """
-    variants = by_variant(table)
+    variants, latents = by_variant(table), members.found
     if not variants:
-        return Judgement("open", f"none of the {plural} was run", "", NOTHING, [])
+        return Judgement("open", f"none of the {plural} was run", "", NOTHING, [], members.of)
     found = {name: variant_stats(rows) for name, rows in variants.items()}
     gaps = {name: own.gap_among(len(found)) for name, own in found.items()}
     for name, own in found.items():
@@ -239,19 +245,19 @@ def all_emerge(table: pd.DataFrame, *, plural: str) -> Judgement:
     ]  # fmt: skip
     not_emerged = [name for name, gap in gaps.items() if not gap.low > NEGLIGIBLE]
     outcome: Outcome = "open"
-    if reason := too_few(min(gap.n for gap in gaps.values())):
+    if reason := too_few(min(gap.n for gap in gaps.values()), members.fewest, members.of):
         pass
     elif not not_emerged:
-        outcome, reason = "holds", f"latents emerge with all {len(gaps)} {plural}"
+        outcome, reason = "holds", f"{latents} emerge with all {len(gaps)} {plural}"
     elif all(gap.high < NEGLIGIBLE for gap in gaps.values()):
-        outcome, reason = "fails", f"latents emerge with none of {len(gaps)} {plural}"
+        outcome, reason = "fails", f"{latents} emerge with none of {len(gaps)} {plural}"
     elif len(not_emerged) == len(gaps):
-        reason = f"latents are shown to emerge with none of {len(gaps)} {plural}"
+        reason = f"{latents} are shown to emerge with none of {len(gaps)} {plural}"
     else:
-        reason = f"latents are not shown to emerge with {', '.join(not_emerged)}"
+        reason = f"{latents} are not shown to emerge with {', '.join(not_emerged)}"
     effect = f"smallest gap closed of all {plural}{at_once(len(gaps))}"
     smallest = min(gaps.values(), key=lambda gap: gap.value)
-    return Judgement(outcome, reason, effect, smallest, details)
+    return Judgement(outcome, reason, effect, smallest, details, members.of)
 
 
 # the short table

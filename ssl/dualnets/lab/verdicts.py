@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from dualnets.lab.plateau import Change, changes
-from dualnets.lab.rules import FEWEST_TREES
 from dualnets.lab.stats import pooled
 from dualnets.lab.variants import lost_members
 
@@ -114,13 +113,13 @@ def verdict_on(claim: Claim, table: pd.DataFrame, own: str = "") -> Verdict:
 
 def _without_lost(claim: Claim, table: pd.DataFrame) -> tuple[Judgement, pd.DataFrame]:
     """How the rule comes out, and the rows of all trees but the lost ones, which never decide alone."""
-    found, lost = claim.rule(table), lost_members(table)
+    found, lost, members = claim.rule(table), lost_members(table), claim.members
     if not lost:
         return found, table
     kept = table[~table["member"].isin(lost)]
-    count = f"{len(lost)} of {table['member'].nunique()} trees diverged or collapsed"
-    if kept["member"].nunique() < FEWEST_TREES:
-        reason = f"{count}, which leaves fewer than {FEWEST_TREES}; {found.reason}"
+    count = f"{len(lost)} of {table['member'].nunique()} {members.of} diverged or collapsed"
+    if kept["member"].nunique() < members.fewest:
+        reason = f"{count}, which leaves fewer than {members.fewest}; {found.reason}"
         return found._replace(outcome="open", reason=reason), table
     rest = claim.rule(kept)
     estimate = found.estimate if np.isfinite(found.estimate.value) else rest.estimate

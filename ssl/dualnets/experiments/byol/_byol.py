@@ -18,10 +18,11 @@ from typing import Any
 from dualnets.lab.experiment import Fixed
 from dualnets.lab.rules import (
     COLLAPSED,
-    FEWEST_TREES,
     NEGLIGIBLE,
     SIGNIFICANCE,
+    TREES,
     Deferred,
+    Members,
     Rule,
 )
 
@@ -65,13 +66,19 @@ def flat_scales(*, long: Mapping[str, Any] | None = None, **default: Any) -> dic
 KEPT, LESS = 0.9, 0.5  # of a gain in mean best |correlation|: as good as it, most of it is lost
 # We could not read these versions; the authors' code is github.com/facebookresearch/luckmatters
 EARLIER = "arXiv 2010.00578 on BYOL (earlier versions, by our notes)"
-WORKS = (
-    "A variant works if the 95% interval over trees of the gap closed (levels >= 2) lies above "
-    f"{NEGLIGIBLE} and that of the embedding's mean spread above {COLLAPSED}; it does not work if one of "
-    "them lies below (all intervals of the claim's variants at once; a tree that diverged closes nothing and "
-    "has no spread)."
-)
-_FEW = f"or with fewer than {FEWEST_TREES} trees."
+
+
+def works_text(members: Members = TREES) -> str:
+    """When a variant works, in words."""
+    return (
+        f"A variant works if the 95% interval over {members.of} of the gap closed ({members.gap}) lies above "
+        f"{NEGLIGIBLE} and that of the embedding's mean spread above {COLLAPSED}; it does not work if one of "
+        f"them lies below (all intervals of the claim's variants at once; a {members.one} that diverged "
+        "closes nothing and has no spread)."
+    )
+
+
+WORKS = works_text()
 _VERDICTS = "dualnets.experiments.byol._verdicts"
 ENDS = Deferred(f"{_VERDICTS}:ends")  # gap closed and spread: what must be flat
 _TIMES = "dualnets.experiments.byol._times"
@@ -83,37 +90,42 @@ def table_of_times(**options: Any) -> Deferred:
     return Deferred(f"{_TIMES}:summary_table", options)
 
 
-def needed(works: Sequence[str], short: Sequence[str], *, at_all: bool = False) -> Rule:
+def needed(
+    works: Sequence[str], short: Sequence[str], *, at_all: bool = False, members: Members = TREES
+) -> Rule:
     """The rule that some variants work and others fall short of them.
 
     Args:
         works: variants that must work.
         short: variants that must fall short.
         at_all: whether these must be shown not to work; else that they lose most of the gain is enough.
+        members: what the members are.
     """
     lost = (
-        f" or keeps less than {LESS:.0%} of the gain of each of the former (paired signed ranks of gain - "
+        f" or keeps less than {LESS:.0%} of the gain of each of the former ({members.test} of gain - "
         f"{LESS} gain of the former, one-sided, p < {SIGNIFICANCE} after Bonferroni over the latter)"
     )
     text = (
-        f"{WORKS} Holds if each of {_named(works)} works and each of {_named(short)} is shown not to work"
-        f"{'' if at_all else lost}; fails if one of the latter works; open otherwise, {_FEW}"
+        f"{works_text(members)} Holds if each of {_named(works)} works and each of {_named(short)} is shown "
+        f"not to work{'' if at_all else lost}; fails if one of the latter works; open otherwise, "
+        f"{_few(members)}"
     )
-    options = {"works": works, "short": short, "at_all": at_all}
+    options = {"works": works, "short": short, "at_all": at_all, **_of(members)}
     return Rule(text, Deferred(f"{_VERDICTS}:needed", options))
 
 
-def as_good(reference: str, others: Sequence[str]) -> Rule:
+def as_good(reference: str, others: Sequence[str], *, members: Members = TREES) -> Rule:
     """The rule that some variants do no worse than a reference."""
     text = (
-        f"{WORKS} A variant is as good as `{reference}` if it keeps {KEPT:.0%} of the latter's gain in "
-        "mean best |correlation|, both gains from the latter's untrained network (paired signed ranks of "
+        f"{works_text(members)} A variant is as good as `{reference}` if it keeps {KEPT:.0%} of the latter's gain in "
+        f"{members.score}, both gains from the latter's untrained network ({members.test} of "
         f"gain - {KEPT} gain of the latter, p < {SIGNIFICANCE} after Bonferroni over variants compared). "
         f"Holds if `{reference}` works, and {_named(others)} work and are as good; fails if `{reference}` "
         "works and one of the others does not, or gains less (the same test, turned round); open otherwise, "
-        f"{_FEW}"
+        f"{_few(members)}"
     )
-    return Rule(text, Deferred(f"{_VERDICTS}:as_good", {"reference": reference, "others": others}))
+    options = {"reference": reference, "others": others, **_of(members)}
+    return Rule(text, Deferred(f"{_VERDICTS}:as_good", options))
 
 
 def sooner(reference: str, others: Sequence[str]) -> Rule:
@@ -124,7 +136,8 @@ def sooner(reference: str, others: Sequence[str]) -> Rule:
         "or never got there, by the last update is later than all others. Holds if times are later with "
         f"{_named(others)}, each, than with `{reference}` (exact paired signed ranks of the logarithm, "
         f"one-sided, p < {SIGNIFICANCE} after Bonferroni; pairs of two without a time are left out); fails "
-        f"if with one of them they are sooner (the same test, turned round); open otherwise, {_FEW}"
+        "if with one of them they are sooner (the same test, turned round); open otherwise, "
+        f"{_few(TREES)}"
     )
     return Rule(text, Deferred(f"{_TIMES}:sooner", {"reference": reference, "others": others}))
 
@@ -132,6 +145,15 @@ def sooner(reference: str, others: Sequence[str]) -> Rule:
 def ends_unless(*names: str) -> Deferred:
     """As ENDS, for a claim that these variants never work: one that does refutes it, flat or not."""
     return Deferred(f"{_VERDICTS}:ends", {"unless": names})
+
+
+def _few(members: Members) -> str:
+    return f"or with fewer than {members.fewest} {members.of}."
+
+
+def _of(members: Members) -> dict[str, Any]:
+    """The option of a rule that is not about trees."""
+    return {} if members is TREES else {"members": members}
 
 
 def _named(variants: Iterable[str]) -> str:

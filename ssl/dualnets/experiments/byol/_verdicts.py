@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from dualnets.experiments.byol._byol import KEPT, LESS
 from dualnets.lab import variants
 from dualnets.lab.ratios import ratio_difference
-from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE
+from dualnets.lab.rules import COLLAPSED, NEGLIGIBLE, SIGNIFICANCE, TREES, Members
 from dualnets.lab.stats import NOTHING, Estimate, Judgement, Outcome, mean_interval, too_few
 from dualnets.lab.variants import VariantStats, at_once, by_variant, contrast, variant_stats
 
@@ -82,11 +82,13 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def undecidable(found: Mapping[str, Any], names: Sequence[str], n: int) -> str:
-    """Why n trees and the variants found cannot answer at all; empty if they can."""
+def undecidable(
+    found: Mapping[str, Any], names: Sequence[str], n: int, members: Members = TREES
+) -> str:
+    """Why n members and the variants found cannot answer at all; empty if they can."""
     if missing := [name for name in names if name not in found]:
         return f"not run, or run in several ways: {quoted(missing)}"
-    return too_few(n)
+    return too_few(n, members.fewest, members.of)
 
 
 def _outcome(refuted: Sequence[str], unclear: Sequence[str], confirmed: str) -> tuple[Outcome, str]:
@@ -98,21 +100,22 @@ def _outcome(refuted: Sequence[str], unclear: Sequence[str], confirmed: str) -> 
     return "holds", confirmed
 
 
-def _trees(ends: Mapping[str, VariantEnd]) -> int:
+def _fewest(ends: Mapping[str, VariantEnd]) -> int:
     return min((end.gap.n for end in ends.values()), default=0)
 
 
 def needed(
-    table: pd.DataFrame, *, works: Sequence[str], short: Sequence[str], at_all: bool = False
-) -> Judgement:
+    table: pd.DataFrame, *, works: Sequence[str], short: Sequence[str], at_all: bool = False,
+    members: Members = TREES,
+) -> Judgement:  # fmt: skip
     """Apply `_byol.needed`; the effect is the lead of the worst that should work over the best other."""
     pairs = len(works) * len(short)
     effect = "smallest lead, in gap closed, of a variant that should work over one that should not"
     effect += at_once(pairs)
     ends = variant_ends(table, [*works, *short])
     details = _details(ends)
-    if reason := undecidable(ends, [*works, *short], _trees(ends)):
-        return Judgement("open", reason, effect, NOTHING, list(details.values()))
+    if reason := undecidable(ends, [*works, *short], _fewest(ends), members):
+        return Judgement("open", reason, effect, NOTHING, list(details.values()), members.of)
     worst = min((ends[name] for name in works), key=lambda end: end.gap.value).found
     best = max((ends[name] for name in short), key=lambda end: end.gap.value).found
     one, other = ((own.gain, own.ceiling - own.initial) for own in (worst, best))
@@ -123,28 +126,33 @@ def needed(
     unclear = [name for name in works if ends[name].status != "works"]
     for name in short:
         gain = ends[name].found.gain
-        less = [contrast(gain, LESS * ends[n].found.gain, len(short)).p_less for n in works]
+        less = [
+            contrast(gain, LESS * ends[n].found.gain, len(short), exact=members.exact).p_less
+            for n in works
+        ]
         details[name]["p_less_than_half"] = max(less)
         falls_short = ends[name].falls_short or (not at_all and max(less) < SIGNIFICANCE)
         unclear += [] if falls_short else [name]
     confirmed = f"{len(works)} of {len(works)} work, {len(short)} of {len(short)} fall short"
     outcome, reason = _outcome(refuted, unclear, confirmed)
-    return Judgement(outcome, reason, effect, lead, list(details.values()))
+    return Judgement(outcome, reason, effect, lead, list(details.values()), members.of)
 
 
-def as_good(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Judgement:
+def as_good(
+    table: pd.DataFrame, *, reference: str, others: Sequence[str], members: Members = TREES
+) -> Judgement:
     """Apply `_byol.as_good`; the effect is the difference to the reference of the worst variant."""
-    effect = f"mean |correlation| against that of {reference}"
+    effect = f"{members.score.replace(' best', '')} against that of {reference}"
     effect += f", the worst variant{at_once(len(others))}" if len(others) > 1 else ""
     ends = variant_ends(table, [reference, *others])
     details = _details(ends)
-    if reason := undecidable(ends, [reference, *others], _trees(ends)):
-        return Judgement("open", reason, effect, NOTHING, list(details.values()))
+    if reason := undecidable(ends, [reference, *others], _fewest(ends), members):
+        return Judgement("open", reason, effect, NOTHING, list(details.values()), members.of)
     # a variant that changes the untrained network must not gain by a lower start
     start = ends[reference].found.initial
     gain = {name: end.found.value - start for name, end in ends.items()}
     for name in others:
-        test = contrast(gain[name], KEPT * gain[reference], len(others))
+        test = contrast(gain[name], KEPT * gain[reference], len(others), exact=members.exact)
         details[name] |= {"p_as_good": test.p_more, "p_less": test.p_less}
     refuted, unclear = [], [name for name, end in ends.items() if end.status != "works"]
     if reference not in unclear:
@@ -156,7 +164,7 @@ def as_good(table: pd.DataFrame, *, reference: str, others: Sequence[str]) -> Ju
     outcome, reason = _outcome(refuted, unclear, confirmed)
     ahead = (mean_interval(gain[name] - gain[reference], len(others)) for name in others)
     worst = min(ahead, key=lambda each: each.value)
-    return Judgement(outcome, reason, effect, worst, list(details.values()))
+    return Judgement(outcome, reason, effect, worst, list(details.values()), members.of)
 
 
 def ends(table: pd.DataFrame, *, unless: Sequence[str] = ()) -> dict[str, Estimate]:
@@ -173,9 +181,11 @@ def ends(table: pd.DataFrame, *, unless: Sequence[str] = ()) -> dict[str, Estima
     return parts
 
 
-def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per variant: the root before and after, gap closed, spread, rank, status, n."""
-    made = variants.summary_table(table)
+def summary_table(
+    table: pd.DataFrame, *, numbers: Callable[[pd.DataFrame], pd.DataFrame] = variants.summary_table
+) -> pd.DataFrame:
+    """One row per variant: its numbers, such as the root before and after and gap closed, status, n."""
+    made = numbers(table)
     words = [end.status for end in variant_ends(table).values()]
     made.insert(len(made.columns) - 1, "status", words)
     return made
