@@ -26,6 +26,7 @@ from dualnets.theory.updates.covariance import covariance_operator as covariance
 from dualnets.theory.updates.enumeration import ViewTable as ViewTable
 from dualnets.theory.updates.enumeration import enumerate_views as enumerate_views
 from dualnets.theory.updates.enumeration import finite_views as finite_views
+from dualnets.theory.updates.image_views import ImageViews as ImageViews
 from dualnets.theory.updates.loss_slopes import Slopes as Slopes
 from dualnets.theory.updates.loss_slopes import loss_slopes as loss_slopes
 from dualnets.theory.updates.operator_form import check_operator_form as check_operator_form

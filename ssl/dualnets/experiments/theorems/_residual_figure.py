@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -26,21 +27,40 @@ GREY = "#777777"
 def draw(table: pd.DataFrame) -> Figure:
     """Residue and relative residue against the augmentation's variance; cosines along training."""
     figure, panels = plt.subplots(2, 2, figsize=(WIDTH, 8.2), layout="constrained")
-    _rates(panels[0, 0], panels[0, 1], table)
-    _training(panels[1, 0], table, normalize=False)
-    _training(panels[1, 1], table, normalize=True)
-    return figure
-
-
-def _rates(left: Axes, right: Axes, table: pd.DataFrame) -> None:
-    """Medians over trees with quartiles, all weights together."""
-    colours: dict[Any, str] = {}
-    kinds: dict[Any, Any] = {}
-    reach = []
+    settings = []
     for name, rows in rate_settings(table):
         first = rows.iloc[0]
         network = tuple(first[column] for column in NETWORKS if column != "depth")
         kind = (first["depth"], first["augment"].partition(":")[0])
+        settings.append((name, network, kind, rows))
+    rates(panels[0, 0], panels[0, 1], settings)
+    for axes, letter, normalize in ((panels[1, 0], "c", False), (panels[1, 1], "d", True)):
+        shown = [
+            (path_name(at), rows)
+            for at, rows in paths(table)
+            if at["polarity_low"] == USUAL and at["normalize"] == normalize
+        ]
+        training(axes, shown, letter=letter, normalize=normalize, other="another tree")
+    return figure
+
+
+def rates(
+    left: Axes,
+    right: Axes,
+    settings: Iterable[tuple[str, Any, Any, pd.DataFrame]],
+    letters: tuple[str, str] = ("a", "b"),
+) -> None:
+    """The residue and the relative one: medians over members with quartiles, all weights together.
+
+    Args:
+        left, right: to draw on.
+        settings: name, what has a colour of its own, what has a marker and line of its own, rows.
+        letters: of both panels.
+    """
+    colours: dict[Any, str] = {}
+    kinds: dict[Any, Any] = {}
+    reach = []
+    for name, network, kind, rows in settings:
         colour = colours.setdefault(network, DISTINCT[len(colours) % len(DISTINCT)])
         mark, line = kinds.setdefault(kind, MARKS[len(kinds) % len(MARKS)])
         whole = rows[rows["layer"] == 0]
@@ -55,9 +75,12 @@ def _rates(left: Axes, right: Axes, table: pd.DataFrame) -> None:
     for axes in (left, right):
         axes.set(xscale="log", yscale="log", xlabel="variance of the augmentation, E tr V[f]")
     left.set(
-        title="a  residue |θ| of untrained networks", ylabel="|exact update - covariance form|"
+        title=f"{letters[0]}  residue |θ| of untrained networks",
+        ylabel="|exact update - covariance form|",
     )
-    right.set(title="b  the same over the update's own length", ylabel="|θ| / |exact update|")
+    right.set(
+        title=f"{letters[1]}  the same over the update's own length", ylabel="|θ| / |exact update|"
+    )
     if reach:
         ends = np.array([min(reach), max(reach)])
         middle = float(np.exp(np.mean(np.log(left.get_ylim()))))
@@ -67,32 +90,40 @@ def _rates(left: Axes, right: Axes, table: pd.DataFrame) -> None:
         left.set_ylim(top=left.get_ylim()[1] * 10 ** (0.28 * len(left.get_lines()) ** 0.5 + 2))
 
 
-def _training(axes: Axes, table: pd.DataFrame, *, normalize: bool) -> None:
-    """Means over trees with their 95% intervals, and dashed the same with another tree's views."""
-    shown = [
-        (at, rows)
-        for at, rows in paths(table)
-        if at["polarity_low"] == USUAL and at["normalize"] == normalize
-    ]
-    for (at, rows), colour in zip(shown, DISTINCT * 9, strict=False):
+def training(
+    axes: Axes,
+    shown: Sequence[tuple[str, pd.DataFrame]],
+    *,
+    letter: str,
+    normalize: bool,
+    other: str,
+) -> None:
+    """Means over members with their 95% intervals, and dashed the same with what the form competes with.
+
+    Args:
+        axes: to draw on.
+        shown: name and rows of every path of training.
+        letter: of the panel.
+        normalize: whether outputs are normalised.
+        other: what the form competes with.
+    """
+    for (name, rows), colour in zip(shown, DISTINCT * 9, strict=False):
         found = {
             step: mean_interval(part["form"].to_numpy()) for step, part in rows.groupby("step")
         }
         steps, middle = list(found), [estimate.value for estimate in found.values()]
         axes.fill_between(steps, [e.low for e in found.values()], [e.high for e in found.values()],
                           color=colour, alpha=0.13, lw=0)  # fmt: skip
-        axes.plot(steps, middle, color=colour, lw=1.7, marker="o", ms=3, label=path_name(at))
+        axes.plot(steps, middle, color=colour, lw=1.7, marker="o", ms=3, label=name)
         axes.plot(steps, rows.groupby("step")["other"].mean(), color=colour, lw=1, ls=(0, (2, 2)))
     axes.axhline(GUIDE, color=GREY, lw=1, ls=(0, (4, 2)))
     axes.annotate(f"a good guide: above {GUIDE:g} ", (1, GUIDE), xycoords=("axes fraction", "data"),
                   ha="right", va="bottom", fontsize=7, color=GREY)  # fmt: skip
     axes.set_xscale("symlog", linthresh=1)
     title = (
-        "d  the same, normalised outputs"
-        if normalize
-        else "c  training, raw outputs; dashed: another tree"
+        "the same, normalised outputs" if normalize else f"training, raw outputs; dashed: {other}"
     )
-    axes.set(title=title, xlabel="updates", ylim=(-1.05, 1.08), xlim=(-0.05, None),
+    axes.set(title=f"{letter}  {title}", xlabel="updates", ylim=(-1.05, 1.08), xlim=(-0.05, None),
              ylabel="cosine of exact update and form")  # fmt: skip
     if shown:
         axes.legend(fontsize=6.5, loc="lower left")

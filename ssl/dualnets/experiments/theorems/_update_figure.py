@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -24,12 +25,31 @@ def draw(table: pd.DataFrame) -> Figure:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(WIDTH, 5.0), layout="constrained", width_ratios=[1.75, 1]
     )
-    _identities(left, table[table["standard_error"] == 0])
-    _estimates(right, table[table["standard_error"] > 0])
+    identities(
+        left, table[table["standard_error"] == 0], title="a  identities against autograd, float64"
+    )
+    left.legend(loc="lower center", bbox_to_anchor=(0.4, -0.27), ncols=4, handletextpad=0.2)
+    estimates(right, table[table["standard_error"] > 0], title="b  estimates from samples")
     return figure
 
 
-def _identities(axes: Axes, rows: pd.DataFrame) -> None:
+def identities(
+    axes: Axes,
+    rows: pd.DataFrame,
+    *,
+    title: str,
+    colours: Mapping[str, str] = COLOURS,
+    broken: str = "assumption broken, or another tree",
+) -> None:
+    """Every comparison's error, by identity, form and data; the axes' legend is left to the caller.
+
+    Args:
+        axes: to draw on.
+        rows: of comparisons that are no estimates.
+        title: of the axes.
+        colours: kind of data -> its colour.
+        broken: what the controls are.
+    """
     rows = rows.assign(form=rows["form"].replace({OTHER: "operator"}))
     both = rows.groupby("identity")["form"].transform("nunique") > 1
     form = rows["form"].replace({"outputs": "with f", "operator": "operator on w"})
@@ -38,7 +58,7 @@ def _identities(axes: Axes, rows: pd.DataFrame) -> None:
     rng = np.random.default_rng(0)
     for i, name in enumerate(names):
         part = rows[rows["name"] == name]
-        for data, colour in COLOURS.items():
+        for data, colour in colours.items():
             for met in (True, False):
                 shown = part[(part["data"] == data) & ((part["assumptions"] == "met") == met)]
                 if len(shown):
@@ -51,17 +71,15 @@ def _identities(axes: Axes, rows: pd.DataFrame) -> None:
     axes.annotate(" broken: above", (BROKEN, 0.55), ha="left", fontsize=7, color="#d1495b")
     axes.set(xscale="log", xlim=(FLOOR / 2, 1e2), ylim=(-len(names) + 0.4, 0.95),
              xlabel="|predicted - actual| / |actual|, whole weight",
-             title="a  identities against autograd, float64")  # fmt: skip
+             title=title)  # fmt: skip
     axes.set_yticks([-i for i in range(len(names))], names)
     ticks = [10.0**power for power in range(-15, 1, 3)]
     axes.set_xticks([FLOOR, *ticks], ["0", *(f"$10^{{{p}}}$" for p in range(-15, 1, 3))])
     axes.minorticks_off()
     axes.grid(axis="y", visible=False)
-    for data, colour in COLOURS.items():
-        axes.scatter([], [], s=20, color=colour, label=NAMES[data])
-    axes.scatter([], [], s=20, facecolor="none", edgecolor="#d1495b", marker="D",
-                 label="assumption broken, or another tree")  # fmt: skip
-    axes.legend(loc="lower center", bbox_to_anchor=(0.4, -0.27), ncols=4, handletextpad=0.2)
+    for data, colour in colours.items():
+        axes.scatter([], [], s=20, color=colour, label=NAMES.get(data, data))
+    axes.scatter([], [], s=20, facecolor="none", edgecolor="#d1495b", marker="D", label=broken)
 
 
 def _marks(met: bool, colour: str, broken: str) -> dict[str, Any]:
@@ -70,8 +88,11 @@ def _marks(met: bool, colour: str, broken: str) -> dict[str, Any]:
     return {"facecolor": face, "edgecolor": edge, "lw": 0.9, "marker": "o" if met else "D"}
 
 
-def _estimates(axes: Axes, rows: pd.DataFrame) -> None:
-    axes.set(title="b  estimates from samples", ylabel="|predicted - actual| / |actual|",
+def estimates(
+    axes: Axes, rows: pd.DataFrame, *, title: str, colours: Mapping[str, str] = COLOURS
+) -> None:
+    """Every estimate's error against its standard error; `rows`: of estimates."""
+    axes.set(title=title, ylabel="|predicted - actual| / |actual|",
              xlabel="standard error of the difference / |actual|")  # fmt: skip
     if rows.empty:
         axes.text(0.5, 0.5, "none in this run", transform=axes.transAxes, ha="center")
@@ -82,7 +103,7 @@ def _estimates(axes: Axes, rows: pd.DataFrame) -> None:
     axes.plot(line, line, color="#777777", lw=1, label="1 standard error")
     axes.plot(line, EXCESS**0.5 * line, color="#d1495b", lw=1, ls=(0, (4, 2)),
               label=f"mean square {EXCESS:g}")  # fmt: skip
-    for data, colour in COLOURS.items():
+    for data, colour in colours.items():
         for met in (True, False):
             shown = rows[(rows["data"] == data) & ((rows["assumptions"] == "met") == met)]
             axes.scatter(shown["standard_error"], shown["relative_error"], s=16, alpha=0.8,

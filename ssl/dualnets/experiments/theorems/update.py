@@ -152,42 +152,51 @@ ESTIMATE_RULE = (
 _CODE = "dualnets.experiments.theorems._update_rules"
 
 
-def _identity(name: str, text: str, reference: str, *identities: str) -> Claim:
-    """The claim that predictions of these identities are what autograd gives, to rounding."""
+def identity_claim(
+    name: str, text: str, reference: str, *identities: str, rule: str = IDENTITY_RULE, **more: Any
+) -> Claim:
+    """The claim that predictions of these identities are what autograd gives, to rounding.
+
+    Args:
+        name, text, reference: of the claim.
+        *identities: the identities that it is about.
+        rule: in words.
+        **more: other parts of the claim.
+    """
     judge = Deferred(f"{_CODE}:judge_identity", {"identities": identities})
-    return Claim(text, reference, Rule(IDENTITY_RULE, judge), name=name, plateau=None)
+    return Claim(text, reference, Rule(rule, judge), name=name, plateau=None, **more)
 
 
 EXPERIMENT = Experiment(
     module=__name__,
     claims=(
-        _identity(
+        identity_claim(
             "connection",
             "The transposed connection maps a weight to the output, in networks without biases or "
             "normalised outputs",
             "arXiv 2010.00578 v6, the connection (docs/theory.md, Equation 1.3)",
             CONNECTION,
         ),
-        _identity(
+        identity_claim(
             "pair",
             "The gradient of a pair's distance is the connection times the difference of outputs",
             "arXiv 2010.00578 v6, Theorem 1 (docs/theory.md, Equations 2.2 and 2.3)",
             *PAIRS.values(),
         ),
-        _identity(
+        identity_claim(
             "covariance",
             "The simple loss's expected update is the covariance operator times the weight",
             "arXiv 2010.00578 v6, Theorem 3 (docs/theory.md, Equations 3.4 and 3.5)",
             COVARIANCE,
         ),
-        _identity(
+        identity_claim(
             "weighted-pairs",
             "Any contrastive loss's update is that of its pairs, weighted by their repulsion",
             "ours: the exact form behind Theorems 3 and 4 of arXiv 2010.00578 v6 (docs/theory.md, "
             "Equation 3.3)",
             WEIGHTED,
         ),
-        _identity(
+        identity_claim(
             "tree-operator",
             "The top covariance operator of a hierarchical latent tree is the product of selectivities",
             "arXiv 2010.00578 v6, hierarchical latent trees: activation covariance (docs/theory.md, "

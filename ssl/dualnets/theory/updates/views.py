@@ -1,5 +1,7 @@
 """Sources of samples and their views: a tree, or any torch data set with a random transform.
 
+`image_views` has another: pictures of a data set of this library.
+
 A sample x has views x', x'', drawn independently from p_aug(. | x). A tree's views can also be
 enumerated, so that expectations are sums; see `enumeration`.
 
@@ -195,7 +197,8 @@ def exact_table(data: Data) -> ViewTable:
         return data
     if isinstance(data, TreeViews):
         return data.table()
-    raise ValueError(f"{type(data).__name__} cannot be enumerated: estimate with batches=…")
+    hint = ", or give its table(…)" if hasattr(data, "table") else ""
+    raise ValueError(f"{type(data).__name__} cannot be enumerated: estimate with batches=…{hint}")
 
 
 def table_inputs(network: nn.Module, table: ViewTable) -> Tensor:
@@ -234,11 +237,13 @@ def draw_views(
     if isinstance(data, ViewTable):
         raise ValueError("a table holds expectations, not samples: give TreeViews instead")
     members = stacked_members(network)
-    if isinstance(data, TreeViews):
-        if data.tree.stacked and (members is None or len(data.tree.members) != len(members)):
-            raise ValueError(_misfit(len(data.tree.members), members))
-        data = data if members is None else data.for_members(members)
-        return data.draw(samples, seed=seed, start=start, count=count, negatives=negatives)
+    trees = data.tree if isinstance(data, TreeViews) else None
+    if trees is not None and trees.stacked and (members is None or len(trees.members) != len(members)):
+        raise ValueError(_misfit(len(trees.members), members))
+    if members is not None and (own := getattr(data, "for_members", None)) is not None:
+        return own(members).draw(  # samples of its own for each member
+            samples, seed=seed, start=start, count=count, negatives=negatives
+        )  # type: ignore[no-any-return]
     found = data.draw(samples, seed=seed, start=start, count=count, negatives=negatives)
     return found if members is None else [view.expand(len(members), *view.shape) for view in found]
 
@@ -248,6 +253,10 @@ def _check_data(data: object) -> None:
     hint = ""
     if isinstance(data, LatentTree):  # it draws samples, but an augmentation makes the views
         hint = ": give TreeViews(tree, augmentation)"
+    elif (
+        type(data).__name__ == "LabelledImages"
+    ):  # by name: most users of this file need no pictures
+        hint = ": give ImageViews(images, augmentation)"
     elif isinstance(data, Dataset):
         hint = ": give DatasetViews(dataset, transform)"
     elif isinstance(data, ViewTable) or callable(getattr(data, "draw", None)):
