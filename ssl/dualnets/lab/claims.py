@@ -10,6 +10,7 @@ from dualnets._files import read_json, write_json
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.grids import run_name, values_by_field
 from dualnets.lab.report.page import number
+from dualnets.lab.rules import claim_title
 from dualnets.lab.store import MANIFEST, VERDICT, Store
 from dualnets.lab.verdicts import Verdict
 from hltm._paths import local_path
@@ -61,8 +62,7 @@ class ClaimResult:
             >>> ClaimResult("top_down", "growth", "A claim", "ours").title
             'top-down: growth'
         """
-        flag = self.experiment.replace("_", "-")
-        return f"{flag}: {self.name}" if self.name else flag
+        return claim_title(self.experiment, self.name)
 
     @property
     def shows_reason(self) -> bool:
