@@ -23,7 +23,7 @@ ROOMS = {
     ],
     "dualnets": [
         "_lazy", "_instructions", "_vectors", "_precision", "_checks", "_options", "_files", "optim",
-        "networks", "methods", "training", "theory", "lab", "experiments", "cli",
+        "networks", "methods", "training", "images", "theory", "lab", "experiments", "cli",
     ],
 }
 # fmt: on

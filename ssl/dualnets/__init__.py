@@ -4,6 +4,7 @@
     networks/     networks on trees, dense ones, heads, norms, any torch module
     methods/      losses, and one file per method
     training/     trajectory and train, checkpoints, memory, compiled steps
+    images/       data sets of real pictures that are found on this machine, and their random views
     theory/       the theorems as functions (docs/theory.md)
     lab/          what an experiment is; from settings to cells, runs and verdicts
     experiments/  one file per claim

@@ -1,3 +1,4 @@
+from dualnets import images as images
 from dualnets.experiments import run as run
 from dualnets.lab.runner import Run as Run
 from dualnets.lab.specialisation import specialisation as specialisation

@@ -49,9 +49,9 @@ def begin(method=None, net=None, **changes):
         "augment": hltm.resample_leaves(0.0), "steps": 3, "batch": 8, "seed": 2,
         "optimizer": SGD(0.1),
     }  # fmt: skip
-    trees = changes.pop("trees", TREES)
+    source = changes.pop("source", TREES)
     return dualnets.trajectory(
-        network() if net is None else net, method or SimCLR(), trees, **(given | changes)
+        network() if net is None else net, method or SimCLR(), source, **(given | changes)
     )
 
 
@@ -106,7 +106,7 @@ KINDS = [
     (lambda: TeacherStudent(None), "teacher must be such as dualnets.tree_network.*got a NoneType"),
     (lambda: TeacherStudent(nn.Linear(4, 2)), "teacher must be .*got a Linear; dualnets.TorchEnse"),
     (lambda: begin(net=nn.Linear(4, 2)), "network must be .*got a Linear; dualnets.TorchEnsemble"),
-    (lambda: begin(trees="tree"), "trees must be such as hltm.symmetric_binary.* got 'tree'"),
+    (lambda: begin(source="tree"), "source must be such as hltm.symmetric_binary.* got 'tree'"),
     (lambda: begin(steps=3.0), "steps must be a whole number, got 3.0"),
     (lambda: begin(batch=16.0), "batch must be a whole number, got 16.0"),
     (lambda: begin(samples=64.0), "samples must be a whole number, got 64.0"),

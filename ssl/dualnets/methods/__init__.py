@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dualnets.methods.protocol import Method
 
-SHARED = ("compiled", "losses", "protocol", "siamese")  # parts that several methods share
+SHARED = ("compiled", "losses", "protocol", "siamese", "source")  # parts that several methods share
 
 
 def names() -> list[str]:

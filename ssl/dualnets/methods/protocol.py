@@ -19,6 +19,7 @@ from dualnets._lazy import torch
 from dualnets._precision import at_least_float32, with_bounded_slopes
 from dualnets.methods._directions import direction
 from dualnets.methods.siamese import SiameseSpec
+from dualnets.methods.source import Source
 from dualnets.networks.heads import Head
 from dualnets.networks.running_moments import BatchMoments
 from dualnets.optim.per_member import Group, check_count, rates_of_members
@@ -86,14 +87,14 @@ class TrainContext(NamedTuple):
     """The training that a method is used in.
 
     Attributes:
-        trees: the distribution of the data.
+        source: the data, e.g. trees.
         seed: 64 bits.
         steps: number of all updates.
         batch: B, samples per update and member.
         samples: P, the size of the fixed data set; None for fresh data.
     """
 
-    trees: LatentTree
+    source: LatentTree | Source
     seed: int
     steps: int
     batch: int
@@ -375,7 +376,7 @@ def outputs(
 def output_units(network: nn.Module, setup: TrainContext) -> int:
     """The number of outputs of a network, found by a pass over two rows of zeros."""
     given = next(network.parameters())
-    leaves = torch.zeros(2, len(setup.trees.leaves), dtype=torch.uint8, device=given.device)
+    leaves = torch.zeros(2, network.inputs, dtype=torch.uint8, device=given.device)  # type: ignore[call-overload]
     if network.stacked:
         leaves = leaves.expand(len(network.members), *leaves.shape)  # type: ignore[arg-type]
     with torch.no_grad():  # on a copy: running statistics stay as they are

@@ -29,6 +29,7 @@ from dualnets.methods.protocol import (
     trained,
     with_prefix,
 )
+from dualnets.methods.source import target_classes
 from dualnets.networks.heads import Head
 from dualnets.optim.per_member import Group
 
@@ -96,15 +97,12 @@ class Supervised(Method):
         return {"classifier": self.rates}
 
     def init(self, network: nn.Module, setup: TrainContext) -> State:
-        from hltm.data.view_batches import target_nodes
-
-        tables = setup.trees.tables
-        states = tables.cardinality[target_nodes(tables.topology, self.targets)]
-        most, own = int(states.max()), address(network, setup)
+        states = target_classes(setup.source, self.targets)
+        most, own = max(states), address(network, setup)
         classifier = Head((len(states) * most,), bias=self.bias).init(
             output_units(network, setup), place=PLACE, **own
         )
-        absent = torch.arange(most) >= torch.from_numpy(states)[:, None]  # (T, K)
+        absent = torch.arange(most) >= torch.tensor(states)[:, None]  # (T, K)
         absent = absent.to(own["device"]).expand(len(own["members"]), -1, -1).contiguous()
         return with_prefix("classifier", trained(classifier)) | {"absent": absent}
 

@@ -1,31 +1,30 @@
-"""The rows that every step of training reads: fresh ones at every step, or a fixed data set in epochs.
-
-Every row has an address (seed, stream, member, view, row number), so nothing is stored: the rows of any
-steps can be drawn at any time, and all networks and methods read the same rows at the same step.
-"""
+"""Rows of trees: fresh ones at every step, or a fixed data set in epochs, of which nothing is stored."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dualnets._checks import check_kind
 from dualnets.methods.protocol import Batch, Needs
+from dualnets.training.fingerprint import digest
+from dualnets.training.rows import Epochs, Rows
 from hltm.data.view_batches import check_kept, target_nodes
 from hltm.sampling.augment import Augmentation
+from hltm.sampling.kernels.on_device import draws_itself
 from hltm.sampling.kernels.request import DrawRequest
-from hltm.sampling.philox import MAX_VIEWS, Stream, uniform
+from hltm.sampling.philox import Stream, uniform
 from hltm.sampling.sample import draw_states, missing_leaves
 from hltm.tree import LatentTree
 
 DRAWN_BYTES = 1 << 26  # of the leaves that are drawn in one call
-Self = TypeVar("Self", bound="Rows")
 
 
 class DrawnViews(NamedTuple):
@@ -45,33 +44,29 @@ class DrawnViews(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows(ABC):
+class TreeRows(Rows):
     """Rows of trees for an ensemble, batch by batch.
 
     Attributes:
         trees: one tree, or as many as there are members.
-        members: the numbers of the S members, a part of the address of their rows.
-        augment: what a view redraws.
-        batch: B, samples per step and member.
-        seed: 64 bits.
-        stacked: whether batches have the S axis.
-        device: where to draw.
     """
 
     trees: LatentTree
-    members: tuple[int, ...]
-    augment: Augmentation
-    batch: int
-    seed: int
-    stacked: bool
-    device: torch.device
+    input_name: ClassVar[str] = "leaves"
+
+    @property
+    def source(self) -> LatentTree:
+        return self.trees
+
+    @property
+    def inputs(self) -> int:
+        return len(self.trees.leaves)
+
+    @property
+    def drawn_by_device(self) -> bool:
+        return draws_itself(self.trees.tables, self.device)
 
     def check(self, needs: Needs, steps: int) -> None:
-        """Check that these rows have what a method needs for so many steps.
-
-        Raises:
-            ValueError: targets that are not nodes of the trees, or that a view may redraw.
-        """
         if needs.targets == ():
             return
         topology = self.trees.topology
@@ -84,14 +79,9 @@ class Rows(ABC):
             ) from error
         check_kept(topology, self.augment, nodes)
 
-    def of_members(self: Self, low: int, high: int) -> Self:
-        """The rows of members low .. high - 1 alone."""
+    def of_members(self, low: int, high: int) -> Self:
         trees = self.trees[low:high] if len(self.trees.members) > 1 else self.trees
         return replace(self, trees=trees, members=self.members[low:high])
-
-    def on(self: Self, device: torch.device) -> Self:
-        """The same rows, drawn on another device."""
-        return replace(self, device=device)
 
     def steps_at_once(self, needs: Needs) -> int:
         """For how many steps the leaves fit `DRAWN_BYTES`; at least 1."""
@@ -100,19 +90,28 @@ class Rows(ABC):
         return max(DRAWN_BYTES // leaves, 1)
 
     def target_count(self, needs: Needs) -> int:
-        """T, the number of nodes whose states come with a batch."""
         return 0 if needs.targets == () else len(target_nodes(self.trees.topology, needs.targets))
 
     def step_bytes(self, needs: Needs) -> int:
-        """Bytes of one step's rows for all members, as they are drawn and as the batch."""
         passes = needs.passes
         leaves = len(self.trees.leaves) * passes * self._state_bytes
         each = 2 * leaves + 9 * self.target_count(needs)  # targets are int64 in a batch
         return len(self.members) * self.batch * each
 
-    def kept_bytes(self, needs: Needs) -> tuple[int, int]:
-        """Bytes of rows that are kept from step to step: for all members, and shared by them."""
-        return 0, 0
+    def description(self) -> dict[str, str]:
+        tables = self.trees.tables
+        return {
+            "augment": f"{self.augment}, rates {digest(self.augment.rates(self.trees))}",
+            "trees": f"{len(tables.flat)} with {len(tables.topology)} nodes, "
+            + digest(tables.topology.parent, tables.cardinality, tables.flat),
+        }
+
+    def example_rows(self, count: int) -> Tensor:
+        states = torch.from_numpy(self.trees.tables.cardinality[list(self.trees.leaves)])
+        numbers = uniform(
+            count * len(states), seed=0, stream=Stream.EVALUATION, members=(0,), node=0
+        )
+        return (numbers.view(count, -1) * states).to(torch.uint8)
 
     @property
     def _state_bytes(self) -> int:
@@ -124,7 +123,6 @@ class Rows(ABC):
         """The data of steps first_step .. first_step + steps - 1."""
 
     def batches(self, needs: Needs, first_step: int, steps: int) -> Iterator[Batch]:
-        """The batches of steps first_step .. first_step + steps - 1, one by one."""
         drawn = self.draw(needs, first_step, steps)
         parts = [*drawn.views]
         if drawn.negatives is not None:
@@ -176,6 +174,30 @@ class Rows(ABC):
         return shown, targets
 
 
+def tree_rows(
+    trees: LatentTree,
+    *,
+    members: tuple[int, ...],
+    augment: Augmentation,
+    samples: int | None,
+    **given: Any,
+) -> TreeRows:
+    """Fresh rows, or a fixed data set of so many samples; the other arguments are those of `Rows`.
+
+    Raises:
+        TypeError: something else than an augmentation of trees.
+        ValueError: trees that are not as many as members; an augmentation that does not fit the trees, or
+            that leaves out leaves where a network cannot read that.
+    """
+    check_kind("augment", augment, Augmentation, "hltm.keep_root()")
+    if trees.members != members and len(trees.members) != 1:
+        raise ValueError(f"{len(trees.members)} trees cannot train {len(members)} networks")
+    check_missing(trees, augment)
+    augment.rates(trees)
+    given |= {"trees": trees, "members": members, "augment": augment}
+    return FreshData(**given) if samples is None else FixedData(**given, samples=samples)
+
+
 def check_missing(trees: LatentTree, augment: Augmentation) -> None:
     """Check that a network can read that a leaf is missing: one-hot, and then all zeros.
 
@@ -207,7 +229,7 @@ def _without(leaves: Tensor, missing: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FreshData(Rows):
+class FreshData(TreeRows):
     """Rows that no step has seen before: step t of every member reads rows tB .. tB + B - 1.
 
     The method's views are views 1, 2, … of those rows. Negative h of row i is view 1 of row i H + h
@@ -233,11 +255,11 @@ class FreshData(Rows):
 
 
 @dataclass(frozen=True)
-class Undrawn(Rows):
+class Undrawn(TreeRows):
     """Rows of zeros in place of others, of their shapes and dtypes."""
 
     @classmethod
-    def like(cls, data: Rows) -> Undrawn:
+    def like(cls, data: TreeRows) -> Undrawn:
         """In place of `data`, which need not have been drawn."""
         return cls(**{item.name: getattr(data, item.name) for item in fields(cls)})
 
@@ -255,43 +277,16 @@ class Undrawn(Rows):
 
 
 @dataclass(frozen=True)
-class FixedData(Rows):
-    """Rows 0 .. P - 1 in epochs: epoch e shuffles them and reads their views V e + 1 .. V e + V.
+class FixedData(Epochs, TreeRows):
+    """A fixed data set of trees in epochs, as `Epochs` describes them."""
 
-    V is the number of views that the method needs. An epoch has P // B steps; which rows are left
-    over changes with the order, which all members share. Negative h of a sample is the last view of
-    the sample that lies h + 1 places further in the epoch's order.
-
-    Attributes:
-        samples: P.
-    """
-
-    samples: int = 0
     _epochs: dict[tuple[Needs, int], DrawnViews] = field(
         default_factory=dict, repr=False, compare=False
     )
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """P // B, the whole batches of an epoch."""
-        return self.samples // self.batch
-
     def check(self, needs: Needs, steps: int) -> None:
         super().check(needs, steps)
-        if self.samples < self.batch:
-            raise ValueError(
-                f"a batch of {self.batch} does not fit a fixed data set of {self.samples} samples"
-            )
-        if needs.negatives >= self.samples:
-            raise ValueError(
-                f"{needs.negatives} negatives per anchor need more than {self.samples} samples"
-            )
-        epochs = -(-steps // self.steps_per_epoch)
-        if needs.views * epochs >= MAX_VIEWS:
-            raise ValueError(
-                f"{steps} steps are {epochs} epochs of {self.samples} samples, but there are only "
-                f"2^24 views of a sample"
-            )
+        self.check_epochs(needs, steps)
 
     def on(self, device: torch.device) -> FixedData:
         return replace(super().on(device), _epochs={})
@@ -306,13 +301,7 @@ class FixedData(Rows):
         return 2 * len(self.members) * self.samples * each, 64 * self.samples
 
     def draw(self, needs: Needs, first_step: int, steps: int) -> DrawnViews:
-        parts = []
-        step, end = first_step, first_step + steps
-        while step < end:
-            epoch, at = divmod(step, self.steps_per_epoch)
-            count = min(self.steps_per_epoch - at, end - step)
-            parts.append(self._steps_of_epoch(needs, epoch, at, count))
-            step += count
+        parts = [self._steps_of_epoch(needs, *span) for span in self.spans(first_step, steps)]
 
         def joined(pieces: Sequence[Tensor | None]) -> Tensor | None:
             found = [piece for piece in pieces if piece is not None]
@@ -360,10 +349,3 @@ class FixedData(Rows):
                 places,
             )
         return self._epochs[needs, epoch]
-
-    def order(self, epoch: int) -> Tensor:
-        """`(P,)` int64, the samples in the order of an epoch, a uniformly random one."""
-        keys = uniform(
-            self.samples, seed=self.seed, stream=Stream.BATCHES, members=(0,), node=0, view=epoch
-        )
-        return torch.from_numpy(np.argsort(keys[0].numpy(), kind="stable"))

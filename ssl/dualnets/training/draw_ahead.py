@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -26,9 +26,8 @@ import torch
 from torch import Tensor
 
 from dualnets.methods.protocol import Needs
-from dualnets.training.data import DrawnViews, Rows
+from dualnets.training.data import DrawnViews, TreeRows
 from dualnets.training.ensemble import Part
-from hltm.sampling.kernels.on_device import draws_itself
 
 ALIGNMENT = 8  # bytes, of every tensor in the joined memory
 NAME = "hltm-draw-ahead"  # of the thread
@@ -42,14 +41,16 @@ def drawn_ahead(parts: Sequence[Part], steps: int, *, always: bool = False) -> I
     error in it is raised where the rows are asked for. `always` draws ahead on the CPU too, for tests.
     """
     rows = [part.config.data for part in parts]
-    device = rows[0].device
-    if not always and (device.type == "cpu" or draws_itself(rows[0].trees.tables, device)):
+    drawn_here = rows[0].device.type == "cpu" or rows[0].drawn_by_device
+    if drawn_here and not always:
         yield
         return
     thread = ThreadPoolExecutor(1, thread_name_prefix=NAME)
     try:
         for part in parts:
-            ahead = RowsAhead.of(part.config.data, thread, steps, len(parts))
+            own = part.config.data
+            assert isinstance(own, TreeRows)  # others are drawn by the device
+            ahead = RowsAhead.of(own, thread, steps, len(parts))
             part.config = part.config._replace(data=ahead)
         yield
     finally:
@@ -76,18 +77,18 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RowsAhead(Rows):
+class RowsAhead(TreeRows):
     """Rows that a thread draws one span ahead of the steps that are asked for, in their order.
 
     Attributes:
-        source: the same rows, drawn on the CPU.
+        origin: the same rows, drawn on the CPU.
         thread: draws them.
         last: how many steps there are.
         share: a span may take one of so many shares of `DRAWN_BYTES`.
         stream: of the copies; None where the device has no streams.
     """
 
-    source: Rows
+    origin: TreeRows
     thread: ThreadPoolExecutor
     last: int
     share: int
@@ -96,18 +97,18 @@ class RowsAhead(Rows):
     _next: dict[Needs, Future[Span]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, rows: Rows, thread: ThreadPoolExecutor, last: int, share: int) -> RowsAhead:
+    def of(cls, rows: TreeRows, thread: ThreadPoolExecutor, last: int, share: int) -> RowsAhead:
         """The same rows, drawn ahead for `rows.device`."""
         module = _streams_of(rows.device)
         return cls(
-            rows.trees, rows.members, rows.augment, rows.batch, rows.seed, rows.stacked, rows.device,
-            source=rows.on(torch.device("cpu")), thread=thread, last=last, share=share,
+            **{item.name: getattr(rows, item.name) for item in fields(TreeRows)},
+            origin=rows.on(torch.device("cpu")), thread=thread, last=last, share=share,
             stream=None if module is None else module.Stream(rows.device),
         )  # fmt: skip
 
-    def of_members(self, low: int, high: int) -> Rows:  # type: ignore[override]
+    def of_members(self, low: int, high: int) -> TreeRows:  # type: ignore[override]
         """The rows of some members alone, not drawn ahead."""
-        return self.source.of_members(low, high).on(self.device)
+        return self.origin.of_members(low, high).on(self.device)
 
     def draw(self, needs: Needs, first_step: int, steps: int) -> DrawnViews:
         pieces = []
@@ -143,9 +144,9 @@ class RowsAhead(Rows):
 
     def _make(self, needs: Needs, step: int) -> Span:
         """In the thread: draw the span that begins at a step, and put its copy on the stream."""
-        many = max(self.source.steps_at_once(needs) // self.share, 1)
+        many = max(self.origin.steps_at_once(needs) // self.share, 1)
         end = step + max(min(many, self.last - step), 1)
-        tensors = _tensors(self.source.draw(needs, step, end - step))
+        tensors = _tensors(self.origin.draw(needs, step, end - step))
         memory = _in_one_piece(tensors, pin=self.stream is not None)
         empty = [None if each is None else each.to("meta") for each in tensors]
         if self.stream is None:

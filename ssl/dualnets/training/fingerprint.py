@@ -15,7 +15,6 @@ from torch import Tensor
 from dualnets.methods.protocol import detached_copy
 from dualnets.training.state import TrainConfig
 from hltm.sampling.philox import DRAW_FORMAT, Stream, uniform
-from hltm.tree import LatentTree
 
 ROUNDED = ("initial outputs",)  # compared up to the rounding of another machine
 # fields of methods whose names have changed; checkpoints keep the names they were written with
@@ -37,17 +36,15 @@ def fingerprint(
     Checkpoints hold these names, so they must not be changed. The network and the method's tensors,
     `initial_state`, are those before training.
     """
-    data, tables = config.data, config.data.trees.tables
+    data = config.data
     return {
         "network": repr(network),
         "initial parameters": digest(*detached_copy(network).values()),
-        "initial outputs": _outputs(network, data.trees),
+        "initial outputs": _outputs(network, data.example_rows(8)),
         "method": repr(config.method),
         "the method's initial state": digest(*initial_state),
         "optimizer": repr(config.optimizer),
-        "augment": f"{data.augment}, rates {digest(data.augment.rates(data.trees))}",
-        "trees": f"{len(tables.flat)} with {len(tables.topology)} nodes, "
-        + digest(tables.topology.parent, tables.cardinality, tables.flat),
+        **data.description(),
         "members": repr(data.members),
         "seed": str(data.seed),
         "steps": str(config.context.steps),
@@ -88,22 +85,21 @@ def digest(*arrays: Tensor | np.ndarray) -> str:
     return hashed.hexdigest()[:16]
 
 
-def _outputs(network: Any, trees: LatentTree) -> str:
-    """A weighted sum of the network's outputs for each of a few fixed rows of leaves.
+def _outputs(network: Any, leaves: Tensor) -> str:
+    """A weighted sum of the network's outputs for each of a few fixed rows of leaves `(rows, X)`.
 
     Two networks of the same parameters may still differ: a network may encode leaves by any
     function, which its repr need not show.
     """
-    rows, states = 8, torch.from_numpy(trees.tables.cardinality[list(trees.leaves)])
-    address: dict[str, Any] = {"seed": 0, "stream": Stream.EVALUATION, "members": (0,), "node": 0}
-    leaves = (uniform(rows * len(states), **address).view(rows, -1) * states).to(torch.uint8)
     twin = copy.deepcopy(network).eval()  # a forward pass may change buffers
     stacked = leaves.expand(len(network.members), -1, -1) if network.stacked else leaves
     with torch.no_grad():
         found = twin(stacked.to(next(network.parameters()).device))
     finite = found.double().nan_to_num(0.0, 0.0, 0.0)  # (S, rows, U), or (rows, U)
-    weights = uniform(finite.shape[-1], **{**address, "view": 1})[0].to(finite) + 0.5
-    per_row = (finite @ weights).view(-1, rows).mean(0)
+    drawn = uniform(
+        finite.shape[-1], seed=0, stream=Stream.EVALUATION, members=(0,), node=0, view=1
+    )
+    per_row = (finite @ (drawn[0].to(finite) + 0.5)).view(-1, len(leaves)).mean(0)
     return " ".join(f"{number:.6g}" for number in per_row.tolist())
 
 

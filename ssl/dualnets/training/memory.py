@@ -115,7 +115,7 @@ def upper_bound(one: nn.Module, config: TrainConfig) -> int:
     parameters = list(one.parameters())
     like = parameters[0]
     kept: dict[int, int] = {}
-    zeros = torch.zeros(2, len(data.trees.leaves), dtype=torch.uint8, device=like.device)
+    zeros = torch.zeros(2, data.inputs, dtype=data.dtype, device=like.device)
     with _keeping(kept):
         output = one(zeros[None] if one.stacked else zeros)
     own = {p.untyped_storage().data_ptr() for p in parameters}
@@ -213,8 +213,8 @@ def _empty_batch(one: nn.Module, config: TrainConfig) -> Batch:
     """A batch of zeros, as one step of one member reads it."""
     needs, size = config.method.needs, config.context.batch
     device = next(one.parameters()).device
-    shape = (size * needs.passes, len(config.data.trees.leaves))
-    leaves = torch.zeros(*([1] * bool(one.stacked)), *shape, dtype=torch.uint8, device=device)
+    shape = (size * needs.passes, config.data.inputs)
+    leaves = torch.zeros(*([1] * bool(one.stacked)), *shape, dtype=config.data.dtype, device=device)
     targets = places = None
     if needs.targets != ():
         count = config.data.target_count(needs)

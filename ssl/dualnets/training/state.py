@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dualnets._precision import at_least_float32
 from dualnets.methods.protocol import Method, State, TrainContext
 from dualnets.optim.optimizers import Optimizer
-from dualnets.training.data import Rows
+from dualnets.training.rows import Rows
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -77,7 +77,7 @@ class TrainConfig(NamedTuple):
             method=self.method.of_members(low, high),
             optimizer=self.optimizer.of_members(low, high),
             data=data,
-            context=self.context._replace(trees=data.trees),
+            context=self.context._replace(source=data.source),
         )
 
 

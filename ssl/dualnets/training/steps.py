@@ -19,7 +19,7 @@ from dualnets.optim.compiled import CompiledUpdate, is_compiled
 from dualnets.optim.optimizers import SGD
 from dualnets.optim.schedule import Schedule
 from dualnets.training.compiled import pairs, siamese
-from dualnets.training.data import Rows, Undrawn
+from dualnets.training.data import TreeRows, Undrawn
 from dualnets.training.eager import differentiate, groups_by_name, merge, train_steps_eager
 from dualnets.training.fused import pairs as fused_pairs
 from dualnets.training.fused import siamese as fused_siamese
@@ -49,12 +49,12 @@ def train_steps(
     Compiled code replaces the optimiser, its schedule, the assembly of batches, the method and the
     network, so each must be exactly of a class that it knows: a subclass may do something else.
     """
-    optimizer = config.optimizer
-    if type(config.data).batches is Rows.batches and config.precision == "float32":
-        found = _train_compiled(network, config, before, first_step, steps)
+    optimizer, data = config.optimizer, _known_rows(config)
+    if data is not None:
+        found = _train_compiled(network, config, data, before, first_step, steps)
         if found is None and type(optimizer) is SGD and type(optimizer.schedule) is Schedule:
             with suppress(LaunchError):  # then in plain torch
-                found = _train_fused(network, config, before, first_step, steps)
+                found = _train_fused(network, config, data, before, first_step, steps)
         if found is not None:
             return found
     recorded = _recorded(network, config, before, first_step)
@@ -69,9 +69,18 @@ def compile_steps(network: nn.Module, config: TrainConfig, before: TrainState) -
 
     Kernels of the draws may be compiled by another process meanwhile.
     """
-    if type(config.data).batches is Rows.batches and config.precision == "float32":
+    data = _known_rows(config)
+    if data is not None:
         frozen = before._replace(frozen_at=torch.zeros_like(before.frozen_at))
-        _train_compiled(network, config._replace(data=Undrawn.like(config.data)), frozen, 0, 1)
+        _train_compiled(network, config, Undrawn.like(data), frozen, 0, 1)
+
+
+def _known_rows(config: TrainConfig) -> TreeRows | None:
+    """The rows, where they are of trees and in batches that compiled and fused steps assemble themselves."""
+    data = config.data
+    if not isinstance(data, TreeRows) or type(data).batches is not TreeRows.batches:
+        return None
+    return data if config.precision == "float32" else None
 
 
 def _recorded(
@@ -108,7 +117,12 @@ def _recorded(
 
 
 def _train_compiled(
-    network: nn.Module, config: TrainConfig, before: TrainState, first_step: int, steps: int
+    network: nn.Module,
+    config: TrainConfig,
+    data: TreeRows,
+    before: TrainState,
+    first_step: int,
+    steps: int,
 ) -> TrainState | None:
     """Steps compiled for a CPU; None where they are not supported."""
     method, optimizer, total = config.method, config.optimizer, config.context.steps
@@ -125,23 +139,31 @@ def _train_compiled(
         assert pair_kernel is not None
 
         def train_pairs(leaves: Sequence[Tensor], frozen_at: Tensor) -> Tensor:
-            batch = config.data.batch
-            return pairs.train(pair_kernel, update, leaves, batch, first_step, total, frozen_at)
+            return pairs.train(
+                pair_kernel, update, leaves, data.batch, first_step, total, frozen_at
+            )
 
-        return _train_pairs(train_pairs, config, before, first_step, steps)
+        return _train_pairs(train_pairs, config, data, before, first_step, steps)
     train = partial(siamese.train, siamese_kernel, update)
-    return _train_siamese(train, siamese_kernel.spec, network, config, before, first_step, steps)
+    return _train_siamese(
+        train, siamese_kernel.spec, network, config, data, before, first_step, steps
+    )
 
 
 def _train_fused(
-    network: nn.Module, config: TrainConfig, before: TrainState, first_step: int, steps: int
+    network: nn.Module,
+    config: TrainConfig,
+    data: TreeRows,
+    before: TrainState,
+    first_step: int,
+    steps: int,
 ) -> TrainState | None:
     """Steps by SGD fused for a GPU; None where they are not supported.
 
     Raises:
         LaunchError: the kernel could not be compiled or started; nothing was changed.
     """
-    method, optimizer, batch = config.method, config.optimizer, config.data.batch
+    method, optimizer, batch = config.method, config.optimizer, data.batch
     loss = _own_property(method, "plain_loss") if optimizer.is_plain else None
     pair_kernel = fused_pairs.supported_kernel(network, loss)
     if pair_kernel is not None:
@@ -151,13 +173,13 @@ def _train_fused(
                 pair_kernel, optimizer.lr, leaves, batch, first_step, frozen_at
             )
 
-        return _train_pairs(train_pairs, config, before, first_step, steps)
+        return _train_pairs(train_pairs, config, data, before, first_step, steps)
     spec = _own_property(method, "siamese")
     kernel = fused_siamese.supported_kernel(network, spec, optimizer, method.groups, batch)
     if kernel is None:
         return None
     train = partial(fused_siamese.train, kernel, before.memory)
-    return _train_siamese(train, kernel.spec, network, config, before, first_step, steps)
+    return _train_siamese(train, kernel.spec, network, config, data, before, first_step, steps)
 
 
 def _own_property(method: Method, name: str) -> Any:
@@ -171,12 +193,13 @@ def _own_property(method: Method, name: str) -> Any:
 def _train_pairs(
     train: Callable[[Sequence[Tensor], Tensor], Tensor],
     config: TrainConfig,
+    data: TreeRows,
     before: TrainState,
     first_step: int,
     steps: int,
 ) -> TrainState:
     """Compiled steps of a loss of pairs by `train`: (leaves, frozen_at) -> losses."""
-    drawn = config.data.draw(config.method.needs, first_step, steps)
+    drawn = data.draw(config.method.needs, first_step, steps)
     assert drawn.negatives is not None  # every loss of pairs has one
     frozen_at = before.frozen_at.clone()
     losses = train([*drawn.views, drawn.negatives], frozen_at)
@@ -188,13 +211,14 @@ def _train_siamese(
     spec: SiameseSpec,
     network: nn.Module,
     config: TrainConfig,
+    data: TreeRows,
     before: TrainState,
     first_step: int,
     steps: int,
 ) -> TrainState:
     """Compiled steps of a Siamese method, interrupted where its own `after_step` has to be called."""
-    method, batch = config.method, config.data.batch
-    views = config.data.draw(method.needs, first_step, steps).views
+    method, batch = config.method, data.batch
+    views = data.draw(method.needs, first_step, steps).views
     state, memory, losses, frozen_at = before
     frozen_at = frozen_at.clone()
     every = spec.after_step_every

@@ -12,17 +12,18 @@ from torch import Tensor
 
 from dualnets._checks import check_kind, check_network, check_switch, check_whole
 from dualnets.methods.protocol import Method, State, TrainContext
+from dualnets.methods.source import Source
 from dualnets.optim.optimizers import Optimizer
 from dualnets.training import ensemble
 from dualnets.training.checkpoint import Checkpoints
-from dualnets.training.data import FixedData, FreshData, Rows, check_missing
+from dualnets.training.data import tree_rows
 from dualnets.training.draw_ahead import drawn_ahead
 from dualnets.training.ensemble import Part
 from dualnets.training.fingerprint import fingerprint
+from dualnets.training.rows import Epochs, Rows
 from dualnets.training.state import Precision, TrainConfig, TrainState
 from dualnets.training.steps import compile_steps, train_steps
 from dualnets.training.threads import on_threads
-from hltm.sampling.augment import Augmentation
 from hltm.sampling.philox import check_seed
 from hltm.tree import LatentTree
 
@@ -68,9 +69,9 @@ def log_spaced(steps: int, count: int = 16) -> list[int]:
 def trajectory(
     network: Any,
     method: Method,
-    trees: LatentTree,
+    source: LatentTree | Source,
     *,
-    augment: Augmentation,
+    augment: Any,
     steps: int,
     batch: int,
     optimizer: Optimizer,
@@ -88,13 +89,15 @@ def trajectory(
     Args:
         network: of `dualnets.networks`; it is left as it was, every snapshot has a copy.
         method: e.g. `SimCLR(InfoNCE(temperature=0.1))`.
-        trees: the data; one tree, or as many as the network has members.
-        augment: what a view redraws.
+        source: the data: one tree, or as many as the network has members; or another `Source`, such as
+            pictures of `dualnets.images.load()`.
+        augment: what a view redraws, or changes in a picture.
         steps: how many updates.
         batch: B, samples per step and member.
         optimizer: its settings; rates there and in the method may be one per member.
         seed: of the data, 64 bits; all networks and methods read the same rows at the same step.
-        samples: P, for a fixed data set in epochs; fresh data by default.
+        samples: P, for a fixed data set in epochs; by default trees give fresh data at every step, and
+            other sources all they have.
         snapshots: the steps to yield; log-spaced by default; the last step is always among them.
         members_at_once: how many members share a step; by default as many as fit 4 GiB, so that
             the numbers do not depend on the machine.
@@ -108,7 +111,7 @@ def trajectory(
 
     Raises:
         ValueError: before any work: steps below 0, batch below 2, snapshots outside 0..steps,
-            trees, rates, samples or leaves that do not fit the network, what the method cannot do,
+            a source, rates or samples that do not fit the network, what the method cannot do,
             checkpoints of another training.
         TypeError: before any work: a name or a class where an object is expected, a torch module that
             is not a network of this package, a number of another type.
@@ -116,26 +119,30 @@ def trajectory(
         DivergedError: where `strict`.
     """
     # 1. check all that was given
-    _check_types(network, method, trees, augment, optimizer, checkpoints)
+    _check_types(network, method, source, optimizer, checkpoints)
     steps = check_whole("steps", steps, low=0)
     batch = check_whole("batch", batch, low=2)
     if samples is not None:
         samples = check_whole("samples", samples, low=1)
     check_switch("strict", strict)
     chosen = _chosen_steps(snapshots, steps)
-    _check_fit(network, trees, augment, precision)
-    members = tuple(network.members)
+    members, device = tuple(network.members), next(network.parameters()).device
+    _check_precision(precision, device)
     optimizer.check(len(members))
     # 2. the data
-    given: dict[str, Any] = {
-        "trees": trees, "members": members, "augment": augment, "batch": batch,
-        "seed": check_seed(seed), "stacked": network.stacked,
-        "device": next(network.parameters()).device,
-    }  # fmt: skip
-    data: Rows = FreshData(**given) if samples is None else FixedData(**given, samples=samples)
+    make = partial(tree_rows, source) if isinstance(source, LatentTree) else source.rows
+    data: Rows = make(
+        members=members, augment=augment, batch=batch, seed=check_seed(seed),
+        stacked=network.stacked, device=device, samples=samples,
+    )  # fmt: skip
+    if data.inputs != network.inputs:
+        raise ValueError(
+            f"the data have {data.inputs} {data.input_name}, the network reads {network.inputs}"
+        )
     data.check(method.needs, steps)
     # 3. the method, and what fits the memory
-    context = TrainContext(trees, seed, steps, batch, samples)
+    size = data.samples if isinstance(data, Epochs) else None
+    context = TrainContext(source, seed, steps, batch, size)
     method.check(network, context)
     config = TrainConfig(method, optimizer, data, context, precision)
     at_once = ensemble.members_at_once(network, config, members_at_once)
@@ -145,9 +152,9 @@ def trajectory(
 def train(
     network: Any,
     method: Method,
-    trees: LatentTree,
+    source: LatentTree | Source,
     *,
-    augment: Augmentation,
+    augment: Any,
     steps: int,
     batch: int,
     optimizer: Optimizer,
@@ -173,7 +180,7 @@ def train(
         (10, torch.Size([2]))
     """
     (final,) = trajectory(
-        network, method, trees, augment=augment, steps=steps, batch=batch, optimizer=optimizer,
+        network, method, source, augment=augment, steps=steps, batch=batch, optimizer=optimizer,
         seed=seed, samples=samples, snapshots=[steps], members_at_once=members_at_once,
         precision=precision, checkpoints=checkpoints, strict=strict, progress=progress,
     )  # fmt: skip
@@ -190,14 +197,12 @@ def describe_frozen(members: Sequence[int], frozen_at: Tensor) -> str:
     return f"loss or gradient not finite: {shown}{more}"
 
 
-def _check_types(
-    network: Any, method: Any, trees: Any, augment: Any, optimizer: Any, checkpoints: Any
-) -> None:
+def _check_types(network: Any, method: Any, source: Any, optimizer: Any, checkpoints: Any) -> None:
     """Raise TypeError where a name or a class is given in place of an object."""
     check_network("network", network)
     check_kind("method", method, Method, "dualnets.SimCLR()")
-    check_kind("trees", trees, LatentTree, "hltm.symmetric_binary(depth=3, seed=0)")
-    check_kind("augment", augment, Augmentation, "hltm.keep_root()")
+    if isinstance(source, type) or not isinstance(source, LatentTree | Source):
+        check_kind("source", source, LatentTree, "hltm.symmetric_binary(depth=3, seed=0)")
     check_kind("optimizer", optimizer, Optimizer, "dualnets.SGD(lr=0.1)")
     if checkpoints is not None:
         check_kind("checkpoints", checkpoints, Checkpoints, "dualnets.Checkpoints(folder)")
@@ -216,18 +221,8 @@ def _chosen_steps(snapshots: Any, steps: int) -> list[int]:
     return found
 
 
-def _check_fit(network: Any, trees: LatentTree, augment: Augmentation, precision: str) -> None:
-    """Raise ValueError where trees, augmentation or precision do not fit the network."""
-    members = tuple(network.members)
-    if trees.members != members and len(trees.members) != 1:
-        raise ValueError(f"{len(trees.members)} trees cannot train {len(members)} networks")
-    if len(trees.leaves) != network.inputs:
-        raise ValueError(
-            f"the trees have {len(trees.leaves)} leaves, the network reads {network.inputs}"
-        )
-    check_missing(trees, augment)
-    augment.rates(trees)
-    device = next(network.parameters()).device
+def _check_precision(precision: str, device: torch.device) -> None:
+    """Raise ValueError where there is no such precision on the device of the network."""
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be float32 or bfloat16, got {precision!r}")
     if precision == "bfloat16" and device.type != "cuda":

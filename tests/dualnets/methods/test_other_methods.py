@@ -132,7 +132,7 @@ def test_the_teacher_never_changes_and_is_looked_up_by_address():
     final = train(method, steps=20)
     for name, p in teacher.named_parameters():
         assert final.state[f"teacher.{name}"].equal(p)
-    part = method.init(network(TREES[1:]), SETUP._replace(trees=TREES[1:]))
+    part = method.init(network(TREES[1:]), SETUP._replace(source=TREES[1:]))
     assert part["teacher.weights.0"].equal(teacher.weights[0][1:])
 
 

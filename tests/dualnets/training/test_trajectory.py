@@ -215,7 +215,7 @@ def test_names_and_classes_for_objects_are_refused(changes, message):
 
 def test_trees_that_do_not_fit_are_refused():
     deeper = hltm.symmetric_binary(depth=4, members=3, seed=0)
-    with pytest.raises(ValueError, match="the trees have 16 leaves, the network reads 8"):
+    with pytest.raises(ValueError, match="the data have 16 leaves, the network reads 8"):
         trained(network(), deeper)
     with pytest.raises(ValueError, match="2 trees cannot train 3 networks"):
         trained(network(), TREES[:2])

@@ -1,0 +1,3 @@
+from dualnets.images.dataset import LabelledImages as LabelledImages
+from dualnets.images.dataset import Pictures as Pictures
+from dualnets.images.known import load as load

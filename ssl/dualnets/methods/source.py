@@ -1,0 +1,76 @@
+"""What data must have to be trained on: a tree, or anything with the four names of `Source`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from hltm.model.nodes import Node
+    from hltm.tree import LatentTree
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Data other than trees, such as labelled pictures.
+
+    Attributes:
+        inputs: X, the numbers of a sample that a network reads.
+        digest: a short text that differs where the data differ.
+    """
+
+    @property
+    def inputs(self) -> int: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def target_classes(self, targets: str | tuple[Node, ...]) -> list[int]:
+        """The number of classes of each of T targets.
+
+        Raises:
+            ValueError: targets that the data do not have.
+        """
+        ...
+
+    def rows(
+        self,
+        *,
+        members: tuple[int, ...],
+        augment: Any,
+        batch: int,
+        seed: int,
+        stacked: bool,
+        device: Any,
+        samples: int | None,
+    ) -> Any:
+        """The rows for an ensemble, of a class derived from `dualnets.training.rows.Rows`.
+
+        Args:
+            members, augment, batch, seed, stacked, device: as `Rows` describes them.
+            samples: P, for a fixed data set in epochs; None for all there are.
+
+        Raises:
+            TypeError: an augmentation of other data.
+            ValueError: members or samples that the data do not have.
+        """
+        ...
+
+
+def target_classes(source: LatentTree | Source, targets: str | tuple[Node, ...]) -> list[int]:
+    """The number of classes of each of T targets: of a tree's nodes, their states.
+
+    Raises:
+        ValueError: targets that the data do not have.
+
+    Example:
+        >>> import hltm
+        >>> target_classes(hltm.symmetric_binary(depth=2, seed=0), "latents")
+        [2, 2, 2]
+    """
+    from hltm.data.view_batches import target_nodes
+    from hltm.tree import LatentTree
+
+    if not isinstance(source, LatentTree):
+        return source.target_classes(targets)
+    tables = source.tables
+    return [int(count) for count in tables.cardinality[target_nodes(tables.topology, targets)]]
