@@ -26,14 +26,19 @@ if TYPE_CHECKING:
 
 LEVEL = 1  # of everything: pictures have no levels
 MOST = 1.0  # accuracy
-OTHERS = {"neighbours all": "neighbours", "linear 100": "linear, few labels"}  # metric -> its column
+OTHERS = {
+    "neighbours all": "neighbours",
+    "linear 100": "linear, few labels",
+}  # metric -> its column
 INTERVALS = (
     "means over n networks; ± and [ ]: 95% intervals over networks; gap closed: from the untrained network's "
     "accuracy by a linear probe on all labels to 1, as the best that is possible is not known"
 )
 
 
-def run_cell(settings: ImageSettings, device: torch.device, progress: ProgressListener) -> CellResult:
+def run_cell(
+    settings: ImageSettings, device: torch.device, progress: ProgressListener
+) -> CellResult:
     """Train one ensemble, and measure its learning curves and whether its embeddings collapse."""
     images, method, seed = settings.build_images(), settings.build_method(), settings.seed
     pictures = images.standardized(images.test.images[:COLLAPSE_SAMPLES]).flatten(1)

@@ -26,7 +26,10 @@ SHAPES = {
     "cifar10": (3, 32, 32),
     "stl10": (3, 96, 96),
 }
-NETWORKS = {"conv": "conv_net", "resnet18": "resnet18"}  # word -> a function in a module of its name
+NETWORKS = {
+    "conv": "conv_net",
+    "resnet18": "resnet18",
+}  # word -> a function in a module of its name
 USUAL = "usual"
 
 
@@ -132,9 +135,7 @@ class ImageNetworkSettings(NormSettings):
 class ImageProbeSettings(ProbeSettings):
     """When the networks are probed, and on which pictures."""
 
-    evaluation_samples: int = setting(
-        0, "test pictures per probe; 0 for all", low=0, high=1 << 30
-    )
+    evaluation_samples: int = setting(0, "test pictures per probe; 0 for all", low=0, high=1 << 30)
     probe_samples: int = setting(
         0, "training pictures with labels that probes are fitted to; 0 for all", low=0, high=1 << 30
     )
@@ -173,9 +174,7 @@ class ImageSettings(NamedSettings, ImageProbeSettings, ImageNetworkSettings, Pic
         "how views differ from a picture: default, simclr, byol, none, or operations joined by +, such as "
         "crop:0.5+flip+blur+light:0.4 (hltm images --help lists them)",
     )
-    samples: int = setting(
-        0, "training pictures, used in epochs; 0 for all", low=0, high=1 << 30
-    )
+    samples: int = setting(0, "training pictures, used in epochs; 0 for all", low=0, high=1 << 30)
 
     def __post_init__(self) -> None:
         super().__post_init__()
