@@ -30,12 +30,14 @@ from dualnets.methods.swav import SwAV as SwAV
 from dualnets.methods.teacher_student import TeacherStudent as TeacherStudent
 from dualnets.methods.vicreg import VICReg as VICReg
 from dualnets.networks.belief_network import belief_network as belief_network
+from dualnets.networks.conv_net import conv_net as conv_net
 from dualnets.networks.conv_tree import conv_tree as conv_tree
 from dualnets.networks.heads import Head as Head
 from dualnets.networks.mlp import mlp as mlp
 from dualnets.networks.normalizations import BatchNorm as BatchNorm
 from dualnets.networks.normalizations import GroupNorm as GroupNorm
 from dualnets.networks.normalizations import LayerNorm as LayerNorm
+from dualnets.networks.resnet18 import resnet18 as resnet18
 from dualnets.networks.shuffled_tree import shuffled_tree as shuffled_tree
 from dualnets.networks.torch_ensemble import TorchEnsemble as TorchEnsemble
 from dualnets.networks.tree_network import tree_network as tree_network
