@@ -27,9 +27,10 @@ class CellBar(ProgressListener):
         if task.speed:
             self.bar.update(self.task, rate=f"{task.speed * self.members:,.0f}/s")
 
-    def probed(self, step: int, alignment: Mapping[int, float]) -> None:
-        root = alignment[max(alignment)]
-        self.bar.update(self.task, description=f"{self.name}  |corr| with the root {root:.2f}")
+    def probed(self, step: int, found: Mapping[int, float] | Mapping[str, float]) -> None:
+        score, value = list(found.items())[-1]  # the highest level
+        words = score if isinstance(score, str) else "|corr| with the root"
+        self.bar.update(self.task, description=f"{self.name}  {words} {value:.2f}")
 
 
 class TerminalReporter(Reporter):
@@ -55,7 +56,8 @@ class TerminalReporter(Reporter):
         self.free = free_settings(cells) if "variant" in self.varying else self.varying
         text = f"{len(cells)} cells"
         if "members" in cells[0]:
-            text += f" of {cells[0]['members']} trees"
+            members = getattr(self.experiment.Settings, "MEMBERS", "trees")
+            text += f" of {cells[0]['members']} {members}"
         print_plain(self.console, text + (f", {stored} of them stored" if stored else ""))
 
     def cell_started(self, settings: Mapping[str, Any], steps: int) -> ProgressListener:

@@ -12,7 +12,7 @@ from dualnets.lab.report.page import shown
 if TYPE_CHECKING:
     import pandas as pd
 
-N_TREES = re.compile(r"\bn trees\b")  # not within "between trees"
+N_MEMBERS = re.compile(r"\bn (trees|networks)\b")  # not within "between trees"
 # columns of words, which are aligned left
 TEXTS = ("loss", "network", "data", "identity", "where", "what", "verdict")
 
@@ -50,8 +50,8 @@ def _fitting_tables(
                 "of what the loss compares, a spread of 0 is a collapse"
             )
         rows = rows.drop(columns="n")
-    elif caption is not None and N_TREES.search(caption) and rows["n"].nunique() == 1:
-        caption = N_TREES.sub(f"n = {rows['n'].iloc[0]} trees", caption)
+    elif caption is not None and N_MEMBERS.search(caption) and rows["n"].nunique() == 1:
+        caption = N_MEMBERS.sub(rf"n = {rows['n'].iloc[0]} \1", caption)
         rows = rows.drop(columns="n")
     texts = {str(name): [shown(value) for value in rows[name]] for name in rows}
     # a column is as wide as its cells and the longest word of its name, which is wrapped at spaces

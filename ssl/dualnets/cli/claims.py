@@ -12,18 +12,18 @@ from dualnets.cli._flags import Flag, parse
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dualnets.lab.claims import ClaimResult
+    from dualnets.lab.claims import ClaimResult, SideBySide
 
 DESCRIPTION = """Show every claim with its outcome in stored runs: verdict, what was measured, the effect
 with a 95% interval, n, and the run."""
-SCALES = ("smoke", "default", "long", "paper")
+SCALES = ("smoke", "default", "long", "fashion", "paper")
 NOTHING_RUN = """
 No run in {out} gives a verdict; hltm claims --scale default makes such runs.
 What our own runs found is in benchmarks/claims.md in the repository."""
 OPTIONS = [
     Flag("out", "Folder of all results.", default="runs", metavar="FOLDER"),
-    Flag("scale", "Run what is missing at this scale, and show it: smoke, default, paper, or long, which "
-         "few have. Without it, the stored runs of all scales that give verdicts are shown.",
+    Flag("scale", "Run what is missing at this scale, and show it: smoke, default, paper, or long and "
+         "fashion (Fashion-MNIST), which few have. Without it, the stored runs of all scales that give verdicts are shown.",
          metavar="NAME"),
     Flag("seed", "Repeat the claims on other trees, weights and rows: runs with this seed in place of the "
          "scale's own, of experiments that have others. The trees of several seeds count together.",
@@ -70,7 +70,9 @@ def main(arguments: list[str]) -> int:
     if markdown is not None and not any(ran.values()):
         raise ValueError(f"{out} holds no run of a whole scale: there is nothing to write")
     if markdown == "-":
-        print(claims.markdown([result for results in ran.values() for result in results]))
+        beside = claims.partners_markdown(claims.side_by_side(ran))
+        every_run = [result for results in ran.values() for result in results]
+        print("\n\n".join(filter(None, [claims.markdown(every_run), beside])))
     elif page is not None:
         folder = page.with_suffix("")
         for each, results in ran.items():
@@ -90,6 +92,7 @@ def main(arguments: list[str]) -> int:
     else:
         first, *others = found.values()
         _show(console, first, [result for results in others for result in results if result.run])
+        _show_beside(console, claims.side_by_side(ran))
         if not any(ran.values()):
             print_plain(console, NOTHING_RUN.format(out=out))
     return 0
@@ -178,3 +181,15 @@ def _show(console: Console, found: list[ClaimResult], others: list[ClaimResult])
                 print_below(f"{text} {other.of}; {other.reason}")
     counts = {kind: sum(claim.verdict == kind for claim in found) for kind in colours}
     console.print(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
+
+
+def _show_beside(console: Console, pairs: Sequence[SideBySide]) -> None:
+    """One line per claim that was run on trees and on pictures, or on either: both outcomes."""
+    from dualnets.cli._terminal import print_plain
+
+    if pairs:
+        print_plain(console, "\nOn trees, and on pictures:", "bold")
+    for pair in pairs:
+        outcomes = [f"trees {pair.trees.shown_outcome}"]
+        outcomes += [f"{scale} {own.shown_outcome}" for scale, own in pair.pictures.items()]
+        print_plain(console, f"{' / '.join(pair.titles)}: {'; '.join(outcomes)}")

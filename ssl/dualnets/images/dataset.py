@@ -123,6 +123,22 @@ class LabelledImages:
             found.update(_spaced(part.images, MOST_HASHED).data)
         return found.hexdigest()[:32]
 
+    def target_classes(self, targets: Any) -> list[int]:
+        """The number of classes of the only target that pictures have, `label`.
+
+        Raises:
+            ValueError: any other target.
+        """
+        if targets not in ("label", ("label",)):
+            raise ValueError(f"the only target of pictures is 'label', got {targets!r}")
+        return [len(self.classes)]
+
+    def rows(self, **given: Any) -> Any:
+        """The training pictures as `dualnets.train` reads them; see `dualnets.images.rows.image_rows`."""
+        from dualnets.images.rows import image_rows  # which imports torch
+
+        return image_rows(self, **given)
+
     @cached_property
     def mean(self) -> tuple[float, ...]:
         """Of each channel of the training pictures, in units where white is 1.

@@ -10,12 +10,18 @@ from dualnets._files import read_json, write_json
 from dualnets.lab.experiment import Experiment
 from dualnets.lab.grids import run_name, values_by_field
 from dualnets.lab.report.page import number
+from dualnets.lab.rules import claim_title
 from dualnets.lab.store import MANIFEST, VERDICT, Store
 from dualnets.lab.verdicts import Verdict
 from hltm._paths import local_path
 
 BEGIN, END = "<!-- claims -->", "<!-- end of claims -->"
-SCALES = ("default", "long", "paper")  # that give verdicts; the first is that of the table's rows
+SCALES = (
+    "default",
+    "long",
+    "fashion",
+    "paper",
+)  # that give verdicts; the first is that of the table's rows
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class ClaimResult:
         flat: whether all curves are flat at the end of training; None where the claim is not about it.
         scale, run, command: of the run; empty where there is none.
         cpu_seconds: that the run took.
+        partner: the title of the same claim on other data; empty where there is none.
     """
 
     experiment: str
@@ -52,6 +59,7 @@ class ClaimResult:
     run: str = ""
     command: str = ""
     cpu_seconds: float = 0.0
+    partner: str = ""
 
     @property
     def title(self) -> str:
@@ -61,8 +69,7 @@ class ClaimResult:
             >>> ClaimResult("top_down", "growth", "A claim", "ours").title
             'top-down: growth'
         """
-        flag = self.experiment.replace("_", "-")
-        return f"{flag}: {self.name}" if self.name else flag
+        return claim_title(self.experiment, self.name)
 
     @property
     def shows_reason(self) -> bool:
@@ -78,6 +85,11 @@ class ClaimResult:
         if self.low is not None and self.high is not None:
             text += f" [{number(self.low)}, {number(self.high)}]"
         return text
+
+    @property
+    def shown_outcome(self) -> str:
+        """The verdict, the effect with its interval, and n; a dash where nothing was run."""
+        return f"{self.verdict} {self.shown_effect}, n = {self.n} {self.of}" if self.run else "–"
 
 
 def stored(
@@ -123,9 +135,12 @@ def _of_run(
     run = run_name(experiment, scale, **changes)
     if not store.has_run(run):
         return [
-            ClaimResult(experiment.name, claim.name, claim.text, claim.reference)
+            ClaimResult(
+                experiment.name, claim.name, claim.text, claim.reference, partner=claim.partner
+            )
             for claim in experiment.claims
         ]
+    partners = {claim.name: claim.partner for claim in experiment.claims}
     manifest = read_json(store.run(run) / MANIFEST)
     verdicts = [Verdict.of_dict(values) for values in read_json(store.run(run) / VERDICT)]
     seconds = round(sum(cell["cpu_seconds"] for cell in manifest["cells"]), 1)
@@ -134,7 +149,7 @@ def _of_run(
             experiment.name, v.name, v.claim, v.reference, v.verdict, v.effect, v.effect_value,
             low=v.interval[0] if v.interval else None, high=v.interval[1] if v.interval else None,
             n=v.n, of=v.of, reason=v.reason, flat=v.flat, scale=scale, run=run,
-            command=manifest["command"], cpu_seconds=seconds,
+            command=manifest["command"], cpu_seconds=seconds, partner=partners.get(v.name, ""),
         )
         for v in verdicts
     ]  # fmt: skip
@@ -189,7 +204,10 @@ def results_folder(folder: str | Path, scale: str, seeds: Sequence[int] = ()) ->
 
 
 def table(folder: str | Path) -> str:
-    """The claims saved in a folder as a table in Markdown, with a column for other scales and seeds each."""
+    """The claims saved in a folder as a table in Markdown, with a column for other scales and seeds each.
+
+    Claims that have a partner follow in a second table, side by side with it.
+    """
     columns: dict[str, list[ClaimResult]] = {}
     for scale in SCALES:
         home = results_folder(folder, scale)
@@ -201,7 +219,57 @@ def table(folder: str | Path) -> str:
             names = ", ".join(map(str, seeds))
             which = f"seeds {names} pooled" if len(seeds) > 1 else f"seed {names}"
             columns[f"{of_scale}, {which}"] = load(results_folder(folder, scale, seeds))
-    return markdown(load(folder), columns)
+    scales = {scale: load(results_folder(folder, scale)) for scale in SCALES}
+    beside = partners_markdown(side_by_side(scales))
+    return "\n\n".join(filter(None, [markdown(load(folder), columns), beside]))
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """A claim on trees, and its partner on pictures at every scale.
+
+    Attributes:
+        trees: the claim on trees, at the default scale.
+        pictures: scale -> the same claim on pictures, run or not.
+    """
+
+    trees: ClaimResult
+    pictures: Mapping[str, ClaimResult]
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """The title of either claim."""
+        return self.trees.title, next(iter(self.pictures.values())).title
+
+
+def side_by_side(results: Mapping[str, Sequence[ClaimResult]]) -> list[SideBySide]:
+    """The claims that have a partner, each beside it, in the order of the former.
+
+    Args:
+        results: scale -> claims, with that of the partners first. A partner that is not among these is left
+            out.
+    """
+    (first, *_) = results.values()
+    trees = {result.title: result for result in first}
+    found: dict[tuple[str, str], dict[str, ClaimResult]] = {}
+    for scale, claims in results.items():
+        for claim in claims:
+            if claim.partner in trees:
+                found.setdefault((claim.title, claim.partner), {})[scale] = claim
+    return [SideBySide(trees[partner], own) for (_, partner), own in found.items()]
+
+
+def partners_markdown(pairs: Sequence[SideBySide]) -> str:
+    """Claims side by side as a table in Markdown; empty if there are none."""
+    scales = [scale for scale in SCALES if any(scale in pair.pictures for pair in pairs)]
+    titles = ["on trees, on pictures", "on trees", *(f"on pictures, {scale}" for scale in scales)]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for pair in pairs:
+        every = [pair.trees, *(pair.pictures.get(scale) for scale in scales)]
+        cells = [f"**{own.verdict}**{own.shown_outcome.removeprefix(own.verdict)}"
+                 if own and own.run else "" for own in every]  # fmt: skip
+        lines.append(f"| {' | '.join(['<br>'.join(f'`{t}`' for t in pair.titles), *cells])} |")
+    return "\n".join(lines) if pairs else ""
 
 
 def markdown(

@@ -23,8 +23,8 @@ class ProgressListener:
     def updated(self, steps: int) -> None:
         """`steps` more updates are done."""
 
-    def probed(self, step: int, alignment: Mapping[int, float]) -> None:
-        """The networks were probed after `step` updates: level -> mean best |correlation|."""
+    def probed(self, step: int, found: Mapping[int, float] | Mapping[str, float]) -> None:
+        """The networks were probed after `step` updates: level -> mean best |correlation|, or what -> value."""
 
 
 @dataclass(frozen=True)

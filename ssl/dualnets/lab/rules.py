@@ -100,6 +100,17 @@ class Deferred:
         return getattr(import_module(module), name)
 
 
+def claim_title(experiment: str, name: str) -> str:
+    """An experiment and its claim of this name, as they are written together.
+
+    Example:
+        >>> claim_title("top_down", "growth"), claim_title("losses", "")
+        ('top-down: growth', 'losses')
+    """
+    flag = experiment.replace("_", "-")
+    return f"{flag}: {name}" if name else flag
+
+
 @dataclass(frozen=True)
 class Rule:
     """How a claim is judged.
@@ -141,8 +152,8 @@ class Claim:
             of updates is flat, and one that changes by half of it always is.
         members: what the members are; with fewer than `members.fewest` there is no verdict, nor without
             those that were lost.
-        partner: the same claim on other data, as its experiment and name are written, such as
-            `byol-ablation: predictor`; empty where there is none.
+        partner: the `claim_title` of the same claim on other data, such as `byol-ablation: predictor`;
+            empty where there is none.
     """
 
     text: str

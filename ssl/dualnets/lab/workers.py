@@ -179,7 +179,7 @@ class _Sender(ProgressListener):
     def updated(self, steps: int) -> None:
         self.events.put((self.at, "updated", (steps,)))
 
-    def probed(self, step: int, alignment: Mapping[int, float]) -> None:
+    def probed(self, step: int, found: Mapping[int, float] | Mapping[str, float]) -> None:
         self.events.put((self.at, "probed", (step, dict(alignment))))
 
 

@@ -1,4 +1,4 @@
-"""Supervised: a linear classifier on the outputs predicts the states of the root, or of any latents.
+"""Supervised: a linear classifier on the outputs predicts the states of the root or of any latents, or labels.
 
 With f(x) the network's output on one view and target nodes t of K_t states each,
 
@@ -39,24 +39,25 @@ if TYPE_CHECKING:
     from hltm.model.nodes import Node
 
 PLACE = 0  # of the classifier's random numbers
+TARGETS = ("root", "latents", "label")
 
 
 @dataclass(frozen=True)
 class Supervised(Method):
-    """One network, one view of a sample, and its latents as labels.
+    """One network, one view of a sample, and its latents or its label as labels.
 
     State: `classifier.…`, one linear layer with K outputs per target, K the largest number of states
     among the targets, trained; `absent` `(S, T, K)` bool, states that a target does not have.
 
     Attributes:
-        targets: labels: root, latents, or nodes by number or name.
+        targets: labels: root, latents, or nodes by number or name; of pictures, label.
         bias: whether the classifier has biases.
         rates: rates of the classifier; one number each or one per member.
 
     Raises:
         TypeError: a value of another type.
-        ValueError: targets of an unknown name or none; before training, targets that the trees do not
-            have or that a view may redraw.
+        ValueError: targets of an unknown name or none; before training, targets that the data do
+            not have or that a view may redraw.
 
     Example:
         >>> import dualnets, hltm
@@ -69,17 +70,17 @@ class Supervised(Method):
         True
     """
 
-    targets: str | tuple[Node, ...] = option("root", flag="labels", choices=("root", "latents"))
+    targets: str | tuple[Node, ...] = option("root", flag="labels", choices=TARGETS)
     bias: bool = option(True, flag="classifier_bias")
     rates: Group = Group()  # noqa: RUF009, immutable
     per_member: ClassVar[tuple[str, ...]] = ("rates",)
 
     def __post_init__(self) -> None:
         given: Any = self.targets
-        wrong = f"targets must be 'root', 'latents' or nodes such as (0, 1), got {given!r}"
+        wrong = f"targets must be 'root', 'latents', 'label' or nodes such as (0, 1), got {given!r}"
         if not isinstance(given, str | tuple | list):
             raise TypeError(wrong)
-        if isinstance(given, str) and given not in ("root", "latents"):
+        if isinstance(given, str) and given not in TARGETS:
             raise ValueError(wrong)
         if len(given) == 0:
             raise ValueError("supervised training needs at least one target, got none")

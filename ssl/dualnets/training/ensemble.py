@@ -48,8 +48,12 @@ def members_per_part(network: nn.Module, members: int, at_once: int) -> int:
 
     On a CPU equal parts of about `PER_PART`, of which several threads train one each. With fewer members the
     threads would wait for the interpreter's lock between short operations, with more their numbers leave the
-    cache. It depends on the ensemble alone, so that the number of threads changes no bit.
+    cache. A network that computes members one after the other has its own number, `members_per_part`. It
+    depends on the ensemble alone, so that the number of threads changes no bit.
     """
+    own = getattr(network, "members_per_part", None)
+    if own is not None:
+        return min(at_once, own)
     if next(network.parameters()).device.type != "cpu":
         return at_once
     return min(at_once, -(-members // max(members // PER_PART, 1)))

@@ -31,12 +31,20 @@ NEVER = "never"
 EMERGENCE = 50  # updates
 
 
+REDRAWS = f"{EARLIER}: predictors drawn again now and then; the authors' code has it as an option"
+
+
+def redrawn(layers: str, *periods: int) -> dict[str, dict[str, Any]]:
+    """Variants whose predictor is redrawn with these periods, in updates."""
+    return {
+        f"{layers}, every {updates}": {"redraw": layers, "redraw_every": updates}
+        for updates in periods
+    }
+
+
 def _redrawn(layers: str, *times: float) -> dict[str, dict[str, Any]]:
     """Variants whose predictor is redrawn at these multiples of the time to emerge."""
-    found = {}
-    for updates in (round(time * EMERGENCE) for time in times):
-        found[f"{layers}, every {updates}"] = {"redraw": layers, "redraw_every": updates}
-    return found
+    return redrawn(layers, *(round(time * EMERGENCE) for time in times))
 
 
 SLOW = {**_redrawn("all", 0.5, 1, 2, 4), **_redrawn("top", 0.5, 1), **_redrawn("bottom", 0.5, 1)}
@@ -49,7 +57,7 @@ EXPERIMENT = ablation(
         Claim(
             "BYOL's predictor can be drawn again every 25 to 200 updates, half to four times the time to "
             "emerge, without harm",
-            f"{EARLIER}: predictors drawn again now and then; the authors' code has it as an option",
+            REDRAWS,
             as_good(NEVER, tuple(SLOW)),
             name="harm",
             plateau=ENDS,

@@ -8,6 +8,7 @@ hues cannot be distinguished, least of all with a colour vision deficiency.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dualnets.lab.report.style import AFTER, BEFORE, WIDTH, level_colours
-from dualnets.lab.variants import ALIGNMENT, RATIO, VariantStats, by_variant, variant_stats
+from dualnets.lab.variants import ALIGNMENT, RATIO, SCORES, VariantStats, by_variant, variant_stats
 
 ROW = 0.42  # inches
 COLUMNS = ["member", "step", "level", "node", "metric", "value", "initial", "ceiling"]
@@ -38,15 +39,20 @@ def draw(table: pd.DataFrame) -> Figure:
     gaps(axes[0], variants)
     spreads(axes[1], variants)
     _levels(figure, axes[2], variants)
-    _training(axes[3], variants)
+    curves(axes[3], variants)
     for panel in axes[2:]:
         panel.set_yticklabels([])
     return figure
 
 
-def gaps(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
-    """Gap closed per variant with its 95% interval, every tree a dot; names the rows."""
-    _rows(axes, variants)
+def gaps(
+    axes: Any,
+    variants: dict[str, pd.DataFrame],
+    label: str = "gap closed, levels ≥ 2",
+    of: str = "trees",
+) -> None:
+    """Gap closed per variant with its 95% interval, every member a dot; names the rows."""
+    layout_rows(axes, variants)
     least, beyond = 0.0, False
     names = []
     for at, (name, rows) in enumerate(variants.items()):
@@ -71,12 +77,12 @@ def gaps(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     axes.set(xlim=(max(least, CUT[0]) - 0.1, CUT[1] + 0.1))
     axes.set_yticklabels(names)
     arrows = "; arrows: beyond" if beyond else ""
-    axes.set(xlabel=f"gap closed, levels ≥ 2\n(dots: trees{arrows})", title="a  what emerges")
+    axes.set(xlabel=f"{label}\n(dots: {of}{arrows})", title="a  what emerges")
 
 
 def spreads(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     """Spread of the embedding, 0 being collapse, and its mean effective rank."""
-    _rows(axes, variants)
+    layout_rows(axes, variants)
     for at, rows in enumerate(variants.values()):
         found = variant_stats(rows)
         axes.plot(found.spread, np.full(len(found.spread), at), ".", **DOTS)
@@ -94,18 +100,12 @@ def spreads(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
 
 def _levels(figure: Any, axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     """Alignment over ceiling before and after training, a line for each level, the root on top."""
-    _rows(axes, variants)
+    layout_rows(axes, variants)
     deepest = 1
     for at, rows in enumerate(variants.values()):
         shares = _shares(rows)
         deepest = max(deepest, *shares)
-        colours = level_colours(max(shares))
-        heights = np.linspace(0.33, -0.33, len(shares)) if len(shares) > 1 else np.zeros(1)
-        for (level, (before, after)), height in zip(shares.items(), heights, strict=True):
-            style: dict[str, Any] = {"color": colours[level], "markersize": 3.8}
-            axes.plot([before, after], [at + height] * 2, linewidth=1.3, color=style["color"])
-            axes.plot(before, at + height, "o", markerfacecolor="white", **style)
-            axes.plot(after, at + height, "o", **style)
+        ends_of_row(axes, at, shares, level_colours(max(shares)))
     axes.axvline(1, color="0.6", linewidth=0.8)
     axes.set(xlabel=f"{_score(variants)} / ceiling\n(hollow: before training)", title="c  by level")
     shades = level_colours(deepest)
@@ -118,33 +118,45 @@ def _levels(figure: Any, axes: Any, variants: dict[str, pd.DataFrame]) -> None:
                   title="c  levels, from the top of a row down")  # fmt: skip
 
 
-def _training(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
-    """The root's alignment over training, all rows on one scale; in grey the first variant again."""
-    _rows(axes, variants)
-    curves = []
+def ends_of_row(
+    axes: Any, at: int, ends: Mapping[Any, tuple[float, float]], colours: Mapping[Any, Any]
+) -> None:
+    """Lines from before (hollow) to after training within a row, the last key on top."""
+    heights = np.linspace(0.33, -0.33, len(ends)) if len(ends) > 1 else np.zeros(1)
+    for (key, (before, after)), height in zip(ends.items(), heights, strict=True):
+        style: dict[str, Any] = {"color": colours[key], "markersize": 3.8}
+        axes.plot([before, after], [at + height] * 2, linewidth=1.3, color=style["color"])
+        axes.plot(before, at + height, "o", markerfacecolor="white", **style)
+        axes.plot(after, at + height, "o", **style)
+
+
+def curves(axes: Any, variants: dict[str, pd.DataFrame], what: str = "root") -> None:
+    """The root's score over training, all rows on one scale; in grey the first variant again."""
+    layout_rows(axes, variants)
+    found = []
     for rows in variants.values():
-        root = rows[rows["metric"].isin(ALIGNMENT) & (rows["level"] == rows["level"].max())]
-        curves.append(root.groupby("step")["value"].mean())
-    low, high = min(c.min() for c in curves), max(c.max() for c in curves)
+        root = rows[rows["metric"].isin(SCORES) & (rows["level"] == rows["level"].max())]
+        found.append(root.groupby("step")["value"].mean())
+    low, high = min(c.min() for c in found), max(c.max() for c in found)
 
     def heights(curve: Any, at: int) -> Any:
         return at + 0.4 - 0.8 * (curve.to_numpy() - low) / max(high - low, 1e-9)
 
-    for at, curve in enumerate(curves):
+    for at, curve in enumerate(found):
         line = heights(curve, at)
         axes.fill_between(curve.index + 1, at + 0.4, line, color=AFTER, alpha=0.15, linewidth=0)
         if at:
-            axes.plot(curves[0].index + 1, heights(curves[0], at), color=BEFORE, linewidth=1)
+            axes.plot(found[0].index + 1, heights(found[0], at), color=BEFORE, linewidth=1)
         axes.plot(curve.index + 1, line, color=AFTER, linewidth=1.4)
     axes.set_xscale("log")
-    grey = "\ngrey: as in the first row" if len(curves) > 1 else ""
+    grey = "\ngrey: as in the first row" if len(found) > 1 else ""
     axes.set(
-        xlabel=f"updates + 1\n(root, a row: {_short(low)} to {_short(high)}){grey}",
+        xlabel=f"updates + 1\n({what}, a row: {_short(low)} to {_short(high)}){grey}",
         title="d  over training",
     )
 
 
-def _rows(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
+def layout_rows(axes: Any, variants: dict[str, pd.DataFrame]) -> None:
     """Lay out a row per variant, the first on top, every other one shaded."""
     for at in range(1, len(variants), 2):
         axes.axhspan(at - 0.5, at + 0.5, color=BAND, linewidth=0, zorder=0)

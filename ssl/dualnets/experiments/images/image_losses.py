@@ -1,0 +1,56 @@
+"""On pictures, does it matter which contrastive loss it is, and is the covariance operator enough?
+
+As in `losses`: the same networks, pictures, views and number of updates, one loss after the other, on features
+of length 1 without a projector, each at the learning rate that did best for it. Two of them hold their pair
+weights fixed, so that their update is that of a covariance operator: with weights of the pictures without
+augmentation exactly (Theorem 4 as an objective; `pair-weights` has the two on trees), with weights of the
+views nearly.
+"""
+
+from __future__ import annotations
+
+from dualnets.experiments.images._pictures import NUMBERS, pictures_ablation
+from dualnets.experiments.objectives import losses, pair_weights
+from dualnets.lab.ablation import Sweep
+from dualnets.lab.rules import NETWORKS, Claim, all_emerge, claim_title
+
+COVARIANCE = {
+    name: {"loss": "covariance", **own}
+    for name, own in ((pair_weights.VIEWS, {}), (pair_weights.SAMPLES, {"weights_from": "samples"}))
+}
+LOSSES = {
+    "simple": {"loss": "simple"},
+    "triplet": {"loss": "triplet"},
+    "infonce 1": {"loss": "infonce", "negatives": 1},
+    "infonce 4": {"loss": "infonce", "negatives": 4},
+    "ntxent": {"loss": "ntxent"},
+}
+EXPERIMENT = pictures_ablation(
+    __name__,
+    claims=(
+        Claim(
+            "On pictures features emerge whatever the contrastive loss",
+            losses.EXPERIMENT.claims[0].reference,
+            all_emerge("loss", "losses", members=NETWORKS),
+            "losses",
+            about=tuple(LOSSES),
+            members=NETWORKS,
+            partner=claim_title(losses.EXPERIMENT.name, ""),
+        ),
+        Claim(
+            "On pictures features emerge by the covariance operator alone: with fixed weights of views or of "
+            "pictures without augmentation",
+            pair_weights.EXPERIMENT.claims[0].reference,
+            all_emerge("weighting", "weightings", members=NETWORKS),
+            "covariance",
+            about=tuple(COVARIANCE),
+            members=NETWORKS,
+            partner=claim_title(pair_weights.EXPERIMENT.name, "emerge"),
+        ),
+    ),
+    summary="on pictures: features emerge whatever the loss",
+    variants={**LOSSES, **COVARIANCE},
+    method="simclr",
+    common={"projector": "none", "normalize": True, "momentum": 0.0, "weight_decay": 0.0},
+    table=NUMBERS,
+)
