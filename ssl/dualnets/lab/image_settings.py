@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dualnets.lab.ablation import NamedSettings
 from dualnets.lab.fields import APART, Checked, setting
-from dualnets.lab.settings import NormSettings, ProbeSettings
+from dualnets.lab.settings import NormSettings, ProbeSettings, TrainSettings
 
 if TYPE_CHECKING:
     import torch
@@ -155,19 +155,8 @@ class ImageProbeSettings(ProbeSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSettings(NamedSettings, ImageProbeSettings, ImageNetworkSettings, PictureSettings):
-    """One variant on pictures.
-
-    Raises:
-        ValueError: also where the views or the method do not fit the pictures.
-
-    Example:
-        >>> settings = ImageSettings(method="byol", members=2, augment="crop:0.5+noise:0.1")
-        >>> settings.shape, str(settings.build_augmentation())
-        ((1, 8, 8), 'crop:0.5+noise:0.1')
-    """
-
-    MEMBERS: ClassVar[str] = "networks"
+class ImageTrainSettings(TrainSettings):
+    """An optimiser on views of training pictures; beside `PictureSettings`."""
 
     augment: str = setting(
         "default",
@@ -184,7 +173,25 @@ class ImageSettings(NamedSettings, ImageProbeSettings, ImageNetworkSettings, Pic
         """How views differ from a picture; of a preset what pictures of this shape have."""
         from dualnets.images import parse_views
 
-        return parse_views(self.augment).for_shape(self.shape)
+        return parse_views(self.augment).for_shape(cast("PictureSettings", self).shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings(
+    NamedSettings, ImageProbeSettings, ImageNetworkSettings, ImageTrainSettings, PictureSettings
+):
+    """One variant on pictures.
+
+    Raises:
+        ValueError: also where the views or the method do not fit the pictures.
+
+    Example:
+        >>> settings = ImageSettings(method="byol", members=2, augment="crop:0.5+noise:0.1")
+        >>> settings.shape, str(settings.build_augmentation())
+        ((1, 8, 8), 'crop:0.5+noise:0.1')
+    """
+
+    MEMBERS: ClassVar[str] = "networks"
 
     def check(self) -> None:
         """Start to train one network, as `check_training` does.

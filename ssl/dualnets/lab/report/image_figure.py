@@ -43,7 +43,7 @@ def draw(table: pd.DataFrame) -> Figure:
     height = 1.7 + ROW * max(len(variants), 3)
     figure = plt.figure(figsize=(WIDTH, height + STRIP), layout="constrained")
     strip, panels = figure.subfigures(2, 1, height_ratios=(STRIP, height))
-    _example_views(strip, table)
+    example_views(strip, table)
     axes = panels.subplots(1, 4, width_ratios=(1.1, 0.8, 1, 1))
     gaps(axes[0], variants, "gap closed, to an accuracy of 1", "networks")
     spreads(axes[1], variants)
@@ -54,13 +54,15 @@ def draw(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _example_views(strip: Any, table: pd.DataFrame) -> None:
+def example_views(strip: Any, table: pd.DataFrame) -> None:
     """Pictures with views of each, as the first cell had them; a note where the data set is not here."""
     first = table.iloc[0]
     names = ("data", "data_folder", "augment", "seed")
     settings = ImageSettings(**{name: _plain(first[name]) for name in names if name in first})
     views = f"views by {settings.augment} ({settings.build_augmentation()})"
-    strip.suptitle(f"{settings.data}: pictures, each followed by {views}", fontsize=9, x=0.01, ha="left")
+    strip.suptitle(
+        f"{settings.data}: pictures, each followed by {views}", fontsize=9, x=0.01, ha="left"
+    )
     try:
         shown = settings.example_views(EXAMPLES, VIEWS)
     except FileNotFoundError:

@@ -76,9 +76,7 @@ class ImageViews:
         rows = torch.arange(start, start + check_whole("samples", samples, low=1))
         size, views = len(self.images.train.images), []
         for member in self.members or (0,):
-            words = words_at(
-                rows, seed=seed, stream=Stream.BATCHES, members=[member], nodes=[node]
-            )
+            words = words_at(rows, seed=seed, stream=Stream.BATCHES, members=[member], nodes=[node])
             chosen = words[0, 0] * size >> 32  # each has the same chance, to 2^-32
             views.append(self._views(chosen, rows, range(count), seed, stream, member))
         drawn = [torch.stack(each) for each in zip(*views, strict=True)]

@@ -238,7 +238,11 @@ def draw_views(
         raise ValueError("a table holds expectations, not samples: give TreeViews instead")
     members = stacked_members(network)
     trees = data.tree if isinstance(data, TreeViews) else None
-    if trees is not None and trees.stacked and (members is None or len(trees.members) != len(members)):
+    if (
+        trees is not None
+        and trees.stacked
+        and (members is None or len(trees.members) != len(members))
+    ):
         raise ValueError(_misfit(len(trees.members), members))
     if members is not None and (own := getattr(data, "for_members", None)) is not None:
         return own(members).draw(  # samples of its own for each member
