@@ -85,17 +85,18 @@ def residues(
 
 
 def finite_set(settings: Settings, source: theory.ImageViews, member: int) -> theory.ViewTable:
-    """The pictures and views that stand for the distribution of one network."""
-    return source.table(
+    """The pictures and views that stand for the distribution of one network, with its S axis of length 1."""
+    table = source.table(
         settings.pictures, settings.views, seed=settings.seed, member=member,
         strength=settings.strength,
     )  # fmt: skip
+    return table._replace(probability=table.probability[None], view=table.view[None])
 
 
 def dealt(table: theory.ViewTable, seed: int) -> theory.ViewTable:
     """The same views, dealt to the pictures at random."""
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(table.view.shape[1]))
-    return table._replace(view=table.view[:, order])
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(table.leaves)))
+    return table._replace(view=table.view[..., order])
 
 
 def homogeneous(settings: Settings, network: nn.Module, layer: str) -> Homogeneous:
