@@ -107,21 +107,23 @@ REFERENCES: list[dict[str, Any]] = [
     {"gain": 3.0, "temperature": 0.1},
 ]
 STRENGTHS = [1.0, 0.1, 0.01, 0.001, 1e-5, 3e-6, 1e-6]
-_IDENTITIES = [PAIR, "simple", "triplet", "infonce"]
-_ON_BATCHES = ["triplet", "infonce", "ntxent", "batchwise-nce"]
 _BROKEN: list[dict[str, Any]] = [{"bias": Fixed(True)}, {"normalize": Fixed(True)}]
 
 
 def _grids(data: str, narrow: str, trained: dict[str, list[Any]]) -> list[Grid]:
-    """The cells of a data set: identities with the usual widths, the rest with narrower ones."""
+    """The cells of a data set: where all pairs are summed with the usual widths, else narrower ones."""
     own: dict[str, Any] = {"data": Fixed(data)}
-    few = {**own, "members": [3], "pictures": [16], "batch": [64]}
+    few = {**own, "members": [3], "pictures": [12], "batch": [16]}
     small = {**own, "widths": [narrow]}
     residue = {**small, "measure": Fixed(RESIDUE)}
     return [
-        {**few, "loss": _IDENTITIES},
-        *({**few, **broken, "loss": [PAIR, "simple", "infonce"]} for broken in _BROKEN),
-        {**few, "loss": _ON_BATCHES, "batches": [4]},
+        {**few, "loss": [PAIR], "widths": [narrow]},
+        {**few, "loss": ["simple", "triplet", "infonce"]},
+        *(
+            {**few, **broken, "loss": [PAIR, "simple", "infonce"], "widths": [narrow]}
+            for broken in _BROKEN
+        ),
+        {**few, "loss": ["triplet", "infonce", "ntxent", "batchwise-nce"], "batches": [3]},
         {**small, "loss": ["simple"], "batches": [20], "batch": [1024]},
         *(
             {**residue, **{name: [value] for name, value in at.items()}, "strength": STRENGTHS}
