@@ -12,6 +12,7 @@ from dualnets._lazy import no_grad, torch
 from dualnets.images.operations import Draws, Operation, parse_operation
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from hltm.sampling.philox import Stream
@@ -104,7 +105,7 @@ class ImageAugmentation:
     @no_grad
     def views(
         self,
-        pictures: Tensor,
+        pictures: Tensor | np.ndarray,
         *,
         seed: int,
         stream: Stream,
