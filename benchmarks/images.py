@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -299,7 +299,7 @@ def check(case: Case) -> float:
         **{n: state.state[n] for n in ours if n in state.state},
     }
     return max(
-        float((found[s].reshape(twin.shape) - twin).abs().max() / twin.abs().max())
+        float((found[s].reshape(twin.shape) - twin).detach().abs().max() / twin.abs().max())
         for s, member in enumerate(plain)
         for twin, found in zip(member.in_our_order(), ours.values(), strict=True)
     )
@@ -317,7 +317,7 @@ def work(contender: str, case: Case) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         run(case.steps)
         spent = time.perf_counter() - wall, time.process_time() - cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 2**10
         rates = [case.steps * case.members / own for own in spent]
         print(json.dumps({"wall": rates[0], "cpu": rates[1], "MiB": peak}), flush=True)
 

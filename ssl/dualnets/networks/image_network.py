@@ -179,9 +179,9 @@ class ImageNetwork(Network):
 
     def _output(self, tops: list[Tensor]) -> Tensor:
         """`(S, B, U)` or `(B, U)` from the maps of all parts."""
-        output = torch.cat([
-            top.mean((2, 3)).unflatten(1, (-1, self.blocks[-1].channels)).transpose(0, 1) for top in tops
-        ])  # fmt: skip
+        channels = self.blocks[-1].channels
+        means = (top.movedim(1, 3).mean((1, 2)) for top in tops)  # (B, s * C)
+        output = torch.cat([own.unflatten(1, (-1, channels)).transpose(0, 1) for own in means])
         if self.normalize:
             output = functional.normalize(with_bounded_slopes(output), dim=-1).to(output.dtype)
         return output if self.stacked else output[0]
@@ -238,12 +238,15 @@ class ImageNetwork(Network):
         """The normalised maps of one convolution of a part, whose first member is number `low`."""
         weight, bias, gain, shift = own
         shape, members = self.convolutions[layer], len(weight)
-        if weight.device.type == "cpu":
-            weight = _channels_last(weight)
+        weight = weight.flatten(0, 1)
         maps = functional.conv2d(
-            below, weight.flatten(0, 1), None if bias is None else bias.flatten(), shape.stride,
-            shape.size // 2, groups=members,
-        )  # fmt: skip
+            below,
+            _channels_last(weight) if weight.device.type == "cpu" else weight,
+            None if bias is None else bias.flatten(),
+            shape.stride,
+            padding=shape.size // 2,
+            groups=members,
+        )
         if not self.norms:
             return maps
         norm: Any = self.norms[layer]
@@ -290,10 +293,10 @@ class ImageNetwork(Network):
 
 
 def _channels_last(weight: Tensor) -> Tensor:
-    """The same weights `(s, C_out, C_in, k, k)`, stored as `(s, C_out, k, k, C_in)`.
+    """The same weights `(C_out, C_in, k, k)`, stored as `(C_out, k, k, C_in)`.
 
     torch then keeps maps in that order, too, and computes their norms twice as fast.
     """
-    ordered = weight.permute(0, 1, 3, 4, 2)
+    ordered = weight.permute(0, 2, 3, 1)
     # with one channel only strides differ, which `contiguous` would leave as they are
-    return ordered.flatten(2).view(ordered.shape).permute(0, 1, 4, 2, 3)
+    return ordered.flatten(1).view(ordered.shape).permute(0, 3, 1, 2)
