@@ -51,7 +51,7 @@ def ridge_regression(x, y, others, ridge):
 
 @pytest.mark.parametrize("count", [40, 300])
 def test_the_linear_probe_is_ridge_regression_chosen_on_labelled_pictures(count):
-    own = made_up(1.5)
+    own = made_up(1.0)
     labelled = torch.arange(count)
     held_out = torch.arange(count) % 5 == 0
     mean, deviation = own.train.mean(0), own.train.std(0, correction=0)
@@ -114,7 +114,7 @@ def test_the_table_has_every_member_split_and_metric():
         "effective_rank": 2,
     }  # fmt: skip
     assert (scores(table, "linear all") > scores(table, "linear 100")).all()
-    assert (scores(table, "linear all") > 0.5).all()  # even untrained
+    assert (scores(table, "linear all") > 0.4).all()  # even untrained
     assert not (scores(table, "linear 100", 0) == scores(table, "linear 100", 1)).all()
     assert table.equals(evaluate(network(), DIGITS, seed=0, splits=2, batch=500))
 
@@ -134,11 +134,19 @@ def test_features_are_outputs_in_evaluation_of_standardised_pictures():
     evaluate(own, DIGITS, seed=0, labels=(), train_samples=50, test_samples=20)
     assert own.training
     assert all(tensor.equal(before[name]) for name, tensor in own.state_dict().items())
+    with torch.no_grad():
+        own(torch.randn(2, 40, 64))  # moments for evaluation
     own.eval()
     found = features_of(own, DIGITS, DIGITS.test.images[:30], batch=7)
     pictures = torch.from_numpy(DIGITS.test.images[:30]).double() / 255
     given = ((pictures - DIGITS.mean[0]) / DIGITS.std[0]).float().flatten(1)
     torch.testing.assert_close(found, own(given.expand(2, -1, -1)).detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_an_untrained_batchnorm_has_the_same_moments_for_any_batch():
+    own = network(norm=dualnets.BatchNorm())
+    tables = [evaluate(own, DIGITS, seed=0, labels=(100,), batch=size) for size in (40, 1000)]
+    np.testing.assert_allclose(tables[0].value, tables[1].value, rtol=1e-3)
 
 
 def test_pictures_whose_features_say_nothing_are_guessed():
