@@ -1,5 +1,6 @@
 from dualnets.images.dataset import LabelledImages as LabelledImages
 from dualnets.images.dataset import Pictures as Pictures
+from dualnets.images.evaluate import evaluate as evaluate
 from dualnets.images.known import load as load
 from dualnets.images.operations import OPERATIONS as OPERATIONS
 from dualnets.images.operations import Operation as Operation
