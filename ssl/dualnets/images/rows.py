@@ -140,7 +140,9 @@ class ImageRows(Epochs):
             found.append(self._standardised(pictures).flatten(1).expand(len(self.members), -1, -1))
         if needs.negatives:
             count, end = len(rows), at * self.batch + len(rows)
-            behind = order[torch.arange(end, end + needs.negatives, device=self.device) % self.samples]
+            behind = order[
+                torch.arange(end, end + needs.negatives, device=self.device) % self.samples
+            ]
             more = self._views(self._pictures(behind), behind, first + needs.views - 1)
             last = torch.cat([last, more], dim=1)
             found += [last[:, h : h + count] for h in range(1, needs.negatives + 1)]

@@ -38,11 +38,12 @@ STRIP = 1.15  # inches
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw a strip of views and four panels; every variant is a row of each panel, in order of first cells."""
+    """Draw a strip of views and four panels; every variant is a row of each panel."""
     variants = {name: rows[COLUMNS] for name, rows in by_variant(table).items()}
     height = 1.7 + ROW * max(len(variants), 3)
     figure = plt.figure(figsize=(WIDTH, height + STRIP), layout="constrained")
-    strip, panels = figure.subfigures(2, 1, height_ratios=(STRIP, height))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(STRIP, height))
+    strip, panels = parts
     _example_views(strip, table)
     axes = panels.subplots(1, 4, width_ratios=(1.1, 0.8, 1, 1))
     gaps(axes[0], variants, "gap closed, to an accuracy of 1", "networks")
@@ -60,7 +61,9 @@ def _example_views(strip: Any, table: pd.DataFrame) -> None:
     names = ("data", "data_folder", "augment", "seed")
     settings = ImageSettings(**{name: _plain(first[name]) for name in names if name in first})
     views = f"views by {settings.augment} ({settings.build_augmentation()})"
-    strip.suptitle(f"{settings.data}: pictures, each followed by {views}", fontsize=9, x=0.01, ha="left")
+    strip.suptitle(
+        f"{settings.data}: pictures, each followed by {views}", fontsize=9, x=0.01, ha="left"
+    )
     try:
         shown = settings.example_views(EXAMPLES, VIEWS)
     except FileNotFoundError:
