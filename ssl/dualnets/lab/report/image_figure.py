@@ -29,7 +29,7 @@ from dualnets.lab.stats import last_step
 from dualnets.lab.variants import ACCURACY, by_variant
 
 PROBES = {  # metric -> its name, and its colour
-    "linear 100": ("linear, few labels", DISTINCT[1]),
+    "linear few": ("linear, few labels", DISTINCT[1]),
     "neighbours all": ("nearest neighbours", DISTINCT[2]),
     ACCURACY: ("linear, all labels", DISTINCT[0]),
 }
