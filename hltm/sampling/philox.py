@@ -18,6 +18,7 @@ decides a state by comparison with the thresholds of `Tables.thresholds`.
   threshold is decided by the first bit that differs.
 - A node with more states uses plane 255: word w of the call (block k) is u of sample 4k + w.
 - Real numbers (tables, initial weights) use plane 254.
+- Augmentations of pictures use plane 253: the call (block i, node) has four words for sample i.
 - The decisions whether a view redraws a node are drawn like states of binary nodes, in the stream with
   its highest bit set. The decisions whether a view misses a leaf are plane 255 of that stream.
 
@@ -44,6 +45,7 @@ MASK = 0xFFFFFFFF
 
 WORD_PLANE = 255  # one 32-bit number per sample
 REAL_PLANE = 254  # pairs of words make real numbers
+PICTURE_PLANE = 253  # four words per sample
 MAX_VIEWS = 1 << 24
 MAX_MEMBERS = 1 << 32
 MAX_ROWS = 1 << 34  # word planes have 2^32 blocks of four samples
@@ -155,6 +157,34 @@ def words_at(
     member = torch.tensor(list(members), dtype=torch.int64, device=rows.device)[:, None, None]
     words = torch.stack(philox((WORD_PLANE << 24 | view, block, node, member), seed), dim=-1)
     return words.flatten(2)[..., place << 2 | rows & 3]
+
+
+def four_words_at(
+    rows: Tensor,
+    *,
+    seed: int,
+    stream: int,
+    members: Sequence[int],
+    nodes: Tensor,
+    view: int = 0,
+) -> Tensor:
+    """`(4, S, B, G)` int64: the four 32-bit words of plane 253 at any samples and nodes.
+
+    Args:
+        rows: `(B,)` int64 numbers of samples, below 2^32; the result lies on their device.
+        members: `S` addresses.
+        nodes: `(G,)` int64 numbers of nodes, on the same device.
+
+    Example:
+        >>> nodes, address = torch.arange(2), {"seed": 1, "stream": 1, "members": [0]}
+        >>> a = four_words_at(torch.tensor([7, 2]), nodes=nodes, **address)
+        >>> b = four_words_at(torch.arange(8), nodes=nodes, **address)
+        >>> a.equal(b[:, :, [7, 2]])
+        True
+    """
+    member = torch.tensor(list(members), dtype=torch.int64, device=rows.device)[:, None, None]
+    plane, node = PICTURE_PLANE << 24 | view, nodes << 8 | stream
+    return torch.stack(philox((plane, rows[:, None], node, member), seed))
 
 
 def _multiply(word: Tensor, constant: int) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,10 @@ KINDS = [
     (lambda: SwAV(prototypes=8.0), "prototypes must be a whole number, got 8.0"),
     (lambda: PIRL(negatives=True), "negatives must be a whole number, got True"),
     (lambda: PIRL(view_projector="none"), "view_projector must be such as .* got 'none'"),
-    (lambda: Supervised(0), r"targets must be 'root', 'latents', 'label' or nodes such as \(0, 1\), got 0"),
+    (
+        lambda: Supervised(0),
+        r"targets must be 'root', 'latents', 'label' or nodes such as \(0, 1\), got 0",
+    ),
     (lambda: Supervised(rates=2.0), r"rates must be such as dualnets\.Group\(lr=2\.0\), got 2\.0"),
     (lambda: TeacherStudent(None), "teacher must be such as dualnets.tree_network.*got a NoneType"),
     (lambda: TeacherStudent(nn.Linear(4, 2)), "teacher must be .*got a Linear; dualnets.TorchEnse"),

@@ -48,6 +48,21 @@ def image_rows(
     )
 
 
+def fixed_order(count: int) -> np.ndarray:
+    """`(count,)` int64: the same random order of pictures for all seeds."""
+    keys = uniform(count, seed=CHOICE_SEED, stream=Stream.PERMUTATION, members=(0,), node=0)
+    return np.argsort(keys[0].numpy(), kind="stable")
+
+
+def standardised(images: LabelledImages, pictures: Tensor) -> Tensor:
+    """Pictures `(…, C, H, W)` of numbers 0 to 1, each channel by its mean and deviation in the data set."""
+    mean, std = (
+        torch.tensor(own, dtype=torch.float32, device=pictures.device)[:, None, None]
+        for own in (images.mean, images.std)
+    )
+    return (pictures - mean).div_(std)
+
+
 @dataclass(frozen=True)
 class ImageRows(Epochs):
     """Training pictures in epochs, as `Epochs` describes them: sample r is picture r of a fixed random order.
@@ -92,7 +107,7 @@ class ImageRows(Epochs):
         return 3 * self._batch_bytes(needs)  # pictures, views and the batch
 
     def kept_bytes(self, needs: Needs) -> tuple[int, int]:
-        """An epoch's order with the keys that are sorted, and the pictures where they are copied to a device."""
+        """An epoch's order with the keys that are sorted, and the pictures that are copied to a device."""
         copied = 0 if self.device.type == "cpu" else self.inputs
         return 0, self.samples * (64 + copied)
 
@@ -132,12 +147,13 @@ class ImageRows(Epochs):
     def _drawn(
         self, needs: Needs, epoch: int, order: Tensor, rows: Tensor, at: int
     ) -> list[Tensor]:
-        """`(S, N, X)` of every pass of the N samples `rows`, which follow step `at` of the epoch's `order`."""
+        """`(S, N, X)` of every pass of the N samples `rows`, those from step `at` of an epoch."""
         pictures, first = self._pictures(rows), needs.views * epoch + 1
         found = [self._views(pictures, rows, first + view) for view in range(needs.views)]
         last = found[-1]
         if needs.original:
-            found.append(self._standardised(pictures).flatten(1).expand(len(self.members), -1, -1))
+            own = standardised(self.images, pictures.float().div_(255)).flatten(1)
+            found.append(own.expand(len(self.members), -1, -1))
         if needs.negatives:
             count, end = len(rows), at * self.batch + len(rows)
             behind = order[
@@ -153,26 +169,17 @@ class ImageRows(Epochs):
         drawn = self.augment.views(
             pictures, seed=self.seed, stream=Stream.DATA, members=self.members, view=view, rows=rows
         )
-        return self._standardised(drawn).flatten(2)
-
-    def _standardised(self, pictures: Tensor) -> Tensor:
-        """Pictures `(…, C, H, W)` in units of 0 to 1, standardised."""
-        mean, std = (
-            torch.tensor(own, dtype=torch.float32, device=self.device)[:, None, None]
-            for own in (self.images.mean, self.images.std)
-        )
-        return (pictures - mean).div_(std)
+        return standardised(self.images, drawn).flatten(2)
 
     def _pictures(self, rows: Tensor) -> Tensor:
-        """`(N, C, H, W)` float32 from 0 to 1, of samples `(N,)`."""
+        """`(N, C, H, W)` uint8, of samples `(N,)`."""
         if self.device.type == "cpu":
-            found = torch.from_numpy(self.images.train.images[self._chosen[rows.numpy()]])
-        else:
-            if "pictures" not in self._kept:
-                whole = torch.from_numpy(self.images.train.images[self._chosen])
-                self._kept["pictures"] = whole.to(self.device)
-            found = self._kept["pictures"][rows]
-        return found.float().div_(255)
+            return torch.from_numpy(self.images.train.images[self._chosen[rows.numpy()]])
+        if "pictures" not in self._kept:
+            whole = torch.from_numpy(self.images.train.images[self._chosen])
+            self._kept["pictures"] = whole.to(self.device)
+        found: Tensor = self._kept["pictures"][rows]
+        return found
 
     @property
     def _labels(self) -> Tensor:
@@ -187,11 +194,7 @@ class ImageRows(Epochs):
     def _chosen(self) -> np.ndarray:
         """`(P,)` int64, the training picture of every sample: the first P of a fixed random order."""
         if "chosen" not in self._kept:
-            keys = uniform(
-                len(self.images.train.labels), seed=CHOICE_SEED, stream=Stream.PERMUTATION,
-                members=(0,), node=0,
-            )  # fmt: skip
-            self._kept["chosen"] = np.argsort(keys[0].numpy(), kind="stable")[: self.samples]
+            self._kept["chosen"] = fixed_order(len(self.images.train.labels))[: self.samples]
         found: np.ndarray = self._kept["chosen"]
         return found
 

@@ -1,4 +1,4 @@
-"""Supervised: a linear classifier on the outputs predicts the states of the root or of any latents, or labels.
+"""Supervised: a linear classifier on the outputs predicts the root, any latents, or labels of pictures.
 
 With f(x) the network's output on one view and target nodes t of K_t states each,
 

@@ -1,0 +1,294 @@
+"""How good the features of a network are: probes of labels, with all of them or few, and collapse.
+
+The features are the network's outputs in evaluation, without any head. Everything that is fitted or chosen is
+so on training pictures; test pictures are only scored. An untrained network scores high, too, so its numbers
+belong beside those of a trained one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dualnets._checks import check_kind, check_network, check_whole
+from dualnets.images.dataset import LabelledImages, Pictures
+from dualnets.images.rows import fixed_order, standardised
+from hltm.probe.metrics.collapse import Collapse
+from hltm.sampling.philox import Stream, check_seed, uniform
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+TEMPERATURE = 0.07  # of the votes of neighbours, arXiv 1805.01978
+HELD_OUT = 5  # one of so many labelled pictures chooses the ridge
+DRAW_OF_LABELS = 1  # node in the address of which pictures are labelled
+
+
+class Features(NamedTuple):
+    """The features of one network.
+
+    Attributes:
+        train, test: `(N, U)` and `(T, U)`, in the network's dtype, at least float32.
+        train_labels, test_labels: `(N,)` and `(T,)` int64.
+    """
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+
+@torch.no_grad()
+def evaluate(
+    network: Any,
+    images: LabelledImages,
+    *,
+    seed: int,
+    labels: Sequence[int | None] = (None, 100),
+    neighbours: int = 20,
+    batch: int = 500,
+    train_samples: int | None = None,
+    test_samples: int | None = None,
+    splits: int = 1,
+) -> pd.DataFrame:
+    """Accuracies of linear and nearest-neighbour probes, feature spread and effective rank, per member.
+
+    - `linear all`, `linear 100`: ridge regression of one-hot labels on the features, in closed form, with
+      the labels of all training pictures, or of 100. The features are standardised by those of all training
+      pictures. The ridge is the one, of nine, that predicts a fifth of the labelled pictures best from the
+      other four; then all are fitted.
+    - `neighbours all`, `neighbours 100`: votes of the labelled pictures of the largest cosines c with the
+      features, each with weight exp(c / 0.07) (Wu and others 2018, arXiv 1805.01978, Section 3.4).
+    - `spread`, `effective_rank`: of the test pictures; see `hltm.probe.Collapse`.
+
+    Args:
+        network: of `dualnets.networks`; it is left as it was.
+        images: the data set.
+        seed: of which pictures are labelled.
+        labels: how many training pictures have labels, balanced by class, other ones for every member and
+            split; None for all of them.
+        neighbours: how many vote; all that are labelled, where these are fewer.
+        batch: pictures in a forward pass.
+        train_samples, test_samples: use the first so many of a fixed random order; None for all.
+        splits: how often pictures to label are drawn. What no split changes has split 0 alone.
+
+    Returns:
+        Columns member, split, metric, value, and n, the number of test pictures. A member of which a feature
+        is not finite has NaN.
+
+    Raises:
+        TypeError: a network or a data set of another kind, or a number that is not whole.
+        ValueError: a data set of another size than the network reads, more pictures than there are, fewer
+            than 5 or than two labels per class, or other numbers below 1.
+
+    Example:
+        >>> import dualnets
+        >>> from dualnets.images import load
+        >>> digits = load("digits")
+        >>> network = dualnets.conv_net(digits, members=2, seed=0)
+        >>> table = evaluate(network, digits, seed=0)
+        >>> table.query("metric == 'linear all'").value.min() > 0.8  # untrained
+        True
+    """
+    # 1. check all that was given
+    check_network("network", network)
+    check_kind("images", images, LabelledImages, "dualnets.images.load('digits')")
+    if network.inputs != images.inputs:
+        raise ValueError(
+            f"the pictures have {images.inputs} numbers, the network reads {network.inputs}"
+        )
+    check_seed(seed)
+    for name, number in (("neighbours", neighbours), ("batch", batch), ("splits", splits)):
+        check_whole(name, number, low=1)
+    train = _first("train_samples", images.train, train_samples)
+    test = _first("test_samples", images.test, test_samples)
+    classes, there = len(images.classes), len(train.labels)
+    for count in labels:
+        if count is not None:
+            check_whole("labels", count, low=max(2 * classes, HELD_OUT))
+            if count > there:
+                raise ValueError(
+                    f"labels must be at most the {there} training pictures, got {count}"
+                )
+    # 2. the features of all members, and what each of them is worth
+    twin = copy.deepcopy(network).eval()
+    outputs = [features_of(twin, images, part.images, batch=batch) for part in (train, test)]
+    rows: list[tuple[Any, ...]] = []
+    for place, member in enumerate(network.members):
+        device = outputs[0].device
+        own = Features(
+            outputs[0][place], torch.from_numpy(train.labels).to(device),
+            outputs[1][place], torch.from_numpy(test.labels).to(device),
+        )  # fmt: skip
+        finite = bool(torch.isfinite(own.train).all() and torch.isfinite(own.test).all())
+        for split, metric, value in _scores(
+            own, classes, labels, splits, neighbours, batch, seed=seed, member=member, finite=finite
+        ):
+            rows.append((member, split, metric, value, len(test.labels)))
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=["member", "split", "metric", "value", "n"])
+
+
+@torch.no_grad()
+def features_of(network: Any, images: LabelledImages, pictures: Any, *, batch: int = 500) -> Tensor:
+    """`(S, N, U)`, at least float32: the outputs of a network for pictures of a data set, always with S.
+
+    Args:
+        network: in evaluation mode.
+        images: the data set, whose mean and deviation standardise pictures.
+        pictures: `(N, C, H, W)` uint8 array.
+        batch: pictures in a forward pass.
+    """
+    device = next(network.parameters()).device
+    found = []
+    for low in range(0, len(pictures), batch):
+        given = torch.tensor(pictures[low : low + batch], device=device).float().div_(255)
+        leaves = standardised(images, given).flatten(1)
+        if network.stacked:
+            leaves = leaves.expand(len(network.members), -1, -1)
+        output = network(leaves)
+        found.append(output if network.stacked else output[None])
+    whole = torch.cat(found, dim=1)
+    return whole.to(torch.promote_types(whole.dtype, torch.float32))
+
+
+def linear_accuracy(own: Features, labelled: Tensor, classes: int, held_out: Tensor) -> float:
+    """The share of test pictures whose class a ridge regression on some training pictures finds.
+
+    Args:
+        own: the features.
+        labelled: `(n,)` int64, the training pictures that have labels.
+        classes: K.
+        held_out: `(n,)` bool, those that choose the ridge.
+    """
+    mean, deviation = own.train.double().mean(0), own.train.double().std(0, correction=0)
+    scale = torch.where(deviation > 0, 1 / deviation, 0.0)
+    x = (own.train[labelled].double() - mean) * scale
+    wanted = own.train_labels[labelled]
+    y = functional.one_hot(wanted, classes).double()
+    # the largest of the ridges that are best
+    found = [
+        (_correct(given, wanted[held_out]), ridge)
+        for ridge, given in zip(
+            RIDGES, _predicted(x[~held_out], y[~held_out], x[held_out], RIDGES), strict=True
+        )
+    ]
+    ridge = max(found)[1]
+    tested = (own.test.double() - mean) * scale
+    return _correct(next(_predicted(x, y, tested, (ridge,))), own.test_labels)
+
+
+def neighbour_accuracy(
+    own: Features, labelled: Tensor, classes: int, neighbours: int, batch: int = 500
+) -> float:
+    """The share of test pictures whose class their nearest labelled training pictures vote for.
+
+    Args:
+        own, labelled, classes: as for `linear_accuracy`.
+        neighbours: how many vote.
+        batch: test pictures at a time.
+    """
+    known = functional.normalize(own.train[labelled], dim=-1).T
+    votes_for = own.train_labels[labelled]
+    right = 0
+    for given, wanted in zip(own.test.split(batch), own.test_labels.split(batch), strict=True):
+        cosines = functional.normalize(given, dim=-1) @ known
+        nearest = cosines.topk(min(neighbours, len(votes_for)), dim=-1)
+        votes = torch.zeros(len(given), classes, dtype=given.dtype, device=given.device)
+        votes.scatter_add_(1, votes_for[nearest.indices], (nearest.values / TEMPERATURE).exp())
+        right += int((votes.argmax(-1) == wanted).sum())
+    return right / len(own.test_labels)
+
+
+def balanced_choice(
+    labels: Tensor, count: int | None, *, seed: int, member: int, split: int
+) -> Tensor:
+    """`(count,)` int64: pictures at random, as many of each class as of any other, in turns; None for all.
+
+    Where a class has too few, or the classes do not divide the count, the first classes have more. A part
+    of the result from its beginning is nearly balanced, too.
+    """
+    keys = uniform(
+        len(labels), seed=seed, stream=Stream.EVALUATION, members=(member,), node=DRAW_OF_LABELS,
+        view=split,
+    )[0]  # fmt: skip
+    order = keys.argsort(stable=True).to(labels.device)
+    by_class = order[labels[order].argsort(stable=True)]
+    sizes = labels.bincount()
+    begins = (sizes.cumsum(0) - sizes)[labels[by_class]]
+    turn = torch.arange(len(labels), device=labels.device) - begins  # of a picture within its class
+    return by_class[turn.argsort(stable=True)][:count]
+
+
+def _scores(
+    own: Features,
+    classes: int,
+    labels: Iterable[int | None],
+    splits: int,
+    neighbours: int,
+    batch: int,
+    *,
+    seed: int,
+    member: int,
+    finite: bool,
+) -> Iterator[tuple[int, str, float]]:
+    """Split, metric and value of one member."""
+    for count in labels:
+        name = "all" if count is None else str(count)
+        for split in range(1 if count is None else splits):
+            linear = near = torch.nan
+            if finite:
+                chosen = balanced_choice(
+                    own.train_labels, count, seed=seed, member=member, split=split
+                )
+                # the last fifth of every turn is balanced as the whole is
+                held_out = torch.arange(len(chosen), device=chosen.device)
+                held_out = held_out >= len(chosen) - len(chosen) // HELD_OUT
+                linear = linear_accuracy(own, chosen, classes, held_out)
+                near = neighbour_accuracy(own, chosen, classes, neighbours, batch)
+            yield split, f"linear {name}", linear
+            yield split, f"neighbours {name}", near
+    spread = rank = torch.nan
+    if finite:
+        collapse = Collapse()
+        collapse.update(own.test.T)
+        found = collapse.result()
+        spread, rank = float(found.spread), float(found.effective_rank)
+    yield 0, "spread", spread
+    yield 0, "effective_rank", rank
+
+
+def _predicted(x: Tensor, y: Tensor, others: Tensor, ridges: Sequence[float]) -> Iterator[Tensor]:
+    """`(T, K)` predictions of `others` `(T, U)` for each ridge, fitted to `(n, U)` and `(n, K)`.
+
+    With the means taken off: w = (x'x + ridge n)^-1 x'y.
+    """
+    mean = x.mean(0)
+    centred = x - mean
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
+    along = vectors.T @ (centred.T @ (y - y.mean(0))) / len(x)
+    for ridge in ridges:
+        weights = vectors @ (along / (values.clamp(min=0) + ridge)[:, None])
+        yield (others - mean) @ weights + y.mean(0)
+
+
+def _correct(predicted: Tensor, wanted: Tensor) -> float:
+    return float((predicted.argmax(-1) == wanted).double().mean())
+
+
+def _first(name: str, pictures: Pictures, count: int | None) -> Pictures:
+    """The first so many pictures of a fixed random order; all of them, as they are, for None."""
+    if count is None:
+        return pictures
+    there = len(pictures.labels)
+    if check_whole(name, count, low=1) > there:
+        raise ValueError(f"{name} must be at most {there}, got {count}")
+    chosen = fixed_order(there)[:count]
+    return Pictures(pictures.images[chosen], pictures.labels[chosen])
