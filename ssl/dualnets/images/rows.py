@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualnets._checks import check_kind
 from dualnets.images.dataset import LabelledImages
+from dualnets.images.views import ImageAugmentation
 from dualnets.methods.protocol import Batch, Needs
 from dualnets.training.rows import Epochs
 from hltm.sampling.philox import Stream, uniform
@@ -22,7 +24,7 @@ CHOICE_SEED = 0  # of the order in which `samples` takes pictures
 def image_rows(
     images: LabelledImages,
     *,
-    augment: Any,
+    augment: ImageAugmentation,
     samples: int | None,
     **given: Any,
 ) -> ImageRows:
@@ -34,10 +36,8 @@ def image_rows(
         TypeError: something else than an augmentation of pictures.
         ValueError: more samples than training pictures, or an augmentation that needs other channels.
     """
-    if isinstance(augment, type) or not callable(getattr(augment, "views", None)):
-        raise TypeError(
-            f"augment must be such as dualnets.images.parse_views('crop:0.5+flip'), got {augment!r}"
-        )
+    check_kind("augment", augment, ImageAugmentation, "dualnets.images.parse_views('crop:0.5')")
+    augment.for_shape(images.shape)  # raises where the augmentation needs colour
     there = len(images.train.labels)
     if samples is not None and samples > there:
         raise ValueError(
