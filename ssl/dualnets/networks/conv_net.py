@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from dualnets.networks.image_network import Block, ImageNetwork, picture_shape
+from dualnets.networks.convolutions import Block, picture_shape
+from dualnets.networks.image_network import ImageNetwork
 from dualnets.networks.normalizations import Normalization
 
 
@@ -52,6 +53,8 @@ def conv_net(
         >>> {level: tuple(values.shape) for level, values in network.activations(pictures).items()}
         {1: (4, 16, 196, 32), 2: (4, 16, 49, 64), 3: (4, 16, 16, 80)}
     """
+    if not len(widths):
+        raise ValueError(f"widths must be those of 1 convolution or more, got {widths!r}")
     return ImageNetwork(
         shape=picture_shape(images), blocks=[Block(width, stride=2) for width in widths],
         members=members, norm=norm, bias=bias, weight_standardization=weight_standardization,

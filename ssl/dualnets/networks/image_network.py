@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dualnets._checks import check_kind, check_switch, check_whole
+from dualnets._checks import check_kind, check_switch
 from dualnets._precision import with_bounded_slopes
 from dualnets.networks.channel_norm import ChannelNorm
+from dualnets.networks.convolutions import Block, convolutions
 from dualnets.networks.layers import initial_parameters
 from dualnets.networks.network import Network
 from dualnets.networks.normalizations import Moments, Normalization, standardize
 from hltm._devices import check_device
 from hltm.probe.causal.replacing import Replacement, replaced
 from hltm.sampling.philox import check_members, check_seed
-
-
-@dataclass(frozen=True)
-class Block:
-    """Convolutions of 3x3 one behind the other, the first of them with the stride; each has its norm.
-
-    Attributes:
-        channels: C of every convolution.
-        stride: of the first one.
-        convolutions: their number.
-        residual: whether the block's input is added before the last ReLU; where it has another shape, through
-            a convolution of 1x1 with the stride and a norm (He and others, arXiv 1512.03385, option B).
-    """
-
-    channels: int
-    stride: int = 1
-    convolutions: int = 1
-    residual: bool = False
-
-    def projects(self, channels: int) -> bool:
-        """Whether an input of so many channels is added through a convolution."""
-        return self.residual and (self.stride > 1 or channels != self.channels)
-
-
-class Convolution(NamedTuple):
-    """The shape of one convolution; padding keeps the centre of the first window on the first place."""
-
-    inputs: int
-    channels: int
-    size: int
-    stride: int
 
 
 class ImageNetwork(Network):
@@ -95,8 +64,6 @@ class ImageNetwork(Network):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        for block in blocks:
-            check_whole("channels", block.channels, low=1)
         if norm is not None:
             check_kind("norm", norm, Normalization, "dualnets.BatchNorm()")
         addresses = range(check_members(members))
@@ -107,7 +74,7 @@ class ImageNetwork(Network):
         self.shape, self.blocks, self.norm = shape, tuple(blocks), norm
         self.normalize = check_switch("normalize", normalize)
         self.weight_standardization = check_switch("weight_standardization", weight_standardization)
-        self.convolutions = list(_convolutions(channels, self.blocks))
+        self.convolutions = list(convolutions(channels, self.blocks))
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList() if check_switch("bias", bias) else None
         self.norms = nn.ModuleList()
@@ -212,9 +179,9 @@ class ImageNetwork(Network):
 
     def _output(self, tops: list[Tensor]) -> Tensor:
         """`(S, B, U)` or `(B, U)` from the maps of all parts."""
-        output = torch.cat([
-            top.mean((2, 3)).unflatten(1, (-1, self.blocks[-1].channels)).transpose(0, 1) for top in tops
-        ])  # fmt: skip
+        channels = self.blocks[-1].channels
+        means = (top.movedim(1, 3).mean((1, 2)) for top in tops)  # (B, s * C)
+        output = torch.cat([own.unflatten(1, (-1, channels)).transpose(0, 1) for own in means])
         if self.normalize:
             output = functional.normalize(with_bounded_slopes(output), dim=-1).to(output.dtype)
         return output if self.stacked else output[0]
@@ -271,12 +238,15 @@ class ImageNetwork(Network):
         """The normalised maps of one convolution of a part, whose first member is number `low`."""
         weight, bias, gain, shift = own
         shape, members = self.convolutions[layer], len(weight)
-        if weight.device.type == "cpu":
-            weight = _channels_last(weight)
+        weight = weight.flatten(0, 1)
         maps = functional.conv2d(
-            below, weight.flatten(0, 1), None if bias is None else bias.flatten(), shape.stride,
-            shape.size // 2, groups=members,
-        )  # fmt: skip
+            below,
+            _channels_last(weight) if weight.device.type == "cpu" else weight,
+            None if bias is None else bias.flatten(),
+            shape.stride,
+            padding=shape.size // 2,
+            groups=members,
+        )
         if not self.norms:
             return maps
         norm: Any = self.norms[layer]
@@ -322,46 +292,11 @@ class ImageNetwork(Network):
         return replaced(shown, Replacement(*own)).permute(1, 0, 3, 2).reshape(maps.shape)
 
 
-def picture_shape(images: Any) -> tuple[int, int, int]:
-    """`(C, H, W)` of a triple, or of what has such a `shape`.
-
-    Raises:
-        TypeError, ValueError: any other value, or a size below 1.
-
-    Example:
-        >>> picture_shape((3, 32, 32))
-        (3, 32, 32)
-        >>> picture_shape((28, 28))
-        Traceback (most recent call last):
-        ValueError: images must have a shape (C, H, W), got (28, 28)
-    """
-    given = getattr(images, "shape", images)
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise TypeError(
-            f"images must be (C, H, W) or a data set of such a shape, got {images!r:.80}"
-        )
-    if len(given) != 3:
-        raise ValueError(f"images must have a shape (C, H, W), got {tuple(given)}")
-    channels, height, width = (check_whole("a size of images", size, low=1) for size in given)
-    return channels, height, width
-
-
 def _channels_last(weight: Tensor) -> Tensor:
-    """The same weights `(s, C_out, C_in, k, k)`, stored as `(s, C_out, k, k, C_in)`.
+    """The same weights `(C_out, C_in, k, k)`, stored as `(C_out, k, k, C_in)`.
 
     torch then keeps maps in that order, too, and computes their norms twice as fast.
     """
-    ordered = weight.permute(0, 1, 3, 4, 2)
+    ordered = weight.permute(0, 2, 3, 1)
     # with one channel only strides differ, which `contiguous` would leave as they are
-    return ordered.flatten(2).view(ordered.shape).permute(0, 1, 4, 2, 3)
-
-
-def _convolutions(channels: int, blocks: Sequence[Block]) -> Iterator[Convolution]:
-    """The convolutions of all blocks in the order of computation."""
-    for block in blocks:
-        below = channels
-        for n in range(block.convolutions):
-            yield Convolution(channels, block.channels, 3, 1 if n else block.stride)
-            channels = block.channels
-        if block.projects(below):
-            yield Convolution(below, channels, 1, block.stride)
+    return ordered.flatten(1).view(ordered.shape).permute(0, 3, 1, 2)

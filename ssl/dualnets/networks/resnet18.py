@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from dualnets._checks import check_whole
-from dualnets.networks.image_network import Block, ImageNetwork, picture_shape
+from dualnets.networks.convolutions import Block, picture_shape
+from dualnets.networks.image_network import ImageNetwork
 from dualnets.networks.normalizations import BatchNorm, Normalization
 
 
@@ -27,9 +28,8 @@ def resnet18(
     """ResNet-18 as it is used on pictures of 32x32: a stem of 3x3 without stride or pooling.
 
     He and others (arXiv 1512.03385): four stages of two blocks of two 3x3 convolutions, with 1, 2, 4 and 8
-    times `width` channels; shortcuts of 1x1 where the shape changes. Level 1 of its activations is the stem,
-    levels 2..9 are the blocks' sums before their ReLU. Its first weights are uniform in ±1/sqrt(inputs), the
-    scale of which a norm removes.
+    times `width` channels, and shortcuts of 1x1 where the shape changes; 11 million weights by default. Level
+    1 of its activations is the stem, levels 2..9 are the blocks' sums before their ReLU.
 
     Args:
         images, members, norm, bias, weight_standardization, normalize, seed, dtype, device: as for
@@ -40,10 +40,8 @@ def resnet18(
         TypeError, ValueError: as for `conv_net`.
 
     Example:
-        >>> network = resnet18((3, 32, 32), seed=0)
-        >>> sum(parameter.numel() for parameter in network.parameters())
-        11168832
-        >>> resnet18((3, 8, 8), width=8, members=2, seed=0)(torch.rand(2, 5, 3, 8, 8)).shape
+        >>> network = resnet18((3, 8, 8), width=8, members=2, seed=0)
+        >>> network(torch.rand(2, 5, 3 * 8 * 8)).shape
         torch.Size([2, 5, 64])
     """
     check_whole("width", width, low=1)
