@@ -72,8 +72,8 @@ def test_what_shows_when_training_starts_is_refused_before_it():
     ImageSettings(method="byol").check()
     with pytest.raises(ValueError, match="samples must be at most the 1297 training pictures"):
         ImageSettings(samples=1298).check()
-    with pytest.raises(ValueError, match="targets"):
-        ImageSettings(method="supervised", targets="root").check()
+    with pytest.raises(ValueError, match="label"):
+        ImageSettings(method="supervised").check()
 
 
 def test_absent_pictures_are_named_with_the_flag_that_says_where_they_are(tmp_path):
