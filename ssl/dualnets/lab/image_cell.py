@@ -89,8 +89,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         }
         for metric, column in OTHERS.items():
             other = last[last["metric"] == metric]
-            row[f"{column}, untrained"] = f"{other['initial'].mean():.3f}"
-            row[column] = f"{other['value'].mean():.3f}"
+            row[column] = f"{other['initial'].mean():.3f} → {other['value'].mean():.3f}"
         found.append({**row, "gap closed": str(own.gap), **own.collapse_columns})
     made = pd.DataFrame(found)
     made.attrs["caption"] = INTERVALS

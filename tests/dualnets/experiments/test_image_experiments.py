@@ -20,13 +20,17 @@ from dualnets.lab.rules import NETWORKS, TREES, claim_title
 from dualnets.lab.variants import ACCURACY, RANK, SPREAD, lost_members
 from dualnets.methods.byol import BYOL
 
-NAMES = tuple(name for name in experiments.names() if name.startswith("image_") and name != "image_update")
+NAMES = tuple(
+    name for name in experiments.names() if name.startswith("image_") and name != "image_update"
+)
 VARIANTS = {"image_byol": 8, "image_batchnorm": 10, "image_losses": 7, "image_normalisation": 5,
             "image_reinit": 6}  # fmt: skip
 WELL, FLAT = (0.1, 0.8), (0.0, 0.01)  # gain in accuracy, spread
 
 
-def cell(variant, gain, spread, *, start=0.8, networks=6, noise=0.002, seed=0, steps=(0, 500, 1000)):
+def cell(
+    variant, gain, spread, *, start=0.8, networks=6, noise=0.002, seed=0, steps=(0, 500, 1000)
+):
     """The rows of one variant, as a cell leaves them."""
     rng = np.random.default_rng([seed, len(variant)])
     before = start + np.random.default_rng(9).normal(0, 0.01, networks)  # the same networks
@@ -147,7 +151,9 @@ def test_variants_differ_in_what_they_say_and_every_scale_can_be_built(name):
         if scale == "default":
             assert len(found) == VARIANTS[name]
     large = grids.cells(experiment, "paper", {})[0]
-    network = dataclasses.replace(large, widths="2").build_network(large.shape, 0, torch.device("cpu"))
+    network = dataclasses.replace(large, widths="2").build_network(
+        large.shape, 0, torch.device("cpu")
+    )
     assert (large.data, network.inputs, large.method) == ("cifar10", 3072, found[0].method)
 
 

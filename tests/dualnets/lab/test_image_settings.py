@@ -25,9 +25,17 @@ def test_the_shapes_of_all_known_data_sets_are_there_without_reading_them():
     [
         ({}, None, 80),
         ({"widths": "8-12"}, None, 12),
-        ({"network_norm": "batch", "network_norm_mean": "stop"}, dualnets.BatchNorm(mean="stop"), 80),
         (
-            {"network_norm": "group", "network_norm_groups": 4, "network_weight_standardization": True},
+            {"network_norm": "batch", "network_norm_mean": "stop"},
+            dualnets.BatchNorm(mean="stop"),
+            80,
+        ),
+        (
+            {
+                "network_norm": "group",
+                "network_norm_groups": 4,
+                "network_weight_standardization": True,
+            },
             dualnets.GroupNorm(4),
             80,
         ),
@@ -47,11 +55,17 @@ def test_settings_build_networks_of_every_kind_from_a_shape(changes, norm, outpu
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": "mnist"}, "data must be one of digits, fashion-mnist, cifar10, stl10, got 'mnist'"),
+        (
+            {"data": "mnist"},
+            "data must be one of digits, fashion-mnist, cifar10, stl10, got 'mnist'",
+        ),
         ({"network": "mlp"}, "network must be one of conv, resnet18, got 'mlp'"),
         ({"widths": "32-x"}, "widths must be usual or whole numbers such as 32-64-80, got '32-x'"),
         ({"widths": "0"}, "widths must be usual or whole numbers"),
-        ({"network": "resnet18", "widths": "8-16"}, "widths of resnet18 are one number, got '8-16'"),
+        (
+            {"network": "resnet18", "widths": "8-16"},
+            "widths of resnet18 are one number, got '8-16'",
+        ),
         (
             {"network_norm": "group", "network_norm_groups": 3, "widths": "9-8"},
             "GroupNorm needs equal groups of 2 units or more, got 8 units in 3",

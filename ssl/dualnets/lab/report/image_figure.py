@@ -49,7 +49,7 @@ def draw(table: pd.DataFrame) -> Figure:
     gaps(axes[0], variants, "gap closed, to an accuracy of 1", "networks")
     spreads(axes[1], variants)
     _probes(panels, axes[2], variants)
-    curves(axes[3], variants, "accuracy")
+    curves(axes[3], variants, "accuracy", untrained=True)
     for panel in axes[2:]:
         panel.set_yticklabels([])
     return figure
@@ -60,10 +60,9 @@ def _example_views(strip: Any, table: pd.DataFrame) -> None:
     first = table.iloc[0]
     names = ("data", "data_folder", "augment", "seed")
     settings = ImageSettings(**{name: _plain(first[name]) for name in names if name in first})
-    views = f"views by {settings.augment} ({settings.build_augmentation()})"
-    strip.suptitle(
-        f"{settings.data}: pictures, each followed by {views}", fontsize=9, x=0.01, ha="left"
-    )
+    words = "+".join(map(str, settings.build_augmentation().operations)) or "none"
+    title = f"{settings.data}: pictures, each followed by views ({words})"
+    strip.suptitle(title, fontsize=9, x=0.01, ha="left")
     try:
         shown = settings.example_views(EXAMPLES, VIEWS)
     except FileNotFoundError:
