@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dualnets.experiments.images._pictures import NUMBERS, pictures_ablation
 from dualnets.experiments.objectives import losses, pair_weights
-from dualnets.lab.ablation import Sweep, Variants
+from dualnets.lab.ablation import Variants
 from dualnets.lab.rules import NETWORKS, Claim, all_emerge, claim_title
 
 COVARIANCE: Variants = {
