@@ -23,7 +23,8 @@ What our own runs found is in benchmarks/claims.md in the repository."""
 OPTIONS = [
     Flag("out", "Folder of all results.", default="runs", metavar="FOLDER"),
     Flag("scale", "Run what is missing at this scale, and show it: smoke, default, paper, or long and "
-         "fashion (Fashion-MNIST), which few have. Without it, the stored runs of all scales that give verdicts are shown.",
+         "fashion (Fashion-MNIST), which few have. Without it, the stored runs of all scales that give "
+         "verdicts are shown.",
          metavar="NAME"),
     Flag("seed", "Repeat the claims on other trees, weights and rows: runs with this seed in place of the "
          "scale's own, of experiments that have others. The trees of several seeds count together.",

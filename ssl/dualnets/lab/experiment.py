@@ -24,7 +24,7 @@ class ProgressListener:
         """`steps` more updates are done."""
 
     def probed(self, step: int, found: Mapping[int, float] | Mapping[str, float]) -> None:
-        """The networks were probed after `step` updates: level -> mean best |correlation|, or what -> value."""
+        """The networks were probed after `step` updates: level -> mean best |correlation|, or a score."""
 
 
 @dataclass(frozen=True)

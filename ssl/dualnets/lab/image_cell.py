@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from dualnets.images import evaluate
+from dualnets.images.rows import standardised
 from dualnets.lab.ablation_cell import COLLAPSE_SAMPLES, collapse_of
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import snapshot_steps
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
 
 LEVEL = 1  # of everything: pictures have no levels
 MOST = 1.0  # accuracy
-OTHERS = {
-    "neighbours all": "neighbours",
-    "linear 100": "linear, few labels",
-}  # metric -> its column
+# metric -> its column; the labels of the latter are `few_labels`
+OTHERS = {"neighbours all": "neighbours", "linear few": "few labels"}
 INTERVALS = (
     "means over n networks; ± and [ ]: 95% intervals over networks; gap closed: from the untrained network's "
     "accuracy by a linear probe on all labels to 1, as the best that is possible is not known"
@@ -41,7 +40,9 @@ def run_cell(
 ) -> CellResult:
     """Train one ensemble, and measure its learning curves and whether its embeddings collapse."""
     images, method, seed = settings.build_images(), settings.build_method(), settings.seed
-    pictures = images.standardized(images.test.images[:COLLAPSE_SAMPLES]).flatten(1)
+    shown = torch.from_numpy(images.test.images[:COLLAPSE_SAMPLES].copy()).float() / 255
+    pictures = standardised(images, shown).flatten(1)
+    few = f" {settings.few_labels}"
     parts = []
     for snapshot in trajectory(
         settings.build_network(images, seed, device), method, images, seed=seed,
@@ -50,6 +51,7 @@ def run_cell(
         network = snapshot.network
         found = evaluate(network, images, seed=seed, **settings.probing())
         found = found[~found["metric"].isin((SPREAD, RANK))]  # below, as of trees
+        found["metric"] = found["metric"].str.replace(few, " few", regex=False)
         # several draws of the few labels are one number
         by_metric = found.groupby(["member", "metric"], sort=False)[["value", "n"]].mean()
         accuracy = by_metric.reset_index().assign(step=snapshot.step, level=LEVEL, node="probe",
@@ -87,8 +89,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         }
         for metric, column in OTHERS.items():
             other = last[last["metric"] == metric]
-            row[f"{column}, untrained"] = f"{other['initial'].mean():.3f}"
-            row[column] = f"{other['value'].mean():.3f}"
+            row[column] = f"{other['initial'].mean():.3f} → {other['value'].mean():.3f}"
         found.append({**row, "gap closed": str(own.gap), **own.collapse_columns})
     made = pd.DataFrame(found)
     made.attrs["caption"] = INTERVALS

@@ -114,7 +114,9 @@ class ImageNetworkSettings(NormSettings):
     def build_network(self, images: Any, seed: int, device: torch.device) -> Any:
         """Untrained networks, as many as there are members; `images` is a data set, or a shape."""
         name, widths = NETWORKS[self.network], self._widths()
-        given = {"width": widths[0]} if self.network == "resnet18" and widths else {}
+        given: dict[str, Any] = (
+            {"width": widths[0]} if self.network == "resnet18" and widths else {}
+        )
         if self.network == "conv" and widths:
             given = {"widths": widths}
         make = getattr(import_module(f"dualnets.networks.{name}"), name)
@@ -192,6 +194,26 @@ class ImageSettings(
     """
 
     MEMBERS: ClassVar[str] = "networks"
+
+    def example_views(self, pictures: int, views: int) -> list[Any]:
+        """Test pictures, each followed by views of it; all `(H, W, C)` numpy arrays from 0 to 1.
+
+        Raises:
+            FileNotFoundError: the pictures are not on this machine.
+        """
+        import torch
+
+        from hltm.sampling.philox import Stream
+
+        shown = torch.from_numpy(self.build_images().test.images[:pictures].copy()).float() / 255
+        made = [shown] + [
+            self.build_augmentation().views(
+                shown, seed=self.seed, stream=Stream.EVALUATION, members=(0,), view=view,
+                rows=torch.arange(pictures),
+            )[0]
+            for view in range(views)
+        ]  # fmt: skip
+        return [own[at].permute(1, 2, 0).numpy() for at in range(pictures) for own in made]
 
     def check(self) -> None:
         """Start to train one network, as `check_training` does.

@@ -69,7 +69,7 @@ def run(
 
     Args:
         experiment: what to run; `dualnets.experiments.load` finds it by name.
-        scale: `smoke`, `default`, `paper`, or `long` where an experiment has it.
+        scale: `smoke`, `default`, `paper`, or `long` or `fashion` where an experiment has it.
         device: `auto`, which is CUDA or else the CPU, `cpu`, `cuda`, `mps` or `xpu`; `cuda` and `xpu`
             are all cards of the machine, which share the cells among as many workers, `cuda:1` is one.
         out: the folder of all results.

@@ -180,7 +180,7 @@ class _Sender(ProgressListener):
         self.events.put((self.at, "updated", (steps,)))
 
     def probed(self, step: int, found: Mapping[int, float] | Mapping[str, float]) -> None:
-        self.events.put((self.at, "probed", (step, dict(alignment))))
+        self.events.put((self.at, "probed", (step, dict(found))))
 
 
 def _serve(work: Callable[..., None], tasks: Any, events: Any, device: str, threads: int) -> None:

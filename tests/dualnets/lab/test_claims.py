@@ -11,7 +11,7 @@ from tiny_runs import blank_figures
 import dualnets
 from dualnets import experiments
 from dualnets.cli import main
-from dualnets.lab import claims
+from dualnets.lab import claims, rules
 from dualnets.lab.grids import run_name
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -159,6 +159,66 @@ def test_other_scales_and_seeds_are_columns_of_the_table(tmp_path):
     assert head.endswith("| run | again, seed 1 | long scale | long scale, seeds 2, 3 pooled |")
     assert first.endswith("| default abc, 12 CPU s |  | **fails** 0.50 | **fails** 0.50 |")
     assert second.endswith("| default abc, 12 CPU s | **holds** 0.76 [0.73, 0.78] |  |  |")
+
+
+ON_TREES = dataclasses.replace(FOUND, experiment="byol_ablation", name="predictor")
+ON_PICTURES = dataclasses.replace(
+    ON_TREES, experiment="image_byol", verdict="open", effect=0.2, low=None, n=12, of="networks",
+    partner="byol-ablation: predictor",
+)  # fmt: skip
+
+
+def test_claims_on_pictures_stand_beside_those_on_trees():
+    fashion = dataclasses.replace(ON_PICTURES, verdict="fails", n=6, scale="fashion")
+    gone = dataclasses.replace(ON_PICTURES, name="gone", partner="byol-ablation: gone")
+    alone = dataclasses.replace(ON_PICTURES, name="alone", partner="")
+    results = {"default": [ON_TREES, ON_PICTURES, gone, alone], "long": [], "fashion": [fashion]}
+    (pair,) = claims.side_by_side(results)
+    assert pair.trees == ON_TREES
+    assert pair.pictures == {"default": ON_PICTURES, "fashion": fashion}
+    head, _, line = claims.partners_markdown([pair]).splitlines()
+    assert (
+        head == "| on trees, on pictures | on trees | on pictures, default | on pictures, fashion |"
+    )
+    assert line == (
+        "| `byol-ablation: predictor`<br>`image-byol: predictor` | **holds** 0.76 [0.73, 0.78], n = 16 trees "
+        "| **open** 0.20, n = 12 networks | **fails** 0.20, n = 6 networks |"
+    )
+    only = claims.side_by_side({"default": [ON_TREES], "fashion": [fashion]})
+    assert claims.partners_markdown(only).count("**") == 4
+    assert claims.partners_markdown([]) == ""
+    assert claims.side_by_side({"default": []}) == []
+
+
+def test_the_table_of_pairs_follows_that_of_claims(tmp_path):
+    claims.save([ON_TREES, ON_PICTURES], tmp_path, NAMES)
+    first, second = claims.table(tmp_path).split("\n\n")
+    assert first == claims.markdown([ON_TREES, ON_PICTURES])
+    assert second == claims.partners_markdown(
+        claims.side_by_side({"default": [ON_TREES, ON_PICTURES]})
+    )
+
+
+def test_a_pair_is_a_line_of_the_command(capsys):
+    from dualnets.cli._terminal import terminal
+    from dualnets.cli.claims import _show_beside
+
+    _show_beside(terminal(), claims.side_by_side({"default": [ON_TREES, ON_PICTURES]}))
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "On trees, and on pictures:",
+        "byol-ablation: predictor / image-byol: predictor: trees holds 0.76 [0.73, 0.78], n = 16 trees; "
+        "default open 0.20, n = 12 networks",
+    ]
+    _show_beside(terminal(), [])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_partner_is_the_title_of_a_claim_of_another_experiment(every):
+    titles = {rules.claim_title(each.name, own.name) for each in every for own in each.claims}
+    partners = [own.partner for each in every for own in each.claims if own.partner]
+    assert set(partners) <= titles
+    assert len(set(partners)) == len(partners) > 10
 
 
 def test_the_table_stands_between_its_marks():

@@ -84,3 +84,19 @@ def test_a_bootstrap_draws_members_with_all_their_values():
 def test_the_last_step_is_that_of_every_cell():
     table = pd.DataFrame({"cell": list("aabb"), "step": [0, 10, 0, 20], "value": range(4)})
     assert last_step(table)["value"].tolist() == [1, 3]
+
+
+def test_students_test_decides_with_six_pairs_what_signed_ranks_cannot():
+    from scipy import stats as reference
+
+    rng = np.random.default_rng(0)
+    before = rng.normal(0, 1, 6)
+    after = before + 0.5 + rng.normal(0, 0.1, 6)
+    found = exceeds(after, before, exact=False)
+    assert found == pytest.approx(reference.ttest_rel(after, before, alternative="greater").pvalue)
+    assert found < 0.01 < exceeds(after, before)
+    assert exceeds(before, after, exact=False) == pytest.approx(1 - found)
+    assert exceeds(after, before, 5, exact=False) == pytest.approx(5 * found)
+    ones = np.ones(6)
+    assert [exceeds(ones * by, 0.0, exact=False) for by in (1, 0, -1)] == [0.0, 0.5, 1.0]
+    assert exceeds(np.array([1.0, np.nan]), 0.0, exact=False) == 1.0

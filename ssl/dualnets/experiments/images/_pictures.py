@@ -1,10 +1,11 @@
-"""What the experiments on pictures share: their settings, scales and figure, and claims taken over from trees.
+"""What the experiments on pictures share: settings, scales and figure, and claims taken over from trees.
 
 Settings: a ConvNet of three strided layers whose features, the mean over places of the last one, are not
 normalised; projector 80-128-64 and predictor 64-128-64; otherwise as on trees (`byol/_byol.py`): each head
 Linear, BatchNorm without gain and shift, ReLU, Linear, cosine losses of both directions summed, moving
-average 0.99, SGD with momentum 0.9 and weight decay 4e-4, batch 128. The default scale trains on scikit-learn's
-digits, `fashion` on Fashion-MNIST, and `paper` a ResNet-18 with BatchNorm inside on CIFAR-10 with BYOL's views.
+average 0.99, SGD with momentum 0.9 and weight decay 4e-4, batch 128. The default scale trains on
+scikit-learn's digits, `fashion` on Fashion-MNIST, and `paper` a ResNet-18 with BatchNorm inside on CIFAR-10
+with BYOL's views.
 
 The accuracies of the paper's tables are not at hand and its networks are larger, so signs and orders of
 effects are compared, never numbers. The ceiling of accuracy is not known either: gaps are closed to 1.
@@ -83,8 +84,11 @@ def sentence(text: str) -> str:
 
 def _rule(rule: Rule) -> Rule:
     """The same rule about networks on pictures."""
-    make = {"needed": needed, "as_good": as_good}[rule.judge.function.rpartition(":")[2]]
-    return make(**rule.judge.options, members=NETWORKS)
+    makers: dict[str, Any] = {"needed": needed, "as_good": as_good}
+    made: Rule = makers[rule.judge.function.rpartition(":")[2]](
+        **rule.judge.options, members=NETWORKS
+    )
+    return made
 
 
 def pictures_ablation(

@@ -1,9 +1,9 @@
 """On pictures, which part of BatchNorm keeps BYOL from collapsing, and must it stand in the heads?
 
 The nine combinations of `byol-batchnorm`: mean and deviation each off, on, or on without gradient (stop), in
-the heads' hidden layers; and BatchNorm inside the network in place of the heads. If it is the gradient through
-the mean that contrasts samples (docs/theory.md, Section 6), then stopping that gradient alone must bring the
-collapse back on pictures, too.
+the heads' hidden layers; and BatchNorm inside the network in place of the heads. If it is the gradient
+through the mean that contrasts samples (docs/theory.md, Section 6), then stopping that gradient alone must
+bring the collapse back on pictures, too.
 
 At the paper scale the ResNet-18 has BatchNorm inside whatever the heads have, and there is no variant without
 it.

@@ -1,24 +1,24 @@
 """On pictures, does it matter which contrastive loss it is, and is the covariance operator enough?
 
-As in `losses`: the same networks, pictures, views and number of updates, one loss after the other, on features
-of length 1 without a projector, each at the learning rate that did best for it. Two of them hold their pair
-weights fixed, so that their update is that of a covariance operator: with weights of the pictures without
-augmentation exactly (Theorem 4 as an objective; `pair-weights` has the two on trees), with weights of the
-views nearly.
+As in `losses`: the same networks, pictures, views and number of updates, one loss after the other, on
+features of length 1 without a projector, each at the learning rate that did best for it. Two of them hold
+their pair weights fixed, so that their update is that of a covariance operator: with weights of the pictures
+without augmentation exactly (Theorem 4 as an objective; `pair-weights` has the two on trees), with weights of
+the views nearly.
 """
 
 from __future__ import annotations
 
 from dualnets.experiments.images._pictures import NUMBERS, pictures_ablation
 from dualnets.experiments.objectives import losses, pair_weights
-from dualnets.lab.ablation import Sweep
+from dualnets.lab.ablation import Variants
 from dualnets.lab.rules import NETWORKS, Claim, all_emerge, claim_title
 
-COVARIANCE = {
+COVARIANCE: Variants = {
     name: {"loss": "covariance", **own}
     for name, own in ((pair_weights.VIEWS, {}), (pair_weights.SAMPLES, {"weights_from": "samples"}))
 }
-LOSSES = {
+LOSSES: Variants = {
     "simple": {"loss": "simple"},
     "triplet": {"loss": "triplet"},
     "infonce 1": {"loss": "infonce", "negatives": 1},

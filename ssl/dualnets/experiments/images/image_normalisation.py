@@ -1,7 +1,7 @@
 """On pictures, does BYOL need BatchNorm, or will a normalisation over one sample do?
 
-BatchNorm in the network and in the heads is replaced in both by GroupNorm with standardised weights, with which
-Richemond and others (arXiv 2010.10241) found BYOL to work as well on ImageNet, by either of these two
+BatchNorm in the network and in the heads is replaced in both by GroupNorm with standardised weights, with
+which Richemond and others (arXiv 2010.10241) found BYOL to work as well on ImageNet, by either of these two
 alone, or by nothing. A norm over one sample cannot contrast samples; if BYOL learns with one, the implicit
 contrastive term of BatchNorm (docs/theory.md, Section 6) is not necessary.
 

@@ -1,7 +1,7 @@
 """On pictures, does BYOL's predictor learn anything that matters, or may it be drawn again?
 
-As in `byol-reinit`: the predictor's weights are drawn again every T updates, in all its layers, the top one or
-the bottom one, or all of them at every update.
+As in `byol-reinit`: the predictor's weights are drawn again every T updates, in all its layers, in the top
+one or in the bottom one, or all of them at every update.
 """
 
 from __future__ import annotations

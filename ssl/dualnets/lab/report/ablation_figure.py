@@ -130,8 +130,16 @@ def ends_of_row(
         axes.plot(after, at + height, "o", **style)
 
 
-def curves(axes: Any, variants: dict[str, pd.DataFrame], what: str = "root") -> None:
-    """The root's score over training, all rows on one scale; in grey the first variant again."""
+def curves(
+    axes: Any, variants: dict[str, pd.DataFrame], what: str = "root", *, untrained: bool = False
+) -> None:
+    """The root's score over training, all rows on one scale; in grey the first variant again.
+
+    Args:
+        axes, variants: where to draw, and what.
+        what: whose score it is.
+        untrained: whether the grey line is the score before training instead.
+    """
     layout_rows(axes, variants)
     found = []
     for rows in variants.values():
@@ -145,11 +153,13 @@ def curves(axes: Any, variants: dict[str, pd.DataFrame], what: str = "root") -> 
     for at, curve in enumerate(found):
         line = heights(curve, at)
         axes.fill_between(curve.index + 1, at + 0.4, line, color=AFTER, alpha=0.15, linewidth=0)
-        if at:
-            axes.plot(found[0].index + 1, heights(found[0], at), color=BEFORE, linewidth=1)
+        beside = curve * 0 + curve.iloc[0] if untrained else found[0]
+        if at or untrained:
+            axes.plot(beside.index + 1, heights(beside, at), color=BEFORE, linewidth=1)
         axes.plot(curve.index + 1, line, color=AFTER, linewidth=1.4)
     axes.set_xscale("log")
     grey = "\ngrey: as in the first row" if len(found) > 1 else ""
+    grey = "\ngrey: untrained" if untrained else grey
     axes.set(
         xlabel=f"updates + 1\n({what}, a row: {_short(low)} to {_short(high)}){grey}",
         title="d  over training",

@@ -29,7 +29,7 @@ from dualnets.lab.stats import last_step
 from dualnets.lab.variants import ACCURACY, by_variant
 
 PROBES = {  # metric -> its name, and its colour
-    "linear 100": ("linear, few labels", DISTINCT[1]),
+    "linear few": ("linear, few labels", DISTINCT[1]),
     "neighbours all": ("nearest neighbours", DISTINCT[2]),
     ACCURACY: ("linear, all labels", DISTINCT[0]),
 }
@@ -38,17 +38,18 @@ STRIP = 1.15  # inches
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw a strip of views and four panels; every variant is a row of each panel, in order of first cells."""
+    """Draw a strip of views and four panels; every variant is a row of each panel."""
     variants = {name: rows[COLUMNS] for name, rows in by_variant(table).items()}
     height = 1.7 + ROW * max(len(variants), 3)
     figure = plt.figure(figsize=(WIDTH, height + STRIP), layout="constrained")
-    strip, panels = figure.subfigures(2, 1, height_ratios=(STRIP, height))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(STRIP, height))
+    strip, panels = parts
     example_views(strip, table)
     axes = panels.subplots(1, 4, width_ratios=(1.1, 0.8, 1, 1))
     gaps(axes[0], variants, "gap closed, to an accuracy of 1", "networks")
     spreads(axes[1], variants)
     _probes(panels, axes[2], variants)
-    curves(axes[3], variants, "accuracy")
+    curves(axes[3], variants, "accuracy", untrained=True)
     for panel in axes[2:]:
         panel.set_yticklabels([])
     return figure
@@ -59,10 +60,9 @@ def example_views(strip: Any, table: pd.DataFrame) -> None:
     first = table.iloc[0]
     names = ("data", "data_folder", "augment", "seed")
     settings = ImageSettings(**{name: _plain(first[name]) for name in names if name in first})
-    views = f"views by {settings.augment} ({settings.build_augmentation()})"
-    strip.suptitle(
-        f"{settings.data}: pictures, each followed by {views}", fontsize=9, x=0.01, ha="left"
-    )
+    words = "+".join(map(str, settings.build_augmentation().operations)) or "none"
+    title = f"{settings.data}: pictures, each followed by views ({words})"
+    strip.suptitle(title, fontsize=9, x=0.01, ha="left")
     try:
         shown = settings.example_views(EXAMPLES, VIEWS)
     except FileNotFoundError:
