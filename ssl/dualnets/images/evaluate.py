@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from dualnets._checks import check_kind, check_network, check_whole
 from dualnets.images.dataset import LabelledImages, Pictures
-from dualnets.images.rows import fixed_order, standardised
+from dualnets.images.rows import fixed_order
+from dualnets.images.standardised import standardised
 from hltm.probe.metrics.collapse import Collapse
 from hltm.sampling.philox import Stream, check_seed, uniform
 

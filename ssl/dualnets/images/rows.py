@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dualnets._checks import check_kind
 from dualnets.images.dataset import LabelledImages
+from dualnets.images.standardised import standardised
 from dualnets.images.views import ImageAugmentation
 from dualnets.methods.protocol import Batch, Needs
 from dualnets.training.rows import Epochs
@@ -52,15 +53,6 @@ def fixed_order(count: int) -> np.ndarray:
     """`(count,)` int64: the same random order of pictures for all seeds."""
     keys = uniform(count, seed=CHOICE_SEED, stream=Stream.PERMUTATION, members=(0,), node=0)
     return np.argsort(keys[0].numpy(), kind="stable")
-
-
-def standardised(images: LabelledImages, pictures: Tensor) -> Tensor:
-    """Pictures `(…, C, H, W)` of numbers 0 to 1, each channel by its mean and deviation in the data set."""
-    mean, std = (
-        torch.tensor(own, dtype=torch.float32, device=pictures.device)[:, None, None]
-        for own in (images.mean, images.std)
-    )
-    return (pictures - mean).div_(std)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from dualnets.images import evaluate
-from dualnets.images.rows import standardised
+from dualnets.images.standardised import standardised
 from dualnets.lab.ablation_cell import COLLAPSE_SAMPLES, collapse_of
 from dualnets.lab.experiment import CellResult, ProgressListener
 from dualnets.lab.learning_curves import snapshot_steps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,7 +20,8 @@ HEIGHT = 12.6  # inches, of the panels
 def draw(table: pd.DataFrame) -> Figure:
     """A strip of views, then identities and estimates, residues, and cosines along training."""
     figure = plt.figure(figsize=(WIDTH, STRIP + HEIGHT), layout="constrained")
-    strip, panels = figure.subfigures(2, 1, height_ratios=(STRIP, HEIGHT))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(STRIP, HEIGHT))
+    strip, panels = parts
     example_views(strip, table)
     axes = panels.subplots(3, 2, height_ratios=(1, 1.1, 0.9))
     errors = table[table["measure"] != RESIDUE]
@@ -28,7 +31,8 @@ def draw(table: pd.DataFrame) -> Figure:
         axes[0, 0], errors[~estimated], title="a  identities against autograd, float64",
         colours=colours, broken="assumption broken",
     )  # fmt: skip
-    axes[0, 0].legend(loc="upper center", handletextpad=0.2)
+    # between the lines of what is exact and of what is broken, where there are no errors
+    axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0.46, 0.0), handletextpad=0.2)
     _update_figure.estimates(
         axes[0, 1], errors[estimated], title="b  estimates from random views", colours=colours
     )

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from dualnets._checks import check_kind, check_number, check_whole
-from dualnets.images import ImageAugmentation, LabelledImages
+from dualnets.images.dataset import LabelledImages
+from dualnets.images.standardised import standardised
+from dualnets.images.views import ImageAugmentation
 from dualnets.theory.updates.enumeration import ViewTable, finite_views
 from hltm.sampling.philox import Stream, check_seed, uniform, words_at
 
@@ -117,7 +119,7 @@ class ImageViews:
         made = self._views(chosen, rows, range(views), seed, Stream.DATA, member)
         moved = torch.stack(made, dim=1).double()  # (N, J, X)
         if strength != 1:
-            picture = self._standardised(self._pictures(chosen)).double()[:, None]
+            picture = standardised(self.images, self._pictures(chosen)).flatten(1).double()[:, None]
             moved = picture + strength * (moved - picture)
         return finite_views(moved)
 
@@ -125,23 +127,15 @@ class ImageViews:
         self, chosen: Tensor, rows: Tensor, views: range, seed: int, stream: Stream, member: int
     ) -> list[Tensor]:
         """Of each number of a view, `(B, X)` views of chosen pictures, which have these row numbers."""
-        pictures = self._pictures(chosen)
-        return [
-            self._standardised(self.augment.views(
+        pictures, made = self._pictures(chosen), []
+        for view in views:
+            own = self.augment.views(
                 pictures, seed=seed, stream=stream, members=[member], view=view, rows=rows
-            )[0])
-            for view in views
-        ]  # fmt: skip
+            )
+            made.append(standardised(self.images, own[0]).flatten(1))
+        return made
 
     def _pictures(self, chosen: Tensor) -> Tensor:
         """`(B, C, H, W)` float32 in 0..1."""
         pixels = np.ascontiguousarray(self.images.train.images[chosen.numpy()])
         return torch.from_numpy(pixels).float() / 255
-
-    def _standardised(self, pictures: Tensor) -> Tensor:
-        """`(B, X)` with mean 0 and deviation 1 of each channel, over the training part."""
-        mean, std = (
-            torch.tensor(each, dtype=pictures.dtype)[:, None, None]
-            for each in (self.images.mean, self.images.std)
-        )
-        return ((pictures - mean) / std).flatten(1)

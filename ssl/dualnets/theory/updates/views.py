@@ -237,19 +237,20 @@ def draw_views(
     if isinstance(data, ViewTable):
         raise ValueError("a table holds expectations, not samples: give TreeViews instead")
     members = stacked_members(network)
-    trees = data.tree if isinstance(data, TreeViews) else None
-    if (
-        trees is not None
-        and trees.stacked
-        and (members is None or len(trees.members) != len(members))
-    ):
-        raise ValueError(_misfit(len(trees.members), members))
+    if isinstance(data, TreeViews):
+        _check_trees_of(data.tree, members)
     if members is not None and (own := getattr(data, "for_members", None)) is not None:
         return own(members).draw(  # samples of its own for each member
             samples, seed=seed, start=start, count=count, negatives=negatives
-        )  # type: ignore[no-any-return]
+        )
     found = data.draw(samples, seed=seed, start=start, count=count, negatives=negatives)
     return found if members is None else [view.expand(len(members), *view.shape) for view in found]
+
+
+def _check_trees_of(tree: LatentTree, members: tuple[int, ...] | None) -> None:
+    """Raise ValueError where several trees do not fit a network of these members."""
+    if tree.stacked and (members is None or len(tree.members) != len(members)):
+        raise ValueError(_misfit(len(tree.members), members))
 
 
 def _check_data(data: object) -> None:
@@ -257,9 +258,7 @@ def _check_data(data: object) -> None:
     hint = ""
     if isinstance(data, LatentTree):  # it draws samples, but an augmentation makes the views
         hint = ": give TreeViews(tree, augmentation)"
-    elif (
-        type(data).__name__ == "LabelledImages"
-    ):  # by name: most users of this file need no pictures
+    elif type(data).__name__ == "LabelledImages":  # by name, without an import of pictures
         hint = ": give ImageViews(images, augmentation)"
     elif isinstance(data, Dataset):
         hint = ": give DatasetViews(dataset, transform)"
