@@ -42,7 +42,8 @@ def covariance_operator(
 
     Args:
         network: see `connection`.
-        data: `TreeViews` or a `ViewTable`; for an estimate any `ViewSource`, e.g. `DatasetViews`.
+        data: `TreeViews` or a `ViewTable`; for an estimate any `ViewSource`, such as
+            `ImageViews` or `DatasetViews`.
         layer: 1 .. L, or the name of a parameter.
         batches: None for the exact operator, by enumeration; otherwise the number of independent
             estimates: their mean is the result, and their spread gives its standard error.

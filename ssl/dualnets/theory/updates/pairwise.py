@@ -169,7 +169,7 @@ def sampled_pairwise_operator(
 
     Args:
         network, layer, branches, block, dtype: see `pairwise_operator`.
-        data: any `ViewSource`, such as `TreeViews` or `DatasetViews`.
+        data: any `ViewSource`, such as `TreeViews`, `ImageViews` or `DatasetViews`.
         loss: a loss of distances.
         batches: the number of independent estimates; their spread gives the standard error.
         batch: B, anchors in each; it is part of the definition of a loss of whole batches.
