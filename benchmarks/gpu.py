@@ -97,7 +97,7 @@ def drawing(given: argparse.Namespace) -> None:
         steps = max(1, min(64, 4096 // members))
 
         here, there = (
-            FreshData(trees.members, hltm.keep_root(), BATCH, 2, True, torch.device(device), trees)
+            FreshData(trees, trees.members, hltm.keep_root(), BATCH, 2, True, torch.device(device))
             for device in ("cpu", given.device)
         )
         ways = {

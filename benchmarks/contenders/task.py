@@ -97,7 +97,7 @@ class Task:
         given = {"dtype": self.dtype, "device": self.device, "normalize": normalize, "seed": 1}
         make = self.make or (lambda own, **rest: dualnets.tree_network(own, units=UNITS, **rest))
         self.network = make(trees, **given)
-        rows = (trees.members, hltm.keep_root(), BATCH, 2, True, torch.device(self.device), trees)
+        rows = (trees, trees.members, hltm.keep_root(), BATCH, 2, True, torch.device(self.device))
         samples = SAMPLES if method.needs.places else None
         self.data = FreshData(*rows) if samples is None else FixedData(*rows, samples=samples)
         context = TrainContext(trees, 2, STEPS, BATCH, samples)

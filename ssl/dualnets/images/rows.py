@@ -44,7 +44,7 @@ def image_rows(
             f"samples must be at most the {there} training pictures of {images.name}, got {samples}"
         )
     return ImageRows(
-        augment=augment, samples=there if samples is None else samples, images=images, **given
+        source=images, augment=augment, samples=there if samples is None else samples, **given
     )
 
 
@@ -70,20 +70,20 @@ class ImageRows(Epochs):
     Views differ from member to member, and are standardised by mean and deviation of each channel of the
     training pictures. The only target is `label`.
 
-    Attributes:
-        images: the data set.
+    The source is the data set.
     """
 
-    images: LabelledImages = field(kw_only=True)
     input_name: ClassVar[str] = "numbers in a picture"
     dtype: ClassVar[torch.dtype] = torch.float32
     _kept: dict[Any, Any] = field(
-        default_factory=dict, repr=False, compare=False, kw_only=True
+        default_factory=dict, repr=False, compare=False
     )  # shared by all members: what is made once, or once per epoch
 
     @property
-    def source(self) -> LabelledImages:
-        return self.images
+    def images(self) -> LabelledImages:
+        """The source."""
+        found: LabelledImages = self.source
+        return found
 
     @property
     def inputs(self) -> int:

@@ -45,18 +45,15 @@ class DrawnViews(NamedTuple):
 
 @dataclass(frozen=True)
 class TreeRows(Rows):
-    """Rows of trees for an ensemble, batch by batch.
+    """Rows of trees, the source: one tree, or as many as there are members."""
 
-    Attributes:
-        trees: one tree, or as many as there are members.
-    """
-
-    trees: LatentTree
     input_name: ClassVar[str] = "leaves"
 
     @property
-    def source(self) -> LatentTree:
-        return self.trees
+    def trees(self) -> LatentTree:
+        """The source."""
+        found: LatentTree = self.source
+        return found
 
     @property
     def inputs(self) -> int:
@@ -81,7 +78,7 @@ class TreeRows(Rows):
 
     def of_members(self, low: int, high: int) -> Self:
         trees = self.trees[low:high] if len(self.trees.members) > 1 else self.trees
-        return replace(self, trees=trees, members=self.members[low:high])
+        return replace(self, source=trees, members=self.members[low:high])
 
     def steps_at_once(self, needs: Needs) -> int:
         """For how many steps the leaves fit `DRAWN_BYTES`; at least 1."""
@@ -194,7 +191,7 @@ def tree_rows(
         raise ValueError(f"{len(trees.members)} trees cannot train {len(members)} networks")
     check_missing(trees, augment)
     augment.rates(trees)
-    given |= {"trees": trees, "members": members, "augment": augment}
+    given |= {"source": trees, "members": members, "augment": augment}
     return FreshData(**given) if samples is None else FixedData(**given, samples=samples)
 
 

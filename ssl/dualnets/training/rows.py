@@ -23,6 +23,7 @@ class Rows(ABC):
     drawn at any time, and all networks and methods read the same rows at the same step.
 
     Attributes:
+        source: what the rows are drawn from.
         members: the numbers of the S members, a part of the address of their rows.
         augment: what a view changes.
         batch: B, samples per step and member.
@@ -31,6 +32,7 @@ class Rows(ABC):
         device: where to draw.
     """
 
+    source: Any
     members: tuple[int, ...]
     augment: Any
     batch: int
@@ -39,11 +41,6 @@ class Rows(ABC):
     device: torch.device
     input_name: ClassVar[str] = "inputs"  # what the X numbers of a sample are, in words
     dtype: ClassVar[torch.dtype] = torch.uint8  # of the leaves of a batch, or of no more bytes
-
-    @property
-    @abstractmethod
-    def source(self) -> Any:
-        """What the rows are drawn from, for these members."""
 
     @property
     @abstractmethod

@@ -167,7 +167,7 @@ def test_a_network_without_an_axis_of_members_is_trained_as_one_of_many(method):
 class Counting(torch.nn.Module):
     """A network whose forward pass changes a buffer in place, as running statistics do."""
 
-    stacked, members = True, TREES.members
+    stacked, members, inputs = True, TREES.members, 4
 
     def __init__(self):
         super().__init__()

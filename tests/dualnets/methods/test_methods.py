@@ -117,7 +117,7 @@ def test_loss_update_and_state_equal_the_plain_version(name, label):
     settings = given.settings
     samples = settings["samples"]
     rows = {
-        "trees": given.trees, "members": given.trees.members, "augment": settings["augment"],
+        "source": given.trees, "members": given.trees.members, "augment": settings["augment"],
         "batch": BATCH, "seed": SEED, "stacked": True, "device": torch.device("cpu"),
     }  # fmt: skip
     data = FreshData(**rows) if samples is None else FixedData(**rows, samples=samples)
@@ -304,7 +304,7 @@ def begun(given, device, precision):
     network = given.network(dtype=torch.float32, device=device)
     samples = given.settings["samples"]
     rows = {
-        "trees": given.trees, "members": given.trees.members, "augment": given.settings["augment"],
+        "source": given.trees, "members": given.trees.members, "augment": given.settings["augment"],
         "batch": BATCH, "seed": SEED, "stacked": True, "device": torch.device(device),
     }  # fmt: skip
     data = FreshData(**rows) if samples is None else FixedData(**rows, samples=samples)

@@ -35,7 +35,7 @@ def progresses(method, steps, net=None, optimizer=None, samples=None, precision=
     """
     net = network() if net is None else net
     given = {
-        "trees": TREES, "members": TREES.members, "augment": hltm.keep_root(), "batch": BATCH,
+        "source": TREES, "members": TREES.members, "augment": hltm.keep_root(), "batch": BATCH,
         "seed": SEED, "stacked": True, "device": torch.device("cpu"),
     }  # fmt: skip
     data = FreshData(**given) if samples is None else FixedData(**given, samples=samples)
@@ -114,6 +114,7 @@ class Counting(torch.nn.Module):
     def __init__(self, inner):
         super().__init__()
         self.inner, self.members, self.stacked = inner, inner.members, inner.stacked
+        self.inputs = inner.inputs
         self.register_buffer("passes", torch.zeros(len(inner.members)))
 
     def forward(self, leaves):

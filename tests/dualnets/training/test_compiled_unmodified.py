@@ -206,6 +206,6 @@ def test_rows_of_another_class_make_their_own_batches(monkeypatch):
 
     found = []
     for kind in (FreshData, Upside):
-        monkeypatch.setattr("dualnets.training.trajectory.FreshData", kind)
+        monkeypatch.setattr("dualnets.training.data.FreshData", kind)
         found.append(tensors(train(network(), SimCLR())))
     assert any(not t.equal(found[1][n]) for n, t in found[0].items())

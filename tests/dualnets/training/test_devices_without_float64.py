@@ -70,7 +70,7 @@ def test_a_step_needs_no_float64(method, optimizer, without_float64):
     network = dualnets.tree_network(TREES, units=4, seed=1, normalize=True).to(META)
     samples = 50 if method.needs.places else None
     given = {
-        "trees": TREES, "members": TREES.members, "augment": hltm.resample_leaves(0.3), "batch": 8,
+        "source": TREES, "members": TREES.members, "augment": hltm.resample_leaves(0.3), "batch": 8,
         "seed": 0, "stacked": True, "device": META,
     }  # fmt: skip
     data = FreshData(**given) if samples is None else FixedData(**given, samples=samples)

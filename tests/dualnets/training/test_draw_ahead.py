@@ -26,7 +26,7 @@ NEEDS = [
 
 def rows(kind, trees=TREES, **changes):
     given = {
-        "trees": trees, "members": trees.members, "augment": hltm.keep_root(), "batch": 5,
+        "source": trees, "members": trees.members, "augment": hltm.keep_root(), "batch": 5,
         "seed": 9, "stacked": True, "device": torch.device("cpu"),
     }  # fmt: skip
     return kind(**(given | changes))

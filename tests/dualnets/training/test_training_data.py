@@ -19,7 +19,7 @@ SAMPLES, BATCH = 23, 5
 
 def rows(kind, trees=TREES, **changes):
     given = {
-        "trees": trees, "members": trees.members, "augment": AUGMENT, "batch": BATCH, "seed": 9,
+        "source": trees, "members": trees.members, "augment": AUGMENT, "batch": BATCH, "seed": 9,
         "stacked": trees.stacked, "device": torch.device("cpu"),
     }  # fmt: skip
     return kind(**(given | changes))
@@ -170,7 +170,7 @@ def test_negatives_are_other_samples_of_the_same_epoch(many):
 def test_a_member_reads_the_same_rows_in_any_ensemble(data):
     needs = Needs(negatives=2, targets="latents")
     whole = list(data.batches(needs, 0, 7))
-    alone = replace(data, trees=TREES[1], members=TREES[1].members, stacked=False)
+    alone = replace(data, source=TREES[1], members=TREES[1].members, stacked=False)
     if isinstance(data, FixedData):
         alone = replace(alone, _epochs={})
     for batch, single, part in zip(
@@ -180,7 +180,7 @@ def test_a_member_reads_the_same_rows_in_any_ensemble(data):
         assert batch.targets[1:2].equal(single.targets)
         assert batch.leaves[1:3].equal(part.leaves)
     # one tree, several networks: rows of their own
-    many = replace(data, trees=TREES[1], members=(0, 1), stacked=True)
+    many = replace(data, source=TREES[1], members=(0, 1), stacked=True)
     (batch, *_) = many.batches(needs, 0, 1)
     assert not batch.leaves[0].equal(batch.leaves[1])
 

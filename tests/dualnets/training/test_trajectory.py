@@ -209,7 +209,7 @@ def test_names_and_classes_for_objects_are_refused(changes, message):
     with pytest.raises(TypeError, match=message):
         dualnets.train(
             network(),
-            **{"method": dualnets.SimCLR(), "trees": TREES, "steps": 1} | SETTINGS | changes,
+            **{"method": dualnets.SimCLR(), "source": TREES, "steps": 1} | SETTINGS | changes,
         )
 
 
