@@ -188,11 +188,9 @@ def four_words_at(
 
 
 def _multiply(word: Tensor, constant: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a product of 32-bit words, by halves: int64 would overflow."""
-    upper = (word >> 16) * constant
-    lower = (word & 0xFFFF) * constant
-    low = (((upper & 0xFFFF) << 16) + lower) & MASK
-    return (upper + (lower >> 16)) >> 16, low
+    """High and low 32 bits of a product of 32-bit words, all of whose 64 bits int64 holds, sign included."""
+    product = word * constant
+    return (product >> 32) & MASK, product & MASK
 
 
 def uniform(

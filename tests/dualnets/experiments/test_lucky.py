@@ -45,13 +45,14 @@ def graft(factor=3.0, noise=0.1, normalize=False, trees=24, seed=0):
     rng = np.random.default_rng(seed)
     rows = []
     for units in (2, 10):
+        settings = vars(lucky.Settings(test="graft", units=units, normalize=normalize, seed=seed))
         for member in range(trees):
             log_ratio = np.log(factor) + noise * rng.normal()
             time = rng.uniform(30, 60)
             for twin, each in (("lucky", time), ("unlucky", time * np.exp(log_ratio))):
                 for step, value in zip(STEPS, curve(0.5, each), strict=True):
                     rows.append(
-                        vars(lucky.Settings(test="graft", units=units, normalize=normalize, seed=seed))
+                        settings
                         | {"cell": f"{units} {normalize} {seed}", "member": member, "twin": twin}
                         | {"step": step, "value": value, "initial": 0.5, "ceiling": 0.9, "luck": 0.1}
                     )  # fmt: skip
@@ -76,30 +77,30 @@ def siblings(rank=0.6, trees=16, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("name", "table", "outcome", "reason"),
+    ("name", "made", "changes", "outcome", "reason"),
     [
-        ("calibration", born(), "holds", "at all 4 widths and depths"),
-        ("calibration", born(offset=0.2), "fails", "standard errors"),
-        ("calibration", born(trees=10), "open", "10 trees are fewer"),
-        ("width", born(), "holds", "2 of 2 depths"),
-        ("width", born(narrow=0.02, wide=0.02, trees=48), "fails", "0 of 2 depths"),
-        ("width", born(wide=0.3, trees=14), "open", "0 of 2"),  # an effect is not excluded
-        ("width", born(widths=(2,)), "open", "one width"),
-        ("width", graft(), "open", "not measured"),
-        ("speed", graft(), "holds", "2 of 2 widths; without its head start the ratios are 2.9"),
-        ("speed", graft(factor=1.0, noise=0.05), "fails", "0 of 2"),
-        ("speed", graft(factor=1.0, noise=2.0), "open", "0 of 2"),
-        ("speed", graft(factor=1 / 3), "fails", "0 of 2"),
-        ("speed", graft(trees=10), "open", "10 trees are fewer"),
-        ("speed", graft(normalize=True), "open", "not measured"),
-        ("normalised", graft(normalize=True), "holds", "2 of 2"),
-        ("within", siblings(), "holds", "2 of 2"),
-        ("within", siblings(rank=-0.6), "fails", "0 of 2"),
-        ("within", siblings(rank=0.0, trees=14), "open", "0 of 2"),
+        ("calibration", born, {}, "holds", "at all 4 widths and depths"),
+        ("calibration", born, {"offset": 0.2}, "fails", "standard errors"),
+        ("calibration", born, {"trees": 10}, "open", "10 trees are fewer"),
+        ("width", born, {}, "holds", "2 of 2 depths"),
+        ("width", born, {"narrow": 0.02, "wide": 0.02, "trees": 48}, "fails", "0 of 2 depths"),
+        ("width", born, {"wide": 0.3, "trees": 14}, "open", "0 of 2"),  # an effect is not excluded
+        ("width", born, {"widths": (2,)}, "open", "one width"),
+        ("width", graft, {}, "open", "not measured"),
+        ("speed", graft, {}, "holds", "2 of 2 widths; without its head start the ratios are 2.9"),
+        ("speed", graft, {"factor": 1.0, "noise": 0.05}, "fails", "0 of 2"),
+        ("speed", graft, {"factor": 1.0, "noise": 2.0}, "open", "0 of 2"),
+        ("speed", graft, {"factor": 1 / 3}, "fails", "0 of 2"),
+        ("speed", graft, {"trees": 10}, "open", "10 trees are fewer"),
+        ("speed", graft, {"normalize": True}, "open", "not measured"),
+        ("normalised", graft, {"normalize": True}, "holds", "2 of 2"),
+        ("within", siblings, {}, "holds", "2 of 2"),
+        ("within", siblings, {"rank": -0.6}, "fails", "0 of 2"),
+        ("within", siblings, {"rank": 0.0, "trees": 14}, "open", "0 of 2"),
     ],
 )  # fmt: skip
-def test_the_rules(name, table, outcome, reason):
-    found = RULES[name](table)
+def test_the_rules(name, made, changes, outcome, reason):
+    found = RULES[name](made(**changes))
     assert found.outcome == outcome, found
     assert reason in found.reason
 

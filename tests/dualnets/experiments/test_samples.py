@@ -80,22 +80,22 @@ def judged(claim, table):
 
 
 @pytest.mark.parametrize(
-    ("table", "verdict", "reason"),
+    ("power", "options", "verdict", "reason"),
     [
-        (of_class(3), "holds", "published: 3.00"),
-        (of_class(2.6), "holds", "published: 3.00"),
-        (of_class(1.5), "fails", "between 1."),
-        (of_class(4.5), "fails", "between 4."),
-        (of_class(2.0, spread=0.4), "open", "between"),
-        (of_class(3, trees=11), "open", "11 trees are fewer than 12"),
-        (of_class(3, sizes=SIZES), "open", "were not both run"),
-        (of_class(3, sizes=(0,)), "open", "were not both run"),
-        (of_class(3, fresh=0.15), "open", "close too little of the gap (class, m 2, level 1;"),
-        (of_class(3, counts=(2,)), "open", "were not both run"),
+        (3, {}, "holds", "published: 3.00"),
+        (2.6, {}, "holds", "published: 3.00"),
+        (1.5, {}, "fails", "between 1."),
+        (4.5, {}, "fails", "between 4."),
+        (2.0, {"spread": 0.4}, "open", "between"),
+        (3, {"trees": 11}, "open", "11 trees are fewer than 12"),
+        (3, {"sizes": SIZES}, "open", "were not both run"),
+        (3, {"sizes": (0,)}, "open", "were not both run"),
+        (3, {"fresh": 0.15}, "open", "close too little of the gap (class, m 2, level 1;"),
+        (3, {"counts": (2,)}, "open", "were not both run"),
     ],
 )
-def test_the_exponent_of_the_number_of_rules(table, verdict, reason):
-    found = judged(EXPONENT, table)
+def test_the_exponent_of_the_number_of_rules(power, options, verdict, reason):
+    found = judged(EXPONENT, of_class(power, **options))
     assert (found.verdict, reason in found.reason) == (verdict, True), found.reason
 
 
