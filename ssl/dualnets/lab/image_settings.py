@@ -195,26 +195,6 @@ class ImageSettings(
 
     MEMBERS: ClassVar[str] = "networks"
 
-    def example_views(self, pictures: int, views: int) -> list[Any]:
-        """Test pictures, each followed by views of it; all `(H, W, C)` numpy arrays from 0 to 1.
-
-        Raises:
-            FileNotFoundError: the pictures are not on this machine.
-        """
-        import torch
-
-        from hltm.sampling.philox import Stream
-
-        shown = torch.from_numpy(self.build_images().test.images[:pictures].copy()).float() / 255
-        made = [shown] + [
-            self.build_augmentation().views(
-                shown, seed=self.seed, stream=Stream.EVALUATION, members=(0,), view=view,
-                rows=torch.arange(pictures),
-            )[0]
-            for view in range(views)
-        ]  # fmt: skip
-        return [own[at].permute(1, 2, 0).numpy() for at in range(pictures) for own in made]
-
     def check(self) -> None:
         """Start to train one network, as `check_training` does.
 

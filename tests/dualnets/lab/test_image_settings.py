@@ -105,11 +105,3 @@ def test_where_the_pictures_lie_does_not_name_a_cell():
 def test_every_setting_says_what_it_means():
     for item in dataclasses.fields(ImageSettings):
         assert len(item.metadata["meaning"]) > 3
-
-
-def test_examples_are_pictures_each_followed_by_its_views():
-    found = ImageSettings(augment="none").example_views(2, 3)
-    assert [own.shape for own in found] == [(8, 8, 1)] * 8
-    first, second = found[:4], found[4:]
-    assert all((own == first[0]).all() for own in first)
-    assert (first[0] != second[0]).any()

@@ -119,7 +119,8 @@ def as_good(reference: str, others: Sequence[str], *, members: Members = TREES) 
     text = (
         f"{works_text(members)} A variant is as good as `{reference}` if it keeps {KEPT:.0%} of the "
         f"latter's gain in {members.score}, both gains from the latter's untrained network "
-        f"({members.test} of gain - {KEPT} gain of the latter, p < {SIGNIFICANCE} after Bonferroni over variants compared). "
+        f"({members.test} of gain - {KEPT} gain of the latter, p < {SIGNIFICANCE} after Bonferroni over "
+        "variants compared). "
         f"Holds if `{reference}` works, and {_named(others)} work and are as good; fails if `{reference}` "
         "works and one of the others does not, or gains less (the same test, turned round); open otherwise, "
         f"{_few(members)}"

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from dualnets.images import parse_views
 from dualnets.lab.image_settings import ImageSettings
 from dualnets.lab.report.ablation_figure import (
     COLUMNS,
@@ -25,6 +26,7 @@ from dualnets.lab.report.ablation_figure import (
     spreads,
 )
 from dualnets.lab.report.style import DISTINCT, WIDTH
+from dualnets.lab.report.views_figure import pictures_and_views, show, spelled
 from dualnets.lab.stats import last_step
 from dualnets.lab.variants import ACCURACY, by_variant
 
@@ -58,24 +60,24 @@ def draw(table: pd.DataFrame) -> Figure:
 def example_views(strip: Any, table: pd.DataFrame) -> None:
     """Pictures with views of each, as the first cell had them; a note where the data set is not here."""
     first = table.iloc[0]
-    names = ("data", "data_folder", "augment", "seed")
-    settings = ImageSettings(**{name: _plain(first[name]) for name in names if name in first})
-    words = "+".join(map(str, settings.build_augmentation().operations)) or "none"
+    names = [name for name in ("data", "data_folder", "augment", "seed") if name in first]
+    settings = ImageSettings(**{name: _plain(first[name]) for name in names})
+    suited = settings.build_augmentation()
+    words = spelled(parse_views(settings.augment), suited)
     title = f"{settings.data}: pictures, each followed by views ({words})"
     strip.suptitle(title, fontsize=9, x=0.01, ha="left")
     try:
-        shown = settings.example_views(EXAMPLES, VIEWS)
+        images = settings.build_images()
     except FileNotFoundError:
         strip.text(0.01, 0.4, "the pictures are not on this machine", fontsize=9)
         return
-    axes = strip.subplots(1, EXAMPLES * (1 + VIEWS))
+    _, columns = pictures_and_views(
+        images, suited, seed=settings.seed, pictures=EXAMPLES, views=VIEWS
+    )
+    axes = strip.subplots(1, EXAMPLES * len(columns))
+    shown = [column[at] for at in range(EXAMPLES) for column in columns]
     for own, picture in zip(axes, shown, strict=True):
-        grey = picture.shape[-1] == 1
-        own.imshow(picture[..., 0] if grey else picture, cmap="gray", vmin=0, vmax=1)
-        own.set(xticks=[], yticks=[])
-        own.grid(visible=False)
-        for side in own.spines.values():
-            side.set_visible(False)
+        show(own, picture)
 
 
 def _probes(figure: Any, axes: Any, variants: dict[str, pd.DataFrame]) -> None:

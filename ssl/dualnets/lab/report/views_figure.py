@@ -56,16 +56,12 @@ def views_figure(
     check_whole("pictures", pictures, low=1)
     check_whole("views", views, low=1)
     suited = augmentation.for_shape(images.shape)
-    rows = _one_of_each(images.train.labels, pictures)
-    shown = np.ascontiguousarray(images.train.images[rows])
-    address: Any = {"seed": seed, "stream": Stream.DATA, "members": (0,), "rows": rows}
-    drawn = [suited.views(shown, view=v, **address)[0].numpy() for v in range(1, views + 1)]
-    columns = [shown / np.float32(255), *drawn]
+    rows, columns = pictures_and_views(images, suited, seed=seed, pictures=pictures, views=views)
 
     import matplotlib.pyplot as plt
 
     names = [brief(images.classes[images.train.labels[row]], 16) for row in rows]
-    text = textwrap.wrap(_spelled(augmentation, suited), LINE)
+    text = textwrap.wrap(spelled(augmentation, suited), LINE)
     widths = [1, APART, *[1] * views]
     left, top = 0.3 + 0.078 * max(map(len, names)), 0.72 + 0.17 * len(text)
     width, height = left + CELL * (sum(widths) + 0.1), top + CELL * (len(rows) + 0.1)
@@ -79,7 +75,7 @@ def views_figure(
         for at, column in enumerate(columns):
             for row, picture in enumerate(column):
                 axes = figure.add_subplot(grid[row, at + (at > 0)])
-                _show(axes, picture)
+                show(axes, picture)
                 if row == 0:
                     axes.set_title(
                         f"view {at}" if at else "picture", loc="center", fontsize=9,
@@ -106,6 +102,17 @@ def views_figure(
     return figure
 
 
+def pictures_and_views(
+    images: LabelledImages, augmentation: ImageAugmentation, *, seed: int, pictures: int, views: int
+) -> tuple[list[int], list[np.ndarray]]:
+    """The places of the first training pictures of the first classes; `(N, C, H, W)` these and each view."""
+    rows = _one_of_each(images.train.labels, pictures)
+    shown = np.ascontiguousarray(images.train.images[rows])
+    address: Any = {"seed": seed, "stream": Stream.DATA, "members": (0,), "rows": rows}
+    drawn = [augmentation.views(shown, view=v, **address)[0].numpy() for v in range(1, views + 1)]
+    return rows, [shown / np.float32(255), *drawn]
+
+
 def _one_of_each(labels: np.ndarray, count: int) -> list[int]:
     """Places of `count` pictures: the first of every class, then the second of every class, and so on."""
     order = np.argsort(labels, kind="stable")
@@ -114,7 +121,7 @@ def _one_of_each(labels: np.ndarray, count: int) -> list[int]:
     return order[np.lexsort((labels[order], turn))][:count].tolist()
 
 
-def _show(axes: Any, picture: np.ndarray) -> None:
+def show(axes: Any, picture: np.ndarray) -> None:
     """One picture `(C, H, W)` in 0..1, in colour where it has three channels, else its first."""
     pixels = picture.clip(0, 1)
     if len(picture) == 3:
@@ -126,7 +133,7 @@ def _show(axes: Any, picture: np.ndarray) -> None:
     axes.spines[:].set(visible=True, color="0.8", linewidth=0.4)  # a white picture ends, too
 
 
-def _spelled(asked: ImageAugmentation, done: ImageAugmentation) -> str:
+def spelled(asked: ImageAugmentation, done: ImageAugmentation) -> str:
     """The operations, behind the name of a preset."""
     operations = " + ".join(map(str, done.operations)) or "every view is the picture"
     return f"{asked}:  {operations}" if asked.name in PRESETS else operations
