@@ -124,7 +124,7 @@ def _grids(data: str, narrow: str, trained: dict[str, list[Any]]) -> list[Grid]:
             for broken in _BROKEN
         ),
         {**few, "loss": ["triplet", "infonce", "ntxent", "batchwise-nce"], "batches": [3]},
-        {**small, "loss": ["simple"], "batches": [20], "batch": [1024]},
+        {**small, "loss": ["simple"], "batches": [30], "batch": [1024]},
         *(
             {**residue, **{name: [value] for name, value in at.items()}, "strength": STRENGTHS}
             for at in REFERENCES
