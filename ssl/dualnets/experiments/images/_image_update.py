@@ -50,7 +50,9 @@ def comparisons(
     """The rows of `update`, of every network on pictures and views of its own."""
     rows = []
     for member in network.members:
-        one = take(network, member, member + 1).double()
+        one = take(network, member, member + 1)
+        if not (settings.batches and settings.loss == "simple"):  # estimates have larger errors
+            one.double()
         fresh = settings.batches or settings.loss == PAIR
         data = source if fresh else finite_set(settings, source, member)
         rows += _update.compared(settings, one, data, member, homogeneous, progress)

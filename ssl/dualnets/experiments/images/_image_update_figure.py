@@ -31,8 +31,7 @@ def draw(table: pd.DataFrame) -> Figure:
         axes[0, 0], errors[~estimated], title="a  identities against autograd, float64",
         colours=colours, broken="assumption broken",
     )  # fmt: skip
-    # between the lines of what is exact and of what is broken, where there are no errors
-    axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0.46, 0.0), handletextpad=0.2)
+    axes[0, 0].legend(loc="lower center", bbox_to_anchor=(0.5, -0.3), ncols=2, handletextpad=0.2)
     _update_figure.estimates(
         axes[0, 1], errors[estimated], title="b  estimates from random views", colours=colours
     )

@@ -110,7 +110,12 @@ STRENGTHS = [1.0, 0.1, 0.01, 0.001, 1e-5, 3e-6, 1e-6]
 _BROKEN: list[dict[str, Any]] = [{"bias": Fixed(True)}, {"normalize": Fixed(True)}]
 
 
-def _grids(data: str, narrow: str, trained: dict[str, list[Any]]) -> list[Grid]:
+def _grids(
+    data: str,
+    estimated: dict[str, list[Any]],
+    trained: dict[str, list[Any]],
+    narrow: str = "8-16-16",
+) -> list[Grid]:
     """The cells of a data set: where all pairs are summed with the usual widths, else narrower ones."""
     own: dict[str, Any] = {"data": Fixed(data)}
     few = {**own, "members": [3], "pictures": [12], "batch": [16]}
@@ -124,7 +129,7 @@ def _grids(data: str, narrow: str, trained: dict[str, list[Any]]) -> list[Grid]:
             for broken in _BROKEN
         ),
         {**few, "loss": ["triplet", "infonce", "ntxent", "batchwise-nce"], "batches": [3]},
-        {**small, "loss": ["simple"], "batches": [20], "batch": [1024]},
+        {**small, "loss": ["simple"], **estimated},
         *(
             {**residue, **{name: [value] for name, value in at.items()}, "strength": STRENGTHS}
             for at in REFERENCES
@@ -148,8 +153,8 @@ GRIDS: dict[str, list[Grid]] = {
         {"measure": Fixed(RESIDUE), "steps": [20], "snapshots": [3], "normalize": [False, True],
          "widths": ["4-6"], "members": [3], "pictures": [8]},
     ],
-    "default": _grids("digits", "8-16-16", {"steps": [1000]}),
-    "fashion": _grids("fashion-mnist", "8-16-16", {"steps": [300]}),
+    "default": _grids("digits", {"batches": [30], "batch": [1024]}, {"steps": [200]}),
+    "fashion": _grids("fashion-mnist", {"batches": [20], "batch": [192]}, {"steps": [100]}),
 }  # fmt: skip
 
 IDENTITY_RULE = (

@@ -79,7 +79,9 @@ def updates(
 ) -> Iterator[Comparison]:
     """A contrastive loss's update, with f and as an operator on the weight (docs/theory.md, 3.3 to 3.5)."""
     loss = settings.build_loss()
-    sampled = {"batches": settings.batches, "batch": settings.batch, "seed": settings.seed}
+    sampled = {
+        "batches": settings.batches, "batch": settings.batch, "seed": settings.seed, "dtype": None,
+    }  # fmt: skip
     how: dict[str, Any] = sampled if settings.batches else {}
     _, met = form
     name = COVARIANCE if isinstance(loss, Simple) else WEIGHTED
