@@ -53,7 +53,9 @@ def check_number(
     if fits and not math.isnan(number) and (math.isfinite(number) or not limit):
         return number
     shown = name.split()[-1]
-    if high is not None:
+    if high is not None and low is None:
+        wanted = f"in {above} < {shown} <= {high}"
+    elif high is not None:
         wanted = f"in {low}..{high}"
     elif below is not None:
         wanted = f"in {low} <= {shown} < {below}"

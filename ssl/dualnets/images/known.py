@@ -84,8 +84,7 @@ def load(
         checksums: whether files of up to 256 MiB must be those that were published.
 
     Raises:
-        FileNotFoundError: files are absent; the text says what to put where.
-        ImportError: the digits without scikit-learn.
+        FileNotFoundError: files are absent; the text says what to put where, or what to install.
         TypeError: checksums is not True or False.
         ValueError: an unknown name, or a file that is damaged or another one.
 
@@ -132,8 +131,9 @@ def _digits(path: Callable[[str], Path], checksums: Mapping[str, str]) -> dict[s
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError(
-            "the digits come with scikit-learn, which is not installed: pip install scikit-learn"
+        raise FileNotFoundError(
+            "digits are not found: they come with scikit-learn, which is not installed: "
+            "pip install scikit-learn"
         ) from error
     found = load_digits()
     keys = uniform(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dualnets._checks import check_kind, check_whole
 from dualnets._lazy import no_grad, torch
 from dualnets.images.operations import Draws, Operation, parse_operation
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from hltm.sampling.philox import Stream
@@ -104,7 +105,7 @@ class ImageAugmentation:
     @no_grad
     def views(
         self,
-        pictures: Tensor,
+        pictures: Tensor | np.ndarray,
         *,
         seed: int,
         stream: Stream,
@@ -139,66 +140,48 @@ class ImageAugmentation:
             )
         numbers = numbers.to(device, torch.int64)
         suited = self.for_shape(given.shape[1:])
-        draw = partial(
-            suited._draws, seed=check_seed(seed), stream=stream, members=members, view=view
-        )
+        members = list(members)
+        address = {"seed": check_seed(seed), "stream": stream, "members": members, "view": view}
+        uniforms = suited._uniforms(numbers, address)
         each = max(1, len(members) * given[0].numel()) if count else 1
         size = max(CHUNK // each, 1) if device.type == "cpu" else max(count, 1)
         parts = [
-            suited._changed(part, draw(own), len(members))
-            for part, own in zip(given.split(size), numbers.split(size), strict=True)
+            suited._changed(part, own, drawn, address)
+            for part, own, drawn in zip(
+                given.split(size), numbers.split(size), uniforms.split(size, dim=2), strict=True
+            )
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _changed(self, pictures: Tensor, draws: list[Draws], members: int) -> Tensor:
-        """`(S, N, C, H, W)` views of one chunk."""
+    def _changed(
+        self, pictures: Tensor, rows: Tensor, uniforms: Tensor, address: dict[str, Any]
+    ) -> Tensor:
+        """`(S, N, C, H, W)` views of some pictures."""
         numbers = pictures.to(torch.float32)
         if pictures.dtype == torch.uint8:
             numbers = numbers / 255
+        members = len(address["members"])
         views = numbers.expand(members, *numbers.shape).flatten(0, 1)
-        for operation, drawn in zip(self.operations, draws, strict=True):
-            views = operation(views, drawn)
+        for operation, node, own in zip(self.operations, self._nodes, uniforms, strict=True):
+            normals = partial(_normals, rows, node + 1, address)
+            views = operation(views, Draws(own.flatten(0, 1), normals))
         return views.unflatten(0, (members, -1))
 
-    def _draws(
-        self, rows: Tensor, *, seed: int, stream: Stream, members: Sequence[int], view: int
-    ) -> list[Draws]:
-        """What each operation draws for `(N,)` rows of each member, as S * N pictures."""
+    @property
+    def _nodes(self) -> list[int]:
+        """Where the numbers of each operation begin; the first call of the generator is its uniforms."""
+        kinds = [type(operation) for operation in self.operations]
+        return [
+            (operation.address * AGAIN + kinds[:at].count(type(operation))) * QUADS
+            for at, operation in enumerate(self.operations)
+        ]
+
+    def _uniforms(self, rows: Tensor, address: dict[str, Any]) -> Tensor:
+        """`(operations, S, N, 4)` float32 in [0, 1)."""
         from hltm.sampling.philox import four_words_at
 
-        if not self.operations:
-            return []
-        words_of = partial(
-            four_words_at, rows, seed=seed, stream=stream, members=members, view=view
-        )
-        first = []
-        for at, operation in enumerate(self.operations):
-            again = sum(type(other) is type(operation) for other in self.operations[:at])
-            first.append((operation.address * AGAIN + again) * QUADS)
-        words = words_of(nodes=torch.tensor(first, device=rows.device))  # (4, S, N, operations)
-        uniforms = _uniforms(words).flatten(1, 2).permute(2, 1, 0).contiguous()
-        draws = []
-        for node, own in zip(first, uniforms, strict=True):
-
-            def normals(count: int, node: int = node + 1) -> Tensor:
-                """By Box and Muller, two of two uniform numbers."""
-                quads = -(-count // 4)
-                if quads >= QUADS:
-                    raise ValueError(
-                        f"noise is for pictures of at most {4 * (QUADS - 1):,} numbers, got {count:,}"
-                    )
-                nodes = torch.arange(node, node + quads, device=rows.device)
-                a, b, c, d = _uniforms(words_of(nodes=nodes)).flatten(1, 2)  # (S * N, quads)
-                pairs = [(_radius(a), b), (_radius(c), d)]
-                parts = [
-                    radius * wave(angle * (2 * torch.pi))
-                    for radius, angle in pairs
-                    for wave in (torch.cos, torch.sin)
-                ]
-                return torch.cat(parts, dim=-1)[:, :count]
-
-            draws.append(Draws(own, normals))
-        return draws
+        nodes = torch.tensor(self._nodes, dtype=torch.int64, device=rows.device)
+        return _fractions(four_words_at(rows, nodes=nodes, **address)).permute(3, 1, 2, 0)
 
 
 def parse_views(text: str) -> ImageAugmentation:
@@ -231,10 +214,27 @@ def parse_views(text: str) -> ImageAugmentation:
     return ImageAugmentation(tuple(map(parse_operation, written.split("+"))))
 
 
-def _uniforms(words: Tensor) -> Tensor:
-    """float32 numbers in [0, 1) of 32-bit words, exact: a word's 24 highest bits."""
+def _normals(rows: Tensor, node: int, address: dict[str, Any], count: int) -> Tensor:
+    """`(S * N, count)` float32 normal numbers, by Box and Muller two of two uniform ones."""
+    from hltm.sampling.philox import four_words_at
+
+    quads = -(-count // 4)
+    if quads >= QUADS:
+        raise ValueError(
+            f"noise is for pictures of at most {4 * (QUADS - 1):,} numbers, got {count:,}"
+        )
+    nodes = torch.arange(node, node + quads, device=rows.device)
+    a, b, c, d = _fractions(four_words_at(rows, nodes=nodes, **address)).flatten(1, 2)
+    radii = [torch.sqrt(-2 * torch.log(1 - each)) for each in (a, c)]
+    angles = [each * (2 * torch.pi) for each in (b, d)]
+    parts = [
+        radius * wave(angle)
+        for radius, angle in zip(radii, angles, strict=True)
+        for wave in (torch.cos, torch.sin)
+    ]
+    return torch.cat(parts, dim=-1)[:, :count]
+
+
+def _fractions(words: Tensor) -> Tensor:
+    """float32 numbers in [0, 1) of 32-bit words, exact: of a word's 24 highest bits."""
     return (words >> 8).to(torch.float32) * 2.0**-24
-
-
-def _radius(uniforms: Tensor) -> Tensor:
-    return torch.sqrt(-2 * torch.log(1 - uniforms))

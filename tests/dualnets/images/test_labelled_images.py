@@ -146,11 +146,12 @@ def test_without_scikit_learn_the_digits_say_what_to_install():
         "import sys; sys.modules['sklearn'] = None\n"
         "import dualnets\n"
         "try: dualnets.images.load()\n"
-        "except ImportError as error: print(error)"
+        "except FileNotFoundError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (
-        "the digits come with scikit-learn, which is not installed: pip install scikit-learn\n"
+        "digits are not found: they come with scikit-learn, which is not installed: pip install "
+        "scikit-learn\n"
     )
 
 

@@ -11,7 +11,7 @@ from dualnets import theory
 def digits() -> theory.DatasetViews | None:
     """Scikit-learn's 1797 digits, 8 x 8, under crops, blur and noise; None without scikit-learn."""
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
     except ImportError:
         return None
     images = torch.from_numpy(load_digits().images) / 16

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 RATIO = math.log(4 / 3)  # of a crop's sides: between 3/4 and 4/3, as published
 BLUR = (0.1, 2.0)  # deviations in pixels, as published
 SHARP = 1e-3  # a deviation in pixels at which a Gaussian is one pixel
+NOTHING, LEAST = 1e-9, -21.0  # weights of a Gaussian below this are 0, e^-21 among them
 
 
 @OPERATIONS.register("crop")
@@ -137,9 +138,10 @@ class Blur(Operation):
         matrices = []
         for size in pictures.shape[-2:]:
             place = torch.arange(size, device=pictures.device)
-            weights = torch.exp(-0.5 * (place / deviation) ** 2)  # (N, 1, 1, size), by distance
-            matrix = weights[..., 0, (place[:, None] - place).abs()]
-            matrices.append(matrix / matrix.sum(-1, keepdim=True))
+            exponent = (place[:, None] - place) ** 2 * (-0.5 / deviation**2)
+            # numbers that underflow are slow; far below the precision of the sum they are 0
+            weights = torch.nn.functional.threshold(exponent.clamp(min=LEAST).exp_(), NOTHING, 0.0)
+            matrices.append(weights / weights.sum(-1, keepdim=True))
         return _resampled(pictures, *matrices)
 
 

@@ -237,7 +237,7 @@ def _turned(pictures: Tensor, turn: Tensor) -> Tensor:
         top == red, (green - blue) / safe,
         torch.where(top == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )  # fmt: skip
-    hue = hue + 6 * turn  # in sixths
+    hue = hue + 6 * turn  # in sixths of the circle
     place = torch.tensor([5.0, 3.0, 1.0], device=pictures.device)[:, None, None] + hue
-    place = place.remainder(6)
+    place = place - (place / 6).floor_().mul_(6)  # `remainder` takes ten times as long
     return top - chroma * torch.minimum(place, 4 - place).clamp_(0, 1)
