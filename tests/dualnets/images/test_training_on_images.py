@@ -11,7 +11,7 @@ from dualnets.images import LabelledImages, load, parse_views
 from dualnets.images import rows as image_rows
 from dualnets.methods import discover
 from dualnets.networks.conv_net import conv_net
-from dualnets.training import ensemble, trajectory
+from dualnets.training import ensemble, steps, trajectory
 
 DIGITS = load("digits")
 AUGMENT = parse_views("default")
@@ -80,6 +80,13 @@ def test_parts_spans_and_threads_change_no_bit(monkeypatch):
         assert numbers(train(BYOL(), network(3))).equal(expected)
     finally:
         torch.set_num_threads(given)
+
+
+def test_steps_on_images_are_not_recorded(monkeypatch):
+    """A recording would cost seconds and is for block networks alone."""
+    monkeypatch.setattr(steps, "WORTH_RECORDING", 1)
+    monkeypatch.setattr(steps, "Recording", lambda *_: pytest.fail("a step was recorded"))
+    assert train(BYOL()).losses.isfinite().all()
 
 
 def run(checkpoints, images=DIGITS, augment=AUGMENT):
