@@ -112,17 +112,18 @@ def pictures_ablation(
     Args:
         module, claims, summary, variants: as there.
         method: of all variants.
-        common: what differs from COMMON at every scale.
+        common: what differs at every scale.
         default, fashion, paper: what differs from these scales.
         **more: arguments of `ablation`.
     """
+    always = common or {}
     scales = {
-        "smoke": SMOKE,
-        "default": default or {},
-        "fashion": {**FASHION, **(fashion or {})},
-        "paper": {**PAPER, **(paper or {})},
+        "smoke": {**SMOKE, **always},
+        "default": {**always, **(default or {})},
+        "fashion": {**FASHION, **always, **(fashion or {})},
+        "paper": {**PAPER, **always, **(paper or {})},
     }
-    shared = {**COMMON, "method": Fixed(method), **(common or {})}
+    shared = {**COMMON, "method": Fixed(method)}
     usual = {"table": SUMMARY_TABLE, "figure": FIGURE, "code": CODE, "result_version": 1}
     return ablation(
         module, claims=claims, summary=summary, variants=variants, common=shared, scales=scales,
