@@ -157,6 +157,14 @@ def test_variants_differ_in_what_they_say_and_every_scale_can_be_built(name):
     assert (large.data, network.inputs, large.method) == ("cifar10", 3072, found[0].method)
 
 
+def test_losses_compare_features_of_length_one_at_every_scale():
+    experiment = experiments.load("image_losses")
+    for scale in experiment.grids:
+        for settings in grids.cells(experiment, scale, {}):
+            assert settings.build_method().projector.widths == ()
+            assert (settings.normalize, settings.momentum, settings.weight_decay) == (True, 0, 0)
+
+
 def test_combinations_are_those_of_trees():
     for settings in grids.cells(IMAGE_BYOL, "default", {}):
         method, name = settings.build_method(), settings.variant.split()

@@ -52,5 +52,7 @@ EXPERIMENT = pictures_ablation(
     variants={**LOSSES, **COVARIANCE},
     method="simclr",
     common={"projector": "none", "normalize": True, "momentum": 0.0, "weight_decay": 0.0},
+    default={"steps": 500},
+    fashion={"steps": 400},
     table=NUMBERS,
 )

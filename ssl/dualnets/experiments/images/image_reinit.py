@@ -36,4 +36,6 @@ EXPERIMENT = pictures_ablation(
     ),
     summary="on pictures: redrawing BYOL's predictor does no harm",
     variants={NEVER: {}, **SLOW, **byol_reinit.FRESH},
+    default={"steps": 500},
+    fashion={"steps": 400},
 )
