@@ -20,7 +20,10 @@ from hltm.sampling.philox import Stream, uniform
 if TYPE_CHECKING:
     from dualnets.images.dataset import LabelledImages
 
-DRAWN_BYTES = 1 << 22  # of the pictures that are drawn in one call: they stay in the cache
+DRAWN_BYTES = (
+    1 << 22
+)  # of the pictures that are drawn in one call on a CPU, in whose cache they stay
+ON_DEVICE = 16  # times as many elsewhere, where a call has to be worth its launch
 CHOICE_SEED = 0  # of the order in which `samples` takes pictures
 
 
@@ -92,7 +95,8 @@ class ImageRows(Epochs):
         return replace(self, device=device, _kept={})
 
     def steps_at_once(self, needs: Needs) -> int:
-        return max(DRAWN_BYTES // self._batch_bytes(needs), 1)
+        most = DRAWN_BYTES * (1 if self.device.type == "cpu" else ON_DEVICE)
+        return max(most // self._batch_bytes(needs), 1)
 
     def target_count(self, needs: Needs) -> int:
         return 0 if needs.targets == () else 1
