@@ -54,7 +54,7 @@ EXPERIMENT = pictures_ablation(
     method="simclr",
     common={"projector": "none", "normalize": True, "momentum": 0.0, "weight_decay": 0.0},
     default={"steps": 500},
-    fashion={"steps": 400},
+    fashion={"steps": 700},
     sweep=Sweep(
         "hltm run image-losses --seed 1000 --members 2 --steps 250 --snapshots 3 --lr 0.01 0.1 1 10",
         (0.01, 0.1, 1.0, 10.0),
