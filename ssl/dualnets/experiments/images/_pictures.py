@@ -4,8 +4,8 @@ Settings: a ConvNet of three strided layers whose features, the mean over places
 normalised; projector 80-128-64 and predictor 64-128-64; otherwise as on trees (`byol/_byol.py`): each head
 Linear, BatchNorm without gain and shift, ReLU, Linear, cosine losses of both directions summed, moving
 average 0.99, SGD with momentum 0.9 and weight decay 4e-4, batch 128. The default scale trains on
-scikit-learn's digits, `fashion` a narrower ConvNet on Fashion-MNIST, and `paper` a ResNet-18 with BatchNorm inside on CIFAR-10
-with BYOL's views.
+scikit-learn's digits, `fashion` a narrower ConvNet on Fashion-MNIST in batches of 64, and `paper` a ResNet-18
+with BatchNorm inside on CIFAR-10 with BYOL's views.
 
 Steps are what ten minutes of two cores allow: some curves still move at the end, and the plateau rule then
 leaves a claim open. Learning rates were chosen on pilots (seed 1000): 0.03 for digits, 0.1 for Fashion-MNIST.
