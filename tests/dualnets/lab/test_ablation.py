@@ -17,7 +17,7 @@ EVERY = [experiments.load(name) for name in experiments.names()]
 WITH_VARIANTS = [each.name for each in EVERY if all("variant" in g for g in each.grids["default"])]
 DECLARED = [each.name for each in EVERY if isinstance(each, Ablation)]
 # their best rates lie at an end of those tried
-AT_AN_END = ("byol_normalisation", "supervised")
+AT_AN_END = ("byol_normalisation", "image_losses", "supervised")
 TUNED = [name for name in DECLARED if experiments.load(name).sweep is not None]
 SCALES = ("smoke", "default", "paper")
 

@@ -24,5 +24,5 @@ EXPERIMENT = pictures_ablation(
     summary="on pictures: BYOL needs the gradient through the mean",
     variants={**PARTS, NETWORK: byol_batchnorm.ELSEWHERE[NETWORK]},
     variants_at={"paper": PARTS},
-    fashion={"steps": 240},
+    fashion={"steps": 500},
 )

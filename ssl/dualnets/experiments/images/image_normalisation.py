@@ -55,5 +55,5 @@ EXPERIMENT = pictures_ablation(
     variants={BATCH: {}, **ONE_SAMPLE},
     common={"network_norm": "batch"},
     default={"steps": 500},
-    fashion={"steps": 400},
+    fashion={"steps": 700},
 )

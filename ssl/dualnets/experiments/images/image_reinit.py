@@ -37,5 +37,5 @@ EXPERIMENT = pictures_ablation(
     summary="on pictures: redrawing BYOL's predictor does no harm",
     variants={NEVER: {}, **SLOW, **byol_reinit.FRESH},
     default={"steps": 500},
-    fashion={"steps": 400},
+    fashion={"steps": 700},
 )
