@@ -179,8 +179,8 @@ class ImageTrainSettings(TrainSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSettings(
-    NamedSettings, ImageProbeSettings, ImageNetworkSettings, ImageTrainSettings, PictureSettings
+class ImageSettings(  # the first base's defaults count
+    ImageTrainSettings, NamedSettings, ImageProbeSettings, ImageNetworkSettings, PictureSettings
 ):
     """One variant on pictures.
 
