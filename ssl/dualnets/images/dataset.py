@@ -177,9 +177,10 @@ def _checked(part: str, images: Any, labels: Any) -> Pictures:
         raise ValueError(
             f"{part} labels must have the shape ({len(found)},), one for each picture, got {given.shape}"
         )
-    if given.min() < 0:
-        raise ValueError(f"{part} labels must be at least 0, got {given.min()}")
-    return Pictures(found, given.astype(np.int64))
+    labels = given.astype(np.int64)
+    if labels.min() < 0:  # so is what is too large for int64
+        raise ValueError(f"{part} labels must be int64 of at least 0, got {given[labels.argmin()]}")
+    return Pictures(found, labels)
 
 
 def _pictures(part: str, images: Any) -> Array:

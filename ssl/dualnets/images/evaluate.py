@@ -11,6 +11,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +20,7 @@ from dualnets._checks import check_kind, check_network, check_whole
 from dualnets.images.dataset import LabelledImages, Pictures
 from dualnets.images.rows import fixed_order
 from dualnets.images.standardised import standardised
+from dualnets.methods.source import check_shape
 from hltm.probe.metrics.collapse import Collapse
 from hltm.sampling.philox import Stream, check_seed, uniform
 
@@ -63,8 +65,8 @@ def evaluate(
 
     - `linear all`, `linear 100`: ridge regression of one-hot labels on the features, in closed form, with
       the labels of all training pictures, or of 100. The features are standardised by those of all training
-      pictures. The ridge is the one, of nine, that predicts a fifth of the labelled pictures best from the
-      other four; then all are fitted.
+      pictures. The ridge is the one, of nine, that predicts a fifth of the labelled pictures, of each class
+      about as many, best from the other four; then all are fitted.
     - `neighbours all`, `neighbours 100`: votes of the labelled pictures of the largest cosines c with the
       features, each with weight exp(c / 0.07) (Wu and others 2018, arXiv 1805.01978, Section 3.4).
     - `spread`, `effective_rank`: of the test pictures; see `hltm.probe.Collapse`.
@@ -87,7 +89,7 @@ def evaluate(
 
     Raises:
         TypeError: a network or a data set of another kind, or a number that is not whole.
-        ValueError: a data set of another size than the network reads, more pictures than there are, fewer
+        ValueError: pictures of another shape than the network reads, more pictures than there are, fewer
             than 5 or than two labels per class, or other numbers below 1.
 
     Example:
@@ -106,12 +108,17 @@ def evaluate(
         raise ValueError(
             f"the pictures have {images.inputs} numbers, the network reads {network.inputs}"
         )
+    check_shape(network, images)
     check_seed(seed)
     for name, number in (("neighbours", neighbours), ("batch", batch), ("splits", splits)):
         check_whole(name, number, low=1)
     train = _first("train_samples", images.train, train_samples)
     test = _first("test_samples", images.test, test_samples)
     classes, there = len(images.classes), len(train.labels)
+    if not isinstance(labels, tuple | list):
+        raise TypeError(f"labels must be a tuple such as (None, 100), got {labels!r}")
+    if there < HELD_OUT:
+        raise ValueError(f"training pictures must be at least {HELD_OUT}, got {there}")
     for count in labels:
         if count is not None:
             check_whole("labels", count, low=max(2 * classes, HELD_OUT))
@@ -152,7 +159,8 @@ def features_of(network: Any, images: LabelledImages, pictures: Any, *, batch: i
     device = next(network.parameters()).device
     found = []
     for low in range(0, len(pictures), batch):
-        given = torch.tensor(pictures[low : low + batch], device=device).float().div_(255)
+        given = torch.tensor(np.ascontiguousarray(pictures[low : low + batch]), device=device)
+        given = given.float().div_(255)
         leaves = standardised(images, given).flatten(1)
         if network.stacked:
             leaves = leaves.expand(len(network.members), -1, -1)
@@ -224,10 +232,30 @@ def balanced_choice(
     )[0]  # fmt: skip
     order = keys.argsort(stable=True).to(labels.device)
     by_class = order[labels[order].argsort(stable=True)]
-    sizes = labels.bincount()
-    begins = (sizes.cumsum(0) - sizes)[labels[by_class]]
-    turn = torch.arange(len(labels), device=labels.device) - begins  # of a picture within its class
-    return by_class[turn.argsort(stable=True)][:count]
+    return by_class[_turns(labels[by_class]).argsort(stable=True)][:count]
+
+
+def last_fifth(labels: Tensor) -> Tensor:
+    """`(n,)` bool: of each class about the last fifth of its pictures, n // 5 in all.
+
+    Args:
+        labels: `(n,)` int64, in the order of `balanced_choice`.
+    """
+    parts = (_turns(labels) + 0.5) / labels.bincount()[
+        labels
+    ]  # of a class that is before a picture
+    found = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+    found[parts.argsort(stable=True)[len(labels) - len(labels) // HELD_OUT :]] = True
+    return found
+
+
+def _turns(labels: Tensor) -> Tensor:
+    """`(n,)` int64: how many of the pictures before it a picture's class has."""
+    order, sizes = labels.argsort(stable=True), labels.bincount()
+    begins = (sizes.cumsum(0) - sizes)[labels[order]]
+    return torch.empty_like(order).scatter_(
+        0, order, torch.arange(len(labels), device=labels.device) - begins
+    )
 
 
 def _with_moments(network: Any, images: LabelledImages) -> Any:
@@ -261,9 +289,7 @@ def _scores(
                 chosen = balanced_choice(
                     own.train_labels, count, seed=seed, member=member, split=split
                 )
-                # the last fifth of every turn is balanced as the whole is
-                held_out = torch.arange(len(chosen), device=chosen.device)
-                held_out = held_out >= len(chosen) - len(chosen) // HELD_OUT
+                held_out = last_fifth(own.train_labels[chosen])
                 linear = linear_accuracy(own, chosen, classes, held_out)
                 near = neighbour_accuracy(own, chosen, classes, neighbours, batch)
             yield split, f"linear {name}", linear

@@ -42,7 +42,9 @@ def read_idx(path: Path, dimensions: int, checksum: str | None = None) -> Array:
     start = 4 + 4 * dimensions
     expected = bytes([0, 0, IDX_UINT8, dimensions])
     begin = whole[:start].tobytes()
-    if begin[:4] != expected or len(begin) < start:
+    if begin[:4] == expected and len(begin) < start:
+        raise _damaged(path, f"its header has {start} bytes, the file {len(begin)}")
+    if begin[:4] != expected:
         raise _damaged(
             path,
             f"an IDX file of uint8 in {dimensions} dimensions begins with {expected.hex(' ')}, this one "

@@ -26,6 +26,7 @@ PRESETS = {
     "none": "",
 }
 CHUNK = 1 << 17  # numbers that are changed at a time on a CPU: they stay in its cache
+MAX_NUMBERED = 1 << 32  # rows with an address of their own
 AGAIN, QUADS = 16, 1 << 16  # how often an operation may occur, and calls of the generator for each
 
 
@@ -62,6 +63,8 @@ class ImageAugmentation:
     operations: tuple[Operation, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.operations, tuple | list):
+            raise TypeError(f"operations must be a tuple of operations, got {self.operations!r}")
         object.__setattr__(self, "operations", tuple(self.operations))
         for operation in self.operations:
             check_kind("an operation", operation, Operation, "dualnets.images.parse_views('flip')")
@@ -122,14 +125,20 @@ class ImageAugmentation:
             rows: `(N,)` the number of each picture in its data set, below 2^32; by default 0 .. N - 1.
 
         Raises:
-            TypeError, ValueError: pictures of another shape, rows that are not as many, a seed or a view out
-                of range, or operations on colour that are no preset's, for grey pictures.
+            TypeError, ValueError: pictures of another shape or dtype, rows that are not as many or no whole
+                numbers, rows on a CPU, a seed or a view out of range, or operations on colour that are no
+                preset's, for grey pictures.
         """
+        import numpy as np
+
         from hltm.sampling.philox import MAX_VIEWS, check_seed
 
-        given = torch.as_tensor(pictures)
+        # copied: an array may be one that torch does not take, such as a memory map to be read only
+        given = pictures if isinstance(pictures, torch.Tensor) else torch.tensor(np.array(pictures))
         if given.ndim != 4:
             raise ValueError(f"pictures must have the shape (N, C, H, W), got {tuple(given.shape)}")
+        if not (given.is_floating_point() or given.dtype == torch.uint8):
+            raise TypeError(f"pictures must be floating-point numbers or uint8, got {given.dtype}")
         if not 0 <= check_whole("view", view, low=0) < MAX_VIEWS:
             raise ValueError(f"view must be below 2^24, got {view}")
         count, device = len(given), given.device
@@ -137,6 +146,13 @@ class ImageAugmentation:
         if numbers.shape != (count,):
             raise ValueError(
                 f"rows must be {count} numbers, one for each picture, got {tuple(numbers.shape)}"
+            )
+        if numbers.is_floating_point():
+            raise TypeError(f"rows must be whole numbers, got {numbers.dtype}")
+        on_cpu = numbers.device.type == "cpu"  # elsewhere a look at them would wait for the device
+        if on_cpu and count and not 0 <= int(numbers.min()) <= int(numbers.max()) < MAX_NUMBERED:
+            raise ValueError(
+                f"rows must be in 0..2^32-1, got {int(numbers.min())}..{int(numbers.max())}"
             )
         numbers = numbers.to(device, torch.int64)
         suited = self.for_shape(given.shape[1:])

@@ -56,6 +56,24 @@ class Source(Protocol):
         ...
 
 
+def check_shape(network: Any, source: Any) -> None:
+    """Check that a network on pictures reads pictures of the source's shape, where both have a `shape`.
+
+    Raises:
+        ValueError: pictures of another shape, such as that of as many numbers.
+
+    Example:
+        >>> import dualnets
+        >>> from dualnets.images import load
+        >>> check_shape(dualnets.conv_net((1, 4, 16), seed=0), load("digits"))
+        Traceback (most recent call last):
+        ValueError: the pictures have the shape (1, 8, 8), the network reads (1, 4, 16)
+    """
+    there, read = (getattr(thing, "shape", None) for thing in (source, network))
+    if isinstance(there, tuple) and isinstance(read, tuple) and there != read:
+        raise ValueError(f"the pictures have the shape {there}, the network reads {read}")
+
+
 def target_classes(source: LatentTree | Source, targets: str | tuple[Node, ...]) -> list[int]:
     """The number of classes of each of T targets: of a tree's nodes, their states.
 

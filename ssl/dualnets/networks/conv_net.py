@@ -53,6 +53,8 @@ def conv_net(
         >>> {level: tuple(values.shape) for level, values in network.activations(pictures).items()}
         {1: (4, 16, 196, 32), 2: (4, 16, 49, 64), 3: (4, 16, 16, 80)}
     """
+    if not hasattr(widths, "__len__"):
+        raise TypeError(f"widths must be a sequence such as (32, 64, 80), got {widths!r}")
     if not len(widths):
         raise ValueError(f"widths must be those of 1 convolution or more, got {widths!r}")
     return ImageNetwork(

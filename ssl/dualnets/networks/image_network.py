@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,9 @@ class ImageNetwork(Network):
         TypeError, ValueError: settings of another type, sizes below 1, or a norm that cannot normalise so
             many channels.
     """
+
+    sizes: ClassVar[str] = "width"
+    reads: ClassVar[str] = "pictures"
 
     def __init__(
         self,

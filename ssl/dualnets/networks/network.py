@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,11 @@ class Network(nn.Module, ABC):
         features: the number of inputs of the first layer.
         constants: tensors that all members share and training never changes. They are not buffers, so
             that every parameter and every buffer has S in front.
+        sizes: the setting of how large its layers are, and `reads`, what it reads, in words for errors.
     """
+
+    sizes: ClassVar[str] = "units"
+    reads: ClassVar[str] = "leaves"
 
     def __init__(self, *, states: Sequence[int], members: Sequence[int], stacked: bool) -> None:
         super().__init__()
@@ -85,7 +89,7 @@ class Network(nn.Module, ABC):
         given = leaves if self.stacked else leaves[None]
         if given.ndim != 3 or given.shape[0] != members or given.shape[2] != self.inputs:
             expected = f"({members}, B, {self.inputs})" if self.stacked else f"(B, {self.inputs})"
-            raise ValueError(f"leaves have shape {tuple(leaves.shape)}, expected {expected}")
+            raise ValueError(f"{self.reads} have shape {tuple(leaves.shape)}, expected {expected}")
         return given
 
     def _encoded(self, leaves_SXB: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class Footprint(NamedTuple):
             initial state takes; only of members that are trained at once.
         largest: name and shape of the largest tensor of the state, or of the network.
         setting: the setting that its size comes from.
+        sizes: the setting of how large the network's layers are.
     """
 
     stored: int
@@ -47,6 +48,7 @@ class Footprint(NamedTuple):
     working: int
     largest: str
     setting: str
+    sizes: str
 
     @property
     def each(self) -> int:
@@ -151,7 +153,7 @@ def memory_error(
         names = ["members_at_once"] * (count > 1) + ["batch"]
         names += ["negatives"] * (config.method.needs.negatives > 1)
         names += [footprint.setting] * hasattr(config.method, footprint.setting)
-        lower = f"{', '.join(names)} or units"
+        lower = f"{', '.join(names)} or {footprint.sizes}"
     elif members > 1:
         lower += " or the number of members"
     return MemoryError(
@@ -191,7 +193,11 @@ def _measured(one: nn.Module, config: TrainConfig) -> Footprint:
     drawn = BYTES_PER_DRAW * max((tensor.numel() for tensor in state), default=0)
     data, shared = config.data.kept_bytes(config.method.needs)
     largest, named = _largest(one, config, before.state)
-    return Footprint(stored, data, shared, max(step, drawn), largest, named)
+    return Footprint(stored, data, shared, max(step, drawn), largest, named, _sizes(one))
+
+
+def _sizes(network: nn.Module) -> str:
+    return getattr(network, "sizes", "units")
 
 
 def _largest(one: nn.Module, config: TrainConfig, state: dict[str, Tensor]) -> tuple[str, str]:
@@ -202,10 +208,10 @@ def _largest(one: nn.Module, config: TrainConfig, state: dict[str, Tensor]) -> t
     kind, _, rest = name.partition(".")
     shape = "x".join(str(size) for size in tensor.shape[1:])
     if kind == "network":
-        return f"the network's {rest} ({shape} per member)", "units"
+        return f"the network's {rest} ({shape} per member)", _sizes(one)
     lower = rest.split(".")[0]
     if not hasattr(config.method, lower):
-        lower = "samples" if config.context.samples in tensor.shape else "units"
+        lower = "samples" if config.context.samples in tensor.shape else _sizes(one)
     return f"the method's {rest} ({shape} per member)", lower
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dualnets._checks import check_kind, check_network, check_switch, check_whole
 from dualnets.methods.protocol import Method, State, TrainContext
-from dualnets.methods.source import Source
+from dualnets.methods.source import Source, check_shape
 from dualnets.optim.optimizers import Optimizer
 from dualnets.training import ensemble
 from dualnets.training.checkpoint import Checkpoints
@@ -139,6 +139,7 @@ def trajectory(
         raise ValueError(
             f"the data have {data.inputs} {data.input_name}, the network reads {network.inputs}"
         )
+    check_shape(network, source)
     data.check(method.needs, steps)
     # 3. the method, and what fits the memory
     size = data.samples if isinstance(data, Epochs) else None
@@ -202,7 +203,8 @@ def _check_types(network: Any, method: Any, source: Any, optimizer: Any, checkpo
     check_network("network", network)
     check_kind("method", method, Method, "dualnets.SimCLR()")
     if isinstance(source, type) or not isinstance(source, LatentTree | Source):
-        check_kind("source", source, LatentTree, "hltm.symmetric_binary(depth=3, seed=0)")
+        example = "hltm.symmetric_binary(depth=3, seed=0) or dualnets.images.load('digits')"
+        check_kind("source", source, LatentTree, example)
     check_kind("optimizer", optimizer, Optimizer, "dualnets.SGD(lr=0.1)")
     if checkpoints is not None:
         check_kind("checkpoints", checkpoints, Checkpoints, "dualnets.Checkpoints(folder)")

@@ -11,6 +11,7 @@ from dualnets.images.evaluate import (
     Features,
     balanced_choice,
     features_of,
+    last_fifth,
     linear_accuracy,
     neighbour_accuracy,
 )
@@ -161,6 +162,34 @@ def test_pictures_whose_features_say_nothing_are_guessed():
     assert (accuracies - 0.1).abs().max() < 0.06  # four deviations of 500 guesses
 
 
+def test_what_is_held_out_has_a_fifth_of_every_class():
+    labels = torch.tensor([0] * 100 + [1] * 20 + [2] * 10 + [3])
+    chosen = labels[balanced_choice(labels, None, seed=0, member=0, split=0)]
+    assert chosen[last_fifth(chosen)].bincount(minlength=4).tolist() == [20, 4, 2, 0]
+    even = torch.arange(100) % 10  # as often: the end of the whole
+    assert last_fifth(even).nonzero()[:, 0].tolist() == list(range(80, 100))
+    assert not last_fifth(labels[:4]).any()
+
+
+def test_classes_of_other_sizes_are_told_apart():
+    few = np.random.default_rng(0).random(len(DIGITS.train.labels)) < 0.5
+    kept = few | (DIGITS.train.labels < 5)
+    made = LabelledImages.from_arrays(
+        "halves", (DIGITS.train.images[kept], (DIGITS.train.labels[kept] >= 5).astype(int)),
+        (DIGITS.test.images, (DIGITS.test.labels >= 5).astype(int)),
+    )  # fmt: skip
+    table = evaluate(conv_net(made, members=2, seed=0), made, seed=0, labels=(None,))
+    assert table.query("metric == 'linear all'").value.min() > 0.75  # that of one class: 0.47
+
+
+def test_arrays_in_any_order_of_memory_are_read():
+    mirrored = [(part.images[::-1], part.labels[::-1]) for part in (DIGITS.train, DIGITS.test)]
+    made = LabelledImages.from_arrays("mirrored", *mirrored)
+    copied = LabelledImages.from_arrays("copied", *[tuple(map(np.copy, part)) for part in mirrored])
+    found, expected = (evaluate(network(), data, seed=0, labels=(100,)) for data in (made, copied))
+    assert found.equals(expected)
+
+
 def test_a_member_that_is_not_finite_has_nan():
     own = network()
     with torch.no_grad():
@@ -186,6 +215,12 @@ def test_fewer_pictures_are_the_first_of_a_fixed_order():
         ({"labels": (19,)}, ValueError, "labels must be at least 20, got 19"),
         ({"labels": (5000,)}, ValueError, "labels must be at most the 1297 training pictures, got 5000"),
         ({"labels": (300,), "train_samples": 200}, ValueError, "at most the 200 training"),
+        ({"labels": 100}, TypeError, r"labels must be a tuple such as \(None, 100\), got 100"),
+        ({"labels": (None,), "train_samples": 4}, ValueError, "pictures must be at least 5, got 4"),
+        (
+            {"network": conv_net((1, 4, 16), seed=0)}, ValueError,
+            r"the pictures have the shape \(1, 8, 8\), the network reads \(1, 4, 16\)",
+        ),
         ({"neighbours": 0}, ValueError, "neighbours must be at least 1, got 0"),
         ({"splits": 1.5}, TypeError, "splits must be a whole number, got 1.5"),
         ({"test_samples": 501}, ValueError, "test_samples must be at most 500, got 501"),

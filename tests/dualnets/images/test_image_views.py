@@ -262,13 +262,38 @@ def test_other_arguments_of_views_are_refused():
         parse_views(3)
     with pytest.raises(TypeError, match="an operation must be such as"):
         ImageAugmentation(("flip",))
+    with pytest.raises(TypeError, match="must be a tuple of operations, got Flip"):
+        ImageAugmentation(augment.operations[0])
     for change, error, message in [
         ({"pictures": COLOUR[0]}, ValueError, r"\(N, C, H, W\), got \(3, 12, 10\)"),
         ({"rows": [1, 2]}, ValueError, r"rows must be 40 numbers, one for each picture, got \(2,\)"),
+        ({"rows": [0.5] * 40}, TypeError, "rows must be whole numbers, got torch.float32"),
+        ({"rows": [-1] * 40}, ValueError, r"rows must be in 0..2\^32-1, got -1..-1"),
+        ({"rows": [1 << 32] * 40}, ValueError, r"rows must be in 0..2\^32-1, got 4294967296"),
+        ({"pictures": COLOUR.long()}, TypeError, "floating-point numbers or uint8, got torch.int64"),
         ({"seed": -1}, ValueError, "seed must be in"),
         ({"view": -1}, ValueError, "view must be at least 0, got -1"),
         ({"view": 1 << 24}, ValueError, "view must be below 2"),
     ]:  # fmt: skip
         with pytest.raises(error, match=message):
             augment.views(**({"pictures": COLOUR, "members": [0]} | ADDRESS | change))
-    assert augment.views(COLOUR[:0], members=[0, 1], **ADDRESS).shape == (2, 0, 3, 12, 10)
+    every = parse_views(PRESETS["simclr"] + "+light:0.4+noise:0.1")
+    assert every.views(COLOUR[:0], members=[0, 1], **ADDRESS).shape == (2, 0, 3, 12, 10)
+
+
+def test_arrays_that_torch_does_not_take_are_read():
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 1, 6, 7), np.uint8)
+    frozen = pictures.copy()
+    frozen.flags.writeable = False  # as a memory map
+    mirrored = pictures[..., ::-1].copy()[..., ::-1]
+    drawn = [
+        parse_views("flip").views(given, members=[0], **ADDRESS)
+        for given in (pictures, frozen, mirrored)
+    ]
+    assert drawn[1].equal(drawn[0])
+    assert drawn[2].equal(drawn[0])
+
+
+def test_numbers_of_numpy_are_written_as_pythons():
+    crop = type(parse_views("crop:0.5").operations[0])
+    assert str(crop(np.float64(0.123456789))) == "crop:0.123456789"

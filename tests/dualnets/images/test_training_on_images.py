@@ -11,7 +11,7 @@ from dualnets.images import LabelledImages, load, parse_views
 from dualnets.images import rows as image_rows
 from dualnets.methods import discover
 from dualnets.networks.conv_net import conv_net
-from dualnets.training import ensemble, steps, trajectory
+from dualnets.training import ensemble, memory, steps, trajectory
 
 DIGITS = load("digits")
 AUGMENT = parse_views("default")
@@ -113,6 +113,18 @@ def test_a_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
         next(run(kept, augment=parse_views("flip")))
 
 
+def test_memory_that_is_not_there_is_told_in_words_of_pictures(monkeypatch):
+    monkeypatch.setattr(memory, "memory_of", lambda device: 1 << 20)
+    deep = dualnets.resnet18(DIGITS, width=8, members=2, seed=0)
+    with pytest.raises(MemoryError, match=r"backward pass, .*: lower batch or width$"):
+        train(SimCLR(), deep, batch=400, samples=None, members_at_once=1)
+    wide = network(widths=(8, 256))
+    with pytest.raises(
+        MemoryError, match=r"the network's weights\.1 .*: lower width or the number of m"
+    ):
+        train(SimCLR(), wide, batch=2, members_at_once=1)
+
+
 TREE = hltm.symmetric_binary(depth=6, seed=0)
 
 
@@ -131,7 +143,11 @@ TREE = hltm.symmetric_binary(depth=6, seed=0)
             lambda: train(SimCLR(), conv_net((1, 9, 9), seed=0)), ValueError,
             "the data have 64 numbers in a picture, the network reads 81",
         ),
-        (lambda: train(SimCLR(), images="digits"), TypeError, "source must be such as hltm"),
+        (
+            lambda: train(SimCLR(), conv_net((1, 4, 16), seed=0)), ValueError,
+            r"the pictures have the shape \(1, 8, 8\), the network reads \(1, 4, 16\)",
+        ),
+        (lambda: train(SimCLR(), images="digits"), TypeError, r"source must be .* or dualnets\.images"),
         (lambda: train(SimCLR(), images=TREE), TypeError, "augment must be such as hltm.keep_root"),
     ],
 )  # fmt: skip

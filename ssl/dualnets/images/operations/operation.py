@@ -127,5 +127,6 @@ def usage(kind: type[Operation]) -> str:
 
 
 def _shown(value: float) -> str:
-    short = f"{value:g}"
-    return short if float(short) == value else repr(value)
+    number = value if isinstance(value, int) else float(value)  # numpy's as Python's own
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)

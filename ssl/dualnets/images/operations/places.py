@@ -27,8 +27,9 @@ NOTHING, LEAST = 1e-9, -21.0  # weights of a Gaussian below this are 0, e^-21 am
 class Crop(Operation):
     """A random part of the picture, resized to the whole by bilinear interpolation.
 
-    Its area is uniform in scale..1 of the picture's, the logarithm of its width over its height uniform
-    between those of 3/4 and 4/3 (a side longer than the picture's is cut to it), its place uniform.
+    Its area is uniform in scale..1 of the picture's, the logarithm of its width over its height, each as a
+    share of the picture's, uniform between those of 3/4 and 4/3 (a side longer than the picture's is cut to
+    it), its place uniform.
     Szegedy et al. (arXiv 1409.4842); SimCLR and BYOL take a scale of 0.08.
 
     Attributes:

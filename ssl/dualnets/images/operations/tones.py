@@ -201,7 +201,7 @@ class Noise(Operation):
         check_number("noise's std", self.std, above=0)
 
     def __call__(self, pictures: Tensor, draws: Draws) -> Tensor:
-        drawn = draws.normals(pictures[0].numel()).view_as(pictures)
+        drawn = draws.normals(pictures.shape[1:].numel()).view_as(pictures)
         return torch.add(pictures, drawn, alpha=self.std).clamp_(0, 1)
 
 
@@ -220,7 +220,7 @@ def _grey(pictures: Tensor) -> Tensor:
 def _mean(grey: Tensor) -> Tensor:
     """`(N, 1, 1, 1)` means of `(N, 1, H, W)`, whose bits do not depend on how many pictures there are."""
     total = (grey * EXACT).to(torch.int32).sum((1, 2, 3), keepdim=True)
-    return total.to(grey.dtype) / (EXACT * grey[0].numel())
+    return total.to(grey.dtype) / (EXACT * grey.shape[1:].numel())
 
 
 def _turned(pictures: Tensor, turn: Tensor) -> Tensor:
