@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dualnets._checks import check_kind
-from dualnets.images.dataset import LabelledImages
 from dualnets.images.standardised import standardised
 from dualnets.images.views import ImageAugmentation
 from dualnets.methods.protocol import Batch, Needs
 from dualnets.training.rows import Epochs
 from hltm.sampling.philox import Stream, uniform
+
+if TYPE_CHECKING:
+    from dualnets.images.dataset import LabelledImages
 
 DRAWN_BYTES = 1 << 22  # of the pictures that are drawn in one call: they stay in the cache
 CHOICE_SEED = 0  # of the order in which `samples` takes pictures
