@@ -20,9 +20,8 @@ from hltm.sampling.philox import Stream, uniform
 if TYPE_CHECKING:
     from dualnets.images.dataset import LabelledImages
 
-DRAWN_BYTES = (
-    1 << 22
-)  # of the pictures that are drawn in one call on a CPU, in whose cache they stay
+# of the pictures that are drawn in one call on a CPU: they stay in its cache
+DRAWN_BYTES = 1 << 22
 ON_DEVICE = 16  # times as many elsewhere, where a call has to be worth its launch
 CHOICE_SEED = 0  # of the order in which `samples` takes pictures
 
