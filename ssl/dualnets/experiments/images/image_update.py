@@ -155,6 +155,7 @@ GRIDS: dict[str, list[Grid]] = {
     ],
     "default": _grids("digits", {"batches": [30], "batch": [1024]}, {"steps": [200]}),
     "fashion": _grids("fashion-mnist", {"batches": [20], "batch": [192]}, {"steps": [100]}),
+    "paper": _grids("cifar10", {"batches": [30], "batch": [1024]}, {"steps": [1000]}, "usual"),
 }  # fmt: skip
 
 IDENTITY_RULE = (
